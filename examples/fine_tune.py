@@ -7,7 +7,7 @@ import argparse
 import sys
 
 import prolip
-from prolip.train.loop import main as train
+from prolip.train import main as train
 
 
 def main() -> int:

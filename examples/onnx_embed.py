@@ -1,7 +1,7 @@
 """Embed an image and captions with onnxruntime, tokenizers, Pillow and numpy: without torch, and without prolip.
 
 prolip export runs/demo --format onnx --onnx.uint8_images --out models/onnx
-python examples/onnx_embed.py models/onnx picture.png "food and drink" "travel"
+python examples/onnx_embed.py models/onnx image.png "food and drink" "travel"
 """
 
 import sys

@@ -8,8 +8,15 @@ from pathlib import Path
 
 import torch
 
-from prolip.data import AugmentConfig, BatchLoader, CaptionConfig, CaptionSource, Cursor, LoaderConfig
-from prolip.data.config import TokenizerConfig
+from prolip.data import (
+    AugmentConfig,
+    BatchLoader,
+    CaptionConfig,
+    CaptionSource,
+    Cursor,
+    LoaderConfig,
+    TokenizerConfig,
+)
 from prolip.data.device import device_batches
 from prolip.distributed import Peers
 from prolip.losses import LossConfig, ProlipLoss

@@ -7,8 +7,8 @@ import argparse
 
 import prolip
 from prolip.data import expand_shards
-from prolip.embeddings.embed import embed_shards
-from prolip.eval.retrieval import retrieval_scores
+from prolip.embeddings import embed_shards
+from prolip.eval import retrieval_scores
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 LONGEST = (
-    *("tests/docs/test_pages.py::test_a_page_runs", "tests/e2e/test_resume.py", "tests/e2e/test_parallel.py"),
+    *("tests/docs/test_pages.py::test_every_code_block", "tests/e2e/test_resume.py", "tests/e2e/test_parallel.py"),
     *("tests/gpu/test_small.py", "tests/e2e/test_explore", "tests/unit/interop/test_onnx.py", "tests/e2e/"),
 )
 """The tests that take longest, by the beginning of their names, and the longest first."""

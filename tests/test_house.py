@@ -36,7 +36,7 @@ def _imports(path: Path) -> set[str]:
     return names
 
 
-def test_there_is_something_to_check() -> None:
+def test_the_lists_of_checked_files_are_not_empty() -> None:
     assert len(MODULES) > 20
     assert len(RUST) > 15
 
@@ -125,24 +125,24 @@ def test_lines_of_a_function_are_counted(suffix: str, source: str, lengths: dict
     assert dict(_function_lengths(suffix, source)) == lengths
 
 
-def test_the_training_loop_can_be_read_downward() -> None:
+def test_the_training_loop_stays_short() -> None:
     assert len((PACKAGE / "train" / "loop.py").read_text(encoding="utf-8").splitlines()) <= 330
 
 
-def test_only_the_loaders_home_touches_core() -> None:
+def test_only_data_and_the_package_root_import_core() -> None:
     allowed = {*(PACKAGE / "data").rglob("*.py"), PACKAGE / "__init__.py"}
     touching = {path for path in MODULES if any(name.startswith("prolip._core") for name in _imports(path))}
     assert touching <= allowed, f"import prolip.data or prolip.data.tokenizer instead: {sorted(touching - allowed)}"
 
 
-def test_no_room_below_training_imports_the_settings_of_a_run() -> None:
+def test_no_room_below_train_imports_its_config() -> None:
     above = ("cli", "demo", "interop", "train")
     importing = {path for path in MODULES if any(name.startswith("prolip.train.config") for name in _imports(path))}
     rooms = {path.relative_to(PACKAGE).parts[0] for path in importing}
     assert rooms <= set(above)
 
 
-def test_nothing_prints_but_the_command_line() -> None:
+def test_only_the_command_line_prints() -> None:
     speaking = set((PACKAGE / "cli").glob("*.py"))
     for path in MODULES:
         calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
@@ -157,7 +157,7 @@ SPEAKING = {
 }
 
 
-def test_nothing_but_the_command_line_writes_to_the_terminal() -> None:
+def test_only_the_command_line_writes_to_the_terminal() -> None:
     writing = {
         str(path.relative_to(PACKAGE))
         for path in MODULES
@@ -166,7 +166,7 @@ def test_nothing_but_the_command_line_writes_to_the_terminal() -> None:
     assert {place for place in writing if not place.startswith("cli/")} <= set(SPEAKING)
 
 
-def test_no_module_is_named_after_nothing() -> None:
+def test_no_module_has_a_meaningless_name() -> None:
     drawers = {"utils", "util", "helpers", "helper", "misc", "common", "base", "core", "types"}
     assert not [path for path in MODULES if path.stem in drawers or path.parent.name in drawers]
 
@@ -186,7 +186,7 @@ def test_unit_tests_mirror_the_package() -> None:
         assert mirrored, f"{place} has the name of no module of {room.relative_to(ROOT)}"
 
 
-def test_no_unfinished_marks() -> None:
+def test_no_todo_or_unimplemented_code_is_left() -> None:
     marks = re.compile(r"\b(TODO|FIXME|XXX)\b|NotImplementedError|\bunimplemented!|\btodo!")
     found = [
         f"{path.relative_to(ROOT)}: {match.group()}"
@@ -209,14 +209,14 @@ UNSAFE = {
 }
 
 
-def test_unsafe_rust_stands_in_audited_files() -> None:
+def test_unsafe_rust_is_only_in_audited_files() -> None:
     for path in RUST:
         if re.search(r"\bunsafe\s*(\{|fn|impl)", path.read_text(encoding="utf-8")):
             place = str(path.relative_to(ROOT / "rust"))
             assert place.startswith(tuple(UNSAFE)), f"{place} is unsafe: audit it and name it in UNSAFE"
 
 
-def test_unsafe_rust_says_why() -> None:
+def test_unsafe_rust_has_a_safety_comment() -> None:
     for path in RUST:
         if path.name.endswith("tests.rs"):
             continue
@@ -244,7 +244,7 @@ def test_no_machine_or_registry_is_named() -> None:
         assert not [word for word in banned if word in text], path.relative_to(ROOT)
 
 
-def test_one_version() -> None:
+def test_the_version_is_defined_once() -> None:
     cargo = tomllib.loads((ROOT / "Cargo.toml").read_text(encoding="utf-8"))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert "version" in project["project"]["dynamic"], "the version stands in Cargo.toml alone"

@@ -80,7 +80,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.mark.bench
 @pytest.mark.usefixtures("one_thread")
-def test_em_for_all_classes_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_batched_em_is_faster_than_class_by_class(capsys: pytest.CaptureFixture[str]) -> None:
     prompts, images, noise = problem()
     config = BprwConfig(num_neighbors=IMAGES, num_draws=DRAWS)
     voters = nearest_images(prompts, images, IMAGES)
@@ -120,7 +120,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 
 
 @pytest.mark.bench
-def test_a_thousand_classes_stay_under_four_gibibytes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_reweighting_a_thousand_classes_stays_under_4_gib(capsys: pytest.CaptureFixture[str]) -> None:
     """1,000 classes x 80 prompts x 768 dimensions x 100 samples: the whole process, its inputs included."""
     found = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True, check=True)
     with capsys.disabled():

@@ -26,7 +26,7 @@ LARGEST_WAIT = 0.05
 
 
 def write_shard(path: Path, rng: np.random.Generator) -> None:
-    """Pictures of 512 x 384 pixels, as coarse as photographs."""
+    """Images of 512 x 384 pixels, as coarse as photographs."""
     with tarfile.open(path, "w") as archive:
         for number in range(SAMPLES):
             coarse = rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)
@@ -38,7 +38,7 @@ def write_shard(path: Path, rng: np.random.Generator) -> None:
 
 
 @pytest.mark.bench
-def test_embedding_waits_for_the_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_embedding_rarely_waits_for_the_loader(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base = ARCHITECTURES["ViT-B-16"]
     vision = dataclasses.replace(base.vision, width=192, head_width=64)
     text = dataclasses.replace(base.text, width=512, heads=8, layers=1)
@@ -53,5 +53,5 @@ def test_embedding_waits_for_the_model(tmp_path: Path, capsys: pytest.CaptureFix
         EmbedOptions(checkpoint=str(tmp_path / "model"), data=data, out=tmp_path / "out", format="safetensors")
     )
     with capsys.disabled():
-        print(f"\nViT-Ti/16, {SHARDS * SAMPLES} pictures: {told[1]}")
+        print(f"\nViT-Ti/16, {SHARDS * SAMPLES} images: {told[1]}")
     assert Manifest.read(tmp_path / "out").run["wait_share"] < LARGEST_WAIT

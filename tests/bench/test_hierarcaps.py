@@ -66,7 +66,7 @@ def published(given: Problem, root: Literal["text", "inclusion"], num_images: in
 
 @pytest.mark.bench
 @pytest.mark.parametrize(("root", "num_images", "at_least"), [("text", 50, 15.0), ("inclusion", 10, 20.0)])
-def test_traversal(
+def test_traversal_is_faster_than_the_published_script(
     capsys: pytest.CaptureFixture[str], root: Literal["text", "inclusion"], num_images: int, at_least: float
 ) -> None:
     given = problem()

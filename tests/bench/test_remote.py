@@ -23,7 +23,7 @@ from tests.support import servers
 
 from prolip.data import StoreConfig, write_index
 
-SHARDS, PICTURES, ROUNDS, DELAY = 8, 200, 5, 0.05
+SHARDS, IMAGES, ROUNDS, DELAY = 8, 200, 5, 0.05
 RUN = """
 import json
 import sys
@@ -46,18 +46,18 @@ print(json.dumps({"rate": images / seconds, "cpu": time.process_time() / images 
 
 
 def write_shards(folder: Path) -> int:
-    """Pictures of the size of photographs, about 100 kB each; gives the bytes of all."""
+    """Images of the size of photographs, about 100 kB each; gives the bytes of all."""
     rng = np.random.default_rng(0)
-    pictures = []
+    images = []
     for _ in range(20):
         coarse = Image.fromarray(rng.integers(0, 256, (80, 96, 3), dtype=np.uint8))
         encoded = io.BytesIO()
         coarse.resize((480, 400), Image.Resampling.BICUBIC).save(encoded, "JPEG", quality=94)
-        pictures.append(encoded.getvalue())
+        images.append(encoded.getvalue())
     for shard in range(SHARDS):
         with tarfile.open(folder / f"{shard:03d}.tar", "w") as tar:
-            for sample in range(PICTURES):
-                for suffix, content in (("jpg", pictures[sample % 20]), ("txt", b"a picture")):
+            for sample in range(IMAGES):
+                for suffix, content in (("jpg", images[sample % 20]), ("txt", b"a picture")):
                     entry = tarfile.TarInfo(f"{shard:03d}-{sample:04d}.{suffix}")
                     entry.size = len(content)
                     tar.addfile(entry, io.BytesIO(content))
@@ -75,7 +75,7 @@ def spread(values: Sequence[float], form: str) -> str:
 
 @pytest.mark.bench
 @pytest.mark.timeout(1200)
-def test_shards_on_a_server_cost_little_more_than_local_ones(tmp_path: Path) -> None:
+def test_reading_remote_shards_costs_little_more_than_local_ones(tmp_path: Path) -> None:
     folder = tmp_path / "shards"
     folder.mkdir()
     size = write_shards(folder)

@@ -1,4 +1,4 @@
-"""How long a step waits for a checkpoint, of the time that the save takes: `pytest -m bench tests/bench -s`."""
+"""How long a checkpoint delays a training step, against the time of the save: `pytest -m bench tests/bench -s`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NOTES = Notes(step=0, world_size=1, elapsed_s=0.0, cursor={}, config="", model_c
 
 
 @pytest.mark.bench
-def test_a_step_waits_for_the_copy_alone(tmp_path: Path) -> None:
+def test_a_save_delays_a_step_only_by_the_copy(tmp_path: Path) -> None:
     model = nn.Sequential(*[nn.Linear(WIDTH, WIDTH) for _ in range(LAYERS)])
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     size = sum(tensor.nbytes for tensor in run_tensors(model, optimizer).values())

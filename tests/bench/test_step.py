@@ -28,7 +28,7 @@ TINY = ModelConfig(
 )
 
 
-def test_both_sides_take_the_same_steps() -> None:
+def test_our_step_and_the_published_step_give_equal_weights() -> None:
     mask = replace(MASK, masked_fraction=0.5, mask_id=49)
     optim = OptimConfig(lr=1e-2, warmup_steps=2)
     torch.manual_seed(1)
@@ -53,7 +53,7 @@ def test_both_sides_take_the_same_steps() -> None:
 @pytest.mark.bench
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(("precision", "least"), [("bf16", 1.3), ("fp32", 1.0)])
-def test_samples_a_second_and_peak_memory(
+def test_our_step_is_faster_and_needs_less_memory_than_the_published(
     precision: Precision, least: float, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with processes(SIDES, precision, BATCH) as sides:

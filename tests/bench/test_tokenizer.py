@@ -69,7 +69,9 @@ def compare(
 
 @pytest.mark.bench
 @pytest.mark.filterwarnings("ignore")
-def test_captions_of_coco(capsys: pytest.CaptureFixture[str], tmp_path: Path, shared: Path) -> None:
+def test_tokenizing_captions_is_faster_than_open_clip(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, shared: Path
+) -> None:
     ours, theirs = Tokenizer(TokenizerConfig(context_length=77)), SimpleTokenizer(context_length=77)
     lines = []
     found = [
@@ -81,7 +83,7 @@ def test_captions_of_coco(capsys: pytest.CaptureFixture[str], tmp_path: Path, sh
     if source.is_file():
         with source.open(encoding="utf-8", newline="") as stream:
             real = [row["captions"].split(" => ")[-1] for row in csv.DictReader(stream)]
-        found.append(compare("CLIP, HierarCaps (of COCO's pictures)", real * 10, ours.encode, theirs))
+        found.append(compare("CLIP, HierarCaps (of COCO's images)", real * 10, ours.encode, theirs))
     _unigram().save(str(tmp_path / "tokenizer.json"))
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "</s>"}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")

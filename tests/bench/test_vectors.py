@@ -24,7 +24,7 @@ def report(name: str, exact: Any, found: Any) -> float:
     return recall
 
 
-def test_approximate_indexes_find_most(tmp_path: Path) -> None:
+def test_approximate_indexes_have_high_recall(tmp_path: Path) -> None:
     import faiss
     import lancedb  # two seconds, which each of pytest's workers would spend
     import pyarrow as pa

@@ -75,7 +75,7 @@ def commands(block: Block) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_a_page_runs_as_it_stands(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_code_block_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = blocks(page)
     if not code:
         return
@@ -125,7 +125,7 @@ def told(block: Block, words: list[str], do: Any) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_prose_names_commands_and_flags_that_there_are(page: Path) -> None:
+def test_commands_and_flags_in_the_prose_exist(page: Path) -> None:
     prose = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
     flags = programs.known_flags()
     for span in re.findall(r"`([^`]+)`", prose):

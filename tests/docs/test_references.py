@@ -40,7 +40,7 @@ def exists(name: str) -> bool:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_names_and_places_exist(page: Path) -> None:
+def test_names_and_paths_in_the_docs_exist(page: Path) -> None:
     text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
     assert [name for name in set(NAME.findall(text)) if not exists(name)] == []
     roots = (ROOT, ROOT / "python", ROOT / "python/prolip", ROOT / "rust/loader", ROOT / "rust/jpeg")
@@ -50,7 +50,7 @@ def test_names_and_places_exist(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_settings_exist(page: Path) -> None:
+def test_settings_named_in_the_docs_exist(page: Path) -> None:
     tree = vars(load_config(["vit-b16-datacomp-1b-1.28b", "--data.shards", "a.tar"]))
     for setting in set(SETTING.findall(page.read_text(encoding="utf-8"))) - {"lock.json"}:  # a file
         value: object = tree[setting.split(".")[0]]

@@ -1,4 +1,4 @@
-"""What the pages find where their code runs: data and runs in a folder, repositories of a hub, models of open_clip.
+"""The surroundings of the pages' code: data and runs in a folder, repositories of a hub, models of open_clip.
 
 All of it is small and made here. Names are those of the pages; `serving` stands for the servers.
 """
@@ -56,18 +56,18 @@ def images(folder: Path) -> None:
     rows = ["image,caption"]
     for colour in ("red", "green", "blue", "yellow"):
         for number in range(10):
-            picture = Image.new("RGB", (40, 40), "white")
+            image = Image.new("RGB", (40, 40), "white")
             shape = "circle" if number % 2 else "square"
-            draw = ImageDraw.Draw(picture)
+            draw = ImageDraw.Draw(image)
             (draw.ellipse if number % 2 else draw.rectangle)((4, 4, 20 + number, 20 + number), fill=colour)
             for place in (folder / "images" / f"{colour}_{shape}", folder / "paired"):
                 place.mkdir(parents=True, exist_ok=True)
-                picture.save(place / f"{colour}{number}.png")
+                image.save(place / f"{colour}{number}.png")
             (folder / "paired" / f"{colour}{number}.txt").write_text(f"a {colour} {shape}")
             rows.append(f"paired/{colour}{number}.png,a {colour} {shape}")
             place = folder / "photos"
             place.mkdir(exist_ok=True)
-            picture.save(place / f"{number:04}_{colour}_{shape}.jpg")
+            image.save(place / f"{number:04}_{colour}_{shape}.jpg")
     (folder / "table.csv").write_text("\n".join(rows))
 
 
@@ -79,18 +79,18 @@ def mine(folder: Path) -> None:
 
 
 def captioned(folder: Path, digits: int = 5, prefix: str = "") -> None:
-    """Two shards of pictures with captions: 00000.tar and 00001.tar, of so many digits."""
+    """Two shards of images with captions: 00000.tar and 00001.tar, of so many digits."""
     folder.mkdir(parents=True, exist_ok=True)
     for shard in range(2):
         samples = []
         for number in range(16):
-            picture = encoded((number * 15, 40, 200 * shard), (40, 32), "jpeg")
-            samples += [(f"{shard}{number:03}.jpg", picture), (f"{shard}{number:03}.txt", b"a picture of travel")]
+            image = encoded((number * 15, 40, 200 * shard), (40, 32), "jpeg")
+            samples += [(f"{shard}{number:03}.jpg", image), (f"{shard}{number:03}.txt", b"a picture of travel")]
         write_tar(folder / f"{prefix}{shard:0{digits}}.tar", samples)
 
 
 def emoji_run(folder: Path) -> None:
-    """A run of a tiny model, and pictures with groups, named as the demo's are."""
+    """A run of a tiny model, and images with groups, named as the demo's are."""
     data = folder / "data" / "emoji"
     data.mkdir(parents=True)
     write_run(folder / "runs" / "demo", data / "tokenizer.json", context_length=20)
@@ -105,7 +105,7 @@ def emoji_run(folder: Path) -> None:
 
 
 def many_emoji(folder: Path) -> None:
-    """A run of a tiny model, and more pictures than an index may leave out unseen."""
+    """A run of a tiny model, and more images than an index may leave out unseen."""
     emoji_run(folder)
     samples = [(f"{number:03}.png", encoded((number % 256, 40 + number // 2, 200))) for number in range(300)]
     write_tar(folder / "data" / "emoji" / "test-openmoji-001.tar", samples)
@@ -183,7 +183,7 @@ def released(folder: Path) -> None:
 
 
 def coco(folder: Path, patch: Patch) -> None:
-    """Pictures with COCO's ids, as shards for testing and for validation, and a package that knows what is right."""
+    """Images with COCO's ids, as shards for testing and for validation, and a package that knows what is right."""
     write_pairs(folder / "pairs")
     (folder / "data" / "coco").mkdir(parents=True)
     for shard in (folder / "pairs" / "test").glob("*.tar"):
@@ -203,7 +203,7 @@ def coco(folder: Path, patch: Patch) -> None:
 
 
 def hierarchies(folder: Path) -> None:
-    """HierarCaps, as a data set for the suite and as a table of as many rows as there are pictures of COCO."""
+    """HierarCaps, as a data set for the suite and as a table of as many rows as there are images of COCO."""
     write_hierarchies(folder / "data" / "hierarcaps")
     rows = [f"picture => {WORDS[2 + n % 2]} => {caption(n, 0)},http://example.org/{n}.jpg" for n in range(COUNT)]
     (folder / "hierarcaps_test.csv").write_text("\n".join(["captions,image_url", *rows]))
@@ -220,7 +220,7 @@ def readme(folder: Path, patch: Patch) -> None:
 
 
 def cat_and_dog(folder: Path) -> None:
-    """Pictures by the names that pages give to them."""
+    """Images by the names that pages give to them."""
     for seed, name in enumerate(("cat", "dog")):
         noise(seed).save(folder / f"{name}.jpg")
 

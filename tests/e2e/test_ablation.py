@@ -34,7 +34,7 @@ def config_of(ablation: dict[str, Any], recipe: str, *, full: bool = False) -> T
     return load_config(ablation["words"](recipe, 3, options))
 
 
-def test_recipes_add_one_thing_each(ablation: dict[str, Any]) -> None:
+def test_each_ablation_recipe_adds_one_thing(ablation: dict[str, Any]) -> None:
     configs = {name: config_of(ablation, name) for name in ablation["RECIPES"]}
     weights = {
         name: (
@@ -63,7 +63,7 @@ def test_recipes_add_one_thing_each(ablation: dict[str, Any]) -> None:
         assert (one.total_steps, one.seed, one.cpu_threads) == (7, 3, 1)
 
 
-def test_the_demo_itself_differs_in_length_image_tower_and_optimizer_alone(ablation: dict[str, Any]) -> None:
+def test_the_demo_differs_only_in_length_image_tower_and_optimizer(ablation: dict[str, Any]) -> None:
     demo = load_config(["demo"])
     full = config_of(ablation, "demo", full=True)
     assert (full.model, full.loss) == (demo.model, demo.loss)
@@ -73,13 +73,13 @@ def test_the_demo_itself_differs_in_length_image_tower_and_optimizer_alone(ablat
     assert small.model.vision.num_patches == 16
 
 
-def test_it_trains_evaluates_and_skips_what_exists(
+def test_the_ablation_trains_evaluates_and_skips_finished_runs(
     ablation: dict[str, Any], emoji_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = Tokenizer(models.WordLevel({word: place for place, word in enumerate(WORDS)}, unk_token="a"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     words.save(str(emoji_data / "tokenizer.json"))
-    for place, name in enumerate(("design-twtr", "test-openmoji")):  # a batch is 128 pictures
+    for place, name in enumerate(("design-twtr", "test-openmoji")):  # a batch is 128 images
         (emoji_data / f"train-{place:06}.tar").write_bytes((emoji_data / f"{name}-000000.tar").read_bytes())
     arguments = ["--out", str(tmp_path / "runs"), "--data", str(emoji_data)]
     chosen = ["run", "--steps", "2", "--seeds", "1", "--recipes", "ppcl"]
@@ -99,17 +99,17 @@ def test_it_trains_evaluates_and_skips_what_exists(
     assert {len(row) for row in rows} == {3 + len(ablation["SCALES"])}
     model = prolip.load(found.parent, device="cpu", beside=emoji_data)
     sets = [read_set(emoji_data, name, model.preprocess.size[0]) for name in set_names("test")]
-    pictures, (_, prompts) = sets[0], gather_captions(sets)
-    truth, texts = prompts.labels("group", pictures.samples), [ensemble[0] for ensemble in prompts.texts("group")]
+    images, (_, prompts) = sets[0], gather_captions(sets)
+    truth, texts = prompts.labels("group", images.samples), [ensemble[0] for ensemble in prompts.texts("group")]
     templates = [text.replace(texts[0], "{}") for text in prompts.texts("group")[0]]
-    answers = model.classify(pictures.images, texts, templates=templates, progress=False)
+    answers = model.classify(images.images, texts, templates=templates, progress=False)
     wrong = torch.tensor([texts.index(label) for label in answers.labels]) != truth
     assert rows[0][2] == pytest.approx(auroc(answers.uncertainty, wrong), abs=1e-6)
     assert ablation["main"]([*arguments, "doubt", str(found.parent)]) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith("| ppcl-0 | ")
 
 
-def test_the_table_tells_means_and_deviations(ablation: dict[str, Any], emoji_results: EmojiResults) -> None:
+def test_the_ablation_table_has_means_and_deviations(ablation: dict[str, Any], emoji_results: EmojiResults) -> None:
     def with_top1(share: float) -> EmojiResults:
         first, *others = emoji_results.trained.sets
         first = dataclasses.replace(first, group=dataclasses.replace(first.group, top1=share))
@@ -125,7 +125,7 @@ def test_the_table_tells_means_and_deviations(ablation: dict[str, Any], emoji_re
     assert rows[0] == f"| group, held-out emoji | {100 * untrained:.1f} | 60.0 ± 10.0 | 25.0 |"
 
 
-def test_each_measure_reads_a_figure_of_its_own(ablation: dict[str, Any], emoji_results: EmojiResults) -> None:
+def test_each_measure_reads_its_own_figure(ablation: dict[str, Any], emoji_results: EmojiResults) -> None:
     measures, model = ablation["MEASURES"], emoji_results.trained
     pairs = {(pair.general, pair.specific): pair for pair in model.unseen_names.pairs}
     assert measures["P(subgroup > name)"](model) == pairs["subgroup", "name"].share
@@ -138,20 +138,22 @@ def test_each_measure_reads_a_figure_of_its_own(ablation: dict[str, Any], emoji_
 
 
 @pytest.mark.parametrize("scale", [1.0, 30.0])
-def test_calibrated_captions_predict_equally_many_positives(ablation: dict[str, Any], scale: float) -> None:
+def test_calibrated_captions_predict_the_same_number_of_positives(ablation: dict[str, Any], scale: float) -> None:
     noise = torch.Generator().manual_seed(0)
-    pictures, captions = (
+    images, captions = (
         Gaussian(F.normalize(torch.randn(count, 8, generator=noise), dim=1), torch.randn(count, 8, generator=noise) - 4)
         for count in (50, 20)
     )
-    total_var = ablation["calibrated_var"](captions, pictures, scale)
-    spread = pictures.total_var[:, None].double() + total_var
-    predicted = (scale * (pictures.mean.double() @ captions.mean.double().T - spread / 2)).exp().sum(0)
+    total_var = ablation["calibrated_var"](captions, images, scale)
+    spread = images.total_var[:, None].double() + total_var
+    predicted = (scale * (images.mean.double() @ captions.mean.double().T - spread / 2)).exp().sum(0)
     torch.testing.assert_close(predicted, predicted[0].expand(20))
     assert total_var.std() > 0.01
 
 
-def test_failures_are_told(ablation: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_ablation_reports_failures(
+    ablation: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = ["--out", str(tmp_path), "--data", str(tmp_path / "absent")]
     assert ablation["main"]([*arguments, "run", "--recipes", "ppcl"]) == 2
     assert not list(tmp_path.glob("*/eval.json"))

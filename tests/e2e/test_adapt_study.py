@@ -22,7 +22,7 @@ def study() -> dict[str, Any]:
     return runpy.run_path(str(ROOT / "train" / "adapt.py"))
 
 
-def test_the_frozen_model_is_a_siglip(study: dict[str, Any]) -> None:
+def test_the_frozen_model_of_the_study_is_a_siglip(study: dict[str, Any]) -> None:
     demo, siglip = load_config(["demo"]), load_config(["demo", *study["SIGLIP"]])
     assert siglip.loss.contrast == "siglip"
     assert not siglip.loss.reads_log_var
@@ -32,7 +32,7 @@ def test_the_frozen_model_is_a_siglip(study: dict[str, Any]) -> None:
     assert (siglip.samples_seen, siglip.optim) == (demo.samples_seen, demo.optim)
 
 
-def test_each_way_is_a_line_of_flags(study: dict[str, Any]) -> None:
+def test_each_method_of_the_study_is_a_line_of_flags(study: dict[str, Any]) -> None:
     given = ["--embeddings", "a", "--out", "b"]
     ways = {name: parse(AdaptOptions, "prolip adapt", [*given, *flags]) for name, flags in study["WAYS"].items()}
     assert [ways[name].method for name in ("temperature", "laplace", "heads")] == ["temperature", "laplace", "heads"]
@@ -41,7 +41,7 @@ def test_each_way_is_a_line_of_flags(study: dict[str, Any]) -> None:
     assert ways["residual"].heads.means == "residual"
 
 
-def test_everything_is_measured(
+def test_the_study_measures_every_method(
     study: dict[str, Any], emoji_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_run(tmp_path / "run", tmp_path / "tokenizer.json", context_length=20)
@@ -62,6 +62,6 @@ def test_everything_is_measured(
     assert "-" not in (table["P(group > name)"][0], table["group, AURC"][1], table["group, AUROC of image σ²"][2])
 
 
-def test_measures_by_hand(study: dict[str, Any]) -> None:
+def test_measures_are_formatted_with_their_digits(study: dict[str, Any]) -> None:
     assert study["shown"]("group, ECE", 0.1234) == "0.123"
     assert study["shown"]("group, right", 0.1234) == "12.3"

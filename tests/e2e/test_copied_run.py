@@ -44,7 +44,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("source", ["run", "copied checkpoint", "export"])
-def test_a_copy_is_all_that_a_command_needs(
+def test_commands_need_only_a_copy_of_the_run(
     elsewhere: Path, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

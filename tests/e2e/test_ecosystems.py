@@ -109,14 +109,14 @@ def close(what: str, found: Found, expected: Found, atol: float) -> None:
     assert difference.max() <= atol
 
 
-def test_images_and_captions_differ(demo: Demo) -> None:
+def test_embeddings_of_images_and_captions_vary(demo: Demo) -> None:
     """Otherwise the other tests would show nothing."""
     for gaussian in (demo.image, demo.text):
         assert len(gaussian.mean) == NUM_IMAGES
         assert (gaussian.mean.std(0).norm() > 100 * CLOSE) & (gaussian.log_var.std(0).norm() > 100 * CLOSE)
 
 
-def test_automodel_gives_our_gaussians_and_logits(demo: Demo, exported: Callable[..., Path]) -> None:
+def test_automodel_returns_our_gaussians_and_logits(demo: Demo, exported: Callable[..., Path]) -> None:
     from transformers import AutoModel, AutoProcessor
 
     folder = exported("transformers")
@@ -132,7 +132,7 @@ def test_automodel_gives_our_gaussians_and_logits(demo: Demo, exported: Callable
     close("AutoModel, logits", output.logits_per_image, logits, 1e-4)
 
 
-def test_both_pipelines_give_our_probabilities_and_gaussians(demo: Demo, exported: Callable[..., Path]) -> None:
+def test_both_pipelines_return_our_probabilities_and_gaussians(demo: Demo, exported: Callable[..., Path]) -> None:
     from transformers import pipeline
 
     folder = str(exported("transformers"))
@@ -147,7 +147,7 @@ def test_both_pipelines_give_our_probabilities_and_gaussians(demo: Demo, exporte
     close("feature pipeline, log variances", features[:, 1], demo.image.log_var, LOG_VAR)
 
 
-def test_sentence_transformers_gives_our_vectors_and_order(demo: Demo, exported: Callable[..., Path]) -> None:
+def test_sentence_transformers_returns_our_vectors_and_order(demo: Demo, exported: Callable[..., Path]) -> None:
     from sentence_transformers import SentenceTransformer
 
     folder = str(exported("sentence-transformers"))
@@ -166,7 +166,7 @@ def test_sentence_transformers_gives_our_vectors_and_order(demo: Demo, exported:
 
 @pytest.mark.usefixtures("one_table")
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_onnxruntime_gives_our_gaussians(demo: Demo, exported: Callable[..., Path], precision: str) -> None:
+def test_onnxruntime_returns_our_gaussians(demo: Demo, exported: Callable[..., Path], precision: str) -> None:
     from onnxruntime import InferenceSession
     from tokenizers import Tokenizer
 
@@ -209,7 +209,7 @@ def index(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Index:
     return Index(demo, tmp_path_factory.mktemp("embeddings"))
 
 
-def test_the_best_images_differ_by_more_than_is_allowed(index: Index, demo: Demo) -> None:
+def test_scores_of_the_best_images_differ_by_more_than_the_tolerance(index: Index, demo: Demo) -> None:
     assert (np.ptp(index.scores, axis=1) > 100 * PRODUCT).all()
     means = index.vectors[:, :-1] @ index.queries[:, :-1].T
     assert ((-index.exact).argsort(1)[:, :K] != means.argsort(0)[::-1][:K].T).any(), "variances do not matter"
@@ -217,7 +217,7 @@ def test_the_best_images_differ_by_more_than_is_allowed(index: Index, demo: Demo
     assert np.abs(np.sort(products) - np.sort(index.exact[0, :NUM_IMAGES])).max() < PRODUCT
 
 
-def test_faiss_finds_what_search_finds(index: Index) -> None:
+def test_faiss_returns_the_results_of_search(index: Index) -> None:
     import faiss
 
     flat = faiss.IndexFlatIP(index.vectors.shape[1])
@@ -226,7 +226,7 @@ def test_faiss_finds_what_search_finds(index: Index) -> None:
     index.check("FAISS", rows, scores)
 
 
-def test_lancedb_finds_what_search_finds(index: Index, tmp_path: Path) -> None:
+def test_lancedb_returns_the_results_of_search(index: Index, tmp_path: Path) -> None:
     import lancedb
     import pyarrow as pa
 
@@ -238,7 +238,7 @@ def test_lancedb_finds_what_search_finds(index: Index, tmp_path: Path) -> None:
     index.check("LanceDB", [[hit["row"] for hit in hits] for hits in found], scores)
 
 
-def test_qdrant_finds_what_search_finds(index: Index) -> None:
+def test_qdrant_returns_the_results_of_search(index: Index) -> None:
     from qdrant_client import QdrantClient, models
 
     client = QdrantClient(":memory:")

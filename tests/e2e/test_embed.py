@@ -15,7 +15,7 @@ from prolip.cli import main
 SIZES = (5, 0, 3, 7)
 
 
-def test_two_processes_make_the_parts_of_one(tmp_path: Path) -> None:
+def test_two_processes_write_the_parts_of_one_process(tmp_path: Path) -> None:
     write_run(tmp_path / "run", tmp_path / "tokenizer.json", context_length=8)
     for shard, size in enumerate(SIZES):
         samples = [entry for number in range(size) for entry in members(f"k{number}", (number * 30, shard * 80, 9))]

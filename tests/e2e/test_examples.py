@@ -61,28 +61,28 @@ RELEASED = "ProLIP-ViT-B-16-DC-1B-12_8B"
 
 @pytest.mark.usefixtures("one_table")
 @pytest.mark.parametrize("source", ["runs/demo", RELEASED])
-def test_onnx_embed_gives_the_models_own_numbers(
+def test_onnx_embed_prints_the_models_numbers(
     run, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
 ) -> None:
-    """Of a picture that is scaled and cropped, and of captions that need cleaning, cutting and padding."""
+    """Of an image that is scaled and cropped, and of captions that need cleaning, cutting and padding."""
     monkeypatch.chdir(demo)
     released = find_released(RELEASED)
     assert released is not None
     write_released(tmp_path / "hub" / "models", released)
     noise = np.random.default_rng(0).integers(0, 256, (5, 9, 3), dtype=np.uint8)
-    Image.fromarray(noise).resize((90, 50)).save("picture.png")
+    Image.fromarray(noise).resize((90, 50)).save("image.png")
     captions = ["objects", "  A  tool ", "thing " * 100, "a tabby cat and a DOG!"]
     out = str(tmp_path / "onnx")
     with serving(tmp_path, tmp_path / "cache"):
         assert cli.main(["export", source, "--format", "onnx", "--onnx.uint8_images", "--out", out]) == 0
         model = prolip.load(source, device="cpu")
-        image, texts = model.encode_images("picture.png"), model.encode_texts(captions)
+        image, texts = model.encode_images("image.png"), model.encode_texts(captions)
     assert {path.name for path in Path(out).iterdir()} == {"README.md", "image.onnx", "text.onnx", "tokenizer.json"}
     card = (tmp_path / "onnx" / "README.md").read_text()
     assert re.search(r"\| image\.onnx \| \d\.\de-\d\d in a mean, ", card)
     assert f"images: uint8 [batch, {model.preprocess.size[0]}, {model.preprocess.size[1]}, 3]" in card
 
-    lines = run("onnx_embed.py", out, "picture.png", *captions).splitlines()[-5:]  # after the export's
+    lines = run("onnx_embed.py", out, "image.png", *captions).splitlines()[-5:]  # after the export's
     found = [[float(number) for number in re.findall(r"(?:uncertainty|CSD) ([\d.]+)", line)] for line in lines]
     distances = prolip.csd(image, texts)[0]
     expected = [[float(var), float(csd)] for var, csd in zip(texts.total_var, distances, strict=True)]
@@ -107,7 +107,7 @@ def test_fine_tune_changes_the_uncertainty_and_keeps_the_means(run, demo: Path) 
     assert not torch.equal(before.log_var, after.log_var)
 
 
-def test_own_training_loop_resumes_as_if_it_had_not_stopped(run, demo: Path) -> None:
+def test_own_training_loop_resumes_exactly(run, demo: Path) -> None:
     flags = ("--batch_size", "8")
     run("own_training_loop.py", *flags, "--checkpoint", "whole.pt", "--steps", "4")
     for steps in (1, 3):

@@ -58,7 +58,7 @@ def foreign(url: str, wrong: list[str]) -> None:
         wrong.append(url)
 
 
-def test_a_picture_beside_captions_from_the_data_and_from_a_file(page: Page, address: str) -> None:
+def test_an_image_from_the_data_or_an_upload_is_compared_with_captions(page: Page, address: str) -> None:
     page.goto(address)
     assert "a 0" in rows(page, "compare")
     page.get_by_label("Captions, one per line").fill("food\nan animal\n<b>travel</b>")
@@ -67,20 +67,20 @@ def test_a_picture_beside_captions_from_the_data_and_from_a_file(page: Page, add
     page.locator("#compare-run").click()
     expect(page.locator("#compare-answer")).to_contain_text("<b>travel</b>")
     from_data = page.locator("#compare-answer tbody").inner_text()
-    picture = {"name": "mine.png", "mimeType": "image/png", "buffer": encoded((250, 10, 10), (40, 30))}
-    page.locator("#compare-picture input[type=file]").set_input_files(files=[picture])  # type: ignore[list-item]
+    upload = {"name": "mine.png", "mimeType": "image/png", "buffer": encoded((250, 10, 10), (40, 30))}
+    page.locator("#compare-image input[type=file]").set_input_files(files=[upload])  # type: ignore[list-item]
     expect(page.get_by_label("An image of the data set").first).to_have_value("")
     page.locator("#compare-run").click()
     expect(page.locator("#compare-answer tbody")).not_to_have_text(from_data)
     assert sorted(rows(page, "compare")) == ["<b>travel</b>", "an animal", "food"]
 
 
-def test_only_pictures_of_bounded_size_are_taken(page: Page, address: str) -> None:
+def test_uploads_that_are_no_image_or_too_large_are_refused(page: Page, address: str) -> None:
     page.goto(address)
     rows(page, "compare")
-    upload = page.locator("#compare-picture input[type=file]")
+    upload = page.locator("#compare-image input[type=file]")
     expect(upload).to_have_attribute("accept", "image/*")
-    upload.set_input_files(files=[{"name": "a.png", "mimeType": "image/png", "buffer": b"no picture at all"}])
+    upload.set_input_files(files=[{"name": "a.png", "mimeType": "image/png", "buffer": b"no image at all"}])
     expect(page.locator(".toast-body").first).to_contain_text("not a JPEG, PNG")
     large = {"name": "b.png", "mimeType": "image/png", "buffer": encoded((1, 2, 3)) + bytes(MAX_UPLOAD)}
     page.reload()
@@ -96,7 +96,7 @@ def test_only_pictures_of_bounded_size_are_taken(page: Page, address: str) -> No
     expect(page.locator("#compare-answer tbody tr")).to_have_count(1)
 
 
-def test_variances_move_while_one_types(page: Page, address: str) -> None:
+def test_variances_update_while_typing(page: Page, address: str) -> None:
     page.goto(f"{address}/?panel=captions&vague=a+picture&precise=food")
     assert rows(page, "captions") == ["a picture", "food"]
     page.locator("#precise textarea, #precise input").first.press_sequentially(" and travel")
@@ -108,7 +108,7 @@ def test_variances_move_while_one_types(page: Page, address: str) -> None:
     assert page.locator(".toast-body").count() == 0
 
 
-def test_a_walk_from_a_picture_to_the_root(page: Page, address: str) -> None:
+def test_the_walk_from_an_image_to_the_root_is_shown(page: Page, address: str) -> None:
     page.goto(address)
     open_panel(page, "From image")
     before = rows(page, "walk")
@@ -121,14 +121,14 @@ def test_a_walk_from_a_picture_to_the_root(page: Page, address: str) -> None:
     expect(page.locator(".toast-body").first).to_contain_text("the root is empty")
 
 
-def test_the_most_and_the_least_certain(page: Page, address: str) -> None:
+def test_the_most_and_least_certain_images_are_shown(page: Page, address: str) -> None:
     page.goto(address)
     open_panel(page, "Most and least certain")
     expect(page.locator("#browse-answer img").first).to_be_visible()
     assert page.locator("#browse-answer img").count() == 12
     expect(page.locator("#browse-answer")).to_contain_text("Page 1 of 1: places 1 to 12 of 12.")
-    least_pictures = page.locator("#browse-answer img").evaluate_all("images => images.map(one => one.alt)")
-    assert sorted(least_pictures) == sorted(f"a {number}" for number in range(12))
+    least_certain = page.locator("#browse-answer img").evaluate_all("images => images.map(one => one.alt)")
+    assert sorted(least_certain) == sorted(f"a {number}" for number in range(12))
     page.get_by_label("captions", exact=True).check()
     least = rows(page, "browse")
     assert len(least) == 13
@@ -143,7 +143,7 @@ def test_the_most_and_the_least_certain(page: Page, address: str) -> None:
     expect(page.locator("#browse-answer")).to_contain_text("There is no page 9: the last page is 1.")
     page.get_by_label("Page", exact=True).fill("1")
     page.get_by_label("images", exact=True).check()
-    expect(page.locator("#browse-answer img").first).to_have_attribute("alt", least_pictures[-1])
+    expect(page.locator("#browse-answer img").first).to_have_attribute("alt", least_certain[-1])
     # The other panels' bars go over the same range.
     open_panel(page, "Image and captions")
     page.get_by_label("Captions, one per line").fill(f"{least[0]}\n{least[-1]}")
@@ -155,7 +155,7 @@ def test_the_most_and_the_least_certain(page: Page, address: str) -> None:
         expect(bar).to_have_attribute("style", re.compile(rf"width:{width}(\.0)?%"))
 
 
-def test_a_classifier_and_the_prompts_that_it_prefers(page: Page, address: str) -> None:
+def test_the_classifier_shows_the_weights_of_its_prompts(page: Page, address: str) -> None:
     page.goto(address)
     open_panel(page, "Classifier")
     expect(page.locator("#classify-answer tbody tr").first).to_be_visible()
@@ -181,8 +181,8 @@ def test_label_sets_follow_the_guarantee(page: Page, address: str) -> None:
     slide(page, "limit", 50)
     expect(answer).to_contain_text("50\u00a0% of the answers")
     page.wait_for_url(lambda url: "guarantee=80" in url and "limit=50" in url)
-    # A picture of one's own, and labels that the calibration does not know.
-    page.locator("#rely-picture input[type=file]").set_input_files(
+    # An image of one's own, and labels that the calibration does not know.
+    page.locator("#rely-image input[type=file]").set_input_files(
         files=[{"name": "mine.png", "mimeType": "image/png", "buffer": encoded((9, 200, 9), (40, 30))}]
     )
     expect(page.locator("#rely-item input")).to_have_value("")
@@ -191,7 +191,7 @@ def test_label_sets_follow_the_guarantee(page: Page, address: str) -> None:
     expect(answer).to_contain_text("no guarantee for these labels")
 
 
-def test_an_address_brings_the_page_back(page: Page, address: str) -> None:
+def test_an_address_restores_the_page(page: Page, address: str) -> None:
     page.goto(address)
     rows(page, "compare")
     open_panel(page, "Classifier")
@@ -227,7 +227,7 @@ FIELDS = [
 ]
 
 
-def test_an_address_keeps_the_state_of_every_panel(page: Page, context: BrowserContext, address: str) -> None:
+def test_an_address_restores_the_state_of_every_panel(page: Page, context: BrowserContext, address: str) -> None:
     page.goto(address)
     rows(page, "compare")
     for panel, name, value in FIELDS:
@@ -268,7 +268,7 @@ def test_an_address_keeps_the_state_of_every_panel(page: Page, context: BrowserC
         expect(again.locator("#browse-answer")).to_contain_text("There is no page 3")
 
 
-def test_an_address_that_says_nothing_possible_is_passed_over(page: Page, address: str) -> None:
+def test_impossible_values_in_an_address_are_ignored(page: Page, address: str) -> None:
     wrong = "panel=other&place=x&kind=videos&end=no&compare-item=gone&walk-item=gone&classify-item=gone&number=3"
     wrong += "&rely-item=gone&guarantee=100&limit=x"
     page.goto(f"{address}/?{wrong}")
@@ -279,7 +279,7 @@ def test_an_address_that_says_nothing_possible_is_passed_over(page: Page, addres
     assert page.locator(".toast-body").count() == 0
 
 
-def test_the_keyboard_is_enough_for_every_panel(page: Page, address: str) -> None:
+def test_every_panel_works_with_the_keyboard_alone(page: Page, address: str) -> None:
     page.goto(address)
     rows(page, "compare")
 
@@ -298,7 +298,7 @@ def test_the_keyboard_is_enough_for_every_panel(page: Page, address: str) -> Non
         page.keyboard.press("Enter")
 
     tab_to(page, "[role=tab]")
-    tab_to(page, "#compare-picture")
+    tab_to(page, "#compare-image")
     press_for_file_chooser(page).set_files(
         {"name": "mine.png", "mimeType": "image/png", "buffer": encoded((9, 200, 9))}
     )
@@ -335,7 +335,7 @@ def test_the_keyboard_is_enough_for_every_panel(page: Page, address: str) -> Non
     expect(page.locator("#rely-answer")).to_contain_text("right with a probability of at least 85\u00a0%")
 
 
-def test_a_narrow_screen_shows_everything(page: Page, address: str) -> None:
+def test_nothing_is_cut_on_a_narrow_screen(page: Page, address: str) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
     for panel in TABS:  # the row of tabs is too narrow to click on the last ones
         page.goto(f"{address}/?panel={panel}")
@@ -350,7 +350,7 @@ def test_a_narrow_screen_shows_everything(page: Page, address: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_what_is_written_can_be_read_by_day_and_by_night(page: Page, address: str, scheme: str) -> None:
+def test_text_has_enough_contrast_in_light_and_dark_mode(page: Page, address: str, scheme: str) -> None:
     page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
     page.goto(address)
     for panel, name in TABS.items():
@@ -364,7 +364,7 @@ def test_what_is_written_can_be_read_by_day_and_by_night(page: Page, address: st
     assert (sum(map(int, re.findall(r"\d+", dark)[:3])) < 200) is (scheme == "dark")
 
 
-def test_only_this_machine_can_reach_it(address: str) -> None:
+def test_the_page_listens_on_this_machine_only(address: str) -> None:
     port = int(address.rsplit(":", 1)[1])
     with socket.socket() as other:
         other.settimeout(5)

@@ -68,7 +68,7 @@ def stored(page: ServedPage) -> list[Path]:
         ("Origin", "http://localhost:1", "Origin header is 'http://localhost:1'"),
     ],
 )
-def test_other_names_and_other_sites_are_refused(
+def test_requests_with_other_hosts_or_origins_are_refused(
     page: ServedPage,
     request_line: tuple[str, str, bytes, Mapping[str, str]],
     header: str,
@@ -84,7 +84,7 @@ def test_other_names_and_other_sites_are_refused(
     assert stored(page) == []
 
 
-def test_this_machine_has_several_names(page: ServedPage) -> None:
+def test_requests_to_every_local_host_name_are_answered(page: ServedPage) -> None:
     port = urlsplit(page.address).port
     for name in (f"localhost:{port}", f"127.0.0.1:{port}", f"[::1]:{port}", "localhost:8000", "LOCALHOST"):
         headers = {"Host": name, "Origin": f"http://{name}"}

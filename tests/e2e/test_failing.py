@@ -13,7 +13,7 @@ FLAGS = ("--batch_size", "12", "--samples_seen", "1200000", "--checkpoint_every"
 
 
 @pytest.mark.parametrize("place", ["set-up", "step", "loader", "data", "saving", "validation"])
-def test_a_rank_that_fails_says_why_and_all_end(watched: Lab, place: str) -> None:
+def test_a_failing_rank_logs_the_reason_and_all_ranks_end(watched: Lab, place: str) -> None:
     folder = watched.folder / f"failing-{place}"
     with watched.start(folder.name, *FLAGS, processes=3, program=(PROGRAM, place)) as job:
         deadline = time.monotonic() + 120

@@ -28,7 +28,7 @@ def siglip(lab: Lab) -> str:
 
 
 def accuracy(lab: Lab, run: str) -> float:
-    """The share of the pictures whose most similar caption, of 16, names their colour, its first word."""
+    """The share of the images whose most similar caption, of 16, names their colour, its first word."""
     model = load_network(lab.folder / run)
     data = replace(load_config(lab.words(run)).loader(1), mask=None, batch_size=64, shuffle_window=0)
     data = replace(data, augment=replace(data.augment, crop_scale=(1.0, 1.0)))

@@ -19,7 +19,7 @@ from prolip.cli import main
 
 pytestmark = pytest.mark.timeout(600)
 BIG = encoded((1, 2, 3), (90, 90), "bmp")
-"""A picture of 24 kB."""
+"""An image of 24 kB."""
 
 
 class World:
@@ -28,8 +28,8 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         write_run(folder / "run", folder / "tokenizer.json", context_length=8)
-        pictures = [(f"k{number}.{kind}", data) for number in range(60) for kind, data in (("bmp", BIG), ("txt", b"a"))]
-        write_tar(folder / "pictures.tar", pictures)
+        images = [(f"k{number}.{kind}", data) for number in range(60) for kind, data in (("bmp", BIG), ("txt", b"a"))]
+        write_tar(folder / "images.tar", images)
         (folder / "classes" / "food").mkdir(parents=True)
         (folder / "classes" / "food" / "a.jpg").write_bytes(encoded((9, 9, 9), (300, 300), "jpeg") + bytes(40_000))
         self.ranking = rank_numbered(folder, 60)
@@ -42,7 +42,7 @@ class World:
 
     def embed(self, out: Path) -> list[str]:
         return ["embed", "--checkpoint", str(self.folder / "run"), "--device", "cpu", "--shards",
-                str(self.folder / "pictures.tar"), "--out", str(out)]  # fmt: skip
+                str(self.folder / "images.tar"), "--out", str(out)]  # fmt: skip
 
     def embed_tensors(self, out: Path) -> list[str]:
         return [*self.embed(out), "--format", "safetensors"]
@@ -105,7 +105,7 @@ NAMES = [words.__name__ for words, _, _ in COMMANDS]
 
 
 def test_an_index_that_does_not_fit_is_named(ended: Ended, world: World, tmp_path: Path) -> None:
-    words = ["data", "index", "--shards", str(world.folder / "pictures.tar"), "--out", str(tmp_path / "a.index")]
+    words = ["data", "index", "--shards", str(world.folder / "images.tar"), "--out", str(tmp_path / "a.index")]
     status, said = ended(words, 20)
     assert status == 2, said
     assert re.search(r"index \S*/a\.index: File too large .*; \d+ bytes are free$", said[-1])
@@ -115,7 +115,7 @@ def test_an_index_that_does_not_fit_is_named(ended: Ended, world: World, tmp_pat
 # A file that could not be flushed tries once more when it is collected.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(("words", "file", "limit"), COMMANDS, ids=NAMES)
-def test_what_does_not_fit_is_named(
+def test_an_output_that_exceeds_the_limit_is_named_and_can_be_resumed(
     ended: Ended, world: World, tmp_path: Path, words: Words, file: str, limit: int
 ) -> None:
     out = tmp_path / "out"
@@ -145,7 +145,7 @@ def test_what_does_not_fit_is_named(
     ],
     ids=["embed", "filter", "train"],
 )
-def test_a_disk_that_is_full(
+def test_a_full_disk_is_an_error_that_names_the_file(
     ended: Ended, world: World, tmp_path: Path, words: Words, file: str, kilobytes: int
 ) -> None:
     with small_disk(tmp_path / "disk", kilobytes) as mounted:

@@ -59,7 +59,7 @@ def launch(folder: Path, script: str, *words: str, **settings: str) -> subproces
 
 
 @pytest.mark.parametrize(("settings", "processes"), [({}, 3), ({"NPROC": "2"}, 2)])
-def test_one_node_starts_a_process_a_gpu(tmp_path: Path, settings: dict[str, str], processes: int) -> None:
+def test_one_node_starts_a_process_per_gpu(tmp_path: Path, settings: dict[str, str], processes: int) -> None:
     stub(tmp_path, "torchrun")
     stub(tmp_path, "nvidia-smi", "printf 'GPU 0: a\\nGPU 1: b\\nGPU 2: c\\n'")
     assert launch(tmp_path, "one_node.sh", "demo", "--out", "a b", RESTARTS="3", **settings).returncode == 0
@@ -67,7 +67,7 @@ def test_one_node_starts_a_process_a_gpu(tmp_path: Path, settings: dict[str, str
     assert calls(tmp_path)[-1] == f"{started} --device cuda"
 
 
-def test_several_nodes_meet_on_the_first(tmp_path: Path) -> None:
+def test_several_nodes_rendezvous_on_the_first(tmp_path: Path) -> None:
     stub(tmp_path, "torchrun")
     where = {"NUM_NODES": "2:4", "FIRST_NODE": "10.0.0.1", "NPROC": "4"}
     for rank, is_host in (("0", 1), ("3", 0)):
@@ -94,7 +94,7 @@ def slurm(folder: Path, *, preempted: bool = False) -> None:
     stub(folder, "scontrol", f'case "$1 $2" in "show hostnames") {hosts};; "show job") {job};; esac')
 
 
-def test_slurm_starts_a_launcher_a_node(tmp_path: Path) -> None:
+def test_slurm_starts_a_launcher_per_node(tmp_path: Path) -> None:
     slurm(tmp_path)
     stub(tmp_path, "srun", "exit 7")
     assert launch(tmp_path, "slurm.sh", "demo", "--seed", "1", **JOB).returncode == 7
@@ -102,7 +102,7 @@ def test_slurm_starts_a_launcher_a_node(tmp_path: Path) -> None:
     assert not [call for call in calls(tmp_path) if "requeue" in call]
 
 
-def test_an_arrays_task_trains_its_recipe(tmp_path: Path) -> None:
+def test_each_task_of_a_slurm_array_trains_its_recipe(tmp_path: Path) -> None:
     slurm(tmp_path)
     stub(tmp_path, "srun")
     words = ("one", "two", "three", "--", "--seed", "1")
@@ -118,9 +118,7 @@ LAUNCHERS = [("one_node.sh", {}, "torchrun"), ("multi_node.sh", NODES, "torchrun
 
 
 @pytest.mark.parametrize(("script", "settings", "program"), LAUNCHERS)
-def test_a_device_that_is_named_is_not_replaced(
-    tmp_path: Path, script: str, settings: dict[str, str], program: str
-) -> None:
+def test_a_given_device_is_not_overridden(tmp_path: Path, script: str, settings: dict[str, str], program: str) -> None:
     slurm(tmp_path)
     stub(tmp_path, program)
     assert launch(tmp_path, script, "demo", "--device", "cpu", **settings).returncode == 0
@@ -129,7 +127,7 @@ def test_a_device_that_is_named_is_not_replaced(
 
 
 @pytest.mark.parametrize(("script", "settings", "program"), LAUNCHERS)
-def test_a_run_has_almost_as_long_to_save_as_slurm_reserves(
+def test_a_run_may_save_for_almost_the_time_that_slurm_reserves(
     tmp_path: Path, script: str, settings: dict[str, str], program: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(GRACE, raising=False)
@@ -144,12 +142,12 @@ def test_a_run_has_almost_as_long_to_save_as_slurm_reserves(
 
 
 @pytest.mark.skipif(Version(torch.__version__) < Version("2.12"), reason="torch waits 30 seconds, whatever is set")
-def test_torchrun_waits_as_long_as_the_launchers_say(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchrun_reads_the_launchers_shutdown_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(GRACE, "110")
     assert LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=1).shutdown_timeout == 110
 
 
-def test_every_recipe_can_run_on_each_number_of_machines_that_is_recommended() -> None:
+def test_every_recipe_runs_on_each_recommended_number_of_machines() -> None:
     pages = [*(ROOT / "docs").rglob("*.md"), *TRAIN.glob("*.sh"), ROOT / "README.md"]
     ranges = {found for page in pages for found in re.findall(r"NUM_NODES=(\d+):(\d+)", page.read_text())}
     assert ranges
@@ -162,14 +160,14 @@ def test_every_recipe_can_run_on_each_number_of_machines_that_is_recommended() -
             assert not uneven, f"NUM_NODES={low}:{high} may leave {nodes} machines of 8 GPUs"
 
 
-def test_a_preempted_job_queues_itself_again(tmp_path: Path) -> None:
+def test_a_preempted_job_requeues_itself(tmp_path: Path) -> None:
     slurm(tmp_path, preempted=True)
     stub(tmp_path, "srun", "exit 1")
     assert launch(tmp_path, "slurm.sh", "demo", **JOB).returncode == 0
     assert calls(tmp_path)[-1] == "scontrol requeue 40007"
 
 
-def test_before_its_time_is_up_a_job_saves_and_queues_itself_again(tmp_path: Path) -> None:
+def test_a_job_saves_and_requeues_before_its_time_is_up(tmp_path: Path) -> None:
     slurm(tmp_path)
     # The step takes a moment to save when it is told to end.
     stub(tmp_path, "srun", "trap 'sleep 0.3; echo saved >> \"${0%/*}/calls\"; exit 1' TERM", "sleep 30 & wait")

@@ -63,9 +63,7 @@ def stretched(table: Tensor, rows: int) -> Tensor:
 
 
 @pytest.mark.parametrize("form", ["official", "corrected"])
-def test_positions_of_a_longer_context_are_those_of_the_specification(
-    lab: Lab, short: ProLIP, form: ResizeForm
-) -> None:
+def test_a_longer_context_stretches_positions_as_specified(lab: Lab, short: ProLIP, form: ResizeForm) -> None:
     old = short.text.positional_embedding.detach()
     long = load_config(long_words(lab, form))
     assert long.model.text.context_length == 256
@@ -77,12 +75,12 @@ def test_positions_of_a_longer_context_are_those_of_the_specification(
     # Up to 127 tokens the released loader blurs [UNC] and [CLS] into their neighbours.
     kept = torch.cat([stretched(old[:64], 96), old[64:]])
     torch.testing.assert_close(table, stretched(old, 98) if form == "official" else kept, atol=1e-6, rtol=0)
-    # Pictures are of the same size: both keep their table.
+    # Images are of the same size: both keep their table.
     model = new_model(long.model, long.start_from, long.start_resize)
     assert torch.equal(model.visual.positional_embedding, short.visual.positional_embedding)
 
 
-def test_longprolip_trains_every_position_on_captions_beyond_the_old_context(lab: Lab, short: ProLIP) -> None:
+def test_longprolip_trains_every_position_on_long_captions(lab: Lab, short: ProLIP) -> None:
     run = ("--samples_seen", "24", "--batch_size", "8", "--optim.lr", "1e-3", "--out", str(lab.folder / "long"))
     words = long_words(lab, "official", *run)
     config = load_config(words)

@@ -62,7 +62,7 @@ def assert_same(ours: dict[str, Any], theirs: dict[str, Any], name: str) -> None
         assert (flat(ours[state]) - flat(theirs[state])).norm() < 1e-4 * flat(theirs[state]).norm(), (name, state)
 
 
-def test_two_processes_have_the_loss_curve_of_one(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_have_the_loss_curve_of_one_process(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     cases = {
         "ddp": (),
         "ddp_parts": ("--accumulate", "3", "--loss.exchange", "all_gather"),
@@ -105,7 +105,7 @@ def test_two_processes_have_the_loss_curve_of_one(lab: Lab, monkeypatch: pytest.
     assert low["total"] == pytest.approx(by_hand["total"], rel=1e-2)
 
 
-def test_three_processes_have_the_loss_curve_of_one(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_three_processes_have_the_loss_curve_of_one_process(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     # With three the order of a sum over the processes matters, and no dimension divides among them.
     with_muon = {"muon": MUON, "muon_fsdp": (*MUON, *FSDP), "muon_fsdp+again": (*MUON, *FSDP)}
     found = of_ranks(lab, 3, {"ddp": (), "fsdp": FSDP, "fsdp+again": FSDP, **with_muon})

@@ -32,21 +32,21 @@ def test_vague_prompts_name_no_class(study: dict[str, Any]) -> None:
     assert all(set(each) == set(VAGUE) for each in planted)
 
 
-def test_wrong_prompts_are_of_different_other_classes(study: dict[str, Any]) -> None:
+def test_wrong_prompts_name_different_other_classes(study: dict[str, Any]) -> None:
     for place, each in enumerate(study["plant"]("wrong", 4, GOOD, VAGUE, 0)):
         assert {text.split()[1] for text in each} == {texts[0].split()[1] for texts in GOOD} - {
             GOOD[place][0].split()[1]
         }
 
 
-def test_prompts_of_one_wrong_class_agree(study: dict[str, Any]) -> None:
+def test_prompts_of_one_wrong_class_name_the_same_class(study: dict[str, Any]) -> None:
     for place, each in enumerate(study["plant"]("one wrong class", 3, GOOD, VAGUE, 0)):
         named = {text.split()[1] for text in each}
         assert len(named) == 1
         assert GOOD[place][0].split()[1] not in named
 
 
-def test_draws_differ_by_seed_alone(study: dict[str, Any]) -> None:
+def test_planted_prompts_depend_only_on_the_seed(study: dict[str, Any]) -> None:
     first, again, other = (study["plant"]("wrong", 3, GOOD, VAGUE, seed) for seed in (0, 0, 1))
     assert first == again != other
 
@@ -69,7 +69,7 @@ class Planted:
         self.ways = {name: rest for name, *rest in study["classifiers"](prompts, self.images, self.labels, 2, 4)}
 
 
-def test_labelled_images_find_the_planted_prompts(study: dict[str, Any]) -> None:
+def test_labelled_images_give_planted_prompts_little_weight(study: dict[str, Any]) -> None:
     planted = Planted(study)
     share = {name: float(weights[:, 2:].sum(1).mean()) for name, (_, weights) in planted.ways.items()}
     assert share["even weights"] == pytest.approx(0.5)
@@ -81,7 +81,7 @@ def test_labelled_images_find_the_planted_prompts(study: dict[str, Any]) -> None
         torch.testing.assert_close(weights.sum(1).double(), torch.ones(3, dtype=torch.float64))
 
 
-def test_without_labels_that_way_is_left_out(study: dict[str, Any]) -> None:
+def test_without_labels_bprw_on_labelled_images_is_left_out(study: dict[str, Any]) -> None:
     images = Gaussian(torch.eye(4, 8), torch.full((4, 8), -6.0))
     prompts = Gaussian(near(torch.ones(8), 6, 0).reshape(2, 3, 8), torch.full((2, 3, 8), -6.0))
     names = [name for name, *_ in study["classifiers"](prompts, images, None, 2, 2)]

@@ -29,7 +29,7 @@ from prolip.data import Batch, BatchLoader, DataError, write_index
 
 
 @pytest.mark.parametrize("suffix", ["tar", "tar.gz"])
-def test_shards_on_a_web_server_are_read_as_local_ones(
+def test_shards_on_a_web_server_give_the_batches_of_local_ones(
     suffix: str, folder: Path, expected: list[Batch], tmp_path: Path
 ) -> None:
     with servers.nginx(folder, tmp_path) as url:
@@ -37,13 +37,15 @@ def test_shards_on_a_web_server_are_read_as_local_ones(
 
 
 @pytest.mark.parametrize("suffix", ["tar", "tar.gz"])
-def test_a_server_without_ranges(suffix: str, folder: Path, expected: list[Batch], tmp_path: Path) -> None:
+def test_a_server_without_ranges_gives_the_same_batches(
+    suffix: str, folder: Path, expected: list[Batch], tmp_path: Path
+) -> None:
     with servers.python_server(folder) as url:
         check(f"{url}/{{000..005}}.{suffix}", expected, tmp_path)
 
 
 @pytest.mark.parametrize("scheme", ["s3", "gs", "az"])
-def test_shards_in_an_object_store_are_read_as_local_ones(
+def test_shards_in_an_object_store_give_the_batches_of_local_ones(
     scheme: str, folder: Path, expected: list[Batch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with object_store(scheme, folder, tmp_path) as endpoint:
@@ -56,7 +58,7 @@ def test_shards_in_an_object_store_are_read_as_local_ones(
             batches(replace(config(f"{scheme}://{BUCKET}/data/006.tar"), num_samples=16))
 
 
-def test_shards_on_the_hub_are_read_as_local_ones(
+def test_shards_on_the_hub_give_the_batches_of_local_ones(
     folder: Path, expected: list[Batch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = tmp_path / "hub" / "datasets" / "owner" / "name" / "resolve" / "v1"
@@ -69,7 +71,7 @@ def test_shards_on_the_hub_are_read_as_local_ones(
     assert set(hub.tokens) == {"Bearer secret"}
 
 
-def test_an_index_may_lie_elsewhere_too(folder: Path, expected: list[Batch], tmp_path: Path) -> None:
+def test_an_index_at_an_address_is_used(folder: Path, expected: list[Batch], tmp_path: Path) -> None:
     served = served_copy(folder, tmp_path / "served")
     with servers.nginx(served, tmp_path) as url:
         shards = f"{url}/{{000..005}}.tar"
@@ -81,7 +83,7 @@ def test_an_index_may_lie_elsewhere_too(folder: Path, expected: list[Batch], tmp
             BatchLoader(config(shards, f"{url}/000.tar"))
 
 
-def test_the_index_command(
+def test_the_index_command_writes_and_checks_remote_shards(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     index = str(tmp_path / "all.index")
@@ -98,9 +100,7 @@ def test_the_index_command(
         assert "/9.tar: the server answers 404 (not found) (tried once)" in capsys.readouterr().err
 
 
-def test_shards_from_a_command_are_read_where_that_is_allowed(
-    folder: Path, expected: list[Batch], tmp_path: Path
-) -> None:
+def test_shards_from_a_command_are_read_only_if_allowed(folder: Path, expected: list[Batch], tmp_path: Path) -> None:
     shards = f"pipe:cat {folder}/{{000..005}}.tar | cat"
     check(shards, expected, tmp_path, replace(QUICK, allow_pipe=True))
     with pytest.raises(ValueError, match=r"data\.store\.allow_pipe"):
@@ -122,7 +122,7 @@ def https(folder: Path, work: Path, monkeypatch: pytest.MonkeyPatch, more: str =
         yield url
 
 
-def test_encrypted_connections(
+def test_https_is_verified_and_not_downgraded(
     folder: Path, expected: list[Batch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     away = "location /away/ { return 302 http://127.0.0.1:1/; }"

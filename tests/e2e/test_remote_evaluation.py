@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.support import servers
-from tests.support.datacomp_sets import picture, write_lists, write_shards
+from tests.support.datacomp_sets import encoded_image, write_lists, write_shards
 from tests.support.object_stores import s3_settings
 from tests.support.remote_shards import BUCKET
 from tests.support.untrained_run import write_run
@@ -29,7 +29,7 @@ WORDS = ["animals", "nature", "food", "travel", "emoji", "picture"]
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run, and `sets/wds_pairs_test` with two shards of captioned, labelled pictures, plain and compressed."""
+    """A run, and `sets/wds_pairs_test` with two shards of captioned, labelled images, plain and compressed."""
     lab = tmp_path_factory.mktemp("far")
     write_run(lab / "run", lab / "tokenizer.json", context_length=8)
     folder, draw = lab / "sets" / "wds_pairs_test", random.Random(3)
@@ -41,7 +41,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
         samples.append(
             [
                 (f"{key}.cls", str(number % 3).encode()),
-                (f"{key}.png", picture(draw)),
+                (f"{key}.png", encoded_image(draw)),
                 (f"{key}.txt", "\n".join(captions).encode()),
                 (f"{key}.json", json.dumps({"said": captions}).encode()),
             ]
@@ -60,7 +60,9 @@ def figures(lab: Path, out: Path, suite: str, data: str, *more: str) -> dict[str
 
 
 @pytest.mark.parametrize("way", ["nginx", "no ranges", "s3"])
-def test_figures_of_shards_at_an_address(way: str, lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_remote_shards_give_the_figures_of_local_ones(
+    way: str, lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = lab / "sets" / "wds_pairs_test"
     retrieval = ["--caption_key", "said"]
     near = figures(lab, tmp_path / "near", "retrieval", f"{folder}/{{0..1}}.tar", *retrieval)
@@ -84,14 +86,14 @@ def test_figures_of_shards_at_an_address(way: str, lab: Path, tmp_path: Path, mo
         assert figures(lab, tmp_path / "far", "uncertainty", plain, "--caption_key", "txt") == near
 
 
-def test_a_folder_at_an_address_brings_its_classes_along(lab: Path, tmp_path: Path) -> None:
+def test_a_remote_folder_is_evaluated_with_its_class_names(lab: Path, tmp_path: Path) -> None:
     near = figures(lab, tmp_path / "near", "uncertainty", str(lab / "sets" / "wds_pairs_test"))
     assert "accuracy" in near
     with servers.nginx(lab / "sets", tmp_path) as url:
         assert figures(lab, tmp_path / "far", "uncertainty", f"{url}/wds_pairs_test/") == near
 
 
-def test_a_shard_that_changed_is_another_data_set(lab: Path, tmp_path: Path) -> None:
+def test_a_changed_remote_shard_is_evaluated_again(lab: Path, tmp_path: Path) -> None:
     served = tmp_path / "served"
     served.mkdir()
     source = (lab / "sets" / "wds_pairs_test" / "0.tar").read_bytes()
@@ -113,7 +115,7 @@ def test_a_shard_that_changed_is_another_data_set(lab: Path, tmp_path: Path) -> 
             open_captioned(f"{url}/9.tar", tmp_path)
 
 
-def test_items_of_the_page_and_of_sheets(lab: Path, tmp_path: Path) -> None:
+def test_remote_items_appear_on_the_page_and_on_sheets(lab: Path, tmp_path: Path) -> None:
     folder = lab / "sets" / "wds_pairs_test"
     near = read_items([f"{folder}/{{0..1}}.tar"], ("txt", "said"), 7)
     assert [item.key for item in near] == [f"{number // 5}/p{number}" for number in range(7)]
@@ -128,7 +130,9 @@ def test_items_of_the_page_and_of_sheets(lab: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(contents[far].image, contents[here].image)
 
 
-def test_copies_of_what_a_ranking_keeps(lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_kept_samples_of_remote_shards_are_copied(
+    lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = lab / "sets" / "wds_pairs_test"
 
     def copies(place: str, name: str, suffix: str) -> dict[str, bytes]:

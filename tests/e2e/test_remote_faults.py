@@ -73,7 +73,7 @@ def index(tmp_path: Path, folder: Path) -> Path:
 
 @pytest.mark.parametrize("ranges", [True, False])
 @pytest.mark.parametrize("suffix", ["tar", "tar.gz"])
-def test_a_server_that_fails_in_many_ways_gives_the_same_batches(
+def test_an_unreliable_server_gives_the_same_batches(
     ranges: bool, suffix: str, folder: Path, expected: list[Batch], tmp_path: Path
 ) -> None:
     server = servers.nginx(folder, tmp_path) if ranges else servers.python_server(folder)
@@ -83,7 +83,7 @@ def test_a_server_that_fails_in_many_ways_gives_the_same_batches(
 
 
 @pytest.mark.parametrize("scheme", ["s3", "gs", "az"])
-def test_whatever_breaks_before_an_object_store(
+def test_an_unreliable_object_store_gives_the_same_batches(
     scheme: str, folder: Path, expected: list[Batch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with object_store(scheme, folder, tmp_path) as endpoint, servers.FaultProxy(endpoint, seed=2) as proxy:
@@ -92,7 +92,9 @@ def test_whatever_breaks_before_an_object_store(
         assert sum(count for fault, count in proxy.faults.items() if fault != "none") > 5, proxy.faults
 
 
-def test_a_missing_shard(folder: Path, expected: list[Batch], tmp_path: Path, index: Path) -> None:
+def test_a_missing_shard_is_an_error_or_skipped(
+    folder: Path, expected: list[Batch], tmp_path: Path, index: Path
+) -> None:
     served = served_copy(folder, tmp_path / "served")
     with servers.python_server(served) as url:
         shards = f"{url}/{{000..005}}.tar"
@@ -111,7 +113,7 @@ def test_a_missing_shard(folder: Path, expected: list[Batch], tmp_path: Path, in
         assert bad["read"] == SAMPLES + 3
 
 
-def test_a_shard_that_changed_is_refused(folder: Path, tmp_path: Path, index: Path) -> None:
+def test_a_shard_changed_since_indexing_is_refused(folder: Path, tmp_path: Path, index: Path) -> None:
     served = served_copy(folder, tmp_path / "served")
     with servers.nginx(served, tmp_path) as url:
         shards = f"{url}/{{000..005}}.tar"
@@ -123,7 +125,7 @@ def test_a_shard_that_changed_is_refused(folder: Path, tmp_path: Path, index: Pa
             batches(config(shards, index))
 
 
-def test_a_disk_that_takes_no_more(folder: Path, tmp_path: Path, index: Path) -> None:
+def test_a_full_disk_while_prefetching_is_an_error(folder: Path, tmp_path: Path, index: Path) -> None:
     # A limit on the size of files stands for a full disk: it stops the run whatever becomes of missing shards.
     small = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))\n"
     skip = "import tests.support.remote_shards as lab\nfrom dataclasses import replace\nwhole = lab.config\n"
@@ -147,7 +149,7 @@ def store_threads(name: str) -> int:
     return sum(path.read_text().startswith(name) for path in names if path.exists())
 
 
-def test_closing_leaves_no_thread_and_no_file(folder: Path, tmp_path: Path, index: Path) -> None:
+def test_closing_a_loader_leaves_no_thread_and_no_file(folder: Path, tmp_path: Path, index: Path) -> None:
     cache = tmp_path / "cache"
     with servers.python_server(folder) as url:
         shards = f"{url}/{{000..005}}.tar"
@@ -165,7 +167,7 @@ def test_closing_leaves_no_thread_and_no_file(folder: Path, tmp_path: Path, inde
             assert list(cache.iterdir()) == []
 
 
-def test_who_has_local_shards_alone_starts_nothing_for_others(folder: Path, tmp_path: Path) -> None:
+def test_local_shards_start_no_store_threads_and_no_cache(folder: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     local = config(str(folder / "*.tar"), store=replace(QUICK, cache_dir=str(cache), cache_bytes=2**30))
     with BatchLoader(local) as loader:
@@ -176,7 +178,7 @@ def test_who_has_local_shards_alone_starts_nothing_for_others(folder: Path, tmp_
     assert not cache.exists()
 
 
-def test_a_server_that_says_nothing_can_be_interrupted(tmp_path: Path, folder: Path, index: Path) -> None:
+def test_waiting_for_a_silent_server_can_be_interrupted(tmp_path: Path, folder: Path, index: Path) -> None:
     with servers.python_server(folder) as url:
         shards = f"{url}/{{000..005}}.tar"
         write_index([shards], index, 2, QUICK)
@@ -193,7 +195,7 @@ def test_a_server_that_says_nothing_can_be_interrupted(tmp_path: Path, folder: P
         assert output == ""
 
 
-def test_a_store_that_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_object_store_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     with servers.Silent(servers.free_port()) as silent:
         SETTINGS["s3"](monkeypatch, f"http://127.0.0.1:{silent.port}")
         hasty = replace(QUICK, timeout_s=0.5, retries=1)
@@ -244,7 +246,7 @@ def test_memory_does_not_grow_with_the_shards(tmp_path: Path, index: Path) -> No
         assert int(output) * 1024 < size / 4
 
 
-def test_a_process_that_is_killed_leaves_nothing_that_matters(
+def test_a_killed_process_leaves_nothing_that_blocks_the_next(
     folder: Path, expected: list[Batch], tmp_path: Path, index: Path
 ) -> None:
     cache = tmp_path / "cache"

@@ -57,7 +57,7 @@ def train_until_killed(words: list[str], step: int, sync: int) -> None:
     sys.exit(main(words))
 
 
-def test_a_run_that_is_killed_ten_times_loses_no_checkpoint_and_ends_with_the_same_bits(lab: Lab) -> None:
+def test_a_run_killed_ten_times_ends_with_the_same_bits(lab: Lab) -> None:
     flags = ("--checkpoint_every", "2", "--samples_seen", "1280")
     assert lab.here("unharmed", *flags) == 0
     folder = lab.folder / "harmed" / "checkpoints"
@@ -85,7 +85,7 @@ def test_a_run_that_is_killed_ten_times_loses_no_checkpoint_and_ends_with_the_sa
     assert len(list(folder.iterdir())) == 2
 
 
-def test_a_run_whose_checkpoints_are_damaged_stops_and_keeps_its_log(
+def test_a_run_with_damaged_checkpoints_stops_and_keeps_its_log(
     lab: Lab, short: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     lab.copy(short, "damaged")
@@ -99,7 +99,7 @@ def test_a_run_whose_checkpoints_are_damaged_stops_and_keeps_its_log(
     assert lab.rows("damaged") == before != []
 
 
-def test_two_runs_never_share_a_folder_and_a_killed_one_leaves_it_free(
+def test_two_runs_cannot_share_a_folder_and_a_killed_run_frees_it(
     lab: Lab, finished: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_lock, "_WAIT_SECONDS", 0.5)
@@ -139,7 +139,7 @@ def test_more_signals_during_the_last_save_do_not_lose_it(lab: Lab) -> None:
     assert lab.latest("impatient").step >= 1
 
 
-def test_three_processes_of_which_one_is_killed_are_started_again_and_end_with_the_same_bits(lab: Lab) -> None:
+def test_three_processes_restart_after_a_kill_and_end_with_the_same_bits(lab: Lab) -> None:
     # With three the order of a sum over the processes matters: two numbers add up the same either way.
     flags = ("--batch_size", "12", "--samples_seen", "960")
     lab.launch("whole", *flags, processes=3)
@@ -164,7 +164,7 @@ def test_three_processes_of_which_one_is_killed_are_started_again_and_end_with_t
     assert numbers(lab.rows("elastic"), "loss")[-1] == losses[-1]
 
 
-def test_two_processes_become_three_and_every_epoch_has_each_sample_once(lab: Lab) -> None:
+def test_a_run_of_two_processes_resumes_with_three_and_repeats_no_sample(lab: Lab) -> None:
     for shard in range(3):
         write_shard(lab.folder / f"thirds-{shard}.tar", range(24 * shard, 24 * shard + 24))
     flags = ("--data.shards", str(lab.folder / "thirds-{0..2}.tar"), "--batch_size", "12", "--samples_seen", "720")
@@ -186,7 +186,7 @@ def test_two_processes_become_three_and_every_epoch_has_each_sample_once(lab: La
     assert [sorted(keys) for keys in epochs] == [[f"{number:04d}" for number in range(72)]] * 10
 
 
-def test_a_sharded_run_goes_on_with_whole_models(watched: Lab, sharded: str) -> None:
+def test_a_sharded_run_resumes_with_unsharded_models(watched: Lab, sharded: str) -> None:
     first = watched.latest(sharded)
     ends = [(first.model(), first.optimizer(), first.average())]
     watched.copy(sharded, "whole")
@@ -204,7 +204,7 @@ def test_a_sharded_run_goes_on_with_whole_models(watched: Lab, sharded: str) -> 
     assert all(torch.equal(again.weights()[name], tensor) for name, tensor in again.average().items())
 
 
-def test_ctrl_c_saves_and_the_run_goes_on_to_the_same_bits(lab: Lab, finished: str) -> None:
+def test_after_ctrl_c_a_run_resumes_to_the_same_bits(lab: Lab, finished: str) -> None:
     with lab.start("stopped", processes=1) as job:
         job.wait_for(lab.has("stopped", "checkpoints/step_*20"))
         job.send(0, signal.SIGINT)
@@ -219,7 +219,7 @@ def test_ctrl_c_saves_and_the_run_goes_on_to_the_same_bits(lab: Lab, finished: s
     assert len(steps) == len(set(steps))
 
 
-def test_sigterm_to_one_process_of_two_stops_both_at_one_step(lab: Lab) -> None:
+def test_sigterm_to_one_of_two_processes_stops_both_at_the_same_step(lab: Lab) -> None:
     with lab.start("preempted", processes=2) as job:
         job.wait_for(lab.has("preempted", "checkpoints/step_*20"))
         job.send(1, signal.SIGTERM)

@@ -31,7 +31,7 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_filter_that_is_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_filter_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from prolip.embeddings import filter as filtering
 
     ranking = rank_numbered(tmp_path, 30)
@@ -46,9 +46,7 @@ def test_a_filter_that_is_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("before", [False, True])
-def test_a_build_that_is_stopped_leaves_what_was_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bool
-) -> None:
+def test_a_stopped_build_keeps_the_old_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bool) -> None:
     from prolip.data.build import images
 
     source, out = tmp_path / "source" / "food", tmp_path / "built" / "out"
@@ -69,7 +67,7 @@ def test_a_build_that_is_stopped_leaves_what_was_there(
     assert tree(tmp_path / "built") != kept
 
 
-def test_a_build_that_is_stopped_while_it_is_named_keeps_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_build_stopped_during_the_rename_keeps_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, out = tmp_path / "source" / "food", tmp_path / "built" / "out"
     source.mkdir(parents=True)
     (source / "0.png").write_bytes(encoded((1, 2, 3)))
@@ -84,7 +82,7 @@ def test_a_build_that_is_stopped_while_it_is_named_keeps_one(tmp_path: Path, mon
     assert list(out.parent.iterdir()) == [out]
 
 
-def test_sigterm_is_as_it_was_afterwards(tmp_path: Path) -> None:
+def test_the_sigterm_handler_is_restored_afterwards(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
     assert main(["data", "build", "folder", "--images", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 2
     assert signal.getsignal(signal.SIGTERM) is before

@@ -38,9 +38,9 @@ def ragged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for shard, size in enumerate(SIZES):
         with tarfile.open(folder / f"{shard:03d}.tar", "w") as tar:
             for sample in range(size):
-                picture = io.BytesIO()
-                Image.new("RGB", (10, 8), (shard * 20, sample * 10, 90)).save(picture, "PNG")
-                for suffix, content in (("png", picture.getvalue()), ("txt", f"{sample} of {shard}".encode())):
+                image = io.BytesIO()
+                Image.new("RGB", (10, 8), (shard * 20, sample * 10, 90)).save(image, "PNG")
+                for suffix, content in (("png", image.getvalue()), ("txt", f"{sample} of {shard}".encode())):
                     entry = tarfile.TarInfo(f"{shard}-{sample}.{suffix}")
                     entry.size = len(content)
                     tar.addfile(entry, io.BytesIO(content))
@@ -89,7 +89,7 @@ MODES = [
 
 
 @pytest.mark.parametrize(("last_batch", "mode", "num_samples"), MODES)
-def test_a_run_is_the_same_whatever_the_threads_the_server_and_the_stops(
+def test_batches_do_not_depend_on_threads_server_or_stops(
     last_batch: LastBatch, mode: Literal["once", "resampled"], num_samples: int | None, ragged: Path, url: str
 ) -> None:
     config = replace(_config(url, last_batch, num_samples), mode=mode)
@@ -106,7 +106,7 @@ def test_a_run_is_the_same_whatever_the_threads_the_server_and_the_stops(
 
 
 @pytest.mark.parametrize("world_size", [1, 3, 5])
-def test_an_evaluation_reads_each_sample_once_on_however_many_ranks(world_size: int, url: str) -> None:
+def test_an_evaluation_reads_each_sample_once_on_any_number_of_ranks(world_size: int, url: str) -> None:
     config = _config(url, "keep", None)
     runs = [_run(config, rank, world_size) for rank in range(world_size)]
     for epoch in range(2):
@@ -115,7 +115,7 @@ def test_an_evaluation_reads_each_sample_once_on_however_many_ranks(world_size: 
         assert set(keys) == EVERYTHING
 
 
-def test_one_process_that_is_told_the_true_number_reads_each_sample_once_and_pads(url: str) -> None:
+def test_with_the_true_num_samples_each_sample_is_read_and_padded(url: str) -> None:
     run = _run(_config(url, "pad", TOTAL))
     for epoch in range(2):
         keys = _keys(run, epoch)
@@ -125,7 +125,7 @@ def test_one_process_that_is_told_the_true_number_reads_each_sample_once_and_pad
 
 
 @pytest.mark.parametrize(("last_batch", "steps"), [("drop", 6), ("pad", 7)])
-def test_training_takes_as_many_steps_on_every_rank_as_was_said(last_batch: LastBatch, steps: int, url: str) -> None:
+def test_training_takes_the_announced_steps_on_every_rank(last_batch: LastBatch, steps: int, url: str) -> None:
     config = _config(url, last_batch, TOTAL)
     read: set[str] = set()
     for rank in range(3):
@@ -138,7 +138,7 @@ def test_training_takes_as_many_steps_on_every_rank_as_was_said(last_batch: Last
         read |= keys
 
 
-def test_opening_asks_nobody_and_a_missing_length_is_refused() -> None:
+def test_opening_sends_no_request_and_unknown_lengths_are_refused() -> None:
     nowhere = f"http://127.0.0.1:{servers.free_port()}/{PATTERN}"
     store = replace(STORE, retries=0)
     loader = BatchLoader(replace(_config(nowhere, "keep", None), store=store))
@@ -151,7 +151,7 @@ def test_opening_asks_nobody_and_a_missing_length_is_refused() -> None:
         len(BatchDataset(_config(nowhere, "keep", None)))
 
 
-def test_an_adapters_epochs_end_where_the_shards_do(url: str) -> None:
+def test_epochs_of_a_torch_data_set_end_with_the_shards(url: str) -> None:
     dataset = BatchDataset(_config(url, "keep", None))
     for _ in range(2):
         assert sum(len(batch.images) for batch in iter(dataset)) == TOTAL
@@ -164,7 +164,7 @@ def test_local_and_remote_shards_are_read_together(ragged: Path, url: str) -> No
     assert_equal(_run(config), _run(_config(url, "keep", None)))
 
 
-def test_a_shard_that_is_not_there_is_an_error_or_one_bad_sample(ragged: Path, tmp_path: Path) -> None:
+def test_a_missing_shard_is_an_error_or_one_bad_sample(ragged: Path, tmp_path: Path) -> None:
     served = tmp_path / "served"
     served.mkdir()
     for path in ragged.glob("*.tar"):
@@ -182,7 +182,7 @@ def test_a_shard_that_is_not_there_is_an_error_or_one_bad_sample(ragged: Path, t
         assert "004.tar" in stats.bad_samples[0]
 
 
-def test_resuming_reads_through_without_decoding(ragged: Path, url: str, tmp_path: Path) -> None:
+def test_resuming_reads_earlier_samples_without_decoding(ragged: Path, url: str, tmp_path: Path) -> None:
     """A command cannot be asked for the middle of what it writes: what was read is read again, and thrown away."""
     log = tmp_path / "log"
     names = [f"{shard:03d}" for shard in range(len(SIZES))]
@@ -210,19 +210,19 @@ def _bytes_held(folder: Path) -> int:
     return sum(held.values())
 
 
-def test_the_disk_holds_what_is_ahead_and_no_more(tmp_path: Path) -> None:
+def test_only_prefetched_shards_are_on_the_disk(tmp_path: Path) -> None:
     served, cache = tmp_path / "served", tmp_path / "cache"
     served.mkdir()
     size, count = 300_000, 60
     for shard in range(count):
-        picture = io.BytesIO()
+        image = io.BytesIO()
         noise = np.random.default_rng(shard).integers(0, 256, (180, 180, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(picture, "PNG", compress_level=0)
+        Image.fromarray(noise).save(image, "PNG", compress_level=0)
         with tarfile.open(served / f"{shard:03d}.tar", "w") as tar:
             for sample in range(3):
                 entry = tarfile.TarInfo(f"{shard}-{sample}.png")
-                entry.size = len(picture.getvalue())
-                tar.addfile(entry, io.BytesIO(picture.getvalue()))
+                entry.size = len(image.getvalue())
+                tar.addfile(entry, io.BytesIO(image.getvalue()))
     assert all(abs(path.stat().st_size - size) < 50_000 for path in served.iterdir())
     with servers.nginx(served, tmp_path) as url:
         store = replace(STORE, cache_dir=str(cache), read_ahead_bytes=4 * size)
@@ -240,7 +240,7 @@ def test_the_disk_holds_what_is_ahead_and_no_more(tmp_path: Path) -> None:
         assert 2 * size < most < 16 * size, most / size
 
 
-def test_training_on_remote_shards_ends_with_the_same_bits_when_it_was_killed(lab: Lab, tmp_path: Path) -> None:
+def test_killed_training_on_remote_shards_ends_with_the_same_bits(lab: Lab, tmp_path: Path) -> None:
     with servers.nginx(lab.folder, tmp_path) as url:
         flags = ("--data.shards", f"{url}/train.tar", "--data.num_samples", "60")
         assert lab.here("remote", *flags) == 0

@@ -41,7 +41,7 @@ def test_one_process_and_two_that_accumulate_have_the_same_loss_curve(
     assert numbers(two, "grad_norm") == pytest.approx(numbers(one, "grad_norm"), rel=1e-4)
 
 
-def test_the_loop_takes_the_steps_of_the_specification(lab: Lab) -> None:
+def test_the_loop_takes_the_steps_of_a_reference_loop(lab: Lab) -> None:
     # Each rule bites: warm-up, a gradient above the clip norm, a scale above its limit, masked rows in every batch.
     flags = ("--samples_seen", "64", "--optim.clip_norm", "0.1", "--model.init_logit_scale", "5")
     flags = (*flags, "--log.peak_tflops", "0.5")
@@ -77,7 +77,7 @@ def test_the_loop_takes_the_steps_of_the_specification(lab: Lab) -> None:
     assert row["mfu"] == pytest.approx(flops / 16 * row["samples_per_s"] / 0.5e12)
 
 
-def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_used(
     lab: Lab, finished: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     lab.copy(finished, "half damaged")
@@ -102,9 +102,7 @@ def test_a_finished_run_does_nothing(lab: Lab, finished: str, caplog: pytest.Log
     assert newest.stat().st_mtime_ns == written
 
 
-def test_fp16s_factor_is_told_and_falls_with_each_step_that_is_skipped(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_fp16_loss_scale_is_logged_and_halves_at_skipped_steps(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     factor = 2.0**24
     monkeypatch.setattr("prolip.train.loop.LossScaler", lambda device: LossScaler(device, factor))
     flags = ("--samples_seen", "320", "--log_every", "1")
@@ -131,7 +129,7 @@ def test_a_gradient_that_is_not_finite_is_not_saved(lab: Lab, monkeypatch: pytes
     assert not list((lab.folder / "exploded").glob("checkpoints/*"))
 
 
-def test_data_that_cannot_be_used_ends_with_status_2_and_says_why(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+def test_unusable_data_end_the_run_with_status_2_and_the_reason(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
     text = lab.folder / "text.tar"
     text.write_text("not an archive " * 100)
     assert lab.here("unread", "--data.shards", str(text)) == 2
@@ -152,14 +150,14 @@ def test_data_that_cannot_be_used_ends_with_status_2_and_says_why(lab: Lab, capl
         (("--samples_seen", "3"), "samples_seen is 3: it must be at least one batch"),
     ],
 )
-def test_a_wrong_recipe_ends_with_status_2_and_says_why(
+def test_a_wrong_recipe_ends_with_status_2_and_the_reason(
     lab: Lab, flags: tuple[str, ...], message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert lab.here("wrong", *flags) == 2
     assert message in caplog.text
 
 
-def test_several_processes_say_once_what_is_wrong_whichever_met_it_and_all_end(lab: Lab) -> None:
+def test_an_error_of_any_rank_is_logged_once_and_ends_all(lab: Lab) -> None:
     with lab.start("misspelt", "--optim.lrr", "1", processes=2) as job:
         assert job.wait() == [2, 2], job.told()
     assert re.sub(r"rank \d", "rank N", job.told()) == (
@@ -179,7 +177,7 @@ def test_another_recipe_in_the_same_folder_is_refused(lab: Lab, caplog: pytest.L
     assert lab.here("mixed", "--samples_seen", "32", "--log_every", "1") == 0
 
 
-def test_a_recipe_that_was_saved_starts_the_same_run(lab: Lab) -> None:
+def test_a_saved_recipe_starts_the_same_run(lab: Lab) -> None:
     assert lab.here("first", "--samples_seen", "64") == 0
     saved = str(Path(lab.folder / "first" / "config.toml"))
     assert main([saved, "--out", str(lab.folder / "again")]) == 0

@@ -28,7 +28,7 @@ _WORDS = (
 )
 
 
-def picture(seed: int, size: tuple[int, int], noise: float = 12.0) -> bytes:
+def encoded_image(seed: int, size: tuple[int, int], noise: float = 12.0) -> bytes:
     """A JPEG that costs the loader as much as a photograph of that size: coarse colours, and noise for detail.
 
     468 × 401 pixels make about 98 kB and take 1.0 ms of a core, like the photographs of docs/benchmarks.md.
@@ -47,28 +47,28 @@ def caption(generator: np.random.Generator) -> str:
     return " ".join(generator.choice(_WORDS, generator.integers(6, 16)))
 
 
-def write_shards(folder: Path, *, shards: int, samples: int, pictures: int, size: tuple[int, int]) -> int:
-    """Write shards of `samples` samples each; returns the mean number of bytes of a picture."""
+def write_shards(folder: Path, *, shards: int, samples: int, num_images: int, size: tuple[int, int]) -> int:
+    """Write shards of `samples` samples each; returns the mean number of bytes of an image."""
     with ThreadPoolExecutor() as threads:
-        images = list(threads.map(lambda seed: picture(seed, size), range(pictures)))
+        images = list(threads.map(lambda seed: encoded_image(seed, size), range(num_images)))
     generator = np.random.default_rng(0)
     folder.mkdir(parents=True)
     for shard in range(shards):
         members = []
         for place in range(samples):
             key = f"{shard:02}{place:05}"
-            members += [(f"{key}.jpg", images[(shard * samples + place) % pictures])]
+            members += [(f"{key}.jpg", images[(shard * samples + place) % num_images])]
             members += [(f"{key}.txt", caption(generator).encode())]
         write_tar(folder / f"{shard:02}.tar", members)
-    return sum(map(len, images)) // pictures
+    return sum(map(len, images)) // num_images
 
 
 def write_inputs(job: Job) -> int:
-    """Write the shards and the tokenizer of all parts; returns the mean number of bytes of a picture."""
+    """Write the shards and the tokenizer of all parts; returns the mean number of bytes of an image."""
     write_tokenizer(job.scratch / "tokenizer.json")
     if job.small:
-        return write_shards(shards_of(job), shards=2, samples=32, pictures=16, size=(60, 48))
-    return write_shards(shards_of(job), shards=4, samples=512, pictures=256, size=(468, 401))
+        return write_shards(shards_of(job), shards=2, samples=32, num_images=16, size=(60, 48))
+    return write_shards(shards_of(job), shards=4, samples=512, num_images=256, size=(468, 401))
 
 
 def write_tokenizer(path: Path) -> None:

@@ -34,7 +34,7 @@ def machine(job: Job) -> None:
         job.not_run("ceilings of the card")
     started = time.perf_counter()
     size = write_inputs(job)
-    job.figure("made pictures", size / 1000, "kB", f"written in {time.perf_counter() - started:.1f} s")
+    job.figure("made images", size / 1000, "kB", f"written in {time.perf_counter() - started:.1f} s")
 
 
 def ceilings() -> tuple[float, float]:

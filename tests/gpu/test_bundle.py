@@ -15,7 +15,7 @@ from tests.gpu import bundle
 from tests.gpu.__main__ import unpack
 
 
-def test_the_bundle_has_what_the_wheel_needs_and_torch_does_not_bring(
+def test_the_bundle_has_the_wheels_dependencies_that_torch_lacks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever is installed of prolip: it may be older, and need more."""
@@ -43,7 +43,7 @@ def test_a_bundle_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pyte
         bundle.summary(tmp_path)
 
 
-def test_a_bundle_is_unpacked_beside_what_is_installed(tmp_path: Path) -> None:
+def test_a_bundle_is_unpacked_to_an_importable_folder(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "carried-1.0-py3-none-any.whl", "w") as wheel:
         wheel.writestr("carried.py", "value = 7\n")
         wheel.writestr("carried-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: carried\nVersion: 1.0\n")

@@ -34,7 +34,7 @@ def job(tmp_path: Path, rows: list[dict[str, Any]]) -> Job:
 @pytest.mark.parametrize(
     ("precision", "seen"), [("fp32", {"loss", "all gradients", "worst tensor"}), ("bf16", {"worst tensor"})]
 )
-def test_a_changed_term_of_the_loss_is_seen(
+def test_a_changed_loss_term_fails_the_check(
     precision: Precision, seen: set[str], job: Job, rows: list[dict[str, Any]]
 ) -> None:
     exact = gradients.double_precision(job)
@@ -46,7 +46,7 @@ def test_a_changed_term_of_the_loss_is_seen(
     assert seen <= {row["what"].removeprefix("changed: ") for row in rows if not row["passed"]}
 
 
-def test_a_changed_byte_is_seen(job: Job, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_pixel_fails_the_check(job: Job, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
     def one_pixel_darker(images: torch.Tensor) -> torch.Tensor:
@@ -62,7 +62,7 @@ def test_a_changed_byte_is_seen(job: Job, rows: list[dict[str, Any]], monkeypatc
     assert not rows[0]["passed"]
 
 
-def test_a_checksum_sees_every_byte_and_their_order() -> None:
+def test_a_checksum_depends_on_every_byte_and_their_order() -> None:
     values = torch.arange(1, 41, dtype=torch.uint8)
     whole = checksum(values)
     for place in range(len(values)):
@@ -71,7 +71,7 @@ def test_a_checksum_sees_every_byte_and_their_order() -> None:
     assert checksum(words) != checksum(words.flip(0))
 
 
-def test_bytes_come_back_from_normalised_images() -> None:
+def test_bytes_are_recovered_from_normalised_images() -> None:
     pixels = torch.arange(256, dtype=torch.uint8).repeat(3).view(3, 16, 16).permute(1, 2, 0)[None].contiguous()
     images = Normalise(OPENAI_MEAN, OPENAI_STD, torch.float32, torch.device("cpu")).on_device(pixels)
     assert torch.equal(bytes_of(images), pixels)
@@ -80,7 +80,7 @@ def test_bytes_come_back_from_normalised_images() -> None:
 @pytest.mark.parametrize(
     ("wanted", "found"), [(50, "0.5"), (100, "1.0"), (150, "1.5"), (300, "3.0"), (390, "3.9"), (500, "more than 4")]
 )
-def test_cores_that_feed_a_device(wanted: float, found: str) -> None:
+def test_the_number_of_cores_that_feed_a_device_is_interpolated(wanted: float, found: str) -> None:
     assert cores({4: 400.0, 1: 100.0, 2: 200.0}, wanted) == found
 
 
@@ -107,5 +107,5 @@ def test_cores_that_feed_a_device(wanted: float, found: str) -> None:
         ({"what": "e", "not_run": "needs CUDA"}, ("e", "", "", "not run", "needs CUDA")),
     ],
 )
-def test_a_row_for_people(row: dict[str, Any], shown: tuple[str, ...]) -> None:
+def test_rows_are_formatted_as_table_cells(row: dict[str, Any], shown: tuple[str, ...]) -> None:
     assert cells(row) == shown

@@ -51,7 +51,7 @@ def run(folder: Path, *names: str, seconds: float = 60, limit: float = 20) -> di
         ("never starts", "failed: ImportError: no module"),
     ],
 )
-def test_a_part_that_fails_ends_alone(name: str, status: str, tmp_path: Path) -> None:
+def test_a_failing_part_does_not_stop_the_others(name: str, status: str, tmp_path: Path) -> None:
     assert run(tmp_path, name, "good") == {name: status, "good": PASSED}
     written = json.loads((tmp_path / "out" / "gpu.json").read_text())
     assert [len(part["rows"]) for part in written["parts"]] == [{"wrong": 2, "never starts": 0}.get(name, 1), 1]
@@ -60,11 +60,11 @@ def test_a_part_that_fails_ends_alone(name: str, status: str, tmp_path: Path) ->
     assert f"==== {name}" in (tmp_path / "gpu.log").read_text()
 
 
-def test_what_does_not_fit_into_the_time_is_not_run(tmp_path: Path) -> None:
+def test_parts_that_do_not_fit_into_the_time_are_not_run(tmp_path: Path) -> None:
     assert run(tmp_path, "good", seconds=1) == {"good": "not run: the 1 s were over"}
 
 
-def test_the_report_is_whole_after_every_row(tmp_path: Path) -> None:
+def test_the_report_is_complete_after_every_row(tmp_path: Path) -> None:
     folder, seen = tmp_path / "out", []
     report = Report(folder, (Part("good", "Correct", "", "", 9),), {"device": "cpu"})
     write = report.write
@@ -86,7 +86,7 @@ def test_the_report_is_whole_after_every_row(tmp_path: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["gpu.json", "gpu.md"]
 
 
-def test_an_interrupted_run_says_so_and_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_is_reported_and_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     workers: list[Worker] = []
 
     def interrupted(worker: Worker, limit: float, on_row: object) -> str:
@@ -105,7 +105,7 @@ def test_an_interrupted_run_says_so_and_leaves_no_process(tmp_path: Path, monkey
     assert [worker.has_ended for worker in workers] == [True, True]
 
 
-def test_what_a_part_has_started_ends_with_it(tmp_path: Path) -> None:
+def test_child_processes_of_a_part_end_with_it(tmp_path: Path) -> None:
     started = tmp_path / "started"
     # As in a worker, whose standard output is for rows alone.
     child = f"import subprocess; child = subprocess.Popen(['sleep', '60'], stdout=2); open({str(started)!r}, 'w')"
@@ -125,13 +125,13 @@ def _is_running(pid: int) -> bool:
         return False
 
 
-def test_parts_fit_into_nine_minutes_as_far_as_speed_is_measured() -> None:
+def test_all_parts_usually_fit_into_nine_minutes() -> None:
     assert len({part.name for part in PARTS}) == len(PARTS)
     # Limits are for hangs: what usually runs takes a half of them.
     assert sum(part.seconds for part in PARTS) / 2 < 540
 
 
-def test_parts_are_named() -> None:
+def test_only_selects_parts_by_name() -> None:
     assert named_parts([]) == PARTS
     assert [part.name for part in named_parts(["ranks"])] == ["machine", "ranks"]
     with pytest.raises(SystemExit, match="--only x: the parts are machine, "):

@@ -64,6 +64,8 @@ def test_a_part_runs_from_the_command_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_machine_without_a_gpu_is_told_so(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_machine_without_a_gpu_fails_with_that_reason(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run("--only", "machine", "--out", str(tmp_path)) == 1
     assert f"machine: failed: torch {torch.__version__} sees no GPU" in capsys.readouterr().out

@@ -20,7 +20,7 @@ PROMPTS = Gaussian(NUMBERS["em.in.prompt_means"], NUMBERS["em.in.prompt_logvar"]
 
 
 @pytest.mark.parametrize("name", list(SETTINGS["em_cases"]))
-def test_weights_of_all_classes_at_once(name: str) -> None:
+def test_weights_of_all_classes_equal_the_references_class_by_class(name: str) -> None:
     case = SETTINGS["em_cases"][name]
     observed = NUMBERS["em.in.observations"]
     # The released start vector is float32 for even weights: 1e-7 early, nothing at convergence.

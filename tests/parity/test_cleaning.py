@@ -62,7 +62,7 @@ def test_ftfy_and_entities_leave_plain_ascii_alone() -> None:
 @settings(max_examples=400)
 @given(captions=st.lists(MOSTLY_PLAIN | st.text(max_size=30), max_size=6))
 @example(captions=["_", " _ ", "ΟΔΟΣ_", "voilÃ ", "voilÃ\xa0"])
-def test_the_cleaners_are_open_clips(captions: list[str]) -> None:
+def test_captions_are_cleaned_as_in_open_clip(captions: list[str]) -> None:
     for clean, ours in zip(CLEANS, (clean_captions, clean_whitespace, clean_canonicalize), strict=True):
         theirs = get_clean_fn(clean)
         assert ours(captions) == [theirs(caption) for caption in captions]
@@ -70,7 +70,7 @@ def test_the_cleaners_are_open_clips(captions: list[str]) -> None:
 
 
 @pytest.mark.parametrize("clean", CLEANS)
-def test_clip_with_each_cleaning(clean: Clean) -> None:
+def test_clip_ids_equal_open_clips_with_each_cleaning(clean: Clean) -> None:
     ours = Tokenizer(TokenizerConfig(context_length=90, clean=clean))
     theirs = SimpleTokenizer(context_length=90, clean=clean)
     captions = [*_captions(1600, seed=31), "'S'T'RE'VE'M'LL'D", "<Start_Of_Text>", "<ſTART_OF_TEXT>a", "'ſX", "A_B_"]
@@ -80,7 +80,7 @@ def test_clip_with_each_cleaning(clean: Clean) -> None:
 
 @settings(max_examples=150)
 @given(captions=st.lists(MOSTLY_PLAIN, min_size=1, max_size=8), clean=st.sampled_from(CLEANS))
-def test_clip_with_any_text(captions: list[str], clean: Clean) -> None:
+def test_clip_ids_of_any_text_equal_open_clips_with_each_cleaning(captions: list[str], clean: Clean) -> None:
     ours, theirs = _clips(clean)
     assert np.array_equal(ours.encode(captions), theirs(captions).numpy())
 
@@ -113,7 +113,7 @@ FILES = {
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("clean", CLEANS)
-def test_files_as_open_clips_tokenizer_has_them(name: str, clean: Clean, tmp_path: Path) -> None:
+def test_tokenizer_file_ids_equal_those_of_open_clips_hf_tokenizer(name: str, clean: Clean, tmp_path: Path) -> None:
     """Ids, cut and padded: SigLIP's pad with `</s>`, which only `tokenizer_config.json` says."""
     pytest.importorskip("transformers")
     make, config = FILES[name]
@@ -127,7 +127,7 @@ def test_files_as_open_clips_tokenizer_has_them(name: str, clean: Clean, tmp_pat
         assert ours.pad_id == theirs.tokenizer.pad_token_id
 
 
-def test_without_a_cleaning_a_file_gets_captions_as_they_are(tmp_path: Path) -> None:
+def test_without_cleaning_a_tokenizer_file_gets_the_raw_captions(tmp_path: Path) -> None:
     made = _byte_level()
     made.save(str(tmp_path / "tokenizer.json"))
     captions = ["voilÃ ", "A_B &amp; C", "  two  blanks "]
@@ -139,6 +139,6 @@ def test_without_a_cleaning_a_file_gets_captions_as_they_are(tmp_path: Path) -> 
         assert set(row[len(ids) :].tolist()) == {made.token_to_id("<pad>")}
 
 
-def test_a_cleaning_that_is_none_is_refused_for_clip() -> None:
+def test_clips_tokenizer_refuses_clean_none() -> None:
     with pytest.raises(ValueError, match=r"tokenizer\.clean is 'none': with tokenizer.kind = 'clip'"):
         Tokenizer(TokenizerConfig(clean="none"))

@@ -1,4 +1,4 @@
-"""The task table beside what DataComp's evaluation publishes of its tasks (github.com/mlfoundations/datacomp)."""
+"""The task table equals what DataComp's evaluation publishes (github.com/mlfoundations/datacomp)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from prolip.suites.tasks import Task, read_tasks
 
-# Key, pictures (associations of WinoGAViL), and the main metric where it is not the accuracy.
+# Key, images (associations of WinoGAViL), and the main metric where it is not the accuracy.
 PUBLISHED = """
 vtab/caltech101 6085 mean_per_class_recall
 cifar10 10000
@@ -78,12 +78,12 @@ LINES = [line.split() for line in PUBLISHED.strip().splitlines()]
 TASKS = {task.key: task for task in read_tasks()}
 
 
-def test_they_are_the_same_tasks_in_the_same_order() -> None:
+def test_our_tasks_and_their_order_are_datacomps() -> None:
     assert list(TASKS) == [line[0] for line in LINES]
 
 
 @pytest.mark.parametrize("line", LINES, ids=lambda line: line[0])
-def test_a_task_has_its_size_metric_and_folder(line: list[str]) -> None:
+def test_each_task_has_datacomps_size_metric_and_folder(line: list[str]) -> None:
     key, items, metric = [*line, ""][:3]
     task = TASKS[key]
     assert (task.items, task.metric) == (int(items), METRICS[metric])
@@ -94,7 +94,7 @@ def test_a_task_has_its_size_metric_and_folder(line: list[str]) -> None:
     assert task.group_column == (COLUMNS[key].index(GROUPS[key]) if key in GROUPS else None)
 
 
-def test_the_averages_are_over_the_same_tasks() -> None:
+def test_averages_are_over_datacomps_tasks() -> None:
     def members(average: str) -> set[str]:
         return {task.name for task in TASKS.values() if average in task.averages}
 

@@ -19,8 +19,8 @@ SIZES = [(24, 24), (25, 24), (24, 31), (97, 40), (40, 97), (7, 90), (23, 11), (2
 SHARDS = 3
 
 
-def pictures() -> dict[str, bytes]:
-    """Pictures by member name, in the order in which they are written; names are not in the order of the alphabet."""
+def encoded_images() -> dict[str, bytes]:
+    """Images by member name, in the order in which they are written; names are not in the order of the alphabet."""
     draw = np.random.default_rng(7)
     made = {}
     for number in range(SHARDS * len(SIZES)):
@@ -35,7 +35,7 @@ def pictures() -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, bytes]]:
-    folder, made = tmp_path_factory.mktemp("evaluation"), pictures()
+    folder, made = tmp_path_factory.mktemp("evaluation"), encoded_images()
     names = list(made)
     for shard in range(SHARDS):
         part = names[shard * len(SIZES) : (shard + 1) * len(SIZES)]
@@ -46,7 +46,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, by
     return str(folder / "{0..2}.tar"), made
 
 
-def test_pixels_and_order_are_open_clips(written: tuple[str, dict[str, bytes]]) -> None:
+def test_evaluation_pixels_and_order_equal_open_clips(written: tuple[str, dict[str, bytes]]) -> None:
     pattern, made = written
     transform = image_transform(SIZE, is_train=False)
     # All of it but the last two, which make floats of the pixels.
@@ -64,7 +64,7 @@ def test_pixels_and_order_are_open_clips(written: tuple[str, dict[str, bytes]]) 
         assert np.array_equal(preprocess_image(data, SIZE), pixels)
 
 
-def test_ranks_read_neighbouring_parts_and_every_sample_once(written: tuple[str, dict[str, bytes]]) -> None:
+def test_ranks_read_contiguous_parts_and_every_sample_once(written: tuple[str, dict[str, bytes]]) -> None:
     pattern, made = written
     keys = []
     for rank in range(4):

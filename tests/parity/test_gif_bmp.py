@@ -217,12 +217,12 @@ def runs(generator: random.Random, width: int, height: int, *, halves: bool) -> 
 
 @pytest.mark.filterwarnings("ignore:Palette images with Transparency")
 @pytest.mark.parametrize(("files", "least"), [(gifs, 190), (bmps, 200)], ids=["gif", "bmp"])
-def test_decoding_equals_pil(files, least: int) -> None:
+def test_gif_and_bmp_pixels_equal_pils(files, least: int) -> None:
     decoded = sum(check(name, data) for name, data in files().items())
     assert decoded > least, "most of the files are sound"
 
 
-def test_run_lengths_equal_pil() -> None:
+def test_run_length_encoded_bmp_pixels_equal_pils() -> None:
     generator = random.Random(0)
     for case in range(300):
         width, height, halves = generator.randint(1, 300), generator.randint(1, 9), case % 2 == 0
@@ -236,7 +236,7 @@ def test_run_lengths_equal_pil() -> None:
 
 
 @pytest.mark.parametrize("files", [gifs, bmps], ids=["gif", "bmp"])
-def test_cut_files_raise(files) -> None:
+def test_truncated_gif_and_bmp_files_raise_a_data_error(files) -> None:
     for name, data in itertools.islice(files().items(), 0, None, 7):
         if as_pil(data) is None:
             continue
@@ -248,7 +248,7 @@ def test_cut_files_raise(files) -> None:
 
 
 @pytest.mark.parametrize("files", [gifs, bmps], ids=["gif", "bmp"])
-def test_damaged_files_give_pixels_or_a_data_error(files) -> None:
+def test_damaged_gif_and_bmp_files_decode_or_raise_a_data_error(files) -> None:
     generator = random.Random(1)
     sound = [data for data in files().values() if len(data) < 4000]
     found: Counter[str] = Counter()

@@ -18,10 +18,10 @@ from tests.support.shards import encoded, write_tar
 from prolip.data import BatchLoader, DataError, LoaderConfig, Members
 
 KEPT = ("cls", "npy", "txt", "seg.png", "png")
-PICTURE = encoded((9, 8, 7))
+IMAGE = encoded((9, 8, 7))
 SIZES = st.sampled_from([0, 1, 511, 512, 513, 2000, (1 << 20) + 3])
 SAMPLE = st.tuples(
-    st.booleans(),  # whether its picture can be read
+    st.booleans(),  # whether its image can be read
     st.dictionaries(st.sampled_from(["cls", "npy", "txt", "seg.png", "json", "CLS"]), SIZES, max_size=4),
 )
 
@@ -32,7 +32,7 @@ class Read(NamedTuple):
 
 
 def of_tarfile(paths: list[Path]) -> Read:
-    """What tarfile reads of the samples whose picture is one."""
+    """What tarfile reads of the samples whose image is one."""
     samples: dict[str, dict[str, bytes]] = {}
     for path in paths:
         with tarfile.open(path) as archive:
@@ -41,7 +41,7 @@ def of_tarfile(paths: list[Path]) -> Read:
                 file = archive.extractfile(member)
                 assert file is not None
                 samples.setdefault(key, {})[extension.lower()] = file.read()
-    good = {key: members for key, members in samples.items() if members["png"] == PICTURE}
+    good = {key: members for key, members in samples.items() if members["png"] == IMAGE}
     return Read(list(good), {extension: [members.get(extension) for members in good.values()] for extension in KEPT})
 
 
@@ -85,7 +85,7 @@ def evaluation(paths: list[Path], **changes: object) -> LoaderConfig:
     st.booleans(),
     st.integers(0, 2**32),
 )
-def test_members_are_those_that_tarfile_reads(
+def test_kept_members_equal_those_read_by_tarfile(
     shards: list[list[tuple[bool, dict[str, int]]]],
     threads: int,
     world_size: int,
@@ -101,7 +101,7 @@ def test_members_are_those_that_tarfile_reads(
             for place, (readable, sizes) in enumerate(samples):
                 names = {name.lower(): name for name in sizes}.values()  # of two that differ in case one is bad
                 some = [(name, draw.randbytes(sizes[name])) for name in names]
-                some.insert(draw.randint(0, len(some)), ("png", PICTURE if readable else b"no picture"))
+                some.insert(draw.randint(0, len(some)), ("png", IMAGE if readable else b"no image"))
                 members += [(f"s{number}k{place}.{extension}", data) for extension, data in some]
             path = Path(folder) / f"{number}.tar"
             write_tar(path, members)
@@ -117,11 +117,11 @@ def test_members_are_those_that_tarfile_reads(
             assert found == expected
 
 
-def test_a_substitute_brings_its_own_members(tmp_path: Path) -> None:
+def test_a_sample_that_replaces_a_bad_one_has_its_own_members(tmp_path: Path) -> None:
     """In training another sample takes the place of a bad one, with its members and not with those of the bad one."""
     members = []
     for place in range(12):
-        members += [(f"k{place}.cls", str(place).encode()), (f"k{place}.png", PICTURE if place % 3 else b"no picture")]
+        members += [(f"k{place}.cls", str(place).encode()), (f"k{place}.png", IMAGE if place % 3 else b"no image")]
     write_tar(tmp_path / "0.tar", members)
     changes = {"last_batch": "drop", "num_epochs": 3, "shuffle_window": 5, "keep_members": ("cls", "txt")}
     found = of_loader(evaluation([tmp_path / "0.tar"], **changes))
@@ -130,19 +130,19 @@ def test_a_substitute_brings_its_own_members(tmp_path: Path) -> None:
     assert set(found.members["txt"]) == {None}
 
 
-def test_without_pixels_a_picture_need_not_be_one(tmp_path: Path) -> None:
-    write_tar(tmp_path / "0.tar", [("a.png", b"no picture"), ("a.cls", b"7"), ("b.cls", b"8"), ("c.png", PICTURE)])
+def test_without_decoding_an_unreadable_image_is_no_error(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", [("a.png", b"no image"), ("a.cls", b"7"), ("b.cls", b"8"), ("c.png", IMAGE)])
     with BatchLoader(evaluation([tmp_path / "0.tar"], image_size=0, keep_members=("cls", "png"))) as loader:
         (batch,) = loader
         assert loader.stats().bad == {"no_image": 1}
     assert (batch.keys, batch.images.shape) == (["a", "c"], (2, 0, 0, 3))
-    assert batch.members == {"cls": [b"7", None], "png": [b"no picture", PICTURE]}
+    assert batch.members == {"cls": [b"7", None], "png": [b"no image", IMAGE]}
 
 
 @pytest.mark.parametrize("size", [200_000, 3 << 20])
 def test_a_member_that_is_too_large_is_named(size: int, tmp_path: Path) -> None:
     """With shard, key, extension and limit, whether or not the sample is large enough to be read in parts."""
-    write_tar(tmp_path / "0.tar", [("a.png", PICTURE), ("a.cls", b"7"), ("b.png", PICTURE), ("b.npy", bytes(size))])
+    write_tar(tmp_path / "0.tar", [("a.png", IMAGE), ("a.cls", b"7"), ("b.png", IMAGE), ("b.npy", bytes(size))])
     config = evaluation([tmp_path / "0.tar"], keep_members=("cls", "npy"), max_member_bytes=100_000)
     expected = rf"0\.tar, sample b: its members have \d+ bytes, {size} of them \.npy, more than .* = 100000 allows"
     with BatchLoader(config) as loader:
@@ -158,18 +158,18 @@ def test_a_member_that_is_too_large_is_named(size: int, tmp_path: Path) -> None:
     ]
 
 
-def test_what_is_kept_and_a_caption_too_counts_once(tmp_path: Path) -> None:
+def test_a_member_that_is_kept_and_is_a_caption_counts_once_to_the_limit(tmp_path: Path) -> None:
     text = b"word " * 100
-    write_tar(tmp_path / "0.tar", [("a.png", PICTURE), ("a.txt", text)])
-    limit = len(PICTURE) + len(text)
+    write_tar(tmp_path / "0.tar", [("a.png", IMAGE), ("a.txt", text)])
+    limit = len(IMAGE) + len(text)
     config = evaluation([tmp_path / "0.tar"], keep_members=("png", "txt"), max_member_bytes=limit)
-    assert of_loader(config) == Read(["a"], {"png": [PICTURE], "txt": [text]})
+    assert of_loader(config) == Read(["a"], {"png": [IMAGE], "txt": [text]})
 
 
-def test_members_outlive_their_batch(tmp_path: Path) -> None:
+def test_members_stay_valid_after_their_batch(tmp_path: Path) -> None:
     """They are Python's own: the loader's memory goes round, theirs does not."""
     write_tar(
-        tmp_path / "0.tar", [(f"k{n}.{e}", d) for n in range(40) for e, d in (("png", PICTURE), ("cls", b"%d" % n))]
+        tmp_path / "0.tar", [(f"k{n}.{e}", d) for n in range(40) for e, d in (("png", IMAGE), ("cls", b"%d" % n))]
     )
     config = evaluation([tmp_path / "0.tar"], batch_size=2, prefetch_batches=1, keep_members=("cls",))
     with BatchLoader(config) as loader:
@@ -177,7 +177,7 @@ def test_members_outlive_their_batch(tmp_path: Path) -> None:
     assert [member for some in kept for member in some] == [b"%d" % n for n in range(40)]
 
 
-def test_an_encoded_picture_comes_as_it_is(tmp_path: Path) -> None:
+def test_a_kept_image_has_the_bytes_of_the_file(tmp_path: Path) -> None:
     from PIL import Image
 
     buffer = io.BytesIO()

@@ -17,7 +17,7 @@ from tests.parity.test_pixels import encode, jpegs, pngs, raw_png, scene, webps,
 
 from prolip.data import DataError, decode
 
-PICTURE = scene(37, 51)
+IMAGE = scene(37, 51)
 
 
 def segment(marker: int, content: bytes) -> bytes:
@@ -40,7 +40,7 @@ def with_names(data: bytes, names: bytes) -> bytes:
 
 def odd_jpegs() -> Iterator[tuple[str, bytes]]:
     """What tells the colours of three components (names, JFIF, Adobe), other processes, what stands between."""
-    plain = encode(PICTURE, "JPEG")
+    plain = encode(IMAGE, "JPEG")
     for names in (b"RGB", b"rgb", b"\0\1\2", b"\1\x22\x23"):
         named = with_names(plain, names)
         for jfif, data in ((True, named), (False, without(named, 0xE0))):
@@ -48,12 +48,12 @@ def odd_jpegs() -> Iterator[tuple[str, bytes]]:
             for transform in range(4):
                 adobe = segment(0xEE, b"Adobe\0\x64\0\0\0\0" + bytes([transform]))
                 yield f"components {names!r}, JFIF {jfif}, Adobe {transform}", data[:2] + adobe + data[2:]
-    inks = encode(PICTURE.convert("CMYK"), "JPEG")
+    inks = encode(IMAGE.convert("CMYK"), "JPEG")
     yield "CMYK without Adobe's marker", without(inks, 0xEE)
     at = inks.index(b"Adobe")
     for transform in range(4):
         yield f"CMYK, Adobe {transform}", inks[: at + 11] + bytes([transform]) + inks[at + 12 :]
-    gray = encode(PICTURE.convert("L"), "JPEG")
+    gray = encode(IMAGE.convert("L"), "JPEG")
     at = gray.index(b"\xff\xc0")
     yield "grey with the sampling of luma", gray[: at + 11] + b"\x22" + gray[at + 12 :]
     at = plain.index(b"\xff\xc0")
@@ -67,15 +67,15 @@ def odd_jpegs() -> Iterator[tuple[str, bytes]]:
         "height behind the scan",
         plain[: at + 5] + b"\0\0" + plain[at + 7 : -2] + segment(0xDC, b"\0\x33") + b"\xff\xd9",
     )
-    yield "sampled in thirds", with_sampling(encode(PICTURE, "JPEG", subsampling="4:2:0"), "31 21 11", 0)
+    yield "sampled in thirds", with_sampling(encode(IMAGE, "JPEG", subsampling="4:2:0"), "31 21 11", 0)
     yield "fill bytes", plain[:2] + b"\xff\xff\xff" + plain[2:]
     yield "bytes between segments", plain[:20] + b"abc" + plain[20:]
     yield "a comment", plain[:2] + segment(0xFE, b"hello") + plain[2:]
     yield "damaged Exif", plain[:2] + segment(0xE1, b"Exif\0\0MM\0\x2a\xff\xff\xff\xff") + plain[2:]
     yield "an empty segment", plain[:2] + segment(0xE0, b"") + plain[2:]
-    yield "a profile in two segments", encode(PICTURE, "JPEG", icc_profile=b"x" * 70_000)
-    yield "two pictures", plain + plain
-    yield "several pictures by MPO's rules", encode(PICTURE, "MPO", save_all=True, append_images=[scene(37, 51, 3)])
+    yield "a profile in two segments", encode(IMAGE, "JPEG", icc_profile=b"x" * 70_000)
+    yield "two images", plain + plain
+    yield "several images by MPO's rules", encode(IMAGE, "MPO", save_all=True, append_images=[scene(37, 51, 3)])
     yield "a byte before", b"\0" + plain
 
 
@@ -123,10 +123,10 @@ def odd_webps() -> Iterator[tuple[str, bytes]]:
     """Containers that say another length than they have."""
     others = [scene(37, 51, seed) for seed in (3, 4)]
     for name, data in {
-        "lossy": encode(PICTURE, "WEBP"),
-        "lossless": encode(PICTURE, "WEBP", lossless=True),
-        "extended": encode(PICTURE, "WEBP", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0", icc_profile=b"x" * 100),
-        "animation": encode(PICTURE, "WEBP", save_all=True, append_images=others),
+        "lossy": encode(IMAGE, "WEBP"),
+        "lossless": encode(IMAGE, "WEBP", lossless=True),
+        "extended": encode(IMAGE, "WEBP", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0", icc_profile=b"x" * 100),
+        "animation": encode(IMAGE, "WEBP", save_all=True, append_images=others),
     }.items():
         length = len(data) - 8
         yield f"{name} whole", data
@@ -144,7 +144,7 @@ def odd_webps() -> Iterator[tuple[str, bytes]]:
     [(odd_jpegs, 50, 15), (odd_pngs, 40, 20), (odd_webps, 8, 30)],
     ids=["jpeg", "png", "webp"],
 )
-def test_odd_files_are_as_pil_has_them(
+def test_unusual_files_decode_to_pils_pixels(
     files: Callable[[], Iterator[tuple[str, bytes]]], sound: int, refused: int
 ) -> None:
     found = Counter(check(name, data) for name, data in files())
@@ -155,7 +155,7 @@ def test_odd_files_are_as_pil_has_them(
 @pytest.mark.parametrize(
     ("files", "more_refused"), [(jpegs, 0.01), (pngs, 0.2), (webps, 0.01)], ids=["jpeg", "png", "webp"]
 )
-def test_damaged_files_fail_where_pil_raises(files: Callable[[], dict[str, bytes]], more_refused: float) -> None:
+def test_damaged_files_raise_where_pil_raises(files: Callable[[], dict[str, bytes]], more_refused: float) -> None:
     """Changed bytes and cut ends. A few more are refused than by PIL: what is wrong behind the last row of samples."""
     generator = random.Random(1)
     sound = [data for data in files().values() if len(data) < 4000]

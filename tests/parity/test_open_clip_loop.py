@@ -46,7 +46,7 @@ PREPROCESSES = [
 ]
 
 
-def pictures() -> list[tuple[str, bytes]]:
+def encoded_images() -> list[tuple[str, bytes]]:
     """Extensions and bytes, of every mode that files come in, with all that can be lost in it."""
     draw = np.random.default_rng(3)
     made = []
@@ -70,12 +70,12 @@ def pictures() -> list[tuple[str, bytes]]:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same pictures as shards of the published layout and as a folder of folders."""
+    """The same images as shards of the published layout and as a folder of folders."""
     root = tmp_path_factory.mktemp("loop")
     folder = root / "data" / TASK.folders[0]
     write_lists(folder, NAMES, TEMPLATES)
     samples = []
-    for number, (kind, data) in enumerate(pictures()):
+    for number, (kind, data) in enumerate(encoded_images()):
         label = number * 5 % len(NAMES)
         samples.append([(f"s{number:04}.{kind}", data), (f"s{number:04}.cls", str(label).encode())])
         # Pillow tells a file by its bytes; torchvision's folders pass over the name .gif.
@@ -94,7 +94,7 @@ def accuracy(output: Tensor, target: Tensor, topk: tuple[int, ...]) -> list[floa
 
 @pytest.mark.filterwarnings("ignore:Palette images with Transparency")  # Pillow's: what is transparent becomes opaque
 @pytest.mark.parametrize("preprocess", PREPROCESSES, ids=str)
-def test_figures_are_those_of_open_clips_loop(
+def test_zero_shot_accuracy_equals_open_clips_evaluation_loop(
     preprocess: dict[str, Any], written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("open_clip_train.zero_shot.accuracy", accuracy)

@@ -33,7 +33,7 @@ OPERATIONS = [F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adj
 
 
 def scene(width: int, height: int, seed: int = 0) -> Image.Image:
-    """A picture with smooth parts, edges and some noise."""
+    """An image with smooth parts, edges and some noise."""
     generator = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width]
     channels = [
@@ -85,7 +85,7 @@ def jpegs() -> dict[str, bytes]:
                 for cut in (0, 3):
                     files[f"{size} sampled {three} less {cut}"] = with_sampling(data, three, cut)
         for turn in range(1, 9):
-            # PIL leaves it to the caller to turn the picture.
+            # PIL leaves it to the caller to turn the image.
             exif = Image.Exif()
             exif[0x0112] = turn
             files[f"{size} turned {turn}"] = encode(image, "JPEG", exif=exif)
@@ -94,7 +94,7 @@ def jpegs() -> dict[str, bytes]:
 
 
 def with_sampling(data: bytes, factors: str, cut: int) -> bytes:
-    """The same blocks as a picture whose components are sampled as PIL does not write it, columns and rows of each."""
+    """The same blocks as an image whose components are sampled as PIL does not write it, columns and rows of each."""
     at = data.index(b"\xff\xc0") + 5
     height, width = struct.unpack(">HH", data[at : at + 4])
     luma = data[at + 6]
@@ -181,7 +181,7 @@ def pngs() -> dict[str, bytes]:
 
 @pytest.mark.filterwarnings("ignore:Palette images with Transparency")
 @pytest.mark.parametrize("files", [jpegs, pngs, webps])
-def test_decoding_equals_pil(files) -> None:
+def test_decoded_pixels_equal_pils(files) -> None:
     for name, data in files().items():
         expected = by_pil(data)
         pixels = decode(data)
@@ -195,7 +195,9 @@ def test_decoding_equals_pil(files) -> None:
     [("JPEG", {}), ("JPEG", {"progressive": True}), ("WEBP", {"quality": 80}), ("PNG", {})],
     ids=["jpeg", "progressive", "webp", "png"],
 )
-def test_truncated_files_fail_where_pil_raises(file_format: str, options: dict[str, object], cut: int) -> None:
+def test_a_truncated_file_raises_exactly_where_pil_raises(
+    file_format: str, options: dict[str, object], cut: int
+) -> None:
     data = encode(scene(200, 133), file_format, **options)[:-cut]
     try:
         expected = by_pil(data)
@@ -206,10 +208,8 @@ def test_truncated_files_fail_where_pil_raises(file_format: str, options: dict[s
         assert np.array_equal(decode(data), expected)
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"\xff\xd8\xff", b"not a picture", b"\x89PNG\r\n\x1a\n", b"RIFF\0\0\0\0WEBPVP8 "]
-)
-def test_what_is_no_picture_fails(data: bytes) -> None:
+@pytest.mark.parametrize("data", [b"", b"\xff\xd8\xff", b"not an image", b"\x89PNG\r\n\x1a\n", b"RIFF\0\0\0\0WEBPVP8 "])
+def test_bytes_that_are_no_image_raise_a_data_error(data: bytes) -> None:
     with pytest.raises(DataError):
         decode(data)
 
@@ -240,7 +240,7 @@ def check_resizing(image: Pixels, generator: random.Random, least: float) -> Non
     assert np.array_equal(pixels, resized_by_pil(image, box, size)), (image.shape, box, size)
 
 
-def test_resizing_equals_pil() -> None:
+def test_resized_pixels_equal_pils() -> None:
     generator = random.Random(0)
     extremes = np.random.default_rng(0).integers(0, 2, (90, 110, 3), dtype=np.uint8) * 255
     for image in [np.asarray(scene(300, 220)), extremes, np.asarray(scene(30, 400)), np.asarray(scene(900, 20))]:
@@ -254,7 +254,7 @@ def evaluated_by_pil(data: bytes, size: int) -> Pixels:
 
 
 @pytest.mark.parametrize("size", [32, 40, 97])
-def test_evaluation_transform_equals_torchvision(size: int) -> None:
+def test_evaluation_pixels_equal_torchvisions(size: int) -> None:
     for width, height in [(64, 48), (37, 51), (33, 32), (32, 32), (121, 83), (40, 171), (300, 41), (5, 7)]:
         if PIL_VERSION < 13 and height > 2 * width:
             continue
@@ -285,7 +285,7 @@ def all_colours(step: int) -> Pixels:
     return cube.reshape(-1, len(levels), 3)
 
 
-def test_colour_jitter_equals_torchvision() -> None:
+def test_colour_jittered_pixels_equal_torchvisions() -> None:
     generator = random.Random(0)
     images = [np.asarray(scene(61, 47)), np.asarray(scene(5, 1)), all_colours(15)]
     for case in range(60):
@@ -303,13 +303,13 @@ def test_hue_equals_torchvision_on_many_colours(hue: float) -> None:
     assert np.array_equal(testing.colour_jitter(image, None, None, None, hue, [0, 1, 2, 3]), expected)
 
 
-def test_gray_equals_pil() -> None:
+def test_gray_pixels_equal_pils() -> None:
     image = all_colours(5)
     expected = np.asarray(Image.fromarray(image).convert("L").convert("RGB"))
     assert np.array_equal(testing.gray(image), expected)
 
 
-def test_photographs_have_the_pixels_of_pillow(photos: list[Path]) -> None:
+def test_photographs_decode_and_resize_to_pillows_pixels(photos: list[Path]) -> None:
     generator = random.Random(1)
     for photo in photos:
         data = photo.read_bytes()
@@ -320,7 +320,7 @@ def test_photographs_have_the_pixels_of_pillow(photos: list[Path]) -> None:
             assert np.array_equal(_core.preprocess_image(data, 224), evaluated_by_pil(data, 224)), photo.name
 
 
-def test_photographs_with_jitter(photos: list[Path]) -> None:
+def test_colour_jittered_photographs_equal_torchvisions(photos: list[Path]) -> None:
     generator = random.Random(2)
     for photo in photos[::5]:
         image = _core.preprocess_image(photo.read_bytes(), 224)

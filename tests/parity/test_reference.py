@@ -20,14 +20,14 @@ def ours() -> Adapter:
 
 
 @pytest.mark.parametrize("case", cases(HERE / "vectors"), ids=str)
-def test_recorded_numbers(case: Case, ours: Adapter) -> None:
+def test_our_functions_reproduce_the_recorded_reference_numbers(case: Case, ours: Adapter) -> None:
     result = check(case, ours)
     assert result.raised is None
     assert result.skipped is None
     assert [one for one in result.comparisons if not one.passed] == []
 
 
-def test_the_checker_finds_a_wrong_number() -> None:
+def test_the_checker_reports_wrong_numbers_and_skips_missing_functions() -> None:
     class Wrong(Adapter):
         def kept_patches(self, n_patches: int, ratio: float) -> int:
             return round(n_patches * ratio)
@@ -49,13 +49,13 @@ def run(checker: list[str]) -> str:
     return found.stdout
 
 
-def test_the_command_counts_what_passes() -> None:
+def test_the_checker_command_prints_how_many_checks_passed() -> None:
     folder = HERE / "vectors"
     told = run(["-m", "tests.parity.check_reference", str(folder), "--adapter", "tests.parity.adapter:Adapter"])
     assert told.endswith(" passed, 0 failed, 0 skipped\n")
 
 
-def test_the_whole_set(shared: Path, ours: Adapter) -> None:
+def test_our_functions_reproduce_the_full_reference_set(shared: Path, ours: Adapter) -> None:
     """Only the released loss on two ranks is skipped: it raises, so nothing is recorded."""
     results = [check(case, ours) for case in cases(shared / "golden")]
     assert [result for result in results if result.raised] == []
@@ -63,7 +63,7 @@ def test_the_whole_set(shared: Path, ours: Adapter) -> None:
     assert [result.case for result in results if result.skipped] == ["loss_distributed.rank.2"]
 
 
-def test_the_whole_set_by_its_own_checker(shared: Path) -> None:
+def test_the_checker_of_the_full_reference_set_passes(shared: Path) -> None:
     """The checker that comes with the set runs our adapter, too."""
     golden = shared / "golden"
     told = run(

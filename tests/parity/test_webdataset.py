@@ -95,7 +95,7 @@ def theirs(paths: Iterable[Path]) -> Theirs:
 
 
 def usable(sample: dict[str, Any]) -> bool:
-    """Whether open_clip's training takes a sample: one with a picture and a caption."""
+    """Whether open_clip's training takes a sample: one with an image and a caption."""
     return "txt" in sample and ("png" in sample or "jpg" in sample)
 
 
@@ -141,8 +141,8 @@ def compare(*paths: Path, plain: Iterable[Path] = ()) -> int:
     assert keys == [shown(sample["__key__"]) for sample in expected]
     assert members == {extension: [sample.get(extension) for sample in expected] for extension in KEPT}
     for sample, shade, row in zip(expected, shades, ids, strict=True):
-        picture = sample["jpg"] if "jpg" in sample else sample["png"]
-        assert np.asarray(Image.open(io.BytesIO(picture)))[0, 0, 0] == shade
+        image = sample["jpg"] if "jpg" in sample else sample["png"]
+        assert np.asarray(Image.open(io.BytesIO(image)))[0, 0, 0] == shade
         assert Tokenizer(TOKENIZER).encode([sample["txt"].decode()])[0].tolist() == row
     bad = loader.stats().bad
     assert bad.pop("duplicate", 0) == found.doubled
@@ -190,7 +190,7 @@ FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
 
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("names", UGLY.values(), ids=UGLY)
-def test_named_cases_are_grouped_as_webdataset_does(tmp_path: Path, names: list[str], kind: int) -> None:
+def test_odd_names_are_grouped_as_webdataset_groups_them(tmp_path: Path, names: list[str], kind: int) -> None:
     entries = [entry(name, place) for place, name in enumerate(names)]
     path = tmp_path / "ugly.tar"
     try:
@@ -205,7 +205,7 @@ def test_named_cases_are_grouped_as_webdataset_does(tmp_path: Path, names: list[
 
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
 @pytest.mark.parametrize("suffix", ["tar", "tar.gz", "tgz", "TAR.GZ", "tar.zst"])
-def test_ends_and_suffixes(tmp_path: Path, suffix: str, end: bytes) -> None:
+def test_compression_and_archive_end_do_not_change_the_samples(tmp_path: Path, suffix: str, end: bytes) -> None:
     entries = [entry(name, place) for place, name in enumerate(["a.png", "a.txt", "b.png", "b.txt"])]
     packed, plain = tmp_path / f"a.{suffix}", tmp_path / "plain.tar"
     write(packed, entries, end=end)
@@ -213,7 +213,7 @@ def test_ends_and_suffixes(tmp_path: Path, suffix: str, end: bytes) -> None:
     assert compare(packed, plain=[plain]) == 2
 
 
-def test_keys_and_shards(tmp_path: Path) -> None:
+def test_equal_keys_in_two_shards_are_two_samples_and_empty_shards_are_allowed(tmp_path: Path) -> None:
     """A key that ends one shard and begins the next is two samples; shards may hold no sample, and no member."""
     names = [
         ["a.png", "a.txt"],
@@ -229,7 +229,7 @@ def test_keys_and_shards(tmp_path: Path) -> None:
     assert compare(*paths) == 4
 
 
-def test_links_devices_and_folders_are_passed_over_as_by_webdataset(tmp_path: Path) -> None:
+def test_links_devices_and_folders_are_skipped_as_in_webdataset(tmp_path: Path) -> None:
     kinds = [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.DIRTYPE]
     between = [entry(f"a.{number}.txt", number, kind) for number, kind in enumerate(kinds)]
     first, second = entry("a.png", 1, tarfile.AREGTYPE), entry("a.txt", 2, tarfile.CONTTYPE)
@@ -258,7 +258,9 @@ SHARD = st.tuples(
 @settings(max_examples=150)
 @example([([("a.png", b"0"), ("é./", b"7"), ("a.txt", b"0")], tarfile.PAX_FORMAT, "as tar ends it", "tar")])
 @given(st.lists(SHARD, min_size=1, max_size=3))
-def test_any_shards_are_grouped_as_webdataset_does(shards: list[tuple[list[tuple[str, bytes]], int, str, str]]) -> None:
+def test_random_shards_are_grouped_as_webdataset_groups_them(
+    shards: list[tuple[list[tuple[str, bytes]], int, str, str]],
+) -> None:
     with tempfile.TemporaryDirectory() as folder:
         paths = []
         for number, (names, kind, end, suffix) in enumerate(shards):
@@ -274,7 +276,7 @@ def test_any_shards_are_grouped_as_webdataset_does(shards: list[tuple[list[tuple
         compare(*paths)
 
 
-def test_what_shard_writer_writes(tmp_path: Path) -> None:
+def test_shards_of_webdatasets_writer_are_read(tmp_path: Path) -> None:
     with webdataset.TarWriter(str(tmp_path / "0.tar")) as writer:
         for index in range(7):
             writer.write(
@@ -284,7 +286,7 @@ def test_what_shard_writer_writes(tmp_path: Path) -> None:
     assert evaluation(tmp_path / "0.tar", require_end=True).num_samples == 7
 
 
-def test_a_duplicate_stops_webdataset_and_is_counted_here(tmp_path: Path) -> None:
+def test_a_duplicate_member_is_a_bad_sample_where_webdataset_raises(tmp_path: Path) -> None:
     """Departure: webdataset raises and ends the shard there; here that one sample is bad, and the rest is read."""
     path = tmp_path / "0.tar"
     write(path, [entry(name, 1) for name in ("a.png", "a.txt", "a.txt", "b.png", "b.txt")])
@@ -295,7 +297,7 @@ def test_a_duplicate_stops_webdataset_and_is_counted_here(tmp_path: Path) -> Non
     assert loader.stats().bad == {"duplicate": 1}
 
 
-def test_an_archive_that_was_cut_between_samples_is_whole_to_webdataset_and_damaged_here(tmp_path: Path) -> None:
+def test_an_archive_cut_between_samples_is_damaged_where_webdataset_sees_none(tmp_path: Path) -> None:
     """Departure: webdataset says nothing; here the end that is missing is one bad sample."""
     path = tmp_path / "0.tar"
     write(path, [entry(name, 1) for name in ("a.png", "a.txt", "b.png", "b.txt")])
@@ -308,7 +310,7 @@ def test_an_archive_that_was_cut_between_samples_is_whole_to_webdataset_and_dama
     assert "0.tar, sample no. 1: there is nothing at byte 2048" in stats.bad_samples[0]
 
 
-def test_a_sparse_member_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_sparse_member_is_an_error_that_names_it(tmp_path: Path) -> None:
     """Departure: webdataset lets tarfile fill the holes; here nothing is read wrongly, and nothing is filled."""
     write(tmp_path / "0.tar", [entry("a.png", 1), entry("a.txt", 1), Entry("holes.png", tarfile.GNUTYPE_SPARSE)])
     with pytest.raises(DataError, match=r"0\.tar, byte 2048: member \"holes\.png\" is sparse, which is not supported"):
@@ -316,7 +318,7 @@ def test_a_sparse_member_is_refused_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 511, 512 + 2999])
-def test_damage_ends_webdataset_and_is_counted_here(tmp_path: Path, cut: int) -> None:
+def test_a_truncated_archive_is_a_bad_sample_and_earlier_samples_are_kept(tmp_path: Path, cut: int) -> None:
     """Departure: webdataset raises where a member is cut off and says nothing where a header is (tarfile takes it for
     the end); here either is one bad sample, the samples before it are the same."""
     path = tmp_path / "0.tar"

@@ -24,7 +24,7 @@ from prolip.train.accumulate import backward
 
 @given(items=st.integers(1, 9), masked=st.integers(0, 9), parts=st.integers(2, 9))
 @settings(max_examples=25)
-def test_parts_equal_the_whole(items: int, masked: int, parts: int) -> None:
+def test_accumulated_gradients_equal_those_of_the_whole_batch(items: int, masked: int, parts: int) -> None:
     batch = step_of(items, min(masked, items))
     model = model_of().double()
     batch = batch._replace(images=batch.images.double())
@@ -37,7 +37,7 @@ def test_parts_equal_the_whole(items: int, masked: int, parts: int) -> None:
 
 
 @pytest.mark.parametrize("parts", [2, 3, 9])
-def test_single_precision_keeps_six_digits(parts: int) -> None:
+def test_accumulated_float32_gradients_agree_to_six_digits(parts: int) -> None:
     model, batch = model_of(), step_of(9, 6)
     terms, whole = gradients(model, batch, 1)
     in_parts, found = gradients(model, batch, parts)
@@ -60,7 +60,7 @@ class Drawn(nn.Module):
         return output
 
 
-def test_draws_are_repeated_and_then_go_on() -> None:
+def test_the_second_pass_repeats_the_random_draws() -> None:
     network, batch = Drawn(), step_of(7, 3)
     calls: list[Tensor] = []
     network.model.visual.register_forward_pre_hook(lambda module, inputs: calls.append(inputs[0].detach()))
@@ -90,7 +90,7 @@ def serve(rank: int, store: Path, answers: Connection) -> None:
     dist.destroy_process_group()
 
 
-def test_parts_equal_the_whole_on_several_ranks(tmp_path: Path) -> None:
+def test_accumulated_gradients_on_ranks_equal_those_of_the_whole_batch(tmp_path: Path) -> None:
     pipes = [FORKSERVER.Pipe(duplex=False) for _ in range(RANKS)]
     processes = [
         FORKSERVER.Process(target=serve, args=(rank, tmp_path / "store", there), daemon=True)
@@ -112,7 +112,7 @@ def test_parts_equal_the_whole_on_several_ranks(tmp_path: Path) -> None:
     assert not torch.equal(step_of(7, 3, rank=0).images, step_of(7, 3, rank=1).images)
 
 
-def test_low_precision_is_that_of_every_pass() -> None:
+def test_every_pass_runs_in_the_given_low_precision() -> None:
     batch, model = step_of(6, 2), model_of()
     types: list[torch.dtype] = []
     for tower in (model.visual, model.text):

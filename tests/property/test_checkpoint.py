@@ -121,7 +121,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("sharded", [False, True])
-def test_one_process_reads_what_two_ranks_saved(folder: Path, sharded: bool) -> None:
+def test_one_process_reads_a_checkpoint_of_two_ranks(folder: Path, sharded: bool) -> None:
     model, optimizer = make(sharded=False)
     expected: dict[str, Any] = run_tensors(model, optimizer)
     path = list_checkpoints(folder / f"sharded-{sharded}")[0]
@@ -146,12 +146,12 @@ def test_each_rank_writes_a_part_and_nothing_is_written_twice(folder: Path, shar
     assert wanted < sum(sizes) < wanted + heads
 
 
-def test_the_best_stays_beside_the_newest(folder: Path) -> None:
+def test_the_best_checkpoint_is_kept_besides_the_newest(folder: Path) -> None:
     names = [path.name for path in list_checkpoints(folder / "sharded-True")]
     assert names == ["step_000000003", "step_000000002", "step_000000001"]
     assert read_best(folder / "sharded-True") == (1, Best(metric="m", value=1.0))
 
 
 @pytest.mark.parametrize("name", ["full", "of-0", "of-1"])
-def test_a_save_that_failed_on_one_rank_is_no_checkpoint(folder: Path, name: str) -> None:
+def test_a_save_that_fails_on_one_rank_leaves_no_checkpoint(folder: Path, name: str) -> None:
     assert list_checkpoints(folder / name) == []

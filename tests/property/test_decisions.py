@@ -49,7 +49,7 @@ def check_coverage(scores: Tensor, labels: Tensor) -> None:
 
 @pytest.mark.parametrize("method", ["lac", "aps", "raps"])
 @pytest.mark.parametrize("randomised", [False, True])
-def test_sets_contain_the_label_as_often_as_promised(method: Method, randomised: bool) -> None:
+def test_label_sets_contain_the_label_as_often_as_promised(method: Method, randomised: bool) -> None:
     probabilities, labels = population()
     draws = torch.rand(ITEMS, generator=torch.Generator().manual_seed(2), dtype=torch.float64) if randomised else None
     check_coverage(conformal_scores(probabilities, method, draws=draws), labels)
@@ -72,7 +72,7 @@ def test_sets_of_the_sampled_distance_contain_the_label_as_often_as_promised() -
     check_coverage(scores, labels)
 
 
-def test_the_guarantee_holds_for_every_label_with_items_enough() -> None:
+def test_the_guarantee_holds_for_every_label_with_enough_items() -> None:
     """One label is hard. The threshold of all items fails it; its own keeps the promise."""
     probabilities, labels = population()
     right = 1 - probabilities.gather(1, labels[:, None])[:, 0] + 2.0 * (labels == 0)
@@ -106,7 +106,7 @@ def test_the_risk_of_retrieval_is_as_promised(loss: str) -> None:
         assert abs(float(torch.stack(lost).mean()) - risk) < 0.01
 
 
-def test_the_limit_of_errors_is_broken_no_more_often_than_allowed() -> None:
+def test_the_error_limit_is_exceeded_no_more_often_than_allowed() -> None:
     """Confidence u is uniform. An answer is wrong with probability (1 - u)^2: above t, a share (1 - t)^2 / 3 is."""
     draws = torch.Generator().manual_seed(4)
     limit, delta, answered, broken = 0.1, 0.1, 0, 0
@@ -132,7 +132,7 @@ def test_a_stronger_guarantee_never_shortens_a_set(seed: int, method: Method, on
 
 
 @given(st.integers(0, 999))
-def test_auroc_turns_with_its_sides(seed: int) -> None:
+def test_auroc_is_antisymmetric(seed: int) -> None:
     draws = torch.Generator().manual_seed(seed)
     doubt, wrong = torch.randint(4, (20,), generator=draws), torch.rand(20, generator=draws) < 0.5
     assert auroc(doubt, wrong) + auroc(-doubt, wrong) == pytest.approx(1, nan_ok=True)

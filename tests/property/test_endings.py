@@ -102,7 +102,7 @@ SUPPLIES = ["local", "unpacked", "remote", "streamed"]
 
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("supply", SUPPLIES)
-def test_any_end_at_any_moment(folder: Path, tmp_path: Path, supply: str, seed: int) -> None:
+def test_ending_a_loader_at_any_moment_does_not_hang(folder: Path, tmp_path: Path, supply: str, seed: int) -> None:
     with supplied(supply, folder, tmp_path) as words, started("ended", seed, 30, words) as process:
         output, error = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 0, error
@@ -110,7 +110,7 @@ def test_any_end_at_any_moment(folder: Path, tmp_path: Path, supply: str, seed: 
 
 
 @pytest.mark.parametrize("supply", SUPPLIES)
-def test_interrupts_at_any_moment(folder: Path, tmp_path: Path, supply: str) -> None:
+def test_interrupting_a_loader_at_any_moment_does_not_hang(folder: Path, tmp_path: Path, supply: str) -> None:
     draw = random.Random(5)
     with supplied(supply, folder, tmp_path) as words, started("interrupted", 1, 20, words) as process:
         assert process.stdout is not None

@@ -18,13 +18,13 @@ from prolip.data import AugmentConfig, Batch, BatchLoader, LoaderConfig, MaskCon
 from prolip.data.config import TokenizerConfig
 
 
-def picture() -> bytes:
+def encoded_image() -> bytes:
     buffer = io.BytesIO()
     Image.effect_noise((9, 7), 90).convert("RGB").save(buffer, "png")
     return buffer.getvalue()
 
 
-PICTURE = picture()
+IMAGE = encoded_image()
 
 
 @contextmanager
@@ -33,7 +33,7 @@ def shards(sizes: list[int]) -> Iterator[str]:
         for shard, size in enumerate(sizes):
             with tarfile.open(f"{folder}/{shard}.tar", "w") as archive:
                 for index in range(size):
-                    for extension, data in (("png", PICTURE), ("txt", f"number {index} of {shard}".encode())):
+                    for extension, data in (("png", IMAGE), ("txt", f"number {index} of {shard}".encode())):
                         info = tarfile.TarInfo(f"{shard}-{index}.{extension}")
                         info.size = len(data)
                         archive.addfile(info, io.BytesIO(data))
@@ -67,7 +67,7 @@ SIZES = st.lists(st.integers(0, 9), min_size=1, max_size=4).filter(lambda sizes:
 @given(
     SIZES, st.integers(1, 3), st.integers(1, 2), st.sampled_from([0, 1, 4, 1000]), st.integers(0, 2**63 - 1), st.data()
 )
-def test_runs_are_the_same_however_they_are_run(
+def test_batches_do_not_depend_on_threads_or_stops(
     sizes: list[int], batch_size: int, world_size: int, window: int, seed: int, data: st.DataObject
 ) -> None:
     with shards(sizes) as pattern:
@@ -95,7 +95,7 @@ def test_runs_are_the_same_however_they_are_run(
 
 @settings(max_examples=10)
 @given(SIZES, st.integers(1, 5), st.integers(1, 4), st.integers(0, 2**63 - 1))
-def test_an_evaluation_sees_each_sample_once(sizes: list[int], batch_size: int, world_size: int, seed: int) -> None:
+def test_an_evaluation_reads_each_sample_once(sizes: list[int], batch_size: int, world_size: int, seed: int) -> None:
     with shards(sizes) as pattern:
         base = dataclasses.replace(
             config(pattern, batch_size, 0, seed), mask=None, augment=None, last_batch="keep", num_epochs=1

@@ -1,4 +1,4 @@
-"""Small data sets of pictures with captions: pairs with COCO's ids, and hierarchies in HierarCaps' layout."""
+"""Small data sets of images with captions: pairs with COCO's ids, and hierarchies in HierarCaps' layout."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import random
 from pathlib import Path
 
-from tests.support.datacomp_sets import picture, write_lists, write_shards
+from tests.support.datacomp_sets import encoded_image, write_lists, write_shards
 
 WORDS = ["animals", "nature", "food", "travel", "emoji", "picture"]
 COUNT = 12
@@ -19,7 +19,7 @@ def caption(number: int, place: int) -> str:
 
 
 def write_pairs(folder: Path) -> None:
-    """Pictures with a class, three captions a line, and the same with COCO's ids in json."""
+    """Images with a class, three captions a line, and the same with COCO's ids in json."""
     draw = random.Random(5)
     write_lists(folder, WORDS[:4], ["a picture of {c}", "{c}"])
     samples = []
@@ -32,7 +32,7 @@ def write_pairs(folder: Path) -> None:
         }
         samples.append(
             [
-                (f"p{number:03}.png", picture(draw)),
+                (f"p{number:03}.png", encoded_image(draw)),
                 (f"p{number:03}.cls", str(number % 4).encode()),
                 (f"p{number:03}.txt", "\n".join(captions).encode()),
                 (f"p{number:03}.json", json.dumps(record).encode()),
@@ -45,12 +45,12 @@ def write_hierarchies(folder: Path) -> None:
     draw = random.Random(6)
     folder.mkdir(parents=True)
     for number in range(8):
-        (folder / f"h{number}.png").write_bytes(picture(draw))
+        (folder / f"h{number}.png").write_bytes(encoded_image(draw))
     with (folder / "table.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["captions", "image_url", "caption", "images"])
         for number in range(6):
             levels = ["picture", WORDS[number % 2], caption(number, 0)]
-            pictures = ["h0.png", f"h{1 + number % 2}.png", f"h{2 + number}.png"]
+            images = ["h0.png", f"h{1 + number % 2}.png", f"h{2 + number}.png"]
             address = f"http://images.example.org/val/h{2 + number}.png?size=large"
-            table.writerow([" => ".join(levels), address, caption(number, 1), " => ".join(pictures)])
+            table.writerow([" => ".join(levels), address, caption(number, 1), " => ".join(images)])

@@ -51,7 +51,7 @@ def embedded(model: Model, folder: Path) -> tuple[Gaussian, Gaussian, torch.Tens
     return images, texts, torch.arange(COUNT).repeat_interleave(3)
 
 
-WAYS = ("picture to caption", "caption to picture")
+WAYS = ("image to caption", "caption to image")
 
 
 def evaluate(suite: str, source: str, out: Path, *words: str) -> Any:

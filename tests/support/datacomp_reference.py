@@ -26,7 +26,7 @@ Members = dict[str, bytes]
 
 
 class Theirs:
-    """open_clip's own way: its transform, its zero-shot classifier, its encoders, one picture after another."""
+    """open_clip's own way: its transform, its zero-shot classifier, its encoders, one image after another."""
 
     def __init__(self, source: str) -> None:
         self.name = source.removeprefix("open_clip:")
@@ -36,8 +36,8 @@ class Theirs:
 
     @torch.no_grad()
     def images(self, encoded: list[bytes]) -> Tensor:
-        pictures = [self.preprocess(Image.open(io.BytesIO(data))) for data in encoded]
-        return torch.cat([self.model.encode_image(picture[None], normalize=True) for picture in pictures])
+        images = [self.preprocess(Image.open(io.BytesIO(data))) for data in encoded]
+        return torch.cat([self.model.encode_image(image[None], normalize=True) for image in images])
 
     @torch.no_grad()
     def texts(self, captions: list[str]) -> Tensor:
@@ -121,10 +121,10 @@ def expected_retrieval(folder: Path, model: Theirs) -> dict[str, float]:
     figures = {}
     for k in (1, 5, 10):
         first = [set(owner[np.argsort(-row)[:k]]) for row in scores]
-        figures[f"picture to caption R@{k}"] = np.mean([place in owners for place, owners in enumerate(first)])
+        figures[f"image to caption R@{k}"] = np.mean([place in owners for place, owners in enumerate(first)])
         second = [owner[place] in np.argsort(-column)[:k] for place, column in enumerate(scores.T)]
-        figures[f"caption to picture R@{k}"] = np.mean(second)
-    figures["mean recall@1"] = (figures["picture to caption R@1"] + figures["caption to picture R@1"]) / 2
+        figures[f"caption to image R@{k}"] = np.mean(second)
+    figures["mean recall@1"] = (figures["image to caption R@1"] + figures["caption to image R@1"]) / 2
     return figures
 
 

@@ -35,8 +35,8 @@ METADATA = {"wilds/fmow": (6, 4, 3), "fairness/dollar_street": (3, 4, 4), "fairn
 """Numbers of values in each column of the metadata."""
 
 
-def picture(draw: random.Random, kind: str = "png") -> bytes:
-    """A picture of a random size, colour and pattern."""
+def encoded_image(draw: random.Random, kind: str = "png") -> bytes:
+    """An image of a random size, colour and pattern."""
     size = draw.randrange(9, 40), draw.randrange(9, 40)
     noise = np.random.default_rng(draw.randrange(2**32))
     pixels = noise.integers(0, 256, (size[1], size[0], 3)) * noise.random(3) + noise.random(3) * 90
@@ -84,12 +84,12 @@ def write_task(root: Path, task: Task, count: int = 12) -> Path:
             )
             values = [[draw.randrange(2), draw.randrange(2), draw.randrange(3)] for _ in range(count)]
             samples = [
-                [(f"s{n:07}.png", picture(draw)), (f"s{n:07}.npy", array([*row, int(row[2] != 1)]))]
+                [(f"s{n:07}.png", encoded_image(draw)), (f"s{n:07}.npy", array([*row, int(row[2] != 1)]))]
                 for n, row in enumerate(values)
             ]
             write_shards(folder / "test", samples)
         case _:
-            # Two classes to seven; some published folders have their shards in `test`, some pictures are lossy.
+            # Two classes to seven; some published folders have their shards in `test`, some images are lossy.
             names = NAMES[: draw.randrange(2, 8)]
             write_lists(folder, names, TEMPLATES[: draw.randrange(1, 4)])
             kind = draw.choice(["png", "jpeg", "webp"])
@@ -97,7 +97,7 @@ def write_task(root: Path, task: Task, count: int = 12) -> Path:
             for number in range(count):
                 key = f"s{number:07}"
                 members = [
-                    (f"{key}.{kind}", picture(draw, kind)),
+                    (f"{key}.{kind}", encoded_image(draw, kind)),
                     (f"{key}.cls", str(draw.randrange(len(names))).encode()),
                 ]
                 if task.key in METADATA:
@@ -111,18 +111,21 @@ def write_retrieval(folder: Path, draw: random.Random, count: int) -> None:
     samples = []
     for number in range(count):
         captions = [f"{draw.choice(NAMES)} beside a {draw.choice(NAMES)} {number}{n}" for n in range(5)]
-        members = [(f"{number:06}.jpg", picture(draw, "jpeg")), (f"{number:06}.txt", "\n".join(captions).encode())]
+        members = [
+            (f"{number:06}.jpg", encoded_image(draw, "jpeg")),
+            (f"{number:06}.txt", "\n".join(captions).encode()),
+        ]
         samples.append(members)
     write_shards(folder / "test", samples)
 
 
 def write_associations(folder: Path, draw: random.Random, count: int) -> None:
-    """WinoGAViL as it lies on the hub: a table, and a zip of pictures."""
+    """WinoGAViL as it lies on the hub: a table, and a zip of images."""
     folder.mkdir(parents=True)
     names = [f"thing {number}" for number in range(15)]
     with zipfile.ZipFile(folder / "winogavil_images.zip", "w") as archive:
         for name in names:
-            archive.writestr(f"winogavil_images/{name}.jpg", picture(draw, "jpeg"))
+            archive.writestr(f"winogavil_images/{name}.jpg", encoded_image(draw, "jpeg"))
     with (folder / "winogavil_dataset.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["ID", "cue", "candidates", "associations", "num_associations"])
@@ -135,7 +138,7 @@ def write_associations(folder: Path, draw: random.Random, count: int) -> None:
 
 @torch.no_grad()
 def spread_out(model: open_clip.CLIP, image_size: Any) -> None:
-    """Moves what all pictures or captions have in common out of their embeddings, so that answers differ."""
+    """Moves what all images or captions have in common out of their embeddings, so that answers differ."""
     shape = (image_size, image_size) if isinstance(image_size, int) else image_size
     images = torch.rand(64, 3, *shape) * torch.rand(64, 3, 1, 1) * 4 - 2
     texts = open_clip.SimpleTokenizer(context_length=16)([text.format(c=name) for name in NAMES for text in TEMPLATES])
@@ -165,11 +168,11 @@ def write_open_clip(folder: Path, preprocess: dict[str, Any] | None = None, imag
 
 
 def write_packed(folder: Path, rows: list[list[str]]) -> None:
-    """A table beside a zip of four pictures."""
+    """A table beside a zip of four images."""
     folder.mkdir(parents=True)
     with zipfile.ZipFile(folder / "images.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for number in range(4):
-            archive.writestr(f"images/{number}.jpg", picture(random.Random(number), "jpeg"))
+            archive.writestr(f"images/{number}.jpg", encoded_image(random.Random(number), "jpeg"))
     with (folder / "test.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
 

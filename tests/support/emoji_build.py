@@ -23,7 +23,7 @@ from prolip.demo.data.names import Emoji, read_table
 SMALL = EmojiConfig(side=8, vocab_size=400, samples_per_shard=50, test_share=0.2, val_share=0.1, mirror=False)
 NUM_BASE = 80
 EQUAL = (10, 20, 30)
-"""Emoji that have one picture in OpenMoji's design: their splits must be one."""
+"""Emoji that have one image in OpenMoji's design: their splits must be one."""
 BORROWED = range(40, 80)
 """Emoji whose held-out design is a copy of Google's."""
 
@@ -42,7 +42,7 @@ def made_up_table() -> list[Emoji]:
 
 @contextmanager
 def made_up_emoji(folder: Path) -> Iterator[list[Emoji]]:
-    """A made-up table with a made-up artist for each design, whose pictures lie in the folder, for the real builder."""
+    """A made-up table with a made-up artist for each design, whose images lie in the folder, for the real builder."""
     table = made_up_table()
     art = {}
     for place, design in enumerate(("openmoji", "goog", "twtr")):
@@ -65,7 +65,7 @@ def made_up_emoji(folder: Path) -> Iterator[list[Emoji]]:
 
 
 def build_made_up(out: Path) -> None:
-    """Shards of made-up emoji, so many of them held out that some dozens of pictures are in every set."""
+    """Shards of made-up emoji, so many of them held out that some dozens of images are in every set."""
     art = out.parent / f"{out.name}-art"
     art.mkdir(parents=True)
     with made_up_emoji(art):
@@ -80,7 +80,7 @@ def skip_without_real_art() -> None:
 
 
 def build_some(out: Path, step: int) -> None:
-    """Shards of every step-th emoji with its real pictures, in about two seconds for a step of 8."""
+    """Shards of every step-th emoji with its real images, in about two seconds for a step of 8."""
     base = [one for one in read_table() if not one.skin_tones][::step]
     names = {one.name for one in base}
     table = tuple(one for one in read_table() if one.base_name in names)

@@ -42,14 +42,14 @@ def record(place: int, set_name: str) -> dict[str, object]:
 
 
 def write_emoji(folder: Path, counts: dict[str, int]) -> None:
-    """Shards with a drawn picture for every made-up emoji of the sets."""
+    """Shards with a drawn image for every made-up emoji of the sets."""
     for name, count in counts.items():
         records = {f"{name}-{place:03d}": record(place, name) for place in range(count)}
         if name == "design-twtr":  # a variant, which no figure may count
             records["variant"] = records["design-twtr-000"] | {"skin_tone": True}
         with tarfile.open(folder / f"{name}-000000.tar", "w") as tar:
             for place, (key, content) in enumerate(records.items()):
-                for extension, data in (("png", picture(place)), ("json", json.dumps(content).encode())):
+                for extension, data in (("png", encoded_image(place)), ("json", json.dumps(content).encode())):
                     member = tarfile.TarInfo(f"{key}.{extension}")
                     member.size = len(data)
                     tar.addfile(member, io.BytesIO(data))
@@ -57,7 +57,7 @@ def write_emoji(folder: Path, counts: dict[str, int]) -> None:
     (folder / "ATTRIBUTION.md").write_text("OpenMoji <CC BY-SA 4.0>, https://openmoji.org.\n", encoding="utf-8")
 
 
-def picture(place: int) -> bytes:
+def encoded_image(place: int) -> bytes:
     image = Image.new("RGB", (40, 40), "white")
     colour = [(200, 60, 60), (60, 160, 80), (60, 90, 200)][place % 3]
     ImageDraw.Draw(image).ellipse((4, 4, 36, 36 - place // 3 % 2 * 14), fill=colour)

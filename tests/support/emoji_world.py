@@ -45,11 +45,11 @@ def unit_vectors(names: Sequence[str], seed: int) -> Tensor:
 def figures(
     sets: Sequence[ImageSet], skill: float, seed: int
 ) -> tuple[ModelFigures, dict[str, Gaussian], EmbeddedCaptions]:
-    """Figures of a made-up model: captions near their subgroup, pictures `skill` of the way to their name."""
+    """Figures of a made-up model: captions near their subgroup, images `skill` of the way to their name."""
     noise = torch.Generator().manual_seed(seed)
     book = CaptionBook()
-    for pictures in sets:
-        for sample in pictures.samples:
+    for emoji_set in sets:
+        for sample in emoji_set.samples:
             for captions in sample.captions.values():
                 book.add(captions)
     anchors = unit_vectors([text.split(", ")[0] for text in book.texts], 0)
@@ -59,26 +59,26 @@ def figures(
         book, Gaussian(anchors, log_var), torch.tensor([len(text.split()) for text in book.texts]).double()
     )
     images: dict[str, Gaussian] = {}
-    for pictures in sets:
-        group = captions.of(sample.captions["group"][0] for sample in pictures.samples).mean
-        own = captions.of(sample.captions["name"][0] for sample in pictures.samples).mean
+    for emoji_set in sets:
+        group = captions.of(sample.captions["group"][0] for sample in emoji_set.samples).mean
+        own = captions.of(sample.captions["name"][0] for sample in emoji_set.samples).mean
         wrong = torch.randn(own.shape, generator=noise)
         mean = F.normalize(skill * (own + group) + 0.25 * wrong, dim=1)
         spread = (wrong.norm(dim=1, keepdim=True) - DIM**0.5) * 0.2
-        images[pictures.name] = Gaussian(mean, -5.5 + spread + 0.05 * torch.randn(mean.shape, generator=noise))
-    prompts = ClassPrompts([sample for pictures in sets for sample in pictures.samples])
+        images[emoji_set.name] = Gaussian(mean, -5.5 + spread + 0.05 * torch.randn(mean.shape, generator=noise))
+    prompts = ClassPrompts([sample for emoji_set in sets for sample in emoji_set.samples])
     result = ModelFigures(
         sets=[
             measure_set(
-                pictures.name,
-                images[pictures.name],
-                pictures.samples,
+                emoji_set.name,
+                images[emoji_set.name],
+                emoji_set.samples,
                 captions,
                 prompts,
                 Trained(Similarity(20.0, None), sets[-1].samples),
-                [compare_view("blurred", False, images[pictures.name], images[pictures.name])],
+                [compare_view("blurred", False, images[emoji_set.name], images[emoji_set.name])],
             )
-            for pictures in sets
+            for emoji_set in sets
         ],
         prompting=measure_prompting_everywhere(sets, Embeddings(images, captions), prompts),
         unseen_names=measure_levels(sets[0].samples, captions),
@@ -104,9 +104,9 @@ def emoji_sets() -> list[ImageSet]:
 def emoji_results(emoji_sets: list[ImageSet]) -> EmojiResults:
     trained, images, captions = figures(emoji_sets, 1.0, 1)
     random, _, _ = figures(emoji_sets, 0.0, 2)
-    chance = {pictures.name: chance_recall(correct_pairs(pictures.samples), 10) for pictures in emoji_sets}
+    chance = {emoji_set.name: chance_recall(correct_pairs(emoji_set.samples), 10) for emoji_set in emoji_sets}
     validation, similarity = images["test-twtr"], Similarity(20.0, None)
-    prompts = ClassPrompts([sample for pictures in emoji_sets for sample in pictures.samples])
+    prompts = ClassPrompts([sample for emoji_set in emoji_sets for sample in emoji_set.samples])
     others = LabelledImages("val-twtr", validation, emoji_sets[2].samples)
     calibration = calibrate_groups([others], captions, prompts, similarity, "made up")
     held_out = [LabelledImages(one.name, images[one.name], one.samples) for one in emoji_sets[:2]]
@@ -124,8 +124,8 @@ def emoji_results(emoji_sets: list[ImageSet]) -> EmojiResults:
 
 @pytest.fixture
 def emoji_data(tmp_path: Path, emoji_sets: list[ImageSet]) -> Path:
-    """A folder of shards with a drawn picture for every made-up emoji."""
+    """A folder of shards with a drawn image for every made-up emoji."""
     folder = tmp_path / "emoji"
     folder.mkdir()
-    write_emoji(folder, {pictures.name: len(pictures.samples) for pictures in emoji_sets})
+    write_emoji(folder, {emoji_set.name: len(emoji_set.samples) for emoji_set in emoji_sets})
     return folder

@@ -23,9 +23,9 @@ from prolip.cli import main
 
 
 def write_items(folder: Path) -> None:
-    """A test and a training shard with the same keys, and a sample without a picture."""
+    """A test and a training shard with the same keys, and a sample without an image."""
     for name, colours in (("test-000.tar", range(12)), ("train-000.tar", range(3))):
-        samples = [("100.txt", b"no picture")]
+        samples = [("100.txt", b"no image")]
         for number in colours:
             record = {"captions": {"name": [f"a {number}"], "group": ["an animal", "unused"]}, "number": number}
             samples += [

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tests.support.datacomp_sets import picture, write_lists, write_open_clip, write_shards
+from tests.support.datacomp_sets import encoded_image, write_lists, write_open_clip, write_shards
 from tests.support.untrained_run import write_run
 from torch import Tensor
 
@@ -33,7 +33,7 @@ SETS = {
     "imagenet-a": (["travel", "nature"], 5),
     "imagenet-r": (["food", "a nature"], 5),
 }
-"""Class names and pictures a class."""
+"""Class names and images a class."""
 
 
 RULE = BprwConfig(alpha=2.0, num_neighbors=2, num_draws=3)
@@ -45,7 +45,7 @@ def write_set(root: Path, name: str) -> None:
     folder = root / f"wds_{name}_test"
     write_lists(folder, classnames, TEMPLATES)
     samples = [
-        [(f"s{number:07}.png", picture(draw)), (f"s{number:07}.cls", str(number % len(classnames)).encode())]
+        [(f"s{number:07}.png", encoded_image(draw)), (f"s{number:07}.cls", str(number % len(classnames)).encode())]
         for number in range(each * len(classnames))
     ]
     write_shards(folder / "test", samples)
@@ -82,17 +82,17 @@ def prompts_of(model: Model, classnames: list[str]) -> Gaussian:
     return Gaussian(torch.stack([row.mean for row in rows]), torch.stack([row.log_var for row in rows]))
 
 
-def pictures_of(world: ImagenetWorld, name: str) -> LabelledSet:
+def labelled_set(world: ImagenetWorld, name: str) -> LabelledSet:
     shards = [str(world.data / f"wds_{name}_test" / "test" / f"{number}.tar") for number in range(2)]
     images = embed_shards(world.model, shards).gaussian
     return LabelledSet(images, torch.arange(len(images.mean)) % len(SETS[name][0]), SETS[name][0])
 
 
 def share(
-    pictures: LabelledSet, classifier: Classifier, *, with_var: bool = False, rows: Tensor | None = None
+    labelled: LabelledSet, classifier: Classifier, *, with_var: bool = False, rows: Tensor | None = None
 ) -> float:
     var = classifier.total_var if with_var else None
     right = (
-        zero_shot_logits(pictures.images.mean, classifier.weight, var, logit_scale=1.0).argmax(dim=1) == pictures.labels
+        zero_shot_logits(labelled.images.mean, classifier.weight, var, logit_scale=1.0).argmax(dim=1) == labelled.labels
     )
     return float((right if rows is None else right[rows]).double().mean())

@@ -21,7 +21,7 @@ def shards(lab: Path) -> list[Path]:
 
 
 def write_parts(folder: Path, total_vars: list[float], per_part: int) -> None:
-    """Embeddings of pictures with given uncertainties, one dimension, in parts."""
+    """Embeddings of images with given uncertainties, one dimension, in parts."""
     folder.mkdir()
     files = []
     for number, start in enumerate(range(0, len(total_vars), per_part)):

@@ -25,11 +25,11 @@ def write_shards(folder: Path) -> None:
     for shard in range(NUM_SHARDS):
         with tarfile.open(folder / f"{shard:03d}.tar", "w") as tar:
             for sample in range(SAMPLES + shard):
-                picture = io.BytesIO()
+                image = io.BytesIO()
                 noise = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
-                Image.fromarray(noise).resize((48, 48)).save(picture, "JPEG", quality=90)
+                Image.fromarray(noise).resize((48, 48)).save(image, "JPEG", quality=90)
                 caption = f"picture {sample} of {shard}".encode()
-                for suffix, content in (("jpg", picture.getvalue()), ("txt", caption)):
+                for suffix, content in (("jpg", image.getvalue()), ("txt", caption)):
                     entry = tarfile.TarInfo(f"{shard:03d}-{sample:04d}.{suffix}")
                     entry.size = len(content)
                     tar.addfile(entry, io.BytesIO(content))

@@ -1,4 +1,4 @@
-"""A small SigLIP model of open_clip, trained for a while by its own loss on our pictures and saved as a user has it."""
+"""A small SigLIP model of open_clip, trained for a while by its own loss on our images and saved as a user has it."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def architecture(tower: str, image_size: int, *, width: int, heads: int, layers:
 
 
 def pretrain(folder: Path, described: dict[str, Any], words: list[str], steps: int, *, lr: float = 1e-3) -> str:
-    """Trains on the whole pictures and the first captions of a recipe's data; what `prolip train --start_from` takes.
+    """Trains on the whole images and the first captions of a recipe's data; what `prolip train --start_from` takes.
 
     Args:
         folder: where the configuration and the weights go; its name is that of the architecture.

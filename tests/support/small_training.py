@@ -27,15 +27,15 @@ TRAIN = ("-m", "prolip.train")
 
 
 def write_shard(path: Path, numbers: range = range(64)) -> None:
-    """Pictures of a coloured half, 64 different ones, each with its caption and a more general one."""
+    """Images of a coloured half, 64 different ones, each with its caption and a more general one."""
     kinds = list(itertools.product(COLOURS, PLACES, range(4)))
     with tarfile.open(path, "w") as tar:
         for number in numbers:
             colour, place, shade = kinds[number % len(kinds)]
-            picture = Image.new("RGB", (12, 12), (250 - 20 * shade,) * 3)
-            picture.paste(COLOURS[colour], PLACES[place])
+            image = Image.new("RGB", (12, 12), (250 - 20 * shade,) * 3)
+            image.paste(COLOURS[colour], PLACES[place])
             png = io.BytesIO()
-            picture.save(png, "PNG")
+            image.save(png, "PNG")
             record = {"captions": {"name": [f"{colour} {place}"], "group": [colour]}}
             for suffix, content in (("png", png.getvalue()), ("json", json.dumps(record).encode())):
                 entry = tarfile.TarInfo(f"{number:04d}.{suffix}")

@@ -49,14 +49,14 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("runs --plot page.html", "wrote page.html; next: open page.html in a browser"),
     ],
 )
-def test_a_command_ends_with_what_it_wrote_and_what_comes_next(
+def test_a_command_ends_with_its_output_and_the_next_command(
     words: str, last: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([word.replace("\\", " ") for word in words.replace("\\ ", "\\").split(" ")]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == last
 
 
-def test_a_checked_index_was_not_written(capsys: pytest.CaptureFixture[str]) -> None:
+def test_checking_an_index_does_not_say_wrote(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["data", "index", "--shards", "a.tar", "--out", "a.index"]
     assert main(words) == 0
     write_tar(Path("a.tar"), [("k.png", encoded((9, 9, 9))), ("l.png", encoded((9, 9, 9)))])
@@ -65,7 +65,7 @@ def test_a_checked_index_was_not_written(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().out.splitlines()[-1] == "next: prolip data index --shards a.tar --out a.index"
 
 
-def test_the_line_does_not_stand_in_json_or_toml(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_closing_line_stays_out_of_json_and_toml_output(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["runs", "--json"]) == 0
     told = capsys.readouterr()
     assert json.loads(told.out)[0]["run"] == "one"
@@ -76,7 +76,7 @@ def test_the_line_does_not_stand_in_json_or_toml(capsys: pytest.CaptureFixture[s
     assert told.err.startswith("next: prolip train demo --shards SHARD ...")
 
 
-def test_what_was_not_asked_for_is_not_named() -> None:
+def test_the_closing_line_names_only_files_that_were_written() -> None:
     assert closing("rest") == closing("rest", [None]) == "next: rest"
     assert closing("rest", [Path("a"), None, "b"]) == "wrote a, b; next: rest"
     assert command("embed", "--out", Path("a b"), "FOLDER", "...") == "prolip embed --out 'a b' FOLDER ..."

@@ -8,6 +8,6 @@ from prolip.errors import DataError, NoSampleError, UserError
 
 
 @pytest.mark.parametrize("kind", [DataError, NoSampleError, UserError])
-def test_names_in_data_add_no_line_and_control_no_terminal(kind: type[Exception]) -> None:
+def test_names_from_data_are_escaped_in_messages(kind: type[Exception]) -> None:
     raised = kind("shard bär/猫.tar: sample a\n\x1b[2J\x9b1m\u202eb: damaged")
     assert str(raised) == r"shard bär/猫.tar: sample a\n\x1b[2J\x9b1m\u202eb: damaged"

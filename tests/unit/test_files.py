@@ -26,7 +26,7 @@ def write_half(path: Path) -> None:
         raise KeyboardInterrupt
 
 
-def test_a_file_that_fails_leaves_the_one_before_it(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "new" / "file.txt"
     write_atomic(path, "näher")
     assert path.read_bytes() == "näher".encode()
@@ -66,7 +66,9 @@ WRITERS = [write_text, write_tensors, write_torch, write_folder]
 
 @pytest.mark.parametrize("write", WRITERS)
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o007, 0o660), (0o077, 0o600)])
-def test_new_files_have_the_users_mode(tmp_path: Path, write: Callable[[Path], None], mask: int, mode: int) -> None:
+def test_new_files_get_the_permissions_of_the_umask(
+    tmp_path: Path, write: Callable[[Path], None], mask: int, mode: int
+) -> None:
     before = os.umask(mask)
     try:
         write(tmp_path / "file")
@@ -76,7 +78,7 @@ def test_new_files_have_the_users_mode(tmp_path: Path, write: Callable[[Path], N
 
 
 @pytest.mark.parametrize("write", WRITERS)
-def test_a_file_that_does_not_fit_is_named(tmp_path: Path, write: Callable[[Path], None]) -> None:
+def test_a_file_that_exceeds_the_limit_is_named(tmp_path: Path, write: Callable[[Path], None]) -> None:
     path = tmp_path / "file"
     with file_limit(10_000), pytest.raises(DiskFullError) as raised:
         write(path)
@@ -92,7 +94,7 @@ def write_half_a_folder(folder: Path) -> None:
         raise KeyboardInterrupt
 
 
-def test_a_folder_of_files_that_fail_stays_as_it_was(tmp_path: Path) -> None:
+def test_a_failed_folder_write_keeps_the_old_folder(tmp_path: Path) -> None:
     for folder, before in ((tmp_path / "there", ["file"]), (tmp_path / "new" / "er", None)):
         if before:
             folder.mkdir()
@@ -113,7 +115,7 @@ def test_a_full_disk_and_a_used_up_quota_are_named(tmp_path: Path, number: int) 
     assert str(raised.value).startswith(f"{tmp_path}/new/file: {os.strerror(number).lower()}: ")
 
 
-def test_other_errors_keep_their_type(tmp_path: Path) -> None:
+def test_errors_other_than_a_full_disk_keep_their_type(tmp_path: Path) -> None:
     for error in (OSError(errno.EIO, "broken"), ValueError("wrong"), KeyboardInterrupt()):
         with pytest.raises(type(error)) as raised, writing(tmp_path):
             raise error

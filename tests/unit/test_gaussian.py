@@ -118,7 +118,7 @@ def test_official_score_weighs_log_variances_more_and_ignores_distance() -> None
     torch.testing.assert_close(official_inclusion_score(a, b, -3), difference)
 
 
-def test_matrices_hold_the_sums_of_all_pairs_whatever_the_block() -> None:
+def test_matrices_equal_pairwise_sums_for_any_block_size() -> None:
     a, b = some(5), some(3, seed=1)
     exact = torch.stack([inclusion_score(Gaussian(m, v), b).sum(-1) for m, v in zip(*a, strict=True)])
     official = torch.stack([official_inclusion_test(Gaussian(m, v), b, 0).sum(-1) for m, v in zip(*a, strict=True)])
@@ -129,7 +129,7 @@ def test_matrices_hold_the_sums_of_all_pairs_whatever_the_block() -> None:
 
 
 @pytest.mark.parametrize("spread", [1.0, 25.0, 80.0])
-def test_matrices_keep_their_digits_in_single_precision(spread: float) -> None:
+def test_matrices_keep_their_precision_in_float32(spread: float) -> None:
     noise = torch.Generator().manual_seed(3)
     a, b = (Gaussian(torch.randn(6, 50, generator=noise) / 7, torch.randn(6, 50, generator=noise)) for _ in range(2))
     a, b = (Gaussian(g.mean, -8 + spread * g.log_var.clamp(-1, 1)) for g in (a, b))
@@ -142,13 +142,13 @@ def test_matrices_keep_their_digits_in_single_precision(spread: float) -> None:
         torch.testing.assert_close(matrix(a, b).double(), exact, rtol=1e-5, atol=1e-4)
 
 
-def test_points_have_matrices_too() -> None:
+def test_inclusion_of_anything_in_a_point_is_minus_infinity() -> None:
     a, b = some(4), Gaussian.point(some(3, seed=1).mean)
     assert (inclusion_matrix(a, b) == -torch.inf).all()
 
 
 @pytest.mark.parametrize("log_var", [-80.0, -20.0, 0.0, 20.0, 80.0])
-def test_single_precision_stays_finite_where_the_released_expression_does_not(log_var: float) -> None:
+def test_inclusion_is_finite_in_float32_where_the_released_code_overflows(log_var: float) -> None:
     specific, general = (g.to(torch.float32) for g in (some(4, log_var=log_var), some(4, log_var=log_var, seed=1)))
     leaves = [t.clone().requires_grad_() for t in (*specific, *general)]
     first, second = Gaussian(*leaves[:2]), Gaussian(*leaves[2:])
@@ -160,7 +160,7 @@ def test_single_precision_stays_finite_where_the_released_expression_does_not(lo
     torch.testing.assert_close(inclusion_score(specific, general).double(), exact, rtol=1e-5, atol=1e-6)
 
 
-def test_divergence_is_zero_at_the_standard_normal_and_halved_officially() -> None:
+def test_kl_is_zero_at_the_standard_normal_and_halved_in_the_official_form() -> None:
     standard = Gaussian(torch.zeros(1, 4), torch.zeros(1, 4))
     assert torch.equal(kl_to_standard(standard), torch.zeros(1, 4))
     assert torch.equal(official_kl_to_standard(standard), torch.zeros(1, 4))

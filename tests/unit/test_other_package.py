@@ -46,12 +46,12 @@ def test_a_package_that_provides_the_module_is_found(files: dict[str, str], foun
     assert find_other(OWN, [str(tmp_path / "none"), str(tmp_path)]) == expected
 
 
-def test_files_of_both_in_one_folder_are_found(tmp_path: Path) -> None:
+def test_files_of_both_packages_in_one_folder_are_reported(tmp_path: Path) -> None:
     mixed = write(tmp_path / "prolip", {"__init__.py": "", "_core/__init__.pyi": "", "model.py": ""})
     assert find_other(str(mixed), []) == str(mixed / "model.py")
 
 
-def test_one_sentence_at_import(tmp_path: Path) -> None:
+def test_importing_beside_the_other_package_warns_once(tmp_path: Path) -> None:
     """And only when both are there."""
     write(tmp_path, {"prolip-1.0.dist-info/RECORD": "prolip/__init__.py,,\n"})
     for folder, times in ((tmp_path, 1), (tmp_path / "empty", 0)):
@@ -64,7 +64,7 @@ def test_one_sentence_at_import(tmp_path: Path) -> None:
         assert done.stderr.count("prolip-1.0.dist-info") == times
 
 
-def test_it_takes_a_few_milliseconds_at_most() -> None:
+def test_looking_for_the_other_package_takes_under_5_ms() -> None:
     times = []
     for _ in range(5):
         started = perf_counter()

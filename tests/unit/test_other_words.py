@@ -36,7 +36,7 @@ def typed(old: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("command", "old", "new"), TABLE, ids=str)
-def test_another_word_is_answered_with_ours(
+def test_an_old_or_foreign_flag_is_answered_with_ours(
     command: str, old: str, new: str, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     words = [old] if old == "SHARD" else typed(old)
@@ -47,7 +47,7 @@ def test_another_word_is_answered_with_ours(
 
 
 @pytest.mark.parametrize(("command", "old", "new"), TABLE, ids=str)
-def test_our_words_exist_and_the_other_ones_do_not(command: str, old: str, new: str) -> None:
+def test_suggested_flags_exist_and_replaced_ones_do_not(command: str, old: str, new: str) -> None:
     known = flags(command)
     if len(old.split()) == 1:
         assert old not in known
@@ -56,7 +56,7 @@ def test_our_words_exist_and_the_other_ones_do_not(command: str, old: str, new: 
     assert ours - jobs <= known
 
 
-def test_the_same_words_in_a_recipe(tmp_path: Path) -> None:
+def test_old_words_in_a_recipe_are_answered_with_ours(tmp_path: Path) -> None:
     for key, answer in (("run_dir", "write out"), ("validation.jobs", "write validation.jobs.1.class_key")):
         text = 'run_dir = "x"' if key == "run_dir" else "[[validation.jobs]]\n[[validation.jobs]]\nlabel = 'cls'"
         (tmp_path / "mine.toml").write_text(text)
@@ -64,7 +64,7 @@ def test_the_same_words_in_a_recipe(tmp_path: Path) -> None:
             load_config(["demo", str(tmp_path / "mine.toml")])
 
 
-def test_every_command_takes_shards_and_threads_by_the_same_words() -> None:
+def test_train_accepts_the_short_flags_for_shards_and_threads() -> None:
     config = load_config(["demo", "--shards", "a.tar", "b.tar", "--threads=3"])
     assert (config.data.shards, config.data.num_threads) == (("a.tar", "b.tar"), 3)
 
@@ -99,11 +99,11 @@ def keys() -> Iterator[str]:
         ("color", None),
     ],
 )
-def test_what_is_not_alike_is_not_suggested(word: str, meant: str | None) -> None:
+def test_only_similar_words_are_suggested(word: str, meant: str | None) -> None:
     assert nearest(word, keys()) == meant
 
 
-def test_a_word_that_is_like_none_gets_the_list(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_word_points_to_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["zzz"]) == 2
     assert "prolip: no command 'zzz': prolip --help lists them" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"^unknown key zzz: prolip train --help-all lists all$"):

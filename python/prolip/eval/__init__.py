@@ -34,9 +34,11 @@ if TYPE_CHECKING:
     from prolip.eval.statistics import Interval, bootstrap_interval, pearson, spearman
     from prolip.eval.uncertainty import (
         AccuracyBins,
+        CosineMoments,
         LengthTrend,
         LevelTrend,
         area_under_risk_coverage,
+        cosine_moments,
         count_words,
         expected_calibration_error,
         uncertainty_along_chains,
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
         uncertainty_by_length,
     )
     from prolip.eval.zero_shot import (
+        PUBLISHED_LOGIT_SCALE,
         Classifier,
         ZeroShotResult,
         aggregate_prompts,
@@ -52,10 +55,12 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "PUBLISHED_LOGIT_SCALE",
     "AccuracyBins",
     "BprwConfig",
     "Classifier",
     "CocoTruth",
+    "CosineMoments",
     "Inclusion",
     "Interval",
     "LengthTrend",
@@ -76,6 +81,7 @@ __all__ = [
     "aggregate_prompts",
     "area_under_risk_coverage",
     "bootstrap_interval",
+    "cosine_moments",
     "count_words",
     "evaluate_coco",
     "evaluate_retrieval",
@@ -133,15 +139,24 @@ __getattr__ = lazy_names(
         "statistics": ["Interval", "bootstrap_interval", "pearson", "spearman"],
         "uncertainty": [
             "AccuracyBins",
+            "CosineMoments",
             "LengthTrend",
             "LevelTrend",
             "area_under_risk_coverage",
+            "cosine_moments",
             "count_words",
             "expected_calibration_error",
             "uncertainty_along_chains",
             "uncertainty_bins",
             "uncertainty_by_length",
         ],
-        "zero_shot": ["Classifier", "ZeroShotResult", "aggregate_prompts", "evaluate_zero_shot", "zero_shot_logits"],
+        "zero_shot": [
+            "PUBLISHED_LOGIT_SCALE",
+            "Classifier",
+            "ZeroShotResult",
+            "aggregate_prompts",
+            "evaluate_zero_shot",
+            "zero_shot_logits",
+        ],
     },
 )

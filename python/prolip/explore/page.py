@@ -250,7 +250,7 @@ class _Page:
             file_types=["image"],
             type="binary",
             height=150,
-            elem_id=f"{panel}-picture",
+            elem_id=f"{panel}-image",
         )
         preview = gr.Image(
             _thumbnail(self.explorer.items[0].image) if keys else None,

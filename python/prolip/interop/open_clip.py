@@ -25,6 +25,8 @@ from prolip.data.tokenizer import Tokenizer
 from prolip.errors import UserError
 from prolip.interop.epochs import Epochs
 
+__all__ = ["OpenClipData", "OpenClipLoader", "get_data", "main", "open_clip_data"]
+
 # Texts for comparing tokenizers: one that tokenizers clean differently, and some that are too long.
 _PROBES = [
     "A Photo&amp;nbsp;of  a CAT’s “tail”, 3 times!",

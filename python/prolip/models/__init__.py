@@ -10,17 +10,24 @@ from prolip.models.config import LockConfig, ModelConfig, TextConfig, VisionConf
 
 if TYPE_CHECKING:
     from prolip.models.freeze import lock_parameters
+    from prolip.models.hub import ModelCard, push_to_hub, save_pretrained
+    from prolip.models.open_clip import StartError, start_from
     from prolip.models.prolip import ProLIP, ProLIPOutput
 
 __all__ = [
     "ARCHITECTURES",
     "LockConfig",
+    "ModelCard",
     "ModelConfig",
     "ProLIP",
     "ProLIPOutput",
+    "StartError",
     "TextConfig",
     "VisionConfig",
     "lock_parameters",
+    "push_to_hub",
+    "save_pretrained",
+    "start_from",
 ]
 
 __getattr__ = lazy_names(
@@ -28,5 +35,7 @@ __getattr__ = lazy_names(
     {
         "prolip": ["ProLIP", "ProLIPOutput"],
         "freeze": ["lock_parameters"],
+        "hub": ["ModelCard", "push_to_hub", "save_pretrained"],
+        "open_clip": ["StartError", "start_from"],
     },
 )

@@ -26,7 +26,7 @@ from prolip.suites.folders import TaskFolder
 from prolip.suites.results import Row, SuiteResult, TaskCache, TaskResult, row_of_items
 
 _SETS = {"coco_1k": "COCO 1K", "coco_5k": "COCO 5K", "cxc": "CxC", "eccv": "ECCV Caption"}
-_WAYS = {"image_to_text": "picture to caption", "text_to_image": "caption to picture"}
+_WAYS = {"image_to_text": "image to caption", "text_to_image": "caption to image"}
 _FIGURES = {"r_precision": "R-precision", "map_at_r": "mAP@R"}
 
 
@@ -90,12 +90,12 @@ def recall_rows(
     for score in scores:
         suffix = ", by sampled distance" if score == "csd" else ""
         for way, queries, candidates, right in (
-            ("picture to caption", images, texts, correct),
-            ("caption to picture", texts, images, correct.T),
+            ("image to caption", images, texts, correct),
+            ("caption to image", texts, images, correct.T),
         ):
             ranks = first_ranks(queries, candidates, right, score)
             rows += [row_of_items(task, f"{way} R@{k}{suffix}", (ranks < k).double()) for k in RECALL_AT]
-    firsts = [row for row in rows if row.metric in {"picture to caption R@1", "caption to picture R@1"}]
+    firsts = [row for row in rows if row.metric in {"image to caption R@1", "caption to image R@1"}]
     main = Row(
         task=task,
         metric="mean recall@1",

@@ -71,11 +71,11 @@ def measure_set(model: Model, name: str, folder: TaskFolder, options: Uncertaint
     embedded = embed_views(model, folder.shards, views, batch_size=options.batch_size, keep=keep, store=folder.store)
     keys, whole = embedded["whole"].keys, embedded["whole"].gaussian
     uncertainty = whole.total_var.double()
-    rows = [row_of_items(name, "mean uncertainty of pictures", uncertainty, unit="number")]
+    rows = [row_of_items(name, "mean uncertainty of images", uncertainty, unit="number")]
     changes = {"blurred": "blurred", "hidden": f"{1 - options.keep_ratio:.0%} of its patches hidden"}
     for view in list(views)[1:]:
         more = _more(embedded[view].gaussian.total_var, whole.total_var)
-        rows.append(row_of_items(name, f"a picture is more uncertain {changes[view]}", more))
+        rows.append(row_of_items(name, f"an image is more uncertain {changes[view]}", more))
     notes, charts = [ranked_note(name, keys, uncertainty, options.show)] if options.show else [], []
     if labelled:
         classifier = build_classifier(model, folder.classnames, folder.templates)
@@ -126,7 +126,7 @@ def accuracy_figures(name: str, uncertainty: Tensor, logits: Tensor, labels: Ten
     rows.append(row_of_items(name, "accuracy", correct))
     rows.append(row_of_items(name, f"accuracy of the most certain 1/{num_bins}", first))
     rows.append(row_of_items(name, f"accuracy of the least certain 1/{num_bins}", last))
-    text = f"Accuracy of {name} in {num_bins} bins of equally many pictures, from certain to uncertain."
+    text = f"Accuracy of {name} in {num_bins} bins of equally many images, from certain to uncertain."
     line = Line(name="accuracy", x=list(range(1, num_bins + 1)), y=bins.accuracy)
     drawn = line_chart(
         "Accuracy by uncertainty", text, [line], x_label="bin", y_scale="share", percent=True, marks=True

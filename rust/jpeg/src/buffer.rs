@@ -26,7 +26,7 @@ mod tests {
     use super::{KEPT, first_bytes};
 
     #[test]
-    fn ordinary_sizes_keep_the_memory() {
+    fn buffers_of_ordinary_size_keep_their_memory() {
         let mut buffer = Vec::new();
         first_bytes(&mut buffer, KEPT).fill(7);
         let address = buffer.as_ptr();
@@ -36,7 +36,7 @@ mod tests {
     }
 
     #[test]
-    fn one_huge_image_does_not_hold_its_memory() {
+    fn memory_of_a_huge_image_is_released_for_a_smaller_one() {
         let mut buffer = Vec::new();
         first_bytes(&mut buffer, 5 * KEPT);
         first_bytes(&mut buffer, 2 * KEPT);

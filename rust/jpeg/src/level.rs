@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_level_holds_for_one_thread_and_one_piece_of_work() {
+    fn a_level_applies_to_one_thread_and_one_closure() {
         let before = level();
         at(Level::Portable, || {
             assert_eq!(level(), Level::Portable);
@@ -216,7 +216,7 @@ mod tests {
     /// The tests of kernels skip the levels that the processor lacks. A CI job for one of them names it, and fails on a processor
     /// without it.
     #[test]
-    fn the_required_level_is_not_left_out() {
+    fn the_processor_has_the_required_level() {
         let Ok(required) = std::env::var("PROLIP_REQUIRE_SIMD") else {
             return;
         };
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn the_processor_runs_what_is_listed() {
+    fn runnable_levels_are_those_of_the_processor() {
         assert_eq!(runnable().last(), Some(fastest()));
         for level in ALL {
             assert_eq!(at(*level, super::level), (*level).min(fastest()));

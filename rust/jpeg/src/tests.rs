@@ -235,7 +235,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(600))]
 
     #[test]
-    fn sound_files_have_the_same_pixels(settings in settings(1..100), part in any::<(u32, u32, u32, u32)>()) {
+    fn valid_files_have_libjpegs_pixels(settings in settings(1..100), part in any::<(u32, u32, u32, u32)>()) {
         let bytes = encode(&settings);
         let theirs = by_libjpeg(&bytes).unwrap();
         let plain = settings.subsampling != tj::TJSAMP_TJSAMP_440
@@ -251,7 +251,7 @@ proptest! {
     }
 
     #[test]
-    fn damaged_files_are_left_or_have_the_same_pixels(
+    fn damaged_files_are_left_to_libjpeg_or_have_its_pixels(
         settings in settings(1..50),
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
         keep in prop::option::of(any::<prop::sample::Index>()),
@@ -273,7 +273,7 @@ proptest! {
     }
 
     #[test]
-    fn strange_quantization_has_the_same_pixels(settings in settings(1..40), steps in prop::collection::vec(any::<u8>(), 64)) {
+    fn unusual_quantization_tables_give_libjpegs_pixels(settings in settings(1..40), steps in prop::collection::vec(any::<u8>(), 64)) {
         let mut bytes = encode(&settings);
         let tables: Vec<usize> = bytes.windows(2).enumerate()
             .filter(|(_, marker)| *marker == [0xFF, 0xDB]).map(|(at, _)| at).collect();
@@ -287,7 +287,7 @@ proptest! {
 }
 
 #[test]
-fn every_small_size_has_the_same_pixels() {
+fn every_small_size_has_libjpegs_pixels() {
     for subsampling in [
         tj::TJSAMP_TJSAMP_444,
         tj::TJSAMP_TJSAMP_422,
@@ -312,7 +312,7 @@ fn every_small_size_has_the_same_pixels() {
 
 /// All photographs in the folder that `PROLIP_SHARED` names, or in `shared` beside the repository.
 #[test]
-fn photographs_have_the_same_pixels() {
+fn photographs_have_libjpegs_pixels() {
     let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
     let shared = std::env::var_os("PROLIP_SHARED").map_or_else(beside, PathBuf::from);
     let Ok(photos) = std::fs::read_dir(shared.join("photos")) else {
@@ -329,7 +329,7 @@ fn photographs_have_the_same_pixels() {
 }
 
 #[test]
-fn what_comes_behind_the_samples_is_left_to_libjpeg() {
+fn files_with_an_unusual_end_are_left_to_libjpeg() {
     let bytes = encode(&PLAIN);
     let end = bytes.len() - 2;
     assert!(here(&bytes, CropBox::whole).is_some());

@@ -1,4 +1,4 @@
-//! The kernels one by one, in microseconds a picture. Pictures are the photographs that `PROLIP_SHARED` (or
+//! The kernels one by one, in microseconds an image. Images are the photographs that `PROLIP_SHARED` (or
 //! `../shared` beside the repository) holds; without them the decoders are left out and the rest runs on noise.
 
 #![allow(missing_docs, clippy::unwrap_used)]
@@ -32,7 +32,7 @@ fn photos() -> Vec<Vec<u8>> {
         .collect()
 }
 
-fn pictures(photos: &[Vec<u8>]) -> Vec<Rgb8> {
+fn images(photos: &[Vec<u8>]) -> Vec<Rgb8> {
     if photos.is_empty() {
         let mut rng = SampleRng::new(0, 0, 0, 0);
         let noise = (0..468 * 401 * 3).map(|_| rng.below(256) as u8).collect();
@@ -99,13 +99,13 @@ fn decoders(criterion: &mut Criterion, photos: &[Vec<u8>]) {
 
 fn kernels(criterion: &mut Criterion) {
     let photos = photos();
-    let pictures = pictures(&photos);
+    let images = images(&photos);
     let mut scratch = Scratch::default();
     let mut out = vec![0; (SIZE * SIZE * 3) as usize];
     if !photos.is_empty() {
         decoders(criterion, &photos);
     }
-    in_turn(criterion, "resize", &pictures, |image, _| {
+    in_turn(criterion, "resize", &images, |image, _| {
         let whole = CropBox {
             x: 0,
             y: 0,
@@ -114,11 +114,11 @@ fn kernels(criterion: &mut Criterion) {
         };
         resize_box(image, whole, SIZE, SIZE, &mut scratch, &mut out);
     });
-    in_turn(criterion, "evaluate", &pictures, |image, _| {
+    in_turn(criterion, "evaluate", &images, |image, _| {
         evaluate(image, SIZE, &mut scratch, &mut out)
     });
     let config = AugmentConfig::default();
-    in_turn(criterion, "augment", &pictures, |image, sample| {
+    in_turn(criterion, "augment", &images, |image, sample| {
         let mut rng = SampleRng::new(0, 0, sample as u64, stream::AUGMENT);
         let draw = draw(&config, image.width(), image.height(), &mut rng);
         apply(image, &draw, SIZE, &mut scratch, &mut out);
@@ -131,7 +131,7 @@ fn kernels(criterion: &mut Criterion) {
         ("hue", |pixels| adjust_hue(pixels, 0.05)),
         ("gray", gray),
     ];
-    evaluate(&pictures[0], SIZE, &mut scratch, &mut out);
+    evaluate(&images[0], SIZE, &mut scratch, &mut out);
     for (name, adjust) in colours {
         criterion.bench_function(name, |bencher| {
             bencher.iter_batched_ref(

@@ -12,8 +12,8 @@ from pathlib import Path
 from PIL import Image
 
 
-def pictures() -> dict[str, bytes]:
-    """One small picture of each kind."""
+def images() -> dict[str, bytes]:
+    """One small image of each kind."""
     rgb = Image.effect_noise((9, 7), 80).convert("RGB")
     kinds: dict[str, tuple[Image.Image, dict[str, object]]] = {
         "baseline.jpg": (rgb, {"quality": 80}),
@@ -34,9 +34,9 @@ def pictures() -> dict[str, bytes]:
         "palette.bmp": (rgb.quantize(16), {}),
     }
     made = {}
-    for name, (picture, options) in kinds.items():
+    for name, (image, options) in kinds.items():
         buffer = io.BytesIO()
-        picture.save(buffer, name.split(".")[1].replace("jpg", "jpeg"), **options)
+        image.save(buffer, name.split(".")[1].replace("jpg", "jpeg"), **options)
         made[name] = buffer.getvalue()
     return made
 
@@ -80,7 +80,7 @@ def main(folder: Path) -> None:
     captions = ["the cat's on a bus", "&amp; caf\u00e9 <START_OF_TEXT> 42!", "\u3000'll ſ\u0345"]
     patterns = ["a{000..012}.tar", "{a,b{1..3}}x{9..1..2}", "{x"]
     everything = {
-        "decode": pictures(),
+        "decode": images(),
         "archive": archives(),
         "captions": texts(),
         "tokenize": {str(number): text.encode() for number, text in enumerate(captions)},

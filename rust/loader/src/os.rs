@@ -212,7 +212,7 @@ mod tests {
     use super::{is_at, read_exact_at, write_all_at};
 
     #[test]
-    fn bytes_come_from_where_they_were_put() {
+    fn bytes_are_read_from_the_offset_where_they_were_written() {
         let file = tempfile::tempfile().unwrap();
         write_all_at(&file, b"world", 6).unwrap();
         write_all_at(&file, b"hello ", 0).unwrap();
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replaced_file_is_another() {
+    fn a_renamed_or_replaced_file_is_not_at_its_path() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         let first = std::fs::File::create(&path).unwrap();

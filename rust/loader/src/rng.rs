@@ -117,7 +117,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn draws_are_known() {
+    fn draws_have_known_values() {
         let mut rng = SampleRng::new(1, 2, 3, stream::MASK);
         let words: Vec<u32> = (0..4).map(|_| rng.below(1_000_000)).collect();
         // The first words of ChaCha8 for this key, from another implementation.
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_are_followed() {
+    fn weighted_draws_follow_their_weights() {
         let mut rng = SampleRng::new(5, 0, 0, 0);
         let mut counts = [0u32; 4];
         for _ in 0..40_000 {
@@ -163,7 +163,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_key_word_counts(key in any::<[u64; 4]>(), word in 0usize..4, other in any::<u64>()) {
+        fn every_key_word_changes_the_draws(key in any::<[u64; 4]>(), word in 0usize..4, other in any::<u64>()) {
             let mut changed = key;
             changed[word] = other;
             let first = |k: [u64; 4]| SampleRng::new(k[0], k[1], k[2], k[3]).uniform();
@@ -183,7 +183,7 @@ mod tests {
         }
 
         #[test]
-        fn shuffle_permutes(seed in any::<u64>(), length in 0usize..200) {
+        fn shuffle_gives_a_permutation(seed in any::<u64>(), length in 0usize..200) {
             let mut items: Vec<usize> = (0..length).collect();
             SampleRng::new(seed, 0, 0, 0).shuffle(&mut items);
             items.sort_unstable();

@@ -111,7 +111,7 @@ fn allocations_do_not_grow_with_the_batch_size() {
         // An epoch of four batches has its own, and one of 64 is spread over fewer.
         assert!(
             many < few + 20.0,
-            "{many} allocations for 64 pictures, {few} for 4"
+            "{many} allocations for 64 images, {few} for 4"
         );
         assert!(
             places.len() <= base.prefetch_batches + 2,

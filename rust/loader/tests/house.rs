@@ -255,7 +255,7 @@ fn cycle(edges: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<&str>> {
 }
 
 #[test]
-fn rooms_use_lower_floors_only() {
+fn rooms_import_only_from_lower_floors() {
     let floor = |room: &str| FLOORS.iter().position(|rooms| rooms.contains(&room));
     let krate = Crate::read();
     let mut wrong = BTreeSet::new();
@@ -289,7 +289,7 @@ fn files_of_a_room_form_no_cycle() {
 }
 
 #[test]
-fn one_file_knows_the_operating_system() {
+fn only_one_file_uses_operating_system_apis() {
     let words = ["std::os::", "cfg(unix)", "cfg(windows)", "rustix"];
     let krate = Crate::read();
     let asking: Vec<String> = krate
@@ -302,7 +302,7 @@ fn one_file_knows_the_operating_system() {
 }
 
 #[test]
-fn paths_are_found_in_all_their_forms() {
+fn paths_in_use_lines_and_code_are_found() {
     let source = "pub use a::{self, b::{C, D as E}, f};\nuse super::super::g::*;\nlet x = crate::h::i(super::j::K);";
     let found: Vec<String> = uses(source)
         .iter()

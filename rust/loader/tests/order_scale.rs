@@ -108,7 +108,7 @@ fn fastest(mut work: impl FnMut()) -> Duration {
 }
 
 #[test]
-fn the_whole_internet() {
+fn planning_scales_to_the_whole_internet() {
     let counts = counts();
     planning_takes_less_than_a_second_and_100_mb(&counts);
     parts_and_legs_hold_every_sample_once();

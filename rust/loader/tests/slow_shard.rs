@@ -49,7 +49,7 @@ impl ShardProvider for Slow {
 }
 
 #[test]
-fn the_other_threads_go_on() {
+fn other_threads_continue_while_one_shard_is_slow() {
     let folder = tempfile::tempdir().unwrap();
     // One sample of the slow shard, somewhere among the others.
     write_shards(folder.path(), &[1, 30, 30]);

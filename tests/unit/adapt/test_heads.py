@@ -32,7 +32,7 @@ def new(hidden: int = 4, means: Means = "fixed") -> Adapter:
 
 @pytest.mark.parametrize("hidden", [0, 4])
 @pytest.mark.parametrize("means", ["fixed", "residual"])
-def test_the_start_is_the_frozen_model(hidden: int, means: Means) -> None:
+def test_at_the_start_the_heads_equal_the_frozen_model(hidden: int, means: Means) -> None:
     batch = PairRows(*made_up(20, DIM), None, None)
     start = fit_logits([batch], with_bias=True)
     adapter = new(hidden, means)
@@ -44,7 +44,7 @@ def test_the_start_is_the_frozen_model(hidden: int, means: Means) -> None:
 
 
 @pytest.mark.parametrize("means", ["fixed", "residual"])
-def test_gradients_equal_differences(means: Means) -> None:
+def test_gradients_equal_finite_differences(means: Means) -> None:
     adapter = new(means=means).double()
     start_heads(adapter, Logits(5.0, -3.0, 0.0))
     rows = [F.normalize(torch.randn(6, DIM, dtype=torch.float64), dim=1) for _ in range(4)]
@@ -77,7 +77,7 @@ def test_fixed_means_stay_and_residual_ones_move(tmp_path: Path) -> None:
         torch.testing.assert_close(adapter.image(image).mean.norm(dim=1), torch.ones(64))
 
 
-def test_texts_with_too_many_predicted_images_become_wide(tmp_path: Path) -> None:
+def test_texts_with_too_many_predicted_images_gain_variance(tmp_path: Path) -> None:
     """PPCL widens a text exactly when more positives are predicted for it than there are (docs/ablation.md)."""
     image, text = made_up(512, DIM, noise=0.4)
     towards = torch.tensor([1.0] + [0.0] * (DIM - 1))
@@ -94,7 +94,7 @@ def test_texts_with_too_many_predicted_images_become_wide(tmp_path: Path) -> Non
     assert not adapter.training
 
 
-def test_variances_are_measured_in_units_of_their_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loss_measures_variances_relative_to_their_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[tuple[float, float]] = []
 
     def measure(config: LossConfig, peers: Peers, *, variance_units: tuple[float, float]) -> ProlipLoss:
@@ -109,7 +109,7 @@ def test_variances_are_measured_in_units_of_their_start(tmp_path: Path, monkeypa
     assert given == [(pytest.approx(0.2), pytest.approx(0.2))]
 
 
-def test_with_a_scale_of_their_own_variances_follow_the_mean_similarity(tmp_path: Path) -> None:
+def test_with_a_variance_scale_variances_follow_the_mean_similarity(tmp_path: Path) -> None:
     """Also on pairs that the frozen model tells apart without an error."""
     image, text = made_up(512, DIM, noise=0.0)
     towards = torch.rand(512, 1, generator=torch.Generator().manual_seed(0)) * torch.eye(DIM)[0]

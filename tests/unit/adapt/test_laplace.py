@@ -50,7 +50,7 @@ def gauss_newton(own: Tensor, others: Tensor, bias: float | None, row: int) -> T
 
 
 @pytest.mark.parametrize("bias", [-1.0, None])
-def test_one_items_factors_are_its_gauss_newton_matrix(bias: float | None) -> None:
+def test_factors_of_one_item_equal_its_gauss_newton_matrix(bias: float | None) -> None:
     """For one item the Kronecker product is no approximation."""
     batch = double_pairs(5)
     for own, others in ((batch.image, batch.text), (batch.text, batch.image)):
@@ -82,7 +82,7 @@ def spd(seed: int) -> Tensor:
     return root @ root.T
 
 
-def test_the_heads_variance_is_the_posteriors() -> None:
+def test_the_heads_variance_equals_the_posteriors() -> None:
     inputs, outputs = spd(0), spd(1)
     adapter = Adapter(AdapterConfig(method="laplace", embed_dim=DIM, has_bias=True)).double()
     found = posterior(inputs, outputs)
@@ -109,7 +109,7 @@ def test_the_precision_maximises_the_evidence() -> None:
     assert best_precision(torch.zeros(DIM, DIM)) < 1e-20, "without data nothing is known"
 
 
-def test_the_heads_get_the_posteriors_of_their_towers() -> None:
+def test_each_head_gets_its_towers_posterior() -> None:
     batches = [double_pairs(9, seed) for seed in range(3)]
     adapter = Adapter(AdapterConfig(method="laplace", embed_dim=DIM, has_bias=True))
     found = fit_laplace(adapter, batches, SCALE, -1.0)

@@ -53,7 +53,7 @@ def model(lab: Path) -> Model:
     return prolip.load(lab / "laplace", device="cpu")
 
 
-def test_probabilities_are_expected_ones(lab: Path, model: Model) -> None:
+def test_laplace_probabilities_use_the_expected_cosine(lab: Path, model: Model) -> None:
     assert model.epistemic
     assert model.has_variances
     assert not model.has_csd
@@ -70,7 +70,7 @@ def test_probabilities_are_expected_ones(lab: Path, model: Model) -> None:
     assert float((by_distance - found.probabilities).abs().max()) > 0.1, "the distance would give other ones"
 
 
-def test_search_takes_the_means(lab: Path, model: Model, capsys: pytest.CaptureFixture[str]) -> None:
+def test_search_ranks_by_means_and_refuses_csd(lab: Path, model: Model, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["search", "--embeddings", str(lab / "embeddings"), "--find", "text", "--device", "cpu", "--k", "120"]
     words += ["--image", str(lab / "mine" / "food" / "003.png"), "--json"]
     assert main(words) == 0
@@ -96,7 +96,7 @@ def test_search_takes_the_means(lab: Path, model: Model, capsys: pytest.CaptureF
         ),
     ],
 )
-def test_what_needs_the_distance_is_refused(
+def test_commands_that_need_the_csd_are_refused(
     lab: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (lab / "names.txt").write_text("\n".join(LABELS))
@@ -106,12 +106,12 @@ def test_what_needs_the_distance_is_refused(
     assert NO_CSD in said
 
 
-def test_the_page_is_refused(model: Model) -> None:
+def test_the_explore_page_is_refused(model: Model) -> None:
     with pytest.raises(ValueError, match=NO_CSD):
         Explorer(model, [])
 
 
-def test_an_image_beside_texts_has_similarities_alone(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_comparing_an_image_with_texts_gives_only_similarities(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
     image = str(lab / "mine" / "food" / "003.png")
     assert main(["compare", image, *LABELS, "--checkpoint", str(lab / "laplace"), "--device", "cpu", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["texts"]
@@ -121,9 +121,7 @@ def test_an_image_beside_texts_has_similarities_alone(lab: Path, capsys: pytest.
     assert all(row["uncertainty"] > 0 for row in rows)
 
 
-def test_a_calibration_and_the_suites_leave_the_distance_out(
-    lab: Path, model: Model, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_calibration_and_suites_leave_the_csd_out(lab: Path, model: Model, capsys: pytest.CaptureFixture[str]) -> None:
     given = ["--checkpoint", str(lab / "laplace"), "--data", str(lab / "mine"), "--device", "cpu"]
     assert main(["calibrate", *given, "--num_resamples", "1", "--out", str(lab / "c.safetensors")]) == 0
     calibrated = prolip.load(lab / "laplace", device="cpu", calibration=lab / "c.safetensors")

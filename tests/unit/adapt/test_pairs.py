@@ -66,7 +66,7 @@ def everything(pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("form", ["npz", "compressed", "parquet", "folder"])
-def test_every_kind_of_source_has_the_same_rows(tmp_path: Path, form: str) -> None:
+def test_every_kind_of_source_gives_the_same_rows(tmp_path: Path, form: str) -> None:
     image, text = made_up(10, DIM)
     if form == "folder":
         source = write_folder(tmp_path / "folder", [7, 0, 3])
@@ -81,7 +81,7 @@ def test_every_kind_of_source_has_the_same_rows(tmp_path: Path, form: str) -> No
     torch.testing.assert_close(found[1], text)  # of unit norm, whatever was stored
 
 
-def test_half_precision_is_read(tmp_path: Path) -> None:
+def test_half_precision_embeddings_are_read_as_float32(tmp_path: Path) -> None:
     image, text = made_up(5, DIM)
     found = everything(open_pairs([write_npz(tmp_path / "a.npz", image.half(), text.half())]))[0]
     assert found.dtype == torch.float32
@@ -115,7 +115,7 @@ def test_fewer_pairs_than_a_batch_are_one_batch(tmp_path: Path) -> None:
     assert [len(batch.image) for batch in batches] == [5, 5]
 
 
-def test_masked_views_come_with_their_pairs(tmp_path: Path) -> None:
+def test_masked_views_are_read_with_their_pairs(tmp_path: Path) -> None:
     whole, masked = write_folder(tmp_path / "whole", [6, 5]), write_folder(tmp_path / "masked", [6, 5])
     batch = next(open_pairs([whole], [masked]).batches(8, 0))
     assert batch.masked_image is not None
@@ -162,13 +162,15 @@ def test_memory_does_not_grow_with_the_number_of_pairs(tmp_path: Path) -> None:
         ({"image": np.ones((2, 4), np.float32), "text": np.ones((3, 4), np.float32)}, "2 images and 3 texts"),
     ],
 )
-def test_a_file_that_holds_no_pairs_says_why(tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:
+def test_files_without_pairs_are_refused_with_the_reason(
+    tmp_path: Path, arrays: dict[str, np.ndarray], message: str
+) -> None:
     np.savez(tmp_path / "a.npz", **arrays)  # type: ignore[arg-type]
     with pytest.raises(UserError, match=message):
         list(open_pairs([tmp_path / "a.npz"]).blocks())
 
 
-def test_other_sources_say_what_is_needed(tmp_path: Path) -> None:
+def test_unsupported_sources_are_refused_with_what_is_needed(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="neither a folder of `prolip embed` nor a file"):
         open_pairs([tmp_path / "absent"])
     (tmp_path / "a.txt").write_text("a")
@@ -195,7 +197,7 @@ def test_rows_are_unit_vectors(tmp_path: Path) -> None:
     torch.testing.assert_close(everything(pairs)[0], F.normalize(image, dim=1))
 
 
-def test_a_part_is_named_by_kind_and_number() -> None:
+def test_part_names_differ_only_in_their_kind() -> None:
     assert part_name("text", 3, "parquet").removeprefix("text-") == part_name("image", 3, "parquet").removeprefix(
         "image-"
     )

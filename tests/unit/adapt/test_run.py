@@ -60,13 +60,15 @@ def adapt(lab: Path, out: Path, *words: str, short: bool = True) -> Model:
     return prolip.load(out, device="cpu")
 
 
-def test_the_manifest_knows_scale_and_bias(lab: Path) -> None:
+def test_the_manifest_of_embeddings_has_scale_and_bias(lab: Path) -> None:
     manifest, model = Manifest.read(lab / "name"), prolip.load(source(lab), device="cpu")
     assert manifest.logit_scale == pytest.approx(model.logit_scale)
     assert manifest.logit_bias is model.logit_bias is None
 
 
-def test_from_embeddings_to_search(lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_adapted_model_keeps_the_means_and_can_search(
+    lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = adapt(lab, tmp_path / "model")
     said = capsys.readouterr().out
     assert f"heads on {COUNT} pairs of 16 dimensions" in said
@@ -92,7 +94,7 @@ def test_from_embeddings_to_search(lab: Path, tmp_path: Path, capsys: pytest.Cap
     assert "inclusion" in answer
 
 
-def test_several_sources_and_masked_views(lab: Path, tmp_path: Path) -> None:
+def test_several_sources_and_masked_views_are_trained_on(lab: Path, tmp_path: Path) -> None:
     model = adapt(lab, tmp_path / "model", "--masked", str(lab / "general"))
     assert model.has_variances
     notes = json.loads((tmp_path / "model" / ADAPTER_FILE).read_text())["notes"]
@@ -102,7 +104,9 @@ def test_several_sources_and_masked_views(lab: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "both" / ADAPTER_FILE).read_text())["notes"]["pairs"] == 2 * COUNT
 
 
-def test_laplace_and_temperature_train_nothing(lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_laplace_and_temperature_keep_the_frozen_model(
+    lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     frozen = prolip.load(source(lab), device="cpu")
     laplace = adapt(lab, tmp_path / "laplace", "--method", "laplace", short=False)
     assert "prior precision" in capsys.readouterr().out
@@ -115,7 +119,9 @@ def test_laplace_and_temperature_train_nothing(lab: Path, tmp_path: Path, capsys
     assert scaled.logit_scale != pytest.approx(frozen.logit_scale)
 
 
-def test_files_of_others_need_the_models_name(lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_embeddings_from_other_files_need_the_models_name(
+    lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pairs = ["adapt", "--embeddings", str(write_npz(tmp_path / "pairs.npz", *made_up(20, 16)))]
     out = ["--out", str(tmp_path / "model"), *SHORT]
     assert main([*pairs, *out]) == 2
@@ -124,7 +130,7 @@ def test_files_of_others_need_the_models_name(lab: Path, tmp_path: Path, capsys:
     assert bool((prolip.load(tmp_path / "model", device="cpu").encode_texts(CAPTIONS).uncertainty > 0).all())
 
 
-def test_the_name_of_a_run_may_be_relative(lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_may_be_given_by_a_relative_path(lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(lab)
     out = ["--out", str(tmp_path / "model"), "--checkpoint", "open_clip:local-dir:clip", *SHORT]
     assert main(["adapt", "--embeddings", "name", *out]) == 0
@@ -145,7 +151,7 @@ def test_the_name_of_a_run_may_be_relative(lab: Path, tmp_path: Path, monkeypatc
         (["--embeddings", "NAME", "--out", "LAB"], r"holds files, but no adapter.json"),
     ],
 )
-def test_what_cannot_work_says_why(
+def test_impossible_options_are_refused_with_the_reason(
     lab: Path, tmp_path: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [{"NAME": str(lab / "name"), "LAB": str(lab)}.get(word, word) for word in words]

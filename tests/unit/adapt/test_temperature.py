@@ -51,7 +51,7 @@ def test_the_sigmoid_recovers_a_planted_scale_and_bias(planted: list[PairRows]) 
 
 
 @pytest.mark.parametrize("with_bias", [False, True])
-def test_the_result_is_a_minimum(with_bias: bool) -> None:
+def test_the_fitted_scale_and_bias_minimise_the_loss(with_bias: bool) -> None:
     batches = [pairs(*made_up(50, 6, noise=1.0, seed=seed)) for seed in range(2)]
     found = fit_logits(batches, with_bias=with_bias)
     measure = sigmoid_loss if with_bias else softmax_loss
@@ -69,14 +69,14 @@ def test_the_result_is_a_minimum(with_bias: bool) -> None:
     assert all(loss(*one) > found.loss for one in around)
 
 
-def test_the_sigmoid_is_ppcl_on_points() -> None:
+def test_the_sigmoid_loss_equals_ppcl_on_points() -> None:
     image, text = (one.double() for one in made_up(9, 5))
     scale, bias = torch.tensor(7.0, dtype=torch.float64), torch.tensor(-3.0, dtype=torch.float64)
     expected = ppcl_reference(Gaussian.point(image), Gaussian.point(text[None]), scale, bias)
     torch.testing.assert_close(sigmoid_loss(image @ text.T, scale, bias) / 9, expected)
 
 
-def test_pairs_without_an_error_have_a_large_scale() -> None:
+def test_pairs_without_errors_get_a_large_scale() -> None:
     image = torch.eye(4)
     found = fit_logits([pairs(image, image)], with_bias=False)
     assert 10 < found.scale <= MAX_SCALE

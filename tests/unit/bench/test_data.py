@@ -69,9 +69,7 @@ def run(rate: float, stage_us: dict[str, float] | None = None) -> Measurement:
 
 
 @pytest.mark.usefixtures("warm")
-def test_the_loader_and_the_floor_are_measured_from_the_command_line(
-    shard: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bench_data_measures_from_the_command_line(shard: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--threads", "1", "--repeats", "1", "--num_images", "8", "--batch_size", "2", "--json"]
     assert main(["bench", "data", "--shards", shard, "--recipe", "plain", *words]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -84,7 +82,7 @@ def test_the_loader_and_the_floor_are_measured_from_the_command_line(
 
 
 @pytest.mark.parametrize("recipe", ["full", "plain"])
-def test_what_our_loader_measures(shard: str, recipe: str) -> None:
+def test_our_loader_reports_speed_and_cpu_time_by_stage(shard: str, recipe: str) -> None:
     measured = contender.CONTENDERS["prolip"](task("prolip", shard, recipe))
     assert measured.images_per_s > 0
     assert {"read", "decode", "augment"} <= measured.stage_us.keys()
@@ -94,7 +92,7 @@ def test_what_our_loader_measures(shard: str, recipe: str) -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 @pytest.mark.parametrize("recipe", ["full", "plain"])
-def test_baselines_give_normalised_pictures_and_ids(shard: str, recipe: str) -> None:
+def test_baselines_return_normalised_images_and_token_ids(shard: str, recipe: str) -> None:
     from prolip.bench import baselines
 
     makers = {"hand-made": baselines.hand_made_batches, "webdataset": baselines.webdataset_batches}
@@ -123,7 +121,7 @@ def test_shards_with_less_than_a_batch_are_named(shard: str, capsys: pytest.Capt
         ({"repeats": 0}, "repeats is 0"),
     ],
 )
-def test_what_cannot_be_measured_is_named(changes: dict[str, object], message: str) -> None:
+def test_wrong_contenders_and_options_are_named(changes: dict[str, object], message: str) -> None:
     values = {"shards": ("a.tar",), **changes}
     with pytest.raises(ValueError, match=message):
         contenders(BenchDataConfig(**values))  # type: ignore[arg-type]
@@ -135,7 +133,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         contenders(BenchDataConfig(shards=("a.tar",), against=("hand-made-cv2",)))
 
 
-def test_names_may_be_separated_by_commas_and_come_once() -> None:
+def test_contender_names_split_at_commas_and_are_unique() -> None:
     config = BenchDataConfig(shards=("a.tar",), against=("webdataset,hand-made", "webdataset"))
     assert contenders(config) == ("prolip", "decode-only", "webdataset", "hand-made")
 
@@ -156,7 +154,7 @@ def test_figures_are_medians_and_ratios() -> None:
     assert "batches of 256 at 224 px" in lines[0]
 
 
-def test_rounds_that_differ_are_warned_of() -> None:
+def test_rounds_that_differ_are_warned_about() -> None:
     config = BenchDataConfig(shards=("a.tar",), repeats=2)
     even, uneven = (Summary(name=name, runs=(run(1000), run(rate))) for name, rate in (("prolip", 1100), ("x", 500)))
     floor = Summary(name="decode-only", runs=(run(1000),))

@@ -45,7 +45,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_sets_hold_the_photographs_that_all_decoders_read(images: Path, tmp_path: Path) -> None:
+def test_sets_contain_only_photographs_that_all_decoders_read(images: Path, tmp_path: Path) -> None:
     folders = write_sets(images, tmp_path)
     assert [len(list(folder.iterdir())) for folder in folders.values()] == [2, 2, 2]
     assert (folders[AS_THEY_ARE] / "000000.jpg").read_bytes() == (images / "small.jpg").read_bytes()
@@ -58,7 +58,7 @@ def test_sets_hold_the_photographs_that_all_decoders_read(images: Path, tmp_path
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("name", [name for name, decoder in DECODERS.items() if decoder.installed()])
-def test_a_decoder_gives_rows_of_rgb(name: str) -> None:
+def test_every_decoder_returns_rgb_rows(name: str) -> None:
     file = io.BytesIO()
     image = Image.new("RGB", (24, 16), (200, 100, 0))
     image.save(file, "jpeg", quality=100, subsampling=0)
@@ -68,7 +68,7 @@ def test_a_decoder_gives_rows_of_rgb(name: str) -> None:
 
 
 @pytest.mark.parametrize("workers", [None, 0, 1])
-def test_a_turn_decodes_all_images(images: Path, tmp_path: Path, workers: int | None) -> None:
+def test_one_turn_decodes_all_images(images: Path, tmp_path: Path, workers: int | None) -> None:
     decoded: list[bytes] = []
 
     def decode(data: bytes) -> np.ndarray:
@@ -85,7 +85,7 @@ def test_a_turn_decodes_all_images(images: Path, tmp_path: Path, workers: int | 
         assert len(decoded) == 66, "a DataLoader has one pass to warm up"
 
 
-def test_the_decoders_are_measured_from_the_command_line(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bench_decode_measures_from_the_command_line(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--images", str(images), "--repeats", "1", "--num_images", "2", "--decoders", f"{LIBJPEG},{OURS}"]
     assert main(["bench", "decode", *words, "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -99,7 +99,7 @@ def test_the_decoders_are_measured_from_the_command_line(images: Path, capsys: p
         assert row["workers"] is None
 
 
-def test_a_table_compares_ours_with_each_other_decoder() -> None:
+def test_the_table_compares_our_decoder_with_each_other() -> None:
     ours, other = Contender(OURS), Contender(PILLOW)
     turns = {
         ours: [Pass(images_per_s=200, cpu_us=5000), Pass(images_per_s=220, cpu_us=5000)],
@@ -134,13 +134,13 @@ def test_a_table_compares_ours_with_each_other_decoder() -> None:
         ({"workers": (0, -1)}, "workers is -1"),
     ],
 )
-def test_what_cannot_be_measured_is_named(changes: dict[str, Any], message: str) -> None:
+def test_wrong_decoders_and_options_are_named(changes: dict[str, Any], message: str) -> None:
     values = {"images": Path("photos"), **changes}
     with pytest.raises(UserError, match=message):
         contenders(BenchDecodeConfig(**values))
 
 
-def test_absent_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packages_that_are_not_installed_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(DECODERS, "simplejpeg", Decoder("simple-jpeg", "no_such_module", DECODERS[PILLOW].open))
     of, absent = contenders(BenchDecodeConfig(images=Path("photos")))
     assert "simplejpeg" in absent

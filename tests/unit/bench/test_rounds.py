@@ -10,7 +10,7 @@ def turns(*values: tuple[float, float]) -> list[Pass]:
     return [Pass(images_per_s=rate, cpu_us=cpu) for rate, cpu in values]
 
 
-def test_a_ratio_compares_the_turns_of_the_same_round() -> None:
+def test_a_ratio_compares_measurements_of_the_same_round() -> None:
     ours, theirs = turns((200, 5), (100, 10), (300, 4)), turns((100, 10), (50, 30), (100, 4))
     assert rates(ours) == (200, 100, 300)
     assert cpu_us(ours) == (5, 4, 10)
@@ -24,7 +24,7 @@ def test_columns_of_a_table_are_aligned() -> None:
     assert list(align([["", "rate"], ["floor", "9"]])) == ["       rate", "floor     9"]
 
 
-def test_warnings_name_what_is_not_exact() -> None:
+def test_warnings_name_inexact_measurements() -> None:
     even, uneven = Spread(100, 95, 105), Spread(100, 80, 120)
     assert list(warnings([("a", even)], 0.05)) == []
     first, second = warnings([("a", even), ("b", uneven)], 0.5)

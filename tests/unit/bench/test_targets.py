@@ -40,7 +40,7 @@ def row(rates: Sequence[float], target: float | None = 1.15, what: str = "loader
         ((1100, 1149, 900), "missed"),
     ],
 )
-def test_a_target_is_met_in_all_rounds_in_none_or_in_some(rates: Sequence[float], verdict: str) -> None:
+def test_a_target_is_met_in_all_some_or_no_rounds(rates: Sequence[float], verdict: str) -> None:
     assert row(rates).verdict() == verdict
     assert row(rates, target=None).verdict() == "-"
 
@@ -65,7 +65,9 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_every_level_is_compared_with_the_floor_and_the_decoders(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_simd_level_is_compared_with_the_floor_and_other_decoders(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loaded: list[tuple[str, str | None]] = []
 
     def run_task(task: Task, level: str | None) -> Measurement:
@@ -106,12 +108,12 @@ def test_every_level_is_compared_with_the_floor_and_the_decoders(photos: Path, m
         ({"gpu_images": 0}, "gpu_images is 0"),
     ],
 )
-def test_what_cannot_be_measured_is_named(changes: dict[str, Any], message: str) -> None:
+def test_wrong_levels_and_options_are_named(changes: dict[str, Any], message: str) -> None:
     values = {"images": Path("photos"), **changes}
     with pytest.raises(UserError, match=message):
         measure(BenchTargetsConfig(**values), lambda _: None)
 
 
-def test_a_folder_without_photographs_ends_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_without_photographs_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "targets", "--images", str(tmp_path)]) == 2
     assert "no folder of JPEG files" in capsys.readouterr().err

@@ -23,18 +23,18 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def test_auto_takes_the_newest(folder: Path, tmp_path: Path) -> None:
+def test_resume_auto_uses_the_newest_checkpoint(folder: Path, tmp_path: Path) -> None:
     assert begin(folder, "auto") == 3
     assert begin(tmp_path / "new", "auto") is None
 
 
-def test_never_needs_a_folder_without_checkpoints(folder: Path, tmp_path: Path) -> None:
+def test_resume_never_refuses_a_folder_with_checkpoints(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r'resume is "never", but .* holds step_000000003'):
         begin(folder, "never")
     assert begin(tmp_path / "new", "never") is None
 
 
-def test_a_step_or_a_path_can_be_named_and_later_ones_are_set_aside(folder: Path) -> None:
+def test_resuming_at_a_step_or_path_sets_later_checkpoints_aside(folder: Path) -> None:
     assert begin(folder, "2") == 2
     assert begin(folder, str(folder / "step_000000001")) == 1
     assert begin(folder, str(folder / "best")) == 3
@@ -43,7 +43,7 @@ def test_a_step_or_a_path_can_be_named_and_later_ones_are_set_aside(folder: Path
     assert begin(folder, "auto") == 1
 
 
-def test_another_runs_checkpoint_leaves_both_folders_alone(folder: Path, tmp_path: Path) -> None:
+def test_resuming_another_runs_checkpoint_changes_neither_folder(folder: Path, tmp_path: Path) -> None:
     before = sorted(folder.iterdir())
     assert begin(tmp_path / "new", str(folder / "step_000000002")) == 2
     assert begin(tmp_path / "new", str(folder.parent)) == 3
@@ -53,7 +53,7 @@ def test_another_runs_checkpoint_leaves_both_folders_alone(folder: Path, tmp_pat
 @pytest.mark.parametrize(
     ("resume", "message"), [("9", "step_000000009 is not a checkpoint"), ("absent", "is not a checkpoint")]
 )
-def test_what_is_no_checkpoint_is_named(folder: Path, resume: str, message: str) -> None:
+def test_a_resume_value_that_is_no_checkpoint_is_named(folder: Path, resume: str, message: str) -> None:
     with pytest.raises(CheckpointError, match=rf"resume is '{resume}': .*{message}"):
         begin(folder, resume)
 
@@ -65,7 +65,7 @@ def test_a_named_checkpoint_that_is_damaged_is_not_replaced_by_another(folder: P
 
 
 @pytest.mark.parametrize("resume", ["1", "never"])
-def test_after_a_restart_by_torchrun_the_newest_counts(
+def test_a_restart_by_torchrun_uses_the_newest_checkpoint(
     folder: Path, tmp_path: Path, resume: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")

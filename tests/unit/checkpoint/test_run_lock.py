@@ -53,7 +53,7 @@ def named(path: Path, **changes: Any) -> None:
     (path / "lock.json").write_text(json.dumps({**content, **changes}))
 
 
-def test_a_folder_is_free_after_its_run(tmp_path: Path) -> None:
+def test_the_lock_is_released_after_a_run(tmp_path: Path) -> None:
     run = tmp_path / "runs" / "one"
     with RunLock(run, ALONE):
         with pytest.raises(UserError, match=rf"one is in use by process {os.getpid()} on .* since .*UTC: stop it, or"):
@@ -63,14 +63,14 @@ def test_a_folder_is_free_after_its_run(tmp_path: Path) -> None:
     RunLock(run, ALONE).close()
 
 
-def test_a_killed_process_leaves_the_folder_free(tmp_path: Path) -> None:
+def test_the_lock_of_a_killed_process_is_released(tmp_path: Path) -> None:
     with hold(tmp_path) as process, pytest.raises(UserError, match=rf"in use by process {process.pid} "):
         RunLock(tmp_path, ALONE)
     assert (tmp_path / "lock.json").exists()
     RunLock(tmp_path, ALONE).close()
 
 
-def test_a_process_that_is_being_killed_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_waits_for_a_process_that_is_being_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_lock, "_WAIT_SECONDS", 30.0)
     with hold(tmp_path) as process:
         killer = threading.Timer(0.5, os.kill, (process.pid, signal.SIGKILL))
@@ -79,7 +79,7 @@ def test_a_process_that_is_being_killed_is_waited_for(tmp_path: Path, monkeypatc
         assert process.wait(10) == -signal.SIGKILL
 
 
-def test_what_a_killed_process_has_started_does_not_hold_its_folder(tmp_path: Path) -> None:
+def test_a_child_of_a_killed_process_does_not_hold_the_lock(tmp_path: Path) -> None:
     process = hold(tmp_path, "fork")
     child = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text())
     try:
@@ -93,7 +93,7 @@ def test_what_a_killed_process_has_started_does_not_hold_its_folder(tmp_path: Pa
 
 
 @pytest.mark.parametrize("error", [OSError(38, "not implemented"), None])
-def test_where_locks_do_nothing_a_holder_of_another_machine_is_known_by_its_beat(
+def test_without_file_locks_another_machines_holder_is_known_by_heartbeat(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError | None
 ) -> None:
     def no_lock(*_: int) -> None:
@@ -122,7 +122,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         RunLock(tmp_path / "file", ALONE)
 
 
-def test_windows_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_lock_on_windows_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fcntl", None)
     with pytest.raises(UserError, match="runs need the file locks of Linux or macOS"):
         RunLock(tmp_path, ALONE)

@@ -28,7 +28,7 @@ from prolip.checkpoint.tensors import Part
 # ---- What stays ----
 
 
-def test_only_the_newest_are_kept_and_what_an_interrupted_save_left_goes(tmp_path: Path) -> None:
+def test_only_the_newest_are_kept_and_partial_saves_are_deleted(tmp_path: Path) -> None:
     (tmp_path / "step_000000001.partial").mkdir()
     assert find_latest(tmp_path) == (None, [])
     save(tmp_path, 5, 20, 100, keep=2)
@@ -36,7 +36,7 @@ def test_only_the_newest_are_kept_and_what_an_interrupted_save_left_goes(tmp_pat
     assert sorted(tmp_path.iterdir()) == sorted(list_checkpoints(tmp_path))
 
 
-def test_the_best_stays_and_can_be_opened_by_that_name(tmp_path: Path) -> None:
+def test_the_best_checkpoint_is_kept_and_opened_as_best(tmp_path: Path) -> None:
     assert read_best(tmp_path) is None
     save(tmp_path, 10, best=0.25)
     save(tmp_path, 20, 30, keep=1)
@@ -60,7 +60,7 @@ def wait_by_checking(saver: Saver) -> None:
         time.sleep(0.001)
 
 
-def test_a_save_that_fails_is_told_at_the_next_step_and_leaves_nothing_under_its_name(
+def test_a_failed_save_is_raised_at_the_next_step_and_leaves_no_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = save(tmp_path, 1)
@@ -78,7 +78,7 @@ def test_a_save_that_fails_is_told_at_the_next_step_and_leaves_nothing_under_its
     assert load_checkpoint(save(tmp_path, 2)).step == 2
 
 
-def test_a_file_that_is_not_there_in_full_is_not_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_incomplete_file_is_not_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = Part.write
 
     def write_and_cut(part: Part, folder: Path) -> Any:
@@ -96,7 +96,7 @@ def test_a_file_that_is_not_there_in_full_is_not_committed(tmp_path: Path, monke
     assert list_checkpoints(tmp_path) == []
 
 
-def test_a_fault_of_ours_ends_the_save_on_all_ranks(tmp_path: Path) -> None:
+def test_an_unexpected_exception_ends_the_save_on_all_ranks(tmp_path: Path) -> None:
     saver = Saver(tmp_path, ALONE, keep=1)
     saver.save(dataclasses.replace(NOTES, cursor={"epoch": object()}), tensors(7))  # no JSON
     with pytest.raises(CheckpointError, match=r"step_000000007 could not be saved: TypeError"):
@@ -112,7 +112,7 @@ def save_nowhere(tmp_path: Path, ended_by: Exception | None) -> None:
             raise ended_by
 
 
-def test_the_last_save_is_waited_for_and_does_not_hide_what_ended_the_run(
+def test_closing_waits_for_the_last_save_and_keeps_the_runs_error(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(CheckpointError, match="step_000000007 could not be saved"):

@@ -21,7 +21,7 @@ from prolip.checkpoint import (
 )
 
 
-def test_what_is_saved_loads_equal(tmp_path: Path) -> None:
+def test_a_saved_checkpoint_loads_equal(tmp_path: Path) -> None:
     loaded = load_checkpoint(save(tmp_path, 7))
     assert loaded.notes == NOTES
     assert loaded.step == 7
@@ -31,7 +31,7 @@ def test_what_is_saved_loads_equal(tmp_path: Path) -> None:
     assert loaded.average() == loaded.optimizer() == {}
 
 
-def test_averaged_weights_are_those_to_infer_with(tmp_path: Path) -> None:
+def test_averaged_weights_are_used_for_inference(tmp_path: Path) -> None:
     averaged = torch.full((64, 64), 0.5)
     with Saver(tmp_path, ALONE, keep=1) as saver:
         saver.save(NOTES, tensors(7) | {"ema.weight": averaged})
@@ -80,7 +80,7 @@ def train(model: Net, optimizer: torch.optim.Optimizer, steps: int) -> None:
         optimizer.step()
 
 
-def test_a_restored_run_takes_the_same_steps(tmp_path: Path) -> None:
+def test_a_restored_run_takes_the_same_optimizer_steps(tmp_path: Path) -> None:
     model, optimizer, average = make(seed=0)
     train(model, optimizer, 3)
     with Saver(tmp_path, ALONE, keep=1) as saver:

@@ -38,7 +38,7 @@ def test_metadata_of_an_early_python_3_11_is_read(tmp_path: Path, monkeypatch: p
     assert torch.equal(load_checkpoint(path).model()["weight"], WEIGHTS["model.weight"])
 
 
-def test_getattr_finds_nothing_but_members_of_enums() -> None:
+def test_unpickled_getattr_finds_only_enum_members() -> None:
     """The manifest's checksums refuse such a file already; this is what stands behind them."""
 
     class Harm:

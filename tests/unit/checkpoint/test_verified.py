@@ -50,7 +50,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_a_damaged_checkpoint_is_rejected_with_the_reason_and_the_one_before_is_used(
+def test_a_damaged_checkpoint_is_rejected_and_the_one_before_is_used(
     tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     damage, reason = DAMAGES[name]
@@ -72,7 +72,7 @@ def test_a_damaged_checkpoint_is_rejected_with_the_reason_and_the_one_before_is_
     assert {path.name for path in tmp_path.iterdir()} == {"step_000000002", "aside_000000002"}
 
 
-def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_again(tmp_path: Path) -> None:
+def test_a_run_with_only_damaged_checkpoints_does_not_restart(tmp_path: Path) -> None:
     one, other = save(tmp_path, 1), save(tmp_path, 2)
     for path in (one, other):
         for file in path.iterdir():
@@ -97,7 +97,7 @@ def failing(times: int, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return pauses
 
 
-def test_a_passing_error_of_the_storage_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_transient_storage_error_is_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path, 1, 2)
     pauses = failing(3, monkeypatch)
     found = agree_on_checkpoint(tmp_path, "auto", ALONE)
@@ -107,7 +107,7 @@ def test_a_passing_error_of_the_storage_is_no_damage(tmp_path: Path, monkeypatch
     assert len(pauses) == 3
 
 
-def test_a_lasting_error_of_the_storage_ends_the_run_and_rejects_nothing(
+def test_a_permanent_storage_error_ends_the_run_and_rejects_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     newest = save(tmp_path, 1, 2)
@@ -156,7 +156,7 @@ def test_json_that_is_nested_too_deeply_is_named(tmp_path: Path) -> None:
         load_checkpoint(path)
 
 
-def test_metadata_that_names_code_is_not_run(tmp_path: Path) -> None:
+def test_code_in_metadata_is_not_run(tmp_path: Path) -> None:
     path = save(tmp_path, 1)
 
     class Harm:
@@ -208,7 +208,7 @@ def test_a_strangers_checkpoint_is_refused_with_the_reason(tmp_path: Path, what:
 # ---- Replaced during a load ----
 
 
-def test_a_load_reads_the_checkpoint_that_it_opened_and_no_other(tmp_path: Path) -> None:
+def test_a_load_reads_only_the_checkpoint_that_it_opened(tmp_path: Path) -> None:
     save(tmp_path, 1, best=1.0)
     by_link, by_name = (open_saved(tmp_path / name) for name in ("best", "step_000000001"))
     save(tmp_path, 2, best=2.0)  # the link moves
@@ -249,13 +249,13 @@ def test_a_load_that_fails_because_the_folder_was_replaced_starts_again(
         load_checkpoint(path)
 
 
-def test_windows_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_checkpoints_on_windows_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "O_DIRECTORY")
     with pytest.raises(CheckpointError, match="only Linux and macOS can read checkpoints of runs: export"):
         CheckpointFiles(tmp_path)
 
 
-def test_weights_that_a_run_deletes_while_they_are_read_are_read_from_its_newest(
+def test_weights_deleted_during_a_read_are_read_from_the_newest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoints = save(tmp_path / "checkpoints", 1).parent

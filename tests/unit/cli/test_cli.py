@@ -34,7 +34,7 @@ WITHIN = [
 ]
 
 
-def test_no_help_waits_for_torch() -> None:
+def test_printing_help_does_not_import_torch() -> None:
     code = """
 import sys
 from prolip.cli import main
@@ -87,7 +87,7 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
         (["report", "absent"], "prolip report: "),
     ],
 )
-def test_what_is_wrong_is_said_with_status_2(
+def test_user_errors_are_printed_with_status_2(
     words: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -95,7 +95,7 @@ def test_what_is_wrong_is_said_with_status_2(
     assert message in capsys.readouterr().err
 
 
-def test_data_that_cannot_be_used_is_said_with_status_2(
+def test_data_errors_are_printed_with_status_2(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def damaged(*_: object) -> None:
@@ -115,7 +115,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
         main(["eval", "emoji", "--checkpoint", "runs/any"])
 
 
-def test_what_the_system_refuses_is_said_with_status_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_system_errors_are_printed_with_status_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "a file").write_text("")
     (tmp_path / "names.csv").write_text("image,caption\na.png,a\n")
     words = ["data", "build", "csv", "--table", str(tmp_path / "names.csv"), "--max_bad_fraction", "1"]

@@ -46,7 +46,7 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("words", COMMANDS.values(), ids=list(COMMANDS))
-def test_a_gpu_that_torch_cannot_use_is_named(
+def test_commands_name_a_gpu_that_torch_cannot_use(
     words: list[str],
     lab: Path,
     tmp_path: Path,
@@ -62,7 +62,7 @@ def test_a_gpu_that_torch_cannot_use_is_named(
 @pytest.mark.parametrize(
     "words", [words for name, words in COMMANDS.items() if name != "demo"], ids=lambda words: words[0]
 )
-def test_a_gpu_that_is_asked_for_must_be_there(
+def test_device_cuda_without_a_gpu_is_an_error(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     machine(monkeypatch, tmp_path, gpu=False, usable=False)
@@ -70,7 +70,7 @@ def test_a_gpu_that_is_asked_for_must_be_there(
     assert 'device is "cuda", but torch sees no GPU' in capsys.readouterr().err
 
 
-def test_the_cpu_is_used_if_it_is_asked_for(
+def test_device_cpu_works_beside_an_unusable_gpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     machine(monkeypatch, tmp_path, gpu=True, usable=False)

@@ -50,7 +50,7 @@ class _Recorded:
         return 0.0
 
 
-def test_the_compute_stream_waits_for_each_batch_and_its_memory_waits_for_the_compute_stream(
+def test_compute_and_copy_streams_wait_for_each_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     compute, copy = _Stream("compute"), _Stream("copy")

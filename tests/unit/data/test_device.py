@@ -68,7 +68,7 @@ def test_device_batches_are_normalised_copies(shards: str) -> None:
     assert set(stats.host_seconds) == {"loader", "normalise"}
 
 
-def test_without_captions_there_are_no_ids(shards: str) -> None:
+def test_without_captions_token_ids_are_empty(shards: str) -> None:
     (got, *_) = device_batches(BatchLoader(config(shards, captions=())), CPU)
     assert got.token_ids.shape == (0, 4, 0)
     assert (got.masked_token_ids, got.kept_patches) == (None, None)
@@ -84,7 +84,7 @@ def test_short_types_are_the_float32_values_rounded_once(shards: str, dtype: tor
         assert torch.equal(ours, exact.to(dtype))
 
 
-def test_both_ways_of_normalising_agree() -> None:
+def test_normalising_on_host_and_device_agree() -> None:
     """More rows than are normalised at a time, and a last part that is smaller."""
     pixels = torch.randint(0, 256, (7, 128, 96, 3), dtype=torch.uint8)
     batch = batch_of(pixels.numpy(), 0)
@@ -95,7 +95,7 @@ def test_both_ways_of_normalising_agree() -> None:
         torch.testing.assert_close(got.images, normalise.on_device(pixels), rtol=spacing, atol=1e-6)
 
 
-def test_memory_of_dropped_batches_is_used_again_and_kept_memory_is_not(shards: str) -> None:
+def test_memory_is_reused_only_after_a_batch_is_dropped(shards: str) -> None:
     with BatchLoader(config(shards, num_epochs=None)) as loader:
         batches = device_batches(loader, CPU)
         kept = next(batches).images[1:, :, ::2]  # a view holds the memory of the whole
@@ -114,7 +114,7 @@ def test_memory_of_dropped_batches_is_used_again_and_kept_memory_is_not(shards: 
         assert next(batches).images.untyped_storage().data_ptr() == last
 
 
-def test_what_cannot_be_asked_for_is_named(shards: str) -> None:
+def test_invalid_arguments_of_device_batches_are_named(shards: str) -> None:
     loader = BatchLoader(config(shards))
     with pytest.raises(ValueError, match="ahead is 0: it must be at least 1"):
         device_batches(loader, CPU, ahead=0)
@@ -207,7 +207,7 @@ def _over(given: GivenBatches, ahead: int = 1, dtype: torch.dtype = torch.float3
 
 
 @pytest.mark.parametrize("ahead", [1, 3])
-def test_batches_arrive_whole_and_in_order_from_buffers_that_are_written_again(ahead: int) -> None:
+def test_batches_are_intact_and_in_order_when_buffers_are_reused(ahead: int) -> None:
     expected = [batch_of(random_images(number), number) for number in range(12)]
     batches, device = _over(GivenBatches(expected), ahead)
     for got, batch in zip(batches, expected, strict=True):
@@ -217,7 +217,7 @@ def test_batches_arrive_whole_and_in_order_from_buffers_that_are_written_again(a
     device.finish(len(device.events) - 1)
 
 
-def test_one_batch_is_under_way_while_another_is_worked_on() -> None:
+def test_the_next_batch_is_copied_while_one_is_computed() -> None:
     given = GivenBatches([batch_of(random_images(number), number) for number in range(5)])
     batches, device = _over(given)
     next(batches)
@@ -234,7 +234,7 @@ def test_one_batch_is_under_way_while_another_is_worked_on() -> None:
     assert given.taken == 3
 
 
-def test_a_buffer_is_written_again_only_after_the_event_of_its_copy() -> None:
+def test_a_buffer_is_reused_only_after_its_copy_is_done() -> None:
     batches, device = _over(GivenBatches([batch_of(random_images(number), number) for number in range(6)]))
     for _ in range(2):
         next(batches)
@@ -247,7 +247,7 @@ def test_a_buffer_is_written_again_only_after_the_event_of_its_copy() -> None:
     assert not any(line.startswith("wait") for line in device.log), "a copy that has ended is not waited for"
 
 
-def test_nothing_is_waited_for_while_a_batch_stands_on_the_device() -> None:
+def test_a_batch_on_the_device_is_returned_without_waiting_for_the_loader() -> None:
     given = GivenBatches([batch_of(random_images(number), number) for number in range(5)])
     batches, _ = _over(given)
     next(batches)
@@ -260,7 +260,7 @@ def test_nothing_is_waited_for_while_a_batch_stands_on_the_device() -> None:
 
 
 @pytest.mark.parametrize("failure", [DataError("000.tar: damaged"), RuntimeError("the loader was closed")])
-def test_a_failure_comes_behind_the_batches_before_it(failure: Exception) -> None:
+def test_a_loader_failure_is_raised_after_the_batches_before_it(failure: Exception) -> None:
     batches, _ = _over(
         GivenBatches([batch_of(random_images(number), number) for number in range(3)], failure=failure), ahead=2
     )
@@ -269,13 +269,13 @@ def test_a_failure_comes_behind_the_batches_before_it(failure: Exception) -> Non
         next(batches)
 
 
-def test_the_end_comes_behind_the_last_batch_and_stays() -> None:
+def test_iteration_stops_after_the_last_batch_and_stays_stopped() -> None:
     batches, _ = _over(GivenBatches([batch_of(random_images(number), number) for number in range(3)]), ahead=2)
     assert len(list(batches)) == 3
     assert next(batches, None) is None
 
 
-def test_waiting_is_what_the_device_waited_by_its_own_clock() -> None:
+def test_wait_time_is_measured_by_the_devices_events() -> None:
     given = GivenBatches([batch_of(random_images(number), number) for number in range(4)], ready=0)
     batches, device = _over(given)
     for number, late in enumerate((0.5, 0.0, 0.25)):
@@ -298,7 +298,7 @@ def test_waiting_is_what_the_device_waited_by_its_own_clock() -> None:
     assert set(stats.host_seconds) == {"loader", "buffer", "fill", "begin"}
 
 
-def test_a_slow_loader_is_seen(shards: str) -> None:
+def test_a_slow_loader_shows_as_wait_share(shards: str) -> None:
     class Slow(GivenBatches):
         def __iter__(self) -> Iterator[Batch]:
             for batch in super().__iter__():
@@ -312,7 +312,7 @@ def test_a_slow_loader_is_seen(shards: str) -> None:
     assert batches.stats().wait_share > 0.5
 
 
-def test_a_smaller_last_batch_fits_the_same_buffers() -> None:
+def test_a_smaller_last_batch_uses_the_same_buffers() -> None:
     expected = [batch_of(random_images(number)[: 3 - number % 2], number) for number in range(9)]
     batches, device = _over(GivenBatches(expected), dtype=torch.bfloat16)
     for got, batch in zip(batches, expected, strict=True):
@@ -322,7 +322,7 @@ def test_a_smaller_last_batch_fits_the_same_buffers() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_gpu_gets_the_same(shards: str, dtype: torch.dtype) -> None:
+def test_batches_on_a_gpu_equal_those_on_the_cpu(shards: str, dtype: torch.dtype) -> None:
     loader = BatchLoader(config(shards, **FULL))
     batches = device_batches(loader, torch.device("cuda"), dtype=dtype, ahead=2)
     for got, batch in zip(batches, list(loader), strict=True):

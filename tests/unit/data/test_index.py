@@ -24,7 +24,7 @@ def make(shards: str, out: Path, capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
-def test_batches_are_the_same_and_no_shard_is_read_at_opening(
+def test_with_an_index_batches_are_equal_and_opening_reads_no_shard(
     shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     index = tmp_path / "train.index"
@@ -41,7 +41,7 @@ def test_batches_are_the_same_and_no_shard_is_read_at_opening(
     assert BatchLoader(indexed).num_samples == 16
 
 
-def test_a_changed_shard_is_named_with_the_index(
+def test_a_shard_changed_since_indexing_is_an_error(
     shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     index = tmp_path / "train.index"
@@ -61,7 +61,7 @@ def test_a_changed_shard_is_named_with_the_index(
         BatchLoader(config(shards, index=str(tmp_path / "none")))
 
 
-def test_checking_says_what_differs(shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_checking_an_index_prints_what_differs(shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     index = tmp_path / "train.index"
     make(shards, index, capsys)
     words = ["data", "index", "--shards", shards, "--out", str(index), "--check"]
@@ -76,7 +76,9 @@ def test_checking_says_what_differs(shards: str, tmp_path: Path, capsys: pytest.
     assert "001.tar: cannot open" in capsys.readouterr().out
 
 
-def test_what_cannot_be_indexed_is_an_answer(shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_is_no_archive_cannot_be_indexed(
+    shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     index = tmp_path / "train.index"
     (tmp_path / "001.tar").write_bytes(b"<html>")
     assert main(["data", "index", "--shards", shards, "--out", str(index)]) == 2
@@ -86,7 +88,7 @@ def test_what_cannot_be_indexed_is_an_answer(shards: str, tmp_path: Path, capsys
     assert not index.exists()
 
 
-def test_damaged_shards_are_told_of(shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_indexing_reports_damaged_shards(shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "001.tar"
     path.write_bytes(path.read_bytes()[: 5 * 1024 + 100])
     shown = make(shards, tmp_path / "train.index", capsys)

@@ -46,7 +46,7 @@ def at(epoch: int, *legs: tuple[int, int, int]) -> Cursor:
     )
 
 
-def test_a_batch_has_the_shapes_and_types_it_says(shards: str) -> None:
+def test_a_batch_has_the_documented_shapes_and_types(shards: str) -> None:
     with BatchLoader(config(shards, **FULL)) as loader:
         assert (loader.num_samples, loader.num_batches) == (16, 4)
         batches = list(loader)
@@ -69,14 +69,14 @@ def test_a_batch_has_the_shapes_and_types_it_says(shards: str) -> None:
         assert ids.tolist() == Tokenizer(TOKENIZER).encode([f"picture {key}"])[0].tolist()
 
 
-def test_without_captions_and_masks_there_are_no_such_arrays(shards: str) -> None:
+def test_without_captions_and_masks_their_arrays_are_empty_or_none(shards: str) -> None:
     with BatchLoader(config(shards, captions=())) as loader:
         batch = next(iter(loader))
     assert batch.token_ids.shape == (0, 4, 0)
     assert (batch.masked_token_ids, batch.kept_patches, batch.members) == (None, None, {})
 
 
-def test_threads_change_nothing(shards: str) -> None:
+def test_batches_do_not_depend_on_the_number_of_threads(shards: str) -> None:
     one, many = (BatchLoader(config(shards, num_threads=threads, **FULL)) for threads in (1, 4))
     assert contents(one) == contents(many)
 
@@ -105,7 +105,7 @@ def test_a_list_in_a_file_names_shards(shards: str, tmp_path: Path) -> None:
     assert BatchLoader(config(str(listed))).num_samples == 16
 
 
-def test_the_evaluation_transform_is_that_of_preprocess_image(tmp_path: Path) -> None:
+def test_evaluation_pixels_equal_preprocess_image(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(noise).save(buffer, "jpeg", quality=95)
@@ -126,7 +126,7 @@ def address(array: np.ndarray[Any, Any]) -> int:
     return int(array.__array_interface__["data"][0])
 
 
-def test_arrays_are_the_loaders_memory(shards: str) -> None:
+def test_arrays_share_the_loaders_memory(shards: str) -> None:
     run = iter(_core.BatchLoader(config(shards), Tokenizer(TOKENIZER).core, rank=0, world_size=1, resume=None))
     batch = next(run)
     assert address(batch.images) == address(batch.images)
@@ -140,7 +140,7 @@ def test_arrays_are_the_loaders_memory(shards: str) -> None:
     np.testing.assert_array_equal(view, expected)
 
 
-def test_dropped_memory_is_used_again_and_kept_memory_is_not(shards: str) -> None:
+def test_memory_is_reused_only_after_a_batch_is_dropped(shards: str) -> None:
     seen: list[int] = []
     endless = BatchLoader(config(shards, num_epochs=None, prefetch_batches=2))
     run = iter(endless)
@@ -156,7 +156,7 @@ def test_dropped_memory_is_used_again_and_kept_memory_is_not(shards: str) -> Non
     endless.close()
 
 
-def test_memory_outlives_its_loader(shards: str) -> None:
+def test_arrays_stay_valid_after_the_loader_is_closed(shards: str) -> None:
     loader = BatchLoader(config(shards))
     batch: Batch = next(iter(loader))
     expected = batch.images.copy()
@@ -209,12 +209,12 @@ def test_memory_outlives_its_loader(shards: str) -> None:
         ({"store": StoreConfig(cache_bytes=1)}, "data.store.cache_bytes is 1: .* set data.store.cache_dir"),
     ],
 )
-def test_settings_that_cannot_work_are_named(shards: str, changes: dict[str, Any], message: str) -> None:
+def test_invalid_loader_settings_are_named(shards: str, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         BatchLoader(config(shards, **changes))
 
 
-def test_ranks_and_cursors_that_cannot_be_are_named(shards: str) -> None:
+def test_invalid_ranks_and_cursors_are_named(shards: str) -> None:
     with pytest.raises(ValueError, match="rank is 2: it must be below world_size, 2"):
         BatchLoader(config(shards), rank=2, world_size=2)
     with pytest.raises(ValueError, match=r"resume.legs\[0\].steps is 5: .*4, the steps available in 16 samples"):
@@ -227,7 +227,7 @@ def test_ranks_and_cursors_that_cannot_be_are_named(shards: str) -> None:
         BatchLoader(config(shards), rank=-1, world_size=2)
 
 
-def test_an_epoch_goes_on_with_another_number_of_ranks(shards: str) -> None:
+def test_an_epoch_resumes_with_another_number_of_ranks(shards: str) -> None:
     base = config(shards, batch_size=2, last_batch="keep")
     loader = BatchLoader(base, rank=1, world_size=2)
     whole = contents(loader)
@@ -247,7 +247,7 @@ def test_an_epoch_goes_on_with_another_number_of_ranks(shards: str) -> None:
     assert sorted(keys) == sorted(f"s{shard}k{index}" for shard, size in enumerate((7, 9)) for index in range(size))
 
 
-def test_the_state_of_a_loader_is_that_of_its_last_batch(shards: str) -> None:
+def test_a_loaders_state_is_the_cursor_of_its_last_batch(shards: str) -> None:
     base = config(shards, **FULL)
     whole = contents(BatchLoader(base))
     loader = BatchLoader(base)
@@ -284,7 +284,7 @@ def test_a_padded_epoch_has_full_batches_of_all_samples(shards: str) -> None:
     assert (len(keys), len(set(keys))) == (18, 16)
 
 
-def test_the_largest_seed_is_a_seed(shards: str) -> None:
+def test_the_largest_seed_is_accepted(shards: str) -> None:
     assert len(contents(BatchLoader(config(shards, seed=2**64 - 1)))) == 4
 
 
@@ -311,7 +311,7 @@ def test_a_token_with_the_id_of_padding_is_masked(tmp_path: Path) -> None:
     assert batch.masked_token_ids[0, 0].tolist() == [49_408] * 6 + [0] * 6
 
 
-def test_masking_with_given_draws() -> None:
+def test_mask_tokens_follows_the_given_draws() -> None:
     ids = np.array([[5, 1, 7, 8, 1, 1], [5, 6, 7, 8, 9, 1], [2, 2, 2, 2, 2, 2]], dtype=np.int32)
     draws = np.array([[0.1, 0.1, 0.5, 0.9, 0.1, 0.1], [0.9, 0.2, 0.9, 0.2, 0.9, 0.0]])
     masked = testing.mask_tokens(ids, draws, 2, 0.5, 99, 1)
@@ -330,7 +330,7 @@ def with_surplus(one: Any) -> Any:
     return kind(**{field.name: getattr(one, field.name) for field in dataclasses.fields(one)})
 
 
-def test_a_field_that_only_python_knows_is_an_error(shards: str) -> None:
+def test_a_config_field_unknown_to_rust_is_an_error(shards: str) -> None:
     # A field that only Rust knows is one too: no test of this file could open a loader.
     whole = config(shards, **FULL)
     cases = {

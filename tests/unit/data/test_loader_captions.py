@@ -49,7 +49,7 @@ def _ids(text: str) -> list[int]:
     return ids
 
 
-def test_of_coco_sentences_one_is_drawn_each_as_likely(tmp_path: Path) -> None:
+def test_coco_sentences_are_drawn_uniformly(tmp_path: Path) -> None:
     words = ["red", "green", "blue", "white", "black"]
     sentences = [{"tokens": [word], "raw": f"a {word} bus", "imgid": 7} for word in words]
     record = json.dumps({"filename": "x.jpg", "sentences": sentences, "split": "train"}).encode()
@@ -63,7 +63,7 @@ def test_of_coco_sentences_one_is_drawn_each_as_likely(tmp_path: Path) -> None:
         assert all(80 < count < 160 for count in counts), counts
 
 
-def test_weights_stand_in_the_json_or_in_the_configuration(tmp_path: Path) -> None:
+def test_caption_weights_come_from_the_json_or_the_config(tmp_path: Path) -> None:
     record = {"captions": [{"text": "a cat", "score": 1}, {"text": "a dog", "score": 3}, {"text": "a cow", "score": 0}]}
     texts = {f"k{number}": {"json": json.dumps(record).encode()} for number in range(400)}
     for weights in ({"list_weights_key": "captions.score"}, {"list_weights": (0.5, 1.5)}):
@@ -74,7 +74,7 @@ def test_weights_stand_in_the_json_or_in_the_configuration(tmp_path: Path) -> No
         assert 260 < dogs < 340
 
 
-def test_bad_captions_are_named_with_shard_key_and_reason(tmp_path: Path) -> None:
+def test_bad_captions_are_reported_with_shard_key_and_reason(tmp_path: Path) -> None:
     def written(value: object) -> dict[str, bytes]:
         return {"json": json.dumps(value).encode()}
 
@@ -106,7 +106,7 @@ def test_bad_captions_are_named_with_shard_key_and_reason(tmp_path: Path) -> Non
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # webdataset leaves its shard open
-def test_bytes_that_are_no_utf8_are_bad_samples_as_webdataset_has_them(tmp_path: Path) -> None:
+def test_captions_that_are_not_utf8_are_bad_samples_as_in_webdataset(tmp_path: Path) -> None:
     captions = {
         "plain": b"a cat\n",
         "latin": b"caf\xe9",
@@ -134,7 +134,7 @@ def test_bytes_that_are_no_utf8_are_bad_samples_as_webdataset_has_them(tmp_path:
     assert ids["mark"] == _ids("a cat")
 
 
-def test_white_space_around_a_caption_is_the_tokenizers_matter(tmp_path: Path) -> None:
+def test_white_space_around_a_caption_reaches_the_tokenizer(tmp_path: Path) -> None:
     # Mojibake of a letter whose second byte looks like a space: ftfy sees it only where nothing was stripped.
     texts = {"nbsp": {"txt": "voilÃ\xa0".encode()}, "space": {"txt": "voilÃ ".encode()}}
     ids, _ = _load(tmp_path, texts, CaptionSource())
@@ -158,7 +158,7 @@ JSON = st.recursive(
 
 @settings(max_examples=12)
 @given(data=st.data())
-def test_what_python_writes_is_read(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_any_json_that_python_writes_is_read(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     """NaN, half pairs of surrogates, escapes, big numbers, equal keys: what `json.loads` takes is taken."""
     draw = random.Random(data.draw(st.integers(0, 2**32)))
     texts, expected = {}, {}
@@ -192,6 +192,6 @@ def test_what_python_writes_is_read(data: st.DataObject, tmp_path_factory: pytes
         (CaptionSource(key="a..b"), r"sources\[0\].key is a..b"),
     ],
 )
-def test_wrong_sources_are_named(source: CaptionSource, message: str, tmp_path: Path) -> None:
+def test_invalid_caption_sources_are_named(source: CaptionSource, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         _load(tmp_path, {"k": {"txt": b"x"}}, source)

@@ -34,14 +34,14 @@ class Damage(NamedTuple):
 
 
 def noise(kind: str, **options: Any) -> bytes:
-    """A picture whose bytes cannot be guessed from those before."""
+    """An image whose bytes cannot be guessed from those before."""
     buffer = io.BytesIO()
     pixels = np.random.default_rng(1).integers(0, 256, (90, 110, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(buffer, kind, **options)
     return buffer.getvalue()
 
 
-PICTURES = {
+ENCODED = {
     "jpg": noise("jpeg"),
     "progressive.jpg": noise("jpeg", progressive=True),
     "png": noise("png"),
@@ -68,12 +68,12 @@ def giants() -> dict[str, bytes]:
     """Small files that say that they are 50,000 pixels wide and high."""
     side = 50_000
     png = [chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)), chunk(b"IDAT", zlib.compress(bytes(99)))]
-    jpeg = bytearray(PICTURES["jpg"])
+    jpeg = bytearray(ENCODED["jpg"])
     frame = jpeg.index(b"\xff\xc0")
     jpeg[frame + 5 : frame + 9] = struct.pack(">HH", side, side)
-    gif = bytearray(PICTURES["gif"])
+    gif = bytearray(ENCODED["gif"])
     gif[6:10] = struct.pack("<HH", side, side)
-    bmp = bytearray(PICTURES["bmp"])
+    bmp = bytearray(ENCODED["bmp"])
     bmp[18:26] = struct.pack("<ii", side, side)
     return {
         "png": b"\x89PNG\r\n\x1a\n" + b"".join(png) + chunk(b"IEND", b""),
@@ -83,31 +83,29 @@ def giants() -> dict[str, bytes]:
     }
 
 
-def captioned(extension: str, picture: bytes) -> list[tuple[str, bytes]]:
-    return [(extension.rsplit(".", maxsplit=1)[-1], picture), ("txt", b"a caption"), ("json", b"{}")]
+def captioned(extension: str, image: bytes) -> list[tuple[str, bytes]]:
+    return [(extension.rsplit(".", maxsplit=1)[-1], image), ("txt", b"a caption"), ("json", b"{}")]
 
 
 DECODE = "cannot decode its image: "
 KINDS = {
     **{
         f"truncated {name}": Damage(captioned(name, data[: len(data) // 2]), "decode", DECODE)
-        for name, data in PICTURES.items()
+        for name, data in ENCODED.items()
     },
     **{
         f"no {name}": Damage(captioned(name, bytes(40) + data[40:]), "decode", f"{DECODE}not a JPEG, PNG")
-        for name, data in PICTURES.items()
+        for name, data in ENCODED.items()
     },
-    **{
-        f"0 bytes of {name}": Damage(captioned(name, b""), "decode", r"not a JPEG, .* \(0 bytes\)") for name in PICTURES
-    },
+    **{f"0 bytes of {name}": Damage(captioned(name, b""), "decode", r"not a JPEG, .* \(0 bytes\)") for name in ENCODED},
     **{
         f"giant {name}": Damage(
             captioned(name, data), "decode", f"{DECODE}50000 x 50000 pixels are more than the limit"
         )
         for name, data in giants().items()
     },
-    "changed png": Damage(captioned("png", PICTURES["png"].replace(b"IDAT", b"IDAT\7", 1)), "decode", f"{DECODE}PNG: "),
-    "no picture": Damage([("txt", b"a caption")], "no_image", "none of its members is a jpg"),
+    "changed png": Damage(captioned("png", ENCODED["png"].replace(b"IDAT", b"IDAT\7", 1)), "decode", f"{DECODE}PNG: "),
+    "no image": Damage([("txt", b"a caption")], "no_image", "none of its members is a jpg"),
     "no caption": Damage([("png", encoded((1, 2, 3)))], "caption", "no caption: it has no .txt"),
     "caption of other bytes": Damage([("png", encoded((1, 2, 3))), ("txt", b"caf\xe9")], "caption", "not UTF-8"),
     "long caption": Damage([("png", encoded((1, 2, 3))), ("txt", b"x" * 1001)], "caption", "1001 bytes, more than"),
@@ -137,7 +135,7 @@ def of_damage(path: Path, damage: Damage, **changes: Any) -> LoaderConfig:
 
 
 @pytest.mark.parametrize("damage", KINDS.values(), ids=KINDS)
-def test_a_bad_sample_is_counted_named_and_passed_over(tmp_path: Path, damage: Damage) -> None:
+def test_a_bad_sample_is_counted_named_and_skipped(tmp_path: Path, damage: Damage) -> None:
     """One of 13: counted under its reason and named with shard and key; the others are as they were."""
     path = tmp_path / "0.tar"
     evaluation = BatchLoader(of_damage(path, damage))
@@ -161,14 +159,14 @@ def test_a_bad_sample_is_counted_named_and_passed_over(tmp_path: Path, damage: D
         next(strict)
 
 
-def test_pillow_reads_none_of_the_bad_pictures() -> None:
+def test_pillow_cannot_read_the_bad_images_either() -> None:
     for name, damage in KINDS.items():
-        [picture] = [data for extension, data in damage.members if extension in IMAGES] or [b""]
+        [image] = [data for extension, data in damage.members if extension in IMAGES] or [b""]
         if damage.reason == "decode" and "giant" not in name:
-            assert not pillow_reads(picture), name
+            assert not pillow_reads(image), name
 
 
-def test_an_image_of_more_pixels_than_pillow_takes_without_a_warning_is_bad(tmp_path: Path) -> None:
+def test_an_image_above_pillows_warning_limit_is_a_bad_sample(tmp_path: Path) -> None:
     side = 9460
     assert (side - 1) ** 2 < LoaderConfig.max_pixels == Image.MAX_IMAGE_PIXELS < side**2
     png = [chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)), chunk(b"IDAT", zlib.compress(bytes(99)))]
@@ -180,7 +178,7 @@ def test_an_image_of_more_pixels_than_pillow_takes_without_a_warning_is_bad(tmp_
 
 def test_a_key_with_line_breaks_and_terminal_codes_is_escaped_in_messages(tmp_path: Path) -> None:
     path = tmp_path / "0\x1b[7m.tar"
-    write_tar(path, [("a\nb\x1b[2J\u202e猫.png", b"no picture"), ("a\nb\x1b[2J\u202e猫.txt", b"text")])
+    write_tar(path, [("a\nb\x1b[2J\u202e猫.png", b"no image"), ("a\nb\x1b[2J\u202e猫.txt", b"text")])
     loader = BatchLoader(config(str(path), last_batch="keep", max_bad_fraction=1.0))
     assert list(loader) == []
     [line] = loader.stats().bad_samples
@@ -194,7 +192,7 @@ def test_a_key_with_line_breaks_and_terminal_codes_is_escaped_in_messages(tmp_pa
     assert [batch.keys for batch in BatchLoader(config(str(path), last_batch="keep"))] == [["a\nb"]]
 
 
-def test_captions_from_json_that_are_none(tmp_path: Path) -> None:
+def test_missing_or_invalid_json_captions_are_bad_samples(tmp_path: Path) -> None:
     path = tmp_path / "0.tar"
     captions = (CaptionConfig(sources=(CaptionSource(key="levels.name"),)),)
     for data, message in [
@@ -261,7 +259,7 @@ WHOLE = archive(BEFORE)
 HEAD = WHOLE[: 2 * SAMPLE]
 # A shard whose third sample is damaged, and what is said of it.
 SHARDS = {
-    "cut in a picture": (WHOLE[: len(HEAD) + 530], 'the archive is truncated: member "a2.png" of .* bytes'),
+    "cut in an image": (WHOLE[: len(HEAD) + 530], 'the archive is truncated: member "a2.png" of .* bytes'),
     "cut behind a sample": (HEAD, "there is nothing at byte 6144, not even the zeros that end an archive"),
     "cut in a header": (WHOLE[: len(HEAD) + 100], "the archive is truncated: a header"),
     "changed header": (changed(WHOLE, len(HEAD) + 3), "damaged header: the checksum is"),
@@ -300,7 +298,7 @@ def test_a_damaged_shard_is_used_up_to_the_damage(tmp_path: Path, name: str, cap
 
 
 @pytest.mark.parametrize("last_batch", ["keep", "drop"])
-def test_a_shard_that_vanishes(tmp_path: Path, last_batch: str) -> None:
+def test_a_deleted_shard_gives_bad_samples(tmp_path: Path, last_batch: str) -> None:
     for shard, keys in enumerate([BEFORE, AFTER]):
         write_tar(tmp_path / f"{shard}.tar", [entry for key in keys for entry in members(key, (1, 2, 3))])
     shards = config(
@@ -335,7 +333,7 @@ def test_a_shard_that_vanishes(tmp_path: Path, last_batch: str) -> None:
             assert set(loader.stats().bad) == {"read"}
 
 
-def test_a_shard_that_is_cut_while_it_is_read(tmp_path: Path) -> None:
+def test_a_shard_truncated_while_it_is_read_gives_bad_samples(tmp_path: Path) -> None:
     """Its file is open, so that nothing is missing: what lies behind the cut is bad, sample by sample."""
     path = tmp_path / "0.tar"
     path.write_bytes(archive([f"a{index}" for index in range(40)]) + bytes(1024))

@@ -20,7 +20,7 @@ def encoded(width: int, height: int, seed: int, *, progressive: bool = False) ->
 
 
 @pytest.mark.parametrize("progressive", [False, True])
-def test_threads_share_nothing(progressive: bool) -> None:
+def test_several_threads_decode_at_once(progressive: bool) -> None:
     files = [encoded(20 + seed, 90 - seed, seed, progressive=progressive) for seed in range(40)]
     with ThreadPoolExecutor(4) as threads:
         images = list(threads.map(decode, files))
@@ -29,7 +29,7 @@ def test_threads_share_nothing(progressive: bool) -> None:
         assert np.array_equal(image, np.asarray(Image.open(io.BytesIO(file)).convert("RGB")))
 
 
-def test_an_error_names_what_is_wrong_and_spoils_nothing() -> None:
+def test_a_decode_error_names_the_fault_and_later_calls_work() -> None:
     file = encoded(30, 20, 1)
     before = decode(file)
     with pytest.raises(DataError, match="truncated"):

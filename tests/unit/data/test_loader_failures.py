@@ -30,10 +30,10 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def spoilt(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """18 good samples, one that is no picture, one without a caption."""
+    """18 good samples, one that is no image, one without a caption."""
     path = tmp_path_factory.mktemp("spoilt") / "spoilt.tar"
     good = [entry for index in range(18) for entry in members(f"k{index}", (index, 0, 0))]
-    write_tar(path, [*good, ("bad.png", b"no picture"), ("bad.txt", b"text"), ("mute.png", encoded((0, 0, 0)))])
+    write_tar(path, [*good, ("bad.png", b"no image"), ("bad.txt", b"text"), ("mute.png", encoded((0, 0, 0)))])
     return str(path)
 
 
@@ -49,13 +49,13 @@ def test_bad_samples_are_counted_by_reason_and_named(spoilt: str) -> None:
     assert stats.batches == 5
 
 
-def test_training_fills_their_places(spoilt: str) -> None:
+def test_training_replaces_bad_samples(spoilt: str) -> None:
     batches = list(BatchLoader(config(spoilt, max_bad_fraction=0.5)))
     assert [len(batch.keys) for batch in batches] == [4] * 5
     assert all(key.startswith("k") for batch in batches for key in batch.keys)
 
 
-def test_too_many_are_an_error(spoilt: str) -> None:
+def test_too_many_bad_samples_are_an_error(spoilt: str) -> None:
     loader = BatchLoader(config(spoilt, last_batch="keep", max_bad_fraction=0.05))
     with pytest.raises(DataError, match=r"2 of 20 samples .*max_bad_fraction = 0.05.*spoilt.tar, sample "):
         contents(loader)
@@ -64,7 +64,7 @@ def test_too_many_are_an_error(spoilt: str) -> None:
 def test_a_run_fails_at_the_same_batch_every_time(tmp_path: Path) -> None:
     """Whatever the threads do: samples are counted with their batch, and batches are judged in order."""
     good = [entry for index in range(40) for entry in members(f"k{index}", (index, 0, 0))]
-    bad = [("bad.png", b"no picture"), ("bad.txt", b"text")]
+    bad = [("bad.png", b"no image"), ("bad.txt", b"text")]
     write_tar(tmp_path / "0.tar", [*good[:90], *bad, *good[90:]])
     ends = []
     for threads in (1, 2, 4, 7):
@@ -78,13 +78,13 @@ def test_a_run_fails_at_the_same_batch_every_time(tmp_path: Path) -> None:
     assert ends[0][1].startswith("1 of 32 samples cannot be used")
 
 
-def test_what_is_no_archive_is_an_error_at_opening(tmp_path: Path) -> None:
+def test_a_file_that_is_no_archive_is_an_error_at_opening(tmp_path: Path) -> None:
     (tmp_path / "0.tar").write_bytes(b"<html>" * 1000)
     with pytest.raises(DataError, match=r"0.tar, byte 0: damaged header"):
         BatchLoader(config(str(tmp_path / "0.tar")))
 
 
-def test_a_damaged_shard_is_warned_of_and_used_as_far_as_it_goes(
+def test_a_damaged_shard_is_warned_about_and_used_up_to_the_damage(
     shards: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole = Path(shards.replace("{000..001}", "000")).read_bytes()
@@ -126,7 +126,7 @@ def test_threads_are_shared_among_local_ranks(shards: str, monkeypatch: pytest.M
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
-def test_threads_are_those_of_the_cores_that_may_be_used(shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_thread_per_allowed_core(shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(allowed)})
@@ -160,7 +160,7 @@ def test_dropping_an_iterator_joins_its_threads(shards: str) -> None:
         assert_loader_threads(0)
 
 
-def test_the_cleaner_is_no_deadlock(tmp_path: Path) -> None:
+def test_cleaning_captions_in_workers_does_not_deadlock(tmp_path: Path) -> None:
     """Captions that need ftfy take the interpreter from worker threads, while this thread waits, closes and drops."""
     words = [
         entry
@@ -175,7 +175,7 @@ def test_the_cleaner_is_no_deadlock(tmp_path: Path) -> None:
         del batches
 
 
-def test_a_fork_is_refused(shards: str) -> None:
+def test_using_a_loader_in_a_forked_child_is_refused(shards: str) -> None:
     code = f"""
     import os, sys, warnings
     from prolip.data import BatchLoader, LoaderConfig
@@ -206,7 +206,7 @@ def test_a_fork_is_refused(shards: str) -> None:
 
 
 @pytest.mark.parametrize("moment", ["waiting", "exit"])
-def test_interrupts_and_exits_do_not_hang(shards: str, moment: str) -> None:
+def test_ctrl_c_and_exit_do_not_hang(shards: str, moment: str) -> None:
     """Ctrl-C while a batch is awaited and a thread is in Python code; the interpreter's end with a loader alive."""
     code = f"""
     import sys, time, threading

@@ -20,7 +20,7 @@ preprocess_image(b"", 8)
 
 
 @pytest.mark.parametrize("code", [OPEN_LOADER, ONE_IMAGE], ids=["loader", "image"])
-def test_an_unknown_level_is_a_user_error(code: str, tmp_path: Path) -> None:
+def test_an_unknown_simd_level_is_a_user_error(code: str, tmp_path: Path) -> None:
     ran = subprocess.run(
         [sys.executable, "-c", code],
         env=os.environ | {"PROLIP_SIMD": "avx1024"},

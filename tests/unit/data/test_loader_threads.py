@@ -27,7 +27,7 @@ def shards(folder: Path) -> str:
     return write_two_shards(folder)
 
 
-def test_a_loader_for_each_of_several_threads(shards: str) -> None:
+def test_several_threads_can_each_have_a_loader(shards: str) -> None:
     """The batches of each are those that it gives alone."""
     settings = config(shards, **FULL)
     expected = contents(BatchLoader(settings))
@@ -36,7 +36,7 @@ def test_a_loader_for_each_of_several_threads(shards: str) -> None:
             assert found == expected
 
 
-def test_several_threads_that_take_turns_get_every_batch_once(shards: str) -> None:
+def test_threads_taking_turns_get_every_batch_once(shards: str) -> None:
     settings = config(shards, num_epochs=5)
     expected = [key for some in keys(settings) for key in some]
     lock, found = threading.Lock(), []
@@ -56,7 +56,7 @@ def test_several_threads_that_take_turns_get_every_batch_once(shards: str) -> No
     assert found == expected
 
 
-def test_an_iterator_of_two_threads_at_a_time_is_refused(shards: str, folder: Path) -> None:
+def test_an_iterator_used_by_two_threads_at_once_is_refused(shards: str, folder: Path) -> None:
     """Python itself refuses it; nothing is lost: the thread that waits gets its batch."""
     asked, answer = threading.Event(), threading.Event()
 
@@ -87,7 +87,7 @@ def test_an_iterator_of_two_threads_at_a_time_is_refused(shards: str, folder: Pa
         server.shutdown()
 
 
-def test_the_second_reader_of_a_loader_ends_the_first(shards: str) -> None:
+def test_a_second_iterator_ends_the_first(shards: str) -> None:
     with BatchLoader(config(shards, num_epochs=None)) as loader:
         first = iter(loader)
         next(first)
@@ -110,7 +110,7 @@ def test_the_second_reader_of_a_loader_ends_the_first(shards: str) -> None:
         assert len(next(second).keys) == 4
 
 
-def test_a_process_that_is_spawned_makes_a_loader_of_its_own(shards: str) -> None:
+def test_a_config_can_be_sent_to_a_spawned_process_but_a_loader_cannot(shards: str) -> None:
     """What crosses is the configuration."""
     settings = config(shards, **FULL)
     with BatchLoader(settings) as loader:
@@ -121,7 +121,9 @@ def test_a_process_that_is_spawned_makes_a_loader_of_its_own(shards: str) -> Non
             pickle.dumps(loader)
 
 
-def test_a_pause_that_a_server_asks_for_is_logged(shards: str, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_retry_pause_requested_by_the_server_is_logged(
+    shards: str, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     answers = iter([503])
 
     class Busy(http.server.SimpleHTTPRequestHandler):

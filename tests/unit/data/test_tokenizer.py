@@ -41,7 +41,7 @@ def words(tmp_path: Path) -> Path:
     return path
 
 
-def test_clip_with_its_own_merges(merges: Path) -> None:
+def test_clip_with_a_file_of_merges_gives_the_expected_ids(merges: Path) -> None:
     tokenizer = Tokenizer(TokenizerConfig(kind="clip", path=merges, context_length=5))
     ids = tokenizer.encode(["Cat  cat", "", "cat cat cat cat"])
     assert ids.dtype == np.int32
@@ -50,20 +50,20 @@ def test_clip_with_its_own_merges(merges: Path) -> None:
     assert tokenizer.encode([]).shape == (0, 5)
 
 
-def test_compressed_merges_are_read(tmp_path: Path) -> None:
+def test_gzipped_merges_are_read(tmp_path: Path) -> None:
     path = tmp_path / "merges.txt.gz"
     path.write_bytes(gzip.compress(MERGES))
     assert clip_merges(path) == MERGES
     assert Tokenizer(TokenizerConfig(path=path)).vocab_size == 516
 
 
-def test_the_default_is_clip_as_released() -> None:
+def test_the_default_tokenizer_is_the_released_clips() -> None:
     tokenizer = Tokenizer(TokenizerConfig())
     assert tokenizer.vocab_size == 49_408
     assert tokenizer.encode(["a photo of a cat"])[0, :8].tolist() == [49406, 320, 1125, 539, 320, 2368, 49407, 0]
 
 
-def test_clip_is_built_without_importing_torch() -> None:
+def test_clips_tokenizer_does_not_import_torch() -> None:
     program = (
         "import sys; from prolip.data.tokenizer import *; Tokenizer(TokenizerConfig()).encode(['caf\\u00e9']);"
         "print(sorted({'torch', 'open_clip'} & set(sys.modules)))"
@@ -72,7 +72,7 @@ def test_clip_is_built_without_importing_torch() -> None:
     assert shown.stdout.strip() == "[]"
 
 
-def test_a_file_of_words(words: Path) -> None:
+def test_a_word_level_tokenizer_file_is_padded_and_truncated(words: Path) -> None:
     tokenizer = Tokenizer(TokenizerConfig(kind="file", path=words, context_length=3, pad_id=2))
     assert tokenizer.encode(["cat cat", "what", ""]).tolist() == [[1, 1, 2], [0, 2, 2], [2, 2, 2]]
 
@@ -93,7 +93,7 @@ def test_wrong_settings_name_the_field(settings: dict[str, object], message: str
         Tokenizer(TokenizerConfig(**settings))  # type: ignore[arg-type]
 
 
-def test_wrong_files_are_named(words: Path, tmp_path: Path) -> None:
+def test_wrong_tokenizer_files_are_named(words: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=re.escape(f"tokenizer {words}: no padding id: give pad_id")):
         Tokenizer(TokenizerConfig(kind="file", path=words))
     with pytest.raises(
@@ -113,7 +113,7 @@ def test_the_configuration_is_frozen() -> None:
         TokenizerConfig().context_length = 3  # type: ignore[misc]
 
 
-def test_only_captions_that_need_it_are_cleaned_and_in_one_call() -> None:
+def test_only_captions_that_need_cleaning_are_cleaned_in_one_call() -> None:
     calls: list[list[str]] = []
 
     def clean(captions: list[str]) -> list[str]:
@@ -125,7 +125,7 @@ def test_only_captions_that_need_it_are_cleaned_and_in_one_call() -> None:
     assert calls == [["cat &amp; cat", "cât"]]
 
 
-def test_what_the_cleaner_raises_comes_back_as_it_was() -> None:
+def test_an_exception_of_the_cleaner_is_raised_unchanged() -> None:
     class Unwell(Exception):
         pass
 
@@ -136,12 +136,12 @@ def test_what_the_cleaner_raises_comes_back_as_it_was() -> None:
         _core.Tokenizer.clip(MERGES, 6, clean).encode(["é"])
 
 
-def test_a_cleaner_that_loses_captions_is_an_error() -> None:
+def test_a_cleaner_that_returns_fewer_captions_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="given 2 captions and returned 1"):
         _core.Tokenizer.clip(MERGES, 6, lambda captions: captions[:1]).encode(["é", "è"])
 
 
-def test_threads_share_one_tokenizer() -> None:
+def test_several_threads_can_use_one_tokenizer() -> None:
     tokenizer = Tokenizer(TokenizerConfig())
     batches = [[f"café {number} &amp; {'x' * (number % 7)}", f"plain {number}"] * 8 for number in range(40)]
     expected = [tokenizer.encode(batch) for batch in batches]
@@ -150,7 +150,7 @@ def test_threads_share_one_tokenizer() -> None:
             assert np.array_equal(ids, alone)
 
 
-def test_encoding_lets_other_threads_run_while_it_cleans() -> None:
+def test_cleaning_captions_lets_other_threads_run() -> None:
     # The cleaner waits for another Python thread: with the interpreter held by `encode` this would never end.
     cleaning, go_on = threading.Event(), threading.Event()
 

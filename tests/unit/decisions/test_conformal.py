@@ -12,7 +12,7 @@ from prolip.decisions.conformal import class_thresholds, conformal_scores, confo
 P = torch.tensor([[0.2, 0.5, 0.3], [0.1, 0.1, 0.8]], dtype=torch.float64)
 
 
-def test_scores_by_hand() -> None:
+def test_lac_aps_and_raps_scores_of_a_hand_made_example() -> None:
     torch.testing.assert_close(conformal_scores(P, "lac"), 1 - P)
     aps = conformal_scores(P, "aps")
     torch.testing.assert_close(aps, torch.tensor([[1.0, 0.5, 0.8], [0.9, 1.0, 0.8]], dtype=torch.float64))
@@ -25,7 +25,7 @@ def test_scores_by_hand() -> None:
 @pytest.mark.parametrize(
     ("guarantee", "needed", "of_nineteen"), [(0.8, 4, 16), (0.9, 9, 18), (0.95, 19, 19), (0.5, 1, 10)]
 )
-def test_the_threshold_is_a_score_of_finite_samples(guarantee: float, needed: int, of_nineteen: int) -> None:
+def test_the_threshold_has_the_finite_sample_correction(guarantee: float, needed: int, of_nineteen: int) -> None:
     assert items_needed(guarantee) == needed
     scores = torch.arange(1.0, 20.0)[torch.randperm(19)]
     assert conformal_threshold(scores, guarantee) == of_nineteen
@@ -33,13 +33,13 @@ def test_the_threshold_is_a_score_of_finite_samples(guarantee: float, needed: in
     assert conformal_threshold(torch.arange(1.0, needed), guarantee) == math.inf
 
 
-def test_a_guarantee_is_a_probability() -> None:
+def test_a_guarantee_must_be_a_probability() -> None:
     for value in (0.0, 1.0, 95.0):
         with pytest.raises(ValueError, match="between 0 and 1"):
             items_needed(value)
 
 
-def test_labels_with_enough_items_have_thresholds_of_their_own() -> None:
+def test_labels_with_enough_items_have_their_own_threshold() -> None:
     """At 80 %: four items are needed. Label 2 has three, and label 3 none."""
     scores = torch.tensor([1, 2, 3, 4, 10, 20, 30, 40, 50, 7, 8, 9], dtype=torch.float64)
     labels = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 2])

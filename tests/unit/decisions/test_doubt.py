@@ -18,7 +18,7 @@ from prolip.decisions.doubt import (
 from prolip.gaussian import Gaussian
 
 
-def test_scores_of_logits() -> None:
+def test_doubts_of_hand_made_logits() -> None:
     logits = torch.tensor([[0.0, math.log(3.0), 0.0], [5.0, 5.0, 5.0]])
     found = logit_doubts(logits)
     assert found["max probability"].tolist() == pytest.approx([0.4, 2 / 3])
@@ -28,7 +28,7 @@ def test_scores_of_logits() -> None:
     assert logit_doubts(logits[:, :1])["margin"].tolist() == [0, 0]
 
 
-def test_sampled_probabilities_are_less_sure_and_near_to_sampling() -> None:
+def test_expected_probabilities_are_softer_and_close_to_sampled_ones() -> None:
     draws = torch.Generator().manual_seed(0)
     images, classes = (
         Gaussian(
@@ -66,7 +66,7 @@ def test_mahalanobis_distance_is_in_units_of_the_spread() -> None:
         fit_known(torch.zeros(1, 2), torch.tensor([0]))
 
 
-def test_neighbours_and_how_usual_a_distance_is() -> None:
+def test_neighbour_distances_and_p_values_of_a_hand_made_example() -> None:
     known = torch.eye(3)
     query = F.normalize(torch.tensor([[1.0, 1.0, 0.0]]), dim=-1)
     assert neighbour_distance(query, known, 2).tolist() == pytest.approx([1 - math.sqrt(0.5)])

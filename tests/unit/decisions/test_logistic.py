@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from prolip.decisions.logistic import fit_logistic
 
 
-def test_the_weights_are_scikit_learns() -> None:
+def test_the_weights_equal_scikit_learns() -> None:
     draws = torch.Generator().manual_seed(0)
     features = torch.randn(300, 3, generator=draws, dtype=torch.float64) * torch.tensor([1.0, 5.0, 0.1]) + 2
     target = torch.rand(300, generator=draws) < (features @ torch.tensor([1.0, -0.4, 3.0]).double() - 5).sigmoid()

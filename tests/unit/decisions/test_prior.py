@@ -36,12 +36,12 @@ def test_shares_and_counts_are_the_same_prior() -> None:
         ([0.0, 0.0, 0.0], "prior is 0 for every label"),
     ],
 )
-def test_a_bad_prior_is_named(prior: list[float], message: str) -> None:
+def test_an_invalid_prior_is_named(prior: list[float], message: str) -> None:
     with pytest.raises(UserError, match=message):
         log_prior(prior, 3)
 
 
-def test_what_a_contrastive_loss_learns_and_the_prior_make_the_posterior() -> None:
+def test_optimal_contrastive_logits_times_the_prior_give_the_posterior() -> None:
     """For pairs drawn from p(image, text), the expected PPCL of a batch is smallest at the logits of the
     specification; their softmax with the texts' frequencies is p(text | image)."""
     joint = torch.rand(5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -58,7 +58,7 @@ def test_what_a_contrastive_loss_learns_and_the_prior_make_the_posterior() -> No
     torch.testing.assert_close(posterior, joint / of_image)
 
 
-def test_a_prior_leaves_distances_and_pairs_alone() -> None:
+def test_a_prior_changes_neither_distances_nor_pairs() -> None:
     evidence = Evidence(torch.zeros(2, 3), torch.ones(2, 3), torch.full((2, 3), 2.0), torch.zeros(2, 4))
     found = evidence.with_prior(log_prior([1, 2, 1], 3))
     torch.testing.assert_close(found.logits.softmax(dim=1), torch.tensor([[0.25, 0.5, 0.25]] * 2))
@@ -73,14 +73,14 @@ def test_counts_that_differ_by_chance_give_nearly_even_shares() -> None:
     assert float(shares.max()) < 1.3
 
 
-def test_many_counts_that_differ_are_believed() -> None:
+def test_large_counts_that_differ_are_kept_as_shares() -> None:
     shares = label_shares(labels(700, 200, 90, 10, 0), 5)
     assert shares == pytest.approx([0.7, 0.2, 0.09, 0.01, 0], abs=0.005)
     assert shares[-1] > 0
 
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=8).filter(any))
-def test_shares_lie_between_even_ones_and_the_counts(counts: list[int]) -> None:
+def test_shares_are_between_uniform_and_the_counts(counts: list[int]) -> None:
     shares = label_shares(labels(*counts), len(counts))
     assert sum(shares) == pytest.approx(1)
     for share, count in zip(shares, counts, strict=True):

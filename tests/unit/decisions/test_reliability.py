@@ -14,7 +14,7 @@ from prolip.decisions.reliability import (
 )
 
 
-def test_losses_of_items_are_scikit_learns() -> None:
+def test_nll_and_brier_losses_equal_scikit_learns() -> None:
     draws = torch.Generator().manual_seed(0)
     logits, labels = torch.randn(60, 4, generator=draws), torch.randint(4, (60,), generator=draws)
     nll, brier = item_losses(logits, labels)
@@ -24,7 +24,7 @@ def test_losses_of_items_are_scikit_learns() -> None:
     assert float(brier.mean()) == pytest.approx(sum(by_class))
 
 
-def test_calibration_error_by_hand() -> None:
+def test_calibration_error_of_a_hand_made_example() -> None:
     confidence = torch.tensor([0.9, 0.2, 0.6, 0.3, 0.8])
     correct = torch.tensor([1, 0, 0, 1, 1])
     # Two bins: .2 .3 (wrong, right; of five items the first bin ends at 2) and .6 .8 .9 (wrong, right, right).

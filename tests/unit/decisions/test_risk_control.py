@@ -14,7 +14,7 @@ SCORES = torch.tensor([[0.9, 0.5], [0.8, 0.1], [0.3, 0.7], [0.6, 0.6]])
 CORRECT = torch.tensor([[True, False], [True, True], [True, False], [True, False]])
 
 
-def test_the_largest_threshold_within_the_risk() -> None:
+def test_the_threshold_is_the_largest_within_the_risk() -> None:
     # The best right candidates score .9 .8 .3 .6. With n = 4 a risk of .4 allows a mean loss of (5 * .4 - 1) / 4 = .25:
     # above .3 one query is lost, above .6 two are.
     assert retrieval_threshold(SCORES, CORRECT, 0.4) == pytest.approx(0.6)
@@ -25,7 +25,7 @@ def test_the_largest_threshold_within_the_risk() -> None:
     assert retrieval_threshold(SCORES, CORRECT, 0.31, "share") == pytest.approx(0.3)
 
 
-def test_with_one_right_candidate_it_is_the_conformal_threshold() -> None:
+def test_with_one_correct_candidate_the_threshold_is_the_conformal_one() -> None:
     draws = torch.Generator().manual_seed(0)
     scores = torch.rand(57, 5, generator=draws, dtype=torch.float64)
     correct = torch.zeros(57, 5, dtype=torch.bool)
@@ -34,7 +34,7 @@ def test_with_one_right_candidate_it_is_the_conformal_threshold() -> None:
         assert retrieval_threshold(scores, correct, risk) == -conformal_threshold(-scores[correct], 1 - risk)
 
 
-def test_what_cannot_be_is_an_error() -> None:
+def test_impossible_risks_and_candidates_are_errors() -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
         retrieval_threshold(SCORES, CORRECT, 1.0)
     with pytest.raises(ValueError, match="right candidate"):

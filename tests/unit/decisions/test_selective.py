@@ -12,7 +12,7 @@ from prolip.decisions.selective import auroc, excess_risk_coverage
 from prolip.eval.uncertainty import area_under_risk_coverage
 
 
-def test_auroc_is_scikit_learns_with_ties() -> None:
+def test_auroc_equals_scikit_learns_with_ties() -> None:
     draws = torch.Generator().manual_seed(0)
     doubt, wrong = torch.randint(6, (80,), generator=draws), torch.rand(80, generator=draws) < 0.3
     assert auroc(doubt, wrong) == pytest.approx(roc_auc_score(wrong, doubt))
@@ -20,7 +20,7 @@ def test_auroc_is_scikit_learns_with_ties() -> None:
     assert math.isnan(auroc(doubt, torch.zeros(80)))
 
 
-def test_the_best_order_has_no_excess() -> None:
+def test_the_best_order_has_zero_excess_risk() -> None:
     correct = torch.tensor([1, 1, 0, 1, 0])
     assert excess_risk_coverage(1 - correct, correct) == 0
     worst = excess_risk_coverage(correct, correct)

@@ -20,7 +20,7 @@ def drawn(seed: int, true_temperature: float, count: int = 400) -> tuple[Tensor,
 
 
 @given(st.integers(0, 999), st.floats(0.3, 4.0))
-def test_no_other_temperature_makes_the_labels_likelier(seed: int, true_temperature: float) -> None:
+def test_the_fitted_temperature_maximises_the_likelihood(seed: int, true_temperature: float) -> None:
     logits, labels = drawn(seed, true_temperature)
     found = fit_temperature(logits, labels)
     best = float(F.cross_entropy(logits / found, labels))
@@ -43,7 +43,7 @@ def test_a_temperature_stays_within_its_bounds() -> None:
         fit_temperature(logits[:0], labels[:0])
 
 
-def test_factor_and_bias_of_pairs_are_found() -> None:
+def test_the_true_factor_and_bias_of_pairs_are_found() -> None:
     draws = torch.Generator().manual_seed(0)
     logits = 4 * torch.randn(5000, 6, generator=draws, dtype=torch.float64) - 10
     match = torch.rand(logits.shape, generator=draws, dtype=torch.float64) < (0.5 * logits + 3).sigmoid()

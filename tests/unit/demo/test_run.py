@@ -21,20 +21,22 @@ from prolip.train.config import load_config
 @pytest.mark.parametrize(
     ("gpus", "cores", "expected"), [(0, 1, 1), (0, 2, 2), (0, 3, 2), (0, 64, 4), (1, 8, 1), (7, 8, 4)]
 )
-def test_processes_fit_the_machine(gpus: int, cores: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_processes_fits_cores_and_gpus(
+    gpus: int, cores: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
     assert demo.count_processes() == expected
 
 
-def test_a_system_that_limits_no_cores_gives_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_cpu_affinity_all_cores_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """macOS and Windows."""
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: 3)
     assert usable_cores() == 3
 
 
-def test_a_file_is_newer_when_it_was_written_after(tmp_path: Path) -> None:
+def test_a_file_is_newer_if_it_was_written_later(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     assert not demo.is_newer(second, first)
     for number, path in enumerate((first, second)):
@@ -44,7 +46,7 @@ def test_a_file_is_newer_when_it_was_written_after(tmp_path: Path) -> None:
     assert not demo.is_newer(first, second)
 
 
-def test_the_headlines_are_a_table() -> None:
+def test_headlines_are_printed_as_a_table() -> None:
     figures = [Headline(name="a", label="Group", trained=0.5711, random=0.08, chance=0.2, chance_label="largest group")]
     results = EmojiResults.__new__(EmojiResults)
     object.__setattr__(results, "headlines", figures)
@@ -77,7 +79,7 @@ def test_a_finished_demo_without_a_calibration_is_measured_again(
     assert done == ["evaluate", "evaluate"]
 
 
-def test_a_wrong_recipe_is_told_before_anything_is_built(tmp_path: Path) -> None:
+def test_an_unknown_recipe_is_an_error_before_anything_is_built(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no recipe 'absent'"):
         demo.run_demo(demo.DemoConfig(out=tmp_path / "run", data=tmp_path / "data", recipe="absent"))
     assert not list(tmp_path.iterdir())

@@ -12,7 +12,7 @@ from prolip.distributed import Peers
 
 
 @pytest.mark.parametrize(("backend", "on_nccl"), [("gloo", False), ("nccl", True), ("cpu:gloo,cuda:nccl", True)])
-def test_peers_know_the_network_of_gpus(monkeypatch: pytest.MonkeyPatch, backend: str, on_nccl: bool) -> None:
+def test_peers_know_whether_they_use_nccl(monkeypatch: pytest.MonkeyPatch, backend: str, on_nccl: bool) -> None:
     assert not Peers().on_nccl
     group = SimpleNamespace()
     for name, value in (("is_initialized", True), ("get_rank", 0), ("get_world_size", 2), ("get_backend", backend)):

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from prolip.distributed import Ranks, failing_at_once, log_error
 
 
-def test_ranks_say_the_same_once_and_what_one_alone_met_at_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_of_all_ranks_is_logged_once_and_of_one_at_once(caplog: pytest.LogCaptureFixture) -> None:
     server = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     cpu, log = torch.device("cpu"), logging.getLogger("told")
     stores = [dist.TCPStore("localhost", server.port, wait_for_workers=False) for _ in range(2)]
@@ -35,7 +35,7 @@ def test_ranks_say_the_same_once_and_what_one_alone_met_at_once(caplog: pytest.L
     ]
 
 
-def test_the_failure_of_a_single_process_is_raised_after_all_is_closed() -> None:
+def test_an_error_of_a_single_process_is_raised_after_cleanup() -> None:
     closed: list[str] = []
     alone = Ranks(rank=0, local_rank=0, world_size=1, local_world_size=1, device=torch.device("cpu"))
 

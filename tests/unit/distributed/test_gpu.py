@@ -14,12 +14,14 @@ from prolip.errors import UserError
 
 
 @pytest.mark.parametrize(("device", "expected"), [("auto", True), ("cuda", True), ("cpu", False)])
-def test_a_usable_gpu_is_used(device: str, expected: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_usable_gpu_is_used_unless_the_cpu_is_asked_for(
+    device: str, expected: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     machine(monkeypatch, tmp_path, gpu=True, usable=True)
     assert wants_gpu(device) is expected
 
 
-def test_without_a_gpu_auto_is_the_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_gpu_auto_means_the_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     machine(monkeypatch, tmp_path, gpu=False, usable=False)
     assert not wants_gpu("auto")
     assert not wants_gpu("cpu")
@@ -39,13 +41,13 @@ def test_a_gpu_that_torch_cannot_use_is_refused(monkeypatch: pytest.MonkeyPatch,
 
 
 @pytest.mark.parametrize("visible", ["", "-1"])
-def test_a_gpu_that_the_user_hides_is_not_missed(visible: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_hidden_gpu_is_not_reported(visible: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     machine(monkeypatch, tmp_path, gpu=True, usable=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert not wants_gpu("auto")
 
 
-def test_a_gpu_of_another_job_is_not_missed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_gpu_of_another_job_is_not_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     machine(monkeypatch, tmp_path, gpu=False, usable=False)
     (tmp_path / "nvidia0").mkdir()  # as little to be opened as a device that Slurm gave to another job
     assert not wants_gpu("auto")
@@ -59,7 +61,7 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch, t
         join(ranks, "cuda", timedelta(minutes=1))
 
 
-def test_a_device_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_device_is_chosen_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     machine(monkeypatch, tmp_path, gpu=True, usable=True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     for name, expected in (("auto", "cuda"), ("cuda", "cuda"), ("cuda:1", "cuda:1"), ("cpu", "cpu")):
@@ -72,7 +74,7 @@ def test_a_device_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 @pytest.mark.parametrize("device", ["auto", "cuda", "cuda:0", torch.device("cuda")])
-def test_no_name_falls_back_to_the_cpu(
+def test_no_device_name_falls_back_to_the_cpu(
     device: str | torch.device, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     machine(monkeypatch, tmp_path, gpu=True, usable=False)

@@ -20,7 +20,7 @@ from prolip.distributed import Ranks, agree_on_name, join
 from prolip.train.stop_signal import StopRequest
 
 
-def test_ranks_that_start_again_in_the_same_store_do_not_meet_those_before() -> None:
+def test_restarted_ranks_ignore_the_earlier_ones_in_the_same_store() -> None:
     server = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     clients = [dist.TCPStore("localhost", server.port, wait_for_workers=False) for _ in range(4)]
     moments = random.Random(0)
@@ -41,7 +41,7 @@ def test_ranks_that_start_again_in_the_same_store_do_not_meet_those_before() -> 
     assert len(set(names)) == 5
 
 
-def test_objects_travel_in_the_group_that_does_not_spin(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_objects_are_exchanged_in_the_gloo_group_that_does_not_spin(monkeypatch: pytest.MonkeyPatch) -> None:
     """On GPUs the default group is NCCL's, in which a rank that waits for rank 0 keeps its GPU and a core busy."""
     waiting, groups = object(), []
     for name in ("gather_object", "all_gather_object", "broadcast_object_list"):
@@ -86,7 +86,7 @@ def seconds_to_fail(wait: Callable[[], object]) -> float:
     return time.monotonic() - started
 
 
-def test_ranks_exchange_objects_and_do_not_wait_longer_than_they_are_told() -> None:
+def test_ranks_exchange_objects_and_time_out_as_configured() -> None:
     server = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     pipes = [FORKSERVER.Pipe() for _ in range(2)]
     for rank, (_, there) in enumerate(pipes):

@@ -14,7 +14,7 @@ from prolip.cli import main
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three shards with the same keys in two folders, embedded: pictures and captions."""
+    """Three shards with the same keys in two folders, embedded: images and captions."""
     folder = tmp_path_factory.mktemp("lab")
     write_run(folder / "run", folder / "tokenizer.json", context_length=8)
     words = ["food", "travel", "nature", "emoji", "picture", "animals"]
@@ -35,7 +35,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run, three shards of 5, 4 and 3 samples with captions, a folder of pictures, one of them damaged."""
+    """A run, three shards of 5, 4 and 3 samples with captions, a folder of images, one of them damaged."""
     folder = tmp_path_factory.mktemp("source")
     write_run(folder / "run", folder / "tokenizer.json", context_length=8)
     for shard, size in enumerate((5, 4, 3)):
@@ -47,11 +47,11 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 (f"{key}.txt", f"a picture of {'food' if number % 2 else 'travel'}".encode()),
             ]
         write_tar(folder / f"shard{shard}.tar", members)
-    pictures = folder / "pictures" / "some.where"
-    pictures.mkdir(parents=True)
+    images = folder / "images" / "some.where"
+    images.mkdir(parents=True)
     for number in range(5):
-        (pictures / f"a.{number}.png").write_bytes(encoded((number * 50, 9, 9)))
-        (pictures / f"a.{number}.txt").write_text("a picture")
-    (pictures / "a.3.png").write_bytes(b"damaged")
+        (images / f"a.{number}.png").write_bytes(encoded((number * 50, 9, 9)))
+        (images / f"a.{number}.txt").write_text("a picture")
+    (images / "a.3.png").write_bytes(b"damaged")
     (folder / "lines.txt").write_text("a picture of food\n\nan emoji\n")
     return folder

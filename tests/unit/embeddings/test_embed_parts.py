@@ -35,7 +35,7 @@ from prolip.pretrained.open import load
 
 @pytest.mark.parametrize("form", ["parquet", "safetensors"])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_parts_hold_what_the_model_says_of_shards(source: Path, tmp_path: Path, form: str, dtype: str) -> None:
+def test_part_files_contain_the_models_gaussians(source: Path, tmp_path: Path, form: str, dtype: str) -> None:
     told = run_embed(options(source, tmp_path, what="both", format=form, dtype=dtype))
     assert "12 images, 12 captions in 3 parts, 3 of them new" in told[0]
     assert "the model waited for data" in told[1]
@@ -62,7 +62,7 @@ def test_parts_hold_what_the_model_says_of_shards(source: Path, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_towers_compute_in_the_precision(
+def test_towers_compute_in_the_given_precision(
     source: Path, tmp_path: Path, precision: Precision, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     types: set[torch.dtype] = set()
@@ -77,8 +77,8 @@ def test_towers_compute_in_the_precision(
     assert Manifest.read(tmp_path / "out").settings["precision"] == precision
 
 
-def test_a_folder_and_lines_keep_their_names_and_a_bad_picture_is_named(source: Path, tmp_path: Path) -> None:
-    folder = str(source / "pictures")
+def test_rows_keep_file_names_and_line_numbers_and_a_bad_image_is_named(source: Path, tmp_path: Path) -> None:
+    folder = str(source / "images")
     given = options(source, tmp_path, shards=(), images=(Path(folder),), lines=(source / "lines.txt",), rows_per_part=2)
     told = run_embed(replace(given, what="both", precision="bf16"))
     assert told[2] == "1 samples could not be used:"
@@ -99,28 +99,28 @@ def test_a_folder_and_lines_keep_their_names_and_a_bad_picture_is_named(source: 
     assert not list(tmp_path.glob(".*")), "nothing temporary stays"
 
 
-def test_a_folders_captions_are_those_of_their_pictures(source: Path, tmp_path: Path) -> None:
+def test_captions_of_a_folder_belong_to_their_images(source: Path, tmp_path: Path) -> None:
     words = ["food", "travel", "nature", "emoji"]
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     for number, word in enumerate(words):
-        (tmp_path / "pictures" / f"{number}.png").write_bytes(encoded((number * 50, 9, 9)))
-        (tmp_path / "pictures" / f"{number}.txt").write_text(word)
-    given = options(source, tmp_path / "out", shards=(), images=(tmp_path / "pictures",), what="both", rows_per_part=3)
+        (tmp_path / "images" / f"{number}.png").write_bytes(encoded((number * 50, 9, 9)))
+        (tmp_path / "images" / f"{number}.txt").write_text(word)
+    given = options(source, tmp_path / "out", shards=(), images=(tmp_path / "images",), what="both", rows_per_part=3)
     run_embed(given)
     keys, _, mean, *_ = read(tmp_path / "out", "text")
     opened = load(source / "run", device="cpu")
     model, tokenizer = opened.require_prolip(), opened.require_tokenizer()
     assert keys == [f"{number}.png" for number in range(4)]
     np.testing.assert_allclose(mean, embed_texts(model, tokenizer, words, torch.device("cpu")).mean, atol=1e-5)
-    # As many pictures under other names are other data.
-    (tmp_path / "pictures" / "1.png").rename(tmp_path / "pictures" / "1b.png")
+    # As many images under other names are other data.
+    (tmp_path / "images" / "1.png").rename(tmp_path / "images" / "1b.png")
     with pytest.raises(ValueError, match="holds embeddings of other data"):
         run_embed(given)
 
 
 @pytest.mark.parametrize("rows_per_part", [1, 3])
 def test_files_that_cannot_be_read_are_named(source: Path, tmp_path: Path, rows_per_part: int) -> None:
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     Image.new("RGB", (9, 9), "red").save(folder / "c.tif")
     (folder / "a.tif").write_bytes(b"damaged")
@@ -132,7 +132,9 @@ def test_files_that_cannot_be_read_are_named(source: Path, tmp_path: Path, rows_
     assert read(tmp_path / "out", "image")[0] == ["c.tif"]
 
 
-def test_batches_may_be_read_far_ahead(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_batches_far_ahead_changes_nothing(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run_embed(options(source, tmp_path / "near"))
 
     class Ahead:
@@ -154,7 +156,7 @@ def test_batches_may_be_read_far_ahead(source: Path, tmp_path: Path, monkeypatch
     assert near == far
 
 
-def test_what_cannot_be_embedded_is_said(
+def test_errors_of_embed_name_the_reason(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def said(*words: str) -> str:
@@ -173,7 +175,7 @@ def test_what_cannot_be_embedded_is_said(
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
     assert "is not UTF-8" in said("--lines", str(tmp_path / "latin.txt"))
     (tmp_path / "bad").mkdir()
-    (tmp_path / "bad" / "a.png").write_bytes(b"no picture")
+    (tmp_path / "bad" / "a.png").write_bytes(b"no image")
     assert "none of 1 samples could be used; the first: shard" in said("--images", str(tmp_path / "bad"))
     assert "no-run is neither a file nor a folder" in said(
         "--shards", str(source / "shard0.tar"), "--checkpoint", "no-run"
@@ -229,7 +231,7 @@ def serving(folder: Path) -> Iterator[str]:
         thread.join()
 
 
-def test_a_signature_is_shown_to_the_server_and_to_nobody_else(source: Path, tmp_path: Path) -> None:
+def test_a_signature_in_an_address_is_not_stored(source: Path, tmp_path: Path) -> None:
     with serving(source) as address:
         told = run_embed(options(source, tmp_path / "out", shards=(f"{address}/shard0.tar?signed=secret",)))
     assert "5 images in 1 part," in told[0]
@@ -238,7 +240,7 @@ def test_a_signature_is_shown_to_the_server_and_to_nobody_else(source: Path, tmp
         assert b"signed" not in path.read_bytes(), path
 
 
-def test_shards_on_a_server_are_embedded_and_shown_as_local_ones(source: Path, tmp_path: Path) -> None:
+def test_remote_shards_are_embedded_and_shown_like_local_ones(source: Path, tmp_path: Path) -> None:
     with serving(source) as address:
         told = run_embed(options(source, tmp_path / "far", shards=(f"{address}/shard{{0..1}}.tar",)))
         contents = fetch([(f"{address}/shard1.tar", "k2")], 14)
@@ -248,12 +250,12 @@ def test_shards_on_a_server_are_embedded_and_shown_as_local_ones(source: Path, t
     assert far[0] == near[0]
     assert far[1][-1] == f"{address}/shard1.tar"
     np.testing.assert_allclose(far[2], near[2], atol=1e-6)
-    picture = contents[f"{address}/shard1.tar", "k2"].image
-    assert picture is not None
-    assert np.abs(picture[7, 7].astype(int) - (90, 80, 99)).max() < 3
+    image = contents[f"{address}/shard1.tar", "k2"].image
+    assert image is not None
+    assert np.abs(image[7, 7].astype(int) - (90, 80, 99)).max() < 3
 
 
-def test_what_is_no_part_is_said(tmp_path: Path) -> None:
+def test_files_that_are_no_parts_are_refused(tmp_path: Path) -> None:
     for name in ("image-000000.parquet", "image-000000.safetensors"):
         (tmp_path / name).write_bytes(b"something else, long enough to be looked at")
         with pytest.raises(ValueError, match="is not a part of embeddings"):

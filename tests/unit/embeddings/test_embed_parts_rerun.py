@@ -21,7 +21,7 @@ from prolip.embeddings.storage import Manifest, complete_parts
 from prolip.pretrained.open import load
 
 
-def test_finished_parts_are_not_made_again(source: Path, tmp_path: Path) -> None:
+def test_finished_parts_are_not_embedded_again(source: Path, tmp_path: Path) -> None:
     run_embed(options(source, tmp_path))
     before = {path.name: path.read_bytes() for path in tmp_path.glob("image-*")}
     times = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("image-*")}
@@ -37,7 +37,7 @@ def test_finished_parts_are_not_made_again(source: Path, tmp_path: Path) -> None
     assert Manifest.read(tmp_path).run == run, "what did nothing has nothing to say of speed"
 
 
-def test_a_run_that_failed_goes_on_and_more_shards_may_come(source: Path, tmp_path: Path) -> None:
+def test_a_failed_run_resumes_and_shards_can_be_added(source: Path, tmp_path: Path) -> None:
     for number in (0, 1):
         shutil.copy(source / f"shard{number}.tar", tmp_path)
     (tmp_path / "shard1.tar").write_bytes(b"no archive" * 100)
@@ -70,7 +70,7 @@ class Interrupt:
         return self if frame.f_code.co_filename == self.home and frame.f_code.co_name in names else None
 
 
-def test_wherever_an_interrupt_comes_no_part_is_wrong(
+def test_an_interrupt_at_any_line_leaves_only_correct_parts(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = load(source / "run", device="cpu")
@@ -100,7 +100,7 @@ def test_wherever_an_interrupt_comes_no_part_is_wrong(
     assert lines > 20
 
 
-def test_a_part_that_is_damaged_is_named(source: Path, tmp_path: Path) -> None:
+def test_a_damaged_part_is_named(source: Path, tmp_path: Path) -> None:
     run_embed(options(source, tmp_path))
     part = tmp_path / "image-000001.parquet"
     part.write_bytes(part.read_bytes()[:-40])
@@ -120,12 +120,12 @@ def test_a_part_that_is_damaged_is_named(source: Path, tmp_path: Path) -> None:
         ({"checkpoint": "other"}, r"the model is different"),
     ],
 )
-def test_embeddings_of_another_kind_are_not_mixed(
+def test_embeddings_with_other_settings_are_not_mixed(
     source: Path, tmp_path: Path, changes: dict[str, object], message: str
 ) -> None:
     first: dict[str, Any] = {"shards": (str(source / "shard0.tar"),)}
     if "rows_per_part" in changes:
-        first = {"shards": (), "images": (source / "pictures",)}
+        first = {"shards": (), "images": (source / "images",)}
     run_embed(options(source, tmp_path / "out", **first))
     if "checkpoint" in changes:
         write_run(tmp_path / "other", tmp_path / "tokenizer.json", context_length=9)

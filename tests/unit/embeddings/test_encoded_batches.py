@@ -78,7 +78,7 @@ def rows(out: Path, kind: Kind) -> tuple[list[str], np.ndarray]:
 @pytest.mark.parametrize("resize", ["shortest", "squash"])
 @pytest.mark.parametrize("form", ["parquet", "safetensors"])
 @pytest.mark.parametrize("caption_key", ["txt", "texts.all"])
-def test_rows_are_what_the_model_says(
+def test_rows_equal_the_models_embeddings(
     lab: Path, tmp_path: Path, resize: str, form: str, caption_key: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = ["--shards", str(lab / "{0..1}.tar"), "--what", "both", "--caption_key", caption_key, "--format", form]
@@ -130,7 +130,7 @@ def test_texts_alone_need_no_readable_image(lab: Path, tmp_path: Path) -> None:
     assert rows(tmp_path / "out", "text")[0] == ["k4", "k5", "k6", "x"]
 
 
-def test_the_towers_compute_in_the_precision(lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_towers_compute_in_the_given_precision(lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = prolip.load(source(lab, "shortest"), device="cpu", precision="fp16")
     types: set[torch.dtype] = set()
     linear = next(module for module in opened.network.modules() if type(module) is torch.nn.Linear)
@@ -140,9 +140,7 @@ def test_the_towers_compute_in_the_precision(lab: Path, tmp_path: Path, monkeypa
     assert torch.float16 in types
 
 
-def test_search_and_rank_know_that_there_is_no_variance(
-    lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_search_and_rank_work_without_variances(lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     embed(lab, tmp_path / "out", "squash", "--shards", str(lab / "{0..1}.tar"), "--what", "both")
     (tmp_path / "k5.png").write_bytes(image(5))
     ask = ["search", "--embeddings", str(tmp_path / "out"), "--device", "cpu", "--image", str(tmp_path / "k5.png")]

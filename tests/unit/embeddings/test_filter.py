@@ -29,7 +29,7 @@ def copied(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(("share", "kept"), [(0.29, 29), (0.57, 57), (0.999, 99), (1.0, 100), (0.005, 0)])
-def test_a_share_is_kept_as_it_is_written(tmp_path: Path, share: float, kept: int) -> None:
+def test_keep_share_is_exact_for_decimal_shares(tmp_path: Path, share: float, kept: int) -> None:
     ranking = rank_numbered(tmp_path, 100)
     told = run_filter(FilterOptions(ranking=ranking, out=tmp_path / "copy", keep_share=share))
     assert f"{kept} of 100 ranked samples kept" in told[0]
@@ -53,7 +53,7 @@ def test_scores_at_a_bound_are_kept(tmp_path: Path, rules: dict[str, Any], kept:
     assert copied(tmp_path / "copy") == [f"k{place}.txt" for place in kept]
 
 
-def test_a_copy_holds_what_the_ranking_keeps_of_each_shard(lab: Path, tmp_path: Path) -> None:
+def test_a_copy_has_the_kept_samples_of_each_shard(lab: Path, tmp_path: Path) -> None:
     ranking = tmp_path / "ranking.csv"
     run_rank(RankOptions(embeddings=lab / "out", out=ranking))
     with ranking.open(newline="") as file:
@@ -85,7 +85,7 @@ def test_a_copy_holds_what_the_ranking_keeps_of_each_shard(lab: Path, tmp_path: 
     assert all((again / path).read_bytes() == (out / path).read_bytes() for path in copies)
 
 
-def test_a_copy_goes_on_where_it_stopped(lab: Path, tmp_path: Path) -> None:
+def test_a_stopped_copy_resumes(lab: Path, tmp_path: Path) -> None:
     ranking, out = tmp_path / "ranking.csv", tmp_path / "copy"
     run_rank(RankOptions(embeddings=lab / "out", out=ranking, by="text"))
     options = FilterOptions(ranking=ranking, out=out, keep_count=13)
@@ -110,7 +110,7 @@ def test_a_copy_goes_on_where_it_stopped(lab: Path, tmp_path: Path) -> None:
         run_filter(options)
 
 
-def test_some_of_the_shards_only(lab: Path, tmp_path: Path) -> None:
+def test_only_the_chosen_shards_are_copied(lab: Path, tmp_path: Path) -> None:
     ranking = tmp_path / "ranking.csv"
     run_rank(RankOptions(embeddings=lab / "out", out=ranking))
     one = str(shards(lab)[2])
@@ -142,7 +142,7 @@ def test_some_of_the_shards_only(lab: Path, tmp_path: Path) -> None:
         (["--keep_count", "1", "--out", "."], "holds files, but no filter.json"),
     ],
 )
-def test_what_cannot_be_filtered_is_said(
+def test_errors_of_filter_name_the_reason(
     lab: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -163,7 +163,7 @@ def test_what_cannot_be_filtered_is_said(
     assert message in capsys.readouterr().err
 
 
-def test_headers_of_long_names_and_of_all_members_stay(tmp_path: Path) -> None:
+def test_tar_headers_are_copied_unchanged(tmp_path: Path) -> None:
     long = "a/" * 70 + "k"
     names = [f"{long}{number}.{extension}" for number in range(3) for extension in ("png", "txt")]
     for form in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT):
@@ -184,7 +184,7 @@ def test_headers_of_long_names_and_of_all_members_stay(tmp_path: Path) -> None:
         assert copy.read_bytes() == shard.read_bytes()[:length], "all that is kept is the shard itself"
 
 
-def test_damage_is_found_and_named(tmp_path: Path) -> None:
+def test_a_damaged_shard_is_named_and_not_copied(tmp_path: Path) -> None:
     write_tar(tmp_path / "a.tar", [(f"k{number}.txt", bytes([65 + number]) * 600) for number in range(4)])
     data = bytearray((tmp_path / "a.tar").read_bytes())
     data[2 * 1536 + 150] ^= 1  # the checksum of the third header
@@ -200,7 +200,7 @@ def test_damage_is_found_and_named(tmp_path: Path) -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 1300)), max_size=12), st.sets(st.integers(0, 6)))
 @settings(max_examples=40)
-def test_any_choice_of_any_shard(
+def test_any_choice_of_samples_is_copied_exactly(
     tmp_path_factory: pytest.TempPathFactory, members: list[tuple[int, int]], kept: set[int]
 ) -> None:
     folder = tmp_path_factory.mktemp("any")
@@ -230,7 +230,7 @@ def ranked_folder(tmp_path: Path, *keys: str) -> tuple[Path, Path]:
     return photos, tmp_path / "ranking.csv"
 
 
-def test_of_a_folder_the_kept_images_are_copied_with_their_captions(
+def test_kept_images_of_a_folder_are_copied_with_their_captions(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photos, ranking = ranked_folder(tmp_path, "foxes/1.png", "foxes/2.png", "lions/1.png", "4.png")
@@ -250,7 +250,7 @@ def test_of_a_folder_the_kept_images_are_copied_with_their_captions(
 
 
 @pytest.mark.parametrize(("key", "captions"), [("a_fox.png", " --captions name"), ("foxes/1.png", "")])
-def test_the_next_command_takes_the_captions_that_there_are(
+def test_the_suggested_next_command_fits_the_captions(
     key: str, captions: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photos, ranking = ranked_folder(tmp_path, key)
@@ -261,7 +261,7 @@ def test_the_next_command_takes_the_captions_that_there_are(
     assert said == f"wrote {out}; next: prolip data build folder --images {out}{captions} --out FOLDER"
 
 
-def test_folders_and_shards_are_copied_beside_each_other(tmp_path: Path) -> None:
+def test_folders_and_shards_are_copied_side_by_side(tmp_path: Path) -> None:
     _, ranking = ranked_folder(tmp_path, "1.png", "2.png")
     write_tar(tmp_path / "a.tar", [("k0.txt", b"0"), ("k1.txt", b"1")])
     with ranking.open("a") as file:

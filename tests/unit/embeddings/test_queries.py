@@ -20,7 +20,7 @@ from prolip.embeddings.row_contents import Contents, fetch, fetch_local
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures of two shards with the same keys and of a folder, and captions of lines, embedded."""
+    """Images of two shards with the same keys and of a folder, and captions of lines, embedded."""
     folder = tmp_path_factory.mktemp("lab")
     write_run(folder / "run", folder / "tokenizer.json", context_length=8)
     for shard in range(2):
@@ -28,15 +28,15 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(4):
             members += [(f"k{number}.png", encoded((shard * 200, number * 60, 9))), (f"k{number}.txt", b"an <emoji>")]
         write_tar(folder / f"shard{shard}.tar", members)
-    (folder / "pictures").mkdir()
-    Image.new("RGB", (30, 20), "red").save(folder / "pictures" / "red.tif")
-    (folder / "pictures" / "blue.png").write_bytes(encoded((0, 0, 255)))
+    (folder / "images").mkdir()
+    Image.new("RGB", (30, 20), "red").save(folder / "images" / "red.tif")
+    (folder / "images" / "blue.png").write_bytes(encoded((0, 0, 255)))
     (folder / "lines.txt").write_text("a picture of food\nan emoji: travel\nnature\n")
     words = ["embed", "--checkpoint", str(folder / "run"), "--device", "cpu", "--what", "both", "--out"]
-    data = ["--shards", str(folder / "shard{0..1}.tar"), "--images", str(folder / "pictures")]
+    data = ["--shards", str(folder / "shard{0..1}.tar"), "--images", str(folder / "images")]
     lines = ["--lines", str(folder / "lines.txt")]
-    (folder / "pictures" / "red.txt").write_text("a picture")
-    (folder / "pictures" / "blue.txt").write_text("an emoji")
+    (folder / "images" / "red.txt").write_text("a picture")
+    (folder / "images" / "blue.txt").write_text("an emoji")
     assert main([*words, str(folder / "out"), *data, *lines]) == 0
     return folder
 
@@ -52,16 +52,16 @@ def found_by(words: list[str], capsys: pytest.CaptureFixture[str]) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
-def test_a_picture_finds_itself_in_its_own_shard(lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_image_finds_itself_in_its_shard(lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with tarfile.open(lab / "shard1.tar") as archive:
         archive.extract("k2.png", tmp_path, filter="data")
-    red = lab / "pictures" / "red.tif"
+    red = lab / "images" / "red.tif"
     words = ["--image", str(tmp_path / "k2.png"), str(red), "--k", "3", "--score", "mean"]
     found = found_by(["search", "--embeddings", str(lab / "out"), "--device", "cpu", *words], capsys)
     first = [entry["answers"][0] for entry in found]
     assert [(answer["key"], Path(answer["source"]).name) for answer in first] == [
         ("k2", "shard1.tar"),
-        ("red.tif", "pictures"),
+        ("red.tif", "images"),
     ]
     assert first[0]["similarity"] == pytest.approx(1, abs=1e-5)
     assert first[0]["inclusion"] == pytest.approx(0, abs=1e-3)
@@ -73,19 +73,19 @@ def test_a_picture_finds_itself_in_its_own_shard(lab: Path, tmp_path: Path, caps
     assert not [path.name for path in (lab / "out").iterdir() if path.name.startswith(".")], "nothing of the reading"
 
 
-def test_words_and_pictures_ask_together_and_only_pictures_are_shown(
+def test_text_and_image_queries_combine_and_the_sheet_shows_images(
     lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    red, sheet = lab / "pictures" / "red.tif", tmp_path / "sheet.html"
+    red, sheet = lab / "images" / "red.tif", tmp_path / "sheet.html"
     ask = ["search", "--embeddings", str(lab / "out"), "--device", "cpu", "--text", "nature", "--image", str(red)]
     found = found_by([*ask, "--k", "1", "--score", "mean", "--sheet", str(sheet)], capsys)
     assert [entry["query"] for entry in found] == ["nature", str(red)]
     assert found[1]["answers"][0]["key"] == "red.tif"
-    words, picture = sheet.read_text().split("<h2")[1:]
-    assert [part.count("data:image/jpeg") for part in (words, picture)] == [1, 2]
+    words, image = sheet.read_text().split("<h2")[1:]
+    assert [part.count("data:image/jpeg") for part in (words, image)] == [1, 2]
 
 
-def test_words_find_captions_and_the_sheet_shows_all_that_is_found(
+def test_a_text_query_finds_captions_and_the_sheet_shows_them(
     lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sheet = tmp_path / "new" / "sheet.html"
@@ -97,12 +97,12 @@ def test_words_find_captions_and_the_sheet_shows_all_that_is_found(
     assert page.count("<blockquote>") == 26
     assert "an &lt;emoji&gt;" in page
     assert "<emoji>" not in page
-    assert page.count("data:image/jpeg") == 20, "captions of pictures are shown with them"
+    assert page.count("data:image/jpeg") == 20, "captions of images are shown with them"
     assert "not found" not in page
     assert "out: nearest by csd" in page, "the default score"
 
 
-def test_captions_are_shown_with_their_words_wherever_they_are(
+def test_captions_are_shown_from_shards_folders_and_text_files(
     lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = {"a": ["food"], "b": ["travel", "an emoji"], "c": 7}
@@ -120,7 +120,7 @@ def test_captions_are_shown_with_their_words_wherever_they_are(
     rank = ["data", "rank", "--embeddings", str(tmp_path / "out"), "--out", str(tmp_path / "r.csv")]
     assert main([*rank, "--by", "text", "--sheet", str(tmp_path / "b.html")]) == 0
     assert "<blockquote>travel / an emoji</blockquote>" in (tmp_path / "b.html").read_text()
-    # Pictures that are found have no words in the table, and what is gone is said and shown as not found.
+    # Images that are found have no words in the table, and what is gone is said and shown as not found.
     (tmp_path / "j.tar").unlink()
     assert "caption" not in found_by([*ask[:-1], "image", *sheet], capsys)[0]["answers"][0]
     assert "not found" in (tmp_path / "a.html").read_text()
@@ -155,20 +155,20 @@ def test_images_are_shown_with_their_file_names_and_captions(
     assert "train-000000.tar  sea_lions/0012_grey.png  “sea lions”" in capsys.readouterr().out
 
 
-def test_what_is_not_on_this_machine_is_fetched_for_a_sheet_only(
+def test_remote_contents_are_fetched_only_for_a_sheet(
     lab: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    here, far = (str(lab / "pictures"), "red.tif"), ("http://127.0.0.1:9/0.tar", "k")
+    here, far = (str(lab / "images"), "red.tif"), ("http://127.0.0.1:9/0.tar", "k")
     found = fetch_local([here, far], None, "txt")
     assert found == {here: Contents(None, "a picture", None)}
     assert not caplog.records
 
 
-def test_what_is_gone_is_shown_as_not_found(lab: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_deleted_images_are_shown_as_not_found(lab: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     names = [
         (str(lab / "shard0.tar"), "k1"),
         (str(lab / "shard0.tar"), "gone"),
-        (str(lab / "pictures"), "gone.png"),
+        (str(lab / "images"), "gone.png"),
         (str(lab / "lines.txt"), "1"),
         (str(lab / "lines.txt"), "99"),
     ]
@@ -177,16 +177,16 @@ def test_what_is_gone_is_shown_as_not_found(lab: Path, tmp_path: Path, caplog: p
     assert fetch([(str(tmp_path / "gone.tar"), "a"), names[3]], 16).keys() == {names[3]}
     assert "gone.tar: its images and captions cannot be shown" in caplog.text
     assert found[names[0]].caption == "an <emoji>"
-    picture = found[names[0]].image
-    assert picture is not None
-    assert picture.shape == (16, 16, 3)
+    image = found[names[0]].image
+    assert image is not None
+    assert image.shape == (16, 16, 3)
     assert names[1] not in found
     assert found[names[2]].image is None
     assert found[names[3]].caption == "an emoji: travel"
     assert names[4] not in found
 
 
-def test_what_cannot_be_searched_is_said(lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_of_search_name_the_reason(lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def said(*words: str) -> str:
         assert search(lab, *words) == 2
         return capsys.readouterr().err.splitlines()[-1]

@@ -26,7 +26,7 @@ def gaussians(lab: Path, kind: str) -> Gaussian:
 
 @pytest.mark.parametrize("by", ["image", "text", "inclusion", "csd"])
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
-def test_a_ranking_is_what_the_measures_say(lab: Path, tmp_path: Path, by: str, suffix: str) -> None:
+def test_a_ranking_equals_the_measures(lab: Path, tmp_path: Path, by: str, suffix: str) -> None:
     image, text = gaussians(lab, "image"), gaussians(lab, "text")
     expected = {
         "image": image.total_var,
@@ -49,7 +49,9 @@ def test_a_ranking_is_what_the_measures_say(lab: Path, tmp_path: Path, by: str, 
     assert [line.split()[0] for line in told if line.startswith("   ")] == ["1", "2", "14", "13"]
 
 
-def test_the_sheet_shows_both_ends(lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_contact_sheet_shows_both_ends_of_the_ranking(
+    lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ["data", "rank", "--embeddings", str(lab / "out"), "--by", "inclusion", "--show", "3"]
     sheet = tmp_path / "new" / "sheet.html"
     assert main([*words, "--out", str(tmp_path / "r.csv"), "--sheet", str(sheet)]) == 0

@@ -60,7 +60,7 @@ def brute_force(parts: list[Part], queries: np.ndarray, k: int, score: Score) ->
     stored=st.sampled_from(["float32", "float16"]),
 )
 @settings(max_examples=60)
-def test_blocks_and_parts_do_not_change_what_is_found(
+def test_blocks_and_parts_do_not_change_the_results(
     seed: int, size: int, distinct: int, k: int, block: int, cuts: list[int], score: Score, stored: Stored
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -84,7 +84,7 @@ def test_blocks_and_parts_do_not_change_what_is_found(
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_rows_that_single_precision_cannot_tell_apart(tmp_path: Path, seed: int) -> None:
+def test_near_ties_are_ranked_in_double_precision(tmp_path: Path, seed: int) -> None:
     rng = np.random.default_rng(seed)
     pool = rng.normal(size=DIM) + 1e-7 * rng.normal(size=(40, DIM))
     pool = (pool / np.linalg.norm(pool, axis=1, keepdims=True)).astype(np.float32)
@@ -95,7 +95,7 @@ def test_rows_that_single_precision_cannot_tell_apart(tmp_path: Path, seed: int)
 
 @pytest.mark.parametrize("form", ["parquet", "safetensors"])
 @pytest.mark.parametrize("score", ["csd", "mean"])
-def test_answers_say_what_the_measures_say(tmp_path: Path, form: Format, score: Score) -> None:
+def test_answers_equal_the_measures(tmp_path: Path, form: Format, score: Score) -> None:
     torch.manual_seed(0)
     mean = torch.nn.functional.normalize(torch.randn(50, DIM), dim=-1)
     items = Gaussian(mean, torch.randn(50, DIM) - 3)
@@ -123,7 +123,7 @@ def test_answers_say_what_the_measures_say(tmp_path: Path, form: Format, score: 
     assert len({line.index("a.tar") for line in table[2:]}) == 1
 
 
-def test_more_answers_than_rows_are_all_rows(tmp_path: Path) -> None:
+def test_k_beyond_the_number_of_rows_returns_all_rows(tmp_path: Path) -> None:
     mean = np.eye(DIM, dtype=np.float32)[:3]
     parts = parts_of(tmp_path, mean, np.zeros_like(mean), [1], "safetensors")
     assert [(hit.part, hit.row) for hit in nearest(parts, mean[:1], 10)[0]] == [(0, 0), (1, 0), (1, 1)]

@@ -68,7 +68,7 @@ def test_nearest_images_are_those_of_the_largest_product() -> None:
 
 @settings(max_examples=50)
 @given(labels=st.lists(st.integers(-1, 3), max_size=30), count=st.integers(1, 6))
-def test_labelled_images_are_the_first_of_each_class(labels: list[int], count: int) -> None:
+def test_few_shot_images_are_the_first_of_each_class(labels: list[int], count: int) -> None:
     expected = [[i for i, label in enumerate(labels) if label == c][:count] for c in range(4)]
     if not all(expected):
         with pytest.raises(ValueError, match=f"class {expected.index([])} has no labelled image"):
@@ -134,7 +134,7 @@ def test_the_expected_log_likelihood_is_the_mean_over_many_draws() -> None:
     assert error.max() < 5  # standard errors
 
 
-def test_single_precision_keeps_the_digits_that_tell_prompts_apart() -> None:
+def test_float32_distinguishes_similar_prompts() -> None:
     """Prompts 1e-3 apart, variances e^-10: plain squares in float32 would be off by about 0.01."""
     generator = torch.Generator().manual_seed(0)
     centre = F.normalize(torch.randn(2, 1, 256, generator=generator, dtype=torch.float64), dim=-1)
@@ -148,7 +148,7 @@ def test_single_precision_keeps_the_digits_that_tell_prompts_apart() -> None:
     assert difference.abs().max() < 3e-3
 
 
-def test_the_multiplier_twice_or_once() -> None:
+def test_the_official_form_applies_the_multiplier_twice() -> None:
     var = torch.tensor([[[1.0, 2.0]]])
     once = component_vars(var, BprwConfig(var_multiplier=3.0, var_floor=0.5))
     twice = component_vars(var, BprwConfig(var_multiplier=3.0, var_floor=0.5, multiplier_form="official"))
@@ -163,7 +163,7 @@ def test_the_multiplier_twice_or_once() -> None:
 
 
 @pytest.mark.parametrize("observations", ["draws", "expected"])
-def test_the_memory_bound_changes_no_result(observations: str) -> None:
+def test_the_memory_limit_does_not_change_the_result(observations: str) -> None:
     prompts, images, _ = world()
     rule = BprwConfig(num_neighbors=6, num_draws=3, observations=observations)  # type: ignore[arg-type]
     steps: list[int] = []
@@ -174,7 +174,7 @@ def test_the_memory_bound_changes_no_result(observations: str) -> None:
     assert [len(range(*s.indices(CLASSES))) for s in class_chunks(prompts, 6, rule, 1 << 30)] == [CLASSES]
 
 
-def test_the_seed_decides_the_draws_and_the_type_does_not() -> None:
+def test_draws_depend_on_the_seed_and_not_on_the_dtype() -> None:
     prompts, images, _ = world()
     rule = BprwConfig(num_neighbors=6, num_draws=3)
     found = reweight_prompts(prompts, images, rule)
@@ -187,7 +187,7 @@ def test_the_seed_decides_the_draws_and_the_type_does_not() -> None:
     assert int(single.rounds.max()) < rule.max_rounds
 
 
-def test_noise_and_inputs_are_left_as_they_were() -> None:
+def test_noise_and_inputs_are_not_modified() -> None:
     prompts, images, _ = world()
     voters = nearest_images(prompts, images, 4)
     noise = torch.randn(CLASSES, 4, 2, DIM, dtype=torch.float64)
@@ -197,7 +197,7 @@ def test_noise_and_inputs_are_left_as_they_were() -> None:
         assert torch.equal(before, after)
 
 
-def test_classifier_and_variances_are_those_of_the_weighted_sum() -> None:
+def test_classifier_and_variances_equal_the_weighted_sums() -> None:
     prompts, images, _ = world()
     found = reweight_prompts(prompts, images, BprwConfig())
     assert found.weights.shape == (CLASSES, PROMPTS)
@@ -206,7 +206,7 @@ def test_classifier_and_variances_are_those_of_the_weighted_sum() -> None:
     torch.testing.assert_close(found.variances, (found.weights[..., None] ** 2 * prompts.var).sum(1))
 
 
-def test_the_prompt_that_the_images_were_made_from_wins() -> None:
+def test_the_prompt_that_generated_the_images_gets_the_weight() -> None:
     prompts, _, _ = world()
     chosen = torch.tensor([3, 0, 4, 2])
     near = prompts.mean[torch.arange(CLASSES), chosen].repeat_interleave(10, dim=0)
@@ -225,7 +225,7 @@ def test_expected_observations_agree_with_many_draws_when_images_are_certain() -
     assert_same(drawn, exact, 1e-4)
 
 
-def test_reweighted_prompts_classify_and_survive_a_file(tmp_path: Path) -> None:
+def test_reweighted_prompts_classify_and_load_from_a_file(tmp_path: Path) -> None:
     prompts, images, labels = world()
     found = reweight_prompts(prompts, images, BprwConfig())
     classifier = found.as_classifier()
@@ -237,7 +237,7 @@ def test_reweighted_prompts_classify_and_survive_a_file(tmp_path: Path) -> None:
     assert torch.equal(found.rounds, again.rounds)
 
 
-def test_loading_something_else_says_what_it_is(tmp_path: Path) -> None:
+def test_loading_another_kind_of_file_says_what_it_is(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     save_file({"other": torch.zeros(1)}, tmp_path / "other.safetensors")
@@ -261,7 +261,7 @@ def test_settings_out_of_range_name_their_field(field: str, value: float) -> Non
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpu_gives_the_same() -> None:
+def test_weights_on_a_gpu_equal_those_on_the_cpu() -> None:
     prompts, images, _ = world()
     gpu = torch.device("cuda")
     found = reweight_prompts(prompts.to(gpu), images.to(gpu), BprwConfig())

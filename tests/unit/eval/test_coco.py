@@ -27,7 +27,7 @@ def items(count: int, seed: int) -> Gaussian:
 
 @pytest.fixture(scope="module")
 def part() -> CocoTruth:
-    """The first 100 pictures and their captions; ECCV Caption keeps right answers that are not among them."""
+    """The first 100 images and their captions; ECCV Caption keeps right answers that are not among them."""
     whole = load_truth()
     assert (len(whole.coco.image_to_text), len(whole.coco.text_to_image)) == (5000, 25000)
     assert (len(whole.eccv.image_to_text), len(whole.eccv.text_to_image)) == (1261, 1332)
@@ -54,7 +54,7 @@ def part() -> CocoTruth:
 
 
 @pytest.mark.parametrize("score", ["csd", "mean"])
-def test_every_figure_is_the_packages_own(part: CocoTruth, score: Any) -> None:
+def test_every_coco_figure_equals_the_eccv_packages(part: CocoTruth, score: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the package warns of a faster json
         from eccv_caption import Metrics
@@ -66,7 +66,7 @@ def test_every_figure_is_the_packages_own(part: CocoTruth, score: Any) -> None:
         setattr(theirs, f"{name}_gts", {"i2t": pairs.image_to_text, "t2i": pairs.text_to_image})
     image_ids = sorted(part.coco.image_to_text)
     caption_ids = sorted(part.coco.text_to_image)
-    # Captions near their pictures, so that the figures are neither 0 nor 1.
+    # Captions near their images, so that the figures are neither 0 nor 1.
     images = items(len(image_ids), 0)
     noise = items(len(caption_ids), 1)
     own = torch.tensor([image_ids.index(part.coco.text_to_image[caption][0]) for caption in caption_ids])
@@ -95,7 +95,7 @@ def test_every_figure_is_the_packages_own(part: CocoTruth, score: Any) -> None:
     assert 0.1 < got["coco_5k_image_to_text_R@1"] < 0.9
 
 
-def test_what_is_not_given_is_named(part: CocoTruth) -> None:
+def test_missing_images_and_repeated_ids_are_named(part: CocoTruth) -> None:
     image_ids, caption_ids = sorted(part.coco.image_to_text), sorted(part.coco.text_to_image)
     images, captions = items(len(image_ids), 0), items(len(caption_ids), 1)
     with pytest.raises(ValueError, match="1 images of the test set are missing"):
@@ -104,7 +104,9 @@ def test_what_is_not_given_is_named(part: CocoTruth) -> None:
         evaluate_coco(images, [*image_ids[1:], image_ids[1]], captions, caption_ids, part)
 
 
-def test_truth_from_a_folder_and_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_coco_truth_is_read_from_a_folder_or_the_package_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(ValueError, match=r"has no original_image_to_caption\.json"):
         load_truth(tmp_path)
     for whose in ("original", "cxc", "eccv"):

@@ -57,7 +57,7 @@ def slow_weights(
 
 @settings(max_examples=60)
 @given(shape=problems, alpha=st.sampled_from([1.0, 1.5, 5.0, 100.0]))
-def test_every_round_raises_the_posterior(shape: dict[str, float], alpha: float) -> None:
+def test_every_em_round_raises_the_posterior(shape: dict[str, float], alpha: float) -> None:
     table, start, counts = problem(**shape)  # type: ignore[arg-type]
     before = log_posterior(table, start, counts, alpha)
     for rounds in range(1, 8):
@@ -70,7 +70,7 @@ def test_every_round_raises_the_posterior(shape: dict[str, float], alpha: float)
 
 @settings(max_examples=60)
 @given(shape=problems, alpha=st.sampled_from([0.9, 1.0, 2.0, 100.0]), rounds=st.sampled_from([1, 3, 200]))
-def test_it_equals_a_class_by_class_loop(shape: dict[str, float], alpha: float, rounds: int) -> None:
+def test_batched_em_equals_a_loop_over_classes(shape: dict[str, float], alpha: float, rounds: int) -> None:
     table, start, counts = problem(**shape)  # type: ignore[arg-type]
     counts = counts + 1  # enough that alpha = 0.9 keeps some weight
     found = fit_weights(table, start, counts=counts, alpha=alpha, tolerance=1e-12, max_rounds=rounds)
@@ -89,7 +89,7 @@ def test_the_weights_before_the_last_small_step_are_returned() -> None:
         assert int(found.rounds[place]) == turns
 
 
-def test_what_a_dropped_component_explained_goes_to_the_next_best() -> None:
+def test_observations_of_a_dropped_component_go_to_the_next_best() -> None:
     """Its likelihood under all others is 0 in double precision; their logarithms still tell them apart."""
     table = torch.tensor([[[0.0, -5000.0, -5001.0, -6000.0], [-9000.0, 0.0, -5.0, -2.0]]], dtype=torch.float64)
     start = torch.full((1, 4), 0.25, dtype=torch.float64)
@@ -118,7 +118,7 @@ def test_components_can_be_put_in_any_order() -> None:
     torch.testing.assert_close(moved.weights, found.weights[:, order])
 
 
-def test_one_component_takes_all() -> None:
+def test_a_single_component_has_all_the_weight() -> None:
     table, start, counts = problem(3, 4, 5, 1, 3.0)
     found = fit_weights(table, start, counts=counts, alpha=1.0, tolerance=1e-12, max_rounds=10)
     assert torch.equal(found.weights, torch.ones(4, 1, dtype=torch.float64))
@@ -132,7 +132,7 @@ def test_a_small_concentration_sets_weights_to_zero() -> None:
     torch.testing.assert_close(found.weights.sum(-1), torch.ones(3, dtype=torch.float64))
 
 
-def test_no_weight_left_is_said() -> None:
+def test_a_mixture_without_weight_is_an_error() -> None:
     table = torch.zeros(1, 1, 8, dtype=torch.float64)
     start = torch.full((1, 8), 1 / 8, dtype=torch.float64)
     with pytest.raises(ValueError, match="no weight of a mixture stays above 0"):
@@ -156,7 +156,7 @@ def test_a_count_is_that_many_observations() -> None:
     torch.testing.assert_close(thrice.weights, written_out.weights)
 
 
-def test_what_alone_explains_an_observation_keeps_it_however_small_its_start() -> None:
+def test_a_component_keeps_an_observation_that_only_it_explains() -> None:
     table = torch.tensor([[[0.0, -5000.0], [-5000.0, 0.0]]], dtype=torch.float64)
     start = torch.tensor([[1.0, 1e-30]], dtype=torch.float64)
     found = fit_weights(table, start, counts=torch.ones(1, 2), alpha=1.0, tolerance=1e-12, max_rounds=50)
@@ -177,14 +177,14 @@ def test_tiny_variances_in_single_precision_still_make_a_start() -> None:
     torch.testing.assert_close(found.sum(), torch.ones((), dtype=torch.float64))
 
 
-def test_points_have_no_inverse_variance() -> None:
+def test_the_inverse_variance_prior_refuses_points() -> None:
     points = torch.full((1, 2, 3), -math.inf)
     assert torch.equal(prior_weights(points, "uniform"), torch.full((1, 2), 0.5, dtype=torch.float64))
     with pytest.raises(ValueError, match=r"bprw\.prior is 'inverse_var'"):
         prior_weights(points, "inverse_var")
 
 
-def test_a_likelihood_that_is_no_number_is_refused() -> None:
+def test_a_nan_likelihood_is_refused() -> None:
     table, start, counts = problem(7, 1, 3, 2, 1.0)
     table[0, 1, 1] = math.nan
     with pytest.raises(ValueError, match="not a number"):

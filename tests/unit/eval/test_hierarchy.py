@@ -20,17 +20,17 @@ def test_a_narrow_gaussian_lies_in_a_wide_one() -> None:
     assert inside.mean_score == pytest.approx(float(inclusion_score(narrow, wide).mean()))
 
 
-def test_equal_variances_count_half() -> None:
+def test_a_zero_inclusion_score_counts_half() -> None:
     level = gaussians(4, 8, seed=0)
     assert inclusion(level, level, ("a", "a")).share_positive == 0.5
 
 
-def test_nothing_to_include_is_nan() -> None:
+def test_inclusion_of_no_items_is_nan() -> None:
     empty = gaussians(0, 8, seed=0)
     assert math.isnan(inclusion(empty, empty, ("a", "b")).mean_score)
 
 
-def test_chain_and_star_name_their_levels() -> None:
+def test_chain_and_star_steps_name_their_levels() -> None:
     levels = [(name, gaussians(3, 4, seed=place)) for place, name in enumerate("abcd")]
     assert [(step.specific, step.general) for step in inclusion_chain(levels)] == [("a", "b"), ("b", "c"), ("c", "d")]
     assert [(s.specific, s.general) for s in inclusion_in_each(levels[0], levels[1:])] == [

@@ -69,7 +69,7 @@ def slow_walk(images: Gaussian, captions: Gaussian, ids: Tensor, text_root: Tens
     ids=str,
 )
 @pytest.mark.parametrize(("n", "levels"), [(12, 4), (50, 3), (1, 1)])
-def test_walk_equals_the_slow_one(
+def test_traversal_equals_a_slow_loop(
     config: TraversalConfig, n: int, levels: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hierarchy, "MAX_SCORES", 3_000)  # 50 images are three blocks
@@ -80,7 +80,7 @@ def test_walk_equals_the_slow_one(
     assert torch.allclose(got, slow_walk(images, captions, ids, root, config))
 
 
-def test_met_captions_of_a_hand_made_table() -> None:
+def test_precision_and_recall_of_a_hand_made_table() -> None:
     scored = score_visited(T([[7, 3, 7, 9], [1, 1, 1, 1]]), T([[3, 4, 5, 3], [2, 3, 4, 5]]))
     assert scored.precision.tolist() == pytest.approx([1 / 3, 0.0])
     assert scored.recall.tolist() == [0.5, 0.0]
@@ -101,7 +101,9 @@ def every_caption(start: Tensor, root: Tensor, config: TraversalConfig) -> Tenso
     seed=st.integers(0, 2**20),
 )
 @settings(max_examples=200)
-def test_met_captions_are_the_best_of_all(walks: int, captions: int, shared: bool, steps: int, seed: int) -> None:
+def test_each_step_meets_the_best_of_all_captions(
+    walks: int, captions: int, shared: bool, steps: int, seed: int
+) -> None:
     generator = torch.Generator().manual_seed(seed)
     # Few different values, so that there are ties at the start, at the root and on the way.
     start = torch.randint(8, (walks, captions), generator=generator).double()
@@ -115,7 +117,7 @@ def test_met_captions_are_the_best_of_all(walks: int, captions: int, shared: boo
 
 
 @pytest.mark.parametrize("captions", [20, 500])
-def test_a_walk_past_many_captions_meets_them_all(captions: int) -> None:
+def test_a_walk_finds_every_nearest_caption(captions: int) -> None:
     # Tangents of a parabola: each is the best one on a part of the way, and none lies above all others elsewhere.
     place = torch.linspace(0, 1, captions, dtype=torch.float64)
     start, root = -(place**2)[None], (1 - (1 - place) ** 2)[None]
@@ -125,7 +127,7 @@ def test_a_walk_past_many_captions_meets_them_all(captions: int) -> None:
     assert len(met.unique()) > 0.9 * captions
 
 
-def test_a_walk_of_the_root_alone_meets_its_nearest_item() -> None:
+def test_a_walk_of_only_the_root_meets_the_nearest_item() -> None:
     config = TraversalConfig(root_only=True)
     met = visited_items(torch.zeros(3, 4), torch.tensor([[0.0, 2.0, 1.0, 2.0]]), config)
     assert torch.equal(met, torch.tensor([[1]] * 3))

@@ -28,7 +28,7 @@ def gaussians(count: int, dim: int, seed: int, log_var: float, spread: float) ->
     st.sampled_from([0.0, 0.01, 0.3, 2.0, 9.0]),
     st.sampled_from([-12.0, -6.0, 0.0]),
 )
-def test_it_is_the_argmax_of_the_matrix(
+def test_the_search_equals_the_argmax_of_the_full_matrix(
     count: int, candidates: int, dim: int, seed: int, spread: float, log_var: float
 ) -> None:
     specific = gaussians(count, dim, seed, log_var - 1, spread)
@@ -38,7 +38,7 @@ def test_it_is_the_argmax_of_the_matrix(
 
 @settings(max_examples=30)
 @given(st.integers(0, 10_000), st.sampled_from([0.0, 0.3, 2.0]))
-def test_no_test_is_above_its_bound(seed: int, spread: float) -> None:
+def test_no_inclusion_test_exceeds_its_bound(seed: int, spread: float) -> None:
     specific, general = gaussians(7, 20, seed, -7, spread), gaussians(30, 20, seed + 1, -6, spread)
     centre = torch.cat([specific.log_var, general.log_var]).mean(0)
     narrow, wide = (including._scaled(side, centre) for side in (specific, general))
@@ -52,7 +52,7 @@ def test_no_test_is_above_its_bound(seed: int, spread: float) -> None:
     assert float((whole - tests).std()) < 1e-9
 
 
-def test_bounds_leave_few_pairs_where_captions_come_in_levels(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bounds_skip_most_pairs_of_captions_in_levels(monkeypatch: pytest.MonkeyPatch) -> None:
     images = gaussians(40, 256, 0, -7, 0.3)
     levels = [gaussians(100, 256, 1 + level, -6 + 0.7 * level, 0.3) for level in range(4)]
     captions = Gaussian(torch.cat([one.mean for one in levels]), torch.cat([one.log_var for one in levels]))
@@ -71,7 +71,7 @@ def test_bounds_leave_few_pairs_where_captions_come_in_levels(monkeypatch: pytes
     assert sum(tested) < 0.1 * 40 * 400
 
 
-def test_equal_captions_give_the_first_and_odd_ranges_the_matrix() -> None:
+def test_ties_give_the_first_caption_and_points_the_full_search() -> None:
     image, caption = gaussians(3, 8, 0, -7, 0.3), gaussians(1, 8, 1, -6, 0.3)
     several = Gaussian(caption.mean.expand(5, 8), caption.log_var.expand(5, 8))
     assert most_including(image, several).tolist() == [0, 0, 0]

@@ -22,7 +22,7 @@ def gaussians(*shape: int, seed: int) -> Gaussian:
     return Gaussian(mean, torch.randn(*shape, generator=noise, dtype=torch.float64) - 3)
 
 
-def test_results_become_flat() -> None:
+def test_nested_results_are_flattened_to_one_dictionary() -> None:
     result = {"a": RPrecision(r_precision=0.5, map_at_r=0.25), "b": [1, 2.5], "c": Interval(1.0, 0.5, 1.5)}
     assert flat(result) == {
         "a_r_precision": 0.5,
@@ -35,7 +35,7 @@ def test_results_become_flat() -> None:
     }
 
 
-def test_zero_shot_with_and_without_variances() -> None:
+def test_measure_zero_shot_equals_its_functions_with_and_without_variances() -> None:
     images, classes = gaussians(60, 8, seed=0), gaussians(7, 8, seed=1)
     labels = torch.randint(0, 7, (60,), generator=torch.Generator().manual_seed(2))
     found = measure_zero_shot(images, Classifier(classes.mean, classes.var), labels, num_bins=4, logit_scale=30.0)
@@ -56,7 +56,7 @@ def test_zero_shot_with_and_without_variances() -> None:
     assert all(isinstance(value, float) for value in found.values())
 
 
-def test_a_sure_model_that_errs_where_it_is_unsure_has_every_uncertainty_figure_right() -> None:
+def test_uncertainty_figures_of_a_model_that_errs_where_it_is_uncertain() -> None:
     mean = torch.eye(2, dtype=torch.float64).repeat(20, 1)
     wrong = torch.arange(40) >= 36
     images = Gaussian(mean, torch.linspace(-9, -3, 40, dtype=torch.float64)[:, None].expand(40, 2))
@@ -88,7 +88,7 @@ def loop_retrieval(scores: Tensor, correct: Tensor) -> dict[str, float]:
     return figures | {"r_precision": sum(precisions) / count, "map_at_r": sum(averages) / count}
 
 
-def test_retrieval_is_that_of_a_loop() -> None:
+def test_measure_retrieval_equals_a_slow_loop() -> None:
     images, texts = gaussians(30, 6, seed=3), gaussians(90, 6, seed=4)
     owner = torch.arange(90) % 30
     texts = Gaussian(F.normalize(texts.mean + images.mean[owner], dim=1), texts.log_var)
@@ -105,7 +105,7 @@ def test_retrieval_is_that_of_a_loop() -> None:
     assert found["image_to_text_csd_recall_at_1"] != found["image_to_text_mean_recall_at_1"]
 
 
-def test_hierarchies_of_captions_and_of_pictures() -> None:
+def test_measure_hierarchy_equals_its_functions() -> None:
     queries, items = gaussians(20, 6, seed=5), gaussians(20, 3, 6, seed=6)
     ids = torch.arange(60).reshape(20, 3)
     root = mean_root(items)
@@ -130,7 +130,7 @@ def test_hierarchies_of_captions_and_of_pictures() -> None:
     assert found["level_spearman_low"] <= found["level_spearman"] <= found["level_spearman_high"]
 
 
-def test_uncertainty_of_both_kinds() -> None:
+def test_measure_uncertainty_covers_images_and_captions() -> None:
     images, texts = gaussians(50, 4, seed=7), gaussians(40, 4, seed=8)
     found = measure_uncertainty(images, texts, texts.total_var.argsort().argsort())
     for name, side in (("image", images.total_var), ("text", texts.total_var)):

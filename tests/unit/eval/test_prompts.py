@@ -75,13 +75,13 @@ def test_each_rule_keeps_the_prompts_below_its_limit(table: list[list[float]], r
 
 @settings(max_examples=50)
 @given(table=tables, count=st.integers(1, 7))
-def test_a_count_for_every_class(table: list[list[float]], count: int) -> None:
+def test_equal_counts_by_class_equal_one_count(table: list[list[float]], count: int) -> None:
     total_var = torch.tensor(table)
     same = kept_prompts(total_var, SmallestByClass(counts=(count,) * len(table)))
     assert torch.equal(same, kept_prompts(total_var, SmallestInClass(count=count)))
 
 
-def test_ties_are_kept_and_counts_beyond_k_keep_all() -> None:
+def test_ties_are_kept_and_large_counts_keep_all_prompts() -> None:
     total_var = torch.tensor([[3.0, 1.0, 2.0, 2.0]])
     assert kept_prompts(total_var, SmallestInClass(count=2)).tolist() == [[False, True, True, True]]
     assert kept_prompts(total_var, SmallestInClass(count=99)).all()
@@ -110,7 +110,7 @@ def test_impossible_rules_are_refused(rule: PromptFilter, message: str) -> None:
         kept_prompts(torch.full((2, 3), torch.nan), UpToThreshold(threshold=1.0))
 
 
-def test_the_ensemble_of_what_is_kept() -> None:
+def test_the_classifier_averages_only_the_kept_prompts() -> None:
     prompts = Gaussian(F.normalize(torch.randn(2, 4, 8), dim=-1), torch.randn(2, 4, 8))
     found = filter_prompts(prompts, SmallestInClass(count=2))
     for place in range(2):
@@ -163,7 +163,7 @@ def test_greedy_counts_are_those_of_a_slow_search(seed: int, ties: bool) -> None
     assert steps == [1] * 4
 
 
-def test_greedy_counts_look_better_than_they_are() -> None:
+def test_greedy_counts_overestimate_accuracy_on_their_own_images() -> None:
     """On labels that are noise they gain where they were chosen and nothing elsewhere."""
     gain_here, gain_elsewhere = [], []
     for seed in range(20):
@@ -189,7 +189,7 @@ def test_greedy_counts_need_labels(labels: list[int]) -> None:
 # Names
 
 
-def test_names_of_imagenet_are_those_of_open_clip() -> None:
+def test_imagenet_names_and_templates_are_open_clips() -> None:
     names = imagenet_classnames()
     assert (len(names), names[0], names[999]) == (1000, "tench", "toilet paper")
     assert len(imagenet_templates()) == 80
@@ -197,14 +197,14 @@ def test_names_of_imagenet_are_those_of_open_clip() -> None:
     assert all(template.count("{}") == 1 for template in imagenet_templates())
 
 
-def test_names_come_without_open_clips_models() -> None:
+def test_reading_imagenet_names_does_not_import_open_clip() -> None:
     code = (
         "import sys; from prolip.suites.templates import *; imagenet_classnames(); sys.exit('open_clip' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 
-def test_templates_are_filled_in_either_spelling() -> None:
+def test_templates_accept_both_placeholder_spellings() -> None:
     assert fill_templates(["a {}", "{c}!"], ["x", "{y}"]) == [["a x", "x!"], ["a {y}", "{y}!"]]
     with pytest.raises(ValueError, match=r"template 'plain' has no \{\} for the class name"):
         fill_templates(["plain"], ["x"])

@@ -26,7 +26,7 @@ def gaussians(count: int, seed: int, dim: int = 8) -> Gaussian:
     return Gaussian(mean, torch.randn(count, dim, generator=noise, dtype=torch.float64) - 2)
 
 
-def test_scores_order_as_the_sampled_distance_does() -> None:
+def test_scores_rank_by_the_sampled_distance() -> None:
     queries, candidates = gaussians(7, 0), gaussians(9, 1)
     by_distance = torch.argsort(csd(queries, candidates), dim=1, stable=True)
     assert torch.equal(rank_candidates(retrieval_scores(queries, candidates)), by_distance)
@@ -39,7 +39,7 @@ def test_equal_scores_keep_their_order() -> None:
 
 
 @pytest.mark.parametrize("score", ["csd", "mean"])
-def test_metrics_equal_a_loop(score: str) -> None:
+def test_retrieval_metrics_equal_a_slow_loop(score: str) -> None:
     queries, candidates = gaussians(23, 2), gaussians(31, 3)
     correct = same_group(torch.arange(23) % 7, torch.arange(31) % 7)
     ranks = []
@@ -62,30 +62,30 @@ def test_metrics_equal_a_loop(score: str) -> None:
     assert (result.num_queries, result.num_candidates) == (23, 31)
 
 
-def test_blocks_change_nothing() -> None:
+def test_block_sizes_do_not_change_the_ranks() -> None:
     queries, candidates = gaussians(23, 4), gaussians(11, 5)
     correct = same_group(torch.arange(23) % 5, torch.arange(11) % 5)
     whole = first_ranks(queries, candidates, correct)
     assert all(torch.equal(first_ranks(queries, candidates, correct, block=b), whole) for b in (1, 7, 23, 100))
 
 
-def test_equal_pictures_are_one_answer() -> None:
-    """Two pictures are equal: each may be answered by either caption; a third lies between them."""
+def test_any_caption_of_an_equal_image_is_correct() -> None:
+    """Two images are equal: each may be answered by either caption; a third lies between them."""
     images = Gaussian.point(T([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
     texts = Gaussian.point(T([[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]]))
-    pictures = T([0, 0, 1])
+    image_ids = T([0, 0, 1])
     apart = evaluate_retrieval(images, texts, torch.eye(3).bool())
-    together = evaluate_retrieval(images, texts, same_group(pictures, pictures))
+    together = evaluate_retrieval(images, texts, same_group(image_ids, image_ids))
     assert apart.recall_at_1 == pytest.approx(1 / 3)
     assert together.recall_at_1 == pytest.approx(2 / 3)
 
 
-def test_a_collapsed_model_earns_nothing() -> None:
+def test_a_collapsed_model_has_zero_recall() -> None:
     same = Gaussian.point(torch.ones(20, 4) / 2)
     assert evaluate_retrieval(same, same, torch.eye(20).bool()).recall_at_10 == 0.0
 
 
-def test_chance_equals_all_orders() -> None:
+def test_chance_recall_equals_the_mean_over_all_orders() -> None:
     correct = T([[True, True, False, False, False], [False, False, True, False, False]])
     for k in (1, 2, 3, 10):
         hits = [
@@ -111,7 +111,7 @@ def test_median_rank_is_the_floor_of_the_median() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("block", [1, 3, 1024])
-def test_precision_at_r_is_a_walk_down_each_list(seed: int, block: int) -> None:
+def test_precision_at_r_equals_a_walk_down_each_list(seed: int, block: int) -> None:
     queries, candidates = gaussians(7, seed), gaussians(12, seed + 100)
     noise = torch.Generator().manual_seed(seed)
     correct = torch.rand(7, 12, generator=noise) < 0.4
@@ -134,14 +134,14 @@ def test_precision_at_r_is_a_walk_down_each_list(seed: int, block: int) -> None:
     assert result.map_at_r == pytest.approx(sum(averages) / 7)
 
 
-def test_precision_at_r_of_one_right_answer_is_recall_at_1() -> None:
+def test_precision_at_r_with_one_correct_answer_is_recall_at_1() -> None:
     queries, candidates = gaussians(9, 0), gaussians(9, 1)
     correct = torch.eye(9, dtype=torch.bool)
     result = precision_at_r(queries, candidates, correct)
     assert result.r_precision == result.map_at_r == evaluate_retrieval(queries, candidates, correct).recall_at_1
 
 
-def test_precision_at_r_needs_right_answers_and_numbers() -> None:
+def test_precision_at_r_without_correct_answers_or_with_nan_is_an_error() -> None:
     queries = gaussians(2, 0)
     with pytest.raises(ValueError, match="each needs a correct candidate"):
         precision_at_r(queries, queries, T([[True, False], [False, False]]))

@@ -33,7 +33,7 @@ def test_the_interval_of_a_mean_is_about_two_standard_errors_wide() -> None:
     assert found.high == pytest.approx(found.value + 1.96 * error, abs=0.15 * error)
 
 
-def test_it_holds_the_truth_as_often_as_it_says() -> None:
+def test_a_bootstrap_interval_covers_the_truth_at_its_level() -> None:
     held = 0
     for seed in range(200):
         values = torch.rand(60, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -49,7 +49,7 @@ def test_rows_of_several_tensors_stay_together() -> None:
     assert bootstrap_interval(pearson, values, values, seed=1) == bootstrap_interval(pearson, values, values, seed=1)
 
 
-def test_a_statistic_that_is_sometimes_undefined() -> None:
+def test_an_interval_skips_resamples_with_an_undefined_statistic() -> None:
     few = torch.tensor([0.0, 1.0])  # half of the resamples are constant
     found = bootstrap_interval(pearson, few, few, num_resamples=40)
     assert (found.low, found.high) == (pytest.approx(1.0), pytest.approx(1.0))
@@ -67,7 +67,7 @@ def test_a_statistic_that_is_sometimes_undefined() -> None:
         ((torch.ones(2),), {"num_resamples": 0}),
     ],
 )
-def test_what_cannot_be_resampled_is_refused(items: tuple[Tensor, ...], settings: dict[str, float]) -> None:
+def test_invalid_bootstrap_arguments_are_refused(items: tuple[Tensor, ...], settings: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"resampled together|must be between|at least 1"):
         bootstrap_interval(lambda *_: 0.0, *items, **settings)  # type: ignore[arg-type]
 
@@ -87,11 +87,13 @@ T = torch.tensor
         ([-math.inf, 0.0, 0.0], [1, 0, 0], 2),
     ],
 )
-def test_rank_of_first_correct(scores: list[float], correct: list[int], rank: int) -> None:
+def test_rank_of_first_correct_counts_better_and_equal_candidates(
+    scores: list[float], correct: list[int], rank: int
+) -> None:
     assert rank_of_first_correct(T([scores]), T([correct]).bool()).tolist() == [rank]
 
 
-def test_rank_needs_a_correct_candidate_and_numbers() -> None:
+def test_ranks_without_a_correct_candidate_or_with_nan_are_errors() -> None:
     with pytest.raises(ValueError, match="query 1 has no correct candidate"):
         rank_of_first_correct(torch.zeros(2, 2), T([[True, False], [False, False]]))
     with pytest.raises(ValueError, match="NaN"):
@@ -101,7 +103,7 @@ def test_rank_needs_a_correct_candidate_and_numbers() -> None:
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=30))
-def test_average_ranks_equal_a_slow_restatement(values: list[int]) -> None:
+def test_average_ranks_equal_a_slow_loop(values: list[int]) -> None:
     slow = [sum(v < x for v in values) + (sum(v == x for v in values) - 1) / 2 for x in values]
     assert average_ranks(T(values)).tolist() == slow
 
@@ -123,7 +125,7 @@ def test_pearson_of_a_constant_is_nan() -> None:
         pearson(torch.zeros(2), torch.zeros(3))
 
 
-def test_spearman_sees_only_the_order() -> None:
+def test_spearman_depends_only_on_the_order() -> None:
     x = T([0.1, 5.0, 2.0, 100.0])
     assert spearman(x, x.exp()) == pytest.approx(1.0)
     assert spearman(x, -(x**3)) == pytest.approx(-1.0)

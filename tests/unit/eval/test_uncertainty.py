@@ -51,7 +51,7 @@ def test_share_more_uncertain_counts_ties_half() -> None:
         share_more_uncertain(torch.zeros(2), torch.zeros(3))
 
 
-def test_share_ordered_needs_every_step() -> None:
+def test_share_ordered_counts_chains_that_fall_at_every_step() -> None:
     levels = [T([3.0, 3.0, 3.0, 1.0]), T([2.0, 2.0, 3.0, 2.0]), T([1.0, 2.5, 1.0, 3.0])]
     assert share_ordered(levels) == 0.25
 
@@ -84,13 +84,13 @@ def test_similarity_std_equals_sampling() -> None:
 # Risk against coverage, calibration
 
 
-def test_risk_coverage_by_hand() -> None:
+def test_area_under_risk_coverage_of_a_hand_made_example() -> None:
     """From the most certain on: right, wrong, right; risks 0, 1/2, 1/3."""
     assert area_under_risk_coverage(T([0.3, 0.1, 0.2]), T([1, 1, 0])) == pytest.approx((0 + 1 / 2 + 1 / 3) / 3)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_risk_coverage_of_ties_is_the_mean_over_their_orders(seed: int) -> None:
+def test_risk_coverage_of_ties_is_the_mean_over_all_orders(seed: int) -> None:
     noise = torch.Generator().manual_seed(seed)
     uncertainty = torch.randint(3, (6,), generator=noise).float()
     correct = torch.randint(2, (6,), generator=noise)
@@ -102,14 +102,14 @@ def test_risk_coverage_of_ties_is_the_mean_over_their_orders(seed: int) -> None:
     assert area_under_risk_coverage(uncertainty, correct) == pytest.approx(sum(areas) / len(areas))
 
 
-def test_a_constant_uncertainty_risks_the_error_rate() -> None:
+def test_a_constant_uncertainty_has_the_error_rate_as_risk() -> None:
     assert area_under_risk_coverage(torch.ones(8), T([1, 1, 1, 0, 1, 0, 1, 1])) == pytest.approx(0.25)
     with pytest.raises(ValueError, match="at least one item"):
         area_under_risk_coverage(T([]), T([]))
 
 
 @pytest.mark.parametrize("num_bins", [1, 4, 15])
-def test_calibration_error_is_a_walk_over_bins(num_bins: int) -> None:
+def test_calibration_error_equals_a_loop_over_bins(num_bins: int) -> None:
     noise = torch.Generator().manual_seed(num_bins)
     confidence = torch.rand(200, generator=noise, dtype=torch.float64)
     confidence[:3] = T([0.0, 1.0, 0.5], dtype=torch.float64)
@@ -124,7 +124,7 @@ def test_calibration_error_is_a_walk_over_bins(num_bins: int) -> None:
     assert expected_calibration_error(confidence, correct, num_bins) == pytest.approx(total)
 
 
-def test_calibration_of_the_sure_and_right() -> None:
+def test_a_certain_and_correct_model_has_no_calibration_error() -> None:
     assert expected_calibration_error(T([1.0, 0.0]), T([1, 0])) == 0.0
     assert expected_calibration_error(T([1.0, 1.0]), T([0, 0])) == 1.0
     for wrong in (T([1.1]), T([math.nan]), T([])):
@@ -132,7 +132,7 @@ def test_calibration_of_the_sure_and_right() -> None:
             expected_calibration_error(wrong, torch.ones(len(wrong)))
 
 
-def test_cosine_moments_are_near_those_of_samples() -> None:
+def test_cosine_moments_are_close_to_sampled_ones() -> None:
     generator = torch.Generator().manual_seed(0)
     pair = Gaussian(
         F.normalize(torch.randn(2, 64, generator=generator, dtype=torch.float64), dim=1),

@@ -24,7 +24,7 @@ values = st.floats(1e-3, 1e3)
 
 @settings(max_examples=30)
 @given(st.lists(st.tuples(values, st.integers(0, 9)), min_size=1, max_size=40))
-def test_means_by_length_are_those_of_a_loop(items: list[tuple[float, int]]) -> None:
+def test_means_by_length_equal_a_slow_loop(items: list[tuple[float, int]]) -> None:
     uncertainty, length = (T(column) for column in zip(*items, strict=True))
     found = uncertainty_by_length(uncertainty.double(), length, num_resamples=5)
     groups: dict[int, list[float]] = {}
@@ -37,14 +37,14 @@ def test_means_by_length_are_those_of_a_loop(items: list[tuple[float, int]]) -> 
     assert found.spearman.value == pytest.approx(spearman(uncertainty, length), nan_ok=True)
 
 
-def test_longer_and_more_certain_gives_minus_one_with_its_interval() -> None:
+def test_spearman_is_minus_one_if_longer_is_always_more_certain() -> None:
     found = uncertainty_by_length(T([9.0, 5.0, 4.0, 1.0]), T([1, 2, 3, 7]))
     assert (found.spearman.value, found.spearman.low, found.spearman.high) == pytest.approx((-1, -1, -1))
 
 
 @settings(max_examples=20)
 @given(st.integers(1, 20), st.integers(2, 4), st.integers(0, 1000))
-def test_chains_are_those_of_a_loop(count: int, levels: int, seed: int) -> None:
+def test_chain_figures_equal_a_slow_loop(count: int, levels: int, seed: int) -> None:
     chains = torch.randint(1, 5, (count, levels), generator=torch.Generator().manual_seed(seed)).double()
     found = uncertainty_along_chains(chains, num_resamples=5)
     assert found.mean == pytest.approx([sum(column) / count for column in chains.T.tolist()])
@@ -55,7 +55,7 @@ def test_chains_are_those_of_a_loop(count: int, levels: int, seed: int) -> None:
     assert found.spearman.value == pytest.approx(expected, nan_ok=True)
 
 
-def test_chains_are_resampled_whole() -> None:
+def test_whole_chains_are_resampled() -> None:
     # Every chain is ordered, whatever is drawn: resampled items would not be.
     chains = torch.arange(30.0).reshape(10, 3).flip(1)
     found = uncertainty_along_chains(chains, num_resamples=50)
@@ -64,12 +64,12 @@ def test_chains_are_resampled_whole() -> None:
         uncertainty_along_chains(torch.zeros(0, 3))
 
 
-def test_words_are_counted_and_equal_captions_have_one_id() -> None:
+def test_words_are_counted_and_equal_captions_share_an_id() -> None:
     assert count_words(["a red  car", "", "sky\n"]).tolist() == [3, 0, 1]
     assert string_ids([["a", "a b"], ["a", "c"]]).tolist() == [[0, 1], [0, 2]]
 
 
-def test_a_table_of_hierarchies(tmp_path: Path) -> None:
+def test_a_table_of_hierarchies_is_read_by_column(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text('id,captions,image_url\n0,"sky => blue sky, clear => a day",u0\n1,sky=>grey sky => rain,u1\n')
     columns = ("captions", "image_url")
@@ -91,7 +91,7 @@ def test_a_table_of_hierarchies(tmp_path: Path) -> None:
         read_levels(path, *columns)
 
 
-def test_hierarcaps_is_read_whole_and_specific_captions_are_longer(shared: Path) -> None:
+def test_hierarcaps_has_1000_chains_with_captions_that_get_longer(shared: Path) -> None:
     if not (shared / "hierarcaps_test.csv").is_file():
         pytest.skip("the shared folder has no hierarcaps_test.csv")
     captions, _ = read_levels(shared / "hierarcaps_test.csv", "captions", "image_url")
@@ -101,6 +101,6 @@ def test_hierarcaps_is_read_whole_and_specific_captions_are_longer(shared: Path)
     assert words.mean(dim=0).diff().gt(0).all()  # specific captions are longer
 
 
-def test_the_root_of_pictures_is_their_unit_mean() -> None:
+def test_the_root_of_images_is_their_normalised_mean() -> None:
     items = Gaussian(T([[[1.0, 0.0]], [[0.0, 1.0]]]), torch.zeros(2, 1, 2))
     assert mean_root(items).tolist() == pytest.approx([math.sqrt(0.5)] * 2)

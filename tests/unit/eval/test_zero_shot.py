@@ -52,7 +52,7 @@ def test_logits_equal_the_definition(scale: float) -> None:
             assert float(with_var[n, c]) == pytest.approx(scale * (dot - spread / 2), abs=1e-4)
 
 
-def test_hand_made_table() -> None:
+def test_accuracy_recall_and_majority_of_a_hand_made_table() -> None:
     logits = T([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0], [0.0, 9.0, 1.0], [5.0, 0.0, 1.0], [0.0, 1.0, 2.0]])
     labels = T([0, 1, 1, 2, 2])
     result = evaluate_zero_shot(logits, labels)
@@ -72,7 +72,7 @@ def test_top5_of_six_classes_can_fail() -> None:
     assert result.top5 == pytest.approx(5 / 6)
 
 
-def test_equal_logits_earn_nothing() -> None:
+def test_equal_logits_count_as_wrong() -> None:
     assert evaluate_zero_shot(torch.zeros(4, 3), T([0, 1, 2, 0])).top1 == 0.0
 
 

@@ -52,14 +52,14 @@ def test_a_folders_test_set_is_read_in_order_with_its_captions(explorer: Explore
     assert explorer.all_captions[:3] == ["a 0", "an animal", "a 1"]
 
 
-def test_items_are_limited_and_a_pattern_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_items_are_limited_and_a_pattern_is_read_in_order(tmp_path: Path) -> None:
     write_items(tmp_path)
     items = read_items([str(tmp_path / "*.tar")], ("txt",), 14)
     assert [item.key.split("/")[0] for item in items] == ["test-000"] * 12 + ["train-000"] * 2
     assert items[0].captions == ()
 
 
-def test_data_without_pictures_is_refused(tmp_path: Path) -> None:
+def test_data_without_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the folder has no"):
         read_items([str(tmp_path)], ("txt",), 10)
     write_tar(tmp_path / "test-0.tar", [("a.txt", b"text")])
@@ -67,7 +67,7 @@ def test_data_without_pictures_is_refused(tmp_path: Path) -> None:
         read_items([str(tmp_path)], ("txt",), 10)
 
 
-def test_captions_beside_a_picture_are_the_models_numbers_nearest_first(explorer: Explorer) -> None:
+def test_captions_compared_with_an_image_are_sorted_by_distance(explorer: Explorer) -> None:
     found = explorer.compare(explorer.items[5].image, [*CAPTIONS, " an animal ", ""])
     views = found.views
     assert sorted(view.caption for view in views) == sorted(CAPTIONS)
@@ -90,7 +90,7 @@ def test_captions_beside_a_picture_are_the_models_numbers_nearest_first(explorer
     assert explorer.image_range() == (values[0], values[-1], "of the 12 images")
 
 
-def test_two_captions_beside_each_other_and_one_beside_itself(explorer: Explorer) -> None:
+def test_two_captions_are_compared_symmetrically(explorer: Explorer) -> None:
     pair, other = explorer.pair("an animal", "food"), explorer.pair("food", "an animal")
     assert pair.first.uncertainty == other.second.uncertainty
     assert pair.first_in_second == pytest.approx(-other.first_in_second)
@@ -100,11 +100,11 @@ def test_two_captions_beside_each_other_and_one_beside_itself(explorer: Explorer
     assert "Neither lies in the other" in show.paired(same, explorer.caption_range())
 
 
-def test_a_walk_begins_at_the_nearest_caption_and_covers_the_whole_way(explorer: Explorer) -> None:
-    picture = explorer.items[0].image
-    stops = explorer.walk(picture, explorer.all_captions, "a picture")
+def test_a_walk_starts_at_the_nearest_caption_and_covers_all_steps(explorer: Explorer) -> None:
+    image = explorer.items[0].image
+    stops = explorer.walk(image, explorer.all_captions, "a picture")
     texts = explorer._texts(explorer.all_captions)
-    nearest = int((explorer._embed_image(picture).mean @ texts.mean.T).argmax())
+    nearest = int((explorer._embed_image(image).mean @ texts.mean.T).argmax())
     assert stops[0].view.caption == explorer.all_captions[nearest]
     assert stops[0].first_step == 0
     # On the way a caption may be the nearest one twice, with another in between.
@@ -113,7 +113,7 @@ def test_a_walk_begins_at_the_nearest_caption_and_covers_the_whole_way(explorer:
     assert [stop.first_step for stop in stops] == sorted({stop.first_step for stop in stops})
     assert (stops[-1].view.caption, stops[-1].last_step) == ("a picture", stops[0].num_steps)
     # Towards itself there is no way.
-    assert len(explorer.walk(picture, explorer.all_captions, stops[0].view.caption)) == 1
+    assert len(explorer.walk(image, explorer.all_captions, stops[0].view.caption)) == 1
 
 
 def test_items_and_captions_are_ranked_by_uncertainty(explorer: Explorer) -> None:
@@ -125,7 +125,7 @@ def test_items_and_captions_are_ranked_by_uncertainty(explorer: Explorer) -> Non
     assert value == pytest.approx(float(explorer._embed_image(item.image).total_var), rel=1e-5)
 
 
-def test_a_classifier_weighs_its_prompts_where_there_are_pictures(explorer: Explorer) -> None:
+def test_a_classifier_weighs_its_prompts_if_there_are_images(explorer: Explorer) -> None:
     names, templates = ["animals", "food", "travel"], ["{}", "a picture of {}", "an emoji of {}"]
     found = explorer.classify(explorer.items[0].image, names, templates)
     assert found.weights is not None
@@ -151,29 +151,29 @@ def test_a_classifier_weighs_its_prompts_where_there_are_pictures(explorer: Expl
     assert "start with --shards" in show.classified(alone.classify(None, names, templates))
 
 
-def test_what_cannot_be_asked_is_said(explorer: Explorer) -> None:
-    picture = explorer.items[0].image
+def test_invalid_questions_are_refused_with_the_reason(explorer: Explorer) -> None:
+    image = explorer.items[0].image
     with pytest.raises(ValueError, match="write at least one caption"):
-        explorer.compare(picture, ["", " "])
+        explorer.compare(image, ["", " "])
     with pytest.raises(ValueError, match="the root is empty"):
-        explorer.walk(picture, None, " ")
+        explorer.walk(image, None, " ")
     alone = Explorer(explorer.model, [])
     with pytest.raises(ValueError, match="write the captions to walk through"):
-        alone.walk(picture, None, "a picture")
+        alone.walk(image, None, "a picture")
     with pytest.raises(ValueError, match=f"{MAX_PROMPTS} at most"):
-        explorer.compare(picture, [str(number) for number in range(MAX_PROMPTS + 1)])
+        explorer.compare(image, [str(number) for number in range(MAX_PROMPTS + 1)])
     with pytest.raises(ValueError, match="at least two class names"):
-        explorer.classify(picture, ["food"], ["{}"])
+        explorer.classify(image, ["food"], ["{}"])
     with pytest.raises(ValueError, match="are too many"):
-        explorer.classify(picture, [str(number) for number in range(65)], [f"{{}} {n}" for n in range(64)])
+        explorer.classify(image, [str(number) for number in range(65)], [f"{{}} {n}" for n in range(64)])
     with pytest.raises(DataError):
-        explorer.compare(b"no picture", CAPTIONS)
+        explorer.compare(b"no image", CAPTIONS)
     with pytest.raises(DataError, match="are more than the limit"):
         explorer.compare(announced(50_000, 50_000), CAPTIONS)
 
 
 def announced(width: int, height: int) -> bytes:
-    """A small PNG file that says it is a large picture."""
+    """A small PNG file that says it is a large image."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -184,11 +184,11 @@ def announced(width: int, height: int) -> bytes:
     )
 
 
-def test_unreadable_pictures_of_a_data_set_are_left_out_and_named(
+def test_unreadable_images_of_a_data_set_are_skipped_and_named(
     explorer: Explorer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("prolip.explore.explorer._EMBED_BATCH", 2)
-    broken = [Item(f"x/{number}", b"no picture", ("a bad one",)) for number in range(3)]
+    broken = [Item(f"x/{number}", b"no image", ("a bad one",)) for number in range(3)]
     mixed = [explorer.items[0], broken[0], *explorer.items[1:4], *broken[1:]]
     found = Explorer(explorer.model, mixed)
     assert found.items == explorer.items[:4]
@@ -202,7 +202,7 @@ def test_unreadable_pictures_of_a_data_set_are_left_out_and_named(
         Explorer(explorer.model, broken)
 
 
-def test_items_of_one_name_are_told_apart(explorer: Explorer) -> None:
+def test_items_with_one_name_are_numbered(explorer: Explorer) -> None:
     one, other = explorer.items[:2]
     twins = [one, Item(one.key, other.image, other.captions), one]
     found = Explorer(explorer.model, twins)
@@ -211,16 +211,16 @@ def test_items_of_one_name_are_told_apart(explorer: Explorer) -> None:
 
 
 def test_a_data_set_may_have_more_captions_than_a_question(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
-    picture = explorer.items[0].image
-    most = len(explorer.walk(picture, None, "a picture"))  # captions of the answer
+    image = explorer.items[0].image
+    most = len(explorer.walk(image, None, "a picture"))  # captions of the answer
     assert most < len(explorer.all_captions)
     monkeypatch.setattr("prolip.explore.explorer.MAX_PROMPTS", most)
-    assert explorer.walk(picture, None, "a picture") == explorer.walk(picture, None, " a picture ")
+    assert explorer.walk(image, None, "a picture") == explorer.walk(image, None, " a picture ")
     with pytest.raises(ValueError, match=f"{most} at most"):
-        explorer.walk(picture, explorer.all_captions, "a picture")
+        explorer.walk(image, explorer.all_captions, "a picture")
 
 
-def test_uncertainties_are_shown_between_those_of_the_data_set(explorer: Explorer) -> None:
+def test_the_range_of_uncertainty_is_that_of_the_data_set(explorer: Explorer) -> None:
     low, high, of = explorer.caption_range()
     values = [value for _, value in explorer.ranked_captions()]
     assert (low, high, of) == (values[0], values[-1], "of the data set's 13 captions")
@@ -232,7 +232,7 @@ def test_uncertainties_are_shown_between_those_of_the_data_set(explorer: Explore
     assert alone.compare(explorer.items[0].image, ["food"]).more_certain is None
 
 
-def test_panels_may_ask_at_the_same_time(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_questions_are_all_answered(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("prolip.explore.explorer._CACHED_CAPTIONS", 3)
     fresh = Explorer(explorer.model, [])
 
@@ -252,7 +252,7 @@ def test_panels_may_ask_at_the_same_time(explorer: Explorer, monkeypatch: pytest
 # ---- the command ----------------------------------------------------------------------------------------------------
 
 
-def test_captions_are_cache_within_bounds(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_caption_cache_is_bounded(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("prolip.explore.explorer._CACHED_CAPTIONS", 4)
     fresh = Explorer(explorer.model, [])
     first = fresh._texts(["food", "travel", "nature"])
@@ -261,15 +261,15 @@ def test_captions_are_cache_within_bounds(explorer: Explorer, monkeypatch: pytes
     torch.testing.assert_close(again.mean[3], first.mean[0])
 
 
-def test_what_a_person_wrote_is_escaped(explorer: Explorer) -> None:
+def test_text_from_the_user_is_escaped(explorer: Explorer) -> None:
     evil = "<script>alert(1)</script>"
-    picture = explorer.items[0].image
+    image = explorer.items[0].image
     scale = Range(0.1, 0.2, "of some")
     pages = [
-        show.compared(explorer.compare(picture, [evil]), scale),
+        show.compared(explorer.compare(image, [evil]), scale),
         show.paired(explorer.pair(evil, "food"), scale),
-        show.walked(explorer.walk(picture, [evil, "food"], evil), evil, scale),
-        show.classified(explorer.classify(picture, [evil, "food"], ["{}", "a {}"])),
+        show.walked(explorer.walk(image, [evil, "food"], evil), evil, scale),
+        show.classified(explorer.classify(image, [evil, "food"], ["{}", "a {}"])),
         show.ranked_captions([(evil, 1.0)], "Page 1.", scale),
         show.ranked_images([("data:x", evil, 1.0)], "Page 1.", scale),
     ]
@@ -278,7 +278,7 @@ def test_what_a_person_wrote_is_escaped(explorer: Explorer) -> None:
         assert "&lt;script&gt;" in page
 
 
-def test_wrong_options_name_themselves(tmp_path: Path) -> None:
+def test_wrong_options_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="max_items is 0"):
         ExploreOptions(checkpoint="x", max_items=0)
     with pytest.raises(ValueError, match="port is 70000: it must be from 1 to 65535"):
@@ -287,7 +287,7 @@ def test_wrong_options_name_themselves(tmp_path: Path) -> None:
         run_explore(ExploreOptions(checkpoint=str(tmp_path)))
 
 
-def test_an_address_that_cannot_be_listened_on_is_said_before_anything_is_opened(tmp_path: Path) -> None:
+def test_an_unusable_address_is_an_error_before_the_model_is_loaded(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(ValueError, match=rf"cannot listen on 127\.0\.0\.1, port {port} .*: try another"):
@@ -296,7 +296,7 @@ def test_an_address_that_cannot_be_listened_on_is_said_before_anything_is_opened
         run_explore(ExploreOptions(checkpoint=str(tmp_path), host="192.0.2.1"))
 
 
-def test_a_missing_gradio_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_gradio_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "gradio", None)
     with pytest.raises(ValueError, match=r"pip install 'prolip\[explore\]'"):
         run_explore(ExploreOptions(checkpoint="x"))

@@ -49,7 +49,7 @@ def explorer(model: Model, items: list[Item]) -> Explorer:
     return Explorer(model, items)
 
 
-def test_the_page_decides_as_classify_does(explorer: Explorer, model: Model) -> None:
+def test_the_page_gives_the_decisions_of_classify(explorer: Explorer, model: Model) -> None:
     calibration = model.calibration
     assert calibration is not None
     sizes = []
@@ -76,7 +76,7 @@ def test_the_page_decides_as_classify_does(explorer: Explorer, model: Model) -> 
     assert sizes[0] < sizes[-1] == len(LABELS)
 
 
-def test_the_variance_has_a_place_among_the_pages_pictures(explorer: Explorer, model: Model) -> None:
+def test_the_variance_is_ranked_among_the_pages_images(explorer: Explorer, model: Model) -> None:
     ranked = [item for item, _ in explorer.ranked_images()]
     shares = [explorer.rely(item.image, LABELS, DECIDE).left_open.share for item in ranked]
     assert shares == pytest.approx([0, 1 / 3, 2 / 3])
@@ -103,7 +103,7 @@ def test_without_a_calibration_the_command_that_makes_one_is_named(model: Model,
     assert said.endswith("Then start this page with --calibration calibration.safetensors.")
 
 
-def test_other_labels_than_the_calibrations_have_no_guarantee(explorer: Explorer) -> None:
+def test_labels_other_than_the_calibrations_have_no_guarantee(explorer: Explorer) -> None:
     found = explorer.rely(explorer.items[0].image, ["a picture", "food"], DECIDE)
     assert found.within is None
     assert found.not_learned is not None, "the distance needs no labels"
@@ -138,7 +138,7 @@ def written(found: Reliance) -> str:
     return page
 
 
-def test_a_set_an_answer_and_doubts_are_written_out() -> None:
+def test_label_set_answer_and_doubts_are_shown() -> None:
     page = written(reliance())
     assert "Answer: “cat”. At most 10 % of the answers given are wrong." in page
     assert "One of these 2 labels is right with a probability of at least 90 %: “cat”, “&lt;dog&gt;”." in page
@@ -159,7 +159,7 @@ def test_a_set_an_answer_and_doubts_are_written_out() -> None:
     )
 
 
-def test_dont_know_says_what_would_be_needed() -> None:
+def test_dont_know_says_which_confidence_would_be_needed() -> None:
     assert "is 60.0 %, and at most 10 % of the answers are wrong only from 71.5 % on" in written(
         reliance(answer=None, threshold=0.715)
     )
@@ -168,11 +168,11 @@ def test_dont_know_says_what_would_be_needed() -> None:
     ).replace("&#39;", "'")
 
 
-def test_a_picture_from_elsewhere_is_called_that() -> None:
+def test_an_out_of_distribution_image_is_called_that() -> None:
     assert "This image is unlike" in written(reliance(not_learned=Doubt(99.0, 0.97, "others")))
 
 
-def test_a_long_list_of_labels_is_cut_behind_the_set() -> None:
+def test_a_long_list_of_labels_is_cut_after_the_label_set() -> None:
     labels = [f"label {number}" for number in range(30)]
     some = {"labels": labels, "probabilities": [1 / 30] * 30}
     page = written(reliance(**some, within=[place < 2 for place in range(30)]))

@@ -47,7 +47,7 @@ PASSED = [{"type": "passed"}]
     ],
 )
 @pytest.mark.parametrize("kind", ["http", "websocket"])
-def test_the_page_answers_to_its_own_names(kind: str, host: str, name: bytes) -> None:
+def test_requests_to_the_pages_own_names_are_answered(kind: str, host: str, name: bytes) -> None:
     assert answered(kind, [(b"host", name)], host) == PASSED
     assert answered(kind, [(b"host", name), (b"origin", b"http://" + name)], host) == PASSED
     assert answered(kind, [(b"host", name), (b"origin", b"https://" + name)], host) == PASSED
@@ -71,7 +71,7 @@ def test_the_page_answers_to_its_own_names(kind: str, host: str, name: bytes) ->
         [(b"host", b"localhost"), (b"origin", b"file://localhost")],
     ],
 )
-def test_other_names_and_other_sites_are_refused(headers: Headers) -> None:
+def test_requests_with_other_hosts_or_origins_are_refused(headers: Headers) -> None:
     start, body = answered("http", headers)
     assert start["status"] == 403
     assert body["body"].startswith(b"the ")
@@ -79,5 +79,5 @@ def test_other_names_and_other_sites_are_refused(headers: Headers) -> None:
     assert (start["type"], start["status"]) == ("websocket.http.response.start", 403)
 
 
-def test_the_start_of_the_server_is_no_request() -> None:
+def test_the_lifespan_event_passes_through() -> None:
     assert answered("lifespan", []) == PASSED

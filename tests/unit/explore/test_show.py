@@ -19,7 +19,7 @@ def bars(page: str) -> list[tuple[str, str, float, float]]:
     return [(text, *bar) for text, bar in zip(texts, found, strict=True)]
 
 
-def test_bars_of_uncertainty_run_over_their_range_and_say_so() -> None:
+def test_uncertainty_bars_span_their_range_and_name_it() -> None:
     page = show.ranked_captions([("b", 1.5), ("a", 1.0)], "Page 1.", Range(1.0, 3.0, "of some"))
     assert bars(page) == [("1.500 +50.0 %", "s1", 0, 25), ("1.000", "s1", 0, 0)]
     assert "percent above the most certain of some; the bar ends at the least certain" in page
@@ -55,7 +55,7 @@ def test_two_captions_show_inclusion_both_ways() -> None:
     assert "Similarity of the means: −0.250" in page
 
 
-def test_a_picture_beside_captions_has_all_its_bars() -> None:
+def test_an_image_compared_with_captions_has_all_its_bars() -> None:
     views = [
         view("near", similarity=0.5, distance=1.0, match=0.75, image_in_caption=0.5, uncertainty=1.5),
         view("far", similarity=-0.5, distance=4.0, match=0.01, image_in_caption=-1.0),
@@ -82,7 +82,7 @@ def test_a_picture_beside_captions_has_all_its_bars() -> None:
     assert "match" not in show.compared(dataclasses.replace(found, views=unbiased), Range(1.0, 2.0, ""))
 
 
-def test_a_walk_shows_where_each_caption_is_met() -> None:
+def test_a_walk_shows_where_each_caption_is_nearest() -> None:
     stops = [
         Stop(view=view(name, image_in_caption=1.0), first_step=first, last_step=last, num_steps=50)
         for name, first, last in (("cat", 0, 19), ("animal", 20, 49), ("a picture", 50, 50))
@@ -95,7 +95,7 @@ def test_a_walk_shows_where_each_caption_is_met() -> None:
     ]
 
 
-def test_a_classifier_shows_the_prompts_that_it_prefers_and_avoids() -> None:
+def test_a_classifier_shows_its_highest_and_lowest_weighted_prompts() -> None:
     found = Classified(
         names=["cat", "dog"],
         templates=["{}", "a {}", "my {}"],

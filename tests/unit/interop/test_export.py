@@ -36,18 +36,18 @@ SMALL = replace(
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """The folder of a run of 20 steps of 16 pictures."""
+    """The folder of a run of 20 steps of 16 images."""
     torch.manual_seed(0)
     write_words(tmp_path / "tokenizer.json")
     config = TrainConfig(out=Path("runs/mine"), samples_seen=320, batch_size=16, architecture="demo", model=SMALL)
     tokenizer = TokenizerConfig(kind="file", path=tmp_path / "tokenizer.json", context_length=20)
-    config = replace(config, data=replace(config.data, shards=("pictures-{0..3}.tar",), tokenizer=tokenizer))
+    config = replace(config, data=replace(config.data, shards=("images-{0..3}.tar",), tokenizer=tokenizer))
     for step in (10, 20):
         write_checkpoint(tmp_path / "run" / "checkpoints", ProLIP(SMALL), to_toml(config), step=step, elapsed_s=7200.0)
     return tmp_path / "run"
 
 
-def test_a_run_of_another_version_is_loaded_and_neither_exported_nor_resumed(
+def test_a_run_of_another_version_loads_but_cannot_be_exported_or_resumed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     write_words(tmp_path / "tokenizer.json")
@@ -71,7 +71,7 @@ def test_a_run_of_another_version_is_loaded_and_neither_exported_nor_resumed(
         assert said.strip().endswith("it can be loaded and evaluated, but not resumed or exported"), said
 
 
-def test_a_run_becomes_a_folder_that_loads_the_same_tensors(run: Path, tmp_path: Path) -> None:
+def test_an_exported_run_loads_with_the_same_tensors(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert main(["export", str(run), "--out", str(out), "--licence", "mit"]) == 0
     names = {"README.md", "config.json", "inference.json", "model.safetensors", "tokenizer.json"}
@@ -83,7 +83,7 @@ def test_a_run_becomes_a_folder_that_loads_the_same_tensors(run: Path, tmp_path:
         assert torch.equal(after.state_dict()[name], tensor), name
 
 
-def test_of_a_run_with_averages_either_weights_are_exported(run: Path, tmp_path: Path) -> None:
+def test_averaged_or_raw_weights_of_a_run_can_be_exported(run: Path, tmp_path: Path) -> None:
     model = ProLIP(SMALL)
     ema = Ema(model, EmaConfig(decay=0.5, warmup=False))
     trained = {name: tensor + 1 for name, tensor in model.state_dict().items()}
@@ -101,13 +101,13 @@ def test_of_a_run_with_averages_either_weights_are_exported(run: Path, tmp_path:
             torch.testing.assert_close(found[name], tensor, msg=name)
 
 
-def test_the_card_states_what_was_trained_on_what(run: Path, tmp_path: Path) -> None:
+def test_the_model_card_states_model_and_training_data(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert main(["export", str(run), "--out", str(out), "--license", "cc-by-4.0"]) == 0
     card = (out / "README.md").read_text()
     assert re.match(r"---\nlicense: cc-by-4\.0\nlibrary_name: prolip\n(.*\n)*?---\n\n# mine\n", card)
     rows = dict(re.findall(r"^\| (.+?) \| (.+) \|$", card, flags=re.M))
-    assert rows["trained on"] == "`pictures-{0..3}.tar`"
+    assert rows["trained on"] == "`images-{0..3}.tar`"
     assert (rows["steps"], rows["samples seen"], rows["batch size"]) == ("20", "320", "16")
     assert (rows["licence"], rows["started from"], rows["hours"]) == ("cc-by-4.0", "random weights", "2.00")
     assert "1 layers of 128, 12 pixels in patches of 6" in rows["architecture"]
@@ -120,7 +120,7 @@ def test_the_card_states_what_was_trained_on_what(run: Path, tmp_path: Path) -> 
     assert "| trained on | emoji |" in card
 
 
-def test_a_model_that_is_no_run_is_exported_as_what_it_is(tmp_path: Path) -> None:
+def test_the_card_of_a_converted_model_names_its_source(tmp_path: Path) -> None:
     save_pretrained(ProLIP(SMALL), tmp_path / "model")
     assert main(["export", str(tmp_path / "model"), "--out", str(tmp_path / "out")]) == 0
     card = (tmp_path / "out" / "README.md").read_text()
@@ -148,7 +148,7 @@ class FakeHub:
 
 
 @pytest.mark.parametrize("keep", [True, False])
-def test_what_is_pushed_comes_back_the_same(
+def test_a_pushed_model_loads_with_the_same_tensors(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], keep: bool
 ) -> None:
     FakeHub.pushed, FakeHub.calls = tmp_path / "hub", []
@@ -204,13 +204,13 @@ def test_only_the_files_of_the_format_are_pushed(tmp_path: Path) -> None:
     assert {"modules.json", "modeling_prolip.py", "model.safetensors", "tokenizer.json", "README.md"} <= pushed
 
 
-def test_settings_of_onnx_need_its_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_onnx_settings_without_the_onnx_format_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["export", str(tmp_path), "--out", str(tmp_path / "out"), "--onnx.precision", "fp16"]
     assert main(words) == 2
     assert "format is prolip: the settings of onnx need --format onnx" in capsys.readouterr().err
 
 
-def test_what_cannot_be_exported_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_export_errors_name_the_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", "x"]) == 2
     assert "--out" in capsys.readouterr().err
     assert main(["export", str(tmp_path / "absent"), "--out", str(tmp_path)]) == 2

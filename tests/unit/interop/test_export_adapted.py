@@ -47,14 +47,16 @@ def test_the_two_files_are_copied_with_a_card(lab: Path, tmp_path: Path) -> None
     assert json.loads((tmp_path / "out" / ADAPTER_FILE).read_text())["adapter"]["method"] == "heads"
 
 
-def test_other_layouts_are_refused(lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_adapted_models_are_refused_for_the_transformers_format(
+    lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ["export", str(lab / "model"), "--out", str(tmp_path / "out"), "--format", "transformers"]
     assert main(words) == 2
     assert "can be written as prolip or onnx" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("one_table")
-def test_onnx_files_have_the_heads(lab: Path, tmp_path: Path) -> None:
+def test_onnx_files_of_an_adapted_model_include_the_heads(lab: Path, tmp_path: Path) -> None:
     assert main(["export", str(lab / "model"), "--out", str(tmp_path / "onnx"), "--format", "onnx"]) == 0
     model = prolip.load(lab / "model", device="cpu")
     images = torch.randn(3, 3, *model.preprocess.size, generator=torch.Generator().manual_seed(0))

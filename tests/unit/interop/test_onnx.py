@@ -94,7 +94,7 @@ def normalised(pixels: np.ndarray) -> torch.Tensor:
 
 @pytest.mark.usefixtures("one_table")
 @pytest.mark.parametrize("name", CASES)
-def test_onnxruntime_gives_torchs_gaussians(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_onnxruntime_outputs_equal_torchs_gaussians(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     config, settings = CASES[name]
     files = {"image.onnx", "text.onnx"}
     if name == LARGE:
@@ -132,7 +132,7 @@ def test_onnxruntime_gives_torchs_gaussians(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.usefixtures("one_table")
-def test_a_file_that_differs_from_torch_is_not_kept(tmp_path: Path) -> None:
+def test_an_onnx_file_that_differs_from_torch_is_deleted(tmp_path: Path) -> None:
     model = new_model(CASES["demo"][0])
     assert model.visual.unc_embedding is not None
     model.visual.unc_embedding.data *= 1e6  # more than half precision holds
@@ -141,7 +141,7 @@ def test_a_file_that_differs_from_torch_is_not_kept(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_names_the_missing_onnx_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(UserError, match=r"onnxscript is not installed: pip install 'prolip\[onnx\]'"):
         write_towers(new_model(CASES["demo"][0]), tmp_path, OnnxConfig())

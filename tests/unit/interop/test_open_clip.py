@@ -37,7 +37,7 @@ MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """16 JPEG pictures of 40 x 32 pixels in two shards, and a model configuration beside them."""
+    """16 JPEG images of 40 x 32 pixels in two shards, and a model configuration beside them."""
     folder = tmp_path_factory.mktemp("shards")
     generator = np.random.default_rng(0)
     for shard in range(2):
@@ -89,7 +89,7 @@ def arguments(**changes: Any) -> Namespace:
     return Namespace(**(known | changes))
 
 
-def test_batches_are_open_clips_own_transform_and_tokens(shards: str) -> None:
+def test_batches_equal_open_clips_transform_and_tokens(shards: str) -> None:
     """Evaluation data, in the files' order: every pixel and every id, against open_clip's transform and tokenizer."""
     kept = settings(shards, last_batch="keep", shuffle_window=0, batch_size=16)
     data = adapter.open_clip_data(kept, mean=MEAN, std=STD)
@@ -129,7 +129,9 @@ def train_epochs(model: torch.nn.Module, data: adapter.OpenClipData, epochs: int
 
 
 @pytest.mark.parametrize("accum_freq", [1, 2])
-def test_open_clips_loop_trains_on_it(shards: str, accum_freq: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_open_clips_training_loop_runs_on_the_loader(
+    shards: str, accum_freq: int, caplog: pytest.LogCaptureFixture
+) -> None:
     torch.manual_seed(0)
     model = open_clip.CLIP(**TINY, output_dict=True)
     data = adapter.open_clip_data(settings(shards, augment=AugmentConfig()))
@@ -143,7 +145,7 @@ def test_open_clips_loop_trains_on_it(shards: str, accum_freq: int, caplog: pyte
     assert all(not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True) if old.ndim > 1)
 
 
-def test_open_clips_evaluation_reads_it(shards: str) -> None:
+def test_open_clips_evaluation_runs_on_the_loader(shards: str) -> None:
     model = open_clip.CLIP(**TINY, output_dict=True)
     kept = settings(shards, last_batch="keep", shuffle_window=0, batch_size=5)
     if MAIN:
@@ -155,7 +157,7 @@ def test_open_clips_evaluation_reads_it(shards: str) -> None:
     assert 0 < metrics["image_to_text_R@10"] <= 1
 
 
-def test_epochs_differ_and_can_be_named(shards: str) -> None:
+def test_epochs_have_different_orders_and_set_epoch_repeats_one(shards: str) -> None:
     data = adapter.open_clip_data(settings(shards))
     epochs = [torch.cat([both(batch)[1] for batch in data.dataloader]) for _ in range(2)]
     assert not torch.equal(epochs[0], epochs[1])
@@ -164,7 +166,7 @@ def test_epochs_differ_and_can_be_named(shards: str) -> None:
     assert torch.equal(torch.cat([both(batch)[1] for batch in data.dataloader]), epochs[0])
 
 
-def test_what_open_clip_does_not_know_is_refused(shards: str) -> None:
+def test_caption_slots_and_masks_that_open_clip_lacks_are_refused(shards: str) -> None:
     with pytest.raises(ValueError, match=r"data\.captions has 2 slots"):
         adapter.open_clip_data(settings(shards, captions=(CaptionConfig(), CaptionConfig())))
     with pytest.raises(ValueError, match=r"data\.mask is set"):
@@ -175,7 +177,7 @@ def test_what_open_clip_does_not_know_is_refused(shards: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Unused augmentation cfg items")
-def test_the_training_transform_is_read(shards: str) -> None:
+def test_settings_are_read_from_open_clips_training_transform(shards: str) -> None:
     _, plain, evaluation = open_clip.create_model_and_transforms("prolip-test-tiny", image_mean=MEAN, image_std=STD)
     found = adapter.read_transform(plain)
     assert (found.image_size, found.mean, found.std) == (32, MEAN, STD)
@@ -189,7 +191,7 @@ def test_the_training_transform_is_read(shards: str) -> None:
         adapter.read_transform(evaluation)
 
 
-def test_another_tokenizer_is_refused(shards: str) -> None:
+def test_a_tokenizer_other_than_clips_is_refused(shards: str) -> None:
     assert adapter.read_tokenizer(open_clip.SimpleTokenizer(context_length=20)).context_length == 20
     with pytest.raises(ValueError, match=r"the model's tokenizer \(SimpleTokenizer\) is not CLIP's"):
         adapter.read_tokenizer(open_clip.SimpleTokenizer(clean="canonicalize"))
@@ -198,7 +200,7 @@ def test_another_tokenizer_is_refused(shards: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), [("use_naflex", True), ("text_key", "txt;caption")])
-def test_flags_of_main_that_the_loader_has_no_part_in_are_refused(
+def test_unsupported_flags_of_open_clip_are_refused(
     name: str, value: object, shards: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And what else main passes reaches open_clip."""

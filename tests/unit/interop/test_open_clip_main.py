@@ -83,7 +83,9 @@ def captions(*shards: int) -> set[tuple[int, ...]]:
 
 
 @pytest.mark.parametrize("accum_freq", [1, 2])
-def test_its_command_trains_on_the_loader_and_resumes(main: Any, folder: Path, tmp_path: Path, accum_freq: int) -> None:
+def test_open_clips_command_trains_on_the_loader_and_resumes(
+    main: Any, folder: Path, tmp_path: Path, accum_freq: int
+) -> None:
     assert adapter.main([*words(folder, tmp_path, **{"accum-freq": accum_freq, "epochs": 2})]) == 0
     (state,) = main.STATES
     assert (state.global_step, state.samples_seen) == (8 // accum_freq, 16)
@@ -98,7 +100,7 @@ def test_its_command_trains_on_the_loader_and_resumes(main: Any, folder: Path, t
     assert seen(main.STATES[1]) == second, "it goes on with the second epoch"
 
 
-def test_its_evaluation_reads_the_loader(main: Any, folder: Path) -> None:
+def test_open_clips_main_evaluates_on_the_loader(main: Any, folder: Path) -> None:
     loop, task = import_module("open_clip_train.train"), import_module("open_clip.task")
     config = LoaderConfig(
         shards=(str(folder / "*.tar"),),
@@ -114,7 +116,7 @@ def test_its_evaluation_reads_the_loader(main: Any, folder: Path) -> None:
     assert loop.evaluate(model, data, 1, args) == {"num_samples": 8}
 
 
-def test_a_manifest_of_several_data_sets_is_read(main: Any, folder: Path, tmp_path: Path) -> None:
+def test_a_manifest_of_several_data_sets_is_trained_on(main: Any, folder: Path, tmp_path: Path) -> None:
     """Its command makes lists of it, before it asks for the data."""
     sources = [
         {"shards": str(folder / "000.tar"), "samples": 4, "sampling_weight": 1.0},
@@ -130,7 +132,7 @@ def test_a_manifest_of_several_data_sets_is_read(main: Any, folder: Path, tmp_pa
     assert set(seen(main.STATES[1])) == captions(0), "only the shards that have a weight"
 
 
-def test_validation_stays_with_open_clip_and_its_parameters_fit(main: Any, folder: Path, tmp_path: Path) -> None:
+def test_validation_data_are_read_by_open_clip(main: Any, folder: Path, tmp_path: Path) -> None:
     args = main.parse_args([*words(folder, tmp_path), "--val-data", "val.tar"])
     transforms = open_clip.create_model_and_transforms("prolip-test-tasks")[1:]
     data = adapter.get_data(args, transforms, 3, open_clip.get_tokenizer("prolip-test-tasks"), naflex_data_config=None)
@@ -144,7 +146,7 @@ def test_validation_stays_with_open_clip_and_its_parameters_fit(main: Any, folde
 @pytest.mark.parametrize(
     "flags", [["--use-naflex"], ["--length-bucketing"], ["--text-key", "txt;caption"], ["--json-text-key", "caption"]]
 )
-def test_flags_that_the_loader_has_no_part_in_are_refused(
+def test_unsupported_flags_of_open_clips_main_are_refused(
     main: Any, folder: Path, tmp_path: Path, flags: list[str]
 ) -> None:
     with pytest.raises(ValueError, match=f"^{flags[0]} is .*: the loader does not support it in open_clip's command"):
@@ -152,7 +154,7 @@ def test_flags_that_the_loader_has_no_part_in_are_refused(
     assert main.get_data.__module__ == "open_clip_train.data"
 
 
-def test_other_kinds_of_data_are_refused(main: Any, folder: Path, tmp_path: Path) -> None:
+def test_dataset_types_other_than_webdataset_are_refused(main: Any, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="--dataset-type is webdataset-audio: the loader only reads webdataset"):
         adapter.main(words(folder, tmp_path, **{"dataset-type": "webdataset-audio"}))
     assert main.STATES == []

@@ -29,7 +29,7 @@ def of_the_loader(shards: str, epochs: int = 3) -> list[list[str]]:
     return [batch.keys for batch in BatchLoader(config(shards, **(FULL | {"num_epochs": epochs})))]
 
 
-def test_a_dataloader_gives_an_epoch_an_iteration(shards: str) -> None:
+def test_one_iteration_of_a_dataloader_is_one_epoch(shards: str) -> None:
     dataset = BatchDataset(settings(shards))
     loader: DataLoader[DeviceBatch] = DataLoader(dataset, batch_size=None)
     assert len(loader) == 4
@@ -45,7 +45,7 @@ def test_a_dataloader_gives_an_epoch_an_iteration(shards: str) -> None:
     dataset.close()
 
 
-def test_the_place_is_saved_and_found(shards: str, tmp_path: Path) -> None:
+def test_a_saved_state_resumes_at_the_next_batch(shards: str, tmp_path: Path) -> None:
     expected = of_the_loader(shards)
     for stop in (1, 3, 4, 6, 8):
         dataset = BatchDataset(settings(shards))
@@ -68,7 +68,7 @@ def test_the_place_is_saved_and_found(shards: str, tmp_path: Path) -> None:
         assert len(list(dataset)) == 4
 
 
-def test_an_iteration_that_was_left_begins_again(shards: str) -> None:
+def test_an_abandoned_iteration_starts_over(shards: str) -> None:
     dataset, expected = BatchDataset(settings(shards)), of_the_loader(shards)
     first = next(iter(dataset))
     assert first.keys == expected[0]
@@ -79,7 +79,7 @@ def test_an_iteration_that_was_left_begins_again(shards: str) -> None:
     assert [batch.keys for batch in dataset] == expected[:4]
 
 
-def test_an_epoch_runs_on_into_the_next(shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_consecutive_epochs_share_one_loader_run(shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The threads are begun once, and again only for another place."""
     begun: list[object] = []
     ordinary = BatchLoader.__iter__
@@ -95,7 +95,7 @@ def test_an_epoch_runs_on_into_the_next(shards: str, monkeypatch: pytest.MonkeyP
     assert begun == [begun[0]] * 2
 
 
-def test_the_place_is_the_one_that_was_set_last(shards: str) -> None:
+def test_state_dict_returns_the_place_that_was_set_last(shards: str) -> None:
     dataset = BatchDataset(settings(shards))
     batches = iter(dataset)
     next(batches)
@@ -108,7 +108,7 @@ def test_the_place_is_the_one_that_was_set_last(shards: str) -> None:
     assert dataset.state_dict() != first
 
 
-def test_ranks_share_an_epoch(shards: str) -> None:
+def test_ranks_split_an_epoch_without_overlap(shards: str) -> None:
     """Two ranks, batches of 3: two steps each, 12 samples of 16."""
     ranks = [BatchDataset(config(shards, batch_size=3), rank=rank, world_size=2) for rank in range(2)]
     keys = [key for dataset in ranks for batch in dataset for key in batch.keys]
@@ -116,7 +116,7 @@ def test_ranks_share_an_epoch(shards: str) -> None:
     assert [len(dataset) for dataset in ranks] == [2, 2]
 
 
-def test_evaluation_data_are_whole_every_time(shards: str) -> None:
+def test_each_pass_over_evaluation_data_is_complete(shards: str) -> None:
     kept = config(shards, batch_size=5, shuffle_window=0, last_batch="keep")
     dataset = BatchDataset(kept)
     once, again = ([batch.keys for batch in dataset] for _ in range(2))
@@ -135,7 +135,7 @@ def test_worker_processes_are_refused(shards: str) -> None:
 
 
 @pytest.mark.parametrize("size", [{}, {"batch_size": 4}])
-def test_batches_of_batches_are_refused(shards: str, size: dict[str, int]) -> None:
+def test_a_dataloader_with_a_batch_size_is_refused(shards: str, size: dict[str, int]) -> None:
     """Torch makes batches of one item by default, and fails on a batch's keys and cursor with an unclear error."""
     loader: DataLoader[DeviceBatch] = DataLoader(BatchDataset(settings(shards)), **size)
     with pytest.raises(RuntimeError, match=r"DataLoader\(batch_size=...\) must be None for a BatchDataset"):

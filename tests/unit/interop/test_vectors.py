@@ -21,7 +21,7 @@ from prolip.interop.vectors import query_vectors, read_vectors, stored_vectors
 DIM, ROWS, K = 64, 2000, 10
 
 
-def test_a_vector_is_a_mean_and_one_more_number() -> None:
+def test_a_vector_is_the_mean_and_one_extra_number() -> None:
     items = some_gaussians(5, 8, seed=0)
     stored, queries = stored_vectors(items), query_vectors(items)
     assert stored.dtype == queries.dtype == np.float32
@@ -33,7 +33,7 @@ def test_a_vector_is_a_mean_and_one_more_number() -> None:
     assert (stored_vectors(points)[:, 8] == 0).all()
 
 
-def test_a_product_is_a_csd() -> None:
+def test_vector_products_give_the_csd() -> None:
     items, queries = some_gaussians(50, 16, seed=0), some_gaussians(4, 16, seed=1)
     products = query_vectors(queries) @ stored_vectors(items).T
     distances = 2 + queries.total_var.numpy()[:, None] - 2 * products
@@ -42,7 +42,9 @@ def test_a_product_is_a_csd() -> None:
 
 @pytest.mark.parametrize("stored", ["float32", "float16"])
 @pytest.mark.parametrize("form", ["parquet", "safetensors"])
-def test_part_files_give_the_vectors_of_their_gaussians(tmp_path: Path, form: Format, stored: Stored) -> None:
+def test_vectors_read_from_part_files_equal_those_of_the_gaussians(
+    tmp_path: Path, form: Format, stored: Stored
+) -> None:
     items = some_gaussians(50, 16, seed=0)
     embedded(tmp_path, items, form=form, dtype=stored, rows_per_part=20)
     blocks = list(read_vectors(tmp_path, "image", rows=8))
@@ -59,7 +61,7 @@ def test_part_files_give_the_vectors_of_their_gaussians(tmp_path: Path, form: Fo
     assert (asked == query_vectors(Gaussian(mean, items.log_var))).all()
 
 
-def test_what_would_not_rank_by_csd_is_refused(tmp_path: Path) -> None:
+def test_means_that_are_not_unit_vectors_are_refused(tmp_path: Path) -> None:
     items = some_gaussians(3, 8, seed=0)
     raw = Gaussian(items.mean * torch.tensor([[1.0], [2.5], [1.0]]), items.log_var)
     for build in (stored_vectors, query_vectors):
@@ -106,13 +108,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return World(tmp_path_factory.mktemp("embeddings"))
 
 
-def test_the_order_is_not_that_of_the_means(world: World) -> None:
+def test_ranking_by_csd_differs_from_ranking_by_means(world: World) -> None:
     """Otherwise the tests of the databases would pass without variances."""
     means = np.argsort(-(world.queries[:, :-1] @ world.stored()[:, :-1].T), axis=1)[:, :K]
     assert world.recall(means) < 0.9
 
 
-def test_faiss_finds_what_search_finds(world: World) -> None:
+def test_faiss_returns_the_results_of_exact_search(world: World) -> None:
     import faiss
 
     index = faiss.IndexFlatIP(DIM + 1)
@@ -123,7 +125,7 @@ def test_faiss_finds_what_search_finds(world: World) -> None:
 
 
 @pytest.mark.parametrize("kind", ["hnsw", "ivf"])
-def test_approximate_indexes_of_faiss_find_most(world: World, kind: str) -> None:
+def test_approximate_faiss_indexes_have_high_recall(world: World, kind: str) -> None:
     import faiss
 
     if kind == "hnsw":
@@ -151,7 +153,7 @@ def lance_rows(world: World, search: Callable[[Any], Any]) -> list[list[int]]:
     return [[hit["row"] for hit in search(query).to_list()] for query in world.queries]
 
 
-def test_lancedb_finds_what_search_finds(world: World, lance_table: Any) -> None:
+def test_lancedb_returns_the_results_of_exact_search(world: World, lance_table: Any) -> None:
     def exact(query: Floats) -> Any:
         return lance_table.search(query).distance_type("dot").bypass_vector_index().limit(K)
 
@@ -160,7 +162,7 @@ def test_lancedb_finds_what_search_finds(world: World, lance_table: Any) -> None
     np.testing.assert_allclose(scores, world.scores, atol=1e-6)
 
 
-def test_an_approximate_index_of_lancedb_finds_most(world: World, lance_table: Any) -> None:
+def test_an_approximate_lancedb_index_has_high_recall(world: World, lance_table: Any) -> None:
     from lancedb.index import HnswSq
 
     lance_table.create_index("vector", config=HnswSq(distance_type="dot", num_partitions=1))
@@ -168,7 +170,7 @@ def test_an_approximate_index_of_lancedb_finds_most(world: World, lance_table: A
     assert world.recall(found) >= 0.9
 
 
-def test_qdrant_finds_what_search_finds(world: World) -> None:
+def test_qdrant_returns_the_results_of_exact_search(world: World) -> None:
     from qdrant_client import QdrantClient, models
 
     client = QdrantClient(":memory:")

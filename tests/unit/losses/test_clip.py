@@ -54,7 +54,7 @@ def open_clips(contrast: Contrast, leaves: Leaves) -> Tensor:
 
 @pytest.mark.parametrize("contrast", ["siglip", "clip"])
 @pytest.mark.parametrize("scale", [1.0, 12.0, 100.0])
-def test_a_control_is_open_clips_loss(contrast: Contrast, scale: float) -> None:
+def test_the_clip_and_siglip_losses_equal_open_clips(contrast: Contrast, scale: float) -> None:
     leaves = leaves_of(9, 2, 5, scale=scale)
     found, expected = ours(contrast, leaves), open_clips(contrast, leaves)
     torch.testing.assert_close(found, expected, rtol=1e-11, atol=0)
@@ -70,7 +70,7 @@ def tiled(leaves: Leaves, tile: int) -> Tensor:
 
 @given(items=st.integers(1, 70), slots=st.integers(1, 3), dim=st.integers(1, 9), tile=st.integers(1, 80))
 @settings(max_examples=40)
-def test_any_tiles_give_the_whole_loss_and_its_gradients(items: int, slots: int, dim: int, tile: int) -> None:
+def test_tiled_loss_and_gradients_equal_open_clips_for_any_tile(items: int, slots: int, dim: int, tile: int) -> None:
     leaves = leaves_of(items, slots, dim)
     found, expected = tiled(leaves, tile), open_clips("clip", leaves)
     torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-13)
@@ -79,7 +79,7 @@ def test_any_tiles_give_the_whole_loss_and_its_gradients(items: int, slots: int,
         torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-12)
 
 
-def test_single_precision_keeps_its_digits_at_the_largest_scale() -> None:
+def test_float32_keeps_its_precision_at_the_largest_scale() -> None:
     exact = leaves_of(64, 1, 16, scale=100.0)
     single = [leaf.detach().float().requires_grad_() for leaf in exact]
     torch.testing.assert_close(tiled(single, 16).double(), tiled(exact, 16), rtol=2e-6, atol=0)
@@ -88,7 +88,7 @@ def test_single_precision_keeps_its_digits_at_the_largest_scale() -> None:
     assert float(wrong) == pytest.approx(200.0)
 
 
-def test_without_gradients_there_is_one_visit_and_the_same_loss() -> None:
+def test_without_gradients_the_loss_is_the_same() -> None:
     leaves = leaves_of(8, 2, 4)
     detached = [leaf.detach() for leaf in leaves]
     torch.testing.assert_close(tiled(detached, 3), tiled(leaves, 3).detach())
@@ -99,7 +99,7 @@ def test_without_gradients_there_is_one_visit_and_the_same_loss() -> None:
         torch.testing.assert_close(mine, theirs)
 
 
-def test_nothing_is_larger_than_a_tile_or_the_inputs() -> None:
+def test_no_tensor_is_larger_than_a_tile_or_the_inputs() -> None:
     items, dim, tile = 256, 8, 16
     leaves = leaves_of(items, 2, dim)
     tiled(leaves, tile).backward()  # whatever is made once
@@ -110,7 +110,7 @@ def test_nothing_is_larger_than_a_tile_or_the_inputs() -> None:
     assert max(shape.numel() for shape in shapes) <= max(items * tile, 4 * items * dim)
 
 
-def test_the_operator_keeps_the_rules_of_operators() -> None:
+def test_the_operator_passes_torchs_opcheck() -> None:
     leaves, peers = leaves_of(5, 2, 3)[:3], Peers()
     rules = ("test_schema", "test_autograd_registration", "test_faketensor")
     for training in (True, False):

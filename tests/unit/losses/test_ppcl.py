@@ -47,7 +47,7 @@ def reference(leaves: Sequence[Tensor]) -> Tensor:
     return ppcl_reference(Gaussian(*leaves[:2]), Gaussian(*leaves[2:4]), leaves[4], leaves[5])
 
 
-def test_the_reference_is_the_equation() -> None:
+def test_the_reference_equals_the_equation_pair_by_pair() -> None:
     """Pair by pair, in plain Python."""
     leaves = [leaf.detach() for leaf in leaves_of(3, 2, 4)]
     image, image_var, text, text_var = (leaves[0], leaves[1].exp(), leaves[2], leaves[3].exp())
@@ -61,7 +61,7 @@ def test_the_reference_is_the_equation() -> None:
 
 @given(items=st.integers(1, 70), slots=st.integers(1, 3), dim=st.integers(1, 9), tile=st.integers(1, 80))
 @settings(max_examples=60)
-def test_any_tiles_give_the_reference_and_its_gradients(items: int, slots: int, dim: int, tile: int) -> None:
+def test_tiled_loss_and_gradients_equal_the_reference_for_any_tile(items: int, slots: int, dim: int, tile: int) -> None:
     leaves = leaves_of(items, slots, dim)
     expected, found = reference(leaves), tiled(leaves, tile)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
@@ -72,14 +72,14 @@ def test_any_tiles_give_the_reference_and_its_gradients(items: int, slots: int, 
 
 
 @pytest.mark.parametrize("bias", [-60.0, -10.0, 0.0, 10.0, 60.0])
-def test_small_and_large_logits_lose_no_digits(bias: float) -> None:
+def test_small_and_large_logits_keep_their_precision(bias: float) -> None:
     leaves = leaves_of(64, 1, 16, bias=bias)
     torch.testing.assert_close(tiled(leaves), reference(leaves), rtol=1e-13, atol=0)
     single = leaves_of(64, 1, 16, dtype=torch.float32, bias=bias)
     torch.testing.assert_close(tiled(single).double(), reference(leaves), rtol=2e-6, atol=0)
 
 
-def test_gradients_that_are_not_asked_for_cost_nothing() -> None:
+def test_gradients_that_are_not_required_are_not_computed() -> None:
     leaves = leaves_of(8, 1, 4)
     with torch.no_grad():
         assert not tiled(leaves).requires_grad
@@ -92,7 +92,7 @@ def test_gradients_that_are_not_asked_for_cost_nothing() -> None:
         torch.testing.assert_close(ours.grad, theirs)
 
 
-def test_low_precision_is_accumulated_in_single() -> None:
+def test_low_precision_inputs_are_accumulated_in_float32() -> None:
     low = [leaf.detach().bfloat16().requires_grad_() for leaf in leaves_of(64, 1, 32)]
     exact = [leaf.detach().double().requires_grad_() for leaf in low]
     with torch.autocast("cpu", torch.bfloat16):
@@ -107,7 +107,7 @@ def test_low_precision_is_accumulated_in_single() -> None:
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=2**-7, atol=1e-4, check_dtype=False)
 
 
-def test_nothing_is_larger_than_a_tile_or_the_inputs() -> None:
+def test_no_tensor_is_larger_than_a_tile_or_the_inputs() -> None:
     items, dim, tile = 256, 8, 16
     leaves = leaves_of(items, 2, dim)
     kept = 0
@@ -129,7 +129,7 @@ def test_nothing_is_larger_than_a_tile_or_the_inputs() -> None:
     assert max(shape.numel() for shape in shapes) == max(items * tile, 2 * items * dim)
 
 
-def test_the_operator_keeps_the_rules_of_operators() -> None:
+def test_the_operator_passes_torchs_opcheck() -> None:
     leaves, peers = leaves_of(5, 2, 3), Peers()
     image, text = ([leaves[place], leaves[place + 1].exp().sum(-1).detach().requires_grad_()] for place in (0, 2))
     rules = ("test_schema", "test_autograd_registration", "test_faketensor")

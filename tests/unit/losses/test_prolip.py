@@ -68,7 +68,7 @@ def test_ppcl_is_the_sigmoid_loss_of_the_logits() -> None:
     ],
 )
 @pytest.mark.parametrize("contrast", ["ppcl", "clip"])
-def test_gpus_gather_unless_told_otherwise(
+def test_ranks_on_nccl_gather_by_default(
     monkeypatch: pytest.MonkeyPatch, contrast: Contrast, exchange: Exchange, on_nccl: bool, gathers: bool
 ) -> None:
     peers, given = Peers(), []
@@ -84,7 +84,7 @@ def test_gpus_gather_unless_told_otherwise(
 
 
 @pytest.mark.parametrize("contrast", ["ppcl", "siglip", "clip"])
-def test_variances_with_a_scale_of_their_own_leave_the_means_gradients_alone(contrast: Contrast) -> None:
+def test_variance_scale_does_not_change_the_gradients_of_the_means(contrast: Contrast) -> None:
     def gradients(scale: float | None) -> dict[str, torch.Tensor]:
         config = LossConfig(
             contrast=contrast, variance_scale=scale, inclusion_weight=0, masked_inclusion_weight=0, vib_weight=0
@@ -106,7 +106,7 @@ def test_variances_with_a_scale_of_their_own_leave_the_means_gradients_alone(con
     assert not torch.allclose(one["variances"], two["variances"])
 
 
-def test_an_image_that_resembles_many_texts_becomes_wide_at_a_small_scale() -> None:
+def test_an_image_similar_to_many_texts_gains_variance_at_a_small_scale() -> None:
     """At the start, the variance of what has the larger mean similarity grows (docs/specification.md, section 3.3)."""
     text = F.normalize(torch.eye(4, dtype=torch.float64) + 0.3, dim=-1)
     vague, clear = F.normalize(torch.ones(4, dtype=torch.float64), dim=0), text[0]
@@ -137,7 +137,7 @@ def test_total_is_the_sum_and_weights_scale_the_terms() -> None:
     torch.testing.assert_close(terms.vib, 0.2 * bottleneck)
 
 
-def test_the_first_items_should_lie_in_their_masked_views() -> None:
+def test_masked_inclusion_compares_items_with_their_masked_views() -> None:
     given = output()
     assert given.masked_image is not None
     assert given.masked_text is not None
@@ -151,7 +151,7 @@ def test_the_first_items_should_lie_in_their_masked_views() -> None:
 
 
 @pytest.mark.parametrize("form", ["official", "exact"])
-def test_inclusion_is_cheap_where_the_general_side_is_the_wider_one(form: InclusionForm) -> None:
+def test_inclusion_loss_is_small_if_the_general_side_is_wider(form: InclusionForm) -> None:
     narrow = gaussian(BATCH, seed=0)
     wide = Gaussian(narrow.mean, narrow.log_var + 1)
     assert float(inclusion_loss(narrow, wide, form=form, scale=20.0, eps=-20.0)) < 0.01
@@ -185,7 +185,7 @@ def test_terms_are_single_precision_at_least_inside_autocast() -> None:
     assert all(term.dtype in {torch.float32, torch.float64} for term in terms)
 
 
-def test_an_explosion_is_shown_and_not_silenced() -> None:
+def test_a_diverging_loss_is_returned_unclipped() -> None:
     given = output()
     exploded = given._replace(image=Gaussian(given.image.mean, given.image.log_var + 1000))
     assert not math.isfinite(float(ProlipLoss(EVERYTHING, Peers())(exploded).total))

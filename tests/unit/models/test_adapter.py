@@ -44,7 +44,7 @@ def new(**settings: Any) -> Adapter:
 
 
 @pytest.mark.parametrize("settings", CONFIGS, ids=str)
-def test_a_written_adapter_is_read_back(tmp_path: Path, settings: dict[str, Any]) -> None:
+def test_a_saved_adapter_loads_equal(tmp_path: Path, settings: dict[str, Any]) -> None:
     adapter = new(**settings)
     save_adapter(adapter, FROZEN, tmp_path, {"pairs": 3})
     read, frozen = read_adapter(tmp_path / ADAPTER_FILE, tmp_path / ADAPTER_WEIGHTS)
@@ -71,7 +71,7 @@ def test_heads_return_gaussians_with_unit_means() -> None:
     assert [new(method=name).has_variances for name in ("heads", "laplace", "temperature")] == [True, True, False]
 
 
-def test_logits_are_set() -> None:
+def test_set_logits_sets_scale_and_bias() -> None:
     adapter = new()
     adapter.set_logits(20.0, -3.0)
     assert adapter.logit_bias is not None
@@ -107,7 +107,7 @@ def test_a_damaged_description_says_what_is_wrong(tmp_path: Path, name: str, val
         read_adapter(tmp_path / ADAPTER_FILE, tmp_path / ADAPTER_WEIGHTS)
 
 
-def test_weights_that_are_none_say_so(tmp_path: Path) -> None:
+def test_invalid_adapter_weights_are_an_error(tmp_path: Path) -> None:
     save_adapter(new(), FROZEN, tmp_path, {})
     weights = tmp_path / ADAPTER_WEIGHTS
     tensors = load_file(weights)

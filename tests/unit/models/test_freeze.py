@@ -48,7 +48,7 @@ def test_nothing_is_locked_by_default() -> None:
     assert changed_by_two_steps(LockConfig()) == names(model_of(), "")
 
 
-def test_a_locked_image_tower_trains_its_unc_alone() -> None:
+def test_a_locked_image_tower_trains_only_its_unc_parameters() -> None:
     assert changed_by_two_steps(LockConfig(image=True)) == ALWAYS | names(model_of(), "text.")
 
 
@@ -86,7 +86,7 @@ def test_the_last_groups_of_an_image_tower_can_train(pool: Any) -> None:
         assert trainable == names(model, "text.") | ALWAYS | set().union(*groups[:num])
 
 
-def test_both_locked_train_the_new_unc_alone() -> None:
+def test_with_both_towers_locked_only_unc_parameters_train() -> None:
     assert changed_by_two_steps(LockConfig(image=True, text=True)) == ALWAYS
 
 
@@ -112,7 +112,7 @@ def kept_for_the_backward_pass(model: ProLIP) -> int:
     return sum(kept.values())
 
 
-def test_a_locked_tower_keeps_less_and_with_its_unc_vector_nothing_but_what_the_head_reads() -> None:
+def test_a_locked_tower_keeps_fewer_activations() -> None:
     kept = []
     for lock in (LockConfig(), LockConfig(image=True), LockConfig(image=True, unc_vectors=True)):
         lock_parameters(model := model_of(), lock)
@@ -129,7 +129,7 @@ def test_a_locked_tower_keeps_less_and_with_its_unc_vector_nothing_but_what_the_
     assert output.text.log_var.requires_grad
 
 
-def test_means_under_a_locked_unc_stay_what_they_were() -> None:
+def test_means_do_not_change_with_towers_and_unc_locked() -> None:
     model = model_of()
     with torch.no_grad():
         before = model(*step_of(8, 3))
@@ -144,7 +144,7 @@ def test_means_under_a_locked_unc_stay_what_they_were() -> None:
         assert float((ours.log_var - theirs.log_var).abs().max()) > 1e-4
 
 
-def test_a_bias_that_the_loss_does_not_read_is_left_alone() -> None:
+def test_a_bias_that_the_loss_does_not_use_is_not_trained() -> None:
     loss = LossConfig(contrast="clip", inclusion_weight=0.1, inclusion_scale=2.0)
     assert changed_by_two_steps(LockConfig(), loss) == names(model_of(), "") - {"logit_bias"}
     # Data parallelism would wait for its gradient.
@@ -152,7 +152,7 @@ def test_a_bias_that_the_loss_does_not_read_is_left_alone() -> None:
     assert {name for name, parameter in model.named_parameters() if not parameter.requires_grad} == {"logit_bias"}
 
 
-def test_what_cannot_be_is_named() -> None:
+def test_impossible_lock_settings_are_named() -> None:
     with pytest.raises(ValueError, match=r"lock\.image_unlocked_groups is 2: only a locked tower"):
         LockConfig(image_unlocked_groups=2)
     with pytest.raises(ValueError, match=r"lock\.text_unlocked_groups is -1: it must not be negative"):

@@ -66,14 +66,14 @@ def test_embeddings_have_unit_means_and_start_at_the_configured_log_variance(ima
     torch.testing.assert_close(output.logit_scale, torch.tensor(1 / 0.07))
 
 
-def test_patches_are_those_of_the_convolution(images: Tensor) -> None:
+def test_patch_embeddings_equal_the_convolution(images: Tensor) -> None:
     tower = ProLIP(TINY).visual
     by_convolution = tower.conv1(images).flatten(2).transpose(1, 2)
     by_product = F.linear(tower._patches(images), tower.conv1.weight.flatten(1))
     torch.testing.assert_close(by_product, by_convolution)
 
 
-def test_pixels_beyond_the_last_patch_are_cut_and_other_sizes_refused(images: Tensor) -> None:
+def test_pixels_after_the_last_patch_are_cut_and_other_sizes_refused(images: Tensor) -> None:
     tower = ProLIP(TINY).visual
     wider = torch.cat([images, torch.ones(3, 3, 8, 2)], -1)
     torch.testing.assert_close(tower(wider).mean, tower(images).mean)
@@ -90,7 +90,7 @@ def test_keeping_all_patches_changes_nothing_and_dropped_pixels_have_no_influenc
     torch.testing.assert_close(tuple(model.encode_image(changed, kept)), tuple(model.encode_image(images, kept)))
 
 
-def test_patches_kept_per_image_are_those_kept_for_each_alone(images: Tensor) -> None:
+def test_keeping_patches_per_image_equals_one_image_at_a_time(images: Tensor) -> None:
     model = model_of(FROM_UNC)
     kept = torch.tensor([[0, 1, 4], [1, 2, 3], [0, 2, 5]])
     together = model.encode_image(images, kept)
@@ -99,7 +99,7 @@ def test_patches_kept_per_image_are_those_kept_for_each_alone(images: Tensor) ->
         torch.testing.assert_close(tuple(together[index : index + 1]), tuple(alone))
 
 
-def test_masked_views_share_the_pass_with_the_whole_ones(images: Tensor, token_ids: Tensor) -> None:
+def test_masked_views_are_embedded_in_the_same_pass(images: Tensor, token_ids: Tensor) -> None:
     model = model_of(TINY)
     masked_ids, kept = token_ids[:, :2] * 0 + 7, torch.tensor([1, 3])
     output = model(images, token_ids, masked_ids, kept)
@@ -113,7 +113,7 @@ def test_masked_views_share_the_pass_with_the_whole_ones(images: Tensor, token_i
         model(images, token_ids, masked_ids)
 
 
-def test_the_last_block_computes_only_what_is_read(images: Tensor) -> None:
+def test_the_last_block_computes_only_the_rows_that_are_used(images: Tensor) -> None:
     stack = model_of(TINY).visual.transformer
     x = torch.randn(2, 5, 16)
     whole = stack(x, slice(None))
@@ -149,7 +149,7 @@ def test_attention_of_all_tokens_has_the_gradients_of_its_parts(causal: bool) ->
 
 @pytest.mark.parametrize("activation", ["exact", "tanh"])
 @pytest.mark.parametrize("frozen", ["", "c_proj.weight", "c_proj.bias", "x"])
-def test_a_gelu_computed_again_changes_no_bit(activation: Any, frozen: str) -> None:
+def test_a_recomputed_gelu_is_bit_identical(activation: Any, frozen: str) -> None:
     torch.manual_seed(0)
     mlp, x = Mlp(16, 64, activation=activation), torch.randn(2, 7, 16, requires_grad=True)
     named = {"x": x, **dict(mlp.named_parameters())}
@@ -170,7 +170,7 @@ def test_a_gelu_computed_again_changes_no_bit(activation: Any, frozen: str) -> N
 
 @pytest.mark.parametrize("pool_type", ["argmax", "last", "eos"])
 @pytest.mark.parametrize("no_causal_mask", [True, False])
-def test_without_cls_the_mean_is_read_from_a_token(pool_type: Any, no_causal_mask: bool) -> None:
+def test_without_cls_the_mean_comes_from_the_pooled_token(pool_type: Any, no_causal_mask: bool) -> None:
     text = replace(TINY.text, embed_cls=False, pool_type=pool_type, eos_id=3, no_causal_mask=no_causal_mask)
     model = model_of(replace(TINY, text=replace(text, log_var_source="unc")))
     ids = torch.tensor([[5, 3, 9, 3, 1, 1], [4, 29, 3, 1, 1, 2]])
@@ -188,7 +188,7 @@ def test_without_cls_the_mean_is_read_from_a_token(pool_type: Any, no_causal_mas
     assert same == (not no_causal_mask and pool_type != "last")
 
 
-def test_named_departures_from_the_released_form(images: Tensor, token_ids: Tensor) -> None:
+def test_settings_select_our_form_or_the_released_one(images: Tensor, token_ids: Tensor) -> None:
     released, own = model_of(TINY), model_of(FROM_UNC)
     own.load_state_dict(released.state_dict())
     assert not torch.allclose(released.encode_image(images).mean, own.encode_image(images).mean)
@@ -221,7 +221,7 @@ def test_autocast_keeps_heads_in_single_precision(config: ModelConfig, images: T
     low.image.log_var.sum().backward()
 
 
-def test_without_uncertainty_the_embeddings_are_points(images: Tensor, token_ids: Tensor) -> None:
+def test_without_unc_the_embeddings_have_zero_variance(images: Tensor, token_ids: Tensor) -> None:
     config = replace(
         TINY, embed_dim=20, vision=replace(TINY.vision, embed_unc=False), text=replace(TINY.text, embed_unc=False)
     )
@@ -229,12 +229,12 @@ def test_without_uncertainty_the_embeddings_are_points(images: Tensor, token_ids
     assert float(output.image.total_var.sum()) == float(output.text.total_var.sum()) == 0.0
 
 
-def test_too_many_tokens_are_refused() -> None:
+def test_more_tokens_than_the_context_are_refused() -> None:
     with pytest.raises(ValueError, match="7 tokens do not fit the context of 6"):
         ProLIP(TINY).encode_text(torch.zeros(1, 7, dtype=torch.long))
 
 
-def test_initial_spread_of_weights() -> None:
+def test_initial_weights_have_the_specified_standard_deviations() -> None:
     torch.manual_seed(0)
     wide = replace(TINY, embed_dim=256, text=replace(TINY.text, width=256), vision=replace(TINY.vision, width=256))
     model = ProLIP(wide)
@@ -257,14 +257,14 @@ def test_initial_spread_of_weights() -> None:
 
 
 @pytest.mark.parametrize("name", list(ARCHITECTURES))
-def test_official_form_round_trip(name: str) -> None:
+def test_a_config_survives_the_official_json(name: str) -> None:
     config = ARCHITECTURES[name]
     written = json.dumps(to_official_json(config))
     assert from_official_json(json.loads(written)) == config
     assert to_official_json(from_official_json(json.loads(written))) == json.loads(written)
 
 
-def test_official_form_holds_what_differs_from_the_defaults_sorted() -> None:
+def test_official_json_lists_non_default_settings_in_order() -> None:
     written = to_official_json(TINY)
     assert list(written) == ["embed_dim", "init_logit_bias", "text_cfg", "vision_cfg"]
     assert written["vision_cfg"] == {
@@ -279,7 +279,7 @@ def test_official_form_holds_what_differs_from_the_defaults_sorted() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name != "demo"])
-def test_sizes_stay_those_of_the_released_models(name: str) -> None:
+def test_architectures_have_the_sizes_of_the_released_models(name: str) -> None:
     with torch.device("meta"):
         model = ProLIP(ARCHITECTURES[name])
     millions = {"ViT-B-16": 198, "ViT-B-16-long": 198, "ViT-L-16": 655, "ViT-SO400M-14": 866, "ViT-H-14": 991}
@@ -333,7 +333,7 @@ def test_settings_without_effect_are_accepted() -> None:
     assert from_official_json(given) == TINY
 
 
-def test_a_bias_of_zero_means_none() -> None:
+def test_an_init_bias_of_zero_means_no_bias() -> None:
     assert from_official_json(official(init_logit_bias=0)).init_logit_bias is None
     with pytest.raises(ValueError, match="init_logit_bias is 0"):
         replace(TINY, init_logit_bias=0.0)

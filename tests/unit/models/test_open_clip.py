@@ -134,7 +134,7 @@ def close(ours: Tensor, theirs: Tensor) -> None:
 
 
 @pytest.mark.parametrize("name", list(MODELS))
-def test_without_unc_the_embeddings_are_those_of_open_clip(name: str) -> None:
+def test_without_unc_the_embeddings_equal_open_clips(name: str) -> None:
     theirs = built(name)
     images, ids = inputs(theirs)
     with torch.no_grad():
@@ -146,7 +146,7 @@ def test_without_unc_the_embeddings_are_those_of_open_clip(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(MODELS))
-def test_unc_is_new_and_the_rest_is_taken_over(name: str, tmp_path: Path) -> None:
+def test_only_the_unc_parameters_are_new(name: str, tmp_path: Path) -> None:
     theirs = built(name)
     images, ids = inputs(theirs)
     torch.manual_seed(1)
@@ -178,7 +178,7 @@ def test_unc_is_new_and_the_rest_is_taken_over(name: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", list(MODELS))
-def test_with_unc_the_means_are_still_those_of_open_clip(name: str) -> None:
+def test_with_unc_the_means_still_equal_open_clips(name: str) -> None:
     theirs = built(name)
     images, ids = inputs(theirs)
     ours = start_from(theirs)
@@ -203,7 +203,7 @@ def test_with_unc_the_means_are_still_those_of_open_clip(name: str) -> None:
         assert float((ours_after.log_var - ours_before.log_var).abs().max()) > 1e-2
 
 
-def test_under_the_causal_mask_unc_leaves_the_mean_as_it_was() -> None:
+def test_unc_does_not_change_the_mean_of_a_causal_text_tower() -> None:
     theirs = built("clip")
     _, ids = inputs(theirs)
     ours = start_from(theirs)
@@ -215,7 +215,7 @@ def test_under_the_causal_mask_unc_leaves_the_mean_as_it_was() -> None:
         assert not torch.allclose(ours.encode_text(changed).log_var, before)
 
 
-def test_the_mean_of_an_image_takes_one_norm_beside_unc_too() -> None:
+def test_the_image_mean_is_normalised_once_with_unc_too() -> None:
     theirs = built("clip")
     images, _ = inputs(theirs)
     ours = start_from(theirs)
@@ -227,7 +227,7 @@ def test_the_mean_of_an_image_takes_one_norm_beside_unc_too() -> None:
     assert ours.config.vision.final_norm == "once"
 
 
-def test_scale_and_bias_are_siglips_own_and_the_released_start_for_clip() -> None:
+def test_scale_and_bias_are_kept_from_siglip_and_set_to_the_released_for_clip() -> None:
     clip, siglip = start_from(built("clip")), start_from(built("siglip"))
     assert float(clip.logit_scale.detach().exp()) == pytest.approx(10)
     assert float(clip.logit_bias.detach()) == -10.0
@@ -236,7 +236,7 @@ def test_scale_and_bias_are_siglips_own_and_the_released_start_for_clip() -> Non
 
 
 @pytest.mark.parametrize("name", ["clip", "siglip"])
-def test_pixels_are_those_of_the_loader_whatever_the_model_was_trained_with(name: str) -> None:
+def test_the_first_layer_is_adapted_to_the_loaders_normalisation(name: str) -> None:
     theirs = built(name)
     theirs.visual.preprocess_cfg = {"mean": (0.5, 0.4, 0.3), "std": (0.5, 0.6, 0.7)}
     shares = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(2))
@@ -251,7 +251,7 @@ def test_pixels_are_those_of_the_loader_whatever_the_model_was_trained_with(name
 
 
 @pytest.mark.parametrize("name", ["clip", "siglip"])
-def test_a_start_of_another_size_keeps_what_was_learned(name: str, tmp_path: Path) -> None:
+def test_a_start_of_another_size_resizes_its_positions(name: str, tmp_path: Path) -> None:
     ours = start_from(built(name))
     save_pretrained(ours, tmp_path)
     config = replace(
@@ -269,7 +269,9 @@ def test_a_start_of_another_size_keeps_what_was_learned(name: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("form", ["bare", "module", "safetensors"])
-def test_by_name_and_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+def test_open_clip_weights_load_from_every_kind_of_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
     theirs = built("clip")
     path = tmp_path / ("weights.safetensors" if form == "safetensors" else "weights.pt")
     state = theirs.state_dict()
@@ -289,7 +291,7 @@ def test_by_name_and_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form:
         close(ours.encode_text(ids).mean, theirs.encode_text(ids, normalize=True))
 
 
-def test_a_model_without_weights_or_of_no_name_is_refused() -> None:
+def test_an_unknown_open_clip_model_or_tag_is_refused() -> None:
     for source in ("open_clip:ViT-nothing/tag", "open_clip:ViT-B-32/no-such-tag"):
         with pytest.raises(StartError, match="open_clip cannot build"):
             load_network(source)
@@ -309,20 +311,20 @@ def test_a_model_without_weights_or_of_no_name_is_refused() -> None:
         ({"text_cfg": {**CLIP_TEXT, "qk_norm": True}}, "blocks of another kind"),
     ],
 )
-def test_towers_without_counterpart_are_refused_by_their_part(settings: dict[str, Any], message: str) -> None:
+def test_unsupported_towers_are_refused_by_naming_the_part(settings: dict[str, Any], message: str) -> None:
     model = open_clip.CustomTextCLIP(16, **{"vision_cfg": CLIP_VISION, "text_cfg": CLIP_TEXT, **settings})
     with pytest.raises(StartError, match=message):
         start_from(model)
 
 
-def test_a_part_that_would_be_lost_is_named() -> None:
+def test_weights_without_a_counterpart_are_named() -> None:
     theirs = built("siglip")
     theirs.visual.trunk.blocks[0].attn.norm = nn.LayerNorm(16)
     with pytest.raises(StartError, match=r"without a counterpart: blocks\.0\.attn\.norm\.weight"):
         start_from(theirs)
 
 
-def test_unit_means_stay_unit() -> None:
+def test_converted_models_return_unit_means() -> None:
     ours: ProLIP = start_from(built("siglip"))
     mean = ours.encode_image(torch.zeros(2, 3, 32, 32)).mean
     close(mean, F.normalize(mean, dim=-1))

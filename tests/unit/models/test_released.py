@@ -39,7 +39,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_three_lines_run_with_every_released_name(world: World, name: str, tmp_path: Path) -> None:
+def test_every_released_name_loads_and_classifies(world: World, name: str, tmp_path: Path) -> None:
     """The code of the issue and of the README, beside what the network itself says."""
     pil_image = noise(2)
     noise(3).save(tmp_path / "some.png")
@@ -94,7 +94,7 @@ def _words(tokenizer: Path) -> list[str]:
     return sorted(vocabulary, key=vocabulary.__getitem__)
 
 
-def test_the_list_is_that_of_the_model_zoo() -> None:
+def test_the_list_of_models_equals_the_model_zoo_page() -> None:
     page = (ROOT / "docs" / "model-zoo.md").read_text(encoding="utf-8")
     columns = ("ImageNet", "shifts", "VTAB", "retrieval", "38 tasks")
     for model in list_models():
@@ -108,13 +108,13 @@ def test_the_list_is_that_of_the_model_zoo() -> None:
 
 
 @pytest.mark.parametrize(("architecture", "size"), [("ViT-B-16", 631), ("ViT-H-14", 519)])
-def test_the_hubs_layout_is_the_released_one_to_the_byte(architecture: str, size: int) -> None:
+def test_the_exported_config_equals_the_released_bytes(architecture: str, size: int) -> None:
     """The sizes of both files on the hub. That of H/14 shows that it names no tokenizer."""
     assert len(config_text(ARCHITECTURES[architecture])) == size
 
 
 @pytest.mark.parametrize("name", [NAMES[0], f"SanghyukChun/{NAMES[0]}", f"hf-hub:SanghyukChun/{NAMES[0]}"])
-def test_a_released_model_has_three_names(world: World, name: str, tmp_path: Path) -> None:
+def test_a_released_model_loads_by_each_of_its_three_names(world: World, name: str, tmp_path: Path) -> None:
     assert hub_repository(name) == f"SanghyukChun/{NAMES[0]}"
     assert torch.equal(load_network(name).visual.proj, world.networks[NAMES[0]].visual.proj)
     assert read_config(name).embed_dim == 32
@@ -127,7 +127,7 @@ def test_a_revision_may_follow_the_name(world: World) -> None:
         prolip.load(f"{NAMES[0]}@v2")
 
 
-def test_a_folder_of_that_name_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_local_folder_takes_precedence_over_a_released_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / NAMES[0]).mkdir()
     assert hub_repository(NAMES[0]) is None
@@ -135,13 +135,13 @@ def test_a_folder_of_that_name_comes_first(tmp_path: Path, monkeypatch: pytest.M
         prolip.load(NAMES[0])
 
 
-def test_a_mistyped_name_is_answered_with_the_right_one() -> None:
+def test_a_mistyped_name_gets_a_suggestion() -> None:
     with pytest.raises(ValueError, match="did you mean the released model 'ProLIP-ViT-B-16-DC-1B-12_8B'"):
         prolip.load("ProLIP-ViT-B-16-DC-1B-12.8B")
     with pytest.raises(ValueError, match=r"prolip\.list_models\(\)\): a hub repository is written hf-hub:me/mine"):
         prolip.load("me/mine")
 
 
-def test_images_of_any_size_become_the_models(world: World) -> None:
+def test_images_are_resized_to_the_models_size(world: World) -> None:
     pixels = prolip.load(NAMES[1]).preprocess(Image.fromarray(np.zeros((9, 300, 3), dtype=np.uint8)))
     assert pixels.shape == (3, 256, 256)

@@ -57,7 +57,7 @@ MASKS = {
     ],
 )
 @pytest.mark.parametrize("rows", [slice(None), slice(0, 1), slice(0, 2), slice(-1, None), slice(-2, None), slice(2, 4)])
-def test_a_known_form_equals_its_matrix(name: str, rows: slice, tokens: tuple[int, int]) -> None:
+def test_a_named_attention_mask_equals_its_matrix(name: str, rows: slice, tokens: tuple[int, int]) -> None:
     torch.manual_seed(0)
     mask = MASKS[name].of_tokens(*tokens)
     length = tokens[1] - tokens[0]
@@ -89,7 +89,7 @@ def calls_of(config: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> list[tuple
 
 
 @pytest.mark.parametrize("config", [CLIP, SIGLIP, TINY], ids=["clip", "siglip", "argmax"])
-def test_no_fine_tuned_model_needs_a_matrix(config: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_fine_tuned_model_uses_a_named_mask(config: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = calls_of(config, monkeypatch)
     assert len(calls) >= 4
     assert not any(has_matrix for has_matrix, _ in calls)
@@ -97,9 +97,7 @@ def test_no_fine_tuned_model_needs_a_matrix(config: ModelConfig, monkeypatch: py
 
 
 @pytest.mark.parametrize("config", [CLIP, SIGLIP, TINY], ids=["clip", "siglip", "argmax"])
-def test_the_form_that_a_tower_names_is_that_of_its_matrix(
-    config: ModelConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_towers_named_mask_equals_its_matrix(config: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     masks: list[AttentionMask] = []
     forward = Transformer.forward
@@ -122,5 +120,5 @@ def test_the_form_that_a_tower_names_is_that_of_its_matrix(
         torch.testing.assert_close(attend_fused(query, key, value, mask), expected)
 
 
-def test_masks_are_not_saved() -> None:
+def test_masks_are_not_in_the_state_dict() -> None:
     assert not [name for name in ProLIP(CLIP).state_dict() if "mask" in name]

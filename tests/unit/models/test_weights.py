@@ -42,7 +42,7 @@ def assert_same(loaded: ProLIP, model: ProLIP) -> None:
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-def test_hub_layout_round_trip(model: ProLIP, tmp_path: Path) -> None:
+def test_a_model_saved_in_the_hub_layout_loads_equal(model: ProLIP, tmp_path: Path) -> None:
     save_pretrained(model, tmp_path / "saved")
     assert sorted(path.name for path in (tmp_path / "saved").iterdir()) == [
         "README.md",
@@ -60,12 +60,12 @@ def test_hub_layout_round_trip(model: ProLIP, tmp_path: Path) -> None:
     assert "not stated" in (tmp_path / "saved" / "README.md").read_text()
 
 
-def test_a_card_is_written_as_given_and_tensors_in_single_precision(model: ProLIP, tmp_path: Path) -> None:
-    save_pretrained(model.double(), tmp_path, card=ModelCard(data="pictures | emoji", licence="mit", steps=12_000))
+def test_the_card_is_written_as_given_and_tensors_in_float32(model: ProLIP, tmp_path: Path) -> None:
+    save_pretrained(model.double(), tmp_path, card=ModelCard(data="images | emoji", licence="mit", steps=12_000))
     card = (tmp_path / "README.md").read_text()
     assert card.startswith("---\nlicense: mit\n")
     for row in (
-        "| trained on | pictures \\| emoji |",
+        "| trained on | images \\| emoji |",
         "| steps | 12,000 |",
         "| samples seen | not stated when it was saved |",
     ):
@@ -89,7 +89,7 @@ def test_a_hub_repository_is_fetched_by_its_name(
     assert asked == ["someone/model"]
 
 
-def test_a_runs_folder_stands_for_its_newest_checkpoint(model: ProLIP, tmp_path: Path) -> None:
+def test_a_run_folder_loads_its_newest_checkpoint(model: ProLIP, tmp_path: Path) -> None:
     older = ProLIP(CONFIG)
     for step, saved in ((9, older), (10, model)):
         newest = write_checkpoint(tmp_path / "checkpoints", saved, "", step=step)
@@ -99,13 +99,13 @@ def test_a_runs_folder_stands_for_its_newest_checkpoint(model: ProLIP, tmp_path:
     assert read_config(tmp_path) == CONFIG
 
 
-def test_importing_the_package_is_light() -> None:
+def test_importing_the_package_does_not_import_torch() -> None:
     code = "import sys, prolip; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("form", ["released", "data-parallel", "bare", "safetensors"])
-def test_weights_of_a_training_are_opened_in_each_form(model: ProLIP, tmp_path: Path, form: str) -> None:
+def test_training_checkpoints_of_every_layout_load(model: ProLIP, tmp_path: Path, form: str) -> None:
     state = model.state_dict()
     path = tmp_path / ("epoch_3.safetensors" if form == "safetensors" else "epoch_3.pt")
     if form == "safetensors":
@@ -121,7 +121,7 @@ def test_weights_of_a_training_are_opened_in_each_form(model: ProLIP, tmp_path: 
         load_network(path)
 
 
-def test_tensors_that_do_not_fit_are_named_with_their_nearest(model: ProLIP) -> None:
+def test_unexpected_tensors_are_named_with_the_nearest_name(model: ProLIP) -> None:
     state = model.state_dict()
     state["visual.class_embeding"] = state.pop("visual.class_embedding")
     state["text.cls_emb"] = torch.zeros(3)
@@ -133,7 +133,7 @@ def test_tensors_that_do_not_fit_are_named_with_their_nearest(model: ProLIP) -> 
     assert "misshapen  text.cls_emb is [3], the model's is [16]" in message
 
 
-def test_a_misshapen_tensor_is_named_with_its_nearest_of_that_shape(model: ProLIP) -> None:
+def test_a_misshapen_tensor_is_named_with_the_nearest_of_its_shape(model: ProLIP) -> None:
     state = model.state_dict()
     c_fc, c_proj = (f"visual.transformer.resblocks.0.mlp.{name}.weight" for name in ("c_fc", "c_proj"))
     state[c_fc], state[c_proj] = state[c_proj], state[c_fc]
@@ -143,7 +143,7 @@ def test_a_misshapen_tensor_is_named_with_its_nearest_of_that_shape(model: ProLI
     assert expected in str(caught.value)
 
 
-def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_files_that_are_no_checkpoint_are_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="neither a file nor a folder"):
         load_network(tmp_path / "absent.pt")
     with pytest.raises(WeightsError, match=r"has no config\.json"):
@@ -163,7 +163,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["official", "corrected"])
-def test_a_checkpoint_of_another_size(model: ProLIP, tmp_path: Path, form: str) -> None:
+def test_a_checkpoint_of_another_size_needs_resize(model: ProLIP, tmp_path: Path, form: str) -> None:
     save_pretrained(model, tmp_path)
     larger = replace(
         CONFIG,
@@ -180,7 +180,7 @@ def test_a_checkpoint_of_another_size(model: ProLIP, tmp_path: Path, form: str) 
     assert torch.equal(loaded.text.token_embedding.weight[:30], model.text.token_embedding.weight)
 
 
-def test_a_checkpoint_without_bias_gets_the_released_start(model: ProLIP) -> None:
+def test_a_missing_bias_is_an_error_unless_resize_is_set(model: ProLIP) -> None:
     state = model.state_dict()
     del state["logit_bias"]
     with pytest.raises(WeightsError, match="missing    logit_bias"):
@@ -189,7 +189,7 @@ def test_a_checkpoint_without_bias_gets_the_released_start(model: ProLIP) -> Non
     assert float(model.logit_scale.detach().exp()) == pytest.approx(10)
 
 
-def test_tables_that_fit_stay_and_impossible_ones_are_refused() -> None:
+def test_tables_of_the_right_size_stay_and_impossible_resizes_are_refused() -> None:
     table, own = torch.randn(6, 4), torch.randn(6, 4)
     for form in ("official", "corrected"):
         assert resize_image_positions(table[None], own, (2, 2), form).equal(table)

@@ -91,7 +91,7 @@ def test_an_absurd_configuration_is_refused_before_anything_is_built(folder: Pat
         (b"\xff\xfe\x00", "config.json is not JSON"),
     ],
 )
-def test_a_configuration_that_is_no_table_is_named(folder: Path, content: str | bytes, message: str) -> None:
+def test_an_invalid_config_json_is_named(folder: Path, content: str | bytes, message: str) -> None:
     (folder / "config.json").write_bytes(content.encode() if isinstance(content, str) else content)
     with pytest.raises(WeightsError, match=rf"{folder}/{message}"):
         load_network(folder)
@@ -105,7 +105,9 @@ def test_a_configuration_that_is_no_table_is_named(folder: Path, content: str | 
         (lambda tensor: tensor.to(torch.int64), rf"{BIAS} is torch.int64: weights must be floating-point"),
     ],
 )
-def test_numbers_that_are_no_weights_are_refused(folder: Path, spoil: Callable[[Tensor], Tensor], message: str) -> None:
+def test_nan_infinite_and_integer_weights_are_refused(
+    folder: Path, spoil: Callable[[Tensor], Tensor], message: str
+) -> None:
     state = load_file(folder / "model.safetensors")
     state[BIAS] = spoil(state[BIAS])
     save_file(state, folder / "model.safetensors")
@@ -129,7 +131,7 @@ def test_a_pickle_is_refused_without_advice_to_switch_the_check_off(folder: Path
     assert caught.value.__cause__ is None
 
 
-def test_files_that_unpack_to_more_than_they_hold_are_refused(folder: Path) -> None:
+def test_compressed_and_truncated_pickles_are_refused(folder: Path) -> None:
     state = dict(ProLIP(CONFIG).state_dict())
     path = folder.parent / "model.pt"
     torch.save(state, path)
@@ -178,7 +180,7 @@ def test_a_load_never_mixes_two_exports(folder: Path, monkeypatch: pytest.Monkey
     assert torch.equal(found.visual.proj, load_file(one / "model.safetensors")["visual.proj"])
 
 
-def test_a_file_of_another_export_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_from_another_export_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "_REPLACE_SECONDS", 0.0)
     save_pretrained(ProLIP(CONFIG), folder.parent / "second")
     one, two = export(folder, "model", "one"), export(folder, "second", "two")
@@ -190,7 +192,7 @@ def test_a_file_of_another_export_is_named(folder: Path, monkeypatch: pytest.Mon
     load_network(one)
 
 
-def test_an_export_over_a_model_that_is_in_use_leaves_its_bytes(folder: Path) -> None:
+def test_exporting_over_an_open_model_file_keeps_its_bytes(folder: Path) -> None:
     with (folder / "model.safetensors").open("rb") as opened:
         save_pretrained(ProLIP(CONFIG), folder)
         assert opened.read() != (folder / "model.safetensors").read_bytes()

@@ -52,7 +52,7 @@ def load(folder: Path) -> Model:
 
 
 @pytest.mark.parametrize("name", ["clip", "run"])
-def test_means_are_the_frozen_models_and_variances_are_the_heads(lab: Path, name: str) -> None:
+def test_means_come_from_the_frozen_model_and_variances_from_the_heads(lab: Path, name: str) -> None:
     source = f"open_clip:local-dir:{lab}/clip" if name == "clip" else str(lab / "run")
     frozen, model = prolip.load(source, device="cpu"), load(lab / f"on-{name}")
     images = [noise(seed) for seed in range(3)]
@@ -74,7 +74,7 @@ def test_means_are_the_frozen_models_and_variances_are_the_heads(lab: Path, name
     assert torch.equal(model.tokenize(LABELS), frozen.tokenize(LABELS))
 
 
-def test_the_heads_compute_in_single_precision(lab: Path) -> None:
+def test_the_heads_compute_in_float32(lab: Path) -> None:
     model = prolip.load(lab / "on-clip", device="cpu", precision="bf16")
     exact = load(lab / "on-clip")
     found = model.encode_texts(LABELS)
@@ -93,7 +93,7 @@ def test_only_the_adapter_has_gradients(lab: Path) -> None:
     assert network.adapter.text.log_var.bias.grad is not None
 
 
-def test_a_temperature_alone_has_no_variances(lab: Path, tmp_path: Path) -> None:
+def test_a_model_with_only_a_temperature_has_no_variances(lab: Path, tmp_path: Path) -> None:
     adapt(str(lab / "run"), tmp_path / "scaled", method="temperature")
     model = load(tmp_path / "scaled")
     assert not model.has_variances
@@ -101,14 +101,14 @@ def test_a_temperature_alone_has_no_variances(lab: Path, tmp_path: Path) -> None
     assert model.logit_scale == pytest.approx(20.0)
 
 
-def test_the_fingerprint_knows_the_adapter(lab: Path, tmp_path: Path) -> None:
+def test_the_fingerprint_depends_on_the_adapter(lab: Path, tmp_path: Path) -> None:
     shutil.copytree(lab / "on-clip", tmp_path / "copied")
     assert load(tmp_path / "copied").fingerprint() == load(lab / "on-clip").fingerprint()
     adapt(f"open_clip:local-dir:{lab}/clip", tmp_path / "other", method="temperature")
     assert load(tmp_path / "other").fingerprint() != load(lab / "on-clip").fingerprint()
 
 
-def test_a_moved_model_is_found_in_the_folder_or_beside_it(lab: Path, tmp_path: Path) -> None:
+def test_a_moved_frozen_model_is_found_in_or_next_to_the_folder(lab: Path, tmp_path: Path) -> None:
     expected = load(lab / "on-clip").encode_texts(LABELS)
     for name, place in (("inside", tmp_path / "inside"), ("beside", tmp_path)):
         write_open_clip(tmp_path / "made" / name / "clip")
@@ -120,7 +120,7 @@ def test_a_moved_model_is_found_in_the_folder_or_beside_it(lab: Path, tmp_path: 
         assert torch.equal(moved.mean, expected.mean)
 
 
-def test_a_frozen_model_that_is_nowhere_is_named(lab: Path, tmp_path: Path) -> None:
+def test_a_missing_frozen_model_is_named(lab: Path, tmp_path: Path) -> None:
     shutil.copytree(lab / "on-run", tmp_path / "alone")
     content = json.loads((tmp_path / "alone" / ADAPTER_FILE).read_text())
     content["frozen"]["source"] = "/elsewhere/siglip"
@@ -129,7 +129,7 @@ def test_a_frozen_model_that_is_nowhere_is_named(lab: Path, tmp_path: Path) -> N
         load(tmp_path / "alone")
 
 
-def test_other_weights_are_refused(lab: Path, tmp_path: Path) -> None:
+def test_a_frozen_model_with_other_weights_is_refused(lab: Path, tmp_path: Path) -> None:
     shutil.copytree(lab / "on-run", tmp_path / "stale")
     content = json.loads((tmp_path / "stale" / ADAPTER_FILE).read_text())
     content["frozen"]["weights"] = "0" * 32
@@ -138,14 +138,14 @@ def test_other_weights_are_refused(lab: Path, tmp_path: Path) -> None:
         load(tmp_path / "stale")
 
 
-def test_a_folder_without_its_weights_is_named(lab: Path, tmp_path: Path) -> None:
+def test_an_adapter_folder_without_weights_is_an_error(lab: Path, tmp_path: Path) -> None:
     shutil.copytree(lab / "on-run", tmp_path / "half")
     (tmp_path / "half" / ADAPTER_WEIGHTS).unlink()
     with pytest.raises(UserError, match=r"half has no adapter\.safetensors"):
         load(tmp_path / "half")
 
 
-def test_sources_are_absolute_where_they_are_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_path_sources_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run").mkdir()
     (tmp_path / "mine.pt").touch()

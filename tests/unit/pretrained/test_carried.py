@@ -40,7 +40,7 @@ def without(run: Path, *names: str, **notes: object) -> None:
     commit(path, files, None)
 
 
-def test_a_checkpoint_carries_the_tokenizers_bytes_and_its_padding(tmp_path: Path) -> None:
+def test_a_checkpoint_contains_the_tokenizer_and_its_padding(tmp_path: Path) -> None:
     write_run(tmp_path / "run", tmp_path / "own.json", context_length=7)
     (tmp_path / "tokenizer_config.json").write_text('{"pad_token": "of"}')
     config = TokenizerConfig(kind="file", path=tmp_path / "own.json", context_length=7)
@@ -54,7 +54,7 @@ def test_a_checkpoint_carries_the_tokenizers_bytes_and_its_padding(tmp_path: Pat
     assert ours.encode(["a picture"]).tolist() == theirs.encode(["a picture"]).tolist()
 
 
-def test_clips_merges_are_carried_if_they_have_a_file(tmp_path: Path) -> None:
+def test_a_checkpoint_contains_clips_merges_if_they_are_a_file(tmp_path: Path) -> None:
     config = TokenizerConfig(path=Path(shutil.copy(CLIP_MERGES, tmp_path / "mine.v1.txt.gz")))
     carried = carry(config, ARCHITECTURES["demo"])
     assert carried.tokenizer is not None
@@ -65,7 +65,7 @@ def test_clips_merges_are_carried_if_they_have_a_file(tmp_path: Path) -> None:
     assert carry(TokenizerConfig(), ARCHITECTURES["demo"]).files == {}
 
 
-def test_a_carried_tokenizer_comes_before_the_file_that_training_read(run: Path, tmp_path: Path) -> None:
+def test_the_checkpoints_tokenizer_is_used_before_the_original_file(run: Path, tmp_path: Path) -> None:
     (tmp_path / "own.json").write_text("{}")
     found = load(run).require_tokenizer().config.path
     assert found == run / "checkpoints" / "step_000000001" / "tokenizer.json"
@@ -74,7 +74,7 @@ def test_a_carried_tokenizer_comes_before_the_file_that_training_read(run: Path,
         load(run)
 
 
-def test_a_checkpoint_that_carries_nothing_still_opens(run: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_without_a_tokenizer_file_still_loads(run: Path, tmp_path: Path) -> None:
     old = TokenizerConfig(kind="file", path=tmp_path / "own.json", context_length=7, pad_id=0)
     without(run, "tokenizer.json", tokenizer=old.to_dict(), images=None)
     assert load(run).require_tokenizer().config == old
@@ -84,7 +84,7 @@ def test_a_checkpoint_that_carries_nothing_still_opens(run: Path, tmp_path: Path
     assert found == dataclasses.replace(old, path=tmp_path / "data" / "own.json")
 
 
-def test_a_model_of_other_images_is_refused(run: Path, tmp_path: Path) -> None:
+def test_a_model_with_unsupported_image_settings_is_refused(run: Path, tmp_path: Path) -> None:
     saved = open_saved(run)
     assert saved is not None
     assert saved.notes.images is not None
@@ -120,7 +120,7 @@ DEEP = {"vision_cfg": {"layers": 10**9, "width": 32}, "text_cfg": {"width": 32, 
         ({"model_config": DEEP, "images": None}, r"vision.layers is 1,000,000,000 in the configuration, but"),
     ],
 )
-def test_a_strangers_notes_are_refused_by_their_name(
+def test_inference_notes_that_are_malformed_are_refused_by_name(
     run: Path, tmp_path: Path, notes: dict[str, object], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     without(run, **notes)
@@ -130,7 +130,7 @@ def test_a_strangers_notes_are_refused_by_their_name(
     assert len(told.splitlines()) == 1
 
 
-def test_an_exported_folder_carries_all_settings_of_the_run(run: Path, tmp_path: Path) -> None:
+def test_an_exported_folder_has_all_inference_settings_of_the_run(run: Path, tmp_path: Path) -> None:
     assert main(["export", str(run), "--out", str(tmp_path / "out")]) == 0
     shutil.rmtree(run)
     (tmp_path / "own.json").unlink()
@@ -148,7 +148,7 @@ def test_an_exported_folder_carries_all_settings_of_the_run(run: Path, tmp_path:
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"tokenizer": 3, "images": {}, "keep_ratio": 1}', "[" * 100_000])
-def test_a_broken_file_of_settings_is_named(run: Path, tmp_path: Path, content: str) -> None:
+def test_an_invalid_inference_json_is_named(run: Path, tmp_path: Path, content: str) -> None:
     assert main(["export", str(run), "--out", str(tmp_path / "out")]) == 0
     (tmp_path / "out" / "inference.json").write_text(content)
     with pytest.raises(UserError, match=r"inference\.json (is not JSON|is nested|does not hold)"):

@@ -57,7 +57,7 @@ def test_probabilities_follow_the_definition() -> None:
     assert torch.allclose(found.label_uncertainty, prompts.total_var.mean(1))
 
 
-def test_match_is_the_probability_of_training() -> None:
+def test_match_is_the_sigmoid_probability_of_training() -> None:
     """One prompt per label: sigmoid of scale * (1 - csd / 2) + bias, for means of unit norm."""
     images, prompts = some(4, 8), some(3, 1, 8, seed=1)
     found = classify(images, prompts)
@@ -66,7 +66,7 @@ def test_match_is_the_probability_of_training() -> None:
     assert torch.allclose(found.match, expected)
 
 
-def test_the_softmax_is_the_posterior_of_exactly_one_match() -> None:
+def test_the_softmax_is_the_posterior_given_exactly_one_match() -> None:
     """Of independent pairs, given that exactly one matches: p_c * prod (1 - p_other), normalised."""
     found = classify(some(4, 8), some(3, 1, 8, seed=1))
     assert found.match is not None
@@ -75,7 +75,7 @@ def test_the_softmax_is_the_posterior_of_exactly_one_match() -> None:
         assert probabilities.tolist() == pytest.approx([float(one / sum(alone)) for one in alone])
 
 
-def test_the_scale_is_the_models_own_and_not_the_published_one() -> None:
+def test_classify_uses_the_models_own_scale() -> None:
     images, prompts = some(4, 8), some(3, 1, 8, seed=1)
     gentle, published = classify(images, prompts, scale=5.0), classify(images, prompts, scale=100.0)
     assert gentle.labels == published.labels
@@ -86,7 +86,7 @@ def test_a_model_without_a_bias_has_no_match() -> None:
     assert classify(some(2, 8), some(3, 1, 8), bias=None).match is None
 
 
-def test_points_are_classified_by_their_means() -> None:
+def test_points_are_classified_by_means_only() -> None:
     images, prompts = some(4, 8), some(3, 2, 8, seed=1)
     points = classify(Gaussian.point(images.mean), Gaussian.point(prompts.mean))
     assert torch.equal(points.uncertainty, torch.zeros(4))
@@ -108,7 +108,7 @@ def test_a_prior_multiplies_the_probabilities() -> None:
     assert torch.equal(found.match, even.match), "each pair is on its own"
 
 
-def test_weights_are_those_of_re_weighted_prompts() -> None:
+def test_prompt_weights_give_the_reweighted_classifier() -> None:
     images, prompts = some(20, 8), some(3, 4, 8, seed=1)
     found = reweight_prompts(prompts, images, BprwConfig(num_neighbors=5))
     weighted = classify(images, prompts, weights=found.weights)
@@ -124,12 +124,12 @@ def test_weights_are_those_of_re_weighted_prompts() -> None:
     ("labels", "message"),
     [("cat", "labels is the text 'cat'"), ([], "labels is empty"), (["a", "b", "a"], "labels has 'a' more than once")],
 )
-def test_labels_are_checked(labels: Sequence[str], message: str) -> None:
+def test_invalid_labels_are_refused(labels: Sequence[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         check_labels(labels)
 
 
-def test_variances_that_say_what_was_not_learned_make_an_answer_less_sure() -> None:
+def test_epistemic_variances_soften_the_probabilities() -> None:
     """Expected probabilities against samples of both Gaussians; and where CSD would change the answer, they do not."""
     draws = torch.Generator().manual_seed(0)
     labels = Gaussian(torch.eye(3, 32), torch.full((3, 32), -6.5))

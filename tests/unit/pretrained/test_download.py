@@ -34,7 +34,7 @@ def hub(tmp_path: Path) -> Iterator[Path]:
         yield models
 
 
-def test_files_come_from_the_cache_once_they_are_there(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_files_are_used_offline(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert hub_file(MODEL.repository, "absent.json") is None
     first = hub_file(MODEL.repository, "config.json")
     assert first is not None
@@ -43,16 +43,14 @@ def test_files_come_from_the_cache_once_they_are_there(hub: Path, monkeypatch: p
     assert hub_file(MODEL.repository, "config.json") == first
 
 
-def test_a_model_loads_offline_with_its_tokenizer_once_it_was_loaded(
-    hub: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cached_model_loads_offline_with_its_tokenizer(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = prolip.load(MODEL.name).encode_texts(["a cat", "a dog"])
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     after = prolip.load(MODEL.name).encode_texts(["a cat", "a dog"])
     assert torch.equal(before.mean, after.mean)
 
 
-def test_offline_is_set_by_the_environment_as_everywhere(hub: Path, tmp_path: Path) -> None:
+def test_hf_hub_offline_forbids_downloads(hub: Path, tmp_path: Path) -> None:
     prolip.load(MODEL.name)
     code = f"""if True:
         import prolip
@@ -68,7 +66,7 @@ def test_offline_is_set_by_the_environment_as_everywhere(hub: Path, tmp_path: Pa
     )
 
 
-def test_the_cache_may_lie_elsewhere(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_dir_sets_the_cache_folder(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mine = tmp_path / "mine"
     model = prolip.load(MODEL.name, cache_dir=mine)
     assert {path.name for path in mine.glob("models--*")} == {
@@ -79,9 +77,7 @@ def test_the_cache_may_lie_elsewhere(hub: Path, tmp_path: Path, monkeypatch: pyt
     assert prolip.load(MODEL.name, cache_dir=mine).fingerprint() == model.fingerprint()
 
 
-def test_what_cannot_be_downloaded_is_said_in_one_sentence(
-    hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_download_errors_are_one_sentence(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (hub / "me" / "gated").mkdir(parents=True)
     (hub / "me" / "gated" / GATED).touch()
     (hub / "me" / "empty").mkdir()
@@ -118,7 +114,7 @@ def test_without_its_tokenizer_a_model_still_encodes_images(hub: Path) -> None:
         prolip.load(MODEL.name, tokenizer="absent.json")
 
 
-def test_weights_may_be_a_pickle(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pickled_weights_are_loaded_if_there_is_no_safetensors(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = hub / MODEL.repository
     expected = prolip.load(MODEL.name).network.state_dict()
     (folder / "model.safetensors").unlink()

@@ -11,7 +11,7 @@ import pytest
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
-from tests.support.datacomp_sets import picture, preprocess_of
+from tests.support.datacomp_sets import encoded_image, preprocess_of
 from tests.support.shards import write_tar
 
 from prolip.data import DataError
@@ -39,11 +39,13 @@ def gray() -> bytes:
 @pytest.fixture
 def encoded() -> list[bytes]:
     draw = random.Random(5)
-    return [*(picture(draw, kind) for kind in ("png", "jpeg", "webp", "jpeg") for _ in range(3)), gray()]
+    return [*(encoded_image(draw, kind) for kind in ("png", "jpeg", "webp", "jpeg") for _ in range(3)), gray()]
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
-def test_pixels_are_open_clips(settings: dict[str, Any], encoded: list[bytes], tmp_path: Path) -> None:
+def test_pixels_of_image_batches_equal_open_clips(
+    settings: dict[str, Any], encoded: list[bytes], tmp_path: Path
+) -> None:
     write_tar(tmp_path / "a.tar", [(f"k{n:02}.png", data) for n, data in enumerate(encoded)])
     transform = image_transform_v2(PreprocessCfg(**settings), is_train=False)
     expected = torch.stack([transform(Image.open(io.BytesIO(data))) for data in encoded])
@@ -66,38 +68,38 @@ def test_pixels_are_open_clips(settings: dict[str, Any], encoded: list[bytes], t
 
 
 @pytest.mark.parametrize("settings", [{"size": 20}, {"size": 20, "resize_mode": "squash"}], ids=str)
-def test_unreadable_pictures_are_left_out_until_they_are_too_many(
+def test_unreadable_images_are_skipped_up_to_1_percent(
     settings: dict[str, Any], encoded: list[bytes], tmp_path: Path
 ) -> None:
     preprocess, shard = preprocess_of(settings), tmp_path / "a.tar"
     members = [(f"k{n:03}.png", encoded[n % 3]) for n in range(150)]
     members.insert(7, ("k006.json", b'{"n": 6}'))
-    members[20] = ("k019.png", b"no picture")
+    members[20] = ("k019.png", b"no image")
     write_tar(shard, members)
     batches = list(image_batches(preprocess, [str(shard)], CPU, 64, keep=("json", "png")))
     keys = [key for batch in batches for key in batch.keys]
     assert keys == [f"k{n:03}" for n in range(150) if n != 19]
     assert all(list(batch.members) == ["json", "png"] for batch in batches)
-    records, pictures = (
+    records, images = (
         [member for batch in batches for member in batch.members[extension]] for extension in ("json", "png")
     )
     assert [read_record(*each) for each in zip(keys[5:8], records[5:8], strict=True)] == [None, {"n": 6}, None]
-    assert pictures == [encoded[n % 3] for n in range(150) if n != 19]
-    write_tar(shard, [(name, b"no picture" if n % 3 == 0 else data) for n, (name, data) in enumerate(members)])
+    assert images == [encoded[n % 3] for n in range(150) if n != 19]
+    write_tar(shard, [(name, b"no image" if n % 3 == 0 else data) for n, (name, data) in enumerate(members)])
     with pytest.raises(DataError):
         list(image_batches(preprocess, [str(shard)], CPU, 64))
 
 
 @pytest.mark.parametrize("settings", [{"size": 20}, {"size": 20, "resize_mode": "squash"}], ids=str)
-@pytest.mark.parametrize("pictures", [147, 149])
-def test_samples_without_a_picture_are_bad_ones(
-    pictures: int, settings: dict[str, Any], encoded: list[bytes], tmp_path: Path
+@pytest.mark.parametrize("images", [147, 149])
+def test_samples_without_an_image_count_as_bad(
+    images: int, settings: dict[str, Any], encoded: list[bytes], tmp_path: Path
 ) -> None:
     """One in a hundred may be bad: one of 150 is no fault, three are."""
-    kinds = ["png" if n < pictures else "cls" for n in range(150)]
+    kinds = ["png" if n < images else "cls" for n in range(150)]
     write_tar(tmp_path / "a.tar", [(f"k{n:03}.{kind}", encoded[n % 3]) for n, kind in enumerate(kinds)])
     batches = image_batches(preprocess_of(settings), [str(tmp_path / "a.tar")], CPU, 64)
-    if pictures == 149:
+    if images == 149:
         assert sum(len(batch.keys) for batch in batches) == 149
     else:
         with pytest.raises(DataError, match="3 of 150"):
@@ -105,9 +107,7 @@ def test_samples_without_a_picture_are_bad_ones(
 
 
 @pytest.mark.parametrize("settings", [{"size": 20}, {"size": 20, "resize_mode": "squash"}], ids=str)
-def test_a_shard_that_breaks_off_is_damaged_however_few_samples_it_lost(
-    settings: dict[str, Any], encoded: list[bytes], tmp_path: Path
-) -> None:
+def test_a_truncated_shard_is_always_an_error(settings: dict[str, Any], encoded: list[bytes], tmp_path: Path) -> None:
     write_tar(tmp_path / "a.tar", [(f"k{n:03}.png", encoded[n % 3]) for n in range(200)])
     whole = (tmp_path / "a.tar").read_bytes().rstrip(b"\0")
     (tmp_path / "a.tar").write_bytes(whole[:-100])
@@ -116,12 +116,12 @@ def test_a_shard_that_breaks_off_is_damaged_however_few_samples_it_lost(
 
 
 @pytest.mark.parametrize("settings", [{"size": 20}, {"size": 20, "resize_mode": "squash"}], ids=str)
-def test_what_is_no_archive_is_named(settings: dict[str, Any], tmp_path: Path) -> None:
+def test_a_file_that_is_no_archive_is_named(settings: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(b"no archive" * 200)
     with pytest.raises(DataError, match=r"a\.tar"):
         list(image_batches(preprocess_of(settings), [str(tmp_path / "a.tar")], CPU, 4))
 
 
-def test_a_record_that_is_none_is_named() -> None:
+def test_an_invalid_json_record_is_named() -> None:
     with pytest.raises(DataError, match="sample k: cannot parse its json"):
         read_record("k", b"{")

@@ -73,7 +73,7 @@ def assert_close(found: Gaussian, expected: Gaussian) -> None:
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
 
 
-def test_the_three_lines_run_with_a_run_from_any_folder(
+def test_a_run_loads_and_classifies_from_any_working_directory(
     lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -167,7 +167,7 @@ def test_results_are_plain_tensors_on_the_cpu(files: list[Path], model: prolip.M
         assert probe.weight.grad is not None
 
 
-def test_training_mode_is_restored(model: prolip.Model, files: list[Path]) -> None:
+def test_encoding_restores_the_training_mode(model: prolip.Model, files: list[Path]) -> None:
     model.network.train()
     before = model.encode_images(files[0])
     assert model.network.training
@@ -196,7 +196,7 @@ BAD: list[tuple[Any, type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("images", "kind", "message"), BAD, ids=lambda value: str(value)[:24])
-def test_bad_input_is_named(
+def test_bad_image_input_is_named(
     images: Any,
     kind: type[Exception],
     message: str,
@@ -270,14 +270,14 @@ def test_bad_captions_are_named(texts: Any, message: str, model: prolip.Model) -
         model.encode_texts(texts)
 
 
-def test_captions_in_batches_are_the_same(model: prolip.Model) -> None:
+def test_the_batch_size_does_not_change_caption_embeddings(model: prolip.Model) -> None:
     texts = ["a picture", "an emoji of travel", "food", "nature and animals", ""]
     whole, parts = model.encode_texts(texts), model.encode_texts(texts, batch_size=2)
     assert_close(whole, parts)
     assert_close(model.encode_texts("food"), whole[2:3])
 
 
-def test_classes_come_from_templates_and_prompt_weights(model: prolip.Model, files: list[Path]) -> None:
+def test_classify_uses_templates_and_prompt_weights(model: prolip.Model, files: list[Path]) -> None:
     labels, templates = ["animals", "food", "travel"], ["a picture of {}", "{}", "an emoji: {}"]
     found = model.classify(files, labels, templates=templates)
     images = model.encode_images(files)
@@ -300,7 +300,7 @@ def test_classes_come_from_templates_and_prompt_weights(model: prolip.Model, fil
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_lower_precision_is_near_and_its_results_are_fp32(lab: Path, files: list[Path], precision: Precision) -> None:
+def test_lower_precision_results_are_close_and_float32(lab: Path, files: list[Path], precision: Precision) -> None:
     for source in (str(lab / "run"), f"open_clip:local-dir:{lab}/clip"):
         exact, low = (prolip.load(source, device="cpu", precision=one) for one in ("fp32", precision))
         for found, expected in (
@@ -313,7 +313,7 @@ def test_lower_precision_is_near_and_its_results_are_fp32(lab: Path, files: list
             torch.testing.assert_close(found.mean.norm(dim=-1), torch.ones(len(found.mean)))
 
 
-def test_devices_are_torchs_or_auto(lab: Path) -> None:
+def test_devices_are_torch_names_or_auto(lab: Path) -> None:
     place = "cuda" if torch.cuda.is_available() else "cpu"
     assert prolip.load(lab / "run").device.type == place
     with pytest.raises(UserError, match="device is 'gpu': it must be auto or a device of torch"):
@@ -331,7 +331,7 @@ def test_a_missing_open_clip_names_the_extra(monkeypatch: pytest.MonkeyPatch) ->
         prolip.load("open_clip:ViT-B-32/openai")
 
 
-def test_other_devices_take_normalised_images(files: list[Path], model: prolip.Model) -> None:
+def test_images_reach_devices_without_fast_copies_normalised(files: list[Path], model: prolip.Model) -> None:
     """torch's meta device stands for one that the loader's own copies do not know."""
     (batch,) = read_images(model.preprocess, files, torch.device("meta"), 16)
     assert (batch.device.type, batch.shape) == ("meta", (COUNT, 3, 36, 36))
@@ -374,7 +374,7 @@ def test_a_bare_state_dict_needs_its_architecture(tmp_path: Path) -> None:
     assert model.encode_images(torch.zeros(1, 3, 36, 36)).mean.shape == (1, 128)
 
 
-def test_importing_the_package_and_listing_its_models_is_light() -> None:
+def test_listing_models_does_not_import_torch() -> None:
     import subprocess
     import sys
 
@@ -389,7 +389,7 @@ def test_a_model_is_printed_in_one_line(model: prolip.Model) -> None:
     assert "Conv2d" not in repr(model)
 
 
-def test_gaussians_of_a_model_are_indexed(model: prolip.Model) -> None:
+def test_gaussians_can_be_indexed(model: prolip.Model) -> None:
     texts = model.encode_texts(["a picture", "food", "travel"])
     assert isinstance(texts[1:], Gaussian)
     assert torch.equal(texts[1:].mean, texts.mean[1:])

@@ -46,7 +46,7 @@ def table(capsys: pytest.CaptureFixture[str]) -> tuple[str, list[str], list[str]
     return head, names.split("  "), [row.split("  ")[0] for row in rows]
 
 
-def test_a_prior_is_given_after_the_labels(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_classify_applies_the_prior_flag(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
     answer = found(lab, capsys, "classify", *LABELS, "--prior", "5", "0", "15")
     expected = prolip.load(lab / "run", device="cpu").classify(lab / "cat.png", LABELS, prior=[5, 0, 15])
     for row in answer["labels"]:
@@ -57,7 +57,7 @@ def test_a_prior_is_given_after_the_labels(lab: Path, capsys: pytest.CaptureFixt
     assert "prior has 2 numbers: it must have one per label, 3" in capsys.readouterr().err
 
 
-def test_labels_have_the_models_probabilities(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_classify_prints_the_models_probabilities(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
     answer = found(lab, capsys, "classify", *LABELS, "--templates", "a picture of {}", "an emoji: {}")
     model = prolip.load(lab / "run", device="cpu")
     expected = model.classify(lab / "cat.png", LABELS, templates=["a picture of {}", "an emoji: {}"])
@@ -73,7 +73,9 @@ def test_labels_have_the_models_probabilities(lab: Path, capsys: pytest.CaptureF
         assert row["uncertainty"] == pytest.approx(float(expected.label_uncertainty[place]), rel=1e-4)
 
 
-def test_texts_have_distance_and_inclusion_both_ways(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare_prints_distance_and_inclusion_in_both_directions(
+    lab: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     answer = found(lab, capsys, "compare", *LABELS)
     model = prolip.load(lab / "run", device="cpu")
     image, texts = model.encode_images(lab / "cat.png"), model.encode_texts(LABELS)
@@ -90,7 +92,7 @@ def test_texts_have_distance_and_inclusion_both_ways(lab: Path, capsys: pytest.C
         assert row["text_in_image"] == pytest.approx(-row["image_in_text"], rel=1e-4)
 
 
-def test_the_tables_are_for_people(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_classify_and_compare_print_tables(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, columns in (
         ("classify", ["label", "probability", "match", "uncertainty"]),
         ("compare", ["text", "csd", "similarity", "uncertainty", "image in text", "text in image"]),
@@ -102,7 +104,7 @@ def test_the_tables_are_for_people(lab: Path, capsys: pytest.CaptureFixture[str]
         assert sorted(first) == sorted(LABELS)
 
 
-def test_a_model_without_variances_has_no_uncertainty(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_variances_no_uncertainty_is_printed(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, rows in (("classify", "labels"), ("compare", "texts")):
         answer = found(lab, capsys, name, *LABELS, model="clip")
         assert answer["uncertainty"] is None
@@ -123,7 +125,7 @@ def test_a_model_without_variances_has_no_uncertainty(lab: Path, capsys: pytest.
         (["classify", "cat.png", "a", "--templates", "no label"], "no label"),
     ],
 )
-def test_what_is_wrong_is_named(
+def test_errors_of_classify_and_compare_are_named(
     words: list[str], message: str, lab: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(lab)
@@ -132,6 +134,6 @@ def test_what_is_wrong_is_named(
 
 
 @pytest.mark.parametrize("name", ["classify", "compare"])
-def test_an_image_alone_is_refused(name: str, lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_image_without_labels_or_texts_is_refused(name: str, lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(lab, name, str(lab / "cat.png")) == 2
     assert "at least one" in capsys.readouterr().err

@@ -25,7 +25,7 @@ def test_a_folder_without_a_usable_checkpoint_is_named(tmp_path: Path) -> None:
         opening.load(tmp_path / "absent.pt")
 
 
-def test_a_model_of_open_clip_is_opened_in_silence(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_loading_an_open_clip_model_prints_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     opening.load(write_open_clip(tmp_path / "clip"), device="cpu")
     assert caplog.messages == []
@@ -33,7 +33,7 @@ def test_a_model_of_open_clip_is_opened_in_silence(tmp_path: Path, caplog: pytes
     assert len(caplog.messages) == 1
 
 
-def test_an_exported_model_brings_its_tokenizer(tmp_path: Path) -> None:
+def test_an_exported_model_has_its_tokenizer_and_keep_ratio(tmp_path: Path) -> None:
     write_run(tmp_path / "run", tmp_path / "own.json", context_length=7)
     assert main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "out")]) == 0
     ours, theirs = (opening.load(tmp_path / name, device="cpu") for name in ("run", "out"))
@@ -42,7 +42,7 @@ def test_an_exported_model_brings_its_tokenizer(tmp_path: Path) -> None:
     assert ours.keep_ratio == theirs.keep_ratio is not None
 
 
-def test_the_fingerprint_is_the_models(tmp_path: Path) -> None:
+def test_the_fingerprint_changes_with_weights_and_preprocessing(tmp_path: Path) -> None:
     write_run(tmp_path / "run", tmp_path / "own.json", context_length=7)
     model = opening.load(tmp_path / "run", device="cpu")
     before = model.fingerprint()

@@ -61,14 +61,14 @@ def test_every_kind_of_image_gives_the_same_pixels(tmp_path: Path, mode: str, si
 
 
 @pytest.mark.parametrize("shape", [(44, 61), (44, 61, 1)])
-def test_grey_arrays_and_tensors_are_images(shape: tuple[int, ...]) -> None:
+def test_grey_arrays_and_tensors_are_accepted(shape: tuple[int, ...]) -> None:
     grey = np.asarray(noise(1).convert("L"))
     expected = with_pillow(Image.fromarray(grey).convert("RGB"))
     assert np.array_equal(PREPROCESS.decode(grey.reshape(shape), "grey").numpy(), expected)
     assert np.array_equal(PREPROCESS.decode(torch.from_numpy(grey.copy())[None], "grey").numpy(), expected)
 
 
-def test_formats_that_only_pillow_reads_are_read(tmp_path: Path) -> None:
+def test_formats_that_only_pillow_decodes_are_accepted(tmp_path: Path) -> None:
     image = noise(2)
     image.save(tmp_path / "a.tif")
     expected = with_pillow(image)
@@ -76,7 +76,7 @@ def test_formats_that_only_pillow_reads_are_read(tmp_path: Path) -> None:
         assert np.array_equal(PREPROCESS.decode(given, "tiff").numpy(), expected)
 
 
-def test_the_networks_input_is_the_loaders_batch(tmp_path: Path) -> None:
+def test_preprocessed_pixels_equal_the_loaders_batch(tmp_path: Path) -> None:
     png = encoded(noise(3), "png")
     write_tar(tmp_path / "a.tar", [("a.png", png)])
     reading = LoaderConfig(shards=(str(tmp_path / "a.tar"),), batch_size=1, image_size=SIZE, captions=())
@@ -86,7 +86,7 @@ def test_the_networks_input_is_the_loaders_batch(tmp_path: Path) -> None:
         assert torch.equal(Preprocess(size=(SIZE, SIZE), mean=mean, std=std)(png), batch.images[0])
 
 
-def test_a_models_own_transform_takes_every_kind(tmp_path: Path) -> None:
+def test_a_models_own_transform_accepts_every_kind_of_image(tmp_path: Path) -> None:
     transform = image_transform_v2(PreprocessCfg(size=SIZE, resize_mode="squash"), is_train=False)
     squash = Preprocess(size=(SIZE, SIZE), resize_mode="squash", transform=transform)
     image = noise(4)
@@ -116,7 +116,7 @@ BAD: list[tuple[Any, type[Exception], str]] = [
 
 @pytest.mark.parametrize(("given", "kind", "message"), BAD, ids=lambda value: str(value)[:20])
 @pytest.mark.parametrize("squashed", [False, True])
-def test_what_is_no_image_is_named(
+def test_input_that_is_no_image_is_named(
     given: Any, kind: type[Exception], message: str, squashed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -129,7 +129,7 @@ def test_what_is_no_image_is_named(
         preprocess(given)
 
 
-def test_a_damaged_image_that_is_open_is_named(tmp_path: Path) -> None:
+def test_a_damaged_open_pil_image_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "cut.png").write_bytes(encoded(noise(5), "png")[:300])
     with Image.open(tmp_path / "cut.png") as image, pytest.raises(DataError, match=r"^the image cannot be read: "):
         PREPROCESS(image)

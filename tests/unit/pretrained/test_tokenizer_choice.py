@@ -35,7 +35,7 @@ def test_a_run_is_opened_with_its_own_tokenizer(tmp_path: Path) -> None:
     assert find_tokenizer(own, data) is own
 
 
-def test_without_a_tokenizer_a_model_with_as_many_tokens_takes_clips(
+def test_a_model_without_a_tokenizer_uses_clips_if_the_vocabulary_fits(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     demo = ARCHITECTURES["demo"]
@@ -54,7 +54,7 @@ def test_without_a_tokenizer_a_model_with_as_many_tokens_takes_clips(
             ask(*([] if ask in {unknown.fingerprint, unknown.require_tokenizer} else [["a"]]))
 
 
-def test_a_start_of_open_clip_names_its_tokenizer(tmp_path: Path) -> None:
+def test_an_open_clip_start_uses_its_own_tokenizer(tmp_path: Path) -> None:
     """As open_clip reads it: CLIP's, or a file of the hub with its cleaning; unknown if the loader has no such."""
     text = ARCHITECTURES["ViT-B-16"].text
     clip = replace(text, vocab_size=CLIP_TOKENS, context_length=77)

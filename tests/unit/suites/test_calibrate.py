@@ -48,7 +48,7 @@ def evidence_of(lab: Path, model: Model) -> tuple[Tensor, Tensor]:
     return found.truth, found.held
 
 
-def test_the_report_says_what_was_measured(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_calibrate_prints_what_it_measured(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(lab, "--num_resamples", "5", "--out", str(lab / "other.safetensors")) == 0
     shown = capsys.readouterr().out
     assert "120 labelled images, 3 labels. 36 images were used to fit the labels' shares and the temperature" in shown
@@ -80,7 +80,7 @@ def test_sets_contain_the_labels_of_the_calibration_itself(lab: Path, model: Mod
     assert raw.usual is None
 
 
-def test_labels_are_as_frequent_as_among_the_images_that_fit(lab: Path, model: Model, tmp_path: Path) -> None:
+def test_label_frequencies_are_those_of_the_fitting_images(lab: Path, model: Model, tmp_path: Path) -> None:
     """30 images of the first label, 6 and 4 of the others: the prior favours the first, and `even` does not."""
     for label, count in zip(LABELS, (30, 6, 4), strict=True):
         (tmp_path / "mine" / label).mkdir(parents=True)
@@ -115,7 +115,7 @@ def test_labels_are_as_frequent_as_among_the_images_that_fit(lab: Path, model: M
     assert (decided - even.softmax(dim=1)).abs().max() > 0.01
 
 
-def test_dont_know_follows_the_threshold(lab: Path, model: Model) -> None:
+def test_classify_abstains_below_the_calibrated_threshold(lab: Path, model: Model) -> None:
     assert model.calibration is not None
     threshold = model.calibration.abstention(0.6).threshold
     found = model.classify(lab / "mine", LABELS, max_error=0.6, progress=False)
@@ -125,7 +125,7 @@ def test_dont_know_follows_the_threshold(lab: Path, model: Model) -> None:
     assert never.answers == [None] * 120, "84 images cannot show that one answer in a thousand is wrong"
 
 
-def test_images_from_elsewhere_are_unusual(lab: Path, model: Model) -> None:
+def test_out_of_distribution_images_get_a_low_usual_score(lab: Path, model: Model) -> None:
     mine = model.classify(lab / "mine", LABELS, guarantee=0.9, progress=False).usual
     elsewhere = model.classify(lab / "elsewhere", LABELS, guarantee=0.9, progress=False).usual
     assert mine is not None
@@ -133,7 +133,7 @@ def test_images_from_elsewhere_are_unusual(lab: Path, model: Model) -> None:
     assert float(elsewhere.max()) < 0.05 < float(mine.median())
 
 
-def test_per_label_each_has_its_own_threshold(lab: Path, model: Model) -> None:
+def test_per_label_calibration_has_a_threshold_per_label(lab: Path, model: Model) -> None:
     assert model.calibration is not None
     truth, held = evidence_of(lab, model)
     found = model.classify(lab / "mine", LABELS, guarantee=0.8, per_label=True, progress=False)
@@ -144,7 +144,7 @@ def test_per_label_each_has_its_own_threshold(lab: Path, model: Model) -> None:
         assert inside >= 0.8 * (len(own) + 1) - 1e-9
 
 
-def test_what_was_saved_is_read_back(lab: Path, model: Model) -> None:
+def test_a_saved_calibration_loads_equal(lab: Path, model: Model) -> None:
     found = load_calibration(lab / "run" / "calibration.safetensors")
     assert model.calibration is not None
     assert found.subject == model.calibration.subject
@@ -154,7 +154,7 @@ def test_what_was_saved_is_read_back(lab: Path, model: Model) -> None:
     assert found.held.score.equal(model.calibration.held.score)
 
 
-def test_a_calibration_is_for_its_labels_templates_and_model(
+def test_a_calibration_is_refused_for_other_labels_templates_or_models(
     lab: Path, model: Model, caplog: pytest.LogCaptureFixture
 ) -> None:
     images = lab / "mine" / "food" / "000.png"
@@ -187,7 +187,7 @@ def test_a_calibration_is_for_its_labels_templates_and_model(
         load_calibration(lab / "tokenizer.json")
 
 
-def test_one_image_is_decided_in_words(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_classify_prints_the_decision_for_one_image(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["classify", str(lab / "mine" / "food" / "000.png"), "--checkpoint", str(lab / "run"), "--device", "cpu"]
     assert main([*words, "--guarantee", "0.999", "--max_error", "0.001"]) == 0
     shown = capsys.readouterr().out
@@ -202,7 +202,7 @@ def test_one_image_is_decided_in_words(lab: Path, capsys: pytest.CaptureFixture[
     assert "labels is empty" in capsys.readouterr().err
 
 
-def test_too_few_images_and_no_place_for_the_file(tmp_path: Path, lab: Path, model: Model) -> None:
+def test_too_few_images_or_no_output_file_are_refused(tmp_path: Path, lab: Path, model: Model) -> None:
     one = tmp_path / "few" / "food"
     one.mkdir(parents=True)
     (one / "a.png").write_bytes((lab / "mine" / "food" / "000.png").read_bytes())

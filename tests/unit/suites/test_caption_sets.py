@@ -24,7 +24,7 @@ from prolip.suites.caption_sets import caption_members, captions_of, open_captio
         ("uncertainty", ["--data", "PAIRS", "--num_bins", "40"], "num_bins is 40: there are only"),
     ],
 )
-def test_what_is_wrong_names_itself(
+def test_wrong_options_of_a_caption_suite_are_named(
     suite: str, words: list[str], message: str, world: CaptionedWorld, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [str(world.pairs) if word == "PAIRS" else word for word in words]
@@ -32,7 +32,7 @@ def test_what_is_wrong_names_itself(
     assert message in capsys.readouterr().err
 
 
-def test_paths_lead_through_lists(world: CaptionedWorld) -> None:
+def test_dotted_keys_reach_values_inside_lists(world: CaptionedWorld) -> None:
     record = {"a": [{"b": ["x", "y"]}, {"b": "z"}, {"c": 1}], "n": 3}
     assert values_at(record, "a.b") == ["x", "y", "z"]
     assert values_at(record, "n") == [3]
@@ -51,7 +51,7 @@ def test_only_the_members_that_are_needed_are_kept() -> None:
 
 
 @pytest.mark.parametrize("suite", ["retrieval", "uncertainty"])
-def test_two_sets_of_one_name_both_have_rows(suite: str, world: CaptionedWorld, tmp_path: Path) -> None:
+def test_two_sets_with_the_same_name_both_have_rows(suite: str, world: CaptionedWorld, tmp_path: Path) -> None:
     shutil.copytree(world.pairs, tmp_path / "other" / world.pairs.name)
     shutil.copytree(world.pairs, tmp_path / "third")
     sources = [str(world.pairs), str(tmp_path / "other" / world.pairs.name), str(tmp_path / "third")]
@@ -64,7 +64,7 @@ def test_two_sets_of_one_name_both_have_rows(suite: str, world: CaptionedWorld, 
 
 
 @pytest.mark.parametrize("suite", ["retrieval", "uncertainty"])
-def test_a_set_that_is_not_here_is_named_and_the_others_run(suite: str, world: CaptionedWorld, tmp_path: Path) -> None:
+def test_a_missing_set_is_named_and_the_others_run(suite: str, world: CaptionedWorld, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     sources = [str(tmp_path / "empty"), "pipe:cat a.tar", str(tmp_path / "absent.tar"), str(world.pairs)]
     given = [word for source in sources for word in ("--data", source)]

@@ -37,7 +37,7 @@ def by_group(right: Numbers, groups: Numbers) -> list[float]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_figures_of_random_answers(seed: int) -> None:
+def test_classification_metrics_equal_scikit_learns_on_random_answers(seed: int) -> None:
     answers, labels, groups = drawn(seed)
     assert answers.best_with_var is not None
     first, right = answers.best[:, 0].numpy(), answers.best.numpy() == labels[:, None]
@@ -68,7 +68,7 @@ def metric(row: Any) -> str:
     return str(row.metric)
 
 
-def test_the_worst_region_without_other_needs_both() -> None:
+def test_worst_region_without_other_is_reported_only_if_both_exist() -> None:
     answers, labels, groups = drawn(0)
     for value in (5, 2):  # Other alone, and none of it
         found = task_rows(TASKS["wilds/fmow"], answers, torch.from_numpy(labels), torch.full((COUNT, 1), value))
@@ -76,7 +76,7 @@ def test_the_worst_region_without_other_needs_both() -> None:
     assert groups.max() == 5
 
 
-def test_figures_of_faces() -> None:
+def test_fairface_metrics_equal_direct_computation() -> None:
     noise = np.random.default_rng(4)
     age, gender, race = (noise.integers(0, count, COUNT) for count in (9, 2, 7))
     other = (race != 1).astype(int)
@@ -107,8 +107,8 @@ def test_figures_of_faces() -> None:
     assert len({round(value, 6) for value in expected.values()}) > len(expected) - 3, "else rows could be exchanged"
 
 
-def test_a_part_at_a_time_gives_the_same_answers(world: CaptionedWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither the pictures nor the classes that are worked on at a time change anything."""
+def test_block_sizes_do_not_change_the_answers(world: CaptionedWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the images nor the classes that are worked on at a time change anything."""
     draw = torch.Generator().manual_seed(0)
     images = Gaussian.point(torch.randn(23, 8, generator=draw))
     classes = Classifier(torch.randn(7, 8, generator=draw), torch.rand(7, 8, generator=draw))

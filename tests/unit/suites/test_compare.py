@@ -13,7 +13,7 @@ from prolip.suites.results import Row, SuiteResult, row_of_items
 from prolip.suites.row_statistics import STATISTICS
 
 
-def test_models_on_the_same_items_differ_by_less_than_each_is_unsure() -> None:
+def test_paired_differences_have_narrower_intervals_than_each_value() -> None:
     shared = hits(0.5)
     better = shared.clone()
     better[:20] = 1.0
@@ -26,7 +26,7 @@ def test_models_on_the_same_items_differ_by_less_than_each_is_unsure() -> None:
     assert 0 < difference.low < difference.value < difference.high
 
 
-def test_a_model_against_itself_differs_by_exactly_nothing() -> None:
+def test_a_model_differs_from_itself_by_exactly_zero() -> None:
     rows = [
         row_of_items("t", statistic, hits(0.5), torch.arange(400) % 7, statistic=statistic) for statistic in STATISTICS
     ]
@@ -34,7 +34,7 @@ def test_a_model_against_itself_differs_by_exactly_nothing() -> None:
         assert figure.differences[0] == (0.0, 0.0, 0.0)
 
 
-def test_averages_are_resampled_through_their_parts() -> None:
+def test_an_averages_interval_is_resampled_from_its_parts() -> None:
     rows = [row_of_items("one", "m", hits(0.3)), row_of_items("two", "m", hits(0.7, 1))]
     value = sum(row.value for row in rows) / 2
     rows.append(Row(task="all", metric="m", value=value, num_items=2, mean_of=[row.key for row in rows]))
@@ -44,7 +44,7 @@ def test_averages_are_resampled_through_their_parts() -> None:
     assert widths[2] < min(widths[:2])
 
 
-def test_what_a_model_lacks_is_left_open() -> None:
+def test_a_figure_that_a_model_lacks_is_nan() -> None:
     first, second = row_of_items("t", "m", hits(0.5)), row_of_items("t", "uncertainty", hits(0.5))
     others = Row(task="t", metric="m", value=0.75, num_items=7)
     compared = compare([result("a", first, second), result("b", others)], num_resamples=20)
@@ -55,7 +55,7 @@ def test_what_a_model_lacks_is_left_open() -> None:
     assert math.isnan(compared[0].differences[0].low), "other items"
 
 
-def test_tasks_draw_independently_and_metrics_of_a_task_alike() -> None:
+def test_metrics_of_one_task_share_resamples_and_tasks_do_not() -> None:
     items = hits(0.5)
     one, other, two = compare(
         [result("a", *(row_of_items(task, metric, items) for task, metric in ["xm", "xn", "ym"]))], num_resamples=50
@@ -84,7 +84,7 @@ def test_an_interval_holds_95_percent_of_the_paired_resamples() -> None:
         assert found.high == pytest.approx(float(items.mean()) + 1.96 * error, abs=0.25 * error)
 
 
-def test_the_seed_decides_the_resamples_and_none_gives_no_interval() -> None:
+def test_the_seed_fixes_the_intervals_and_zero_resamples_give_none() -> None:
     rows = result("a", row_of_items("t", "m", hits(0.5)))
     found = [compare([rows], num_resamples=40, seed=seed)[0].values[0] for seed in (0, 0, 1)]
     assert found[0] == found[1]
@@ -94,7 +94,7 @@ def test_the_seed_decides_the_resamples_and_none_gives_no_interval() -> None:
     assert all(map(math.isnan, (*none.values[0][1:], *none.differences[0][1:])))
 
 
-def test_an_average_has_an_interval_where_all_of_its_parts_have_one() -> None:
+def test_an_average_has_no_interval_if_a_part_has_none() -> None:
     sure, unsure = row_of_items("one", "m", hits(0.3)), Row(task="two", metric="m", value=0.5, num_items=9)
     average = Row(task="all", metric="m", value=0.4, num_items=2, mean_of=[sure.key, unsure.key])
     figure = compare([result("a", sure, unsure, average)], num_resamples=20)[-1]
@@ -102,7 +102,7 @@ def test_an_average_has_an_interval_where_all_of_its_parts_have_one() -> None:
     assert math.isnan(figure.values[0].low)
 
 
-def test_an_average_over_other_tasks_has_no_interval_of_its_difference() -> None:
+def test_averages_over_different_tasks_have_no_difference_interval() -> None:
     def averaged(model: str, tasks: list[str]) -> SuiteResult:
         rows = [row_of_items(task, "m", hits(0.5)) for task in ("one", "two", "three")]
         of = [f"{task}: m" for task in tasks]
@@ -113,8 +113,8 @@ def test_an_average_over_other_tasks_has_no_interval_of_its_difference() -> None
     assert math.isnan(figure.differences[0].low)
 
 
-def test_a_difference_on_other_items_has_no_interval() -> None:
-    """As where one model could read a picture and the other could not: the draws are of other pictures."""
+def test_figures_on_different_items_have_no_difference_interval() -> None:
+    """As where one model could read an image and the other could not: the draws are of other images."""
     fewer = row_of_items("t", "m", hits(0.5)[1:])
     (figure,) = compare([result("a", row_of_items("t", "m", hits(0.5))), result("b", fewer)], num_resamples=20)
     assert math.isfinite(figure.values[1].low)
@@ -122,7 +122,7 @@ def test_a_difference_on_other_items_has_no_interval() -> None:
     assert math.isnan(figure.differences[0].low)
 
 
-def test_two_rows_of_one_name_are_a_bug() -> None:
+def test_two_rows_with_one_name_raise_an_error() -> None:
     row = row_of_items("t", "m", hits(0.5))
     with pytest.raises(AssertionError, match="a key names one row"):
         compare([result("a", row, row)], num_resamples=0)

@@ -13,7 +13,9 @@ from prolip.suites.row_statistics import STATISTICS
 
 @pytest.mark.parametrize("statistic", COUNTED)
 @pytest.mark.parametrize("rounded", [False, True])
-def test_counts_give_the_same_values(statistic: str, rounded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_statistics_from_counts_equal_resampled_statistics(
+    statistic: str, rounded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(statistics, "_BLOCK", 40 * 7)  # seven resamples a block, and a rest
     draws = torch.Generator().manual_seed(0)
     items = torch.randn(40, generator=draws, dtype=torch.float64)
@@ -26,7 +28,7 @@ def test_counts_give_the_same_values(statistic: str, rounded: bool, monkeypatch:
         torch.testing.assert_close(found, expected, equal_nan=True)
 
 
-def test_counts_are_those_of_the_draws() -> None:
+def test_counts_equal_how_often_each_item_is_drawn() -> None:
     (counts,) = count_blocks(6, num_resamples=4, seed=1)
     expected = resampled(lambda items: float((items == 2).sum()), torch.arange(6), num_resamples=4, seed=1)
     assert counts[:, 2].tolist() == expected.tolist()

@@ -55,7 +55,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return World(tmp_path_factory.mktemp("datacomp"))
 
 
-def test_the_table_is_datacomps() -> None:
+def test_our_table_has_datacomps_40_tasks_and_averages() -> None:
     tasks = read_tasks()
     counts = {
         average: sum(average in task.averages for task in tasks)
@@ -100,13 +100,13 @@ def test_a_task_is_judged_by_its_own_metric(task: Task, world: World) -> None:
     assert judged["low"][world.source] <= judged["high"][world.source]
 
 
-def test_the_answers_are_not_all_the_same(world: World) -> None:
+def test_the_test_models_answers_vary(world: World) -> None:
     """Else the metrics could not be told apart."""
     values = {world.value(task.name, MAIN.get(task.metric, "accuracy")) for task in TASKS.values()}
     assert len(values) > 10
 
 
-def test_averages_are_those_of_the_published_table(world: World) -> None:
+def test_averages_are_over_the_published_groups_of_tasks(world: World) -> None:
     rows = {
         task.key: world.value(task.name, MAIN.get(task.metric, "accuracy")) for task in TASKS.values() if task.averages
     }
@@ -120,7 +120,7 @@ def test_averages_are_those_of_the_published_table(world: World) -> None:
     assert world.value("Average", "retrieval") == pytest.approx(np.mean([rows[key] for key in retrieval]))
 
 
-def test_what_has_no_variances_says_so(world: World) -> None:
+def test_a_model_without_variances_gets_a_note(world: World) -> None:
     (notes,) = world.results["notes"].values()
     assert "figures with variances: the model has no variances" in notes
     assert not any("variances" in metric or "sampled distance" in metric for _, metric in world.figures)
@@ -139,7 +139,7 @@ def test_finished_tasks_are_not_run_again(world: World, monkeypatch: pytest.Monk
         world.run("--out", str(world.out / "elsewhere"), "--tasks", "cifar10")
 
 
-def test_what_is_wrong_names_itself_and_the_rest_runs(
+def test_damaged_sets_are_noted_and_the_others_run(
     tmp_path: Path, world: World, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
@@ -184,7 +184,7 @@ def test_what_is_wrong_names_itself_and_the_rest_runs(
     assert "tasks has gtsrbs: known are" in capsys.readouterr().err
 
 
-def test_a_model_of_ours_stands_beside_a_baseline(tmp_path: Path, world: World) -> None:
+def test_two_models_are_evaluated_side_by_side(tmp_path: Path, world: World) -> None:
     run = tmp_path / "run"
     write_run(run, tmp_path / "tokenizer.json", context_length=8)
     world_out = tmp_path / "out"
@@ -197,7 +197,7 @@ def test_a_model_of_ours_stands_beside_a_baseline(tmp_path: Path, world: World) 
     assert row["difference"][baseline] == pytest.approx(row["value"][baseline] - row["value"][ours])
     assert row["difference_low"][baseline] <= row["difference"][baseline] <= row["difference_high"][baseline]
     assert row["value"][baseline] == world.value("Describable Textures", "accuracy")
-    for metric in ("accuracy, with class variances", "caption to picture R@1, by sampled distance"):
+    for metric in ("accuracy, with class variances", "caption to image R@1, by sampled distance"):
         (found,) = (figure for (_, name), figure in figures.items() if name == metric)
         assert isinstance(found["value"][ours], float)
         assert baseline not in found["value"] or found["value"][baseline] is None
@@ -216,7 +216,7 @@ PREPROCESSES = [
 
 
 @pytest.mark.parametrize("preprocess", PREPROCESSES, ids=str)
-def test_figures_equal_open_clips_own_loop(preprocess: dict[str, Any], tmp_path: Path, world: World) -> None:
+def test_figures_equal_open_clips_evaluation_loop(preprocess: dict[str, Any], tmp_path: Path, world: World) -> None:
     source = write_open_clip(tmp_path / "model", preprocess, preprocess["size"])
     model = Theirs(source)
     words = ["--checkpoint", source, "--data", str(world.data), "--out", str(tmp_path / "out"), "--num_resamples", "0"]
@@ -239,30 +239,28 @@ def test_figures_equal_open_clips_own_loop(preprocess: dict[str, Any], tmp_path:
         )
     )
 )
-def test_jaccard_is_scikit_learns(drawn: tuple[list[bool], list[int]]) -> None:
+def test_jaccard_equals_scikit_learns(drawn: tuple[list[bool], list[int]]) -> None:
     right, scores = drawn
     chosen = set(np.argsort(scores)[-sum(right) :].tolist())
     expected = theirs.jaccard_score(right, [place in chosen for place in range(len(right))])
     assert jaccard(torch.tensor(scores).float(), torch.tensor(right)) == pytest.approx(expected)
 
 
-def test_articles() -> None:
+def test_prompts_have_the_right_indefinite_article() -> None:
     assert [with_article(cue) for cue in ("Apple", "shave", "full moon")] == ["An apple", "A shave", "A full moon"]
 
 
-def test_averages_of_no_task_are_left_out() -> None:
+def test_averages_without_any_task_are_left_out() -> None:
     row = Row(task="MNIST", metric="accuracy", value=0.25, num_items=3, main=True)
     (average,) = average_rows(read_tasks(), [row])
     assert (average.metric, average.value) == ("38 tasks (1 of 38 tasks)", 0.25)
 
 
-def test_only_a_set_smaller_than_the_published_one_is_said_to_be(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_sets_smaller_than_published_are_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = {"MNIST": 9_999, "Flickr": 999, "WinoGAViL": 100}
 
     def run_task(_: object, task: Task, *__: object) -> TaskResult:
-        # Beside the main figure one of more items: of a picture's captions, of all associations.
+        # Beside the main figure one of more items: of an image's captions, of all associations.
         rows = [("main", sizes.get(task.name, task.items)), ("beside", 5 * task.items)]
         if task.metric not in {"retrieval", "associations"}:
             rows[1] = ("beside", 1)

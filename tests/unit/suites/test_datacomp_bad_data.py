@@ -14,7 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.support.datacomp_sets import TASKS, array, picture, preprocess_of, write_open_clip, write_packed, write_task
+from tests.support.datacomp_sets import (
+    TASKS,
+    array,
+    encoded_image,
+    preprocess_of,
+    write_open_clip,
+    write_packed,
+    write_task,
+)
 from tests.support.shards import write_tar
 
 from prolip.cli import main
@@ -119,7 +127,7 @@ WHOLE = "vtab/eurosat"
 
 
 @pytest.mark.parametrize("preprocess", [{"size": 16}, {"size": 16, "resize_mode": "squash"}], ids=["loader", "pillow"])
-def test_each_fault_names_itself_and_the_rest_runs(preprocess: dict[str, Any], tmp_path: Path) -> None:
+def test_each_damaged_set_is_noted_with_its_file_and_the_others_run(preprocess: dict[str, Any], tmp_path: Path) -> None:
     data = tmp_path / "data"
     for key in (*FAULTS, WHOLE):
         write_task(data, TASKS[key], count=8)
@@ -139,11 +147,13 @@ def test_each_fault_names_itself_and_the_rest_runs(preprocess: dict[str, Any], t
 
 
 @pytest.mark.parametrize("settings", [{"size": 16}, {"size": 16, "resize_mode": "squash"}], ids=["loader", "pillow"])
-def test_what_makes_a_set_damaged(settings: dict[str, Any], tmp_path: Path) -> None:
-    """More than one unreadable picture in a hundred, or any shard that breaks off, whatever came before."""
+def test_more_than_1_percent_bad_images_or_a_cut_shard_make_a_set_damaged(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    """More than one unreadable image in a hundred, or any shard that breaks off, whatever came before."""
     shards = [str(tmp_path / f"{number}.tar") for number in range(2)]
     draw = random.Random(0)
-    some = [picture(draw) for _ in range(3)]
+    some = [encoded_image(draw) for _ in range(3)]
     members = [(f"k{number:03}.png", some[number % 3]) for number in range(199)]
 
     def read() -> int:

@@ -56,7 +56,7 @@ def figures(lab: Path) -> dict[str, Any]:
     return {f"{row['task']}: {row['metric']}": row for row in found["figures"]}
 
 
-def test_figures_are_those_of_the_functions(lab: Path, model: Model, figures: dict[str, Any]) -> None:
+def test_decision_figures_equal_those_of_the_functions(lab: Path, model: Model, figures: dict[str, Any]) -> None:
     images, texts = (
         model.encode_images(lab / "mine"),
         model.encode_texts([f"a photo of a {label}." for label in LABELS]),
@@ -81,7 +81,7 @@ def test_figures_are_those_of_the_functions(lab: Path, model: Model, figures: di
         assert low is not None, f"{metric} has an interval"
 
 
-def test_images_from_elsewhere_are_told_apart(figures: dict[str, Any]) -> None:
+def test_out_of_distribution_images_are_detected_by_mahalanobis_distance(figures: dict[str, Any]) -> None:
     for other in ("elsewhere", "noise"):
         row = figures[f"mine, {other}: AUROC of images from elsewhere by Mahalanobis distance"]
         assert row["num_items"] == 120 + (6 if other == "elsewhere" else 500)
@@ -116,7 +116,7 @@ def test_a_fold_is_calibrated_on_the_others(lab: Path, model: Model) -> None:
     assert not doubts["probability and variance"].equal(others["probability and variance"])
 
 
-def test_frequencies_of_labels_are_those_of_the_other_folds(lab: Path, model: Model) -> None:
+def test_label_frequencies_are_estimated_on_the_other_folds(lab: Path, model: Model) -> None:
     """Logits that a contrastive loss would learn, and labels of which one is ten times as frequent as the others: with
     the frequencies more answers are right."""
     options = DecisionsOptions(checkpoint=(), data=(), num_folds=3)
@@ -143,7 +143,7 @@ def test_frequencies_of_labels_are_those_of_the_other_folds(lab: Path, model: Mo
     assert float(found.with_frequencies.answered[0.2].double().mean()) > float(found.answered[0.2].double().mean())
 
 
-def test_too_few_images_and_folds(lab: Path, model: Model) -> None:
+def test_too_few_images_or_folds_are_refused(lab: Path, model: Model) -> None:
     with pytest.raises(UserError, match="num_folds is 1: it must be at least 2"):
         DecisionsOptions(checkpoint=(), data=(), num_folds=1)
     data = open_classes(str(lab / "mine"), lab, StoreConfig(), ())
@@ -189,7 +189,7 @@ def test_what_was_fitted_on_few_images_and_known_ones(lab: Path, model: Model) -
     assert "errors. The distance to neighbours is measured from the 1,437 images of --known. Images from" in other
 
 
-def test_other_models_stand_beside_the_model(lab: Path, model: Model) -> None:
+def test_doubts_of_other_models_are_reported_beside_the_models(lab: Path, model: Model) -> None:
     """Their doubts are about the model's own answers; the same model beside itself differs in nothing."""
     write_run_with(lab / "other", lab / "tokenizer.json", context_length=8, seed=1)
     words = ["--checkpoint", str(lab / "run"), "--data", str(lab / "mine"), "--out", str(lab / "beside")]

@@ -21,7 +21,7 @@ def evaluate(name: str, source: str, fingerprint: str) -> TaskResult:
     return TaskResult(rows=[row_of_items(name, fingerprint, torch.tensor([1.0, 0.0]))], notes=[f"{name}: small"])
 
 
-def test_what_fails_is_noted_and_the_others_run(world: CaptionedWorld) -> None:
+def test_a_set_that_fails_is_noted_and_the_others_run(world: CaptionedWorld) -> None:
     model = load(world.ours)
     found = evaluate_sets("retrieval", model, ["a/one", "a/wrong", "a/gone", "a/two"], evaluate)
     assert [(row.task, row.metric) for row in found.rows] == [(name, model.fingerprint()) for name in ("one", "two")]
@@ -29,12 +29,12 @@ def test_what_fails_is_noted_and_the_others_run(world: CaptionedWorld) -> None:
     assert (found.suite, found.model, found.fingerprint) == ("retrieval", model.name, model.fingerprint())
 
 
-def test_nothing_evaluated_is_an_error(world: CaptionedWorld) -> None:
+def test_if_no_set_can_be_evaluated_it_is_an_error(world: CaptionedWorld) -> None:
     with pytest.raises(UserError, match="wrong: it has no shard; gone: no such folder"):
         evaluate_sets("retrieval", load(world.ours), ["a/wrong", "a/gone"], evaluate)
 
 
-def test_a_bug_is_no_note(world: CaptionedWorld) -> None:
+def test_an_unexpected_exception_is_raised_and_not_noted(world: CaptionedWorld) -> None:
     def broken(*_: object) -> TaskResult:
         raise ZeroDivisionError
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.utils import filter_repo_objects
-from tests.support.datacomp_sets import NAMES, TASKS, array, picture, write_shards, write_task
+from tests.support.datacomp_sets import NAMES, TASKS, array, encoded_image, write_shards, write_task
 
 from prolip.data import BatchLoader, DataError, LoaderConfig, Members
 from prolip.embeddings.embed import Embedded
@@ -36,7 +36,7 @@ DTD = TASKS["vtab/dtd"]
 
 
 def found_in(folder: TaskFolder) -> Embedded:
-    """A folder's pictures with their members, by our loader; their Gaussians are left out."""
+    """A folder's images with their members, by our loader; their Gaussians are left out."""
     keys: list[str] = []
     members: Members = {"cls": [], "npy": [], "txt": []}
     config = LoaderConfig(
@@ -84,7 +84,7 @@ def served(tmp_path: Path) -> Iterator[tuple[str, Path, list[str]]]:
 
 
 @pytest.mark.parametrize("key", ["vtab/dtd", "cars", "retrieval/flickr_1k_test_image_text_retrieval"])
-def test_a_server_is_asked_once(key: str, served: tuple[str, Path, list[str]], tmp_path: Path) -> None:
+def test_each_shard_is_downloaded_once(key: str, served: tuple[str, Path, list[str]], tmp_path: Path) -> None:
     address, root, asked = served
     task = TASKS[key]
     original = open_folder(write_task(root, task, count=5))
@@ -101,7 +101,7 @@ def test_a_server_is_asked_once(key: str, served: tuple[str, Path, list[str]], t
     assert len(tars) == len(set(tars)) == len(original.shards)
 
 
-def test_what_a_server_lacks_is_named(served: tuple[str, Path, list[str]], tmp_path: Path) -> None:
+def test_a_file_missing_on_the_server_is_named(served: tuple[str, Path, list[str]], tmp_path: Path) -> None:
     address, root, _ = served
     with pytest.raises(FolderMissing, match="wds_vtab-dtd_test is not in http"):
         find_folder([address], DTD.folders, tmp_path / "fetched")
@@ -110,7 +110,7 @@ def test_what_a_server_lacks_is_named(served: tuple[str, Path, list[str]], tmp_p
         find_folder([address], DTD.folders, tmp_path / "fetched")
 
 
-def test_places_are_looked_at_in_turn(tmp_path: Path) -> None:
+def test_folders_are_searched_in_the_given_order(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     first.mkdir()
     folder = write_task(second, DTD, count=3)
@@ -120,7 +120,7 @@ def test_places_are_looked_at_in_turn(tmp_path: Path) -> None:
         find_folder([str(first), str(folder)], ("wds_cars_test",), tmp_path)
 
 
-def test_the_hub_is_asked_for_a_repository_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_set_is_found_in_a_hub_repository_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_task(tmp_path, DTD, count=3)
 
     def snapshot(repository: str, *, repo_type: str, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
@@ -139,7 +139,7 @@ def test_the_hub_is_asked_for_a_repository_of_that_name(tmp_path: Path, monkeypa
         find_folder(["hf://datasets/nobody/"], DTD.folders, tmp_path)
 
 
-def test_a_changed_folder_has_another_fingerprint(tmp_path: Path) -> None:
+def test_a_changed_folder_has_a_new_fingerprint(tmp_path: Path) -> None:
     folder = write_task(tmp_path, DTD, count=3)
     before = open_folder(folder)
     (folder / "classnames.txt").write_text("other\nnames\n")
@@ -149,11 +149,11 @@ def test_a_changed_folder_has_another_fingerprint(tmp_path: Path) -> None:
         open_folder(tmp_path / "empty")
 
 
-def test_members_come_with_their_pictures_where_some_are_left_out(tmp_path: Path) -> None:
+def test_members_stay_with_their_images_when_some_are_unreadable(tmp_path: Path) -> None:
     draw = random.Random(0)
     samples = [
         [
-            (f"k{n}.png", picture(draw) if n in {1, 2, 5} else b"no picture"),
+            (f"k{n}.png", encoded_image(draw) if n in {1, 2, 5} else b"no image"),
             (f"k{n}.cls", str(n % 3).encode()),
             (f"k{n}.npy", array([n, 7])),
             (f"k{n}.txt", f"one {n}\n\n two {n} \n".encode()),
@@ -184,10 +184,10 @@ def test_members_come_with_their_pictures_where_some_are_left_out(tmp_path: Path
         (("k.json", b"{}"), read_captions, "sample k has no .txt"),
     ],
 )
-def test_what_does_not_go_with_a_picture_is_named(
+def test_a_wrong_member_is_named_with_its_sample(
     member: tuple[str, bytes], read: object, message: str, tmp_path: Path
 ) -> None:
-    write_shards(tmp_path / "set", [[("k.png", picture(random.Random(0))), member]], shards=1)
+    write_shards(tmp_path / "set", [[("k.png", encoded_image(random.Random(0))), member]], shards=1)
     (tmp_path / "set" / "classnames.txt").write_text("one")
     folder = open_folder(tmp_path / "set")
     found = found_in(folder)
@@ -201,21 +201,21 @@ def test_what_does_not_go_with_a_picture_is_named(
 def write_table(folder: Path, rows: list[list[str]], *, packed: bool) -> None:
     draw = random.Random(1)
     folder.mkdir(parents=True)
-    pictures = {f"{number}.jpg": picture(draw, "jpeg") for number in range(4)}
+    images = {f"{number}.jpg": encoded_image(draw, "jpeg") for number in range(4)}
     if packed:
         with zipfile.ZipFile(folder / "images.zip", "w") as archive:
-            for name, data in pictures.items():
+            for name, data in images.items():
                 archive.writestr(f"images/{name}", data)
     else:
         (folder / "images").mkdir()
-        for name, data in pictures.items():
+        for name, data in images.items():
             (folder / "images" / name).write_bytes(data)
     with (folder / "test.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_a_table_becomes_a_shard_once(packed: bool, tmp_path: Path) -> None:
+def test_a_table_is_written_to_a_shard_once(packed: bool, tmp_path: Path) -> None:
     captions = ['a "cat"', "two\nlines"]
     rows = [["raw", "filename"], [json.dumps(captions), "2.jpg"], [str(["it's"]), "0.jpg"]]
     write_table(tmp_path / "set", rows, packed=packed)
@@ -230,7 +230,7 @@ def test_a_table_becomes_a_shard_once(packed: bool, tmp_path: Path) -> None:
     assert made.stat().st_mtime_ns == written
 
 
-def test_candidates_are_pictures_by_name(tmp_path: Path) -> None:
+def test_winogavil_candidates_are_matched_to_images_by_name(tmp_path: Path) -> None:
     rows = [["cue", "candidates", "associations"], ["x", '["3", "1"]', '["1"]'], ["y", '["1", "0"]', '["1", "0"]']]
     write_table(tmp_path / "set", rows, packed=True)
     folder, tasks = open_associations(tmp_path / "set", tmp_path / "made")
@@ -250,7 +250,7 @@ def test_candidates_are_pictures_by_name(tmp_path: Path) -> None:
         ([["raw", "filename"], ["[1, 2]", "1.jpg"]], "is not a list of texts"),
     ],
 )
-def test_what_is_wrong_with_a_table_is_named(rows: list[list[str]], message: str, tmp_path: Path) -> None:
+def test_errors_of_a_table_name_the_fault(rows: list[list[str]], message: str, tmp_path: Path) -> None:
     write_table(tmp_path / "set", rows, packed=True)
     with pytest.raises(ValueError, match=message):
         open_captions(tmp_path / "set", tmp_path / "made")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub.errors import GatedRepoError
-from tests.support.datacomp_sets import NAMES, TASKS, picture, write_packed, write_task
+from tests.support.datacomp_sets import NAMES, TASKS, encoded_image, write_packed, write_task
 
 from prolip.suites.caption_sets import open_captioned
 from prolip.suites.csv_datasets import open_associations, open_captions, open_images
@@ -67,21 +67,19 @@ def files_below(root: Path) -> Answer:
 
 
 @pytest.mark.parametrize("code", [403, 500])
-def test_a_server_that_fails_is_named(code: int, serve: Callable[[Answer], str], tmp_path: Path) -> None:
+def test_a_server_error_names_the_address_and_status(code: int, serve: Callable[[Answer], str], tmp_path: Path) -> None:
     address = serve(lambda request: request.send_error(code))
     with pytest.raises(OSError, match=rf"{address}/wds_vtab-dtd_test/test/nshards\.txt: HTTP Error {code}"):
         find_folder([address], DTD.folders, tmp_path)
 
 
-def test_a_server_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_an_unreachable_server_is_named(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"http://127\.0\.0\.1:9/sets/wds_vtab-dtd_test/.*refused"):
         find_folder(["http://127.0.0.1:9/sets"], DTD.folders, tmp_path)
 
 
 @pytest.mark.parametrize("how", ["length", "chunks"])
-def test_a_shard_that_was_cut_off_on_its_way_is_fetched_again(
-    how: str, serve: Callable[[Answer], str], tmp_path: Path
-) -> None:
+def test_a_truncated_download_is_fetched_again(how: str, serve: Callable[[Answer], str], tmp_path: Path) -> None:
     root = tmp_path / "served"
     original = open_folder(write_task(root, DTD, count=5))
     whole, cut = files_below(root), [True]
@@ -113,7 +111,7 @@ def test_a_shard_that_was_cut_off_on_its_way_is_fetched_again(
     ]
 
 
-def test_what_one_address_gave_is_not_taken_for_another_ones(serve: Callable[[Answer], str], tmp_path: Path) -> None:
+def test_downloads_from_two_addresses_are_kept_apart(serve: Callable[[Answer], str], tmp_path: Path) -> None:
     found = []
     for number, count in enumerate((5, 9)):
         root = tmp_path / str(number)
@@ -125,9 +123,7 @@ def test_what_one_address_gave_is_not_taken_for_another_ones(serve: Callable[[An
     assert found[0] != found[1]
 
 
-def test_a_set_on_the_hub_that_one_must_ask_for_is_not_called_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_gated_hub_data_set_is_reported_as_gated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> str:
         error = GatedRepoError.__new__(GatedRepoError)
         error.args = ("ask for access",)
@@ -143,7 +139,7 @@ def test_a_set_on_the_hub_that_one_must_ask_for_is_not_called_missing(
 # ---- folders --------------------------------------------------------------------------------------------------------
 
 
-def test_the_first_place_and_the_first_name_win(tmp_path: Path) -> None:
+def test_the_first_folder_and_the_first_name_are_used(tmp_path: Path) -> None:
     flickr = TASKS["retrieval/flickr_1k_test_image_text_retrieval"]
     for place in ("one", "two"):
         for name in flickr.folders:
@@ -154,7 +150,7 @@ def test_the_first_place_and_the_first_name_win(tmp_path: Path) -> None:
     assert find_folder(places, flickr.folders, tmp_path) == tmp_path / "two" / flickr.folders[1]
 
 
-def test_a_shard_that_changed_is_another_set_whatever_its_size(tmp_path: Path) -> None:
+def test_a_changed_shard_of_equal_size_changes_the_fingerprint(tmp_path: Path) -> None:
     folder = write_task(tmp_path, DTD, count=3)
     before, shard = open_folder(folder), Path(open_folder(folder).shards[1])
     captioned = open_captioned(str(shard), tmp_path)
@@ -171,7 +167,7 @@ def test_a_shard_that_changed_is_another_set_whatever_its_size(tmp_path: Path) -
     assert open_folder(folder).fingerprint != before.fingerprint
 
 
-def test_a_line_that_names_no_class_is_named(tmp_path: Path) -> None:
+def test_an_empty_line_among_class_names_is_an_error(tmp_path: Path) -> None:
     folder = write_task(tmp_path, DTD, count=3)
     names = folder / "classnames.txt"
     names.write_text("\ufefffirst\n second \n\n\n", encoding="utf-8")
@@ -196,7 +192,7 @@ def names_in(shards: Sequence[str]) -> list[str]:
 ROWS = [["filename", "raw"], ["0.jpg", '["a"]'], ["2.jpg", '["b"]']]
 
 
-def test_a_damaged_zip_is_named(tmp_path: Path) -> None:
+def test_a_damaged_zip_is_named_and_leaves_no_shard(tmp_path: Path) -> None:
     folder = tmp_path / "set"
     write_packed(folder, ROWS)
     packed = folder / "images.zip"
@@ -213,7 +209,7 @@ def test_a_damaged_zip_is_named(tmp_path: Path) -> None:
     assert names_in(open_captions(folder, tmp_path / "made").shards)[::2] == ["0000000.jpg", "0000001.jpg"]
 
 
-def test_a_shard_is_made_anew_of_what_has_changed(tmp_path: Path) -> None:
+def test_a_changed_table_is_written_to_a_new_shard(tmp_path: Path) -> None:
     folder, made = tmp_path / "set", tmp_path / "made"
     write_packed(folder, ROWS)
     first = open_captions(folder, made)
@@ -221,7 +217,7 @@ def test_a_shard_is_made_anew_of_what_has_changed(tmp_path: Path) -> None:
     assert other.fingerprint != first.fingerprint
     assert names_in(other.shards) == ["0000000.jpg", "0000001.jpg"]
     assert open_images(folder, made, ["3.jpg", "1.jpg"]).shards != other.shards
-    (folder / "5.jpg").write_bytes(picture(random.Random(5), "jpeg"))
+    (folder / "5.jpg").write_bytes(encoded_image(random.Random(5), "jpeg"))
     assert open_captions(folder, made).fingerprint != first.fingerprint
 
 
@@ -248,7 +244,7 @@ def test_a_table_may_begin_with_a_byte_order_mark_but_must_be_text(tmp_path: Pat
         open_captions(tmp_path / "set", tmp_path / "made")
 
 
-def test_a_cue_without_a_right_picture_is_named(tmp_path: Path) -> None:
+def test_a_cue_whose_associations_are_no_candidates_is_named(tmp_path: Path) -> None:
     rows = [["cue", "candidates", "associations"], ["wolf", json.dumps(["0", "1"]), json.dumps(NAMES[:1])]]
     write_packed(tmp_path / "set", rows)
     with pytest.raises(ValueError, match="the associations of 'wolf' are not among its candidates"):

@@ -43,7 +43,7 @@ def unended(world: CaptionedWorld) -> Path:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_suite_reads_archives_without_an_end_if_it_is_told(
+def test_a_suite_reads_archives_without_an_end_only_if_asked(
     world: CaptionedWorld, unended: Path, tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [word.format(data=unended) for word in COMMANDS[command]]

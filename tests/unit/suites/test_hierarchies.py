@@ -24,7 +24,7 @@ from prolip.suites.csv_datasets import read_levels
 from prolip.suites.hierarchies import NEEDS_VARIANCES, level_rows
 
 
-def test_a_walk_gives_the_measures_figures(world: CaptionedWorld) -> None:
+def test_the_hierarcaps_suite_equals_measure_hierarchy(world: CaptionedWorld) -> None:
     found = world.run("hierarcaps", "--data", str(world.hierarchies))
     values = world.values(found, world.ours)
     levels, _ = read_levels(world.hierarchies / "table.csv", "captions", "image_url")
@@ -47,16 +47,16 @@ def test_a_walk_gives_the_measures_figures(world: CaptionedWorld) -> None:
     assert metric not in world.values(found, world.theirs)
 
 
-def test_pictures_are_walked_through_as_well(world: CaptionedWorld) -> None:
-    pictures, captions = read_levels(world.hierarchies / "table.csv", "images", "caption")
-    assert pictures[3] == ["h0.png", "h2.png", "h5.png"]
+def test_the_hierarimgs_suite_walks_through_images(world: CaptionedWorld) -> None:
+    images, captions = read_levels(world.hierarchies / "table.csv", "images", "caption")
+    assert images[3] == ["h0.png", "h2.png", "h5.png"]
     assert captions[3] == caption(3, 1)
     values = world.values(world.run("hierarimgs", "--data", str(world.hierarchies)), world.ours)
     assert 0 < values["recall, to the root"] <= 1
     assert 0 <= values["lies in its level 2 (0 is the most general)"] <= 1
 
 
-def test_every_walk_through_captions_and_pictures(world: CaptionedWorld) -> None:
+def test_all_walk_figures_equal_those_of_measure_hierarchy(world: CaptionedWorld) -> None:
     levels, _ = read_levels(world.hierarchies / "table.csv", "captions", "image_url")
     ids = string_ids(levels)
     flat = embed_captions(world.model, [text for row in levels for text in row])
@@ -67,16 +67,16 @@ def test_every_walk_through_captions_and_pictures(world: CaptionedWorld) -> None
         values = world.values(found, world.ours)
         assert found["notes"] == {world.ours: [], world.theirs: [f"{NEEDS_VARIANCES}: the model has no variances"]}
         made = open_captioned(str(next((world.root / suite / "data").glob("*.tar"))), world.root).shards
-        pictures = embed_shards(world.model, made).gaussian
+        images = embed_shards(world.model, made).gaussian
         if suite == "hierarcaps":  # rows 0 to 5 name h2 to h7
-            expected = measure_hierarchy(pictures, captions, ids, root, num_resamples=1)
+            expected = measure_hierarchy(images, captions, ids, root, num_resamples=1)
         else:
             # As they are named first: h0, h1, h2; h0, h2, h3; h0, h1, h4; …
             order = ["h0", "h1", "h2", "h2", "h3", "h4", "h5", "h6", "h7"]
             place = {name: number for number, name in enumerate(dict.fromkeys(order))}
             rows = [[place["h0"], place[f"h{1 + row % 2}"], place[f"h{2 + row}"]] for row in range(6)]
             ids = torch.tensor(rows)
-            items = Gaussian(pictures.mean[ids], pictures.log_var[ids])
+            items = Gaussian(images.mean[ids], images.log_var[ids])
             texts = embed_captions(world.model, [caption(row, 1) for row in range(6)])
             expected = measure_hierarchy(texts, items, ids, mean_root(items), num_resamples=1)
         for kind, said in (
@@ -94,7 +94,7 @@ def test_every_walk_through_captions_and_pictures(world: CaptionedWorld) -> None
             assert values[metric] == pytest.approx(expected[f"include_{level}"])
 
 
-def test_levels_are_ordered_by_hand() -> None:
+def test_level_figures_of_a_hand_made_example() -> None:
     """Four chains of three levels: one falls throughout, one rises, one stays once, one falls and rises."""
     totals = torch.tensor([[4.0, 2.0, 1.0], [1.0, 2.0, 4.0], [4.0, 4.0, 1.0], [4.0, 1.0, 2.0]])
     items = Gaussian(torch.zeros(4, 3, 2), (totals / 2).log()[..., None].expand(4, 3, 2))
@@ -110,8 +110,8 @@ def test_levels_are_ordered_by_hand() -> None:
     assert found["rank correlation of uncertainty with generality"].value == pytest.approx(float(ranks[0, 1]))
 
 
-def test_both_suites_may_write_into_one_folder(world: CaptionedWorld) -> None:
-    """Each has its own pictures of the folder, in a shard of its own."""
+def test_both_hierarchy_suites_can_share_an_output_folder(world: CaptionedWorld) -> None:
+    """Each has its own images of the folder, in a shard of its own."""
     alone = world.values(world.run("hierarimgs", "--data", str(world.hierarchies)), world.ours)
     out = world.root / "shared"
     for suite in ("hierarcaps", "hierarimgs"):
@@ -121,8 +121,8 @@ def test_both_suites_may_write_into_one_folder(world: CaptionedWorld) -> None:
 
 
 FAULTS = {
-    "no picture": (lambda folder: (folder / "h4.png").unlink(), "has no image h4.png"),
-    "broken picture": (lambda folder: (folder / "h4.png").write_bytes(b"none"), "cannot be"),
+    "no image": (lambda folder: (folder / "h4.png").unlink(), "has no image h4.png"),
+    "broken image": (lambda folder: (folder / "h4.png").write_bytes(b"none"), "cannot be"),
     "two tables": (lambda folder: (folder / "other.csv").write_text("a\n1\n"), "has 2 tables (.csv): it must have one"),
     "a short row": (
         lambda folder: (folder / "table.csv").write_text((folder / "table.csv").read_text() + "a\n"),
@@ -135,7 +135,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("suite", ["hierarcaps", "hierarimgs"])
-def test_a_fault_of_a_hierarchy_is_named(
+def test_errors_of_a_hierarchy_name_the_file(
     suite: str, fault: str, world: CaptionedWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "hierarchies"
@@ -150,11 +150,11 @@ def test_a_fault_of_a_hierarchy_is_named(
     assert str(folder) in told or str(tmp_path / "out") in told
 
 
-def test_pictures_may_lie_in_a_zip(world: CaptionedWorld, tmp_path: Path) -> None:
+def test_hierarcaps_figures_are_the_same_with_images_in_a_zip(world: CaptionedWorld, tmp_path: Path) -> None:
     folder, source = tmp_path / "hierarchies", write_open_clip(tmp_path / "clip")
     write_hierarchies(folder)
     loose = evaluate("hierarcaps", source, tmp_path / "loose", "--data", str(folder))
-    with zipfile.ZipFile(folder / "pictures.zip", "w") as archive:
+    with zipfile.ZipFile(folder / "images.zip", "w") as archive:
         for path in sorted(folder.glob("*.png")):
             archive.write(path, f"inside/{path.name}")
             path.unlink()

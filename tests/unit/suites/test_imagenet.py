@@ -14,7 +14,7 @@ from tests.support.imagenet_world import (
     RULE,
     SETS,
     ImagenetWorld,
-    pictures_of,
+    labelled_set,
     prompts_of,
     share,
     write_set,
@@ -30,48 +30,48 @@ from prolip.suites.imagenet import relabelled
 
 
 @pytest.mark.parametrize(("name", "task"), [("imagenet1k", "ImageNet"), ("imagenet-a", "ImageNet-A")])
-def test_methods_are_those_of_their_functions(name: str, task: str, imagenet: ImagenetWorld) -> None:
-    pictures, prompts = pictures_of(imagenet, name), prompts_of(imagenet.model, SETS[name][0])
-    nearest = reweight_prompts(prompts, pictures.images, BprwConfig(num_neighbors=4)).as_classifier()
+def test_each_methods_accuracy_equals_its_functions(name: str, task: str, imagenet: ImagenetWorld) -> None:
+    labelled, prompts = labelled_set(imagenet, name), prompts_of(imagenet.model, SETS[name][0])
+    nearest = reweight_prompts(prompts, labelled.images, BprwConfig(num_neighbors=4)).as_classifier()
     methods = {
         "even prompts": aggregate_prompts(prompts),
         "prompts up to the mean uncertainty": filter_prompts(prompts, WithinSpread(num_std=0.0)),
         "BPRW, nearest": nearest,
     }
     for method, classifier in methods.items():
-        assert imagenet.value(task, f"accuracy, {method}") == share(pictures, classifier)
+        assert imagenet.value(task, f"accuracy, {method}") == share(labelled, classifier)
         found = imagenet.value(task, f"accuracy, {method}, with class variances")
-        assert found == share(pictures, classifier, with_var=True)
-    gain = share(pictures, nearest) - share(pictures, methods["even prompts"])
+        assert found == share(labelled, classifier, with_var=True)
+    gain = share(labelled, nearest) - share(labelled, methods["even prompts"])
     assert imagenet.value(task, "gain of BPRW, nearest over even prompts") == pytest.approx(gain)
     assert imagenet.figure(task, "accuracy, even prompts")["main"]
 
 
-def test_the_few_shots_are_imagenets_and_are_not_scored(imagenet: ImagenetWorld) -> None:
-    pictures = pictures_of(imagenet, "imagenet1k")
+def test_few_shot_images_come_from_imagenet_and_are_not_scored(imagenet: ImagenetWorld) -> None:
+    labelled = labelled_set(imagenet, "imagenet1k")
     weights = reweight_prompts(
-        prompts_of(imagenet.model, CLASSES), pictures.images, RULE, labels=pictures.labels
+        prompts_of(imagenet.model, CLASSES), labelled.images, RULE, labels=labelled.labels
     ).as_classifier()
-    others = torch.arange(len(pictures.labels)) >= 2 * len(CLASSES)  # the first two of each class vote
+    others = torch.arange(len(labelled.labels)) >= 2 * len(CLASSES)  # the first two of each class vote
     metric = "accuracy, BPRW, few-shot"
     assert imagenet.figure("ImageNet", metric)["num_items"] == int(others.sum()) == 16
-    assert imagenet.value("ImageNet", metric) == share(pictures, weights, rows=others)
+    assert imagenet.value("ImageNet", metric) == share(labelled, weights, rows=others)
     even = aggregate_prompts(prompts_of(imagenet.model, CLASSES))
     assert imagenet.value("ImageNet", "accuracy, even prompts, without the few shots") == share(
-        pictures, even, rows=others
+        labelled, even, rows=others
     )
 
 
 def test_a_set_of_fewer_classes_takes_its_few_shots_from_imagenet(imagenet: ImagenetWorld) -> None:
-    voters, pictures = pictures_of(imagenet, "imagenet1k"), pictures_of(imagenet, "imagenet-a")
+    voters, labelled = labelled_set(imagenet, "imagenet1k"), labelled_set(imagenet, "imagenet-a")
     labels = torch.tensor([-1, 1, -1, 0])[voters.labels]  # travel, nature
-    assert relabelled(voters, pictures.classnames, "ImageNet").tolist() == labels.tolist()
+    assert relabelled(voters, labelled.classnames, "ImageNet").tolist() == labels.tolist()
     weights = reweight_prompts(prompts_of(imagenet.model, SETS["imagenet-a"][0]), voters.images, RULE, labels=labels)
-    assert imagenet.value("ImageNet-A", "accuracy, BPRW, few-shot") == share(pictures, weights.as_classifier())
+    assert imagenet.value("ImageNet-A", "accuracy, BPRW, few-shot") == share(labelled, weights.as_classifier())
     assert imagenet.figure("ImageNet-A", "accuracy, BPRW, few-shot")["num_items"] == 10
 
 
-def test_what_is_left_out_is_said(imagenet: ImagenetWorld) -> None:
+def test_notes_name_what_was_left_out(imagenet: ImagenetWorld) -> None:
     ours, theirs = ("\n".join(imagenet.results["notes"][name]) for name in imagenet.names)
     assert "ImageNet-Sketch: wds_imagenet_sketch_test is not in" in ours
     assert "ImageNet-R: few-shot re-weighting: 'a nature' is not exactly one class of ImageNet" in ours
@@ -86,7 +86,7 @@ def test_what_is_left_out_is_said(imagenet: ImagenetWorld) -> None:
     }
 
 
-def test_without_a_model_or_data_nothing_runs(
+def test_a_missing_model_or_data_set_is_an_error(
     tmp_path: Path, imagenet: ImagenetWorld, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["eval", "imagenet", "--data", str(imagenet.data)]) == 2
@@ -96,7 +96,7 @@ def test_without_a_model_or_data_nothing_runs(
     assert f"wds_imagenet1k_test is not in {tmp_path}" in capsys.readouterr().err
 
 
-def test_clips_own_templates_can_be_taken(tmp_path: Path, imagenet: ImagenetWorld) -> None:
+def test_the_suite_runs_with_clips_simple_templates(tmp_path: Path, imagenet: ImagenetWorld) -> None:
     words = [
         "--checkpoint",
         imagenet.names[1],
@@ -111,7 +111,7 @@ def test_clips_own_templates_can_be_taken(tmp_path: Path, imagenet: ImagenetWorl
     assert json.loads((tmp_path / "results.json").read_text())["figures"][0]["num_items"] == 10
 
 
-def test_sets_and_voters_of_any_name(tmp_path: Path, imagenet: ImagenetWorld) -> None:
+def test_the_users_own_sets_and_voters_are_evaluated(tmp_path: Path, imagenet: ImagenetWorld) -> None:
     (tmp_path / "data").mkdir()
     for name, own in (("imagenet1k", "mine-trained"), ("imagenet-a", "mine-rest")):
         (tmp_path / "data" / f"wds_{own}_test").symlink_to(imagenet.data / f"wds_{name}_test")
@@ -132,29 +132,29 @@ def test_sets_and_voters_of_any_name(tmp_path: Path, imagenet: ImagenetWorld) ->
     assert {row["task"] for row in found if row["metric"] == own} == {"mine-rest"}, "other voters, other results"
 
 
-def test_the_certain_half_of_the_prompts_and_the_gains(imagenet: ImagenetWorld) -> None:
-    pictures, prompts = (
-        pictures_of(imagenet, "imagenet1k"),
+def test_filtered_prompts_and_gains_equal_direct_computation(imagenet: ImagenetWorld) -> None:
+    labelled, prompts = (
+        labelled_set(imagenet, "imagenet1k"),
         prompts_of(imagenet.model, ["animals", "nature", "food", "travel"]),
     )
     half, even = filter_prompts(prompts, SmallestInClass(count=2)), aggregate_prompts(prompts)
     method = "the more certain half of the prompts"
     for suffix, with_var in (("", False), (", with class variances", True)):
-        value = share(pictures, half, with_var=with_var)
+        value = share(labelled, half, with_var=with_var)
         assert imagenet.value("ImageNet", f"accuracy, {method}{suffix}") == value
-        gain = value - share(pictures, even, with_var=with_var)
+        gain = value - share(labelled, even, with_var=with_var)
         assert imagenet.value("ImageNet", f"gain of {method} over even prompts{suffix}") == pytest.approx(gain)
-    weights = reweight_prompts(prompts, pictures.images, RULE, labels=pictures.labels).as_classifier()
-    others = torch.arange(len(pictures.labels)) >= 8
+    weights = reweight_prompts(prompts, labelled.images, RULE, labels=labelled.labels).as_classifier()
+    others = torch.arange(len(labelled.labels)) >= 8
     metric = "BPRW, few-shot"
-    few = share(pictures, weights, with_var=True, rows=others)
+    few = share(labelled, weights, with_var=True, rows=others)
     assert imagenet.value("ImageNet", f"accuracy, {metric}, with class variances") == few
-    gain = few - share(pictures, even, with_var=True, rows=others)
+    gain = few - share(labelled, even, with_var=True, rows=others)
     found = imagenet.value("ImageNet", f"gain of {metric} over even prompts, with class variances")
     assert found == pytest.approx(gain)
 
 
-def test_re_weighting_is_set_as_published() -> None:
+def test_prompt_reweighting_has_the_published_settings() -> None:
     """5-1-10-10-0.02-inverse for nearest images, 2-1-5-20-0.02-inverse for labelled ones (specification, section 5)."""
     options = ImagenetOptions(checkpoint=("x",), data=("y",))
     for rule, expected in ((options.nearest, (5.0, 10, 10)), (options.few_shot, (2.0, 5, 20))):
@@ -164,7 +164,7 @@ def test_re_weighting_is_set_as_published() -> None:
 
 
 @pytest.mark.parametrize("fault", ["counted", "cut", "missing"])
-def test_a_damaged_imagenet_stops_none_of_its_shifts(fault: str, imagenet: ImagenetWorld, tmp_path: Path) -> None:
+def test_shifts_are_evaluated_if_imagenet_is_damaged(fault: str, imagenet: ImagenetWorld, tmp_path: Path) -> None:
     for name in ("imagenet1k", "imagenet-a"):
         write_set(tmp_path / "data", name)
     folder = tmp_path / "data" / "wds_imagenet1k_test"

@@ -14,7 +14,7 @@ from prolip.suites.result_files import table_row, write_results
 from prolip.suites.results import Chart, Row, row_of_items
 
 
-def test_the_files_say_the_same(tmp_path: Path) -> None:
+def test_json_markdown_and_html_results_agree(tmp_path: Path) -> None:
     chart = Chart(title="A curve", text="It rises.", svg='<svg class="chart"><path d="M0 0"/></svg>')
     row = row_of_items("food <101>", "accuracy", hits(0.5), main=True)
     number = Row(task="food <101>", metric="uncertainty", value=-0.0123456, num_items=400, unit="number")
@@ -41,12 +41,12 @@ def test_the_files_say_the_same(tmp_path: Path) -> None:
     assert "<title>baseline minus ours</title>" in page
 
 
-def test_one_name_stands_once(tmp_path: Path) -> None:
+def test_two_results_with_one_model_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="each model can be named once"):
         write_results(tmp_path, [result("a"), result("a")], num_resamples=0, seed=0)
 
 
-def test_the_files_of_three_models(tmp_path: Path) -> None:
+def test_result_files_compare_three_models(tmp_path: Path) -> None:
     results = three()
     told = write_results(tmp_path, results, num_resamples=100, seed=0)
     found = json.loads((tmp_path / "results.json").read_text())
@@ -95,7 +95,7 @@ def test_the_files_of_three_models(tmp_path: Path) -> None:
     assert [page.count(f"of {model}</figcaption>") for model in ("m|ddle", "best", "a last")] == [1, 1, 1]
 
 
-def test_a_difference_is_decided_where_its_interval_leaves_zero_out() -> None:
+def test_a_difference_is_marked_if_its_interval_excludes_zero() -> None:
     near = hits(0.5).clone()
     near[:1] = 1 - near[:1]
     results = [result("a", row_of_items("t", "m", hits(0.5))), result("b", row_of_items("t", "m", near))]
@@ -105,6 +105,6 @@ def test_a_difference_is_decided_where_its_interval_leaves_zero_out() -> None:
     assert row.decided == [False, True]
 
 
-def test_without_main_figures_the_terminal_shows_the_others(tmp_path: Path) -> None:
+def test_the_terminal_shows_all_figures_if_none_is_main(tmp_path: Path) -> None:
     told = write_results(tmp_path, three(main=False), num_resamples=0, seed=0)
     assert sum("accuracy" in line for line in told) == 1

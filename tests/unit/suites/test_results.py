@@ -11,7 +11,7 @@ from tests.support.suite_results import hits
 from prolip.suites.results import TaskCache, TaskResult, row_of_items
 
 
-def test_a_row_of_no_item_is_refused() -> None:
+def test_a_row_without_items_is_refused() -> None:
     with pytest.raises(ValueError, match="t: m needs at least one item"):
         row_of_items("t", "m", torch.zeros(0))
 

@@ -17,24 +17,24 @@ from prolip.suites.config import RetrievalOptions
 from prolip.suites.retrieval import coco_row
 
 
-def test_retrieval_gives_the_measures_figures_for_both_kinds_of_model(world: CaptionedWorld) -> None:
+def test_the_suite_equals_measure_retrieval_with_and_without_variances(world: CaptionedWorld) -> None:
     found = world.run("retrieval", "--data", str(world.pairs))
     for name in (world.ours, world.theirs):
         values = world.values(found, name)
         model = load(name, device="cpu")
         expected = measure_retrieval(*embedded(model, world.pairs))
-        assert values["picture to caption R@5"] == pytest.approx(expected["image_to_text_mean_recall_at_5"])
-        assert values["caption to picture R@1"] == pytest.approx(expected["text_to_image_mean_recall_at_1"])
-        at_one = [values["picture to caption R@1"], values["caption to picture R@1"]]
+        assert values["image to caption R@5"] == pytest.approx(expected["image_to_text_mean_recall_at_5"])
+        assert values["caption to image R@1"] == pytest.approx(expected["text_to_image_mean_recall_at_1"])
+        at_one = [values["image to caption R@1"], values["caption to image R@1"]]
         if name == world.ours:
-            by_distance = values["caption to picture R@10, by sampled distance"]
+            by_distance = values["caption to image R@10, by sampled distance"]
             assert by_distance == pytest.approx(expected["text_to_image_csd_recall_at_10"])
             at_one += [values[f"{way} R@1, by sampled distance"] for way in WAYS]
         assert values["mean recall@1"] == pytest.approx(sum(at_one[:2]) / 2)
     assert any("no variances" in note for notes in found["notes"].values() for note in notes)
 
 
-def test_cocos_ids_bring_cocos_figures(world: CaptionedWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_coco_ids_add_the_coco_figures(world: CaptionedWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     to_text = {100 + number: [1000 + 3 * number + place for place in range(3)] for number in range(COUNT)}
     to_image = {text: [image] for image, texts in to_text.items() for text in texts}
     pairs = Pairs(to_text, to_image)
@@ -52,27 +52,27 @@ def test_cocos_ids_bring_cocos_figures(world: CaptionedWorld, monkeypatch: pytes
         raise SystemExit(main(["eval", "retrieval", "--checkpoint", "x", "--data", "y", "--image_id_key", "cocoid"]))
 
 
-def test_cocos_figures_as_rows() -> None:
+def test_coco_figures_become_rows_with_their_task_and_metric() -> None:
     shares = torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=torch.float64)
     whole = coco_row("coco_5k_image_to_text_R@1", Shares(shares, None), "mean")
-    assert (whole.task, whole.metric, whole.value, whole.main) == ("COCO 5K", "picture to caption R@1", 0.75, True)
+    assert (whole.task, whole.metric, whole.value, whole.main) == ("COCO 5K", "image to caption R@1", 0.75, True)
     assert (whole.items, whole.num_items) == (shares.tolist(), 4)
     # The mean of the folds' means.
     folds = coco_row("coco_1k_text_to_image_R@5", Shares(shares, torch.tensor([0, 0, 1, 1])), "mean")
-    assert (folds.task, folds.metric, folds.value, folds.main) == ("COCO 1K", "caption to picture R@5", 0.75, False)
+    assert (folds.task, folds.metric, folds.value, folds.main) == ("COCO 1K", "caption to image R@5", 0.75, False)
     uneven = coco_row("coco_1k_text_to_image_R@5", Shares(shares, torch.tensor([0, 0, 0, 1])), "csd")
     assert uneven.value == pytest.approx((2 / 3 + 1) / 2)
-    assert uneven.metric == "caption to picture R@5, by sampled distance"
+    assert uneven.metric == "caption to image R@5, by sampled distance"
     for score, judged in (("mean", True), ("csd", False)):
         row = coco_row("eccv_text_to_image_map_at_r", Shares(shares, None), score)  # type: ignore[arg-type]
-        assert (row.task, row.metric.split(",")[0], row.main) == ("ECCV Caption", "caption to picture mAP@R", judged)
+        assert (row.task, row.metric.split(",")[0], row.main) == ("ECCV Caption", "caption to image mAP@R", judged)
 
 
-def test_cocos_pairs_are_looked_for_before_anything_is_embedded(
+def test_coco_pairs_are_opened_before_embedding_starts(
     world: CaptionedWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(*_: object, **__: object) -> None:
-        raise AssertionError("pictures were embedded")
+        raise AssertionError("images were embedded")
 
     monkeypatch.setattr("prolip.suites.retrieval.embed_shards", fail)
     monkeypatch.setattr("prolip.suites.coco_pairs.find_spec", lambda _: None)

@@ -35,7 +35,9 @@ def words_for(lab: Path, data: Path, *more: str) -> list[str]:
     return ["bprw", "--checkpoint", str(lab / "run"), "--shards", shards, "--out", str(data / "out"), *more]
 
 
-def test_from_a_run_to_files(lab: Path, emoji_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bprw_prints_weights_and_writes_files_from_a_run(
+    lab: Path, emoji_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(words_for(lab, emoji_data, "--class_key", "group", "--templates", "emoji")) == 0
     shown, progress = capsys.readouterr()
     assert "weights of 5 prompts per class; even weights would be 0.2000" in shown
@@ -55,7 +57,7 @@ def test_from_a_run_to_files(lab: Path, emoji_data: Path, capsys: pytest.Capture
     assert ET.parse(emoji_data / "out" / "prompt_weights.svg").getroot().tag.endswith("svg")
 
 
-def test_the_hubs_layout_gives_the_same(lab: Path, emoji_data: Path) -> None:
+def test_bprw_gives_the_same_weights_for_the_hub_layout(lab: Path, emoji_data: Path) -> None:
     key = ("--class_key", "group", "--templates", "emoji")
     path = emoji_data / "out" / "prompt_weights.safetensors"
     assert main(words_for(lab, emoji_data, *key)) == 0
@@ -66,7 +68,9 @@ def test_the_hubs_layout_gives_the_same(lab: Path, emoji_data: Path) -> None:
     assert torch.equal(load_prompt_weights(path).weights, run)
 
 
-def test_names_from_a_file_and_labelled_images(lab: Path, emoji_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_class_names_from_a_file_and_labelled_images_are_used(
+    lab: Path, emoji_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     names, templates = emoji_data / "names.txt", emoji_data / "templates.txt"
     names.write_text("travel-and-places\n\nanimals-and-nature\nfood-and-drink\n", encoding="utf-8")
     templates.write_text("a picture of {c}\n{}\n", encoding="utf-8")
@@ -94,7 +98,7 @@ def test_names_from_a_file_and_labelled_images(lab: Path, emoji_data: Path, caps
         (["--class_key", "group", "--shards", "absent.tar"], "absent.tar"),
     ],
 )
-def test_what_is_wrong_is_one_sentence(
+def test_bprw_errors_are_one_line(
     lab: Path, emoji_data: Path, more: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words_for(lab, emoji_data, *more)) == 2
@@ -103,7 +107,7 @@ def test_what_is_wrong_is_one_sentence(
     assert message in last
 
 
-def test_a_damaged_checkpoint_and_one_without_a_tokenizer(
+def test_a_damaged_checkpoint_and_a_missing_tokenizer_are_errors(
     lab: Path, emoji_data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bad = emoji_data / "bad.pt"
@@ -122,7 +126,7 @@ def test_a_damaged_checkpoint_and_one_without_a_tokenizer(
     assert "has no config.json" in capsys.readouterr().err
 
 
-def test_winners_and_losers_do_not_overlap() -> None:
+def test_no_prompt_is_listed_as_winner_and_loser() -> None:
     lines = class_lines(["x"], ["a", "b", "c"], torch.tensor([[0.2, 0.5, 0.3]]), 3)
     assert lines[1:] == ["x", "  won   0.5000 'b'", "  lost  0.2000 'a'"]
     assert class_lines(["x"], ["a"], torch.ones(1, 1), 3)[2:] == ["  won   1.0000 'a'", "  lost  1.0000 'a'"]

@@ -18,7 +18,7 @@ PREDICTIONS = st.integers(1, 40).flatmap(
 
 
 @given(PREDICTIONS)
-def test_statistics_are_scikit_learns(given: tuple[list[int], list[int]]) -> None:
+def test_row_statistics_equal_scikit_learns(given: tuple[list[int], list[int]]) -> None:
     predicted, labels = (torch.tensor(side) for side in given)
     hits = (predicted == labels).double()
     recalls = theirs.recall_score(labels, predicted, labels=sorted(set(given[1])), average=None)
@@ -32,7 +32,7 @@ def test_statistics_are_scikit_learns(given: tuple[list[int], list[int]]) -> Non
 
 @settings(max_examples=30)
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 4)), min_size=3, max_size=30))
-def test_the_rank_correlation_is_scipys(pairs: list[tuple[int, int]]) -> None:
+def test_rank_correlation_equals_scipys(pairs: list[tuple[int, int]]) -> None:
     items, lengths = (torch.tensor(side) for side in zip(*pairs, strict=True))
     if len(set(items.tolist())) > 1 and len(set(lengths.tolist())) > 1:
         expected = float(spearmanr(items, lengths).statistic)

@@ -15,7 +15,9 @@ from prolip.suites.results import SuiteResult, TaskCache, row_of_items
 from prolip.suites.run import run_suite
 
 
-def test_what_a_suite_is_told_reaches_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_folder_and_resample_options_reach_the_result_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By default they lie in evals/SUITE; the resamples are those of the options."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("prolip.suites.run.load", lambda source, **_: SimpleNamespace(name=source))

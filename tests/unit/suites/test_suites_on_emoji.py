@@ -62,8 +62,8 @@ class World:
         """Those of the first model."""
         return {key: figure["value"][self.run] for key, figure in self.eval(suite, *words).items()}
 
-    def pictures(self, name: str) -> tuple[Gaussian, list[Record]]:
-        """Embedded pictures of a set of the emoji shards, and their json."""
+    def embedded_images(self, name: str) -> tuple[Gaussian, list[Record]]:
+        """Embedded images of a set of the emoji shards, and their json."""
         shards = [str(path) for path in sorted(self.emoji.glob(f"{name}-*.tar"))]
         found = embed_shards(self.model, shards, keep=("json",))
         records = [
@@ -80,11 +80,11 @@ class World:
     def classes(self, level: str) -> list[str]:
         """All that occur, in order."""
         names = ["design-twtr", *(f"test-{design}" for design in DESIGNS)]
-        return list(dict.fromkeys(one[f"{level}_text"] for name in names for one in self.pictures(name)[1]))
+        return list(dict.fromkeys(one[f"{level}_text"] for name in names for one in self.embedded_images(name)[1]))
 
     def hits(self, name: str, level: str) -> tuple[Tensor, Tensor, list[Record]]:
-        """Whether even prompts put each picture into its class, f64 [N]; its class; its json."""
-        images, records = self.pictures(name)
+        """Whether even prompts put each image into its class, f64 [N]; its class; its json."""
+        images, records = self.embedded_images(name)
         classes = self.classes(level)
         labels = torch.tensor([classes.index(one[f"{level}_text"]) for one in records])
         weight = F.normalize(self.prompts(classes).mean.mean(dim=1), dim=-1)
@@ -105,7 +105,7 @@ def datacomp(world: World) -> list[str]:
     return ["--data", str(world.suites), "--table", str(world.suites / "emoji-tasks.tsv")]
 
 
-def test_datacomps_suite(world: World) -> None:
+def test_the_datacomp_suite_gives_directly_computed_figures(world: World) -> None:
     figures = world.eval("datacomp", *datacomp(world))
     values = {key: figure["value"][world.run] for key, figure in figures.items()}
     mains: dict[str, list[float]] = {}
@@ -153,16 +153,16 @@ MAINS = {
 
 
 def captioned(world: World, design: str) -> tuple[Gaussian, Gaussian, Tensor]:
-    """Distinct pictures of a design, all names, and the picture of each."""
-    images, records = world.pictures(f"test-{design}")
+    """Distinct images of a design, all names, and the image of each."""
+    images, records = world.embedded_images(f"test-{design}")
     distinct = list(dict.fromkeys(one["picture"] for one in records))
-    rows = [next(row for row, one in enumerate(records) if one["picture"] == picture) for picture in distinct]
+    rows = [next(row for row, one in enumerate(records) if one["picture"] == image) for image in distinct]
     pairs = sorted((distinct.index(one["picture"]), row) for row, one in enumerate(records))
     texts = embed_captions(world.model, [records[row]["name"] for _, row in pairs])
-    return images.rows(torch.tensor(rows)), texts, torch.tensor([picture for picture, _ in pairs])
+    return images.rows(torch.tensor(rows)), texts, torch.tensor([image for image, _ in pairs])
 
 
-def test_nothing_is_run_twice(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_run_of_the_suite_embeds_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     before = world.eval("datacomp", *datacomp(world))
 
     def fail(*_: object, **__: object) -> None:
@@ -173,7 +173,7 @@ def test_nothing_is_run_twice(world: World, monkeypatch: pytest.MonkeyPatch) -> 
     assert world.eval("datacomp", *datacomp(world)) == before
 
 
-def test_the_emoji_suite_finds_the_same_groups(world: World) -> None:
+def test_the_emoji_suite_has_the_same_group_accuracy(world: World) -> None:
     """And its rows have intervals, and differences between models drawn from the same items."""
     figures = world.eval("emoji", "--data", str(world.emoji))
     group = figures["Group of a held-out emoji, zero-shot", "trained"]
@@ -189,12 +189,12 @@ def test_the_emoji_suite_finds_the_same_groups(world: World) -> None:
         assert [figure["value"][world.run] for figure in shown] == [one[part] for one in results["headlines"]]
 
 
-def test_the_imagenet_suite(world: World) -> None:
+def test_the_imagenet_suite_gives_directly_computed_figures(world: World) -> None:
     sets = [f"emoji-groups-{design}" for design in DESIGNS]
     words = ["--data", str(world.suites), "--sets", *sets, "--voters", "emoji-groups-trained"]
     values = world.values("imagenet", *words)
     classes = world.classes("group")
-    voters, records = world.pictures("design-twtr")
+    voters, records = world.embedded_images("design-twtr")
     labels = torch.tensor([classes.index(one["group_text"]) for one in records])
     assert int((labelled_images(labels, len(classes), FEW_SHOT.num_neighbors) >= 0).sum()) > 2 * len(classes)
     weights = reweight_prompts(world.prompts(classes), voters, FEW_SHOT, labels=labels).as_classifier()
@@ -202,20 +202,20 @@ def test_the_imagenet_suite(world: World) -> None:
         task = f"emoji-groups-{design}"
         hits, own, _ = world.hits(f"test-{design}", "group")
         assert values[task, "accuracy, even prompts"] == float(hits.mean())
-        images, _ = world.pictures(f"test-{design}")
+        images, _ = world.embedded_images(f"test-{design}")
         right = (zero_shot_logits(images.mean, weights.weight, logit_scale=1.0).argmax(dim=1) == own).double()
         assert values[task, "accuracy, BPRW, few-shot"] == float(right.mean())
         assert (task, "accuracy, BPRW, nearest, with class variances") in values
 
 
-def test_the_retrieval_suite(world: World) -> None:
+def test_the_retrieval_suite_gives_directly_computed_figures(world: World) -> None:
     names = [f"wds_emoji-names-{design}_test" for design in ("openmoji", "twtr")]
     words = [word for name in names for word in ("--data", str(world.suites / name))]
     figures = world.eval("retrieval", *words)
     for name, design in zip(names, ("openmoji", "twtr"), strict=True):
         images, texts, owners = captioned(world, design)
         expected = measure_retrieval(images, texts, owners)
-        figure = figures[name, "caption to picture R@5, by sampled distance"]
+        figure = figures[name, "caption to image R@5, by sampled distance"]
         assert figure["value"][world.run] == pytest.approx(expected["text_to_image_csd_recall_at_5"])
         assert figure["num_items"] == len(texts.mean)
         assert figures[name, "mean recall@1"]["main"]
@@ -223,7 +223,7 @@ def test_the_retrieval_suite(world: World) -> None:
 
 def hierarchy(world: World) -> tuple[Gaussian, list[Record]]:
     """The distinct held-out emoji of the first design."""
-    images, records = world.pictures("test-openmoji")
+    images, records = world.embedded_images("test-openmoji")
     rows = [row for row, one in enumerate(records) if one["picture"] not in {r["picture"] for r in records[:row]}]
     return images.rows(torch.tensor(rows)), [records[row] for row in rows]
 
@@ -232,7 +232,7 @@ def levels(flat: Gaussian, count: int) -> Gaussian:
     return Gaussian(*(side.view(count, 4, -1) for side in flat))
 
 
-def test_the_hierarcaps_suite(world: World) -> None:
+def test_the_hierarcaps_suite_gives_directly_computed_figures(world: World) -> None:
     values = world.values("hierarcaps", "--data", str(world.suites / "hierarcaps"))
     images, records = hierarchy(world)
     texts = [[one["captions"][level][0] for level in LEVELS] for one in records]
@@ -245,7 +245,7 @@ def test_the_hierarcaps_suite(world: World) -> None:
     assert values["HierarCaps", "uncertainty falls at every level"] == pytest.approx(expected["level_share_ordered"])
 
 
-def test_the_hierarimgs_suite(world: World) -> None:
+def test_the_hierarimgs_suite_gives_directly_computed_figures(world: World) -> None:
     figures = world.eval("hierarimgs", "--data", str(world.suites / "hierarimgs"))
     (shard,) = (world.root / "out" / "hierarimgs" / "data").glob("*.tar")
     found = embed_shards(world.model, [str(shard)])
@@ -264,14 +264,14 @@ def test_the_hierarimgs_suite(world: World) -> None:
     assert figure["num_items"] == len(names) > 20
 
 
-def test_the_uncertainty_suite(world: World) -> None:
+def test_the_uncertainty_suite_gives_directly_computed_figures(world: World) -> None:
     name = "wds_emoji-groups-twtr_test"
     values = world.values("uncertainty", "--data", str(world.suites / name), "--caption_key", "txt")
-    images, records = world.pictures("test-twtr")
+    images, records = world.embedded_images("test-twtr")
     hits, _, _ = world.hits("test-twtr", "group")
     assert values[name, "accuracy"] == float(hits.mean())
     area = area_under_risk_coverage(images.total_var.double(), hits)
     assert values[name, "area under risk and coverage"] == pytest.approx(area)
     texts = embed_captions(world.model, [one["name"] for one in records])
     assert values[name, "mean uncertainty of captions"] == pytest.approx(float(texts.total_var.double().mean()))
-    assert 0 <= values[name, "a picture is more uncertain blurred"] <= 1
+    assert 0 <= values[name, "an image is more uncertain blurred"] <= 1

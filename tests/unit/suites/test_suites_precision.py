@@ -26,7 +26,7 @@ def open_both(folder: Path) -> list[Model]:
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_the_towers_compute_in_it_and_figures_stay_near(tmp_path: Path, precision: Any) -> None:
+def test_towers_run_in_the_precision_and_figures_stay_close(tmp_path: Path, precision: Any) -> None:
     shard = str(write_task(tmp_path, TASKS["cifar10"]).rglob("0.tar").__next__())
     for model in open_both(tmp_path):
         types: set[torch.dtype] = set()
@@ -42,7 +42,7 @@ def test_the_towers_compute_in_it_and_figures_stay_near(tmp_path: Path, precisio
         assert low.fingerprint() != model.fingerprint()
 
 
-def test_a_task_that_was_done_in_another_precision_is_run_again(tmp_path: Path) -> None:
+def test_another_precision_runs_the_task_again(tmp_path: Path) -> None:
     open_both(tmp_path)
     write_task(tmp_path / "data", TASKS["cifar10"])
     words = ["eval", "datacomp", "--checkpoint", f"{tmp_path}/run", "--data", f"{tmp_path}/data", "--tasks", "cifar10"]
@@ -52,7 +52,7 @@ def test_a_task_that_was_done_in_another_precision_is_run_again(tmp_path: Path) 
         assert len(list((tmp_path / "out" / "tasks").rglob("*.json"))) == count
 
 
-def test_the_emoji_suite_says_that_it_measures_in_fp32(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_emoji_suite_refuses_other_precisions_than_fp32(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     open_both(tmp_path)
     words = ["eval", "emoji", "--checkpoint", f"{tmp_path}/run", "--data", str(tmp_path), "--precision", "bf16"]
     assert cli.main(words) == 2

@@ -29,7 +29,7 @@ def changed(column: str, value: str) -> list[str]:
     return [value if name == column else field for name, field in zip(COLUMNS, GOOD, strict=True)]
 
 
-def test_a_line_is_a_task(tmp_path: Path) -> None:
+def test_each_table_line_is_read_as_a_task(tmp_path: Path) -> None:
     other = ["b", "B", "b", "0", "accuracy", "-", "-"]
     first, second = read_tasks(write(tmp_path / "mine.tsv", GOOD, other))
     assert first == Task(
@@ -44,7 +44,7 @@ def test_a_line_is_a_task(tmp_path: Path) -> None:
     assert (second.group_column, second.averages) == (None, ())
 
 
-def test_columns_stand_in_any_order_and_lines_end_as_anybody_ends_them(tmp_path: Path) -> None:
+def test_column_order_line_ends_and_byte_order_mark_do_not_matter(tmp_path: Path) -> None:
     path = write(tmp_path / "mine.tsv", GOOD[::-1], columns=COLUMNS[::-1])
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n") + b"\r\n\r\n")
     assert read_tasks(path) == read_tasks(write(tmp_path / "other.tsv", GOOD))
@@ -70,12 +70,12 @@ def test_columns_stand_in_any_order_and_lines_end_as_anybody_ends_them(tmp_path:
         ([], "has no task: each line after the first must be one"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_place(lines: list[list[str]], message: str, tmp_path: Path) -> None:
+def test_errors_of_a_task_table_name_the_line(lines: list[list[str]], message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"mine\.tsv {message}"):
         read_tasks(write(tmp_path / "mine.tsv", *lines))
 
 
-def test_what_is_no_table_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_no_task_table_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "mine.tsv"
     for text, found in (("", "none"), ("key,name\n", "key,name"), ("key\tname\n", "key, name")):
         path.write_text(text)
@@ -92,7 +92,7 @@ def average(table: list[Task], shares: dict[str, float]) -> dict[str, float]:
     return {row.metric: row.value for row in average_rows(table, rows)}
 
 
-def test_averages_are_those_that_the_table_names(tmp_path: Path) -> None:
+def test_averages_are_over_the_tasks_that_name_them(tmp_path: Path) -> None:
     words = ["animals all", "all", "animals plants vtab", "-"]
     lines = [[f"k{n}", f"N{n}", "f", "0", "accuracy", "-", word] for n, word in enumerate(words)]
     table = read_tasks(write(tmp_path / "mine.tsv", *lines))
@@ -102,7 +102,7 @@ def test_averages_are_those_that_the_table_names(tmp_path: Path) -> None:
     assert average(table, {"N0": 0.1}) == {"animals (1 of 2 tasks)": 0.1, "2 tasks (1 of 2 tasks)": 0.1}
 
 
-def test_datacomps_table_names_no_other_averages() -> None:
+def test_datacomps_table_has_only_the_published_averages() -> None:
     words = {word for task in read_tasks(TABLE) for word in task.averages}
     assert words == {*AVERAGES, "all"}
 
@@ -128,7 +128,7 @@ def run(out: Path, source: str, data: Path, *words: str) -> dict[str, Any]:
     return found
 
 
-def test_own_sets_are_judged_as_datacomps_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sets_of_an_own_table_use_datacomps_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, source = tmp_path / "data", write_open_clip(tmp_path / "model")
     lines = []
     for key, known in METRICS.items():
@@ -164,7 +164,7 @@ def test_own_sets_are_judged_as_datacomps_are(tmp_path: Path, capsys: pytest.Cap
     assert "tasks has cifar10: known are birds, recall, f1," in capsys.readouterr().err
 
 
-def test_a_group_column_that_is_not_there_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_group_column_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, source = tmp_path / "data", write_open_clip(tmp_path / "model")
     folder = write_task(data, TASKS["fairness/geode"])
     table = write(tmp_path / "mine.tsv", ["geode", "GeoDE", folder.name, "0", "worst_group", "2", "-"])
@@ -174,8 +174,8 @@ def test_a_group_column_that_is_not_there_is_told(tmp_path: Path, capsys: pytest
     assert "the .npy of samples has 2 columns: 3 are needed" in error
 
 
-def test_groups_may_be_any_whole_numbers(tmp_path: Path) -> None:
-    """Years or ids: only which pictures are together counts."""
+def test_group_numbers_may_be_any_integers(tmp_path: Path) -> None:
+    """Years or ids: only which images are together counts."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(3, (60,), generator=generator)
     best = torch.randint(3, (60, 3), generator=generator)
@@ -187,7 +187,7 @@ def test_groups_may_be_any_whole_numbers(tmp_path: Path) -> None:
     assert task_rows(task, Answers(best, None), labels, odd)[-1].value == plain.value
 
 
-def test_other_is_left_out_by_its_number_wherever_it_stands_among_the_regions(tmp_path: Path) -> None:
+def test_the_region_other_is_left_out_by_its_number(tmp_path: Path) -> None:
     task = read_tasks(write(tmp_path / "mine.tsv", changed("metric", "worst_region")))[0]._replace(group_column=0)
     labels, best = torch.zeros(6, dtype=torch.int64), torch.tensor([[0], [1], [0], [1], [1], [1]])
     regions = torch.tensor([[0], [0], [3], [3], [5], [5]])

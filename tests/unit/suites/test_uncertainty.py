@@ -21,12 +21,12 @@ from prolip.suites.config import UncertaintyOptions
 from prolip.suites.uncertainty import accuracy_figures, blurred, caption_rows, hide_patches, shortened, thinned
 
 
-def test_uncertainty_against_accuracy_length_and_what_is_taken_away(world: CaptionedWorld) -> None:
+def test_the_suites_figures_equal_direct_computation(world: CaptionedWorld) -> None:
     words = ["--data", str(world.pairs), "--caption_key", "txt", "--num_bins", "3"]
     found = world.run("uncertainty", *words, models=[world.ours])
     values = world.values(found, world.ours)
     images, texts, _ = embedded(world.model, world.pairs)
-    assert values["mean uncertainty of pictures"] == pytest.approx(float(images.total_var.mean()), rel=1e-5)
+    assert values["mean uncertainty of images"] == pytest.approx(float(images.total_var.mean()), rel=1e-5)
     assert values["mean uncertainty of captions"] == pytest.approx(float(texts.total_var.mean()), rel=1e-5)
     hits = torch.tensor(world_hits(world, images))
     assert values["accuracy"] == pytest.approx(float(hits.mean()))
@@ -36,7 +36,7 @@ def test_uncertainty_against_accuracy_length_and_what_is_taken_away(world: Capti
     area = area_under_risk_coverage(images.total_var.double(), hits)
     assert values["area under risk and coverage"] == pytest.approx(area)
     for view in ("blurred", "75% of its patches hidden"):
-        assert 0 <= values[f"a picture is more uncertain {view}"] <= 1
+        assert 0 <= values[f"an image is more uncertain {view}"] <= 1
     cut = [shortened(caption(number, place)) for number in range(COUNT) for place in range(3)]
     long = torch.tensor([len(caption(n, p).split()) >= 4 for n in range(COUNT) for p in range(3)])
     more = embed_captions(world.model, cut).total_var > texts.total_var
@@ -65,13 +65,13 @@ def test_a_model_without_variances_is_refused(world: CaptionedWorld, capsys: pyt
     assert "has no variances" in capsys.readouterr().err
 
 
-def test_options_name_their_rule() -> None:
+def test_options_out_of_range_are_named() -> None:
     for name, value in (("num_bins", 1), ("keep_ratio", 1.0), ("blur", 0.0), ("show", -1)):
         with pytest.raises(ValueError, match=name):
             UncertaintyOptions(checkpoint=("x",), data=("y",), **{name: value})  # type: ignore[arg-type]
 
 
-def test_words_are_taken_away_and_pictures_blurred() -> None:
+def test_captions_are_shortened_and_images_blurred() -> None:
     assert shortened("a b c d e") == "a b"
     assert thinned("a b c d e") == thinned("a b c d e")
     assert len(thinned("a b c d e").split()) == 2
@@ -85,7 +85,7 @@ def rate(changed: Tensor, whole: Tensor) -> float:
     return float((changed > whole).double().mean())
 
 
-def test_what_is_taken_away_makes_more_uncertain(world: CaptionedWorld) -> None:
+def test_view_figures_equal_the_share_of_images_that_become_more_uncertain(world: CaptionedWorld) -> None:
     words = ["--data", str(world.pairs), "--caption_key", "txt", "--num_bins", "3", "--keep_ratio", "0.4"]
     found = world.run("uncertainty", *words, "--blur", "0.2", models=[world.ours])
     values = world.values(found, world.ours)
@@ -94,7 +94,7 @@ def test_what_is_taken_away_makes_more_uncertain(world: CaptionedWorld) -> None:
     seen = embed_views(world.model, open_captioned(str(world.pairs), world.root).shards, views)
     for view, said in (("hidden", "60% of its patches hidden"), ("blurred", "blurred")):
         expected = rate(seen[view].gaussian.total_var, images.total_var)
-        assert values[f"a picture is more uncertain {said}"] == pytest.approx(expected)
+        assert values[f"an image is more uncertain {said}"] == pytest.approx(expected)
     assert rate(seen["hidden"].gaussian.total_var, images.total_var) != 0.5, "else the direction would not show"
     captions = [caption(number, place) for number in range(COUNT) for place in range(3)]
     long = [place for place, text in enumerate(captions) if len(text.split()) >= 4]
@@ -109,7 +109,7 @@ def test_what_is_taken_away_makes_more_uncertain(world: CaptionedWorld) -> None:
     assert figure["low"][world.ours] < values[metric] < figure["high"][world.ours]
 
 
-def test_accuracy_of_the_certain_and_of_the_uncertain(world: CaptionedWorld) -> None:
+def test_accuracy_is_reported_for_the_most_and_least_certain(world: CaptionedWorld) -> None:
     found = world.run("uncertainty", "--data", str(world.pairs), "--num_bins", "4", models=[world.ours])
     values = world.values(found, world.ours)
     images, _, _ = embedded(world.model, world.pairs)
@@ -130,8 +130,8 @@ def test_accuracy_of_the_certain_and_of_the_uncertain(world: CaptionedWorld) -> 
         assert 0 <= low <= high <= 1
 
 
-def test_the_certain_ones_come_first_and_the_uncertain_ones_last() -> None:
-    """Seven pictures in three bins of two. The least certain two are the very last ones, the remainder among them."""
+def test_the_least_certain_bin_includes_the_remainder() -> None:
+    """Seven images in three bins of two. The least certain two are the very last ones, the remainder among them."""
     uncertainty = torch.tensor([0.7, 0.1, 0.4, 0.2, 0.3, 0.6, 0.5], dtype=torch.float64)
     right = torch.tensor([0, 1, 0, 1, 1, 0, 1])
     logits = torch.nn.functional.one_hot(right, 2).float()
@@ -143,7 +143,7 @@ def test_the_certain_ones_come_first_and_the_uncertain_ones_last() -> None:
     assert [row.main for row in found.rows] == [True, *[False] * (len(found.rows) - 1)]
 
 
-def test_hiding_keeps_that_share_of_the_patches_the_same_at_each_call() -> None:
+def test_hidden_patches_have_the_given_share_and_repeat() -> None:
     seen: list[Tensor] = []
 
     def encode_image(images: Tensor, kept: Tensor) -> Gaussian:
@@ -174,7 +174,7 @@ def test_only_captions_of_four_words_or_more_are_shortened(world: CaptionedWorld
     assert len(few) == len(rows) - 2
 
 
-def test_a_blur_is_as_wide_as_it_is_told() -> None:
+def test_blur_has_the_given_standard_deviation() -> None:
     spot = torch.zeros(1, 1, 60, 80)
     spot[..., 30, 40] = 1
     seen = blurred(spot, 0.05)[0, 0].double()  # of 60 pixels of height: 3
@@ -185,7 +185,7 @@ def test_a_blur_is_as_wide_as_it_is_told() -> None:
         assert spread == pytest.approx(3, rel=0.03)
 
 
-def test_words_that_are_left_keep_their_order() -> None:
+def test_kept_words_keep_their_order() -> None:
     words = [str(number) for number in range(21)]
     left = [int(word) for word in thinned(" ".join(words)).split()]
     assert len(left) == 10

@@ -46,7 +46,9 @@ def evaluate(lab: Path, out: Path, *words: str) -> dict[str, float]:
     return {row["metric"]: next(iter(row["value"].values())) for row in found["figures"]}
 
 
-def test_class_folders_are_what_the_model_says(lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_accuracy_on_class_folders_equals_the_models_answers(
+    lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folders = evaluate(lab, tmp_path / "folders", "--data", str(lab / "animals"), "--templates", *PROMPTS)
     said = capsys.readouterr().out.splitlines()[-1]
     assert said.startswith(f"wrote {tmp_path}/folders/results.json")
@@ -97,7 +99,7 @@ def test_a_changed_image_is_evaluated_again(lab: Path, tmp_path: Path) -> None:
         (("x/a.png",), ("--templates", "a photo"), "template 'a photo' has no {}"),
     ],
 )
-def test_what_is_no_data_set_is_said(
+def test_data_without_classes_or_images_is_an_error(
     lab: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

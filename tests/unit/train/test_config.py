@@ -82,7 +82,7 @@ def test_a_recipe_states_what_differs_from_the_one_it_extends(tmp_path: Path) ->
     assert load_config([str(mine), "demo"]) == demo
 
 
-def test_what_a_recipe_extends_must_be_there_and_not_be_itself(tmp_path: Path) -> None:
+def test_a_recipe_that_extends_itself_or_a_missing_one_is_an_error(tmp_path: Path) -> None:
     one, other = tmp_path / "one.toml", tmp_path / "other.toml"
     one.write_text('extends = "other.toml"')
     other.write_text('extends = "one.toml"')
@@ -127,7 +127,7 @@ def test_what_a_recipe_extends_must_be_there_and_not_be_itself(tmp_path: Path) -
         (["demo", "--data.mask.num_patches", "9"], "key data.mask.num_patches cannot be set"),
     ],
 )
-def test_what_is_wrong_is_named(words: list[str], message: str) -> None:
+def test_wrong_settings_are_named(words: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_config(words)
 
@@ -152,7 +152,7 @@ def test_a_file_that_is_not_toml_is_named(tmp_path: Path) -> None:
         load_config([str(path)])
 
 
-def test_the_loader_gets_what_follows_from_model_and_run() -> None:
+def test_the_loaders_derived_settings_follow_from_model_and_run() -> None:
     config = load_config(["demo", "--seed", "5"])
     loader = config.loader(4)
     assert (loader.batch_size, loader.image_size, loader.seed, loader.num_epochs) == (16, 36, 5, None)
@@ -166,7 +166,7 @@ def test_the_loader_gets_what_follows_from_model_and_run() -> None:
             load_config(["demo", "--accumulate", parts]).loader(4)
 
 
-def test_the_loader_gets_every_setting_of_the_data() -> None:
+def test_every_data_setting_reaches_the_loader() -> None:
     words = """--data.mode resampled --data.weights 1 2.5 --data.num_samples 1000 --data.index shards.index
     --data.on_missing_shard skip --data.max_pixels 7 --data.max_member_bytes 8
     --data.max_caption_bytes 9 --data.store.connections 3 --data.store.cache_dir cache"""
@@ -194,7 +194,7 @@ def test_the_loader_gets_every_setting_of_the_data() -> None:
     assert differing_keys(replace(config, parallel=shared), to_toml(config)) == ["parallel.gather"]
 
 
-def test_only_what_changes_the_computation_keeps_a_run_from_going_on() -> None:
+def test_only_settings_that_change_the_computation_prevent_resuming() -> None:
     first = load_config(["demo"])
     moved = load_config(["demo", "--out", "elsewhere", "--log_every", "3", "--data.shards", "x.tar"])
     other = load_config(["demo", "--optim.lr", "0.5", "--data.captions.1.sources.0.weight", "1"])
@@ -202,7 +202,7 @@ def test_only_what_changes_the_computation_keeps_a_run_from_going_on() -> None:
     assert differing_keys(other, to_toml(first)) == ["data.captions.1.sources.0.weight", "optim.lr"]
 
 
-def test_settings_of_another_version_are_said_to_be_so() -> None:
+def test_a_config_of_another_version_is_reported_as_such() -> None:
     config = load_config(["demo"])
     other = to_toml(config).replace("out = ", 'name = "demo"\nrun_dir = ')
     for read in (from_toml, partial(differing_keys, config)):
@@ -244,7 +244,7 @@ def test_a_recipe_that_resizes_its_start_keeps_its_architecture(start: tuple[str
     assert load_config([*words, "--start_resize", "off"]).model == start[1]
 
 
-def test_a_start_brings_its_tokenizer_unless_another_is_asked_for(tmp_path: Path) -> None:
+def test_a_start_sets_the_tokenizer_unless_another_is_given(tmp_path: Path) -> None:
     write_run(tmp_path / "run", tmp_path / "own.json", context_length=7)
     words = [*SHARDS, "--start_from", str(tmp_path / "run"), "--samples_seen", "51200", *RATES]
     for recipe in ([], ["finetune-siglip-vit-b16"], ["vit-b16-datacomp-1b-1.28b"]):
@@ -261,7 +261,7 @@ def test_a_start_brings_its_tokenizer_unless_another_is_asked_for(tmp_path: Path
         assert config.data.tokenizer == TokenizerConfig(kind="file", path=tmp_path / "own.json", context_length=7)
 
 
-def test_a_run_that_began_needs_its_start_no_more(start: tuple[str, ModelConfig], tmp_path: Path) -> None:
+def test_a_saved_config_loads_without_its_start(start: tuple[str, ModelConfig], tmp_path: Path) -> None:
     source, small = start
     words = [*SHARDS, "--samples_seen", "51200", *RATES, "--out", str(tmp_path / "run"), "--start_from"]
     config = load_config([*words, source])
@@ -278,7 +278,7 @@ def test_a_run_that_began_needs_its_start_no_more(start: tuple[str, ModelConfig]
 
 
 @pytest.mark.parametrize("named", [False, True])
-def test_a_start_of_open_clip_dictates_what_follows_from_it(tmp_path: Path, named: bool) -> None:
+def test_an_open_clip_start_sets_architecture_and_tokenizer(tmp_path: Path, named: bool) -> None:
     """Its tokenizer is CLIP's, or the file beside it if it names one."""
     start = write_open_clip(tmp_path / "clip")
     expected, masks = TokenizerConfig(kind="clip", context_length=16), "remove"  # each of CLIP's ids is a word
@@ -297,7 +297,7 @@ def test_a_start_of_open_clip_dictates_what_follows_from_it(tmp_path: Path, name
     config.check_vocabulary()
 
 
-def test_what_follows_from_the_tokenizer_need_not_be_set(tmp_path: Path) -> None:
+def test_settings_derived_from_the_tokenizer_can_be_omitted(tmp_path: Path) -> None:
     words = [*SHARDS, "--samples_seen", "512"]
     demo = load_config([*words, "--architecture", "demo"])
     assert (demo.model.text.vocab_size, demo.data.tokenizer.context_length) == (49408, 20)
@@ -316,9 +316,7 @@ def test_what_follows_from_the_tokenizer_need_not_be_set(tmp_path: Path) -> None
     assert load_config([*words, "--data.mask.mask_id", "7"]).data.mask.text_mode == "replace"
 
 
-def test_a_recipe_that_chooses_the_architecture_of_its_start_may_change_it(
-    start: tuple[str, ModelConfig], tmp_path: Path
-) -> None:
+def test_keys_change_an_architecture_taken_from_the_start(start: tuple[str, ModelConfig], tmp_path: Path) -> None:
     source, small = start
     (tmp_path / "mine.toml").write_text(
         f"""
@@ -339,7 +337,7 @@ def test_a_recipe_that_chooses_the_architecture_of_its_start_may_change_it(
         (("--optim.warmup-steps=5",), "optim.lr is not set"),
     ],
 )
-def test_a_start_does_not_get_the_rates_of_pre_training(
+def test_a_start_with_pre_training_rates_is_refused(
     start: tuple[str, ModelConfig], flags: tuple[str, ...], missing: str
 ) -> None:
     words = [*SHARDS, "--samples_seen", "51200", "--start_from", start[0]]
@@ -348,14 +346,14 @@ def test_a_start_does_not_get_the_rates_of_pre_training(
     assert load_config([*words, *RATES]).optim.lr == 1e-5
 
 
-def test_a_warm_up_beyond_the_end_is_remarked() -> None:
+def test_a_warm_up_longer_than_the_run_is_warned_about() -> None:
     words = ["demo", "--batch_size", "10", "--optim.warmup_steps", "100"]
     assert load_config([*words, "--samples_seen", "1010"]).remarks == []
     (remark,) = load_config([*words, "--samples_seen", "1000"]).remarks
     assert remark.startswith("optim.warmup_steps is 100, and the run has 100 steps")
 
 
-def test_a_start_brings_its_architecture_and_what_is_saved_needs_it_no_more(tmp_path: Path) -> None:
+def test_a_start_sets_the_architecture_and_the_saved_config_contains_it(tmp_path: Path) -> None:
     small = replace(
         ARCHITECTURES["demo"], vision=replace(ARCHITECTURES["demo"].vision, layers=1, pool_type="map", no_ln_pre=True)
     )

@@ -16,7 +16,7 @@ from prolip.train.config.run import DERIVED_KEYS
 SHOWN = [key for keys in GROUPS.values() for key in keys]
 
 
-def test_the_short_help_has_two_dozen_keys_with_their_documents(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_short_help_has_about_24_keys_with_descriptions(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--help"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(SHOWN) <= 24
@@ -28,7 +28,7 @@ def test_the_short_help_has_two_dozen_keys_with_their_documents(capsys: pytest.C
     assert "      Peak learning rate." in lines
 
 
-def test_the_values_are_those_of_the_recipes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_shows_the_values_of_the_given_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine.toml").write_text('extends = "demo"\nbatch_size = 7\noptim.lr = 0.25\n')
     assert main(["train", str(tmp_path / "mine.toml"), "-h"]) == 0
     told = capsys.readouterr().out

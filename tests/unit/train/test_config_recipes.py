@@ -42,7 +42,7 @@ def changes(name: str, base: str = BASE) -> dict[str, Any]:
     return found
 
 
-def test_each_says_where_it_comes_from() -> None:
+def test_every_recipe_begins_with_a_comment_and_has_short_lines() -> None:
     for name in known_recipes():
         text = (resources.files("prolip") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
         assert text.startswith("# "), f"{name} does not begin with what it is"
@@ -54,7 +54,7 @@ def test_each_says_where_it_comes_from() -> None:
     ("name", "architecture"),
     [("vit-l16", "ViT-L-16"), ("vit-so400m14", "ViT-SO400M-14"), ("vit-h14", "ViT-H-14")],
 )
-def test_larger_models_are_the_script_at_their_size(name: str, architecture: str) -> None:
+def test_recipes_for_larger_models_change_only_size_and_accumulation(name: str, architecture: str) -> None:
     found = changes(f"{name}-datacomp-1b-1.28b")
     assert recipe(f"{name}-datacomp-1b-1.28b").model == ARCHITECTURES[architecture]
     rest = {key for key in found if not key.startswith(("model.", "data.tokenizer.", "data.mask.text_mode"))}
@@ -78,13 +78,13 @@ def _comment(name: str) -> str:
     return (resources.files("prolip") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
 
 
-def test_effective_weights_are_the_scripts_times_its_32_processes() -> None:
+def test_effective_loss_weights_are_32_times_the_scripts() -> None:
     base, effective = recipe(BASE).loss, changes(f"{BASE}-effective-weights")
     local = ("inclusion_weight", "masked_inclusion_weight", "vib_weight")
     assert effective == {f"loss.{name}": pytest.approx(32 * getattr(base, name)) for name in local}
 
 
-def test_a_recipe_lets_variances_have_a_scale_of_their_own() -> None:
+def test_the_variance_scale_recipe_changes_only_the_variance_scale() -> None:
     assert changes(f"{BASE}-variance-scale") == {"loss.variance_scale": 2.0}
 
 
@@ -126,7 +126,7 @@ def test_an_ablation_changes_one_thing(name: str, expected: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize("contrast", ["siglip", "clip"])
-def test_controls_keep_the_budget_and_see_means_alone(contrast: str) -> None:
+def test_control_recipes_keep_the_budget_and_train_means_only(contrast: str) -> None:
     assert changes(f"control-{contrast}-vit-b16-1.28b") == {
         **NO_MASKS,
         "loss.contrast": contrast,
@@ -138,7 +138,7 @@ def test_controls_keep_the_budget_and_see_means_alone(contrast: str) -> None:
 
 
 @pytest.mark.parametrize(("kind", "name"), [("clip", "ViT-B-16"), ("siglip", "ViT-B-16-SigLIP")])
-def test_a_start_is_what_open_clip_says(kind: str, name: str) -> None:
+def test_start_recipes_have_open_clips_architecture_and_tokenizer(kind: str, name: str) -> None:
     config = recipe(f"finetune-{kind}-vit-b16")
     start, tag = (config.start_from or "").removeprefix("open_clip:").split("/")
     assert start == name
@@ -167,7 +167,7 @@ def test_a_start_is_what_open_clip_says(kind: str, name: str) -> None:
         ("unc-only", LockConfig(image=True, text=True)),
     ],
 )
-def test_forms_of_fine_tuning_lock_what_they_say(kind: str, form: str, lock: LockConfig) -> None:
+def test_fine_tuning_recipes_lock_the_parts_they_name(kind: str, form: str, lock: LockConfig) -> None:
     whole, config = recipe(f"finetune-{kind}-vit-b16"), recipe(f"finetune-{kind}-vit-b16-{form}")
     assert config.lock == lock
     assert replace(config, out=whole.out, lock=whole.lock, optim=whole.optim) == whole

@@ -64,7 +64,7 @@ def poisoned_run(batch: Step, number: float = torch.nan, *, lasts: bool = False,
     [{}, {"accumulate": 3}, {"precision": "bf16", "ema": EmaConfig(decay=0.9)}, {"precision": "fp16"}],
     ids=["plain", "parts", "low", "scaled"],
 )
-def test_the_step_changes_nothing_and_is_named(changes: dict[str, Any], number: float) -> None:
+def test_a_diverged_step_changes_nothing_and_is_named(changes: dict[str, Any], number: float) -> None:
     batch = step_of(8, 3)
     run = poisoned_run(batch, number, **changes)
     before = state_of(run)
@@ -74,7 +74,7 @@ def test_the_step_changes_nothing_and_is_named(changes: dict[str, Any], number: 
     assert run.step == GOOD_STEPS
 
 
-def test_the_weights_wait_where_the_host_reads_later(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_stay_fixed_until_the_divergence_check(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU, where steps go on until the loop checks: the steps after it are finite, and must change nothing."""
     batch = step_of(8, 3)
     run = poisoned_run(batch)
@@ -90,7 +90,7 @@ def test_the_weights_wait_where_the_host_reads_later(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_the_weights_wait_on_a_gpu(precision: str) -> None:
+def test_weights_stay_fixed_after_divergence_on_a_gpu(precision: str) -> None:
     ranks = Ranks(rank=0, local_rank=0, world_size=1, local_world_size=1, device=torch.device("cuda"))
     batch = Step._make(None if tensor is None else tensor.cuda() for tensor in step_of(8, 3))
     run = run_of(model_of().cuda(), precision=precision)
@@ -107,7 +107,7 @@ def test_the_weights_wait_on_a_gpu(precision: str) -> None:
         run.divergence.check()
 
 
-def test_a_gradient_too_large_for_fp16_is_skipped_and_no_divergence() -> None:
+def test_a_gradient_overflow_in_fp16_skips_the_step() -> None:
     batch = cast(Any, step_of(8, 3))
     run = run_of(model_of(), precision="fp16")
     assert run.scaler is not None
@@ -121,7 +121,7 @@ def test_a_gradient_too_large_for_fp16_is_skipped_and_no_divergence() -> None:
     assert not all(map(torch.equal, before, state_of(run)))
 
 
-def test_a_gradient_that_no_smaller_factor_helps_is_a_divergence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_overflow_at_the_smallest_loss_scale_is_a_divergence(monkeypatch: pytest.MonkeyPatch) -> None:
     run = run_of(model_of(), precision="fp16")
     assert run.scaler is not None
     run.scaler.scale.fill_(2.0)
@@ -163,7 +163,7 @@ def serve(rank: int, store: Path, strategy: Any, answers: Connection) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_all_ranks_stop_where_the_loss_of_one_is_not_finite(strategy: str, tmp_path: Path) -> None:
+def test_all_ranks_stop_if_one_has_a_loss_that_is_not_finite(strategy: str, tmp_path: Path) -> None:
     pipes = [FORKSERVER.Pipe(duplex=False) for _ in range(2)]
     processes = [
         FORKSERVER.Process(target=serve, args=(rank, tmp_path / "store", strategy, there), daemon=True)

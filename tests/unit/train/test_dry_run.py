@@ -56,7 +56,7 @@ def test_a_recipe_is_printed_as_it_resolves(capsys: pytest.CaptureFixture[str], 
     assert load_config([str(tmp_path / "mine.toml"), *words]) == whole
 
 
-def test_cards_and_shares_that_are_not_known_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_gpus_and_invalid_shares_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["recipes", "--gpu", "Tesla V100-SXM2-16GB"]) == 2
     assert "its peak in bf16 is not known; known are A10, A100" in capsys.readouterr().err
     assert cli.main(["recipes", "--mfu", "1.5"]) == 2
@@ -67,7 +67,7 @@ def test_cards_and_shares_that_are_not_known_are_named(capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("number", "told"), [(0, "0"), (999, "999"), (1500, "1.5 k"), (197_917_184, "197.9 M"), (12_800_000_000, "12.8 B")]
 )
-def test_numbers_are_told_in_four_digits(number: int, told: str) -> None:
+def test_numbers_are_printed_with_four_digits(number: int, told: str) -> None:
     assert count(number) == told
 
 
@@ -89,7 +89,7 @@ def rehearse(lab: Lab, *flags: str) -> int:
     return status
 
 
-def test_a_rehearsal_counts_one_moment_where_muon_keeps_one(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_counts_one_moment_for_muon(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     def bytes_of_any_batch(hidden: str) -> float:
         assert rehearse(lab, "--optim.hidden", hidden) == 0
         found = re.search(r"\(?([\d.]+) ([kMG]?B) for any batch", capsys.readouterr().out)
@@ -99,7 +99,7 @@ def test_a_rehearsal_counts_one_moment_where_muon_keeps_one(lab: Lab, capsys: py
     assert bytes_of_any_batch("muon") < bytes_of_any_batch("adamw")
 
 
-def test_a_rehearsal_says_what_the_run_will_be(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_prints_what_the_run_will_do(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     assert rehearse(lab, "--gpus", "2", "--gpu", "H100", "--mfu", "0.3") == 0
     told = capsys.readouterr().out
     table, _, figures = told.partition("\nmodel ")
@@ -137,14 +137,14 @@ def test_a_rehearsal_says_what_the_run_will_be(lab: Lab, capsys: pytest.CaptureF
         (["--lock.text", "True", "--lock.text_unlocked_groups", "9"], "lock.text_unlocked_groups is 9"),
     ],
 )
-def test_what_is_wrong_is_said_before_anything_starts(
+def test_a_dry_run_reports_errors_with_status_2(
     lab: Lab, flags: list[str], reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert rehearse(lab, *flags) == 2
     assert reason in capsys.readouterr().err
 
 
-def test_all_that_is_wrong_is_said_at_once(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_reports_all_errors_at_once(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     assert rehearse(lab, "--data.shards", "absent.tar", "--data.tokenizer.path", "absent.json") == 2
     told = capsys.readouterr()
     assert "absent.tar" in told.err
@@ -152,7 +152,7 @@ def test_all_that_is_wrong_is_said_at_once(lab: Lab, capsys: pytest.CaptureFixtu
     assert "ready" not in told.out
 
 
-def test_an_index_must_fit_its_shards(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_checks_that_the_index_matches_its_shards(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     index = lab.folder / "train.index"
     write_index([str(lab.folder / "train.tar")], index, 1, StoreConfig())
     assert rehearse(lab, "--data.index", str(index)) == 0
@@ -161,7 +161,7 @@ def test_an_index_must_fit_its_shards(lab: Lab, capsys: pytest.CaptureFixture[st
     assert "train.tar" in capsys.readouterr().err
 
 
-def test_remote_shards_are_asked_for_a_first_sample(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_reads_a_first_sample_of_remote_shards(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     with python_server(lab.folder) as address:
         assert rehearse(lab, "--data.shards", f"{address}/train.tar", "--data.num_samples", "64") == 0
         assert f"of {address}/train.tar" in capsys.readouterr().out
@@ -170,7 +170,7 @@ def test_remote_shards_are_asked_for_a_first_sample(lab: Lab, capsys: pytest.Cap
         assert "absent.tar" in capsys.readouterr().err
 
 
-def test_a_run_that_is_there_goes_on_or_is_another(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_says_whether_an_existing_run_resumes(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     assert lab.here("run", "--samples_seen", "64") == 0
     assert rehearse(lab, "--samples_seen", "64") == 0
     assert "the run resumes at step 4" in capsys.readouterr().out
@@ -183,7 +183,7 @@ def test_a_run_that_is_there_goes_on_or_is_another(lab: Lab, capsys: pytest.Capt
 OF_START = ("--architecture", "start_from")
 
 
-def test_a_local_start_is_loaded_into_the_model(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_loads_a_local_start(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     start = write_open_clip(lab.folder / "clip")
     assert rehearse(lab, "--start_from", start, *OF_START) == 0
     assert f"start      {start} fits" in capsys.readouterr().out
@@ -197,7 +197,7 @@ def test_a_local_start_is_loaded_into_the_model(lab: Lab, capsys: pytest.Capture
     assert rehearse(lab, "--start_from", start, "--architecture", "demo") == 2
 
 
-def test_the_sizes_of_a_remote_start_are_compared(
+def test_a_dry_run_compares_the_shapes_of_a_remote_start(
     lab: Lab, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = load_config(lab.words("run")).model

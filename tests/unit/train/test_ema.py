@@ -19,7 +19,7 @@ from prolip.train.ema import Ema
     warmup=st.booleans(),
 )
 @settings(max_examples=60)
-def test_the_average_is_that_of_a_plain_loop(weights: list[float], decay: float, every: int, warmup: bool) -> None:
+def test_the_average_equals_a_plain_loop(weights: list[float], decay: float, every: int, warmup: bool) -> None:
     model = nn.Linear(2, 1, dtype=torch.float64)
     nn.init.constant_(model.weight, 3.0)
     ema = Ema(model, EmaConfig(decay=decay, every=every, warmup=warmup))
@@ -37,7 +37,7 @@ def test_the_average_is_that_of_a_plain_loop(weights: list[float], decay: float,
     assert torch.all(model.weight == weights[-1])
 
 
-def test_a_state_is_taken_over_and_goes_on() -> None:
+def test_a_loaded_state_continues_the_average() -> None:
     config = EmaConfig(decay=0.5, warmup=False)
     model, other = nn.Linear(2, 2), nn.Linear(2, 2)
     ours, theirs = Ema(model, config), Ema(other, config)
@@ -54,7 +54,7 @@ def test_a_state_is_taken_over_and_goes_on() -> None:
         ours.load_state_dict({"weight": torch.ones(2, 2)})
 
 
-def test_settings_out_of_range_are_refused() -> None:
+def test_ema_settings_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match=r"ema\.decay is 1\.0"):
         EmaConfig(decay=1.0)
     with pytest.raises(ValueError, match=r"ema\.every is 0"):

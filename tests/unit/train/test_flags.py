@@ -104,7 +104,7 @@ def test_errors_name_the_key(table: dict[str, Any], words: tuple[str, ...], mess
         Tree(slots=(Slot(sources=(Source(), Source(general=("a", "b")))), Slot())),
     ],
 )
-def test_what_is_written_reads_back_equal(tree: Tree) -> None:
+def test_a_written_config_reads_back_equal(tree: Tree) -> None:
     text = flags.to_toml(tree, derived=DERIVED)
     assert "derived" not in text
     assert read(tomllib.loads(text)) == tree

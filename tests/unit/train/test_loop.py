@@ -75,7 +75,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     [{"precision": "fp32"}, {"precision": "bf16"}, {"precision": "bf16", "accumulate": 3}, {"precision": "fp16"}],
     ids=["plain", "low", "parts", "scaled"],
 )
-def test_a_step_waits_for_nothing(changes: dict[str, Any], reads: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_does_not_synchronise_with_the_device(
+    changes: dict[str, Any], reads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Divergence, "check", lambda _: None)  # which a step calls on a CPU only
     run, batch = run_of(model_of(), **changes), cast(Any, step_of(8, 3))
     take_step(run, batch)  # whatever is made once
@@ -105,7 +107,7 @@ WAITS: list[Callable[[Tensor], object]] = [
 
 
 @pytest.mark.parametrize("wait", WAITS)
-def test_what_waits_would_be_seen(wait: Callable[[Tensor], object], reads: list[str]) -> None:
+def test_the_check_for_synchronisation_detects_each_kind(wait: Callable[[Tensor], object], reads: list[str]) -> None:
     value = torch.tensor([1.0, 0.0])
     with profile(activities=[ProfilerActivity.CPU]) as recorded:
         wait(value)
@@ -113,7 +115,7 @@ def test_what_waits_would_be_seen(wait: Callable[[Tensor], object], reads: list[
 
 
 @pytest.mark.parametrize(("cpu_threads", "expected"), [(0, 4), (3, 3)])
-def test_a_process_gets_its_share_of_cores_on_a_gpu_too(
+def test_each_process_gets_its_share_of_cores_also_on_gpus(
     cpu_threads: int, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class SetUp(Exception): ...
@@ -155,7 +157,7 @@ def test_the_loss_measures_variances_in_units_of_the_models_start(
     assert given == [config.model.start_variances]
 
 
-def test_ranks_join_with_the_device_and_the_patience_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_start_with_the_configured_device_and_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(ranks: Ranks, device: str, timeout: timedelta) -> Ranks:
         raise RuntimeError(f"{device}, {timeout}")
 
@@ -173,7 +175,7 @@ STEPS: list[dict[str, Any]] = [
 ]
 
 
-def test_no_step_waits_for_a_device_that_counts() -> None:
+def test_no_step_waits_for_a_stand_in_device() -> None:
     if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
         pytest.skip(f"torch {torch.__version__} knows no devices written in Python")
     command = [sys.executable, "-m", "tests.support.stand_in_device", *map(json.dumps, STEPS)]

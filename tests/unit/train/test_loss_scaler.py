@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 @given(overflows=st.lists(st.booleans(), max_size=20), patience=st.integers(1, 4))
 @settings(max_examples=60)
-def test_the_factor_is_that_of_torch(overflows: list[bool], patience: int) -> None:
+def test_the_loss_scale_follows_torchs_grad_scaler(overflows: list[bool], patience: int) -> None:
     ours = LossScaler(CPU, 2.0**24, patience=patience)
     theirs = torch.amp.GradScaler("cpu", init_scale=2.0**24, growth_interval=patience)
     mine, other = (nn.Parameter(torch.ones(3)) for _ in range(2))
@@ -45,14 +45,14 @@ def test_the_factor_is_that_of_torch(overflows: list[bool], patience: int) -> No
     assert again.state_dict() == ours.state_dict()
 
 
-def test_a_factor_of_one_is_not_to_blame() -> None:
+def test_update_returns_false_when_the_loss_scale_cannot_fall() -> None:
     scaler, overflow = LossScaler(CPU, 2.0), torch.tensor(False)
     assert scaler.update(overflow)
     assert not scaler.update(overflow)
     assert scaler.scale == 1
 
 
-def test_a_step_that_overflows_leaves_everything_but_the_count_of_steps() -> None:
+def test_a_step_that_overflows_changes_only_the_step_count() -> None:
     run, batch = run_of(model_of(), precision="fp16"), cast(Any, step_of(8, 3))
     assert run.scaler is not None
     run.scaler.scale.fill_(2.0**120)
@@ -67,7 +67,7 @@ def test_a_step_that_overflows_leaves_everything_but_the_count_of_steps() -> Non
 
 
 @pytest.mark.parametrize("parts", [1, 3])
-def test_the_factor_does_not_change_the_gradient(parts: int) -> None:
+def test_the_loss_scale_does_not_change_the_gradient(parts: int) -> None:
     found = []
     for scale in (1.0, 2.0**10):
         run, batch = run_of(model_of(), precision="fp16", accumulate=parts), cast(Any, step_of(8, 3))

@@ -59,7 +59,7 @@ def test_a_matrix_without_gradient_stays_finite() -> None:
     assert torch.equal(orthogonalize(torch.zeros(3, 4)), torch.zeros(3, 4))
 
 
-def test_steps_are_those_of_torch() -> None:
+def test_steps_are_close_to_torchs_muon() -> None:
     if not hasattr(torch.optim, "Muon"):
         pytest.skip("this torch has no Muon")
     ours = nn.Parameter(normal(16, 40))
@@ -87,7 +87,7 @@ def test_a_fused_projection_is_three_matrices() -> None:
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 4])
-def test_ranks_move_as_one_process(world_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parameters_on_several_ranks_equal_a_single_process(world_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     group = Group(world_size)
     monkeypatch.setattr("prolip.train.muon.dist", group)
 
@@ -102,7 +102,7 @@ def test_ranks_move_as_one_process(world_size: int, monkeypatch: pytest.MonkeyPa
         assert all(torch.equal(ours, expected) for ours, expected in zip(found, alone, strict=True))
 
 
-def test_other_parameters_are_moved_by_adamw_and_gradients_stay() -> None:
+def test_vectors_are_updated_by_adamw_and_gradients_are_kept() -> None:
     matrix, vector, plain = nn.Parameter(normal(3, 4)), nn.Parameter(normal(5)), nn.Parameter(normal(5))
     optimizer = optimizer_of([matrix], [vector])
     adamw = torch.optim.AdamW([plain], lr=0.1, weight_decay=0.3, betas=(0.9, 0.98), fused=True)
@@ -117,7 +117,7 @@ def test_other_parameters_are_moved_by_adamw_and_gradients_stay() -> None:
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-def test_a_step_that_is_not_taken_changes_nothing(bad: float) -> None:
+def test_a_skipped_step_changes_nothing(bad: float) -> None:
     matrix, vector = nn.Parameter(normal(3, 4)), nn.Parameter(normal(5))
     optimizer = optimizer_of([matrix], [vector])
     matrix.grad, vector.grad = normal(3, 4, seed=1), normal(5, seed=1)

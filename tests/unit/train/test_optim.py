@@ -36,7 +36,7 @@ class Tiny(nn.Module):
         )
 
 
-def test_decay_spares_vectors_norms_biases_and_the_scale() -> None:
+def test_weight_decay_skips_vectors_norms_biases_and_the_scale() -> None:
     assert decays("visual.proj", 2)
     assert decays("text.token_embedding.weight", 2)
     assert decays("visual.uncertainty_proj.weight", 2)
@@ -46,7 +46,7 @@ def test_decay_spares_vectors_norms_biases_and_the_scale() -> None:
     assert not decays("logit_scale", 0)
 
 
-def test_groups_hold_every_parameter_once_with_its_decay_and_factor() -> None:
+def test_every_parameter_is_in_one_group_with_its_decay_and_factor() -> None:
     model = Tiny()
     config = OptimConfig(lr=0.1, log_var_lr_factor=2.0, logit_lr_factor=10.0, weight_decay=0.5)
     optimizer = make_optimizer(model, config, ALONE)
@@ -72,7 +72,7 @@ def test_groups_hold_every_parameter_once_with_its_decay_and_factor() -> None:
     assert lr_factor(config, "visual.proj") == 1.0
 
 
-def test_muon_moves_the_matrices_of_the_blocks_only() -> None:
+def test_muon_updates_only_the_matrices_of_the_blocks() -> None:
     model = ProLIP(CONFIG)
     optimizer = make_optimizer(model, OptimConfig(hidden="muon", weight_decay=0.5), ALONE)
     assert isinstance(optimizer, MuonWithAdamW)
@@ -99,7 +99,7 @@ def test_frozen_parameters_are_left_out() -> None:
     assert all(p is not model.logit_scale for p in held)
 
 
-def test_warm_up_then_cosine_then_never_quite_zero() -> None:
+def test_the_rate_warms_up_and_follows_a_cosine_that_stays_above_zero() -> None:
     config = OptimConfig(lr=1.0, warmup_steps=4)
     assert [learning_rate(config, step, 12) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
     assert learning_rate(config, 4, 12) == 1.0
@@ -108,7 +108,7 @@ def test_warm_up_then_cosine_then_never_quite_zero() -> None:
     assert learning_rate(OptimConfig(lr=2.0, warmup_steps=0, schedule="const"), 99, 100) == 2.0
 
 
-def test_cooldown_ends_at_its_own_rate() -> None:
+def test_cooldown_ends_at_the_configured_rate() -> None:
     config = OptimConfig(
         lr=1.0, warmup_steps=0, schedule="const-cooldown", cooldown_steps=10, cooldown_power=2.0, cooldown_end_lr=0.1
     )
@@ -117,7 +117,7 @@ def test_cooldown_ends_at_its_own_rate() -> None:
     assert learning_rate(config, 100, 100) == pytest.approx(0.1)
 
 
-def test_clipping_returns_the_norm_before_it() -> None:
+def test_clipping_returns_the_norm_before_clipping() -> None:
     weight, unused = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))
     weight.grad = torch.tensor([3.0, 4.0])
     assert float(clip_gradients([weight, unused], None)) == 5.0
@@ -129,14 +129,14 @@ def test_clipping_returns_the_norm_before_it() -> None:
 
 
 @pytest.mark.parametrize(("start", "end"), [(-1.0, 0.0), (3.0, 3.0), (9.0, math.log(100))])
-def test_the_scale_is_clamped(start: float, end: float) -> None:
+def test_the_logit_scale_is_clamped(start: float, end: float) -> None:
     model = Tiny()
     nn.init.constant_(model.logit_scale, start)
     clamp_logit_scale(model)
     assert float(model.logit_scale.detach()) == pytest.approx(end)
 
 
-def test_settings_out_of_range_are_refused() -> None:
+def test_optimizer_settings_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match=r"optim\.lr is 0"):
         OptimConfig(lr=0)
     with pytest.raises(ValueError, match=r"optim\.eps is 0"):

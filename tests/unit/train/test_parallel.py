@@ -42,7 +42,7 @@ def model_of(config: ModelConfig = DEEP) -> ProLIP:
         ({"compile": True, "recompute_every": 2}, 6, 3),  # of one size, since each size has graphs of its own
     ],
 )
-def test_how_blocks_run_changes_no_gradient(
+def test_compiling_or_recomputing_blocks_changes_no_gradient(
     changes: dict[str, Any], items: int, parts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Inductor would need a C++ compiler and half a minute; what is traced and cut into graphs is the same.
@@ -59,7 +59,7 @@ def test_how_blocks_run_changes_no_gradient(
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-def test_each_view_has_a_graph_of_its_own_that_every_block_uses(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_input_shape_is_compiled_once_for_all_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     graphs: list[GraphModule] = []
     dynamic: list[object] = []
 
@@ -89,7 +89,7 @@ def test_each_view_has_a_graph_of_its_own_that_every_block_uses(monkeypatch: pyt
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @pytest.mark.timeout(300)
-def test_what_inductor_makes_gives_the_same_gradients() -> None:
+def test_code_compiled_by_inductor_gives_the_same_gradients() -> None:
     # One block per tower and no masked views: a graph takes seconds.
     config, batch = ParallelConfig(compile=True), step_of(5, 0)
     plain, model = model_of(CONFIG), model_of(CONFIG)
@@ -111,7 +111,7 @@ def test_what_inductor_makes_gives_the_same_gradients() -> None:
 @pytest.mark.parametrize(
     ("asked", "on_cpu", "on_gpu"), [(None, False, True), (True, True, True), (False, False, False)]
 )
-def test_gpus_compile_unless_told_otherwise(asked: bool | None, on_cpu: bool, on_gpu: bool) -> None:
+def test_blocks_are_compiled_by_default_on_gpus_only(asked: bool | None, on_cpu: bool, on_gpu: bool) -> None:
     config = ParallelConfig(compile=asked)
     assert (config.compiles("cpu"), config.compiles("cuda")) == (on_cpu, on_gpu)
     assert ParallelConfig().compile is None
@@ -123,7 +123,7 @@ def test_every_recipe_is_compiled_on_a_gpu(name: str) -> None:
 
 
 @pytest.mark.parametrize(("every", "runs"), [(0, 3), (1, 6), (2, 5)])
-def test_as_many_blocks_run_twice_as_is_said(every: int, runs: int) -> None:
+def test_recompute_every_sets_how_many_blocks_run_twice(every: int, runs: int) -> None:
     model, calls = model_of(), []
     share_model(model, ParallelConfig(recompute_every=every), ALONE, torch.float32)
     for block in model.text.transformer.blocks():
@@ -149,6 +149,6 @@ def test_masks_are_not_broadcast_at_every_step() -> None:
     assert not network.will_sync_module_buffers()
 
 
-def test_settings_out_of_range_are_refused() -> None:
+def test_parallel_settings_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match=r"parallel\.recompute_every is -1"):
         ParallelConfig(recompute_every=-1)

@@ -41,9 +41,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(COUNT // 2):
             place = (number + shard) % len(NAMES)
             name = NAMES[place]
-            picture = encoded(tuple(max(0, min(255, value + 3 * number)) for value in COLOURS[name]))
+            image = encoded(tuple(max(0, min(255, value + 3 * number)) for value in COLOURS[name]))
             record = {"class": {"text": name, "number": place}, "captions": [f"{name} left", name]}
-            members += [(f"{number:03}.png", picture), (f"{number:03}.json", json.dumps(record).encode())]
+            members += [(f"{number:03}.png", image), (f"{number:03}.json", json.dumps(record).encode())]
             members += [(f"{number:03}.cls", f"{place}\n".encode()), (f"{number:03}.txt", f"{name} top".encode())]
         write_tar(folder / f"{shard}.tar", members)
     (folder / "classes.txt").write_text("\n".join(NAMES) + "\n")
@@ -88,7 +88,7 @@ def jobs_of(folder: Path) -> list[ValidationJob]:
 
 
 @pytest.mark.parametrize("world_size", [2, 5])
-def test_any_number_of_ranks_gives_the_figures_of_one(
+def test_validation_figures_do_not_depend_on_the_number_of_ranks(
     folder: Path, model: ProLIP, world_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = [*jobs_of(folder), job(folder, "zero_shot", name="members", classnames=folder / "classes.txt")]
@@ -99,7 +99,9 @@ def test_any_number_of_ranks_gives_the_figures_of_one(
         assert found == pytest.approx(alone, rel=1e-4, abs=1e-6, nan_ok=True)
 
 
-def test_more_ranks_than_pictures(folder: Path, model: ProLIP, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_validation_works_with_more_ranks_than_images(
+    folder: Path, model: ProLIP, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_tar(tmp_path / "one.tar", [("a.png", encoded((9, 9, 9))), ("a.txt", b"red left")])
     small = job(tmp_path, "retrieval")
     group = Group(2)
@@ -108,7 +110,7 @@ def test_more_ranks_than_pictures(folder: Path, model: ProLIP, tmp_path: Path, m
         assert found["val/retrieval/image_to_text_recall_at_1"] == 1.0
 
 
-def test_retrieval_is_that_of_the_evaluation(folder: Path, model: ProLIP) -> None:
+def test_validation_retrieval_equals_evaluate_retrieval(folder: Path, model: ProLIP) -> None:
     found = figures(folder, model, job(folder, "retrieval"))
     config = LoaderConfig(
         shards=(f"{folder}/*.tar",),
@@ -133,7 +135,7 @@ def test_retrieval_is_that_of_the_evaluation(folder: Path, model: ProLIP) -> Non
     assert "val/retrieval/text_to_image_mean_recall_at_1" in found
 
 
-def test_labels_are_names_numbers_or_members(folder: Path, model: ProLIP) -> None:
+def test_class_labels_may_be_names_numbers_or_members(folder: Path, model: ProLIP) -> None:
     classes = folder / "classes.txt"
     ways = [
         {"class_key": "class.text"},
@@ -148,7 +150,7 @@ def test_labels_are_names_numbers_or_members(folder: Path, model: ProLIP) -> Non
         assert other == pytest.approx(found[0], nan_ok=True)
 
 
-def test_uncertainty_tells_of_pictures_and_captions(folder: Path, model: ProLIP) -> None:
+def test_uncertainty_figures_cover_images_and_captions(folder: Path, model: ProLIP) -> None:
     found = figures(folder, model, job(folder, "uncertainty", captions=("txt", "captions.1")))
     for side in ("image", "text"):
         low, mean, high = (found[f"val/uncertainty/{side}_{name}"] for name in ("low", "mean", "high"))
@@ -157,7 +159,7 @@ def test_uncertainty_tells_of_pictures_and_captions(folder: Path, model: ProLIP)
     assert -1 <= found["val/uncertainty/text_length_spearman"] <= 1
 
 
-def test_nothing_of_the_training_changes(folder: Path, model: ProLIP) -> None:
+def test_validation_leaves_the_training_state_unchanged(folder: Path, model: ProLIP) -> None:
     model.train()
     random, weights = torch.get_rng_state(), {name: value.clone() for name, value in model.state_dict().items()}
     figures(folder, whole_model(model, copied=True), *jobs_of(folder))
@@ -171,7 +173,7 @@ def test_nothing_of_the_training_changes(folder: Path, model: ProLIP) -> None:
     model.zero_grad(set_to_none=True)
 
 
-def test_an_average_takes_the_place_of_the_weights(model: ProLIP) -> None:
+def test_averaged_weights_are_validated_if_there_are_any(model: ProLIP) -> None:
     average = {name: torch.full_like(value, 0.5) for name, value in model.named_parameters()}
     copy = whole_model(model, average)
     assert all(bool((value == 0.5).all()) for value in copy.parameters())
@@ -197,7 +199,7 @@ def test_the_best_is_the_largest_or_the_smallest(tmp_path: Path) -> None:
     assert best_of(tmp_path, "loss", "min").beaten_by({"loss": 1.0}) == Best(metric="loss", value=1.0)
 
 
-def test_of_a_time_the_figure_of_rank_0_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_best_of_a_timing_is_decided_by_rank_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     group = Group(2)
     monkeypatch.setattr("prolip.distributed.ranks.dist", group)
     seconds = [(3.0, 2.0, 2.5, 1.0), (3.0, 3.5, 1.0, 2.0)]
@@ -212,7 +214,7 @@ def test_of_a_time_the_figure_of_rank_0_decides(tmp_path: Path, monkeypatch: pyt
     assert two == one
 
 
-def test_of_a_best_of_before_rank_0_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rank_0_decides_what_the_earlier_best_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file server may show it to one rank and not yet to another."""
     group, seen = Group(2), {"0": (10, Best(metric="loss", value=0.5)), "1": None}
     monkeypatch.setattr("prolip.distributed.ranks.dist", group)
@@ -225,14 +227,14 @@ def test_of_a_best_of_before_rank_0_decides(tmp_path: Path, monkeypatch: pytest.
     assert group.run(best) == [None, None]
 
 
-def test_a_figure_that_is_none_is_told(tmp_path: Path) -> None:
+def test_an_unknown_keep_best_metric_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"keep_best is 'val/a/top2': it must be one of val/a/top1"):
         best_of(tmp_path, "val/a/top2", "max").beaten_by({"val/a/top1": 0.5})
     with pytest.raises(ValueError, match=r"keep_best is 'los': it must be one of step, loss"):
         best_of(tmp_path, "los", "max").beaten_by({"step": 1, "loss": 0.5})
 
 
-def test_a_best_of_before_counts_where_the_run_went_on_behind_it(
+def test_an_earlier_best_counts_only_if_the_run_resumed_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("prolip.train.best.read_best", lambda folder: (10, Best(metric="loss", value=0.5)))
@@ -264,17 +266,17 @@ def test_a_set_is_due_on_its_schedule_and_at_the_end(folder: Path, model: ProLIP
         ({"kind": "zero_shot", "templates": ("a photo",)}, r"template 'a photo' has no \{\}"),
     ],
 )
-def test_a_job_that_cannot_be_done_is_refused(folder: Path, changes: dict[str, Any], message: str) -> None:
+def test_an_impossible_validation_job_is_refused(folder: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ValidationConfig(jobs=(job(folder, "retrieval", **changes),)).validate()
 
 
-def test_two_jobs_need_two_names(folder: Path) -> None:
+def test_two_validation_jobs_with_one_name_are_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"validation.jobs.1.name is 'retrieval': another job has that name"):
         ValidationConfig(jobs=(job(folder, "retrieval"), job(folder, "retrieval"))).validate()
 
 
-def test_what_is_wrong_with_labels_is_told(folder: Path, model: ProLIP, tmp_path: Path) -> None:
+def test_errors_of_validation_labels_name_the_sample_or_file(folder: Path, model: ProLIP, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"validation.jobs.0.class_key is 'kind': sample 000: its json has no text"):
         figures(folder, model, job(folder, "zero_shot", class_key="kind"))
     few = tmp_path / "classes.txt"

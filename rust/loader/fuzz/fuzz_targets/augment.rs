@@ -1,4 +1,4 @@
-//! Any picture, any draw: the kernels of resizing and of colours stay within their buffers, which are fresh and so no longer
+//! Any image, any draw: the kernels of resizing and of colours stay within their buffers, which are fresh and so no longer
 //! than they must be, and give the same pixels with all vector instructions of the processor.
 #![no_main]
 
@@ -19,7 +19,7 @@ fuzz_target!(|input: (u8, u8, u8, u64, &[u8])| {
     let pixels = if samples.is_empty() { b"\0" } else { samples };
     let count = width as usize * height as usize * 3;
     let pixels: Vec<u8> = pixels.iter().copied().cycle().take(count).collect();
-    let picture = Rgb8::from_pixels(width, height, pixels).expect("as many samples as it has");
+    let image = Rgb8::from_pixels(width, height, pixels).expect("as many samples as it has");
     let config = AugmentConfig {
         crop_scale: (0.001, 1.0),
         crop_ratio: (0.05, 20.0),
@@ -33,10 +33,10 @@ fuzz_target!(|input: (u8, u8, u8, u64, &[u8])| {
     for level in runnable() {
         let pixels = at(level, || {
             let (mut out, mut again, mut evaluated) = (fresh(), fresh(), fresh());
-            apply(&picture, &drawn, size, &mut scratch, &mut out);
-            // What a picture leaves in the buffers is not seen by the next.
-            evaluate(&picture, size, &mut scratch, &mut evaluated);
-            apply(&picture, &drawn, size, &mut scratch, &mut again);
+            apply(&image, &drawn, size, &mut scratch, &mut out);
+            // What an image leaves in the buffers is not seen by the next.
+            evaluate(&image, size, &mut scratch, &mut evaluated);
+            apply(&image, &drawn, size, &mut scratch, &mut again);
             assert!(out == again, "{level:?}");
             [out, evaluated]
         });

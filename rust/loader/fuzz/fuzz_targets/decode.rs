@@ -1,4 +1,4 @@
-//! Any bytes as a picture: dispatch by the first bytes, then each format's decoder, whole and in part, with the vector
+//! Any bytes as an image: dispatch by the first bytes, then each format's decoder, whole and in part, with the vector
 //! instructions of every level that the processor has.
 #![no_main]
 
@@ -13,7 +13,7 @@ use prolip_loader::rng::SampleRng;
 const MAX_PIXELS: u64 = 1 << 16;
 
 thread_local! {
-    /// Reused as a loader's thread reuses them: what one picture leaves behind must not hurt the next.
+    /// Reused as a loader's thread reuses them: what one image leaves behind must not hurt the next.
     static STATE: RefCell<(Decoder, Rgb8)> = RefCell::new((Decoder::new(MAX_PIXELS), Rgb8::default()));
 }
 
@@ -22,37 +22,37 @@ fuzz_target!(|bytes: &[u8]| {
     let mut expected = Rgb8::default();
     let sound = Decoder::of_libraries(MAX_PIXELS).decode(bytes, &mut expected);
     let expected = sound.is_ok().then_some(&expected);
-    STATE.with_borrow_mut(|(decoder, picture)| {
+    STATE.with_borrow_mut(|(decoder, image)| {
         for level in runnable() {
-            at(level, || check(decoder, picture, bytes, expected));
+            at(level, || check(decoder, image, bytes, expected));
         }
     });
 });
 
-/// Decodes the picture and a part of it.
-fn check(decoder: &mut Decoder, picture: &mut Rgb8, bytes: &[u8], expected: Option<&Rgb8>) {
-    assert_eq!(decoder.decode(bytes, picture).is_ok(), expected.is_some());
+/// Decodes the image and a part of it.
+fn check(decoder: &mut Decoder, image: &mut Rgb8, bytes: &[u8], expected: Option<&Rgb8>) {
+    assert_eq!(decoder.decode(bytes, image).is_ok(), expected.is_some());
     let Some(expected) = expected else {
         return;
     };
-    let (width, height) = (picture.width(), picture.height());
+    let (width, height) = (image.width(), image.height());
     assert_eq!((width, height), (expected.width(), expected.height()));
     assert!((1..=MAX_PIXELS).contains(&(u64::from(width) * u64::from(height))));
-    assert_eq!(picture.pixels(), expected.pixels());
+    assert_eq!(image.pixels(), expected.pixels());
     let part = part(width, height, bytes.len() as u64);
     decoder
-        .decode_part(bytes, picture, |_, _| part)
+        .decode_part(bytes, image, |_, _| part)
         .expect("decoded before");
-    let row = |picture: &Rgb8, y: u32| {
+    let row = |image: &Rgb8, y: u32| {
         let start = (y as usize * width as usize + part.x as usize) * 3;
-        picture.pixels()[start..start + part.width as usize * 3].to_vec()
+        image.pixels()[start..start + part.width as usize * 3].to_vec()
     };
     for y in part.y..part.y + part.height {
-        assert_eq!(row(picture, y), row(expected, y));
+        assert_eq!(row(image, y), row(expected, y));
     }
 }
 
-/// Some part of a picture.
+/// Some part of an image.
 fn part(width: u32, height: u32, seed: u64) -> CropBox {
     let mut rng = SampleRng::new(seed, 0, 0, 0);
     let (x, y) = (rng.below(width), rng.below(height));

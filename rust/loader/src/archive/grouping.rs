@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn meta_members_are_passed_over() {
+    fn members_with_double_underscores_are_skipped() {
         for (name, expected) in [
             ("__index__", true),
             ("__meta__/a.txt", true),

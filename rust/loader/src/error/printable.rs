@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_controls_a_terminal_is_escaped_and_what_is_read_is_not() {
+    fn control_characters_are_escaped_and_readable_text_is_not() {
         for (text, expected) in [
             ("", ""),
             ("bär/猫 🐈.jpg", "bär/猫 🐈.jpg"),

@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_comes_back_until_the_pool_is_closed() {
+    fn memory_returns_to_the_pool_until_it_is_closed() {
         let pool = ArrayPool::new(2, 12);
         let leases: Vec<Lease> = (0..3).map(|_| pool.take()).collect();
         assert!(leases.iter().all(|lease| lease.arrays.images.len() == 12));

@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn data_within_the_limit_do_not_fail_by_chance() {
+    fn data_within_the_limit_never_fail_by_chance() {
         for seed in 0..40 {
             for rate in [0.005, 0.008] {
                 assert_eq!(fails_after(rate, 0.01, seed), None, "{rate}, {seed}");
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn data_far_above_it_fail_soon() {
+    fn data_far_above_the_limit_fail_soon() {
         for seed in 0..20 {
             for (rate, within) in [(1.0, 8), (0.5, 24), (0.1, 200), (0.03, 3_000)] {
                 let after = fails_after(rate, 0.01, seed);
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn an_epoch_is_judged_without_slack_and_zero_means_none() {
+    fn the_epoch_check_has_no_slack_and_a_limit_of_zero_allows_none() {
         let bad_samples = |bad, tried| BadSamples {
             tried,
             by_reason: [bad, 0, 0, 0, 0, 0],
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn sums_keep_the_first_names() {
+    fn summed_counts_keep_the_first_examples() {
         let (mut sum, mut part) = (BadSamples::default(), BadSamples::default());
         part.tried = 15;
         for number in 0..15 {
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_cannot_add_a_line() {
+    fn line_breaks_in_a_key_are_escaped() {
         let mut bad_samples = BadSamples::default();
         bad_samples.record(format_args!("sample a\nb\u{1b}[31m"), &SampleError::NoImage);
         let [line] = &*bad_samples.examples else {
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fewer_may_be_bad_the_fewer_substitutes_are_tried() {
+    fn a_lower_limit_tries_fewer_substitutes() {
         let numbers = [0.0, 1e-30, 0.01, 0.1, 0.5, 0.99, 1.0].map(max_substitutes);
         assert_eq!(numbers, [0, 1, 10, 20, 67, 1000, 1000]);
     }

@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn every_slot_is_handed_out_once_and_the_last_one_gets_all() {
+    fn each_slot_is_claimed_once_and_the_last_finish_returns_the_batch() {
         let slots = RowSlots::new(
             ArrayPool::new(1, 64 * 8).take(),
             (0..64).map(|_| Row::default()).collect(),
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "no room for the images")]
-    fn more_images_than_memory_are_a_bug() {
+    fn more_rows_than_memory_panic() {
         let rows = || (0..4).map(|_| Row::default()).collect();
         drop(RowSlots::new(ArrayPool::new(1, 32).take(), rows(), 8));
         // The product wraps to 0.
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_that_does_not_come_back_keeps_the_whole_back() {
+    fn a_lost_slot_withholds_the_batch() {
         let rows = (0..2).map(|_| Row::default()).collect();
         let slots = RowSlots::new(ArrayPool::new(1, 2).take(), rows, 1);
         let _lost = slots.claim().unwrap();

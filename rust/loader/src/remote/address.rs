@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_of_the_hub_become_those_of_its_files() {
+    fn hub_addresses_become_file_urls() {
         let resolved = |url: &str, hub: &Hub| match resolve(url, hub) {
             Ok(Place::Http { url, token }) => Some((url, token)),
             _ => None,
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hubs_token_is_found_where_its_own_tools_put_it() {
+    fn the_hubs_token_is_read_from_the_usual_places() {
         let folder = tempfile::tempdir().unwrap();
         let at = |path: &str| folder.path().join(path).to_str().unwrap().to_owned();
         std::fs::create_dir_all(at("home/.cache/huggingface")).unwrap();
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn objects_need_a_bucket_and_a_path() {
+    fn object_addresses_need_a_bucket_and_a_path() {
         assert_eq!(
             resolve("s3://b/p/q.tar", &Hub::default()).unwrap(),
             Place::Object {

@@ -24,7 +24,7 @@ fn names(folder: &Path) -> usize {
 }
 
 #[test]
-fn one_makes_it_and_the_others_wait() {
+fn one_process_fetches_a_shard_and_the_others_wait() {
     let folder = tempfile::tempdir().unwrap();
     let cache = Cache::new(folder.path().to_owned(), 1 << 20).unwrap();
     let path = cache.path("http://h/a.tar", &identity("1")).unwrap();
@@ -56,7 +56,7 @@ fn one_makes_it_and_the_others_wait() {
 }
 
 #[test]
-fn what_a_crash_left_is_nobodys() {
+fn a_partial_file_of_a_crashed_process_is_taken_over() {
     let folder = tempfile::tempdir().unwrap();
     let cache = Cache::new(folder.path().to_owned(), 1 << 20).unwrap();
     let path = cache.path("http://h/a.tar", &identity("1")).unwrap();
@@ -78,7 +78,7 @@ fn what_a_crash_left_is_nobodys() {
 }
 
 #[test]
-fn nobody_waits_for_a_process_that_stands_still() {
+fn a_stalled_process_is_not_waited_for() {
     let folder = tempfile::tempdir().unwrap();
     let cache = Cache::new(folder.path().to_owned(), 1 << 20).unwrap();
     let path = cache.path("http://h/a.tar", &identity("1")).unwrap();
@@ -110,7 +110,7 @@ fn nobody_waits_for_a_process_that_stands_still() {
 }
 
 #[test]
-fn files_that_are_not_the_caches_are_left_alone() {
+fn files_of_others_in_the_cache_folder_are_kept() {
     let folder = tempfile::tempdir().unwrap();
     let names = ["film.part", "my.shard", "0123.part", "notes"];
     for name in names {
@@ -121,7 +121,7 @@ fn files_that_are_not_the_caches_are_left_alone() {
 }
 
 #[test]
-fn nobody_else_can_say_what_a_shard_is() {
+fn links_and_a_cache_folder_that_others_may_write_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let cache = Cache::new(folder.path().to_owned(), 1 << 20).unwrap();
     let path = cache.path("http://h/a.tar", &identity("1")).unwrap();
@@ -140,7 +140,7 @@ fn nobody_else_can_say_what_a_shard_is() {
 }
 
 #[test]
-fn the_longest_unused_goes_and_what_is_read_stays() {
+fn the_least_recently_used_shard_is_deleted() {
     let folder = tempfile::tempdir().unwrap();
     let cache = Cache::new(folder.path().to_owned(), 2500).unwrap();
     let path = |etag: &str| cache.path("http://h/a.tar", &identity(etag)).unwrap();

@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_in_a_row_are_one_and_half_a_stream_is_an_error() {
+    fn concatenated_streams_are_joined_and_a_truncated_one_is_an_error() {
         let gzip = |bytes: &[u8]| {
             let mut encoder =
                 flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_before_damage_does_not_depend_on_how_bytes_arrive() {
+    fn output_before_damage_does_not_depend_on_read_sizes() {
         let plain: Vec<u8> = (0..400_000u32)
             .flat_map(|number| number.wrapping_mul(number).to_le_bytes())
             .collect();

@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_read_is_named_at_opening() {
+    fn unreadable_addresses_are_named_at_opening() {
         let settled = |shards: &[Location], config: &StoreConfig| {
             settle(shards.to_vec(), config, &AtomicBool::new(false))
         };
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_glob_is_searched_for_in_its_folder() {
+    fn a_glob_lists_only_its_folder() {
         for (path, prefix) in [("a/b/c-*.tar", "a/b"), ("*.tar", ""), ("a/*/c.tar", "a")] {
             assert_eq!(parts(path).unwrap().0, prefix);
         }

@@ -193,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_comes_in_any_order_is_read_in_order() {
+    fn parts_written_in_any_order_are_read_in_order() {
         let sink = Arc::new(PartialFile::new(
             tempfile::tempfile().unwrap(),
             &Arc::default(),
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_learns_that_the_rest_does_not_come() {
+    fn a_reader_gets_an_error_if_the_rest_is_missing() {
         let sink = Arc::new(PartialFile::new(
             tempfile::tempfile().unwrap(),
             &Arc::default(),
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_that_grows_beyond_what_was_expected_is_told_of_once_a_mebibyte() {
+    fn growth_beyond_the_expected_size_is_reported_once_per_mebibyte() {
         let told = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&told);
         let meter = Meter::watched(3 << 20, move || {

@@ -354,7 +354,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_is_a_failure() {
+    fn a_panic_while_fetching_becomes_an_error() {
         let address = "s3://b/a.tar".to_owned();
         let work = async { panic!("as it is meant to") };
         let error = caught(work, address).now_or_never().unwrap().unwrap_err();

@@ -242,7 +242,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_status_says_whether_trying_again_helps() {
+    fn the_status_decides_whether_to_retry() {
         for (status, verdict) in [
             (404, Verdict::Missing),
             (403, Verdict::Missing),
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn attempts_end_unless_bytes_come() {
+    fn attempts_end_unless_bytes_arrive() {
         let mut attempts = Attempts::new(2);
         let failure = || Failure::of_status(503, None);
         assert!(attempts.failed(failure(), 0).is_ok());
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_few_bytes_an_attempt_are_no_progress_until_they_are_many() {
+    fn attempts_with_few_bytes_count_as_failed() {
         let count = |bytes| {
             let mut attempts = Attempts::new(10);
             let failed = |_: &u32| attempts.failed(Failure::again("it broke"), bytes).is_ok();
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_that_is_not_believed_is_found() {
+    fn an_untrusted_certificate_is_recognised() {
         let certificate = rustls::CertificateError::UnknownIssuer;
         let distrust = rustls::Error::InvalidCertificate(certificate);
         let packed = std::io::Error::other(std::io::Error::other(distrust));
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_without_room_is_named_with_the_room() {
+    fn a_full_disk_names_the_place_and_its_free_bytes() {
         let folder = tempfile::tempdir().unwrap();
         let absent = folder.path().join("not/there");
         let full = std::io::Error::from_raw_os_error(28);
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_grow_within_bounds_and_differ() {
+    fn retry_pauses_grow_within_bounds_and_vary() {
         for failures in 0..40 {
             let pause = backoff(failures);
             let full = FIRST_BACKOFF.as_secs_f64() * 2f64.powi(failures as i32);

@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_shown_has_no_secrets() {
+    fn displayed_locations_have_no_secrets() {
         let url = Location::Url("https://me:pass@h/a.tar?sig=1".to_owned());
         let pipe = Location::Pipe("curl https://h/a.tar?sig=1 | cat".to_owned());
         assert_eq!(url.to_string(), "https://h/a.tar?…");
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn the_suffix_says_how_a_shard_is_compressed() {
+    fn the_suffix_gives_the_compression() {
         let file = |name: &str| Location::File(name.into());
         for (location, expected) in [
             (file("a.tar"), None),
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_not_shown() {
+    fn secrets_are_removed_from_addresses() {
         for (text, expected) in [
             ("https://h/a.tar", "https://h/a.tar"),
             ("https://user:pass@h:1/a@b.tar", "https://h:1/a@b.tar"),

@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_braces_are_named() {
+    fn unbalanced_braces_are_an_error() {
         for pattern in [
             "a{0..1",
             "a}b{0..1}",
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_globs_and_lists_name_files() {
+    fn patterns_globs_and_list_files_expand_to_paths() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
         for name in ["b-0.tar", "a-1.tar", "a-0.tar", "odd[1].tar"] {
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_and_commands_are_taken_as_they_are() {
+    fn addresses_and_commands_are_not_looked_up() {
         let patterns = ["s3://b/{0..1}.tar", "pipe:cat {a,b}.tar", "none-{7,8}.tar"];
         let shards = expand(&patterns.map(str::to_owned), OnMissingShard::Skip).unwrap();
         let shown: Vec<String> = shards.iter().map(Location::to_string).collect();

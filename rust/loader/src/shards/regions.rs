@@ -102,7 +102,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn decoding_gives_what_was_encoded(mut places in prop::collection::vec(any::<u32>(), 1..50)) {
+        fn encoded_regions_decode_equal(mut places in prop::collection::vec(any::<u32>(), 1..50)) {
             places.sort_unstable();
             let regions = Regions(places.into());
             let mut bytes = Vec::new();
@@ -113,7 +113,7 @@ mod tests {
         }
 
         #[test]
-        fn other_bytes_are_refused_or_rise(bytes in prop::collection::vec(any::<u8>(), 0..60), count in any::<u32>()) {
+        fn any_bytes_decode_to_sorted_regions_or_none(bytes in prop::collection::vec(any::<u8>(), 0..60), count in any::<u32>()) {
             for count in [count, count % 20] {
                 if let Some(regions) = Regions::decode(&bytes, count) {
                     prop_assert!(regions.0.is_sorted());

@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn another_size_or_time_is_a_change() {
+    fn a_different_size_or_time_is_a_change() {
         let stamp = |size, version| Stamp { size, version };
         let then = stamp(7, Version::Modified(5));
         assert_eq!(then.change(&then), None);
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_shard_is_told_from_the_same() {
+    fn identities_distinguish_changed_shards_from_unchanged_ones() {
         let identity = |etag: Option<&str>, modified: Option<&str>, size| Identity {
             etag: etag.map(str::to_owned),
             modified: modified.map(str::to_owned),

@@ -1,4 +1,4 @@
-//! Archives, pictures and loaders for the tests.
+//! Archives, images and loaders for the tests.
 
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
@@ -76,7 +76,7 @@ pub fn png(width: u32, height: u32, colour: [u8; 3]) -> Vec<u8> {
     bytes
 }
 
-/// Picture, caption and json of a sample.
+/// Image, caption and json of a sample.
 pub fn sample(key: &str, colour: [u8; 3]) -> Vec<u8> {
     let json = format!(r#"{{"name": "cat {key}", "levels": {{"group": ["the", "a cat"]}}}}"#);
     [

@@ -55,7 +55,7 @@ fn evaluate(config: LoaderConfig) -> (Vec<String>, BadSamples, Vec<String>) {
 }
 
 #[test]
-fn batches_are_those_of_plain_shards() {
+fn compressed_shards_give_the_batches_of_plain_ones() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[7, 9, 5]);
     let at = |name: &str| folder.path().join(name);
@@ -96,7 +96,7 @@ fn batches_are_those_of_plain_shards() {
 }
 
 #[test]
-fn a_damaged_stream_is_used_up_to_the_damage() {
+fn a_damaged_compressed_shard_is_used_up_to_the_damage() {
     let folder = tempfile::tempdir().unwrap();
     // Bytes that do not pack well, so that the stream is long.
     let parts: Vec<Vec<u8>> = (0..150u32)
@@ -165,7 +165,7 @@ fn a_damaged_stream_is_used_up_to_the_damage() {
 }
 
 #[test]
-fn damage_behind_a_member_or_in_its_padding_is_no_end() {
+fn a_stream_that_breaks_after_a_member_is_damaged() {
     let folder = tempfile::tempdir().unwrap();
     let (first, second) = (sample("a", [1; 3]), sample("b", [2; 3]));
     // The json's padding is 512 bytes less what it says.
@@ -191,7 +191,7 @@ fn damage_behind_a_member_or_in_its_padding_is_no_end() {
 }
 
 #[test]
-fn a_few_bytes_that_stand_for_gigabytes_are_not_unpacked() {
+fn a_compressed_shard_above_the_size_limit_is_not_unpacked() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[4]);
     let plain = archive(&[sample("a", [1; 3]), member("b.png", &vec![0; 64 << 20])]);
@@ -218,7 +218,7 @@ fn a_few_bytes_that_stand_for_gigabytes_are_not_unpacked() {
 }
 
 #[test]
-fn a_shard_that_vanishes_or_changes_ends_the_run_or_is_counted() {
+fn a_deleted_or_changed_shard_is_an_error_or_counted() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[8, 8]);
     let path = folder.path().join("b.tar.gz");
@@ -270,7 +270,7 @@ fn a_shard_that_vanishes_or_changes_ends_the_run_or_is_counted() {
 }
 
 #[test]
-fn a_compressed_shard_must_be_named_so() {
+fn a_compressed_shard_without_the_suffix_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let many: Vec<Vec<u8>> = (0..90)
         .map(|index| sample(&format!("{index}"), [index; 3]))

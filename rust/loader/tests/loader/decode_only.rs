@@ -13,13 +13,13 @@ fn write(folder: &tempfile::TempDir, name: &str, parts: &[Vec<u8>]) -> Location 
 }
 
 #[test]
-fn as_many_pictures_as_asked_for_by_any_number_of_threads() {
+fn the_given_number_of_images_is_decoded_by_any_number_of_threads() {
     let folder = tempfile::tempdir().unwrap();
-    let picture = png(5, 4, [7, 8, 9]);
+    let image = png(5, 4, [7, 8, 9]);
     let parts = [
-        member("a.png", &picture),
-        member("b.png", b"no picture"),
-        member("c.png", &picture),
+        member("a.png", &image),
+        member("b.png", b"no image"),
+        member("c.png", &image),
         member("d.txt", b"no image"),
     ];
     let shard = write(&folder, "0.tar", &parts);
@@ -31,9 +31,9 @@ fn as_many_pictures_as_asked_for_by_any_number_of_threads() {
 }
 
 #[test]
-fn nothing_to_decode_is_an_error_that_names_the_first_sample() {
+fn without_a_decodable_image_the_error_names_the_first_sample() {
     let folder = tempfile::tempdir().unwrap();
-    let shard = write(&folder, "0.tar", &[member("bad.png", b"no picture")]);
+    let shard = write(&folder, "0.tar", &[member("bad.png", b"no image")]);
     let error = decode_only(&[shard], 10, 2, 1 << 20).unwrap_err();
     assert!(matches!(error, Error::TooManyBad { bad: 1, .. }));
     assert!(error.to_string().contains("sample bad"), "{error}");

@@ -9,7 +9,7 @@ use prolip_loader::shards::Location;
 use proptest::prelude::*;
 
 #[test]
-fn a_shard_comes_in_ranges_of_which_several_are_under_way() {
+fn a_shard_is_downloaded_in_several_ranges_at_once() {
     let bytes = noise(SIZE, 1);
     let late = |_: &Request| Reply::Late(Duration::from_millis(50));
     let (server, location) = one(&bytes, true, late);
@@ -36,7 +36,7 @@ fn a_shard_comes_in_ranges_of_which_several_are_under_way() {
 }
 
 #[test]
-fn one_connection_is_enough() {
+fn a_shard_is_downloaded_over_one_connection() {
     let bytes = noise(SIZE, 2);
     let (server, location) = one(&bytes, true, |_| Reply::Good);
     let config = StoreConfig {
@@ -48,7 +48,7 @@ fn one_connection_is_enough() {
 }
 
 #[test]
-fn a_broken_connection_is_continued_from_its_last_byte() {
+fn a_broken_download_resumes_at_its_last_byte() {
     let bytes = noise(6 * MIB, 3);
     let replies = vec![
         Reply::Truncate(2 * MIB),
@@ -67,7 +67,7 @@ fn a_broken_connection_is_continued_from_its_last_byte() {
 }
 
 #[test]
-fn a_server_without_ranges_is_read_again_and_what_is_here_passed_over() {
+fn without_ranges_a_retry_skips_the_bytes_already_read() {
     let bytes = noise(6 * MIB, 4);
     let replies = vec![
         Reply::Truncate(2 * MIB),
@@ -80,7 +80,7 @@ fn a_server_without_ranges_is_read_again_and_what_is_here_passed_over() {
 }
 
 #[test]
-fn servers_that_are_busy_are_asked_again() {
+fn busy_servers_are_retried() {
     let bytes = noise(MIB, 5);
     let status = |code, headers: &str| Reply::Status(code, headers.to_owned());
     let replies = vec![
@@ -100,7 +100,7 @@ fn servers_that_are_busy_are_asked_again() {
 }
 
 #[test]
-fn what_is_not_there_is_not_asked_for_again() {
+fn a_missing_shard_is_not_retried() {
     let (server, location) = one(b"x", true, |_| Reply::Good);
     for (path, reply, status) in [("b.tar", Reply::Good, "404"), ("a.tar", Reply::Good, "")] {
         let location = Location::Url(server.url(path));
@@ -126,7 +126,7 @@ fn what_is_not_there_is_not_asked_for_again() {
 }
 
 #[test]
-fn an_end_is_found_to_trying_and_secrets_are_kept() {
+fn retries_are_limited_and_errors_hide_secrets() {
     let (server, _) = one(b"x", true, |_| Reply::Status(503, String::new()));
     let url = server
         .url("a.tar?signature=secret")
@@ -155,7 +155,7 @@ fn an_end_is_found_to_trying_and_secrets_are_kept() {
 }
 
 #[test]
-fn who_is_led_elsewhere_stays_there_and_takes_no_secrets_along() {
+fn redirected_downloads_stay_there_and_send_no_secrets() {
     let bytes = noise(SIZE, 8);
     // The second server sends whoever comes for the third time back to the first, as an address that is no longer valid.
     let (second, there) = one(&bytes, true, |request: &Request| match request.number {
@@ -184,7 +184,7 @@ fn who_is_led_elsewhere_stays_there_and_takes_no_secrets_along() {
 }
 
 #[test]
-fn redirections_end() {
+fn endless_redirections_are_an_error() {
     let (server, _) = one(b"x", true, |_| {
         Reply::Status(302, "Location: /a.tar\r\n".to_owned())
     });
@@ -197,7 +197,7 @@ fn redirections_end() {
 }
 
 #[test]
-fn a_server_that_claims_any_size_is_no_burden() {
+fn a_server_that_claims_a_huge_size_is_refused() {
     let (server, location) = one(&noise(1000, 9), true, |request: &Request| {
         let (first, last) = request.range.unwrap();
         let claim = format!("Content-Range: bytes {first}-{last}/{}\r\n", u64::MAX);
@@ -218,7 +218,7 @@ fn a_server_that_claims_any_size_is_no_burden() {
 }
 
 #[test]
-fn a_shard_that_changes_is_never_put_together_from_two() {
+fn a_shard_that_changes_during_a_download_is_fetched_anew() {
     let (old, new) = (noise(SIZE, 6), noise(SIZE, 7));
     for (etag, modified) in [
         (Some("\"two\""), None),
@@ -254,7 +254,7 @@ fn a_shard_that_changes_is_never_put_together_from_two() {
 }
 
 #[test]
-fn a_shard_that_always_changes_is_given_up() {
+fn a_shard_that_keeps_changing_is_an_error() {
     let count = std::sync::atomic::AtomicUsize::new(0);
     let behaviour = move |_: &Request| {
         let turn = count.fetch_add(1, Ordering::SeqCst);
@@ -290,7 +290,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
 
     #[test]
-    fn whatever_breaks_the_bytes_are_the_shards(
+    fn any_faults_still_give_the_shards_bytes(
         size in prop_oneof![Just(0usize), Just(1), 1usize..12_000_000, Just(8 << 20), Just((8 << 20) + 1)],
         replies in proptest::collection::vec(replies(), 0..6),
         ranges in any::<bool>(),

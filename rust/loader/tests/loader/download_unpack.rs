@@ -14,7 +14,7 @@ use prolip_loader::remote::Store;
 use prolip_loader::shards::Location;
 
 #[test]
-fn compressed_shards_are_unpacked_as_they_come() {
+fn compressed_shards_are_unpacked_while_downloading() {
     let plain = [noise(3 * MIB, 8), vec![7; 20 * MIB]].concat();
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(&plain).unwrap();
@@ -65,7 +65,7 @@ fn compressed_shards_are_unpacked_as_they_come() {
 
 /// A server's name is looked up by a thread of those that unpack, too.
 #[test]
-fn many_shards_that_are_unpacked_leave_a_thread_to_find_the_server_again() {
+fn unpacking_many_shards_does_not_block_name_lookups() {
     const SHARDS: usize = 12;
     let plain = noise(MIB, 9);
     let packed = zstd::encode_all(&plain[..], 1).unwrap();
@@ -103,7 +103,7 @@ fn many_shards_that_are_unpacked_leave_a_thread_to_find_the_server_again() {
 }
 
 #[test]
-fn commands_give_shards_where_they_may() {
+fn shards_from_commands_are_read_only_if_allowed() {
     let command = |text: &str| Location::Pipe(text.to_owned());
     let refused = fetch(&config(), &command("echo x")).unwrap_err();
     assert!(refused.to_string().contains("allow_pipe"), "{refused}");
@@ -134,7 +134,7 @@ fn commands_give_shards_where_they_may() {
 }
 
 #[test]
-fn a_command_that_hangs_is_ended_with_all_that_it_started() {
+fn a_hanging_command_is_killed_with_its_children() {
     let folder = tempfile::tempdir().unwrap();
     let mark = folder.path().join("pid");
     let config = StoreConfig {
@@ -161,7 +161,7 @@ fn a_command_that_hangs_is_ended_with_all_that_it_started() {
 }
 
 #[test]
-fn a_fetch_that_is_cancelled_returns_within_a_second() {
+fn a_cancelled_fetch_returns_within_a_second() {
     let stalling = |_: &Request| Reply::Stall(100, Duration::from_secs(30));
     let (_server, location) = one(&noise(MIB, 9), true, stalling);
     let patient = StoreConfig {
@@ -186,7 +186,7 @@ fn a_fetch_that_is_cancelled_returns_within_a_second() {
 }
 
 #[test]
-fn no_file_is_left_in_the_folder() {
+fn no_file_is_left_in_the_cache_folder() {
     let folder = tempfile::tempdir().unwrap();
     let (_server, location) = one(&noise(MIB, 10), true, |_| Reply::Good);
     let config = StoreConfig {

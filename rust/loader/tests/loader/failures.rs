@@ -12,13 +12,13 @@ use prolip_loader::order::Cursor;
 use prolip_loader::pipeline::{Dataset, Pipeline};
 
 #[test]
-fn bad_samples_are_counted_and_replaced_or_left_out() {
+fn bad_samples_are_counted_and_replaced_or_skipped() {
     let folder = tempfile::tempdir().unwrap();
     let parts = [
         sample("good-0", [1, 2, 3]),
-        member("text.txt", b"no picture"),
+        member("text.txt", b"no image"),
         [
-            member("broken.png", b"no picture either"),
+            member("broken.png", b"no image either"),
             member("broken.txt", b"cat"),
         ]
         .concat(),
@@ -193,11 +193,11 @@ fn until_failure(
 #[test]
 fn too_many_bad_samples_fail_at_the_same_batch_whatever_the_threads() {
     let folder = tempfile::tempdir().unwrap();
-    // The first half is good; in the second every third sample is no picture.
+    // The first half is good; in the second every third sample is no image.
     let parts: Vec<Vec<u8>> = (0..240)
         .map(|index| match index {
             120.. if index % 3 == 0 => [
-                member(&format!("{index:03}.png"), b"no picture"),
+                member(&format!("{index:03}.png"), b"no image"),
                 member(&format!("{index:03}.txt"), b"cat"),
             ]
             .concat(),
@@ -238,9 +238,9 @@ fn too_many_bad_samples_fail_at_the_same_batch_whatever_the_threads() {
 }
 
 #[test]
-fn an_epoch_with_a_few_too_many_fails_at_its_end() {
+fn an_epoch_with_slightly_too_many_bad_samples_fails_at_its_end() {
     let folder = tempfile::tempdir().unwrap();
-    let bad = [member("bad.png", b"no picture"), member("bad.txt", b"cat")].concat();
+    let bad = [member("bad.png", b"no image"), member("bad.txt", b"cat")].concat();
     let mut parts: Vec<Vec<u8>> = (0..31)
         .map(|index| sample(&index.to_string(), [9; 3]))
         .collect();
@@ -287,7 +287,7 @@ fn batches_before_a_failure_are_delivered() {
 }
 
 #[test]
-fn settings_that_cannot_work_are_named() {
+fn invalid_settings_are_named() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[4]);
     let refused = |change: fn(&mut LoaderConfig), rank, world_size| {
@@ -392,7 +392,7 @@ fn settings_that_cannot_work_are_named() {
 }
 
 #[test]
-fn what_is_no_archive_is_named_at_opening() {
+fn a_file_that_is_no_archive_is_an_error_at_opening() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[4, 4]);
     let path = folder.path().join("001.tar");

@@ -23,20 +23,20 @@ fn without(jpeg: &[u8], marker: u8) -> Vec<u8> {
     kept
 }
 
-/// Of the picture before nothing may be left: a JPEG without quantization tables was decoded with that one's.
+/// Nothing of the previous image may remain: a JPEG without quantization tables was decoded with the previous one's.
 #[test]
-fn a_jpeg_does_not_get_the_tables_of_the_one_before() {
+fn a_jpeg_does_not_inherit_the_tables_of_the_previous_one() {
     let mut decoder = Decoder::new(1 << 20);
-    let mut picture = Rgb8::default();
+    let mut image = Rgb8::default();
     for before in [PROGRESSIVE, BASELINE] {
-        decoder.decode(before, &mut picture).unwrap();
+        decoder.decode(before, &mut image).unwrap();
         assert!(
             decoder
-                .decode(&without(BASELINE, 0xDB), &mut picture)
+                .decode(&without(BASELINE, 0xDB), &mut image)
                 .is_err()
         );
-        decoder.decode(before, &mut picture).unwrap();
-        decoder.decode(MOTION, &mut picture).unwrap();
-        assert!(picture.pixels() == MOTION_PIXELS);
+        decoder.decode(before, &mut image).unwrap();
+        decoder.decode(MOTION, &mut image).unwrap();
+        assert!(image.pixels() == MOTION_PIXELS);
     }
 }

@@ -17,7 +17,7 @@ fn failure(config: &StoreConfig, location: &Location) -> String {
 // ---- too many bytes ------------------------------------------------------------------------------------------------
 
 #[test]
-fn a_body_without_end_is_ended() {
+fn an_endless_body_is_stopped_at_the_size_limit() {
     let limited = StoreConfig {
         max_shard_bytes: 3 * MIB as u64,
         allow_pipe: true,
@@ -41,7 +41,7 @@ fn a_body_without_end_is_ended() {
 }
 
 #[test]
-fn a_size_beyond_the_limit_is_refused_before_its_bytes_come() {
+fn a_size_above_the_limit_is_refused_before_the_download() {
     for claim in [SIZE as u64 + 1, u64::MAX] {
         let (server, location) = one(&noise(SIZE, 1), true, move |_| Reply::Claim(claim));
         let limited = StoreConfig {
@@ -79,7 +79,7 @@ fn wait_for(prefetcher: &Prefetcher, shard: u32) {
 
 /// The bytes that no batch waits for stay within the limit, although the server told no size.
 #[test]
-fn a_shard_ahead_that_grows_beyond_the_limit_is_ended_until_a_batch_waits() {
+fn a_prefetched_shard_above_the_limit_pauses_until_a_batch_needs_it() {
     let small = noise(MIB, 1);
     let pages = ["a.tar", "b.tar", "c.tar"].map(|name| (name, Page::new(small.clone(), "\"1\"")));
     let server = Server::start(pages.to_vec(), true, |request| match &*request.path {
@@ -121,7 +121,7 @@ fn a_shard_ahead_that_grows_beyond_the_limit_is_ended_until_a_batch_waits() {
 // ---- too few bytes -------------------------------------------------------------------------------------------------
 
 #[test]
-fn a_byte_at_a_time_is_given_up() {
+fn a_server_that_sends_single_bytes_is_given_up() {
     let hasty = StoreConfig {
         timeout_s: 0.3,
         retries: 2,
@@ -157,7 +157,7 @@ fn a_byte_at_a_time_is_given_up() {
 }
 
 #[test]
-fn answers_of_a_kilobyte_are_not_asked_for_by_the_thousand() {
+fn very_short_answers_are_given_up_after_the_retries() {
     let bytes = noise(2 * MIB, 4);
     let (server, location) = one(&bytes, true, |_| Reply::Short(1000));
     let error = failure(&config(), &location);
@@ -173,7 +173,7 @@ fn answers_of_a_kilobyte_are_not_asked_for_by_the_thousand() {
 }
 
 #[test]
-fn a_pause_that_a_server_asks_for_is_noted() {
+fn a_requested_retry_pause_is_noted() {
     let server = Server::start(
         vec![("a.tar", Page::new(noise(MIB, 5), "\"1\""))],
         true,
@@ -197,7 +197,7 @@ fn a_pause_that_a_server_asks_for_is_noted() {
 // ---- fewer bytes than there are ------------------------------------------------------------------------------------
 
 #[test]
-fn a_shard_that_was_cut_between_samples_is_damaged_however_it_came() {
+fn a_download_cut_between_samples_is_damaged() {
     let samples: Vec<Vec<u8>> = (0..6)
         .map(|key| sample(&format!("{key}"), [key; 3]))
         .collect();
@@ -219,7 +219,7 @@ fn a_shard_that_was_cut_between_samples_is_damaged_however_it_came() {
 }
 
 #[test]
-fn sizes_that_do_not_agree_are_no_answer() {
+fn inconsistent_sizes_are_an_error() {
     // Without ETag and time the size alone tells that the shard is another one.
     let plain = |bytes: Vec<u8>| Page {
         bytes: bytes.into(),

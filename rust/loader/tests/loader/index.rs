@@ -59,7 +59,7 @@ fn touch(path: &Path, time: SystemTime) {
 }
 
 #[test]
-fn a_run_is_the_same_with_an_index_and_no_shard_is_read_at_opening() {
+fn an_index_gives_the_same_batches_and_opening_reads_no_shard() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[7, 0, 9, 5]);
     let (index, summary) = make(folder.path());
@@ -79,7 +79,7 @@ fn a_run_is_the_same_with_an_index_and_no_shard_is_read_at_opening() {
 }
 
 #[test]
-fn the_same_shards_give_the_same_bytes_whatever_the_threads() {
+fn the_index_does_not_depend_on_the_number_of_threads() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[7, 1, 30, 0, 2, 5]);
     let bytes = |threads| {
@@ -98,7 +98,7 @@ fn the_same_shards_give_the_same_bytes_whatever_the_threads() {
 }
 
 #[test]
-fn a_shard_that_changed_or_is_not_in_it_is_named_with_the_index() {
+fn a_changed_or_unindexed_shard_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[3, 4]);
     let (index, _) = make(folder.path());
@@ -136,7 +136,7 @@ fn a_shard_that_changed_or_is_not_in_it_is_named_with_the_index() {
 }
 
 #[test]
-fn a_shard_that_changes_while_a_run_goes_on_is_noticed() {
+fn a_shard_that_changes_during_a_run_is_noticed() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[3, 4]);
     let (index, _) = make(folder.path());
@@ -167,7 +167,7 @@ fn a_shard_that_changes_while_a_run_goes_on_is_noticed() {
 }
 
 #[test]
-fn any_part_of_it_in_any_order_and_by_another_path() {
+fn an_index_serves_any_subset_and_order_of_its_shards() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[3, 4, 5]);
     let (index, _) = make(folder.path());
@@ -186,7 +186,7 @@ fn any_part_of_it_in_any_order_and_by_another_path() {
 }
 
 #[test]
-fn shards_that_are_missing_are_an_error_or_left_out() {
+fn missing_shards_are_an_error_or_skipped() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[3, 4, 5]);
     let (index, _) = make(folder.path());
@@ -222,7 +222,7 @@ fn shards_that_are_missing_are_an_error_or_left_out() {
 }
 
 #[test]
-fn it_is_written_whole_or_not_at_all() {
+fn the_index_is_written_atomically() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[3, 4]);
     let (index, _) = make(folder.path());
@@ -250,7 +250,7 @@ fn it_is_written_whole_or_not_at_all() {
 }
 
 #[test]
-fn damaged_shards_are_told_of_and_checked() {
+fn indexing_reports_damaged_shards_and_checks_them() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[3, 4]);
     let path = folder.path().join("001.tar");
@@ -299,7 +299,7 @@ fn sound() -> (tempfile::TempDir, Vec<u8>) {
 }
 
 #[test]
-fn every_changed_byte_is_noticed() {
+fn every_changed_byte_of_an_index_is_noticed() {
     let (folder, sound) = sound();
     let index = folder.path().join("shards.index");
     let read = || -> Result<(), String> {
@@ -325,7 +325,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn no_bytes_do_harm(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..20), noise in prop::collection::vec(any::<u8>(), 0..60)) {
+    fn opening_an_index_of_any_bytes_does_not_panic(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..20), noise in prop::collection::vec(any::<u8>(), 0..60)) {
         let (folder, mut bytes) = sound();
         for (place, byte) in changes {
             let place = place.index(bytes.len());

@@ -34,7 +34,7 @@ fn falsify(index: &Path, places: Vec<u32>) {
 }
 
 #[test]
-fn an_index_with_right_checksums_and_false_content_reads_no_wrong_sample() {
+fn a_false_index_with_valid_checksums_gives_no_wrong_sample() {
     let folder = tempfile::tempdir().unwrap();
     let samples: Vec<Vec<u8>> = (0..4)
         .map(|number| sample(&format!("{number}"), [number; 3]))

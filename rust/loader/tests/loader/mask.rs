@@ -59,7 +59,7 @@ fn text(ids: &[i32], tokens: usize, padding: Padding) -> std::ops::Range<usize> 
 
 proptest! {
     #[test]
-    fn replacing_leaves_padding_and_places_alone((before, tokens, padding) in rows(), prob in 0.0..=1.0f64, seed in any::<u64>()) {
+    fn replacing_tokens_changes_neither_padding_nor_positions((before, tokens, padding) in rows(), prob in 0.0..=1.0f64, seed in any::<u64>()) {
         let (mut after, mut rng, mut drawn) = (before.clone(), SampleRng::new(seed, 0, 0, 0), Vec::new());
         mask_tokens(&mut after, padding, MASK, prob, |place| {
             let draw = rng.uniform();
@@ -77,7 +77,7 @@ proptest! {
     }
 
     #[test]
-    fn removing_keeps_order_and_at_least_one((before, old, padding) in rows(), prob in 0.0..=1.0f64, seed in any::<u64>()) {
+    fn removing_tokens_keeps_their_order_and_at_least_one((before, old, padding) in rows(), prob in 0.0..=1.0f64, seed in any::<u64>()) {
         let mut after = before.clone();
         remove_tokens(&mut after, padding, prob, &mut SampleRng::new(seed, 0, 0, 0));
         // What is left stands together at the side of the text, and is a part of what was there in the same order. Its
@@ -101,7 +101,7 @@ proptest! {
 }
 
 #[test]
-fn certain_draws_do_all_or_nothing() {
+fn probabilities_of_zero_and_one_mask_nothing_and_everything() {
     let row = [5, 6, 7, PAD];
     let run = |mask: fn(&mut [i32], f64, &mut SampleRng), prob| {
         let mut ids = row;
@@ -120,7 +120,7 @@ fn certain_draws_do_all_or_nothing() {
 }
 
 #[test]
-fn the_one_that_stays_is_any_of_them() {
+fn the_remaining_token_is_drawn_uniformly() {
     let mut counts = [0u32; 3];
     for seed in 0..3000 {
         let mut ids = [0, 2, 3];
@@ -150,7 +150,7 @@ fn every_patch_is_kept_equally_often() {
 
 /// CLIP's padding is 0 and so is its `!`: the official code, written for another tokenizer, would take "hi!" for "hi".
 #[test]
-fn a_token_with_the_id_of_padding_is_masked_where_text_may_have_it() {
+fn a_text_token_with_the_id_of_padding_is_masked() {
     let mask = |ids: &[i32], left, in_text| {
         let mut ids = ids.to_vec();
         let padding = Padding {

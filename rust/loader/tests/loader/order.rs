@@ -117,7 +117,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(10_000))]
 
     #[test]
-    fn an_epoch_has_every_sample_once_however_often_the_ranks_change(
+    fn an_epoch_has_every_sample_once_also_if_ranks_change(
         case in cases(), stays in prop::collection::vec((ranks(), any::<Index>()), 0..4), last in ranks()
     ) {
         let (mut cursor, mut read) = (Cursor::default(), Vec::new());
@@ -158,7 +158,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn every_epoch_is_an_epoch_of_all_ranks(case in cases(), ranks in ranks()) {
+    fn all_ranks_are_in_the_same_epoch(case in cases(), ranks in ranks()) {
         let mut steps = 0;
         let plans: Vec<BatchPlan> = (0..ranks.0).flat_map(|rank| case.plans(rank, ranks, &Cursor::default())).collect();
         for epoch in 0..case.epochs {
@@ -181,7 +181,7 @@ proptest! {
     }
 
     #[test]
-    fn a_resumed_run_goes_on_as_if_it_had_never_stopped(
+    fn a_resumed_order_equals_an_uninterrupted_one(
         case in cases(), before in ranks(), ranks in ranks(), leave in any::<Index>(), at in any::<Index>()
     ) {
         // Within a second leg too.
@@ -198,7 +198,7 @@ proptest! {
     }
 
     #[test]
-    fn a_rank_pads_with_the_beginning_of_its_own_part(case in cases(), ranks in ranks()) {
+    fn a_rank_pads_with_its_own_first_samples(case in cases(), ranks in ranks()) {
         let case = Case { last_batch: LastBatch::Pad, epochs: 1, ..case };
         let parts = Case { last_batch: LastBatch::Keep, ..case.clone() };
         for rank in 0..ranks.0 {
@@ -212,7 +212,7 @@ proptest! {
     }
 
     #[test]
-    fn a_rank_reads_neighbouring_shards_and_no_sample_far_from_its_place(case in cases(), world_size in 1u64..7) {
+    fn a_rank_reads_neighbouring_shards_and_shuffles_within_a_window(case in cases(), world_size in 1u64..7) {
         let case = Case { last_batch: LastBatch::Keep, epochs: 1, ..case };
         let list = case.rules(0, (1, 1)).list(&case.sizes, 0);
         let mut listed = Vec::new();
@@ -230,7 +230,7 @@ proptest! {
     }
 
     #[test]
-    fn a_batch_names_the_shards_of_its_windows(case in cases(), ranks in ranks()) {
+    fn a_batch_lists_the_shards_of_its_samples(case in cases(), ranks in ranks()) {
         for plan in case.plans(0, ranks, &Cursor::default()) {
             let named: BTreeSet<u32> = plan.shards.iter().map(|needed| needed.shard).collect();
             prop_assert_eq!(named.len(), plan.shards.len());
@@ -251,7 +251,7 @@ fn case(sizes: &[u32], window: usize) -> Case {
 }
 
 #[test]
-fn epochs_seeds_ranks_and_legs_are_shuffled_apart() {
+fn epochs_seeds_ranks_and_legs_have_different_orders() {
     let order = |seed, epoch| {
         let case = Case {
             seed,
@@ -305,7 +305,7 @@ fn every_order_of_a_window_is_equally_likely() {
 }
 
 #[test]
-fn a_leg_without_steps_is_none() {
+fn a_leg_without_steps_is_ignored() {
     let case = case(&[9, 9], 4);
     let leg = |world_size, steps| Leg {
         world_size,
@@ -328,7 +328,7 @@ fn a_leg_without_steps_is_none() {
 }
 
 #[test]
-fn an_endless_run_ends_where_there_is_nothing_to_read() {
+fn an_endless_run_ends_if_there_is_nothing_to_read() {
     let rules = OrderSettings {
         num_epochs: None,
         ..case(&[1], 0).rules(0, (2, 4))

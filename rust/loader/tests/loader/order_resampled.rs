@@ -45,7 +45,7 @@ fn shards_of(list: &ShardList) -> Vec<u32> {
 }
 
 #[test]
-fn shards_are_drawn_by_the_weight_of_their_pattern() {
+fn shards_are_drawn_by_the_weights_of_their_patterns() {
     let drawn = shards_of(&ShardList::drawn(&COUNTS, &sampler(200_000), (3, 0)));
     let mut counts = BTreeMap::new();
     for &shard in &drawn {
@@ -82,7 +82,7 @@ fn shards_are_drawn_by_the_weight_of_their_pattern() {
 }
 
 #[test]
-fn a_drawn_shard_is_read_whole_but_for_the_last_of_the_epoch() {
+fn every_drawn_shard_except_the_last_is_read_completely() {
     for num_samples in 1..60 {
         let list = ShardList::drawn(&COUNTS, &sampler(num_samples), (1, 2));
         let mut samples = Vec::new();
@@ -99,7 +99,7 @@ fn a_drawn_shard_is_read_whole_but_for_the_last_of_the_epoch() {
 }
 
 #[test]
-fn ranks_divide_what_was_drawn_and_a_run_goes_on_anywhere() {
+fn ranks_split_the_drawn_shards_and_runs_resume_anywhere() {
     let rules = |rank, last_batch| OrderSettings {
         seed: 8,
         window: 6,
@@ -141,7 +141,7 @@ fn ranks_divide_what_was_drawn_and_a_run_goes_on_anywhere() {
 }
 
 #[test]
-fn a_loader_draws_from_its_patterns() {
+fn a_resampling_loader_reads_from_its_patterns() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[6, 2, 7]);
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();

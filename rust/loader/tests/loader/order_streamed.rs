@@ -196,7 +196,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
 
     #[test]
-    fn when_a_length_is_known_changes_nothing(case in cases(), ranks in ranks()) {
+    fn the_order_does_not_depend_on_when_lengths_become_known(case in cases(), ranks in ranks()) {
         for rank in 0..ranks.0 {
             let late = case.plans(rank, ranks, &Cursor::default(), false);
             prop_assert_eq!(&late, &case.plans(rank, ranks, &Cursor::default(), true));
@@ -210,7 +210,7 @@ proptest! {
     }
 
     #[test]
-    fn ranks_take_equal_steps_and_go_round_their_shards(case in cases(), ranks in ranks()) {
+    fn ranks_take_equal_steps_and_cycle_through_their_shards(case in cases(), ranks in ranks()) {
         let last_batch = if case.last_batch == LastBatch::Drop { LastBatch::Drop } else { LastBatch::Pad };
         let case = Case { last_batch, drawn: false, ..case };
         let global = ranks.0 * ranks.1;
@@ -240,7 +240,7 @@ proptest! {
     }
 
     #[test]
-    fn a_run_goes_on_anywhere(case in cases(), ranks in ranks(), at in any::<Index>()) {
+    fn a_streamed_run_resumes_at_any_batch(case in cases(), ranks in ranks(), at in any::<Index>()) {
         for rank in 0..ranks.0 {
             let whole = case.plans(rank, ranks, &Cursor::default(), true);
             if !whole.is_empty() {
@@ -251,7 +251,7 @@ proptest! {
     }
 
     #[test]
-    fn another_batch_size_reads_what_is_left(case in cases(), ranks in ranks(), batch in 1u64..6, at in any::<Index>()) {
+    fn resuming_with_another_batch_size_reads_the_remaining_samples(case in cases(), ranks in ranks(), batch in 1u64..6, at in any::<Index>()) {
         let case = Case { last_batch: LastBatch::Keep, drawn: false, ..case };
         let first: Vec<BatchPlan> =
             case.plans(0, ranks, &Cursor::default(), true).into_iter().filter(|plan| plan.epoch == 0).collect();
@@ -277,7 +277,7 @@ fn case(sizes: &[u32], last_batch: LastBatch) -> Case {
 }
 
 #[test]
-fn a_shard_that_will_never_be_known_ends_the_run_where_it_is_needed() {
+fn a_shard_of_unknown_length_that_is_missing_ends_the_run() {
     let case = Case {
         window: 0,
         ..case(&[3_000, 5_000, 0], LastBatch::Keep)
@@ -296,7 +296,7 @@ fn a_shard_that_will_never_be_known_ends_the_run_where_it_is_needed() {
 }
 
 #[test]
-fn a_run_over_empty_shards_ends() {
+fn a_run_over_only_empty_shards_ends() {
     for (last_batch, drawn) in [
         (LastBatch::Drop, false),
         (LastBatch::Keep, false),
@@ -311,7 +311,7 @@ fn a_run_over_empty_shards_ends() {
 }
 
 #[test]
-fn drawn_shards_are_drawn_by_weight_and_apart_on_each_rank() {
+fn shards_are_drawn_by_weight_independently_on_each_rank() {
     let case = Case {
         num_samples: 60_000,
         drawn: true,
@@ -336,7 +336,7 @@ fn drawn_shards_are_drawn_by_weight_and_apart_on_each_rank() {
 }
 
 #[test]
-fn needed_shards_tell_their_lengths() {
+fn needed_shards_have_their_lengths() {
     let case = case(&[2, 9], LastBatch::Keep);
     let plans = case.plans(0, (1, 11), &Cursor::default(), true);
     let mut needed = plans[0].shards.to_vec();

@@ -49,7 +49,7 @@ impl ShardProvider for Panicking {
 }
 
 #[test]
-fn a_panic_anywhere_is_one_error_that_names_the_stage() {
+fn a_panic_in_any_stage_becomes_one_error_that_names_it() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[9, 9, 9]);
     for (call, expected) in [

@@ -11,7 +11,7 @@ use prolip_loader::order::{Cursor, Leg};
 use prolip_loader::pipeline::{Dataset, Next, Pipeline, Stage};
 
 #[test]
-fn threads_and_prefetch_change_nothing() {
+fn batches_do_not_depend_on_threads_or_prefetch() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[7, 0, 9, 5]);
     let read = |num_threads, prefetch_batches| {
@@ -34,7 +34,7 @@ fn threads_and_prefetch_change_nothing() {
 }
 
 #[test]
-fn a_resumed_loader_goes_on_as_if_it_had_never_stopped() {
+fn a_resumed_loader_equals_an_uninterrupted_one() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[7, 9]);
     let dataset = open(config(folder.path()), 0, 1).unwrap();
@@ -67,7 +67,7 @@ fn a_resumed_loader_goes_on_as_if_it_had_never_stopped() {
 }
 
 #[test]
-fn ranks_share_an_epoch_and_change_within_it() {
+fn ranks_split_an_epoch_and_may_change_within_it() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[7, 9, 13]);
     let read = |(world_size, batch_size): (usize, usize), rank, from: &Cursor| {
@@ -146,7 +146,7 @@ fn a_padded_epoch_fills_its_last_batch_with_its_first_samples() {
     };
     let batches = read_all(&open(config, 0, 1).unwrap(), Cursor::default()).unwrap();
     assert_eq!(batches[1].keys, ["s1-1", "s1-2", "s1-3", "s0-0"]);
-    // The same sample in the same epoch, so the same picture.
+    // The same sample in the same epoch, so the same image.
     let pixels = 8 * 8 * 3;
     assert_eq!(batches[1].images[3 * pixels..], batches[0].images[..pixels]);
 }
@@ -171,7 +171,7 @@ fn a_short_last_batch_keeps_the_memory_of_a_full_one() {
 }
 
 #[test]
-fn the_cleaner_is_called_once_a_batch() {
+fn the_cleaner_is_called_once_per_batch() {
     static CALLS: AtomicUsize = AtomicUsize::new(0);
     let folder = tempfile::tempdir().unwrap();
     let parts: Vec<Vec<u8>> = (0..8)
@@ -211,7 +211,7 @@ fn the_cleaner_is_called_once_a_batch() {
 }
 
 #[test]
-fn waiting_is_counted_whether_or_not_a_batch_comes() {
+fn waiting_is_counted_also_without_a_batch() {
     let folder = tempfile::tempdir().unwrap();
     let parts: Vec<Vec<u8>> = (0..8)
         .map(|index| {
@@ -316,7 +316,7 @@ fn masks_follow_the_configuration() {
 }
 
 #[test]
-fn closing_and_dropping_end_the_threads_at_any_moment() {
+fn closing_or_dropping_at_any_moment_ends_the_threads() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[9, 9]);
     let dataset = open(
@@ -342,7 +342,7 @@ fn closing_and_dropping_end_the_threads_at_any_moment() {
 }
 
 #[test]
-fn memory_is_used_again_and_waiting_is_bounded() {
+fn memory_is_reused_and_waits_are_bounded() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[9, 9]);
     let dataset = open(
@@ -371,7 +371,7 @@ fn memory_is_used_again_and_waiting_is_bounded() {
 }
 
 #[test]
-fn threads_share_the_files_that_they_have_open() {
+fn threads_share_open_files() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[6; 12]);
     let config = LoaderConfig {

@@ -99,7 +99,7 @@ fn content(prefetcher: &Prefetcher, shard: u32) -> Vec<u8> {
 }
 
 #[test]
-fn shards_come_whole_with_their_lengths() {
+fn prefetched_shards_are_complete_and_have_their_lengths() {
     let lab = Lab::new(4, MIB, |_| Reply::Good);
     let prefetcher = lab.prefetcher(&config(), None);
     assert_eq!(prefetcher.length(2).map(Result::unwrap), None);
@@ -126,7 +126,7 @@ fn shards_come_whole_with_their_lengths() {
 }
 
 #[test]
-fn no_more_is_fetched_ahead_than_allowed_unless_a_batch_waits() {
+fn read_ahead_stays_within_its_limit_unless_a_batch_waits() {
     let lab = Lab::new(8, 3 * MIB, |_| Reply::Good);
     let config = StoreConfig {
         read_ahead_bytes: 7 * MIB as u64,
@@ -155,7 +155,7 @@ fn no_more_is_fetched_ahead_than_allowed_unless_a_batch_waits() {
 }
 
 #[test]
-fn a_slow_shard_stalls_no_other() {
+fn a_slow_shard_does_not_delay_others() {
     let slow = |request: &Request| match request.path.as_str() {
         "/0.tar" => Reply::Stall(1000, Duration::from_secs(30)),
         _ => Reply::Good,
@@ -180,7 +180,7 @@ fn a_slow_shard_stalls_no_other() {
 }
 
 #[test]
-fn a_released_shard_gives_its_bytes_back() {
+fn releasing_a_shard_frees_its_bytes() {
     let lab = Lab::new(1, MIB, |_| Reply::Good);
     let prefetcher = lab.prefetcher(&config(), None);
     prefetcher.request(&[0]);
@@ -197,7 +197,7 @@ fn a_released_shard_gives_its_bytes_back() {
 }
 
 #[test]
-fn a_missing_shard_is_ready_and_says_why() {
+fn a_missing_shard_is_ready_with_an_error() {
     let lab = Lab::new(1, MIB, |_| Reply::Good);
     let prefetcher = lab.prefetcher(&config(), None);
     prefetcher.request(&[1, 0]);
@@ -213,7 +213,7 @@ fn a_missing_shard_is_ready_and_says_why() {
 }
 
 #[test]
-fn a_shard_that_is_not_what_was_indexed_is_refused() {
+fn a_shard_that_differs_from_its_index_is_refused() {
     let lab = Lab::new(1, MIB, |_| Reply::Good);
     let stamp = |etag: &str, size: usize| Stamp {
         size: size as u64,
@@ -237,7 +237,7 @@ fn a_shard_that_is_not_what_was_indexed_is_refused() {
 }
 
 #[test]
-fn whoever_waits_is_woken() {
+fn waiters_are_woken_when_a_shard_is_ready() {
     let lab = Lab::new(2, MIB, |_| Reply::Late(Duration::from_millis(50)));
     let prefetcher = lab.prefetcher(&config(), None);
     let woken = Arc::new((Mutex::new(0), Condvar::new()));
@@ -282,7 +282,7 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_node_fetches_a_shard_once() {
+fn processes_of_a_node_fetch_a_shard_once() {
     let folder = tempfile::tempdir().unwrap();
     let requests = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&requests);
@@ -322,7 +322,7 @@ fn a_node_fetches_a_shard_once() {
 }
 
 #[test]
-fn the_cache_keeps_what_was_used_last_within_its_bytes() {
+fn the_cache_keeps_the_last_used_shards_within_its_limit() {
     let folder = tempfile::tempdir().unwrap();
     let lab = Lab::new(5, 2 * MIB, |_| Reply::Good);
     let config = StoreConfig {

@@ -11,7 +11,7 @@ use prolip_loader::order::Cursor;
 use prolip_loader::pipeline::{Next, Pipeline};
 
 #[test]
-fn batches_are_those_of_local_files_however_late_the_shards_come() {
+fn late_shards_give_the_batches_of_local_files() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[7, 3, 9, 5, 4]);
     for (num_threads, prefetch_batches) in [(1, 1), (3, 2), (4, 20)] {
@@ -43,7 +43,7 @@ fn batches_are_those_of_local_files_however_late_the_shards_come() {
 }
 
 #[test]
-fn no_batch_is_begun_before_all_its_shards_are_there() {
+fn a_batch_starts_only_when_all_its_shards_are_there() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[3, 5]);
     let config = LoaderConfig {
@@ -72,7 +72,7 @@ fn no_batch_is_begun_before_all_its_shards_are_there() {
 }
 
 #[test]
-fn a_run_that_waits_for_a_shard_can_be_closed_and_dropped() {
+fn a_run_waiting_for_a_shard_can_be_closed_or_dropped() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[4, 4, 4, 4]);
     let dataset = open(config(folder.path()), 0, 1).unwrap();
@@ -101,7 +101,7 @@ fn a_run_that_waits_for_a_shard_can_be_closed_and_dropped() {
 }
 
 #[test]
-fn a_shard_that_is_missing_for_good_gives_bad_samples() {
+fn a_missing_shard_gives_bad_samples() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[20, 4]);
     let config = LoaderConfig {
@@ -134,7 +134,7 @@ fn a_shard_that_is_missing_for_good_gives_bad_samples() {
 }
 
 #[test]
-fn shards_are_asked_for_ahead_and_given_back_behind() {
+fn shards_are_requested_ahead_and_released_afterwards() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[2; 90]);
     for (window, last_batch) in [

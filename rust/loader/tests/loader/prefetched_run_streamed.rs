@@ -27,7 +27,7 @@ fn remote(
 }
 
 #[test]
-fn shards_of_unknown_length_are_read_as_they_come_and_from_anywhere() {
+fn shards_of_unknown_length_are_read_and_resumed_at_any_batch() {
     let folder = tempfile::tempdir().unwrap();
     let sizes = [5, 0, 7, 3, 9, 1, 4, 6, 2, 8, 5, 5];
     let provider = |prompt| {
@@ -76,7 +76,7 @@ fn shards_of_unknown_length_are_read_as_they_come_and_from_anywhere() {
 }
 
 #[test]
-fn the_next_epochs_first_shards_are_asked_for_before_this_one_ends() {
+fn the_next_epochs_first_shards_are_requested_in_advance() {
     let folder = tempfile::tempdir().unwrap();
     let dataset = remote(&folder, &[4; 30], |config| {
         (config.last_batch, config.prefetch_batches) = (LastBatch::Keep, 1);
@@ -100,7 +100,7 @@ fn the_next_epochs_first_shards_are_asked_for_before_this_one_ends() {
 }
 
 #[test]
-fn a_shard_of_unknown_length_that_is_missing_is_an_error_or_one_bad_sample() {
+fn a_missing_shard_of_unknown_length_is_an_error_or_one_bad_sample() {
     let folder = tempfile::tempdir().unwrap();
     let run = |on_missing_shard, full| {
         let dataset = remote(&folder, &[5, 6, 7, 3], |config| {
@@ -129,7 +129,7 @@ fn a_shard_of_unknown_length_that_is_missing_is_an_error_or_one_bad_sample() {
 }
 
 #[test]
-fn what_needs_lengths_that_are_not_known_is_refused() {
+fn settings_that_need_unknown_lengths_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let config = LoaderConfig {
         shards: vec!["http://nowhere.invalid/{0..3}.tar".to_owned()],

@@ -27,13 +27,13 @@ fn members(index: usize) -> Vec<(&'static str, Vec<u8>)> {
     members
 }
 
-/// A shard of them, in which no picture is where `bad` says so.
+/// A shard of them, in which no image is where `bad` says so.
 fn write(folder: &Path, bad: fn(usize) -> bool) {
     let samples: Vec<Vec<u8>> = (0..SAMPLES)
         .flat_map(|index| members(index).into_iter().map(move |named| (index, named)))
         .map(|(index, (extension, bytes))| {
             let spoilt = extension == "png" && bad(index);
-            let bytes: &[u8] = if spoilt { b"no picture" } else { &bytes };
+            let bytes: &[u8] = if spoilt { b"no image" } else { &bytes };
             member(&format!("k{index}.{extension}"), bytes)
         })
         .collect();
@@ -73,7 +73,7 @@ fn check(config: LoaderConfig) -> usize {
 }
 
 #[test]
-fn every_sample_brings_its_own_members() {
+fn every_sample_has_its_own_members() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), |index| index % 4 == 3);
     let all = ["cls", "png", "npy", "seg.png"];
@@ -103,7 +103,7 @@ fn every_sample_brings_its_own_members() {
 }
 
 #[test]
-fn without_pixels_members_are_the_same_and_nothing_is_decoded() {
+fn without_decoding_the_members_are_the_same() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), |_| true);
     let config = LoaderConfig {
@@ -116,7 +116,7 @@ fn without_pixels_members_are_the_same_and_nothing_is_decoded() {
 }
 
 #[test]
-fn members_that_are_too_large_are_named() {
+fn members_above_the_limit_are_named() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), |_| false);
     let limited = |extensions: &[&str], max_member_bytes| {

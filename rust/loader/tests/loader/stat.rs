@@ -19,7 +19,7 @@ fn stamps(shards: &[Location]) -> Result<Vec<Stamp>, Error> {
 }
 
 #[test]
-fn a_shard_is_told_by_one_byte_of_it() {
+fn the_stamp_of_a_shard_needs_one_byte_of_it() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("b.tar"), [7; 99]).unwrap();
     let local = Location::File(folder.path().join("b.tar"));
@@ -44,7 +44,7 @@ fn a_shard_is_told_by_one_byte_of_it() {
 }
 
 #[test]
-fn what_is_not_there_is_named() {
+fn a_missing_shard_has_no_stamp_and_is_named() {
     let server = Server::start(Vec::new(), true, |_| Reply::Good);
     let error = stamps(&[Location::Url(server.url("a.tar"))]).unwrap_err();
     assert!(
@@ -63,7 +63,7 @@ fn what_is_not_there_is_named() {
 }
 
 #[test]
-fn a_shard_is_written_into_a_file_as_it_is_unpacked() {
+fn a_shard_is_unpacked_into_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let (bytes, out) = (noise(9 * MIB, 2), folder.path().join("out"));
     let packed = zstd::encode_all(&*bytes, 1).unwrap();

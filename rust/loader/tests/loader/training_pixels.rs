@@ -13,7 +13,7 @@ use prolip_loader::order::Cursor;
 use prolip_loader::rng::{SampleRng, stream};
 
 const SIZE: u32 = 8;
-const PICTURES: [(&str, &[u8]); 6] = [
+const ENCODED: [(&str, &[u8]); 6] = [
     ("jpg", include_bytes!("../data/420.jpg")),
     ("jpeg", include_bytes!("../data/progressive.jpg")),
     ("JPG", include_bytes!("../data/cmyk.jpg")),
@@ -22,11 +22,11 @@ const PICTURES: [(&str, &[u8]); 6] = [
     ("jpg", include_bytes!("../data/motion.jpg")),
 ];
 
-/// What a sample's picture becomes in an epoch, by its place in the shards.
-fn expected(picture: &[u8], config: &LoaderConfig, epoch: u64, place: (u64, u64)) -> Vec<u8> {
+/// What a sample's image becomes in an epoch, by its place in the shards.
+fn expected(encoded: &[u8], config: &LoaderConfig, epoch: u64, place: (u64, u64)) -> Vec<u8> {
     let mut image = Rgb8::default();
     Decoder::of_libraries(1 << 20)
-        .decode(picture, &mut image)
+        .decode(encoded, &mut image)
         .unwrap();
     let key = place.0 << 32 | place.1;
     let mut rng = SampleRng::new(config.seed, epoch, key, stream::AUGMENT);
@@ -52,15 +52,15 @@ fn expected(picture: &[u8], config: &LoaderConfig, epoch: u64, place: (u64, u64)
 }
 
 #[test]
-fn training_pixels_are_those_of_the_draws() {
+fn training_pixels_follow_the_drawn_augmentations() {
     let folder = tempfile::tempdir().unwrap();
     let noise = png(23, 40, [200, 30, 90]);
-    let mut pictures = PICTURES.to_vec();
-    pictures.push(("png", &noise));
+    let mut files = ENCODED.to_vec();
+    files.push(("png", &noise));
     for shard in 0..3 {
         let members: Vec<Vec<u8>> = (0..10)
             .map(|index| {
-                let (extension, bytes) = pictures[(shard + index) % pictures.len()];
+                let (extension, bytes) = files[(shard + index) % files.len()];
                 member(&format!("{shard}-{index}.{extension}"), bytes)
             })
             .collect();
@@ -97,9 +97,9 @@ fn training_pixels_are_those_of_the_draws() {
         {
             let (shard, index) = key.split_once('-').unwrap();
             let place: (u64, u64) = (shard.parse().unwrap(), index.parse().unwrap());
-            let (_, picture) = pictures[(place.0 + place.1) as usize % pictures.len()];
+            let (_, encoded) = files[(place.0 + place.1) as usize % files.len()];
             assert!(
-                found == expected(picture, &config, epoch, place),
+                found == expected(encoded, &config, epoch, place),
                 "{key} in epoch {epoch}"
             );
             seen.insert(found.to_vec());
@@ -110,6 +110,6 @@ fn training_pixels_are_those_of_the_draws() {
         }
     }
     assert_eq!(epochs, [30; 3]);
-    // No picture is twice the same, though each stands in the shards several times.
+    // No image is the same twice, though each stands in the shards several times.
     assert!(seen.len() > 80, "{}", seen.len());
 }

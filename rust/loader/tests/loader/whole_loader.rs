@@ -145,7 +145,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(num_cases()))]
 
     #[test]
-    fn each_sample_once_wherever_a_run_stops_and_whoever_goes_on(
+    fn each_sample_is_read_once_also_after_resuming_with_other_ranks(
         case in cases(), before in crews(), stop in any::<Index>(), after in crews(), threads in 1usize..5
     ) {
         let start = Cursor::default();

@@ -18,6 +18,6 @@ from prolip.data.build.config import BuildConfig
         ({"samples_per_shard": 0}, "samples_per_shard = 0: must be at least 1"),
     ],
 )
-def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
+def test_build_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         BuildConfig(**settings)

@@ -22,16 +22,18 @@ Read = Callable[..., list[dict[str, Any]]]
 
 @pytest.fixture
 def classes(tmp_path: Path) -> Path:
-    source = tmp_path / "pictures"
+    source = tmp_path / "images"
     draw(source / "sea_lion" / "a.jpg", value=1)
     draw(source / "sea_lion" / "deep" / "b.v2.PNG", value=2)
     draw(source / "cat" / "c.webp", value=3)
     draw(source / ".cache" / "d.jpg", value=4)
-    (source / "cat" / "readme.md").write_text("no picture", encoding="utf-8")
+    (source / "cat" / "readme.md").write_text("no image", encoding="utf-8")
     return source
 
 
-def test_class_folders(tmp_path: Path, classes: Path, read_back: Read) -> None:
+def test_images_in_class_folders_become_samples_with_class_captions(
+    tmp_path: Path, classes: Path, read_back: Read
+) -> None:
     summary = build_folder(FolderConfig(images=classes, templates=("{}", "my {}")), tmp_path / "out")
     assert summary.samples == {"train": 3}
     assert summary.skipped == ()
@@ -49,11 +51,11 @@ def test_class_folders(tmp_path: Path, classes: Path, read_back: Read) -> None:
     assert record["samples"] == {"train": 3}
 
 
-def test_words_of_a_class() -> None:
+def test_class_text_replaces_separators_by_spaces() -> None:
     assert class_text("n01_sea-lion__x") == "n01 sea lion x"
 
 
-def test_pictures_with_texts(tmp_path: Path, read_back: Read) -> None:
+def test_images_with_text_files_become_samples(tmp_path: Path, read_back: Read) -> None:
     source = tmp_path / "pairs"
     data = draw(source / "deep" / "a.jpg")
     (source / "deep" / "a.txt").write_text(" a grey cat\n", encoding="utf-8-sig")
@@ -92,7 +94,7 @@ def test_a_bad_pair_is_left_out_and_named(
     assert not (tmp_path / "other").exists()
 
 
-def test_a_picture_in_no_class_is_bad(tmp_path: Path, classes: Path) -> None:
+def test_an_image_outside_a_class_folder_is_bad(tmp_path: Path, classes: Path) -> None:
     draw(classes / "loose.jpg")
     with pytest.raises(UserError, match=r"1 of 4 images are bad.*: loose\.jpg \(it is not in a class folder\)"):
         build_folder(FolderConfig(images=classes), tmp_path / "out")
@@ -131,7 +133,9 @@ def test_a_flat_folder_needs_no_captions(tmp_path: Path, flat: Path, read_back: 
 
 
 @pytest.mark.parametrize(("captions", "why"), [("class", "not in a class folder"), ("text", "no 0007_red-fox.txt")])
-def test_a_flat_folder_is_told_what_it_can_be(tmp_path: Path, flat: Path, captions: Any, why: str) -> None:
+def test_a_flat_folder_is_refused_with_the_possible_options(
+    tmp_path: Path, flat: Path, captions: Any, why: str
+) -> None:
     with pytest.raises(UserError) as refused:
         build_folder(FolderConfig(images=flat, captions=captions), tmp_path / "out")
     for words in (
@@ -160,7 +164,7 @@ def test_a_pattern_must_have_one_group(pattern: str, captions: Any, message: str
         FolderConfig(images=Path("in"), captions=captions, name_pattern=pattern)
 
 
-def test_other_formats_become_png_and_it_is_said(tmp_path: Path, read_back: Read) -> None:
+def test_other_formats_are_stored_as_png_and_reported(tmp_path: Path, read_back: Read) -> None:
     for suffix in ("bmp", "tiff"):
         draw(tmp_path / "in" / "x" / f"a.{suffix}")
     Image.new("P", (4, 4), 3).save(tmp_path / "in" / "x" / "b.gif")
@@ -175,7 +179,7 @@ def test_other_formats_become_png_and_it_is_said(tmp_path: Path, read_back: Read
     assert sorted(summary.notes) == [f"1 images were {kind} and are stored as PNG" for kind in ("BMP", "GIF", "TIFF")]
 
 
-def test_the_content_names_the_format(tmp_path: Path, read_back: Read) -> None:
+def test_the_format_is_detected_from_the_content(tmp_path: Path, read_back: Read) -> None:
     data = draw(tmp_path / "in" / "x" / "really.png")
     (tmp_path / "in" / "x" / "really.png").rename(tmp_path / "in" / "x" / "no.jpg")
     build_folder(FolderConfig(images=tmp_path / "in"), tmp_path / "out")
@@ -183,7 +187,7 @@ def test_the_content_names_the_format(tmp_path: Path, read_back: Read) -> None:
 
 
 @pytest.mark.parametrize(("suffix", "kind"), [("jpg", "JPEG"), ("png", "PNG"), ("webp", "WEBP"), ("bmp", "PNG")])
-def test_larger_pictures_are_made_smaller(tmp_path: Path, read_back: Read, suffix: str, kind: str) -> None:
+def test_larger_images_are_shrunk_to_max_side(tmp_path: Path, read_back: Read, suffix: str, kind: str) -> None:
     draw(tmp_path / "in" / "x" / f"large.{suffix}", (100, 50))
     small = draw(tmp_path / "in" / "x" / f"small.{suffix}", (20, 10))
     build_folder(FolderConfig(images=tmp_path / "in", max_side=20), tmp_path / "out")
@@ -195,7 +199,7 @@ def test_larger_pictures_are_made_smaller(tmp_path: Path, read_back: Read, suffi
         assert by_path[f"x/small.{suffix}"][extension] == small, "one that fits is stored as it is"
 
 
-def test_validation_pictures_are_the_same_wherever_the_folder_lies(tmp_path: Path, read_back: Read) -> None:
+def test_the_validation_split_does_not_depend_on_the_folders_place(tmp_path: Path, read_back: Read) -> None:
     chosen = []
     for home in ("one", "two"):
         for number in range(40):
@@ -213,7 +217,7 @@ def test_validation_pictures_are_the_same_wherever_the_folder_lies(tmp_path: Pat
     assert 3 <= len(chosen[0]) <= 18
 
 
-def test_training_order_is_mixed_and_repeatable(tmp_path: Path, read_back: Read) -> None:
+def test_training_order_is_shuffled_and_repeatable(tmp_path: Path, read_back: Read) -> None:
     for number in range(30):
         draw(tmp_path / "in" / "x" / f"{number:02d}.png")
     config = FolderConfig(images=tmp_path / "in")
@@ -225,7 +229,7 @@ def test_training_order_is_mixed_and_repeatable(tmp_path: Path, read_back: Read)
     assert order != sorted(order)
 
 
-def test_folders_without_pictures(tmp_path: Path) -> None:
+def test_folders_without_readable_images_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"images: .*nowhere is not a folder"):
         build_folder(FolderConfig(images=tmp_path / "nowhere"), tmp_path / "out")
     (tmp_path / "in").mkdir()
@@ -238,7 +242,7 @@ def test_folders_without_pictures(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("template", ["no place", "{} and {}", "{name}", "{0}", "{}}"])
-def test_templates_must_have_one_place(template: str) -> None:
+def test_templates_must_have_exactly_one_placeholder(template: str) -> None:
     with pytest.raises(ValueError, match="templates: "):
         FolderConfig(images=Path("in"), templates=(template,))
     with pytest.raises(ValueError, match="templates: at least one"):

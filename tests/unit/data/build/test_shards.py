@@ -17,7 +17,7 @@ def sample(number: int, caption: str | None = "crème brûlée") -> Sample:
     return Sample(key=f"{number:03d}", image=bytes([number]), extension="png", caption=caption, record={"ü": number})
 
 
-def test_samples_come_back_as_webdataset_groups_them(tmp_path: Path, read_back: Read) -> None:
+def test_written_shards_are_read_back_by_webdataset(tmp_path: Path, read_back: Read) -> None:
     out = tmp_path / "a 100% odd name %d"
     with replace_folder(out) as folder:
         folder.write("train", (sample(number) for number in range(5)), 2)
@@ -40,7 +40,7 @@ def test_samples_come_back_as_webdataset_groups_them(tmp_path: Path, read_back: 
     }
 
 
-def test_no_clock_and_no_user_is_recorded(tmp_path: Path) -> None:
+def test_shards_contain_no_time_and_no_user(tmp_path: Path) -> None:
     with replace_folder(tmp_path / "out") as folder:
         folder.write("train", [sample(1)], 2)
     with tarfile.open(tmp_path / "out" / "train-000000.tar") as file:
@@ -65,7 +65,7 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"], "nothing is left beside it"
 
 
-def test_what_fails_half_way_changes_nothing(tmp_path: Path) -> None:
+def test_a_build_that_fails_keeps_the_old_folder(tmp_path: Path) -> None:
     out = tmp_path / "out"
     fill(out, "one")
     before = {path.name: path.read_bytes() for path in out.iterdir()}
@@ -81,7 +81,7 @@ def test_what_fails_half_way_changes_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_folder_with_anything_else_is_never_replaced(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_never_replaced(tmp_path: Path) -> None:
     out = tmp_path / "out"
     fill(out, "one")
     (out / "holiday.jpg").write_bytes(b"dear to somebody")
@@ -98,7 +98,7 @@ def test_a_folder_with_anything_else_is_never_replaced(tmp_path: Path) -> None:
         fill(out / "dataset.json", "two")
 
 
-def test_only_a_whole_folder_of_the_same_settings_counts(tmp_path: Path) -> None:
+def test_only_a_complete_folder_with_equal_settings_is_already_built(tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert read_complete(out, "one") is None, "there is none"
     fill(out, "one")

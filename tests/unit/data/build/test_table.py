@@ -39,7 +39,7 @@ def test_rows_of_a_table_become_samples(tmp_path: Path, table: Callable[..., Pat
 
 
 @pytest.mark.parametrize(("name", "mark", "given"), [("t.tsv", "\t", None), ("t.csv", ";", ";"), ("t.tsv", ",", ",")])
-def test_the_delimiter_follows_from_the_name_or_is_given(
+def test_the_delimiter_follows_the_suffix_or_the_setting(
     tmp_path: Path, table: Callable[..., Path], read_back: Read, name: str, mark: str, given: str | None
 ) -> None:
     source = table(f"file{mark}text\nimg/a.png{mark}a cat\n", name)
@@ -64,15 +64,13 @@ def test_the_delimiter_follows_from_the_name_or_is_given(
         ("image,caption\nimg/a.png, \n", r"table\.csv line 2 \(column 'caption' is empty\)"),
     ],
 )
-def test_what_is_wrong_with_a_table_is_named(
-    tmp_path: Path, table: Callable[..., Path], text: str, message: str
-) -> None:
+def test_errors_of_a_table_name_the_fault(tmp_path: Path, table: Callable[..., Path], text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_csv(CsvConfig(table=table(text)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_tables_that_are_none(tmp_path: Path) -> None:
+def test_missing_and_undecodable_tables_are_errors(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"table: .*none\.csv is not a file"):
         build_csv(CsvConfig(table=tmp_path / "none.csv"), tmp_path / "out")
     (tmp_path / "latin.csv").write_bytes(b"image,caption\na.png,caf\xe9\n")
@@ -84,7 +82,7 @@ def test_tables_that_are_none(tmp_path: Path) -> None:
         CsvConfig(table=tmp_path / "none.csv", image_column="x", caption_column="x")
 
 
-def test_captions_of_one_picture_stay_on_one_side(tmp_path: Path, table: Callable[..., Path], read_back: Read) -> None:
+def test_all_captions_of_an_image_are_in_one_split(tmp_path: Path, table: Callable[..., Path], read_back: Read) -> None:
     for number in range(20):
         draw(tmp_path / "img" / f"{number}.png", value=number)
     rows = [f"img/{number}.png,caption {turn} of {number}" for turn in range(3) for number in range(20)]

@@ -42,7 +42,7 @@ def assert_promises(sets: dict[str, list[dict[str, Any]]], table: list[Emoji]) -
     """What every build of the emoji shards promises, whatever the art."""
     stems = {"-".join(one.codepoints): set(one.stems) for one in table}
     train = sets["train"]
-    pictures = {one["json"]["picture"] for one in train}
+    images = {one["json"]["picture"] for one in train}
     trained_names = {one["json"]["base_name"] for one in train}
     trained_stems = set().union(*(stems[one["json"]["codepoint"]] for one in train))
     assert {one["json"]["design"] for one in train} == {"openmoji", "goog"}
@@ -50,7 +50,7 @@ def assert_promises(sets: dict[str, list[dict[str, Any]]], table: list[Emoji]) -
     for name, own in sets.items():
         if name == "train":
             continue
-        assert not pictures & {one["json"]["picture"] for one in own}, name
+        assert not images & {one["json"]["picture"] for one in own}, name
         assert not [one for one in own if one["json"]["skin_tone"]], name
         assert {one["json"]["design"] for one in own} == {name.rsplit("-", 1)[1]}
         if name == "design-twtr":
@@ -66,7 +66,7 @@ def assert_promises(sets: dict[str, list[dict[str, Any]]], table: list[Emoji]) -
     assert len(set(keys)) == len(keys)
 
 
-def test_the_promises_hold(tmp_path: Path, made_up: list[Emoji], read_back: Read) -> None:
+def test_built_shards_keep_the_documented_promises(tmp_path: Path, made_up: list[Emoji], read_back: Read) -> None:
     summary = build_emoji(SMALL, tmp_path / "out")
     sets = by_set(tmp_path / "out", read_back)
     assert_promises(sets, made_up)
@@ -76,7 +76,7 @@ def test_the_promises_hold(tmp_path: Path, made_up: list[Emoji], read_back: Read
         f"{a}-{b}" for a in ("val", "test") for b in ("openmoji", "goog", "twtr")
     }
     sizes = {name: len(own) for name, own in sets.items()}
-    # Three emoji with one picture may not fit into a split's last place; half of the held-out design is borrowed.
+    # Three emoji with one image may not fit into a split's last place; half of the held-out design is borrowed.
     assert 15 <= sizes["test-openmoji"] == sizes["test-goog"] <= 16
     assert sizes["test-twtr"] < sizes["test-goog"]
     assert sizes["design-twtr"] + sizes["test-twtr"] + sizes["val-twtr"] == NUM_BASE - len(BORROWED)
@@ -153,7 +153,7 @@ def test_training_images_have_mirrored_copies(tmp_path: Path, made_up: list[Emoj
         ({"name": "upper arm"}, True),
     ],
 )
-def test_what_says_something_else_is_not_mirrored(change: dict[str, Any], is_mirrored: bool) -> None:
+def test_emoji_whose_meaning_changes_are_not_mirrored(change: dict[str, Any], is_mirrored: bool) -> None:
     pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
     emoji = Emoji(codepoints=("1F000",), name="thing", base_name="thing", group="Objects", subgroup="tool")
     drawing = Drawing(emoji=replace(emoji, **change), design="goog", png=encode_png(pixels), image_id=image_id(pixels))
@@ -163,7 +163,7 @@ def test_what_says_something_else_is_not_mirrored(change: dict[str, Any], is_mir
     assert not _mirrored_copies([replace(drawing, png=encode_png(same), image_id=image_id(same))], set())
 
 
-def test_a_sample_has_its_picture_captions_and_names(tmp_path: Path, made_up: list[Emoji], read_back: Read) -> None:
+def test_a_sample_has_its_image_captions_and_names(tmp_path: Path, made_up: list[Emoji], read_back: Read) -> None:
     build_emoji(SMALL, tmp_path / "out")
     train = read_back(tmp_path / "out", "train-*.tar")
     sample = next(one for one in train if one["json"]["skin_tone"] and one["json"]["group"] == "Animals & Nature")
@@ -187,7 +187,7 @@ def test_a_sample_has_its_picture_captions_and_names(tmp_path: Path, made_up: li
     assert Image.open(io.BytesIO(read_back(tmp_path / "small")[0]["png"])).size == (5, 5)
 
 
-def test_the_same_bytes_twice_and_nothing_to_do_the_third_time(tmp_path: Path, made_up: list[Emoji]) -> None:
+def test_rebuilding_emoji_gives_the_same_bytes_or_does_nothing(tmp_path: Path, made_up: list[Emoji]) -> None:
     for out in ("one", "two"):
         build_emoji(SMALL, tmp_path / out)
     one, two = ({path.name: path.read_bytes() for path in (tmp_path / out).iterdir()} for out in ("one", "two"))
@@ -204,7 +204,7 @@ def test_the_same_bytes_twice_and_nothing_to_do_the_third_time(tmp_path: Path, m
     assert (tmp_path / "one" / "train-000000.tar").read_bytes() != two["train-000000.tar"]
 
 
-def test_another_version_of_the_art_or_the_names_is_built_again(
+def test_a_new_version_of_art_or_names_rebuilds_the_shards(
     tmp_path: Path, made_up: list[Emoji], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build_emoji(SMALL, tmp_path / "out")
@@ -236,7 +236,7 @@ def test_dataset_json_describes_the_tokenizer_the_groups_and_the_art(tmp_path: P
     assert all(entry["credit"] in page and entry["licence"] in page for entry in record["attributions"])
 
 
-def test_only_training_captions_reach_the_tokenizer(
+def test_the_tokenizer_is_trained_on_training_captions_only(
     tmp_path: Path, made_up: list[Emoji], monkeypatch: pytest.MonkeyPatch, read_back: Read
 ) -> None:
     seen: list[str] = []
@@ -261,7 +261,7 @@ def test_only_training_captions_reach_the_tokenizer(
         ({"test_share": 0.6, "val_share": 0.5}, "must leave emoji to train on"),
     ],
 )
-def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
+def test_emoji_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         EmojiConfig(**settings)
 
@@ -277,12 +277,12 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
         if suffix == "svg":
             pytest.importorskip("resvg_py", reason="the extra `demo` is not installed")
         path = tmp_path / f"1F421.{suffix}"
-        path.write_bytes(b"no picture")
+        path.write_bytes(b"no image")
         with pytest.raises(ValueError, match=rf"1F421\.{suffix} cannot be drawn: "):
             Art(files={"1F421": path}).draw("1F421", 8)
 
 
-def test_transparent_pictures_are_put_on_white_in_the_middle(tmp_path: Path) -> None:
+def test_transparent_images_are_centred_on_white(tmp_path: Path) -> None:
     pixels = np.zeros((4, 8, 4), dtype=np.uint8)
     pixels[:, 4:] = (255, 0, 0, 255)
     Image.fromarray(pixels).save(tmp_path / "1F421.png")
@@ -300,7 +300,7 @@ def real(real_art: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_real_shards_keep_the_promises(real: Path, read_back: Read) -> None:
+def test_real_emoji_shards_keep_the_documented_promises(real: Path, read_back: Read) -> None:
     sets = by_set(real, read_back)
     assert_promises(sets, list(read_table()))
     sizes = {name: len(own) for name, own in sets.items()}

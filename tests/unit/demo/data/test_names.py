@@ -55,7 +55,7 @@ def test_unicodes_file_is_read_as_its_header_describes() -> None:
 
 
 @pytest.mark.parametrize("line", ["1F421 ; fully-qualified", "blowfish"])
-def test_a_line_that_is_no_entry_is_named(line: str) -> None:
+def test_a_malformed_line_is_named(line: str) -> None:
     with pytest.raises(ValueError, match="line 3 is not"):
         parse_emoji_test(f"# group: A\n# subgroup: b\n{line}\n")
 
@@ -153,7 +153,7 @@ def test_the_shipped_table_is_unicode_17() -> None:
     assert next(one for one in table if one.name == "blowfish").keywords == ("fish",)
 
 
-def test_no_stem_brings_together_half_the_table() -> None:
+def test_no_stem_joins_more_than_a_few_emoji() -> None:
     by_code = Counter(one.stems[0] for one in read_table() if not one.skin_tones)
     by_name = Counter(one.stems[1] for one in read_table() if not one.skin_tones)
     assert max(by_code.values()) <= 10

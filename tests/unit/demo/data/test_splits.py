@@ -14,13 +14,13 @@ def emoji(number: int, group: str = "g", name: str | None = None) -> Emoji:
     return Emoji(codepoints=(f"{0x1F000 + number:X}",), name=name, base_name=name, group=group, subgroup="s")
 
 
-def test_ranks_do_not_change_between_machines() -> None:
+def test_seeded_ranks_have_fixed_values() -> None:
     assert hash_rank(0, "blowfish") == 0xAB75AA7184FBAC0
     assert hash_rank(0, "blowfish") != hash_rank(1, "blowfish")
     assert 0 <= hash_rank(0, "blowfish") < 2**64
 
 
-def test_components_join_through_others() -> None:
+def test_connected_components_join_through_shared_labels() -> None:
     labels = {"a": ["1"], "b": ["2", "1"], "c": ["2"], "d": ["3"], "e": []}
     assert connect(labels) == {"a": "a", "b": "a", "c": "a", "d": "d", "e": "e"}
     assert connect(dict(reversed(labels.items()))) == connect(labels), "the order of the keys does not matter"
@@ -33,11 +33,11 @@ def test_shares_hold_in_every_group() -> None:
         assert Counter(splits[one.key] for one in listed if one.group == group) == {"train": 160, "test": 30, "val": 10}
 
 
-def test_what_shows_the_same_stays_together() -> None:
-    """Equal pictures, and a stem that only the name shows; the pairs are so many that chance could not keep them."""
+def test_emoji_that_show_the_same_are_in_one_split() -> None:
+    """Equal images, and a stem that only the name shows; the pairs are so many that chance could not keep them."""
     listed = [emoji(number) for number in range(200)]
-    pictures = {one.key: [f"own {number}", f"pair {number // 2}"] for number, one in enumerate(listed)}
-    splits = split_emoji(listed, pictures, test_share=0.3, val_share=0.2, seed=0)
+    images = {one.key: [f"own {number}", f"pair {number // 2}"] for number, one in enumerate(listed)}
+    splits = split_emoji(listed, images, test_share=0.3, val_share=0.2, seed=0)
     assert all(splits[listed[place].key] == splits[listed[place + 1].key] for place in range(0, 200, 2))
     named = [emoji(number, name=f"{'man' if number % 2 else 'woman'} doing {number // 2}") for number in range(200)]
     splits = split_emoji(named, {one.key: [one.key] for one in named}, test_share=0.3, val_share=0.2, seed=0)
@@ -46,26 +46,24 @@ def test_what_shows_the_same_stays_together() -> None:
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_what_does_not_fit_goes_on(seed: int) -> None:
-    """Forty emoji with one picture are more than either share: they are for training, and the shares hold."""
+def test_components_larger_than_a_share_go_to_training(seed: int) -> None:
+    """Forty emoji with one image are more than either share: they are for training, and the shares hold."""
     listed = [emoji(number) for number in range(100)]
-    pictures = {one.key: ["same" if number < 40 else one.key] for number, one in enumerate(listed)}
-    splits = split_emoji(listed, pictures, test_share=0.15, val_share=0.05, seed=seed)
+    images = {one.key: ["same" if number < 40 else one.key] for number, one in enumerate(listed)}
+    splits = split_emoji(listed, images, test_share=0.15, val_share=0.05, seed=seed)
     assert Counter(splits.values()) == {"train": 80, "test": 15, "val": 5}
     assert {splits[one.key] for one in listed[:40]} == {"train"}
 
 
-def test_the_seed_decides() -> None:
+def test_the_seed_decides_the_split() -> None:
     listed = [emoji(number) for number in range(100)]
-    pictures = {one.key: [one.key] for one in listed}
-    first, again, other = (
-        split_emoji(listed, pictures, test_share=0.2, val_share=0.1, seed=seed) for seed in (0, 0, 1)
-    )
+    images = {one.key: [one.key] for one in listed}
+    first, again, other = (split_emoji(listed, images, test_share=0.2, val_share=0.1, seed=seed) for seed in (0, 0, 1))
     assert first == again
     assert first != other
 
 
-def test_real_emoji_are_dealt_by_stem() -> None:
+def test_real_emoji_with_one_stem_are_in_one_split() -> None:
     base = [one for one in read_table() if not one.skin_tones]
     splits = split_emoji(base, {one.key: [] for one in base}, test_share=0.15, val_share=0.05, seed=0)
     stems: dict[str, set[str]] = {}
@@ -77,7 +75,7 @@ def test_real_emoji_are_dealt_by_stem() -> None:
     assert 0.13 < share < 0.16
 
 
-def test_variants_are_spread_over_bases() -> None:
+def test_variants_are_spread_evenly_over_base_emoji() -> None:
     variants = {f"base{number}": [f"{number}-{tone}" for tone in range(5)] for number in range(10)}
     chosen = choose_variants(variants, 25, seed=0)
     counts = Counter(key.split("-")[0] for key in chosen)

@@ -45,7 +45,7 @@ def lines(path: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def emoji(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Emoji shards; three held-out emoji have one picture in the first design."""
+    """Emoji shards; three held-out emoji have one image in the first design."""
     root = tmp_path_factory.mktemp("emoji")
     (root / "art").mkdir()
     with made_up_emoji(root / "art"):
@@ -90,7 +90,7 @@ def test_classes_are_in_clip_benchmarks_layout(emoji: Path, suites: Path, read_b
         assert [groups[row[0]] for row in metadata] == [one["json"]["group_text"] for one in records]
 
 
-def test_labelled_pictures_are_of_trained_emoji(emoji: Path, suites: Path, read_back: Read) -> None:
+def test_labelled_images_are_of_trained_emoji(emoji: Path, suites: Path, read_back: Read) -> None:
     samples = members(suites / "wds_emoji-groups-trained_test" / "test" / "0.tar")
     trained = {one["json"]["name"] for one in drawn(emoji, read_back, "train")}
     assert samples
@@ -100,7 +100,7 @@ def test_labelled_pictures_are_of_trained_emoji(emoji: Path, suites: Path, read_
         assert not trained & {one["txt"].decode() for one in tested}
 
 
-def test_equal_pictures_stand_once_with_all_their_names(emoji: Path, suites: Path, read_back: Read) -> None:
+def test_equal_images_appear_once_with_all_their_names(emoji: Path, suites: Path, read_back: Read) -> None:
     shared = 0
     for design in DESIGNS:
         expected: dict[str, list[str]] = {}
@@ -113,7 +113,7 @@ def test_equal_pictures_stand_once_with_all_their_names(emoji: Path, suites: Pat
     assert shared == 1
 
 
-def test_hierarcaps_is_a_table_and_pictures(emoji: Path, suites: Path, read_back: Read) -> None:
+def test_hierarcaps_is_written_as_a_table_and_images(emoji: Path, suites: Path, read_back: Read) -> None:
     with (suites / "hierarcaps" / "hierarcaps.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     records = {f"{one['__key__']}.png": one for one in drawn(emoji, read_back, "test-openmoji")}
@@ -129,9 +129,7 @@ def test_hierarcaps_is_a_table_and_pictures(emoji: Path, suites: Path, read_back
         assert (suites / "hierarcaps" / row["image_url"]).read_bytes() == records[row["image_url"]]["png"]
 
 
-def test_hierarimgs_goes_from_averages_of_trained_emoji_to_a_picture(
-    emoji: Path, suites: Path, read_back: Read
-) -> None:
+def test_hierarimgs_chains_run_from_average_images_to_one_image(emoji: Path, suites: Path, read_back: Read) -> None:
     folder = suites / "hierarimgs"
     with (folder / "hierarimgs.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -162,7 +160,7 @@ def test_hierarimgs_goes_from_averages_of_trained_emoji_to_a_picture(
     assert len(rows) == len(lines(suites / "hierarcaps" / "hierarcaps.csv")) - 1
 
 
-def test_the_table_says_what_is_there(suites: Path) -> None:
+def test_the_task_table_lists_the_written_sets(suites: Path) -> None:
     tasks = read_tasks(suites / "emoji-tasks.tsv")
     assert len(tasks) == 12
     for task in tasks:
@@ -189,7 +187,7 @@ def copied(emoji: Path, to: Path, *, without: str = "") -> Path:
     return to
 
 
-def test_the_same_bytes_twice_and_nothing_to_do_the_third_time(
+def test_rebuilding_suites_gives_the_same_bytes_or_does_nothing(
     emoji: Path, suites: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "suites"
@@ -203,7 +201,7 @@ def test_the_same_bytes_twice_and_nothing_to_do_the_third_time(
     assert contents(out) == contents(suites)
 
 
-def test_a_subgroup_without_trained_emoji_is_left_out_and_told(emoji: Path, suites: Path, tmp_path: Path) -> None:
+def test_a_subgroup_without_trained_emoji_is_left_out_and_noted(emoji: Path, suites: Path, tmp_path: Path) -> None:
     other = copied(emoji, tmp_path / "emoji", without='"subgroup": "tool"')
     summary = build_suites(SuitesConfig(data=other), tmp_path / "suites")
     rows = lines(tmp_path / "suites" / "hierarimgs" / "hierarimgs.csv")[1:]
@@ -216,7 +214,7 @@ def test_a_subgroup_without_trained_emoji_is_left_out_and_told(emoji: Path, suit
     assert build_suites(SuitesConfig(data=other), tmp_path / "suites").notes == (note,), "told again"
 
 
-def test_other_shards_give_other_suites(emoji: Path, tmp_path: Path) -> None:
+def test_changed_shards_rebuild_the_suites(emoji: Path, tmp_path: Path) -> None:
     out, other = tmp_path / "suites", copied(emoji, tmp_path / "emoji")
     build_suites(SuitesConfig(data=emoji), out)
     for path in other.glob("test-goog-*.tar"):
@@ -233,7 +231,7 @@ def test_other_shards_give_other_suites(emoji: Path, tmp_path: Path) -> None:
     assert sample["txt"] == b"another name"
 
 
-def test_what_is_wrong_names_itself(emoji: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_build_suites_errors_name_the_file(emoji: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     assert main(["data", "build", "suites", "--data", str(tmp_path), "--out", str(out)]) == 2
     said = capsys.readouterr().err

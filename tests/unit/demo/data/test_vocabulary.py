@@ -14,7 +14,7 @@ CAPTIONS = [
 ]
 
 
-def test_a_vocabulary_has_its_size_its_special_tokens_and_the_captions_words() -> None:
+def test_a_vocabulary_has_its_size_special_tokens_and_words() -> None:
     vocabulary = train_vocabulary(CAPTIONS, 600)
     tokenizer = vocabulary.tokenizer
     assert vocabulary.size == 600 == tokenizer.get_vocab_size()
@@ -38,7 +38,7 @@ def test_a_word_and_the_end_of_a_word_differ() -> None:
     assert "▁fish" not in tokenizer.encode("blowfish").tokens
 
 
-def test_the_same_captions_give_the_same_file_in_another_process(tmp_path: Path) -> None:
+def test_the_tokenizer_file_is_the_same_in_another_process(tmp_path: Path) -> None:
     """Another hash seed and another number of threads: nothing of them may reach the file."""
     script = (
         "import sys; from prolip.demo.data.vocabulary import train_vocabulary;"

@@ -86,7 +86,7 @@ def test_page_is_self_contained_and_well_formed(run_dir: Path, emoji_data: Path)
     assert anchors <= ids
 
 
-def test_page_escapes_what_others_wrote(run_dir: Path, emoji_data: Path) -> None:
+def test_page_escapes_text_from_the_data(run_dir: Path, emoji_data: Path) -> None:
     text = render_report(run_dir, emoji_data).read_text(encoding="utf-8")
     assert "fruit <b>" not in text
     assert "fruit &lt;b&gt;&amp;&#34;" in text
@@ -122,17 +122,17 @@ def test_page_shows_every_part(run_dir: Path, emoji_data: Path, emoji_results: E
         assert part in page.text
     before = words.signed(emoji_results.random.unseen_names.uncertainty.spearman)
     assert f"; before training {before} and " in page.text
-    pictures = [attributes for tag, attributes in page.tags if tag == "img"]
+    images = [attributes for tag, attributes in page.tags if tag == "img"]
     gallery = emoji_results.gallery
     assert emoji_results.decisions is not None
     shown = len(gallery.pictures) + len(gallery.most_certain) + len(gallery.least_certain) + len(gallery.chains)
     shown += len(emoji_results.decisions.examples)
-    assert len(pictures) == shown
-    assert all(picture["alt"] for picture in pictures)
+    assert len(images) == shown
+    assert all(image["alt"] for image in images)
     assert str(page.text).count("None") == 0
 
 
-def test_every_chart_says_what_it_shows(run_dir: Path, emoji_data: Path) -> None:
+def test_every_chart_has_a_title_and_description(run_dir: Path, emoji_data: Path) -> None:
     text = render_report(run_dir, emoji_data).read_text(encoding="utf-8")
     drawings = re.findall(r'<svg class="(?:chart|bullet)".*?</svg>', text, re.DOTALL)
     assert len(drawings) >= 12
@@ -165,7 +165,7 @@ def test_decisions_are_shown_with_their_ranges(run_dir: Path, emoji_data: Path, 
     ("low", "high", "verdict"),
     [(-0.3, -0.1, "tells wrong answers worse"), (0.1, 0.2, "tells wrong answers better"), (-0.1, 0.1, "Neither")],
 )
-def test_which_doubt_is_better_follows_from_the_range(
+def test_the_better_score_of_doubt_follows_from_the_interval(
     low: float, high: float, verdict: str, emoji_results: EmojiResults
 ) -> None:
     assert emoji_results.decisions is not None
@@ -174,7 +174,7 @@ def test_which_doubt_is_better_follows_from_the_range(
     assert verdict in risk_sentence(decisions)
 
 
-def test_missing_parts_are_said(tmp_path: Path, emoji_results: EmojiResults) -> None:
+def test_missing_parts_are_named_on_the_page(tmp_path: Path, emoji_results: EmojiResults) -> None:
     run, data = tmp_path / "run", tmp_path / "nothing"
     run.mkdir()
     data.mkdir()
@@ -202,7 +202,7 @@ def test_no_results_is_an_error(tmp_path: Path) -> None:
         render_report(tmp_path, tmp_path)
 
 
-def test_a_report_of_an_older_version_names_the_command(tmp_path: Path, emoji_results: EmojiResults) -> None:
+def test_an_older_eval_json_names_the_command_to_rerun(tmp_path: Path, emoji_results: EmojiResults) -> None:
     """One without decisions, which were added later."""
     old = json.loads(emoji_results.to_json())
     del old["decisions"]
@@ -212,7 +212,7 @@ def test_a_report_of_an_older_version_names_the_command(tmp_path: Path, emoji_re
         render_report(tmp_path, Path("data/emoji"))
 
 
-def test_a_run_on_other_data_is_told_what_measures_it(tmp_path: Path) -> None:
+def test_a_run_on_other_data_is_refused_with_the_right_command(tmp_path: Path) -> None:
     run, data = tmp_path / "run", tmp_path / "data" / "mine"
     run.mkdir()
     data.mkdir(parents=True)
@@ -229,14 +229,14 @@ def test_a_run_on_other_data_is_told_what_measures_it(tmp_path: Path) -> None:
         render_report(run, Path("data/emoji"))
 
 
-def test_metrics_pass_over_a_torn_line(run_dir: Path) -> None:
+def test_an_incomplete_line_of_metrics_is_skipped(run_dir: Path) -> None:
     rows = read_metrics(run_dir / "metrics.jsonl")
     assert len(rows) == 40
     assert rows[0]["loss"] == 5.0
     assert read_metrics(run_dir / "absent.jsonl") == []
 
 
-def test_findings_follow_the_figures(emoji_results: EmojiResults) -> None:
+def test_findings_depend_on_the_figures(emoji_results: EmojiResults) -> None:
     found = words.findings(emoji_results)
     assert any("blurred" in finding and "50.0" in finding for finding in found)
     levels = emoji_results.trained.unseen_names
@@ -257,7 +257,7 @@ def test_findings_follow_the_figures(emoji_results: EmojiResults) -> None:
         (5.0, 5.0, [4.5, 4.7, 4.9, 5.1, 5.3, 5.5]),
     ],
 )
-def test_ticks_are_round_and_cover(low: float, high: float, ticks: list[float]) -> None:
+def test_axis_ticks_are_round_and_cover_the_range(low: float, high: float, ticks: list[float]) -> None:
     got = charts.nice_ticks(low, high)
     assert got[0] <= low
     assert got[-1] >= high
@@ -279,7 +279,7 @@ def test_ticks_are_round_and_cover(low: float, high: float, ticks: list[float]) 
         (1e-17, 0.2, "0"),
     ],
 )
-def test_tick_labels_are_short(value: float, step: float, text: str) -> None:
+def test_tick_labels_have_the_fewest_digits(value: float, step: float, text: str) -> None:
     assert charts.tick_label(value, step) == text
 
 
@@ -293,7 +293,7 @@ def test_charts_of_shares_have_one_axis() -> None:
     assert {"0", "100"} <= set(axes[0])
 
 
-def test_line_chart_leaves_gaps_out_and_thins_long_lines() -> None:
+def test_line_chart_skips_gaps_and_thins_long_lines() -> None:
     line = charts.Line(name="a<b", x=range(5000), y=[float("nan") if x % 2 else float(x) for x in range(5000)])
     drawing = charts.line_chart("t", "d", [line, charts.Line(name="c", x=[0], y=[1.0])], x_label="step")
     assert "nan" not in drawing
@@ -302,7 +302,7 @@ def test_line_chart_leaves_gaps_out_and_thins_long_lines() -> None:
     assert charts.line_chart("t", "d", [charts.Line(name="a", x=[0], y=[float("nan")])], x_label="step") == ""
 
 
-def test_charts_escape_their_words() -> None:
+def test_charts_escape_their_text() -> None:
     spread = charts.Spread(label="<s>", mean=1.0, low=0.5, high=1.5, untrained=1.2)
     bar = charts.Bar(label="<l>", value=1.0, note="<n>", untrained=0.5)
     for drawing in (
@@ -323,18 +323,18 @@ def test_charts_escape_their_words() -> None:
         (10.0, 10.0, [10, 20]),
     ],
 )
-def test_log_ticks_cover(low: float, high: float, ticks: list[float]) -> None:
+def test_log_axis_ticks_cover_the_range(low: float, high: float, ticks: list[float]) -> None:
     assert charts.log_ticks(low, high) == pytest.approx(ticks)
 
 
-def test_log_chart_leaves_out_what_is_not_above_zero() -> None:
+def test_log_chart_skips_values_that_are_not_positive() -> None:
     line = charts.Line(name="a", x=range(4), y=[0.0, -1.0, 1.0, 10.0])
     drawing = charts.line_chart("t", "d", [line], x_label="step", y_scale="log")
     path = re.findall(r'points="([^"]*)"', drawing)[0].split()
     assert len(path) == 2
 
 
-def test_links_take_no_punctuation_along() -> None:
+def test_links_exclude_punctuation_and_quotes() -> None:
     assert linked("see https://a.b/c_(d). <x>").startswith("see <a ")
     assert linked('https://a.b/"onclick="x').count("<a ") == 1
     assert 'onclick="' not in linked('https://a.b/"onclick="x')

@@ -109,7 +109,7 @@ def test_tables_show_the_untrained_model_under_the_trained_one(page: str, result
     assert sum(ours != theirs for ours, theirs in expected) > 0.7 * len(expected)
 
 
-def test_headlines_show_a_second_figure(page: str, results: EmojiResults) -> None:
+def test_headlines_show_a_control_figure(page: str, results: EmojiResults) -> None:
     """Classes: with known frequencies. Order: where length cannot be the reason."""
     shown = re.findall(r'<div class="control">.*?<dt>([^<]*)</dt><dd>([^<]*)</dd></div>', page)
     trained, random = results.trained, results.random
@@ -125,7 +125,7 @@ def test_headlines_show_a_second_figure(page: str, results: EmojiResults) -> Non
     assert values[2] != values[3]
 
 
-def test_charts_say_the_untrained_figures(page: str, results: EmojiResults) -> None:
+def test_chart_descriptions_name_the_untrained_figures(page: str, results: EmojiResults) -> None:
     said = [html.unescape(found) for found in re.findall(r"<desc>(.*?)</desc>", page)]
     trained, random = results.trained, results.random
     for ours, theirs in ((trained.unseen_names, random.unseen_names), (trained.seen_names, random.seen_names)):
@@ -151,7 +151,7 @@ def test_charts_say_the_untrained_figures(page: str, results: EmojiResults) -> N
         assert words.pearson_sentence(bins, bins_before) in html.unescape(page)
 
 
-def test_rings_and_hollow_marks_stand_at_the_untrained_value() -> None:
+def test_rings_and_hollow_marks_are_at_the_untrained_value() -> None:
     spread = charts.Spread(label="a", mean=2.0, low=0.0, high=4.0, untrained=3.0)
     drawing = charts.spread_chart("t", "d", [("a", [spread])], "u")
     low, high = (float(re.findall(rf'class="spread s0"[^>]*{name}="([^"]*)"', drawing)[0]) for name in ("x1", "x2"))
@@ -190,7 +190,7 @@ def test_findings_name_the_untrained_figure(results: EmojiResults) -> None:
     assert "accuracy by −31.0 points (untrained −17.0)" in found
 
 
-def test_bins_without_a_fall_are_found_with_the_untrained_correlation(results: EmojiResults) -> None:
+def test_accuracy_that_does_not_fall_is_a_finding_with_the_untrained_value(results: EmojiResults) -> None:
     def with_pearson(sets: list[SetFigures], pearson: float) -> list[SetFigures]:
         assert sets[-1].group_bins is not None
         bins = dataclasses.replace(sets[-1].group_bins, pearson=pearson)

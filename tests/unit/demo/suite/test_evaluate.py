@@ -99,7 +99,7 @@ def test_caption_book_keeps_each_caption_once() -> None:
     assert codes(["x", "y", "x"]).tolist() == [0, 1, 0]
 
 
-def test_correct_pairs_join_equal_pictures_and_equal_captions(emoji_sets: list[ImageSet]) -> None:
+def test_correct_pairs_include_equal_images_and_equal_captions(emoji_sets: list[ImageSet]) -> None:
     first, second, third, fourth = emoji_sets[0].samples[:4]
     second = dataclasses.replace(second, image_id=first.image_id)
     fourth = dataclasses.replace(fourth, captions=third.captions)
@@ -120,7 +120,7 @@ def test_hidden_patches_are_sorted_distinct_and_repeatable() -> None:
     assert hidden_patches(2, 36, 0.001).shape == (2, 1)
 
 
-def test_views_keep_the_size_and_do_what_they_say() -> None:
+def test_views_keep_the_image_size_and_change_the_pixels() -> None:
     image = torch.zeros(1, 3, 36, 36)
     image[..., 9:27, 9:27] = 1.0
     assert zoomed(image).eq(1.0).all()
@@ -151,14 +151,14 @@ def test_a_good_model_beats_an_untrained_one(emoji_results: EmojiResults) -> Non
     assert by_name["order_unseen"].random == unseen != seen == by_name["order_seen"].random
 
 
-def test_inclusion_goes_from_the_picture_up_to_the_most_general_caption(emoji_results: EmojiResults) -> None:
+def test_the_inclusion_chain_runs_from_the_image_to_the_most_general_caption(emoji_results: EmojiResults) -> None:
     for figures in emoji_results.trained.sets:
         steps = [(step.specific, step.general) for step in figures.inclusion_chain]
         assert steps == [("image", "name"), ("name", "subgroup"), ("subgroup", "group"), ("group", "picture")]
         assert [step.specific for step in figures.picture_inclusion] == ["image"] * 4
 
 
-def test_levels_compare_within_a_template(emoji_results: EmojiResults) -> None:
+def test_levels_are_compared_within_a_template(emoji_results: EmojiResults) -> None:
     levels = emoji_results.trained.unseen_names
     assert levels.num_emoji == 36
     assert levels.mean_tokens == sorted(levels.mean_tokens)
@@ -170,11 +170,11 @@ def test_levels_compare_within_a_template(emoji_results: EmojiResults) -> None:
     assert math.isnan(pair.share_not_longer)
 
 
-def test_too_few_pictures_have_no_bins(emoji_results: EmojiResults) -> None:
+def test_sets_with_too_few_images_have_no_bins(emoji_results: EmojiResults) -> None:
     assert [figures.group_bins is None for figures in emoji_results.trained.sets] == [True, True, True, False]
 
 
-def test_splits_never_mix() -> None:
+def test_set_names_are_of_one_split() -> None:
     assert set_names("test") == ["test-openmoji", "test-goog", "test-twtr", "design-twtr"]
     assert all(name.startswith("val-") for name in set_names("val"))
 
@@ -197,18 +197,18 @@ def test_embedding_by_loader_equals_embedding_in_memory(model: ProLIP, emoji_dat
     with loader() as batches:
         embedded = embed_images(model, batches, CPU)
     with loader() as batches:
-        pictures = decode_images(batches)
+        decoded = decode_images(batches)
     assert model.training
-    assert embedded.keys == pictures.keys
+    assert embedded.keys == decoded.keys
     assert len(embedded.keys) == 36
-    assert embedded.members == pictures.members
+    assert embedded.members == decoded.members
     assert None not in embedded.members["json"]
-    in_memory = embed_pixels(model, pictures.images, CPU, batch_size=7)
+    in_memory = embed_pixels(model, decoded.images, CPU, batch_size=7)
     assert torch.allclose(embedded.gaussian.mean, in_memory.mean, atol=1e-5)
     assert torch.allclose(embedded.gaussian.log_var, in_memory.log_var, atol=1e-5)
 
 
-def test_batches_of_captions_change_nothing(model: ProLIP) -> None:
+def test_the_batch_size_does_not_change_caption_embeddings(model: ProLIP) -> None:
     captions = [f"caption {place}" for place in range(7)]
     whole = embed_texts(model, WordTokenizer(), captions, CPU)
     parts = embed_texts(model, WordTokenizer(), captions, CPU, batch_size=3)
@@ -216,13 +216,15 @@ def test_batches_of_captions_change_nothing(model: ProLIP) -> None:
     assert not whole.mean.requires_grad
 
 
-def test_the_whole_suite_runs(model: ProLIP, emoji_data: Path, emoji_sets: list[ImageSet]) -> None:
+def test_the_emoji_suite_runs_and_its_results_survive_json(
+    model: ProLIP, emoji_data: Path, emoji_sets: list[ImageSet]
+) -> None:
     before = torch.random.get_rng_state()
     results, *items, calibration = evaluate_emoji(model, WordTokenizer(), emoji_data, CPU, "test")
     assert calibration is None
     assert results.decisions is None
     assert torch.equal(torch.random.get_rng_state(), before), "evaluation leaves the generator alone"
-    assert [figures.name for figures in results.trained.sets] == [pictures.name for pictures in emoji_sets]
+    assert [figures.name for figures in results.trained.sets] == [emoji_set.name for emoji_set in emoji_sets]
     assert results.trained.sets[-1].num_pictures == 120
     assert results.trained.sets[0].group.num_classes == 3
     assert [view.trained for view in results.trained.sets[0].views] == [True, False, False]
@@ -245,7 +247,7 @@ def test_missing_shards_are_named(model: ProLIP, emoji_data: Path) -> None:
         evaluate_emoji(model, WordTokenizer(), emoji_data, CPU, "test")
 
 
-def test_the_command_writes_a_runs_figures_and_models_side_by_side(
+def test_eval_emoji_writes_a_runs_results_and_compares_models(
     emoji_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, other, out = tmp_path / "runs" / "demo", tmp_path / "other", tmp_path / "out"

@@ -1,4 +1,4 @@
-"""What can be decided about held-out emoji by a calibration on validation emoji."""
+"""Decisions about held-out emoji with a calibration on validation emoji."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.support.emoji_shards import picture, write_emoji
+from tests.support.emoji_shards import encoded_image, write_emoji
 from tests.support.emoji_world import figures
 from tests.support.untrained_run import write_run
 
@@ -32,7 +32,7 @@ def decisions(emoji_results: EmojiResults) -> DecisionFigures:
     return emoji_results.decisions
 
 
-def test_sets_together_are_the_mean_of_the_sets(decisions: DecisionFigures) -> None:
+def test_figures_of_all_sets_are_the_mean_of_the_sets(decisions: DecisionFigures) -> None:
     together, *each = decisions.sets
     assert [one.name for one in decisions.sets] == ["", "test-openmoji", "test-goog"]
     assert together.num_pictures == sum(one.num_pictures for one in each) == 72
@@ -44,7 +44,7 @@ def test_sets_together_are_the_mean_of_the_sets(decisions: DecisionFigures) -> N
     assert decisions.num_fitted + decisions.num_held == 36
 
 
-def test_curves_and_examples_are_of_the_same_images(decisions: DecisionFigures) -> None:
+def test_curves_and_examples_use_the_same_images(decisions: DecisionFigures) -> None:
     together, first = decisions.sets[0], decisions.sets[1]
     for curve in decisions.risk:
         assert curve.answered[-1] == 1
@@ -93,7 +93,7 @@ def test_a_run_is_opened_with_its_calibration(tmp_path: Path) -> None:
     assert model.calibration is not None
     labels = model.calibration.labels
     assert labels == ["animals and nature", "food and drink", "travel and places"]
-    found = model.classify([picture(0), picture(1)], labels, guarantee=0.9, max_error=0.2, progress=False)
+    found = model.classify([encoded_image(0), encoded_image(1)], labels, guarantee=0.9, max_error=0.2, progress=False)
     assert found.label_sets is not None
     # A calibration that is there stays, and one of other weights does not.
     save_calibration(dataclasses.replace(model.calibration, seed=7), run / CALIBRATION_FILE)
@@ -106,12 +106,12 @@ def test_a_run_is_opened_with_its_calibration(tmp_path: Path) -> None:
     assert (written.subject, written.seed) == (model.calibration.subject, model.calibration.seed)
     # The page's own figures of the same images: sets and probabilities are those of `classify`.
     first = results.decisions.examples[0]
-    again = model.classify(picture(int(first.key[-3:])), labels, guarantee=0.9, progress=False)
+    again = model.classify(encoded_image(int(first.key[-3:])), labels, guarantee=0.9, progress=False)
     assert again.label_sets == [first.label_set]
     assert float(again.probabilities.max()) == pytest.approx(first.probability, rel=1e-4)
 
 
-def test_groups_are_as_frequent_as_the_prior_says(emoji_sets: list[ImageSet]) -> None:
+def test_the_prior_has_the_frequencies_of_the_groups(emoji_sets: list[ImageSet]) -> None:
     """The suite with the trained emoji's frequencies, and decisions with those of a calibration, on uneven groups."""
     _, images, captions = figures(emoji_sets, 1.0, 1)
     prompts, similarity = ClassPrompts([one for some in emoji_sets for one in some.samples]), Similarity(20.0, None)

@@ -37,7 +37,7 @@ def sample(place: int, design: str) -> EmojiSample:
 
 
 def world(bad_var: float) -> tuple[ClassPrompts, EmbeddedCaptions, dict[str, tuple[Gaussian, list[EmojiSample]]]]:
-    """Good prompts lie near their class's pictures, bad ones all near the next class's."""
+    """Good prompts lie near their class's images, bad ones all near the next class's."""
     generator = torch.Generator().manual_seed(5)
     centres = F.normalize(torch.randn(CLASSES, DIM, generator=generator), dim=1)
 
@@ -66,7 +66,7 @@ def measured(bad_var: float = -3.0) -> PromptSetFigures:
     return measure_prompting("group", prompts, captions, scored, ("design-c", *sets["design-c"]))
 
 
-def test_filters_find_prompts_that_are_bad_and_say_so_by_their_variance() -> None:
+def test_filters_remove_bad_prompts_with_large_variance() -> None:
     figures = measured()
     assert [method.name for method in figures.methods[:2]] == [EVEN, REWEIGHTED]
     assert len(figures.methods) == 7
@@ -82,8 +82,8 @@ def test_filters_find_prompts_that_are_bad_and_say_so_by_their_variance() -> Non
     assert within.gain_low > 0.2
 
 
-def test_the_greedy_choice_is_made_on_other_pictures() -> None:
-    """Its score on the scored pictures follows from the voters' labels alone: wrong ones there ruin it."""
+def test_the_greedy_choice_uses_only_the_voting_images() -> None:
+    """Its score on the scored images follows from the voters' labels alone: wrong ones there ruin it."""
     prompts, captions, sets = world(-3.0)
     scored = [sets["test-a"], sets["test-b"]]
     images, samples = sets["design-c"]
@@ -95,7 +95,7 @@ def test_the_greedy_choice_is_made_on_other_pictures() -> None:
     assert right[:-1] == wrong[:-1], "nothing else sees a label of the voters"
 
 
-def test_counts_weights_and_winners() -> None:
+def test_counts_weights_and_winners_are_consistent() -> None:
     figures = measured()
     assert (figures.num_classes, figures.num_prompts, figures.num_pictures) == (CLASSES, GOOD + BAD, 80)
     assert figures.num_emoji == 40, "two designs of each emoji"
@@ -107,8 +107,8 @@ def test_counts_weights_and_winners() -> None:
         assert one.won_weight > 1 / figures.num_prompts > one.lost_weight
 
 
-def test_intervals_resample_emoji_not_pictures() -> None:
-    """The same pictures twice say nothing new: the interval stays as wide."""
+def test_intervals_resample_emoji_and_not_images() -> None:
+    """The same images twice say nothing new: the interval stays as wide."""
     prompts, captions, sets = world(-3.0)
     others = ("design-c", *sets["design-c"])
     once = measure_prompting("group", prompts, captions, [sets["test-a"]], others).methods[0]
@@ -116,7 +116,7 @@ def test_intervals_resample_emoji_not_pictures() -> None:
     assert (once.top1, once.top1_low, once.top1_high) == (twice.top1, twice.top1_low, twice.top1_high)
 
 
-def test_the_page_says_what_reweighting_did_not_do(emoji_results: EmojiResults) -> None:
+def test_the_page_says_where_reweighting_did_not_help(emoji_results: EmojiResults) -> None:
     figures = emoji_results.trained.prompting[0]
 
     def with_gain(gain: float, low: float, high: float) -> PromptSetFigures:

@@ -47,7 +47,7 @@ def test_round_trip_with_nan_as_null() -> None:
         ({"table": {"a": "b"}}, r"Outer\.table\.a"),
     ],
 )
-def test_misfits_name_their_place(change: dict[str, object], message: str) -> None:
+def test_wrong_json_types_name_their_place(change: dict[str, object], message: str) -> None:
     good = {"name": "x", "inner": [], "maybe": None, "table": {}}
     with pytest.raises(ValueError, match=message):
         from_json(Outer, json.dumps(good | change))
@@ -57,6 +57,6 @@ def test_an_integer_is_read_as_a_float() -> None:
     assert from_json(Inner, '{"share": 1, "count": 1}') == Inner(1.0, 1)
 
 
-def test_emoji_results_survive(emoji_results: EmojiResults) -> None:
+def test_emoji_results_survive_json(emoji_results: EmojiResults) -> None:
     text = emoji_results.to_json()
     assert EmojiResults.from_json(text).to_json() == text

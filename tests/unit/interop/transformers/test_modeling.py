@@ -100,12 +100,12 @@ def _check_same(loaded: Any, model: ProLIP) -> None:
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_gaussians_and_logits_are_those_of_the_model(name: str, tmp_path: Path) -> None:
+def test_the_exported_model_has_our_gaussians_and_logits(name: str, tmp_path: Path) -> None:
     model = _model(OPTIONS[name])
     _check_same(ProLIPModel.from_pretrained(_exported(model, tmp_path)), model)
 
 
-def test_every_choice_of_an_architecture_is_among_the_options() -> None:
+def test_every_architecture_setting_is_covered_by_these_tests() -> None:
     choices = {
         "vision": {"embed_unc": 2, "unc_seen": 2, "no_ln_pre": 2, "final_norm": 2, "pool_type": 2, "gelu": 2},
         "text": {
@@ -126,7 +126,7 @@ def test_every_choice_of_an_architecture_is_among_the_options() -> None:
     assert {config.quick_gelu for config in OPTIONS.values()} == {True, False}
 
 
-def test_the_auto_classes_know_the_model(tmp_path: Path) -> None:
+def test_automodel_loads_the_exported_model(tmp_path: Path) -> None:
     model = _model(SMALL)
     folder = _exported(model, tmp_path)
     assert type(AutoConfig.from_pretrained(folder)) is ProLIPConfig
@@ -136,12 +136,12 @@ def test_the_auto_classes_know_the_model(tmp_path: Path) -> None:
         _check_same(loaded, model)
 
 
-def test_a_released_folder_loads_as_it_is(tmp_path: Path) -> None:
+def test_a_released_model_folder_loads_unchanged(tmp_path: Path) -> None:
     model = _model(SMALL)
     _check_same(ProLIPModel.from_pretrained(save_pretrained(model, tmp_path)), model)
 
 
-def test_prolip_loads_what_transformers_saved(tmp_path: Path) -> None:
+def test_a_model_saved_by_transformers_loads_in_prolip(tmp_path: Path) -> None:
     model = _model(OPTIONS["clip, hidden"])
     folder = _exported(model, tmp_path, pad_token_id=1)
     back = load_network(folder)
@@ -153,7 +153,7 @@ def test_prolip_loads_what_transformers_saved(tmp_path: Path) -> None:
         load_network(folder)
 
 
-def test_pushed_to_the_hub_it_comes_back(tmp_path: Path) -> None:
+def test_a_model_pushed_to_the_hub_loads_again(tmp_path: Path) -> None:
     model = _model(SMALL)
     local = ProLIPModel.from_pretrained(_exported(model, tmp_path / "local"))
     with serving(tmp_path, tmp_path / "cache"):
@@ -164,7 +164,7 @@ def test_pushed_to_the_hub_it_comes_back(tmp_path: Path) -> None:
 
 
 @torch.no_grad()
-def test_one_tower_alone_gives_mean_and_log_variance() -> None:
+def test_a_single_tower_returns_mean_and_log_variance() -> None:
     network = ProLIPModel(ProLIPConfig(**to_official_json(SMALL))).eval()
     pixels, ids = _inputs(SMALL)
     for output, kind in ((network(pixel_values=pixels), "image"), (network(input_ids=ids), "text")):
@@ -216,7 +216,7 @@ def test_an_unknown_setting_is_refused() -> None:
 
 
 @torch.no_grad()
-def test_half_precision_is_close(tmp_path: Path) -> None:
+def test_bfloat16_outputs_are_close_to_float32(tmp_path: Path) -> None:
     model = _model(SMALL)
     half = ProLIPModel.from_pretrained(_exported(model, tmp_path), dtype=torch.bfloat16)
     pixels, _ = _inputs(SMALL)

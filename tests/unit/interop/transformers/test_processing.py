@@ -50,7 +50,7 @@ def _encoded(size: tuple[int, int], mode: str, kind: str) -> bytes:
 @pytest.mark.parametrize(
     ("mode", "kind"), [("RGB", "png"), ("RGB", "rotated"), ("RGBA", "png"), ("P", "png"), ("L", "png")]
 )
-def test_pixels_are_the_loaders(size: tuple[int, int], mode: str, kind: str, tmp_path: Path) -> None:
+def test_processed_pixels_equal_the_loaders(size: tuple[int, int], mode: str, kind: str, tmp_path: Path) -> None:
     data = _encoded(size, mode, kind)
     (tmp_path / "image").write_bytes(data)
     expected = (preprocess_image(data, SIDE) / np.float32(255.0) - np.float32(OPENAI_MEAN)) / np.float32(OPENAI_STD)
@@ -60,7 +60,7 @@ def test_pixels_are_the_loaders(size: tuple[int, int], mode: str, kind: str, tmp
         np.testing.assert_allclose(found[0].transpose(1, 2, 0), expected, rtol=0, atol=1e-6)
 
 
-def test_images_may_be_arrays_and_tensors() -> None:
+def test_arrays_and_tensors_are_processed_like_images() -> None:
     array = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
     processor = ProLIPImageProcessor(size={"shortest_edge": SIDE})
     images = [Image.fromarray(array), array, torch.from_numpy(array).permute(2, 0, 1)]
@@ -98,7 +98,7 @@ def _settings(name: str, folder: Path) -> TokenizerConfig:
 
 
 @pytest.mark.parametrize("name", ["clip", "file", "canonicalize", "beside"])
-def test_token_ids_are_ours(name: str, tmp_path: Path) -> None:
+def test_token_ids_equal_our_tokenizers(name: str, tmp_path: Path) -> None:
     settings = _settings(name, tmp_path)
     expected = Tokenizer(settings).encode(CAPTIONS)
     made = transformers_tokenizer(settings)
@@ -113,7 +113,7 @@ def test_token_ids_are_ours(name: str, tmp_path: Path) -> None:
     assert len(again) == len(made) == Tokenizer(settings).vocab_size
 
 
-def test_processors_come_back_as_they_were_saved(tmp_path: Path) -> None:
+def test_a_saved_processor_loads_with_the_same_settings(tmp_path: Path) -> None:
     images = ProLIPImageProcessor(size={"shortest_edge": SIDE}, image_mean=(0.1, 0.2, 0.3), image_std=(0.4, 0.5, 0.6))
     ProLIPProcessor(images, transformers_tokenizer(TokenizerConfig(context_length=12))).save_pretrained(tmp_path)
     assert (tmp_path / "modeling_prolip.py").is_file()
@@ -128,7 +128,7 @@ def test_processors_come_back_as_they_were_saved(tmp_path: Path) -> None:
     assert set(back(text="a cat", return_tensors="pt")) == {"input_ids"}
 
 
-def test_the_auto_classes_know_the_processors(tmp_path: Path) -> None:
+def test_the_auto_classes_load_the_processors(tmp_path: Path) -> None:
     made = ProLIPProcessor(ProLIPImageProcessor(), transformers_tokenizer(TokenizerConfig(context_length=12)))
     made.save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "prolip"}')

@@ -31,7 +31,7 @@ def test_similarity_is_one_minus_half_the_csd() -> None:
     torch.testing.assert_close(pairwise_csd_similarity(first, second[:3]), expected.diagonal(), rtol=0, atol=1e-6)
 
 
-def test_a_query_keeps_the_order_of_csd() -> None:
+def test_query_products_rank_by_csd() -> None:
     (a, first), (b, second) = _gaussians(4, 2), _gaussians(50, 3)
     queries = torch.cat([first[:, :-1], torch.full((4, 1), -0.5)], 1)
     expected = csd(a, b).argsort(-1)

@@ -67,7 +67,7 @@ def counted(model: ProLIP, *, masked: bool = True, parts: int = 1) -> int:
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_parameters_are_those_of_the_model(name: str) -> None:
+def test_parameter_counts_equal_the_models(name: str) -> None:
     counts = count_parameters(blank(ARCHITECTURES[name]))
     if name == "demo":
         assert counts.total == sum(parameter.numel() for parameter in ProLIP(ARCHITECTURES[name]).parameters())
@@ -85,7 +85,7 @@ def test_parameters_by_part_add_up_from_the_sizes() -> None:
     assert counts.text_tower == (1 + 66) * 768 + 12 * block + 2 * 768 + 768 * 768 + 768
 
 
-def test_parameters_that_are_not_trained() -> None:
+def test_frozen_parameters_are_counted_as_not_trained() -> None:
     model = blank(TINY)
     model.visual.requires_grad_(False)
     counts = count_parameters(model)
@@ -97,7 +97,7 @@ def test_parameters_that_are_not_trained() -> None:
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("masked", [True, False])
-def test_flops_are_those_that_torch_counts(shape: str, masked: bool) -> None:
+def test_flops_equal_those_that_torch_counts(shape: str, masked: bool) -> None:
     model = ProLIP(SHAPES[shape])
     flops = step_flops(model, MASK if masked else None, batch_size=BATCH, slots=SLOTS)
     assert flops.forward + flops.backward == counted(model, masked=masked)
@@ -106,7 +106,7 @@ def test_flops_are_those_that_torch_counts(shape: str, masked: bool) -> None:
 
 @pytest.mark.parametrize("shape", ["released", "SigLIP's"])
 @pytest.mark.parametrize("parts", [3, 8])
-def test_accumulation_embeds_twice(shape: str, parts: int) -> None:
+def test_accumulation_costs_a_second_forward_pass(shape: str, parts: int) -> None:
     model = ProLIP(SHAPES[shape])
     flops = step_flops(model, MASK, batch_size=BATCH, slots=SLOTS, accumulate=parts)
     assert flops.total - flops.loss == counted(model, parts=parts)
@@ -150,7 +150,7 @@ LOCKS: dict[str, Callable[[ProLIP], object]] = {
 
 @pytest.mark.parametrize("shape", ["released", "[UNC] read", "SigLIP's"])
 @pytest.mark.parametrize("lock", LOCKS)
-def test_what_is_not_trained_costs_no_gradient(shape: str, lock: str) -> None:
+def test_frozen_parts_cost_no_gradient_flops(shape: str, lock: str) -> None:
     model = ProLIP(SHAPES[shape])
     LOCKS[lock](model)
     flops = step_flops(model, MASK, batch_size=BATCH, slots=SLOTS)
@@ -159,7 +159,7 @@ def test_what_is_not_trained_costs_no_gradient(shape: str, lock: str) -> None:
 
 @pytest.mark.parametrize("shape", ["released", "SigLIP's", "layer scales"])
 @pytest.mark.parametrize("every", [1, 2])
-def test_blocks_that_are_not_kept_run_again(shape: str, every: int) -> None:
+def test_recomputed_blocks_cost_another_forward_pass(shape: str, every: int) -> None:
     model = ProLIP(SHAPES[shape])
     for stack in (model.visual.transformer, model.text.transformer):
         stack.recompute_every = every
@@ -168,7 +168,7 @@ def test_blocks_that_are_not_kept_run_again(shape: str, every: int) -> None:
     assert flops.recomputed > 0
 
 
-def test_the_losss_flops() -> None:
+def test_the_flops_of_the_loss_equal_those_that_torch_counts() -> None:
     mean, var = torch.randn(SLOTS, BATCH, 16), torch.rand(SLOTS, BATCH)
     product = flop_registry[torch.ops.aten.mm]
     in_place = {torch.ops.aten.addmm_: lambda _, *factors, **rest: product(*factors[:2])}  # torch passes it over
@@ -201,7 +201,7 @@ def test_the_losss_flops() -> None:
         ("cpu", "fp32", None),
     ],
 )
-def test_peaks_of_devices(name: str, precision: str, tflops: float | None) -> None:
+def test_peak_flops_of_known_and_unknown_devices(name: str, precision: str, tflops: float | None) -> None:
     assert peak_flops(name, precision) == (None if tflops is None else tflops * 1e12)  # type: ignore[arg-type]
 
 
@@ -238,21 +238,21 @@ def wide(config: ModelConfig) -> ModelConfig:
 
 @pytest.mark.parametrize("low", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_activations_are_within_a_tenth_of_what_torch_keeps(shape: str, low: bool) -> None:
+def test_activation_memory_is_within_a_tenth_of_what_torch_keeps(shape: str, low: bool) -> None:
     model = ProLIP(wide(SHAPES[shape]))
     memory = step_memory(model, MASK, batch_size=BATCH, slots=SLOTS, low=low, fused=False)
-    pictures = BATCH * 3 * 24 * 24 * (2 if low else 4)
-    assert memory.activations - pictures == pytest.approx(kept_bytes(model, low=low), rel=0.1)
+    pixel_bytes = BATCH * 3 * 24 * 24 * (2 if low else 4)
+    assert memory.activations - pixel_bytes == pytest.approx(kept_bytes(model, low=low), rel=0.1)
 
 
 @pytest.mark.parametrize("shape", ["released", "SigLIP's"])
 @pytest.mark.parametrize("lock", ["image", "text but its top", "all but [UNC]"])
-def test_locked_parts_keep_less(shape: str, lock: str) -> None:
+def test_locked_parts_keep_fewer_activations(shape: str, lock: str) -> None:
     model = ProLIP(wide(SHAPES[shape]))
     LOCKS[lock](model)
     memory = step_memory(model, MASK, batch_size=BATCH, slots=SLOTS, low=False, fused=False)
-    pictures = BATCH * 3 * 24 * 24 * 4
-    assert memory.activations - pictures == pytest.approx(kept_bytes(model, low=False), rel=0.05)
+    pixel_bytes = BATCH * 3 * 24 * 24 * 4
+    assert memory.activations - pixel_bytes == pytest.approx(kept_bytes(model, low=False), rel=0.05)
 
 
 @pytest.mark.parametrize("low", [False, True])
@@ -266,8 +266,8 @@ def test_a_fused_attention_keeps_no_scores(low: bool, monkeypatch: pytest.Monkey
     monkeypatch.setattr(transformer, "attend", F.scaled_dot_product_attention)
     model = ProLIP(wide(TINY))
     memory = step_memory(model, MASK, batch_size=BATCH, slots=SLOTS, low=low)
-    pictures = BATCH * 3 * 24 * 24 * (2 if low else 4)
-    assert memory.activations - pictures == pytest.approx(kept_bytes(model, low=low), rel=0.1)
+    pixel_bytes = BATCH * 3 * 24 * 24 * (2 if low else 4)
+    assert memory.activations - pixel_bytes == pytest.approx(kept_bytes(model, low=low), rel=0.1)
 
 
 def test_recomputed_blocks_keep_their_input() -> None:
@@ -277,7 +277,7 @@ def test_recomputed_blocks_keep_their_input() -> None:
     assert memory(recompute_every=1).activations < memory(recompute_every=2).activations < memory().activations
 
 
-def test_weights_gradients_and_moments() -> None:
+def test_memory_of_weights_gradients_and_moments_follows_the_parameters() -> None:
     model = ProLIP(TINY)
     model.visual.requires_grad_(False)
     counts = count_parameters(model)

@@ -21,7 +21,7 @@ from prolip.train.logging import LogConfig
 from prolip.train.logging.examples import draw_sheet, pick_examples
 
 
-def test_the_most_and_the_least_certain_and_some_at_random(tmp_path: Path) -> None:
+def test_examples_are_the_most_certain_the_least_certain_and_random_ones(tmp_path: Path) -> None:
     write_tokenizer(tmp_path / "tokenizer.json")
     tokenizer = Tokenizer(TokenizerConfig(kind="file", path=tmp_path / "tokenizer.json", context_length=4))
     pixels = torch.randint(0, 256, (5, 6, 6, 3), dtype=torch.uint8)
@@ -49,13 +49,13 @@ def test_the_most_and_the_least_certain_and_some_at_random(tmp_path: Path) -> No
     assert sheet.getpixel((4, 4)) != (255, 255, 255)
 
 
-def test_clip_ids_say_their_caption() -> None:
+def test_clip_token_ids_are_decoded_to_their_caption() -> None:
     tokenizer = Tokenizer(TokenizerConfig(context_length=12))
     rows = tokenizer.encode(["A photo of a cat", "two dogs"]).tolist()
     assert tokenizer.decode(rows) == ["a photo of a cat", "two dogs"]
 
 
-def test_what_cannot_be_shown_is_refused() -> None:
+def test_example_settings_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match=r"log.examples_every is -1: it must not be negative"):
         LogConfig(examples_every=-1)
     with pytest.raises(ValueError, match=r"log.num_examples is 0: it must be at least 1"):

@@ -89,7 +89,7 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(event.step, event.value) for event in board.Scalars(tag)] for tag in board.Tags()["scalars"]}
 
 
-def test_figures_are_grouped_and_a_figure_that_is_none_stays_valid_json(tmp_path: Path) -> None:
+def test_metrics_are_grouped_and_nan_stays_valid_json(tmp_path: Path) -> None:
     with log_of(tmp_path, 0) as log:
         log.write({"step": 5, "lr": 0.5, "ppcl": 3.0, "val/emoji/top1": 0.25, "bad/decode": 2})
         log.write({"step": 6, "lr": math.nan})
@@ -127,10 +127,10 @@ def finished_records(path: Path) -> list[Any]:
     return records
 
 
-def test_weights_and_biases_offline_goes_on_as_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_offline_wandb_log_continues_as_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    config = LogConfig(wandb=True, wandb_project="pictures", examples_every=10, num_examples=1)
+    config = LogConfig(wandb=True, wandb_project="images", examples_every=10, num_examples=1)
     write_tokenizer(tmp_path / "tokenizer.json")
     tokenizer = TokenizerConfig(kind="file", path=tmp_path / "tokenizer.json", context_length=4)
     tower = Gaussian(torch.zeros(2, 4), torch.zeros(2, 4))
@@ -147,16 +147,16 @@ def test_weights_and_biases_offline_goes_on_as_the_same_run(tmp_path: Path, monk
     for step, path in zip((5, 10), files, strict=True):
         records = finished_records(path)
         (run,) = [record.run for record in records if record.HasField("run")]
-        assert (run.run_id, run.project, run.display_name) == (remembered, "pictures", "mine")
+        assert (run.run_id, run.project, run.display_name) == (remembered, "images", "mine")
         assert {item.key: json.loads(item.value_json) for item in run.config.update}["optim"] == {"lr": 1e-3}
         row = next(record.history for record in records if record.HasField("history"))
-        pictures = list((path.parent / "files" / "media" / "images").glob("*.png"))
-        assert bool(pictures) == (step == 10)
+        logged_images = list((path.parent / "files" / "media" / "images").glob("*.png"))
+        assert bool(logged_images) == (step == 10)
         told = {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in row.item}
         assert (told["step"], told["loss/ppcl"], told["optim/lr"]) == (step, 3.0, 0.001)
 
 
-def test_a_logger_that_is_not_installed_is_told_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_logger_package_is_an_error_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("prolip.train.config.parts.find_spec", lambda name: None)
     LogConfig().check()
     with pytest.raises(ValueError, match=r"log.wandb is True, but W&B is not installed: pip install 'prolip\[wandb\]'"):
@@ -177,7 +177,7 @@ class Terminal(io.StringIO):
 
 
 @pytest.mark.parametrize(("stream", "begins", "ends"), [(io.StringIO(), "step 5/100", "\n"), (Terminal(), "\r", "\n")])
-def test_progress_says_speed_waiting_terms_and_eta(stream: io.StringIO, begins: str, ends: str) -> None:
+def test_progress_shows_speed_waiting_terms_and_eta(stream: io.StringIO, begins: str, ends: str) -> None:
     with Progress(100, stream) as progress:
         progress.show(ROW)
     shown = stream.getvalue()
@@ -187,7 +187,7 @@ def test_progress_says_speed_waiting_terms_and_eta(stream: io.StringIO, begins: 
         assert part in shown
 
 
-def test_an_evaluation_stands_on_a_line_of_its_own() -> None:
+def test_an_evaluation_is_printed_on_its_own_line() -> None:
     stream = Terminal()
     with Progress(100, stream) as progress:
         progress.show(ROW)

@@ -33,7 +33,7 @@ class Source:
     seconds: float = 0.0
     ready: int = 3
     bad: dict[str, int] = field(default_factory=dict)
-    bad_samples: tuple[str, ...] = ("a.tar: sample 7: no picture",)
+    bad_samples: tuple[str, ...] = ("a.tar: sample 7: no image",)
 
     @property
     def stages(self) -> dict[str, Stage]:
@@ -75,7 +75,7 @@ def row_of(meter: Meter, step: int) -> Mapping[str, float]:
     return meter.row(step, output(), torch.tensor(0.5), 1e-3)
 
 
-def test_a_row_tells_of_the_steps_since_the_row_before(clock: Clock) -> None:
+def test_a_row_covers_the_steps_since_the_last_row(clock: Clock) -> None:
     source = Source()
     meter = meter_of(source, step=4)
     for loss in (1.0, 3.0):
@@ -116,7 +116,7 @@ def test_a_row_tells_of_the_steps_since_the_row_before(clock: Clock) -> None:
     assert row["time_s"] == meter.elapsed_s == 15.0
 
 
-def test_fp16s_factor_is_told_where_there_is_one(clock: Clock) -> None:
+def test_the_loss_scale_is_logged_for_fp16(clock: Clock) -> None:
     scaler = LossScaler(torch.device("cpu"), 2.0**9)
     meter = meter_of(Source(), scaler=scaler)
     clock.now += 1.0
@@ -124,7 +124,7 @@ def test_fp16s_factor_is_told_where_there_is_one(clock: Clock) -> None:
     assert row_of(meter, 1)["loss_scale"] == 2.0**8
 
 
-def test_a_pause_counts_nowhere(clock: Clock) -> None:
+def test_a_pause_is_excluded_from_times_and_speeds(clock: Clock) -> None:
     source = Source()
     meter = meter_of(source)
     clock.now, source.seconds = 100.0, 50.0
@@ -135,7 +135,7 @@ def test_a_pause_counts_nowhere(clock: Clock) -> None:
     assert (row["samples_per_s"], row["time_s"], row["loader/decode"]) == (4.0, 12.0, 0.5)
 
 
-def test_utilisation_is_of_the_peak(clock: Clock) -> None:
+def test_mfu_is_the_share_of_the_peak_flops(clock: Clock) -> None:
     meter = meter_of(Source(), speed=Speed(flops_per_step=6e9, peak_flops=1e12))
     clock.now = 0.03
     for _ in range(2):
@@ -143,7 +143,7 @@ def test_utilisation_is_of_the_peak(clock: Clock) -> None:
     assert row_of(meter, 2)["mfu"] == pytest.approx(0.4)
 
 
-def test_the_peak_is_the_users_or_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_peak_flops_come_from_the_setting_or_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu, gpu = torch.device("cpu"), torch.device("cuda", 0)
     assert Speed.of_device(1.0, cpu, "bf16", None) is None
     assert Speed.of_device(6.0, cpu, "bf16", 2.0) == Speed(flops_per_step=6.0, peak_flops=2e12)
@@ -153,7 +153,7 @@ def test_the_peak_is_the_users_or_the_tables(monkeypatch: pytest.MonkeyPatch) ->
     assert Speed.of_device(6.0, gpu, "bf16", 2.0) == Speed(flops_per_step=6.0, peak_flops=2e12)
 
 
-def test_bad_samples_are_counted_by_reason_and_told(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+def test_bad_samples_are_counted_by_reason_and_logged(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     source = Source(bad={"decode": 2})
     meter, counted = meter_of(source), []
     for step, bad in enumerate(({"decode": 2}, {"decode": 2}, {"decode": 3, "caption": 4}), 1):
@@ -163,17 +163,17 @@ def test_bad_samples_are_counted_by_reason_and_told(clock: Clock, caplog: pytest
         counted.append({name: value for name, value in row_of(meter, step).items() if name.startswith("bad/")})
     assert counted == [{"bad/decode": 2}, {}, {"bad/caption": 4, "bad/decode": 1}]
     told = [record.getMessage() for record in caplog.records]
-    assert told == [f"rank 0: {n} unreadable samples so far, such as a.tar: sample 7: no picture" for n in (2, 7)]
+    assert told == [f"rank 0: {n} unreadable samples so far, such as a.tar: sample 7: no image" for n in (2, 7)]
 
 
-def test_a_loss_without_a_bias_has_no_row_of_it(clock: Clock) -> None:
+def test_a_loss_without_a_bias_logs_none(clock: Clock) -> None:
     meter = meter_of(Source())
     clock.now = 1.0
     meter.add(terms(1.0))
     assert "logit_bias" not in meter.row(1, output(bias=None), torch.tensor(0.5), 1e-3)
 
 
-def test_two_ranks_tell_the_same_means_and_sums(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_ranks_log_the_same_means_and_sums(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     group = Group(2)
     for module in ("prolip.train.logging.meter.dist", "prolip.distributed.ranks.dist"):
         monkeypatch.setattr(module, group)

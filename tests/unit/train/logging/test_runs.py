@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_table_has_the_last_and_the_best(folder: Path) -> None:
+def test_the_table_of_runs_has_last_and_best_values(folder: Path) -> None:
     lines = run_runs(RunsOptions(folders=(folder,)))
     assert lines == [
         "run         steps  samples  samples/s  time  loss  loss (best)  val/emoji/top1  val/emoji/top1 (best)",
@@ -43,7 +43,7 @@ def test_a_table_has_the_last_and_the_best(folder: Path) -> None:
     ]
 
 
-def test_the_same_as_markdown_and_json(folder: Path) -> None:
+def test_runs_are_printed_as_markdown_and_json(folder: Path) -> None:
     runs = (folder / "small", folder / "lar|ge")
     lines = run_runs(RunsOptions(folders=runs, metrics=("val/emoji/top5",), format="markdown"))
     assert lines[0] == "| run | steps | samples | samples/s | time | val/emoji/top5 | val/emoji/top5 (best) |"
@@ -74,13 +74,15 @@ def test_a_page_draws_every_figure_of_every_run(folder: Path) -> None:
     assert re.findall("<title>(.*?)</title>", page.read_text(encoding="utf-8")) == ["Runs side by side", "loss"]
 
 
-def test_runs_of_one_name_are_told_apart(folder: Path) -> None:
+def test_runs_with_one_name_are_shown_with_their_paths(folder: Path) -> None:
     write(folder / "more" / "small", [1.0], [])
     runs = find_runs([folder / "small", folder / "more", folder])
     assert [run.name for run in runs] == [str(folder / "small"), str(folder / "more" / "small"), "lar|ge"]
 
 
-def test_what_cannot_be_shown_is_told(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_of_the_runs_command_name_the_fault(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(ValueError, match=r"absent has no run"):
         run_runs(RunsOptions(folders=(folder / "absent",)))
     with pytest.raises(ValueError, match=r"metrics: no run has val/emoji/top2; there are step, samples, loss"):
@@ -93,7 +95,7 @@ def test_what_cannot_be_shown_is_told(folder: Path, tmp_path: Path, capsys: pyte
     assert len(capsys.readouterr().out.splitlines()) == 11
 
 
-def test_without_arguments_the_runs_below_runs_are_listed(
+def test_without_arguments_the_runs_in_folder_runs_are_listed(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -106,7 +108,7 @@ def test_without_arguments_the_runs_below_runs_are_listed(
     assert (header.split()[0], row.split()[0]) == ("run", "mine")
 
 
-def test_which_figures_should_be_small() -> None:
+def test_losses_ranks_and_errors_are_better_when_lower() -> None:
     small = ["loss", "vib", "val/a/image_to_text_mean_rank", "val/a/risk_coverage", "val/a/image_pearson"]
     assert all(map(lower_is_better, small))
     assert not any(map(lower_is_better, ["val/a/top1", "val/a/image_to_text_recall_at_1", "samples_per_s"]))

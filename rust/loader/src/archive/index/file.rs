@@ -283,7 +283,7 @@ pub fn check_index(
 
 #[cfg(all(test, unix))]
 #[test]
-fn a_full_disk_is_told_with_what_is_free() {
+fn a_full_disk_error_names_the_free_bytes() {
     let folder = std::env::temp_dir();
     for (number, full) in [(28, true), (27, true), (122, true), (13, false), (5, false)] {
         let error = || std::io::Error::from_raw_os_error(number);

@@ -237,7 +237,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parsing_gives_what_was_encoded(mut entries in prop::collection::vec(entry(), 0..20)) {
+        fn an_encoded_table_parses_equal(mut entries in prop::collection::vec(entry(), 0..20)) {
             let (mut bytes, mut offset) = (Vec::new(), HEAD as u64);
             for entry in &mut entries {
                 entry.offset = offset;
@@ -251,7 +251,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_panic(
+        fn parsing_any_bytes_does_not_panic(
             entries in prop::collection::vec(entry(), 0..3),
             changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
             noise in prop::collection::vec(any::<u8>(), 0..40),
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn the_head_says_what_it_is() {
+    fn the_head_is_checked_and_parses_equal() {
         let head = Head {
             shards: 3,
             samples: 1 << 40,

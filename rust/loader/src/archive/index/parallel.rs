@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn results_come_in_order_and_the_first_error_ends_it() {
+    fn results_are_in_order_and_the_first_error_stops_the_work() {
         for threads in [1, 3, 8] {
             let mut taken = Vec::new();
             let cancelled = AtomicBool::new(false);

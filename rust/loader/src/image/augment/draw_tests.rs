@@ -67,7 +67,7 @@ fn assert_independent(columns: &[Vec<f64>]) {
 }
 
 #[test]
-fn jitter_and_gray_have_their_probabilities_whatever_the_other_is() {
+fn jitter_and_gray_are_drawn_independently() {
     let draws = draws(&AugmentConfig::default(), 500, 400);
     for (jitter, gray, expected) in [
         (true, true, 0.16),
@@ -84,7 +84,7 @@ fn jitter_and_gray_have_their_probabilities_whatever_the_other_is() {
 }
 
 #[test]
-fn factors_are_uniform_and_all_orders_as_likely() {
+fn jitter_factors_and_their_order_are_uniform() {
     let config = AugmentConfig {
         jitter: [0.32, 1.5, 0.1, 0.08],
         jitter_prob: 1.0,
@@ -145,7 +145,7 @@ fn crop_columns(config: &AugmentConfig, width: u32, height: u32) -> [Vec<f64>; 4
 }
 
 #[test]
-fn crops_that_fit_are_uniform_in_area_ratio_and_place() {
+fn crops_that_fit_are_uniform_in_area_ratio_and_position() {
     let config = AugmentConfig {
         crop_scale: (0.05, 0.25),
         crop_ratio: (0.5, 3.0),
@@ -244,7 +244,7 @@ const REPEATED: [(f64, u32, u32, [Shares; 4]); 2] = [
 ];
 
 #[test]
-fn crops_that_often_do_not_fit_are_torchvisions() {
+fn crops_that_often_do_not_fit_have_torchvisions_distribution() {
     for (least, width, height, shares) in REPEATED {
         let config = AugmentConfig {
             crop_scale: (least, 1.0),
@@ -265,7 +265,7 @@ fn crops_that_often_do_not_fit_are_torchvisions() {
 }
 
 #[test]
-fn without_jitter_nothing_is_drawn_for_it() {
+fn a_jitter_of_zero_draws_no_factor() {
     let config = AugmentConfig {
         jitter: [0.0, 0.2, 0.0, 0.0],
         jitter_prob: 1.0,
@@ -282,7 +282,7 @@ fn without_jitter_nothing_is_drawn_for_it() {
 }
 
 #[test]
-fn images_too_long_for_the_ratio_are_cut_in_the_middle() {
+fn images_too_long_for_the_ratio_get_a_centre_crop() {
     let draw = draw(
         &AugmentConfig::default(),
         1000,
@@ -302,7 +302,7 @@ fn images_too_long_for_the_ratio_are_cut_in_the_middle() {
 
 proptest! {
     #[test]
-    fn draws_fit_the_image(width in 1u32..3000, height in 1u32..3000, seed in any::<u64>()) {
+    fn crops_and_factors_are_within_their_ranges(width in 1u32..3000, height in 1u32..3000, seed in any::<u64>()) {
         let config = AugmentConfig { crop_scale: (0.08, 1.0), ..AugmentConfig::default() };
         let draw = draw(&config, width, height, &mut SampleRng::new(seed, 0, 0, 0));
         let crop = draw.crop;

@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn slopes_give_the_samples_of_single_precision() {
+    fn slopes_give_the_results_of_float32() {
         let mut rng = SampleRng::new(3, 0, 0, 0);
         let mut missing = 0;
         for _ in 0..40 {
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn doubtful_factors_have_no_slope() {
+    fn factors_that_round_differently_have_no_slope() {
         // 1.1 is no single-precision number, but ten times the nearest one is rounded to 11.
         for factor in [1.1, 2.0, 2.5, -2.0, f32::INFINITY, f32::NAN] {
             assert!(Slope::of(factor).is_none(), "{factor}");

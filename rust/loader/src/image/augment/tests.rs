@@ -40,7 +40,7 @@ fn resized(image: &Rgb8, crop: CropBox, width: u32, height: u32) -> Vec<u8> {
 }
 
 #[test]
-fn resize_known_answers() {
+fn resized_pixels_have_known_values() {
     let image = pattern(5, 4);
     assert_eq!(
         resized(&image, whole(&image), 3, 2),
@@ -72,7 +72,7 @@ fn resize_known_answers() {
 }
 
 #[test]
-fn tall_crops_are_resized_along_the_columns_first() {
+fn tall_crops_are_resized_vertically_first() {
     let image = pattern(4, 16);
     assert_eq!(
         resized(&image, whole(&image), 3, 3),
@@ -84,7 +84,7 @@ fn tall_crops_are_resized_along_the_columns_first() {
 }
 
 #[test]
-fn evaluate_known_answer() {
+fn the_evaluation_transform_gives_known_pixels() {
     let mut out = vec![0; 48];
     evaluate(&pattern(9, 7), 4, &mut Scratch::default(), &mut out);
     assert_eq!(
@@ -98,7 +98,7 @@ fn evaluate_known_answer() {
 }
 
 #[test]
-fn colour_known_answers() {
+fn colour_changes_give_known_pixels() {
     type Adjust = fn(&mut [u8]);
     let answers: [(Adjust, [u8; 18]); 5] = [
         (
@@ -140,7 +140,7 @@ fn colour_known_answers() {
 }
 
 #[test]
-fn colours_in_their_order() {
+fn colour_changes_are_applied_in_the_drawn_order() {
     let jitter = JitterDraw {
         brightness: Some(1.3),
         contrast: Some(0.6),
@@ -166,7 +166,7 @@ fn colour_cube() -> Vec<u8> {
 }
 
 #[test]
-fn colour_kernels_agree_on_the_cube() {
+fn colour_kernels_agree_on_a_cube_of_colours() {
     let cube = colour_cube();
     let agree = |change: &dyn Fn(&mut [u8])| {
         let changed = runnable().map(|level| {
@@ -247,10 +247,10 @@ fn resize_kernels_agree_at_the_sizes_of_photographs() {
     }
 }
 
-/// Prints the kernels' times for docs/benchmarks.md: `cargo test --release kernel_times -- --ignored --nocapture`.
+/// Prints the kernels' times for docs/benchmarks.md: `cargo test --release print_kernel_times -- --ignored --nocapture`.
 #[test]
 #[ignore = "prints microseconds per image for each set of kernels"]
-fn kernel_times() {
+fn print_kernel_times() {
     let image = pattern(468, 401);
     let crop = CropBox {
         x: 12,
@@ -325,7 +325,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn resize_kernels_agree((image, crop, width, height) in resizings(), seed in any::<u64>()) {
+    fn resize_kernels_agree_for_any_crop_and_size((image, crop, width, height) in resizings(), seed in any::<u64>()) {
         let mut rng = SampleRng::new(seed, 0, 0, 0);
         let (x, y) = (rng.below(width), rng.below(height));
         let window = CropBox { x, y, width: 1 + rng.below(width - x), height: 1 + rng.below(height - y) };
@@ -356,7 +356,7 @@ proptest! {
     }
 
     #[test]
-    fn resize_to_the_same_size_changes_nothing((image, crop, _, _) in resizings()) {
+    fn resizing_to_the_same_size_changes_nothing((image, crop, _, _) in resizings()) {
         let same = resized(&image, crop, crop.width, crop.height);
         let stride = image.width() as usize * 3;
         let row_bytes = crop.width as usize * 3;
@@ -367,7 +367,7 @@ proptest! {
     }
 
     #[test]
-    fn colour_is_left_alone_by_neutral_factors((image, _, _, _) in resizings()) {
+    fn neutral_factors_do_not_change_colours((image, _, _, _) in resizings()) {
         let mut pixels = image.pixels().to_vec();
         adjust_brightness(&mut pixels, 1.0);
         adjust_contrast(&mut pixels, 1.0);

@@ -37,7 +37,7 @@ fn decode(bytes: &[u8]) -> Result<Rgb8, DecodeError> {
 }
 
 #[test]
-fn pixels_are_those_of_pil() {
+fn decoded_pixels_equal_pils() {
     let mut decoder = Decoder::new(LIMIT);
     let mut image = Rgb8::from_pixels(40, 1, vec![7; 120]).unwrap();
     for (bytes, pixels) in files() {
@@ -48,7 +48,7 @@ fn pixels_are_those_of_pil() {
 }
 
 #[test]
-fn a_failure_does_not_spoil_the_next_image() {
+fn a_failed_decode_does_not_affect_the_next_image() {
     let mut decoder = Decoder::new(LIMIT);
     let mut image = Rgb8::default();
     for (bytes, pixels) in files() {
@@ -75,7 +75,7 @@ fn truncated_files_are_errors() {
 }
 
 #[test]
-fn what_is_no_image_is_named() {
+fn bytes_that_are_no_image_are_an_error() {
     for bytes in [
         &b""[..],
         b"RIFF",
@@ -125,7 +125,7 @@ fn large_images_are_refused_by_their_header() {
 }
 
 #[test]
-fn buffers_are_kept() {
+fn pixel_memory_is_reused() {
     let mut decoder = Decoder::new(LIMIT);
     let mut image = Rgb8::default();
     decoder.decode(files()[0].0, &mut image).unwrap();
@@ -158,7 +158,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn any_bytes_behind_a_signature_are_survived(which in 0usize..8, keep in 3usize..40, rest in prop::collection::vec(any::<u8>(), 0..300)) {
+    fn any_bytes_after_a_signature_do_not_panic(which in 0usize..8, keep in 3usize..40, rest in prop::collection::vec(any::<u8>(), 0..300)) {
         let mut bytes = files()[which].0.to_vec();
         bytes.truncate(keep);
         bytes.extend(rest);
@@ -166,7 +166,7 @@ proptest! {
     }
 
     #[test]
-    fn damaged_files_are_survived(which in 0usize..8, places in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6)) {
+    fn damaged_files_do_not_panic(which in 0usize..8, places in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6)) {
         let mut bytes = files()[which].0.to_vec();
         for (place, value) in places {
             let at = place.index(bytes.len());

@@ -58,7 +58,7 @@ fn assert_shares(source: &CaptionSource, expected: &[(&str, f64)]) {
 }
 
 #[test]
-fn of_a_list_each_caption_is_as_likely() {
+fn captions_of_a_list_are_equally_likely() {
     let third = 1.0 / 3.0;
     let expected = [("", third), ("one", third), ("three", third)];
     for path in ["sentences.raw", "sentences.*.raw"] {
@@ -76,7 +76,7 @@ fn of_a_list_each_caption_is_as_likely() {
 }
 
 #[test]
-fn weights_are_given_or_stand_beside_the_captions() {
+fn caption_weights_come_from_the_config_or_the_json() {
     let beside = |path: &str| CaptionSource {
         list_weights_key: Some(path.to_owned()),
         ..source("sentences.raw")
@@ -137,7 +137,7 @@ fn errors_name_the_first_part_that_is_missing() {
 }
 
 #[test]
-fn captions_are_as_they_stand_and_bounded() {
+fn captions_are_unchanged_and_limited_in_length() {
     let slots = [CaptionConfig {
         sources: vec![source("txt")],
     }];

@@ -13,7 +13,7 @@ fn read<T>(text: &str, look: impl FnOnce(Json<'_>) -> T) -> T {
 }
 
 #[test]
-fn values_are_found_in_place() {
+fn values_are_found_in_the_text() {
     let text = "\u{feff} {\"a\": [1, -2.5e1 , \"x\"], \"b\" :{\"c\":null,\"\\u0063\":\"d\"}, \"e\":[ ],\"f\":{ }} \n";
     let text = JsonText::parse(text.as_bytes()).unwrap();
     let json = text.value();
@@ -51,7 +51,7 @@ fn values_are_found_in_place() {
 }
 
 #[test]
-fn what_python_writes_is_read() {
+fn json_written_by_python_is_read() {
     let number = |text: &str| read(text, |json| json.as_number().unwrap());
     assert!(number("NaN").is_nan());
     assert_eq!(number("-Infinity"), f64::NEG_INFINITY);
@@ -79,7 +79,7 @@ fn what_python_writes_is_read() {
 }
 
 #[test]
-fn what_is_not_json_is_refused_with_its_place() {
+fn invalid_json_is_refused_with_its_position() {
     for (text, at) in [
         ("", 0),
         ("  ", 2),
@@ -124,7 +124,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn equal_to_serde_json(text in "[\\[\\]{}\",:0-9eE.+\\-ntrue \\\\ud8c0é]{0,24}|\\{(\"[ab]\":(1|\"\\\\u00e9\"|\\[null,[0-9]\\]),?){0,3}\\}") {
+    fn parsed_values_equal_those_of_serde_json(text in "[\\[\\]{}\",:0-9eE.+\\-ntrue \\\\ud8c0é]{0,24}|\\{(\"[ab]\":(1|\"\\\\u00e9\"|\\[null,[0-9]\\]),?){0,3}\\}") {
         let theirs = serde_json::from_str::<serde_json::Value>(&text);
         let ours = JsonText::parse(text.as_bytes());
         // serde_json rejects half pairs and numbers beyond f64.
@@ -137,7 +137,7 @@ proptest! {
     }
 
     #[test]
-    fn any_text_comes_back(text in "\\PC{0,20}|[\\x00-\\x7f]{0,20}") {
+    fn any_string_survives_a_round_trip(text in "\\PC{0,20}|[\\x00-\\x7f]{0,20}") {
         let written = serde_json::to_string(&text).unwrap();
         let json = JsonText::parse(written.as_bytes()).unwrap();
         let read = json.value().as_str().unwrap();

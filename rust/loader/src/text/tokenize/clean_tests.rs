@@ -23,7 +23,7 @@ fn ascii() -> (tempfile::TempDir, PathBuf) {
 }
 
 #[test]
-fn ascii_is_cleaned_here_in_each_way() {
+fn ascii_is_cleaned_without_the_python_cleaner() {
     let (_folder, path) = ascii();
     let read = |how: Option<Clean>, caption: &str| -> String {
         let cleaning = how.map(|how| with(how, Arc::new(Broken)));
@@ -59,7 +59,7 @@ fn ascii_is_cleaned_here_in_each_way() {
 }
 
 #[test]
-fn with_capitals_kept_words_part_as_without() {
+fn words_split_alike_with_and_without_capitals() {
     let cleaning = with(Clean::Whitespace, Arc::new(Broken));
     let tokenizer = Tokenizer::clip(MERGES.as_bytes(), 12, cleaning).unwrap();
     let rows = encode(
@@ -78,7 +78,7 @@ fn with_capitals_kept_words_part_as_without() {
 }
 
 #[test]
-fn what_stands_beside_a_file_is_believed_before_the_file() {
+fn tokenizer_config_json_takes_precedence_over_the_tokenizer_file() {
     let (folder, path) = ascii();
     let beside = |text: &str| {
         std::fs::write(folder.path().join("tokenizer_config.json"), text).unwrap();

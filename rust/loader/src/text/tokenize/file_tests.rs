@@ -40,7 +40,7 @@ impl Drop for TempFile {
 }
 
 #[test]
-fn a_file_keeps_its_special_tokens_when_it_truncates() {
+fn truncation_keeps_the_special_tokens_of_a_tokenizer_file() {
     let file = TempFile::new("specials", &letters_json("", "[PAD]"));
     let tokenizer = Tokenizer::from_file(&file.0, 5, None, None).unwrap();
     assert_eq!(
@@ -64,7 +64,7 @@ fn a_file_keeps_its_special_tokens_when_it_truncates() {
 }
 
 #[test]
-fn a_file_says_how_it_pads_and_truncates() {
+fn padding_and_truncation_follow_the_tokenizer_file() {
     let padding = r#""padding": {"strategy": "BatchLongest", "direction": "Left", "pad_to_multiple_of": null, "pad_id": 3,
         "pad_type_id": 0, "pad_token": "[UNK]"},
         "truncation": {"direction": "Left", "max_length": 2, "strategy": "LongestFirst", "stride": 0},"#;
@@ -81,7 +81,7 @@ fn a_file_says_how_it_pads_and_truncates() {
 }
 
 #[test]
-fn padding_is_no_text_where_its_token_was_added_for_it() {
+fn a_padding_token_added_for_padding_does_not_occur_in_text() {
     let json = letters_json("", "[PAD]");
     let file = TempFile::new("ordinary", &json);
     assert!(
@@ -102,7 +102,7 @@ fn padding_is_no_text_where_its_token_was_added_for_it() {
 }
 
 #[test]
-fn errors_of_a_file_name_it_and_the_rule() {
+fn errors_of_a_tokenizer_file_name_it_and_the_rule() {
     let file = TempFile::new("errors", &letters_json("", "nothing"));
     let name = file.0.display().to_string();
     let refused = |length, pad_id| {

@@ -78,7 +78,7 @@ pub(super) fn row(ids: &[i32], length: usize) -> Vec<i32> {
 }
 
 #[test]
-fn words_of_clip_are_known() {
+fn clip_gives_known_token_ids() {
     let (the, cat, abab) = (513, 517, 515);
     let (ab, th) = (514, 512);
     let cases: &[(&str, &[i32])] = &[
@@ -137,7 +137,7 @@ fn words_of_clip_are_known() {
 }
 
 #[test]
-fn beyond_ascii_words_part_where_the_classes_do() {
+fn text_beyond_ascii_is_split_by_character_class() {
     let words = |text: &str| {
         split::Words::of(text)
             .map(|word| text[word].to_owned())
@@ -193,7 +193,7 @@ fn a_batch_is_cleaned_in_one_call() {
 }
 
 #[test]
-fn a_failing_cleaner_fails_the_batch_and_leaves_padding() {
+fn a_failing_cleaner_fails_the_batch_and_leaves_only_padding() {
     let tokenizer = Tokenizer::clip(MERGES.as_bytes(), 4, lower(Broken)).unwrap();
     let mut out = [-7; 8];
     let error = tokenizer
@@ -207,7 +207,7 @@ fn a_failing_cleaner_fails_the_batch_and_leaves_padding() {
 }
 
 #[test]
-fn merges_that_are_no_vocabulary_are_refused_by_line() {
+fn invalid_merges_are_refused_with_their_line() {
     let refused = |merges: &[u8]| {
         Tokenizer::clip(merges, 8, lower(Broken))
             .unwrap_err()
@@ -229,7 +229,7 @@ fn merges_that_are_no_vocabulary_are_refused_by_line() {
 }
 
 #[test]
-fn too_short_a_context_is_refused() {
+fn a_context_length_without_room_for_text_is_refused() {
     let error = Tokenizer::clip(MERGES.as_bytes(), 2, lower(Broken)).unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -269,7 +269,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn rows_are_whole_and_padded_at_the_end(captions in proptest::collection::vec("\\PC{0,30}|[ -~]{0,60}|(the |cat|'s|<|&){0,20}", 0..6), length in 3_usize..12) {
+    fn rows_have_start_and_end_tokens_and_padding_at_the_end(captions in proptest::collection::vec("\\PC{0,30}|[ -~]{0,60}|(the |cat|'s|<|&){0,20}", 0..6), length in 3_usize..12) {
         let tokenizer = clip(length);
         let captions: Vec<&str> = captions.iter().map(String::as_str).collect();
         for row in encode(&tokenizer, &captions) {
@@ -283,7 +283,7 @@ proptest! {
     }
 
     #[test]
-    fn a_row_depends_on_its_caption_alone(captions in proptest::collection::vec("[a-e&é' ]{0,20}", 1..8)) {
+    fn a_row_depends_only_on_its_caption(captions in proptest::collection::vec("[a-e&é' ]{0,20}", 1..8)) {
         let tokenizer = clip(9);
         let captions: Vec<&str> = captions.iter().map(String::as_str).collect();
         let together = encode(&tokenizer, &captions);
@@ -294,14 +294,14 @@ proptest! {
     }
 
     #[test]
-    fn words_are_the_text_without_its_gaps(text in "\\PC{0,40}") {
+    fn words_joined_are_the_text_without_white_space(text in "\\PC{0,40}") {
         let words: String = split::Words::of(&text).map(|word| text[word].to_owned()).collect();
         let expected: String = text.chars().filter(|letter| !letter.is_whitespace() && *letter != '\u{345}').collect();
         prop_assert_eq!(words, expected);
     }
 
     #[test]
-    fn merging_equals_the_plain_description(
+    fn merging_equals_a_plain_implementation(
         steps in proptest::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..12),
         word in "[ab]{1,24}",
     ) {

@@ -245,7 +245,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sums_of_upper_parts_fit_in_16_bits() {
+    fn sums_of_the_upper_coefficient_parts_fit_in_16_bits() {
         let sizes = [
             1, 2, 3, 5, 17, 100, 223, 224, 225, 300, 448, 999, 4000, 20_000,
         ];
