@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "python" / "prolip"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 RUST = sorted((ROOT / "rust").rglob("*.rs"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 
 def _tracked() -> list[Path]:
@@ -39,10 +41,88 @@ def test_the_lists_of_checked_files_are_not_empty() -> None:
     assert len(RUST) > 15
 
 
-@pytest.mark.parametrize("path", MODULES + RUST, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", MODULES + RUST + TESTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_stay_short(path: Path) -> None:
     lines = len(path.read_text(encoding="utf-8").splitlines())
     assert lines <= 420, f"{path.relative_to(ROOT)} has {lines} lines: split it along its concerns"
+
+
+# A function of several lines, to the brace that closes it or the semicolon that ends its declaration.
+RUST_FUNCTION = re.compile(
+    r"""^( *)(?:(?:[a-z]+(?:\([^)]*\))?|"C") )*fn (\w+).*[^;}\n]\n(?:.*\n)*?\1(?:\}|\).*;)$""", re.MULTILINE
+)
+
+
+def _num_lines(node: ast.stmt) -> int:
+    return (node.end_lineno or node.lineno) - node.lineno + 1
+
+
+def _function_lengths(suffix: str, source: str) -> Iterator[tuple[str, int]]:
+    """Name and lines of each function: of Python without the docstring, of Rust only where there are several."""
+    if suffix == ".rs":
+        for match in RUST_FUNCTION.finditer(source):
+            yield match[2], match.group().count("\n") + 1
+        return
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            has_docstring = ast.get_docstring(node) is not None
+            yield node.name, _num_lines(node) - (_num_lines(node.body[0]) if has_docstring else 0)
+
+
+def test_functions_stay_short() -> None:
+    scripts = [path for folder in ("train", "examples") for path in sorted((ROOT / folder).rglob("*.py"))]
+    sources = sorted((ROOT / "rust").glob("*/src/**/*.rs"))
+    long = [
+        f"{path.relative_to(ROOT)}: {name} has {lines} lines"
+        for path in MODULES + scripts + sources
+        for name, lines in _function_lengths(path.suffix, path.read_text(encoding="utf-8"))
+        if lines > 60
+    ]
+    assert not long, f"split them along their concerns: {long}"
+
+
+PYTHON_SAMPLE = '''
+class A:
+    @property
+    async def documented(self):
+        """Two lines of
+
+        docstring more."""
+        def inner(): return 1
+        return inner
+'''
+RUST_SAMPLE = """
+fn one() -> usize { 1 }
+fn declared(
+    a: u8,
+) -> u8;
+impl A {
+    #[inline]
+    pub(in super::super) unsafe fn nested<'a>(
+        a: &'a u8,
+    ) -> u8
+    where
+        B: C,
+    {
+        if a { fn two() {} }
+        3
+    }
+    pub const fn next(&self) -> u8 {
+        4
+    }
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("suffix", "source", "lengths"),
+    [
+        (".py", PYTHON_SAMPLE, {"documented": 3, "inner": 1}),
+        (".rs", RUST_SAMPLE, {"declared": 3, "nested": 9, "next": 3}),
+    ],
+)
+def test_lines_of_a_function_are_counted(suffix: str, source: str, lengths: dict[str, int]) -> None:
+    assert dict(_function_lengths(suffix, source)) == lengths
 
 
 def test_the_training_loop_stays_short() -> None:

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.sync_api import BrowserContext, FileChooser, Locator, Page, expect, sync_playwright
-from playwright.sync_api import TimeoutError as PlaywrightTimeout
+from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
+from tests.e2e.page_actions import IDS, TABS, control, open_panel, press_for_file_chooser, rows, shown, slide, tab_to
 from tests.e2e.page_scripts import CONTRASTS, CUT
 from tests.support.explore_items import served_page
 from tests.support.shards import encoded
@@ -21,14 +21,6 @@ pytestmark = [
     pytest.mark.timeout(600),
 ]
 MAX_UPLOAD = 1 << 20
-TABS = {
-    "compare": "Image and captions",
-    "captions": "Vague and precise",
-    "walk": "From image",
-    "browse": "Most and least certain",
-    "classify": "Classifier",
-    "rely": "What can I rely on",
-}
 
 
 @pytest.fixture(scope="module")
@@ -64,20 +56,6 @@ def foreign(url: str, wrong: list[str]) -> None:
     """The page asks nobody else for anything."""
     if not url.startswith(("http://127.0.0.1:", "data:", "blob:")):
         wrong.append(url)
-
-
-def rows(page: Page, panel: str) -> list[str]:
-    expect(page.locator(f"#{panel}-answer tbody tr").first).to_be_visible()
-    return page.locator(f"#{panel}-answer tbody td.name").all_inner_texts()
-
-
-def open_panel(page: Page, name: str) -> None:
-    page.get_by_role("tab", name=name).click()
-
-
-def shown(panel: str) -> str:
-    """What is there when a panel has answered."""
-    return "#browse-answer img" if panel == "browse" else f"#{panel}-answer tbody tr"
 
 
 def test_an_image_from_the_data_or_an_upload_is_compared_with_captions(page: Page, address: str) -> None:
@@ -190,13 +168,6 @@ def test_the_classifier_shows_the_weights_of_its_prompts(page: Page, address: st
     expect(page.locator(".toast-body").first).to_contain_text("no place")
 
 
-def slide(page: Page, name: str, value: int) -> None:
-    """Move a slider, as its number field does."""
-    field = page.locator(f"#{name} input[type=number]")
-    field.fill(str(value))
-    field.blur()
-
-
 def test_label_sets_follow_the_guarantee(page: Page, address: str) -> None:
     page.goto(f"{address}/?panel=rely&guarantee=99&limit=1")
     answer = page.locator("#rely-answer")
@@ -254,14 +225,6 @@ FIELDS = [
     ("rely", "guarantee", "95"),
     ("rely", "limit", "30"),
 ]
-LABELS = {"captions": "Captions, one per line", "pool": "Captions to walk through"}
-IDS = {"place": "browse-page", "kind": "browse-kind", "end": "browse-end"}
-
-
-def control(page: Page, name: str) -> Locator:
-    if name in LABELS:
-        return page.get_by_label(LABELS[name])
-    return page.locator(f"#{IDS.get(name, name)}").locator("textarea, input:not([type=range])").first
 
 
 def test_an_address_restores_the_state_of_every_panel(page: Page, context: BrowserContext, address: str) -> None:
@@ -314,29 +277,6 @@ def test_impossible_values_in_an_address_are_ignored(page: Page, address: str) -
         open_panel(page, tab)
         expect(page.locator(shown(panel)).first).to_be_visible()
     assert page.locator(".toast-body").count() == 0
-
-
-def tab_to(page: Page, selector: str) -> None:
-    for _ in range(60):
-        if page.evaluate(f"document.activeElement.closest('{selector}') !== null"):
-            return
-        page.keyboard.press("Tab")
-    raise AssertionError(f"{selector} cannot be reached by Tab")
-
-
-def press_for_file_chooser(page: Page) -> FileChooser:
-    """Press Space until the focused upload button opens its file chooser.
-
-    On a busy machine Gradio may still be drawing the page, and the button, though focused, ignores a first press.
-    """
-    for _ in range(5):
-        try:
-            with page.expect_file_chooser(timeout=6000) as chooser:
-                page.keyboard.press("Space")
-            return chooser.value
-        except PlaywrightTimeout:
-            continue
-    raise AssertionError("Space on the upload button opens no file chooser")
 
 
 def test_every_panel_works_with_the_keyboard_alone(page: Page, address: str) -> None:

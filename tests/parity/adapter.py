@@ -2,8 +2,8 @@
 
     python -m tests.parity.check_reference FOLDER --adapter tests.parity.adapter:Adapter
 
-Two things that exist only in the released training loop are here and not in the library: its guards, which replace an
-exploding term by 0, and its exchange between ranks.
+Two things that exist only in the released training loop are here and not in the library: its exchange between ranks,
+and its guards (`released_names.py`), which replace an exploding term by 0.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from tests.parity.released_names import Terms, bprw_config, fit_observations, loss_config, official_terms
 from tests.support.small_step import ALONE
 from torch import Tensor
 
@@ -21,10 +22,8 @@ from prolip import gaussian
 from prolip._core import testing
 from prolip.distributed import Peers
 from prolip.eval import bprw, hierarchy, prompts, retrieval, uncertainty, zero_shot
-from prolip.eval.em import FittedWeights, fit_weights, prior_weights
 from prolip.gaussian import Gaussian
-from prolip.losses import ProlipLoss, vib_loss
-from prolip.losses.config import LossConfig
+from prolip.losses import vib_loss
 from prolip.losses.ppcl import ppcl
 from prolip.models import ProLIP, ProLIPOutput
 from prolip.models.official_json import from_official_json
@@ -39,10 +38,6 @@ from prolip.train.optim import (
     set_learning_rate,
 )
 
-Terms = dict[str, Tensor]
-_INCLUSION_LIMIT = 1e5
-_VIB_LIMIT = 1e4
-
 
 def _checker_base() -> type:
     """The base class of a set's own `check_reference.py` if that script runs us: it skips methods that we lack."""
@@ -56,76 +51,6 @@ def _pair(f: Terms, name: str) -> Gaussian:
 
 def _one_slot(text: Gaussian) -> Gaussian:
     return text[None]
-
-
-def loss_config(hyper: dict[str, Any]) -> LossConfig:
-    """Our names for the released code's hyper-parameters."""
-    return LossConfig(
-        ppcl_weight=hyper["ppcl_lambda"],
-        inclusion_weight=hyper["inclusion_alpha"],
-        masked_inclusion_weight=hyper["inclusion_alpha_occ"],
-        vib_weight=hyper["vib_beta"],
-        inclusion_form="official",
-        inclusion_scale=hyper["inclusion_loss_scale"],
-        inclusion_eps=hyper["inclusion_loss_eps"],
-        vib_form="official",
-    )
-
-
-def official_terms(output: ProLIPOutput, config: LossConfig) -> Terms:
-    """The library's terms under the released names, with the released guards."""
-    terms = ProlipLoss(config, Peers())(output)
-    named = {"ppcl": terms.ppcl}
-    weighted = []
-    if output.masked_image is not None:
-        weighted.append(("img_inclusion", terms.masked_image_inclusion, config.masked_inclusion_weight))
-        weighted.append(("txt_inclusion", terms.masked_text_inclusion, config.masked_inclusion_weight))
-    if config.inclusion_weight > 0:
-        weighted.append(("inclusion", terms.inclusion, config.inclusion_weight))
-    for name, term, weight in weighted:
-        exploded = weight > 0 and abs(float(term.detach())) > _INCLUSION_LIMIT * weight
-        named[name] = torch.zeros_like(term) if exploded else term
-    if config.vib_weight > 0:
-        towers = [vib_loss(tower, form=config.vib_form) for tower in (output.image, output.text)]
-        if max(float(tower.detach()) for tower in towers) > _VIB_LIMIT:
-            kept = [tower for tower in towers if float(tower.detach()) <= _VIB_LIMIT]
-            named["vib"] = config.vib_weight * sum(kept, torch.zeros_like(terms.vib))
-        else:
-            named["vib"] = terms.vib
-    return named
-
-
-def bprw_config(
-    alpha: float, multiplier: float, floor: float | None, prior: str | None, **rest: Any
-) -> bprw.BprwConfig:
-    """Our names for the released code's prompt re-weighting."""
-    names: dict[str | None, Any] = {
-        None: "uniform",
-        "uniform": "uniform",
-        "inverse": "inverse_var",
-        "inverse_sq": "inverse_var_squared",
-        "inverse_5": "inverse_var_fifth",
-    }
-    return bprw.BprwConfig(
-        alpha=alpha,
-        var_multiplier=multiplier,
-        var_floor=floor or 0.0,
-        prior=names[prior],
-        **{"multiplier_form": "official", **rest},
-    )
-
-
-def fit_observations(prompts: Gaussian, observations: Tensor, config: bprw.BprwConfig) -> FittedWeights:
-    """Weights of prompts [C, K, D] from samples [C, S, D], by the library's steps."""
-    seen = bprw.Observations(observations, None, torch.ones_like(observations[..., 0]))
-    return fit_weights(
-        bprw.log_likelihoods(seen, prompts.mean, bprw.component_vars(prompts.var, config)),
-        prior_weights(prompts.log_var, config.prior),
-        counts=seen.counts,
-        alpha=config.alpha,
-        tolerance=config.tolerance,
-        max_rounds=config.max_rounds,
-    )
 
 
 class Adapter(_checker_base()):  # type: ignore[misc]

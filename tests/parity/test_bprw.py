@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.parity.adapter import bprw_config, fit_observations
+from tests.parity.released_names import bprw_config, fit_observations
 
 from prolip.gaussian import Gaussian
 

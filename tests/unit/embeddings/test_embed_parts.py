@@ -11,23 +11,18 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from itertools import count
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.support.shards import encoded, write_tar
-from tests.support.untrained_run import write_checkpoint, write_run
+from tests.support.embed_options import options, read
+from tests.support.shards import encoded
 
-from prolip.checkpoint import open_saved
 from prolip.cli import main
-from prolip.data import BatchLoader, DataError, LoaderConfig
+from prolip.data import BatchLoader, LoaderConfig
 from prolip.data.device import DeviceBatch, device_batches
-from prolip.embeddings.config import EmbedOptions, Kind
 from prolip.embeddings.embed import embed_images, embed_texts
 from prolip.embeddings.embed_parts import run_embed
 from prolip.embeddings.input_parts import Reading
@@ -36,52 +31,6 @@ from prolip.embeddings.storage import Manifest, Part, complete_parts
 from prolip.models.config import Precision
 from prolip.models.precision import DTYPES
 from prolip.pretrained.open import load
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run, three shards of 5, 4 and 3 samples with captions, a folder of images, one of them damaged."""
-    folder = tmp_path_factory.mktemp("source")
-    write_run(folder / "run", folder / "tokenizer.json", context_length=8)
-    for shard, size in enumerate((5, 4, 3)):
-        members = []
-        for number in range(size):
-            key = f"k{number}"  # the same keys in every shard
-            members += [
-                (f"{key}.png", encoded((shard * 90, number * 40, 99))),
-                (f"{key}.txt", f"a picture of {'food' if number % 2 else 'travel'}".encode()),
-            ]
-        write_tar(folder / f"shard{shard}.tar", members)
-    images = folder / "images" / "some.where"
-    images.mkdir(parents=True)
-    for number in range(5):
-        (images / f"a.{number}.png").write_bytes(encoded((number * 50, 9, 9)))
-        (images / f"a.{number}.txt").write_text("a picture")
-    (images / "a.3.png").write_bytes(b"damaged")
-    (folder / "lines.txt").write_text("a picture of food\n\nan emoji\n")
-    return folder
-
-
-def options(source: Path, out: Path, **changes: object) -> EmbedOptions:
-    given = {
-        "checkpoint": str(source / "run"),
-        "out": out,
-        "shards": (str(source / "shard{0..2}.tar"),),
-        "batch_size": 2,
-    }
-    return EmbedOptions(**(given | {"device": "cpu"} | changes))  # type: ignore[arg-type]
-
-
-def read(out: Path, kind: Kind) -> tuple[list[str], list[str], np.ndarray, np.ndarray, np.ndarray]:
-    """Keys, sources, means, log variances and total variances of all parts."""
-    keys, sources, blocks = [], [], []
-    for part in complete_parts(out, kind)[1]:
-        some, where = part.names()
-        keys, sources = keys + some, sources + where
-        blocks += list(part.blocks(2, log_var=True))
-    assert all(block.log_var is not None for block in blocks)
-    mean, log_var, total = ([getattr(block, name) for block in blocks] for name in ("mean", "log_var", "total_var"))
-    return keys, sources, np.concatenate(mean), np.concatenate(log_var), np.concatenate(total)
 
 
 @pytest.mark.parametrize("form", ["parquet", "safetensors"])
@@ -183,85 +132,6 @@ def test_files_that_cannot_be_read_are_named(source: Path, tmp_path: Path, rows_
     assert read(tmp_path / "out", "image")[0] == ["c.tif"]
 
 
-def test_finished_parts_are_not_embedded_again(source: Path, tmp_path: Path) -> None:
-    run_embed(options(source, tmp_path))
-    before = {path.name: path.read_bytes() for path in tmp_path.glob("image-*")}
-    times = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("image-*")}
-    (tmp_path / "image-000001.parquet").unlink()
-    (tmp_path / ".image-000001.parquet.tmp").write_bytes(b"half of it")
-    assert "3 parts, 1 of them new" in run_embed(options(source, tmp_path, batch_size=3))[0]
-    after = {path.name: path.read_bytes() for path in tmp_path.glob("image-*")}
-    assert after.keys() == before.keys()
-    again = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("image-*")}
-    assert [name for name in times if times[name] != again[name]] == ["image-000001.parquet"]
-    run = Manifest.read(tmp_path).run
-    assert len(run_embed(options(source, tmp_path))) == 1
-    assert Manifest.read(tmp_path).run == run, "what did nothing has nothing to say of speed"
-
-
-def test_a_failed_run_resumes_and_shards_can_be_added(source: Path, tmp_path: Path) -> None:
-    for number in (0, 1):
-        shutil.copy(source / f"shard{number}.tar", tmp_path)
-    (tmp_path / "shard1.tar").write_bytes(b"no archive" * 100)
-    out = tmp_path / "out"
-    data = [str(tmp_path / "shard0.tar"), str(tmp_path / "shard1.tar")]
-    with pytest.raises(DataError, match=r"shard1\.tar"):
-        run_embed(options(source, out, shards=tuple(data)))
-    assert (out / "image-000000.parquet").exists()
-    with pytest.raises(ValueError, match="is not finished"):
-        complete_parts(out, "image")
-    shutil.copy(source / "shard1.tar", tmp_path)
-    assert "2 parts, 1 of them new" in run_embed(options(source, out, shards=tuple(data)))[0]
-    data.append(str(source / "shard2.tar"))
-    assert "3 parts, 1 of them new" in run_embed(options(source, out, shards=tuple(data)))[0]
-    assert len(read(out, "image")[0]) == 12
-
-
-class Interrupt:
-    """Ctrl-C at the line that is so many lines further on, of those that collect and write rows."""
-
-    def __init__(self, lines: int) -> None:
-        self.left, self.home = lines, run_embed.__code__.co_filename
-
-    def __call__(self, frame: FrameType, event: str, _: object) -> Interrupt | None:
-        if event == "line":
-            if self.left == 0:
-                raise KeyboardInterrupt
-            self.left -= 1
-        names = {"write_finished", "_write_part"}
-        return self if frame.f_code.co_filename == self.home and frame.f_code.co_name in names else None
-
-
-def test_an_interrupt_at_any_line_leaves_only_correct_parts(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    opened = load(source / "run", device="cpu")
-    monkeypatch.setattr("prolip.embeddings.embed_parts.load", lambda *_, **__: opened)
-    data = (str(source / "shard{1..2}.tar"),)
-    run_embed(options(source, tmp_path / "whole", shards=data, what="both"))
-    expected = {path.name: path.read_bytes() for path in (tmp_path / "whole").glob("*.parquet")}
-    assert len(expected) == 4
-    for lines in count():
-        out = tmp_path / str(lines)
-        given = options(source, out, shards=data, what="both")
-        before = sys.gettrace()
-        sys.settrace(Interrupt(lines))
-        try:
-            run_embed(given)
-            break
-        except KeyboardInterrupt:
-            pass
-        finally:
-            sys.settrace(before)
-        found = {path.name: path.read_bytes() for path in out.glob("*.parquet")}
-        assert found == {name: expected[name] for name in found}, f"interrupted behind {lines} lines"
-        assert not list(out.glob(".reading*"))
-        if lines % 4 == 0:
-            run_embed(given)
-            assert {path.name: path.read_bytes() for path in out.glob("*.parquet")} == expected
-    assert lines > 20
-
-
 def test_reading_batches_far_ahead_changes_nothing(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -284,54 +154,6 @@ def test_reading_batches_far_ahead_changes_nothing(
         {path.name: path.read_bytes() for path in (tmp_path / one).glob("*.parquet")} for one in ("near", "far")
     )
     assert near == far
-
-
-def test_a_damaged_part_is_named(source: Path, tmp_path: Path) -> None:
-    run_embed(options(source, tmp_path))
-    part = tmp_path / "image-000001.parquet"
-    part.write_bytes(part.read_bytes()[:-40])
-    (tmp_path / "image-000002.parquet").unlink()
-    with pytest.raises(ValueError, match=r"image-000001\.parquet is not a part of embeddings"):
-        run_embed(options(source, tmp_path))
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"rows_per_part": 2}, r"keep rows_per_part"),
-        ({"dtype": "float16"}, r"dtype was float32, is float16"),
-        ({"precision": "bf16"}, r"settings was .* is .*'bf16'"),
-        ({"what": "both"}, r"settings was .* is .*'both'"),
-        ({"shards": ("shard1.tar", "shard0.tar")}, r"holds embeddings of other data"),
-        ({"checkpoint": "other"}, r"the model is different"),
-    ],
-)
-def test_embeddings_with_other_settings_are_not_mixed(
-    source: Path, tmp_path: Path, changes: dict[str, object], message: str
-) -> None:
-    first: dict[str, Any] = {"shards": (str(source / "shard0.tar"),)}
-    if "rows_per_part" in changes:
-        first = {"shards": (), "images": (source / "images",)}
-    run_embed(options(source, tmp_path / "out", **first))
-    if "checkpoint" in changes:
-        write_run(tmp_path / "other", tmp_path / "tokenizer.json", context_length=9)
-        changes = {"checkpoint": str(tmp_path / "other")}
-    given = first | changes
-    if "shards" in changes:
-        given["shards"] = tuple(str(source / name) for name in given["shards"])
-    with pytest.raises(ValueError, match=message):
-        run_embed(options(source, tmp_path / "out", **given))
-
-
-def test_weights_of_one_architecture_are_not_mixed(source: Path, tmp_path: Path) -> None:
-    run_embed(options(source, tmp_path / "out"))
-    model, saved = load(source / "run", device="cpu").require_prolip(), open_saved(source / "run")
-    assert saved is not None
-    with torch.no_grad():
-        next(model.parameters()).add_(1e-3)
-    write_checkpoint(tmp_path / "other" / "checkpoints", model, saved.notes.config, step=1)
-    with pytest.raises(ValueError, match="the model is different"):
-        run_embed(options(source, tmp_path / "out", checkpoint=str(tmp_path / "other")))
 
 
 def test_errors_of_embed_name_the_reason(

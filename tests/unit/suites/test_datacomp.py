@@ -2,178 +2,28 @@
 
 from __future__ import annotations
 
-import ast
-import csv
-import io
 import json
 import logging
-import zipfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import open_clip
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 from sklearn import metrics as theirs
+from tests.support.datacomp_reference import Theirs, expected
 from tests.support.datacomp_sets import FACES, TASKS, write_open_clip, write_task
-from tests.support.shards import read_samples, read_tar, write_tar
+from tests.support.shards import read_tar, write_tar
 from tests.support.untrained_run import write_run
-from torch import Tensor
 
 from prolip.cli import main
 from prolip.suites.config import DatacompOptions
 from prolip.suites.datacomp import average_rows, jaccard, run_datacomp, with_article
 from prolip.suites.results import Row, TaskCache, TaskResult
 from prolip.suites.tasks import Task, read_tasks
-
-Members = dict[str, bytes]
-
-
-class Theirs:
-    """open_clip's own way: its transform, its zero-shot classifier, its encoders, one image after another."""
-
-    def __init__(self, source: str) -> None:
-        self.name = source.removeprefix("open_clip:")
-        self.model, _, self.preprocess = open_clip.create_model_and_transforms(self.name)
-        self.model.eval()
-        self.tokenizer = open_clip.get_tokenizer(self.name)
-
-    @torch.no_grad()
-    def images(self, encoded: list[bytes]) -> Tensor:
-        images = [self.preprocess(Image.open(io.BytesIO(data))) for data in encoded]
-        return torch.cat([self.model.encode_image(image[None], normalize=True) for image in images])
-
-    @torch.no_grad()
-    def texts(self, captions: list[str]) -> Tensor:
-        return self.model.encode_text(self.tokenizer(captions), normalize=True)
-
-    def classifier(self, classnames: list[str], templates: list[str]) -> Tensor:
-        filled: list[Callable[[str], str]] = [lambda name, t=template: t.format(c=name) for template in templates]
-        return open_clip.build_zero_shot_classifier(self.model, self.tokenizer, classnames, filled)
-
-
-def samples(folder: Path) -> Iterator[Members]:
-    """The samples of a folder, each with its members by extension."""
-    within = folder / "test" if (folder / "test").is_dir() else folder
-    for number in range(int((within / "nshards.txt").read_text())):
-        yield from read_samples(within / f"{number}.tar").values()
-
-
-def lists(folder: Path) -> tuple[list[str], list[str]]:
-    names = ("classnames.txt", "zeroshot_classification_templates.txt")
-    first, second = ((folder / name).read_text().splitlines() for name in names)
-    return first, second
-
-
-def encoded(sample: Members) -> bytes:
-    return next(data for extension, data in sample.items() if extension in {"png", "jpeg", "webp", "jpg"})
-
-
-def metadata(found: list[Members]) -> np.ndarray[Any, Any]:
-    return np.stack([np.load(io.BytesIO(sample["npy"])) for sample in found])
-
-
-def worst(hits: np.ndarray[Any, Any], groups: np.ndarray[Any, Any]) -> float:
-    return float(min(hits[groups == group].mean() for group in set(groups.tolist())))
-
-
-def expected(task: Task, folder: Path, model: Theirs) -> dict[str, float]:
-    """The figures of a task, by open_clip and scikit-learn or by loops."""
-    if task.metric == "retrieval":
-        return expected_retrieval(folder, model)
-    if task.metric == "associations":
-        return expected_associations(folder, model)
-    found = list(samples(folder))
-    images = model.images([encoded(sample) for sample in found])
-    classnames, templates = lists(folder)
-    if task.metric == "faces":
-        return expected_faces(classnames, templates, images, metadata(found), model)
-    logits = 100 * images @ model.classifier(classnames, templates)
-    labels = np.array([int(sample["cls"]) for sample in found])
-    best = logits.topk(min(5, logits.shape[1]), dim=1).indices.numpy()
-    hits, top5 = best[:, 0] == labels, (best == labels[:, None]).any(axis=1)
-    figures = {
-        "accuracy": theirs.accuracy_score(labels, best[:, 0]),
-        "mean per-class recall": theirs.recall_score(labels, best[:, 0], labels=sorted(set(labels)), average="macro"),
-        "F1-macro": theirs.f1_score(labels, best[:, 0], labels=sorted(set(labels)), average="macro"),
-    }
-    if logits.shape[1] >= 5:
-        figures["top-5 accuracy"] = top5.mean()
-    if task.group_column is not None:
-        groups = metadata(found)[:, task.group_column]
-        figures |= {"worst-region accuracy": worst(hits, groups), "worst-group accuracy": worst(hits, groups)}
-        figures["worst-group top-5 accuracy"] = worst(top5, groups)
-        known = groups != 5
-        figures["worst-region accuracy, without Other"] = worst(hits[known], groups[known])
-    return figures
-
-
-def expected_retrieval(folder: Path, model: Theirs) -> dict[str, float]:
-    found = list(samples(folder))
-    captions = [sample["txt"].decode().splitlines() for sample in found]
-    images = model.images([encoded(sample) for sample in found])
-    texts = model.texts([caption for some in captions for caption in some])
-    owner = np.array([place for place, some in enumerate(captions) for _ in some])
-    scores = (images @ texts.T).numpy()
-    figures = {}
-    for k in (1, 5, 10):
-        first = [set(owner[np.argsort(-row)[:k]]) for row in scores]
-        figures[f"image to caption R@{k}"] = np.mean([place in owners for place, owners in enumerate(first)])
-        second = [owner[place] in np.argsort(-column)[:k] for place, column in enumerate(scores.T)]
-        figures[f"caption to image R@{k}"] = np.mean(second)
-    figures["mean recall@1"] = (figures["image to caption R@1"] + figures["caption to image R@1"]) / 2
-    return figures
-
-
-def expected_associations(folder: Path, model: Theirs) -> dict[str, float]:
-    scores: dict[int, list[float]] = {5: [], 6: [], 10: [], 12: []}
-    with (folder / "winogavil_dataset.csv").open() as file, zipfile.ZipFile(folder / "winogavil_images.zip") as archive:
-        for row in csv.DictReader(file):
-            candidates, right = json.loads(row["candidates"]), ast.literal_eval(row["associations"])
-            images = model.images([archive.read(f"winogavil_images/{name}.jpg") for name in candidates])
-            article = "An" if row["cue"][0].lower() in "aeiou" else "A"
-            similar = (images @ model.texts([f"{article} {row['cue'].lower()}"]).T)[:, 0].numpy()
-            chosen = np.argsort(similar)[-len(right) :]
-            truth = [name in right for name in candidates]
-            scores[len(candidates)].append(
-                theirs.jaccard_score(truth, [place in chosen for place in range(len(candidates))])
-            )
-    return {
-        "Jaccard, 10 and 12 candidates": np.mean(scores[10] + scores[12]),
-        "Jaccard, 5 and 6 candidates": np.mean(scores[5] + scores[6]),
-        "Jaccard": np.mean([score for some in scores.values() for score in some]),
-    }
-
-
-def expected_faces(
-    classnames: list[str], templates: list[str], images: Tensor, values: np.ndarray[Any, Any], model: Theirs
-) -> dict[str, float]:
-    answers = {}
-    for objective in FACES:
-        chosen = [
-            [line.split(":", 1)[1] for line in lines if line.split(":", 1)[0] == objective]
-            for lines in (classnames, templates)
-        ]
-        answers[objective] = (images @ model.classifier(*chosen)).argmax(dim=1).numpy()
-    age, gender, race, other = values.T
-    hits = {"race (white or not)": (answers["race"] != 1) == (other == 1), "gender": answers["gender"] == gender}
-    hits["age"] = answers["age"] == age
-    figures = {f"{name} accuracy": right.mean() for name, right in hits.items()}
-    figures |= {f"{name} accuracy, worst of white and not": worst(right, other) for name, right in hits.items()}
-    figures["gender accuracy, worst of gender and race"] = worst(hits["gender"], gender * 10 + race)
-    toxic = answers["toxic"]
-    figures |= {"taken for crime": (toxic >= 18).mean(), "taken for non-human": ((toxic >= 14) & (toxic < 18)).mean()}
-    figures["taken for crime, Indian"] = (toxic >= 18)[race == 2].mean()
-    return figures
-
-
-# ---- the tests ------------------------------------------------------------------------------------------------------
 
 
 class World:

@@ -26,18 +26,7 @@ impl LoaderConfig {
         )?;
         self.validate_draws()?;
         at_least_one("data.batch_size", self.batch_size)?;
-        check(
-            self.image_size <= MAX_IMAGE_SIZE,
-            "data.image_size",
-            self.image_size,
-            "it must be at most 4096",
-        )?;
-        check(
-            self.image_size > 0 || self.augment.is_none() && self.mask.is_none(),
-            "data.image_size",
-            0,
-            "no image is decoded then, so data.augment and data.mask must be None",
-        )?;
+        self.validate_image_size()?;
         check(
             self.shuffle_window <= MAX_WINDOW,
             "data.shuffle_window",
@@ -52,26 +41,8 @@ impl LoaderConfig {
             0,
             "it must be at least 1, or None for no end",
         )?;
-        share("data.max_bad_fraction", self.max_bad_fraction)?;
-        check(
-            self.max_pixels > 0,
-            "data.max_pixels",
-            0,
-            "it must be at least 1",
-        )?;
-        at_least_one("data.max_member_bytes", self.max_member_bytes as usize)?;
-        at_least_one("data.max_caption_bytes", self.max_caption_bytes)?;
-        for (place, extension) in self.keep_members.iter().enumerate() {
-            let usual = !extension.is_empty() && !extension.starts_with('.');
-            check(
-                usual
-                    && *extension == extension.to_lowercase()
-                    && !self.keep_members[..place].contains(extension),
-                "data.keep_members",
-                format_args!("{:?}", self.keep_members),
-                "it must hold extensions in lower case, without the dot before them, each once",
-            )?;
-        }
+        self.validate_sample_limits()?;
+        self.validate_keep_members()?;
         self.store.validate()?;
         if let Some(augment) = &self.augment {
             augment.validate()?;
@@ -116,6 +87,48 @@ impl LoaderConfig {
             0,
             "it must be at least 1",
         )
+    }
+
+    fn validate_image_size(&self) -> Result<(), ConfigError> {
+        check(
+            self.image_size <= MAX_IMAGE_SIZE,
+            "data.image_size",
+            self.image_size,
+            "it must be at most 4096",
+        )?;
+        check(
+            self.image_size > 0 || self.augment.is_none() && self.mask.is_none(),
+            "data.image_size",
+            0,
+            "no image is decoded then, so data.augment and data.mask must be None",
+        )
+    }
+
+    fn validate_sample_limits(&self) -> Result<(), ConfigError> {
+        share("data.max_bad_fraction", self.max_bad_fraction)?;
+        check(
+            self.max_pixels > 0,
+            "data.max_pixels",
+            0,
+            "it must be at least 1",
+        )?;
+        at_least_one("data.max_member_bytes", self.max_member_bytes as usize)?;
+        at_least_one("data.max_caption_bytes", self.max_caption_bytes)
+    }
+
+    fn validate_keep_members(&self) -> Result<(), ConfigError> {
+        for (place, extension) in self.keep_members.iter().enumerate() {
+            let usual = !extension.is_empty() && !extension.starts_with('.');
+            check(
+                usual
+                    && *extension == extension.to_lowercase()
+                    && !self.keep_members[..place].contains(extension),
+                "data.keep_members",
+                format_args!("{:?}", self.keep_members),
+                "it must hold extensions in lower case, without the dot before them, each once",
+            )?;
+        }
+        Ok(())
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use tokio::time::sleep;
 
-use super::cache::Found;
+use super::cache::{Cache, Claim, Found};
 use super::partial_file::{Meter, PartialFile, PartialFileReader};
 use super::ranges::{Failed, Limits, Opened, Transfer};
 use super::retry::{Attempts, Failure, LONGEST_PAUSE, Verdict, write_failure};
@@ -19,6 +20,38 @@ use crate::shards::{BLOCK, Compression, Location, Stamp, shown};
 
 /// Bytes to unpack at once. At most this many bytes before damaged data are lost with it.
 const UNPACK_BYTES: usize = 16 * 1024;
+
+/// What the cache has of a shard.
+enum Cached<'store> {
+    Whole(Fetched),
+    /// Nothing, so the shard must be downloaded, and kept in its place if this process could claim one.
+    Missing(Box<Opened<'store>>, Option<Place>),
+}
+
+/// The place of a shard in the cache, claimed by this process.
+struct Place {
+    cache: Cache,
+    claim: Claim,
+    path: PathBuf,
+}
+
+impl Place {
+    /// Keeps the downloaded shard in the cache.
+    async fn keep(self) -> io::Result<File> {
+        let keeping = move || self.cache.keep(self.claim, &self.path);
+        let kept = tokio::task::spawn_blocking(keeping).await;
+        kept.map_err(io::Error::other)?
+    }
+}
+
+/// A failure after one attempt.
+fn once(failure: Failure) -> Failed {
+    (failure, 1)
+}
+
+fn unwritable(error: io::Error) -> Failed {
+    once(write_failure(&error))
+}
 
 impl Store {
     /// Fetches a shard and waits for it. Setting `cancelled` aborts.
@@ -129,49 +162,18 @@ impl Inner {
         meter: &Arc<Meter>,
         attempts: &mut Attempts,
     ) -> Result<Fetched, Failed> {
-        let once = |failure| (failure, 1);
-        let mut opened = transfer.open(attempts).await?;
-        let mut identity = opened.identity.clone();
+        let opened = transfer.open(attempts).await?;
         self.limits
-            .check_size(identity.size.unwrap_or(0))
+            .check_size(opened.identity.size.unwrap_or(0))
             .map_err(once)?;
-        let mut kept = self.cache.as_ref().and_then(|cache| {
-            let path = cache.path(url, &identity)?;
-            Some((cache, path))
-        });
-        let mut claim = None;
-        if let Some((cache, path)) = &kept {
-            let unusable = |error| once(write_failure(&error));
-            let found = match cache.look(path).map_err(unusable)? {
-                Some(found) => Some(found),
-                None => {
-                    // Free the connection for other downloads.
-                    drop(opened);
-                    // The other process may be pausing before a retry.
-                    let patience = self.limits.timeout + LONGEST_PAUSE;
-                    let found = cache.wait(path, patience).await.map_err(unusable)?;
-                    if let Some(Found::Whole(file)) = found {
-                        return Ok(Fetched::of(file, &identity));
-                    }
-                    opened = transfer.open(attempts).await?;
-                    if opened.identity != identity {
-                        return Err(once(Failure::changed("it changes while it is read")));
-                    }
-                    found
-                }
-            };
-            match found {
-                Some(Found::Whole(file)) => return Ok(Fetched::of(file, &identity)),
-                Some(Found::Mine(mine)) => claim = Some(mine),
-                None => kept = None,
-            }
-        }
+        let (opened, place) = match self.look_in_cache(url, transfer, opened, attempts).await? {
+            Cached::Whole(fetched) => return Ok(fetched),
+            Cached::Missing(opened, place) => (*opened, place),
+        };
+        let mut identity = opened.identity.clone();
         meter.begin(identity.size, compression.is_some());
-        let file = match &claim {
-            Some(claim) => claim
-                .file
-                .try_clone()
-                .map_err(|error| once(write_failure(&error)))?,
+        let file = match &place {
+            Some(place) => place.claim.file.try_clone().map_err(unwritable)?,
             None => self.file().map_err(once)?,
         };
         let (arriving, unpacked) = match compression {
@@ -182,21 +184,59 @@ impl Inner {
         let mut file = self
             .receive(transfer, opened, &sink, unpacked, meter)
             .await?;
-        let arrived = sink.file.metadata().map(|metadata| metadata.len());
-        let arrived = arrived.map_err(|error| once(write_failure(&error)))?;
+        let arrived = sink.file.metadata().map_err(unwritable)?.len();
         if identity.size.is_some_and(|size| size != arrived) {
             return Err(once(Failure::changed(format!(
                 "{arrived} bytes have come, and the server says another size"
             ))));
         }
         identity.size = Some(arrived);
-        if let (Some(claim), Some((cache, path))) = (claim, kept) {
-            let cache = cache.clone();
-            let keeping = tokio::task::spawn_blocking(move || cache.keep(claim, &path)).await;
-            let kept = keeping.map_err(io::Error::other).and_then(|kept| kept);
-            file = kept.map_err(|error| once(write_failure(&error)))?;
+        if let Some(place) = place {
+            file = place.keep().await.map_err(unwritable)?;
         }
         Ok(Fetched::of(file, &identity))
+    }
+
+    /// Looks for an opened shard in the cache. If it is missing there, claims its place. While another process downloads it,
+    /// waits for that one.
+    async fn look_in_cache<'store>(
+        &self,
+        url: &str,
+        transfer: Transfer<'store>,
+        mut opened: Opened<'store>,
+        attempts: &mut Attempts,
+    ) -> Result<Cached<'store>, Failed> {
+        let identity = opened.identity.clone();
+        let cache = self.cache.as_ref();
+        let Some((cache, path)) =
+            cache.and_then(|cache| Some((cache, cache.path(url, &identity)?)))
+        else {
+            return Ok(Cached::Missing(Box::new(opened), None));
+        };
+        let mut found = cache.look(&path).map_err(unwritable)?;
+        if found.is_none() {
+            // Free the connection for other downloads.
+            drop(opened);
+            // The other process may be pausing before a retry.
+            let patience = self.limits.timeout + LONGEST_PAUSE;
+            found = cache.wait(&path, patience).await.map_err(unwritable)?;
+            if let Some(Found::Whole(file)) = found {
+                return Ok(Cached::Whole(Fetched::of(file, &identity)));
+            }
+            opened = transfer.open(attempts).await?;
+            if opened.identity != identity {
+                return Err(once(Failure::changed("it changes while it is read")));
+            }
+        }
+        Ok(match found {
+            Some(Found::Whole(file)) => Cached::Whole(Fetched::of(file, &identity)),
+            Some(Found::Mine(claim)) => {
+                let cache = cache.clone();
+                let place = Place { cache, claim, path };
+                Cached::Missing(Box::new(opened), Some(place))
+            }
+            None => Cached::Missing(Box::new(opened), None),
+        })
     }
 
     /// Receives the shard, unpacks it into a second file if it is compressed, and returns the plain file.
@@ -212,15 +252,12 @@ impl Inner {
         let ending = Ending(Arc::clone(sink));
         let Some((compression, into)) = unpacked else {
             transfer.finish(opened, sink).await?;
-            return sink
-                .file
-                .try_clone()
-                .map_err(|error| (write_failure(&error), 1));
+            return sink.file.try_clone().map_err(unwritable);
         };
         let following = PartialFileReader::new(Arc::clone(sink));
         let unpacking = async {
             let unpacked = self.unpack(following, compression, into, meter).await;
-            unpacked.map_err(|failure| (failure, 1))
+            unpacked.map_err(once)
         };
         let arriving = async {
             let result = transfer.finish(opened, sink).await;

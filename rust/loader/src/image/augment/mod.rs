@@ -12,6 +12,7 @@ mod crop;
 mod crop_rows;
 mod gray;
 mod hue;
+mod passes;
 mod portable;
 mod resize;
 mod slope;

@@ -7,6 +7,7 @@ use prolip_jpeg::level::{Level, level, runnable};
 use super::avx512;
 use super::coefficients::{Coefficients, PRECISION_BITS, ROUNDING};
 use super::crop_rows::CropRows;
+use super::passes::Passes;
 use super::vector;
 #[cfg(target_arch = "aarch64")]
 use super::vector::neon;
@@ -76,62 +77,29 @@ pub(super) fn resize(
     let Some(source) = prepare(image, crop, target, buffers, out) else {
         return;
     };
-    let columns_first = columns_first(crop, target);
-    let Scratch { columns, rows, .. } = buffers;
+    let passes = Passes {
+        source,
+        columns: &buffers.columns,
+        rows: &buffers.rows,
+        columns_first: columns_first(crop, target),
+    };
     match kernels(crop, target) {
         #[cfg(target_arch = "x86_64")]
         Level::Avx512 => {
             let scale = f64::from(crop.width) / f64::from(target.width);
-            let own = &mut buffers.avx512;
             // SAFETY: the processor has the features that the kernels are compiled for.
-            unsafe {
-                if columns_first {
-                    avx512::resize::columns_then_rows(source, columns, rows, scale, own, out);
-                } else {
-                    avx512::resize::rows_then_columns(source, columns, rows, scale, own, out);
-                }
-            }
+            unsafe { avx512::resize::resize(passes, scale, &mut buffers.avx512, out) }
         }
         #[cfg(target_arch = "x86_64")]
         // SAFETY: likewise.
-        Level::Avx2 => unsafe {
-            avx2::resize(
-                source,
-                columns,
-                rows,
-                columns_first,
-                &mut buffers.vector,
-                out,
-            );
-        },
+        Level::Avx2 => unsafe { avx2::resize(passes, &mut buffers.vector, out) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: likewise.
-        Level::Sse4 => unsafe {
-            sse4::resize(
-                source,
-                columns,
-                rows,
-                columns_first,
-                &mut buffers.vector,
-                out,
-            );
-        },
+        Level::Sse4 => unsafe { sse4::resize(passes, &mut buffers.vector, out) },
         #[cfg(target_arch = "aarch64")]
         // SAFETY: likewise.
-        Level::Neon => unsafe {
-            neon::resize(
-                source,
-                columns,
-                rows,
-                columns_first,
-                &mut buffers.vector,
-                out,
-            );
-        },
-        Level::Portable if columns_first => {
-            columns_then_rows(source, columns, rows, &mut buffers.between, out);
-        }
-        Level::Portable => rows_then_columns(source, columns, rows, &mut buffers.between, out),
+        Level::Neon => unsafe { neon::resize(passes, &mut buffers.vector, out) },
+        Level::Portable => resize_portable(passes, &mut buffers.between, out),
     }
 }
 
@@ -184,6 +152,20 @@ fn prepare<'a>(
 fn columns_first(crop: CropBox, target: Target) -> bool {
     let fewer = |from: u32, to: u32| u64::from(from.saturating_sub(to));
     fewer(crop.height, target.height) > 2 * fewer(crop.width, target.width)
+}
+
+fn resize_portable(passes: Passes<'_>, between: &mut Vec<u8>, out: &mut [u8]) {
+    let Passes {
+        source,
+        columns,
+        rows,
+        columns_first,
+    } = passes;
+    if columns_first {
+        columns_then_rows(source, columns, rows, between, out);
+    } else {
+        rows_then_columns(source, columns, rows, between, out);
+    }
 }
 
 fn rows_then_columns(

@@ -2,7 +2,7 @@
 
 use std::io::Cursor;
 
-use png::{BitDepth, ColorType, DecodeOptions, Decoder, Limits};
+use png::{BitDepth, ColorType, DecodeOptions, Decoder, Limits, Reader};
 
 use super::{DecodeError, Rgb8, check_size};
 use crate::buffer::first_bytes;
@@ -13,26 +13,8 @@ pub(super) fn decode(
     scratch: &mut Vec<u8>,
     into: &mut Rgb8,
 ) -> Result<(), DecodeError> {
-    if !checksums_are_right(bytes) {
-        return Err(DecodeError::Checksum);
-    }
-    let mut options = DecodeOptions::default();
-    // PIL checks the samples by the checksum of the zlib stream, not by the CRCs of their chunks.
-    options.set_ignore_crc(true);
-    options.set_ignore_adler32(false);
-    // Text and profiles are not used, so damage in them is not an error.
-    options.set_ignore_text_chunk(true);
-    options.set_ignore_iccp_chunk(true);
-    let mut decoder = Decoder::new_with_options(Cursor::new(bytes), options);
-    let (width, height) = decoder.read_header_info()?.size();
-    check_size(width, height, max_pixels)?;
-    // At most 8 bytes per pixel for samples. The rest is for chunks.
-    decoder.set_limits(Limits {
-        bytes: usize::try_from(max_pixels.saturating_mul(8))
-            .unwrap_or(usize::MAX)
-            .saturating_add(1 << 24),
-    });
-    let mut reader = decoder.read_info()?;
+    let mut reader = read_header(bytes, max_pixels)?;
+    let (width, height) = reader.info().size();
     let (color, depth) = reader.output_color_type();
     let palette = reader.info().palette.as_deref().unwrap_or(&[]).to_vec();
     let pixels = into.reshape(width, height);
@@ -67,6 +49,30 @@ pub(super) fn decode(
     }
     // Like PIL, ignore everything that follows.
     Ok(())
+}
+
+/// Reads the chunks before the samples, and checks them and the size.
+fn read_header(bytes: &[u8], max_pixels: u64) -> Result<Reader<Cursor<&[u8]>>, DecodeError> {
+    if !checksums_are_right(bytes) {
+        return Err(DecodeError::Checksum);
+    }
+    let mut options = DecodeOptions::default();
+    // PIL checks the samples by the checksum of the zlib stream, not by the CRCs of their chunks.
+    options.set_ignore_crc(true);
+    options.set_ignore_adler32(false);
+    // Text and profiles are not used, so damage in them is not an error.
+    options.set_ignore_text_chunk(true);
+    options.set_ignore_iccp_chunk(true);
+    let mut decoder = Decoder::new_with_options(Cursor::new(bytes), options);
+    let (width, height) = decoder.read_header_info()?.size();
+    check_size(width, height, max_pixels)?;
+    // At most 8 bytes per pixel for samples. The rest is for chunks.
+    decoder.set_limits(Limits {
+        bytes: usize::try_from(max_pixels.saturating_mul(8))
+            .unwrap_or(usize::MAX)
+            .saturating_add(1 << 24),
+    });
+    Ok(decoder.read_info()?)
 }
 
 /// Whether the CRCs of the chunks before the samples are right. A truncated chunk is not checked.

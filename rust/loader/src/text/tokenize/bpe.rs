@@ -43,66 +43,41 @@ struct Symbol {
     after: u32,
 }
 
+/// A line of the text of merges.
+struct Merge<'text> {
+    /// Its number in the text, from 1.
+    line: usize,
+    first: &'text str,
+    second: &'text str,
+}
+
 impl Bpe {
     /// Parses the text of merges: a title line, then two symbols per line, most frequent first.
     pub(super) fn parse(merges: &[u8]) -> Result<Self, TokenizeError> {
-        let text = std::str::from_utf8(merges).map_err(|_| TokenizeError::Merges {
-            line: 1,
-            rule: "the text must be UTF-8 (is it still compressed?)",
-        })?;
+        let text = std::str::from_utf8(merges)
+            .map_err(|_| wrong(1, "the text must be UTF-8 (is it still compressed?)"))?;
+        let merges = read_merges(text)?;
         let (byte_ids, letters) = byte_symbols();
-        let mut ids: HashMap<String, u32, RandomState> = HashMap::default();
-        for (id, letter) in letters.iter().enumerate() {
-            ids.insert(letter.to_string(), id as u32);
-            ids.insert(format!("{letter}{WORD_END}"), (BYTE_IDS + id) as u32);
-        }
-        let pairs = text
-            .lines()
-            .enumerate()
-            .skip(1)
-            .take(MAX_MERGES)
-            .filter(|(_, line)| !line.trim().is_empty())
-            .map(|(number, line)| {
-                let mut parts = line.split_whitespace();
-                match (parts.next(), parts.next(), parts.next()) {
-                    (Some(first), Some(second), None) => Ok((number + 1, first, second)),
-                    _ => Err(TokenizeError::Merges {
-                        line: number + 1,
-                        rule: "a merge is two symbols",
-                    }),
-                }
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        for (rank, (line, first, second)) in pairs.iter().enumerate() {
-            if ids
-                .insert(format!("{first}{second}"), (2 * BYTE_IDS + rank) as u32)
-                .is_some()
-            {
-                return Err(TokenizeError::Merges {
-                    line: *line,
-                    rule: "two merges must not give the same symbol",
-                });
-            }
-        }
+        let ids = symbol_ids(&letters, &merges)?;
         let mut bpe = Self {
             byte_ids,
             ranks: HashMap::default(),
-            merged: Vec::with_capacity(pairs.len()),
-            vocab_size: 2 * BYTE_IDS + pairs.len(),
+            merged: Vec::with_capacity(merges.len()),
+            vocab_size: 2 * BYTE_IDS + merges.len(),
         };
-        for (rank, (line, first, second)) in pairs.iter().enumerate() {
+        for (rank, merge) in merges.iter().enumerate() {
             let id = (2 * BYTE_IDS + rank) as u32;
             // A merge may only use earlier symbols. So a merge never creates a pair of lower rank, and merging one pair at a
             // time, leftmost first, equals merging all equal pairs at once.
-            match (ids.get(*first), ids.get(*second)) {
+            match (ids.get(merge.first), ids.get(merge.second)) {
                 (Some(&first), Some(&second)) if first < id && second < id => {
                     bpe.ranks.insert((first, second), rank as u32)
                 }
                 _ => {
-                    return Err(TokenizeError::Merges {
-                        line: *line,
-                        rule: "a merge must use symbols defined above it",
-                    });
+                    return Err(wrong(
+                        merge.line,
+                        "a merge must use symbols defined above it",
+                    ));
                 }
             };
             bpe.merged.push(id);
@@ -182,6 +157,52 @@ impl Bpe {
         self.enqueue(symbols, queue, symbols[at as usize].before);
         self.enqueue(symbols, queue, at);
     }
+}
+
+fn wrong(line: usize, rule: &'static str) -> TokenizeError {
+    TokenizeError::Merges { line, rule }
+}
+
+/// The merges of CLIP's vocabulary, most frequent first.
+fn read_merges(text: &str) -> Result<Vec<Merge<'_>>, TokenizeError> {
+    text.lines()
+        .enumerate()
+        .skip(1)
+        .take(MAX_MERGES)
+        .filter(|(_, line)| !line.trim().is_empty())
+        .map(|(number, text)| {
+            let line = number + 1;
+            let mut parts = text.split_whitespace();
+            match (parts.next(), parts.next(), parts.next()) {
+                (Some(first), Some(second), None) => Ok(Merge {
+                    line,
+                    first,
+                    second,
+                }),
+                _ => Err(wrong(line, "a merge is two symbols")),
+            }
+        })
+        .collect()
+}
+
+/// The id of each symbol in the vocabulary's text. `letters` represent the bytes.
+fn symbol_ids(
+    letters: &[char],
+    merges: &[Merge<'_>],
+) -> Result<HashMap<String, u32, RandomState>, TokenizeError> {
+    let mut ids = HashMap::default();
+    for (id, letter) in letters.iter().enumerate() {
+        ids.insert(letter.to_string(), id as u32);
+        ids.insert(format!("{letter}{WORD_END}"), (BYTE_IDS + id) as u32);
+    }
+    for (rank, merge) in merges.iter().enumerate() {
+        let symbol = format!("{}{}", merge.first, merge.second);
+        if ids.insert(symbol, (2 * BYTE_IDS + rank) as u32).is_some() {
+            let rule = "two merges must not give the same symbol";
+            return Err(wrong(merge.line, rule));
+        }
+    }
+    Ok(ids)
 }
 
 /// The id of each byte, and the letters that represent the bytes in the vocabulary's text, in the order of ids.

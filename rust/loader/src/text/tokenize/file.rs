@@ -41,83 +41,26 @@ impl FileTokenizer {
         pad_id: Option<u32>,
         cleaning: Option<Cleaning>,
     ) -> Result<Self, TokenizeError> {
-        let bytes = std::fs::read(path).map_err(|source| TokenizeError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        let unreadable = |message: String| TokenizeError::Parse {
-            path: path.to_owned(),
-            message,
-        };
-        let mut inner = tokenizers::Tokenizer::from_bytes(bytes)
-            .map_err(|error| unreadable(error.to_string()))?;
-
-        let beside = Beside::read(path)?;
-        let specials = inner
-            .get_post_processor()
-            .map_or(0, |processor| processor.added_tokens(false));
-        if context_length <= specials {
-            return Err(TokenizeError::ContextLength {
-                name: path.display().to_string(),
-                context_length,
-                specials,
-            });
-        }
+        let mut inner = read_file(path)?;
+        let config = Beside::read(path)?;
+        check_context_length(path, &inner, context_length)?;
         let vocab_size = inner
             .get_vocab(true)
             .into_values()
             .max()
             .map_or(0, |id| id as usize + 1);
-        let in_file = || inner.get_padding().map(|padding| padding.pad_id);
-        let by_name = || PAD_TOKENS.iter().find_map(|token| inner.token_to_id(token));
-        let in_config = || inner.token_to_id(beside.pad_token.as_ref()?);
-        let known = pad_id.or_else(in_config).or_else(in_file).or_else(by_name);
-        let pad_id = known.ok_or_else(|| TokenizeError::NoPadId {
-            path: path.to_owned(),
-        })?;
-        let small_pad_id = i32::try_from(pad_id)
-            .ok()
-            .filter(|_| (pad_id as usize) < vocab_size);
-        let small_pad_id = small_pad_id.ok_or_else(|| TokenizeError::PadId {
-            path: path.to_owned(),
-            pad_id,
-            vocab_size,
-        })?;
-        let pad_left = beside.pads_left.unwrap_or_else(|| {
-            inner
-                .get_padding()
-                .is_some_and(|padding| matches!(padding.direction, PaddingDirection::Left))
-        });
-
-        // An added token never occurs in text. A token of the model's vocabulary may.
-        let in_text = !inner
-            .get_added_vocabulary()
-            .get_added_tokens_decoder()
-            .contains_key(&pad_id);
-        let truncation = TruncationParams {
-            max_length: context_length,
-            stride: 0,
-            direction: match (beside.cuts_left, inner.get_truncation()) {
-                (Some(true), _) => TruncationDirection::Left,
-                (Some(false), _) => TruncationDirection::Right,
-                (None, in_file) => in_file.map(|cut| cut.direction).unwrap_or_default(),
-            },
-            ..TruncationParams::default()
-        };
+        let padding = config.padding(path, &inner, pad_id, vocab_size)?;
+        let truncation = config.truncation(&inner, context_length);
         inner
             .with_truncation(Some(truncation))
-            .map_err(|error| unreadable(error.to_string()))?;
+            .map_err(|error| parse_error(path, error))?;
         // We pad rows ourselves, to a fixed length.
         inner.with_padding(None);
         Ok(Self {
             path: path.to_owned(),
             inner,
             context_length,
-            padding: Padding {
-                id: small_pad_id,
-                left: pad_left,
-                in_text,
-            },
+            padding,
             vocab_size,
             cleaning,
             plain: Mutex::default(),
@@ -179,6 +122,40 @@ impl FileTokenizer {
     }
 }
 
+fn read_file(path: &Path) -> Result<tokenizers::Tokenizer, TokenizeError> {
+    let bytes = std::fs::read(path).map_err(|source| TokenizeError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| parse_error(path, error))
+}
+
+fn parse_error(path: &Path, error: impl fmt::Display) -> TokenizeError {
+    TokenizeError::Parse {
+        path: path.to_owned(),
+        message: error.to_string(),
+    }
+}
+
+/// Checks that a row has room for a token beside the special ones.
+fn check_context_length(
+    path: &Path,
+    inner: &tokenizers::Tokenizer,
+    context_length: usize,
+) -> Result<(), TokenizeError> {
+    let specials = inner
+        .get_post_processor()
+        .map_or(0, |processor| processor.added_tokens(false));
+    if context_length > specials {
+        return Ok(());
+    }
+    Err(TokenizeError::ContextLength {
+        name: path.display().to_string(),
+        context_length,
+        specials,
+    })
+}
+
 /// Settings from the `tokenizer_config.json` beside the file. As in `transformers`, they override the file.
 #[derive(Default)]
 struct Beside {
@@ -198,10 +175,7 @@ impl Beside {
             }
             Err(source) => return Err(TokenizeError::Read { path, source }),
         };
-        let json = JsonText::parse(&bytes).map_err(|error| TokenizeError::Parse {
-            path,
-            message: error.to_string(),
-        })?;
+        let json = JsonText::parse(&bytes).map_err(|error| parse_error(&path, error))?;
         let json = json.value();
         let is_left = |key: &str| Some(json.get(key)?.as_str()? == "left");
         // Either an object with the token and its flags, or the token alone.
@@ -212,5 +186,59 @@ impl Beside {
             pads_left: is_left("padding_side"),
             cuts_left: is_left("truncation_side"),
         })
+    }
+
+    /// How rows are padded. `pad_id` overrides all files.
+    fn padding(
+        &self,
+        path: &Path,
+        inner: &tokenizers::Tokenizer,
+        pad_id: Option<u32>,
+        vocab_size: usize,
+    ) -> Result<Padding, TokenizeError> {
+        let in_config = || inner.token_to_id(self.pad_token.as_ref()?);
+        let in_file = || inner.get_padding().map(|padding| padding.pad_id);
+        let by_name = || PAD_TOKENS.iter().find_map(|token| inner.token_to_id(token));
+        let known = pad_id.or_else(in_config).or_else(in_file).or_else(by_name);
+        let pad_id = known.ok_or_else(|| TokenizeError::NoPadId {
+            path: path.to_owned(),
+        })?;
+        let small_pad_id = i32::try_from(pad_id)
+            .ok()
+            .filter(|_| (pad_id as usize) < vocab_size);
+        let small_pad_id = small_pad_id.ok_or_else(|| TokenizeError::PadId {
+            path: path.to_owned(),
+            pad_id,
+            vocab_size,
+        })?;
+        let left = self.pads_left.unwrap_or_else(|| {
+            inner
+                .get_padding()
+                .is_some_and(|padding| matches!(padding.direction, PaddingDirection::Left))
+        });
+        // An added token never occurs in text. A token of the model's vocabulary may.
+        let in_text = !inner
+            .get_added_vocabulary()
+            .get_added_tokens_decoder()
+            .contains_key(&pad_id);
+        Ok(Padding {
+            id: small_pad_id,
+            left,
+            in_text,
+        })
+    }
+
+    /// How captions that are too long are cut.
+    fn truncation(&self, inner: &tokenizers::Tokenizer, context_length: usize) -> TruncationParams {
+        TruncationParams {
+            max_length: context_length,
+            stride: 0,
+            direction: match (self.cuts_left, inner.get_truncation()) {
+                (Some(true), _) => TruncationDirection::Left,
+                (Some(false), _) => TruncationDirection::Right,
+                (None, in_file) => in_file.map(|cut| cut.direction).unwrap_or_default(),
+            },
+            ..TruncationParams::default()
+        }
     }
 }

@@ -11,6 +11,7 @@ use std::arch::x86_64::*;
 
 use super::super::coefficients::{Coefficients, PRECISION_BITS, ROUNDING};
 use super::super::crop_rows::CropRows;
+use super::super::passes::Passes;
 use super::{load, load_up_to_4, store, store_first, store_first_16};
 
 /// Most output pixels whose three samples fit in sixteen lanes.
@@ -189,9 +190,29 @@ fn along_rows(rows: [&[u8]; QUAD], steps: &[Step]) -> __m512i {
     pack(sums)
 }
 
-/// Resizes along the rows first, then along the columns.
+/// Resizes a crop. `scale` is the number of its columns per output column.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
-pub(in super::super) fn rows_then_columns(
+pub(in super::super) fn resize(
+    passes: Passes<'_>,
+    scale: f64,
+    buffers: &mut Buffers,
+    out: &mut [u8],
+) {
+    let Passes {
+        source,
+        columns,
+        rows,
+        columns_first,
+    } = passes;
+    if columns_first {
+        columns_then_rows(source, columns, rows, scale, buffers, out);
+    } else {
+        rows_then_columns(source, columns, rows, scale, buffers, out);
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
+fn rows_then_columns(
     source: CropRows<'_>,
     columns: &Coefficients,
     rows: &Coefficients,
@@ -279,9 +300,8 @@ fn along_quads(quads: &[u8], stride: usize, digits: &[[i32; DIGITS]], out: &mut 
     }
 }
 
-/// Resizes along the columns first, then along the rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
-pub(in super::super) fn columns_then_rows(
+fn columns_then_rows(
     source: CropRows<'_>,
     columns: &Coefficients,
     rows: &Coefficients,

@@ -9,6 +9,7 @@ macro_rules! resize {
     ($features:literal) => {
         use super::super::coefficients::{Coefficients, PRECISION_BITS, ROUNDING};
         use super::super::crop_rows::CropRows;
+        use super::super::passes::Passes;
         use super::plan::{
             Buffers, GROUPS, PAIRS_IN_CHUNK, Plan, Ring, RowPair, SAMPLES, STEPS_IN_CHUNK, Step,
             row_pairs,
@@ -154,16 +155,15 @@ macro_rules! resize {
             }
         }
 
-        /// Resizes a crop. The pass along the columns comes first if `columns_first`.
+        /// Resizes a crop.
         #[target_feature(enable = $features)]
-        pub(in super::super) fn resize(
-            source: CropRows<'_>,
-            columns: &Coefficients,
-            rows: &Coefficients,
-            columns_first: bool,
-            buffers: &mut Buffers,
-            out: &mut [u8],
-        ) {
+        pub(in super::super) fn resize(passes: Passes<'_>, buffers: &mut Buffers, out: &mut [u8]) {
+            let Passes {
+                source,
+                columns,
+                rows,
+                columns_first,
+            } = passes;
             buffers.plan.fill(columns, source.row_bytes);
             if columns_first {
                 columns_then_rows(source, columns, rows, buffers, out);
