@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from sklearn.metrics import brier_score_loss, log_loss
 from tests.support.class_folders import LABELS, write_calibrated_world
 from torch import Tensor
 
 import prolip
 from prolip.cli import main
 from prolip.data import StoreConfig
-from prolip.decisions import items_needed, label_shares, load_calibration
+from prolip.decisions import PairScale, equal_mass_calibration_error, items_needed, label_shares, load_calibration
 from prolip.errors import UserError
 from prolip.pretrained.model import Model
 from prolip.suites.calibrate import calibrate, report_lines
@@ -55,6 +58,41 @@ def test_the_report_says_what_was_measured(lab: Path, capsys: pytest.CaptureFixt
     assert "the other 84 are measured" in shown
     for words in ("calibration error", "brier", "nll", "label sets at 95%", "at most 5% wrong answers", "no others"):
         assert words in shown
+
+
+def test_both_columns_are_of_the_right_probabilities(lab: Path, model: Model) -> None:
+    """Before: the model's own. After: labels with prior and temperature, single pairs with factor and bias."""
+    options = CalibrateOptions(checkpoint="", data=str(lab / "mine"), out=lab / "unused", num_resamples=3)
+    found = calibrate(model, open_classes(options.data, lab, StoreConfig(), ()), options)
+    chosen = {"prior": [0.7, 0.2, 0.1], "temperature": 1.7, "pairs": PairScale(0.3, -0.6)}
+    found = found._replace(calibration=dataclasses.replace(found.calibration, **chosen))
+    logits, truth = found.evidence.logits[found.held].double().numpy(), found.truth[found.held].numpy()
+    assert found.evidence.pair_logits is not None
+    pairs = found.evidence.pair_logits[found.held].double().numpy()
+    match = np.eye(3)[truth]
+    expected = []
+    for weights in (np.exp(logits), np.exp((logits + np.log([0.7, 0.2, 0.1])) / 1.7)):
+        shares = weights / weights.sum(axis=1, keepdims=True)
+        error = equal_mass_calibration_error(
+            torch.tensor(shares.max(axis=1)), torch.tensor(shares.argmax(axis=1) == truth)
+        )
+        brier = np.square(shares - match).sum(axis=1).mean()
+        expected.append([error, brier, log_loss(truth, shares, labels=range(3))])
+    for some in (pairs, 0.3 * pairs - 0.6):
+        shares, right = (1 / (1 + np.exp(-some))).flatten(), match.flatten()
+        error = equal_mass_calibration_error(torch.tensor(shares), torch.tensor(right))
+        expected.append([error, brier_score_loss(right, shares), log_loss(right, shares)])
+    shown: dict[str, list[float]] = {}
+    for line in report_lines(found, options):
+        for name in ("calibration error", "brier", "nll"):
+            if line.startswith(name):
+                cells = re.findall(r"(\S+) \((\S+) to (\S+)\)", line)
+                shown.setdefault(name, []).extend(float(value) for value, _, _ in cells)
+    for place, name in enumerate(("calibration error", "brier", "nll")):
+        assert shown[name] == pytest.approx([column[place] for column in expected], rel=6e-3), name
+    # A model without a bias says nothing about single pairs.
+    alone = found._replace(evidence=found.evidence._replace(pair_logits=None))
+    assert not any("one label" in line for line in report_lines(alone, options))
 
 
 def test_sets_contain_the_labels_of_the_calibration_itself(lab: Path, model: Model) -> None:
