@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prolip.decisions.calibration import Calibration, Evidence, Subject, fit_calibration, save_calibration
-from prolip.decisions.conformal import class_thresholds
 from prolip.decisions.reliability import Reliability, measure_pairs, measure_reliability
 from prolip.eval.statistics import Interval
 from prolip.pretrained.classify import weigh
@@ -95,11 +94,7 @@ def report_lines(found: Calibrated, options: CalibrateOptions) -> list[str]:
         *_pair_lines(calibration, evidence.pair_logits, truth, draws),
     ]
     for level in LEVELS:
-        basis = Counter(
-            class_thresholds(
-                calibration.held.score, calibration.held.label, len(calibration.labels), level, seed=calibration.seed
-            ).basis
-        )
+        basis = Counter(calibration.class_thresholds(level).basis)
         size = float(calibration.label_sets(known, level).sum(dim=1).double().mean())
         lines.append(
             f"label sets at {level:.0%}: {size:.2f} labels on average; per label, {basis['class']} labels have a "

@@ -225,13 +225,25 @@ def test_a_calibration_is_for_its_labels_templates_and_model(
         load_calibration(lab / "tokenizer.json")
 
 
-def test_one_image_is_decided_in_words(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_image_is_decided_in_words(lab: Path, model: Model, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["classify", str(lab / "mine" / "food" / "000.png"), "--checkpoint", str(lab / "run"), "--device", "cpu"]
     assert main([*words, "--guarantee", "0.999", "--max_error", "0.001"]) == 0
     shown = capsys.readouterr().out
     assert "one of these is right with 99.9%: " in shown
     assert "answer, if at most 0.1% may be wrong: don't know" in shown
     assert f"This holds for images like those of {lab / 'mine'}, and for no others." in shown
+    one = lab / "mine" / "animals" / "000.png"
+    sets, plain = (model.classify(one, LABELS, guarantee=0.8, per_label=wanted).label_sets for wanted in (True, False))
+    assert sets is not None
+    assert sets != plain
+    assert main(["classify", str(one), *words[2:], "--guarantee", "0.8", "--per_label"]) == 0
+    shown = capsys.readouterr().out
+    assert f"one of these is right with 80%, whichever label it is: {', '.join(sets[0])}\n" in shown
+    assert "too few" not in shown
+    assert main([*words, "--guarantee", "0.99", "--per_label"]) == 0
+    assert "3 of 3 labels have too few calibration images for that: for them" in capsys.readouterr().out
+    assert main([*words, "--per_label"]) == 2
+    assert "per_label is given without guarantee" in capsys.readouterr().err
     assert main([*words, "--max_error", "0.6", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert {"answer", "usual", "labels"} <= answer.keys()
