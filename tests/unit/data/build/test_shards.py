@@ -1,3 +1,5 @@
+"""Written shards: webdataset's grouping, no clock and no user in them, and a folder replaced as a whole or not at all."""
+
 from __future__ import annotations
 
 import json
