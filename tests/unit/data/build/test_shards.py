@@ -1,4 +1,4 @@
-"""Written shards: webdataset's grouping, no clock and no user in them, and a folder replaced as a whole or not at all."""
+"""Written shards: webdataset groups them, they hold no clock and no user, and a folder is replaced as a whole."""
 
 from __future__ import annotations
 
