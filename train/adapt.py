@@ -43,18 +43,16 @@ SPLITS = {"trained": "train-*.tar", "new": "val-*.tar"}
 """Pairs that the SigLIP was trained on, and pairs that it was not."""
 LEVELS = ("name", "subgroup", "group")
 """Captions of the pairs: each level is a folder of embeddings."""
-ONE_SCALE = ("--loss.variance_scale", "None")
 WAYS: dict[str, tuple[str, ...]] = {
     "temperature": ("--method", "temperature"),
     "laplace": ("--method", "laplace"),
-    "own scale": (),
-    "heads": ONE_SCALE,
-    "residual": (*ONE_SCALE, "--heads.means", "residual"),
-    "bottleneck": (*ONE_SCALE, "--loss.vib_weight", "1"),
-    "general": (*ONE_SCALE, "--loss.inclusion_scale", "1", "--loss.masked_inclusion_weight", "10"),
+    "heads": (),
+    "residual": ("--heads.means", "residual"),
+    "general": (),
+    "one scale": ("--loss.variance_scale", "None"),
 }
-"""Flags of `prolip adapt`. From "heads" on, PPCL sets variances by the scale of the means. "general" also names
-`MORE_GENERAL` as the masked views."""
+"""Flags of `prolip adapt`. "general" also names `MORE_GENERAL` as the masked views. With "one scale", variances learn at
+the scale of the means."""
 MORE_GENERAL = {"name": "subgroup", "subgroup": "group", "group": "group"}
 """A more general caption of the same image, by level."""
 

@@ -8,18 +8,18 @@ from pathlib import Path
 
 
 def closing(then: str, wrote: Iterable[str | Path | None] = ()) -> str:
-    """Return the line.
+    """Return the last line of a command's output.
 
     Args:
         then: what to do next, such as a command.
-        wrote: files and folders that were written; None for those that were not asked for.
+        wrote: files and folders that were written; None entries are left out.
     """
     names = [str(name) for name in wrote if name is not None]
     return f"wrote {', '.join(names)}; next: {then}" if names else f"next: {then}"
 
 
 def command(*words: str | Path) -> str:
-    """Return a command of prolip as one may type it, with quotes where a shell needs them."""
+    """Return a prolip command, ready to type, with quotes where a shell needs them."""
     return " ".join(
         ["prolip", *(str(word) if _is_placeholder(str(word)) else shlex.quote(str(word)) for word in words)]
     )

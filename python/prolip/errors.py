@@ -7,7 +7,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066
 
 
 def printable(text: str) -> str:
-    """Return text with its control characters escaped, so that names in data add no line and control no terminal."""
+    """Return text with control characters escaped, so that names in data cannot add lines or control a terminal."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
@@ -37,7 +37,7 @@ class DataError(Exception):
 
 
 def sentence(error: Exception) -> str:
-    """What is said of an error in one line: of a file, its path and the reason."""
+    """Return an error as one line; for a failed file operation, the file's path and the reason."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
         return f"{error.filename}: {error.strerror.lower()}"
     return str(error)

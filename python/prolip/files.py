@@ -1,4 +1,4 @@
-"""Atomic file writes, and one sentence about a disk that is full."""
+"""Atomic file writes, and a clear error when the disk is full."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 @contextmanager
 def atomic_file(path: Path, size: int | None = None) -> Iterator[Path]:
-    """A temporary file that replaces `path` when the block succeeds, and is deleted when it raises.
+    """Yield a temporary file that replaces `path` when the block succeeds, and is deleted when it raises.
 
-    Its mode is the usual one of new files (umask).
+    It gets the usual mode of new files (umask).
 
     Args:
-        path: the file; its folder is made.
+        path: the file; its folder is created.
         size: bytes that it needs, if known.
 
     Raises:
@@ -47,12 +47,13 @@ def atomic_file(path: Path, size: int | None = None) -> Iterator[Path]:
 
 @contextmanager
 def atomic_files(folder: Path, size: int | None = None) -> Iterator[Path]:
-    """A temporary folder; when the block succeeds, its files replace those of `folder`, with the usual mode.
+    """Yield a temporary folder; when the block succeeds, its files replace those of `folder`, with the usual mode.
 
-    For libraries that write files themselves: some leave half of one, and safetensors lets nobody else read its files.
+    For libraries that write files themselves: some leave partial files, and safetensors' files are readable only by
+    their owner.
 
     Args:
-        folder: the folder, which is made.
+        folder: the folder; created if it does not exist.
         size: bytes that the files need, if known.
 
     Raises:
@@ -81,7 +82,7 @@ def write_atomic(path: Path, text: str) -> None:
 
 @contextmanager
 def writing(path: Path, size: int | None = None) -> Iterator[None]:
-    """Raise one sentence if the block, which writes `path`, fails because the disk is full.
+    """Raise DiskFullError if the block, which writes `path`, fails because the disk is full.
 
     Args:
         path: the file or folder.
@@ -104,9 +105,9 @@ def writing(path: Path, size: int | None = None) -> Iterator[None]:
 
 
 def _why_full(error: BaseException, path: Path, size: int | None) -> int | None:
-    """The number of the error that says that the disk is full; None if it failed for another reason."""
+    """Return the errno that says that the disk is full; None if the write failed for another reason."""
     if isinstance(error, SafetensorError) and size is not None:
-        # It carries no number. Find out by reserving as much again; what it wrote is deleted.
+        # It carries no errno. Reserve the same size again to find out; the partial file is deleted by now.
         if not hasattr(os, "posix_fallocate"):  # macOS, Windows
             return errno.ENOSPC if shutil.disk_usage(_existing(path)).free < size else None
         try:
@@ -115,7 +116,7 @@ def _why_full(error: BaseException, path: Path, size: int | None) -> int | None:
         except OSError as reserved:
             return reserved.errno if reserved.errno in _FULL else None
     at: BaseException | None = error
-    while at is not None:  # torch wraps the errors of its files
+    while at is not None:  # torch wraps file errors
         if isinstance(at, OSError) and at.errno in _FULL:
             return at.errno
         at = at.__cause__ or at.__context__
@@ -123,5 +124,5 @@ def _why_full(error: BaseException, path: Path, size: int | None) -> int | None:
 
 
 def _existing(path: Path) -> Path:
-    """The nearest folder that exists."""
+    """Return the nearest existing folder: `path` or one above it."""
     return next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())

@@ -90,7 +90,7 @@ class Gaussian(NamedTuple):
 
 
 def concatenate(parts: list[Gaussian], dim: int = 0) -> Gaussian:
-    """Concatenate `parts` along `dim`."""
+    """Concatenate `parts`, [..., D], along `dim`, which is not the last."""
     return Gaussian(torch.cat([part.mean for part in parts], dim), torch.cat([part.log_var for part in parts], dim))
 
 
@@ -139,24 +139,25 @@ def _inclusion_parts(specific: Gaussian, general: Gaussian) -> tuple[Tensor, Ten
 
 
 def inclusion_score(specific: Gaussian, general: Gaussian) -> Tensor:
-    """How far `specific` lies in `general`, per dimension, broadcast: H = ln ∫ p_s² p_g - ln ∫ p_s p_g².
+    """How far `specific` lies in `general`, per dimension, [..., D]: H = ln ∫ p_s² p_g - ln ∫ p_s p_g².
 
-    Antisymmetric. Its sign depends only on the variances: positive where `general` has the larger one. Its size grows
-    with the distance of the means, so H alone never says that the means agree (arXiv:2410.18857, inclusion test).
+    The arguments, [..., D], are broadcast. Antisymmetric. The sign depends only on the variances: positive where
+    `general` has the larger one. The size grows with the distance of the means, so H alone never says that the means
+    agree (arXiv:2410.18857, inclusion test).
     """
     log_ratio, distance = _inclusion_parts(specific, general)
     return 0.5 * (general.log_var - specific.log_var + log_ratio) + distance
 
 
 def log_integral(squared: Gaussian, other: Gaussian) -> Tensor:
-    """ln ∫ p_squared² p_other, per dimension, broadcast."""
+    """ln ∫ p_squared² p_other, per dimension, [..., D]; the arguments are broadcast."""
     wide = torch.logaddexp(squared.log_var, other.log_var + _LOG_2)
     delta = squared.mean - other.mean
     return -LOG_2PI - 0.5 * (squared.log_var + wide) - delta.square() * (-wide).exp()
 
 
 def official_inclusion_score(specific: Gaussian, general: Gaussian, eps: float) -> Tensor:
-    """The released code's inclusion score, per dimension, broadcast.
+    """The released code's inclusion score, per dimension, [..., D]; the arguments are broadcast.
 
     Two departures from `inclusion_score`: the difference of log variances has weight 1, not 1/2 (slope 5/6, not 1/3, at
     equal variances); and the distance part is scaled by exp(eps), so it almost vanishes at the published eps <= -10.
@@ -166,9 +167,10 @@ def official_inclusion_score(specific: Gaussian, general: Gaussian, eps: float) 
 
 
 def official_inclusion_test(specific: Gaussian, general: Gaussian, eps: float) -> Tensor:
-    """The released code's one-sided test, per dimension, broadcast; test(a, b) - test(b, a) is the official score.
+    """The released code's one-sided test, per dimension, [..., D]; the arguments are broadcast.
 
-    `log_integral` with the log normaliser doubled and everything else scaled by exp(eps).
+    test(a, b) - test(b, a) is the official score. It is `log_integral` with the log normaliser doubled and everything
+    else scaled by exp(eps).
     """
     wide = torch.logaddexp(specific.log_var, general.log_var + _LOG_2)
     delta = specific.mean - general.mean
@@ -196,13 +198,13 @@ def official_kl_to_standard(gaussian: Gaussian) -> Tensor:
 # ---------------------------------------------------------------------------------------------------------------------
 # Matrices over pairs, in blocks
 #
-# The logarithm does not factorise over pairs, so every pair costs work for each of D dimensions. A block of pairs fits
-# a CPU's cache, its memory is reused, and one logarithm is taken of a product of many dimensions.
+# The logarithm does not factorise over pairs, so every pair takes work in each of D dimensions. A block of pairs fits a
+# CPU's cache, all blocks reuse its memory, and one logarithm of a product replaces the logarithms of many dimensions.
 
 _LINEAR_RANGE = 30.0
-"""Log variances closer than this to their dimension's mean keep their digits in single precision as variances."""
+"""Within this distance of their dimension's mean, log variances become float32 variances without losing digits."""
 _LOG_PRODUCT = 60.0
-"""Products of factors stay between e^-60 and e^60, which every floating type holds."""
+"""Products of factors stay between e^-60 and e^60, within the range of float32 and bfloat16."""
 _CPU_BLOCK = 2**18
 _DEVICE_BLOCK = 2**26
 
@@ -227,12 +229,12 @@ def official_inclusion_test_matrix(
 
 
 class _Side(NamedTuple):
-    """Gaussians in units of their own per dimension: exp(centre), [D], is the unit of the variances."""
+    """Gaussians scaled per dimension by a common `centre` of the log variances, [D]."""
 
     mean: Tensor
-    """[N, D], divided by the square root of that unit."""
+    """[N, D], divided by exp(centre / 2)."""
     var: Tensor
-    """[N, D]"""
+    """[N, D], divided by exp(centre)."""
     log_var: Tensor
     """[N], sum over dimensions of log_var - centre; the sum of log_var itself would lose digits."""
 
@@ -241,7 +243,7 @@ class _Side(NamedTuple):
 
 
 class _Buffers(NamedTuple):
-    """Scratch memory for one block, and what all blocks share."""
+    """Scratch memory for one block, and two numbers that all blocks share."""
 
     first: Tensor
     """[rows, columns, D]"""
@@ -266,8 +268,8 @@ def _matrix(
 ) -> Tensor:
     """`score`, summed over dimensions, for every pair, [N, M].
 
-    `kernel` computes a block from variances in the linear domain. Where their range is too wide for that (points, for
-    example, whose log variance is minus infinity), `score` itself is used.
+    `kernel` computes a block from variances in the linear domain. If their range is too wide for that, `score` itself
+    is used; so for points, whose log variance is minus infinity.
     """
     num_rows, num_columns, dim = len(specific.mean), len(general.mean), specific.mean.shape[-1]
     sums = specific.mean.new_zeros(num_rows, num_columns)
@@ -322,7 +324,7 @@ def _official_block(narrow: _Side, wide: _Side, buffers: _Buffers, eps: float) -
     torch.sub(narrow.mean[:, None], wide.mean, out=squares)
     distance = squares.square_().div_(outer).sum(-1)
     logs = _sum_of_logs(outer, buffers.spread + math.log(3.0))
-    # -3/2 l1 - 1/2 l2 - 1/2 ln(v1 + 2 v2), where each log variance l is its centre plus a rest.
+    # -3/2 l1 - 1/2 l2 - 1/2 ln(v1 + 2 v2), where each log variance l is its centre plus a remainder.
     constant = 0.5 * (_LOG_2 - eps) * outer.shape[-1] - 2.5 * buffers.centre
     log_vars = 1.5 * narrow.log_var[:, None] + 0.5 * wide.log_var
     return constant - log_vars - 0.5 * logs - math.exp(eps) * distance
@@ -331,8 +333,8 @@ def _official_block(narrow: _Side, wide: _Side, buffers: _Buffers, eps: float) -
 def _sum_of_logs(factors: Tensor, largest: float) -> Tensor:
     """Sum of ln(factors) over the last axis, [..., D] to [...]; overwrites `factors`.
 
-    One half of the axis is multiplied into the other as often as the products stay in range: a multiplication costs
-    less than a logarithm. No |ln(factor)| may exceed `largest`.
+    Multiplies one half of the axis into the other while the products stay in range, since a multiplication costs less
+    than a logarithm. No |ln(factor)| may exceed `largest`.
     """
     folds = int(math.log2(max(1.0, _LOG_PRODUCT / largest)))
     while folds > 0 and factors.shape[-1] > 1 and factors.shape[-1] % 2 == 0:

@@ -8,11 +8,13 @@ from typing import Any
 
 
 def lazy_names(package: str, modules: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
-    """The `__getattr__` of a package (PEP 562): reading a room's settings then imports neither torch nor numpy.
+    """Return a package's `__getattr__` (PEP 562), which imports each public name when it is first used.
+
+    So importing a room's settings imports neither torch nor numpy.
 
     Args:
         package: the package's `__name__`.
-        modules: names by the module of the package that defines them.
+        modules: for each module of the package, the public names that it defines.
     """
     homes = {name: module for module, names in modules.items() for name in names}
 

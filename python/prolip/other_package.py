@@ -1,7 +1,8 @@
 """Notice the official research package (naver-ai/prolip), whose module has this package's name.
 
-Python imports whichever comes first, and files of both in one folder mix. This runs at every import, so it only reads
-the names in the folders of `sys.path`, as Python's own import does.
+Python imports whichever comes first. If both are installed into one folder, their files mix. This check runs at every
+import, so it only lists the folders of `sys.path`, as Python's own import does, and reads the metadata of packages
+whose name starts with prolip.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ import os
 from collections.abc import Iterable
 
 _FOREIGN = "model.py"
-"""A file that the research package's folder has and ours never."""
+"""A file in the research package's folder that ours never has."""
 
 
 def find_other(own: str, search_path: Iterable[str]) -> str | None:
-    """Where another package provides the module `prolip`; None if none does.
+    """Return the path of another package that provides the module `prolip`; None if there is none.
 
     Args:
         own: this package's folder.

@@ -1,6 +1,6 @@
-"""Words that people type for our options and commands: those of other programs, and old ones. Each has one answer.
+"""Names of options and commands from other programs and from our old versions, and what to write instead.
 
-A word that is in no table gets a suggestion only if it is nearly one of ours.
+A word that is in no table gets a suggestion only if it resembles one of ours.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from itertools import pairwise
 from prolip.errors import UserError
 
 _ALIKE = 0.75
-"""How alike two words must be, from 0 to 1, for a typing error: nproc is not wandb_project."""
+"""Lowest similarity, from 0 to 1, at which a word counts as mistyped. nproc and wandb_project are less similar."""
 _FILES = "--shards for shards, --images for folders of images"
 _TORCHRUN = "torchrun --nproc-per-node N -m prolip.train ..."
 _SAMPLES = "--samples_seen, the samples of the whole run with repetitions"
@@ -78,7 +78,7 @@ OPTIONS: dict[str, dict[str, str]] = {
     "runs": {"--format json": "--json"},
     "search": {**_MODEL, "--json FILE": "--json > FILE"},
     "train": {
-        # Old words, and those of our other commands.
+        # Old names, and names from our other commands.
         "--name": "--out runs/NAME",
         "--run_dir": "--out",
         "--validation.jobs.N.classes": "--validation.jobs.N.classnames",
@@ -90,7 +90,7 @@ OPTIONS: dict[str, dict[str, str]] = {
         "--images": "--shards; prolip data build makes shards of images",
         "--num_threads": "--threads",
         "--tokenizer": "--data.tokenizer.path",
-        # Words of open_clip, transformers, lightning and torchrun.
+        # Names from open_clip, transformers, lightning and torchrun.
         "--accum_freq": "--accumulate",
         "--beta1": "--optim.betas",
         "--beta2": "--optim.betas",
@@ -164,8 +164,8 @@ OPTIONS: dict[str, dict[str, str]] = {
         )
     },
 }
-"""By command, what to write instead of a word. A second word in capitals stands for any value, `SHARD` for a word that
-no option stands before, N for a number in a key."""
+"""For each command, wrong options and what to write instead. In a wrong option, a second word in capitals stands for
+any value, `SHARD` for a word without an option before it, and N for a number in a key."""
 
 COMMANDS: dict[str, dict[str, str]] = {
     "prolip": {
@@ -206,23 +206,23 @@ COMMANDS: dict[str, dict[str, str]] = {
         "zero-shot": "zero_shot",
     },
 }
-"""By program, what to write instead of a command."""
+"""For each program, wrong commands and what to write instead."""
 
 
 def check_options(command: str, words: Sequence[str]) -> None:
-    """Check that no word is one that `OPTIONS` has another word for.
+    """Check that `OPTIONS` lists none of the words as wrong.
 
     Args:
         command: the command without `prolip`, such as "data index".
         words: the words after it.
 
     Raises:
-        UserError: one is; the message says what to write.
+        UserError: it lists one; the message says what to write instead.
     """
     table = OPTIONS.get(command, {})
     parts = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
     if "SHARD" in table and parts and not parts[0].startswith("-"):
-        raise UserError(f"no option stands before {parts[0]}: write {table['SHARD']}")
+        raise UserError(f"{parts[0]} needs an option before it: write {table['SHARD']}")
     for word, value in pairwise([*parts, "-"]):
         option = _option(word)
         any_value = [] if value.startswith("-") else [f"{option} FILE"]
@@ -232,12 +232,18 @@ def check_options(command: str, words: Sequence[str]) -> None:
 
 
 def _option(word: str) -> str:
-    """The option as the tables have it: with underscores."""
+    """Return an option as it is spelled in the tables, with underscores."""
     return f"--{word[2:].replace('-', '_')}" if word.startswith("--") else word
 
 
 def other_key(command: str, key: str, *, in_file: bool) -> str | None:
-    """What to write instead of a key of a recipe or a flag; None if `OPTIONS` does not have it."""
+    """Return what to write instead of a key; None if `OPTIONS` does not list it.
+
+    Args:
+        command: the command without `prolip`, such as "train".
+        key: a dotted key of a recipe, or a flag without its dashes.
+        in_file: the key comes from a file, so the answer has no dashes if it is a single flag.
+    """
     numbers = re.findall(r"(?<=\.)\d+(?=\.)", key)
     found = OPTIONS.get(command, {}).get(f"--{re.sub(r'(?<=[.])[0-9]+(?=[.])', 'N', key)}")
     if found is None:
@@ -248,9 +254,9 @@ def other_key(command: str, key: str, *, in_file: bool) -> str | None:
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word or dotted key that was nearly typed; None if none is alike.
+    """Return the known word or dotted key that is most similar to `word`; None if none is similar enough.
 
-    Only the last parts are compared: two keys of one table are alike in their first part, whatever they mean.
+    The last parts of the keys decide, since all keys of a table begin alike; whole keys only break ties.
     """
     last = word.rpartition(".")[2]
     scores: Mapping[str, float] = {

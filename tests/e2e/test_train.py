@@ -175,7 +175,7 @@ def test_several_processes_say_once_what_is_wrong_whichever_met_it_and_all_end(l
 def test_another_recipe_in_the_same_folder_is_refused(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
     assert lab.here("mixed", "--samples_seen", "32") == 0
     assert lab.here("mixed", "--samples_seen", "32", "--optim.lr", "1e-4") == 2
-    assert "is of a run with another optim.lr" in caplog.text
+    assert "is from a run with different optim.lr" in caplog.text
     assert lab.here("mixed", "--samples_seen", "32", "--log_every", "1") == 0
 
 

@@ -6,15 +6,19 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from prolip.decisions.abstain import abstention_threshold, threshold_order
+from prolip.decisions.calibration import score_labels
 from prolip.decisions.config import Method
 from prolip.decisions.conformal import class_thresholds, conformal_scores, conformal_threshold
 from prolip.decisions.risk_control import retrieval_threshold
 from prolip.decisions.selective import auroc
+from prolip.gaussian import Gaussian
+from prolip.pretrained.classify import Similarity, weigh
 
 SPLITS, CALIBRATION, ITEMS, LABELS = 1000, 200, 1000, 6
 
@@ -33,17 +37,39 @@ def splits(seed: int = 1) -> Tensor:
     return torch.rand(SPLITS, ITEMS, generator=draws).argsort(dim=1)
 
 
+def check_coverage(scores: Tensor, labels: Tensor) -> None:
+    """Over all splits, the threshold of some items contains the right label of the others as often as promised."""
+    drawn = scores.gather(1, labels[:, None])[:, 0][splits()]
+    for guarantee in (0.8, 0.9, 0.95):
+        found = [conformal_threshold(some, guarantee) for some in drawn[:, :CALIBRATION]]
+        threshold = torch.tensor(found, dtype=torch.float64)
+        coverage = float((drawn[:, CALIBRATION:] <= threshold[:, None]).double().mean())
+        assert abs(coverage - guarantee) < 0.01, (guarantee, coverage)
+
+
 @pytest.mark.parametrize("method", ["lac", "aps", "raps"])
 @pytest.mark.parametrize("randomised", [False, True])
 def test_sets_contain_the_label_as_often_as_promised(method: Method, randomised: bool) -> None:
     probabilities, labels = population()
     draws = torch.rand(ITEMS, generator=torch.Generator().manual_seed(2), dtype=torch.float64) if randomised else None
-    right = conformal_scores(probabilities, method, draws=draws).gather(1, labels[:, None])[:, 0]
-    drawn = right[splits()]
-    for guarantee in (0.8, 0.9, 0.95):
-        threshold = torch.tensor([conformal_threshold(some, guarantee) for some in drawn[:, :CALIBRATION]])
-        coverage = float((drawn[:, CALIBRATION:] <= threshold[:, None]).double().mean())
-        assert abs(coverage - guarantee) < 0.01, (method, guarantee, coverage)
+    check_coverage(conformal_scores(probabilities, method, draws=draws), labels)
+
+
+def test_sets_of_the_sampled_distance_contain_the_label_as_often_as_promised() -> None:
+    """Images of different variances, and labels that are drawn by probabilities other than the model's."""
+    draws = torch.Generator().manual_seed(5)
+    images = Gaussian(
+        F.normalize(torch.randn(ITEMS, 16, generator=draws), dim=1), torch.randn(ITEMS, 16, generator=draws) - 3
+    )
+    prompts = Gaussian(
+        F.normalize(torch.randn(LABELS, 1, 16, generator=draws), dim=2), torch.randn(LABELS, 1, 16, generator=draws) - 3
+    )
+    evidence = weigh(images, prompts, None, Similarity(20.0, None))
+    labels = torch.multinomial((evidence.logits / 5).softmax(dim=1), 1, generator=draws)[:, 0]
+    scores = score_labels(evidence, "csd", 1.0)
+    between = (images.mean[:, None] - prompts.mean[:, 0]).square().sum(2) + images.total_var[:, None]
+    torch.testing.assert_close(scores, (between + prompts.total_var.T).double(), rtol=1e-4, atol=1e-4)
+    check_coverage(scores, labels)
 
 
 def test_the_guarantee_holds_for_every_label_with_items_enough() -> None:

@@ -25,13 +25,13 @@ class HeadsConfig:
     steps: int = 1000
     """Optimizer steps."""
     batch_size: int = 512
-    """Pairs per step; every image meets the texts of all others."""
+    """Pairs per step; every image is compared with all texts of its batch."""
     lr: float = 1e-3
     """Largest learning rate."""
     weight_decay: float = 0.1
     """Weight decay of the matrices."""
     seed: int = 0
-    """Seed of the weights and of the order of the pairs."""
+    """Seed for the weights and the order of the pairs."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size"):
@@ -81,9 +81,7 @@ class AdaptOptions:
         if not self.embeddings:
             raise UserError("embeddings is empty: name at least one folder or file")
         if self.masked and len(self.masked) != len(self.embeddings):
-            raise UserError(
-                f"masked names {len(self.masked)} and embeddings {len(self.embeddings)}: name as many of both"
-            )
+            raise UserError(f"masked names {len(self.masked)} and embeddings {len(self.embeddings)}: name equally many")
         if self.method != "heads" and (self.heads != HeadsConfig() or self.loss != _loss() or self.masked):
             raise UserError(f"method is {self.method}: heads, loss and masked belong to the method heads")
         if self.loss.contrast != "ppcl":

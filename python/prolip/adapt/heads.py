@@ -28,9 +28,10 @@ LOGIT_LR_FACTOR = 10.0
 
 
 def start_heads(adapter: Adapter, start: Logits) -> None:
-    """Start an adapter where the frozen model is: every variance is the same, and moves a logit by half a nat.
+    """Initialise an adapter with the means of the frozen model, equal variances, and the logits of `start`.
 
-    The total variance of an item is 1 / scale, so a pair's logit is lower by 1, which the bias makes up for.
+    The total variance of an item is 1 / scale. So an image and a text lower a pair's logit by 1/2 each, and the bias is
+    raised by 1.
     """
     assert start.bias is not None
     adapter.set_logits(start.scale, start.bias + 1.0)
@@ -40,7 +41,7 @@ def start_heads(adapter: Adapter, start: Logits) -> None:
 
 
 def forward(adapter: Adapter, batch: PairRows) -> ProLIPOutput:
-    """The Gaussians of a batch of pairs and of their masked views."""
+    """Return the Gaussians of a batch of pairs and of their masked views."""
     text: Gaussian = adapter.text(batch.text[None])
     masked_image = None if batch.masked_image is None else adapter.image(batch.masked_image)
     masked_text = None if batch.masked_text is None else adapter.text(batch.masked_text[None])
@@ -49,7 +50,7 @@ def forward(adapter: Adapter, batch: PairRows) -> ProLIPOutput:
 
 
 def fit_heads(adapter: Adapter, pairs: Pairs, config: HeadsConfig, loss: LossConfig) -> list[LossTerms]:
-    """Train an adapter's heads, scale and bias; returns the terms of the first and of the last tenth of the steps.
+    """Train an adapter's heads, scale and bias; returns the mean terms of the first and last tenth of the steps.
 
     Args:
         adapter: with the method `heads`; start it with `start_heads`.

@@ -1,8 +1,8 @@
 """A Laplace approximation over a linear map on top of each frozen tower (after BayesVLM, arXiv:2412.06014).
 
-BayesVLM treats the last projection of each tower as random. Cached embeddings are what comes after that projection, so
-here a further map W, [D, D], is random, and its most probable value is the identity. The Gaussians are those of W z.
-What differs: directions that the projection itself drops cannot become uncertain.
+BayesVLM treats the last projection of each tower as random. Cached embeddings are the outputs of that projection. So
+here an additional map W, [D, D], is random, and its most probable value is the identity. The Gaussians are those of
+W z. One difference: directions that the projection itself drops cannot become uncertain.
 
 For each tower, with the other one fixed:
 
@@ -10,7 +10,7 @@ For each tower, with the other one fixed:
   else CLIP's softmax over the batch); of each text the same with the images.
 - Curvature: the generalised Gauss-Newton matrix of that loss at W = 1, as one Kronecker product,
   sum_i (z_i z_i^T) x (J_i^T L_i J_i) ~ A x B with A = mean of z z^T and B = sum of J^T L J. J is the Jacobian of the
-  logits by W z, through its normalisation, and L is the loss's Hessian by the logits.
+  logits with respect to W z, including its normalisation; L is the Hessian of the loss with respect to the logits.
 - Prior: N(0, 1 / precision) on each element of W; the precision maximises the evidence.
 
 The posterior covariance of W z is then, in the eigenvectors u of A and v of B, with eigenvalues a and b,
@@ -42,7 +42,7 @@ class Factors(NamedTuple):
 
 
 class Posterior(NamedTuple):
-    """The posterior of a tower's map, as its head uses it."""
+    """The posterior of a tower's map, in the form that its head uses."""
 
     directions: Tensor
     """[D, D], eigenvectors u of A, one per column."""
@@ -89,7 +89,7 @@ def kronecker_factors(
 
 
 def output_factor(own: Tensor, others: Tensor, scale: float, bias: float | None) -> Tensor:
-    """Sum over rows of J^T L J, [D, D], for embeddings `own` [B, D] that meet `others` [B, D], both of unit norm.
+    """Sum over rows of J^T L J, [D, D], for embeddings `own` [B, D] compared with `others` [B, D], of unit norm.
 
     With P = 1 - z z^T, the Jacobian of normalising at unit norm, row i adds scale^2 P_i (sum_j w_ij h_j h_j^T) P_i with
     w = p (1 - p) for the sigmoid. The softmax has w = p, and subtracts the square of P_i sum_j p_ij h_j. Everything is
@@ -114,7 +114,7 @@ def output_factor(own: Tensor, others: Tensor, scale: float, bias: float | None)
 
 
 def posterior(inputs: Tensor, outputs: Tensor) -> Posterior:
-    """The posterior of a map from its factors A and B, with the prior's precision that maximises the evidence."""
+    """The posterior of a map from its factors A and B, f64 [D, D], with the prior's precision of largest evidence."""
     a, u = torch.linalg.eigh(inputs)
     b, v = torch.linalg.eigh(outputs)
     curvature = a.clamp_min(0)[:, None] * b.clamp_min(0)

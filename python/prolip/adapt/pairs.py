@@ -1,7 +1,7 @@
 """Cached embeddings of image-text pairs, streamed: memory does not grow with their number.
 
-Pairs come from folders of `prolip embed`, from .npz files, or from Parquet files of others. Batches are drawn from a
-buffer of a few thousand rows that is refilled from files in a random order.
+Pairs come from folders of `prolip embed`, from .npz files, or from Parquet files of other programs. Batches are drawn
+from a buffer of a few thousand rows that is refilled from files in a random order.
 
 N pairs, D embedding.
 """
@@ -52,7 +52,7 @@ class Table(Protocol):
 
     @property
     def name(self) -> str:
-        """What errors call it."""
+        """Its name in errors."""
 
     @property
     def count(self) -> int:
@@ -116,7 +116,7 @@ class NpzFile:
 
 @dataclass(frozen=True)
 class ParquetFile:
-    """A Parquet file of others, with lists of numbers."""
+    """A Parquet file of another program, with lists of numbers."""
 
     path: Path
 
@@ -151,7 +151,7 @@ class Pairs:
     """D"""
 
     def blocks(self, order: Iterable[int] | None = None, rows: int = BLOCK) -> Iterator[PairRows]:
-        """All pairs, at most `rows` at a time; the tables in the given order.
+        """Yield all pairs, at most `rows` at a time; the tables in the given order.
 
         Raises:
             UserError: a row is not finite or is zero, or the masked views are not of the same pairs.
@@ -165,7 +165,7 @@ class Pairs:
                 yield PairRows(_unit(image, table.name, self.dim), _unit(text, table.name, self.dim), *masked)
 
     def batches(self, size: int, seed: int, *, buffer: int = BUFFER) -> Iterator[PairRows]:
-        """Batches of `size` pairs (all pairs, if there are fewer) in a random order, epoch after epoch, without end."""
+        """Yield batches of `size` pairs (all, if there are fewer) in random order, epoch after epoch, without end."""
         generator = torch.Generator().manual_seed(seed)
         size = min(size, self.count)
         held: list[PairRows] = []
@@ -188,7 +188,7 @@ class Pairs:
 
 
 def _whole(rows: int, size: int) -> int:
-    """The rows of whole batches among `rows`."""
+    """Return how many of `rows` rows are in whole batches."""
     return rows // size * size
 
 
@@ -227,7 +227,7 @@ def open_pairs(sources: Sequence[Path], masked: Sequence[Path] = ()) -> Pairs:
 
     Args:
         sources: where the pairs are.
-        masked: where more general views of the same pairs are, one for each source; or nothing.
+        masked: where more general views of the same pairs are, one for each source; or ().
 
     Raises:
         UserError: a source is not one of these, has no pairs, or the views have another number of rows.
@@ -246,7 +246,7 @@ def open_pairs(sources: Sequence[Path], masked: Sequence[Path] = ()) -> Pairs:
             and isinstance(view, PartPair)
             and table.image.names()[0] != view.image.names()[0]
         ):
-            raise UserError(f"masked: {view.name} and {table.name} have other keys: embed the same samples")
+            raise UserError(f"masked: {view.name} and {table.name} have different keys: embed the same samples")
     if not sum(counts):
         raise UserError(f"embeddings: {', '.join(map(str, sources))} hold no pairs")
     first = next(block for table in tables for block in table.blocks(1))[0]

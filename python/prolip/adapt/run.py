@@ -35,7 +35,7 @@ class Origin(NamedTuple):
     scale: float
     bias: float | None
     has_variances: bool
-    """Whether it has variances of its own, which its scale and bias belong to."""
+    """Whether it has variances of its own, with which its scale and bias were trained."""
 
 
 def run_adapt(options: AdaptOptions) -> list[str]:
@@ -71,14 +71,14 @@ def run_adapt(options: AdaptOptions) -> list[str]:
 
 
 def similarity_lines(adapter: Adapter, origin: Origin) -> list[str]:
-    """Say how scale and bias changed, and warn if similarities no longer count."""
+    """Return lines that say how scale and bias changed, with a warning if similarities hardly matter any more."""
     scale = float(adapter.logit_scale.detach().exp())
     bias = "no bias" if adapter.logit_bias is None else f"bias {float(adapter.logit_bias.detach()):.2f}"
     before = "none" if origin.bias is None else f"{origin.bias:.2f}"
     lines = [f"similarity: scale {scale:.2f}, {bias}; the frozen model's: {origin.scale:.2f}, {before}"]
     if scale < 1:
         lines.append(
-            "warning: with a scale below 1 the model hardly looks at similarities, and will classify badly: "
+            "warning: with a scale below 1 the model hardly uses similarities, and will classify badly: "
             "give more pairs, fewer steps (--heads.steps) or a smaller --loss.vib_weight"
         )
     return lines
@@ -101,7 +101,7 @@ def _fit(adapter: Adapter, pairs: Pairs, origin: Origin, options: AdaptOptions) 
     first, last = fit_heads(adapter, pairs, options.heads, options.loss)
     shown = ", ".join(f"{name} {float(value):.4g}" for name, value in last._asdict().items() if name != "total")
     return [
-        f"loss {float(first.total):.4f} at first, {float(last.total):.4f} at last ({shown})",
+        f"loss {float(first.total):.4f} at the start, {float(last.total):.4f} at the end ({shown})",
         _variances(adapter, pairs),
     ]
 
@@ -114,7 +114,7 @@ def logits_of(pairs: Pairs, batch_size: int, *, with_bias: bool) -> Logits:
 
 
 def _one_pass(pairs: Pairs, batch_size: int) -> Iterator[PairRows]:
-    """All pairs once, in random batches; the last few that fill no batch are left out."""
+    """Yield all pairs once, in random batches; the last few, which do not fill a batch, are left out."""
     size = min(batch_size, pairs.count)
     return islice(pairs.batches(size, seed=0), pairs.count // size)
 
@@ -130,7 +130,7 @@ def _variances(adapter: Adapter, pairs: Pairs) -> str:
 
 
 def _notes(options: AdaptOptions, pairs: Pairs, seconds: float) -> dict[str, Any]:
-    """What adapter.json says about how the adapter was made."""
+    """Return the entries of adapter.json about how the adapter was made."""
     notes: dict[str, Any] = {"pairs": pairs.count, "seconds": round(seconds, 1)}
     notes["embeddings"] = [str(path) for path in options.embeddings]
     notes["masked"] = [str(path) for path in options.masked]
@@ -143,17 +143,17 @@ def _notes(options: AdaptOptions, pairs: Pairs, seconds: float) -> dict[str, Any
 
 
 def find_origin(options: AdaptOptions) -> Origin:
-    """The model that made the embeddings, by the folders' manifests; opened only where these do not say enough.
+    """Find the model that made the embeddings in the folders' manifests; it is opened only if these lack its scale.
 
     Raises:
-        UserError: it is unknown, or the folders are of different models.
+        UserError: it is unknown, or the folders come from different models.
     """
     folders = [path for path in (*options.embeddings, *options.masked) if path.is_dir()]
     manifests = [Manifest.read(folder) for folder in folders]
     first = manifests[0] if manifests else None
     for folder, manifest in zip(folders, manifests, strict=True):
         if manifest.weights != manifests[0].weights:
-            raise UserError(f"embeddings: {folder} and {folders[0]} are of different models")
+            raise UserError(f"embeddings: {folder} and {folders[0]} come from different models")
     source = options.checkpoint or (None if first is None else first.checkpoint)
     if source is None:
         raise UserError("checkpoint: name the model that made these embeddings, such as open_clip:ViT-B-32/openai")

@@ -19,8 +19,8 @@ from prolip.adapt.pairs import PairRows
 log = logging.getLogger(__name__)
 
 MIN_SCALE, MAX_SCALE = 1.0, 1000.0
-"""Limits of the scale. On pairs that the model tells apart without an error the best one is infinite; where similarity
-says nothing it is 0 or below."""
+"""Limits of the scale. On pairs that the model separates without an error, the best scale is infinite; if similarity
+says nothing about the pairs, it is 0 or below."""
 
 
 class Logits(NamedTuple):
@@ -33,14 +33,14 @@ class Logits(NamedTuple):
 
 
 def fit_logits(batches: Sequence[PairRows], *, with_bias: bool) -> Logits:
-    """The scale, and with a bias also the bias, that minimise the contrastive loss of the batches.
+    """Return the scale, and with a bias also the bias, that minimise the contrastive loss of the batches.
 
-    With a bias that is SigLIP's loss, in which every pair is a yes or no; without, CLIP's, the mean of both softmaxes
-    over a batch. Both are convex in scale and bias, so the result does not depend on the start.
+    With a bias, this is SigLIP's loss, a yes or no for every pair. Without one, it is CLIP's, the mean of both
+    softmaxes over a batch. Both are convex in scale and bias, so the result does not depend on the start.
 
     Args:
-        batches: pairs; each image meets the texts of its batch.
-        with_bias: which of the losses.
+        batches: pairs; each image is compared with the texts of its batch.
+        with_bias: whether to fit a bias, with SigLIP's loss.
     """
     similarities = [batch.image.double() @ batch.text.double().T for batch in batches]
     images = sum(map(len, similarities))

@@ -1,1 +1,1 @@
-"""`prolip bench data`: measure the loader beside baselines."""
+"""`prolip bench`: compare the loader and the JPEG decoder with others."""

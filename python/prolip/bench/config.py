@@ -11,7 +11,7 @@ Recipe = Literal["full", "plain"]
 
 @dataclass(frozen=True, kw_only=True)
 class BenchDataConfig:
-    """Measure the loader on WebDataset shards, beside pure decoding and beside baselines."""
+    """Compare the loader with pure decoding and with baselines, on WebDataset shards."""
 
     shards: tuple[str, ...]
     """Paths, brace patterns, globs, or text files that list them."""
@@ -35,14 +35,15 @@ class BenchDataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class BenchDecodeConfig:
-    """Measure decoders of JPEG files on a folder of photographs, in turns."""
+    """Compare JPEG decoders on a folder of photographs; they take turns."""
 
     images: Path
     """Folder of JPEG files."""
     decoders: tuple[str, ...] = ()
     """Names, separated by commas or spaces; by default all that are installed."""
     workers: tuple[int, ...] = ()
-    """Worker processes of a torch DataLoader that decodes, such as `0 2`; without any, only the loop is measured."""
+    """Worker processes of a torch DataLoader that decodes, such as `0 2`; by default only a loop without it is
+    measured."""
     repeats: int = 5
     """Rounds; each decoder has one turn per round."""
     num_images: int = 500
@@ -58,7 +59,8 @@ class BenchTargetsConfig:
     images: Path
     """Folder of JPEG files."""
     levels: tuple[str, ...] = ()
-    """Of avx512, avx2, sse4, portable (on Arm neon, portable); by default all that this processor has."""
+    """Vector instructions: avx512, avx2, sse4, portable (on Arm neon, portable); by default all that this processor
+    has."""
     threads: int = 2
     """Threads of the loader."""
     repeats: int = 5
@@ -66,6 +68,6 @@ class BenchTargetsConfig:
     num_images: int = 1024
     """Images to load in each turn of the loader."""
     gpu_images: int = 2400
-    """Images per second that one GPU takes in training: 2400 for ViT-B/16 on an H100."""
+    """Images per second that one GPU consumes in training: 2400 for ViT-B/16 on an H100."""
     json: bool = False
     """Print one JSON object per line instead of the table."""

@@ -1,6 +1,6 @@
 """Measure one contender in its own process: read a task from standard input, write a measurement to standard output.
 
-Measured is the rate of an endless stream. The first batches are dropped (start-up, caches). Then a whole number of
+It measures the rate of an endless stream. The first batches are dropped (start-up, caches). Then a whole number of
 batches per worker is timed, so that pipelines with several workers start and stop the clock in the same phase. The
 consumer reads one pixel of each batch.
 """
@@ -52,7 +52,7 @@ def main() -> int:
 
 
 def _prolip(task: Task) -> Measurement:
-    """The loader: uint8 batches as in training, where the device normalises them."""
+    """Measure the loader: uint8 batches as in training, where the device normalises them."""
     return _measure_loader(task, _loader_config(task))
 
 
@@ -74,7 +74,7 @@ def _measure_loader(task: Task, config: LoaderConfig) -> Measurement:
 
 
 def _prolip_float32(task: Task) -> Measurement:
-    """The loader with float32 batches like the baselines: the consumer normalises them on the CPU."""
+    """Measure the loader with float32 batches like the baselines: the consumer normalises them on the CPU."""
     torch.set_num_threads(1)
 
     def start() -> Iterator[_Array]:
@@ -85,7 +85,7 @@ def _prolip_float32(task: Task) -> Measurement:
 
 
 def _decode_only(task: Task) -> Measurement:
-    """The floor: as many threads decode the same images from memory, and do nothing else."""
+    """Measure the floor: as many threads decode the same images from memory, and do nothing else."""
     import_mb = proc_stats.memory(proc_stats.tree()).peak_rss
     shards = list(task.shards)
     samples = BatchLoader(_loader_config(task)).num_samples

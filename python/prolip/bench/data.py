@@ -1,7 +1,7 @@
 """`prolip bench data`: measure the loader, pure decoding (the floor) and baselines on the same shards in one run.
 
-Each measurement runs in a new process (`prolip.bench.contender`), so that memory and warm-up are its own. Contenders
-take turns, so that a change in the machine's speed affects all of them.
+Each measurement runs in a new process (`prolip.bench.contender`), with its own memory and warm-up. Contenders take
+turns, so that a change in the machine's speed affects all of them.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ def table(config: BenchDataConfig, summaries: tuple[Summary, ...]) -> Iterator[s
 
 
 def _cells(summary: Summary, summaries: tuple[Summary, ...]) -> list[str]:
-    """A contender's row of the table."""
+    """Return a contender's row of the table."""
     ours, floor = summaries[:2]
     rates = [run.images_per_s for run in summary.runs]
     first = summary.median(lambda run: run.first_batch_s)

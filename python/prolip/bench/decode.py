@@ -1,4 +1,4 @@
-"""`prolip bench decode`: our JPEG decoder beside others, on the same files, in turns.
+"""`prolip bench decode`: compare our JPEG decoder with others, which take turns on the same files.
 
 Follows the protocol of the public imread_benchmark: files are in memory before the clock starts, pixels come as uint8
 RGB arrays, and each decoder is timed in a loop on one thread, then inside a torch `DataLoader` with batches of 32.
@@ -31,7 +31,7 @@ from prolip.bench.rounds import align, cpu_ratio, cpu_us, rate_ratio, rates, war
 from prolip.errors import UserError
 
 AS_THEY_ARE, AT_MOST_512, PROGRESSIVE = "as they are", "at most 512", "progressive"
-"""The sets of files: photographs as they are, and saved again with quality 95, or as progressive files with 90."""
+"""The sets of files: photographs as they are; at most 512 pixels long, saved with quality 95; progressive, with 90."""
 Log = Callable[[str], object]
 
 
@@ -48,7 +48,7 @@ class Contender(NamedTuple):
 
 
 class Key(NamedTuple):
-    """What the turns of all contenders have in common."""
+    """The files and workers of a turn, the same for all contenders."""
 
     files: str
     """The set of files."""
@@ -58,7 +58,7 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Decoded:
-    """What the decoders did."""
+    """The measurements of all decoders."""
 
     turns: dict[Key, dict[Contender, list[Pass]]]
     """For each set and number of workers, the turns of each contender, one per round."""
@@ -67,7 +67,7 @@ class Decoded:
     others_cores: float
     """Cores that the rest of the machine kept busy on average."""
     failed: dict[str, str]
-    """Decoders that are installed but cannot be used, with the end of what they wrote."""
+    """Decoders that are installed but cannot be used, with the last line of their error output."""
 
 
 def contenders(config: BenchDecodeConfig) -> tuple[list[Contender], list[str]]:
@@ -91,7 +91,7 @@ def contenders(config: BenchDecodeConfig) -> tuple[list[Contender], list[str]]:
             package = DECODERS[name].package
             raise UserError(f"decoders is {name!r}: it needs {package}, try `pip install {package}`")
     chosen = [name for name in DECODERS if name not in absent and (name in asked or not asked)]
-    # Ours is what the others are compared with, and Pillow's pixels are the right ones.
+    # The others are compared with ours, and all pixels with Pillow's.
     names = dict.fromkeys([OURS, *chosen, PILLOW])
     return [Contender(name, "portable" if name == LIBJPEG else None) for name in names], [] if asked else absent
 
@@ -112,7 +112,7 @@ def write_sets(images: Path, into: Path) -> dict[str, Path]:
             continue
         with Image.open(path) as image:
             if image.mode not in {"RGB", "L"}:
-                continue  # Not all decoders turn inks into RGB.
+                continue  # not all decoders convert CMYK to RGB
             name = f"{found:06}.jpg"
             (folders[AS_THEY_ARE] / name).symlink_to(path.absolute())
             pixels = image.convert("RGB")
@@ -140,7 +140,7 @@ class _Process:
             text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1", **level},
         )
-        # Nothing is written before this: a broken pipe would end the command without a word.
+        # Write nothing before the process is ready: a broken pipe would end the command without a message.
         self.is_ready = self._read().strip() == READY
 
     def __enter__(self) -> Self:
@@ -162,11 +162,11 @@ class _Process:
             self.process.stdin.flush()
         line = self._read()
         if not line:
-            raise RuntimeError(f"{self.contender} ended: {self.told()}")
+            raise RuntimeError(f"{self.contender} ended: {self.error_output()}")
         return line
 
-    def told(self) -> str:
-        """Return the end of what the process wrote to its standard error."""
+    def error_output(self) -> str:
+        """Return the end of the process's standard error."""
         self.errors.seek(0)
         return self.errors.read().strip()[-2000:]
 
@@ -186,10 +186,11 @@ def measure(
 ) -> Decoded:
     """Let the contenders take turns on each set and number of workers, `repeats` times.
 
-    Those of other packages that cannot be opened are left out.
+    Decoders of other packages that cannot be opened are left out.
 
     Raises:
-        RuntimeError: a decoder failed later, or ours or Pillow at all; the message ends with what it wrote.
+        RuntimeError: a decoder failed in its turn, or ours or Pillow's cannot be opened; the message ends with what it
+            wrote.
     """
     keys = [Key(files, number) for files in folders for number in workers]
     turns: dict[Key, dict[Contender, list[Pass]]] = {key: {} for key in keys}
@@ -197,7 +198,9 @@ def measure(
     with ExitStack() as stack:
         opened = [stack.enter_context(_Process(contender)) for contender in of]
         usable = [process for process in opened if process.is_ready or process.contender.decoder in {OURS, PILLOW}]
-        failed = {str(unfit.contender): unfit.told().splitlines()[-1] for unfit in opened if unfit not in usable}
+        failed = {
+            str(unfit.contender): unfit.error_output().splitlines()[-1] for unfit in opened if unfit not in usable
+        }
         for files, folder in folders.items():
             asked = Request(folder=str(folder), images=0)
             sums = {process.contender: json.loads(process.ask(asked)) for process in usable}

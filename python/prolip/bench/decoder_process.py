@@ -1,7 +1,7 @@
-"""Measure one decoder in its own process, whenever the parent asks: a line with a request, a line with the answer.
+"""Measure one decoder in its own process, which answers each line with a request by a line with the result.
 
-The first argument names the decoder. A line that says so comes first, once it is open. All files of a folder are read
-before the clock starts.
+The first argument names the decoder. Once the decoder is open, the process writes `READY`. All files of a folder are
+read before the clock starts.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Request:
     folder: str
     """Folder of JPEG files."""
     images: int
-    """Images to decode; the files of the folder again and again."""
+    """Images to decode, repeating the folder's files; 0 to compute checksums of all pixels instead."""
     workers: int | None = None
     """Worker processes of a torch `DataLoader`; None to decode in a loop without one."""
 
@@ -82,7 +82,7 @@ def main() -> int:
 
 
 class Answers:
-    """Decodes the files of folders, which it keeps in memory, and their loaders, whose workers stay alive."""
+    """Decodes the files of folders. It keeps the files in memory, and the data loaders, whose workers stay alive."""
 
     def __init__(self, decode: Decode):
         self.decode = decode
@@ -110,12 +110,12 @@ class Answers:
         count = sum(images)
         seconds, cpu = time.perf_counter() - started, time.process_time() - own
         if request.workers:
-            # The clock of a process leaves out its workers. That of the system ticks every hundredth of a second.
+            # The process's clock leaves out its workers. The system's includes them, in ticks of 10 ms.
             cpu = proc_stats.cpu_seconds(proc_stats.tree()) - before
         return Pass(images_per_s=count / seconds, cpu_us=cpu / count * 1e6)
 
     def _loop(self, request: Request) -> Iterator[int]:
-        """Yield 0 at the start and then the number of images after each of them."""
+        """Yield 0 at the start, and then 1 after each image."""
         files = self.files(request.folder)
         yield 0
         for number in range(request.images):
@@ -123,7 +123,10 @@ class Answers:
             yield 1
 
     def _loaded(self, request: Request) -> Iterator[int]:
-        """The same with a torch `DataLoader`; images have many sizes, so a batch is a list."""
+        """Yield 0 at the start, and then the size of each batch of a torch `DataLoader`.
+
+        Images have many sizes, so a batch is a list.
+        """
         import torch
         from torch.utils.data import DataLoader
 

@@ -14,7 +14,7 @@ from io import BytesIO
 from typing import Any, NamedTuple
 
 Decode = Callable[[bytes], Any]
-"""From a file's bytes to an array [H, W, 3], or an object that numpy takes for one."""
+"""A function from a file's bytes to an array [H, W, 3], or to an object that numpy can read as one."""
 OURS = "prolip"
 LIBJPEG = "libjpeg-turbo"
 PILLOW = "pillow"
@@ -26,7 +26,7 @@ class Decoder(NamedTuple):
     package: str
     """The package to install."""
     module: str
-    """The module that it has."""
+    """The module to import."""
     open: Callable[[], Decode]
     """Imports the module and returns the function."""
 

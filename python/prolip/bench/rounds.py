@@ -1,4 +1,4 @@
-"""What rounds in which contenders took turns say: rates, ratios with their spread, and how busy the machine was."""
+"""Statistics of rounds in which contenders took turns: rates, ratios with their spread, and warnings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_OTHERS = 0.1
 
 
 class Turn(Protocol):
-    """What one contender did in one round."""
+    """The result of one contender in one round."""
 
     @property
     def images_per_s(self) -> float:
@@ -25,7 +25,7 @@ class Turn(Protocol):
 
 
 class Spread(NamedTuple):
-    """The median of some values, the least and the most."""
+    """The median, the lowest and the highest of some values."""
 
     median: float
     least: float
@@ -71,7 +71,7 @@ def align(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def warnings(rates_of: Iterable[tuple[str, Spread]], others_cores: float) -> Iterator[str]:
-    """Yield what makes the rates inexact: rounds that differ, and other programs."""
+    """Yield warnings about inexact rates: rounds that differ, and other programs."""
     uneven = {name: spread.most / spread.least for name, spread in rates_of if spread.most > spread.least * MAX_SPREAD}
     if uneven:
         yield (

@@ -1,7 +1,7 @@
-"""`prolip bench targets`: loader and decoder with each set of vector instructions, beside the floor and their targets.
+"""`prolip bench targets`: compare loader and decoder, with each set of vector instructions, with the floor and targets.
 
 Photographs as they are and at most 512 pixels long; full recipe. The floor is libjpeg-turbo decoding every pixel on as
-many threads. All that is compared took turns in one run, and a ratio is the median over the rounds.
+many threads. Everything that is compared takes turns in one run, and a ratio is the median over the rounds.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def _loader_rows(loaded: Loaded, levels: list[str]) -> Iterator[Row]:
 
 
 def _decode_rows(decoded: Decoded, levels: list[str]) -> Iterator[Row]:
-    """The decoder: progressive files beside libjpeg-turbo, others beside the best of the installed decoders."""
+    """Yield the decoder's rows: progressive files against libjpeg-turbo, others against the best installed decoder."""
     for key, turns in decoded.turns.items():
         others = {contender: passes for contender, passes in turns.items() if contender.decoder != OURS}
         best = max(others, key=lambda contender: rates(others[contender]).median)
@@ -188,7 +188,7 @@ def json_lines(config: BenchTargetsConfig, rows: list[Row], others_cores: float)
 
 
 def _cores(config: BenchTargetsConfig, row: Row) -> float:
-    """Cores that feed one GPU."""
+    """Return the number of cores that feed one GPU."""
     return config.gpu_images * cpu_us(row.ours).median * 1e-6
 
 

@@ -1,4 +1,4 @@
-"""What the measuring process and a contender exchange: a task and a measurement, as JSON."""
+"""The task and the measurement that the measuring process and a contender exchange as JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from prolip.bench.config import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What a contender is to measure."""
+    """The settings of a contender's measurement."""
 
     contender: str
     """Name of the contender."""

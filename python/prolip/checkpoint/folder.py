@@ -34,11 +34,11 @@ FORMAT = 1
 _NAME = re.compile(r"step_(\d+)")
 BLOCK = 1 << 22
 VISIBLE_SECONDS = 30.0
-"""A file server's clients may not see for this long what another has written."""
+"""Seconds for which a file server may hide one client's writes from another."""
 _PAUSES = (0.5, 1.0, 2.0)
 """Seconds between attempts to read."""
 ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
-"""Errors that describe the folder. Any other OSError is one of the storage and may be temporary."""
+"""Errors that say something about the path itself. Any other OSError comes from the storage and may be temporary."""
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
     Raises:
         StorageError: the folder is there, but cannot be listed.
     """
-    # Not `Path.glob`, which takes a folder that it cannot read for an empty one.
+    # Not `Path.glob`, which treats an unreadable folder as empty.
     try:
         names = patiently(folder, lambda: os.listdir(folder))
     except ABSENT:
@@ -111,11 +111,11 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def patiently(path: Path, read: Callable[[], T]) -> T:
-    """What `read` returns; an input/output error is passing until it has come several times in a row.
+    """Return the result of `read`, called again after an I/O error, which may be temporary.
 
     Raises:
-        StorageError: it has.
-        OSError: what says something about the path itself, such as that it does not exist.
+        StorageError: every attempt failed.
+        OSError: the error says something about the path itself (`ABSENT`), such as that it does not exist.
     """
     for pause in (*_PAUSES, None):
         try:
@@ -159,7 +159,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def wait_until(holds: Callable[[], bool]) -> bool:
-    """Whether something that another machine wrote is seen here, for as long as a file server may hide it."""
+    """Wait until `holds` returns true, for as long as a file server may hide other clients' writes; False if never."""
     deadline = time.monotonic() + VISIBLE_SECONDS
     while not holds():
         if time.monotonic() > deadline:
@@ -169,7 +169,7 @@ def wait_until(holds: Callable[[], bool]) -> bool:
 
 
 def differing_file(folder: Path, files: Mapping[str, FileRecord]) -> str | None:
-    """Why the first file that is not in the folder, or has another size, is wrong; None if all are there."""
+    """Say what is wrong with the first file that is missing or has another size; None if all are right."""
     for name, expected in files.items():
         path = folder / name
         if not wait_until(partial(_has_size, path, expected.size)):
@@ -209,7 +209,7 @@ def manifest_checksum(content: dict[str, Any]) -> int:
     return zlib.crc32(json.dumps(content, sort_keys=True).encode())
 
 
-# ---- All of a folder ----
+# ---- The whole folder ----
 
 
 def set_aside(path: Path) -> Path:
@@ -223,7 +223,7 @@ def set_aside(path: Path) -> Path:
 
 
 def sweep(folder: Path) -> None:
-    """Delete what interrupted saves left. No process may be saving into the folder."""
+    """Delete partial checkpoints of interrupted saves. No process may be saving into the folder."""
     for path in folder.glob("*.partial"):
         shutil.rmtree(path)
 
@@ -238,7 +238,7 @@ def prune(folder: Path, *, keep: int) -> None:
 
 
 def mark_best(path: Path) -> None:
-    """Let `best` link to a checkpoint."""
+    """Make the link `best` point to a checkpoint."""
     link = path.parent / f"{BEST}.partial"
     link.unlink(missing_ok=True)
     link.symlink_to(path.name)

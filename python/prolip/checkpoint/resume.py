@@ -71,7 +71,7 @@ def _choose(folder: Path, resume: str) -> Checkpoint | None:
 def _newest(folder: Path) -> Checkpoint | None:
     found, rejected = find_latest(folder)
     if rejected and found is None:
-        # Starting again would overwrite the log of all that was done.
+        # Starting at step 0 would overwrite the log of the earlier training.
         raise CheckpointError(
             f"{folder} has checkpoints, but none is usable: {'; '.join(rejected)}; to start at step 0, choose another "
             "--out, or remove that folder"

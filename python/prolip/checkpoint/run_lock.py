@@ -20,10 +20,10 @@ from prolip.errors import UserError, sentence
 
 LOCK = "lock.json"
 _WAIT_SECONDS = 10.0
-"""A process that was killed may take this long to end."""
+"""Time that a killed process may take to end."""
 _BEAT_SECONDS = 5.0
 _BEATS = 3
-"""A holder elsewhere that does not touch its lock for so many beats is dead."""
+"""A holder on another machine counts as dead when it has not touched its lock for this many beats."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +33,12 @@ class _Holder:
     host: str
     """Name of the machine."""
     place: str
-    """What process numbers count in: the boot of a machine and a namespace in it."""
+    """Where process numbers are unique: one boot of a machine, and a PID namespace in it."""
     pid: int
     started: str
     """When it took the lock, UTC."""
     token: str
-    """Drawn for this lock: who reads it sees the holder's folder."""
+    """Random number of this lock: a rank that reads it sees the same folder as the holder."""
 
     @classmethod
     def this(cls) -> Self:
@@ -46,16 +46,16 @@ class _Holder:
         return cls(host=socket.gethostname(), place=_place(), pid=os.getpid(), started=started, token=uuid4().hex)
 
     def has_ended(self) -> bool:
-        """Whether this is known to be a process of this machine that has ended."""
+        """Whether the holder is known to have ended: it ran on this machine, and no longer exists."""
         return self.place == _place() != "" and not Path(f"/proc/{self.pid}").exists()
 
 
 class RunLock:
     """Holds a run's folder until the block ends or the process dies. All ranks create one; rank 0 has the lock.
 
-    A lock is the kernel's (flock), so it ends with its process, however that ends. Some storage has no such locks, or
-    has them per machine. So a holder also touches its file every few seconds, and a lock of another machine counts as
-    long as that goes on.
+    The lock is the kernel's (flock), so it ends with its process in any case. Some storage has no such locks, or only
+    among the processes of one machine. So a holder also touches its file every few seconds, and a lock of another
+    machine counts as long as the file is being touched.
 
     Raises:
         UserError: on all ranks, if another process holds the folder, or if a rank does not see what rank 0 wrote.
@@ -78,7 +78,7 @@ class RunLock:
                     f"out is {folder}: {blind} does not see what rank 0 on {holder.host} wrote there; it must be a "
                     "folder that all machines share"
                 )
-            failure = ranks.broadcast(failure)  # with rank 0's name of the folder
+            failure = ranks.broadcast(failure)  # the message with rank 0's path of the folder
         if failure is not None:
             self.close()
             raise UserError(failure)
@@ -123,7 +123,7 @@ class _Held:
         while not self._ended.wait(_BEAT_SECONDS):
             try:
                 os.utime(self._descriptor)
-            except OSError:  # may pass
+            except OSError:  # may be temporary
                 continue
 
 
@@ -147,7 +147,7 @@ def _acquire(path: Path) -> int:
         if locked is False and time.monotonic() < deadline:
             time.sleep(0.1)
         elif locked is False and holder is not None and holder.has_ended():
-            path.unlink(missing_ok=True)  # a process that the holder has started still has its lock
+            path.unlink(missing_ok=True)  # the holder has ended, but a child process of it still has the lock
         else:
             who = "an unknown process" if holder is None else f"process {holder.pid} on {holder.host}"
             since = "" if holder is None else f" since {holder.started}"
@@ -157,7 +157,7 @@ def _acquire(path: Path) -> int:
 
 
 def _lock(descriptor: int) -> bool | None:
-    """Try to lock a file; False if another process has locked it, None if its storage has no locks.
+    """Try to lock a file: True on success, False if another process has locked it, None if its storage has no locks.
 
     Raises:
         UserError: this is Windows.
@@ -176,7 +176,7 @@ def _lock(descriptor: int) -> bool | None:
 
 
 def _lives(path: Path, holder: _Holder, *, locked: bool) -> bool:
-    """Whether the process lives that wrote a lock file; with `locked`, the kernel lets us have the lock."""
+    """Whether the process that wrote a lock file is alive; `locked` says whether we got the kernel's lock."""
     if holder.place == _place() != "":
         return not locked and not holder.has_ended()
     before = path.stat().st_mtime_ns
@@ -190,7 +190,7 @@ def _lives(path: Path, holder: _Holder, *, locked: bool) -> bool:
 
 
 def _is_at(path: Path, descriptor: int) -> bool:
-    """Whether a path leads to an open file."""
+    """Whether a path leads to the open file of a descriptor."""
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:
@@ -198,7 +198,7 @@ def _is_at(path: Path, descriptor: int) -> bool:
 
 
 def _read(path: Path) -> _Holder | None:
-    """The holder that a lock file names; None if it names none."""
+    """Return the holder that a lock file names; None if it names none."""
     try:
         return _Holder(**json.loads(path.read_bytes()))
     except (OSError, ValueError, TypeError):
@@ -206,7 +206,7 @@ def _read(path: Path) -> _Holder | None:
 
 
 def _place() -> str:
-    """What process numbers count in; empty where that is unknown."""
+    """Return where process numbers are unique (see `_Holder.place`); empty if that is unknown."""
     try:
         return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
     except OSError:

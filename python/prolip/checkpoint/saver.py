@@ -64,7 +64,7 @@ class Saver:
             ranks: this process's rank.
             keep: recent checkpoints to keep, plus the best.
             after: the step that the run resumes from.
-            carried: what goes with the weights, so that a checkpoint is all that inference needs.
+            carried: stored beside the weights, so that a checkpoint is all that inference needs.
         """
         self._folder, self._keep, self._carried = folder, keep, carried or Carried()
         if ranks.rank == 0:

@@ -171,7 +171,7 @@ def load_checkpoint(path: Path, *, checksum: int | None = None) -> Checkpoint:
 
     Args:
         path: its folder.
-        checksum: of the manifest, if another rank has verified every byte: then only this and sizes are compared.
+        checksum: the manifest's, if another rank has verified every byte; then only this and sizes are compared.
 
     Raises:
         CheckpointError: the folder is missing, damaged, or not a checkpoint of a run.
@@ -216,7 +216,7 @@ def find_latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
         try:
             return load_checkpoint(path), rejected
         except CheckpointError as error:
-            if path.exists():  # else a run that goes on has deleted it
+            if path.exists():  # otherwise a run that is still training has deleted it
                 rejected.append(str(error))
     return None, rejected
 
@@ -244,11 +244,11 @@ def open_saved(path: Path) -> Checkpoint | None:
 
 
 def read_weights(path: Path, *, averaged: bool = True) -> tuple[Checkpoint, dict[str, Tensor]] | None:
-    """Open a saved model (see `open_saved`) and read its weights; once more if a run has deleted it meanwhile.
+    """Open a saved model (see `open_saved`) and read its weights; retried once if a run has deleted it meanwhile.
 
     Args:
         path: a checkpoint's or a run's folder.
-        averaged: whether averaged weights are taken if there are any.
+        averaged: whether to read the averaged weights, if there are any.
 
     Raises:
         CheckpointError: it is damaged, or the run has no usable checkpoint.

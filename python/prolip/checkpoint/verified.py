@@ -42,14 +42,14 @@ class CheckpointFiles:
     """The open files of one checkpoint. They stay the same if its path is replaced.
 
     Raises:
-        CheckpointError: the folder is no checkpoint, or its manifest is damaged.
+        CheckpointError: the folder is not a checkpoint, or its manifest is damaged.
         OSError: the storage does not answer.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         if not hasattr(os, "O_DIRECTORY"):  # Windows
-            raise CheckpointError(f"{path}: checkpoints of runs are read on Linux and macOS: export the model there")
+            raise CheckpointError(f"{path}: only Linux and macOS can read checkpoints of runs: export the model there")
         try:
             self._folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         except ABSENT:
@@ -58,7 +58,7 @@ class CheckpointFiles:
         self._verified: dict[str, _Stamp] = {}
         content = self._read_manifest()
         self.checksum: int = content["crc32"]
-        """Of the manifest: two checkpoints with the same have the same content."""
+        """Checksum of the manifest. Checkpoints with the same one have the same content."""
         self.best = None if content["best"] is None else Best(**content["best"])
         """Why this checkpoint is the best; None if it is not."""
         self._files: dict[str, dict[str, int]] = content["files"]
@@ -157,7 +157,7 @@ class CheckpointFiles:
 
 
 def load_replaceable(path: Path, load: Callable[[CheckpointFiles], T]) -> T:
-    """What `load` makes of a checkpoint's files; once more if it failed and the folder was replaced meanwhile.
+    """Return what `load` returns for a checkpoint's files; retried once if the folder was replaced meanwhile.
 
     Raises:
         CheckpointError: the checkpoint is damaged.
@@ -188,7 +188,7 @@ def read_best(folder: Path) -> tuple[int, Best] | None:
 
 
 def _is_manifest(content: dict[str, Any]) -> bool:
-    """Whether a manifest lists plain names with sizes and checksums, and the reason of a best one if it is."""
+    """Whether a manifest lists plain names with sizes and checksums and, for a best checkpoint, why it is the best."""
     files, best = content.get("files"), content.get("best")
     is_best = best is None or (isinstance(best, dict) and best.keys() == Best.__dataclass_fields__.keys())
     return (

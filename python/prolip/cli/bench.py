@@ -1,4 +1,4 @@
-"""`prolip bench data | decode | targets`: measure loader and decoder beside others."""
+"""`prolip bench data | decode | targets`: compare loader and decoder with others."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _log(line: str) -> None:
 
 
 BENCHMARKS = {
-    "data": Command("the loader beside baselines, on shards", _data),
-    "decode": Command("our JPEG decoder beside others, on a folder of photographs", _decode),
-    "targets": Command("loader and decoder at each level of vector instructions beside their targets", _targets),
+    "data": Command("our loader compared with baselines, on shards", _data),
+    "decode": Command("our JPEG decoder compared with others, on a folder of photographs", _decode),
+    "targets": Command("loader and decoder at each level of vector instructions, compared with targets", _targets),
 }

@@ -1,4 +1,4 @@
-"""What commands share: a table to choose from, parsing, output, and set-up before torch is imported."""
+"""Code that commands share: choosing a command, parsing, output, and set-up before torch is imported."""
 
 from __future__ import annotations
 
@@ -65,10 +65,10 @@ def _hint(prog: str, commands: Mapping[str, Command], word: str) -> str:
 
 
 def parse(options: Callable[..., Options], prog: str, words: list[str]) -> Options:
-    """The options in the words: a dataclass, or the result of a function that takes them as arguments.
+    """Parse words into options: a dataclass, or the result of a function that takes them as arguments.
 
     Raises:
-        UserError: a word is an old one, or one of another program, for an option of ours.
+        UserError: a word is an old name of an option, or another program's name for it.
     """
     check_options(prog.partition(" ")[2], words)
     return tyro.cli(options, args=words, prog=prog, use_underscores=True, registry=paragraphs())
@@ -90,7 +90,7 @@ def ended_by_sigterm() -> Iterator[None]:
 
 
 def write_lines(lines: Iterable[str]) -> None:
-    """Write lines to the standard output, each as soon as it is there."""
+    """Write lines to the standard output, each as soon as it is available."""
     for line in lines:
         sys.stdout.write(f"{line}\n")
 
@@ -98,7 +98,7 @@ def write_lines(lines: Iterable[str]) -> None:
 def finish(
     lines: Iterable[str], then: str, wrote: Iterable[str | Path | None] = (), *, for_programs: bool = False
 ) -> None:
-    """Write a command's lines, and last what it wrote and what to do next.
+    """Print a command's lines, and then what it wrote and what to do next.
 
     Args:
         lines: the lines; if there are none, nothing is written, since another process writes them.
@@ -117,14 +117,14 @@ def finish(
 def share_cores() -> None:
     """Let torch's threads sleep while they wait, unless the user's environment says otherwise.
 
-    Call it before torch is imported. By default they spin, and a step takes many times as long wherever anything else
-    runs, such as the loader's threads.
+    Call it before torch is imported. By default they spin, and a step takes many times as long if anything else runs on
+    the machine, such as the loader's threads.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def prepare() -> None:
-    """Set this process up to run a model, before torch is imported: its threads, its memory, its log."""
+    """Prepare this process to run a model, before torch is imported: threads, memory, logging."""
     share_cores()
     keep_freed_memory()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")

@@ -1,4 +1,4 @@
-"""`prolip compare`: an image beside texts."""
+"""`prolip compare`: compare an image with texts."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def _suites(prog: str, words: list[str]) -> int:
         """A small data set for every suite of prolip eval, made of the held-out emoji.
 
         Args:
-            config: What it is made of.
+            config: Its settings.
             out: Folder of the data sets.
         """
         return config, out

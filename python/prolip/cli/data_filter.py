@@ -10,7 +10,7 @@ from prolip.embeddings.config import FilterOptions
 
 
 def _captions(folder: Path) -> list[str]:
-    """Where the kept images have their captions: beside them, in the names of a flat folder, or in class folders."""
+    """Return the option for the images' captions: files beside them, names in a flat folder, or class folders."""
     if next(folder.rglob("*.txt"), None) is not None:
         return ["--captions", "text"]
     is_flat = any(path.is_file() and path.suffix != ".json" for path in folder.iterdir())

@@ -8,7 +8,7 @@ from prolip.data.config import IndexOptions
 
 
 def run(prog: str, words: list[str]) -> int:
-    """The exit status: 1 if an index that was to be checked differs from its shards."""
+    """Write or check an index; returns the exit status, 1 if a checked index differs from its shards."""
     options = parse(IndexOptions, prog, words)
     from prolip.data.index import run_index
 

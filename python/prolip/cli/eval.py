@@ -23,12 +23,12 @@ from prolip.suites.config import (
 
 
 class Suite(NamedTuple):
-    """A suite as the command line knows it."""
+    """A suite on the command line."""
 
     summary: str
     options: type[SuiteOptions]
     load: Callable[[], Callable[..., Any]]
-    """Imports the function from a model, the options and the finished tasks to a `SuiteResult`."""
+    """Imports the function that takes a model, the options and the finished tasks, and returns a `SuiteResult`."""
 
 
 def _datacomp() -> Callable[..., Any]:

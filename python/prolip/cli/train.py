@@ -13,7 +13,7 @@ _DRY_RUN = {"--dry-run", "--dry_run"}
 
 
 def run(prog: str, words: list[str]) -> int:
-    """Train, or print what a run would be."""
+    """Train, or check a run with --dry-run, or print the help."""
     if _DRY_RUN & set(words):
         options, rest = tyro.cli(
             DryRunOptions,

@@ -35,7 +35,7 @@ def _fixed(caption: str) -> str:
 
 
 def cleaner(how: str) -> Callable[[list[str]], list[str]]:
-    """Return the function that cleans captions in the way of this name: lower, whitespace or canonicalize."""
+    """Return the cleaning function with this name: lower, whitespace or canonicalize."""
     if how == "lower":
         return clean_captions
     return clean_whitespace if how == "whitespace" else clean_canonicalize

@@ -88,7 +88,7 @@ class CaptionConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MaskConfig:
-    """Masking of the first `int(B * masked_fraction)` rows of a batch (docs/specification.md, section 7)."""
+    """How to mask the first `int(B * masked_fraction)` rows of a batch (docs/specification.md, section 7)."""
 
     masked_fraction: float = 0.125
     """Share of rows with masked captions and images. A full batch has at least one such row; the smaller last batch of
@@ -97,7 +97,8 @@ class MaskConfig:
     """`replace`: masked tokens become `mask_id`. `remove`: masked tokens are removed and the rest moves left; at least
     one token stays."""
     text_mask_prob: float = 0.75
-    """Probability that a token is masked. Padding never is; a token with the padding's id (CLIP's `!`) may be."""
+    """Probability that a token is masked. Padding is never masked; a real token with the padding id (CLIP's `!`) may
+    be."""
     mask_id: int = 32000
     """The id that replaces masked tokens; not used by `remove`."""
     patch_draw: Literal["batch", "sample"] = "batch"
@@ -112,7 +113,7 @@ class MaskConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StoreConfig:
-    """How shards are fetched that are not plain local files, and what makes a shard complete."""
+    """How to fetch shards that are not plain local files, and when a shard counts as complete."""
 
     allow_pipe: bool = False
     """Whether "pipe:COMMAND" may run commands."""
@@ -121,7 +122,7 @@ class StoreConfig:
     read_ahead_bytes: int = 4 * 2**30
     """Disk limit for prefetched shards; allow several. Shards that a batch waits for may exceed it."""
     max_shard_bytes: int = 32 * 2**30
-    """Largest size of one shard, as sent and unpacked. A server may send without end."""
+    """Largest size of one shard in bytes, as sent and when unpacked, in case a server never stops sending."""
     cache_dir: str | None = None
     """Folder for downloaded shards; None for one in the system's temporary folder."""
     cache_bytes: int = 0
@@ -129,13 +130,13 @@ class StoreConfig:
     retries: int = 10
     """Failures in a row after which a shard is given up. The count starts again after 256 KiB of new data."""
     timeout_s: float = 30.0
-    """Seconds without data after which a request has failed."""
+    """Seconds without data after which a request fails."""
     min_bytes_per_s: int = 1024
-    """Slowest rate, on average over `timeout_s`. A request that is slower has failed."""
+    """Lowest rate, on average over `timeout_s`. A slower request fails."""
     require_archive_end: bool = True
     """Whether a tar archive, local ones too, must end with a block of zeros, as tar writes it. Without one the archive
     may have been cut between two samples, so it counts as damaged there. Set False for writers that don't end their
-    archives. With an index the setting at indexing counts."""
+    archives. With an index, the setting used for indexing counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,20 +165,20 @@ class LoaderConfig:
     captions: tuple[CaptionConfig, ...] = (CaptionConfig(),)
     """One entry per caption slot; () reads no captions."""
     mask: MaskConfig | None = None
-    """Masking of rows; None for none."""
+    """Masking of rows; None for no masking."""
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     """The tokenizer; not used without captions."""
     seed: Derived[int] = 0
     """Random seed."""
     num_epochs: Derived[int | None] = 1
-    """Number of epochs; None for no end."""
+    """Number of epochs; None to go on without end."""
     shuffle_window: int = 10_000
     """Samples to shuffle together, after the shards are shuffled; 0 keeps the order of the files."""
     last_batch: Derived[Literal["drop", "pad", "keep"]] = "drop"
-    """The end of an epoch. Each rank reads one contiguous part of it. `drop` and `pad`, for training: all batches are
-    full, all ranks have equally many, and bad samples are replaced; a last batch that is not full is dropped, or padded
-    from the beginning of the rank's part. `keep`, for evaluation: the last batch is smaller, and bad samples are left
-    out. Ranks may then differ by one batch, so a collective operation per batch would hang."""
+    """How an epoch ends. Each rank reads one contiguous part of the epoch. `drop` and `pad`, for training: all batches
+    are full, all ranks have equally many, and bad samples are replaced; a last batch that is not full is dropped, or
+    padded from the beginning of the rank's part. `keep`, for evaluation: the last batch is smaller, and bad samples are
+    left out. Ranks may then differ by one batch, so a collective operation per batch would hang."""
     num_threads: int = 0
     """Loader threads. 0 divides the cores of this process (its affinity and cgroup quota) by torchrun's
     LOCAL_WORLD_SIZE."""
@@ -207,7 +208,7 @@ class LoaderConfig:
 
     @property
     def masking(self) -> MaskConfig | None:
-        """The masking of rows; None if no row is masked."""
+        """The settings of masking; None if no row is masked."""
         return self.mask if self.mask is not None and self.mask.masked_fraction > 0 else None
 
 
@@ -220,7 +221,7 @@ class IndexOptions:
     out: Path
     """The index file to write. The loader may read it from a URL."""
     check: bool = False
-    """Compare the index with the shards instead, and print the differences."""
+    """Compare an existing index with the shards instead, and print the differences."""
     threads: int = 0
     """Shards to read in parallel; 0 for the number of cores."""
     store: StoreConfig = field(default_factory=StoreConfig)

@@ -350,7 +350,7 @@ def device_batches(
         device: a CPU or CUDA device.
         dtype: dtype of the images: float32, bfloat16 or float16.
         mean: subtracted from red, green and blue after division by 255.
-        std: what red, green and blue are then divided by.
+        std: divisors of red, green and blue after that.
         ahead: batches to copy to a GPU ahead of the current one, at least 1. Unused on a CPU, where nothing is copied.
 
     Raises:

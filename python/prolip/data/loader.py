@@ -90,9 +90,9 @@ class Batch(NamedTuple):
 class BatchLoader:
     """Iterates over batches of WebDataset shards.
 
-    Each `iter()` starts at `resume` (or at the beginning) and stops the iterator before it. Leaving the context
-    manager, `close()` or dropping the iterator joins the threads. `state_dict()` and `load_state_dict()` follow
-    torchdata's stateful loaders.
+    Each `iter()` starts at `resume` (or at the beginning) and stops the previous iterator. Leaving the context manager,
+    `close()` or dropping the iterator joins the threads. `state_dict()` and `load_state_dict()` follow torchdata's
+    stateful loaders.
     """
 
     def __init__(self, config: LoaderConfig, *, rank: int = 0, world_size: int = 1, resume: Cursor | None = None):
@@ -187,7 +187,7 @@ class BatchLoader:
 def decode(data: bytes) -> NDArray[np.uint8]:
     """Return the pixels of an image file, uint8 [H, W, 3].
 
-    They equal those of PIL's `Image.open(...).convert("RGB")`. Other Python threads run meanwhile.
+    They equal those of PIL's `Image.open(...).convert("RGB")`. The GIL is released while decoding.
 
     Raises:
         DataError: The bytes cannot be decoded as an image, or it has more pixels than PIL allows.

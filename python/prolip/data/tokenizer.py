@@ -1,4 +1,4 @@
-"""Tokenizers: CLIP's byte-pair encoding, or any Hugging Face tokenizer.json. This is the only place that builds them.
+"""Tokenizers: CLIP's byte-pair encoding, or any Hugging Face tokenizer.json. Only this module builds them.
 
 Shapes: N captions, L tokens (the context length).
 """
@@ -19,12 +19,12 @@ from prolip.data.config import TokenizerConfig
 from prolip.errors import UserError
 
 CLIP_MERGES = Path(__file__).with_name("clip_merges.txt.gz")
-"""CLIP's merges, in order: the first line is a heading. The published file has more, which CLIP does not use."""
+"""CLIP's merges, in order, below a header line. The published file has more merges, which CLIP does not use."""
 CLIP_SPECIALS = ("<start_of_text>", "<end_of_text>")
 _MAX_MERGES = 49_152 - 256 - 2
 _WORD_END = "</w>"
 _UNPRINTABLE = [*range(ord("!")), *range(ord("~") + 1, ord("¡")), ord("¬") + 1]
-"""Bytes whose Latin-1 character cannot be seen."""
+"""Bytes whose Latin-1 character is not visible."""
 
 
 class Tokenizer:
@@ -102,13 +102,13 @@ def clip_vocabulary(path: Path | None = None) -> tuple[list[str], list[tuple[str
 
 
 def byte_letters() -> list[str]:
-    """CLIP's symbol of each byte, in the order of the ids: printable characters first."""
+    """Return CLIP's symbol for each byte, in the order of the ids: printable characters first."""
     printable = 256 - len(_UNPRINTABLE)
     return [chr(code) for code in _byte_codes()[:printable]] + [chr(256 + place) for place in range(len(_UNPRINTABLE))]
 
 
 def _byte_codes() -> list[int]:
-    """The bytes in the order of their ids."""
+    """Return the bytes in the order of their ids."""
     return [code for code in range(256) if code not in _UNPRINTABLE] + _UNPRINTABLE
 
 

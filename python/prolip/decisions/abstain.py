@@ -1,8 +1,8 @@
 """Answer or "don't know": a threshold on the confidence that keeps the share of wrong answers below a limit.
 
-Learn then test (arXiv:2110.01052): each threshold is a hypothesis, "of the items that it answers, more than the limit
-are answered wrongly". Thresholds are tested in a fixed order, and the last one before the first that cannot be rejected
-is used. So the limit is kept with probability 1 - delta over labelled sets. N items, T thresholds.
+Learn then test (arXiv:2110.01052): each threshold has a hypothesis, "the share of wrong answers at this threshold is
+above the limit". The hypotheses are tested in a fixed order until one cannot be rejected, and the threshold before it
+is used. So the limit holds with probability 1 - delta over labelled sets. N items, T thresholds.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def binomial_p_values(num_wrong: Tensor, num_answered: Tensor, rate: float) -> T
 def threshold_order(confidence: Tensor, correct: Tensor, max_error: float) -> Tensor:
     """Thresholds in the order in which `abstention_threshold` tests them, descending, f64 [T].
 
-    They are confidences of labelled items that take no part in the test. The first is the one at which these items
-    speak most clearly for an error below the limit: from a stricter one there would be too few answers to tell.
+    They are confidences of labelled items that take no part in the test. The first is the one with the smallest p-value
+    on these items: stricter thresholds give too few answers to show that the share of errors is below the limit.
 
     Args:
         confidence: [N], of other labelled items.
@@ -72,8 +72,8 @@ def abstention_threshold(
     """The smallest threshold whose share of wrong answers is below the limit, with probability 1 - `delta`.
 
     Fixed-sequence testing (arXiv:2110.01052, section 4), which needs no correction for the number of thresholds. The
-    limit is for items that are exchangeable with the labelled ones; `delta` counts how often such a labelled set
-    misleads.
+    limit is for items that are exchangeable with the labelled ones; `delta` is the share of labelled sets for which it
+    may not hold.
 
     Args:
         confidence: [N], of labelled items.

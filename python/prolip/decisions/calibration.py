@@ -1,9 +1,9 @@
-"""`Calibration`: what a labelled set says about a model's answers, kept in a file beside the model.
+"""`Calibration`: statistics of a model's answers on a labelled set, kept in a file beside the model.
 
-The labelled items are split at random. One part fits: how frequent labels are, the temperature, the factor and bias of
-pairs, the order of thresholds, what known items look like. The other part was not used for any of these. Its scores
-give label sets and "don't know" their guarantees, which hold for items that are exchangeable with it. N new items, n
-calibration items, C labels, D dimensions.
+The labelled items are split at random. One part is used to fit the frequencies of labels, the temperature, the factor
+and bias of pairs, the order of thresholds, and the distribution of known items. The scores of the other part give label
+sets and "don't know" their guarantees, which hold for items that are exchangeable with it. N new items, n calibration
+items, C labels, D dimensions.
 """
 
 from __future__ import annotations
@@ -32,31 +32,31 @@ _FORMAT = "2"
 
 
 class Evidence(NamedTuple):
-    """What a model says about items and labels."""
+    """A model's scores for every item and label."""
 
     logits: Tensor
     """[N, C]; their softmax is the probability of each label."""
     distance: Tensor | None
-    """[N, C], the sampled distance of item and label, with both variances; None for a model whose variances say what it
-    has not learned, and are no distance."""
+    """[N, C], the sampled distance of item and label, with both variances; None for a model whose variances are
+    epistemic: they say what it has not learned, which is no distance."""
     pair_logits: Tensor | None
     """[N, C], of each pair on its own; None for a model without a bias."""
     means: Tensor
     """[N, D], the items' means."""
 
     def with_prior(self, log_shares: Tensor) -> Evidence:
-        """The evidence if labels are as frequent as `log_prior` says, [C]. Distances and pairs stay as they are."""
+        """Return the evidence for labels with these log shares, [C]. Distances and pair logits do not change."""
         return self._replace(logits=self.logits + log_shares.to(self.logits))
 
     def rows(self, places: Tensor) -> Evidence:
-        """The evidence on some items."""
+        """Return the evidence on some items."""
         pairs = None if self.pair_logits is None else self.pair_logits[places]
         distance = None if self.distance is None else self.distance[places]
         return Evidence(self.logits[places], distance, pairs, self.means[places])
 
 
 class Subject(NamedTuple):
-    """What was calibrated, and on what."""
+    """The calibrated model, and the data and labels of its calibration."""
 
     model: str
     """The model's name."""
@@ -125,12 +125,13 @@ class Calibration:
     def label_sets(self, evidence: Evidence, guarantee: float, *, per_label: bool = False) -> Tensor:
         """Which labels are in each item's set, bool [N, C]; the most probable label always is.
 
-        Without that label, coverage would be as asked for, and some sets empty; with it, it can only be higher.
+        Without that addition, some sets would be empty. It can only raise the coverage.
 
         Args:
             evidence: on N items, with the calibration's prior.
             guarantee: probability that the right label is in the set, between 0 and 1.
-            per_label: whether it shall hold for the items of each label (`class_thresholds`), not only over all items.
+            per_label: whether the guarantee must hold for the items of each label (`class_thresholds`), not only over
+                all items.
         """
         scores = score_labels(evidence, self.score, self.temperature)
         value: Tensor | float = conformal_threshold(self.held.score, guarantee)
@@ -208,15 +209,15 @@ def fit_calibration(
     fit_share: float = 0.3,
     seed: int = 0,
 ) -> tuple[Calibration, Tensor]:
-    """A calibration, and the places of the items that were not used to fit, i64 [n].
+    """Return a calibration, and the indices of the items that were not used to fit it, i64 [n].
 
     Args:
         evidence: on the labelled items, without a prior.
-        truth: i64, the right label of each.
+        truth: i64 [N], the right label of each.
         subject: what is calibrated.
         score: for label sets.
-        prior: how frequent labels are: all equally, or as among the items that fit the temperature.
-        fit_share: share of the items that fit the temperature and the rest, between 0 and 1.
+        prior: how frequent labels are: all equally, or as among the items used to fit.
+        fit_share: share of the items used to fit, between 0 and 1.
         seed: seed of the split.
 
     Raises:
@@ -275,7 +276,7 @@ _PARTS: dict[str, type[Held] | type[Fitted] | type[Known]] = {"held": Held, "fit
 
 
 def save_calibration(found: Calibration, path: Path) -> None:
-    """Write a calibration to a safetensors file; what is no tensor is JSON in its header."""
+    """Write a calibration to a safetensors file; everything that is not a tensor is JSON in its header."""
     tensors: dict[str, Tensor] = {
         f"{part}.{name}": tensor.detach().cpu().contiguous()
         for part in _PARTS

@@ -1,4 +1,4 @@
-"""Words that options and functions share."""
+"""Names that options and functions share."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ Score = Literal["lac", "aps", "raps", "csd"]
 Prior = Literal["even", "labelled"]
 """How frequent labels are: all equally, or as among the labelled items (`prolip.decisions.label_shares`)."""
 Loss = Literal["any", "share"]
-"""What counts as a loss in retrieval: no right candidate is kept, or the share of them that is not."""
-NO_CSD = "the model's variances say what it has not learned, and the sampled distance would charge for that"
+"""Loss of a retrieval query. `any`: 1 if no right candidate is kept. `share`: the share of them that is not kept."""
+NO_CSD = "the model's variances say what it has not learned, and the sampled distance would penalise that"
 """Why CSD is not used for a model with a Laplace approximation."""
 CALIBRATION_FILE = "calibration.safetensors"
 """Name of a calibration in a model's folder."""

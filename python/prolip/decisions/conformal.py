@@ -2,7 +2,7 @@
 
 Split conformal prediction (arXiv:2107.07511): each label of an item has a score that is small if the label fits. A
 threshold comes from the scores of the right labels of calibration items. The set holds the labels with scores up to it.
-If the item and the calibration items are exchangeable, it contains the right label with the probability asked for, on
+If the item and the calibration items are exchangeable, it contains the right label with the requested probability, on
 average over calibration sets and items.
 
 N items, C labels.
@@ -19,10 +19,10 @@ from torch import Tensor
 from prolip.decisions.config import Method
 
 Basis = Literal["class", "cluster", "all"]
-"""What a label's threshold comes from: its own calibration items, those of similar labels, or all."""
+"""The calibration items that give a label's threshold: its own, those of similar labels, or all."""
 _QUANTILES = (0.5, 0.6, 0.7, 0.8, 0.9)
 _FEWEST = 3
-"""Fewest items by which a label joins a cluster."""
+"""Smallest number of items with which a label joins a cluster."""
 _ROUNDS = 50
 
 
@@ -47,8 +47,8 @@ def conformal_scores(
 
     - `lac`: 1 - p (arXiv:1609.00451). The smallest sets on average; empty for some items.
     - `aps`: the probability of all labels that are at least as probable (arXiv:2006.02544). Sets adapt to the item.
-    - `raps`: `aps` plus `penalty` for every label before this one beyond `free_labels` (arXiv:2009.14193). So it has no
-      long sets.
+    - `raps`: `aps` plus `penalty` for every place of the label in the order of probability beyond `free_labels`, which
+      keeps sets short (arXiv:2009.14193).
 
     Args:
         probabilities: [N, C], rows sum to 1.
@@ -85,8 +85,8 @@ def items_needed(guarantee: float) -> int:
 def conformal_threshold(scores: Tensor, guarantee: float) -> float:
     """The ceil((n + 1) * guarantee)-th smallest of n scores; infinity if there are fewer than `items_needed`.
 
-    Scores up to it contain a further, exchangeable one with at least this probability, and with at most 1 / (n + 1)
-    more if no two scores are equal (arXiv:2107.07511, appendix D).
+    A further, exchangeable score is at most this threshold with at least the guaranteed probability, and with at most
+    1 / (n + 1) more if no two scores are equal (arXiv:2107.07511, appendix D).
 
     Args:
         scores: [n], of the right labels of calibration items.

@@ -1,7 +1,8 @@
 """Scores of doubt, one per item; larger is more doubtful.
 
-Two kinds are apart. What an item leaves open: its variance, or how evenly its probabilities are spread. What the model
-has not learned: how far the item lies from items that it knows. N items, M known items, C labels, D dimensions.
+There are two kinds. One measures how ambiguous an item is: its variance, or how evenly its probabilities are spread.
+The other measures what the model has not learned: how far the item lies from items that it knows. N items, M known
+items, C labels, D dimensions.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from prolip.gaussian import Gaussian
 
 
 def logit_doubts(logits: Tensor) -> dict[str, Tensor]:
-    """The usual scores of logits [N, C], each f64 [N]; they cost nothing.
+    """Return the usual scores that are computed from logits [N, C], each f64 [N].
 
     - `max probability`: 1 - largest probability (arXiv:1610.02136).
     - `margin`: 1 - (largest - second largest probability).
@@ -56,7 +57,7 @@ def expected_probabilities(images: Gaussian, classes: Gaussian, logit_scale: flo
 
 
 class Known(NamedTuple):
-    """What known items look like: a centre per label, and one covariance for all (Mahalanobis distance)."""
+    """The distribution of known items: a centre per label, and one covariance for all (Mahalanobis distance)."""
 
     centres: Tensor
     """f64 [C, D], of the labels that occur."""
@@ -114,7 +115,7 @@ def outlier_p_values(distances: Tensor, calibration: Tensor) -> Tensor:
 
     Args:
         distances: [N].
-        calibration: [n], of items that did not fit what the distance is measured from.
+        calibration: [n], of items that were not used to fit what the distance is measured from.
     """
     ordered = calibration.double().sort().values
     below = torch.searchsorted(ordered, distances.double())

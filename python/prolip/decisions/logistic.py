@@ -17,7 +17,7 @@ def fit_logistic(features: Tensor, target: Tensor, ridge: float = 0.0) -> Tensor
         features: [N, F].
         target: [N], probabilities in [0, 1] (or bool).
         ridge: weight of half the squared norm of the weights for standardised features; the bias is free. Above 0 the
-            result is finite also if a plane separates the targets.
+            result is finite even if a plane separates the targets.
 
     Raises:
         ValueError: there is no item.
@@ -40,7 +40,7 @@ def fit_logistic(features: Tensor, target: Tensor, ridge: float = 0.0) -> Tensor
         probabilities = (design @ weights).sigmoid()
         gradient = design.T @ (probabilities - target) / len(target) + penalty * weights
         curvature = (design * (probabilities * (1 - probabilities))[:, None]).T @ design / len(target)
-        # A constant feature has no curvature: the smallest step of those that are equally good is taken.
+        # A constant feature has no curvature. The pseudo-inverse takes the smallest of the equally good steps.
         step = torch.linalg.pinv(curvature + penalty.diag(), hermitian=True) @ gradient
         size, before = 1.0, loss(weights)
         while size > _EXACT and loss(weights - size * step) > before:

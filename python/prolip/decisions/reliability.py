@@ -1,4 +1,4 @@
-"""How well probabilities agree with what happens: negative log-likelihood, Brier score and calibration error.
+"""How well probabilities agree with outcomes: negative log-likelihood, Brier score and calibration error.
 
 N items, C labels.
 """
@@ -55,7 +55,7 @@ def equal_mass_calibration_error(confidence: Tensor, correct: Tensor, num_bins: 
     Args:
         confidence: [N], the probability that each answer is right.
         correct: [N], 0 or 1 (or bool).
-        num_bins: at least 1; no more than there are items are used.
+        num_bins: at least 1; at most N bins are used.
 
     Raises:
         ValueError: there is no item.
@@ -71,7 +71,7 @@ def equal_mass_calibration_error(confidence: Tensor, correct: Tensor, num_bins: 
 def measure_reliability(
     logits: Tensor, labels: Tensor, *, num_bins: int = NUM_BINS, num_resamples: int = 1000, seed: int = 0
 ) -> Reliability:
-    """Measure the softmax of logits, each figure with the interval of 95 % of its resamples.
+    """Measure how reliable the softmax of logits is, each figure with a 95 % bootstrap interval.
 
     Args:
         logits: [N, C], after any temperature.

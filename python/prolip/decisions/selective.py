@@ -36,7 +36,7 @@ def risk_curve(doubt: Tensor, correct: Tensor, num_points: int = 40) -> tuple[Te
     Args:
         doubt: [N].
         correct: [N], 0 or 1 (or bool).
-        num_points: at most so many.
+        num_points: largest number of points.
     """
     count = len(correct)
     places = torch.linspace(max(1, count // 20), count, min(num_points, count)).round().long()

@@ -63,7 +63,7 @@ def fit_pairs(logits: Tensor, match: Tensor) -> PairScale:
     """Factor and bias that make the pairs' matches most likely.
 
     Logistic regression on one feature. As in Platt's method, matches count as (P + 1) / (P + 2) and others as
-    1 / (Q + 2), with P matches and Q others. So factor and bias are finite, also if the logits separate the two.
+    1 / (Q + 2), with P matches and Q others. So factor and bias are finite even if the logits separate the two.
 
     Args:
         logits: [N, C], the model's pair logits.

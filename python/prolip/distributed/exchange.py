@@ -13,15 +13,15 @@ from torch import Tensor
 
 
 class Visitor(Protocol):
-    """What one rank computes with its own tensors and with those of every other rank."""
+    """One rank's computation with its own tensors and with those of every other rank."""
 
     def local(self) -> None:
-        """The work that needs no other rank."""
+        """Do the work that needs no other rank."""
 
     def remote(self, tensors: Sequence[Tensor], grads: Sequence[Tensor] | None) -> None:
-        """The work on another rank's tensors.
+        """Do the work on another rank's tensors.
 
-        Their gradients go into `grads`, which are zeros of the same shapes; None where no gradients are wanted.
+        Their gradients go into `grads`, zeros of the same shapes; None if no gradients are wanted.
         """
 
 
@@ -32,7 +32,7 @@ class Peers:
     """
 
     def __init__(self, group: dist.ProcessGroup | None = None) -> None:
-        """The ranks of `group`, or else of all processes; a single process if there is no group."""
+        """Use the ranks of `group`, by default all; a single process if `torch.distributed` is not initialised."""
         alone = not dist.is_initialized()
         self.group = None if alone else (group or dist.group.WORLD)
         self.rank = 0 if alone else dist.get_rank(self.group)
@@ -48,16 +48,16 @@ class Peers:
         return _BY_NUMBER[number]
 
     def visit(self, own: Sequence[Tensor], visitor: Visitor, *, gathers: bool, with_grads: bool) -> list[Tensor] | None:
-        """Run `visitor` on the tensors of every rank; returns what the other ranks computed as gradients of `own`.
+        """Run `visitor` on the tensors of every rank; returns the gradients of `own`, summed over the other ranks.
 
-        The gradients are summed over the other ranks. None without `with_grads`, or without other ranks.
+        Returns None without `with_grads`, or without other ranks.
 
         Args:
-            own: this rank's tensors; every rank's have the same shapes.
-            visitor: `local` runs while the first tensors of another rank are on their way.
-            gathers: how the tensors travel; the same on all ranks. True: all in one collective, and all gradients in
-                another, with memory for all ranks. False: rank by rank, one rank's arrive while another's are worked
-                on, with memory for two ranks.
+            own: this rank's tensors; all ranks have the same shapes.
+            visitor: its `local` runs while the first tensors of another rank are on their way.
+            gathers: how to exchange tensors; the same on all ranks. True: one collective for all tensors and one for
+                all gradients, with memory for all ranks. False: rank by rank; one rank's tensors arrive while
+                another's are processed, with memory for two ranks.
             with_grads: whether gradients are wanted; the same on all ranks.
         """
         if self.world_size == 1:
@@ -73,7 +73,7 @@ class Peers:
         return None if returned is None else _unpack(returned, own)
 
     def _ring(self, own: Tensor, local: _Local, remote: _Remote, with_grads: bool) -> Tensor | None:
-        """Rank by rank: while one rank's numbers are worked on, the next rank's arrive and the last gradients leave."""
+        """Exchange rank by rank: during work on one rank's numbers, the next arrive and earlier gradients leave."""
         coming: _Transfer | None = self._shift(own, 1)
         leaving: _Transfer | None = None
         total: Tensor | None = None
@@ -103,7 +103,7 @@ class Peers:
         return _Transfer(dist.batch_isend_irecv(operations), arriving, numbers)
 
     def _all_gather(self, own: Tensor, local: _Local, remote: _Remote, with_grads: bool) -> Tensor | None:
-        """All ranks at once: one collective for the numbers, and one for the gradients."""
+        """Exchange with all ranks at once: one collective for the numbers, and one for the gradients."""
         everyone = own.new_empty(self.world_size * len(own))
         gathering = dist.all_gather_into_tensor(everyone, own, group=self.group, async_op=True)
         local()
@@ -128,7 +128,7 @@ _BY_NUMBER: WeakValueDictionary[int, Peers] = WeakValueDictionary()
 
 
 class _Transfer(NamedTuple):
-    """Numbers on their way. The leaving ones are held here, too, so that they are not freed before they are sent."""
+    """A transfer in progress. It also holds the leaving numbers, so that they are not freed before they are sent."""
 
     requests: list[dist.Work]
     arriving: Tensor

@@ -15,7 +15,7 @@ from prolip.distributed.ranks import Ranks, stop
 from prolip.errors import DataError, UserError
 
 _CLOSING_SECONDS = 12
-"""How long a rank that has failed may take to close what it has open."""
+"""Seconds that a failed rank may take to close its open resources."""
 
 
 @contextmanager
@@ -23,9 +23,9 @@ def failing_at_once(command: str, log: logging.Logger, ranks: Ranks) -> Iterator
     """Run one rank of a job; yields a stack that closes what the rank opens, and leaves the process group at the end.
 
     In a single process, a failure is raised. On one of several ranks, a failure ends the process here. The other ranks
-    may wait for this one, so it must not wait for them, as leaving the process group would with NCCL, and perhaps
-    Python's own exit. So the failure is logged first. What is open then has some seconds to close, since the others may
-    still help to finish a checkpoint. The exit status is 2 for a user's error, 130 after Ctrl-C, otherwise 1.
+    may wait for this one, so it must not wait for them; leaving the process group would wait with NCCL, and Python's
+    own exit might. So the failure is logged first. Open resources then have some seconds to close, since the other
+    ranks may still help to finish a checkpoint. The exit status is 2 for a user's error, 130 after Ctrl-C, otherwise 1.
     """
     status = 0
     try:
@@ -44,7 +44,7 @@ def failing_at_once(command: str, log: logging.Logger, ranks: Ranks) -> Iterator
 
 
 def _report(command: str, log: logging.Logger, error: BaseException, ranks: Ranks) -> int:
-    """Log what ended this rank; returns the exit status. From now on, the rank has some seconds to end."""
+    """Log why this rank ends, and return the exit status. The process is killed if it does not end in time."""
     faulthandler.dump_traceback_later(_CLOSING_SECONDS, exit=True)
     if isinstance(error, KeyboardInterrupt):
         return 128 + SIGINT
@@ -64,7 +64,7 @@ def _end_process(status: int) -> NoReturn:
 
 
 def log_error(log: logging.Logger, command: str, error: Exception, ranks: Ranks) -> None:
-    """Log what ended this rank, unless another rank has logged the same: often all ranks meet the same error.
+    """Log the error that ended this rank, unless another rank has logged the same one: often all ranks raise it.
 
     Does not wait for the others, since the launcher ends them as soon as one rank has ended.
     """

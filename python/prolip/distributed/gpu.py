@@ -13,7 +13,7 @@ _DEVICE_FILES = Path("/dev")
 
 
 def find_device(device: str | torch.device) -> torch.device:
-    """Return the device that is meant: "auto" (a GPU if there is one), or a device of torch, such as "cpu" or "cuda:1".
+    """Return the device of this name: "auto" (a GPU if there is one), or a torch device, such as "cpu" or "cuda:1".
 
     Raises:
         UserError: there is no such device, or torch cannot use it; see `wants_gpu`.

@@ -47,8 +47,8 @@ class Ranks:
     timeout: timedelta = _TIMEOUT
     """How long a rank waits for another one before it fails."""
     waiting: dist.ProcessGroup | None = field(default=None, repr=False, compare=False)
-    """A gloo group of all ranks, for Python objects and for waiting while one rank works: a GPU would copy the objects,
-    and spin while it waits. None in a single process."""
+    """A gloo group of all ranks, for sending Python objects and for waiting while one rank works. NCCL would copy the
+    objects to the GPU, and keep the GPU busy while waiting. None in a single process."""
 
     @property
     def cores(self) -> int:
@@ -58,7 +58,7 @@ class Ranks:
     def new_group(self) -> dist.ProcessGroup | None:
         """Return a new gloo group of all ranks, with the job's timeout; None in a single process. All ranks call this.
 
-        Whatever runs beside other exchanges, such as a save in a thread, needs a group of its own.
+        Communication at the same time as other exchanges, such as a save in a thread, needs a group of its own.
         """
         if self.world_size == 1:
             return None
@@ -118,7 +118,7 @@ def meet() -> Ranks:
 
 
 def join(ranks: Ranks, device: str, timeout: timedelta) -> Ranks:
-    """Choose the device and join the process group, if there are several ranks; returns the ranks with both.
+    """Choose the device, and join the process group if there are several ranks; returns `ranks` with both.
 
     Args:
         ranks: from `meet`.
@@ -129,23 +129,23 @@ def join(ranks: Ranks, device: str, timeout: timedelta) -> Ranks:
         UserError: the device cannot be used.
     """
     on_gpu = wants_gpu(device)
-    place = torch.device("cuda", ranks.local_rank) if on_gpu else torch.device("cpu")
+    own_device = torch.device("cuda", ranks.local_rank) if on_gpu else torch.device("cpu")
     if on_gpu:
         if ranks.local_rank >= torch.cuda.device_count():
             count = torch.cuda.device_count()
             raise UserError(f"local rank {ranks.local_rank} has no GPU, torch sees {count}: start one process per GPU")
-        torch.cuda.set_device(place)
+        torch.cuda.set_device(own_device)
     if ranks.world_size == 1:
-        return replace(ranks, device=place)
+        return replace(ranks, device=own_device)
     dist.init_process_group(
         "nccl" if on_gpu else "gloo",
         store=ranks.store,
         rank=ranks.rank,
         world_size=ranks.world_size,
         timeout=timeout,
-        device_id=place if on_gpu else None,
+        device_id=own_device if on_gpu else None,
     )
-    joined = replace(ranks, device=place, timeout=timeout)
+    joined = replace(ranks, device=own_device, timeout=timeout)
     return replace(joined, waiting=joined.new_group())
 
 
@@ -158,10 +158,10 @@ def stop() -> None:
 def agree_on_name(store: Store, rank: int, world_size: int) -> str:
     """Agree with the ranks that start now on a name that was never used in this store before.
 
-    After a restart, torchrun's workers get the store of the workers before them, find their old addresses there, and
-    wait for them forever (pytorch/pytorch#135712). Each node counts restarts for itself, so the count is no name. So
-    every rank draws a random name. Rank 0 publishes those that it sees, its own first, until every rank has confirmed
-    that its own is among them. The name is that of rank 0.
+    After a restart, torchrun's workers get the store of the previous workers, find the old addresses there, and wait
+    for them forever (pytorch/pytorch#135712). Each node counts its own restarts, so the count cannot serve as a name.
+    So every rank draws a random name. Rank 0 publishes the names that it sees, its own first, until every rank has
+    confirmed that its own is among them. Rank 0's name is the one agreed on.
 
     Raises:
         RuntimeError: a rank does not start within half an hour.

@@ -37,7 +37,7 @@ class EmbedOptions:
     lines: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE ...")] = ()
     """Text files with one caption per line."""
     what: Literal["image", "text", "both"] = "image"
-    """What to embed of shards and folders. The caption of an image in a folder is the .txt beside it."""
+    """What to embed from shards and folders. The caption of an image in a folder is the .txt beside it."""
     caption_key: str = "txt"
     """Where a shard's captions are: `txt`, or a dotted path into a sample's json. From a list, one fixed caption is
     used."""
@@ -80,8 +80,8 @@ class SearchOptions:
     find: Kind = "image"
     """What to search: images or captions."""
     score: Score | None = None
-    """Score: the sampled distance, or the means alone. By default `csd`; for a Laplace model `mean`, since its
-    variances are no distance."""
+    """Score: `csd`, the sampled distance, or `mean`, the means alone. The default is `csd`, and `mean` for a Laplace
+    model, whose variances are not a distance."""
     k: int = 10
     """Results per query."""
     json: bool = False
@@ -124,10 +124,10 @@ class RankOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class FilterOptions:
-    """Copy shards, or folders of images, with only the samples that a ranking keeps, in their order and byte for byte.
+    """Copy shards, or folders of images, with only the samples chosen from a ranking, in order and byte for byte.
 
-    A sample is kept if it meets all rules. What is already copied is skipped, and so are shards without a sample to
-    keep. The caption beside an image is copied with it.
+    A sample is kept if it meets all rules. Existing copies are skipped, and so are shards without a sample to keep. The
+    caption beside an image is copied with it.
     """
 
     ranking: Path

@@ -36,14 +36,14 @@ class Row(NamedTuple):
 
 
 def contact_sheet(title: str, rows: Sequence[Row]) -> str:
-    """The page's HTML."""
+    """Return the page's HTML."""
     environment = open_templates("prolip.embeddings")
     environment.filters["data_uri"] = data_uri
     return environment.get_template("contact_sheet.html.j2").render(title=title, rows=rows, side=SIDE)
 
 
 def data_uri(image: Pixels) -> str:
-    """An image as a data URI with a JPEG."""
+    """Return an image as a data URI with a JPEG."""
     buffer = BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -121,7 +121,7 @@ def run_embed(options: EmbedOptions) -> list[str]:
 
 
 def _format(options: EmbedOptions) -> Format:
-    """The format that is asked for, else that of the parts that are there, else the first that can be written."""
+    """Return the requested format, else that of the existing parts, else Parquet if it can be written."""
     if options.format is not None:
         return options.format
     if (options.out / MANIFEST).exists():
@@ -180,7 +180,7 @@ def _prepare(embedder: Embedder, parts: Sequence[InputPart]) -> list[int]:
 
 
 def _architecture(model: Model) -> dict[str, Any]:
-    """What the manifest says of a model: its architecture, or without one of ours its type and preprocessing."""
+    """Return the manifest's entry for a model: its architecture, or for other networks the type and preprocessing."""
     if model.prolip is not None:
         return to_official_json(model.prolip.config)
     pixels = model.preprocess
@@ -194,7 +194,7 @@ def _check_same(old: Manifest, new: Manifest, out: Path) -> None:
     for name in ("weights", "model", "format", "dtype", "settings"):
         was, now = getattr(old, name), getattr(new, name)
         if was != now:
-            why = "the model is another" if name in {"weights", "model"} else f"{name} was {was}, is {now}"
+            why = "the model is different" if name in {"weights", "model"} else f"{name} was {was}, is {now}"
             raise UserError(f"out: {out} holds embeddings with other settings ({why}): name another folder")
     if new.plan[: len(old.plan)] != old.plan:
         raise UserError(
@@ -248,13 +248,13 @@ def _embed_data(embedder: Embedder, mine: Sequence[tuple[int, InputPart]], bar: 
 
 
 class _LoaderBatches:
-    """Keys and Gaussians of one batch after another, for a ProLIP model; see `EncodedBatches`."""
+    """Iterates over keys and Gaussians, batch by batch, for a ProLIP model; see `EncodedBatches`."""
 
     def __init__(self, embedder: Embedder, reading: Reading, *, image: bool, text: bool) -> None:
         self._embedder, self._image, self._text = embedder, image, text
         self._batches = device_batches(reading, embedder.ranks.device)
         self.lost: dict[int, list[str]] = {}
-        """Always empty: the loader itself names what it cannot decode."""
+        """Always empty: the loader itself reports the samples that it cannot decode."""
 
     @property
     def wait_seconds(self) -> float:

@@ -26,7 +26,7 @@ _AHEAD = 2
 
 
 def reading_config(batch_size: int, num_threads: int, *, text: bool, caption_key: str) -> LoaderConfig:
-    """How the loader reads encoded images, and the members that hold captions."""
+    """Return loader settings that keep the encoded images and the members with captions."""
     beside = () if not text else ("txt",) if caption_key == "txt" else ("json",)
     return LoaderConfig(
         shards=(),
@@ -39,7 +39,7 @@ def reading_config(batch_size: int, num_threads: int, *, text: bool, caption_key
 
 
 class _Decoded(NamedTuple):
-    """A sample as the model takes it."""
+    """A sample, ready for the model."""
 
     pixels: Tensor | None
     """f32 [3, H, W]; None if images are not embedded."""
@@ -53,11 +53,11 @@ class _Pending(NamedTuple):
     """Index of its part in the reading."""
     keys: list[str]
     samples: list[Future[_Decoded | str]]
-    """Samples, or why they cannot be used."""
+    """Each sample, or the reason why it cannot be used."""
 
 
 class EncodedBatches:
-    """Keys and Gaussians of one batch after another. Iterate once."""
+    """Iterates over keys and Gaussians, batch by batch; only once."""
 
     def __init__(
         self, model: Model, reading: Reading, *, image: bool, text: bool, caption_key: str, num_threads: int
@@ -68,10 +68,10 @@ class EncodedBatches:
         self.wait_seconds = 0.0
         """Time in which the model waited for data."""
         self.lost: dict[int, list[str]] = {}
-        """By index of a part in the reading: samples that could not be decoded."""
+        """Samples that could not be decoded, by the index of their part in the reading."""
 
     def __iter__(self) -> Iterator[tuple[list[str], dict[str, Gaussian]]]:
-        """Keys of the usable samples of a batch, and their Gaussians on the CPU; a batch may have none."""
+        """Yield the keys of a batch's usable samples, and their Gaussians on the CPU; a batch may have none."""
         batches = iter(self._reading)
         waiting: deque[_Pending] = deque()
         with ThreadPoolExecutor(self._num_threads, "decode") as pool:
@@ -92,7 +92,7 @@ class EncodedBatches:
                         future.cancel()
 
     def _take(self, pending: _Pending) -> tuple[list[str], list[_Decoded]]:
-        """The usable samples of a batch."""
+        """Return the keys and the usable samples of a batch."""
         keys: list[str] = []
         samples: list[_Decoded] = []
         for key, future in zip(pending.keys, pending.samples, strict=True):
@@ -118,7 +118,7 @@ class EncodedBatches:
         return found
 
     def _decode(self, batch: Batch, row: int) -> _Decoded | str:
-        """A sample, or why it cannot be used."""
+        """Return a decoded sample, or the reason why it cannot be used."""
         try:
             caption = self._caption(batch, row) if self._text else None
             if not self._image:
@@ -129,7 +129,7 @@ class EncodedBatches:
             return str(error)
 
     def _caption(self, batch: Batch, row: int) -> str:
-        """The sample's caption; of several the first.
+        """Return the sample's caption, the first if there are several.
 
         Raises:
             DataError: it has none.

@@ -1,6 +1,7 @@
-"""Copy shards and folders of images with only the samples that a ranking keeps, byte for byte (`prolip data filter`).
+"""Copy shards and folders of images with only the samples chosen from a ranking (`prolip data filter`).
 
-Shards are copied one at a time, member by member. Remote or compressed shards are downloaded or unpacked first.
+Shards are copied one at a time, member by member and byte for byte. Remote or compressed shards are downloaded or
+unpacked first.
 """
 
 from __future__ import annotations
@@ -126,25 +127,25 @@ def _choose(options: FilterOptions, ranking: RankingSummary) -> list[str]:
         raise UserError(f"shards: {unknown[0]} is not in {options.ranking}, whose sources are {first}, …")
     for source in chosen:
         if "://" not in source and not Path(source).exists():
-            raise UserError(f"shards: {source} is no file, no folder and no address")
+            raise UserError(f"shards: {source} is neither a file nor a folder nor an address")
         if Path(source).is_file() and Path(source).suffix == ".txt":
             raise UserError(f"shards: {source} is a text file: only shards and folders of images can be copied")
     return chosen
 
 
 def _expand(name: str) -> list[str]:
-    """The sources that a name stands for: a folder, or the shards of a pattern."""
+    """Return the sources that a name stands for: a folder, or the shards of a pattern."""
     return [str(Path(name))] if Path(name).is_dir() else [shown_shard(shard) for shard in expand_shards([name])]
 
 
 def _last_rank(options: FilterOptions, rows: int) -> int:
     last = rows if options.keep_count is None else min(rows, options.keep_count)
-    # Exact arithmetic: 0.29 of 100 is 29, but the product of the floats is less.
+    # Exact arithmetic: 0.29 * 100 is 29, but the product of the floats is less.
     return last if options.keep_share is None else min(last, math.floor(Fraction(str(options.keep_share)) * rows))
 
 
 def _places(shards: list[str], out: Path) -> dict[str, Path]:
-    """Path of each copy: its path below the common folder of all, without the ending of compression.
+    """Return the path of each copy in `out`: the shard's path below the common folder, without a compression suffix.
 
     The copy of a single folder of images is `out` itself.
 
@@ -169,7 +170,7 @@ def _places(shards: list[str], out: Path) -> dict[str, Path]:
 
 
 def _check_out(options: FilterOptions, chosen: list[str]) -> None:
-    """Record the rules in `out`, so that copies by different rules are not mixed.
+    """Record the rules in `out`, so that copies made with different rules are not mixed.
 
     Raises:
         UserError: `out` holds another copy, or something else.
@@ -182,14 +183,14 @@ def _check_out(options: FilterOptions, chosen: list[str]) -> None:
     if path.is_file():
         before = json.loads(path.read_text(encoding="utf-8"))
         if any(before.get(name) != value for name, value in record.items() if name != "ranking"):
-            raise UserError(f"out: {options.out} holds a copy by another ranking, rule or choice: name another folder")
+            raise UserError(f"out: {options.out} holds a copy by another ranking, rule or choice: use another folder")
     elif options.out.is_dir() and any(options.out.iterdir()):
         raise UserError(f"out: {options.out} holds files, but no {RECORD}: name a new or an empty folder")
     write_atomic(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
 def _kept_by_source(options: FilterOptions, last_rank: int) -> Iterator[tuple[str, set[str], int]]:
-    """Each source in order, with the keys to keep and the number of their rows."""
+    """Yield each source in order, with the keys to keep and the number of their rows."""
     now: str | None = None
     keys, rows = set[str](), 0
     for chunk in read_ranking(options.ranking):
@@ -220,7 +221,7 @@ def _kept(chunk: Chunk, options: FilterOptions, last_rank: int) -> list[bool]:
 
 @contextmanager
 def _plain_file(source: str, target: Path, store: StoreConfig) -> Iterator[Path]:
-    """A local, uncompressed file of a shard: the shard itself, or a temporary copy."""
+    """Yield a local, uncompressed file of a shard: the shard itself, or a temporary copy."""
     if "://" not in source and not _PACKED.search(source):
         yield Path(source)
         return
@@ -263,7 +264,7 @@ def copy_samples(shard: Path, keys: set[str], target: Path, name: str | None = N
 
 
 def _members(shard: str, source: BufferedReader) -> Iterator[tuple[str, int, int]]:
-    """Key of each member of a tar file, and the byte range of its headers and contents.
+    """Yield the key of each member of a tar file, and the byte range of its headers and contents.
 
     Raises:
         DataError: the file is not a plain tar file, is truncated or damaged.
@@ -287,7 +288,7 @@ def _members(shard: str, source: BufferedReader) -> Iterator[tuple[str, int, int
 
 
 def _key(name: str) -> str:
-    """The key of a member: its path up to the first dot of the file name; "" if it belongs to no sample."""
+    """Return the key of a member: its path up to the first dot of the file name; "" if it belongs to no sample."""
     folder, slash, last = name.rpartition("/")
     stem, dot, _ = last.partition(".")
     described = name.split("/", maxsplit=1)[0]

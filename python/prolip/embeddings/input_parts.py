@@ -53,13 +53,12 @@ class LinesPart:
 
 
 _NAMED = 20
-"""Unusable samples of a part that are described."""
+"""Largest number of unusable samples that are described per part."""
 InputPart = ShardPart | FolderPart | LinesPart
 
 
 def describe(part: InputPart) -> dict[str, Any]:
-    """A part's entry in the manifest: a digest of file names and texts, which shows changes; addresses without
-    secrets."""
+    """Return a part's entry in the manifest, with a digest of file names or texts, and addresses without secrets."""
     entry = asdict(part)
     if isinstance(part, ShardPart):
         entry["shard"] = shown_shard(part.shard)
@@ -149,7 +148,7 @@ class PartEnd(NamedTuple):
     """Descriptions of the first of them."""
 
     def also(self, lost: Sequence[str]) -> PartEnd:
-        """These and more unusable samples."""
+        """Return the same with more unusable samples."""
         return PartEnd(self.bad + len(lost), (*self.named, *lost[:_NAMED]))
 
 
@@ -167,7 +166,7 @@ class _OpenPart(NamedTuple):
 
 
 class Reading:
-    """Batches of one part after another; the next part's loader prefetches meanwhile.
+    """Iterates over the batches of one part after another; the next part's loader prefetches meanwhile.
 
     Keys are a shard's own keys, or the images' paths. Use it as a context manager: it joins the loaders' threads and
     removes temporary shards.
@@ -185,10 +184,10 @@ class Reading:
         self.places: deque[int] = deque()
         """For each batch returned, the index of its part in `parts`; the consumer removes them."""
         self.ends: dict[int, PartEnd] = {}
-        """By index in `parts`: unusable samples of the parts that were read to their end."""
+        """Unusable samples of the parts that were read to their end, by index in `parts`."""
 
     def __iter__(self) -> Iterator[Batch]:
-        """All batches.
+        """Yield all batches.
 
         Raises:
             DataError: a shard is missing, or is not an archive.

@@ -8,13 +8,13 @@ from typing import Any
 from prolip.errors import UserError
 
 _MISSING = (
-    "Parquet files need pyarrow: pip install 'prolip[eval]'. Nothing more is needed for embeddings as safetensors "
-    "(prolip embed --format safetensors) and for a ranking as .csv"
+    "Parquet files need pyarrow: pip install 'prolip[eval]'. Embeddings as safetensors (prolip embed --format "
+    "safetensors) and rankings as .csv work without it"
 )
 
 
 def pyarrow() -> Any:
-    """The module pyarrow.
+    """Return the module pyarrow.
 
     Raises:
         UserError: pyarrow is not installed.
@@ -23,7 +23,7 @@ def pyarrow() -> Any:
 
 
 def parquet() -> Any:
-    """The module pyarrow.parquet.
+    """Return the module pyarrow.parquet.
 
     Raises:
         UserError: pyarrow is not installed.

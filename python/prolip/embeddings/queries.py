@@ -35,11 +35,12 @@ def run_search(options: SearchOptions) -> list[str]:
     manifest, parts = complete_parts(options.embeddings, options.find)
     if manifest.epistemic and options.score == "csd":
         raise UserError(f"score is csd: {NO_CSD}; leave --score out")
+    score = options.score or ("mean" if manifest.epistemic else "csd")
     queries = embed_queries(open_embedder(options, manifest), options.text, options.image)
     titles = [*options.text, *map(str, options.image)]
     answers = look_up(
         parts,
-        nearest(parts, queries.mean.numpy(), options.k, options.score or ("mean" if manifest.epistemic else "csd")),
+        nearest(parts, queries.mean.numpy(), options.k, score),
         queries,
         has_variances=manifest.has_variances,
     )
@@ -47,12 +48,13 @@ def run_search(options: SearchOptions) -> list[str]:
     caption_key = manifest.settings["caption_key"]
     if options.sheet is not None or options.find == "text":
         contents = fetch(names, None if options.sheet is None else SIDE, options.store, caption_key)
-    else:  # a remote shard would have to be downloaded
+    else:  # only from this machine, since a remote shard would have to be downloaded
         contents = fetch_local(names, options.store, caption_key)
     answers = [[_described(answer, contents) for answer in found] for found in answers]
     if options.sheet is not None:
         shown = [None] * len(options.text) + [_thumbnail(path) for path in options.image]
-        write_atomic(options.sheet, search_sheet(options, titles, shown, answers, contents))
+        title = f"{options.embeddings.name}: nearest by {score}"
+        write_atomic(options.sheet, search_sheet(title, titles, shown, answers, contents))
     if options.json:
         return [json.dumps(answers_json(titles, answers), indent=1, ensure_ascii=False)]
     lines: list[str] = []
@@ -62,16 +64,16 @@ def run_search(options: SearchOptions) -> list[str]:
 
 
 def _described(answer: Answer, contents: Mapping[Name, Contents]) -> Answer:
-    """The result with its caption and its file name, if they were fetched."""
+    """Return the result with its caption and its file name, if they were fetched."""
     found = contents.get((answer.source, answer.key))
     return answer if found is None else answer._replace(caption=found.caption, file=found.file)
 
 
 def open_embedder(options: SearchOptions, manifest: Manifest) -> Model:
-    """The model that made the embeddings.
+    """Open the model that made the embeddings.
 
     Raises:
-        UserError: the model is not the one that made the embeddings.
+        UserError: the named model has other weights.
     """
     source = options.checkpoint or manifest.checkpoint
     model = load(source, tokenizer=options.tokenizer or manifest.tokenizer, device=options.device)
@@ -94,28 +96,28 @@ def embed_queries(model: Model, texts: Sequence[str], images: Sequence[Path]) ->
 
 
 def _thumbnail(path: Path) -> Pixels:
-    """A query's image for the sheet, u8 [SIDE, SIDE, 3]."""
+    """Return a query's image for the sheet, u8 [SIDE, SIDE, 3]."""
     return Preprocess(size=(SIDE, SIDE)).decode(path, str(path)).numpy()
 
 
 def _measures(answer: Answer) -> list[str]:
-    """The sheet's note on a result's variance; empty if the model has none."""
+    """Return the sheet's line on a result's variance; [] if the model has none."""
     if answer.uncertainty is None or answer.inclusion is None:
         return []
     return [f"uncertainty {answer.uncertainty:.5f}, inclusion {answer.inclusion:.2f}"]
 
 
 def search_sheet(
-    options: SearchOptions,
+    title: str,
     titles: Sequence[str],
     images: Sequence[Pixels | None],
     answers: Sequence[Sequence[Answer]],
     contents: Mapping[Name, Contents],
 ) -> str:
-    """A contact sheet of the results."""
+    """Return a contact sheet of the results, with one row per query."""
     rows = [
         Row(
-            title,
+            query,
             image,
             [
                 Cell(
@@ -130,6 +132,6 @@ def search_sheet(
                 for rank, answer in enumerate(found, start=1)
             ],
         )
-        for title, image, found in zip(titles, images, answers, strict=True)
+        for query, image, found in zip(titles, images, answers, strict=True)
     ]
-    return contact_sheet(f"{options.embeddings.name}: nearest by {options.score}", rows)
+    return contact_sheet(title, rows)

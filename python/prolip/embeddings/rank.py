@@ -53,7 +53,7 @@ def run_rank(options: RankOptions) -> list[str]:
     """Rank, write the files, and return lines with the first and last samples.
 
     Raises:
-        UserError: the embeddings are not finished or lack what is ranked, or the table's format is unknown.
+        UserError: the embeddings are not finished or lack the items to rank, or the table's format is unknown.
     """
     write = table_format(options.out)
     if options.show < 0:
@@ -61,7 +61,7 @@ def run_rank(options: RankOptions) -> list[str]:
     groups = part_groups(options.embeddings, options.by)
     manifest = Manifest.read(options.embeddings)
     if not manifest.has_variances and options.by != "csd":
-        raise UserError(f"by is {options.by}: {manifest.checkpoint} has no variances, which only leaves --by csd")
+        raise UserError(f"by is {options.by}: {manifest.checkpoint} has no variances, so only --by csd is possible")
     if manifest.epistemic and options.by in {"inclusion", "csd"}:
         raise UserError(f"by is {options.by}: {NO_CSD}; rank by image or text")
     scores = np.concatenate([_scores(group, options.by) for group in groups])
@@ -85,7 +85,7 @@ def run_rank(options: RankOptions) -> list[str]:
     write(options.out, chunks(), {"by": options.by, "embeddings": str(options.embeddings)})
     names = sorted((source, key) for source, key, _ in shown.values())
     caption_key = manifest.settings["caption_key"]
-    if options.sheet is None:  # a remote shard would have to be downloaded
+    if options.sheet is None:  # only from this machine, since a remote shard would have to be downloaded
         contents = fetch_local(names, options.store, caption_key)
     else:
         contents = fetch(names, SIDE, options.store, caption_key)
@@ -94,10 +94,10 @@ def run_rank(options: RankOptions) -> list[str]:
 
 
 def part_groups(folder: Path, by: By) -> list[tuple[Part, ...]]:
-    """The parts that a ranking reads together: of images, of captions, or pairs of both.
+    """Return the parts that a ranking reads together: of images, of captions, or pairs of both.
 
     Raises:
-        UserError: the embeddings are not finished, or lack what is ranked.
+        UserError: the embeddings are not finished, or lack the items to rank.
     """
     if by in {"image", "text"}:
         kind: Kind = "image" if by == "image" else "text"
@@ -110,7 +110,7 @@ def part_groups(folder: Path, by: By) -> list[tuple[Part, ...]]:
 
 
 def _scores(group: tuple[Part, ...], by: By) -> NDArray[np.float32]:
-    """The scores of a part's rows, [N]."""
+    """Return the scores of a part's rows, [N]."""
     paired = by in {"inclusion", "csd"}
     streams = [part.blocks(ROWS, log_var=paired) for part in group]
     found = [np.zeros(0, np.float32)]
@@ -146,7 +146,7 @@ def _summary(
 
 
 def _ends(shown: dict[int, tuple[str, str, float]], show: int, count: int) -> tuple[list[int], list[int]]:
-    """The first ranks in ascending order, and the last ranks in descending order."""
+    """Return the first ranks in ascending order, and the last ranks in descending order."""
     return [rank for rank in sorted(shown) if rank <= show], [
         rank for rank in sorted(shown, reverse=True) if rank > count - show
     ]
@@ -172,7 +172,7 @@ Write = Callable[[Path, Iterable[Chunk], dict[str, Any]], None]
 
 
 def table_format(path: Path) -> Write:
-    """The function that writes a table to this path.
+    """Return the function that writes a table to this path.
 
     Raises:
         UserError: the name ends in neither .parquet nor .csv.
@@ -213,7 +213,7 @@ def read_ranking(path: Path) -> Iterator[Chunk]:
     """
     table_format(path)
     if path.suffix == ".parquet":
-        parquet()  # a missing pyarrow is not an error of the file
+        parquet()  # raises if pyarrow is missing, which is not the file's fault
     try:
         if path.suffix == ".csv":
             with path.open(encoding="utf-8", newline="") as file:

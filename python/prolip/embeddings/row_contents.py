@@ -28,16 +28,16 @@ Name = tuple[str, str]
 
 
 _FILE_FIELDS = ("path", "image")
-"""Where `prolip data build folder` and `csv` write an image's file name."""
+"""The JSON fields in which `prolip data build folder` and `csv` write an image's file name."""
 
 
 class Contents(NamedTuple):
-    """What a row is; None for what could not be read, or was not asked for."""
+    """The image and caption of a row; None if it could not be read, or was not requested."""
 
     image: Pixels | None
     caption: str | None
     file: str | None = None
-    """The image's own file name, if its key is another: the builders write it into the json of a sample."""
+    """The image's own file name, if it is not the key: the builders write it into the json of a sample."""
 
 
 def fetch_local(names: Iterable[Name], store: StoreConfig | None, caption_key: str) -> dict[Name, Contents]:
@@ -125,7 +125,7 @@ def _from_shard(
 
 
 def _file(key: str, member: bytes | None) -> str | None:
-    """The file name in a sample's json."""
+    """Return the file name in a sample's json; None if there is none."""
     try:
         record = read_record(key, member)
     except DataError:

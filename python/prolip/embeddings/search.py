@@ -46,13 +46,13 @@ class Answer(NamedTuple):
     """H of the result in the query, summed over dimensions; positive if the query is the more general. None
     if the model has no variances."""
     file: str | None = None
-    """The image's own file name, if the key is another and it could be fetched."""
+    """The image's own file name, if it is not the key and could be fetched."""
     caption: str | None = None
     """Its text, or the image's caption, if it could be fetched."""
 
 
 def nearest(parts: Sequence[Part], means: Floats, k: int, score: Score = "csd", rows: int = ROWS) -> list[list[Hit]]:
-    """The k best rows for each query, best first; equal scores are in order of part and row.
+    """Return the k best rows for each query, best first; equal scores are in order of part and row.
 
     Only one block and the results are in memory.
 
@@ -107,7 +107,14 @@ def _exact(query: Floats, rows: Floats, penalty: Floats) -> NDArray[np.float64]:
 def look_up(
     parts: Sequence[Part], hits: Sequence[Sequence[Hit]], queries: Gaussian, *, has_variances: bool = True
 ) -> list[list[Answer]]:
-    """Keys, sources and measures of the rows found, per query. Only the parts that hold them are read."""
+    """Return keys, sources and measures of the found rows, per query. Only the parts that hold them are read.
+
+    Args:
+        parts: the searched parts.
+        hits: Q lists of hits.
+        queries: [Q, D].
+        has_variances: whether the model has variances; without them, uncertainty and inclusion are None.
+    """
     named: dict[tuple[int, int], tuple[str, str]] = {}
     read: dict[tuple[int, int], tuple[Floats, Floats, float]] = {}
     for place in sorted({hit.part for found in hits for hit in found}):

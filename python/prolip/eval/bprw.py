@@ -26,7 +26,7 @@ from prolip.gaussian import LOG_2PI, Gaussian
 MAX_BYTES = 1 << 30
 """Default limit on the working memory of a chunk of classes."""
 _CPU_BLOCK, _DEVICE_BLOCK = 2**18, 2**26
-"""Numbers of prompt embeddings that are processed at a time: on the CPU, as many as its cache holds."""
+"""Values of prompt embeddings that are processed at a time; on a CPU, as many as fit in its cache."""
 _ABSENT = -1
 
 
@@ -44,7 +44,7 @@ class PromptWeights:
     """i64 [C], rounds until each class converged."""
 
     def as_classifier(self) -> Classifier:
-        """The classifier in the form of `prolip.eval.zero_shot`."""
+        """Return the classifier in the form of `prolip.eval.zero_shot`."""
         return Classifier(self.classifier, self.variances)
 
     def to(self, device: torch.device) -> PromptWeights:
@@ -203,7 +203,10 @@ def labelled_images(labels: Tensor, num_classes: int, count: int) -> Tensor:
 
 
 def class_chunks(prompts: Gaussian, num_voters: int, config: BprwConfig, max_bytes: int) -> Iterator[slice]:
-    """Slices of classes whose working memory stays within `max_bytes`, of one class at least."""
+    """Yield slices of the classes of `prompts`, [C, K, D], whose working memory stays within `max_bytes`.
+
+    A slice has at least one class, even if that needs more memory.
+    """
     num_classes, num_prompts, dim = prompts.mean.shape
     observations = num_voters * (config.num_draws if config.observations == "draws" else 1)
     # Observations: float32 noise, samples, centred samples, squares; prompts: variances, precisions, scaled means and
@@ -232,7 +235,16 @@ class Observations(NamedTuple):
 
 
 def gather_observations(prompts: Gaussian, images: Gaussian, voters: Tensor, noise: Tensor | None) -> Observations:
-    """Samples mean + exp(log_var / 2) * noise of the voting images, image by image; without noise, their Gaussians."""
+    """Return samples of the voting images, image by image: mean + exp(log_var / 2) * noise.
+
+    Without noise, return the images' Gaussians.
+
+    Args:
+        prompts: [C, K, D]; only their dtype and device are used.
+        images: [N, D].
+        voters: i64 [C, V], indices of images; -1 where a class has fewer.
+        noise: standard normal draws, [C, V, J, D], or None.
+    """
     kind = prompts.mean
     present = (voters >= 0).to(kind)
     index = voters.clamp_min(0).to(images.mean.device)

@@ -39,7 +39,7 @@ class CocoTruth(NamedTuple):
 
 
 class Shares(NamedTuple):
-    """A measure, query by query."""
+    """A measure's value for each query."""
 
     shares: Tensor
     """f64 [Q], each in [0, 1]."""
@@ -55,7 +55,7 @@ def evaluate_coco(
     truth: CocoTruth,
     score: Score = "csd",
 ) -> dict[str, float]:
-    """All measures of the four benchmarks, in [0, 1]: the means of `coco_shares`, with the same keys and errors."""
+    """Return all measures of the four benchmarks, in [0, 1]: means of `coco_shares`, with the same keys and errors."""
     found = coco_shares(images, image_ids, captions, caption_ids, truth, score)
     return {key: _mean(*measure) for key, measure in found.items()}
 
@@ -74,7 +74,7 @@ def coco_shares(
     truth: CocoTruth,
     score: Score = "csd",
 ) -> dict[str, Shares]:
-    """All measures of the four benchmarks, query by query.
+    """Return all measures of the four benchmarks for each query.
 
     Keys are SET_DIRECTION_MEASURE: `coco_1k`, `coco_5k`, `cxc`, `eccv`; `image_to_text`, `text_to_image`; `R@1`, `R@5`,
     `R@10`, and for ECCV Caption `r_precision` and `map_at_r`.

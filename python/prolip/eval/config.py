@@ -30,8 +30,8 @@ class BprwConfig:
     """`draws`: samples of the images' Gaussians. `expected`: no samples, but the expected log-likelihood in closed
     form."""
     prior: Prior = "inverse_var"
-    """Start weights: even, or inversely proportional to the mean over dimensions of a prompt's variance, of its square,
-    or of its fifth power. With alpha above 1 this changes only the number of rounds."""
+    """Start weights: even, or inversely proportional to the mean over dimensions of a prompt's variance, squared
+    variance, or fifth power of the variance. With alpha above 1 this changes only the number of rounds."""
     var_floor: float = 0.02
     """Added to every variance of a prompt; at least 0."""
     var_multiplier: float = 1.0
@@ -41,7 +41,7 @@ class BprwConfig:
     tolerance: float = 1e-12
     """A class has converged when its weights move by less than this (Euclidean norm) in a round."""
     max_rounds: int = 1000
-    """Most rounds of a class."""
+    """Largest number of EM rounds per class."""
     seed: int = 0
     """Seed of the draws, which do not depend on the device, the dtype or the memory limit."""
 
@@ -74,4 +74,5 @@ class TraversalConfig:
     root_only: bool = False
     """Look up the item nearest to the root, without a walk."""
     root_weight: float = 1.0
-    """Factor of the including item beside the text root (the published `n_root` adds it that many times)."""
+    """With root "both", the weight of the including item; the text root has weight 1. (The published `n_root` adds the
+    item that many times.)"""

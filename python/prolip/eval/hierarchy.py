@@ -53,7 +53,7 @@ def inclusion(specific: Gaussian, general: Gaussian, names: tuple[str, str]) -> 
     Args:
         specific: [N, D].
         general: [N, D].
-        names: of the specific and the general level.
+        names: names of the specific and the general level.
     """
     if len(specific.mean) == 0:
         return Inclusion(specific=names[0], general=names[1], mean_score=math.nan, share_positive=math.nan)
@@ -68,7 +68,10 @@ def inclusion(specific: Gaussian, general: Gaussian, names: tuple[str, str]) -> 
 
 
 def inclusion_chain(levels: Sequence[tuple[str, Gaussian]]) -> list[Inclusion]:
-    """Inclusion of each level in the next; the most specific level comes first (image, name, subgroup, group)."""
+    """Inclusion of each level, [N, D], in the next; the most specific level comes first (image, name, subgroup, group).
+
+    Items of the same row belong together.
+    """
     return [
         inclusion(specific, general, (name, general_name))
         for (name, specific), (general_name, general) in pairwise(levels)
@@ -76,7 +79,10 @@ def inclusion_chain(levels: Sequence[tuple[str, Gaussian]]) -> list[Inclusion]:
 
 
 def inclusion_in_each(specific: tuple[str, Gaussian], levels: Sequence[tuple[str, Gaussian]]) -> list[Inclusion]:
-    """Inclusion of one level (such as images) in each of the others (such as captions, from specific to general)."""
+    """Inclusion of one level (such as images) in each of the others (such as captions, from specific to general).
+
+    All levels are [N, D]; items of the same row belong together.
+    """
     return [inclusion(specific[1], general, (specific[0], name)) for name, general in levels]
 
 
@@ -188,9 +194,9 @@ def _roots(including: Tensor | None, root: Tensor, config: TraversalConfig) -> T
 def visited_items(start_scores: Tensor, root_scores: Tensor, config: TraversalConfig) -> Tensor:
     """Index of the best item at each step from start to root, i64 [N, S]; the walk stops before the root.
 
-    An item's score is a straight line over the way. Two lines are special: those of the best item at the start and of
-    the best item at the root. An item that is best anywhere in between lies on or above the point where these two
-    cross. Few items do, and only they are followed.
+    An item's score changes linearly along the walk. Two of these lines are special: that of the best item at the start
+    and that of the best item at the root. The line of an item that is best anywhere in between passes through or above
+    the point where these two cross. Few lines do, and only their items are followed.
 
     Args:
         start_scores: [N, T], scores at the start.
@@ -204,7 +210,7 @@ def visited_items(start_scores: Tensor, root_scores: Tensor, config: TraversalCo
     root_scores = root_scores.expand(len(start_scores), -1)
     at_start, at_root = start_scores.gather(1, best), root_scores.gather(1, best)
     lead, lag = at_start[:, :1] - at_start[:, 1:], at_root[:, 1:] - at_root[:, :1]
-    # Where one item is best at both ends, nothing crosses, and no item is above it at the root.
+    # If one item is best at both ends, there is no crossing. The root serves instead: no item is above it there.
     crossing = torch.where(lead + lag > 0, lead / (lead + lag), 1.0).clamp(0.0, 1.0)
     scores = torch.lerp(start_scores, root_scores, crossing)
     bound = torch.lerp(at_start, at_root, crossing).amin(dim=1, keepdim=True)

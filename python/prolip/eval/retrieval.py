@@ -172,7 +172,12 @@ def evaluate_retrieval(
 
 
 def chance_recall(correct: Tensor, k: int) -> float:
-    """Expected recall at k of a random order: mean over queries of 1 - C(wrong, k) / C(all, k)."""
+    """Expected recall at k of a random order, in [0, 1]: mean over queries of 1 - C(wrong, k) / C(all, k).
+
+    Args:
+        correct: bool [Q, C].
+        k: at least 1.
+    """
     total = correct.shape[1]
     k = min(k, total)
     num_correct = correct.sum(dim=1).double()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 _BLOCK = 2**22
-"""Counts of a block of resamples."""
+"""Largest number of counts (resamples times items) in a block of resamples."""
 
 
 def rank_of_first_correct(scores: Tensor, correct: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ class Interval(NamedTuple):
     """A statistic with a bootstrap interval."""
 
     value: float
-    """On all items."""
+    """The statistic on all items."""
     low: float
     high: float
 
@@ -117,7 +117,7 @@ def resampled(statistic: Callable[..., float], *items: Tensor, num_resamples: in
 def ratio_interval(
     parts: Tensor, sizes: Tensor, *, level: float = 0.95, num_resamples: int = 1000, seed: int = 0
 ) -> Interval:
-    """The sum of `parts` divided by that of `sizes`, both [N], with the interval of `bootstrap_interval`, much faster.
+    """Return sum(parts) / sum(sizes), both [N], with its bootstrap interval; much faster than `bootstrap_interval`.
 
     Raises:
         ValueError: as for `bootstrap_interval`.
@@ -129,7 +129,7 @@ def ratio_interval(
 
 
 def count_blocks(num_items: int, *, num_resamples: int = 1000, seed: int = 0) -> Iterator[Tensor]:
-    """How often each resample of `resampled` draws each item, f64 [R, N] in blocks of resamples that fit into memory.
+    """Yield how often each resample of `resampled` draws each item, as blocks f64 [R, N] of R resamples.
 
     Raises:
         ValueError: there is no item, or `num_resamples` is below 1.
@@ -142,7 +142,7 @@ def count_blocks(num_items: int, *, num_resamples: int = 1000, seed: int = 0) ->
 
 
 def _draws(length: int, num_resamples: int, seed: int) -> Iterator[Tensor]:
-    """The items that each resample draws, i64 [N].
+    """Yield the items that each resample draws, i64 [N].
 
     Raises:
         ValueError: `num_resamples` is below 1.
@@ -155,7 +155,7 @@ def _draws(length: int, num_resamples: int, seed: int) -> Iterator[Tensor]:
 
 
 def percentile_interval(value: float, draws: Tensor, level: float = 0.95) -> Interval:
-    """The value with the interval that contains the share `level` of its draws; NaN draws are left out."""
+    """The value with the interval that contains the share `level` of its draws, [R]; NaN draws are left out."""
     kept = draws[~draws.isnan()].double()
     if len(kept) == 0:
         return Interval(value, math.nan, math.nan)

@@ -201,7 +201,7 @@ def uncertainty_by_level(levels: Sequence[Tensor]) -> LevelUncertainty:
     """Uncertainty of each level, and its rank correlation with generality.
 
     Args:
-        levels: one tensor of uncertainties per level, the most general first; levels may differ in length.
+        levels: one [N] tensor of uncertainties per level, the most general first; levels may differ in N.
 
     Raises:
         ValueError: a level is empty.
@@ -221,7 +221,7 @@ def uncertainty_by_level(levels: Sequence[Tensor]) -> LevelUncertainty:
 
 
 def uncertainty_along_chains(uncertainty: Tensor, *, num_resamples: int = 1000, seed: int = 0) -> LevelTrend:
-    """Mean uncertainty of each level and how well levels order it, with bootstrap intervals over chains.
+    """Mean uncertainty of each level, and how well it follows the levels, with bootstrap intervals over chains.
 
     Args:
         uncertainty: [N, L], sum of variances; a row is a chain from the most general item to the most specific one.

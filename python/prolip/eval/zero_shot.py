@@ -14,9 +14,9 @@ from prolip.eval.statistics import rank_of_first_correct
 from prolip.gaussian import Gaussian
 
 PUBLISHED_LOGIT_SCALE = 100.0
-"""Factor of the released evaluation's zero-shot logits (docs/specification.md, section 5), for every model alike.
+"""Factor of zero-shot logits in the released evaluation (docs/specification.md, section 5), the same for all models.
 It changes no ranking, so accuracies are the published ones. But it is not the model's own scale: the softmax of such
-logits is too sure."""
+logits is overconfident."""
 
 
 class Classifier(NamedTuple):
@@ -61,12 +61,12 @@ def aggregate_prompts(prompts: Gaussian) -> Classifier:
 def zero_shot_logits(
     image_mean: Tensor, weight: Tensor, total_var: Tensor | None = None, *, logit_scale: float
 ) -> Tensor:
-    """logit_scale * (mean . weight - total variance of the class / 2), [N, C]; without the second term if not given.
+    """Return logit_scale * (mean . weight - total_var / 2), [N, C]; without `total_var`, the first term only.
 
     Args:
         image_mean: [N, D], unit norm.
         weight: [C, D].
-        total_var: [C]; None to classify by means alone.
+        total_var: [C], each class's total variance; None to classify by means alone.
         logit_scale: the model's own scale, if the logits become probabilities (`Model.logit_scale`);
             `PUBLISHED_LOGIT_SCALE` to rank classes as in the released evaluation.
     """

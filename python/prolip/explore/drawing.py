@@ -84,27 +84,27 @@ class Spread:
 
 
 def uncertain(scale: Range) -> Head:
-    """The header of a column of uncertainties."""
+    """Return the header of a column of uncertainties."""
     return Head("uncertainty", reading(scale.of))
 
 
 def reading(of: str) -> str:
-    """How to read a bar of uncertainty."""
+    """Return a hint on how to read a bar of uncertainty."""
     return f"percent above the most certain {of}; the bar ends at the least certain"
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """A share in percent, without a line break."""
+    """Format a share in percent, without a line break."""
     return f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
 
 
 def signed(value: float, digits: int) -> str:
-    """A number with its sign, with a real minus."""
+    """Format a number with its sign, and with a real minus."""
     return f"{value:+.{digits}f}".replace("-", "−")
 
 
 def share_of(value: float, largest: float) -> float:
-    """`value / largest`; 0 if `largest` is not positive."""
+    """Return `value / largest`; 0 if `largest` is not positive."""
     return value / largest if largest > 0 else 0.0
 
 
@@ -117,7 +117,7 @@ def bar(text: str, share: float, colour: str, mark: float | None = None) -> Mark
 
 
 def segment(text: str, first: float, last: float) -> Markup:
-    """Draw a part of the way, in percent."""
+    """Draw the part of a bar from `first` to `last`, in percent."""
     width = max(5.0, last - first)
     left = min(first, 100 - width)
     return _cell(text, Markup('<i class="s0" style="left:{:.1f}%;width:{:.1f}%"></i>').format(left, width))
@@ -160,7 +160,7 @@ def table(heads: Sequence[Head], rows: Sequence[tuple[str, Sequence[Markup]]]) -
 
 
 def block(text: str, inside: str) -> str:
-    """Render a paragraph, and what stands below it."""
+    """Render a paragraph with `inside`, which is HTML, below it."""
     return str(Markup("<div class='pl'><p>{}</p>{}</div>").format(text, inside))
 
 

@@ -56,7 +56,7 @@ class Range(NamedTuple):
     low: float
     high: float
     of: str
-    """What the range is taken from, in words."""
+    """The items of the range, in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +133,7 @@ class Explorer:
     """Answers the questions of the page with a model and the items of a data set.
 
     Raises:
-        UserError: the model's images are not square, it has no variances, or they say what it has not learned.
+        UserError: the model has no variances, or epistemic ones; or no image of the items can be decoded.
     """
 
     def __init__(self, model: Model, items: Sequence[Item]) -> None:
@@ -142,7 +142,7 @@ class Explorer:
         if model.epistemic:
             raise UserError(f"the page compares by sampled distance: {NO_CSD}")
         self.model = model
-        # Every tokenizer fills the context behind an empty caption.
+        # Every tokenizer pads an empty caption at its end.
         self._padding = int(model.tokenize("")[0, -1])
         self._cache: dict[str, Gaussian] = {}
         self._lock = Lock()
@@ -199,7 +199,7 @@ class Explorer:
             texts = self._texts(candidates)
         start = texts.mean[(image.mean @ texts.mean.T).argmax(dim=1)]
         steps = visited_items(start @ texts.mean.T, self._texts([root]).mean @ texts.mean.T, config)[0].tolist()
-        # The root is not among the captions met on the way: it is where the way ends.
+        # The walk stops before the root, so add it.
         met = [*(candidates[place] for place in steps), root]
         names = list(dict.fromkeys(met))
         return [
@@ -290,11 +290,11 @@ class Explorer:
         """Share of the data set's images that are more certain; None without a data set."""
         if self._images is None:
             return None
-        # An image of the data set, embedded again alone, may differ from itself by rounding.
+        # If an image of the data set is embedded again alone, its value may differ by rounding.
         return float((self._images.total_var < uncertainty * (1 - 1e-6)).double().mean())
 
     def _shares(self, image: Tensor, classifier: Tensor) -> list[float]:
-        """Softmax over classes with the model's own scale."""
+        """Return the softmax over classes with the model's own scale."""
         logits = zero_shot_logits(image, classifier, logit_scale=self.model.logit_scale)
         shares: list[float] = logits[0].softmax(dim=0).tolist()
         return shares
@@ -383,7 +383,7 @@ def _clean_lines(lines: Sequence[str], if_empty: str = "write at least one capti
 
 
 def _with_unique_keys(items: Sequence[Item]) -> list[Item]:
-    """Append a number to repeated keys: shards of several folders may have the same name."""
+    """Append a number to repeated keys, since shards of several folders may have the same name."""
     seen = Counter[str]()
     unique = []
     for item in items:

@@ -1,4 +1,4 @@
-"""What can be relied on about an image: label set, answer or "don't know", two kinds of doubt. No HTML here."""
+"""How far a model's answer on an image can be relied on: label set, "don't know", two kinds of doubt. No HTML here."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Doubt(NamedTuple):
 
     value: float
     share: float | None
-    """Share of known images with less of it; None if there are no images to compare with."""
+    """Share of known images with less doubt; None if there are no images to compare with."""
     of: str
-    """Which images these are, in words."""
+    """The images to compare with, in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +49,9 @@ class Reliance:
     why_not: str | None
     """Why there is no guarantee, in one sentence."""
     left_open: Doubt
-    """What the image leaves open: its total variance."""
+    """How ambiguous the image is: its total variance."""
     not_learned: Doubt | None
-    """What the model has not learned: distance from known images; None without a calibration."""
+    """How little the model knows such images: distance from known images; None without a calibration."""
 
 
 def rely_on(
@@ -62,15 +62,15 @@ def rely_on(
     decide: Decide,
     left_open: Doubt,
 ) -> Reliance:
-    """Decide about an image by the model's calibration; without one, say what is missing.
+    """Decide about an image with the model's calibration; without one, say what is missing.
 
     Args:
         model: with its calibration, if it has one.
         image: [1, D].
         labels: C labels.
-        embed: from prompts to their Gaussians, [N, D].
+        embed: returns the Gaussians [N, D] of prompts.
         decide: guarantee and limit of errors.
-        left_open: the doubt that the image leaves open.
+        left_open: how ambiguous the image is.
     """
     assert decide.guarantee is not None
     assert decide.max_error is not None
@@ -105,7 +105,7 @@ def rely_on(
 
 
 def _for_labels(model: Model, labels: Sequence[str]) -> tuple[Calibration | None, str | None]:
-    """The model's calibration if it is for these labels; else None, and the sentence that says what is missing."""
+    """Return the model's calibration if it is for these labels; else None, and a sentence about what is missing."""
     calibration = model.calibration
     if calibration is None:
         out = [] if Path(model.name).is_dir() else ["--out", "calibration.safetensors"]
@@ -120,7 +120,7 @@ def _for_labels(model: Model, labels: Sequence[str]) -> tuple[Calibration | None
 
 
 def _distance(calibration: Calibration | None, image: Gaussian) -> Doubt | None:
-    """How far an image lies from the calibration's images, beside those that did not fit the distance."""
+    """Return an image's distance from known images, compared with the calibration images that were held back."""
     if calibration is None:
         return None
     distance = float(calibration.known.distance(image.mean)[0])

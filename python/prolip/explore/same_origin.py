@@ -30,11 +30,11 @@ class SameOrigin:
 
 
 def refusal(headers: Headers, host: str) -> str | None:
-    """Why a request is refused; None if it may pass.
+    """Return why a request is refused; None if it may pass.
 
     Args:
         headers: the request's headers.
-        host: what the user gave as `--host`.
+        host: the value of `--host`.
     """
     named = headers.getlist("host")
     if len(named) != 1 or not _is_ours(named[0], host):
@@ -47,9 +47,9 @@ def refusal(headers: Headers, host: str) -> str | None:
 
 
 def _is_ours(named: str, host: str) -> bool:
-    """Whether a Host header names `host`, or this machine for every browser."""
+    """Whether a Host header names `host`, or a name or address that always means this machine."""
     try:
         name = urlsplit(f"//{named}").hostname
         return name in {"localhost", host.strip("[]").lower()} or ipaddress.ip_address(name or "").is_loopback
-    except ValueError:  # no address at all
+    except ValueError:  # not an address
         return False

@@ -49,12 +49,12 @@ def run_explore(options: ExploreOptions) -> None:
 
 @contextmanager
 def temporary_folder() -> Iterator[str]:
-    """A private folder for all temporary files of this process, deleted at the end."""
+    """Yield a private folder for all temporary files of this process; it is deleted at the end."""
     parent = os.environ.get("GRADIO_TEMP_DIR")
     if parent:
         Path(parent).mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="prolip-explore-", dir=parent or None) as folder:
-        tempfile.tempdir = folder  # an upload that breaks off stays there
+        tempfile.tempdir = folder  # interrupted uploads are left there
         try:
             yield folder
         finally:

@@ -1,4 +1,4 @@
-"""Render what can be relied on as HTML: the answer, the label set, and both kinds of doubt."""
+"""Render a `Reliance` as HTML: the answer, the label set, and both kinds of doubt."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from prolip.explore.reliance import Doubt, Reliance
 UNUSUAL = 0.95
 """Share of the calibration's images that are nearer, from which an image is called unusual."""
 _SHOWN = 10
-"""Labels to show outside of the set."""
+"""Number of labels to show, unless the set has more."""
 
 
 def relied_on(found: Reliance) -> str:
@@ -24,7 +24,7 @@ def relied_on(found: Reliance) -> str:
 
 
 def _decided(found: Reliance) -> str:
-    """The answer and the label set, or why there are none; then the labels with their probabilities."""
+    """Render the answer and the label set, or why there are none, and the labels with their probabilities."""
     number = len(found.labels) if found.within is None else sum(found.within)
     count = min(len(found.labels), max(number, _SHOWN))
     rows = []
@@ -68,9 +68,9 @@ def _doubts(found: Reliance) -> str:
 
 
 def _doubt_cells(name: str, doubt: Doubt, less: str) -> list[Markup]:
-    """The cells of a doubt: its value, and where it lies among known images."""
+    """Return the cells of a doubt: its value, and the share of known images with less of it."""
     value = f"{name} {doubt.value:#.4g}"
     if doubt.share is None:
         return [Markup("{}").format(value), Markup("unknown: start with --shards")]
-    beside = Markup("{}, beside {}").format(value, doubt.of)
-    return [beside, bar(f"{percent(doubt.share, 0)} are {less}", doubt.share, "s1")]
+    compared = Markup("{}, compared with {}").format(value, doubt.of)
+    return [compared, bar(f"{percent(doubt.share, 0)} are {less}", doubt.share, "s1")]

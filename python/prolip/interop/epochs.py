@@ -42,7 +42,7 @@ class Epochs:
             device: device of the batches; by default a CPU.
             dtype: dtype of the images.
             mean: subtracted from red, green and blue after division by 255.
-            std: what red, green and blue are then divided by.
+            std: divisors of red, green and blue after that.
 
         Raises:
             ValueError: a setting is invalid.
@@ -56,11 +56,11 @@ class Epochs:
         self._batches: DeviceBatches | None = None
         # Where the next iteration starts, and whether that is the start of an epoch.
         self._start, self._whole = Cursor(), True
-        # Where the threads are: what `self._batches` yields next.
+        # Where `self._batches` continues.
         self._position: Cursor | None = None
         # The cursor of the last batch of the current iteration.
         self._last: Cursor | None = None
-        # The first batch of the next epoch, if only that batch showed that an epoch had ended.
+        # The first batch of the next epoch, if it had to be read to see that the epoch had ended.
         self._held: DeviceBatch | None = None
 
     @property

@@ -36,12 +36,12 @@ log = logging.getLogger(__name__)
 
 
 class _Source(NamedTuple):
-    """What is written."""
+    """The model to write, and what belongs to it."""
 
     model: ProLIP
     card: ModelCard
     tokenizer: TokenizerConfig | None
-    """The tokenizer that was asked for, or that the source carries."""
+    """The requested tokenizer, or the one that the source carries."""
     keep_ratio: float | None
     """Share of patches that training kept of masked images; None if unknown."""
 
@@ -147,7 +147,7 @@ def card_of_run(checkpoint: Checkpoint) -> ModelCard:
 def _write_carried(
     folder: Path, tokenizer: TokenizerConfig | None, model: ModelConfig, keep_ratio: float | None
 ) -> None:
-    """Write all that inference needs besides the model."""
+    """Write the files that inference needs besides the model."""
     carried = Carried(images=image_settings(model))
     if tokenizer is not None:
         try:
@@ -161,7 +161,7 @@ def _write_carried(
 
 
 def _carried_by_folder(source: str) -> tuple[TokenizerConfig | None, float | None]:
-    """The tokenizer and the share of kept patches of a model that is not a run, if it names them."""
+    """Return the tokenizer and the share of kept patches that a model other than a run names, or None for each."""
     file = read_beside(source, INFERENCE_FILE)
     if file is None:
         return None, None

@@ -34,7 +34,7 @@ class AdaptedTower(nn.Module):
         self.head = head
 
     def forward(self, inputs: Tensor) -> Gaussian:
-        """From pixels or token ids to Gaussians [B, D]."""
+        """Return the Gaussians [B, D] of pixels or token ids."""
         found: Gaussian = self.head(normalised(self.encoder(inputs)).mean)
         return found
 
@@ -45,14 +45,14 @@ def export_adapted(
     """Write an adapted model to a folder, and return the names of its files.
 
     Args:
-        options: the format, and what the card says.
+        options: the format, and entries of the model card.
         adapter: the adapter.
         frozen: its model.
         source: the adapter's folder.
         folder: where to write.
 
     Raises:
-        UserError: the format is another one; or the frozen model cannot be found or converted.
+        UserError: the format is not supported, or the frozen model cannot be found or converted.
     """
     if options.format not in {"prolip", "onnx"}:
         raise UserError(f"format is {options.format}: an adapted model can be written as prolip or onnx")
@@ -78,7 +78,7 @@ def export_adapted(
 
 
 def with_heads(source: str) -> ProLIP:
-    """An adapted model as one ProLIP network, on the CPU, whose towers end in the adapter's heads.
+    """Return an adapted model as one ProLIP network, on the CPU, whose towers end in the adapter's heads.
 
     Raises:
         UserError: the frozen model is of open_clip, and cannot be converted.
@@ -97,7 +97,7 @@ def with_heads(source: str) -> ProLIP:
 
 
 def _card(card: ModelCard, frozen: Frozen) -> str:
-    """The card of an adapter: what it belongs to and how to load it."""
+    """Return the card of an adapter: its frozen model, and how to load it."""
     return "\n".join(
         [
             f"---\nlicense: {card.licence}\nlibrary_name: {card.library}",

@@ -63,13 +63,13 @@ _IN_SINGLE_PRECISION = {
     *("ln_final", "text_projection", "text_uncertainty_projection"),
     "head",
 }
-"""Last layers of the towers, which compute what is compared, by a part of their names."""
+"""Parts of the names of the towers' last layers, which compute the outputs."""
 _LARGEST_FILE = 2_000_000_000
 """A protobuf holds 2 GiB; weights of larger towers go into a file beside it."""
 
 
 class _Tower(nn.Module):
-    """A tower with numbers of one type in its blocks, and unit means in single precision at its end."""
+    """A tower whose blocks have the given dtype, and whose unit means are in single precision."""
 
     def __init__(self, encoder: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
@@ -130,14 +130,14 @@ def save_onnx(
 
 
 def write_towers(model: ProLIP, folder: Path, config: OnnxConfig) -> dict[str, Difference]:
-    """Write image.onnx and text.onnx, and return how far each is from torch in onnxruntime.
+    """Write image.onnx and text.onnx, and return the largest difference of each, run in onnxruntime, from torch.
 
     The number of items in a batch is free. A tower of more than 2 GB has its weights in NAME.onnx.data. The files'
     metadata hold `logit_scale` and, if the model has one, `logit_bias`.
 
     Raises:
         UserError: the packages of the extra `onnx` are missing; torch cannot export the architecture; or onnxruntime
-            gives other numbers than torch.
+            returns different numbers than torch.
     """
     model = model.eval().cpu()
     text = model.config.text
@@ -182,7 +182,7 @@ def _height_and_width(model: ProLIP) -> tuple[int, int]:
 
 
 def _export(tower: nn.Module, inputs: dict[str, Tensor], metadata: dict[str, str], path: Path) -> None:
-    """Export a tower of one input. It is traced with two items: torch may take one item for a constant."""
+    """Export a tower with one input. It is traced with two items, since torch may treat one item as a constant."""
     _package("onnxscript")
     try:
         with torch.no_grad():
@@ -208,19 +208,19 @@ def _export(tower: nn.Module, inputs: dict[str, Tensor], metadata: dict[str, str
 
 
 def _difference(path: Path, tower: nn.Module, inputs: dict[str, Tensor]) -> Difference:
-    """Largest differences of the file's outputs, in onnxruntime on the CPU, from those of `tower`."""
+    """Return the largest differences of the file's outputs, in onnxruntime on the CPU, from those of `tower`."""
     with torch.no_grad():
         expected = tower(*inputs.values())
     runtime = _package("onnxruntime")
     options = runtime.SessionOptions()
-    options.log_severity_level = 3  # a hint for every operator that it cannot fold in half precision
+    options.log_severity_level = 3  # hide hints about operators that it cannot fold in half precision
     session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     found = session.run(["mean", "log_var"], {name: tensor.numpy() for name, tensor in inputs.items()})
     return Difference(*(_largest(ours, theirs.numpy()) for ours, theirs in zip(found, expected, strict=True)))
 
 
 def _largest(found: Any, expected: Any) -> float:
-    """Largest difference; infinities that are equal, the log variances of points, differ by 0."""
+    """Return the largest difference; equal infinities, the log variances of points, differ by 0."""
     with np.errstate(invalid="ignore"):
         return float(np.where(found == expected, 0.0, np.abs(found - expected)).max())
 

@@ -25,7 +25,7 @@ from prolip.data.tokenizer import Tokenizer
 from prolip.errors import UserError
 from prolip.interop.epochs import Epochs
 
-# Texts to compare tokenizers by: one that tokenizers clean differently, and some that are cut.
+# Texts for comparing tokenizers: one that tokenizers clean differently, and some that are too long.
 _PROBES = [
     "A Photo&amp;nbsp;of  a CAT’s “tail”, 3 times!",
     # Long texts without repetition: a tokenizer that keeps a random part is unlikely to keep the first part of all.
@@ -86,7 +86,7 @@ class OpenClipLoader:
 
 
 def _takes_names() -> bool:
-    """Whether batches are dictionaries in the installed open_clip, which is so since it trains tasks."""
+    """Whether the installed open_clip takes dictionaries as batches: it does since it has `open_clip.task`."""
     return find_spec("open_clip") is not None and find_spec("open_clip.task") is not None
 
 
@@ -230,7 +230,7 @@ def get_data(
 
 
 def _parts(value: str | Sequence[Any] | None) -> tuple[Any, ...]:
-    """Return what `::` separates. Main's manifests of several data sets come as lists."""
+    """Split a value at `::`. In open_clip's main branch, manifests of several data sets are lists already."""
     return tuple(value.split("::") if isinstance(value, str) else value or ())
 
 

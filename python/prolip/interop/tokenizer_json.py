@@ -1,4 +1,4 @@
-"""Any tokenizer of prolip as a tokenizer.json, which other libraries read."""
+"""Convert any tokenizer of prolip to a tokenizer.json that other libraries read."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def json_tokenizer(config: TokenizerConfig) -> Tokenizer:
 
 
 def complete_tokenizer(config: TokenizerConfig) -> Tokenizer:
-    """As `json_tokenizer`, and it cleans, cuts and pads captions itself: `encode_batch` gives the loader's rows.
+    """As `json_tokenizer`, but it also cleans, cuts and pads captions: `encode_batch` returns the loader's rows.
 
-    Only ftfy's repair of broken Unicode and HTML entities are left out.
+    It leaves out ftfy's repair of broken Unicode, and does not replace HTML entities.
     """
     ours = prolip_tokenizer.Tokenizer(config)
     tokenizer = json_tokenizer(config)
@@ -63,7 +63,7 @@ def complete_tokenizer(config: TokenizerConfig) -> Tokenizer:
 
 
 def _clip(config: TokenizerConfig) -> Tokenizer:
-    """CLIP's byte-pair encoding, with open_clip's ids."""
+    """Return CLIP's byte-pair encoding, with open_clip's ids."""
     symbols, merges = clip_vocabulary(config.path)
     vocabulary = {symbol: id for id, symbol in enumerate(symbols)}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, end_of_word_suffix=_WORD_END))

@@ -25,7 +25,7 @@ _NO_BATCHES = (
 
 
 def _refuse(batch: Sequence[DeviceBatch], *, collate_fn_map: object = None) -> NoReturn:
-    """Refuse to make one batch of several; torch's own collation fails on them with a riddle.
+    """Refuse to collate batches into one; torch's own error would not say what is wrong.
 
     Raises:
         RuntimeError: always.

@@ -2,7 +2,7 @@
 
 A stored item is [mean', total_var'], a query is [mean, -1/2]. Their product is mean . mean' - total_var' / 2, the score
 of `prolip search`. Means have unit length, so it equals 1 + total_var / 2 - CSD / 2: the largest product belongs to the
-smallest CSD. For a Laplace model, total_var' counts as 0: its variances are no distance, and search takes its means.
+smallest CSD. For a Laplace model, total_var' counts as 0: its variances are not a distance, and search uses its means.
 
 N items, Q queries, D embedding.
 """
@@ -38,9 +38,9 @@ class VectorBlock(NamedTuple):
 
 
 def stored_vectors(items: Gaussian) -> Floats:
-    """The vectors to store, f32 [N, D + 1]: mean, total variance.
+    """Return the vectors to store, f32 [N, D + 1]: mean, total variance.
 
-    A mean that is not exactly of unit length changes a product by half of its squared length minus 1.
+    If a mean's length is not exactly 1, a product is larger than 1 + total_var / 2 - CSD / 2 by (length^2 - 1) / 2.
 
     Raises:
         ValueError: a mean is not of unit length within 1e-3, or a number is not finite.
@@ -49,7 +49,7 @@ def stored_vectors(items: Gaussian) -> Floats:
 
 
 def query_vectors(queries: Gaussian) -> Floats:
-    """The vectors to search with, f32 [Q, D + 1]: mean, -1/2.
+    """Return the vectors to search with, f32 [Q, D + 1]: mean, -1/2.
 
     The CSD of a result is 2 + queries.total_var - 2 * product.
 
@@ -62,12 +62,12 @@ def query_vectors(queries: Gaussian) -> Floats:
 def read_vectors(
     folder: Path, kind: Kind = "image", role: Literal["stored", "query"] = "stored", rows: int = ROWS
 ) -> Iterator[VectorBlock]:
-    """Vectors of a folder of `prolip embed`, in order, at most `rows` at a time.
+    """Yield the vectors of a folder of `prolip embed`, in order, at most `rows` at a time.
 
     Args:
         folder: the embeddings.
-        kind: which of them, images or texts.
-        role: the vectors of `stored_vectors` or of `query_vectors`.
+        kind: images or texts.
+        role: vectors as from `stored_vectors`, or as from `query_vectors`.
         rows: rows per block.
 
     Raises:
@@ -103,7 +103,7 @@ def _queries(mean: Floats) -> Floats:
 
 
 def _checked(mean: Floats) -> Floats:
-    """The means, if all have unit length."""
+    """Return the means, if all have unit length."""
     if mean.ndim != 2:
         raise ValueError(f"means have the shape {mean.shape}: it must be [N, D]")
     lengths = np.sqrt(np.einsum("nd,nd->n", mean, mean, dtype=np.float64))

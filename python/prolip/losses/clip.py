@@ -1,8 +1,8 @@
 """CLIP's symmetric softmax loss over all ranks' pairs, in tiles: a control without variances or bias.
 
-Each image's softmax runs over all texts, and each text's over all images. So both travel, twice: the first visit gives
-every item the sum that its softmax divides by, the second gives the gradients. As in `prolip.losses.ppcl`, no matrix
-over all pairs exists.
+Each image's softmax runs over all texts, and each text's over all images. So the ranks exchange both images and texts,
+twice: the first visit computes each softmax's denominator, the second the gradients. As in `prolip.losses.ppcl`, no
+matrix over all pairs exists.
 
 Shapes: N images and N texts of this rank, C caption slots, D embedding.
 """
@@ -31,16 +31,19 @@ def clip_loss(
 ) -> Tensor:
     """Mean cross entropy of every image [N, D] among all texts, and of every text [C, N, D] among all images.
 
-    A slot's texts are compared with each other, and slots are averaged. The mean over ranks is the loss of one process
+    Each caption slot has softmaxes of its own, and slots are averaged. The mean over ranks is the loss of one process
     on the concatenated batch, and averaged gradients are its gradients, as for `ppcl` (CLIP, arXiv:2103.00020).
 
     Args:
-        image_mean: this rank's images.
-        text_mean: their texts; every rank has as many.
+        image_mean: this rank's images, [N, D].
+        text_mean: their texts, [C, N, D]; all ranks have the same shapes.
         logit_scale: scalar > 0.
         peers: the ranks that share the batch.
-        gathers: whether all ranks' items travel in one collective, instead of rank by rank.
+        gathers: exchange all ranks' items in one collective, instead of rank by rank.
         tile: items per tile.
+
+    Returns:
+        A scalar >= 0, in nats.
     """
     dtype = torch.promote_types(image_mean.dtype, torch.float32)
     inputs = [image_mean.to(dtype), text_mean.to(dtype), logit_scale.to(dtype)]
@@ -54,7 +57,7 @@ def clip_loss(
 def _entropy_sum(
     inputs: Sequence[Tensor], peers: int, gathers: bool, tile: int, training: bool
 ) -> tuple[Tensor, list[Tensor]]:
-    """The sum of all cross entropies of this rank's items, and its gradients if `training`.
+    """Return the sum of all cross entropies of this rank's items, and its gradients if `training`.
 
     `inputs` are image means, text means and the scale.
     """
@@ -82,13 +85,13 @@ class _Sides(NamedTuple):
     """[C, N, D]"""
 
     def queries(self) -> Iterator[Tensor]:
-        """What each softmax is of, [N, D]: for each slot, images and then texts."""
+        """Yield the queries of each softmax, [N, D]: for each slot, images and then texts."""
         for slot in self.text:
             yield self.image
             yield slot
 
     def keys(self) -> Iterator[Tensor]:
-        """What each softmax runs over, [N, D], in the same order: texts and then images."""
+        """Yield the items that each softmax runs over, [N, D], in the same order: texts and then images."""
         for slot in self.text:
             yield slot
             yield self.image
@@ -103,15 +106,15 @@ class _Sums:
         """[2C, N]"""
 
     def local(self) -> None:
-        """The sums over this rank's items."""
+        """Add this rank's items to the sums."""
         self._add(self.own)
 
     def remote(self, tensors: Sequence[Tensor], grads: Sequence[Tensor] | None) -> None:
-        """The sums over another rank's items."""
+        """Add another rank's items to the sums."""
         self._add(_Sides(*tensors))
 
     def entropy(self) -> Tensor:
-        """The sum of -log softmax at the true pairs, once every rank was visited."""
+        """Return the sum of -log softmax at the true pairs. Every rank must have been visited."""
         positive = (self.own.image * self.own.text).sum() * (2 * self.scale)
         return self.log_sum.sum() - positive
 
@@ -123,7 +126,7 @@ class _Sums:
 
 
 class _Slopes:
-    """The second visit: the gradients by the similarity, which the scale is multiplied into at the end."""
+    """The second visit: the gradients without the factor `scale`, which `gradients` applies at the end."""
 
     def __init__(self, own: _Sides, scale: Tensor, tile: int, log_sum: Tensor) -> None:
         self.own, self.scale, self.tile, self.log_sum = own, scale, tile, log_sum
@@ -132,20 +135,21 @@ class _Slopes:
         self.query_grads, self.key_grads = (_Sides(-text.sum(0), (-image).repeat(len(text), 1, 1)) for _ in range(2))
 
     def local(self) -> None:
-        """The pairs within this rank."""
+        """Add the pairs within this rank."""
         self._add(self.own, self.key_grads)
 
     def remote(self, tensors: Sequence[Tensor], grads: Sequence[Tensor] | None) -> None:
-        """The pairs with another rank's items."""
+        """Add the pairs with another rank's items."""
         assert grads is not None
         self._add(_Sides(*tensors), _Sides(*grads))
 
     def gradients(self, returned: Sequence[Tensor] | None) -> list[Tensor]:
-        """The gradients of images, texts and scale.
+        """Return the gradients of images, texts and scale.
 
         `returned` are the gradients that the other ranks found for this rank's items.
         """
-        # A query's gradient is the sum over its pairs of slope * key: times the query, it is the scale's.
+        # A query's gradient is the sum of slope * key over its pairs. Its dot product with the query is the query's
+        # part of the scale's gradient.
         grad_scale = sum(
             ((one * grad).sum() for one, grad in zip(self.own, self.query_grads, strict=True)), start=0 * self.scale
         )

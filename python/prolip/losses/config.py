@@ -24,13 +24,13 @@ class LossConfig:
     ppcl_weight: float = 1.0
     """Weight of the contrastive loss."""
     variance_scale: float | None = None
-    """If set, variances learn from a contrastive loss of their own, with this fixed logit scale: about 2. General
-    captions, and images that resemble none, get large variances by it, and the means stay as they are
-    (docs/specification.md, section 3.3). None, as published: the scale that the means have learned."""
+    """If set, variances learn from a contrastive loss of their own with this fixed logit scale; about 2 is good. It
+    gives large variances to general captions and to images that resemble no caption, and does not change the means
+    (docs/specification.md, section 3.3). None, as published: variances and means share the learned scale."""
     inclusion_weight: float = 1e-7
-    """Weight of the inclusion of an image in its texts."""
+    """Weight of the inclusion of images in their texts."""
     masked_inclusion_weight: float = 1e-3
-    """Weight of the inclusion of an image in its masked view, and of a text in its masked view."""
+    """Weight of the inclusion of images and texts in their own masked views."""
     vib_weight: float = 1e-4
     """Weight of the information bottleneck (VIB), images plus texts."""
     inclusion_form: InclusionForm = "official"
@@ -57,7 +57,7 @@ class LossConfig:
 
     @property
     def reads_bias(self) -> bool:
-        """Whether the loss uses the similarity's bias, so that it trains."""
+        """Whether the loss uses the similarity's bias, so that the bias is trained."""
         return self.contrast != "clip"
 
     @property

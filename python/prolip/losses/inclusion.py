@@ -10,9 +10,10 @@ from prolip.losses.config import InclusionForm
 
 
 def inclusion_loss(specific: Gaussian, general: Gaussian, *, form: InclusionForm, scale: float, eps: float) -> Tensor:
-    """-log sigmoid(scale * score), averaged over items and dimensions, >= 0 (arXiv:2410.18857).
+    """-log sigmoid(scale * score), averaged over items and dimensions, a scalar >= 0 (arXiv:2410.18857).
 
-    The score is that of `prolip.gaussian.inclusion_score`, or of `official_inclusion_score`, which alone uses `eps`.
+    The arguments, [..., D], are broadcast. The score is `prolip.gaussian.inclusion_score`, or
+    `official_inclusion_score`, the only one that uses `eps`.
     """
     if form == "official":
         score = official_inclusion_score(specific, general, eps)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def register_gradients(operator: CustomOpDef) -> None:
-    """Tells autograd and torch.compile what `operator` returns.
+    """Tell autograd and torch.compile what `operator` returns.
 
     The operator takes lists of tensors, then settings, the last of which is `training`. It returns its value, a scalar,
     and the gradients of all those tensors in one list, which is empty unless `training`.

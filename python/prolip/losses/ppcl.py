@@ -23,13 +23,13 @@ from prolip.losses.operator import register_gradients
 TILE = 512
 """Texts whose pairs with this rank's images are in memory at a time."""
 _FOLDS = 6
-"""Halvings of a tile's rows before logarithms are taken: products of 2^6 factors up to 2 fit any floating type."""
+"""Halvings of a tile's rows before logarithms are taken: a product of 2^6 factors up to 2 fits into float32."""
 
 
 def ppcl_reference(image: Gaussian, text: Gaussian, logit_scale: Tensor, logit_bias: Tensor) -> Tensor:
-    """The sigmoid loss of every image [N, D] with every text [C, N, D], averaged over images and slots; one process.
+    """The sigmoid loss of all images [N, D] with all texts [C, N, D], averaged over images and slots; one process.
 
-    Pair i, j of a slot is positive where i = j (arXiv:2410.18857, PPCL). The tests hold `ppcl` to this.
+    Pair i, j of a slot is positive if i = j (arXiv:2410.18857, PPCL). The tests compare `ppcl` with this.
     """
     logits = csd_logits(image, text, logit_scale, logit_bias)  # [C, N, N]; for unit means, scale * (1 - csd / 2) + bias
     sign = 2.0 * torch.eye(logits.shape[-1], dtype=logits.dtype, device=logits.device) - 1.0
@@ -53,13 +53,16 @@ def ppcl(
     text, its total variance. Memory is O(N * (C * D + tile)) beside the inputs.
 
     Args:
-        image: this rank's images.
-        text: their texts; every rank has as many.
+        image: this rank's images, [N, D].
+        text: their texts, [C, N, D]; all ranks have the same shapes.
         logit_scale: scalar > 0.
         logit_bias: scalar.
         peers: the ranks that share the batch.
-        gathers: whether all ranks' texts travel in one collective, instead of rank by rank.
+        gathers: exchange all ranks' texts in one collective, instead of rank by rank.
         tile: texts per tile.
+
+    Returns:
+        A scalar >= 0.
     """
     dtype = torch.promote_types(image.mean.dtype, torch.float32)
     image, text = (Gaussian(one.mean.to(dtype), one.log_var.to(dtype)) for one in (image, text))
@@ -80,10 +83,10 @@ def _pair_sum(
     tile: int,
     training: bool,
 ) -> tuple[Tensor, list[Tensor]]:
-    """The sum over this rank's images and all ranks' texts, and its gradients if `training`.
+    """Return the loss summed over this rank's images and all ranks' texts, and its gradients if `training`.
 
-    `image` and `text` are pairs of mean and total variance, `logit` is scale and bias. One operator, so that
-    torch.compile need not look into loops and exchanges.
+    `image` and `text` are pairs of mean and total variance, `logit` is scale and bias. All of it is one operator, so
+    that torch.compile does not trace the loops and exchanges.
     """
     with torch.autocast(image[0].device.type, enabled=False):
         visit = _Visit(_Side(*image), _Side(*text), *logit, tile=tile, training=training)
@@ -95,7 +98,7 @@ register_gradients(_pair_sum)
 
 
 class _Side(NamedTuple):
-    """Images or texts as the loss reads them; or the gradients of both."""
+    """Images or texts as the loss needs them, or their gradients."""
 
     mean: Tensor
     """[N, D] or [C, N, D]"""
@@ -104,14 +107,14 @@ class _Side(NamedTuple):
 
 
 class _Grads(NamedTuple):
-    """Gradients by the similarity, mean · mean - (total_var + total_var) / 2: scale and -1/2 come in at the end."""
+    """Gradients of images and texts without the factors scale and -1/2, which `_Visit.gradients` applies last."""
 
     image: _Side
     text: _Side
 
 
 class _Visit:
-    """This rank's images meeting all texts: the sum over pairs so far, and its gradients."""
+    """The loss summed over this rank's images and the texts visited so far, and its gradients."""
 
     def __init__(self, image: _Side, text: _Side, scale: Tensor, bias: Tensor, *, tile: int, training: bool) -> None:
         self.image, self.text, self.scale, self.tile = image, text, scale, tile
@@ -122,22 +125,23 @@ class _Visit:
         self.grad_scale = scale.new_zeros(())
 
     def local(self) -> None:
-        """The pairs within this rank."""
+        """Add the pairs within this rank."""
         self._add(self.text, None if self.grads is None else self.grads.text, own=True)
 
     def remote(self, tensors: Sequence[Tensor], grads: Sequence[Tensor] | None) -> None:
-        """The pairs with another rank's texts."""
+        """Add the pairs with another rank's texts."""
         self._add(_Side(*tensors), None if grads is None else _Side(*grads), own=False)
 
     def gradients(self, returned: Sequence[Tensor] | None) -> list[Tensor]:
-        """The gradients of images, texts, scale and bias; empty without training.
+        """Return the gradients of images, texts, scale and bias; [] without training.
 
         `returned` are the gradients that the other ranks found for this rank's texts.
         """
         if self.grads is None:
             return []
         image, text = self.grads
-        # A pair's logit gives the scale the pair's similarity, which is summed here over all texts of an image at once.
+        # The derivative of a logit by the scale is the pair's similarity, mean · mean - (image_var + text_var) / 2.
+        # The first two terms are summed here, for all texts of an image at once; `_add` sums the third.
         grad_scale = (self.image.mean * image.mean).sum() - 0.5 * (self.image.total_var * image.total_var).sum()
         grad_bias = image.total_var.sum()
         if returned is not None:
@@ -150,14 +154,14 @@ class _Visit:
         return [*image, *text, grad_scale + self.grad_scale, grad_bias]
 
     def _add(self, texts: _Side, grads: _Side | None, *, own: bool) -> None:
-        """Adds the pairs with `texts`, whose gradients go into `grads`."""
+        """Add the pairs with `texts`, whose gradients go into `grads`."""
         shift = (-0.5 * self.scale) * texts.total_var
         for slot in range(len(texts.mean)):
             for start in range(0, texts.mean.shape[1], self.tile):
                 here = (slot, slice(start, start + self.tile))
                 mean = texts.mean[here]
                 logits = torch.addmm(shift[here], self.scaled_mean, mean.T).add_(self.row)
-                # A positive pair's logit changes its sign before the softplus, and its slope changes it back.
+                # Negate the logits of positive pairs before the softplus, and their slopes after it.
                 positive = logits[start : start + self.tile].diagonal() if own else None
                 if positive is not None:
                     positive.neg_()
@@ -180,10 +184,10 @@ def _zeros_like(side: _Side) -> _Side:
 
 
 def _softplus_sum(x: Tensor) -> Tensor:
-    """Sum of ln(1 + e^x) = max(x, 0) + ln(1 + e^-|x|), by the logarithm of products: log1p costs more than the rest.
+    """Return the sum of ln(1 + e^x) = max(x, 0) + ln(1 + e^-|x|), with one logarithm for the product of many factors.
 
-    The products are kept as their excess over 1, (1 + a)(1 + b) - 1 = a + b + a b, whose terms are not negative, so
-    that no digit of a small one is lost.
+    Logarithms cost more than the rest. A product is stored as its excess over 1, (1 + a)(1 + b) - 1 = a + b + a b: no
+    term is negative, so small ones lose no digits.
     """
     excess = x.abs().neg_().exp_()
     for _ in range(_FOLDS):

@@ -52,7 +52,7 @@ class Embedded(Protocol):
 class LossTerms(NamedTuple):
     """The weighted terms and their sum `total`: scalars, 0 for a term whose weight is 0.
 
-    `ppcl` is the contrastive term, also if the configuration has a control in its place, and the variances' own.
+    `ppcl` is the contrastive term, whichever loss the configuration chooses for it, including the variances' own term.
     """
 
     total: Tensor
@@ -80,8 +80,8 @@ class ProlipLoss:
         Args:
             config: weights and forms of the terms.
             peers: the ranks that share the batch.
-            variance_units: the total variances that images and texts start with, in which `config.variance_scale`
-                measures them.
+            variance_units: the total variances that images and texts start with. With `config.variance_scale`, the
+                variances' own loss measures variances in these units.
         """
         self.config = config
         self.peers = peers
@@ -134,9 +134,10 @@ class ProlipLoss:
         return ppcl(image, text, scale, bias, self.peers, gathers=self._gathers)
 
     def _variances(self, image: Gaussian, text: Gaussian, scale: float) -> Tensor:
-        """PPCL at a fixed scale, of variances alone; the means are constants.
+        """Return the variances' own PPCL, at a fixed scale; the means are constants.
 
-        Variances are measured in units of their start. There, an item predicts one positive if it is orthogonal to all.
+        Variances are divided by their initial value. At the start, an item orthogonal to all others predicts one
+        positive.
         """
         image, text = (
             Gaussian(one.mean.detach(), one.log_var - unit)
@@ -153,7 +154,7 @@ class ProlipLoss:
         )
 
     def _masked(self, whole: Gaussian, masked: Gaussian | None) -> Tensor:
-        """Weighted inclusion of the first M items in their masked views; 0 if nothing is masked."""
+        """Return the weighted inclusion of the first M items in their masked views; 0 if nothing is masked."""
         if masked is None or masked.mean.numel() == 0:
             return whole.mean.new_zeros(())
         first = whole.rows(slice(0, masked.mean.shape[-2]))

@@ -9,7 +9,7 @@ from prolip.losses.config import VibForm
 
 
 def vib_loss(gaussian: Gaussian, *, form: VibForm) -> Tensor:
-    """KL divergence from the standard normal, averaged over items and dimensions, in nats, >= 0 (arXiv:2410.18857).
+    """KL divergence of [..., D] from the standard normal, averaged over all, a scalar in nats, >= 0 (arXiv:2410.18857).
 
     The official form uses half the log variance (`prolip.gaussian.official_kl_to_standard`).
     """

@@ -1,7 +1,7 @@
-"""Adapters: what turns the embeddings of a frozen CLIP or SigLIP into Gaussians, and its two files.
+"""Adapters, which turn the embeddings of a frozen CLIP or SigLIP into Gaussians, and their two files.
 
-A head per tower reads an embedding of unit norm and returns a Gaussian. The similarity has a scale and a bias of its
-own. D embedding.
+A head per tower reads an embedding of unit norm and returns a Gaussian. An adapter has its own similarity scale and
+bias. D embedding.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class VarianceHead(nn.Module):
                 nn.init.zeros_(last.bias)
 
     def forward(self, features: Tensor) -> Gaussian:
-        """From embeddings [..., D] of unit norm to Gaussians [..., D] with means of unit norm."""
+        """Return Gaussians [..., D] with means of unit norm, for embeddings [..., D] of unit norm."""
         inner = self.norm(features)
         if self.hidden is not None:
             inner = F.gelu(self.hidden(inner))
@@ -65,7 +65,7 @@ class LaplaceHead(nn.Module):
         self.register_buffer("spread", torch.zeros(config.embed_dim, config.embed_dim))
 
     def forward(self, features: Tensor) -> Gaussian:
-        """From embeddings [..., D] to Gaussians [..., D]; the means are the embeddings."""
+        """Return Gaussians [..., D] for embeddings [..., D]; the means are the embeddings."""
         var = (features @ self.directions).square() @ self.spread
         return Gaussian(features, var.clamp_min(_SMALLEST_VAR).log())
 
@@ -78,7 +78,7 @@ class PointHead(nn.Module):
         del config
 
     def forward(self, features: Tensor) -> Gaussian:
-        """From embeddings [..., D] to points [..., D]."""
+        """Return points [..., D] for embeddings [..., D]."""
         return Gaussian.point(features)
 
 
@@ -106,7 +106,7 @@ class Adapter(nn.Module):
 
     @property
     def epistemic(self) -> bool:
-        """Whether the variances say what has not been learned."""
+        """Whether the variances express epistemic uncertainty: what the model has not learned."""
         return self.config.method == "laplace"
 
     @torch.no_grad()
@@ -135,8 +135,8 @@ def save_adapter(adapter: Adapter, frozen: Frozen, folder: Path, notes: Mapping[
     Args:
         adapter: the adapter.
         frozen: the model whose embeddings it reads.
-        folder: where the files go.
-        notes: what else to record, such as the settings of the training.
+        folder: the folder of both files.
+        notes: further entries of adapter.json, such as the training settings.
     """
     tensors = {name: tensor.detach().float().contiguous() for name, tensor in adapter.state_dict().items()}
     with atomic_file(folder / ADAPTER_WEIGHTS, sum(tensor.nbytes for tensor in tensors.values())) as temporary:
@@ -158,7 +158,7 @@ def read_adapter(described: Path, weights: Path) -> tuple[Adapter, Frozen]:
         weights: its adapter.safetensors.
 
     Raises:
-        WeightsError: a file is not of an adapter, or they do not belong together.
+        WeightsError: a file does not hold an adapter, or the two do not belong together.
     """
     content = read_json(described)
     try:
@@ -168,7 +168,7 @@ def read_adapter(described: Path, weights: Path) -> tuple[Adapter, Frozen]:
     except (KeyError, TypeError, UserError) as error:
         raise WeightsError(f"{described} does not describe an adapter: {error!r}") from error
     if not isinstance(frozen.source, str):
-        raise WeightsError(f"{described}: frozen.source is {frozen.source!r}: it must be a text")
+        raise WeightsError(f"{described}: frozen.source is {frozen.source!r}: it must be a string")
     if checksum(weights) != expected:
         raise WeightsError(f"{weights} is not the file that was written with {described.name}")
     try:
@@ -178,6 +178,6 @@ def read_adapter(described: Path, weights: Path) -> tuple[Adapter, Frozen]:
         adapter.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=True, assign=True)
         if not all(tensor.isfinite().all() for tensor in state.values()):
             raise WeightsError("it holds NaN or infinity")
-    except Exception as error:  # a file of anyone can raise anything
+    except Exception as error:  # a stranger's file can raise anything
         raise WeightsError(f"{weights} does not hold the adapter of {described.name}: {error}") from error
     return adapter.eval(), frozen

@@ -31,7 +31,7 @@ Means = Literal["fixed", "residual"]
 """Means of an adapted model: those of the frozen one, or with a learned residual."""
 CLIP_LOGIT_SCALE = math.log(1.0 / 0.07)
 START_WITHOUT_BIAS = {"logit_bias": -10.0, "logit_scale": math.log(10.0)}
-"""Where the released loader starts when a checkpoint, such as CLIP's, has no bias."""
+"""The released loader's initial values for a checkpoint without a bias, such as CLIP's."""
 
 
 def _check(block: str, config: DataclassInstance, sizes: tuple[str, ...] = ()) -> None:
@@ -98,8 +98,8 @@ class VisionConfig:
     final_norm: Literal["twice", "once"] = "twice"
     """How often the last layer norm is applied to [CLS]: "twice", as in all released models, or "once", as to [UNC]."""
     pool_type: Literal["tok", "map"] = "tok"
-    """What the mean is computed from: [CLS] ("tok", all released models), or attention of a learned query to the
-    patches ("map", SigLIP's tower, which has no [CLS])."""
+    """Source of the mean: [CLS] ("tok", all released models), or attention of a learned query to the patches ("map",
+    SigLIP's tower, which has no [CLS])."""
     gelu: Gelu = "exact"
     """Form of the GELU, unless quick_gelu is set."""
 
@@ -215,7 +215,7 @@ class ModelConfig:
 
     @property
     def start_variances(self) -> tuple[float, float]:
-        """The total variances that a new model's images and texts have."""
+        """The total variances of images and of texts in a new model."""
         vision, text = (self.embed_dim * math.exp(tower.init_unc_bias) for tower in (self.vision, self.text))
         return vision, text
 
@@ -244,7 +244,7 @@ class LockConfig:
                 raise UserError(f"lock.{tower}_unlocked_groups is {groups}: it must not be negative")
             if groups and not getattr(self, tower):
                 raise UserError(
-                    f"lock.{tower}_unlocked_groups is {groups}: only a locked tower has some (lock.{tower})"
+                    f"lock.{tower}_unlocked_groups is {groups}: only a locked tower can have some (lock.{tower})"
                 )
         if self.unc_vectors and not (self.image or self.text):
             raise UserError("lock.unc_vectors is True: no tower is locked (lock.image, lock.text)")
@@ -252,7 +252,7 @@ class LockConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterConfig:
-    """What turns the embeddings of a frozen model into Gaussians (`prolip.models.adapter`)."""
+    """Form of an adapter, which turns the embeddings of a frozen model into Gaussians (`prolip.models.adapter`)."""
 
     method: Method
     """`heads`: networks predict the log variances. `laplace`: variances of a Laplace approximation. `temperature`: only

@@ -32,7 +32,7 @@ texts = model.encode_texts(["a cat", "an animal"])
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """What a model card says besides the architecture. It says so where something is unknown."""
+    """Content of a model card, besides the architecture. The card says which facts are unknown."""
 
     name: str = "ProLIP"
     """Title."""
@@ -66,7 +66,7 @@ class ModelCard:
             "tokenizer": self.tokenizer,
             "licence": self.licence,
         }
-        tables = {"What was trained on what": facts, **self.settings}
+        tables = {"Training": facts, **self.settings}
         written = json.dumps(to_official_json(config), indent=2, sort_keys=True)
         return "\n".join(
             [
@@ -110,7 +110,7 @@ def save_pretrained(
     tensors = {
         name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in model.state_dict().items()
     }
-    # Atomic: who reads the one before must not see it change.
+    # Atomic, so that a reader of the old file does not see it change.
     with atomic_file(folder / MODEL_FILE, sum(tensor.nbytes for tensor in tensors.values())) as temporary:
         save_file(tensors, temporary)
     config = json.dumps(to_official_json(model.config), indent=2, sort_keys=True)

@@ -102,7 +102,7 @@ class ImageEncoder(nn.Module):
         unc = self.num_specials - 1
         mask = None if self.mask is None else AttentionMask(self.mask, False, unc, unc).of_tokens(0, tokens.shape[1])
         x = self.transformer(self.ln_pre(tokens), rows, mask)
-        # Heads run in single precision at least, whatever the blocks ran in: their outputs are what the loss compares.
+        # Heads run at least in float32, whatever the blocks ran in, because the loss compares their outputs.
         with torch.autocast(x.device.type, enabled=False):
             x = self.ln_post(x.to(self.proj.dtype))
             cls = self.ln_post(x[:, 0]) if self.norms_cls_twice else x[:, 0]

@@ -1,8 +1,8 @@
 """Converts open_clip's CLIP and SigLIP models to ProLIP, as a start for training.
 
-The converted towers compute the same: means are open_clip's embeddings. The new [UNC] parts are initialised as in any
-new model (specification §2.5), and no other token attends to [UNC]. All settings are read from the model that open_clip
-built: so activations, heads and epsilons are those that run, not those that a name promises.
+The converted towers compute the same embeddings as open_clip's; these are the means. The new [UNC] parts are
+initialised as in any new model (specification §2.5), and no other token attends to [UNC]. All settings are read from
+the modules that open_clip built, so activations, heads and epsilons are right whatever the model's name suggests.
 
 W width, D embedding.
 """
@@ -41,7 +41,7 @@ class StartError(UserError):
 
 @dataclass(frozen=True)
 class _Tower:
-    """Settings of a tower that are read from its modules, because its tensors do not tell them."""
+    """Settings of a tower that are read from its modules, because its tensors do not show them."""
 
     heads: int
     mlp_ratio: float
@@ -98,7 +98,7 @@ def start_from(model: nn.Module, *, uncertainty: bool = True) -> ProLIP:
 def _from_vit(visual: Any, state: State, uncertainty: bool) -> tuple[VisionConfig, Gelu | None, State]:
     """Convert open_clip's own vision transformer, whose tensors have the released names; [UNC] comes after [CLS]."""
     if not hasattr(visual, "conv1") or not hasattr(visual, "class_embedding"):
-        raise StartError(f"the image tower is a {type(visual).__name__}: only vision transformers can be a start")
+        raise StartError(f"the image tower is a {type(visual).__name__}: only vision transformers can be converted")
     if visual.attn_pool is not None or visual.pool_type != "tok":
         raise StartError("the image tower's mean is not read from [CLS]")
     tower = _tower(visual.transformer, "image tower")
@@ -130,7 +130,7 @@ def _from_timm(visual: Any, state: State, uncertainty: bool) -> tuple[VisionConf
     name = type(trunk).__name__
     if name != "VisionTransformer" or trunk.attn_pool is None or trunk.cls_token is not None:
         raise StartError(
-            f"the image tower is timm's {name}: only its ViT with attention pooling (SigLIP) can be a start"
+            f"the image tower is timm's {name}: only its ViT with attention pooling (SigLIP) can be converted"
         )
     plain = (nn.Identity, nn.Dropout)
     head = [*visual.head, trunk.head, trunk.fc_norm, trunk.attn_pool.q_norm, trunk.attn_pool.k_norm, trunk.norm_pre]
@@ -228,7 +228,7 @@ def _fold_pixels(tensors: State, visual: Any, num_specials: int) -> None:
 
 def _text_config(module: Any, state: State, uncertainty: bool) -> tuple[TextConfig, Gelu | None]:
     if not hasattr(module, "token_embedding"):
-        raise StartError(f"the text tower is a {type(module).__name__}: only open_clip's own can be a start")
+        raise StartError(f"the text tower is a {type(module).__name__}: only open_clip's own can be converted")
     if getattr(module, "cls_emb", None) is not None:
         raise StartError("the text tower has a class token under a mask of its own (CoCa)")
     pool = module.pool_type if hasattr(module, "pool_type") else module.text_pool_type

@@ -15,7 +15,7 @@ from torch import Tensor
 from prolip.errors import UserError
 from prolip.models.config import ResizeForm
 
-# Tables with as many rows have one special token and a square of patches; all others have two special tokens.
+# Tables with one of these numbers of rows have one special token and a square of patches; others have two specials.
 _ONE_SPECIAL = (1 + 14 * 14, 1 + 16 * 16)
 # Longer tables keep their first rows, which are trained best.
 _LONG_TEXT = 127
@@ -86,7 +86,7 @@ def resize_text_positions(checkpoint: Tensor, num_rows: int, num_specials: int, 
 
 
 def resize_token_table(checkpoint: Tensor, model_table: Tensor) -> Tensor:
-    """Append the model's further rows to a checkpoint's token table, [vocabulary, W].
+    """Append the model's remaining rows to a shorter token table of a checkpoint, [vocabulary, W].
 
     Raises:
         UserError: the checkpoint has more rows than the model, or rows of another width.

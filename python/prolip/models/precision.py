@@ -12,5 +12,5 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
-    """The context of a forward pass in `precision`."""
+    """Return the context manager for a forward pass in `precision`."""
     return nullcontext() if precision == "fp32" else torch.autocast(device.type, DTYPES[precision])

@@ -35,7 +35,7 @@ class ProLIPOutput(NamedTuple):
 
 
 def normalised(raw: Gaussian) -> Gaussian:
-    """Return the Gaussians with means of unit norm."""
+    """Return the same Gaussians, [..., D], with means of unit norm."""
     return Gaussian(F.normalize(raw.mean, dim=-1, eps=1e-12), raw.log_var)
 
 

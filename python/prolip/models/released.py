@@ -1,7 +1,8 @@
-"""The released models, with everything that belongs to each.
+"""The released models: hub repository, architecture, tokenizer, image preprocessing and published figures of each.
 
 Sources: the models' own cards and config.json files on the hub (by SanghyukChun), and docs/specification.md. The cards
-take images through CLIP's processor (bicubic, centre crop, CLIP's mean and standard deviation) and name the tokenizer.
+preprocess images with CLIP's processor (bicubic, centre crop, CLIP's mean and standard deviation) and name the
+tokenizer.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from prolip.models.config import ModelConfig
 from prolip.normalization import OPENAI_MEAN, OPENAI_STD
 
 OWNER = "SanghyukChun"
-"""Who published the models on the hub."""
+"""The models' owner on the hub."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,7 @@ class ReleasedModel:
     samples: str
     """Samples seen."""
     figures: Mapping[str, float] = field(default_factory=dict)
-    """Zero-shot figures in percent, as published; those that we have not found in writing are absent."""
+    """Zero-shot figures in percent, as published; figures that we found nowhere are left out."""
 
     @property
     def repository(self) -> str:
@@ -132,10 +133,10 @@ _MODELS = (
 
 
 def list_models() -> list[ReleasedModel]:
-    """The released models, in the order of docs/model-zoo.md."""
+    """Return the released models, in the order of docs/model-zoo.md."""
     return list(_MODELS)
 
 
 def find_released(name: str) -> ReleasedModel | None:
-    """The released model of a name, with or without its owner; None if there is none."""
+    """Return the released model with this name, with or without its owner; None if there is none."""
     return next((model for model in _MODELS if name in {model.name, model.repository}), None)

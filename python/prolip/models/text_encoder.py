@@ -64,7 +64,7 @@ class TextEncoder(nn.Module):
         self.text_uncertainty_projection = nn.Linear(width, embed_dim) if config.embed_unc else None
         self.register_buffer("mask", text_mask(config), persistent=False)
         hides = config.embed_unc and not config.unc_seen
-        # A causal mask hides the last token from the others anyway. If [CLS] comes after it, the mask has neither form.
+        # A causal mask already hides [UNC] if it is the last token. If [CLS] comes after it, only a matrix can.
         self.is_causal = not config.no_causal_mask and not (hides and config.embed_cls)
         length = config.context_length + self.num_specials
         self.hidden = length + self._unc_row if hides and config.no_causal_mask else None
@@ -112,7 +112,7 @@ class TextEncoder(nn.Module):
         mask = None if self.mask is None else AttentionMask(self.mask, self.is_causal, self.hidden, self.hidden)
         length = self.context_length + self.num_specials
         x = self.transformer(tokens, rows, None if mask is None else mask.of_tokens(short, length))
-        # Heads run in single precision at least, whatever the blocks ran in: their outputs are what the loss compares.
+        # Heads run at least in float32, whatever the blocks ran in, because the loss compares their outputs.
         with torch.autocast(x.device.type, enabled=False):
             x = self.ln_final(x.to(self.ln_final.weight.dtype))
             projection = self.text_projection

@@ -17,7 +17,7 @@ Activation = Literal["exact", "tanh", "quick"]
 
 
 class AttentionMask(NamedTuple):
-    """Which tokens each token attends to, and the form of that, which fused kernels know instead of a matrix."""
+    """Which tokens each token attends to: as a matrix, and in a form that fused kernels can use without one."""
 
     allowed: Tensor
     """bool [Lq, Lk]"""
@@ -29,14 +29,14 @@ class AttentionMask(NamedTuple):
     """The query of the hidden token, which attends to all keys; None if it is not among the queries."""
 
     def of_rows(self, rows: slice) -> AttentionMask:
-        """The mask of some of the queries."""
+        """Return the mask for some of the queries."""
         first, last, _ = rows.indices(self.allowed.shape[0])
         is_whole = last - first == self.allowed.shape[0]
         seer = None if self.seer is None or not first <= self.seer < last else self.seer - first
         return AttentionMask(self.allowed[rows], self.causal and is_whole, self.hidden, seer)
 
     def of_tokens(self, first: int, last: int) -> AttentionMask:
-        """The mask of the tokens from `first` to `last`, of a mask of all tokens to all."""
+        """Return the mask for the tokens `first` .. `last` - 1 alone. This mask must have all tokens as queries."""
         hidden = None if self.hidden is None else self.hidden - first
         return AttentionMask(self.allowed[first:last, first:last], self.causal, hidden, hidden)
 
@@ -54,7 +54,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: AttentionMask | None
 
 
 def attend_fused(query: Tensor, key: Tensor, value: Tensor, mask: AttentionMask | None = None) -> Tensor:
-    """`attend` by torch's kernels. Flash attention takes no matrix of what is allowed, so a known form replaces it."""
+    """`attend` with torch's kernels. Flash attention takes no mask matrix, so masks of a known form avoid it."""
     if mask is None:
         return F.scaled_dot_product_attention(query, key, value)
     if mask.causal:
@@ -70,7 +70,7 @@ def attend_fused(query: Tensor, key: Tensor, value: Tensor, mask: AttentionMask 
 
 
 def _without(tokens: Tensor, token: int) -> Tensor:
-    """All tokens [..., L, W] but one; a view if it is the first or the last."""
+    """Return all tokens [..., L, W] but one; as a view if that one is the first or the last."""
     before, after = tokens[..., :token, :], tokens[..., token + 1 :, :]
     if token == 0:
         return after
@@ -88,8 +88,8 @@ def _weights(scaled_query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
 class _SelfAttention(torch.autograd.Function):
     """`attend` of all tokens to all tokens, from the packed projection [B, L, 3 W] to [B, L, W].
 
-    The numbers of automatic differentiation with fewer copies: queries, keys and values are copied together into the
-    layout of the matrix products, and so are their gradients.
+    It gives the same numbers as automatic differentiation, with fewer copies: queries, keys and values are copied
+    together into the layout of the matrix products, and so are their gradients.
     """
 
     @staticmethod
@@ -119,7 +119,7 @@ class _SelfAttention(torch.autograd.Function):
 
     @staticmethod
     def by_head(packed: Tensor, heads: int) -> tuple[Tensor, ...]:
-        """Copies of scaled queries, keys and values, each [B * H, L, W/H]."""
+        """Return scaled queries, keys and values as copies, each [B * H, L, W/H]."""
         batch, length, _ = packed.shape
         parts = packed.view(batch, length, 3, heads, -1).permute(2, 0, 3, 1, 4)
         query, key, value = parts.clone(memory_format=torch.contiguous_format).flatten(1, 2).unbind(0)
@@ -185,7 +185,7 @@ class Attention(nn.Module):
         width = x.shape[-1]
         if rows is None:
             packed = F.linear(x, self.in_proj_weight, self.in_proj_bias)
-            # An exported graph has no gradient, and would copy what is scaled in place.
+            # Not in an exported graph, which needs no gradient and would copy tensors that are scaled in place.
             if packed.device.type == "cpu" and not torch.compiler.is_exporting():
                 allowed = None if mask is None else mask.allowed
                 return cast(Tensor, self.out_proj(_SelfAttention.apply(packed, self.heads, allowed)))
@@ -243,7 +243,7 @@ class LayerScale(nn.Module):
 
 
 class Norm(nn.LayerNorm):
-    """A layer norm in the type of its input: weights gathered from shards may have a lower one."""
+    """A layer norm in the dtype of its input. Weights gathered from shards may have a lower precision."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise every token of `x`."""
@@ -274,7 +274,7 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, rows: slice | None = None, mask: AttentionMask | None = None, keeps_gelu: bool = False
     ) -> Tensor:
-        """The tokens `rows` (all if None) after this block, [B, L', W]; `mask` as in `Attention`.
+        """Return the tokens `rows` (all if None) after this block, [B, L', W]; `mask` as in `Attention`.
 
         With `keeps_gelu`, a block that is recomputed for the backward pass can stop before its last matrix product.
         """
@@ -328,11 +328,11 @@ class Transformer(nn.Module):
         return [block for block in self.resblocks if isinstance(block, Block)]
 
     def forward(self, x: Tensor, rows: slice, mask: AttentionMask | None = None) -> Tensor:
-        """The tokens `rows` after all blocks, [B, L', W]; `mask` as in `Attention`.
+        """Return the tokens `rows` after all blocks, [B, L', W]; `mask` as in `Attention`.
 
         The towers need only one or two special tokens. So the last block computes queries and MLP for those alone:
         the same numbers for a fraction of the work. Every `recompute_every`-th block, from the first, stores only its
-        input for the backward pass, and computes the rest again there.
+        input for the backward pass, and computes everything else again there.
         """
         last = len(self.resblocks) - 1
         for index, block in enumerate(self.resblocks):

@@ -34,9 +34,9 @@ MODEL_FILE = "model.safetensors"
 PICKLE_FILE = "pytorch_model.bin"
 INFERENCE_FILE = "inference.json"
 _REPLACE_SECONDS = 1.0
-"""An export replaces its files one after another within this time."""
+"""Seconds within which an export replaces its files, one after another."""
 _NAMED = 12
-"""Most tensors that a message names."""
+"""Largest number of tensors that a message names."""
 _IMAGE_POSITIONS = "visual.positional_embedding"
 _TEXT_POSITIONS = "text.positional_embedding"
 _TOKEN_TABLE = "text.token_embedding.weight"
@@ -50,7 +50,7 @@ class WeightsError(UserError):
 
 
 class ForeignFileError(WeightsError):
-    """A file of an exported folder is not the one that was exported with the others."""
+    """A file in an exported folder was not exported together with the others."""
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -58,7 +58,7 @@ class ForeignFileError(WeightsError):
 
 
 def read_folder(folder: Path) -> tuple[State, ModelConfig]:
-    """Read a folder of the hub's layout; once more if it changed meanwhile.
+    """Read a folder in the hub's layout; read it again if it changed meanwhile.
 
     Raises:
         WeightsError: a file is missing or is not a checkpoint, or the files do not belong together.
@@ -80,7 +80,7 @@ def read_folder(folder: Path) -> tuple[State, ModelConfig]:
     except (UserError, OSError):
         if _stamps(folder) == before:
             raise
-    time.sleep(_REPLACE_SECONDS)  # whoever replaces the folder is between two files
+    time.sleep(_REPLACE_SECONDS)  # another process is replacing the files one by one
     before = _stamps(folder)
     read = _read_exported(folder, weights)
     if _stamps(folder) != before:
@@ -95,7 +95,7 @@ def _read_exported(folder: Path, weights: Path) -> tuple[State, ModelConfig]:
 
 
 def _stamps(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Identity of each file of a folder; it changes if the file is replaced."""
+    """Return an identity of each file in a folder, which changes if the file is replaced."""
     found: dict[str, tuple[int, ...]] = {}
     for path in folder.iterdir():
         with suppress(FileNotFoundError):
@@ -114,10 +114,10 @@ def checksum(path: Path) -> int:
 
 
 def _check_origin(folder: Path) -> None:
-    """Check that all files are those that were exported together, if inference.json says which.
+    """Check that all files were exported together, if inference.json lists their checksums.
 
     Raises:
-        ForeignFileError: one is not.
+        ForeignFileError: a file was not exported with the others.
     """
     listed = read_json(folder / INFERENCE_FILE).get("files", {}) if (folder / INFERENCE_FILE).is_file() else {}
     for name, expected in listed.items() if isinstance(listed, dict) else ():
@@ -130,10 +130,10 @@ def _check_origin(folder: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a table from a file of JSON.
+    """Read a file that holds a JSON object.
 
     Raises:
-        WeightsError: it holds none.
+        WeightsError: the file holds something else.
     """
     try:
         content = json.loads(path.read_bytes())
@@ -142,7 +142,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise WeightsError(f"{path} is not JSON: {error}") from error
     if not isinstance(content, dict):
-        raise WeightsError(f"{path} holds no table")
+        raise WeightsError(f"{path} does not hold a JSON object")
     return content
 
 
@@ -171,16 +171,16 @@ def read_file(path: Path) -> State:
     except (WeightsError, OSError):
         raise
     except pickle.UnpicklingError:
-        # Torch's own message advises to switch the check off, which would run the code.
-        raise WeightsError(f"{path} is no checkpoint: it holds something other than tensors and plain values") from None
-    except Exception as error:  # a file of anyone can raise anything
-        raise WeightsError(f"{path} is no checkpoint: {error}") from error
+        # Torch's own message advises to switch the check off, which would run code from the file.
+        raise WeightsError(f"{path} is not a checkpoint: it holds more than tensors and plain values") from None
+    except Exception as error:  # a stranger's file can raise anything
+        raise WeightsError(f"{path} is not a checkpoint: {error}") from error
 
 
 def _read_pickle(path: Path) -> State:
-    with zipfile.ZipFile(path) as archive:  # any other kind of file could fail in torch in any way
+    with zipfile.ZipFile(path) as archive:  # torch could fail in any way on another kind of file
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            raise WeightsError(f"{path} is no checkpoint: torch does not compress what it saves")
+            raise WeightsError(f"{path} is not a checkpoint: torch does not compress its files")
     content = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path} holds a {type(content).__name__}, not a checkpoint")
@@ -204,7 +204,8 @@ def build(config: ModelConfig, state: State, *, resize: Resize = "off") -> ProLI
     """Build the model of a configuration with these weights, in evaluation mode, on the CPU, in fp32.
 
     Raises:
-        WeightsError: they do not fit each other; nothing large has been allocated.
+        WeightsError: the weights do not fit the configuration. Shapes are checked before the model is allocated, except
+            those of tables that are resized.
     """
     for tower, prefix, layers in (("vision", "visual", config.vision.layers), ("text", "text", config.text.layers)):
         blocks = {name.split(".")[3] for name in state if name.startswith(f"{prefix}.transformer.resblocks.")}
@@ -229,8 +230,8 @@ def load_state(model: ProLIP, state: Mapping[str, Tensor], *, resize: Resize = "
     """Copy `state` into `model`, whose tensors keep their type and device.
 
     Raises:
-        WeightsError: a tensor is missing, unexpected or misshapen (after resizing, if asked for), or its numbers are no
-            weights.
+        WeightsError: a tensor is missing, unexpected or misshapen (after resizing, if asked for), holds NaN or
+            infinity, or is not floating-point.
     """
     for name, tensor in state.items():
         if not tensor.is_floating_point():

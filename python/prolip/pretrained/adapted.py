@@ -1,4 +1,4 @@
-"""Models of `prolip adapt`: a frozen model with an adapter, which makes Gaussians of its embeddings.
+"""Models of `prolip adapt`: a frozen model with an adapter, which turns its embeddings into Gaussians.
 
 B batch, D embedding.
 """
@@ -21,7 +21,7 @@ from prolip.pretrained.sources import OPEN_CLIP_PREFIX, hub_repository, read_bes
 
 _LOCAL = f"{OPEN_CLIP_PREFIX}local-dir:"
 _WEIGHTS = {".bin", ".pt", ".pth", ".safetensors"}
-"""Ends of the files in open_clip:NAME/FILE."""
+"""Extensions of FILE in open_clip:NAME/FILE."""
 
 
 class AdaptedNetwork(nn.Module):
@@ -70,12 +70,12 @@ def adapted(frozen: Model, adapter: Adapter, name: str) -> Model:
         encode_tokens=on_top(frozen.encode_tokens, adapter.text),
         has_variances=adapter.has_variances,
         epistemic=adapter.epistemic,
-        calibration=None,  # the frozen model's
+        calibration=None,  # the frozen model's does not hold for this one
     )
 
 
 def find_adapter(source: str, cache_dir: str | Path | None = None) -> tuple[Adapter, Frozen, Path] | None:
-    """The adapter of a folder or hub repository, its model, and its folder; None if the source is another model.
+    """Return the adapter in a folder or hub repository, its frozen model, and its folder; None if it has no adapter.
 
     Raises:
         UserError: the adapter is incomplete or damaged, or cannot be downloaded.
@@ -92,7 +92,7 @@ def find_adapter(source: str, cache_dir: str | Path | None = None) -> tuple[Adap
 
 
 def absolute_source(source: str) -> str:
-    """The same model source with an absolute path, if it is a path of this machine.
+    """Return a model source, with an absolute path if it is a path on this machine.
 
     Raises:
         UserError: there is no such path.
@@ -101,15 +101,15 @@ def absolute_source(source: str) -> str:
     if path is None:
         return source
     if not path.exists():
-        raise UserError(f"checkpoint: {source} is not here: name the model that made the embeddings")
+        raise UserError(f"checkpoint: {source} does not exist: name the model that made the embeddings")
     return f"{prefix}{path.absolute()}"
 
 
 def find_frozen(frozen: Frozen, folder: Path) -> str:
-    """The source of an adapter's frozen model, which may have been moved to the adapter's folder or beside it.
+    """Return the source of an adapter's frozen model, which may have moved into the adapter's folder or beside it.
 
     Raises:
-        UserError: it is a path, and neither there nor here.
+        UserError: the source is a path, and the model is in none of these places.
     """
     prefix, path = _path_in(frozen.source)
     if path is None:
@@ -124,17 +124,17 @@ def find_frozen(frozen: Frozen, folder: Path) -> str:
 
 
 def check_frozen(model: Model, frozen: Frozen, folder: Path) -> None:
-    """Check that a model has the weights whose embeddings the adapter has seen.
+    """Check that a model has the weights with which the adapter was made.
 
     Raises:
-        UserError: it has others.
+        UserError: it has other weights.
     """
     if frozen.weights is not None and weights_digest(model.network) != frozen.weights:
         raise UserError(f"{folder} adapts other weights than {model.name} has now: adapt it again")
 
 
 def _path_in(source: str) -> tuple[str, Path | None]:
-    """What stands before a source's path, and the path; None if it names no file or folder of this machine."""
+    """Split a source into a prefix and a path; the path is None if it names no file or folder of this machine."""
     if source.startswith(_LOCAL):
         return _LOCAL, Path(source.removeprefix(_LOCAL))
     if source.startswith(OPEN_CLIP_PREFIX):

@@ -1,4 +1,4 @@
-"""Build models of open_clip by name, with open_clip itself, which is an extra, and wrap them as a `Model`."""
+"""Build open_clip models by name, with open_clip itself (an extra), and wrap them as a `Model`."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def build_named(named: str, cache_dir: str | Path | None = None) -> tuple[str, n
 
 @contextmanager
 def without_steps() -> Iterator[None]:
-    """Drop what open_clip logs of each step, ten lines per model, on the root logger itself; warnings stay."""
+    """Hide open_clip's progress messages, ten lines per model on the root logger; warnings stay."""
 
     def is_warning(record: logging.LogRecord) -> bool:
         return record.levelno >= logging.WARNING

@@ -24,7 +24,7 @@ from prolip.normalization import OPENAI_MEAN, OPENAI_STD
 
 
 class InferenceSettings(NamedTuple):
-    """What an exported folder says besides its architecture."""
+    """The settings in an exported folder, besides the architecture."""
 
     tokenizer: dict[str, Any] | None
     """The tokenizer's settings (`prolip.checkpoint.Carried`); None if it is unknown."""
@@ -46,7 +46,7 @@ def read_settings(path: Path) -> InferenceSettings:
     """Read the settings of an exported folder.
 
     Raises:
-        UserError: the file is not one of settings.
+        UserError: the file does not hold such settings.
     """
     try:
         content = read_json(path)
@@ -61,7 +61,7 @@ def read_settings(path: Path) -> InferenceSettings:
 
 
 def carry(tokenizer: TokenizerConfig, model: ModelConfig) -> Carried:
-    """What goes with a model: its tokenizer, with the file, and how images are prepared.
+    """Return what is stored with a model: its tokenizer, with the file, and how images are prepared.
 
     Raises:
         UserError: the file is not a tokenizer.
@@ -73,7 +73,7 @@ def carry(tokenizer: TokenizerConfig, model: ModelConfig) -> Carried:
     name, pad_id = TOKENIZER_FILE, tokenizer.pad_id
     if tokenizer.kind == "clip":
         name = "merges.txt.gz" if tokenizer.path.suffix == ".gz" else "merges.txt"
-    elif pad_id is None:  # a tokenizer_config.json beside the file may name it, and does not come along
+    elif pad_id is None:  # a tokenizer_config.json beside the file may name it, and is not copied
         pad_id = Tokenizer(tokenizer).pad_id
     settings = dataclasses.replace(tokenizer, path=Path(name), pad_id=pad_id).to_dict()
     return Carried(tokenizer=settings, images=images, files={name: tokenizer.path.read_bytes()})

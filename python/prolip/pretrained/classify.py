@@ -47,12 +47,12 @@ class Classification(NamedTuple):
 
 
 class Decide(NamedTuple):
-    """What to decide by a calibration."""
+    """The decisions to make with a calibration."""
 
     guarantee: float | None = None
     """Probability that a label set contains the right label; None for no sets."""
     per_label: bool = False
-    """Whether it shall hold for the images of each label."""
+    """Whether the guarantee must hold for the images of each label."""
     max_error: float | None = None
     """Largest share of wrong answers among those given; None for no answers."""
 
@@ -69,8 +69,8 @@ class Similarity(NamedTuple):
     logit_bias: float | None
     """None for a model without one."""
     epistemic: bool = False
-    """Whether variances say what the model has not learned. Then they make answers less sure (`expected_evidence`), and
-    there is no sampled distance."""
+    """Whether variances are epistemic: they say what the model has not learned. Then they make answers less sure
+    (`expected_evidence`), and there is no sampled distance."""
 
 
 NOTHING = Decide()
@@ -82,7 +82,7 @@ def check_labels(labels: Sequence[str]) -> None:
     """Check the labels of a classifier.
 
     Raises:
-        UserError: there is none, or one occurs twice; or the list is a text.
+        UserError: there is none, one occurs twice, or the list is a string.
     """
     if isinstance(labels, str):
         raise UserError(f"labels is the text {labels!r}: give a list of labels")
@@ -117,11 +117,11 @@ def weighted_classifier(prompts: Gaussian, weights: Tensor) -> Classifier:
 
 
 def weigh(images: Gaussian, prompts: Gaussian, weights: Tensor | None, similarity: Similarity) -> Evidence:
-    """What embedded images and labels say about each other.
+    """Return the scores of embedded images for embedded labels.
 
     A pair's logit is that of training: `scale * (mean . mean - (total_var + total_var) / 2) + bias`. For the softmax
-    over labels, bias and the image's variance are left out: they cancel there. For a model whose variances say what it
-    has not learned, see `expected_evidence`.
+    over labels, bias and the image's variance are left out: they cancel there. For a model with epistemic variances,
+    see `expected_evidence`.
 
     Args:
         images: [N, D], unit means.
@@ -143,7 +143,7 @@ def weigh(images: Gaussian, prompts: Gaussian, weights: Tensor | None, similarit
 
 
 def expected_evidence(images: Gaussian, classes: Gaussian, similarity: Similarity) -> Evidence:
-    """What images and labels say about each other if their variances say what the model has not learned.
+    """Return the scores of images for labels if variances are epistemic: they say what the model has not learned.
 
     More variance makes an answer less sure, and not less likely. Logits are those of the means, divided by
     sqrt(1 + pi / 8 * their variance) with the variance of the cosine (`cosine_moments`): so softmax and sigmoid of them
@@ -175,9 +175,10 @@ def classification(
 ) -> Classification:
     """Classify embedded images.
 
-    The probabilities are the softmax over labels, also for a model that was trained with a sigmoid: of independent
-    pairs, of which exactly one belongs together, pair c does so with probability proportional to exp(logit c). This is
-    for labels that are equally frequent; `prior` says how frequent they are (`prolip.decisions.log_prior`).
+    The probabilities are the softmax over labels, even for a model that was trained with a sigmoid. For if pairs are
+    independent and exactly one of them belongs together, it is pair c with probability proportional to exp(logit c).
+    This is for labels that are equally frequent; otherwise `prior` says how frequent they are
+    (`prolip.decisions.log_prior`).
 
     Args:
         images: [N, D], unit means.
@@ -187,7 +188,7 @@ def classification(
         similarity: the model's.
         prior: C shares or counts; None for labels that are equally frequent.
         decide: what to decide; checked by `check_decision`.
-        calibration: the model's, for these labels. A decision takes its prior.
+        calibration: the model's, for these labels. Decisions use its prior.
 
     Raises:
         UserError: the weights have the wrong shape, or the prior is invalid (`prolip.decisions.log_prior`).
@@ -243,7 +244,7 @@ def check_decision(
 
 
 def decided(found: Classification, evidence: Evidence, calibration: Calibration, decide: Decide) -> Classification:
-    """The classification with calibrated probabilities, and with the decisions asked for."""
+    """Return the classification with calibrated probabilities and the requested decisions."""
     probabilities = (evidence.logits / calibration.temperature).softmax(dim=1)
     match = found.match
     if evidence.pair_logits is not None and calibration.pairs is not None:

@@ -35,13 +35,13 @@ class ClassifyOptions(ImageOptions):
     """Classify an image zero-shot: how probable each label is, and how unsure the model is."""
 
     labels: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="LABEL ...")] = ()
-    """The labels to choose from; with a guarantee, those of the calibration, which need not be named."""
+    """The labels to choose from. With guarantee or max_error they are the calibration's, and may be left out."""
     templates: tuple[str, ...] = ()
-    """Prompts with {} for the label, such as "a photo of a {}"; each label is their ensemble.
-    Name them after the labels. With a guarantee, those of the calibration."""
+    """Prompts with {} for the label, such as "a photo of a {}"; each label is their ensemble. Write them after the
+    labels. With guarantee or max_error they are the calibration's."""
     prior: tuple[float, ...] = ()
     """How frequent each label is among your images, one share or count per label, in their order; by default all are
-    equally frequent. With a guarantee, that of the calibration."""
+    equally frequent. Not with guarantee or max_error, which use the calibration's."""
     guarantee: float | None = None
     """Also print a set of labels that contains the right one with this probability, such as 0.95. The model must have
     been calibrated (prolip calibrate). It holds for images like those of the calibration."""
@@ -49,8 +49,8 @@ class ClassifyOptions(ImageOptions):
     """The guarantee shall hold for the images of each label, as far as the calibration allows, and not only over all
     images."""
     max_error: float | None = None
-    """Also print an answer, or "don't know" where more than this share of the answers would be wrong, such as 0.05.
-    Under the same conditions."""
+    """Also print an answer, or "don't know", so that at most this share of the answers is wrong, such as 0.05. The same
+    conditions hold as for guarantee."""
     calibration: Path | None = None
     """The calibration; by default calibration.safetensors in the model's folder."""
 

@@ -1,4 +1,4 @@
-"""Run a network in evaluation mode, and bring its Gaussians to the CPU."""
+"""Run a network in evaluation mode, and copy its Gaussians to the CPU."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PATIENCE_S = 2.0
 def evaluating(model: torch.nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; the training mode is restored at the end.
 
-    Not torch's inference mode: nobody could train a probe on its tensors.
+    Not torch's inference mode, whose tensors cannot be used to train a probe.
     """
     training = model.training
     model.eval()
@@ -58,7 +58,7 @@ def progress_bar(what: str, total: int | None, progress: bool | None) -> tqdm[An
     Args:
         what: what is counted.
         total: how many there are; None if unknown.
-        progress: whether to show it; None for: on a terminal, and if the work takes more than two seconds.
+        progress: whether to show it; None shows it on a terminal if the work takes more than two seconds.
     """
     return tqdm(
         total=total,

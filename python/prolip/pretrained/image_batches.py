@@ -1,6 +1,6 @@
 """Batches of images in a model's own preprocessing, from shards, folders, files or memory.
 
-The loader decodes shards; a pool of threads decodes everything else, a batch ahead of the model. Where a model expects
+The loader decodes shards; a pool of threads decodes everything else, a batch ahead of the model. If a model expects
 other pixels than the loader's, its own transform runs in threads.
 
 B batch, H/W pixels.
@@ -61,7 +61,7 @@ def image_batches(
     max_bad_fraction: float = MAX_BAD_FRACTION,
     store: StoreConfig | None = None,
 ) -> Iterator[ImageBatch]:
-    """All images of the shards, in order; unreadable images are left out.
+    """Yield batches of all images of the shards, in order; unreadable images are left out.
 
     Args:
         preprocess: the model's preprocessing.
@@ -169,7 +169,7 @@ def read_images(
     num_threads: int = 0,
     store: StoreConfig | None = None,
 ) -> Iterator[Tensor]:
-    """Batches of normalised images, f32 [B, 3, H, W] on the device, in order. Every image must be readable.
+    """Yield batches of normalised images, f32 [B, 3, H, W] on the device, in order. Every image must be readable.
 
     Args:
         preprocess: the model's preprocessing.
@@ -229,7 +229,7 @@ class _Decoding:
         return int(bool(some) and all(future.done() for future in some))
 
     def stats(self) -> _Decoding:
-        """This object: it says what is `ready`."""
+        """Return this object, which has `ready`."""
         return self
 
     def decoded(self) -> Iterator[list[Tensor]]:
@@ -263,7 +263,7 @@ class _Decoding:
             )
 
 
-# ---- What a user may name as images ---------------------------------------------------------------------------------
+# ---- Which kinds of images a caller may pass -------------------------------------------------------------------------
 
 _SHARDS = re.compile(r"\.(tar(\.\w+)?|tgz|txt)(\?.*)?$|^(@|pipe:)")
 
@@ -282,7 +282,7 @@ def _is_many(name: str | os.PathLike[str]) -> bool:
 
 
 def _entries(images: Images, size: tuple[int, int]) -> Iterator[_Entry]:
-    """The images one by one; a folder is its images.
+    """Yield the images one by one; a folder stands for the images in it.
 
     Raises:
         UserError: one is not of a known kind, or a folder has no image.

@@ -44,15 +44,15 @@ _PROBES = ["a photo of a cat's “tail”, 3 times!", "seventy words and more " 
 
 
 class Parts(NamedTuple):
-    """What a loop of one's own needs of a model."""
+    """The parts of a model, for a loop of your own."""
 
     network: nn.Module
     """The towers, with parameters in fp32, on the model's device: a `ProLIP`, a model of open_clip, or an
     `AdaptedNetwork` on top of one of these."""
     preprocess: Preprocess
-    """From an image of any kind to f32 [3, H, W] on the CPU."""
+    """Turns an image of any kind into f32 [3, H, W] on the CPU."""
     tokenize: Callable[[str | Sequence[str]], Tensor]
-    """From captions to ids, i64 [N, L] on the CPU."""
+    """Turns captions into ids, i64 [N, L] on the CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,17 +65,18 @@ class Model:
     """On `device`."""
     device: torch.device
     encode_pixels: Callable[[Tensor], Gaussian] = field(repr=False)
-    """From normalised pixels [B, 3, H, W] on `device` to Gaussians [B, D] with means of unit norm, with gradients."""
+    """Turns normalised pixels [B, 3, H, W] on `device` into Gaussians [B, D]: means of unit norm, with gradients."""
     encode_tokens: Callable[[Tensor], Gaussian] = field(repr=False)
-    """From ids [B, L] on `device` to Gaussians [B, D] with means of unit norm, with gradients."""
+    """Turns ids [B, L] on `device` into Gaussians [B, D]: means of unit norm, with gradients."""
     tokenize: Callable[[str | Sequence[str]], Tensor] = field(repr=False)
-    """From captions to ids, i64 [N, L] on the CPU."""
+    """Turns captions into ids, i64 [N, L] on the CPU."""
     preprocess: Preprocess
     has_variances: bool
     """Whether both towers have variances. Without them every Gaussian is a point, and uncertainty is not measured."""
     epistemic: bool = False
-    """Whether the variances say what the model has not learned (a Laplace approximation), and not what an input leaves
-    open. Then probabilities are expected ones, and the sampled distance is not used: it would charge for variance."""
+    """Whether the variances say what the model has not learned (a Laplace approximation), and not how ambiguous an
+    input is. Then probabilities are averages over the variances, and the sampled distance is not used, since it would
+    penalise variance."""
     tokenizer: Tokenizer | None = field(default=None, repr=False)
     """The tokenizer of a ProLIP model; None for a model of open_clip, or if it is unknown."""
     keep_ratio: float | None = None
@@ -105,7 +106,7 @@ class Model:
                 `preprocess` returned. An array or tensor with one more axis is several images.
             batch_size: images per forward pass.
             num_threads: threads that decode; 0 for this process's share of the cores.
-            progress: whether to show a progress bar; None for: on a terminal, if it takes more than two seconds.
+            progress: whether to show a progress bar; None shows it on a terminal if it takes more than two seconds.
             store: how remote shards are read; None for the defaults.
 
         Raises:
@@ -130,10 +131,10 @@ class Model:
         Args:
             texts: one caption, or several.
             batch_size: captions per forward pass.
-            progress: whether to show a progress bar; None for: on a terminal, if it takes more than two seconds.
+            progress: whether to show a progress bar; None shows it on a terminal if it takes more than two seconds.
 
         Raises:
-            UserError: there is no caption, one is not a text, or the model's tokenizer is unknown.
+            UserError: there is no caption, one is not a string, or the model's tokenizer is unknown.
         """
         captions = as_captions(texts)
         with self.running(), progress_bar("captions", len(captions), progress) as bar:
@@ -173,11 +174,11 @@ class Model:
                 (BPRW); None for even weights.
             prior: how frequent each label is among your images, C shares or counts; None if they are equally frequent.
                 Probabilities then take it into account. With `guarantee` or `max_error` the calibration has its own.
-            guarantee: the probability with which a label set shall contain the right label, such as 0.95.
-            per_label: whether this shall hold for the images of each label as far as the calibration allows
+            guarantee: probability that a label set contains the right label, such as 0.95.
+            per_label: whether the guarantee must hold for the images of each label as far as the calibration allows
                 (`prolip.decisions.class_thresholds`), and not only over all images.
-            max_error: the largest share of wrong answers, such as 0.05. Where that cannot be kept, the answer is None:
-                "don't know". Kept for 19 of 20 calibrations.
+            max_error: the largest share of wrong answers, such as 0.05. Answers that are too uncertain become None:
+                "don't know". The limit holds for 19 of 20 calibrations.
             batch_size: images per forward pass.
             num_threads: threads that decode.
             progress: see `encode_images`.
@@ -235,7 +236,7 @@ class Model:
 
     @property
     def similarity(self) -> Similarity:
-        """Scale and bias, and what variances say."""
+        """Scale and bias of the similarity, and whether variances are epistemic."""
         return Similarity(self.logit_scale, self.logit_bias, self.epistemic)
 
     @property
@@ -266,7 +267,7 @@ class Model:
         """
         self.require_prolip()
         if self.tokenizer is None:
-            self.tokenize("")  # says why
+            self.tokenize("")  # raises an error that says why
         assert self.tokenizer is not None
         return self.tokenizer
 
@@ -292,10 +293,10 @@ def missing_csd(model: Model) -> str:
 
 
 def as_captions(texts: str | Sequence[str]) -> list[str]:
-    """The captions as a list.
+    """Return the captions as a list.
 
     Raises:
-        UserError: there is none, or one is not a text.
+        UserError: there is none, or one is not a string.
     """
     captions = [texts] if isinstance(texts, str) else list(texts)
     if not captions:
@@ -329,7 +330,7 @@ def of_prolip(
 
     Args:
         model: the network.
-        tokenizer: its tokenizer; None if it is unknown, which is an error once captions are encoded.
+        tokenizer: its tokenizer; None if it is unknown, which is an error as soon as captions are encoded.
         name: name in results.
         device: where it runs.
         keep_ratio: share of patches that training kept of masked images.

@@ -1,4 +1,4 @@
-"""One image beside labels or texts (`prolip classify`, `prolip compare`)."""
+"""Compare one image with labels or texts (`prolip classify`, `prolip compare`)."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def run_classify(options: ClassifyOptions) -> list[str]:
 
 
 def _decisions(found: Classification) -> dict[str, Any]:
-    """What was decided about the image, for JSON."""
+    """Return the decisions about the image, for JSON."""
     decided: dict[str, Any] = {}
     if found.label_sets is not None:
         decided["label_set"] = found.label_sets[0]
@@ -71,12 +71,12 @@ def _decisions(found: Classification) -> dict[str, Any]:
 
 
 def _decision_lines(options: ClassifyOptions, model: Model, found: Classification) -> list[str]:
-    """What was decided about the image, in sentences."""
+    """Return the decisions about the image, in sentences."""
     assert model.calibration is not None, "classify has checked it"
     lines = []
     if found.label_sets is not None and options.guarantee is not None:
         which = ", whichever label it is" if options.per_label else ""
-        sure = f"one of these is right with {100 * options.guarantee:g}%{which}"
+        sure = f"with {100 * options.guarantee:g}% probability, one of these is right{which}"
         lines.append(f"{sure}: {', '.join(found.label_sets[0])}")
         if options.per_label:
             basis = model.calibration.class_thresholds(options.guarantee).basis
@@ -125,7 +125,7 @@ def run_compare(options: CompareOptions) -> list[str]:
 
 
 def _open(options: ImageOptions, calibration: Path | None = None) -> tuple[Model, Any]:
-    """The model, and the image as it takes it. The image is looked for first, since a model takes longer.
+    """Return the model and its input for the image. The file is checked first, since opening a model takes longer.
 
     Raises:
         UserError: there is no such image, or the model cannot be used.

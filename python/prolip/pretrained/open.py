@@ -61,22 +61,22 @@ def load(
         cache_dir: folder for downloads; None for huggingface_hub's. `HF_HUB_OFFLINE=1` reads from the cache only.
         beside: folder to search for the tokenizer's file of an older run, whose checkpoints do not carry it.
         calibration: the file that `prolip calibrate` wrote, for guarantees; None for calibration.safetensors in the
-            source's folder, if it is there and for this model.
+            source's folder, if there is one for this model.
 
     Raises:
         UserError: there is no such model, it is damaged, or it cannot be downloaded; the message says why.
     """
-    source, place = str(source), find_device(device)
+    source, target = str(source), find_device(device)
     if precision not in get_args(Precision):
         raise UserError(f"precision is {precision!r}: it must be one of {', '.join(get_args(Precision))}")
     if source.startswith(OPEN_CLIP_PREFIX):
-        return _with_calibration(_load_open_clip(source, place, precision, cache_dir), calibration)
+        return _with_calibration(_load_open_clip(source, target, precision, cache_dir), calibration)
     if not is_released(source) and (found_adapter := find_adapter(source, cache_dir)) is not None:
         adapter, frozen, folder = found_adapter
         below = load(
             find_frozen(frozen, folder),
             tokenizer=tokenizer or frozen.tokenizer,
-            device=place,
+            device=target,
             precision=precision,
             cache_dir=cache_dir,
             beside=beside,
@@ -102,7 +102,7 @@ def load(
         network,
         found,
         source,
-        place,
+        target,
         keep_ratio=None if notes is None else notes.keep_ratio,
         precision=precision,
         no_tokenizer=reason,

@@ -95,7 +95,7 @@ def _through_loader(data: bytes, size: int, name: str) -> Tensor:
 
 
 def _as_bytes(image: AnyImage, name: str) -> bytes:
-    """The image as an encoded file: what is decoded already as BMP, so that the loader's own code resizes it, too."""
+    """Return the image as an encoded file; decoded pixels become a BMP, so that the loader's own code resizes them."""
     if isinstance(image, bytes):
         return image
     if isinstance(image, str | os.PathLike):
@@ -111,7 +111,7 @@ def _as_bytes(image: AnyImage, name: str) -> bytes:
 
 
 def _as_pil(image: AnyImage, name: str) -> Image.Image:
-    """The image in RGB. RGB comes first, as in the loader: indices into a palette cannot be resized."""
+    """Return the image in RGB. As in the loader, it is converted before resizing: palette indices cannot be resized."""
     if isinstance(image, np.ndarray | Tensor):
         return Image.fromarray(_as_array(image, name)).convert("RGB")
     try:
@@ -129,7 +129,7 @@ def _as_array(image: NDArray[Any] | Tensor, name: str) -> NDArray[np.uint8]:
     """Pixels as u8 [H, W, 3] or [H, W].
 
     Raises:
-        UserError: the shape or the dtype is another.
+        UserError: the shape or the dtype is not supported.
     """
     shape = tuple(image.shape)
     if isinstance(image, Tensor):

@@ -26,11 +26,11 @@ CLIP_TOKENS = 49408
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 """The file that describes a model in open_clip's layout."""
 _TOKENIZER_SETTINGS = "tokenizer_config.json"
-"""The file beside a tokenizer.json that says which token pads."""
+"""The file beside a tokenizer.json that names the padding token."""
 
 
 def own_tokenizer(source: str, text: TextConfig) -> TokenizerConfig | None:
-    """The tokenizer that a model was trained with, with the length of its captions; None if its files do not say.
+    """Return the tokenizer that a model was trained with, at its context length; None if its files do not say.
 
     Args:
         source: any source of `prolip.load`.
@@ -116,7 +116,7 @@ def choose_tokenizer(
     if checkpoint is not None and checkpoint.notes.tokenizer is not None:
         return find_tokenizer(TokenizerConfig.from_dict(checkpoint.notes.tokenizer), beside)
     released = is_released(source)
-    # A released repository is not asked for a tokenizer, which also works offline.
+    # Released repositories hold no tokenizer. Not asking them also makes this work offline.
     if not released and (file := _tokenizer_beside(source, cache_dir)) is not None:
         return _named_tokenizer(file, text)
     if text.hf_tokenizer_name is not None:

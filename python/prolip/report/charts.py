@@ -119,7 +119,7 @@ def line_chart(
 ) -> Markup:
     """Draw lines over a common axis, with `marks` at every point. The scale "share" always covers 0 to 1.
 
-    NaN is left out, and on a logarithmic scale values that are not positive. Returns "" if no point is left.
+    NaN is left out, and so are values <= 0 on a logarithmic scale. Returns "" if no point is left.
     """
     log = y_scale == "log"
     points = [_drawable(line.x, line.y, log) for line in lines]

@@ -26,7 +26,7 @@ ERRORS = (0.02, 0.05, 0.1)
 
 
 class Calibrated(NamedTuple):
-    """A calibration, and what it was made of."""
+    """A calibration, and the data that it was made from."""
 
     calibration: Calibration
     evidence: Evidence
@@ -34,7 +34,7 @@ class Calibrated(NamedTuple):
     truth: Tensor
     """i64 [N]"""
     held: Tensor
-    """i64 [n], places of the images that were not used to fit."""
+    """i64 [n], indices of the images that were not used to fit."""
 
 
 def run_calibrate(options: CalibrateOptions) -> list[str]:
@@ -74,7 +74,7 @@ def calibrate(model: Model, data: TaskFolder, options: CalibrateOptions) -> Cali
 
 
 def report_lines(found: Calibrated, options: CalibrateOptions) -> list[str]:
-    """Lines about probabilities before and after, of labels and of single pairs; label sets and "don't know"."""
+    """Return lines about probabilities before and after, of labels and of single pairs; label sets and "don't know"."""
     calibration, held = found.calibration, found.held
     evidence, truth = found.evidence.rows(held), found.truth[held]
     known = calibration.with_prior(evidence)
@@ -85,7 +85,7 @@ def report_lines(found: Calibrated, options: CalibrateOptions) -> list[str]:
     right = [float((some.logits.argmax(dim=1) == truth).double().mean()) for some in (evidence, known)]
     lines = [
         f"{len(found.truth)} labelled images, {len(calibration.labels)} labels. {len(found.truth) - len(held)} images "
-        f"fit {fitted}, {calibration.temperature:.3g}; the other {len(held)} are measured:",
+        f"were used to fit {fitted} ({calibration.temperature:.3g}). The other {len(held)} were measured:",
         _row("", "before", "after"),
         _row("right answers", *(f"{share:.1%}" for share in right)),
         *_reliability_rows(before, after),
@@ -98,7 +98,7 @@ def report_lines(found: Calibrated, options: CalibrateOptions) -> list[str]:
         size = float(calibration.label_sets(known, level).sum(dim=1).double().mean())
         lines.append(
             f"label sets at {level:.0%}: {size:.2f} labels on average; per label, {basis['class']} labels have a "
-            f"threshold of their own, {basis['cluster']} share one, {basis['all']} have that of all images"
+            f"threshold of their own, {basis['cluster']} share one, {basis['all']} use that of all images"
         )
     for error in ERRORS:
         answered = calibration.abstention(error).answered

@@ -128,7 +128,7 @@ def captions_of(
 
 
 def _whole(folder: TaskFolder, key: str, path: str, found: Sequence[Any], count: int) -> list[int]:
-    """The values as whole numbers; there must be `count` of them."""
+    """Return the values as whole numbers; there must be `count` of them."""
     numbers = [int(value) for value in found if isinstance(value, int | str) and str(value).lstrip("-").isdigit()]
     if len(numbers) != count or len(found) != count:
         raise DataError(

@@ -71,7 +71,7 @@ def _draw_all(table: Mapping[str, Row], num_resamples: int, seed: int) -> dict[s
             if len(parts) == len(row.mean_of):
                 draws[key] = torch.stack(parts).mean(dim=0)
         elif key not in draws and row.difference_of:
-            # Rows of one task and of equally many items are resampled alike.
+            # Rows of one task with equally many items have the same resamples.
             first, other = (draw(part) for part in row.difference_of)
             if first is not None and other is not None:
                 draws[key] = other - first

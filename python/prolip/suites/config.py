@@ -48,7 +48,7 @@ class ShardSuiteOptions(SuiteOptions):
     """Options of suites whose data are shards."""
 
     store: StoreConfig = field(default_factory=StoreConfig)
-    """How shards are read, and what makes one complete."""
+    """How shards are read, and when one counts as complete."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,10 +204,11 @@ class UncertaintyOptions(ShardSuiteOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class DecisionsOptions(ShardSuiteOptions):
-    """Measure what can be decided by a model: which answers are wrong, how sure to be, how long label sets are, which
-    images are from elsewhere. Every score of doubt is compared with the largest probability on the same images.
+    """Measure how far a model's answers can be relied on: which answers are wrong, how sure to be, how long label sets
+    are, which images are from elsewhere. Every score of doubt is compared with the largest probability on the same
+    images.
 
-    What must be fitted is fitted on the other folds of the images.
+    Everything that is fitted is fitted on the other folds of the images.
     """
 
     data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
@@ -218,16 +219,16 @@ class DecisionsOptions(ShardSuiteOptions):
     classnames: Path | None = None
     """File of labels, one per line, in the folders' order; by default the data set's own, or the folders' names."""
     elsewhere: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """Images from elsewhere: a folder of images, shards, or a folder of the published layout. May be given several
-    times. Noise is always tried."""
+    """Images from elsewhere (out of distribution): a folder of images, shards, or a folder of the published layout. May
+    be given several times. Noise is always tried."""
     beside: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """Further models, such as adapted ones (`prolip adapt`): their doubts about the answers of `checkpoint`, and their
-    probabilities of the same images, stand beside its own, with paired intervals. May be given several times."""
+    """Further models, such as adapted ones (`prolip adapt`). Their doubts about the answers of `checkpoint`, and their
+    probabilities of the same images, are compared with its own, with paired intervals. May be given several times."""
     known: str | None = None
-    """Images that the model was trained on, from which distances are measured: as `elsewhere`. By default the
-    other folds of the data."""
+    """Images that the model was trained on, from which distances are measured, named as for `elsewhere`. By default
+    the other folds of the data."""
     num_folds: int = 5
-    """Folds of the images."""
+    """Number of folds of the images."""
 
     def __post_init__(self) -> None:
         if self.num_folds < 2:
@@ -253,15 +254,14 @@ class CalibrateOptions:
     classnames: Path | None = None
     """File of labels, one per line, in the folders' order; by default the data set's own, or the folders' names."""
     score: Score = "lac"
-    """What label sets are made of. `lac`: the smallest sets. `aps` and `raps`: longer sets for harder images. `csd`:
-    the sampled distance, with both variances."""
+    """The score that decides which labels are in a set. `lac`: the smallest sets. `aps` and `raps`: longer sets for
+    harder images. `csd`: the sampled distance, with both variances."""
     prior: Prior = "labelled"
-    """How frequent labels are. `labelled`: as estimated from the images that fit the temperature. `even`: all
-    equally."""
+    """How frequent labels are. `labelled`: as estimated from the images used to fit. `even`: all equally."""
     fit_share: float = 0.3
-    """Share of the images that fit the temperature. The others give the guarantees."""
+    """Share of the images used to fit the temperature and the labels' frequencies. The others give the guarantees."""
     out: Path | None = None
-    """The file; by default calibration.safetensors in the model's folder, where the model is opened with it."""
+    """The file; by default calibration.safetensors in the model's folder, where opening the model finds it."""
     tokenizer: str | None = None
     """`clip`, or a tokenizer.json; by default the one the model was trained with."""
     batch_size: int = 128
@@ -275,13 +275,13 @@ class CalibrateOptions:
     seed: int = 0
     """Seed of the split and of the resampling."""
     store: StoreConfig = field(default_factory=StoreConfig)
-    """How shards are read, and what makes one complete."""
+    """How shards are read, and when one counts as complete."""
 
     def __post_init__(self) -> None:
         if not 0 < self.fit_share < 1:
             raise UserError(f"fit_share is {self.fit_share}: it must be between 0 and 1")
         if self.out is None and not Path(self.checkpoint).is_dir():
-            raise UserError(f"out is not given, and {self.checkpoint} is no folder: name the file with --out")
+            raise UserError(f"out is not given, and {self.checkpoint} is not a folder: name the file with --out")
 
     @property
     def path(self) -> Path:
@@ -294,7 +294,8 @@ class ReweightOptions:
     """Weigh each class's prompts by how well they fit the class's images; no labels are needed.
 
     Writes prompt_weights.safetensors (weights, classifier, variances, rounds) and prompt_weights.svg, and prints the
-    best and worst prompts of each class. With `class_key`, also prints accuracy, beside even weights and two filters.
+    best and worst prompts of each class. With `class_key`, also prints accuracy, compared with even weights and two
+    filters.
     """
 
     checkpoint: str
@@ -322,4 +323,4 @@ class ReweightOptions:
     device: Device = "auto"
     """Where the model runs; `auto`: on a GPU if there is one."""
     store: StoreConfig = field(default_factory=StoreConfig)
-    """How shards are read, and what makes one complete."""
+    """How shards are read, and when one counts as complete."""

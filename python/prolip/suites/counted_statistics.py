@@ -1,4 +1,4 @@
-"""Statistics on many resamples at once, from how often each resample drew each item: the same values, much faster.
+"""Statistics on many resamples at once, from the count of each item in each resample: the same values, much faster.
 
 N items, R resamples, U distinct values. `counts` is f64 [R, N], `items` f64 [N], `groups` i64 [N]; results are f64 [R].
 """
@@ -15,22 +15,23 @@ Counted = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def mean(items: Tensor, groups: Tensor, counts: Tensor) -> Tensor:
-    """`row_statistics.mean`."""
+    """`row_statistics.mean` of each resample."""
     return counts @ items / counts.sum(dim=1)
 
 
 def auroc(items: Tensor, groups: Tensor, counts: Tensor) -> Tensor:
-    """`prolip.decisions.auroc`; NaN where a resample lacks a kind."""
+    """`prolip.decisions.auroc` of each resample; NaN if it lacks one of the two kinds."""
     positive, negative = (_by_value(items, counts * kind) for kind in (groups.double(), 1 - groups.double()))
     below = negative.cumsum(dim=1) - negative / 2
     return (positive * below).sum(dim=1) / (positive.sum(dim=1) * negative.sum(dim=1))
 
 
 def risk_coverage(items: Tensor, groups: Tensor, counts: Tensor) -> Tensor:
-    """`prolip.eval.uncertainty.area_under_risk_coverage`.
+    """`prolip.eval.uncertainty.area_under_risk_coverage` of each resample.
 
-    Of c equal values after n smaller ones, of which w are wrong, the k-th adds (w + share k) / (n + k). The sum over k
-    is w (H(n + c) - H(n)) + share (c - n (H(n + c) - H(n))), with the harmonic numbers H.
+    Take c equal values, of which `share` are wrong, after n smaller values, of which w are wrong. The k-th of them adds
+    (w + share k) / (n + k). The sum over k is w (H(n + c) - H(n)) + share (c - n (H(n + c) - H(n))), with the harmonic
+    numbers H.
     """
     count = _by_value(items, counts)
     wrong = _by_value(items, counts * (1 - groups.double()))
@@ -43,7 +44,7 @@ def risk_coverage(items: Tensor, groups: Tensor, counts: Tensor) -> Tensor:
 
 
 def excess_risk_coverage(items: Tensor, groups: Tensor, counts: Tensor) -> Tensor:
-    """`prolip.decisions.excess_risk_coverage`."""
+    """`prolip.decisions.excess_risk_coverage` of each resample."""
     best = risk_coverage(1 - groups.double(), groups, counts)
     return risk_coverage(items, groups, counts) - best
 
@@ -57,12 +58,12 @@ COUNTED: Mapping[Statistic, Counted] = {
 
 
 def counted(statistic: Counted, items: Tensor, groups: Tensor, *, num_resamples: int, seed: int) -> Tensor:
-    """The statistic on the resamples that `prolip.eval.statistics.resampled` draws, f64 [R]."""
+    """Return the statistic on the resamples that `prolip.eval.statistics.resampled` draws, f64 [R]."""
     blocks = count_blocks(len(items), num_resamples=num_resamples, seed=seed)
     return torch.cat([statistic(items, groups, counts) for counts in blocks])
 
 
 def _by_value(items: Tensor, counts: Tensor) -> Tensor:
-    """The counts of equal items added up, in ascending order of the items, f64 [R, U]."""
+    """Add up the counts of equal items, in ascending order of the items, f64 [R, U]."""
     values, place = torch.unique(items, return_inverse=True)
     return counts.new_zeros(len(counts), len(values)).index_add_(1, place, counts)

@@ -28,9 +28,9 @@ from prolip.suites.tasks import ALL, AVERAGES, TABLE, Task, read_tasks
 logger = logging.getLogger(__name__)
 
 _NAMED = 5
-"""Most data sets that a note names."""
+"""Largest number of data sets that a note names."""
 _FEW, _MANY = 6, 10
-"""WinoGAViL's tasks with at most so many candidates, and with at least so many, are averaged separately."""
+"""WinoGAViL's tasks with at most 6 candidates, and those with at least 10, are averaged separately."""
 
 
 def run_datacomp(model: Model, options: DatacompOptions, cache: TaskCache) -> SuiteResult:
@@ -193,7 +193,7 @@ def associate(
 
 
 def with_article(cue: str) -> str:
-    """The prompt of WinoGAViL's baselines for CLIP: "A word" or "An other word"."""
+    """Return the prompt of WinoGAViL's baselines for CLIP: "A dog" or "An apple"."""
     cue = cue.lower()
     return f"{'An' if cue[:1] in set('aeiou') else 'A'} {cue}"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -29,12 +29,12 @@ _FAR = ("image's variance", "Mahalanobis distance", "distance to neighbours")
 
 
 def _score(name: str) -> str:
-    """The score of a name, which may also say whose it is: "image's variance of heads"."""
+    """Return the score in a name, which may also name a model: "image's variance of heads"."""
     return name.partition(" of ")[0]
 
 
 def difference_row(first: Row, other: Row, metric: str, *, main: bool = False) -> Row:
-    """The row of `other` minus `first`, two figures of the same items."""
+    """Return the row of `other` minus `first`, two figures of the same items."""
     return Row(
         task=other.task,
         metric=metric,
@@ -71,7 +71,7 @@ def doubt_rows(task: str, doubts: Mapping[str, Tensor], correct: Tensor) -> list
             for name, doubt in doubts.items()
         }
         rows += own.values()
-        if statistic != "risk_coverage":  # of the same images it differs as its excess does
+        if statistic != "risk_coverage":  # on the same images, its differences equal those of the excess
             main = _OURS if statistic == "auroc" else ()
             rows += [
                 difference_row(own[BASELINE], row, f"{measure}, {name} − {BASELINE}", main=_score(name) in main)
@@ -82,7 +82,7 @@ def doubt_rows(task: str, doubts: Mapping[str, Tensor], correct: Tensor) -> list
 
 
 def probability_rows(task: str, own: Tensor, others: Mapping[str, Tensor], truth: Tensor) -> list[Row]:
-    """How well probabilities agree with the labels, and what other logits of the same images change.
+    """How well probabilities agree with the labels, and how that changes with other logits of the same images.
 
     Args:
         task: name of the data set.
@@ -113,14 +113,14 @@ def probability_rows(task: str, own: Tensor, others: Mapping[str, Tensor], truth
 
 
 def beside_rows(task: str, model: str, accuracy: Row, answered: Answered, folded: Folded) -> list[Row]:
-    """Accuracy of another model beside the model's own, and its 90 % label sets.
+    """Accuracy of another model compared with the model's own, and the other model's 90 % label sets.
 
     Args:
         task: name of the data set.
         model: the other model's name.
         accuracy: the model's own.
-        answered: what the other model says about the same images.
-        folded: its calibrations on the other folds.
+        answered: the other model's answers on the same images.
+        folded: results of its calibrations on the other folds.
     """
     own = row_of_items(task, f"accuracy, by {model}", answered.correct.double())
     within = folded.sets["lac", 0.9]
@@ -168,12 +168,12 @@ def set_rows(
 
 
 def frequency_rows(task: str, accuracy: Row, found: WithFrequencies, truth: Tensor) -> list[Row]:
-    """What it changes if calibrations know how frequent labels are: accuracy, 90 % label sets, answers.
+    """The effect of calibrations that use label frequencies: on accuracy, 90 % label sets, answers.
 
     Args:
         task: name of the data set.
         accuracy: the model's own.
-        found: what these calibrations say.
+        found: results of these calibrations.
         truth: i64 [N].
     """
     right = found.logits.argmax(dim=1) == truth
@@ -186,7 +186,7 @@ def frequency_rows(task: str, accuracy: Row, found: WithFrequencies, truth: Tens
 
 
 def elsewhere_rows(task: str, other: str, doubts: Mapping[str, Tensor], there: Mapping[str, Tensor]) -> list[Row]:
-    """How well each score tells images from elsewhere, and its difference from the largest probability.
+    """How well each score detects images from elsewhere, and its difference from the largest probability.
 
     Args:
         task: name of the data set.
@@ -217,8 +217,42 @@ def elsewhere_rows(task: str, other: str, doubts: Mapping[str, Tensor], there: M
     ]
 
 
+def fitting_note(task: str, answered: Answered, folded: Folded, doubts: Mapping[str, Tensor], num_known: int) -> str:
+    """Which images fitted what, in words.
+
+    Args:
+        task: name of the data set.
+        answered: its N images.
+        folded: calibrations on the other folds.
+        doubts: scores of doubt by name.
+        num_known: images of `--known`, from which the distance to neighbours is measured; 0 for the other folds.
+    """
+    counts = torch.bincount(answered.truth, minlength=answered.evidence.logits.shape[1]).tolist()
+    outside = [len(answered.truth) - size for size in torch.bincount(answered.folds).tolist()]
+    fitted = [len(calibration.fitted.correct) for calibration in folded.calibrations]
+    held = [len(calibration.held.correct) for calibration in folded.calibrations]
+    combined = 'All of them fit "probability and variance". ' if "probability and variance" in doubts else ""
+    near = f"the {num_known:,} images of --known" if num_known else "all images of the other folds"
+    return (
+        f"{task}: {len(answered.truth):,} images of {len(counts):,} labels, {_span(counts)} each, in {len(outside)} "
+        f"folds. What is fitted for a fold comes from the {_span(outside)} images of the other folds: {_span(fitted)} "
+        f"fit the temperature, the label frequencies and the Mahalanobis distance, and {_span(held)} give the "
+        f"thresholds of label sets and of limits of errors. {combined}The distance to neighbours is measured from "
+        f"{near}. Images from elsewhere are measured by what was fitted for the first fold."
+    )
+
+
+def _span(numbers: Sequence[int]) -> str:
+    """The smallest and the largest number, or the only one."""
+    low, high = min(numbers), max(numbers)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
 def risk_chart(task: str, doubts: Mapping[str, Tensor], correct: Tensor) -> Chart:
-    """Share of wrong answers among the least doubtful images, by how many of them are answered."""
+    """Share of wrong answers among the least doubtful images, by how many of them are answered.
+
+    `doubts` are f64 [N] by name, `correct` is bool [N].
+    """
     lines = []
     for name in _DRAWN:
         if name in doubts:
@@ -230,7 +264,7 @@ def risk_chart(task: str, doubts: Mapping[str, Tensor], correct: Tensor) -> Char
 
 
 def reliability_chart(task: str, before: Tensor, after: Tensor, correct: Tensor) -> Chart:
-    """Accuracy by confidence, without and with temperature; on the diagonal they agree."""
+    """Accuracy by confidence, for logits [N, C] without and with temperature; on the diagonal they agree."""
     lines = []
     for name, logits in (("own scale", before), ("temperature", after)):
         confidence, accuracy = reliability_curve(logits.double().softmax(dim=1).amax(dim=1), correct, 10)

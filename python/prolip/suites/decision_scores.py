@@ -1,4 +1,4 @@
-"""Answers of a model about labelled images, calibrations on folds of them, and scores of doubt about each image.
+"""A model's answers on labelled images, calibrations on folds of these images, and scores of doubt about each image.
 
 N images, M other images, C labels, D dimensions.
 """
@@ -35,7 +35,7 @@ _RIDGE = 1e-3
 
 
 class Answered(NamedTuple):
-    """What a model says about labelled images."""
+    """A model's answers on labelled images."""
 
     images: Gaussian
     """[N, D]"""
@@ -54,7 +54,7 @@ class Answered(NamedTuple):
 
 
 class WithFrequencies(NamedTuple):
-    """What calibrations on the other folds say that also know how frequent labels are there."""
+    """Results of calibrations on the other folds that also use the label frequencies there."""
 
     logits: Tensor
     """f64 [N, C], with the logarithm of the labels' shares, divided by the temperature."""
@@ -65,7 +65,7 @@ class WithFrequencies(NamedTuple):
 
 
 class Folded(NamedTuple):
-    """What calibrations on the other folds say about each image."""
+    """Results for each image of calibrations on the other folds."""
 
     logits: Tensor
     """f64 [N, C], divided by the temperature."""
@@ -106,13 +106,13 @@ def fold_calibrations(model: Model, data: TaskFolder, answered: Answered, option
     given, weighed_given = (
         {limit: torch.zeros(len(logits), dtype=torch.bool) for limit in ERROR_LIMITS} for _ in range(2)
     )
-    subject = Subject(model.name, "", data.source, data.classnames, data.templates)
+    subject = Subject(model.name, "", f"the other folds of {data.source}", data.classnames, data.templates)
     calibrations = []
     for fold in range(options.num_folds):
         inside, outside = ((answered.folds == fold) == side for side in (True, False))
         here, there = answered.evidence.rows(inside), answered.evidence.rows(outside)
         for score in scores:
-            # Even, so that scores are about the model's answers, and not about labels that are more frequent.
+            # An even prior, so that scores depend on the model's answers, and not on how frequent labels are.
             fitted, _ = fit_calibration(
                 there, answered.truth[outside], subject, score=score, prior="even", seed=options.seed
             )
@@ -132,7 +132,7 @@ def fold_calibrations(model: Model, data: TaskFolder, answered: Answered, option
 
 
 def find_doubts(model: Model, answered: Answered, folded: Folded, known: Gaussian | None) -> dict[str, Tensor]:
-    """Every score of doubt about each image, f64 [N]; what is fitted comes from the other folds.
+    """Return every score of doubt about each image, f64 [N]; everything fitted comes from the other folds.
 
     Args:
         model: the model.
@@ -160,7 +160,7 @@ def find_doubts(model: Model, answered: Answered, folded: Folded, known: Gaussia
 def doubts_elsewhere(
     model: Model, answered: Answered, folded: Folded, images: Gaussian, known: Gaussian | None
 ) -> dict[str, Tensor]:
-    """Scores of doubt about M images from elsewhere, f64 [M]; what is fitted comes from the first fold."""
+    """Return scores of doubt about M images from elsewhere, f64 [M], with the calibration of the first fold."""
     doubts, calibration = plain_doubts(model, images, answered.classes), folded.calibrations[0]
     return doubts | {
         "Mahalanobis distance": calibration.known.distance(images.mean),
@@ -169,9 +169,9 @@ def doubts_elsewhere(
 
 
 def plain_doubts(model: Model, images: Gaussian, classes: Gaussian) -> dict[str, Tensor]:
-    """The scores that need no labelled images; those of variances only for a model that has them.
+    """Return the scores that need no labelled images; scores of variances only for a model that has them.
 
-    If variances say what the model has not learned, they are in its probabilities, and there is no distance.
+    Epistemic variances are already in the probabilities, and there is no distance then.
     """
     prompts = Gaussian(classes.mean[:, None], classes.log_var[:, None])
     evidence = weigh(images, prompts, None, model.similarity)

@@ -1,7 +1,7 @@
 """Suite `decisions`: which answers are wrong, how sure to be, how long label sets are, which images are from elsewhere.
 
-Every score of doubt is compared with the largest probability on the same images. What must be fitted is fitted on the
-other folds of the images.
+Every score of doubt is compared with the largest probability on the same images. Everything that is fitted is fitted on
+the other folds of the images. Images from elsewhere are out of distribution.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from prolip.suites.decision_rows import (
     beside_rows,
     doubt_rows,
     elsewhere_rows,
+    fitting_note,
     frequency_rows,
     probability_rows,
     reliability_chart,
@@ -107,7 +108,7 @@ def measure_decisions(
         others: images from elsewhere, by name.
         known: images that the model was trained on; None for the other folds.
         options: number of folds, seed, batch size.
-        beside: other models, by name, whose doubts about the model's answers stand beside its own.
+        beside: other models, by name, whose doubts about the model's answers are compared with its own.
 
     Raises:
         UserError: there are too few images for the folds.
@@ -139,11 +140,12 @@ def measure_decisions(
             there |= _named(plain_doubts(other.model, other.images[outside], seen[label].classes), label)
         rows += elsewhere_rows(name, outside, doubts, there)
     charts = [risk_chart(name, doubts, right), reliability_chart(name, answered.evidence.logits, folded.logits, right)]
-    return TaskResult(rows=rows, charts=charts)
+    note = fitting_note(name, answered, folded, doubts, 0 if known is None else len(known.mean))
+    return TaskResult(rows=rows, notes=[note], charts=charts)
 
 
 def _named(doubts: Mapping[str, Tensor], model: str) -> dict[str, Tensor]:
-    """Scores under the name of another model."""
+    """Return scores with another model's name added to theirs."""
     return {f"{name} of {model}": doubt for name, doubt in doubts.items()}
 
 

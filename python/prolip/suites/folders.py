@@ -104,7 +104,7 @@ def _from_hub(repository: str) -> Path | None:
 
 def _from_server(address: str, folder: Path) -> Path | None:
     """Download the lists, and as many shards as `nshards.txt` says; None if the address has no `nshards.txt`."""
-    # Try the part that an earlier call found first: then nothing is asked, and the parts are not mixed up.
+    # First try the part that an earlier call found, so that the server is not asked, and parts are not mixed up.
     parts = sorted(("test", ""), key=lambda part: not (folder / part / NUM_SHARDS).exists())
     where = next((part for part in parts if _fetch(address, folder, part, NUM_SHARDS)), None)
     if where is None:
@@ -247,7 +247,7 @@ def read_metadata(folder: TaskFolder, found: Embedded, num_columns: int = 1) -> 
     Args:
         folder: where the images are from.
         found: the images, embedded with their `.npy`.
-        num_columns: columns that are needed, M at least; their numbers must not be negative.
+        num_columns: columns that are needed, at most M; their numbers must not be negative.
 
     Raises:
         DataError: an image has no metadata, or not a vector of enough whole numbers.

@@ -93,7 +93,7 @@ class Chart:
 
     title: str
     text: str
-    """What it shows, in words."""
+    """A description of the chart."""
     svg: str
     """One svg element; colours are classes of the report's style sheet (`prolip.report.charts`)."""
 
@@ -104,7 +104,7 @@ class TaskResult:
 
     rows: list[Row]
     notes: list[str] = field(default_factory=list)
-    """What was left out and why."""
+    """What was left out and why, and other remarks."""
     charts: list[Chart] = field(default_factory=list)
 
 

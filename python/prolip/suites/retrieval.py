@@ -53,7 +53,7 @@ def retrieve_set(model: Model, name: str, folder: TaskFolder, options: Retrieval
     """Recall on a data set; with COCO's ids, all measures of the four COCO benchmarks too.
 
     Raises:
-        UserError: an id occurs twice, images of COCO's test set are missing, or the pairs are not installed.
+        UserError: an id occurs twice, images of COCO's test set are missing, or eccv-caption is not installed.
         DataError: an image has no caption or no id, or too many cannot be read.
     """
     truth = None if options.image_id_key is None else load_truth()

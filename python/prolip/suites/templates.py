@@ -35,7 +35,7 @@ def imagenet_templates(kind: Literal["all", "simple"] = "all") -> list[str]:
 
 
 def _open_clip_names() -> dict[str, Any]:
-    """The variables of open_clip's module of names. Only that file is run: importing the package loads its models."""
+    """Return the variables of open_clip's module of names. Only that file is run: importing the package is slow."""
     spec = find_spec("open_clip")
     folders = spec.submodule_search_locations if spec is not None else None
     path = Path(folders[0]) / "zero_shot_metadata.py" if folders else None

@@ -29,7 +29,7 @@ from prolip.suites.folders import TaskFolder, read_labels
 from prolip.suites.results import Chart, Row, SuiteResult, TaskCache, TaskResult, row_of_items
 
 _FEWEST_WORDS = 4
-"""Fewest words of a caption that is shortened."""
+"""Captions with fewer words are not shortened."""
 
 
 def run_uncertainty(model: Model, options: UncertaintyOptions, cache: TaskCache) -> SuiteResult:
@@ -213,5 +213,5 @@ def ranked_note(name: str, keys: Sequence[str], uncertainty: Tensor, show: int) 
 
 
 def _more(changed: Tensor, whole: Tensor) -> Tensor:
-    """1 where the changed item is more uncertain, 1/2 where it is as uncertain, f64 [N]."""
+    """Return 1 where the changed item is more uncertain, 1/2 where it is equally uncertain, else 0, f64 [N]."""
     return (changed > whole).double() + (changed == whole).double() / 2

@@ -97,7 +97,7 @@ def backward(
 
 
 def _upstream(total: Tensor, scale: float | Tensor) -> Tensor:
-    """The upstream gradient of the loss: `scale`, or NaN where the loss is not finite.
+    """Return the upstream gradient of the loss: `scale`, or NaN if the loss is not finite.
 
     So a loss that is not finite on one rank makes the averaged gradient NaN, and all ranks see it in the gradient norm.
     """
@@ -125,7 +125,7 @@ class _Rows:
         return images, token_ids, batch.masked_token_ids[:, self.masked], batch.kept_patches[self.masked]
 
     def gradients(self, whole: ProLIPOutput) -> _Embeddings:
-        """Gradients of the loss by the embeddings of the micro-batch."""
+        """Return the gradients of the loss with respect to the embeddings of the micro-batch."""
         image, text = (
             Gaussian(*(self.of(_gradient(leaf), -2) for leaf in tower)) for tower in (whole.image, whole.text)
         )
@@ -202,7 +202,7 @@ def _gradient(leaf: Tensor) -> Tensor:
 def _paired(
     output: ProLIPOutput, gradients: _Embeddings, whole: ProLIPOutput | None
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Pair the embeddings of a micro-batch with their gradients; with `whole`, scale and bias, too."""
+    """Pair the embeddings of a micro-batch with their gradients; with `whole`, also scale and bias."""
     pairs: list[tuple[Tensor, Tensor]] = []
     for tower, gradient in zip(output[:4], gradients, strict=True):
         if tower is not None and gradient is not None:

@@ -1,4 +1,4 @@
-"""Track the best value of a metric, by which a checkpoint is kept."""
+"""Track the best value of the metric that selects the best checkpoint."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class BestSoFar:
     """Remembers the best value of a metric so far. All ranks have one, with equal values.
 
     Args:
-        metric: name of the metric in its row; None for none.
+        metric: name of the metric in its row; None to track nothing.
         better: whether the largest or the smallest value is the best.
         folder: the run's checkpoints, which may have a best one from before a restart.
         ranks: the processes.
@@ -37,7 +37,7 @@ class BestSoFar:
         Rank 0's value counts, because times and speeds differ between ranks, and all must save at the same step.
 
         Raises:
-            UserError: the row should have the metric, but has not.
+            UserError: the row has metrics of the same kind, but not this one.
         """
         if self._metric is None:
             return None

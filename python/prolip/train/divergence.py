@@ -53,5 +53,5 @@ class Divergence:
         means = [sum(numbers) / len(of_step) for numbers in zip(*of_step, strict=True)]
         named = dict(zip([*LossTerms._fields, "gradient norm"], means, strict=True))
         wrong = ", ".join(name for name, number in named.items() if not math.isfinite(number))
-        told = ", ".join(f"{name} {number:.6g}" for name, number in named.items())
-        raise RuntimeError(f"step {step:.0f} diverged, not finite: {wrong} ({told})")
+        listed = ", ".join(f"{name} {number:.6g}" for name, number in named.items())
+        raise RuntimeError(f"step {step:.0f} diverged, not finite: {wrong} ({listed})")

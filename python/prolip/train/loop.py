@@ -93,7 +93,7 @@ class Run:
 
 
 def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
-    """Start a run, or resume it from its newest usable checkpoint. Its folder is held until `opened` is closed."""
+    """Start a run, or resume it from its newest usable checkpoint. Its folder is locked until `opened` is closed."""
     loader_config = config.loader(ranks.world_size)
     config.check_vocabulary()
     config.log.check()
@@ -156,7 +156,7 @@ def find_saved(config: TrainConfig, ranks: Ranks) -> Checkpoint | None:
     saved = agree_on_checkpoint(config.out / "checkpoints", config.resume, ranks)
     if saved is not None and (keys := differing_keys(config, saved.notes.config)):
         raise UserError(
-            f"{saved.path} is of a run with another {', '.join(keys)}: choose another --out, or remove that folder"
+            f"{saved.path} is from a run with different {', '.join(keys)}: choose another --out, or remove that folder"
         )
     return saved
 
@@ -212,7 +212,7 @@ def take_step(run: Run, batch: DeviceBatch) -> tuple[LossTerms, ProLIPOutput, Te
 def loop(run: Run, opened: ExitStack) -> int:
     """Train until the run is done or a signal ends it; returns the signal's number, 0 if the run is done.
 
-    What this opens, such as the logs, is closed with `opened`.
+    Resources that this opens, such as the logs, are closed with `opened`.
     """
     config, leads = run.config, run.ranks.rank == 0
     batches = device_batches(run.loader, run.ranks.device, dtype=DTYPES[config.precision])
@@ -264,7 +264,7 @@ def loop(run: Run, opened: ExitStack) -> int:
         if saving or best is not None:
             save(run, batch.cursor, best)
         if done or ended_by:
-            run.saver.wait()  # while another signal does not end the process
+            run.saver.wait()  # still inside `stopping`, so that another signal does not end the process
             return ended_by
     raise AssertionError("an endless loader ended")
 
@@ -291,7 +291,7 @@ def save(run: Run, cursor: Cursor, best: Best | None = None) -> None:
 
 
 def train(arguments: Sequence[str], ranks: Ranks, opened: ExitStack) -> int:
-    """Train on one rank; returns the exit status. What this opens is closed with `opened`."""
+    """Train on one rank; returns the exit status. Resources that this opens are closed with `opened`."""
     try:
         config = load_config(arguments)
         ranks = join(ranks, config.device, timedelta(minutes=config.timeout_minutes))

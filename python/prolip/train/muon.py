@@ -22,8 +22,8 @@ _RMS = 0.2
 class MuonWithAdamW(torch.optim.AdamW):
     """AdamW, but some parameter groups move along their orthogonalised momentum (Jordan et al., 2024).
 
-    The key `muon` of a group says how many matrices each of its parameters is: three if it is a fused projection of
-    queries, keys and values, [3 W, W]; 0 for AdamW.
+    The key `muon` of a group says how many matrices each of its parameters holds: 3 for a fused projection of queries,
+    keys and values, [3 W, W]; 0 for AdamW.
 
     A matrix of A x B moves by `lr` times 0.2 sqrt(max(A, B)) times a matrix whose singular values are about 1. AdamW's
     steps have about that size, so both use one learning rate and one weight decay (arXiv:2502.16982, section 2.2).
@@ -56,7 +56,7 @@ class MuonWithAdamW(torch.optim.AdamW):
             self._move(matrices[first : first + num_ranks])
         gradients = [matrix.grad for matrix, _ in matrices]
         for matrix, _ in matrices:
-            matrix.grad = None  # AdamW passes over it
+            matrix.grad = None  # so that AdamW skips it
         super().step()
         for (matrix, _), gradient in zip(matrices, gradients, strict=True):
             matrix.grad = gradient
@@ -80,13 +80,13 @@ class MuonWithAdamW(torch.optim.AdamW):
             matrix.mul_(1.0 - lr * group["weight_decay"] * taken).sub_(update * (lr * taken))
 
     def _direction(self, matrix: Tensor, taken: Tensor | float) -> Tensor:
-        """Add the gradient to the momentum; returns Nesterov's look ahead."""
+        """Add the gradient to the momentum; returns Nesterov's direction."""
         state = self.state[matrix]
         if not state:
             state["step"] = torch.zeros((), device=matrix.device)
             state["exp_avg"] = torch.zeros_like(matrix)
         assert matrix.grad is not None, "only such matrices are moved"
-        # A step is skipped because a gradient is not finite. It must not reach the sums below, even times 0.
+        # If the step is skipped, a gradient is not finite. It must not reach the sums below, even times 0.
         gradient = matrix.grad.nan_to_num(0.0, 0.0, 0.0)
         average: Tensor = state["exp_avg"]
         average.add_((gradient - average) * ((1 - MOMENTUM) * taken))
@@ -95,7 +95,7 @@ class MuonWithAdamW(torch.optim.AdamW):
 
 
 def _orthogonal_move(direction: Tensor, parts: int) -> Tensor:
-    """The move of a parameter of `parts` matrices per unit of the learning rate, of the size of AdamW's, [A, B]."""
+    """Return the move of a parameter of `parts` matrices at a learning rate of 1, [A, B]; about as large as AdamW's."""
     rows, columns = direction.shape
     size = _RMS * math.sqrt(max(rows // parts, columns))
     return size * orthogonalize(direction.view(parts, -1, columns)).view(rows, columns)
@@ -120,13 +120,13 @@ def orthogonalize(matrices: Tensor) -> Tensor:
 
 
 def _whole(tensor: Tensor) -> Tensor:
-    """The whole of a tensor, which may be sharded."""
+    """Return the whole tensor, gathered if it is sharded."""
     whole: Tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
     return whole
 
 
 def _sharded_like(whole: Tensor, matrix: Tensor) -> Tensor:
-    """This rank's part of `whole`, as a sharded tensor; nothing is sent."""
+    """Return this rank's part of `whole` as a sharded tensor, without communication."""
     if not isinstance(matrix, DTensor):
         return whole
     mesh = matrix.device_mesh

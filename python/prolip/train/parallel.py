@@ -25,7 +25,7 @@ Loss = Callable[[ProLIPOutput], LossTerms]
 
 _GRAPHS = 64
 _COMPILES_LOSS = "2.15"
-"""The torch that was seen to compile the loss. 2.7 does not."""
+"""The first torch that is known to compile the loss; 2.7 does not."""
 
 
 def share_model(model: ProLIP, config: ParallelConfig, ranks: Ranks, dtype: torch.dtype) -> nn.Module:
@@ -76,7 +76,7 @@ def share_model(model: ProLIP, config: ParallelConfig, ranks: Ranks, dtype: torc
 
 
 def compile_loss(loss: Loss, config: ParallelConfig, ranks: Ranks) -> Loss:
-    """Return the loss, compiled if blocks are and if torch can."""
+    """Return the loss, compiled if the blocks are and this torch can compile it."""
     if config.compiles(ranks.device.type) and torch.__version__ >= _COMPILES_LOSS:
         return torch.compile(loss, dynamic=False)
     return loss

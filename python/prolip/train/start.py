@@ -24,8 +24,9 @@ _RESIZED = {"vision.image_size", "text.context_length", "text.vocab_size"}
 
 
 def check_start(config: TrainConfig) -> str:
-    """Open the start of a run, and say what was found. Local weights are loaded into the model; of remote ones only the
-    sizes are compared, since nothing large is downloaded.
+    """Open the start of a run, and return a line that says what was found.
+
+    Local weights are loaded into the model. Remote weights are not downloaded; only their sizes are compared.
 
     Raises:
         UserError: there is no such start, or it does not fit; the message names the sizes or tensors.
@@ -47,7 +48,7 @@ def check_start(config: TrainConfig) -> str:
 
 
 def _remote_open_clip(named: str) -> dict[str, Any] | None:
-    """The sizes of a model of open_clip whose weights would be downloaded; None if they are local.
+    """Return the sizes of an open_clip model whose weights would be downloaded; None if they are local.
 
     Raises:
         UserError: open_clip knows no such model or weights, or the hub has no such repository.
@@ -80,7 +81,7 @@ def _sizes(model: ModelConfig) -> dict[str, Any]:
 
 
 def _open_clip_sizes(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The sizes in a configuration of open_clip; those that it leaves to timm are not known."""
+    """Return the sizes in a configuration of open_clip; those that it leaves to timm are unknown."""
     towers = {tower: config.get(f"{tower}_cfg", {}) for tower in _SIZES}
     found = {
         f"{tower}.{name}": towers[tower][name]

@@ -48,7 +48,7 @@ impl<'a> Bits<'a> {
         })
     }
 
-    /// Continues behind a block.
+    /// Continues after a block.
     #[inline(always)]
     fn continue_behind(&mut self, block: BlockBits<'_>) {
         self.at += block.at;
@@ -56,7 +56,7 @@ impl<'a> Bits<'a> {
     }
 }
 
-/// The same within one block, whose bytes need fewer checks.
+/// A bit reader within one block, which needs fewer checks.
 struct BlockBits<'a> {
     window: &'a [u8; WINDOW],
     at: usize,
@@ -75,7 +75,7 @@ impl BlockBits<'_> {
         Some(())
     }
 
-    /// Goes on behind so many bits.
+    /// Skips so many bits.
     #[inline(always)]
     fn skip(&mut self, length: u8) {
         self.buffer = self.buffer.wrapping_shl(length.into());
@@ -165,7 +165,7 @@ fn read_codes<const KEEP: bool>(
     };
     let last = band.last;
     let mut k = band.first - 1;
-    // Known not to change, so its address stays in a register.
+    // Borrowed once, so its address stays in a register.
     let pairs = ac.pairs();
     loop {
         let pair = &pairs[(block.buffer >> (64 - LOOK)) as usize];
@@ -173,13 +173,13 @@ fn read_codes<const KEEP: bool>(
         let first = k + usize::from(pair.step.advance);
         let next = k + usize::from(pair.both);
         if next < last {
-            // Without a second step, both go to the same place.
+            // If there is no second step, both coefficients are written to the same place.
             put(next, pair.second);
             put(first, number(pair.step, block.buffer) as i16);
             block.skip(pair.step.total);
             k = next;
         } else if next >= END as usize && first < last {
-            // Without a first step this is a zero in the next place, where a zero is: no branch to predict.
+            // If there is no first step, this writes a zero to the next place, which is zero already: no branch to predict.
             put(first, number(pair.step, block.buffer) as i16);
             let ended = if pair.only_end {
                 blocks_ended(pair.step, block.buffer)
@@ -251,8 +251,9 @@ pub(super) fn read_band(
     Some(ended)
 }
 
-/// Reads one more bit of each coefficient of a band that is not zero, and those that this bit makes so. `ended` is for how many
-/// blocks, from this one, the band has no more of those. Returns the same for the next block.
+/// Reads one more bit of each coefficient of a band that is not zero, and the coefficients that become nonzero with this bit.
+/// `ended` is the number of blocks, from this one on, in which no further coefficient becomes nonzero. Returns it for the next
+/// block.
 #[inline(always)]
 pub(super) fn refine_band(
     bits: &mut Bits<'_>,
@@ -279,7 +280,7 @@ pub(super) fn refine_band(
         if !(-1..=1).contains(&number) {
             return None;
         }
-        // The code counts those that are zero. Bits of the others follow.
+        // The code counts the coefficients that are zero. Bits of the others follow.
         let mut zeros = rest & !*nonzero;
         for _ in 1..advance {
             zeros &= zeros.wrapping_sub(1);
@@ -307,7 +308,7 @@ pub(super) fn refine_band(
 fn refine(block: &mut BlockBits<'_>, mut which: u64, low: u32, out: &mut [i16; 256]) -> Option<()> {
     while which != 0 {
         block.refill()?;
-        // As many bits as leave enough for a look-up.
+        // So few bits that enough remain for a look-up.
         for _ in 0..which.count_ones().min(40) {
             let k = which.trailing_zeros() as usize;
             which &= which - 1;

@@ -12,8 +12,8 @@ pub(super) struct Data {
 }
 
 impl Data {
-    /// Copies the bytes without the zero after each 0xFF, up to the first marker that is not a restart. Returns the marker and
-    /// its place. `None` if the restart markers are not in order, or the bytes end.
+    /// Copies the bytes without the zero after each 0xFF, up to the first marker that is not a restart. Returns that marker and
+    /// its position. `None` if the restart markers are out of order, or the bytes end first.
     #[inline(always)]
     pub(super) fn fill(&mut self, source: &[u8]) -> Option<(u8, usize)> {
         const CHUNK: usize = 32;

@@ -40,7 +40,7 @@ impl Sampling {
     }
 }
 
-/// What stands before the data of a file: everything needed to decode them.
+/// The header of a file: everything needed to decode its data.
 #[derive(Debug, Clone)]
 pub struct JpegHeader {
     /// Width in pixels.
@@ -58,7 +58,7 @@ pub struct JpegHeader {
 }
 
 impl JpegHeader {
-    /// Parses up to the data. `None` for every file that this decoder does not support, valid or not.
+    /// Parses a file up to its data. `None` for every file that this decoder does not support, valid or not.
     #[must_use]
     pub fn read(bytes: &[u8]) -> Option<Self> {
         let mut header = Self {
@@ -170,7 +170,7 @@ struct Colour {
 }
 
 impl Colour {
-    /// Whether libjpeg takes them for luma and chroma. The first sign present decides.
+    /// Whether libjpeg treats the components as luma and chroma. The first sign that is present decides.
     fn is_ycc(&self, ids: [u8; 3]) -> bool {
         match (self.jfif, self.adobe) {
             (true, _) => true,

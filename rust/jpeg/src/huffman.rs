@@ -4,7 +4,7 @@ use super::tables::Codes;
 
 /// Bits that index a table. Almost all codes are this short.
 pub(super) const LOOK: u32 = 10;
-/// The advance for the end of a block. No run can have it.
+/// The advance that marks the end of a block. No run is that long.
 pub(super) const END: u8 = 128;
 
 /// What the symbols of a table mean.
@@ -102,7 +102,7 @@ impl Table {
         self.steps[(bits >> (64 - LOOK)) as usize]
     }
 
-    /// What was found, or the step of a longer code. Its length is not 0.
+    /// The step that [`Self::look_up`] found, or that of a longer code. Its length is not 0.
     #[inline(always)]
     pub(super) fn or_long(&self, found: Step, bits: u64) -> Option<Step> {
         if found.total == 0 {
@@ -128,7 +128,7 @@ impl Table {
 fn step_of(length: u32, symbol: u8) -> Step {
     let (code, run, size) = (length as u8, symbol >> 4, symbol & 15);
     if size == 0 && run < 15 {
-        // The end of a block. As many bits as the run says follow, for how many blocks it is the end of.
+        // The end of a block. The run says how many bits follow, and these say for how many blocks it is the end.
         return Step {
             total: code + run,
             code,
@@ -170,17 +170,17 @@ pub(super) struct PairTable {
 
 /// One step or two. An end of the block is the second step, also if it comes first.
 ///
-/// Each field is a load of its own. That takes fewer instructions than shifts and masks of one word.
+/// Each field is loaded on its own. That takes fewer instructions than shifts and masks of one word.
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(C, align(8))]
 pub(super) struct Pair {
-    /// The first step, but the length is that of both. If the end of the block comes first, it has no number, and advances by 1.
+    /// The first step, but with the length of both. If the end of the block comes first, it has no number, and advances by 1.
     pub(super) step: Step,
     /// How far both advance: at least [`END`] at the end of the block, [`BEYOND`] for a code longer than the index.
     pub(super) both: u8,
     /// Whether the end of the block comes first.
     pub(super) only_end: bool,
-    /// The number of the second step. If there is none, it is of no account.
+    /// The number of the second step; unspecified if there is none.
     pub(super) second: i16,
 }
 
@@ -243,7 +243,7 @@ fn pair_of(steps: &[Step; 1 << LOOK], index: usize) -> Pair {
     let bits = (index as u64) << (64 - LOOK) << used;
     let second = steps[(bits >> (64 - LOOK)) as usize];
     let total = step.total + second.total;
-    // The number behind the end of several blocks is read only if the end comes first.
+    // The number after the end of several blocks is read only if the end comes first.
     let ends_several = second.advance == END && second.total != second.code;
     if second.total == 0 || u32::from(total) > LOOK || ends_several {
         return alone;

@@ -58,7 +58,7 @@ impl Level {
     }
 }
 
-/// A value of `PROLIP_SIMD` that is no level of this processor.
+/// A value of `PROLIP_SIMD` that is not a level of this processor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnknownLevel {
     /// The value.
@@ -84,7 +84,7 @@ thread_local! {
 pub fn level() -> Level {
     match LIMIT.get() {
         Some(level) => level.min(fastest()),
-        // A wrong value is an error where a user can see it: whoever calls `check`.
+        // A wrong value is an error where a user can see it, in the callers of `check`.
         None => check().unwrap_or_else(|_| fastest()),
     }
 }
@@ -213,8 +213,8 @@ mod tests {
         assert_eq!(level(), before);
     }
 
-    /// The tests of kernels leave out the levels that the processor lacks. A CI job that is there for one of them names it, and
-    /// fails on a processor without it.
+    /// The tests of kernels skip the levels that the processor lacks. A CI job for one of them names it, and fails on a processor
+    /// without it.
     #[test]
     fn the_required_level_is_not_left_out() {
         let Ok(required) = std::env::var("PROLIP_REQUIRE_SIMD") else {

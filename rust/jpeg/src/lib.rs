@@ -1,8 +1,8 @@
 //! A fast decoder for ordinary JPEG files: sequential, 8 bits, luma with chroma in the usual samplings. Nearly all are.
 //!
 //! The pixels equal libjpeg-turbo's bit for bit. All entropy-coded bytes must be decoded, because the start of a row is
-//! unknown, but only the wanted part is converted to pixels. For damaged files and other kinds of files the result is `None`:
-//! decode them with another library.
+//! unknown, but only the wanted part is converted to pixels. For damaged files and other kinds of files the result is `None`;
+//! use another library for them.
 //!
 //! ```
 //! use prolip_jpeg::{CropBox, JpegDecoder, JpegHeader};
@@ -70,8 +70,8 @@ impl JpegHeader {
 }
 
 impl JpegDecoder {
-    /// Decodes a part of the image to packed RGB, rows from top to bottom. `pixels` holds the whole image; what lies outside
-    /// the part, and everything after `None`, is unspecified. The result is `None` if anything in the file is irregular.
+    /// Decodes a part of the image to packed RGB, rows from top to bottom. `pixels` holds the whole image; pixels outside the
+    /// part are unspecified. The result is `None` if anything in the file is irregular; then all pixels are unspecified.
     ///
     /// # Panics
     /// `pixels` is shorter than [`JpegHeader::buffer_length`], or the part is not inside the image.

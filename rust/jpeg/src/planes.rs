@@ -10,7 +10,7 @@ use super::scan::{self, Group, Layout, ReadBlock};
 use crate::buffer::first_bytes;
 use crate::crop_box::CropBox;
 
-/// Samples that the kernels process at once. They may read as many from any sample on, even from the last of a plane.
+/// Samples that the kernels process at once. They may read this many from any sample on, even from the last of a plane.
 pub(super) const CHUNK: usize = 64;
 
 /// Width and height of a block.
@@ -43,7 +43,7 @@ pub(super) struct Newest<'a> {
     shape: Shape,
 }
 
-/// Of the planes of luma, and of chroma.
+/// A value for luma and one for chroma.
 #[derive(Clone, Copy)]
 struct Shape {
     /// Bytes from a row to the next.
@@ -69,7 +69,7 @@ impl Shape {
 }
 
 impl<'a> Newest<'a> {
-    /// The samples of a row of a plane, and what is after them.
+    /// The samples of a row of a plane, and all memory after them.
     pub(super) fn row_on(self, component: usize, y: usize) -> &'a [u8] {
         &self.planes[component][self.shape.start(component, y)..]
     }
@@ -80,7 +80,7 @@ impl<'a> Newest<'a> {
     }
 }
 
-/// The rows of pixels that can be made when a row of units is there, and could not be before.
+/// The rows of pixels that a new row of units makes possible.
 fn ready(layout: &Layout, part: CropBox, row: usize, is_last: bool) -> Range<usize> {
     let (_, down) = layout.sampling.luma_blocks();
     // Smooth upsampling needs the next row of chroma for the last row of pixels.

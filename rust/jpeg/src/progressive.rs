@@ -8,7 +8,7 @@ use super::huffman::{PairTable, Symbols, Table};
 use super::scan::{Group, Layout};
 use super::tables::Tables;
 
-/// Most scans. Encoders write about ten.
+/// Largest number of scans. Encoders write about ten.
 const MAX_SCANS: usize = 100;
 /// The low bit of a coefficient before its first scan.
 const UNKNOWN: u8 = 0xFF;
@@ -27,7 +27,7 @@ pub(super) struct Memory {
 pub(super) struct Coefficients {
     /// Groups of four blocks, row by row, and one more that is only read.
     groups: Vec<Group>,
-    /// For each block a bit for each coefficient, in file order: whether it is not zero.
+    /// For each block, one bit per coefficient in file order: whether it is not zero.
     nonzero: Vec<u64>,
     /// Groups in a row.
     across: usize,
@@ -48,7 +48,7 @@ struct Scan {
     restart_interval: usize,
 }
 
-/// What is forgotten at a restart.
+/// State that a restart clears.
 #[derive(Default)]
 struct State {
     predicted: [i32; 3],
@@ -95,7 +95,7 @@ impl Coefficients {
         let (down, across, _) = layout.plane(component);
         self.across = layout.strips * across;
         let groups = self.across * down * layout.units.1;
-        // As in `first_bytes`: one huge image must not hold its memory.
+        // As in `first_bytes`: the memory of one huge image is not kept.
         let kept = KEPT / size_of::<Group>();
         if self.groups.capacity() > kept && self.groups.capacity() / 4 > groups {
             (self.groups, self.nonzero) = (Vec::new(), Vec::new());

@@ -10,12 +10,12 @@ use super::huffman::{PairTable, Symbols, Table};
 /// The coefficients of four neighbouring blocks of a plane. Row k of all four starts at `32 k`.
 pub(super) type Group = [i16; 256];
 
-/// Groups of each chroma plane in a strip. Few enough that the coefficients of a strip and the tables fit in the L1 cache. Not
-/// fewer, because data just written in 2-byte stores stall a vector load.
+/// Groups of each chroma plane in a strip. So few that the coefficients of a strip and the tables fit in the L1 cache. Not
+/// fewer, because a vector load stalls on data that 2-byte stores have just written.
 const WIDTH: usize = 2;
 /// Units whose coefficients are stored at a time.
 const STRIP: usize = 4 * WIDTH;
-/// Most groups of a strip, plus one that is only read from within the previous group.
+/// Largest number of groups in a strip, plus one that is only read by loads from the previous group.
 const GROUPS: usize = 6 * WIDTH + 1;
 
 /// Reused tables and buffers.

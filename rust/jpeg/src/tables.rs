@@ -9,7 +9,7 @@ pub(super) struct Codes {
     pub(super) symbols: [u8; 256],
 }
 
-/// The tables that count at some place of a file.
+/// The tables that are valid at some position in a file.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Tables {
     quantization: [Option<[i16; 64]>; 4],

@@ -117,7 +117,7 @@ mod unix {
     pub(crate) struct Group(Pid);
 
     impl Group {
-        /// The group, unless the process number is none.
+        /// The group of a process. `None` if the process number is invalid.
         pub(crate) fn of(child: &Child) -> Option<Self> {
             Pid::from_raw(child.id() as i32).map(Self)
         }
@@ -158,7 +158,7 @@ mod windows {
         Ok(Handle::from_path(path).is_ok_and(|named| named == opened))
     }
 
-    /// Windows is not asked.
+    /// Always unknown on Windows.
     pub(crate) fn free_bytes(_path: &Path) -> Option<u64> {
         None
     }
@@ -170,7 +170,7 @@ mod windows {
         options
     }
 
-    /// Windows' permissions are not read: a folder counts as private.
+    /// Permissions are not read on Windows: a folder counts as private.
     pub(crate) fn is_open_to_all(_folder: &Metadata) -> bool {
         false
     }
@@ -187,7 +187,7 @@ mod windows {
         builder
     }
 
-    /// There is no shell that the commands are written for.
+    /// On Windows there is no shell that the commands are written for.
     pub(crate) fn shell(_command: &str) -> io::Result<Command> {
         let why = "pipe: needs a POSIX shell, which Windows does not have";
         Err(io::Error::new(io::ErrorKind::Unsupported, why))

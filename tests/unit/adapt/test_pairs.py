@@ -128,7 +128,7 @@ def test_masked_views_of_other_pairs_are_refused(tmp_path: Path) -> None:
     whole = write_folder(tmp_path / "whole", [6, 5])
     with pytest.raises(UserError, match="do not have the same rows"):
         open_pairs([whole], [write_folder(tmp_path / "fewer", [6, 4])])
-    with pytest.raises(UserError, match="have other keys"):
+    with pytest.raises(UserError, match="have different keys"):
         open_pairs([whole], [write_folder(tmp_path / "others", [6, 5], keys="x")])
 
 

@@ -141,7 +141,7 @@ def test_the_name_of_a_run_may_be_relative(lab: Path, tmp_path: Path, monkeypatc
         (["--embeddings", "NAME", "--loss.contrast", "clip"], "loss.contrast is clip"),
         (["--embeddings", "NAME", "--heads.steps", "0"], "heads.steps is 0"),
         (["--embeddings", "NAME", "--heads.lr", "nan"], "heads.lr is nan"),
-        (["--embeddings", "NAME", "--checkpoint", "absent"], "checkpoint: absent is not here"),
+        (["--embeddings", "NAME", "--checkpoint", "absent"], "checkpoint: absent does not exist"),
         (["--embeddings", "NAME", "--out", "LAB"], r"holds files, but no adapter.json"),
     ],
 )
@@ -164,7 +164,7 @@ def test_embeddings_of_two_models_are_refused(lab: Path, tmp_path: Path, capsys:
     (other / "manifest.json").write_text(json.dumps({**manifest, "weights": "another"}))
     both = ["--embeddings", str(lab / "name"), str(other), "--out", str(tmp_path / "out")]
     assert main(["adapt", *both]) == 2
-    assert "are of different models" in capsys.readouterr().err
+    assert "come from different models" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("scale", "warned"), [(0.14, True), (1.1, False)])

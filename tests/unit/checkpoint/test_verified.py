@@ -251,7 +251,7 @@ def test_a_load_that_fails_because_the_folder_was_replaced_starts_again(
 
 def test_windows_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "O_DIRECTORY")
-    with pytest.raises(CheckpointError, match="are read on Linux and macOS: export the model there"):
+    with pytest.raises(CheckpointError, match="only Linux and macOS can read checkpoints of runs: export"):
         CheckpointFiles(tmp_path)
 
 

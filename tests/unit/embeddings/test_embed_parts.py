@@ -301,7 +301,7 @@ def test_a_part_that_is_damaged_is_named(source: Path, tmp_path: Path) -> None:
         ({"precision": "bf16"}, r"settings was .* is .*'bf16'"),
         ({"what": "both"}, r"settings was .* is .*'both'"),
         ({"shards": ("shard1.tar", "shard0.tar")}, r"holds embeddings of other data"),
-        ({"checkpoint": "other"}, r"the model is another"),
+        ({"checkpoint": "other"}, r"the model is different"),
     ],
 )
 def test_embeddings_of_another_kind_are_not_mixed(
@@ -328,7 +328,7 @@ def test_weights_of_one_architecture_are_not_mixed(source: Path, tmp_path: Path)
     with torch.no_grad():
         next(model.parameters()).add_(1e-3)
     write_checkpoint(tmp_path / "other" / "checkpoints", model, saved.notes.config, step=1)
-    with pytest.raises(ValueError, match="the model is another"):
+    with pytest.raises(ValueError, match="the model is different"):
         run_embed(options(source, tmp_path / "out", checkpoint=str(tmp_path / "other")))
 
 

@@ -161,4 +161,4 @@ def test_search_and_rank_know_that_there_is_no_variance(
     assert main([*rank, "--by", "csd"]) == 0
     for by in ("image", "text", "inclusion"):
         assert main([*rank, "--by", by]) == 2
-        assert "has no variances, which only leaves --by csd" in capsys.readouterr().err
+        assert "has no variances, so only --by csd is possible" in capsys.readouterr().err

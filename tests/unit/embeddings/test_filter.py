@@ -137,7 +137,7 @@ def test_some_of_the_shards_only(lab: Path, tmp_path: Path) -> None:
         (["--keep_count", "1", "--ranking", "absent.csv"], "is not a ranking by"),
         (["--keep_count", "1", "--ranking", "absent.parquet"], "is not a ranking by"),
         (["--keep_count", "1", "--ranking", "table.txt"], "a ranking is a .parquet or a .csv file"),
-        (["--keep_count", "9", "--ranking", "gone.csv"], "is no file, no folder and no address"),
+        (["--keep_count", "9", "--ranking", "gone.csv"], "is neither a file nor a folder nor an address"),
         (["--keep_count", "9", "--ranking", "lacking.csv"], "has no sample k77, which the ranking keeps"),
         (["--keep_count", "1", "--out", "."], "holds files, but no filter.json"),
     ],

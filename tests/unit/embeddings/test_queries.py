@@ -99,6 +99,7 @@ def test_words_find_captions_and_the_sheet_shows_all_that_is_found(
     assert "<emoji>" not in page
     assert page.count("data:image/jpeg") == 20, "captions of pictures are shown with them"
     assert "not found" not in page
+    assert "out: nearest by csd" in page, "the default score"
 
 
 def test_captions_are_shown_with_their_words_wherever_they_are(

@@ -150,8 +150,8 @@ def test_a_set_an_answer_and_doubts_are_written_out() -> None:
         "25 % are more certain",
         "50 % are nearer",
     ]
-    assert "uncertainty 3.250, beside some" in page
-    assert "distance 12.50, beside others" in page
+    assert "uncertainty 3.250, compared with some" in page
+    assert "distance 12.50, compared with others" in page
     assert "images like those of my &lt;images&gt;, and for no others" in page
     assert "unlike" not in page.replace("is unlike what the model knows", "")
     assert "This label is right with a probability of at least 90 %: “cat”." in written(

@@ -136,7 +136,7 @@ def test_worker_processes_are_refused(shards: str) -> None:
 
 @pytest.mark.parametrize("size", [{}, {"batch_size": 4}])
 def test_batches_of_batches_are_refused(shards: str, size: dict[str, int]) -> None:
-    """Torch makes batches of one item by default, and fails on a batch's keys and cursor with a riddle."""
+    """Torch makes batches of one item by default, and fails on a batch's keys and cursor with an unclear error."""
     loader: DataLoader[DeviceBatch] = DataLoader(BatchDataset(settings(shards)), **size)
     with pytest.raises(RuntimeError, match=r"DataLoader\(batch_size=...\) must be None for a BatchDataset"):
         next(iter(loader))

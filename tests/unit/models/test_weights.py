@@ -155,7 +155,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.pt").write_text("hello")
     (tmp_path / "text.safetensors").write_text("hello")
     for name in ("code.pt", "text.pt", "text.safetensors"):
-        with pytest.raises(WeightsError, match=rf"{name} is no checkpoint: "):
+        with pytest.raises(WeightsError, match=rf"{name} is not a checkpoint: "):
             load_network(tmp_path / name)
     torch.save({"epoch": 3}, tmp_path / "no_tensors.pt")
     with pytest.raises(WeightsError, match="epoch is a int"):

@@ -87,7 +87,7 @@ def test_an_absurd_configuration_is_refused_before_anything_is_built(folder: Pat
     [
         ("[" * 100_000, "config.json is nested too deeply"),
         ("", "config.json is not JSON"),
-        ("[]", "config.json holds no table"),
+        ("[]", "config.json does not hold a JSON object"),
         (b"\xff\xfe\x00", "config.json is not JSON"),
     ],
 )
@@ -123,7 +123,7 @@ def test_numbers_that_are_no_weights_are_refused(folder: Path, spoil: Callable[[
 
 def test_a_pickle_is_refused_without_advice_to_switch_the_check_off(folder: Path) -> None:
     torch.save({"model": Path("code")}, folder.parent / "code.pt")
-    with pytest.raises(WeightsError, match=r"code.pt is no checkpoint: it holds something other than") as caught:
+    with pytest.raises(WeightsError, match=r"code.pt is not a checkpoint: it holds more than") as caught:
         load_network(folder.parent / "code.pt", config=CONFIG)
     assert "weights_only" not in str(caught.value)
     assert caught.value.__cause__ is None
@@ -137,7 +137,7 @@ def test_files_that_unpack_to_more_than_they_hold_are_refused(folder: Path) -> N
     with zipfile.ZipFile(path) as whole, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as small:
         for name in whole.namelist():
             small.writestr(name, whole.read(name))
-    with pytest.raises(WeightsError, match=r"small.pt is no checkpoint: torch does not compress"):
+    with pytest.raises(WeightsError, match=r"small.pt is not a checkpoint: torch does not compress"):
         load_network(packed, config=CONFIG)
     state["text.token_embedding.weight"] = torch.zeros(1).expand(10**9, 16)
     torch.save(state, path)
@@ -145,7 +145,7 @@ def test_files_that_unpack_to_more_than_they_hold_are_refused(folder: Path) -> N
         load_network(path, config=CONFIG)
     for cut in (10, 1000, path.stat().st_size // 2):
         (folder.parent / "cut.pt").write_bytes(path.read_bytes()[:-cut])
-        with pytest.raises(WeightsError, match=r"cut.pt is no checkpoint"):
+        with pytest.raises(WeightsError, match=r"cut.pt is not a checkpoint"):
             load_network(folder.parent / "cut.pt", config=CONFIG)
 
 

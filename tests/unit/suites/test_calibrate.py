@@ -54,8 +54,8 @@ def evidence_of(lab: Path, model: Model) -> tuple[Tensor, Tensor]:
 def test_the_report_says_what_was_measured(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(lab, "--num_resamples", "5", "--out", str(lab / "other.safetensors")) == 0
     shown = capsys.readouterr().out
-    assert "120 labelled images, 3 labels. 36 images fit the labels' shares and the temperature" in shown
-    assert "the other 84 are measured" in shown
+    assert "120 labelled images, 3 labels. 36 images were used to fit the labels' shares and the temperature" in shown
+    assert "The other 84 were measured" in shown
     for words in ("calibration error", "brier", "nll", "label sets at 95%", "at most 5% wrong answers", "no others"):
         assert words in shown
 
@@ -229,7 +229,7 @@ def test_one_image_is_decided_in_words(lab: Path, model: Model, capsys: pytest.C
     words = ["classify", str(lab / "mine" / "food" / "000.png"), "--checkpoint", str(lab / "run"), "--device", "cpu"]
     assert main([*words, "--guarantee", "0.999", "--max_error", "0.001"]) == 0
     shown = capsys.readouterr().out
-    assert "one of these is right with 99.9%: " in shown
+    assert "with 99.9% probability, one of these is right: " in shown
     assert "answer, if at most 0.1% may be wrong: don't know" in shown
     assert f"This holds for images like those of {lab / 'mine'}, and for no others." in shown
     one = lab / "mine" / "animals" / "000.png"
@@ -238,7 +238,7 @@ def test_one_image_is_decided_in_words(lab: Path, model: Model, capsys: pytest.C
     assert sets != plain
     assert main(["classify", str(one), *words[2:], "--guarantee", "0.8", "--per_label"]) == 0
     shown = capsys.readouterr().out
-    assert f"one of these is right with 80%, whichever label it is: {', '.join(sets[0])}\n" in shown
+    assert f"with 80% probability, one of these is right, whichever label it is: {', '.join(sets[0])}\n" in shown
     assert "too few" not in shown
     assert main([*words, "--guarantee", "0.99", "--per_label"]) == 0
     assert "3 of 3 labels have too few calibration images for that: for them" in capsys.readouterr().out

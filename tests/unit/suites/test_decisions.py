@@ -26,7 +26,7 @@ from prolip.decisions import (
 from prolip.errors import UserError
 from prolip.pretrained.model import Model
 from prolip.suites.config import DecisionsOptions
-from prolip.suites.decision_rows import frequency_rows
+from prolip.suites.decision_rows import fitting_note, frequency_rows
 from prolip.suites.decision_scores import answer_images, find_doubts, fold_calibrations
 from prolip.suites.results import row_of_items
 from prolip.suites.zero_shot import open_classes
@@ -149,6 +149,44 @@ def test_too_few_images_and_folds(lab: Path, model: Model) -> None:
     data = open_classes(str(lab / "mine"), lab, StoreConfig(), ())
     with pytest.raises(UserError, match="has 120 images: 31 folds need four each"):
         answer_images(model, data, DecisionsOptions(checkpoint=(), data=(), num_folds=31))
+    options = DecisionsOptions(checkpoint=(), data=(), num_folds=2)
+    answered = answer_images(model, data, options)
+    few = answered._replace(evidence=answered.evidence.rows(torch.arange(8)), truth=answered.truth[:8])
+    with pytest.raises(UserError, match=r"^the other folds of .*mine: 4 labelled items are too few"):
+        fold_calibrations(model, data, few._replace(folds=torch.arange(8) % 2), options)
+
+
+def test_the_results_say_what_was_fitted_on_what(lab: Path, figures: dict[str, Any]) -> None:
+    (note,) = json.loads((lab / "out" / "results.json").read_text())["notes"].values()
+    (said,) = note
+    assert said.startswith("mine: 120 images of 3 labels, 40 each, in 5 folds. ")
+    assert "from the 96 images of the other folds: 28 fit the temperature, " in said
+    assert " and 68 give the thresholds of label sets " in said
+    assert said in (lab / "out" / "results.md").read_text()
+
+
+def test_what_was_fitted_on_few_images_and_known_ones(lab: Path, model: Model) -> None:
+    """Folds of unlike sizes, a label without an image, a model without variances, images of the training."""
+    options = DecisionsOptions(checkpoint=(), data=(), num_folds=3)
+    data = open_classes(str(lab / "mine"), lab, StoreConfig(), ())
+    answered = answer_images(model, data, options)
+    some = torch.tensor([*range(25), *range(40, 44)])
+    evidence, images = answered.evidence.rows(some), answered.images.rows(some)
+    few = answered._replace(images=images, evidence=evidence, truth=answered.truth[some], folds=torch.arange(29) % 3)
+    folded = fold_calibrations(model, data, few, options)
+    doubts = find_doubts(model, few, folded, None)
+    said = fitting_note("few", few, folded, doubts, 0)
+    assert said.startswith(
+        "few: 29 images of 3 labels, 0 to 25 each, in 3 folds. What is fitted for a fold comes from "
+    )
+    assert "the 19 to 20 images of the other folds: 5 to 6 fit the temperature" in said
+    assert " and 14 give the thresholds" in said
+    assert (
+        '. All of them fit "probability and variance". The distance to neighbours is measured from all images' in said
+    )
+    del doubts["probability and variance"]
+    other = fitting_note("few", few, folded, doubts, 1437)
+    assert "errors. The distance to neighbours is measured from the 1,437 images of --known. Images from" in other
 
 
 def test_other_models_stand_beside_the_model(lab: Path, model: Model) -> None:

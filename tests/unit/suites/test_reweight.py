@@ -112,8 +112,8 @@ def test_a_damaged_checkpoint_and_one_without_a_tokenizer(
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("a.txt", "b")
     for checkpoint, message in (
-        (archive, "archive.pt is no checkpoint: "),
-        (bad, "is no checkpoint"),
+        (archive, "archive.pt is not a checkpoint: "),
+        (bad, "is not a checkpoint"),
         (lab / "hub", "does not say which tokenizer"),
     ):
         assert main(words_for(lab, emoji_data, "--class_key", "group", "--checkpoint", str(checkpoint))) == 2

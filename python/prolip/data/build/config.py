@@ -1,4 +1,4 @@
-"""Settings of the builders of shards."""
+"""Settings for building shards."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ class BuildConfig:
     """Settings that all builders share."""
 
     max_side: int | None = None
-    """Longest side in pixels; larger images are made smaller. By default images are stored unchanged."""
+    """Longest side in pixels; larger images are scaled down. By default, images are stored unchanged."""
     val_share: float = 0.0
     """Share of images, chosen by a hash, that go into val-*.tar instead of train-*.tar."""
     max_bad_fraction: float = 0.01
-    """Largest share of unreadable images. Those below it are skipped and listed; above it the build fails."""
+    """Largest share of unreadable images, which are skipped and listed. Above it, the build fails."""
     samples_per_shard: int = 1000
     """Largest number of samples per shard."""
     seed: int = 0
-    """Seed of the order and of the validation split."""
+    """Seed for the order and the validation split."""
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -51,10 +51,11 @@ class FolderConfig(BuildConfig):
     """`class`: `IMAGES/CLASS/**/image.jpg`, captions made from the class name. `text`: image.jpg beside image.txt.
     `name`: captions made from the image's own file name. `none`: images without captions."""
     name_pattern: str | None = None
-    """For `name`: a regular expression with one group, such as `^\\d+_(.+)$`, that is searched in the file's name
-    without its extension. What the group matches becomes the caption. By default the whole name."""
+    """For `name`: a regular expression with one group, such as `^\\d+_(.+)$`, to search in the file's name without its
+    extension. The group's match becomes the caption. By default, the whole name becomes the caption."""
     templates: tuple[str, ...] = ("{}", "a photo of {}", "a picture of {}")
-    """Captions of a class, with {} for its name. The first becomes the .txt, all of them "captions" in the JSON."""
+    """Captions of a class, with {} for its name. The first is stored in the .txt, all of them in the JSON's
+    "captions"."""
 
     def __post_init__(self) -> None:
         """Check the values.

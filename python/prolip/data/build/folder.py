@@ -18,8 +18,8 @@ def build_folder(config: FolderConfig, out: Path) -> BuildSummary:
     """Write shards to `out` from all images below `config.images`. Hidden files and folders are skipped.
 
     Raises:
-        UserError: `images` is not a folder, has no image or too many bad ones, or none with a caption of the kind
-            that is asked for; or `out` holds other files.
+        UserError: `images` is not a folder, has no image, too many bad ones, or none with the requested kind of
+            caption; or `out` holds other files.
     """
     if not config.images.is_dir():
         raise UserError(f"images: {config.images} is not a folder")
@@ -46,7 +46,7 @@ def find_images(source: Path) -> list[Path]:
 
 
 def class_text(folder: str) -> str:
-    """Return a name in words: the folder's or the file's name with spaces for "_" and "-"."""
+    """Return the words of a folder's or file's name: spaces replace "_" and "-"."""
     return " ".join(folder.replace("_", " ").replace("-", " ").split())
 
 

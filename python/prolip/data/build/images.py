@@ -31,16 +31,16 @@ EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 _STORED = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 """Formats that are stored unchanged. An MPO starts with an ordinary JPEG."""
 _QUALITY = 95
-"""JPEG and WebP quality of images that are made smaller."""
+"""JPEG and WebP quality of images that are scaled down."""
 UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, zlib.error, Image.DecompressionBombError)
-"""What Pillow raises for damaged files. It depends on the format."""
+"""The exceptions that Pillow raises for damaged files, depending on the format."""
 
 
 class Candidate(NamedTuple):
     """An image with its caption, not read yet."""
 
     name: str
-    """How messages refer to it: a path below the source, or a row."""
+    """The name used in messages: a path below the source, or a row."""
     path: Path
     image: str
     """The image's name in the source, shared by all its captions. It does not depend on where the source folder is."""
@@ -48,7 +48,7 @@ class Candidate(NamedTuple):
     """None for an image without one."""
     record: Json
     problem: str = ""
-    """Why the image is left out, such as a caption that should be there."""
+    """Why the image is left out, such as a missing caption; empty if it is used."""
 
 
 class EncodedImage(NamedTuple):

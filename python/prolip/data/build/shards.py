@@ -1,4 +1,4 @@
-"""Write a folder of WebDataset shards atomically: into a temporary folder beside it, which then takes its place."""
+"""Write a folder of WebDataset shards atomically: into a temporary folder beside it, which is then renamed."""
 
 import hashlib
 import io
@@ -87,7 +87,7 @@ class ShardFolder:
     def write(self, name: str, samples: Iterable[Sample], samples_per_shard: int) -> None:
         """Write NAME-000000.tar, NAME-000001.tar, and so on; nothing if there are no samples.
 
-        The same samples give the same bytes: no time and no user name is recorded.
+        The same samples give the same bytes: timestamps and user names are not recorded.
         """
         count, number, shard = 0, 0, None
         with ExitStack() as opened:
@@ -124,7 +124,7 @@ def dump_json(value: object, indent: int | None = None) -> str:
 
 
 def add_sample(shard: tarfile.TarFile, key: str, members: Mapping[str, bytes]) -> None:
-    """Add a sample to a shard: its members by extension, in alphabetical order, without a time and a user's name."""
+    """Add a sample to a shard: its members in alphabetical order of extension, without timestamp or user name."""
     for extension in sorted(members):
         member = tarfile.TarInfo(f"{key}.{extension}")
         member.size, member.mode = len(members[extension]), 0o444
@@ -170,7 +170,7 @@ def replace_folder(out: Path, patterns: Sequence[str] = OUR_FILES) -> Iterator[S
             out.rename(old)
         staging.rename(out)
     finally:
-        if old.exists() and not out.exists():  # it ended between the two
+        if old.exists() and not out.exists():  # interrupted between the two renames
             old.rename(out)
         shutil.rmtree(staging, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)

@@ -43,7 +43,7 @@ def _read_rows(config: CsvConfig) -> Iterator[Candidate]:
             if wanted not in columns:
                 raise UserError(f"{field} = {wanted!r}: {config.table} has no such column; it has {', '.join(columns)}")
         if len(set(columns)) < len(columns):
-            raise UserError(f"table: {config.table} has two columns of one name: {', '.join(columns)}")
+            raise UserError(f"table: {config.table} has two columns with the same name: {', '.join(columns)}")
         try:
             for row in rows:
                 if row:

@@ -29,7 +29,7 @@ class ProLIPConfig(PretrainedConfig):
         pad_token_id: int | None = None,
         **kwargs: Any,
     ) -> None:
-        """Takes the keys of a released config.json; other names are those of every configuration of transformers.
+        """Takes the keys of a released config.json; all other arguments are transformers' own.
 
         Args:
             embed_dim: dimension of the embeddings.

@@ -92,7 +92,7 @@ def transformers_tokenizer(config: TokenizerConfig) -> ProLIPTokenizer:
         "truncation_side": truncation_side,
         "auto_map": {"AutoTokenizer": [None, f"{CODE_MODULE}.ProLIPTokenizer"]},
     }
-    # A token that is named here is also found within captions: so only one that the file finds there already.
+    # transformers also finds a token that is named here within captions. So name it only if the file does so, too.
     added = backend.get_added_tokens_decoder()
     if ours.pad_id in added and config.kind == "file":
         settings["pad_token"] = added[ours.pad_id].content
@@ -112,7 +112,7 @@ def save_sentence_transformers(model: ProLIP, tokenizer: TokenizerConfig, folder
         "model_type": "SentenceTransformer",
         "prompts": {"query": "", "document": ""},
         "default_prompt_name": None,
-        # What vector databases compare with; the model's own `similarity` is CSD (sentence_module.py).
+        # For vector databases; the model's own `similarity` is CSD (sentence_module.py).
         "similarity_fn_name": "dot",
     }
     (folder / "modules.json").write_text(json.dumps([module], indent=2), encoding="utf-8")

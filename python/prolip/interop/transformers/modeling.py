@@ -22,7 +22,7 @@ from prolip.models.text_encoder import TextEncoder, text_mask
 
 @dataclass
 class ProLIPModelOutput(ModelOutput):
-    """Output of a forward pass. What depends on an input that was not given is None."""
+    """Output of a forward pass. Fields that depend on an input that was not given are None."""
 
     logits_per_image: Tensor | None = None
     """[N, M]: scale * (1 - csd / 2) + bias."""
@@ -104,11 +104,11 @@ class ProLIPModel(PreTrainedModel):
         return normalised(self.text(input_ids))
 
     def get_image_features(self, pixel_values: Tensor) -> ProLIPModelOutput:
-        """Encode images alone; the same as `forward` without texts."""
+        """Encode normalised pixels [N, 3, H, W] alone; the same as `forward` without texts."""
         return _alone("image", self.encode_image(pixel_values))
 
     def get_text_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> ProLIPModelOutput:
-        """Encode texts alone; the same as `forward` without images."""
+        """Encode token ids [M, L] alone; the same as `forward` without images."""
         return _alone("text", self.encode_text(input_ids))
 
     def forward(
@@ -149,7 +149,7 @@ class ProLIPModel(PreTrainedModel):
 
 
 def _alone(kind: str, gaussian: Gaussian) -> ProLIPModelOutput:
-    """The output of one tower."""
+    """Return the output of one tower."""
     return ProLIPModelOutput(
         last_hidden_state=torch.stack(gaussian, 1),
         pooler_output=gaussian.mean,

@@ -1,4 +1,4 @@
-"""Images and captions to a model's inputs, as the loader prepares them.
+"""Turn images and captions into a model's inputs, as the loader does.
 
 Shapes: N images or captions, L tokens.
 """
@@ -37,7 +37,7 @@ class ProLIPImageProcessor(BaseImageProcessor):
         image_std: Sequence[float] = OPENAI_STD,
         **kwargs: Any,
     ) -> None:
-        """Takes what a preprocessor_config.json holds.
+        """Takes the settings in a preprocessor_config.json.
 
         Args:
             size: {"shortest_edge": side of the square images in pixels}; 224 if None.
@@ -56,7 +56,7 @@ class ProLIPImageProcessor(BaseImageProcessor):
 
         Args:
             images: one image or a list of them: PIL images, paths, URLs, or arrays. Orientation tags are ignored,
-                as in the loader, except in what is downloaded.
+                as in the loader, except in downloaded images.
             return_tensors: "pt" or "np"; a list of tensors if None.
         """
         many = images if isinstance(images, list | tuple) else [images]
@@ -150,7 +150,7 @@ class ProLIPProcessor(ProcessorMixin):
         return_tensors: str | None = None,
         **_unused: Any,
     ) -> BatchFeature:
-        """Return `pixel_values` of the images and `input_ids` of the texts, as far as they are given."""
+        """Return `pixel_values` of the images, if given, and `input_ids` of the texts, if given."""
         data: dict[str, Any] = {}
         if text is not None:
             data.update(self.tokenizer(text, return_tensors=return_tensors))

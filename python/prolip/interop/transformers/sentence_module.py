@@ -35,7 +35,7 @@ def pairwise_csd_similarity(a: Embeddings, b: Embeddings) -> Tensor:
 
 
 def _rows(embeddings: Embeddings) -> Tensor:
-    """Embeddings as a matrix, f32."""
+    """Return embeddings as a matrix, f32."""
     if not isinstance(embeddings, Tensor | np.ndarray):
         embeddings = torch.stack([torch.as_tensor(row) for row in embeddings])
     rows = torch.as_tensor(embeddings).float()
@@ -43,7 +43,7 @@ def _rows(embeddings: Embeddings) -> Tensor:
 
 
 def _total_var(rows: Tensor) -> Tensor:
-    """Total variances, and 0 for the -1/2 of a query."""
+    """Return total variances; 0 for a query, whose last number is -1/2."""
     return rows[:, -1].clamp_min(0.0)
 
 
@@ -60,7 +60,7 @@ class ProLIPEncoder(InputModule):
 
     @property
     def modalities(self) -> list[Any]:
-        """What `encode` takes: captions, or images (PIL images, paths)."""
+        """The inputs of `encode`: captions, or images (PIL images, paths)."""
         return ["text", "image"]
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **_unused: Any) -> dict[str, Any]:

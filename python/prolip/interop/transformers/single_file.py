@@ -34,7 +34,7 @@ def write_code(folder: Path) -> None:
     if not target.exists() or not target.samefile(__file__):
         shutil.copyfile(__file__, target)
 '''
-"""What stands for this module in the file: it copies itself."""
+"""Replaces this module in the file, which then copies itself."""
 
 
 def write_code(folder: Path) -> None:
@@ -85,7 +85,7 @@ class _Module:
                 self.others.update(_statements(node))
 
     def texts(self) -> Iterator[tuple[str, str]]:
-        """Names and source of the definitions, in order, with the comments above and the docstring below."""
+        """Yield name and source of each definition, in order, with the comments above and the docstring below."""
         for index, node in enumerate(self.body):
             below = self.body[index + 1] if index + 1 < len(self.body) else None
             documents = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
@@ -119,7 +119,7 @@ def _reach(module_name: str, name: str, modules: dict[str, _Module]) -> None:
 
 
 def _imports(modules: dict[str, _Module]) -> list[str]:
-    """The import statements of what is reached, and those of the code that copies the file."""
+    """Return the import statements of the reached definitions, and of the code that copies the file."""
     used = {"import shutil", "from pathlib import Path"}
     for module in modules.values():
         for definition in module.reached:
@@ -129,7 +129,7 @@ def _imports(modules: dict[str, _Module]) -> list[str]:
 
 
 def _ordered(modules: dict[str, _Module]) -> list[str]:
-    """Modules after those that they import."""
+    """Return the modules, each after those that it imports."""
     ordered: list[str] = []
 
     def visit(name: str) -> None:
@@ -144,7 +144,7 @@ def _ordered(modules: dict[str, _Module]) -> list[str]:
 
 
 def _defined(node: ast.stmt) -> list[str]:
-    """The names that a statement of a module defines."""
+    """Return the names that a statement of a module defines."""
     if isinstance(node, ast.ClassDef | ast.FunctionDef):
         return [node.name]
     targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
@@ -152,7 +152,7 @@ def _defined(node: ast.stmt) -> list[str]:
 
 
 def _statements(node: ast.Import | ast.ImportFrom) -> dict[str, str]:
-    """One import statement per name."""
+    """Return one import statement per name."""
     start = f"from {node.module} " if isinstance(node, ast.ImportFrom) else ""
     statements = {}
     for alias in node.names:

@@ -27,7 +27,7 @@ class Origin(NamedTuple):
     start: str | None
     """The model to start from; None for random weights."""
     described: int
-    """The first so many tables describe another model than the start: what they say of it does not count."""
+    """Number of leading tables that describe another model than the start; their model settings are ignored."""
 
 
 def find_origin(tables: Sequence[flags.NamedTable], words: Sequence[str]) -> Origin:
@@ -66,7 +66,7 @@ def of_the_start(
 ) -> tuple[TrainConfig, list[flags.NamedTable]]:
     """Return the defaults and the tables with the architecture and the tokenizer of the start, where it has them.
 
-    If the run began earlier, they are in its saved settings, and the start is not opened: it may be gone by now.
+    If the run has begun earlier, both come from its saved settings, and the start is not opened: it may be gone by now.
     """
     from prolip.pretrained import own_tokenizer, read_config  # import torch, which --help must not wait for
 
@@ -78,7 +78,7 @@ def of_the_start(
     known = None
     if not another and saved and begun:
         path = saved.data.tokenizer.path
-        gone = path is not None and not path.is_file()  # its copy in the run's checkpoints is as good
+        gone = path is not None and not path.is_file()  # then the copy in the run's checkpoints serves
         known = own_tokenizer(str(saved.out), base.model.text) if gone else saved.data.tokenizer
     elif not another:
         known = own_tokenizer(origin.start, base.model.text)
@@ -90,7 +90,7 @@ def of_the_start(
 
 
 def _without(table: Mapping[str, Any], *, tokenizer: bool) -> dict[str, Any]:
-    """A table without its model, and without its tokenizer if that is another one."""
+    """Return a table without its model and, with `tokenizer`, without its tokenizer."""
     kept = {key: value for key, value in table.items() if key != "model"}
     if tokenizer and "data" in kept:
         kept["data"] = {key: value for key, value in kept["data"].items() if key != "tokenizer"}
@@ -100,11 +100,11 @@ def _without(table: Mapping[str, Any], *, tokenizer: bool) -> dict[str, Any]:
 def fill_in(
     config: TrainConfig, tables: Sequence[flags.NamedTable], words: Sequence[str], origin: Origin
 ) -> TrainConfig:
-    """Return the settings with those that follow from others, where nothing else was asked for.
+    """Return the settings, with those that follow from others filled in unless they were set.
 
     - `model.text.vocab_size` of a named architecture grows to what the tokenizer needs.
     - `data.tokenizer.kind` is "file" for a tokenizer.json, and `data.tokenizer.context_length` is that of the model.
-    - `data.mask.text_mode` is "remove" if `mask_id` is no free row of the token table.
+    - `data.mask.text_mode` is "remove" if `mask_id` is not a free row of the token table.
     """
     asked = _given(tables[origin.described :], words)
     text, tokenizer, mask = config.model.text, config.data.tokenizer, config.data.mask
@@ -128,7 +128,7 @@ def fill_in(
 
 
 def _given(tables: Sequence[flags.NamedTable], words: Sequence[str]) -> set[str]:
-    """The dotted keys that tables and flags set."""
+    """Return the dotted keys that tables and flags set."""
     return {key for _, table in tables for key in flags.flatten(table)} | set(flags.named(words))
 
 
@@ -138,7 +138,7 @@ def _is_set(given: set[str], prefix: str) -> bool:
 
 @cache
 def _needed_rows(config: TokenizerConfig) -> int | None:
-    """The rows that a tokenizer needs in a token table; None if it cannot be opened, which is said where it is used."""
+    """Return the rows that a tokenizer needs in a token table; None if it cannot be opened, which is reported later."""
     from prolip.data.tokenizer import Tokenizer  # not needed to print the help
 
     try:

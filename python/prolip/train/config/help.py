@@ -1,4 +1,4 @@
-"""The short help of `prolip train`: the settings that most runs set, by what they are about."""
+"""The short help of `prolip train`: the settings that most runs set, by topic."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _shown(value: object) -> str:
 
 
 def _document(kind: Any, key: str) -> str:
-    """The docstring of the field at a dotted key, in one line."""
+    """Return the docstring of the field at a dotted key, in one line."""
     *path, name = _PLACES.sub("", key).split(".")
     for part in path:
         hint = typing.get_type_hints(kind)[part]
@@ -89,7 +89,7 @@ def _document(kind: Any, key: str) -> str:
 
 @cache
 def _documents(kind: type) -> dict[str, str]:
-    """The docstrings under the fields of a class."""
+    """Return the docstrings under the fields of a class, by field."""
     if not dataclasses.is_dataclass(kind):
         return {}
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body

@@ -11,10 +11,10 @@ import tyro
 
 @dataclass(frozen=True, kw_only=True)
 class Assumption:
-    """What the estimate of GPU-hours assumes."""
+    """Assumptions of the estimate of GPU-hours."""
 
     gpu: str = "NVIDIA A100"
-    """The GPU, by its name in CUDA or by part of it."""
+    """The GPU's name in CUDA, or a part of the name that identifies it."""
     mfu: float = 0.4
     """Share of the GPU's peak FLOPS that training reaches, including recomputation; 0.3 to 0.5 is usual."""
 

@@ -25,7 +25,7 @@ class OptimConfig:
     eps: float = 1e-6
     """Added to the square root of the second moment."""
     hidden: Literal["adamw", "muon"] = "adamw"
-    """Optimizer of the matrices inside transformer blocks; "muon" learns more per step. All else is AdamW's."""
+    """Optimizer of the matrices inside transformer blocks; "muon" learns more per step. AdamW trains all the rest."""
     weight_decay: float = 0.2
     """Decoupled weight decay of matrices and embedding tables. Vectors, norms, biases and the logit scale don't
     decay."""
@@ -117,7 +117,7 @@ class ParallelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LogConfig:
-    """Where to log a run besides metrics.jsonl."""
+    """Where to log a run, besides metrics.jsonl."""
 
     tensorboard: bool = False
     """Write TensorBoard files to `tensorboard` in the run's folder (`pip install 'prolip[tensorboard]'`)."""
@@ -127,11 +127,11 @@ class LogConfig:
     wandb_project: str = "prolip"
     """Project in W&B."""
     wandb_entity: str | None = None
-    """User or team in W&B; None for the one that is logged in."""
+    """User or team in W&B; None for the logged-in user."""
 
     examples_every: int = 0
-    """Steps between two logs of example images and captions with their uncertainty, in `examples` in the run's folder
-    and in TensorBoard and W&B; 0 for none."""
+    """Steps between two logs of example images and captions with their uncertainty, to `examples` in the run's folder
+    and to TensorBoard and W&B; 0 for none."""
     num_examples: int = 6
     """Number of examples of each kind: most certain, least certain, random."""
     peak_tflops: float | None = None
@@ -178,10 +178,10 @@ class ValidationJob:
     captions: tuple[str, ...] = ("txt",)
     """For retrieval and uncertainty: one entry per caption, `txt` or a dotted path into the sample's JSON."""
     class_key: str = CLASS_MEMBER
-    """For zero_shot: where a sample's class is, its member `cls` or a dotted path into its JSON. It is a name, or a
-    number from 0."""
+    """For zero_shot: where a sample's class is, its member `cls` or a dotted path into its JSON. A class is a name or
+    a number from 0."""
     classnames: Path | None = None
-    """For zero_shot: file of class names, one per line. None for the sorted names that occur as labels."""
+    """For zero_shot: file of class names, one per line. None takes the labels that occur, sorted."""
     templates: tuple[str, ...] = ("a photo of a {}.",)
     """For zero_shot: prompts of a class, with `{}` for its name."""
 

@@ -18,7 +18,7 @@ from prolip.train.config.run import DERIVED_KEYS, OPERATIONAL_KEYS, TrainConfig
 
 _RECIPES = resources.files("prolip") / "recipes"
 _SHORT = {"--shards": "--data.shards", "--threads": "--data.num_threads"}
-"""Words that every command has. In a recipe they are keys of a table."""
+"""Short options that all commands share, and the keys that they stand for."""
 RUN_SETTINGS = "config.toml"
 """The file in a run's folder with its settings."""
 _RATES = ("optim.lr", "optim.warmup_steps")
@@ -91,20 +91,20 @@ def _build(tables: Sequence[flags.NamedTable], words: list[str], prog: str, *, i
 
 
 def _saved_settings(tables: Sequence[flags.NamedTable], words: Sequence[str]) -> TrainConfig | None:
-    """The settings of the run that its folder has; None without a run of this version."""
+    """Return the settings that are saved in the run's folder; None if it has no run of this version."""
     named = [table["out"] for _, table in tables if "out" in table]
     out = flags.last_value(words, "out") or (named[-1] if named else TrainConfig().out)
     try:
         return from_toml((Path(out) / RUN_SETTINGS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # what is wrong with the folder is said when the run resumes
+    except (OSError, ValueError):  # errors of the folder are reported when the run resumes
         return None
 
 
 def _check_rates(start: str | None, tables: Sequence[flags.NamedTable], words: Sequence[str]) -> None:
-    """Check that a run that starts from a trained model says how fast it changes it.
+    """Check that a run that starts from a trained model sets its learning rate and warm-up.
 
     Raises:
-        UserError: it would get the learning rate and the warm-up of pre-training.
+        UserError: it would use those of pre-training.
     """
     given = {key for _, table in tables for key in flags.flatten(table)}
     wanted = [key for key in _RATES if key not in given and flags.last_value(words, key) is None]
@@ -114,8 +114,8 @@ def _check_rates(start: str | None, tables: Sequence[flags.NamedTable], words: S
     are = "is" if len(wanted) == 1 else "are"
     raise UserError(
         f"start_from is {start}, and {' and '.join(wanted)} {are} not set: the defaults "
-        f"(a rate of {usual.lr:g} after {usual.warmup_steps:,} steps) are for random weights and would undo the start. "
-        "Add a recipe, such as finetune-clip-vit-b16, or write --optim.lr 1e-5 --optim.warmup_steps 1000"
+        f"(a rate of {usual.lr:g} after {usual.warmup_steps:,} steps) are for random weights and would destroy trained "
+        "ones. Add a recipe, such as finetune-clip-vit-b16, or write --optim.lr 1e-5 --optim.warmup_steps 1000"
     )
 
 

@@ -105,11 +105,12 @@ class TrainConfig:
     best_is: Literal["max", "min"] = "max"
     """Whether the largest or the smallest value of `keep_best` is the best."""
     resume: str = "auto"
-    """Where to start: `auto`, after the newest usable checkpoint in the run's folder, if any; `never`, at step 0, in a
-    folder without checkpoints; a step in the run's folder; or the path of a checkpoint or of another run."""
+    """Where to start. `auto`: after the newest usable checkpoint in the run's folder, if any. `never`: at step 0, in a
+    folder without checkpoints. Or a step of a checkpoint in the run's folder, or the path of a checkpoint or run."""
     architecture: str = "ViT-B-16"
-    """Named architecture that the table `model` is based on. "start_from" is the architecture of that checkpoint, which
-    is taken unless another is named with `start_from` or after it, or `start_resize` is set."""
+    """Name of the architecture that the table `model` is based on. "start_from" means the architecture of the model to
+    start from. With `start_from` it is the default, unless another is named beside or after `start_from` (with
+    `start_resize`, also before it)."""
     start_from: str | None = None
     """Model to start from instead of random weights: any source of `prolip.load`, such as a released
     model's name, a folder, a run, hf-hub:OWNER/NAME or open_clip:NAME/TAG. It brings its architecture and tokenizer."""
@@ -146,7 +147,7 @@ class TrainConfig:
 
     @property
     def remarks(self) -> list[str]:
-        """What may be meant, and is more often a mistake."""
+        """Notes on settings that are allowed, but usually a mistake."""
         if self.optim.warmup_steps < self.total_steps:
             return []
         return [
@@ -160,7 +161,7 @@ class TrainConfig:
         return self.samples_seen // self.batch_size
 
     def epochs(self, num_samples: int | None) -> str:
-        """How often the run sees each of `num_samples` samples, for the line that begins it; empty if unknown."""
+        """Return how often the run sees each of `num_samples` samples, for its first log line; "" if unknown."""
         return "" if not num_samples else f", {self.samples_seen / num_samples:,.1f} epochs"
 
     def validate(self) -> None:
@@ -220,10 +221,10 @@ class TrainConfig:
                 )
 
     def check_vocabulary(self) -> None:
-        """Check that the token table has a row for every id of the tokenizer, which is opened for this.
+        """Check that the token table has a row for every id. This opens the tokenizer.
 
         Raises:
-            UserError: it has not; the message names the field.
+            UserError: the table has too few rows; the message names the field.
         """
         from prolip.data.tokenizer import Tokenizer  # not needed to print the help
 

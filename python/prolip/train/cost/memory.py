@@ -1,7 +1,7 @@
 """Estimate the device memory of a training step: weights, gradients, optimizer state and activations.
 
-The estimate is within a tenth of what torch keeps. It leaves out fragmentation, temporary buffers of kernels and the
-savings of a compiled graph, so leave part of a card free.
+The estimate is within 10 % of what torch keeps. It leaves out fragmentation, temporary buffers of kernels and the
+savings of a compiled graph, so leave part of the GPU's memory free.
 
 Shapes: L tokens, W width, H heads.
 """
@@ -84,7 +84,7 @@ def step_memory(
         shared_by: processes that each tensor is sharded over ("fsdp"); 1 if every process has all of it.
         reshard: with "fsdp", whether a gathered block is freed until the backward pass.
         average: whether a moving average of the weights is kept.
-        muon: whether Muon moves the matrices of the blocks: it keeps one moment of them, AdamW two.
+        muon: whether Muon trains the matrices of the blocks: it keeps one moment for them, AdamW two.
         fused: whether attention keeps no [L, L] scores, as on a GPU.
     """
     parameters = list(model.parameters())

@@ -41,7 +41,7 @@ class Loader(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """What model FLOPs utilisation (MFU) is computed from."""
+    """The numbers from which model FLOPs utilisation (MFU) is computed."""
 
     flops_per_step: float
     """FLOPs of one process's step, without recomputation."""

@@ -100,7 +100,7 @@ fn store_rows(pairs: [__m256i; 4], out: &mut [u8], stride: usize) {
 #[inline]
 #[target_feature(enable = "avx2")]
 fn store_pixels(red: __m256i, green: __m256i, blue: __m256i, out: &mut [u8; 96]) {
-    // In each lane the 48 bytes of 16 pixels. Every channel has its bytes where they belong in one of the three vectors.
+    // Each lane has the 48 bytes of 16 pixels. A shuffle moves each byte to its final position in one of the three vectors.
     let [red, green, blue] = [(red, 0), (green, 1), (blue, 2)]
         .map(|(channel, number)| _mm256_shuffle_epi8(channel, repeat_bytes(&PLACES[number])));
     let [first, second, third] = [0, 1, 2].map(|part| {

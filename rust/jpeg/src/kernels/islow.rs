@@ -21,9 +21,9 @@ pub(super) const F2_053: i32 = 16819;
 pub(super) const F2_562: i32 = 20995;
 pub(super) const F3_072: i32 = 25172;
 
-/// What is added before `descale32` shifts by so many bits, so that it rounds. libjpeg-turbo's code for Arm rounds in the shift,
-/// and keeps the low bits of a first pass that has too many, where its code for x86-64 saturates. So do we: then absurd files
-/// have its pixels, too.
+/// The number to add before `descale32` shifts by so many bits, so that it rounds. libjpeg-turbo's code for Arm rounds in the
+/// shift. It keeps the low bits of a first pass that has too many, where its code for x86-64 saturates. So do we: then absurd
+/// files have the same pixels, too.
 pub(super) const fn rounding(shift: i32) -> i32 {
     if cfg!(target_arch = "aarch64") {
         0
@@ -189,7 +189,7 @@ macro_rules! islow {
             ]
         }
 
-        /// Rows of samples from columns, two in each lane of a vector. As bytes, half as many are moved.
+        /// Rows of samples from columns, two in each lane of a vector. Samples become bytes first, so half as much is moved.
         #[inline]
         $(#[$instructions])*
         fn rows_of_bytes(columns: [$vector; 8]) -> [$vector; 4] {

@@ -1,7 +1,7 @@
 //! The kernels, once for vectors of any width: coefficients to samples, and samples to pixels.
 //!
-//! The macro `kernels!` defines them for the vector type and the operations in scope. The modules define those: they differ in
-//! nothing but the instructions, and give the same bytes.
+//! The macro `kernels!` defines them for the vector type and the operations in scope, which each module defines. The modules
+//! differ only in the instructions, and give the same bytes.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -75,7 +75,7 @@ macro_rules! kernels {
             })
         }
 
-        /// Reads a block. Not a part of its caller, whose variables would take the registers.
+        /// Reads a block. It is not inlined: the caller's variables would take the registers.
         #[inline(never)]
         $(#[$instructions])*
         fn block<const KEEP: bool>(bits: &mut Bits<'_>, place: &Place<'_>, predicted: &mut i32, out: &mut [i16; 256]) -> Option<()> {
@@ -97,7 +97,7 @@ macro_rules! kernels {
                     let rows: [$vector; 8] = std::array::from_fn(|row| {
                         mullo(load16(&group[row * 32 + part * LANES..][..LANES]), steps[row])
                     });
-                    // The upper two bits of a usual one are zeros then.
+                    // Then the upper two bits of a usual coefficient are zeros.
                     beyond = or(beyond, add16(rows[0], set16($crate::kernels::islow::USUAL)));
                     let lower = or(or(rows[4], rows[5]), or(rows[6], rows[7]));
                     let upper = or(or(rows[0], rows[1]), or(rows[2], rows[3]));

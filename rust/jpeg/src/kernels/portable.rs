@@ -1,5 +1,5 @@
-//! The operations on vectors of 128 bits, without vector instructions: for processors that no other module knows. The compiler
-//! makes of them what it can.
+//! The operations on vectors of 128 bits, without vector instructions: for processors that no other module supports. The
+//! compiler may vectorise them.
 
 /// Eight numbers of 16 bits, or other numbers in the same bytes, lowest first.
 #[derive(Clone, Copy)]

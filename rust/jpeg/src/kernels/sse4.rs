@@ -82,7 +82,7 @@ fn store_rows(pairs: [__m128i; 4], out: &mut [u8], stride: usize) {
 #[inline]
 #[target_feature(enable = "ssse3,sse4.1")]
 fn store_pixels(red: __m128i, green: __m128i, blue: __m128i, out: &mut [u8; 48]) {
-    // Every channel has its bytes where they belong in one of the three vectors.
+    // A shuffle moves each byte of a channel to its final position in one of the three vectors.
     let [red, green, blue] = [(red, 0), (green, 1), (blue, 2)]
         .map(|(channel, number)| _mm_shuffle_epi8(channel, load8(&PLACES[number])));
     for (part, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {

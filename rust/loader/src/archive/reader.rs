@@ -184,8 +184,8 @@ const ANOTHER: SampleError = SampleError::Archive(TarError::Header(
 /// Reads the headers of the sample that begins at `start` and ends where the source ends.
 ///
 /// # Errors
-/// The archive is damaged there or ends without its end, no sample begins there, or another sample follows within the
-/// source: then an index is wrong, and the other sample would be lost.
+/// The archive is damaged there or has no end, no sample begins there, or another sample follows within the source: then
+/// an index is wrong, and the other sample would be lost.
 pub fn read_sample_headers(
     source: impl Source,
     start: u64,

@@ -31,8 +31,8 @@ impl Scan {
 /// Finds the samples of a shard.
 ///
 /// If a header is damaged or the shard is truncated, the samples before it are used, and one more region stands for
-/// the rest. With `require_end`, a shard without a block of zeros behind its last member is truncated: a cut between
-/// two members leaves no other trace.
+/// the rest. With `require_end`, a shard without a block of zeros after its last member counts as truncated: a cut
+/// between two members leaves no other trace.
 ///
 /// # Errors
 /// The first header cannot be read, so this is not an archive; a member is sparse; or the shard is larger than 2 TiB.

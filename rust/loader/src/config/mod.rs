@@ -114,7 +114,7 @@ pub struct MaskConfig {
     pub keep_ratio: f64,
     /// Number of patches of an image.
     pub num_patches: usize,
-    /// Probability that the masked text is a more general caption, if the drawn source has any.
+    /// Probability that a more general caption replaces the masked text, if the drawn source has any.
     pub general_prob: f64,
 }
 
@@ -168,13 +168,13 @@ pub struct StoreConfig {
     pub cache_dir: Option<PathBuf>,
     /// Limit of the cache of whole shards in that folder, in bytes. All processes that name the folder share it. 0: no cache.
     pub cache_bytes: u64,
-    /// How often a failed request is retried. The count starts again when 256 KiB have come.
+    /// How often a failed request is retried. The count starts again after 256 KiB of new data.
     pub retries: u32,
     /// Seconds without a byte after which a request has failed.
     pub timeout_s: f64,
     /// Fewest bytes per second, on average over `timeout_s`, below which a request has failed.
     pub min_bytes_per_s: u64,
-    /// Whether an archive must end with a block of zeros, local ones too. One that does not is damaged there.
+    /// Whether archives, local ones too, must end with a block of zeros. An archive without one counts as damaged there.
     pub require_archive_end: bool,
 }
 

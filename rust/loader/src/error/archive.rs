@@ -22,7 +22,7 @@ pub enum TarError {
         /// Size of the file in bytes.
         size: u64,
     },
-    /// The file ends behind a member, without the block of zeros that ends an archive.
+    /// The file ends after a member, without the block of zeros that ends an archive.
     #[error(
         "there is nothing at byte {0}, not even the zeros that end an archive: the file may be cut there \
          (data.store.require_archive_end = false accepts such files)"
@@ -50,10 +50,10 @@ pub enum IndexError {
     /// A read or write failed.
     #[error(transparent)]
     Io(#[from] std::io::Error),
-    /// The disk is full, a quota is used up, or a limit on the size of a file is reached; and the bytes that are free.
+    /// The disk is full, a quota is used up, or a limit on the size of a file is reached. With the number of free bytes.
     #[error("{0}; {1} bytes are free")]
     Full(std::io::Error, u64),
-    /// The file has another beginning.
+    /// The file does not begin like an index.
     #[error("not an index of shards")]
     NotAnIndex,
     /// The file has another format version.

@@ -1,9 +1,9 @@
-//! Text in messages. Names in archives, addresses and what servers say may hold line breaks and terminal codes.
+//! Makes text safe for messages: names in archives, addresses and answers of servers may have line breaks and terminal codes.
 
 use std::fmt;
 
-/// Shows text with its control characters escaped (`\n`, `\u{1b}`), so that it stays one line and controls no terminal.
-/// Everything that can be read stays as it is, in any language.
+/// Shows text with its control characters escaped (`\n`, `\u{1b}`), so that it stays on one line and cannot control a terminal.
+/// Readable characters of any language stay as they are.
 #[derive(Debug, Clone, Copy)]
 pub struct Printable<'text>(pub &'text str);
 

@@ -25,7 +25,7 @@ pub enum TokenizeError {
         #[source]
         source: std::io::Error,
     },
-    /// The file is no tokenizer that the `tokenizers` crate can read.
+    /// The `tokenizers` crate cannot read the file.
     #[error("tokenizer {path}: not a Hugging Face tokenizer.json: {message}")]
     Parse {
         /// The file.

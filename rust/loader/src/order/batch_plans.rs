@@ -45,7 +45,7 @@ impl BatchPlan {
 pub enum NextBatch {
     /// A batch.
     Batch(BatchPlan),
-    /// First the number of samples in this shard must be known.
+    /// The number of samples in this shard must be known first.
     Waiting(u32),
     /// The run is over.
     End,
@@ -58,7 +58,7 @@ struct Place {
     epoch: u64,
     /// The epoch's finished legs.
     earlier_legs: Vec<Leg>,
-    /// Samples read so far: of the present leg where all lengths are known, otherwise of the epoch.
+    /// Samples read so far: in the present leg if all lengths are known, otherwise in the epoch.
     position: u64,
     rank_epoch: Option<RankEpoch>,
 }
@@ -80,7 +80,7 @@ impl Place {
         }
     }
 
-    /// Move to the next sample, into the next epoch if needed. Returns its position and its epoch, or `None` at the
+    /// Moves to the next sample, into the next epoch if needed. Returns its position and its epoch, or `None` at the
     /// end of the run.
     fn advance(
         &mut self,
@@ -220,7 +220,7 @@ pub struct UpcomingWindows(Place);
 pub struct UpcomingWindow {
     /// The epoch it belongs to.
     pub epoch: u64,
-    /// Position behind its last sample, counted as in [`BatchPlan::positions`].
+    /// Position after its last sample, counted as in [`BatchPlan::positions`].
     pub until: u64,
     /// Number of samples.
     pub samples: u64,

@@ -17,7 +17,7 @@ use crate::error::ConfigError;
 use crate::rng::{SampleRng, stream};
 use crate::shards::SampleId;
 
-/// If this many drawn shards in a row are empty, per shard in the list, all of them are taken to be empty.
+/// After this many empty draws in a row, per shard in the list, every shard is assumed to be empty.
 const EMPTY_DRAWS: usize = 64;
 /// Windows that are kept: a batch may end in the next one.
 const KEPT_WINDOWS: usize = 2;
@@ -51,7 +51,7 @@ pub struct StreamedEpoch {
     settings: OrderSettings,
     epoch: u64,
     pieces: Pieces,
-    /// For each piece of known length: the position behind it, and the samples of the shard that it covers.
+    /// For each piece of known length: the position after it, and the samples of the shard that it covers.
     known: Vec<(u64, Range<u32>)>,
     /// Empty pieces at the end of `known`, and how many are allowed.
     empty: usize,
@@ -116,7 +116,7 @@ impl StreamedEpoch {
         self.end.is_some() || needed.is_some_and(|needed| total >= needed)
     }
 
-    /// The shard of a piece; `None` behind the last.
+    /// The shard of a piece; `None` after the last.
     pub fn shard(&self, piece: usize) -> Option<u32> {
         match &self.pieces {
             Pieces::Part { shards, once, .. } if *once => shards.get(piece).copied(),
@@ -129,7 +129,7 @@ impl StreamedEpoch {
         }
     }
 
-    /// Position behind the last window that holds samples of a piece; `None` until it is known.
+    /// Position after the last window that holds samples of a piece; `None` until it is known.
     pub fn read_until(&self, piece: usize) -> Option<u64> {
         let (end, _) = *self.known.get(piece)?;
         let start = piece

@@ -1,6 +1,6 @@
 //! Counts samples that cannot be used, and stops the run if there are too many.
 //!
-//! They are counted with the batch that they were meant for and judged when it is delivered. This does not depend on
+//! They are counted with the batch that they were meant for, and checked when it is delivered. This does not depend on
 //! thread timing, so a failing run always fails at the same batch.
 
 use std::fmt;

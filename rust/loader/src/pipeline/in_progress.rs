@@ -17,7 +17,7 @@ pub(crate) struct BatchInProgress {
     pub slots: RowSlots,
 }
 
-/// What became of a batch. It depends only on the configuration and the data.
+/// The outcome of a batch. It depends only on the configuration and the data.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// A complete batch. In evaluation it may be smaller, because bad samples are left out.

@@ -84,7 +84,7 @@ struct Request {
 #[derive(Debug)]
 enum Until {
     Position(u64),
-    /// The end of the windows that a piece is in, wherever that turns out to be.
+    /// The end of the windows that contain a piece, once that is known.
     Piece(usize),
 }
 

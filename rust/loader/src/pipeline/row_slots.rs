@@ -71,7 +71,7 @@ impl RowSlots {
 
     /// Takes a slot that no thread has had.
     pub fn claim(&self) -> Option<RowSlot<'_>> {
-        // Threads that find nothing add too. A wrap, after which a slot would be handed out twice, takes 2^64 calls.
+        // Calls that find no slot also add. After a wrap a slot would be handed out twice, but that takes 2^64 calls.
         let index = self.next.fetch_add(1, Ordering::Relaxed);
         if index >= self.len {
             return None;

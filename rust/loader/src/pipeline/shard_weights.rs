@@ -10,7 +10,7 @@ use crate::order::{ShardSampler, WeightedShards};
 use crate::remote::settle;
 use crate::shards::{self, Location};
 
-/// Maximum number of shards per epoch if they are drawn: the list is kept in memory.
+/// Maximum number of drawn shards per epoch: the list is kept in memory.
 const MAX_DRAWN: f64 = 1e8;
 
 /// The shards of each pattern.

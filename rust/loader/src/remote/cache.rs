@@ -125,8 +125,8 @@ impl Cache {
         Ok(Some(Found::Mine(claim)))
     }
 
-    /// As [`Self::look`], but waits for another process, as long as its file changes within `patience`. Otherwise that process
-    /// may be suspended.
+    /// As [`Self::look`], but waits for another process while its file keeps changing. If it does not change within `patience`,
+    /// that process may be suspended.
     pub async fn wait(&self, path: &Path, patience: Duration) -> io::Result<Option<Found>> {
         let part = path.with_extension(PART);
         let state = || {

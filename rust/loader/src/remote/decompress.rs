@@ -20,8 +20,8 @@ pub fn reader<'packed>(
     })
 }
 
-/// Fills each requested buffer, however the bytes arrive. What a decoder returns before damaged data depends on how much
-/// input it gets at once, and a damaged shard must yield the same samples every time.
+/// Fills each requested buffer completely, however the bytes arrive. The output of a decoder before damaged data depends on how
+/// much input it gets at once, and a damaged shard must yield the same samples every time.
 struct FullReads<R>(R);
 
 impl<R: Read> Read for FullReads<R> {

@@ -287,7 +287,7 @@ fn unpack(
         limits.check_size(size)?;
         file.write_all(&piece[..got])
             .map_err(|error| write_failure(&error))?;
-        // Until it is completely unpacked, both files are on disk.
+        // Until the shard is completely unpacked, both files are on disk.
         meter.add(got as u64);
     }
 }

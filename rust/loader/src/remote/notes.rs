@@ -1,4 +1,4 @@
-//! Sentences for the log, which threads leave until Python asks.
+//! Sentences for the log. Threads store them, and Python fetches them.
 
 use parking_lot::Mutex;
 

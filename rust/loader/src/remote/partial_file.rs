@@ -19,7 +19,7 @@ pub(crate) struct Meter {
     expected: AtomicU64,
     /// Bytes written, also to a second file that unpacks the first.
     written: AtomicU64,
-    /// Whether the server has told the size of a plain shard.
+    /// Whether the server has reported the size of a plain shard.
     is_exact: AtomicBool,
     called_off: AtomicBool,
     /// Called when the shard takes more space than expected.
@@ -53,13 +53,13 @@ impl Meter {
         self.written.load(Ordering::Relaxed)
     }
 
-    /// The size of a plain shard, once the server has told it.
+    /// The size of a plain shard, once the server has reported it.
     pub fn exact(&self) -> Option<u64> {
         let exact = self.is_exact.load(Ordering::Relaxed);
         exact.then(|| self.bytes())
     }
 
-    /// Begins a shard, perhaps again. `size`: what the server says, of the bytes that it sends.
+    /// Begins a shard, perhaps again. `size` is the number of bytes that the server says it sends.
     pub fn begin(&self, size: Option<u64>, is_packed: bool) {
         self.written.store(0, Ordering::Relaxed);
         let exact = size.is_some() && !is_packed;
@@ -148,7 +148,7 @@ impl PartialFile {
         Ok(())
     }
 
-    /// Marks the end. `whole`: the file is complete.
+    /// Marks the end. `whole` says whether the file is complete.
     pub fn end(&self, whole: bool) {
         self.arrived.lock().ended.get_or_insert(whole);
         self.more.notify_all();

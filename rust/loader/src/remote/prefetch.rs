@@ -232,7 +232,7 @@ impl Shared {
             let need = match (state.sizes.get(&shard), &request.stamp) {
                 (Some(&size), _) => size,
                 (None, Some(stamp)) if request.location.compression().is_none() => stamp.size,
-                // The size of a compressed shard says little of what it unpacks to.
+                // The size of a compressed shard says little about its unpacked size.
                 (None, stamp) => state
                     .largest
                     .max(stamp.as_ref().map_or(0, |stamp| stamp.size)),
@@ -294,7 +294,7 @@ impl Shared {
         }
     }
 
-    /// Whether another shard of `need` bytes fits beside those held.
+    /// Whether another shard of `need` bytes fits beside those on disk.
     fn has_room(&self, state: &State, need: u64) -> bool {
         let is_fetching = |held: &&ShardState| matches!(held, ShardState::Fetching { .. });
         let fetching = state.shards.values().filter(is_fetching).count();

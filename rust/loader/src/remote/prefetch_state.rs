@@ -1,4 +1,4 @@
-//! Which shards a run has announced, how far each has come, and how much disk they take.
+//! Which shards a run has announced, the state of each, and how much disk they take.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -18,9 +18,9 @@ pub(super) struct State {
     /// Queued shards that a batch waits for. They are fetched regardless of the disk limit.
     pub wanted: BTreeSet<u32>,
     pub lengths: HashMap<u32, u64>,
-    /// Bytes of the shards that were here, or whose server has told them.
+    /// Sizes of the shards that were fetched before, or whose server has reported them.
     pub sizes: HashMap<u32, u64>,
-    /// Shards that took more room than there was and whose size is unknown. They are fetched when a batch waits for them.
+    /// Shards of unknown size that took more room than there was. They are fetched when a batch waits for them.
     pub oversized: BTreeSet<u32>,
     /// How many downloads have begun.
     pub begun: u64,
@@ -76,7 +76,7 @@ impl State {
         meters.fold(0, |sum, meter| sum.saturating_add(meter.bytes()))
     }
 
-    /// The download that began last of those that no batch waits for.
+    /// The newest download that no batch waits for.
     pub fn last_unwanted(&self) -> Option<u32> {
         let unwanted = self.shards.iter().filter_map(|(&shard, held)| match held {
             ShardState::Fetching {

@@ -228,7 +228,7 @@ impl<'store> Transfer<'store> {
             let room = part.end.map_or(u64::MAX, |end| end - *at);
             let fresh = &fresh[..fresh.len().min(usize::try_from(room).unwrap_or(usize::MAX))];
             if !fresh.is_empty() {
-                // A server that told no size may send without end.
+                // A server that reported no size may send without end.
                 self.limits.check_size(*at + fresh.len() as u64)?;
                 sink.write(*at, fresh)
                     .map_err(|error| write_failure(&error))?;
@@ -244,7 +244,7 @@ impl<'store> Transfer<'store> {
         }
     }
 
-    /// The pause before the next attempt. One that the server asks for is noted.
+    /// The pause before the next attempt. A pause that the server asks for is logged.
     fn pause(
         &self,
         attempts: &mut Attempts,

@@ -13,8 +13,8 @@ pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Pauses double, from the first to the last.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LAST_BACKOFF: Duration = Duration::from_secs(20);
-/// New bytes that make up for all failures before them. Fewer do not: a server that sends a kilobyte at a time would be asked
-/// thousands of times for one range.
+/// After this many new bytes the count of failures starts again. Not after fewer: a server that sends a kilobyte at a time would
+/// get thousands of requests for one range.
 const PROGRESS_BYTES: u64 = 256 << 10;
 /// Longest quoted error text, in characters.
 const MAX_WORDS: usize = 200;
@@ -26,7 +26,7 @@ impl FetchError {
     }
 
     /// If this machine cannot store the bytes, adds the path to the message, and how many bytes are free there.
-    /// `called`: what the path is.
+    /// `called` says what the path is.
     pub(crate) fn name_place(&mut self, called: &str, path: &Path) {
         if !self.here {
             return;
@@ -209,8 +209,8 @@ impl Attempts {
         }
     }
 
-    /// The pause before the next attempt, or the failure if there is none. `new_bytes` were delivered by the failed attempt;
-    /// the count starts again when enough have come.
+    /// The pause before the next attempt, or the failure if there are no more attempts. `new_bytes` were delivered by the failed
+    /// attempt; after enough of them the count starts again.
     pub fn failed(&mut self, failure: Failure, new_bytes: u64) -> Result<Duration, Failure> {
         self.made += 1;
         self.bytes = self.bytes.saturating_add(new_bytes);

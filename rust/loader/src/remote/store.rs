@@ -87,7 +87,7 @@ impl Store {
     /// The threads, the HTTP client or the folder cannot be set up.
     pub fn open(config: &StoreConfig) -> Result<Self, FetchError> {
         let setup = FetchError::setup;
-        // Sets the TLS provider of the process. It is fine if another library has set one already.
+        // Sets the TLS provider of the process. If another library has set one already, that one stays.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let runtime = Builder::new_multi_thread()
             .worker_threads(NETWORK_THREADS)

@@ -55,7 +55,7 @@ def test_the_delimiter_follows_from_the_name_or_is_given(
         ("image,text\nimg/a.png,a\n", "caption_column = 'caption': .*has no such column; it has image, text"),
         ("file,caption\nimg/a.png,a\n", "image_column = 'image': .*has no such column; it has file, caption"),
         ("", "image_column = 'image': .*has no such column"),
-        ("image,caption,x,x\nimg/a.png,a,1,2\n", "has two columns of one name: image, caption, x, x"),
+        ("image,caption,x,x\nimg/a.png,a,1,2\n", "has two columns with the same name: image, caption, x, x"),
         ("image,caption\nimg/a.png,a\nimg/b.png,b,c\n", r"table\.csv line 3: has 3 columns, the first line has 2"),
         ('image,caption\nimg/a.png,"a\n', r"table\.csv line 2: unexpected end of data"),
         ("image,caption\n", "has no row below the header"),

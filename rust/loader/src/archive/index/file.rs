@@ -129,7 +129,7 @@ fn read_table(file: &File) -> Result<Vec<Entry>, IndexError> {
 pub struct Summary {
     /// Number of shards.
     pub shards: u64,
-    /// Number of samples. The damage of a damaged shard counts as one.
+    /// Number of samples. The damaged rest of a shard counts as one.
     pub samples: u64,
     /// One sentence per damaged shard.
     pub notes: Vec<String>,
@@ -221,7 +221,7 @@ pub fn write_index(
     Ok(summary)
 }
 
-/// The error of a file in a folder; if it does not fit there, with how much does.
+/// The error of writing a file in a folder. If the disk is full, it says how many bytes are free.
 fn unwritable(error: std::io::Error, folder: &Path) -> IndexError {
     let full = matches!(
         error.kind(),

@@ -26,7 +26,7 @@ pub struct Head {
     pub shards: u32,
     /// Number of samples.
     pub samples: u64,
-    /// Offset of the table, behind all regions.
+    /// Offset of the table, after all regions.
     pub table: u64,
     /// Length of the table in bytes.
     pub length: u64,
@@ -123,7 +123,7 @@ pub fn parse_table(bytes: &[u8]) -> Result<Vec<Entry>, IndexError> {
         let location = rest.text()?.into();
         let count = u32::try_from(rest.number()?).map_err(|_| DAMAGED)?;
         let length = u32::try_from(rest.number()?).map_err(|_| DAMAGED)?;
-        // A place takes at least one byte.
+        // An entry takes at least one byte.
         if length <= count {
             return Err(DAMAGED);
         }

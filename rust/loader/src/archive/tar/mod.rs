@@ -1,8 +1,8 @@
 //! Finds the members of a tar archive. Only headers are read.
 //!
 //! Supported: ustar, GNU long names, PAX `path` and `size`, sizes in base 256. Everything but regular files is
-//! skipped. An archive ends at a block of zeros; anything after it is ignored. Of a file that ends without one, the reader
-//! says so ([`TarReader::has_end`]).
+//! skipped. An archive ends at a block of zeros; anything after it is ignored. [`TarReader::has_end`] says whether there was
+//! such a block.
 
 mod header;
 mod source;

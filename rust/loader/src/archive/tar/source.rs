@@ -5,7 +5,7 @@ use std::io;
 
 use crate::os::read_exact_at;
 
-/// Bytes read from a file at once: enough for several small members, not too wasteful between large ones.
+/// Bytes read from a file at once: enough for several small members, and not much waste between large ones.
 const WINDOW: usize = 16 * 1024;
 
 /// The bytes of an archive by offset. A reader asks for headers and extensions in rising order.
@@ -17,7 +17,7 @@ pub trait Source {
     /// The bytes cannot be read.
     fn read_at(&mut self, into: &mut [u8], offset: u64) -> io::Result<usize>;
 
-    /// Offset behind the last byte that can be read.
+    /// Offset after the last byte that can be read.
     fn end(&self) -> u64;
 
     /// Size of the whole archive in bytes.
@@ -29,7 +29,7 @@ pub trait Source {
 pub struct FileSource<'file> {
     file: &'file File,
     size: u64,
-    /// Offset behind the last byte that the reader may use.
+    /// Offset after the last byte that the reader may use.
     end: u64,
     window: Vec<u8>,
     start: u64,

@@ -20,7 +20,7 @@ pub(super) fn decode(
     // PIL checks the samples by the checksum of the zlib stream, not by the CRCs of their chunks.
     options.set_ignore_crc(true);
     options.set_ignore_adler32(false);
-    // Text and profiles are not used, so a damaged one is no error.
+    // Text and profiles are not used, so damage in them is not an error.
     options.set_ignore_text_chunk(true);
     options.set_ignore_iccp_chunk(true);
     let mut decoder = Decoder::new_with_options(Cursor::new(bytes), options);

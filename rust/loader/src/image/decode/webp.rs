@@ -60,7 +60,7 @@ fn is_sound(bytes: &[u8]) -> bool {
         size: bytes.len(),
     };
     let version = webp::WEBP_DEMUX_ABI_VERSION as i32;
-    // SAFETY: `data` describes a readable buffer that outlives what is made of it here.
+    // SAFETY: `data` describes a readable buffer that outlives everything made from it here.
     let parts = unsafe { webp::WebPDemuxInternal(&data, 0, ptr::null_mut(), version) };
     if parts.is_null() {
         return false;

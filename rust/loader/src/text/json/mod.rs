@@ -10,7 +10,7 @@ use jiter::{Jiter, JiterError};
 
 use crate::error::JsonError;
 
-/// A text that is known to be one JSON value.
+/// A text that was checked to be one JSON value.
 #[derive(Debug)]
 pub struct JsonText<'t>(Cow<'t, str>);
 

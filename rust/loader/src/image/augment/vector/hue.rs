@@ -4,10 +4,10 @@
 //! - The saturation is the whole part of 255 * range / high. PIL rounds range / high before, but up wherever the product
 //!   could be a whole number.
 //! - The hue is the whole part of 42.5 * sixths, where `sixths` is the hue in sixths of a turn. If the product is a whole
-//!   number, PIL's roundings can give one less. That depends on the result alone, and `LOWER` has the results for which
-//!   they do.
-//! - The other way, a level is a quotient of whole numbers that is never half a number, and PIL's error is too small to
-//!   round it in the other direction.
+//!   number, PIL's rounding can give one less. Whether it does depends only on the result, and `LOWER` has the results for
+//!   which it does.
+//! - Back to RGB, a level is a quotient of whole numbers that is never halfway between two whole numbers, and PIL's error is
+//!   too small to round it the other way.
 //!
 //! Tests compare all colours under all shifts with PIL's own formulas.
 
@@ -106,7 +106,7 @@ macro_rules! hue {
             let next = look_up(repeat(&NEXT_SIXTH), sixteenth);
             let first = look_up(repeat(&FIRST_SIXTH), sixteenth);
             let sixth = sub8(first, equal8(max8(hue, next), hue));
-            // Where the hue is in its sixth, from 0 to 84.
+            // The position of the hue within its sixth, from 0 to 84.
             let place = sub8(add8(hue, hue), look_up(repeat(&TIMES_85), sixth));
             let is_odd = equal8(and(sixth, set8(1)), set8(1));
             let place = select(is_odd, place, sub8(set8(85), place));
@@ -148,7 +148,7 @@ macro_rules! hue {
             // The share in 32768ths, at most 2 too small: 1.51178 is 32768 / ALL.
             let scaled = add16(share, mul_fraction16(share, set16(16770)));
             let level = mul_fraction16(value, sub16(scaled, set16(1)));
-            // The level is right or one too low; then the rest, of which the lower half is enough, is too large.
+            // The level is right or one too low. If it is too low, the rest is too large; its lower half shows that.
             let rest = sub16(mul16(value, share), mul16(level, set16(ALL)));
             sub16(level, greater16(rest, set16(ALL / 2)))
         }

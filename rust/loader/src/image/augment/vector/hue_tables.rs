@@ -1,6 +1,6 @@
 //! Tables of 16 bytes for the hue.
 
-/// Bit i of byte b: PIL's roundings turn the hue 88 + 8 b + i into one less, if it is a whole number before.
+/// Bit i of byte b: PIL's rounding makes the hue 88 + 8 b + i one less, if the product is a whole number.
 pub(super) const LOWER: [u8; 16] = lower();
 
 const fn lower() -> [u8; 16] {
@@ -24,9 +24,9 @@ pub(super) const LAST_LOWER: u8 = 31;
 /// The powers of two.
 pub(super) const BITS: [u8; 16] = [1, 2, 4, 8, 16, 32, 64, 128, 0, 0, 0, 0, 0, 0, 0, 0];
 
-/// The sixth of the turn of the first of 16 hues.
+/// For each group of 16 hues, the sixth of the turn of the first one.
 pub(super) const FIRST_SIXTH: [u8; 16] = [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 4, 4, 4, 5, 5];
-/// The first of the 16 hues that is in the next sixth; if there is none, a larger hue.
+/// For each group, its first hue that is in the next sixth; if there is none, a larger hue.
 pub(super) const NEXT_SIXTH: [u8; 16] = [
     255, 255, 43, 255, 255, 85, 255, 255, 128, 255, 170, 255, 255, 213, 255, 255,
 ];

@@ -21,12 +21,12 @@ pub(super) const PAIRS_IN_CHUNK: usize = CHUNK / 2;
 /// Numbers for the four samples of a part.
 pub(super) type Part = [u8; 16];
 
-/// The weights of four taps of one group of samples; or of two taps, which are the even ones then.
+/// The weights of four taps of one group of samples; in half a step of two taps, which take the even places.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Step {
     /// Offset in the row of the 16 bytes with the taps of all samples.
     pub(super) offset: usize,
-    /// Where the four taps of each sample are in the 16 bytes. The odd ones of half a step are nowhere.
+    /// Where the four taps of each sample are in the 16 bytes. In half a step the odd ones are absent.
     pub(super) places: Part,
     /// The lower parts of the first and third weight of each sample.
     pub(super) even: Part,
@@ -74,8 +74,8 @@ impl Plan {
         }
     }
 
-    /// Tries with as many steps as have so many halves. Returns whether they have all taps: if neighbouring outputs are far
-    /// apart, the 16 bytes of a step may not have four taps of each sample.
+    /// Tries to fit all taps into this many half steps. Returns whether they fit: if neighbouring outputs are far apart, the 16
+    /// bytes of a step may not have four taps of each sample.
     fn fits(&mut self, columns: &Coefficients, row_bytes: usize, half_steps: usize) -> bool {
         self.whole_steps = half_steps / 2;
         self.steps_per_group = half_steps.div_ceil(2);
@@ -140,7 +140,7 @@ fn four(weights: &[i32], place: usize) -> [u32; 4] {
     for (all, &weight) in all.iter_mut().zip(weights) {
         *all = weight;
     }
-    // The places after the last weight matter to nobody.
+    // The places after the last weight are not used.
     let places = [0, 3, 6, 9].map(|after| (place + after).min(15) as u8);
     [
         u32::from_le_bytes(places),
@@ -181,7 +181,7 @@ fn two_lower(one: i32, other: i32) -> u32 {
     one as u32 & 0xFFFF | (other as u32) << 16
 }
 
-/// Where the newest pairs of rows are: a buffer that is used in a circle.
+/// Where the newest pairs of rows are: a ring buffer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ring {
     stride: usize,

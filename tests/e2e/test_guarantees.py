@@ -1,0 +1,139 @@
+"""train/guarantees.py: it counts what a calibration decides about the other half of the images."""
+
+from __future__ import annotations
+
+import runpy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tests.support.emoji_shards import write_emoji
+from tests.support.untrained_run import write_run
+from torch import Tensor
+
+from prolip.decisions import Calibration, Evidence, Subject, class_thresholds, fit_calibration
+from prolip.gaussian import Gaussian, csd
+
+ROOT = Path(__file__).resolve().parents[2]
+SUBJECT = Subject("", "", "", list("abcd"), [])
+IMAGES, SEED = 160, 3
+
+
+@pytest.fixture(scope="module")
+def study() -> dict[str, Any]:
+    return runpy.run_path(str(ROOT / "train" / "guarantees.py"))
+
+
+def made_up() -> tuple[Evidence, Tensor]:
+    """Images of four labels, of which the first has half; most are near their label."""
+    draws = torch.Generator().manual_seed(0)
+    truth = torch.randint(7, (IMAGES,), generator=draws).sub(3).clamp_min(0)
+    images = F.normalize(F.one_hot(truth, 8) + 0.6 * torch.randn(IMAGES, 8, generator=draws), dim=1)
+    gaussians = Gaussian(images, torch.randn(IMAGES, 8, generator=draws) - 4)
+    classes = Gaussian(torch.eye(4, 8), torch.randn(4, 8, generator=draws) - 4)
+    return Evidence(3 * images @ classes.mean.T, csd(gaussians, classes), None, images), truth
+
+
+def calibrated(score: Any) -> tuple[Calibration, Evidence, Tensor]:
+    """A calibration on a random half, and the other half, by nothing but `prolip.decisions`."""
+    evidence, truth = made_up()
+    order = torch.randperm(IMAGES, generator=torch.Generator().manual_seed(SEED))
+    some, rest = order[:80], order[80:]
+    found, _ = fit_calibration(evidence.rows(some), truth[some], SUBJECT, score=score, seed=SEED)
+    return found, found.with_prior(evidence.rows(rest)), truth[rest]
+
+
+def test_sets_are_those_of_the_calibration(study: dict[str, Any]) -> None:
+    counted = study["count_sets"](study["split"](*made_up(), SEED))
+    assert counted.shape == (4, 3, 3)
+    for place, score in enumerate(study["SCORES"]):
+        found, evidence, truth = calibrated(score)
+        for at, guarantee in enumerate(study["GUARANTEES"]):
+            sets = found.label_sets(evidence, guarantee)
+            contain, alone, size = counted[place, :, at].tolist()
+            assert contain == pytest.approx(float(sets.gather(1, truth[:, None]).double().mean())), (score, guarantee)
+            assert size == pytest.approx(float(sets.sum(dim=1).double().mean())), (score, guarantee)
+            assert alone <= contain
+    aps = study["SCORES"].index("aps")
+    assert counted[aps, 1, 0] < counted[aps, 0, 0], "sure images have empty sets without their most probable label"
+
+
+def test_labels_have_thresholds_of_their_own(study: dict[str, Any]) -> None:
+    counted = study["count_labels"](study["split"](*made_up(), SEED))
+    found, evidence, truth = calibrated("lac")
+    own_thresholds = 0
+    for at, guarantee in enumerate(study["GUARANTEES"]):
+        basis = class_thresholds(found.held.score, found.held.label, 4, guarantee, seed=SEED).basis
+        contain = [
+            found.label_sets(evidence, guarantee, per_label=each).gather(1, truth[:, None])[:, 0]
+            for each in (False, True)
+        ]
+        for label in range(4):
+            own = basis[label] == "class"
+            own_thresholds += own
+            expected = [1, *(int((truth == label)[some].sum()) for some in (slice(None), *contain))]
+            assert counted[at, label].tolist() == [number * own for number in expected]
+    assert 0 < own_thresholds < 12
+    assert not counted[..., 2].equal(counted[..., 3])
+
+
+def test_answers_are_those_of_the_calibration(study: dict[str, Any]) -> None:
+    one = study["split"](*made_up(), SEED)
+    counted = study["count_limits"](one)
+    found, evidence, truth = calibrated("lac")
+    confidence, answer = (evidence.logits.double() / found.temperature).softmax(dim=1).max(dim=1)
+    for (share, wrong, broken, _), limit in zip(counted.tolist(), study["LIMITS"], strict=True):
+        given = confidence >= found.abstention(limit).threshold
+        assert share == pytest.approx(float(given.double().mean()))
+        assert wrong == pytest.approx(float((answer != truth)[given].double().mean()), nan_ok=True)
+        assert broken == (wrong > limit)
+    assert counted[2, 0] > 0.3, "else the test says nothing"
+
+
+def test_a_limit_is_broken_by_wrong_answers(study: dict[str, Any]) -> None:
+    """All answers of the tested half are wrong; two fifths of the images that fitted nothing gave the thresholds."""
+    one = study["split"](*made_up(), SEED)
+    answer = one.evidence.logits.argmax(dim=1)
+    wrong = torch.arange(len(answer)) >= one.tested.start
+    worse = study["count_limits"](one._replace(truth=(answer + wrong) % 4))
+    assert worse[2, 1:].tolist() == [1, 1, 1]
+    perfect = study["count_limits"](one._replace(truth=answer))
+    assert perfect[2, 1:].tolist() == [0, 0, 0]
+    lucky = study["count_limits"](one._replace(truth=(answer + ~wrong) % 4))
+    assert lucky[2, 1:].tolist() == [0, 0, 1], "the tested half alone keeps the limit"
+    sure = one.calibration.fitted._replace(confidence=torch.zeros(0), correct=torch.zeros(0))
+    silent = study["count_limits"](one._replace(calibration=replace(one.calibration, fitted=sure)))
+    assert silent[:, 0].tolist() == [0, 0, 0]
+    assert bool(silent[:, 1].isnan().all())
+    assert silent[:, 2:].sum() == 0, "no answer breaks no limit"
+
+
+def test_the_tables(study: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_emoji(tmp_path, {f"test-{design}": 24 for design in ("openmoji", "goog", "twtr")} | {"design-twtr": 3})
+    write_run(tmp_path / "run", tmp_path / "tokenizer.json", context_length=20)
+    arguments = ["--checkpoint", str(tmp_path / "run"), "--data", str(tmp_path), "--splits", "3"]
+    assert study["main"](arguments) == 0
+    sets, labels, limits = (table.splitlines() for table in capsys.readouterr().out.strip().split("\n\n"))
+    assert (len(sets), len(labels), len(limits)) == (2 + 6 * 4, 2 + 3, 2 + 6)
+    assert sets[0].startswith("| images: fitted + giving thresholds + tested | score | 80%: contain the label | ")
+    for table in (sets, labels, limits):
+        assert len({line.count(" | ") for line in table}) == 1
+    assert sets[2].startswith("| groups, openmoji: 3 + 9 + 12 | `lac` | ")
+    # Nine images give no threshold for 95 %: every set has all three labels.
+    assert sets[2].endswith(" | 100.0 ± 0.0 | 100.0 | 3.00 |")
+
+
+def test_cells_by_hand(study: dict[str, Any]) -> None:
+    contain, alone, size = torch.tensor([0.8, 0.9]), torch.tensor([0.7, 0.8]), torch.tensor([2.0, 3.0])
+    counted = torch.stack([contain, alone, size])[:, None]
+    assert list(study["set_cells"](counted)) == ["85.0 ± 7.1", "75.0", "2.50"]
+    # Two splits, one guarantee, three labels; the last has no threshold of its own.
+    first = torch.tensor([[1.0, 4, 3, 4], [1, 5, 4, 4], [0, 0, 0, 0]])
+    second = torch.tensor([[1.0, 6, 3, 5], [0, 0, 0, 0], [0, 0, 0, 0]])
+    assert list(study["label_cells"](torch.stack([first, second])[:, None])) == ["2", "60.0 to 80.0", "80.0 to 90.0"]
+    rare = torch.stack([first, second, torch.zeros(3, 4)])[:, None]
+    assert list(study["label_cells"](rare)) == ["1", "60.0 to 60.0", "90.0 to 90.0"], "one split in three is too few"
+    assert list(study["label_cells"](torch.zeros(2, 1, 3, 4))) == ["0", "–", "–"]

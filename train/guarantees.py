@@ -1,0 +1,174 @@
+"""Count how often guarantees are kept, over random splits of held-out emoji (docs/doubt.md).
+
+    python train/guarantees.py --checkpoint runs/demo
+
+One half of the images calibrates as `prolip calibrate` does, and decisions about the other half are those of
+`model.classify`. N images, C labels, A scores of label sets, G guarantees, L limits of errors, S splits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import prolip
+from prolip.decisions import Calibration, Evidence, Subject, class_thresholds, conformal_threshold, fit_calibration
+from prolip.decisions.calibration import score_labels
+from prolip.demo.suite.emoji_samples import EmbeddedCaptions
+from prolip.demo.suite.evaluate import gather_captions, read_set, set_names
+from prolip.pretrained import Model
+from prolip.pretrained.classify import weigh
+from prolip.suites.decision_scores import SCORES
+
+GUARANTEES = (0.8, 0.9, 0.95)
+LIMITS = (0.1, 0.2, 0.3)
+IMAGES = "images: fitted + giving thresholds + tested"
+
+
+class Split(NamedTuple):
+    """A calibration on one half of the images. Evidence, with its prior, and labels, i64, of all images that fitted
+    nothing: first those that gave the thresholds, then the tested half, whose place is `tested`."""
+
+    calibration: Calibration
+    evidence: Evidence
+    truth: Tensor
+    tested: slice
+
+
+def split(evidence: Evidence, truth: Tensor, seed: int) -> Split:
+    """Calibrate on a random half of the images."""
+    # Nothing here reads pairs or means, and to fit both takes most of the time.
+    evidence = evidence._replace(pair_logits=None, means=evidence.means[:, :1])
+    order, half = torch.randperm(len(truth), generator=torch.Generator().manual_seed(seed)), len(truth) // 2
+    subject = Subject("", "", "half of the images", [str(label) for label in range(evidence.logits.shape[1])], [])
+    found, held = fit_calibration(evidence.rows(order[:half]), truth[order[:half]], subject, seed=seed)
+    unseen = torch.cat([order[held], order[half:]])
+    return Split(found, found.with_prior(evidence.rows(unseen)), truth[unseen], slice(len(held), None))
+
+
+def count_sets(one: Split) -> Tensor:
+    """Label sets, f64 [A, 3, G]: how many contain the label; how many by the threshold alone, without the rule that the
+    most probable label is in every set; labels in a set."""
+    truth, found = one.truth[one.tested], []
+    best = F.one_hot(one.evidence.logits.argmax(dim=1), one.evidence.logits.shape[1]).bool()
+    for score in SCORES:
+        scores = score_labels(one.evidence, score, one.calibration.temperature)
+        right = scores.gather(1, one.truth[:, None])[: one.tested.start, 0]
+        thresholds = [conformal_threshold(right, guarantee) for guarantee in GUARANTEES]
+        alone = torch.stack([scores[one.tested] <= threshold for threshold in thresholds])  # [G, N, C]
+        sets = alone | best[one.tested]
+        contain = [some[:, torch.arange(len(truth)), truth].double().mean(dim=1) for some in (sets, alone)]
+        found.append(torch.stack([*contain, sets.sum(dim=2).double().mean(dim=1)]))
+    return torch.stack(found)
+
+
+def count_labels(one: Split) -> Tensor:
+    """Labels with a threshold of their own, f64 [G, C, 4], 0 for others: 1; tested images; how many of their sets by
+    `lac` contain the label, by the threshold of all images and by its own."""
+    held, num_labels, found = one.calibration.held, len(one.calibration.labels), []
+    scores = score_labels(one.evidence, "lac", one.calibration.temperature).gather(1, one.truth[:, None])[one.tested, 0]
+    best = (one.evidence.logits.argmax(dim=1) == one.truth)[one.tested]
+    truth = one.truth[one.tested]
+    for guarantee in GUARANTEES:
+        own = class_thresholds(held.score, held.label, num_labels, guarantee, seed=one.calibration.seed)
+        counts = [torch.ones(num_labels), torch.bincount(truth, minlength=num_labels)]
+        for threshold in (conformal_threshold(held.score, guarantee), own.value[truth]):
+            counts.append(torch.bincount(truth[(scores <= threshold) | best], minlength=num_labels))
+        found.append(torch.stack(counts, dim=1) * torch.tensor([[basis == "class"] for basis in own.basis]))
+    return torch.stack(found).double()
+
+
+def count_limits(one: Split) -> Tensor:
+    """Answers within a limit of errors, f64 [L, 4]: share of the tested images that is answered; wrong among these, NaN
+    if there is none; whether that is above the limit; whether it is among all images that fitted nothing."""
+    confidence, answer = (one.evidence.logits.double() / one.calibration.temperature).softmax(dim=1).max(dim=1)
+    wrong, found = (answer != one.truth).double(), []
+    for limit in LIMITS:
+        given = confidence >= one.calibration.abstention(limit).threshold
+        errors = wrong[one.tested][given[one.tested]].mean()
+        found.append([given[one.tested].double().mean(), errors, errors > limit, wrong[given].mean() > limit])
+    return torch.tensor(found, dtype=torch.float64)
+
+
+def held_out_settings(model: Model, data: Path) -> Iterator[tuple[str, Evidence, Tensor]]:
+    """Yield groups and subgroups on every design: a title, the evidence on N images, and their labels, i64 [N]."""
+    (size, _) = model.preprocess.size
+    held_out = [read_set(data, name, size) for name in set_names("test")]
+    book, prompts = gather_captions(held_out)
+    captions = EmbeddedCaptions(book, model.encode_texts(book.texts, progress=False), torch.zeros(len(book.texts)))
+    images = [model.encode_images(chosen.images, progress=False) for chosen in held_out[:-1]]
+    for level in ("group", "subgroup"):
+        for chosen, embedded in zip(held_out, images, strict=False):
+            evidence = weigh(embedded, prompts.gaussian(level, captions), None, model.similarity)
+            yield f"{level}s, {chosen.name.removeprefix('test-')}", evidence, prompts.labels(level, chosen.samples)
+
+
+def percent(mean: Tensor) -> str:
+    """Return a share in percent, "–" for NaN."""
+    return "–" if mean.isnan() else f"{100 * mean:.1f}"
+
+
+def set_cells(counted: Tensor) -> Iterator[str]:
+    """Yield the cells of a score, from [3, G, S]: mean and standard deviation over the splits, and means."""
+    for contain, alone, size in counted.unbind(1):
+        yield from (
+            f"{percent(contain.mean())} ± {percent(contain.std())}",
+            percent(alone.mean()),
+            f"{size.mean():.2f}",
+        )
+
+
+def label_cells(counted: Tensor) -> Iterator[str]:
+    """Yield cells from [S, G, C, 4], about labels that have a threshold of their own in at least half of the splits."""
+    for times, tested, *contain in counted.sum(dim=0).permute(0, 2, 1):
+        often = times >= len(counted) / 2
+        yield str(int(often.sum()))
+        for shares in ((some / tested)[often] for some in contain):
+            yield f"{percent(shares.min())} to {percent(shares.max())}" if len(shares) else "–"
+
+
+def print_table(head: str, levels: Sequence[float], words: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table that has the same columns for every level."""
+    heads = [*head.split(" | "), *(f"{level:.0%}: {word}" for level in levels for word in words)]
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
+    sys.stdout.write("\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the tables."""
+    model = prolip.load(options.checkpoint, device="cpu", beside=options.data)
+    sets, labels, limits = [], [], []
+    for title, evidence, truth in held_out_settings(model, options.data):
+        splits = [split(evidence, truth, seed) for seed in range(options.splits)]
+        num_held = splits[0].tested.start
+        name = f"{title}: {len(truth) // 2 - num_held} + {num_held} + {len(truth) - len(truth) // 2}"
+        by_score = torch.stack([count_sets(one) for one in splits]).permute(1, 2, 3, 0)
+        sets += [[name, f"`{score}`", *set_cells(some)] for score, some in zip(SCORES, by_score, strict=True)]
+        if title.startswith("groups"):  # most subgroups have too few images for a threshold of their own
+            labels.append([name, *label_cells(torch.stack([count_labels(one) for one in splits]))])
+        means = torch.stack([count_limits(one) for one in splits]).nanmean(dim=0)
+        limits.append([name, *map(percent, means.flatten())])
+    print_table(f"{IMAGES} | score", GUARANTEES, ("contain the label", "threshold alone", "labels"), sets)
+    print_table(IMAGES, GUARANTEES, ("groups", "one threshold", "their own"), labels)
+    print_table(IMAGES, LIMITS, ("answered", "wrong", "broken", "broken by all unfitted"), limits)
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the tables; returns the exit status."""
+    parser = argparse.ArgumentParser(description="How often guarantees are kept (docs/doubt.md).")
+    parser.add_argument("--checkpoint", default="runs/demo", help="a run trained on the emoji")
+    parser.add_argument("--data", type=Path, default=Path("data/emoji"), help="what `prolip data build emoji` wrote")
+    parser.add_argument("--splits", type=int, default=1000, help="random splits of the images")
+    return run(parser.parse_args(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
