@@ -104,7 +104,7 @@ def known_rows(file: Path, part: str) -> dict[str, Any]:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write a file so that it is never there in part. (`prolip.files` needs the bundle.)"""
+    """Write a file atomically. (`prolip.files` needs the bundle.)"""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)

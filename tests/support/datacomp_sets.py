@@ -119,7 +119,7 @@ def write_retrieval(folder: Path, draw: random.Random, count: int) -> None:
 
 
 def write_associations(folder: Path, draw: random.Random, count: int) -> None:
-    """WinoGAViL as it lies on the hub: a table, and a zip of images."""
+    """WinoGAViL in the hub's layout: a table, and a zip of images."""
     folder.mkdir(parents=True)
     names = [f"thing {number}" for number in range(15)]
     with zipfile.ZipFile(folder / "winogavil_images.zip", "w") as archive:

@@ -17,6 +17,7 @@ import tyro
 
 from prolip.closing import closing
 from prolip.errors import DataError, UserError, sentence
+from prolip.help_text import paragraphs
 from prolip.other_words import COMMANDS, check_options, nearest
 from prolip.train.allocator import keep_freed_memory
 
@@ -70,7 +71,7 @@ def parse(options: Callable[..., Options], prog: str, words: list[str]) -> Optio
         UserError: a word is an old name of an option, or another program's name for it.
     """
     check_options(prog.partition(" ")[2], words)
-    return tyro.cli(options, args=words, prog=prog, use_underscores=True)
+    return tyro.cli(options, args=words, prog=prog, use_underscores=True, registry=paragraphs())
 
 
 @contextmanager

@@ -32,7 +32,12 @@ if TYPE_CHECKING:
         outlier_p_values,
     )
     from prolip.decisions.prior import label_shares, log_prior
-    from prolip.decisions.reliability import Reliability, equal_mass_calibration_error, measure_reliability
+    from prolip.decisions.reliability import (
+        Reliability,
+        equal_mass_calibration_error,
+        measure_pairs,
+        measure_reliability,
+    )
     from prolip.decisions.risk_control import retrieval_threshold
     from prolip.decisions.selective import auroc, excess_risk_coverage, risk_curve
     from prolip.decisions.temperature import PairScale, fit_pairs, fit_temperature
@@ -64,6 +69,7 @@ __all__ = [
     "load_calibration",
     "log_prior",
     "logit_doubts",
+    "measure_pairs",
     "measure_reliability",
     "neighbour_distance",
     "outlier_p_values",
@@ -101,7 +107,7 @@ __getattr__ = lazy_names(
             "outlier_p_values",
         ],
         "prior": ["label_shares", "log_prior"],
-        "reliability": ["Reliability", "equal_mass_calibration_error", "measure_reliability"],
+        "reliability": ["Reliability", "equal_mass_calibration_error", "measure_pairs", "measure_reliability"],
         "risk_control": ["retrieval_threshold"],
         "selective": ["auroc", "excess_risk_coverage", "risk_curve"],
         "temperature": ["PairScale", "fit_pairs", "fit_temperature"],

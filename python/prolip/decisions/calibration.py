@@ -21,7 +21,7 @@ from torch import Tensor
 
 from prolip.decisions.abstain import Abstention, abstention_threshold, threshold_order
 from prolip.decisions.config import NO_CSD, Prior, Score
-from prolip.decisions.conformal import class_thresholds, conformal_scores, conformal_threshold
+from prolip.decisions.conformal import ClassThresholds, class_thresholds, conformal_scores, conformal_threshold
 from prolip.decisions.doubt import Known, fit_known, outlier_p_values
 from prolip.decisions.prior import label_shares, log_prior
 from prolip.decisions.temperature import PairScale, fit_pairs, fit_temperature
@@ -136,10 +136,13 @@ class Calibration:
         scores = score_labels(evidence, self.score, self.temperature)
         value: Tensor | float = conformal_threshold(self.held.score, guarantee)
         if per_label:
-            held = self.held
-            value = class_thresholds(held.score, held.label, len(self.labels), guarantee, seed=self.seed).value
+            value = self.class_thresholds(guarantee).value
         best = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, evidence.logits.argmax(dim=1, keepdim=True), True)
         return (scores <= value) | best
+
+    def class_thresholds(self, guarantee: float) -> ClassThresholds:
+        """The threshold of each label for sets that hold the guarantee per label, and what it was taken from."""
+        return class_thresholds(self.held.score, self.held.label, len(self.labels), guarantee, seed=self.seed)
 
     def abstention(self, max_error: float, *, delta: float = 0.05) -> Abstention:
         """The threshold on the largest probability below which the answer is "don't know".

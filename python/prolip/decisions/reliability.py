@@ -18,14 +18,18 @@ NUM_BINS = 15
 
 @dataclass(frozen=True, kw_only=True)
 class Reliability:
-    """How well probabilities agree with the labels, each with a bootstrap interval; small is good."""
+    """How well probabilities agree with the labels, each with a bootstrap interval; small is good.
+
+    `measure_reliability` is about one answer per item, `measure_pairs` about each pair of an item and a label.
+    """
 
     nll: Interval
-    """Mean of -ln p(label)."""
+    """Mean of -ln p(label); of pairs, of -ln p(what is true of the pair)."""
     brier: Interval
-    """Mean of sum over labels of (p - 1 if it is the right one)^2, in [0, 2]."""
+    """Mean of sum over labels of (p - 1 if it is the right one)^2, in [0, 2]; of pairs, mean of
+    (p - 1 if they match)^2, in [0, 1]."""
     calibration_error: Interval
-    """`equal_mass_calibration_error` of the largest probability, in [0, 1]."""
+    """`equal_mass_calibration_error` of the largest probability, or of all pairs; in [0, 1]."""
 
 
 def item_losses(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -79,17 +83,49 @@ def measure_reliability(
     nll, brier = item_losses(logits, labels)
     confidence, answer = logits.double().softmax(dim=1).max(dim=1)
 
-    def mean(items: Tensor) -> float:
-        return float(items.mean())
-
     def error(some: Tensor, correct: Tensor) -> float:
         return equal_mass_calibration_error(some, correct, num_bins)
 
     draws = {"num_resamples": num_resamples, "seed": seed}
     return Reliability(
-        nll=bootstrap_interval(mean, nll, **draws),
-        brier=bootstrap_interval(mean, brier, **draws),
+        nll=bootstrap_interval(_mean, nll, **draws),
+        brier=bootstrap_interval(_mean, brier, **draws),
         calibration_error=bootstrap_interval(error, confidence, (answer == labels).double(), **draws),
+    )
+
+
+def measure_pairs(
+    logits: Tensor, match: Tensor, *, num_bins: int = NUM_BINS, num_resamples: int = 1000, seed: int = 0
+) -> Reliability:
+    """Measure the sigmoid of pair logits, each figure with the interval of 95 % of its resamples.
+
+    A resample draws items, each with all its pairs, because the pairs of one item depend on each other. Resamples keep
+    the bins of the calibration error, so that the pairs are sorted only once.
+
+    Args:
+        logits: [N, C], after any factor and bias.
+        match: bool [N, C], which pairs belong together.
+        num_bins: bins of the calibration error.
+        num_resamples: bootstrap resamples.
+        seed: seed of the resampling; equal seeds resample equal items.
+    """
+    logits, target = logits.double(), match.double()
+    nll = F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(dim=1)
+    probabilities = logits.sigmoid()
+    gaps = target - probabilities
+    edges = _edges(gaps.numel(), num_bins)
+    places = torch.empty(gaps.numel(), dtype=torch.int64)
+    places[probabilities.flatten().argsort(stable=True)] = torch.arange(len(edges) - 1).repeat_interleave(edges.diff())
+    in_bins = gaps.new_zeros(len(gaps), len(edges) - 1).scatter_add_(1, places.reshape(gaps.shape), gaps)
+
+    def error(items: Tensor) -> float:
+        return float(items.sum(dim=0).abs().sum()) / (len(items) * gaps.shape[1])
+
+    draws = {"num_resamples": num_resamples, "seed": seed}
+    return Reliability(
+        nll=bootstrap_interval(_mean, nll, **draws),
+        brier=bootstrap_interval(_mean, gaps.square().mean(dim=1), **draws),
+        calibration_error=bootstrap_interval(error, in_bins, **draws),
     )
 
 
@@ -101,6 +137,10 @@ def reliability_curve(confidence: Tensor, correct: Tensor, num_bins: int = NUM_B
         for side in (confidence, correct)
     )
     return mean_confidence, accuracy
+
+
+def _mean(items: Tensor) -> float:
+    return float(items.mean())
 
 
 def _edges(num_items: int, num_bins: int) -> Tensor:

@@ -66,8 +66,9 @@ class EmbedOptions:
 class SearchOptions:
     """Find the embedded images or captions nearest to text and image queries; the search is exact.
 
-    Prints a table of results: score, dot product of the means, uncertainty (total variance), inclusion in the query
-    (positive if the query is the more general of the two), file name and caption if the shards are on this machine.
+    Prints a table of results: score, dot product of the means, uncertainty (total variance), inclusion in the
+    query (positive if the query is the more general of the two), file name and caption if the shards are on this
+    machine.
     """
 
     embeddings: Path

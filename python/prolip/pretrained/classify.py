@@ -59,7 +59,7 @@ class Decide(NamedTuple):
     @property
     def asked(self) -> bool:
         """Whether anything is to be decided."""
-        return self.guarantee is not None or self.max_error is not None
+        return self.guarantee is not None or self.max_error is not None or self.per_label
 
 
 class Similarity(NamedTuple):
@@ -219,9 +219,11 @@ def check_decision(
     """Check that a model's calibration allows the decision, and return its prompts.
 
     Raises:
-        UserError: the model has no calibration, it is for other labels or prompts, weights or a prior are given, or a
-            guarantee or limit is not between 0 and 1.
+        UserError: the model has no calibration, it is for other labels or prompts, weights or a prior are given, a
+            guarantee or limit is not between 0 and 1, or the guarantee that shall hold per label is missing.
     """
+    if decide.per_label and decide.guarantee is None:
+        raise UserError("per_label is given without guarantee: it says for which images the guarantee holds")
     for name in ("guarantee", "max_error"):
         value = getattr(decide, name)
         if value is not None and not 0 < value < 1:

@@ -45,6 +45,9 @@ class ClassifyOptions(ImageOptions):
     guarantee: float | None = None
     """Also print a set of labels that contains the right one with this probability, such as 0.95. The model must have
     been calibrated (prolip calibrate). It holds for images like those of the calibration."""
+    per_label: bool = False
+    """The guarantee shall hold for the images of each label, as far as the calibration allows, and not only over all
+    images."""
     max_error: float | None = None
     """Also print an answer, or "don't know", so that at most this share of the answers is wrong, such as 0.05. The same
     conditions hold as for guarantee."""

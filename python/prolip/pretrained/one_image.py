@@ -25,7 +25,7 @@ def run_classify(options: ClassifyOptions) -> list[str]:
         UserError: the model or a label cannot be used, or there is no such image.
         DataError: the image cannot be decoded.
     """
-    decided = options.guarantee is not None or options.max_error is not None
+    decided = options.guarantee is not None or options.max_error is not None or options.per_label
     if options.labels or not decided:
         check_labels(options.labels)
     model, pixels = _open(options, options.calibration)
@@ -38,6 +38,7 @@ def run_classify(options: ClassifyOptions) -> list[str]:
         templates=options.templates or None,
         prior=options.prior or None,
         guarantee=options.guarantee,
+        per_label=options.per_label,
         max_error=options.max_error,
         progress=False,
     )
@@ -75,9 +76,16 @@ def _decision_lines(options: ClassifyOptions, model: Model, found: Classificatio
     assert model.calibration is not None, "classify has checked it"
     lines = []
     if found.label_sets is not None and options.guarantee is not None:
-        lines.append(
-            f"with {100 * options.guarantee:g}% probability, one of these is right: {', '.join(found.label_sets[0])}"
-        )
+        which = ", whichever label it is" if options.per_label else ""
+        sure = f"with {100 * options.guarantee:g}% probability, one of these is right{which}"
+        lines.append(f"{sure}: {', '.join(found.label_sets[0])}")
+        if options.per_label:
+            basis = model.calibration.class_thresholds(options.guarantee).basis
+            if few := len(basis) - basis.count("class"):
+                lines.append(
+                    f"{few} of {len(basis)} labels have too few calibration images for that: for them it holds over a "
+                    "group of labels, or over all images"
+                )
     if found.answers is not None and options.max_error is not None:
         answer = found.answers[0] or "don't know"
         lines.append(f"answer, if at most {100 * options.max_error:g}% may be wrong: {answer}")

@@ -7,11 +7,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from prolip.decisions.calibration import Calibration, Evidence, Subject, fit_calibration, save_calibration
-from prolip.decisions.conformal import class_thresholds
-from prolip.decisions.reliability import measure_reliability
+from prolip.decisions.reliability import Reliability, measure_pairs, measure_reliability
 from prolip.eval.statistics import Interval
 from prolip.pretrained.classify import weigh
 from prolip.pretrained.model import Model
@@ -74,7 +74,7 @@ def calibrate(model: Model, data: TaskFolder, options: CalibrateOptions) -> Cali
 
 
 def report_lines(found: Calibrated, options: CalibrateOptions) -> list[str]:
-    """Return lines about probabilities before and after, label sets and "don't know"."""
+    """Return lines about probabilities before and after, of labels and of single pairs; label sets and "don't know"."""
     calibration, held = found.calibration, found.held
     evidence, truth = found.evidence.rows(held), found.truth[held]
     known = calibration.with_prior(evidence)
@@ -86,19 +86,15 @@ def report_lines(found: Calibrated, options: CalibrateOptions) -> list[str]:
     lines = [
         f"{len(found.truth)} labelled images, {len(calibration.labels)} labels. {len(found.truth) - len(held)} images "
         f"were used to fit {fitted} ({calibration.temperature:.3g}). The other {len(held)} were measured:",
-        f"{'':20}{'before':>28}{'after':>28}",
-        f"{'right answers':20}{right[0]:>28.1%}{right[1]:>28.1%}",
+        _row("", "before", "after"),
+        _row("right answers", *(f"{share:.1%}" for share in right)),
+        *_reliability_rows(before, after),
+        "(in brackets: 95 % of bootstrap resamples)",
+        "",
+        *_pair_lines(calibration, evidence.pair_logits, truth, draws),
     ]
-    for name in ("calibration_error", "brier", "nll"):
-        cells = [_written(getattr(side, name)) for side in (before, after)]
-        lines.append(f"{name.replace('_', ' '):20}{cells[0]:>28}{cells[1]:>28}")
-    lines += ["(in brackets: 95 % of bootstrap resamples)", ""]
     for level in LEVELS:
-        basis = Counter(
-            class_thresholds(
-                calibration.held.score, calibration.held.label, len(calibration.labels), level, seed=calibration.seed
-            ).basis
-        )
+        basis = Counter(calibration.class_thresholds(level).basis)
         size = float(calibration.label_sets(known, level).sum(dim=1).double().mean())
         lines.append(
             f"label sets at {level:.0%}: {size:.2f} labels on average; per label, {basis['class']} labels have a "
@@ -110,5 +106,34 @@ def report_lines(found: Calibrated, options: CalibrateOptions) -> list[str]:
     return [*lines, f"This holds for images like those of {calibration.subject.data}, and for no others."]
 
 
+def _pair_lines(calibration: Calibration, logits: Tensor | None, truth: Tensor, draws: dict[str, int]) -> list[str]:
+    """Lines about the probability that one image and one label match; none for a model without a bias."""
+    if logits is None or calibration.pairs is None:
+        return []
+    factor, bias = calibration.pairs
+    match = F.one_hot(truth, logits.shape[1]).bool()
+    before = measure_pairs(logits, match, **draws)
+    after = measure_pairs(factor * logits.double() + bias, match, **draws)
+    return [
+        f"Does one image match one label, whatever the other labels are? The same images fit a factor, {factor:.3g}, "
+        f"and a bias, {bias:.3g}. Measured on the {match.numel()} pairs of the other images; {len(truth)} match:",
+        _row("", "before", "after"),
+        *_reliability_rows(before, after),
+        "",
+    ]
+
+
+def _reliability_rows(before: Reliability, after: Reliability) -> list[str]:
+    return [
+        _row(name.replace("_", " "), *(_written(getattr(side, name)) for side in (before, after)))
+        for name in ("calibration_error", "brier", "nll")
+    ]
+
+
+def _row(name: str, before: str, after: str) -> str:
+    return f"{name:20}{before:>32}{after:>32}"
+
+
 def _written(value: Interval) -> str:
-    return f"{value.value:.4f} ({value.low:.4f} to {value.high:.4f})"
+    shown = [f"{number:#.3g}" for number in value]
+    return f"{shown[0]} ({shown[1]} to {shown[2]})"

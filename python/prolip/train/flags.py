@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import tyro
 
 from prolip.errors import UserError
+from prolip.help_text import paragraphs
 from prolip.other_words import nearest, other_key
 
 Tree = TypeVar("Tree")
@@ -80,6 +81,7 @@ def parse(
                 prog=prog,
                 use_underscores=True,
                 config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
+                registry=paragraphs(),
             )
     except SystemExit as error:
         if not error.code:

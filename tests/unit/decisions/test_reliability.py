@@ -9,6 +9,7 @@ from sklearn.metrics import brier_score_loss, log_loss
 from prolip.decisions.reliability import (
     equal_mass_calibration_error,
     item_losses,
+    measure_pairs,
     measure_reliability,
     reliability_curve,
 )
@@ -50,3 +51,27 @@ def test_the_true_probabilities_are_the_most_reliable() -> None:
             "resamples only add error to this one"
         )
         assert value.high < getattr(sharp, name).low, name
+
+
+def test_pairs_are_measured_one_by_one_and_resampled_by_item() -> None:
+    draws = torch.Generator().manual_seed(2)
+    logits = 2 * torch.randn(40, 4, generator=draws)
+    match = torch.rand(40, 4, generator=draws) < logits.sigmoid()
+    found = measure_pairs(logits, match, num_bins=3, num_resamples=9, seed=5)
+    shares = logits.double().sigmoid()
+    assert found.nll.value == pytest.approx(log_loss(match.flatten(), shares.flatten()))
+    assert found.brier.value == pytest.approx(brier_score_loss(match.flatten(), shares.flatten()))
+    error = equal_mass_calibration_error(shares.flatten(), match.flatten(), 3)
+    assert found.calibration_error.value == pytest.approx(error)
+    # Resamples: the same items, with all their pairs; the bins end at the 53rd and the 107th pair.
+    ends = shares.flatten().sort().values[[53, 107]]
+    bins, gaps = torch.bucketize(shares, ends, right=True), match.double() - shares
+    again = torch.Generator().manual_seed(5)
+    squares, errors = [], []
+    for _ in range(9):
+        rows = torch.randint(40, (40,), generator=again)
+        squares.append(float(gaps[rows].square().mean()))
+        errors.append(sum(abs(float(gaps[rows][bins[rows] == place].sum())) for place in range(3)) / 160)
+    for interval, values in ((found.brier, squares), (found.calibration_error, errors)):
+        expected = torch.tensor(values, dtype=torch.float64).quantile(torch.tensor([0.025, 0.975]).double())
+        assert interval[1:] == pytest.approx(expected.tolist())

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from sklearn.metrics import brier_score_loss, log_loss
 from tests.support.class_folders import LABELS, write_calibrated_world
 from torch import Tensor
 
 import prolip
 from prolip.cli import main
 from prolip.data import StoreConfig
-from prolip.decisions import items_needed, label_shares, load_calibration
+from prolip.decisions import PairScale, equal_mass_calibration_error, items_needed, label_shares, load_calibration
 from prolip.errors import UserError
 from prolip.pretrained.model import Model
 from prolip.suites.calibrate import calibrate, report_lines
@@ -55,6 +58,41 @@ def test_calibrate_prints_what_it_measured(lab: Path, capsys: pytest.CaptureFixt
     assert "The other 84 were measured" in shown
     for words in ("calibration error", "brier", "nll", "label sets at 95%", "at most 5% wrong answers", "no others"):
         assert words in shown
+
+
+def test_both_columns_are_of_the_right_probabilities(lab: Path, model: Model) -> None:
+    """Before: the model's own. After: labels with prior and temperature, single pairs with factor and bias."""
+    options = CalibrateOptions(checkpoint="", data=str(lab / "mine"), out=lab / "unused", num_resamples=3)
+    found = calibrate(model, open_classes(options.data, lab, StoreConfig(), ()), options)
+    chosen = {"prior": [0.7, 0.2, 0.1], "temperature": 1.7, "pairs": PairScale(0.3, -0.6)}
+    found = found._replace(calibration=dataclasses.replace(found.calibration, **chosen))
+    logits, truth = found.evidence.logits[found.held].double().numpy(), found.truth[found.held].numpy()
+    assert found.evidence.pair_logits is not None
+    pairs = found.evidence.pair_logits[found.held].double().numpy()
+    match = np.eye(3)[truth]
+    expected = []
+    for weights in (np.exp(logits), np.exp((logits + np.log([0.7, 0.2, 0.1])) / 1.7)):
+        shares = weights / weights.sum(axis=1, keepdims=True)
+        error = equal_mass_calibration_error(
+            torch.tensor(shares.max(axis=1)), torch.tensor(shares.argmax(axis=1) == truth)
+        )
+        brier = np.square(shares - match).sum(axis=1).mean()
+        expected.append([error, brier, log_loss(truth, shares, labels=range(3))])
+    for some in (pairs, 0.3 * pairs - 0.6):
+        shares, right = (1 / (1 + np.exp(-some))).flatten(), match.flatten()
+        error = equal_mass_calibration_error(torch.tensor(shares), torch.tensor(right))
+        expected.append([error, brier_score_loss(right, shares), log_loss(right, shares)])
+    shown: dict[str, list[float]] = {}
+    for line in report_lines(found, options):
+        for name in ("calibration error", "brier", "nll"):
+            if line.startswith(name):
+                cells = re.findall(r"(\S+) \((\S+) to (\S+)\)", line)
+                shown.setdefault(name, []).extend(float(value) for value, _, _ in cells)
+    for place, name in enumerate(("calibration error", "brier", "nll")):
+        assert shown[name] == pytest.approx([column[place] for column in expected], rel=6e-3), name
+    # A model without a bias says nothing about single pairs.
+    alone = found._replace(evidence=found.evidence._replace(pair_logits=None))
+    assert not any("one label" in line for line in report_lines(alone, options))
 
 
 def test_sets_contain_the_labels_of_the_calibration_itself(lab: Path, model: Model) -> None:
@@ -187,13 +225,27 @@ def test_a_calibration_is_refused_for_other_labels_templates_or_models(
         load_calibration(lab / "tokenizer.json")
 
 
-def test_classify_prints_the_decision_for_one_image(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_classify_prints_the_decision_for_one_image(
+    lab: Path, model: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ["classify", str(lab / "mine" / "food" / "000.png"), "--checkpoint", str(lab / "run"), "--device", "cpu"]
     assert main([*words, "--guarantee", "0.999", "--max_error", "0.001"]) == 0
     shown = capsys.readouterr().out
     assert "with 99.9% probability, one of these is right: " in shown
     assert "answer, if at most 0.1% may be wrong: don't know" in shown
     assert f"This holds for images like those of {lab / 'mine'}, and for no others." in shown
+    one = lab / "mine" / "animals" / "000.png"
+    sets, plain = (model.classify(one, LABELS, guarantee=0.8, per_label=wanted).label_sets for wanted in (True, False))
+    assert sets is not None
+    assert sets != plain
+    assert main(["classify", str(one), *words[2:], "--guarantee", "0.8", "--per_label"]) == 0
+    shown = capsys.readouterr().out
+    assert f"with 80% probability, one of these is right, whichever label it is: {', '.join(sets[0])}\n" in shown
+    assert "too few" not in shown
+    assert main([*words, "--guarantee", "0.99", "--per_label"]) == 0
+    assert "3 of 3 labels have too few calibration images for that: for them" in capsys.readouterr().out
+    assert main([*words, "--per_label"]) == 2
+    assert "per_label is given without guarantee" in capsys.readouterr().err
     assert main([*words, "--max_error", "0.6", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert {"answer", "usual", "labels"} <= answer.keys()

@@ -1,3 +1,5 @@
+"""Written shards: webdataset groups them, they hold no clock and no user, and a folder is replaced as a whole."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""The table of emoji: Unicode's file and keywords are read, and variants of a name share a stem."""
+
 from __future__ import annotations
 
 from collections import Counter

@@ -1,3 +1,5 @@
+"""The demo's vocabulary: its size, its special tokens, all of ASCII, and the same file in every process."""
+
 from __future__ import annotations
 
 import os
