@@ -46,7 +46,7 @@ def calibrated(score: Any) -> tuple[Calibration, Evidence, Tensor]:
     return found, found.with_prior(evidence.rows(rest)), truth[rest]
 
 
-def test_sets_are_those_of_the_calibration(study: dict[str, Any]) -> None:
+def test_label_sets_equal_those_of_a_calibration_on_the_other_half(study: dict[str, Any]) -> None:
     counted = study["count_sets"](study["split"](*made_up(), SEED))
     assert counted.shape == (4, 3, 3)
     for place, score in enumerate(study["SCORES"]):
@@ -61,7 +61,7 @@ def test_sets_are_those_of_the_calibration(study: dict[str, Any]) -> None:
     assert counted[aps, 1, 0] < counted[aps, 0, 0], "sure images have empty sets without their most probable label"
 
 
-def test_labels_have_thresholds_of_their_own(study: dict[str, Any]) -> None:
+def test_coverage_per_label_uses_thresholds_per_label(study: dict[str, Any]) -> None:
     counted = study["count_labels"](study["split"](*made_up(), SEED))
     found, evidence, truth = calibrated("lac")
     own_thresholds = 0
@@ -80,7 +80,7 @@ def test_labels_have_thresholds_of_their_own(study: dict[str, Any]) -> None:
     assert not counted[..., 2].equal(counted[..., 3])
 
 
-def test_answers_are_those_of_the_calibration(study: dict[str, Any]) -> None:
+def test_answers_equal_those_of_a_calibration_on_the_other_half(study: dict[str, Any]) -> None:
     one = study["split"](*made_up(), SEED)
     counted = study["count_limits"](one)
     found, evidence, truth = calibrated("lac")
@@ -93,7 +93,7 @@ def test_answers_are_those_of_the_calibration(study: dict[str, Any]) -> None:
     assert counted[2, 0] > 0.3, "else the test says nothing"
 
 
-def test_a_limit_is_broken_by_wrong_answers(study: dict[str, Any]) -> None:
+def test_a_split_with_too_many_wrong_answers_breaks_the_limit(study: dict[str, Any]) -> None:
     """All answers of the tested half are wrong; two fifths of the images that fitted nothing gave the thresholds."""
     one = study["split"](*made_up(), SEED)
     answer = one.evidence.logits.argmax(dim=1)
@@ -111,7 +111,9 @@ def test_a_limit_is_broken_by_wrong_answers(study: dict[str, Any]) -> None:
     assert silent[:, 2:].sum() == 0, "no answer breaks no limit"
 
 
-def test_the_tables(study: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_study_prints_a_row_per_image_set(
+    study: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_emoji(tmp_path, {f"test-{design}": 24 for design in ("openmoji", "goog", "twtr")} | {"design-twtr": 3})
     write_run(tmp_path / "run", tmp_path / "tokenizer.json", context_length=20)
     arguments = ["--checkpoint", str(tmp_path / "run"), "--data", str(tmp_path), "--splits", "3"]
@@ -126,7 +128,7 @@ def test_the_tables(study: dict[str, Any], tmp_path: Path, capsys: pytest.Captur
     assert sets[2].endswith(" | 100.0 ± 0.0 | 100.0 | 3.00 |")
 
 
-def test_cells_by_hand(study: dict[str, Any]) -> None:
+def test_cells_of_the_tables_equal_those_computed_by_hand(study: dict[str, Any]) -> None:
     contain, alone, size = torch.tensor([0.8, 0.9]), torch.tensor([0.7, 0.8]), torch.tensor([2.0, 3.0])
     counted = torch.stack([contain, alone, size])[:, None]
     assert list(study["set_cells"](counted)) == ["85.0 ± 7.1", "75.0", "2.50"]

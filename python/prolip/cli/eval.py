@@ -38,12 +38,6 @@ def _emoji() -> Callable[..., Any]:
     return run_emoji
 
 
-def _decisions() -> Callable[..., Any]:
-    from prolip.suites.decisions import run_decisions
-
-    return run_decisions
-
-
 SUITES = {
     "zero_shot": Suite(
         "your own images in class folders, by accuracy and recall", ZeroShotOptions, lambda: suites.run_zero_shot
@@ -80,7 +74,7 @@ SUITES = {
     "decisions": Suite(
         "which answers are wrong, how sure to be, how long label sets are, which images are from elsewhere",
         DecisionsOptions,
-        _decisions,
+        lambda: suites.run_decisions,
     ),
 }
 

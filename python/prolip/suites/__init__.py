@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 from prolip.lazy import lazy_names
 from prolip.suites.config import (
+    CalibrateOptions,
     DatacompOptions,
+    DecisionsOptions,
     HierarcapsOptions,
     HierarimgsOptions,
     ImagenetOptions,
@@ -18,9 +20,11 @@ from prolip.suites.config import (
 )
 
 if TYPE_CHECKING:
+    from prolip.suites.calibrate import run_calibrate
     from prolip.suites.coco_pairs import load_truth
     from prolip.suites.csv_datasets import read_levels
     from prolip.suites.datacomp import run_datacomp
+    from prolip.suites.decisions import run_decisions
     from prolip.suites.hierarchies import run_hierarcaps, run_hierarimgs
     from prolip.suites.imagenet import run_imagenet
     from prolip.suites.prompt_weights import load_prompt_weights, save_prompt_weights
@@ -35,8 +39,10 @@ if TYPE_CHECKING:
     from prolip.suites.zero_shot import run_zero_shot
 
 __all__ = [
+    "CalibrateOptions",
     "Chart",
     "DatacompOptions",
+    "DecisionsOptions",
     "HierarcapsOptions",
     "HierarimgsOptions",
     "ImagenetOptions",
@@ -56,7 +62,9 @@ __all__ = [
     "load_truth",
     "read_levels",
     "read_tasks",
+    "run_calibrate",
     "run_datacomp",
+    "run_decisions",
     "run_hierarcaps",
     "run_hierarimgs",
     "run_imagenet",
@@ -72,9 +80,11 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
+        "calibrate": ["run_calibrate"],
         "coco_pairs": ["load_truth"],
         "csv_datasets": ["read_levels"],
         "datacomp": ["run_datacomp"],
+        "decisions": ["run_decisions"],
         "hierarchies": ["run_hierarcaps", "run_hierarimgs"],
         "imagenet": ["run_imagenet"],
         "prompt_weights": ["load_prompt_weights", "save_prompt_weights"],

@@ -158,5 +158,5 @@ def test_path_sources_become_absolute(tmp_path: Path, monkeypatch: pytest.Monkey
         assert absolute_source(expected) == expected
     for name in ("open_clip:ViT-B-32/openai", "open_clip:hf-hub:a/b", "hf-hub:a/b", "ProLIP-ViT-B-16-DC-1B-12_8B"):
         assert absolute_source(name) == name
-    with pytest.raises(UserError, match="checkpoint: absent is not here"):
+    with pytest.raises(UserError, match="checkpoint: absent does not exist"):
         absolute_source("absent")
