@@ -78,7 +78,7 @@ class Evaluated(NamedTuple):
     trained: dict[str, Tensor]
     random: dict[str, Tensor]
     calibration: Calibration | None
-    """Of the groups, on validation emoji; it does not name the model. None where `results.decisions` is."""
+    """For the groups, fitted on validation emoji; it does not name the model. None if `results.decisions` is None."""
 
 
 def evaluate_emoji(

@@ -35,7 +35,7 @@ class LabelledImages(NamedTuple):
     samples: Sequence[EmojiSample]
 
 
-class Decided(NamedTuple):
+class GroupDecisions(NamedTuple):
     """Decisions about N images."""
 
     evidence: Evidence
@@ -54,9 +54,9 @@ class Decided(NamedTuple):
     emoji: Tensor
     """i64 [N]: intervals resample emoji, because the designs of one tend to be right or wrong together."""
 
-    def rows(self, places: Tensor) -> "Decided":
+    def rows(self, places: Tensor) -> "GroupDecisions":
         """The decisions about some images."""
-        return Decided(self.evidence.rows(places), *(tensor[places] for tensor in self[1:]))
+        return GroupDecisions(self.evidence.rows(places), *(tensor[places] for tensor in self[1:]))
 
 
 def calibrate_groups(
@@ -109,7 +109,7 @@ def measure_decisions(
     evidence = calibration.with_prior(alone)
     truth = prompts.labels("group", samples)
     confidence, answer = (evidence.logits.double() / calibration.temperature).softmax(dim=1).max(dim=1)
-    decided = Decided(
+    decided = GroupDecisions(
         evidence=evidence,
         truth=truth,
         correct=answer == truth,
@@ -183,7 +183,7 @@ def _mean(emoji: Tensor, items: Tensor, among: Tensor | None = None) -> Range:
     return Range(**ratio_interval(parts, sizes, num_resamples=_NUM_RESAMPLES)._asdict())
 
 
-def _set_decisions(name: str, some: Decided) -> SetDecisions:
+def _set_decisions(name: str, some: GroupDecisions) -> SetDecisions:
     covered = some.within.gather(1, some.truth[:, None])[:, 0]
     return SetDecisions(
         name=name,
@@ -196,7 +196,7 @@ def _set_decisions(name: str, some: Decided) -> SetDecisions:
     )
 
 
-def _risk(decided: Decided) -> tuple[list[RiskCurve], Range]:
+def _risk(decided: GroupDecisions) -> tuple[list[RiskCurve], Range]:
     """Curves and AUROC by the largest probability and by the image's variance, and the difference of these."""
     doubts = {"largest probability": 1 - decided.confidence, "image's uncertainty": decided.uncertainty}
     curves, draws = [], []
@@ -209,7 +209,7 @@ def _risk(decided: Decided) -> tuple[list[RiskCurve], Range]:
     return curves, _range(curves[1].auroc.value - curves[0].auroc.value, draws[1] - draws[0])
 
 
-def _reliability(name: str, decided: Decided, logits: Tensor) -> Reliabilities:
+def _reliability(name: str, decided: GroupDecisions, logits: Tensor) -> Reliabilities:
     confidence, answer = logits.double().softmax(dim=1).max(dim=1)
     correct = answer == decided.truth
     nll, _ = item_losses(logits, decided.truth)
@@ -223,7 +223,7 @@ def _reliability(name: str, decided: Decided, logits: Tensor) -> Reliabilities:
     )
 
 
-def _examples(group: LabelledImages, decided: Decided, labels: Sequence[str]) -> list[DecidedImage]:
+def _examples(group: LabelledImages, decided: GroupDecisions, labels: Sequence[str]) -> list[DecidedImage]:
     """Images at even distances in their order by probability, the surest first: chosen by rank, never by hand."""
     order = decided.confidence.argsort(descending=True, stable=True).tolist()
     examples = []

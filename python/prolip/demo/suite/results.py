@@ -29,9 +29,9 @@ class SetFigures:
     num_pictures: int
     group: ZeroShotResult
     group_with_var: ZeroShotResult
-    """The same, with class variances in the logits."""
+    """Zero-shot results with class variances in the logits."""
     group_with_prior: ZeroShotResult
-    """Also with the frequencies of the classes among trained emoji."""
+    """Zero-shot results with the frequencies of the classes among trained emoji as well."""
     subgroup: ZeroShotResult
     subgroup_with_var: ZeroShotResult
     subgroup_with_prior: ZeroShotResult
@@ -281,18 +281,18 @@ class DecidedImage:
     emoji: str
     name: str
     label: str
-    """The right one."""
+    """The right label."""
     probability: float
-    """Of the most probable label."""
+    """Probability of the most probable label."""
     label_set: list[str]
-    """The most probable label first."""
+    """Labels of the set, the most probable first."""
     answered: bool
     """Whether the answer is the most probable label, or "don't know"."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecisionFigures:
-    """What can be decided about the group of held-out emoji by a calibration on validation emoji."""
+    """Decisions about the group of held-out emoji, with a calibration on validation emoji."""
 
     guarantee: float
     max_error: float
@@ -303,13 +303,13 @@ class DecisionFigures:
     """Validation images that give the guarantees."""
     temperature: float
     sets: list[SetDecisions]
-    """All sets together, then each."""
+    """Figures of all sets together, then of each."""
     risk: list[RiskCurve]
-    """By the largest probability, then by the image's variance."""
+    """Curve of the largest probability, then of the image's variance."""
     auroc_difference: Range
-    """Of the second minus the first."""
+    """AUROC of the image's variance minus that of the largest probability."""
     reliability: list[Reliabilities]
-    """With the model's own scale, then calibrated."""
+    """Figures with the model's own scale, then calibrated."""
     examples: list[DecidedImage]
     """Images of the first set at even distances in their order by probability."""
 
