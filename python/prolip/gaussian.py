@@ -81,7 +81,7 @@ class Gaussian(NamedTuple):
         return Gaussian(self.mean.flatten(0, -2), self.log_var.flatten(0, -2))
 
     def unflatten(self, *sizes: int) -> Gaussian:
-        """The items of one axis on several, [*sizes, D]; one size may be -1."""
+        """The items, in order, in an array of these sizes, each [D]; one size may be -1."""
         shape = (*sizes, self.mean.shape[-1])
         return Gaussian(self.mean.reshape(shape), self.log_var.reshape(shape))
 
