@@ -1,4 +1,4 @@
-//! The loader on bad data and with bad settings: what it counts, and which error it returns.
+//! The loader on bad data: what it counts, and which error it returns.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -284,111 +284,6 @@ fn batches_before_a_failure_are_delivered() {
     let (batches, error) = until_failure(&config, || Err(TokenizeError::Clean("no".into())));
     assert_eq!(batches.len(), 3);
     assert!(error.contains("starts with sample 12 of"), "{error}");
-}
-
-#[test]
-fn invalid_settings_are_named() {
-    let folder = tempfile::tempdir().unwrap();
-    write_shards(folder.path(), &[4]);
-    let refused = |change: fn(&mut LoaderConfig), rank, world_size| {
-        let mut config = config(folder.path());
-        change(&mut config);
-        match open(config, rank, world_size).unwrap_err() {
-            Error::Config(error) => error.field,
-            other => panic!("{other}"),
-        }
-    };
-    let mask = |change: fn(&mut LoaderConfig)| refused(change, 0, 1);
-    assert_eq!(refused(|_| {}, 2, 2), "rank");
-    assert_eq!(refused(|_| {}, 0, 0), "world_size");
-    assert_eq!(refused(|_| {}, 0, 2), "data.batch_size");
-    let none = Dataset::open(config(folder.path()), None, 0, 1, &AtomicBool::new(false));
-    let error = none.unwrap_err().to_string();
-    assert!(
-        error.starts_with("data.tokenizer is None: captions need one"),
-        "{error}"
-    );
-    assert_eq!(
-        refused(|config| config.batch_size = 0, 0, 1),
-        "data.batch_size"
-    );
-    assert_eq!(refused(|config| config.shards.clear(), 0, 1), "data.shards");
-    assert_eq!(
-        refused(|config| config.image_size = 0, 0, 1),
-        "data.image_size"
-    );
-    assert_eq!(
-        refused(|config| config.image_size = 4097, 0, 1),
-        "data.image_size"
-    );
-    assert_eq!(
-        refused(|config| config.keep_members.push("CLS".to_owned()), 0, 1),
-        "data.keep_members"
-    );
-    assert_eq!(
-        refused(|config| config.shuffle_window = usize::MAX, 0, 1),
-        "data.shuffle_window"
-    );
-    assert_eq!(
-        refused(|config| config.num_epochs = Some(0), 0, 1),
-        "data.num_epochs"
-    );
-    assert_eq!(
-        refused(|config| config.prefetch_batches = 0, 0, 1),
-        "data.prefetch_batches"
-    );
-    assert_eq!(
-        refused(|config| config.max_bad_fraction = 1.5, 0, 1),
-        "data.max_bad_fraction"
-    );
-    assert_eq!(
-        refused(|config| config.captions[1].sources.clear(), 0, 1),
-        "data.captions[1].sources"
-    );
-    assert_eq!(
-        refused(|config| config.captions[1].sources[0].weight = -1.0, 0, 1),
-        "data.captions[1].sources[0].weight"
-    );
-    assert_eq!(
-        refused(
-            |config| config.captions[0].sources[0].key = "a..b".into(),
-            0,
-            1
-        ),
-        "data.captions[0].sources[0].key"
-    );
-    assert_eq!(
-        mask(|config| config.mask.as_mut().unwrap().masked_fraction = 0.1),
-        "data.mask.masked_fraction"
-    );
-    assert_eq!(
-        mask(|config| config.mask.as_mut().unwrap().keep_ratio = 0.01),
-        "data.mask.keep_ratio"
-    );
-    assert_eq!(
-        mask(|config| config.mask.as_mut().unwrap().text_mask_prob = f64::NAN),
-        "data.mask.text_mask_prob"
-    );
-    assert_eq!(
-        mask(|config| config.mask.as_mut().unwrap().mask_id = 0),
-        "data.mask.mask_id"
-    );
-    assert_eq!(
-        refused(
-            |config| config.augment.as_mut().unwrap().crop_scale = (0.9, 0.8),
-            0,
-            1
-        ),
-        "data.augment.crop_scale"
-    );
-    assert_eq!(
-        refused(
-            |config| config.augment.as_mut().unwrap().jitter[3] = 0.6,
-            0,
-            1
-        ),
-        "data.augment.jitter"
-    );
 }
 
 #[test]

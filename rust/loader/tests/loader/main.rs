@@ -30,6 +30,7 @@ mod prefetch;
 mod prefetched_run;
 mod prefetched_run_streamed;
 mod raw_members;
+mod settings;
 mod stat;
 mod tar;
 mod training_pixels;

@@ -1,0 +1,98 @@
+//! Settings of the loader that cannot work: the error names the field.
+
+use std::sync::atomic::AtomicBool;
+
+use crate::common::{config, open, write_shards};
+use prolip_loader::config::LoaderConfig;
+use prolip_loader::error::Error;
+use prolip_loader::pipeline::Dataset;
+
+type Change = fn(&mut LoaderConfig);
+
+/// The field that the error names for changed settings on a rank.
+fn refused(change: Change, rank: usize, world_size: usize) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    write_shards(folder.path(), &[4]);
+    let mut config = config(folder.path());
+    change(&mut config);
+    match open(config, rank, world_size).unwrap_err() {
+        Error::Config(error) => error.field.to_string(),
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn invalid_settings_are_named() {
+    let cases: [(Change, &str); 18] = [
+        (|c| c.batch_size = 0, "data.batch_size"),
+        (|c| c.shards.clear(), "data.shards"),
+        (|c| c.image_size = 0, "data.image_size"),
+        (|c| c.image_size = 4097, "data.image_size"),
+        (
+            |c| c.keep_members.push("CLS".to_owned()),
+            "data.keep_members",
+        ),
+        (|c| c.shuffle_window = usize::MAX, "data.shuffle_window"),
+        (|c| c.num_epochs = Some(0), "data.num_epochs"),
+        (|c| c.prefetch_batches = 0, "data.prefetch_batches"),
+        (|c| c.max_bad_fraction = 1.5, "data.max_bad_fraction"),
+        (
+            |c| c.captions[1].sources.clear(),
+            "data.captions[1].sources",
+        ),
+        (
+            |c| c.captions[1].sources[0].weight = -1.0,
+            "data.captions[1].sources[0].weight",
+        ),
+        (
+            |c| c.captions[0].sources[0].key = "a..b".into(),
+            "data.captions[0].sources[0].key",
+        ),
+        (
+            |c| c.mask.as_mut().unwrap().masked_fraction = 0.1,
+            "data.mask.masked_fraction",
+        ),
+        (
+            |c| c.mask.as_mut().unwrap().keep_ratio = 0.01,
+            "data.mask.keep_ratio",
+        ),
+        (
+            |c| c.mask.as_mut().unwrap().text_mask_prob = f64::NAN,
+            "data.mask.text_mask_prob",
+        ),
+        (
+            |c| c.mask.as_mut().unwrap().mask_id = 0,
+            "data.mask.mask_id",
+        ),
+        (
+            |c| c.augment.as_mut().unwrap().crop_scale = (0.9, 0.8),
+            "data.augment.crop_scale",
+        ),
+        (
+            |c| c.augment.as_mut().unwrap().jitter[3] = 0.6,
+            "data.augment.jitter",
+        ),
+    ];
+    for (change, field) in cases {
+        assert_eq!(refused(change, 0, 1), field);
+    }
+}
+
+#[test]
+fn ranks_that_do_not_fit_are_named() {
+    assert_eq!(refused(|_| {}, 2, 2), "rank");
+    assert_eq!(refused(|_| {}, 0, 0), "world_size");
+    assert_eq!(refused(|_| {}, 0, 2), "data.batch_size");
+}
+
+#[test]
+fn captions_without_a_tokenizer_are_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    write_shards(folder.path(), &[4]);
+    let none = Dataset::open(config(folder.path()), None, 0, 1, &AtomicBool::new(false));
+    let error = none.unwrap_err().to_string();
+    assert!(
+        error.starts_with("data.tokenizer is None: captions need one"),
+        "{error}"
+    );
+}
