@@ -87,7 +87,7 @@ def run_decisions(model: Model, options: DecisionsOptions, cache: TaskCache) -> 
         run = partial(measure_decisions, model, name, data, others, known, options, beside)
         return cache.get_or_run(name, settings, run)
 
-    return evaluate_sets("decisions", model, options.data, evaluate)
+    return evaluate_sets("decisions", model, name_sources(options.data), evaluate)
 
 
 def measure_decisions(

@@ -21,7 +21,7 @@ from prolip.eval.zero_shot import correct_within, zero_shot_logits
 from prolip.gaussian import Gaussian
 from prolip.pretrained.model import Model
 from prolip.report.charts import Line, line_chart
-from prolip.suites.caption_sets import caption_members, captions_of, open_captioned
+from prolip.suites.caption_sets import caption_members, captions_of, name_sources, open_captioned
 from prolip.suites.classification import build_classifier
 from prolip.suites.config import UncertaintyOptions
 from prolip.suites.each_set import evaluate_sets
@@ -50,7 +50,7 @@ def run_uncertainty(model: Model, options: UncertaintyOptions, cache: TaskCache)
         }
         return cache.get_or_run(name, settings, partial(measure_set, model, name, folder, options))
 
-    return evaluate_sets("uncertainty", model, options.data, evaluate)
+    return evaluate_sets("uncertainty", model, name_sources(options.data), evaluate)
 
 
 def measure_set(model: Model, name: str, folder: TaskFolder, options: UncertaintyOptions) -> TaskResult:
