@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from prolip.errors import UserError
-from prolip.eval.statistics import Interval, bootstrap_interval, pearson, spearman
+from prolip.eval.statistics import Interval, bootstrap_interval, pearson, sorted_means, spearman
 from prolip.gaussian import Gaussian
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -76,12 +76,9 @@ def area_under_risk_coverage(uncertainty: Tensor, correct: Tensor) -> float:
     """
     if uncertainty.numel() == 0:
         raise ValueError("risk and coverage need at least one item")
-    _, place, sizes = torch.unique(uncertainty, return_inverse=True, return_counts=True)
-    wrong = torch.zeros(len(sizes), dtype=torch.float64, device=place.device)
-    wrong.index_add_(0, place, 1 - correct.double())
-    share = (wrong / sizes).repeat_interleave(sizes)
-    coverage = torch.arange(1, len(share) + 1, device=share.device)
-    return float((share.cumsum(0) / coverage).mean())
+    wrong = sorted_means(uncertainty, 1 - correct.double())
+    coverage = torch.arange(1, len(wrong) + 1, device=wrong.device)
+    return float((wrong.cumsum(0) / coverage).mean())
 
 
 def expected_calibration_error(confidence: Tensor, correct: Tensor, num_bins: int = 15) -> float:
