@@ -89,7 +89,9 @@ def open_classes(
         DataError, OSError: a server does not have it, or does not answer.
     """
     path = Path(source)
-    published = not path.is_dir() or (path / CLASSNAMES).is_file() or any(path.glob("*.tar"))
+    published = (
+        not path.is_dir() or (path / CLASSNAMES).is_file() or any((*path.glob("*.tar"), *path.glob("test/*.tar")))
+    )
     folder = open_captioned(source, made, store) if published else pack_class_folder(path, made)
     if classnames is not None and not classnames.is_file():
         raise UserError(f"classnames is {classnames}: there is no such file")
