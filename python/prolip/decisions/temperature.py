@@ -30,7 +30,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """The temperature that makes the labels most likely. Divide logits by it before the softmax.
 
     The mean negative log-likelihood is convex in 1 / temperature (arXiv:1706.04599, section 4.2). Newton's method finds
-    its minimum, and bisection keeps it in bounds. If every label has the largest logit, it would have none: then the
+    its minimum, and bisection keeps it in bounds. If every label has the largest logit, there is no minimum. Then the
     share 1 / (N + 1) of each label goes evenly to all labels, as in `fit_pairs`. If the logits say nothing about the
     labels, the result is `BOUND`.
 
