@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from prolip.data import DataError
 from prolip.embeddings.embed import embed_shards
-from prolip.errors import UserError
+from prolip.errors import UserError, sentence
 from prolip.eval.bprw import labelled_images, reweight_prompts
 from prolip.eval.config import BprwConfig
 from prolip.eval.prompts import SmallestInClass, WithinSpread, filter_prompts
@@ -68,7 +68,7 @@ def run_imagenet(model: Model, options: ImagenetOptions, cache: TaskCache) -> Su
             }
             found = cache.get_or_run(name, settings, partial(evaluate_set, source, name))
         except (UserError, DataError, OSError) as error:
-            notes.append(f"{title_of(name)}: {error}")
+            notes.append(f"{title_of(name)}: {sentence(error)}")
         else:
             rows += found.rows
             notes += found.notes
@@ -160,7 +160,7 @@ def evaluate_set(source: _Source, name: str) -> TaskResult:
         labelled = source.embedded(options.voters)
         voters, scored = voters_and_scored(labelled, data, options.few_shot, title_of(options.voters))
     except (UserError, DataError, OSError) as error:
-        notes.append(f"{title}: few-shot re-weighting: {error}")
+        notes.append(f"{title}: few-shot re-weighting: {sentence(error)}")
     else:
         weights = reweight_prompts(prompts, voters.images, options.few_shot, labels=voters.labels).as_classifier()
         if name == options.voters:

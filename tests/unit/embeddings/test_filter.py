@@ -134,8 +134,11 @@ def test_only_the_chosen_shards_are_copied(lab: Path, tmp_path: Path) -> None:
         (["--keep_count", "1", "--ranking", "other.csv"], "is not a ranking by"),
         (["--keep_count", "1", "--ranking", "empty.csv"], "its columns are not key, source, score, rank"),
         (["--keep_count", "1", "--ranking", "cut.csv"], "is not a ranking by"),
-        (["--keep_count", "1", "--ranking", "absent.csv"], "is not a ranking by"),
-        (["--keep_count", "1", "--ranking", "absent.parquet"], "is not a ranking by"),
+        (
+            ["--keep_count", "1", "--ranking", "absent.csv"],
+            "ranking: there is no absent.csv: prolip data rank writes one",
+        ),
+        (["--keep_count", "1", "--ranking", "absent.parquet"], "ranking: there is no absent.parquet"),
         (["--keep_count", "1", "--ranking", "table.txt"], "a ranking is a .parquet or a .csv file"),
         (["--keep_count", "9", "--ranking", "gone.csv"], "is neither a file nor a folder nor an address"),
         (["--keep_count", "9", "--ranking", "lacking.csv"], "has no sample k77, which the ranking keeps"),
