@@ -95,11 +95,8 @@ def one_sentence(words: Sequence[str], prog: str) -> Iterator[None]:
         UserError: a word is wrong, or a value breaks a rule of its dataclass.
     """
     complaint = io.StringIO()
-    width = os.environ.get("COLUMNS")
-    if not {"-h", "--help"} & set(words):
-        os.environ["COLUMNS"] = str(_ONE_LINE)
     try:
-        with contextlib.redirect_stderr(complaint):
+        with _terminal(shows_help=bool({"-h", "--help"} & set(words))), contextlib.redirect_stderr(complaint):
             yield
     except _RejectedError as rejected:
         (error,) = rejected.args
@@ -108,10 +105,26 @@ def one_sentence(words: Sequence[str], prog: str) -> Iterator[None]:
         if not stop.code:
             raise  # the help is printed
         raise UserError(_sentence(complaint.getvalue(), prog)) from None
+
+
+@contextlib.contextmanager
+def _terminal(*, shows_help: bool) -> Iterator[None]:
+    """Keep tyro from breaking lines and from colours, unless it shows a help; then NO_COLOR decides, as everywhere."""
+    changed = {}
+    if not shows_help:
+        changed = {"COLUMNS": str(_ONE_LINE), "TERM": "dumb"}
+    elif os.environ.get("NO_COLOR"):
+        changed = {"TERM": "dumb"}
+    before = {name: os.environ.get(name) for name in changed}
+    os.environ.update(changed)
+    try:
+        yield
     finally:
-        os.environ.pop("COLUMNS", None)
-        if width is not None:
-            os.environ["COLUMNS"] = width
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _sentence(framed: str, prog: str) -> str:

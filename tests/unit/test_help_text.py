@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -86,11 +87,13 @@ def test_a_wrong_word_is_one_sentence(
     words: list[str], sentence: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     with pytest.raises(UserError) as error:
         parse(*words)
     assert str(error.value) == sentence
     assert capsys.readouterr() == ("", "")
-    assert os.environ["COLUMNS"] == "20"
+    assert (os.environ["COLUMNS"], os.environ["TERM"]) == ("20", "xterm")
 
 
 def test_a_long_word_is_not_broken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,3 +113,15 @@ def test_help_and_right_words_are_as_they_are(
         parse("--help")
     assert not stop.value.code
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 70
+
+
+@pytest.mark.parametrize("no_color", ["", "1"])
+def test_help_has_colours_on_a_terminal_unless_no_color_is_set(
+    no_color: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", no_color)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    with pytest.raises(SystemExit):
+        parse("--help")
+    assert ("\x1b[" in capsys.readouterr().out) == (not no_color)

@@ -104,12 +104,15 @@ def _opened(data: bytes) -> Image.Image:
 
     Raises:
         OSError: it is no image.
+        DecompressionBombError: it has too many pixels.
     """
     try:
         with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
             return Image.open(io.BytesIO(data))
     except UnidentifiedImageError:  # its message has the address of the bytes
         raise UnidentifiedImageError(f"not an image file ({len(data)} bytes)") from None
+    except Image.DecompressionBombError:
+        raise Image.DecompressionBombError("it has too many pixels even to be scaled down") from None
 
 
 def read_for_loader(path: Path) -> EncodedImage:
