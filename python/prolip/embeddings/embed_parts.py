@@ -336,6 +336,9 @@ def _finish(embedder: Embedder, parts: Sequence[InputPart], timings: Sequence[Se
                     bad += notes.bad
                     named += notes.named
     if not sum(rows.values()):
+        for name in (*files, MANIFEST):  # they would refuse a run with other settings
+            (options.out / name).unlink(missing_ok=True)
+        _remove_scratch(options.out)
         raise DataError(f"none of {bad} samples could be used; the first: {'; '.join(named[:3])}")
     flat = [timing for each in timings for timing in each]
     longest = max(sum(timing.seconds for timing in each) for each in timings)
@@ -351,9 +354,13 @@ def _finish(embedder: Embedder, parts: Sequence[InputPart], timings: Sequence[Se
         before, complete=True, parts=files, rows=rows, bad=bad, bad_samples=named, run=run if made else before.run
     )
     manifest.write(options.out)
-    for folder in options.out.glob(".reading-*"):
-        shutil.rmtree(folder, ignore_errors=True)
+    _remove_scratch(options.out)
     return manifest
+
+
+def _remove_scratch(out: Path) -> None:
+    for folder in out.glob(".reading-*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _counted(number: int, thing: str) -> str:

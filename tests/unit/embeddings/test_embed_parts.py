@@ -192,6 +192,7 @@ def test_errors_of_embed_name_the_reason(
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.png").write_bytes(b"no image")
     assert "none of 1 samples could be used; the first: shard" in said("--images", str(tmp_path / "bad"))
+    assert list((tmp_path / "out").iterdir()) == [], "the folder is free for other settings"
     assert "no-run is neither a file nor a folder" in said(
         "--shards", str(source / "shard0.tar"), "--checkpoint", "no-run"
     )
