@@ -19,7 +19,7 @@ from prolip.interop.export_adapted import export_adapted
 from prolip.models import ModelConfig, ProLIP
 from prolip.models.adapter import ADAPTER_FILE
 from prolip.models.hub import HUB_FILES, ModelCard, push_to_hub, save_pretrained
-from prolip.models.weights import INFERENCE_FILE
+from prolip.models.weights import INFERENCE_FILE, MODEL_FILE
 from prolip.pretrained.adapted import find_adapter
 from prolip.pretrained.carried import (
     carried_by,
@@ -35,8 +35,8 @@ from prolip.train.config import from_toml
 
 log = logging.getLogger(__name__)
 
-_MARKS = ("config.json", ADAPTER_FILE, "image.onnx")
-"""Files by which an exported model is known, in any format."""
+_MARKS = (MODEL_FILE, ADAPTER_FILE, "image.onnx")
+"""Files by which an exported model is known, in any format. MODEL_FILE is written first."""
 
 
 class _Source(NamedTuple):
