@@ -134,10 +134,11 @@ def _sentence(framed: str, prog: str) -> str:
         title, _, words = part[0].partition("options: ")
         parts[title.strip()] = words.split(", ") if words else [row for row in part[1:] if re.match(r"    \S", row)]
     missing = next((_names(rows) for title, rows in parts.items() if title.startswith("Missing from")), [])
-    unknown = next((_names(rows) for title, rows in parts.items() if title.startswith("Unrecognized")), [])
+    unknown = next((rows or [""] for title, rows in parts.items() if title.startswith("Unrecognized")), [])
     if missing or unknown:
         known = [*missing, *_names(parts.get("Perhaps you meant:", []))]
-        return f"{' and '.join([*_absent(missing), *_unknown(unknown, known)])}: {prog} --help describes the options"
+        wrong = [*_absent(missing), *_unknown([row.strip() for row in unknown], known)]
+        return f"{' and '.join(wrong)}: {prog} --help describes the options"
     text = " ".join(row.strip() for row in next(_parts(framed), []))
     for pattern, words in _REWORDED:
         text = re.sub(pattern, words, text)

@@ -74,6 +74,8 @@ SEE = ": prolip try --help describes the options"
         ([*GIVEN, "--batch_sise", "3"], f"there is no --batch_sise (did you mean --batch_size?){SEE}"),
         ([*GIVEN, "--frobnicate"], f"there is no --frobnicate{SEE}"),
         ([*GIVEN, "--json", "True"], f"'True' belongs to no option{SEE}"),
+        ([*GIVEN, "two words"], f"'two words' belongs to no option{SEE}"),
+        ([*GIVEN, ""], f"'' belongs to no option{SEE}"),
         ([*GIVEN, "--batch_size"], "--batch_size needs a value"),
         ([*GIVEN, "--betas", "1"], "--betas needs 2 values"),
         ([*GIVEN, "--score", "foo"], "--score is 'foo': it must be one of 'csd', 'mean', 'None'"),
