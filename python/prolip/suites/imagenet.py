@@ -68,7 +68,7 @@ def run_imagenet(model: Model, options: ImagenetOptions, cache: TaskCache) -> Su
             }
             found = cache.get_or_run(name, settings, partial(evaluate_set, source, name))
         except (UserError, DataError, OSError) as error:
-            notes.append(f"{title_of(name)}: {sentence(error)}")
+            notes.append(f"{title_of(name)}: {error}")
         else:
             rows += found.rows
             notes += found.notes
