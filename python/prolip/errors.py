@@ -1,6 +1,7 @@
 """The errors that a user can cause. The command line prints them in one line; anything else keeps its traceback."""
 
 import re
+from pathlib import Path
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Control characters, line separators, and the marks that reverse the direction of writing."""
@@ -39,5 +40,12 @@ class DataError(Exception):
 def sentence(error: Exception) -> str:
     """Return an error as one line; for a failed file operation, the file's path and the reason."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
+        if isinstance(error, FileExistsError | NotADirectoryError) and isinstance(error.filename, str):
+            path = Path(error.filename)
+            for file in (path, *path.parents):
+                if file.is_file():
+                    return f"{file} is a file, where a folder is needed: name another place"
+        if isinstance(error, IsADirectoryError):
+            return f"{error.filename} is a folder, where a file is needed: name a file"
         return f"{error.filename}: {error.strerror.lower()}"
     return str(error)

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory, TemporaryFile
 
 from safetensors import SafetensorError
 
-from prolip.errors import DiskFullError
+from prolip.errors import DiskFullError, UserError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """The disk is full, a quota is used up, or a limit on the size of a file is reached."""
@@ -30,7 +30,9 @@ def atomic_file(path: Path, size: int | None = None) -> Iterator[Path]:
 
     Raises:
         DiskFullError: the disk is full.
+        OSError: the file cannot be written there; see `check_writable`.
     """
+    check_writable(path)  # otherwise an error would name the temporary file
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     with writing(path, size):
@@ -43,6 +45,35 @@ def atomic_file(path: Path, size: int | None = None) -> Iterator[Path]:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Check, before anything is written or long work begins, that a file can be written to `path`.
+
+    Raises:
+        IsADirectoryError: it is a folder.
+        NotADirectoryError: a folder above it is a file.
+        PermissionError: the folder that it goes into, or that is made in, cannot be written.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    above = next(place for place in path.absolute().parents if place.exists())
+    if not above.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(above))
+
+
+def check_own_folder(out: Path, *marks: str) -> None:
+    """Check that a command may write into a folder: it is new, empty, or holds a file that only such a command writes.
+
+    Raises:
+        UserError: it holds other files, which the command could overwrite.
+        OSError: it cannot be written; see `check_writable`.
+    """
+    check_writable(out / marks[0])
+    if out.is_dir() and any(out.iterdir()) and not any((out / mark).is_file() for mark in marks):
+        raise UserError(f"out: {out} holds files, but no {' or '.join(marks)}: name a new or an empty folder")
 
 
 @contextmanager

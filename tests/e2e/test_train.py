@@ -138,7 +138,7 @@ def test_unusable_data_end_the_run_with_status_2_and_the_reason(lab: Lab, caplog
     assert 'its json has no caption at "absent"' in caplog.text
     (lab.folder / "a file").write_text("")
     assert lab.here("a file") == 2
-    assert "a file: file exists" in caplog.text
+    assert "a file is a file, where a folder is needed" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,12 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "data index --shards a.tar --out a.index",
             "wrote a.index; next: prolip train RECIPE --shards a.tar --data.index a.index",
         ),
-        ("runs", "next: prolip runs --plot runs.html draws the curves"),
+        (
+            "data build folder --images photos --val_share 0.999 --out val",
+            "wrote val; next: prolip embed --checkpoint MODEL --shards 'val/val-*.tar' --out FOLDER",
+        ),
+        ("runs", "next: prolip runs runs --plot runs.html draws the curves"),
+        ("runs runs/one", "next: prolip runs runs/one --plot runs.html draws the curves"),
         ("runs --plot page.html", "wrote page.html; next: open page.html in a browser"),
     ],
 )
@@ -69,7 +74,7 @@ def test_the_closing_line_stays_out_of_json_and_toml_output(capsys: pytest.Captu
     assert main(["runs", "--json"]) == 0
     told = capsys.readouterr()
     assert json.loads(told.out)[0]["run"] == "one"
-    assert told.err == "next: prolip runs --plot runs.html draws the curves\n"
+    assert told.err == "next: prolip runs runs --plot runs.html draws the curves\n"
     assert main(["recipes", "demo"]) == 0
     told = capsys.readouterr()
     assert tomllib.loads(told.out)["out"] == "runs/demo"

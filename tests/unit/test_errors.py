@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from prolip.errors import DataError, NoSampleError, UserError
+from prolip.errors import DataError, NoSampleError, UserError, sentence
+from prolip.files import write_atomic
 
 
 @pytest.mark.parametrize("kind", [DataError, NoSampleError, UserError])
 def test_names_from_data_are_escaped_in_messages(kind: type[Exception]) -> None:
     raised = kind("shard bär/猫.tar: sample a\n\x1b[2J\x9b1m\u202eb: damaged")
     assert str(raised) == r"shard bär/猫.tar: sample a\n\x1b[2J\x9b1m\u202eb: damaged"
+
+
+def test_a_file_where_a_folder_is_needed_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "cat.jpg"
+    file.write_bytes(b"")
+    for folder in (file, file / "x", file / "x" / "y"):
+        with pytest.raises((FileExistsError, NotADirectoryError)) as error:
+            folder.mkdir(parents=True, exist_ok=True)
+        assert sentence(error.value) == f"{file} is a file, where a folder is needed: name another place"
+    with pytest.raises(FileExistsError) as there:
+        tmp_path.mkdir()
+    assert sentence(there.value) == f"{tmp_path}: file exists"
+
+
+def test_a_folder_where_a_file_is_needed_is_named(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError) as error:
+        write_atomic(tmp_path, "text")
+    assert sentence(error.value) == f"{tmp_path} is a folder, where a file is needed: name a file"
+    with pytest.raises(IsADirectoryError) as error:
+        tmp_path.read_bytes()
+    assert sentence(error.value) == f"{tmp_path} is a folder, where a file is needed: name a file"

@@ -19,6 +19,7 @@ from prolip.adapt.pairs import BUFFER, PairRows, Pairs, open_pairs
 from prolip.adapt.temperature import Logits, fit_logits
 from prolip.embeddings.storage import Manifest
 from prolip.errors import UserError
+from prolip.files import check_own_folder
 from prolip.models.adapter import ADAPTER_FILE, Adapter, Frozen, save_adapter
 from prolip.models.config import AdapterConfig
 from prolip.pretrained.adapted import absolute_source
@@ -45,8 +46,7 @@ def run_adapt(options: AdaptOptions) -> list[str]:
         UserError: the embeddings cannot be used, the frozen model is unknown, or the output folder holds other files.
         RuntimeError: the loss is not finite.
     """
-    if options.out.is_dir() and any(options.out.iterdir()) and not (options.out / ADAPTER_FILE).is_file():
-        raise UserError(f"out: {options.out} holds files, but no {ADAPTER_FILE}: name a new or an empty folder")
+    check_own_folder(options.out, ADAPTER_FILE)
     begun = time.monotonic()
     pairs = open_pairs(options.embeddings, options.masked)
     origin = find_origin(options)

@@ -200,7 +200,7 @@ def _cells(summary: Summary, summaries: tuple[Summary, ...]) -> list[str]:
         f"{summary.images_per_s / floor.images_per_s:.2f}",
         f"{ours.images_per_s / summary.images_per_s:.2f} x",
         f"{summary.cpu_us:.0f}",
-        f"{floor.cpu_us / summary.cpu_us:.2f}",
+        f"{floor.cpu_us / summary.cpu_us:.2f}" if summary.cpu_us else "-",  # less than a tick of the system's clock
         f"{summary.median(lambda run: run.rss_mb):.0f}",
         f"{summary.median(lambda run: run.pss_mb):.0f}",
         f"{summary.median(lambda run: run.import_mb):.0f}",

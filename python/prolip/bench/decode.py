@@ -122,7 +122,7 @@ def write_sets(images: Path, into: Path) -> dict[str, Path]:
         pixels.save(folders[AT_MOST_512] / name, quality=95, subsampling="4:2:0")
         found += 1
     if not found:
-        raise UserError(f"images is {images}: no folder of JPEG files")
+        raise UserError(f"images is {images}: no folder of JPEG files (it must hold them itself, not in folders)")
     return folders
 
 

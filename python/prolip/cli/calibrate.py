@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from prolip.cli.command import finish, parse, prepare
+from prolip.closing import command
 from prolip.suites.config import CalibrateOptions
 
 
@@ -12,8 +15,7 @@ def run(prog: str, words: list[str]) -> int:
     prepare()
     from prolip.suites.calibrate import run_calibrate
 
-    then = (
-        "prolip classify ... --guarantee 0.95, and prolip.load(...).classify(..., guarantee=0.95), use the calibration"
-    )
+    elsewhere: list[str | Path] = [] if options.out is None else ["--calibration", options.out]
+    then = command("classify", "IMAGE", "--checkpoint", options.checkpoint, *elsewhere, "--guarantee", "0.95")
     finish(run_calibrate(options), then, [options.path])
     return 0

@@ -17,7 +17,7 @@ import tyro
 
 from prolip.closing import closing
 from prolip.errors import DataError, UserError, sentence
-from prolip.help_text import paragraphs
+from prolip.help_text import one_sentence, paragraphs
 from prolip.other_words import COMMANDS, check_options, nearest
 from prolip.train.allocator import keep_freed_memory
 
@@ -68,10 +68,12 @@ def parse(options: Callable[..., Options], prog: str, words: list[str]) -> Optio
     """Parse words into options: a dataclass, or the result of a function that takes them as arguments.
 
     Raises:
-        UserError: a word is an old name of an option, or another program's name for it.
+        UserError: an option is missing, unknown, or an old or another program's name; or a value breaks its rule.
     """
     check_options(prog.partition(" ")[2], words)
-    return tyro.cli(options, args=words, prog=prog, use_underscores=True, registry=paragraphs())
+    with one_sentence(words, prog):
+        parsed = tyro.cli(options, args=words, prog=prog, use_underscores=True, registry=paragraphs())
+    return parsed
 
 
 @contextmanager

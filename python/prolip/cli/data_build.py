@@ -63,7 +63,7 @@ def _folder(prog: str, words: list[str]) -> int:
         """Shards of the images below a folder: captions from class folders, texts, file names, or none.
 
         Args:
-            config: How they are made.
+            config: Which images and captions, and how they are stored.
             out: Folder of the shards.
         """
         return config, out
@@ -71,11 +71,12 @@ def _folder(prog: str, words: list[str]) -> int:
     config, out = parse(options, prog, words)
     from prolip.data.build.folder import build_folder
 
-    shards = f"{out}/train-*.tar"
+    summary = build_folder(config, out)
+    shards = f"{out}/{'train' if 'train' in summary.samples else 'val'}-*.tar"
     then = command("embed", "--checkpoint", "MODEL", "--shards", shards, "--out", "FOLDER")
-    if config.captions != "none":
+    if config.captions != "none" and "train" in summary.samples:
         then = f"{command('train', 'finetune-clip-vit-b16', '--shards', shards)}, or {then}"
-    return _report(build_folder(config, out), then)
+    return _report(summary, then)
 
 
 def _csv(prog: str, words: list[str]) -> int:
@@ -83,7 +84,7 @@ def _csv(prog: str, words: list[str]) -> int:
         """Shards of the images and captions that a table lists.
 
         Args:
-            config: How they are made.
+            config: Which images and captions, and how they are stored.
             out: Folder of the shards.
         """
         return config, out

@@ -13,5 +13,8 @@ def run(prog: str, words: list[str]) -> int:
     prepare()
     from prolip.embeddings.embed_parts import run_embed
 
-    finish(run_embed(options), command("search", "--embeddings", options.out, "--text", "a caption"), [options.out])
+    only_texts = options.what == "text" or not (options.shards or options.images)
+    kind = ["--find", "text"] if only_texts else []
+    then = command("search", "--embeddings", options.out, *kind, "--text", "a caption")
+    finish(run_embed(options), then, [options.out])
     return 0

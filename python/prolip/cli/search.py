@@ -7,12 +7,24 @@ from prolip.closing import command
 from prolip.embeddings.config import SearchOptions
 
 
+def _next(options: SearchOptions) -> str:
+    """Return a command that works on these embeddings: what has no variances is ranked only by distance."""
+    from prolip.embeddings.storage import Manifest
+
+    manifest = Manifest.read(options.embeddings)
+    by: list[str] = [] if options.find == "image" else ["--by", "text"]
+    if not manifest.has_variances:
+        if len(manifest.rows) < 2:
+            return "the same command with --sheet FILE.html shows images and captions on a page"
+        by = ["--by", "csd"]
+    return command("data", "rank", "--embeddings", options.embeddings, *by, "--out", "ranking.csv")
+
+
 def run(prog: str, words: list[str]) -> int:
     """Parse the options, run the command, write its lines."""
     options = parse(SearchOptions, prog, words)
     prepare()
     from prolip.embeddings.queries import run_search
 
-    then = command("data", "rank", "--embeddings", options.embeddings, "--out", "ranking.csv")
-    finish(run_search(options), then, [options.sheet], for_programs=options.json)
+    finish(run_search(options), _next(options), [options.sheet], for_programs=options.json)
     return 0

@@ -29,6 +29,7 @@ from prolip.embeddings.input_parts import InputPart, LinesPart, PartEnd, Reading
 from prolip.embeddings.parquet import has_parquet, parquet
 from prolip.embeddings.storage import MANIFEST, Manifest, Part, PartNotes, Rows, part_name, write_part
 from prolip.errors import UserError
+from prolip.files import check_own_folder
 from prolip.gaussian import Gaussian, concatenate
 from prolip.models.official_json import to_official_json
 from prolip.pretrained.adapted import AdaptedNetwork
@@ -164,12 +165,11 @@ def _prepare(embedder: Embedder, parts: Sequence[InputPart]) -> list[int]:
         settings={"what": options.what, "caption_key": options.caption_key, "precision": options.precision},
         plan=[describe(part) for part in parts],
     )
+    check_own_folder(options.out, MANIFEST)
     if (options.out / MANIFEST).exists():
         old = Manifest.read(options.out)
         _check_same(old, manifest, options.out)
         manifest = replace(manifest, run=old.run)
-    elif options.out.is_dir() and any(options.out.iterdir()):
-        raise UserError(f"out: {options.out} holds files, but no {MANIFEST}: name a new or an empty folder")
     options.out.mkdir(parents=True, exist_ok=True)
     manifest.write(options.out)
     return [
@@ -191,12 +191,24 @@ def _architecture(model: Model) -> dict[str, Any]:
 
 
 def _check_same(old: Manifest, new: Manifest, out: Path) -> None:
-    texts = new.settings["what"] != "image" or any("path" in part for part in new.plan)
-    for name in ("weights", "model", "format", "dtype", "settings", *(("tokenizer",) if texts else ())):
-        was, now = getattr(old, name), getattr(new, name)
-        if was != now:
-            why = "the model is different" if name in {"weights", "model"} else f"{name} was {was}, is {now}"
-            raise UserError(f"out: {out} holds embeddings with other settings ({why}): name another folder")
+    if (old.weights, old.model) != (new.weights, new.model):
+        raise UserError(f"out: {out} holds embeddings of another model: name another folder")
+    has_texts = new.settings["what"] != "image" or any("path" in part for part in new.plan)
+    before, after = (
+        {
+            "format": manifest.format,
+            "dtype": manifest.dtype,
+            **({"tokenizer": manifest.tokenizer} if has_texts else {}),
+            **manifest.settings,
+        }
+        for manifest in (old, new)
+    )
+    for name, now in after.items():
+        if before.get(name) != now:
+            raise UserError(
+                f"out: {out} holds embeddings with another --{name} ({before.get(name)}, not {now}): name another "
+                "folder"
+            )
     if new.plan[: len(old.plan)] != old.plan:
         raise UserError(
             f"out: {out} holds embeddings of other data: name another folder, or begin with the same shards, folders "
@@ -331,6 +343,9 @@ def _finish(embedder: Embedder, parts: Sequence[InputPart], timings: Sequence[Se
                     bad += notes.bad
                     named += notes.named
     if not sum(rows.values()):
+        for name in (*files, MANIFEST):  # they would refuse a run with other settings
+            (options.out / name).unlink(missing_ok=True)
+        _remove_scratch(options.out)
         raise DataError(f"none of {bad} samples could be used; the first: {'; '.join(named[:3])}")
     flat = [timing for each in timings for timing in each]
     longest = max(sum(timing.seconds for timing in each) for each in timings)
@@ -346,9 +361,13 @@ def _finish(embedder: Embedder, parts: Sequence[InputPart], timings: Sequence[Se
         before, complete=True, parts=files, rows=rows, bad=bad, bad_samples=named, run=run if made else before.run
     )
     manifest.write(options.out)
-    for folder in options.out.glob(".reading-*"):
-        shutil.rmtree(folder, ignore_errors=True)
+    _remove_scratch(options.out)
     return manifest
+
+
+def _remove_scratch(out: Path) -> None:
+    for folder in out.glob(".reading-*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _counted(number: int, thing: str) -> str:
@@ -359,7 +378,7 @@ def _summary(options: EmbedOptions, manifest: Manifest, made: int) -> list[str]:
     counts = ", ".join(
         _counted(count, "image" if kind == "image" else "caption") for kind, count in manifest.rows.items()
     )
-    lines = [f"{options.out}: {counts} in {_counted(len(manifest.plan), 'part')}, {made:,} of them new"]
+    lines = [f"{options.out}: {counts} in {_counted(len(manifest.plan), 'part')} ({made:,} new)"]
     run = manifest.run
     if made:
         rate = run["samples"] / max(run["seconds"], 1e-9)
@@ -368,6 +387,6 @@ def _summary(options: EmbedOptions, manifest: Manifest, made: int) -> list[str]:
             f"{run['wait_share']:.1%} of the time"
         )
     if manifest.bad:
-        lines.append(f"{manifest.bad:,} samples could not be used:")
+        lines.append(f"{_counted(manifest.bad, 'sample')} could not be used:")
         lines += [f"  {name}" for name in manifest.bad_samples[:20]]
     return lines

@@ -25,7 +25,7 @@ from prolip.embeddings.config import FilterOptions
 from prolip.embeddings.copy_images import copy_images
 from prolip.embeddings.rank import Chunk, read_ranking
 from prolip.errors import UserError
-from prolip.files import atomic_file, write_atomic
+from prolip.files import atomic_file, check_own_folder, write_atomic
 
 RECORD = "filter.json"
 _BLOCK = 512
@@ -180,12 +180,14 @@ def _check_out(options: FilterOptions, chosen: list[str]) -> None:
     rules = {name: getattr(options, name) for name in ("keep_count", "keep_share", "min_score", "max_score")}
     record = {"ranking": str(options.ranking), "digest": digest, **rules, "shards": chosen}
     path = options.out / RECORD
+    check_own_folder(options.out, RECORD)
     if path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            before = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise UserError(f"{path} is damaged ({error}): use another folder") from error
         if any(before.get(name) != value for name, value in record.items() if name != "ranking"):
             raise UserError(f"out: {options.out} holds a copy by another ranking, rule or choice: use another folder")
-    elif options.out.is_dir() and any(options.out.iterdir()):
-        raise UserError(f"out: {options.out} holds files, but no {RECORD}: name a new or an empty folder")
     write_atomic(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 

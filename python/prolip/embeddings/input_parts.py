@@ -21,7 +21,7 @@ from prolip.data import Batch, BatchLoader, LoaderConfig, LoaderStats, NoSampleE
 from prolip.data.build.folder import find_images
 from prolip.data.build.images import UNREADABLE, read_for_loader
 from prolip.data.build.shards import add_sample
-from prolip.errors import UserError
+from prolip.errors import UserError, sentence
 from prolip.files import writing
 
 
@@ -129,9 +129,9 @@ def read_lines(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"lines: {path} is not UTF-8: {error}") from error
+        raise UserError(f"lines: {path} is not UTF-8: save it in that encoding") from error
     except OSError as error:
-        raise UserError(f"lines: {path} cannot be read: {error}") from error
+        raise UserError(f"lines: {sentence(error)}") from error
     return text.removesuffix("\n").split("\n") if text else []
 
 

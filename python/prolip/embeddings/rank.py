@@ -223,6 +223,8 @@ def read_ranking(path: Path) -> Iterator[Chunk]:
                 for batch in table.iter_batches(batch_size=ROWS, columns=list(COLUMNS)):
                     keys, sources, scores, ranks = (batch.column(name) for name in COLUMNS)
                     yield Chunk(keys.to_pylist(), sources.to_pylist(), scores.to_numpy(), ranks.to_numpy())
+    except FileNotFoundError as error:
+        raise UserError(f"ranking: there is no {path}: prolip data rank writes one") from error
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is not a ranking by `prolip data rank`: {error}") from error
 

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from prolip.embeddings.storage import ROWS, Block, Floats, Part
+from prolip.errors import printable
 from prolip.eval.config import Score
 from prolip.gaussian import Gaussian, inclusion_score
 
@@ -169,15 +170,16 @@ def answers_json(queries: Sequence[str], answers: Sequence[Sequence[Answer]]) ->
 
 def answers_table(query: str, answers: Sequence[Answer]) -> list[str]:
     """A query's results as lines of a table."""
-    width = max([len("key"), *(len(answer.key) for answer in answers)])
+    keys = [printable(answer.key) for answer in answers]
+    width = max(map(len, ["key", *keys]))
     lines = [
-        query,
+        printable(query),
         f"  {'':>4}  {'key':{width}}  {'score':>8}  {'similarity':>10}  {'uncertainty':>11}  {'inclusion':>9}",
     ]
-    for rank, answer in enumerate(answers, start=1):
+    for rank, (key, answer) in enumerate(zip(keys, answers, strict=True), start=1):
         where = described(answer.source, answer.file, answer.caption)
         lines.append(
-            f"  {rank:>4}  {answer.key:{width}}  {answer.score:8.4f}  {answer.similarity:10.4f}  "
+            f"  {rank:>4}  {key:{width}}  {answer.score:8.4f}  {answer.similarity:10.4f}  "
             f"{_number(answer.uncertainty, '.5f'):>11}  {_number(answer.inclusion, '.2f'):>9}  {where}"
         )
     return lines
@@ -188,5 +190,7 @@ def _number(value: float | None, style: str) -> str:
 
 
 def described(source: str, file: str | None, caption: str | None) -> str:
-    """A row's source, with its file name and its caption if they are known."""
-    return "  ".join([source, *([] if file is None else [file]), *([] if caption is None else [f"“{caption}”"])])
+    """A row's source, with its file name and its caption if they are known, in one line."""
+    return printable(
+        "  ".join([source, *([] if file is None else [file]), *([] if caption is None else [f"“{caption}”"])])
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket
@@ -112,4 +113,5 @@ def check_address(host: str, port: int) -> None:
             listener.bind(address)
             listener.listen()
     except OSError as error:
-        raise UserError(f"cannot listen on {host}, port {port} ({error.strerror}): try another --port") from error
+        other = "--port" if error.errno in {errno.EADDRINUSE, errno.EACCES} else "--host"
+        raise UserError(f"cannot listen on {host}, port {port} ({error.strerror}): try another {other}") from error

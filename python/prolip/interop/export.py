@@ -13,12 +13,13 @@ from typing import NamedTuple
 from prolip.checkpoint import Carried, Checkpoint, read_weights
 from prolip.data.config import TokenizerConfig
 from prolip.errors import UserError
-from prolip.files import atomic_file, atomic_files
+from prolip.files import atomic_file, atomic_files, check_own_folder
 from prolip.interop.config import ExportOptions, OnnxConfig
 from prolip.interop.export_adapted import export_adapted
 from prolip.models import ModelConfig, ProLIP
+from prolip.models.adapter import ADAPTER_FILE
 from prolip.models.hub import HUB_FILES, ModelCard, push_to_hub, save_pretrained
-from prolip.models.weights import INFERENCE_FILE
+from prolip.models.weights import INFERENCE_FILE, MODEL_FILE
 from prolip.pretrained.adapted import find_adapter
 from prolip.pretrained.carried import (
     carried_by,
@@ -33,6 +34,9 @@ from prolip.pretrained.tokenizer_choice import choose_tokenizer
 from prolip.train.config import from_toml
 
 log = logging.getLogger(__name__)
+
+_MARKS = (MODEL_FILE, ADAPTER_FILE, "image.onnx")
+"""Files by which an exported model is known, in any format. MODEL_FILE is written first."""
 
 
 class _Source(NamedTuple):
@@ -56,6 +60,8 @@ def run_export(options: ExportOptions) -> list[str]:
         raise UserError("name a folder to write (--out) or a repository to push to (--push)")
     if options.format != "onnx" and options.onnx != OnnxConfig():
         raise UserError(f"format is {options.format}: the settings of onnx need --format onnx")
+    if options.out is not None:
+        check_own_folder(options.out, *_MARKS)
     adapted = find_adapter(options.checkpoint)
     source = None if adapted is not None else _read(options)
     lines: list[str] = []

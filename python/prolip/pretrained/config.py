@@ -37,20 +37,20 @@ class ClassifyOptions(ImageOptions):
     labels: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="LABEL ...")] = ()
     """The labels to choose from. With guarantee or max_error they are the calibration's, and may be left out."""
     templates: tuple[str, ...] = ()
-    """Prompts with {} for the label, such as "a photo of a {}"; each label is their ensemble. Write them after the
-    labels. With guarantee or max_error they are the calibration's."""
+    """Prompts with {} for the label, such as "a photo of a {}"; they are averaged. Write them after the labels. With
+    guarantee or max_error they are the calibration's."""
     prior: tuple[float, ...] = ()
     """How frequent each label is among your images, one share or count per label, in their order; by default all are
     equally frequent. Not with guarantee or max_error, which use the calibration's."""
     guarantee: float | None = None
-    """Also print a set of labels that contains the right one with this probability, such as 0.95. The model must have
-    been calibrated (prolip calibrate). It holds for images like those of the calibration."""
+    """Also print a set of labels that contains the right one with this probability, such as 0.95. Needs a calibrated
+    model (prolip calibrate), and holds for images like those that it was calibrated with."""
     per_label: bool = False
-    """The guarantee shall hold for the images of each label, as far as the calibration allows, and not only over all
-    images."""
+    """Keep the guarantee among the images of each label, not only over all images. Labels with too few calibration
+    images share a threshold."""
     max_error: float | None = None
-    """Also print an answer, or "don't know", so that at most this share of the answers is wrong, such as 0.05. The same
-    conditions hold as for guarantee."""
+    """Also print an answer, or "don't know", so that at most this share of the answers is wrong, such as 0.05. Needs
+    the same calibration."""
     calibration: Path | None = None
     """The calibration; by default calibration.safetensors in the model's folder."""
 

@@ -131,6 +131,8 @@ def _open(options: ImageOptions, calibration: Path | None = None) -> tuple[Model
     Raises:
         UserError: there is no such image, or the model cannot be used.
     """
+    if options.image.is_dir():
+        raise UserError(f"{options.image} is a folder: name one image file; prolip embed takes folders")
     if not options.image.is_file():
         raise UserError(f"{options.image}: there is no such image file")
     model = load(

@@ -11,7 +11,7 @@ import torch
 
 from prolip.checkpoint import Checkpoint, read_weights
 from prolip.data.tokenizer import Tokenizer
-from prolip.decisions.calibration import load_calibration
+from prolip.decisions.calibration import Calibration, load_calibration
 from prolip.decisions.config import CALIBRATION_FILE
 from prolip.distributed import find_device
 from prolip.errors import UserError
@@ -120,14 +120,21 @@ def _with_calibration(model: Model, given: str | Path | None) -> Model:
     if given is None and not path.is_file():
         return model
     try:
-        found = load_calibration(path)
-        found.check_model(model.fingerprint())
+        return dataclasses.replace(model, calibration=_fitting_calibration(path, model))
     except UserError as error:
         if given is not None:
-            raise UserError(f"{path}: {error}") from error
-        logger.warning("%s is not used: %s", path, error)
+            raise
+        logger.warning("calibration not used: %s", error)
         return model
-    return dataclasses.replace(model, calibration=found)
+
+
+def _fitting_calibration(path: Path, model: Model) -> Calibration:
+    found = load_calibration(path)
+    try:
+        found.check_model(model.fingerprint())
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    return found
 
 
 def _load_open_clip(source: str, device: torch.device, precision: Precision, cache_dir: str | Path | None) -> Model:

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Sequence
+
+from prolip.errors import printable
 
 
 def align(rows: Sequence[Sequence[str]], num_left: int = 1) -> Iterator[str]:
-    """Yield the rows of a table as lines: the first `num_left` columns to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = enumerate(zip(row, widths, strict=True))
-        yield "  ".join(cell.ljust(width) if place < num_left else cell.rjust(width) for place, (cell, width) in cells)
+    """Yield the rows of a table as lines: the first `num_left` columns to the left, the others to the right.
+
+    Control characters are escaped, so a row stays a line. Cells are aligned by their width in a terminal.
+    """
+    shown = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(_width, column)) for column in zip(*shown, strict=True)]
+    for row in shown:
+        cells = []
+        for place, (cell, width) in enumerate(zip(row, widths, strict=True)):
+            blanks = " " * (width - _width(cell))
+            cells.append(cell + blanks if place < num_left else blanks + cell)
+        yield "  ".join(cells)
+
+
+def _width(text: str) -> int:
+    """Return the columns that a text takes: two for wide characters (Chinese, emoji), none for combining marks."""
+    return sum(
+        0 if unicodedata.combining(letter) else 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+        for letter in text
+    )

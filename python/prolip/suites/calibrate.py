@@ -14,6 +14,7 @@ from prolip.decisions.calibration import Calibration, Evidence, Subject, fit_cal
 from prolip.decisions.reliability import Reliability, measure_pairs, measure_reliability
 from prolip.errors import UserError
 from prolip.eval.statistics import Interval
+from prolip.files import check_writable
 from prolip.pretrained.classify import weigh
 from prolip.pretrained.model import Model
 from prolip.pretrained.open import load
@@ -45,6 +46,7 @@ def run_calibrate(options: CalibrateOptions) -> list[str]:
         UserError: the model or the data cannot be used.
         DataError: an image has no label, or too many cannot be read.
     """
+    check_writable(options.path)
     with TemporaryDirectory() as made:
         data = open_classes(options.data, Path(made), options.store, options.templates, options.classnames)
         model = load(

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from prolip.data import DataError
 from prolip.embeddings.embed import embed_captions, embed_shards
-from prolip.errors import UserError
+from prolip.errors import UserError, sentence
 from prolip.pretrained.model import Model, missing_csd
 from prolip.suites.classification import classify, classify_faces
 from prolip.suites.config import DatacompOptions, RetrievalOptions
@@ -51,8 +51,8 @@ def run_datacomp(model: Model, options: DatacompOptions, cache: TaskCache) -> Su
         except FolderMissing:
             missing.append(task.key)
         except (UserError, DataError, OSError) as error:
-            notes.append(f"{task.name}: {error}")
-            logger.warning("%s: %s", task.name, error)
+            notes.append(f"{task.name}: {sentence(error)}")
+            logger.warning("%s: %s", task.name, sentence(error))
         else:
             rows += found.rows
             count = max(row.num_items for row in found.rows if row.main or task.metric != "retrieval")

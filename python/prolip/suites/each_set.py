@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from tqdm import tqdm
 
 from prolip.data import DataError
-from prolip.errors import UserError
+from prolip.errors import UserError, sentence
 from prolip.pretrained.model import Model
 from prolip.suites.results import SuiteResult, TaskResult
 
@@ -32,7 +32,7 @@ def evaluate_sets(
         try:
             found = evaluate(name, source, result.fingerprint)
         except (UserError, DataError, OSError) as error:
-            result.notes.append(f"{name}: {error}")
+            result.notes.append(f"{name}: {sentence(error)}")
         else:
             result.rows.extend(found.rows)
             result.notes.extend(found.notes)

@@ -177,7 +177,7 @@ def stamps(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
 
 
 def _count(path: Path) -> int:
-    text = _text(path).strip()
+    text = read_text(path).strip()
     if not text.isdecimal():
         raise UserError(f"{path} is {text[:40]!r}: it must be the number of shards")
     return int(text)
@@ -187,14 +187,19 @@ def read_lines(path: Path) -> list[str]:
     """The lines without surrounding white space; [] if there is no file."""
     if not path.is_file():
         return []
-    lines = [line.strip() for line in _text(path).rstrip().splitlines()]
+    lines = [line.strip() for line in read_text(path).rstrip().splitlines()]
     if "" in lines:
         # A class's number is its line number: skipping a line would shift all the classes after it.
         raise UserError(f"{path}: line {lines.index('') + 1} is empty")
     return lines
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a user's file, without a byte order mark.
+
+    Raises:
+        UserError: it is not in UTF-8.
+    """
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from prolip.data import DataError
 from prolip.embeddings.embed import embed_shards
-from prolip.errors import UserError
+from prolip.errors import UserError, sentence
 from prolip.eval.bprw import labelled_images, reweight_prompts
 from prolip.eval.config import BprwConfig
 from prolip.eval.prompts import SmallestInClass, WithinSpread, filter_prompts
@@ -153,7 +153,7 @@ def evaluate_set(source: _Source, name: str) -> TaskResult:
         labelled = source.embedded(options.voters)
         voters, scored = voters_and_scored(labelled, data, options.few_shot, title_of(options.voters))
     except (UserError, DataError, OSError) as error:
-        notes.append(f"{title}: few-shot re-weighting: {error}")
+        notes.append(f"{title}: few-shot re-weighting: {sentence(error)}")
     else:
         weights = reweight_prompts(prompts, voters.images, options.few_shot, labels=voters.labels).as_classifier()
         if name == options.voters:

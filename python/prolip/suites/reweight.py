@@ -30,6 +30,7 @@ from prolip.pretrained.open import load
 from prolip.report.prompt_chart import prompt_chart
 from prolip.suites.classification import embed_prompts
 from prolip.suites.config import ReweightOptions
+from prolip.suites.folders import read_text
 from prolip.suites.prompt_weights import save_prompt_weights
 from prolip.suites.templates import CHAINED_TEMPLATES, PLAIN_TEMPLATES, imagenet_classnames, imagenet_templates
 
@@ -191,7 +192,7 @@ def _read_lines(source: str, option: str, known: list[str]) -> list[str]:
     path = Path(source)
     if not path.is_file():
         raise UserError(f"{option} is {source!r}: it must be {', '.join(known)} or a text file")
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = [line.strip() for line in read_text(path).splitlines()]
     found = [line for line in lines if line]
     if not found:
         raise UserError(f"{option} is {source!r}: the file is empty")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from prolip.errors import UserError
+from prolip.suites.folders import read_text
 
 TABLE = Path(__file__).with_name("datacomp.tsv")
 """DataComp's tasks."""
@@ -57,11 +58,7 @@ def read_tasks(path: Path = TABLE) -> list[Task]:
         UserError: not a valid table; the message names the file, the line, the column and the rule.
         OSError: there is no such file.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8: {error}") from error
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    lines = [(number, line) for number, line in enumerate(read_text(path).split("\n"), start=1) if line.strip()]
     columns = [name.strip() for name in lines[0][1].split("\t")] if lines else []
     if sorted(columns) != sorted(Task._fields):
         found = ", ".join(columns) or "none"

@@ -6,12 +6,9 @@ tyro. So every value is checked in one place, and an error names its dotted key.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
 import json
 import math
-import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import reduce
@@ -22,7 +19,7 @@ from typing import Any, TypeVar
 import tyro
 
 from prolip.errors import UserError
-from prolip.help_text import paragraphs
+from prolip.help_text import one_sentence, paragraphs
 from prolip.other_words import nearest, other_key
 
 Tree = TypeVar("Tree")
@@ -71,25 +68,17 @@ def parse(
     merged: dict[str, Any] = reduce(_merge, (table for _, table in tables), {})
     base = _with_lengths(base, merged)
     _check_keys((key for key in named(words) if key != "help"), base, derived, "")
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            return tyro.cli(
-                type(base),
-                args=[*_as_flags(merged), *words],
-                default=base,
-                prog=prog,
-                use_underscores=True,
-                config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
-                registry=paragraphs(),
-            )
-    except SystemExit as error:
-        if not error.code:
-            raise
-        # Take tyro's message out of its frame.
-        lines = [line.strip("│ ") for line in complaint.getvalue().splitlines()]
-        text = [line for line in lines if line and not re.match("[╭╰─]|For full helptext", line)]
-        raise UserError(" ".join(text)) from error
+    with one_sentence(words, "prolip train"):
+        parsed = tyro.cli(
+            type(base),
+            args=[*_as_flags(merged), *words],
+            default=base,
+            prog=prog,
+            use_underscores=True,
+            config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
+            registry=paragraphs(),
+        )
+    return parsed
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -148,6 +148,7 @@ def test_a_run_may_be_given_by_a_relative_path(lab: Path, tmp_path: Path, monkey
         (["--embeddings", "NAME", "--heads.lr", "nan"], "heads.lr is nan"),
         (["--embeddings", "NAME", "--checkpoint", "absent"], "checkpoint: absent does not exist"),
         (["--embeddings", "NAME", "--out", "LAB"], r"holds files, but no adapter.json"),
+        (["--embeddings", "absent", "--out", __file__], "is a file, where a folder is needed"),  # before any work
     ],
 )
 def test_impossible_options_are_refused_with_the_reason(

@@ -149,6 +149,8 @@ def test_figures_are_medians_and_ratios() -> None:
     assert lines[2].split()[:7] == ["prolip", "900", "800", "-", "1000", "25%", "0.82"]
     assert lines[1].count("of floor") == 1, "a heading names one column"
     assert "batches of 256 at 224 px" in lines[0]
+    quick = Summary(name="quick", runs=(replace(run(1300), cpu_us=0.0),))  # less than a tick of the system's clock
+    assert list(table(config, (ours, floor, quick)))[4].split()[9:11] == ["0", "-"]
 
 
 def test_rounds_that_differ_are_warned_about() -> None:

@@ -105,6 +105,7 @@ def test_every_command_has_help_and_no_line_of_it_ends_early(words: str, capsys:
         (["eval", "emojis"], "prolip eval: no command 'emojis', did you mean 'emoji'?"),
         (["eval", "emoji", "--checkpoint", "absent.pt"], "absent.pt is neither a file nor a folder"),
         (["report", "absent"], "prolip report: "),
+        (["recipes", sys.executable], "is not a recipe, a TOML file"),
     ],
 )
 def test_user_errors_are_printed_with_status_2(

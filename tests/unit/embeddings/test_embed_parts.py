@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 import sys
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -37,7 +39,7 @@ from prolip.pretrained.open import load
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_part_files_contain_the_models_gaussians(source: Path, tmp_path: Path, form: str, dtype: str) -> None:
     told = run_embed(options(source, tmp_path, what="both", format=form, dtype=dtype))
-    assert "12 images, 12 captions in 3 parts, 3 of them new" in told[0]
+    assert "12 images, 12 captions in 3 parts (3 new)" in told[0]
     assert "the model waited for data" in told[1]
     opened = load(source / "run", device="cpu")
     model, tokenizer = opened.require_prolip(), opened.require_tokenizer()
@@ -81,7 +83,7 @@ def test_rows_keep_file_names_and_line_numbers_and_a_bad_image_is_named(source: 
     folder = str(source / "images")
     given = options(source, tmp_path, shards=(), images=(Path(folder),), lines=(source / "lines.txt",), rows_per_part=2)
     told = run_embed(replace(given, what="both", precision="bf16"))
-    assert told[2] == "1 samples could not be used:"
+    assert told[2] == "1 sample could not be used:"
     assert told[3].startswith(f"  shard {folder}, sample some.where/a.3.png: cannot decode its image")
     keys, sources, *_ = read(tmp_path, "image")
     assert keys == [f"some.where/a.{number}.png" for number in (0, 1, 2, 4)]
@@ -125,6 +127,15 @@ def test_captions_of_a_folder_belong_to_their_images(source: Path, tmp_path: Pat
         run_embed(given)
 
 
+def header_of_png(width: int, height: int) -> bytes:
+    """Return a PNG without pixels."""
+    parts = [(b"IHDR", struct.pack(">2I5B", width, height, 8, 0, 0, 0, 0)), (b"IDAT", b""), (b"IEND", b"")]
+    chunks = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc32(kind + data)) for kind, data in parts
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
 @pytest.mark.parametrize("rows_per_part", [1, 3])
 def test_files_that_cannot_be_read_are_named(source: Path, tmp_path: Path, rows_per_part: int) -> None:
     folder = tmp_path / "images"
@@ -132,10 +143,14 @@ def test_files_that_cannot_be_read_are_named(source: Path, tmp_path: Path, rows_
     Image.new("RGB", (9, 9), "red").save(folder / "c.tif")
     (folder / "a.tif").write_bytes(b"damaged")
     (folder / "b.tif").write_bytes(b"damaged")
+    # Its error has eight digits, as the names of samples: the limit of pixels.
+    (folder / "d.png").write_bytes(header_of_png(20_000, 20_000))
     told = run_embed(options(source, tmp_path / "out", shards=(), images=(folder,), rows_per_part=rows_per_part))
-    assert f"1 image in {3 if rows_per_part == 1 else 1} part" in told[0]
-    assert told[2] == "2 samples could not be used:"
-    assert [line.split(": ")[1] for line in told[3:]] == ["a.tif", "b.tif"]
+    assert f"1 image in {4 if rows_per_part == 1 else 2} part" in told[0]
+    assert told[2] == "3 samples could not be used:"
+    assert [line.split(": ")[1] for line in told[3:5]] == ["a.tif", "b.tif"]
+    assert told[5].startswith(f"  shard {folder}, sample d.png: ")
+    assert told[5].endswith("20000 x 20000 pixels are more than the limit of 89478485")
     assert read(tmp_path / "out", "image")[0] == ["c.tif"]
 
 
@@ -184,6 +199,7 @@ def test_errors_of_embed_name_the_reason(
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.png").write_bytes(b"no image")
     assert "none of 1 samples could be used; the first: shard" in said("--images", str(tmp_path / "bad"))
+    assert list((tmp_path / "out").iterdir()) == [], "the folder is free for other settings"
     assert "no-run is neither a file nor a folder" in said(
         "--shards", str(source / "shard0.tar"), "--checkpoint", "no-run"
     )
@@ -241,7 +257,7 @@ def serving(folder: Path) -> Iterator[str]:
 def test_a_signature_in_an_address_is_not_stored(source: Path, tmp_path: Path) -> None:
     with serving(source) as address:
         told = run_embed(options(source, tmp_path / "out", shards=(f"{address}/shard0.tar?signed=secret",)))
-    assert "5 images in 1 part," in told[0]
+    assert "5 images in 1 part " in told[0]
     assert set(read(tmp_path / "out", "image")[1]) == {f"{address}/shard0.tar?…"}
     for path in (tmp_path / "out").iterdir():
         assert b"signed" not in path.read_bytes(), path

@@ -27,7 +27,7 @@ def test_finished_parts_are_not_embedded_again(source: Path, tmp_path: Path) -> 
     times = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("image-*")}
     (tmp_path / "image-000001.parquet").unlink()
     (tmp_path / ".image-000001.parquet.tmp").write_bytes(b"half of it")
-    assert "3 parts, 1 of them new" in run_embed(options(source, tmp_path, batch_size=3))[0]
+    assert "3 parts (1 new)" in run_embed(options(source, tmp_path, batch_size=3))[0]
     after = {path.name: path.read_bytes() for path in tmp_path.glob("image-*")}
     assert after.keys() == before.keys()
     again = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("image-*")}
@@ -49,9 +49,9 @@ def test_a_failed_run_resumes_and_shards_can_be_added(source: Path, tmp_path: Pa
     with pytest.raises(ValueError, match="is not finished"):
         complete_parts(out, "image")
     shutil.copy(source / "shard1.tar", tmp_path)
-    assert "2 parts, 1 of them new" in run_embed(options(source, out, shards=tuple(data)))[0]
+    assert "2 parts (1 new)" in run_embed(options(source, out, shards=tuple(data)))[0]
     data.append(str(source / "shard2.tar"))
-    assert "3 parts, 1 of them new" in run_embed(options(source, out, shards=tuple(data)))[0]
+    assert "3 parts (1 new)" in run_embed(options(source, out, shards=tuple(data)))[0]
     assert len(read(out, "image")[0]) == 12
 
 
@@ -113,11 +113,11 @@ def test_a_damaged_part_is_named(source: Path, tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"rows_per_part": 2}, r"keep rows_per_part"),
-        ({"dtype": "float16"}, r"dtype was float32, is float16"),
-        ({"precision": "bf16"}, r"settings was .* is .*'bf16'"),
-        ({"what": "both"}, r"settings was .* is .*'both'"),
+        ({"dtype": "float16"}, r"with another --dtype \(float32, not float16\)"),
+        ({"precision": "bf16"}, r"with another --precision \(fp32, not bf16\)"),
+        ({"what": "both"}, r"with another --what \(image, not both\)"),
         ({"shards": ("shard1.tar", "shard0.tar")}, r"holds embeddings of other data"),
-        ({"checkpoint": "other"}, r"the model is different"),
+        ({"checkpoint": "other"}, r"of another model"),
     ],
 )
 def test_embeddings_with_other_settings_are_not_mixed(
@@ -145,7 +145,7 @@ def test_captions_of_two_tokenizers_are_not_mixed(source: Path, tmp_path: Path) 
         "tokenizer": str(source / "tokenizer.json"),
     }
     run_embed(options(source, tmp_path / "out", **first))
-    with pytest.raises(ValueError, match=r"tokenizer was .*tokenizer\.json, is .*other\.json"):
+    with pytest.raises(ValueError, match=r"another --tokenizer \(.*tokenizer\.json, not .*other\.json\)"):
         run_embed(options(source, tmp_path / "out", **(first | {"tokenizer": str(tmp_path / "other.json")})))
     images = {"shards": (str(source / "shard0.tar"),)}
     run_embed(options(source, tmp_path / "images", **images))
@@ -160,5 +160,5 @@ def test_weights_of_one_architecture_are_not_mixed(source: Path, tmp_path: Path)
     with torch.no_grad():
         next(model.parameters()).add_(1e-3)
     write_checkpoint(tmp_path / "other" / "checkpoints", model, saved.notes.config, step=1)
-    with pytest.raises(ValueError, match="the model is different"):
+    with pytest.raises(ValueError, match="of another model"):
         run_embed(options(source, tmp_path / "out", checkpoint=str(tmp_path / "other")))

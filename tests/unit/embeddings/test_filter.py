@@ -134,12 +134,16 @@ def test_only_the_chosen_shards_are_copied(lab: Path, tmp_path: Path) -> None:
         (["--keep_count", "1", "--ranking", "other.csv"], "is not a ranking by"),
         (["--keep_count", "1", "--ranking", "empty.csv"], "its columns are not key, source, score, rank"),
         (["--keep_count", "1", "--ranking", "cut.csv"], "is not a ranking by"),
-        (["--keep_count", "1", "--ranking", "absent.csv"], "is not a ranking by"),
-        (["--keep_count", "1", "--ranking", "absent.parquet"], "is not a ranking by"),
+        (
+            ["--keep_count", "1", "--ranking", "absent.csv"],
+            "ranking: there is no absent.csv: prolip data rank writes one",
+        ),
+        (["--keep_count", "1", "--ranking", "absent.parquet"], "ranking: there is no absent.parquet"),
         (["--keep_count", "1", "--ranking", "table.txt"], "a ranking is a .parquet or a .csv file"),
         (["--keep_count", "9", "--ranking", "gone.csv"], "is neither a file nor a folder nor an address"),
         (["--keep_count", "9", "--ranking", "lacking.csv"], "has no sample k77, which the ranking keeps"),
         (["--keep_count", "1", "--out", "."], "holds files, but no filter.json"),
+        (["--keep_count", "1", "--out", "damaged"], "filter.json is damaged"),
     ],
 )
 def test_errors_of_filter_name_the_reason(
@@ -159,6 +163,8 @@ def test_errors_of_filter_name_the_reason(
     Path("cut.csv").write_text(f"{head}k0,{shard},1.0,1\nk1,{shard}")
     Path("gone.csv").write_text(f"{head}k0,gone.tar,1.0,1\n")
     Path("lacking.csv").write_text(f"{head}k77,{shard},1.0,1\n")
+    Path("damaged").mkdir()
+    Path("damaged/filter.json").write_text("{")
     assert main(["data", "filter", "--ranking", "good.csv", "--out", "out", *flags]) == 2
     assert message in capsys.readouterr().err
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,18 @@ def test_an_image_finds_itself_in_its_shard(lab: Path, tmp_path: Path, capsys: p
     ranks = [line.split()[0] for line in shown.splitlines() if line.startswith("   ") and "similarity" not in line]
     assert ranks == ["1", "2", "3"] * 2
     assert not [path.name for path in (lab / "out").iterdir() if path.name.startswith(".")], "nothing of the reading"
+
+
+def test_the_commands_that_are_suggested_work_for_captions_alone(
+    lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["embed", "--checkpoint", str(lab / "run"), "--device", "cpu", "--lines", str(lab / "lines.txt")]
+    words += ["--out", "captions"]
+    for suggested in ("search", "data rank", "data filter"):
+        assert main(words) == 0
+        words = shlex.split(capsys.readouterr().out.rpartition("next: prolip ")[2])
+        assert " ".join(words).startswith(suggested)
 
 
 def test_text_and_image_queries_combine_and_the_sheet_shows_images(

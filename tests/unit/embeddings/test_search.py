@@ -121,6 +121,9 @@ def test_answers_equal_the_measures(tmp_path: Path, form: Format, score: Score) 
     table = answers_table("a", answers[0])
     assert table[0] == "a"
     assert len({line.index("a.tar") for line in table[2:]}) == 1
+    table = answers_table("two\nlines", [answers[0][0]._replace(key="a\x1b[31m", caption="one\nmore")])
+    assert len(table) == 3, "a query, a key and a caption are in one line each"
+    assert not any(letter in line for line in table for letter in "\n\x1b")
 
 
 def test_k_beyond_the_number_of_rows_returns_all_rows(tmp_path: Path) -> None:

@@ -290,9 +290,9 @@ def test_wrong_options_are_named(tmp_path: Path) -> None:
 def test_an_unusable_address_is_an_error_before_the_model_is_loaded(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(ValueError, match=rf"cannot listen on 127\.0\.0\.1, port {port} .*: try another"):
+        with pytest.raises(ValueError, match=rf"cannot listen on 127\.0\.0\.1, port {port} .*: try another --port"):
             run_explore(ExploreOptions(checkpoint=str(tmp_path), port=port))
-    with pytest.raises(ValueError, match=r"cannot listen on 192\.0\.2\.1, port \d+"):
+    with pytest.raises(ValueError, match=r"cannot listen on 192\.0\.2\.1, port \d+ .*: try another --host"):
         run_explore(ExploreOptions(checkpoint=str(tmp_path), host="192.0.2.1"))
 
 

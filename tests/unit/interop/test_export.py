@@ -71,6 +71,17 @@ def test_a_run_of_another_version_loads_but_cannot_be_exported_or_resumed(
         assert said.strip().endswith("it can be loaded and evaluated, but not resumed or exported"), said
 
 
+def test_a_folder_with_other_files_is_left_alone(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "README.md").write_text("what my photos show")
+    assert main(["export", str(run), "--out", str(mine)]) == 2
+    assert f"out: {mine} holds files, but no model.safetensors or adapter.json or image.onnx" in capsys.readouterr().err
+    assert [(path.name, path.read_text()) for path in mine.iterdir()] == [("README.md", "what my photos show")]
+    assert main(["export", str(run), "--out", str(tmp_path / "out")]) == 0
+    assert main(["export", str(run), "--out", str(tmp_path / "out")]) == 0, "an export may be replaced"
+
+
 def test_an_exported_run_loads_with_the_same_tensors(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert main(["export", str(run), "--out", str(out), "--licence", "mit"]) == 0
@@ -194,6 +205,7 @@ def test_a_format_whose_library_is_missing_names_the_extra(
 
 def test_only_the_files_of_the_format_are_pushed(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "model.safetensors").write_text("of an earlier export")
     (tmp_path / "out" / "notes.txt").write_text("mine alone")
     write_run(tmp_path / "run", tmp_path / "tokenizer.json", context_length=12)
     words = ["export", str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--push", "me/mine"]

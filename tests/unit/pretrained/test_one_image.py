@@ -120,6 +120,7 @@ def test_without_variances_no_uncertainty_is_printed(lab: Path, capsys: pytest.C
     [
         (["classify", "absent.png", "a", "an"], "absent.png: there is no such image file"),
         (["compare", "absent.png", "a"], "absent.png: there is no such image file"),
+        (["classify", "run", "a", "an"], "run is a folder: name one image file"),
         (["classify", "notes.txt", "a", "an"], "notes.txt cannot be read"),
         (["classify", "cat.png", "a", "a"], "labels has 'a' more than once"),
         (["classify", "cat.png", "a", "--templates", "no label"], "no label"),

@@ -20,7 +20,7 @@ from prolip.data import StoreConfig
 from prolip.decisions import PairScale, equal_mass_calibration_error, items_needed, label_shares, load_calibration
 from prolip.errors import UserError
 from prolip.pretrained.model import Model
-from prolip.suites.calibrate import calibrate, report_lines
+from prolip.suites.calibrate import calibrate, report_lines, run_calibrate
 from prolip.suites.config import CalibrateOptions
 from prolip.suites.zero_shot import open_classes
 
@@ -221,13 +221,15 @@ def test_a_calibration_is_refused_for_other_labels_templates_or_models(
     calibration = lab / "run" / "calibration.safetensors"
     other = prolip.load(lab / "run", device="cpu", precision="bf16")
     assert other.calibration is None
-    assert "is not used: the calibration is for other weights or settings" in caplog.text
+    assert "calibration not used: " in caplog.text
+    assert "calibration.safetensors: the calibration is for other weights or settings" in caplog.text
     with pytest.raises(UserError, match="need a calibrated model: make a calibration with prolip calibrate"):
         other.classify(images, LABELS, max_error=0.1)
     with pytest.raises(UserError, match=r"calibration\.safetensors: the calibration is for other weights"):
         prolip.load(lab / "run", device="cpu", precision="bf16", calibration=calibration)
-    with pytest.raises(UserError, match="there is no such calibration"):
+    with pytest.raises(UserError) as absent:
         prolip.load(lab / "run", device="cpu", calibration=lab / "absent")
+    assert str(absent.value) == f"{lab / 'absent'}: there is no such calibration", "the file is named once"
     with pytest.raises(UserError, match="holds no calibration"):
         load_calibration(lab / "tokenizer.json")
 
@@ -262,6 +264,8 @@ def test_classify_prints_the_decision_for_one_image(
 
 
 def test_too_few_images_or_no_output_file_are_refused(tmp_path: Path, lab: Path, model: Model) -> None:
+    with pytest.raises(IsADirectoryError):  # before the data are opened
+        run_calibrate(CalibrateOptions(checkpoint=str(lab / "run"), data="absent", out=tmp_path))
     one = tmp_path / "few" / "food"
     one.mkdir(parents=True)
     (one / "a.png").write_bytes((lab / "mine" / "food" / "000.png").read_bytes())

@@ -6,7 +6,7 @@ from pathlib import Path
 from prolip.data.build.config import FolderConfig
 from prolip.data.build.images import EXTENSIONS, Candidate, write_images
 from prolip.data.build.shards import BuildSummary
-from prolip.errors import UserError
+from prolip.errors import UserError, sentence
 
 _CHOICES = (
     "Choose --captions class (one folder per class), text (image.jpg beside image.txt), name (file names, or the part "
@@ -75,8 +75,10 @@ def _by_text(path: Path, config: FolderConfig) -> Candidate:
         caption = beside.read_text(encoding="utf-8-sig").strip()
     except FileNotFoundError:
         return Candidate(name, path, name, None, record, f"no {beside.name} beside it")
-    except (OSError, UnicodeDecodeError) as error:
-        return Candidate(name, path, name, None, record, f"{beside.name}: {error}")
+    except UnicodeDecodeError:
+        return Candidate(name, path, name, None, record, f"{beside.name} is not in UTF-8")
+    except OSError as error:
+        return Candidate(name, path, name, None, record, sentence(error))
     if not caption:
         return Candidate(name, path, name, None, record, f"{beside.name} is empty")
     return Candidate(name, path, name, caption, record)

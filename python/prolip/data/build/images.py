@@ -1,16 +1,17 @@
 """Read and check a user's images and write them into shards. Files that the loader can read are stored unchanged."""
 
 import io
-import logging
 import time
+import warnings
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
+from prolip.data import LoaderConfig
 from prolip.data.build.config import BuildConfig
 from prolip.data.build.shards import (
     BadImage,
@@ -23,9 +24,7 @@ from prolip.data.build.shards import (
     replace_folder,
 )
 from prolip.data.samples import EXTENSIONS as LOADED
-from prolip.errors import UserError
-
-logger = logging.getLogger(__name__)
+from prolip.errors import UserError, sentence
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 """File extensions of images, in lower case."""
@@ -33,6 +32,8 @@ _STORED = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 """Formats that are stored unchanged. An MPO starts with an ordinary JPEG."""
 _QUALITY = 95
 """JPEG and WebP quality of images that are scaled down."""
+_MAX_PIXELS = LoaderConfig.max_pixels
+"""The loader skips larger images, so they are not stored."""
 UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, zlib.error, Image.DecompressionBombError)
 """The exceptions that Pillow raises for damaged files, depending on the format."""
 
@@ -68,10 +69,16 @@ def read_image(path: Path, max_side: int | None) -> EncodedImage:
     ignored, as in training.
 
     Raises:
-        OSError, ValueError, SyntaxError, EOFError: the file cannot be read.
+        OSError, ValueError, SyntaxError, EOFError: the file cannot be read, or has too many pixels for the loader.
     """
     data = path.read_bytes()
-    with Image.open(io.BytesIO(data)) as image:
+    with _opened(data) as image:
+        width, height = image.size
+        if max_side is None and width * height > _MAX_PIXELS:
+            raise ValueError(
+                f"{width} x {height} pixels are more than the loader's limit of {_MAX_PIXELS}; prolip data build "
+                "scales images down with --max_side"
+            )
         image.load()
         kind = image.format or "unknown"
         extension = _STORED.get(kind)
@@ -90,6 +97,22 @@ def read_image(path: Path, max_side: int | None) -> EncodedImage:
         case _:
             rgb.save(buffer, format="PNG")
     return EncodedImage(buffer.getvalue(), extension or "png", None if extension else kind)
+
+
+def _opened(data: bytes) -> Image.Image:
+    """Return an image that is not decoded yet.
+
+    Raises:
+        OSError: it is no image.
+        DecompressionBombError: it has too many pixels.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
+            return Image.open(io.BytesIO(data))
+    except UnidentifiedImageError:  # its message has the address of the bytes
+        raise UnidentifiedImageError(f"not an image file ({len(data)} bytes)") from None
+    except Image.DecompressionBombError:
+        raise Image.DecompressionBombError("it has too many pixels even to be scaled down") from None
 
 
 def read_for_loader(path: Path) -> EncodedImage:
@@ -157,7 +180,7 @@ class _Reader:
             try:
                 image = read_image(candidate.path, self.config.max_side)
             except UNREADABLE as error:
-                self._reject(candidate, str(error) or type(error).__name__)
+                self._reject(candidate, sentence(error) or type(error).__name__)
                 continue
             if image.converted_from:
                 self.converted[image.converted_from] += 1
@@ -172,11 +195,11 @@ class _Reader:
 
     def _reject(self, candidate: Candidate, reason: str) -> None:
         self.bad.append(BadImage(name=candidate.name, reason=reason))
-        logger.warning("skipped: %s", _line(self.bad[-1]))
         if len(self.bad) > self.config.max_bad_fraction * self.num_candidates:
             raise UserError(
                 f"{len(self.bad)} of {self.num_candidates} images are bad, more than max_bad_fraction = "
-                f"{self.config.max_bad_fraction} allows: {'; '.join(_line(bad) for bad in self.bad[:5])}"
+                f"{self.config.max_bad_fraction} allows: {'; '.join(_line(bad) for bad in self.bad[:5])}. Repair or "
+                "remove them, or allow more with --max_bad_fraction"
             )
 
     def record(self) -> dict[str, object]:

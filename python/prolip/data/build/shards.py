@@ -23,7 +23,7 @@ RECORD = "dataset.json"
 MAX_SHARD_BYTES = 3_000_000_000
 """A shard with more bytes gets no further samples."""
 OUR_FILES = ("*.tar", RECORD, "tokenizer.json", "ATTRIBUTION.md")
-"""Patterns of all files that a builder writes. A folder that holds any other file is never replaced."""
+"""Patterns of all files that a builder writes. A folder that holds any other file, or no record, is never replaced."""
 
 Json = Mapping[str, object]
 
@@ -180,13 +180,15 @@ def check_replaceable(out: Path, patterns: Sequence[str] = OUR_FILES) -> None:
     """Check that replacing `out` deletes only a builder's own files; see `replace_folder`.
 
     Raises:
-        UserError: `out` is a file, or holds a file that the builder does not write.
+        UserError: `out` is a file, holds a file that the builder does not write, or has no dataset.json.
     """
     if not out.exists():
         return
     if not out.is_dir():
         raise UserError(f"out: {out} is a file; name a new or empty folder")
-    foreign = [name for name in files_below(out) if not any(_fits(name, pattern) for pattern in patterns)]
+    files = files_below(out)
+    # A folder of somebody's shards holds only files with our names, but not our record of them.
+    foreign = [name for name in files if RECORD not in files or not any(_fits(name, pattern) for pattern in patterns)]
     if foreign:
         raise UserError(f"out: {out} holds {foreign[0]!r}, which no builder wrote; name a new or empty folder")
 

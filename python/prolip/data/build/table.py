@@ -22,7 +22,7 @@ def build_csv(config: CsvConfig, out: Path) -> BuildSummary:
     try:
         candidates = list(_read_rows(config))
     except UnicodeDecodeError as error:
-        raise UserError(f"table: {config.table} is not in UTF-8: {error}") from error
+        raise UserError(f"table: {config.table} is not in UTF-8: save it in that encoding") from error
     if not candidates:
         raise UserError(f"table: {config.table} has no row below the header")
     description = {
@@ -39,9 +39,14 @@ def _read_rows(config: CsvConfig) -> Iterator[Candidate]:
     with config.table.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.reader(file, delimiter=delimiter, strict=True)
         columns = next(rows, [])
+        if not columns:
+            raise UserError(f"table: {config.table} has no header: its first line must name the columns")
         for field, wanted in (("image_column", config.image_column), ("caption_column", config.caption_column)):
             if wanted not in columns:
-                raise UserError(f"{field} = {wanted!r}: {config.table} has no such column; it has {', '.join(columns)}")
+                raise UserError(
+                    f"{field} = {wanted!r}: {config.table} has no such column; it has {', '.join(columns)}: "
+                    f"name one with --{field}, or set --delimiter"
+                )
         if len(set(columns)) < len(columns):
             raise UserError(f"table: {config.table} has two columns with the same name: {', '.join(columns)}")
         try:

@@ -159,6 +159,8 @@ def _read_table(source: Path | Traversable, label: str, above: list[flags.NamedT
         by = f", which {above[0][0]} extends" if above else ""
         known = ", ".join(known_recipes())
         raise UserError(f"no recipe {label!r}{by}: give the path of a TOML file or one of {known}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{label} is not a recipe, a TOML file: {error}") from error
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{label}: {error}") from error
 

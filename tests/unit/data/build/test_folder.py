@@ -70,10 +70,10 @@ def test_images_with_text_files_become_samples(tmp_path: Path, read_back: Read) 
     [
         (lambda path: path.with_suffix(".txt").unlink(), r"b\.jpg \(no b\.txt beside it\)"),
         (lambda path: path.with_suffix(".txt").write_text(" \n", encoding="utf-8"), r"b\.jpg \(b\.txt is empty\)"),
-        (lambda path: path.with_suffix(".txt").write_bytes(b"caf\xe9"), r"b\.jpg \(b\.txt: .*utf-8"),
+        (lambda path: path.with_suffix(".txt").write_bytes(b"caf\xe9"), r"b\.jpg \(b\.txt is not in UTF-8\)"),
         (lambda path: path.write_bytes(path.read_bytes()[:-40]), r"b\.jpg \(.*truncated"),
-        (lambda path: path.write_bytes(b"<html>"), r"b\.jpg \(cannot identify image"),
-        (lambda path: path.write_bytes(b""), r"b\.jpg \(cannot identify image"),
+        (lambda path: path.write_bytes(b"<html>"), r"b\.jpg \(not an image file \(6 bytes\)\)"),
+        (lambda path: path.write_bytes(b""), r"b\.jpg \(not an image file \(0 bytes\)\)"),
     ],
 )
 def test_a_bad_pair_is_left_out_and_named(
@@ -92,6 +92,15 @@ def test_a_bad_pair_is_left_out_and_named(
     with pytest.raises(ValueError, match=f"1 of 3 images are bad.*max_bad_fraction = 0.3.*{reason}"):
         build_folder(FolderConfig(images=source, captions="text", max_bad_fraction=0.3), tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_an_image_that_the_loader_would_skip_is_not_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prolip.data.build.images._MAX_PIXELS", 40 * 30 - 1)
+    draw(tmp_path / "photos" / "a.jpg", (40, 30))
+    with pytest.raises(UserError, match=r"a\.jpg \(40 x 30 pixels are more than .*--max_side\)"):
+        build_folder(FolderConfig(images=tmp_path / "photos", captions="none"), tmp_path / "out")
+    smaller = FolderConfig(images=tmp_path / "photos", captions="none", max_side=20)
+    assert build_folder(smaller, tmp_path / "out").samples == {"train": 1}
 
 
 def test_an_image_outside_a_class_folder_is_bad(tmp_path: Path, classes: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from prolip.data.build.shards import Sample, read_complete, replace_folder
+from prolip.errors import UserError
 
 Read = Callable[..., list[dict[str, Any]]]
 
@@ -98,6 +99,13 @@ def test_a_folder_with_other_files_is_never_replaced(tmp_path: Path) -> None:
     assert (out / "mine" / "other.tar").exists()
     with pytest.raises(ValueError, match="is a file"):
         fill(out / "dataset.json", "two")
+
+
+def test_shards_that_no_builder_wrote_are_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "00000.tar").write_bytes(b"shards of somebody")
+    with pytest.raises(UserError, match=r"out: .* holds '00000\.tar', which no builder wrote"):
+        fill(tmp_path, "one")
+    assert (tmp_path / "00000.tar").read_bytes() == b"shards of somebody"
 
 
 def test_only_a_complete_folder_with_equal_settings_is_already_built(tmp_path: Path) -> None:
