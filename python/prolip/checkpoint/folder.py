@@ -223,9 +223,9 @@ def set_aside(path: Path) -> Path:
 
 
 def sweep(folder: Path) -> None:
-    """Delete partial checkpoints of interrupted saves. No process may be saving into the folder."""
+    """Delete what interrupted saves left, checkpoints and links. No process may be saving into the folder."""
     for path in folder.glob("*.partial"):
-        shutil.rmtree(path)
+        _delete(path)
 
 
 def prune(folder: Path, *, keep: int) -> None:
@@ -234,7 +234,18 @@ def prune(folder: Path, *, keep: int) -> None:
     for path in list_checkpoints(folder)[keep:]:
         if path.resolve() != best:
             # Renamed first, so that a process that dies here leaves no incomplete checkpoint.
-            shutil.rmtree(path.rename(partial_path(path)))
+            _delete(path.rename(partial_path(path)))
+
+
+def _delete(path: Path) -> None:
+    """Delete a folder or a link. A failure is only logged: `sweep` tries again when the run starts the next time.
+
+    On a file server a folder cannot be deleted while a process reads a file in it.
+    """
+    try:
+        path.unlink() if path.is_symlink() else shutil.rmtree(path)
+    except OSError as error:
+        log.warning("%s could not be deleted: %s", path, error)
 
 
 def mark_best(path: Path) -> None:
