@@ -27,12 +27,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from prolip.errors import UserError
+from prolip.files import crc32
 
 MANIFEST = "manifest.json"
 BEST = "best"
 FORMAT = 1
 _NAME = re.compile(r"step_(\d+)")
-BLOCK = 1 << 22
 VISIBLE_SECONDS = 30.0
 """Seconds for which a file server may hide one client's writes from another."""
 _PAUSES = (0.5, 1.0, 2.0)
@@ -138,11 +138,8 @@ def patiently(path: Path, read: Callable[[], T]) -> T:
 
 def record(path: Path) -> FileRecord:
     """Size and checksum of a file."""
-    checksum, size = 0, 0
     with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            checksum, size = zlib.crc32(block, checksum), size + len(block)
-    return FileRecord(size=size, crc32=checksum)
+        return FileRecord(crc32=crc32(file), size=file.tell())
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

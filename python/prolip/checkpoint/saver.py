@@ -163,8 +163,11 @@ class Saver:
             if best is not None:
                 mark_best(path)
             prune(self._folder, keep=self._keep)
-        except Exception as error:  # the other ranks must not wait for ever
-            return _reason(error, path)
+        except (OSError, RuntimeError, UserError) as error:
+            return str(error)
+        except Exception as error:  # a bug, but the other ranks must not wait for ever
+            log.exception("%s", path)
+            return repr(error)
         return None
 
 
@@ -172,13 +175,8 @@ def _write_part(part: Part, folder: Path) -> _Written:
     """Write this rank's files. Never raises, because the other ranks wait for the result."""
     try:
         return _Written(*part.write(folder), None)
+    except (OSError, RuntimeError, UserError) as error:  # torch's writers wrap some OSErrors
+        return _Written([], {}, str(error))
     except Exception as error:
-        return _Written([], {}, _reason(error, folder))
-
-
-def _reason(error: Exception, path: Path) -> str:
-    """Return why writing to `path` failed. A bug is also logged, with its traceback."""
-    if isinstance(error, (OSError, RuntimeError, UserError)):  # torch's writers wrap some OSErrors
-        return str(error)
-    log.error("%s", path, exc_info=error)
-    return repr(error)
+        log.exception("%s", folder)
+        return _Written([], {}, repr(error))

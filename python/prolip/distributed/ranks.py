@@ -56,22 +56,15 @@ class Ranks:
         return max(1, usable_cores() // self.local_world_size)
 
     def with_own_group(self) -> Ranks:
-        """Return the same ranks with a `waiting` group of their own, for a thread that exchanges during training steps.
+        """Return the same ranks with a new `waiting` group, which has the job's timeout. All ranks call this.
 
-        All ranks call this.
-        """
-        return replace(self, waiting=self.new_group())
-
-    def new_group(self) -> dist.ProcessGroup | None:
-        """Return a new gloo group of all ranks, with the job's timeout; None in a single process. All ranks call this.
-
-        Communication at the same time as other exchanges needs a group of its own.
+        Communication at the same time as other exchanges, such as a save in a thread, needs a group of its own.
         """
         if self.world_size == 1:
-            return None
+            return self
         group = dist.new_group(backend="gloo", timeout=self.timeout)
         assert isinstance(group, dist.ProcessGroup)  # the other type is for ranks outside the group
-        return group
+        return replace(self, waiting=group)
 
     def gather(self, item: T) -> list[T]:
         """Return the items of all ranks in order on rank 0, and [] on other ranks. All ranks call this."""

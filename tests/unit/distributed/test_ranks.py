@@ -63,7 +63,12 @@ def serve(rank: int, port: int, answers: Connection) -> None:
     cpu = torch.device("cpu")
     met = Ranks(rank=rank, local_rank=rank, world_size=2, local_world_size=2, device=cpu, store=store)
     ranks = join(met, "cpu", timedelta(seconds=3))
-    exchanged = [ranks.gather((rank, "a")), ranks.all_gather(rank), ranks.broadcast(f"of {rank}"), ranks.scatter([5, 6])]
+    exchanged = [
+        ranks.gather((rank, "a")),
+        ranks.all_gather(rank),
+        ranks.broadcast(f"of {rank}"),
+        ranks.scatter([5, 6]),
+    ]
     saving, stopping = ranks.with_own_group(), StopRequest(ranks)
     waits: dict[str, Callable[[], object]] = {
         "all": lambda: dist.all_reduce(torch.ones(1)),
