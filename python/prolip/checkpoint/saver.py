@@ -20,6 +20,7 @@ from prolip.checkpoint.folder import (
     checkpoint_path,
     commit,
     differing_file,
+    is_checkpoint,
     list_checkpoints,
     mark_best,
     partial_path,
@@ -33,6 +34,7 @@ from prolip.checkpoint.folder import (
 )
 from prolip.checkpoint.state import NOTES, Carried, Notes
 from prolip.checkpoint.tensors import METADATA, Part
+from prolip.checkpoint.verified import load_replaceable
 from prolip.distributed import Ranks
 from prolip.errors import UserError
 from prolip.files import writing
@@ -58,6 +60,9 @@ class Saver:
     def __init__(self, folder: Path, ranks: Ranks, *, keep: int, after: int = 0, carried: Carried | None = None):
         """Rank 0 sets checkpoints of later steps aside, because the run will reach these steps again.
 
+        The link to the best checkpoint may have led to one of them, or the process may have died before it moved the
+        link to the checkpoint that the run resumes from. If that was the best when it was saved, it is so again.
+
         Args:
             folder: folder of the checkpoints; no other process may save into it.
             ranks: this process's rank.
@@ -71,6 +76,9 @@ class Saver:
             for path in list_checkpoints(folder):
                 if step_of(path) > after:
                     log.warning("%s is newer than the resumed step: renamed to %s", path, set_aside(path).name)
+            resumed = checkpoint_path(folder, after)
+            if is_checkpoint(resumed) and load_replaceable(resumed, lambda files: files.best) is not None:
+                mark_best(resumed)
         self._ranks = ranks.with_own_group()  # for the thread, which exchanges during training steps
         self._part: Part | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")

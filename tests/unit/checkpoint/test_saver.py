@@ -25,6 +25,7 @@ from prolip.checkpoint import (
     open_saved,
     read_best,
 )
+from prolip.checkpoint.folder import mark_best
 from prolip.checkpoint.tensors import Part
 
 # ---- What stays ----
@@ -50,6 +51,16 @@ def test_the_best_checkpoint_is_kept_and_opened_as_best(tmp_path: Path) -> None:
     save(tmp_path, 40, keep=1, best=0.5)
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step_000000040"]
     assert read_best(tmp_path) == (40, Best(metric="recall", value=0.5))
+
+
+def test_the_best_checkpoint_is_found_again_when_a_run_resumes_from_it(tmp_path: Path) -> None:
+    save(tmp_path, 10, best=0.25)
+    save(tmp_path, 20, best=0.5)
+    mark_best(checkpoint_path(tmp_path, 10))  # the process died before it moved the link
+    Saver(tmp_path, ALONE, keep=2, after=20)
+    assert read_best(tmp_path) == (20, Best(metric="recall", value=0.5))
+    Saver(tmp_path, ALONE, keep=2, after=10)  # the newest was damaged, and is set aside
+    assert read_best(tmp_path) == (10, Best(metric="recall", value=0.25))
 
 
 def test_a_link_that_a_killed_save_left_is_deleted(tmp_path: Path) -> None:
