@@ -22,7 +22,8 @@ from prolip.data.config import TokenizerConfig
 from prolip.errors import DiskFullError
 from prolip.gaussian import Gaussian
 from prolip.models import ProLIPOutput
-from prolip.train.logging import LogConfig, MetricsLog, Progress, format_seconds
+from prolip.train.config import LogConfig
+from prolip.train.logging import MetricsLog, Progress, format_seconds
 
 ROW = {
     "step": 5,
