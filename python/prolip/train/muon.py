@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -17,6 +17,9 @@ MOMENTUM = 0.95
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
 _RMS = 0.2
+_NUMBERS_PER_ROUND = 8_000_000
+_Matrices = list[tuple[Tensor, dict[str, Any]]]
+"""Parameters, each with its group."""
 
 
 class MuonWithAdamW(torch.optim.AdamW):
@@ -51,9 +54,8 @@ class MuonWithAdamW(torch.optim.AdamW):
             if matrix.grad is not None
         ]
         matrices.sort(key=lambda pair: pair[0].shape)  # ranks then get matrices of the same size
-        num_ranks = self._ranks.world_size
-        for first in range(0, len(matrices), num_ranks):
-            self._move(matrices[first : first + num_ranks])
+        for together in _rounds(matrices, self._ranks.world_size):
+            self._move(together)
         gradients = [matrix.grad for matrix, _ in matrices]
         for matrix, _ in matrices:
             matrix.grad = None  # so that AdamW skips it
@@ -61,17 +63,16 @@ class MuonWithAdamW(torch.optim.AdamW):
         for (matrix, _), gradient in zip(matrices, gradients, strict=True):
             matrix.grad = gradient
 
-    def _move(self, matrices: Sequence[tuple[Tensor, dict[str, Any]]]) -> None:
-        """Move some matrices, at most one per rank: each rank orthogonalises one, and sends it to the others."""
+    def _move(self, matrices: _Matrices) -> None:
+        """Move some matrices: each rank orthogonalises its share, and sends it to the others."""
         skipped: Tensor | float = getattr(self, "found_inf", 0.0)
         taken = 1.0 - skipped
         directions = [_whole(self._direction(matrix, taken)) for matrix, _ in matrices]
         sizes = [direction.numel() for direction in directions]
         moves = directions[0].new_zeros(sum(sizes))
         parts = torch.split(moves, sizes)
-        if self._ranks.rank < len(directions):
-            own = directions[self._ranks.rank]
-            parts[self._ranks.rank].copy_(_orthogonal_move(own, matrices[self._ranks.rank][1]["muon"]).flatten())
+        for place in range(self._ranks.rank, len(directions), self._ranks.world_size):
+            parts[place].copy_(_orthogonal_move(directions[place], matrices[place][1]["muon"]).flatten())
         if self._ranks.world_size > 1:
             dist.all_reduce(moves)
         for (matrix, group), move in zip(matrices, parts, strict=True):
@@ -94,6 +95,22 @@ class MuonWithAdamW(torch.optim.AdamW):
         return gradient.lerp(average, MOMENTUM)
 
 
+def _rounds(matrices: _Matrices, num_ranks: int) -> Iterator[_Matrices]:
+    """Divide matrices into rounds that are exchanged at once.
+
+    A round has a matrix for every rank, or several if all of them fit into 8 million numbers (32 MB).
+    """
+    together: _Matrices = []
+    for first in range(0, len(matrices), num_ranks):
+        more = matrices[first : first + num_ranks]
+        if together and sum(matrix.numel() for matrix, _ in together + more) > _NUMBERS_PER_ROUND:
+            yield together
+            together = []
+        together = together + more
+    if together:
+        yield together
+
+
 def _orthogonal_move(direction: Tensor, parts: int) -> Tensor:
     """Return the move of a parameter of `parts` matrices at a learning rate of 1, [A, B]; about as large as AdamW's."""
     rows, columns = direction.shape
@@ -102,7 +119,7 @@ def _orthogonal_move(direction: Tensor, parts: int) -> Tensor:
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
-    """Replace singular values by about 1, [..., A, B]: between 0.68 and 1.14, unless they are far below the largest.
+    """Replace singular values by about 1, [N, A, B]: between 0.68 and 1.14, unless they are far below the largest.
 
     Five Newton-Schulz iterations with the coefficients of Jordan et al. (kellerjordan.github.io/posts/muon), in
     bfloat16 on a GPU and in single precision on a CPU.
@@ -114,7 +131,7 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
     for _ in range(_ITERATIONS):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * (gram @ gram)) @ x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     orthogonal: Tensor = x.mT if is_tall else x
     return orthogonal.to(matrices.dtype)
 

@@ -13,7 +13,7 @@ from tests.support.threaded_ranks import Group
 from torch import Tensor, nn
 
 from prolip.distributed import Ranks
-from prolip.train.muon import MuonWithAdamW, orthogonalize
+from prolip.train.muon import MuonWithAdamW, _rounds, orthogonalize
 from prolip.train.optim import step_where
 
 SHAPES = ((12, 4), (4, 12), (6, 6), (5, 9), (9, 9))
@@ -47,7 +47,7 @@ def moved(shapes: tuple[tuple[int, int], ...], ranks: Ranks = ALONE, steps: int 
 def test_singular_values_become_about_one(rows: int, columns: int, seed: int, size: float) -> None:
     left, _, right = torch.linalg.svd(normal(rows, columns, seed=seed).double(), full_matrices=False)
     values = torch.linspace(0.1, 1.0, min(rows, columns), dtype=torch.float64)
-    found = orthogonalize((size * (left * values) @ right).float())
+    found = orthogonalize((size * (left * values) @ right).float()[None])[0]
     # The same singular vectors: in their basis it is diagonal.
     inside = left.mT @ found.double() @ right.mT
     assert (inside - inside.diag().diag()).abs().max() < 1e-4
@@ -56,7 +56,7 @@ def test_singular_values_become_about_one(rows: int, columns: int, seed: int, si
 
 
 def test_a_matrix_without_gradient_stays_finite() -> None:
-    assert torch.equal(orthogonalize(torch.zeros(3, 4)), torch.zeros(3, 4))
+    assert torch.equal(orthogonalize(torch.zeros(1, 3, 4)), torch.zeros(1, 3, 4))
 
 
 def test_steps_are_close_to_torchs_muon() -> None:
@@ -86,9 +86,13 @@ def test_a_fused_projection_is_three_matrices() -> None:
     torch.testing.assert_close(fused.detach(), torch.cat([part.detach() for part in parts]))
 
 
+@pytest.mark.parametrize("numbers_per_round", [100, 1000])
 @pytest.mark.parametrize("world_size", [2, 3, 4])
-def test_parameters_on_several_ranks_equal_a_single_process(world_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parameters_on_several_ranks_equal_a_single_process(
+    world_size: int, numbers_per_round: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     group = Group(world_size)
+    monkeypatch.setattr("prolip.train.muon._NUMBERS_PER_ROUND", numbers_per_round)
     monkeypatch.setattr("prolip.train.muon.dist", group)
 
     def of_rank(rank: int) -> list[Tensor]:
@@ -100,6 +104,15 @@ def test_parameters_on_several_ranks_equal_a_single_process(world_size: int, mon
     alone = moved(SHAPES)
     for found in group.run(of_rank):
         assert all(torch.equal(ours, expected) for ours, expected in zip(found, alone, strict=True))
+
+
+def test_small_matrices_are_exchanged_together_and_large_ones_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prolip.train.muon._NUMBERS_PER_ROUND", 100)
+    sizes = [10, 20, 30, 40, 50, 60, 300, 300, 7]
+    matrices = [(torch.zeros(size), {"place": place}) for place, size in enumerate(sizes)]
+    rounds = list(_rounds(matrices, num_ranks=2))
+    assert [[one.numel() for one, _ in each] for each in rounds] == [[10, 20, 30, 40], [50, 60], [300, 300], [7]]
+    assert [group["place"] for each in rounds for _, group in each] == list(range(len(sizes)))
 
 
 def test_vectors_are_updated_by_adamw_and_gradients_are_kept() -> None:
