@@ -1,14 +1,16 @@
-"""Atomic file writes, and a clear error when the disk is full."""
+"""Atomic file writes, checksums, and a clear error when the disk is full."""
 
 from __future__ import annotations
 
 import errno
 import os
 import shutil
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
+from typing import BinaryIO
 
 from safetensors import SafetensorError
 
@@ -109,6 +111,14 @@ def write_atomic(path: Path, text: str) -> None:
     data = text.encode()
     with atomic_file(path, len(data)) as temporary:
         temporary.write_bytes(data)
+
+
+def crc32(file: BinaryIO) -> int:
+    """CRC-32 of an open file from its current position on."""
+    found = 0
+    while block := file.read(1 << 22):
+        found = zlib.crc32(block, found)
+    return found
 
 
 @contextmanager

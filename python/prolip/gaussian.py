@@ -209,13 +209,13 @@ def official_kl_to_standard(gaussian: Gaussian) -> Tensor:
 _LINEAR_RANGE = 30.0
 """Within this distance of their dimension's mean, log variances become float32 variances without losing digits."""
 _LOG_PRODUCT = 60.0
-"""Products of factors stay between e^-60 and e^60, within the range of float32 and bfloat16."""
+"""Products of factors stay between e^-60 and e^60, within the range of float32."""
 _CPU_BLOCK = 2**18
 _DEVICE_BLOCK = 2**26
 
 
 def inclusion_matrix(specific: Gaussian, general: Gaussian, *, block: int | None = None) -> Tensor:
-    """`inclusion_score`, summed over dimensions, for every pair, [N, M]. No gradient.
+    """`inclusion_score`, summed over dimensions, for every pair, [N, M], in float32 at least. No gradient.
 
     Computed in blocks of about `block` pairs times dimensions.
     """
@@ -225,7 +225,7 @@ def inclusion_matrix(specific: Gaussian, general: Gaussian, *, block: int | None
 def official_inclusion_test_matrix(
     specific: Gaussian, general: Gaussian, eps: float = 0.0, *, block: int | None = None
 ) -> Tensor:
-    """`official_inclusion_test`, summed over dimensions, for every pair, [N, M]. No gradient.
+    """`official_inclusion_test`, summed over dimensions, for every pair, [N, M], in float32 at least. No gradient.
 
     The measure of the released HierarCaps script. Computed in blocks of about `block` pairs times dimensions.
     """
@@ -276,6 +276,8 @@ def _matrix(
     `kernel` computes a block from variances in the linear domain. If their range is too wide for that, `score` itself
     is used; so for points, whose log variance is minus infinity.
     """
+    dtype = torch.promote_types(specific.mean.dtype, torch.float32)  # products of factors would overflow float16
+    specific, general = specific.to(dtype), general.to(dtype)
     num_rows, num_columns, dim = len(specific.mean), len(general.mean), specific.mean.shape[-1]
     sums = specific.mean.new_zeros(num_rows, num_columns)
     if sums.numel() == 0:

@@ -119,3 +119,18 @@ def test_three_processes_have_the_loss_curve_of_one_process(lab: Lab, monkeypatc
     assert found["muon_fsdp+again"]["weights"] == found["muon_fsdp"]["weights"]
     # Sharding groups gradients by block from the first step on: what goes on needs no rehearsal to add up as before.
     assert found["fsdp+again"]["weights"] == found["fsdp"]["weights"]
+
+
+def test_a_sharded_run_with_a_frozen_tower_is_evaluated_like_an_unsharded_one(watched: Lab) -> None:
+    """No gradient reaches the image tower, so FSDP leaves its tensors gathered after the forward pass."""
+    control = ("contrast", "siglip"), ("vib_weight", "0"), ("inclusion_weight", "0"), ("masked_inclusion_weight", "0")
+    flags = [word for name, value in control for word in (f"--loss.{name}", value)]
+    flags += ["--model.vision.embed_unc", "False", "--model.text.embed_unc", "False", "--lock.image", "True"]
+    measured = []
+    for strategy in ("ddp", "fsdp"):
+        name = f"frozen-{strategy}"
+        watched.launch(name, "--samples_seen", "32", *flags, "--parallel.strategy", strategy, processes=2)
+        found = {key: value for row in watched.rows(name) for key, value in row.items() if key.startswith("val/pairs/")}
+        measured.append({key: value for key, value in found.items() if not key.endswith("seconds")})
+    assert measured[0] == pytest.approx(measured[1], rel=1e-4)
+    assert measured[0]

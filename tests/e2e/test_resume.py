@@ -99,6 +99,21 @@ def test_a_run_with_damaged_checkpoints_stops_and_keeps_its_log(
     assert lab.rows("damaged") == before != []
 
 
+def test_a_run_resumes_with_a_copy_of_its_tokenizer_but_not_with_another(
+    lab: Lab, short: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    lab.copy(short, "retold")
+    copy, other = lab.folder / "copied.json", lab.folder / "other.json"
+    copy.write_bytes((lab.folder / "tokenizer.json").read_bytes())
+    other.write_text(copy.read_text().replace("red", "der"))
+    flags = (*SHORT, "--keep_checkpoints", "1", "--data.tokenizer.path")
+    assert lab.here("retold", *flags, str(copy)) == 0
+    assert lab.here("retold", *flags, str(other)) == 2
+    assert re.search(
+        r"data\.tokenizer\.path is .*other\.json: it differs from .*step_000000020/tokenizer\.json", caplog.text
+    )
+
+
 def test_two_runs_cannot_share_a_folder_and_a_killed_run_frees_it(
     lab: Lab, finished: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

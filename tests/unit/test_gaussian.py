@@ -143,6 +143,13 @@ def test_matrices_keep_their_precision_in_float32(spread: float) -> None:
         torch.testing.assert_close(matrix(a, b).double(), exact, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_matrices_of_half_precision_inputs_are_computed_in_float32(dtype: torch.dtype) -> None:
+    a, b = (g.to(dtype) for g in (some(4, dim=128), some(3, dim=128, seed=1)))
+    for matrix in (inclusion_matrix, official_inclusion_test_matrix):
+        assert torch.equal(matrix(a, b), matrix(a.to(torch.float32), b.to(torch.float32)))
+
+
 def test_inclusion_of_anything_in_a_point_is_minus_infinity() -> None:
     a, b = some(4), Gaussian.point(some(3, seed=1).mean)
     assert (inclusion_matrix(a, b) == -torch.inf).all()

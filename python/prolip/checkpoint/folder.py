@@ -27,12 +27,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from prolip.errors import UserError
+from prolip.files import crc32
 
 MANIFEST = "manifest.json"
 BEST = "best"
 FORMAT = 1
 _NAME = re.compile(r"step_(\d+)")
-BLOCK = 1 << 22
 VISIBLE_SECONDS = 30.0
 """Seconds for which a file server may hide one client's writes from another."""
 _PAUSES = (0.5, 1.0, 2.0)
@@ -138,11 +138,8 @@ def patiently(path: Path, read: Callable[[], T]) -> T:
 
 def record(path: Path) -> FileRecord:
     """Size and checksum of a file."""
-    checksum, size = 0, 0
     with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            checksum, size = zlib.crc32(block, checksum), size + len(block)
-    return FileRecord(size=size, crc32=checksum)
+        return FileRecord(crc32=crc32(file), size=file.tell())
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -223,9 +220,9 @@ def set_aside(path: Path) -> Path:
 
 
 def sweep(folder: Path) -> None:
-    """Delete partial checkpoints of interrupted saves. No process may be saving into the folder."""
+    """Delete what interrupted saves left, checkpoints and links. No process may be saving into the folder."""
     for path in folder.glob("*.partial"):
-        shutil.rmtree(path)
+        _delete(path)
 
 
 def prune(folder: Path, *, keep: int) -> None:
@@ -234,7 +231,18 @@ def prune(folder: Path, *, keep: int) -> None:
     for path in list_checkpoints(folder)[keep:]:
         if path.resolve() != best:
             # Renamed first, so that a process that dies here leaves no incomplete checkpoint.
-            shutil.rmtree(path.rename(partial_path(path)))
+            _delete(path.rename(partial_path(path)))
+
+
+def _delete(path: Path) -> None:
+    """Delete a folder or a link. A failure is only logged: `sweep` tries again when the run starts the next time.
+
+    On a file server a folder cannot be deleted while a process reads a file in it.
+    """
+    try:
+        path.unlink() if path.is_symlink() else shutil.rmtree(path)
+    except OSError as error:
+        log.warning("%s could not be deleted: %s", path, error)
 
 
 def mark_best(path: Path) -> None:

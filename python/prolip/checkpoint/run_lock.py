@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from uuid import uuid4
 from prolip.checkpoint.folder import wait_until
 from prolip.distributed import Ranks
 from prolip.errors import UserError, sentence
+from prolip.files import writing
 
 LOCK = "lock.json"
 _WAIT_SECONDS = 10.0
@@ -105,11 +107,16 @@ class _Held:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / LOCK
         descriptor = _acquire(path)
-        self.holder = _Holder.this()
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(asdict(self.holder), indent=1).encode(), 0)
-        os.fsync(descriptor)
         self._path, self._descriptor, self._ended = path, descriptor, threading.Event()
+        self.holder = _Holder.this()
+        try:
+            with writing(path):
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, json.dumps(asdict(self.holder), indent=1).encode(), 0)
+                os.fsync(descriptor)
+        except BaseException:
+            self.release()
+            raise
         threading.Thread(target=self._beat, name="run lock", daemon=True).start()
 
     def release(self) -> None:
@@ -136,14 +143,14 @@ def _acquire(path: Path) -> int:
     deadline = time.monotonic() + _WAIT_SECONDS
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        locked = _lock(descriptor)
-        if not _is_at(path, descriptor):  # its holder has just removed it
-            os.close(descriptor)
-            continue
-        holder = _read(path)
-        if locked is not False and (holder is None or not _lives(path, holder, locked=locked is True)):
+        locked, holder = _lock(descriptor), _read(path)
+        is_free = locked is not False and (holder is None or not _lives(path, holder, locked=locked is True))
+        is_there = _is_at(path, descriptor)
+        if is_free and is_there:
             return descriptor
         os.close(descriptor)
+        if not is_there:  # its holder has just removed it
+            continue
         if locked is False and time.monotonic() < deadline:
             time.sleep(0.1)
         elif locked is False and holder is not None and holder.has_ended():
@@ -179,13 +186,14 @@ def _lives(path: Path, holder: _Holder, *, locked: bool) -> bool:
     """Whether the process that wrote a lock file is alive; `locked` says whether we got the kernel's lock."""
     if holder.place == _place() != "":
         return not locked and not holder.has_ended()
-    before = path.stat().st_mtime_ns
     deadline = time.monotonic() + _BEATS * _BEAT_SECONDS
-    while time.monotonic() < deadline:
-        time.sleep(_BEAT_SECONDS / 10)
-        with path.open("rb") as file:  # opening asks a file server for the times; `stat` may not
-            if os.fstat(file.fileno()).st_mtime_ns != before:
-                return True
+    with suppress(FileNotFoundError):  # it has just ended
+        before = path.stat().st_mtime_ns
+        while time.monotonic() < deadline:
+            time.sleep(_BEAT_SECONDS / 10)
+            with path.open("rb") as file:  # opening asks a file server for the times; `stat` may not
+                if os.fstat(file.fileno()).st_mtime_ns != before:
+                    return True
     return False
 
 

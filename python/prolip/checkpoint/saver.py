@@ -20,6 +20,7 @@ from prolip.checkpoint.folder import (
     checkpoint_path,
     commit,
     differing_file,
+    is_checkpoint,
     list_checkpoints,
     mark_best,
     partial_path,
@@ -31,11 +32,11 @@ from prolip.checkpoint.folder import (
     write_json,
     write_whole,
 )
-from prolip.checkpoint.group import Group
 from prolip.checkpoint.state import NOTES, Carried, Notes
 from prolip.checkpoint.tensors import METADATA, Part
+from prolip.checkpoint.verified import load_replaceable
 from prolip.distributed import Ranks
-from prolip.errors import DiskFullError
+from prolip.errors import UserError
 from prolip.files import writing
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,9 @@ class Saver:
     def __init__(self, folder: Path, ranks: Ranks, *, keep: int, after: int = 0, carried: Carried | None = None):
         """Rank 0 sets checkpoints of later steps aside, because the run will reach these steps again.
 
+        The link to the best checkpoint may have led to one of them, or the process may have died before it moved the
+        link to the checkpoint that the run resumes from. If that was the best when it was saved, it is so again.
+
         Args:
             folder: folder of the checkpoints; no other process may save into it.
             ranks: this process's rank.
@@ -72,7 +76,10 @@ class Saver:
             for path in list_checkpoints(folder):
                 if step_of(path) > after:
                     log.warning("%s is newer than the resumed step: renamed to %s", path, set_aside(path).name)
-        self._group = Group(ranks)
+            resumed = checkpoint_path(folder, after)
+            if is_checkpoint(resumed) and load_replaceable(resumed, lambda files: files.best) is not None:
+                mark_best(resumed)
+        self._ranks = ranks.with_own_group()  # for the thread, which exchanges during training steps
         self._part: Part | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._running: Future[None] | None = None
@@ -90,7 +97,7 @@ class Saver:
         """
         self.wait()
         if self._part is None or not self._part.fits(tensors):
-            self._part = Part(tensors, self._group)
+            self._part = Part(tensors, self._ranks)
         self._part.copy(tensors)
         self._running = self._thread.submit(self._write, self._part, notes, best)
 
@@ -134,9 +141,9 @@ class Saver:
         path = checkpoint_path(self._folder, notes.step)
         failure: str | None
         try:
-            written = self._group.gather(_write_part(part, partial_path(path)))
-            failure = self._commit(part, path, notes, best, written) if self._group.leads else None
-            failure = self._group.broadcast(failure)
+            written = self._ranks.gather(_write_part(part, partial_path(path)))
+            failure = self._commit(part, path, notes, best, written) if self._ranks.rank == 0 else None
+            failure = self._ranks.broadcast(failure)
         except RuntimeError as error:  # another rank died
             failure = str(error)
         if failure is not None:
@@ -144,14 +151,14 @@ class Saver:
 
     def _commit(self, part: Part, path: Path, notes: Notes, best: Best | None, written: list[_Written]) -> str | None:
         """Complete the checkpoint on rank 0 from the files of all ranks; return the reason if that fails."""
-        for rank, of_rank in enumerate(written):
-            failure = of_rank.failure or differing_file(partial_path(path), of_rank.files)
-            if failure is not None:
-                hint = "" if of_rank.failure else "; all ranks must see the same folder"
-                return f"rank {rank}: {failure}{hint}"
         files = {name: about for of_rank in written for name, about in of_rank.files.items()}
         partial = partial_path(path)
         try:
+            for rank, of_rank in enumerate(written):
+                failure = of_rank.failure or differing_file(partial, of_rank.files)
+                if failure is not None:
+                    hint = "" if of_rank.failure else "; all ranks must see the same folder"
+                    return f"rank {rank}: {failure}{hint}"
             with writing(partial):
                 files[METADATA] = part.finish(partial, [of_rank.results for of_rank in written])
                 notes = dataclasses.replace(notes, tokenizer=self._carried.tokenizer, images=self._carried.images)
@@ -164,7 +171,7 @@ class Saver:
             if best is not None:
                 mark_best(path)
             prune(self._folder, keep=self._keep)
-        except (OSError, RuntimeError, DiskFullError) as error:
+        except (OSError, RuntimeError, UserError) as error:
             return str(error)
         except Exception as error:  # a bug, but the other ranks must not wait for ever
             log.exception("%s", path)
@@ -176,7 +183,7 @@ def _write_part(part: Part, folder: Path) -> _Written:
     """Write this rank's files. Never raises, because the other ranks wait for the result."""
     try:
         return _Written(*part.write(folder), None)
-    except (OSError, RuntimeError, DiskFullError) as error:  # torch's writers wrap some OSErrors
+    except (OSError, RuntimeError, UserError) as error:  # torch's writers wrap some OSErrors
         return _Written([], {}, str(error))
     except Exception as error:
         log.exception("%s", folder)

@@ -29,10 +29,7 @@ class Average(Protocol):
     """Averaged weights of a model."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The averaged weights by name."""
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Set the averaged weights."""
+        """The averaged weights by name: the tensors themselves, so writing into them changes the average."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +116,6 @@ class Checkpoint:
         for name, parameter in model.named_parameters():
             if any(key.startswith(f"{_OPTIMIZER}{name}.") for key in idle):  # it had no gradient yet
                 optimizer.state.pop(parameter, None)
-        if average is not None:
-            average.load_state_dict(_named(wanted, _AVERAGE))
 
     def restore_rng(self, ranks: Ranks) -> None:
         """Restore this rank's random generators if the number of ranks is the same; otherwise do nothing."""
@@ -264,7 +259,3 @@ def read_weights(path: Path, *, averaged: bool = True) -> tuple[Checkpoint, dict
             if is_last or not saved.files.were_replaced():
                 raise
     raise AssertionError("the last attempt returns or raises")
-
-
-def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

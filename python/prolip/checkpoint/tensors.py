@@ -23,8 +23,8 @@ from torch.distributed.checkpoint.planner import SavePlan, WriteItem
 from torch.distributed.checkpoint.storage import WriteResult
 
 from prolip.checkpoint.folder import CheckpointError, FileRecord, record
-from prolip.checkpoint.group import Group
 from prolip.checkpoint.verified import CheckpointFiles
+from prolip.distributed import Ranks
 from prolip.files import writing
 
 METADATA = ".metadata"
@@ -56,14 +56,15 @@ class Part:
     All ranks create it together, with the same tensors except those that only one rank has.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor], group: Group):
-        planner, self._writer = _planner(tensors, leads=group.leads), FileSystemWriter("")
-        plans = group.gather(planner.create_local_plan())
+    def __init__(self, tensors: Mapping[str, Tensor], ranks: Ranks):
+        leads = ranks.rank == 0
+        planner = _planner(tensors, leads=leads)
+        plans = ranks.gather(planner.create_local_plan())
         self._metadata: Metadata | None = None
-        if group.leads:
+        if leads:
             plans, self._metadata = planner.create_global_plan(plans)
-            plans = self._writer.prepare_global_plan(plans)
-        self._plan: SavePlan = group.scatter(plans)
+            plans = FileSystemWriter("").prepare_global_plan(plans)
+        self._plan: SavePlan = ranks.scatter(plans)
         self._names = _names(tensors)
         self._copies: dict[MetadataIndex, Tensor] = {}
 

@@ -17,7 +17,6 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 from prolip.checkpoint.folder import (
     ABSENT,
     BEST,
-    BLOCK,
     FORMAT,
     MANIFEST,
     Best,
@@ -26,6 +25,7 @@ from prolip.checkpoint.folder import (
     patiently,
     step_of,
 )
+from prolip.files import crc32
 
 T = TypeVar("T")
 
@@ -79,9 +79,7 @@ class CheckpointFiles:
         """
         for name, expected in self._files.items():
             with self.open(name) as file:
-                checksum = 0
-                while block := file.read(BLOCK):
-                    checksum = zlib.crc32(block, checksum)
+                checksum = crc32(file)
                 self._verified[name] = _stamp(file)
             if checksum != expected["crc32"]:
                 raise CheckpointError(f"{self.path}: {name} is damaged: its checksum is wrong")

@@ -17,6 +17,8 @@ def run_index(options: IndexOptions) -> tuple[int, list[str]]:
     """
     if not options.shards:
         raise UserError("data.shards is (): name at least one shard")
+    if options.threads < 0:
+        raise UserError(f"threads is {options.threads}: it must not be negative")
     shards, threads = list(options.shards), options.threads or os.cpu_count() or 1
     if options.check:
         differences = check_index(shards, options.out, threads, options.store)

@@ -6,6 +6,7 @@ Shapes: N captions, L tokens (the context length).
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -82,10 +83,14 @@ def clip_merges(path: Path | None = None) -> bytes:
 
     Raises:
         FileNotFoundError: the file does not exist.
+        UserError: it is damaged.
     """
     path = path or CLIP_MERGES
     data = path.read_bytes()
-    return gzip.decompress(data) if path.suffix == ".gz" else data
+    try:
+        return gzip.decompress(data) if path.suffix == ".gz" else data
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"tokenizer {path}: not a gzip file, or damaged: {error}") from error
 
 
 def clip_vocabulary(path: Path | None = None) -> tuple[list[str], list[tuple[str, str]]]:

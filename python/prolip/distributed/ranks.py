@@ -6,7 +6,7 @@ import os
 import time
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import torch
@@ -55,16 +55,16 @@ class Ranks:
         """This process's share of the machine's cores, at least 1."""
         return max(1, usable_cores() // self.local_world_size)
 
-    def new_group(self) -> dist.ProcessGroup | None:
-        """Return a new gloo group of all ranks, with the job's timeout; None in a single process. All ranks call this.
+    def with_own_group(self) -> Ranks:
+        """Return the same ranks with a new `waiting` group, which has the job's timeout. All ranks call this.
 
         Communication at the same time as other exchanges, such as a save in a thread, needs a group of its own.
         """
         if self.world_size == 1:
-            return None
+            return self
         group = dist.new_group(backend="gloo", timeout=self.timeout)
         assert isinstance(group, dist.ProcessGroup)  # the other type is for ranks outside the group
-        return group
+        return replace(self, waiting=group)
 
     def gather(self, item: T) -> list[T]:
         """Return the items of all ranks in order on rank 0, and [] on other ranks. All ranks call this."""
@@ -80,6 +80,15 @@ class Ranks:
         if self.world_size > 1:
             dist.all_gather_object(items, item, group=self.waiting)
         return items
+
+    def scatter(self, items: list[T]) -> T:
+        """Return this rank's item of rank 0's list. All ranks call this; the others' lists do not count."""
+        if self.world_size == 1:
+            return items[0]
+        received: list[Any] = [None]
+        dist.scatter_object_list(received, items if self.rank == 0 else None, src=0, group=self.waiting)
+        item: T = received[0]
+        return item
 
     def broadcast(self, item: T) -> T:
         """Return rank 0's item. All ranks call this."""
@@ -145,8 +154,7 @@ def join(ranks: Ranks, device: str, timeout: timedelta) -> Ranks:
         timeout=timeout,
         device_id=own_device if on_gpu else None,
     )
-    joined = replace(ranks, device=own_device, timeout=timeout)
-    return replace(joined, waiting=joined.new_group())
+    return replace(ranks, device=own_device, timeout=timeout).with_own_group()
 
 
 def stop() -> None:

@@ -52,8 +52,8 @@ class LossConfig:
                 raise UserError(f"loss.{name} is {value}: it must be finite and not negative")
         if self.variance_scale is not None and not (math.isfinite(self.variance_scale) and self.variance_scale > 0):
             raise UserError(f"loss.variance_scale is {self.variance_scale}: it must be positive, or absent")
-        if not self.inclusion_scale > 0:
-            raise UserError(f"loss.inclusion_scale is {self.inclusion_scale}: it must be positive")
+        if not 0 < self.inclusion_scale < math.inf:
+            raise UserError(f"loss.inclusion_scale is {self.inclusion_scale}: it must be finite and positive")
 
     @property
     def reads_bias(self) -> bool:

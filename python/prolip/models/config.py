@@ -96,7 +96,8 @@ class VisionConfig:
     init_unc_bias: float = -10.0
     """Initial log variance."""
     final_norm: Literal["twice", "once"] = "twice"
-    """How often the last layer norm is applied to [CLS]: "twice", as in all released models, or "once", as to [UNC]."""
+    """How often the last layer norm is applied to [CLS]: "twice", as in all released models, or "once", as to [UNC].
+    Without [UNC] it is always once."""
     pool_type: Literal["tok", "map"] = "tok"
     """Source of the mean: [CLS] ("tok", all released models), or attention of a learned query to the patches ("map",
     SigLIP's tower, which has no [CLS])."""

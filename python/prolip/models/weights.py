@@ -11,7 +11,6 @@ import json
 import pickle
 import time
 import zipfile
-import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from prolip.errors import UserError, printable
+from prolip.files import crc32
 from prolip.models.config import START_WITHOUT_BIAS, ModelConfig, Resize, ResizeForm
 from prolip.models.official_json import from_official_json
 from prolip.models.position_tables import resize_image_positions, resize_text_positions, resize_token_table
@@ -106,11 +106,8 @@ def _stamps(folder: Path) -> dict[str, tuple[int, ...]]:
 
 def checksum(path: Path) -> int:
     """CRC-32 of a file."""
-    found = 0
     with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            found = zlib.crc32(block, found)
-    return found
+        return crc32(file)
 
 
 def _check_origin(folder: Path) -> None:

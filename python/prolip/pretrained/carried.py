@@ -79,6 +79,20 @@ def carry(tokenizer: TokenizerConfig, model: ModelConfig) -> Carried:
     return Carried(tokenizer=settings, images=images, files={name: tokenizer.path.read_bytes()})
 
 
+def check_same_tokenizer(checkpoint: Checkpoint, carried: Carried, path: Path | None) -> None:
+    """Check that a run resumes with the tokenizer's file that it began with. Another `path` is fine.
+
+    Raises:
+        UserError: the file has other content, so that its ids mean other tokens.
+    """
+    for name, content in carried.files.items():
+        if name in checkpoint.files and checkpoint.files.read(name) != content:
+            raise UserError(
+                f"data.tokenizer.path is {path}: it differs from the tokenizer that the run began with, "
+                f"{checkpoint.path / name}"
+            )
+
+
 def carried_by(checkpoint: Checkpoint) -> TokenizerConfig | None:
     """The tokenizer in a checkpoint's folder; None if it was saved without its file.
 

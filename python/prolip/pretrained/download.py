@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 from huggingface_hub import _CACHED_NO_EXIST, constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
+    HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
@@ -16,6 +18,9 @@ from huggingface_hub.errors import (
 )
 
 from prolip.errors import UserError
+
+_FAILURES = cast(tuple[type[Exception], ...], (OSError, *HfHubHTTPError.__bases__))
+"""What an interrupted download raises. Errors of the hub client's HTTP library need not be OSErrors."""
 
 
 class DownloadError(UserError):
@@ -60,6 +65,6 @@ def hub_file(repository: str, name: str, cache_dir: str | Path | None = None) ->
         raise DownloadError(f"{repository}: the repository has no revision {revision!r}") from error
     except HFValidationError as error:
         raise DownloadError(f"{repository} is not a hub repository: it must be OWNER/NAME") from error
-    except OSError as error:
+    except _FAILURES as error:
         raise DownloadError(f"{repository}: {name} cannot be downloaded: {error}") from error
     return Path(path)

@@ -27,6 +27,7 @@ from prolip.data import Batch, BatchLoader, Cursor, DataError, LoaderConfig, Mem
 from prolip.data.build.folder import find_images
 from prolip.data.device import Source, device_batches
 from prolip.data.samples import EXTENSIONS
+from prolip.distributed import usable_cores
 from prolip.errors import UserError
 from prolip.pretrained.preprocess import KINDS, AnyImage, Preprocess
 
@@ -55,8 +56,8 @@ class DecodedAhead(Generic[Item, Decoded]):
     """Batches of items, each with what a thread decoded of it; the threads work ahead of the model. Iterate once."""
 
     def __init__(self, batches: Iterable[Sequence[Item]], decode: Callable[[Item], Decoded], num_threads: int) -> None:
-        """Takes the batches, the function, and the number of threads; 0 for this process's share of the cores."""
-        self._batches, self._decode, self._num_threads = batches, decode, num_threads or None
+        """Takes the batches, the function, and the number of threads; 0 for the cores that this process may use."""
+        self._batches, self._decode, self._num_threads = batches, decode, num_threads or usable_cores()
         self._waiting: deque[tuple[Sequence[Item], list[Future[Decoded]]]] = deque()
 
     @property

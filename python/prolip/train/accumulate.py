@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -124,27 +124,18 @@ class _Rows:
             return images, token_ids, None, None
         return images, token_ids, batch.masked_token_ids[:, self.masked], batch.kept_patches[self.masked]
 
-    def gradients(self, whole: ProLIPOutput) -> _Embeddings:
-        """Return the gradients of the loss with respect to the embeddings of the micro-batch."""
+    def gradients(self, whole: ProLIPOutput) -> list[Gaussian | None]:
+        """Return the loss's gradients for the embeddings of the micro-batch, in the order of `ProLIPOutput`."""
         image, text = (
             Gaussian(*(self.of(_gradient(leaf), -2) for leaf in tower)) for tower in (whole.image, whole.text)
         )
         if whole.masked_image is None or whole.masked_text is None or self.num_masked == 0:
-            return _Embeddings(image, text, None, None)
+            return [image, text, None, None]
         masked_image, masked_text = (
             Gaussian(*(_gradient(leaf)[..., self.masked, :] for leaf in tower))
             for tower in (whole.masked_image, whole.masked_text)
         )
-        return _Embeddings(image, text, masked_image, masked_text)
-
-
-class _Embeddings(NamedTuple):
-    """The towers of `ProLIPOutput`."""
-
-    image: Gaussian
-    text: Gaussian
-    masked_image: Gaussian | None
-    masked_text: Gaussian | None
+        return [image, text, masked_image, masked_text]
 
 
 def _rows(items: int, masked: int, parts: int) -> Iterator[_Rows]:
@@ -200,7 +191,7 @@ def _gradient(leaf: Tensor) -> Tensor:
 
 
 def _paired(
-    output: ProLIPOutput, gradients: _Embeddings, whole: ProLIPOutput | None
+    output: ProLIPOutput, gradients: Sequence[Gaussian | None], whole: ProLIPOutput | None
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Pair the embeddings of a micro-batch with their gradients; with `whole`, also scale and bias."""
     pairs: list[tuple[Tensor, Tensor]] = []

@@ -5,11 +5,15 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from functools import cache
+
+import torch
 
 from prolip.checkpoint import find_latest
 from prolip.data import BatchLoader, DataError, LoaderConfig
 from prolip.data.tokenizer import Tokenizer
+from prolip.distributed import Ranks
 from prolip.errors import UserError
 from prolip.models import ModelConfig, ProLIP
 from prolip.models.config import LockConfig
@@ -28,6 +32,7 @@ from prolip.train.cost import (
     step_memory,
 )
 from prolip.train.start import check_start
+from prolip.train.validation import LoaderSettings, Validation
 
 _NO_SHARDS = ("--data.shards", "SHARDS")
 
@@ -145,7 +150,13 @@ def run_dry(options: DryRunOptions, arguments: Sequence[str]) -> Iterator[str]:
     yield to_toml(config)
     yield from _cost(config, options)
     problems: list[str] = []
-    for title, check in (("tokenizer", _tokenizer), ("shards", _shards), ("start", check_start), ("folder", _folder)):
+    for title, check in (
+        ("tokenizer", _tokenizer),
+        ("shards", _shards),
+        ("val", _validation),
+        ("start", check_start),
+        ("folder", _folder),
+    ):
         try:
             yield f"{title:9}  {check(config)}"
         except (UserError, OSError, DataError) as error:
@@ -153,7 +164,7 @@ def run_dry(options: DryRunOptions, arguments: Sequence[str]) -> Iterator[str]:
             yield f"{title:9}  wrong: {error}"
     yield from (f"note       {remark}" for remark in config.remarks)
     if problems:
-        raise UserError("; ".join(problems))
+        raise UserError("; ".join(dict.fromkeys(problems)))  # several checks may find the same
     yield "ready"
 
 
@@ -236,6 +247,13 @@ def _first_sample(settings: LoaderConfig, pattern: str) -> str:
         for batch in loader:
             return f"sample {batch.keys[0]} of {pattern}"
         raise UserError(f"data.shards: no sample of {pattern} can be read: {loader.stats().bad_samples}")
+
+
+def _validation(config: TrainConfig) -> str:
+    """Open the validation sets as the run does: their shards, their files of class names, and the first labels."""
+    alone = Ranks(rank=0, local_rank=0, world_size=1, local_world_size=1, device=torch.device("cpu"))
+    with Validation(config.validation, LoaderSettings.of_run(config), alone, nullcontext):
+        return f"sets open: {', '.join(job.name for job in config.validation.jobs) or 'none'}"
 
 
 def _folder(config: TrainConfig) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -29,19 +27,8 @@ class Ema:
             get_ema_multi_avg_fn(kept)(average, current, step)  # type: ignore[no-untyped-call]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the averages by parameter name: the tensors themselves, not copies."""
+        """Return the averages by parameter name: the tensors themselves, so writing into them changes the average."""
         return dict(self._average)
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state_dict` returned.
-
-        Raises:
-            ValueError: the names differ.
-        """
-        if state.keys() != self._average.keys():
-            raise ValueError(f"the average holds other names: {sorted(state.keys() ^ self._average.keys())[:5]}")
-        for name, tensor in state.items():
-            self._average[name].copy_(tensor)
 
 
 def _local(tensor: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ from prolip.losses import LossTerms, ProlipLoss
 from prolip.models import ProLIP, ProLIPOutput, lock_parameters
 from prolip.models.official_json import to_official_json
 from prolip.models.precision import DTYPES, autocast
-from prolip.pretrained.carried import carry
+from prolip.pretrained.carried import carry, check_same_tokenizer
 from prolip.pretrained.sources import new_model
 from prolip.train.accumulate import backward
 from prolip.train.allocator import keep_freed_memory
@@ -111,13 +111,13 @@ def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
     low = partial(autocast, config.precision, ranks.device)
     ema = Ema(model, config.ema) if config.ema.decay > 0 else None
     scaler = LossScaler(ranks.device) if config.precision == "fp16" else None
-    step, cursor = 0, None
+    step, cursor = (0, None) if saved is None else (saved.step, Cursor.from_dict(saved.notes.cursor))
     if saved is not None:
+        check_same_tokenizer(saved, carried, config.data.tokenizer.path)
         saved.restore(model, optimizer, ema)
         if scaler is not None and saved.notes.scaler is not None:
             scaler.load_state_dict(saved.notes.scaler)
         saved.restore_rng(ranks)
-        step, cursor = saved.step, Cursor.from_dict(saved.notes.cursor)
     run = Run(
         config=config,
         ranks=ranks,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from prolip.distributed import Ranks
+from prolip.models.freeze import LOG_VAR_HEADS
 from prolip.train.config.parts import OptimConfig
 from prolip.train.muon import MuonWithAdamW
 
@@ -18,7 +19,6 @@ MAX_LOG_SCALE = math.log(100.0)
 _NO_DECAY_NAMES = ("bn", "ln", "bias", "logit_scale")
 _LOGIT_NAMES = ("logit_scale", "logit_bias")
 _FUSED_NAME = ".attn.in_proj_weight"
-_LOG_VAR_HEADS = ("visual.uncertainty_proj.", "text.text_uncertainty_projection.")
 
 
 def decays(name: str, ndim: int) -> bool:
@@ -33,7 +33,7 @@ def lr_factor(config: OptimConfig, name: str) -> float:
     """Return the factor on the learning rate of the parameter `name`."""
     if name in _LOGIT_NAMES:
         return config.logit_lr_factor
-    return config.log_var_lr_factor if name.startswith(_LOG_VAR_HEADS) else 1.0
+    return config.log_var_lr_factor if name.startswith(LOG_VAR_HEADS) else 1.0
 
 
 def is_hidden(name: str, ndim: int) -> bool:

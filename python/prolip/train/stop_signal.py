@@ -26,7 +26,7 @@ class StopRequest:
     def __init__(self, ranks: Ranks) -> None:
         self._received = 0
         self._pending: tuple[torch.Tensor, dist.Work] | None = None
-        self._group = ranks.new_group()
+        self._group = ranks.with_own_group().waiting
         self._before = {number: signal.getsignal(number) for number in _SIGNALS}
 
     def agreed(self) -> int:

@@ -161,13 +161,13 @@ def whole_model(model: ProLIP, average: Mapping[str, Tensor] | None = None, *, c
         average: other values of the parameters by name, such as their moving average.
         copied: whether to copy the model even if its tensors are whole, for example because it is compiled.
     """
-    parameters = dict(model.named_parameters()) | dict(average or {})
-    if not copied and average is None and not any(isinstance(value, DTensor) for value in parameters.values()):
+    # FSDP keeps a tower without gradients gathered. `state_dict` returns its shards, and frees what was gathered.
+    values = model.state_dict() | dict(average or {})
+    if not copied and average is None and not any(isinstance(value, DTensor) for value in values.values()):
         return model
-    device = next(iter(parameters.values())).device
+    device = next(iter(values.values())).device
     with torch.random.fork_rng([device] if device.type == "cuda" else []), device:
         copy = ProLIP(model.config)
-    values = model.state_dict() | parameters
     with torch.no_grad():
         for name, target in copy.state_dict().items():
             value = values[name].detach()

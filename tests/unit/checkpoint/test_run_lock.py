@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -120,6 +121,31 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file"):
         RunLock(tmp_path / "file", ALONE)
+
+
+def test_a_holder_on_another_machine_that_ends_during_the_wait_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", lambda *_: None)
+    held = RunLock(tmp_path, ALONE)
+    named(tmp_path, place="another boot", host="n2")
+
+    def end(seconds: float) -> None:
+        held.close()
+
+    monkeypatch.setattr(time, "sleep", end)
+    RunLock(tmp_path, ALONE).close()
+
+
+def test_a_full_disk_names_the_lock_and_leaves_the_folder_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full_disk(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full_disk)
+        with pytest.raises(UserError, match=r"lock\.json: no space left on device: .* are free"):
+            RunLock(tmp_path, ALONE)
+    RunLock(tmp_path, ALONE).close()
 
 
 def test_a_run_lock_on_windows_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

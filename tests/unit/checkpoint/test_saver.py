@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from prolip.checkpoint import (
     open_saved,
     read_best,
 )
+from prolip.checkpoint.folder import mark_best
 from prolip.checkpoint.tensors import Part
 
 # ---- What stays ----
@@ -48,6 +51,39 @@ def test_the_best_checkpoint_is_kept_and_opened_as_best(tmp_path: Path) -> None:
     save(tmp_path, 40, keep=1, best=0.5)
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step_000000040"]
     assert read_best(tmp_path) == (40, Best(metric="recall", value=0.5))
+
+
+def test_the_best_checkpoint_is_found_again_when_a_run_resumes_from_it(tmp_path: Path) -> None:
+    save(tmp_path, 10, best=0.25)
+    save(tmp_path, 20, best=0.5)
+    mark_best(checkpoint_path(tmp_path, 10))  # the process died before it moved the link
+    Saver(tmp_path, ALONE, keep=2, after=20)
+    assert read_best(tmp_path) == (20, Best(metric="recall", value=0.5))
+    Saver(tmp_path, ALONE, keep=2, after=10)  # the newest was damaged, and is set aside
+    assert read_best(tmp_path) == (10, Best(metric="recall", value=0.25))
+
+
+def test_a_link_that_a_killed_save_left_is_deleted(tmp_path: Path) -> None:
+    whole = save(tmp_path, 10, best=0.25)
+    (tmp_path / "best.partial").symlink_to(whole.name)
+    save(tmp_path, 20, keep=1, best=0.5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "step_000000020"]
+
+
+def test_an_old_checkpoint_that_cannot_be_deleted_yet_is_deleted_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def in_use(path: Path) -> None:
+        raise OSError(errno.ENOTEMPTY, "directory not empty", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", in_use)  # as on NFS, while a process reads a file in it
+        save(tmp_path, 10, 20, keep=1)
+        assert "step_000000010.partial could not be deleted" in caplog.text
+        assert load_checkpoint(tmp_path / "step_000000020").step == 20
+        Saver(tmp_path, ALONE, keep=1, after=20)
+    save(tmp_path, 21, keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["step_000000021"]
 
 
 # ---- Saves that fail ----
@@ -102,6 +138,19 @@ def test_an_unexpected_exception_ends_the_save_on_all_ranks(tmp_path: Path) -> N
     with pytest.raises(CheckpointError, match=r"step_000000007 could not be saved: TypeError"):
         saver.wait()
     assert list_checkpoints(tmp_path) == []
+
+
+def test_a_file_server_that_fails_while_files_are_compared_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stale(folder: Path, files: object) -> str:
+        raise OSError(errno.ESTALE, "stale file handle")
+
+    monkeypatch.setattr("prolip.checkpoint.saver.differing_file", stale)
+    saver = Saver(tmp_path, ALONE, keep=1)
+    saver.save(NOTES, tensors(7))
+    with pytest.raises(CheckpointError, match=r"step_000000007 could not be saved: .*stale file handle"):
+        saver.wait()
 
 
 def save_nowhere(tmp_path: Path, ended_by: Exception | None) -> None:

@@ -62,9 +62,6 @@ class Average:
     def state_dict(self) -> dict[str, Tensor]:
         return dict(self.weights)
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self.weights = dict(state)
-
 
 def make(seed: int) -> tuple[Net, torch.optim.Optimizer, Average]:
     torch.manual_seed(seed)

@@ -41,6 +41,11 @@ def test_with_an_index_batches_are_equal_and_opening_reads_no_shard(
     assert BatchLoader(indexed).num_samples == 16
 
 
+def test_a_negative_number_of_threads_is_named(shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "index", "--shards", shards, "--out", str(tmp_path / "index"), "--threads", "-1"]) == 2
+    assert "threads is -1: it must not be negative" in capsys.readouterr().err
+
+
 def test_a_shard_changed_since_indexing_is_an_error(
     shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -104,6 +104,10 @@ def test_wrong_tokenizer_files_are_named(words: Path, tmp_path: Path) -> None:
     other.write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match=re.escape(f"tokenizer {other}: not a Hugging Face tokenizer.json")):
         Tokenizer(TokenizerConfig(kind="file", path=other))
+    for content in (gzip.compress(MERGES)[:-9], b"cat"):
+        (cut := tmp_path / "cut.txt.gz").write_bytes(content)
+        with pytest.raises(ValueError, match=re.escape(f"tokenizer {cut}: not a gzip file, or damaged: ")):
+            Tokenizer(TokenizerConfig(path=cut))
     with pytest.raises(FileNotFoundError, match=r"absent\.txt"):
         Tokenizer(TokenizerConfig(path=tmp_path / "absent.txt"))
 

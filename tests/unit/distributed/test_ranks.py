@@ -15,7 +15,6 @@ import torch
 import torch.distributed as dist
 from tests.support.forkserver import FORKSERVER
 
-from prolip.checkpoint.group import Group
 from prolip.distributed import Ranks, agree_on_name, join
 from prolip.train.stop_signal import StopRequest
 
@@ -44,7 +43,7 @@ def test_restarted_ranks_ignore_the_earlier_ones_in_the_same_store() -> None:
 def test_objects_are_exchanged_in_the_gloo_group_that_does_not_spin(monkeypatch: pytest.MonkeyPatch) -> None:
     """On GPUs the default group is NCCL's, in which a rank that waits for rank 0 keeps its GPU and a core busy."""
     waiting, groups = object(), []
-    for name in ("gather_object", "all_gather_object", "broadcast_object_list"):
+    for name in ("gather_object", "all_gather_object", "broadcast_object_list", "scatter_object_list"):
         monkeypatch.setattr(dist, name, lambda *_, group=None, **__: groups.append(group))
     ranks = Ranks(
         rank=0,
@@ -54,8 +53,8 @@ def test_objects_are_exchanged_in_the_gloo_group_that_does_not_spin(monkeypatch:
         device=torch.device("cuda", 0),
         waiting=cast(Any, waiting),
     )
-    ranks.gather(1), ranks.all_gather(1), ranks.broadcast(1)
-    assert groups == [waiting] * 3
+    ranks.gather(1), ranks.all_gather(1), ranks.broadcast(1), ranks.scatter([1, 2])
+    assert groups == [waiting] * 4
 
 
 def serve(rank: int, port: int, answers: Connection) -> None:
@@ -64,8 +63,13 @@ def serve(rank: int, port: int, answers: Connection) -> None:
     cpu = torch.device("cpu")
     met = Ranks(rank=rank, local_rank=rank, world_size=2, local_world_size=2, device=cpu, store=store)
     ranks = join(met, "cpu", timedelta(seconds=3))
-    exchanged = [ranks.gather((rank, "a")), ranks.all_gather(rank), ranks.broadcast(f"of {rank}")]
-    saving, stopping = Group(ranks), StopRequest(ranks)
+    exchanged = [
+        ranks.gather((rank, "a")),
+        ranks.all_gather(rank),
+        ranks.broadcast(f"of {rank}"),
+        ranks.scatter([5, 6]),
+    ]
+    saving, stopping = ranks.with_own_group(), StopRequest(ranks)
     waits: dict[str, Callable[[], object]] = {
         "all": lambda: dist.all_reduce(torch.ones(1)),
         "waiting": lambda: ranks.all_gather(rank),
@@ -97,8 +101,8 @@ def test_ranks_exchange_objects_and_time_out_as_configured() -> None:
         answers.append(here.recv())
     for here, _ in pipes:
         here.send(None)  # so that rank 1 stays connected until then
-    assert answers[0][0] == [[(0, "a"), (1, "a")], [0, 1], "of 0"]
-    assert answers[1][0] == [[], [0, 1], "of 0"]
+    assert answers[0][0] == [[(0, "a"), (1, "a")], [0, 1], "of 0", 5]
+    assert answers[1][0] == [[], [0, 1], "of 0", 6]
     assert [backend for _, backend, _ in answers] == ["gloo", "gloo"]
     assert answers[0][2].keys() == {"all", "waiting", "saving", "stopping"}
     for name, seconds in answers[0][2].items():

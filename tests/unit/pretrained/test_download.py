@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import constants
+from huggingface_hub.errors import HfHubHTTPError
 from safetensors.torch import save_file
 from tests.support.hub import GATED, serving
 from tests.support.released_hub import write_released
@@ -101,6 +102,17 @@ def test_download_errors_are_one_sentence(hub: Path, tmp_path: Path, monkeypatch
     why = f"the hub cannot be reached ({address}), and the cache does not have it"
     with pytest.raises(DownloadError, match=re.escape(f"{MODEL.repository}: config.json cannot be downloaded: {why}")):
         prolip.load(MODEL.name, cache_dir=tmp_path / "new")
+
+
+def test_a_download_that_is_cut_again_and_again_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    http_error = HfHubHTTPError.__bases__[0]  # of the client's HTTP library; the client raises it after five attempts
+
+    def cut(*words: object, **settings: object) -> str:
+        raise http_error("peer closed the connection")
+
+    monkeypatch.setattr("prolip.pretrained.download.hf_hub_download", cut)
+    with pytest.raises(DownloadError, match=r"me/cat: model\.bin cannot be downloaded: peer closed the connection"):
+        hub_file("me/cat", "model.bin")
 
 
 def test_without_its_tokenizer_a_model_still_encodes_images(hub: Path) -> None:

@@ -6,7 +6,7 @@ import io
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Event
+from threading import Event, current_thread
 from typing import Any
 
 import pytest
@@ -142,6 +142,12 @@ def test_the_next_batch_is_decoded_ahead_of_use() -> None:
     assert read == [0, 2]
     assert list(found) == [[(2, 4), (3, 9)], [(4, 16), (5, 25)]]
     assert ahead.ready == 0
+
+
+def test_by_default_one_thread_decodes_per_usable_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prolip.pretrained.image_batches.usable_cores", lambda: 1)
+    decoding = DecodedAhead([range(9)], lambda _: current_thread().name, 0)
+    assert {name for items in decoding for _, name in items} == {"decode_0"}
 
 
 def test_a_decoding_error_cancels_the_waiting_images() -> None:

@@ -112,6 +112,8 @@ def test_a_recipe_that_extends_itself_or_a_missing_one_is_an_error(tmp_path: Pat
         (["demo", "--data.shards"], "data.shards is empty"),
         (["demo", "--batch_size", "0"], "batch_size is 0: it must be at least 1"),
         (["demo", "--log_every", "0"], "log_every is 0: it must be at least 1"),
+        (["demo", "--seed", "-1"], "seed is -1: it must not be negative"),
+        (["demo", "--loss.inclusion_scale", "inf"], "loss.inclusion_scale is inf: it must be finite and positive"),
         (["demo", "--cpu_threads", "-1"], "cpu_threads is -1: it must not be negative"),
         (["demo", "--timeout_minutes", "0"], "timeout_minutes is 0.0: it must be above 0 and at most 1440, a day"),
         (["demo", "--loss.ppcl_weight", "0"], "loss.ppcl_weight is 0: nothing would train"),

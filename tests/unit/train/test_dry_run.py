@@ -12,7 +12,7 @@ import pytest
 from tests.support.datacomp_sets import write_open_clip
 from tests.support.servers import python_server
 from tests.support.shards import members, write_tar
-from tests.support.small_training import RECIPE, Lab, write_shard, write_tokenizer
+from tests.support.small_training import RECIPE, VALIDATED, Lab, write_shard, write_tokenizer
 
 from prolip import cli
 from prolip.data import BatchLoader, StoreConfig, write_index
@@ -112,6 +112,7 @@ def test_a_dry_run_prints_what_the_run_will_do(lab: Lab, capsys: pytest.CaptureF
         "MB for each of 8 samples",
         "tokenizer  10 ids for 10 rows",
         "shards     64 samples per epoch, 20.0 epochs; test read OK: sample 00",
+        "val        sets open: none",
         "start      random weights",
         "the run starts at step 0",
         "ready",
@@ -150,6 +151,14 @@ def test_a_dry_run_reports_all_errors_at_once(lab: Lab, capsys: pytest.CaptureFi
     assert "absent.tar" in told.err
     assert "absent.json" in told.err
     assert "ready" not in told.out
+
+
+def test_a_dry_run_opens_the_validation_sets(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    (lab.folder / "recipe.toml").write_text((RECIPE + VALIDATED).format(folder=lab.folder))
+    assert rehearse(lab) == 0
+    assert "val        sets open: pairs, unsure" in capsys.readouterr().out
+    assert rehearse(lab, "--validation.jobs.1.shards", "absent.tar") == 2
+    assert "absent.tar" in capsys.readouterr().err
 
 
 def test_a_dry_run_checks_that_the_index_matches_its_shards(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:

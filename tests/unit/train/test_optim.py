@@ -145,9 +145,15 @@ def test_optimizer_settings_out_of_range_are_refused() -> None:
         OptimConfig(betas=(0.9, 1.0))
     with pytest.raises(ValueError, match=r"optim\.weight_decay is -1"):
         OptimConfig(weight_decay=-1)
-    with pytest.raises(ValueError, match="must not be negative"):
+    with pytest.raises(ValueError, match=r"optim\.warmup_steps is -1: it must be finite and not negative"):
         OptimConfig(warmup_steps=-1)
-    with pytest.raises(ValueError, match="cooldown_steps"):
+    with pytest.raises(ValueError, match=r"optim\.lr is inf: it must be finite"):
+        OptimConfig(lr=math.inf)
+    with pytest.raises(ValueError, match=r"optim\.cooldown_steps is 0, and .*: it must be positive"):
         OptimConfig(schedule="const-cooldown")
+    with pytest.raises(
+        ValueError, match=r'optim\.cooldown_steps is 9, and optim\.schedule is "cosine": .* 0 with any other'
+    ):
+        OptimConfig(cooldown_steps=9)
     with pytest.raises(ValueError, match=r"optim\.clip_norm is 0"):
         OptimConfig(clip_norm=0)

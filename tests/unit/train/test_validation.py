@@ -263,7 +263,10 @@ def test_a_set_is_due_on_its_schedule_and_at_the_end(folder: Path, model: ProLIP
         ({"every": 0}, r"validation.jobs.0.every is 0: it must be at least 1"),
         ({"batch_size": 0}, r"validation.jobs.0.batch_size is 0: it must be at least 1"),
         ({"captions": ()}, r"validation.jobs.0.captions is empty: retrieval needs captions"),
-        ({"kind": "zero_shot", "templates": ("a photo",)}, r"template 'a photo' has no \{\}"),
+        (
+            {"kind": "zero_shot", "templates": ("a photo",)},
+            r"validation.jobs.0.templates: template 'a photo' has no \{\}",
+        ),
     ],
 )
 def test_an_impossible_validation_job_is_refused(folder: Path, changes: dict[str, Any], message: str) -> None:

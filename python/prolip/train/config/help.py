@@ -36,7 +36,6 @@ GROUPS: dict[str, tuple[str, ...]] = {
 """The keys that `prolip train --help` shows; `--help-all` shows all."""
 _SHORT = {"data.shards": "--shards, --data.shards", "data.num_threads": "--threads, --data.num_threads"}
 _PLACES = re.compile(r"\.\d+(?=\.)")
-_INDENT = 4
 
 
 def short_help(arguments: Sequence[str]) -> Iterator[str]:

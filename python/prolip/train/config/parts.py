@@ -48,16 +48,18 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         for name in ("lr", "eps", "log_var_lr_factor", "logit_lr_factor"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"optim.{name} is {getattr(self, name)}: it must be positive")
+            if not 0 < getattr(self, name) < math.inf:
+                raise UserError(f"optim.{name} is {getattr(self, name)}: it must be finite and positive")
+        for name in ("weight_decay", "warmup_steps", "cooldown_steps", "cooldown_power", "cooldown_end_lr"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"optim.{name} is {getattr(self, name)}: it must be finite and not negative")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise UserError(f"optim.betas is {self.betas}: both must be in [0, 1)")
-        if not self.weight_decay >= 0:
-            raise UserError(f"optim.weight_decay is {self.weight_decay}: it must not be negative")
-        if self.warmup_steps < 0 or self.cooldown_steps < 0:
-            raise UserError("optim.warmup_steps and optim.cooldown_steps must not be negative")
-        if self.schedule == "const-cooldown" and self.cooldown_steps == 0:
-            raise UserError('optim.schedule "const-cooldown" needs optim.cooldown_steps')
+        if (self.schedule == "const-cooldown") != (self.cooldown_steps > 0):
+            raise UserError(
+                f'optim.cooldown_steps is {self.cooldown_steps}, and optim.schedule is "{self.schedule}": it must be '
+                'positive with "const-cooldown", and 0 with any other'
+            )
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise UserError(f"optim.clip_norm is {self.clip_norm}: it must be positive, or absent")
 
@@ -213,6 +215,9 @@ class ValidationConfig:
             if job.kind == "zero_shot":
                 from prolip.eval.prompts import fill_templates  # imports torch, which --help must not wait for
 
-                fill_templates(job.templates, ["a class"])
+                try:
+                    fill_templates(job.templates, ["a class"])
+                except UserError as error:
+                    raise UserError(f"{key}.templates: {error}") from error
             elif not job.captions:
                 raise UserError(f"{key}.captions is empty: {job.kind} needs captions")

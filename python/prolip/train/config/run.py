@@ -193,8 +193,9 @@ class TrainConfig:
             )
         if not 0 < self.timeout_minutes <= _DAY:
             raise UserError(f"timeout_minutes is {self.timeout_minutes}: it must be above 0 and at most {_DAY}, a day")
-        if self.cpu_threads < 0:
-            raise UserError(f"cpu_threads is {self.cpu_threads}: it must not be negative")
+        for name in ("cpu_threads", "seed"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} is {getattr(self, name)}: it must not be negative")
         if self.loss.ppcl_weight == 0:
             raise UserError("loss.ppcl_weight is 0: nothing would train the logit scale and bias")
         if self.model.init_logit_bias is None and self.loss.reads_bias:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import tomllib
 import uuid
@@ -19,6 +20,8 @@ from prolip.files import write_atomic, writing
 from prolip.models import ProLIPOutput
 from prolip.train.config.parts import LogConfig
 from prolip.train.logging.examples import ExampleBatch, pick_examples, write_examples
+
+log = logging.getLogger(__name__)
 
 # Groups on the pages of TensorBoard and W&B. Names with a slash have a group already; all others are loss terms.
 _GROUPS = {
@@ -133,17 +136,23 @@ class MetricsLog:
         self.close()
 
 
-def read_lines(path: Path) -> list[str]:
-    """Return the complete lines of a JSONL file; none if the file doesn't exist."""
-    if not path.exists():
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a JSONL file; none if it doesn't exist. A line that a crash has damaged is skipped."""
+    if not path.is_file():
         return []
-    return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=False) if line.endswith("}")]
+    rows: list[dict[str, Any]] = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            log.warning("%s: skipped a line that is not valid JSON", path)
+    return rows
 
 
 def _open_lines(path: Path, resumed_step: int) -> BinaryIO:
     """Open a file of rows for appending, after dropping the rows of later steps."""
-    kept = [line for line in read_lines(path) if json.loads(line)["step"] <= resumed_step]
-    write_atomic(path, "".join(f"{line}\n" for line in kept))
+    kept = [row for row in read_rows(path) if row["step"] <= resumed_step]
+    write_atomic(path, "".join(f"{json.dumps(row)}\n" for row in kept))
     return path.open("ab", buffering=0)
 
 

@@ -151,7 +151,7 @@ class Meter:
         some_are_bad = mean.pop("bad") > 0
         row |= mean
         if some_are_bad:
-            row |= {f"bad/{reason}": count for reason, count in sorted(self._sum(bad).items())}
+            row |= {f"bad/{reason}": count for reason, count in sorted(self._bad_of_all(bad).items())}
         if self._ranks.device.type == "cuda":
             row["gpu_peak_gib"] = self._peak_gib()
         return row | {"time_s": self.elapsed_s}
@@ -171,16 +171,13 @@ class Meter:
         return {name: stage.seconds for name, stage in stats.stages.items()}
 
     def _read_loader(self, seconds: float) -> tuple[dict[str, float], Counter[str]]:
-        """Return the loader's metrics since the last row, and its new unreadable samples, which are also logged."""
+        """Return the loader's metrics since the last row, and its new unreadable samples by reason."""
         stats = self._loader.stats()
         now = self._stage_seconds(stats)
         metrics = {f"loader/{name}": (value - self._stages.get(name, 0.0)) / seconds for name, value in now.items()}
         metrics["loader/ready"] = float(stats.ready)
         bad = Counter(stats.bad)
         new = bad - self._bad
-        if new:
-            rank = self._ranks.rank
-            log.warning("rank %d: %d unreadable samples so far, such as %s", rank, bad.total(), stats.bad_samples[-1])
         self._stages, self._bad = now, bad
         return metrics, new
 
@@ -192,9 +189,13 @@ class Meter:
             values /= self._ranks.world_size
         return dict(zip([*on_device, *on_host], values.tolist(), strict=True))
 
-    def _sum(self, counts: Counter[str]) -> Counter[str]:
-        """Sum counters over ranks. Ranks may have different keys."""
-        return sum(self._ranks.all_gather(counts), Counter())
+    def _bad_of_all(self, new: Counter[str]) -> Counter[str]:
+        """Sum the new unreadable samples over ranks. Rank 0, the only one whose warnings are shown, names some."""
+        found = self._ranks.all_gather((new, self._bad.total(), self._loader.stats().bad_samples[-1:]))
+        for rank, (of_rank, total, named) in enumerate(found):
+            if of_rank and self._ranks.rank == 0:
+                log.warning("rank %d: %d unreadable samples so far, such as %s", rank, total, *named)
+        return sum((of_rank for of_rank, _, _ in found), Counter())
 
     def _peak_gib(self) -> float:
         """Return the peak of allocated GPU memory over all ranks, in GiB."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -19,8 +18,7 @@ from prolip.report.runs_page import Curve, curves_page
 from prolip.report.text_table import align
 from prolip.train.config.options import RunsOptions
 from prolip.train.logging import format_seconds
-
-logger = logging.getLogger(__name__)
+from prolip.train.logging.log import read_rows
 
 _LOSSES = ("loss", *(name for name in LossTerms._fields if name != "total"))
 _LOW_IS_BEST = (
@@ -110,18 +108,8 @@ def _read(folder: Path, name: str) -> RunRecord:
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """Read rows of numbers. A line that is not valid JSON, such as a half-written last line, is skipped."""
-    if not path.is_file():
-        return []
-    rows: list[dict[str, float]] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            logger.warning("%s: skipped a line that is not valid JSON", path)
-            continue
-        rows.append({k: float(v) for k, v in row.items() if isinstance(v, int | float)})
-    return rows
+    """Read rows of numbers; see `read_rows`."""
+    return [{k: float(v) for k, v in row.items() if isinstance(v, int | float)} for row in read_rows(path)]
 
 
 def summarise(run: RunRecord, metrics: Sequence[str]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from prolip.data.tokenizer import Tokenizer
 from prolip.gaussian import Gaussian
 from prolip.models import ProLIPOutput
 from prolip.normalization import OPENAI_MEAN, OPENAI_STD
-from prolip.train.logging import LogConfig
+from prolip.train.config import LogConfig
 from prolip.train.logging.examples import draw_sheet, pick_examples
 
 

@@ -22,7 +22,8 @@ from prolip.data.config import TokenizerConfig
 from prolip.errors import DiskFullError
 from prolip.gaussian import Gaussian
 from prolip.models import ProLIPOutput
-from prolip.train.logging import LogConfig, MetricsLog, Progress, format_seconds
+from prolip.train.config import LogConfig
+from prolip.train.logging import MetricsLog, Progress, format_seconds
 
 ROW = {
     "step": 5,
@@ -55,7 +56,7 @@ def test_a_resumed_run_writes_each_step_once(tmp_path: Path) -> None:
         for step in (5, 10, 15):
             log.write(ROW | {"step": step})
     with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 20, "lo')  # what a crash leaves
+        file.write('{"st\0\0\0\0: 0.5}\n{"step": 20, "lo')  # what a crash of the machine and one of the run leave
     with log_of(tmp_path, 10) as log:
         log.write(ROW | {"step": 15})
     assert steps(tmp_path) == [5, 10, 15]

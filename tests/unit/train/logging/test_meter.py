@@ -173,7 +173,9 @@ def test_a_loss_without_a_bias_logs_none(clock: Clock) -> None:
     assert "logit_bias" not in meter.row(1, output(bias=None), torch.tensor(0.5), 1e-3)
 
 
-def test_two_ranks_log_the_same_means_and_sums(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_ranks_log_the_same_means_and_sums(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     group = Group(2)
     for module in ("prolip.train.logging.meter.dist", "prolip.distributed.ranks.dist"):
         monkeypatch.setattr(module, group)
@@ -193,3 +195,8 @@ def test_two_ranks_log_the_same_means_and_sums(clock: Clock, monkeypatch: pytest
     assert rows[0] == rows[1]
     expected = {"loss": 1.5, "loader/ready": 1.0, "loader/decode": 0.75, "bad/read": 5, "bad/decode": 2}
     assert {name: rows[0][name] for name in expected} == expected
+    # Other ranks' warnings are not shown, so rank 0 tells of all.
+    told = [record.getMessage() for record in caplog.records]
+    named = "unreadable samples so far, such as a.tar: sample 7: no image"
+    assert told == [f"rank 0: 6 {named}", f"rank 1: 1 {named}"]
+    assert len({record.thread for record in caplog.records}) == 1
