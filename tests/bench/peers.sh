@@ -12,7 +12,10 @@ together=$(mktemp -d)
 trap 'rm -rf "$together"' EXIT
 ln -s "$peers"/*.py "$together"
 ln -s "$own" "$together/peer_prolip.py"
+# torchcodec has torchvision's function under the same name.
+sed 's/from torchvision\.io import/from torchcodec.decoders import/; s/"4 torchvision/"8 torchcodec/' "$peers/peer_4_torchvision_v2.py" \
+  > "$together/peer_8_torchcodec.py"
 # Ours come first in each turn. Python looks for common.py beside the file that a link leads to, so the folder is named.
-sed 's/^peer_1_webdataset\.py$/peer_prolip.py\n&/' "$peers/run_all.sh" > "$together/run_all.sh"
+sed 's/^peer_1_webdataset\.py$/peer_prolip.py\n&/; s/^peer_4_torchvision_v2\.py$/&\npeer_8_torchcodec.py/' "$peers/run_all.sh" > "$together/run_all.sh"
 grep -q '^peer_prolip' "$together/run_all.sh" || { echo "$peers/run_all.sh: no line 'peer_1_webdataset.py' to put ours before" >&2; exit 1; }
 PYTHONPATH="$together${PYTHONPATH:+:$PYTHONPATH}" bash "$together/run_all.sh" "$pattern"
