@@ -76,6 +76,14 @@ def shared_folder() -> Path:
 
 
 @pytest.fixture(scope="session")
+def simd_level_asked_for() -> None:
+    """Checks that the loader runs at the level that `PROLIP_SIMD` names, by default the fastest."""
+    from prolip.data import simd_level, simd_levels
+
+    assert simd_level() == (os.environ.get("PROLIP_SIMD") or simd_levels()[-1])
+
+
+@pytest.fixture(scope="session")
 def shared() -> Path:
     folder = shared_folder()
     if not folder.is_dir():

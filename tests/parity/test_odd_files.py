@@ -17,6 +17,8 @@ from tests.parity.test_pixels import encode, jpegs, pngs, raw_png, scene, webps,
 
 from prolip.data import DataError, decode
 
+pytestmark = pytest.mark.usefixtures("simd_level_asked_for")
+
 IMAGE = scene(37, 51)
 
 

@@ -21,6 +21,8 @@ from prolip import _core
 from prolip._core import testing
 from prolip.data import DataError, decode
 
+pytestmark = pytest.mark.usefixtures("simd_level_asked_for")
+
 Pixels = npt.NDArray[np.uint8]
 
 PIL_VERSION = int(PIL.__version__.split(".", maxsplit=1)[0])

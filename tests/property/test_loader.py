@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -16,6 +17,8 @@ from tests.support.shards import write_tar
 
 from prolip.data import AugmentConfig, Batch, BatchLoader, LoaderConfig, MaskConfig
 from prolip.data.config import TokenizerConfig
+
+pytestmark = pytest.mark.usefixtures("simd_level_asked_for")
 
 
 def encoded_image() -> bytes:

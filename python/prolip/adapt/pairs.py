@@ -9,6 +9,7 @@ N pairs, D embedding.
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle
@@ -51,8 +52,8 @@ class Table(Protocol):
     """A file, or two files of a folder, with rows of images and of their texts."""
 
     @property
-    def name(self) -> str:
-        """Its name in errors."""
+    def path(self) -> Path:
+        """The file that errors name."""
 
     @property
     def count(self) -> int:
@@ -70,9 +71,9 @@ class PartPair:
     text: Part
 
     @property
-    def name(self) -> str:
-        """The path of the images."""
-        return str(self.image.path)
+    def path(self) -> Path:
+        """The file of the images."""
+        return self.image.path
 
     @property
     def count(self) -> int:
@@ -92,11 +93,6 @@ class NpzFile:
     path: Path
 
     @property
-    def name(self) -> str:
-        """Its path."""
-        return str(self.path)
-
-    @property
     def count(self) -> int:
         """Number of rows."""
         counts = [self._shape(name)[0] for name in NAMES]
@@ -106,8 +102,11 @@ class NpzFile:
 
     def blocks(self, rows: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         """See `Table`."""
-        with zipfile.ZipFile(self.path) as archive:
-            yield from zip(*(_array_blocks(archive, self.path, name, rows) for name in NAMES), strict=True)
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                yield from zip(*(_array_blocks(archive, self.path, name, rows) for name in NAMES), strict=True)
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise UserError(f"{self.path} is damaged: {error}") from error
 
     def _shape(self, name: str) -> tuple[int, ...]:
         with zipfile.ZipFile(self.path) as archive, _array(archive, self.path, name) as file:
@@ -121,11 +120,6 @@ class ParquetFile:
     path: Path
 
     @property
-    def name(self) -> str:
-        """Its path."""
-        return str(self.path)
-
-    @property
     def count(self) -> int:
         """Number of rows."""
         return int(parquet().read_metadata(self.path).num_rows)
@@ -134,7 +128,10 @@ class ParquetFile:
         """See `Table`."""
         with parquet().ParquetFile(self.path, memory_map=True) as file:
             for batch in file.iter_batches(batch_size=rows, columns=list(NAMES)):
-                image, text = (np.stack(batch.column(name).to_numpy(zero_copy_only=False)) for name in NAMES)
+                try:
+                    image, text = (np.stack(batch.column(name).to_numpy(zero_copy_only=False)) for name in NAMES)
+                except ValueError:
+                    raise UserError(f"{self.path}: image or text has rows of different lengths, or none") from None
                 yield image, text
 
 
@@ -160,9 +157,8 @@ class Pairs:
             table = self.tables[place]
             views = self.masked[place].blocks(rows) if self.masked else cycle([(None, None)])
             for (image, text), view in zip(table.blocks(rows), views, strict=bool(self.masked)):
-                name = self.masked[place].name if self.masked else ""
-                masked = [None if one is None else _unit(one, name, self.dim) for one in view]
-                yield PairRows(_unit(image, table.name, self.dim), _unit(text, table.name, self.dim), *masked)
+                masked = [None if one is None else _unit(one, self.masked[place].path, self.dim) for one in view]
+                yield PairRows(_unit(image, table.path, self.dim), _unit(text, table.path, self.dim), *masked)
 
     def batches(self, size: int, seed: int, *, buffer: int = BUFFER) -> Iterator[PairRows]:
         """Yield batches of `size` pairs (all, if there are fewer) in random order, epoch after epoch, without end."""
@@ -182,9 +178,9 @@ class Pairs:
             rest = pool.rows(slice(_whole(len(pool.image), size), None))
             held = [rest] if len(rest.image) else []
 
-    def sample(self, rows: int, seed: int = 0) -> PairRows:
+    def sample(self, rows: int) -> PairRows:
         """A random sample of at most `rows` pairs (of the first `BUFFER` in a random order of tables)."""
-        return next(self.batches(min(rows, BUFFER), seed))
+        return next(self.batches(min(rows, BUFFER), seed=0))
 
 
 def _whole(rows: int, size: int) -> int:
@@ -203,19 +199,19 @@ def _shuffled(held: Sequence[PairRows], generator: torch.Generator) -> PairRows:
     return pool.rows(torch.randperm(len(pool.image), generator=generator))
 
 
-def _unit(rows: NDArray[Any], name: str, dim: int) -> Tensor:
+def _unit(rows: NDArray[Any], path: Path, dim: int) -> Tensor:
     """Rows of unit norm, f32 [N, D].
 
     Raises:
         UserError: a row has another dimension, is not finite, or is zero.
     """
     if rows.ndim != 2 or rows.shape[1] != dim:
-        raise UserError(f"{name} has embeddings of the shape {rows.shape}: it must be [N, {dim}]")
+        raise UserError(f"{path} has embeddings of the shape {rows.shape}: it must be [N, {dim}]")
     tensor = torch.from_numpy(np.array(rows, dtype=np.float32))
     lengths = tensor.norm(dim=1)
     bad = ~(lengths.isfinite() & (lengths > 0))
     if bool(bad.any()):
-        raise UserError(f"{name} has an embedding of length {float(lengths[bad][0])}: it must be finite and not 0")
+        raise UserError(f"{path} has an embedding of length {float(lengths[bad][0])}: it must be finite and not 0")
     return F.normalize(tensor, dim=1)
 
 
@@ -246,7 +242,7 @@ def open_pairs(sources: Sequence[Path], masked: Sequence[Path] = ()) -> Pairs:
             and isinstance(view, PartPair)
             and table.image.names()[0] != view.image.names()[0]
         ):
-            raise UserError(f"masked: {view.name} and {table.name} have different keys: embed the same samples")
+            raise UserError(f"masked: {view.path} and {table.path} have different keys: embed the same samples")
     if not sum(counts):
         raise UserError(f"embeddings: {', '.join(map(str, sources))} hold no pairs")
     first = next(block for table in tables for block in table.blocks(1))[0]

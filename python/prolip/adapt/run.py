@@ -143,7 +143,9 @@ def _notes(options: AdaptOptions, pairs: Pairs, seconds: float) -> dict[str, Any
 
 
 def find_origin(options: AdaptOptions) -> Origin:
-    """Find the model that made the embeddings in the folders' manifests; it is opened only if these lack its scale.
+    """Find the model that made the embeddings in the folders' manifests.
+
+    It is opened only if these lack its scale, or if `checkpoint` names another source, whose weights must be the same.
 
     Raises:
         UserError: it is unknown, or the folders come from different models.
@@ -160,13 +162,14 @@ def find_origin(options: AdaptOptions) -> Origin:
     tokenizer = None if first is None else first.tokenizer
     if tokenizer is not None and tokenizer != "clip":
         tokenizer = str(Path(tokenizer).absolute())
-    if first is not None and first.logit_scale is not None:
-        frozen = Frozen(absolute_source(source), first.weights, tokenizer)
+    named = absolute_source(source)
+    if first is not None and first.logit_scale is not None and source == first.checkpoint:
+        frozen = Frozen(named, first.weights, tokenizer)
         return Origin(frozen, first.logit_scale, first.logit_bias, first.has_variances)
     log.info("opening %s for the scale and bias of its similarity", source)
     model = load(source, tokenizer=tokenizer, device="cpu")
     digest = weights_digest(model.network)
     if first is not None and digest != first.weights:
         raise UserError(f"checkpoint: {source} is not the model that made {folders[0]}")
-    frozen = Frozen(absolute_source(source), digest, tokenizer)
+    frozen = Frozen(named, digest, tokenizer)
     return Origin(frozen, model.logit_scale, model.logit_bias, model.has_variances)

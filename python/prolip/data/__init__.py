@@ -13,6 +13,7 @@ from prolip._core import (
     expand_shards,
     fetch_shard,
     shown_shard,
+    simd_level,
     simd_levels,
     write_index,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "fetch_shard",
     "preprocess_image",
     "shown_shard",
+    "simd_level",
     "simd_levels",
     "write_index",
 ]

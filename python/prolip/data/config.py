@@ -186,8 +186,8 @@ class LoaderConfig:
     """Batches to prepare ahead."""
     max_bad_fraction: float = 0.01
     """Largest share of unreadable samples; above it the loader raises DataError. Checked at every batch with a margin
-    of 4 standard deviations (no margin if this is 0), and exactly at the end of an epoch. The same run always fails at
-    the same batch."""
+    of 4 standard deviations (no margin if this is 0), and exactly at the end of an epoch, unless the run resumed
+    within it. The same run always fails at the same batch."""
     max_pixels: int = _core.MAX_PIXELS
     """Largest number of pixels in an image; larger images are bad samples. The default is Pillow's
     `MAX_IMAGE_PIXELS`, beyond which Pillow warns of a decompression bomb. A thread needs 0.3 GB for such a PNG, 0.4 GB

@@ -16,6 +16,9 @@ from torch import Tensor
 from prolip.eval.uncertainty import similarity_std
 from prolip.gaussian import Gaussian
 
+_BLOCK = 2**24
+"""Similarities to known items that are in memory at a time."""
+
 
 def logit_doubts(logits: Tensor) -> dict[str, Tensor]:
     """Return the usual scores that are computed from logits [N, C], each f64 [N].
@@ -26,14 +29,13 @@ def logit_doubts(logits: Tensor) -> dict[str, Tensor]:
     - `energy`: -ln sum exp(logit) (arXiv:2010.03759), which the softmax leaves out.
     """
     logits = logits.double()
-    log_probabilities = logits.log_softmax(dim=1)
-    probabilities = log_probabilities.exp()
+    probabilities = logits.softmax(dim=1)
     best = probabilities.topk(min(2, logits.shape[1]), dim=1).values
     second = best[:, 1] if best.shape[1] > 1 else torch.zeros_like(best[:, 0])
     return {
         "max probability": 1 - best[:, 0],
         "margin": 1 - (best[:, 0] - second),
-        "entropy": -(probabilities * log_probabilities).sum(dim=1),
+        "entropy": torch.special.entr(probabilities).sum(dim=1),
         "energy": -logits.logsumexp(dim=1),
     }
 
@@ -88,8 +90,9 @@ def fit_known(means: Tensor, labels: Tensor, shrinkage: float = 0.1) -> Known:
     one_hot = F.one_hot(places).double()
     centres = (one_hot.T @ means) / one_hot.sum(dim=0)[:, None]
     # A label with one item has no spread of its own. If all are such, the spread around the common centre is used.
-    inner = means - (centres[places] if len(centres) < len(means) else means.mean(dim=0))
-    covariance = inner.T @ inner / max(1, len(means) - len(centres))
+    alone = len(centres) == len(means)
+    inner = means - (means.mean(dim=0) if alone else centres[places])
+    covariance = inner.T @ inner / (len(means) - (1 if alone else len(centres)))
     variance = covariance.diagonal().mean().clamp_min(1e-12)
     eye = torch.eye(means.shape[1], dtype=torch.float64, device=means.device)
     return Known(centres, torch.linalg.inv((1 - shrinkage) * covariance + shrinkage * variance * eye))
@@ -98,13 +101,16 @@ def fit_known(means: Tensor, labels: Tensor, shrinkage: float = 0.1) -> Known:
 def neighbour_distance(means: Tensor, known: Tensor, num_neighbors: int = 5) -> Tensor:
     """1 - cosine similarity to the k-th nearest known item, f64 [N] (arXiv:2204.06507).
 
+    Only a block of the similarities is in memory at a time.
+
     Args:
         means: [N, D], unit norm.
         known: [M, D], unit norm.
         num_neighbors: k; M if there are fewer.
     """
-    near = (means.double() @ known.double().T).topk(min(num_neighbors, len(known)), dim=1).values
-    return 1 - near[:, -1]
+    columns, count = known.double().T, min(num_neighbors, len(known))
+    blocks = means.split(max(1, _BLOCK // len(known)))  # type: ignore[no-untyped-call]
+    return torch.cat([1 - (some.double() @ columns).topk(count, dim=1).values[:, -1] for some in blocks])
 
 
 def outlier_p_values(distances: Tensor, calibration: Tensor) -> Tensor:

@@ -26,7 +26,8 @@ def fit_logistic(features: Tensor, target: Tensor, ridge: float = 0.0) -> Tensor
         raise ValueError("a regression needs at least one item")
     features, target = features.double(), target.double()
     centre, spread = features.mean(dim=0), features.std(dim=0, correction=0)
-    spread = torch.where(spread > 0, spread, 1.0)
+    # The spread of a constant feature is 0, up to rounding.
+    spread = torch.where(spread > 1e-12 * centre.abs(), spread, 1.0)
     design = torch.cat([(features - centre) / spread, torch.ones_like(target)[:, None]], dim=1)
     penalty = ridge * torch.ones(design.shape[1], dtype=torch.float64)
     penalty[-1] = 0

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prolip.eval.statistics import Interval, bootstrap_interval
+from prolip.eval.statistics import Interval, bootstrap_interval, sorted_means
 
 NUM_BINS = 15
 
@@ -48,9 +48,9 @@ def item_losses(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 def equal_mass_calibration_error(confidence: Tensor, correct: Tensor, num_bins: int = NUM_BINS) -> float:
     """Mean distance of accuracy from confidence over bins of equally many items, weighted by items; in [0, 1].
 
-    Items are sorted by confidence, and bins differ by one item at most (arXiv:2012.08668). Bins of equal
-    width are `prolip.eval.uncertainty.expected_calibration_error`. They leave most bins of a confident model nearly
-    empty.
+    Items are sorted by confidence, and bins differ by one item at most (arXiv:2012.08668). Equally confident items
+    count with their mean accuracy, so the order of the items has no effect. Bins of equal width are
+    `prolip.eval.uncertainty.expected_calibration_error`. They leave most bins of a confident model nearly empty.
 
     Args:
         confidence: [N], the probability that each answer is right.
@@ -62,35 +62,29 @@ def equal_mass_calibration_error(confidence: Tensor, correct: Tensor, num_bins: 
     """
     if len(confidence) == 0:
         raise ValueError("a calibration error needs at least one item")
-    order = confidence.argsort(stable=True)
-    gaps = (correct.double() - confidence.double())[order]
+    gaps = sorted_means(confidence, correct.double() - confidence.double())
     sums = torch.cat([gaps.new_zeros(1), gaps.cumsum(0)])[_edges(len(gaps), num_bins)]
     return float(sums.diff().abs().sum()) / len(gaps)
 
 
-def measure_reliability(
-    logits: Tensor, labels: Tensor, *, num_bins: int = NUM_BINS, num_resamples: int = 1000, seed: int = 0
-) -> Reliability:
+def measure_reliability(logits: Tensor, labels: Tensor, *, num_resamples: int = 1000, seed: int = 0) -> Reliability:
     """Measure how reliable the softmax of logits is, each figure with a 95 % bootstrap interval.
 
     Args:
         logits: [N, C], after any temperature.
         labels: i64 [N].
-        num_bins: bins of the calibration error.
         num_resamples: bootstrap resamples.
         seed: seed of the resampling; equal seeds resample equal items.
     """
     nll, brier = item_losses(logits, labels)
     confidence, answer = logits.double().softmax(dim=1).max(dim=1)
-
-    def error(some: Tensor, correct: Tensor) -> float:
-        return equal_mass_calibration_error(some, correct, num_bins)
-
     draws = {"num_resamples": num_resamples, "seed": seed}
     return Reliability(
         nll=bootstrap_interval(_mean, nll, **draws),
         brier=bootstrap_interval(_mean, brier, **draws),
-        calibration_error=bootstrap_interval(error, confidence, (answer == labels).double(), **draws),
+        calibration_error=bootstrap_interval(
+            equal_mass_calibration_error, confidence, (answer == labels).double(), **draws
+        ),
     )
 
 
@@ -131,9 +125,9 @@ def measure_pairs(
 
 def reliability_curve(confidence: Tensor, correct: Tensor, num_bins: int = NUM_BINS) -> tuple[Tensor, Tensor]:
     """Mean confidence and accuracy in bins of equally many items, f64 [bins] each, for a chart."""
-    order, edges = confidence.argsort(stable=True), _edges(len(confidence), num_bins)
+    edges = _edges(len(confidence), num_bins)
     mean_confidence, accuracy = (
-        torch.cat([edges.new_zeros(1).double(), side.double()[order].cumsum(0)])[edges].diff() / edges.diff()
+        torch.cat([edges.new_zeros(1).double(), sorted_means(confidence, side).cumsum(0)])[edges].diff() / edges.diff()
         for side in (confidence, correct)
     )
     return mean_confidence, accuracy

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from prolip.eval.statistics import average_ranks
+from prolip.eval.statistics import average_ranks, sorted_means
 from prolip.eval.uncertainty import area_under_risk_coverage
 
 
@@ -30,8 +30,8 @@ def auroc(doubt: Tensor, positive: Tensor) -> float:
 def risk_curve(doubt: Tensor, correct: Tensor, num_points: int = 40) -> tuple[Tensor, Tensor]:
     """Shares of items that are answered, and of wrong answers among them, f64 [points] each, for a chart.
 
-    The least doubtful items are answered; equal doubts are in the items' order. The first point is 5 % of the items,
-    since fewer say little.
+    The least doubtful items are answered; equally doubtful ones are averaged over all their orders. The first point is
+    5 % of the items, since fewer say little.
 
     Args:
         doubt: [N].
@@ -40,7 +40,7 @@ def risk_curve(doubt: Tensor, correct: Tensor, num_points: int = 40) -> tuple[Te
     """
     count = len(correct)
     places = torch.linspace(max(1, count // 20), count, min(num_points, count)).round().long()
-    wrong = (1 - correct.double())[doubt.argsort(stable=True)].cumsum(0)
+    wrong = sorted_means(doubt, 1 - correct.double()).cumsum(0)
     return places.double() / count, wrong[places - 1] / places
 
 

@@ -30,8 +30,9 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """The temperature that makes the labels most likely. Divide logits by it before the softmax.
 
     The mean negative log-likelihood is convex in 1 / temperature (arXiv:1706.04599, section 4.2). Newton's method finds
-    its minimum, and bisection keeps it in bounds. If every label has the largest logit, the likelihood grows without
-    end, and the result is 1 / `BOUND`; if the logits say nothing about the labels, it is `BOUND`.
+    its minimum, and bisection keeps it in bounds. If every label has the largest logit, there is no minimum. Then the
+    share 1 / (N + 1) of each label goes evenly to all labels, as in `fit_pairs`. If the logits say nothing about the
+    labels, the result is `BOUND`.
 
     Args:
         logits: [N, C].
@@ -44,6 +45,10 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         raise ValueError("a temperature needs at least one labelled item")
     logits = logits.double()
     right = logits.gather(1, labels[:, None])
+    if bool((logits == right).all()):
+        return BOUND
+    if bool((logits <= right).all()):
+        right = right + (logits.mean(dim=1, keepdim=True) - right) / (len(labels) + 1)
     low, high, inverse = 1 / BOUND, BOUND, 1.0
     for _ in range(_STEPS):
         probabilities = (inverse * logits).softmax(dim=1)

@@ -191,7 +191,8 @@ def _architecture(model: Model) -> dict[str, Any]:
 
 
 def _check_same(old: Manifest, new: Manifest, out: Path) -> None:
-    for name in ("weights", "model", "format", "dtype", "settings"):
+    texts = new.settings["what"] != "image" or any("path" in part for part in new.plan)
+    for name in ("weights", "model", "format", "dtype", "settings", *(("tokenizer",) if texts else ())):
         was, now = getattr(old, name), getattr(new, name)
         if was != now:
             why = "the model is different" if name in {"weights", "model"} else f"{name} was {was}, is {now}"

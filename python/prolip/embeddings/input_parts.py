@@ -261,12 +261,15 @@ def _end(opened: _OpenPart) -> PartEnd:
     stats = opened.loader.stats()
     named = list(stats.bad_samples)
     if isinstance(opened.part, FolderPart):
-        part = opened.part
-        named = [
-            re.sub(r"\b\d{8}\b", lambda found: part.names[int(found[0])], text.replace(opened.shard, part.folder))
-            for text in named
-        ]
+        named = [_renamed(text, opened.shard, opened.part) for text in named]
     return PartEnd(sum(stats.bad.values()) + len(opened.lost), tuple(opened.lost + named))
+
+
+def _renamed(text: str, shard: str, part: FolderPart) -> str:
+    """Return a description with the folder in place of the shard, and the image's name in place of the sample's key."""
+    before, found, after = text.partition(shard)
+    after = re.sub(r"\b\d{8}\b", lambda key: part.names[int(key[0])], after, count=1)
+    return f"{before}{part.folder if found else ''}{after}"
 
 
 def _pack(part: FolderPart, shard: Path, *, with_captions: bool) -> list[str]:

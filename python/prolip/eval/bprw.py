@@ -11,7 +11,6 @@ V times the draws).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -30,8 +29,7 @@ _CPU_BLOCK, _DEVICE_BLOCK = 2**18, 2**26
 _ABSENT = -1
 
 
-@dataclass(frozen=True, kw_only=True)
-class PromptWeights:
+class PromptWeights(NamedTuple):
     """Weights of prompts, and the classifier made with them."""
 
     weights: Tensor
@@ -49,9 +47,7 @@ class PromptWeights:
 
     def to(self, device: torch.device) -> PromptWeights:
         """The same weights on another device."""
-        tensors = (self.weights, self.classifier, self.variances, self.rounds)
-        weights, classifier, variances, rounds = (tensor.to(device) for tensor in tensors)
-        return PromptWeights(weights=weights, classifier=classifier, variances=variances, rounds=rounds)
+        return PromptWeights(*(tensor.to(device) for tensor in self))
 
 
 def reweight_prompts(
@@ -99,12 +95,7 @@ def reweight_prompts(
         parts.append(reweight_from_voters(chunk, images, voters[classes], config, draw(len(chunk.mean))))
         if on_progress is not None:
             on_progress(len(chunk.mean))
-    return PromptWeights(
-        weights=torch.cat([part.weights for part in parts]),
-        classifier=torch.cat([part.classifier for part in parts]),
-        variances=torch.cat([part.variances for part in parts]),
-        rounds=torch.cat([part.rounds for part in parts]),
-    )
+    return PromptWeights(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
 
 def reweight_from_voters(

@@ -7,7 +7,6 @@ captions; in HierarImgs it is the other way round.
 N queries, L levels from general to specific, T = N * L items, D dimensions, S steps.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -55,8 +54,6 @@ def inclusion(specific: Gaussian, general: Gaussian, names: tuple[str, str]) -> 
         general: [N, D].
         names: names of the specific and the general level.
     """
-    if len(specific.mean) == 0:
-        return Inclusion(specific=names[0], general=names[1], mean_score=math.nan, share_positive=math.nan)
     score = inclusion_score(specific, general).double()
     total = score.sum(dim=-1)
     return Inclusion(

@@ -47,6 +47,17 @@ def average_ranks(values: Tensor) -> Tensor:
     return shared[inverse]
 
 
+def sorted_means(keys: Tensor, values: Tensor) -> Tensor:
+    """The values, [N], in ascending order of their keys, f64 [N].
+
+    Values with equal keys are replaced by their mean. So the order of the items has no effect.
+    """
+    _, place, sizes = torch.unique(keys, return_inverse=True, return_counts=True)
+    sums = torch.zeros(len(sizes), dtype=torch.float64, device=place.device).index_add_(0, place, values.double())
+    shared: Tensor = (sums / sizes).repeat_interleave(sizes)
+    return shared
+
+
 def pearson(a: Tensor, b: Tensor) -> float:
     """Pearson correlation in [-1, 1]; NaN if either side is constant or has fewer than two values."""
     if a.shape != b.shape:

@@ -3,7 +3,6 @@
 An item's uncertainty is the sum of its variances over dimensions. N items.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from prolip.errors import UserError
-from prolip.eval.statistics import Interval, bootstrap_interval, pearson, spearman
+from prolip.eval.statistics import Interval, bootstrap_interval, pearson, sorted_means, spearman
 from prolip.gaussian import Gaussian
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -76,12 +75,9 @@ def area_under_risk_coverage(uncertainty: Tensor, correct: Tensor) -> float:
     """
     if uncertainty.numel() == 0:
         raise ValueError("risk and coverage need at least one item")
-    _, place, sizes = torch.unique(uncertainty, return_inverse=True, return_counts=True)
-    wrong = torch.zeros(len(sizes), dtype=torch.float64, device=place.device)
-    wrong.index_add_(0, place, 1 - correct.double())
-    share = (wrong / sizes).repeat_interleave(sizes)
-    coverage = torch.arange(1, len(share) + 1, device=share.device)
-    return float((share.cumsum(0) / coverage).mean())
+    wrong = sorted_means(uncertainty, 1 - correct.double())
+    coverage = torch.arange(1, len(wrong) + 1, device=wrong.device)
+    return float((wrong.cumsum(0) / coverage).mean())
 
 
 def expected_calibration_error(confidence: Tensor, correct: Tensor, num_bins: int = 15) -> float:
@@ -178,13 +174,16 @@ class LevelTrend:
     """Share of chains whose uncertainty falls at every step."""
 
 
-def share_more_uncertain(general: Tensor, specific: Tensor) -> float:
-    """Share of pairs whose general item is the more uncertain one, in [0, 1]; a tie counts half. NaN without pairs."""
+def more_uncertain(general: Tensor, specific: Tensor) -> Tensor:
+    """1 where the general item is the more uncertain one, 1/2 where both are equally uncertain, else 0, f64 [N]."""
     if general.shape != specific.shape:
         raise ValueError(f"{tuple(general.shape)} and {tuple(specific.shape)} do not pair")
-    if general.numel() == 0:
-        return math.nan
-    return float((general > specific).double().mean() + (general == specific).double().mean() / 2)
+    return (general > specific).double() + (general == specific).double() / 2
+
+
+def share_more_uncertain(general: Tensor, specific: Tensor) -> float:
+    """Share of pairs whose general item is the more uncertain one, in [0, 1]; a tie counts half. NaN without pairs."""
+    return float(more_uncertain(general, specific).mean())
 
 
 def share_ordered(levels: Sequence[Tensor]) -> float:
@@ -194,7 +193,7 @@ def share_ordered(levels: Sequence[Tensor]) -> float:
         levels: one [N] tensor per level, the most general first; item i of every level forms chain i.
     """
     steps = torch.stack([general > specific for general, specific in pairwise(levels)])
-    return float(steps.all(dim=0).double().mean()) if steps.shape[1] else math.nan
+    return float(steps.all(dim=0).double().mean())
 
 
 def uncertainty_by_level(levels: Sequence[Tensor]) -> LevelUncertainty:

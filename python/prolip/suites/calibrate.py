@@ -12,6 +12,7 @@ from torch import Tensor
 
 from prolip.decisions.calibration import Calibration, Evidence, Subject, fit_calibration, save_calibration
 from prolip.decisions.reliability import Reliability, measure_pairs, measure_reliability
+from prolip.errors import UserError
 from prolip.eval.statistics import Interval
 from prolip.pretrained.classify import weigh
 from prolip.pretrained.model import Model
@@ -56,6 +57,11 @@ def run_calibrate(options: CalibrateOptions) -> list[str]:
 
 def calibrate(model: Model, data: TaskFolder, options: CalibrateOptions) -> Calibrated:
     """Embed the labelled images and calibrate the model on them; errors as for `run_calibrate`."""
+    twice = [name for name, count in Counter(data.classnames).items() if count > 1]
+    if twice:
+        raise UserError(
+            f"{data.source} has the class name {twice[0]!r} more than once: name the classes (--classnames)"
+        )
     images, truth = embed_labelled(model, data, options.batch_size)
     prompts = embed_prompts(model, data.classnames, data.templates)
     evidence = weigh(images, prompts, None, model.similarity)

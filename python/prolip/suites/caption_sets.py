@@ -113,9 +113,11 @@ def captions_of(
     image_ids: list[int] = []
     caption_ids: list[list[int]] = []
     for place, (key, record) in enumerate(zip(found.keys, records, strict=True)):
-        some = lines[place] if lines is not None else [str(text).strip() for text in values_at(record, caption_key)]
-        if not some:
-            raise DataError(f"{folder.source}: sample {key} has no caption at {caption_key}")
+        found_texts = lines[place] if lines is not None else values_at(record, caption_key)
+        some = [text.strip() for text in found_texts if isinstance(text, str)]
+        if not some or len(some) < len(found_texts):
+            what = f"{found_texts!r}: captions must be texts" if found_texts else "no caption"
+            raise DataError(f"{folder.source}: sample {key} has {what} at {caption_key}")
         texts.append(some)
         if image_id_key is not None:
             image_ids.append(_whole(folder, key, image_id_key, values_at(record, image_id_key), 1)[0])

@@ -19,6 +19,12 @@ def mean(items: Tensor, groups: Tensor, counts: Tensor) -> Tensor:
     return counts @ items / counts.sum(dim=1)
 
 
+def mean_of_chosen(items: Tensor, groups: Tensor, counts: Tensor) -> Tensor:
+    """`row_statistics.mean_of_chosen` of each resample."""
+    chosen = counts * groups.double()
+    return chosen @ items / chosen.sum(dim=1)
+
+
 def auroc(items: Tensor, groups: Tensor, counts: Tensor) -> Tensor:
     """`prolip.decisions.auroc` of each resample; NaN if it lacks one of the two kinds."""
     positive, negative = (_by_value(items, counts * kind) for kind in (groups.double(), 1 - groups.double()))
@@ -51,6 +57,7 @@ def excess_risk_coverage(items: Tensor, groups: Tensor, counts: Tensor) -> Tenso
 
 COUNTED: Mapping[Statistic, Counted] = {
     "mean": mean,
+    "mean_of_chosen": mean_of_chosen,
     "auroc": auroc,
     "risk_coverage": risk_coverage,
     "excess_risk_coverage": excess_risk_coverage,

@@ -154,7 +154,8 @@ def set_rows(task: str, decided: Decided, truth: Tensor, correct: Tensor, suffix
         title = f"at most {limit:.0%} wrong{suffix}"
         rows.append(row_of_items(task, f"{title}: answered", given.double()))
         if bool(given.any()):
-            rows.append(row_of_items(task, f"{title}: wrong among the answered", (~correct[given]).double()))
+            wrong, metric = (~correct).double(), f"{title}: wrong among the answered"
+            rows.append(row_of_items(task, metric, wrong, given.long(), statistic="mean_of_chosen"))
     return rows
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from prolip.errors import UserError
 from prolip.gaussian import Gaussian
 from prolip.pretrained.model import Model
 from prolip.pretrained.open import load
@@ -63,7 +64,7 @@ def run_decisions(model: Model, options: DecisionsOptions, cache: TaskCache) -> 
         DataError: images from elsewhere cannot be read.
     """
     others = embed_elsewhere(model, options)
-    known = None if options.known is None else _embed_images(model, options.known, options.batch_size)
+    known = None if options.known is None else _embed_images(model, options.known, options)
     beside: dict[str, Other] = {}
     for name, source in name_sources(options.beside).items():
         found = load(source, tokenizer=options.tokenizer, device=options.device, precision=options.precision)
@@ -87,7 +88,7 @@ def run_decisions(model: Model, options: DecisionsOptions, cache: TaskCache) -> 
         run = partial(measure_decisions, model, name, data, others, known, options, beside)
         return cache.get_or_run(name, settings, run)
 
-    return evaluate_sets("decisions", model, options.data, evaluate)
+    return evaluate_sets("decisions", model, name_sources(options.data), evaluate)
 
 
 def measure_decisions(
@@ -154,10 +155,16 @@ def _named(doubts: Mapping[str, Tensor], model: str) -> dict[str, Tensor]:
 
 
 def embed_elsewhere(model: Model, options: DecisionsOptions) -> dict[str, Gaussian]:
-    """Embed the images from elsewhere, and noise, by name."""
-    size = options.batch_size
-    found = {name: _embed_images(model, source, size) for name, source in name_sources(options.elsewhere).items()}
-    return found | {NOISE: embed_noise(model, _NUM_NOISE, size, options.seed)}
+    """Embed the images from elsewhere, and noise, by name.
+
+    Raises:
+        UserError: a source would have the name of the noise.
+    """
+    sources = name_sources(options.elsewhere)
+    if NOISE in sources:
+        raise UserError(f"elsewhere has {sources[NOISE]}: rename it, since {NOISE} is the name of random pixels")
+    found = {name: _embed_images(model, source, options) for name, source in sources.items()}
+    return found | {NOISE: embed_noise(model, _NUM_NOISE, options.batch_size, options.seed)}
 
 
 def embed_noise(model: Model, count: int, batch_size: int, seed: int) -> Gaussian:
@@ -167,8 +174,8 @@ def embed_noise(model: Model, count: int, batch_size: int, seed: int) -> Gaussia
     return model.encode_images(pixels, batch_size=batch_size, progress=False)
 
 
-def _embed_images(model: Model, source: str, batch_size: int) -> Gaussian:
+def _embed_images(model: Model, source: str, options: DecisionsOptions) -> Gaussian:
     """Embed the images of a folder, of shards, or of a data set in the published layout."""
     folder = Path(source)
-    shards = folder.is_dir() and any(folder.rglob("*.tar"))
-    return model.encode_images(open_folder(folder).shards if shards else source, batch_size=batch_size, progress=False)
+    images = open_folder(folder).shards if folder.is_dir() and any(folder.rglob("*.tar")) else source
+    return model.encode_images(images, batch_size=options.batch_size, progress=False, store=options.store)

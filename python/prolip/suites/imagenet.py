@@ -27,6 +27,7 @@ from prolip.gaussian import Gaussian
 from prolip.pretrained.model import Model, missing_csd
 from prolip.suites.classification import answer, build_classifier, embed_prompts
 from prolip.suites.config import SETS, ImagenetOptions
+from prolip.suites.each_set import evaluate_sets
 from prolip.suites.folders import TaskFolder, find_folder, open_folder, read_labels
 from prolip.suites.results import Row, SuiteResult, TaskCache, TaskResult, row_of_items
 from prolip.suites.templates import imagenet_templates
@@ -51,32 +52,24 @@ def run_imagenet(model: Model, options: ImagenetOptions, cache: TaskCache) -> Su
     Raises:
         UserError: no set could be evaluated.
     """
-    fingerprint, fetched = model.fingerprint(), cache.folder.with_name("data")
-    source = _Source(model, options, fetched)
-    rows: list[Row] = []
-    notes: list[str] = []
-    for name in tqdm(dict.fromkeys(options.sets), desc=model.name, unit="set", file=sys.stderr):
-        try:
-            folder = source.folder(name)
-            settings = {
-                "model": fingerprint,
-                "data": folder.fingerprint,
-                "templates": source.templates(folder),
-                "nearest": dataclasses.asdict(options.nearest),
-                "few_shot": dataclasses.asdict(options.few_shot),
-                "voters": source.voters(),
-            }
-            found = cache.get_or_run(name, settings, partial(evaluate_set, source, name))
-        except (UserError, DataError, OSError) as error:
-            notes.append(f"{title_of(name)}: {error}")
-        else:
-            rows += found.rows
-            notes += found.notes
-    if not rows:
-        raise UserError("; ".join(notes))
+    source = _Source(model, options, cache.folder.with_name("data"))
+
+    def evaluate(title: str, name: str, fingerprint: str) -> TaskResult:
+        folder = source.folder(name)
+        settings = {
+            "model": fingerprint,
+            "data": folder.fingerprint,
+            "templates": source.templates(folder),
+            "nearest": dataclasses.asdict(options.nearest),
+            "few_shot": dataclasses.asdict(options.few_shot),
+            "voters": source.voters(),
+        }
+        return cache.get_or_run(name, settings, partial(evaluate_set, source, name))
+
+    result = evaluate_sets("imagenet", model, {title_of(name): name for name in options.sets}, evaluate)
     if not model.has_csd:
-        notes.append(f"{NEEDS_VARIANCES}: {missing_csd(model)}")
-    return SuiteResult(suite="imagenet", model=model.name, fingerprint=fingerprint, rows=rows, notes=notes)
+        result.notes.append(f"{NEEDS_VARIANCES}: {missing_csd(model)}")
+    return result
 
 
 def title_of(name: str) -> str:

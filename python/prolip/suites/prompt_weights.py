@@ -13,12 +13,10 @@ from prolip.errors import UserError
 from prolip.eval.bprw import PromptWeights
 from prolip.files import atomic_file
 
-_TENSORS = ("weights", "classifier", "variances", "rounds")
-
 
 def save_prompt_weights(found: PromptWeights, path: Path, notes: Mapping[str, object] | None = None) -> None:
     """Write weights to a safetensors file, with `notes` (settings, class names, templates) as JSON in its header."""
-    tensors = {name: getattr(found, name).detach().cpu().contiguous() for name in _TENSORS}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in found._asdict().items()}
     header = {name: json.dumps(note, ensure_ascii=False) for name, note in (notes or {}).items()}
     with atomic_file(path, sum(tensor.nbytes for tensor in tensors.values())) as temporary:
         save_file(tensors, temporary, header)
@@ -33,8 +31,8 @@ def load_prompt_weights(path: Path) -> PromptWeights:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            if set(file.keys()) != set(_TENSORS):
+            if set(file.keys()) != set(PromptWeights._fields):
                 raise UserError(f"{path} holds no prompt weights, but {', '.join(sorted(file.keys()))}")
-            return PromptWeights(**{name: file.get_tensor(name) for name in _TENSORS})
+            return PromptWeights(**{name: file.get_tensor(name) for name in PromptWeights._fields})
     except SafetensorError as error:
         raise UserError(f"{path} is not a safetensors file: {error}") from error

@@ -18,7 +18,7 @@ from prolip.eval.config import Score
 from prolip.eval.retrieval import RECALL_AT, first_ranks
 from prolip.gaussian import Gaussian
 from prolip.pretrained.model import Model, missing_csd
-from prolip.suites.caption_sets import caption_members, captions_of, open_captioned
+from prolip.suites.caption_sets import caption_members, captions_of, name_sources, open_captioned
 from prolip.suites.coco_pairs import load_truth
 from prolip.suites.config import RetrievalOptions
 from prolip.suites.each_set import evaluate_sets
@@ -43,7 +43,7 @@ def run_retrieval(model: Model, options: RetrievalOptions, cache: TaskCache) -> 
         settings = {"model": fingerprint, "data": folder.fingerprint, "keys": keys}
         return cache.get_or_run(name, settings, partial(retrieve_set, model, name, folder, options))
 
-    result = evaluate_sets("retrieval", model, options.data, evaluate)
+    result = evaluate_sets("retrieval", model, name_sources(options.data), evaluate)
     if not model.has_csd:
         result.notes.append(f"figures by sampled distance: {missing_csd(model)}")
     return result

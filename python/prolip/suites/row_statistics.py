@@ -16,6 +16,7 @@ from prolip.eval.uncertainty import area_under_risk_coverage, expected_calibrati
 
 Statistic = Literal[
     "mean",
+    "mean_of_chosen",
     "mean_per_group",
     "worst_group",
     "f1_macro",
@@ -31,6 +32,14 @@ Statistic = Literal[
 def mean(items: Tensor, groups: Tensor) -> float:
     """Mean of the items; `groups` is not used."""
     return float(items.double().mean())
+
+
+def mean_of_chosen(items: Tensor, groups: Tensor) -> float:
+    """Mean of the items whose group is 1, the others' being 0; NaN without any.
+
+    For a choice that each model makes by itself: the rows of all models then have the same items.
+    """
+    return float(items.double()[groups == 1].mean())
 
 
 def group_means(items: Tensor, groups: Tensor) -> Tensor:
@@ -67,6 +76,7 @@ def f1_macro(items: Tensor, groups: Tensor) -> float:
 
 STATISTICS: Mapping[Statistic, Callable[[Tensor, Tensor], float]] = {
     "mean": mean,
+    "mean_of_chosen": mean_of_chosen,
     "mean_per_group": mean_per_group,
     "worst_group": worst_group,
     "f1_macro": f1_macro,

@@ -16,12 +16,12 @@ from torchvision.transforms.functional import gaussian_blur
 
 from prolip.embeddings.embed import embed_captions, embed_views
 from prolip.errors import UserError
-from prolip.eval.uncertainty import count_words, uncertainty_bins
+from prolip.eval.uncertainty import count_words, more_uncertain, uncertainty_bins
 from prolip.eval.zero_shot import correct_within, zero_shot_logits
 from prolip.gaussian import Gaussian
 from prolip.pretrained.model import Model
 from prolip.report.charts import Line, line_chart
-from prolip.suites.caption_sets import caption_members, captions_of, open_captioned
+from prolip.suites.caption_sets import caption_members, captions_of, name_sources, open_captioned
 from prolip.suites.classification import build_classifier
 from prolip.suites.config import UncertaintyOptions
 from prolip.suites.each_set import evaluate_sets
@@ -50,7 +50,7 @@ def run_uncertainty(model: Model, options: UncertaintyOptions, cache: TaskCache)
         }
         return cache.get_or_run(name, settings, partial(measure_set, model, name, folder, options))
 
-    return evaluate_sets("uncertainty", model, options.data, evaluate)
+    return evaluate_sets("uncertainty", model, name_sources(options.data), evaluate)
 
 
 def measure_set(model: Model, name: str, folder: TaskFolder, options: UncertaintyOptions) -> TaskResult:
@@ -74,7 +74,7 @@ def measure_set(model: Model, name: str, folder: TaskFolder, options: Uncertaint
     rows = [row_of_items(name, "mean uncertainty of images", uncertainty, unit="number")]
     changes = {"blurred": "blurred", "hidden": f"{1 - options.keep_ratio:.0%} of its patches hidden"}
     for view in list(views)[1:]:
-        more = _more(embedded[view].gaussian.total_var, whole.total_var)
+        more = more_uncertain(embedded[view].gaussian.total_var, whole.total_var)
         rows.append(row_of_items(name, f"an image is more uncertain {changes[view]}", more))
     notes, charts = [ranked_note(name, keys, uncertainty, options.show)] if options.show else [], []
     if labelled:
@@ -104,7 +104,6 @@ def accuracy_figures(name: str, uncertainty: Tensor, logits: Tensor, labels: Ten
     correct = correct_within(logits, labels, 1).double()
     bins = uncertainty_bins(uncertainty, correct, num_bins)
     order = uncertainty.argsort(stable=True)
-    first, last = correct[order[: bins.bin_size]], correct[order[-bins.bin_size :]]
     confidence = logits.softmax(dim=1).amax(dim=1)
     right = correct.long()
     rows = [
@@ -122,10 +121,11 @@ def accuracy_figures(name: str, uncertainty: Tensor, logits: Tensor, labels: Ten
         row_of_items(
             name, "expected calibration error", confidence, right, statistic="calibration_error", unit="number"
         ),
+        row_of_items(name, "accuracy", correct),
     ]
-    rows.append(row_of_items(name, "accuracy", correct))
-    rows.append(row_of_items(name, f"accuracy of the most certain 1/{num_bins}", first))
-    rows.append(row_of_items(name, f"accuracy of the least certain 1/{num_bins}", last))
+    for which, some in (("most", order[: bins.bin_size]), ("least", order[-bins.bin_size :])):
+        metric, chosen = f"accuracy of the {which} certain 1/{num_bins}", torch.zeros_like(right).index_fill(0, some, 1)
+        rows.append(row_of_items(name, metric, correct, chosen, statistic="mean_of_chosen"))
     text = f"Accuracy of {name} in {num_bins} bins of equally many images, from certain to uncertain."
     line = Line(name="accuracy", x=list(range(1, num_bins + 1)), y=bins.accuracy)
     drawn = line_chart(
@@ -161,7 +161,7 @@ def caption_rows(model: Model, name: str, captions: Sequence[str]) -> list[Row]:
         ("cut to its first half", [shortened(caption) for caption in kept]),
         ("half of its words left out", [thinned(caption) for caption in kept]),
     ):
-        more = _more(embed_captions(model, changed).total_var, uncertainty[long])
+        more = more_uncertain(embed_captions(model, changed).total_var, uncertainty[long])
         rows.append(row_of_items(name, f"a caption is more uncertain {change}", more))
     return rows
 
@@ -210,8 +210,3 @@ def ranked_note(name: str, keys: Sequence[str], uncertainty: Tensor, show: int) 
     order = uncertainty.argsort(stable=True).tolist()
     ends = [", ".join(keys[place] for place in some[:show]) for some in (order, order[::-1])]
     return f"{name}: most certain are {ends[0]}; least certain {ends[1]}"
-
-
-def _more(changed: Tensor, whole: Tensor) -> Tensor:
-    """Return 1 where the changed item is more uncertain, 1/2 where it is equally uncertain, else 0, f64 [N]."""
-    return (changed > whole).double() + (changed == whole).double() / 2

@@ -19,7 +19,7 @@ from prolip.errors import UserError
 from prolip.files import atomic_file
 from prolip.gaussian import Gaussian
 from prolip.pretrained.model import Model, missing_csd
-from prolip.suites.caption_sets import open_captioned
+from prolip.suites.caption_sets import name_sources, open_captioned
 from prolip.suites.classification import accuracy_rows, answer, build_classifier
 from prolip.suites.config import ZeroShotOptions
 from prolip.suites.each_set import evaluate_sets
@@ -44,7 +44,7 @@ def run_zero_shot(model: Model, options: ZeroShotOptions, cache: TaskCache) -> S
         settings = {"model": fingerprint, "data": folder.fingerprint, "lists": lists}
         return cache.get_or_run(name, settings, partial(classify_set, model, name, folder, options.batch_size))
 
-    result = evaluate_sets("zero_shot", model, options.data, evaluate)
+    result = evaluate_sets("zero_shot", model, name_sources(options.data), evaluate)
     if not model.has_csd:
         result.notes.append(f"figures with variances: {missing_csd(model)}")
     return result
@@ -89,7 +89,9 @@ def open_classes(
         DataError, OSError: a server does not have it, or does not answer.
     """
     path = Path(source)
-    published = not path.is_dir() or (path / CLASSNAMES).is_file() or any(path.glob("*.tar"))
+    published = (
+        not path.is_dir() or (path / CLASSNAMES).is_file() or any((*path.glob("*.tar"), *path.glob("test/*.tar")))
+    )
     folder = open_captioned(source, made, store) if published else pack_class_folder(path, made)
     if classnames is not None and not classnames.is_file():
         raise UserError(f"classnames is {classnames}: there is no such file")

@@ -159,8 +159,10 @@ fn read_codes<const KEEP: bool>(
 ) -> Option<u32> {
     let mut put = |k: usize, number: i16| {
         if KEEP {
-            out[usize::from(IN_GROUP[k & 63])] = number << band.low;
-            *nonzero |= u64::from(number != 0) << (k & 63);
+            // Zero if all bits of the number lie beyond 16.
+            let coefficient = number << band.low;
+            out[usize::from(IN_GROUP[k & 63])] = coefficient;
+            *nonzero |= u64::from(coefficient != 0) << (k & 63);
         }
     };
     let last = band.last;

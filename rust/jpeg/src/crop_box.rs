@@ -25,17 +25,23 @@ impl CropBox {
         }
     }
 
+    /// Whether it is not empty and inside an image of this size.
+    #[must_use]
+    pub fn is_inside(self, width: u32, height: u32) -> bool {
+        let inside = |start: u32, length: u32, whole: u32| {
+            length > 0 && u64::from(start) + u64::from(length) <= u64::from(whole)
+        };
+        inside(self.x, self.width, width) && inside(self.y, self.height, height)
+    }
+
     /// Checks that it is not empty and inside an image of this size.
     ///
     /// # Panics
     /// It is not.
     pub fn check(self, width: u32, height: u32) {
-        let inside = |start: u32, length: u32, whole: u32| {
-            length > 0 && u64::from(start) + u64::from(length) <= u64::from(whole)
-        };
         assert!(
-            inside(self.x, self.width, width) && inside(self.y, self.height, height),
-            "the part lies outside the image"
+            self.is_inside(width, height),
+            "the part is empty or lies outside the image"
         );
     }
 }

@@ -75,7 +75,8 @@ impl Table {
             for _ in 0..count {
                 let symbol = codes.symbols[place];
                 place += 1;
-                if code >= 1 << length || !symbols.has(symbol) {
+                // No code may be all ones, as in libjpeg.
+                if code + 1 >= 1 << length || !symbols.has(symbol) {
                     return None;
                 }
                 if length <= LOOK {

@@ -10,18 +10,24 @@ pub(crate) use unix::*;
 #[cfg(windows)]
 pub(crate) use windows::*;
 
-/// Fills `into` with the bytes at `offset`.
-pub(crate) fn read_exact_at(file: &File, mut into: &mut [u8], mut offset: u64) -> io::Result<()> {
-    while !into.is_empty() {
-        match read_at(file, into, offset) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(got) => {
-                into = &mut into[got..];
-                offset += got as u64;
-            }
+/// Reads the bytes at `offset` until `into` is full or the file ends. Returns their number.
+pub(crate) fn read_up_to(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < into.len() {
+        match read_at(file, &mut into[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(got) => filled += got,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
+    }
+    Ok(filled)
+}
+
+/// Fills `into` with the bytes at `offset`.
+pub(crate) fn read_exact_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<()> {
+    if read_up_to(file, into, offset)? < into.len() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
     }
     Ok(())
 }

@@ -78,7 +78,7 @@ impl SampleRng {
     /// Shuffles the items uniformly.
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
-            // Slices never exceed u32: the longest is one epoch's windows.
+            // No slice exceeds u32: a window has at most 2^31 samples, and shards are numbered in u32.
             let bound = u32::try_from(last + 1).unwrap_or(u32::MAX);
             items.swap(last, self.below(bound) as usize);
         }
@@ -111,7 +111,6 @@ impl SampleRng {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::{ChaCha8Rng, Rng as _, SampleRng, SeedableRng, stream};
     use proptest::prelude::*;

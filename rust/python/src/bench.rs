@@ -1,11 +1,11 @@
-//! The decode-only benchmark, and the levels of vector instructions that benchmarks compare.
+//! The decode-only benchmark, the level of vector instructions, and the levels that benchmarks compare.
 
 use prolip_loader::config::{MAX_PIXELS, OnMissingShard};
-use prolip_loader::shards;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::error::{config_error, loader_error};
+use crate::shards::located;
 
 /// Decode `images` images of the shards with `threads` threads, and return their number and the seconds taken.
 ///
@@ -24,12 +24,18 @@ pub fn decode_only(
             )));
         }
     }
-    let locations =
-        shards::expand(&shards, OnMissingShard::Raise).map_err(|error| config_error(&error))?;
+    let locations = located(&shards, OnMissingShard::Raise)?;
     let run = py
         .detach(|| prolip_loader::pipeline::decode_only(&locations, images, threads, MAX_PIXELS))
         .map_err(|error| loader_error(py, &error))?;
     Ok((run.images, run.seconds))
+}
+
+/// The name of the vector instructions that the loader's kernels use: the fastest of this processor, or those that
+/// `PROLIP_SIMD` names.
+#[pyfunction]
+pub fn simd_level() -> PyResult<&'static str> {
+    prolip_loader::image::check_level().map_err(|error| config_error(&error))
 }
 
 /// The names that `PROLIP_SIMD` may have on this processor, slowest first.

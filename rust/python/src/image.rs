@@ -4,11 +4,12 @@ use std::cell::RefCell;
 
 use numpy::{PyArray1, PyArray3, PyArrayMethods};
 use prolip_loader::config::MAX_PIXELS;
+use prolip_loader::error::ConfigError;
 use prolip_loader::image::augment::{self, Scratch};
 use prolip_loader::image::{Decoder, Rgb8, check_level};
-use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+use crate::config::read;
 use crate::error::{config_error, decode_error};
 
 /// Return the evaluation transform of an encoded image, uint8 `[size, size, 3]`, as the loader computes it.
@@ -16,8 +17,9 @@ use crate::error::{config_error, decode_error};
 pub fn preprocess_image<'py>(
     py: Python<'py>,
     data: &[u8],
-    size: u32,
+    size: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyArray3<u8>>> {
+    let size = read("size", size)?;
     check_size("size", size)?;
     let pixels = py.detach(|| {
         let image = decoded(data)?;
@@ -64,7 +66,6 @@ pub fn check_size(name: &str, size: u32) -> PyResult<()> {
     if (1..=16_384).contains(&size) {
         return Ok(());
     }
-    Err(PyValueError::new_err(format!(
-        "{name} is {size}: it must be between 1 and 16384"
-    )))
+    let rule = "it must be between 1 and 16384";
+    Err(config_error(&ConfigError::new(name, size, rule)))
 }

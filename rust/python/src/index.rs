@@ -5,11 +5,10 @@ use std::path::PathBuf;
 use prolip_loader::archive::index;
 use prolip_loader::config::OnMissingShard;
 use prolip_loader::remote::settle;
-use prolip_loader::shards;
 use pyo3::prelude::*;
 
 use crate::config::store_config;
-use crate::error::config_error;
+use crate::shards::located;
 use crate::wait::interruptible;
 
 /// Read the headers of shards with `threads` threads and write an index. `store` configures remote shards.
@@ -23,8 +22,7 @@ pub fn write_index(
     threads: usize,
     store: &Bound<'_, PyAny>,
 ) -> PyResult<(u64, u64, Vec<String>)> {
-    let shards =
-        shards::expand(&shards, OnMissingShard::Raise).map_err(|error| config_error(&error))?;
+    let shards = located(&shards, OnMissingShard::Raise)?;
     let store = store_config(store)?;
     let made = interruptible(py, |cancelled| {
         let shards = settle(shards, &store, cancelled)?;
@@ -42,8 +40,7 @@ pub fn check_index(
     threads: usize,
     store: &Bound<'_, PyAny>,
 ) -> PyResult<Vec<String>> {
-    let shards =
-        shards::expand(&shards, OnMissingShard::Skip).map_err(|error| config_error(&error))?;
+    let shards = located(&shards, OnMissingShard::Skip)?;
     let store = store_config(store)?;
     interruptible(py, |cancelled| {
         let shards = settle(shards, &store, cancelled)?;

@@ -23,7 +23,7 @@ mod _core {
     #[pymodule_export]
     use crate::batch::Batch;
     #[pymodule_export]
-    use crate::bench::{decode_only, simd_levels};
+    use crate::bench::{decode_only, simd_level, simd_levels};
     #[pymodule_export]
     use crate::image::{decode, preprocess_image};
     #[pymodule_export]

@@ -11,14 +11,16 @@ use crate::config::store_config;
 use crate::error::config_error;
 use crate::wait::interruptible;
 
-fn located(shards: &[String]) -> PyResult<Vec<Location>> {
-    expand(shards, OnMissingShard::Raise).map_err(|error| config_error(&error))
+/// The shards that patterns and lists stand for.
+pub fn located(shards: &[String], missing: OnMissingShard) -> PyResult<Vec<Location>> {
+    expand(shards, missing).map_err(|error| config_error(&error))
 }
 
 /// Return the shards that patterns and lists stand for, as the loader reads them.
 #[pyfunction]
 pub fn expand_shards(shards: Vec<String>) -> PyResult<Vec<String>> {
-    Ok(located(&shards)?.iter().map(Location::written).collect())
+    let shards = located(&shards, OnMissingShard::Raise)?;
+    Ok(shards.iter().map(Location::written).collect())
 }
 
 /// The location of a shard named by [`expand_shards`].
@@ -47,7 +49,7 @@ pub fn examine_shards(
     store: &Bound<'_, PyAny>,
 ) -> PyResult<Vec<(String, u64, Option<String>)>> {
     let store = store_config(store)?;
-    let shards = located(&shards)?;
+    let shards = located(&shards, OnMissingShard::Raise)?;
     let found = interruptible(py, |cancelled| remote::examine(shards, &store, cancelled))?;
     let told = found.into_iter().map(|(shard, stamp)| {
         let version = match stamp.version {

@@ -25,23 +25,20 @@ pub fn resize_box<'py>(
     check_size("width", width)?;
     check_size("height", height)?;
     let decoded = to_image(&image)?;
-    let (x, y, box_width, box_height) = r#box;
-    let inside = |start: u32, length: u32, end: u32| {
-        length > 0 && u64::from(start) + u64::from(length) <= u64::from(end)
+    let crop = CropBox {
+        x: r#box.0,
+        y: r#box.1,
+        width: r#box.2,
+        height: r#box.3,
     };
-    if !inside(x, box_width, decoded.width()) || !inside(y, box_height, decoded.height()) {
+    if !crop.is_inside(decoded.width(), decoded.height()) {
         return Err(PyValueError::new_err(format!(
-            "box is ({x}, {y}, {box_width}, {box_height}): it must lie within {} x {} pixels",
+            "box is {:?}: it must lie within {} x {} pixels",
+            r#box,
             decoded.width(),
             decoded.height()
         )));
     }
-    let crop = CropBox {
-        x,
-        y,
-        width: box_width,
-        height: box_height,
-    };
     let mut pixels = vec![0; width as usize * height as usize * 3];
     py.detach(|| {
         augment::resize_box(

@@ -170,6 +170,22 @@ def test_files_without_pairs_are_refused_with_the_reason(
         list(open_pairs([tmp_path / "a.npz"]).blocks())
 
 
+@pytest.mark.parametrize("rows", [[[1.0, 0.0], None], [[1.0, 0.0], [1.0]]])
+def test_uneven_rows_of_a_table_are_refused(tmp_path: Path, rows: list[list[float] | None]) -> None:
+    pq.write_table(pa.table({"image": rows, "text": [[1.0, 0.0]] * 2}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"a\.parquet: image or text has rows of different lengths"):
+        list(open_pairs([tmp_path / "a.parquet"]).blocks())
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    path = write_npz(tmp_path / "a.npz", *made_up(300, DIM))
+    data = bytearray(path.read_bytes())
+    data[1000] ^= 255
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"a\.npz is damaged: Bad CRC-32"):
+        list(open_pairs([path]).blocks())
+
+
 def test_unsupported_sources_are_refused_with_what_is_needed(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="neither a folder of `prolip embed` nor a file"):
         open_pairs([tmp_path / "absent"])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tests.support.datacomp_sets import write_open_clip
 from tests.support.frozen_pairs import made_up, write_npz
 from tests.support.images import encode, noise
@@ -168,6 +170,21 @@ def test_embeddings_of_two_models_are_refused(lab: Path, tmp_path: Path, capsys:
     both = ["--embeddings", str(lab / "name"), str(other), "--out", str(tmp_path / "out")]
     assert main(["adapt", *both]) == 2
     assert "come from different models" in capsys.readouterr().err
+
+
+def test_a_model_that_did_not_make_the_embeddings_is_refused(
+    lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(lab / "clip", tmp_path / "moved")
+    words = ["adapt", "--embeddings", str(lab / "name"), "--method", "temperature", "--out", str(tmp_path / "out")]
+    moved = ["--checkpoint", f"open_clip:local-dir:{tmp_path}/moved"]
+    assert main([*words, *moved]) == 0, "the same weights"
+    weights = tmp_path / "moved" / "open_clip_model.safetensors"
+    tensors = load_file(weights)
+    save_file({name: tensor + 1 for name, tensor in tensors.items()}, weights)
+    capsys.readouterr()
+    assert main([*words, *moved]) == 2
+    assert f"moved is not the model that made {lab / 'name'}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("scale", "warned"), [(0.14, True), (1.1, False)])

@@ -33,6 +33,7 @@ from prolip.data import (
     preprocess_image,
 )
 from prolip.data.tokenizer import Tokenizer
+from prolip.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -114,8 +115,9 @@ def test_evaluation_pixels_equal_preprocess_image(tmp_path: Path) -> None:
     np.testing.assert_array_equal(batch.images[0], preprocess_image(picture, 24))
     with pytest.raises(DataError, match="not a JPEG"):
         preprocess_image(b"text", 24)
-    with pytest.raises(ValueError, match="size is 0"):
-        preprocess_image(picture, 0)
+    for size in (0, -1, 16_385):
+        with pytest.raises(UserError, match=f"size is {size}: it must"):
+            preprocess_image(picture, size)
 
 
 # ---- memory ---------------------------------------------------------------------------------------------------------

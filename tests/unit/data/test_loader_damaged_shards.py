@@ -283,6 +283,7 @@ def test_a_damaged_shard_is_used_up_to_the_damage(tmp_path: Path, name: str, cap
     assert (stats.bad, stats.samples) == ({"archive": 1}, 9)
     [line] = stats.bad_samples
     assert re.search(f"^shard {tmp_path}/0.tar, sample no. 2: .*{message}", line), line
+    assert "beyond the file" not in line or f" beyond the file's {len(data)} bytes" in line
     strict = iter(BatchLoader(dataclasses.replace(shards, max_bad_fraction=0.0)))
     assert next(strict).keys == BEFORE[:2]
     with pytest.raises(DataError, match=r"\(archive: 1\); the first: shard .*0.tar, sample no. 2: "):

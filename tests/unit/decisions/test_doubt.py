@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.profiler import ProfilerActivity, profile
 
 from prolip.decisions.doubt import (
     expected_probabilities,
@@ -26,6 +27,9 @@ def test_doubts_of_hand_made_logits() -> None:
     assert found["entropy"].tolist() == pytest.approx([-0.6 * math.log(0.6) - 0.4 * math.log(0.2), math.log(3)])
     assert found["energy"].tolist() == pytest.approx([-math.log(5), -5 - math.log(3)])
     assert logit_doubts(logits[:, :1])["margin"].tolist() == [0, 0]
+    # A prior of 0 makes a label impossible: its logit is minus infinity, and it adds nothing to the entropy.
+    impossible = logit_doubts(torch.tensor([[1.0, 1.0, -math.inf]]))
+    assert impossible["entropy"].tolist() == pytest.approx([math.log(2)])
 
 
 def test_expected_probabilities_are_softer_and_close_to_sampled_ones() -> None:
@@ -60,8 +64,9 @@ def test_mahalanobis_distance_is_in_units_of_the_spread() -> None:
     )
     found = known.distance(torch.tensor([[3.0, 0.0], [10.0, 0.3], [5.0, 0.0]]))
     assert found.tolist() == pytest.approx([9, 9, 25], rel=0.15)
-    alone = fit_known(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1]))
-    assert bool(alone.distance(torch.zeros(1, 2)).isfinite().all())
+    items = torch.randn(6, 2, generator=draws)
+    alone, together = fit_known(items, torch.arange(6)), fit_known(items, torch.zeros(6, dtype=torch.int64))
+    torch.testing.assert_close(alone.precision, together.precision, msg="the spread is that around the common centre")
     with pytest.raises(ValueError, match="at least two"):
         fit_known(torch.zeros(1, 2), torch.tensor([0]))
 
@@ -73,3 +78,15 @@ def test_neighbour_distances_and_p_values_of_a_hand_made_example() -> None:
     assert neighbour_distance(query, known, 9).tolist() == pytest.approx([1.0])
     calibration = torch.tensor([1.0, 2.0, 3.0])
     assert outlier_p_values(torch.tensor([0.0, 2.0, 4.0]), calibration).tolist() == pytest.approx([1, 0.75, 0.25])
+
+
+def test_similarities_to_known_items_are_computed_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    draws = torch.Generator().manual_seed(0)
+    means, known = (F.normalize(torch.randn(count, 2, generator=draws), dim=-1) for count in (60, 16))
+    whole = neighbour_distance(means, known)
+    monkeypatch.setattr("prolip.decisions.doubt._BLOCK", 160)
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as recorded:
+        found = neighbour_distance(means, known)
+    torch.testing.assert_close(found, whole)
+    shapes = [torch.Size(shape) for event in recorded.events() for shape in event.input_shapes if shape]
+    assert max(shape.numel() for shape in shapes) == 160

@@ -28,3 +28,11 @@ def test_a_ridge_keeps_separated_classes_finite() -> None:
     assert float(found[1]) == pytest.approx(0, abs=1e-9), "a constant feature has no weight"
     with pytest.raises(ValueError, match="at least one"):
         fit_logistic(features[:0], target[:0])
+
+
+def test_a_constant_feature_has_no_weight_even_if_its_mean_is_rounded() -> None:
+    features = torch.full((10, 1), 0.9814475286781881, dtype=torch.float64)
+    assert float(features.std(correction=0)) > 0, "rounding; else the test would see nothing"
+    found = fit_logistic(features, torch.arange(10) < 3)
+    assert float(found[0]) == pytest.approx(0, abs=1e-9)
+    assert float(found[1].sigmoid()) == pytest.approx(0.3)

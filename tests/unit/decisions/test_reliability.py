@@ -40,6 +40,15 @@ def test_calibration_error_of_a_hand_made_example() -> None:
         equal_mass_calibration_error(confidence[:0], correct[:0])
 
 
+def test_the_order_of_equally_confident_items_has_no_effect() -> None:
+    confidence, correct = torch.tensor([0.75, 0.75, 0.75, 0.75, 0.5]), torch.tensor([0, 1, 1, 1, 1])
+    for places in ([0, 1, 2, 3, 4], [1, 4, 2, 3, 0]):
+        some = confidence[places], correct[places]
+        # Two bins: .5 .75 and .75 .75 .75; three of the four that are .75 are right.
+        assert equal_mass_calibration_error(*some, 2) == pytest.approx(0.5 / 5)
+        assert reliability_curve(*some, 2)[1].tolist() == pytest.approx([(1 + 0.75) / 2, 0.75])
+
+
 def test_the_true_probabilities_are_the_most_reliable() -> None:
     draws = torch.Generator().manual_seed(1)
     logits = 2 * torch.randn(3000, 5, generator=draws)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from prolip.decisions.selective import auroc, excess_risk_coverage
+from prolip.decisions.selective import auroc, excess_risk_coverage, risk_curve
 from prolip.eval.uncertainty import area_under_risk_coverage
 
 
@@ -26,3 +26,10 @@ def test_the_best_order_has_zero_excess_risk() -> None:
     worst = excess_risk_coverage(correct, correct)
     assert worst == pytest.approx(area_under_risk_coverage(correct, correct) - (0 + 0 + 0 + 1 / 4 + 2 / 5) / 5)
     assert worst > excess_risk_coverage(torch.zeros(5), correct) > 0
+
+
+def test_the_order_of_equally_doubtful_items_has_no_effect_on_the_curve() -> None:
+    for correct in ([1, 1, 0, 1], [0, 1, 1, 1]):
+        answered, wrong = risk_curve(torch.tensor([0.1, 0.1, 0.1, 0.9]), torch.tensor(correct))
+        assert answered.tolist() == [0.25, 0.5, 0.75, 1.0]
+        assert wrong.tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3, 1 / 4])

@@ -36,11 +36,30 @@ def test_the_true_temperature_is_found() -> None:
 
 def test_a_temperature_stays_within_its_bounds() -> None:
     logits, labels = drawn(0, 1.0)
-    assert fit_temperature(logits, logits.argmax(dim=1)) == pytest.approx(1 / BOUND, rel=1e-3)
+    assert fit_temperature(logits / 1e6, logits.argmax(dim=1)) == pytest.approx(1 / BOUND, rel=1e-3)
     assert fit_temperature(logits, logits.argmin(dim=1)) == pytest.approx(BOUND, rel=1e-3)
+    assert fit_temperature(torch.ones(10, 3), torch.arange(10) % 3) == BOUND, "equal logits say nothing"
     assert fit_temperature(logits + 1e6, labels) == pytest.approx(fit_temperature(logits, labels), rel=1e-6)
     with pytest.raises(ValueError, match="at least one"):
         fit_temperature(logits[:0], labels[:0])
+
+
+def test_a_few_right_answers_do_not_make_the_model_certain() -> None:
+    """If all fitted answers are right, the likelihood alone would have each of them certain, wrong ones included."""
+    draws = torch.Generator().manual_seed(0)
+    labels = torch.randint(3, (2000,), generator=draws)
+    logits = 5.0 * F.one_hot(labels, 3) + 1.5 * torch.randn(2000, 3, generator=draws)
+    right = logits.argmax(dim=1) == labels
+    some, rest = torch.arange(2000)[right][:36], torch.arange(2000)[100:]
+    assert not bool(right[rest].all())
+    found = fit_temperature(logits[some], labels[some])
+    losses = [float(F.cross_entropy(logits[rest] / factor, labels[rest])) for factor in (found, 1.0, 1 / BOUND)]
+    assert losses[0] < losses[1] < 0.1 * losses[2]
+    smooth = [
+        float(F.cross_entropy(logits[some].double() / (found * factor), labels[some], label_smoothing=1 / 37))
+        for factor in (0.99, 1.0, 1.01)
+    ]
+    assert min(smooth) == smooth[1], "each label gives 1 / (N + 1) to all"
 
 
 def test_the_true_factor_and_bias_of_pairs_are_found() -> None:

@@ -96,6 +96,13 @@ def test_rows_keep_file_names_and_line_numbers_and_a_bad_image_is_named(source: 
     assert not list(tmp_path.glob(".*")), "nothing temporary stays"
 
 
+def test_a_bad_image_of_a_folder_named_like_a_key_is_named(source: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "20240101"  # eight digits, as the keys of the shard that the images are packed into
+    shutil.copytree(source / "images", folder)
+    told = run_embed(options(source, tmp_path / "out", shards=(), images=(folder,)))
+    assert told[3].startswith(f"  shard {folder}, sample some.where/a.3.png: cannot decode its image")
+
+
 def test_captions_of_a_folder_belong_to_their_images(source: Path, tmp_path: Path) -> None:
     words = ["food", "travel", "nature", "emoji"]
     (tmp_path / "images").mkdir()

@@ -137,6 +137,22 @@ def test_embeddings_with_other_settings_are_not_mixed(
         run_embed(options(source, tmp_path / "out", **given))
 
 
+def test_captions_of_two_tokenizers_are_not_mixed(source: Path, tmp_path: Path) -> None:
+    shutil.copy(source / "tokenizer.json", tmp_path / "other.json")
+    first: dict[str, Any] = {
+        "shards": (),
+        "lines": (source / "lines.txt",),
+        "tokenizer": str(source / "tokenizer.json"),
+    }
+    run_embed(options(source, tmp_path / "out", **first))
+    with pytest.raises(ValueError, match=r"tokenizer was .*tokenizer\.json, is .*other\.json"):
+        run_embed(options(source, tmp_path / "out", **(first | {"tokenizer": str(tmp_path / "other.json")})))
+    images = {"shards": (str(source / "shard0.tar"),)}
+    run_embed(options(source, tmp_path / "images", **images))
+    run_embed(options(source, tmp_path / "images", **images, tokenizer=str(tmp_path / "other.json")))
+    assert Manifest.read(tmp_path / "images").tokenizer == str(tmp_path / "other.json"), "images need none"
+
+
 def test_weights_of_one_architecture_are_not_mixed(source: Path, tmp_path: Path) -> None:
     run_embed(options(source, tmp_path / "out"))
     model, saved = load(source / "run", device="cpu").require_prolip(), open_saved(source / "run")

@@ -60,6 +60,13 @@ def test_calibrate_prints_what_it_measured(lab: Path, capsys: pytest.CaptureFixt
         assert words in shown
 
 
+def test_two_labels_cannot_have_one_name(lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No call of `classify` could use such a calibration."""
+    (tmp_path / "names.txt").write_text("food\ntravel\nfood\n")
+    assert command(lab, "--classnames", str(tmp_path / "names.txt"), "--out", str(tmp_path / "unused")) == 2
+    assert f"{lab / 'mine'} has the class name 'food' more than once" in capsys.readouterr().err
+
+
 def test_both_columns_are_of_the_right_probabilities(lab: Path, model: Model) -> None:
     """Before: the model's own. After: labels with prior and temperature, single pairs with factor and bias."""
     options = CalibrateOptions(checkpoint="", data=str(lab / "mine"), out=lab / "unused", num_resamples=3)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from tests.support.captioned_world import CaptionedWorld, evaluate
 
 from prolip.cli import main
 from prolip.data import DataError
 from prolip.data.samples import values_at
-from prolip.embeddings.embed import embed_shards
+from prolip.embeddings.embed import Embedded, embed_shards
+from prolip.gaussian import Gaussian
 from prolip.suites.caption_sets import caption_members, captions_of, open_captioned
+from prolip.suites.folders import TaskFolder
 
 
 @pytest.mark.parametrize(
@@ -77,3 +81,12 @@ def test_a_missing_set_is_named_and_the_others_run(suite: str, world: CaptionedW
     assert "allow_pipe" in command
     assert absent.startswith("absent.tar: ")
     assert str(tmp_path / "absent.tar") in absent
+
+
+@pytest.mark.parametrize(
+    ("member", "found"), [(b'{"c": null}', "[None]: captions"), (b'{"c": ["a", 3]}', "['a', 3]: captions")]
+)
+def test_a_caption_that_is_not_a_text_is_named(member: bytes, found: str) -> None:
+    images = Embedded(Gaussian.point(torch.ones(1, 2)), ["k"], {"json": [member]})
+    with pytest.raises(DataError, match=re.escape(f"set: sample k has {found} must be texts at c")):
+        captions_of(TaskFolder("set", (), [], [], ""), images, "c")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,16 @@ def test_out_of_distribution_images_are_detected_by_mahalanobis_distance(figures
         assert row["num_items"] == 120 + (6 if other == "elsewhere" else 500)
         (value,) = row["value"].values()
         assert value > 0.9
+
+
+def test_images_from_elsewhere_cannot_be_called_noise(
+    lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else the random pixels of that name would replace them."""
+    shutil.copytree(lab / "elsewhere", tmp_path / "noise")
+    words = ["--data", str(lab / "mine"), "--elsewhere", str(tmp_path / "noise"), "--out", str(tmp_path / "out")]
+    assert main(["eval", "decisions", "--checkpoint", str(lab / "run"), *words, "--device", "cpu"]) == 2
+    assert f"elsewhere has {tmp_path / 'noise'}: rename it, since noise is" in capsys.readouterr().err
 
 
 def test_a_fold_is_calibrated_on_the_others(lab: Path, model: Model) -> None:

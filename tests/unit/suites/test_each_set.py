@@ -21,9 +21,13 @@ def evaluate(name: str, source: str, fingerprint: str) -> TaskResult:
     return TaskResult(rows=[row_of_items(name, fingerprint, torch.tensor([1.0, 0.0]))], notes=[f"{name}: small"])
 
 
+def sets(*names: str) -> dict[str, str]:
+    return {name: f"a/{name}" for name in names}
+
+
 def test_a_set_that_fails_is_noted_and_the_others_run(world: CaptionedWorld) -> None:
     model = load(world.ours)
-    found = evaluate_sets("retrieval", model, ["a/one", "a/wrong", "a/gone", "a/two"], evaluate)
+    found = evaluate_sets("retrieval", model, sets("one", "wrong", "gone", "two"), evaluate)
     assert [(row.task, row.metric) for row in found.rows] == [(name, model.fingerprint()) for name in ("one", "two")]
     assert found.notes == ["one: small", "wrong: it has no shard", "gone: no such folder", "two: small"]
     assert (found.suite, found.model, found.fingerprint) == ("retrieval", model.name, model.fingerprint())
@@ -31,7 +35,7 @@ def test_a_set_that_fails_is_noted_and_the_others_run(world: CaptionedWorld) -> 
 
 def test_if_no_set_can_be_evaluated_it_is_an_error(world: CaptionedWorld) -> None:
     with pytest.raises(UserError, match="wrong: it has no shard; gone: no such folder"):
-        evaluate_sets("retrieval", load(world.ours), ["a/wrong", "a/gone"], evaluate)
+        evaluate_sets("retrieval", load(world.ours), sets("wrong", "gone"), evaluate)
 
 
 def test_an_unexpected_exception_is_raised_and_not_noted(world: CaptionedWorld) -> None:
@@ -39,4 +43,4 @@ def test_an_unexpected_exception_is_raised_and_not_noted(world: CaptionedWorld) 
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        evaluate_sets("retrieval", load(world.ours), ["a"], broken)
+        evaluate_sets("retrieval", load(world.ours), sets("a"), broken)

@@ -16,6 +16,10 @@ COMMANDS = {
     "zero_shot": ["eval", "zero_shot", "--data", "{data}/wds_pairs_test"],
     "retrieval": ["eval", "retrieval", "--data", "{data}/wds_pairs_test"],
     "uncertainty": ["eval", "uncertainty", "--data", "{data}/wds_pairs_test", "--num_bins", "2"],
+    "decisions": [
+        *("eval", "decisions", "--data", "{data}/../wds_pairs_test", "--num_folds", "3"),
+        *("--elsewhere", "{data}/wds_pairs_test"),
+    ],
     "imagenet": ["eval", "imagenet", "--data", "{data}", "--sets", "pairs", "--voters", "pairs"],
     "datacomp": ["eval", "datacomp", "--data", "{data}", "--table", "{data}/table.tsv"],
     "bprw": ["bprw", "--shards", "{data}/wds_pairs_test/test/*.tar", "--classnames", "{data}/names.txt"],

@@ -9,6 +9,7 @@ import pytest
 import torch
 from tests.support.captioned_sets import COUNT, WORDS, caption
 from tests.support.captioned_world import CaptionedWorld, embedded, mean_ranks
+from tests.support.suite_results import result
 from torch import Tensor
 
 from prolip.cli import main
@@ -17,6 +18,7 @@ from prolip.eval.uncertainty import area_under_risk_coverage, count_words, expec
 from prolip.eval.zero_shot import aggregate_prompts, zero_shot_logits
 from prolip.gaussian import Gaussian
 from prolip.suites.caption_sets import open_captioned
+from prolip.suites.compare import compare
 from prolip.suites.config import UncertaintyOptions
 from prolip.suites.uncertainty import accuracy_figures, blurred, caption_rows, hide_patches, shortened, thinned
 
@@ -117,6 +119,22 @@ def test_the_least_certain_bin_includes_the_remainder() -> None:
     assert values["accuracy of the least certain 1/3"] == 0.0
     assert values["correlation of accuracy with uncertainty, over bins"] == pytest.approx(-(0.75**0.5))
     assert [row.main for row in found.rows] == [True, *[False] * (len(found.rows) - 1)]
+
+
+def test_accuracies_of_the_most_certain_images_are_compared_image_by_image() -> None:
+    """Two models are most certain of the same ten images, in other orders: their accuracies do not differ at all."""
+    draws = torch.Generator().manual_seed(0)
+    right = (torch.rand(100, generator=draws) < 0.5).long()
+    logits = torch.nn.functional.one_hot(right, 2).float()
+    orders = [torch.arange(100), torch.cat([torch.randperm(10, generator=draws), torch.arange(10, 100)])]
+    results = [
+        result(name, *accuracy_figures("set", order.double(), logits, torch.ones(100, dtype=torch.int64), 10).rows)
+        for name, order in zip("ab", orders, strict=True)
+    ]
+    found = {figure.row.metric: figure for figure in compare(results, num_resamples=50)}
+    figure = found["accuracy of the most certain 1/10"]
+    assert figure.values[0].low < figure.values[0].value < figure.values[0].high
+    assert figure.differences[0] == (0, 0, 0)
 
 
 def test_hidden_patches_have_the_given_share_and_repeat() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,13 @@ def test_accuracy_on_class_folders_equals_the_models_answers(
     turned = {"red fox": "travel", "travel": "red fox"}
     hits = [turned.get(answer, answer) == name for answer, name in zip(answers, right, strict=True)]
     assert renamed["accuracy"] == pytest.approx(sum(hits) / len(hits))
+
+
+def test_the_published_layout_may_lack_class_names(lab: Path, tmp_path: Path) -> None:
+    shutil.copytree(lab / "wds_animals_test" / "test", tmp_path / "bare" / "test")
+    names = ["--classnames", str(lab / "wds_animals_test" / "classnames.txt"), "--templates", *PROMPTS]
+    expected = evaluate(lab, tmp_path / "whole", "--data", str(lab / "wds_animals_test"))
+    assert evaluate(lab, tmp_path / "out", "--data", str(tmp_path / "bare"), *names) == expected
 
 
 def test_a_changed_image_is_evaluated_again(lab: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ use super::raw_members::RawMembers;
 use super::tar::{FileSource, Part, Scratch, Source, TarReader};
 use crate::buffer::first_bytes;
 use crate::error::{IndexError, SampleError, TarError};
-use crate::os::{read_at, read_exact_at};
+use crate::os::{read_exact_at, read_up_to};
 use crate::remote::ShardProvider;
 use crate::shards::{BLOCK, Regions, SampleId, Stamp};
 
@@ -146,14 +146,14 @@ impl Reader {
             return read_spans(&file, spans, &mut self.buffer);
         }
         let buffer = first_bytes(&mut self.buffer, length as usize);
-        let filled = read_some(&file, buffer, region.start)?;
+        let filled = read_up_to(&file, buffer, region.start)?;
         let part = Part {
             bytes: &buffer[..filled],
             start: region.start,
-            size: region.start + filled as u64,
+            size: file.metadata()?.len(),
         };
         read_sample_headers(part, region.start, &mut self.scratch, &mut self.sample)?;
-        check_complete(part.size, region.end)?;
+        check_complete(part.end(), region.end)?;
         let spans = select_spans(&self.sample, wanted, max_bytes)?;
         let bytes = |span: Span| {
             let start = (span.offset - region.start) as usize;
@@ -276,20 +276,6 @@ fn read_spans<'buffer>(
         txt,
         json,
     })
-}
-
-/// Reads until the buffer is full or the file ends.
-fn read_some(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match read_at(file, &mut buffer[filled..], offset + filled as u64) {
-            Ok(0) => break,
-            Ok(length) => filled += length,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
 }
 
 fn open<'shards>(

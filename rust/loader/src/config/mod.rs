@@ -245,8 +245,8 @@ pub struct LoaderConfig {
     pub num_threads: usize,
     /// Batches prepared ahead of the reader, finished or not.
     pub prefetch_batches: usize,
-    /// Largest share of bad samples. Beyond it the loader fails: at the end of the epoch, or earlier if chance cannot explain
-    /// their number.
+    /// Largest share of bad samples. Beyond it the loader fails: at the end of an epoch that the run began, or earlier if chance
+    /// cannot explain their number.
     pub max_bad_fraction: f64,
     /// Largest number of pixels of an image before resizing.
     pub max_pixels: u64,

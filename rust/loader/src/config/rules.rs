@@ -8,6 +8,8 @@ use crate::error::ConfigError;
 
 /// Largest side of an image in a batch. Beyond it, the memory of a batch would overflow long before training could use it.
 const MAX_IMAGE_SIZE: u32 = 4096;
+/// Most bytes of a batch's images: more than any machine has.
+const MAX_BATCH_BYTES: u128 = 1 << 40;
 /// Most simultaneous requests: more than any server accepts.
 const MAX_CONNECTIONS: usize = 1024;
 const MAX_TIMEOUT_S: f64 = 86_400.0;
@@ -25,8 +27,8 @@ impl LoaderConfig {
             "name at least one shard",
         )?;
         self.validate_draws()?;
-        at_least_one("data.batch_size", self.batch_size)?;
         self.validate_image_size()?;
+        self.validate_batch_size()?;
         check(
             self.shuffle_window <= MAX_WINDOW,
             "data.shuffle_window",
@@ -101,6 +103,24 @@ impl LoaderConfig {
             "data.image_size",
             0,
             "no image is decoded then, so data.augment and data.mask must be None",
+        )
+    }
+
+    fn validate_batch_size(&self) -> Result<(), ConfigError> {
+        let (field, rows) = ("data.batch_size", self.batch_size);
+        at_least_one(field, rows)?;
+        check(
+            rows <= MAX_WINDOW,
+            field,
+            rows,
+            "it must be at most 2,147,483,648; so many indices are held in memory",
+        )?;
+        let side = u128::from(self.image_size);
+        check(
+            rows as u128 * side * side * 3 <= MAX_BATCH_BYTES,
+            field,
+            rows,
+            "so many images take more than 1 TiB of memory",
         )
     }
 

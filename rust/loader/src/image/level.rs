@@ -1,16 +1,16 @@
-//! Checks the choice of vector instructions, and lists what there is to choose from.
+//! Which vector instructions the kernels use, checked, and what there is to choose from.
 
 use prolip_jpeg::level;
 
 use crate::error::ConfigError;
 
-/// Checks that `PROLIP_SIMD`, if it is set, names vector instructions that the processor has.
+/// The name of the level that the kernels of this thread run at.
 ///
 /// # Errors
-/// It does not.
-pub fn check_level() -> Result<(), ConfigError> {
+/// `PROLIP_SIMD` names vector instructions that the processor lacks, or that do not exist.
+pub fn check_level() -> Result<&'static str, ConfigError> {
     match level::check() {
-        Ok(_) => Ok(()),
+        Ok(_) => Ok(level::level().name()),
         Err(error) => Err(ConfigError::new(level::VARIABLE, error.value, error.rule)),
     }
 }

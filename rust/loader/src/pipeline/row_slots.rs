@@ -136,7 +136,6 @@ impl AllRows<'_> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::super::array_pool::ArrayPool;
     use super::*;

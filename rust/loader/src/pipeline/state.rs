@@ -50,6 +50,8 @@ struct State {
     /// Batches that the reader has taken, including empty ones.
     taken: u64,
     epoch_taken: u64,
+    /// Whether this run reads that epoch from its beginning.
+    epoch_is_whole: bool,
     /// Bad samples in the batches taken: of this epoch, and of the run.
     epoch_bad_samples: BadSamples,
     run_bad_samples: BadSamples,
@@ -60,6 +62,18 @@ struct State {
     ending: Option<Error>,
     /// What ended the run. The reader gets it after the finished batches.
     error: Option<Arc<Error>>,
+}
+
+impl State {
+    /// Checks the epoch whose batches have all been taken. Of an epoch that a run has resumed, it knows only the rest, in which
+    /// good data too may exceed the limit by chance.
+    fn check_epoch(&self, limit: f64) -> Result<(), Error> {
+        if self.epoch_is_whole {
+            self.epoch_bad_samples.check_epoch(limit)
+        } else {
+            self.epoch_bad_samples.check_so_far(limit)
+        }
+    }
 }
 
 /// What the threads and the reader share.
@@ -99,6 +113,7 @@ impl Shared {
             finished: BTreeMap::new(),
             taken: 0,
             epoch_taken: from.epoch,
+            epoch_is_whole: from.legs.iter().all(|leg| leg.steps == 0),
             epoch_bad_samples: BadSamples::default(),
             run_bad_samples: BadSamples::default(),
             spare_rows: Vec::new(),
@@ -306,7 +321,6 @@ impl Shared {
                     return Err(self.stop_locked(&mut state, error));
                 }
                 state
-                    .epoch_bad_samples
                     .check_epoch(self.dataset.config.max_bad_fraction)
                     .map_err(|error| self.stop_locked(&mut state, error))?;
                 return Ok(Next::End);
@@ -325,9 +339,9 @@ impl Shared {
     fn accept(&self, state: &mut State, finished: FinishedBatch) -> Result<Box<Batch>, Error> {
         let limit = self.dataset.config.max_bad_fraction;
         if finished.epoch != state.epoch_taken {
-            state.epoch_bad_samples.check_epoch(limit)?;
+            state.check_epoch(limit)?;
             state.epoch_bad_samples = BadSamples::default();
-            state.epoch_taken = finished.epoch;
+            (state.epoch_taken, state.epoch_is_whole) = (finished.epoch, true);
         }
         state.epoch_bad_samples.add(&finished.bad_samples);
         state.run_bad_samples.add(&finished.bad_samples);

@@ -99,7 +99,8 @@ pub(crate) fn resolve(url: &str, hub: &Hub) -> Result<Place, ConfigError> {
     })
 }
 
-/// The hub's URL for the file at `datasets/OWNER/NAME[@REVISION]/PATH`.
+/// The hub's URL for the file at `datasets/OWNER/NAME[@REVISION]/PATH`. In a revision such as refs/pr/1 each slash is written as
+/// `%2F`.
 fn resolve_hub(rest: &str, hub: &Hub) -> Option<Place> {
     let mut parts = rest.splitn(4, '/');
     let (kind, owner, name, path) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
@@ -108,8 +109,6 @@ fn resolve_hub(rest: &str, hub: &Hub) -> Option<Place> {
         return None;
     }
     let endpoint = hub.endpoint.as_deref().unwrap_or(HUB).trim_end_matches('/');
-    // The slashes of a revision such as refs/pr/1 must be written as %2F.
-    let revision = revision.replace('/', "%2F");
     Some(Place::Http {
         url: format!("{endpoint}/datasets/{owner}/{name}/resolve/{revision}/{path}"),
         token: hub.token.clone(),
@@ -135,6 +134,10 @@ mod tests {
             (
                 "hf://datasets/o/n@v1/b.tar",
                 Some("https://huggingface.co/datasets/o/n/resolve/v1/b.tar"),
+            ),
+            (
+                "hf://datasets/o/n@refs%2Fpr%2F1/b.tar",
+                Some("https://huggingface.co/datasets/o/n/resolve/refs%2Fpr%2F1/b.tar"),
             ),
             ("hf://datasets/o/n", None),
             ("hf://datasets/o//b.tar", None),

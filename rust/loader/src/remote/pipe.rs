@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::process::{Child, ChildStdout, Stdio};
+use std::process::{Child, ChildStdout, ExitStatus, Stdio};
 use std::sync::Arc;
 
 use tokio::task::JoinHandle;
@@ -18,8 +18,10 @@ use crate::shards::{Identity, Location, without_secrets};
 
 /// Bytes to read at once: the capacity of a pipe.
 const PIECE_BYTES: usize = 64 * 1024;
-/// Length of the end of a command's stderr that an error quotes.
-const COMPLAINT_BYTES: i64 = 200;
+/// How much of the end of a command's stderr is read: more than an address has, because only a whole address loses its secrets.
+const COMPLAINT_BYTES: u64 = 16 * 1024;
+/// How many characters of it, the last ones, an error quotes.
+const QUOTED: usize = 200;
 
 /// Kills a command and its children on drop, if it still runs.
 struct KillOnDrop(Option<os::Group>);
@@ -76,30 +78,30 @@ async fn run(inner: &Inner, command: &str, meter: &Arc<Meter>) -> Result<Fetched
     let copied = finished(inner, &mut copying, &counted).await?;
     // The process is reaped, so its id may be reused now.
     group.0 = None;
-    let (file, success, status) = copied?;
-    if success {
+    let (file, status) = copied?;
+    if status.success() {
         let identity = Identity {
             size: file.metadata().ok().map(|metadata| metadata.len()),
             ..Identity::default()
         };
         return Ok(Fetched::of(file, &identity));
     }
-    let mut said = String::new();
-    let end = complaint.seek(SeekFrom::End(0)).unwrap_or(0) as i64;
-    let _ = complaint.seek(SeekFrom::Start((end - COMPLAINT_BYTES).max(0) as u64));
-    let _ = complaint.read_to_string(&mut said);
-    let said = without_secrets(said.trim());
-    let what = format!("the command ends with {status}: {said}");
+    let mut said = Vec::new();
+    let end = complaint.seek(SeekFrom::End(0)).unwrap_or(0);
+    let _ = complaint.seek(SeekFrom::Start(end.saturating_sub(COMPLAINT_BYTES)));
+    let _ = complaint.read_to_end(&mut said);
+    let said = without_secrets(String::from_utf8_lossy(&said).trim());
+    let quoted = said.char_indices().rev().nth(QUOTED - 1);
+    let quoted = &said[quoted.map_or(0, |(begin, _)| begin)..];
+    let what = format!("the command ends with {status}: {quoted}");
     // The shell's exit codes for a command that cannot run.
-    let hopeless = status.contains("status: 126") || status.contains("status: 127");
-    Err(if hopeless {
-        Failure::terminal(what)
-    } else {
-        Failure::again(what)
+    Err(match status.code() {
+        Some(126 | 127) => Failure::terminal(what),
+        _ => Failure::again(what),
     })
 }
 
-type Copied = Result<(File, bool, String), Failure>;
+type Copied = Result<(File, ExitStatus), Failure>;
 
 /// Waits for the copying thread as long as enough bytes arrive.
 async fn finished(
@@ -135,7 +137,7 @@ fn copy(
         drop(KillOnDrop(os::Group::of(&child)));
     }
     let status = child.wait().map_err(broke)?;
-    copied.map(|()| (file, status.success(), status.to_string()))
+    copied.map(|()| (file, status))
 }
 
 fn copy_output(

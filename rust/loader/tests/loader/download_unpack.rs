@@ -134,6 +134,22 @@ fn shards_from_commands_are_read_only_if_allowed() {
 }
 
 #[test]
+fn the_end_of_what_a_failed_command_says_is_quoted_without_secrets() {
+    let once = StoreConfig {
+        allow_pipe: true,
+        retries: 0,
+        ..config()
+    };
+    let foreign = "printf '‘%.0s' $(seq 300) >&2; echo 'why’' >&2; exit 3";
+    let error = fetch(&once, &Location::Pipe(foreign.to_owned())).unwrap_err();
+    assert!(error.what.ends_with("‘‘why’"), "{error}");
+    assert_eq!(error.what.matches('‘').count(), 196, "{error}");
+    let signed = "echo https://h/a.tar?$(seq 100 | tr '\n' '-')signature=secret: no >&2; exit 3";
+    let error = fetch(&once, &Location::Pipe(signed.to_owned())).unwrap_err();
+    assert!(error.what.ends_with(": https://h/a.tar?… no"), "{error}");
+}
+
+#[test]
 fn a_hanging_command_is_killed_with_its_children() {
     let folder = tempfile::tempdir().unwrap();
     let mark = folder.path().join("pid");

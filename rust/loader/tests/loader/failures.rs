@@ -8,7 +8,7 @@ use crate::common::{
 };
 use prolip_loader::config::{LastBatch, LoaderConfig};
 use prolip_loader::error::{Error, TokenizeError};
-use prolip_loader::order::Cursor;
+use prolip_loader::order::{Cursor, Leg};
 use prolip_loader::pipeline::{Dataset, Pipeline};
 
 #[test]
@@ -108,6 +108,46 @@ fn bad_samples_are_counted_and_replaced_or_skipped() {
             assert_eq!(*limit, 0.2);
             assert!(first.contains("0.tar, sample "), "{first}");
         }
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn a_run_within_the_limit_of_bad_samples_can_resume_near_the_end_of_an_epoch() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut parts: Vec<Vec<u8>> = (0..239)
+        .map(|index| member(&format!("{index:03}.png"), &png(1, 1, [0; 3])))
+        .collect();
+    parts.push(member("239.png", b"no image"));
+    std::fs::write(folder.path().join("0.tar"), archive(&parts)).unwrap();
+    let config = LoaderConfig {
+        captions: Vec::new(),
+        mask: None,
+        max_bad_fraction: 0.01,
+        shuffle_window: 0,
+        num_epochs: Some(2),
+        ..config(folder.path())
+    };
+    let dataset = open(config.clone(), 0, 1).unwrap();
+    let whole = read_all(&dataset, Cursor::default()).unwrap();
+    assert_eq!(whole.len(), 120);
+    // One of 21 samples of the rest is bad, and one of 241 of the next epoch.
+    assert_eq!(whole[54].cursor.legs[0].steps, 55);
+    let rest = read_all(&dataset, whole[54].cursor.clone()).unwrap();
+    assert!(rest == whole[55..]);
+    // In a whole epoch the share counts.
+    let strict = LoaderConfig {
+        max_bad_fraction: 0.004,
+        ..config
+    };
+    let dataset = open(strict, 0, 1).unwrap();
+    let legs = vec![Leg {
+        world_size: 1,
+        batch_size: 4,
+        steps: 55,
+    }];
+    match &*read_all(&dataset, Cursor { epoch: 0, legs }).unwrap_err() {
+        Error::TooManyBad { bad: 1, seen, .. } => assert_eq!(*seen, 241),
         other => panic!("{other}"),
     }
 }

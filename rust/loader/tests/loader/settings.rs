@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use crate::common::{config, open, write_shards};
-use prolip_loader::config::LoaderConfig;
+use prolip_loader::config::{LastBatch, LoaderConfig};
 use prolip_loader::error::Error;
 use prolip_loader::pipeline::Dataset;
 
@@ -23,8 +23,16 @@ fn refused(change: Change, rank: usize, world_size: usize) -> String {
 
 #[test]
 fn invalid_settings_are_named() {
-    let cases: [(Change, &str); 18] = [
+    let cases: [(Change, &str); 20] = [
         (|c| c.batch_size = 0, "data.batch_size"),
+        (
+            |c| (c.batch_size, c.last_batch) = (usize::MAX, LastBatch::Keep),
+            "data.batch_size",
+        ),
+        (
+            |c| (c.batch_size, c.image_size, c.last_batch) = (1 << 16, 4096, LastBatch::Keep),
+            "data.batch_size",
+        ),
         (|c| c.shards.clear(), "data.shards"),
         (|c| c.image_size = 0, "data.image_size"),
         (|c| c.image_size = 4097, "data.image_size"),

@@ -243,6 +243,20 @@ fn an_archive_without_an_end_is_damaged_unless_allowed() {
     ));
 }
 
+/// Where an archive need not have an end, this cut leaves no other trace.
+#[test]
+fn a_long_name_without_its_member_is_damage() {
+    let whole = archive(&[
+        member("a.png", b"P"),
+        entry(b"././@LongLink", b'L', b"b.png\0"),
+    ]);
+    for cut in [&whole[..2048], &whole] {
+        assert!(matches!(fault(cut), (2048, TarError::Header(_))));
+        let damage = scan(part(cut), false).unwrap().damage.unwrap();
+        assert_eq!((damage.header, damage.at), (1024, 2048));
+    }
+}
+
 /// Regions of an index whose checksum is right and whose content is not: two samples in one.
 #[test]
 fn a_region_of_two_samples_is_refused() {

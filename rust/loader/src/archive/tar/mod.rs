@@ -111,6 +111,10 @@ impl<'scratch, S: Source> TarReader<'scratch, S> {
             let at = self.next;
             let step = self.step(&mut extensions);
             match step.map_err(|error| Damage { header, at, error })? {
+                Step::End if at > header => {
+                    let error = TarError::Header("no member follows its long name");
+                    return Err(Damage { header, at, error });
+                }
                 Step::End => return Ok(None),
                 Step::Extension => {}
                 Step::Skipped => (extensions, header) = (Extensions::default(), self.next),

@@ -1,7 +1,5 @@
 //! Tests: draws are within their limits and have torchvision's distributions.
 
-#![allow(clippy::unwrap_used)]
-
 use proptest::prelude::*;
 
 use super::{AugmentDraw, CropBox, JitterDraw, draw};

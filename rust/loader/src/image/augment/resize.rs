@@ -47,23 +47,12 @@ pub fn resize_box(
     scratch: &mut Scratch,
     out: &mut [u8],
 ) {
-    let window = CropBox {
-        x: 0,
-        y: 0,
+    let target = Target {
         width,
         height,
+        window: CropBox::whole(width, height),
     };
-    resize(
-        image,
-        crop,
-        Target {
-            width,
-            height,
-            window,
-        },
-        scratch,
-        out,
-    );
+    resize(image, crop, target, scratch, out);
 }
 
 /// Resizes with the fastest kernel for this processor and image.
@@ -130,12 +119,7 @@ fn prepare<'a>(
     out: &[u8],
 ) -> Option<CropRows<'a>> {
     let window = target.window;
-    assert!(crop.width > 0 && crop.height > 0, "empty crop");
-    assert!(
-        u64::from(crop.x) + u64::from(crop.width) <= u64::from(image.width())
-            && u64::from(crop.y) + u64::from(crop.height) <= u64::from(image.height()),
-        "crop outside the image"
-    );
+    crop.check(image.width(), image.height());
     assert_eq!(
         out.len(),
         window.width as usize * window.height as usize * 3,

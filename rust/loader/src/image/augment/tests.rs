@@ -1,8 +1,6 @@
 //! Tests: answers recorded from PIL 13.0 and torchvision, and properties of the kernels. `tests/parity/test_pixels.py` compares
 //! with PIL on real images.
 
-#![allow(clippy::unwrap_used)]
-
 use prolip_jpeg::level::{at, runnable};
 use proptest::prelude::*;
 

@@ -1,8 +1,6 @@
 //! Tests: known answers and bad input. Each `.rgb` in `tests/data` is what Pillow 13.0's `convert("RGB")` gives for the file.
 //! `tests/parity/test_pixels.py` compares with Pillow on real images.
 
-#![allow(clippy::unwrap_used)]
-
 use proptest::prelude::*;
 
 use super::{DecodeError, Decoder, Rgb8};
