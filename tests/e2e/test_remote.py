@@ -1,4 +1,7 @@
-"""Shards on real servers give the same batches as on the disk: pixels, ids and keys."""
+"""Shards on real servers give the same batches as on the disk: pixels, ids and keys.
+
+A web server's, with ranges and without, are in test_remote_faults.
+"""
 
 from __future__ import annotations
 
@@ -28,22 +31,6 @@ from prolip.cli import main
 from prolip.data import Batch, BatchLoader, DataError, write_index
 
 
-@pytest.mark.parametrize("suffix", ["tar", "tar.gz"])
-def test_shards_on_a_web_server_give_the_batches_of_local_ones(
-    suffix: str, folder: Path, expected: list[Batch], tmp_path: Path
-) -> None:
-    with servers.nginx(folder, tmp_path) as url:
-        check(f"{url}/{{000..005}}.{suffix}", expected, tmp_path)
-
-
-@pytest.mark.parametrize("suffix", ["tar", "tar.gz"])
-def test_a_server_without_ranges_gives_the_same_batches(
-    suffix: str, folder: Path, expected: list[Batch], tmp_path: Path
-) -> None:
-    with servers.python_server(folder) as url:
-        check(f"{url}/{{000..005}}.{suffix}", expected, tmp_path)
-
-
 @pytest.mark.parametrize("scheme", ["s3", "gs", "az"])
 def test_shards_in_an_object_store_give_the_batches_of_local_ones(
     scheme: str, folder: Path, expected: list[Batch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -64,11 +51,12 @@ def test_shards_on_the_hub_give_the_batches_of_local_ones(
     files = tmp_path / "hub" / "datasets" / "owner" / "name" / "resolve" / "v1"
     files.parent.mkdir(parents=True)
     files.symlink_to(folder)
-    with servers.nginx(tmp_path / "hub", tmp_path) as files_url, servers.Redirecting(files_url) as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    tokens: list[str | None] = []
+    with servers.nginx(tmp_path / "hub", tmp_path) as files_url, servers.redirecting(files_url, tokens) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub)
         monkeypatch.setenv("HF_TOKEN", "secret")
         check("hf://datasets/owner/name@v1/{000..005}.tar", expected, tmp_path)
-    assert set(hub.tokens) == {"Bearer secret"}
+    assert set(tokens) == {"Bearer secret"}
 
 
 def test_an_index_at_an_address_is_used(folder: Path, expected: list[Batch], tmp_path: Path) -> None:

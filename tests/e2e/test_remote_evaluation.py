@@ -5,14 +5,13 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import random
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from tests.support import servers
-from tests.support.datacomp_sets import encoded_image, write_lists, write_shards
+from tests.support.captioned_sets import COUNT, write_pairs
 from tests.support.object_stores import s3_settings
 from tests.support.remote_shards import BUCKET
 from tests.support.untrained_run import write_run
@@ -23,31 +22,14 @@ from prolip.embeddings.row_contents import fetch
 from prolip.explore.items import read_items
 from prolip.suites.caption_sets import open_captioned
 
-COUNT = 10
-WORDS = ["animals", "nature", "food", "travel", "emoji", "picture"]
-
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run, and `sets/wds_pairs_test` with two shards of captioned, labelled images, plain and compressed."""
+    """A run, and `sets/wds_pairs_test/test` with two shards of captioned, labelled images, plain and compressed."""
     lab = tmp_path_factory.mktemp("far")
     write_run(lab / "run", lab / "tokenizer.json", context_length=8)
-    folder, draw = lab / "sets" / "wds_pairs_test", random.Random(3)
-    write_lists(folder, WORDS[:3], ["a picture of {c}"])
-    samples = []
-    for number in range(COUNT):
-        captions = [" and ".join(draw.sample(WORDS, 2 + number % 4)) for _ in range(2)]
-        key = f"p{number}"
-        samples.append(
-            [
-                (f"{key}.cls", str(number % 3).encode()),
-                (f"{key}.png", encoded_image(draw)),
-                (f"{key}.txt", "\n".join(captions).encode()),
-                (f"{key}.json", json.dumps({"said": captions}).encode()),
-            ]
-        )
-    write_shards(folder, samples)
-    for shard in sorted(folder.glob("*.tar")):
+    write_pairs(lab / "sets" / "wds_pairs_test")
+    for shard in lab.rglob("*.tar"):
         Path(f"{shard}.gz").write_bytes(gzip.compress(shard.read_bytes(), 1))
     return lab
 
@@ -63,8 +45,8 @@ def figures(lab: Path, out: Path, suite: str, data: str, *more: str) -> dict[str
 def test_remote_shards_give_the_figures_of_local_ones(
     way: str, lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = lab / "sets" / "wds_pairs_test"
-    retrieval = ["--caption_key", "said"]
+    folder = lab / "sets" / "wds_pairs_test" / "test"
+    retrieval = ["--caption_key", "sentences.raw"]
     near = figures(lab, tmp_path / "near", "retrieval", f"{folder}/{{0..1}}.tar", *retrieval)
     assert len(near) > 6
     match way:
@@ -96,7 +78,7 @@ def test_a_remote_folder_is_evaluated_with_its_class_names(lab: Path, tmp_path: 
 def test_a_changed_remote_shard_is_evaluated_again(lab: Path, tmp_path: Path) -> None:
     served = tmp_path / "served"
     served.mkdir()
-    source = (lab / "sets" / "wds_pairs_test" / "0.tar").read_bytes()
+    source = (lab / "sets" / "wds_pairs_test" / "test" / "0.tar").read_bytes()
     (served / "0.tar").write_bytes(source)
     with servers.nginx(served, tmp_path) as url:
         address = f"{url}/0.tar"
@@ -116,14 +98,14 @@ def test_a_changed_remote_shard_is_evaluated_again(lab: Path, tmp_path: Path) ->
 
 
 def test_remote_items_appear_on_the_page_and_on_sheets(lab: Path, tmp_path: Path) -> None:
-    folder = lab / "sets" / "wds_pairs_test"
-    near = read_items([f"{folder}/{{0..1}}.tar"], ("txt", "said"), 7)
-    assert [item.key for item in near] == [f"{number // 5}/p{number}" for number in range(7)]
+    folder = lab / "sets" / "wds_pairs_test" / "test"
+    near = read_items([f"{folder}/{{0..1}}.tar"], ("txt", "sentences.raw"), 7)
+    assert [item.key for item in near] == [f"{number // 6}/p{number:03}" for number in range(7)]
     with servers.nginx(folder, tmp_path) as url:
-        assert read_items([f"{url}/{{0..1}}.tar"], ("txt", "said"), 7) == near
-        packed = read_items([f"{url}/{{0..1}}.tar.gz"], ("txt", "said"), 7)
+        assert read_items([f"{url}/{{0..1}}.tar"], ("txt", "sentences.raw"), 7) == near
+        packed = read_items([f"{url}/{{0..1}}.tar.gz"], ("txt", "sentences.raw"), 7)
         assert [(item.image, item.captions) for item in packed] == [(item.image, item.captions) for item in near]
-        far, here = ((f"{place}/1.tar", "p7") for place in (url, folder))
+        far, here = ((f"{place}/1.tar", "p007") for place in (url, folder))
         contents = fetch([far, here], 16)
         assert contents[far].caption == contents[here].caption
         assert contents[far].caption is not None
@@ -133,11 +115,11 @@ def test_remote_items_appear_on_the_page_and_on_sheets(lab: Path, tmp_path: Path
 def test_kept_samples_of_remote_shards_are_copied(
     lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = lab / "sets" / "wds_pairs_test"
+    folder = lab / "sets" / "wds_pairs_test" / "test"
 
     def copies(place: str, name: str, suffix: str) -> dict[str, bytes]:
         out = tmp_path / name
-        rows = [f"p{number},{place}/{number // 5}{suffix},1.0,{1 + number % 5}" for number in range(COUNT)]
+        rows = [f"p{number:03},{place}/{number // 6}{suffix},1.0,{1 + number % 5}" for number in range(COUNT)]
         (tmp_path / f"{name}.csv").write_text("\n".join(["key,source,score,rank", *rows, ""]))
         words = ["data", "filter", "--ranking", str(tmp_path / f"{name}.csv"), "--out", str(out), "--keep_count", "3"]
         assert main(words) == 0
@@ -151,7 +133,7 @@ def test_kept_samples_of_remote_shards_are_copied(
     with servers.nginx(folder, tmp_path) as url:
         assert copies(url, "far", ".tar") == near
         assert copies(url, "far-packed", ".tar.gz") == near
-    (tmp_path / "both.csv").write_text(f"key,source,score,rank\np0,{folder}/0.tar,1,1\np0,{folder}/0.tar.gz,1,2\n")
+    (tmp_path / "both.csv").write_text(f"key,source,score,rank\np000,{folder}/0.tar,1,1\np000,{folder}/0.tar.gz,1,2\n")
     words = ["data", "filter", "--ranking", str(tmp_path / "both.csv"), "--out", str(tmp_path / "both")]
     assert main([*words, "--keep_count", "1"]) == 2
     assert "would have the same name" in capsys.readouterr().err

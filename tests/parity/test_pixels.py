@@ -13,7 +13,7 @@ import numpy.typing as npt
 import PIL
 import pytest
 from PIL import Image
-from tests.support.images import encode
+from tests.support.images import encode, png_chunk
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
@@ -137,18 +137,15 @@ def raw_png(
         row = (columns * channels * depth + 7) // 8
         return b"".join(b"\0" + generator.bytes(row) for _ in range(lines)) if columns else b""
 
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
     passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
     samples = rows(width, height)
     if interlaced:
         samples = b"".join(rows(-((x - width) // dx), -((y - height) // dy)) for x, y, dx, dy in passes)
     header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, int(interlaced))
-    colours = chunk(b"PLTE", generator.bytes(3 * min(palette, 1 << depth))) if color == 3 else b""
-    colours += chunk(b"tRNS", transparent) if transparent else b""
-    data = chunk(b"IDAT", zlib.compress(samples)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + colours + data
+    colours = png_chunk(b"PLTE", generator.bytes(3 * min(palette, 1 << depth))) if color == 3 else b""
+    colours += png_chunk(b"tRNS", transparent) if transparent else b""
+    data = png_chunk(b"IDAT", zlib.compress(samples)) + png_chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + colours + data
 
 
 def pngs() -> dict[str, bytes]:

@@ -10,13 +10,14 @@ import base64
 import contextlib
 import hashlib
 import hmac
-import threading
 from collections.abc import Iterator
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
+
+from tests.support.http_servers import serving
 
 ACCOUNT = "account"
 KEY = base64.b64encode(b"secret").decode()
@@ -107,19 +108,9 @@ class _Blobs(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, format: str, *args: object) -> None:
-        """Nothing is told."""
-
 
 @contextlib.contextmanager
 def azure(folder: Path, container: str) -> Iterator[str]:
     """The folder's files as blobs of a container, below `data/`."""
-    handler = type("Blobs", (_Blobs,), {"folder": folder, "container": container})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(type("Blobs", (_Blobs,), {"folder": folder, "container": container})) as address:
+        yield address

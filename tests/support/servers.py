@@ -13,10 +13,10 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from tests.support.http_servers import Request, answering
 
 NGINX = """
 daemon off;
@@ -91,34 +91,19 @@ def nginx(folder: Path, work: Path, lines: str = "", *, encrypted: bool = False)
         yield f"http{'s' if encrypted else ''}://127.0.0.1:{port}"
 
 
-class Redirecting:
+@contextlib.contextmanager
+def redirecting(target: str, tokens: list[str | None]) -> Iterator[str]:
     """Leads every request to another server, as the hub does; notes the tokens that it is shown."""
 
-    def __init__(self, target: str):
-        tokens: list[str | None] = []
+    def answer(request: Request) -> None:
+        tokens.append(request.headers.get("Authorization"))
+        request.send_response(302)
+        request.send_header("Location", f"{target}{request.path}")
+        request.send_header("Content-Length", "0")
+        request.end_headers()
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                tokens.append(self.headers.get("Authorization"))
-                self.send_response(302)
-                self.send_header("Location", f"{target}{self.path}")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, format: str, *args: object) -> None:
-                """Nothing is told."""
-
-        self.tokens = tokens
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def __enter__(self) -> Redirecting:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+    with answering(answer) as address:
+        yield address
 
 
 @contextlib.contextmanager

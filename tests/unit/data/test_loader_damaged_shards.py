@@ -7,14 +7,13 @@ import io
 import re
 import struct
 import tarfile
-import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 from PIL import Image
-from tests.support.images import encode
+from tests.support.images import announced_png, encode
 from tests.support.shards import config, encoded, members, write_tar
 
 from prolip.data import BatchLoader, CaptionConfig, CaptionSource, DataError, LoaderConfig
@@ -59,14 +58,9 @@ def pillow_reads(data: bytes) -> bool:
     return True
 
 
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
 def giants() -> dict[str, bytes]:
     """Small files that say that they are 50,000 pixels wide and high."""
     side = 50_000
-    png = [chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)), chunk(b"IDAT", zlib.compress(bytes(99)))]
     jpeg = bytearray(ENCODED["jpg"])
     frame = jpeg.index(b"\xff\xc0")
     jpeg[frame + 5 : frame + 9] = struct.pack(">HH", side, side)
@@ -75,7 +69,7 @@ def giants() -> dict[str, bytes]:
     bmp = bytearray(ENCODED["bmp"])
     bmp[18:26] = struct.pack("<ii", side, side)
     return {
-        "png": b"\x89PNG\r\n\x1a\n" + b"".join(png) + chunk(b"IEND", b""),
+        "png": announced_png(side, side),
         "jpg": bytes(jpeg),
         "gif": bytes(gif),
         "bmp": bytes(bmp),
@@ -168,9 +162,8 @@ def test_pillow_cannot_read_the_bad_images_either() -> None:
 def test_an_image_above_pillows_warning_limit_is_a_bad_sample(tmp_path: Path) -> None:
     side = 9460
     assert (side - 1) ** 2 < LoaderConfig.max_pixels == Image.MAX_IMAGE_PIXELS < side**2
-    png = [chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)), chunk(b"IDAT", zlib.compress(bytes(99)))]
-    data = b"\x89PNG\r\n\x1a\n" + b"".join(png) + chunk(b"IEND", b"")
-    loader = BatchLoader(of_damage(tmp_path / "0.tar", Damage(captioned("png", data), "decode", "")))
+    damage = Damage(captioned("png", announced_png(side, side)), "decode", "")
+    loader = BatchLoader(of_damage(tmp_path / "0.tar", damage))
     assert [key for batch in loader for key in batch.keys] == BEFORE + AFTER
     assert "9460 x 9460 pixels are more than the limit of 89478485" in loader.stats().bad_samples[0]
 

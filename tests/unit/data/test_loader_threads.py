@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.server
 import pickle
 import threading
 import time
@@ -12,6 +11,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+from tests.support.http_servers import Request, answering, send_file
 from tests.support.shards import FULL, config, contents, keys, write_two_shards
 
 from prolip.data import Batch, BatchLoader, StoreConfig
@@ -60,22 +60,13 @@ def test_an_iterator_used_by_two_threads_at_once_is_refused(shards: str, folder:
     """Python itself refuses it; nothing is lost: the thread that waits gets its batch."""
     asked, answer = threading.Event(), threading.Event()
 
-    class Slow(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.set()
-            answer.wait(30)
-            data = (folder / "000.tar").read_bytes()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+    def late_file(request: Request) -> None:
+        asked.set()
+        answer.wait(30)
+        send_file(request)
 
-        def log_message(self, format: str, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow) as server, ThreadPoolExecutor(2) as pool:
-        pool.submit(server.serve_forever)
-        remote = config(f"http://127.0.0.1:{server.server_port}/000.tar", last_batch="keep", shuffle_window=0)
+    with answering(late_file, folder) as address, ThreadPoolExecutor(1) as pool:
+        remote = config(f"{address}/000.tar", last_batch="keep", shuffle_window=0)
         with BatchLoader(remote) as loader:
             batches = iter(loader)
             first = pool.submit(next, batches)
@@ -84,7 +75,6 @@ def test_an_iterator_used_by_two_threads_at_once_is_refused(shards: str, folder:
                 next(batches)
             answer.set()
             assert first.result(timeout=30).keys == ["s0k0", "s0k1", "s0k2", "s0k3"]
-        server.shutdown()
 
 
 def test_a_second_iterator_ends_the_first(shards: str) -> None:
@@ -126,28 +116,17 @@ def test_a_retry_pause_requested_by_the_server_is_logged(
 ) -> None:
     answers = iter([503])
 
-    class Busy(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *words: object) -> None:
-            super().__init__(*words, directory=str(folder))  # type: ignore[arg-type]
+    def busy(request: Request) -> None:
+        if next(answers, None) is None:
+            send_file(request)
+            return
+        request.send_response(503)
+        request.send_header("Retry-After", "1")
+        request.send_header("Content-Length", "0")
+        request.end_headers()
 
-        def do_GET(self) -> None:
-            if next(answers, None) is None:
-                super().do_GET()
-                return
-            self.send_response(503)
-            self.send_header("Retry-After", "1")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, format: str, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Busy) as server, ThreadPoolExecutor(1) as pool:
-        pool.submit(server.serve_forever)
-        address = f"http://127.0.0.1:{server.server_port}/{{000..001}}.tar"
-        remote = config(address, last_batch="keep", store=StoreConfig(connections=1))
-        with caplog.at_level("WARNING", "prolip.data"):
-            assert sum(map(len, keys(remote))) == 16
-        server.shutdown()
+    with answering(busy, folder) as address, caplog.at_level("WARNING", "prolip.data"):
+        remote = config(f"{address}/{{000..001}}.tar", last_batch="keep", store=StoreConfig(connections=1))
+        assert sum(map(len, keys(remote))) == 16
     [message] = caplog.messages
     assert message.endswith("answers 503 (unavailable), and asks for a pause of 1s: trying again in 1s")

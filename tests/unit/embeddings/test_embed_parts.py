@@ -6,12 +6,8 @@ import os
 import shutil
 import struct
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from zlib import crc32
 
@@ -20,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from tests.support.embed_options import options, read
+from tests.support.http_servers import Request, answering, send_file
 from tests.support.shards import encoded
 
 from prolip.cli import main
@@ -229,33 +226,16 @@ def test_without_pyarrow_safetensors_still_work(
     assert Manifest.read(tmp_path / "b").format == "safetensors"
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    def do_GET(self) -> None:
-        """A file; where its address has a signature, that must be the right one."""
-        if "?" in self.path and not self.path.endswith("?signed=secret"):
-            self.send_error(403)
-        else:
-            super().do_GET()
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Nothing."""
-
-
-@contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+def signed_file(request: Request) -> None:
+    """A file; where its address has a signature, that must be the right one."""
+    if "?" in request.path and not request.path.endswith("?signed=secret"):
+        request.send_error(403)
+    else:
+        send_file(request)
 
 
 def test_a_signature_in_an_address_is_not_stored(source: Path, tmp_path: Path) -> None:
-    with serving(source) as address:
+    with answering(signed_file, source) as address:
         told = run_embed(options(source, tmp_path / "out", shards=(f"{address}/shard0.tar?signed=secret",)))
     assert "5 images in 1 part " in told[0]
     assert set(read(tmp_path / "out", "image")[1]) == {f"{address}/shard0.tar?…"}
@@ -264,7 +244,7 @@ def test_a_signature_in_an_address_is_not_stored(source: Path, tmp_path: Path) -
 
 
 def test_remote_shards_are_embedded_and_shown_like_local_ones(source: Path, tmp_path: Path) -> None:
-    with serving(source) as address:
+    with answering(signed_file, source) as address:
         told = run_embed(options(source, tmp_path / "far", shards=(f"{address}/shard{{0..1}}.tar",)))
         contents = fetch([(f"{address}/shard1.tar", "k2")], 14)
     assert "9 images in 2 parts" in told[0]

@@ -83,16 +83,6 @@ def test_blocks_and_parts_do_not_change_the_results(
         assert order == [[hit.row for hit in hits] for hits in nearest(whole, queries, k, score)]
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_near_ties_are_ranked_in_double_precision(tmp_path: Path, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    pool = rng.normal(size=DIM) + 1e-7 * rng.normal(size=(40, DIM))
-    pool = (pool / np.linalg.norm(pool, axis=1, keepdims=True)).astype(np.float32)
-    parts = parts_of(tmp_path, pool, np.full((40, DIM), -5, np.float32), [], "safetensors")
-    for score in ("csd", "mean"):
-        assert nearest(parts, pool[:2], 5, score, rows=9) == brute_force(parts, pool[:2], 5, score)
-
-
 @pytest.mark.parametrize("form", ["parquet", "safetensors"])
 @pytest.mark.parametrize("score", ["csd", "mean"])
 def test_answers_equal_the_measures(tmp_path: Path, form: Format, score: Score) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import socket
-import struct
 import time
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tests.support.explore_items import write_items
+from tests.support.images import announced_png
 from tests.support.shards import write_tar
 from tests.support.untrained_run import write_run
 
@@ -169,19 +168,7 @@ def test_invalid_questions_are_refused_with_the_reason(explorer: Explorer) -> No
     with pytest.raises(DataError):
         explorer.compare(b"no image", CAPTIONS)
     with pytest.raises(DataError, match="are more than the limit"):
-        explorer.compare(announced(50_000, 50_000), CAPTIONS)
-
-
-def announced(width: int, height: int) -> bytes:
-    """A small PNG file that says it is a large image."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b"")
-    )
+        explorer.compare(announced_png(50_000, 50_000), CAPTIONS)
 
 
 def test_unreadable_images_of_a_data_set_are_skipped_and_named(

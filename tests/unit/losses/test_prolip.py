@@ -9,10 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from prolip.distributed import Peers
-from prolip.gaussian import Gaussian, csd_logits
+from prolip.gaussian import Gaussian
 from prolip.losses import ProlipLoss, inclusion_loss, vib_loss
 from prolip.losses.config import Contrast, Exchange, InclusionForm, LossConfig
-from prolip.losses.ppcl import ppcl
 from prolip.models import ProLIPOutput
 
 BATCH, MASKED, SLOTS, DIM = 6, 2, 3, 5
@@ -45,17 +44,6 @@ def one_slot(whole: ProLIPOutput, slot: int) -> ProLIPOutput:
         text=Gaussian(*(part[slot : slot + 1] for part in whole.text)),
         masked_text=Gaussian(*(part[slot : slot + 1] for part in whole.masked_text)),
     )
-
-
-def test_ppcl_is_the_sigmoid_loss_of_the_logits() -> None:
-    given = output(slots=1)
-    assert given.logit_bias is not None
-    text = given.text[0]
-    logits = csd_logits(given.image, text, given.logit_scale, given.logit_bias)
-    expected = (
-        F.binary_cross_entropy_with_logits(logits, torch.eye(BATCH, dtype=torch.float64), reduction="sum") / BATCH
-    )
-    torch.testing.assert_close(ppcl(given.image, given.text, given.logit_scale, given.logit_bias, Peers()), expected)
 
 
 @pytest.mark.parametrize(

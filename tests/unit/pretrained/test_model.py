@@ -372,7 +372,7 @@ def test_a_bare_state_dict_needs_its_architecture(tmp_path: Path) -> None:
     assert model.encode_images(torch.zeros(1, 3, 36, 36)).mean.shape == (1, 128)
 
 
-def test_listing_models_does_not_import_torch() -> None:
+def test_importing_the_package_and_listing_models_does_not_import_torch() -> None:
     import subprocess
     import sys
 

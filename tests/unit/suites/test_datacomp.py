@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,14 +15,13 @@ from hypothesis import strategies as st
 from sklearn import metrics as theirs
 from tests.support.datacomp_reference import Theirs, expected
 from tests.support.datacomp_sets import FACES, TASKS, write_open_clip, write_task
-from tests.support.shards import read_tar, write_tar
 from tests.support.untrained_run import write_run
 
 from prolip.cli import main
 from prolip.suites.config import DatacompOptions
-from prolip.suites.datacomp import average_rows, jaccard, run_datacomp, with_article
+from prolip.suites.datacomp import jaccard, run_datacomp, with_article
 from prolip.suites.results import Row, TaskCache, TaskResult
-from prolip.suites.tasks import Task, read_tasks
+from prolip.suites.tasks import Task
 
 
 class World:
@@ -52,23 +50,6 @@ class World:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return World(tmp_path_factory.mktemp("datacomp"))
-
-
-def test_our_table_has_datacomps_40_tasks_and_averages() -> None:
-    tasks = read_tasks()
-    counts = {
-        average: sum(average in task.averages for task in tasks)
-        for average in ("imagenet", "shifts", "vtab", "retrieval", "all")
-    }
-    assert len(tasks) == 40
-    assert counts == {"imagenet": 1, "shifts": 6, "vtab": 13, "retrieval": 3, "all": 38}
-    assert [task.name for task in tasks if not task.averages] == ["FairFace", "UTKFace"]
-    assert {task.name for task in tasks if task.metric == "recall"} == {
-        "Caltech-101",
-        "FGVC Aircraft",
-        "Oxford Flowers-102",
-        "Oxford-IIIT Pet",
-    }
 
 
 MAIN = {
@@ -138,43 +119,20 @@ def test_finished_tasks_are_not_run_again(world: World, monkeypatch: pytest.Monk
         world.run("--out", str(world.out / "elsewhere"), "--tasks", "cifar10")
 
 
-def test_damaged_sets_are_noted_and_the_others_run(
-    tmp_path: Path, world: World, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.WARNING)
-    for key in ("cifar10", "gtsrb", "mnist", "stl10", "wilds/fmow", "cars", "renderedsst2"):
-        write_task(tmp_path / "data", TASKS[key], count=5)
+def test_absent_and_small_sets_are_noted(tmp_path: Path, world: World, capsys: pytest.CaptureFixture[str]) -> None:
     data = tmp_path / "data"
-
-    def within(key: str) -> Path:
-        folder = data / TASKS[key].folders[0]
-        return folder / "test" if (folder / "test").is_dir() else folder
-
-    (within("gtsrb") / "1.tar").unlink()
-    (within("mnist") / "0.tar").write_bytes(b"no archive " * 100)
-    (data / "wds_stl10_test" / "classnames.txt").unlink()
-    (data / "wds_cars_test" / "classnames.txt").write_text("one\n")
-    (within("renderedsst2") / "nshards.txt").write_text("many")
-    shard = within("wilds/fmow") / "0.tar"
-    write_tar(shard, [(name, content) for name, content in read_tar(shard) if ".npy" not in name])
+    for key in ("cifar10", "gtsrb"):
+        write_task(data, TASKS[key], count=5)
+    next((data / TASKS["gtsrb"].folders[0]).rglob("1.tar")).unlink()
     words = ["--checkpoint", world.source, "--data", str(data), "--out", str(tmp_path / "out")]
     assert main(["eval", "datacomp", *words, "--num_resamples", "0"]) == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert {row["task"] for row in results["figures"]} == {"Average", "CIFAR-10"}
     assert results["figures"][0]["metric"] == "38 tasks (1 of 38 tasks)"
     notes = "\n".join(next(iter(results["notes"].values())))
-    for said in (
-        f"not in {data}: vtab/caltech101, vtab/cifar100",
-        "nshards.txt counts 2 shards: 1.tar is missing",
-        "MNIST: shard",
-        "wds_stl10_test has no class names or no templates",
-        "it must be from 0 to 0",
-        "it must be the number of shards",
-        "sample s0000000 has no .npy",
-        "smaller than published: CIFAR-10 (5 of 10,000)",
-    ):
-        assert said in notes
-    assert main(["eval", "datacomp", *words, "--tasks", "gtsrb", "mnist"]) == 2
+    assert f"not in {data}: vtab/caltech101, vtab/cifar100" in notes
+    assert "smaller than published: CIFAR-10 (5 of 10,000)" in notes
+    assert main(["eval", "datacomp", *words, "--tasks", "gtsrb"]) == 2
     assert "1.tar is missing" in capsys.readouterr().err
     assert main(["eval", "datacomp", *words, "--tasks", "gtsrbs"]) == 2
     assert "tasks has gtsrbs: known are" in capsys.readouterr().err
@@ -201,32 +159,6 @@ def test_two_models_are_evaluated_side_by_side(tmp_path: Path, world: World) -> 
     assert mean["low"][ours] is not None, "the mean of two figures is resampled through both"
 
 
-PREPROCESSES = [
-    {"size": 16},
-    {"size": 24, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]},
-    {"size": 16, "resize_mode": "squash"},
-    {"size": 16, "interpolation": "bilinear"},
-    {"size": 16, "resize_mode": "longest", "fill_color": 0},
-    {"size": [16, 24]},
-]
-
-
-@pytest.mark.parametrize("preprocess", PREPROCESSES, ids=str)
-def test_figures_equal_open_clips_evaluation_loop(preprocess: dict[str, Any], tmp_path: Path, world: World) -> None:
-    source = write_open_clip(tmp_path / "model", preprocess, preprocess["size"])
-    model = Theirs(source)
-    words = ["--checkpoint", source, "--data", str(world.data), "--out", str(tmp_path / "out"), "--num_resamples", "0"]
-    keys = ("fgvc_aircraft", "cars", "objectnet")
-    assert main(["eval", "datacomp", *words, "--tasks", *keys]) == 0
-    found = json.loads((tmp_path / "out" / "results.json").read_text())["figures"]
-    for key in keys:
-        figures = expected(TASKS[key], world.data / TASKS[key].folders[0], model)
-        rows = [row for row in found if row["task"] == TASKS[key].name]
-        assert rows
-        for row in rows:
-            assert row["value"][source] == figures[row["metric"]], (key, row["metric"])
-
-
 @given(
     st.integers(2, 12).flatmap(
         lambda n: st.tuples(
@@ -244,12 +176,6 @@ def test_jaccard_equals_scikit_learns(drawn: tuple[list[bool], list[int]]) -> No
 
 def test_prompts_have_the_right_indefinite_article() -> None:
     assert [with_article(cue) for cue in ("Apple", "shave", "full moon")] == ["An apple", "A shave", "A full moon"]
-
-
-def test_averages_without_any_task_are_left_out() -> None:
-    row = Row(task="MNIST", metric="accuracy", value=0.25, num_items=3, main=True)
-    (average,) = average_rows(read_tasks(), [row])
-    assert (average.metric, average.value) == ("38 tasks (1 of 38 tasks)", 0.25)
 
 
 def test_only_sets_smaller_than_published_are_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

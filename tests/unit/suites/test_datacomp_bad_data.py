@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import io
 import json
-import random
 import shutil
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from tests.support.datacomp_sets import (
     TASKS,
     array,
-    encoded_image,
-    preprocess_of,
     write_open_clip,
     write_packed,
     write_task,
@@ -26,8 +21,6 @@ from tests.support.datacomp_sets import (
 from tests.support.shards import read_tar, write_tar
 
 from prolip.cli import main
-from prolip.data import DataError
-from prolip.pretrained.image_batches import image_batches
 
 
 def within(data: Path, key: str) -> Path:
@@ -142,36 +135,3 @@ def test_each_damaged_set_is_noted_with_its_file_and_the_others_run(preprocess: 
         assert said in note
         assert str(data / TASKS[key].folders[0]) in note, "a stranger finds the file"
     assert not list((tmp_path / "out").rglob("*.tmp"))
-
-
-@pytest.mark.parametrize("settings", [{"size": 16}, {"size": 16, "resize_mode": "squash"}], ids=["loader", "pillow"])
-def test_more_than_1_percent_bad_images_or_a_cut_shard_make_a_set_damaged(
-    settings: dict[str, Any], tmp_path: Path
-) -> None:
-    """More than one unreadable image in a hundred, or any shard that breaks off, whatever came before."""
-    shards = [str(tmp_path / f"{number}.tar") for number in range(2)]
-    draw = random.Random(0)
-    some = [encoded_image(draw) for _ in range(3)]
-    members = [(f"k{number:03}.png", some[number % 3]) for number in range(199)]
-
-    def read() -> int:
-        batches = image_batches(preprocess_of(settings), shards, torch.device("cpu"), 64)
-        return sum(len(batch.keys) for batch in batches)
-
-    def write(lost: set[int]) -> None:
-        given = [(name, b"none" if place in lost else data) for place, (name, data) in enumerate(members)]
-        write_tar(Path(shards[0]), given[:100])
-        write_tar(Path(shards[1]), given[100:])
-
-    write({7})
-    assert read() == 198
-    write({7, 150})
-    with pytest.raises(DataError, match="2 of 199"):
-        read()
-    write(set())
-    last = Path(shards[1])
-    with tarfile.open(last) as archive:
-        end = archive.getmembers()[-1].offset_data + 100
-    last.write_bytes(last.read_bytes()[:end])
-    with pytest.raises(DataError, match=r"shard.*1\.tar.*(truncated|unexpected end)"):
-        read()

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import functools
 import json
 import random
-import threading
 import zipfile
 from collections.abc import Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import torch
 from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.utils import filter_repo_objects
-from tests.support.datacomp_sets import NAMES, TASKS, array, encoded_image, write_shards, write_task
+from tests.support.datacomp_sets import NAMES, TASKS, array, encoded_image, write_packed, write_shards, write_task
+from tests.support.http_servers import Request, answering, send_file
 
 from prolip.data import BatchLoader, DataError, LoaderConfig, Members
 from prolip.embeddings.embed import Embedded
@@ -58,29 +55,18 @@ def found_in(folder: TaskFolder) -> Embedded:
     return Embedded(Gaussian(nothing, nothing), keys, members)
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    asked: list[str]
-
-    def do_GET(self) -> None:
-        self.asked.append(self.path)
-        super().do_GET()
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[tuple[str, Path, list[str]]]:
     """An address, the folder behind it, and what it was asked for."""
     root, asked = tmp_path / "served", list[str]()
     root.mkdir()
-    handler = type("Handler", (Quiet,), {"asked": asked})
-    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=str(root))) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/sets", root / "sets", asked
-        server.shutdown()
-        thread.join(timeout=10)
+
+    def answer(request: Request) -> None:
+        asked.append(request.path)
+        send_file(request)
+
+    with answering(answer, root) as address:
+        yield f"{address}/sets", root / "sets", asked
 
 
 @pytest.mark.parametrize("key", ["vtab/dtd", "cars", "retrieval/flickr_1k_test_image_text_retrieval"])
@@ -198,27 +184,15 @@ def test_a_wrong_member_is_named_with_its_sample(
 # ---- tables and zips ------------------------------------------------------------------------------------------------
 
 
-def write_table(folder: Path, rows: list[list[str]], *, packed: bool) -> None:
-    draw = random.Random(1)
-    folder.mkdir(parents=True)
-    images = {f"{number}.jpg": encoded_image(draw, "jpeg") for number in range(4)}
-    if packed:
-        with zipfile.ZipFile(folder / "images.zip", "w") as archive:
-            for name, data in images.items():
-                archive.writestr(f"images/{name}", data)
-    else:
-        (folder / "images").mkdir()
-        for name, data in images.items():
-            (folder / "images" / name).write_bytes(data)
-    with (folder / "test.csv").open("w", newline="") as file:
-        csv.writer(file).writerows(rows)
-
-
 @pytest.mark.parametrize("packed", [True, False])
 def test_a_table_is_written_to_a_shard_once(packed: bool, tmp_path: Path) -> None:
     captions = ['a "cat"', "two\nlines"]
     rows = [["raw", "filename"], [json.dumps(captions), "2.jpg"], [str(["it's"]), "0.jpg"]]
-    write_table(tmp_path / "set", rows, packed=packed)
+    write_packed(tmp_path / "set", rows)
+    if not packed:
+        with zipfile.ZipFile(tmp_path / "set" / "images.zip") as archive:
+            archive.extractall(tmp_path / "set")
+        (tmp_path / "set" / "images.zip").unlink()
     assert is_table(tmp_path / "set")
     first = open_captions(tmp_path / "set", tmp_path / "made")
     made = Path(first.shards[0])
@@ -232,7 +206,7 @@ def test_a_table_is_written_to_a_shard_once(packed: bool, tmp_path: Path) -> Non
 
 def test_winogavil_candidates_are_matched_to_images_by_name(tmp_path: Path) -> None:
     rows = [["cue", "candidates", "associations"], ["x", '["3", "1"]', '["1"]'], ["y", '["1", "0"]', '["1", "0"]']]
-    write_table(tmp_path / "set", rows, packed=True)
+    write_packed(tmp_path / "set", rows)
     folder, tasks = open_associations(tmp_path / "set", tmp_path / "made")
     assert [(task.cue, task.candidates, task.right) for task in tasks] == [
         ("x", [0, 1], [False, True]),
@@ -251,7 +225,7 @@ def test_winogavil_candidates_are_matched_to_images_by_name(tmp_path: Path) -> N
     ],
 )
 def test_errors_of_a_table_name_the_fault(rows: list[list[str]], message: str, tmp_path: Path) -> None:
-    write_table(tmp_path / "set", rows, packed=True)
+    write_packed(tmp_path / "set", rows)
     with pytest.raises(ValueError, match=message):
         open_captions(tmp_path / "set", tmp_path / "made")
     assert not list((tmp_path / "made").glob("*.tar"))

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import random
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from huggingface_hub.errors import GatedRepoError
 from tests.support.datacomp_sets import NAMES, TASKS, encoded_image, write_packed, write_task
+from tests.support.http_servers import Request, answering, send_file
 from tests.support.shards import read_tar
 
 from prolip.suites.caption_sets import open_captioned
@@ -20,56 +19,15 @@ from prolip.suites.csv_datasets import open_associations, open_captions, open_im
 from prolip.suites.folders import FolderMissing, find_folder, open_folder
 
 DTD = TASKS["vtab/dtd"]
-Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
 # ---- servers --------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def serve() -> Iterator[Callable[[Answer], str]]:
-    """Starts a server that answers as it is told; its address."""
-    running: list[tuple[ThreadingHTTPServer, threading.Thread]] = []
-
-    def start(answer: Answer) -> str:
-        def do_get(self: BaseHTTPRequestHandler) -> None:
-            answer(self)
-
-        handler = type("Handler", (BaseHTTPRequestHandler,), {"do_GET": do_get, "log_message": lambda *_: None})
-        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        running.append((server, thread))
-        return f"http://127.0.0.1:{server.server_port}/sets"
-
-    yield start
-    for server, thread in running:
-        server.shutdown()
-        thread.join(timeout=10)
-        server.server_close()
-
-
-def files_below(root: Path) -> Answer:
-    """An answer that gives the files of a folder, and 404 for others."""
-
-    def answer(request: BaseHTTPRequestHandler) -> None:
-        path = root / request.path.removeprefix("/sets/")
-        if not path.is_file():
-            request.send_error(404)
-            return
-        data = path.read_bytes()
-        request.send_response(200)
-        request.send_header("Content-Length", str(len(data)))
-        request.end_headers()
-        request.wfile.write(data)
-
-    return answer
-
-
 @pytest.mark.parametrize("code", [403, 500])
-def test_a_server_error_names_the_address_and_status(code: int, serve: Callable[[Answer], str], tmp_path: Path) -> None:
-    address = serve(lambda request: request.send_error(code))
-    with pytest.raises(OSError, match=rf"{address}/wds_vtab-dtd_test/test/nshards\.txt: HTTP Error {code}"):
+def test_a_server_error_names_the_address_and_status(code: int, tmp_path: Path) -> None:
+    said = rf"^http.*/wds_vtab-dtd_test/test/nshards\.txt: HTTP Error {code}"
+    with answering(lambda request: request.send_error(code)) as address, pytest.raises(OSError, match=said):
         find_folder([address], DTD.folders, tmp_path)
 
 
@@ -79,14 +37,14 @@ def test_an_unreachable_server_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["length", "chunks"])
-def test_a_truncated_download_is_fetched_again(how: str, serve: Callable[[Answer], str], tmp_path: Path) -> None:
+def test_a_truncated_download_is_fetched_again(how: str, tmp_path: Path) -> None:
     root = tmp_path / "served"
     original = open_folder(write_task(root, DTD, count=5))
-    whole, cut = files_below(root), [True]
+    cut = [True]
 
-    def answer(request: BaseHTTPRequestHandler) -> None:
+    def answer(request: Request) -> None:
         if not (cut[0] and request.path.endswith("1.tar")):
-            whole(request)
+            send_file(request)
             return
         request.protocol_version = "HTTP/1.1"
         request.close_connection = True
@@ -100,23 +58,24 @@ def test_a_truncated_download_is_fetched_again(how: str, serve: Callable[[Answer
             request.end_headers()
             request.wfile.write(b"400\r\n" + b"x" * 512)
 
-    address = serve(answer)
     said = "the answer ended after 512 of 20480 bytes" if how == "length" else "IncompleteRead"
-    with pytest.raises(OSError, match=rf"{address}/.*1\.tar: {said}"):
-        find_folder([address], DTD.folders, tmp_path / "fetched")
-    cut[0] = False
-    found = open_folder(find_folder([address], DTD.folders, tmp_path / "fetched"))
+    with answering(answer, root) as address:
+        with pytest.raises(OSError, match=rf"{address}/.*1\.tar: {said}"):
+            find_folder([address], DTD.folders, tmp_path / "fetched")
+        cut[0] = False
+        found = open_folder(find_folder([address], DTD.folders, tmp_path / "fetched"))
     assert [Path(shard).read_bytes() for shard in found.shards] == [
         Path(shard).read_bytes() for shard in original.shards
     ]
 
 
-def test_downloads_from_two_addresses_are_kept_apart(serve: Callable[[Answer], str], tmp_path: Path) -> None:
+def test_downloads_from_two_addresses_are_kept_apart(tmp_path: Path) -> None:
     found = []
     for number, count in enumerate((5, 9)):
         root = tmp_path / str(number)
         original = open_folder(write_task(root, DTD, count=count))
-        place = find_folder([serve(files_below(root))], DTD.folders, tmp_path / "fetched")
+        with answering(folder=root) as address:
+            place = find_folder([address], DTD.folders, tmp_path / "fetched")
         assert place.name == "wds_vtab-dtd_test"
         found.append([Path(shard).read_bytes() for shard in open_folder(place).shards])
         assert found[-1] == [Path(shard).read_bytes() for shard in original.shards]

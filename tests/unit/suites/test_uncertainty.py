@@ -23,42 +23,23 @@ from prolip.suites.config import UncertaintyOptions
 from prolip.suites.uncertainty import accuracy_figures, blurred, caption_rows, hide_patches, shortened, thinned
 
 
-def test_the_suites_figures_equal_direct_computation(world: CaptionedWorld) -> None:
-    words = ["--data", str(world.pairs), "--caption_key", "txt", "--num_bins", "3"]
-    found = world.run("uncertainty", *words, models=[world.ours])
+@pytest.fixture(scope="module")
+def found(world: CaptionedWorld) -> dict[str, Any]:
+    """What the suite finds in four bins, with views of its own."""
+    words = ["--data", str(world.pairs), "--caption_key", "txt", "--num_bins", "4", "--keep_ratio", "0.4"]
+    return world.run("uncertainty", *words, "--blur", "0.2", models=[world.ours])
+
+
+def test_the_most_and_least_certain_images_are_named(world: CaptionedWorld, found: dict[str, Any]) -> None:
     values = world.values(found, world.ours)
     images, texts, _ = embedded(world.model, world.pairs)
     assert values["mean uncertainty of images"] == pytest.approx(float(images.total_var.mean()), rel=1e-5)
     assert values["mean uncertainty of captions"] == pytest.approx(float(texts.total_var.mean()), rel=1e-5)
-    hits = torch.tensor(world_hits(world, images))
-    assert values["accuracy"] == pytest.approx(float(hits.mean()))
-    expected = uncertainty_bins(images.total_var.double(), hits, 3)
-    pearson = values.get("correlation of accuracy with uncertainty, over bins")
-    assert pearson == pytest.approx(expected.pearson, nan_ok=True) if pearson is not None else expected.pearson != 0
-    area = area_under_risk_coverage(images.total_var.double(), hits)
-    assert values["area under risk and coverage"] == pytest.approx(area)
-    for view in ("blurred", "75% of its patches hidden"):
-        assert 0 <= values[f"an image is more uncertain {view}"] <= 1
-    cut = [shortened(caption(number, place)) for number in range(COUNT) for place in range(3)]
-    long = torch.tensor([len(caption(n, p).split()) >= 4 for n in range(COUNT) for p in range(3)])
-    more = embed_captions(world.model, cut).total_var > texts.total_var
-    assert values["a caption is more uncertain cut to its first half"] == pytest.approx(
-        float(more[long].double().mean())
-    )
     assert "Accuracy by uncertainty" in (world.root / "uncertainty" / "results.html").read_text()
     (note,) = found["notes"][world.ours]
     order = images.total_var.argsort(stable=True).tolist()
     assert f"most certain are p{order[0]:03}," in note
     assert f"least certain p{order[-1]:03}," in note
-
-
-def world_hits(world: CaptionedWorld, images: Gaussian) -> list[float]:
-    weights = []
-    for name in WORDS[:4]:
-        prompts = embed_captions(world.model, [f"a picture of {name}", name]).mean.mean(dim=0)
-        weights.append(prompts / prompts.norm())
-    best = (images.mean @ torch.stack(weights).T).argmax(dim=1)
-    return [float(place == number % 4) for number, place in enumerate(best.tolist())]
 
 
 def test_a_model_without_variances_is_refused(world: CaptionedWorld, capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,9 +58,9 @@ def rate(changed: Tensor, whole: Tensor) -> float:
     return float((changed > whole).double().mean())
 
 
-def test_view_figures_equal_the_share_of_images_that_become_more_uncertain(world: CaptionedWorld) -> None:
-    words = ["--data", str(world.pairs), "--caption_key", "txt", "--num_bins", "3", "--keep_ratio", "0.4"]
-    found = world.run("uncertainty", *words, "--blur", "0.2", models=[world.ours])
+def test_view_figures_equal_the_share_of_images_that_become_more_uncertain(
+    world: CaptionedWorld, found: dict[str, Any]
+) -> None:
     values = world.values(found, world.ours)
     images, texts, _ = embedded(world.model, world.pairs)
     views = {"hidden": hide_patches(world.model, 0.4), "blurred": lambda p: world.model.encode_pixels(blurred(p, 0.2))}
@@ -101,8 +82,7 @@ def test_view_figures_equal_the_share_of_images_that_become_more_uncertain(world
     assert figure["low"][world.ours] < values[metric] < figure["high"][world.ours]
 
 
-def test_accuracy_is_reported_for_the_most_and_least_certain(world: CaptionedWorld) -> None:
-    found = world.run("uncertainty", "--data", str(world.pairs), "--num_bins", "4", models=[world.ours])
+def test_accuracy_is_reported_for_the_most_and_least_certain(world: CaptionedWorld, found: dict[str, Any]) -> None:
     values = world.values(found, world.ours)
     images, _, _ = embedded(world.model, world.pairs)
     prompts = [embed_captions(world.model, [f"a picture of {name}", name]) for name in WORDS[:4]]
@@ -111,6 +91,12 @@ def test_accuracy_is_reported_for_the_most_and_least_certain(world: CaptionedWor
     )
     logits = zero_shot_logits(images.mean, classifier.weight, logit_scale=world.model.logit_scale)
     right = (logits.argmax(dim=1) == torch.arange(COUNT) % 4).double()
+    assert values["accuracy"] == pytest.approx(float(right.mean()))
+    expected = uncertainty_bins(images.total_var.double(), right, 4)
+    pearson = values.get("correlation of accuracy with uncertainty, over bins")
+    assert pearson == pytest.approx(expected.pearson, nan_ok=True) if pearson is not None else expected.pearson != 0
+    area = area_under_risk_coverage(images.total_var.double(), right)
+    assert values["area under risk and coverage"] == pytest.approx(area)
     order = images.total_var.argsort().tolist()
     for said, some in (("most", order[:3]), ("least", order[-3:])):
         assert values[f"accuracy of the {said} certain 1/4"] == pytest.approx(float(right[some].mean()))
