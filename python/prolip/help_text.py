@@ -19,14 +19,17 @@ HelpText = str | Callable[[], str | None] | None
 
 _ONE_LINE = 100_000
 """Columns of a terminal in which tyro breaks no line, and so no path."""
-_REWORDED = (
+_REWORDED: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"Missing value for argument '(.+)'\. Expected 1 values\.", r"\1 needs a value"),
     (r"Missing value for argument '(.+)'\. Expected (.+) values\.", r"\1 needs \2 values"),
-    (r"invalid choice (.+) for argument '(.+)'\. Expected one of \((.+?),?\)\.", r"\2 is \1: it must be one of \3"),
+    (
+        r"invalid choice (.+) for argument '(.+)'\. Expected one of \((.+?),?\)\.",
+        lambda found: f"{found[2]} is {found[1]}: it must be one of {', '.join(sorted(found[3].split(', ')))}",
+    ),
     (r"Error parsing (.+?): invalid literal for int\(\) with base 10: (.+)", r"\1 is \2: it must be a whole number"),
     (r"Error parsing (.+?): could not convert string to float: (.+)", r"\1 is \2: it must be a number"),
 )
-"""What tyro says, and what is said here."""
+"""What tyro says, and what is said here. tyro lists choices in another order in each process."""
 
 
 class _RejectedError(Exception):

@@ -36,8 +36,7 @@ class Options:
     """A folder."""
     heads: Heads = field(default_factory=Heads)
     """Heads."""
-    # typing gives back an equal Literal in another order if it has seen one, so these words are only here.
-    score: Literal["near", "wide"] | None = None
+    score: Literal["csd", "mean"] | None = None
     """A score."""
     batch_size: int = 4
     """Samples at a time."""
@@ -79,7 +78,7 @@ SEE = ": prolip try --help describes the options"
         ([*GIVEN, ""], f"'' belongs to no option{SEE}"),
         ([*GIVEN, "--batch_size"], "--batch_size needs a value"),
         ([*GIVEN, "--betas", "1"], "--betas needs 2 values"),
-        ([*GIVEN, "--score", "foo"], "--score is 'foo': it must be one of 'near', 'wide', 'None'"),
+        ([*GIVEN, "--score", "foo"], "--score is 'foo': it must be one of 'None', 'csd', 'mean'"),
         ([*GIVEN, "--batch_size", "1.5"], "--batch_size is '1.5': it must be a whole number"),
         ([*GIVEN, "--share", "half"], "--share is 'half': it must be a number"),
         ([*GIVEN, "--heads.steps", "0"], "heads.steps is 0: it must be at least 1"),
