@@ -143,8 +143,8 @@ def _sentence(framed: str, prog: str) -> str:
         wrong = [*_absent(missing), *_unknown([row.strip() for row in unknown], known)]
         return f"{' and '.join(wrong)}: {prog} --help describes the options"
     text = " ".join(row.strip() for row in next(_parts(framed), []))
-    for pattern, words in _REWORDED:
-        text = re.sub(pattern, words, text)
+    for pattern, reworded in _REWORDED:
+        text = re.sub(pattern, reworded, text)
     return text
 
 
