@@ -44,7 +44,13 @@ class Tokenizer:
         """The compiled tokenizer, for `BatchLoader`."""
 
     def encode(self, captions: Sequence[str]) -> NDArray[np.int32]:
-        """Encode captions as token ids, int32 [N, L]."""
+        """Encode captions as token ids, int32 [N, L].
+
+        Raises:
+            UserError: the captions are a text, whose letters would be taken for captions.
+        """
+        if isinstance(captions, str):
+            raise UserError(f"captions is the text {captions!r}: give a list of captions")
         try:
             return self.core.encode(list(captions))
         except UnicodeEncodeError:

@@ -210,7 +210,11 @@ def _concatenate_pairs(parts: Sequence[Paired]) -> Paired:
 def _class_names(job: ValidationJob) -> list[str]:
     if job.classnames is None or job.kind != "zero_shot":
         return []
-    names = [line.strip() for line in job.classnames.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        text = job.classnames.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{job.classnames} is not text in UTF-8: {error}") from error
+    names = [line.strip() for line in text.splitlines() if line.strip()]
     if not names:
         raise UserError(f"{job.classnames}: no class name")
     return names

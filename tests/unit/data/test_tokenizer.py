@@ -19,6 +19,7 @@ from prolip import _core
 from prolip.data.cleaning import clean_captions
 from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import Tokenizer, clip_merges
+from prolip.errors import UserError
 
 MERGES = b"#version\nc a\nca t</w>\n"
 CAT, START, END = 513, 514, 515
@@ -48,6 +49,11 @@ def test_clip_with_a_file_of_merges_gives_the_expected_ids(merges: Path) -> None
     assert ids.tolist() == [[START, CAT, CAT, END, 0], [START, END, 0, 0, 0], [START, CAT, CAT, CAT, END]]
     assert (tokenizer.pad_id, tokenizer.vocab_size, tokenizer.context_length) == (0, 516, 5)
     assert tokenizer.encode([]).shape == (0, 5)
+
+
+def test_a_text_in_place_of_captions_is_an_error(merges: Path) -> None:
+    with pytest.raises(UserError, match="captions is the text 'a cat': give a list of captions"):
+        Tokenizer(TokenizerConfig(path=merges)).encode("a cat")
 
 
 def test_gzipped_merges_are_read(tmp_path: Path) -> None:

@@ -46,7 +46,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             members += [(f"{number:03}.png", image), (f"{number:03}.json", json.dumps(record).encode())]
             members += [(f"{number:03}.cls", f"{place}\n".encode()), (f"{number:03}.txt", f"{name} top".encode())]
         write_tar(folder / f"{shard}.tar", members)
-    (folder / "classes.txt").write_text("\n".join(NAMES) + "\n")
+    # With a byte order mark, as some editors write.
+    (folder / "classes.txt").write_text("\n".join(NAMES) + "\n", encoding="utf-8-sig")
     return folder
 
 
@@ -288,6 +289,9 @@ def test_errors_of_validation_labels_name_the_sample_or_file(folder: Path, model
         figures(folder, model, job(folder, "zero_shot", classnames=few))
     few.write_text("\n")
     with pytest.raises(ValueError, match=r"classes.txt: no class name"):
+        figures(folder, model, job(folder, "zero_shot", classnames=few))
+    few.write_bytes("noir\nazuré\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"classes.txt is not text in UTF-8"):
         figures(folder, model, job(folder, "zero_shot", classnames=few))
     write_tar(tmp_path / "unlabelled.tar", [("a.png", encoded((9, 9, 9)))])
     with pytest.raises(ValueError, match=r"validation.jobs.0.class_key is 'cls': sample a: it has no member .cls"):
