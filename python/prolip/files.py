@@ -1,4 +1,4 @@
-"""Atomic file writes, checksums, and a clear error when the disk is full."""
+"""Atomic file writes, checksums, text of any editor, and a clear error when the disk is full."""
 
 from __future__ import annotations
 
@@ -111,6 +111,18 @@ def write_atomic(path: Path, text: str) -> None:
     data = text.encode()
     with atomic_file(path, len(data)) as temporary:
         temporary.write_bytes(data)
+
+
+def read_text(path: Path) -> str:
+    """The text of a user's file, without a byte order mark.
+
+    Raises:
+        UserError: it is not in UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8: {error}") from error
 
 
 def crc32(file: BinaryIO) -> int:

@@ -158,9 +158,8 @@ def test_sentence_transformers_returns_our_vectors_and_order(demo: Demo, exporte
 
 
 @pytest.mark.usefixtures("one_table")
-@pytest.mark.parametrize("precision", ["fp32", "fp16"] if "PROLIP_DEMO" in os.environ else ["fp16"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_onnxruntime_returns_our_gaussians(demo: Demo, exported: Callable[..., Path], precision: str) -> None:
-    """test_examples has a small run in fp32."""
     from onnxruntime import InferenceSession
     from tokenizers import Tokenizer
 

@@ -51,10 +51,11 @@ def eager(job: Job) -> None:
     exact = double_precision(job)
     for precision in DTYPES:
         errors = yardstick(job, exact, precision)
-        ways: dict[str, list[str]] = {"whole": []}
-        if precision == "fp32" or not job.small:
-            ways |= {"4 parts": ["--accumulate", "4"], "recomputed": ["--parallel.recompute_every", "1"]}
-        for name, flags in ways.items():
+        for name, flags in (
+            ("whole", []),
+            ("4 parts", ["--accumulate", "4"]),
+            ("recomputed", ["--parallel.recompute_every", "1"]),
+        ):
             compare(job, f"{precision}, {name}", exact, errors, precision, flags)
     orthogonal(job)
 

@@ -41,7 +41,7 @@ def one_rank(job: Job) -> None:
         timeout=datetime.timedelta(seconds=30),
     )
     job.figure("backend", backend)
-    for precision, limit in list(_LIMITS.items())[: 1 if job.small else None]:
+    for precision, limit in _LIMITS.items():
         plain = three_steps(job, precision, "none")
         for strategy, parts in (("ddp", "1"), ("ddp", "2"), ("fsdp", "1"), ("fsdp", "2")):
             found = three_steps(job, precision, strategy, "--accumulate", parts)

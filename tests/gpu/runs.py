@@ -18,18 +18,18 @@ _BATCH = 32
 
 
 def curve(job: Job) -> None:
-    steps = 20 if job.small else 50
+    steps = 50
     ours = losses(job, "device", job.device, steps)
     cpu = losses(job, "cpu", "cpu", steps)
     other = losses(job, "cpu-parts", "cpu", steps, "--accumulate", "2")
     limit = max(10 * distance(other, cpu), 1e-4)
-    why = f"10 × the CPU's own distance with sums in another order, or what 24 bits may grow to in {steps} steps"
+    why = "10 × the CPU's own distance with sums in another order, or what 24 bits may grow to in 50 steps"
     job.check(f"loss of {steps} steps, fp32", distance(ours, cpu), limit, why)
     job.check("last loss, of the first", ours[-1] / ours[0], 0.8, "the model learns")
 
 
 def resume(job: Job) -> None:
-    steps, half = (8, 4) if job.small else (20, 10)
+    steps, half = 20, 10
     whole = losses(job, "whole", job.device, steps, "--checkpoint_every", str(half), "--keep_checkpoints", "9")
     again = losses(job, "again", job.device, steps)
     saved = checkpoint_path(job.scratch / "runs" / "whole" / "checkpoints", half)

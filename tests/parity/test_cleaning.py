@@ -59,7 +59,7 @@ def test_ftfy_and_entities_leave_plain_ascii_alone() -> None:
     assert basic_clean(text).split() == text.split()
 
 
-@settings(max_examples=200)
+@settings(max_examples=400)
 @given(captions=st.lists(MOSTLY_PLAIN | st.text(max_size=30), max_size=6))
 @example(captions=["_", " _ ", "ΟΔΟΣ_", "voilÃ ", "voilÃ\xa0"])
 def test_captions_are_cleaned_as_in_open_clip(captions: list[str]) -> None:
@@ -78,7 +78,7 @@ def test_clip_ids_equal_open_clips_with_each_cleaning(clean: Clean) -> None:
     assert [captions[row] for row in np.flatnonzero(differ)] == []
 
 
-@settings(max_examples=75)
+@settings(max_examples=150)
 @given(captions=st.lists(MOSTLY_PLAIN, min_size=1, max_size=8), clean=st.sampled_from(CLEANS))
 def test_clip_ids_of_any_text_equal_open_clips_with_each_cleaning(captions: list[str], clean: Clean) -> None:
     ours, theirs = _clips(clean)

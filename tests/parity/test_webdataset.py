@@ -254,7 +254,7 @@ SHARD = st.tuples(
 )
 
 
-@settings(max_examples=75)
+@settings(max_examples=150)
 @example([([("a.png", b"0"), ("é./", b"7"), ("a.txt", b"0")], tarfile.PAX_FORMAT, "as tar ends it", "tar")])
 @given(st.lists(SHARD, min_size=1, max_size=3))
 def test_random_shards_are_grouped_as_webdataset_groups_them(

@@ -171,7 +171,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Connection]
 
 
 @given(case=cases())
-@settings(max_examples=80)
+@settings(max_examples=160)
 def test_loss_and_gradients_on_ranks_equal_one_process(ranks: list[Connection], case: Case) -> None:
     check(ranks, case)
 

@@ -63,10 +63,10 @@ def supplied(supply: str, folder: Path, work: Path) -> Iterator[list[str]]:
 
 
 @contextmanager
-def started(kind: str, rounds: int, words: list[str]) -> Iterator[subprocess.Popen[str]]:
+def started(kind: str, seed: int, rounds: int, words: list[str]) -> Iterator[subprocess.Popen[str]]:
     """A process that ends loaders; it is killed where it does not end itself, after it has said where it stands."""
     module = [sys.executable, "-X", "faulthandler", "-m", "tests.property.random_ends"]
-    command = [*module, kind, str(rounds), *words]
+    command = [*module, kind, str(seed), str(rounds), *words]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         yield process
@@ -83,8 +83,9 @@ SUPPLIES = ["local", "unpacked", "remote", "streamed"]
 
 
 @pytest.mark.parametrize("supply", SUPPLIES)
-def test_ending_a_loader_at_any_moment_does_not_hang(folder: Path, tmp_path: Path, supply: str) -> None:
-    with supplied(supply, folder, tmp_path) as words, started("ended", 30, words) as process:
+@pytest.mark.parametrize("seed", [0, 1])
+def test_ending_a_loader_at_any_moment_does_not_hang(folder: Path, tmp_path: Path, supply: str, seed: int) -> None:
+    with supplied(supply, folder, tmp_path) as words, started("ended", seed, 30, words) as process:
         output, error = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 0, error
     assert output == "ready\n30 rounds, 0 interrupts\n"
@@ -93,7 +94,7 @@ def test_ending_a_loader_at_any_moment_does_not_hang(folder: Path, tmp_path: Pat
 @pytest.mark.parametrize("supply", SUPPLIES)
 def test_interrupting_a_loader_at_any_moment_does_not_hang(folder: Path, tmp_path: Path, supply: str) -> None:
     draw = random.Random(5)
-    with supplied(supply, folder, tmp_path) as words, started("interrupted", 20, words) as process:
+    with supplied(supply, folder, tmp_path) as words, started("interrupted", 1, 20, words) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         deadline = time.monotonic() + LIMIT_S

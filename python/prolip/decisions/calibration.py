@@ -50,7 +50,9 @@ class Evidence(NamedTuple):
 
     def rows(self, places: Tensor) -> Evidence:
         """Return the evidence on some items."""
-        return Evidence(*(None if one is None else one[places] for one in self))  # type: ignore[arg-type]
+        pairs = None if self.pair_logits is None else self.pair_logits[places]
+        distance = None if self.distance is None else self.distance[places]
+        return Evidence(self.logits[places], distance, pairs, self.means[places])
 
 
 class Subject(NamedTuple):

@@ -109,7 +109,7 @@ def neighbour_distance(means: Tensor, known: Tensor, num_neighbors: int = 5) -> 
         num_neighbors: k; M if there are fewer.
     """
     columns, count = known.double().T, min(num_neighbors, len(known))
-    blocks = means.split(max(1, _BLOCK // len(known)))  # type: ignore[no-untyped-call]
+    blocks = torch.split(means, max(1, _BLOCK // len(known)))
     return torch.cat([1 - (some.double() @ columns).topk(count, dim=1).values[:, -1] for some in blocks])
 
 

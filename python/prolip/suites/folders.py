@@ -24,7 +24,7 @@ from torch import Tensor
 from prolip.data import DataError, StoreConfig
 from prolip.embeddings.embed import Embedded
 from prolip.errors import UserError
-from prolip.files import writing
+from prolip.files import read_text, writing
 
 CLASSNAMES, TEMPLATES, NUM_SHARDS = "classnames.txt", "zeroshot_classification_templates.txt", "nshards.txt"
 _HUB = "hf://datasets/"
@@ -192,18 +192,6 @@ def read_lines(path: Path) -> list[str]:
         # A class's number is its line number: skipping a line would shift all the classes after it.
         raise UserError(f"{path}: line {lines.index('') + 1} is empty")
     return lines
-
-
-def read_text(path: Path) -> str:
-    """The text of a user's file, without a byte order mark.
-
-    Raises:
-        UserError: it is not in UTF-8.
-    """
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8: {error}") from error
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -23,14 +23,13 @@ from prolip.eval.bprw import PromptWeights, labelled_images, reweight_prompts
 from prolip.eval.prompts import SmallestInClass, WithinSpread, filter_prompts
 from prolip.eval.statistics import bootstrap_interval
 from prolip.eval.zero_shot import PUBLISHED_LOGIT_SCALE, aggregate_prompts, correct_within, zero_shot_logits
-from prolip.files import write_atomic
+from prolip.files import read_text, write_atomic
 from prolip.gaussian import Gaussian
 from prolip.pretrained.model import Model
 from prolip.pretrained.open import load
 from prolip.report.prompt_chart import prompt_chart
 from prolip.suites.classification import embed_prompts
 from prolip.suites.config import ReweightOptions
-from prolip.suites.folders import read_text
 from prolip.suites.prompt_weights import save_prompt_weights
 from prolip.suites.templates import CHAINED_TEMPLATES, PLAIN_TEMPLATES, imagenet_classnames, imagenet_templates
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from prolip.errors import UserError
-from prolip.suites.folders import read_text
+from prolip.files import read_text
 
 TABLE = Path(__file__).with_name("datacomp.tsv")
 """DataComp's tasks."""

@@ -29,6 +29,7 @@ from prolip.eval.retrieval import evaluate_retrieval, first_ranks
 from prolip.eval.statistics import spearman
 from prolip.eval.uncertainty import area_under_risk_coverage, uncertainty_bins
 from prolip.eval.zero_shot import aggregate_prompts
+from prolip.files import read_text
 from prolip.gaussian import concatenate
 from prolip.models import ProLIP
 from prolip.train.config import TrainConfig
@@ -210,11 +211,7 @@ def _concatenate_pairs(parts: Sequence[Paired]) -> Paired:
 def _class_names(job: ValidationJob) -> list[str]:
     if job.classnames is None or job.kind != "zero_shot":
         return []
-    try:
-        text = job.classnames.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{job.classnames} is not text in UTF-8: {error}") from error
-    names = [line.strip() for line in text.splitlines() if line.strip()]
+    names = [line.strip() for line in read_text(job.classnames).splitlines() if line.strip()]
     if not names:
         raise UserError(f"{job.classnames}: no class name")
     return names

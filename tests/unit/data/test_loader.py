@@ -108,16 +108,16 @@ def test_a_list_in_a_file_names_shards(shards: str, tmp_path: Path) -> None:
 
 def test_evaluation_pixels_equal_preprocess_image(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
-    picture = encode(Image.fromarray(noise), "jpeg", quality=95)
-    write_tar(tmp_path / "0.tar", [("a.jpg", picture)])
+    image = encode(Image.fromarray(noise), "jpeg", quality=95)
+    write_tar(tmp_path / "0.tar", [("a.jpg", image)])
     kept = config(str(tmp_path / "0.tar"), image_size=24, captions=(), shuffle_window=0, last_batch="keep")
     (batch,) = BatchLoader(kept)
-    np.testing.assert_array_equal(batch.images[0], preprocess_image(picture, 24))
+    np.testing.assert_array_equal(batch.images[0], preprocess_image(image, 24))
     with pytest.raises(DataError, match="not a JPEG"):
         preprocess_image(b"text", 24)
     for size in (0, -1, 16_385):
         with pytest.raises(UserError, match=f"size is {size}: it must"):
-            preprocess_image(picture, size)
+            preprocess_image(image, size)
 
 
 # ---- memory ---------------------------------------------------------------------------------------------------------

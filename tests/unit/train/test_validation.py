@@ -291,7 +291,7 @@ def test_errors_of_validation_labels_name_the_sample_or_file(folder: Path, model
     with pytest.raises(ValueError, match=r"classes.txt: no class name"):
         figures(folder, model, job(folder, "zero_shot", classnames=few))
     few.write_bytes("noir\nazuré\n".encode("latin-1"))
-    with pytest.raises(ValueError, match=r"classes.txt is not text in UTF-8"):
+    with pytest.raises(ValueError, match=r"classes.txt is not UTF-8"):
         figures(folder, model, job(folder, "zero_shot", classnames=few))
     write_tar(tmp_path / "unlabelled.tar", [("a.png", encoded((9, 9, 9)))])
     with pytest.raises(ValueError, match=r"validation.jobs.0.class_key is 'cls': sample a: it has no member .cls"):
