@@ -82,9 +82,9 @@ def prompts_of(model: Model, classnames: list[str]) -> Gaussian:
     return Gaussian(torch.stack([row.mean for row in rows]), torch.stack([row.log_var for row in rows]))
 
 
-def labelled_set(world: ImagenetWorld, name: str) -> LabelledSet:
+def labelled_set(world: ImagenetWorld, name: str, model: Model | None = None) -> LabelledSet:
     shards = [str(world.data / f"wds_{name}_test" / "test" / f"{number}.tar") for number in range(2)]
-    images = embed_shards(world.model, shards).gaussian
+    images = embed_shards(model or world.model, shards).gaussian
     return LabelledSet(images, torch.arange(len(images.mean)) % len(SETS[name][0]), SETS[name][0])
 
 
