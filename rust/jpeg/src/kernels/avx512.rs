@@ -1,4 +1,4 @@
-//! The operations on vectors of 512 bits, with AVX-512 and VBMI.
+//! The operations on vectors of 512 bits, with AVX-512.
 //!
 //! Only loads and stores access memory. Each checks its bounds.
 
@@ -6,22 +6,24 @@ use std::arch::x86_64::{
     __m512i, _mm_loadu_si128, _mm256_storeu_si256, _mm512_add_epi16 as add16,
     _mm512_add_epi32 as add32, _mm512_and_si512 as and, _mm512_broadcast_i32x4,
     _mm512_castsi512_si256, _mm512_extracti64x4_epi64, _mm512_loadu_si512,
-    _mm512_madd_epi16 as madd, _mm512_mask_permutexvar_epi8, _mm512_mulhrs_epi16 as mulhrs,
+    _mm512_madd_epi16 as madd, _mm512_mask_blend_epi8, _mm512_mulhrs_epi16 as mulhrs,
     _mm512_mullo_epi16 as mullo, _mm512_or_si512 as or, _mm512_packs_epi16 as packs16,
-    _mm512_packs_epi32 as packs32, _mm512_packus_epi16 as packus16, _mm512_permutex2var_epi8,
+    _mm512_packs_epi32 as packs32, _mm512_packus_epi16 as packus16, _mm512_permutex2var_epi64,
     _mm512_permutexvar_epi64, _mm512_set_epi64, _mm512_set1_epi8 as set8,
     _mm512_set1_epi16 as set16, _mm512_set1_epi32 as set32, _mm512_setzero_si512 as zero,
-    _mm512_srav_epi32, _mm512_storeu_si512, _mm512_sub_epi16 as sub16, _mm512_sub_epi32 as sub32,
-    _mm512_test_epi64_mask, _mm512_unpackhi_epi8 as high8, _mm512_unpackhi_epi16 as high16,
-    _mm512_unpackhi_epi32 as high32, _mm512_unpackhi_epi64 as high64, _mm512_unpacklo_epi8 as low8,
-    _mm512_unpacklo_epi16 as low16, _mm512_unpacklo_epi32 as low32, _mm512_unpacklo_epi64 as low64,
-    _mm512_xor_si512 as xor,
+    _mm512_shuffle_epi8, _mm512_srav_epi32, _mm512_storeu_si512, _mm512_sub_epi16 as sub16,
+    _mm512_sub_epi32 as sub32, _mm512_test_epi64_mask, _mm512_unpackhi_epi8 as high8,
+    _mm512_unpackhi_epi16 as high16, _mm512_unpackhi_epi32 as high32,
+    _mm512_unpackhi_epi64 as high64, _mm512_unpacklo_epi8 as low8, _mm512_unpacklo_epi16 as low16,
+    _mm512_unpacklo_epi32 as low32, _mm512_unpacklo_epi64 as low64, _mm512_xor_si512 as xor,
 };
+
+use super::{GREEN_BYTES, PLACES, RED_BYTES};
 
 super::kernels!(
     __m512i,
     64,
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,bmi1,bmi2,lzcnt")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,bmi1,bmi2,lzcnt")]
 );
 
 /// Each number of 32 bits, shifted right.
@@ -84,32 +86,60 @@ fn store_rows(pairs: [__m512i; 4], out: &mut [u8], stride: usize) {
     }
 }
 
+/// Loads 16 bytes into each lane.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn repeat_bytes(bytes: &[u8; 16]) -> __m512i {
+    // SAFETY: the array is 16 bytes long, and the load needs no alignment.
+    _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
+}
+
 /// Writes 64 pixels of RGB.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+#[target_feature(enable = "avx512f,avx512bw")]
 fn store_pixels(red: __m512i, green: __m512i, blue: __m512i, out: &mut [u8; 192]) {
-    for (part, out) in out.as_chunks_mut::<64>().0.iter_mut().enumerate() {
-        let places = load8(&PLACES[part]);
-        let two = _mm512_permutex2var_epi8(red, places, green);
-        let three = _mm512_mask_permutexvar_epi8(two, BLUES[part], places, blue);
+    // Each lane has the 48 bytes of 16 pixels. A shuffle moves each byte to its final position in one of the three vectors.
+    let [red, green, blue] = [(red, 0), (green, 1), (blue, 2)]
+        .map(|(channel, number)| _mm512_shuffle_epi8(channel, repeat_bytes(&PLACES[number])));
+    let [first, second, third] = [0, 1, 2].map(|part| {
+        let two = _mm512_mask_blend_epi8(GREENS[part], blue, green);
+        _mm512_mask_blend_epi8(REDS[part], two, red)
+    });
+    // The lanes of the three vectors in turns. Lane i of the second vector has the number 4 + i.
+    let parts = [
+        lanes(lanes(first, [0, 4, 0, 1], second), [0, 1, 4, 3], third),
+        lanes(lanes(second, [1, 0, 6, 2], first), [0, 5, 2, 3], third),
+        lanes(lanes(third, [2, 7, 0, 3], first), [0, 1, 7, 3], second),
+    ];
+    for (part, out) in parts.into_iter().zip(out.as_chunks_mut::<64>().0) {
         // SAFETY: the array is 64 bytes long, and the store needs no alignment.
-        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), three) }
+        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), part) }
     }
 }
 
-/// The pixel of each byte in three vectors of RGB, plus 64 for green: the index into two vectors, red and green.
-const PLACES: [[u8; 64]; 3] = bytes_of_rgb().0;
-/// Which of the bytes are blue.
-const BLUES: [u64; 3] = bytes_of_rgb().1;
+/// Four lanes of two vectors: those of `a` have the numbers 0 to 3, those of `b` 4 to 7.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn lanes(a: __m512i, numbers: [i64; 4], b: __m512i) -> __m512i {
+    let [p, q, r, s] = numbers.map(|number| 2 * number);
+    _mm512_permutex2var_epi64(
+        a,
+        _mm512_set_epi64(s + 1, s, r + 1, r, q + 1, q, p + 1, p),
+        b,
+    )
+}
 
-const fn bytes_of_rgb() -> ([[u8; 64]; 3], [u64; 3]) {
-    let (mut places, mut blues) = ([[0; 64]; 3], [0; 3]);
-    let mut at = 0;
-    while at < 192 {
+/// A bit for each byte of a vector whose lanes are alike: whether it is red, for each of the three vectors.
+const REDS: [u64; 3] = in_all_lanes(&RED_BYTES);
+/// Whether it is green.
+const GREENS: [u64; 3] = in_all_lanes(&GREEN_BYTES);
+
+const fn in_all_lanes(vectors: &[[u8; 16]; 3]) -> [u64; 3] {
+    let (mut bits, mut at) = ([0; 3], 0);
+    while at < 3 * 64 {
         let (part, byte) = (at / 64, at % 64);
-        places[part][byte] = (at / 3) as u8 + if at % 3 == 1 { 64 } else { 0 };
-        blues[part] |= ((at % 3 == 2) as u64) << byte;
+        bits[part] |= ((vectors[part][byte % 16] != 0) as u64) << byte;
         at += 1;
     }
-    (places, blues)
+    bits
 }

@@ -1,18 +1,21 @@
 //! Chooses the kernels of the vector instructions that are used.
 
-/// Calls a kernel of the fastest set for this processor. Those of AVX2 serve processors with AVX-512, too.
+/// Calls a kernel of the fastest set for this processor.
 macro_rules! by_level {
     ($kernel:ident($($argument:expr),*)) => {{
         #[cfg(target_arch = "aarch64")]
         use $crate::image::augment::vector::neon;
         #[cfg(target_arch = "x86_64")]
-        use $crate::image::augment::vector::{avx2, sse4};
+        use $crate::image::augment::vector::{avx2, avx512, sse4};
         use $crate::image::augment::portable;
         use prolip_jpeg::level::{Level, level};
         match level() {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the processor has the features that the kernel is compiled for.
-            Level::Avx512 | Level::Avx2 => unsafe { avx2::$kernel($($argument),*) },
+            Level::Avx512 => unsafe { avx512::$kernel($($argument),*) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: likewise.
+            Level::Avx2 => unsafe { avx2::$kernel($($argument),*) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: likewise.
             Level::Sse4 => unsafe { sse4::$kernel($($argument),*) },

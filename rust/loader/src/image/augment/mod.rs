@@ -3,8 +3,6 @@
 //! The draws follow torchvision's `RandomResizedCrop`, `ColorJitter` and `RandomGrayscale`. The pixels equal bit for bit what
 //! the same parameters give on PIL images. All vector kernels give the same results as the portable ones.
 
-#[cfg(target_arch = "x86_64")]
-mod avx512;
 mod by_level;
 mod coefficients;
 mod colour;

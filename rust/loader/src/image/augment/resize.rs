@@ -3,8 +3,6 @@
 
 use prolip_jpeg::level::{Level, level, runnable};
 
-#[cfg(target_arch = "x86_64")]
-use super::avx512;
 use super::coefficients::{Coefficients, PRECISION_BITS, ROUNDING};
 use super::crop_rows::CropRows;
 use super::passes::Passes;
@@ -12,7 +10,7 @@ use super::vector;
 #[cfg(target_arch = "aarch64")]
 use super::vector::neon;
 #[cfg(target_arch = "x86_64")]
-use super::vector::{avx2, sse4};
+use super::vector::{avx2, avx512, sse4};
 use crate::image::rgb::{CropBox, Rgb8};
 
 /// Reused buffers: the weights, and the rows between the two passes.

@@ -9,13 +9,13 @@
 
 use std::arch::x86_64::*;
 
-use super::super::coefficients::{Coefficients, PRECISION_BITS, ROUNDING};
-use super::super::crop_rows::CropRows;
-use super::super::passes::Passes;
-use super::{load, load_up_to_4, store, store_first, store_first_16};
+use super::super::super::coefficients::{Coefficients, PRECISION_BITS, ROUNDING};
+use super::super::super::crop_rows::CropRows;
+use super::super::super::passes::Passes;
+use super::{load, load_up_to_4, repeat, store, store_first, store_first_16};
 
-/// Most output pixels whose three samples fit in sixteen lanes.
-const MAX_GROUP: usize = 5;
+/// Most output pixels that are computed together: one in each part of 128 bits. Three of its four lanes are the channels.
+const MAX_GROUP: usize = 4;
 /// Rows that are processed together.
 const QUAD: usize = 4;
 /// Signed base-256 digits of a weight.
@@ -26,14 +26,16 @@ const DIGITS: usize = 3;
 struct Step {
     /// Offset in the row of the 64 bytes with the samples.
     offset: usize,
-    /// Indices in the 64 bytes of the four bytes of each lane.
+    /// For each part, which four neighbouring integers of the 64 bytes have the four taps of its output.
+    integers: __m512i,
+    /// Where in these integers the taps of each lane are.
     places: __m512i,
     digits: [__m512i; DIGITS],
 }
 
 /// Reused buffers.
 #[derive(Debug, Default)]
-pub(in super::super) struct Buffers {
+pub(in super::super::super) struct Buffers {
     steps: Vec<Step>,
     row_digits: Vec<[i32; DIGITS]>,
     between: Vec<u8>,
@@ -48,7 +50,7 @@ struct Plan<'a> {
 }
 
 /// Whether the kernels support rows of this many pixels: a row must fill a vector.
-pub(in super::super) fn fits(width: u32) -> bool {
+pub(in super::super::super) fn fits(width: u32) -> bool {
     width as usize * 3 >= 64
 }
 
@@ -61,70 +63,60 @@ fn digits(weights: __m128i) -> __m128i {
     _mm_xor_si128(_mm_add_epi32(weights, half), half)
 }
 
-/// A constant table for the bytes of the lanes. Lane `3 o + c` is channel c of output o of the group, and its byte k is tap k.
-/// The entry is `constant + o * per_output + c * per_channel + k * per_tap`.
-const fn lanes(constant: u8, per_output: u8, per_channel: u8, per_tap: u8) -> [u8; 64] {
-    let mut table = [0u8; 64];
-    let mut at = 0;
-    while at < MAX_GROUP * 3 * 4 {
-        let (lane, tap) = ((at / 4) as u8, (at % 4) as u8);
-        table[at] = constant + lane / 3 * per_output + lane % 3 * per_channel + tap * per_tap;
-        at += 1;
-    }
-    table
-}
-
 /// Prepares the pass along the rows, for rows of `row_bytes` bytes.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn plan<'a>(
     columns: &Coefficients,
     row_bytes: usize,
     scale: f64,
     steps: &'a mut Vec<Step>,
 ) -> Plan<'a> {
-    // Taps counted from the first one of the output; the output of a lane; digits, with 16 bytes per output.
-    const TAPS: [u8; 64] = lanes(0, 0, 1, 3);
-    const OUTPUT: [u8; 64] = lanes(0, 1, 0, 0);
-    const DIGITS: [[u8; 64]; 3] = [lanes(0, 16, 0, 4), lanes(1, 16, 0, 4), lanes(2, 16, 0, 4)];
     let outputs = columns.starts.len();
     // The first taps of a group's outputs are at most 17 pixels apart, so four taps of each fit in 64 bytes.
     let group = MAX_GROUP.min(1 + (16.0 / scale) as usize);
     let most = columns.counts.iter().copied().max().unwrap_or(0) as usize;
     let steps_per_group = most.div_ceil(4);
-    let zero = _mm_setzero_si128();
+    let own_part = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+    let neighbours = _mm512_broadcast_i32x4(_mm_setr_epi32(0, 1, 2, 3));
+    // The taps of a channel are three bytes apart. The fourth lane has any bytes.
+    let taps = repeat(&[0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11, 0, 0, 0, 0]);
+    let to_all_bytes = repeat(&[0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12]);
+    // Byte i of each of the four weights.
+    let by_digit = [0, 1, 2].map(|i| _mm512_set1_epi32(0x0C08_0400 + i * 0x0101_0101));
     steps.clear();
     for first in (0..outputs).step_by(group) {
         let count = group.min(outputs - first);
         let start = columns.starts[first] as usize * 3;
-        let mut relative = [0u8; 64];
+        let mut relative = [0; MAX_GROUP];
         for (relative, &own) in relative
             .iter_mut()
             .zip(&columns.starts[first..first + count])
         {
-            *relative = (own as usize * 3 - start) as u8;
+            *relative = (own as usize * 3 - start) as i32;
         }
-        let places = _mm512_add_epi8(
-            _mm512_permutexvar_epi8(load(&OUTPUT, 0), load(&relative, 0)),
-            load(&TAPS, 0),
-        );
+        let relative = _mm512_castsi128_si512(load_up_to_4(&relative));
+        let relative = _mm512_permutexvar_epi32(own_part, relative);
         for step in 0..steps_per_group {
-            let mut parts = [zero; MAX_GROUP];
+            let mut parts = [_mm_setzero_si128(); MAX_GROUP];
             for (part, output) in parts.iter_mut().zip(first..first + count) {
                 let weights = &columns.weights[output * columns.stride..][..columns.stride];
                 *part = digits(load_up_to_4(weights.get(step * 4..).unwrap_or(&[])));
             }
-            let [a, b, c, d, last] = parts;
+            let [a, b, c, d] = parts;
             let pair = |low, high| _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(low), high);
-            let low = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(pair(a, b)), pair(c, d));
-            let high = _mm512_castsi128_si512(last);
+            let digits = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(pair(a, b)), pair(c, d));
             let wanted = start + step * 12;
-            // The last groups of a row start earlier, so they don't read past its end.
+            // The last groups of a row start earlier, so they don't read past its end. Taps behind it have no weight, so any
+            // bytes will do for them.
             let offset = wanted.min(row_bytes - 64);
-            let shift = _mm512_set1_epi8((wanted - offset).min(64) as i8);
+            let shift = _mm512_set1_epi32((wanted - offset) as i32);
+            let bytes = _mm512_add_epi32(relative, shift);
+            let within = _mm512_and_si512(bytes, _mm512_set1_epi32(3));
             steps.push(Step {
                 offset,
-                places: _mm512_min_epu8(_mm512_add_epi8(places, shift), _mm512_set1_epi8(63)),
-                digits: DIGITS.map(|table| _mm512_permutex2var_epi8(low, load(&table, 0), high)),
+                integers: _mm512_add_epi32(_mm512_srli_epi32::<2>(bytes), neighbours),
+                places: _mm512_add_epi8(_mm512_shuffle_epi8(within, to_all_bytes), taps),
+                digits: by_digit.map(|order| _mm512_shuffle_epi8(digits, order)),
             });
         }
     }
@@ -176,12 +168,13 @@ fn gather_order() -> __m512i {
 
 /// Computes one group of outputs of four rows, packed.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vnni")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn along_rows(rows: [&[u8]; QUAD], steps: &[Step]) -> __m512i {
     let mut sums = [start_sums(); QUAD];
     for step in steps {
         for (sums, row) in sums.iter_mut().zip(rows) {
-            let samples = _mm512_permutexvar_epi8(step.places, load(row, step.offset));
+            let near = _mm512_permutexvar_epi32(step.integers, load(row, step.offset));
+            let samples = _mm512_shuffle_epi8(near, step.places);
             for (sum, digit) in sums.iter_mut().zip(step.digits) {
                 *sum = _mm512_dpbusd_epi32(*sum, samples, digit);
             }
@@ -191,8 +184,8 @@ fn along_rows(rows: [&[u8]; QUAD], steps: &[Step]) -> __m512i {
 }
 
 /// Resizes a crop. `scale` is the number of its columns per output column.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
-pub(in super::super) fn resize(
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub(in super::super::super) fn resize(
     passes: Passes<'_>,
     scale: f64,
     buffers: &mut Buffers,
@@ -211,7 +204,7 @@ pub(in super::super) fn resize(
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn rows_then_columns(
     source: CropRows<'_>,
     columns: &Coefficients,
@@ -232,20 +225,17 @@ fn rows_then_columns(
     // Rounded up, so that whole vectors can be read and written after the last lane.
     let quad_bytes = (lanes * 4).next_multiple_of(256) + 64;
     between.resize(quads * quad_bytes, 0);
-    let transpose = _mm512_broadcast_i32x4(_mm_setr_epi8(
-        0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15,
-    ));
+    let transpose = repeat(&[0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15]);
+    // The first three integers of each part.
+    let channels = _mm512_setr_epi32(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 3, 7, 11, 15);
     for (quad, between) in between.chunks_exact_mut(quad_bytes).enumerate() {
         // Rows after the last have no weight, so any row will do.
         let quad_rows =
             [0, 1, 2, 3].map(|row| source.row((first + quad * QUAD + row).min(end - 1)));
         for (group, steps) in plan.steps.chunks_exact(plan.steps_per_group).enumerate() {
-            let packed = along_rows(quad_rows, steps);
-            store(
-                between,
-                group * plan.group * 12,
-                _mm512_shuffle_epi8(packed, transpose),
-            );
+            let by_sample = _mm512_shuffle_epi8(along_rows(quad_rows, steps), transpose);
+            let packed = _mm512_permutexvar_epi32(channels, by_sample);
+            store(between, group * plan.group * 12, packed);
         }
     }
     for (index, out) in out.chunks_exact_mut(lanes).enumerate() {
@@ -300,7 +290,7 @@ fn along_quads(quads: &[u8], stride: usize, digits: &[[i32; DIGITS]], out: &mut 
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn columns_then_rows(
     source: CropRows<'_>,
     columns: &Coefficients,
@@ -318,6 +308,8 @@ fn columns_then_rows(
     let lanes = plan.outputs * 3;
     let row_bytes = source.row_bytes;
     between.resize(row_bytes * QUAD, 0);
+    // The first three bytes of each integer.
+    let channels = repeat(&[0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 3, 7, 11, 15]);
     for (quad, out) in out.chunks_mut(lanes * QUAD).enumerate() {
         let count = out.len() / lanes;
         for (row, between) in between.chunks_exact_mut(row_bytes).take(count).enumerate() {
@@ -329,6 +321,7 @@ fn columns_then_rows(
         let quad_rows = [0, 1, 2, 3].map(|row| &between[row * row_bytes..][..row_bytes]);
         for (group, steps) in plan.steps.chunks_exact(plan.steps_per_group).enumerate() {
             let by_row = _mm512_permutexvar_epi32(gather_order(), along_rows(quad_rows, steps));
+            let by_row = _mm512_shuffle_epi8(by_row, channels);
             let parts = [
                 _mm512_extracti32x4_epi32::<0>(by_row),
                 _mm512_extracti32x4_epi32::<1>(by_row),
