@@ -72,11 +72,8 @@ pub(super) fn resize(
     };
     match kernels(crop, target) {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => {
-            let scale = f64::from(crop.width) / f64::from(target.width);
-            // SAFETY: the processor has the features that the kernels are compiled for.
-            unsafe { avx512::resize::resize(passes, scale, &mut buffers.avx512, out) }
-        }
+        // SAFETY: the processor has the features that the kernels are compiled for.
+        Level::Avx512 => unsafe { avx512::resize::resize(passes, &mut buffers.avx512, out) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: likewise.
         Level::Avx2 => unsafe { avx2::resize(passes, &mut buffers.vector, out) },

@@ -65,15 +65,14 @@ fn digits(weights: __m128i) -> __m128i {
 
 /// Prepares the pass along the rows, for rows of `row_bytes` bytes.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn plan<'a>(
-    columns: &Coefficients,
-    row_bytes: usize,
-    scale: f64,
-    steps: &'a mut Vec<Step>,
-) -> Plan<'a> {
+fn plan<'a>(columns: &Coefficients, row_bytes: usize, steps: &'a mut Vec<Step>) -> Plan<'a> {
     let outputs = columns.starts.len();
-    // The first taps of a group's outputs are at most 17 pixels apart, so four taps of each fit in 64 bytes.
-    let group = MAX_GROUP.min(1 + (16.0 / scale) as usize);
+    // As many as have four taps each in the 64 bytes.
+    let fits = |near: &[u32]| (near[near.len() - 1] - near[0]) * 3 + 12 <= 64;
+    let group = (2..=MAX_GROUP)
+        .rev()
+        .find(|&group| columns.starts.windows(group).all(fits))
+        .unwrap_or(1);
     let most = columns.counts.iter().copied().max().unwrap_or(0) as usize;
     let steps_per_group = most.div_ceil(4);
     let own_part = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
@@ -183,14 +182,9 @@ fn along_rows(rows: [&[u8]; QUAD], steps: &[Step]) -> __m512i {
     pack(sums)
 }
 
-/// Resizes a crop. `scale` is the number of its columns per output column.
+/// Resizes a crop.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub(in super::super::super) fn resize(
-    passes: Passes<'_>,
-    scale: f64,
-    buffers: &mut Buffers,
-    out: &mut [u8],
-) {
+pub(in super::super::super) fn resize(passes: Passes<'_>, buffers: &mut Buffers, out: &mut [u8]) {
     let Passes {
         source,
         columns,
@@ -198,9 +192,9 @@ pub(in super::super::super) fn resize(
         columns_first,
     } = passes;
     if columns_first {
-        columns_then_rows(source, columns, rows, scale, buffers, out);
+        columns_then_rows(source, columns, rows, buffers, out);
     } else {
-        rows_then_columns(source, columns, rows, scale, buffers, out);
+        rows_then_columns(source, columns, rows, buffers, out);
     }
 }
 
@@ -209,7 +203,6 @@ fn rows_then_columns(
     source: CropRows<'_>,
     columns: &Coefficients,
     rows: &Coefficients,
-    scale: f64,
     buffers: &mut Buffers,
     out: &mut [u8],
 ) {
@@ -218,7 +211,7 @@ fn rows_then_columns(
         row_digits,
         between,
     } = buffers;
-    let plan = plan(columns, source.row_bytes, scale, steps);
+    let plan = plan(columns, source.row_bytes, steps);
     let (first, end) = rows.input_range();
     let quads = (end - first).div_ceil(QUAD);
     let lanes = plan.outputs * 3;
@@ -295,7 +288,6 @@ fn columns_then_rows(
     source: CropRows<'_>,
     columns: &Coefficients,
     rows: &Coefficients,
-    scale: f64,
     buffers: &mut Buffers,
     out: &mut [u8],
 ) {
@@ -304,7 +296,7 @@ fn columns_then_rows(
         row_digits,
         between,
     } = buffers;
-    let plan = plan(columns, source.row_bytes, scale, steps);
+    let plan = plan(columns, source.row_bytes, steps);
     let lanes = plan.outputs * 3;
     let row_bytes = source.row_bytes;
     between.resize(row_bytes * QUAD, 0);
