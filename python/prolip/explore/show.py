@@ -39,16 +39,16 @@ def compared(found: Compared, scale: Range) -> str:
     if views[0].match is not None:
         heads.insert(1, Head("match", "probability of a match, as in training"))
     spread = Spread(scale, [view.uncertainty for view in views])
-    furthest = max(view.distance or 0.0 for view in views)
-    most = max(abs(view.image_in_caption or 0.0) for view in views)
+    furthest = max(view.distance for view in views)
+    most = max(abs(view.image_in_caption) for view in views)
     rows = []
     for view in views:
         cells = [] if view.match is None else [bar(percent(view.match), view.match, "s0")]
         cells += [
-            bar(signed(view.similarity or 0.0, 3), max(0.0, view.similarity or 0.0), "s0"),
-            bar(f"{view.distance:.3f}", share_of(view.distance or 0.0, furthest), "s2"),
+            bar(signed(view.similarity, 3), max(0.0, view.similarity), "s0"),
+            bar(f"{view.distance:.3f}", share_of(view.distance, furthest), "s2"),
             spread.bar(view.uncertainty),
-            balance(view.image_in_caption or 0.0, most),
+            balance(view.image_in_caption, most),
         ]
         rows.append((view.caption, cells))
     rank = ""
@@ -101,22 +101,14 @@ def paired(pair: Pair, scale: Range) -> str:
 def walked(stops: Sequence[Stop], root: str, scale: Range) -> str:
     """Render the captions between an image and the root."""
     spread = Spread(scale, [stop.view.uncertainty for stop in stops])
-    most = max(abs(stop.view.image_in_caption or 0.0) for stop in stops)
+    most = max(abs(stop.view.image_in_caption) for stop in stops)
     rows = []
     for stop in stops:
         first = 100 * stop.first_step / stop.num_steps
         last = min(100.0, 100 * (stop.last_step + 1) / stop.num_steps)
         part = f"{first:.0f}–{last:.0f}\N{NO-BREAK SPACE}%" if first < last else "the end"
-        rows.append(
-            (
-                stop.view.caption,
-                [
-                    segment(part, first, last),
-                    spread.bar(stop.view.uncertainty),
-                    balance(stop.view.image_in_caption or 0.0, most),
-                ],
-            )
-        )
+        cells = [segment(part, first, last), spread.bar(stop.view.uncertainty)]
+        rows.append((stop.view.caption, [*cells, balance(stop.view.image_in_caption, most)]))
     return block(
         f"The query starts at the caption nearest to the image and moves in {stops[0].num_steps} steps towards "
         f"“{root}”. The table lists the captions nearest to it on the way. If the model has learnt the order, they "
