@@ -58,6 +58,7 @@ OUR_FILES = (
     "ATTRIBUTION.md",
 )
 TRAINED = f"design-{HELD_OUT_DESIGN}"
+"""The set of trained emoji in the held-out design: trained names, untrained images."""
 TEMPLATES = tuple(template.format("{c}") for template in dict.fromkeys((*PLAIN_TEMPLATES, *CHAINED_TEMPLATES)))
 """The demo's templates. For a single phrase two of them are equal."""
 _TITLES: Mapping[Design, str] = {"openmoji": "OpenMoji", "goog": "Google", "twtr": "Twitter"}

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +12,9 @@ from torch import Tensor
 from prolip.data import BatchLoader, LoaderConfig
 from prolip.data.tokenizer import Tokenizer
 from prolip.decisions.calibration import Calibration
+from prolip.demo.config import Split
+from prolip.demo.data.art import DESIGNS
+from prolip.demo.data.suite_datasets import TRAINED, find_shards
 from prolip.demo.suite.emoji_samples import (
     CaptionBook,
     EmbeddedCaptions,
@@ -39,7 +42,6 @@ from prolip.demo.suite.results import (
     DecisionFigures,
     EmojiResults,
     Headline,
-    LevelFigures,
     ModelFigures,
     PromptSetFigures,
     ViewFigures,
@@ -54,9 +56,6 @@ from prolip.pretrained.preprocess import square_image_size
 
 logger = logging.getLogger(__name__)
 
-Split = Literal["val", "test"]
-DESIGN_SET = "design-twtr"
-"""Trained emoji in the held-out design. Its names are the seen names; its images are measured with the test split."""
 _OF_FIRST_SET = ("group", "group_with_prior", "subgroup", "subgroup_with_prior")
 """Headlines that are measured on the first set."""
 RANDOM_SEED = 0
@@ -97,7 +96,7 @@ def evaluate_emoji(
         tokenizer: the model's tokenizer.
         data_dir: the folder that `prolip data build emoji` wrote.
         device: the model's device.
-        split: "val" to choose settings, "test" to report.
+        split: "val" to choose settings, "test" to report. The test split has trained emoji in the held-out design, too.
         keep_ratio: share of patches to keep when patches are hidden.
 
     Raises:
@@ -106,7 +105,7 @@ def evaluate_emoji(
     started = time.monotonic()
     image_size = square_image_size(model)
     sets = [read_set(data_dir, name, image_size) for name in set_names(split)]
-    trained_emoji = sets[-1] if split == "test" else read_set(data_dir, DESIGN_SET, image_size)
+    trained_emoji = sets[-1] if split == "test" else read_set(data_dir, TRAINED, image_size)
     book, prompts = gather_captions([*sets, trained_emoji])
     logger.info("evaluating %d images and %d captions", sum(len(s.samples) for s in sets), len(book.texts))
 
@@ -122,7 +121,7 @@ def evaluate_emoji(
         items.append(its_items)
     chance = {image_set.name: chance_recall(correct_pairs(image_set.samples), 10) for image_set in sets}
     calibration, decisions = None, None
-    if split == "test" and has_set(data_dir, set_names("val")[0]):
+    if split == "test" and any(data_dir.glob(f"{set_names('val')[0]}-*.tar")):
         calibration, decisions = decide_groups(model, data_dir, sets[:-1], embedded[0], prompts, device)
     results = EmojiResults(
         split=split,
@@ -226,7 +225,7 @@ def measure_model(
 
 def held_out(sets: Sequence[ImageSet]) -> list[EmojiSample]:
     """Return the samples whose names are in no training caption."""
-    return [sample for image_set in sets if image_set.name != DESIGN_SET for sample in image_set.samples]
+    return [sample for image_set in sets if image_set.name != TRAINED for sample in image_set.samples]
 
 
 def measure_prompting_everywhere(
@@ -248,13 +247,8 @@ def measure_prompting_everywhere(
 
 def set_names(split: Split) -> list[str]:
     """Return the names of a split's image sets. The zero-shot headlines are measured on the first one."""
-    held_out = [f"{split}-{design}" for design in ("openmoji", "goog", "twtr")]
-    return [*held_out, DESIGN_SET] if split == "test" else held_out
-
-
-def has_set(data_dir: Path, name: str) -> bool:
-    """Whether the folder has shards of a set."""
-    return any(data_dir.glob(f"{name}-*.tar"))
+    held_out = [f"{split}-{design}" for design in DESIGNS]
+    return [*held_out, TRAINED] if split == "test" else held_out
 
 
 def read_set(data_dir: Path, name: str, image_size: int) -> ImageSet:
@@ -263,11 +257,8 @@ def read_set(data_dir: Path, name: str, image_size: int) -> ImageSet:
     Raises:
         UserError: the set has no shard or no base image.
     """
-    shards = tuple(str(path) for path in sorted(data_dir.glob(f"{name}-*.tar")))
-    if not has_set(data_dir, name):
-        raise UserError(f"{data_dir} has no shard {name}-*.tar: build it with `prolip data build emoji`")
     config = LoaderConfig(
-        shards=shards,
+        shards=tuple(map(str, find_shards(data_dir, name))),
         batch_size=128,
         image_size=image_size,
         augment=None,
@@ -343,7 +334,7 @@ def headlines(split: Split, trained: ModelFigures, random: ModelFigures, chance:
         (
             name,
             f"Group caption more uncertain than the name, {words} names",
-            (_order(ours), _order(theirs), 0.5),
+            (ours.group_over_name.share, theirs.group_over_name.share, 0.5),
             "coin",
         )
         for name, words, ours, theirs in (
@@ -355,8 +346,3 @@ def headlines(split: Split, trained: ModelFigures, random: ModelFigures, chance:
         Headline(name=name, label=label, trained=a, random=b, chance=c, chance_label=chance_label)
         for name, label, (a, b, c), chance_label in rows
     ]
-
-
-def _order(levels: LevelFigures) -> float:
-    """Share of group captions that are more uncertain than the name."""
-    return next(pair.share for pair in levels.pairs if (pair.general, pair.specific) == ("group", "name"))

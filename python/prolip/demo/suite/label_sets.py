@@ -66,14 +66,9 @@ def calibrate_groups(
     similarity: Similarity,
     data: str,
 ) -> Calibration:
-    """The model's calibration for the groups of emoji, on all validation images.
+    """The model's calibration for the groups of emoji, on all validation images, which it was not trained on.
 
-    Args:
-        validation: sets of images that the model was not trained on.
-        captions: embeddings of the prompts.
-        prompts: prompts of all groups.
-        similarity: the model's.
-        data: where the images are from. The caller names the model.
+    `data` says where these are from. The caller names the model.
 
     Raises:
         UserError: there are too few images.
@@ -95,12 +90,7 @@ def measure_decisions(
 ) -> DecisionFigures:
     """Measure label sets, "don't know", doubts and probabilities on held-out images.
 
-    Args:
-        calibration: on other images, with the same prompts.
-        held_out: sets of images.
-        captions: embeddings of the prompts.
-        prompts: prompts of all groups.
-        similarity: the model's.
+    The calibration is on other images, with the same prompts.
     """
     samples = [sample for group in held_out for sample in group.samples]
     images = concatenate([group.images for group in held_out])
