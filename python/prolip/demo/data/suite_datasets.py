@@ -102,18 +102,19 @@ def build_suites(config: SuitesConfig, out: Path) -> BuildSummary:
     names = ["train", TRAINED, *(f"test-{design}" for design in DESIGNS)]
     shards = {name: find_shards(config.data, name) for name in names}
     fingerprint = _fingerprint([path for paths in shards.values() for path in paths])
-    record = read_complete(out, fingerprint)
-    if record is not None:
-        return _summary(out, record, already_built=True, started=started)
-    check_replaceable(out, OUR_FILES)
-    sets = {name: [image for path in paths for image in read_shard(path)] for name, paths in shards.items()}
-    with replace_folder(out, OUR_FILES) as folder:
-        notes = _write(folder, sets)
-        folder.write_text("ATTRIBUTION.md", attribution_page())
-        folder.finish({"kind": "emoji-suites", "fingerprint": fingerprint, "notes": notes})
-    record = read_complete(out, fingerprint)
-    assert record is not None, "it was just written"
-    return _summary(out, record, already_built=False, started=started)
+    record: Mapping[str, object] | None = read_complete(out, fingerprint)
+    already_built = record is not None
+    if record is None:
+        check_replaceable(out, OUR_FILES)
+        sets = {name: [image for path in paths for image in read_shard(path)] for name, paths in shards.items()}
+        with replace_folder(out, OUR_FILES) as folder:
+            notes = _write(folder, sets)
+            folder.write_text("ATTRIBUTION.md", attribution_page())
+            record = folder.finish({"kind": "emoji-suites", "fingerprint": fingerprint, "notes": notes})
+    said = record["notes"]
+    assert isinstance(said, list), "written above"
+    seconds = time.monotonic() - started
+    return BuildSummary.from_record(out, record, said, already_built=already_built, seconds=seconds)
 
 
 def find_shards(data: Path, name: str) -> list[Path]:
@@ -306,10 +307,3 @@ def _fingerprint(shards: Sequence[Path]) -> str:
     for path in shards:
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
-
-
-def _summary(out: Path, record: Mapping[str, object], *, already_built: bool, started: float) -> BuildSummary:
-    notes = record["notes"]
-    assert isinstance(notes, list), "written by build_suites"
-    seconds = time.monotonic() - started
-    return BuildSummary.from_record(out, record, notes, already_built=already_built, seconds=seconds)

@@ -18,7 +18,7 @@ from prolip.report import charts
 from prolip.report.templating import open_templates
 
 LevelGroup = tuple[str, LevelFigures, LevelFigures]
-"""Captions with unseen or with trained names: what they are called, and the figures of the trained and untrained model."""
+"""What a group of captions is called, and its figures of the trained and of the untrained model."""
 SETTINGS = (
     ("samples_seen", "Images seen in training"),
     ("batch_size", "Batch size"),

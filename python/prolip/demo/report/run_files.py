@@ -20,7 +20,6 @@ from prolip.train.logging.runs import read_metrics
 ATTRIBUTION_FIELDS = ("part", "credit", "licence", "source", "changes")
 
 
-
 @dataclass(frozen=True, kw_only=True)
 class ReportInputs:
     """Everything that the report shows."""
