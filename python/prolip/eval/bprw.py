@@ -261,12 +261,7 @@ def log_likelihoods(seen: Observations, mean: Tensor, var: Tensor) -> Tensor:
 
     For an observation with variances this is the mean over its Gaussian: ln N(its mean) - sum(its var / var) / 2.
     Coordinates are relative to the class's mean prompt. Prompts of a class lie close together, and in float32 the
-    difference of large squares would lose the digits that tell them apart.
-
-    Args:
-        seen: observations of each class.
-        mean: [C, K, D].
-        var: [C, K, D], above 0.
+    difference of large squares would lose the digits that tell them apart. The variances, [C, K, D], are above 0.
     """
     centre = mean.mean(dim=1, keepdim=True)
     offset, precision = mean - centre, var.reciprocal()
