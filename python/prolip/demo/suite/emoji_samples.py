@@ -39,6 +39,15 @@ class ImageSet(NamedTuple):
     samples: list[EmojiSample]
 
 
+class LabelledImages(NamedTuple):
+    """One model's Gaussians of a set of images."""
+
+    name: str
+    images: Gaussian
+    """[N, D]"""
+    samples: Sequence[EmojiSample]
+
+
 class CaptionBook:
     """Distinct captions with their indices, to embed each once and look it up often."""
 

@@ -20,11 +20,12 @@ from prolip.demo.suite.emoji_samples import (
     EmbeddedCaptions,
     EmojiSample,
     ImageSet,
+    LabelledImages,
     evenly_spaced,
     parse_sample,
 )
 from prolip.demo.suite.gallery import make_gallery
-from prolip.demo.suite.label_sets import LabelledImages, calibrate_groups, measure_decisions
+from prolip.demo.suite.label_sets import calibrate_groups, measure_decisions
 from prolip.demo.suite.measure_sets import (
     ClassPrompts,
     Trained,
@@ -43,7 +44,6 @@ from prolip.demo.suite.results import (
     EmojiResults,
     Headline,
     ModelFigures,
-    PromptSetFigures,
     ViewFigures,
 )
 from prolip.embeddings.embed import decode_images, embed_pixels, embed_texts
@@ -66,7 +66,7 @@ MAX_FOR_VIEWS = 300
 class Embeddings(NamedTuple):
     """One model's Gaussians of all images and captions."""
 
-    images: dict[str, Gaussian]
+    sets: list[LabelledImages]
     captions: EmbeddedCaptions
 
 
@@ -122,13 +122,13 @@ def evaluate_emoji(
     chance = {image_set.name: chance_recall(correct_pairs(image_set.samples), 10) for image_set in sets}
     calibration, decisions = None, None
     if split == "test" and any(data_dir.glob(f"{set_names('val')[0]}-*.tar")):
-        calibration, decisions = decide_groups(model, data_dir, sets[:-1], embedded[0], prompts, device)
+        calibration, decisions = decide_groups(model, data_dir, embedded[0], prompts, device)
     results = EmojiResults(
         split=split,
         headlines=headlines(split, figures[0], figures[1], chance),
         trained=figures[0],
         random=figures[1],
-        gallery=make_gallery(sets, embedded[0].images, embedded[0].captions),
+        gallery=make_gallery(embedded[0].sets, embedded[0].captions),
         decisions=decisions,
         chance_recall_at_10=chance,
         seconds=time.monotonic() - started,
@@ -139,7 +139,6 @@ def evaluate_emoji(
 def decide_groups(
     model: ProLIP,
     data_dir: Path,
-    held_out: Sequence[ImageSet],
     embedded: Embeddings,
     prompts: ClassPrompts,
     device: torch.device,
@@ -158,8 +157,8 @@ def decide_groups(
         similarity,
         f"{data_dir} (validation emoji)",
     )
-    labelled = [LabelledImages(one.name, embedded.images[one.name], one.samples) for one in held_out]
-    return calibration, measure_decisions(calibration, labelled, embedded.captions, prompts, similarity)
+    *held_out, _ = embedded.sets
+    return calibration, measure_decisions(calibration, held_out, embedded.captions, prompts, similarity)
 
 
 def similarity_of(model: ProLIP) -> Similarity:
@@ -193,19 +192,11 @@ def measure_model(
     Returns the figures, and the items that each headline is the mean of, f64: one per image, or one per emoji for the
     order of captions.
     """
-    images, captions = embedded
+    labelled, captions = embedded
     trained = Trained(similarity_of(model), trained_emoji.samples)
     measured = [
-        measure_set(
-            image_set.name,
-            images[image_set.name],
-            image_set.samples,
-            captions,
-            prompts,
-            trained,
-            measure_views(model, image_set, images[image_set.name], device, keep_ratio),
-        )
-        for image_set in sets
+        measure_set(one, captions, prompts, trained, measure_views(model, image_set, one.images, device, keep_ratio))
+        for image_set, one in zip(sets, labelled, strict=True)
     ]
     (_, first), (_, last) = measured[0], measured[-1]
     items = {
@@ -216,7 +207,10 @@ def measure_model(
     }
     figures = ModelFigures(
         sets=[of_set for of_set, _ in measured],
-        prompting=measure_prompting_everywhere(sets, embedded, prompts),
+        # All sets but the last are scored; the last one votes.
+        prompting=[
+            measure_prompting(level, prompts, captions, labelled[:-1], labelled[-1]) for level in ("group", "subgroup")
+        ],
         unseen_names=measure_levels(held_out(sets), captions),
         seen_names=measure_levels(trained_emoji.samples, captions),
     )
@@ -226,23 +220,6 @@ def measure_model(
 def held_out(sets: Sequence[ImageSet]) -> list[EmojiSample]:
     """Return the samples whose names are in no training caption."""
     return [sample for image_set in sets if image_set.name != TRAINED for sample in image_set.samples]
-
-
-def measure_prompting_everywhere(
-    sets: Sequence[ImageSet], embedded: Embeddings, prompts: ClassPrompts
-) -> list[PromptSetFigures]:
-    """Compare ways to use prompts, for groups and subgroups. All sets but the last are scored; the last one votes."""
-    *scored, others = sets
-    return [
-        measure_prompting(
-            level,
-            prompts,
-            embedded.captions,
-            [(embedded.images[image_set.name], image_set.samples) for image_set in scored],
-            (others.name, embedded.images[others.name], others.samples),
-        )
-        for level in ("group", "subgroup")
-    ]
 
 
 def set_names(split: Split) -> list[str]:
@@ -288,7 +265,7 @@ def embed_everything(
     model: ProLIP, tokenizer: Tokenizer, sets: Sequence[ImageSet], book: CaptionBook, device: torch.device
 ) -> Embeddings:
     """Embed all images and all distinct captions."""
-    images = {image_set.name: embed_pixels(model, image_set.images, device) for image_set in sets}
+    images = [LabelledImages(one.name, embed_pixels(model, one.images, device), one.samples) for one in sets]
     texts = embed_texts(model, tokenizer, book.texts, device)
     ids = torch.from_numpy(tokenizer.encode(book.texts))
     num_tokens = (ids != tokenizer.pad_id).sum(dim=1).double()

@@ -12,27 +12,18 @@ from torch import Tensor
 from prolip.decisions.calibration import Calibration, Evidence, Subject, fit_calibration
 from prolip.decisions.reliability import equal_mass_calibration_error, item_losses, reliability_curve
 from prolip.decisions.selective import auroc, risk_curve
-from prolip.demo.suite.emoji_samples import EmbeddedCaptions, EmojiSample, codes, evenly_spaced
+from prolip.demo.suite.emoji_samples import EmbeddedCaptions, LabelledImages, codes, evenly_spaced
 from prolip.demo.suite.measure_sets import ClassPrompts
 from prolip.demo.suite.results import DecidedImage, DecisionFigures, Range, Reliabilities, RiskCurve, SetDecisions
 from prolip.eval.prompts import fill_templates
 from prolip.eval.statistics import percentile_interval, ratio_interval, resampled
-from prolip.gaussian import Gaussian, concatenate
+from prolip.gaussian import concatenate
 from prolip.pretrained.classify import Similarity, weigh
 
 GUARANTEE, MAX_ERROR = 0.9, 0.2
 NUM_EXAMPLES = 6
 _NUM_BINS = 10
 _NUM_RESAMPLES = 400
-
-
-class LabelledImages(NamedTuple):
-    """A set of images."""
-
-    name: str
-    images: Gaussian
-    """[N, D]"""
-    samples: Sequence[EmojiSample]
 
 
 class GroupDecisions(NamedTuple):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from prolip.decisions.prior import label_shares, log_prior
 from prolip.demo.data.captions import LEVELS
-from prolip.demo.suite.emoji_samples import EmbeddedCaptions, EmojiSample, codes, is_chained
+from prolip.demo.suite.emoji_samples import EmbeddedCaptions, EmojiSample, LabelledImages, codes, is_chained
 from prolip.demo.suite.results import LevelFigures, PairShare, SetFigures, ViewFigures
 from prolip.errors import UserError
 from prolip.eval.hierarchy import inclusion_chain, inclusion_in_each
@@ -111,9 +111,7 @@ def correct_pairs(samples: Sequence[EmojiSample]) -> Tensor:
 
 
 def measure_set(
-    name: str,
-    images: Gaussian,
-    samples: Sequence[EmojiSample],
+    labelled: LabelledImages,
     captions: EmbeddedCaptions,
     prompts: ClassPrompts,
     trained: Trained,
@@ -121,8 +119,9 @@ def measure_set(
 ) -> tuple[SetFigures, dict[str, Tensor]]:
     """Measure a model on one set; returns the figures, and which images are right, bool [N] by measure.
 
-    The images, [N, D], are those of the N samples. `views` are results on changed images, which are measured elsewhere.
+    `views` are results on changed images, which are measured elsewhere.
     """
+    name, images, samples = labelled
     texts = captions.of(map(retrieval_caption, samples))
     correct = correct_pairs(samples)
     zero_shot: dict[str, ZeroShotResult] = {}
