@@ -15,6 +15,7 @@ from prolip.explore.drawing import (
     percent,
     reading,
     segment,
+    sentence,
     share_of,
     signed,
     table,
@@ -119,39 +120,40 @@ def walked(stops: Sequence[Stop], root: str, scale: Range) -> str:
 
 def classified(found: Classified) -> str:
     """Render the classes of an image, and the prompts that each class prefers."""
-    parts = []
-    if found.even is not None:
-        order = sorted(range(len(found.names)), key=lambda place: -(found.weighted or found.even or [])[place])[:10]
-        rows = []
-        for place in order:
-            cells = [bar(percent(found.even[place]), found.even[place], "s0")]
-            if found.weighted is not None:
-                cells.append(bar(percent(found.weighted[place]), found.weighted[place], "s1"))
-            rows.append((found.names[place], cells))
-        heads = [
-            Head("class"),
-            Head("even prompts"),
-            *([] if found.weighted is None else [Head("re-weighted prompts")]),
-        ]
-        heading = "Probability of each class (a softmax as in the paper, not calibrated)"
-        heading += f"; the first {len(order)} of {len(found.names)}." if len(order) < len(found.names) else "."
-        parts.append(block(heading, table(heads, rows)))
+    classes = "" if found.even is None else _probabilities(found, found.even, found.weighted)
     if found.weights is None:
-        why = (
-            "there is only one template"
-            if len(found.templates) == 1
-            else "this needs images of a data set: start with --shards"
-        )
-        parts.append(block(f"Prompts are not weighted: {why}.", ""))
-        return "".join(parts)
+        one = len(found.templates) == 1
+        why = "there is only one template" if one else "this needs images of a data set: start with --shards"
+        return classes + sentence(f"Prompts are not weighted: {why}.")
+    return classes + _weighted_prompts(found, found.weights)
+
+
+def _probabilities(found: Classified, even: Sequence[float], weighted: Sequence[float] | None) -> str:
+    """Render the most probable classes, with even and with re-weighted prompts."""
+    order = sorted(range(len(even)), key=lambda place: -(weighted or even)[place])[:10]
+    heads, rows = [Head("class"), Head("even prompts")], []
+    if weighted is not None:
+        heads.append(Head("re-weighted prompts"))
+    for place in order:
+        cells = [bar(percent(even[place]), even[place], "s0")]
+        if weighted is not None:
+            cells.append(bar(percent(weighted[place]), weighted[place], "s1"))
+        rows.append((found.names[place], cells))
+    rest = f"; the first {len(order)} of {len(even)}" if len(order) < len(even) else ""
+    heading = f"Probability of each class (a softmax as in the paper, not calibrated){rest}."
+    return block(heading, table(heads, rows))
+
+
+def _weighted_prompts(found: Classified, all_weights: Sequence[Sequence[float]]) -> str:
+    """Render the prompts with the largest and the smallest weight of each class."""
     even = 1 / len(found.templates)
     rows = []
-    largest = max(max(row) for row in found.weights)
+    largest = max(max(weights) for weights in all_weights)
     spread = Spread(None, [value for row in found.uncertainties for value in row])
-    for name, weights, uncertainties in zip(found.names, found.weights, found.uncertainties, strict=True):
-        best = max(range(len(weights)), key=weights.__getitem__)
-        worst = min(range(len(weights)), key=weights.__getitem__)
-        for word, place in (("prefers", best), ("avoids", worst)):
+    for name, weights, uncertainties in zip(found.names, all_weights, found.uncertainties, strict=True):
+        places = range(len(weights))
+        extremes = max(places, key=weights.__getitem__), min(places, key=weights.__getitem__)
+        for word, place in zip(("prefers", "avoids"), extremes, strict=True):
             prompt = found.templates[place].replace("{}", name)
             cells = [
                 Markup("{} “{}”").format(word, prompt),
@@ -165,15 +167,11 @@ def classified(found: Classified) -> str:
         Head("weight", f"the mark is an even weight, {percent(even)}"),
         Head("uncertainty", reading("prompt")),
     ]
-    parts.append(
-        block(
-            f"The {len(found.templates)} prompts of each class are weighted by how well they fit the nearest images "
-            "of the data set (Bayesian prompt re-weighting). Shown are the prompts that a class prefers most and "
-            "least.",
-            table(heads, rows),
-        )
+    return block(
+        f"The {len(found.templates)} prompts of each class are weighted by how well they fit the nearest images of the "
+        "data set (Bayesian prompt re-weighting). Shown are the prompts that a class prefers most and least.",
+        table(heads, rows),
     )
-    return "".join(parts)
 
 
 def ranked_captions(rows: Sequence[tuple[str, float]], heading: str, scale: Range) -> str:

@@ -73,23 +73,16 @@ class EmojiImage(NamedTuple):
     png: bytes
     image_id: str
     """Equal for equal images."""
-    captions: tuple[str, ...]
-    """"a picture", the group, the subgroup and the name."""
+    picture: str
+    """"a picture"; the other captions are the group, the subgroup and the name in words."""
+    group: str
+    subgroup: str
+    name: str
 
     @property
-    def group(self) -> str:
-        """The group in words."""
-        return self.captions[1]
-
-    @property
-    def subgroup(self) -> str:
-        """The subgroup in words."""
-        return self.captions[2]
-
-    @property
-    def name(self) -> str:
-        """The name in words."""
-        return self.captions[3]
+    def captions(self) -> tuple[str, str, str, str]:
+        """All captions, from general to specific."""
+        return self.picture, self.group, self.subgroup, self.name
 
 
 def build_suites(config: SuitesConfig, out: Path) -> BuildSummary:
@@ -141,8 +134,8 @@ def read_shard(path: Path) -> Iterator[EmojiImage]:
                 data = {member.name.partition(".")[2]: _bytes(archive, member) for member in members}
                 record = json.loads(data["json"])
                 if not (record["skin_tone"] or record["mirrored"]):
-                    captions = tuple(str(record["captions"][level][0]) for level in LEVELS)
-                    yield EmojiImage(key, data["png"], str(record["picture"]), captions)
+                    captions = (str(record["captions"][level][0]) for level in LEVELS)
+                    yield EmojiImage(key, data["png"], str(record["picture"]), *captions)
     except (tarfile.TarError, EOFError, KeyError, TypeError, IndexError, ValueError) as error:
         raise UserError(f"data: {path} is not a shard of emoji: {type(error).__name__} {error}") from error
 

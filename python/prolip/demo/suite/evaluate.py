@@ -109,31 +109,27 @@ def evaluate_emoji(
     book, prompts = gather_captions([*sets, trained_emoji])
     logger.info("evaluating %d images and %d captions", sum(len(s.samples) for s in sets), len(book.texts))
 
-    figures: list[ModelFigures] = []
-    items: list[dict[str, Tensor]] = []
-    embedded: list[Embeddings] = []
-    for network in (model, untrained(model, device)):
-        embedded.append(embed_everything(network, tokenizer, sets, book, device))
-        of_model, its_items = measure_model(
-            network, sets, embedded[-1], prompts, trained_emoji, device=device, keep_ratio=keep_ratio
-        )
-        figures.append(of_model)
-        items.append(its_items)
+    networks = (model, untrained(model, device))
+    embedded, random_embedded = (embed_everything(network, tokenizer, sets, book, device) for network in networks)
+    (trained, items), (random, random_items) = (
+        measure_model(network, sets, one, prompts, trained_emoji, device=device, keep_ratio=keep_ratio)
+        for network, one in zip(networks, (embedded, random_embedded), strict=True)
+    )
     chance = {image_set.name: chance_recall(correct_pairs(image_set.samples), 10) for image_set in sets}
     calibration, decisions = None, None
     if split == "test" and any(data_dir.glob(f"{set_names('val')[0]}-*.tar")):
-        calibration, decisions = decide_groups(model, data_dir, embedded[0], prompts, device)
+        calibration, decisions = decide_groups(model, data_dir, embedded, prompts, device)
     results = EmojiResults(
         split=split,
-        headlines=headlines(split, figures[0], figures[1], chance),
-        trained=figures[0],
-        random=figures[1],
-        gallery=make_gallery(embedded[0].sets, embedded[0].captions),
+        headlines=headlines(split, trained, random, chance),
+        trained=trained,
+        random=random,
+        gallery=make_gallery(embedded.sets, embedded.captions),
         decisions=decisions,
         chance_recall_at_10=chance,
         seconds=time.monotonic() - started,
     )
-    return Evaluated(results, items[0], items[1], calibration)
+    return Evaluated(results, items, random_items, calibration)
 
 
 def decide_groups(
