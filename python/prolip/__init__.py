@@ -32,16 +32,7 @@ __all__ = [
     "load",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "gaussian": ["Gaussian", "csd", "inclusion_score"],
-        "models.released": ["ReleasedModel", "list_models"],
-        "pretrained.classify": ["Classification"],
-        "pretrained.model": ["Model"],
-        "pretrained.open": ["load"],
-    },
-)
+__getattr__ = lazy_names(__name__, __file__)
 
 if _other := find_other(__path__[0], sys.path):
     warnings.warn(

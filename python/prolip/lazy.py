@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import ast
+from collections.abc import Callable
+from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 
-def lazy_names(package: str, modules: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
+def lazy_names(package: str, file: str) -> Callable[[str], Any]:
     """Return a package's `__getattr__` (PEP 562), which imports each public name when it is first used.
 
-    So importing a room's settings imports neither torch nor numpy.
+    The names are those that the package imports below `if TYPE_CHECKING:`, so they are written once, for type checkers
+    and for Python. Importing a room's settings thus imports neither torch nor numpy.
 
     Args:
         package: the package's `__name__`.
-        modules: for each module of the package, the public names that it defines.
+        file: its `__file__`.
     """
-    homes = {name: module for module, names in modules.items() for name in names}
+
+    @cache
+    def homes() -> dict[str, str]:
+        """The module of each name."""
+        body = ast.parse(Path(file).read_text(encoding="utf-8")).body
+        blocks = [node for node in body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+        imports = [node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom)]
+        return {alias.name: str(node.module) for node in imports for alias in node.names}
 
     def find(name: str) -> Any:
-        if name not in homes:
+        if name not in homes():
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(f"{package}.{homes[name]}"), name)
+        return getattr(import_module(homes()[name]), name)
 
     return find

@@ -10,10 +10,17 @@ import torch.nn.functional as F
 from tests.support.emoji_shards import record, write_emoji
 from torch import Tensor
 
-from prolip.demo.suite.emoji_samples import CaptionBook, EmbeddedCaptions, EmojiSample, ImageSet, parse_sample
-from prolip.demo.suite.evaluate import Embeddings, headlines, measure_prompting_everywhere
+from prolip.demo.suite.emoji_samples import (
+    CaptionBook,
+    EmbeddedCaptions,
+    EmojiSample,
+    ImageSet,
+    LabelledImages,
+    parse_sample,
+)
+from prolip.demo.suite.evaluate import headlines
 from prolip.demo.suite.gallery import make_gallery
-from prolip.demo.suite.label_sets import LabelledImages, calibrate_groups, measure_decisions
+from prolip.demo.suite.label_sets import calibrate_groups, measure_decisions
 from prolip.demo.suite.measure_sets import (
     ClassPrompts,
     Trained,
@@ -22,6 +29,7 @@ from prolip.demo.suite.measure_sets import (
     measure_levels,
     measure_set,
 )
+from prolip.demo.suite.prompt_methods import measure_prompting
 from prolip.demo.suite.results import EmojiResults, ModelFigures
 from prolip.eval.retrieval import chance_recall
 from prolip.gaussian import Gaussian
@@ -67,20 +75,21 @@ def figures(
         spread = (wrong.norm(dim=1, keepdim=True) - DIM**0.5) * 0.2
         images[emoji_set.name] = Gaussian(mean, -5.5 + spread + 0.05 * torch.randn(mean.shape, generator=noise))
     prompts = ClassPrompts([sample for emoji_set in sets for sample in emoji_set.samples])
+    labelled = [LabelledImages(one.name, images[one.name], one.samples) for one in sets]
     result = ModelFigures(
         sets=[
             measure_set(
-                emoji_set.name,
-                images[emoji_set.name],
-                emoji_set.samples,
+                one,
                 captions,
                 prompts,
                 Trained(Similarity(20.0, None), sets[-1].samples),
-                [compare_view("blurred", False, images[emoji_set.name], images[emoji_set.name])],
+                [compare_view("blurred", False, one.images, one.images)],
             )[0]
-            for emoji_set in sets
+            for one in labelled
         ],
-        prompting=measure_prompting_everywhere(sets, Embeddings(images, captions), prompts),
+        prompting=[
+            measure_prompting(level, prompts, captions, labelled[:-1], labelled[-1]) for level in ("group", "subgroup")
+        ],
         unseen_names=measure_levels(sets[0].samples, captions),
         seen_names=measure_levels(sets[-1].samples, captions),
     )
@@ -109,14 +118,14 @@ def emoji_results(emoji_sets: list[ImageSet]) -> EmojiResults:
     prompts = ClassPrompts([sample for emoji_set in emoji_sets for sample in emoji_set.samples])
     others = LabelledImages("val-twtr", validation, emoji_sets[2].samples)
     calibration = calibrate_groups([others], captions, prompts, similarity, "made up")
-    held_out = [LabelledImages(one.name, images[one.name], one.samples) for one in emoji_sets[:2]]
+    labelled = [LabelledImages(one.name, images[one.name], one.samples) for one in emoji_sets]
     return EmojiResults(
         split="test",
         headlines=headlines("test", trained, random, chance),
         trained=trained,
         random=random,
-        gallery=make_gallery(emoji_sets, images, captions),
-        decisions=measure_decisions(calibration, held_out, captions, prompts, similarity),
+        gallery=make_gallery(labelled, captions),
+        decisions=measure_decisions(calibration, labelled[:2], captions, prompts, similarity),
         chance_recall_at_10=chance,
         seconds=12.3,
     )

@@ -26,13 +26,4 @@ __all__ = [
     "run_adapt",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "heads": ["fit_heads"],
-        "laplace": ["Posterior", "fit_laplace"],
-        "pairs": ["Pairs", "open_pairs"],
-        "run": ["run_adapt"],
-        "temperature": ["fit_logits"],
-    },
-)
+__getattr__ = lazy_names(__name__, __file__)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
-from typing import IO, Any, NamedTuple, Protocol
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -48,21 +48,6 @@ class PairRows(NamedTuple):
         return PairRows(*(None if one is None else one[index] for one in self))  # type: ignore[arg-type]
 
 
-class Table(Protocol):
-    """A file, or two files of a folder, with rows of images and of their texts."""
-
-    @property
-    def path(self) -> Path:
-        """The file that errors name."""
-
-    @property
-    def count(self) -> int:
-        """Number of rows."""
-
-    def blocks(self, rows: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-        """Images and texts [N, D], at most `rows` at a time, in order."""
-
-
 @dataclass(frozen=True)
 class PartPair:
     """The images and the texts of the same samples, as `prolip embed` wrote them."""
@@ -72,7 +57,7 @@ class PartPair:
 
     @property
     def path(self) -> Path:
-        """The file of the images."""
+        """The file that errors name."""
         return self.image.path
 
     @property
@@ -81,7 +66,7 @@ class PartPair:
         return self.image.notes.rows
 
     def blocks(self, rows: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-        """See `Table`."""
+        """Yield images and texts [N, D], at most `rows` at a time, in order."""
         for image, text in zip(self.image.blocks(rows), self.text.blocks(rows), strict=True):
             yield image.mean, text.mean
 
@@ -101,7 +86,7 @@ class NpzFile:
         return counts[0]
 
     def blocks(self, rows: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-        """See `Table`."""
+        """See `PartPair`."""
         try:
             with zipfile.ZipFile(self.path) as archive:
                 yield from zip(*(_array_blocks(archive, self.path, name, rows) for name in NAMES), strict=True)
@@ -125,7 +110,7 @@ class ParquetFile:
         return int(parquet().read_metadata(self.path).num_rows)
 
     def blocks(self, rows: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-        """See `Table`."""
+        """See `PartPair`."""
         with parquet().ParquetFile(self.path, memory_map=True) as file:
             for batch in file.iter_batches(batch_size=rows, columns=list(NAMES)):
                 try:
@@ -133,6 +118,10 @@ class ParquetFile:
                 except ValueError:
                     raise UserError(f"{self.path}: image or text has rows of different lengths, or none") from None
                 yield image, text
+
+
+Table = PartPair | NpzFile | ParquetFile
+"""A file, or two files of a folder, with rows of images and of their texts."""
 
 
 @dataclass(frozen=True)

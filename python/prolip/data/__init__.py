@@ -67,10 +67,4 @@ __all__ = [
     "write_index",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "loader": ("Batch", "BatchLoader", "Cursor", "Leg", "Members", "decode", "preprocess_image"),
-        "tokenizer": ("Tokenizer",),
-    },
-)
+__getattr__ = lazy_names(__name__, __file__)

@@ -79,37 +79,4 @@ __all__ = [
     "threshold_order",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "abstain": ["Abstention", "abstention_threshold", "binomial_p_values", "threshold_order"],
-        "calibration": [
-            "Calibration",
-            "Evidence",
-            "Subject",
-            "fit_calibration",
-            "load_calibration",
-            "save_calibration",
-        ],
-        "conformal": [
-            "ClassThresholds",
-            "class_thresholds",
-            "conformal_scores",
-            "conformal_threshold",
-            "items_needed",
-        ],
-        "doubt": [
-            "Known",
-            "expected_probabilities",
-            "fit_known",
-            "logit_doubts",
-            "neighbour_distance",
-            "outlier_p_values",
-        ],
-        "prior": ["label_shares", "log_prior"],
-        "reliability": ["Reliability", "equal_mass_calibration_error", "measure_pairs", "measure_reliability"],
-        "risk_control": ["retrieval_threshold"],
-        "selective": ["auroc", "excess_risk_coverage", "risk_curve"],
-        "temperature": ["PairScale", "fit_pairs", "fit_temperature"],
-    },
-)
+__getattr__ = lazy_names(__name__, __file__)

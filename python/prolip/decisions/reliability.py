@@ -33,12 +33,7 @@ class Reliability:
 
 
 def item_losses(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The negative log-likelihood and the Brier score of each item, f64 [N] each.
-
-    Args:
-        logits: [N, C], after any temperature.
-        labels: i64 [N].
-    """
+    """The negative log-likelihood and the Brier score of each item, f64 [N] each, from logits [N, C] and labels."""
     log_probabilities = logits.double().log_softmax(dim=1)
     nll = -log_probabilities.gather(1, labels[:, None])[:, 0]
     right = F.one_hot(labels, logits.shape[1])

@@ -30,7 +30,8 @@ log = logging.getLogger("prolip.demo")
 def run_demo(config: DemoConfig) -> tuple[int, list[str]]:
     """Run every stage that is not done yet; returns the exit status and the lines to print.
 
-    The status is 0 if the report is written, 130 if Ctrl-C ended the training, 1 if the training failed.
+    The status is 0 if the report is written, 1 if the training failed, and 128 plus its number if a signal ended the
+    training (130 for Ctrl-C).
     """
     words = [config.recipe, "--out", str(config.out), *machine_flags()]
     words += ["--data.shards", f"{config.data}/train-*.tar", "--data.tokenizer.path", f"{config.data}/tokenizer.json"]
@@ -51,7 +52,7 @@ def run_demo(config: DemoConfig) -> tuple[int, list[str]]:
 
 
 def train(words: list[str], processes: int) -> int:
-    """Train in `processes` processes under torchrun's agent; returns 0 when the run is complete."""
+    """Train in `processes` processes under torchrun's agent; returns the status, as `run_demo` does."""
     for module in ("agent.server.api", "multiprocessing.api"):  # they log each signal that they forward
         logging.getLogger(f"torch.distributed.elastic.{module}").setLevel(logging.ERROR)
     launch = LaunchConfig(

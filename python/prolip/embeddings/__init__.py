@@ -50,24 +50,4 @@ __all__ = [
     "run_search",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "embed": [
-            "Embedded",
-            "Paired",
-            "embed_captions",
-            "embed_images",
-            "embed_pairs",
-            "embed_pixels",
-            "embed_shards",
-            "embed_texts",
-        ],
-        "embed_parts": ["run_embed"],
-        "filter": ["run_filter"],
-        "queries": ["run_search"],
-        "rank": ["read_ranking", "run_rank"],
-        "search": ["Hit", "nearest"],
-        "storage": ["Manifest", "Part", "complete_parts"],
-    },
-)
+__getattr__ = lazy_names(__name__, __file__)

@@ -65,8 +65,8 @@ class TraversalConfig:
     """Where a walk through a hierarchy ends, and its number of steps."""
 
     root: Root = "text"
-    """"text": the embedding of the empty caption. "inclusion": the item that includes the query most. "both": their
-    normalised sum."""
+    """"text": the embedding of the empty caption; in a hierarchy of images, the mean of all. "inclusion": the item that
+    includes the query most. "both": their normalised sum."""
     inclusion: InclusionForm = "official"
     """Score that finds the including item: the published one-sided test, or exact H."""
     num_steps: int = 50

@@ -111,12 +111,9 @@ def mean_root(items: Gaussian) -> Tensor:
 
 
 def including_items(queries: Gaussian, items: Gaussian, form: InclusionForm = "official") -> Tensor:
-    """Index of the item that includes each query most, i64 [N].
+    """Index of the item, [T, D], that includes each query, [N, D], most, i64 [N].
 
-    Args:
-        queries: [N, D].
-        items: [T, D].
-        form: `official`: the released one-sided test. `exact`: H.
+    By the released one-sided test (`official`) or by H (`exact`).
     """
     if form == "official":
         return most_including(queries, items)
@@ -162,12 +159,7 @@ def traverse(
 
 
 def score_visited(visited: Tensor, own: Tensor) -> Traversal:
-    """Precision, recall and any-recall of the items visited.
-
-    Args:
-        visited: i64 [N, S], ids of the items visited; may repeat.
-        own: i64 [N, L], ids of the query's own items.
-    """
+    """Score the ids of the items visited, i64 [N, S], which may repeat, by those of the queries' own, i64 [N, L]."""
     visited = visited.sort(dim=1).values
     new = torch.ones_like(visited, dtype=torch.bool)
     new[:, 1:] = visited[:, 1:] != visited[:, :-1]
@@ -195,10 +187,7 @@ def visited_items(start_scores: Tensor, root_scores: Tensor, config: TraversalCo
     and that of the best item at the root. The line of an item that is best anywhere in between passes through or above
     the point where these two cross. Few lines do, and only their items are followed.
 
-    Args:
-        start_scores: [N, T], scores at the start.
-        root_scores: [N, T] or [1, T], scores at the root.
-        config: the walk.
+    Scores are [N, T], at the root also [1, T].
     """
     if config.root_only:
         return root_scores.argmax(dim=1, keepdim=True).expand(len(start_scores), -1)

@@ -47,13 +47,9 @@ class _Scaled(NamedTuple):
 
 @torch.no_grad()
 def most_including(specific: Gaussian, general: Gaussian) -> Tensor:
-    """Index of the general item with the largest test for each specific item, i64 [N].
+    """Index of the general item, [M, D], with the largest test for each specific item, [N, D], i64 [N].
 
     Equals the argmax of `official_inclusion_test_matrix`, except between items that differ by rounding alone.
-
-    Args:
-        specific: [N, D].
-        general: [M, D].
     """
     centre = torch.cat([specific.log_var, general.log_var]).mean(0)
     narrow, wide = (_scaled(side, centre) for side in (specific, general))

@@ -155,11 +155,9 @@ def evaluate_retrieval(
     """
     ranks = first_ranks(queries, candidates, correct, score)
     return RetrievalResult(
-        recall_at_1=_recall(ranks, 1),
-        recall_at_5=_recall(ranks, 5),
-        recall_at_10=_recall(ranks, 10),
+        **{f"recall_at_{k}": float((ranks < k).double().mean()) for k in RECALL_AT},
         mean_rank=float(ranks.double().mean()) + 1,
-        median_rank=_median_rank(ranks),
+        median_rank=math.floor(float(ranks.double().quantile(0.5))) + 1.0,  # rounded down as in the released code
         num_queries=len(ranks),
         num_candidates=correct.shape[1],
     )
@@ -179,12 +177,3 @@ def chance_recall(correct: Tensor, k: int) -> float:
     for drawn in range(k):
         log_miss += torch.log((total - num_correct - drawn).clamp_min(0) / (total - drawn))
     return float((1 - log_miss.exp()).mean())
-
-
-def _recall(ranks: Tensor, k: int) -> float:
-    return float((ranks < k).double().mean())
-
-
-def _median_rank(ranks: Tensor) -> float:
-    """Median rank from 1, rounded down as in the released code."""
-    return math.floor(float(ranks.double().quantile(0.5))) + 1.0

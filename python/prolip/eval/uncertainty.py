@@ -101,13 +101,9 @@ def expected_calibration_error(confidence: Tensor, correct: Tensor, num_bins: in
 
 
 def similarity_std(images: Gaussian, texts: Gaussian) -> Tensor:
-    """Standard deviation of z_image . z_text over independent samples of the two Gaussians, [N, M].
+    """Standard deviation of z_image . z_text over independent samples of both Gaussians, [N, D] and [M, D], [N, M].
 
     Var = sum_d (mean_a^2 var_b + mean_b^2 var_a + var_a var_b), as two matrix products.
-
-    Args:
-        images: [N, D] with variances.
-        texts: [M, D] with variances.
     """
     var_a, var_b = images.var, texts.var
     variance = images.mean.square() @ var_b.T + var_a @ (texts.mean.square() + var_b).T

@@ -59,24 +59,31 @@ class Range(NamedTuple):
     """The items of the range, in words."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class CaptionView:
-    """A caption, alone or compared with an image."""
+class Caption(NamedTuple):
+    """A caption alone."""
 
     caption: str
     num_tokens: int
     """Number of tokens without padding."""
     uncertainty: float
     """Sum of the caption's variances."""
-    similarity: float | None
-    """Dot product of the means, in [-1, 1]; None without an image."""
-    distance: float | None
-    """Sampled distance; None without an image."""
+
+
+class CaptionView(NamedTuple):
+    """A caption compared with an image."""
+
+    caption: str
+    uncertainty: float
+    """Sum of the caption's variances."""
+    similarity: float
+    """Dot product of the means, in [-1, 1]."""
+    distance: float
+    """Sampled distance."""
     match: float | None
-    """Probability of a match, as in training; None without an image, or if the model has no bias."""
-    image_in_caption: float | None
+    """Probability of a match, as in training; None if the model has no bias."""
+    image_in_caption: float
     """Inclusion H, mean over dimensions: positive if the image lies in the caption, negative if the caption lies in the
-    image. None without an image."""
+    image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +102,8 @@ class Compared:
 class Pair:
     """Two captions compared with each other."""
 
-    first: CaptionView
-    second: CaptionView
+    first: Caption
+    second: Caption
     similarity: float
     distance: float
     first_in_second: float
@@ -160,7 +167,7 @@ class Explorer:
             prolip.data.DataError: the bytes cannot be decoded as an image.
         """
         image = self._embed_image(image_data)
-        views = sorted(self._views(captions, image), key=lambda view: view.distance or 0.0)
+        views = sorted(self._views(captions, image), key=lambda view: view.distance)
         uncertainty = float(image.total_var)
         return Compared(views=views, uncertainty=uncertainty, more_certain=self._more_certain(uncertainty))
 
@@ -170,11 +177,12 @@ class Explorer:
         Raises:
             UserError: one of them is empty.
         """
-        (first_view,), (second_view,) = self._views([first], None), self._views([second], None)
-        a, b = self._texts([first_view.caption]), self._texts([second_view.caption])
+        captions = [_clean_lines([first]), _clean_lines([second])]
+        a, b = map(self._texts, captions)
+        lengths = [int((self.model.tokenize(caption) != self._padding).sum()) for caption in captions]
         return Pair(
-            first=first_view,
-            second=second_view,
+            first=Caption(captions[0][0], lengths[0], float(a.total_var)),
+            second=Caption(captions[1][0], lengths[1], float(b.total_var)),
             similarity=float(a.mean @ b.mean.T),
             distance=float(csd(a, b)),
             first_in_second=float(inclusion_score(a, b).mean()),
@@ -340,30 +348,16 @@ class Explorer:
                     self._cache[caption] = embedded.rows(slice(place, place + 1))
             return concatenate([self._cache[caption] for caption in captions])
 
-    def _views(self, captions: Sequence[str], image: Gaussian | None) -> list[CaptionView]:
+    def _views(self, captions: Sequence[str], image: Gaussian) -> list[CaptionView]:
         captions = _clean_lines(captions)
         texts = self._texts(captions)
-        lengths = (self.model.tokenize(captions) != self._padding).sum(dim=1).tolist()
-        similarity = distance = match = inside = None
-        if image is not None:
-            similarity = (image.mean @ texts.mean.T)[0].tolist()
-            distance = csd(image, texts)[0].tolist()
-            inside = inclusion_score(image, texts).mean(dim=1).tolist()
-            if self.model.logit_bias is not None:
-                logits = csd_logits(image, texts, self.model.logit_scale, self.model.logit_bias)
-                match = logits.sigmoid()[0].tolist()
-        return [
-            CaptionView(
-                caption=caption,
-                num_tokens=lengths[place],
-                uncertainty=float(texts.total_var[place]),
-                similarity=None if similarity is None else similarity[place],
-                distance=None if distance is None else distance[place],
-                match=None if match is None else match[place],
-                image_in_caption=None if inside is None else inside[place],
-            )
-            for place, caption in enumerate(captions)
-        ]
+        similarity, distance = (image.mean @ texts.mean.T)[0], csd(image, texts)[0]
+        inside = inclusion_score(image, texts).mean(dim=1)
+        match: list[float | None] = [None] * len(captions)
+        if self.model.logit_bias is not None:
+            match = csd_logits(image, texts, self.model.logit_scale, self.model.logit_bias).sigmoid()[0].tolist()
+        columns = (texts.total_var.tolist(), similarity.tolist(), distance.tolist(), match, inside.tolist())
+        return list(map(CaptionView, captions, *columns))
 
 
 def _clean_lines(lines: Sequence[str], if_empty: str = "write at least one caption") -> list[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gradio as gr
@@ -58,21 +59,13 @@ class _Page:
 
     def compare(self) -> None:
         """Add the panel that compares an image with captions."""
-        with gr.Tab("Image and captions", id="compare"):
-            with gr.Row():
-                with gr.Column(scale=2, min_width=260):
-                    item, upload = self._image_input("compare")
-                    captions = gr.Textbox(self._example_captions(), label="Captions, one per line", lines=6)
-                    button = gr.Button("Compare", variant="primary", elem_id="compare-run")
-                with gr.Column(scale=5, min_width=320):
-                    answer = gr.HTML(elem_id="compare-answer", min_height=60)
 
-            def run(item: str | None, uploaded: bytes | None, captions: str) -> str:
-                result = self.explorer.compare(self._image_data(item, uploaded), captions.splitlines())
-                return show.compared(result, self.explorer.caption_range())
+        def run(item: str | None, uploaded: bytes | None, captions: str) -> str:
+            result = self.explorer.compare(self._image_data(item, uploaded), captions.splitlines())
+            return show.compared(result, self.explorer.caption_range())
 
-            self._connect(run, [item, upload, captions], answer, button)
-            self.fields |= {"captions": captions}
+        with self._image_panel("compare", "Image and captions", "Compare", run) as fields:
+            fields["captions"] = gr.Textbox(self._example_captions(), label="Captions, one per line", lines=6)
 
     def captions(self) -> None:
         """Add the panel that compares a vague and a precise caption while the user types."""
@@ -92,28 +85,16 @@ class _Page:
 
     def walk(self) -> None:
         """Add the panel that walks from an image to the root."""
-        with gr.Tab("From image to “a picture”", id="walk"):
-            with gr.Row():
-                with gr.Column(scale=2, min_width=260):
-                    item, upload = self._image_input("walk")
-                    root = gr.Textbox("a picture", label="Root: the most general caption", elem_id="root")
-                    pool = gr.Textbox(
-                        "",
-                        label="Captions to walk through, one per line"
-                        + (" (empty: those of the data set)" if self.explorer.all_captions else ""),
-                        lines=4,
-                    )
-                    button = gr.Button("Walk", variant="primary", elem_id="walk-run")
-                with gr.Column(scale=5, min_width=320):
-                    answer = gr.HTML(elem_id="walk-answer", min_height=60)
 
-            def run(item: str | None, uploaded: bytes | None, root: str, pool: str) -> str:
-                lines = pool.splitlines() if pool.strip() else None
-                stops = self.explorer.walk(self._image_data(item, uploaded), lines, root)
-                return show.walked(stops, root.strip(), self.explorer.caption_range())
+        def run(item: str | None, uploaded: bytes | None, root: str, pool: str) -> str:
+            lines = pool.splitlines() if pool.strip() else None
+            stops = self.explorer.walk(self._image_data(item, uploaded), lines, root)
+            return show.walked(stops, root.strip(), self.explorer.caption_range())
 
-            self._connect(run, [item, upload, root, pool], answer, button)
-            self.fields |= {"root": root, "pool": pool}
+        if_empty = " (empty: those of the data set)" if self.explorer.all_captions else ""
+        with self._image_panel("walk", "From image to “a picture”", "Walk", run) as fields:
+            fields["root"] = gr.Textbox("a picture", label="Root: the most general caption", elem_id="root")
+            fields["pool"] = gr.Textbox("", label=f"Captions to walk through, one per line{if_empty}", lines=4)
 
     def browse(self) -> None:
         """Add the panel of the most and the least certain items."""
@@ -135,64 +116,33 @@ class _Page:
 
     def classify(self) -> None:
         """Add the panel of a zero-shot classifier and its prompts."""
-        with gr.Tab("Classifier", id="classify"):
-            with gr.Row():
-                with gr.Column(scale=2, min_width=260):
-                    item, upload = self._image_input("classify")
-                    classes = gr.Textbox(
-                        "\n".join(self._example_classes()),
-                        label="Class names, one per line",
-                        lines=5,
-                        elem_id="classes",
-                    )
-                    templates = gr.Textbox(
-                        "\n".join(PLAIN_TEMPLATES),
-                        label="Templates, one per line, each with {}",
-                        lines=3,
-                        elem_id="templates",
-                    )
-                    button = gr.Button("Classify", variant="primary", elem_id="classify-run")
-                with gr.Column(scale=5, min_width=320):
-                    answer = gr.HTML(elem_id="classify-answer", min_height=60)
 
-            def run(item: str | None, uploaded: bytes | None, classes: str, templates: str) -> str:
-                image = self._image_data(item, uploaded) if item or uploaded else None
-                return show.classified(self.explorer.classify(image, classes.splitlines(), templates.splitlines()))
+        def run(item: str | None, uploaded: bytes | None, classes: str, templates: str) -> str:
+            image = self._image_data(item, uploaded) if item or uploaded else None
+            return show.classified(self.explorer.classify(image, classes.splitlines(), templates.splitlines()))
 
-            self._connect(run, [item, upload, classes, templates], answer, button)
-            self.fields |= {"classes": classes, "templates": templates}
+        classes, templates = "\n".join(self._example_classes()), "\n".join(PLAIN_TEMPLATES)
+        with self._image_panel("classify", "Classifier", "Classify", run) as fields:
+            fields["classes"] = gr.Textbox(classes, label="Class names, one per line", lines=5, elem_id="classes")
+            fields["templates"] = gr.Textbox(
+                templates, label="Templates, one per line, each with {}", lines=3, elem_id="templates"
+            )
 
     def rely(self) -> None:
         """Add the panel of label sets, "don't know" and both kinds of doubt."""
-        with gr.Tab("What can I rely on", id="rely"):
-            with gr.Row():
-                with gr.Column(scale=2, min_width=260):
-                    item, upload = self._image_input("rely")
-                    calibration = self.explorer.model.calibration
-                    labels = gr.Textbox(
-                        "\n".join(self._example_classes() if calibration is None else calibration.labels),
-                        label="Labels, one per line",
-                        lines=5,
-                        elem_id="labels",
-                    )
-                    guarantee = gr.Slider(
-                        80, 99, 90, step=1, label="The set contains the right label in at least, %", elem_id="guarantee"
-                    )
-                    limit = gr.Slider(1, 50, 20, step=1, label="Wrong answers at most, %", elem_id="limit")
-                    button = gr.Button("Decide", variant="primary", elem_id="rely-run")
-                with gr.Column(scale=5, min_width=320):
-                    answer = gr.HTML(elem_id="rely-answer", min_height=60)
 
-            def run(item: str | None, uploaded: bytes | None, labels: str, guarantee: float, limit: float) -> str:
-                decide = Decide(guarantee=guarantee / 100, max_error=limit / 100)
-                found = self.explorer.rely(self._image_data(item, uploaded), labels.splitlines(), decide)
-                return relied_on(found)
+        def run(item: str | None, uploaded: bytes | None, labels: str, guarantee: float, limit: float) -> str:
+            decide = Decide(guarantee=guarantee / 100, max_error=limit / 100)
+            return relied_on(self.explorer.rely(self._image_data(item, uploaded), labels.splitlines(), decide))
 
-            inputs = [item, upload, labels, guarantee, limit]
-            self._connect(run, inputs, answer, button)
-            moved = [guarantee.release, limit.release, item.input]
-            gr.on(moved, _error_in_place(run), inputs, answer, trigger_mode="always_last", **_QUIET)
-            self.fields |= {"labels": labels, "guarantee": guarantee, "limit": limit}
+        calibration = self.explorer.model.calibration
+        labels = self._example_classes() if calibration is None else calibration.labels
+        with self._image_panel("rely", "What can I rely on", "Decide", run, at_once=True) as fields:
+            fields["labels"] = gr.Textbox("\n".join(labels), label="Labels, one per line", lines=5, elem_id="labels")
+            fields["guarantee"] = gr.Slider(
+                80, 99, 90, step=1, label="The set contains the right label in at least, %", elem_id="guarantee"
+            )
+            fields["limit"] = gr.Slider(1, 50, 20, step=1, label="Wrong answers at most, %", elem_id="limit")
 
     def sync_address(self, blocks: gr.Blocks, tabs: gr.Tabs) -> None:
         """Keep the open panel and its inputs in the page's address, and restore them from it."""
@@ -229,10 +179,36 @@ class _Page:
 
     # ---- shared by the panels ----
 
-    def _connect(self, run: Callable[..., str], inputs: list[Any], answer: Any, button: Any) -> None:
-        """Run a panel's function when its button is clicked and when the page is opened."""
-        self.runs.append((_error_in_place(run), inputs, answer))
-        button.click(_error_as_toast(run), inputs, answer, **_QUIET)
+    @contextmanager
+    def _image_panel(
+        self, name: str, title: str, verb: str, run: Callable[..., str], *, at_once: bool = False
+    ) -> Iterator[dict[str, Any]]:
+        """Add a panel about an image. Its inputs are the image and those that the block adds to the yielded dict.
+
+        Args:
+            name: the panel's name in the address. The dict's keys are those of its inputs.
+            title: the tab's.
+            verb: the button's text.
+            run: returns the answer for the values of the inputs: the chosen item, the upload, and the others in order.
+            at_once: also answer when a slider is moved or an item chosen, not only on the button.
+        """
+        with gr.Tab(title, id=name):
+            fields: dict[str, Any] = {}
+            with gr.Row():
+                with gr.Column(scale=2, min_width=260):
+                    item, upload = self._image_input(name)
+                    yield fields
+                    button = gr.Button(verb, variant="primary", elem_id=f"{name}-run")
+                with gr.Column(scale=5, min_width=320):
+                    answer = gr.HTML(elem_id=f"{name}-answer", min_height=60)
+            inputs = [item, upload, *fields.values()]
+            self.runs.append((_error_in_place(run), inputs, answer))
+            button.click(_error_as_toast(run), inputs, answer, **_QUIET)
+            if at_once:
+                moved = [field.release for field in fields.values() if isinstance(field, gr.Slider)]
+                in_place = _error_in_place(run)
+                gr.on([*moved, item.input], in_place, inputs, answer, trigger_mode="always_last", **_QUIET)
+        self.fields |= fields
 
     def _image_input(self, panel: str) -> tuple[Any, Any]:
         """Add a menu of the items and an upload field. The one that was used last counts."""

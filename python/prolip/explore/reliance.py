@@ -62,15 +62,9 @@ def rely_on(
     decide: Decide,
     left_open: Doubt,
 ) -> Reliance:
-    """Decide about an image with the model's calibration; without one, say what is missing.
+    """Decide about an image, [1, D], with the model's calibration; without one, say what is missing.
 
-    Args:
-        model: with its calibration, if it has one.
-        image: [1, D].
-        labels: C labels.
-        embed: returns the Gaussians [N, D] of prompts.
-        decide: guarantee and limit of errors.
-        left_open: how ambiguous the image is.
+    `embed` returns the Gaussians [N, D] of prompts. `left_open` says how ambiguous the image is.
     """
     assert decide.guarantee is not None
     assert decide.max_error is not None

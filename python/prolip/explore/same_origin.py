@@ -30,12 +30,7 @@ class SameOrigin:
 
 
 def refusal(headers: Headers, host: str) -> str | None:
-    """Return why a request is refused; None if it may pass.
-
-    Args:
-        headers: the request's headers.
-        host: the value of `--host`.
-    """
+    """Return why a page with the option `--host` `host` refuses a request with these headers; None if it may pass."""
     named = headers.getlist("host")
     if len(named) != 1 or not _is_ours(named[0], host):
         shown = ", ".join(map(repr, named)) or "missing"

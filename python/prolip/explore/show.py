@@ -15,6 +15,7 @@ from prolip.explore.drawing import (
     percent,
     reading,
     segment,
+    sentence,
     share_of,
     signed,
     table,
@@ -39,16 +40,16 @@ def compared(found: Compared, scale: Range) -> str:
     if views[0].match is not None:
         heads.insert(1, Head("match", "probability of a match, as in training"))
     spread = Spread(scale, [view.uncertainty for view in views])
-    furthest = max(view.distance or 0.0 for view in views)
-    most = max(abs(view.image_in_caption or 0.0) for view in views)
+    furthest = max(view.distance for view in views)
+    most = max(abs(view.image_in_caption) for view in views)
     rows = []
     for view in views:
         cells = [] if view.match is None else [bar(percent(view.match), view.match, "s0")]
         cells += [
-            bar(signed(view.similarity or 0.0, 3), max(0.0, view.similarity or 0.0), "s0"),
-            bar(f"{view.distance:.3f}", share_of(view.distance or 0.0, furthest), "s2"),
+            bar(signed(view.similarity, 3), max(0.0, view.similarity), "s0"),
+            bar(f"{view.distance:.3f}", share_of(view.distance, furthest), "s2"),
             spread.bar(view.uncertainty),
-            balance(view.image_in_caption or 0.0, most),
+            balance(view.image_in_caption, most),
         ]
         rows.append((view.caption, cells))
     rank = ""
@@ -101,22 +102,14 @@ def paired(pair: Pair, scale: Range) -> str:
 def walked(stops: Sequence[Stop], root: str, scale: Range) -> str:
     """Render the captions between an image and the root."""
     spread = Spread(scale, [stop.view.uncertainty for stop in stops])
-    most = max(abs(stop.view.image_in_caption or 0.0) for stop in stops)
+    most = max(abs(stop.view.image_in_caption) for stop in stops)
     rows = []
     for stop in stops:
         first = 100 * stop.first_step / stop.num_steps
         last = min(100.0, 100 * (stop.last_step + 1) / stop.num_steps)
         part = f"{first:.0f}–{last:.0f}\N{NO-BREAK SPACE}%" if first < last else "the end"
-        rows.append(
-            (
-                stop.view.caption,
-                [
-                    segment(part, first, last),
-                    spread.bar(stop.view.uncertainty),
-                    balance(stop.view.image_in_caption or 0.0, most),
-                ],
-            )
-        )
+        cells = [segment(part, first, last), spread.bar(stop.view.uncertainty)]
+        rows.append((stop.view.caption, [*cells, balance(stop.view.image_in_caption, most)]))
     return block(
         f"The query starts at the caption nearest to the image and moves in {stops[0].num_steps} steps towards "
         f"“{root}”. The table lists the captions nearest to it on the way. If the model has learnt the order, they "
@@ -127,39 +120,40 @@ def walked(stops: Sequence[Stop], root: str, scale: Range) -> str:
 
 def classified(found: Classified) -> str:
     """Render the classes of an image, and the prompts that each class prefers."""
-    parts = []
-    if found.even is not None:
-        order = sorted(range(len(found.names)), key=lambda place: -(found.weighted or found.even or [])[place])[:10]
-        rows = []
-        for place in order:
-            cells = [bar(percent(found.even[place]), found.even[place], "s0")]
-            if found.weighted is not None:
-                cells.append(bar(percent(found.weighted[place]), found.weighted[place], "s1"))
-            rows.append((found.names[place], cells))
-        heads = [
-            Head("class"),
-            Head("even prompts"),
-            *([] if found.weighted is None else [Head("re-weighted prompts")]),
-        ]
-        heading = "Probability of each class (a softmax as in the paper, not calibrated)"
-        heading += f"; the first {len(order)} of {len(found.names)}." if len(order) < len(found.names) else "."
-        parts.append(block(heading, table(heads, rows)))
+    classes = "" if found.even is None else _probabilities(found, found.even, found.weighted)
     if found.weights is None:
-        why = (
-            "there is only one template"
-            if len(found.templates) == 1
-            else "this needs images of a data set: start with --shards"
-        )
-        parts.append(block(f"Prompts are not weighted: {why}.", ""))
-        return "".join(parts)
+        one = len(found.templates) == 1
+        why = "there is only one template" if one else "this needs images of a data set: start with --shards"
+        return classes + sentence(f"Prompts are not weighted: {why}.")
+    return classes + _weighted_prompts(found, found.weights)
+
+
+def _probabilities(found: Classified, even: Sequence[float], weighted: Sequence[float] | None) -> str:
+    """Render the most probable classes, with even and with re-weighted prompts."""
+    order = sorted(range(len(even)), key=lambda place: -(weighted or even)[place])[:10]
+    heads, rows = [Head("class"), Head("even prompts")], []
+    if weighted is not None:
+        heads.append(Head("re-weighted prompts"))
+    for place in order:
+        cells = [bar(percent(even[place]), even[place], "s0")]
+        if weighted is not None:
+            cells.append(bar(percent(weighted[place]), weighted[place], "s1"))
+        rows.append((found.names[place], cells))
+    rest = f"; the first {len(order)} of {len(even)}" if len(order) < len(even) else ""
+    heading = f"Probability of each class (a softmax as in the paper, not calibrated){rest}."
+    return block(heading, table(heads, rows))
+
+
+def _weighted_prompts(found: Classified, all_weights: Sequence[Sequence[float]]) -> str:
+    """Render the prompts with the largest and the smallest weight of each class."""
     even = 1 / len(found.templates)
     rows = []
-    largest = max(max(row) for row in found.weights)
+    largest = max(max(weights) for weights in all_weights)
     spread = Spread(None, [value for row in found.uncertainties for value in row])
-    for name, weights, uncertainties in zip(found.names, found.weights, found.uncertainties, strict=True):
-        best = max(range(len(weights)), key=weights.__getitem__)
-        worst = min(range(len(weights)), key=weights.__getitem__)
-        for word, place in (("prefers", best), ("avoids", worst)):
+    for name, weights, uncertainties in zip(found.names, all_weights, found.uncertainties, strict=True):
+        places = range(len(weights))
+        extremes = max(places, key=weights.__getitem__), min(places, key=weights.__getitem__)
+        for word, place in zip(("prefers", "avoids"), extremes, strict=True):
             prompt = found.templates[place].replace("{}", name)
             cells = [
                 Markup("{} “{}”").format(word, prompt),
@@ -173,15 +167,11 @@ def classified(found: Classified) -> str:
         Head("weight", f"the mark is an even weight, {percent(even)}"),
         Head("uncertainty", reading("prompt")),
     ]
-    parts.append(
-        block(
-            f"The {len(found.templates)} prompts of each class are weighted by how well they fit the nearest images "
-            "of the data set (Bayesian prompt re-weighting). Shown are the prompts that a class prefers most and "
-            "least.",
-            table(heads, rows),
-        )
+    return block(
+        f"The {len(found.templates)} prompts of each class are weighted by how well they fit the nearest images of the "
+        "data set (Bayesian prompt re-weighting). Shown are the prompts that a class prefers most and least.",
+        table(heads, rows),
     )
-    return "".join(parts)
 
 
 def ranked_captions(rows: Sequence[tuple[str, float]], heading: str, scale: Range) -> str:

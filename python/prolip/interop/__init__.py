@@ -16,11 +16,4 @@ if TYPE_CHECKING:
 
 __all__ = ["BatchDataset", "Epochs", "query_vectors", "read_vectors", "stored_vectors"]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "torch_dataset": ("BatchDataset",),
-        "epochs": ("Epochs",),
-        "vectors": ("query_vectors", "read_vectors", "stored_vectors"),
-    },
-)
+__getattr__ = lazy_names(__name__, __file__)

@@ -15,12 +15,4 @@ if TYPE_CHECKING:
 
 __all__ = ["LossConfig", "LossTerms", "ProlipLoss", "clip_loss", "inclusion_loss", "vib_loss"]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "prolip": ["LossTerms", "ProlipLoss"],
-        "clip": ["clip_loss"],
-        "inclusion": ["inclusion_loss"],
-        "vib": ["vib_loss"],
-    },
-)
+__getattr__ = lazy_names(__name__, __file__)

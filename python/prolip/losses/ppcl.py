@@ -106,13 +106,6 @@ class _Side(NamedTuple):
     """[N] or [C, N]"""
 
 
-class _Grads(NamedTuple):
-    """Gradients of images and texts without the factors scale and -1/2, which `_Visit.gradients` applies last."""
-
-    image: _Side
-    text: _Side
-
-
 class _Visit:
     """The loss summed over this rank's images and the texts visited so far, and its gradients."""
 
@@ -121,12 +114,13 @@ class _Visit:
         self.scaled_mean = image.mean * scale
         self.row = ((-0.5 * scale) * image.total_var + bias)[:, None]
         self.total = scale.new_zeros(())
-        self.grads = _Grads(_zeros_like(image), _zeros_like(text)) if training else None
+        self.grads = (_zeros_like(image), _zeros_like(text)) if training else None
+        """Of images and of texts, without the factors scale and -1/2, which `gradients` applies last."""
         self.grad_scale = scale.new_zeros(())
 
     def local(self) -> None:
         """Add the pairs within this rank."""
-        self._add(self.text, None if self.grads is None else self.grads.text, own=True)
+        self._add(self.text, None if self.grads is None else self.grads[1], own=True)
 
     def remote(self, tensors: Sequence[Tensor], grads: Sequence[Tensor] | None) -> None:
         """Add the pairs with another rank's texts."""
@@ -172,8 +166,9 @@ class _Visit:
                 if positive is not None:
                     positive.neg_()
                 text_slopes = slopes.sum(0)
-                self.grads.image.total_var.add_(slopes.sum(1))
-                self.grads.image.mean.addmm_(slopes, mean)
+                image_grads = self.grads[0]
+                image_grads.total_var.add_(slopes.sum(1))
+                image_grads.mean.addmm_(slopes, mean)
                 torch.mm(slopes.T, self.image.mean, out=grads.mean[here])
                 grads.total_var[here] = text_slopes
                 self.grad_scale -= 0.5 * torch.dot(texts.total_var[here], text_slopes)

@@ -63,8 +63,8 @@ class LossTerms(NamedTuple):
     vib: Tensor
 
 
-def _at_least_single(value: Tensor) -> Tensor:
-    return value.float() if value.dtype in {torch.bfloat16, torch.float16} else value
+def _at_least_single(gaussian: Gaussian) -> Gaussian:
+    return gaussian.to(torch.promote_types(gaussian.mean.dtype, torch.float32))
 
 
 class ProlipLoss:
@@ -102,8 +102,7 @@ class ProlipLoss:
 
     def _terms(self, output: Embedded) -> LossTerms:
         config = self.config
-        image = Gaussian(*map(_at_least_single, output.image))
-        text = Gaussian(*map(_at_least_single, output.text))
+        image, text = _at_least_single(output.image), _at_least_single(output.text)
         off = image.mean.new_zeros(())
         contrast = inclusion = masked_image = masked_text = bottleneck = off
         if config.ppcl_weight > 0:
@@ -158,4 +157,4 @@ class ProlipLoss:
         if masked is None or masked.mean.numel() == 0:
             return whole.mean.new_zeros(())
         first = whole.rows(slice(0, masked.mean.shape[-2]))
-        return self.config.masked_inclusion_weight * self._inclusion(first, Gaussian(*map(_at_least_single, masked)))
+        return self.config.masked_inclusion_weight * self._inclusion(first, _at_least_single(masked))

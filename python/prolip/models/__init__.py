@@ -30,12 +30,4 @@ __all__ = [
     "start_from",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "prolip": ["ProLIP", "ProLIPOutput"],
-        "freeze": ["lock_parameters"],
-        "hub": ["ModelCard", "push_to_hub", "save_pretrained"],
-        "open_clip": ["StartError", "start_from"],
-    },
-)
+__getattr__ = lazy_names(__name__, __file__)

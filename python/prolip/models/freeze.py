@@ -42,19 +42,17 @@ def lock_parameters(model: ProLIP, config: LockConfig, *, trains_bias: bool = Tr
         UserError: more groups should train than the tower has.
     """
     kept = LOG_VAR_HEADS if config.unc_vectors else (*UNC_VECTORS, *LOG_VAR_HEADS)
-    if config.image:
-        _check_groups("image", config.image_unlocked_groups, groups := _image_groups(model))
-        _lock(model, "visual.", kept, groups[len(groups) - config.image_unlocked_groups :])
-    if config.text:
-        _check_groups("text", config.text_unlocked_groups, groups := _text_groups(model))
-        _lock(model, "text.", kept, groups[len(groups) - config.text_unlocked_groups :])
+    towers = (
+        ("image", config.image, "visual.", _image_groups(model), config.image_unlocked_groups),
+        ("text", config.text, "text.", _text_groups(model), config.text_unlocked_groups),
+    )
+    for tower, locked, prefix, groups, num_unlocked in towers:
+        if num_unlocked > len(groups):
+            raise UserError(f"lock.{tower}_unlocked_groups is {num_unlocked}: the tower has {len(groups)} groups")
+        if locked:
+            _lock(model, prefix, kept, groups[len(groups) - num_unlocked :])
     if model.logit_bias is not None and not trains_bias:
         model.logit_bias.requires_grad_(False)
-
-
-def _check_groups(tower: str, num_unlocked: int, groups: list[Group]) -> None:
-    if num_unlocked > len(groups):
-        raise UserError(f"lock.{tower}_unlocked_groups is {num_unlocked}: the tower has {len(groups)} groups")
 
 
 def _lock(model: ProLIP, prefix: str, kept: tuple[str, ...], unlocked: list[Group]) -> None:

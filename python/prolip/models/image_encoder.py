@@ -39,8 +39,7 @@ class ImageEncoder(nn.Module):
         scale = width**-0.5
         self.class_embedding = nn.Parameter(scale * torch.randn(width)) if has_cls else None
         self.unc_embedding = nn.Parameter(scale * torch.randn(width)) if config.embed_unc else None
-        num_patches = self.grid[0] * self.grid[1]
-        self.positional_embedding = nn.Parameter(scale * torch.randn(self.num_specials + num_patches, width))
+        self.positional_embedding = nn.Parameter(scale * torch.randn(self.num_specials + config.num_patches, width))
         self.proj = nn.Parameter(scale * torch.randn(width, embed_dim))
         # A convolution in the checkpoint, computed as a matrix product: so dropped patches cost nothing.
         self.conv1 = nn.Conv2d(3, width, self.patch, self.patch, bias=False)

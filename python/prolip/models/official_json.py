@@ -149,9 +149,7 @@ def to_official_json(config: ModelConfig) -> JsonDict:
         "vision_cfg": _changed(config.vision),
         "text_cfg": _changed(config.text),
     }
-    for field in fields(config):
-        if field.name in {"quick_gelu", "init_logit_scale", "init_logit_bias"}:
-            value = getattr(config, field.name)
-            if value != field.default:
-                written[field.name] = value
+    for name in ("quick_gelu", "init_logit_scale", "init_logit_bias"):
+        if getattr(config, name) != getattr(ModelConfig, name):
+            written[name] = getattr(config, name)
     return dict(sorted(written.items()))

@@ -160,14 +160,8 @@ def _from_timm(visual: Any, state: State, uncertainty: bool) -> tuple[VisionConf
         gelu=tower.activation or "exact",
     )
     assert vision.grid == grid
-    pooled, trunk_state = (
-        "visual.attn_pool.",
-        {
-            name.removeprefix("visual.trunk."): tensor
-            for name, tensor in state.items()
-            if name.startswith("visual.trunk.")
-        },
-    )
+    pooled, prefix = "visual.attn_pool.", "visual.trunk."
+    trunk_state = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
     tensors = {f"visual.transformer.{new}": tensor for new, tensor in _renamed_blocks(trunk_state).items()}
     tensors |= {f"visual.ln_post.{part}": trunk_state[f"norm.{part}"] for part in ("weight", "bias")}
     tensors["visual.conv1.weight"] = trunk_state["patch_embed.proj.weight"]

@@ -32,16 +32,4 @@ __all__ = [
     "weights_digest",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "build_open_clip": ["of_open_clip"],
-        "classify": ["Classification"],
-        "download": ["DownloadError"],
-        "model": ["Model", "Parts", "of_prolip", "weights_digest"],
-        "open": ["load"],
-        "preprocess": ["Preprocess"],
-        "sources": ["load_network", "new_model", "read_config"],
-        "tokenizer_choice": ["own_tokenizer"],
-    },
-)
+__getattr__ = lazy_names(__name__, __file__)

@@ -77,25 +77,4 @@ __all__ = [
     "write_results",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "calibrate": ["run_calibrate"],
-        "coco_pairs": ["load_truth"],
-        "csv_datasets": ["read_levels"],
-        "datacomp": ["run_datacomp"],
-        "decisions": ["run_decisions"],
-        "hierarchies": ["run_hierarcaps", "run_hierarimgs"],
-        "imagenet": ["run_imagenet"],
-        "prompt_weights": ["load_prompt_weights", "save_prompt_weights"],
-        "result_files": ["write_results"],
-        "results": ["Chart", "Row", "SuiteResult", "TaskCache", "TaskResult"],
-        "retrieval": ["run_retrieval"],
-        "reweight": ["run_reweight"],
-        "run": ["run_suite"],
-        "tasks": ["Task", "read_tasks"],
-        "templates": ["imagenet_classnames", "imagenet_templates"],
-        "uncertainty": ["run_uncertainty"],
-        "zero_shot": ["run_zero_shot"],
-    },
-)
+__getattr__ = lazy_names(__name__, __file__)

@@ -11,4 +11,4 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-__getattr__ = lazy_names(__name__, {"loop": ["main"]})
+__getattr__ = lazy_names(__name__, __file__)

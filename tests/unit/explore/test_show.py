@@ -6,7 +6,7 @@ import dataclasses
 import re
 
 from prolip.explore import show
-from prolip.explore.explorer import CaptionView, Classified, Compared, Pair, Range, Stop
+from prolip.explore.explorer import Caption, CaptionView, Classified, Compared, Pair, Range, Stop
 
 TEXT = re.compile(r"<b>(.*?)</b>")
 BAR = re.compile(r'<i class="(\w+)" style="left:([\d.]+)%?;width:([\d.]+)%">')
@@ -32,14 +32,14 @@ def test_uncertainty_bars_span_their_range_and_name_it() -> None:
 
 
 def view(caption: str, **values: float) -> CaptionView:
-    usual = {"num_tokens": 3, "uncertainty": 1.0, "similarity": None, "distance": None, "match": None}
-    return CaptionView(caption=caption, **(usual | {"image_in_caption": None} | values))  # type: ignore[arg-type]
+    usual = {"uncertainty": 1.0, "similarity": 0.0, "distance": 0.0, "match": None, "image_in_caption": 0.0}
+    return CaptionView(caption=caption, **(usual | values))  # type: ignore[arg-type]
 
 
 def test_two_captions_show_inclusion_both_ways() -> None:
     pair = Pair(
-        first=view("vague", uncertainty=1.1),
-        second=view("precise"),
+        first=Caption("vague", 3, 1.1),
+        second=Caption("precise", 3, 1.0),
         similarity=-0.25,
         distance=2.0,
         first_in_second=-0.125,
@@ -78,7 +78,7 @@ def test_an_image_compared_with_captions_has_all_its_bars() -> None:
     heads = re.findall(r"<th scope='col'>([\w ]+)", page)
     assert heads == ["caption", "match", "similarity", "sampled distance", "uncertainty", "inclusion H"]
     # A model without a bias has no match.
-    unbiased = [dataclasses.replace(one, match=None) for one in views]
+    unbiased = [one._replace(match=None) for one in views]
     assert "match" not in show.compared(dataclasses.replace(found, views=unbiased), Range(1.0, 2.0, ""))
 
 

@@ -108,14 +108,15 @@ class ShardFolder:
         """Write a text file."""
         (self.path / name).write_text(text, encoding="utf-8")
 
-    def finish(self, record: Json) -> None:
-        """Write dataset.json: the record, the samples per set, and the samples and bytes of every file."""
+    def finish(self, record: Json) -> Json:
+        """Write dataset.json: the record, the samples per set, and the samples and bytes of every file; return it."""
         files = {
             name: {"bytes": (self.path / name).stat().st_size, "samples": self.shards.get(name, 0)}
             for name in files_below(self.path)
         }
         whole = {**record, "samples": self.samples, "shards": self.shards, "files": files}
         self.write_text(RECORD, dump_json(whole, indent=1) + "\n")
+        return whole
 
 
 def dump_json(value: object, indent: int | None = None) -> str:

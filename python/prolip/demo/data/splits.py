@@ -48,14 +48,7 @@ def split_emoji(
 
     In each of Unicode's groups, whole components are assigned in hashed order: first to test, then to validation, the
     rest to training. A component that does not fit into its share goes to the next split. So every group has its share
-    in every split.
-
-    Args:
-        emoji: base emoji.
-        images: image ids of all designs, by key.
-        test_share: share of each group.
-        val_share: share of each group.
-        seed: seed of the order.
+    in every split. `images` are the image ids of all designs, by key.
     """
     component = connect({one.key: [*one.stems, *(f"image {name}" for name in images[one.key])] for one in emoji})
     members: dict[str, list[Emoji]] = defaultdict(list)
@@ -81,10 +74,7 @@ def split_emoji(
 def choose_variants(variants: Mapping[str, Sequence[str]], count: int, seed: int) -> list[str]:
     """Choose `count` skin-tone variants evenly: one of every base in hashed order, then a second of every base, etc.
 
-    Args:
-        variants: keys of the variants, by base emoji.
-        count: number of variants; fewer are returned if there are not enough.
-        seed: seed of the orders.
+    `variants` are their keys by base emoji. All are returned if there are not enough.
     """
     queues = [
         sorted(variants[base], key=lambda key: hash_rank(seed, f"variant {key}"))

@@ -58,6 +58,7 @@ OUR_FILES = (
     "ATTRIBUTION.md",
 )
 TRAINED = f"design-{HELD_OUT_DESIGN}"
+"""The set of trained emoji in the held-out design: trained names, untrained images."""
 TEMPLATES = tuple(template.format("{c}") for template in dict.fromkeys((*PLAIN_TEMPLATES, *CHAINED_TEMPLATES)))
 """The demo's templates. For a single phrase two of them are equal."""
 _TITLES: Mapping[Design, str] = {"openmoji": "OpenMoji", "goog": "Google", "twtr": "Twitter"}
@@ -72,23 +73,16 @@ class EmojiImage(NamedTuple):
     png: bytes
     image_id: str
     """Equal for equal images."""
-    captions: tuple[str, ...]
-    """"a picture", the group, the subgroup and the name."""
+    picture: str
+    """"a picture"; the other captions are the group, the subgroup and the name in words."""
+    group: str
+    subgroup: str
+    name: str
 
     @property
-    def group(self) -> str:
-        """The group in words."""
-        return self.captions[1]
-
-    @property
-    def subgroup(self) -> str:
-        """The subgroup in words."""
-        return self.captions[2]
-
-    @property
-    def name(self) -> str:
-        """The name in words."""
-        return self.captions[3]
+    def captions(self) -> tuple[str, str, str, str]:
+        """All captions, from general to specific."""
+        return self.picture, self.group, self.subgroup, self.name
 
 
 def build_suites(config: SuitesConfig, out: Path) -> BuildSummary:
@@ -101,18 +95,19 @@ def build_suites(config: SuitesConfig, out: Path) -> BuildSummary:
     names = ["train", TRAINED, *(f"test-{design}" for design in DESIGNS)]
     shards = {name: find_shards(config.data, name) for name in names}
     fingerprint = _fingerprint([path for paths in shards.values() for path in paths])
-    record = read_complete(out, fingerprint)
-    if record is not None:
-        return _summary(out, record, already_built=True, started=started)
-    check_replaceable(out, OUR_FILES)
-    sets = {name: [image for path in paths for image in read_shard(path)] for name, paths in shards.items()}
-    with replace_folder(out, OUR_FILES) as folder:
-        notes = _write(folder, sets)
-        folder.write_text("ATTRIBUTION.md", attribution_page())
-        folder.finish({"kind": "emoji-suites", "fingerprint": fingerprint, "notes": notes})
-    record = read_complete(out, fingerprint)
-    assert record is not None, "it was just written"
-    return _summary(out, record, already_built=False, started=started)
+    record: Mapping[str, object] | None = read_complete(out, fingerprint)
+    already_built = record is not None
+    if record is None:
+        check_replaceable(out, OUR_FILES)
+        sets = {name: [image for path in paths for image in read_shard(path)] for name, paths in shards.items()}
+        with replace_folder(out, OUR_FILES) as folder:
+            notes = _write(folder, sets)
+            folder.write_text("ATTRIBUTION.md", attribution_page())
+            record = folder.finish({"kind": "emoji-suites", "fingerprint": fingerprint, "notes": notes})
+    said = record["notes"]
+    assert isinstance(said, list), "written above"
+    seconds = time.monotonic() - started
+    return BuildSummary.from_record(out, record, said, already_built=already_built, seconds=seconds)
 
 
 def find_shards(data: Path, name: str) -> list[Path]:
@@ -139,8 +134,8 @@ def read_shard(path: Path) -> Iterator[EmojiImage]:
                 data = {member.name.partition(".")[2]: _bytes(archive, member) for member in members}
                 record = json.loads(data["json"])
                 if not (record["skin_tone"] or record["mirrored"]):
-                    captions = tuple(str(record["captions"][level][0]) for level in LEVELS)
-                    yield EmojiImage(key, data["png"], str(record["picture"]), captions)
+                    captions = (str(record["captions"][level][0]) for level in LEVELS)
+                    yield EmojiImage(key, data["png"], str(record["picture"]), *captions)
     except (tarfile.TarError, EOFError, KeyError, TypeError, IndexError, ValueError) as error:
         raise UserError(f"data: {path} is not a shard of emoji: {type(error).__name__} {error}") from error
 
@@ -305,10 +300,3 @@ def _fingerprint(shards: Sequence[Path]) -> str:
     for path in shards:
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
-
-
-def _summary(out: Path, record: Mapping[str, object], *, already_built: bool, started: float) -> BuildSummary:
-    notes = record["notes"]
-    assert isinstance(notes, list), "written by build_suites"
-    seconds = time.monotonic() - started
-    return BuildSummary.from_record(out, record, notes, already_built=already_built, seconds=seconds)

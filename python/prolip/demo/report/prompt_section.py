@@ -10,13 +10,7 @@ from prolip.report import charts
 def gain_chart(trained: PromptSetFigures, random: PromptSetFigures) -> Markup:
     """Draw the gain of each method over even weights, in percentage points, with its interval."""
     rows = [
-        charts.Spread(
-            label=ours.name,
-            mean=100 * ours.gain,
-            low=100 * ours.gain_low,
-            high=100 * ours.gain_high,
-            untrained=100 * theirs.gain,
-        )
+        words.percent_row(ours.name, ours.gain, ours.gain_low, ours.gain_high, theirs.gain)
         for ours, theirs in zip(trained.methods[1:], random.methods[1:], strict=True)
     ]
     description = "; ".join(
@@ -30,13 +24,7 @@ def gain_chart(trained: PromptSetFigures, random: PromptSetFigures) -> Markup:
 def weight_chart(trained: PromptSetFigures, random: PromptSetFigures) -> Markup:
     """Draw the weight of each template: mean and middle 80 % over classes."""
     rows = [
-        charts.Spread(
-            label=f"“{ours.example}”",
-            mean=100 * ours.mean,
-            low=100 * ours.low,
-            high=100 * ours.high,
-            untrained=100 * theirs.mean,
-        )
+        words.percent_row(f"“{ours.example}”", ours.mean, ours.low, ours.high, theirs.mean)
         for ours, theirs in zip(trained.weights, random.weights, strict=True)
     ]
     description = "; ".join(f"{row.label} {row.mean:.1f} %, untrained {row.untrained:.1f} %" for row in rows)

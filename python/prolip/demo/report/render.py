@@ -11,12 +11,14 @@ from prolip.demo.report import words
 from prolip.demo.report.decision_section import reliability_chart, risk_chart, risk_sentence
 from prolip.demo.report.prompt_section import gain_chart, prompting_sentence, weight_chart
 from prolip.demo.report.run_files import ReportInputs, column, read_inputs
-from prolip.demo.suite.results import DecisionFigures, EmojiResults, Headline, ModelFigures, SetFigures
+from prolip.demo.suite.results import EmojiResults, Headline, LevelFigures, SetFigures
 from prolip.eval.hierarchy import Inclusion
 from prolip.files import write_atomic
 from prolip.report import charts
 from prolip.report.templating import open_templates
 
+LevelGroup = tuple[str, LevelFigures, LevelFigures]
+"""What a group of captions is called, and its figures of the trained and of the untrained model."""
 SETTINGS = (
     ("samples_seen", "Images seen in training"),
     ("batch_size", "Batch size"),
@@ -68,36 +70,38 @@ def build_page(inputs: ReportInputs) -> str:
         bullet=charts.bullet,
         linked=linked,
         levels_named=words.LEVEL_NAMES,
+        gain_chart=gain_chart,
+        weight_chart=weight_chart,
+        risk_chart=risk_chart,
+        risk_sentence=risk_sentence,
+        reliability_chart=reliability_chart,
     )
+    results, pictures = inputs.results, inputs.results.gallery.pictures
+    trained, random = results.trained, results.random
+    level_groups: list[LevelGroup] = [
+        ("unseen names", trained.unseen_names, random.unseen_names),
+        ("trained names", trained.seen_names, random.seen_names),
+    ]
     context: dict[str, Any] = {
         "inputs": inputs,
-        "results": inputs.results,
-        "gallery": inputs.results.gallery,
+        "results": results,
+        "gallery": results.gallery,
         "images": inputs.images,
         "examples": [
-            (name, [image for image in inputs.results.gallery.pictures if image.set_name == name])
-            for name in dict.fromkeys(image.set_name for image in inputs.results.gallery.pictures)
+            (name, [image for image in pictures if image.set_name == name])
+            for name in dict.fromkeys(image.set_name for image in pictures)
         ],
-        "level_chart": level_chart(inputs.results.trained, inputs.results.random),
-        "level_groups": [
-            ("unseen names", inputs.results.trained.unseen_names, inputs.results.random.unseen_names),
-            ("trained names", inputs.results.trained.seen_names, inputs.results.random.seen_names),
-        ],
-        "prompt_levels": [
-            (ours, theirs, gain_chart(ours, theirs), weight_chart(ours, theirs))
-            for ours, theirs in zip(inputs.results.trained.prompting, inputs.results.random.prompting, strict=True)
-        ],
-        "inclusion_charts": inclusion_charts(inputs.results.trained.sets, inputs.results.random.sets),
-        "cards": cards(inputs.results),
-        "bin_charts": bin_charts(inputs),
-        **decision_context(inputs.results.decisions),
+        "level_chart": level_chart(level_groups),
+        "level_groups": level_groups,
+        "prompt_levels": list(zip(trained.prompting, random.prompting, strict=True)),
+        "inclusion_charts": inclusion_charts(trained.sets, random.sets),
+        "cards": cards(results),
+        "bin_charts": bin_charts(trained.sets, random.sets),
+        "decisions": results.decisions,
         "curves": training_curves(inputs),
         "findings": [
-            *words.findings(inputs.results),
-            *filter(
-                None,
-                map(prompting_sentence, inputs.results.trained.prompting, inputs.results.random.prompting),
-            ),
+            *words.findings(results),
+            *filter(None, map(prompting_sentence, trained.prompting, random.prompting)),
         ],
         "settings": [(label, inputs.config[key]) for key, label in SETTINGS if key in inputs.config],
         "attribution_text": None if inputs.attribution_text is None else linked(inputs.attribution_text),
@@ -105,72 +109,31 @@ def build_page(inputs: ReportInputs) -> str:
     return environment.get_template("report.html.j2").render(context)
 
 
-def decision_context(decisions: DecisionFigures | None) -> dict[str, Any]:
-    """What the section on decisions shows."""
-    if decisions is None:
-        return {"decisions": None}
-    return {
-        "decisions": decisions,
-        "risk_chart": risk_chart(decisions),
-        "risk_sentence": risk_sentence(decisions),
-        "reliability_chart": reliability_chart(decisions),
-    }
-
-
 def cards(results: EmojiResults) -> list[tuple[Headline, tuple[str, float, float] | None]]:
     """The headlines, each with a second figure of the same thing: its name, trained and untrained."""
     by_name = {headline.name: headline for headline in results.headlines}
-    second = {
-        name: ("name not longer", *shares) for name, shares in not_longer(results.trained, results.random).items()
-    }
+    trained, random = results.trained, results.random
+    second: dict[str, tuple[str, float, float]] = {}
+    for name, ours, theirs in (
+        ("order_unseen", trained.unseen_names, random.unseen_names),
+        ("order_seen", trained.seen_names, random.seen_names),
+    ):
+        shares = ours.group_over_name.share_not_longer, theirs.group_over_name.share_not_longer
+        second[name] = ("name not longer", *shares)
     for name in ("group", "subgroup"):
         known = by_name.pop(f"{name}_with_prior")
         second[name] = ("frequencies known", known.trained, known.random)
     return [(headline, second.get(name)) for name, headline in by_name.items()]
 
 
-def not_longer(trained: ModelFigures, random: ModelFigures) -> dict[str, tuple[float, float]]:
-    """For each headline on order: the share where length cannot be the reason, trained and untrained."""
-    pairs = {
-        "order_unseen": (trained.unseen_names.pairs, random.unseen_names.pairs),
-        "order_seen": (trained.seen_names.pairs, random.seen_names.pairs),
-    }
-    return {
-        headline: (ours.share_not_longer, theirs.share_not_longer)
-        for headline, both in pairs.items()
-        for ours, theirs in zip(*both, strict=True)
-        if (ours.general, ours.specific) == ("group", "name")
-    }
-
-
-def level_chart(trained: ModelFigures, random: ModelFigures) -> Markup:
-    """Draw uncertainty by level for unseen and trained names, each relative to its own "a picture"."""
-    groups = [
-        (
-            name,
-            [
-                charts.Spread(
-                    label=words.LEVEL_NAMES[level],
-                    mean=100 * mean,
-                    low=100 * low,
-                    high=100 * high,
-                    untrained=100 * before,
-                )
-                for level, mean, low, high, before in zip(
-                    figures.levels,
-                    figures.uncertainty.relative,
-                    figures.uncertainty.low,
-                    figures.uncertainty.high,
-                    other.uncertainty.relative,
-                    strict=True,
-                )
-            ],
-        )
-        for name, figures, other in (
-            ("unseen names", trained.unseen_names, random.unseen_names),
-            ("trained names", trained.seen_names, random.seen_names),
-        )
-    ]
+def level_chart(level_groups: Sequence[LevelGroup]) -> Markup:
+    """Draw uncertainty by level for each group of names, relative to its own "a picture"."""
+    groups = []
+    for name, figures, other in level_groups:
+        labels = [words.LEVEL_NAMES[level] for level in figures.levels]
+        ours = figures.uncertainty
+        columns = (ours.relative, ours.low, ours.high, other.uncertainty.relative)
+        groups.append((name, list(map(words.percent_row, labels, *columns))))
     description = "; ".join(
         f"{name}: " + ", ".join(f"{row.label} {row.mean:.1f} % (untrained {row.untrained:.1f} %)" for row in rows)
         for name, rows in groups
@@ -215,15 +178,15 @@ def inclusion_charts(trained: Sequence[SetFigures], random: Sequence[SetFigures]
     ]
 
 
-def bin_charts(inputs: ReportInputs) -> list[tuple[str, Markup, str]]:
+def bin_charts(trained: Sequence[SetFigures], random: Sequence[SetFigures]) -> list[tuple[str, Markup, str]]:
     """Draw accuracy by uncertainty for each set with enough images; returns (set label, chart, verdict)."""
     shown: list[tuple[str, Markup, str]] = []
-    for figures, random in zip(inputs.results.trained.sets, inputs.results.random.sets, strict=True):
-        pairs = {
-            "group": (figures.group_bins, random.group_bins),
-            "caption in the first 10": (figures.retrieval_bins, random.retrieval_bins),
-        }
-        bins = [(name, ours, theirs) for name, (ours, theirs) in pairs.items() if ours and theirs]
+    for figures, other in zip(trained, random, strict=True):
+        pairs = (
+            ("group", figures.group_bins, other.group_bins),
+            ("caption in the first 10", figures.retrieval_bins, other.retrieval_bins),
+        )
+        bins = [(name, ours, theirs) for name, ours, theirs in pairs if ours and theirs]
         lines = [
             charts.Line(name=name, x=range(1, len(ours.accuracy) + 1), y=ours.accuracy, untrained=theirs.accuracy)
             for name, ours, theirs in bins

@@ -2,24 +2,22 @@
 
 import base64
 import json
-import logging
 import math
-import tarfile
 import tomllib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
 from prolip.closing import command
-from prolip.demo.suite.results import DecidedImage, EmojiResults, Gallery
+from prolip.data import StoreConfig
+from prolip.data.samples import read_samples
+from prolip.demo.suite.results import ChainExample, DecidedImage, EmojiResults, GalleryImage
 from prolip.errors import UserError
 from prolip.train.flags import flatten
 from prolip.train.logging.runs import read_metrics
 
 ATTRIBUTION_FIELDS = ("part", "credit", "licence", "source", "changes")
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +64,7 @@ def read_inputs(run_dir: Path, data_dir: Path) -> ReportInputs:
         config=flatten(tomllib.loads(config_text)) if config_text is not None else {},
         attributions=read_attributions(data_dir / "dataset.json"),
         attribution_text=_text(data_dir / "ATTRIBUTION.md"),
-        images=read_gallery_images(
-            data_dir, results.gallery, results.decisions.examples if results.decisions is not None else []
-        ),
+        images=read_images(data_dir, results),
     )
 
 
@@ -103,34 +99,21 @@ def column(rows: Sequence[Mapping[str, float]], name: str) -> list[float]:
     return [row.get(name, math.nan) for row in rows]
 
 
-def read_gallery_images(
-    data_dir: Path, gallery: Gallery, examples: Sequence[DecidedImage]
-) -> dict[tuple[str, str], str]:
+def read_images(data_dir: Path, results: EmojiResults) -> dict[tuple[str, str], str]:
     """Read the images of the gallery and of the examples of decisions from the shards, as data URIs."""
-    wanted: dict[str, set[str]] = {}
-    for image in (*gallery.pictures, *gallery.most_certain, *gallery.least_certain):
-        wanted.setdefault(image.set_name, set()).add(image.key)
-    for chain in gallery.chains:
-        wanted.setdefault(chain.set_name, set()).add(chain.key)
-    for example in examples:
-        wanted.setdefault(example.set_name, set()).add(example.key)
+    gallery, decisions = results.gallery, results.decisions
+    shown: list[GalleryImage | ChainExample | DecidedImage] = [
+        *(*gallery.pictures, *gallery.most_certain, *gallery.least_certain, *gallery.chains),
+        *([] if decisions is None else decisions.examples),
+    ]
+    wanted = {(one.set_name, one.key) for one in shown}
     return {
-        (set_name, key): uri
-        for set_name, keys in wanted.items()
-        for key, uri in _images(data_dir, set_name, keys).items()
+        (name, sample.key): "data:image/png;base64," + base64.b64encode(sample.image).decode("ascii")
+        for name in sorted({name for name, _ in wanted})
+        for shard in sorted(data_dir.glob(f"{name}-*.tar"))
+        for sample in read_samples(str(shard), (), StoreConfig())
+        if (name, sample.key) in wanted
     }
-
-
-def _images(data_dir: Path, set_name: str, keys: Collection[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for shard in sorted(data_dir.glob(f"{set_name}-*.tar")):
-        with tarfile.open(shard) as tar:
-            for member in tar:
-                key, _, extension = member.name.partition(".")
-                file = tar.extractfile(member) if extension == "png" and key in keys else None
-                if file is not None:
-                    found[key] = "data:image/png;base64," + base64.b64encode(file.read()).decode("ascii")
-    return found
 
 
 def _text(path: Path) -> str | None:

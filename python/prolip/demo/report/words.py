@@ -4,6 +4,7 @@ import math
 
 from prolip.demo.suite.results import EmojiResults, LevelFigures, Range, SetFigures
 from prolip.eval.uncertainty import AccuracyBins
+from prolip.report.charts import Spread
 
 LEVEL_NAMES = {
     "image": "the image",
@@ -59,6 +60,11 @@ def number_range(figure: Range) -> str:
     if not math.isfinite(figure.value):
         return "n/a"
     return f"{figure.value:.2f} ({figure.low:.2f} to {figure.high:.2f})".replace("-", "−")
+
+
+def percent_row(label: str, mean: float, low: float, high: float, untrained: float) -> Spread:
+    """Return a row of a chart in percent, from shares."""
+    return Spread(label=label, mean=100 * mean, low=100 * low, high=100 * high, untrained=100 * untrained)
 
 
 def set_label(name: str) -> str:

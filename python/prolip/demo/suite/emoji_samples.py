@@ -39,19 +39,30 @@ class ImageSet(NamedTuple):
     samples: list[EmojiSample]
 
 
+class LabelledImages(NamedTuple):
+    """One model's Gaussians of a set of images."""
+
+    name: str
+    images: Gaussian
+    """[N, D]"""
+    samples: Sequence[EmojiSample]
+
+
 class CaptionBook:
     """Distinct captions with their indices, to embed each once and look it up often."""
 
     def __init__(self) -> None:
-        self.texts: list[str] = []
         self._places: dict[str, int] = {}
+
+    @property
+    def texts(self) -> list[str]:
+        """The captions, in the order of their indices."""
+        return list(self._places)
 
     def add(self, captions: Iterable[str]) -> None:
         """Add captions that are new."""
         for caption in captions:
-            if caption not in self._places:
-                self._places[caption] = len(self.texts)
-                self.texts.append(caption)
+            self._places.setdefault(caption, len(self._places))
 
     def places(self, captions: Iterable[str]) -> Tensor:
         """Return the indices of captions, i64 [N]."""

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,16 +12,20 @@ from torch import Tensor
 from prolip.data import BatchLoader, LoaderConfig
 from prolip.data.tokenizer import Tokenizer
 from prolip.decisions.calibration import Calibration
+from prolip.demo.config import Split
+from prolip.demo.data.art import DESIGNS
+from prolip.demo.data.suite_datasets import TRAINED, find_shards
 from prolip.demo.suite.emoji_samples import (
     CaptionBook,
     EmbeddedCaptions,
     EmojiSample,
     ImageSet,
+    LabelledImages,
     evenly_spaced,
     parse_sample,
 )
 from prolip.demo.suite.gallery import make_gallery
-from prolip.demo.suite.label_sets import LabelledImages, calibrate_groups, measure_decisions
+from prolip.demo.suite.label_sets import calibrate_groups, measure_decisions
 from prolip.demo.suite.measure_sets import (
     ClassPrompts,
     Trained,
@@ -39,9 +43,7 @@ from prolip.demo.suite.results import (
     DecisionFigures,
     EmojiResults,
     Headline,
-    LevelFigures,
     ModelFigures,
-    PromptSetFigures,
     ViewFigures,
 )
 from prolip.embeddings.embed import decode_images, embed_pixels, embed_texts
@@ -54,9 +56,6 @@ from prolip.pretrained.preprocess import square_image_size
 
 logger = logging.getLogger(__name__)
 
-Split = Literal["val", "test"]
-DESIGN_SET = "design-twtr"
-"""Trained emoji in the held-out design. Its names are the seen names; its images are measured with the test split."""
 _OF_FIRST_SET = ("group", "group_with_prior", "subgroup", "subgroup_with_prior")
 """Headlines that are measured on the first set."""
 RANDOM_SEED = 0
@@ -67,7 +66,7 @@ MAX_FOR_VIEWS = 300
 class Embeddings(NamedTuple):
     """One model's Gaussians of all images and captions."""
 
-    images: dict[str, Gaussian]
+    sets: list[LabelledImages]
     captions: EmbeddedCaptions
 
 
@@ -97,7 +96,7 @@ def evaluate_emoji(
         tokenizer: the model's tokenizer.
         data_dir: the folder that `prolip data build emoji` wrote.
         device: the model's device.
-        split: "val" to choose settings, "test" to report.
+        split: "val" to choose settings, "test" to report. The test split has trained emoji in the held-out design, too.
         keep_ratio: share of patches to keep when patches are hidden.
 
     Raises:
@@ -106,41 +105,36 @@ def evaluate_emoji(
     started = time.monotonic()
     image_size = square_image_size(model)
     sets = [read_set(data_dir, name, image_size) for name in set_names(split)]
-    trained_emoji = sets[-1] if split == "test" else read_set(data_dir, DESIGN_SET, image_size)
+    trained_emoji = sets[-1] if split == "test" else read_set(data_dir, TRAINED, image_size)
     book, prompts = gather_captions([*sets, trained_emoji])
     logger.info("evaluating %d images and %d captions", sum(len(s.samples) for s in sets), len(book.texts))
 
-    figures: list[ModelFigures] = []
-    items: list[dict[str, Tensor]] = []
-    embedded: list[Embeddings] = []
-    for network in (model, untrained(model, device)):
-        embedded.append(embed_everything(network, tokenizer, sets, book, device))
-        of_model, its_items = measure_model(
-            network, sets, embedded[-1], prompts, trained_emoji, device=device, keep_ratio=keep_ratio
-        )
-        figures.append(of_model)
-        items.append(its_items)
+    networks = (model, untrained(model, device))
+    embedded, random_embedded = (embed_everything(network, tokenizer, sets, book, device) for network in networks)
+    (trained, items), (random, random_items) = (
+        measure_model(network, sets, one, prompts, trained_emoji, device=device, keep_ratio=keep_ratio)
+        for network, one in zip(networks, (embedded, random_embedded), strict=True)
+    )
     chance = {image_set.name: chance_recall(correct_pairs(image_set.samples), 10) for image_set in sets}
     calibration, decisions = None, None
-    if split == "test" and has_set(data_dir, set_names("val")[0]):
-        calibration, decisions = decide_groups(model, data_dir, sets[:-1], embedded[0], prompts, device)
+    if split == "test" and any(data_dir.glob(f"{set_names('val')[0]}-*.tar")):
+        calibration, decisions = decide_groups(model, data_dir, embedded, prompts, device)
     results = EmojiResults(
         split=split,
-        headlines=headlines(split, figures[0], figures[1], chance),
-        trained=figures[0],
-        random=figures[1],
-        gallery=make_gallery(sets, embedded[0].images, embedded[0].captions),
+        headlines=headlines(split, trained, random, chance),
+        trained=trained,
+        random=random,
+        gallery=make_gallery(embedded.sets, embedded.captions),
         decisions=decisions,
         chance_recall_at_10=chance,
         seconds=time.monotonic() - started,
     )
-    return Evaluated(results, items[0], items[1], calibration)
+    return Evaluated(results, items, random_items, calibration)
 
 
 def decide_groups(
     model: ProLIP,
     data_dir: Path,
-    held_out: Sequence[ImageSet],
     embedded: Embeddings,
     prompts: ClassPrompts,
     device: torch.device,
@@ -159,8 +153,8 @@ def decide_groups(
         similarity,
         f"{data_dir} (validation emoji)",
     )
-    labelled = [LabelledImages(one.name, embedded.images[one.name], one.samples) for one in held_out]
-    return calibration, measure_decisions(calibration, labelled, embedded.captions, prompts, similarity)
+    *held_out, _ = embedded.sets
+    return calibration, measure_decisions(calibration, held_out, embedded.captions, prompts, similarity)
 
 
 def similarity_of(model: ProLIP) -> Similarity:
@@ -194,19 +188,11 @@ def measure_model(
     Returns the figures, and the items that each headline is the mean of, f64: one per image, or one per emoji for the
     order of captions.
     """
-    images, captions = embedded
+    labelled, captions = embedded
     trained = Trained(similarity_of(model), trained_emoji.samples)
     measured = [
-        measure_set(
-            image_set.name,
-            images[image_set.name],
-            image_set.samples,
-            captions,
-            prompts,
-            trained,
-            measure_views(model, image_set, images[image_set.name], device, keep_ratio),
-        )
-        for image_set in sets
+        measure_set(one, captions, prompts, trained, measure_views(model, image_set, one.images, device, keep_ratio))
+        for image_set, one in zip(sets, labelled, strict=True)
     ]
     (_, first), (_, last) = measured[0], measured[-1]
     items = {
@@ -217,7 +203,10 @@ def measure_model(
     }
     figures = ModelFigures(
         sets=[of_set for of_set, _ in measured],
-        prompting=measure_prompting_everywhere(sets, embedded, prompts),
+        # All sets but the last are scored; the last one votes.
+        prompting=[
+            measure_prompting(level, prompts, captions, labelled[:-1], labelled[-1]) for level in ("group", "subgroup")
+        ],
         unseen_names=measure_levels(held_out(sets), captions),
         seen_names=measure_levels(trained_emoji.samples, captions),
     )
@@ -226,35 +215,13 @@ def measure_model(
 
 def held_out(sets: Sequence[ImageSet]) -> list[EmojiSample]:
     """Return the samples whose names are in no training caption."""
-    return [sample for image_set in sets if image_set.name != DESIGN_SET for sample in image_set.samples]
-
-
-def measure_prompting_everywhere(
-    sets: Sequence[ImageSet], embedded: Embeddings, prompts: ClassPrompts
-) -> list[PromptSetFigures]:
-    """Compare ways to use prompts, for groups and subgroups. All sets but the last are scored; the last one votes."""
-    *scored, others = sets
-    return [
-        measure_prompting(
-            level,
-            prompts,
-            embedded.captions,
-            [(embedded.images[image_set.name], image_set.samples) for image_set in scored],
-            (others.name, embedded.images[others.name], others.samples),
-        )
-        for level in ("group", "subgroup")
-    ]
+    return [sample for image_set in sets if image_set.name != TRAINED for sample in image_set.samples]
 
 
 def set_names(split: Split) -> list[str]:
     """Return the names of a split's image sets. The zero-shot headlines are measured on the first one."""
-    held_out = [f"{split}-{design}" for design in ("openmoji", "goog", "twtr")]
-    return [*held_out, DESIGN_SET] if split == "test" else held_out
-
-
-def has_set(data_dir: Path, name: str) -> bool:
-    """Whether the folder has shards of a set."""
-    return any(data_dir.glob(f"{name}-*.tar"))
+    held_out = [f"{split}-{design}" for design in DESIGNS]
+    return [*held_out, TRAINED] if split == "test" else held_out
 
 
 def read_set(data_dir: Path, name: str, image_size: int) -> ImageSet:
@@ -263,11 +230,8 @@ def read_set(data_dir: Path, name: str, image_size: int) -> ImageSet:
     Raises:
         UserError: the set has no shard or no base image.
     """
-    shards = tuple(str(path) for path in sorted(data_dir.glob(f"{name}-*.tar")))
-    if not has_set(data_dir, name):
-        raise UserError(f"{data_dir} has no shard {name}-*.tar: build it with `prolip data build emoji`")
     config = LoaderConfig(
-        shards=shards,
+        shards=tuple(map(str, find_shards(data_dir, name))),
         batch_size=128,
         image_size=image_size,
         augment=None,
@@ -297,7 +261,7 @@ def embed_everything(
     model: ProLIP, tokenizer: Tokenizer, sets: Sequence[ImageSet], book: CaptionBook, device: torch.device
 ) -> Embeddings:
     """Embed all images and all distinct captions."""
-    images = {image_set.name: embed_pixels(model, image_set.images, device) for image_set in sets}
+    images = [LabelledImages(one.name, embed_pixels(model, one.images, device), one.samples) for one in sets]
     texts = embed_texts(model, tokenizer, book.texts, device)
     ids = torch.from_numpy(tokenizer.encode(book.texts))
     num_tokens = (ids != tokenizer.pad_id).sum(dim=1).double()
@@ -343,7 +307,7 @@ def headlines(split: Split, trained: ModelFigures, random: ModelFigures, chance:
         (
             name,
             f"Group caption more uncertain than the name, {words} names",
-            (_order(ours), _order(theirs), 0.5),
+            (ours.group_over_name.share, theirs.group_over_name.share, 0.5),
             "coin",
         )
         for name, words, ours, theirs in (
@@ -355,8 +319,3 @@ def headlines(split: Split, trained: ModelFigures, random: ModelFigures, chance:
         Headline(name=name, label=label, trained=a, random=b, chance=c, chance_label=chance_label)
         for name, label, (a, b, c), chance_label in rows
     ]
-
-
-def _order(levels: LevelFigures) -> float:
-    """Share of group captions that are more uncertain than the name."""
-    return next(pair.share for pair in levels.pairs if (pair.general, pair.specific) == ("group", "name"))

@@ -1,18 +1,17 @@
 """Examples of the trained model for the report, chosen by position or by rank, never by hand."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from prolip.demo.data.captions import LEVELS
-from prolip.demo.suite.emoji_samples import EmbeddedCaptions, ImageSet, evenly_spaced
+from prolip.demo.suite.emoji_samples import EmbeddedCaptions, LabelledImages, evenly_spaced
 from prolip.demo.suite.measure_sets import correct_pairs, retrieval_caption
 from prolip.demo.suite.results import ChainExample, Gallery, GalleryImage, RankedCaption, ScoredCaption
 from prolip.eval.retrieval import rank_candidates, retrieval_scores
 from prolip.eval.statistics import rank_of_first_correct
 from prolip.eval.uncertainty import similarity_std
-from prolip.gaussian import Gaussian
 
 NUM_IMAGES = 8
 """Images per set to show with their captions."""
@@ -21,10 +20,10 @@ NUM_CAPTIONS = 3
 NUM_CHAINS = 6
 
 
-def make_gallery(sets: Sequence[ImageSet], images: Mapping[str, Gaussian], captions: EmbeddedCaptions) -> Gallery:
+def make_gallery(sets: Sequence[LabelledImages], captions: EmbeddedCaptions) -> Gallery:
     """Choose examples from the first set (a trained design) and the last (the held-out design)."""
     first, last = sets[0], sets[-1]
-    views = {image_set.name: _SetView(image_set, images[image_set.name], captions) for image_set in (first, last)}
+    views = {one.name: _SetView(one, captions) for one in (first, last)}
     shown = [view.example(place) for view in views.values() for place in evenly_spaced(len(view.samples), NUM_IMAGES)]
     extreme = views[last.name]
     order = extreme.uncertainty.argsort(stable=True).tolist()
@@ -47,14 +46,14 @@ def make_gallery(sets: Sequence[ImageSet], images: Mapping[str, Gaussian], capti
 class _SetView:
     """Scores of a set's images against the names of all its images."""
 
-    def __init__(self, image_set: ImageSet, images: Gaussian, captions: EmbeddedCaptions) -> None:
-        self.name, self.samples, self.images = image_set.name, image_set.samples, images
-        self.texts = [retrieval_caption(sample) for sample in image_set.samples]
+    def __init__(self, labelled: LabelledImages, captions: EmbeddedCaptions) -> None:
+        self.name, self.images, self.samples = labelled
+        self.texts = [retrieval_caption(sample) for sample in self.samples]
         self.gaussian = captions.of(self.texts)
         self.caption_uncertainty = self.gaussian.total_var.double()
         self.median_caption = float(self.caption_uncertainty.median())
-        self.uncertainty: Tensor = images.total_var.double()
-        self.correct = correct_pairs(image_set.samples)
+        self.uncertainty: Tensor = self.images.total_var.double()
+        self.correct = correct_pairs(self.samples)
 
     def example(self, place: int) -> GalleryImage:
         """Return an image with its nearest captions, without duplicates."""
@@ -91,12 +90,12 @@ class _SetView:
         )
 
 
-def _chain(image_set: ImageSet, place: int, captions: EmbeddedCaptions) -> ChainExample:
-    sample = image_set.samples[place]
+def _chain(labelled: LabelledImages, place: int, captions: EmbeddedCaptions) -> ChainExample:
+    sample = labelled.samples[place]
     texts = [sample.captions[level][0] for level in LEVELS]
     uncertainty = captions.total_var(texts)
     return ChainExample(
-        set_name=image_set.name,
+        set_name=labelled.name,
         key=sample.key,
         emoji=sample.emoji,
         captions=texts,

@@ -12,27 +12,18 @@ from torch import Tensor
 from prolip.decisions.calibration import Calibration, Evidence, Subject, fit_calibration
 from prolip.decisions.reliability import equal_mass_calibration_error, item_losses, reliability_curve
 from prolip.decisions.selective import auroc, risk_curve
-from prolip.demo.suite.emoji_samples import EmbeddedCaptions, EmojiSample, codes, evenly_spaced
+from prolip.demo.suite.emoji_samples import EmbeddedCaptions, LabelledImages, codes, evenly_spaced
 from prolip.demo.suite.measure_sets import ClassPrompts
 from prolip.demo.suite.results import DecidedImage, DecisionFigures, Range, Reliabilities, RiskCurve, SetDecisions
 from prolip.eval.prompts import fill_templates
 from prolip.eval.statistics import percentile_interval, ratio_interval, resampled
-from prolip.gaussian import Gaussian, concatenate
+from prolip.gaussian import concatenate
 from prolip.pretrained.classify import Similarity, weigh
 
 GUARANTEE, MAX_ERROR = 0.9, 0.2
 NUM_EXAMPLES = 6
 _NUM_BINS = 10
 _NUM_RESAMPLES = 400
-
-
-class LabelledImages(NamedTuple):
-    """A set of images."""
-
-    name: str
-    images: Gaussian
-    """[N, D]"""
-    samples: Sequence[EmojiSample]
 
 
 class GroupDecisions(NamedTuple):
@@ -66,14 +57,9 @@ def calibrate_groups(
     similarity: Similarity,
     data: str,
 ) -> Calibration:
-    """The model's calibration for the groups of emoji, on all validation images.
+    """The model's calibration for the groups of emoji, on all validation images, which it was not trained on.
 
-    Args:
-        validation: sets of images that the model was not trained on.
-        captions: embeddings of the prompts.
-        prompts: prompts of all groups.
-        similarity: the model's.
-        data: where the images are from. The caller names the model.
+    `data` says where these are from. The caller names the model.
 
     Raises:
         UserError: there are too few images.
@@ -95,12 +81,7 @@ def measure_decisions(
 ) -> DecisionFigures:
     """Measure label sets, "don't know", doubts and probabilities on held-out images.
 
-    Args:
-        calibration: on other images, with the same prompts.
-        held_out: sets of images.
-        captions: embeddings of the prompts.
-        prompts: prompts of all groups.
-        similarity: the model's.
+    The calibration is on other images, with the same prompts.
     """
     samples = [sample for group in held_out for sample in group.samples]
     images = concatenate([group.images for group in held_out])

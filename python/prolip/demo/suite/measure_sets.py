@@ -9,7 +9,7 @@ from torch import Tensor
 
 from prolip.decisions.prior import label_shares, log_prior
 from prolip.demo.data.captions import LEVELS
-from prolip.demo.suite.emoji_samples import EmbeddedCaptions, EmojiSample, codes, is_chained
+from prolip.demo.suite.emoji_samples import EmbeddedCaptions, EmojiSample, LabelledImages, codes, is_chained
 from prolip.demo.suite.results import LevelFigures, PairShare, SetFigures, ViewFigures
 from prolip.errors import UserError
 from prolip.eval.hierarchy import inclusion_chain, inclusion_in_each
@@ -17,6 +17,7 @@ from prolip.eval.retrieval import evaluate_retrieval, first_ranks, same_group
 from prolip.eval.statistics import spearman
 from prolip.eval.uncertainty import (
     AccuracyBins,
+    more_uncertain,
     share_more_uncertain,
     share_ordered,
     uncertainty_bins,
@@ -43,8 +44,11 @@ class ClassPrompts:
     """The prompts of all groups and subgroups: the captions of all templates, without duplicates."""
 
     def __init__(self, samples: Sequence[EmojiSample]) -> None:
-        self.group = {sample.group: list(dict.fromkeys(sample.captions["group"])) for sample in samples}
-        self.subgroup = {sample.subgroup: list(dict.fromkeys(sample.captions["subgroup"])) for sample in samples}
+        self._of = {
+            level: {getattr(sample, level): list(dict.fromkeys(sample.captions[level])) for sample in samples}
+            for level in ("group", "subgroup")
+        }
+        """By level and class."""
 
     def classifier(self, level: str, captions: EmbeddedCaptions) -> Classifier:
         """Build the classifier of a level by averaging each class's prompts."""
@@ -64,19 +68,16 @@ class ClassPrompts:
 
     def names(self, level: str) -> list[str]:
         """Return the class names of a level."""
-        return list(self._of(level))
+        return list(self._of[level])
 
     def texts(self, level: str) -> list[list[str]]:
         """Return the prompts of each class of a level."""
-        return list(self._of(level).values())
+        return list(self._of[level].values())
 
     def labels(self, level: str, samples: Sequence[EmojiSample]) -> Tensor:
         """Return the class index of each sample at a level, i64 [N]."""
-        places = {name: place for place, name in enumerate(self._of(level))}
-        return torch.tensor([places[sample.group if level == "group" else sample.subgroup] for sample in samples])
-
-    def _of(self, level: str) -> dict[str, list[str]]:
-        return self.group if level == "group" else self.subgroup
+        places = {name: place for place, name in enumerate(self._of[level])}
+        return torch.tensor([places[getattr(sample, level)] for sample in samples])
 
 
 class Trained(NamedTuple):
@@ -90,15 +91,7 @@ class Trained(NamedTuple):
 def logits_with_prior(
     level: str, images: Gaussian, captions: EmbeddedCaptions, prompts: ClassPrompts, trained: Trained
 ) -> Tensor:
-    """The logits of `Model.classify` with the frequencies of the classes as its prior, [N, C].
-
-    Args:
-        level: "group" or "subgroup".
-        images: [N, D].
-        captions: embeddings of all prompts.
-        prompts: prompts of all classes.
-        trained: the model's scale, and where the frequencies come from.
-    """
+    """The logits of `Model.classify` for images [N, D], with the frequencies of the classes as its prior, [N, C]."""
     num_classes = len(prompts.names(level))
     shares = label_shares(prompts.labels(level, trained.emoji), num_classes)
     evidence = weigh(images, prompts.gaussian(level, captions), None, trained.similarity)
@@ -118,9 +111,7 @@ def correct_pairs(samples: Sequence[EmojiSample]) -> Tensor:
 
 
 def measure_set(
-    name: str,
-    images: Gaussian,
-    samples: Sequence[EmojiSample],
+    labelled: LabelledImages,
     captions: EmbeddedCaptions,
     prompts: ClassPrompts,
     trained: Trained,
@@ -128,15 +119,9 @@ def measure_set(
 ) -> tuple[SetFigures, dict[str, Tensor]]:
     """Measure a model on one set; returns the figures, and which images are right, bool [N] by measure.
 
-    Args:
-        name: name of the set.
-        images: [N, D], one per sample.
-        samples: N samples.
-        captions: embeddings of the samples' captions and of the prompts.
-        prompts: prompts of all classes.
-        trained: the model's scale, and the emoji whose classes say how frequent each is.
-        views: results on changed images, which are measured elsewhere.
+    `views` are results on changed images, which are measured elsewhere.
     """
+    name, images, samples = labelled
     texts = captions.of(map(retrieval_caption, samples))
     correct = correct_pairs(samples)
     zero_shot: dict[str, ZeroShotResult] = {}
@@ -195,7 +180,7 @@ def order_items(samples: Sequence[EmojiSample], captions: EmbeddedCaptions) -> T
         captions.total_var(caption for sample in distinct for caption in sample.captions[level]).view(len(distinct), -1)
         for level in ("group", "name")
     )
-    return ((wide > narrow).double() + (wide == narrow).double() / 2).mean(dim=1)
+    return more_uncertain(wide, narrow).mean(dim=1)
 
 
 def _pair_share(
@@ -265,7 +250,5 @@ def _caption_chain(
     """Return the Gaussians of image, name, subgroup, group and "a picture", one row per image and template."""
     num_templates = len(samples[0].captions["name"])
     rows = torch.arange(len(samples)).repeat_interleave(num_templates)
-    chain = [("image", images.rows(rows))]
-    for level in reversed(LEVELS):
-        chain.append((level, captions.of([caption for sample in samples for caption in sample.captions[level]])))
-    return chain
+    texts = {level: [caption for sample in samples for caption in sample.captions[level]] for level in LEVELS}
+    return [("image", images.rows(rows)), *((level, captions.of(texts[level])) for level in reversed(LEVELS))]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from prolip.demo.suite.emoji_samples import EmbeddedCaptions, EmojiSample, codes
+from prolip.demo.suite.emoji_samples import EmbeddedCaptions, EmojiSample, LabelledImages, codes
 from prolip.demo.suite.measure_sets import ClassPrompts
 from prolip.demo.suite.results import PromptMethod, PromptSetFigures, PromptWeight, WonAndLost
 from prolip.eval.bprw import reweight_prompts
@@ -30,7 +30,7 @@ from prolip.eval.zero_shot import (
     correct_within,
     zero_shot_logits,
 )
-from prolip.gaussian import Gaussian, concatenate
+from prolip.gaussian import concatenate
 
 EVEN, REWEIGHTED = "even weights", "re-weighted (BPRW)"
 
@@ -39,8 +39,8 @@ def measure_prompting(
     level: str,
     prompts: ClassPrompts,
     captions: EmbeddedCaptions,
-    scored: Sequence[tuple[Gaussian, Sequence[EmojiSample]]],
-    others: tuple[str, Gaussian, Sequence[EmojiSample]],
+    scored: Sequence[LabelledImages],
+    others: LabelledImages,
 ) -> PromptSetFigures:
     """Measure top-1 accuracy of each method, and its gain over even weights, with intervals.
 
@@ -51,15 +51,14 @@ def measure_prompting(
         prompts: prompts of all classes.
         captions: embeddings of all prompts.
         scored: sets of images to score, together.
-        others: name, images and samples of another set. It votes without labels, and the greedy choice uses its labels.
+        others: another set. It votes without labels, and the greedy choice uses its labels.
     """
     ensembles = prompts.gaussian(level, captions)
-    images = concatenate([gaussian for gaussian, _ in scored])
-    samples = [sample for _, set_samples in scored for sample in set_samples]
-    labels = prompts.labels(level, samples)
-    voters_name, voters, voter_samples = others
+    images = concatenate([labelled.images for labelled in scored])
+    samples = [sample for labelled in scored for sample in labelled.samples]
+    labels, voters = prompts.labels(level, samples), others.images
     reweighted = reweight_prompts(ensembles, voters, BprwConfig(num_neighbors=min(10, len(voters.mean))))
-    greedy = greedy_counts(ensembles, voters.mean, prompts.labels(level, voter_samples))
+    greedy = greedy_counts(ensembles, voters.mean, prompts.labels(level, others.samples))
     num_classes, num_prompts, _ = ensembles.mean.shape
     half, total_var = max(1, num_prompts // 2), ensembles.total_var
     classifiers: dict[str, Classifier] = {
@@ -92,7 +91,7 @@ def measure_prompting(
         num_prompts=num_prompts,
         num_pictures=len(samples),
         num_emoji=len(sizes),
-        voters=voters_name,
+        voters=others.name,
         max_rounds=int(reweighted.rounds.max()),
         methods=[_method(name, by_emoji[:, place], by_emoji[:, 0], sizes) for place, name in enumerate(classifiers)],
         weights=[

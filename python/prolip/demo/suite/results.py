@@ -83,6 +83,11 @@ class LevelFigures:
     length_spearman: float
     """Rank correlation of uncertainty and length among name captions."""
 
+    @property
+    def group_over_name(self) -> PairShare:
+        """The pair of group and name."""
+        return next(pair for pair in self.pairs if (pair.general, pair.specific) == ("group", "name"))
+
 
 @dataclass(frozen=True, kw_only=True)
 class PromptMethod:

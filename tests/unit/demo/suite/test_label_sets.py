@@ -17,9 +17,9 @@ from prolip.decisions import label_shares, load_calibration, save_calibration
 from prolip.decisions.config import CALIBRATION_FILE
 from prolip.demo.run import evaluate
 from prolip.demo.suite import EmojiResults
-from prolip.demo.suite.emoji_samples import ImageSet
+from prolip.demo.suite.emoji_samples import ImageSet, LabelledImages
 from prolip.demo.suite.eval_emoji import keep_calibration
-from prolip.demo.suite.label_sets import LabelledImages, _draws, _mean, calibrate_groups, measure_decisions
+from prolip.demo.suite.label_sets import _draws, _mean, calibrate_groups, measure_decisions
 from prolip.demo.suite.measure_sets import ClassPrompts, Trained, logits_with_prior
 from prolip.demo.suite.results import DecisionFigures
 from prolip.eval.statistics import bootstrap_interval, percentile_interval

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from prolip.demo.report import words
 from prolip.demo.report.prompt_section import prompting_sentence
-from prolip.demo.suite.emoji_samples import CaptionBook, EmbeddedCaptions, EmojiSample
+from prolip.demo.suite.emoji_samples import CaptionBook, EmbeddedCaptions, EmojiSample, LabelledImages
 from prolip.demo.suite.measure_sets import ClassPrompts
 from prolip.demo.suite.prompt_methods import EVEN, REWEIGHTED, measure_prompting
 from prolip.demo.suite.results import EmojiResults, PromptSetFigures
@@ -36,7 +36,7 @@ def sample(place: int, design: str) -> EmojiSample:
     )
 
 
-def world(bad_var: float) -> tuple[ClassPrompts, EmbeddedCaptions, dict[str, tuple[Gaussian, list[EmojiSample]]]]:
+def world(bad_var: float) -> tuple[ClassPrompts, EmbeddedCaptions, dict[str, LabelledImages]]:
     """Good prompts lie near their class's images, bad ones all near the next class's."""
     generator = torch.Generator().manual_seed(5)
     centres = F.normalize(torch.randn(CLASSES, DIM, generator=generator), dim=1)
@@ -48,8 +48,8 @@ def world(bad_var: float) -> tuple[ClassPrompts, EmbeddedCaptions, dict[str, tup
     for name, count in (("test-a", 40), ("test-b", 40), ("design-c", 80)):
         samples = [sample(place, name) for place in range(count)]
         mean = near(centres[torch.arange(count) % CLASSES], 0.15)
-        sets[name] = Gaussian(mean, torch.full_like(mean, -5.0)), samples
-    prompts = ClassPrompts(sets["test-a"][1])
+        sets[name] = LabelledImages(name, Gaussian(mean, torch.full_like(mean, -5.0)), samples)
+    prompts = ClassPrompts(sets["test-a"].samples)
     book = CaptionBook()
     for texts in prompts.texts("group"):
         book.add(texts)
@@ -63,7 +63,7 @@ def world(bad_var: float) -> tuple[ClassPrompts, EmbeddedCaptions, dict[str, tup
 def measured(bad_var: float = -3.0) -> PromptSetFigures:
     prompts, captions, sets = world(bad_var)
     scored = [sets["test-a"], sets["test-b"]]
-    return measure_prompting("group", prompts, captions, scored, ("design-c", *sets["design-c"]))
+    return measure_prompting("group", prompts, captions, scored, sets["design-c"])
 
 
 def test_filters_remove_bad_prompts_with_large_variance() -> None:
@@ -86,10 +86,10 @@ def test_the_greedy_choice_uses_only_the_voting_images() -> None:
     """Its score on the scored images follows from the voters' labels alone: wrong ones there ruin it."""
     prompts, captions, sets = world(-3.0)
     scored = [sets["test-a"], sets["test-b"]]
-    images, samples = sets["design-c"]
-    shifted = [dataclasses.replace(one, group=f"group {(int(one.group[-1]) + 1) % CLASSES}") for one in samples]
-    right = measure_prompting("group", prompts, captions, scored, ("design-c", images, samples)).methods
-    wrong = measure_prompting("group", prompts, captions, scored, ("design-c", images, shifted)).methods
+    voters = sets["design-c"]
+    shifted = [dataclasses.replace(one, group=f"group {(int(one.group[-1]) + 1) % CLASSES}") for one in voters.samples]
+    right = measure_prompting("group", prompts, captions, scored, voters).methods
+    wrong = measure_prompting("group", prompts, captions, scored, voters._replace(samples=shifted)).methods
     assert right[-1].name.endswith("(greedy)")
     assert right[-1].top1 > wrong[-1].top1 + 0.2
     assert right[:-1] == wrong[:-1], "nothing else sees a label of the voters"
@@ -110,7 +110,7 @@ def test_counts_weights_and_winners_are_consistent() -> None:
 def test_intervals_resample_emoji_and_not_images() -> None:
     """The same images twice say nothing new: the interval stays as wide."""
     prompts, captions, sets = world(-3.0)
-    others = ("design-c", *sets["design-c"])
+    others = sets["design-c"]
     once = measure_prompting("group", prompts, captions, [sets["test-a"]], others).methods[0]
     twice = measure_prompting("group", prompts, captions, [sets["test-a"]] * 2, others).methods[0]
     assert (once.top1, once.top1_low, once.top1_high) == (twice.top1, twice.top1_low, twice.top1_high)

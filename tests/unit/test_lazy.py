@@ -1,0 +1,25 @@
+"""Public names of a room that are imported when first used."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from prolip.lazy import lazy_names
+
+
+def test_names_come_from_the_imports_for_type_checkers(tmp_path: Path) -> None:
+    source = tmp_path / "__init__.py"
+    source.write_text(
+        "from math import tau\nif TYPE_CHECKING:\n    from math import e, pi\n    from no_such import gone\n"
+        "if other:\n    from math import inf\n"
+    )
+    find = lazy_names("room", str(source))
+    assert (find("e"), find("pi")) == (math.e, math.pi)
+    with pytest.raises(ModuleNotFoundError, match="no_such"):
+        find("gone")
+    for name in ("tau", "inf", "__wrapped__"):
+        with pytest.raises(AttributeError, match=f"module 'room' has no attribute '{name}'"):
+            find(name)
