@@ -83,20 +83,17 @@ def _prolip_float32(task: Task) -> Measurement:
 def _decode_only(task: Task) -> Measurement:
     """Measure the floor: as many threads decode the same images from memory, and do nothing else."""
     import_mb = proc_stats.memory(proc_stats.tree()).peak_rss
-    shards = list(task.shards)
     samples = BatchLoader(_loader_config(task)).num_samples
     loaded = task.images if samples is None else min(task.images, samples)
-    busy, cpu = proc_stats.machine_seconds(), proc_stats.cpu_seconds(proc_stats.tree())
-    started = time.perf_counter()
-    images, seconds = decode_only(shards, task.images, task.threads)
-    elapsed = time.perf_counter() - started
-    cpu = proc_stats.cpu_seconds(proc_stats.tree()) - cpu
+    elapsed = proc_stats.stopwatch()
+    images, seconds = decode_only(list(task.shards), task.images, task.threads)
+    took = elapsed()
     memory = proc_stats.memory(proc_stats.tree())
     return Measurement(
         images_per_s=images / seconds,
         # Before the clock starts, each loaded image is decoded once, to find those that cannot be decoded.
-        cpu_us=cpu / (images + loaded) * 1e6,
-        others_cores=max(0.0, proc_stats.machine_seconds() - busy - cpu) / elapsed,
+        cpu_us=took.cpu_seconds / (images + loaded) * 1e6,
+        others_cores=took.others_cores,
         first_batch_s=0.0,
         rss_mb=memory.peak_rss,
         pss_mb=memory.pss,
@@ -138,19 +135,16 @@ def _measure(task: Task, start: Start) -> Measurement:
     first_batch = time.perf_counter() - opened
     for images in islice(batches, max(WARM_BATCHES, workers) - 1):
         _read_pixel(images)
-    processes = proc_stats.tree()
-    busy, cpu, started = proc_stats.machine_seconds(), proc_stats.cpu_seconds(processes), time.perf_counter()
+    elapsed = proc_stats.stopwatch()
     for images in islice(batches, count):
         _read_pixel(images)
-    seconds = time.perf_counter() - started
-    cpu = proc_stats.cpu_seconds(processes) - cpu
-    busy = proc_stats.machine_seconds() - busy
+    took = elapsed()
     memory = proc_stats.memory(proc_stats.tree())
     timed = count * task.batch_size
     return Measurement(
-        images_per_s=timed / seconds,
-        cpu_us=cpu / timed * 1e6,
-        others_cores=max(0.0, busy - cpu) / seconds,
+        images_per_s=timed / took.seconds,
+        cpu_us=took.cpu_seconds / timed * 1e6,
+        others_cores=took.others_cores,
         first_batch_s=first_batch,
         rss_mb=memory.peak_rss,
         pss_mb=memory.pss,
@@ -165,7 +159,7 @@ def _read_pixel(images: _Array) -> None:
 
 def _loader_config(task: Task) -> LoaderConfig:
     return LoaderConfig(
-        shards=task.shards,
+        shards=tuple(task.shards),
         batch_size=task.batch_size,
         image_size=task.image_size,
         augment=AugmentConfig() if task.recipe == "full" else AugmentConfig(jitter_prob=0.0, gray_prob=0.0),

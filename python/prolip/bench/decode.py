@@ -12,7 +12,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from typing import NamedTuple, Self
 from PIL import Image
 
 from prolip.bench import proc_stats
-from prolip.bench.config import BenchDecodeConfig
+from prolip.bench.config import BenchDecodeConfig, check_counts, split_names
 from prolip.bench.data import LEVEL_VARIABLE
 from prolip.bench.decoder_process import BATCH, READY, Pass, Request
 from prolip.bench.decoders import DECODERS, LIBJPEG, OURS, PILLOW
@@ -77,13 +76,11 @@ def contenders(config: BenchDecodeConfig) -> tuple[list[Contender], list[str]]:
     Raises:
         UserError: a decoder is unknown or not installed, or a number is out of range.
     """
-    for name in ("repeats", "num_images"):
-        if getattr(config, name) < 1:
-            raise UserError(f"{name} is {getattr(config, name)}: it must be at least 1")
+    check_counts(config, "repeats", "num_images")
     for workers in config.workers:
         if workers < 0:
             raise UserError(f"workers is {workers}: it must be at least 0")
-    asked = dict.fromkeys(name for words in config.decoders for name in words.split(",") if name)
+    asked = split_names(config.decoders)
     absent = [name for name, decoder in DECODERS.items() if not decoder.installed()]
     for name in asked:
         if name not in DECODERS:
@@ -210,15 +207,14 @@ def measure(
                 contender: sum(a == b for a, b in zip(found, right, strict=True)) / len(right)
                 for contender, found in sums.items()
             }
-        before, started = (proc_stats.machine_seconds(), proc_stats.cpu_seconds(proc_stats.tree())), time.monotonic()
+        elapsed = proc_stats.stopwatch()
         for number in range(repeats):
             for key in keys:
                 request = Request(folder=str(folders[key.files]), images=num_images, workers=key.workers)
                 for process in usable:
                     turns[key].setdefault(process.contender, []).append(Pass.from_json(process.ask(request)))
             log(f"round {number + 1} of {repeats} of the decoders")
-        own = proc_stats.cpu_seconds(proc_stats.tree()) - before[1]
-        others = max(0.0, proc_stats.machine_seconds() - before[0] - own) / (time.monotonic() - started)
+        others = elapsed().others_cores
     return Decoded(turns=turns, same=same, others_cores=others, failed=failed)
 
 

@@ -6,7 +6,6 @@ read before the clock starts.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 import time
@@ -15,10 +14,11 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from prolip.bench import proc_stats
 from prolip.bench.decoders import DECODERS, Decode
+from prolip.bench.task import Message
 
 READY = "ready"
 """The first line of the standard output."""
@@ -27,7 +27,7 @@ BATCH = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class Request(Message):
     """What to decode."""
 
     folder: str
@@ -37,33 +37,15 @@ class Request:
     workers: int | None = None
     """Worker processes of a torch `DataLoader`; None to decode in a loop without one."""
 
-    def to_json(self) -> str:
-        """Return the request as a line of JSON."""
-        return json.dumps(dataclasses.asdict(self))
-
-    @classmethod
-    def from_json(cls, line: str) -> Self:
-        """Return the request that `to_json` wrote."""
-        return cls(**json.loads(line))
-
 
 @dataclass(frozen=True, kw_only=True)
-class Pass:
+class Pass(Message):
     """The answer to a request."""
 
     images_per_s: float
     """Images per second of wall-clock time."""
     cpu_us: float
     """CPU time per image in microseconds, over all threads and processes."""
-
-    def to_json(self) -> str:
-        """Return the answer as a line of JSON."""
-        return json.dumps(dataclasses.asdict(self))
-
-    @classmethod
-    def from_json(cls, line: str) -> Self:
-        """Return the answer that `to_json` wrote."""
-        return cls(**json.loads(line))
 
 
 def main() -> int:

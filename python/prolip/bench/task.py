@@ -1,9 +1,10 @@
-"""The task and the measurement that the measuring process and a contender exchange as JSON."""
+"""The task and the measurement that the measuring process and a contender exchange, as lines of JSON."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -11,12 +12,26 @@ from prolip.bench.config import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class Message:
+    """What two processes exchange as a line of JSON. Fields hold what JSON can hold; a sequence comes back as a list."""
+
+    def to_json(self) -> str:
+        """Return the message as a line of JSON."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, line: str) -> Self:
+        """Return the message that `to_json` wrote."""
+        return cls(**json.loads(line))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(Message):
     """The settings of a contender's measurement."""
 
     contender: str
     """Name of the contender."""
-    shards: tuple[str, ...]
+    shards: Sequence[str]
     """Paths of the shards."""
     recipe: Recipe
     """`full`: crop, jitter, grey. `plain`: crop."""
@@ -31,19 +46,9 @@ class Task:
     context_length: int = 77
     """Ids per caption."""
 
-    def to_json(self) -> str:
-        """Return the task as JSON."""
-        return json.dumps(dataclasses.asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Return the task that `to_json` wrote."""
-        values = json.loads(text)
-        return cls(**{**values, "shards": tuple(values["shards"])})
-
 
 @dataclass(frozen=True, kw_only=True)
-class Measurement:
+class Measurement(Message):
     """The result of one run of one contender."""
 
     images_per_s: float
@@ -62,12 +67,3 @@ class Measurement:
     """Peak resident memory in MB after imports."""
     stage_us: dict[str, float] = field(default_factory=dict)
     """`cpu_us` divided among the loader's stages in proportion to their times; empty for other contenders."""
-
-    def to_json(self) -> str:
-        """Return the measurement as JSON."""
-        return json.dumps(dataclasses.asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Return the measurement that `to_json` wrote."""
-        return cls(**json.loads(text))
