@@ -175,7 +175,7 @@ def _cells(name: str, runs: Runs) -> list[str]:
 
 
 def _median(runs: Sequence[Measurement], field: str) -> float:
-    return statistics.median(getattr(run, field) for run in runs)
+    return float(statistics.median(getattr(run, field) for run in runs))
 
 
 def _stages(runs: Sequence[Measurement]) -> dict[str, float]:

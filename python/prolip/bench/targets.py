@@ -222,4 +222,3 @@ def table(config: BenchTargetsConfig, rows: list[Row], others_cores: float) -> I
     yield from warnings(((f"{row.what} ({row.level})", rates(row.ours)) for row in rows), others_cores)
     if others_cores > MAX_OTHERS:
         yield "the ratios by CPU time suffer less from that than those by rate"
-

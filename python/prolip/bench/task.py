@@ -13,7 +13,7 @@ from prolip.bench.config import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
-    """What two processes exchange as a line of JSON. Fields hold what JSON can hold; a sequence comes back as a list."""
+    """What two processes exchange as a line of JSON. Its fields hold JSON values; a sequence comes back as a list."""
 
     def to_json(self) -> str:
         """Return the message as a line of JSON."""

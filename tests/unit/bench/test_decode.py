@@ -140,7 +140,7 @@ def test_wrong_decoders_and_options_are_named(changes: dict[str, Any], message: 
 
 
 def test_packages_that_are_not_installed_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(DECODERS, "simplejpeg", Decoder("simple-jpeg", "no_such_module", DECODERS[PILLOW].open))
+    monkeypatch.setitem(DECODERS, "simplejpeg", Decoder("simple-jpeg", "no_such_module", DECODERS[PILLOW].prepare))
     of, absent = contenders(BenchDecodeConfig(images=Path("photos")))
     assert "simplejpeg" in absent
     assert {OURS, LIBJPEG, PILLOW} <= {contender.decoder for contender in of}
