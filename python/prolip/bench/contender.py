@@ -13,9 +13,11 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
-from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from prolip.bench import proc_stats
 from prolip.bench.task import Measurement, Task
@@ -28,14 +30,8 @@ WARM_BATCHES = 2
 """Smallest number of batches to drop; one per worker if there are more workers."""
 
 
-class _Array(Protocol):
-    """A tensor or an array."""
-
-    def __getitem__(self, place: tuple[int, ...], /) -> object: ...
-
-
-Start = Callable[[], Iterator[_Array]]
-"""Opens a loader and yields the images of its batches, batch dimension first."""
+Images = Tensor | NDArray[np.uint8]
+"""The images of a batch, batch dimension first."""
 
 
 def main() -> int:
@@ -55,7 +51,7 @@ def _prolip(task: Task) -> Measurement:
     """Measure the loader: uint8 batches as in training, where the device normalises them."""
     loaders: list[BatchLoader] = []
 
-    def start() -> Iterator[_Array]:
+    def start() -> Iterator[Images]:
         loaders.append(BatchLoader(_loader_config(task)))
         for batch in loaders[0]:
             yield batch.images
@@ -73,7 +69,7 @@ def _prolip_float32(task: Task) -> Measurement:
     """Measure the loader with float32 batches like the baselines: the consumer normalises them on the CPU."""
     torch.set_num_threads(1)
 
-    def start() -> Iterator[_Array]:
+    def start() -> Iterator[Images]:
         for batch in device_batches(BatchLoader(_loader_config(task)), torch.device("cpu")):
             yield batch.images
 
@@ -123,7 +119,7 @@ CONTENDERS: dict[str, Callable[[Task], Measurement]] = {
 }
 
 
-def _measure(task: Task, start: Start) -> Measurement:
+def _measure(task: Task, start: Callable[[], Iterator[Images]]) -> Measurement:
     """Time the batches of the loader that `start` opens."""
     warnings.simplefilter("ignore")
     workers = task.threads
@@ -152,7 +148,7 @@ def _measure(task: Task, start: Start) -> Measurement:
     )
 
 
-def _read_pixel(images: _Array) -> None:
+def _read_pixel(images: Images) -> None:
     """Read a pixel, as any consumer of the batch would."""
     images[0, 0, 0, 0]
 

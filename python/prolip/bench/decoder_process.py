@@ -18,7 +18,7 @@ from typing import Any
 
 from prolip.bench import proc_stats
 from prolip.bench.decoders import DECODERS, Decode
-from prolip.bench.task import Message
+from prolip.bench.task import Message, Turn
 
 READY = "ready"
 """The first line of the standard output."""
@@ -36,16 +36,6 @@ class Request(Message):
     """Images to decode, repeating the folder's files; 0 to compute checksums of all pixels instead."""
     workers: int | None = None
     """Worker processes of a torch `DataLoader`; None to decode in a loop without one."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pass(Message):
-    """The answer to a request."""
-
-    images_per_s: float
-    """Images per second of wall-clock time."""
-    cpu_us: float
-    """CPU time per image in microseconds, over all threads and processes."""
 
 
 def main() -> int:
@@ -83,7 +73,7 @@ class Answers:
 
         return [zlib.crc32(np.ascontiguousarray(self.decode(data)).data) for data in self.files(folder)]
 
-    def time(self, request: Request) -> Pass:
+    def time(self, request: Request) -> Turn:
         """Decode the images of a request."""
         images = self._loop(request) if request.workers is None else self._loaded(request)
         next(images)
@@ -94,7 +84,7 @@ class Answers:
         if request.workers:
             # The process's clock leaves out its workers. The system's includes them, in ticks of 10 ms.
             cpu = proc_stats.cpu_seconds(proc_stats.tree()) - before
-        return Pass(images_per_s=count / seconds, cpu_us=cpu / count * 1e6)
+        return Turn(images_per_s=count / seconds, cpu_us=cpu / count * 1e6)
 
     def _loop(self, request: Request) -> Iterator[int]:
         """Yield 0 at the start, and then 1 after each image."""

@@ -19,8 +19,8 @@ from prolip.bench.data import FLOOR, run_task
 from prolip.bench.data import OURS as OUR_LOADER
 from prolip.bench.decode import AS_THEY_ARE, AT_MOST_512, PROGRESSIVE, Contender, Decoded
 from prolip.bench.decoders import LIBJPEG, OURS
-from prolip.bench.rounds import MAX_OTHERS, Turn, cpu_ratio, cpu_us, rate_ratio, rates, warnings
-from prolip.bench.task import Measurement, Task
+from prolip.bench.rounds import MAX_OTHERS, cpu_ratio, cpu_us, rate_ratio, rates, warnings
+from prolip.bench.task import Measurement, Task, Turn
 from prolip.data import expand_shards, simd_levels
 from prolip.data.build.config import FolderConfig
 from prolip.data.build.folder import build_folder

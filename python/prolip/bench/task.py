@@ -48,13 +48,19 @@ class Task(Message):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measurement(Message):
-    """The result of one run of one contender."""
+class Turn(Message):
+    """The result of one contender in one round, without start-up."""
 
     images_per_s: float
-    """Images per second, without start-up and the first batches."""
+    """Images per second of wall-clock time."""
     cpu_us: float
     """CPU time per image in microseconds, over all processes and threads."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement(Turn):
+    """The result of one run of one loader."""
+
     others_cores: float
     """Cores that the rest of the machine kept busy. Above a few hundredths the run was disturbed."""
     first_batch_s: float

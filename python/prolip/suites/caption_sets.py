@@ -91,14 +91,9 @@ def captions_of(
     image_id_key: str | None = None,
     caption_ids_key: str | None = None,
 ) -> Captions:
-    """Read the captions, and ids if requested, of every embedded image.
+    """Read the captions, and ids if requested, of every embedded image of a folder.
 
-    Args:
-        folder: where the images are from.
-        found: the images, with the members that `caption_members` names.
-        caption_key: `txt` (a caption per line), or a dotted path into the json.
-        image_id_key: dotted path of an image's id, a whole number.
-        caption_ids_key: dotted path of the captions' ids, one per caption.
+    The keys are those of `RetrievalOptions`; the images must have the members that `caption_members` names.
 
     Raises:
         DataError: an image has no caption or no such id; the message names its key.

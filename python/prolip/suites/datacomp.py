@@ -91,7 +91,7 @@ def run_task(
 
     Raises:
         FolderMissing: no place has the task's folder.
-        ValueError, DataError, OSError: it cannot be run; the message says why.
+        UserError, DataError, OSError: it cannot be run; the message says why.
     """
     path = find_folder(options.data, task.folders, fetched)
     associations: list[Association] = []
@@ -178,12 +178,7 @@ def with_article(cue: str) -> str:
 
 
 def jaccard(scores: Tensor, right: Tensor) -> float:
-    """Jaccard index of the right candidates and as many with the highest scores, in [0, 1].
-
-    Args:
-        scores: [K], larger is better.
-        right: bool [K], at least one.
-    """
+    """Jaccard index of the right candidates, bool [K], and as many with the highest scores, in [0, 1]."""
     chosen = torch.zeros_like(right)
     chosen[scores.topk(int(right.sum())).indices] = True
     return int((chosen & right).sum()) / int((chosen | right).sum())

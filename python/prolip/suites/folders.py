@@ -225,12 +225,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def members_of(folder: TaskFolder, found: Embedded, extension: str) -> list[bytes]:
-    """The member with this extension of every embedded image.
-
-    Args:
-        folder: where the images are from.
-        found: the images, embedded with `keep` naming the extension.
-        extension: extension of the member.
+    """The member with this extension of every image of the folder, embedded with `keep` naming the extension.
 
     Raises:
         DataError: an image has no such member.
@@ -263,10 +258,7 @@ def read_labels(folder: TaskFolder, found: Embedded) -> Tensor:
 def read_metadata(folder: TaskFolder, found: Embedded, num_columns: int = 1) -> Tensor:
     """The metadata of every image, i64 [N, M], from its `.npy`.
 
-    Args:
-        folder: where the images are from.
-        found: the images, embedded with their `.npy`.
-        num_columns: columns that are needed, at most M; their numbers must not be negative.
+    The first `num_columns` are needed, and their numbers must not be negative.
 
     Raises:
         DataError: an image has no metadata, or not a vector of enough whole numbers.

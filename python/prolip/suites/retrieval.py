@@ -75,12 +75,7 @@ def recall_rows(
 ) -> list[Row]:
     """Recall at 1, 5 and 10 in both directions by every score; the main figure is the mean of R@1 by means alone.
 
-    Args:
-        task: name of the task, for the rows.
-        images: [N, D], unit means.
-        texts: [M, D], unit means.
-        image_of_text: i64 [M], index of each caption's image.
-        scores: must include `mean`.
+    Images are [N, D], texts [M, D] with unit means; `image_of_text` is i64 [M]. The scores must include `mean`.
     """
     correct = torch.arange(len(images.mean))[:, None] == image_of_text[None]
     rows = []
