@@ -100,9 +100,9 @@ def _write(source: _Source, folder: Path, options: ExportOptions) -> Sequence[st
             from prolip.interop.onnx import save_onnx
 
             return save_onnx(model, tokenizer, temporary, card, options.onnx)
-        from prolip.interop.transformers import folder as other
+        from prolip.interop.transformers.folder import save_sentence_transformers, save_transformers
 
-        save = other.save_transformers if options.format == "transformers" else other.save_sentence_transformers
+        save = save_transformers if options.format == "transformers" else save_sentence_transformers
         return save(model, tokenizer, temporary, card)
 
 

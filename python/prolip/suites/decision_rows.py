@@ -46,9 +46,7 @@ def _from_baseline(measure: str, rows: Mapping[str, Row], main: Sequence[str]) -
     A score's name may also name a model: "image's variance of heads".
     """
     return [
-        difference_row(
-            rows[BASELINE], row, f"{measure}, {name} − {BASELINE}", main=name.partition(" of ")[0] in main
-        )
+        difference_row(rows[BASELINE], row, f"{measure}, {name} − {BASELINE}", main=name.partition(" of ")[0] in main)
         for name, row in rows.items()
         if name != BASELINE
     ]
