@@ -113,7 +113,7 @@ def image_batches(
         store: how shards are read; None for the defaults.
 
     Raises:
-        ValueError: the shards cannot be read with this preprocessing.
+        UserError: there is no such shard, or the shards cannot be read with this preprocessing.
         DataError: a shard is not an archive, or too many images are unreadable.
     """
     reading = LoaderConfig(

@@ -92,11 +92,8 @@ def doubt_rows(task: str, doubts: Mapping[str, Tensor], correct: Tensor) -> list
 def probability_rows(task: str, own: Tensor, others: Mapping[str, Tensor], truth: Tensor) -> list[Row]:
     """How well probabilities agree with the labels, and how that changes with other logits of the same images.
 
-    Args:
-        task: name of the data set.
-        own: [N, C], the model's own logits.
-        others: [N, C] by name: divided by the temperature of the other folds, or those of other models.
-        truth: i64 [N].
+    `own` are the model's logits, [N, C]; `others`, by name, are divided by the temperature of the other folds, or those
+    of other models. `truth` is i64 [N].
     """
     rows: list[Row] = []
     found: dict[str, dict[str, Row]] = {}
@@ -123,12 +120,7 @@ def probability_rows(task: str, own: Tensor, others: Mapping[str, Tensor], truth
 def beside_rows(task: str, model: str, accuracy: Row, answered: Answered, decided: Decided) -> list[Row]:
     """Accuracy of another model compared with the model's own, and the other model's 90 % label sets.
 
-    Args:
-        task: name of the data set.
-        model: the other model's name.
-        accuracy: the model's own.
-        answered: the other model's answers on the same images.
-        decided: results of its calibrations on the other folds.
+    `accuracy` is the model's own. `answered` and `decided` are the other model's, on the same images.
     """
     own = row_of_items(task, f"accuracy, by {model}", answered.correct.double())
     title = f"label sets of {model} at 90% by lac"
@@ -174,11 +166,8 @@ def frequency_rows(task: str, accuracy: Row, found: Decided, truth: Tensor) -> l
 def elsewhere_rows(task: str, other: str, doubts: Mapping[str, Tensor], there: Mapping[str, Tensor]) -> list[Row]:
     """How well each score detects images from elsewhere, and its difference from the largest probability.
 
-    Args:
-        task: name of the data set.
-        other: name of the images from elsewhere.
-        doubts: f64 [N] by name, of the data set's images.
-        there: f64 [M] by name, of the images from elsewhere; a score that is missing there is left out.
+    `doubts` are f64 [N] by name, of the data set's images; `there` are f64 [M], of the images from elsewhere, which are
+    called `other`. A score that is missing there is left out.
     """
     measure = "AUROC of images from elsewhere"
     own: dict[str, Row] = {}
@@ -193,12 +182,7 @@ def elsewhere_rows(task: str, other: str, doubts: Mapping[str, Tensor], there: M
 def fitting_note(task: str, answered: Answered, folded: Folded, doubts: Mapping[str, Tensor], num_known: int) -> str:
     """Which images fitted what, in words.
 
-    Args:
-        task: name of the data set.
-        answered: its N images.
-        folded: calibrations on the other folds.
-        doubts: scores of doubt by name.
-        num_known: images of `--known`, from which the distance to neighbours is measured; 0 for the other folds.
+    `num_known` images of `--known` are those from which the distance to neighbours is measured; 0 for the other folds.
     """
     counts = torch.bincount(answered.truth, minlength=answered.evidence.logits.shape[1]).tolist()
     outside = [len(answered.truth) - size for size in torch.bincount(answered.folds).tolist()]

@@ -91,12 +91,8 @@ def measure_set(model: Model, name: str, folder: TaskFolder, options: Uncertaint
 def accuracy_figures(name: str, uncertainty: Tensor, logits: Tensor, labels: Tensor, num_bins: int) -> TaskResult:
     """Accuracy by uncertainty: rows and a chart.
 
-    Args:
-        name: name of the data set, for the rows.
-        uncertainty: f64 [N].
-        logits: [N, C], zero-shot, with the model's own scale: their softmax is the confidence.
-        labels: i64 [N].
-        num_bins: bins of the curve.
+    `uncertainty` is f64 [N], `labels` are i64 [N]. The zero-shot `logits`, [N, C], have the model's own scale: their
+    softmax is the confidence.
 
     Raises:
         UserError: there are fewer images than bins.
