@@ -13,9 +13,11 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
-from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from prolip.bench import proc_stats
 from prolip.bench.task import Measurement, Task
@@ -28,14 +30,8 @@ WARM_BATCHES = 2
 """Smallest number of batches to drop; one per worker if there are more workers."""
 
 
-class _Array(Protocol):
-    """A tensor or an array."""
-
-    def __getitem__(self, place: tuple[int, ...], /) -> object: ...
-
-
-Start = Callable[[], Iterator[_Array]]
-"""Opens a loader and yields the images of its batches, batch dimension first."""
+Images = Tensor | NDArray[np.uint8]
+"""The images of a batch, batch dimension first."""
 
 
 def main() -> int:
@@ -55,7 +51,7 @@ def _prolip(task: Task) -> Measurement:
     """Measure the loader: uint8 batches as in training, where the device normalises them."""
     loaders: list[BatchLoader] = []
 
-    def start() -> Iterator[_Array]:
+    def start() -> Iterator[Images]:
         loaders.append(BatchLoader(_loader_config(task)))
         for batch in loaders[0]:
             yield batch.images
@@ -73,7 +69,7 @@ def _prolip_float32(task: Task) -> Measurement:
     """Measure the loader with float32 batches like the baselines: the consumer normalises them on the CPU."""
     torch.set_num_threads(1)
 
-    def start() -> Iterator[_Array]:
+    def start() -> Iterator[Images]:
         for batch in device_batches(BatchLoader(_loader_config(task)), torch.device("cpu")):
             yield batch.images
 
@@ -83,20 +79,17 @@ def _prolip_float32(task: Task) -> Measurement:
 def _decode_only(task: Task) -> Measurement:
     """Measure the floor: as many threads decode the same images from memory, and do nothing else."""
     import_mb = proc_stats.memory(proc_stats.tree()).peak_rss
-    shards = list(task.shards)
     samples = BatchLoader(_loader_config(task)).num_samples
     loaded = task.images if samples is None else min(task.images, samples)
-    busy, cpu = proc_stats.machine_seconds(), proc_stats.cpu_seconds(proc_stats.tree())
-    started = time.perf_counter()
-    images, seconds = decode_only(shards, task.images, task.threads)
-    elapsed = time.perf_counter() - started
-    cpu = proc_stats.cpu_seconds(proc_stats.tree()) - cpu
+    elapsed = proc_stats.stopwatch()
+    images, seconds = decode_only(list(task.shards), task.images, task.threads)
+    took = elapsed()
     memory = proc_stats.memory(proc_stats.tree())
     return Measurement(
         images_per_s=images / seconds,
         # Before the clock starts, each loaded image is decoded once, to find those that cannot be decoded.
-        cpu_us=cpu / (images + loaded) * 1e6,
-        others_cores=max(0.0, proc_stats.machine_seconds() - busy - cpu) / elapsed,
+        cpu_us=took.cpu_seconds / (images + loaded) * 1e6,
+        others_cores=took.others_cores,
         first_batch_s=0.0,
         rss_mb=memory.peak_rss,
         pss_mb=memory.pss,
@@ -126,7 +119,7 @@ CONTENDERS: dict[str, Callable[[Task], Measurement]] = {
 }
 
 
-def _measure(task: Task, start: Start) -> Measurement:
+def _measure(task: Task, start: Callable[[], Iterator[Images]]) -> Measurement:
     """Time the batches of the loader that `start` opens."""
     warnings.simplefilter("ignore")
     workers = task.threads
@@ -138,19 +131,16 @@ def _measure(task: Task, start: Start) -> Measurement:
     first_batch = time.perf_counter() - opened
     for images in islice(batches, max(WARM_BATCHES, workers) - 1):
         _read_pixel(images)
-    processes = proc_stats.tree()
-    busy, cpu, started = proc_stats.machine_seconds(), proc_stats.cpu_seconds(processes), time.perf_counter()
+    elapsed = proc_stats.stopwatch()
     for images in islice(batches, count):
         _read_pixel(images)
-    seconds = time.perf_counter() - started
-    cpu = proc_stats.cpu_seconds(processes) - cpu
-    busy = proc_stats.machine_seconds() - busy
+    took = elapsed()
     memory = proc_stats.memory(proc_stats.tree())
     timed = count * task.batch_size
     return Measurement(
-        images_per_s=timed / seconds,
-        cpu_us=cpu / timed * 1e6,
-        others_cores=max(0.0, busy - cpu) / seconds,
+        images_per_s=timed / took.seconds,
+        cpu_us=took.cpu_seconds / timed * 1e6,
+        others_cores=took.others_cores,
         first_batch_s=first_batch,
         rss_mb=memory.peak_rss,
         pss_mb=memory.pss,
@@ -158,14 +148,14 @@ def _measure(task: Task, start: Start) -> Measurement:
     )
 
 
-def _read_pixel(images: _Array) -> None:
+def _read_pixel(images: Images) -> None:
     """Read a pixel, as any consumer of the batch would."""
     images[0, 0, 0, 0]
 
 
 def _loader_config(task: Task) -> LoaderConfig:
     return LoaderConfig(
-        shards=task.shards,
+        shards=tuple(task.shards),
         batch_size=task.batch_size,
         image_size=task.image_size,
         augment=AugmentConfig() if task.recipe == "full" else AugmentConfig(jitter_prob=0.0, gray_prob=0.0),

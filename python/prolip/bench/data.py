@@ -11,12 +11,11 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 
-from prolip.bench.config import BenchDataConfig
-from prolip.bench.rounds import rates, warnings
+from prolip.bench.config import BenchDataConfig, check_counts, split_names
+from prolip.bench.rounds import cpu_us, rates, warnings
 from prolip.bench.task import Measurement, Task
 from prolip.data import expand_shards
 from prolip.errors import UserError
@@ -33,7 +32,8 @@ BASELINES = {
 """Baselines by name, with the modules that each needs besides the project's dependencies."""
 PACKAGES = {"cv2": "opencv-python-headless"}
 """Packages whose name differs from their module's."""
-
+Runs = Mapping[str, Sequence[Measurement]]
+"""For each contender, the loader and the floor first: one run per round."""
 
 _HEADINGS = [
     "",
@@ -44,44 +44,14 @@ LEVEL_VARIABLE = "PROLIP_SIMD"
 """The environment variable that selects the vector instructions of our kernels."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Summary:
-    """All runs of one contender."""
-
-    name: str
-    runs: tuple[Measurement, ...]
-
-    def median(self, value: Callable[[Measurement], float]) -> float:
-        """Return the median of a value over the runs."""
-        return statistics.median(map(value, self.runs))
-
-    @property
-    def images_per_s(self) -> float:
-        """Median of images per second."""
-        return self.median(lambda run: run.images_per_s)
-
-    @property
-    def spread(self) -> float:
-        """The fastest run's rate over the slowest one's."""
-        rates = [run.images_per_s for run in self.runs]
-        return max(rates) / min(rates)
-
-    @property
-    def cpu_us(self) -> float:
-        """Median CPU time per image in microseconds."""
-        return self.median(lambda run: run.cpu_us)
-
-
 def contenders(config: BenchDataConfig) -> tuple[str, ...]:
     """Return the names to measure: the loader, the floor, then the baselines.
 
     Raises:
         UserError: a baseline is unknown or needs a package that is not installed, or a number is out of range.
     """
-    for name in ("threads", "repeats", "num_images", "batch_size", "image_size"):
-        if getattr(config, name) < 1:
-            raise UserError(f"{name} is {getattr(config, name)}: it must be at least 1")
-    named = dict.fromkeys(name for words in config.against for name in words.split(",") if name)
+    check_counts(config, "threads", "repeats", "num_images", "batch_size", "image_size")
+    named = split_names(config.against)
     for name in named:
         if name not in BASELINES:
             raise UserError(f"against is {name!r}: it must be one of {', '.join(BASELINES)}")
@@ -93,7 +63,7 @@ def contenders(config: BenchDataConfig) -> tuple[str, ...]:
     return OURS, FLOOR, *named
 
 
-def measure(config: BenchDataConfig, names: tuple[str, ...], log: Callable[[str], object]) -> tuple[Summary, ...]:
+def measure(config: BenchDataConfig, names: tuple[str, ...], log: Callable[[str], object]) -> Runs:
     """Run all contenders in turn, `repeats` times.
 
     Args:
@@ -120,7 +90,7 @@ def measure(config: BenchDataConfig, names: tuple[str, ...], log: Callable[[str]
             )
             runs[name].append(run_task(task))
             log(f"round {number + 1} of {config.repeats}: {name} {runs[name][-1].images_per_s:.0f} images/s")
-    return tuple(Summary(name=name, runs=tuple(found)) for name, found in runs.items())
+    return runs
 
 
 def run_task(task: Task, level: str | None = None) -> Measurement:
@@ -146,70 +116,69 @@ def run_task(task: Task, level: str | None = None) -> Measurement:
     return Measurement.from_json(done.stdout.splitlines()[-1])
 
 
-def json_lines(config: BenchDataConfig, summaries: tuple[Summary, ...]) -> Iterator[str]:
+def json_lines(config: BenchDataConfig, runs: Runs) -> Iterator[str]:
     """Yield one JSON object per contender."""
-    for summary in summaries:
-        rates = [run.images_per_s for run in summary.runs]
+    for name, found in runs.items():
+        rate = rates(found)
         record: dict[str, object] = {
-            "name": summary.name,
+            "name": name,
             "recipe": config.recipe,
             "threads": config.threads,
-            "images_per_s": round(summary.images_per_s, 1),
-            "min": round(min(rates), 1),
-            "max": round(max(rates), 1),
-            "rss_mb": round(summary.median(lambda run: run.rss_mb)),
-            "pss_mb": round(summary.median(lambda run: run.pss_mb)),
-            "import_mb": round(summary.median(lambda run: run.import_mb)),
-            "first_batch_s": round(summary.median(lambda run: run.first_batch_s), 3),
-            "cpu_us": round(summary.cpu_us),
-            "others_cores": round(max(run.others_cores for run in summary.runs), 2),
+            "images_per_s": round(rate.median, 1),
+            "min": round(rate.least, 1),
+            "max": round(rate.most, 1),
+            **{field: round(_median(found, field)) for field in ("rss_mb", "pss_mb", "import_mb")},
+            "first_batch_s": round(_median(found, "first_batch_s"), 3),
+            "cpu_us": round(cpu_us(found).median),
+            "others_cores": round(max(run.others_cores for run in found), 2),
         }
-        if stages := _stages(summary):
+        if stages := _stages(found):
             record["stage_us"] = {name: round(value, 1) for name, value in stages.items()}
         yield json.dumps(record)
 
 
-def table(config: BenchDataConfig, summaries: tuple[Summary, ...]) -> Iterator[str]:
+def table(config: BenchDataConfig, runs: Runs) -> Iterator[str]:
     """Yield the lines of a table for people."""
     yield (
         f"recipe {config.recipe}, {config.threads} threads, batches of {config.batch_size} at {config.image_size} px, "
         f"{config.repeats} rounds of {config.num_images} images"
     )
-    cells = [_HEADINGS, *(_cells(summary, summaries) for summary in summaries)]
-    yield from align(cells)
-    for summary in summaries:
-        if stages := _stages(summary):
-            parts = ", ".join(f"{name} {value:.0f}" for name, value in stages.items())
-            yield f"CPU us of {summary.name} by stage: {parts}"
+    yield from align([_HEADINGS, *(_cells(name, runs) for name in runs)])
+    for name, found in runs.items():
+        if stages := _stages(found):
+            parts = ", ".join(f"{stage} {value:.0f}" for stage, value in stages.items())
+            yield f"CPU us of {name} by stage: {parts}"
     yield "spread: by how much the fastest round beat the slowest; of floor: rate over that of decode-only"
     yield "decoding: share of the CPU time that decoding alone takes; others: cores of other programs, worst round"
-    busy = max(run.others_cores for summary in summaries for run in summary.runs)
-    yield from warnings(((summary.name, rates(summary.runs)) for summary in summaries), busy)
+    busy = max(run.others_cores for found in runs.values() for run in found)
+    yield from warnings(((name, rates(found)) for name, found in runs.items()), busy)
 
 
-def _cells(summary: Summary, summaries: tuple[Summary, ...]) -> list[str]:
+def _cells(name: str, runs: Runs) -> list[str]:
     """Return a contender's row of the table."""
-    ours, floor = summaries[:2]
-    rates = [run.images_per_s for run in summary.runs]
-    first = summary.median(lambda run: run.first_batch_s)
+    found = runs[name]
+    rate, cpu = rates(found), cpu_us(found).median
+    first = _median(found, "first_batch_s")
     return [
-        summary.name,
-        f"{summary.images_per_s:.0f}",
-        f"{min(rates):.0f} - {max(rates):.0f}",
-        f"{summary.spread - 1:.0%}",
-        f"{summary.images_per_s / floor.images_per_s:.2f}",
-        f"{ours.images_per_s / summary.images_per_s:.2f} x",
-        f"{summary.cpu_us:.0f}",
-        f"{floor.cpu_us / summary.cpu_us:.2f}" if summary.cpu_us else "-",  # less than a tick of the system's clock
-        f"{summary.median(lambda run: run.rss_mb):.0f}",
-        f"{summary.median(lambda run: run.pss_mb):.0f}",
-        f"{summary.median(lambda run: run.import_mb):.0f}",
+        name,
+        f"{rate.median:.0f}",
+        f"{rate.least:.0f} - {rate.most:.0f}",
+        f"{rate.most / rate.least - 1:.0%}",
+        f"{rate.median / rates(runs[FLOOR]).median:.2f}",
+        f"{rates(runs[OURS]).median / rate.median:.2f} x",
+        f"{cpu:.0f}",
+        f"{cpu_us(runs[FLOOR]).median / cpu:.2f}" if cpu else "-",  # less than a tick of the system's clock
+        *(f"{_median(found, field):.0f}" for field in ("rss_mb", "pss_mb", "import_mb")),
         f"{first:.2f} s" if first else "-",
-        f"{max(run.others_cores for run in summary.runs):.2f}",
+        f"{max(run.others_cores for run in found):.2f}",
     ]
 
 
-def _stages(summary: Summary) -> dict[str, float]:
+def _median(runs: Sequence[Measurement], field: str) -> float:
+    return float(statistics.median(getattr(run, field) for run in runs))
+
+
+def _stages(runs: Sequence[Measurement]) -> dict[str, float]:
     """Return the CPU time per image by stage in microseconds, median over the runs."""
-    names = dict.fromkeys(name for run in summary.runs for name in run.stage_us)
-    return {name: statistics.median(run.stage_us.get(name, 0.0) for run in summary.runs) for name in names}
+    names = dict.fromkeys(name for run in runs for name in run.stage_us)
+    return {name: statistics.median(run.stage_us.get(name, 0.0) for run in runs) for name in names}

@@ -12,22 +12,21 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from PIL import Image
 
 from prolip.bench import proc_stats
-from prolip.bench.config import BenchDecodeConfig
+from prolip.bench.config import BenchDecodeConfig, check_counts, split_names
 from prolip.bench.data import LEVEL_VARIABLE
-from prolip.bench.decoder_process import BATCH, READY, Pass, Request
+from prolip.bench.decoder_process import BATCH, READY, Request
 from prolip.bench.decoders import DECODERS, LIBJPEG, OURS, PILLOW
 from prolip.bench.rounds import cpu_ratio, cpu_us, rate_ratio, rates, warnings
+from prolip.bench.task import Turn
 from prolip.errors import UserError
 from prolip.report.text_table import align
 
@@ -61,7 +60,7 @@ class Key(NamedTuple):
 class Decoded:
     """The measurements of all decoders."""
 
-    turns: dict[Key, dict[Contender, list[Pass]]]
+    turns: dict[Key, dict[Contender, list[Turn]]]
     """For each set and number of workers, the turns of each contender, one per round."""
     same: dict[str, dict[Contender, float]]
     """For each set and contender, the share of files with the same pixels as Pillow's."""
@@ -77,13 +76,11 @@ def contenders(config: BenchDecodeConfig) -> tuple[list[Contender], list[str]]:
     Raises:
         UserError: a decoder is unknown or not installed, or a number is out of range.
     """
-    for name in ("repeats", "num_images"):
-        if getattr(config, name) < 1:
-            raise UserError(f"{name} is {getattr(config, name)}: it must be at least 1")
+    check_counts(config, "repeats", "num_images")
     for workers in config.workers:
         if workers < 0:
             raise UserError(f"workers is {workers}: it must be at least 0")
-    asked = dict.fromkeys(name for words in config.decoders for name in words.split(",") if name)
+    asked = split_names(config.decoders)
     absent = [name for name, decoder in DECODERS.items() if not decoder.installed()]
     for name in asked:
         if name not in DECODERS:
@@ -131,7 +128,7 @@ class _Process:
 
     def __init__(self, contender: Contender):
         self.contender = contender
-        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115, closed at the end of the block
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115, closed with the process
         level = {} if contender.level is None else {LEVEL_VARIABLE: contender.level}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "prolip.bench.decoder_process", contender.decoder],
@@ -144,10 +141,8 @@ class _Process:
         # Write nothing before the process is ready: a broken pipe would end the command without a message.
         self.is_ready = self._read().strip() == READY
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def close(self) -> None:
+        """End the process."""
         with self.errors, self.process:
             self.process.terminate()
 
@@ -194,10 +189,10 @@ def measure(
             wrote.
     """
     keys = [Key(files, number) for files in folders for number in workers]
-    turns: dict[Key, dict[Contender, list[Pass]]] = {key: {} for key in keys}
+    turns: dict[Key, dict[Contender, list[Turn]]] = {key: {} for key in keys}
     same: dict[str, dict[Contender, float]] = {}
     with ExitStack() as stack:
-        opened = [stack.enter_context(_Process(contender)) for contender in of]
+        opened = [stack.enter_context(closing(_Process(contender))) for contender in of]
         usable = [process for process in opened if process.is_ready or process.contender.decoder in {OURS, PILLOW}]
         failed = {
             str(unfit.contender): unfit.error_output().splitlines()[-1] for unfit in opened if unfit not in usable
@@ -210,15 +205,14 @@ def measure(
                 contender: sum(a == b for a, b in zip(found, right, strict=True)) / len(right)
                 for contender, found in sums.items()
             }
-        before, started = (proc_stats.machine_seconds(), proc_stats.cpu_seconds(proc_stats.tree())), time.monotonic()
+        elapsed = proc_stats.stopwatch()
         for number in range(repeats):
             for key in keys:
                 request = Request(folder=str(folders[key.files]), images=num_images, workers=key.workers)
                 for process in usable:
-                    turns[key].setdefault(process.contender, []).append(Pass.from_json(process.ask(request)))
+                    turns[key].setdefault(process.contender, []).append(Turn.from_json(process.ask(request)))
             log(f"round {number + 1} of {repeats} of the decoders")
-        own = proc_stats.cpu_seconds(proc_stats.tree()) - before[1]
-        others = max(0.0, proc_stats.machine_seconds() - before[0] - own) / (time.monotonic() - started)
+        others = elapsed().others_cores
     return Decoded(turns=turns, same=same, others_cores=others, failed=failed)
 
 

@@ -6,7 +6,6 @@ read before the clock starts.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 import time
@@ -15,10 +14,11 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from prolip.bench import proc_stats
 from prolip.bench.decoders import DECODERS, Decode
+from prolip.bench.task import Message, Turn
 
 READY = "ready"
 """The first line of the standard output."""
@@ -27,7 +27,7 @@ BATCH = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class Request(Message):
     """What to decode."""
 
     folder: str
@@ -36,34 +36,6 @@ class Request:
     """Images to decode, repeating the folder's files; 0 to compute checksums of all pixels instead."""
     workers: int | None = None
     """Worker processes of a torch `DataLoader`; None to decode in a loop without one."""
-
-    def to_json(self) -> str:
-        """Return the request as a line of JSON."""
-        return json.dumps(dataclasses.asdict(self))
-
-    @classmethod
-    def from_json(cls, line: str) -> Self:
-        """Return the request that `to_json` wrote."""
-        return cls(**json.loads(line))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pass:
-    """The answer to a request."""
-
-    images_per_s: float
-    """Images per second of wall-clock time."""
-    cpu_us: float
-    """CPU time per image in microseconds, over all threads and processes."""
-
-    def to_json(self) -> str:
-        """Return the answer as a line of JSON."""
-        return json.dumps(dataclasses.asdict(self))
-
-    @classmethod
-    def from_json(cls, line: str) -> Self:
-        """Return the answer that `to_json` wrote."""
-        return cls(**json.loads(line))
 
 
 def main() -> int:
@@ -101,7 +73,7 @@ class Answers:
 
         return [zlib.crc32(np.ascontiguousarray(self.decode(data)).data) for data in self.files(folder)]
 
-    def time(self, request: Request) -> Pass:
+    def time(self, request: Request) -> Turn:
         """Decode the images of a request."""
         images = self._loop(request) if request.workers is None else self._loaded(request)
         next(images)
@@ -112,7 +84,7 @@ class Answers:
         if request.workers:
             # The process's clock leaves out its workers. The system's includes them, in ticks of 10 ms.
             cpu = proc_stats.cpu_seconds(proc_stats.tree()) - before
-        return Pass(images_per_s=count / seconds, cpu_us=cpu / count * 1e6)
+        return Turn(images_per_s=count / seconds, cpu_us=cpu / count * 1e6)
 
     def _loop(self, request: Request) -> Iterator[int]:
         """Yield 0 at the start, and then 1 after each image."""

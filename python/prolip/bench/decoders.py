@@ -11,6 +11,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from io import BytesIO
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 Decode = Callable[[bytes], Any]
@@ -27,12 +28,16 @@ class Decoder(NamedTuple):
     """The package to install."""
     module: str
     """The module to import."""
-    open: Callable[[], Decode]
-    """Imports the module and returns the function."""
+    prepare: Callable[[Any], Decode]
+    """Returns the function, given the imported module."""
+
+    def open(self) -> Decode:
+        """Import the module, and return the function."""
+        return self.prepare(import_module(self.module))
 
     def installed(self) -> bool:
         """Return whether the package is installed."""
-        return find_spec(self.module) is not None
+        return find_spec(self.module.partition(".")[0]) is not None
 
     def version(self) -> str:
         """Return the version of the package."""
@@ -42,38 +47,24 @@ class Decoder(NamedTuple):
             return "?"
 
 
-def _prolip() -> Decode:
-    from prolip.data import decode
-
-    return decode
-
-
-def _pillow() -> Decode:
-    import numpy as np
-    from PIL import Image
-
-    return lambda data: np.asarray(Image.open(BytesIO(data)).convert("RGB"))
-
-
-def _simplejpeg() -> Decode:
-    simplejpeg: Any = import_module("simplejpeg")
-    return lambda data: simplejpeg.decode_jpeg(data, "RGB")
-
-
-def _opencv() -> Decode:
+def _opencv(cv2: Any) -> Decode:
     import numpy as np
 
-    cv2: Any = import_module("cv2")
     cv2.setNumThreads(0)
     return lambda data: cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
 
 
-def _torchvision() -> Decode:
+def _pillow(image: Any) -> Decode:
+    import numpy as np
+
+    return lambda data: np.asarray(image.open(BytesIO(data)).convert("RGB"))
+
+
+def _torchvision(io: Any) -> Decode:
     import numpy as np
     import torch
 
     torch.set_num_threads(1)
-    io: Any = import_module("torchvision.io")
     rgb = io.ImageReadMode.RGB
     # A copy of the bytes, because torch warns of memory that it must not write to.
     return lambda data: (
@@ -81,67 +72,44 @@ def _torchvision() -> Decode:
     )
 
 
-def _torchcodec() -> Decode:
+def _torchcodec(decoders: Any) -> Decode:
     import torch
 
     torch.set_num_threads(1)
-    decoders: Any = import_module("torchcodec.decoders")
     return lambda data: decoders.decode_jpeg(data).permute(1, 2, 0).numpy()
 
 
-def _kornia_turbo() -> Decode:
-    kornia: Any = import_module("kornia_rs")
-    return lambda data: kornia.io.decode_image_jpegturbo(data, "rgb")
-
-
-def _kornia_zune() -> Decode:
-    kornia: Any = import_module("kornia_rs")
-    decode: Decode = kornia.io.decode_image_jpeg
-    return decode
-
-
-def _imageio() -> Decode:
-    imageio: Any = import_module("imageio.v3")
-    return lambda data: imageio.imread(data, extension=".jpg", mode="RGB")
-
-
-def _skimage() -> Decode:
-    io: Any = import_module("skimage.io")
-    return lambda data: io.imread(BytesIO(data))
-
-
-def _turbojpeg() -> Decode:
-    turbojpeg: Any = import_module("turbojpeg")
+def _turbojpeg(turbojpeg: Any) -> Decode:
     decoder = turbojpeg.TurboJPEG()
     return lambda data: decoder.decode(data, pixel_format=turbojpeg.TJPF_RGB)
 
 
-def _imagecodecs() -> Decode:
-    imagecodecs: Any = import_module("imagecodecs")
-    return lambda data: imagecodecs.jpeg8_decode(data, outcolorspace="RGB")
-
-
-def _pyvips() -> Decode:
-    pyvips: Any = import_module("pyvips")
+def _pyvips(pyvips: Any) -> Decode:
     pyvips.voperation.cache_set_max(0)
     return lambda data: pyvips.Image.new_from_buffer(data, "").numpy()
 
 
 DECODERS = {
-    OURS: Decoder("prolip", "prolip", _prolip),
+    OURS: Decoder("prolip", "prolip.data", attrgetter("decode")),
     # At the level `portable` our binding gives every file to libjpeg-turbo, which uses its own vector instructions.
-    LIBJPEG: Decoder("prolip", "prolip", _prolip),
-    PILLOW: Decoder("pillow", "PIL", _pillow),
-    "simplejpeg": Decoder("simplejpeg", "simplejpeg", _simplejpeg),
+    LIBJPEG: Decoder("prolip", "prolip.data", attrgetter("decode")),
+    PILLOW: Decoder("pillow", "PIL.Image", _pillow),
+    "simplejpeg": Decoder("simplejpeg", "simplejpeg", lambda module: lambda data: module.decode_jpeg(data, "RGB")),
     "opencv": Decoder("opencv-python-headless", "cv2", _opencv),
-    "torchvision": Decoder("torchvision", "torchvision", _torchvision),
-    "torchcodec": Decoder("torchcodec", "torchcodec", _torchcodec),
-    "kornia-rs": Decoder("kornia-rs", "kornia_rs", _kornia_turbo),
-    "zune-jpeg": Decoder("kornia-rs", "kornia_rs", _kornia_zune),
+    "torchvision": Decoder("torchvision", "torchvision.io", _torchvision),
+    "torchcodec": Decoder("torchcodec", "torchcodec.decoders", _torchcodec),
+    "kornia-rs": Decoder(
+        "kornia-rs", "kornia_rs", lambda module: lambda data: module.io.decode_image_jpegturbo(data, "rgb")
+    ),
+    "zune-jpeg": Decoder("kornia-rs", "kornia_rs", attrgetter("io.decode_image_jpeg")),
     "turbojpeg": Decoder("PyTurboJPEG", "turbojpeg", _turbojpeg),
-    "imagecodecs": Decoder("imagecodecs", "imagecodecs", _imagecodecs),
+    "imagecodecs": Decoder(
+        "imagecodecs", "imagecodecs", lambda module: lambda data: module.jpeg8_decode(data, outcolorspace="RGB")
+    ),
     "pyvips": Decoder("pyvips", "pyvips", _pyvips),
-    "imageio": Decoder("imageio", "imageio", _imageio),
-    "skimage": Decoder("scikit-image", "skimage", _skimage),
+    "imageio": Decoder(
+        "imageio", "imageio.v3", lambda module: lambda data: module.imread(data, extension=".jpg", mode="RGB")
+    ),
+    "skimage": Decoder("scikit-image", "skimage.io", lambda module: lambda data: module.imread(BytesIO(data))),
 }
 """Every decoder by its name in the tables. `zune-jpeg` is measured through kornia-rs."""

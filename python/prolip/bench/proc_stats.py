@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +21,30 @@ class Memory(NamedTuple):
     """Sum of each process's peak resident memory; shared pages count in each."""
     pss: float
     """Sum of each process's current resident memory, with shared pages divided among their processes."""
+
+
+class Elapsed(NamedTuple):
+    """What passed since a stopwatch was started."""
+
+    seconds: float
+    """Wall-clock time."""
+    cpu_seconds: float
+    """User and system time of this process and the children that it had at the start."""
+    others_cores: float
+    """Cores that the rest of the machine kept busy."""
+
+
+def stopwatch() -> Callable[[], Elapsed]:
+    """Start to measure, and return the function that tells what has passed since."""
+    processes = tree()
+    busy, cpu, started = machine_seconds(), cpu_seconds(processes), time.perf_counter()
+
+    def elapsed() -> Elapsed:
+        seconds = time.perf_counter() - started
+        own = cpu_seconds(processes) - cpu
+        return Elapsed(seconds, own, max(0.0, machine_seconds() - busy - own) / seconds)
+
+    return elapsed
 
 
 def tree() -> list[int]:

@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
+
+from prolip.bench.task import Turn
 
 MAX_SPREAD = 1.15
 """Highest over lowest value of a contender's rounds, above which its figures are called inexact."""
 MAX_OTHERS = 0.1
 """Cores that other programs may keep busy."""
-
-
-class Turn(Protocol):
-    """The result of one contender in one round."""
-
-    @property
-    def images_per_s(self) -> float:
-        """Images per second of wall-clock time."""
-
-    @property
-    def cpu_us(self) -> float:
-        """CPU time per image in microseconds, over all threads and processes."""
 
 
 class Spread(NamedTuple):

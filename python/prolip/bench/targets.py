@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prolip.bench import decode
-from prolip.bench.config import BenchDecodeConfig, BenchTargetsConfig
+from prolip.bench.config import BenchDecodeConfig, BenchTargetsConfig, check_counts, split_names
 from prolip.bench.data import FLOOR, run_task
 from prolip.bench.data import OURS as OUR_LOADER
 from prolip.bench.decode import AS_THEY_ARE, AT_MOST_512, PROGRESSIVE, Contender, Decoded
 from prolip.bench.decoders import LIBJPEG, OURS
-from prolip.bench.rounds import MAX_OTHERS, Spread, Turn, cpu_ratio, cpu_us, rate_ratio, rates, warnings
-from prolip.bench.task import Measurement, Task
+from prolip.bench.rounds import MAX_OTHERS, cpu_ratio, cpu_us, rate_ratio, rates, warnings
+from prolip.bench.task import Measurement, Task, Turn
 from prolip.data import expand_shards, simd_levels
 from prolip.data.build.config import FolderConfig
 from prolip.data.build.folder import build_folder
@@ -99,11 +99,9 @@ def measure(config: BenchTargetsConfig, log: decode.Log) -> tuple[list[Row], flo
 
 def _levels(config: BenchTargetsConfig) -> list[str]:
     """Return the levels to measure, fastest first."""
-    for name in ("threads", "repeats", "num_images", "gpu_images"):
-        if getattr(config, name) < 1:
-            raise UserError(f"{name} is {getattr(config, name)}: it must be at least 1")
+    check_counts(config, "threads", "repeats", "num_images", "gpu_images")
     possible = simd_levels()[::-1]
-    asked = [name for words in config.levels for name in words.split(",") if name]
+    asked = split_names(config.levels)
     for name in asked:
         if name not in possible:
             raise UserError(f"levels is {name!r}: this processor can run {', '.join(possible)}")
@@ -221,11 +219,6 @@ def table(config: BenchTargetsConfig, rows: list[Row], others_cores: float) -> I
     yield from align(cells)
     yield "in brackets the least and the most of the rounds; ratio: our rate over the other's in the same round"
     yield f"per core: images per second of CPU time; cores: for one GPU that takes {config.gpu_images:,} images/s"
-    yield from warnings(_spreads(rows), others_cores)
+    yield from warnings(((f"{row.what} ({row.level})", rates(row.ours)) for row in rows), others_cores)
     if others_cores > MAX_OTHERS:
         yield "the ratios by CPU time suffer less from that than those by rate"
-
-
-def _spreads(rows: list[Row]) -> Iterator[tuple[str, Spread]]:
-    for row in rows:
-        yield f"{row.what} ({row.level})", rates(row.ours)

@@ -1,9 +1,10 @@
-"""The task and the measurement that the measuring process and a contender exchange as JSON."""
+"""The task and the measurement that the measuring process and a contender exchange, as lines of JSON."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -11,12 +12,26 @@ from prolip.bench.config import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class Message:
+    """What two processes exchange as a line of JSON. Its fields hold JSON values; a sequence comes back as a list."""
+
+    def to_json(self) -> str:
+        """Return the message as a line of JSON."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, line: str) -> Self:
+        """Return the message that `to_json` wrote."""
+        return cls(**json.loads(line))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(Message):
     """The settings of a contender's measurement."""
 
     contender: str
     """Name of the contender."""
-    shards: tuple[str, ...]
+    shards: Sequence[str]
     """Paths of the shards."""
     recipe: Recipe
     """`full`: crop, jitter, grey. `plain`: crop."""
@@ -31,25 +46,21 @@ class Task:
     context_length: int = 77
     """Ids per caption."""
 
-    def to_json(self) -> str:
-        """Return the task as JSON."""
-        return json.dumps(dataclasses.asdict(self))
 
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Return the task that `to_json` wrote."""
-        values = json.loads(text)
-        return cls(**{**values, "shards": tuple(values["shards"])})
+@dataclass(frozen=True, kw_only=True)
+class Turn(Message):
+    """The result of one contender in one round, without start-up."""
+
+    images_per_s: float
+    """Images per second of wall-clock time."""
+    cpu_us: float
+    """CPU time per image in microseconds, over all processes and threads."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measurement:
-    """The result of one run of one contender."""
+class Measurement(Turn):
+    """The result of one run of one loader."""
 
-    images_per_s: float
-    """Images per second, without start-up and the first batches."""
-    cpu_us: float
-    """CPU time per image in microseconds, over all processes and threads."""
     others_cores: float
     """Cores that the rest of the machine kept busy. Above a few hundredths the run was disturbed."""
     first_batch_s: float
@@ -62,12 +73,3 @@ class Measurement:
     """Peak resident memory in MB after imports."""
     stage_us: dict[str, float] = field(default_factory=dict)
     """`cpu_us` divided among the loader's stages in proportion to their times; empty for other contenders."""
-
-    def to_json(self) -> str:
-        """Return the measurement as JSON."""
-        return json.dumps(dataclasses.asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Return the measurement that `to_json` wrote."""
-        return cls(**json.loads(text))

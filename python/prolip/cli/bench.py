@@ -17,9 +17,9 @@ def _data(prog: str, words: list[str]) -> int:
     config = parse(BenchDataConfig, prog, words)
     from prolip.bench.data import contenders, json_lines, measure, table
 
-    summaries = measure(config, contenders(config), _log)
+    runs = measure(config, contenders(config), _log)
     then = "--against webdataset,hand-made measures other loaders too" if not config.against else "prolip train RECIPE"
-    finish((json_lines if config.json else table)(config, summaries), then, for_programs=config.json)
+    finish((json_lines if config.json else table)(config, runs), then, for_programs=config.json)
     return 0
 
 

@@ -15,20 +15,13 @@ from prolip.data.config import TokenizerConfig
 from prolip.errors import UserError
 from prolip.files import atomic_file, atomic_files, check_own_folder
 from prolip.interop.config import ExportOptions, OnnxConfig
-from prolip.interop.export_adapted import export_adapted
+from prolip.interop.export_adapted import export_adapted, with_options
 from prolip.models import ModelConfig, ProLIP
 from prolip.models.adapter import ADAPTER_FILE
 from prolip.models.hub import HUB_FILES, ModelCard, push_to_hub, save_pretrained
 from prolip.models.weights import INFERENCE_FILE, MODEL_FILE
 from prolip.pretrained.adapted import find_adapter
-from prolip.pretrained.carried import (
-    carried_by,
-    carry,
-    image_settings,
-    located,
-    read_settings,
-    write_settings,
-)
+from prolip.pretrained.carried import carried_by, carry, image_settings, located, read_settings, write_settings
 from prolip.pretrained.sources import build_saved, load_network, read_beside
 from prolip.pretrained.tokenizer_choice import choose_tokenizer
 from prolip.train.config import from_toml
@@ -62,16 +55,14 @@ def run_export(options: ExportOptions) -> list[str]:
         raise UserError(f"format is {options.format}: the settings of onnx need --format onnx")
     if options.out is not None:
         check_own_folder(options.out, *_MARKS)
-    adapted = find_adapter(options.checkpoint)
-    source = None if adapted is not None else _read(options)
+    source = find_adapter(options.checkpoint) or _read(options)
     lines: list[str] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.out or Path(temporary)
-        if adapted is not None:
-            files = export_adapted(options, *adapted, folder)
-        else:
-            assert source is not None
+        if isinstance(source, _Source):
             files = _write(source, folder, options)
+        else:
+            files = export_adapted(options, *source, folder)
         if options.out is not None:
             lines.append(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
         if options.push is not None:
@@ -93,13 +84,7 @@ def _read(options: ExportOptions) -> _Source:
         tokenizer = carried_by(checkpoint) or from_toml(checkpoint.notes.config).data.tokenizer
     if options.tokenizer is not None:
         tokenizer = choose_tokenizer(options.checkpoint, options.tokenizer, model.config.text)
-    card = dataclasses.replace(
-        card,
-        name=options.name or card.name,
-        data=options.trained_on or card.data,
-        licence=options.licence or card.licence,
-    )
-    return _Source(model, card, tokenizer, keep_ratio)
+    return _Source(model, with_options(card, options), tokenizer, keep_ratio)
 
 
 def _write(source: _Source, folder: Path, options: ExportOptions) -> Sequence[str]:
@@ -115,15 +100,10 @@ def _write(source: _Source, folder: Path, options: ExportOptions) -> Sequence[st
             from prolip.interop.onnx import save_onnx
 
             return save_onnx(model, tokenizer, temporary, card, options.onnx)
-        if options.format == "transformers":
-            from prolip.interop.transformers.folder import TRANSFORMERS_FILES, save_transformers
+        from prolip.interop.transformers.folder import save_sentence_transformers, save_transformers
 
-            save_transformers(model, tokenizer, temporary, card)
-            return TRANSFORMERS_FILES
-        from prolip.interop.transformers.folder import SENTENCE_FILES, save_sentence_transformers
-
-        save_sentence_transformers(model, tokenizer, temporary, card)
-        return SENTENCE_FILES
+        save = save_transformers if options.format == "transformers" else save_sentence_transformers
+        return save(model, tokenizer, temporary, card)
 
 
 def card_of_run(checkpoint: Checkpoint) -> ModelCard:

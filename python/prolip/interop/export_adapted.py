@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,29 +40,28 @@ class AdaptedTower(nn.Module):
         return found
 
 
+def with_options(card: ModelCard, options: ExportOptions) -> ModelCard:
+    """Return a model card with what the user says instead."""
+    return dataclasses.replace(
+        card,
+        name=options.name or card.name,
+        data=options.trained_on or card.data,
+        licence=options.licence or card.licence,
+    )
+
+
 def export_adapted(
     options: ExportOptions, adapter: Adapter, frozen: Frozen, source: Path, folder: Path
 ) -> Sequence[str]:
-    """Write an adapted model to a folder, and return the names of its files.
-
-    Args:
-        options: the format, and entries of the model card.
-        adapter: the adapter.
-        frozen: its model.
-        source: the adapter's folder.
-        folder: where to write.
+    """Write an adapted model, whose adapter is in the folder `source`, to `folder`; return the names of its files.
 
     Raises:
         UserError: the format is not supported, or the frozen model cannot be found or converted.
     """
     if options.format not in {"prolip", "onnx"}:
         raise UserError(f"format is {options.format}: an adapted model can be written as prolip or onnx")
-    card = ModelCard(
-        name=options.name or ModelCard.name,
-        data=options.trained_on or ModelCard.data,
-        licence=options.licence or ModelCard.licence,
-        start=f"`{frozen.source}`, frozen, with heads that `prolip adapt` learned ({adapter.config.method})",
-    )
+    start = f"`{frozen.source}`, frozen, with heads that `prolip adapt` learned ({adapter.config.method})"
+    card = with_options(ModelCard(start=start), options)
     if options.format == "onnx":
         from prolip.interop.onnx import save_onnx
 

@@ -113,7 +113,7 @@ def image_batches(
         store: how shards are read; None for the defaults.
 
     Raises:
-        ValueError: the shards cannot be read with this preprocessing.
+        UserError: there is no such shard, or the shards cannot be read with this preprocessing.
         DataError: a shard is not an archive, or too many images are unreadable.
     """
     reading = LoaderConfig(
@@ -213,14 +213,8 @@ def read_images(
 ) -> Iterator[Tensor]:
     """Yield batches of normalised images, f32 [B, 3, H, W] on the device, in order. Every image must be readable.
 
-    Args:
-        preprocess: the model's preprocessing.
-        images: see `Images`. A folder's images come in the order of their paths, a shard's in its own. A float tensor
-            [3, H, W] or [N, 3, H, W] passes unchanged: it is what `preprocess` returned.
-        device: where the images go.
-        batch_size: images per batch, at most.
-        num_threads: threads that decode; 0 for this process's share of the cores.
-        store: how remote shards are read; None for the defaults.
+    The arguments are those of `Model.encode_images`. A folder's images come in the order of their paths, a shard's in
+    its own. A float tensor [3, H, W] or [N, 3, H, W] passes unchanged: it is what `preprocess` returned.
 
     Raises:
         UserError: an image is not of a known kind, or there is no such file, folder or shard.
@@ -247,11 +241,9 @@ def read_images(
 
 def count_images(images: Images) -> int | None:
     """The number of images for a progress bar; None if it is not known before they are read."""
-    if _is_one(images):
+    if _is_one(images) or not isinstance(images, Sequence):
         return None
-    items = images if isinstance(images, Sequence) else None
-    some_are_many = items is None or any(isinstance(item, str | os.PathLike) and _is_many(item) for item in items)
-    return None if items is None or some_are_many else len(items)
+    return None if any(isinstance(item, str | os.PathLike) and _is_many(item) for item in images) else len(images)
 
 
 def _batched(items: Iterator[Item], size: int) -> Iterator[list[Item]]:

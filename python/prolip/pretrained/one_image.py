@@ -9,7 +9,7 @@ from typing import Any
 
 from prolip.errors import UserError
 from prolip.gaussian import csd, inclusion_score
-from prolip.pretrained.classify import Classification, check_labels
+from prolip.pretrained.classify import Classification, Decide, check_labels
 from prolip.pretrained.config import ClassifyOptions, CompareOptions, ImageOptions
 from prolip.pretrained.model import Model
 from prolip.pretrained.open import load
@@ -25,7 +25,7 @@ def run_classify(options: ClassifyOptions) -> list[str]:
         UserError: the model or a label cannot be used, or there is no such image.
         DataError: the image cannot be decoded.
     """
-    decided = options.guarantee is not None or options.max_error is not None or options.per_label
+    decided = Decide(options.guarantee, options.per_label, options.max_error).asked
     if options.labels or not decided:
         check_labels(options.labels)
     model, pixels = _open(options, options.calibration)
@@ -157,15 +157,11 @@ def _lines(
         found = {"image": str(options.image), "checkpoint": options.checkpoint, "uncertainty": uncertainty, name: rows}
         found |= more or {}
         return [json.dumps(found, indent=1, ensure_ascii=False)]
-    head = (
-        f"{options.image}: {_NO_VARIANCES}"
-        if uncertainty is None
-        else f"{options.image}: uncertainty {uncertainty:.4g}"
-    )
+    about = _NO_VARIANCES if uncertainty is None else f"uncertainty {uncertainty:.4g}"
     columns = list(rows[0])
     cells = [[column.replace("_", " ") for column in columns]]
     cells += [[_shown(column, row[column]) for column in columns] for row in rows]
-    return [head, "", *align(cells)]
+    return [f"{options.image}: {about}", "", *align(cells)]
 
 
 def _shown(column: str, value: Any) -> str:

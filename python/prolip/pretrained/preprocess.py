@@ -64,9 +64,7 @@ class Preprocess:
     def decode(self, image: AnyImage, name: str) -> Tensor:
         """Decode, resize and crop an image: u8 [H, W, 3], or f32 [3, H, W] if the model has a transform of its own.
 
-        Args:
-            image: the image.
-            name: how errors refer to it.
+        Errors call the image `name`.
 
         Raises:
             UserError: it is not an image of a known kind, or there is no such file.
@@ -134,8 +132,9 @@ def _as_array(image: NDArray[Any] | Tensor, name: str) -> NDArray[np.uint8]:
     shape = tuple(image.shape)
     if isinstance(image, Tensor):
         if image.dtype != torch.uint8 or image.ndim != 3 or shape[0] not in {1, 3}:
+            dtype = str(image.dtype).removeprefix("torch.")
             raise UserError(
-                f"{name} is a tensor {_dtype(image)} {list(shape)}: it must be uint8 [3, H, W] or [1, H, W], or float "
+                f"{name} is a tensor {dtype} {list(shape)}: it must be uint8 [3, H, W] or [1, H, W], or float "
                 "[3, H, W] from model.preprocess"
             )
         pixels: NDArray[Any] = image.detach().cpu().permute(1, 2, 0).contiguous().numpy()
@@ -147,10 +146,6 @@ def _as_array(image: NDArray[Any] | Tensor, name: str) -> NDArray[np.uint8]:
             )
         pixels = np.ascontiguousarray(image)
     return pixels[:, :, 0] if pixels.shape[-1] == 1 and pixels.ndim == 3 else pixels
-
-
-def _dtype(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
 
 
 def square_image_size(model: ProLIP) -> int:

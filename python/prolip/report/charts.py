@@ -151,11 +151,8 @@ def spread_chart(title: str, description: str, groups: Sequence[tuple[str, Seque
     labels = [spread.label for spread in groups[0][1]]
     left, row_height = 82.0, 46.0
     height = TOP + row_height * len(labels) + BOTTOM
-    drawn = [v for _, rows in groups for row in rows for v in (row.low, row.high, row.mean, row.untrained)]
-    values = [v for v in drawn if math.isfinite(v)]
-    ticks = nice_ticks(min(values), max(values), 4)
-    axis = _Axis(ticks[0], ticks[-1], left, WIDTH - RIGHT)
-    body = "".join(_upright("grid", axis(tick), height) for tick in ticks) + _x_labels(ticks, axis, height, unit)
+    values = [v for _, rows in groups for row in rows for v in (row.low, row.high, row.mean, row.untrained)]
+    axis, body = _x_grid(values, left, height, unit)
     for row, label in enumerate(labels):
         middle = TOP + row_height * (row + 0.5)
         body += f'<text class="label" x="{left - 10}" y="{middle + 4:.1f}" text-anchor="end">{escape(label)}</text>'
@@ -177,10 +174,8 @@ def interval_chart(title: str, description: str, rows: Sequence[Spread], unit: s
     """
     row_height = 38.0
     height = TOP + row_height * len(rows) + BOTTOM
-    drawn = [value for row in rows for value in (row.low, row.high, row.mean, row.untrained) if math.isfinite(value)]
-    ticks = nice_ticks(min([0.0, *drawn]), max([0.0, *drawn]), 4)
-    axis = _Axis(ticks[0], ticks[-1], 14.0, WIDTH - RIGHT)
-    body = "".join(_upright("grid", axis(tick), height) for tick in ticks) + _x_labels(ticks, axis, height, unit)
+    values = [value for row in rows for value in (row.low, row.high, row.mean, row.untrained)]
+    axis, body = _x_grid([0.0, *values], 14.0, height, unit)
     body += _upright("axis", axis(0.0), height)
     for place, row in enumerate(rows):
         y = TOP + row_height * place
@@ -197,10 +192,8 @@ def diverging_bars(title: str, description: str, bars: Sequence[Bar], unit: str)
     """Draw horizontal bars: to the right of zero for positive values, to the left for negative ones."""
     row_height = 42.0
     height = TOP + row_height * len(bars) + BOTTOM
-    values = [value for bar in bars for value in (bar.value, bar.untrained) if math.isfinite(value)]
-    ticks = nice_ticks(min([0.0, *values]), max([0.0, *values]), 4)
-    axis = _Axis(ticks[0], ticks[-1], 14.0, WIDTH - RIGHT)
-    body = "".join(_upright("grid", axis(tick), height) for tick in ticks) + _x_labels(ticks, axis, height, unit)
+    values = [value for bar in bars for value in (bar.value, bar.untrained)]
+    axis, body = _x_grid([0.0, *values], 14.0, height, unit)
     for row, bar in enumerate(bars):
         y = TOP + row_height * row
         body += f'<text class="label" x="14" y="{y + 14:.1f}">{escape(bar.label)}</text>'
@@ -288,6 +281,15 @@ def _y_grid(ticks: Sequence[float], axis: _Axis, percent: bool) -> str:
             f'<text class="tick" x="{LEFT - 6}" y="{axis(tick) + 4:.1f}" text-anchor="end">{label}</text>'
         )
     return "".join(parts)
+
+
+def _x_grid(values: Sequence[float], start: float, height: float, label: str) -> tuple[_Axis, str]:
+    """Return a horizontal axis over the finite values, from `start` on, and its labelled grid."""
+    finite = [value for value in values if math.isfinite(value)]
+    ticks = nice_ticks(min(finite), max(finite), 4)
+    axis = _Axis(ticks[0], ticks[-1], start, WIDTH - RIGHT)
+    grid = "".join(_upright("grid", axis(tick), height) for tick in ticks)
+    return axis, grid + _x_labels(ticks, axis, height, label)
 
 
 def _x_labels(ticks: Sequence[float], axis: _Axis, height: float, label: str) -> str:

@@ -25,9 +25,7 @@ svg { background: #fff; font: 14px system-ui, sans-serif; fill: #1b1f24 }
 def prompt_chart(templates: Sequence[str], weights: Tensor) -> Markup:
     """Draw each prompt's weight, largest first: the mean over classes on a bar from the 10th to the 90th percentile.
 
-    Args:
-        templates: K names of prompts.
-        weights: [C, K].
+    `templates` are the K prompts, `weights` are [C, K].
     """
     weights = weights.double()
     mean = weights.mean(dim=0)

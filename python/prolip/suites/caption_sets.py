@@ -5,7 +5,6 @@ N images, M captions.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from prolip.data import DataError, StoreConfig, examine_shards, shown_shard
 from prolip.data.samples import read_record, values_at
 from prolip.embeddings.embed import Embedded
 from prolip.errors import UserError
-from prolip.suites.folders import TaskFolder, find_folder, members_of, open_folder, read_captions
+from prolip.suites.folders import TaskFolder, digest_of, find_folder, members_of, open_folder, read_captions
 
 
 class Captions(NamedTuple):
@@ -76,8 +75,7 @@ def open_captioned(source: str, fetched: Path, store: StoreConfig | None = None)
     store = store or StoreConfig()
     found = examine_shards([source], store)
     seen = [(Path(shown_shard(shard)).name, size, version) for shard, size, version in found]
-    digest = hashlib.sha256(repr(seen).encode()).hexdigest()[:32]
-    return TaskFolder(shown_shard(source), tuple(shard for shard, _, _ in found), [], [], digest, store)
+    return TaskFolder(shown_shard(source), tuple(shard for shard, _, _ in found), [], [], digest_of(seen), store)
 
 
 def caption_members(caption_key: str = "txt", *id_keys: str | None) -> tuple[str, ...]:
@@ -93,14 +91,9 @@ def captions_of(
     image_id_key: str | None = None,
     caption_ids_key: str | None = None,
 ) -> Captions:
-    """Read the captions, and ids if requested, of every embedded image.
+    """Read the captions, and ids if requested, of every embedded image of a folder.
 
-    Args:
-        folder: where the images are from.
-        found: the images, with the members that `caption_members` names.
-        caption_key: `txt` (a caption per line), or a dotted path into the json.
-        image_id_key: dotted path of an image's id, a whole number.
-        caption_ids_key: dotted path of the captions' ids, one per caption.
+    The keys are those of `RetrievalOptions`; the images must have the members that `caption_members` names.
 
     Raises:
         DataError: an image has no caption or no such id; the message names its key.

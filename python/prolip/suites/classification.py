@@ -85,42 +85,23 @@ def build_classifier(model: Model, classnames: Sequence[str], templates: Sequenc
 
 
 def answer(images: Gaussian, classifier: Classifier, *, with_var: bool) -> Answers:
-    """The best classes of every image.
-
-    Args:
-        images: [N, D], unit means.
-        classifier: C classes.
-        with_var: whether the classes have variances.
-    """
-    kinds = [None, classifier.total_var] if with_var else [None]
+    """The best classes of every image, [N, D] with unit means; `with_var`: whether the classes have variances."""
     number = min(BEST, len(classifier.weight))
-    best = [
-        torch.cat(
-            [
-                zero_shot_logits(
-                    images.mean[start : start + _ROWS],
-                    classifier.weight,
-                    total_var,
-                    logit_scale=PUBLISHED_LOGIT_SCALE,
-                )
-                .topk(number, dim=1)
-                .indices
-                for start in range(0, len(images.mean), _ROWS)
-            ]
+
+    def best(total_var: Tensor | None) -> Tensor:
+        logits = (
+            zero_shot_logits(means, classifier.weight, total_var, logit_scale=PUBLISHED_LOGIT_SCALE)
+            for means in images.mean.split(_ROWS)
         )
-        for total_var in kinds
-    ]
-    return Answers(best[0], best[1] if with_var else None)
+        return torch.cat([some.topk(number, dim=1).indices for some in logits])
+
+    return Answers(best(None), best(classifier.total_var) if with_var else None)
 
 
 def accuracy_rows(task: str, answers: Answers, labels: Tensor, *, main: str = NAMES["accuracy"]) -> list[Row]:
     """Accuracy, top-5 accuracy (with five classes or more), mean per-class recall, accuracy with class variances.
 
-    Args:
-        task: name of the task, for the rows.
-        answers: of N images.
-        labels: i64 [N].
-        main: name of the task's main metric.
+    `labels` are i64 [N]; `main` names the task's main metric.
     """
     hits = _hits(answers.best, labels)
     rows = [row_of_items(task, NAMES["accuracy"], hits[:, 0], main=main == NAMES["accuracy"])]
@@ -136,11 +117,7 @@ def accuracy_rows(task: str, answers: Answers, labels: Tensor, *, main: str = NA
 def task_rows(task: Task, answers: Answers, labels: Tensor, metadata: Tensor | None) -> list[Row]:
     """All rows of a classification task, including its main metric.
 
-    Args:
-        task: the task.
-        answers: of N images.
-        labels: i64 [N].
-        metadata: i64 [N, M]; needed for metrics of the worst group.
+    `labels` are i64 [N], `metadata` i64 [N, M]; metrics of the worst group need them.
     """
     main = NAMES[task.metric]
     rows = accuracy_rows(task.name, answers, labels, main=main)

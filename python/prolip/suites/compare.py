@@ -9,6 +9,7 @@ import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -57,44 +58,32 @@ def compare(results: Sequence[SuiteResult], *, num_resamples: int = 1000, seed: 
 
 
 def _draw_all(table: Mapping[str, Row], num_resamples: int, seed: int) -> dict[str, Tensor]:
-    """The figure on every resample, f64 [R], for rows that have items, and for means of such rows."""
-    draws: dict[str, Tensor] = {}
+    """The figure on every resample, f64 [R], for rows that have items, and for means and differences of such rows."""
 
+    @cache
     def draw(key: str) -> Tensor | None:
         row = table[key]
-        if key not in draws and row.items:
-            # Tasks are resampled independently, so that the interval of an average over tasks is right.
-            own = seed + zlib.crc32(row.task.encode())
-            draws[key] = _draw(row, num_resamples, own)
-        elif key not in draws and row.mean_of:
-            parts = [drawn for part in row.mean_of if (drawn := draw(part)) is not None]
-            if len(parts) == len(row.mean_of):
-                draws[key] = torch.stack(parts).mean(dim=0)
-        elif key not in draws and row.difference_of:
-            # Rows of one task with equally many items have the same resamples.
-            first, other = (draw(part) for part in row.difference_of)
-            if first is not None and other is not None:
-                draws[key] = other - first
-        return draws.get(key)
+        if row.items:
+            # Tasks are resampled independently, so that the interval of an average over tasks is right. Rows of one
+            # task with equally many items have the same resamples, so that the interval of their difference is right.
+            return _draw(row, num_resamples, seed + zlib.crc32(row.task.encode()))
+        names = row.mean_of or row.difference_of
+        parts = [drawn for name in names if (drawn := draw(name)) is not None]
+        if not names or len(parts) < len(names):
+            return None
+        return torch.stack(parts).mean(dim=0) if row.mean_of else parts[1] - parts[0]
 
-    for key in table if num_resamples > 0 else ():
-        draw(key)
-    return draws
+    return {key: drawn for key in table if num_resamples > 0 and (drawn := draw(key)) is not None}
 
 
 def _draw(row: Row, num_resamples: int, seed: int) -> Tensor:
     """The figure on every resample, f64 [R]."""
-    items, groups = _tensors(row)
+    items = torch.tensor(row.items, dtype=torch.float64)
+    groups = torch.tensor(row.groups, dtype=torch.int64) if row.groups else torch.zeros(len(items), dtype=torch.int64)
     fast = COUNTED.get(row.statistic)
     if fast is not None:
         return counted(fast, items, groups, num_resamples=num_resamples, seed=seed)
     return resampled(STATISTICS[row.statistic], items, groups, num_resamples=num_resamples, seed=seed)
-
-
-def _tensors(row: Row) -> tuple[Tensor, Tensor]:
-    items = torch.tensor(row.items, dtype=torch.float64)
-    groups = torch.tensor(row.groups, dtype=torch.int64) if row.groups else torch.zeros(len(items), dtype=torch.int64)
-    return items, groups
 
 
 def _interval(row: Row | None, draws: Tensor | None) -> Interval:
@@ -108,11 +97,7 @@ def _difference(first: Row | None, other: Row | None, first_draws: Tensor | None
     if first is None or other is None:
         return ABSENT
     value = other.value - first.value
-    same = (first.num_items, first.mean_of, first.difference_of) == (
-        other.num_items,
-        other.mean_of,
-        other.difference_of,
-    )
+    same = all(getattr(first, name) == getattr(other, name) for name in ("num_items", "mean_of", "difference_of"))
     if not same or first_draws is None or draws is None:
         return Interval(value, math.nan, math.nan)
     return percentile_interval(value, draws - first_draws)

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import ast
 import csv
-import hashlib
 import json
-import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,10 +15,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from prolip.data.build.shards import add_sample
 from prolip.errors import UserError
-from prolip.files import atomic_file
-from prolip.suites.folders import TaskFolder, stamps
+from prolip.suites.folders import TaskFolder, digest_of, pack_once, stamps
 
 csv.field_size_limit(2**24)
 
@@ -42,11 +38,7 @@ def is_table(folder: Path) -> bool:
 
 
 def open_captions(folder: Path, made: Path) -> TaskFolder:
-    """Images with captions, from a table with columns `filename` and `raw` (a list of captions).
-
-    Args:
-        folder: holds the table, and the images as files or in zip files.
-        made: where the shard is written.
+    """Images with captions, from a table with columns `filename` and `raw` (a list of captions), as a shard in `made`.
 
     Raises:
         UserError: a column or an image is missing, or a file is damaged.
@@ -58,13 +50,9 @@ def open_captions(folder: Path, made: Path) -> TaskFolder:
 
 
 def open_associations(folder: Path, made: Path) -> tuple[TaskFolder, list[Association]]:
-    """WinoGAViL's images and tasks, from a table with columns `cue`, `candidates` and `associations`.
+    """WinoGAViL's images, as a shard in `made`, and tasks, from a table: `cue`, `candidates` and `associations`.
 
     A candidate is the name of an image without its extension.
-
-    Args:
-        folder: holds the table, and the images as files or in zip files.
-        made: where the shard is written.
 
     Raises:
         UserError: a column or an image is missing, a file is damaged, or a task has no right answer.
@@ -82,12 +70,7 @@ def open_associations(folder: Path, made: Path) -> tuple[TaskFolder, list[Associ
 
 
 def open_images(folder: Path, made: Path, names: Sequence[str]) -> TaskFolder:
-    """The named images as a shard; their keys are their places in `names`.
-
-    Args:
-        folder: holds one table, and the images as files or in zip files.
-        made: where the shard is written.
-        names: file names of the images.
+    """The named images of a folder as a shard in `made`; their keys are their places in `names`.
 
     Raises:
         UserError: an image is missing, or a file is damaged.
@@ -163,14 +146,12 @@ def _list(text: str) -> list[str]:
 
 def _shard(folder: Path, made: Path, names: Sequence[str], texts: Sequence[bytes] | None) -> TaskFolder:
     """A shard of the named images in their order, each with its text; reused while the files are unchanged."""
-    digest = hashlib.sha256(repr((stamps(files_of(folder)), list(names), texts)).encode()).hexdigest()[:32]
-    path = made / f"{folder.name}-{digest[:16]}.tar"
-    if not path.is_file():
-        with atomic_file(path) as temporary, tarfile.open(temporary, "w") as archive:
-            for place, (extension, data) in enumerate(_images(folder, names)):
-                members = {extension: data} if texts is None else {extension: data, "txt": texts[place]}
-                add_sample(archive, f"{place:07}", members)
-    return TaskFolder(str(folder), (str(path),), [], [], digest)
+    digest = digest_of((stamps(files_of(folder)), list(names), texts))
+    samples = (
+        {extension: data} if texts is None else {extension: data, "txt": texts[place]}
+        for place, (extension, data) in enumerate(_images(folder, names))
+    )
+    return TaskFolder(str(folder), (pack_once(folder, made, digest, samples),), [], [], digest)
 
 
 def _images(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:

@@ -19,7 +19,7 @@ from prolip.suites.classification import classify, classify_faces
 from prolip.suites.config import DatacompOptions, RetrievalOptions
 from prolip.suites.csv_datasets import Association, is_table, open_associations, open_captions
 from prolip.suites.folders import FolderMissing, TaskFolder, find_folder, open_folder
-from prolip.suites.results import Row, SuiteResult, TaskCache, TaskResult, row_of_items
+from prolip.suites.results import Row, SuiteResult, TaskCache, TaskResult, mean_row, row_of_items
 from prolip.suites.retrieval import retrieve_set
 from prolip.suites.tasks import ALL, AVERAGES, TABLE, Task, read_tasks
 
@@ -91,7 +91,7 @@ def run_task(
 
     Raises:
         FolderMissing: no place has the task's folder.
-        ValueError, DataError, OSError: it cannot be run; the message says why.
+        UserError, DataError, OSError: it cannot be run; the message says why.
     """
     path = find_folder(options.data, task.folders, fetched)
     associations: list[Association] = []
@@ -130,16 +130,7 @@ def average_rows(table: Sequence[Task], rows: Sequence[Row]) -> list[Row]:
         title = f"{len(members)} tasks" if average == ALL else AVERAGES.get(average, average)
         if there:
             partly = "" if len(there) == len(members) else f" ({len(there)} of {len(members)} tasks)"
-            averages.append(
-                Row(
-                    task="Average",
-                    metric=f"{title}{partly}",
-                    value=sum(row.value for row in there) / len(there),
-                    num_items=len(there),
-                    main=True,
-                    mean_of=[row.key for row in there],
-                )
-            )
+            averages.append(mean_row("Average", f"{title}{partly}", there, len(there)))
     return averages
 
 
@@ -187,12 +178,7 @@ def with_article(cue: str) -> str:
 
 
 def jaccard(scores: Tensor, right: Tensor) -> float:
-    """Jaccard index of the right candidates and as many with the highest scores, in [0, 1].
-
-    Args:
-        scores: [K], larger is better.
-        right: bool [K], at least one.
-    """
+    """Jaccard index of the right candidates, bool [K], and as many with the highest scores, in [0, 1]."""
     chosen = torch.zeros_like(right)
     chosen[scores.topk(int(right.sum())).indices] = True
     return int((chosen & right).sum()) / int((chosen | right).sum())

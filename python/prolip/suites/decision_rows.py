@@ -27,11 +27,6 @@ _FAR = ("image's variance", "Mahalanobis distance", "distance to neighbours")
 """The same for images from elsewhere."""
 
 
-def _score(name: str) -> str:
-    """Return the score in a name, which may also name a model: "image's variance of heads"."""
-    return name.partition(" of ")[0]
-
-
 def difference_row(first: Row, other: Row, metric: str, *, main: bool = False) -> Row:
     """Return the row of `other` minus `first`, two figures of the same items."""
     return Row(
@@ -45,13 +40,31 @@ def difference_row(first: Row, other: Row, metric: str, *, main: bool = False) -
     )
 
 
+def _from_baseline(measure: str, rows: Mapping[str, Row], main: Sequence[str]) -> list[Row]:
+    """Return the difference of each score's row from that of the largest probability; main figures for some scores.
+
+    A score's name may also name a model: "image's variance of heads".
+    """
+    return [
+        difference_row(rows[BASELINE], row, f"{measure}, {name} − {BASELINE}", main=name.partition(" of ")[0] in main)
+        for name, row in rows.items()
+        if name != BASELINE
+    ]
+
+
+def _set_pair(task: str, title: str, within: Tensor, truth: Tensor, *, main: bool = False) -> list[Row]:
+    """Return coverage and size of label sets, bool [N, C]."""
+    covered = within.gather(1, truth[:, None])[:, 0].double()
+    return [
+        row_of_items(task, f"{title}: contain the label", covered, main=main),
+        row_of_items(task, f"{title}: size", within.sum(dim=1).double(), unit="number", main=main),
+    ]
+
+
 def doubt_rows(task: str, doubts: Mapping[str, Tensor], correct: Tensor) -> list[Row]:
     """How well each score tells wrong answers from right ones, and its difference from the largest probability.
 
-    Args:
-        task: name of the data set.
-        doubts: f64 [N] by name; larger is more doubtful.
-        correct: bool [N].
+    `doubts` are f64 [N] by name, larger is more doubtful; `correct` is bool [N].
     """
     rows: list[Row] = []
     for measure, statistic in _MEASURES.items():
@@ -72,22 +85,15 @@ def doubt_rows(task: str, doubts: Mapping[str, Tensor], correct: Tensor) -> list
         rows += own.values()
         if statistic != "risk_coverage":  # on the same images, its differences equal those of the excess
             main = _OURS if statistic == "auroc" else ()
-            rows += [
-                difference_row(own[BASELINE], row, f"{measure}, {name} − {BASELINE}", main=_score(name) in main)
-                for name, row in own.items()
-                if name != BASELINE
-            ]
+            rows += _from_baseline(measure, own, main)
     return rows
 
 
 def probability_rows(task: str, own: Tensor, others: Mapping[str, Tensor], truth: Tensor) -> list[Row]:
     """How well probabilities agree with the labels, and how that changes with other logits of the same images.
 
-    Args:
-        task: name of the data set.
-        own: [N, C], the model's own logits.
-        others: [N, C] by name: divided by the temperature of the other folds, or those of other models.
-        truth: i64 [N].
+    `own` are the model's logits, [N, C]; `others`, by name, are divided by the temperature of the other folds, or those
+    of other models. `truth` is i64 [N].
     """
     rows: list[Row] = []
     found: dict[str, dict[str, Row]] = {}
@@ -114,42 +120,26 @@ def probability_rows(task: str, own: Tensor, others: Mapping[str, Tensor], truth
 def beside_rows(task: str, model: str, accuracy: Row, answered: Answered, decided: Decided) -> list[Row]:
     """Accuracy of another model compared with the model's own, and the other model's 90 % label sets.
 
-    Args:
-        task: name of the data set.
-        model: the other model's name.
-        accuracy: the model's own.
-        answered: the other model's answers on the same images.
-        decided: results of its calibrations on the other folds.
+    `accuracy` is the model's own. `answered` and `decided` are the other model's, on the same images.
     """
     own = row_of_items(task, f"accuracy, by {model}", answered.correct.double())
-    within = decided.sets["lac", 0.9]
-    covered = within.gather(1, answered.truth[:, None])[:, 0].double()
     title = f"label sets of {model} at 90% by lac"
     return [
         own,
         difference_row(accuracy, own, f"accuracy, by {model} − own"),
-        row_of_items(task, f"{title}: contain the label", covered),
-        row_of_items(task, f"{title}: size", within.sum(dim=1).double(), unit="number"),
+        *_set_pair(task, title, decided.sets["lac", 0.9], answered.truth),
     ]
 
 
 def set_rows(task: str, decided: Decided, truth: Tensor, correct: Tensor, suffix: str = "") -> list[Row]:
     """Coverage and size of label sets; how many images are answered within a limit of errors, and how many wrongly.
 
-    Args:
-        task: name of the data set.
-        decided: the label sets, and which images are answered.
-        truth: i64 [N].
-        correct: bool [N].
-        suffix: part of the rows' names.
+    `truth` is i64 [N], `correct` is bool [N]; `suffix` ends what the rows' names say about the calibrations.
     """
     rows: list[Row] = []
     for (score, guarantee), within in decided.sets.items():
         title = f"label sets at {guarantee:.0%} by {score}{suffix}"
-        main = score == "lac" and guarantee == 0.9 and not suffix
-        covered = within.gather(1, truth[:, None])[:, 0].double()
-        rows.append(row_of_items(task, f"{title}: contain the label", covered, main=main))
-        rows.append(row_of_items(task, f"{title}: size", within.sum(dim=1).double(), unit="number", main=main))
+        rows += _set_pair(task, title, within, truth, main=score == "lac" and guarantee == 0.9 and not suffix)
     for limit, given in decided.answered.items():
         title = f"at most {limit:.0%} wrong{suffix}"
         rows.append(row_of_items(task, f"{title}: answered", given.double()))
@@ -162,11 +152,7 @@ def set_rows(task: str, decided: Decided, truth: Tensor, correct: Tensor, suffix
 def frequency_rows(task: str, accuracy: Row, found: Decided, truth: Tensor) -> list[Row]:
     """The effect of calibrations that use label frequencies: on accuracy, 90 % label sets, answers.
 
-    Args:
-        task: name of the data set.
-        accuracy: the model's own.
-        found: results of these calibrations.
-        truth: i64 [N].
+    `accuracy` is the model's own, `truth` is i64 [N].
     """
     right = found.logits.argmax(dim=1) == truth
     own = row_of_items(task, f"accuracy, {FREQUENCIES}", right.double())
@@ -180,44 +166,23 @@ def frequency_rows(task: str, accuracy: Row, found: Decided, truth: Tensor) -> l
 def elsewhere_rows(task: str, other: str, doubts: Mapping[str, Tensor], there: Mapping[str, Tensor]) -> list[Row]:
     """How well each score detects images from elsewhere, and its difference from the largest probability.
 
-    Args:
-        task: name of the data set.
-        other: name of the images from elsewhere.
-        doubts: f64 [N] by name, of the data set's images.
-        there: f64 [M] by name, of the images from elsewhere; a score that is missing there is left out.
+    `doubts` are f64 [N] by name, of the data set's images; `there` are f64 [M], of the images from elsewhere, which are
+    called `other`. A score that is missing there is left out.
     """
+    measure = "AUROC of images from elsewhere"
     own: dict[str, Row] = {}
     for name, elsewhere in there.items():
         items = torch.cat([doubts[name], elsewhere])
         groups = torch.cat([torch.zeros(len(doubts[name])), torch.ones(len(elsewhere))]).long()
-        own[name] = row_of_items(
-            f"{task}, {other}",
-            f"AUROC of images from elsewhere by {name}",
-            items,
-            groups,
-            statistic="auroc",
-            main=name == BASELINE,
-        )
-    title = "AUROC of images from elsewhere"
-    return [
-        *own.values(),
-        *(
-            difference_row(own[BASELINE], row, f"{title}, {name} − {BASELINE}", main=_score(name) in _FAR)
-            for name, row in own.items()
-            if name != BASELINE
-        ),
-    ]
+        metric, main = f"{measure} by {name}", name == BASELINE
+        own[name] = row_of_items(f"{task}, {other}", metric, items, groups, statistic="auroc", main=main)
+    return [*own.values(), *_from_baseline(measure, own, _FAR)]
 
 
 def fitting_note(task: str, answered: Answered, folded: Folded, doubts: Mapping[str, Tensor], num_known: int) -> str:
     """Which images fitted what, in words.
 
-    Args:
-        task: name of the data set.
-        answered: its N images.
-        folded: calibrations on the other folds.
-        doubts: scores of doubt by name.
-        num_known: images of `--known`, from which the distance to neighbours is measured; 0 for the other folds.
+    `num_known` images of `--known` are those from which the distance to neighbours is measured; 0 for the other folds.
     """
     counts = torch.bincount(answered.truth, minlength=answered.evidence.logits.shape[1]).tolist()
     outside = [len(answered.truth) - size for size in torch.bincount(answered.folds).tolist()]

@@ -133,11 +133,7 @@ def fold_calibrations(model: Model, data: TaskFolder, answered: Answered, option
 def find_doubts(model: Model, answered: Answered, folded: Folded, known: Gaussian | None) -> dict[str, Tensor]:
     """Return every score of doubt about each image, f64 [N]; everything fitted comes from the other folds.
 
-    Args:
-        model: the model.
-        answered: N images.
-        folded: calibrations on the other folds.
-        known: images that the model was trained on; None for the images of the other folds.
+    `known` are images that the model was trained on; None for the images of the other folds.
     """
     doubts = plain_doubts(model, answered.images, answered.classes)
     doubts["calibrated probability"] = 1 - folded.even.logits.softmax(dim=1).amax(dim=1)

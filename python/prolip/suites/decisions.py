@@ -69,10 +69,8 @@ def run_decisions(model: Model, options: DecisionsOptions, cache: TaskCache) -> 
     for name, source in name_sources(options.beside).items():
         found = load(source, tokenizer=options.tokenizer, device=options.device, precision=options.precision)
         beside[name] = Other(found, embed_elsewhere(found, options))
-    read = [
-        float(images.mean.double().square().mean(0).amax())
-        for images in (*others.values(), *([known] if known else []))
-    ]
+    elsewhere = [*others.values(), *([] if known is None else [known])]
+    read = [float(images.mean.double().square().mean(0).amax()) for images in elsewhere]
 
     def evaluate(name: str, source: str, fingerprint: str) -> TaskResult:
         made = cache.folder.with_name("data")

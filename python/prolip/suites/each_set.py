@@ -9,12 +9,16 @@ from tqdm import tqdm
 
 from prolip.data import DataError
 from prolip.errors import UserError, sentence
-from prolip.pretrained.model import Model
+from prolip.pretrained.model import Model, missing_csd
 from prolip.suites.results import SuiteResult, TaskResult
 
 
 def evaluate_sets(
-    suite: str, model: Model, sets: Mapping[str, str], evaluate: Callable[[str, str, str], TaskResult]
+    suite: str,
+    model: Model,
+    sets: Mapping[str, str],
+    evaluate: Callable[[str, str, str], TaskResult],
+    needs_csd: str | None = None,
 ) -> SuiteResult:
     """The rows, notes and charts of all data sets.
 
@@ -23,6 +27,7 @@ def evaluate_sets(
         model: the model.
         sets: the sources of the data sets, by display name (`name_sources`).
         evaluate: takes a data set's display name, its source, and the model's fingerprint.
+        needs_csd: what a model without the sampled distance lacks; a note says so.
 
     Raises:
         UserError: none could be evaluated.
@@ -39,4 +44,6 @@ def evaluate_sets(
             result.charts.extend(found.charts)
     if not result.rows:
         raise UserError("; ".join(result.notes))
+    if needs_csd is not None and not model.has_csd:
+        result.notes.append(f"{needs_csd}: {missing_csd(model)}")
     return result

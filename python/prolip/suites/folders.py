@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import io
 import shutil
+import tarfile
 import urllib.request
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
@@ -22,9 +23,10 @@ import torch
 from torch import Tensor
 
 from prolip.data import DataError, StoreConfig
+from prolip.data.build.shards import add_sample
 from prolip.embeddings.embed import Embedded
 from prolip.errors import UserError
-from prolip.files import read_text, writing
+from prolip.files import atomic_file, read_text, writing
 
 CLASSNAMES, TEMPLATES, NUM_SHARDS = "classnames.txt", "zeroshot_classification_templates.txt", "nshards.txt"
 _HUB = "hf://datasets/"
@@ -167,13 +169,37 @@ def open_folder(path: Path, store: StoreConfig | None = None) -> TaskFolder:
     for number, template in enumerate(lists[1], start=1):
         if "{c}" not in template and "{}" not in template:
             raise UserError(f"{path / TEMPLATES}: line {number} has no {{c}} for the class: {template!r}")
-    digest = hashlib.sha256(repr((stamps(shards), lists)).encode()).hexdigest()[:32]
+    digest = digest_of((stamps(shards), lists))
     return TaskFolder(str(path), tuple(map(str, shards)), lists[0], lists[1], digest, store or StoreConfig())
 
 
-def stamps(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
-    """Names, sizes and modification times of files. Results made from the files are stale when these differ."""
-    return [(path.name, (status := path.stat()).st_size, status.st_mtime_ns) for path in paths]
+def stamps(paths: Iterable[Path], below: Path | None = None) -> list[tuple[str, int, int]]:
+    """Names, sizes and modification times of files. Results made from the files are stale when these differ.
+
+    With `below`, a name is the file's path below that folder.
+    """
+    return [
+        (str(path.relative_to(below)) if below else path.name, (status := path.stat()).st_size, status.st_mtime_ns)
+        for path in paths
+    ]
+
+
+def digest_of(content: object) -> str:
+    """Digest of plain values: 32 hexadecimal digits."""
+    return hashlib.sha256(repr(content).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+def pack_once(folder: Path, made: Path, digest: str, samples: Iterable[Mapping[str, bytes]]) -> str:
+    """Write samples, made of a folder's files, to a shard in `made`, unless it is there; returns the shard's path.
+
+    The samples' keys are their places. `digest` must differ when any of them does.
+    """
+    path = made / f"{folder.resolve().name}-{digest[:16]}.tar"
+    if not path.is_file():
+        with atomic_file(path) as temporary, tarfile.open(temporary, "w") as archive:
+            for place, members in enumerate(samples):
+                add_sample(archive, f"{place:07}", members)
+    return str(path)
 
 
 def _count(path: Path) -> int:
@@ -199,12 +225,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def members_of(folder: TaskFolder, found: Embedded, extension: str) -> list[bytes]:
-    """The member with this extension of every embedded image.
-
-    Args:
-        folder: where the images are from.
-        found: the images, embedded with `keep` naming the extension.
-        extension: extension of the member.
+    """The member with this extension of every image of the folder, embedded with `keep` naming the extension.
 
     Raises:
         DataError: an image has no such member.
@@ -237,10 +258,7 @@ def read_labels(folder: TaskFolder, found: Embedded) -> Tensor:
 def read_metadata(folder: TaskFolder, found: Embedded, num_columns: int = 1) -> Tensor:
     """The metadata of every image, i64 [N, M], from its `.npy`.
 
-    Args:
-        folder: where the images are from.
-        found: the images, embedded with their `.npy`.
-        num_columns: columns that are needed, at most M; their numbers must not be negative.
+    The first `num_columns` are needed, and their numbers must not be negative.
 
     Raises:
         DataError: an image has no metadata, or not a vector of enough whole numbers.

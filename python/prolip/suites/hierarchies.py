@@ -58,7 +58,7 @@ def run_hierarcaps(model: Model, options: HierarcapsOptions, cache: TaskCache) -
         root = embed_captions(model, [""]).mean[0]
         return _Hierarchies(images, flat.unflatten(len(captions), -1), string_ids(captions), root)
 
-    return _run("hierarcaps", model, options, cache, embed)
+    return _run("HierarCaps", model, options, cache, embed)
 
 
 def run_hierarimgs(model: Model, options: HierarimgsOptions, cache: TaskCache) -> SuiteResult:
@@ -74,7 +74,7 @@ def run_hierarimgs(model: Model, options: HierarimgsOptions, cache: TaskCache) -
         items = flat.unflatten(len(captions), -1)
         return _Hierarchies(embed_captions(model, captions), items, string_ids(images), mean_root(items))
 
-    return _run("hierarimgs", model, options, cache, embed)
+    return _run("HierarImgs", model, options, cache, embed)
 
 
 def walk_rows(name: str, data: _Hierarchies, walk: TraversalConfig, *, with_var: bool) -> list[Row]:
@@ -121,7 +121,7 @@ def level_rows(name: str, data: _Hierarchies) -> list[Row]:
 
 
 def _run(
-    suite: str,
+    title: str,
     model: Model,
     options: HierarcapsOptions | HierarimgsOptions,
     cache: TaskCache,
@@ -133,17 +133,14 @@ def _run(
         "data": stamps(files_of(options.data)),
         "walk": dataclasses.asdict(options.walk),
     }
-    name = _TITLES[suite]
-    found = cache.get_or_run(
-        suite,
-        settings,
-        lambda: TaskResult(rows=walk_rows(name, embed(), options.walk, with_var=model.has_csd)),
-    )
+
+    def run() -> TaskResult:
+        return TaskResult(rows=walk_rows(title, embed(), options.walk, with_var=model.has_csd))
+
+    suite = title.lower()
+    found = cache.get_or_run(suite, settings, run)
     notes = [] if model.has_csd else [f"{NEEDS_VARIANCES}: {missing_csd(model)}"]
     return SuiteResult(suite=suite, model=model.name, fingerprint=fingerprint, rows=found.rows, notes=notes)
-
-
-_TITLES = {"hierarcaps": "HierarCaps", "hierarimgs": "HierarImgs"}
 
 
 def _table(folder: Path) -> Path:

@@ -24,7 +24,7 @@ from prolip.eval.config import BprwConfig
 from prolip.eval.prompts import SmallestInClass, WithinSpread, filter_prompts
 from prolip.eval.zero_shot import Classifier, aggregate_prompts
 from prolip.gaussian import Gaussian
-from prolip.pretrained.model import Model, missing_csd
+from prolip.pretrained.model import Model
 from prolip.suites.classification import answer, build_classifier, embed_prompts
 from prolip.suites.config import SETS, ImagenetOptions
 from prolip.suites.each_set import evaluate_sets
@@ -66,10 +66,7 @@ def run_imagenet(model: Model, options: ImagenetOptions, cache: TaskCache) -> Su
         }
         return cache.get_or_run(name, settings, partial(evaluate_set, source, name))
 
-    result = evaluate_sets("imagenet", model, {title_of(name): name for name in options.sets}, evaluate)
-    if not model.has_csd:
-        result.notes.append(f"{NEEDS_VARIANCES}: {missing_csd(model)}")
-    return result
+    return evaluate_sets("imagenet", model, {title_of(name): name for name in options.sets}, evaluate, NEEDS_VARIANCES)
 
 
 def title_of(name: str) -> str:
@@ -172,7 +169,7 @@ def method_rows(
     main: bool = False,
     over: Classifier | None = None,
 ) -> list[Row]:
-    """Accuracy of a classifier by means and with class variances, and its gain over another classifier.
+    """Accuracy of a classifier by means and, `with_var`, with class variances, and its gain over another classifier.
 
     Args:
         task: name of the set, for the rows.
@@ -184,24 +181,16 @@ def method_rows(
         over: another classifier of the same classes, measured on the same images.
     """
 
-    def hits(one: Classifier) -> list[Tensor]:
+    def hits(one: Classifier) -> dict[str, Tensor]:
         found = answer(data.images, one, with_var=with_var)
-        kinds = [found.best] if found.best_with_var is None else [found.best, found.best_with_var]
-        return [(best[:, 0] == data.labels).double() for best in kinds]
+        kinds = {"": found.best, f", {WITH_VAR}": found.best_with_var}
+        return {suffix: (best[:, 0] == data.labels).double() for suffix, best in kinds.items() if best is not None}
 
-    mine = hits(classifier)
-    suffixes = ["", f", {WITH_VAR}"]
-    rows = [
-        row_of_items(task, f"accuracy, {method}{suffix}", right, main=main and not suffix)
-        for suffix, right in zip(suffixes, mine, strict=False)
+    mine, theirs = hits(classifier), {} if over is None else hits(over)
+    return [
+        *(row_of_items(task, f"accuracy, {method}{end}", right, main=main and not end) for end, right in mine.items()),
+        *(row_of_items(task, f"gain of {method} over {EVEN}{end}", mine[end] - other) for end, other in theirs.items()),
     ]
-    if over is not None:
-        theirs = hits(over)
-        rows += [
-            row_of_items(task, f"gain of {method} over {EVEN}{suffix}", right - other)
-            for suffix, right, other in zip(suffixes, mine, theirs, strict=False)
-        ]
-    return rows
 
 
 def voters_and_scored(

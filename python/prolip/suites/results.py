@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -85,6 +85,13 @@ def row_of_items(
         groups=[] if groups is None else groups.tolist(),
         statistic=statistic,
     )
+
+
+def mean_row(task: str, metric: str, rows: Sequence[Row], num_items: int) -> Row:
+    """The mean of other rows, a main figure."""
+    value = sum(row.value for row in rows) / len(rows)
+    keys = [row.key for row in rows]
+    return Row(task=task, metric=metric, value=value, num_items=num_items, main=True, mean_of=keys)
 
 
 @dataclass(frozen=True, kw_only=True)

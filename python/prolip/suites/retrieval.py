@@ -17,13 +17,13 @@ from prolip.eval.coco import Shares, coco_shares
 from prolip.eval.config import Score
 from prolip.eval.retrieval import RECALL_AT, first_ranks
 from prolip.gaussian import Gaussian
-from prolip.pretrained.model import Model, missing_csd
+from prolip.pretrained.model import Model
 from prolip.suites.caption_sets import caption_members, captions_of, name_sources, open_captioned
 from prolip.suites.coco_pairs import load_truth
 from prolip.suites.config import RetrievalOptions
 from prolip.suites.each_set import evaluate_sets
 from prolip.suites.folders import TaskFolder
-from prolip.suites.results import Row, SuiteResult, TaskCache, TaskResult, row_of_items
+from prolip.suites.results import Row, SuiteResult, TaskCache, TaskResult, mean_row, row_of_items
 
 _SETS = {"coco_1k": "COCO 1K", "coco_5k": "COCO 5K", "cxc": "CxC", "eccv": "ECCV Caption"}
 _WAYS = {"image_to_text": "image to caption", "text_to_image": "caption to image"}
@@ -43,10 +43,7 @@ def run_retrieval(model: Model, options: RetrievalOptions, cache: TaskCache) -> 
         settings = {"model": fingerprint, "data": folder.fingerprint, "keys": keys}
         return cache.get_or_run(name, settings, partial(retrieve_set, model, name, folder, options))
 
-    result = evaluate_sets("retrieval", model, name_sources(options.data), evaluate)
-    if not model.has_csd:
-        result.notes.append(f"figures by sampled distance: {missing_csd(model)}")
-    return result
+    return evaluate_sets("retrieval", model, name_sources(options.data), evaluate, "figures by sampled distance")
 
 
 def retrieve_set(model: Model, name: str, folder: TaskFolder, options: RetrievalOptions) -> TaskResult:
@@ -78,12 +75,7 @@ def recall_rows(
 ) -> list[Row]:
     """Recall at 1, 5 and 10 in both directions by every score; the main figure is the mean of R@1 by means alone.
 
-    Args:
-        task: name of the task, for the rows.
-        images: [N, D], unit means.
-        texts: [M, D], unit means.
-        image_of_text: i64 [M], index of each caption's image.
-        scores: must include `mean`.
+    Images are [N, D], texts [M, D] with unit means; `image_of_text` is i64 [M]. The scores must include `mean`.
     """
     correct = torch.arange(len(images.mean))[:, None] == image_of_text[None]
     rows = []
@@ -96,15 +88,7 @@ def recall_rows(
             ranks = first_ranks(queries, candidates, right, score)
             rows += [row_of_items(task, f"{way} R@{k}{suffix}", (ranks < k).double()) for k in RECALL_AT]
     firsts = [row for row in rows if row.metric in {"image to caption R@1", "caption to image R@1"}]
-    main = Row(
-        task=task,
-        metric="mean recall@1",
-        value=sum(row.value for row in firsts) / len(firsts),
-        num_items=len(images.mean),
-        main=True,
-        mean_of=[row.key for row in firsts],
-    )
-    return [main, *rows]
+    return [mean_row(task, "mean recall@1", firsts, len(images.mean)), *rows]
 
 
 def coco_row(key: str, figure: Shares, score: Score) -> Row:

@@ -62,9 +62,7 @@ def worst_group(items: Tensor, groups: Tensor) -> float:
 def f1_macro(items: Tensor, groups: Tensor) -> float:
     """F1 of each class, averaged over the classes that are the label of at least one item, as in WILDS.
 
-    Args:
-        items: predicted classes, whole numbers of any dtype.
-        groups: labels.
+    `items` are predicted classes, whole numbers of any dtype; `groups` are labels.
     """
     predicted = items.long()
     num_classes = int(torch.maximum(predicted.max(), groups.max())) + 1

@@ -91,12 +91,8 @@ def measure_set(model: Model, name: str, folder: TaskFolder, options: Uncertaint
 def accuracy_figures(name: str, uncertainty: Tensor, logits: Tensor, labels: Tensor, num_bins: int) -> TaskResult:
     """Accuracy by uncertainty: rows and a chart.
 
-    Args:
-        name: name of the data set, for the rows.
-        uncertainty: f64 [N].
-        logits: [N, C], zero-shot, with the model's own scale: their softmax is the confidence.
-        labels: i64 [N].
-        num_bins: bins of the curve.
+    `uncertainty` is f64 [N], `labels` are i64 [N]. The zero-shot `logits`, [N, C], have the model's own scale: their
+    softmax is the confidence.
 
     Raises:
         UserError: there are fewer images than bins.
@@ -106,21 +102,12 @@ def accuracy_figures(name: str, uncertainty: Tensor, logits: Tensor, labels: Ten
     order = uncertainty.argsort(stable=True)
     confidence = logits.softmax(dim=1).amax(dim=1)
     right = correct.long()
+    correlation, area = "correlation of accuracy with uncertainty, over bins", "area under risk and coverage"
+    error = "expected calibration error"
     rows = [
-        Row(
-            task=name,
-            metric="correlation of accuracy with uncertainty, over bins",
-            value=bins.pearson,
-            num_items=len(labels),
-            unit="number",
-            main=True,
-        ),
-        row_of_items(
-            name, "area under risk and coverage", uncertainty, right, statistic="risk_coverage", unit="number"
-        ),
-        row_of_items(
-            name, "expected calibration error", confidence, right, statistic="calibration_error", unit="number"
-        ),
+        Row(task=name, metric=correlation, value=bins.pearson, num_items=len(labels), unit="number", main=True),
+        row_of_items(name, area, uncertainty, right, statistic="risk_coverage", unit="number"),
+        row_of_items(name, error, confidence, right, statistic="calibration_error", unit="number"),
         row_of_items(name, "accuracy", correct),
     ]
     for which, some in (("most", order[: bins.bin_size]), ("least", order[-bins.bin_size :])):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import tarfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -13,17 +11,15 @@ from torch import Tensor
 from prolip.data import StoreConfig
 from prolip.data.build.folder import class_text, find_images
 from prolip.data.build.images import UNREADABLE, read_for_loader
-from prolip.data.build.shards import add_sample
 from prolip.embeddings.embed import embed_shards
 from prolip.errors import UserError
-from prolip.files import atomic_file
 from prolip.gaussian import Gaussian
-from prolip.pretrained.model import Model, missing_csd
+from prolip.pretrained.model import Model
 from prolip.suites.caption_sets import name_sources, open_captioned
 from prolip.suites.classification import accuracy_rows, answer, build_classifier
 from prolip.suites.config import ZeroShotOptions
 from prolip.suites.each_set import evaluate_sets
-from prolip.suites.folders import CLASSNAMES, TaskFolder, read_labels, read_lines
+from prolip.suites.folders import CLASSNAMES, TaskFolder, digest_of, pack_once, read_labels, read_lines, stamps
 from prolip.suites.results import SuiteResult, TaskCache, TaskResult
 
 TEMPLATES = ("a photo of a {}.",)
@@ -44,10 +40,7 @@ def run_zero_shot(model: Model, options: ZeroShotOptions, cache: TaskCache) -> S
         settings = {"model": fingerprint, "data": folder.fingerprint, "lists": lists}
         return cache.get_or_run(name, settings, partial(classify_set, model, name, folder, options.batch_size))
 
-    result = evaluate_sets("zero_shot", model, name_sources(options.data), evaluate)
-    if not model.has_csd:
-        result.notes.append(f"figures with variances: {missing_csd(model)}")
-    return result
+    return evaluate_sets("zero_shot", model, name_sources(options.data), evaluate, "figures with variances")
 
 
 def classify_set(model: Model, name: str, folder: TaskFolder, batch_size: int) -> TaskResult:
@@ -116,16 +109,15 @@ def pack_class_folder(folder: Path, made: Path) -> TaskFolder:
         if path.parent == folder:
             raise UserError(f"{path} is in no class folder: a data set has one folder of images per class")
     classes = sorted({path.relative_to(folder).parts[0] for path in files})
-    seen = [(str(path.relative_to(folder)), (about := path.stat()).st_size, about.st_mtime_ns) for path in files]
-    digest = hashlib.sha256(repr(seen).encode("utf-8", "surrogateescape")).hexdigest()[:32]
-    shard = made / f"{folder.resolve().name}-{digest[:16]}.tar"
-    if not shard.is_file():
-        with atomic_file(shard) as temporary, tarfile.open(temporary, "w") as archive:
-            for place, path in enumerate(files):
-                try:
-                    image = read_for_loader(path)
-                except UNREADABLE as error:
-                    raise UserError(f"{path} cannot be read: {error}") from error
-                label = str(classes.index(path.relative_to(folder).parts[0])).encode()
-                add_sample(archive, f"{place:07}", {image.extension: image.data, "cls": label})
-    return TaskFolder(str(folder), (str(shard),), [class_text(name) for name in classes], [], digest)
+
+    def sample(path: Path) -> dict[str, bytes]:
+        try:
+            image = read_for_loader(path)
+        except UNREADABLE as error:
+            raise UserError(f"{path} cannot be read: {error}") from error
+        label = classes.index(path.relative_to(folder).parts[0])
+        return {image.extension: image.data, "cls": str(label).encode()}
+
+    digest = digest_of(stamps(files, folder))
+    shard = pack_once(folder, made, digest, map(sample, files))
+    return TaskFolder(str(folder), (shard,), [class_text(name) for name in classes], [], digest)

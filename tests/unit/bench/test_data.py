@@ -16,7 +16,7 @@ from tests.support.warm_python import warm_python
 
 from prolip.bench import contender, proc_stats
 from prolip.bench.config import BenchDataConfig
-from prolip.bench.data import BASELINES, Summary, contenders, json_lines, measure, table
+from prolip.bench.data import BASELINES, contenders, json_lines, measure, table
 from prolip.bench.task import Measurement, Task
 from prolip.cli import main
 from prolip.data import decode_only, expand_shards
@@ -137,32 +137,32 @@ def test_contender_names_split_at_commas_and_are_unique() -> None:
 
 def test_figures_are_medians_and_ratios() -> None:
     config = BenchDataConfig(shards=("a.tar",), repeats=3)
-    ours = Summary(name="prolip", runs=tuple(run(rate, {"decode": rate}) for rate in (900, 800, 1000)))
-    floor = Summary(name="decode-only", runs=(run(1000), run(1200), run(1100)))
-    first = json.loads(next(json_lines(config, (ours, floor))))
+    ours = {"prolip": [run(rate, {"decode": rate}) for rate in (900, 800, 1000)]}
+    floor = {"decode-only": [run(1000), run(1200), run(1100)]}
+    first = json.loads(next(json_lines(config, ours | floor)))
     assert (first["min"], first["images_per_s"], first["max"]) == (800, 900, 1000)
     assert first["stage_us"] == {"decode": 900}
-    other = Summary(name="prolip-float32", runs=(run(1300, {"decode": 500, "augment": 90}),))
-    lines = list(table(config, (ours, floor, other)))
+    other = {"prolip-float32": [run(1300, {"decode": 500, "augment": 90})]}
+    lines = list(table(config, ours | floor | other))
     assert "CPU us of prolip by stage: decode 900" in lines
     assert "CPU us of prolip-float32 by stage: decode 500, augment 90" in lines
     assert lines[2].split()[:7] == ["prolip", "900", "800", "-", "1000", "25%", "0.82"]
     assert lines[1].count("of floor") == 1, "a heading names one column"
     assert "batches of 256 at 224 px" in lines[0]
-    quick = Summary(name="quick", runs=(replace(run(1300), cpu_us=0.0),))  # less than a tick of the system's clock
-    assert list(table(config, (ours, floor, quick)))[4].split()[9:11] == ["0", "-"]
+    quick = {"quick": [replace(run(1300), cpu_us=0.0)]}  # less than a tick of the system's clock
+    assert list(table(config, ours | floor | quick))[4].split()[9:11] == ["0", "-"]
 
 
 def test_rounds_that_differ_are_warned_about() -> None:
     config = BenchDataConfig(shards=("a.tar",), repeats=2)
-    even, uneven = (Summary(name=name, runs=(run(1000), run(rate))) for name, rate in (("prolip", 1100), ("x", 500)))
-    floor = Summary(name="decode-only", runs=(run(1000),))
-    told = "\n".join(table(config, (even, floor)))
+    even, uneven = {"prolip": [run(1000), run(1100)]}, {"x": [run(1000), run(500)]}
+    floor = {"decode-only": [run(1000)]}
+    told = "\n".join(table(config, even | floor))
     assert "warning" not in told
-    *_, last = table(config, (even, floor, uneven))
+    *_, last = table(config, even | floor | uneven)
     assert last.startswith("warning: the rounds of x differ by up to 100%: these figures are not exact")
-    busy = Summary(name="decode-only", runs=(replace(run(1000), others_cores=1.5),))
-    *_, last = table(config, (even, busy))
+    busy = {"decode-only": [replace(run(1000), others_cores=1.5)]}
+    *_, last = table(config, even | busy)
     assert last == "warning: other programs kept 1.5 cores busy, which slows every contender down"
 
 

@@ -25,8 +25,9 @@ from prolip.bench.decode import (
     table,
     write_sets,
 )
-from prolip.bench.decoder_process import Answers, Pass, Request
+from prolip.bench.decoder_process import Answers, Request
 from prolip.bench.decoders import DECODERS, LIBJPEG, OURS, PILLOW, Decoder
+from prolip.bench.task import Turn
 from prolip.cli import main
 from prolip.errors import UserError
 
@@ -101,8 +102,8 @@ def test_bench_decode_measures_from_the_command_line(images: Path, capsys: pytes
 def test_the_table_compares_our_decoder_with_each_other() -> None:
     ours, other = Contender(OURS), Contender(PILLOW)
     turns = {
-        ours: [Pass(images_per_s=200, cpu_us=5000), Pass(images_per_s=220, cpu_us=5000)],
-        other: [Pass(images_per_s=100, cpu_us=7500), Pass(images_per_s=100, cpu_us=7500)],
+        ours: [Turn(images_per_s=200, cpu_us=5000), Turn(images_per_s=220, cpu_us=5000)],
+        other: [Turn(images_per_s=100, cpu_us=7500), Turn(images_per_s=100, cpu_us=7500)],
     }
     found = Decoded(
         turns={Key(AS_THEY_ARE, None): turns, Key(AS_THEY_ARE, 2): turns},
@@ -140,7 +141,7 @@ def test_wrong_decoders_and_options_are_named(changes: dict[str, Any], message: 
 
 
 def test_packages_that_are_not_installed_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(DECODERS, "simplejpeg", Decoder("simple-jpeg", "no_such_module", DECODERS[PILLOW].open))
+    monkeypatch.setitem(DECODERS, "simplejpeg", Decoder("simple-jpeg", "no_such_module", DECODERS[PILLOW].prepare))
     of, absent = contenders(BenchDecodeConfig(images=Path("photos")))
     assert "simplejpeg" in absent
     assert {OURS, LIBJPEG, PILLOW} <= {contender.decoder for contender in of}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from prolip.bench.decoder_process import Pass
 from prolip.bench.rounds import Spread, cpu_ratio, cpu_us, rate_ratio, rates, warnings
+from prolip.bench.task import Turn
 
 
-def turns(*values: tuple[float, float]) -> list[Pass]:
-    return [Pass(images_per_s=rate, cpu_us=cpu) for rate, cpu in values]
+def turns(*values: tuple[float, float]) -> list[Turn]:
+    return [Turn(images_per_s=rate, cpu_us=cpu) for rate, cpu in values]
 
 
 def test_a_ratio_compares_measurements_of_the_same_round() -> None:

@@ -14,10 +14,9 @@ from PIL import Image
 from prolip.bench import targets
 from prolip.bench.config import BenchTargetsConfig
 from prolip.bench.decode import AS_THEY_ARE, AT_MOST_512, PROGRESSIVE
-from prolip.bench.decoder_process import Pass
 from prolip.bench.decoders import DECODERS, LIBJPEG, OURS, PILLOW
 from prolip.bench.targets import DECODE_TARGET, PROGRESSIVE_TARGET, Row, json_lines, measure, table
-from prolip.bench.task import Measurement, Task
+from prolip.bench.task import Measurement, Task, Turn
 from prolip.cli import main
 from prolip.data import simd_levels
 from prolip.errors import UserError
@@ -26,8 +25,8 @@ CONFIG = BenchTargetsConfig(images=Path("photos"), gpu_images=2000)
 
 
 def row(rates: Sequence[float], target: float | None = 1.15, what: str = "loader, as they are") -> Row:
-    ours = [Pass(images_per_s=rate, cpu_us=1e6 / rate) for rate in rates]
-    floor = [Pass(images_per_s=1000, cpu_us=1000) for _ in rates]
+    ours = [Turn(images_per_s=rate, cpu_us=1e6 / rate) for rate in rates]
+    floor = [Turn(images_per_s=1000, cpu_us=1000) for _ in rates]
     return Row(what=what, level="avx2", against="libjpeg-turbo alone", ours=ours, theirs=floor, target=target)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,10 @@ model.similarity(texts, images)
 """
 
 
-def save_transformers(model: ProLIP, tokenizer: TokenizerConfig, folder: Path, card: ModelCard) -> None:
-    """Write `model` into `folder`; transformers loads it from there, with or without prolip installed.
+def save_transformers(model: ProLIP, tokenizer: TokenizerConfig, folder: Path, card: ModelCard) -> Sequence[str]:
+    """Write `model` into `folder`, and return the names of its files.
+
+    transformers loads it from there, with or without prolip installed.
 
     Raises:
         UserError: the model's images are not square.
@@ -72,6 +75,7 @@ def save_transformers(model: ProLIP, tokenizer: TokenizerConfig, folder: Path, c
     image_processor = ProLIPImageProcessor(size={"shortest_edge": side})
     ProLIPProcessor(image_processor, transformers_tokenizer(tokenizer)).save_pretrained(folder)
     _write_card(model, folder, dataclasses.replace(card, library="transformers", usage=_USAGE))
+    return TRANSFORMERS_FILES
 
 
 def _write_card(model: ProLIP, folder: Path, card: ModelCard) -> None:
@@ -99,8 +103,12 @@ def transformers_tokenizer(config: TokenizerConfig) -> ProLIPTokenizer:
     return ProLIPTokenizer(tokenizer_object=backend, bos_token=None, eos_token=None, **settings)
 
 
-def save_sentence_transformers(model: ProLIP, tokenizer: TokenizerConfig, folder: Path, card: ModelCard) -> None:
-    """Write `model` into `folder` for sentence-transformers; transformers loads it from there, too.
+def save_sentence_transformers(
+    model: ProLIP, tokenizer: TokenizerConfig, folder: Path, card: ModelCard
+) -> Sequence[str]:
+    """Write `model` into `folder` for sentence-transformers, and return the names of its files.
+
+    transformers loads it from there, too.
 
     Raises:
         UserError: the model's images are not square.
@@ -119,3 +127,4 @@ def save_sentence_transformers(model: ProLIP, tokenizer: TokenizerConfig, folder
     (folder / "config_sentence_transformers.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
     code = Path(__file__).with_name("sentence_module.py").read_text(encoding="utf-8")
     (folder / f"{_SENTENCE_MODULE}.py").write_text(code, encoding="utf-8")
+    return SENTENCE_FILES
