@@ -8,6 +8,7 @@
 //! side, as the pass along the columns needs them.
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use super::super::super::coefficients::{Coefficients, PRECISION_BITS, ROUNDING};
 use super::super::super::crop_rows::CropRows;
@@ -63,6 +64,20 @@ fn digits(weights: __m128i) -> __m128i {
     _mm_xor_si128(_mm_add_epi32(weights, half), half)
 }
 
+/// The digits of four weights of each output, from the weight `from` on: a part for each output.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vl")]
+fn group_digits(columns: &Coefficients, outputs: Range<usize>, from: usize) -> __m512i {
+    let mut parts = [_mm_setzero_si128(); MAX_GROUP];
+    for (part, output) in parts.iter_mut().zip(outputs) {
+        let weights = &columns.weights[output * columns.stride..][..columns.stride];
+        *part = digits(load_up_to_4(weights.get(from..).unwrap_or(&[])));
+    }
+    let [a, b, c, d] = parts;
+    let pair = |low, high| _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(low), high);
+    _mm512_inserti64x4::<1>(_mm512_castsi256_si512(pair(a, b)), pair(c, d))
+}
+
 /// Prepares the pass along the rows, for rows of `row_bytes` bytes.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn plan<'a>(columns: &Coefficients, row_bytes: usize, steps: &'a mut Vec<Step>) -> Plan<'a> {
@@ -96,14 +111,7 @@ fn plan<'a>(columns: &Coefficients, row_bytes: usize, steps: &'a mut Vec<Step>) 
         let relative = _mm512_castsi128_si512(load_up_to_4(&relative));
         let relative = _mm512_permutexvar_epi32(own_part, relative);
         for step in 0..steps_per_group {
-            let mut parts = [_mm_setzero_si128(); MAX_GROUP];
-            for (part, output) in parts.iter_mut().zip(first..first + count) {
-                let weights = &columns.weights[output * columns.stride..][..columns.stride];
-                *part = digits(load_up_to_4(weights.get(step * 4..).unwrap_or(&[])));
-            }
-            let [a, b, c, d] = parts;
-            let pair = |low, high| _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(low), high);
-            let digits = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(pair(a, b)), pair(c, d));
+            let digits = group_digits(columns, first..first + count, step * 4);
             let wanted = start + step * 12;
             // The last groups of a row start earlier, so they don't read past its end. Taps behind it have no weight, so any
             // bytes will do for them.
