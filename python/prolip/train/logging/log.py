@@ -15,11 +15,12 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 
 from prolip.data.config import TokenizerConfig
+from prolip.data.device import DeviceBatch
 from prolip.data.tokenizer import Tokenizer
 from prolip.files import write_atomic, writing
 from prolip.models import ProLIPOutput
 from prolip.train.config.parts import LogConfig
-from prolip.train.logging.examples import ExampleBatch, pick_examples, write_examples
+from prolip.train.logging.examples import pick_examples, write_examples
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ class MetricsLog:
         if self._wandb is not None:
             self._wandb.log({"step": int(row["step"]), **grouped})
 
-    def show_examples(self, step: int, batch: ExampleBatch, output: ProLIPOutput, tokenizer: TokenizerConfig) -> None:
+    def show_examples(self, step: int, batch: DeviceBatch, output: ProLIPOutput, tokenizer: TokenizerConfig) -> None:
         """Write examples of a step's batch, if they are due at this step."""
         if not self._config.examples_every or step % self._config.examples_every:
             return

@@ -6,13 +6,13 @@ import logging
 import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from prolip.data import LoaderStats
+from prolip.data import BatchLoader, LoaderStats
+from prolip.data.device import DeviceBatches
 from prolip.distributed import Ranks
 from prolip.losses import LossTerms
 from prolip.models import ProLIP, ProLIPOutput
@@ -22,21 +22,6 @@ from prolip.train.cost import Arithmetic
 from prolip.train.loss_scaler import LossScaler
 
 log = logging.getLogger(__name__)
-
-
-class Waiting(Protocol):
-    """What the meter needs from the batches; `prolip.data.device.DeviceBatches` has it."""
-
-    @property
-    def wait_seconds(self) -> float:
-        """Seconds in which the device had no batch to work on."""
-
-
-class Loader(Protocol):
-    """What the meter needs from the loader."""
-
-    def stats(self) -> LoaderStats:
-        """Return the loader's counters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +72,8 @@ class Meter:
     def __init__(
         self,
         ranks: Ranks,
-        batches: Waiting,
-        loader: Loader,
+        batches: DeviceBatches,
+        loader: BatchLoader,
         *,
         batch_size: int,
         step: int,
