@@ -146,7 +146,9 @@ class DeviceBatches:
         with self._timed("normalise"):
             pixels = torch.from_numpy(batch.images)
             # Copy everything: the arrays share the loader's memory.
-            ids = [None if array is None else torch.from_numpy(array).to(torch.int64, copy=True) for array in _ids(batch)]
+            ids = [
+                None if array is None else torch.from_numpy(array).to(torch.int64, copy=True) for array in _ids(batch)
+            ]
             return _device_batch(batch, self._normalise.on_cpu(pixels, self._recycled), ids)
 
     # ---- GPU: a queue of batches in flight ----

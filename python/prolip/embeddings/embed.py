@@ -86,25 +86,21 @@ def embed_pairs(model: ProLIP, loader: BatchLoader, device: torch.device) -> Pai
 
     The result is empty if the loader has no image, as on a rank that gets no part of a small set.
     """
-    dim = model.config.embed_dim
-    none = torch.zeros(0, dim)
-    images, texts, ids = [Gaussian(none, none)], [], []
+    slots, length = len(loader.config.captions), loader.config.tokenizer.context_length
+    no_image, no_text = torch.zeros(0, model.config.embed_dim), torch.zeros(slots, 0, model.config.embed_dim)
+    images, texts = [Gaussian(no_image, no_image)], [Gaussian(no_text, no_text)]
+    ids = [torch.zeros(slots, 0, length, dtype=torch.int64)]
     keys: list[str] = []
     members = _no_members(loader.config.keep_members)
     with evaluating(model):
         for batch in device_batches(loader, device):
             images.append(on_cpu(model.encode_image(batch.images)))
-            slots, items, length = batch.token_ids.shape
             if slots:
-                flat = on_cpu(model.encode_text(batch.token_ids.view(slots * items, length)))
-                texts.append(flat.unflatten(slots, items))
+                flat = on_cpu(model.encode_text(batch.token_ids.flatten(0, 1)))
+                texts.append(flat.unflatten(slots, len(batch.keys)))
                 ids.append(batch.token_ids.cpu())
             keys.extend(batch.keys)
             _extend(members, batch.members)
-    if not texts:
-        slots, length = len(loader.config.captions), loader.config.tokenizer.context_length
-        empty = torch.zeros(slots, 0, dim)
-        texts, ids = [Gaussian(empty, empty)], [torch.zeros(slots, 0, length, dtype=torch.int64)]
     return Paired(concatenate(images), concatenate(texts, -2), torch.cat(ids, 1), keys, members)
 
 

@@ -9,9 +9,10 @@ import logging
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,12 +21,21 @@ from tqdm import tqdm
 
 from prolip.data import CaptionConfig, CaptionSource, DataError, LoaderConfig, shown_shard
 from prolip.data.config import TokenizerConfig
-from prolip.data.device import device_batches
+from prolip.data.device import DeviceBatches, device_batches
 from prolip.distributed import Ranks, failing_at_once, start
 from prolip.embeddings.config import EmbedOptions, Format, Kind
 from prolip.embeddings.embed import embed_batch, embed_captions
 from prolip.embeddings.encoded_batches import EncodedBatches, reading_config
-from prolip.embeddings.input_parts import InputPart, LinesPart, PartEnd, Reading, ShardPart, describe, plan_parts
+from prolip.embeddings.input_parts import (
+    FolderPart,
+    InputPart,
+    LinesPart,
+    PartEnd,
+    Reading,
+    ShardPart,
+    describe,
+    plan_parts,
+)
 from prolip.embeddings.parquet import has_parquet, parquet
 from prolip.embeddings.storage import MANIFEST, Manifest, Part, PartNotes, Rows, part_name, write_part
 from prolip.errors import UserError
@@ -233,7 +243,7 @@ def _embed_data(embedder: Embedder, mine: Sequence[tuple[int, InputPart]], bar: 
         Reading(parts, embedder.loading(), options.out / f".reading-{embedder.ranks.rank}") as reading,
         evaluating(embedder.model.network),
     ):
-        batches = _batches(embedder, reading)
+        batches, source = _batches(embedder, reading)
         written = 0
 
         def write_finished() -> None:
@@ -242,8 +252,7 @@ def _embed_data(embedder: Embedder, mine: Sequence[tuple[int, InputPart]], bar: 
             while written in reading.ends and written not in reading.places:
                 # The rows are dropped last: if Ctrl-C comes in between, the part is complete or missing.
                 rows = collected.get(written, _Collected([], {}))
-                end = reading.ends[written].also(batches.lost.get(written, []))
-                _write_part(embedder, numbers[written], parts[written], rows, end)
+                _write_part(embedder, numbers[written], parts[written], rows, reading.end(written))
                 written += 1
                 collected.pop(written - 1, None)
 
@@ -256,38 +265,25 @@ def _embed_data(embedder: Embedder, mine: Sequence[tuple[int, InputPart]], bar: 
                 bar.update(len(keys))
         finally:
             write_finished()
-        waited = batches.wait_seconds
+        waited = source.wait_seconds
     return Timing(count, time.perf_counter() - begun, waited)
 
 
-class _LoaderBatches:
-    """Iterates over keys and Gaussians, batch by batch, for a ProLIP model; see `EncodedBatches`."""
-
-    def __init__(self, embedder: Embedder, reading: Reading, *, image: bool, text: bool) -> None:
-        self._embedder, self._image, self._text = embedder, image, text
-        self._batches = device_batches(reading, embedder.ranks.device)
-        self.lost: dict[int, list[str]] = {}
-        """Always empty: the loader itself reports the samples that it cannot decode."""
-
-    @property
-    def wait_seconds(self) -> float:
-        """Time in which the model waited for data."""
-        return self._batches.wait_seconds
-
-    def __iter__(self) -> Iterator[tuple[list[str], dict[str, Gaussian]]]:
-        network, precision = self._embedder.model.require_prolip(), self._embedder.options.precision
-        for batch in self._batches:
-            yield batch.keys, embed_batch(network, batch, image=self._image, text=self._text, precision=precision)
-
-
-def _batches(embedder: Embedder, reading: Reading) -> _LoaderBatches | EncodedBatches:
-    options, model = embedder.options, embedder.model
+def _batches(
+    embedder: Embedder, reading: Reading
+) -> tuple[Iterable[tuple[list[str], dict[str, Gaussian]]], DeviceBatches | EncodedBatches]:
+    """Return keys and Gaussians, batch by batch, and the object that knows how long the model waited for data."""
+    options, network = embedder.options, embedder.model.prolip
     image, text = options.what != "text", options.what != "image"
-    if model.prolip is not None:
-        return _LoaderBatches(embedder, reading, image=image, text=text)
-    return EncodedBatches(
-        model, reading, image=image, text=text, caption_key=options.caption_key, num_threads=options.threads
-    )
+    if network is None:
+        key, threads = options.caption_key, options.threads
+        encoded = EncodedBatches(
+            embedder.model, reading, image=image, text=text, caption_key=key, num_threads=threads
+        )
+        return encoded, encoded
+    embed = partial(embed_batch, network, image=image, text=text, precision=options.precision)
+    source = device_batches(reading, embedder.ranks.device)
+    return ((batch.keys, embed(batch)) for batch in source), source
 
 
 class _Collected(NamedTuple):
@@ -302,9 +298,10 @@ class _Collected(NamedTuple):
             self.found.setdefault(kind, []).append(gaussian)
 
 
-def _write_part(embedder: Embedder, number: int, part: InputPart, collected: _Collected, end: PartEnd) -> None:
+def _write_part(
+    embedder: Embedder, number: int, part: ShardPart | FolderPart, collected: _Collected, end: PartEnd
+) -> None:
     """Write the files of a part."""
-    assert not isinstance(part, LinesPart)
     source = shown_shard(part.shard) if isinstance(part, ShardPart) else part.folder
     for kind in KINDS[embedder.options.what]:
         embedder.write(number, kind, collected.keys, source, collected.found.get(kind, []), end)

@@ -63,8 +63,6 @@ class EncodedBatches:
         self._num_threads = num_threads
         self.wait_seconds = 0.0
         """Time in which the model waited for data."""
-        self.lost: dict[int, list[str]] = {}
-        """Samples that could not be decoded, by the index of their part in the reading."""
 
     def __iter__(self) -> Iterator[tuple[list[str], dict[str, Gaussian]]]:
         """Yield the keys of a batch's usable samples, and their Gaussians on the CPU; a batch may have none."""
@@ -72,7 +70,7 @@ class EncodedBatches:
         for decoded in DecodedAhead(self._samples(), self._decode, self._num_threads):
             for sample, found in decoded:
                 if isinstance(found, str):
-                    self.lost.setdefault(sample.place, []).append(f"{sample.key}: {found}")
+                    self._reading.lost[sample.place].append(f"{sample.key}: {found}")
             self.wait_seconds += time.perf_counter() - begun
             keys = [sample.key for sample, found in decoded if isinstance(found, _Decoded)]
             yield keys, self._embed([found for _, found in decoded if isinstance(found, _Decoded)])
