@@ -14,8 +14,8 @@ from functools import cache
 from typing import Any
 
 from prolip.train import flags
-from prolip.train.config.recipes import known_recipes, resolve
-from prolip.train.config.run import DERIVED_KEYS
+from prolip.train.config.recipes import known_recipes, recipe_values
+from prolip.train.config.run import DERIVED_KEYS, TrainConfig
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "the run": ("out", "resume", "seed"),
@@ -45,8 +45,7 @@ def short_help(arguments: Sequence[str]) -> Iterator[str]:
         UserError: a recipe cannot be read.
     """
     width = min(shutil.get_terminal_size().columns, 110)
-    base, recipe = resolve(arguments)
-    values = flags.flatten(flags.to_table(base, DERIVED_KEYS)) | recipe
+    values = flags.flatten(flags.to_table(TrainConfig(), DERIVED_KEYS)) | recipe_values(arguments)
     yield "usage: prolip train [RECIPE ...] [--KEY VALUE ...]"
     yield ""
     yield from textwrap.wrap(
@@ -60,7 +59,7 @@ def short_help(arguments: Sequence[str]) -> Iterator[str]:
         for key in keys:
             yield f"  {_SHORT.get(key, f'--{key}')}{_shown(values.get(key))}"
             yield from textwrap.wrap(
-                _document(type(base), key), width, initial_indent=" " * 6, subsequent_indent=" " * 6
+                _document(TrainConfig, key), width, initial_indent=" " * 6, subsequent_indent=" " * 6
             )
     rest = len(values) - sum(map(len, GROUPS.values()))
     yield "\nmore:"

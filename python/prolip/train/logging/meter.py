@@ -40,9 +40,7 @@ class Speed:
         flops = cost.step_flops(
             model, config.data.masking, batch_size=own, slots=slots, world_size=ranks.world_size
         ).useful
-        shortened = config.precision == "fp32" and torch.get_float32_matmul_precision() != "highest"
-        arithmetic = "tf32" if shortened else config.precision
-        return cls.of_device(flops, ranks.device, arithmetic, config.log.peak_tflops)
+        return cls.of_device(flops, ranks.device, config.arithmetic, config.log.peak_tflops)
 
     @classmethod
     def of_device(
