@@ -205,16 +205,10 @@ def _check_same(old: Manifest, new: Manifest, out: Path) -> None:
         raise UserError(f"out: {out} holds embeddings of another model: name another folder")
     has_texts = new.settings["what"] != "image" or any("path" in part for part in new.plan)
     before, after = (
-        {
-            "format": manifest.format,
-            "dtype": manifest.dtype,
-            **({"tokenizer": manifest.tokenizer} if has_texts else {}),
-            **manifest.settings,
-        }
-        for manifest in (old, new)
+        {"format": one.format, "dtype": one.dtype, "tokenizer": one.tokenizer, **one.settings} for one in (old, new)
     )
     for name, now in after.items():
-        if before.get(name) != now:
+        if before.get(name) != now and (has_texts or name != "tokenizer"):
             raise UserError(
                 f"out: {out} holds embeddings with another --{name} ({before.get(name)}, not {now}): name another "
                 "folder"
@@ -344,13 +338,10 @@ def _finish(embedder: Embedder, parts: Sequence[InputPart], timings: Sequence[Se
             (options.out / name).unlink(missing_ok=True)
         _remove_scratch(options.out)
         raise DataError(f"none of {bad} samples could be used; the first: {'; '.join(named[:3])}")
-    flat = [timing for each in timings for timing in each]
-    longest = max(sum(timing.seconds for timing in each) for each in timings)
-    loading = [each[0] for each in timings if each[0].seconds]
     run = {
-        "samples": sum(timing.samples for timing in flat),
-        "seconds": longest,
-        "wait_share": sum(each.waited for each in loading) / max(1e-9, sum(each.seconds for each in loading)),
+        "samples": sum(timing.samples for each in timings for timing in each),
+        "seconds": max(sum(timing.seconds for timing in each) for each in timings),
+        "wait_share": sum(each[0].waited for each in timings) / max(1e-9, sum(each[0].seconds for each in timings)),
         "processes": len(timings),
     }
     before = Manifest.read(options.out)

@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any
 
 from prolip.train import flags
-from prolip.train.config.recipes import known_recipes, recipe_values
+from prolip.train.config.recipes import recipe_values
 from prolip.train.config.run import DERIVED_KEYS, TrainConfig
 
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -49,9 +49,9 @@ def short_help(arguments: Sequence[str]) -> Iterator[str]:
     yield "usage: prolip train [RECIPE ...] [--KEY VALUE ...]"
     yield ""
     yield from textwrap.wrap(
-        "Train from recipes and flags. A recipe is a TOML file or a name of `prolip recipes`, such as "
-        f"{', '.join(_examples())}. Every key of a recipe is a flag; later recipes win, and flags win over recipes. On "
-        "several GPUs: torchrun --nproc-per-node N -m prolip.train with the same words.",
+        "Train from recipes and flags. A recipe is a TOML file or a name of `prolip recipes`, such as demo, "
+        "finetune-clip-vit-b16, vit-b16-datacomp-1b-1.28b. Every key of a recipe is a flag; later recipes win, and "
+        "flags win over recipes. On several GPUs: torchrun --nproc-per-node N -m prolip.train with the same words.",
         width,
     )
     for title, keys in GROUPS.items():
@@ -65,10 +65,6 @@ def short_help(arguments: Sequence[str]) -> Iterator[str]:
     yield "\nmore:"
     yield "  --dry-run\n      Open everything, compute parameters, memory and hours, and start nothing."
     yield f"  --help-all\n      All keys, these and {rest} more."
-
-
-def _examples() -> list[str]:
-    return [name for name in ("demo", "finetune-clip-vit-b16", "vit-b16-datacomp-1b-1.28b") if name in known_recipes()]
 
 
 def _shown(value: object) -> str:
