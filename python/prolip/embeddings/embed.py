@@ -10,13 +10,11 @@ import torch
 from torch import Tensor
 
 from prolip.data import BatchLoader, Members, StoreConfig
-from prolip.data.device import DeviceBatch, device_batches
+from prolip.data.device import device_batches
 from prolip.data.tokenizer import Tokenizer
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian, concatenate
 from prolip.models import ProLIP
-from prolip.models.config import Precision
-from prolip.models.precision import autocast
 from prolip.pretrained.forward import encode_in_batches, evaluating, on_cpu
 from prolip.pretrained.image_batches import image_batches
 from prolip.pretrained.model import Model
@@ -192,7 +190,7 @@ def embed_views(
     return {name: Embedded(concatenate(some), keys, members) for name, some in parts.items()}
 
 
-# ---- Tensors, captions and batches ----------------------------------------------------------------------------------
+# ---- Tensors and captions -------------------------------------------------------------------------------------------
 
 
 def embed_pixels(
@@ -255,29 +253,6 @@ def embed_captions(
 
     with model.running():
         return encode_in_batches(model.encode_captions, captions, batch_size, on_progress)
-
-
-def embed_batch(
-    model: ProLIP, batch: DeviceBatch, *, image: bool, text: bool, precision: Precision
-) -> dict[str, Gaussian]:
-    """Embed a batch's images ("image") and first captions ("text"), each [B, D] on the CPU in float32.
-
-    The caller puts the model into evaluation mode (`evaluating`) and on the batch's device.
-
-    Args:
-        model: the model.
-        batch: the batch.
-        image: whether to embed the images.
-        text: whether to embed the captions.
-        precision: precision of the towers.
-    """
-    found: dict[str, Gaussian] = {}
-    with autocast(precision, batch.images.device):
-        if image:
-            found["image"] = on_cpu(model.encode_image(batch.images))
-        if text:
-            found["text"] = on_cpu(model.encode_text(batch.token_ids[0]))
-    return found
 
 
 def _no_members(extensions: Sequence[str]) -> Members:

@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,10 +20,10 @@ from tqdm import tqdm
 
 from prolip.data import CaptionConfig, CaptionSource, DataError, LoaderConfig, shown_shard
 from prolip.data.config import TokenizerConfig
-from prolip.data.device import DeviceBatches, device_batches
+from prolip.data.device import DeviceBatch, DeviceBatches, device_batches
 from prolip.distributed import Ranks, failing_at_once, start
 from prolip.embeddings.config import EmbedOptions, Format, Kind
-from prolip.embeddings.embed import embed_batch, embed_captions
+from prolip.embeddings.embed import embed_captions
 from prolip.embeddings.encoded_batches import EncodedBatches, reading_config
 from prolip.embeddings.input_parts import (
     FolderPart,
@@ -42,8 +41,9 @@ from prolip.errors import UserError
 from prolip.files import check_own_folder
 from prolip.gaussian import Gaussian, concatenate
 from prolip.models.official_json import to_official_json
+from prolip.models.precision import autocast
 from prolip.pretrained.adapted import AdaptedNetwork
-from prolip.pretrained.forward import evaluating
+from prolip.pretrained.forward import evaluating, on_cpu
 from prolip.pretrained.model import Model, weights_digest
 from prolip.pretrained.open import load
 from prolip.pretrained.preprocess import square_image_size
@@ -79,10 +79,9 @@ class Embedder:
     def loading(self) -> LoaderConfig:
         """The loader's configuration."""
         options, network = self.options, self.model.prolip
-        text = options.what != "image"
         if network is None:
-            config = reading_config(options.batch_size, options.threads, text=text, caption_key=options.caption_key)
-            return replace(config, store=options.store)
+            return reading_config(options)
+        text = options.what != "image"
         captions = (CaptionConfig(sources=(CaptionSource(key=options.caption_key),)),)
         return LoaderConfig(
             shards=(),
@@ -268,14 +267,19 @@ def _batches(
 ) -> tuple[Iterable[tuple[list[str], dict[str, Gaussian]]], DeviceBatches | EncodedBatches]:
     """Return keys and Gaussians, batch by batch, and the object that knows how long the model waited for data."""
     options, network = embedder.options, embedder.model.prolip
-    image, text = options.what != "text", options.what != "image"
     if network is None:
-        key, threads = options.caption_key, options.threads
-        encoded = EncodedBatches(
-            embedder.model, reading, image=image, text=text, caption_key=key, num_threads=threads
-        )
+        encoded = EncodedBatches(embedder.model, reading, options)
         return encoded, encoded
-    embed = partial(embed_batch, network, image=image, text=text, precision=options.precision)
+
+    def embed(batch: DeviceBatch) -> dict[str, Gaussian]:
+        found: dict[str, Gaussian] = {}
+        with autocast(options.precision, batch.images.device):
+            if options.what != "text":
+                found["image"] = on_cpu(network.encode_image(batch.images))
+            if options.what != "image":
+                found["text"] = on_cpu(network.encode_text(batch.token_ids[0]))
+        return found
+
     source = device_batches(reading, embedder.ranks.device)
     return ((batch.keys, embed(batch)) for batch in source), source
 
