@@ -21,7 +21,7 @@ from prolip.data import Batch, BatchLoader, LoaderConfig, LoaderStats, NoSampleE
 from prolip.data.build.folder import find_images
 from prolip.data.build.images import UNREADABLE, read_for_loader
 from prolip.data.build.shards import add_sample
-from prolip.errors import UserError
+from prolip.errors import UserError, sentence
 from prolip.files import read_text, writing
 
 
@@ -111,7 +111,10 @@ def _of_folder(folder: Path, rows_per_part: int) -> list[FolderPart]:
 
 
 def _of_lines(path: Path, rows_per_part: int) -> list[LinesPart]:
-    captions = read_lines(path)
+    try:
+        captions = read_lines(path)
+    except OSError as error:
+        raise UserError(f"lines: {sentence(error)}") from error
     if not captions:
         raise UserError(f"lines: {path} is empty")
     return [
