@@ -142,11 +142,6 @@ def record(path: Path) -> FileRecord:
         return FileRecord(crc32=crc32(file), size=file.tell())
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a file of JSON, and wait until it is on disk."""
-    write_whole(path, json.dumps(content, indent=1).encode())
-
-
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file, and wait until it is on disk."""
     with path.open("wb") as file:
@@ -193,7 +188,8 @@ def commit(path: Path, files: dict[str, FileRecord], best: Best | None) -> None:
         "best": None if best is None else asdict(best),
     }
     written = partial_path(path)
-    write_json(written / MANIFEST, {**content, "crc32": manifest_checksum(content)})
+    whole = {**content, "crc32": manifest_checksum(content)}
+    write_whole(written / MANIFEST, json.dumps(whole, indent=1).encode())
     _sync_folder(written)
     if path.exists():  # from an earlier start, which this run did not resume from
         set_aside(path)

@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 from uuid import uuid4
 
@@ -94,9 +93,7 @@ class RunLock:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
@@ -128,10 +125,8 @@ class _Held:
 
     def _beat(self) -> None:
         while not self._ended.wait(_BEAT_SECONDS):
-            try:
+            with suppress(OSError):  # may be temporary
                 os.utime(self._descriptor)
-            except OSError:  # may be temporary
-                continue
 
 
 def _acquire(path: Path) -> int:

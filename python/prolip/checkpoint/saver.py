@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple, Self
 
 from torch import Tensor
@@ -29,7 +29,6 @@ from prolip.checkpoint.folder import (
     set_aside,
     step_of,
     sweep,
-    write_json,
     write_whole,
 )
 from prolip.checkpoint.state import NOTES, Carried, Notes
@@ -123,13 +122,11 @@ class Saver:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         try:
             self.wait()
         except CheckpointError as failure:
-            if error is None:
+            if kind is None:
                 raise
             log.error("%s", failure)
         finally:
@@ -162,9 +159,8 @@ class Saver:
             with writing(partial):
                 files[METADATA] = part.finish(partial, [of_rank.results for of_rank in written])
                 notes = dataclasses.replace(notes, tokenizer=self._carried.tokenizer, images=self._carried.images)
-                write_json(partial / NOTES, dataclasses.asdict(notes))
-                files[NOTES] = record(partial / NOTES)
-                for name, content in self._carried.files.items():
+                state = json.dumps(dataclasses.asdict(notes), indent=1).encode()
+                for name, content in {NOTES: state, **self._carried.files}.items():
                     write_whole(partial / name, content)
                     files[name] = record(partial / name)
                 commit(path, files, best)

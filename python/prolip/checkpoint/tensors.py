@@ -222,9 +222,6 @@ class _Streams(FileSystem):
 class _Unpickler(pickle.Unpickler):
     """Allows only dtypes and the classes of the metadata."""
 
-    def __init__(self, file: IO[bytes]):
-        super().__init__(file)
-
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("builtins", "getattr"):
             return _member

@@ -12,7 +12,7 @@ import weakref
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from prolip.checkpoint.folder import (
     ABSENT,
@@ -28,14 +28,6 @@ from prolip.checkpoint.folder import (
 from prolip.files import crc32
 
 T = TypeVar("T")
-
-
-class _Stamp(NamedTuple):
-    """Identity of a file. Nobody writes into a checkpoint's files, but they can be replaced."""
-
-    inode: int
-    size: int
-    mtime_ns: int
 
 
 class CheckpointFiles:
@@ -55,7 +47,7 @@ class CheckpointFiles:
         except ABSENT:
             raise CheckpointError(f"{path}: {MANIFEST} is missing: not a checkpoint of a run") from None
         weakref.finalize(self, os.close, self._folder)
-        self._verified: dict[str, _Stamp] = {}
+        self._verified: dict[str, tuple[int, ...]] = {}
         content = self._read_manifest()
         self.checksum: int = content["crc32"]
         """Checksum of the manifest. Checkpoints with the same one have the same content."""
@@ -90,18 +82,13 @@ class CheckpointFiles:
         Raises:
             CheckpointError: it is missing, has another size, or is not the one that was verified.
         """
-        try:
-            file = self._open(name)
-        except FileNotFoundError:
-            raise CheckpointError(f"{self.path}: {name} is missing") from None
-        except ABSENT as error:
-            raise CheckpointError(f"{self.path}: {name} cannot be read: {error}") from error
-        size, stamp = self._files[name]["size"], _stamp(file)
-        if stamp.size == size and self._verified.get(name, stamp) == stamp:
+        file = self._open(name)
+        found, size, stamp = os.fstat(file.fileno()).st_size, self._files[name]["size"], _stamp(file)
+        if found == size and self._verified.get(name, stamp) == stamp:
             return file
         file.close()
-        if stamp.size != size:
-            raise CheckpointError(f"{self.path}: {name} has {stamp.size:,} bytes instead of {size:,}")
+        if found != size:
+            raise CheckpointError(f"{self.path}: {name} has {found:,} bytes instead of {size:,}")
         raise CheckpointError(f"{self.path}: {name} has changed since it was verified")
 
     def read(self, name: str) -> bytes:
@@ -126,16 +113,17 @@ class CheckpointFiles:
         return (now.st_dev, now.st_ino) != (opened.st_dev, opened.st_ino)
 
     def _open(self, name: str) -> BinaryIO:
-        return open(os.open(name, os.O_RDONLY, dir_fd=self._folder), "rb")
+        try:
+            return open(os.open(name, os.O_RDONLY, dir_fd=self._folder), "rb")
+        except FileNotFoundError:
+            why = ": not a checkpoint of a run" if name == MANIFEST else ""
+            raise CheckpointError(f"{self.path}: {name} is missing{why}") from None
+        except ABSENT as error:
+            raise CheckpointError(f"{self.path}: {name} cannot be read: {error}") from error
 
     def _read_manifest(self) -> dict[str, Any]:
-        try:
-            with self._open(MANIFEST) as file:
-                written = file.read()
-        except FileNotFoundError:
-            raise CheckpointError(f"{self.path}: {MANIFEST} is missing: not a checkpoint of a run") from None
-        except ABSENT as error:
-            raise CheckpointError(f"{self.path}: {MANIFEST} cannot be read: {error}") from error
+        with self._open(MANIFEST) as file:
+            written = file.read()
         try:
             content = json.loads(written)
             others = {key: value for key, value in content.items() if key != "crc32"}
@@ -202,6 +190,7 @@ def _is_manifest(content: dict[str, Any]) -> bool:
     )
 
 
-def _stamp(file: BinaryIO) -> _Stamp:
+def _stamp(file: BinaryIO) -> tuple[int, ...]:
+    """Return what identifies a file. Nobody writes into a checkpoint's files, but they can be replaced."""
     found = os.fstat(file.fileno())
-    return _Stamp(found.st_ino, found.st_size, found.st_mtime_ns)
+    return found.st_ino, found.st_size, found.st_mtime_ns

@@ -1,65 +1,20 @@
-"""Asynchronous copies from page-locked memory to a GPU: the protocols, and CUDA's implementation.
+"""Asynchronous copies from page-locked memory to a GPU.
 
-The device runs two streams side by side: the compute stream and a copy stream. Tests substitute another implementation
-of the protocols.
+The device runs two streams side by side: the compute stream and a copy stream. Tests put other classes with the same
+methods in the place of these two.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol, Self
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 
-class Event(Protocol):
-    """A point in a stream."""
-
-    def passed(self) -> bool:
-        """Whether the device has reached this point."""
-        ...
-
-    def wait(self) -> None:
-        """Block until the device has reached this point."""
-        ...
-
-    def seconds_until(self, later: Self) -> float:
-        """Return the seconds between two events on the device. Both must have passed."""
-        ...
-
-
-class Transfer(Protocol):
-    """Copies page-locked memory to a device."""
-
-    def pinned(self, num_bytes: int) -> Tensor:
-        """Allocate page-locked host memory, u8 [num_bytes]."""
-        ...
-
-    def copying(self) -> AbstractContextManager[None]:
-        """Return a context in which work is queued on the copy stream."""
-        ...
-
-    def send(self, host: Tensor) -> Tensor:
-        """Start copying page-locked memory to the device. Don't overwrite it before a later event has passed."""
-        ...
-
-    def record(self) -> Event:
-        """Record an event after the work queued so far on the current stream."""
-        ...
-
-    def hand_over(self, ready: Event, tensors: Sequence[Tensor]) -> None:
-        """Make the compute stream wait for an event of the copy stream.
-
-        The memory of the tensors is not reused before the compute stream has finished with them, even if they are
-        dropped.
-        """
-        ...
-
-
 class CudaTransfer:
-    """`Transfer` with CUDA streams and events."""
+    """Copies page-locked memory to a GPU, on a stream of its own."""
 
     def __init__(self, device: torch.device):
         self._device = device
@@ -68,26 +23,29 @@ class CudaTransfer:
         self._stream.wait_stream(torch.cuda.current_stream(device))
 
     def pinned(self, num_bytes: int) -> Tensor:
-        """See `Transfer`."""
+        """Allocate page-locked host memory, u8 [num_bytes]."""
         return torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True)
 
     @contextmanager
     def copying(self) -> Iterator[None]:
-        """See `Transfer`."""
+        """Return a context in which work is queued on the copy stream."""
         with torch.cuda.stream(self._stream):
             yield
 
     def send(self, host: Tensor) -> Tensor:
-        """See `Transfer`."""
+        """Start copying page-locked memory to the device. Don't overwrite it before a later event has passed."""
         return host.to(self._device, non_blocking=True)
 
     def record(self) -> CudaEvent:
-        """See `Transfer`."""
+        """Record an event after the work queued so far on the current stream."""
         return CudaEvent(torch.cuda.current_stream(self._device))
 
-    def hand_over(self, ready: Event, tensors: Sequence[Tensor]) -> None:
-        """See `Transfer`."""
-        assert isinstance(ready, CudaEvent)
+    def hand_over(self, ready: CudaEvent, tensors: Sequence[Tensor]) -> None:
+        """Make the compute stream wait for an event of the copy stream.
+
+        The memory of the tensors is not reused before the compute stream has finished with them, even if they are
+        dropped.
+        """
         compute = torch.cuda.current_stream(self._device)
         compute.wait_event(ready.event)
         for tensor in tensors:
@@ -95,20 +53,20 @@ class CudaTransfer:
 
 
 class CudaEvent:
-    """`Event` with a CUDA event."""
+    """A point in a stream."""
 
     def __init__(self, stream: torch.cuda.Stream):
         self.event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         self.event.record(stream)
 
     def passed(self) -> bool:
-        """See `Event`."""
+        """Whether the device has reached this point."""
         return bool(self.event.query())  # type: ignore[no-untyped-call]
 
     def wait(self) -> None:
-        """See `Event`."""
+        """Block until the device has reached this point."""
         self.event.synchronize()
 
     def seconds_until(self, later: CudaEvent) -> float:
-        """See `Event`."""
+        """Return the seconds between two events on the device. Both must have passed."""
         return float(self.event.elapsed_time(later.event)) / 1000

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prolip.data import OPENAI_MEAN, OPENAI_STD, Batch, Cursor, DataError, Members
-from prolip.data.cuda import CudaTransfer, Event, Transfer
+from prolip.data.cuda import CudaEvent, CudaTransfer
 
 __all__ = ["DeviceBatch", "DeviceBatches", "DeviceStats", "device_batches"]
 
@@ -91,14 +91,14 @@ class Source(Protocol):
 class DeviceBatches:
     """Iterates over a loader's batches on a device; made by `device_batches`."""
 
-    def __init__(self, loader: Source, normalise: Normalise, transfer: Transfer | None, ahead: int):
+    def __init__(self, loader: Source, normalise: Normalise, transfer: CudaTransfer | None, ahead: int):
         self._loader, self._normalise, self._transfer, self._ahead = loader, normalise, transfer, ahead
         self._batches = iter(loader)
         self._recycled = _Recycled()
         # One more buffer than copies in flight, so that the next batch can be packed while they run.
         self._slots = deque(_Slot() for _ in range(ahead + 2))
         self._in_flight: deque[_InFlight] = deque()
-        self._waits: deque[tuple[Event, Event]] = deque()
+        self._waits: deque[tuple[CudaEvent, CudaEvent]] = deque()
         self._failure: Exception | None = None
         self._count, self._waited, self._host = 0, 0.0, dict.fromkeys(_STAGES[transfer is None], 0.0)
         self._first_request = self._last_return = 0.0
@@ -146,13 +146,14 @@ class DeviceBatches:
         with self._timed("normalise"):
             pixels = torch.from_numpy(batch.images)
             # Copy everything: the arrays share the loader's memory.
-            arrays = [None if array is None else torch.from_numpy(array) for array in _ids(batch)]
-            ids = [None if array is None else array.to(torch.int64, copy=True) for array in arrays]
+            ids = [
+                None if array is None else torch.from_numpy(array).to(torch.int64, copy=True) for array in _ids(batch)
+            ]
             return _device_batch(batch, self._normalise.on_cpu(pixels, self._recycled), ids)
 
     # ---- GPU: a queue of batches in flight ----
 
-    def _next_on_gpu(self, transfer: Transfer) -> DeviceBatch:
+    def _next_on_gpu(self, transfer: CudaTransfer) -> DeviceBatch:
         requested = transfer.record()
         while self._should_send():
             try:
@@ -178,7 +179,7 @@ class DeviceBatches:
             return False
         return not self._in_flight or self._loader.stats().ready > 0
 
-    def _send(self, transfer: Transfer, batch: Batch) -> _InFlight:
+    def _send(self, transfer: CudaTransfer, batch: Batch) -> _InFlight:
         arrays = [batch.images, *(array for array in _ids(batch) if array is not None)]
         starts, size = _layout(arrays)
         slot = self._slots[0]
@@ -227,7 +228,7 @@ class _Slot:
 
     def __init__(self) -> None:
         self.memory: Tensor | None = None
-        self.sent: Event | None = None
+        self.sent: CudaEvent | None = None
 
 
 class _InFlight(NamedTuple):
@@ -236,7 +237,7 @@ class _InFlight(NamedTuple):
     batch: DeviceBatch
     tensors: list[Tensor]
     """The tensors of `batch`."""
-    ready: Event
+    ready: CudaEvent
     """The event after which the tensors are valid."""
 
 

@@ -10,13 +10,11 @@ import torch
 from torch import Tensor
 
 from prolip.data import BatchLoader, Members, StoreConfig
-from prolip.data.device import DeviceBatch, device_batches
+from prolip.data.device import device_batches
 from prolip.data.tokenizer import Tokenizer
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian, concatenate
 from prolip.models import ProLIP
-from prolip.models.config import Precision
-from prolip.models.precision import autocast
 from prolip.pretrained.forward import encode_in_batches, evaluating, on_cpu
 from prolip.pretrained.image_batches import image_batches
 from prolip.pretrained.model import Model
@@ -86,25 +84,21 @@ def embed_pairs(model: ProLIP, loader: BatchLoader, device: torch.device) -> Pai
 
     The result is empty if the loader has no image, as on a rank that gets no part of a small set.
     """
-    dim = model.config.embed_dim
-    none = torch.zeros(0, dim)
-    images, texts, ids = [Gaussian(none, none)], [], []
+    slots, length = len(loader.config.captions), loader.config.tokenizer.context_length
+    no_image, no_text = torch.zeros(0, model.config.embed_dim), torch.zeros(slots, 0, model.config.embed_dim)
+    images, texts = [Gaussian(no_image, no_image)], [Gaussian(no_text, no_text)]
+    ids = [torch.zeros(slots, 0, length, dtype=torch.int64)]
     keys: list[str] = []
     members = _no_members(loader.config.keep_members)
     with evaluating(model):
         for batch in device_batches(loader, device):
             images.append(on_cpu(model.encode_image(batch.images)))
-            slots, items, length = batch.token_ids.shape
             if slots:
-                flat = on_cpu(model.encode_text(batch.token_ids.view(slots * items, length)))
-                texts.append(flat.unflatten(slots, items))
+                flat = on_cpu(model.encode_text(batch.token_ids.flatten(0, 1)))
+                texts.append(flat.unflatten(slots, len(batch.keys)))
                 ids.append(batch.token_ids.cpu())
             keys.extend(batch.keys)
             _extend(members, batch.members)
-    if not texts:
-        slots, length = len(loader.config.captions), loader.config.tokenizer.context_length
-        empty = torch.zeros(slots, 0, dim)
-        texts, ids = [Gaussian(empty, empty)], [torch.zeros(slots, 0, length, dtype=torch.int64)]
     return Paired(concatenate(images), concatenate(texts, -2), torch.cat(ids, 1), keys, members)
 
 
@@ -196,7 +190,7 @@ def embed_views(
     return {name: Embedded(concatenate(some), keys, members) for name, some in parts.items()}
 
 
-# ---- Tensors, captions and batches ----------------------------------------------------------------------------------
+# ---- Tensors and captions -------------------------------------------------------------------------------------------
 
 
 def embed_pixels(
@@ -259,29 +253,6 @@ def embed_captions(
 
     with model.running():
         return encode_in_batches(model.encode_captions, captions, batch_size, on_progress)
-
-
-def embed_batch(
-    model: ProLIP, batch: DeviceBatch, *, image: bool, text: bool, precision: Precision
-) -> dict[str, Gaussian]:
-    """Embed a batch's images ("image") and first captions ("text"), each [B, D] on the CPU in float32.
-
-    The caller puts the model into evaluation mode (`evaluating`) and on the batch's device.
-
-    Args:
-        model: the model.
-        batch: the batch.
-        image: whether to embed the images.
-        text: whether to embed the captions.
-        precision: precision of the towers.
-    """
-    found: dict[str, Gaussian] = {}
-    with autocast(precision, batch.images.device):
-        if image:
-            found["image"] = on_cpu(model.encode_image(batch.images))
-        if text:
-            found["text"] = on_cpu(model.encode_text(batch.token_ids[0]))
-    return found
 
 
 def _no_members(extensions: Sequence[str]) -> Members:

@@ -9,7 +9,7 @@ import logging
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -20,20 +20,30 @@ from tqdm import tqdm
 
 from prolip.data import CaptionConfig, CaptionSource, DataError, LoaderConfig, shown_shard
 from prolip.data.config import TokenizerConfig
-from prolip.data.device import device_batches
+from prolip.data.device import DeviceBatch, DeviceBatches, device_batches
 from prolip.distributed import Ranks, failing_at_once, start
 from prolip.embeddings.config import EmbedOptions, Format, Kind
-from prolip.embeddings.embed import embed_batch, embed_captions
+from prolip.embeddings.embed import embed_captions
 from prolip.embeddings.encoded_batches import EncodedBatches, reading_config
-from prolip.embeddings.input_parts import InputPart, LinesPart, PartEnd, Reading, ShardPart, describe, plan_parts
+from prolip.embeddings.input_parts import (
+    FolderPart,
+    InputPart,
+    LinesPart,
+    PartEnd,
+    Reading,
+    ShardPart,
+    describe,
+    plan_parts,
+)
 from prolip.embeddings.parquet import has_parquet, parquet
 from prolip.embeddings.storage import MANIFEST, Manifest, Part, PartNotes, Rows, part_name, write_part
 from prolip.errors import UserError
 from prolip.files import check_own_folder
 from prolip.gaussian import Gaussian, concatenate
 from prolip.models.official_json import to_official_json
+from prolip.models.precision import autocast
 from prolip.pretrained.adapted import AdaptedNetwork
-from prolip.pretrained.forward import evaluating
+from prolip.pretrained.forward import evaluating, on_cpu
 from prolip.pretrained.model import Model, weights_digest
 from prolip.pretrained.open import load
 from prolip.pretrained.preprocess import square_image_size
@@ -69,10 +79,9 @@ class Embedder:
     def loading(self) -> LoaderConfig:
         """The loader's configuration."""
         options, network = self.options, self.model.prolip
-        text = options.what != "image"
         if network is None:
-            config = reading_config(options.batch_size, options.threads, text=text, caption_key=options.caption_key)
-            return replace(config, store=options.store)
+            return reading_config(options)
+        text = options.what != "image"
         captions = (CaptionConfig(sources=(CaptionSource(key=options.caption_key),)),)
         return LoaderConfig(
             shards=(),
@@ -195,16 +204,10 @@ def _check_same(old: Manifest, new: Manifest, out: Path) -> None:
         raise UserError(f"out: {out} holds embeddings of another model: name another folder")
     has_texts = new.settings["what"] != "image" or any("path" in part for part in new.plan)
     before, after = (
-        {
-            "format": manifest.format,
-            "dtype": manifest.dtype,
-            **({"tokenizer": manifest.tokenizer} if has_texts else {}),
-            **manifest.settings,
-        }
-        for manifest in (old, new)
+        {"format": one.format, "dtype": one.dtype, "tokenizer": one.tokenizer, **one.settings} for one in (old, new)
     )
     for name, now in after.items():
-        if before.get(name) != now:
+        if before.get(name) != now and (has_texts or name != "tokenizer"):
             raise UserError(
                 f"out: {out} holds embeddings with another --{name} ({before.get(name)}, not {now}): name another "
                 "folder"
@@ -233,7 +236,7 @@ def _embed_data(embedder: Embedder, mine: Sequence[tuple[int, InputPart]], bar: 
         Reading(parts, embedder.loading(), options.out / f".reading-{embedder.ranks.rank}") as reading,
         evaluating(embedder.model.network),
     ):
-        batches = _batches(embedder, reading)
+        batches, source = _batches(embedder, reading)
         written = 0
 
         def write_finished() -> None:
@@ -242,8 +245,7 @@ def _embed_data(embedder: Embedder, mine: Sequence[tuple[int, InputPart]], bar: 
             while written in reading.ends and written not in reading.places:
                 # The rows are dropped last: if Ctrl-C comes in between, the part is complete or missing.
                 rows = collected.get(written, _Collected([], {}))
-                end = reading.ends[written].also(batches.lost.get(written, []))
-                _write_part(embedder, numbers[written], parts[written], rows, end)
+                _write_part(embedder, numbers[written], parts[written], rows, reading.end(written))
                 written += 1
                 collected.pop(written - 1, None)
 
@@ -256,38 +258,30 @@ def _embed_data(embedder: Embedder, mine: Sequence[tuple[int, InputPart]], bar: 
                 bar.update(len(keys))
         finally:
             write_finished()
-        waited = batches.wait_seconds
+        waited = source.wait_seconds
     return Timing(count, time.perf_counter() - begun, waited)
 
 
-class _LoaderBatches:
-    """Iterates over keys and Gaussians, batch by batch, for a ProLIP model; see `EncodedBatches`."""
+def _batches(
+    embedder: Embedder, reading: Reading
+) -> tuple[Iterable[tuple[list[str], dict[str, Gaussian]]], DeviceBatches | EncodedBatches]:
+    """Return keys and Gaussians, batch by batch, and the object that knows how long the model waited for data."""
+    options, network = embedder.options, embedder.model.prolip
+    if network is None:
+        encoded = EncodedBatches(embedder.model, reading, options)
+        return encoded, encoded
 
-    def __init__(self, embedder: Embedder, reading: Reading, *, image: bool, text: bool) -> None:
-        self._embedder, self._image, self._text = embedder, image, text
-        self._batches = device_batches(reading, embedder.ranks.device)
-        self.lost: dict[int, list[str]] = {}
-        """Always empty: the loader itself reports the samples that it cannot decode."""
+    def embed(batch: DeviceBatch) -> dict[str, Gaussian]:
+        found: dict[str, Gaussian] = {}
+        with autocast(options.precision, batch.images.device):
+            if options.what != "text":
+                found["image"] = on_cpu(network.encode_image(batch.images))
+            if options.what != "image":
+                found["text"] = on_cpu(network.encode_text(batch.token_ids[0]))
+        return found
 
-    @property
-    def wait_seconds(self) -> float:
-        """Time in which the model waited for data."""
-        return self._batches.wait_seconds
-
-    def __iter__(self) -> Iterator[tuple[list[str], dict[str, Gaussian]]]:
-        network, precision = self._embedder.model.require_prolip(), self._embedder.options.precision
-        for batch in self._batches:
-            yield batch.keys, embed_batch(network, batch, image=self._image, text=self._text, precision=precision)
-
-
-def _batches(embedder: Embedder, reading: Reading) -> _LoaderBatches | EncodedBatches:
-    options, model = embedder.options, embedder.model
-    image, text = options.what != "text", options.what != "image"
-    if model.prolip is not None:
-        return _LoaderBatches(embedder, reading, image=image, text=text)
-    return EncodedBatches(
-        model, reading, image=image, text=text, caption_key=options.caption_key, num_threads=options.threads
-    )
+    source = device_batches(reading, embedder.ranks.device)
+    return ((batch.keys, embed(batch)) for batch in source), source
 
 
 class _Collected(NamedTuple):
@@ -302,9 +296,10 @@ class _Collected(NamedTuple):
             self.found.setdefault(kind, []).append(gaussian)
 
 
-def _write_part(embedder: Embedder, number: int, part: InputPart, collected: _Collected, end: PartEnd) -> None:
+def _write_part(
+    embedder: Embedder, number: int, part: ShardPart | FolderPart, collected: _Collected, end: PartEnd
+) -> None:
     """Write the files of a part."""
-    assert not isinstance(part, LinesPart)
     source = shown_shard(part.shard) if isinstance(part, ShardPart) else part.folder
     for kind in KINDS[embedder.options.what]:
         embedder.write(number, kind, collected.keys, source, collected.found.get(kind, []), end)
@@ -347,13 +342,10 @@ def _finish(embedder: Embedder, parts: Sequence[InputPart], timings: Sequence[Se
             (options.out / name).unlink(missing_ok=True)
         _remove_scratch(options.out)
         raise DataError(f"none of {bad} samples could be used; the first: {'; '.join(named[:3])}")
-    flat = [timing for each in timings for timing in each]
-    longest = max(sum(timing.seconds for timing in each) for each in timings)
-    loading = [each[0] for each in timings if each[0].seconds]
     run = {
-        "samples": sum(timing.samples for timing in flat),
-        "seconds": longest,
-        "wait_share": sum(each.waited for each in loading) / max(1e-9, sum(each.seconds for each in loading)),
+        "samples": sum(timing.samples for each in timings for timing in each),
+        "seconds": max(sum(timing.seconds for timing in each) for each in timings),
+        "wait_share": sum(each[0].waited for each in timings) / max(1e-9, sum(each[0].seconds for each in timings)),
         "processes": len(timings),
     }
     before = Manifest.read(options.out)

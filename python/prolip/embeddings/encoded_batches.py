@@ -14,6 +14,7 @@ from torch import Tensor
 
 from prolip.data import Batch, DataError, LoaderConfig
 from prolip.data.samples import EXTENSIONS, read_record, values_at
+from prolip.embeddings.config import EmbedOptions
 from prolip.embeddings.input_parts import Reading
 from prolip.gaussian import Gaussian
 from prolip.pretrained.forward import on_cpu
@@ -21,16 +22,17 @@ from prolip.pretrained.image_batches import DecodedAhead, encoded_image
 from prolip.pretrained.model import Model
 
 
-def reading_config(batch_size: int, num_threads: int, *, text: bool, caption_key: str) -> LoaderConfig:
+def reading_config(options: EmbedOptions) -> LoaderConfig:
     """Return loader settings that keep the encoded images and the members with captions."""
-    beside = () if not text else ("txt",) if caption_key == "txt" else ("json",)
+    beside = () if options.what == "image" else ("txt",) if options.caption_key == "txt" else ("json",)
     return LoaderConfig(
         shards=(),
-        batch_size=batch_size,
+        batch_size=options.batch_size,
         image_size=0,
         captions=(),
         keep_members=(*EXTENSIONS, *beside),
-        num_threads=num_threads,
+        num_threads=options.threads,
+        store=options.store,
     )
 
 
@@ -55,24 +57,19 @@ class _Sample(NamedTuple):
 class EncodedBatches:
     """Iterates over keys and Gaussians, batch by batch; only once."""
 
-    def __init__(
-        self, model: Model, reading: Reading, *, image: bool, text: bool, caption_key: str, num_threads: int
-    ) -> None:
-        self._model, self._reading = model, reading
-        self._image, self._text, self._caption_key = image, text, caption_key
-        self._num_threads = num_threads
+    def __init__(self, model: Model, reading: Reading, options: EmbedOptions) -> None:
+        self._model, self._reading, self._options = model, reading, options
+        self._image, self._text = options.what != "text", options.what != "image"
         self.wait_seconds = 0.0
         """Time in which the model waited for data."""
-        self.lost: dict[int, list[str]] = {}
-        """Samples that could not be decoded, by the index of their part in the reading."""
 
     def __iter__(self) -> Iterator[tuple[list[str], dict[str, Gaussian]]]:
         """Yield the keys of a batch's usable samples, and their Gaussians on the CPU; a batch may have none."""
         begun = time.perf_counter()
-        for decoded in DecodedAhead(self._samples(), self._decode, self._num_threads):
+        for decoded in DecodedAhead(self._samples(), self._decode, self._options.threads):
             for sample, found in decoded:
                 if isinstance(found, str):
-                    self.lost.setdefault(sample.place, []).append(f"{sample.key}: {found}")
+                    self._reading.lost[sample.place].append(f"{sample.key}: {found}")
             self.wait_seconds += time.perf_counter() - begun
             keys = [sample.key for sample, found in decoded if isinstance(found, _Decoded)]
             yield keys, self._embed([found for _, found in decoded if isinstance(found, _Decoded)])
@@ -112,7 +109,8 @@ class EncodedBatches:
         Raises:
             DataError: it has none.
         """
-        if self._caption_key == "txt":
+        path = self._options.caption_key
+        if path == "txt":
             data = batch.members["txt"][row]
             if data is None:
                 raise DataError("it has no txt")
@@ -120,8 +118,8 @@ class EncodedBatches:
                 return data.decode("utf-8-sig").strip()
             except UnicodeDecodeError as error:
                 raise DataError(f"its txt is not UTF-8: {error}") from error
-        texts = values_at(read_record(key, batch.members["json"][row]), self._caption_key)
+        texts = values_at(read_record(key, batch.members["json"][row]), path)
         caption = next((text for text in texts if isinstance(text, str)), None)
         if caption is None:
-            raise DataError(f"its json has no text at {self._caption_key!r}")
+            raise DataError(f"its json has no text at {path!r}")
         return caption.strip()

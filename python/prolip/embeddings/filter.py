@@ -18,12 +18,12 @@ from fractions import Fraction
 from io import BufferedReader
 from itertools import groupby
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from prolip.data import DataError, StoreConfig, expand_shards, fetch_shard, shown_shard
 from prolip.embeddings.config import FilterOptions
 from prolip.embeddings.copy_images import copy_images
-from prolip.embeddings.rank import Chunk, read_ranking
+from prolip.embeddings.rank import read_ranking
 from prolip.errors import UserError
 from prolip.files import atomic_file, check_own_folder, write_atomic
 
@@ -31,15 +31,6 @@ RECORD = "filter.json"
 _BLOCK = 512
 _PIECE = 2**20
 _PACKED = re.compile(r"\.(tgz|gz|zst)$", re.IGNORECASE)
-
-
-class RankingSummary(NamedTuple):
-    """Size and sources of a ranking."""
-
-    rows: int
-    """Number of rows."""
-    sources: list[str]
-    """Sources in the ranking's order."""
 
 
 def run_filter(options: FilterOptions) -> list[str]:
@@ -50,9 +41,9 @@ def run_filter(options: FilterOptions) -> list[str]:
         DataError: a shard is damaged, or is not the one that was ranked; the message names it and the sample.
     """
     check_rules(options)
-    ranking = summarize(options.ranking)
-    chosen = _choose(options, ranking)
-    last_rank = _last_rank(options, ranking.rows)
+    ranked, sources = summarize(options.ranking)
+    chosen = _choose(options, sources)
+    last_rank = _last_rank(options, ranked)
     places = _places(chosen, options.out)
     _check_out(options, chosen)
     kept_samples = kept_bytes = 0
@@ -78,7 +69,7 @@ def run_filter(options: FilterOptions) -> list[str]:
     kinds = [*(["images"] if any(folders) else []), *([] if all(folders) else ["shards"])]
     now = " and ".join(f"{copied[kind]:,} {kind}" for kind in kinds)
     return [
-        f"{options.out}: {kept_samples:,} of {ranking.rows:,} ranked samples kept, {kept_bytes:,} bytes; "
+        f"{options.out}: {kept_samples:,} of {ranked:,} ranked samples kept, {kept_bytes:,} bytes; "
         f"{now} copied now"
     ]
 
@@ -97,8 +88,8 @@ def check_rules(options: FilterOptions) -> None:
         raise UserError(f"keep_share is {options.keep_share}: it must be above 0 and at most 1")
 
 
-def summarize(ranking: Path) -> RankingSummary:
-    """Count the rows of a ranking and list its sources.
+def summarize(ranking: Path) -> tuple[int, list[str]]:
+    """Return the number of rows of a ranking, and its sources in order.
 
     Raises:
         UserError: the rows of a source are not contiguous.
@@ -116,14 +107,14 @@ def summarize(ranking: Path) -> RankingSummary:
                 )
             seen.add(source)
             sources.append(source)
-    return RankingSummary(rows, sources)
+    return rows, sources
 
 
-def _choose(options: FilterOptions, ranking: RankingSummary) -> list[str]:
-    chosen = [source for name in options.shards for source in _expand(name)] if options.shards else ranking.sources
-    unknown = sorted(set(chosen) - set(ranking.sources))
+def _choose(options: FilterOptions, sources: list[str]) -> list[str]:
+    chosen = [source for name in options.shards for source in _expand(name)] if options.shards else sources
+    unknown = sorted(set(chosen) - set(sources))
     if unknown:
-        first = ", ".join(ranking.sources[:2])
+        first = ", ".join(sources[:2])
         raise UserError(f"shards: {unknown[0]} is not in {options.ranking}, whose sources are {first}, …")
     for source in chosen:
         if "://" not in source and not Path(source).exists():
@@ -196,7 +187,11 @@ def _kept_by_source(options: FilterOptions, last_rank: int) -> Iterator[tuple[st
     now: str | None = None
     keys, rows = set[str](), 0
     for chunk in read_ranking(options.ranking):
-        kept = _kept(chunk, options, last_rank)
+        kept = chunk.ranks <= last_rank
+        if options.min_score is not None:
+            kept &= chunk.scores >= options.min_score
+        if options.max_score is not None:
+            kept &= chunk.scores <= options.max_score
         for source, places in groupby(range(len(chunk.keys)), key=chunk.sources.__getitem__):
             if source != now:
                 if now is not None:
@@ -207,15 +202,6 @@ def _kept_by_source(options: FilterOptions, last_rank: int) -> Iterator[tuple[st
             rows += len(some)
     if now is not None:
         yield now, keys, rows
-
-
-def _kept(chunk: Chunk, options: FilterOptions, last_rank: int) -> list[bool]:
-    kept = chunk.ranks <= last_rank
-    if options.min_score is not None:
-        kept &= chunk.scores >= options.min_score
-    if options.max_score is not None:
-        kept &= chunk.scores <= options.max_score
-    return list(kept.tolist())
 
 
 # ---- one shard ------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import hashlib
 import re
 import shutil
 import tarfile
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -22,7 +22,7 @@ from prolip.data.build.folder import find_images
 from prolip.data.build.images import UNREADABLE, read_for_loader
 from prolip.data.build.shards import add_sample
 from prolip.errors import UserError, sentence
-from prolip.files import writing
+from prolip.files import read_text, writing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +111,10 @@ def _of_folder(folder: Path, rows_per_part: int) -> list[FolderPart]:
 
 
 def _of_lines(path: Path, rows_per_part: int) -> list[LinesPart]:
-    captions = read_lines(path)
+    try:
+        captions = read_lines(path)
+    except OSError as error:
+        raise UserError(f"lines: {sentence(error)}") from error
     if not captions:
         raise UserError(f"lines: {path} is empty")
     return [
@@ -124,14 +127,10 @@ def read_lines(path: Path) -> list[str]:
     """The lines of a text file, including empty ones, so that a caption's number is its line number.
 
     Raises:
-        UserError: the file cannot be read, or is not UTF-8.
+        UserError: the file is not UTF-8.
+        OSError: it cannot be read.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"lines: {path} is not UTF-8: save it in that encoding") from error
-    except OSError as error:
-        raise UserError(f"lines: {sentence(error)}") from error
+    text = read_text(path)
     return text.removesuffix("\n").split("\n") if text else []
 
 
@@ -145,10 +144,6 @@ class PartEnd(NamedTuple):
     """Number of unusable samples."""
     named: tuple[str, ...]
     """Descriptions of the first of them."""
-
-    def also(self, lost: Sequence[str]) -> PartEnd:
-        """Return the same with more unusable samples."""
-        return PartEnd(self.bad + len(lost), (*self.named, *lost[:_NAMED]))
 
 
 class _OpenPart(NamedTuple):
@@ -183,7 +178,9 @@ class Reading:
         self.places: deque[int] = deque()
         """For each batch returned, the index of its part in `parts`; the consumer removes them."""
         self.ends: dict[int, PartEnd] = {}
-        """Unusable samples of the parts that were read to their end, by index in `parts`."""
+        """What the loaders could not use of the parts that were read to their end, by index in `parts`."""
+        self.lost: defaultdict[int, list[str]] = defaultdict(list)
+        """Descriptions of samples that the consumer could not decode, by the index of their part."""
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield all batches.
@@ -203,6 +200,12 @@ class Reading:
                 batch = next(opened.batches, None)
             self.ends[place] = _end(opened)
             self._close(opened)
+
+    def end(self, place: int) -> PartEnd:
+        """Return all unusable samples of a part whose batches are all embedded."""
+        bad, named = self.ends[place]
+        lost = self.lost[place]
+        return PartEnd(bad + len(lost), (*named, *lost[:_NAMED]))
 
     def stats(self) -> LoaderStats:
         """Statistics of the loader in use."""

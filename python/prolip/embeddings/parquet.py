@@ -13,22 +13,21 @@ _MISSING = (
 )
 
 
-def pyarrow() -> Any:
-    """Return the module pyarrow.
+def pyarrow(module: str = "pyarrow") -> Any:
+    """Return the module pyarrow, or one of its modules.
 
     Raises:
         UserError: pyarrow is not installed.
     """
-    return _module("pyarrow")
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise UserError(_MISSING) from error
 
 
 def parquet() -> Any:
-    """Return the module pyarrow.parquet.
-
-    Raises:
-        UserError: pyarrow is not installed.
-    """
-    return _module("pyarrow.parquet")
+    """Return the module pyarrow.parquet; see `pyarrow`."""
+    return pyarrow("pyarrow.parquet")
 
 
 def has_parquet() -> bool:
@@ -38,10 +37,3 @@ def has_parquet() -> bool:
     except UserError:
         return False
     return True
-
-
-def _module(name: str) -> Any:
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise UserError(_MISSING) from error

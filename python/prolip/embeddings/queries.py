@@ -100,11 +100,11 @@ def _thumbnail(path: Path) -> Pixels:
     return Preprocess(size=(SIDE, SIDE)).decode(path, str(path)).numpy()
 
 
-def _measures(answer: Answer) -> list[str]:
-    """Return the sheet's line on a result's variance; [] if the model has none."""
-    if answer.uncertainty is None or answer.inclusion is None:
-        return []
-    return [f"uncertainty {answer.uncertainty:.5f}, inclusion {answer.inclusion:.2f}"]
+def _cell(rank: int, answer: Answer, contents: Contents | None) -> Cell:
+    lines = [f"score {answer.score:.4f}, similarity {answer.similarity:.4f}"]
+    if answer.uncertainty is not None and answer.inclusion is not None:
+        lines.append(f"uncertainty {answer.uncertainty:.5f}, inclusion {answer.inclusion:.2f}")
+    return Cell(f"{rank}. {answer.key}", contents, [*lines, answer.source])
 
 
 def search_sheet(
@@ -115,23 +115,9 @@ def search_sheet(
     contents: Mapping[Name, Contents],
 ) -> str:
     """Return a contact sheet of the results, with one row per query."""
-    rows = [
-        Row(
-            query,
-            image,
-            [
-                Cell(
-                    f"{rank}. {answer.key}",
-                    contents.get((answer.source, answer.key)),
-                    [
-                        f"score {answer.score:.4f}, similarity {answer.similarity:.4f}",
-                        *_measures(answer),
-                        answer.source,
-                    ],
-                )
-                for rank, answer in enumerate(found, start=1)
-            ],
-        )
-        for query, image, found in zip(titles, images, answers, strict=True)
-    ]
+    rows = []
+    for query, image, found in zip(titles, images, answers, strict=True):
+        ranked = enumerate(found, start=1)
+        cells = [_cell(rank, answer, contents.get((answer.source, answer.key))) for rank, answer in ranked]
+        rows.append(Row(query, image, cells))
     return contact_sheet(title, rows)

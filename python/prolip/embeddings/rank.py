@@ -147,9 +147,8 @@ def _summary(
 
 def _ends(shown: dict[int, tuple[str, str, float]], show: int, count: int) -> tuple[list[int], list[int]]:
     """Return the first ranks in ascending order, and the last ranks in descending order."""
-    return [rank for rank in sorted(shown) if rank <= show], [
-        rank for rank in sorted(shown, reverse=True) if rank > count - show
-    ]
+    ranks = sorted(shown)
+    return [rank for rank in ranks if rank <= show], [rank for rank in reversed(ranks) if rank > count - show]
 
 
 def _sheet(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,13 +89,11 @@ def _from_source(
 def _from_file(path: Path, side: int | None) -> Contents:
     caption = path.with_suffix(".txt")
     text = caption.read_text(encoding="utf-8-sig", errors="replace").strip() if caption.is_file() else None
-    if side is None:
-        return Contents(None, text)
-    try:
-        image = read_for_loader(path)
-    except UNREADABLE:
-        return Contents(None, text)
-    return Contents(_square(image.data, side), text)
+    image = None
+    if side is not None:
+        with suppress(*UNREADABLE):
+            image = _square(read_for_loader(path).data, side)
+    return Contents(image, text)
 
 
 def _caption(key: str, member: bytes | None, path: str) -> str | None:

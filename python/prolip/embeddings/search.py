@@ -116,42 +116,30 @@ def look_up(
         queries: [Q, D].
         has_variances: whether the model has variances; without them, uncertainty and inclusion are None.
     """
-    named: dict[tuple[int, int], tuple[str, str]] = {}
-    read: dict[tuple[int, int], tuple[Floats, Floats, float]] = {}
+    read: dict[tuple[int, int], tuple[str, str, Floats, Floats, float]] = {}
     for place in sorted({hit.part for found in hits for hit in found}):
         wanted = np.unique([hit.row for found in hits for hit in found if hit.part == place])
         keys, sources = parts[place].names()
-        for row in wanted.tolist():
-            named[place, row] = (keys[row], sources[row])
-        for block in parts[place].blocks(log_var=True):
-            assert block.log_var is not None
-            inside = wanted[(wanted >= block.start) & (wanted < block.start + len(block.mean))]
-            for row in inside.tolist():
-                here = row - block.start
-                read[place, row] = (
-                    block.mean[here].copy(),
-                    block.log_var[here].copy(),
-                    float(block.total_var[here]),
-                )
-    answers = []
-    for number, found in enumerate(hits):
-        query = queries.rows(slice(number, number + 1))
-        mean = query.mean[0].double().numpy()
-        row_answers = []
-        for hit in found:
-            row_mean, log_var, total_var = read[hit.part, hit.row]
-            answer = Gaussian(torch.from_numpy(row_mean)[None], torch.from_numpy(log_var)[None])
-            row_answers.append(
-                Answer(
-                    *named[hit.part, hit.row],
-                    score=hit.score,
-                    similarity=float(row_mean.astype(np.float64) @ mean),
-                    uncertainty=total_var if has_variances else None,
-                    inclusion=float(inclusion_score(answer, query).sum()) if has_variances else None,
-                )
-            )
-        answers.append(row_answers)
-    return answers
+        for start, mean, log_var, total_var in parts[place].blocks(log_var=True):
+            assert log_var is not None
+            for row in wanted[(wanted >= start) & (wanted < start + len(mean))].tolist():
+                here = row - start
+                measured = mean[here].copy(), log_var[here].copy(), float(total_var[here])
+                read[place, row] = (keys[row], sources[row], *measured)
+
+    def answer(hit: Hit, query: Gaussian) -> Answer:
+        key, source, mean, log_var, total_var = read[hit.part, hit.row]
+        found = Gaussian(torch.from_numpy(mean), torch.from_numpy(log_var))
+        return Answer(
+            key,
+            source,
+            score=hit.score,
+            similarity=float(mean.astype(np.float64) @ query.mean.double().numpy()),
+            uncertainty=total_var if has_variances else None,
+            inclusion=float(inclusion_score(found[None], query[None]).sum()) if has_variances else None,
+        )
+
+    return [[answer(hit, queries[number]) for hit in found] for number, found in enumerate(hits)]
 
 
 def answers_json(queries: Sequence[str], answers: Sequence[Sequence[Answer]]) -> list[dict[str, Any]]:

@@ -12,42 +12,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from prolip.checkpoint import restore_rng, rng_state
+from prolip.data.device import DeviceBatch
 from prolip.gaussian import Gaussian, concatenate
 from prolip.losses import LossTerms
 from prolip.models import ProLIPOutput
 from prolip.train.parallel import no_gradient_sync, unwrap
 
 
-class Trainable(Protocol):
-    """What a step needs from a batch, such as `prolip.data.device.DeviceBatch`."""
-
-    @property
-    def images(self) -> Tensor:
-        """[B, 3, height, width]"""
-
-    @property
-    def token_ids(self) -> Tensor:
-        """[C, B, L]"""
-
-    @property
-    def masked_token_ids(self) -> Tensor | None:
-        """[C, M, L]"""
-
-    @property
-    def kept_patches(self) -> Tensor | None:
-        """[M, K]"""
-
-
 def backward(
     network: nn.Module,
     loss: Callable[[ProLIPOutput], LossTerms],
-    batch: Trainable,
+    batch: DeviceBatch,
     *,
     parts: int = 1,
     precision: Callable[[], AbstractContextManager[object]] = nullcontext,
@@ -117,7 +97,7 @@ class _Rows:
         index = (slice(None),) * (dim % tensor.ndim)
         return torch.cat([tensor[(*index, self.masked)], tensor[(*index, self.others)]], dim)
 
-    def inputs(self, batch: Trainable) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    def inputs(self, batch: DeviceBatch) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         """Images, token ids, masked token ids and kept patches of the micro-batch."""
         images, token_ids = self.of(batch.images, 0), self.of(batch.token_ids, 1)
         if self.num_masked == 0 or batch.masked_token_ids is None or batch.kept_patches is None:

@@ -21,18 +21,9 @@ from prolip.models.freeze import lock_parameters
 from prolip.report.text_table import align
 from prolip.train.config import TrainConfig, differing_keys, known_recipes, load_config, to_toml
 from prolip.train.config.options import Assumption, DryRunOptions, RecipesOptions
-from prolip.train.cost import (
-    Arithmetic,
-    StepMemory,
-    blank,
-    count_parameters,
-    known_cards,
-    peak_flops,
-    step_flops,
-    step_memory,
-)
+from prolip.train.cost import StepMemory, blank, count_parameters, known_cards, peak_flops, step_flops, step_memory
 from prolip.train.start import check_start
-from prolip.train.validation import LoaderSettings, Validation
+from prolip.train.validation import Validation
 
 _NO_SHARDS = ("--data.shards", "SHARDS")
 
@@ -43,11 +34,10 @@ def peak(options: Assumption, config: TrainConfig) -> float:
     Raises:
         UserError: the peak is not known.
     """
-    arithmetic = _arithmetic(config)
-    flops = peak_flops(options.gpu, arithmetic)
+    flops = peak_flops(options.gpu, config.arithmetic)
     if flops is None:
-        known = ", ".join(known_cards(arithmetic))
-        raise UserError(f"gpu is {options.gpu!r}: its peak in {arithmetic} is not known; known are {known}")
+        known = ", ".join(known_cards(config.arithmetic))
+        raise UserError(f"gpu is {options.gpu!r}: its peak in {config.arithmetic} is not known; known are {known}")
     return flops
 
 
@@ -61,11 +51,6 @@ def gpu_hours(options: Assumption, config: TrainConfig, flops_per_sample: float)
         raise UserError(f"mfu is {options.mfu}: it must be a share of the peak, above 0 and at most 1")
     samples = config.total_steps * config.batch_size
     return samples * flops_per_sample / (peak(options, config) * options.mfu) / 3600
-
-
-def _arithmetic(config: TrainConfig) -> Arithmetic:
-    """Return the arithmetic of matrix products."""
-    return "tf32" if config.precision == "fp32" and config.fp32_matmul == "high" else config.precision
 
 
 def trained_model(config: TrainConfig) -> ProLIP:
@@ -82,11 +67,15 @@ def _locked(config: ModelConfig, lock: LockConfig, trains_bias: bool) -> ProLIP:
 
 def flops_per_sample(config: TrainConfig, model: ProLIP) -> float:
     """Return the FLOPs per sample that devices execute, on any number of devices."""
-    mask = config.data.masking
-    size, slots = config.batch_size, len(config.data.captions)
-    every = config.parallel.recompute_every
-    flops = step_flops(model, mask, batch_size=size, slots=slots, accumulate=config.accumulate, recompute_every=every)
-    return flops.total / size
+    flops = step_flops(
+        model,
+        config.data.masking,
+        batch_size=config.batch_size,
+        slots=len(config.data.captions),
+        accumulate=config.accumulate,
+        recompute_every=config.parallel.recompute_every,
+    )
+    return flops.total / config.batch_size
 
 
 # ---- prolip recipes -------------------------------------------------------------------------------------------------
@@ -182,7 +171,7 @@ def _cost(config: TrainConfig, options: DryRunOptions) -> Iterator[str]:
     yield f"steps      {config.total_steps:,} of {config.batch_size:,} samples, {count(config.samples_seen)} samples"
     yield (
         f"compute    {flops / 1e9:.4g} GFLOPs per sample: {hours:,.2f} GPU-hours of {options.gpu} at {options.mfu:.0%} "
-        f"of its {limit / 1e12:g} TFLOPS in {_arithmetic(config)}, {hours / options.gpus:,.2f} hours on {options.gpus}"
+        f"of its {limit / 1e12:g} TFLOPS in {config.arithmetic}, {hours / options.gpus:,.2f} hours on {options.gpus}"
     )
     yield (
         f"memory     about {memory.total / 1e9:.3g} GB per GPU: {memory.state / 1e9:.3g} GB for any batch, and "
@@ -191,10 +180,9 @@ def _cost(config: TrainConfig, options: DryRunOptions) -> Iterator[str]:
 
 
 def _memory(config: TrainConfig, model: ProLIP, gpus: int) -> StepMemory:
-    mask = config.data.masking
     return step_memory(
         model,
-        mask,
+        config.data.masking,
         batch_size=config.batch_size // gpus,
         slots=len(config.data.captions),
         low=config.precision != "fp32",
@@ -226,8 +214,7 @@ def _shards(config: TrainConfig) -> str:
     with BatchLoader(settings) as loader:
         total = loader.num_samples
     found = [_first_sample(settings, pattern) for pattern in config.data.shards]
-    epochs = config.epochs(total)
-    known = "unknown number of samples" if total is None else f"{count(total)} samples per epoch{epochs}"
+    known = "unknown number of samples" if total is None else f"{count(total)} samples per epoch{config.epochs(total)}"
     return f"{known}; test read OK: {', '.join(found)}"
 
 
@@ -252,7 +239,7 @@ def _first_sample(settings: LoaderConfig, pattern: str) -> str:
 def _validation(config: TrainConfig) -> str:
     """Open the validation sets as the run does: their shards, their files of class names, and the first labels."""
     alone = Ranks(rank=0, local_rank=0, world_size=1, local_world_size=1, device=torch.device("cpu"))
-    with Validation(config.validation, LoaderSettings.of_run(config), alone, nullcontext):
+    with Validation(config.validation, config.loader(1), alone, nullcontext):
         return f"sets open: {', '.join(job.name for job in config.validation.jobs) or 'none'}"
 
 

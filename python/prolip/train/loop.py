@@ -53,7 +53,7 @@ from prolip.train.optim import (
 )
 from prolip.train.parallel import Loss, average_whole_gradients, compile_loss, share_model
 from prolip.train.stop_signal import StopRequest
-from prolip.train.validation import LoaderSettings, Validation, whole_model
+from prolip.train.validation import Validation, whole_model
 
 log = logging.getLogger("prolip.train")
 
@@ -73,19 +73,14 @@ class Run:
     loss: Loss
     optimizer: torch.optim.Optimizer
     ema: Ema | None
-    """Averaged weights, if there are any."""
     scaler: LossScaler | None
-    """Loss scaling, with fp16."""
+    """With fp16."""
     divergence: Divergence
-    """The first step whose loss or gradient was not finite."""
     loader: BatchLoader
     """Training data from this step on."""
     saver: Saver
-    """Writes checkpoints."""
     validation: Validation
-    """Evaluation during training."""
     best: BestSoFar
-    """The best value so far of the metric that selects a checkpoint."""
     step: int
     """Steps done."""
     elapsed_s: float
@@ -130,7 +125,7 @@ def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
         divergence=Divergence(ranks),
         loader=BatchLoader(loader_config, rank=ranks.rank, world_size=ranks.world_size, resume=cursor),
         saver=Saver(config.out / "checkpoints", ranks, keep=config.keep_checkpoints, after=step, carried=carried),
-        validation=Validation(config.validation, LoaderSettings.of_run(config), ranks, low),
+        validation=Validation(config.validation, loader_config, ranks, low),
         best=BestSoFar(config.keep_best, config.best_is, config.out / "checkpoints", ranks, step),
         step=step,
         elapsed_s=saved.notes.elapsed_s if saved is not None else 0.0,

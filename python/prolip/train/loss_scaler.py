@@ -8,9 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-_START = 2.0**16
-_PATIENCE = 2000
-
 
 class LossScaler:
     """The scale of an fp16 loss, adapted to the gradients as in `torch.amp.GradScaler`.
@@ -19,7 +16,7 @@ class LossScaler:
     Scale and count stay on the device, so that a step need not wait for them.
     """
 
-    def __init__(self, device: torch.device, scale: float = _START, *, patience: int = _PATIENCE) -> None:
+    def __init__(self, device: torch.device, scale: float = 2.0**16, *, patience: int = 2000) -> None:
         self.scale = torch.full((), scale, device=device)
         self._patience = patience
         self._good_steps = torch.zeros((), dtype=torch.int64, device=device)

@@ -75,20 +75,15 @@ def _remote_open_clip(named: str) -> dict[str, Any] | None:
 
 
 def _sizes(model: ModelConfig) -> dict[str, Any]:
-    towers = {"vision": model.vision, "text": model.text}
-    found = {f"{tower}.{name}": getattr(towers[tower], name) for tower, names in _SIZES.items() for name in names}
+    towers = [(tower, getattr(model, tower)) for tower in _SIZES]
+    found = {f"{tower}.{name}": getattr(sizes, name) for tower, sizes in towers for name in _SIZES[tower]}
     return {"embed_dim": model.embed_dim, **found}
 
 
 def _open_clip_sizes(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the sizes in a configuration of open_clip; those that it leaves to timm are unknown."""
-    towers = {tower: config.get(f"{tower}_cfg", {}) for tower in _SIZES}
-    found = {
-        f"{tower}.{name}": towers[tower][name]
-        for tower, names in _SIZES.items()
-        for name in names
-        if name in towers[tower]
-    }
+    towers = [(tower, config.get(f"{tower}_cfg", {})) for tower in _SIZES]
+    found = {f"{tower}.{name}": sizes[name] for tower, sizes in towers for name in _SIZES[tower] if name in sizes}
     return {"embed_dim": config["embed_dim"], **found} if "embed_dim" in config else found
 
 

@@ -10,14 +10,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import NamedTuple, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from prolip.data import BatchLoader, CaptionConfig, CaptionSource, DataError, LoaderConfig, Members, StoreConfig
-from prolip.data.config import TokenizerConfig
+from prolip.data import BatchLoader, CaptionConfig, CaptionSource, DataError, LoaderConfig, Members
 from prolip.data.samples import read_label
 from prolip.data.tokenizer import Tokenizer
 from prolip.distributed import Ranks
@@ -32,26 +31,9 @@ from prolip.eval.zero_shot import aggregate_prompts
 from prolip.files import read_text
 from prolip.gaussian import concatenate
 from prolip.models import ProLIP
-from prolip.train.config import TrainConfig
 from prolip.train.config.parts import CLASS_MEMBER, ValidationConfig, ValidationJob
 
 _NUM_BINS = 10
-
-
-class LoaderSettings(NamedTuple):
-    """Loader settings that validation shares with training."""
-
-    image_size: int
-    tokenizer: TokenizerConfig
-    num_threads: int
-    store: StoreConfig
-
-    @classmethod
-    def of_run(cls, config: TrainConfig) -> Self:
-        """Return the settings of a run."""
-        size, data = config.model.vision.image_size, config.data
-        assert isinstance(size, int)  # TrainConfig.loader checks it
-        return cls(image_size=size, tokenizer=data.tokenizer, num_threads=data.num_threads, store=data.store)
 
 
 class Validation:
@@ -59,7 +41,7 @@ class Validation:
 
     Args:
         config: the validation sets.
-        settings: settings that their loaders share with training.
+        training: settings of the training loader; image size, tokenizer, threads and store are the same here.
         ranks: the processes, which divide the images.
         precision: the context of every forward pass.
 
@@ -71,14 +53,14 @@ class Validation:
     def __init__(
         self,
         config: ValidationConfig,
-        settings: LoaderSettings,
+        training: LoaderConfig,
         ranks: Ranks,
         precision: Callable[[], AbstractContextManager[object]],
     ) -> None:
         self._ranks, self._precision = ranks, precision
-        self._tokenizer = Tokenizer(settings.tokenizer) if config.jobs else None
+        self._tokenizer = Tokenizer(training.tokenizer) if config.jobs else None
         self._jobs = [
-            (job, BatchLoader(_loader_config(job, settings), rank=ranks.rank, world_size=ranks.world_size))
+            (job, BatchLoader(_loader_config(job, training), rank=ranks.rank, world_size=ranks.world_size))
             for job in config.jobs
         ]
         self._classes = {job.name: _class_names(job) for job in config.jobs}
@@ -179,18 +161,18 @@ def whole_model(model: ProLIP, average: Mapping[str, Tensor] | None = None, *, c
 # ---- Samples and labels ---------------------------------------------------------------------------------------------
 
 
-def _loader_config(job: ValidationJob, settings: LoaderSettings) -> LoaderConfig:
+def _loader_config(job: ValidationJob, training: LoaderConfig) -> LoaderConfig:
     captions = () if job.kind == "zero_shot" else job.captions
     return LoaderConfig(
         shards=job.shards,
         batch_size=job.batch_size,
-        image_size=settings.image_size,
+        image_size=training.image_size,
         captions=tuple(CaptionConfig(sources=(CaptionSource(key=key),)) for key in captions),
-        tokenizer=settings.tokenizer,
+        tokenizer=training.tokenizer,
         shuffle_window=0,
         last_batch="keep",
-        num_threads=settings.num_threads,
-        store=settings.store,
+        num_threads=training.num_threads,
+        store=training.store,
         keep_members=(_member_of(job),) if job.kind == "zero_shot" else (),
     )
 

@@ -193,6 +193,7 @@ def test_errors_of_embed_name_the_reason(
     assert "is empty" in said("--lines", str(tmp_path / "empty.txt"))
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
     assert "is not UTF-8" in said("--lines", str(tmp_path / "latin.txt"))
+    assert "lines: absent.txt: no such file" in said("--lines", "absent.txt")
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.png").write_bytes(b"no image")
     assert "none of 1 samples could be used; the first: shard" in said("--images", str(tmp_path / "bad"))

@@ -16,7 +16,7 @@ from tests.support.small_training import COLOURS, write_tokenizer
 from tests.support.threaded_ranks import Group
 
 from prolip.checkpoint import Best
-from prolip.data import BatchLoader, CaptionConfig, CaptionSource, DataError, LoaderConfig, StoreConfig
+from prolip.data import BatchLoader, CaptionConfig, CaptionSource, DataError, LoaderConfig
 from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import Tokenizer
 from prolip.distributed import Ranks
@@ -25,7 +25,7 @@ from prolip.eval.retrieval import evaluate_retrieval
 from prolip.models import ARCHITECTURES, ProLIP
 from prolip.train.best import BestSoFar
 from prolip.train.config.parts import ValidationConfig, ValidationJob
-from prolip.train.validation import LoaderSettings, Validation, whole_model
+from prolip.train.validation import Validation, whole_model
 
 NAMES = sorted(COLOURS)
 COUNT = 22
@@ -61,9 +61,9 @@ def model() -> ProLIP:
         return ProLIP(dataclasses.replace(demo, embed_dim=8, vision=vision, text=text))
 
 
-def reading(folder: Path) -> LoaderSettings:
+def reading(folder: Path) -> LoaderConfig:
     tokenizer = TokenizerConfig(kind="file", path=folder / "tokenizer.json", context_length=4)
-    return LoaderSettings(image_size=12, tokenizer=tokenizer, num_threads=1, store=StoreConfig())
+    return LoaderConfig(shards=(), batch_size=1, image_size=12, tokenizer=tokenizer, num_threads=1)
 
 
 def job(folder: Path, kind: Any, /, **changes: Any) -> ValidationJob:

@@ -26,11 +26,6 @@ class BuildConfig:
     """Seed for the order and the validation split."""
 
     def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            UserError: a value is out of range; the message names it.
-        """
         if self.max_side is not None and self.max_side < 1:
             raise UserError(f"max_side = {self.max_side}: must be at least 1")
         if self.samples_per_shard < 1:
@@ -58,11 +53,6 @@ class FolderConfig(BuildConfig):
     "captions"."""
 
     def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            UserError: a value is out of range; the message names it.
-        """
         super().__post_init__()
         if self.name_pattern is not None:
             self._check_pattern(self.name_pattern)
@@ -98,11 +88,6 @@ class CsvConfig(BuildConfig):
     """Character between columns; by default a tab in .tsv files and a comma in others."""
 
     def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            UserError: a value is out of range; the message names it.
-        """
         super().__post_init__()
         if self.delimiter is not None and len(self.delimiter) != 1:
             raise UserError(f"delimiter = {self.delimiter!r}: must be one character")

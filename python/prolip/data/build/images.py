@@ -6,6 +6,7 @@ import warnings
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,6 @@ from prolip.data.build.shards import (
     BuildSummary,
     Json,
     Sample,
-    ShardFolder,
     check_replaceable,
     hash_rank,
     replace_folder,
@@ -154,8 +154,17 @@ def write_images(
             folder.write(split, reader.samples(chosen), config.samples_per_shard)
         if not folder.samples:
             raise UserError(f"{origin} has no image that can be read; the first: {_line(reader.bad[0])}")
-        folder.finish({**description, **reader.record()})
-        return _summary(out, folder, reader, time.monotonic() - started)
+        converted = dict(sorted(reader.converted.items()))
+        folder.finish({**description, "skipped": [asdict(bad) for bad in reader.bad], "converted": converted})
+        return BuildSummary(
+            out=out,
+            already_built=False,
+            samples=folder.samples,
+            shards=folder.shards,
+            skipped=tuple(reader.bad),
+            notes=tuple(f"{count} images were {kind} and are stored as PNG" for kind, count in converted.items()),
+            seconds=time.monotonic() - started,
+        )
 
 
 class _Reader:
@@ -202,13 +211,6 @@ class _Reader:
                 "remove them, or allow more with --max_bad_fraction"
             )
 
-    def record(self) -> dict[str, object]:
-        """Return the entries of dataset.json."""
-        return {
-            "skipped": [{"name": bad.name, "reason": bad.reason} for bad in self.bad],
-            "converted": dict(sorted(self.converted.items())),
-        }
-
 
 def _is_validation(candidate: Candidate, config: BuildConfig) -> bool:
     # By image, so that all captions of an image are in the same split.
@@ -217,16 +219,3 @@ def _is_validation(candidate: Candidate, config: BuildConfig) -> bool:
 
 def _line(bad: BadImage) -> str:
     return f"{bad.name} ({bad.reason})"
-
-
-def _summary(out: Path, folder: ShardFolder, reader: _Reader, seconds: float) -> BuildSummary:
-    notes = [f"{count} images were {kind} and are stored as PNG" for kind, count in sorted(reader.converted.items())]
-    return BuildSummary(
-        out=out,
-        already_built=False,
-        samples=folder.samples,
-        shards=folder.shards,
-        skipped=tuple(reader.bad),
-        notes=tuple(notes),
-        seconds=seconds,
-    )

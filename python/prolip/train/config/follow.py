@@ -73,8 +73,8 @@ def of_the_start(
     assert origin.start is not None
     begun = saved is not None and saved.start_from == origin.start
     base = dataclasses.replace(base, model=saved.model if saved and begun else read_config(origin.start))
-    asked = _given(tables[origin.described :], words)
-    another = _is_set(asked, _TOKENIZER)
+    asked = given(tables[origin.described :], words)
+    another = any(key.startswith(_TOKENIZER) and key != f"{_TOKENIZER}context_length" for key in asked)
     known = None
     if not another and saved and begun:
         path = saved.data.tokenizer.path
@@ -106,7 +106,7 @@ def fill_in(
     - `data.tokenizer.kind` is "file" for a tokenizer.json, and `data.tokenizer.context_length` is that of the model.
     - `data.mask.text_mode` is "remove" if `mask_id` is not a free row of the token table.
     """
-    asked = _given(tables[origin.described :], words)
+    asked = given(tables[origin.described :], words)
     text, tokenizer, mask = config.model.text, config.data.tokenizer, config.data.mask
     if tokenizer.path is not None and tokenizer.path.suffix == ".json" and "data.tokenizer.kind" not in asked:
         tokenizer = dataclasses.replace(tokenizer, kind="file")
@@ -127,13 +127,9 @@ def fill_in(
     )
 
 
-def _given(tables: Sequence[flags.NamedTable], words: Sequence[str]) -> set[str]:
+def given(tables: Sequence[flags.NamedTable], words: Sequence[str]) -> set[str]:
     """Return the dotted keys that tables and flags set."""
     return {key for _, table in tables for key in flags.flatten(table)} | set(flags.named(words))
-
-
-def _is_set(given: set[str], prefix: str) -> bool:
-    return any(key.startswith(prefix) and key != f"{prefix}context_length" for key in given)
 
 
 @cache

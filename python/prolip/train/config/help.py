@@ -14,8 +14,8 @@ from functools import cache
 from typing import Any
 
 from prolip.train import flags
-from prolip.train.config.recipes import known_recipes, resolve
-from prolip.train.config.run import DERIVED_KEYS
+from prolip.train.config.recipes import recipe_values
+from prolip.train.config.run import DERIVED_KEYS, TrainConfig
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "the run": ("out", "resume", "seed"),
@@ -45,14 +45,13 @@ def short_help(arguments: Sequence[str]) -> Iterator[str]:
         UserError: a recipe cannot be read.
     """
     width = min(shutil.get_terminal_size().columns, 110)
-    base, recipe = resolve(arguments)
-    values = flags.flatten(flags.to_table(base, DERIVED_KEYS)) | recipe
+    values = flags.flatten(flags.to_table(TrainConfig(), DERIVED_KEYS)) | recipe_values(arguments)
     yield "usage: prolip train [RECIPE ...] [--KEY VALUE ...]"
     yield ""
     yield from textwrap.wrap(
-        "Train from recipes and flags. A recipe is a TOML file or a name of `prolip recipes`, such as "
-        f"{', '.join(_examples())}. Every key of a recipe is a flag; later recipes win, and flags win over recipes. On "
-        "several GPUs: torchrun --nproc-per-node N -m prolip.train with the same words.",
+        "Train from recipes and flags. A recipe is a TOML file or a name of `prolip recipes`, such as demo, "
+        "finetune-clip-vit-b16, vit-b16-datacomp-1b-1.28b. Every key of a recipe is a flag; later recipes win, and "
+        "flags win over recipes. On several GPUs: torchrun --nproc-per-node N -m prolip.train with the same words.",
         width,
     )
     for title, keys in GROUPS.items():
@@ -60,16 +59,12 @@ def short_help(arguments: Sequence[str]) -> Iterator[str]:
         for key in keys:
             yield f"  {_SHORT.get(key, f'--{key}')}{_shown(values.get(key))}"
             yield from textwrap.wrap(
-                _document(type(base), key), width, initial_indent=" " * 6, subsequent_indent=" " * 6
+                _document(TrainConfig, key), width, initial_indent=" " * 6, subsequent_indent=" " * 6
             )
     rest = len(values) - sum(map(len, GROUPS.values()))
     yield "\nmore:"
     yield "  --dry-run\n      Open everything, compute parameters, memory and hours, and start nothing."
     yield f"  --help-all\n      All keys, these and {rest} more."
-
-
-def _examples() -> list[str]:
-    return [name for name in ("demo", "finetune-clip-vit-b16", "vit-b16-datacomp-1b-1.28b") if name in known_recipes()]
 
 
 def _shown(value: object) -> str:

@@ -154,12 +154,9 @@ class LogConfig:
         Raises:
             UserError: one is not.
         """
-        if self.tensorboard and find_spec("tensorboard") is None:
-            raise UserError(
-                "log.tensorboard is True, but TensorBoard is not installed: pip install 'prolip[tensorboard]'"
-            )
-        if self.wandb and find_spec("wandb") is None:
-            raise UserError("log.wandb is True, but W&B is not installed: pip install 'prolip[wandb]'")
+        for name, title in (("tensorboard", "TensorBoard"), ("wandb", "W&B")):
+            if getattr(self, name) and find_spec(name) is None:
+                raise UserError(f"log.{name} is True, but {title} is not installed: pip install 'prolip[{name}]'")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import Any
 from prolip.errors import UserError
 from prolip.models.architectures import ARCHITECTURES
 from prolip.train import flags
-from prolip.train.config.follow import OF_START, fill_in, find_origin, of_the_start
+from prolip.train.config.follow import OF_START, fill_in, find_origin, given, of_the_start
 from prolip.train.config.parts import OptimConfig
 from prolip.train.config.run import DERIVED_KEYS, OPERATIONAL_KEYS, TrainConfig
 
@@ -44,15 +44,15 @@ def _in_full(word: str) -> str:
     return f"{_SHORT.get(option, option)}{equals}{value}"
 
 
-def resolve(arguments: Sequence[str]) -> tuple[TrainConfig, dict[str, Any]]:
-    """Return the defaults and what the recipes of a command line set, by dotted key, without parsing its flags.
+def recipe_values(arguments: Sequence[str]) -> dict[str, Any]:
+    """Return what the recipes of a command line set, by dotted key, without parsing its flags.
 
     Raises:
         UserError: a recipe is unknown or is not valid TOML.
     """
     names, _ = flags.split(arguments)
     tables = [table for name in names for _, table in read_recipe(name)]
-    return TrainConfig(), {key: value for table in tables for key, value in flags.flatten(table).items()}
+    return {key: value for table in tables for key, value in flags.flatten(table).items()}
 
 
 def from_toml(text: str) -> TrainConfig:
@@ -106,8 +106,7 @@ def _check_rates(start: str | None, tables: Sequence[flags.NamedTable], words: S
     Raises:
         UserError: it would use those of pre-training.
     """
-    given = {key for _, table in tables for key in flags.flatten(table)}
-    wanted = [key for key in _RATES if key not in given and flags.last_value(words, key) is None]
+    wanted = [key for key in _RATES if key not in given(tables, words)]
     if start is None or not wanted or "--help" in words:
         return
     usual = OptimConfig()

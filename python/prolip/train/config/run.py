@@ -156,6 +156,11 @@ class TrainConfig:
         ]
 
     @property
+    def arithmetic(self) -> Literal["fp32", "tf32", "bf16", "fp16"]:
+        """Arithmetic of the towers' matrix products on a GPU; "tf32" is fp32 with `fp32_matmul` "high"."""
+        return "tf32" if self.precision == "fp32" and self.fp32_matmul == "high" else self.precision
+
+    @property
     def total_steps(self) -> int:
         """Number of full steps in `samples_seen`."""
         return self.samples_seen // self.batch_size
@@ -182,15 +187,9 @@ class TrainConfig:
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}: it must be at least 1")
         self.validation.validate()
-        names = {job.name for job in self.validation.jobs}
-        if (
-            self.keep_best is not None
-            and self.keep_best.startswith("val/")
-            and self.keep_best.split("/")[1] not in names
-        ):
-            raise UserError(
-                f"keep_best is {self.keep_best!r}: validation.jobs are named {', '.join(names) or 'nothing'}"
-            )
+        names, metric = [job.name for job in self.validation.jobs], self.keep_best or ""
+        if metric.startswith("val/") and metric.split("/")[1] not in names:
+            raise UserError(f"keep_best is {metric!r}: validation.jobs are named {', '.join(names) or 'nothing'}")
         if not 0 < self.timeout_minutes <= _DAY:
             raise UserError(f"timeout_minutes is {self.timeout_minutes}: it must be above 0 and at most {_DAY}, a day")
         for name in ("cpu_threads", "seed"):

@@ -109,7 +109,7 @@ class _Counter:
         self.needs_grad = self.needs_grad or any(name.startswith(names) for name in self.trained)
 
     def linear(self, weight: str, flops: int) -> None:
-        """Add a product of activations and a weight. Each of the two gradients costs as much again."""
+        """Add a product of activations and a weight, and its bias. Each of the two gradients costs as much again."""
         self.forward += flops
         self.backward += flops * (int(self.needs_grad) + int(weight in self.trained))
         self.add_parameters([weight, weight.removesuffix("weight") + "bias"])
@@ -130,7 +130,6 @@ class _Counter:
             # Query, key and value share one matrix. The query is computed for `rows`, key and value for all tokens.
             query, key_value = _matmul(rows, width, width), _matmul(every, width, 2 * width)
             self.linear(f"{name}.attn.in_proj_weight", query + key_value)
-            self.add_parameters([f"{name}.attn.in_proj_bias"])
             self.activations(2 * _matmul(rows, width, tokens))
             self.linear(f"{name}.attn.out_proj.weight", _matmul(rows, width, width))
             self.add_parameters([f"{name}.ls_1.", f"{name}.ln_2."])
@@ -170,10 +169,8 @@ class _Counter:
         # The query is computed once per forward pass, not per image.
         self.add_parameters([f"{pool}.latent"])
         self.linear(f"{pool}.attn.in_proj_weight", _matmul(calls, width, width))
-        self.add_parameters([f"{pool}.attn.in_proj_bias"])
         query, self.needs_grad = self.needs_grad, trunk
         self.linear(f"{pool}.attn.in_proj_weight", _matmul(items * tokens, width, 2 * width))
-        self.add_parameters([f"{pool}.attn.in_proj_bias"])
         self.activations(_matmul(items, width, tokens), both=query and self.needs_grad)
         self.needs_grad = self.needs_grad or query
         self.activations(_matmul(items, tokens, width))

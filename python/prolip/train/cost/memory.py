@@ -22,6 +22,8 @@ from prolip.train.optim import is_hidden
 
 _FP32_BYTES = 4
 """Bytes per value of weights, gradients, moments, norms and the residual stream."""
+_AFTER_INPUTS = ("transformer.", "ln_post.", "attn_pool.", "proj", "uncertainty_proj.")
+"""Parameters of the image tower that do not change the input of its first block."""
 
 
 class StepMemory(NamedTuple):
@@ -87,18 +89,16 @@ def step_memory(
         muon: whether Muon trains the matrices of the blocks: it keeps one moment for them, AdamW two.
         fused: whether attention keeps no [L, L] scores, as on a GPU.
     """
-    parameters = list(model.parameters())
-    trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
-    every = sum(parameter.numel() for parameter in parameters)
-    moments = 2 * trained
-    if muon:
-        named = [(name, one) for name, one in model.named_parameters() if one.requires_grad]
-        moments -= sum(one.numel() for name, one in named if is_hidden(name, one.ndim))
+    named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    names = set(named)
+    trained = sum(parameter.numel() for parameter in named.values())
+    every = sum(parameter.numel() for parameter in model.parameters())
+    hidden = sum(parameter.numel() for name, parameter in named.items() if is_hidden(name, parameter.ndim))
+    moments = 2 * trained - (hidden if muon else 0)
     value_bytes = 2 if low else _FP32_BYTES
     items = -(-batch_size // accumulate)
     masked = 0 if mask is None else -(-int(batch_size * mask.masked_fraction) // accumulate)
     kept = 0 if mask is None else int(model.config.vision.num_patches * mask.keep_ratio)
-    names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     image = _Tower("visual.transformer", model.visual.transformer, names, value_bytes, fused, recompute_every)
     text = _Tower("text.transformer", model.text.transformer, names, value_bytes, fused, recompute_every)
     pixels = 3 * model.visual.patch**2 * model.config.vision.num_patches
@@ -138,27 +138,19 @@ class _Tower:
 
     def per_image(self, tower: ImageEncoder, patches: int) -> int:
         """Bytes per image of `patches` patches."""
-        tokens = tower.num_specials + patches
-        width = tower.conv1.out_channels
+        tokens, width = tower.num_specials + patches, tower.conv1.out_channels
         trained = {name for name in self.trained if name.startswith("visual.")}
-        before = [
-            name
-            for name in trained
-            if not name.startswith(("visual.transformer.", "visual.ln_post.", "visual.attn_pool."))
-        ]
-        before = [name for name in before if not name.startswith(("visual.proj", "visual.uncertainty_proj."))]
+        needs_grad = any(not name.removeprefix("visual.").startswith(_AFTER_INPUTS) for name in trained)
         patched = 3 * tower.patch**2 * patches * self.value_bytes if "visual.conv1.weight" in trained else 0
-        normed = 0 if isinstance(tower.ln_pre, nn.Identity) or not before else tokens * width * _FP32_BYTES
+        normed = 0 if isinstance(tower.ln_pre, nn.Identity) or not needs_grad else tokens * width * _FP32_BYTES
         pooled = tower.attn_pool is not None
-        needs_grad = bool(before)
         inner = self._blocks(tokens, tokens if pooled else tower.num_specials, width, needs_grad)
         pool = 4 * patches * width * _FP32_BYTES if pooled and trained else 0
         return patched + normed + inner + pool
 
     def per_text(self, tower: TextEncoder) -> int:
         """Bytes per padded text."""
-        tokens = tower.context_length + tower.num_specials
-        width = tower.token_embedding.embedding_dim
+        tokens, width = tower.context_length + tower.num_specials, tower.token_embedding.embedding_dim
         from_unc = tower.text_uncertainty_projection is not None and tower.log_var_source == "unc"
         rows = {"cls": 1 + int(from_unc), "last": 1 + tower.num_specials}.get(tower.pool_type, tokens)
         inputs = ("text.token_embedding.", "text.cls_emb", "text.unc_emb", "text.positional_embedding")

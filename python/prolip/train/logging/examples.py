@@ -9,34 +9,19 @@ import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from prolip.data.device import DeviceBatch
 from prolip.data.tokenizer import Tokenizer
 from prolip.models import ProLIPOutput
 from prolip.normalization import OPENAI_MEAN, OPENAI_STD
 
 _SIDE, _TEXT = 128, 44
-
-
-class ExampleBatch(Protocol):
-    """The part of a batch that examples need; `prolip.data.device.DeviceBatch` has it."""
-
-    @property
-    def images(self) -> Tensor:
-        """[B, 3, H, W], normalised."""
-
-    @property
-    def token_ids(self) -> Tensor:
-        """[C, B, L]"""
-
-    @property
-    def keys(self) -> list[str]:
-        """The keys of the samples."""
 
 
 class Example(NamedTuple):
@@ -54,7 +39,7 @@ class Example(NamedTuple):
 
 
 def pick_examples(
-    batch: ExampleBatch, output: ProLIPOutput, tokenizer: Tokenizer, count: int, step: int
+    batch: DeviceBatch, output: ProLIPOutput, tokenizer: Tokenizer, count: int, step: int
 ) -> list[Example]:
     """Pick up to `count` images of each kind. The random ones are drawn with the step as seed."""
     image_var = output.image.total_var.detach().float().cpu()

@@ -15,31 +15,22 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 
 from prolip.data.config import TokenizerConfig
+from prolip.data.device import DeviceBatch
 from prolip.data.tokenizer import Tokenizer
 from prolip.files import write_atomic, writing
 from prolip.models import ProLIPOutput
 from prolip.train.config.parts import LogConfig
-from prolip.train.logging.examples import ExampleBatch, pick_examples, write_examples
+from prolip.train.logging.examples import pick_examples, write_examples
 
 log = logging.getLogger(__name__)
 
 # Groups on the pages of TensorBoard and W&B. Names with a slash have a group already; all others are loss terms.
-_GROUPS = {
-    "lr": "optim",
-    "grad_norm": "optim",
-    "loss_scale": "optim",
-    "logit_scale": "model",
-    "logit_bias": "model",
-    "image_uncertainty": "model",
-    "text_uncertainty": "model",
-    "samples_per_s": "speed",
-    "samples_per_s_per_device": "speed",
-    "mfu": "speed",
-    "gpu_peak_gib": "speed",
-    "data_wait_share": "speed",
-    "time_s": "speed",
-    "samples": "speed",
+GROUPS = {
+    "model": ("image_uncertainty", "text_uncertainty", "logit_scale", "logit_bias"),
+    "optim": ("grad_norm", "lr", "loss_scale"),
+    "speed": ("samples_per_s", "samples_per_s_per_device", "mfu", "data_wait_share", "gpu_peak_gib"),
 }
+_GROUP_OF = {name: group for group, names in GROUPS.items() for name in names} | {"time_s": "speed", "samples": "speed"}
 
 
 class MetricsLog:
@@ -88,7 +79,7 @@ class MetricsLog:
             while line:  # the file has no buffer, which would fail again when it is closed
                 line = line[self._file.write(line) :]
         grouped = {
-            name if "/" in name else f"{_GROUPS.get(name, 'loss')}/{name}": value
+            name if "/" in name else f"{_GROUP_OF.get(name, 'loss')}/{name}": value
             for name, value in row.items()
             if name != "step"
         }
@@ -99,7 +90,7 @@ class MetricsLog:
         if self._wandb is not None:
             self._wandb.log({"step": int(row["step"]), **grouped})
 
-    def show_examples(self, step: int, batch: ExampleBatch, output: ProLIPOutput, tokenizer: TokenizerConfig) -> None:
+    def show_examples(self, step: int, batch: DeviceBatch, output: ProLIPOutput, tokenizer: TokenizerConfig) -> None:
         """Write examples of a step's batch, if they are due at this step."""
         if not self._config.examples_every or step % self._config.examples_every:
             return

@@ -6,13 +6,13 @@ import logging
 import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from prolip.data import LoaderStats
+from prolip.data import BatchLoader, LoaderStats
+from prolip.data.device import DeviceBatches
 from prolip.distributed import Ranks
 from prolip.losses import LossTerms
 from prolip.models import ProLIP, ProLIPOutput
@@ -22,21 +22,6 @@ from prolip.train.cost import Arithmetic
 from prolip.train.loss_scaler import LossScaler
 
 log = logging.getLogger(__name__)
-
-
-class Waiting(Protocol):
-    """What the meter needs from the batches; `prolip.data.device.DeviceBatches` has it."""
-
-    @property
-    def wait_seconds(self) -> float:
-        """Seconds in which the device had no batch to work on."""
-
-
-class Loader(Protocol):
-    """What the meter needs from the loader."""
-
-    def stats(self) -> LoaderStats:
-        """Return the loader's counters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +40,7 @@ class Speed:
         flops = cost.step_flops(
             model, config.data.masking, batch_size=own, slots=slots, world_size=ranks.world_size
         ).useful
-        shortened = config.precision == "fp32" and torch.get_float32_matmul_precision() != "highest"
-        arithmetic = "tf32" if shortened else config.precision
-        return cls.of_device(flops, ranks.device, arithmetic, config.log.peak_tflops)
+        return cls.of_device(flops, ranks.device, config.arithmetic, config.log.peak_tflops)
 
     @classmethod
     def of_device(
@@ -87,8 +70,8 @@ class Meter:
     def __init__(
         self,
         ranks: Ranks,
-        batches: Waiting,
-        loader: Loader,
+        batches: DeviceBatches,
+        loader: BatchLoader,
         *,
         batch_size: int,
         step: int,

@@ -18,7 +18,7 @@ from prolip.report.runs_page import Curve, curves_page
 from prolip.report.text_table import align
 from prolip.train.config.options import RunsOptions
 from prolip.train.logging import format_seconds
-from prolip.train.logging.log import read_rows
+from prolip.train.logging.log import GROUPS, read_rows
 
 _LOSSES = ("loss", *(name for name in LossTerms._fields if name != "total"))
 _LOW_IS_BEST = (
@@ -30,8 +30,6 @@ _LOW_IS_BEST = (
     "grad_norm",
     "seconds",
 )
-_MODEL = ("image_uncertainty", "text_uncertainty", "logit_scale", "logit_bias", "grad_norm", "lr", "loss_scale")
-_SPEED = ("samples_per_s", "samples_per_s_per_device", "mfu", "data_wait_share", "gpu_peak_gib")
 _MAX_CURVES = 8
 
 
@@ -82,17 +80,12 @@ def find_runs(folders: Sequence[Path]) -> list[RunRecord]:
     """
     found: dict[Path, None] = {}
     for folder in folders:
-        here = (
-            [folder]
-            if (folder / "metrics.jsonl").is_file()
-            else sorted(p.parent for p in folder.glob("*/metrics.jsonl"))
-        )
-        if not here:
-            why = (
-                "there is no metrics.jsonl in it or in its subfolders" if folder.is_dir() else "there is no such folder"
-            )
+        logs = [*folder.glob("metrics.jsonl")] or sorted(folder.glob("*/metrics.jsonl"))
+        if not logs:
+            in_it = "there is no metrics.jsonl in it or in its subfolders"
+            why = in_it if folder.is_dir() else "there is no such folder"
             raise UserError(f"{folder} has no run: {why}; name the folders of runs, such as `prolip runs runs/demo`")
-        found |= dict.fromkeys(here)
+        found |= dict.fromkeys(path.parent for path in logs)
     names = [path.resolve().name for path in found]
     ambiguous = {name for name in names if names.count(name) > 1}
     return [_read(path, str(path) if name in ambiguous else name) for path, name in zip(found, names, strict=True)]
@@ -147,8 +140,8 @@ def _sections(runs: Sequence[RunRecord], names: Sequence[str]) -> list[tuple[str
     sections = (
         ("Evaluation", [name for name in names if name.startswith("val/")]),
         ("Loss", [name for name in _LOSSES if name in names]),
-        ("Model and optimiser", [name for name in _MODEL if name in names]),
-        ("Speed", [name for name in _SPEED if name in names]),
+        ("Model and optimiser", [name for name in (*GROUPS["model"], *GROUPS["optim"]) if name in names]),
+        ("Speed", [name for name in GROUPS["speed"] if name in names]),
         ("Loader", [name for name in names if name.startswith(("loader/", "bad/"))]),
     )
     return [(heading, [_curve(runs, name) for name in metrics]) for heading, metrics in sections if metrics]
