@@ -178,6 +178,13 @@ class TrainConfig:
             raise UserError(
                 f"samples_seen is {self.samples_seen}: it must be at least one batch of {self.batch_size} samples"
             )
+        if self.optim.cooldown_steps > self.total_steps:
+            raise UserError(
+                f"optim.cooldown_steps is {self.optim.cooldown_steps}: it must be at most the run's {self.total_steps} "
+                "steps (samples_seen / batch_size)"
+            )
+        if self.start_resize != "off" and self.start_from is None:
+            raise UserError(f'start_resize is "{self.start_resize}": only a start can be resized (start_from)')
         for name in ("log_every", "checkpoint_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}: it must be at least 1")
