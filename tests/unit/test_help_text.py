@@ -119,8 +119,8 @@ def test_help_and_right_words_are_as_they_are(
     assert not stop.value.code
     shown = capsys.readouterr().out
     assert max(map(len, shown.splitlines())) <= 70
-    above = "What a command takes, in a line that is longer than the terminal of\nthese tests is wide.\n\nMore about it.\n"
-    assert f"usage: prolip try [-h] [OPTIONS]\n\n{above}\n" in shown
+    above = "What a command takes, in a line that is longer than the terminal of\nthese tests is wide.\n\nMore about it."
+    assert f"usage: prolip try [-h] [OPTIONS]\n\n{above}\n\n" in shown
 
 
 @pytest.mark.parametrize("no_color", ["", "1"])

@@ -31,6 +31,8 @@ def run_suite(name: str, options: Options, run: Callable[[Model, Options, TaskCa
     """
     if not options.checkpoint:
         raise UserError("checkpoint is (): name at least one model with --checkpoint")
+    if options.num_resamples < 0:
+        raise UserError(f"num_resamples is {options.num_resamples}: it must not be negative; 0 is for no intervals")
     twice = [source for source, count in Counter(options.checkpoint).items() if count > 1]
     if twice:  # before any model runs, which may take hours
         raise UserError(f"checkpoint has {twice[0]} more than once: each model can be named once")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import tarfile
 from collections.abc import Sequence
 from functools import partial
@@ -127,5 +128,7 @@ def pack_class_folder(folder: Path, made: Path) -> TaskFolder:
                 except UNREADABLE as error:
                     raise UserError(f"{path} cannot be read: {error}") from error
                 label = str(classes.index(path.relative_to(folder).parts[0])).encode()
-                add_sample(archive, f"{place:07}", {image.extension: image.data, "cls": label})
+                # Messages name a sample by its key, in which a dot would end the name.
+                name = re.sub(r"[^\w/ -]", "_", str(path.relative_to(folder)))
+                add_sample(archive, f"{place:07}/{name}", {image.extension: image.data, "cls": label})
     return TaskFolder(str(folder), (str(shard),), [class_text(name) for name in classes], [], digest)

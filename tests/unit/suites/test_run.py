@@ -38,6 +38,12 @@ def test_output_folder_and_resample_options_reach_the_result_files(
     assert (tmp_path / "other" / "results.md").is_file()
 
 
+def test_a_negative_number_of_resamples_is_refused(tmp_path: Path) -> None:
+    options = SuiteOptions(checkpoint=("a",), out=tmp_path, num_resamples=-5)
+    with pytest.raises(UserError, match="num_resamples is -5: it must not be negative"):
+        run_suite("toy", options, lambda *_: result("a"))
+
+
 def test_a_model_that_is_named_twice_is_refused_before_any_model_runs(tmp_path: Path) -> None:
     def run(*_: Any) -> SuiteResult:
         raise AssertionError("ran")
