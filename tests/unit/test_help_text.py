@@ -28,7 +28,7 @@ class Heads:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What a command takes, in a line that is longer than the terminal of these tests is wide.
+    """What a command takes, in a line that is wider than the terminal of these tests, which has few columns.
 
     More about it.
     """
@@ -119,7 +119,10 @@ def test_help_and_right_words_are_as_they_are(
     assert not stop.value.code
     shown = capsys.readouterr().out
     assert max(map(len, shown.splitlines())) <= 70
-    above = "What a command takes, in a line that is longer than the terminal of\nthese tests is wide.\n\nMore about it."
+    above = (
+        "What a command takes, in a line that is wider than the terminal of\n"
+        "these tests, which has few columns.\n\nMore about it."
+    )
     assert f"usage: prolip try [-h] [OPTIONS]\n\n{above}\n\n" in shown
 
 

@@ -114,7 +114,7 @@ def measure_pairs(
     places[order] = torch.arange(len(edges) - 1).repeat_interleave(edges.diff())
     in_bins, rest = gaps.new_zeros(len(gaps), len(edges) - 1), gaps.flatten().clone()
     # Where a bin ends among equal probabilities, each of these pairs is divided among the bins in the same shares.
-    for value in ranked[edges[1:-1]].unique():
+    for value in torch.unique(ranked[edges[1:-1]]):
         low, high = (int(torch.searchsorted(ranked, value, right=right)) for right in (False, True))
         pairs, shares = order[low:high], edges.clamp(low, high).diff().double() / (high - low)
         sums = gaps.new_zeros(len(gaps)).index_add_(0, pairs // gaps.shape[1], rest[pairs])
