@@ -7,8 +7,11 @@ import dataclasses
 import io
 import os
 import re
+import shutil
+import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TextIO, cast
 
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructTypeInfo
 
@@ -72,6 +75,7 @@ def _unframed(instantiate: Callable[..., Any]) -> Callable[..., Any]:
         except UserError as error:
             raise _RejectedError(error) from error
 
+    unframed.__doc__ = instantiate.__doc__  # the text above the options
     return unframed
 
 
@@ -84,6 +88,28 @@ def _one_line(text: HelpText) -> HelpText:
 
 def _joined(text: str | None) -> str | None:
     return None if text is None else " ".join(text.split())
+
+
+class _Wrapped:
+    """The standard output, with long lines of text broken at the terminal's width.
+
+    tyro breaks the lines within its frames, but not the text above them.
+    """
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def write(self, text: str) -> int:
+        return self._out.write("\n".join(map(self._wrapped, text.split("\n"))))
+
+    def _wrapped(self, line: str) -> str:
+        if not line[:1].isalpha():
+            return line
+        width = shutil.get_terminal_size().columns
+        return textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._out, name)  # whether it is a terminal, its encoding
 
 
 @contextlib.contextmanager
@@ -99,7 +125,8 @@ def one_sentence(words: Sequence[str], prog: str) -> Iterator[None]:
     """
     complaint = io.StringIO()
     try:
-        with _terminal(shows_help=bool({"-h", "--help"} & set(words))), contextlib.redirect_stderr(complaint):
+        shown = contextlib.redirect_stdout(cast(TextIO, _Wrapped(sys.stdout)))
+        with _terminal(shows_help=bool({"-h", "--help"} & set(words))), contextlib.redirect_stderr(complaint), shown:
             yield
     except _RejectedError as rejected:
         (error,) = rejected.args

@@ -28,7 +28,10 @@ class Heads:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What a command takes."""
+    """What a command takes, in a line that is wider than the terminal of these tests, which has few columns.
+
+    More about it.
+    """
 
     checkpoint: str
     """A model. Its name."""
@@ -114,7 +117,13 @@ def test_help_and_right_words_are_as_they_are(
     with pytest.raises(SystemExit) as stop:
         parse("--help")
     assert not stop.value.code
-    assert max(map(len, capsys.readouterr().out.splitlines())) <= 70
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 70
+    above = (
+        "What a command takes, in a line that is wider than the terminal of\n"
+        "these tests, which has few columns.\n\nMore about it."
+    )
+    assert f"usage: prolip try [-h] [OPTIONS]\n\n{above}\n\n" in shown
 
 
 @pytest.mark.parametrize("no_color", ["", "1"])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from PIL import Image
 
 from prolip.adapt.config import AdaptOptions
 from prolip.adapt.heads import fit_heads, start_heads
@@ -49,7 +50,7 @@ def run_adapt(options: AdaptOptions) -> list[str]:
     check_own_folder(options.out, ADAPTER_FILE)
     begun = time.monotonic()
     pairs = open_pairs(options.embeddings, options.masked)
-    origin = find_origin(options)
+    origin = find_origin(options, pairs.dim)
     torch.manual_seed(options.heads.seed)
     config = AdapterConfig(
         method=options.method,
@@ -142,13 +143,13 @@ def _notes(options: AdaptOptions, pairs: Pairs, seconds: float) -> dict[str, Any
 # ---- The frozen model -----------------------------------------------------------------------------------------------
 
 
-def find_origin(options: AdaptOptions) -> Origin:
+def find_origin(options: AdaptOptions, dim: int) -> Origin:
     """Find the model that made the embeddings in the folders' manifests.
 
     It is opened only if these lack its scale, or if `checkpoint` names another source, whose weights must be the same.
 
     Raises:
-        UserError: it is unknown, or the folders come from different models.
+        UserError: it is unknown or its embeddings do not have `dim` dimensions, or the folders are of different models.
     """
     folders = [path for path in (*options.embeddings, *options.masked) if path.is_dir()]
     manifests = [Manifest.read(folder) for folder in folders]
@@ -171,5 +172,8 @@ def find_origin(options: AdaptOptions) -> Origin:
     digest = weights_digest(model.network)
     if first is not None and digest != first.weights:
         raise UserError(f"checkpoint: {source} is not the model that made {folders[0]}")
+    own = model.encode_images([Image.new("RGB", (8, 8))]).mean.shape[1]
+    if own != dim:
+        raise UserError(f"checkpoint: embeddings of {source} have {own} dimensions, and the given ones have {dim}")
     frozen = Frozen(named, digest, tokenizer)
     return Origin(frozen, model.logit_scale, model.logit_bias, model.has_variances)

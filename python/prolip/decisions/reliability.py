@@ -89,7 +89,8 @@ def measure_pairs(
     """Measure the sigmoid of pair logits, each figure with the interval of 95 % of its resamples.
 
     A resample draws items, each with all its pairs, because the pairs of one item depend on each other. Resamples keep
-    the bins of the calibration error, so that the pairs are sorted only once.
+    the bins of the calibration error, so that the pairs are sorted only once. The order of the items has no effect on
+    the figures, also with equal probabilities.
 
     Args:
         logits: [N, C], after any factor and bias.
@@ -103,9 +104,18 @@ def measure_pairs(
     probabilities = logits.sigmoid()
     gaps = target - probabilities
     edges = _edges(gaps.numel(), num_bins)
-    places = torch.empty(gaps.numel(), dtype=torch.int64)
-    places[probabilities.flatten().argsort(stable=True)] = torch.arange(len(edges) - 1).repeat_interleave(edges.diff())
-    in_bins = gaps.new_zeros(len(gaps), len(edges) - 1).scatter_add_(1, places.reshape(gaps.shape), gaps)
+    ranked, order = probabilities.flatten().sort()
+    places = torch.empty_like(order)
+    places[order] = torch.arange(len(edges) - 1).repeat_interleave(edges.diff())
+    in_bins, rest = gaps.new_zeros(len(gaps), len(edges) - 1), gaps.flatten().clone()
+    # Where a bin ends among equal probabilities, each of these pairs is divided among the bins in the same shares.
+    for value in torch.unique(ranked[edges[1:-1]]):
+        low, high = (int(torch.searchsorted(ranked, value, right=right)) for right in (False, True))
+        pairs, shares = order[low:high], edges.clamp(low, high).diff().double() / (high - low)
+        sums = gaps.new_zeros(len(gaps)).index_add_(0, pairs // gaps.shape[1], rest[pairs])
+        in_bins += sums[:, None] * shares
+        rest[pairs] = 0
+    in_bins.scatter_add_(1, places.reshape(gaps.shape), rest.reshape(gaps.shape))
 
     def error(items: Tensor) -> float:
         return float(items.sum(dim=0).abs().sum()) / (len(items) * gaps.shape[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import uuid
 from pathlib import Path
@@ -66,7 +67,7 @@ def train(words: list[str], processes: int) -> int:
         logs_specs=DefaultLogsSpecs(),
     )
     try:
-        elastic_launch(launch, entrypoint=sys.executable)("-m", "prolip.train", *words)
+        elastic_launch(launch, entrypoint=sys.executable)("-m", "prolip.demo.rank", str(os.getpid()), *words)
     except SignalException as stopped:
         log.info("\nstopped: run `prolip demo` again to resume at the last step")
         return 128 + int(stopped.sigval)

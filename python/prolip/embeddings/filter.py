@@ -86,6 +86,12 @@ def check_rules(options: FilterOptions) -> None:
         raise UserError(f"keep_count is {options.keep_count}: it must be at least 1")
     if options.keep_share is not None and not 0 < options.keep_share <= 1:
         raise UserError(f"keep_share is {options.keep_share}: it must be above 0 and at most 1")
+    for name in ("min_score", "max_score"):
+        if math.isnan(getattr(options, name) or 0):
+            raise UserError(f"{name} is nan: it must be a number")
+    low, high = options.min_score, options.max_score
+    if low is not None and high is not None and low > high:
+        raise UserError(f"min_score is {low}: it must be at most max_score, which is {high}")
 
 
 def summarize(ranking: Path) -> tuple[int, list[str]]:

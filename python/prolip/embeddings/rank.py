@@ -58,6 +58,8 @@ def run_rank(options: RankOptions) -> list[str]:
     write = table_format(options.out)
     if options.show < 0:
         raise UserError(f"show is {options.show}: it must not be negative")
+    if options.sheet is not None and options.sheet.absolute() == options.out.absolute():
+        raise UserError(f"sheet is {options.sheet}: it must be another file than out, the ranking")
     groups = part_groups(options.embeddings, options.by)
     manifest = Manifest.read(options.embeddings)
     if not manifest.has_variances and options.by != "csd":

@@ -32,6 +32,8 @@ Means = Literal["fixed", "residual"]
 CLIP_LOGIT_SCALE = math.log(1.0 / 0.07)
 START_WITHOUT_BIAS = {"logit_bias": -10.0, "logit_scale": math.log(10.0)}
 """The released loader's initial values for a checkpoint without a bias, such as CLIP's."""
+MAX_INIT_UNC_BIAS = 80.0
+"""Largest initial log variance: the sum of its exponential over an embedding is finite in fp32."""
 
 
 def _check(block: str, config: DataclassInstance, sizes: tuple[str, ...] = ()) -> None:
@@ -44,6 +46,16 @@ def _check(block: str, config: DataclassInstance, sizes: tuple[str, ...] = ()) -
     for name in sizes:
         if getattr(config, name) < 1:
             raise UserError(f"{block}{name} is {getattr(config, name)}: it must be at least 1")
+
+
+def _check_tower(block: str, tower: VisionConfig | TextConfig) -> None:
+    """Check the rules that both towers have."""
+    if tower.mlp_ratio < 1 / tower.width:  # the product with a stranger's width may overflow
+        raise UserError(f"{block}mlp_ratio is {tower.mlp_ratio}: it must be at least 1 / {block}width, one hidden unit")
+    if tower.norm_eps < 0:
+        raise UserError(f"{block}norm_eps is {tower.norm_eps}: it must not be negative")
+    if tower.init_unc_bias > MAX_INIT_UNC_BIAS:
+        raise UserError(f"{block}init_unc_bias is {tower.init_unc_bias}: it must be at most {MAX_INIT_UNC_BIAS:g}")
 
 
 @cache
@@ -106,6 +118,7 @@ class VisionConfig:
 
     def __post_init__(self) -> None:
         _check("vision.", self, ("layers", "width", "head_width", "patch_size"))
+        _check_tower("vision.", self)
         if self.width % self.heads:
             raise UserError(f"vision.width {self.width} is not a multiple of its {self.heads} heads")
         if min(self.grid) < 1:
@@ -178,6 +191,7 @@ class TextConfig:
 
     def __post_init__(self) -> None:
         _check("text.", self, ("layers", "width", "heads", "context_length", "vocab_size"))
+        _check_tower("text.", self)
         if self.width % self.heads:
             raise UserError(f"text.width {self.width} is not a multiple of text.heads {self.heads}")
         if self.embed_unc and not self.unc_seen and self.log_var_source == "mean":

@@ -6,6 +6,7 @@ N images, M captions.
 from __future__ import annotations
 
 import re
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,8 +71,11 @@ def open_captioned(source: str, fetched: Path, store: StoreConfig | None = None)
     if "://" in source and not _SHARD.search(source):
         place, _, name = source.rstrip("/").rpartition("/")
         return open_folder(find_folder((place,), (name,), fetched), store)
-    if _PLAIN.fullmatch(source) and not _SHARD.search(source) and not Path(source).exists():
-        raise UserError(f"data is {source}: there is no such folder, nor is it the name of a shard (.tar)")
+    if _PLAIN.fullmatch(source) and not _SHARD.search(source):
+        if not Path(source).exists():
+            raise UserError(f"data is {source}: there is no such folder, nor is it the name of a shard (.tar)")
+        if Path(source).suffix != ".txt" and not tarfile.is_tarfile(source):
+            raise UserError(f"data is {source}: it must be a folder, a shard (.tar) or a list of shards (.txt)")
     store = store or StoreConfig()
     found = examine_shards([source], store)
     seen = [(Path(shown_shard(shard)).name, size, version) for shard, size, version in found]

@@ -280,6 +280,8 @@ class CalibrateOptions:
     def __post_init__(self) -> None:
         if not 0 < self.fit_share < 1:
             raise UserError(f"fit_share is {self.fit_share}: it must be between 0 and 1")
+        if self.num_resamples < 1:
+            raise UserError(f"num_resamples is {self.num_resamples}: it must be at least 1")
         if self.out is None and not Path(self.checkpoint).is_dir():
             raise UserError(f"out is not given, and {self.checkpoint} is not a folder: name the file with --out")
 

@@ -10,7 +10,7 @@ import csv
 import json
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -148,30 +148,74 @@ def _shard(folder: Path, made: Path, names: Sequence[str], texts: Sequence[bytes
     """A shard of the named images in their order, each with its text; reused while the files are unchanged."""
     digest = digest_of((stamps(files_of(folder)), list(names), texts))
     samples = (
-        {extension: data} if texts is None else {extension: data, "txt": texts[place]}
+        ("", {extension: data} if texts is None else {extension: data, "txt": texts[place]})
         for place, (extension, data) in enumerate(_images(folder, names))
     )
     return TaskFolder(str(folder), (pack_once(folder, made, digest, samples),), [], [], digest)
 
 
+class _Image(NamedTuple):
+    """An image file of a data set."""
+
+    path: str
+    """Below the folder, or within the zip file."""
+    archive: zipfile.ZipFile | None
+    """None for a file in the folder."""
+
+    def __str__(self) -> str:
+        return self.path if self.archive is None else f"{self.path} in {Path(str(self.archive.filename)).name}"
+
+
 def _images(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-    """Extension and bytes of each named image, from zip files or the folder; a name may lack its extension."""
-    files = {path.name: path for path in _image_files(folder)}
-    packed: dict[str, tuple[zipfile.ZipFile, str]] = {}
+    """Extension and bytes of each named image, from the folder or zip files.
+
+    A name is a path, the name of a file, or that without its extension.
+    """
+    files = [_Image(str(path.relative_to(folder)), None) for path in _image_files(folder)]
+    packed: list[_Image] = []
     with ExitStack() as opened:
         for path in sorted(folder.glob("*.zip")):
             try:
                 archive = opened.enter_context(zipfile.ZipFile(path))
             except _DAMAGED as error:
                 raise UserError(f"{path}: {error}") from error
-            packed |= {Path(name).name: (archive, name) for name in archive.namelist()}
-        stems = {Path(name).stem: name for name in [*packed, *files] if Path(name).suffix.lower() in _SUFFIXES}
+            packed += [_Image(name, archive) for name in dict.fromkeys(archive.namelist())]
+        # A file goes before one in a zip file, from which it may have been unpacked.
+        indices = [
+            *(_by(_path, files), _by(_name, files), _by(_path, packed), _by(_name, packed)),
+            *(_by(_stem, files), _by(_stem, packed)),
+        ]
         for name in names:
-            found = name if name in packed or name in files else stems.get(name)
-            if found is None:
+            found = next((some[name] for some in indices if name in some), [])
+            if not found:
                 raise UserError(f"{folder} has no image {name}")
-            data = files[found].read_bytes() if found in files else _unpack(*packed[found])
-            yield Path(found).suffix.lower().removeprefix("."), data
+            if len(found) > 1:
+                raise UserError(f"{folder} has more than one image {name}: {found[0]} and {found[1]}")
+            image = found[0]
+            data = (folder / image.path).read_bytes() if image.archive is None else _unpack(image.archive, image.path)
+            yield Path(image.path).suffix.lower().removeprefix("."), data
+
+
+def _by(part: Callable[[str], str | None], images: Iterable[_Image]) -> dict[str, list[_Image]]:
+    """The images by a part of their paths."""
+    index: dict[str, list[_Image]] = {}
+    for image in images:
+        if (key := part(image.path)) is not None:
+            index.setdefault(key, []).append(image)
+    return index
+
+
+def _path(path: str) -> str:
+    return path
+
+
+def _name(path: str) -> str:
+    return Path(path).name
+
+
+def _stem(path: str) -> str | None:
+    """The file's name without its extension; None if it is not an image's."""
+    return Path(path).stem if Path(path).suffix.lower() in _SUFFIXES else None
 
 
 def _unpack(archive: zipfile.ZipFile, name: str) -> bytes:

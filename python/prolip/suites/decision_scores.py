@@ -32,6 +32,8 @@ BASELINE = "max probability"
 FREQUENCIES = "label frequencies"
 """Name of the probabilities that also know how frequent labels are."""
 _RIDGE = 1e-3
+_PER_FOLD, _TWO_FOLDS = 4, 14
+"""Images that a fold needs, and that two folds need: a calibration on the other folds divides at least seven."""
 
 
 class Answered(NamedTuple):
@@ -78,8 +80,12 @@ class Folded(NamedTuple):
 def answer_images(model: Model, data: TaskFolder, options: DecisionsOptions) -> Answered:
     """Embed images and labels, and draw the folds; errors as for `measure_decisions`."""
     images, truth = embed_labelled(model, data, options.batch_size)
-    if len(truth) < 4 * options.num_folds:
-        raise UserError(f"{data.source} has {len(truth)} images: {options.num_folds} folds need four each")
+    needed = max(_PER_FOLD * options.num_folds, _TWO_FOLDS)
+    if len(truth) < needed:
+        raise UserError(
+            f"num_folds is {options.num_folds}: {data.source} has {len(truth)} labelled images, and that many folds "
+            f"need at least {needed}"
+        )
     prompts = embed_prompts(model, data.classnames, data.templates)
     classifier = aggregate_prompts(prompts)
     order = torch.randperm(len(truth), generator=torch.Generator().manual_seed(options.seed))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import shutil
 import tarfile
 import urllib.request
@@ -189,16 +190,18 @@ def digest_of(content: object) -> str:
     return hashlib.sha256(repr(content).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
-def pack_once(folder: Path, made: Path, digest: str, samples: Iterable[Mapping[str, bytes]]) -> str:
+def pack_once(folder: Path, made: Path, digest: str, samples: Iterable[tuple[str, Mapping[str, bytes]]]) -> str:
     """Write samples, made of a folder's files, to a shard in `made`, unless it is there; returns the shard's path.
 
-    The samples' keys are their places. `digest` must differ when any of them does.
+    A sample's key is its place and its name, if it has one, which messages show. `digest` must differ when a sample does.
     """
     path = made / f"{folder.resolve().name}-{digest[:16]}.tar"
     if not path.is_file():
         with atomic_file(path) as temporary, tarfile.open(temporary, "w") as archive:
-            for place, members in enumerate(samples):
-                add_sample(archive, f"{place:07}", members)
+            for place, (name, members) in enumerate(samples):
+                # In a key, a dot would end the name.
+                shown = re.sub(r"[^\w/ -]", "_", name)
+                add_sample(archive, f"{place:07}/{shown}" if name else f"{place:07}", members)
     return str(path)
 
 

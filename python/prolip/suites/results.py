@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
@@ -136,20 +137,23 @@ class TaskCache:
         self.folder = folder
 
     def get_or_run(self, name: str, settings: Mapping[str, object], compute: Callable[[], TaskResult]) -> TaskResult:
-        """Read the result of a finished task, or run it.
+        """Read the result of a finished task, or run it. Results of another version of prolip are not read.
+
+        Measures change between versions. The version needs no one to remember it, as a number of its own would.
 
         Args:
             name: the task's name, part of the file's name.
             settings: everything that the result depends on (model, data, options), as JSON values.
             compute: runs the task. If it raises, nothing is stored.
         """
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+        whole = {"prolip": version("prolip"), "settings": settings}
+        digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]
         path = self.folder / f"{re.sub('[^A-Za-z0-9.-]+', '_', name)}-{digest}.json"
         if path.is_file():
             try:
                 return from_json(TaskResult, path.read_text(encoding="utf-8"))
             except ValueError:
-                pass  # written by another version
+                pass  # damaged, or written by an older commit of this version
         result = compute()
         write_atomic(path, to_json(result))
         return result

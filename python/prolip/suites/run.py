@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -25,10 +26,16 @@ def run_suite(name: str, options: Options, run: Callable[[Model, Options, TaskCa
         run: the suite's function.
 
     Raises:
-        UserError: a model cannot be opened, or the suite cannot run with the options; the message says why.
+        UserError: a model is named twice or cannot be opened, or the suite cannot run with the options; the message
+            says why.
     """
     if not options.checkpoint:
         raise UserError("checkpoint is (): name at least one model with --checkpoint")
+    if options.num_resamples < 0:
+        raise UserError(f"num_resamples is {options.num_resamples}: it must not be negative; 0 is for no intervals")
+    twice = [source for source, count in Counter(options.checkpoint).items() if count > 1]
+    if twice:  # before any model runs, which may take hours
+        raise UserError(f"checkpoint has {twice[0]} more than once: each model can be named once")
     out = options.folder(name)
     data = getattr(options, "data", None)
     beside = data if isinstance(data, Path) else None

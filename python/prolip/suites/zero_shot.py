@@ -110,13 +110,13 @@ def pack_class_folder(folder: Path, made: Path) -> TaskFolder:
             raise UserError(f"{path} is in no class folder: a data set has one folder of images per class")
     classes = sorted({path.relative_to(folder).parts[0] for path in files})
 
-    def sample(path: Path) -> dict[str, bytes]:
+    def sample(path: Path) -> tuple[str, dict[str, bytes]]:
         try:
             image = read_for_loader(path)
         except UNREADABLE as error:
             raise UserError(f"{path} cannot be read: {error}") from error
         label = classes.index(path.relative_to(folder).parts[0])
-        return {image.extension: image.data, "cls": str(label).encode()}
+        return str(path.relative_to(folder)), {image.extension: image.data, "cls": str(label).encode()}
 
     digest = digest_of(stamps(files, folder))
     shard = pack_once(folder, made, digest, map(sample, files))

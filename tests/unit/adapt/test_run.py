@@ -15,6 +15,7 @@ from tests.support.datacomp_sets import write_open_clip
 from tests.support.frozen_pairs import made_up, write_npz
 from tests.support.images import encode, noise
 from tests.support.shards import write_tar
+from tests.support.untrained_run import write_run
 
 import prolip
 from prolip.adapt.run import Origin, similarity_lines
@@ -127,6 +128,17 @@ def test_embeddings_from_other_files_need_the_models_name(
     assert "checkpoint: name the model that made these embeddings" in capsys.readouterr().err
     assert main([*pairs, *out, "--checkpoint", source(lab)]) == 0
     assert bool((prolip.load(tmp_path / "model", device="cpu").encode_texts(CAPTIONS).uncertainty > 0).all())
+
+
+def test_embeddings_that_the_model_cannot_have_made_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "run", tmp_path / "tokenizer.json", context_length=8)
+    pairs = write_npz(tmp_path / "pairs.npz", *made_up(20, 7))
+    words = ["--checkpoint", str(tmp_path / "run"), "--out", str(tmp_path / "out")]
+    assert main(["adapt", "--embeddings", str(pairs), *words]) == 2
+    assert "run have 32 dimensions, and the given ones have 7" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_run_may_be_given_by_a_relative_path(lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

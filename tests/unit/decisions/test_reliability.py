@@ -84,3 +84,18 @@ def test_pairs_are_measured_one_by_one_and_resampled_by_item() -> None:
     for interval, values in ((found.brier, squares), (found.calibration_error, errors)):
         expected = torch.tensor(values, dtype=torch.float64).quantile(torch.tensor([0.025, 0.975]).double())
         assert interval[1:] == pytest.approx(expected.tolist())
+
+
+def test_the_order_of_equally_probable_pairs_has_no_effect() -> None:
+    """Bins end among equal probabilities, many of which are 0 or 1 after the sigmoid of a large logit."""
+    draws = torch.Generator().manual_seed(3)
+    logits = torch.tensor([-800.0, -1.0, 0.0, 1.0, 800.0])[torch.randint(5, (30, 4), generator=draws)]
+    match = torch.rand(30, 4, generator=draws) < 0.5
+    expected = equal_mass_calibration_error(logits.double().sigmoid().flatten(), match.flatten(), 7)
+    for order in (torch.arange(30), match.sum(dim=1).argsort(), torch.randperm(30, generator=draws)):
+        found = measure_pairs(logits[order], match[order], num_bins=7, num_resamples=5)
+        assert found.calibration_error.value == pytest.approx(expected)
+    # A resample, too, knows only the items: with one item, every resample is that item.
+    alone = measure_pairs(logits[:1], match[:1], num_bins=3, num_resamples=5).calibration_error
+    assert alone.low == pytest.approx(alone.value)
+    assert alone.value == pytest.approx(equal_mass_calibration_error(logits[0].sigmoid(), match[0], 3))

@@ -130,6 +130,8 @@ def test_only_the_chosen_shards_are_copied(lab: Path, tmp_path: Path) -> None:
         ([], "no rule says what to keep"),
         (["--keep_count", "0"], "keep_count is 0: it must be at least 1"),
         (["--keep_share", "1.5"], "keep_share is 1.5: it must be above 0 and at most 1"),
+        (["--min_score", "1", "--max_score", "0"], "min_score is 1.0: it must be at most max_score, which is 0.0"),
+        (["--max_score", "nan"], "max_score is nan: it must be a number"),
         (["--keep_count", "1", "--ranking", "sorted.csv"], "are not contiguous"),
         (["--keep_count", "1", "--ranking", "other.csv"], "is not a ranking by"),
         (["--keep_count", "1", "--ranking", "empty.csv"], "its columns are not key, source, score, rank"),

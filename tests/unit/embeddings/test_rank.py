@@ -13,6 +13,7 @@ from prolip.cli import main
 from prolip.embeddings.config import RankOptions
 from prolip.embeddings.rank import read_ranking, run_rank
 from prolip.embeddings.storage import complete_parts
+from prolip.errors import UserError
 from prolip.gaussian import Gaussian, csd, inclusion_score
 
 
@@ -60,6 +61,12 @@ def test_the_contact_sheet_shows_both_ends_of_the_ranking(
     assert page.count("<blockquote>") == 6
     assert "images that lie deepest inside their captions" in page
     assert "images that lie least inside their captions:" in capsys.readouterr().out
+
+
+def test_the_sheet_does_not_replace_the_ranking(tmp_path: Path) -> None:
+    options = RankOptions(embeddings=tmp_path, out=tmp_path / "ranking.csv", sheet=tmp_path / "ranking.csv")
+    with pytest.raises(UserError, match=r"ranking\.csv: it must be another file than out, the ranking"):
+        run_rank(options)
 
 
 def test_equal_scores_keep_the_order_of_the_data(tmp_path: Path) -> None:

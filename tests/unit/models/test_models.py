@@ -54,6 +54,7 @@ def model_of(config: ModelConfig) -> ProLIP:
 
 
 def test_embeddings_have_unit_means_and_start_at_the_configured_log_variance(images: Tensor, token_ids: Tensor) -> None:
+    torch.manual_seed(0)  # a model of this size starts with noisy log variances
     output = ProLIP(TINY)(images, token_ids)
     assert output.image.mean.shape == output.image.log_var.shape == (3, 16)
     assert output.text.mean.shape == output.text.log_var.shape == (2, 3, 16)
@@ -314,6 +315,11 @@ def official(**changes: Any) -> dict[str, Any]:
         ({"text_cfg__layers": 0}, "text.layers"),
         ({"vision_cfg__layers": 0}, "vision.layers"),
         ({"vision_cfg__head_width": 5}, "vision.width"),
+        ({"vision_cfg__mlp_ratio": 0}, "vision.mlp_ratio is 0: it must be at least 1 / vision.width"),
+        ({"text_cfg__mlp_ratio": -4.0}, "text.mlp_ratio is -4.0: it must be at least"),
+        ({"text_cfg__mlp_ratio": 0.06}, "text.mlp_ratio is 0.06: it must be at least"),
+        ({"text_cfg__norm_kwargs": {"eps": -1e-5}}, "text.norm_eps is -1e-05: it must not be negative"),
+        ({"vision_cfg__init_unc_bias": 710}, "vision.init_unc_bias is 710: it must be at most 80"),
         ({"vision_cfg__image_size": 3}, "smaller than a patch"),
     ],
 )

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import prolip
 from prolip.cli import main
-from prolip.data import StoreConfig
+from prolip.data import DataError, StoreConfig
 from prolip.decisions import PairScale, equal_mass_calibration_error, items_needed, label_shares, load_calibration
 from prolip.errors import UserError
 from prolip.pretrained.model import Model
@@ -275,3 +275,14 @@ def test_too_few_images_or_no_output_file_are_refused(tmp_path: Path, lab: Path,
     assert main(["calibrate", "--checkpoint", "open_clip:x/y", "--data", str(lab / "mine")]) == 2
     with pytest.raises(UserError, match="fit_share is 1: it must be between 0 and 1"):
         CalibrateOptions(checkpoint="", data="", fit_share=1)
+    with pytest.raises(UserError, match="num_resamples is 0: it must be at least 1"):
+        CalibrateOptions(checkpoint="", data="", out=tmp_path / "unused", num_resamples=0)
+
+
+def test_a_damaged_image_is_named(tmp_path: Path, model: Model) -> None:
+    (tmp_path / "mine" / "red fox").mkdir(parents=True)
+    (tmp_path / "mine" / "red fox" / "b.1.jpg").write_bytes(b"no image")
+    data = open_classes(str(tmp_path / "mine"), tmp_path, StoreConfig(), ())
+    options = CalibrateOptions(checkpoint="", data="", out=tmp_path / "unused")
+    with pytest.raises(DataError, match="sample 0000000/red fox/b_1_jpg: cannot decode its image"):
+        calibrate(model, data, options)

@@ -154,13 +154,25 @@ def test_label_frequencies_are_estimated_on_the_other_folds(lab: Path, model: Mo
     assert float(found.with_frequencies.answered[0.2].double().mean()) > float(found.even.answered[0.2].double().mean())
 
 
-def test_too_few_images_or_folds_are_refused(lab: Path, model: Model) -> None:
+def test_too_few_images_or_folds_are_refused(lab: Path, model: Model, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="num_folds is 1: it must be at least 2"):
         DecisionsOptions(checkpoint=(), data=(), num_folds=1)
     data = open_classes(str(lab / "mine"), lab, StoreConfig(), ())
-    with pytest.raises(UserError, match="has 120 images: 31 folds need four each"):
+    with pytest.raises(
+        UserError, match="num_folds is 31: .*mine has 120 labelled images, and that many folds need at least 124"
+    ):
         answer_images(model, data, DecisionsOptions(checkpoint=(), data=(), num_folds=31))
     options = DecisionsOptions(checkpoint=(), data=(), num_folds=2)
+    (tmp_path / "few" / "one").mkdir(parents=True)
+    images = sorted((lab / "mine").rglob("*.png"))[:14]
+    for place, image in enumerate(images[:13]):
+        shutil.copy(image, tmp_path / "few" / "one" / f"{place}.png")
+    few_data = open_classes(str(tmp_path / "few"), tmp_path / "made", StoreConfig(), ())
+    with pytest.raises(UserError, match="has 13 labelled images, and that many folds need at least 14"):
+        answer_images(model, few_data, options)
+    shutil.copy(images[13], tmp_path / "few" / "one" / "13.png")
+    few_data = open_classes(str(tmp_path / "few"), tmp_path / "made", StoreConfig(), ())
+    fold_calibrations(model, few_data, answer_images(model, few_data, options), options)
     answered = answer_images(model, data, options)
     few = answered._replace(evidence=answered.evidence.rows(torch.arange(8)), truth=answered.truth[:8])
     with pytest.raises(UserError, match=r"^the other folds of .*mine: 4 labelled items are too few"):

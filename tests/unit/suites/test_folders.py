@@ -14,9 +14,11 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.utils import filter_repo_objects
 from tests.support.datacomp_sets import NAMES, TASKS, array, encoded_image, write_packed, write_shards, write_task
 from tests.support.http_servers import Request, answering, send_file
+from tests.support.shards import read_tar
 
 from prolip.data import BatchLoader, DataError, LoaderConfig, Members
 from prolip.embeddings.embed import Embedded
+from prolip.errors import UserError
 from prolip.gaussian import Gaussian
 from prolip.suites.csv_datasets import is_table, open_associations, open_captions
 from prolip.suites.folders import (
@@ -202,6 +204,25 @@ def test_a_table_is_written_to_a_shard_once(packed: bool, tmp_path: Path) -> Non
     assert read_captions(first, found) == [['a "cat"', "two lines"], ["it's"]]
     assert open_captions(tmp_path / "set", tmp_path / "made") == first
     assert made.stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_images_of_equal_names_are_told_apart_by_their_folders(packed: bool, tmp_path: Path) -> None:
+    """A name that fits several images is refused; the last one was taken."""
+    write_packed(tmp_path / "set", [["raw", "filename"], ['["x"]', "b/1.jpg"], ['["y"]', "a/1.jpg"]])
+    images = {place: encoded_image(random.Random(place), "jpeg") for place in ("a", "b")}
+    with zipfile.ZipFile(tmp_path / "set" / "more.zip", "w") as archive:
+        for place, image in images.items():
+            archive.writestr(f"{place}/1.jpg", image)
+    if not packed:
+        with zipfile.ZipFile(tmp_path / "set" / "more.zip") as archive:
+            archive.extractall(tmp_path / "set")
+    (shard,) = open_captions(tmp_path / "set", tmp_path / "made").shards
+    assert [data for name, data in read_tar(Path(shard)) if name.endswith("jpg")] == [images["b"], images["a"]]
+    for name in ("1.jpg", "1"):
+        (tmp_path / "set" / "test.csv").write_text(f'raw,filename\n"[\'x\']",{name}\n')
+        with pytest.raises(UserError, match=f"set has more than one image {name}: .*1.jpg.* and .*1.jpg"):
+            open_captions(tmp_path / "set", tmp_path / "made")
 
 
 def test_winogavil_candidates_are_matched_to_images_by_name(tmp_path: Path) -> None:

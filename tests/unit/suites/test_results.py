@@ -31,7 +31,7 @@ def test_a_finished_task_is_not_run_again(tmp_path: Path) -> None:
     cache.get_or_run("vtab/pets", {"model": "x", "data": 1}, compute)
     assert len(calls) == 3
     (path,) = (tmp_path / "tasks").glob("vtab_pets-*.json")
-    path.write_text("{}")  # of another version
+    path.write_text("{}")  # of an older commit
     cache.get_or_run("vtab/pets", {"model": "x", "data": 1}, compute)
     assert len(calls) == 4
 
@@ -41,3 +41,13 @@ def test_a_finished_task_is_not_run_again(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such folder"):
         cache.get_or_run("new", {}, fail)
     assert not list((tmp_path / "tasks").glob("new*"))
+
+
+def test_a_task_that_another_version_finished_is_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its measures may have changed since."""
+    cache = TaskCache(tmp_path / "tasks")
+    old, new = (TaskResult(rows=[row_of_items("t", "m", hits(share))]) for share in (0.5, 0.6))
+    monkeypatch.setattr("prolip.suites.results.version", lambda _: "0.1.0")
+    cache.get_or_run("t", {}, lambda: old)
+    monkeypatch.setattr("prolip.suites.results.version", lambda _: "0.2.0")
+    assert cache.get_or_run("t", {}, lambda: new) == new

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tests.support.suite_results import hits, result
 
+from prolip.errors import UserError
 from prolip.suites.config import SuiteOptions
 from prolip.suites.results import SuiteResult, TaskCache, row_of_items
 from prolip.suites.run import run_suite
@@ -35,3 +36,18 @@ def test_output_folder_and_resample_options_reach_the_result_files(
     assert len(set(found)) == 3
     run_suite("toy", SuiteOptions(checkpoint=("a",), out=tmp_path / "other", num_resamples=0), run)
     assert (tmp_path / "other" / "results.md").is_file()
+
+
+def test_a_negative_number_of_resamples_is_refused(tmp_path: Path) -> None:
+    options = SuiteOptions(checkpoint=("a",), out=tmp_path, num_resamples=-5)
+    with pytest.raises(UserError, match="num_resamples is -5: it must not be negative"):
+        run_suite("toy", options, lambda *_: result("a"))
+
+
+def test_a_model_that_is_named_twice_is_refused_before_any_model_runs(tmp_path: Path) -> None:
+    def run(*_: Any) -> SuiteResult:
+        raise AssertionError("ran")
+
+    options = SuiteOptions(checkpoint=("a", "b", "a"), out=tmp_path)
+    with pytest.raises(UserError, match="checkpoint has a more than once: each model can be named once"):
+        run_suite("toy", options, run)

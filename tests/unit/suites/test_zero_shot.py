@@ -101,6 +101,11 @@ def test_a_changed_image_is_evaluated_again(lab: Path, tmp_path: Path) -> None:
         ((), (), "has no image"),
         ((), ("--data", "absent"), "data is absent: there is no such folder, nor is it the name of a shard (.tar)"),
         ((), ("--data", "absent.tar"), "there is no file absent.tar"),
+        (
+            ("a.png",),
+            ("--data", "set/a.png"),
+            "data is set/a.png: it must be a folder, a shard (.tar) or a list of shards (.txt)",
+        ),
         (("a.png",), (), "a.png is in no class folder: a data set has one folder of images per class"),
         (("x/a.png",), ("--classnames", "names.txt"), "names.txt has 2 names: set has 1 classes"),
         (("x/a.png",), ("--classnames", "absent.txt"), "classnames is absent.txt: there is no such file"),

@@ -24,6 +24,7 @@ from prolip.train.config.run import DERIVED_KEYS
 RECIPES = known_recipes()
 OWN_SCALE = ("--loss.contrast", "siglip", "--loss.inclusion_weight", "0", "--loss.vib_weight", "0")
 CONTROL = (*OWN_SCALE, "--loss.variance_scale", "None")
+COOLDOWN = ("--optim.schedule", "const-cooldown", "--optim.cooldown_steps", "100")
 SHARDS = ("--data.shards", "a-{000..003}.tar", "b.tar")
 
 
@@ -121,6 +122,12 @@ def test_a_recipe_that_extends_itself_or_a_missing_one_is_an_error(tmp_path: Pat
         (["demo", "--model.text.embed_unc", "False"], "model.text.embed_unc is False: the loss needs log variances"),
         (["demo", *CONTROL, "--data.mask.masked_fraction", "0"], "model.vision.embed_unc is True: loss.contrast"),
         (["demo", "--lock.text_unlocked_groups", "1"], "lock.text_unlocked_groups is 1: only a locked tower"),
+        (
+            ["demo", *COOLDOWN, "--batch_size", "10", "--samples_seen", "999"],
+            "optim.cooldown_steps is 100: it must be at most the run's 99 steps",
+        ),
+        (["demo", "--start_resize", "corrected"], 'start_resize is "corrected": only a start can be resized'),
+        (["demo", "--model.vision.init_unc_bias", "81"], "vision.init_unc_bias is 81.0: it must be at most 80"),
         (["demo", "--model.vision.head_width", "0"], "vision.head_width is 0: it must be at least 1"),
         (
             ["demo", "--data.tokenizer.context_length", "9"],

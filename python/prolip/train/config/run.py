@@ -177,12 +177,9 @@ class TrainConfig:
         """
         if not self.data.shards:
             raise UserError("data.shards is empty: name the training shards")
-        if self.batch_size < 1:
-            raise UserError(f"batch_size is {self.batch_size}: it must be at least 1")
-        if self.total_steps < 1:
-            raise UserError(
-                f"samples_seen is {self.samples_seen}: it must be at least one batch of {self.batch_size} samples"
-            )
+        self._validate_steps()
+        if self.start_resize != "off" and self.start_from is None:
+            raise UserError(f'start_resize is "{self.start_resize}": only a start can be resized (start_from)')
         for name in ("log_every", "checkpoint_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}: it must be at least 1")
@@ -204,6 +201,19 @@ class TrainConfig:
             raise UserError(
                 f"data.tokenizer.context_length is {self.data.tokenizer.context_length}: it must equal "
                 f"model.text.context_length, {self.model.text.context_length}"
+            )
+
+    def _validate_steps(self) -> None:
+        if self.batch_size < 1:
+            raise UserError(f"batch_size is {self.batch_size}: it must be at least 1")
+        if self.total_steps < 1:
+            raise UserError(
+                f"samples_seen is {self.samples_seen}: it must be at least one batch of {self.batch_size} samples"
+            )
+        if self.optim.cooldown_steps > self.total_steps:
+            raise UserError(
+                f"optim.cooldown_steps is {self.optim.cooldown_steps}: it must be at most the run's {self.total_steps} "
+                "steps (samples_seen / batch_size)"
             )
 
     def _validate_uncertainty(self) -> None:
