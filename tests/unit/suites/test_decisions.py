@@ -159,7 +159,7 @@ def test_too_few_images_or_folds_are_refused(lab: Path, model: Model, tmp_path: 
         DecisionsOptions(checkpoint=(), data=(), num_folds=1)
     data = open_classes(str(lab / "mine"), lab, StoreConfig(), ())
     with pytest.raises(
-        UserError, match="num_folds is 31: .*mine has 120 labelled images, and that many folds need at least 124"
+        UserError, match=r"num_folds is 31: .*mine has 120 labelled images, and that many folds need at least 124"
     ):
         answer_images(model, data, DecisionsOptions(checkpoint=(), data=(), num_folds=31))
     options = DecisionsOptions(checkpoint=(), data=(), num_folds=2)

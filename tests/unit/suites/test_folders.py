@@ -220,7 +220,7 @@ def test_images_of_equal_names_are_told_apart_by_their_folders(packed: bool, tmp
     (shard,) = open_captions(tmp_path / "set", tmp_path / "made").shards
     assert [data for name, data in read_tar(Path(shard)) if name.endswith("jpg")] == [images["b"], images["a"]]
     for name in ("1.jpg", "1"):
-        (tmp_path / "set" / "test.csv").write_text(f'raw,filename\n"[\'x\']",{name}\n')
+        (tmp_path / "set" / "test.csv").write_text(f"raw,filename\n\"['x']\",{name}\n")
         with pytest.raises(UserError, match=f"set has more than one image {name}: .*1.jpg.* and .*1.jpg"):
             open_captions(tmp_path / "set", tmp_path / "made")
 
