@@ -69,8 +69,7 @@ def run_filter(options: FilterOptions) -> list[str]:
     kinds = [*(["images"] if any(folders) else []), *([] if all(folders) else ["shards"])]
     now = " and ".join(f"{copied[kind]:,} {kind}" for kind in kinds)
     return [
-        f"{options.out}: {kept_samples:,} of {ranked:,} ranked samples kept, {kept_bytes:,} bytes; "
-        f"{now} copied now"
+        f"{options.out}: {kept_samples:,} of {ranked:,} ranked samples kept, {kept_bytes:,} bytes; {now} copied now"
     ]
 
 

@@ -129,17 +129,18 @@ def look_up(
 
     def answer(hit: Hit, query: Gaussian) -> Answer:
         key, source, mean, log_var, total_var = read[hit.part, hit.row]
-        found = Gaussian(torch.from_numpy(mean), torch.from_numpy(log_var))
+        found = Gaussian(torch.from_numpy(mean)[None], torch.from_numpy(log_var)[None])
         return Answer(
             key,
             source,
             score=hit.score,
-            similarity=float(mean.astype(np.float64) @ query.mean.double().numpy()),
+            similarity=float(mean.astype(np.float64) @ query.mean[0].double().numpy()),
             uncertainty=total_var if has_variances else None,
-            inclusion=float(inclusion_score(found[None], query[None]).sum()) if has_variances else None,
+            inclusion=float(inclusion_score(found, query).sum()) if has_variances else None,
         )
 
-    return [[answer(hit, queries[number]) for hit in found] for number, found in enumerate(hits)]
+    each = [queries.rows(slice(number, number + 1)) for number in range(len(hits))]
+    return [[answer(hit, query) for hit in found] for query, found in zip(each, hits, strict=True)]
 
 
 def answers_json(queries: Sequence[str], answers: Sequence[Sequence[Answer]]) -> list[dict[str, Any]]:

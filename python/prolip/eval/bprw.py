@@ -91,7 +91,7 @@ def reweight_prompts(
 
     parts = []
     for classes in class_chunks(prompts, voters.shape[1], config, max_bytes):
-        chunk = prompts[classes]
+        chunk = _classes(prompts, classes)
         parts.append(reweight_from_voters(chunk, images, voters[classes], config, draw(len(chunk.mean))))
         if on_progress is not None:
             on_progress(len(chunk.mean))
@@ -122,7 +122,7 @@ def reweight_from_voters(
     times = config.num_draws if noise is None else 1
     starts, likelihoods, counts = [], [], []
     for rows in blocks:
-        some = prompts[rows]
+        some = _classes(prompts, rows)
         seen = gather_observations(some, images, voters[rows], None if noise is None else noise[rows])
         starts.append(prior_weights(some.log_var, config.prior))
         likelihoods.append(log_likelihoods(seen, some.mean, component_vars(some.var, config)))
@@ -140,9 +140,13 @@ def reweight_from_voters(
     return PromptWeights(
         weights=weights,
         classifier=torch.bmm(weights[:, None], prompts.mean).squeeze(1),
-        variances=torch.cat([torch.bmm(squares[rows], prompts[rows].var) for rows in blocks]).squeeze(1),
+        variances=torch.cat([torch.bmm(squares[rows], _classes(prompts, rows).var) for rows in blocks]).squeeze(1),
         rounds=fitted.rounds,
     )
+
+
+def _classes(prompts: Gaussian, rows: slice) -> Gaussian:
+    return Gaussian(prompts.mean[rows], prompts.log_var[rows])
 
 
 # ---------------------------------------------------------------------------------------------------------------------

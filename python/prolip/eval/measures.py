@@ -136,7 +136,8 @@ def measure_hierarchy(
         name = kind if kind == "text" else f"{kind}_{form}"
         measures |= {f"{name}_{measure}": float(share.mean()) for measure, share in found.items()}
     for level in range(items.mean.shape[1]):
-        measures[f"include_{level}"] = inclusion(queries, items[:, level], ("query", str(level))).share_positive
+        own = Gaussian(items.mean[:, level], items.log_var[:, level])
+        measures[f"include_{level}"] = inclusion(queries, own, ("query", str(level))).share_positive
     return measures | flat(uncertainty_along_chains(items.total_var, num_resamples=num_resamples), "level")
 
 

@@ -91,7 +91,7 @@ def answer(images: Gaussian, classifier: Classifier, *, with_var: bool) -> Answe
     def best(total_var: Tensor | None) -> Tensor:
         logits = (
             zero_shot_logits(means, classifier.weight, total_var, logit_scale=PUBLISHED_LOGIT_SCALE)
-            for means in images.mean.split(_ROWS)
+            for means in torch.split(images.mean, _ROWS)
         )
         return torch.cat([some.topk(number, dim=1).indices for some in logits])
 

@@ -193,7 +193,8 @@ def digest_of(content: object) -> str:
 def pack_once(folder: Path, made: Path, digest: str, samples: Iterable[tuple[str, Mapping[str, bytes]]]) -> str:
     """Write samples, made of a folder's files, to a shard in `made`, unless it is there; returns the shard's path.
 
-    A sample's key is its place and its name, if it has one, which messages show. `digest` must differ when a sample does.
+    A sample's key is its place and its name, if it has one, which messages show. `digest` must differ when a sample
+    does.
     """
     path = made / f"{folder.resolve().name}-{digest[:16]}.tar"
     if not path.is_file():

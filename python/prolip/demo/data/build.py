@@ -97,9 +97,9 @@ def build_emoji(config: EmojiConfig, out: Path) -> BuildSummary:
     """
     started = time.monotonic()
     fingerprint = _fingerprint(config)
-    record = read_complete(out, fingerprint)
-    if record is not None:
-        return _summary(out, record, already_built=True, started=started)
+    found = read_complete(out, fingerprint)
+    if found is not None:
+        return _summary(out, found, already_built=True, started=started)
     check_replaceable(out)
     art = find_art()
     base = [emoji for emoji in read_table() if not emoji.skin_tones]

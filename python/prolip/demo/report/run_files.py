@@ -102,11 +102,11 @@ def column(rows: Sequence[Mapping[str, float]], name: str) -> list[float]:
 def read_images(data_dir: Path, results: EmojiResults) -> dict[tuple[str, str], str]:
     """Read the images of the gallery and of the examples of decisions from the shards, as data URIs."""
     gallery, decisions = results.gallery, results.decisions
-    shown: list[GalleryImage | ChainExample | DecidedImage] = [
-        *(*gallery.pictures, *gallery.most_certain, *gallery.least_certain, *gallery.chains),
-        *([] if decisions is None else decisions.examples),
+    shown: list[Sequence[GalleryImage | ChainExample | DecidedImage]] = [
+        *(gallery.pictures, gallery.most_certain, gallery.least_certain, gallery.chains),
+        [] if decisions is None else decisions.examples,
     ]
-    wanted = {(one.set_name, one.key) for one in shown}
+    wanted = {(one.set_name, one.key) for images in shown for one in images}
     return {
         (name, sample.key): "data:image/png;base64," + base64.b64encode(sample.image).decode("ascii")
         for name in sorted({name for name, _ in wanted})
