@@ -5,6 +5,7 @@ N images, M other images, C labels, D dimensions.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -32,8 +33,10 @@ BASELINE = "max probability"
 FREQUENCIES = "label frequencies"
 """Name of the probabilities that also know how frequent labels are."""
 _RIDGE = 1e-3
-_PER_FOLD, _TWO_FOLDS = 4, 14
-"""Images that a fold needs, and that two folds need: a calibration on the other folds divides at least seven."""
+_PER_FOLD = 4
+"""Images that a fold needs."""
+_OTHERS = 7
+"""Images that the other folds need: so many does a calibration divide."""
 
 
 class Answered(NamedTuple):
@@ -80,7 +83,7 @@ class Folded(NamedTuple):
 def answer_images(model: Model, data: TaskFolder, options: DecisionsOptions) -> Answered:
     """Embed images and labels, and draw the folds; errors as for `measure_decisions`."""
     images, truth = embed_labelled(model, data, options.batch_size)
-    needed = max(_PER_FOLD * options.num_folds, _TWO_FOLDS)
+    needed = max(_PER_FOLD * options.num_folds, math.ceil(_OTHERS * options.num_folds / (options.num_folds - 1)))
     if len(truth) < needed:
         raise UserError(
             f"num_folds is {options.num_folds}: {data.source} has {len(truth)} labelled images, and that many folds "
