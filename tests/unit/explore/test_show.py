@@ -32,8 +32,8 @@ def test_uncertainty_bars_span_their_range_and_name_it() -> None:
 
 
 def view(caption: str, **values: float) -> CaptionView:
-    usual = {"uncertainty": 1.0, "similarity": 0.0, "distance": 0.0, "match": None, "image_in_caption": 0.0}
-    return CaptionView(caption=caption, **(usual | values))  # type: ignore[arg-type]
+    usual = CaptionView(caption, uncertainty=1.0, similarity=0.0, distance=0.0, match=None, image_in_caption=0.0)
+    return usual._replace(**values)
 
 
 def test_two_captions_show_inclusion_both_ways() -> None:

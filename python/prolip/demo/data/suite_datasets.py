@@ -73,8 +73,8 @@ class EmojiImage(NamedTuple):
     png: bytes
     image_id: str
     """Equal for equal images."""
-    picture: str
-    """"a picture"; the other captions are the group, the subgroup and the name in words."""
+    root: str
+    """The caption "a picture"; the other captions are the group, the subgroup and the name in words."""
     group: str
     subgroup: str
     name: str
@@ -82,7 +82,7 @@ class EmojiImage(NamedTuple):
     @property
     def captions(self) -> tuple[str, str, str, str]:
         """All captions, from general to specific."""
-        return self.picture, self.group, self.subgroup, self.name
+        return self.root, self.group, self.subgroup, self.name
 
 
 def build_suites(config: SuitesConfig, out: Path) -> BuildSummary:

@@ -10,10 +10,10 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::super::super::coefficients::{Coefficients, PRECISION_BITS, ROUNDING};
-use super::super::super::crop_rows::CropRows;
-use super::super::super::passes::Passes;
 use super::{load, load_up_to_4, repeat, store, store_first, store_first_16};
+use crate::image::augment::coefficients::{Coefficients, PRECISION_BITS, ROUNDING};
+use crate::image::augment::crop_rows::CropRows;
+use crate::image::augment::passes::Passes;
 
 /// Most output pixels that are computed together: one in each part of 128 bits. Three of its four lanes are the channels.
 const MAX_GROUP: usize = 4;
@@ -36,7 +36,7 @@ struct Step {
 
 /// Reused buffers.
 #[derive(Debug, Default)]
-pub(in super::super::super) struct Buffers {
+pub(in crate::image::augment) struct Buffers {
     steps: Vec<Step>,
     row_digits: Vec<[i32; DIGITS]>,
     between: Vec<u8>,
@@ -51,7 +51,7 @@ struct Plan<'a> {
 }
 
 /// Whether the kernels support rows of this many pixels: a row must fill a vector.
-pub(in super::super::super) fn fits(width: u32) -> bool {
+pub(in crate::image::augment) fn fits(width: u32) -> bool {
     width as usize * 3 >= 64
 }
 
@@ -192,7 +192,7 @@ fn along_rows(rows: [&[u8]; QUAD], steps: &[Step]) -> __m512i {
 
 /// Resizes a crop.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub(in super::super::super) fn resize(passes: Passes<'_>, buffers: &mut Buffers, out: &mut [u8]) {
+pub(in crate::image::augment) fn resize(passes: Passes<'_>, buffers: &mut Buffers, out: &mut [u8]) {
     let Passes {
         source,
         columns,
