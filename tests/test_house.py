@@ -137,8 +137,8 @@ def test_the_training_loop_stays_short() -> None:
     assert len((PACKAGE / "train" / "loop.py").read_text(encoding="utf-8").splitlines()) <= 330
 
 
-def test_only_data_and_the_package_root_import_core() -> None:
-    allowed = {*(PACKAGE / "data").rglob("*.py"), PACKAGE / "__init__.py"}
+def test_only_data_and_two_modules_of_the_root_import_core() -> None:
+    allowed = {*(PACKAGE / "data").rglob("*.py"), PACKAGE / "__init__.py", PACKAGE / "cores.py"}
     touching = {path for path in MODULES if any(name.startswith("prolip._core") for name in _imports(path))}
     assert touching <= allowed, f"import prolip.data or prolip.data.tokenizer instead: {sorted(touching - allowed)}"
 

@@ -53,7 +53,7 @@ def as_rank(rank: int, folder: Path) -> None:
     """One of two ranks: saves a whole model, a sharded one, and fails."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=(folder / "store").as_uri(), rank=rank, world_size=2)
-    ranks = Ranks(rank=rank, local_rank=rank, world_size=2, local_world_size=2, device=torch.device("cpu"))
+    ranks = Ranks(rank=rank, local_rank=rank, world_size=2, device=torch.device("cpu"))
     for sharded in (False, True):
         model, optimizer = make(sharded=sharded)
         torch.manual_seed(100 + rank)

@@ -218,7 +218,7 @@ def test_one_process_starts_without_a_launcher(monkeypatch: pytest.MonkeyPatch) 
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     cpu = torch.device("cpu")
-    assert start("cpu") == Ranks(rank=0, local_rank=0, world_size=1, local_world_size=1, device=cpu)
+    assert start("cpu") == Ranks(rank=0, local_rank=0, world_size=1, device=cpu)
     assert Peers().world_size == 1
     stop()
     with pytest.raises(UserError, match="device is 'tpu'"):

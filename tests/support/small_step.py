@@ -31,7 +31,7 @@ CONFIG = ModelConfig(
 # Every term counts, so that an error in one shows.
 LOSS = LossConfig(inclusion_weight=0.1, masked_inclusion_weight=0.1, vib_weight=0.1, inclusion_scale=2.0)
 SLOTS = 2
-ALONE = Ranks(rank=0, local_rank=0, world_size=1, local_world_size=1, device=torch.device("cpu"))
+ALONE = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
 
 
 class Step(NamedTuple):

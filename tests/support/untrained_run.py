@@ -16,7 +16,7 @@ from prolip.models.official_json import to_official_json
 from prolip.pretrained.carried import carry
 from prolip.train.config import TrainConfig, to_toml
 
-ALONE = Ranks(rank=0, local_rank=0, world_size=1, local_world_size=1, device=torch.device("cpu"))
+ALONE = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
 WORDS = ["<pad>", "a", "an", "picture", "emoji", "of", ":", ",", "-", "and", "animals", "nature", "food", "travel"]
 
 

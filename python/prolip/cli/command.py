@@ -16,6 +16,7 @@ from typing import NamedTuple, TypeVar
 import tyro
 
 from prolip.closing import closing
+from prolip.cores import usable_cores
 from prolip.errors import DataError, UserError, sentence
 from prolip.help_text import one_sentence, paragraphs
 from prolip.other_words import COMMANDS, check_options, nearest
@@ -117,12 +118,16 @@ def finish(
 
 
 def share_cores() -> None:
-    """Let torch's threads sleep while they wait, unless the user's environment says otherwise.
+    """Let torch use the cores that this process may use, and share them; the user's environment comes first.
 
-    Call it before torch is imported. By default they spin, and a step takes many times as long if anything else runs on
-    the machine, such as the loader's threads.
+    Call it before torch is imported. By default its threads spin while they wait, and a step takes many times as long
+    if anything else runs on the machine, such as the loader's threads. And there are as many as the machine has cores,
+    also in a container that may use only two of them at a time.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    cores = usable_cores()
+    if hasattr(os, "sched_getaffinity") and cores < len(os.sched_getaffinity(0)):
+        os.environ.setdefault("OMP_NUM_THREADS", str(cores))
 
 
 def prepare() -> None:

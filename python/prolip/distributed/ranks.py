@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -14,6 +16,7 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
+from prolip.cores import usable_cores
 from prolip.distributed.gpu import wants_gpu
 from prolip.errors import UserError
 
@@ -21,11 +24,6 @@ _START_SECONDS = 1800
 _TIMEOUT = timedelta(minutes=30)
 
 T = TypeVar("T")
-
-
-def usable_cores() -> int:
-    """Cores that this process may use; all of the machine's where the system does not limit them (macOS, Windows)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,22 +36,17 @@ class Ranks:
     """Rank on this machine; also the number of its GPU."""
     world_size: int
     """Processes in the job."""
-    local_world_size: int
-    """Processes on this machine, which share its cores."""
     device: torch.device
     """Device of this rank."""
     store: Store | None = field(default=None, repr=False, compare=False)
     """Key-value store that the ranks share; None in a single process."""
     timeout: timedelta = _TIMEOUT
     """How long a rank waits for another one before it fails."""
+    cores: int = field(default_factory=usable_cores)
+    """This process's share of the machine's cores, at least 1."""
     waiting: dist.ProcessGroup | None = field(default=None, repr=False, compare=False)
     """A gloo group of all ranks, for sending Python objects and for waiting while one rank works. NCCL would copy the
     objects to the GPU, and keep the GPU busy while waiting. None in a single process."""
-
-    @property
-    def cores(self) -> int:
-        """This process's share of the machine's cores, at least 1."""
-        return max(1, usable_cores() // self.local_world_size)
 
     def with_own_group(self) -> Ranks:
         """Return the same ranks with a new `waiting` group, which has the job's timeout. All ranks call this.
@@ -108,9 +101,9 @@ def meet() -> Ranks:
 
     A single process needs no launcher. There is no process group yet, and the device is the CPU: see `join`.
     """
-    rank, local_rank, world_size, local_world_size = (
+    rank, local_rank, world_size = (
         int(os.environ.get(name, default))
-        for name, default in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_WORLD_SIZE", "1"))
+        for name, default in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1"))
     )
     own: Store | None = None
     if world_size > 1:
@@ -120,7 +113,6 @@ def meet() -> Ranks:
         rank=rank,
         local_rank=local_rank,
         world_size=world_size,
-        local_world_size=local_world_size,
         device=torch.device("cpu"),
         store=own,
     )
@@ -154,7 +146,28 @@ def join(ranks: Ranks, device: str, timeout: timedelta) -> Ranks:
         timeout=timeout,
         device_id=own_device if on_gpu else None,
     )
-    return replace(ranks, device=own_device, timeout=timeout).with_own_group()
+    ranks = replace(ranks, device=own_device, timeout=timeout).with_own_group()
+    bound = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(usable_cores()))
+    machine = socket.gethostname()
+    of_all = ranks.all_gather((machine, bound))
+    return replace(ranks, cores=share_of_cores(bound, [cores for name, cores in of_all if name == machine]))
+
+
+def share_of_cores(bound: set[int], of_all: Iterable[set[int]]) -> int:
+    """Return how many cores this process should use, at least 1: of each core its share, within the cgroup's quota.
+
+    A launcher may bind the processes of a machine to cores of their own, or to those of their GPU's socket.
+
+    Args:
+        bound: the cores that this process is bound to.
+        of_all: the same of all processes on this machine, this one included.
+    """
+    of_all = list(of_all)
+    share = sum(1 / sum(core in cores for cores in of_all) for core in bound)
+    quota = usable_cores()
+    if quota < len(bound):  # the processes of a machine share a quota
+        share = min(share, quota / len(of_all))
+    return max(1, int(share + 1e-6))
 
 
 def stop() -> None:

@@ -129,7 +129,7 @@ class Part:
             table = parquet().read_table(self.path, columns=["key", "source"], memory_map=True)
             return table["key"].to_pylist(), table["source"].to_pylist()
         with safe_open(self.path, "np") as file:
-            sources = json.loads(file.metadata()["sources"])
+            sources = json.loads(file.get_tensor("source_names").tobytes())
             ends = file.get_tensor("key_ends").tolist()
             joined = file.get_tensor("key_bytes").tobytes()
             places = file.get_tensor("source").tolist()
@@ -270,8 +270,10 @@ def _write_safetensors(
         "key_bytes": np.frombuffer(b"".join(keys), np.uint8),
         "key_ends": np.cumsum([len(key) for key in keys], dtype=np.int64),
         "source": np.array([place[name] for name in rows.sources], np.int32),
+        "source_names": np.frombuffer(json.dumps(sources).encode(), np.uint8),
     }
-    words = {_NOTES: json.dumps(asdict(notes), ensure_ascii=False), "sources": json.dumps(sources, ensure_ascii=False)}
+    # One entry only: the library writes several in an order that changes from run to run.
+    words = {_NOTES: json.dumps(asdict(notes), ensure_ascii=False)}
     save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, path, words)
 
 

@@ -238,7 +238,7 @@ def _first_sample(settings: LoaderConfig, pattern: str) -> str:
 
 def _validation(config: TrainConfig) -> str:
     """Open the validation sets as the run does: their shards, their files of class names, and the first labels."""
-    alone = Ranks(rank=0, local_rank=0, world_size=1, local_world_size=1, device=torch.device("cpu"))
+    alone = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
     with Validation(config.validation, config.loader(1), alone, nullcontext):
         return f"sets open: {', '.join(job.name for job in config.validation.jobs) or 'none'}"
 

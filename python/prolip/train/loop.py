@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from signal import SIGINT, Signals
@@ -90,6 +90,7 @@ class Run:
 def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
     """Start a run, or resume it from its newest usable checkpoint. Its folder is locked until `opened` is closed."""
     loader_config = config.loader(ranks.world_size)
+    loader_config = replace(loader_config, num_threads=loader_config.num_threads or ranks.cores)
     config.check_vocabulary()
     config.log.check()
     torch.set_num_threads(config.cpu_threads or ranks.cores)  # on a GPU, too: validation computes on the host

@@ -69,11 +69,16 @@ fn shown(root: &Bound<'_, PyAny>, path: &Path) -> PyResult<String> {
     Ok(value.repr()?.to_string())
 }
 
+/// How many cores this process may use, by its affinity and the quota of its cgroup.
+#[pyfunction]
+pub fn usable_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
 /// The cores of this process, divided by the number of processes that torchrun started on this machine.
 fn default_threads() -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let local = std::env::var("LOCAL_WORLD_SIZE")
         .ok()
         .and_then(|text| text.parse::<usize>().ok());
-    (cores / local.unwrap_or(1).max(1)).max(1)
+    (usable_cores() / local.unwrap_or(1).max(1)).max(1)
 }

@@ -25,6 +25,8 @@ mod _core {
     #[pymodule_export]
     use crate::bench::{decode_only, simd_level, simd_levels};
     #[pymodule_export]
+    use crate::config::usable_cores;
+    #[pymodule_export]
     use crate::image::{decode, preprocess_image};
     #[pymodule_export]
     use crate::index::{check_index, write_index};

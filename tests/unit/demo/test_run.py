@@ -14,7 +14,6 @@ from prolip.decisions.config import CALIBRATION_FILE
 from prolip.demo import run as demo
 from prolip.demo.suite import EmojiResults
 from prolip.demo.suite.results import Headline
-from prolip.distributed import usable_cores
 from prolip.train.config import load_config
 
 
@@ -25,15 +24,8 @@ def test_the_number_of_processes_fits_cores_and_gpus(
     gpus: int, cores: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setattr(demo, "usable_cores", lambda: cores)
     assert demo.count_processes() == expected
-
-
-def test_without_cpu_affinity_all_cores_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    """macOS and Windows."""
-    monkeypatch.delattr(os, "sched_getaffinity")
-    monkeypatch.setattr(os, "cpu_count", lambda: 3)
-    assert usable_cores() == 3
 
 
 def test_a_file_is_newer_if_it_was_written_later(tmp_path: Path) -> None:

@@ -16,8 +16,7 @@ def test_an_error_of_all_ranks_is_logged_once_and_of_one_at_once(caplog: pytest.
     cpu, log = torch.device("cpu"), logging.getLogger("told")
     stores = [dist.TCPStore("localhost", server.port, wait_for_workers=False) for _ in range(2)]
     one, other = (
-        Ranks(rank=rank, local_rank=rank, world_size=2, local_world_size=2, device=cpu, store=store)
-        for rank, store in enumerate(stores)
+        Ranks(rank=rank, local_rank=rank, world_size=2, device=cpu, store=store) for rank, store in enumerate(stores)
     )
     for ranks, error in ((other, "no such key"), (one, "no such key"), (one, "no space"), (other, "no shard")):
         log_error(log, "train", ValueError(error), ranks)
@@ -25,7 +24,7 @@ def test_an_error_of_all_ranks_is_logged_once_and_of_one_at_once(caplog: pytest.
         log,
         "train",
         ValueError("no such key"),
-        Ranks(rank=0, local_rank=0, world_size=1, local_world_size=1, device=cpu),
+        Ranks(rank=0, local_rank=0, world_size=1, device=cpu),
     )
     assert caplog.messages == [
         "train: rank 1: no such key",
@@ -37,7 +36,7 @@ def test_an_error_of_all_ranks_is_logged_once_and_of_one_at_once(caplog: pytest.
 
 def test_an_error_of_a_single_process_is_raised_after_cleanup() -> None:
     closed: list[str] = []
-    alone = Ranks(rank=0, local_rank=0, world_size=1, local_world_size=1, device=torch.device("cpu"))
+    alone = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
 
     def fail() -> None:
         with failing_at_once("prolip train", logging.getLogger("told"), alone) as opened:

@@ -56,7 +56,7 @@ def test_a_gpu_of_another_job_is_not_reported(monkeypatch: pytest.MonkeyPatch, t
 def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     machine(monkeypatch, tmp_path, gpu=True, usable=True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    ranks = Ranks(rank=2, local_rank=2, world_size=3, local_world_size=3, device=torch.device("cpu"))
+    ranks = Ranks(rank=2, local_rank=2, world_size=3, device=torch.device("cpu"))
     with pytest.raises(UserError, match="local rank 2 has no GPU, torch sees 2: start one process per GPU"):
         join(ranks, "cuda", timedelta(minutes=1))
 

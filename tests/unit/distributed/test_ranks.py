@@ -16,6 +16,7 @@ import torch.distributed as dist
 from tests.support.forkserver import FORKSERVER
 
 from prolip.distributed import Ranks, agree_on_name, join
+from prolip.distributed.ranks import share_of_cores
 from prolip.train.stop_signal import StopRequest
 
 
@@ -49,7 +50,6 @@ def test_objects_are_exchanged_in_the_gloo_group_that_does_not_spin(monkeypatch:
         rank=0,
         local_rank=0,
         world_size=2,
-        local_world_size=2,
         device=torch.device("cuda", 0),
         waiting=cast(Any, waiting),
     )
@@ -57,11 +57,29 @@ def test_objects_are_exchanged_in_the_gloo_group_that_does_not_spin(monkeypatch:
     assert groups == [waiting] * 4
 
 
+@pytest.mark.parametrize(
+    ("own", "of_all", "quota", "expected"),
+    [
+        pytest.param(range(16), [range(16)] * 4, 16, 4, id="shared"),
+        pytest.param(range(4, 8), [range(4), range(4, 8)], 4, 4, id="bound to its own"),
+        pytest.param(range(8), [range(8), range(8), range(8, 16), range(8, 16)], 8, 4, id="bound to a socket"),
+        pytest.param(range(4), [range(1, 4), range(4), range(2, 4)], 4, 2, id="bound to some: 1 + 1/2 + 1/3 + 1/3"),
+        pytest.param(range(64), [range(64)] * 2, 6, 3, id="a container's quota"),
+        pytest.param(range(2), [range(2)] * 8, 2, 1, id="fewer cores than processes"),
+    ],
+)
+def test_a_process_uses_its_share_of_each_core(
+    own: range, of_all: list[range], quota: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prolip.distributed.ranks.usable_cores", lambda: quota)
+    assert share_of_cores(set(own), [set(cores) for cores in of_all]) == expected
+
+
 def serve(rank: int, port: int, answers: Connection) -> None:
     """A rank of two, which exchanges objects; then rank 1 keeps rank 0 waiting for too long, in every group."""
     store = dist.TCPStore("localhost", port, wait_for_workers=False)
     cpu = torch.device("cpu")
-    met = Ranks(rank=rank, local_rank=rank, world_size=2, local_world_size=2, device=cpu, store=store)
+    met = Ranks(rank=rank, local_rank=rank, world_size=2, device=cpu, store=store)
     ranks = join(met, "cpu", timedelta(seconds=3))
     exchanged = [
         ranks.gather((rank, "a")),

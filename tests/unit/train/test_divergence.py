@@ -91,7 +91,7 @@ def test_weights_stay_fixed_until_the_divergence_check(monkeypatch: pytest.Monke
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_weights_stay_fixed_after_divergence_on_a_gpu(precision: str) -> None:
-    ranks = Ranks(rank=0, local_rank=0, world_size=1, local_world_size=1, device=torch.device("cuda"))
+    ranks = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cuda"))
     batch = Step._make(None if tensor is None else tensor.cuda() for tensor in step_of(8, 3))
     run = run_of(model_of().cuda(), precision=precision)
     run = dataclasses.replace(run, ranks=ranks, divergence=Divergence(ranks), loss=Poisoned(run.loss))
@@ -137,7 +137,7 @@ def serve(rank: int, store: Path, strategy: Any, answers: Connection) -> None:
     """A rank of two, of which the second one's loss diverges at step 3."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=store.as_uri(), rank=rank, world_size=2)
-    ranks = Ranks(rank=rank, local_rank=rank, world_size=2, local_world_size=2, device=torch.device("cpu"))
+    ranks = Ranks(rank=rank, local_rank=rank, world_size=2, device=torch.device("cpu"))
     model = model_of()
     network = share_model(model, ParallelConfig(strategy=strategy), ranks, torch.float32)
     whole = ProlipLoss(LOSS, Peers())

@@ -126,11 +126,10 @@ def test_each_process_gets_its_share_of_cores_also_on_gpus(
     given: list[int] = []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("torch.set_num_threads", given.append)
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)))
     monkeypatch.setattr(TrainConfig, "check_vocabulary", lambda _: None)
     monkeypatch.setattr("prolip.train.loop.find_saved", stop)
     config = run_of(model_of(), cpu_threads=cpu_threads).config
-    gpu = Ranks(rank=0, local_rank=0, world_size=1, local_world_size=4, device=torch.device("cuda", 0))
+    gpu = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cuda", 0), cores=4)
     with ExitStack() as opened, pytest.raises(SetUp):
         set_up(config, gpu, opened)
     assert given == [expected]
@@ -151,7 +150,7 @@ def test_the_loss_measures_variances_in_units_of_the_models_start(
     monkeypatch.setattr(TrainConfig, "check_vocabulary", lambda _: None)
     monkeypatch.setattr("prolip.train.loop.ProlipLoss", stop)
     config = run_of(model_of()).config
-    alone = Ranks(rank=0, local_rank=0, world_size=1, local_world_size=1, device=torch.device("cpu"))
+    alone = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
     with ExitStack() as opened, pytest.raises(SetUp):
         set_up(config, alone, opened)
     assert given == [config.model.start_variances]

@@ -96,9 +96,7 @@ def test_parameters_on_several_ranks_equal_a_single_process(
     monkeypatch.setattr("prolip.train.muon.dist", group)
 
     def of_rank(rank: int) -> list[Tensor]:
-        ranks = Ranks(
-            rank=rank, local_rank=rank, world_size=world_size, local_world_size=world_size, device=torch.device("cpu")
-        )
+        ranks = Ranks(rank=rank, local_rank=rank, world_size=world_size, device=torch.device("cpu"))
         return moved(SHAPES, ranks)
 
     alone = moved(SHAPES)

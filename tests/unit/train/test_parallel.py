@@ -24,7 +24,7 @@ from prolip.train.config import known_recipes, load_config
 from prolip.train.config.parts import ParallelConfig
 from prolip.train.parallel import compile_loss, share_model
 
-ALONE = Ranks(rank=0, local_rank=0, world_size=1, local_world_size=1, device=torch.device("cpu"))
+ALONE = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
 DEEP = replace(CONFIG, vision=replace(CONFIG.vision, layers=3), text=replace(CONFIG.text, layers=3))
 
 

@@ -71,9 +71,7 @@ def job(folder: Path, kind: Any, /, **changes: Any) -> ValidationJob:
 
 
 def figures(folder: Path, model: ProLIP, *jobs: ValidationJob, rank: int = 0, world_size: int = 1) -> dict[str, float]:
-    ranks = Ranks(
-        rank=rank, local_rank=rank, world_size=world_size, local_world_size=world_size, device=torch.device("cpu")
-    )
+    ranks = Ranks(rank=rank, local_rank=rank, world_size=world_size, device=torch.device("cpu"))
     with Validation(ValidationConfig(jobs=jobs), reading(folder), ranks, nullcontext) as validation:
         found = validation.run(0, model, done=False)
     return {name: value for name, value in found.items() if not name.endswith("/seconds")}
@@ -184,7 +182,7 @@ def test_averaged_weights_are_validated_if_there_are_any(model: ProLIP) -> None:
 
 
 def best_of(folder: Path, metric: str | None, better: Literal["max", "min"], step: int = 10) -> BestSoFar:
-    ranks = Ranks(rank=0, local_rank=0, world_size=1, local_world_size=1, device=torch.device("cpu"))
+    ranks = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
     return BestSoFar(metric, better, folder, ranks, step)
 
 
@@ -206,7 +204,7 @@ def test_the_best_of_a_timing_is_decided_by_rank_0(tmp_path: Path, monkeypatch: 
     seconds = [(3.0, 2.0, 2.5, 1.0), (3.0, 3.5, 1.0, 2.0)]
 
     def bests(rank: int) -> list[Best | None]:
-        ranks = Ranks(rank=rank, local_rank=rank, world_size=2, local_world_size=2, device=torch.device("cpu"))
+        ranks = Ranks(rank=rank, local_rank=rank, world_size=2, device=torch.device("cpu"))
         best = BestSoFar("val/a/seconds", "min", tmp_path, ranks, 0)
         return [best.beaten_by({"val/a/seconds": value}) for value in seconds[rank]]
 
@@ -222,7 +220,7 @@ def test_rank_0_decides_what_the_earlier_best_was(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("prolip.train.best.read_best", lambda folder: seen[folder.name])
 
     def best(rank: int) -> Best | None:
-        ranks = Ranks(rank=rank, local_rank=rank, world_size=2, local_world_size=2, device=torch.device("cpu"))
+        ranks = Ranks(rank=rank, local_rank=rank, world_size=2, device=torch.device("cpu"))
         return BestSoFar("loss", "min", tmp_path / str(rank), ranks, 10).beaten_by({"loss": 0.75})
 
     assert group.run(best) == [None, None]
@@ -245,7 +243,7 @@ def test_an_earlier_best_counts_only_if_the_run_resumed_after_it(
 
 
 def test_a_set_is_due_on_its_schedule_and_at_the_end(folder: Path, model: ProLIP) -> None:
-    ranks = Ranks(rank=0, local_rank=0, world_size=1, local_world_size=1, device=torch.device("cpu"))
+    ranks = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
     jobs = (job(folder, "retrieval", name="often", every=2), job(folder, "retrieval", name="rarely", every=6))
     with Validation(ValidationConfig(jobs=jobs), reading(folder), ranks, nullcontext) as validation:
         due = [{name.split("/")[1] for name in validation.run(step, model, done=step == 7)} for step in (1, 2, 4, 6, 7)]

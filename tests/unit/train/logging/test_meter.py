@@ -55,7 +55,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def alone() -> Ranks:
-    return Ranks(rank=0, local_rank=0, world_size=1, local_world_size=1, device=torch.device("cpu"))
+    return Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
 
 
 def terms(total: float) -> LossTerms:
@@ -182,7 +182,7 @@ def test_two_ranks_log_the_same_means_and_sums(
 
     def row_of_rank(rank: int) -> Mapping[str, float]:
         source = Source(seconds=1.0, ready=2 * rank, bad={"decode": 1} if rank else {"read": 5, "decode": 1})
-        ranks = Ranks(rank=rank, local_rank=rank, world_size=2, local_world_size=2, device=torch.device("cpu"))
+        ranks = Ranks(rank=rank, local_rank=rank, world_size=2, device=torch.device("cpu"))
         meter = Meter(ranks, source, source, batch_size=8, step=0, elapsed_s=-1.0)
         meter.add(terms(1.0 + rank))
         return row_of(meter, 1)
