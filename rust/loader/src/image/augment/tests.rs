@@ -245,7 +245,7 @@ fn resize_kernels_agree_at_the_sizes_of_photographs() {
     }
 }
 
-/// Prints the kernels' times for docs/benchmarks.md: `cargo test --release print_kernel_times -- --ignored --nocapture`.
+/// Prints the kernels' times for docs/kernels.md: `cargo test --release print_kernel_times -- --ignored --nocapture`.
 #[test]
 #[ignore = "prints microseconds per image for each set of kernels"]
 fn print_kernel_times() {
