@@ -43,7 +43,9 @@ pub(super) enum Found {
 #[derive(Debug)]
 pub(super) struct Claim {
     pub file: File,
+    cache: Cache,
     part: PathBuf,
+    whole: PathBuf,
     kept: bool,
 }
 
@@ -111,7 +113,9 @@ impl Cache {
         }
         let claim = Claim {
             file,
+            cache: self.clone(),
             part,
+            whole: path.to_owned(),
             kept: false,
         };
         // Another process may have finished it between the first check and the lock.
@@ -148,20 +152,6 @@ impl Cache {
         Ok(None)
     }
 
-    /// Gives a claimed file its final name, and makes room for it. Its bytes are synced first, so even after a crash of the
-    /// machine no partial shard has a final name.
-    pub fn keep(&self, mut claim: Claim, path: &Path) -> io::Result<File> {
-        let file = claim.file.try_clone()?;
-        file.sync_data()?;
-        std::fs::rename(&claim.part, path)?;
-        claim.kept = true;
-        // After renaming: between the two locks there is none, and anyone could take an unlocked `.part`.
-        file.unlock()?;
-        file.lock_shared()?;
-        self.trim();
-        Ok(file)
-    }
-
     /// Removes the least recently used files until the rest fits, and the leftovers of dead processes. Files that cannot be
     /// removed or inspected stay.
     pub fn trim(&self) {
@@ -191,6 +181,22 @@ impl Cache {
                 total -= size;
             }
         }
+    }
+}
+
+impl Claim {
+    /// Gives the file its final name, and makes room for it. Its bytes are synced first, so even after a crash of the
+    /// machine no partial shard has a final name.
+    pub fn keep(mut self) -> io::Result<File> {
+        let file = self.file.try_clone()?;
+        file.sync_data()?;
+        std::fs::rename(&self.part, &self.whole)?;
+        self.kept = true;
+        // After renaming: between the two locks there is none, and anyone could take an unlocked `.part`.
+        file.unlock()?;
+        file.lock_shared()?;
+        self.cache.trim();
+        Ok(file)
     }
 }
 

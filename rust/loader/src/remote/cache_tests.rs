@@ -16,7 +16,7 @@ fn make(cache: &Cache, etag: &str, bytes: usize) -> File {
         panic!("{etag} is there already");
     };
     claim.file.write_all(&vec![7; bytes]).unwrap();
-    cache.keep(claim, &path).unwrap()
+    claim.keep().unwrap()
 }
 
 fn names(folder: &Path) -> usize {
@@ -46,7 +46,7 @@ fn one_process_fetches_a_shard_and_the_others_wait() {
         panic!("it was given up");
     };
     claim.file.write_all(b"whole").unwrap();
-    let kept = cache.keep(claim, &path).unwrap();
+    let kept = claim.keep().unwrap();
     assert!(matches!(cache.look(&path).unwrap(), Some(Found::Whole(_))));
     drop(kept);
     let Some(Found::Whole(file)) = cache.look(&path).unwrap() else {
@@ -103,7 +103,7 @@ fn a_stalled_process_is_not_waited_for() {
                 std::thread::sleep(Duration::from_millis(100));
                 claim.file.write_all(b"more").unwrap();
             }
-            cache.keep(claim, &path).unwrap();
+            claim.keep().unwrap();
         });
         assert!(matches!(wait(600), Some(Found::Whole(_))), "it goes on");
     });

@@ -17,7 +17,6 @@ mod decompress;
 mod download;
 mod glob;
 mod http;
-mod notes;
 mod object_storage;
 mod origin;
 mod partial_file;

@@ -31,7 +31,7 @@ impl Location {
     pub fn compression(&self) -> Option<Compression> {
         let name = match self {
             Self::File(path) => path.to_str()?,
-            Self::Url(url) => url.split(['?', '#']).next()?,
+            Self::Url(url) => before_query(url),
             Self::Pipe(_) => return None,
         };
         let ending = name.rsplit_once('.')?.1.to_ascii_lowercase();
@@ -84,13 +84,16 @@ pub fn is_url(pattern: &str) -> bool {
     SCHEMES.iter().any(|scheme| pattern.starts_with(scheme))
 }
 
+/// An address without query and fragment.
+pub(crate) fn before_query(url: &str) -> &str {
+    &url[..url.find(['?', '#']).unwrap_or(url.len())]
+}
+
 /// An address for messages: without user and password, and without query and fragment, which may be a signature.
 #[must_use]
 pub fn shown(url: &str) -> String {
-    let (plain, more) = match url.find(['?', '#']) {
-        Some(at) => (&url[..at], "?…"),
-        None => (url, ""),
-    };
+    let plain = before_query(url);
+    let more = if plain == url { "" } else { "?…" };
     let Some((scheme, rest)) = plain.split_once("://") else {
         return format!("{plain}{more}");
     };

@@ -6,8 +6,8 @@ mod regions;
 mod sample_id;
 mod stamp;
 
-pub(crate) use location::without_secrets;
 pub use location::{Compression, Location, is_url, shown};
+pub(crate) use location::{before_query, without_secrets};
 pub use patterns::{expand, expand_braces, is_address};
 pub use regions::{BLOCK, Regions, UNKNOWN_LENGTH};
 pub use sample_id::SampleId;
