@@ -9,7 +9,6 @@ use super::lengths::{Blocked, NeededShard, ShardLengths};
 use super::rank_epoch::{RankEpoch, samples_read};
 use super::settings::OrderSettings;
 use super::streamed_epoch::StreamedEpoch;
-use crate::error::Error;
 use crate::rng::{SampleRng, stream};
 use crate::shards::SampleId;
 
@@ -38,17 +37,6 @@ impl BatchPlan {
         let place = stream::of_leg(purpose, leg, self.rank);
         SampleRng::new(seed, self.epoch, self.positions.start + slot as u64, place)
     }
-}
-
-/// The next step of a run.
-#[derive(Debug, PartialEq, Eq)]
-pub enum NextBatch {
-    /// A batch.
-    Batch(BatchPlan),
-    /// The number of samples in this shard must be known first.
-    Waiting(u32),
-    /// The run is over.
-    End,
 }
 
 /// A position in a run, and the epoch that is read there.
@@ -131,19 +119,6 @@ impl BatchPlans {
         }
     }
 
-    /// Returns the next plan.
-    ///
-    /// # Errors
-    /// The length of a shard that the batch needs cannot be found.
-    pub fn next(&mut self, lengths: &dyn ShardLengths) -> Result<NextBatch, Error> {
-        match self.plan(lengths) {
-            Ok(Some(plan)) => Ok(NextBatch::Batch(plan)),
-            Ok(None) => Ok(NextBatch::End),
-            Err(Blocked::Waiting(shard)) => Ok(NextBatch::Waiting(shard)),
-            Err(Blocked::Failed(error)) => Err(error),
-        }
-    }
-
     /// The present epoch and its number, if shard lengths become known while it is read.
     pub(crate) fn streamed(&self) -> Option<(u64, &StreamedEpoch)> {
         match &self.place.rank_epoch {
@@ -157,7 +132,11 @@ impl BatchPlans {
         (self.place.epoch, self.place.position)
     }
 
-    fn plan(&mut self, lengths: &dyn ShardLengths) -> Result<Option<BatchPlan>, Blocked> {
+    /// Returns the next plan, or `None` when the run is over.
+    ///
+    /// # Errors
+    /// The length of a shard that the batch needs is not known yet, or cannot be found.
+    pub fn next(&mut self, lengths: &dyn ShardLengths) -> Result<Option<BatchPlan>, Blocked> {
         let OrderSettings {
             rank,
             world_size,

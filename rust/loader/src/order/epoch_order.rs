@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::cursor::Leg;
 use super::lengths::NeededShard;
 use super::partition::{Partition, Remainder};
+use super::settings::OrderSettings;
 use super::shard_list::ShardList;
 use crate::config::MAX_WINDOW;
 use crate::rng::{SampleRng, stream};
@@ -59,17 +60,9 @@ pub struct EpochOrder {
 }
 
 impl EpochOrder {
-    /// The order of the samples that the `earlier_legs` left of an epoch.
-    ///
-    /// A `window` of 0 keeps the order of the list. A window above [`MAX_WINDOW`] is cut to it.
-    #[must_use]
-    pub fn new(
-        list: ShardList,
-        (seed, epoch): (u64, u64),
-        window: usize,
-        earlier_legs: &[Leg],
-        (world_size, batch_size): (u64, u64),
-    ) -> Self {
+    /// The order of the samples that the `earlier_legs` left of an epoch. A window above [`MAX_WINDOW`] is cut to it.
+    pub fn new(settings: &OrderSettings, counts: &[u32], epoch: u64, earlier_legs: &[Leg]) -> Self {
+        let list = settings.list(counts, epoch);
         let mut total = list.total();
         let mut levels = Vec::with_capacity(earlier_legs.len() + 1);
         for leg in earlier_legs {
@@ -86,27 +79,21 @@ impl EpochOrder {
                 windows: Vec::new(),
             });
         }
-        let partition = Partition {
-            total,
-            world_size,
-            batch_size,
-        };
         levels.push(Level {
-            partition,
+            partition: settings.partition(total),
             left: None,
             windows: Vec::new(),
         });
         Self {
-            seed,
+            seed: settings.seed,
             epoch,
-            window: window.min(MAX_WINDOW) as u64,
+            window: settings.window.min(MAX_WINDOW) as u64,
             list,
             levels,
         }
     }
 
     /// How the present leg divides the remaining samples among its ranks.
-    #[must_use]
     pub fn partition(&self) -> Partition {
         self.levels[self.present()].partition
     }

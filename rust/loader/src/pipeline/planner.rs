@@ -1,24 +1,13 @@
 //! Plans the batches of a run in order, and waits for the shards of each.
 
 use std::sync::Arc;
+use std::task::Poll;
 
 use super::dataset::Dataset;
 use super::lookahead::{KnownLengths, Lookahead};
 use crate::error::Error;
-use crate::order::{BatchPlan, BatchPlans, Cursor, NextBatch};
+use crate::order::{BatchPlan, BatchPlans, Blocked, Cursor};
 use crate::remote::ShardProvider;
-
-/// What can be started now.
-#[derive(Debug)]
-pub(crate) enum Upcoming {
-    Batch(BatchPlan),
-    /// The shards of the next batch are still being downloaded.
-    Waiting,
-    /// All batches have been planned.
-    End,
-    /// The next batch cannot be planned.
-    Failed(Error),
-}
 
 /// The planned batches of a run, in order. Only one thread holds it at a time.
 #[derive(Debug)]
@@ -43,23 +32,21 @@ impl Planner {
         }
     }
 
-    /// Returns the next batch once its shards are ready. Until then every call asks for them again. All batches
-    /// before number `unfinished` are finished.
-    pub fn next(&mut self, unfinished: u64) -> Upcoming {
+    /// Returns the next batch once its shards are ready, or `None` when all batches have been planned. While it is
+    /// pending, every call asks for its shards again. All batches before number `unfinished` are finished.
+    pub fn next(&mut self, unfinished: u64) -> Poll<Result<Option<BatchPlan>, Error>> {
+        let provider = self.lookahead.as_ref().map(|ahead| &ahead.provider);
         let known = KnownLengths {
             dataset: &self.dataset,
-            provider: self
-                .lookahead
-                .as_ref()
-                .map(|lookahead| Arc::clone(&lookahead.provider)),
+            provider: provider.cloned(),
         };
         let mut missing = None;
         if self.waiting.is_none() {
             match self.plans.next(&known) {
-                Ok(NextBatch::Batch(plan)) => self.waiting = Some(plan),
-                Ok(NextBatch::Waiting(shard)) => missing = Some(shard),
-                Ok(NextBatch::End) => return Upcoming::End,
-                Err(error) => return Upcoming::Failed(error),
+                Ok(Some(plan)) => self.waiting = Some(plan),
+                Ok(None) => return Poll::Ready(Ok(None)),
+                Err(Blocked::Waiting(shard)) => missing = Some(shard),
+                Err(Blocked::Failed(error)) => return Poll::Ready(Err(error)),
             }
         }
         if let Some(lookahead) = &mut self.lookahead {
@@ -80,13 +67,14 @@ impl Planner {
             }
             if let Some(plan) = &self.waiting {
                 if !lookahead.all_ready(&plan.shards) {
-                    return Upcoming::Waiting;
+                    return Poll::Pending;
                 }
                 lookahead.begin(plan);
             }
         }
-        self.waiting
-            .take()
-            .map_or(Upcoming::Waiting, Upcoming::Batch)
+        match self.waiting.take() {
+            None => Poll::Pending,
+            plan => Poll::Ready(Ok(plan)),
+        }
     }
 }

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -15,7 +16,7 @@ use super::bad_samples::BadSamples;
 use super::batch::Batch;
 use super::dataset::Dataset;
 use super::in_progress::{BatchInProgress, FinishedBatch, Outcome};
-use super::planner::{Planner, Upcoming};
+use super::planner::Planner;
 use super::row::Row;
 use super::row_slots::RowSlots;
 use super::stats::{Counters, LoaderStats, Stage};
@@ -240,21 +241,17 @@ impl Shared {
         let unfinished = state.unfinished.first().copied().unwrap_or(state.begun);
         drop(state);
         let changes = self.changes.load(Ordering::Acquire);
-        let (upcoming, lease) = match planner.next(unfinished) {
-            Upcoming::Batch(plan) => (Upcoming::Batch(plan), Some(self.pool.take())),
-            other => (other, None),
-        };
+        let next = planner.next(unfinished);
+        let next = next.map_ok(|plan| Some((plan?, self.pool.take())));
         let mut state = self.state.lock();
         state.planner = Some(planner);
-        match (upcoming, lease) {
-            (Upcoming::Batch(plan), Some(lease)) => self.begin(&mut state, plan, lease),
-            (Upcoming::Waiting, _) => {
+        match next {
+            Poll::Ready(Ok(Some((plan, lease)))) => self.begin(&mut state, plan, lease),
+            Poll::Ready(Ok(None)) => state.all_planned = true,
+            Poll::Ready(Err(error)) => (state.all_planned, state.ending) = (true, Some(error)),
+            Poll::Pending => {
                 state.waiting_for_shards = changes == self.changes.load(Ordering::Acquire);
             }
-            (Upcoming::Failed(error), _) => {
-                (state.all_planned, state.ending) = (true, Some(error));
-            }
-            _ => state.all_planned = true,
         }
         // Either there is work for all threads, or all of them may end.
         self.work.notify_all();

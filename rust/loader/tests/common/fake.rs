@@ -94,7 +94,6 @@ impl Fake {
                 address: format!("{shard:03}.tar"),
                 what: "it is not there".to_owned(),
                 attempts: 0,
-                missing: true,
                 here: self.full,
             });
         }
