@@ -9,7 +9,6 @@ mod text;
 
 use std::any::Any;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 pub use archive::{IndexError, TarError};
 pub use image::DecodeError;
@@ -153,7 +152,7 @@ pub enum Error {
     Closed,
     /// A thread could not be started.
     #[error("cannot start a loader thread: {0}")]
-    Spawn(#[source] Arc<std::io::Error>),
+    Spawn(#[source] std::io::Error),
 }
 
 impl Error {

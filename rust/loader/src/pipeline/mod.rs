@@ -7,10 +7,8 @@ mod batch;
 mod batch_text;
 mod dataset;
 mod decode_only;
-mod in_progress;
 mod lookahead;
 mod planner;
-mod row;
 mod row_slots;
 mod shard_weights;
 mod state;
@@ -72,7 +70,7 @@ impl Pipeline {
             let thread = std::thread::Builder::new().name(format!("prolip-{number}"));
             let handle = thread
                 .spawn(move || worker::run(&shared))
-                .map_err(|error| Error::Spawn(Arc::new(error)))?;
+                .map_err(|error| Error::Spawn(error))?;
             pipeline.threads.lock().push(handle);
         }
         Ok(pipeline)

@@ -13,11 +13,9 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::array_pool::{ArrayPool, Lease};
 use super::bad_samples::BadSamples;
-use super::batch::Batch;
+use super::batch::{Batch, Row};
 use super::dataset::Dataset;
-use super::in_progress::{BatchInProgress, FinishedBatch, Outcome};
 use super::planner::Planner;
-use super::row::Row;
 use super::row_slots::RowSlots;
 use super::stats::{Counters, LoaderStats, Stage};
 use crate::archive::OpenFiles;
@@ -34,6 +32,37 @@ pub enum Next {
     End,
     /// No batch within the timeout.
     Waiting,
+}
+
+/// A batch that threads fill together.
+#[derive(Debug)]
+pub(crate) struct BatchInProgress {
+    /// Its number in the run.
+    pub number: u64,
+    /// The samples that belong in it.
+    pub plan: BatchPlan,
+    /// One slot per row.
+    pub slots: RowSlots,
+}
+
+/// The outcome of a batch. It depends only on the configuration and the data.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// A complete batch. In evaluation it may be smaller, because bad samples are left out.
+    Complete(Box<Batch>),
+    /// A row is empty although the batch must be full: its sample and all substitutes are bad.
+    TooFewSamples,
+    /// A shard is missing, or captions cannot be tokenized.
+    Failed(Error),
+}
+
+/// A batch that no thread works on any more.
+#[derive(Debug)]
+pub(crate) struct FinishedBatch {
+    pub epoch: u64,
+    /// The bad samples that were met on the way.
+    pub bad_samples: BadSamples,
+    pub outcome: Outcome,
 }
 
 #[derive(Debug)]
@@ -81,7 +110,7 @@ impl State {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub dataset: Arc<Dataset>,
-    pub counters: Arc<Counters>,
+    pub counters: Counters,
     pool: Arc<ArrayPool>,
     pub provider: Arc<dyn ShardProvider>,
     /// Local shards that are open.
@@ -132,7 +161,7 @@ impl Shared {
             provider,
             changes: AtomicU64::new(0),
             files: Arc::default(),
-            counters: Arc::default(),
+            counters: Counters::default(),
             stopping: AtomicBool::new(false),
             state: Mutex::new(state),
             work: Condvar::new(),
