@@ -29,14 +29,9 @@ impl LoaderConfig {
         self.validate_draws()?;
         self.validate_image_size()?;
         self.validate_batch_size()?;
-        check(
-            self.shuffle_window <= MAX_WINDOW,
-            "data.shuffle_window",
-            self.shuffle_window,
-            "it must be at most 2,147,483,648; so many indices are held in memory",
-        )?;
-        at_least_one("data.num_threads", self.num_threads)?;
-        at_least_one("data.prefetch_batches", self.prefetch_batches)?;
+        at_most_a_window("data.shuffle_window", self.shuffle_window)?;
+        at_least_one("data.num_threads", self.num_threads as u64)?;
+        at_least_one("data.prefetch_batches", self.prefetch_batches as u64)?;
         check(
             self.num_epochs != Some(0),
             "data.num_epochs",
@@ -83,12 +78,7 @@ impl LoaderConfig {
             &shown,
             "each must be at least 0, and their sum above 0",
         )?;
-        check(
-            self.num_samples != Some(0),
-            "data.num_samples",
-            0,
-            "it must be at least 1",
-        )
+        at_least_one("data.num_samples", self.num_samples.unwrap_or(1))
     }
 
     fn validate_image_size(&self) -> Result<(), ConfigError> {
@@ -108,13 +98,8 @@ impl LoaderConfig {
 
     fn validate_batch_size(&self) -> Result<(), ConfigError> {
         let (field, rows) = ("data.batch_size", self.batch_size);
-        at_least_one(field, rows)?;
-        check(
-            rows <= MAX_WINDOW,
-            field,
-            rows,
-            "it must be at most 2,147,483,648; so many indices are held in memory",
-        )?;
+        at_least_one(field, rows as u64)?;
+        at_most_a_window(field, rows)?;
         let side = u128::from(self.image_size);
         check(
             rows as u128 * side * side * 3 <= MAX_BATCH_BYTES,
@@ -126,14 +111,9 @@ impl LoaderConfig {
 
     fn validate_sample_limits(&self) -> Result<(), ConfigError> {
         share("data.max_bad_fraction", self.max_bad_fraction)?;
-        check(
-            self.max_pixels > 0,
-            "data.max_pixels",
-            0,
-            "it must be at least 1",
-        )?;
-        at_least_one("data.max_member_bytes", self.max_member_bytes as usize)?;
-        at_least_one("data.max_caption_bytes", self.max_caption_bytes)
+        at_least_one("data.max_pixels", self.max_pixels)?;
+        at_least_one("data.max_member_bytes", self.max_member_bytes)?;
+        at_least_one("data.max_caption_bytes", self.max_caption_bytes as u64)
     }
 
     fn validate_keep_members(&self) -> Result<(), ConfigError> {
@@ -164,18 +144,8 @@ impl StoreConfig {
             self.connections,
             "it must be between 1 and 1024",
         )?;
-        check(
-            self.read_ahead_bytes > 0,
-            "data.store.read_ahead_bytes",
-            0,
-            "it must be at least 1",
-        )?;
-        check(
-            self.max_shard_bytes > 0,
-            "data.store.max_shard_bytes",
-            0,
-            "it must be at least 1",
-        )?;
+        at_least_one("data.store.read_ahead_bytes", self.read_ahead_bytes)?;
+        at_least_one("data.store.max_shard_bytes", self.max_shard_bytes)?;
         check(
             self.timeout_s > 0.0 && self.timeout_s <= MAX_TIMEOUT_S,
             "data.store.timeout_s",
@@ -311,7 +281,7 @@ impl MaskConfig {
             self.mask_id,
             "it must not be negative",
         )?;
-        at_least_one("data.mask.num_patches", self.num_patches)?;
+        at_least_one("data.mask.num_patches", self.num_patches as u64)?;
         share("data.mask.keep_ratio", self.keep_ratio)?;
         check(
             self.kept_patches() > 0,
@@ -336,8 +306,13 @@ fn check(
     }
 }
 
-fn at_least_one(field: &str, value: usize) -> Result<(), ConfigError> {
+fn at_least_one(field: &str, value: u64) -> Result<(), ConfigError> {
     check(value > 0, field, value, "it must be at least 1")
+}
+
+fn at_most_a_window(field: &str, value: usize) -> Result<(), ConfigError> {
+    let rule = "it must be at most 2,147,483,648; so many indices are held in memory";
+    check(value <= MAX_WINDOW, field, value, rule)
 }
 
 fn share(field: &str, value: f64) -> Result<(), ConfigError> {
