@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use prolip_loader::config::OnMissingShard;
 use prolip_loader::remote;
-use prolip_loader::shards::{Location, Version, expand, is_address};
+use prolip_loader::shards::{Location, Version, expand};
 use pyo3::prelude::*;
 
 use crate::config::store_config;
@@ -23,19 +23,10 @@ pub fn expand_shards(shards: Vec<String>) -> PyResult<Vec<String>> {
     Ok(shards.iter().map(Location::written).collect())
 }
 
-/// The location of a shard named by [`expand_shards`].
-fn location(shard: String) -> Location {
-    match shard.strip_prefix("pipe:") {
-        Some(command) => Location::Pipe(command.to_owned()),
-        None if is_address(&shard) => Location::Url(shard),
-        None => Location::File(shard.into()),
-    }
-}
-
 /// Return a shard's name without passwords and signatures.
 #[pyfunction]
-pub fn shown_shard(shard: String) -> String {
-    location(shard).to_string()
+pub fn shown_shard(shard: &str) -> String {
+    Location::of(shard).to_string()
 }
 
 /// Return the name, size and version of the shards that patterns stand for, including globs in object stores.
@@ -66,12 +57,12 @@ pub fn examine_shards(
 #[pyfunction]
 pub fn fetch_shard(
     py: Python<'_>,
-    shard: String,
+    shard: &str,
     out: PathBuf,
     store: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
     let store = store_config(store)?;
-    let shard = vec![location(shard)];
+    let shard = vec![Location::of(shard)];
     interruptible(py, |cancelled| {
         for shard in remote::settle(shard, &store, cancelled)? {
             remote::fetch_into(&shard, &out, &store, cancelled)?;

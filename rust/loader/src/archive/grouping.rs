@@ -52,11 +52,7 @@ pub fn is_meta(name: &str) -> bool {
 
 /// The key and the extension of a member; `None` if it belongs to no sample.
 fn key_of(name: &str) -> Option<(&str, &str)> {
-    if is_meta(name) {
-        None
-    } else {
-        split_name(name)
-    }
+    split_name(name).filter(|_| !is_meta(name))
 }
 
 /// Finds where samples begin. Consecutive members with the same key are one sample; no sample continues in the next

@@ -68,9 +68,8 @@ impl Inner {
         compression: Option<Compression>,
         meter: &Arc<Meter>,
     ) -> Result<Fetched, Failure> {
-        let failed = |error| Failure::terminal(format!("cannot open: {error}"));
-        let mut file = File::open(path).map_err(failed)?;
-        let stamp = Stamp::of_file(&file.metadata().map_err(failed)?);
+        let (mut file, stamp) = Stamp::open(path)
+            .map_err(|error| Failure::terminal(format!("cannot open: {error}")))?;
         if let Some(compression) = compression {
             file = self.unpack(file, compression, self.file()?, meter).await?;
         }

@@ -32,10 +32,7 @@ pub fn examine(
                 };
                 store.wait(store.inner.examine(url), &shard, cancelled)?
             }
-            _ => Stamp::of(&shard).map_err(|source| Error::Open {
-                shard: shard.to_string(),
-                source,
-            })?,
+            _ => Stamp::of(&shard)?,
         };
         Ok((shard, stamp))
     });

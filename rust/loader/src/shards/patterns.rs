@@ -1,6 +1,6 @@
 //! Expands patterns to the list of shards.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::location::Location;
 use crate::config::OnMissingShard;
@@ -68,15 +68,13 @@ fn expand_pattern(
     let mut names = Vec::new();
     expand_braces(pattern, &mut names)?;
     for name in names {
-        if let Some(command) = name.strip_prefix("pipe:") {
-            shards.push(Location::Pipe(command.to_owned()));
-            continue;
-        }
-        if is_address(&name) {
-            shards.push(Location::Url(name));
-            continue;
-        }
-        let path = folder.map_or_else(|| PathBuf::from(&name), |folder| folder.join(&name));
+        let path = match Location::of(&name) {
+            Location::File(path) => folder.map_or(path.clone(), |folder| folder.join(path)),
+            remote => {
+                shards.push(remote);
+                continue;
+            }
+        };
         if path.is_file() {
             shards.push(Location::File(path));
         } else if name.contains(['*', '?', '[']) {
@@ -92,14 +90,6 @@ fn expand_pattern(
         }
     }
     Ok(())
-}
-
-/// Whether a name starts with `scheme://`.
-#[must_use]
-pub fn is_address(name: &str) -> bool {
-    name.split_once("://").is_some_and(|(scheme, _)| {
-        scheme.len() > 1 && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric())
-    })
 }
 
 fn expand_glob(path: &Path, pattern: &str, shards: &mut Vec<Location>) -> Result<(), ConfigError> {
