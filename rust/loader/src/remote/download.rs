@@ -160,13 +160,13 @@ impl Inner {
             return Ok(Cached::Missing(Box::new(opened), None));
         };
         let mut found = cache.look(&path).map_err(write_failure)?;
-        if found.is_none() {
+        if matches!(found, Found::Busy) {
             // Free the connection for other downloads.
             drop(opened);
             // The other process may be pausing before a retry.
             let patience = self.limits.timeout + LONGEST_PAUSE;
             found = cache.wait(&path, patience).await.map_err(write_failure)?;
-            if let Some(Found::Whole(file)) = found {
+            if let Found::Whole(file) = found {
                 return Ok(Cached::Whole(Fetched::of(file, &identity)));
             }
             opened = transfer.open(attempts).await?;
@@ -175,9 +175,9 @@ impl Inner {
             }
         }
         Ok(match found {
-            Some(Found::Whole(file)) => Cached::Whole(Fetched::of(file, &identity)),
-            Some(Found::Mine(claim)) => Cached::Missing(Box::new(opened), Some(claim)),
-            None => Cached::Missing(Box::new(opened), None),
+            Found::Whole(file) => Cached::Whole(Fetched::of(file, &identity)),
+            Found::Mine(claim) => Cached::Missing(Box::new(opened), Some(claim)),
+            Found::Busy => Cached::Missing(Box::new(opened), None),
         })
     }
 
