@@ -16,12 +16,12 @@ use crate::shards::SampleId;
 /// Samples that are listed together where nothing is shuffled.
 const BLOCK: u64 = 1024;
 /// Windows kept per leg: where a slice of the next leg's list ends in one window, the following slice begins in it.
-const KEPT_WINDOWS: usize = 2;
+pub const KEPT_WINDOWS: usize = 2;
 
 /// Samples that are shuffled together.
 #[derive(Debug, Clone)]
 pub struct Window {
-    rank: u64,
+    pub rank: u64,
     /// Its positions in the rank's part.
     pub positions: Range<u64>,
     /// Its samples in reading order.
@@ -126,11 +126,8 @@ impl EpochOrder {
         if let Some(place) = kept.iter().position(holds) {
             kept[..=place].rotate_right(1);
         } else {
-            let unused = if kept.len() == KEPT_WINDOWS {
-                kept.pop()
-            } else {
-                None
-            };
+            let is_full = kept.len() == KEPT_WINDOWS;
+            let unused = kept.pop_if(|_| is_full);
             let mut samples = unused.map_or_else(Vec::new, |window| window.samples);
             samples.clear();
             let (positions, number) = self.bounds(level, rank, position);
