@@ -116,6 +116,13 @@ fn wrong(pattern: &str, rule: impl Into<String>) -> ConfigError {
     ConfigError::new(FIELD, format!("{pattern:?}"), rule)
 }
 
+fn too_many(pattern: &str) -> ConfigError {
+    wrong(
+        pattern,
+        format!("it stands for more than {MAX_NAMES} names"),
+    )
+}
+
 /// Appends all names of a brace pattern. The leftmost brace varies slowest.
 ///
 /// # Errors
@@ -126,10 +133,7 @@ pub fn expand_braces(pattern: &str, names: &mut Vec<String>) -> Result<(), Confi
             return Err(wrong(pattern, "a } has no {"));
         }
         if names.len() >= MAX_NAMES {
-            return Err(wrong(
-                pattern,
-                format!("it stands for more than {MAX_NAMES} names"),
-            ));
+            return Err(too_many(pattern));
         }
         names.push(pattern.to_owned());
         return Ok(());
@@ -166,10 +170,7 @@ pub fn expand_braces(pattern: &str, names: &mut Vec<String>) -> Result<(), Confi
         .saturating_add(heads.len().saturating_mul(tails.len()))
         > MAX_NAMES
     {
-        return Err(wrong(
-            pattern,
-            format!("it stands for more than {MAX_NAMES} names"),
-        ));
+        return Err(too_many(pattern));
     }
     for head in &heads {
         names.extend(tails.iter().map(|tail| format!("{before}{head}{tail}")));
@@ -247,10 +248,7 @@ impl Range {
     fn names(&self, pattern: &str) -> Result<Vec<String>, ConfigError> {
         let count = self.first.abs_diff(self.last) / self.step;
         if count >= MAX_NAMES as u64 {
-            return Err(wrong(
-                pattern,
-                format!("it stands for more than {MAX_NAMES} names"),
-            ));
+            return Err(too_many(pattern));
         }
         let width = self.width;
         let sign = if self.first <= self.last { 1i128 } else { -1 };
