@@ -11,7 +11,7 @@ use crate::config::{LastBatch, LoaderConfig, TextMode};
 use crate::error::{ConfigError, Error};
 use crate::image::check_level;
 use crate::order::{Cursor, OrderSettings, Partition};
-use crate::remote::{LocalFiles, Prefetcher, ShardProvider, ShardRequest};
+use crate::remote::{Prefetcher, ShardProvider, ShardRequest};
 use crate::shards::Location;
 use crate::text::captions::needed_members;
 use crate::text::tokenize::Tokenizer;
@@ -176,14 +176,14 @@ impl Dataset {
         &self.index.shards()[number as usize].location
     }
 
-    /// Provides the shards of one run.
+    /// Provides the shards of one run. `None` if all are plain local files.
     ///
     /// # Errors
     /// Some shards are remote or compressed, and the downloads cannot be set up.
-    pub fn provider(self: &Arc<Self>) -> Result<Arc<dyn ShardProvider>, Error> {
+    pub fn provider(self: &Arc<Self>) -> Result<Option<Arc<dyn ShardProvider>>, Error> {
         let is_remote = |shard: &Shard| shard.location.plain_file().is_none();
         if !self.index.shards().iter().any(is_remote) {
-            return Ok(Arc::new(LocalFiles));
+            return Ok(None);
         }
         let dataset = Arc::clone(self);
         let request_of = move |number: u32| {
@@ -194,7 +194,7 @@ impl Dataset {
             })
         };
         let prefetcher = Prefetcher::open(&self.config.store, Box::new(request_of), scan_file)?;
-        Ok(Arc::new(prefetcher))
+        Ok(Some(Arc::new(prefetcher)))
     }
 }
 

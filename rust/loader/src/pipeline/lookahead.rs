@@ -49,7 +49,6 @@ impl ShardLengths for KnownLengths<'_> {
 type Place = (u64, u64);
 
 /// The shards that a run has requested, and how long it needs them.
-#[derive(Debug)]
 pub(super) struct Lookahead {
     pub provider: Arc<dyn ShardProvider>,
     windows: UpcomingWindows,

@@ -35,7 +35,6 @@ use crate::remote::ShardProvider;
 use state::Shared;
 
 /// A run over the epochs. Dropping it ends its threads and waits for them.
-#[derive(Debug)]
 pub struct Pipeline {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -57,7 +56,7 @@ impl Pipeline {
     /// A thread cannot be started.
     pub fn start_with(
         dataset: Arc<Dataset>,
-        provider: Arc<dyn ShardProvider>,
+        provider: Option<Arc<dyn ShardProvider>>,
         from: &Cursor,
     ) -> Result<Self, Error> {
         let num_threads = dataset.config.num_threads;
@@ -93,7 +92,8 @@ impl Pipeline {
     /// Sentences for the log since the last call, about downloads.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
-        self.shared.provider.notes()
+        let provider = self.shared.provider.as_ref();
+        provider.map_or_else(Vec::new, |provider| provider.notes())
     }
 
     /// Ends the threads, waits for them and frees all memory that no batch uses. A reader that waits for a batch gets

@@ -10,7 +10,6 @@ use crate::order::{BatchPlan, BatchPlans, Blocked, Cursor};
 use crate::remote::ShardProvider;
 
 /// The planned batches of a run, in order. Only one thread holds it at a time.
-#[derive(Debug)]
 pub(crate) struct Planner {
     dataset: Arc<Dataset>,
     plans: BatchPlans,
@@ -21,9 +20,13 @@ pub(crate) struct Planner {
 }
 
 impl Planner {
-    pub fn new(dataset: Arc<Dataset>, provider: Arc<dyn ShardProvider>, from: &Cursor) -> Self {
+    pub fn new(
+        dataset: Arc<Dataset>,
+        provider: Option<Arc<dyn ShardProvider>>,
+        from: &Cursor,
+    ) -> Self {
         let order = dataset.order.clone();
-        let lookahead = (!provider.is_local()).then(|| Lookahead::new(provider, &order, from));
+        let lookahead = provider.map(|provider| Lookahead::new(provider, &order, from));
         Self {
             plans: BatchPlans::new(order, from),
             dataset,

@@ -65,7 +65,6 @@ pub(crate) struct FinishedBatch {
     pub outcome: Outcome,
 }
 
-#[derive(Debug)]
 struct State {
     /// `None` while a thread plans the next batch without holding the lock.
     planner: Option<Planner>,
@@ -107,12 +106,11 @@ impl State {
 }
 
 /// What the threads and the reader share.
-#[derive(Debug)]
 pub(crate) struct Shared {
     pub dataset: Arc<Dataset>,
     pub counters: Counters,
     pool: Arc<ArrayPool>,
-    pub provider: Arc<dyn ShardProvider>,
+    pub provider: Option<Arc<dyn ShardProvider>>,
     /// Local shards that are open.
     pub files: Arc<OpenFiles>,
     /// Counts how often the provider's answers may have changed.
@@ -129,11 +127,11 @@ impl Shared {
     /// The state of a run that resumes at a cursor, before its threads start.
     pub fn new(
         dataset: Arc<Dataset>,
-        provider: Arc<dyn ShardProvider>,
+        provider: Option<Arc<dyn ShardProvider>>,
         from: &Cursor,
     ) -> Arc<Self> {
         let config = &dataset.config;
-        let planner = Planner::new(Arc::clone(&dataset), Arc::clone(&provider), from);
+        let planner = Planner::new(Arc::clone(&dataset), provider.clone(), from);
         let state = State {
             planner: Some(planner),
             waiting_for_shards: false,
@@ -167,12 +165,14 @@ impl Shared {
             work: Condvar::new(),
             ready: Condvar::new(),
         });
-        let weak = Arc::downgrade(&shared);
-        shared.provider.on_change(Box::new(move || {
-            if let Some(shared) = weak.upgrade() {
-                shared.provider_changed();
-            }
-        }));
+        if let Some(provider) = &shared.provider {
+            let weak = Arc::downgrade(&shared);
+            provider.on_change(Box::new(move || {
+                if let Some(shared) = weak.upgrade() {
+                    shared.provider_changed();
+                }
+            }));
+        }
         shared
     }
 
@@ -187,7 +187,9 @@ impl Shared {
     /// Closes the provider and frees all memory that no batch uses. The threads must have ended.
     pub fn free(&self) {
         // Only now: a thread may have been reading a downloaded shard until it ended.
-        self.provider.close();
+        if let Some(provider) = &self.provider {
+            provider.close();
+        }
         let mut state = self.state.lock();
         state.finished.clear();
         state.spare_rows.clear();

@@ -170,7 +170,7 @@ impl<'shared> Worker<'shared> {
         let wanted = self.dataset.needed_members;
         let index = &self.dataset.index;
         let limit = self.config.max_member_bytes;
-        let provider = &*self.shared.provider;
+        let provider = self.shared.provider.as_deref();
         let members = self
             .reader
             .read(index, provider, id, wanted, limit, &mut row.raw_members)?;

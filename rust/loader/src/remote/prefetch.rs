@@ -1,6 +1,5 @@
 //! Prefetches the shards of a run in the order of their use, and keeps each until it is released.
 
-use std::fmt;
 use std::fs::File;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,7 +37,6 @@ pub type ScanShard = fn(&File, require_end: bool) -> Result<Regions, TarError>;
 type Wake = Box<dyn Fn() + Send + Sync>;
 
 /// Fetches the shards of one run.
-#[derive(Debug)]
 pub struct Prefetcher {
     store: Store,
     shared: Arc<Shared>,
@@ -52,12 +50,6 @@ struct Shared {
     state: Mutex<State>,
     wake: OnceLock<Wake>,
     closed: AtomicBool,
-}
-
-impl fmt::Debug for Shared {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Prefetcher").finish_non_exhaustive()
-    }
 }
 
 impl Prefetcher {
