@@ -181,11 +181,8 @@ impl<'shared> Worker<'shared> {
             let texts =
                 captions::Texts::new(members.txt, members.json, self.config.max_caption_bytes)?;
             let mut rng = SampleRng::new(self.config.seed, epoch, id.key(), stream::CAPTION);
-            let general_prob = self
-                .config
-                .mask
-                .as_ref()
-                .map_or(0.0, |mask| mask.general_prob);
+            let mask = self.config.mask.as_ref();
+            let general_prob = mask.map_or(0.0, |mask| mask.general_prob);
             texts.draw(
                 &self.config.captions,
                 general_prob,
