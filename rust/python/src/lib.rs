@@ -5,7 +5,6 @@ mod bench;
 mod config;
 mod error;
 mod image;
-mod index;
 mod loader;
 mod shards;
 mod stats;
@@ -27,11 +26,11 @@ mod _core {
     #[pymodule_export]
     use crate::image::{decode, preprocess_image};
     #[pymodule_export]
-    use crate::index::{check_index, write_index};
-    #[pymodule_export]
     use crate::loader::{BatchIterator, BatchLoader};
     #[pymodule_export]
-    use crate::shards::{examine_shards, expand_shards, fetch_shard, shown_shard};
+    use crate::shards::{
+        check_index, examine_shards, expand_shards, fetch_shard, shown_shard, write_index,
+    };
     #[pymodule_export]
     use crate::stats::{LoaderStats, StageStats};
     #[pymodule_export]

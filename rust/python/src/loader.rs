@@ -24,9 +24,7 @@ static RUNS: Mutex<Vec<Weak<Run>>> = Mutex::new(Vec::new());
 /// Reads a `prolip.data.Cursor`, and checks that a run over the loader's data can resume there.
 fn cursor(dataset: &Dataset, dataclass: &Bound<'_, PyAny>) -> PyResult<Cursor> {
     let cursor = read("resume", &as_dict(dataclass)?)?;
-    dataset
-        .check_cursor(&cursor)
-        .map_err(|error| config_error(&error))?;
+    dataset.check_cursor(&cursor).map_err(config_error)?;
     Ok(cursor)
 }
 
@@ -106,7 +104,7 @@ impl BatchLoader {
     ) -> PyResult<Self> {
         let config = loader_config(config)?;
         let (rank, world_size) = (read("rank", rank)?, read("world_size", world_size)?);
-        let tokenizer = tokenizer.map(|tokenizer| tokenizer.inner());
+        let tokenizer = tokenizer.map(|tokenizer| Arc::clone(&tokenizer.inner));
         let dataset = interruptible(py, |cancelled| {
             Dataset::open(config, tokenizer, rank, world_size, cancelled)
         })?;

@@ -1,7 +1,8 @@
-//! Functions on shards without a loader: expand patterns, identify versions, copy one shard.
+//! Functions on shards without a loader: expand patterns, identify versions, copy one shard, write and check index files.
 
 use std::path::PathBuf;
 
+use prolip_loader::archive::index;
 use prolip_loader::config::OnMissingShard;
 use prolip_loader::remote;
 use prolip_loader::shards::{Location, Version, expand};
@@ -13,7 +14,7 @@ use crate::wait::interruptible;
 
 /// The shards that patterns and lists stand for.
 pub fn located(shards: &[String], missing: OnMissingShard) -> PyResult<Vec<Location>> {
-    expand(shards, missing).map_err(|error| config_error(&error))
+    expand(shards, missing).map_err(config_error)
 }
 
 /// Return the shards that patterns and lists stand for, as the loader reads them.
@@ -68,5 +69,42 @@ pub fn fetch_shard(
             remote::fetch_into(&shard, &out, &store, cancelled)?;
         }
         Ok(())
+    })
+}
+
+/// Read the headers of shards with `threads` threads and write an index. `store` configures remote shards.
+///
+/// Returns the number of shards, the number of samples, and a sentence per damaged shard.
+#[pyfunction]
+pub fn write_index(
+    py: Python<'_>,
+    shards: Vec<String>,
+    out: PathBuf,
+    threads: usize,
+    store: &Bound<'_, PyAny>,
+) -> PyResult<(u64, u64, Vec<String>)> {
+    let shards = located(&shards, OnMissingShard::Raise)?;
+    let store = store_config(store)?;
+    let made = interruptible(py, |cancelled| {
+        let shards = remote::settle(shards, &store, cancelled)?;
+        index::write_index(&shards, &out, threads.max(1), &store, cancelled)
+    })?;
+    Ok((made.shards, made.samples, made.notes))
+}
+
+/// Read the headers of shards again and return a sentence per difference from the index.
+#[pyfunction]
+pub fn check_index(
+    py: Python<'_>,
+    shards: Vec<String>,
+    index: PathBuf,
+    threads: usize,
+    store: &Bound<'_, PyAny>,
+) -> PyResult<Vec<String>> {
+    let shards = located(&shards, OnMissingShard::Skip)?;
+    let store = store_config(store)?;
+    interruptible(py, |cancelled| {
+        let shards = remote::settle(shards, &store, cancelled)?;
+        index::check_index(&shards, &index, threads.max(1), &store, cancelled)
     })
 }
