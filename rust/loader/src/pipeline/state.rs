@@ -3,7 +3,7 @@
 //!
 //! Threads only take the lock when a batch begins and when it is finished, never for a sample.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Poll;
@@ -85,8 +85,6 @@ struct State {
     epoch_bad_samples: BadSamples,
     run_bad_samples: BadSamples,
     spare_rows: Vec<Vec<Row>>,
-    /// Numbers of the batches that have begun and are not finished.
-    unfinished: BTreeSet<u64>,
     /// The error after the last planned batch, if any.
     ending: Option<Error>,
     /// What ended the run. The reader gets it after the finished batches.
@@ -145,7 +143,6 @@ impl Shared {
             epoch_bad_samples: BadSamples::default(),
             run_bad_samples: BadSamples::default(),
             spare_rows: Vec::new(),
-            unfinished: BTreeSet::new(),
             ending: None,
             error: None,
         };
@@ -269,7 +266,9 @@ impl Shared {
         state: MutexGuard<'state, State>,
         mut planner: Planner,
     ) -> MutexGuard<'state, State> {
-        let unfinished = state.unfinished.first().copied().unwrap_or(state.begun);
+        let is_unfinished = |number: &u64| !state.finished.contains_key(number);
+        let unfinished = (state.taken..state.begun).find(is_unfinished);
+        let unfinished = unfinished.unwrap_or(state.begun);
         drop(state);
         let changes = self.changes.load(Ordering::Acquire);
         let next = planner.next(unfinished);
@@ -298,7 +297,6 @@ impl Shared {
             plan,
             slots: RowSlots::new(lease, rows, self.dataset.image_bytes()),
         }));
-        state.unfinished.insert(state.begun);
         state.begun += 1;
     }
 
@@ -308,7 +306,6 @@ impl Shared {
         // The reader stops at the first failed batch. All earlier ones have begun already and will be finished.
         state.all_planned |= !matches!(finished.outcome, Outcome::Complete(_));
         state.finished.insert(number, finished);
-        state.unfinished.remove(&number);
         // Shards that only this batch needed can be released, which may make room for the next batch's shards.
         let was_waiting = std::mem::take(&mut state.waiting_for_shards);
         state.spare_rows.push(rows);

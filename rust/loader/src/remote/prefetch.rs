@@ -323,10 +323,6 @@ impl Shared {
         state.shards.insert(shard, held);
         self.pump(&mut state);
         drop(state);
-        self.wake();
-    }
-
-    fn wake(&self) {
         if let Some(wake) = self.wake.get()
             && !self.closed.load(Ordering::Relaxed)
         {
