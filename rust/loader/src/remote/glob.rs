@@ -3,9 +3,9 @@
 use std::sync::atomic::AtomicBool;
 
 use super::address::{Hub, Place, Scheme, resolve};
-use super::object_storage;
 use super::retry::{Failure, retried};
 use super::store::{Inner, Store};
+use super::{object_storage, pipe};
 use crate::config::StoreConfig;
 use crate::error::{ConfigError, Error};
 use crate::shards::{Location, before_query};
@@ -27,9 +27,7 @@ pub fn settle(
             |rule: &str| ConfigError::new("data.shards", format!("{:?}", shard.to_string()), rule);
         match &shard {
             Location::Pipe(_) if !config.allow_pipe => {
-                return Err(
-                    wrong("commands are run with data.store.allow_pipe = true only").into(),
-                );
+                return Err(wrong(pipe::NOT_ALLOWED).into());
             }
             Location::Url(url) => match resolve(url, &hub)? {
                 Place::Object {
@@ -46,8 +44,8 @@ pub fn settle(
                     if found.is_empty() {
                         return Err(wrong("it matches no object").into());
                     }
-                    let bucket = &url[..url.len() - path.len()];
-                    let urls = found.iter().map(|name| format!("{bucket}{name}"));
+                    let root = &url[..url.len() - path.len()];
+                    let urls = found.iter().map(|name| format!("{root}{name}"));
                     settled.extend(urls.map(Location::Url));
                     continue;
                 }

@@ -15,6 +15,7 @@ use super::store::{Fetched, Inner};
 use crate::os;
 use crate::shards::{Identity, without_secrets};
 
+pub(super) const NOT_ALLOWED: &str = "commands are run with data.store.allow_pipe = true only";
 /// Bytes to read at once: the capacity of a pipe.
 const PIECE_BYTES: usize = 64 * 1024;
 /// How much of the end of a command's stderr is read: more than an address has, because only a whole address loses its secrets.
@@ -40,9 +41,7 @@ pub(super) async fn download(
     meter: &Arc<Meter>,
 ) -> Result<Fetched, Failure> {
     if !inner.config.allow_pipe {
-        return Err(Failure::terminal(
-            "commands are run with data.store.allow_pipe = true only",
-        ));
+        return Err(Failure::terminal(NOT_ALLOWED));
     }
     retried(inner.limits.retries, || run(inner, command, meter)).await
 }
