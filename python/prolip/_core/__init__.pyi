@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from . import testing
 
 __all__ = [
+    "IMAGE_EXTENSIONS",
     "MAX_CAPTION_BYTES",
     "MAX_MEMBER_BYTES",
     "MAX_PIXELS",
@@ -33,6 +34,7 @@ __all__ = [
     "write_index",
 ]
 
+IMAGE_EXTENSIONS: Final[tuple[str, ...]]
 MAX_CAPTION_BYTES: Final[int]
 MAX_MEMBER_BYTES: Final[int]
 MAX_PIXELS: Final[int]

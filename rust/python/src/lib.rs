@@ -18,6 +18,7 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _core {
     use pyo3::prelude::*;
+    use pyo3::types::PyTuple;
 
     #[pymodule_export]
     use crate::batch::Batch;
@@ -45,7 +46,10 @@ mod _core {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        use prolip_loader::archive::IMAGE_EXTENSIONS;
         use prolip_loader::config::{MAX_CAPTION_BYTES, MAX_MEMBER_BYTES, MAX_PIXELS};
+        let extensions = PyTuple::new(module.py(), IMAGE_EXTENSIONS)?;
+        module.add("IMAGE_EXTENSIONS", extensions)?;
         module.add("MAX_CAPTION_BYTES", MAX_CAPTION_BYTES)?;
         module.add("MAX_MEMBER_BYTES", MAX_MEMBER_BYTES)?;
         module.add("MAX_PIXELS", MAX_PIXELS)?;
