@@ -15,16 +15,13 @@ pub const UNKNOWN_LENGTH: u32 = u32::MAX;
 pub struct Regions(Box<[u32]>);
 
 impl Regions {
-    /// Regions from the start of each sample and the end of the last one. `None` if there is no number or they don't rise.
+    /// Regions from the start of each sample and the end of the last one.
+    ///
+    /// # Panics
+    /// If there is no number or they don't rise, which is a bug of the caller.
     #[must_use]
-    pub fn new(places: Vec<u32>) -> Option<Self> {
-        let sound = !places.is_empty() && places.is_sorted();
-        sound.then(|| Self(places.into()))
-    }
-
-    /// As [`Self::new`], for numbers that are known to rise.
-    pub(crate) fn from_rising(places: Vec<u32>) -> Self {
-        debug_assert!(!places.is_empty() && places.is_sorted());
+    pub fn new(places: Vec<u32>) -> Self {
+        assert!(!places.is_empty() && places.is_sorted(), "no regions");
         Self(places.into())
     }
 
