@@ -4,6 +4,7 @@ mod rules;
 
 use std::path::PathBuf;
 
+pub(crate) use rules::check;
 use serde::Deserialize;
 
 /// Largest shuffle window: its permutation is stored as 32-bit indices.

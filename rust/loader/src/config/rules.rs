@@ -211,7 +211,8 @@ impl MaskConfig {
     }
 }
 
-fn check(
+/// The error that a field breaks a rule, unless it holds.
+pub(crate) fn check(
     holds: bool,
     field: &str,
     value: impl std::fmt::Display,
