@@ -11,8 +11,8 @@ use crate::remote::ShardProvider;
 
 /// The planned batches of a run, in order. Only one thread holds it at a time.
 pub(crate) struct Planner {
-    dataset: Arc<Dataset>,
     plans: BatchPlans,
+    known: KnownLengths,
     /// A planned batch whose shards were not all ready.
     waiting: Option<BatchPlan>,
     /// `None` if all shards are local.
@@ -26,10 +26,11 @@ impl Planner {
         from: &Cursor,
     ) -> Self {
         let order = dataset.order.clone();
-        let lookahead = provider.map(|provider| Lookahead::new(provider, &order, from));
+        let ahead = provider.clone();
+        let lookahead = ahead.map(|provider| Lookahead::new(provider, &order, from));
         Self {
             plans: BatchPlans::new(order, from),
-            dataset,
+            known: KnownLengths { dataset, provider },
             waiting: None,
             lookahead,
         }
@@ -38,14 +39,10 @@ impl Planner {
     /// Returns the next batch once its shards are ready, or `None` when all batches have been planned. While it is
     /// pending, every call asks for its shards again. All batches before number `unfinished` are finished.
     pub fn next(&mut self, unfinished: u64) -> Poll<Result<Option<BatchPlan>, Error>> {
-        let provider = self.lookahead.as_ref().map(|ahead| &ahead.provider);
-        let known = KnownLengths {
-            dataset: &self.dataset,
-            provider: provider.cloned(),
-        };
+        let known = &self.known;
         let mut missing = None;
         if self.waiting.is_none() {
-            match self.plans.next(&known) {
+            match self.plans.next(known) {
                 Ok(Some(plan)) => self.waiting = Some(plan),
                 Ok(None) => return Poll::Ready(Ok(None)),
                 Err(Blocked::Waiting(shard)) => missing = Some(shard),
@@ -59,9 +56,9 @@ impl Planner {
             lookahead.release_unneeded(unfinished, next.unwrap_or(self.plans.place()), streamed);
             match (streamed, &self.waiting) {
                 (Some((epoch, streamed)), _) => {
-                    lookahead.request_pieces(epoch, streamed, &self.dataset)
+                    lookahead.request_pieces(epoch, streamed, &known.dataset)
                 }
-                (None, Some(plan)) => lookahead.request_windows(plan, &known),
+                (None, Some(plan)) => lookahead.request_windows(plan, known),
                 (None, None) => {}
             }
             if let Some(shard) = missing {
