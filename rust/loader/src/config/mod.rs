@@ -4,7 +4,6 @@ mod rules;
 
 use std::path::PathBuf;
 
-pub(crate) use rules::check;
 use serde::Deserialize;
 
 /// Largest shuffle window: its permutation is stored as 32-bit indices.

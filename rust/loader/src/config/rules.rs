@@ -4,7 +4,7 @@ use super::{
     AugmentConfig, CaptionConfig, CaptionSource, LoaderConfig, MAX_WINDOW, MaskConfig, Mode,
     StoreConfig, TXT,
 };
-use crate::error::ConfigError;
+use crate::error::{ConfigError, check};
 
 /// Largest side of an image in a batch. Beyond it, the memory of a batch would overflow long before training could use it.
 const MAX_IMAGE_SIZE: u32 = 4096;
@@ -209,19 +209,6 @@ impl MaskConfig {
         check(self.kept_patches() > 0, field, ratio, rule)?;
         share("data.mask.general_prob", self.general_prob)
     }
-}
-
-/// The error that a field breaks a rule, unless it holds.
-pub(crate) fn check(
-    holds: bool,
-    field: &str,
-    value: impl std::fmt::Display,
-    rule: impl Into<String>,
-) -> Result<(), ConfigError> {
-    if holds {
-        return Ok(());
-    }
-    Err(ConfigError::new(field, value, rule))
 }
 
 fn at_least_one(field: &str, value: u64) -> Result<(), ConfigError> {

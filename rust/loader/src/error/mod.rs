@@ -45,6 +45,19 @@ impl ConfigError {
     }
 }
 
+/// The error that a field breaks a rule, unless it holds.
+pub(crate) fn check(
+    holds: bool,
+    field: &str,
+    value: impl std::fmt::Display,
+    rule: impl Into<String>,
+) -> Result<(), ConfigError> {
+    if holds {
+        return Ok(());
+    }
+    Err(ConfigError::new(field, value, rule))
+}
+
 /// Why a loader cannot open or cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -69,7 +69,7 @@ impl Pipeline {
             let thread = std::thread::Builder::new().name(format!("prolip-{number}"));
             let handle = thread
                 .spawn(move || worker::run(&shared))
-                .map_err(|error| Error::Spawn(error))?;
+                .map_err(Error::Spawn)?;
             pipeline.threads.lock().push(handle);
         }
         Ok(pipeline)
