@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from . import testing
 
 __all__ = [
+    "IMAGE_EXTENSIONS",
     "MAX_CAPTION_BYTES",
     "MAX_MEMBER_BYTES",
     "MAX_PIXELS",
@@ -33,6 +34,7 @@ __all__ = [
     "write_index",
 ]
 
+IMAGE_EXTENSIONS: Final[tuple[str, ...]]
 MAX_CAPTION_BYTES: Final[int]
 MAX_MEMBER_BYTES: Final[int]
 MAX_PIXELS: Final[int]
@@ -111,10 +113,9 @@ class BatchLoader:
         *,
         rank: int,
         world_size: int,
-        resume: _Cursor | None,
+        resume: _Cursor,
     ) -> Self: ...
-    def __iter__(self) -> BatchIterator: ...
-    def begin(self, place: _Cursor | None) -> BatchIterator: ...
+    def begin(self, place: _Cursor) -> BatchIterator: ...
     def close(self) -> None: ...
     def stats(self) -> LoaderStats: ...
     @property

@@ -109,8 +109,8 @@ class BatchLoader:
         """
         self.config = config
         tokenizer = Tokenizer(config.tokenizer).core if config.captions else None
-        self._core = _core.BatchLoader(config, tokenizer, rank=rank, world_size=world_size, resume=resume)
-        self._resume = self._last = resume if resume is not None else Cursor()
+        self._resume = self._last = resume or Cursor()
+        self._core = _core.BatchLoader(config, tokenizer, rank=rank, world_size=world_size, resume=self._resume)
         self._loaded: Cursor | None = None
         for note in self._core.notes:
             logger.warning("%s", note)

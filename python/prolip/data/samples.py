@@ -6,10 +6,11 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from prolip import _core
 from prolip.data import BatchLoader, DataError, LoaderConfig, NoSampleError, StoreConfig
 
-EXTENSIONS = ("jpg", "png", "jpeg", "webp", "gif", "bmp")
-"""Image extensions. If a sample has several images, the first in this order is used, as in the loader."""
+EXTENSIONS = _core.IMAGE_EXTENSIONS
+"""Image extensions. If a sample has several images, the first in this order is used."""
 
 
 class Sample(NamedTuple):

@@ -8,9 +8,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use prolip_loader::config::LastBatch;
-use prolip_loader::order::{
-    BatchPlan, BatchPlans, Cursor, Leg, NextBatch, OrderSettings, Partition,
-};
+use prolip_loader::order::{BatchPlan, BatchPlans, Cursor, Leg, OrderSettings, Partition};
 use prolip_loader::shards::SampleId;
 
 const SHARDS: usize = 140_146;
@@ -76,10 +74,7 @@ fn batches(
     from: &Cursor,
 ) -> impl Iterator<Item = BatchPlan> {
     let mut route = BatchPlans::new(rules, from);
-    std::iter::from_fn(move || match route.next(counts).unwrap() {
-        NextBatch::Batch(plan) => Some(plan),
-        _ => None,
-    })
+    std::iter::from_fn(move || route.next(counts).unwrap())
 }
 
 /// The largest memory that this process has had, in bytes.

@@ -69,7 +69,8 @@ fn other_threads_continue_while_one_shard_is_slow() {
             .unwrap();
         let slow = Arc::new(Slow::default());
         let provider: Arc<dyn ShardProvider> = Arc::<Slow>::clone(&slow);
-        let run = Pipeline::start_with(Arc::clone(&dataset), provider, &Cursor::default()).unwrap();
+        let run =
+            Pipeline::start_with(Arc::clone(&dataset), Some(provider), &Cursor::default()).unwrap();
         let mut contents = Vec::new();
         let mut take = |within: u64| match run.next_within(Duration::from_millis(within)).unwrap() {
             Next::Batch(batch) => contents.push(Content::new(&batch, &dataset)),

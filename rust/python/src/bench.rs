@@ -35,7 +35,7 @@ pub fn decode_only(
 /// `PROLIP_SIMD` names.
 #[pyfunction]
 pub fn simd_level() -> PyResult<&'static str> {
-    prolip_loader::image::check_level().map_err(|error| config_error(&error))
+    prolip_loader::image::check_level().map_err(config_error)
 }
 
 /// The names that `PROLIP_SIMD` may have on this processor, slowest first.

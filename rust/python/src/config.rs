@@ -24,7 +24,7 @@ pub fn loader_config(dataclass: &Bound<'_, PyAny>) -> PyResult<LoaderConfig> {
 /// Reads a `prolip.data.StoreConfig` and validates it.
 pub fn store_config(dataclass: &Bound<'_, PyAny>) -> PyResult<StoreConfig> {
     let config: StoreConfig = read("data.store", &as_dict(dataclass)?)?;
-    config.validate().map_err(|error| config_error(&error))?;
+    config.validate().map_err(config_error)?;
     Ok(config)
 }
 
@@ -52,7 +52,7 @@ pub fn read<T: DeserializeOwned>(name: &str, value: &Bound<'_, PyAny>) -> PyResu
             true => "it is too large".to_owned(),
             false => reason,
         };
-        config_error(&ConfigError::new(field, shown, rule))
+        config_error(ConfigError::new(field, shown, rule))
     })
 }
 

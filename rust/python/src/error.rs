@@ -33,12 +33,12 @@ pub fn loader_error(py: Python<'_>, error: &Error) -> PyErr {
 }
 
 /// The exception for a setting that cannot work.
-pub fn config_error(error: &ConfigError) -> PyErr {
+pub fn config_error(error: ConfigError) -> PyErr {
     UserError::new_err(error.to_string())
 }
 
 /// The exception for an image that cannot be decoded.
-pub fn decode_error(error: &DecodeError) -> PyErr {
+pub fn decode_error(error: DecodeError) -> PyErr {
     DataError::new_err(error.to_string())
 }
 

@@ -43,11 +43,11 @@ fn decoded(data: &[u8]) -> PyResult<Rgb8> {
     thread_local! {
         static DECODER: RefCell<Decoder> = RefCell::new(Decoder::new(MAX_PIXELS));
     }
-    check_level().map_err(|error| config_error(&error))?;
+    check_level().map_err(config_error)?;
     let mut image = Rgb8::default();
     DECODER
         .with_borrow_mut(|decoder| decoder.decode(data, &mut image))
-        .map_err(|error| decode_error(&error))?;
+        .map_err(decode_error)?;
     Ok(image)
 }
 
@@ -67,5 +67,5 @@ pub fn check_size(name: &str, size: u32) -> PyResult<()> {
         return Ok(());
     }
     let rule = "it must be between 1 and 16384";
-    Err(config_error(&ConfigError::new(name, size, rule)))
+    Err(config_error(ConfigError::new(name, size, rule)))
 }

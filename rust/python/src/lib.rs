@@ -5,7 +5,6 @@ mod bench;
 mod config;
 mod error;
 mod image;
-mod index;
 mod loader;
 mod shards;
 mod stats;
@@ -19,6 +18,7 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _core {
     use pyo3::prelude::*;
+    use pyo3::types::PyTuple;
 
     #[pymodule_export]
     use crate::batch::Batch;
@@ -29,11 +29,11 @@ mod _core {
     #[pymodule_export]
     use crate::image::{decode, preprocess_image};
     #[pymodule_export]
-    use crate::index::{check_index, write_index};
-    #[pymodule_export]
     use crate::loader::{BatchIterator, BatchLoader};
     #[pymodule_export]
-    use crate::shards::{examine_shards, expand_shards, fetch_shard, shown_shard};
+    use crate::shards::{
+        check_index, examine_shards, expand_shards, fetch_shard, shown_shard, write_index,
+    };
     #[pymodule_export]
     use crate::stats::{LoaderStats, StageStats};
     #[pymodule_export]
@@ -48,7 +48,10 @@ mod _core {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        use prolip_loader::archive::IMAGE_EXTENSIONS;
         use prolip_loader::config::{MAX_CAPTION_BYTES, MAX_MEMBER_BYTES, MAX_PIXELS};
+        let extensions = PyTuple::new(module.py(), IMAGE_EXTENSIONS)?;
+        module.add("IMAGE_EXTENSIONS", extensions)?;
         module.add("MAX_CAPTION_BYTES", MAX_CAPTION_BYTES)?;
         module.add("MAX_MEMBER_BYTES", MAX_MEMBER_BYTES)?;
         module.add("MAX_PIXELS", MAX_PIXELS)?;

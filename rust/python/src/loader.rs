@@ -24,9 +24,7 @@ static RUNS: Mutex<Vec<Weak<Run>>> = Mutex::new(Vec::new());
 /// Reads a `prolip.data.Cursor`, and checks that a run over the loader's data can resume there.
 fn cursor(dataset: &Dataset, dataclass: &Bound<'_, PyAny>) -> PyResult<Cursor> {
     let cursor = read("resume", &as_dict(dataclass)?)?;
-    dataset
-        .check_cursor(&cursor)
-        .map_err(|error| config_error(&error))?;
+    dataset.check_cursor(&cursor).map_err(config_error)?;
     Ok(cursor)
 }
 
@@ -83,17 +81,17 @@ impl Drop for Run {
     }
 }
 
-/// Reads shards and makes batches. Iterating starts a run at `resume` and ends the previous one.
+/// Reads shards and makes batches.
 #[pyclass(frozen, module = "prolip._core")]
 pub struct BatchLoader {
     dataset: Arc<Dataset>,
-    resume: Cursor,
     current: Mutex<Option<Arc<Run>>>,
     process: u32,
 }
 
 #[pymethods]
 impl BatchLoader {
+    /// Opens the data set, and checks that a run can begin at `resume`.
     #[new]
     #[pyo3(signature = (config, tokenizer, *, rank, world_size, resume))]
     fn new(
@@ -102,40 +100,28 @@ impl BatchLoader {
         tokenizer: Option<PyRef<'_, Tokenizer>>,
         rank: &Bound<'_, PyAny>,
         world_size: &Bound<'_, PyAny>,
-        resume: Option<&Bound<'_, PyAny>>,
+        resume: &Bound<'_, PyAny>,
     ) -> PyResult<Self> {
         let config = loader_config(config)?;
         let (rank, world_size) = (read("rank", rank)?, read("world_size", world_size)?);
-        let tokenizer = tokenizer.map(|tokenizer| tokenizer.inner());
+        let tokenizer = tokenizer.map(|tokenizer| Arc::clone(&tokenizer.inner));
         let dataset = interruptible(py, |cancelled| {
             Dataset::open(config, tokenizer, rank, world_size, cancelled)
         })?;
-        let resume = resume
-            .map(|place| cursor(&dataset, place))
-            .transpose()?
-            .unwrap_or_default();
+        cursor(&dataset, resume)?;
         Ok(Self {
             dataset: Arc::new(dataset),
-            resume,
             current: Mutex::new(None),
             process: std::process::id(),
         })
     }
 
-    fn __iter__(&self, py: Python<'_>) -> PyResult<BatchIterator> {
-        self.begin(py, None)
-    }
-
-    /// Start a run at another place than `resume`. The previous run ends.
-    #[pyo3(signature = (place))]
-    fn begin(&self, py: Python<'_>, place: Option<&Bound<'_, PyAny>>) -> PyResult<BatchIterator> {
+    /// Start a run at a cursor. The previous run ends.
+    fn begin(&self, py: Python<'_>, place: &Bound<'_, PyAny>) -> PyResult<BatchIterator> {
         check_process(self.process)?;
-        let place = place
-            .map(|place| cursor(&self.dataset, place))
-            .transpose()?;
+        let from = cursor(&self.dataset, place)?;
         self.close(py);
-        let from = place.as_ref().unwrap_or(&self.resume);
-        let run = Run::start(py, Arc::clone(&self.dataset), from)?;
+        let run = Run::start(py, Arc::clone(&self.dataset), &from)?;
         *self.current.lock() = Some(Arc::clone(&run));
         Ok(BatchIterator {
             run,

@@ -1,10 +1,11 @@
-//! Functions on shards without a loader: expand patterns, identify versions, copy one shard.
+//! Functions on shards without a loader: expand patterns, identify versions, copy one shard, write and check index files.
 
 use std::path::PathBuf;
 
+use prolip_loader::archive::index;
 use prolip_loader::config::OnMissingShard;
 use prolip_loader::remote;
-use prolip_loader::shards::{Location, Version, expand, is_address};
+use prolip_loader::shards::{Location, Version, expand};
 use pyo3::prelude::*;
 
 use crate::config::store_config;
@@ -13,7 +14,7 @@ use crate::wait::interruptible;
 
 /// The shards that patterns and lists stand for.
 pub fn located(shards: &[String], missing: OnMissingShard) -> PyResult<Vec<Location>> {
-    expand(shards, missing).map_err(|error| config_error(&error))
+    expand(shards, missing).map_err(config_error)
 }
 
 /// Return the shards that patterns and lists stand for, as the loader reads them.
@@ -23,19 +24,10 @@ pub fn expand_shards(shards: Vec<String>) -> PyResult<Vec<String>> {
     Ok(shards.iter().map(Location::written).collect())
 }
 
-/// The location of a shard named by [`expand_shards`].
-fn location(shard: String) -> Location {
-    match shard.strip_prefix("pipe:") {
-        Some(command) => Location::Pipe(command.to_owned()),
-        None if is_address(&shard) => Location::Url(shard),
-        None => Location::File(shard.into()),
-    }
-}
-
 /// Return a shard's name without passwords and signatures.
 #[pyfunction]
-pub fn shown_shard(shard: String) -> String {
-    location(shard).to_string()
+pub fn shown_shard(shard: &str) -> String {
+    Location::of(shard).to_string()
 }
 
 /// Return the name, size and version of the shards that patterns stand for, including globs in object stores.
@@ -66,16 +58,53 @@ pub fn examine_shards(
 #[pyfunction]
 pub fn fetch_shard(
     py: Python<'_>,
-    shard: String,
+    shard: &str,
     out: PathBuf,
     store: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
     let store = store_config(store)?;
-    let shard = vec![location(shard)];
+    let shard = vec![Location::of(shard)];
     interruptible(py, |cancelled| {
         for shard in remote::settle(shard, &store, cancelled)? {
             remote::fetch_into(&shard, &out, &store, cancelled)?;
         }
         Ok(())
+    })
+}
+
+/// Read the headers of shards with `threads` threads and write an index. `store` configures remote shards.
+///
+/// Returns the number of shards, the number of samples, and a sentence per damaged shard.
+#[pyfunction]
+pub fn write_index(
+    py: Python<'_>,
+    shards: Vec<String>,
+    out: PathBuf,
+    threads: usize,
+    store: &Bound<'_, PyAny>,
+) -> PyResult<(u64, u64, Vec<String>)> {
+    let shards = located(&shards, OnMissingShard::Raise)?;
+    let store = store_config(store)?;
+    let made = interruptible(py, |cancelled| {
+        let shards = remote::settle(shards, &store, cancelled)?;
+        index::write_index(&shards, &out, threads.max(1), &store, cancelled)
+    })?;
+    Ok((made.shards, made.samples, made.notes))
+}
+
+/// Read the headers of shards again and return a sentence per difference from the index.
+#[pyfunction]
+pub fn check_index(
+    py: Python<'_>,
+    shards: Vec<String>,
+    index: PathBuf,
+    threads: usize,
+    store: &Bound<'_, PyAny>,
+) -> PyResult<Vec<String>> {
+    let shards = located(&shards, OnMissingShard::Skip)?;
+    let store = store_config(store)?;
+    interruptible(py, |cancelled| {
+        let shards = remote::settle(shards, &store, cancelled)?;
+        index::check_index(&shards, &index, threads.max(1), &store, cancelled)
     })
 }

@@ -1,6 +1,5 @@
 //! `Tokenizer`: made by `prolip.data.tokenizer`, called from Python or passed to a loader.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -17,14 +16,8 @@ use crate::error::tokenize_error;
 /// Encodes captions as rows of token ids. Immutable, and shared by the threads of a loader.
 #[pyclass(frozen, module = "prolip._core")]
 pub struct Tokenizer {
-    inner: Arc<tokenize::Tokenizer>,
-}
-
-impl Tokenizer {
     /// The tokenizer that a loader's threads use.
-    pub fn inner(&self) -> Arc<tokenize::Tokenizer> {
-        Arc::clone(&self.inner)
-    }
+    pub inner: Arc<tokenize::Tokenizer>,
 }
 
 #[pymethods]
@@ -112,20 +105,18 @@ fn cleaning(clean: Py<PyAny>, how: &str) -> PyResult<Cleaning> {
         "canonicalize" => Clean::Canonicalize,
         _ => return Err(PyValueError::new_err(format!("{how:?} is no way to clean"))),
     };
-    let cleaner = Arc::new(PyCleaner { clean });
+    let cleaner = Arc::new(PyCleaner(clean));
     Ok(Cleaning { how, cleaner })
 }
 
 /// Cleans captions with a Python function. Any thread can call it; it attaches to the interpreter.
-struct PyCleaner {
-    clean: Py<PyAny>,
-}
+struct PyCleaner(Py<PyAny>);
 
 impl CleanText for PyCleaner {
     fn clean(&self, captions: &mut [String]) -> Result<(), TokenizeError> {
         // A thread that outlives the interpreter must fail instead of waiting for it.
         Python::try_attach(|py| -> PyResult<()> {
-            let cleaned = self.clean.call1(py, (PyList::new(py, captions.iter())?,))?;
+            let cleaned = self.0.call1(py, (PyList::new(py, captions.iter())?,))?;
             let cleaned: Vec<String> = cleaned.extract(py)?;
             if cleaned.len() != captions.len() {
                 let message = format!(
@@ -142,11 +133,5 @@ impl CleanText for PyCleaner {
         })
         .ok_or_else(|| TokenizeError::Clean("the Python interpreter is shutting down".into()))?
         .map_err(|error| TokenizeError::Clean(Box::new(error)))
-    }
-}
-
-impl fmt::Debug for Tokenizer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Tokenizer").field(&self.inner).finish()
     }
 }

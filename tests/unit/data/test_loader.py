@@ -128,7 +128,10 @@ def address(array: np.ndarray[Any, Any]) -> int:
 
 
 def test_arrays_share_the_loaders_memory(shards: str) -> None:
-    run = iter(_core.BatchLoader(config(shards), Tokenizer(TOKENIZER).core, rank=0, world_size=1, resume=None))
+    start = Cursor()
+    loader = _core.BatchLoader(config(shards), Tokenizer(TOKENIZER).core, rank=0, world_size=1, resume=start)
+    run = loader.begin(start)
+    del loader
     batch = next(run)
     assert address(batch.images) == address(batch.images)
     batch.images[0, 0, 0, 0] = 77

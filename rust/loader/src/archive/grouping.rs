@@ -52,28 +52,23 @@ pub fn is_meta(name: &str) -> bool {
 
 /// The key and the extension of a member; `None` if it belongs to no sample.
 fn key_of(name: &str) -> Option<(&str, &str)> {
-    if is_meta(name) {
-        None
-    } else {
-        split_name(name)
-    }
+    split_name(name).filter(|_| !is_meta(name))
 }
 
 /// Finds where samples begin. Consecutive members with the same key are one sample; no sample continues in the next
 /// shard.
 #[derive(Debug, Default)]
 pub struct Grouper {
-    key: Option<String>,
+    key: String,
 }
 
 impl Grouper {
     /// Whether a member begins a sample.
     pub fn begins(&mut self, name: &str) -> bool {
         match key_of(name) {
-            Some((key, _)) if self.key.as_deref() != Some(key) => {
-                let mine = self.key.get_or_insert_default();
-                mine.clear();
-                mine.push_str(key);
+            Some((key, _)) if self.key != key => {
+                self.key.clear();
+                self.key.push_str(key);
                 true
             }
             _ => false,
@@ -84,8 +79,8 @@ impl Grouper {
 /// Where the members of one sample are in its shard. Reused for one sample after another.
 #[derive(Debug, Default)]
 pub struct Sample {
+    /// Empty before the first member. No key is empty.
     key: String,
-    begun: bool,
     /// Hashes of the extensions so far. Among samples with a million members, one in 30 million would have a
     /// collision.
     extensions: HashSet<u64>,
@@ -119,7 +114,6 @@ impl Sample {
 
     /// Clears, keeping capacity.
     pub fn clear(&mut self) {
-        self.begun = false;
         self.key.clear();
         if self.extensions.capacity() > USUAL_MEMBERS {
             self.extensions = HashSet::new();
@@ -154,8 +148,7 @@ impl Sample {
         let Some((key, extension)) = key_of(member.name) else {
             return true;
         };
-        if !self.begun {
-            self.begun = true;
+        if self.key.is_empty() {
             self.key.push_str(key);
         } else if self.key != key {
             return false;

@@ -7,7 +7,7 @@ mod reader;
 mod scan;
 pub mod tar;
 
-pub use grouping::{Sample, Span};
+pub use grouping::{IMAGE_EXTENSIONS, Sample, Span};
 pub use raw_members::RawMembers;
 pub use reader::{Members, OpenFiles, Reader, WantedMembers, read_sample_headers};
 pub use scan::{Scan, scan, scan_file};

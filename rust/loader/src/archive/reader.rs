@@ -118,7 +118,7 @@ impl Reader {
     pub fn read(
         &mut self,
         index: &Index,
-        provider: &dyn ShardProvider,
+        provider: Option<&dyn ShardProvider>,
         id: SampleId,
         wanted: WantedMembers,
         max_bytes: u64,
@@ -282,7 +282,7 @@ fn open<'shards>(
     shards: &'shards mut Vec<OpenShard>,
     files: &OpenFiles,
     index: &Index,
-    provider: &dyn ShardProvider,
+    provider: Option<&dyn ShardProvider>,
     number: u32,
 ) -> Result<(Arc<File>, &'shards Regions), SampleError> {
     let place = shards.iter().position(|open| open.number == number);
@@ -308,11 +308,13 @@ fn open<'shards>(
 fn open_new(
     files: &OpenFiles,
     index: &Index,
-    provider: &dyn ShardProvider,
+    provider: Option<&dyn ShardProvider>,
     number: u32,
 ) -> Result<(Arc<File>, OpenShard), SampleError> {
     let shard = &index.shards()[number as usize];
-    if let Some(ready) = provider.get(number)? {
+    if let Some(provider) = provider
+        && let Some(ready) = provider.get(number)?
+    {
         let regions = match ready.regions {
             Some(regions) => regions,
             None => fitting(index.regions(number)?, &ready.file)?,

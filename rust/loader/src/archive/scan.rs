@@ -71,7 +71,7 @@ pub fn scan(source: impl Source, require_end: bool) -> Result<Scan, Damage> {
     let end = reader.position() + if damage.is_some() { BLOCK } else { 0 };
     starts.push(block_of(end)?);
     Ok(Scan {
-        regions: Regions::from_rising(starts),
+        regions: Regions::new(starts),
         damage,
     })
 }

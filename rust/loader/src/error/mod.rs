@@ -9,7 +9,6 @@ mod text;
 
 use std::any::Any;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 pub use archive::{IndexError, TarError};
 pub use image::DecodeError;
@@ -44,6 +43,19 @@ impl ConfigError {
             rule: rule.into(),
         }
     }
+}
+
+/// The error that a field breaks a rule, unless it holds.
+pub(crate) fn check(
+    holds: bool,
+    field: &str,
+    value: impl std::fmt::Display,
+    rule: impl Into<String>,
+) -> Result<(), ConfigError> {
+    if holds {
+        return Ok(());
+    }
+    Err(ConfigError::new(field, value, rule))
 }
 
 /// Why a loader cannot open or cannot continue.
@@ -153,7 +165,7 @@ pub enum Error {
     Closed,
     /// A thread could not be started.
     #[error("cannot start a loader thread: {0}")]
-    Spawn(#[source] Arc<std::io::Error>),
+    Spawn(#[source] std::io::Error),
 }
 
 impl Error {

@@ -12,8 +12,6 @@ pub struct FetchError {
     pub what: String,
     /// Number of attempts.
     pub attempts: u32,
-    /// Whether the shard does not exist, or may not be read.
-    pub missing: bool,
     /// Whether the cause is on this machine, such as a full disk.
     pub here: bool,
 }

@@ -9,7 +9,6 @@ use super::lengths::{Blocked, NeededShard, ShardLengths};
 use super::rank_epoch::{RankEpoch, samples_read};
 use super::settings::OrderSettings;
 use super::streamed_epoch::StreamedEpoch;
-use crate::error::Error;
 use crate::rng::{SampleRng, stream};
 use crate::shards::SampleId;
 
@@ -40,17 +39,6 @@ impl BatchPlan {
     }
 }
 
-/// The next step of a run.
-#[derive(Debug, PartialEq, Eq)]
-pub enum NextBatch {
-    /// A batch.
-    Batch(BatchPlan),
-    /// The number of samples in this shard must be known first.
-    Waiting(u32),
-    /// The run is over.
-    End,
-}
-
 /// A position in a run, and the epoch that is read there.
 #[derive(Debug)]
 struct Place {
@@ -60,19 +48,22 @@ struct Place {
     earlier_legs: Vec<Leg>,
     /// Samples read so far: in the present leg if all lengths are known, otherwise in the epoch.
     position: u64,
+    /// The position at which the present leg began.
+    leg_start: u64,
     rank_epoch: Option<RankEpoch>,
 }
 
 impl Place {
     fn new(settings: OrderSettings, from: &Cursor) -> Self {
         let (earlier_legs, steps) = from.split(settings.world_size, settings.batch_size);
-        let before = if settings.streamed {
+        let leg_start = if settings.streamed {
             samples_read(&earlier_legs)
         } else {
             0
         };
         Self {
-            position: before.saturating_add(steps.saturating_mul(settings.batch_size)),
+            position: leg_start.saturating_add(steps.saturating_mul(settings.batch_size)),
+            leg_start,
             epoch: from.epoch,
             settings,
             earlier_legs,
@@ -106,7 +97,8 @@ impl Place {
             if self.position == 0 && self.earlier_legs.is_empty() {
                 return Ok(None);
             }
-            (self.epoch, self.position, self.rank_epoch) = (self.epoch + 1, 0, None);
+            (self.epoch, self.rank_epoch) = (self.epoch + 1, None);
+            (self.position, self.leg_start) = (0, 0);
             self.earlier_legs.clear();
         }
     }
@@ -114,57 +106,40 @@ impl Place {
 
 /// The batch plans of a run, in order.
 #[derive(Debug)]
-pub struct BatchPlans {
-    place: Place,
-    /// The last batch's epoch, and the steps of its leg.
-    steps: (u64, u64),
-}
+pub struct BatchPlans(Place);
 
 impl BatchPlans {
     /// The plans from a cursor on.
     #[must_use]
     pub fn new(settings: OrderSettings, from: &Cursor) -> Self {
-        let (_, steps) = from.split(settings.world_size, settings.batch_size);
-        Self {
-            place: Place::new(settings, from),
-            steps: (from.epoch, steps),
-        }
-    }
-
-    /// Returns the next plan.
-    ///
-    /// # Errors
-    /// The length of a shard that the batch needs cannot be found.
-    pub fn next(&mut self, lengths: &dyn ShardLengths) -> Result<NextBatch, Error> {
-        match self.plan(lengths) {
-            Ok(Some(plan)) => Ok(NextBatch::Batch(plan)),
-            Ok(None) => Ok(NextBatch::End),
-            Err(Blocked::Waiting(shard)) => Ok(NextBatch::Waiting(shard)),
-            Err(Blocked::Failed(error)) => Err(error),
-        }
+        Self(Place::new(settings, from))
     }
 
     /// The present epoch and its number, if shard lengths become known while it is read.
     pub(crate) fn streamed(&self) -> Option<(u64, &StreamedEpoch)> {
-        match &self.place.rank_epoch {
-            Some(RankEpoch::Streamed(streamed)) => Some((self.place.epoch, streamed)),
+        match &self.0.rank_epoch {
+            Some(RankEpoch::Streamed(streamed)) => Some((self.0.epoch, streamed)),
             _ => None,
         }
     }
 
     /// Where the next batch begins: its epoch, and the position in it.
     pub(crate) fn place(&self) -> (u64, u64) {
-        (self.place.epoch, self.place.position)
+        (self.0.epoch, self.0.position)
     }
 
-    fn plan(&mut self, lengths: &dyn ShardLengths) -> Result<Option<BatchPlan>, Blocked> {
+    /// Returns the next plan, or `None` when the run is over.
+    ///
+    /// # Errors
+    /// The length of a shard that the batch needs is not known yet, or cannot be found.
+    pub fn next(&mut self, lengths: &dyn ShardLengths) -> Result<Option<BatchPlan>, Blocked> {
         let OrderSettings {
             rank,
             world_size,
             batch_size,
             ..
-        } = self.place.settings;
-        let Some((position, rank_epoch)) = self.place.advance(lengths)? else {
+        } = self.0.settings;
+        let Some((position, rank_epoch)) = self.0.advance(lengths)? else {
             return Ok(None);
         };
         let mut samples = Vec::with_capacity(batch_size as usize);
@@ -185,20 +160,14 @@ impl BatchPlans {
             });
         }
         let positions = position..position + samples.len() as u64;
-        self.place.position += batch_size;
-        let epoch = self.place.epoch;
-        let steps = if self.steps.0 == epoch {
-            self.steps.1 + 1
-        } else {
-            1
-        };
-        self.steps = (epoch, steps);
+        self.0.position += batch_size;
+        let epoch = self.0.epoch;
         let present = Leg {
             world_size,
             batch_size,
-            steps,
+            steps: (self.0.position - self.0.leg_start) / batch_size,
         };
-        let mut legs = self.place.earlier_legs.clone();
+        let mut legs = self.0.earlier_legs.clone();
         legs.push(present);
         Ok(Some(BatchPlan {
             epoch,

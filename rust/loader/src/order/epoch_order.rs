@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::cursor::Leg;
 use super::lengths::NeededShard;
 use super::partition::{Partition, Remainder};
+use super::settings::OrderSettings;
 use super::shard_list::ShardList;
 use crate::config::MAX_WINDOW;
 use crate::rng::{SampleRng, stream};
@@ -15,12 +16,12 @@ use crate::shards::SampleId;
 /// Samples that are listed together where nothing is shuffled.
 const BLOCK: u64 = 1024;
 /// Windows kept per leg: where a slice of the next leg's list ends in one window, the following slice begins in it.
-const KEPT_WINDOWS: usize = 2;
+pub const KEPT_WINDOWS: usize = 2;
 
 /// Samples that are shuffled together.
 #[derive(Debug, Clone)]
 pub struct Window {
-    rank: u64,
+    pub rank: u64,
     /// Its positions in the rank's part.
     pub positions: Range<u64>,
     /// Its samples in reading order.
@@ -59,17 +60,9 @@ pub struct EpochOrder {
 }
 
 impl EpochOrder {
-    /// The order of the samples that the `earlier_legs` left of an epoch.
-    ///
-    /// A `window` of 0 keeps the order of the list. A window above [`MAX_WINDOW`] is cut to it.
-    #[must_use]
-    pub fn new(
-        list: ShardList,
-        (seed, epoch): (u64, u64),
-        window: usize,
-        earlier_legs: &[Leg],
-        (world_size, batch_size): (u64, u64),
-    ) -> Self {
+    /// The order of the samples that the `earlier_legs` left of an epoch. A window above [`MAX_WINDOW`] is cut to it.
+    pub fn new(settings: &OrderSettings, counts: &[u32], epoch: u64, earlier_legs: &[Leg]) -> Self {
+        let list = settings.list(counts, epoch);
         let mut total = list.total();
         let mut levels = Vec::with_capacity(earlier_legs.len() + 1);
         for leg in earlier_legs {
@@ -86,27 +79,21 @@ impl EpochOrder {
                 windows: Vec::new(),
             });
         }
-        let partition = Partition {
-            total,
-            world_size,
-            batch_size,
-        };
         levels.push(Level {
-            partition,
+            partition: settings.partition(total),
             left: None,
             windows: Vec::new(),
         });
         Self {
-            seed,
+            seed: settings.seed,
             epoch,
-            window: window.min(MAX_WINDOW) as u64,
+            window: settings.window.min(MAX_WINDOW) as u64,
             list,
             levels,
         }
     }
 
     /// How the present leg divides the remaining samples among its ranks.
-    #[must_use]
     pub fn partition(&self) -> Partition {
         self.levels[self.present()].partition
     }
@@ -139,11 +126,8 @@ impl EpochOrder {
         if let Some(place) = kept.iter().position(holds) {
             kept[..=place].rotate_right(1);
         } else {
-            let unused = if kept.len() == KEPT_WINDOWS {
-                kept.pop()
-            } else {
-                None
-            };
+            let is_full = kept.len() == KEPT_WINDOWS;
+            let unused = kept.pop_if(|_| is_full);
             let mut samples = unused.map_or_else(Vec::new, |window| window.samples);
             samples.clear();
             let (positions, number) = self.bounds(level, rank, position);

@@ -23,10 +23,9 @@ mod shard_list;
 mod shard_sampler;
 mod streamed_epoch;
 
-pub use batch_plans::{BatchPlan, BatchPlans, NextBatch, UpcomingWindow, UpcomingWindows};
+pub use batch_plans::{BatchPlan, BatchPlans, UpcomingWindow, UpcomingWindows};
 pub use cursor::{Cursor, Leg};
-pub use epoch_order::{EpochOrder, Window};
-pub use lengths::{NeededShard, ShardLengths};
+pub use lengths::{Blocked, NeededShard, ShardLengths};
 pub use partition::Partition;
 pub use settings::OrderSettings;
 pub use shard_list::ShardList;

@@ -43,7 +43,7 @@ impl RankEpoch {
                 samples_read,
             ));
         }
-        let order = settings.order(lengths.counts(), epoch, earlier_legs);
+        let order = EpochOrder::new(settings, lengths.counts(), epoch, earlier_legs);
         let partition = order.partition();
         // A rank with an empty part pads with another rank's samples.
         let owner = partition.owner(settings.rank);

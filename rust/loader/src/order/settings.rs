@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use super::cursor::Leg;
-use super::epoch_order::EpochOrder;
 use super::partition::Partition;
 use super::shard_list::ShardList;
 use super::shard_sampler::ShardSampler;
@@ -66,17 +64,5 @@ impl OrderSettings {
             Some(sampler) => ShardList::drawn(counts, sampler, key),
             None => ShardList::once(counts, (self.window > 0).then_some(key)),
         }
-    }
-
-    /// The order of the samples that some legs left of an epoch.
-    #[must_use]
-    pub fn order(&self, counts: &[u32], epoch: u64, earlier_legs: &[Leg]) -> EpochOrder {
-        EpochOrder::new(
-            self.list(counts, epoch),
-            (self.seed, epoch),
-            self.window,
-            earlier_legs,
-            (self.world_size, self.batch_size),
-        )
     }
 }

@@ -8,7 +8,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::epoch_order::{self, WindowSlice};
+use super::epoch_order::{self, KEPT_WINDOWS, Window, WindowSlice};
 use super::lengths::{Blocked, NeededShard, ShardLengths};
 use super::settings::OrderSettings;
 use super::shard_sampler::ShardSampler;
@@ -19,8 +19,6 @@ use crate::shards::SampleId;
 
 /// After this many empty draws in a row, per shard in the list, every shard is assumed to be empty.
 const EMPTY_DRAWS: usize = 64;
-/// Windows that are kept: a batch may end in the next one.
-const KEPT_WINDOWS: usize = 2;
 
 /// The pieces that one rank reads, in order. A piece is a shard or a part of one.
 #[derive(Debug)]
@@ -36,13 +34,6 @@ enum Pieces {
     },
     /// Shards drawn with replacement.
     Drawn(Arc<ShardSampler>),
-}
-
-#[derive(Debug)]
-struct Window {
-    positions: Range<u64>,
-    samples: Vec<SampleId>,
-    shards: Arc<[NeededShard]>,
 }
 
 /// What one rank reads in an epoch, as far as the lengths are known.
@@ -234,6 +225,7 @@ impl StreamedEpoch {
                 .shuffle(&mut samples);
         }
         Ok(Some(Window {
+            rank: self.settings.rank,
             positions,
             samples,
             shards: shards.into(),

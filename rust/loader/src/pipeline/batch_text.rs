@@ -1,7 +1,7 @@
 //! Tokenizes and masks the captions of a batch. B rows, C captions per sample, L token ids per caption, M masked
 //! rows.
 
-use super::row::Row;
+use super::batch::Row;
 use crate::config::MaskConfig;
 use crate::error::TokenizeError;
 use crate::rng::SampleRng;

@@ -8,10 +8,10 @@ use super::shard_weights;
 use crate::archive::index::{Index, OpenOptions, Shard};
 use crate::archive::{WantedMembers, scan_file};
 use crate::config::{LastBatch, LoaderConfig, TextMode};
-use crate::error::{ConfigError, Error};
+use crate::error::{ConfigError, Error, check};
 use crate::image::check_level;
 use crate::order::{Cursor, OrderSettings, Partition};
-use crate::remote::{LocalFiles, Prefetcher, ShardProvider, ShardRequest};
+use crate::remote::{Prefetcher, ShardProvider, ShardRequest};
 use crate::shards::Location;
 use crate::text::captions::needed_members;
 use crate::text::tokenize::Tokenizer;
@@ -49,21 +49,11 @@ impl Dataset {
     ) -> Result<Self, Error> {
         config.validate()?;
         check_level()?;
-        if world_size == 0 {
-            return Err(ConfigError::new("world_size", world_size, "it must be at least 1").into());
-        }
-        if world_size as u64 > MAX_RANKS {
-            let rule = "it must not be above 4,294,967,295";
-            return Err(ConfigError::new("world_size", world_size, rule).into());
-        }
-        if rank >= world_size {
-            return Err(ConfigError::new(
-                "rank",
-                rank,
-                format!("it must be below world_size, {world_size}"),
-            )
-            .into());
-        }
+        check(world_size > 0, "world_size", 0, "it must be at least 1")?;
+        let (ranks, rule) = (world_size as u64, "it must not be above 4,294,967,295");
+        check(ranks <= MAX_RANKS, "world_size", ranks, rule)?;
+        let rule = format!("it must be below world_size, {world_size}");
+        check(rank < world_size, "rank", rank, rule)?;
         check_tokenizer(&config, tokenizer.as_deref())?;
         let opening = OpenOptions {
             missing: config.on_missing_shard,
@@ -119,14 +109,9 @@ impl Dataset {
     /// # Errors
     /// A leg is impossible, or took more steps than these data have.
     pub fn check_cursor(&self, cursor: &Cursor) -> Result<(), ConfigError> {
-        if cursor.legs.len() > MAX_LEGS {
-            let rule = format!("it must not be above {MAX_LEGS}");
-            return Err(ConfigError::new(
-                "len(resume.legs)",
-                cursor.legs.len(),
-                rule,
-            ));
-        }
+        let legs = cursor.legs.len();
+        let rule = format!("it must not be above {MAX_LEGS}");
+        check(legs <= MAX_LEGS, "len(resume.legs)", legs, rule)?;
         let mut total = self.num_samples().unwrap_or(u64::MAX);
         for (number, leg) in cursor.legs.iter().enumerate() {
             let field = |name| format!("resume.legs[{number}].{name}");
@@ -176,14 +161,14 @@ impl Dataset {
         &self.index.shards()[number as usize].location
     }
 
-    /// Provides the shards of one run.
+    /// Provides the shards of one run. `None` if all are plain local files.
     ///
     /// # Errors
     /// Some shards are remote or compressed, and the downloads cannot be set up.
-    pub fn provider(self: &Arc<Self>) -> Result<Arc<dyn ShardProvider>, Error> {
+    pub fn provider(self: &Arc<Self>) -> Result<Option<Arc<dyn ShardProvider>>, Error> {
         let is_remote = |shard: &Shard| shard.location.plain_file().is_none();
         if !self.index.shards().iter().any(is_remote) {
-            return Ok(Arc::new(LocalFiles));
+            return Ok(None);
         }
         let dataset = Arc::clone(self);
         let request_of = move |number: u32| {
@@ -194,7 +179,7 @@ impl Dataset {
             })
         };
         let prefetcher = Prefetcher::open(&self.config.store, Box::new(request_of), scan_file)?;
-        Ok(Arc::new(prefetcher))
+        Ok(Some(Arc::new(prefetcher)))
     }
 }
 
@@ -202,21 +187,20 @@ fn check_tokenizer(
     config: &LoaderConfig,
     tokenizer: Option<&Tokenizer>,
 ) -> Result<(), ConfigError> {
-    if tokenizer.is_none() && !config.captions.is_empty() {
-        let rule = "captions need one; without text set data.captions to ()";
-        return Err(ConfigError::new("data.tokenizer", "None", rule));
-    }
+    let holds = tokenizer.is_some() || config.captions.is_empty();
+    let rule = "captions need one; without text set data.captions to ()";
+    check(holds, "data.tokenizer", "None", rule)?;
     let (Some(mask), Some(tokenizer)) = (&config.mask, tokenizer) else {
         return Ok(());
     };
-    if mask.text_mode == TextMode::Replace && mask.mask_id == tokenizer.pad_id() {
-        return Err(ConfigError::new(
-            "data.mask.mask_id",
-            mask.mask_id,
-            "it must not be the padding id",
-        ));
-    }
-    Ok(())
+    let id = mask.mask_id;
+    let holds = mask.text_mode == TextMode::Remove || id != tokenizer.pad_id();
+    check(
+        holds,
+        "data.mask.mask_id",
+        id,
+        "it must not be the padding id",
+    )
 }
 
 fn check_size(config: &LoaderConfig, order: &OrderSettings, counts: &[u32]) -> Result<(), Error> {

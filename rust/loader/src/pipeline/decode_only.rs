@@ -10,7 +10,6 @@ use crate::config::{MAX_MEMBER_BYTES, OnMissingShard, StoreConfig};
 use crate::error::{ConfigError, Error};
 use crate::image::{Decoder, Rgb8};
 use crate::order::ShardList;
-use crate::remote::LocalFiles;
 use crate::shards::Location;
 
 /// The result of a decode-only run.
@@ -96,7 +95,7 @@ fn load(index: &Index, images: usize, max_pixels: u64) -> Result<Vec<Vec<u8>>, E
         let read = reader
             .read(
                 index,
-                &LocalFiles,
+                None,
                 id,
                 WantedMembers::default(),
                 MAX_MEMBER_BYTES,

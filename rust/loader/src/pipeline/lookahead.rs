@@ -22,12 +22,12 @@ const SAMPLES_AHEAD: u64 = 1 << 20;
 const PIECES_AHEAD: usize = 8;
 
 /// The shard lengths known so far.
-pub(super) struct KnownLengths<'run> {
-    pub dataset: &'run Dataset,
+pub(super) struct KnownLengths {
+    pub dataset: Arc<Dataset>,
     pub provider: Option<Arc<dyn ShardProvider>>,
 }
 
-impl ShardLengths for KnownLengths<'_> {
+impl ShardLengths for KnownLengths {
     fn counts(&self) -> &[u32] {
         self.dataset.index.counts()
     }
@@ -49,7 +49,6 @@ impl ShardLengths for KnownLengths<'_> {
 type Place = (u64, u64);
 
 /// The shards that a run has requested, and how long it needs them.
-#[derive(Debug)]
 pub(super) struct Lookahead {
     pub provider: Arc<dyn ShardProvider>,
     windows: UpcomingWindows,
@@ -154,7 +153,7 @@ impl Lookahead {
     }
 
     /// Requests the shards of a batch's windows, of the next window, and some after that.
-    pub fn request_windows(&mut self, plan: &BatchPlan, known: &KnownLengths<'_>) {
+    pub fn request_windows(&mut self, plan: &BatchPlan, known: &KnownLengths) {
         let end = self.planned + (plan.positions.end - plan.positions.start);
         let all = known.counts().len();
         let enough = (plan.shards.len() + SHARDS_AHEAD).min(all);

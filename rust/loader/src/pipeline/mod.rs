@@ -7,10 +7,8 @@ mod batch;
 mod batch_text;
 mod dataset;
 mod decode_only;
-mod in_progress;
 mod lookahead;
 mod planner;
-mod row;
 mod row_slots;
 mod shard_weights;
 mod state;
@@ -37,7 +35,6 @@ use crate::remote::ShardProvider;
 use state::Shared;
 
 /// A run over the epochs. Dropping it ends its threads and waits for them.
-#[derive(Debug)]
 pub struct Pipeline {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -59,7 +56,7 @@ impl Pipeline {
     /// A thread cannot be started.
     pub fn start_with(
         dataset: Arc<Dataset>,
-        provider: Arc<dyn ShardProvider>,
+        provider: Option<Arc<dyn ShardProvider>>,
         from: &Cursor,
     ) -> Result<Self, Error> {
         let num_threads = dataset.config.num_threads;
@@ -72,7 +69,7 @@ impl Pipeline {
             let thread = std::thread::Builder::new().name(format!("prolip-{number}"));
             let handle = thread
                 .spawn(move || worker::run(&shared))
-                .map_err(|error| Error::Spawn(Arc::new(error)))?;
+                .map_err(Error::Spawn)?;
             pipeline.threads.lock().push(handle);
         }
         Ok(pipeline)
@@ -95,7 +92,8 @@ impl Pipeline {
     /// Sentences for the log since the last call, about downloads.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
-        self.shared.provider.notes()
+        let provider = self.shared.provider.as_ref();
+        provider.map_or_else(Vec::new, |provider| provider.notes())
     }
 
     /// Ends the threads, waits for them and frees all memory that no batch uses. A reader that waits for a batch gets

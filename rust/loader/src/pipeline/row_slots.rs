@@ -7,13 +7,13 @@ use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::array_pool::Lease;
-use super::row::Row;
+use super::batch::Row;
 
 /// A batch that is being filled.
 #[derive(Debug)]
 pub(crate) struct RowSlots {
-    lease: UnsafeCell<Option<Lease>>,
-    rows: UnsafeCell<Vec<Row>>,
+    /// `None` once the last slot has come back.
+    whole: UnsafeCell<Option<(Lease, Vec<Row>)>>,
     images: *mut u8,
     first_row: *mut Row,
     image_bytes: usize,
@@ -22,10 +22,9 @@ pub(crate) struct RowSlots {
     unfinished: AtomicUsize,
 }
 
-// SAFETY: `images` and `first_row` point into the heap memory of `lease` and `rows`, which moves with `self`. A
-// slot's part of it is only reached through the one `RowSlot` of that index (`claim` gives out each index once), and
-// the whole only through the one `AllRows` (made when the last slot came back). `Lease` and `Row` are Send, so both
-// may be on any thread.
+// SAFETY: `images` and `first_row` point into the heap memory of `whole`, which moves with `self`. A slot's part of it is
+// only reached through the one `RowSlot` of that index (`claim` gives out each index once), and the whole only by the
+// `finish` of the last slot that comes back. `Lease` and `Row` are Send, so both may be on any thread.
 unsafe impl Send for RowSlots {}
 // SAFETY: as above. Everything else that `&RowSlots` reaches is atomic.
 unsafe impl Sync for RowSlots {}
@@ -36,10 +35,6 @@ pub(crate) struct RowSlot<'slots> {
     slots: &'slots RowSlots,
     index: usize,
 }
-
-/// The right to the whole batch, after every slot came back.
-#[derive(Debug)]
-pub(crate) struct AllRows<'slots>(&'slots RowSlots);
 
 impl RowSlots {
     /// One slot for each of `rows`, with images of `image_bytes` in the arrays of `lease`.
@@ -58,8 +53,7 @@ impl RowSlots {
             rows.len(),
         );
         Self {
-            lease: UnsafeCell::new(Some(lease)),
-            rows: UnsafeCell::new(rows),
+            whole: UnsafeCell::new(Some((lease, rows))),
             images,
             first_row,
             image_bytes,
@@ -85,7 +79,7 @@ impl RowSlots {
     }
 }
 
-impl<'slots> RowSlot<'slots> {
+impl RowSlot<'_> {
     /// Its row in the batch.
     pub fn index(&self) -> usize {
         self.index
@@ -100,9 +94,9 @@ impl<'slots> RowSlot<'slots> {
             ..
         } = *self.slots;
         // SAFETY: index < len, and `new` checked that len images and len rows lie inside their allocations. Neither
-        // is moved, grown or freed before `AllRows::take`, and no `AllRows` exists while this slot is out. `claim`
-        // gave this index to nobody else, so no two slots' ranges overlap, and the references end with the borrow of
-        // this slot.
+        // is moved, grown or freed while this slot is out: `finish` takes the whole only after every slot has come
+        // back. `claim` gave this index to nobody else, so no two slots' ranges overlap, and the references end with
+        // the borrow of this slot.
         unsafe {
             let image = images.add(self.index * image_bytes);
             (
@@ -112,26 +106,17 @@ impl<'slots> RowSlot<'slots> {
         }
     }
 
-    /// Returns the slot. Whoever returns the last one gets the whole batch.
-    pub fn finish(self) -> Option<AllRows<'slots>> {
+    /// Returns the slot. Whoever returns the last one gets the arrays with all pixels, and the rows.
+    pub fn finish(self) -> Option<(Lease, Vec<Row>)> {
         // Each slot is consumed here at most once, so the counter reaches 0 only with the last one. A slot that is
         // dropped instead keeps it above 0, and nobody gets the whole. Release: whoever gets the whole sees what was
         // written to this slot. Acquire: this thread sees what was written to the others.
-        (self.slots.unfinished.fetch_sub(1, Ordering::AcqRel) == 1).then_some(AllRows(self.slots))
-    }
-}
-
-impl AllRows<'_> {
-    /// The arrays with all pixels, and the rows.
-    pub fn take(self) -> (Option<Lease>, Vec<Row>) {
-        // SAFETY: there is one `AllRows`, made after every slot was consumed, and `claim` hands out no more. Nothing
-        // else reads these cells.
-        unsafe {
-            (
-                std::mem::take(&mut *self.0.lease.get()),
-                std::mem::take(&mut *self.0.rows.get()),
-            )
+        if self.slots.unfinished.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return None;
         }
+        // SAFETY: every slot was consumed, and `claim` hands out no more, so no reference into the whole is left, and
+        // no other thread gets here. Nothing else reads this cell.
+        unsafe { (*self.slots.whole.get()).take() }
     }
 }
 
@@ -165,7 +150,7 @@ mod tests {
                         image.fill(index as u8);
                         row.sample = Some(id(index));
                         if let Some(whole) = slot.finish() {
-                            taken.lock().unwrap().push(whole.take());
+                            taken.lock().unwrap().push(whole);
                         }
                     }
                 });
@@ -174,7 +159,7 @@ mod tests {
         let mut taken = taken.into_inner().unwrap();
         assert_eq!(taken.len(), 1);
         let (lease, rows) = taken.remove(0);
-        let images = lease.unwrap().arrays.images.clone();
+        let images = lease.arrays.images.clone();
         assert!((0..64).all(|index| {
             images[index * 8..][..8]
                 .iter()

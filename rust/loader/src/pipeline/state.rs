@@ -3,20 +3,19 @@
 //!
 //! Threads only take the lock when a batch begins and when it is finished, never for a sample.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::array_pool::{ArrayPool, Lease};
 use super::bad_samples::BadSamples;
-use super::batch::Batch;
+use super::batch::{Batch, Row};
 use super::dataset::Dataset;
-use super::in_progress::{BatchInProgress, FinishedBatch, Outcome};
-use super::planner::{Planner, Upcoming};
-use super::row::Row;
+use super::planner::Planner;
 use super::row_slots::RowSlots;
 use super::stats::{Counters, LoaderStats, Stage};
 use crate::archive::OpenFiles;
@@ -35,7 +34,37 @@ pub enum Next {
     Waiting,
 }
 
+/// A batch that threads fill together.
 #[derive(Debug)]
+pub(crate) struct BatchInProgress {
+    /// Its number in the run.
+    pub number: u64,
+    /// The samples that belong in it.
+    pub plan: BatchPlan,
+    /// One slot per row.
+    pub slots: RowSlots,
+}
+
+/// The outcome of a batch. It depends only on the configuration and the data.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// A complete batch. In evaluation it may be smaller, because bad samples are left out.
+    Complete(Box<Batch>),
+    /// A row is empty although the batch must be full: its sample and all substitutes are bad.
+    TooFewSamples,
+    /// A shard is missing, or captions cannot be tokenized.
+    Failed(Error),
+}
+
+/// A batch that no thread works on any more.
+#[derive(Debug)]
+pub(crate) struct FinishedBatch {
+    pub epoch: u64,
+    /// The bad samples that were met on the way.
+    pub bad_samples: BadSamples,
+    pub outcome: Outcome,
+}
+
 struct State {
     /// `None` while a thread plans the next batch without holding the lock.
     planner: Option<Planner>,
@@ -56,8 +85,6 @@ struct State {
     epoch_bad_samples: BadSamples,
     run_bad_samples: BadSamples,
     spare_rows: Vec<Vec<Row>>,
-    /// Numbers of the batches that have begun and are not finished.
-    unfinished: BTreeSet<u64>,
     /// The error after the last planned batch, if any.
     ending: Option<Error>,
     /// What ended the run. The reader gets it after the finished batches.
@@ -77,12 +104,11 @@ impl State {
 }
 
 /// What the threads and the reader share.
-#[derive(Debug)]
 pub(crate) struct Shared {
     pub dataset: Arc<Dataset>,
-    pub counters: Arc<Counters>,
+    pub counters: Counters,
     pool: Arc<ArrayPool>,
-    pub provider: Arc<dyn ShardProvider>,
+    pub provider: Option<Arc<dyn ShardProvider>>,
     /// Local shards that are open.
     pub files: Arc<OpenFiles>,
     /// Counts how often the provider's answers may have changed.
@@ -99,11 +125,11 @@ impl Shared {
     /// The state of a run that resumes at a cursor, before its threads start.
     pub fn new(
         dataset: Arc<Dataset>,
-        provider: Arc<dyn ShardProvider>,
+        provider: Option<Arc<dyn ShardProvider>>,
         from: &Cursor,
     ) -> Arc<Self> {
         let config = &dataset.config;
-        let planner = Planner::new(Arc::clone(&dataset), Arc::clone(&provider), from);
+        let planner = Planner::new(Arc::clone(&dataset), provider.clone(), from);
         let state = State {
             planner: Some(planner),
             waiting_for_shards: false,
@@ -117,7 +143,6 @@ impl Shared {
             epoch_bad_samples: BadSamples::default(),
             run_bad_samples: BadSamples::default(),
             spare_rows: Vec::new(),
-            unfinished: BTreeSet::new(),
             ending: None,
             error: None,
         };
@@ -131,18 +156,20 @@ impl Shared {
             provider,
             changes: AtomicU64::new(0),
             files: Arc::default(),
-            counters: Arc::default(),
+            counters: Counters::default(),
             stopping: AtomicBool::new(false),
             state: Mutex::new(state),
             work: Condvar::new(),
             ready: Condvar::new(),
         });
-        let weak = Arc::downgrade(&shared);
-        shared.provider.on_change(Box::new(move || {
-            if let Some(shared) = weak.upgrade() {
-                shared.provider_changed();
-            }
-        }));
+        if let Some(provider) = &shared.provider {
+            let weak = Arc::downgrade(&shared);
+            provider.on_change(Box::new(move || {
+                if let Some(shared) = weak.upgrade() {
+                    shared.provider_changed();
+                }
+            }));
+        }
         shared
     }
 
@@ -157,7 +184,9 @@ impl Shared {
     /// Closes the provider and frees all memory that no batch uses. The threads must have ended.
     pub fn free(&self) {
         // Only now: a thread may have been reading a downloaded shard until it ended.
-        self.provider.close();
+        if let Some(provider) = &self.provider {
+            provider.close();
+        }
         let mut state = self.state.lock();
         state.finished.clear();
         state.spare_rows.clear();
@@ -237,24 +266,22 @@ impl Shared {
         state: MutexGuard<'state, State>,
         mut planner: Planner,
     ) -> MutexGuard<'state, State> {
-        let unfinished = state.unfinished.first().copied().unwrap_or(state.begun);
+        let is_unfinished = |number: &u64| !state.finished.contains_key(number);
+        let unfinished = (state.taken..state.begun).find(is_unfinished);
+        let unfinished = unfinished.unwrap_or(state.begun);
         drop(state);
         let changes = self.changes.load(Ordering::Acquire);
-        let (upcoming, lease) = match planner.next(unfinished) {
-            Upcoming::Batch(plan) => (Upcoming::Batch(plan), Some(self.pool.take())),
-            other => (other, None),
-        };
+        let next = planner.next(unfinished);
+        let next = next.map_ok(|plan| Some((plan?, self.pool.take())));
         let mut state = self.state.lock();
         state.planner = Some(planner);
-        match (upcoming, lease) {
-            (Upcoming::Batch(plan), Some(lease)) => self.begin(&mut state, plan, lease),
-            (Upcoming::Waiting, _) => {
+        match next {
+            Poll::Ready(Ok(Some((plan, lease)))) => self.begin(&mut state, plan, lease),
+            Poll::Ready(Ok(None)) => state.all_planned = true,
+            Poll::Ready(Err(error)) => (state.all_planned, state.ending) = (true, Some(error)),
+            Poll::Pending => {
                 state.waiting_for_shards = changes == self.changes.load(Ordering::Acquire);
             }
-            (Upcoming::Failed(error), _) => {
-                (state.all_planned, state.ending) = (true, Some(error));
-            }
-            _ => state.all_planned = true,
         }
         // Either there is work for all threads, or all of them may end.
         self.work.notify_all();
@@ -270,7 +297,6 @@ impl Shared {
             plan,
             slots: RowSlots::new(lease, rows, self.dataset.image_bytes()),
         }));
-        state.unfinished.insert(state.begun);
         state.begun += 1;
     }
 
@@ -280,7 +306,6 @@ impl Shared {
         // The reader stops at the first failed batch. All earlier ones have begun already and will be finished.
         state.all_planned |= !matches!(finished.outcome, Outcome::Complete(_));
         state.finished.insert(number, finished);
-        state.unfinished.remove(&number);
         // Shards that only this batch needed can be released, which may make room for the next batch's shards.
         let was_waiting = std::mem::take(&mut state.waiting_for_shards);
         state.spare_rows.push(rows);

@@ -6,13 +6,11 @@ use std::time::Instant;
 
 use super::array_pool::Lease;
 use super::bad_samples::{BadSamples, max_substitutes};
-use super::batch::Batch;
+use super::batch::{Batch, Row};
 use super::batch_text::BatchText;
 use super::dataset::Dataset;
-use super::in_progress::{BatchInProgress, FinishedBatch, Outcome};
-use super::row::Row;
 use super::row_slots::RowSlot;
-use super::state::Shared;
+use super::state::{BatchInProgress, FinishedBatch, Outcome, Shared};
 use super::stats::Stage;
 use crate::archive::Reader;
 use crate::config::{LastBatch, LoaderConfig, MaskConfig, OnMissingShard, PatchDraw};
@@ -68,9 +66,7 @@ impl<'shared> Worker<'shared> {
                     // The slot is not returned, so nobody ever gets this batch.
                     return;
                 }
-                if let Some(whole) = slot.finish()
-                    && let (Some(lease), rows) = whole.take()
-                {
+                if let Some((lease, rows)) = slot.finish() {
                     self.finish(&in_progress, lease, rows);
                 }
             }
@@ -105,16 +101,12 @@ impl<'shared> Worker<'shared> {
                         }
                         Err(error) => error,
                     };
-                    match self.reader.key() {
+                    let name = match self.reader.key() {
                         // Without readable headers a sample has no key.
-                        "" => bad_samples.record(
-                            format_args!("shard {shard}, sample no. {}", id.sample),
-                            &error,
-                        ),
-                        key => {
-                            bad_samples.record(format_args!("shard {shard}, sample {key}"), &error)
-                        }
-                    }
+                        "" => format!("no. {}", id.sample),
+                        key => key.to_owned(),
+                    };
+                    bad_samples.record(format_args!("shard {shard}, sample {name}"), &error);
                 }
             }
             if substitutes == 0 {
@@ -178,7 +170,7 @@ impl<'shared> Worker<'shared> {
         let wanted = self.dataset.needed_members;
         let index = &self.dataset.index;
         let limit = self.config.max_member_bytes;
-        let provider = &*self.shared.provider;
+        let provider = self.shared.provider.as_deref();
         let members = self
             .reader
             .read(index, provider, id, wanted, limit, &mut row.raw_members)?;
@@ -189,11 +181,8 @@ impl<'shared> Worker<'shared> {
             let texts =
                 captions::Texts::new(members.txt, members.json, self.config.max_caption_bytes)?;
             let mut rng = SampleRng::new(self.config.seed, epoch, id.key(), stream::CAPTION);
-            let general_prob = self
-                .config
-                .mask
-                .as_ref()
-                .map_or(0.0, |mask| mask.general_prob);
+            let mask = self.config.mask.as_ref();
+            let general_prob = mask.map_or(0.0, |mask| mask.general_prob);
             texts.draw(
                 &self.config.captions,
                 general_prob,

@@ -37,13 +37,17 @@ pub(super) enum Found {
     Whole(File),
     /// This process must fetch it.
     Mine(Claim),
+    /// Another process writes it, has just written it or is about to remove it.
+    Busy,
 }
 
 /// The exclusive right to write one file of the cache. Dropping it unfinished leaves no file.
 #[derive(Debug)]
 pub(super) struct Claim {
     pub file: File,
+    cache: Cache,
     part: PathBuf,
+    whole: PathBuf,
     kept: bool,
 }
 
@@ -92,12 +96,10 @@ impl Cache {
         Some(self.folder.join(name))
     }
 
-    /// The file, or the claim to write it. `None` while another process writes it.
-    pub fn look(&self, path: &Path) -> io::Result<Option<Found>> {
-        match open_whole(path)? {
-            Whole::Here(file) => return Ok(Some(Found::Whole(file))),
-            Whole::Busy => return Ok(None),
-            Whole::Missing => {}
+    /// The file, or the claim to write it.
+    pub fn look(&self, path: &Path) -> io::Result<Found> {
+        if let Some(found) = open_whole(path)? {
+            return Ok(found);
         }
         let part = path.with_extension(PART);
         let file = no_links()
@@ -107,27 +109,27 @@ impl Cache {
             .write(true)
             .open(&part)?;
         if !locked(file.try_lock())? || !is_at(&file, &part)? {
-            return Ok(None);
+            return Ok(Found::Busy);
         }
         let claim = Claim {
             file,
+            cache: self.clone(),
             part,
+            whole: path.to_owned(),
             kept: false,
         };
         // Another process may have finished it between the first check and the lock.
-        match open_whole(path)? {
-            Whole::Here(file) => return Ok(Some(Found::Whole(file))),
-            Whole::Busy => return Ok(None),
-            Whole::Missing => {}
+        if let Some(found) = open_whole(path)? {
+            return Ok(found);
         }
         // A process that died may have left part of it.
         claim.file.set_len(0)?;
-        Ok(Some(Found::Mine(claim)))
+        Ok(Found::Mine(claim))
     }
 
     /// As [`Self::look`], but waits for another process while its file keeps changing. If it does not change within `patience`,
     /// that process may be suspended.
-    pub async fn wait(&self, path: &Path, patience: Duration) -> io::Result<Option<Found>> {
+    pub async fn wait(&self, path: &Path, patience: Duration) -> io::Result<Found> {
         let part = path.with_extension(PART);
         let state = || {
             std::fs::metadata(&part)
@@ -136,8 +138,9 @@ impl Cache {
         };
         let (mut before, mut since) = (state(), Instant::now());
         while since.elapsed() < patience {
-            if let Some(found) = self.look(path)? {
-                return Ok(Some(found));
+            match self.look(path)? {
+                Found::Busy => {}
+                found => return Ok(found),
             }
             tokio::time::sleep(POLL).await;
             let now = state();
@@ -145,21 +148,7 @@ impl Cache {
                 (before, since) = (now, Instant::now());
             }
         }
-        Ok(None)
-    }
-
-    /// Gives a claimed file its final name, and makes room for it. Its bytes are synced first, so even after a crash of the
-    /// machine no partial shard has a final name.
-    pub fn keep(&self, mut claim: Claim, path: &Path) -> io::Result<File> {
-        let file = claim.file.try_clone()?;
-        file.sync_data()?;
-        std::fs::rename(&claim.part, path)?;
-        claim.kept = true;
-        // After renaming: between the two locks there is none, and anyone could take an unlocked `.part`.
-        file.unlock()?;
-        file.lock_shared()?;
-        self.trim();
-        Ok(file)
+        Ok(Found::Busy)
     }
 
     /// Removes the least recently used files until the rest fits, and the leftovers of dead processes. Files that cannot be
@@ -194,6 +183,22 @@ impl Cache {
     }
 }
 
+impl Claim {
+    /// Gives the file its final name, and makes room for it. Its bytes are synced first, so even after a crash of the
+    /// machine no partial shard has a final name.
+    pub fn keep(mut self) -> io::Result<File> {
+        let file = self.file.try_clone()?;
+        file.sync_data()?;
+        std::fs::rename(&self.part, &self.whole)?;
+        self.kept = true;
+        // After renaming: between the two locks there is none, and anyone could take an unlocked `.part`.
+        file.unlock()?;
+        file.lock_shared()?;
+        self.cache.trim();
+        Ok(file)
+    }
+}
+
 impl Drop for Claim {
     fn drop(&mut self) {
         if !self.kept {
@@ -210,26 +215,19 @@ fn suffix(path: &Path) -> Option<&str> {
     ours.then_some(suffix)
 }
 
-enum Whole {
-    Missing,
-    /// Someone holds an exclusive lock: it was just written, or is about to be removed.
-    Busy,
-    Here(File),
-}
-
-/// Opens a complete file with a shared lock and marks it as just used.
-fn open_whole(path: &Path) -> io::Result<Whole> {
+/// Opens a complete file with a shared lock and marks it as just used. `None` if there is none.
+fn open_whole(path: &Path) -> io::Result<Option<Found>> {
     let file = match open_file(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Whole::Missing),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
     if !locked(file.try_lock_shared())? || !is_at(&file, path)? {
-        return Ok(Whole::Busy);
+        return Ok(Some(Found::Busy));
     }
     // An error only affects the order of removal.
     drop(file.set_modified(SystemTime::now()));
-    Ok(Whole::Here(file))
+    Ok(Some(Found::Whole(file)))
 }
 
 fn open_file(path: &Path) -> io::Result<File> {

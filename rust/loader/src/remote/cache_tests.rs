@@ -12,11 +12,11 @@ fn identity(etag: &str) -> Identity {
 
 fn make(cache: &Cache, etag: &str, bytes: usize) -> File {
     let path = cache.path("http://h/a.tar", &identity(etag)).unwrap();
-    let Some(Found::Mine(mut claim)) = cache.look(&path).unwrap() else {
+    let Found::Mine(mut claim) = cache.look(&path).unwrap() else {
         panic!("{etag} is there already");
     };
     claim.file.write_all(&vec![7; bytes]).unwrap();
-    cache.keep(claim, &path).unwrap()
+    claim.keep().unwrap()
 }
 
 fn names(folder: &Path) -> usize {
@@ -31,10 +31,10 @@ fn one_process_fetches_a_shard_and_the_others_wait() {
     assert_ne!(path, cache.path("http://h/a.tar", &identity("2")).unwrap());
     assert_ne!(path, cache.path("http://h/b.tar", &identity("1")).unwrap());
     assert!(cache.path("http://h/a.tar", &Identity::default()).is_none());
-    let Some(Found::Mine(mut claim)) = cache.look(&path).unwrap() else {
+    let Found::Mine(mut claim) = cache.look(&path).unwrap() else {
         panic!("nobody has it");
     };
-    assert!(cache.look(&path).unwrap().is_none());
+    assert!(matches!(cache.look(&path).unwrap(), Found::Busy));
     claim.file.write_all(b"half").unwrap();
     drop(claim);
     assert_eq!(
@@ -42,14 +42,14 @@ fn one_process_fetches_a_shard_and_the_others_wait() {
         0,
         "a claim that is given up leaves nothing"
     );
-    let Some(Found::Mine(mut claim)) = cache.look(&path).unwrap() else {
+    let Found::Mine(mut claim) = cache.look(&path).unwrap() else {
         panic!("it was given up");
     };
     claim.file.write_all(b"whole").unwrap();
-    let kept = cache.keep(claim, &path).unwrap();
-    assert!(matches!(cache.look(&path).unwrap(), Some(Found::Whole(_))));
+    let kept = claim.keep().unwrap();
+    assert!(matches!(cache.look(&path).unwrap(), Found::Whole(_)));
     drop(kept);
-    let Some(Found::Whole(file)) = cache.look(&path).unwrap() else {
+    let Found::Whole(file) = cache.look(&path).unwrap() else {
         panic!("it is kept");
     };
     assert_eq!(io::read_to_string(file).unwrap(), "whole");
@@ -62,7 +62,7 @@ fn a_partial_file_of_a_crashed_process_is_taken_over() {
     let path = cache.path("http://h/a.tar", &identity("1")).unwrap();
     let part = path.with_extension(PART);
     std::fs::write(&part, b"half of an ended process").unwrap();
-    let Some(Found::Mine(claim)) = cache.look(&path).unwrap() else {
+    let Found::Mine(claim) = cache.look(&path).unwrap() else {
         panic!("its owner is gone");
     };
     assert_eq!(claim.file.metadata().unwrap().len(), 0);
@@ -93,19 +93,19 @@ fn a_stalled_process_is_not_waited_for() {
             .block_on(cache.wait(&path, patience));
         waited.unwrap()
     };
-    let Some(Found::Mine(mut claim)) = cache.look(&path).unwrap() else {
+    let Found::Mine(mut claim) = cache.look(&path).unwrap() else {
         panic!("nobody has it");
     };
-    assert!(wait(100).is_none());
+    assert!(matches!(wait(100), Found::Busy));
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for _ in 0..10 {
                 std::thread::sleep(Duration::from_millis(100));
                 claim.file.write_all(b"more").unwrap();
             }
-            cache.keep(claim, &path).unwrap();
+            claim.keep().unwrap();
         });
-        assert!(matches!(wait(600), Some(Found::Whole(_))), "it goes on");
+        assert!(matches!(wait(600), Found::Whole(_)), "it goes on");
     });
 }
 

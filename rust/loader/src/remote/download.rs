@@ -2,17 +2,17 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use tokio::time::sleep;
 
-use super::cache::{Cache, Claim, Found};
+use super::cache::{Claim, Found};
 use super::partial_file::{Meter, PartialFile, PartialFileReader};
-use super::ranges::{Failed, Limits, Opened, Transfer};
+use super::ranges::{Limits, Opened, Transfer};
 use super::retry::{Attempts, Failure, LONGEST_PAUSE, Verdict, write_failure};
-use super::store::{Fetched, Inner, Store, cancelled_error};
+use super::store::{Fetched, Inner, Store};
 use super::{decompress, pipe};
 use crate::error::FetchError;
 use crate::os::write_all_at;
@@ -24,33 +24,8 @@ const UNPACK_BYTES: usize = 16 * 1024;
 /// What the cache has of a shard.
 enum Cached<'store> {
     Whole(Fetched),
-    /// Nothing, so the shard must be downloaded, and kept in its place if this process could claim one.
-    Missing(Box<Opened<'store>>, Option<Place>),
-}
-
-/// The place of a shard in the cache, claimed by this process.
-struct Place {
-    cache: Cache,
-    claim: Claim,
-    path: PathBuf,
-}
-
-impl Place {
-    /// Keeps the downloaded shard in the cache.
-    async fn keep(self) -> io::Result<File> {
-        let keeping = move || self.cache.keep(self.claim, &self.path);
-        let kept = tokio::task::spawn_blocking(keeping).await;
-        kept.map_err(io::Error::other)?
-    }
-}
-
-/// A failure after one attempt.
-fn once(failure: Failure) -> Failed {
-    (failure, 1)
-}
-
-fn unwritable(error: io::Error) -> Failed {
-    once(write_failure(&error))
+    /// Nothing, so the shard must be downloaded, and kept if this process could claim its place.
+    Missing(Box<Opened<'store>>, Option<Claim>),
 }
 
 impl Store {
@@ -64,11 +39,10 @@ impl Store {
         cancelled: &AtomicBool,
     ) -> Result<Fetched, FetchError> {
         let meter = Arc::new(Meter::default());
-        let work = Box::pin(self.inner.download(location, &meter));
-        self.wait(work, cancelled).unwrap_or_else(|| {
-            meter.call_off();
-            Err(cancelled_error(&location.to_string()))
-        })
+        let fetched = self.wait(self.inner.download(location, &meter), location, cancelled);
+        // If it was cancelled, a thread may still be unpacking.
+        meter.call_off();
+        fetched
     }
 }
 
@@ -78,46 +52,27 @@ impl Inner {
         &self,
         location: &Location,
         meter: &Arc<Meter>,
-    ) -> Result<Fetched, FetchError> {
-        let mut brought = match location {
-            Location::File(_) => self.open_file(location, meter).await,
-            Location::Url(url) => self.download_url(url, location.compression(), meter).await,
+    ) -> Result<Fetched, Failure> {
+        let compression = location.compression();
+        let fetched = match location {
+            Location::File(path) => self.open_file(path, compression, meter).await,
+            Location::Url(url) => self.download_url(url, compression, meter).await,
             Location::Pipe(command) => pipe::download(self, command, meter).await,
         };
-        if let Err(error) = &mut brought {
-            error.name_place("the folder (data.store.cache_dir)", &self.folder);
-        }
-        brought
+        fetched.map_err(|failure| failure.at("the folder (data.store.cache_dir)", &self.folder))
     }
 
     async fn open_file(
         &self,
-        location: &Location,
+        path: &Path,
+        compression: Option<Compression>,
         meter: &Arc<Meter>,
-    ) -> Result<Fetched, FetchError> {
-        let failed = |failure: Failure| failure.into_error(&location.to_string(), 0);
-        let Location::File(path) = location else {
-            return Err(failed(Failure::terminal("it is no file")));
-        };
-        let opened = File::open(path).and_then(|file| {
-            let stamp = Stamp::of_file(&file.metadata()?);
-            Ok((file, stamp))
-        });
-        let (file, stamp) = opened.map_err(|error| {
-            let mut failure = Failure::terminal(format!("cannot open: {error}"));
-            if error.kind() == io::ErrorKind::NotFound {
-                failure.verdict = Verdict::Missing;
-            }
-            failed(failure)
-        })?;
-        let file = match location.compression() {
-            Some(compression) => {
-                let into = self.file().map_err(failed)?;
-                let unpacked = self.unpack(file, compression, into, meter).await;
-                unpacked.map_err(failed)?
-            }
-            None => file,
-        };
+    ) -> Result<Fetched, Failure> {
+        let (mut file, stamp) = Stamp::open(path)
+            .map_err(|error| Failure::terminal(format!("cannot open: {error}")))?;
+        if let Some(compression) = compression {
+            file = self.unpack(file, compression, self.file()?, meter).await?;
+        }
         Ok(Fetched { file, stamp })
     }
 
@@ -126,31 +81,22 @@ impl Inner {
         url: &str,
         compression: Option<Compression>,
         meter: &Arc<Meter>,
-    ) -> Result<Fetched, FetchError> {
+    ) -> Result<Fetched, Failure> {
         let (source, address) = (self.source(url)?, shown(url));
-        let transfer = Transfer {
-            source: &source,
-            connections: &self.connections,
-            limits: self.limits,
-            address: &address,
-            notes: &self.notes,
-        };
-        let mut attempts = Attempts::new(self.config.retries);
+        let transfer = self.transfer(&source, &address);
+        let mut attempts = Attempts::new(self.limits.retries);
         loop {
-            let (failure, made) = match self
-                .download_once(url, transfer, compression, meter, &mut attempts)
-                .await
-            {
-                Ok(fetched) => return Ok(fetched),
-                Err(failed) => failed,
-            };
-            if failure.verdict != Verdict::Changed {
-                return Err(failure.into_error(&address, made));
+            let once = self.download_once(url, transfer, compression, meter, &mut attempts);
+            match once.await {
+                Err(failure) if failure.verdict == Verdict::Changed => {
+                    sleep(attempts.failed(failure, 0)?).await;
+                }
+                Err(mut failure) => {
+                    failure.attempts = failure.attempts.max(1);
+                    return Err(failure);
+                }
+                fetched => return fetched,
             }
-            let pause = attempts
-                .failed(failure, 0)
-                .map_err(|failure| failure.into_error(&address, attempts.made))?;
-            sleep(pause).await;
         }
     }
 
@@ -161,38 +107,38 @@ impl Inner {
         compression: Option<Compression>,
         meter: &Arc<Meter>,
         attempts: &mut Attempts,
-    ) -> Result<Fetched, Failed> {
+    ) -> Result<Fetched, Failure> {
         let opened = transfer.open(attempts).await?;
-        self.limits
-            .check_size(opened.identity.size.unwrap_or(0))
-            .map_err(once)?;
-        let (opened, place) = match self.look_in_cache(url, transfer, opened, attempts).await? {
+        self.limits.check_size(opened.identity.size.unwrap_or(0))?;
+        let (opened, claim) = match self.look_in_cache(url, transfer, opened, attempts).await? {
             Cached::Whole(fetched) => return Ok(fetched),
-            Cached::Missing(opened, place) => (*opened, place),
+            Cached::Missing(opened, claim) => (*opened, claim),
         };
         let mut identity = opened.identity.clone();
         meter.begin(identity.size, compression.is_some());
-        let file = match &place {
-            Some(place) => place.claim.file.try_clone().map_err(unwritable)?,
-            None => self.file().map_err(once)?,
+        let file = match &claim {
+            Some(claim) => claim.file.try_clone().map_err(write_failure)?,
+            None => self.file()?,
         };
         let (arriving, unpacked) = match compression {
             None => (file, None),
-            Some(compression) => (self.file().map_err(once)?, Some((compression, file))),
+            Some(compression) => (self.file()?, Some((compression, file))),
         };
         let sink = Arc::new(PartialFile::new(arriving, meter));
         let mut file = self
             .receive(transfer, opened, &sink, unpacked, meter)
             .await?;
-        let arrived = sink.file.metadata().map_err(unwritable)?.len();
+        let arrived = sink.file.metadata().map_err(write_failure)?.len();
         if identity.size.is_some_and(|size| size != arrived) {
-            return Err(once(Failure::changed(format!(
+            return Err(Failure::changed(format!(
                 "{arrived} bytes have come, and the server says another size"
-            ))));
+            )));
         }
         identity.size = Some(arrived);
-        if let Some(place) = place {
-            file = place.keep().await.map_err(unwritable)?;
+        if let Some(claim) = claim {
+            let kept = tokio::task::spawn_blocking(|| claim.keep()).await;
+            let kept = kept.map_err(io::Error::other).flatten();
+            file = kept.map_err(write_failure)?;
         }
         Ok(Fetched::of(file, &identity))
     }
@@ -205,7 +151,7 @@ impl Inner {
         transfer: Transfer<'store>,
         mut opened: Opened<'store>,
         attempts: &mut Attempts,
-    ) -> Result<Cached<'store>, Failed> {
+    ) -> Result<Cached<'store>, Failure> {
         let identity = opened.identity.clone();
         let cache = self.cache.as_ref();
         let Some((cache, path)) =
@@ -213,29 +159,25 @@ impl Inner {
         else {
             return Ok(Cached::Missing(Box::new(opened), None));
         };
-        let mut found = cache.look(&path).map_err(unwritable)?;
-        if found.is_none() {
+        let mut found = cache.look(&path).map_err(write_failure)?;
+        if matches!(found, Found::Busy) {
             // Free the connection for other downloads.
             drop(opened);
             // The other process may be pausing before a retry.
             let patience = self.limits.timeout + LONGEST_PAUSE;
-            found = cache.wait(&path, patience).await.map_err(unwritable)?;
-            if let Some(Found::Whole(file)) = found {
+            found = cache.wait(&path, patience).await.map_err(write_failure)?;
+            if let Found::Whole(file) = found {
                 return Ok(Cached::Whole(Fetched::of(file, &identity)));
             }
             opened = transfer.open(attempts).await?;
             if opened.identity != identity {
-                return Err(once(Failure::changed("it changes while it is read")));
+                return Err(Failure::changed("it changes while it is read"));
             }
         }
         Ok(match found {
-            Some(Found::Whole(file)) => Cached::Whole(Fetched::of(file, &identity)),
-            Some(Found::Mine(claim)) => {
-                let cache = cache.clone();
-                let place = Place { cache, claim, path };
-                Cached::Missing(Box::new(opened), Some(place))
-            }
-            None => Cached::Missing(Box::new(opened), None),
+            Found::Whole(file) => Cached::Whole(Fetched::of(file, &identity)),
+            Found::Mine(claim) => Cached::Missing(Box::new(opened), Some(claim)),
+            Found::Busy => Cached::Missing(Box::new(opened), None),
         })
     }
 
@@ -247,18 +189,15 @@ impl Inner {
         sink: &Arc<PartialFile>,
         unpacked: Option<(Compression, File)>,
         meter: &Arc<Meter>,
-    ) -> Result<File, Failed> {
+    ) -> Result<File, Failure> {
         // The reader of the partial file must notice if this future is dropped.
         let ending = Ending(Arc::clone(sink));
         let Some((compression, into)) = unpacked else {
             transfer.finish(opened, sink).await?;
-            return sink.file.try_clone().map_err(unwritable);
+            return sink.file.try_clone().map_err(write_failure);
         };
         let following = PartialFileReader::new(Arc::clone(sink));
-        let unpacking = async {
-            let unpacked = self.unpack(following, compression, into, meter).await;
-            unpacked.map_err(once)
-        };
+        let unpacking = self.unpack(following, compression, into, meter);
         let arriving = async {
             let result = transfer.finish(opened, sink).await;
             ending.0.end(result.is_ok());
@@ -312,7 +251,7 @@ fn unpack(
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             // Data before the damage are used, as with a damaged plain shard.
             Err(error) if size > 0 && error.raw_os_error().is_none() => {
-                damaged_at(&file, size).map_err(|error| write_failure(&error))?;
+                damaged_at(&file, size).map_err(write_failure)?;
                 0
             }
             Err(error) => return Err(failed(error)),
@@ -322,8 +261,7 @@ fn unpack(
         }
         size += got as u64;
         limits.check_size(size)?;
-        file.write_all(&piece[..got])
-            .map_err(|error| write_failure(&error))?;
+        file.write_all(&piece[..got]).map_err(write_failure)?;
         // Until the shard is completely unpacked, both files are on disk.
         meter.add(got as u64);
     }

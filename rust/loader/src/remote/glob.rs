@@ -2,13 +2,13 @@
 
 use std::sync::atomic::AtomicBool;
 
-use super::address::{Hub, Place, resolve};
-use super::object_storage;
-use super::retry::{Attempts, Failure};
-use super::store::{Inner, Store, cancelled_error};
+use super::address::{Hub, Place, Scheme, resolve};
+use super::retry::{Failure, retried};
+use super::store::{Inner, Store};
+use super::{object_storage, pipe};
 use crate::config::StoreConfig;
-use crate::error::{ConfigError, Error, FetchError};
-use crate::shards::{Location, shown};
+use crate::error::{ConfigError, Error};
+use crate::shards::{Location, before_query};
 
 /// Checks the remote shards, and replaces globs in object stores by their matches.
 ///
@@ -27,29 +27,29 @@ pub fn settle(
             |rule: &str| ConfigError::new("data.shards", format!("{:?}", shard.to_string()), rule);
         match &shard {
             Location::Pipe(_) if !config.allow_pipe => {
-                return Err(
-                    wrong("commands are run with data.store.allow_pipe = true only").into(),
-                );
+                return Err(wrong(pipe::NOT_ALLOWED).into());
             }
             Location::Url(url) => match resolve(url, &hub)? {
-                Place::Object { path, .. } if path.contains(['*', '?', '[']) => {
+                Place::Object {
+                    scheme,
+                    bucket,
+                    path,
+                } if path.contains(['*', '?', '[']) => {
                     let store = match &store {
                         Some(store) => store,
                         None => store.insert(Store::open(config)?),
                     };
-                    let found = store.glob(url, cancelled)?;
+                    let matching = store.inner.glob(scheme, &bucket, &path);
+                    let found = store.wait(matching, &shard, cancelled)?;
                     if found.is_empty() {
                         return Err(wrong("it matches no object").into());
                     }
-                    settled.extend(found.into_iter().map(Location::Url));
+                    let root = &url[..url.len() - path.len()];
+                    let urls = found.iter().map(|name| format!("{root}{name}"));
+                    settled.extend(urls.map(Location::Url));
                     continue;
                 }
-                Place::Http { url, .. }
-                    if url
-                        .split(['?', '#'])
-                        .next()
-                        .is_some_and(|path| path.contains('*')) =>
-                {
+                Place::Http { url, .. } if before_query(&url).contains('*') => {
                     return Err(wrong(NO_GLOB).into());
                 }
                 _ => {}
@@ -64,54 +64,16 @@ pub fn settle(
 const NO_GLOB: &str = "only object stores (s3, gs, az) can be searched with * ? [; elsewhere name the shards, with braces if \
                        they are many";
 
-impl Store {
-    /// The objects that match a glob, sorted. `*` and `?` don't match a slash.
-    ///
-    /// # Errors
-    /// The address is not in an object store, or the store cannot be listed.
-    pub fn glob(&self, pattern: &str, cancelled: &AtomicBool) -> Result<Vec<String>, FetchError> {
-        let work = Box::pin(self.inner.glob(pattern));
-        self.wait(work, cancelled)
-            .unwrap_or_else(|| Err(cancelled_error(&shown(pattern))))
-    }
-}
-
 impl Inner {
-    /// The addresses that match a pattern, sorted.
-    pub(super) async fn glob(&self, pattern: &str) -> Result<Vec<String>, FetchError> {
-        let address = shown(pattern);
-        let failed = |failure: Failure, attempts| failure.into_error(&address, attempts);
-        let place = resolve(pattern, &self.hub)
-            .map_err(|error| failed(Failure::terminal(error.rule), 0))?;
-        let Place::Object {
-            scheme,
-            bucket,
-            path,
-        } = place
-        else {
-            return Err(failed(Failure::terminal(NO_GLOB), 0));
-        };
+    /// The paths in a bucket that match a glob, sorted. `*` and `?` don't match a slash.
+    async fn glob(&self, scheme: Scheme, bucket: &str, path: &str) -> Result<Vec<String>, Failure> {
         let (prefix, matcher) =
-            parts(&path).map_err(|error| failed(Failure::terminal(error.to_string()), 0))?;
-        let store = self
-            .object_store(scheme, &bucket)
-            .map_err(|failure| failed(failure, 0))?;
-        let mut attempts = Attempts::new(self.config.retries);
-        let names = loop {
-            let failure =
-                match object_storage::list(store.as_ref(), prefix, self.limits.timeout).await {
-                    Ok(names) => break names,
-                    Err(failure) => failure,
-                };
-            let pause = attempts.failed(failure, 0);
-            let pause = pause.map_err(|failure| failed(failure, attempts.made))?;
-            tokio::time::sleep(pause).await;
-        };
-        let begin = pattern.len() - path.len();
-        let found = names.iter().filter(|name| matches(&matcher, name));
-        Ok(found
-            .map(|name| format!("{}{name}", &pattern[..begin]))
-            .collect())
+            parts(path).map_err(|error| Failure::terminal(error.to_string()))?;
+        let store = self.object_store(scheme, bucket)?;
+        let list = || object_storage::list(&*store, prefix, self.limits.timeout);
+        let mut names = retried(self.limits.retries, list).await?;
+        names.retain(|name| matches(&matcher, name));
+        Ok(names)
     }
 }
 

@@ -17,7 +17,6 @@ mod decompress;
 mod download;
 mod glob;
 mod http;
-mod notes;
 mod object_storage;
 mod origin;
 mod partial_file;
@@ -33,6 +32,6 @@ mod store;
 
 pub use glob::settle;
 pub use prefetch::{Prefetcher, RequestOf, ScanShard, ShardRequest};
-pub use provider::{LocalFiles, ReadyShard, ShardProvider};
+pub use provider::{ReadyShard, ShardProvider};
 pub use stat::{examine, fetch_into};
 pub use store::{Fetched, Store};

@@ -81,45 +81,34 @@ pub(crate) fn open(scheme: Scheme, bucket: &str) -> Result<Arc<dyn ObjectStore>,
         (ClientConfigKey::ConnectTimeout, "20 seconds"),
         (ClientConfigKey::Http1Only, "true"),
     ];
-    let store: object_store::Result<Arc<dyn ObjectStore>> = match scheme {
-        Scheme::S3 => limits
-            .into_iter()
-            .fold(AmazonS3Builder::from_env(), |builder, (key, value)| {
-                builder.with_config(AmazonS3ConfigKey::Client(key), value)
-            })
-            .with_bucket_name(bucket)
-            .with_retry(no_retries)
-            .with_http_connector(RecordingConnector::default())
-            .build()
-            .map(|store| Arc::new(store) as Arc<dyn ObjectStore>),
-        Scheme::Gs => limits
-            .into_iter()
-            .fold(
-                GoogleCloudStorageBuilder::from_env(),
-                |builder, (key, value)| builder.with_config(GoogleConfigKey::Client(key), value),
-            )
-            .with_bucket_name(bucket)
-            .with_retry(no_retries)
-            .with_http_connector(RecordingConnector::default())
-            .build()
-            .map(|store| Arc::new(store) as Arc<dyn ObjectStore>),
-        Scheme::Az => limits
-            .into_iter()
-            .fold(
-                MicrosoftAzureBuilder::from_env(),
-                |builder, (key, value)| builder.with_config(AzureConfigKey::Client(key), value),
-            )
-            .with_container_name(bucket)
-            .with_retry(no_retries)
-            .with_http_connector(RecordingConnector::default())
-            .build()
-            .map(|store| Arc::new(store) as Arc<dyn ObjectStore>),
+    // The three builders have the same methods, but no trait in common.
+    macro_rules! built {
+        ($builder:expr, $key:ident) => {{
+            let limited = limits.into_iter().fold($builder, |builder, (key, value)| {
+                builder.with_config($key::Client(key), value)
+            });
+            let recorded = limited.with_http_connector(RecordingConnector::default());
+            let store = recorded.with_retry(no_retries).build();
+            store.map(|store| Arc::new(store) as Arc<dyn ObjectStore>)
+        }};
+    }
+    let store = match scheme {
+        Scheme::S3 => built!(
+            AmazonS3Builder::from_env().with_bucket_name(bucket),
+            AmazonS3ConfigKey
+        ),
+        Scheme::Gs => built!(
+            GoogleCloudStorageBuilder::from_env().with_bucket_name(bucket),
+            GoogleConfigKey
+        ),
+        Scheme::Az => built!(
+            MicrosoftAzureBuilder::from_env().with_container_name(bucket),
+            AzureConfigKey
+        ),
     };
     store.map_err(|error| {
-        Failure::terminal(format!(
-            "the store cannot be set up: {}",
-            error_text(&error)
-        ))
+        let why = error_text(&error);
+        Failure::terminal(format!("the store cannot be set up: {why}"))
     })
 }
 

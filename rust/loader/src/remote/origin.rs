@@ -64,7 +64,7 @@ async fn get_landed(
             Ok((answer, _)) => return Ok(answer),
             Err(failure) => {
                 *landed.lock() = None;
-                if !matches!(failure.verdict, Verdict::Missing | Verdict::Final) {
+                if failure.verdict != Verdict::Final {
                     return Err(failure);
                 }
             }

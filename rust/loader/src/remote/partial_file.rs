@@ -26,12 +26,6 @@ pub(crate) struct Meter {
     grown: Option<Box<dyn Fn() + Send + Sync>>,
 }
 
-impl std::fmt::Debug for Meter {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_tuple("Meter").field(&self.bytes()).finish()
-    }
-}
-
 impl Meter {
     /// A meter that calls `grown` when the shard takes more than `expected` bytes, again for every MiB.
     pub fn watched(expected: u64, grown: impl Fn() + Send + Sync + 'static) -> Self {
@@ -103,7 +97,7 @@ impl Meter {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Arrived {
     /// The written intervals, start to end. Adjacent ones are merged.
     parts: BTreeMap<u64, u64>,
@@ -112,7 +106,6 @@ struct Arrived {
 }
 
 /// A file and its written intervals.
-#[derive(Debug)]
 pub(crate) struct PartialFile {
     pub file: File,
     meter: Arc<Meter>,
@@ -156,7 +149,6 @@ impl PartialFile {
 }
 
 /// Reads a partial file in order and waits for missing bytes.
-#[derive(Debug)]
 pub(crate) struct PartialFileReader {
     sink: Arc<PartialFile>,
     at: u64,

@@ -6,16 +6,16 @@ use std::process::{Child, ChildStdout, ExitStatus, Stdio};
 use std::sync::Arc;
 
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::partial_file::Meter;
 use super::ranges::Limits;
-use super::retry::{Attempts, Failure, write_failure};
+use super::retry::{Failure, retried, write_failure};
 use super::store::{Fetched, Inner};
-use crate::error::FetchError;
 use crate::os;
-use crate::shards::{Identity, Location, without_secrets};
+use crate::shards::{Identity, without_secrets};
 
+pub(super) const NOT_ALLOWED: &str = "commands are run with data.store.allow_pipe = true only";
 /// Bytes to read at once: the capacity of a pipe.
 const PIECE_BYTES: usize = 64 * 1024;
 /// How much of the end of a command's stderr is read: more than an address has, because only a whole address loses its secrets.
@@ -39,23 +39,11 @@ pub(super) async fn download(
     inner: &Inner,
     command: &str,
     meter: &Arc<Meter>,
-) -> Result<Fetched, FetchError> {
-    let address = Location::Pipe(command.to_owned()).to_string();
+) -> Result<Fetched, Failure> {
     if !inner.config.allow_pipe {
-        let failure = Failure::terminal("commands are run with data.store.allow_pipe = true only");
-        return Err(failure.into_error(&address, 0));
+        return Err(Failure::terminal(NOT_ALLOWED));
     }
-    let mut attempts = Attempts::new(inner.config.retries);
-    loop {
-        let failure = match run(inner, command, meter).await {
-            Ok(fetched) => return Ok(fetched),
-            Err(failure) => failure,
-        };
-        let pause = attempts
-            .failed(failure, 0)
-            .map_err(|failure| failure.into_error(&address, attempts.made))?;
-        sleep(pause).await;
-    }
+    retried(inner.limits.retries, || run(inner, command, meter)).await
 }
 
 async fn run(inner: &Inner, command: &str, meter: &Arc<Meter>) -> Result<Fetched, Failure> {
@@ -155,8 +143,7 @@ fn copy_output(
         }
         size += got as u64;
         limits.check_size(size)?;
-        file.write_all(&piece[..got])
-            .map_err(|error| write_failure(&error))?;
+        file.write_all(&piece[..got]).map_err(write_failure)?;
         meter.add(got as u64);
     }
 }

@@ -1,6 +1,5 @@
 //! Prefetches the shards of a run in the order of their use, and keeps each until it is released.
 
-use std::fmt;
 use std::fs::File;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,7 +37,6 @@ pub type ScanShard = fn(&File, require_end: bool) -> Result<Regions, TarError>;
 type Wake = Box<dyn Fn() + Send + Sync>;
 
 /// Fetches the shards of one run.
-#[derive(Debug)]
 pub struct Prefetcher {
     store: Store,
     shared: Arc<Shared>,
@@ -52,15 +50,6 @@ struct Shared {
     state: Mutex<State>,
     wake: OnceLock<Wake>,
     closed: AtomicBool,
-}
-
-/// The file of a fetched shard, and its samples if they were read.
-type Arrival = Result<(File, Option<Arc<Regions>>), FetchError>;
-
-impl fmt::Debug for Shared {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Prefetcher").finish_non_exhaustive()
-    }
 }
 
 impl Prefetcher {
@@ -175,45 +164,43 @@ impl Drop for Prefetcher {
 }
 
 /// Runs the work and turns a panic into a failure. Otherwise the batch that waits for the shard would wait forever.
-async fn caught(work: impl Future<Output = Arrival>, address: String) -> Arrival {
+async fn caught<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let outcome = AssertUnwindSafe(work).catch_unwind().await;
     outcome.unwrap_or_else(|thrown| {
-        Err(FetchError {
-            address,
-            what: Error::panicked("fetch", thrown.as_ref()).to_string(),
-            attempts: 0,
-            missing: false,
-            here: true,
-        })
+        let panicked = Error::panicked("fetch", thrown.as_ref());
+        Err(Failure::here(panicked.to_string()))
     })
 }
 
 /// Compares a shard with the index or, without an index, reads its headers.
 async fn checked(
     fetched: Fetched,
-    request: ShardRequest,
+    indexed: Option<&Stamp>,
     scan: ScanShard,
     require_end: bool,
-) -> Arrival {
-    let Fetched { file, stamp: now } = fetched;
-    let address = request.location.to_string();
-    let failed = move |what: String| Failure::terminal(what).into_error(&address, 0);
-    if let Some(stamp) = request.stamp {
-        return match stamp.change(&now) {
-            Some(what) => Err(failed(format!(
+) -> Result<ReadyShard, Failure> {
+    let file = Arc::new(fetched.file);
+    if let Some(stamp) = indexed {
+        return match stamp.change(&fetched.stamp) {
+            Some(what) => Err(Failure::terminal(format!(
                 "it has changed since it was indexed: {what}"
             ))),
-            None => Ok((file, None)),
+            None => Ok(ReadyShard {
+                file,
+                regions: None,
+            }),
         };
     }
     let read = tokio::task::spawn_blocking(move || {
-        let regions = scan(&file, require_end).map_err(|error| error.to_string())?;
-        Ok((file, Some(Arc::new(regions))))
+        let regions =
+            scan(&file, require_end).map_err(|error| Failure::terminal(error.to_string()))?;
+        Ok(ReadyShard {
+            file,
+            regions: Some(Arc::new(regions)),
+        })
     });
-    match read.await {
-        Ok(read) => read.map_err(failed),
-        Err(error) => Err(failed(format!("its headers could not be read: {error}"))),
-    }
+    read.await
+        .map_err(|error| Failure::terminal(format!("its headers could not be read: {error}")))?
 }
 
 impl Shared {
@@ -268,16 +255,14 @@ impl Shared {
         }));
         let (shared, task_meter) = (Arc::clone(self), Arc::clone(&meter));
         let task = self.runtime.spawn(async move {
-            let address = request.location.to_string();
+            let ShardRequest { location, stamp } = request;
             let work = async {
-                let fetched = shared
-                    .inner
-                    .download(&request.location, &task_meter)
-                    .await?;
+                let fetched = shared.inner.download(&location, &task_meter).await?;
                 let require_end = shared.inner.config.require_archive_end;
-                checked(fetched, request, shared.scan, require_end).await
+                checked(fetched, stamp.as_ref(), shared.scan, require_end).await
             };
-            let arrival = caught(work, address).await;
+            let arrival = caught(work).await;
+            let arrival = arrival.map_err(|failure| failure.into_error(location));
             shared.arrived(shard, &task_meter, arrival);
         });
         (meter, task.abort_handle())
@@ -306,7 +291,12 @@ impl Shared {
             && state.bytes().saturating_add(need) <= config.read_ahead_bytes
     }
 
-    fn arrived(self: &Arc<Self>, shard: u32, meter: &Arc<Meter>, arrival: Arrival) {
+    fn arrived(
+        self: &Arc<Self>,
+        shard: u32,
+        meter: &Arc<Meter>,
+        arrival: Result<ReadyShard, FetchError>,
+    ) {
         let mut state = self.state.lock();
         let ours = matches!(state.shards.get(&shard), Some(ShardState::Fetching { meter: now, .. }) if Arc::ptr_eq(now, meter));
         if !ours {
@@ -314,21 +304,18 @@ impl Shared {
             return;
         }
         let held = match arrival {
-            Ok((file, regions)) => {
-                if let Some(regions) = &regions {
+            Ok(lent) => {
+                if let Some(regions) = &lent.regions {
                     state.lengths.insert(shard, regions.len() as u64);
                 }
-                let bytes = file.metadata().map_or(0, |metadata| metadata.len());
+                let bytes = lent.file.metadata().map_or(0, |metadata| metadata.len());
                 meter.settle(bytes);
                 state.largest = state.largest.max(bytes);
                 state.sizes.insert(shard, bytes);
                 state.oversized.remove(&shard);
                 ShardState::Here {
                     meter: Arc::clone(meter),
-                    lent: ReadyShard {
-                        file: Arc::new(file),
-                        regions,
-                    },
+                    lent,
                 }
             }
             Err(error) => ShardState::Failed(error),
@@ -336,10 +323,6 @@ impl Shared {
         state.shards.insert(shard, held);
         self.pump(&mut state);
         drop(state);
-        self.wake();
-    }
-
-    fn wake(&self) {
         if let Some(wake) = self.wake.get()
             && !self.closed.load(Ordering::Relaxed)
         {
@@ -354,11 +337,9 @@ mod tests {
 
     #[test]
     fn a_panic_while_fetching_becomes_an_error() {
-        let address = "s3://b/a.tar".to_owned();
         let work = async { panic!("as it is meant to") };
-        let error = caught(work, address).now_or_never().unwrap().unwrap_err();
-        let expected =
-            "shard s3://b/a.tar: a loader thread panicked in stage \"fetch\": as it is meant to";
-        assert_eq!(error.to_string(), expected);
+        let caught: Result<(), Failure> = caught(work).now_or_never().unwrap();
+        let expected = "a loader thread panicked in stage \"fetch\": as it is meant to";
+        assert_eq!(caught.unwrap_err().what, expected);
     }
 }

@@ -10,7 +10,7 @@ use super::partial_file::Meter;
 use super::provider::ReadyShard;
 use crate::error::FetchError;
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct State {
     pub shards: HashMap<u32, ShardState>,
     /// Announced, but not started.
@@ -28,7 +28,6 @@ pub(super) struct State {
     pub largest: u64,
 }
 
-#[derive(Debug)]
 pub(super) enum ShardState {
     Queued,
     Fetching {

@@ -1,6 +1,5 @@
 //! The interface between a run, which needs shards, and whatever fetches them.
 
-use std::fmt;
 use std::fs::File;
 use std::sync::Arc;
 
@@ -16,11 +15,11 @@ pub struct ReadyShard {
     pub regions: Option<Arc<Regions>>,
 }
 
-/// Makes shards readable. Shards are identified by their index in the list.
+/// Makes shards readable. Shards are identified by their index in the list. A run over plain local files needs no provider.
 ///
 /// Any thread of the run may call, but only one at a time, and never while it holds a lock that `wake` needs. So an
 /// implementation may call `wake` within any of these methods.
-pub trait ShardProvider: Send + Sync + fmt::Debug {
+pub trait ShardProvider: Send + Sync {
     /// Announces the next shards, in order of first use. Later calls add more. Never blocks.
     fn request(&self, shards: &[u32]);
     /// Whether the shard can be read now. A shard that failed is ready too: reading it returns the error.
@@ -31,10 +30,7 @@ pub trait ShardProvider: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// The shard could not be fetched.
-    fn get(&self, shard: u32) -> Result<Option<ReadyShard>, FetchError> {
-        let _ = shard;
-        Ok(None)
-    }
+    fn get(&self, shard: u32) -> Result<Option<ReadyShard>, FetchError>;
     /// Releases the shard: no batch needs it until it is announced again.
     fn release(&self, shard: u32);
     /// Sets a function to call whenever an answer may have changed.
@@ -44,35 +40,5 @@ pub trait ShardProvider: Send + Sync + fmt::Debug {
     /// Sentences for the log since the last call. May be called at any time.
     fn notes(&self) -> Vec<String> {
         Vec::new()
-    }
-    /// Whether all shards are always readable and of known length. Then no other method is called.
-    fn is_local(&self) -> bool {
-        false
-    }
-}
-
-/// Plain local files, which are always readable and of known length.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct LocalFiles;
-
-impl ShardProvider for LocalFiles {
-    fn request(&self, _: &[u32]) {}
-
-    fn is_ready(&self, _: u32) -> bool {
-        true
-    }
-
-    fn length(&self, _: u32) -> Option<Result<u64, Error>> {
-        None
-    }
-
-    fn release(&self, _: u32) {}
-
-    fn on_change(&self, _: Box<dyn Fn() + Send + Sync>) {}
-
-    fn close(&self) {}
-
-    fn is_local(&self) -> bool {
-        true
     }
 }

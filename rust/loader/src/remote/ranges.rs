@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::sleep;
 
-use super::notes::Notes;
 use super::origin::Origin;
 use super::partial_file::PartialFile;
 use super::request::{Answer, Want, in_time};
@@ -16,6 +16,8 @@ use crate::shards::Identity;
 
 /// Bytes of one range: large enough to hide the latency of a request, small enough for several ranges per shard.
 pub(crate) const RANGE_BYTES: u64 = 8 << 20;
+/// How many notes are kept until somebody takes them.
+const MAX_NOTES: usize = 20;
 
 /// Limits of a transfer.
 #[derive(Debug, Clone, Copy)]
@@ -82,8 +84,23 @@ impl Pace {
     }
 }
 
-/// A failure and the number of attempts.
-pub(crate) type Failed = (Failure, u32);
+/// Sentences for the log. Threads store them, and Python fetches them.
+#[derive(Debug, Default)]
+pub(super) struct Notes(Mutex<Vec<String>>);
+
+impl Notes {
+    fn add(&self, note: String) {
+        let mut notes = self.0.lock();
+        if notes.len() < MAX_NOTES {
+            notes.push(note);
+        }
+    }
+
+    /// The notes since the last call.
+    pub fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock())
+    }
+}
 
 /// The transfer of one shard.
 #[derive(Debug, Clone, Copy)]
@@ -115,13 +132,10 @@ struct Part {
 
 impl<'store> Transfer<'store> {
     /// Sends the first request, with retries.
-    pub async fn open(&self, attempts: &mut Attempts) -> Result<Opened<'store>, Failed> {
+    pub async fn open(&self, attempts: &mut Attempts) -> Result<Opened<'store>, Failure> {
         let mut want = Want::Range(0, self.limits.range_bytes);
         loop {
-            let permit = self
-                .permit()
-                .await
-                .map_err(|failure| (failure, attempts.made))?;
+            let permit = self.permit().await?;
             match self.ask(want, None).await {
                 Ok(answer) => {
                     return Ok(Opened {
@@ -144,7 +158,7 @@ impl<'store> Transfer<'store> {
     }
 
     /// Fetches the rest. [`Verdict::Changed`] means: start again from the beginning.
-    pub async fn finish(&self, opened: Opened<'store>, sink: &PartialFile) -> Result<(), Failed> {
+    pub async fn finish(&self, opened: Opened<'store>, sink: &PartialFile) -> Result<(), Failure> {
         let identity = opened.identity.clone();
         let (size, ranged) = (identity.size, opened.answer.ranged);
         let length = match size {
@@ -176,7 +190,7 @@ impl<'store> Transfer<'store> {
         mut opened: Option<Opened<'store>>,
         identity: &Identity,
         sink: &PartialFile,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), Failure> {
         let mut attempts = Attempts::new(self.limits.retries);
         let mut at = part.start;
         loop {
@@ -188,7 +202,7 @@ impl<'store> Transfer<'store> {
                 return Ok(());
             };
             if failure.verdict == Verdict::Changed {
-                return Err((failure, attempts.made + 1));
+                return Err(failure);
             }
             sleep(self.pause(&mut attempts, failure, at - before)?).await;
         }
@@ -230,8 +244,7 @@ impl<'store> Transfer<'store> {
             if !fresh.is_empty() {
                 // A server that reported no size may send without end.
                 self.limits.check_size(*at + fresh.len() as u64)?;
-                sink.write(*at, fresh)
-                    .map_err(|error| write_failure(&error))?;
+                sink.write(*at, fresh).map_err(write_failure)?;
                 *at += fresh.len() as u64;
             }
         }
@@ -250,11 +263,9 @@ impl<'store> Transfer<'store> {
         attempts: &mut Attempts,
         failure: Failure,
         new_bytes: u64,
-    ) -> Result<Duration, Failed> {
+    ) -> Result<Duration, Failure> {
         let (asked, what) = (failure.pause, failure.what.clone());
-        let pause = attempts
-            .failed(failure, new_bytes)
-            .map_err(|failure| (failure, attempts.made))?;
+        let pause = attempts.failed(failure, new_bytes)?;
         if let Some(asked) = asked.filter(|asked| !asked.is_zero()) {
             let (address, what) = (Printable(self.address), Printable(&what));
             self.notes.add(format!(

@@ -4,6 +4,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::time::Duration;
 
+use tokio::time::sleep;
+
 use crate::error::FetchError;
 use crate::os;
 use crate::shards::without_secrets;
@@ -19,26 +21,6 @@ const PROGRESS_BYTES: u64 = 256 << 10;
 /// Longest quoted error text, in characters.
 const MAX_WORDS: usize = 200;
 
-impl FetchError {
-    /// The error if a store cannot be set up.
-    pub(crate) fn setup(what: String) -> Self {
-        Failure::here(what).into_error("", 0)
-    }
-
-    /// If this machine cannot store the bytes, adds the path to the message, and how many bytes are free there.
-    /// `called` says what the path is.
-    pub(crate) fn name_place(&mut self, called: &str, path: &Path) {
-        if !self.here {
-            return;
-        }
-        let bytes = path.ancestors().find_map(os::free_bytes);
-        let free = bytes.map_or_else(String::new, |bytes| {
-            format!(", where {bytes} bytes are free")
-        });
-        self.what = format!("{}; {called} is {}{free}", self.what, path.display());
-    }
-}
-
 /// What to do after a failed request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -46,8 +28,6 @@ pub(crate) enum Verdict {
     Again,
     /// Give up.
     Final,
-    /// The shard does not exist, or may not be read.
-    Missing,
     /// This machine cannot store the bytes.
     Here,
     /// The shard has changed: start again from the beginning.
@@ -62,65 +42,74 @@ pub(crate) struct Failure {
     /// The pause requested by the server, however long.
     pub pause: Option<Duration>,
     pub what: String,
+    /// Failed attempts, this one included. 0 before the first.
+    pub attempts: u32,
 }
 
 impl Failure {
-    pub fn again(what: impl Into<String>) -> Self {
+    fn new(verdict: Verdict, what: impl Into<String>) -> Self {
         Self {
-            verdict: Verdict::Again,
+            verdict,
             status: None,
             pause: None,
             what: what.into(),
+            attempts: 0,
         }
+    }
+
+    pub fn again(what: impl Into<String>) -> Self {
+        Self::new(Verdict::Again, what)
     }
 
     pub fn changed(what: impl Into<String>) -> Self {
-        Self {
-            verdict: Verdict::Changed,
-            ..Self::again(what)
-        }
+        Self::new(Verdict::Changed, what)
     }
 
     pub fn terminal(what: impl Into<String>) -> Self {
-        Self {
-            verdict: Verdict::Final,
-            ..Self::again(what)
-        }
+        Self::new(Verdict::Final, what)
     }
 
     pub fn here(what: impl Into<String>) -> Self {
-        Self {
-            verdict: Verdict::Here,
-            ..Self::again(what)
-        }
+        Self::new(Verdict::Here, what)
     }
 
     /// The failure for a status code.
     pub fn of_status(status: u16, pause: Option<Duration>) -> Self {
         let verdict = match status {
-            401 | 403 | 404 | 410 => Verdict::Missing,
             412 => Verdict::Changed,
             408 | 416 | 425 | 429 => Verdict::Again,
             501 | 505 => Verdict::Final,
             500.. => Verdict::Again,
             _ => Verdict::Final,
         };
+        let what = format!("the server answers {status}{}", meaning(status));
         Self {
-            verdict,
             status: Some(status),
             pause,
-            what: format!("the server answers {status}{}", meaning(status)),
+            ..Self::new(verdict, what)
         }
     }
 
+    /// If this machine cannot store the bytes, adds the path to the message, and how many bytes are free there.
+    /// `called` says what the path is.
+    pub fn at(mut self, called: &str, path: &Path) -> Self {
+        if self.verdict == Verdict::Here {
+            let bytes = path.ancestors().find_map(os::free_bytes);
+            let free = bytes.map_or_else(String::new, |bytes| {
+                format!(", where {bytes} bytes are free")
+            });
+            self.what = format!("{}; {called} is {}{free}", self.what, path.display());
+        }
+        self
+    }
+
     /// The final error for a shard.
-    pub fn into_error(self, address: &str, attempts: u32) -> FetchError {
+    pub fn into_error(self, address: impl ToString) -> FetchError {
         FetchError {
-            address: address.to_owned(),
-            missing: self.verdict == Verdict::Missing,
+            address: address.to_string(),
             here: self.verdict == Verdict::Here,
             what: self.what,
-            attempts,
+            attempts: self.attempts,
         }
     }
 }
@@ -140,7 +129,7 @@ fn meaning(status: u16) -> &'static str {
 }
 
 /// The failure for a file that cannot be written.
-pub(crate) fn write_failure(error: &std::io::Error) -> Failure {
+pub(crate) fn write_failure(error: std::io::Error) -> Failure {
     Failure::here(format!("its bytes cannot be kept: {error}"))
 }
 
@@ -196,7 +185,7 @@ pub(crate) struct Attempts {
     /// New bytes since then.
     bytes: u64,
     /// All failed attempts.
-    pub made: u32,
+    made: u32,
 }
 
 impl Attempts {
@@ -223,7 +212,24 @@ impl Attempts {
                 let asked = failure.pause.map(|pause| pause.min(LONGEST_PAUSE));
                 Ok(asked.unwrap_or_else(|| backoff(self.failures - 1)))
             }
-            _ => Err(failure),
+            _ => Err(Failure {
+                attempts: self.made,
+                ..failure
+            }),
+        }
+    }
+}
+
+/// Does the work, again and with pauses while it fails in a way that may pass.
+pub(crate) async fn retried<T, Work: Future<Output = Result<T, Failure>>>(
+    retries: u32,
+    mut work: impl FnMut() -> Work,
+) -> Result<T, Failure> {
+    let mut attempts = Attempts::new(retries);
+    loop {
+        match work().await {
+            Ok(done) => return Ok(done),
+            Err(failure) => sleep(attempts.failed(failure, 0)?).await,
         }
     }
 }
@@ -244,8 +250,8 @@ mod tests {
     #[test]
     fn the_status_decides_whether_to_retry() {
         for (status, verdict) in [
-            (404, Verdict::Missing),
-            (403, Verdict::Missing),
+            (404, Verdict::Final),
+            (403, Verdict::Final),
             (400, Verdict::Final),
             (412, Verdict::Changed),
             (416, Verdict::Again),
@@ -271,13 +277,13 @@ mod tests {
         assert!(attempts.failed(failure(), PROGRESS_BYTES).is_ok());
         assert!(attempts.failed(failure(), 0).is_ok());
         let failure = attempts.failed(failure(), 0).unwrap_err();
-        let error = failure.into_error("http://h/a.tar", attempts.made);
+        let error = failure.into_error("http://h/a.tar");
         assert_eq!(
             error.to_string(),
             "shard http://h/a.tar: the server answers 503 (unavailable) (tried 5 times)"
         );
         let missing = attempts.failed(Failure::of_status(404, None), PROGRESS_BYTES);
-        assert_eq!(missing.unwrap_err().verdict, Verdict::Missing);
+        assert_eq!(missing.unwrap_err().verdict, Verdict::Final);
     }
 
     #[test]
@@ -308,24 +314,23 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let absent = folder.path().join("not/there");
         let full = std::io::Error::from_raw_os_error(28);
-        let mut error = write_failure(&full).into_error("http://h/a.tar", 1);
-        error.name_place("the file", &absent);
-        let said = error.to_string();
+        let full_text = full.to_string();
+        let mut failure = write_failure(full).at("the file", &absent);
+        failure.attempts = 1;
+        let said = failure.into_error("http://h/a.tar").to_string();
         let (before, free) = said.split_once(", where ").unwrap();
         assert_eq!(
             before,
             format!(
-                "shard http://h/a.tar: its bytes cannot be kept: {full}; the file is {}",
+                "shard http://h/a.tar: its bytes cannot be kept: {full_text}; the file is {}",
                 absent.display()
             )
         );
         let (bytes, rest) = free.split_once(' ').unwrap();
         assert_eq!(rest, "bytes are free (tried once)");
         assert!(bytes.parse::<u64>().unwrap() > 0);
-        let mut other = Failure::again("it broke").into_error("http://h/a.tar", 1);
-        let before = other.clone();
-        other.name_place("the file", &absent);
-        assert_eq!(other, before);
+        let other = Failure::again("it broke").at("the file", &absent);
+        assert_eq!(other.what, "it broke");
     }
 
     #[test]

@@ -6,9 +6,8 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use super::glob::settle;
-use super::ranges::{Limits, Transfer};
-use super::retry::{Attempts, write_failure};
-use super::store::{Inner, Store, cancelled_error};
+use super::retry::{Attempts, Failure, write_failure};
+use super::store::{Inner, Store};
 use crate::config::StoreConfig;
 use crate::error::{Error, FetchError};
 use crate::shards::{Location, Stamp, shown};
@@ -31,12 +30,9 @@ pub fn examine(
                     Some(store) => store,
                     None => store.insert(Store::open(config)?),
                 };
-                store.examine(url, cancelled)?
+                store.wait(store.inner.examine(url), &shard, cancelled)?
             }
-            _ => Stamp::of(&shard).map_err(|source| Error::Open {
-                shard: shard.to_string(),
-                source,
-            })?,
+            _ => Stamp::of(&shard)?,
         };
         Ok((shard, stamp))
     });
@@ -58,42 +54,19 @@ pub fn fetch_into(
         let mut file = File::create(path)?;
         io::copy(&mut fetched.file, &mut file)
     });
-    match written {
-        Ok(_) => Ok(()),
-        Err(error) => {
-            let mut failed = write_failure(&error).into_error(&shard.to_string(), 0);
-            failed.name_place("the file", path);
-            Err(failed)
-        }
-    }
-}
-
-impl Store {
-    /// The stamp of the shard at an address, from a request for one byte.
-    fn examine(&self, url: &str, cancelled: &AtomicBool) -> Result<Stamp, FetchError> {
-        let work = Box::pin(self.inner.examine(url));
-        self.wait(work, cancelled)
-            .unwrap_or_else(|| Err(cancelled_error(&shown(url))))
-    }
+    let failed = |error| write_failure(error).at("the file", path).into_error(shard);
+    written.map_err(failed).map(drop)
 }
 
 impl Inner {
-    async fn examine(&self, url: &str) -> Result<Stamp, FetchError> {
+    /// The stamp of the shard at an address, from a request for one byte.
+    async fn examine(&self, url: &str) -> Result<Stamp, Failure> {
         let (source, address) = (self.source(url)?, shown(url));
-        let transfer = Transfer {
-            source: &source,
-            connections: &self.connections,
-            limits: Limits {
-                range_bytes: 1,
-                ..self.limits
-            },
-            address: &address,
-            notes: &self.notes,
-        };
-        let opened = transfer.open(&mut Attempts::new(self.config.retries)).await;
-        match opened {
-            Ok(opened) => Ok(Stamp::from(&opened.identity)),
-            Err((failure, made)) => Err(failure.into_error(&address, made)),
-        }
+        let mut transfer = self.transfer(&source, &address);
+        transfer.limits.range_bytes = 1;
+        let opened = transfer
+            .open(&mut Attempts::new(self.limits.retries))
+            .await?;
+        Ok(Stamp::from(&opened.identity))
     }
 }

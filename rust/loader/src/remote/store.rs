@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,15 +16,14 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::address::{Hub, Place, Scheme, resolve};
 use super::cache::Cache;
-use super::notes::Notes;
 use super::origin::Origin;
-use super::ranges::{Limits, RANGE_BYTES};
-use super::retry::{self, Failure};
+use super::ranges::{Limits, Notes, RANGE_BYTES, Transfer};
+use super::retry::{Failure, error_text};
 use super::{http, object_storage};
 use crate::config::StoreConfig;
 use crate::error::FetchError;
 use crate::os::private_folders;
-use crate::shards::{Identity, Stamp, shown};
+use crate::shards::{Identity, Stamp};
 
 /// Network threads: they only copy bytes.
 const NETWORK_THREADS: usize = 2;
@@ -86,7 +86,7 @@ impl Store {
     /// # Errors
     /// The threads, the HTTP client or the folder cannot be set up.
     pub fn open(config: &StoreConfig) -> Result<Self, FetchError> {
-        let setup = FetchError::setup;
+        let setup = |what: String| Failure::here(what).into_error("");
         // Sets the TLS provider of the process. If another library has set one already, that one stays.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let runtime = Builder::new_multi_thread()
@@ -148,28 +148,26 @@ impl Store {
         }
     }
 
-    /// Waits for work. `None` if it is cancelled first.
+    /// Waits for work on a shard. Setting `cancelled` ends it early.
     pub(super) fn wait<T>(
         &self,
-        work: impl Future<Output = T> + Unpin,
+        work: impl Future<Output = Result<T, Failure>>,
+        address: impl ToString,
         cancelled: &AtomicBool,
-    ) -> Option<T> {
+    ) -> Result<T, FetchError> {
         let cancel = async {
             while !cancelled.load(Ordering::Relaxed) {
                 tokio::time::sleep(CANCEL_POLL).await;
             }
         };
-        self.handle.block_on(async {
-            match select(work, Box::pin(cancel)).await {
-                Either::Left((result, _)) => Some(result),
-                Either::Right(_) => None,
+        let done = self.handle.block_on(async {
+            match select(pin!(work), pin!(cancel)).await {
+                Either::Left((result, _)) => result,
+                Either::Right(_) => Err(Failure::terminal("its fetching was cancelled")),
             }
-        })
+        });
+        done.map_err(|failure| failure.into_error(address))
     }
-}
-
-pub(super) fn cancelled_error(address: &str) -> FetchError {
-    Failure::terminal("its fetching was cancelled").into_error(address, 0)
 }
 
 impl Drop for Store {
@@ -179,10 +177,8 @@ impl Drop for Store {
 }
 
 impl Inner {
-    pub(super) fn source(&self, url: &str) -> Result<Origin, FetchError> {
-        let error = |failure: Failure| failure.into_error(&shown(url), 0);
-        let terminal = |what: String| error(Failure::terminal(what));
-        let place = resolve(url, &self.hub).map_err(|wrong| terminal(wrong.rule))?;
+    pub(super) fn source(&self, url: &str) -> Result<Origin, Failure> {
+        let place = resolve(url, &self.hub).map_err(|wrong| Failure::terminal(wrong.rule))?;
         Ok(match place {
             Place::Http { url, token } => Origin::Http {
                 client: self.client.clone(),
@@ -195,11 +191,26 @@ impl Inner {
                 bucket,
                 path,
             } => Origin::Object {
-                store: self.object_store(scheme, &bucket).map_err(error)?,
+                store: self.object_store(scheme, &bucket)?,
                 path: object_store::path::Path::parse(&path)
-                    .map_err(|wrong| terminal(retry::error_text(&wrong)))?,
+                    .map_err(|wrong| Failure::terminal(error_text(&wrong)))?,
             },
         })
+    }
+
+    /// The transfer of a shard, whose `address` is for messages.
+    pub(super) fn transfer<'store>(
+        &'store self,
+        source: &'store Origin,
+        address: &'store str,
+    ) -> Transfer<'store> {
+        Transfer {
+            source,
+            connections: &self.connections,
+            limits: self.limits,
+            address,
+            notes: &self.notes,
+        }
     }
 
     /// The store of a bucket. All its shards share one, with its connections and credentials.

@@ -10,7 +10,7 @@ use crate::error::Printable;
 pub enum Location {
     /// A local file.
     File(PathBuf),
-    /// `http://`, `https://`, `s3://`, `gs://`, `az://` or `hf://`.
+    /// An address: `http://`, `https://`, `s3://`, `gs://`, `az://` or `hf://`. Other schemes are refused when it is used.
     Url(String),
     /// The shell command of `pipe:COMMAND`, whose output is the shard.
     Pipe(String),
@@ -26,12 +26,28 @@ pub enum Compression {
 }
 
 impl Location {
+    /// The location with this name, as written.
+    #[must_use]
+    pub fn of(name: &str) -> Self {
+        if let Some(command) = name.strip_prefix("pipe:") {
+            return Self::Pipe(command.to_owned());
+        }
+        let is_url = name.split_once("://").is_some_and(|(scheme, _)| {
+            scheme.len() > 1 && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        });
+        if is_url {
+            Self::Url(name.to_owned())
+        } else {
+            Self::File(name.into())
+        }
+    }
+
     /// The compression, from the end of the name. `None` for a plain shard and for a command.
     #[must_use]
     pub fn compression(&self) -> Option<Compression> {
         let name = match self {
             Self::File(path) => path.to_str()?,
-            Self::Url(url) => url.split(['?', '#']).next()?,
+            Self::Url(url) => before_query(url),
             Self::Pipe(_) => return None,
         };
         let ending = name.rsplit_once('.')?.1.to_ascii_lowercase();
@@ -75,22 +91,16 @@ impl fmt::Display for Location {
     }
 }
 
-/// The supported schemes.
-pub(crate) const SCHEMES: [&str; 6] = ["http://", "https://", "s3://", "gs://", "az://", "hf://"];
-
-/// Whether a pattern is an address, not a path.
-#[must_use]
-pub fn is_url(pattern: &str) -> bool {
-    SCHEMES.iter().any(|scheme| pattern.starts_with(scheme))
+/// An address without query and fragment.
+pub(crate) fn before_query(url: &str) -> &str {
+    &url[..url.find(['?', '#']).unwrap_or(url.len())]
 }
 
 /// An address for messages: without user and password, and without query and fragment, which may be a signature.
 #[must_use]
 pub fn shown(url: &str) -> String {
-    let (plain, more) = match url.find(['?', '#']) {
-        Some(at) => (&url[..at], "?…"),
-        None => (url, ""),
-    };
+    let plain = before_query(url);
+    let more = if plain == url { "" } else { "?…" };
     let Some((scheme, rest)) = plain.split_once("://") else {
         return format!("{plain}{more}");
     };

@@ -6,9 +6,10 @@ mod regions;
 mod sample_id;
 mod stamp;
 
-pub(crate) use location::without_secrets;
-pub use location::{Compression, Location, is_url, shown};
-pub use patterns::{expand, expand_braces, is_address};
+pub use location::{Compression, Location, shown};
+pub(crate) use location::{before_query, without_secrets};
+pub use patterns::{expand, expand_braces};
+pub(crate) use regions::put_varint;
 pub use regions::{BLOCK, Regions, UNKNOWN_LENGTH};
 pub use sample_id::SampleId;
 pub use stamp::{Identity, Stamp, Version};

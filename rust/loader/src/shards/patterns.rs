@@ -1,6 +1,6 @@
 //! Expands patterns to the list of shards.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::location::Location;
 use crate::config::OnMissingShard;
@@ -68,15 +68,13 @@ fn expand_pattern(
     let mut names = Vec::new();
     expand_braces(pattern, &mut names)?;
     for name in names {
-        if let Some(command) = name.strip_prefix("pipe:") {
-            shards.push(Location::Pipe(command.to_owned()));
-            continue;
-        }
-        if is_address(&name) {
-            shards.push(Location::Url(name));
-            continue;
-        }
-        let path = folder.map_or_else(|| PathBuf::from(&name), |folder| folder.join(&name));
+        let path = match Location::of(&name) {
+            Location::File(path) => folder.map_or(path.clone(), |folder| folder.join(path)),
+            remote => {
+                shards.push(remote);
+                continue;
+            }
+        };
         if path.is_file() {
             shards.push(Location::File(path));
         } else if name.contains(['*', '?', '[']) {
@@ -92,14 +90,6 @@ fn expand_pattern(
         }
     }
     Ok(())
-}
-
-/// Whether a name starts with `scheme://`.
-#[must_use]
-pub fn is_address(name: &str) -> bool {
-    name.split_once("://").is_some_and(|(scheme, _)| {
-        scheme.len() > 1 && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric())
-    })
 }
 
 fn expand_glob(path: &Path, pattern: &str, shards: &mut Vec<Location>) -> Result<(), ConfigError> {
@@ -126,6 +116,13 @@ fn wrong(pattern: &str, rule: impl Into<String>) -> ConfigError {
     ConfigError::new(FIELD, format!("{pattern:?}"), rule)
 }
 
+fn too_many(pattern: &str) -> ConfigError {
+    wrong(
+        pattern,
+        format!("it stands for more than {MAX_NAMES} names"),
+    )
+}
+
 /// Appends all names of a brace pattern. The leftmost brace varies slowest.
 ///
 /// # Errors
@@ -136,10 +133,7 @@ pub fn expand_braces(pattern: &str, names: &mut Vec<String>) -> Result<(), Confi
             return Err(wrong(pattern, "a } has no {"));
         }
         if names.len() >= MAX_NAMES {
-            return Err(wrong(
-                pattern,
-                format!("it stands for more than {MAX_NAMES} names"),
-            ));
+            return Err(too_many(pattern));
         }
         names.push(pattern.to_owned());
         return Ok(());
@@ -176,10 +170,7 @@ pub fn expand_braces(pattern: &str, names: &mut Vec<String>) -> Result<(), Confi
         .saturating_add(heads.len().saturating_mul(tails.len()))
         > MAX_NAMES
     {
-        return Err(wrong(
-            pattern,
-            format!("it stands for more than {MAX_NAMES} names"),
-        ));
+        return Err(too_many(pattern));
     }
     for head in &heads {
         names.extend(tails.iter().map(|tail| format!("{before}{head}{tail}")));
@@ -257,10 +248,7 @@ impl Range {
     fn names(&self, pattern: &str) -> Result<Vec<String>, ConfigError> {
         let count = self.first.abs_diff(self.last) / self.step;
         if count >= MAX_NAMES as u64 {
-            return Err(wrong(
-                pattern,
-                format!("it stands for more than {MAX_NAMES} names"),
-            ));
+            return Err(too_many(pattern));
         }
         let width = self.width;
         let sign = if self.first <= self.last { 1i128 } else { -1 };

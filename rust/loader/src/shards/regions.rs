@@ -15,16 +15,13 @@ pub const UNKNOWN_LENGTH: u32 = u32::MAX;
 pub struct Regions(Box<[u32]>);
 
 impl Regions {
-    /// Regions from the start of each sample and the end of the last one. `None` if there is no number or they don't rise.
+    /// Regions from the start of each sample and the end of the last one.
+    ///
+    /// # Panics
+    /// If there is no number or they don't rise, which is a bug of the caller.
     #[must_use]
-    pub fn new(places: Vec<u32>) -> Option<Self> {
-        let sound = !places.is_empty() && places.is_sorted();
-        sound.then(|| Self(places.into()))
-    }
-
-    /// As [`Self::new`], for numbers that are known to rise.
-    pub(crate) fn from_rising(places: Vec<u32>) -> Self {
-        debug_assert!(!places.is_empty() && places.is_sorted());
+    pub fn new(places: Vec<u32>) -> Self {
+        assert!(!places.is_empty() && places.is_sorted(), "no regions");
         Self(places.into())
     }
 
@@ -54,16 +51,11 @@ impl Regions {
         self.0.last().map_or(0, |&end| u64::from(end) * BLOCK)
     }
 
-    /// Appends the encoded regions: the differences of the numbers as varints (7 bits per byte, lowest first).
+    /// Appends the encoded regions: the differences of the numbers as varints.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut before = 0;
         for &place in &self.0 {
-            let mut rest = place - before;
-            while rest >= 0x80 {
-                out.push(rest as u8 | 0x80);
-                rest >>= 7;
-            }
-            out.push(rest as u8);
+            put_varint(out, u64::from(place - before));
             before = place;
         }
     }
@@ -92,6 +84,15 @@ impl Regions {
         }
         (shift == 0 && places.len() == count as usize + 1).then(|| Self(places.into()))
     }
+}
+
+/// Appends a number with seven bits per byte, lowest first.
+pub(crate) fn put_varint(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
 }
 
 #[cfg(test)]

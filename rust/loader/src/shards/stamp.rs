@@ -1,10 +1,12 @@
 //! Detects whether a shard has changed.
 
-use std::fs::Metadata;
+use std::fs::{File, Metadata};
 use std::io;
+use std::path::Path;
 use std::time::SystemTime;
 
 use super::location::Location;
+use crate::error::Error;
 
 /// Size and version of a shard, stored in the index to detect changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,11 +34,22 @@ impl Stamp {
     ///
     /// # Errors
     /// The file does not exist or its metadata cannot be read.
-    pub fn of(location: &Location) -> io::Result<Self> {
-        match location {
-            Location::File(path) => Ok(Self::of_file(&std::fs::metadata(path)?)),
-            Location::Url(_) | Location::Pipe(_) => Ok(Self::default()),
-        }
+    pub fn of(location: &Location) -> Result<Self, Error> {
+        let Location::File(path) = location else {
+            return Ok(Self::default());
+        };
+        let metadata = std::fs::metadata(path).map_err(|source| Error::Open {
+            shard: location.to_string(),
+            source,
+        })?;
+        Ok(Self::of_file(&metadata))
+    }
+
+    /// Opens a file, and takes its stamp before anything is read, so that a change during reading is noticed later.
+    pub(crate) fn open(path: &Path) -> io::Result<(File, Self)> {
+        let file = File::open(path)?;
+        let stamp = Self::of_file(&file.metadata()?);
+        Ok((file, stamp))
     }
 
     /// The stamp of an open file.

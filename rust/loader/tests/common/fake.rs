@@ -62,12 +62,6 @@ impl State {
     }
 }
 
-impl std::fmt::Debug for Fake {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.state.lock().unwrap().fmt(formatter)
-    }
-}
-
 impl Fake {
     pub fn bring(&self, shard: u32) {
         let mut state = self.state.lock().unwrap();
@@ -94,7 +88,6 @@ impl Fake {
                 address: format!("{shard:03}.tar"),
                 what: "it is not there".to_owned(),
                 attempts: 0,
-                missing: true,
                 here: self.full,
             });
         }
@@ -186,7 +179,7 @@ pub fn start(dataset: &Arc<Dataset>, fake: &Arc<Fake>) -> Pipeline {
 
 pub fn start_at(dataset: &Arc<Dataset>, fake: &Arc<Fake>, from: &Cursor) -> Pipeline {
     let provider: Arc<dyn ShardProvider> = Arc::<Fake>::clone(fake);
-    Pipeline::start_with(Arc::clone(dataset), provider, from).unwrap()
+    Pipeline::start_with(Arc::clone(dataset), Some(provider), from).unwrap()
 }
 
 /// All batches; `idle` is called whenever none is there.

@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use prolip_loader::config::LastBatch;
-use prolip_loader::error::Error;
-use prolip_loader::order::{BatchPlan, BatchPlans, Cursor, Leg, NextBatch, OrderSettings};
+use prolip_loader::order::{BatchPlan, BatchPlans, Cursor, Leg, OrderSettings};
 use prolip_loader::shards::SampleId;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -51,7 +50,7 @@ impl Case {
 
     fn plans(&self, rank: u64, ranks: Ranks, from: &Cursor) -> Vec<BatchPlan> {
         let mut route = BatchPlans::new(self.rules(rank, ranks), from);
-        std::iter::from_fn(|| batch(route.next(&self.sizes))).collect()
+        std::iter::from_fn(|| route.next(&self.sizes).unwrap()).collect()
     }
 
     /// The batches of every rank from a cursor to the end of its epoch.
@@ -63,15 +62,6 @@ impl Case {
         (0..ranks.0)
             .map(|rank| one.plans(rank, ranks, from))
             .collect()
-    }
-}
-
-/// The batch of a step, if it is one.
-fn batch(step: Result<NextBatch, Error>) -> Option<BatchPlan> {
-    match step.unwrap() {
-        NextBatch::Batch(plan) => Some(plan),
-        NextBatch::End => None,
-        NextBatch::Waiting(shard) => panic!("waits for shard {shard}"),
     }
 }
 
@@ -335,10 +325,12 @@ fn an_endless_run_ends_if_there_is_nothing_to_read() {
     };
     let from = Cursor::default();
     assert_eq!(
-        batch(BatchPlans::new(rules.clone(), &from).next(&vec![1])),
+        BatchPlans::new(rules.clone(), &from)
+            .next(&vec![1])
+            .unwrap(),
         None
     );
     let mut endless = BatchPlans::new(OrderSettings { rank: 1, ..rules }, &from);
-    let epochs = std::iter::from_fn(|| batch(endless.next(&vec![1]))).map(|plan| plan.epoch);
+    let epochs = std::iter::from_fn(|| endless.next(&vec![1]).unwrap()).map(|plan| plan.epoch);
     assert_eq!(epochs.take(5).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
 }

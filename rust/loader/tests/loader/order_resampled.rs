@@ -7,8 +7,7 @@ use crate::common::{config, open, read_all, write_shards};
 use prolip_loader::config::{LastBatch, LoaderConfig, Mode};
 use prolip_loader::error::Error;
 use prolip_loader::order::{
-    BatchPlan, BatchPlans, Cursor, NextBatch, OrderSettings, ShardList, ShardSampler,
-    WeightedShards,
+    BatchPlan, BatchPlans, Cursor, OrderSettings, ShardList, ShardSampler, WeightedShards,
 };
 use prolip_loader::shards::SampleId;
 
@@ -26,15 +25,6 @@ fn sampler(num_samples: u64) -> ShardSampler {
         source(&[5], 0.0),
     ];
     ShardSampler::new(sources, num_samples).unwrap()
-}
-
-/// The batch of a step, if it is one.
-fn batch(step: Result<NextBatch, Error>) -> Option<BatchPlan> {
-    match step.unwrap() {
-        NextBatch::Batch(plan) => Some(plan),
-        NextBatch::End => None,
-        NextBatch::Waiting(shard) => panic!("waits for shard {shard}"),
-    }
 }
 
 fn shards_of(list: &ShardList) -> Vec<u32> {
@@ -114,7 +104,7 @@ fn ranks_split_the_drawn_shards_and_runs_resume_anywhere() {
     };
     let plans = |rank, last_batch, from: &Cursor| -> Vec<BatchPlan> {
         let mut route = BatchPlans::new(rules(rank, last_batch), from);
-        std::iter::from_fn(|| batch(route.next(&COUNTS.to_vec()))).collect()
+        std::iter::from_fn(|| route.next(&COUNTS.to_vec()).unwrap()).collect()
     };
     let start = Cursor::default();
     let mut read: Vec<SampleId> = Vec::new();

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use prolip_loader::config::LastBatch;
 use prolip_loader::error::Error;
 use prolip_loader::order::{
-    BatchPlan, BatchPlans, Cursor, NeededShard, NextBatch, OrderSettings, ShardLengths,
-    ShardSampler, WeightedShards,
+    BatchPlan, BatchPlans, Blocked, Cursor, NeededShard, OrderSettings, ShardLengths, ShardSampler,
+    WeightedShards,
 };
 use prolip_loader::shards::{SampleId, UNKNOWN_LENGTH};
 use proptest::prelude::*;
@@ -101,20 +101,17 @@ impl Case {
         let mut route = BatchPlans::new(self.rules(rank, ranks), from);
         let mut plans = Vec::new();
         loop {
-            let step = match route.next(&told) {
-                Ok(step) => step,
+            match route.next(&told) {
+                Ok(Some(plan)) => plans.push(plan),
+                Ok(None) => return plans,
+                Err(Blocked::Waiting(shard)) => assert!(told.known.borrow_mut().insert(shard)),
                 // A rank without samples: the others would wait for it.
-                Err(Error::Config(error)) => {
+                Err(Blocked::Failed(Error::Config(error))) => {
                     assert_eq!(error.field, "data.shards");
                     assert_ne!(self.last_batch, LastBatch::Keep);
                     return plans;
                 }
-                Err(error) => panic!("{error}"),
-            };
-            match step {
-                NextBatch::Batch(plan) => plans.push(plan),
-                NextBatch::Waiting(shard) => assert!(told.known.borrow_mut().insert(shard)),
-                NextBatch::End => return plans,
+                Err(Blocked::Failed(error)) => panic!("{error}"),
             }
         }
     }
@@ -287,10 +284,14 @@ fn a_shard_of_unknown_length_that_is_missing_ends_the_run() {
         ..case.told()
     };
     let mut route = BatchPlans::new(case.rules(0, (1, 512)), &Cursor::default());
-    assert!(matches!(route.next(&told).unwrap(), NextBatch::Batch(_)));
-    assert!(matches!(route.next(&told).unwrap(), NextBatch::Batch(_)));
+    assert!(route.next(&told).unwrap().is_some());
+    assert!(route.next(&told).unwrap().is_some());
+    let failed = |step| match step {
+        Err(Blocked::Failed(error)) => Some(error),
+        _ => None,
+    };
     let error = std::iter::from_fn(|| Some(route.next(&told)))
-        .find_map(Result::err)
+        .find_map(failed)
         .unwrap();
     assert!(error.to_string().contains("1.tar"), "{error}");
 }

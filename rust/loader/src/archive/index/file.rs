@@ -55,12 +55,11 @@ impl IndexFile {
     /// # Errors
     /// As [`Self::open`], or the download fails.
     pub fn fetch(
-        url: &str,
+        location: &Location,
         config: &StoreConfig,
         cancelled: &AtomicBool,
     ) -> Result<(Self, Vec<Entry>), Error> {
-        let location = Location::Url(url.to_owned());
-        let fetched = Store::open(config)?.fetch(&location, cancelled)?;
+        let fetched = Store::open(config)?.fetch(location, cancelled)?;
         Self::of(fetched.file, Path::new(&location.to_string()))
     }
 

@@ -10,7 +10,7 @@
 //! Numbers without a type have seven bits per byte, lowest first. The others are little endian.
 
 use crate::error::IndexError;
-use crate::shards::{Stamp, Version};
+use crate::shards::{Stamp, Version, put_varint};
 
 /// Size of the head in bytes.
 pub const HEAD: usize = 44;
@@ -92,10 +92,10 @@ impl Entry {
     /// Appends the entry. Its offset is not stored: it follows from the entries before.
     pub fn encode(&self, out: &mut Vec<u8>) {
         put_text(out, &self.location);
-        put(out, u64::from(self.count));
-        put(out, u64::from(self.length));
+        put_varint(out, u64::from(self.count));
+        put_varint(out, u64::from(self.length));
         out.extend(self.crc.to_le_bytes());
-        put(out, self.stamp.size);
+        put_varint(out, self.stamp.size);
         match &self.stamp.version {
             Version::Unknown => out.push(0),
             Version::Modified(time) => {
@@ -150,16 +150,8 @@ pub fn parse_table(bytes: &[u8]) -> Result<Vec<Entry>, IndexError> {
 
 const DAMAGED: IndexError = IndexError::Damaged("its table cannot be read");
 
-fn put(out: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
-}
-
 fn put_text(out: &mut Vec<u8>, text: &str) {
-    put(out, text.len() as u64);
+    put_varint(out, text.len() as u64);
     out.extend(text.as_bytes());
 }
 
@@ -168,9 +160,7 @@ struct Bytes<'bytes>(&'bytes [u8]);
 
 impl<'bytes> Bytes<'bytes> {
     fn take(&mut self, length: usize) -> Result<&'bytes [u8], IndexError> {
-        let (taken, rest) = self.0.split_at_checked(length).ok_or(DAMAGED)?;
-        self.0 = rest;
-        Ok(taken)
+        self.0.split_off(..length).ok_or(DAMAGED)
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], IndexError> {

@@ -22,10 +22,11 @@ pub fn find(entries: &[Entry], shards: &[Location]) -> Vec<Option<u32>> {
         }
     }
     if found.iter().any(Option::is_none) {
-        let paths: HashMap<PathBuf, u32> = numbered(entries, |entry| {
-            let is_path = !entry.location.contains("://") && !entry.location.starts_with("pipe:");
-            is_path.then(|| absolute(Path::new(&*entry.location)))
-        });
+        let paths: HashMap<PathBuf, u32> =
+            numbered(entries, |entry| match Location::of(&entry.location) {
+                Location::File(path) => Some(absolute(&path)),
+                Location::Url(_) | Location::Pipe(_) => None,
+            });
         for (found, shard) in found.iter_mut().zip(shards) {
             if let (None, Location::File(path)) = (&found, shard) {
                 *found = paths.get(&absolute(path)).copied();

@@ -19,7 +19,7 @@ use scanner::Scanner;
 
 use crate::config::{OnMissingShard, StoreConfig};
 use crate::error::{Error, IndexError};
-use crate::shards::{Location, Regions, Stamp, UNKNOWN_LENGTH, is_url};
+use crate::shards::{Location, Regions, Stamp, UNKNOWN_LENGTH};
 
 /// A shard in the list.
 #[derive(Debug)]
@@ -100,9 +100,9 @@ impl Index {
         path: &Path,
         options: OpenOptions<'_>,
     ) -> Result<Self, Error> {
-        let (file, entries) = match path.to_str().filter(|text| is_url(text)) {
-            Some(url) => IndexFile::fetch(url, options.store, options.cancelled)?,
-            None => IndexFile::open(path)?,
+        let (file, entries) = match Location::of(&path.to_string_lossy()) {
+            url @ Location::Url(_) => IndexFile::fetch(&url, options.store, options.cancelled)?,
+            _ => IndexFile::open(path)?,
         };
         let entry_of: Vec<Option<u32>> = lookup::find(&entries, shards);
         let check = |shard: usize| {
@@ -114,7 +114,7 @@ impl Index {
             })?;
             // A remote shard is compared when it is downloaded.
             if let Location::File(_) = location
-                && let Some(what) = entry.stamp.change(&stamp_of(location)?)
+                && let Some(what) = entry.stamp.change(&Stamp::of(location)?)
             {
                 return Err(Error::Changed {
                     shard: location.to_string(),
@@ -223,11 +223,4 @@ fn examine_all<T: Send>(
         },
     )?;
     Ok(left_out)
-}
-
-fn stamp_of(location: &Location) -> Result<Stamp, Error> {
-    Stamp::of(location).map_err(|source| Error::Open {
-        shard: location.to_string(),
-        source,
-    })
 }

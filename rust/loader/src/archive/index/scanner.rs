@@ -1,8 +1,6 @@
 //! Reads the headers of one shard, local or remote.
 
 use std::fs::File;
-use std::io;
-use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 
@@ -37,7 +35,7 @@ impl<'opening> Scanner<'opening> {
     /// The shard cannot be opened or is not an archive. The error says where.
     pub fn scan_shard(&self, location: &Location) -> Result<(Stamp, Scan), Error> {
         let (file, stamp) = match location.plain_file() {
-            Some(path) => open(path).map_err(|source| Error::Open {
+            Some(path) => Stamp::open(path).map_err(|source| Error::Open {
                 shard: location.to_string(),
                 source,
             })?,
@@ -60,11 +58,4 @@ impl<'opening> Scanner<'opening> {
         let fetched = store.fetch(location, self.cancelled)?;
         Ok((fetched.file, fetched.stamp))
     }
-}
-
-/// Opens a file and takes its stamp before the headers are read, so that a change during reading is noticed later.
-fn open(path: &Path) -> io::Result<(File, Stamp)> {
-    let file = File::open(path)?;
-    let stamp = Stamp::of_file(&file.metadata()?);
-    Ok((file, stamp))
 }
