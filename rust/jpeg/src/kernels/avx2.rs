@@ -101,12 +101,15 @@ fn store_rows(pairs: [__m256i; 4], out: &mut [u8], stride: usize) {
 #[target_feature(enable = "avx2")]
 fn store_pixels(red: __m256i, green: __m256i, blue: __m256i, out: &mut [u8; 96]) {
     // Each lane has the 48 bytes of 16 pixels. A shuffle moves each byte to its final position in one of the three vectors.
-    let [red, green, blue] = [(red, 0), (green, 1), (blue, 2)]
-        .map(|(channel, number)| _mm256_shuffle_epi8(channel, repeat_bytes(&PLACES[number])));
-    let [first, second, third] = [0, 1, 2].map(|part| {
+    let red = _mm256_shuffle_epi8(red, repeat_bytes(&PLACES[0]));
+    let green = _mm256_shuffle_epi8(green, repeat_bytes(&PLACES[1]));
+    let blue = _mm256_shuffle_epi8(blue, repeat_bytes(&PLACES[2]));
+    let mut joined = [red; 3];
+    for (part, joined) in joined.iter_mut().enumerate() {
         let two = _mm256_blendv_epi8(blue, green, repeat_bytes(&GREEN_BYTES[part]));
-        _mm256_blendv_epi8(two, red, repeat_bytes(&RED_BYTES[part]))
-    });
+        *joined = _mm256_blendv_epi8(two, red, repeat_bytes(&RED_BYTES[part]));
+    }
+    let [first, second, third] = joined;
     let parts = [
         _mm256_permute2x128_si256::<0x20>(first, second),
         _mm256_permute2x128_si256::<0x30>(third, first),

@@ -99,12 +99,15 @@ fn repeat_bytes(bytes: &[u8; 16]) -> __m512i {
 #[target_feature(enable = "avx512f,avx512bw")]
 fn store_pixels(red: __m512i, green: __m512i, blue: __m512i, out: &mut [u8; 192]) {
     // Each lane has the 48 bytes of 16 pixels. A shuffle moves each byte to its final position in one of the three vectors.
-    let [red, green, blue] = [(red, 0), (green, 1), (blue, 2)]
-        .map(|(channel, number)| _mm512_shuffle_epi8(channel, repeat_bytes(&PLACES[number])));
-    let [first, second, third] = [0, 1, 2].map(|part| {
+    let red = _mm512_shuffle_epi8(red, repeat_bytes(&PLACES[0]));
+    let green = _mm512_shuffle_epi8(green, repeat_bytes(&PLACES[1]));
+    let blue = _mm512_shuffle_epi8(blue, repeat_bytes(&PLACES[2]));
+    let mut joined = [red; 3];
+    for (part, joined) in joined.iter_mut().enumerate() {
         let two = _mm512_mask_blend_epi8(GREENS[part], blue, green);
-        _mm512_mask_blend_epi8(REDS[part], two, red)
-    });
+        *joined = _mm512_mask_blend_epi8(REDS[part], two, red);
+    }
+    let [first, second, third] = joined;
     // The lanes of the three vectors in turns. Lane i of the second vector has the number 4 + i.
     let parts = [
         lanes(lanes(first, [0, 4, 0, 1], second), [0, 1, 4, 3], third),

@@ -89,14 +89,19 @@ macro_rules! kernels {
         fn samples(groups: &[$crate::scan::Group], steps: &[i16; 64], out: &mut [u8], stride: usize) -> bool {
             // Coefficients of a row in a vector: of one, two or four blocks.
             const LANES: usize = $bytes / 2;
-            let steps: [$vector; 8] = std::array::from_fn(|row| repeat(&steps[row * 8..row * 8 + 8]));
+            // Loops where `array::from_fn` would do: a closure of vectors that is not inlined costs more than the arithmetic.
+            let mut factors = [zero(); 8];
+            for (factor, row) in factors.iter_mut().zip(steps.as_chunks::<8>().0) {
+                *factor = repeat(row);
+            }
             let behind_first = repeat(&[0, -1, -1, -1, -1, -1, -1, -1]);
             let mut beyond = zero();
             for (number, group) in groups.iter().enumerate() {
                 for part in 0..32 / LANES {
-                    let rows: [$vector; 8] = std::array::from_fn(|row| {
-                        mullo(load16(&group[row * 32 + part * LANES..][..LANES]), steps[row])
-                    });
+                    let mut rows = [zero(); 8];
+                    for (row, values) in rows.iter_mut().enumerate() {
+                        *values = mullo(load16(&group[row * 32 + part * LANES..][..LANES]), factors[row]);
+                    }
                     // Then the upper two bits of a usual coefficient are zeros.
                     beyond = or(beyond, add16(rows[0], set16($crate::kernels::islow::USUAL)));
                     let lower = or(or(rows[4], rows[5]), or(rows[6], rows[7]));

@@ -163,12 +163,11 @@ fn store_rows(pairs: [int16x8_t; 4], out: &mut [u8], stride: usize) {
 #[inline]
 #[target_feature(enable = "neon")]
 fn store_pixels(red: int16x8_t, green: int16x8_t, blue: int16x8_t, out: &mut [u8; 48]) {
-    let channels = [red, green, blue].map(|channel| vreinterpretq_u8_s16(channel));
+    let pixels = uint8x16x3_t(
+        vreinterpretq_u8_s16(red),
+        vreinterpretq_u8_s16(green),
+        vreinterpretq_u8_s16(blue),
+    );
     // SAFETY: the array is 48 bytes long, and the store needs no alignment.
-    unsafe {
-        vst3q_u8(
-            out.as_mut_ptr(),
-            uint8x16x3_t(channels[0], channels[1], channels[2]),
-        );
-    }
+    unsafe { vst3q_u8(out.as_mut_ptr(), pixels) }
 }

@@ -83,8 +83,9 @@ fn store_rows(pairs: [__m128i; 4], out: &mut [u8], stride: usize) {
 #[target_feature(enable = "ssse3,sse4.1")]
 fn store_pixels(red: __m128i, green: __m128i, blue: __m128i, out: &mut [u8; 48]) {
     // A shuffle moves each byte of a channel to its final position in one of the three vectors.
-    let [red, green, blue] = [(red, 0), (green, 1), (blue, 2)]
-        .map(|(channel, number)| _mm_shuffle_epi8(channel, load8(&PLACES[number])));
+    let red = _mm_shuffle_epi8(red, load8(&PLACES[0]));
+    let green = _mm_shuffle_epi8(green, load8(&PLACES[1]));
+    let blue = _mm_shuffle_epi8(blue, load8(&PLACES[2]));
     for (part, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
         let two = _mm_blendv_epi8(blue, green, load8(&GREEN_BYTES[part]));
         let three = _mm_blendv_epi8(two, red, load8(&RED_BYTES[part]));

@@ -96,7 +96,7 @@ fn plan<'a>(columns: &Coefficients, row_bytes: usize, steps: &'a mut Vec<Step>) 
     let taps = repeat(&[0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11, 0, 0, 0, 0]);
     let to_all_bytes = repeat(&[0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12]);
     // Byte i of each of the four weights.
-    let by_digit = [0, 1, 2].map(|i| _mm512_set1_epi32(0x0C08_0400 + i * 0x0101_0101));
+    let by_digit = repeated(&[0x0C08_0400, 0x0D09_0501, 0x0E0A_0602]);
     steps.clear();
     for first in (0..outputs).step_by(group) {
         let count = group.min(outputs - first);
@@ -123,7 +123,11 @@ fn plan<'a>(columns: &Coefficients, row_bytes: usize, steps: &'a mut Vec<Step>) 
                 offset,
                 integers: _mm512_add_epi32(_mm512_srli_epi32::<2>(bytes), neighbours),
                 places: _mm512_add_epi8(_mm512_shuffle_epi8(within, to_all_bytes), taps),
-                digits: by_digit.map(|order| _mm512_shuffle_epi8(digits, order)),
+                digits: [
+                    _mm512_shuffle_epi8(digits, by_digit[0]),
+                    _mm512_shuffle_epi8(digits, by_digit[1]),
+                    _mm512_shuffle_epi8(digits, by_digit[2]),
+                ],
             });
         }
     }
@@ -148,12 +152,11 @@ fn start_sums() -> [__m512i; DIGITS] {
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn join(sums: [__m512i; DIGITS]) -> __m512i {
-    let sum = sums
-        .into_iter()
-        .rev()
-        .fold(_mm512_setzero_si512(), |upper, lower| {
-            _mm512_add_epi32(_mm512_slli_epi32::<8>(upper), lower)
-        });
+    // No closures here and in the next function: whether one is inlined depends on the rest of the crate, and a call per vector makes
+    // the resize half as fast.
+    let [lowest, middle, highest] = sums;
+    let upper = _mm512_add_epi32(_mm512_slli_epi32::<8>(highest), middle);
+    let sum = _mm512_add_epi32(_mm512_slli_epi32::<8>(upper), lowest);
     _mm512_srai_epi32::<PRECISION_BITS>(sum)
 }
 
@@ -162,8 +165,11 @@ fn join(sums: [__m512i; DIGITS]) -> __m512i {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn pack(sums: [[__m512i; DIGITS]; QUAD]) -> __m512i {
-    let [a, b, c, d] = sums.map(|sums| join(sums));
-    _mm512_packus_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d))
+    let [a, b, c, d] = sums;
+    _mm512_packus_epi16(
+        _mm512_packs_epi32(join(a), join(b)),
+        _mm512_packs_epi32(join(c), join(d)),
+    )
 }
 
 /// The order of 32-bit integers that gathers the four parts of each vector after `pack`.
@@ -171,6 +177,17 @@ fn pack(sums: [[__m512i; DIGITS]; QUAD]) -> __m512i {
 #[target_feature(enable = "avx512f")]
 fn gather_order() -> __m512i {
     _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15)
+}
+
+/// Each digit in all integers of a vector.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn repeated(digits: &[i32; DIGITS]) -> [__m512i; DIGITS] {
+    [
+        _mm512_set1_epi32(digits[0]),
+        _mm512_set1_epi32(digits[1]),
+        _mm512_set1_epi32(digits[2]),
+    ]
 }
 
 /// Computes one group of outputs of four rows, packed.
@@ -277,7 +294,7 @@ fn along_quads(quads: &[u8], stride: usize, digits: &[[i32; DIGITS]], out: &mut 
     for (block, out) in out.chunks_mut(64).enumerate() {
         let mut sums = [start_sums(); 4];
         for (quad, digits) in digits.iter().enumerate() {
-            let digits = digits.map(|digit| _mm512_set1_epi32(digit));
+            let digits = repeated(digits);
             let at = quad * stride + block * 256;
             for (part, sums) in sums.iter_mut().enumerate() {
                 let samples = load(quads, at + part * 64);
@@ -363,7 +380,7 @@ fn along_columns(
                 _mm512_unpacklo_epi16(ab_high, cd_high),
                 _mm512_unpackhi_epi16(ab_high, cd_high),
             ];
-            let digits = digits.map(|digit| _mm512_set1_epi32(digit));
+            let digits = repeated(digits);
             for (sums, samples) in sums.iter_mut().zip(samples) {
                 for (sum, digit) in sums.iter_mut().zip(digits) {
                     *sum = _mm512_dpbusd_epi32(*sum, samples, digit);
