@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from prolip.errors import UserError
 
@@ -64,10 +66,10 @@ class BprwConfig:
 class TraversalConfig:
     """Where a walk through a hierarchy ends, and its number of steps."""
 
-    root: Root = "text"
+    root: Annotated[Root, tyro.conf.Fixed, tyro.conf.Suppress] = "text"  # no flag: the suites take every root and form
     """"text": the embedding of the empty caption; in a hierarchy of images, the mean of all. "inclusion": the item that
     includes the query most. "both": their normalised sum."""
-    inclusion: InclusionForm = "official"
+    inclusion: Annotated[InclusionForm, tyro.conf.Fixed, tyro.conf.Suppress] = "official"
     """Score that finds the including item: the published one-sided test, or exact H."""
     num_steps: int = 50
     """Steps from the start to the root."""

@@ -71,6 +71,16 @@ def test_commands_that_run_a_model_keep_freed_memory(monkeypatch: pytest.MonkeyP
         assert called == [True], words
 
 
+@pytest.mark.parametrize("suite", ["hierarcaps", "hierarimgs"])
+@pytest.mark.parametrize("option", ["--walk.root", "--walk.inclusion"])
+def test_the_hierarchies_take_no_option_that_changes_nothing(
+    suite: str, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    value = {"--walk.root": "both", "--walk.inclusion": "exact"}[option]  # every root and form is evaluated
+    assert main(["eval", suite, "--checkpoint", "absent", "--data", "absent", option, value]) == 2
+    assert f"there is no {option}" in capsys.readouterr().err
+
+
 COLUMNS = 80
 
 
