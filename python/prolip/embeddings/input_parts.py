@@ -7,6 +7,7 @@ processes.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import tarfile
@@ -57,10 +58,20 @@ InputPart = ShardPart | FolderPart | LinesPart
 
 
 def describe(part: InputPart) -> dict[str, Any]:
-    """Return a part's entry in the manifest, with a digest of file names or texts, and addresses without secrets."""
+    """Return a part's entry in the manifest, with a digest of file names or texts, and addresses without secrets.
+
+    `stamps` is a digest of the local files' sizes and modification times.
+    """
     entry = asdict(part)
+    files: list[str] = []
     if isinstance(part, ShardPart):
         entry["shard"] = shown_shard(part.shard)
+        files = [part.shard]
+    elif isinstance(part, FolderPart):
+        images = [Path(part.folder) / name for name in part.names]
+        files = [str(file) for image in images for file in (image, image.with_suffix(".txt"))]
+    stamps = [(found.st_size, found.st_mtime_ns) for file in files if os.path.exists(file) and (found := os.stat(file))]
+    entry["stamps"] = hashlib.sha256(repr(stamps).encode()).hexdigest()[:16]
     for name in ("names", "captions"):
         if name in entry:
             items = entry.pop(name)
