@@ -11,7 +11,7 @@ N items, C labels.
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -59,6 +59,8 @@ def conformal_scores(
         penalty: for `raps`, at least 0.
         free_labels: for `raps`.
     """
+    if method not in get_args(Method):
+        raise ValueError(f"method is {method!r}: it must be one of {', '.join(get_args(Method))}")
     probabilities = probabilities.double()
     if method == "lac":
         return 1 - probabilities
@@ -91,7 +93,12 @@ def conformal_threshold(scores: Tensor, guarantee: float) -> float:
     Args:
         scores: [n], of the right labels of calibration items.
         guarantee: between 0 and 1.
+
+    Raises:
+        ValueError: the guarantee is not between 0 and 1, or a score is NaN.
     """
+    if bool(scores.isnan().any()):
+        raise ValueError("scores hold NaN")
     if len(scores) < items_needed(guarantee):
         return math.inf
     return float(scores.double().kthvalue(math.ceil((len(scores) + 1) * guarantee - 1e-9)).values)

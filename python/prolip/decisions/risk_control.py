@@ -6,6 +6,7 @@ N queries, M candidates.
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -28,8 +29,12 @@ def retrieval_threshold(scores: Tensor, correct: Tensor, max_risk: float, loss: 
         loss: `any`: 1 if none of the right candidates is kept. `share`: the share of them that is not.
 
     Raises:
-        ValueError: a query has no right candidate, or `max_risk` is out of range.
+        ValueError: a query has no right candidate, `correct` has another shape, or a setting is out of range.
     """
+    if loss not in get_args(Loss):
+        raise ValueError(f"loss is {loss!r}: it must be one of {', '.join(get_args(Loss))}")
+    if scores.shape != correct.shape:
+        raise ValueError(f"scores {tuple(scores.shape)} and correct {tuple(correct.shape)} differ in shape")
     if not 0 < max_risk < 1:
         raise ValueError(f"max_risk {max_risk} must be between 0 and 1")
     if not bool(correct.any(dim=1).all()):

@@ -5,7 +5,7 @@ Q queries, C candidates, D dimensions.
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -59,6 +59,8 @@ def retrieval_scores(queries: Gaussian, candidates: Gaussian, score: Score = "cs
             as the closed-form sampled distance does, because a query's own variance is the same for all candidates
             (docs/specification.md, section 4).
     """
+    if score not in get_args(Score):
+        raise ValueError(f"score is {score!r}: it must be one of {', '.join(get_args(Score))}")
     scores = queries.mean @ candidates.mean.T
     return scores if score == "mean" else scores - candidates.total_var / 2
 
@@ -117,8 +119,11 @@ def precisions_at_r(
         num_correct: i64 [Q], the R of each query, if some correct answers are not among the candidates.
 
     Raises:
-        ValueError: there is no query, a query has no correct candidate, or a score is NaN.
+        ValueError: `correct` has another shape, there is no query, a query has no correct candidate, or a score is NaN.
     """
+    pairs = (len(queries.mean), len(candidates.mean))
+    if correct.shape != pairs:
+        raise ValueError(f"scores {pairs} and correct {tuple(correct.shape)} differ in shape")
     sizes = correct.sum(dim=1) if num_correct is None else num_correct
     if len(sizes) == 0 or not bool((sizes > 0).all()):
         raise ValueError("there must be a query, and each needs a correct candidate")
