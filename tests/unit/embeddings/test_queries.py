@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,20 @@ def test_deleted_images_are_shown_as_not_found(lab: Path, tmp_path: Path, caplog
     assert found[names[2]].image is None
     assert found[names[3]].caption == "an emoji: travel"
     assert names[4] not in found
+
+
+def test_a_model_that_was_named_in_another_folder_is_asked_for(
+    lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(lab / "out", tmp_path / "out")
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
+    (tmp_path / "out" / "manifest.json").write_text(json.dumps(manifest | {"checkpoint": "runs/then"}))
+    words = ["search", "--embeddings", str(tmp_path / "out"), "--text", "a"]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert "out was embedded with runs/then: runs/then is neither a file nor a folder" in said
+    assert "name it with --checkpoint" in said
+    assert main([*words, "--checkpoint", str(lab / "run")]) == 0
 
 
 def test_errors_of_search_name_the_reason(lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
