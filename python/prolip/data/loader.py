@@ -107,6 +107,8 @@ class BatchLoader:
             DataError: A shard is missing or is not an archive. A shard that is damaged further on is only logged: the
                 samples before the damage are used, and the damage counts as a bad sample.
         """
+        if isinstance(config.shards, str):
+            raise UserError(f"data.shards is the text {config.shards!r}: give a tuple of paths, addresses or patterns")
         self.config = config
         tokenizer = Tokenizer(config.tokenizer).core if config.captions else None
         self._core = _core.BatchLoader(config, tokenizer, rank=rank, world_size=world_size, resume=resume)

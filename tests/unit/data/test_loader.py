@@ -175,6 +175,7 @@ def test_arrays_stay_valid_after_the_loader_is_closed(shards: str) -> None:
     [
         ({"shards": ()}, "data.shards is"),
         ({"shards": ("nothing-*.tar",)}, r'data.shards is "nothing-\*.tar": it matches no file'),
+        ({"shards": "*.tar"}, r"data.shards is the text '\*\.tar': give a tuple of paths, addresses or patterns"),
         ({"batch_size": 0}, "data.batch_size is 0: it must be at least 1"),
         ({"batch_size": -3}, "data.batch_size is -3: it must not be negative"),
         ({"keep_members": (".cls",)}, r'data.keep_members is \["\.cls"\]: it must hold extensions in lower case'),
