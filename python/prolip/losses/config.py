@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from prolip.errors import UserError
 
@@ -46,6 +46,12 @@ class LossConfig:
     all ranks' texts. "auto" gathers on GPUs (NCCL), where messages cost more than memory. All give the same loss."""
 
     def __post_init__(self) -> None:
+        kinds = {"contrast": Contrast, "inclusion_form": InclusionForm, "vib_form": VibForm, "exchange": Exchange}
+        for name, kind in kinds.items():
+            if getattr(self, name) not in get_args(kind):
+                raise UserError(
+                    f"loss.{name} is {getattr(self, name)!r}: it must be one of {', '.join(get_args(kind))}"
+                )
         for name in ("ppcl_weight", "inclusion_weight", "masked_inclusion_weight", "vib_weight"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
