@@ -11,12 +11,13 @@ N items, C labels.
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from prolip.decisions.config import Method
+from prolip.errors import check_choice
 
 Basis = Literal["class", "cluster", "all"]
 """The calibration items that give a label's threshold: its own, those of similar labels, or all."""
@@ -59,8 +60,7 @@ def conformal_scores(
         penalty: for `raps`, at least 0.
         free_labels: for `raps`.
     """
-    if method not in get_args(Method):
-        raise ValueError(f"method is {method!r}: it must be one of {', '.join(get_args(Method))}")
+    check_choice("method", method, Method)
     probabilities = probabilities.double()
     if method == "lac":
         return 1 - probabilities

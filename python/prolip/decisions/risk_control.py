@@ -6,12 +6,12 @@ N queries, M candidates.
 from __future__ import annotations
 
 import math
-from typing import get_args
 
 import torch
 from torch import Tensor
 
 from prolip.decisions.config import Loss
+from prolip.errors import check_choice
 
 
 def retrieval_threshold(scores: Tensor, correct: Tensor, max_risk: float, loss: Loss = "any") -> float:
@@ -31,8 +31,7 @@ def retrieval_threshold(scores: Tensor, correct: Tensor, max_risk: float, loss: 
     Raises:
         ValueError: a query has no right candidate, `correct` has another shape, or a setting is out of range.
     """
-    if loss not in get_args(Loss):
-        raise ValueError(f"loss is {loss!r}: it must be one of {', '.join(get_args(Loss))}")
+    check_choice("loss", loss, Loss)
     if scores.shape != correct.shape:
         raise ValueError(f"scores {tuple(scores.shape)} and correct {tuple(correct.shape)} differ in shape")
     if not 0 < max_risk < 1:

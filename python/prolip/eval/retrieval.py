@@ -5,11 +5,12 @@ Q queries, C candidates, D dimensions.
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from prolip.errors import check_choice
 from prolip.eval.config import Score
 from prolip.eval.statistics import rank_of_first_correct
 from prolip.gaussian import Gaussian
@@ -59,8 +60,7 @@ def retrieval_scores(queries: Gaussian, candidates: Gaussian, score: Score = "cs
             as the closed-form sampled distance does, because a query's own variance is the same for all candidates
             (docs/specification.md, section 4).
     """
-    if score not in get_args(Score):
-        raise ValueError(f"score is {score!r}: it must be one of {', '.join(get_args(Score))}")
+    check_choice("score", score, Score)
     scores = queries.mean @ candidates.mean.T
     return scores if score == "mean" else scores - candidates.total_var / 2
 

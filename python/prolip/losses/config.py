@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
-from prolip.errors import UserError
+from prolip.errors import UserError, check_choice
 
 InclusionForm = Literal["official", "exact"]
 VibForm = Literal["official", "exact"]
@@ -48,10 +48,7 @@ class LossConfig:
     def __post_init__(self) -> None:
         kinds = {"contrast": Contrast, "inclusion_form": InclusionForm, "vib_form": VibForm, "exchange": Exchange}
         for name, kind in kinds.items():
-            if getattr(self, name) not in get_args(kind):
-                raise UserError(
-                    f"loss.{name} is {getattr(self, name)!r}: it must be one of {', '.join(get_args(kind))}"
-                )
+            check_choice(f"loss.{name}", getattr(self, name), kind)
         for name in ("ppcl_weight", "inclusion_weight", "masked_inclusion_weight", "vib_weight"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
