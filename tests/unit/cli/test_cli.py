@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
@@ -45,6 +46,15 @@ for words in sys.argv[1:]:
 """
     commands = ["", *COMMANDS, *WITHIN]
     subprocess.run([sys.executable, "-c", code, *commands], stdout=subprocess.DEVNULL, check=True)
+
+
+def test_characters_that_the_terminal_lacks_are_escaped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "läuft").mkdir()
+    (tmp_path / "läuft" / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding="ascii"))
+    assert main(["runs", str(tmp_path)]) == 0
+    assert rb"l\xe4uft" in printed.getvalue()
 
 
 def test_a_closed_pipe_ends_quietly() -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ from tests.support.shards import encoded, read_tar, write_tar
 from tests.support.untrained_run import write_run
 
 from prolip.cli import main
+from prolip.cli.search import _next
+from prolip.embeddings.config import SearchOptions
 from prolip.embeddings.row_contents import Contents, fetch, fetch_local
+from prolip.embeddings.storage import Manifest
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +200,13 @@ def test_deleted_images_are_shown_as_not_found(lab: Path, tmp_path: Path, caplog
     assert found[names[2]].image is None
     assert found[names[3]].caption == "an emoji: travel"
     assert names[4] not in found
+
+
+def test_the_next_step_after_a_sheet_is_to_open_it(lab: Path, tmp_path: Path) -> None:
+    replace(Manifest.read(lab / "out"), has_variances=False, rows={"image": 1}).write(tmp_path)
+    options = SearchOptions(embeddings=tmp_path, text=("a",))
+    assert "--sheet FILE.html" in _next(options)
+    assert _next(replace(options, sheet=Path("found.html"))) == "open found.html in a browser"
 
 
 def test_a_model_that_was_named_in_another_folder_is_asked_for(
