@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import get_args
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Control characters, line separators, and the marks that reverse the direction of writing."""
@@ -17,6 +18,16 @@ class UserError(ValueError):
 
     def __str__(self) -> str:
         return printable(super().__str__())
+
+
+def check_choice(name: str, value: object, choices: object) -> None:
+    """Check that a value is one of the words of a `Literal`.
+
+    Raises:
+        UserError: it is not.
+    """
+    if value not in get_args(choices):
+        raise UserError(f"{name} is {value!r}: it must be one of {', '.join(get_args(choices))}")
 
 
 class NoSampleError(UserError):

@@ -53,10 +53,13 @@ def check_writable(path: Path) -> None:
     """Check, before anything is written or long work begins, that a file can be written to `path`.
 
     Raises:
+        UserError: it begins with ~, which would become a folder of that name.
         IsADirectoryError: it is a folder.
         NotADirectoryError: a folder above it is a file.
         PermissionError: the folder that it goes into, or that is made in, cannot be written.
     """
+    if path.parts[:1] == ("~",):
+        raise UserError(f"{path}: only a shell knows ~: write the folder in full")
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     above = next(place for place in path.absolute().parents if place.exists())

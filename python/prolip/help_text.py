@@ -31,6 +31,14 @@ _REWORDED: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     ),
     (r"Error parsing (.+?): invalid literal for int\(\) with base 10: (.+)", r"\1 is \2: it must be a whole number"),
     (r"Error parsing (.+?): could not convert string to float: (.+)", r"\1 is \2: it must be a number"),
+    (
+        r"Error parsing (.+?): no type matching \{None\}\|(INT|FLOAT) could be instantiated from \[(.+)\]\.",
+        lambda found: f"{found[1]} is {found[3]}: it must be a {'whole ' if found[2] == 'INT' else ''}number or None",
+    ),
+    (
+        r"Error parsing (.+?): Could not find valid parse for arguments: \[(.+)\]",
+        r"\1 is \2: a value has the wrong type",
+    ),
 )
 """What tyro says, and what is said here. tyro lists choices in another order in each process."""
 

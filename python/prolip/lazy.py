@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
@@ -12,6 +13,8 @@ from typing import Any
 
 def lazy_names(package: str, file: str) -> Callable[[str], Any]:
     """Return a package's `__getattr__` (PEP 562), which imports each public name when it is first used.
+
+    `dir` of the package, which completion reads, then lists its public names and the modules in it.
 
     The names are those that the package imports below `if TYPE_CHECKING:`, so they are written once, for type checkers
     and for Python. Importing a room's settings thus imports neither torch nor numpy.
@@ -34,4 +37,10 @@ def lazy_names(package: str, file: str) -> Callable[[str], Any]:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         return getattr(import_module(homes()[name]), name)
 
+    def public() -> list[str]:
+        room = vars(sys.modules[package])
+        return sorted({*room["__all__"], *(name for name in room if f"{package}.{name}" in sys.modules)})
+
+    if package in sys.modules:
+        vars(sys.modules[package])["__dir__"] = public
     return find

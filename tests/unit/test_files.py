@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 from tests.support.limited import file_limit
 
-from prolip.errors import DiskFullError
+from prolip.errors import DiskFullError, UserError
 from prolip.files import atomic_file, atomic_files, write_atomic, writing
 
 
@@ -134,3 +134,10 @@ def test_a_full_disk_is_named_where_no_space_can_be_reserved(
     monkeypatch.setattr("prolip.files.shutil.disk_usage", lambda _: SimpleNamespace(free=free))
     with pytest.raises(expected), writing(tmp_path / "file", 500):
         raise SafetensorError("I/O error")
+
+
+def test_a_home_folder_that_no_shell_has_filled_in_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"~/found\.html: only a shell knows ~: write the folder in full"):
+        write_atomic(Path("~/found.html"), "text")
+    assert not list(tmp_path.iterdir())

@@ -47,6 +47,12 @@ class Options:
     """A share."""
     betas: tuple[float, float] = (0.9, 0.98)
     """Two numbers."""
+    limit: float | None = None
+    """A limit."""
+    max_side: int | None = None
+    """A side."""
+    prior: tuple[float, ...] = ()
+    """Numbers."""
     json: bool = False
     """Print JSON."""
 
@@ -84,6 +90,9 @@ SEE = ": prolip try --help describes the options"
         ([*GIVEN, "--score", "foo"], "--score is 'foo': it must be one of 'None', 'csd', 'mean'"),
         ([*GIVEN, "--batch_size", "1.5"], "--batch_size is '1.5': it must be a whole number"),
         ([*GIVEN, "--share", "half"], "--share is 'half': it must be a number"),
+        ([*GIVEN, "--limit", "5%"], "--limit is '5%': it must be a number or None"),
+        ([*GIVEN, "--max_side", "1.5"], "--max_side is '1.5': it must be a whole number or None"),
+        ([*GIVEN, "--prior", "1", "x"], "--prior is '1', 'x': a value has the wrong type"),
         ([*GIVEN, "--heads.steps", "0"], "heads.steps is 0: it must be at least 1"),
         ([*GIVEN, "--share", "2"], "share is 2.0: it must be at most 1"),
     ],

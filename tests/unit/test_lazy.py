@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,3 +25,10 @@ def test_names_come_from_the_imports_for_type_checkers(tmp_path: Path) -> None:
     for name in ("tau", "inf", "__wrapped__"):
         with pytest.raises(AttributeError, match=f"module 'room' has no attribute '{name}'"):
             find(name)
+
+
+def test_completion_offers_the_public_names_before_they_are_used() -> None:
+    code = "import prolip, prolip.eval; print(*dir(prolip)); print(set(prolip.eval.__all__) <= set(dir(prolip.eval)))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert {"load", "csd", "Gaussian", "eval", "True"} <= set(shown)
+    assert not {"sys", "warnings", "TYPE_CHECKING", "lazy_names", "annotations"} & set(shown)

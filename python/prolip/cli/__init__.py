@@ -6,6 +6,7 @@ nothing heavy; a command imports torch after it has parsed them, so that `prolip
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -62,6 +63,8 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; returns its exit status: 2 for wrong input, 130 after Ctrl-C, 141 after a closed pipe."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # names may have characters that the terminal lacks
     try:
         status = _run(words)
         sys.stdout.flush()

@@ -15,7 +15,8 @@ def _next(options: SearchOptions) -> str:
     by: list[str] = [] if options.find == "image" else ["--by", "text"]
     if not manifest.has_variances:
         if len(manifest.rows) < 2:
-            return "the same command with --sheet FILE.html shows images and captions on a page"
+            page = "the same command with --sheet FILE.html shows images and captions on a page"
+            return page if options.sheet is None else f"open {options.sheet} in a browser"
         by = ["--by", "csd"]
     return command("data", "rank", "--embeddings", options.embeddings, *by, "--out", "ranking.csv")
 

@@ -7,6 +7,7 @@ M masked rows, K kept patches.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, Self
@@ -107,6 +108,10 @@ class BatchLoader:
             DataError: A shard is missing or is not an archive. A shard that is damaged further on is only logged: the
                 samples before the damage are used, and the damage counts as a bad sample.
         """
+        if isinstance(config.shards, str):
+            raise UserError(f"data.shards is the text {config.shards!r}: give a tuple of paths, addresses or patterns")
+        if folder := next((shard for shard in config.shards if isinstance(shard, str) and os.path.isdir(shard)), None):
+            raise UserError(f"data.shards: {folder} is a folder: name its shards, '{folder}/*.tar'")
         self.config = config
         tokenizer = Tokenizer(config.tokenizer).core if config.captions else None
         self._resume = self._last = resume or Cursor()

@@ -36,7 +36,12 @@ def binomial_p_values(num_wrong: Tensor, num_answered: Tensor, rate: float) -> T
         num_wrong: i64 [T].
         num_answered: i64 [T].
         rate: between 0 and 1.
+
+    Raises:
+        ValueError: the rate is out of range.
     """
+    if not 0 < rate < 1:
+        raise ValueError(f"an error rate of {rate} must be between 0 and 1")
     wrong, answered = num_wrong.double(), num_answered.double()
     count = torch.arange(int(num_wrong.max()) + 1 if len(num_wrong) else 1, dtype=torch.float64)
     possible = count <= wrong[:, None]
@@ -83,7 +88,7 @@ def abstention_threshold(
         delta: between 0 and 1.
 
     Raises:
-        ValueError: a setting is out of range.
+        ValueError: a setting is out of range, `correct` has another shape, or a confidence is NaN.
     """
     for name, value in (("max_error", max_error), ("delta", delta)):
         if not 0 < value < 1:
@@ -102,6 +107,8 @@ def abstention_threshold(
 
 def _counts(confidence: Tensor, correct: Tensor, thresholds: Tensor) -> tuple[Tensor, Tensor]:
     """Wrong answers and answers at each threshold, i64 [T] each."""
+    if confidence.shape != correct.shape or bool(confidence.isnan().any()):
+        raise ValueError("confidence and correct must have one number per item, and none may be NaN")
     values, order = confidence.double().sort(descending=True)
     ends = torch.searchsorted(-values, -thresholds.double(), right=True)
     wrong = torch.cat([torch.zeros(1, dtype=torch.int64), (1 - correct.long())[order].cumsum(0)])

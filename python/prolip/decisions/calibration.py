@@ -25,7 +25,7 @@ from prolip.decisions.conformal import ClassThresholds, class_thresholds, confor
 from prolip.decisions.doubt import Known, fit_known, outlier_p_values
 from prolip.decisions.prior import label_shares, log_prior
 from prolip.decisions.temperature import PairScale, fit_pairs, fit_temperature
-from prolip.errors import UserError
+from prolip.errors import UserError, check_choice
 from prolip.files import atomic_file
 
 _FORMAT = "2"
@@ -221,8 +221,9 @@ def fit_calibration(
         seed: seed of the split.
 
     Raises:
-        UserError: there are too few items for two parts.
+        UserError: there are too few items for two parts, or a word is unknown.
     """
+    check_choice("prior", prior, Prior)
     order = torch.randperm(len(truth), generator=torch.Generator().manual_seed(seed))
     count = int(len(truth) * fit_share)
     fitting, held = order[:count], order[count:]

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from prolip.decisions.config import Method
+from prolip.errors import check_choice
 
 Basis = Literal["class", "cluster", "all"]
 """The calibration items that give a label's threshold: its own, those of similar labels, or all."""
@@ -59,6 +60,7 @@ def conformal_scores(
         penalty: for `raps`, at least 0.
         free_labels: for `raps`.
     """
+    check_choice("method", method, Method)
     probabilities = probabilities.double()
     if method == "lac":
         return 1 - probabilities
@@ -91,7 +93,12 @@ def conformal_threshold(scores: Tensor, guarantee: float) -> float:
     Args:
         scores: [n], of the right labels of calibration items.
         guarantee: between 0 and 1.
+
+    Raises:
+        ValueError: the guarantee is not between 0 and 1, or a score is NaN.
     """
+    if bool(scores.isnan().any()):
+        raise ValueError("scores hold NaN")
     if len(scores) < items_needed(guarantee):
         return math.inf
     return float(scores.double().kthvalue(math.ceil((len(scores) + 1) * guarantee - 1e-9)).values)

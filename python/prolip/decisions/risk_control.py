@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from prolip.decisions.config import Loss
+from prolip.errors import check_choice
 
 
 def retrieval_threshold(scores: Tensor, correct: Tensor, max_risk: float, loss: Loss = "any") -> float:
@@ -28,8 +29,11 @@ def retrieval_threshold(scores: Tensor, correct: Tensor, max_risk: float, loss: 
         loss: `any`: 1 if none of the right candidates is kept. `share`: the share of them that is not.
 
     Raises:
-        ValueError: a query has no right candidate, or `max_risk` is out of range.
+        ValueError: a query has no right candidate, `correct` has another shape, or a setting is out of range.
     """
+    check_choice("loss", loss, Loss)
+    if scores.shape != correct.shape:
+        raise ValueError(f"scores {tuple(scores.shape)} and correct {tuple(correct.shape)} differ in shape")
     if not 0 < max_risk < 1:
         raise ValueError(f"max_risk {max_risk} must be between 0 and 1")
     if not bool(correct.any(dim=1).all()):

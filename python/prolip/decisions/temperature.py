@@ -39,10 +39,12 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         labels: i64 [N].
 
     Raises:
-        ValueError: there is no item.
+        ValueError: there is no item, or a logit is not finite.
     """
     if len(labels) == 0:
         raise ValueError("a temperature needs at least one labelled item")
+    if not bool(logits.isfinite().all()):
+        raise ValueError("logits must be finite")
     logits = logits.double()
     right = logits.gather(1, labels[:, None])
     if bool((logits == right).all()):

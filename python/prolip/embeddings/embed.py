@@ -136,7 +136,7 @@ def embed_shards(
 
     Args:
         model: any evaluated model.
-        shards: paths, addresses or patterns.
+        shards: paths, addresses or patterns, or one of them.
         batch_size: images per forward pass.
         keep: extensions of members to keep.
         store: how shards are read; None for the defaults.
@@ -148,7 +148,7 @@ def embed_shards(
     """
     found = embed_views(
         model,
-        shards,
+        [shards] if isinstance(shards, str) else shards,
         {"whole": model.encode_pixels},
         batch_size=batch_size,
         keep=keep,

@@ -1,6 +1,6 @@
 """Embed shards, folders of images and text files into part files, with any number of processes (`prolip embed`).
 
-Part files do not depend on the number of processes. A finished part is not embedded again.
+Part files do not depend on the number of processes. A finished part is not embedded again, unless its files changed.
 """
 
 from __future__ import annotations
@@ -178,6 +178,10 @@ def _prepare(embedder: Embedder, parts: Sequence[InputPart]) -> list[int]:
     if (options.out / MANIFEST).exists():
         old = Manifest.read(options.out)
         _check_same(old, manifest, options.out)
+        for number, (before, now) in enumerate(zip(old.plan, manifest.plan, strict=False)):
+            if before.get("files", now["files"]) != now["files"]:  # its files have changed: it is embedded again
+                for kind in _kinds(parts[number], options):
+                    (options.out / part_name(kind, number, embedder.format)).unlink(missing_ok=True)
         manifest = replace(manifest, run=old.run)
     options.out.mkdir(parents=True, exist_ok=True)
     manifest.write(options.out)
@@ -212,7 +216,8 @@ def _check_same(old: Manifest, new: Manifest, out: Path) -> None:
                 f"out: {out} holds embeddings with another --{name} ({before.get(name)}, not {now}): name another "
                 "folder"
             )
-    if new.plan[: len(old.plan)] != old.plan:
+    inputs = [[{**part, "files": None} for part in plan] for plan in (old.plan, new.plan[: len(old.plan)])]
+    if inputs[0] != inputs[1]:
         raise UserError(
             f"out: {out} holds embeddings of other data: name another folder, or begin with the same shards, folders "
             "and files and keep rows_per_part"

@@ -37,7 +37,8 @@ def run_filter(options: FilterOptions) -> list[str]:
     """Make the copies that do not exist yet, and return the lines to print.
 
     Raises:
-        UserError: no rule is given or one is wrong, a shard is not in the ranking, or `out` holds another copy.
+        UserError: no rule is given or one is wrong, they keep nothing, a shard is not in the ranking, or `out` holds
+            another copy.
         DataError: a shard is damaged, or is not the one that was ranked; the message names it and the sample.
     """
     check_rules(options)
@@ -65,6 +66,9 @@ def run_filter(options: FilterOptions) -> list[str]:
                 copy_samples(shard, keys, target, source)
             copied["shards"] += 1
         kept_bytes += target.stat().st_size
+    if not kept_samples:
+        (options.out / RECORD).unlink()  # it would refuse other rules
+        raise UserError(f"the rules keep none of the {ranked:,} samples of {options.ranking}: nothing was copied")
     folders = [Path(source).is_dir() for source in chosen]
     kinds = [*(["images"] if any(folders) else []), *([] if all(folders) else ["shards"])]
     now = " and ".join(f"{copied[kind]:,} {kind}" for kind in kinds)

@@ -55,12 +55,30 @@ _NAMED = 20
 """Largest number of unusable samples that are described per part."""
 InputPart = ShardPart | FolderPart | LinesPart
 
+_BEGIN = 65_536
+"""How many bytes of a shard tell it from another one of the same size."""
+
 
 def describe(part: InputPart) -> dict[str, Any]:
-    """Return a part's entry in the manifest, with a digest of file names or texts, and addresses without secrets."""
+    """Return a part's entry in the manifest, with a digest of file names or texts, and addresses without secrets.
+
+    `files` is a digest of the sizes of local files, and of the beginning of a shard, whose size is rounded.
+    (Modification times change when a data set is copied, and then nothing should be embedded again.)
+    """
     entry = asdict(part)
+    files: list[Path] = []
+    begin = b""
     if isinstance(part, ShardPart):
         entry["shard"] = shown_shard(part.shard)
+        files = [Path(part.shard)]
+        if files[0].is_file():
+            with files[0].open("rb") as shard:
+                begin = shard.read(_BEGIN)
+    elif isinstance(part, FolderPart):
+        images = [Path(part.folder) / name for name in part.names]
+        files = [file for image in images for file in (image, image.with_suffix(".txt"))]
+    sizes = [file.stat().st_size for file in files if file.exists()]
+    entry["files"] = hashlib.sha256(repr(sizes).encode() + begin).hexdigest()[:16]
     for name in ("names", "captions"):
         if name in entry:
             items = entry.pop(name)

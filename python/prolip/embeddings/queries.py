@@ -17,6 +17,8 @@ from prolip.embeddings.storage import Manifest, complete_parts
 from prolip.errors import UserError
 from prolip.files import write_atomic
 from prolip.gaussian import Gaussian, concatenate
+from prolip.models.open_clip import StartError
+from prolip.models.weights import WeightsError
 from prolip.pretrained.model import Model, weights_digest
 from prolip.pretrained.open import load
 from prolip.pretrained.preprocess import Preprocess
@@ -73,10 +75,18 @@ def open_embedder(options: SearchOptions, manifest: Manifest) -> Model:
     """Open the model that made the embeddings.
 
     Raises:
-        UserError: the named model has other weights.
+        UserError: the model cannot be opened, or has other weights.
     """
     source = options.checkpoint or manifest.checkpoint
-    model = load(source, tokenizer=options.tokenizer or manifest.tokenizer, device=options.device)
+    try:
+        model = load(source, tokenizer=options.tokenizer or manifest.tokenizer, device=options.device)
+    except (StartError, WeightsError) as error:
+        if options.checkpoint is not None:
+            raise
+        # As it was named then: a relative path may not lead there from the current folder.
+        raise UserError(
+            f"{options.embeddings} was embedded with {source}: {error}; name it with --checkpoint"
+        ) from error
     if weights_digest(model.network) != manifest.weights:
         raise UserError(f"checkpoint: {source} is not the model that {options.embeddings} was embedded with")
     return model

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from prolip.errors import UserError
+import tyro
+
+from prolip.errors import UserError, check_choice
 
 Score = Literal["csd", "mean"]
 Prior = Literal["uniform", "inverse_var", "inverse_var_squared", "inverse_var_fifth"]
+Observed = Literal["draws", "expected"]
+MultiplierForm = Literal["once", "official"]
 Root = Literal["text", "inclusion", "both"]
 InclusionForm = Literal["official", "exact"]
 
@@ -26,7 +30,7 @@ class BprwConfig:
     num_draws: int = 10
     """Samples drawn from each voting image's Gaussian; with expected observations, the number of samples it counts
     as."""
-    observations: Literal["draws", "expected"] = "draws"
+    observations: Observed = "draws"
     """`draws`: samples of the images' Gaussians. `expected`: no samples, but the expected log-likelihood in closed
     form."""
     prior: Prior = "inverse_var"
@@ -36,7 +40,7 @@ class BprwConfig:
     """Added to every variance of a prompt; at least 0."""
     var_multiplier: float = 1.0
     """Factor of every variance of a prompt; above 0."""
-    multiplier_form: Literal["once", "official"] = "once"
+    multiplier_form: MultiplierForm = "once"
     """`once`: m * var + floor. `official`: m * (m * var + floor), as the released code computes it."""
     tolerance: float = 1e-12
     """A class has converged when its weights move by less than this (Euclidean norm) in a round."""
@@ -46,6 +50,8 @@ class BprwConfig:
     """Seed of the draws, which do not depend on the device, the dtype or the memory limit."""
 
     def __post_init__(self) -> None:
+        for field, kind in (("observations", Observed), ("prior", Prior), ("multiplier_form", MultiplierForm)):
+            check_choice(f"bprw.{field}", getattr(self, field), kind)
         rules = {
             "alpha": (self.alpha > 0, "above 0"),
             "num_neighbors": (self.num_neighbors >= 1, "at least 1"),
@@ -64,10 +70,10 @@ class BprwConfig:
 class TraversalConfig:
     """Where a walk through a hierarchy ends, and its number of steps."""
 
-    root: Root = "text"
+    root: Annotated[Root, tyro.conf.Fixed, tyro.conf.Suppress] = "text"  # no flag: the suites take every root and form
     """"text": the embedding of the empty caption; in a hierarchy of images, the mean of all. "inclusion": the item that
     includes the query most. "both": their normalised sum."""
-    inclusion: InclusionForm = "official"
+    inclusion: Annotated[InclusionForm, tyro.conf.Fixed, tyro.conf.Suppress] = "official"
     """Score that finds the including item: the published one-sided test, or exact H."""
     num_steps: int = 50
     """Steps from the start to the root."""
@@ -76,3 +82,7 @@ class TraversalConfig:
     root_weight: float = 1.0
     """With root "both", the weight of the including item; the text root has weight 1. (The published `n_root` adds the
     item that many times.)"""
+
+    def __post_init__(self) -> None:
+        check_choice("root", self.root, Root)
+        check_choice("inclusion", self.inclusion, InclusionForm)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from prolip.errors import check_choice
 from prolip.eval.config import Score
 from prolip.eval.statistics import rank_of_first_correct
 from prolip.gaussian import Gaussian
@@ -59,6 +60,7 @@ def retrieval_scores(queries: Gaussian, candidates: Gaussian, score: Score = "cs
             as the closed-form sampled distance does, because a query's own variance is the same for all candidates
             (docs/specification.md, section 4).
     """
+    check_choice("score", score, Score)
     scores = queries.mean @ candidates.mean.T
     return scores if score == "mean" else scores - candidates.total_var / 2
 
@@ -117,8 +119,11 @@ def precisions_at_r(
         num_correct: i64 [Q], the R of each query, if some correct answers are not among the candidates.
 
     Raises:
-        ValueError: there is no query, a query has no correct candidate, or a score is NaN.
+        ValueError: `correct` has another shape, there is no query, a query has no correct candidate, or a score is NaN.
     """
+    pairs = (len(queries.mean), len(candidates.mean))
+    if correct.shape != pairs:
+        raise ValueError(f"scores {pairs} and correct {tuple(correct.shape)} differ in shape")
     sizes = correct.sum(dim=1) if num_correct is None else num_correct
     if len(sizes) == 0 or not bool((sizes > 0).all()):
         raise ValueError("there must be a query, and each needs a correct candidate")

@@ -40,7 +40,9 @@ def rank_of_first_correct(scores: Tensor, correct: Tensor) -> Tensor:
 
 
 def average_ranks(values: Tensor) -> Tensor:
-    """Rank of each value from 0, f64 [N]; equal values get their mean rank."""
+    """Rank of each value from 0, f64 [N]; equal values get their mean rank. ValueError if one is NaN."""
+    if bool(values.isnan().any()):
+        raise ValueError("values with NaN have no order")
     _, inverse, counts = torch.unique(values, return_inverse=True, return_counts=True)
     counts = counts.double()
     shared: Tensor = counts.cumsum(0) - counts + (counts - 1) / 2
@@ -50,8 +52,11 @@ def average_ranks(values: Tensor) -> Tensor:
 def sorted_means(keys: Tensor, values: Tensor) -> Tensor:
     """The values, [N], in ascending order of their keys, f64 [N].
 
-    Values with equal keys are replaced by their mean. So the order of the items has no effect.
+    Values with equal keys are replaced by their mean. So the order of the items has no effect. ValueError if a key is
+    NaN.
     """
+    if bool(keys.isnan().any()):
+        raise ValueError("values with NaN have no order")
     _, place, sizes = torch.unique(keys, return_inverse=True, return_counts=True)
     sums = torch.zeros(len(sizes), dtype=torch.float64, device=place.device).index_add_(0, place, values.double())
     shared: Tensor = (sums / sizes).repeat_interleave(sizes)

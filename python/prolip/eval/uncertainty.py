@@ -46,7 +46,10 @@ def uncertainty_bins(uncertainty: Tensor, correct: Tensor, num_bins: int = 10) -
 
     Raises:
         UserError: fewer items than bins.
+        ValueError: the two differ in shape, or an uncertainty is NaN.
     """
+    if uncertainty.shape != correct.shape or bool(uncertainty.isnan().any()):
+        raise ValueError("uncertainty and correct must have one number per item, and none may be NaN")
     size = len(uncertainty) // num_bins
     if size == 0:
         raise UserError(f"num_bins is {num_bins}: there are only {len(uncertainty)} items")

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from prolip.errors import UserError
+from prolip.errors import UserError, check_choice
 
 InclusionForm = Literal["official", "exact"]
 VibForm = Literal["official", "exact"]
@@ -46,6 +46,9 @@ class LossConfig:
     all ranks' texts. "auto" gathers on GPUs (NCCL), where messages cost more than memory. All give the same loss."""
 
     def __post_init__(self) -> None:
+        kinds = {"contrast": Contrast, "inclusion_form": InclusionForm, "vib_form": VibForm, "exchange": Exchange}
+        for name, kind in kinds.items():
+            check_choice(f"loss.{name}", getattr(self, name), kind)
         for name in ("ppcl_weight", "inclusion_weight", "masked_inclusion_weight", "vib_weight"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):

@@ -96,6 +96,7 @@ class ProlipLoss:
 
         Raises:
             UserError: the contrastive loss needs a similarity bias, and the model has none.
+            ValueError: there is not one text of each slot per image.
         """
         with torch.autocast(output.logit_scale.device.type, enabled=False):
             return self._terms(output)
@@ -103,6 +104,8 @@ class ProlipLoss:
     def _terms(self, output: Embedded) -> LossTerms:
         config = self.config
         image, text = _at_least_single(output.image), _at_least_single(output.text)
+        if text.mean.shape[1:] != image.mean.shape:
+            raise ValueError(f"images {list(image.mean.shape)} and texts {list(text.mean.shape)} are not pairs")
         off = image.mean.new_zeros(())
         contrast = inclusion = masked_image = masked_text = bottleneck = off
         if config.ppcl_weight > 0:

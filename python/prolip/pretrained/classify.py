@@ -82,12 +82,15 @@ def check_labels(labels: Sequence[str]) -> None:
     """Check the labels of a classifier.
 
     Raises:
-        UserError: there is none, one occurs twice, or the list is a string.
+        UserError: there is none, one occurs twice or is no text, or the list is a string.
     """
     if isinstance(labels, str):
         raise UserError(f"labels is the text {labels!r}: give a list of labels")
-    if not labels:
+    if len(labels) == 0:  # also of an array
         raise UserError("labels is empty: give at least one")
+    for place, label in enumerate(labels):
+        if not isinstance(label, str):
+            raise UserError(f"labels[{place}] is a {type(label).__name__}: a label is a text")
     twice = [label for label, count in Counter(labels).items() if count > 1]
     if twice:
         raise UserError(f"labels has {twice[0]!r} more than once")

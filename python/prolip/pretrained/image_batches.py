@@ -303,7 +303,7 @@ def _entries(images: Images, size: tuple[int, int]) -> Iterator[_Entry]:
         UserError: one is not of a known kind, or a folder has no image.
     """
     several = [cast(AnyImage, images)] if _is_one(images) else images
-    if not isinstance(several, Iterable):
+    if not isinstance(several, Iterable) or hasattr(several, "read"):  # the items of an open file are lines
         raise UserError(f"images is a {type(images).__name__}: {KINDS}, or a list of them")
     for place, image in enumerate(several):
         name = f"images[{place}]"

@@ -155,7 +155,7 @@ class HierarcapsOptions(SuiteOptions):
     """Folder with HierarCaps's table (columns `captions`, levels joined by " => ", and `image_url`) and the images, as
     files or in a zip file, named like the end of their URL."""
     walk: TraversalConfig = field(default_factory=TraversalConfig)
-    """Settings of the walk. All roots and inclusion scores are evaluated, whatever is set here."""
+    """Settings of the walk. All roots and inclusion scores are evaluated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +166,7 @@ class HierarimgsOptions(SuiteOptions):
     """Folder with a table (columns `caption`, and `images`, file names from general to specific joined by " => ") and
     the images, as files or in a zip file."""
     walk: TraversalConfig = field(default_factory=TraversalConfig)
-    """Settings of the walk. All roots and inclusion scores are evaluated, whatever is set here."""
+    """Settings of the walk. All roots and inclusion scores are evaluated."""
 
 
 @dataclass(frozen=True, kw_only=True)

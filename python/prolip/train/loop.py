@@ -136,7 +136,7 @@ def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
         of = count_parameters(model)
         log.info(
             f"{config.out}: {of.trained:,} of {of.total:,} parameters train, steps {run.step} to "
-            f"{config.total_steps} of {config.batch_size} samples{config.epochs(run.loader.num_samples)}, "
+            f"{config.total_steps}, each of {config.batch_size} samples{config.epochs(run.loader.num_samples)}, "
             f"{ranks.world_size} process(es) on {ranks.device.type}, {config.precision}"
             f"{''.join(f'; {remark}' for remark in config.remarks)}"
         )

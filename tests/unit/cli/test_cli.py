@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
@@ -47,6 +48,15 @@ for words in sys.argv[1:]:
     subprocess.run([sys.executable, "-c", code, *commands], stdout=subprocess.DEVNULL, check=True)
 
 
+def test_characters_that_the_terminal_lacks_are_escaped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "läuft").mkdir()
+    (tmp_path / "läuft" / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding="ascii"))
+    assert main(["runs", str(tmp_path)]) == 0
+    assert rb"l\xe4uft" in printed.getvalue()
+
+
 def test_a_closed_pipe_ends_quietly() -> None:
     # The list of commands goes to a pipe whose reader is gone.
     reader, writer = os.pipe()
@@ -69,6 +79,16 @@ def test_commands_that_run_a_model_keep_freed_memory(monkeypatch: pytest.MonkeyP
         called.clear()
         assert main(words) == 2
         assert called == [True], words
+
+
+@pytest.mark.parametrize("suite", ["hierarcaps", "hierarimgs"])
+@pytest.mark.parametrize("option", ["--walk.root", "--walk.inclusion"])
+def test_the_hierarchies_take_no_option_that_changes_nothing(
+    suite: str, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    value = {"--walk.root": "both", "--walk.inclusion": "exact"}[option]  # every root and form is evaluated
+    assert main(["eval", suite, "--checkpoint", "absent", "--data", "absent", option, value]) == 2
+    assert f"there is no {option}" in capsys.readouterr().err
 
 
 COLUMNS = 80

@@ -173,11 +173,17 @@ def test_arrays_stay_valid_after_the_loader_is_closed(shards: str) -> None:
 # ---- configuration --------------------------------------------------------------------------------------------------
 
 
+def test_a_folder_of_shards_is_not_a_shard(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"data.shards: {tmp_path} is a folder: name its shards, '{tmp_path}/\*.tar'"):
+        BatchLoader(config(str(tmp_path)))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"shards": ()}, "data.shards is"),
         ({"shards": ("nothing-*.tar",)}, r'data.shards is "nothing-\*.tar": it matches no file'),
+        ({"shards": "*.tar"}, r"data.shards is the text '\*\.tar': give a tuple of paths, addresses or patterns"),
         ({"batch_size": 0}, "data.batch_size is 0: it must be at least 1"),
         ({"batch_size": -3}, "data.batch_size is -3: it must not be negative"),
         ({"keep_members": (".cls",)}, r'data.keep_members is \["\.cls"\]: it must hold extensions in lower case'),

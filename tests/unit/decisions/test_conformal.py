@@ -59,3 +59,10 @@ def test_rare_labels_share_the_threshold_of_labels_like_them() -> None:
     assert bool((found.value[::2] <= 1).all())
     assert bool((found.value[1::2] > 10).all())
     assert found.value.equal(class_thresholds(scores, labels, 20, 0.95).value)
+
+
+def test_nan_and_unknown_methods_are_errors() -> None:
+    with pytest.raises(ValueError, match="scores hold NaN"):
+        conformal_threshold(torch.tensor([0.1] * 18 + [math.nan]), 0.95)
+    with pytest.raises(ValueError, match="method is 'RAPS': it must be one of lac, aps, raps"):
+        conformal_scores(P, "RAPS")  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from prolip.decisions import Evidence, label_shares, log_prior
+from prolip.decisions import Evidence, Subject, fit_calibration, label_shares, log_prior
 from prolip.errors import UserError
 
 
@@ -87,3 +87,10 @@ def test_shares_are_between_uniform_and_the_counts(counts: list[int]) -> None:
         low, high = sorted([1 / len(counts), count / sum(counts)])
         assert low - 1e-12 <= share <= high + 1e-12
         assert share > 0
+
+
+def test_a_calibration_with_an_unknown_prior_is_an_error() -> None:
+    evidence = Evidence(torch.eye(4), None, None, torch.eye(4))
+    subject = Subject("model", "digest", "data", list("abcd"), ["{}"])
+    with pytest.raises(UserError, match="prior is 'labeled': it must be one of even, labelled"):
+        fit_calibration(evidence, torch.arange(4), subject, prior="labeled", fit_share=0.5)  # type: ignore[arg-type]

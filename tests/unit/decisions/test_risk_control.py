@@ -39,3 +39,10 @@ def test_impossible_risks_and_candidates_are_errors() -> None:
         retrieval_threshold(SCORES, CORRECT, 1.0)
     with pytest.raises(ValueError, match="right candidate"):
         retrieval_threshold(SCORES, torch.zeros_like(CORRECT), 0.1)
+
+
+def test_right_candidates_of_another_shape_and_unknown_losses_are_errors() -> None:
+    with pytest.raises(ValueError, match=r"scores \(4, 2\) and correct \(4, 1\) differ in shape"):
+        retrieval_threshold(SCORES, CORRECT[:, :1], 0.4)
+    with pytest.raises(ValueError, match="loss is 'all': it must be one of any, share"):
+        retrieval_threshold(SCORES, CORRECT, 0.4, "all")  # type: ignore[arg-type]

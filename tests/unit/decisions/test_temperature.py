@@ -73,3 +73,11 @@ def test_the_true_factor_and_bias_of_pairs_are_found() -> None:
     assert (apart.factor, apart.bias) == pytest.approx((torch.tensor(2 / 3).logit().item(), 0.0), abs=1e-6)
     with pytest.raises(ValueError, match="belong together"):
         fit_pairs(logits, torch.ones_like(match))
+
+
+@pytest.mark.parametrize("wrong", [torch.nan, -torch.inf])
+def test_logits_that_are_not_finite_are_an_error(wrong: float) -> None:
+    logits, labels = drawn(0, 1.0)
+    logits[3, 1] = wrong
+    with pytest.raises(ValueError, match="logits must be finite"):
+        fit_temperature(logits, labels)

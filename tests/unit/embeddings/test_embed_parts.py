@@ -22,7 +22,7 @@ from tests.support.shards import encoded
 from prolip.cli import main
 from prolip.data import BatchLoader, LoaderConfig
 from prolip.data.device import DeviceBatch, device_batches
-from prolip.embeddings.embed import embed_images, embed_texts
+from prolip.embeddings.embed import embed_images, embed_shards, embed_texts
 from prolip.embeddings.embed_parts import run_embed
 from prolip.embeddings.input_parts import Reading
 from prolip.embeddings.row_contents import fetch
@@ -96,6 +96,13 @@ def test_rows_keep_file_names_and_line_numbers_and_a_bad_image_is_named(source: 
     assert (manifest.rows, manifest.bad) == ({"image": 4, "text": 7}, 1)
     assert [entry.get("count") for entry in manifest.plan] == [2, 2, 1, 2, 1]
     assert not list(tmp_path.glob(".*")), "nothing temporary stays"
+
+
+def test_embed_shards_takes_one_shard_or_several(source: Path) -> None:
+    model, shard = load(source / "run", device="cpu"), str(source / "shard0.tar")
+    one, several = embed_shards(model, shard), embed_shards(model, [shard])
+    assert one.keys == several.keys
+    assert one.gaussian.mean.equal(several.gaussian.mean)
 
 
 def test_a_bad_image_of_a_folder_named_like_a_key_is_named(source: Path, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import sys
 from itertools import count
@@ -53,6 +55,39 @@ def test_a_failed_run_resumes_and_shards_can_be_added(source: Path, tmp_path: Pa
     data.append(str(source / "shard2.tar"))
     assert "3 parts (1 new)" in run_embed(options(source, out, shards=tuple(data)))[0]
     assert len(read(out, "image")[0]) == 12
+
+
+def test_a_part_whose_files_changed_is_embedded_again(source: Path, tmp_path: Path) -> None:
+    for number in (0, 1):
+        shutil.copy(source / f"shard{number}.tar", tmp_path)
+    shutil.copytree(source / "images", tmp_path / "images")
+    out = tmp_path / "out"
+    data = {
+        "shards": tuple(str(tmp_path / f"shard{number}.tar") for number in (0, 1)),
+        "images": (tmp_path / "images",),
+    }
+    run_embed(options(source, out, **data))
+    assert "(0 new)" in run_embed(options(source, out, **data))[0]
+    shutil.copy(source / "shard2.tar", tmp_path / "shard1.tar")
+    assert "(1 new)" in run_embed(options(source, out, **data))[0]
+    run_embed(options(source, tmp_path / "fresh", shards=(*data["shards"],), images=data["images"]))
+    for name in ("image-000000.parquet", "image-000001.parquet", "image-000002.parquet"):
+        assert (out / name).read_bytes() == (tmp_path / "fresh" / name).read_bytes()
+    image = next(path for path in sorted((tmp_path / "images").rglob("*.png")))
+    os.utime(image, ns=(1, 1))
+    assert "(0 new)" in run_embed(options(source, out, **data))[0]
+    with image.open("ab") as file:
+        file.write(b"bytes behind the end")
+    assert "(1 new)" in run_embed(options(source, out, **data))[0]
+
+
+def test_embeddings_of_an_earlier_version_have_no_digest_of_files_and_are_kept(source: Path, tmp_path: Path) -> None:
+    run_embed(options(source, tmp_path))
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    for part in manifest["plan"]:
+        del part["files"]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    assert "(0 new)" in run_embed(options(source, tmp_path))[0]
 
 
 class Interrupt:

@@ -28,12 +28,21 @@ def copied(folder: Path) -> list[str]:
     return [name for path in folder.rglob("*.tar") for name, _ in read_tar(path)]
 
 
-@pytest.mark.parametrize(("share", "kept"), [(0.29, 29), (0.57, 57), (0.999, 99), (1.0, 100), (0.005, 0)])
+@pytest.mark.parametrize(("share", "kept"), [(0.29, 29), (0.57, 57), (0.999, 99), (1.0, 100), (0.019, 1)])
 def test_keep_share_is_exact_for_decimal_shares(tmp_path: Path, share: float, kept: int) -> None:
     ranking = rank_numbered(tmp_path, 100)
     told = run_filter(FilterOptions(ranking=ranking, out=tmp_path / "copy", keep_share=share))
     assert f"{kept} of 100 ranked samples kept" in told[0]
     assert copied(tmp_path / "copy") == [f"k{place}.txt" for place in range(kept)]
+
+
+@pytest.mark.parametrize("rules", [{"keep_share": 0.005}, {"min_score": 1e9}, {"max_score": -1e9}])
+def test_rules_that_keep_nothing_are_an_error(tmp_path: Path, rules: dict[str, float]) -> None:
+    ranking = rank_numbered(tmp_path, 100)
+    with pytest.raises(UserError, match=r"the rules keep none of the 100 samples of .*ranking"):
+        run_filter(FilterOptions(ranking=ranking, out=tmp_path / "copy", **rules))
+    run_filter(FilterOptions(ranking=ranking, out=tmp_path / "copy", keep_count=1))  # the folder is free for others
+    assert copied(tmp_path / "copy") == ["k0.txt"]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,10 @@ from tests.support.shards import encoded, read_tar, write_tar
 from tests.support.untrained_run import write_run
 
 from prolip.cli import main
+from prolip.cli.search import _next
+from prolip.embeddings.config import SearchOptions
 from prolip.embeddings.row_contents import Contents, fetch, fetch_local
+from prolip.embeddings.storage import Manifest
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +200,27 @@ def test_deleted_images_are_shown_as_not_found(lab: Path, tmp_path: Path, caplog
     assert found[names[2]].image is None
     assert found[names[3]].caption == "an emoji: travel"
     assert names[4] not in found
+
+
+def test_the_next_step_after_a_sheet_is_to_open_it(lab: Path, tmp_path: Path) -> None:
+    replace(Manifest.read(lab / "out"), has_variances=False, rows={"image": 1}).write(tmp_path)
+    options = SearchOptions(embeddings=tmp_path, text=("a",))
+    assert "--sheet FILE.html" in _next(options)
+    assert _next(replace(options, sheet=Path("found.html"))) == "open found.html in a browser"
+
+
+def test_a_model_that_was_named_in_another_folder_is_asked_for(
+    lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(lab / "out", tmp_path / "out")
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
+    (tmp_path / "out" / "manifest.json").write_text(json.dumps(manifest | {"checkpoint": "runs/then"}))
+    words = ["search", "--embeddings", str(tmp_path / "out"), "--text", "a"]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert "out was embedded with runs/then: runs/then is neither a file nor a folder" in said
+    assert "name it with --checkpoint" in said
+    assert main([*words, "--checkpoint", str(lab / "run")]) == 0
 
 
 def test_errors_of_search_name_the_reason(lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

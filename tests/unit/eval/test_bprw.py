@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from prolip.eval.bprw import (
     reweight_from_voters,
     reweight_prompts,
 )
-from prolip.eval.config import BprwConfig
+from prolip.eval.config import BprwConfig, TraversalConfig
 from prolip.eval.zero_shot import zero_shot_logits
 from prolip.gaussian import Gaussian
 from prolip.suites.prompt_weights import load_prompt_weights, save_prompt_weights
@@ -256,6 +257,20 @@ def test_loading_another_kind_of_file_says_what_it_is(tmp_path: Path) -> None:
 def test_settings_out_of_range_name_their_field(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"bprw.{field} is {value}: it must be"):
         BprwConfig(**{field: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("config", "field", "known"),
+    [
+        (BprwConfig, "observations", "draws, expected"),
+        (BprwConfig, "multiplier_form", "once, official"),
+        (TraversalConfig, "root", "text, inclusion, both"),
+        (TraversalConfig, "inclusion", "official, exact"),
+    ],
+)
+def test_unknown_words_are_errors(config: Callable[..., object], field: str, known: str) -> None:
+    with pytest.raises(ValueError, match=f"{field} is 'other': it must be one of {known}"):
+        config(**{field: "other"})
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

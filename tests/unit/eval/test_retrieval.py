@@ -148,3 +148,14 @@ def test_precision_at_r_without_correct_answers_or_with_nan_is_an_error() -> Non
     broken = Gaussian(queries.mean * torch.nan, queries.log_var)
     with pytest.raises(ValueError, match="scores hold NaN"):
         precision_at_r(broken, queries, torch.eye(2, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (3, 2), (2, 3), (3, 5)])
+def test_correct_answers_of_another_shape_are_an_error(shape: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="differ in shape"):
+        precision_at_r(gaussians(3, 0), gaussians(4, 1), torch.ones(shape, dtype=torch.bool))
+
+
+def test_an_unknown_score_is_an_error() -> None:
+    with pytest.raises(ValueError, match="score is 'cosine': it must be one of csd, mean"):
+        evaluate_retrieval(gaussians(3, 0), gaussians(3, 1), torch.eye(3).bool(), "cosine")  # type: ignore[arg-type]

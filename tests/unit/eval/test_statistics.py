@@ -16,6 +16,7 @@ from prolip.eval.statistics import (
     pearson,
     rank_of_first_correct,
     ratio_interval,
+    sorted_means,
     spearman,
 )
 
@@ -141,3 +142,10 @@ def test_a_ratio_of_sums_has_the_interval_of_the_bootstrap() -> None:
     assert ratio_interval(parts, sizes, num_resamples=50, level=0.8) == pytest.approx(expected)
     nothing = ratio_interval(torch.zeros(3), torch.zeros(3), num_resamples=5)
     assert all(math.isnan(value) for value in nothing)
+
+
+def test_nan_has_no_rank() -> None:
+    values = torch.tensor([0.1, math.nan, 0.2])
+    for order in (lambda: average_ranks(values), lambda: sorted_means(values, torch.ones(3))):
+        with pytest.raises(ValueError, match="values with NaN have no order"):
+            order()

@@ -151,3 +151,10 @@ def test_cosine_moments_of_points_are_the_cosine() -> None:
     found = cosine_moments(Gaussian.point(means), Gaussian.point(means[:2]))
     torch.testing.assert_close(found.mean, means @ means[:2].T)
     assert not found.var.any()
+
+
+def test_bins_need_one_number_per_item() -> None:
+    with pytest.raises(ValueError, match="one number per item"):
+        uncertainty_bins(torch.rand(20), torch.ones(30), 5)
+    with pytest.raises(ValueError, match="none may be NaN"):
+        uncertainty_bins(T([0.1, math.nan]), T([1, 0]), 2)

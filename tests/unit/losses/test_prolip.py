@@ -188,3 +188,15 @@ def test_a_missing_bias_and_settings_out_of_range_are_refused() -> None:
         LossConfig(inclusion_scale=0)
     with pytest.raises(ValueError, match=r"loss\.variance_scale is 0"):
         LossConfig(variance_scale=0)
+    with pytest.raises(ValueError, match=r"loss\.contrast is 'foo': it must be one of ppcl, siglip, clip"):
+        LossConfig(contrast="foo")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"loss\.inclusion_form is 'Exact': it must be one of official, exact"):
+        LossConfig(inclusion_form="Exact")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("contrast", ["ppcl", "clip"])
+def test_images_without_their_texts_are_refused(contrast: Contrast) -> None:
+    given = output()
+    fewer = given._replace(text=Gaussian(given.text.mean[:, 1:], given.text.log_var[:, 1:]))
+    with pytest.raises(ValueError, match=r"images \[.*\] and texts \[.*\] are not pairs"):
+        ProlipLoss(LossConfig(contrast=contrast), Peers())(fewer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -122,11 +123,18 @@ def test_prompt_weights_give_the_reweighted_classifier() -> None:
 
 @pytest.mark.parametrize(
     ("labels", "message"),
-    [("cat", "labels is the text 'cat'"), ([], "labels is empty"), (["a", "b", "a"], "labels has 'a' more than once")],
+    [
+        ("cat", "labels is the text 'cat'"),
+        ([], "labels is empty"),
+        (["a", "b", "a"], "labels has 'a' more than once"),
+        (["a", 1], r"labels\[1\] is a int: a label is a text"),
+        (np.array([]), "labels is empty"),
+    ],
 )
 def test_invalid_labels_are_refused(labels: Sequence[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         check_labels(labels)
+    check_labels(np.array(["a", "b"]))  # type: ignore[arg-type]
 
 
 def test_epistemic_variances_soften_the_probabilities() -> None:

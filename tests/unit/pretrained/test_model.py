@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import threading
 import time
@@ -190,6 +191,7 @@ BAD: list[tuple[Any, type[Exception], str]] = [
     ([], UserError, "images is empty"),
     (7, UserError, "images is a int"),
     (None, UserError, "images is a NoneType"),
+    (io.BytesIO(b"an open file"), UserError, "images is a BytesIO: an image is a path, bytes"),
 ]
 
 
@@ -266,6 +268,15 @@ def test_progress_is_shown_on_request_or_on_a_terminal(
 def test_bad_captions_are_named(texts: Any, message: str, model: prolip.Model) -> None:
     with pytest.raises(UserError, match=message):
         model.encode_texts(texts)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_batches_have_at_least_one_item(batch_size: int, model: prolip.Model) -> None:
+    message = f"batch_size is {batch_size}: it must be at least 1"
+    with pytest.raises(UserError, match=message):
+        model.encode_texts(["a"], batch_size=batch_size)
+    with pytest.raises(UserError, match=message):
+        model.encode_images(Image.new("RGB", (8, 8)), batch_size=batch_size)
 
 
 def test_the_batch_size_does_not_change_caption_embeddings(model: prolip.Model) -> None:

@@ -97,6 +97,8 @@ def test_a_recipe_that_extends_itself_or_a_missing_one_is_an_error(tmp_path: Pat
     other.write_text("extends = 3")
     with pytest.raises(ValueError, match=r"extends in \S+other.toml is 3: it must be the name of a recipe"):
         load_config([str(one)])
+    other.write_text("batch_size = 3\nlog_every = 7\n", encoding="utf-8-sig")  # as some editors write it
+    assert load_config(["demo", str(other)]).log_every == 7
     other.write_text("batch_siz = 3")
     with pytest.raises(ValueError, match=r"unknown key batch_siz in \S+other.toml, did you mean batch_size"):
         load_config([str(one)])
@@ -112,6 +114,7 @@ def test_a_recipe_that_extends_itself_or_a_missing_one_is_an_error(tmp_path: Pat
         (["demo", "--loss.vib_weight", "-1"], "loss.vib_weight is -1.0: it must be finite and not negative"),
         (["demo", "--data.shards"], "data.shards is empty"),
         (["demo", "--batch_size", "0"], "batch_size is 0: it must be at least 1"),
+        (["demo", "--out", "~/runs"], "out is ~/runs: only a shell knows ~: write the folder in full"),
         (["demo", "--log_every", "0"], "log_every is 0: it must be at least 1"),
         (["demo", "--seed", "-1"], "seed is -1: it must not be negative"),
         (["demo", "--loss.inclusion_scale", "inf"], "loss.inclusion_scale is inf: it must be finite and positive"),

@@ -84,6 +84,8 @@ def test_a_list_of_tables_sets_the_length_and_replaces_the_list_of_earlier_files
         ({"part": {"lrr": 1}}, (), "unknown key part.lrr in 0.toml, did you mean part.lr"),
         ({}, ("--part.lrr", "1"), "unknown key part.lrr, did you mean part.lr"),
         ({}, ("--slots.1.sources.0.key=x",), "unknown key slots.1.sources.0.key, did you mean slots.0.sources.0.key"),
+        ({"part": 3}, (), "part in 0.toml has no value of its own, but keys such as part.lr"),
+        ({"slots": ["a"]}, (), "slots in 0.toml has no value of its own, but keys such as slots.0.sources.0.key"),
         ({"part": {"lr": "fast"}}, (), "--part.lr is 'fast': it must be a number"),
         ({}, ("--part.mode", "c"), "--part.mode is 'c': it must be one of 'a', 'b'"),
         ({}, ("--part.betas", "1"), "--part.betas needs 2 values"),

@@ -1,6 +1,7 @@
 """Write shards from a folder of images, with captions from class folders, from text files, from names, or none."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from prolip.data.build.config import FolderConfig
@@ -40,9 +41,24 @@ def build_folder(config: FolderConfig, out: Path) -> BuildSummary:
 
 
 def find_images(source: Path) -> list[Path]:
-    """List the image files below a folder, by extension, sorted. Hidden files and folders are skipped."""
-    found = (path for path in source.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
-    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(source).parts))
+    """List the image files below a folder, by extension, sorted. Hidden files and folders are skipped.
+
+    Links are followed. One that leads nowhere is listed, so that whoever reads it names it.
+    """
+    return sorted(_images_below(source, ()))
+
+
+def _images_below(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+    real = folder.resolve()
+    if real in above:
+        return  # a link to a folder that it is in
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from _images_below(path, (*above, real))
+        elif path.suffix.lower() in EXTENSIONS and (path.is_file() or path.is_symlink()):
+            yield path
 
 
 def class_text(folder: str) -> str:

@@ -15,7 +15,7 @@ from typing import Self
 from uuid import uuid4
 
 from prolip.errors import UserError
-from prolip.files import writing
+from prolip.files import check_writable, writing
 
 logger = logging.getLogger(__name__)
 
@@ -182,8 +182,10 @@ def check_replaceable(out: Path, patterns: Sequence[str] = OUR_FILES) -> None:
 
     Raises:
         UserError: `out` is a file, holds a file that the builder does not write, or has no dataset.json.
+        OSError: it cannot be made; see `check_writable`.
     """
     if not out.exists():
+        check_writable(out)
         return
     if not out.is_dir():
         raise UserError(f"out: {out} is a file; name a new or empty folder")

@@ -153,7 +153,7 @@ def read_recipe(name: str) -> list[flags.NamedTable]:
 
 def _read_table(source: Path | Traversable, label: str, above: list[flags.NamedTable]) -> dict[str, Any]:
     try:
-        return tomllib.loads(source.read_text(encoding="utf-8"))
+        return tomllib.loads(source.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         by = f", which {above[0][0]} extends" if above else ""
         known = ", ".join(known_recipes())

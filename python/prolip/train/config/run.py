@@ -177,6 +177,8 @@ class TrainConfig:
         """
         if not self.data.shards:
             raise UserError("data.shards is empty: name the training shards")
+        if self.out.parts[:1] == ("~",):
+            raise UserError(f"out is {self.out}: only a shell knows ~: write the folder in full")
         self._validate_steps()
         if self.start_resize != "off" and self.start_from is None:
             raise UserError(f'start_resize is "{self.start_resize}": only a start can be resized (start_from)')

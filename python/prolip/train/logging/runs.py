@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,8 @@ from prolip.report.text_table import align
 from prolip.train.config.options import RunsOptions
 from prolip.train.logging import format_seconds
 from prolip.train.logging.log import GROUPS, read_rows
+
+log = logging.getLogger(__name__)
 
 _LOSSES = ("loss", *(name for name in LossTerms._fields if name != "total"))
 _LOW_IS_BEST = (
@@ -95,8 +98,11 @@ def _read(folder: Path, name: str) -> RunRecord:
     config = folder / "config.toml"
     total = None
     if config.is_file():
-        settings: dict[str, Any] = tomllib.loads(config.read_text(encoding="utf-8"))
-        total = settings["samples_seen"] // settings["batch_size"]
+        try:
+            settings: dict[str, Any] = tomllib.loads(config.read_text(encoding="utf-8"))
+            total = settings["samples_seen"] // settings["batch_size"]
+        except (ValueError, KeyError) as error:
+            log.warning("%s does not hold the settings of a run: %s", config, error)
     return RunRecord(name=name, total_steps=total, rows=read_metrics(folder / "metrics.jsonl"))
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from tests.support.images import draw
 
 from prolip.data.build.config import FolderConfig
-from prolip.data.build.folder import build_folder, class_text
+from prolip.data.build.folder import build_folder, class_text, find_images
 from prolip.errors import UserError
 
 Read = Callable[..., list[dict[str, Any]]]
@@ -49,6 +49,26 @@ def test_images_in_class_folders_become_samples_with_class_captions(
     assert record["kind"] == "folder"
     assert record["classes"] == {"cat": "cat", "sea_lion": "sea lion"}
     assert record["samples"] == {"train": 3}
+
+
+def test_links_to_folders_and_images_are_followed(tmp_path: Path, classes: Path) -> None:
+    links = tmp_path / "links"
+    links.mkdir()
+    (links / "lion").symlink_to(classes / "sea_lion")
+    (links / "also lion").symlink_to(classes / "sea_lion")
+    (links / "cat").mkdir()
+    (links / "cat" / "up").symlink_to(links)  # would never end
+    (links / "cat" / "c.webp").symlink_to(classes / "cat" / "c.webp")
+    found = [str(path.relative_to(links)) for path in find_images(links)]
+    assert found == ["also lion/a.jpg", "also lion/deep/b.v2.PNG", "cat/c.webp", "lion/a.jpg", "lion/deep/b.v2.PNG"]
+
+
+def test_a_link_that_leads_nowhere_is_named(tmp_path: Path, classes: Path) -> None:
+    (classes / "cat" / "gone.jpg").symlink_to(tmp_path / "unmounted" / "gone.jpg")
+    summary = build_folder(FolderConfig(images=classes, max_bad_fraction=0.5), tmp_path / "out")
+    (bad,) = summary.skipped
+    assert bad.name == "cat/gone.jpg"
+    assert "no such file" in bad.reason
 
 
 def test_class_text_replaces_separators_by_spaces() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from prolip.data.build.shards import Sample, read_complete, replace_folder
+from prolip.data.build.shards import Sample, check_replaceable, read_complete, replace_folder
 from prolip.errors import UserError
 
 Read = Callable[..., list[dict[str, Any]]]
@@ -125,3 +125,8 @@ def test_only_a_complete_folder_with_equal_settings_is_already_built(tmp_path: P
     assert read_complete(out, "one") is not None
     (out / "dataset.json").write_text("{", encoding="utf-8")
     assert read_complete(out, "one") is None, "the record is damaged"
+
+
+def test_a_home_folder_that_no_shell_has_filled_in_is_an_error() -> None:
+    with pytest.raises(UserError, match="~/data: only a shell knows ~"):
+        check_replaceable(Path("~/data"))

@@ -43,6 +43,14 @@ def test_the_table_of_runs_has_last_and_best_values(folder: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("text", ["samples_seen = ", "seed = 1\n"])
+def test_damaged_settings_do_not_hide_the_other_runs(folder: Path, text: str, caplog: pytest.LogCaptureFixture) -> None:
+    (folder / "small" / "config.toml").write_text(text)
+    lines = run_runs(RunsOptions(folders=(folder,)))
+    assert lines[2].split()[:2] == ["small", "30"]
+    assert "small/config.toml does not hold the settings of a run" in caplog.text
+
+
 def test_runs_are_printed_as_markdown_and_json(folder: Path) -> None:
     runs = (folder / "small", folder / "lar|ge")
     lines = run_runs(RunsOptions(folders=runs, metrics=("val/emoji/top5",), format="markdown"))
