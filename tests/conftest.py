@@ -15,6 +15,7 @@ import pytest
 from hypothesis import settings
 
 from tests.support.forkserver import share
+from tests.support.open_clip_merges import read_merges_once
 from tests.support.warm_python import warm_python
 
 # A shell lets its background jobs ignore SIGINT, and their children inherit that: Python then has no Ctrl-C. Some tests
@@ -75,6 +76,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """Takes all that was imported out of the garbage collector, whose full runs take half a second otherwise."""
+    read_merges_once()
     gc.collect()
     gc.freeze()
 
