@@ -49,8 +49,8 @@ BRIEFLY = [
     *("--optim.warmup_steps", "1", "--log_every", "1"),
 ]
 MINUTELY = [
-    *("--model.embed_dim", "32", "--model.vision.patch_size", "56", "--model.vision.layers", "1"),
-    *("--model.vision.width", "32", "--model.vision.head_width", "16"),
+    *("--model.embed_dim", "32", "--model.vision.image_size", "64", "--model.vision.patch_size", "16"),
+    *("--model.vision.layers", "1", "--model.vision.width", "32", "--model.vision.head_width", "16"),
     *("--model.text.width", "32", "--model.text.heads", "2", "--model.text.layers", "1"),
 ]
 
