@@ -136,7 +136,9 @@ def _run(
         threading.Thread(target=_end_with_parent, daemon=True).start()
     if session:
         os.setsid()
-    multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]  # it may start processes
+    # It may start processes, and in the usual way, as if it had not been forked itself.
+    multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
+    multiprocessing.set_start_method(None, force=True)
     os.environ.clear()
     os.environ.update(environment)
     use_shared()
