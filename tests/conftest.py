@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
+import shlex
+import shutil
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from tests.support.forkserver import share
+from tests.support.open_clip_merges import read_merges_once
+from tests.support.warm_python import warm_python
 
 # A shell lets its background jobs ignore SIGINT, and their children inherit that: Python then has no Ctrl-C. Some tests
 # send one.
@@ -32,13 +38,17 @@ LONGEST = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Starts the server that all workers fork processes from, while they import what they test."""
+    """Starts the server that the workers are forked from, and what their tests start: it has imported PyTorch once."""
     if config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput"):
         # As many tests run at a time as there are cores, and some start processes: each has one thread, which does not
         # spin while it waits. PyTorch reads this when it is imported, by the server or by a worker.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         share()
+        python = warm_python(Path(tempfile.mkdtemp(prefix="prolip-tests-")))
+        atexit.register(shutil.rmtree, python.parent)
+        local = f"popen//python={shlex.quote(str(python))}"
+        config.option.tx = [local if worker == "popen" else worker for worker in config.option.tx]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -66,6 +76,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """Takes all that was imported out of the garbage collector, whose full runs take half a second otherwise."""
+    read_merges_once()
     gc.collect()
     gc.freeze()
 

@@ -42,7 +42,7 @@ from prolip.train.config import load_config
 Patch = pytest.MonkeyPatch
 CLIP = {
     "embed_dim": 32,
-    "vision_cfg": {"image_size": 224, "layers": 1, "width": 32, "head_width": 16, "patch_size": 56},
+    "vision_cfg": {"image_size": 64, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
 }
 """In open_clip's words what `MINUTELY` makes of a recipe."""

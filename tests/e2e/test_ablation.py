@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import runpy
+import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tests.support.untrained_run import WORDS
+from tests.support.warm_python import warm_python
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 import prolip
@@ -27,6 +29,12 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def ablation() -> dict[str, Any]:
     return runpy.run_path(str(ROOT / "train" / "ablation.py"))
+
+
+@pytest.fixture
+def warm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the ablation starts has imported PyTorch already."""
+    monkeypatch.setattr(sys, "executable", str(warm_python(tmp_path)))
 
 
 def config_of(ablation: dict[str, Any], recipe: str, *, full: bool = False) -> TrainConfig:
@@ -73,6 +81,7 @@ def test_the_demo_differs_only_in_length_image_tower_and_optimizer(ablation: dic
     assert small.model.vision.num_patches == 16
 
 
+@pytest.mark.usefixtures("warm")
 def test_the_ablation_trains_evaluates_and_skips_finished_runs(
     ablation: dict[str, Any], emoji_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -151,6 +160,7 @@ def test_calibrated_captions_predict_the_same_number_of_positives(ablation: dict
     assert total_var.std() > 0.01
 
 
+@pytest.mark.usefixtures("warm")
 def test_the_ablation_reports_failures(
     ablation: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -60,11 +60,11 @@ RELEASED = "ProLIP-ViT-B-16-DC-1B-12_8B"
 
 
 @pytest.mark.usefixtures("one_table")
-@pytest.mark.parametrize("source", ["runs/demo", RELEASED])
-def test_onnx_embed_prints_the_models_numbers(
-    run, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
-) -> None:
-    """Of an image that is scaled and cropped, and of captions that need cleaning, cutting and padding."""
+def test_onnx_embed_prints_the_models_numbers(run, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an image that is scaled and cropped, and of captions that need cleaning, cutting and padding.
+
+    test_ecosystems.py compares the towers of a run, unit/interop/test_tokenizer_json_complete.py its tokenizer.
+    """
     monkeypatch.chdir(demo)
     released = find_released(RELEASED)
     assert released is not None
@@ -74,8 +74,8 @@ def test_onnx_embed_prints_the_models_numbers(
     captions = ["objects", "  A  tool ", "thing " * 100, "a tabby cat and a DOG!"]
     out = str(tmp_path / "onnx")
     with serving(tmp_path, tmp_path / "cache"):
-        assert cli.main(["export", source, "--format", "onnx", "--onnx.uint8_images", "--out", out]) == 0
-        model = prolip.load(source, device="cpu")
+        assert cli.main(["export", RELEASED, "--format", "onnx", "--onnx.uint8_images", "--out", out]) == 0
+        model = prolip.load(RELEASED, device="cpu")
         image, texts = model.encode_images("image.png"), model.encode_texts(captions)
     assert {path.name for path in Path(out).iterdir()} == {"README.md", "image.onnx", "text.onnx", "tokenizer.json"}
     card = (tmp_path / "onnx" / "README.md").read_text()

@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO, Any, Self
 
-from tests.support.forkserver import FORKSERVER, run_python
+from tests.support.forkserver import FORKSERVER, run_python, use_shared
 
 
 class Forked:
@@ -136,8 +136,12 @@ def _run(
         threading.Thread(target=_end_with_parent, daemon=True).start()
     if session:
         os.setsid()
+    # It may start processes, and in the usual way, as if it had not been forked itself.
+    multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
+    multiprocessing.set_start_method(None, force=True)
     os.environ.clear()
     os.environ.update(environment)
+    use_shared()
     os.chdir(folder)
     for number, connection in files.items():
         os.dup2(connection.fileno(), number)

@@ -1,7 +1,7 @@
 """The server that processes are forked from: it has imported PyTorch, so that they start in no time.
 
-One serves all of pytest's workers, and the Pythons that their programs start (`warm_python`). This module imports
-little, for a process that only asks the server for another.
+pytest's workers are such processes, and so are the Pythons that their programs start (`warm_python`). This module
+imports little, for a process that only asks the server for another.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ PRELOADED = [
     *("fastapi", "httpx", "uvicorn"),  # what Gradio imports; it reads variables when it is imported itself
     "prolip.embeddings.embed_parts",
     "prolip.train.loop",
+    "tests.support.frozen",  # the last
 ]
 FORKSERVER = multiprocessing.get_context("forkserver")
 FORKSERVER.set_forkserver_preload(PRELOADED)
@@ -49,16 +50,16 @@ def share() -> None:
         os.environ[ADDRESS] = server._forkserver_address
 
 
-def _use_shared(address: str) -> None:
-    """Has this process ask the server at an address, and start none."""
-    server = forkserver._forkserver  # type: ignore[attr-defined]
-    server._forkserver_address = address
-    server._forkserver_alive_fd = os.open(os.devnull, os.O_RDONLY)  # the server lives as long as who started it
-    server.ensure_running = resource_tracker.ensure_running
+def use_shared() -> None:
+    """Has this process ask the server that its environment names, and start none."""
+    if ADDRESS in os.environ:
+        server = forkserver._forkserver  # type: ignore[attr-defined]
+        server._forkserver_address = os.environ[ADDRESS]
+        server._forkserver_alive_fd = os.open(os.devnull, os.O_RDONLY)  # the server lives as long as who started it
+        server.ensure_running = resource_tracker.ensure_running
 
 
-if ADDRESS in os.environ:
-    _use_shared(os.environ[ADDRESS])
+use_shared()
 
 
 def run_python(command: Sequence[str]) -> None:
