@@ -53,7 +53,6 @@ MINUTELY = [
     *("--model.vision.layers", "1", "--model.vision.width", "32", "--model.vision.head_width", "16"),
     *("--model.text.width", "32", "--model.text.heads", "2", "--model.text.layers", "1"),
 ]
-SHALLOWLY = ["--model.vision.layers", "1", "--model.text.layers", "1"]
 
 
 def run(words: list[str]) -> None:
@@ -147,8 +146,7 @@ def explore(*words: str) -> None:
 def smaller(config: TrainConfig) -> list[str]:
     """Flags that make a run take seconds, of a size that the models of the page's world have."""
     long, large = config.samples_seen > 1000, config.model.vision.width > 300
-    fixed = config.start_from is not None  # as many blocks as the start has
-    return [*GENTLY, *(BRIEFLY if long else []), *(MINUTELY if large else [] if fixed else SHALLOWLY)]
+    return [*GENTLY, *(BRIEFLY if long else []), *(MINUTELY if large else [])]
 
 
 class Parsed(BaseException):
