@@ -45,9 +45,8 @@ def model_of(config: ModelConfig = DEEP) -> ProLIP:
 def test_compiling_or_recomputing_blocks_changes_no_gradient(
     changes: dict[str, Any], items: int, parts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Inductor would need a C++ compiler and half a minute; what is traced and cut into graphs is the same. In
-    # e2e/test_parallel.py the same is compiled backwards too, by AOTAutograd.
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    # Inductor would need a C++ compiler and half a minute; what is traced and cut into graphs is the same.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     plain, batch = model_of(), step_of(items, 3)
     terms, expected = gradients(plain, batch, parts)
     model = model_of()
