@@ -224,6 +224,19 @@ def test_unsafe_rust_is_only_in_audited_files() -> None:
             assert place.startswith(tuple(UNSAFE)), f"{place} is unsafe: audit it and name it in UNSAFE"
 
 
+# A closure over an intrinsic that is given to a function of std, up to the end of the statement.
+CLOSURE_OF_VECTORS = re.compile(r"(?:\.map|\.fold|from_fn)\([^;]*?(?:\b_mm\d*_|\bv\w+q_)")
+
+
+def test_no_closure_of_vectors_is_given_to_std() -> None:
+    """Whether it is inlined depends on the rest of the crate, and a call per vector takes as long as the arithmetic."""
+    kernels = [path for path in RUST if {"kernels", "vector"} & set(path.parts)]
+    assert len(kernels) > 10
+    assert CLOSURE_OF_VECTORS.search("sums.map(|sum| {\n _mm512_srai_epi32::<8>(sum)\n})")
+    found = [path for path in kernels if CLOSURE_OF_VECTORS.search(path.read_text(encoding="utf-8"))]
+    assert not found, f"write a loop: {found}"
+
+
 def test_unsafe_rust_has_a_safety_comment() -> None:
     for path in RUST:
         if path.name.endswith("tests.rs"):
