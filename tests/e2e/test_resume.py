@@ -170,7 +170,7 @@ def test_three_processes_restart_after_a_kill_and_end_with_the_same_bits(lab: La
         os.kill(job.children(0)[1], signal.SIGKILL)
         assert job.wait() == [0], job.told()
     told = job.told()
-    began = [int(step) for step in re.findall(r"steps (\d+) to 80 of", told)]
+    began = [int(step) for step in re.findall(r"steps (\d+) to 80,", told)]
     assert len(began) == 2, told
     assert began[0] == 0
     assert 20 <= began[1] <= 80

@@ -145,14 +145,14 @@ def _check_keys(keys: Iterable[str], base: object, derived: frozenset[str], wher
             continue
         if key in derived:
             raise UserError(f"key {key}{where} cannot be set: it follows from other keys")
-        inner = next((name for name in known if name.startswith(f"{key}.")), None)
-        if inner is not None:
-            raise UserError(f"{key}{where} has no value of its own, but keys such as {inner}")
         other = other_key("train", key, in_file=where != "")
         if other is not None:
             raise UserError(
                 f"there is no {key}{where}: write {other}" if where else f"there is no --{key}: write {other}"
             )
+        inner = next((name for name in known if name.startswith(f"{key}.")), None)
+        if inner is not None:
+            raise UserError(f"{key}{where} has no value of its own, but keys such as {inner}")
         close = nearest(key, known)
         hint = ": prolip train --help-all lists all" if close is None else f", did you mean {close}"
         raise UserError(f"unknown key {key}{where}{hint}")
