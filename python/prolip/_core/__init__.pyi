@@ -31,6 +31,7 @@ __all__ = [
     "simd_level",
     "simd_levels",
     "testing",
+    "usable_cores",
     "write_index",
 ]
 
