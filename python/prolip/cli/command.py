@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 import tyro
 
 from prolip.closing import closing
-from prolip.cores import usable_cores
+from prolip.cores import bound_cores, usable_cores
 from prolip.errors import DataError, UserError, sentence
 from prolip.help_text import one_sentence, paragraphs
 from prolip.other_words import COMMANDS, check_options, nearest
@@ -126,7 +126,7 @@ def share_cores() -> None:
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     cores = usable_cores()
-    if hasattr(os, "sched_getaffinity") and cores < len(os.sched_getaffinity(0)):
+    if cores < len(bound_cores()):
         os.environ.setdefault("OMP_NUM_THREADS", str(cores))
 
 

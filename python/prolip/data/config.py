@@ -181,7 +181,7 @@ class LoaderConfig:
     left out. Ranks may then differ by one batch, so a collective operation per batch would hang."""
     num_threads: int = 0
     """Loader threads. 0 divides the cores of this process (its affinity and cgroup quota) by torchrun's
-    LOCAL_WORLD_SIZE."""
+    LOCAL_WORLD_SIZE; in `prolip train`, each core by the number of processes that are bound to it."""
     prefetch_batches: int = 4
     """Batches to prepare ahead."""
     max_bad_fraction: float = 0.01

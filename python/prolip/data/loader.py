@@ -7,7 +7,6 @@ M masked rows, K kept patches.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, Self
@@ -110,8 +109,6 @@ class BatchLoader:
         """
         if isinstance(config.shards, str):
             raise UserError(f"data.shards is the text {config.shards!r}: give a tuple of paths, addresses or patterns")
-        if folder := next((shard for shard in config.shards if isinstance(shard, str) and os.path.isdir(shard)), None):
-            raise UserError(f"data.shards: {folder} is a folder: name its shards, '{folder}/*.tar'")
         self.config = config
         tokenizer = Tokenizer(config.tokenizer).core if config.captions else None
         self._resume = self._last = resume or Cursor()

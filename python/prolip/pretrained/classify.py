@@ -82,7 +82,7 @@ def check_labels(labels: Sequence[str]) -> None:
     """Check the labels of a classifier.
 
     Raises:
-        UserError: there is none, one occurs twice or is no text, or the list is a string.
+        UserError: the list is empty or a string, a label occurs twice, or a label is not a string.
     """
     if isinstance(labels, str):
         raise UserError(f"labels is the text {labels!r}: give a list of labels")

@@ -21,7 +21,7 @@ def test_torch_has_no_more_threads_than_the_process_may_use_cores(
     cores: int, given: str | None, expected: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("prolip.cli.command.usable_cores", lambda: cores)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    monkeypatch.setattr("prolip.cli.command.bound_cores", lambda: set(range(64)))
     monkeypatch.setattr(os, "environ", {} if given is None else {"OMP_NUM_THREADS": given})
     share_cores()
     assert os.environ.get("OMP_NUM_THREADS") == expected

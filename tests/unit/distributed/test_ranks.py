@@ -15,8 +15,7 @@ import torch
 import torch.distributed as dist
 from tests.support.forkserver import FORKSERVER
 
-from prolip.distributed import Ranks, agree_on_name, join
-from prolip.distributed.ranks import share_of_cores
+from prolip.distributed import Ranks, agree_on_name, join, usable_cores
 from prolip.train.stop_signal import StopRequest
 
 
@@ -57,24 +56,6 @@ def test_objects_are_exchanged_in_the_gloo_group_that_does_not_spin(monkeypatch:
     assert groups == [waiting] * 4
 
 
-@pytest.mark.parametrize(
-    ("own", "of_all", "quota", "expected"),
-    [
-        pytest.param(range(16), [range(16)] * 4, 16, 4, id="shared"),
-        pytest.param(range(4, 8), [range(4), range(4, 8)], 4, 4, id="bound to its own"),
-        pytest.param(range(8), [range(8), range(8), range(8, 16), range(8, 16)], 8, 4, id="bound to a socket"),
-        pytest.param(range(4), [range(1, 4), range(4), range(2, 4)], 4, 2, id="bound to some: 1 + 1/2 + 1/3 + 1/3"),
-        pytest.param(range(64), [range(64)] * 2, 6, 3, id="a container's quota"),
-        pytest.param(range(2), [range(2)] * 8, 2, 1, id="fewer cores than processes"),
-    ],
-)
-def test_a_process_uses_its_share_of_each_core(
-    own: range, of_all: list[range], quota: int, expected: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("prolip.distributed.ranks.usable_cores", lambda: quota)
-    assert share_of_cores(set(own), [set(cores) for cores in of_all]) == expected
-
-
 def serve(rank: int, port: int, answers: Connection) -> None:
     """A rank of two, which exchanges objects; then rank 1 keeps rank 0 waiting for too long, in every group."""
     store = dist.TCPStore("localhost", port, wait_for_workers=False)
@@ -97,7 +78,7 @@ def serve(rank: int, port: int, answers: Connection) -> None:
     with ThreadPoolExecutor(len(waits)) as threads:  # at once, since they take as long as they may
         begun = {name: threads.submit(seconds_to_fail, wait) for name, wait in waits.items() if rank == 0}
     seconds = {name: each.result() for name, each in begun.items()}
-    answers.send((exchanged, ranks.waiting and dist.get_backend(ranks.waiting), seconds))
+    answers.send((exchanged, ranks.waiting and dist.get_backend(ranks.waiting), seconds, ranks.cores))
     answers.recv()
 
 
@@ -121,7 +102,8 @@ def test_ranks_exchange_objects_and_time_out_as_configured() -> None:
         here.send(None)  # so that rank 1 stays connected until then
     assert answers[0][0] == [[(0, "a"), (1, "a")], [0, 1], "of 0", 5]
     assert answers[1][0] == [[], [0, 1], "of 0", 6]
-    assert [backend for _, backend, _ in answers] == ["gloo", "gloo"]
+    assert [backend for _, backend, _, _ in answers] == ["gloo", "gloo"]
+    assert [cores for *_, cores in answers] == [max(1, usable_cores() // 2)] * 2
     assert answers[0][2].keys() == {"all", "waiting", "saving", "stopping"}
     for name, seconds in answers[0][2].items():
         assert 2.9 <= seconds < 20, name

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +21,7 @@ from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
 from torch.utils import backend_registration
 
+from prolip.data import LoaderConfig
 from prolip.distributed import Peers, Ranks
 from prolip.losses import LossTerms, ProlipLoss
 from prolip.train.config import TrainConfig
@@ -132,6 +134,29 @@ def test_each_process_gets_its_share_of_cores_also_on_gpus(
     gpu = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cuda", 0), cores=4)
     with ExitStack() as opened, pytest.raises(SetUp):
         set_up(config, gpu, opened)
+    assert given == [expected]
+
+
+@pytest.mark.parametrize(("num_threads", "expected"), [(0, 4), (3, 3)])
+def test_the_loader_has_a_thread_for_each_core_of_its_process(
+    num_threads: int, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class SetUp(Exception): ...
+
+    given: list[int] = []
+
+    def stop(config: LoaderConfig, **_: object) -> None:
+        given.append(config.num_threads)
+        raise SetUp
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(TrainConfig, "check_vocabulary", lambda _: None)
+    monkeypatch.setattr("prolip.train.loop.BatchLoader", stop)
+    config = run_of(model_of()).config
+    config = replace(config, data=replace(config.data, num_threads=num_threads))
+    ranks = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"), cores=4)
+    with ExitStack() as opened, pytest.raises(SetUp):
+        set_up(config, ranks, opened)
     assert given == [expected]
 
 

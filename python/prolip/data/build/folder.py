@@ -43,7 +43,7 @@ def build_folder(config: FolderConfig, out: Path) -> BuildSummary:
 def find_images(source: Path) -> list[Path]:
     """List the image files below a folder, by extension, sorted. Hidden files and folders are skipped.
 
-    Links are followed. One that leads nowhere is listed, so that whoever reads it names it.
+    Links are followed. A broken link is listed, so that the error of reading it names it.
     """
     return sorted(_images_below(source, ()))
 

@@ -106,7 +106,7 @@ impl RowSlot<'_> {
         }
     }
 
-    /// Returns the slot. Whoever returns the last one gets the arrays with all pixels, and the rows.
+    /// Returns the slot. The thread that returns the last one gets the arrays with all pixels, and the rows.
     pub fn finish(self) -> Option<(Lease, Vec<Row>)> {
         // Each slot is consumed here at most once, so the counter reaches 0 only with the last one. A slot that is
         // dropped instead keeps it above 0, and nobody gets the whole. Release: whoever gets the whole sees what was

@@ -191,7 +191,7 @@ impl Claim {
         file.sync_data()?;
         std::fs::rename(&self.part, &self.whole)?;
         self.kept = true;
-        // After renaming: between the two locks there is none, and anyone could take an unlocked `.part`.
+        // After renaming: between the two locks the file has no lock, and another process could take an unlocked `.part`.
         file.unlock()?;
         file.lock_shared()?;
         self.cache.trim();
@@ -215,7 +215,7 @@ fn suffix(path: &Path) -> Option<&str> {
     ours.then_some(suffix)
 }
 
-/// Opens a complete file with a shared lock and marks it as just used. `None` if there is none.
+/// Opens a complete file with a shared lock and marks it as just used. `None` if it does not exist.
 fn open_whole(path: &Path) -> io::Result<Option<Found>> {
     let file = match open_file(path) {
         Ok(file) => file,

@@ -83,10 +83,13 @@ fn expand_pattern(
             // It is left out later, when it cannot be opened.
             shards.push(Location::File(path));
         } else {
-            return Err(wrong(
-                pattern,
-                format!("there is no file {}", path.display()),
-            ));
+            let shown = path.display();
+            let rule = if path.is_dir() {
+                format!("{shown} is a folder: name its shards, '{shown}/*.tar'")
+            } else {
+                format!("there is no file {shown}")
+            };
+            return Err(wrong(pattern, rule));
         }
     }
     Ok(())
