@@ -11,7 +11,7 @@ use crate::buffer::first_bytes;
 use crate::crop_box::CropBox;
 
 /// Samples that the kernels process at once. They may read this many from any sample on, even from the last of a plane.
-pub(super) const CHUNK: usize = 64;
+pub(super) const CHUNK: usize = 32;
 
 /// Width and height of a block.
 const SIDE: usize = 8;

@@ -5,8 +5,6 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
-#[cfg(target_arch = "x86_64")]
-mod avx512;
 mod islow;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -27,10 +25,8 @@ pub(super) fn decode(source: Source<'_>, memory: &mut Memory, pixels: &mut [u8])
         Level::Sse4 => unsafe { sse4::decode(source, memory, pixels) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: likewise.
-        Level::Avx2 => unsafe { avx2::decode(source, memory, pixels) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: likewise.
-        Level::Avx512 => unsafe { avx512::decode(source, memory, pixels) },
+        // Vectors of 512 bits would not be faster here: fewer of them have only coefficients that make the arithmetic short.
+        Level::Avx2 | Level::Avx512 => unsafe { avx2::decode(source, memory, pixels) },
         #[cfg(target_arch = "aarch64")]
         // SAFETY: likewise.
         Level::Neon => unsafe { neon::decode(source, memory, pixels) },
@@ -87,7 +83,7 @@ macro_rules! kernels {
         #[inline]
         $(#[$instructions])*
         fn samples(groups: &[$crate::scan::Group], steps: &[i16; 64], out: &mut [u8], stride: usize) -> bool {
-            // Coefficients of a row in a vector: of one, two or four blocks.
+            // Coefficients of a row in a vector: of one or two blocks.
             const LANES: usize = $bytes / 2;
             // Loops where `array::from_fn` would do: a closure of vectors that is not inlined costs more than the arithmetic.
             let mut factors = [zero(); 8];
