@@ -41,6 +41,9 @@ class Group:
     def all_reduce(self, tensor: torch.Tensor) -> None:
         tensor.copy_(torch.stack(self._all(tensor.clone())).sum(0))
 
+    def all_gather_into_tensor(self, every: torch.Tensor, mine: torch.Tensor) -> None:
+        every.copy_(torch.cat(self._all(mine.clone())))
+
     def all_gather_object(self, every: list[Any], mine: Any, group: None) -> None:
         every[:] = self._all(mine)
 

@@ -103,7 +103,7 @@ def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
     lock_parameters(model, config.lock, trains_bias=config.loss.reads_bias)
     network = share_model(model, config.parallel, ranks, DTYPES[config.precision])
     loss = ProlipLoss(config.loss, Peers(), variance_units=model.config.start_variances)
-    optimizer = make_optimizer(model, config.optim, ranks)
+    optimizer = make_optimizer(model, config.optim, ranks, config.precision)
     low = partial(autocast, config.precision, ranks.device)
     ema = Ema(model, config.ema) if config.ema.decay > 0 else None
     scaler = LossScaler(ranks.device) if config.precision == "fp16" else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -33,10 +33,20 @@ class MuonWithAdamW(torch.optim.AdamW):
     Each rank orthogonalises its share.
     """
 
-    def __init__(self, groups: Iterable[dict[str, Any]], ranks: Ranks, **settings: Any) -> None:
-        """Prepare the optimizer. `groups` have the key "muon"; `settings` are those of AdamW."""
+    def __init__(
+        self, groups: Iterable[dict[str, Any]], ranks: Ranks, dtype: torch.dtype = torch.float32, **settings: Any
+    ) -> None:
+        """Prepare the optimizer.
+
+        Args:
+            groups: parameter groups with the key "muon".
+            ranks: the processes.
+            dtype: type of the products that orthogonalise. Five iterations need no more than bfloat16.
+            settings: those of AdamW.
+        """
         super().__init__(groups, **settings)
         self._ranks = ranks
+        self._dtype = dtype
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
@@ -68,17 +78,31 @@ class MuonWithAdamW(torch.optim.AdamW):
         skipped: Tensor | float = getattr(self, "found_inf", 0.0)
         taken = 1.0 - skipped
         directions = [_whole(self._direction(matrix, taken)) for matrix, _ in matrices]
-        sizes = [direction.numel() for direction in directions]
-        moves = directions[0].new_zeros(sum(sizes))
-        parts = torch.split(moves, sizes)
-        for place in range(self._ranks.rank, len(directions), self._ranks.world_size):
-            parts[place].copy_(_orthogonal_move(directions[place], matrices[place][1]["muon"]).flatten())
-        if self._ranks.world_size > 1:
-            dist.all_reduce(moves)
-        for (matrix, group), move in zip(matrices, parts, strict=True):
+        for (matrix, group), orthogonal in zip(matrices, self._orthogonal(directions, matrices), strict=True):
             lr = group["lr"]
-            update = _sharded_like(move.view(matrix.shape), matrix)
+            update = _sharded_like(orthogonal.to(matrix.dtype), matrix) * _size(matrix.shape, group["muon"])
             matrix.mul_(1.0 - lr * group["weight_decay"] * taken).sub_(update * (lr * taken))
+
+    def _orthogonal(self, directions: Sequence[Tensor], matrices: _Matrices) -> list[Tensor]:
+        """Orthogonalise `directions`, each rank every `world_size`-th of them; the same result on all ranks."""
+        parts = [group["muon"] for _, group in matrices]
+        rank, world_size = self._ranks.rank, self._ranks.world_size
+        own = _orthogonalize_all(directions[rank::world_size], parts[rank::world_size], self._dtype)
+        if world_size == 1:
+            return own
+        sizes = [[direction.numel() for direction in directions[other::world_size]] for other in range(world_size)]
+        most = max(map(sum, sizes))
+        sent = directions[0].new_zeros(most, dtype=self._dtype)
+        for part, matrix in zip(sent[: sum(sizes[rank])].split(sizes[rank]), own, strict=True):
+            part.copy_(matrix.flatten())
+        gathered = sent.new_empty(world_size * most)
+        dist.all_gather_into_tensor(gathered, sent)
+        orthogonal = list(directions)
+        for other, of_rank in enumerate(gathered.view(world_size, most)):
+            places = range(other, len(directions), world_size)
+            for place, flat in zip(places, of_rank[: sum(sizes[other])].split(sizes[other]), strict=True):
+                orthogonal[place] = flat.view(directions[place].shape)
+        return orthogonal
 
     def _direction(self, matrix: Tensor, taken: Tensor | float) -> Tensor:
         """Add the gradient to the momentum; returns Nesterov's direction."""
@@ -90,7 +114,7 @@ class MuonWithAdamW(torch.optim.AdamW):
         # If the step is skipped, a gradient is not finite. It must not reach the sums below, even times 0.
         gradient = matrix.grad.nan_to_num(0.0, 0.0, 0.0)
         average: Tensor = state["exp_avg"]
-        average.add_((gradient - average) * ((1 - MOMENTUM) * taken))
+        average.lerp_(gradient, torch.as_tensor((1 - MOMENTUM) * taken, dtype=gradient.dtype, device=gradient.device))
         state["step"] += taken
         return gradient.lerp(average, MOMENTUM)
 
@@ -111,29 +135,43 @@ def _rounds(matrices: _Matrices, num_ranks: int) -> Iterator[_Matrices]:
         yield together
 
 
-def _orthogonal_move(direction: Tensor, parts: int) -> Tensor:
-    """Return the move of a parameter of `parts` matrices at a learning rate of 1, [A, B]; about as large as AdamW's."""
-    rows, columns = direction.shape
-    size = _RMS * math.sqrt(max(rows // parts, columns))
-    return size * orthogonalize(direction.view(parts, -1, columns)).view(rows, columns)
+def _size(shape: torch.Size, parts: int) -> float:
+    """Return the factor on the orthogonal matrices of a parameter that makes its move about as large as AdamW's."""
+    rows, columns = shape
+    return _RMS * math.sqrt(max(rows // parts, columns))
+
+
+def _orthogonalize_all(directions: Sequence[Tensor], parts: Sequence[int], dtype: torch.dtype) -> list[Tensor]:
+    """Orthogonalise parameters of so many matrices each, in `dtype`; those of one size together."""
+    split = [
+        matrix.view(count, -1, matrix.shape[-1]).to(dtype) for matrix, count in zip(directions, parts, strict=True)
+    ]
+    by_size: dict[torch.Size, list[int]] = {}
+    for place, stack in enumerate(split):
+        by_size.setdefault(stack.shape[1:], []).append(place)
+    for places in by_size.values():
+        stacks = [split[place] for place in places]
+        orthogonal = orthogonalize(torch.cat(stacks)).split([len(stack) for stack in stacks])
+        for place, stack in zip(places, orthogonal, strict=True):
+            split[place] = stack
+    return [stack.reshape(matrix.shape) for stack, matrix in zip(split, directions, strict=True)]
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
     """Replace singular values by about 1, [N, A, B]: between 0.68 and 1.14, unless they are far below the largest.
 
-    Five Newton-Schulz iterations with the coefficients of Jordan et al. (kellerjordan.github.io/posts/muon), in
-    bfloat16 on a GPU and in single precision on a CPU.
+    Five Newton-Schulz iterations with the coefficients of Jordan et al. (kellerjordan.github.io/posts/muon), in the
+    type of `matrices`.
     """
     a, b, c = _COEFFICIENTS
     is_tall = matrices.shape[-2] > matrices.shape[-1]
-    x = matrices.to(torch.bfloat16 if matrices.device.type == "cuda" else torch.float32)
-    x = x.mT if is_tall else x
+    x = matrices.mT if is_tall else matrices
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
     for _ in range(_ITERATIONS):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     orthogonal: Tensor = x.mT if is_tall else x
-    return orthogonal.to(matrices.dtype)
+    return orthogonal
 
 
 def _whole(tensor: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from prolip.distributed import Ranks
+from prolip.models.config import Precision
 from prolip.models.freeze import LOG_VAR_HEADS
 from prolip.train.config.parts import OptimConfig
 from prolip.train.muon import MuonWithAdamW
@@ -41,10 +42,13 @@ def is_hidden(name: str, ndim: int) -> bool:
     return ndim == 2 and ".resblocks." in name
 
 
-def make_optimizer(model: nn.Module, config: OptimConfig, ranks: Ranks) -> torch.optim.AdamW:
+def make_optimizer(
+    model: nn.Module, config: OptimConfig, ranks: Ranks, precision: Precision = "fp32"
+) -> torch.optim.AdamW:
     """Make the optimizer over the trainable parameters of the model (not wrapped): AdamW, with or without Muon.
 
-    There is a group per decay, factor and kind of step. Each has an `lr_factor`, which `set_learning_rate` uses.
+    There is a group per decay, factor and kind of step. Each has an `lr_factor`, which `set_learning_rate` uses. Muon
+    orthogonalises in bfloat16 on a GPU, and where the towers compute in it.
     """
     has_muon = config.hidden == "muon"
     groups: dict[tuple[bool, float, int], list[nn.Parameter]] = {}
@@ -54,7 +58,9 @@ def make_optimizer(model: nn.Module, config: OptimConfig, ranks: Ranks) -> torch
             by_muon = matrices if has_muon and is_hidden(name, parameter.ndim) else 0
             kind = (decays(name, parameter.ndim), lr_factor(config, name), by_muon)
             groups.setdefault(kind, []).append(parameter)
-    make = partial(MuonWithAdamW, ranks=ranks) if has_muon else torch.optim.AdamW
+    low = ranks.device.type == "cuda" or precision == "bf16"
+    dtype = torch.bfloat16 if low else torch.float32
+    make = partial(MuonWithAdamW, ranks=ranks, dtype=dtype) if has_muon else torch.optim.AdamW
     return make(
         [
             {

@@ -24,18 +24,24 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 def optimizer_of(
-    matrices: list[nn.Parameter], others: list[nn.Parameter], ranks: Ranks = ALONE, parts: int = 1
+    matrices: list[nn.Parameter],
+    others: list[nn.Parameter],
+    ranks: Ranks = ALONE,
+    parts: int = 1,
+    dtype: torch.dtype = torch.float32,
 ) -> MuonWithAdamW:
     groups: list[dict[str, Any]] = [{"params": matrices, "muon": parts}]
     if others:
         groups.append({"params": others, "muon": 0})
-    return MuonWithAdamW(groups, ranks, lr=0.1, weight_decay=0.3, betas=(0.9, 0.98), fused=True)
+    return MuonWithAdamW(groups, ranks, dtype, lr=0.1, weight_decay=0.3, betas=(0.9, 0.98), fused=True)
 
 
-def moved(shapes: tuple[tuple[int, int], ...], ranks: Ranks = ALONE, steps: int = 3) -> list[Tensor]:
+def moved(
+    shapes: tuple[tuple[int, int], ...], ranks: Ranks = ALONE, dtype: torch.dtype = torch.float32, steps: int = 3
+) -> list[Tensor]:
     """Matrices after some steps with gradients that depend on nothing but their place."""
     matrices = [nn.Parameter(normal(*shape, seed=place)) for place, shape in enumerate(shapes)]
-    optimizer = optimizer_of(matrices, [], ranks)
+    optimizer = optimizer_of(matrices, [], ranks, dtype=dtype)
     for step in range(steps):
         for place, matrix in enumerate(matrices):
             matrix.grad = normal(*matrix.shape, seed=100 * step + place)
@@ -53,6 +59,14 @@ def test_singular_values_become_about_one(rows: int, columns: int, seed: int, si
     assert (inside - inside.diag().diag()).abs().max() < 1e-4
     assert inside.diag().min() > 0.5
     assert inside.diag().max() < 1.25
+
+
+def test_steps_in_bfloat16_are_close_to_those_in_single_precision() -> None:
+    exact, coarse = (moved(SHAPES, dtype=dtype) for dtype in (torch.float32, torch.bfloat16))
+    for place, (one, other) in enumerate(zip(exact, coarse, strict=True)):
+        assert one.dtype == other.dtype == torch.float32
+        step = one - normal(*SHAPES[place], seed=place)
+        assert 0 < (one - other).norm() < 0.03 * step.norm()
 
 
 def test_a_matrix_without_gradient_stays_finite() -> None:
@@ -86,10 +100,11 @@ def test_a_fused_projection_is_three_matrices() -> None:
     torch.testing.assert_close(fused.detach(), torch.cat([part.detach() for part in parts]))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("numbers_per_round", [100, 1000])
-@pytest.mark.parametrize("world_size", [2, 3, 4])
+@pytest.mark.parametrize("world_size", [2, 3, 4, 6])
 def test_parameters_on_several_ranks_equal_a_single_process(
-    world_size: int, numbers_per_round: int, monkeypatch: pytest.MonkeyPatch
+    world_size: int, numbers_per_round: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     group = Group(world_size)
     monkeypatch.setattr("prolip.train.muon._NUMBERS_PER_ROUND", numbers_per_round)
@@ -97,9 +112,9 @@ def test_parameters_on_several_ranks_equal_a_single_process(
 
     def of_rank(rank: int) -> list[Tensor]:
         ranks = Ranks(rank=rank, local_rank=rank, world_size=world_size, device=torch.device("cpu"))
-        return moved(SHAPES, ranks)
+        return moved(SHAPES, ranks, dtype)
 
-    alone = moved(SHAPES)
+    alone = moved(SHAPES, dtype=dtype)
     for found in group.run(of_rank):
         assert all(torch.equal(ours, expected) for ours, expected in zip(found, alone, strict=True))
 
