@@ -112,11 +112,7 @@ pub(super) fn read_block<const KEEP: bool>(
     predicted: &mut i32,
     out: &mut [i16; 256],
 ) -> Option<()> {
-    let whole = Band {
-        first: 1,
-        last: 63,
-        low: 0,
-    };
+    let whole = Band { first: 1, last: 63, low: 0 };
     let mut block = bits.block()?;
     read_first(&mut block, place.dc, predicted)?;
     if KEEP {
@@ -183,11 +179,7 @@ fn read_codes<const KEEP: bool>(
         } else if next >= END as usize && first < last {
             // If there is no first step, this writes a zero to the next place, which is zero already: no branch to predict.
             put(first, number(pair.step, block.buffer) as i16);
-            let ended = if pair.only_end {
-                blocks_ended(pair.step, block.buffer)
-            } else {
-                0
-            };
+            let ended = if pair.only_end { blocks_ended(pair.step, block.buffer) } else { 0 };
             block.skip(pair.step.total);
             return Some(ended);
         } else {

@@ -17,12 +17,7 @@ impl CropBox {
     /// The whole image.
     #[must_use]
     pub fn whole(width: u32, height: u32) -> Self {
-        Self {
-            x: 0,
-            y: 0,
-            width,
-            height,
-        }
+        Self { x: 0, y: 0, width, height }
     }
 
     /// Whether it is not empty and inside an image of this size.
@@ -39,9 +34,6 @@ impl CropBox {
     /// # Panics
     /// It is not.
     pub fn check(self, width: u32, height: u32) {
-        assert!(
-            self.is_inside(width, height),
-            "the part is empty or lies outside the image"
-        );
+        assert!(self.is_inside(width, height), "the part is empty or lies outside the image");
     }
 }

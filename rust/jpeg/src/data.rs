@@ -26,15 +26,9 @@ impl Data {
         }
         let (mut at, mut length, mut restart) = (0, 0, 0xD0);
         loop {
-            while let Some(chunk) = source
-                .get(at..)
-                .and_then(|rest| rest.first_chunk::<CHUNK>())
-            {
+            while let Some(chunk) = source.get(at..).and_then(|rest| rest.first_chunk::<CHUNK>()) {
                 *out.get_mut(length..)?.first_chunk_mut::<CHUNK>()? = *chunk;
-                let plain = if chunk
-                    .iter()
-                    .fold(false, |found, &byte| found | (byte == 0xFF))
-                {
+                let plain = if chunk.iter().fold(false, |found, &byte| found | (byte == 0xFF)) {
                     chunk.iter().position(|&byte| byte == 0xFF).unwrap_or(CHUNK)
                 } else {
                     CHUNK

@@ -88,12 +88,7 @@ impl Table {
             long[length as usize] = (code << (16 - length), first);
             code <<= 1;
         }
-        *slot = Some(Self {
-            codes: *codes,
-            symbols,
-            steps,
-            long,
-        });
+        *slot = Some(Self { codes: *codes, symbols, steps, long });
         Some(())
     }
 
@@ -106,11 +101,7 @@ impl Table {
     /// The step that [`Self::look_up`] found, or that of a longer code. Its length is not 0.
     #[inline(always)]
     pub(super) fn or_long(&self, found: Step, bits: u64) -> Option<Step> {
-        if found.total == 0 {
-            self.long_step(bits)
-        } else {
-            Some(found)
-        }
+        if found.total == 0 { self.long_step(bits) } else { Some(found) }
     }
 
     /// The step of a code longer than `LOOK` bits.
@@ -130,19 +121,9 @@ fn step_of(length: u32, symbol: u8) -> Step {
     let (code, run, size) = (length as u8, symbol >> 4, symbol & 15);
     if size == 0 && run < 15 {
         // The end of a block. The run says how many bits follow, and these say for how many blocks it is the end.
-        return Step {
-            total: code + run,
-            code,
-            shift: 31,
-            advance: END,
-        };
+        return Step { total: code + run, code, shift: 31, advance: END };
     }
-    Step {
-        total: code + size,
-        code,
-        shift: 31 - size,
-        advance: run + 1,
-    }
+    Step { total: code + size, code, shift: 31 - size, advance: run + 1 }
 }
 
 /// How many blocks after this one a step ends. The bits start with its code.
@@ -218,25 +199,13 @@ impl PairTable {
 /// The steps at the start of the bits of an index.
 fn pair_of(steps: &[Step; 1 << LOOK], index: usize) -> Pair {
     let step = steps[index];
-    let alone = Pair {
-        step,
-        both: step.advance,
-        only_end: false,
-        second: 0,
-    };
+    let alone = Pair { step, both: step.advance, only_end: false, second: 0 };
     let used = u32::from(step.total);
     if used == 0 {
-        return Pair {
-            both: BEYOND,
-            ..alone
-        };
+        return Pair { both: BEYOND, ..alone };
     }
     if step.advance == END {
-        return Pair {
-            step: Step { advance: 1, ..step },
-            only_end: true,
-            ..alone
-        };
+        return Pair { step: Step { advance: 1, ..step }, only_end: true, ..alone };
     }
     if used >= LOOK {
         return alone;

@@ -108,17 +108,13 @@ fn choose(name: &str, fastest: Level) -> Result<Level, UnknownLevel> {
         return Ok(fastest);
     }
     let mut possible = ALL.iter().filter(|&&level| level <= fastest);
-    possible
-        .clone()
-        .find(|level| level.name() == name)
-        .copied()
-        .ok_or_else(|| {
-            let names: Vec<_> = possible.by_ref().map(|level| level.name()).collect();
-            UnknownLevel {
-                value: name.to_owned(),
-                rule: format!("this processor can run {}", names.join(", ")),
-            }
-        })
+    possible.clone().find(|level| level.name() == name).copied().ok_or_else(|| {
+        let names: Vec<_> = possible.by_ref().map(|level| level.name()).collect();
+        UnknownLevel {
+            value: name.to_owned(),
+            rule: format!("this processor can run {}", names.join(", ")),
+        }
+    })
 }
 
 /// The levels that this processor can run, slowest first.
@@ -157,11 +153,7 @@ fn fastest() -> Level {
 
 #[cfg(target_arch = "aarch64")]
 fn fastest() -> Level {
-    if std::arch::is_aarch64_feature_detected!("neon") {
-        Level::Neon
-    } else {
-        Level::Portable
-    }
+    if std::arch::is_aarch64_feature_detected!("neon") { Level::Neon } else { Level::Portable }
 }
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
@@ -182,10 +174,8 @@ mod tests {
             for faster in &ALL[number + 1..] {
                 let error = choose(faster.name(), level).unwrap_err();
                 let message = error.to_string();
-                let rule = format!(
-                    "PROLIP_SIMD is {}: this processor can run portable",
-                    faster.name()
-                );
+                let rule =
+                    format!("PROLIP_SIMD is {}: this processor can run portable", faster.name());
                 assert!(message.starts_with(&rule), "{message}");
                 assert!(message.ends_with(level.name()), "{message}");
             }

@@ -84,11 +84,7 @@ impl JpegDecoder {
     ) -> Option<()> {
         part.check(header.width, header.height);
         assert!(pixels.len() >= header.buffer_length(), "too few bytes");
-        let source = planes::Source {
-            header,
-            bytes: source,
-            part,
-        };
+        let source = planes::Source { header, bytes: source, part };
         kernels::decode(source, &mut self.memory, pixels)
     }
 }

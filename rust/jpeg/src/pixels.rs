@@ -44,16 +44,9 @@ pub(super) fn make(
     grays: impl Fn(&[u8], &mut [u8]),
 ) {
     let Source { header, part, .. } = source;
-    let chroma = Chroma {
-        header,
-        part,
-        planes,
-    };
+    let chroma = Chroma { header, part, planes };
     let row_bytes = header.width as usize * 3;
-    let (x, width) = (
-        part.x as usize,
-        (part.width as usize).next_multiple_of(CHUNK),
-    );
+    let (x, width) = (part.x as usize, (part.width as usize).next_multiple_of(CHUNK));
     // The last chunk of a row may run into the next row, which is written later, or past the image.
     for y in rows {
         let at = y * row_bytes + x * 3;

@@ -87,11 +87,7 @@ fn ready(layout: &Layout, part: CropBox, row: usize, is_last: bool) -> Range<usi
     let missing = down - 1;
     let (start, end) = (part.y as usize, (part.y + part.height) as usize);
     let before = (row * down * SIDE).saturating_sub(missing);
-    let now = if is_last {
-        end
-    } else {
-        (row + 1) * down * SIDE - missing
-    };
+    let now = if is_last { end } else { (row + 1) * down * SIDE - missing };
     before.max(start)..now.min(end)
 }
 
@@ -109,10 +105,7 @@ fn needed(layout: &Layout, header: &JpegHeader, part: CropBox) -> (Range<usize>,
     };
     let (across, down) = header.sampling.luma_blocks();
     let columns = units(part.x, part.width, header.width, across);
-    (
-        units(part.y, part.height, header.height, down),
-        layout.strips_of(columns),
-    )
+    (units(part.y, part.height, header.height, down), layout.strips_of(columns))
 }
 
 /// Decodes to planes as far as the part needs them, and calls `make` for the rows of pixels that can be made, from top to
@@ -208,10 +201,7 @@ fn of_all_scans(
     for row in rows.clone() {
         for component in 0..header.sampling.components() {
             let (down, across, _) = layout.plane(component);
-            let (plane, stride) = (
-                &mut memory.planes[component],
-                shape.strides[component.min(1)],
-            );
+            let (plane, stride) = (&mut memory.planes[component], shape.strides[component.min(1)]);
             let coefficients = memory.progressive.plane(component);
             let steps = coefficients.steps.as_ref()?;
             for y in row * down..(row + 1) * down {
@@ -220,10 +210,7 @@ fn of_all_scans(
                 usual &= samples(groups, steps, &mut plane[at..], stride);
             }
         }
-        let newest = Newest {
-            planes: &memory.planes,
-            shape,
-        };
+        let newest = Newest { planes: &memory.planes, shape };
         make(newest, ready(layout, source.part, row, row + 1 == rows.end));
     }
     Some(usual)

@@ -141,17 +141,11 @@ impl Memory {
             let component = all.iter().position(|component| component.id == own[0])?;
             // In the order of the frame.
             let (dc, ac) = (usize::from(own[1] >> 4), usize::from(own[1] & 15));
-            planes
-                .last()
-                .is_none_or(|&(before, ..)| before < component)
-                .then_some(())?;
+            planes.last().is_none_or(|&(before, ..)| before < component).then_some(())?;
             planes.push((component, dc, ac));
         }
-        let band = if first == 0 {
-            last == 0
-        } else {
-            first <= last && last < 64 && planes.len() == 1
-        };
+        let band =
+            if first == 0 { last == 0 } else { first <= last && last < 64 && planes.len() == 1 };
         let refines = high > 0;
         let bits = low <= 13 && (!refines || low + 1 == high);
         (rest.len() == 3 && !planes.is_empty() && band && bits).then_some(())?;
@@ -170,11 +164,7 @@ impl Memory {
         }
         Some(Scan {
             planes,
-            band: Band {
-                first: first.into(),
-                last: last.into(),
-                low: low.into(),
-            },
+            band: Band { first: first.into(), last: last.into(), low: low.into() },
             refines,
             restart_interval: tables.restart_interval,
         })
@@ -194,12 +184,7 @@ impl Memory {
     /// Reads the data of a scan.
     #[inline(always)]
     fn read_scan(&mut self, layout: &Layout, header: &JpegHeader, scan: &Scan) -> Option<()> {
-        let blocks = Blocks {
-            layout,
-            header,
-            scan,
-            data: &self.data,
-        };
+        let blocks = Blocks { layout, header, scan, data: &self.data };
         let (band, planes) = (scan.band, &mut self.planes);
         if band.first == 0 && scan.refines {
             return blocks.each(|bits, _, (component, x, y)| {
@@ -253,14 +238,11 @@ impl Blocks<'_> {
         &self,
         mut work: impl FnMut(&mut Bits<'_>, &mut State, (usize, usize, usize)) -> Option<()>,
     ) -> Option<()> {
-        let Self {
-            layout, scan, data, ..
-        } = *self;
+        let Self { layout, scan, data, .. } = *self;
         // Alone, a plane has no more blocks than its samples fill, row by row. Several planes have whole units.
         let alone = (scan.planes.len() == 1).then(|| scan.planes[0].0);
-        let (across, down) = alone.map_or(layout.units, |component| {
-            layout.own_blocks(self.header, component)
-        });
+        let (across, down) =
+            alone.map_or(layout.units, |component| layout.own_blocks(self.header, component));
         let interval = match scan.restart_interval {
             0 => across * down,
             interval => interval,

@@ -43,11 +43,7 @@ impl Layout {
             (header.width as usize).div_ceil(8 * across),
             (header.height as usize).div_ceil(8 * down),
         );
-        Self {
-            sampling: header.sampling,
-            units,
-            strips: units.0.div_ceil(STRIP),
-        }
+        Self { sampling: header.sampling, units, strips: units.0.div_ceil(STRIP) }
     }
 
     /// The strips that contain these units of a row.
@@ -66,11 +62,7 @@ impl Layout {
 
     /// Blocks of a plane in a unit: across, down.
     pub(super) fn unit_blocks(&self, component: usize) -> (usize, usize) {
-        if component == 0 {
-            self.sampling.luma_blocks()
-        } else {
-            (1, 1)
-        }
+        if component == 0 { self.sampling.luma_blocks() } else { (1, 1) }
     }
 
     /// Blocks that the samples of a plane fill: across, down.
@@ -80,10 +72,7 @@ impl Layout {
         let blocks = |length: u32, own: usize, most: usize| {
             (length as usize * own).div_ceil(most).div_ceil(8)
         };
-        (
-            blocks(header.width, wide, across),
-            blocks(header.height, high, down),
-        )
+        (blocks(header.width, wide, across), blocks(header.height, high, down))
     }
 
     /// Groups of a strip, over all planes.
@@ -168,12 +157,7 @@ fn list_places<'a>(
     tables: [(&'a Table, &'a PairTable); 3],
 ) -> ([Place<'a>; STRIP * 6], usize) {
     let (dc, ac) = tables[0];
-    let nowhere = Place {
-        dc,
-        ac,
-        component: 0,
-        first: 0,
-    };
+    let nowhere = Place { dc, ac, component: 0, first: 0 };
     let (mut places, mut count) = ([nowhere; STRIP * 6], 0);
     for unit in 0..STRIP {
         for (component, (dc, ac)) in (0..layout.sampling.components()).zip(tables) {
@@ -181,12 +165,7 @@ fn list_places<'a>(
             let across = groups / WIDTH;
             for (y, x) in (0..down).flat_map(|y| (0..across).map(move |x| (y, x))) {
                 let block = (first + y * groups) * 4 + unit * across + x;
-                places[count] = Place {
-                    dc,
-                    ac,
-                    component,
-                    first: block / 4 * 256 + block % 4 * 8,
-                };
+                places[count] = Place { dc, ac, component, first: block / 4 * 256 + block % 4 * 8 };
                 count += 1;
             }
         }
@@ -211,10 +190,7 @@ impl Memory {
 
     fn make_tables(&mut self, header: &JpegHeader) -> Option<()> {
         for component in &header.components[..header.sampling.components()] {
-            let (dc, ac) = (
-                usize::from(component.dc_table),
-                usize::from(component.ac_table),
-            );
+            let (dc, ac) = (usize::from(component.dc_table), usize::from(component.ac_table));
             let (dc_codes, ac_codes) = (header.tables.dc_codes(dc)?, header.tables.ac_codes(ac)?);
             Table::make(self.dc.get_mut(dc)?, dc_codes, Symbols::Dc)?;
             PairTable::make(self.ac.get_mut(ac)?, ac_codes, Symbols::Ac)?;

@@ -86,10 +86,7 @@ fn encode(settings: &Settings) -> Vec<u8> {
             (tj::TJPARAM_TJPARAM_SUBSAMP, settings.subsampling),
             (tj::TJPARAM_TJPARAM_QUALITY, settings.quality),
             (tj::TJPARAM_TJPARAM_OPTIMIZE, i32::from(settings.optimize)),
-            (
-                tj::TJPARAM_TJPARAM_PROGRESSIVE,
-                i32::from(settings.progressive),
-            ),
+            (tj::TJPARAM_TJPARAM_PROGRESSIVE, i32::from(settings.progressive)),
             (tj::TJPARAM_TJPARAM_RESTARTBLOCKS, settings.restart_blocks),
             (tj::TJPARAM_TJPARAM_RESTARTROWS, settings.restart_rows),
         ] {
@@ -149,11 +146,7 @@ unsafe fn decompress(handle: tj::tjhandle, bytes: &[u8]) -> Result<Image, String
     let (out, format) = (pixels.as_mut_ptr(), tj::TJPF_TJPF_RGB);
     // SAFETY: the buffer has the size of the header that is read from the same bytes.
     check(unsafe { tj::tj3Decompress8(handle, bytes.as_ptr(), length, out, 0, format) })?;
-    Ok(Image {
-        width,
-        height,
-        pixels,
-    })
+    Ok(Image { width, height, pixels })
 }
 
 /// A decoded image, packed RGB.
@@ -179,9 +172,7 @@ impl Image {
 fn part_of(pixels: &[u8], width: u32, part: CropBox) -> Vec<u8> {
     let rows = part.y as usize..(part.y + part.height) as usize;
     let row = |y: usize| &pixels[(y * width as usize + part.x as usize) * 3..];
-    rows.flat_map(|y| &row(y)[..part.width as usize * 3])
-        .copied()
-        .collect()
+    rows.flat_map(|y| &row(y)[..part.width as usize * 3]).copied().collect()
 }
 
 /// Decodes a part with our decoder, at each level that the processor can run. `None` if all of them leave the file to other
@@ -296,12 +287,7 @@ fn every_small_size_has_libjpegs_pixels() {
     ] {
         for (width, height) in (1..36).flat_map(|width| (1..36).map(move |height| (width, height)))
         {
-            let bytes = encode(&Settings {
-                width,
-                height,
-                subsampling,
-                ..PLAIN
-            });
+            let bytes = encode(&Settings { width, height, subsampling, ..PLAIN });
             if let Some((ours, part)) = here(&bytes, CropBox::whole) {
                 let theirs = by_libjpeg(&bytes).unwrap();
                 assert!(ours == theirs.part(part), "{width} x {height}");
@@ -342,10 +328,7 @@ fn files_with_an_unusual_end_are_left_to_libjpeg() {
         &[0xFF, 0xFF, 0xD9],
         &[0xFF, 0xD0, 0xFF, 0xD9],
     ] {
-        assert!(
-            here(&[&bytes[..end], tail].concat(), CropBox::whole).is_none(),
-            "{tail:?}"
-        );
+        assert!(here(&[&bytes[..end], tail].concat(), CropBox::whole).is_none(), "{tail:?}");
     }
     assert!(here(&bytes[..end - 40], CropBox::whole).is_none());
 }

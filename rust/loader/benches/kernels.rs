@@ -26,10 +26,7 @@ fn photos() -> Vec<Vec<u8>> {
     let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     paths.truncate(MAX_PHOTOS);
-    paths
-        .iter()
-        .map(|path| std::fs::read(path).unwrap())
-        .collect()
+    paths.iter().map(|path| std::fs::read(path).unwrap()).collect()
 }
 
 fn images(photos: &[Vec<u8>]) -> Vec<Rgb8> {
@@ -70,15 +67,9 @@ fn decoders(criterion: &mut Criterion, photos: &[Vec<u8>]) {
         ("decode", Decoder::new(1 << 28)),
         ("decode by libjpeg-turbo", Decoder::of_libraries(1 << 28)),
     ] {
-        in_turn(criterion, name, photos, |bytes, _| {
-            decoder.decode(bytes, &mut image).unwrap()
-        });
+        in_turn(criterion, name, photos, |bytes, _| decoder.decode(bytes, &mut image).unwrap());
     }
-    let config = AugmentConfig {
-        jitter_prob: 0.0,
-        gray_prob: 0.0,
-        ..AugmentConfig::default()
-    };
+    let config = AugmentConfig { jitter_prob: 0.0, gray_prob: 0.0, ..AugmentConfig::default() };
     let draw = |width, height, sample: usize| {
         let mut rng = SampleRng::new(0, 0, sample as u64, stream::AUGMENT);
         draw(&config, width, height, &mut rng)
@@ -106,12 +97,7 @@ fn kernels(criterion: &mut Criterion) {
         decoders(criterion, &photos);
     }
     in_turn(criterion, "resize", &images, |image, _| {
-        let whole = CropBox {
-            x: 0,
-            y: 0,
-            width: image.width(),
-            height: image.height(),
-        };
+        let whole = CropBox { x: 0, y: 0, width: image.width(), height: image.height() };
         resize_box(image, whole, SIZE, SIZE, &mut scratch, &mut out);
     });
     in_turn(criterion, "evaluate", &images, |image, _| {

@@ -36,21 +36,14 @@ const STAGES: [Stage; 4] = [
         decode(thread, bytes, CropBox::whole);
     }),
     ("decode a crop", |thread, bytes, number| {
-        decode(thread, bytes, |width, height| {
-            drawn(number, width, height).crop
-        });
+        decode(thread, bytes, |width, height| drawn(number, width, height).crop);
     }),
     ("decode a crop, augment", |thread, bytes, number| {
         let mut augmentation = None;
         decode(thread, bytes, |width, height| {
             augmentation.insert(drawn(number, width, height)).crop
         });
-        let Thread {
-            image,
-            scratch,
-            out,
-            ..
-        } = thread;
+        let Thread { image, scratch, out, .. } = thread;
         apply(image, &augmentation.unwrap(), SIZE, scratch, out);
     }),
 ];
@@ -75,10 +68,7 @@ fn photos() -> Vec<Vec<u8>> {
     };
     let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
     paths.sort();
-    paths
-        .iter()
-        .map(|path| std::fs::read(path).unwrap())
-        .collect()
+    paths.iter().map(|path| std::fs::read(path).unwrap()).collect()
 }
 
 fn cpu_microseconds() -> f64 {
@@ -87,10 +77,7 @@ fn cpu_microseconds() -> f64 {
 }
 
 fn main() {
-    let rounds = std::env::args()
-        .skip(1)
-        .find_map(|word| word.parse().ok())
-        .unwrap_or(7);
+    let rounds = std::env::args().skip(1).find_map(|word| word.parse().ok()).unwrap_or(7);
     let photos = photos();
     if photos.is_empty() {
         return;

@@ -88,11 +88,7 @@ impl SampleRng {
     /// all weights are zero.
     pub fn weighted(&mut self, weights: impl Iterator<Item = f32> + Clone) -> usize {
         let usable = |weight: f32| {
-            if weight.is_finite() && weight > 0.0 {
-                f64::from(weight)
-            } else {
-                0.0
-            }
+            if weight.is_finite() && weight > 0.0 { f64::from(weight) } else { 0.0 }
         };
         let total: f64 = weights.clone().map(usable).sum();
         let mut left = self.uniform() * total;
@@ -125,10 +121,7 @@ mod tests {
         (key[0], key[8], key[16], key[24]) = (1, 2, 3, 2);
         let mut direct = ChaCha8Rng::from_seed(key);
         let mut rng = SampleRng::new(1, 2, 3, stream::MASK);
-        assert_eq!(
-            rng.uniform(),
-            (direct.next_u64() >> 11) as f64 / 9_007_199_254_740_992.0
-        );
+        assert_eq!(rng.uniform(), (direct.next_u64() >> 11) as f64 / 9_007_199_254_740_992.0);
     }
 
     #[test]
@@ -139,10 +132,7 @@ mod tests {
             counts[rng.below(7) as usize] += 1;
         }
         // Ten standard deviations: sqrt(70,000 * 1/7 * 6/7) = 93.
-        assert!(
-            counts.iter().all(|&count| count.abs_diff(10_000) < 930),
-            "{counts:?}"
-        );
+        assert!(counts.iter().all(|&count| count.abs_diff(10_000) < 930), "{counts:?}");
         assert_eq!(rng.below(0), 0);
         assert_eq!(rng.below(1), 0);
     }

@@ -109,14 +109,7 @@ fn allocations_do_not_grow_with_the_batch_size() {
         // What a batch needs once: its plan, its place in the queue, and so on.
         assert!(many < 60.0, "{many} allocations a batch");
         // An epoch of four batches has its own, and one of 64 is spread over fewer.
-        assert!(
-            many < few + 20.0,
-            "{many} allocations for 64 images, {few} for 4"
-        );
-        assert!(
-            places.len() <= base.prefetch_batches + 2,
-            "{} places",
-            places.len()
-        );
+        assert!(many < few + 20.0, "{many} allocations for 64 images, {few} for 4");
+        assert!(places.len() <= base.prefetch_batches + 2, "{} places", places.len());
     }
 }

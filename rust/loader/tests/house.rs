@@ -35,9 +35,7 @@ impl Crate {
         let mut sources = BTreeMap::new();
         for path in files(&root) {
             let relative = path.strip_prefix(&root).unwrap().with_extension("");
-            let parts = relative
-                .iter()
-                .map(|part| part.to_str().unwrap().to_owned());
+            let parts = relative.iter().map(|part| part.to_str().unwrap().to_owned());
             let mut module: Module = parts.collect();
             if module.last().is_some_and(|last| last == "mod") {
                 module.pop();
@@ -119,12 +117,8 @@ fn without_tests(source: &str) -> String {
     let is_comment = |line: &&str| line.trim_start().starts_with("//");
     let lines: Vec<&str> = source.lines().filter(|line| !is_comment(line)).collect();
     let begins_tests = |at: &usize| {
-        let mut behind = lines[*at..]
-            .iter()
-            .skip_while(|line| line.starts_with("#["));
-        let module = behind
-            .next()
-            .is_some_and(|line| line.contains("mod ") && line.ends_with('{'));
+        let mut behind = lines[*at..].iter().skip_while(|line| line.starts_with("#["));
+        let module = behind.next().is_some_and(|line| line.contains("mod ") && line.ends_with('{'));
         lines[*at] == "#[cfg(test)]" && module
     };
     let end = (0..lines.len()).find(begins_tests).unwrap_or(lines.len());
@@ -177,16 +171,10 @@ fn used(line: &str) -> Option<&str> {
 
 fn spell_out(tree: &str, before: &[String], found: &mut Vec<Module>) {
     let (head, braces) = match tree.find('{') {
-        Some(open) => (
-            &tree[..open],
-            Some(&tree[open + 1..tree.rfind('}').unwrap()]),
-        ),
+        Some(open) => (&tree[..open], Some(&tree[open + 1..tree.rfind('}').unwrap()])),
         None => (tree.split(" as ").next().unwrap_or(tree), None),
     };
-    let parts = head
-        .split("::")
-        .map(str::trim)
-        .filter(|part| !part.is_empty());
+    let parts = head.split("::").map(str::trim).filter(|part| !part.is_empty());
     let mut path = before.to_vec();
     path.extend(parts.map(str::to_owned));
     let Some(inside) = braces else {
@@ -221,9 +209,7 @@ fn inline_paths(source: &str) -> Vec<Module> {
     let words = std::iter::once(first).chain(parts);
     let words = words.flat_map(|part| part.split(|letter| !is_path(letter)));
     let paths = words.filter(|word| word.contains("::") && !word.starts_with(':'));
-    paths
-        .map(|word| word.split("::").map(str::to_owned).collect())
-        .collect()
+    paths.map(|word| word.split("::").map(str::to_owned).collect()).collect()
 }
 
 /// A cycle among the nodes, if there is one.
@@ -242,16 +228,12 @@ fn cycle(edges: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<&str>> {
         }
         path.push(node);
         let next = edges.get(node).into_iter().flatten();
-        let found = next
-            .into_iter()
-            .find_map(|next| visit(next, edges, path, done));
+        let found = next.into_iter().find_map(|next| visit(next, edges, path, done));
         path.pop();
         found
     }
     let mut done = BTreeSet::new();
-    edges
-        .keys()
-        .find_map(|node| visit(node, edges, &mut Vec::new(), &mut done))
+    edges.keys().find_map(|node| visit(node, edges, &mut Vec::new(), &mut done))
 }
 
 #[test]
@@ -304,19 +286,9 @@ fn only_one_file_uses_operating_system_apis() {
 #[test]
 fn paths_in_use_lines_and_code_are_found() {
     let source = "pub use a::{self, b::{C, D as E}, f};\nuse super::super::g::*;\nlet x = crate::h::i(super::j::K);";
-    let found: Vec<String> = uses(source)
-        .iter()
-        .chain(&inline_paths(source))
-        .map(|path| path.join("::"))
-        .collect();
-    let expected = [
-        "a",
-        "a::b::C",
-        "a::b::D",
-        "a::f",
-        "super::super::g::*",
-        "crate::h::i",
-        "super::j::K",
-    ];
+    let found: Vec<String> =
+        uses(source).iter().chain(&inline_paths(source)).map(|path| path.join("::")).collect();
+    let expected =
+        ["a", "a::b::C", "a::b::D", "a::f", "super::super::g::*", "crate::h::i", "super::j::K"];
     assert_eq!(found, expected);
 }

@@ -30,10 +30,7 @@ fn an_index_of_a_billion_samples_opens_in_seconds() {
     Regions::new(places).encode(&mut regions);
     let crc = crc32fast::hash(&regions);
     let length = regions.len() as u32;
-    let pattern = format!(
-        "s3://laion-high-resolution/data/{{000000..{:06}}}.tar",
-        SHARDS - 1
-    );
+    let pattern = format!("s3://laion-high-resolution/data/{{000000..{:06}}}.tar", SHARDS - 1);
     let shards = expand(&[pattern], OnMissingShard::Raise).unwrap();
     let mut table = Vec::new();
     for shard in &shards {
@@ -79,18 +76,10 @@ fn an_index_of_a_billion_samples_opens_in_seconds() {
     let seconds = begun.elapsed().as_secs_f64();
     assert_eq!(index.num_samples(), 1_401_460_000);
     assert_eq!(index.regions(chosen).unwrap().len(), SAMPLES as usize);
-    assert_eq!(
-        index.regions(chosen).unwrap().get(7),
-        Some(7 * 220 * 512..8 * 220 * 512)
-    );
+    assert_eq!(index.regions(chosen).unwrap().get(7), Some(7 * 220 * 512..8 * 220 * 512));
     assert!(index.regions(3).is_err(), "a hole is no shard");
-    let taken = before
-        .zip(resident())
-        .map(|(before, now)| now.saturating_sub(before));
-    println!(
-        "{seconds:.2} s, {taken:?} bytes, a file of {} bytes",
-        head.table + head.length
-    );
+    let taken = before.zip(resident()).map(|(before, now)| now.saturating_sub(before));
+    println!("{seconds:.2} s, {taken:?} bytes, a file of {} bytes", head.table + head.length);
     if let Some(taken) = taken {
         assert!(taken < 100 << 20, "{taken} bytes");
     }

@@ -21,15 +21,16 @@ const FEWER: u64 = 3_000;
 
 /// Shards of different lengths, some of them empty.
 fn counts() -> Vec<u32> {
-    let mut counts: Vec<u32> = (0..SHARDS as u32)
-        .map(|shard| {
-            if shard % 1_000 == 7 {
-                0
-            } else {
-                5_000 + shard.wrapping_mul(2_654_435_761) % 9_900
-            }
-        })
-        .collect();
+    let mut counts: Vec<u32> =
+        (0..SHARDS as u32)
+            .map(|shard| {
+                if shard % 1_000 == 7 {
+                    0
+                } else {
+                    5_000 + shard.wrapping_mul(2_654_435_761) % 9_900
+                }
+            })
+            .collect();
     let sum: u64 = counts.iter().map(|&count| u64::from(count)).sum();
     // What is missing goes to the last ones.
     let mut missing = TOTAL.checked_sub(sum).unwrap();
@@ -57,15 +58,8 @@ fn rules(rank: u64, world_size: u64, last_batch: LastBatch) -> OrderSettings {
 }
 
 fn stopped() -> Cursor {
-    let leg = Leg {
-        world_size: RANKS,
-        batch_size: BATCH,
-        steps: STOP,
-    };
-    Cursor {
-        epoch: 0,
-        legs: vec![leg],
-    }
+    let leg = Leg { world_size: RANKS, batch_size: BATCH, steps: STOP };
+    Cursor { epoch: 0, legs: vec![leg] }
 }
 
 fn batches(
@@ -80,16 +74,8 @@ fn batches(
 /// The largest memory that this process has had, in bytes.
 fn peak_memory() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmHWM:"))
-        .unwrap();
-    line.split_whitespace()
-        .nth(1)
-        .unwrap()
-        .parse::<u64>()
-        .unwrap()
-        * 1024
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
 }
 
 /// The shortest of three: other work on the machine only makes it longer.
@@ -113,20 +99,12 @@ fn planning_scales_to_the_whole_internet() {
 fn planning_takes_less_than_a_second_and_100_mb(counts: &Vec<u32>) {
     let before = peak_memory();
     let middle = rules(RANKS / 2, RANKS, LastBatch::Drop);
-    let planned = fastest(|| {
-        drop(
-            batches(counts, middle.clone(), &Cursor::default())
-                .next()
-                .unwrap(),
-        )
-    });
+    let planned =
+        fastest(|| drop(batches(counts, middle.clone(), &Cursor::default()).next().unwrap()));
     let later = rules(FEWER / 2, FEWER, LastBatch::Drop);
     let resumed = fastest(|| drop(batches(counts, later.clone(), &stopped()).next().unwrap()));
     let memory = peak_memory() - before;
-    println!(
-        "planned in {planned:?}, resumed in {resumed:?}, {} kB",
-        memory / 1024
-    );
+    println!("planned in {planned:?}, resumed in {resumed:?}, {} kB", memory / 1024);
     assert!(planned < Duration::from_secs(1) && resumed < Duration::from_secs(1));
     assert!(memory < 100 << 20, "{memory}");
 }
@@ -158,14 +136,8 @@ fn contiguous_and_of_equal_steps(partition: Partition) {
         let part = partition.part(rank);
         assert_eq!(part.start, end);
         end = part.end;
-        assert_eq!(
-            partition.num_steps(LastBatch::Drop, rank),
-            partition.total / step
-        );
-        assert_eq!(
-            partition.num_steps(LastBatch::Pad, rank),
-            partition.total.div_ceil(step)
-        );
+        assert_eq!(partition.num_steps(LastBatch::Drop, rank), partition.total / step);
+        assert_eq!(partition.num_steps(LastBatch::Pad, rank), partition.total.div_ceil(step));
         assert!(
             partition.num_steps(LastBatch::Drop, rank) * partition.batch_size
                 <= partition.length(rank)

@@ -34,10 +34,7 @@ impl ShardProvider for Slow {
 
     fn get(&self, shard: u32) -> Result<Option<ReadyShard>, FetchError> {
         let released = self.released.lock().unwrap();
-        drop(
-            self.changed
-                .wait_while(released, |released| shard == 0 && !*released),
-        );
+        drop(self.changed.wait_while(released, |released| shard == 0 && !*released));
         Ok(None)
     }
 
@@ -81,11 +78,7 @@ fn other_threads_continue_while_one_shard_is_slow() {
         let behind = (expected.len() - stuck - 1).min(prefetch_batches - 1) as u64;
         let begun = Instant::now();
         while run.stats().ready < behind {
-            assert!(
-                begun.elapsed() < Duration::from_secs(20),
-                "{:?}",
-                run.stats()
-            );
+            assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", run.stats());
             std::thread::yield_now();
         }
         take(50);

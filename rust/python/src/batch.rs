@@ -24,10 +24,7 @@ impl<T, D: Dimension> Part<T, D> {
         [Ix; N]: IntoDimension<Dim = D>,
     {
         let shape = shape.into_dimension();
-        assert!(
-            memory.len() >= shape.size(),
-            "the loader made less than it says"
-        );
+        assert!(memory.len() >= shape.size(), "the loader made less than it says");
         let start = NonNull::new(memory.as_mut_ptr()).unwrap_or(NonNull::dangling());
         Self { start, shape }
     }
@@ -80,12 +77,7 @@ pub struct Batch {
 
 impl Batch {
     pub fn new(py: Python<'_>, batch: pipeline::Batch, dataset: &Dataset) -> PyResult<Self> {
-        let pipeline::Batch {
-            mut lease,
-            samples: _,
-            masked_rows,
-            cursor,
-        } = batch;
+        let pipeline::Batch { mut lease, samples: _, masked_rows, cursor } = batch;
         let arrays = &mut lease.arrays;
         let keys = PyList::new(py, &arrays.keys)?;
         let members = PyDict::new(py);
@@ -96,15 +88,8 @@ impl Batch {
         }
         let (rows, side) = (arrays.keys.len(), dataset.config.image_size as usize);
         let slots = dataset.config.captions.len();
-        let length = dataset
-            .tokenizer
-            .as_ref()
-            .map_or(0, |tokenizer| tokenizer.context_length());
-        let kept = dataset
-            .config
-            .mask
-            .as_ref()
-            .map_or(0, |mask| mask.kept_patches());
+        let length = dataset.tokenizer.as_ref().map_or(0, |tokenizer| tokenizer.context_length());
+        let kept = dataset.config.mask.as_ref().map_or(0, |mask| mask.kept_patches());
         let memory = BatchMemory {
             images: Part::new(&mut arrays.images, [rows, side, side, 3]),
             token_ids: Part::new(&mut arrays.token_ids, [slots, rows, length]),
@@ -160,7 +145,6 @@ impl Batch {
     #[getter]
     fn legs(&self) -> Vec<(u64, u64, u64)> {
         let legs = self.cursor.legs.iter();
-        legs.map(|leg| (leg.world_size, leg.batch_size, leg.steps))
-            .collect()
+        legs.map(|leg| (leg.world_size, leg.batch_size, leg.steps)).collect()
     }
 }

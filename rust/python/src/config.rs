@@ -30,10 +30,7 @@ pub fn store_config(dataclass: &Bound<'_, PyAny>) -> PyResult<StoreConfig> {
 
 /// A dataclass as nested dicts, lists and plain values.
 pub fn as_dict<'py>(dataclass: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    dataclass
-        .py()
-        .import("dataclasses")?
-        .call_method1("asdict", (dataclass,))
+    dataclass.py().import("dataclasses")?.call_method1("asdict", (dataclass,))
 }
 
 /// Reads a value of the loader's type. An error names the dotted field below `name`, its value and the rule.
@@ -77,8 +74,6 @@ pub fn usable_cores() -> usize {
 
 /// The cores of this process, divided by the number of processes that torchrun started on this machine.
 fn default_threads() -> usize {
-    let local = std::env::var("LOCAL_WORLD_SIZE")
-        .ok()
-        .and_then(|text| text.parse::<usize>().ok());
+    let local = std::env::var("LOCAL_WORLD_SIZE").ok().and_then(|text| text.parse::<usize>().ok());
     (usable_cores() / local.unwrap_or(1).max(1)).max(1)
 }

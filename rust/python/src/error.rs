@@ -45,10 +45,7 @@ pub fn decode_error(error: DecodeError) -> PyErr {
 /// The exception for a tokenizer that cannot be built, or captions that it cannot encode.
 pub fn tokenize_error(py: Python<'_>, error: &TokenizeError) -> PyErr {
     raised_by_cleaner(py, error).unwrap_or_else(|| {
-        let cause = error
-            .source()
-            .map(|source| format!(": {source}"))
-            .unwrap_or_default();
+        let cause = error.source().map(|source| format!(": {source}")).unwrap_or_default();
         match error {
             TokenizeError::Clean(_) => PyRuntimeError::new_err(error.to_string()),
             _ => UserError::new_err(format!("{error}{cause}")),
@@ -59,9 +56,9 @@ pub fn tokenize_error(py: Python<'_>, error: &TokenizeError) -> PyErr {
 /// The exception that the cleaning function raised, unchanged.
 fn raised_by_cleaner(py: Python<'_>, error: &TokenizeError) -> Option<PyErr> {
     match error {
-        TokenizeError::Clean(source) => source
-            .downcast_ref::<PyErr>()
-            .map(|raised| raised.clone_ref(py)),
+        TokenizeError::Clean(source) => {
+            source.downcast_ref::<PyErr>().map(|raised| raised.clone_ref(py))
+        }
         _ => None,
     }
 }

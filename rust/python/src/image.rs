@@ -45,9 +45,7 @@ fn decoded(data: &[u8]) -> PyResult<Rgb8> {
     }
     check_level().map_err(config_error)?;
     let mut image = Rgb8::default();
-    DECODER
-        .with_borrow_mut(|decoder| decoder.decode(data, &mut image))
-        .map_err(decode_error)?;
+    DECODER.with_borrow_mut(|decoder| decoder.decode(data, &mut image)).map_err(decode_error)?;
     Ok(image)
 }
 

@@ -60,10 +60,7 @@ mod _core {
         modules.set_item("prolip._core.testing", module.getattr("testing")?)?;
         // Threads that call the tokenizer's cleaning function need an interpreter, so they must end before it does.
         let close_all = wrap_pyfunction!(crate::loader::close_all, module)?;
-        module
-            .py()
-            .import("atexit")?
-            .call_method1("register", (close_all,))?;
+        module.py().import("atexit")?.call_method1("register", (close_all,))?;
         Ok(())
     }
 }

@@ -42,11 +42,8 @@ impl Run {
             .detach(|| Pipeline::start(dataset, from))
             .map_err(|error| loader_error(py, &error))?;
         let process = std::process::id();
-        let run = Arc::new(Self {
-            pipeline: Some(pipeline),
-            closed: AtomicBool::new(false),
-            process,
-        });
+        let run =
+            Arc::new(Self { pipeline: Some(pipeline), closed: AtomicBool::new(false), process });
         let mut runs = RUNS.lock();
         runs.retain(|run| run.strong_count() > 0);
         runs.push(Arc::downgrade(&run));
@@ -56,9 +53,7 @@ impl Run {
     /// The pipeline, if this process started it.
     fn pipeline(&self) -> PyResult<&Pipeline> {
         check_process(self.process)?;
-        self.pipeline
-            .as_ref()
-            .ok_or_else(|| PyRuntimeError::new_err("the loader is closed"))
+        self.pipeline.as_ref().ok_or_else(|| PyRuntimeError::new_err("the loader is closed"))
     }
 
     /// Joins the threads with the GIL released: one of them may need the interpreter before it can end.
@@ -123,10 +118,7 @@ impl BatchLoader {
         self.close(py);
         let run = Run::start(py, Arc::clone(&self.dataset), &from)?;
         *self.current.lock() = Some(Arc::clone(&run));
-        Ok(BatchIterator {
-            run,
-            dataset: Arc::clone(&self.dataset),
-        })
+        Ok(BatchIterator { run, dataset: Arc::clone(&self.dataset) })
     }
 
     /// End the threads of the current run and wait for them.

@@ -16,10 +16,7 @@ pub struct StageStats {
 #[pymethods]
 impl StageStats {
     fn __repr__(&self) -> String {
-        format!(
-            "StageStats(count={}, seconds={:.3})",
-            self.count, self.seconds
-        )
+        format!("StageStats(count={}, seconds={:.3})", self.count, self.seconds)
     }
 }
 
@@ -46,10 +43,9 @@ pub struct LoaderStats {
 impl LoaderStats {
     pub fn new(stats: pipeline::LoaderStats) -> Self {
         Self {
-            stages: stats.stages.map(|stage| StageStats {
-                count: stage.count,
-                seconds: stage.seconds,
-            }),
+            stages: stats
+                .stages
+                .map(|stage| StageStats { count: stage.count, seconds: stage.seconds }),
             bad: stats.bad_samples.by_reason,
             samples: stats.bad_samples.tried,
             batches: stats.batches,
@@ -76,11 +72,7 @@ impl LoaderStats {
     #[getter]
     fn bad<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let bad = PyDict::new(py);
-        for (reason, &count) in Reason::ALL
-            .iter()
-            .zip(&self.bad)
-            .filter(|&(_, &count)| count > 0)
-        {
+        for (reason, &count) in Reason::ALL.iter().zip(&self.bad).filter(|&(_, &count)| count > 0) {
             bad.set_item(reason.name(), count)?;
         }
         Ok(bad)

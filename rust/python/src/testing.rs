@@ -25,12 +25,7 @@ pub fn resize_box<'py>(
     check_size("width", width)?;
     check_size("height", height)?;
     let decoded = to_image(&image)?;
-    let crop = CropBox {
-        x: r#box.0,
-        y: r#box.1,
-        width: r#box.2,
-        height: r#box.3,
-    };
+    let crop = CropBox { x: r#box.0, y: r#box.1, width: r#box.2, height: r#box.3 };
     if !crop.is_inside(decoded.width(), decoded.height()) {
         return Err(PyValueError::new_err(format!(
             "box is {:?}: it must lie within {} x {} pixels",
@@ -41,14 +36,7 @@ pub fn resize_box<'py>(
     }
     let mut pixels = vec![0; width as usize * height as usize * 3];
     py.detach(|| {
-        augment::resize_box(
-            &decoded,
-            crop,
-            width,
-            height,
-            &mut Scratch::default(),
-            &mut pixels,
-        )
+        augment::resize_box(&decoded, crop, width, height, &mut Scratch::default(), &mut pixels)
     });
     to_array(py, pixels, height as usize, width as usize)
 }
@@ -73,13 +61,7 @@ pub fn colour_jitter<'py>(
             "order is {order:?}: it must hold 0, 1, 2 and 3, each once"
         )));
     }
-    let jitter = JitterDraw {
-        brightness,
-        contrast,
-        saturation,
-        hue,
-        order,
-    };
+    let jitter = JitterDraw { brightness, contrast, saturation, hue, order };
     changed(py, &image, |pixels| augment::colour_jitter(pixels, &jitter))
 }
 
@@ -117,17 +99,8 @@ pub fn mask_tokens<'py>(
             draws.shape()
         )));
     }
-    let padding = Padding {
-        id: pad_id,
-        left: false,
-        in_text: false,
-    };
-    let mut masked: Vec<i32> = ids
-        .as_array()
-        .iter()
-        .copied()
-        .take(num_masked * length)
-        .collect();
+    let padding = Padding { id: pad_id, left: false, in_text: false };
+    let mut masked: Vec<i32> = ids.as_array().iter().copied().take(num_masked * length).collect();
     let draws = draws.as_array();
     for row in 0..num_masked {
         let tokens = &mut masked[row * length..][..length];
@@ -145,12 +118,7 @@ fn changed<'py>(
     let decoded = to_image(image)?;
     let mut pixels = decoded.pixels().to_vec();
     py.detach(|| change(&mut pixels));
-    to_array(
-        py,
-        pixels,
-        decoded.height() as usize,
-        decoded.width() as usize,
-    )
+    to_array(py, pixels, decoded.height() as usize, decoded.width() as usize)
 }
 
 fn to_image(image: &PyReadonlyArray3<'_, u8>) -> PyResult<Rgb8> {
@@ -162,8 +130,6 @@ fn to_image(image: &PyReadonlyArray3<'_, u8>) -> PyResult<Rgb8> {
         _ => None,
     };
     decoded.ok_or_else(|| {
-        PyValueError::new_err(format!(
-            "image has shape {shape:?}: it must be [H, W, 3], not empty"
-        ))
+        PyValueError::new_err(format!("image has shape {shape:?}: it must be [H, W, 3], not empty"))
     })
 }

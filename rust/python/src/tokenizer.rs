@@ -38,9 +38,7 @@ impl Tokenizer {
         let inner = py
             .detach(|| tokenize::Tokenizer::from_file(&path, context_length, pad_id, cleaning))
             .map_err(|error| tokenize_error(py, &error))?;
-        Ok(Self {
-            inner: Arc::new(inner),
-        })
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Build CLIP's byte-pair encoding from the text of its merges. `clean` maps a list of captions to cleaned ones.
@@ -57,9 +55,7 @@ impl Tokenizer {
         let inner = py
             .detach(|| tokenize::Tokenizer::clip(merges, context_length, cleaning))
             .map_err(|error| tokenize_error(py, &error))?;
-        Ok(Self {
-            inner: Arc::new(inner),
-        })
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Return the token ids of each caption, int32 `[N, L]`.

@@ -82,10 +82,7 @@ fn store_rows(pairs: [__m256i; 4], out: &mut [u8], stride: usize) {
     let out = &mut out[..super::end_of_rows(stride, 16)];
     for (pair, both) in pairs.into_iter().enumerate() {
         let both = _mm256_permute4x64_epi64::<0b11_01_10_00>(both);
-        let halves = [
-            _mm256_castsi256_si128(both),
-            _mm256_extracti128_si256::<1>(both),
-        ];
+        let halves = [_mm256_castsi256_si128(both), _mm256_extracti128_si256::<1>(both)];
         for (half, row) in halves.into_iter().enumerate() {
             // SAFETY: the last of the eight rows ends where the slice does, and the store needs no alignment.
             unsafe {

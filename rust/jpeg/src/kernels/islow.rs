@@ -25,11 +25,7 @@ pub(super) const F3_072: i32 = 25172;
 /// shift. It keeps the low bits of a first pass that has too many, where its code for x86-64 saturates. So do we: then absurd
 /// files have the same pixels, too.
 pub(super) const fn rounding(shift: i32) -> i32 {
-    if cfg!(target_arch = "aarch64") {
-        0
-    } else {
-        1 << (shift - 1)
-    }
+    if cfg!(target_arch = "aarch64") { 0 } else { 1 << (shift - 1) }
 }
 
 /// The two factors of a sum of two products.

@@ -17,9 +17,7 @@ impl Vector {
     }
 
     fn of_bytes(bytes: [u8; 16]) -> Self {
-        Self(std::array::from_fn(|i| {
-            i16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]])
-        }))
+        Self(std::array::from_fn(|i| i16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]])))
     }
 
     fn wide(self) -> [i32; 4] {
@@ -29,9 +27,7 @@ impl Vector {
     }
 
     fn of_wide(numbers: [i32; 4]) -> Self {
-        Self(std::array::from_fn(|i| {
-            (numbers[i / 2] >> (16 * (i % 2))) as i16
-        }))
+        Self(std::array::from_fn(|i| (numbers[i / 2] >> (16 * (i % 2))) as i16))
     }
 
     #[inline(always)]
@@ -94,18 +90,14 @@ fn mullo(a: Vector, b: Vector) -> Vector {
 /// Products divided by 2^15, rounded.
 #[inline(always)]
 fn mulhrs(a: Vector, b: Vector) -> Vector {
-    a.with(b, |a, b| {
-        ((i32::from(a) * i32::from(b) + (1 << 14)) >> 15) as i16
-    })
+    a.with(b, |a, b| ((i32::from(a) * i32::from(b) + (1 << 14)) >> 15) as i16)
 }
 
 /// Products of numbers of 16 bits, neighbouring ones added.
 #[inline(always)]
 fn madd(a: Vector, b: Vector) -> Vector {
     let product = |i: usize| i32::from(a.0[i]) * i32::from(b.0[i]);
-    Vector::of_wide(std::array::from_fn(|i| {
-        product(2 * i).wrapping_add(product(2 * i + 1))
-    }))
+    Vector::of_wide(std::array::from_fn(|i| product(2 * i).wrapping_add(product(2 * i + 1))))
 }
 
 #[inline(always)]
@@ -128,9 +120,7 @@ fn xor(a: Vector, b: Vector) -> Vector {
 fn packs32(a: Vector, b: Vector) -> Vector {
     let (a, b) = (a.wide(), b.wide());
     let limited = |number: i32| number.clamp(i16::MIN.into(), i16::MAX.into()) as i16;
-    Vector(std::array::from_fn(|i| {
-        limited(if i < 4 { a[i] } else { b[i - 4] })
-    }))
+    Vector(std::array::from_fn(|i| limited(if i < 4 { a[i] } else { b[i - 4] })))
 }
 
 /// The low 16 bits of numbers of 32.
@@ -138,9 +128,7 @@ fn packs32(a: Vector, b: Vector) -> Vector {
 #[inline(always)]
 fn narrow32(a: Vector, b: Vector) -> Vector {
     let (a, b) = (a.wide(), b.wide());
-    Vector(std::array::from_fn(|i| {
-        (if i < 4 { a[i] } else { b[i - 4] }) as i16
-    }))
+    Vector(std::array::from_fn(|i| (if i < 4 { a[i] } else { b[i - 4] }) as i16))
 }
 
 /// Each number of 32 bits, shifted right and rounded.
@@ -155,18 +143,14 @@ fn descale32(value: Vector, bits: i32) -> Vector {
 #[inline(always)]
 fn packs16(a: Vector, b: Vector) -> Vector {
     let limited = |number: i16| number.clamp(-128, 127) as u8;
-    Vector::of_bytes(std::array::from_fn(|i| {
-        limited(if i < 8 { a.0[i] } else { b.0[i - 8] })
-    }))
+    Vector::of_bytes(std::array::from_fn(|i| limited(if i < 8 { a.0[i] } else { b.0[i - 8] })))
 }
 
 /// Numbers of 8 bits without sign from 16, saturated.
 #[inline(always)]
 fn packus16(a: Vector, b: Vector) -> Vector {
     let limited = |number: i16| number.clamp(0, 255) as u8;
-    Vector::of_bytes(std::array::from_fn(|i| {
-        limited(if i < 8 { a.0[i] } else { b.0[i - 8] })
-    }))
+    Vector::of_bytes(std::array::from_fn(|i| limited(if i < 8 { a.0[i] } else { b.0[i - 8] })))
 }
 
 #[inline(always)]
@@ -178,9 +162,7 @@ fn low8(a: Vector, b: Vector) -> Vector {
 #[inline(always)]
 fn high8(a: Vector, b: Vector) -> Vector {
     let (a, b) = (a.bytes(), b.bytes());
-    Vector(std::array::from_fn(|i| {
-        i16::from_le_bytes([a[8 + i], b[8 + i]])
-    }))
+    Vector(std::array::from_fn(|i| i16::from_le_bytes([a[8 + i], b[8 + i]])))
 }
 
 #[inline(always)]

@@ -45,11 +45,7 @@ fn a_code_of_ones_is_left_to_libjpeg() {
 #[test]
 fn coefficients_beyond_16_bits_have_libjpegs_pixels() {
     let mut scans = vec![scan(0, 0, 0, 0x7F), scan(1, 63, 13, 0b1010_0001)];
-    scans.extend(
-        (0..13)
-            .rev()
-            .map(|low| scan(1, 63, (low + 1) << 4 | low, 0x7F)),
-    );
+    scans.extend((0..13).rev().map(|low| scan(1, 63, (low + 1) << 4 | low, 0x7F)));
     let bytes = one_block(0xC2, 1, &scans);
     let (ours, part) = here(&bytes, CropBox::whole).unwrap();
     assert!(ours == by_libjpeg(&bytes).unwrap().part(part));

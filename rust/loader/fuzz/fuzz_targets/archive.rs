@@ -10,39 +10,23 @@ const BLOCK: usize = 512;
 const CHECKSUM: std::ops::Range<usize> = 148..156;
 
 fuzz_target!(|bytes: &[u8]| {
-    let whole = Part {
-        bytes,
-        start: 0,
-        size: bytes.len() as u64,
-    };
+    let whole = Part { bytes, start: 0, size: bytes.len() as u64 };
     let Ok(found) = scan(whole, true) else { return };
     // Whether an end is required changes nothing but the region that stands for its absence.
     let lenient = scan(whole, false).expect("a shard that is usable with an end");
     let no_end =
         matches!(&found.damage, Some(damage) if matches!(damage.error, TarError::NoEnd(_)));
-    assert_eq!(
-        lenient.regions.len() + usize::from(no_end),
-        found.regions.len()
-    );
+    assert_eq!(lenient.regions.len() + usize::from(no_end), found.regions.len());
     let extra_extensions = ["cls", "npy", "txt"].map(str::to_owned);
     let (mut scratch, mut sample) = (Scratch::default(), Sample::with_extra(&extra_extensions));
     let mut end = 0;
     for number in 0..found.regions.len() as u32 {
         let region = found.regions.get(number).expect("within the shard");
-        assert!(
-            region.start >= end && region.start < region.end,
-            "regions overlap"
-        );
+        assert!(region.start >= end && region.start < region.end, "regions overlap");
         end = region.end;
-        let (start, stop) = (
-            (region.start as usize).min(bytes.len()),
-            (region.end as usize).min(bytes.len()),
-        );
-        let part = Part {
-            bytes: &bytes[start..stop],
-            start: region.start,
-            size: stop as u64,
-        };
+        let (start, stop) =
+            ((region.start as usize).min(bytes.len()), (region.end as usize).min(bytes.len()));
+        let part = Part { bytes: &bytes[start..stop], start: region.start, size: stop as u64 };
         sample.clear();
         if read_sample_headers(part, region.start, &mut scratch, &mut sample).is_err() {
             // Only what is known to be damaged cannot be read.
@@ -56,14 +40,8 @@ fuzz_target!(|bytes: &[u8]| {
             .chain(sample.extra.iter().copied())
             .flatten()
         {
-            assert!(
-                span.offset >= region.start,
-                "a member lies before its sample"
-            );
-            assert!(
-                span.offset + span.size <= stop as u64,
-                "a member reaches beyond its sample"
-            );
+            assert!(span.offset >= region.start, "a member lies before its sample");
+            assert!(span.offset + span.size <= stop as u64, "a member reaches beyond its sample");
         }
     }
 });

@@ -40,9 +40,6 @@ fuzz_target!(|input: (u8, u8, u8, u64, &[u8])| {
             assert!(out == again, "{level:?}");
             [out, evaluated]
         });
-        assert!(
-            *first.get_or_insert_with(|| pixels.clone()) == pixels,
-            "{level:?}"
-        );
+        assert!(*first.get_or_insert_with(|| pixels.clone()) == pixels, "{level:?}");
     }
 });

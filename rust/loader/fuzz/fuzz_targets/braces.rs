@@ -8,11 +8,7 @@ fuzz_target!(|pattern: &str| {
     // Patterns of millions of names are right, and only take time and memory.
     let long = |digits: &str| digits.len() > 2;
     let many = pattern.matches('{').count() > 4 || pattern.len() > 80;
-    if many
-        || pattern
-            .split(|letter: char| !letter.is_ascii_digit())
-            .any(long)
-    {
+    if many || pattern.split(|letter: char| !letter.is_ascii_digit()).any(long) {
         return;
     }
     let mut names = Vec::new();

@@ -16,31 +16,16 @@ fuzz_target!(|input: (u8, &str, &[u8])| {
         key: path.to_owned(),
         weight: 1.0,
         general: vec!["a.*.b".to_owned()],
-        list_weights: if kind & 1 == 0 {
-            Vec::new()
-        } else {
-            vec![0.0, 2.0, 1.0]
-        },
+        list_weights: if kind & 1 == 0 { Vec::new() } else { vec![0.0, 2.0, 1.0] },
         list_weights_key: (kind & 2 != 0).then(|| "a.w".to_owned()),
     };
-    let slots = [CaptionConfig {
-        sources: vec![source],
-    }];
+    let slots = [CaptionConfig { sources: vec![source] }];
     let Ok(texts) = Texts::new(Some(bytes), Some(bytes), MAX_BYTES) else {
         return;
     };
     let mut rng = SampleRng::new(0, 0, u64::from(kind), 0);
     let mut captions = Vec::new();
-    if texts
-        .draw(
-            &slots,
-            0.5,
-            &mut rng,
-            &mut Scratch::default(),
-            &mut captions,
-        )
-        .is_ok()
-    {
+    if texts.draw(&slots, 0.5, &mut rng, &mut Scratch::default(), &mut captions).is_ok() {
         assert_eq!(captions.len(), 1);
         assert!(captions[0].text.len() <= MAX_BYTES);
     }

@@ -40,9 +40,7 @@ fn check(decoder: &mut Decoder, image: &mut Rgb8, bytes: &[u8], expected: Option
     assert!((1..=MAX_PIXELS).contains(&(u64::from(width) * u64::from(height))));
     assert_eq!(image.pixels(), expected.pixels());
     let part = part(width, height, bytes.len() as u64);
-    decoder
-        .decode_part(bytes, image, |_, _| part)
-        .expect("decoded before");
+    decoder.decode_part(bytes, image, |_, _| part).expect("decoded before");
     let row = |image: &Rgb8, y: u32| {
         let start = (y as usize * width as usize + part.x as usize) * 3;
         image.pixels()[start..start + part.width as usize * 3].to_vec()
@@ -56,10 +54,5 @@ fn check(decoder: &mut Decoder, image: &mut Rgb8, bytes: &[u8], expected: Option
 fn part(width: u32, height: u32, seed: u64) -> CropBox {
     let mut rng = SampleRng::new(seed, 0, 0, 0);
     let (x, y) = (rng.below(width), rng.below(height));
-    CropBox {
-        x,
-        y,
-        width: 1 + rng.below(width - x),
-        height: 1 + rng.below(height - y),
-    }
+    CropBox { x, y, width: 1 + rng.below(width - x), height: 1 + rng.below(height - y) }
 }

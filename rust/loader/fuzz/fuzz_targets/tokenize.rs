@@ -21,10 +21,7 @@ impl CleanText for Nothing {
 
 static TOKENIZERS: LazyLock<[Tokenizer; 3]> = LazyLock::new(|| {
     [Clean::Lower, Clean::Whitespace, Clean::Canonicalize].map(|how| {
-        let cleaning = Cleaning {
-            how,
-            cleaner: Arc::new(Nothing),
-        };
+        let cleaning = Cleaning { how, cleaner: Arc::new(Nothing) };
         Tokenizer::clip(MERGES.as_bytes(), LENGTH, cleaning).expect("a small vocabulary")
     })
 });
@@ -39,17 +36,13 @@ fn check(tokenizer: &Tokenizer, text: &str) {
     let vocab_size = tokenizer.vocab_size() as i32;
     let (start, end) = (vocab_size - 2, vocab_size - 1);
     let mut rows = [-1; 2 * LENGTH];
-    tokenizer
-        .encode_batch(&[text, "the cat"], &mut rows)
-        .expect("any text has ids");
+    tokenizer.encode_batch(&[text, "the cat"], &mut rows).expect("any text has ids");
     let (row, other) = rows.split_at(LENGTH);
     assert_eq!(row[0], start);
     assert!(row.contains(&end));
     assert!(row.iter().all(|id| (0..vocab_size).contains(id)));
     // The batch's other captions do not matter.
     let mut alone = [-1; LENGTH];
-    tokenizer
-        .encode_batch(&["the cat"], &mut alone)
-        .expect("encoded before");
+    tokenizer.encode_batch(&["the cat"], &mut alone).expect("encoded before");
     assert_eq!(other, alone);
 }

@@ -45,9 +45,7 @@ pub fn split_name(name: &str) -> Option<(&str, &str)> {
 #[must_use]
 pub fn is_meta(name: &str) -> bool {
     let first = name.split('/').next().unwrap_or(name);
-    first
-        .strip_prefix("__")
-        .is_some_and(|rest| rest.ends_with("__"))
+    first.strip_prefix("__").is_some_and(|rest| rest.ends_with("__"))
 }
 
 /// The key and the extension of a member; `None` if it belongs to no sample.
@@ -106,10 +104,7 @@ impl Sample {
     /// An empty sample that also collects members with these extensions, given in lower case.
     #[must_use]
     pub fn with_extra(extensions: &[String]) -> Self {
-        Self {
-            extra_extensions: extensions.to_vec(),
-            ..Self::default()
-        }
+        Self { extra_extensions: extensions.to_vec(), ..Self::default() }
     }
 
     /// Clears, keeping capacity.
@@ -153,10 +148,7 @@ impl Sample {
         } else if self.key != key {
             return false;
         }
-        let span = Span {
-            offset: member.offset,
-            size: member.size,
-        };
+        let span = Span { offset: member.offset, size: member.size };
         self.add(extension, span);
         true
     }
@@ -174,20 +166,14 @@ impl Sample {
             self.duplicate.get_or_insert_with(|| extension.to_owned());
             return;
         }
-        if let Some(place) = self
-            .extra_extensions
-            .iter()
-            .position(|extra| extra == extension)
-        {
+        if let Some(place) = self.extra_extensions.iter().position(|extra| extra == extension) {
             self.extra[place] = Some(span);
         }
         match extension {
             "txt" => self.txt = Some(span),
             "json" => self.json = Some(span),
             _ => {
-                let rank = IMAGE_EXTENSIONS
-                    .iter()
-                    .position(|&known| known == extension);
+                let rank = IMAGE_EXTENSIONS.iter().position(|&known| known == extension);
                 if let Some(rank) = rank.filter(|&rank| rank < self.image_rank) {
                     self.image_rank = rank;
                     self.image = Some(span);

@@ -147,11 +147,8 @@ impl Reader {
         }
         let buffer = first_bytes(&mut self.buffer, length as usize);
         let filled = read_up_to(&file, buffer, region.start)?;
-        let part = Part {
-            bytes: &buffer[..filled],
-            start: region.start,
-            size: file.metadata()?.len(),
-        };
+        let part =
+            Part { bytes: &buffer[..filled], start: region.start, size: file.metadata()?.len() };
         read_sample_headers(part, region.start, &mut self.scratch, &mut self.sample)?;
         check_complete(part.end(), region.end)?;
         let spans = select_spans(&self.sample, wanted, max_bytes)?;
@@ -224,11 +221,8 @@ fn select_spans(
         return Err(SampleError::Duplicate(extension.clone()));
     }
     let image = sample.image.ok_or(SampleError::NoImage)?;
-    let spans = [
-        Some(image),
-        sample.txt.filter(|_| wanted.txt),
-        sample.json.filter(|_| wanted.json),
-    ];
+    let spans =
+        [Some(image), sample.txt.filter(|_| wanted.txt), sample.json.filter(|_| wanted.json)];
     let also = sample.extra.iter().filter(|span| !spans.contains(span));
     let sizes = spans.iter().chain(also).flatten().map(|span| span.size);
     let size = sizes.fold(0u64, u64::saturating_add);
@@ -242,18 +236,10 @@ fn select_spans(
 fn too_large(sample: &Sample, spans: [Option<Span>; 3], size: u64, limit: u64) -> SampleError {
     let names = [sample.image_extension().unwrap_or_default(), "txt", "json"];
     let extra = sample.extra_extensions().iter().map(String::as_str);
-    let members = names
-        .into_iter()
-        .zip(&spans)
-        .chain(extra.zip(&sample.extra));
+    let members = names.into_iter().zip(&spans).chain(extra.zip(&sample.extra));
     let sized = members.filter_map(|(name, span)| span.map(|span| (span.size, name)));
     let (largest, member) = sized.max().unwrap_or_default();
-    SampleError::TooLarge {
-        size,
-        member: member.to_owned(),
-        largest,
-        limit,
-    }
+    SampleError::TooLarge { size, member: member.to_owned(), largest, limit }
 }
 
 fn read_spans<'buffer>(
@@ -271,11 +257,7 @@ fn read_spans<'buffer>(
         (*part, rest) = (Some(&*mine), behind);
     }
     let [image, txt, json] = parts;
-    Ok(Members {
-        image: image.unwrap_or_default(),
-        txt,
-        json,
-    })
+    Ok(Members { image: image.unwrap_or_default(), txt, json })
 }
 
 fn open<'shards>(
@@ -320,11 +302,7 @@ fn open_new(
             None => fitting(index.regions(number)?, &ready.file)?,
         };
         let file = ShardFile::Borrowed(Arc::downgrade(&ready.file));
-        let open = OpenShard {
-            number,
-            file,
-            regions,
-        };
+        let open = OpenShard { number, file, regions };
         return Ok((ready.file, open));
     }
     let file = match files.get(number) {

@@ -51,11 +51,7 @@ pub fn scan(source: impl Source, require_end: bool) -> Result<Scan, Damage> {
                 if require_end && !reader.has_end() {
                     let end = reader.position();
                     starts.push(block_of(end)?);
-                    damage = Some(Damage {
-                        header: end,
-                        at: end,
-                        error: TarError::NoEnd(end),
-                    });
+                    damage = Some(Damage { header: end, at: end, error: TarError::NoEnd(end) });
                 }
                 break;
             }
@@ -70,10 +66,7 @@ pub fn scan(source: impl Source, require_end: bool) -> Result<Scan, Damage> {
     // The damage gets a region of its own: at least the damaged header.
     let end = reader.position() + if damage.is_some() { BLOCK } else { 0 };
     starts.push(block_of(end)?);
-    Ok(Scan {
-        regions: Regions::new(starts),
-        damage,
-    })
+    Ok(Scan { regions: Regions::new(starts), damage })
 }
 
 /// Finds the samples of a shard in a file. If the shard is damaged, the last region is the damage.

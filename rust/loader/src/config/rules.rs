@@ -61,12 +61,7 @@ impl LoaderConfig {
 
     fn validate_image_size(&self) -> Result<(), ConfigError> {
         let (field, side) = ("data.image_size", self.image_size);
-        check(
-            side <= MAX_IMAGE_SIZE,
-            field,
-            side,
-            "it must be at most 4096",
-        )?;
+        check(side <= MAX_IMAGE_SIZE, field, side, "it must be at most 4096")?;
         let is_plain = self.augment.is_none() && self.mask.is_none();
         let rule = "no image is decoded then, so data.augment and data.mask must be None";
         check(side > 0 || is_plain, field, side, rule)
@@ -114,12 +109,7 @@ impl StoreConfig {
         at_least_one("data.store.max_shard_bytes", self.max_shard_bytes)?;
         let (field, seconds) = ("data.store.timeout_s", self.timeout_s);
         let rule = "it must be above 0 and at most a day, 86400";
-        check(
-            seconds > 0.0 && seconds <= MAX_TIMEOUT_S,
-            field,
-            seconds,
-            rule,
-        )?;
+        check(seconds > 0.0 && seconds <= MAX_TIMEOUT_S, field, seconds, rule)?;
         let (field, bytes) = ("data.store.cache_bytes", self.cache_bytes);
         let rule = "a cache needs a folder: set data.store.cache_dir";
         check(bytes == 0 || self.cache_dir.is_some(), field, bytes, rule)

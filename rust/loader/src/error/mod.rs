@@ -37,11 +37,7 @@ impl ConfigError {
         value: impl std::fmt::Display,
         rule: impl Into<String>,
     ) -> Self {
-        Self {
-            field: field.into(),
-            value: value.to_string(),
-            rule: rule.into(),
-        }
+        Self { field: field.into(), value: value.to_string(), rule: rule.into() }
     }
 }
 
@@ -174,10 +170,7 @@ impl Error {
     pub fn panicked(stage: &'static str, thrown: &(dyn Any + Send)) -> Self {
         let text = thrown.downcast_ref::<&str>().map(|text| (*text).to_owned());
         let text = text.or_else(|| thrown.downcast_ref::<String>().cloned());
-        Self::Panicked {
-            stage,
-            message: text.unwrap_or_else(|| "no message".to_owned()),
-        }
+        Self::Panicked { stage, message: text.unwrap_or_else(|| "no message".to_owned()) }
     }
 
     /// Whether a single shard is the cause.

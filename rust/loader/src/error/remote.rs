@@ -17,11 +17,7 @@ pub struct FetchError {
 }
 
 fn named(address: &str) -> String {
-    if address.is_empty() {
-        String::new()
-    } else {
-        format!("shard {}: ", Printable(address))
-    }
+    if address.is_empty() { String::new() } else { format!("shard {}: ", Printable(address)) }
 }
 
 fn tried(attempts: u32) -> String {

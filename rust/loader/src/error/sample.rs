@@ -127,14 +127,8 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 6] = [
-        Self::NoImage,
-        Self::Duplicate,
-        Self::Read,
-        Self::Decode,
-        Self::Caption,
-        Self::Archive,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::NoImage, Self::Duplicate, Self::Read, Self::Decode, Self::Caption, Self::Archive];
 
     /// The reason's name in statistics.
     #[must_use]

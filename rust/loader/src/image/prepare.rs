@@ -23,11 +23,7 @@ pub(crate) struct Decoded<'image> {
 
 impl<'config> ImagePreparer<'config> {
     pub fn new(config: &'config LoaderConfig) -> Self {
-        Self {
-            config,
-            decoder: Decoder::new(config.max_pixels),
-            pixels: Rgb8::default(),
-        }
+        Self { config, decoder: Decoder::new(config.max_pixels), pixels: Rgb8::default() }
     }
 
     /// Decodes `bytes`. The augmentation is drawn first, because only the pixels of the crop need decoding.
@@ -41,8 +37,7 @@ impl<'config> ImagePreparer<'config> {
             let Some(augment) = &config.augment else {
                 return CropBox::whole(width, height);
             };
-            draw.insert(augment::draw(augment, width, height, &mut rng()))
-                .crop
+            draw.insert(augment::draw(augment, width, height, &mut rng())).crop
         };
         let (decoder, pixels) = (&mut self.decoder, &mut self.pixels);
         decoder.decode_part(bytes, pixels, choose)?;

@@ -20,11 +20,7 @@ impl Rgb8 {
     #[must_use]
     pub fn from_pixels(width: u32, height: u32, pixels: Vec<u8>) -> Option<Self> {
         let expected = u64::from(width) * u64::from(height) * 3;
-        (pixels.len() as u64 == expected).then_some(Self {
-            width,
-            height,
-            buffer: pixels,
-        })
+        (pixels.len() as u64 == expected).then_some(Self { width, height, buffer: pixels })
     }
 
     /// Width in pixels.
@@ -48,8 +44,7 @@ impl Rgb8 {
     /// The pixels, `height * width * 3` bytes.
     #[must_use]
     pub fn into_pixels(mut self) -> Vec<u8> {
-        self.buffer
-            .truncate(self.width as usize * self.height as usize * 3);
+        self.buffer.truncate(self.width as usize * self.height as usize * 3);
         self.buffer
     }
 
@@ -69,11 +64,7 @@ impl Rgb8 {
 /// Checks the size in a header against the limit.
 pub(super) fn check_size(width: u32, height: u32, max_pixels: u64) -> Result<(), DecodeError> {
     if u64::from(width) * u64::from(height) > max_pixels {
-        return Err(DecodeError::TooLarge {
-            width,
-            height,
-            max_pixels,
-        });
+        return Err(DecodeError::TooLarge { width, height, max_pixels });
     }
     Ok(())
 }

@@ -56,11 +56,7 @@ struct Place {
 impl Place {
     fn new(settings: OrderSettings, from: &Cursor) -> Self {
         let (earlier_legs, steps) = from.split(settings.world_size, settings.batch_size);
-        let leg_start = if settings.streamed {
-            samples_read(&earlier_legs)
-        } else {
-            0
-        };
+        let leg_start = if settings.streamed { samples_read(&earlier_legs) } else { 0 };
         Self {
             position: leg_start.saturating_add(steps.saturating_mul(settings.batch_size)),
             leg_start,
@@ -88,10 +84,7 @@ impl Place {
                 .get_or_insert_with(|| RankEpoch::new(settings, lengths, epoch, earlier_legs));
             if rank_epoch.slice_at(self.position, lengths)?.is_some() {
                 let position = self.position;
-                return Ok(self
-                    .rank_epoch
-                    .as_mut()
-                    .map(|rank_epoch| (position, rank_epoch)));
+                return Ok(self.rank_epoch.as_mut().map(|rank_epoch| (position, rank_epoch)));
             }
             // An empty epoch stays empty: without this check an endless run would search forever.
             if self.position == 0 && self.earlier_legs.is_empty() {
@@ -133,12 +126,7 @@ impl BatchPlans {
     /// # Errors
     /// The length of a shard that the batch needs is not known yet, or cannot be found.
     pub fn next(&mut self, lengths: &dyn ShardLengths) -> Result<Option<BatchPlan>, Blocked> {
-        let OrderSettings {
-            rank,
-            world_size,
-            batch_size,
-            ..
-        } = self.0.settings;
+        let OrderSettings { rank, world_size, batch_size, .. } = self.0.settings;
         let Some((position, rank_epoch)) = self.0.advance(lengths)? else {
             return Ok(None);
         };
@@ -149,10 +137,7 @@ impl BatchPlans {
             let Some(slice_at) = rank_epoch.slice_at(at, lengths)? else {
                 break;
             };
-            let count = slice_at
-                .samples
-                .len()
-                .min(batch_size as usize - samples.len());
+            let count = slice_at.samples.len().min(batch_size as usize - samples.len());
             samples.extend_from_slice(&slice_at.samples[..count]);
             shards = Some(match shards {
                 None => Arc::clone(slice_at.shards),
@@ -211,20 +196,13 @@ impl UpcomingWindows {
         let samples = slice_at.samples.len() as u64;
         let (until, shards) = (position + samples, Arc::clone(slice_at.shards));
         self.0.position = until;
-        Some(UpcomingWindow {
-            epoch: self.0.epoch,
-            until,
-            samples,
-            shards,
-        })
+        Some(UpcomingWindow { epoch: self.0.epoch, until, samples, shards })
     }
 }
 
 /// The shards of both lists without repeats, in order of first use.
 fn union(first: &[NeededShard], second: &[NeededShard]) -> Arc<[NeededShard]> {
     let known: HashSet<u32> = first.iter().map(|needed| needed.shard).collect();
-    let new = second
-        .iter()
-        .filter(|needed| !known.contains(&needed.shard));
+    let new = second.iter().filter(|needed| !known.contains(&needed.shard));
     first.iter().chain(new).copied().collect()
 }

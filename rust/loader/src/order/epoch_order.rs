@@ -66,18 +66,11 @@ impl EpochOrder {
         let mut total = list.total();
         let mut levels = Vec::with_capacity(earlier_legs.len() + 1);
         for leg in earlier_legs {
-            let partition = Partition {
-                total,
-                world_size: leg.world_size,
-                batch_size: leg.batch_size,
-            };
+            let partition =
+                Partition { total, world_size: leg.world_size, batch_size: leg.batch_size };
             let left = partition.after(leg.steps);
             total = left.total();
-            levels.push(Level {
-                partition,
-                left: Some(left),
-                windows: Vec::new(),
-            });
+            levels.push(Level { partition, left: Some(left), windows: Vec::new() });
         }
         levels.push(Level {
             partition: settings.partition(total),
@@ -142,12 +135,7 @@ impl EpochOrder {
             if self.window > 0 {
                 self.rng(level, rank, number + 1).shuffle(&mut samples);
             }
-            let window = Window {
-                rank,
-                positions,
-                samples,
-                shards,
-            };
+            let window = Window { rank, positions, samples, shards };
             self.levels[level].windows.insert(0, window);
         }
         &self.levels[level].windows[0]

@@ -61,9 +61,7 @@ impl Partition {
     /// Steps after which every rank has read its whole part.
     #[must_use]
     pub fn max_steps(&self) -> u64 {
-        self.total
-            .div_ceil(self.world_size)
-            .div_ceil(self.batch_size)
+        self.total.div_ceil(self.world_size).div_ceil(self.batch_size)
     }
 
     /// Samples that each rank has read after some steps; `None` if some rank has read its whole part.
@@ -98,8 +96,7 @@ impl Remainder {
 
     /// Position of the first sample that a rank left.
     fn start(&self, rank: u64) -> u64 {
-        self.used
-            .map_or(0, |used| self.partition.cut(rank) - rank * used)
+        self.used.map_or(0, |used| self.partition.cut(rank) - rank * used)
     }
 
     /// The rank that left the sample at a position, and the places in that rank's part from this sample to the end.

@@ -52,12 +52,7 @@ impl RankEpoch {
             LastBatch::Keep => partition.length(settings.rank),
             rule => partition.num_steps(rule, settings.rank) * settings.batch_size,
         };
-        Self::Known(KnownEpoch {
-            order,
-            owner,
-            length,
-            limit,
-        })
+        Self::Known(KnownEpoch { order, owner, length, limit })
     }
 
     /// The samples from a position to the end of its window at most; `None` where the epoch is over.
@@ -86,16 +81,11 @@ impl KnownEpoch {
         let window = self.order.window(self.owner, place, counts);
         let count = (window.positions.end - place).min(self.limit - position) as usize;
         let first = (place - window.positions.start) as usize;
-        Some(WindowSlice {
-            samples: &window.samples[first..first + count],
-            shards: &window.shards,
-        })
+        Some(WindowSlice { samples: &window.samples[first..first + count], shards: &window.shards })
     }
 }
 
 /// Samples that each rank read in some legs of a streamed epoch.
 pub fn samples_read(legs: &[Leg]) -> u64 {
-    legs.iter()
-        .map(|leg| leg.steps.saturating_mul(leg.batch_size))
-        .fold(0, u64::saturating_add)
+    legs.iter().map(|leg| leg.steps.saturating_mul(leg.batch_size)).fold(0, u64::saturating_add)
 }

@@ -36,11 +36,7 @@ impl OrderSettings {
     /// How an epoch of `total` samples is divided at its beginning.
     #[must_use]
     pub fn partition(&self, total: u64) -> Partition {
-        Partition {
-            total,
-            world_size: self.world_size,
-            batch_size: self.batch_size,
-        }
+        Partition { total, world_size: self.world_size, batch_size: self.batch_size }
     }
 
     /// Samples per epoch over shards of these lengths. `None` if lengths are unknown and none was configured, or if
@@ -49,9 +45,9 @@ impl OrderSettings {
     pub fn epoch_samples(&self, counts: &[u32]) -> Option<u64> {
         match &self.sampler {
             Some(sampler) => Some(sampler.num_samples),
-            None if self.streamed => self
-                .num_samples
-                .filter(|_| self.last_batch != LastBatch::Keep),
+            None if self.streamed => {
+                self.num_samples.filter(|_| self.last_batch != LastBatch::Keep)
+            }
             None => Some(counts.iter().map(|&count| u64::from(count)).sum()),
         }
     }

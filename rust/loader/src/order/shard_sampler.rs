@@ -32,11 +32,7 @@ impl ShardSampler {
             sum
         });
         let beyond: Vec<f64> = beyond.collect();
-        (!sources.is_empty()).then_some(Self {
-            sources,
-            beyond,
-            num_samples,
-        })
+        (!sources.is_empty()).then_some(Self { sources, beyond, num_samples })
     }
 
     /// Draws a shard.

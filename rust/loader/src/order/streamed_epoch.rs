@@ -123,14 +123,8 @@ impl StreamedEpoch {
     /// Position after the last window that holds samples of a piece; `None` until it is known.
     pub fn read_until(&self, piece: usize) -> Option<u64> {
         let (end, _) = *self.known.get(piece)?;
-        let start = piece
-            .checked_sub(1)
-            .map_or(0, |before| self.known[before].0);
-        Some(if end > start {
-            self.bounds(end - 1).0.end
-        } else {
-            end
-        })
+        let start = piece.checked_sub(1).map_or(0, |before| self.known[before].0);
+        Some(if end > start { self.bounds(end - 1).0.end } else { end })
     }
 
     /// The samples from a position to the end of its window; `None` where the epoch is over.
@@ -142,10 +136,7 @@ impl StreamedEpoch {
         if self.limit().is_some_and(|limit| position >= limit) {
             return Ok(None);
         }
-        let found = self
-            .windows
-            .iter()
-            .position(|window| window.positions.contains(&position));
+        let found = self.windows.iter().position(|window| window.positions.contains(&position));
         match found {
             Some(place) => self.windows[..=place].rotate_right(1),
             None => {
@@ -197,9 +188,7 @@ impl StreamedEpoch {
             return Ok(None);
         }
         let mut samples = Vec::with_capacity((positions.end - positions.start) as usize);
-        let mut piece = self
-            .known
-            .partition_point(|(end, _)| *end <= positions.start);
+        let mut piece = self.known.partition_point(|(end, _)| *end <= positions.start);
         let mut shards: Vec<NeededShard> = Vec::new();
         let mut at = positions.start;
         while at < positions.end {
@@ -224,22 +213,13 @@ impl StreamedEpoch {
             SampleRng::new(self.settings.seed, self.epoch, number + 1, self.stream())
                 .shuffle(&mut samples);
         }
-        Ok(Some(Window {
-            rank: self.settings.rank,
-            positions,
-            samples,
-            shards: shards.into(),
-        }))
+        Ok(Some(Window { rank: self.settings.rank, positions, samples, shards: shards.into() }))
     }
 
     /// Without this error the other ranks would wait for this one at their first step.
     fn no_samples_error(&self) -> ConfigError {
         let rule = "none of the shards that this rank reads holds a sample";
-        ConfigError::new(
-            "data.shards",
-            format!("rank {}'s part", self.settings.rank),
-            rule,
-        )
+        ConfigError::new("data.shards", format!("rank {}'s part", self.settings.rank), rule)
     }
 
     /// Looks up the lengths of further pieces until the known ones reach a position, or none are left.
@@ -301,24 +281,13 @@ impl Pieces {
 
     /// The samples of a shard that a piece covers. `samples` is the length of the shard.
     fn places(&self, piece: usize, samples: u32) -> Range<u32> {
-        let Self::Part {
-            shards,
-            first,
-            last,
-            whole,
-            ..
-        } = self
-        else {
+        let Self::Part { shards, first, last, whole, .. } = self else {
             return 0..samples;
         };
         let cut = |share: u64| (u64::from(samples) * share / whole) as u32;
         let place = piece % shards.len();
         let start = if place == 0 { cut(*first) } else { 0 };
-        let end = if place + 1 == shards.len() {
-            cut(*last)
-        } else {
-            samples
-        };
+        let end = if place + 1 == shards.len() { cut(*last) } else { samples };
         start..end
     }
 }

@@ -40,13 +40,7 @@ impl ArrayPool {
     /// A pool that keeps the arrays of at most `capacity` batches, each with `image_bytes` of pixels.
     #[must_use]
     pub fn new(capacity: usize, image_bytes: usize) -> Arc<Self> {
-        Arc::new(Self {
-            free: Mutex::new(Free {
-                arrays: Vec::new(),
-                capacity,
-            }),
-            image_bytes,
-        })
+        Arc::new(Self { free: Mutex::new(Free { arrays: Vec::new(), capacity }), image_bytes })
     }
 
     /// Reused or new arrays with room for all images.
@@ -58,10 +52,7 @@ impl ArrayPool {
             images: vec![0; self.image_bytes],
             ..BatchArrays::default()
         });
-        Lease {
-            arrays,
-            pool: Arc::clone(self),
-        }
+        Lease { arrays, pool: Arc::clone(self) }
     }
 
     /// Frees the kept arrays, and from now on all arrays that come back.

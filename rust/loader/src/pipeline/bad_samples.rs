@@ -42,8 +42,7 @@ impl BadSamples {
             *sum += count;
         }
         let free = MAX_EXAMPLES - self.examples.len().min(MAX_EXAMPLES);
-        self.examples
-            .extend(later.examples.iter().take(free).cloned());
+        self.examples.extend(later.examples.iter().take(free).cloned());
     }
 
     /// Checks an unfinished epoch. Even good data exceed the limit at some moment of a long run, so the count must
@@ -53,11 +52,7 @@ impl BadSamples {
     /// There are more bad samples than `limit` allows.
     pub fn check_so_far(&self, limit: f64) -> Result<(), Error> {
         let allowed = limit * self.tried as f64;
-        let slack = if limit > 0.0 {
-            SLACK * (allowed + 1.0).sqrt()
-        } else {
-            0.0
-        };
+        let slack = if limit > 0.0 { SLACK * (allowed + 1.0).sqrt() } else { 0.0 };
         self.check(allowed + slack, limit)
     }
 
@@ -70,11 +65,7 @@ impl BadSamples {
     }
 
     fn check(&self, allowed: f64, limit: f64) -> Result<(), Error> {
-        if self.num_bad() as f64 > allowed {
-            Err(self.too_many(limit))
-        } else {
-            Ok(())
-        }
+        if self.num_bad() as f64 > allowed { Err(self.too_many(limit)) } else { Ok(()) }
     }
 
     /// The error that says how many samples are bad, and why.
@@ -145,10 +136,7 @@ mod tests {
         for seed in 0..20 {
             for (rate, within) in [(1.0, 8), (0.5, 24), (0.1, 200), (0.03, 3_000)] {
                 let after = fails_after(rate, 0.01, seed);
-                assert!(
-                    after.is_some_and(|after| after <= within),
-                    "{rate}, {seed}: {after:?}"
-                );
+                assert!(after.is_some_and(|after| after <= within), "{rate}, {seed}: {after:?}");
             }
         }
     }
@@ -177,10 +165,7 @@ mod tests {
         }
         sum.add(&part);
         sum.add(&part);
-        assert_eq!(
-            (sum.tried, sum.by_reason[0], sum.examples.len()),
-            (30, 30, MAX_EXAMPLES)
-        );
+        assert_eq!((sum.tried, sum.by_reason[0], sum.examples.len()), (30, 30, MAX_EXAMPLES));
         assert!(sum.examples[15].starts_with("sample 0: no image"));
     }
 
@@ -188,13 +173,8 @@ mod tests {
     fn line_breaks_in_a_key_are_escaped() {
         let mut bad_samples = BadSamples::default();
         bad_samples.record(format_args!("sample a\nb\u{1b}[31m"), &SampleError::NoImage);
-        let [line] = &*bad_samples.examples else {
-            panic!("{bad_samples:?}")
-        };
-        assert!(
-            line.starts_with("sample a\\nb\\u{1b}[31m: no image"),
-            "{line}"
-        );
+        let [line] = &*bad_samples.examples else { panic!("{bad_samples:?}") };
+        assert!(line.starts_with("sample a\\nb\\u{1b}[31m: no image"), "{line}");
     }
 
     #[test]

@@ -82,13 +82,7 @@ impl Dataset {
         };
         check_size(&config, &order, index.counts())?;
         let (txt, json) = needed_members(&config.captions);
-        Ok(Self {
-            config,
-            index,
-            tokenizer,
-            order,
-            needed_members: WantedMembers { txt, json },
-        })
+        Ok(Self { config, index, tokenizer, order, needed_members: WantedMembers { txt, json } })
     }
 
     /// Samples per epoch over all ranks; `None` if shard lengths are unknown and all of their samples are read.
@@ -131,11 +125,8 @@ impl Dataset {
                 );
                 return Err(ConfigError::new(field("world_size"), leg.world_size, rule));
             }
-            let partition = Partition {
-                total,
-                world_size: leg.world_size,
-                batch_size: leg.batch_size,
-            };
+            let partition =
+                Partition { total, world_size: leg.world_size, batch_size: leg.batch_size };
             if leg.steps > partition.max_steps() {
                 let rule = format!(
                     "it must not be above {}, the steps available in {total} samples: are these the same shards?",
@@ -195,12 +186,7 @@ fn check_tokenizer(
     };
     let id = mask.mask_id;
     let holds = mask.text_mode == TextMode::Remove || id != tokenizer.pad_id();
-    check(
-        holds,
-        "data.mask.mask_id",
-        id,
-        "it must not be the padding id",
-    )
+    check(holds, "data.mask.mask_id", id, "it must not be the padding id")
 }
 
 fn check_size(config: &LoaderConfig, order: &OrderSettings, counts: &[u32]) -> Result<(), Error> {

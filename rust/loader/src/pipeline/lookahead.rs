@@ -35,9 +35,9 @@ impl ShardLengths for KnownLengths {
     fn lookup(&self, shard: u32) -> Option<Result<u32, Error>> {
         let skip = self.dataset.config.on_missing_shard == OnMissingShard::Skip;
         match self.provider.as_ref()?.length(shard)? {
-            Ok(length) => Some(Ok(u32::try_from(length)
-                .unwrap_or(UNKNOWN_LENGTH)
-                .min(UNKNOWN_LENGTH - 1))),
+            Ok(length) => {
+                Some(Ok(u32::try_from(length).unwrap_or(UNKNOWN_LENGTH).min(UNKNOWN_LENGTH - 1)))
+            }
             // Reading the shard says why it is missing, and whether the run can continue without it.
             Err(_) if skip => Some(Ok(1)),
             Err(error) => Some(Err(error)),
@@ -107,17 +107,12 @@ impl Lookahead {
 
     /// Whether all these shards can be read now.
     pub fn all_ready(&mut self, shards: &Arc<[NeededShard]>) -> bool {
-        if self
-            .ready_shards
-            .as_ref()
-            .is_some_and(|ready_shards| Arc::ptr_eq(ready_shards, shards))
+        if self.ready_shards.as_ref().is_some_and(|ready_shards| Arc::ptr_eq(ready_shards, shards))
         {
             return true;
         }
         // Ask for each one, so that the provider knows that a batch waits for it.
-        let absent = shards
-            .iter()
-            .filter(|needed| !self.provider.is_ready(needed.shard));
+        let absent = shards.iter().filter(|needed| !self.provider.is_ready(needed.shard));
         let there = absent.count() == 0;
         if there {
             self.ready_shards = Some(Arc::clone(shards));
@@ -127,8 +122,7 @@ impl Lookahead {
 
     /// Notes that a batch has begun.
     pub fn begin(&mut self, plan: &BatchPlan) {
-        self.unfinished_batches
-            .push_back((self.number, (plan.epoch, plan.positions.start)));
+        self.unfinished_batches.push_back((self.number, (plan.epoch, plan.positions.start)));
         self.number += 1;
         self.planned += plan.positions.end - plan.positions.start;
     }
@@ -142,11 +136,7 @@ impl Lookahead {
                 new.push(needed.shard);
             }
         }
-        self.requests.push_back(Request {
-            epoch,
-            until,
-            shards,
-        });
+        self.requests.push_back(Request { epoch, until, shards });
         if !new.is_empty() {
             self.provider.request(&new);
         }
@@ -214,11 +204,7 @@ impl Lookahead {
         next: Place,
         streamed: Option<(u64, &StreamedEpoch)>,
     ) {
-        while self
-            .unfinished_batches
-            .front()
-            .is_some_and(|&(number, _)| number < unfinished)
-        {
+        while self.unfinished_batches.front().is_some_and(|&(number, _)| number < unfinished) {
             self.unfinished_batches.pop_front();
         }
         let oldest = self.unfinished_batches.front().map(|&(_, place)| place);

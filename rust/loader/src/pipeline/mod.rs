@@ -67,9 +67,7 @@ impl Pipeline {
         for number in 0..num_threads {
             let shared = Arc::clone(&pipeline.shared);
             let thread = std::thread::Builder::new().name(format!("prolip-{number}"));
-            let handle = thread
-                .spawn(move || worker::run(&shared))
-                .map_err(Error::Spawn)?;
+            let handle = thread.spawn(move || worker::run(&shared)).map_err(Error::Spawn)?;
             pipeline.threads.lock().push(handle);
         }
         Ok(pipeline)

@@ -47,11 +47,8 @@ impl RowSlots {
             needed.is_some_and(|needed| needed <= lease.arrays.images.len()),
             "no room for the images of a batch"
         );
-        let (images, first_row, len) = (
-            lease.arrays.images.as_mut_ptr(),
-            rows.as_mut_ptr(),
-            rows.len(),
-        );
+        let (images, first_row, len) =
+            (lease.arrays.images.as_mut_ptr(), rows.as_mut_ptr(), rows.len());
         Self {
             whole: UnsafeCell::new(Some((lease, rows))),
             images,
@@ -87,22 +84,14 @@ impl RowSlot<'_> {
 
     /// Its pixels and its row.
     pub fn parts(&mut self) -> (&mut [u8], &mut Row) {
-        let RowSlots {
-            images,
-            first_row,
-            image_bytes,
-            ..
-        } = *self.slots;
+        let RowSlots { images, first_row, image_bytes, .. } = *self.slots;
         // SAFETY: index < len, and `new` checked that len images and len rows lie inside their allocations. Neither
         // is moved, grown or freed while this slot is out: `finish` takes the whole only after every slot has come
         // back. `claim` gave this index to nobody else, so no two slots' ranges overlap, and the references end with
         // the borrow of this slot.
         unsafe {
             let image = images.add(self.index * image_bytes);
-            (
-                std::slice::from_raw_parts_mut(image, image_bytes),
-                &mut *first_row.add(self.index),
-            )
+            (std::slice::from_raw_parts_mut(image, image_bytes), &mut *first_row.add(self.index))
         }
     }
 
@@ -127,10 +116,7 @@ mod tests {
     use crate::shards::SampleId;
 
     fn id(index: usize) -> SampleId {
-        SampleId {
-            shard: 7,
-            sample: index as u32,
-        }
+        SampleId { shard: 7, sample: index as u32 }
     }
 
     #[test]
@@ -160,16 +146,11 @@ mod tests {
         assert_eq!(taken.len(), 1);
         let (lease, rows) = taken.remove(0);
         let images = lease.arrays.images.clone();
-        assert!((0..64).all(|index| {
-            images[index * 8..][..8]
-                .iter()
-                .all(|&byte| byte == index as u8)
-        }));
         assert!(
-            rows.iter()
-                .enumerate()
-                .all(|(index, row)| row.sample == Some(id(index)))
+            (0..64)
+                .all(|index| { images[index * 8..][..8].iter().all(|&byte| byte == index as u8) })
         );
+        assert!(rows.iter().enumerate().all(|(index, row)| row.sample == Some(id(index))));
     }
 
     #[test]
@@ -178,11 +159,7 @@ mod tests {
         let rows = || (0..4).map(|_| Row::default()).collect();
         drop(RowSlots::new(ArrayPool::new(1, 32).take(), rows(), 8));
         // The product wraps to 0.
-        drop(RowSlots::new(
-            ArrayPool::new(1, 32).take(),
-            rows(),
-            usize::MAX / 4 + 1,
-        ));
+        drop(RowSlots::new(ArrayPool::new(1, 32).take(), rows(), usize::MAX / 4 + 1));
     }
 
     #[test]

@@ -43,12 +43,7 @@ pub(crate) fn sampler(
         return Ok(None);
     }
     // The index has the same order, without the shards that were skipped.
-    let mut opened = index
-        .shards()
-        .iter()
-        .zip(index.counts())
-        .zip(0..)
-        .peekable();
+    let mut opened = index.shards().iter().zip(index.counts()).zip(0..).peekable();
     let mut sources = Vec::with_capacity(patterns.len());
     for (number, pattern) in patterns.iter().enumerate() {
         let mut shards = Vec::with_capacity(pattern.len());

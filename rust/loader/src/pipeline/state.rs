@@ -229,10 +229,7 @@ impl Shared {
             if self.is_stopping() {
                 return None;
             }
-            if let Some(current) = state
-                .current
-                .as_ref()
-                .filter(|current| current.slots.has_work())
+            if let Some(current) = state.current.as_ref().filter(|current| current.slots.has_work())
             {
                 return Some(Arc::clone(current));
             }
@@ -248,11 +245,8 @@ impl Shared {
                 state = self.plan_next(state, planner);
                 continue;
             }
-            let stage = if free_places && state.waiting_for_shards {
-                Stage::Fetch
-            } else {
-                Stage::Idle
-            };
+            let stage =
+                if free_places && state.waiting_for_shards { Stage::Fetch } else { Stage::Idle };
             let begun_waiting = Instant::now();
             self.work.wait(&mut state);
             self.counters.passed(stage, begun_waiting);

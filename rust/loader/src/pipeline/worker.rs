@@ -129,31 +129,23 @@ impl<'shared> Worker<'shared> {
             place -= if here { 0 } else { u64::from(needed.samples) };
             here
         });
-        SampleId {
-            shard: found.map_or(0, |needed| needed.shard),
-            sample: place as u32,
-        }
+        SampleId { shard: found.map_or(0, |needed| needed.shard), sample: place as u32 }
     }
 
     /// Turns a sample's error into the run's error if it must end the run; otherwise the sample counts as bad.
     fn fatal(&self, shard: &Location, error: SampleError) -> Result<Error, SampleError> {
-        let (raise, shard) = (
-            self.config.on_missing_shard == OnMissingShard::Raise,
-            shard.to_string(),
-        );
+        let (raise, shard) =
+            (self.config.on_missing_shard == OnMissingShard::Raise, shard.to_string());
         let index = self.dataset.index.file();
         match error {
             SampleError::Fetch(error) if raise || error.here => Ok(error.into()),
             SampleError::Open(source) if raise => Ok(Error::Open { shard, source }),
-            SampleError::Changed(what) if raise => Ok(Error::Changed {
-                shard,
-                index: index.map(Path::to_owned),
-                what,
-            }),
-            SampleError::Index(source) => Ok(Error::Index {
-                index: index.unwrap_or(Path::new("")).to_owned(),
-                source,
-            }),
+            SampleError::Changed(what) if raise => {
+                Ok(Error::Changed { shard, index: index.map(Path::to_owned), what })
+            }
+            SampleError::Index(source) => {
+                Ok(Error::Index { index: index.unwrap_or(Path::new("")).to_owned(), source })
+            }
             error => Err(error),
         }
     }
@@ -171,9 +163,7 @@ impl<'shared> Worker<'shared> {
         let index = &self.dataset.index;
         let limit = self.config.max_member_bytes;
         let provider = self.shared.provider.as_deref();
-        let members = self
-            .reader
-            .read(index, provider, id, wanted, limit, &mut row.raw_members)?;
+        let members = self.reader.read(index, provider, id, wanted, limit, &mut row.raw_members)?;
         let begun = counters.passed(Stage::Read, begun);
 
         self.stage = Stage::Caption;
@@ -224,11 +214,7 @@ impl<'shared> Worker<'shared> {
             Outcome::TooFewSamples
         };
         self.stage = Stage::Fetch;
-        let finished = FinishedBatch {
-            epoch: in_progress.plan.epoch,
-            bad_samples,
-            outcome,
-        };
+        let finished = FinishedBatch { epoch: in_progress.plan.epoch, bad_samples, outcome };
         self.shared.finished(in_progress.number, finished, rows);
     }
 
@@ -281,17 +267,9 @@ impl<'shared> Worker<'shared> {
         let (memory, rows) = (&mut lease.arrays, &mut rows[..count]);
         swap_all(&mut memory.keys, rows.iter_mut().map(|row| &mut row.key));
         if !self.config.keep_members.is_empty() {
-            swap_all(
-                &mut memory.raw_members,
-                rows.iter_mut().map(|row| &mut row.raw_members),
-            );
+            swap_all(&mut memory.raw_members, rows.iter_mut().map(|row| &mut row.raw_members));
         }
-        Ok(Batch {
-            lease,
-            samples,
-            masked_rows,
-            cursor: in_progress.plan.cursor.clone(),
-        })
+        Ok(Batch { lease, samples, masked_rows, cursor: in_progress.plan.cursor.clone() })
     }
 }
 
@@ -314,10 +292,7 @@ fn compact_rows(lease: &mut Lease, rows: &mut [Row], image_bytes: usize) -> usiz
             if count < index {
                 rows.swap(count, index);
                 let start = index * image_bytes;
-                lease
-                    .arrays
-                    .images
-                    .copy_within(start..start + image_bytes, count * image_bytes);
+                lease.arrays.images.copy_within(start..start + image_bytes, count * image_bytes);
             }
             count += 1;
         }

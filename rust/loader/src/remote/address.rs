@@ -14,11 +14,7 @@ pub(crate) enum Place {
     /// A URL on a server, and the token to send.
     Http { url: String, token: Option<String> },
     /// An object: scheme, bucket or container, path in it.
-    Object {
-        scheme: Scheme,
-        bucket: String,
-        path: String,
-    },
+    Object { scheme: Scheme, bucket: String, path: String },
 }
 
 /// Kinds of object stores.
@@ -57,9 +53,7 @@ impl Hub {
         let token = variable("HF_TOKEN").or_else(saved);
         Self {
             endpoint: variable("HF_ENDPOINT"),
-            token: token
-                .map(|token| token.trim().to_owned())
-                .filter(|token| !token.is_empty()),
+            token: token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty()),
         }
     }
 }
@@ -71,14 +65,9 @@ impl Hub {
 pub(crate) fn resolve(url: &str, hub: &Hub) -> Result<Place, ConfigError> {
     let wrong = |rule: &str| ConfigError::new("data.shards", format!("{:?}", shown(url)), rule);
     if url.starts_with("http://") || url.starts_with("https://") {
-        return Ok(Place::Http {
-            url: url.to_owned(),
-            token: None,
-        });
+        return Ok(Place::Http { url: url.to_owned(), token: None });
     }
-    let (scheme, rest) = url
-        .split_once("://")
-        .ok_or_else(|| wrong("it is no address"))?;
+    let (scheme, rest) = url.split_once("://").ok_or_else(|| wrong("it is no address"))?;
     let scheme = match scheme {
         "hf" => return resolve_hub(rest, hub).ok_or_else(|| {
             wrong("an address of the hub is hf://datasets/OWNER/NAME/PATH, with @REVISION behind NAME if wanted")
@@ -88,15 +77,10 @@ pub(crate) fn resolve(url: &str, hub: &Hub) -> Result<Place, ConfigError> {
         "az" => Scheme::Az,
         _ => return Err(wrong("it must begin with http, https, s3, gs, az or hf")),
     };
-    let object = rest
-        .split_once('/')
-        .filter(|(bucket, path)| !bucket.is_empty() && !path.is_empty());
+    let object =
+        rest.split_once('/').filter(|(bucket, path)| !bucket.is_empty() && !path.is_empty());
     let (bucket, path) = object.ok_or_else(|| wrong("it must name a bucket and a path"))?;
-    Ok(Place::Object {
-        scheme,
-        bucket: bucket.to_owned(),
-        path: path.to_owned(),
-    })
+    Ok(Place::Object { scheme, bucket: bucket.to_owned(), path: path.to_owned() })
 }
 
 /// The hub's URL for the file at `datasets/OWNER/NAME[@REVISION]/PATH`. In a revision such as refs/pr/1 each slash is written as
@@ -173,15 +157,9 @@ mod tests {
         for (variables, expected) in [
             (vec![], None),
             (vec![home.clone()], Some("saved")),
-            (
-                vec![home.clone(), ("HF_TOKEN", "mine".to_owned())],
-                Some("mine"),
-            ),
+            (vec![home.clone(), ("HF_TOKEN", "mine".to_owned())], Some("mine")),
             (vec![home.clone(), ("HF_HOME", at(""))], Some("other")),
-            (
-                vec![home.clone(), ("HF_TOKEN_PATH", at("token"))],
-                Some("other"),
-            ),
+            (vec![home.clone(), ("HF_TOKEN_PATH", at("token"))], Some("other")),
             (vec![home.clone(), ("HF_TOKEN_PATH", at("empty"))], None),
             (vec![home, ("XDG_CACHE_HOME", at("none"))], None),
         ] {
@@ -189,11 +167,7 @@ mod tests {
                 let found = variables.iter().find(|(variable, _)| *variable == name);
                 found.map(|(_, value)| value.clone())
             };
-            assert_eq!(
-                Hub::of(variable).token.as_deref(),
-                expected,
-                "{variables:?}"
-            );
+            assert_eq!(Hub::of(variable).token.as_deref(), expected, "{variables:?}");
         }
     }
 

@@ -75,12 +75,7 @@ impl Cache {
             None => (identity.modified.as_deref(), identity.size),
         };
         let size = size.map(|size| size.to_string());
-        let parts = [
-            Some(address),
-            identity.etag.as_deref(),
-            modified,
-            size.as_deref(),
-        ];
+        let parts = [Some(address), identity.etag.as_deref(), modified, size.as_deref()];
         let mut digest = Context::new(&SHA256);
         for part in parts {
             // Length first, so that different lists of parts never give the same text.
@@ -102,22 +97,11 @@ impl Cache {
             return Ok(found);
         }
         let part = path.with_extension(PART);
-        let file = no_links()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(&part)?;
+        let file = no_links().create(true).truncate(false).read(true).write(true).open(&part)?;
         if !locked(file.try_lock())? || !is_at(&file, &part)? {
             return Ok(Found::Busy);
         }
-        let claim = Claim {
-            file,
-            cache: self.clone(),
-            part,
-            whole: path.to_owned(),
-            kept: false,
-        };
+        let claim = Claim { file, cache: self.clone(), part, whole: path.to_owned(), kept: false };
         // Another process may have finished it between the first check and the lock.
         if let Some(found) = open_whole(path)? {
             return Ok(found);
@@ -131,11 +115,7 @@ impl Cache {
     /// that process may be suspended.
     pub async fn wait(&self, path: &Path, patience: Duration) -> io::Result<Found> {
         let part = path.with_extension(PART);
-        let state = || {
-            std::fs::metadata(&part)
-                .and_then(|part| part.modified())
-                .ok()
-        };
+        let state = || std::fs::metadata(&part).and_then(|part| part.modified()).ok();
         let (mut before, mut since) = (state(), Instant::now());
         while since.elapsed() < patience {
             match self.look(path)? {

@@ -4,10 +4,7 @@ use super::*;
 use std::io::Write;
 
 fn identity(etag: &str) -> Identity {
-    Identity {
-        etag: Some(etag.to_owned()),
-        ..Identity::default()
-    }
+    Identity { etag: Some(etag.to_owned()), ..Identity::default() }
 }
 
 fn make(cache: &Cache, etag: &str, bytes: usize) -> File {
@@ -37,11 +34,7 @@ fn one_process_fetches_a_shard_and_the_others_wait() {
     assert!(matches!(cache.look(&path).unwrap(), Found::Busy));
     claim.file.write_all(b"half").unwrap();
     drop(claim);
-    assert_eq!(
-        names(folder.path()),
-        0,
-        "a claim that is given up leaves nothing"
-    );
+    assert_eq!(names(folder.path()), 0, "a claim that is given up leaves nothing");
     let Found::Mine(mut claim) = cache.look(&path).unwrap() else {
         panic!("it was given up");
     };
@@ -71,10 +64,7 @@ fn a_partial_file_of_a_crashed_process_is_taken_over() {
     let other = other.with_extension(PART);
     std::fs::write(&other, b"x").unwrap();
     cache.trim();
-    assert!(
-        !other.exists() && part.exists(),
-        "a living process keeps its claim"
-    );
+    assert!(!other.exists() && part.exists(), "a living process keeps its claim");
 }
 
 #[test]
@@ -82,15 +72,10 @@ fn a_stalled_process_is_not_waited_for() {
     let folder = tempfile::tempdir().unwrap();
     let cache = Cache::new(folder.path().to_owned(), 1 << 20).unwrap();
     let path = cache.path("http://h/a.tar", &identity("1")).unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_time()
-        .build();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_time().build();
     let wait = |milliseconds| {
         let patience = Duration::from_millis(milliseconds);
-        let waited = runtime
-            .as_ref()
-            .unwrap()
-            .block_on(cache.wait(&path, patience));
+        let waited = runtime.as_ref().unwrap().block_on(cache.wait(&path, patience));
         waited.unwrap()
     };
     let Found::Mine(mut claim) = cache.look(&path).unwrap() else {
@@ -147,19 +132,12 @@ fn the_least_recently_used_shard_is_deleted() {
     let reading = make(&cache, "1", 1000);
     for (place, etag) in ["2", "3"].into_iter().enumerate() {
         let age = Duration::from_secs(100 - place as u64);
-        make(&cache, etag, 700)
-            .set_modified(SystemTime::now() - age)
-            .unwrap();
+        make(&cache, etag, 700).set_modified(SystemTime::now() - age).unwrap();
     }
-    reading
-        .set_modified(SystemTime::now() - Duration::from_secs(1000))
-        .unwrap();
+    reading.set_modified(SystemTime::now() - Duration::from_secs(1000)).unwrap();
     make(&cache, "4", 700);
     let there = |etag: &str| path(etag).exists();
-    assert_eq!(
-        [there("1"), there("2"), there("3"), there("4")],
-        [true, false, true, true]
-    );
+    assert_eq!([there("1"), there("2"), there("3"), there("4")], [true, false, true, true]);
     drop(reading);
     make(&cache, "5", 700);
     assert_eq!([there("1"), there("3"), there("5")], [false, true, true]);

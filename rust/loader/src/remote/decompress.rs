@@ -82,9 +82,8 @@ mod tests {
 
     #[test]
     fn output_before_damage_does_not_depend_on_read_sizes() {
-        let plain: Vec<u8> = (0..400_000u32)
-            .flat_map(|number| number.wrapping_mul(number).to_le_bytes())
-            .collect();
+        let plain: Vec<u8> =
+            (0..400_000u32).flat_map(|number| number.wrapping_mul(number).to_le_bytes()).collect();
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         encoder.write_all(&plain).unwrap();
         let gzip = encoder.finish().unwrap();

@@ -125,9 +125,7 @@ impl Inner {
             Some(compression) => (self.file()?, Some((compression, file))),
         };
         let sink = Arc::new(PartialFile::new(arriving, meter));
-        let mut file = self
-            .receive(transfer, opened, &sink, unpacked, meter)
-            .await?;
+        let mut file = self.receive(transfer, opened, &sink, unpacked, meter).await?;
         let arrived = sink.file.metadata().map_err(write_failure)?.len();
         if identity.size.is_some_and(|size| size != arrived) {
             return Err(Failure::changed(format!(

@@ -30,11 +30,7 @@ pub fn settle(
                 return Err(wrong(pipe::NOT_ALLOWED).into());
             }
             Location::Url(url) => match resolve(url, &hub)? {
-                Place::Object {
-                    scheme,
-                    bucket,
-                    path,
-                } if path.contains(['*', '?', '[']) => {
+                Place::Object { scheme, bucket, path } if path.contains(['*', '?', '[']) => {
                     let store = match &store {
                         Some(store) => store,
                         None => store.insert(Store::open(config)?),
@@ -85,10 +81,8 @@ fn parts(path: &str) -> Result<(&str, glob::Pattern), glob::PatternError> {
 }
 
 fn matches(pattern: &glob::Pattern, name: &str) -> bool {
-    let options = glob::MatchOptions {
-        require_literal_separator: true,
-        ..glob::MatchOptions::default()
-    };
+    let options =
+        glob::MatchOptions { require_literal_separator: true, ..glob::MatchOptions::default() };
     pattern.matches_with(name, options)
 }
 
@@ -103,10 +97,7 @@ mod tests {
         };
         let url = |text: &str| Location::Url(text.to_owned());
         let plain = StoreConfig::default();
-        let pipes = StoreConfig {
-            allow_pipe: true,
-            ..plain.clone()
-        };
+        let pipes = StoreConfig { allow_pipe: true, ..plain.clone() };
         let pipe = Location::Pipe("cat *.tar".to_owned());
         let good = [
             url("s3://b/a.tar"),
@@ -121,10 +112,7 @@ mod tests {
             (url("s3://b"), "a bucket and a path"),
             (url("http://h/*.tar"), "braces"),
             (url("hf://datasets/o/n/*.tar"), "braces"),
-            (
-                url("hf://models/o/n/a.tar"),
-                "hf://datasets/OWNER/NAME/PATH",
-            ),
+            (url("hf://models/o/n/a.tar"), "hf://datasets/OWNER/NAME/PATH"),
         ] {
             let error = settled(std::slice::from_ref(&shard), &plain).unwrap_err();
             assert!(matches!(&error, Error::Config(error) if error.field == "data.shards"));
@@ -138,12 +126,9 @@ mod tests {
             assert_eq!(parts(path).unwrap().0, prefix);
         }
         let matcher = parts("a/c-*.tar").unwrap().1;
-        for (name, expected) in [
-            ("a/c-1.tar", true),
-            ("a/c-.tar", true),
-            ("a/c-1/2.tar", false),
-            ("b/c-1.tar", false),
-        ] {
+        for (name, expected) in
+            [("a/c-1.tar", true), ("a/c-.tar", true), ("a/c-1/2.tar", false), ("b/c-1.tar", false)]
+        {
             assert_eq!(matches(&matcher, name), expected, "{name}");
         }
         assert!(parts("a/[").is_err());

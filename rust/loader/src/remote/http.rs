@@ -71,9 +71,7 @@ pub(crate) async fn get(
             let (start, end, size) = content_range(headers)
                 .ok_or_else(|| Failure::again("an answer without its Content-Range"))?;
             if start != wanted {
-                return Err(Failure::again(
-                    "an answer with another range than asked for",
-                ));
+                return Err(Failure::again("an answer with another range than asked for"));
             }
             let length = number(headers, CONTENT_LENGTH);
             if end > size || length.is_some_and(|length| start.checked_add(length) != Some(end)) {
@@ -86,23 +84,13 @@ pub(crate) async fn get(
         (StatusCode::OK, _) => (0, false, number(headers, CONTENT_LENGTH)),
         _ => return Err(Failure::of_status(status.as_u16(), asked_pause(headers))),
     };
-    let identity = Identity {
-        etag: text(headers, ETAG),
-        modified: text(headers, LAST_MODIFIED),
-        size,
-    };
+    let identity =
+        Identity { etag: text(headers, ETAG), modified: text(headers, LAST_MODIFIED), size };
     let landed = Url::parse(url)
         .is_ok_and(|url| url.origin() != response.url().origin())
         .then(|| response.url().clone());
-    let body = response
-        .bytes_stream()
-        .map(|piece| piece.map_err(body_failure));
-    let answer = Answer {
-        identity,
-        start,
-        ranged,
-        body: Box::pin(body),
-    };
+    let body = response.bytes_stream().map(|piece| piece.map_err(body_failure));
+    let answer = Answer { identity, start, ranged, body: Box::pin(body) };
     Ok((answer, landed))
 }
 
@@ -115,10 +103,7 @@ fn request_failure(error: reqwest::Error) -> Failure {
 }
 
 fn body_failure(error: reqwest::Error) -> Failure {
-    Failure::again(format!(
-        "the connection broke: {}",
-        error_text(&error.without_url())
-    ))
+    Failure::again(format!("the connection broke: {}", error_text(&error.without_url())))
 }
 
 fn text(headers: &HeaderMap, name: HeaderName) -> Option<String> {

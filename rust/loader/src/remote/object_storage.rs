@@ -70,10 +70,7 @@ impl HttpService for RecordingClient {
 
 /// Opens a bucket, with settings from the environment (AWS_*, GOOGLE_*, AZURE_*).
 pub(crate) fn open(scheme: Scheme, bucket: &str) -> Result<Arc<dyn ObjectStore>, Failure> {
-    let no_retries = RetryConfig {
-        max_retries: 0,
-        ..RetryConfig::default()
-    };
+    let no_retries = RetryConfig { max_retries: 0, ..RetryConfig::default() };
     // The crate limits the time of a whole request. We limit the wait for the next byte instead.
     let limits = [
         (ClientConfigKey::Timeout, "1 day"),
@@ -93,18 +90,15 @@ pub(crate) fn open(scheme: Scheme, bucket: &str) -> Result<Arc<dyn ObjectStore>,
         }};
     }
     let store = match scheme {
-        Scheme::S3 => built!(
-            AmazonS3Builder::from_env().with_bucket_name(bucket),
-            AmazonS3ConfigKey
-        ),
-        Scheme::Gs => built!(
-            GoogleCloudStorageBuilder::from_env().with_bucket_name(bucket),
-            GoogleConfigKey
-        ),
-        Scheme::Az => built!(
-            MicrosoftAzureBuilder::from_env().with_container_name(bucket),
-            AzureConfigKey
-        ),
+        Scheme::S3 => {
+            built!(AmazonS3Builder::from_env().with_bucket_name(bucket), AmazonS3ConfigKey)
+        }
+        Scheme::Gs => {
+            built!(GoogleCloudStorageBuilder::from_env().with_bucket_name(bucket), GoogleConfigKey)
+        }
+        Scheme::Az => {
+            built!(MicrosoftAzureBuilder::from_env().with_container_name(bucket), AzureConfigKey)
+        }
     };
     store.map_err(|error| {
         let why = error_text(&error);
@@ -139,12 +133,7 @@ pub(crate) async fn get(
             Failure::again(format!("the connection broke: {}", error_text(&error)))
         })
     });
-    Ok(Answer {
-        identity,
-        start,
-        ranged,
-        body: Box::pin(body),
-    })
+    Ok(Answer { identity, start, ranged, body: Box::pin(body) })
 }
 
 /// The paths below a prefix, sorted. `limit` is the longest wait for the next result.

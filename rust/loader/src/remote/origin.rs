@@ -30,12 +30,9 @@ impl Origin {
     /// Requests bytes. If `known` is given, the shard must still be in that state.
     pub async fn get(&self, want: Want, known: Option<&Identity>) -> Result<Answer, Failure> {
         let answer = match self {
-            Self::Http {
-                client,
-                url,
-                token,
-                landed,
-            } => get_landed(client, (url, token.as_deref()), landed, want, known).await?,
+            Self::Http { client, url, token, landed } => {
+                get_landed(client, (url, token.as_deref()), landed, want, known).await?
+            }
             Self::Object { store, path } => {
                 object_storage::get(store.as_ref(), path, want, known).await?
             }

@@ -29,11 +29,7 @@ pub(crate) struct Meter {
 impl Meter {
     /// A meter that calls `grown` when the shard takes more than `expected` bytes, again for every MiB.
     pub fn watched(expected: u64, grown: impl Fn() + Send + Sync + 'static) -> Self {
-        Self {
-            expected: expected.into(),
-            grown: Some(Box::new(grown)),
-            ..Self::default()
-        }
+        Self { expected: expected.into(), grown: Some(Box::new(grown)), ..Self::default() }
     }
 
     /// Bytes on disk, now or expected.
@@ -115,12 +111,7 @@ pub(crate) struct PartialFile {
 
 impl PartialFile {
     pub fn new(file: File, meter: &Arc<Meter>) -> Self {
-        Self {
-            file,
-            meter: Arc::clone(meter),
-            arrived: Mutex::default(),
-            more: Condvar::new(),
-        }
+        Self { file, meter: Arc::clone(meter), arrived: Mutex::default(), more: Condvar::new() }
     }
 
     pub fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
@@ -186,10 +177,7 @@ mod tests {
 
     #[test]
     fn parts_written_in_any_order_are_read_in_order() {
-        let sink = Arc::new(PartialFile::new(
-            tempfile::tempfile().unwrap(),
-            &Arc::default(),
-        ));
+        let sink = Arc::new(PartialFile::new(tempfile::tempfile().unwrap(), &Arc::default()));
         let mut following = PartialFileReader::new(Arc::clone(&sink));
         let reader = std::thread::spawn(move || {
             let mut text = String::new();
@@ -205,10 +193,7 @@ mod tests {
 
     #[test]
     fn a_reader_gets_an_error_if_the_rest_is_missing() {
-        let sink = Arc::new(PartialFile::new(
-            tempfile::tempfile().unwrap(),
-            &Arc::default(),
-        ));
+        let sink = Arc::new(PartialFile::new(tempfile::tempfile().unwrap(), &Arc::default()));
         sink.write(0, b"a").unwrap();
         sink.write(2, b"c").unwrap();
         sink.end(false);

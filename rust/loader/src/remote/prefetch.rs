@@ -72,10 +72,7 @@ impl Prefetcher {
             wake: OnceLock::new(),
             closed: AtomicBool::new(false),
         };
-        Ok(Self {
-            store,
-            shared: Arc::new(shared),
-        })
+        Ok(Self { store, shared: Arc::new(shared) })
     }
 }
 
@@ -182,22 +179,16 @@ async fn checked(
     let file = Arc::new(fetched.file);
     if let Some(stamp) = indexed {
         return match stamp.change(&fetched.stamp) {
-            Some(what) => Err(Failure::terminal(format!(
-                "it has changed since it was indexed: {what}"
-            ))),
-            None => Ok(ReadyShard {
-                file,
-                regions: None,
-            }),
+            Some(what) => {
+                Err(Failure::terminal(format!("it has changed since it was indexed: {what}")))
+            }
+            None => Ok(ReadyShard { file, regions: None }),
         };
     }
     let read = tokio::task::spawn_blocking(move || {
         let regions =
             scan(&file, require_end).map_err(|error| Failure::terminal(error.to_string()))?;
-        Ok(ReadyShard {
-            file,
-            regions: Some(Arc::new(regions)),
-        })
+        Ok(ReadyShard { file, regions: Some(Arc::new(regions)) })
     });
     read.await
         .map_err(|error| Failure::terminal(format!("its headers could not be read: {error}")))?
@@ -220,9 +211,7 @@ impl Shared {
                 (Some(&size), _) => size,
                 (None, Some(stamp)) if request.location.compression().is_none() => stamp.size,
                 // The size of a compressed shard says little about its unpacked size.
-                (None, stamp) => state
-                    .largest
-                    .max(stamp.as_ref().map_or(0, |stamp| stamp.size)),
+                (None, stamp) => state.largest.max(stamp.as_ref().map_or(0, |stamp| stamp.size)),
             };
             let ahead = wanted.is_none();
             if ahead && (state.oversized.contains(&shard) || !self.has_room(state, need)) {
@@ -231,12 +220,7 @@ impl Shared {
             state.forget(shard);
             let (meter, task) = self.begin(shard, request, need);
             state.begun += 1;
-            let held = ShardState::Fetching {
-                meter,
-                task,
-                turn: state.begun,
-                wanted: !ahead,
-            };
+            let held = ShardState::Fetching { meter, task, turn: state.begun, wanted: !ahead };
             state.shards.insert(shard, held);
         }
     }
@@ -313,10 +297,7 @@ impl Shared {
                 state.largest = state.largest.max(bytes);
                 state.sizes.insert(shard, bytes);
                 state.oversized.remove(&shard);
-                ShardState::Here {
-                    meter: Arc::clone(meter),
-                    lent,
-                }
+                ShardState::Here { meter: Arc::clone(meter), lent }
             }
             Err(error) => ShardState::Failed(error),
         };

@@ -78,11 +78,7 @@ impl State {
     /// The newest download that no batch waits for.
     pub fn last_unwanted(&self) -> Option<u32> {
         let unwanted = self.shards.iter().filter_map(|(&shard, held)| match held {
-            ShardState::Fetching {
-                turn,
-                wanted: false,
-                ..
-            } => Some((*turn, shard)),
+            ShardState::Fetching { turn, wanted: false, .. } => Some((*turn, shard)),
             _ => None,
         });
         unwanted.max().map(|(_, shard)| shard)

@@ -66,10 +66,7 @@ struct Pace {
 
 impl Pace {
     fn new() -> Self {
-        Self {
-            since: Instant::now(),
-            bytes: 0,
-        }
+        Self { since: Instant::now(), bytes: 0 }
     }
 
     fn arrived(&mut self, bytes: usize, limits: &Limits) -> Result<(), Failure> {
@@ -138,11 +135,7 @@ impl<'store> Transfer<'store> {
             let permit = self.permit().await?;
             match self.ask(want, None).await {
                 Ok(answer) => {
-                    return Ok(Opened {
-                        identity: answer.identity.clone(),
-                        answer,
-                        permit,
-                    });
+                    return Ok(Opened { identity: answer.identity.clone(), answer, permit });
                 }
                 Err(failure) => {
                     drop(permit);
@@ -178,10 +171,7 @@ impl<'store> Transfer<'store> {
             };
             self.part(part, first.take(), &identity, sink)
         });
-        stream::iter(jobs)
-            .buffer_unordered(self.limits.ranges)
-            .try_collect::<()>()
-            .await
+        stream::iter(jobs).buffer_unordered(self.limits.ranges).try_collect::<()>().await
     }
 
     async fn part(
@@ -195,9 +185,7 @@ impl<'store> Transfer<'store> {
         let mut at = part.start;
         loop {
             let before = at;
-            let Err(failure) = self
-                .stream(part, &mut at, opened.take(), identity, sink)
-                .await
+            let Err(failure) = self.stream(part, &mut at, opened.take(), identity, sink).await
             else {
                 return Ok(());
             };
@@ -249,9 +237,9 @@ impl<'store> Transfer<'store> {
             }
         }
         match part.end {
-            Some(end) if *at < end => Err(Failure::again(format!(
-                "the connection ended at byte {at} of {end}"
-            ))),
+            Some(end) if *at < end => {
+                Err(Failure::again(format!("the connection ended at byte {at} of {end}")))
+            }
             None if position < *at => Err(Failure::changed("it is shorter than before")),
             _ => Ok(()),
         }

@@ -38,9 +38,7 @@ pub(crate) async fn in_time<T>(
     limit: Duration,
     work: impl Future<Output = T>,
 ) -> Result<T, Failure> {
-    timeout(limit, work)
-        .await
-        .map_err(|_| Failure::again(format!("no byte for {limit:?}")))
+    timeout(limit, work).await.map_err(|_| Failure::again(format!("no byte for {limit:?}")))
 }
 
 /// The pause requested by `Retry-After`.

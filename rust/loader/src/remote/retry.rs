@@ -48,13 +48,7 @@ pub(crate) struct Failure {
 
 impl Failure {
     fn new(verdict: Verdict, what: impl Into<String>) -> Self {
-        Self {
-            verdict,
-            status: None,
-            pause: None,
-            what: what.into(),
-            attempts: 0,
-        }
+        Self { verdict, status: None, pause: None, what: what.into(), attempts: 0 }
     }
 
     pub fn again(what: impl Into<String>) -> Self {
@@ -83,11 +77,7 @@ impl Failure {
             _ => Verdict::Final,
         };
         let what = format!("the server answers {status}{}", meaning(status));
-        Self {
-            status: Some(status),
-            pause,
-            ..Self::new(verdict, what)
-        }
+        Self { status: Some(status), pause, ..Self::new(verdict, what) }
     }
 
     /// If this machine cannot store the bytes, adds the path to the message, and how many bytes are free there.
@@ -95,9 +85,8 @@ impl Failure {
     pub fn at(mut self, called: &str, path: &Path) -> Self {
         if self.verdict == Verdict::Here {
             let bytes = path.ancestors().find_map(os::free_bytes);
-            let free = bytes.map_or_else(String::new, |bytes| {
-                format!(", where {bytes} bytes are free")
-            });
+            let free =
+                bytes.map_or_else(String::new, |bytes| format!(", where {bytes} bytes are free"));
             self.what = format!("{}; {called} is {}{free}", self.what, path.display());
         }
         self
@@ -165,9 +154,7 @@ pub(crate) fn is_untrusted_certificate(error: &(dyn std::error::Error + 'static)
             return true;
         }
         // The error inside an io::Error is not its source, so look inside.
-        let packed = inner
-            .downcast_ref::<std::io::Error>()
-            .and_then(std::io::Error::get_ref);
+        let packed = inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
         cause = match packed {
             Some(packed) => Some(packed),
             None => inner.source(),
@@ -190,12 +177,7 @@ pub(crate) struct Attempts {
 
 impl Attempts {
     pub fn new(retries: u32) -> Self {
-        Self {
-            limit: retries,
-            failures: 0,
-            bytes: 0,
-            made: 0,
-        }
+        Self { limit: retries, failures: 0, bytes: 0, made: 0 }
     }
 
     /// The pause before the next attempt, or the failure if there are no more attempts. `new_bytes` were delivered by the failed
@@ -212,10 +194,7 @@ impl Attempts {
                 let asked = failure.pause.map(|pause| pause.min(LONGEST_PAUSE));
                 Ok(asked.unwrap_or_else(|| backoff(self.failures - 1)))
             }
-            _ => Err(Failure {
-                attempts: self.made,
-                ..failure
-            }),
+            _ => Err(Failure { attempts: self.made, ..failure }),
         }
     }
 }
@@ -236,9 +215,7 @@ pub(crate) async fn retried<T, Work: Future<Output = Result<T, Failure>>>(
 
 /// A pause that doubles with every failure, randomly shortened by up to a half, so that many readers don't retry together.
 fn backoff(failures: u32) -> Duration {
-    let full = FIRST_BACKOFF
-        .saturating_mul(2u32.saturating_pow(failures))
-        .min(LAST_BACKOFF);
+    let full = FIRST_BACKOFF.saturating_mul(2u32.saturating_pow(failures)).min(LAST_BACKOFF);
     let random = RandomState::new().hash_one(failures) >> 11;
     full.mul_f64(1.0 - 0.5 * (random as f64 / (1u64 << 53) as f64))
 }
@@ -260,11 +237,7 @@ mod tests {
             (503, Verdict::Again),
             (501, Verdict::Final),
         ] {
-            assert_eq!(
-                Failure::of_status(status, None).verdict,
-                verdict,
-                "{status}"
-            );
+            assert_eq!(Failure::of_status(status, None).verdict, verdict, "{status}");
         }
     }
 
@@ -304,9 +277,7 @@ mod tests {
         let distrust = rustls::Error::InvalidCertificate(certificate);
         let packed = std::io::Error::other(std::io::Error::other(distrust));
         assert!(is_untrusted_certificate(&packed));
-        assert!(!is_untrusted_certificate(&std::io::Error::other(
-            "no route to host"
-        )));
+        assert!(!is_untrusted_certificate(&std::io::Error::other("no route to host")));
     }
 
     #[test]

@@ -64,9 +64,7 @@ impl Inner {
         let (source, address) = (self.source(url)?, shown(url));
         let mut transfer = self.transfer(&source, &address);
         transfer.limits.range_bytes = 1;
-        let opened = transfer
-            .open(&mut Attempts::new(self.limits.retries))
-            .await?;
+        let opened = transfer.open(&mut Attempts::new(self.limits.retries)).await?;
         Ok(Stamp::from(&opened.identity))
     }
 }

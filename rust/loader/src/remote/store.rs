@@ -180,17 +180,10 @@ impl Inner {
     pub(super) fn source(&self, url: &str) -> Result<Origin, Failure> {
         let place = resolve(url, &self.hub).map_err(|wrong| Failure::terminal(wrong.rule))?;
         Ok(match place {
-            Place::Http { url, token } => Origin::Http {
-                client: self.client.clone(),
-                url,
-                token,
-                landed: Mutex::default(),
-            },
-            Place::Object {
-                scheme,
-                bucket,
-                path,
-            } => Origin::Object {
+            Place::Http { url, token } => {
+                Origin::Http { client: self.client.clone(), url, token, landed: Mutex::default() }
+            }
+            Place::Object { scheme, bucket, path } => Origin::Object {
                 store: self.object_store(scheme, &bucket)?,
                 path: object_store::path::Path::parse(&path)
                     .map_err(|wrong| Failure::terminal(error_text(&wrong)))?,

@@ -35,11 +35,7 @@ impl Location {
         let is_url = name.split_once("://").is_some_and(|(scheme, _)| {
             scheme.len() > 1 && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric())
         });
-        if is_url {
-            Self::Url(name.to_owned())
-        } else {
-            Self::File(name.into())
-        }
+        if is_url { Self::Url(name.to_owned()) } else { Self::File(name.into()) }
     }
 
     /// The compression, from the end of the name. `None` for a plain shard and for a command.
@@ -116,9 +112,7 @@ pub(crate) fn without_secrets(text: &str) -> String {
     while let Some(at) = rest.find("://") {
         let start = rest[..at]
             .rfind(|letter: char| !letter.is_ascii_alphanumeric())
-            .map_or(0, |before| {
-                before + rest[before..].chars().next().map_or(1, char::len_utf8)
-            });
+            .map_or(0, |before| before + rest[before..].chars().next().map_or(1, char::len_utf8));
         let end = rest[at..]
             .find(|letter: char| letter.is_whitespace() || "()<>\"'`,".contains(letter))
             .map_or(rest.len(), |length| at + length);
@@ -154,14 +148,8 @@ mod tests {
             (file("a.tar"), None),
             (file("a.tar.gz"), Some(Compression::Gzip)),
             (file("a.TGZ"), Some(Compression::Gzip)),
-            (
-                Location::Url("s3://b/a.tar.zst".to_owned()),
-                Some(Compression::Zstd),
-            ),
-            (
-                Location::Url("http://h/a.tar.gz?x=a.tar".to_owned()),
-                Some(Compression::Gzip),
-            ),
+            (Location::Url("s3://b/a.tar.zst".to_owned()), Some(Compression::Zstd)),
+            (Location::Url("http://h/a.tar.gz?x=a.tar".to_owned()), Some(Compression::Gzip)),
             (Location::Pipe("cat a.tar.gz".to_owned()), None),
         ] {
             assert_eq!(location.compression(), expected, "{location}");

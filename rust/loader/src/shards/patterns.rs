@@ -41,12 +41,8 @@ fn expand_list(
     missing: OnMissingShard,
     shards: &mut Vec<Location>,
 ) -> Result<(), ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        wrong(
-            pattern,
-            format!("the list of shards cannot be read: {error}"),
-        )
-    })?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| wrong(pattern, format!("the list of shards cannot be read: {error}")))?;
     let before = shards.len();
     for line in text.lines().map(str::trim) {
         if !line.is_empty() && !line.starts_with('#') {
@@ -96,9 +92,7 @@ fn expand_pattern(
 }
 
 fn expand_glob(path: &Path, pattern: &str, shards: &mut Vec<Location>) -> Result<(), ConfigError> {
-    let text = path
-        .to_str()
-        .ok_or_else(|| wrong(pattern, "a glob must be UTF-8"))?;
+    let text = path.to_str().ok_or_else(|| wrong(pattern, "a glob must be UTF-8"))?;
     let found = glob::glob(text).map_err(|error| wrong(pattern, format!("not a glob: {error}")))?;
     let before = shards.len();
     for entry in found {
@@ -120,10 +114,7 @@ fn wrong(pattern: &str, rule: impl Into<String>) -> ConfigError {
 }
 
 fn too_many(pattern: &str) -> ConfigError {
-    wrong(
-        pattern,
-        format!("it stands for more than {MAX_NAMES} names"),
-    )
+    wrong(pattern, format!("it stands for more than {MAX_NAMES} names"))
 }
 
 /// Appends all names of a brace pattern. The leftmost brace varies slowest.
@@ -142,11 +133,8 @@ pub fn expand_braces(pattern: &str, names: &mut Vec<String>) -> Result<(), Confi
         return Ok(());
     };
     let close = matching_brace(pattern, open).ok_or_else(|| wrong(pattern, "a { has no }"))?;
-    let (before, inside, after) = (
-        &pattern[..open],
-        &pattern[open + 1..close],
-        &pattern[close + 1..],
-    );
+    let (before, inside, after) =
+        (&pattern[..open], &pattern[open + 1..close], &pattern[close + 1..]);
     if before.contains('}') {
         return Err(wrong(pattern, "a } has no {"));
     }
@@ -168,11 +156,7 @@ pub fn expand_braces(pattern: &str, names: &mut Vec<String>) -> Result<(), Confi
     }
     let mut tails = Vec::new();
     expand_braces(after, &mut tails)?;
-    if names
-        .len()
-        .saturating_add(heads.len().saturating_mul(tails.len()))
-        > MAX_NAMES
-    {
+    if names.len().saturating_add(heads.len().saturating_mul(tails.len())) > MAX_NAMES {
         return Err(too_many(pattern));
     }
     for head in &heads {
@@ -234,11 +218,7 @@ fn parse_range(inside: &str) -> Option<Range> {
         let digits = text.trim_start_matches('-');
         digits.len() > 1 && digits.starts_with('0')
     };
-    let width = if padded(first) || padded(last) {
-        first.len().max(last.len())
-    } else {
-        0
-    };
+    let width = if padded(first) || padded(last) { first.len().max(last.len()) } else { 0 };
     Some(Range {
         first: first.parse().ok()?,
         last: last.parse().ok()?,
@@ -277,10 +257,7 @@ mod tests {
         for (pattern, expected) in [
             ("a.tar", vec!["a.tar"]),
             ("{8..11}", vec!["8", "9", "10", "11"]),
-            (
-                "s{008..011}.tar",
-                vec!["s008.tar", "s009.tar", "s010.tar", "s011.tar"],
-            ),
+            ("s{008..011}.tar", vec!["s008.tar", "s009.tar", "s010.tar", "s011.tar"]),
             ("{3..1}", vec!["3", "2", "1"]),
             ("{00..10..5}", vec!["00", "05", "10"]),
             ("{-1..1}", vec!["-1", "0", "1"]),
@@ -329,16 +306,8 @@ mod tests {
         assert_eq!(found(at("{b,a}-0.tar")), ["b-0.tar", "a-0.tar"]);
         assert_eq!(found(at("odd[1].tar")), ["odd[1].tar"]);
         assert_eq!(found(at("list.txt")), ["a-0.tar", "a-1.tar", "b-0.tar"]);
-        assert_eq!(
-            found(format!("@{}", at("list.txt"))),
-            ["a-0.tar", "a-1.tar", "b-0.tar"]
-        );
-        for pattern in [
-            at("c-*.tar"),
-            at("a-{0..2}.tar"),
-            at("none.txt"),
-            at("none.tar"),
-        ] {
+        assert_eq!(found(format!("@{}", at("list.txt"))), ["a-0.tar", "a-1.tar", "b-0.tar"]);
+        for pattern in [at("c-*.tar"), at("a-{0..2}.tar"), at("none.txt"), at("none.tar")] {
             let error = expand(std::slice::from_ref(&pattern), OnMissingShard::Raise).unwrap_err();
             assert!(error.value.contains(&pattern), "{error}");
         }

@@ -131,10 +131,7 @@ mod tests {
         regions.encode(&mut bytes);
         assert_eq!(bytes.len(), 10_001);
         assert_eq!(size_of_val(&*regions.0), 40_004);
-        assert_eq!(
-            regions.get(9_999),
-            Some(9_999 * 90 * 512..10_000 * 90 * 512)
-        );
+        assert_eq!(regions.get(9_999), Some(9_999 * 90 * 512..10_000 * 90 * 512));
         assert_eq!(regions.get(10_000), None);
         assert_eq!(regions.get(u32::MAX), None);
     }

@@ -38,10 +38,8 @@ impl Stamp {
         let Location::File(path) = location else {
             return Ok(Self::default());
         };
-        let metadata = std::fs::metadata(path).map_err(|source| Error::Open {
-            shard: location.to_string(),
-            source,
-        })?;
+        let metadata = std::fs::metadata(path)
+            .map_err(|source| Error::Open { shard: location.to_string(), source })?;
         Ok(Self::of_file(&metadata))
     }
 
@@ -57,9 +55,9 @@ impl Stamp {
     pub fn of_file(metadata: &Metadata) -> Self {
         Self {
             size: metadata.len(),
-            version: metadata.modified().map_or(Version::Unknown, |time| {
-                Version::Modified(nanoseconds(time))
-            }),
+            version: metadata
+                .modified()
+                .map_or(Version::Unknown, |time| Version::Modified(nanoseconds(time))),
         }
     }
 
@@ -142,10 +140,7 @@ mod tests {
             then.change(&stamp(8, Version::Modified(5))).unwrap(),
             "it had 7 bytes and has 8"
         );
-        assert_eq!(
-            then.change(&stamp(7, Version::Modified(6))).unwrap(),
-            "it was written again"
-        );
+        assert_eq!(then.change(&stamp(7, Version::Modified(6))).unwrap(), "it was written again");
     }
 
     #[test]

@@ -93,10 +93,7 @@ impl Fake {
         }
         let file = File::open(self.folder.join(format!("{shard:03}.tar"))).unwrap();
         let scan = scan(FileSource::new(&file).unwrap(), true).unwrap();
-        Ok(ReadyShard {
-            file: Arc::new(file),
-            regions: Some(Arc::new(scan.regions)),
-        })
+        Ok(ReadyShard { file: Arc::new(file), regions: Some(Arc::new(scan.regions)) })
     }
 
     pub fn wake(&self) {
@@ -128,9 +125,7 @@ impl ShardProvider for Fake {
     fn is_ready(&self, shard: u32) -> bool {
         let mut state = self.state.lock().unwrap();
         if !state.held.contains(&shard) {
-            state
-                .wrong
-                .push(format!("asked for {shard}, which is not announced"));
+            state.wrong.push(format!("asked for {shard}, which is not announced"));
         }
         state.ready.contains(&shard)
     }

@@ -62,17 +62,9 @@ pub fn png(width: u32, height: u32, colour: [u8; 3]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, width, height);
     encoder.set_color(png::ColorType::Rgb);
-    let pixels: Vec<u8> = colour
-        .iter()
-        .copied()
-        .cycle()
-        .take((width * height * 3) as usize)
-        .collect();
-    encoder
-        .write_header()
-        .unwrap()
-        .write_image_data(&pixels)
-        .unwrap();
+    let pixels: Vec<u8> =
+        colour.iter().copied().cycle().take((width * height * 3) as usize).collect();
+    encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
     bytes
 }
 
@@ -92,10 +84,7 @@ pub fn write_shards(folder: &Path, sizes: &[usize]) {
     for (shard, &size) in sizes.iter().enumerate() {
         let samples: Vec<Vec<u8>> = (0..size)
             .map(|index| {
-                sample(
-                    &format!("s{shard}-{index}"),
-                    [(shard * 20) as u8, (index * 5) as u8, 7],
-                )
+                sample(&format!("s{shard}-{index}"), [(shard * 20) as u8, (index * 5) as u8, 7])
             })
             .collect();
         std::fs::write(folder.join(format!("{shard:03}.tar")), archive(&samples)).unwrap();
@@ -121,12 +110,8 @@ pub fn config(folder: &Path) -> LoaderConfig {
         image_size: 8,
         augment: Some(AugmentConfig::default()),
         captions: vec![
-            CaptionConfig {
-                sources: vec![source("txt", &["levels.group"])],
-            },
-            CaptionConfig {
-                sources: vec![source("name", &[]), source("levels.group", &[])],
-            },
+            CaptionConfig { sources: vec![source("txt", &["levels.group"])] },
+            CaptionConfig { sources: vec![source("name", &[]), source("levels.group", &[])] },
         ],
         mask: Some(MaskConfig {
             masked_fraction: 0.5,
@@ -166,10 +151,7 @@ impl CleanText for Cleaner {
 /// A small CLIP vocabulary.
 pub fn tokenizer(clean: fn() -> Result<(), TokenizeError>) -> Arc<Tokenizer> {
     let merges = b"#version\nt h\nth e</w>\na b\nab ab\nc a\nca t</w>\n";
-    let cleaning = Cleaning {
-        how: Clean::Lower,
-        cleaner: Arc::new(Cleaner(clean)),
-    };
+    let cleaning = Cleaning { how: Clean::Lower, cleaner: Arc::new(Cleaner(clean)) };
     Arc::new(Tokenizer::clip(merges, 12, cleaning).unwrap())
 }
 

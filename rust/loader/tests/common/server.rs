@@ -66,11 +66,7 @@ pub struct Page {
 
 impl Page {
     pub fn new(bytes: Vec<u8>, etag: &str) -> Self {
-        Self {
-            bytes: Arc::new(bytes),
-            etag: Some(etag.to_owned()),
-            modified: None,
-        }
+        Self { bytes: Arc::new(bytes), etag: Some(etag.to_owned()), modified: None }
     }
 }
 
@@ -103,9 +99,7 @@ impl Server {
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let pages = pages
-            .into_iter()
-            .map(|(path, page)| (format!("/{path}"), page));
+        let pages = pages.into_iter().map(|(path, page)| (format!("/{path}"), page));
         let inner = Arc::new(Inner {
             pages: Mutex::new(pages.collect()),
             ranges,
@@ -211,11 +205,7 @@ impl Inner {
         }
         let page = self.pages.lock().unwrap().get(&request.path).cloned();
         let mut status = |line: &str, headers: &str| {
-            write!(
-                stream,
-                "HTTP/1.1 {line}\r\n{headers}Content-Length: 0\r\n\r\n"
-            )
-            .map(|()| true)
+            write!(stream, "HTTP/1.1 {line}\r\n{headers}Content-Length: 0\r\n\r\n").map(|()| true)
         };
         if let Reply::Status(code, headers) = &reply {
             return status(&format!("{code} No"), headers);
@@ -334,12 +324,7 @@ pub fn noise(size: usize, seed: u64) -> Vec<u8> {
 }
 
 pub fn config() -> StoreConfig {
-    StoreConfig {
-        connections: 3,
-        retries: 4,
-        timeout_s: 2.0,
-        ..StoreConfig::default()
-    }
+    StoreConfig { connections: 3, retries: 4, timeout_s: 2.0, ..StoreConfig::default() }
 }
 
 pub fn fetch(config: &StoreConfig, location: &Location) -> Result<Vec<u8>, FetchError> {

@@ -23,13 +23,8 @@ fn zstd(bytes: &[u8]) -> Vec<u8> {
 }
 
 fn of(folder: &Path, names: &[&str]) -> LoaderConfig {
-    let shards = names
-        .iter()
-        .map(|name| folder.join(name).to_str().unwrap().to_owned());
-    LoaderConfig {
-        shards: shards.collect(),
-        ..config(folder)
-    }
+    let shards = names.iter().map(|name| folder.join(name).to_str().unwrap().to_owned());
+    LoaderConfig { shards: shards.collect(), ..config(folder) }
 }
 
 /// The keys that an evaluation gives, what was bad, and what opening said.
@@ -47,11 +42,7 @@ fn evaluate(config: LoaderConfig) -> (Vec<String>, BadSamples, Vec<String>) {
     while let Some(batch) = crate::common::next(&pipeline).unwrap() {
         keys.extend(batch.lease.arrays.keys.iter().cloned());
     }
-    (
-        keys,
-        pipeline.stats().bad_samples,
-        dataset.index.notes().to_vec(),
-    )
+    (keys, pipeline.stats().bad_samples, dataset.index.notes().to_vec())
 }
 
 #[test]
@@ -70,10 +61,7 @@ fn compressed_shards_give_the_batches_of_plain_ones() {
     let temporary = at("unpacked");
     std::fs::create_dir(&temporary).unwrap();
     let packed = LoaderConfig {
-        store: StoreConfig {
-            cache_dir: Some(temporary.clone()),
-            ..StoreConfig::default()
-        },
+        store: StoreConfig { cache_dir: Some(temporary.clone()), ..StoreConfig::default() },
         ..of(folder.path(), &["0.tar.gz", "1.tgz", "2.TAR.ZST"])
     };
     let run = |config| read_all(&open(config, 0, 1).unwrap(), Cursor::default()).unwrap();
@@ -85,10 +73,7 @@ fn compressed_shards_give_the_batches_of_plain_ones() {
     let shards = packed.shards.iter().map(|path| Location::File(path.into()));
     let shards: Vec<Location> = shards.collect();
     write_index(&shards, &index, 2, &packed.store, &AtomicBool::new(false)).unwrap();
-    let indexed = LoaderConfig {
-        index: Some(index.to_str().unwrap().to_owned()),
-        ..packed
-    };
+    let indexed = LoaderConfig { index: Some(index.to_str().unwrap().to_owned()), ..packed };
     assert_eq!(run(indexed.clone()), expected);
     std::fs::write(at("1.tgz"), gzip(first)).unwrap();
     let error = open(indexed, 0, 1).unwrap_err().to_string();
@@ -110,11 +95,7 @@ fn a_damaged_compressed_shard_is_used_up_to_the_damage() {
             });
             let cls: Vec<u8> = noise.take(3000).collect();
             let key = format!("{index:03}");
-            [
-                sample(&key, [index as u8, 7, 9]),
-                member(&format!("{key}.cls"), &cls),
-            ]
-            .concat()
+            [sample(&key, [index as u8, 7, 9]), member(&format!("{key}.cls"), &cls)].concat()
         })
         .collect();
     let plain = archive(&parts);
@@ -127,27 +108,15 @@ fn a_damaged_compressed_shard_is_used_up_to_the_damage() {
         for (kind, bytes) in [("cut", &whole[..middle]), ("flipped", &flipped)] {
             std::fs::write(&path, bytes).unwrap();
             let (keys, bad_samples, notes) = evaluate(of(folder.path(), &[name]));
-            let [note] = &*notes else {
-                panic!("{kind} {name}: {notes:?}")
-            };
-            assert!(
-                note.contains(name) && note.ends_with("the samples before are used"),
-                "{note}"
-            );
+            let [note] = &*notes else { panic!("{kind} {name}: {notes:?}") };
+            assert!(note.contains(name) && note.ends_with("the samples before are used"), "{note}");
             let expected: Vec<String> =
                 (0..keys.len()).map(|index| format!("{index:03}")).collect();
             assert_eq!(keys, expected, "{kind} {name}");
-            assert!(
-                (1..150).contains(&keys.len()),
-                "{kind} {name}: {}",
-                keys.len()
-            );
+            assert!((1..150).contains(&keys.len()), "{kind} {name}: {}", keys.len());
             // The rest, and perhaps a sample of which only some members stand before the damage.
             let bad: u64 = bad_samples.by_reason.iter().sum();
-            assert_eq!(
-                bad_samples.by_reason[5], 1,
-                "{kind} {name}: {bad_samples:?}"
-            );
+            assert_eq!(bad_samples.by_reason[5], 1, "{kind} {name}: {bad_samples:?}");
             assert!(bad <= 2, "{kind} {name}: {bad_samples:?}");
         }
         for bytes in [&b"neither gzip nor zstd"[..], b""] {
@@ -171,20 +140,14 @@ fn a_stream_that_breaks_after_a_member_is_damaged() {
     // The json's padding is 512 bytes less what it says.
     for (missing, whole) in [(0, 1), (100, 0), (512, 0)] {
         let first = &first[..first.len() - missing];
-        for (name, pack) in [
-            ("a.tar.gz", gzip as fn(&[u8]) -> Vec<u8>),
-            ("a.tar.zst", zstd),
-        ] {
+        for (name, pack) in [("a.tar.gz", gzip as fn(&[u8]) -> Vec<u8>), ("a.tar.zst", zstd)] {
             let (first, second) = (pack(first), pack(&second));
             // The beginning of another stream, without any of its bytes.
             let damaged = [&first, &second[..12]].concat();
             std::fs::write(folder.path().join(name), damaged).unwrap();
             let (keys, bad_samples, notes) = evaluate(of(folder.path(), &[name]));
             assert_eq!(keys.len(), whole, "{missing} {name}");
-            assert_eq!(
-                bad_samples.by_reason[5], 1,
-                "{missing} {name}: {bad_samples:?}"
-            );
+            assert_eq!(bad_samples.by_reason[5], 1, "{missing} {name}: {bad_samples:?}");
             assert!(notes[0].contains("the archive is truncated"), "{notes:?}");
         }
     }
@@ -197,10 +160,7 @@ fn a_compressed_shard_above_the_size_limit_is_not_unpacked() {
     let plain = archive(&[sample("a", [1; 3]), member("b.png", &vec![0; 64 << 20])]);
     std::fs::write(folder.path().join("a.tar.gz"), gzip(&plain)).unwrap();
     let config = LoaderConfig {
-        store: StoreConfig {
-            max_shard_bytes: 1 << 20,
-            ..StoreConfig::default()
-        },
+        store: StoreConfig { max_shard_bytes: 1 << 20, ..StoreConfig::default() },
         ..of(folder.path(), &["a.tar.gz", "000.tar"])
     };
     let error = open(config.clone(), 0, 1).unwrap_err().to_string();
@@ -209,10 +169,8 @@ fn a_compressed_shard_above_the_size_limit_is_not_unpacked() {
             && error.contains("more bytes than data.store.max_shard_bytes = 1048576"),
         "{error}"
     );
-    let (keys, bad_samples, notes) = evaluate(LoaderConfig {
-        on_missing_shard: OnMissingShard::Skip,
-        ..config
-    });
+    let (keys, bad_samples, notes) =
+        evaluate(LoaderConfig { on_missing_shard: OnMissingShard::Skip, ..config });
     assert_eq!((keys.len(), bad_samples.by_reason), (4, [0; 6]));
     assert!(notes[0].ends_with("it is left out"), "{notes:?}");
 }
@@ -244,17 +202,10 @@ fn a_deleted_or_changed_shard_is_an_error_or_counted() {
                 let batch = crate::common::next(&pipeline).unwrap().unwrap();
                 assert_eq!(batch.samples.len(), 4);
             }
-            let what = if change.is_none() {
-                "cannot open"
-            } else {
-                "it has changed since"
-            };
+            let what = if change.is_none() { "cannot open" } else { "it has changed since" };
             if missing == OnMissingShard::Raise {
                 let error = crate::common::next(&pipeline).unwrap_err().to_string();
-                assert!(
-                    error.contains("b.tar.gz") && error.contains(what),
-                    "{error}"
-                );
+                assert!(error.contains("b.tar.gz") && error.contains(what), "{error}");
             } else {
                 assert!(crate::common::next(&pipeline).unwrap().is_none());
                 let bad_samples = pipeline.stats().bad_samples;
@@ -272,15 +223,8 @@ fn a_deleted_or_changed_shard_is_an_error_or_counted() {
 #[test]
 fn a_compressed_shard_without_the_suffix_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
-    let many: Vec<Vec<u8>> = (0..90)
-        .map(|index| sample(&format!("{index}"), [index; 3]))
-        .collect();
+    let many: Vec<Vec<u8>> = (0..90).map(|index| sample(&format!("{index}"), [index; 3])).collect();
     std::fs::write(folder.path().join("a.tar"), gzip(&archive(&many))).unwrap();
-    let error = open(of(folder.path(), &["a.tar"]), 0, 1)
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("compressed (gzip): decompress it, or let its name end"),
-        "{error}"
-    );
+    let error = open(of(folder.path(), &["a.tar"]), 0, 1).unwrap_err().to_string();
+    assert!(error.contains("compressed (gzip): decompress it, or let its name end"), "{error}");
 }

@@ -17,21 +17,10 @@ fn a_shard_is_downloaded_in_several_ranges_at_once() {
     let mut ranges: Vec<_> = server.requests().iter().map(|r| r.range.unwrap()).collect();
     ranges.sort_unstable();
     let eight = 8 * MIB as u64;
-    assert_eq!(
-        ranges,
-        [
-            (0, eight - 1),
-            (eight, 2 * eight - 1),
-            (2 * eight, SIZE as u64 - 1)
-        ]
-    );
+    assert_eq!(ranges, [(0, eight - 1), (eight, 2 * eight - 1), (2 * eight, SIZE as u64 - 1)]);
     assert!(server.most_at_once() > 1 && server.most_at_once() <= 3);
     // What is asked for behind the first answer is asked for of the same state.
-    let matching = server
-        .requests()
-        .iter()
-        .filter(|r| r.if_match.is_some())
-        .count();
+    let matching = server.requests().iter().filter(|r| r.if_match.is_some()).count();
     assert_eq!(matching, 2);
 }
 
@@ -39,10 +28,7 @@ fn a_shard_is_downloaded_in_several_ranges_at_once() {
 fn a_shard_is_downloaded_over_one_connection() {
     let bytes = noise(SIZE, 2);
     let (server, location) = one(&bytes, true, |_| Reply::Good);
-    let config = StoreConfig {
-        connections: 1,
-        ..config()
-    };
+    let config = StoreConfig { connections: 1, ..config() };
     assert!(fetch(&config, &location).unwrap() == bytes);
     assert_eq!(server.most_at_once(), 1);
 }
@@ -69,11 +55,7 @@ fn a_broken_download_resumes_at_its_last_byte() {
 #[test]
 fn without_ranges_a_retry_skips_the_bytes_already_read() {
     let bytes = noise(6 * MIB, 4);
-    let replies = vec![
-        Reply::Truncate(2 * MIB),
-        Reply::Truncate(MIB),
-        Reply::Truncate(4 * MIB),
-    ];
+    let replies = vec![Reply::Truncate(2 * MIB), Reply::Truncate(MIB), Reply::Truncate(4 * MIB)];
     let (server, location) = one(&bytes, false, schedule(replies));
     assert!(fetch(&config(), &location).unwrap() == bytes);
     assert_eq!(server.requests().len(), 4);
@@ -83,19 +65,12 @@ fn without_ranges_a_retry_skips_the_bytes_already_read() {
 fn busy_servers_are_retried() {
     let bytes = noise(MIB, 5);
     let status = |code, headers: &str| Reply::Status(code, headers.to_owned());
-    let replies = vec![
-        status(500, ""),
-        status(503, "Retry-After: 1\r\n"),
-        status(416, ""),
-        status(429, ""),
-    ];
+    let replies =
+        vec![status(500, ""), status(503, "Retry-After: 1\r\n"), status(416, ""), status(429, "")];
     let (server, location) = one(&bytes, true, schedule(replies));
     let begun = Instant::now();
     assert!(fetch(&config(), &location).unwrap() == bytes);
-    assert!(
-        begun.elapsed() >= Duration::from_secs(1),
-        "the pause that the server asks for"
-    );
+    assert!(begun.elapsed() >= Duration::from_secs(1), "the pause that the server asks for");
     assert_eq!(server.requests().len(), 5);
 }
 
@@ -115,39 +90,26 @@ fn a_missing_shard_is_not_retried() {
     drop(location);
     let (server, location) = one(b"x", true, |_| Reply::Status(403, String::new()));
     let error = fetch(&config(), &location).unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains("403 (no permission) (tried once)"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("403 (no permission) (tried once)"), "{error}");
     assert_eq!(server.requests().len(), 1);
 }
 
 #[test]
 fn retries_are_limited_and_errors_hide_secrets() {
     let (server, _) = one(b"x", true, |_| Reply::Status(503, String::new()));
-    let url = server
-        .url("a.tar?signature=secret")
-        .replace("http://", "http://me:secret@");
+    let url = server.url("a.tar?signature=secret").replace("http://", "http://me:secret@");
     let error = fetch(&config(), &Location::Url(url)).unwrap_err();
     assert_eq!(error.attempts, 5);
     assert_eq!(server.requests().len(), 5);
     let text = error.to_string();
-    assert!(
-        text.contains("503") && text.contains("tried 5 times"),
-        "{text}"
-    );
+    assert!(text.contains("503") && text.contains("tried 5 times"), "{text}");
     assert!(!text.contains("secret"), "{text}");
     let gone = {
         let (server, location) = one(b"x", true, |_| Reply::Good);
         drop(server);
         location
     };
-    let config = StoreConfig {
-        retries: 1,
-        ..config()
-    };
+    let config = StoreConfig { retries: 1, ..config() };
     let error = fetch(&config, &gone).unwrap_err();
     assert!(error.to_string().contains("no answer"), "{error}");
     assert_eq!(error.attempts, 2);
@@ -161,18 +123,10 @@ fn redirected_downloads_stay_there_and_send_no_secrets() {
         2 => Reply::Status(403, String::new()),
         _ => Reply::Good,
     });
-    let redirect = Reply::Status(
-        302,
-        format!("Location: {}?signature=1\r\n", there.written()),
-    );
+    let redirect = Reply::Status(302, format!("Location: {}?signature=1\r\n", there.written()));
     let (first, _) = one(b"x", true, move |_| redirect.clone());
-    let url = first
-        .url("a.tar?key=mine")
-        .replace("http://", "http://me:secret@");
-    let config = StoreConfig {
-        connections: 1,
-        ..config()
-    };
+    let url = first.url("a.tar?key=mine").replace("http://", "http://me:secret@");
+    let config = StoreConfig { connections: 1, ..config() };
     assert!(fetch(&config, &Location::Url(url)).unwrap() == bytes);
     let secret = |request: &Request| request.headers.contains_key("authorization");
     let (asked, answered) = (first.requests(), second.requests());
@@ -184,14 +138,9 @@ fn redirected_downloads_stay_there_and_send_no_secrets() {
 
 #[test]
 fn endless_redirections_are_an_error() {
-    let (server, _) = one(b"x", true, |_| {
-        Reply::Status(302, "Location: /a.tar\r\n".to_owned())
-    });
+    let (server, _) = one(b"x", true, |_| Reply::Status(302, "Location: /a.tar\r\n".to_owned()));
     let error = fetch(&config(), &Location::Url(server.url("a.tar"))).unwrap_err();
-    assert!(
-        error.to_string().contains("too many redirections"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("too many redirections"), "{error}");
     assert_eq!(error.attempts, 1);
 }
 
@@ -202,44 +151,22 @@ fn a_server_that_claims_a_huge_size_is_refused() {
         let claim = format!("Content-Range: bytes {first}-{last}/{}\r\n", u64::MAX);
         Reply::Status(206, claim)
     });
-    let config = StoreConfig {
-        retries: 1,
-        ..config()
-    };
+    let config = StoreConfig { retries: 1, ..config() };
     let error = fetch(&config, &location).unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains("Content-Range and Content-Length disagree"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("Content-Range and Content-Length disagree"), "{error}");
     assert_eq!(server.requests().len(), 2);
 }
 
 #[test]
 fn a_shard_that_changes_during_a_download_is_fetched_anew() {
     let (old, new) = (noise(SIZE, 6), noise(SIZE, 7));
-    for (etag, modified) in [
-        (Some("\"two\""), None),
-        (None, Some("tuesday")),
-        (Some("W/\"two\""), None),
-    ] {
+    for (etag, modified) in
+        [(Some("\"two\""), None), (None, Some("tuesday")), (Some("W/\"two\""), None)]
+    {
         let page = |bytes: &[u8], second: bool| Page {
             bytes: bytes.to_vec().into(),
-            etag: etag.map(|tag| {
-                if second {
-                    tag.to_owned()
-                } else {
-                    tag.replace("two", "one")
-                }
-            }),
-            modified: modified.map(|day| {
-                if second {
-                    day.to_owned()
-                } else {
-                    "monday".to_owned()
-                }
-            }),
+            etag: etag.map(|tag| if second { tag.to_owned() } else { tag.replace("two", "one") }),
+            modified: modified.map(|day| if second { day.to_owned() } else { "monday".to_owned() }),
         };
         let changed = page(&new, true);
         let behaviour = move |request: &Request| match request.number {
@@ -257,21 +184,12 @@ fn a_shard_that_keeps_changing_is_an_error() {
     let count = std::sync::atomic::AtomicUsize::new(0);
     let behaviour = move |_: &Request| {
         let turn = count.fetch_add(1, Ordering::SeqCst);
-        Reply::Change(Page::new(
-            noise(9 * MIB, turn as u64),
-            &format!("\"{turn}\""),
-        ))
+        Reply::Change(Page::new(noise(9 * MIB, turn as u64), &format!("\"{turn}\"")))
     };
     let (_server, location) = one(b"x", true, behaviour);
-    let config = StoreConfig {
-        retries: 2,
-        ..config()
-    };
+    let config = StoreConfig { retries: 2, ..config() };
     let error = fetch(&config, &location).unwrap_err();
-    assert!(
-        error.to_string().contains("changes") || error.to_string().contains("412"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("changes") || error.to_string().contains("412"), "{error}");
 }
 
 fn replies() -> impl Strategy<Value = Reply> {

@@ -18,10 +18,7 @@ fn compressed_shards_are_unpacked_while_downloading() {
     let plain = [noise(3 * MIB, 8), vec![7; 20 * MIB]].concat();
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(&plain).unwrap();
-    let (gzip, zstd) = (
-        gzip.finish().unwrap(),
-        zstd::encode_all(&plain[..], 1).unwrap(),
-    );
+    let (gzip, zstd) = (gzip.finish().unwrap(), zstd::encode_all(&plain[..], 1).unwrap());
     let replies = || schedule(vec![Reply::Truncate(MIB), Reply::Reset(MIB)]);
     for (name, packed) in [("a.tar.gz", &gzip), ("a.tar.zst", &zstd)] {
         let page = Page::new(packed.clone(), "\"one\"");
@@ -35,25 +32,16 @@ fn compressed_shards_are_unpacked_while_downloading() {
         let got = fetch(&config(), &Location::Url(server.url(name))).unwrap();
         // With one byte behind it, so that it does not pass for a whole archive.
         let (before, mark) = got.split_at(got.len() / 512 * 512);
-        assert!(
-            got.len() > MIB && plain.starts_with(before) && mark == b"?",
-            "{name}"
-        );
+        assert!(got.len() > MIB && plain.starts_with(before) && mark == b"?", "{name}");
         let none = Page::new(b"<html>no stream</html>".to_vec(), "\"one\"");
         let server = Server::start(vec![(name, none)], true, |_| Reply::Good);
         let error = fetch(&config(), &Location::Url(server.url(name))).unwrap_err();
         let text = error.to_string();
         assert!(text.contains("cannot be decompressed"), "{text}");
     }
-    let small = StoreConfig {
-        max_shard_bytes: 10 * MIB as u64,
-        ..config()
-    };
-    let server = Server::start(
-        vec![("a.tgz", Page::new(gzip.clone(), "\"1\""))],
-        true,
-        |_| Reply::Good,
-    );
+    let small = StoreConfig { max_shard_bytes: 10 * MIB as u64, ..config() };
+    let server =
+        Server::start(vec![("a.tgz", Page::new(gzip.clone(), "\"1\""))], true, |_| Reply::Good);
     let error = fetch(&small, &Location::Url(server.url("a.tgz"))).unwrap_err();
     assert!(error.to_string().contains("max_shard_bytes"), "{error}");
 
@@ -69,12 +57,8 @@ fn unpacking_many_shards_does_not_block_name_lookups() {
     const SHARDS: usize = 12;
     let plain = noise(MIB, 9);
     let packed = zstd::encode_all(&plain[..], 1).unwrap();
-    let names: Vec<String> = (0..SHARDS)
-        .map(|number| format!("{number}.tar.zst"))
-        .collect();
-    let pages = names
-        .iter()
-        .map(|name| (&**name, Page::new(packed.clone(), "\"1\"")));
+    let names: Vec<String> = (0..SHARDS).map(|number| format!("{number}.tar.zst")).collect();
+    let pages = names.iter().map(|name| (&**name, Page::new(packed.clone(), "\"1\"")));
     let all_begun = Barrier::new(SHARDS);
     let server = Server::start(pages.collect(), true, move |request| {
         if request.range.is_some_and(|(first, _)| first > 0) {
@@ -83,12 +67,7 @@ fn unpacking_many_shards_does_not_block_name_lookups() {
         all_begun.wait();
         Reply::Stall(MIB / 4, Duration::from_millis(300))
     });
-    let patient = StoreConfig {
-        connections: SHARDS,
-        retries: 1,
-        timeout_s: 3.0,
-        ..config()
-    };
+    let patient = StoreConfig { connections: SHARDS, retries: 1, timeout_s: 3.0, ..config() };
     let store = Store::open(&patient).unwrap();
     std::thread::scope(|scope| {
         for name in &names {
@@ -107,39 +86,23 @@ fn shards_from_commands_are_read_only_if_allowed() {
     let command = |text: &str| Location::Pipe(text.to_owned());
     let refused = fetch(&config(), &command("echo x")).unwrap_err();
     assert!(refused.to_string().contains("allow_pipe"), "{refused}");
-    let allowed = StoreConfig {
-        allow_pipe: true,
-        retries: 1,
-        ..config()
-    };
+    let allowed = StoreConfig { allow_pipe: true, retries: 1, ..config() };
     let numbers: String = (1..=100_000).map(|number| format!("{number}\n")).collect();
     assert!(fetch(&allowed, &command("seq 1 100000 | cat")).unwrap() == numbers.as_bytes());
     let failed = fetch(&allowed, &command("echo half; echo why >&2; exit 3")).unwrap_err();
-    assert!(
-        failed
-            .to_string()
-            .contains("status: 3: why (tried 2 times)"),
-        "{failed}"
-    );
+    assert!(failed.to_string().contains("status: 3: why (tried 2 times)"), "{failed}");
     let unknown = fetch(&allowed, &command("no-such-command-anywhere")).unwrap_err();
     assert_eq!(unknown.attempts, 1, "{unknown}");
     // A command that fails the first time and works the second.
     let folder = tempfile::tempdir().unwrap();
     let mark = folder.path().join("mark");
-    let once = format!(
-        "echo text; test -e {0} || {{ touch {0}; exit 1; }}",
-        mark.display()
-    );
+    let once = format!("echo text; test -e {0} || {{ touch {0}; exit 1; }}", mark.display());
     assert!(fetch(&allowed, &command(&once)).unwrap() == b"text\n");
 }
 
 #[test]
 fn the_end_of_what_a_failed_command_says_is_quoted_without_secrets() {
-    let once = StoreConfig {
-        allow_pipe: true,
-        retries: 0,
-        ..config()
-    };
+    let once = StoreConfig { allow_pipe: true, retries: 0, ..config() };
     let foreign = "printf '‘%.0s' $(seq 300) >&2; echo 'why’' >&2; exit 3";
     let error = fetch(&once, &Location::Pipe(foreign.to_owned())).unwrap_err();
     assert!(error.what.ends_with("‘‘why’"), "{error}");
@@ -160,10 +123,7 @@ fn a_hanging_command_is_killed_with_its_children() {
         min_bytes_per_s: 0,
         ..config()
     };
-    let command = format!(
-        "sh -c 'echo $$ > {}; echo x; sleep 60' | cat",
-        mark.display()
-    );
+    let command = format!("sh -c 'echo $$ > {}; echo x; sleep 60' | cat", mark.display());
     let error = fetch(&config, &Location::Pipe(command)).unwrap_err();
     assert!(error.to_string().contains("no byte for 300ms"), "{error}");
     let pid = std::fs::read_to_string(&mark).unwrap();
@@ -180,11 +140,7 @@ fn a_hanging_command_is_killed_with_its_children() {
 fn a_cancelled_fetch_returns_within_a_second() {
     let stalling = |_: &Request| Reply::Stall(100, Duration::from_secs(30));
     let (_server, location) = one(&noise(MIB, 9), true, stalling);
-    let patient = StoreConfig {
-        timeout_s: 60.0,
-        allow_pipe: true,
-        ..config()
-    };
+    let patient = StoreConfig { timeout_s: 60.0, allow_pipe: true, ..config() };
     for location in [location, Location::Pipe("sleep 60".to_owned())] {
         let store = Store::open(&patient).unwrap();
         let cancelled = AtomicBool::new(false);
@@ -205,38 +161,20 @@ fn a_cancelled_fetch_returns_within_a_second() {
 fn no_file_is_left_in_the_cache_folder() {
     let folder = tempfile::tempdir().unwrap();
     let (_server, location) = one(&noise(MIB, 10), true, |_| Reply::Good);
-    let config = StoreConfig {
-        cache_dir: Some(folder.path().to_owned()),
-        ..config()
-    };
+    let config = StoreConfig { cache_dir: Some(folder.path().to_owned()), ..config() };
     let store = Store::open(&config).unwrap();
     let fetched = store.fetch(&location, &AtomicBool::new(false)).unwrap();
     let names = |folder: &Path| std::fs::read_dir(folder).unwrap().count();
-    assert_eq!(
-        names(folder.path()),
-        0,
-        "the file has no name while it is used"
-    );
+    assert_eq!(names(folder.path()), 0, "the file has no name while it is used");
     assert_eq!(content(fetched).len(), MIB);
     // A folder that is gone, as one that is full, is named.
     std::fs::remove_dir(folder.path()).unwrap();
-    let error = store
-        .fetch(&location, &AtomicBool::new(false))
-        .unwrap_err()
-        .to_string();
-    let place = format!(
-        "; the folder (data.store.cache_dir) is {}, where ",
-        folder.path().display()
-    );
-    assert!(
-        error.contains("no file can be made: ") && error.contains(&place),
-        "{error}"
-    );
+    let error = store.fetch(&location, &AtomicBool::new(false)).unwrap_err().to_string();
+    let place =
+        format!("; the folder (data.store.cache_dir) is {}, where ", folder.path().display());
+    assert!(error.contains("no file can be made: ") && error.contains(&place), "{error}");
     std::fs::create_dir(folder.path()).unwrap();
-    let nowhere = StoreConfig {
-        cache_dir: Some(folder.path().join("file/none")),
-        ..config
-    };
+    let nowhere = StoreConfig { cache_dir: Some(folder.path().join("file/none")), ..config };
     std::fs::write(folder.path().join("file"), b"").unwrap();
     let error = Store::open(&nowhere).unwrap_err();
     assert!(error.to_string().contains("cannot be made"), "{error}");

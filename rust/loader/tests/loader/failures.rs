@@ -17,28 +17,12 @@ fn bad_samples_are_counted_and_replaced_or_skipped() {
     let parts = [
         sample("good-0", [1, 2, 3]),
         member("text.txt", b"no image"),
-        [
-            member("broken.png", b"no image either"),
-            member("broken.txt", b"cat"),
-        ]
-        .concat(),
+        [member("broken.png", b"no image either"), member("broken.txt", b"cat")].concat(),
         member("silent.png", &png(9, 9, [0; 3])),
-        [
-            member("twice.png", &png(9, 9, [0; 3])),
-            member("twice.png", b"again"),
-        ]
-        .concat(),
+        [member("twice.png", &png(9, 9, [0; 3])), member("twice.png", b"again")].concat(),
         sample("good-1", [4, 5, 6]),
-        [
-            member("latin.png", &png(9, 9, [0; 3])),
-            member("latin.txt", b"caf\xe9"),
-        ]
-        .concat(),
-        [
-            member("large.png", &png(2000, 600, [0; 3])),
-            member("large.txt", b"cat"),
-        ]
-        .concat(),
+        [member("latin.png", &png(9, 9, [0; 3])), member("latin.txt", b"caf\xe9")].concat(),
+        [member("large.png", &png(2000, 600, [0; 3])), member("large.txt", b"cat")].concat(),
     ];
     std::fs::write(folder.path().join("0.tar"), archive(&parts)).unwrap();
     let base = LoaderConfig {
@@ -48,15 +32,7 @@ fn bad_samples_are_counted_and_replaced_or_skipped() {
         ..config(folder.path())
     };
     let run = |last_batch| {
-        let dataset = open(
-            LoaderConfig {
-                last_batch,
-                ..base.clone()
-            },
-            0,
-            1,
-        )
-        .unwrap();
+        let dataset = open(LoaderConfig { last_batch, ..base.clone() }, 0, 1).unwrap();
         let pipeline = Pipeline::start(Arc::clone(&dataset), &Cursor::default()).unwrap();
         let mut batches = Vec::new();
         while let Some(batch) = next(&pipeline).unwrap() {
@@ -68,16 +44,9 @@ fn bad_samples_are_counted_and_replaced_or_skipped() {
     let mut keys: Vec<String> = kept.iter().flat_map(|batch| batch.keys.clone()).collect();
     keys.sort();
     assert_eq!(keys, ["good-0", "good-1"]);
-    assert_eq!(
-        (stats.bad_samples.tried, stats.bad_samples.by_reason),
-        (8, [1, 1, 0, 2, 2, 0])
-    );
+    assert_eq!((stats.bad_samples.tried, stats.bad_samples.by_reason), (8, [1, 1, 0, 2, 2, 0]));
     assert!(
-        stats
-            .bad_samples
-            .examples
-            .iter()
-            .any(|line| line.contains("sample text: no image")),
+        stats.bad_samples.examples.iter().any(|line| line.contains("sample text: no image")),
         "{:?}",
         stats.bad_samples.examples
     );
@@ -88,21 +57,10 @@ fn bad_samples_are_counted_and_replaced_or_skipped() {
                 && batch.keys.iter().all(|key| key.starts_with("good")))
     );
     assert_eq!(full.len(), 2);
-    assert_eq!(
-        stats.bad_samples.tried,
-        8 + stats.bad_samples.by_reason.iter().sum::<u64>()
-    );
+    assert_eq!(stats.bad_samples.tried, 8 + stats.bad_samples.by_reason.iter().sum::<u64>());
     assert_eq!(full, run(LastBatch::Drop).0);
 
-    let strict = open(
-        LoaderConfig {
-            max_bad_fraction: 0.2,
-            ..base.clone()
-        },
-        0,
-        1,
-    )
-    .unwrap();
+    let strict = open(LoaderConfig { max_bad_fraction: 0.2, ..base.clone() }, 0, 1).unwrap();
     match &*read_all(&strict, Cursor::default()).unwrap_err() {
         Error::TooManyBad { limit, first, .. } => {
             assert_eq!(*limit, 0.2);
@@ -115,9 +73,8 @@ fn bad_samples_are_counted_and_replaced_or_skipped() {
 #[test]
 fn a_run_within_the_limit_of_bad_samples_can_resume_near_the_end_of_an_epoch() {
     let folder = tempfile::tempdir().unwrap();
-    let mut parts: Vec<Vec<u8>> = (0..239)
-        .map(|index| member(&format!("{index:03}.png"), &png(1, 1, [0; 3])))
-        .collect();
+    let mut parts: Vec<Vec<u8>> =
+        (0..239).map(|index| member(&format!("{index:03}.png"), &png(1, 1, [0; 3]))).collect();
     parts.push(member("239.png", b"no image"));
     std::fs::write(folder.path().join("0.tar"), archive(&parts)).unwrap();
     let config = LoaderConfig {
@@ -136,16 +93,9 @@ fn a_run_within_the_limit_of_bad_samples_can_resume_near_the_end_of_an_epoch() {
     let rest = read_all(&dataset, whole[54].cursor.clone()).unwrap();
     assert!(rest == whole[55..]);
     // In a whole epoch the share counts.
-    let strict = LoaderConfig {
-        max_bad_fraction: 0.004,
-        ..config
-    };
+    let strict = LoaderConfig { max_bad_fraction: 0.004, ..config };
     let dataset = open(strict, 0, 1).unwrap();
-    let legs = vec![Leg {
-        world_size: 1,
-        batch_size: 4,
-        steps: 55,
-    }];
+    let legs = vec![Leg { world_size: 1, batch_size: 4, steps: 55 }];
     match &*read_all(&dataset, Cursor { epoch: 0, legs }).unwrap_err() {
         Error::TooManyBad { bad: 1, seen, .. } => assert_eq!(*seen, 241),
         other => panic!("{other}"),
@@ -167,21 +117,12 @@ fn a_panic_becomes_one_error_that_names_the_stage() {
         .collect();
     std::fs::write(folder.path().join("0.tar"), archive(&parts)).unwrap();
     let captions = config(folder.path()).captions[..1].to_vec();
-    let config = LoaderConfig {
-        captions,
-        keep_members: Vec::new(),
-        mask: None,
-        ..config(folder.path())
-    };
+    let config =
+        LoaderConfig { captions, keep_members: Vec::new(), mask: None, ..config(folder.path()) };
     let run = |clean| {
-        let dataset = Dataset::open(
-            config.clone(),
-            Some(tokenizer(clean)),
-            0,
-            1,
-            &AtomicBool::new(false),
-        )
-        .unwrap();
+        let dataset =
+            Dataset::open(config.clone(), Some(tokenizer(clean)), 0, 1, &AtomicBool::new(false))
+                .unwrap();
         read_all(&Arc::new(dataset), Cursor::default()).unwrap_err()
     };
     match &*run(|| panic!("as it is meant to")) {
@@ -202,11 +143,7 @@ fn until_failure(
     clean: fn() -> Result<(), TokenizeError>,
 ) -> (Vec<Vec<String>>, String) {
     let run = |num_threads, prefetch_batches| {
-        let config = LoaderConfig {
-            num_threads,
-            prefetch_batches,
-            ..config.clone()
-        };
+        let config = LoaderConfig { num_threads, prefetch_batches, ..config.clone() };
         let tokenizer = Some(tokenizer(clean));
         let dataset = Dataset::open(config, tokenizer, 0, 1, &AtomicBool::new(false)).unwrap();
         let dataset = Arc::new(dataset);
@@ -253,50 +190,30 @@ fn too_many_bad_samples_fail_at_the_same_batch_whatever_the_threads() {
         ..config(folder.path())
     };
     for last_batch in [LastBatch::Drop, LastBatch::Keep] {
-        let config = LoaderConfig {
-            last_batch,
-            ..base.clone()
-        };
+        let config = LoaderConfig { last_batch, ..base.clone() };
         let (batches, error) = until_failure(&config, || Ok(()));
         assert!((31..55).contains(&batches.len()), "{}", batches.len());
-        assert!(
-            error.contains("the first: shard ") && error.contains("sample 120: "),
-            "{error}"
-        );
+        assert!(error.contains("the first: shard ") && error.contains("sample 120: "), "{error}");
     }
     // None may be bad: the batch of the first bad one is the one that fails.
-    let strict = LoaderConfig {
-        max_bad_fraction: 0.0,
-        ..base
-    };
+    let strict = LoaderConfig { max_bad_fraction: 0.0, ..base };
     let (batches, error) = until_failure(&strict, || Ok(()));
     assert_eq!(batches.len(), 30);
-    assert!(
-        error.starts_with("2 of 124 samples cannot be used"),
-        "{error}"
-    );
+    assert!(error.starts_with("2 of 124 samples cannot be used"), "{error}");
 }
 
 #[test]
 fn an_epoch_with_slightly_too_many_bad_samples_fails_at_its_end() {
     let folder = tempfile::tempdir().unwrap();
     let bad = [member("bad.png", b"no image"), member("bad.txt", b"cat")].concat();
-    let mut parts: Vec<Vec<u8>> = (0..31)
-        .map(|index| sample(&index.to_string(), [9; 3]))
-        .collect();
+    let mut parts: Vec<Vec<u8>> = (0..31).map(|index| sample(&index.to_string(), [9; 3])).collect();
     parts.insert(3, bad);
     std::fs::write(folder.path().join("0.tar"), archive(&parts)).unwrap();
     // 1 of 33 tried is more than 2.9 %; the substitute is the 33rd.
-    let config = LoaderConfig {
-        max_bad_fraction: 0.029,
-        ..config(folder.path())
-    };
+    let config = LoaderConfig { max_bad_fraction: 0.029, ..config(folder.path()) };
     let (batches, error) = until_failure(&config, || Ok(()));
     assert_eq!(batches.len(), 8);
-    assert!(
-        error.starts_with("1 of 33 samples cannot be used"),
-        "{error}"
-    );
+    assert!(error.starts_with("1 of 33 samples cannot be used"), "{error}");
 }
 
 #[test]

@@ -30,11 +30,7 @@ fn a_jpeg_does_not_inherit_the_tables_of_the_previous_one() {
     let mut image = Rgb8::default();
     for before in [PROGRESSIVE, BASELINE] {
         decoder.decode(before, &mut image).unwrap();
-        assert!(
-            decoder
-                .decode(&without(BASELINE, 0xDB), &mut image)
-                .is_err()
-        );
+        assert!(decoder.decode(&without(BASELINE, 0xDB), &mut image).is_err());
         decoder.decode(before, &mut image).unwrap();
         decoder.decode(MOTION, &mut image).unwrap();
         assert!(image.pixels() == MOTION_PIXELS);

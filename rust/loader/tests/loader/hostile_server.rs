@@ -18,36 +18,22 @@ fn failure(config: &StoreConfig, location: &Location) -> String {
 
 #[test]
 fn an_endless_body_is_stopped_at_the_size_limit() {
-    let limited = StoreConfig {
-        max_shard_bytes: 3 * MIB as u64,
-        allow_pipe: true,
-        ..config()
-    };
+    let limited = StoreConfig { max_shard_bytes: 3 * MIB as u64, allow_pipe: true, ..config() };
     let (server, location) = one(b"x", true, |_| Reply::Endless);
     let limit = "more bytes than data.store.max_shard_bytes = 3145728 allows (tried once)";
     let error = failure(&limited, &location);
     assert!(error.contains(limit), "{error}");
     // What the sockets hold comes on top.
-    assert!(
-        server.endless_bytes() < 30 * MIB,
-        "{}",
-        server.endless_bytes()
-    );
+    assert!(server.endless_bytes() < 30 * MIB, "{}", server.endless_bytes());
     let error = failure(&limited, &Location::Pipe("yes".to_owned()));
-    assert!(
-        error.contains("pipe:yes: it has more bytes than"),
-        "{error}"
-    );
+    assert!(error.contains("pipe:yes: it has more bytes than"), "{error}");
 }
 
 #[test]
 fn a_size_above_the_limit_is_refused_before_the_download() {
     for claim in [SIZE as u64 + 1, u64::MAX] {
         let (server, location) = one(&noise(SIZE, 1), true, move |_| Reply::Claim(claim));
-        let limited = StoreConfig {
-            max_shard_bytes: SIZE as u64,
-            ..config()
-        };
+        let limited = StoreConfig { max_shard_bytes: SIZE as u64, ..config() };
         let error = failure(&limited, &location);
         assert!(error.contains("data.store.max_shard_bytes"), "{error}");
         assert_eq!(server.requests().len(), 1);
@@ -60,10 +46,7 @@ fn prefetcher(server: &Server, names: &[&str], size: u64, config: &StoreConfig) 
     let request_of = move |shard: u32| {
         Some(ShardRequest {
             location: Location::Url(urls.get(shard as usize)?.clone()),
-            stamp: Some(Stamp {
-                size,
-                version: Version::Unknown,
-            }),
+            stamp: Some(Stamp { size, version: Version::Unknown }),
         })
     };
     Prefetcher::open(config, Box::new(request_of), scan_file).unwrap()
@@ -112,22 +95,14 @@ fn a_prefetched_shard_above_the_limit_pauses_until_a_batch_needs_it() {
     wait_for(&prefetcher, 1);
     assert_eq!(asked_for_b(&server), 2);
     let error = prefetcher.get(1).unwrap_err().to_string();
-    assert!(
-        error.contains("b.tar: it has more bytes than data.store.max_shard_bytes"),
-        "{error}"
-    );
+    assert!(error.contains("b.tar: it has more bytes than data.store.max_shard_bytes"), "{error}");
 }
 
 // ---- too few bytes -------------------------------------------------------------------------------------------------
 
 #[test]
 fn a_server_that_sends_single_bytes_is_given_up() {
-    let hasty = StoreConfig {
-        timeout_s: 0.3,
-        retries: 2,
-        allow_pipe: true,
-        ..config()
-    };
+    let hasty = StoreConfig { timeout_s: 0.3, retries: 2, allow_pipe: true, ..config() };
     let pause = Duration::from_millis(20);
     let (server, location) = one(&noise(MIB, 2), true, move |_| Reply::Drip(1, pause));
     let begun = Instant::now();
@@ -147,11 +122,7 @@ fn a_server_that_sends_single_bytes_is_given_up() {
         let piece = rate / 50;
         let bytes = &bytes[..rate];
         let (_server, location) = one(bytes, true, move |_| Reply::Drip(piece, pause));
-        let patient = StoreConfig {
-            retries: 0,
-            min_bytes_per_s: least,
-            ..hasty.clone()
-        };
+        let patient = StoreConfig { retries: 0, min_bytes_per_s: least, ..hasty.clone() };
         assert!(fetch(&patient, &location).unwrap() == bytes, "{rate}");
     }
 }
@@ -174,23 +145,19 @@ fn very_short_answers_are_given_up_after_the_retries() {
 
 #[test]
 fn a_requested_retry_pause_is_noted() {
-    let server = Server::start(
-        vec![("a.tar", Page::new(noise(MIB, 5), "\"1\""))],
-        true,
-        |request| match request.number {
-            0 => Reply::Status(503, "Retry-After: 1\r\n".to_owned()),
-            _ => Reply::Good,
-        },
-    );
+    let server =
+        Server::start(vec![("a.tar", Page::new(noise(MIB, 5), "\"1\""))], true, |request| {
+            match request.number {
+                0 => Reply::Status(503, "Retry-After: 1\r\n".to_owned()),
+                _ => Reply::Good,
+            }
+        });
     let prefetcher = prefetcher(&server, &["a.tar"], MIB as u64, &config());
     prefetcher.request(&[0]);
     wait_for(&prefetcher, 0);
     let [note] = <[String; 1]>::try_from(prefetcher.notes()).unwrap();
     let expected = "a.tar: the server answers 503 (unavailable), and asks for a pause of 1s: trying again in 1s";
-    assert!(
-        note.starts_with("shard http://") && note.ends_with(expected),
-        "{note}"
-    );
+    assert!(note.starts_with("shard http://") && note.ends_with(expected), "{note}");
     assert!(prefetcher.notes().is_empty());
 }
 
@@ -198,16 +165,11 @@ fn a_requested_retry_pause_is_noted() {
 
 #[test]
 fn a_download_cut_between_samples_is_damaged() {
-    let samples: Vec<Vec<u8>> = (0..6)
-        .map(|key| sample(&format!("{key}"), [key; 3]))
-        .collect();
+    let samples: Vec<Vec<u8>> = (0..6).map(|key| sample(&format!("{key}"), [key; 3])).collect();
     let bytes = archive(&samples);
     let half = samples[..3].concat().len();
     // The server says no size and ends in order; or it says the size of what it has, which is a half.
-    for (page, reply) in [
-        (&bytes[..], Reply::Unsized(half)),
-        (&bytes[..half], Reply::Good),
-    ] {
+    for (page, reply) in [(&bytes[..], Reply::Unsized(half)), (&bytes[..half], Reply::Good)] {
         let (_server, location) = one(page, false, move |_| reply.clone());
         let store = Store::open(&config()).unwrap();
         let fetched = store.fetch(&location, &AtomicBool::new(false)).unwrap();
@@ -221,11 +183,7 @@ fn a_download_cut_between_samples_is_damaged() {
 #[test]
 fn inconsistent_sizes_are_an_error() {
     // Without ETag and time the size alone tells that the shard is another one.
-    let plain = |bytes: Vec<u8>| Page {
-        bytes: bytes.into(),
-        etag: None,
-        modified: None,
-    };
+    let plain = |bytes: Vec<u8>| Page { bytes: bytes.into(), etag: None, modified: None };
     let new = noise(SIZE + 512, 7);
     let changed = plain(new.clone());
     let behaviour = move |request: &Request| match request.number {

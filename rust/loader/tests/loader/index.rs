@@ -28,19 +28,12 @@ pub fn make(folder: &Path) -> (PathBuf, Summary) {
 }
 
 pub fn with_index(folder: &Path, index: &Path) -> LoaderConfig {
-    LoaderConfig {
-        index: Some(index.to_str().unwrap().to_owned()),
-        ..config(folder)
-    }
+    LoaderConfig { index: Some(index.to_str().unwrap().to_owned()), ..config(folder) }
 }
 
 fn opened(folder: &Path, index: &Path, missing: OnMissingShard) -> Result<Index, Error> {
-    let opening = OpenOptions {
-        missing,
-        threads: 2,
-        store: &StoreConfig::default(),
-        cancelled: &GO_ON,
-    };
+    let opening =
+        OpenOptions { missing, threads: 2, store: &StoreConfig::default(), cancelled: &GO_ON };
     Index::from_file(&locations(folder), index, opening)
 }
 
@@ -66,10 +59,7 @@ fn an_index_gives_the_same_batches_and_opening_reads_no_shard() {
     assert_eq!((summary.shards, summary.samples), (4, 21));
     let run = |config| read_all(&open(config, 0, 1).unwrap(), Cursor::default()).unwrap();
     let config = with_index(folder.path(), &index);
-    assert_eq!(
-        run(config.clone()),
-        run(crate::common::config(folder.path()))
-    );
+    assert_eq!(run(config.clone()), run(crate::common::config(folder.path())));
 
     // Bytes that would be refused at opening, were they read.
     replace(&folder.path().join("000.tar"), |bytes| bytes.fill(7));
@@ -84,14 +74,8 @@ fn the_index_does_not_depend_on_the_number_of_threads() {
     write_shards(folder.path(), &[7, 1, 30, 0, 2, 5]);
     let bytes = |threads| {
         let out = folder.path().join("out");
-        write_index(
-            &locations(folder.path()),
-            &out,
-            threads,
-            &StoreConfig::default(),
-            &GO_ON,
-        )
-        .unwrap();
+        write_index(&locations(folder.path()), &out, threads, &StoreConfig::default(), &GO_ON)
+            .unwrap();
         std::fs::read(out).unwrap()
     };
     assert_eq!(bytes(1), bytes(7));
@@ -113,10 +97,7 @@ fn a_changed_or_unindexed_shard_is_an_error() {
     touch(&path, time + Duration::from_nanos(1000));
     let (error, text) = refused();
     assert!(matches!(error, Error::Changed { .. }));
-    assert!(
-        text.contains("001.tar has changed") && text.contains("written again"),
-        "{text}"
-    );
+    assert!(text.contains("001.tar has changed") && text.contains("written again"), "{text}");
     touch(&path, time);
     assert!(opened(folder.path(), &index, OnMissingShard::Raise).is_ok());
     replace(&path, |bytes| bytes.truncate(1024));
@@ -128,10 +109,7 @@ fn a_changed_or_unindexed_shard_is_an_error() {
     let (index, _) = make(folder.path());
     std::fs::copy(folder.path().join("000.tar"), &path).unwrap();
     let error = opened(folder.path(), &index, OnMissingShard::Skip).unwrap_err();
-    assert!(
-        error.to_string().contains("001.tar is not in the index"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("001.tar is not in the index"), "{error}");
     assert!(matches!(error, Error::NotIndexed { .. }));
 }
 
@@ -144,11 +122,8 @@ fn a_shard_that_changes_during_a_run_is_noticed() {
         for missing in [OnMissingShard::Raise, OnMissingShard::Skip] {
             let path = folder.path().join("001.tar");
             let time = std::fs::metadata(&path).unwrap().modified().unwrap();
-            let config = LoaderConfig {
-                on_missing_shard: missing,
-                max_bad_fraction: 0.0,
-                ..config.clone()
-            };
+            let config =
+                LoaderConfig { on_missing_shard: missing, max_bad_fraction: 0.0, ..config.clone() };
             let dataset = open(config, 0, 1).unwrap();
             touch(&path, time + Duration::from_secs(5));
             let error = read_all(&dataset, Cursor::default()).unwrap_err();
@@ -157,10 +132,7 @@ fn a_shard_that_changes_during_a_run_is_noticed() {
                 OnMissingShard::Raise => assert!(matches!(&*error, Error::Changed { .. })),
                 OnMissingShard::Skip => assert!(text.contains("archive: "), "{text}"),
             }
-            assert!(
-                text.contains("001.tar") && text.contains("written again"),
-                "{text}"
-            );
+            assert!(text.contains("001.tar") && text.contains("written again"), "{text}");
             touch(&path, time);
         }
     }
@@ -193,12 +165,8 @@ fn missing_shards_are_an_error_or_skipped() {
     let shards = locations(folder.path());
     std::fs::remove_file(folder.path().join("001.tar")).unwrap();
     let try_with = |missing, from_file: bool| {
-        let opening = OpenOptions {
-            missing,
-            threads: 2,
-            store: &StoreConfig::default(),
-            cancelled: &GO_ON,
-        };
+        let opening =
+            OpenOptions { missing, threads: 2, store: &StoreConfig::default(), cancelled: &GO_ON };
         if from_file {
             Index::from_file(&shards, &index, opening)
         } else {
@@ -211,13 +179,8 @@ fn missing_shards_are_an_error_or_skipped() {
         let index = try_with(OnMissingShard::Skip, from_file).unwrap();
         assert_eq!(index.counts(), [3, 5]);
         assert_eq!(index.regions(1).unwrap().len(), 5);
-        let [note] = index.notes() else {
-            panic!("{:?}", index.notes())
-        };
-        assert!(
-            note.contains("001.tar") && note.ends_with("it is left out"),
-            "{note}"
-        );
+        let [note] = index.notes() else { panic!("{:?}", index.notes()) };
+        assert!(note.contains("001.tar") && note.ends_with("it is left out"), "{note}");
     }
 }
 
@@ -231,14 +194,9 @@ fn the_index_is_written_atomically() {
     let shards = locations(folder.path());
     let error = write_index(&shards, &index, 2, &StoreConfig::default(), &GO_ON).unwrap_err();
     assert!(error.to_string().contains("002.tar, byte 0"), "{error}");
-    let error = write_index(
-        &shards[..2],
-        &index,
-        2,
-        &StoreConfig::default(),
-        &AtomicBool::new(true),
-    )
-    .unwrap_err();
+    let error =
+        write_index(&shards[..2], &index, 2, &StoreConfig::default(), &AtomicBool::new(true))
+            .unwrap_err();
     assert!(matches!(error, Error::Closed));
     assert_eq!(std::fs::read(&index).unwrap(), before);
     let names = std::fs::read_dir(folder.path()).unwrap();
@@ -270,25 +228,13 @@ fn indexing_reports_damaged_shards_and_checks_them() {
     replace(&path, |bytes| *bytes = parts(["a", "bb"]));
     make(folder.path());
     replace(&path, |bytes| *bytes = parts(["bb", "a"]));
-    assert!(
-        check()[0].contains("000.tar has its samples elsewhere"),
-        "{:?}",
-        check()
-    );
-    let [first, ..] = &*locations(folder.path()) else {
-        panic!()
-    };
+    assert!(check()[0].contains("000.tar has its samples elsewhere"), "{:?}", check());
+    let [first, ..] = &*locations(folder.path()) else { panic!() };
     std::fs::write(&path, archive(&[sample("more", [1; 3])])).unwrap();
-    let more = [
-        first.clone(),
-        Location::File(folder.path().join("none.tar")),
-    ];
+    let more = [first.clone(), Location::File(folder.path().join("none.tar"))];
     let differences = check_index(&more, &index, 2, &StoreConfig::default(), &GO_ON).unwrap();
     assert!(differences[0].contains("bytes, and had"), "{differences:?}");
-    assert!(
-        differences[1].contains("none.tar is not in it"),
-        "{differences:?}"
-    );
+    assert!(differences[1].contains("none.tar is not in it"), "{differences:?}");
 }
 
 fn sound() -> (tempfile::TempDir, Vec<u8>) {

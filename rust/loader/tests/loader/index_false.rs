@@ -36,9 +36,8 @@ fn falsify(index: &Path, places: Vec<u32>) {
 #[test]
 fn a_false_index_with_valid_checksums_gives_no_wrong_sample() {
     let folder = tempfile::tempdir().unwrap();
-    let samples: Vec<Vec<u8>> = (0..4)
-        .map(|number| sample(&format!("{number}"), [number; 3]))
-        .collect();
+    let samples: Vec<Vec<u8>> =
+        (0..4).map(|number| sample(&format!("{number}"), [number; 3])).collect();
     let blocks = samples[0].len() as u32 / 512;
     std::fs::write(folder.path().join("0.tar"), archive(&samples)).unwrap();
     let (index, _) = make(folder.path());
@@ -64,14 +63,8 @@ fn a_false_index_with_valid_checksums_gives_no_wrong_sample() {
     assert_eq!(run(&[0, 1, 2, 3, 4]).unwrap().0, ["0", "1", "2", "3"]);
     // Two samples in one region: neither is used, and none is passed over without a word.
     let (keys, bad_samples) = run(&[0, 2, 3, 4]).unwrap();
-    assert_eq!(
-        (keys, bad_samples.by_reason[5]),
-        (vec!["2".to_owned(), "3".to_owned()], 1)
-    );
+    assert_eq!((keys, bad_samples.by_reason[5]), (vec!["2".to_owned(), "3".to_owned()], 1));
     assert!(bad_samples.examples[0].contains("does not fit the shard"));
     let error = run(&[0, 1, 2, 3, 9]).unwrap_err();
-    assert!(
-        error.contains("shards.index") && error.contains("beyond the shard's end"),
-        "{error}"
-    );
+    assert!(error.contains("shards.index") && error.contains("beyond the shard's end"), "{error}");
 }

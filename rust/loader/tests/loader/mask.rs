@@ -7,11 +7,7 @@ use proptest::prelude::*;
 const PAD: i32 = 1;
 const MASK: i32 = 99;
 /// Padding whose id means nothing else.
-const OWN: Padding = Padding {
-    id: PAD,
-    left: false,
-    in_text: false,
-};
+const OWN: Padding = Padding { id: PAD, left: false, in_text: false };
 
 /// A row with its padding, and its tokens. Where text may have the padding's id too, its last (or first) token has not.
 fn rows() -> impl Strategy<Value = (Vec<i32>, Vec<i32>, Padding)> {
@@ -21,11 +17,7 @@ fn rows() -> impl Strategy<Value = (Vec<i32>, Vec<i32>, Padding)> {
             if !in_text {
                 tokens.retain(|&id| id != PAD);
             }
-            let end = if left {
-                tokens.first_mut()
-            } else {
-                tokens.last_mut()
-            };
+            let end = if left { tokens.first_mut() } else { tokens.last_mut() };
             if let Some(end) = end {
                 *end = (*end).max(2);
             }
@@ -35,26 +27,14 @@ fn rows() -> impl Strategy<Value = (Vec<i32>, Vec<i32>, Padding)> {
             } else {
                 [tokens.clone(), fill].concat()
             };
-            (
-                ids,
-                tokens,
-                Padding {
-                    id: PAD,
-                    left,
-                    in_text,
-                },
-            )
+            (ids, tokens, Padding { id: PAD, left, in_text })
         },
     )
 }
 
 /// Where the tokens of a row stand.
 fn text(ids: &[i32], tokens: usize, padding: Padding) -> std::ops::Range<usize> {
-    if padding.left {
-        ids.len() - tokens..ids.len()
-    } else {
-        0..tokens
-    }
+    if padding.left { ids.len() - tokens..ids.len() } else { 0..tokens }
 }
 
 proptest! {
@@ -127,10 +107,7 @@ fn the_remaining_token_is_drawn_uniformly() {
         remove_tokens(&mut ids, OWN, 1.0, &mut SampleRng::new(seed, 0, 0, 0));
         counts[[0, 2, 3].iter().position(|&id| id == ids[0]).unwrap_or(0)] += 1;
     }
-    assert!(
-        counts.iter().all(|&count| count.abs_diff(1000) < 130),
-        "{counts:?}"
-    );
+    assert!(counts.iter().all(|&count| count.abs_diff(1000) < 130), "{counts:?}");
 }
 
 #[test]
@@ -142,10 +119,7 @@ fn every_patch_is_kept_equally_often() {
         kept.iter().for_each(|&patch| counts[patch as usize] += 1);
     }
     // Five standard deviations: sqrt(4000 * 1/4 * 3/4) = 27.
-    assert!(
-        counts.iter().all(|&count| count.abs_diff(1000) < 137),
-        "{counts:?}"
-    );
+    assert!(counts.iter().all(|&count| count.abs_diff(1000) < 137), "{counts:?}");
 }
 
 /// CLIP's padding is 0 and so is its `!`: the official code, written for another tokenizer, would take "hi!" for "hi".
@@ -153,19 +127,12 @@ fn every_patch_is_kept_equally_often() {
 fn a_text_token_with_the_id_of_padding_is_masked() {
     let mask = |ids: &[i32], left, in_text| {
         let mut ids = ids.to_vec();
-        let padding = Padding {
-            id: 0,
-            left,
-            in_text,
-        };
+        let padding = Padding { id: 0, left, in_text };
         mask_tokens(&mut ids, padding, MASK, 1.0, |_| 0.5);
         ids
     };
     let row = [7, 0, 5, 0, 8, 0, 0];
-    assert_eq!(
-        mask(&row, false, true),
-        [MASK, MASK, MASK, MASK, MASK, 0, 0]
-    );
+    assert_eq!(mask(&row, false, true), [MASK, MASK, MASK, MASK, MASK, 0, 0]);
     assert_eq!(mask(&row, false, false), [MASK, 0, MASK, 0, MASK, 0, 0]);
     let row = [0, 0, 7, 0, 8];
     assert_eq!(mask(&row, true, true), [0, 0, MASK, MASK, MASK]);
@@ -173,11 +140,7 @@ fn a_text_token_with_the_id_of_padding_is_masked() {
     assert_eq!(mask(&[0; 3], false, true), [0; 3]);
     assert_eq!(mask(&[0; 3], true, true), [0; 3]);
     let mut ids = [7, 0, 8, 0, 0];
-    let clip = Padding {
-        id: 0,
-        left: false,
-        in_text: true,
-    };
+    let clip = Padding { id: 0, left: false, in_text: true };
     remove_tokens(&mut ids, clip, 0.0, &mut SampleRng::new(0, 0, 0, 0));
     assert_eq!(ids, [7, 0, 8, 0, 0]);
 }

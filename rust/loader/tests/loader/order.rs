@@ -55,21 +55,13 @@ impl Case {
 
     /// The batches of every rank from a cursor to the end of its epoch.
     fn rest_of_epoch(&self, ranks: Ranks, from: &Cursor) -> Vec<Vec<BatchPlan>> {
-        let one = Case {
-            epochs: from.epoch + 1,
-            ..self.clone()
-        };
-        (0..ranks.0)
-            .map(|rank| one.plans(rank, ranks, from))
-            .collect()
+        let one = Case { epochs: from.epoch + 1, ..self.clone() };
+        (0..ranks.0).map(|rank| one.plans(rank, ranks, from)).collect()
     }
 }
 
 fn samples<'plans>(plans: impl IntoIterator<Item = &'plans BatchPlan>) -> Vec<SampleId> {
-    plans
-        .into_iter()
-        .flat_map(|plan| plan.samples.clone())
-        .collect()
+    plans.into_iter().flat_map(|plan| plan.samples.clone()).collect()
 }
 
 fn counted(samples: Vec<SampleId>) -> BTreeMap<SampleId, usize> {
@@ -83,11 +75,7 @@ fn counted(samples: Vec<SampleId>) -> BTreeMap<SampleId, usize> {
 fn cases() -> impl Strategy<Value = Case> {
     let sizes = prop::collection::vec(0u32..12, 1..7);
     let windows = prop_oneof![Just(0usize), 1usize..20, Just(1_000_000), Just(usize::MAX)];
-    let kinds = prop_oneof![
-        Just(LastBatch::Drop),
-        Just(LastBatch::Pad),
-        Just(LastBatch::Keep)
-    ];
+    let kinds = prop_oneof![Just(LastBatch::Drop), Just(LastBatch::Pad), Just(LastBatch::Keep)];
     (sizes, windows, any::<u64>(), 1u64..4, kinds).prop_map(
         |(sizes, window, seed, epochs, last_batch)| Case {
             sizes,
@@ -231,32 +219,15 @@ proptest! {
 }
 
 fn case(sizes: &[u32], window: usize) -> Case {
-    Case {
-        sizes: sizes.to_vec(),
-        window,
-        seed: 5,
-        epochs: 1,
-        last_batch: LastBatch::Keep,
-    }
+    Case { sizes: sizes.to_vec(), window, seed: 5, epochs: 1, last_batch: LastBatch::Keep }
 }
 
 #[test]
 fn epochs_seeds_ranks_and_legs_have_different_orders() {
     let order = |seed, epoch| {
-        let case = Case {
-            seed,
-            ..case(&[50, 50], 10)
-        };
-        let from = Cursor {
-            epoch,
-            legs: Vec::new(),
-        };
-        samples(
-            case.rest_of_epoch((1, 10), &from)
-                .first()
-                .into_iter()
-                .flatten(),
-        )
+        let case = Case { seed, ..case(&[50, 50], 10) };
+        let from = Cursor { epoch, legs: Vec::new() };
+        samples(case.rest_of_epoch((1, 10), &from).first().into_iter().flatten())
     };
     assert_eq!(order(1, 0), order(1, 0));
     assert_ne!(order(1, 0), order(1, 1));
@@ -277,10 +248,7 @@ fn epochs_seeds_ranks_and_legs_have_different_orders() {
 #[test]
 fn every_order_of_a_window_is_equally_likely() {
     let mut counts = BTreeMap::new();
-    let case = Case {
-        epochs: 6_000,
-        ..case(&[3], usize::MAX)
-    };
+    let case = Case { epochs: 6_000, ..case(&[3], usize::MAX) };
     for plan in case.plans(0, (1, 3), &Cursor::default()) {
         // A cut within the samples, once in two thirds of 2^31 epochs, would show here too.
         let order: Vec<u32> = plan.samples.iter().map(|sample| sample.sample).collect();
@@ -288,48 +256,24 @@ fn every_order_of_a_window_is_equally_likely() {
     }
     // Six standard deviations: sqrt(6,000 * 1/6 * 5/6) = 29.
     assert_eq!(counts.len(), 6);
-    assert!(
-        counts.values().all(|count| count.abs_diff(1_000) < 174),
-        "{counts:?}"
-    );
+    assert!(counts.values().all(|count| count.abs_diff(1_000) < 174), "{counts:?}");
 }
 
 #[test]
 fn a_leg_without_steps_is_ignored() {
     let case = case(&[9, 9], 4);
-    let leg = |world_size, steps| Leg {
-        world_size,
-        batch_size: 2,
-        steps,
-    };
-    let cursor = |legs: &[Leg]| Cursor {
-        epoch: 0,
-        legs: legs.to_vec(),
-    };
+    let leg = |world_size, steps| Leg { world_size, batch_size: 2, steps };
+    let cursor = |legs: &[Leg]| Cursor { epoch: 0, legs: legs.to_vec() };
     let plain = case.plans(0, (2, 2), &cursor(&[leg(3, 1)]));
-    assert_eq!(
-        plain,
-        case.plans(0, (2, 2), &cursor(&[leg(3, 1), leg(5, 0), leg(2, 0)]))
-    );
-    assert_eq!(
-        plain[1..],
-        case.plans(0, (2, 2), &cursor(&[leg(3, 1), leg(2, 1)]))
-    );
+    assert_eq!(plain, case.plans(0, (2, 2), &cursor(&[leg(3, 1), leg(5, 0), leg(2, 0)])));
+    assert_eq!(plain[1..], case.plans(0, (2, 2), &cursor(&[leg(3, 1), leg(2, 1)])));
 }
 
 #[test]
 fn an_endless_run_ends_if_there_is_nothing_to_read() {
-    let rules = OrderSettings {
-        num_epochs: None,
-        ..case(&[1], 0).rules(0, (2, 4))
-    };
+    let rules = OrderSettings { num_epochs: None, ..case(&[1], 0).rules(0, (2, 4)) };
     let from = Cursor::default();
-    assert_eq!(
-        BatchPlans::new(rules.clone(), &from)
-            .next(&vec![1])
-            .unwrap(),
-        None
-    );
+    assert_eq!(BatchPlans::new(rules.clone(), &from).next(&vec![1]).unwrap(), None);
     let mut endless = BatchPlans::new(OrderSettings { rank: 1, ..rules }, &from);
     let epochs = std::iter::from_fn(|| endless.next(&vec![1]).unwrap()).map(|plan| plan.epoch);
     assert_eq!(epochs.take(5).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);

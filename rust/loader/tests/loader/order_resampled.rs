@@ -15,15 +15,8 @@ const COUNTS: [u32; 7] = [3, 1, 0, 4, 2, 5, 9];
 
 /// Three shards of weight 1, one of them empty, two of weight 3, and one that is never drawn. The last is in none.
 fn sampler(num_samples: u64) -> ShardSampler {
-    let source = |shards: &[u32], weight| WeightedShards {
-        shards: shards.to_vec(),
-        weight,
-    };
-    let sources = vec![
-        source(&[0, 1], 1.0),
-        source(&[3, 4], 3.0),
-        source(&[5], 0.0),
-    ];
+    let source = |shards: &[u32], weight| WeightedShards { shards: shards.to_vec(), weight };
+    let sources = vec![source(&[0, 1], 1.0), source(&[3, 4], 3.0), source(&[5], 0.0)];
     ShardSampler::new(sources, num_samples).unwrap()
 }
 
@@ -48,25 +41,16 @@ fn shards_are_drawn_by_the_weights_of_their_patterns() {
         (count - share * total).abs() < 6.0 * (total * share * (1.0 - share)).sqrt()
     };
     for (shard, share) in [(0, 0.125), (1, 0.125), (3, 0.375), (4, 0.375)] {
-        assert!(
-            close(f64::from(counts[&shard]), share),
-            "{shard}: {counts:?}"
-        );
+        assert!(close(f64::from(counts[&shard]), share), "{shard}: {counts:?}");
     }
     // A draw does not know the one before: as many repetitions as the shares make.
     let repeated = drawn.windows(2).filter(|pair| pair[0] == pair[1]).count();
-    assert!(close(
-        repeated as f64,
-        2.0 * 0.125f64.powi(2) + 2.0 * 0.375f64.powi(2)
-    ));
+    assert!(close(repeated as f64, 2.0 * 0.125f64.powi(2) + 2.0 * 0.375f64.powi(2)));
     // Nor do two epochs or seeds.
     for other in [(3, 1), (4, 0)] {
         let other = shards_of(&ShardList::drawn(&COUNTS, &sampler(200_000), other));
         let same = drawn.iter().zip(&other).filter(|(a, b)| a == b).count();
-        assert!(close(
-            same as f64,
-            2.0 * 0.125f64.powi(2) + 2.0 * 0.375f64.powi(2)
-        ));
+        assert!(close(same as f64, 2.0 * 0.125f64.powi(2) + 2.0 * 0.375f64.powi(2)));
     }
     assert_eq!(sampler(1).mean_samples(&COUNTS), 0.125 * 4.0 + 0.375 * 6.0);
 }
@@ -113,18 +97,13 @@ fn ranks_split_the_drawn_shards_and_runs_resume_anywhere() {
         let first = whole.iter().filter(|plan| plan.epoch == 0);
         read.extend(first.flat_map(|plan| plan.samples.clone()));
         for stop in 0..whole.len() {
-            assert_eq!(
-                whole[stop + 1..],
-                plans(rank, LastBatch::Keep, &whole[stop].cursor)
-            );
+            assert_eq!(whole[stop + 1..], plans(rank, LastBatch::Keep, &whole[stop].cursor));
         }
         assert_eq!(plans(rank, LastBatch::Drop, &start).len(), 2 * 4);
         assert_eq!(plans(rank, LastBatch::Pad, &start).len(), 2 * 5);
     }
     let mut listed = Vec::new();
-    rules(0, LastBatch::Keep)
-        .list(&COUNTS, 0)
-        .read(0..50, &mut listed);
+    rules(0, LastBatch::Keep).list(&COUNTS, 0).read(0..50, &mut listed);
     read.sort_unstable();
     listed.sort_unstable();
     assert_eq!(read, listed);
@@ -142,11 +121,7 @@ fn a_resampling_loader_reads_from_its_patterns() {
         ..config(folder.path())
     };
     let keys = |weights: &[f64], num_samples| -> Vec<String> {
-        let config = LoaderConfig {
-            weights: weights.to_vec(),
-            num_samples,
-            ..base.clone()
-        };
+        let config = LoaderConfig { weights: weights.to_vec(), num_samples, ..base.clone() };
         let dataset = open(config, 0, 1).unwrap();
         let batches = read_all(&dataset, Cursor::default()).unwrap();
         assert_eq!(Some(batches.len() as u64), dataset.num_batches());

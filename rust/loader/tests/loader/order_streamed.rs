@@ -53,11 +53,7 @@ struct Case {
 impl Case {
     fn told(&self) -> Told {
         let unknown = |(place, &size)| {
-            if place % self.every == 0 {
-                size
-            } else {
-                UNKNOWN_LENGTH
-            }
+            if place % self.every == 0 { size } else { UNKNOWN_LENGTH }
         };
         Told {
             counts: self.sizes.iter().enumerate().map(unknown).collect(),
@@ -72,10 +68,8 @@ impl Case {
             let half = self.sizes.len() as u32 / 2;
             let source = |shards, weight| WeightedShards { shards, weight };
             let all = self.sizes.len() as u32;
-            let sources = vec![
-                source((0..half).collect(), 1.0),
-                source((half..all).collect(), 2.0),
-            ];
+            let sources =
+                vec![source((0..half).collect(), 1.0), source((half..all).collect(), 2.0)];
             Arc::new(ShardSampler::new(sources, self.num_samples).unwrap())
         });
         OrderSettings {
@@ -117,59 +111,36 @@ impl Case {
     }
 
     fn part(&self, rank: u64, world_size: u64) -> Vec<SampleId> {
-        let keep = Case {
-            last_batch: LastBatch::Keep,
-            drawn: false,
-            ..self.clone()
-        };
+        let keep = Case { last_batch: LastBatch::Keep, drawn: false, ..self.clone() };
         let plans = keep.plans(rank, (world_size, 3), &Cursor::default(), true);
         samples(plans.iter().filter(|plan| plan.epoch == 0))
     }
 }
 
 fn samples<'plans>(plans: impl IntoIterator<Item = &'plans BatchPlan>) -> Vec<SampleId> {
-    plans
-        .into_iter()
-        .flat_map(|plan| plan.samples.clone())
-        .collect()
+    plans.into_iter().flat_map(|plan| plan.samples.clone()).collect()
 }
 
 fn cases() -> impl Strategy<Value = Case> {
     let sizes = prop::collection::vec(prop_oneof![Just(0u32), 1u32..12], 2..9);
     let windows = prop_oneof![Just(0usize), 1usize..20, Just(1_000_000)];
-    let kinds = prop_oneof![
-        Just(LastBatch::Drop),
-        Just(LastBatch::Pad),
-        Just(LastBatch::Keep)
-    ];
-    (
-        sizes,
-        2usize..9,
-        windows,
-        any::<u64>(),
-        1u64..90,
-        kinds,
-        any::<bool>(),
-    )
-        .prop_filter("a shard holds a sample", |case| {
-            case.0.iter().any(|&size| size > 0)
-        })
-        .prop_map(
-            |(sizes, every, window, seed, num_samples, last_batch, drawn)| Case {
-                sizes,
-                every,
-                window,
-                seed,
-                num_samples,
-                // What is drawn never ends.
-                last_batch: if drawn && last_batch == LastBatch::Keep {
-                    LastBatch::Drop
-                } else {
-                    last_batch
-                },
-                drawn,
+    let kinds = prop_oneof![Just(LastBatch::Drop), Just(LastBatch::Pad), Just(LastBatch::Keep)];
+    (sizes, 2usize..9, windows, any::<u64>(), 1u64..90, kinds, any::<bool>())
+        .prop_filter("a shard holds a sample", |case| case.0.iter().any(|&size| size > 0))
+        .prop_map(|(sizes, every, window, seed, num_samples, last_batch, drawn)| Case {
+            sizes,
+            every,
+            window,
+            seed,
+            num_samples,
+            // What is drawn never ends.
+            last_batch: if drawn && last_batch == LastBatch::Keep {
+                LastBatch::Drop
+            } else {
+                last_batch
             },
-        )
+            drawn,
+        })
 }
 
 fn ranks() -> impl Strategy<Value = (u64, u64)> {
@@ -275,14 +246,8 @@ fn case(sizes: &[u32], last_batch: LastBatch) -> Case {
 
 #[test]
 fn a_shard_of_unknown_length_that_is_missing_ends_the_run() {
-    let case = Case {
-        window: 0,
-        ..case(&[3_000, 5_000, 0], LastBatch::Keep)
-    };
-    let told = Told {
-        missing: Some(1),
-        ..case.told()
-    };
+    let case = Case { window: 0, ..case(&[3_000, 5_000, 0], LastBatch::Keep) };
+    let told = Told { missing: Some(1), ..case.told() };
     let mut route = BatchPlans::new(case.rules(0, (1, 512)), &Cursor::default());
     assert!(route.next(&told).unwrap().is_some());
     assert!(route.next(&told).unwrap().is_some());
@@ -290,23 +255,16 @@ fn a_shard_of_unknown_length_that_is_missing_ends_the_run() {
         Err(Blocked::Failed(error)) => Some(error),
         _ => None,
     };
-    let error = std::iter::from_fn(|| Some(route.next(&told)))
-        .find_map(failed)
-        .unwrap();
+    let error = std::iter::from_fn(|| Some(route.next(&told))).find_map(failed).unwrap();
     assert!(error.to_string().contains("1.tar"), "{error}");
 }
 
 #[test]
 fn a_run_over_only_empty_shards_ends() {
-    for (last_batch, drawn) in [
-        (LastBatch::Drop, false),
-        (LastBatch::Keep, false),
-        (LastBatch::Pad, true),
-    ] {
-        let case = Case {
-            drawn,
-            ..case(&[0, 0, 0, 0], last_batch)
-        };
+    for (last_batch, drawn) in
+        [(LastBatch::Drop, false), (LastBatch::Keep, false), (LastBatch::Pad, true)]
+    {
+        let case = Case { drawn, ..case(&[0, 0, 0, 0], last_batch) };
         assert_eq!(case.plans(1, (3, 2), &Cursor::default(), false), []);
     }
 }

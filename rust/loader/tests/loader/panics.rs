@@ -52,16 +52,9 @@ impl ShardProvider for Panicking {
 fn a_panic_in_any_stage_becomes_one_error_that_names_it() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[9, 9, 9]);
-    for (call, expected) in [
-        ("request", "fetch"),
-        ("is_ready", "fetch"),
-        ("lend", "read"),
-    ] {
+    for (call, expected) in [("request", "fetch"), ("is_ready", "fetch"), ("lend", "read")] {
         for num_threads in [1, 4] {
-            let config = LoaderConfig {
-                num_threads,
-                ..config(folder.path())
-            };
+            let config = LoaderConfig { num_threads, ..config(folder.path()) };
             let dataset = open(config, 0, 1).unwrap();
             let provider = Arc::new(Panicking(call));
             let pipeline =

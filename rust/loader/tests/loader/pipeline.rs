@@ -15,16 +15,9 @@ fn batches_do_not_depend_on_threads_or_prefetch() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[7, 0, 9, 5]);
     let read = |num_threads, prefetch_batches| {
-        let dataset = open(
-            LoaderConfig {
-                num_threads,
-                prefetch_batches,
-                ..config(folder.path())
-            },
-            0,
-            1,
-        )
-        .unwrap();
+        let dataset =
+            open(LoaderConfig { num_threads, prefetch_batches, ..config(folder.path()) }, 0, 1)
+                .unwrap();
         read_all(&dataset, Cursor::default()).unwrap()
     };
     let one = read(1, 1);
@@ -40,23 +33,13 @@ fn a_resumed_loader_equals_an_uninterrupted_one() {
     let dataset = open(config(folder.path()), 0, 1).unwrap();
     let whole = read_all(&dataset, Cursor::default()).unwrap();
     for stop in 0..whole.len() {
-        assert_eq!(
-            read_all(&dataset, whole[stop].cursor.clone()).unwrap(),
-            whole[stop + 1..]
-        );
+        assert_eq!(read_all(&dataset, whole[stop].cursor.clone()).unwrap(), whole[stop + 1..]);
     }
     let refused = |leg: Leg| {
-        let cursor = Cursor {
-            epoch: 0,
-            legs: vec![leg, leg],
-        };
+        let cursor = Cursor { epoch: 0, legs: vec![leg, leg] };
         dataset.check_cursor(&cursor).unwrap_err().field
     };
-    let leg = |world_size, batch_size, steps| Leg {
-        world_size,
-        batch_size,
-        steps,
-    };
+    let leg = |world_size, batch_size, steps| Leg { world_size, batch_size, steps };
     // 16 samples: after two steps of two ranks with four each nothing is left for another leg.
     assert_eq!(refused(leg(2, 4, 2)), "resume.legs[1].steps");
     assert_eq!(refused(leg(2, 4, 3)), "resume.legs[0].steps");
@@ -119,14 +102,8 @@ fn an_evaluation_reads_in_file_order_and_keeps_the_rest() {
         ..config(folder.path())
     };
     let batches = read_all(&open(config, 0, 1).unwrap(), Cursor::default()).unwrap();
-    let keys: Vec<String> = batches
-        .iter()
-        .flat_map(|batch| batch.keys.clone())
-        .collect();
-    assert_eq!(
-        keys,
-        ["s0-0", "s0-1", "s0-2", "s1-0", "s1-1", "s1-2", "s1-3"]
-    );
+    let keys: Vec<String> = batches.iter().flat_map(|batch| batch.keys.clone()).collect();
+    assert_eq!(keys, ["s0-0", "s0-1", "s0-2", "s1-0", "s1-1", "s1-2", "s1-3"]);
     assert_eq!(batches[1].images.len(), 3 * 8 * 8 * 3);
     assert_eq!(batches[1].images[64 * 3..][..3], [20, 10, 7]);
     assert!(batches[0].token_ids.is_empty());
@@ -155,11 +132,8 @@ fn a_padded_epoch_fills_its_last_batch_with_its_first_samples() {
 fn a_short_last_batch_keeps_the_memory_of_a_full_one() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[7]);
-    let config = LoaderConfig {
-        last_batch: LastBatch::Keep,
-        num_epochs: Some(5),
-        ..config(folder.path())
-    };
+    let config =
+        LoaderConfig { last_batch: LastBatch::Keep, num_epochs: Some(5), ..config(folder.path()) };
     let dataset = open(config, 0, 1).unwrap();
     let pipeline = Pipeline::start(Arc::clone(&dataset), &Cursor::default()).unwrap();
     while let Some(batch) = next(&pipeline).unwrap() {
@@ -195,19 +169,10 @@ fn the_cleaner_is_called_once_per_batch() {
         CALLS.fetch_add(1, Ordering::Relaxed);
         Ok(())
     };
-    let dataset = Dataset::open(
-        config,
-        Some(tokenizer(clean)),
-        0,
-        1,
-        &AtomicBool::new(false),
-    );
+    let dataset = Dataset::open(config, Some(tokenizer(clean)), 0, 1, &AtomicBool::new(false));
     let batches = read_all(&Arc::new(dataset.unwrap()), Cursor::default()).unwrap();
     assert_eq!((batches.len(), CALLS.load(Ordering::Relaxed)), (4, 4));
-    assert_ne!(
-        batches[0].masked_token_ids[..12],
-        batches[0].token_ids[..12]
-    );
+    assert_ne!(batches[0].masked_token_ids[..12], batches[0].token_ids[..12]);
 }
 
 #[test]
@@ -235,13 +200,7 @@ fn waiting_is_counted_also_without_a_batch() {
         std::thread::sleep(Duration::from_millis(100));
         Ok(())
     };
-    let dataset = Dataset::open(
-        config,
-        Some(tokenizer(clean)),
-        0,
-        1,
-        &AtomicBool::new(false),
-    );
+    let dataset = Dataset::open(config, Some(tokenizer(clean)), 0, 1, &AtomicBool::new(false));
     let pipeline = Pipeline::start(Arc::new(dataset.unwrap()), &Cursor::default()).unwrap();
     let mut batches = 0;
     loop {
@@ -287,16 +246,8 @@ fn masks_follow_the_configuration() {
         (mask.text_mode, mask.general_prob, mask.patch_draw) =
             (TextMode::Remove, 0.0, PatchDraw::Batch);
     });
-    assert!(
-        removed
-            .iter()
-            .all(|batch| !batch.masked_token_ids.contains(&600))
-    );
-    assert!(
-        removed
-            .iter()
-            .all(|batch| batch.kept_patches[..8] == batch.kept_patches[8..])
-    );
+    assert!(removed.iter().all(|batch| !batch.masked_token_ids.contains(&600)));
+    assert!(removed.iter().all(|batch| batch.kept_patches[..8] == batch.kept_patches[8..]));
     let general = masked(|config| config.mask.as_mut().unwrap().general_prob = 1.0);
     // "the" is 513 and "cat" 517; 518 and 519 stand around them. Only the first slot names general captions.
     let (the, a_cat) = ([518, 513, 519], [518, 320, 517, 519]);
@@ -307,27 +258,14 @@ fn masks_follow_the_configuration() {
         assert!(row.starts_with(&the) || row.starts_with(&a_cat), "{row:?}");
     }
     // Which captions are drawn does not depend on how they are masked.
-    assert!(
-        general
-            .iter()
-            .zip(&removed)
-            .all(|(a, b)| a.token_ids == b.token_ids)
-    );
+    assert!(general.iter().zip(&removed).all(|(a, b)| a.token_ids == b.token_ids));
 }
 
 #[test]
 fn closing_or_dropping_at_any_moment_ends_the_threads() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[9, 9]);
-    let dataset = open(
-        LoaderConfig {
-            num_epochs: None,
-            ..config(folder.path())
-        },
-        0,
-        1,
-    )
-    .unwrap();
+    let dataset = open(LoaderConfig { num_epochs: None, ..config(folder.path()) }, 0, 1).unwrap();
     for taken in 0..12 {
         let pipeline = Pipeline::start(Arc::clone(&dataset), &Cursor::default()).unwrap();
         for _ in 0..taken {
@@ -345,15 +283,7 @@ fn closing_or_dropping_at_any_moment_ends_the_threads() {
 fn memory_is_reused_and_waits_are_bounded() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[9, 9]);
-    let dataset = open(
-        LoaderConfig {
-            num_epochs: None,
-            ..config(folder.path())
-        },
-        0,
-        1,
-    )
-    .unwrap();
+    let dataset = open(LoaderConfig { num_epochs: None, ..config(folder.path()) }, 0, 1).unwrap();
     let pipeline = Pipeline::start(Arc::clone(&dataset), &Cursor::default()).unwrap();
     let mut addresses = std::collections::BTreeSet::new();
     for _ in 0..50 {

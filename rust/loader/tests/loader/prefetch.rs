@@ -17,12 +17,7 @@ use prolip_loader::shards::{Location, Stamp, Version};
 /// A shard of about `size` bytes with as many samples as its number and one.
 fn shard(number: usize, size: usize) -> Vec<u8> {
     let samples: Vec<_> = (0..=number)
-        .map(|sample| {
-            member(
-                &format!("{sample}.jpg"),
-                &noise(size / (number + 1), number as u64),
-            )
-        })
+        .map(|sample| member(&format!("{sample}.jpg"), &noise(size / (number + 1), number as u64)))
         .collect();
     archive(&samples)
 }
@@ -41,26 +36,16 @@ impl Lab {
     ) -> Self {
         let shards: Vec<_> = (0..count).map(|number| shard(number, size)).collect();
         let names: Vec<_> = (0..count).map(|number| format!("{number}.tar")).collect();
-        let pages = names.iter().zip(&shards).map(|(name, bytes)| {
-            (
-                name.as_str(),
-                Page::new(bytes.clone(), &format!("\"{name}\"")),
-            )
-        });
-        Self {
-            server: Server::start(pages.collect(), true, behaviour),
-            shards,
-            names,
-        }
+        let pages = names
+            .iter()
+            .zip(&shards)
+            .map(|(name, bytes)| (name.as_str(), Page::new(bytes.clone(), &format!("\"{name}\""))));
+        Self { server: Server::start(pages.collect(), true, behaviour), shards, names }
     }
 
     /// A prefetcher of the shards, of one more that is missing, and behind it of a plain local file.
     fn prefetcher(&self, config: &StoreConfig, stamp: Option<Stamp>) -> Prefetcher {
-        let mut urls: Vec<_> = self
-            .names
-            .iter()
-            .map(|name| self.server.url(name))
-            .collect();
+        let mut urls: Vec<_> = self.names.iter().map(|name| self.server.url(name)).collect();
         urls.push(self.server.url("none.tar"));
         let request_of = move |shard: u32| {
             Some(ShardRequest {
@@ -74,11 +59,7 @@ impl Lab {
     fn first_requests(&self) -> Vec<String> {
         let first = |request: &Request| request.range.is_some_and(|(start, _)| start == 0);
         let requests = self.server.requests();
-        requests
-            .iter()
-            .filter(|r| first(r))
-            .map(|r| r.path[1..].to_owned())
-            .collect()
+        requests.iter().filter(|r| first(r)).map(|r| r.path[1..].to_owned()).collect()
     }
 }
 
@@ -107,20 +88,13 @@ fn prefetched_shards_are_complete_and_have_their_lengths() {
     for number in [2, 0, 3, 1] {
         wait_for(&prefetcher, number);
         assert!(content(&prefetcher, number) == lab.shards[number as usize]);
-        assert_eq!(
-            prefetcher.length(number).unwrap().unwrap(),
-            u64::from(number) + 1
-        );
+        assert_eq!(prefetcher.length(number).unwrap().unwrap(), u64::from(number) + 1);
         let regions = prefetcher.get(number).unwrap().unwrap().regions.unwrap();
         assert_eq!(regions.len(), number as usize + 1);
     }
     prefetcher.release(3);
     assert!(prefetcher.get(3).unwrap().is_none());
-    assert_eq!(
-        prefetcher.length(3).unwrap().unwrap(),
-        4,
-        "a length is remembered"
-    );
+    assert_eq!(prefetcher.length(3).unwrap().unwrap(), 4, "a length is remembered");
     // A plain local file is none of its business.
     assert!(prefetcher.is_ready(5) && prefetcher.get(5).unwrap().is_none());
 }
@@ -128,10 +102,7 @@ fn prefetched_shards_are_complete_and_have_their_lengths() {
 #[test]
 fn read_ahead_stays_within_its_limit_unless_a_batch_waits() {
     let lab = Lab::new(8, 3 * MIB, |_| Reply::Good);
-    let config = StoreConfig {
-        read_ahead_bytes: 7 * MIB as u64,
-        ..config()
-    };
+    let config = StoreConfig { read_ahead_bytes: 7 * MIB as u64, ..config() };
     let prefetcher = lab.prefetcher(&config, None);
     prefetcher.request(&[0, 1, 2, 3]);
     prefetcher.request(&[2, 4, 5, 6, 7]);
@@ -161,15 +132,8 @@ fn a_slow_shard_does_not_delay_others() {
         _ => Reply::Good,
     };
     let lab = Lab::new(3, 40 * MIB, slow);
-    let config = StoreConfig {
-        connections: 4,
-        timeout_s: 60.0,
-        ..config()
-    };
-    let known = Stamp {
-        size: lab.shards[0].len() as u64,
-        version: Version::Unknown,
-    };
+    let config = StoreConfig { connections: 4, timeout_s: 60.0, ..config() };
+    let known = Stamp { size: lab.shards[0].len() as u64, version: Version::Unknown };
     let prefetcher = lab.prefetcher(&config, Some(known));
     prefetcher.request(&[0]);
     std::thread::sleep(Duration::from_millis(500));
@@ -215,10 +179,8 @@ fn a_missing_shard_is_ready_with_an_error() {
 #[test]
 fn a_shard_that_differs_from_its_index_is_refused() {
     let lab = Lab::new(1, MIB, |_| Reply::Good);
-    let stamp = |etag: &str, size: usize| Stamp {
-        size: size as u64,
-        version: Version::ETag(etag.into()),
-    };
+    let stamp =
+        |etag: &str, size: usize| Stamp { size: size as u64, version: Version::ETag(etag.into()) };
     let size = lab.shards[0].len();
     for (stamp, refused) in [
         (stamp("\"0.tar\"", size), None),
@@ -249,10 +211,8 @@ fn waiters_are_woken_when_a_shard_is_ready() {
     prefetcher.request(&[0, 1]);
     let waited = |times: &mut i32| *times < 2;
     let limit = Duration::from_secs(20);
-    let (times, timeout) = woken
-        .1
-        .wait_timeout_while(woken.0.lock().unwrap(), limit, waited)
-        .unwrap();
+    let (times, timeout) =
+        woken.1.wait_timeout_while(woken.0.lock().unwrap(), limit, waited).unwrap();
     assert!(!timeout.timed_out(), "{times}");
     assert!(prefetcher.is_ready(0) && prefetcher.is_ready(1));
 }
@@ -260,10 +220,7 @@ fn waiters_are_woken_when_a_shard_is_ready() {
 #[test]
 fn closing_while_fetching_returns_within_a_second() {
     let lab = Lab::new(4, MIB, |_| Reply::Stall(1000, Duration::from_secs(30)));
-    let config = StoreConfig {
-        timeout_s: 60.0,
-        ..config()
-    };
+    let config = StoreConfig { timeout_s: 60.0, ..config() };
     let prefetcher = lab.prefetcher(&config, None);
     prefetcher.request(&[0, 1, 2, 3]);
     std::thread::sleep(Duration::from_millis(200));
@@ -276,9 +233,7 @@ fn closing_while_fetching_returns_within_a_second() {
 
 fn names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).unwrap();
-    entries
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect()
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
 #[test]
@@ -304,12 +259,7 @@ fn processes_of_a_node_fetch_a_shard_once() {
         assert!(content(prefetcher, 0) == lab.shards[0]);
     }
     // Everybody asks what it is, one fetches it: its first request may come twice, before the claim and after.
-    let bodies = lab
-        .server
-        .requests()
-        .iter()
-        .filter(|r| r.range.unwrap().0 > 0)
-        .count();
+    let bodies = lab.server.requests().iter().filter(|r| r.range.unwrap().0 > 0).count();
     assert_eq!(bodies, 2);
     drop(spools);
     assert_eq!(names(&folder.path().join("made")).len(), 1);

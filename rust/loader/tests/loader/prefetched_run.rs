@@ -15,17 +15,10 @@ fn late_shards_give_the_batches_of_local_files() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[7, 3, 9, 5, 4]);
     for (num_threads, prefetch_batches) in [(1, 1), (3, 2), (4, 20)] {
-        let config = LoaderConfig {
-            num_threads,
-            prefetch_batches,
-            ..config(folder.path())
-        };
+        let config = LoaderConfig { num_threads, prefetch_batches, ..config(folder.path()) };
         let dataset = open(config, 0, 1).unwrap();
         let expected = read_all(&dataset, Cursor::default()).unwrap();
-        let prompt = Arc::new(Fake {
-            prompt: true,
-            ..Fake::default()
-        });
+        let prompt = Arc::new(Fake { prompt: true, ..Fake::default() });
         assert_eq!(read(&dataset, &prompt, |_| {}).unwrap(), expected);
         // One shard at a time, the one that is asked for last comes first.
         let late = Arc::new(Fake::default());
@@ -59,10 +52,7 @@ fn a_batch_starts_only_when_all_its_shards_are_there() {
     // Three samples of the first batch lie in the first shard, one in the second.
     fake.bring(0);
     let waiting = |pipeline: &Pipeline| {
-        matches!(
-            pipeline.next_within(Duration::from_millis(50)).unwrap(),
-            Next::Waiting
-        )
+        matches!(pipeline.next_within(Duration::from_millis(50)).unwrap(), Next::Waiting)
     };
     assert!(waiting(&pipeline));
     assert_eq!(pipeline.stats().bad_samples.tried, 0);
@@ -113,10 +103,7 @@ fn a_missing_shard_gives_bad_samples() {
     };
     let dataset = open(config, 0, 1).unwrap();
     std::fs::remove_file(folder.path().join("001.tar")).unwrap();
-    let fake = Arc::new(Fake {
-        prompt: true,
-        ..Fake::default()
-    });
+    let fake = Arc::new(Fake { prompt: true, ..Fake::default() });
     let pipeline = start(&dataset, &fake);
     let mut batches = 0;
     while let Some(batch) = next(&pipeline).unwrap() {
@@ -126,22 +113,14 @@ fn a_missing_shard_gives_bad_samples() {
     assert_eq!(batches, 6);
     let bad_samples = pipeline.stats().bad_samples;
     assert!(bad_samples.by_reason.iter().sum::<u64>() >= 4);
-    assert!(
-        bad_samples.examples[0].contains("001.tar"),
-        "{:?}",
-        bad_samples.examples
-    );
+    assert!(bad_samples.examples[0].contains("001.tar"), "{:?}", bad_samples.examples);
 }
 
 #[test]
 fn shards_are_requested_ahead_and_released_afterwards() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[2; 90]);
-    for (window, last_batch) in [
-        (3, LastBatch::Drop),
-        (0, LastBatch::Keep),
-        (16, LastBatch::Pad),
-    ] {
+    for (window, last_batch) in [(3, LastBatch::Drop), (0, LastBatch::Keep), (16, LastBatch::Pad)] {
         let config = LoaderConfig {
             shuffle_window: window,
             last_batch,
@@ -157,15 +136,7 @@ fn shards_are_requested_ahead_and_released_afterwards() {
         // Two epochs of 90 shards; what is held at a time is what is ahead, and what the prefetched batches need. Without
         // shuffling samples are looked up by the thousand.
         let limit = if window == 0 { 90 } else { 32 + 4 * 12 };
-        assert!(
-            state.most_held >= 32 && state.most_held <= limit,
-            "{}",
-            state.most_held
-        );
-        assert!(
-            window == 0 || state.released + limit >= 180,
-            "{}",
-            state.released
-        );
+        assert!(state.most_held >= 32 && state.most_held <= limit, "{}", state.most_held);
+        assert!(window == 0 || state.released + limit >= 180, "{}", state.released);
     }
 }

@@ -18,10 +18,7 @@ fn remote(
 ) -> Arc<Dataset> {
     write_shards(folder.path(), sizes);
     let pattern = format!("http://nowhere.invalid/{{000..{:03}}}.tar", sizes.len() - 1);
-    let mut config = LoaderConfig {
-        shards: vec![pattern],
-        ..config(folder.path())
-    };
+    let mut config = LoaderConfig { shards: vec![pattern], ..config(folder.path()) };
     change(&mut config);
     open(config, 0, 1).unwrap()
 }
@@ -30,13 +27,8 @@ fn remote(
 fn shards_of_unknown_length_are_read_and_resumed_at_any_batch() {
     let folder = tempfile::tempdir().unwrap();
     let sizes = [5, 0, 7, 3, 9, 1, 4, 6, 2, 8, 5, 5];
-    let provider = |prompt| {
-        Arc::new(Fake {
-            prompt,
-            folder: folder.path().to_owned(),
-            ..Fake::default()
-        })
-    };
+    let provider =
+        |prompt| Arc::new(Fake { prompt, folder: folder.path().to_owned(), ..Fake::default() });
     for (last_batch, num_samples, steps) in [
         (LastBatch::Drop, Some(53), 13),
         (LastBatch::Pad, Some(70), 18),
@@ -81,11 +73,7 @@ fn the_next_epochs_first_shards_are_requested_in_advance() {
     let dataset = remote(&folder, &[4; 30], |config| {
         (config.last_batch, config.prefetch_batches) = (LastBatch::Keep, 1);
     });
-    let fake = Arc::new(Fake {
-        prompt: true,
-        folder: folder.path().to_owned(),
-        ..Fake::default()
-    });
+    let fake = Arc::new(Fake { prompt: true, folder: folder.path().to_owned(), ..Fake::default() });
     let pipeline = start(&dataset, &fake);
     for _ in 0..29 {
         assert_eq!(next(&pipeline).unwrap().unwrap().cursor.epoch, 0);
@@ -138,17 +126,10 @@ fn settings_that_need_unknown_lengths_are_refused() {
     let error = open(config.clone(), 0, 1).unwrap_err().to_string();
     let expected = "data.num_samples is None: some shards have unknown lengths";
     assert!(error.starts_with(expected), "{error}");
-    let known = LoaderConfig {
-        num_samples: Some(100),
-        ..config
-    };
+    let known = LoaderConfig { num_samples: Some(100), ..config };
     let dataset = open(known, 1, 2).unwrap();
     let check = |ranks: &[u64]| {
-        let leg = |&world_size| Leg {
-            world_size,
-            batch_size: 3,
-            steps: 1,
-        };
+        let leg = |&world_size| Leg { world_size, batch_size: 3, steps: 1 };
         let legs = ranks.iter().map(leg).collect();
         dataset.check_cursor(&Cursor { epoch: 0, legs })
     };

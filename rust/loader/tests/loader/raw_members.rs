@@ -59,9 +59,7 @@ fn check(config: LoaderConfig) -> usize {
         for (key, kept) in batch.keys.iter().zip(&batch.kept) {
             let written = members(key[1..].parse().unwrap());
             for (place, extension) in extensions.iter().enumerate() {
-                let expected = written
-                    .iter()
-                    .find(|(name, _)| name.to_lowercase() == *extension);
+                let expected = written.iter().find(|(name, _)| name.to_lowercase() == *extension);
                 let expected = expected.map(|(_, bytes)| &**bytes);
                 assert_eq!(kept.member(place), expected, "{key}.{extension}");
             }
@@ -86,18 +84,11 @@ fn every_sample_has_its_own_members() {
         };
         assert_eq!(check(keep.clone()), 18);
         assert_eq!(
-            check(LoaderConfig {
-                keep_members: vec!["npy".to_owned()],
-                ..keep.clone()
-            }),
+            check(LoaderConfig { keep_members: vec!["npy".to_owned()], ..keep.clone() }),
             18
         );
         // Other samples in the places of the bad ones, whose members were read before.
-        let full = LoaderConfig {
-            last_batch: LastBatch::Drop,
-            num_epochs: Some(4),
-            ..keep
-        };
+        let full = LoaderConfig { last_batch: LastBatch::Drop, num_epochs: Some(4), ..keep };
         assert_eq!(check(full), 4 * 20);
     }
 }
@@ -120,10 +111,7 @@ fn members_above_the_limit_are_named() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), |_| false);
     let limited = |extensions: &[&str], max_member_bytes| {
-        let config = LoaderConfig {
-            max_member_bytes,
-            ..keeping(folder.path(), extensions)
-        };
+        let config = LoaderConfig { max_member_bytes, ..keeping(folder.path(), extensions) };
         read_all(&open(config, 0, 1).unwrap(), Cursor::default()).map(|batches| batches.len())
     };
     assert_eq!(limited(&["cls", "seg.png"], 100_000).unwrap(), 5);

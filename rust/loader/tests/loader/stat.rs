@@ -9,12 +9,7 @@ use prolip_loader::shards::{Location, Stamp, Version};
 
 fn stamps(shards: &[Location]) -> Result<Vec<Stamp>, Error> {
     let found = examine(shards.to_vec(), &config(), &AtomicBool::new(false))?;
-    assert!(
-        found
-            .iter()
-            .zip(shards)
-            .all(|((found, _), shard)| found == shard)
-    );
+    assert!(found.iter().zip(shards).all(|((found, _), shard)| found == shard));
     Ok(found.into_iter().map(|(_, stamp)| stamp).collect())
 }
 
@@ -27,11 +22,7 @@ fn the_stamp_of_a_shard_needs_one_byte_of_it() {
         let page = Page::new(noise(3 * MIB, 1), "\"one\"");
         // The first answer does not come.
         let server = Server::start(vec![("a.tar", page)], ranges, |request| {
-            if request.number == 0 {
-                Reply::Status(503, String::new())
-            } else {
-                Reply::Good
-            }
+            if request.number == 0 { Reply::Status(503, String::new()) } else { Reply::Good }
         });
         let shards = [Location::Url(server.url("a.tar")), local.clone()];
         let found = stamps(&shards).unwrap();
@@ -47,17 +38,9 @@ fn the_stamp_of_a_shard_needs_one_byte_of_it() {
 fn a_missing_shard_has_no_stamp_and_is_named() {
     let server = Server::start(Vec::new(), true, |_| Reply::Good);
     let error = stamps(&[Location::Url(server.url("a.tar"))]).unwrap_err();
-    assert!(
-        error.to_string().contains("a.tar: the server answers 404"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("a.tar: the server answers 404"), "{error}");
     let error = stamps(&[Location::File("/nowhere/b.tar".into())]).unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains("shard /nowhere/b.tar: cannot open"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("shard /nowhere/b.tar: cannot open"), "{error}");
     let error = stamps(&[Location::Pipe("cat a.tar".to_owned())]).unwrap_err();
     assert!(error.to_string().contains("allow_pipe"), "{error}");
 }
@@ -88,8 +71,5 @@ fn a_shard_is_unpacked_into_a_file() {
         "cannot be kept: No such file or directory (os error 2); the file is {}, where ",
         nowhere.display()
     );
-    assert!(
-        error.here && error.to_string().contains(&expected),
-        "{error}"
-    );
+    assert!(error.here && error.to_string().contains(&expected), "{error}");
 }

@@ -9,11 +9,7 @@ use proptest::prelude::*;
 use rustix::time::{ClockId, clock_gettime};
 
 fn part(bytes: &[u8]) -> Part<'_> {
-    Part {
-        bytes,
-        start: 0,
-        size: bytes.len() as u64,
-    }
+    Part { bytes, start: 0, size: bytes.len() as u64 }
 }
 
 /// The samples of a shard, each read from its region alone.
@@ -41,20 +37,11 @@ fn scan_all(bytes: &[u8]) -> Result<Scan, Damage> {
     std::io::Write::write_all(&mut file, bytes).unwrap();
     let file = scan(FileSource::new(&file).unwrap(), true);
     let memory = scan(part(bytes), true);
-    let place = |damage: &Damage| {
-        (
-            damage.header,
-            damage.at,
-            std::mem::discriminant(&damage.error),
-        )
-    };
+    let place = |damage: &Damage| (damage.header, damage.at, std::mem::discriminant(&damage.error));
     match (&file, &memory) {
         (Ok(file), Ok(memory)) => {
             assert_eq!(file.regions, memory.regions);
-            assert_eq!(
-                file.damage.as_ref().map(place),
-                memory.damage.as_ref().map(place)
-            );
+            assert_eq!(file.damage.as_ref().map(place), memory.damage.as_ref().map(place));
         }
         (Err(file), Err(memory)) => assert_eq!(place(file), place(memory)),
         other => panic!("{other:?}"),
@@ -72,10 +59,7 @@ fn read(bytes: &[u8]) -> Vec<Sample> {
 
 fn keys(bytes: &[u8]) -> Vec<String> {
     let samples = read(bytes);
-    samples
-        .iter()
-        .map(|sample| sample.key().to_owned())
-        .collect()
+    samples.iter().map(|sample| sample.key().to_owned()).collect()
 }
 
 /// What is wrong with a shard, whether that is seen at its first header or later. What stands before is good, and the
@@ -163,22 +147,13 @@ fn a_sample_with_many_members_takes_linear_time() {
 fn long_names_and_large_numbers_are_read() {
     let long = format!("{}/image.png", "folder".repeat(40));
     let key = long.trim_end_matches(".png").to_owned();
-    let gnu = [
-        entry(b"././@LongLink", b'L', format!("{long}\0").as_bytes()),
-        member("cut", b"P"),
-    ]
-    .concat();
+    let gnu = [entry(b"././@LongLink", b'L', format!("{long}\0").as_bytes()), member("cut", b"P")]
+        .concat();
     let record = |text: String| {
-        let length = (0..)
-            .find(|length| format!("{length} {text}\n").len() == *length)
-            .unwrap();
+        let length = (0..).find(|length| format!("{length} {text}\n").len() == *length).unwrap();
         format!("{length} {text}\n")
     };
-    let records = format!(
-        "{}{}",
-        record(format!("path={long}")),
-        record("size=1".to_owned())
-    );
+    let records = format!("{}{}", record(format!("path={long}")), record("size=1".to_owned()));
     let mut data = header(b"cut", b'0', 0);
     data.extend_from_slice(b"P");
     data.resize(1024, 0);
@@ -189,12 +164,7 @@ fn long_names_and_large_numbers_are_read() {
     let mut binary = member("image.png", b"P");
     binary[124..136].copy_from_slice(&[0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
     seal(&mut binary[..512]);
-    for (part, key) in [
-        (gnu, &*key),
-        (pax, &*key),
-        (prefixed, "folder/image"),
-        (binary, "image"),
-    ] {
+    for (part, key) in [(gnu, &*key), (pax, &*key), (prefixed, "folder/image"), (binary, "image")] {
         let samples = read(&archive(&[part, member("next.png", b"N")]));
         assert_eq!(samples[0].key(), key);
         assert_eq!(samples[0].image.unwrap().size, 1);
@@ -206,12 +176,8 @@ fn long_names_and_large_numbers_are_read() {
 fn every_kind_of_archive_end_is_accepted() {
     let parts = [member("a.png", b"P"), member("b.png", b"Q")];
     let whole = parts.concat();
-    let ends: [&[u8]; 4] = [
-        &[0; 512],
-        &[0; 1024],
-        &[0; 10_240],
-        &[&[0; 512][..], b"rubbish behind the end"].concat(),
-    ];
+    let ends: [&[u8]; 4] =
+        [&[0; 512], &[0; 1024], &[0; 10_240], &[&[0; 512][..], b"rubbish behind the end"].concat()];
     for end in ends {
         assert_eq!(keys(&[&whole[..], end].concat()), ["a", "b"]);
     }
@@ -237,19 +203,13 @@ fn an_archive_without_an_end_is_damaged_unless_allowed() {
         assert!(samples.iter().all(Result::is_ok), "{samples:?}");
     }
     // Less than a whole block of zeros is a cut, too.
-    assert!(matches!(
-        fault(&whole[..2048 + 500]),
-        (2048, TarError::Truncated { .. })
-    ));
+    assert!(matches!(fault(&whole[..2048 + 500]), (2048, TarError::Truncated { .. })));
 }
 
 /// Where an archive need not have an end, this cut leaves no other trace.
 #[test]
 fn a_long_name_without_its_member_is_damage() {
-    let whole = archive(&[
-        member("a.png", b"P"),
-        entry(b"././@LongLink", b'L', b"b.png\0"),
-    ]);
+    let whole = archive(&[member("a.png", b"P"), entry(b"././@LongLink", b'L', b"b.png\0")]);
     for cut in [&whole[..2048], &whole] {
         assert!(matches!(fault(cut), (2048, TarError::Header(_))));
         let damage = scan(part(cut), false).unwrap().damage.unwrap();
@@ -265,24 +225,15 @@ fn a_region_of_two_samples_is_refused() {
     let read = |places| read_all(&shard, &Regions::new(places));
     assert!(read(one).iter().all(Result::is_ok));
     let error = read(two)[0].as_ref().unwrap_err().to_string();
-    assert!(
-        error.contains("the index does not fit the shard"),
-        "{error}"
-    );
+    assert!(error.contains("the index does not fit the shard"), "{error}");
 }
 
 #[test]
 fn damage_is_reported_with_its_offset() {
     let whole = archive(&[member("a.png", b"P"), member("b.png", &[1; 2000])]);
     assert!(matches!(fault(b""), (0, TarError::Empty)));
-    assert!(matches!(
-        fault(&whole[..1024 + 100]),
-        (1024, TarError::Truncated { .. })
-    ));
-    assert!(matches!(
-        fault(&whole[..1024 + 512 + 1999]),
-        (1024, TarError::Truncated { .. })
-    ));
+    assert!(matches!(fault(&whole[..1024 + 100]), (1024, TarError::Truncated { .. })));
+    assert!(matches!(fault(&whole[..1024 + 512 + 1999]), (1024, TarError::Truncated { .. })));
     let mut damaged = whole.clone();
     damaged[1024] ^= 1;
     assert!(matches!(fault(&damaged), (1024, TarError::Checksum { .. })));
@@ -294,10 +245,7 @@ fn damage_is_reported_with_its_offset() {
     for byte in [0x80, 0xff] {
         let mut marked = whole.clone();
         marked[1024 + 148] = byte;
-        assert!(matches!(
-            fault(&marked),
-            (1024, TarError::Checksum { .. } | TarError::Header(_))
-        ));
+        assert!(matches!(fault(&marked), (1024, TarError::Checksum { .. } | TarError::Header(_))));
     }
     assert!(matches!(
         fault(&[b"\x1f\x8b\x08".as_slice(), &[7; 600]].concat()),
@@ -312,10 +260,7 @@ fn damage_is_reported_with_its_offset() {
 #[test]
 fn sparse_members_are_refused_with_their_name() {
     let old = archive(&[member("a.png", b"P"), entry(b"big.png", b'S', b"P")]);
-    let pax = archive(&[
-        entry(b"x", b'x', b"22 GNU.sparse.major=1\n"),
-        member("big.png", b"P"),
-    ]);
+    let pax = archive(&[entry(b"x", b'x', b"22 GNU.sparse.major=1\n"), member("big.png", b"P")]);
     for (shard, place) in [(old, 1024), (pax, 1024)] {
         match fault(&shard) {
             (offset, TarError::Sparse(name)) => assert_eq!((offset, &*name), (place, "big.png")),

@@ -25,9 +25,7 @@ const ENCODED: [(&str, &[u8]); 6] = [
 /// What a sample's image becomes in an epoch, by its place in the shards.
 fn expected(encoded: &[u8], config: &LoaderConfig, epoch: u64, place: (u64, u64)) -> Vec<u8> {
     let mut image = Rgb8::default();
-    Decoder::of_libraries(1 << 20)
-        .decode(encoded, &mut image)
-        .unwrap();
+    Decoder::of_libraries(1 << 20).decode(encoded, &mut image).unwrap();
     let key = place.0 << 32 | place.1;
     let mut rng = SampleRng::new(config.seed, epoch, key, stream::AUGMENT);
     let augment = config.augment.as_ref().unwrap();
@@ -54,9 +52,7 @@ fn expected(encoded: &[u8], config: &LoaderConfig, epoch: u64, place: (u64, u64)
 #[test]
 fn training_pixels_follow_the_drawn_augmentations() {
     // The nightly job names a slower level than the fastest.
-    let asked = std::env::var("PROLIP_SIMD")
-        .ok()
-        .filter(|name| !name.is_empty());
+    let asked = std::env::var("PROLIP_SIMD").ok().filter(|name| !name.is_empty());
     let fastest = level_names().pop().unwrap();
     assert_eq!(check_level().unwrap(), asked.as_deref().unwrap_or(fastest));
     let folder = tempfile::tempdir().unwrap();
@@ -70,11 +66,7 @@ fn training_pixels_follow_the_drawn_augmentations() {
                 member(&format!("{shard}-{index}.{extension}"), bytes)
             })
             .collect();
-        std::fs::write(
-            folder.path().join(format!("{shard}.tar")),
-            archive(&members),
-        )
-        .unwrap();
+        std::fs::write(folder.path().join(format!("{shard}.tar")), archive(&members)).unwrap();
     }
     let config = LoaderConfig {
         augment: Some(AugmentConfig {
@@ -96,18 +88,11 @@ fn training_pixels_follow_the_drawn_augmentations() {
     let mut epochs = [0; 3];
     let mut epoch = 0;
     for batch in read_all(&dataset, Cursor::default()).unwrap() {
-        for (key, found) in batch
-            .keys
-            .iter()
-            .zip(batch.images.chunks((SIZE * SIZE * 3) as usize))
-        {
+        for (key, found) in batch.keys.iter().zip(batch.images.chunks((SIZE * SIZE * 3) as usize)) {
             let (shard, index) = key.split_once('-').unwrap();
             let place: (u64, u64) = (shard.parse().unwrap(), index.parse().unwrap());
             let (_, encoded) = files[(place.0 + place.1) as usize % files.len()];
-            assert!(
-                found == expected(encoded, &config, epoch, place),
-                "{key} in epoch {epoch}"
-            );
+            assert!(found == expected(encoded, &config, epoch, place), "{key} in epoch {epoch}");
             seen.insert(found.to_vec());
             epochs[epoch as usize] += 1;
             if epochs[epoch as usize] == 30 {

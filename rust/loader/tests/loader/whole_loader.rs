@@ -111,11 +111,7 @@ impl Case {
 fn cases() -> impl Strategy<Value = Case> {
     let sizes = prop::collection::vec(0..=LARGEST, 1..6);
     let windows = prop_oneof![Just(0usize), 1usize..12, Just(10_000)];
-    let kinds = prop_oneof![
-        Just(LastBatch::Drop),
-        Just(LastBatch::Pad),
-        Just(LastBatch::Keep)
-    ];
+    let kinds = prop_oneof![Just(LastBatch::Drop), Just(LastBatch::Pad), Just(LastBatch::Keep)];
     (sizes, windows, any::<u64>(), kinds).prop_map(|(sizes, window, seed, last_batch)| Case {
         sizes,
         window,
@@ -126,12 +122,7 @@ fn cases() -> impl Strategy<Value = Case> {
 
 fn crews() -> impl Strategy<Value = Crew> {
     (1usize..4, 1usize..5, 1usize..4, 1usize..4).prop_map(
-        |(ranks, batch_size, threads, prefetch)| Crew {
-            ranks,
-            batch_size,
-            threads,
-            prefetch,
-        },
+        |(ranks, batch_size, threads, prefetch)| Crew { ranks, batch_size, threads, prefetch },
     )
 }
 

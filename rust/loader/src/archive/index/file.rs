@@ -32,11 +32,7 @@ pub(super) struct FileRange {
 
 impl From<&Entry> for FileRange {
     fn from(entry: &Entry) -> Self {
-        Self {
-            offset: entry.offset,
-            length: entry.length,
-            crc: entry.crc,
-        }
+        Self { offset: entry.offset, length: entry.length, crc: entry.crc }
     }
 }
 
@@ -88,10 +84,7 @@ impl IndexFile {
 }
 
 fn wrong(path: &Path, source: IndexError) -> Error {
-    Error::Index {
-        index: path.to_owned(),
-        source,
-    }
+    Error::Index { index: path.to_owned(), source }
 }
 
 fn read_table(file: &File) -> Result<Vec<Entry>, IndexError> {
@@ -114,9 +107,7 @@ fn read_table(file: &File) -> Result<Vec<Entry>, IndexError> {
     }
     let entries = parse_table(&bytes)?;
     let samples: u64 = entries.iter().map(|entry| u64::from(entry.count)).sum();
-    let end = entries
-        .last()
-        .map_or(HEAD as u64, |entry| entry.offset + u64::from(entry.length));
+    let end = entries.last().map_or(HEAD as u64, |entry| entry.offset + u64::from(entry.length));
     if entries.len() != head.shards as usize || samples != head.samples || end != head.table {
         return Err(IndexError::Damaged("its head does not fit its table"));
     }
@@ -153,11 +144,7 @@ fn scan_one(scanner: &Scanner<'_>, location: &Location) -> Result<Scanned, Error
         crc: crc32fast::hash(&regions),
         stamp,
     };
-    Ok(Scanned {
-        note: scan.note(location),
-        regions,
-        entry,
-    })
+    Ok(Scanned { note: scan.note(location), regions, entry })
 }
 
 /// Reads the headers of all shards with `threads` threads and writes an index of them, atomically.
@@ -213,9 +200,7 @@ pub fn write_index(
         writer.get_ref().as_file().sync_all()
     };
     finish().map_err(wrong)?;
-    let file = writer
-        .into_inner()
-        .map_err(|error| wrong(error.into_error()))?;
+    let file = writer.into_inner().map_err(|error| wrong(error.into_error()))?;
     file.persist(out).map_err(|error| wrong(error.error))?;
     Ok(summary)
 }

@@ -263,13 +263,7 @@ mod tests {
 
     #[test]
     fn the_head_is_checked_and_parses_equal() {
-        let head = Head {
-            shards: 3,
-            samples: 1 << 40,
-            table: 99,
-            length: 7,
-            crc: 5,
-        };
+        let head = Head { shards: 3, samples: 1 << 40, table: 99, length: 7, crc: 5 };
         let bytes: [u8; HEAD] = head.encode().try_into().unwrap();
         assert_eq!(Head::parse(&bytes).unwrap(), head);
         let changed = |place: usize| {

@@ -41,8 +41,7 @@ fn numbered<'entries, K: std::hash::Hash + Eq>(
     key: impl Fn(&'entries Entry) -> Option<K>,
 ) -> HashMap<K, u32> {
     let keys = entries.iter().map(key).zip(0..);
-    keys.filter_map(|(key, place)| Some((key?, place)))
-        .collect()
+    keys.filter_map(|(key, place)| Some((key?, place))).collect()
 }
 
 fn absolute(path: &Path) -> PathBuf {

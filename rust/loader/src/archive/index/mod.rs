@@ -135,11 +135,7 @@ impl Index {
 
     fn push(&mut self, location: &Location, stamp: Option<Stamp>, count: u32, place: RegionsAt) {
         self.counts.push(count);
-        self.shards.push(Shard {
-            location: location.clone(),
-            stamp,
-            place,
-        });
+        self.shards.push(Shard { location: location.clone(), stamp, place });
     }
 
     /// Number of samples in the shards of known length.
@@ -205,22 +201,16 @@ fn examine_all<T: Send>(
 ) -> Result<Vec<String>, Error> {
     let skip = options.missing == OnMissingShard::Skip;
     let (mut locations, mut left_out) = (shards.iter(), Vec::new());
-    in_order(
-        shards.len(),
-        options.threads,
-        options.cancelled,
-        examine,
-        |found| {
-            let location = locations.next().ok_or(Error::Closed)?;
-            match found {
-                Ok(found) => take(location, found),
-                Err(error) if skip && error.is_shards() => {
-                    left_out.push(format!("{error}; it is left out"));
-                }
-                Err(error) => return Err(error),
+    in_order(shards.len(), options.threads, options.cancelled, examine, |found| {
+        let location = locations.next().ok_or(Error::Closed)?;
+        match found {
+            Ok(found) => take(location, found),
+            Err(error) if skip && error.is_shards() => {
+                left_out.push(format!("{error}; it is left out"));
             }
-            Ok(())
-        },
-    )?;
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    })?;
     Ok(left_out)
 }

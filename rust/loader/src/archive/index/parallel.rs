@@ -29,12 +29,7 @@ pub fn in_order<T: Send>(
     take: impl FnMut(T) -> Result<(), Error> + Send,
 ) -> Result<(), Error> {
     let next = AtomicUsize::new(0);
-    let results = Mutex::new(Results {
-        early: BTreeMap::new(),
-        taken: 0,
-        take,
-        error: None,
-    });
+    let results = Mutex::new(Results { early: BTreeMap::new(), taken: 0, take, error: None });
     let run = || {
         while !cancelled.load(Ordering::Relaxed) {
             let number = next.fetch_add(1, Ordering::Relaxed);
@@ -91,11 +86,7 @@ mod tests {
             };
             let take = |number| {
                 taken.push(number);
-                if number == 70 {
-                    Err(Error::Closed)
-                } else {
-                    Ok(())
-                }
+                if number == 70 { Err(Error::Closed) } else { Ok(()) }
             };
             let error = in_order(100, threads, &cancelled, work, take).unwrap_err();
             assert!(matches!(error, Error::Closed));

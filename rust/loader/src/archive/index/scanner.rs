@@ -22,11 +22,7 @@ pub(super) struct Scanner<'opening> {
 
 impl<'opening> Scanner<'opening> {
     pub fn new(config: &'opening StoreConfig, cancelled: &'opening AtomicBool) -> Self {
-        Self {
-            config,
-            cancelled,
-            store: OnceLock::new(),
-        }
+        Self { config, cancelled, store: OnceLock::new() }
     }
 
     /// The shard's stamp and its samples.
@@ -35,17 +31,11 @@ impl<'opening> Scanner<'opening> {
     /// The shard cannot be opened or is not an archive. The error says where.
     pub fn scan_shard(&self, location: &Location) -> Result<(Stamp, Scan), Error> {
         let (file, stamp) = match location.plain_file() {
-            Some(path) => Stamp::open(path).map_err(|source| Error::Open {
-                shard: location.to_string(),
-                source,
-            })?,
+            Some(path) => Stamp::open(path)
+                .map_err(|source| Error::Open { shard: location.to_string(), source })?,
             None => self.fetch(location)?,
         };
-        let damaged = |offset, source| Error::Tar {
-            shard: location.to_string(),
-            offset,
-            source,
-        };
+        let damaged = |offset, source| Error::Tar { shard: location.to_string(), offset, source };
         let source = FileSource::new(&file).map_err(|error| damaged(0, error.into()))?;
         let scan = scan(source, self.config.require_archive_end)
             .map_err(|damage| damaged(damage.at, damage.error))?;

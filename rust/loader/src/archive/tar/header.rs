@@ -19,11 +19,7 @@ impl<'block> Header<'block> {
     /// Checks a block. `first` says whether it is the first block of the archive.
     pub fn new(block: &'block [u8; BLOCK as usize], first: bool) -> Result<Self, TarError> {
         check_sum(block, first)?;
-        Ok(Self {
-            block,
-            kind: block[156],
-            size: number(&block[124..136])?,
-        })
+        Ok(Self { block, kind: block[156], size: number(&block[124..136])? })
     }
 
     /// Whether this is a regular file, in the old or the new notation, or a contiguous file. In very old archives a
@@ -81,10 +77,7 @@ impl<'bytes> Records<'bytes> {
                 return Err(DAMAGED);
             }
             let record = &bytes[space + 1..length - 1];
-            let equals = record
-                .iter()
-                .position(|&byte| byte == b'=')
-                .ok_or(DAMAGED)?;
+            let equals = record.iter().position(|&byte| byte == b'=').ok_or(DAMAGED)?;
             let (key, value) = (&record[..equals], &record[equals + 1..]);
             match key {
                 // Without slashes at its end, as in tarfile.
@@ -103,11 +96,8 @@ impl<'bytes> Records<'bytes> {
 
 fn check_sum(block: &[u8; BLOCK as usize], first: bool) -> Result<(), TarError> {
     if first {
-        let magic: [(&[u8], &'static str); 3] = [
-            (b"\x1f\x8b", "gzip"),
-            (b"\x28\xb5\x2f\xfd", "zstd"),
-            (b"BZh", "bzip2"),
-        ];
+        let magic: [(&[u8], &'static str); 3] =
+            [(b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"BZh", "bzip2")];
         if let Some((_, name)) = magic.iter().find(|(magic, _)| block.starts_with(magic)) {
             return Err(TarError::Compressed(name));
         }
@@ -124,10 +114,7 @@ fn check_sum(block: &[u8; BLOCK as usize], first: bool) -> Result<(), TarError> 
     if i64::try_from(expected).is_ok_and(|expected| expected == signed) {
         return Ok(());
     }
-    Err(TarError::Checksum {
-        found: unsigned,
-        expected,
-    })
+    Err(TarError::Checksum { found: unsigned, expected })
 }
 
 /// Parses a number: octal, or base 256 if the first bit is set.
@@ -139,17 +126,12 @@ fn number(field: &[u8]) -> Result<u64, TarError> {
             return Err(DAMAGED);
         }
         return field[1..].iter().try_fold(0u64, |sum, &byte| {
-            sum.checked_mul(256)
-                .map(|sum| sum + u64::from(byte))
-                .ok_or(DAMAGED)
+            sum.checked_mul(256).map(|sum| sum + u64::from(byte)).ok_or(DAMAGED)
         });
     }
     let digits = before_zero(field).trim_ascii();
     digits.iter().try_fold(0u64, |sum, &byte| match byte {
-        b'0'..=b'7' => sum
-            .checked_mul(8)
-            .map(|sum| sum + u64::from(byte - b'0'))
-            .ok_or(DAMAGED),
+        b'0'..=b'7' => sum.checked_mul(8).map(|sum| sum + u64::from(byte - b'0')).ok_or(DAMAGED),
         _ => Err(DAMAGED),
     })
 }

@@ -81,12 +81,7 @@ enum Step {
 impl<'scratch, S: Source> TarReader<'scratch, S> {
     /// A reader that begins at `start`, which must be a header.
     pub fn new(source: S, scratch: &'scratch mut Scratch, start: u64) -> Self {
-        Self {
-            source,
-            scratch,
-            next: start,
-            has_end: false,
-        }
+        Self { source, scratch, next: start, has_end: false }
     }
 
     /// Offset of the next header; after the last member, where the archive ends.
@@ -119,12 +114,7 @@ impl<'scratch, S: Source> TarReader<'scratch, S> {
                 Step::Extension => {}
                 Step::Skipped => (extensions, header) = (Extensions::default(), self.next),
                 Step::Member { offset, size } => {
-                    return Ok(Some(Member {
-                        name: &self.scratch.name,
-                        header,
-                        offset,
-                        size,
-                    }));
+                    return Ok(Some(Member { name: &self.scratch.name, header, offset, size }));
                 }
             }
         }
@@ -181,9 +171,7 @@ impl<'scratch, S: Source> TarReader<'scratch, S> {
         extensions: &mut Extensions,
     ) -> Result<(), TarError> {
         if header.size > MAX_EXTENSION {
-            return Err(TarError::Header(
-                "a name or its extension is longer than 1 MiB",
-            ));
+            return Err(TarError::Header("a name or its extension is longer than 1 MiB"));
         }
         let mut bytes = std::mem::take(&mut self.scratch.extension);
         bytes.clear();
@@ -192,10 +180,7 @@ impl<'scratch, S: Source> TarReader<'scratch, S> {
             return Err(self.truncated("a long name".to_owned()));
         }
         let records = if header.kind == b'L' {
-            Records {
-                path: Some(text(&bytes)),
-                ..Records::default()
-            }
+            Records { path: Some(text(&bytes)), ..Records::default() }
         } else {
             Records::read(&bytes)?
         };
@@ -232,9 +217,6 @@ impl<'scratch, S: Source> TarReader<'scratch, S> {
     }
 
     fn truncated(&self, what: String) -> TarError {
-        TarError::Truncated {
-            what,
-            size: self.source.size(),
-        }
+        TarError::Truncated { what, size: self.source.size() }
     }
 }

@@ -42,13 +42,7 @@ impl<'file> FileSource<'file> {
     /// The size of the file cannot be read.
     pub fn new(file: &'file File) -> io::Result<Self> {
         let size = file.metadata()?.len();
-        Ok(Self {
-            file,
-            size,
-            end: size,
-            window: Vec::new(),
-            start: 0,
-        })
+        Ok(Self { file, size, end: size, window: Vec::new(), start: 0 })
     }
 
     /// The file up to `end`.
@@ -57,10 +51,7 @@ impl<'file> FileSource<'file> {
     /// The size of the file cannot be read.
     pub fn until(file: &'file File, end: u64) -> io::Result<Self> {
         let whole = Self::new(file)?;
-        Ok(Self {
-            end: whole.size.min(end),
-            ..whole
-        })
+        Ok(Self { end: whole.size.min(end), ..whole })
     }
 }
 

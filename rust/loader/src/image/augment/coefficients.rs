@@ -79,10 +79,7 @@ impl Coefficients {
     /// First input position and weights of output position `index`, counted from the first one computed.
     pub(super) fn taps(&self, index: usize) -> (usize, &[i32]) {
         let weights = &self.weights[index * self.stride..];
-        (
-            self.starts[index] as usize,
-            &weights[..self.counts[index] as usize],
-        )
+        (self.starts[index] as usize, &weights[..self.counts[index] as usize])
     }
 }
 

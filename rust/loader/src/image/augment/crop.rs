@@ -24,12 +24,7 @@ pub(super) fn draw(
         if (1..=width).contains(&crop_width) && (1..=height).contains(&crop_height) {
             let y = rng.below(height - crop_height + 1);
             let x = rng.below(width - crop_width + 1);
-            return CropBox {
-                x,
-                y,
-                width: crop_width,
-                height: crop_height,
-            };
+            return CropBox { x, y, width: crop_width, height: crop_height };
         }
     }
     let ratio = f64::from(width) / f64::from(height);

@@ -14,11 +14,7 @@ impl<'a> CropRows<'a> {
     pub(super) fn new(image: &'a Rgb8, crop: CropBox) -> Self {
         let stride = image.width() as usize * 3;
         let start = crop.y as usize * stride + crop.x as usize * 3;
-        Self {
-            pixels: &image.pixels()[start..],
-            stride,
-            row_bytes: crop.width as usize * 3,
-        }
+        Self { pixels: &image.pixels()[start..], stride, row_bytes: crop.width as usize * 3 }
     }
 
     pub(super) fn row(self, index: usize) -> &'a [u8] {

@@ -32,9 +32,7 @@ fn assert_uniform(values: &[f64], low: f64, high: f64) {
     let gap = |(rank, value): (usize, &f64)| {
         let expected = (value - low) / (high - low);
         let before = rank as f64 / count;
-        (expected - before)
-            .abs()
-            .max((expected - before - 1.0 / count).abs())
+        (expected - before).abs().max((expected - before - 1.0 / count).abs())
     };
     let largest = values.iter().enumerate().map(gap).fold(0.0, f64::max);
     assert!(largest < 1.95 / count.sqrt(), "{largest} of {count}");
@@ -67,15 +65,11 @@ fn assert_independent(columns: &[Vec<f64>]) {
 #[test]
 fn jitter_and_gray_are_drawn_independently() {
     let draws = draws(&AugmentConfig::default(), 500, 400);
-    for (jitter, gray, expected) in [
-        (true, true, 0.16),
-        (true, false, 0.64),
-        (false, true, 0.04),
-        (false, false, 0.16),
-    ] {
-        let found = draws
-            .iter()
-            .filter(|draw| draw.jitter.is_some() == jitter && draw.gray == gray);
+    for (jitter, gray, expected) in
+        [(true, true, 0.16), (true, false, 0.64), (false, true, 0.04), (false, false, 0.16)]
+    {
+        let found =
+            draws.iter().filter(|draw| draw.jitter.is_some() == jitter && draw.gray == gray);
         let found = found.count() as f64 / DRAWS as f64;
         assert!(near(found, expected), "{jitter} {gray}: {found}");
     }
@@ -88,10 +82,8 @@ fn jitter_factors_and_their_order_are_uniform() {
         jitter_prob: 1.0,
         ..AugmentConfig::default()
     };
-    let jitters: Vec<JitterDraw> = draws(&config, 500, 400)
-        .iter()
-        .filter_map(|draw| draw.jitter)
-        .collect();
+    let jitters: Vec<JitterDraw> =
+        draws(&config, 500, 400).iter().filter_map(|draw| draw.jitter).collect();
     let column = |factor: fn(&JitterDraw) -> Option<f32>| -> Vec<f64> {
         let values = jitters.iter().map(|jitter| factor(jitter).unwrap());
         values.map(f64::from).collect()
@@ -105,9 +97,7 @@ fn jitter_factors_and_their_order_are_uniform() {
     ];
     // A factor is never below 0.
     for (column, (low, high)) in
-        columns
-            .iter()
-            .zip([(0.68, 1.32), (0.0, 2.5), (0.9, 1.1), (-0.08, 0.08)])
+        columns.iter().zip([(0.68, 1.32), (0.0, 2.5), (0.9, 1.1), (-0.08, 0.08)])
     {
         assert_uniform(column, low, high);
     }
@@ -118,10 +108,7 @@ fn jitter_factors_and_their_order_are_uniform() {
     }
     assert_eq!(counts.len(), 24);
     let expected = DRAWS as f64 / 24.0;
-    let chi: f64 = counts
-        .values()
-        .map(|count: &f64| (count - expected).powi(2) / expected)
-        .sum();
+    let chi: f64 = counts.values().map(|count: &f64| (count - expected).powi(2) / expected).sum();
     // The 0.001 level for 23 degrees of freedom.
     assert!(chi < 49.7, "{chi}");
 }
@@ -151,12 +138,7 @@ fn crops_that_fit_are_uniform_in_area_ratio_and_position() {
     };
     // So large that rounding to pixels is negligible.
     let columns = crop_columns(&config, 1 << 15, 1 << 15);
-    let bounds = [
-        (0.05, 0.25),
-        (0.5f64.ln(), 3f64.ln()),
-        (0.0, 1.0),
-        (0.0, 1.0),
-    ];
+    let bounds = [(0.05, 0.25), (0.5f64.ln(), 3f64.ln()), (0.0, 1.0), (0.0, 1.0)];
     for (column, (low, high)) in columns.iter().zip(bounds) {
         assert_uniform(column, low, high);
     }
@@ -174,34 +156,10 @@ const REPEATED: [(f64, u32, u32, [Shares; 4]); 2] = [
         500,
         400,
         [
-            &[
-                (0.82, 0.1629),
-                (0.86, 0.4450),
-                (0.9, 0.6723),
-                (0.95, 0.8838),
-                (0.999, 0.9656),
-            ],
-            &[
-                (1.0, 0.0),
-                (1.1, 0.1156),
-                (1.2, 0.4250),
-                (1.26, 0.7247),
-                (1.3, 0.8874),
-            ],
-            &[
-                (0.1, 0.0925),
-                (0.3, 0.2871),
-                (0.49, 0.4667),
-                (0.51, 0.5334),
-                (0.8, 0.8089),
-            ],
-            &[
-                (0.1, 0.0838),
-                (0.3, 0.2815),
-                (0.49, 0.4475),
-                (0.51, 0.5502),
-                (0.8, 0.8141),
-            ],
+            &[(0.82, 0.1629), (0.86, 0.4450), (0.9, 0.6723), (0.95, 0.8838), (0.999, 0.9656)],
+            &[(1.0, 0.0), (1.1, 0.1156), (1.2, 0.4250), (1.26, 0.7247), (1.3, 0.8874)],
+            &[(0.1, 0.0925), (0.3, 0.2871), (0.49, 0.4667), (0.51, 0.5334), (0.8, 0.8089)],
+            &[(0.1, 0.0838), (0.3, 0.2815), (0.49, 0.4475), (0.51, 0.5502), (0.8, 0.8141)],
         ],
     ),
     (
@@ -209,34 +167,10 @@ const REPEATED: [(f64, u32, u32, [Shares; 4]); 2] = [
         640,
         300,
         [
-            &[
-                (0.42, 0.1380),
-                (0.46, 0.3695),
-                (0.5, 0.5437),
-                (0.55, 0.6893),
-                (0.6, 0.7604),
-            ],
-            &[
-                (0.9, 0.0107),
-                (1.0, 0.0883),
-                (1.1, 0.2349),
-                (1.2, 0.4336),
-                (1.3, 0.6793),
-            ],
-            &[
-                (0.1, 0.0765),
-                (0.3, 0.2306),
-                (0.49, 0.3770),
-                (0.51, 0.6221),
-                (0.8, 0.8461),
-            ],
-            &[
-                (0.1, 0.0661),
-                (0.3, 0.2247),
-                (0.49, 0.3571),
-                (0.51, 0.6424),
-                (0.8, 0.8523),
-            ],
+            &[(0.42, 0.1380), (0.46, 0.3695), (0.5, 0.5437), (0.55, 0.6893), (0.6, 0.7604)],
+            &[(0.9, 0.0107), (1.0, 0.0883), (1.1, 0.2349), (1.2, 0.4336), (1.3, 0.6793)],
+            &[(0.1, 0.0765), (0.3, 0.2306), (0.49, 0.3770), (0.51, 0.6221), (0.8, 0.8461)],
+            &[(0.1, 0.0661), (0.3, 0.2247), (0.49, 0.3571), (0.51, 0.6424), (0.8, 0.8523)],
         ],
     ),
 ];
@@ -244,10 +178,7 @@ const REPEATED: [(f64, u32, u32, [Shares; 4]); 2] = [
 #[test]
 fn crops_that_often_do_not_fit_have_torchvisions_distribution() {
     for (least, width, height, shares) in REPEATED {
-        let config = AugmentConfig {
-            crop_scale: (least, 1.0),
-            ..AugmentConfig::default()
-        };
+        let config = AugmentConfig { crop_scale: (least, 1.0), ..AugmentConfig::default() };
         let columns = crop_columns(&config, width, height);
         for (at, (column, shares)) in columns.iter().zip(shares).enumerate() {
             for &(bound, expected) in shares {
@@ -272,30 +203,14 @@ fn a_jitter_of_zero_draws_no_factor() {
     };
     let draw = draw(&config, 50, 40, &mut SampleRng::new(0, 0, 0, 0));
     let jitter = draw.jitter.unwrap();
-    assert_eq!(
-        (jitter.brightness, jitter.saturation, jitter.hue),
-        (None, None, None)
-    );
+    assert_eq!((jitter.brightness, jitter.saturation, jitter.hue), (None, None, None));
     assert!(jitter.contrast.is_some() && !draw.gray);
 }
 
 #[test]
 fn images_too_long_for_the_ratio_get_a_centre_crop() {
-    let draw = draw(
-        &AugmentConfig::default(),
-        1000,
-        10,
-        &mut SampleRng::new(0, 0, 0, 0),
-    );
-    assert_eq!(
-        draw.crop,
-        CropBox {
-            x: 493,
-            y: 0,
-            width: 13,
-            height: 10
-        }
-    );
+    let draw = draw(&AugmentConfig::default(), 1000, 10, &mut SampleRng::new(0, 0, 0, 0));
+    assert_eq!(draw.crop, CropBox { x: 493, y: 0, width: 13, height: 10 });
 }
 
 proptest! {

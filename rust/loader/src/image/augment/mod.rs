@@ -55,14 +55,8 @@ pub struct AugmentDraw {
 /// Draws an augmentation for an image of this size, with torchvision's distributions.
 pub fn draw(config: &AugmentConfig, width: u32, height: u32, rng: &mut SampleRng) -> AugmentDraw {
     let crop = crop::draw(config, width, height, rng);
-    let jitter = rng
-        .chance(config.jitter_prob)
-        .then(|| draw_jitter(config.jitter, rng));
-    AugmentDraw {
-        crop,
-        jitter,
-        gray: rng.chance(config.gray_prob),
-    }
+    let jitter = rng.chance(config.jitter_prob).then(|| draw_jitter(config.jitter, rng));
+    AugmentDraw { crop, jitter, gray: rng.chance(config.gray_prob) }
 }
 
 fn draw_jitter(
@@ -77,13 +71,7 @@ fn draw_jitter(
     let [brightness, contrast, saturation] =
         [factor(brightness), factor(contrast), factor(saturation)];
     let hue = (hue > 0.0).then(|| rng.range(-hue, hue) as f32);
-    JitterDraw {
-        brightness,
-        contrast,
-        saturation,
-        hue,
-        order,
-    }
+    JitterDraw { brightness, contrast, saturation, hue, order }
 }
 
 /// Applies an augmentation: crop, bicubic resize to `size` x `size`, colour jitter, grey. Writes `size * size * 3` bytes of
@@ -105,22 +93,10 @@ pub fn apply(image: &Rgb8, draw: &AugmentDraw, size: u32, scratch: &mut Scratch,
 pub fn colour_jitter(pixels: &mut [u8], jitter: &JitterDraw) {
     for step in jitter.order {
         match step {
-            0 => jitter
-                .brightness
-                .into_iter()
-                .for_each(|factor| adjust_brightness(pixels, factor)),
-            1 => jitter
-                .contrast
-                .into_iter()
-                .for_each(|factor| adjust_contrast(pixels, factor)),
-            2 => jitter
-                .saturation
-                .into_iter()
-                .for_each(|factor| adjust_saturation(pixels, factor)),
-            _ => jitter
-                .hue
-                .into_iter()
-                .for_each(|shift| adjust_hue(pixels, shift)),
+            0 => jitter.brightness.into_iter().for_each(|factor| adjust_brightness(pixels, factor)),
+            1 => jitter.contrast.into_iter().for_each(|factor| adjust_contrast(pixels, factor)),
+            2 => jitter.saturation.into_iter().for_each(|factor| adjust_saturation(pixels, factor)),
+            _ => jitter.hue.into_iter().for_each(|shift| adjust_hue(pixels, shift)),
         }
     }
 }
@@ -140,21 +116,13 @@ pub fn evaluate(image: &Rgb8, size: u32, scratch: &mut Scratch, out: &mut [u8]) 
 fn evaluation_target(width: u32, height: u32, size: u32) -> Target {
     let longer =
         |long: u32, short: u32| (f64::from(size) * f64::from(long) / f64::from(short)) as u32;
-    let (new_width, new_height) = if width <= height {
-        (size, longer(height, width))
-    } else {
-        (longer(width, height), size)
-    };
+    let (new_width, new_height) =
+        if width <= height { (size, longer(height, width)) } else { (longer(width, height), size) };
     let offset = |length: u32| (f64::from(length - size) / 2.0).round_ties_even() as u32;
     Target {
         width: new_width,
         height: new_height,
-        window: CropBox {
-            x: offset(new_width),
-            y: offset(new_height),
-            width: size,
-            height: size,
-        },
+        window: CropBox { x: offset(new_width), y: offset(new_height), width: size, height: size },
     }
 }
 

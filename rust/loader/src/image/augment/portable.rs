@@ -18,10 +18,7 @@ pub(super) fn gray(pixels: &mut [u8]) {
 
 /// The portable kernel of [`luma_sum`](super::gray::luma_sum).
 pub(super) fn luma_sum(pixels: &[u8]) -> u64 {
-    pixels
-        .chunks_exact(3)
-        .map(|pixel| u64::from(luma(pixel[0], pixel[1], pixel[2])))
-        .sum()
+    pixels.chunks_exact(3).map(|pixel| u64::from(luma(pixel[0], pixel[1], pixel[2]))).sum()
 }
 
 /// PIL's `Image.blend` of two samples: `from` at factor 0, `to` at factor 1, extrapolated beyond.
@@ -92,11 +89,7 @@ fn rgb_to_hsv([red, green, blue]: [u8; 3]) -> [u8; 3] {
     // The fractional part of a number below 2.
     let turn = f64::from(hue) / 6.0 + 1.0;
     let turn = (if turn >= 1.0 { turn - 1.0 } else { turn }) as f32;
-    [
-        (f64::from(turn) * 255.0) as u8,
-        (f64::from(saturation) * 255.0) as u8,
-        high,
-    ]
+    [(f64::from(turn) * 255.0) as u8, (f64::from(saturation) * 255.0) as u8, high]
 }
 
 /// PIL's HSV to RGB.

@@ -45,11 +45,7 @@ pub fn resize_box(
     scratch: &mut Scratch,
     out: &mut [u8],
 ) {
-    let target = Target {
-        width,
-        height,
-        window: CropBox::whole(width, height),
-    };
+    let target = Target { width, height, window: CropBox::whole(width, height) };
     resize(image, crop, target, scratch, out);
 }
 
@@ -134,12 +130,7 @@ fn columns_first(crop: CropBox, target: Target) -> bool {
 }
 
 fn resize_portable(passes: Passes<'_>, between: &mut Vec<u8>, out: &mut [u8]) {
-    let Passes {
-        source,
-        columns,
-        rows,
-        columns_first,
-    } = passes;
+    let Passes { source, columns, rows, columns_first } = passes;
     if columns_first {
         columns_then_rows(source, columns, rows, between, out);
     } else {
@@ -176,12 +167,7 @@ fn columns_then_rows(
     between.resize(source.row_bytes, 0);
     for (index, out) in out.chunks_exact_mut(columns.starts.len() * 3).enumerate() {
         let (start, weights) = rows.taps(index);
-        along_columns(
-            &source.pixels[start * source.stride..],
-            source.stride,
-            weights,
-            between,
-        );
+        along_columns(&source.pixels[start * source.stride..], source.stride, weights, between);
         along_row(between, columns, out);
     }
 }

@@ -19,10 +19,7 @@ impl Slope {
         }
         let fixed = (f64::from(factor) * f64::from(1 << 22)).floor() as i32;
         [fixed, fixed + 1]
-            .map(|fixed| Self {
-                units: ((fixed + 0x8000) >> 16) as i16,
-                rest: fixed as i16,
-            })
+            .map(|fixed| Self { units: ((fixed + 0x8000) >> 16) as i16, rest: fixed as i16 })
             .into_iter()
             .find(|slope| slope.is_exact(factor))
     }
@@ -31,10 +28,7 @@ impl Slope {
     #[inline(always)]
     pub(super) fn times(self, difference: i16) -> i16 {
         let rest = (i32::from(difference) * i32::from(self.rest)) >> 16;
-        difference
-            .wrapping_mul(self.units)
-            .wrapping_add(rest as i16)
-            >> SLOPE_BITS
+        difference.wrapping_mul(self.units).wrapping_add(rest as i16) >> SLOPE_BITS
     }
 
     /// Whether every difference gives the same product in single precision, and its fraction is so far below 1 that adding

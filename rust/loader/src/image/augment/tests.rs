@@ -9,31 +9,18 @@ use super::*;
 
 /// An image with a fixed pattern.
 fn pattern(width: u32, height: u32) -> Rgb8 {
-    let pixels = (0..width * height * 3)
-        .map(|i| (i * 37 + i.wrapping_mul(i) % 251 * 11) as u8)
-        .collect();
+    let pixels =
+        (0..width * height * 3).map(|i| (i * 37 + i.wrapping_mul(i) % 251 * 11) as u8).collect();
     Rgb8::from_pixels(width, height, pixels).unwrap()
 }
 
 fn whole(image: &Rgb8) -> CropBox {
-    CropBox {
-        x: 0,
-        y: 0,
-        width: image.width(),
-        height: image.height(),
-    }
+    CropBox { x: 0, y: 0, width: image.width(), height: image.height() }
 }
 
 fn resized(image: &Rgb8, crop: CropBox, width: u32, height: u32) -> Vec<u8> {
     let mut out = vec![0; width as usize * height as usize * 3];
-    resize_box(
-        image,
-        crop,
-        width,
-        height,
-        &mut Scratch::default(),
-        &mut out,
-    );
+    resize_box(image, crop, width, height, &mut Scratch::default(), &mut out);
     out
 }
 
@@ -42,30 +29,15 @@ fn resized_pixels_have_known_values() {
     let image = pattern(5, 4);
     assert_eq!(
         resized(&image, whole(&image), 3, 2),
-        [
-            146, 93, 102, 135, 92, 159, 184, 127, 147, 147, 90, 118, 143, 135, 144, 100, 143, 121
-        ]
+        [146, 93, 102, 135, 92, 159, 184, 127, 147, 147, 90, 118, 143, 135, 144, 100, 143, 121]
     );
     let enlarged = resized(&image, whole(&image), 4, 6);
-    assert_eq!(
-        enlarged[..12],
-        [34, 49, 140, 174, 43, 227, 159, 129, 227, 238, 69, 124]
-    );
-    assert_eq!(
-        enlarged[60..],
-        [96, 57, 114, 167, 119, 170, 88, 173, 136, 115, 176, 213]
-    );
-    let crop = CropBox {
-        x: 2,
-        y: 1,
-        width: 6,
-        height: 5,
-    };
+    assert_eq!(enlarged[..12], [34, 49, 140, 174, 43, 227, 159, 129, 227, 238, 69, 124]);
+    assert_eq!(enlarged[60..], [96, 57, 114, 167, 119, 170, 88, 173, 136, 115, 176, 213]);
+    let crop = CropBox { x: 2, y: 1, width: 6, height: 5 };
     assert_eq!(
         resized(&pattern(9, 7), crop, 2, 3),
-        [
-            142, 133, 106, 105, 70, 105, 150, 157, 96, 161, 109, 95, 135, 54, 128, 199, 142, 143
-        ]
+        [142, 133, 106, 105, 70, 105, 150, 157, 96, 161, 109, 95, 135, 54, 128, 199, 142, 143]
     );
 }
 
@@ -101,33 +73,23 @@ fn colour_changes_give_known_pixels() {
     let answers: [(Adjust, [u8; 18]); 5] = [
         (
             |pixels| adjust_brightness(pixels, 1.3),
-            [
-                0, 62, 153, 255, 88, 255, 137, 39, 255, 255, 246, 255, 255, 46, 148, 255, 175, 29,
-            ],
+            [0, 62, 153, 255, 88, 255, 137, 39, 255, 255, 246, 255, 255, 46, 148, 255, 175, 29],
         ),
         (
             |pixels| adjust_contrast(pixels, 0.6),
-            [
-                46, 74, 116, 172, 86, 168, 109, 63, 185, 166, 160, 167, 187, 67, 114, 174, 127, 59,
-            ],
+            [46, 74, 116, 172, 86, 168, 109, 63, 185, 166, 160, 167, 187, 67, 114, 174, 127, 59],
         ),
         (
             |pixels| adjust_saturation(pixels, 1.4),
-            [
-                0, 50, 148, 243, 44, 235, 118, 11, 255, 202, 188, 205, 255, 8, 117, 241, 130, 0,
-            ],
+            [0, 50, 148, 243, 44, 235, 118, 11, 255, 202, 188, 205, 255, 8, 117, 241, 130, 0],
         ),
         (
             |pixels| adjust_hue(pixels, -0.2),
-            [
-                0, 118, 44, 68, 92, 210, 30, 201, 232, 190, 195, 202, 116, 36, 236, 214, 23, 140,
-            ],
+            [0, 118, 44, 68, 92, 210, 30, 201, 232, 190, 195, 202, 116, 36, 236, 214, 23, 140],
         ),
         (
             gray,
-            [
-                42, 42, 42, 126, 126, 126, 76, 76, 76, 194, 194, 194, 105, 105, 105, 146, 146, 146,
-            ],
+            [42, 42, 42, 126, 126, 126, 76, 76, 76, 194, 194, 194, 105, 105, 105, 146, 146, 146],
         ),
     ];
     for (adjust, expected) in answers {
@@ -187,9 +149,7 @@ fn colour_kernels_agree_on_a_cube_of_colours() {
     for shift in [0.0, 0.004, 0.08, 0.5, -0.08, -0.4] {
         agree(&|pixels| adjust_hue(pixels, shift));
     }
-    let sums: Vec<_> = runnable()
-        .map(|level| at(level, || gray::luma_sum(&cube)))
-        .collect();
+    let sums: Vec<_> = runnable().map(|level| at(level, || gray::luma_sum(&cube))).collect();
     assert!(sums.iter().all(|&sum| sum == sums[0]), "{sums:?}");
 }
 
@@ -250,12 +210,7 @@ fn resize_kernels_agree_at_the_sizes_of_photographs() {
 #[ignore = "prints microseconds per image for each set of kernels"]
 fn print_kernel_times() {
     let image = pattern(468, 401);
-    let crop = CropBox {
-        x: 12,
-        y: 9,
-        width: 440,
-        height: 380,
-    };
+    let crop = CropBox { x: 12, y: 9, width: 440, height: 380 };
     let pixels = resized(&image, crop, 224, 224);
     let mut scratch = Scratch::default();
     for level in runnable() {
@@ -295,11 +250,7 @@ fn resizings() -> impl Strategy<Value = (Rgb8, CropBox, u32, u32)> {
             let mut rng = SampleRng::new(seed, 0, 0, 0);
             // Sums overshoot at extreme values.
             let mut sample = || {
-                if rng.chance(0.5) {
-                    (rng.below(2) * 255) as u8
-                } else {
-                    rng.below(256) as u8
-                }
+                if rng.chance(0.5) { (rng.below(2) * 255) as u8 } else { rng.below(256) as u8 }
             };
             let pixels = (0..width * height * 3).map(|_| sample()).collect();
             let (x, y) = (rng.below(width), rng.below(height));
@@ -309,12 +260,7 @@ fn resizings() -> impl Strategy<Value = (Rgb8, CropBox, u32, u32)> {
                 width: 1 + rng.below(width - x),
                 height: 1 + rng.below(height - y),
             };
-            (
-                Rgb8::from_pixels(width, height, pixels).unwrap(),
-                crop,
-                to_width,
-                to_height,
-            )
+            (Rgb8::from_pixels(width, height, pixels).unwrap(), crop, to_width, to_height)
         },
     )
 }

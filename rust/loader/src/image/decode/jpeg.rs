@@ -31,20 +31,12 @@ impl Decompressor {
     pub(super) fn new() -> Result<Self, DecodeError> {
         // SAFETY: no preconditions; null is the only failure.
         let handle = unsafe { tj::tj3Init(tj::TJINIT_TJINIT_DECOMPRESS as i32) };
-        let this = NonNull::new(handle.cast())
-            .map(Self)
-            .ok_or(DecodeError::OutOfMemory)?;
+        let this = NonNull::new(handle.cast()).map(Self).ok_or(DecodeError::OutOfMemory)?;
         // ICC profiles are not used. Without this, each one would be copied.
         // SAFETY: the handle is valid; the parameter and its value are documented ones.
         unsafe { tj::tj3Set(this.0.as_ptr(), tj::TJPARAM_TJPARAM_SAVEMARKERS as i32, 0) };
         // SAFETY: as above.
-        unsafe {
-            tj::tj3Set(
-                this.0.as_ptr(),
-                tj::TJPARAM_TJPARAM_SCANLIMIT as i32,
-                MAX_SCANS,
-            )
-        };
+        unsafe { tj::tj3Set(this.0.as_ptr(), tj::TJPARAM_TJPARAM_SCANLIMIT as i32, MAX_SCANS) };
         Ok(this)
     }
 
@@ -70,13 +62,7 @@ impl Decompressor {
             inverted_cmyk_to_rgb(inks, into.reshape(width, height));
             Ok(())
         } else {
-            self.decompress(
-                bytes,
-                into.reshape(width, height),
-                width,
-                height,
-                tj::TJPF_TJPF_RGB,
-            )
+            self.decompress(bytes, into.reshape(width, height), width, height, tj::TJPF_TJPF_RGB)
         }
     }
 
@@ -157,9 +143,8 @@ const WARNINGS: [&str; 8] = [
 /// to the next marker.
 fn has_end_marker(bytes: &[u8]) -> bool {
     let mut at = 2;
-    while let Some(found) = bytes
-        .get(at..)
-        .and_then(|rest| rest.iter().position(|&byte| byte == 0xFF))
+    while let Some(found) =
+        bytes.get(at..).and_then(|rest| rest.iter().position(|&byte| byte == 0xFF))
     {
         at += found + 1;
         match bytes.get(at) {

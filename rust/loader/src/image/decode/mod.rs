@@ -29,20 +29,13 @@ impl Decoder {
     /// A decoder that rejects images of more than `max_pixels` pixels.
     #[must_use]
     pub fn new(max_pixels: u64) -> Self {
-        Self {
-            max_pixels,
-            jpeg: Some(JpegDecoder::default()),
-            scratch: Vec::new(),
-        }
+        Self { max_pixels, jpeg: Some(JpegDecoder::default()), scratch: Vec::new() }
     }
 
     /// A decoder that uses libjpeg-turbo for every JPEG: the baseline of benchmarks. The pixels are the same.
     #[must_use]
     pub fn of_libraries(max_pixels: u64) -> Self {
-        Self {
-            jpeg: None,
-            ..Self::new(max_pixels)
-        }
+        Self { jpeg: None, ..Self::new(max_pixels) }
     }
 
     /// Decodes `bytes` into `into` and reuses its buffer. After an error, the content of `into` is unspecified.
@@ -74,10 +67,7 @@ impl Decoder {
             let (width, height, length) = (header.width, header.height, header.buffer_length());
             let pixels = into.reshape_loosely(width, height, length);
             let own = self.jpeg.as_mut();
-            if own
-                .and_then(|own| own.decode(&header, bytes, part, pixels))
-                .is_none()
-            {
+            if own.and_then(|own| own.decode(&header, bytes, part, pixels)).is_none() {
                 self.decode_whole(bytes, into)?;
             }
             return Ok(part);
@@ -112,9 +102,7 @@ impl Decoder {
         } else if bytes.starts_with(b"BM") {
             bmp::decode(bytes, self.max_pixels, &mut self.scratch, into)
         } else {
-            Err(DecodeError::UnknownFormat {
-                length: bytes.len(),
-            })
+            Err(DecodeError::UnknownFormat { length: bytes.len() })
         }
     }
 }

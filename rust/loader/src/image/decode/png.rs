@@ -22,11 +22,7 @@ pub(super) fn decode(
     let direct = (color, depth) == (ColorType::Rgb, BitDepth::Eight);
     if reader.info().interlaced {
         let Some(size) = reader.output_buffer_size() else {
-            return Err(DecodeError::TooLarge {
-                width,
-                height,
-                max_pixels,
-            });
+            return Err(DecodeError::TooLarge { width, height, max_pixels });
         };
         // Samples of less than a byte are OR-ed into the buffer.
         let samples = first_bytes(scratch, size);
@@ -119,12 +115,10 @@ fn expand_row(samples: &[u8], out: &mut [u8], color: ColorType, depth: BitDepth,
             }
         }
         (ColorType::GrayscaleAlpha, BitDepth::Sixteen) => {
-            out.zip(samples.chunks_exact(4))
-                .for_each(|(out, sample)| out.fill(sample[0]));
+            out.zip(samples.chunks_exact(4)).for_each(|(out, sample)| out.fill(sample[0]));
         }
         (ColorType::GrayscaleAlpha, _) => {
-            out.zip(samples.chunks_exact(2))
-                .for_each(|(out, sample)| out.fill(sample[0]));
+            out.zip(samples.chunks_exact(2)).for_each(|(out, sample)| out.fill(sample[0]));
         }
         (ColorType::Indexed, _) => {
             for (x, out) in out.enumerate() {
@@ -149,9 +143,5 @@ fn expand_row(samples: &[u8], out: &mut [u8], color: ColorType, depth: BitDepth,
 fn packed_sample(row: &[u8], x: usize, bits: usize) -> u8 {
     let at = x * bits;
     let byte = row.get(at / 8).copied().unwrap_or(0);
-    if bits == 8 {
-        byte
-    } else {
-        (byte >> (8 - bits - at % 8)) & ((1 << bits) - 1)
-    }
+    if bits == 8 { byte } else { (byte >> (8 - bits - at % 8)) & ((1 << bits) - 1) }
 }

@@ -29,9 +29,7 @@ fn files() -> [(&'static [u8], &'static [u8]); 8] {
 
 fn decode(bytes: &[u8]) -> Result<Rgb8, DecodeError> {
     let mut image = Rgb8::default();
-    Decoder::new(LIMIT)
-        .decode(bytes, &mut image)
-        .map(|()| image)
+    Decoder::new(LIMIT).decode(bytes, &mut image).map(|()| image)
 }
 
 #[test]
@@ -66,22 +64,12 @@ fn truncated_files_are_errors() {
         assert!(result.is_err());
     }
     let jpeg = files()[0].0;
-    assert!(matches!(
-        decode(&jpeg[..jpeg.len() - 2]),
-        Err(DecodeError::Truncated)
-    ));
+    assert!(matches!(decode(&jpeg[..jpeg.len() - 2]), Err(DecodeError::Truncated)));
 }
 
 #[test]
 fn bytes_that_are_no_image_are_an_error() {
-    for bytes in [
-        &b""[..],
-        b"RIFF",
-        b"GIF8",
-        b"<html>",
-        &[0xFF, 0xD8],
-        &[0; 100],
-    ] {
+    for bytes in [&b""[..], b"RIFF", b"GIF8", b"<html>", &[0xFF, 0xD8], &[0; 100]] {
         assert!(
             matches!(decode(bytes), Err(DecodeError::UnknownFormat { length }) if length == bytes.len())
         );
@@ -95,31 +83,17 @@ fn large_images_are_refused_by_their_header() {
         let result = Decoder::new(142).decode(bytes, &mut image);
         assert!(matches!(
             result,
-            Err(DecodeError::TooLarge {
-                width: 13,
-                height: 11,
-                max_pixels: 142
-            })
+            Err(DecodeError::TooLarge { width: 13, height: 11, max_pixels: 142 })
         ));
         assert_eq!(image.buffer.capacity(), 0);
         assert!(Decoder::new(143).decode(bytes, &mut image).is_ok());
     }
     // A small file that announces 50,000 x 50,000 pixels.
     let mut bomb = files()[0].0.to_vec();
-    let header = bomb
-        .windows(2)
-        .position(|marker| marker == [0xFF, 0xC0])
-        .unwrap();
+    let header = bomb.windows(2).position(|marker| marker == [0xFF, 0xC0]).unwrap();
     bomb[header + 5..header + 9].copy_from_slice(&[0xC3, 0x50, 0xC3, 0x50]);
     let result = Decoder::new(100_000_000).decode(&bomb, &mut Rgb8::default());
-    assert!(matches!(
-        result,
-        Err(DecodeError::TooLarge {
-            width: 50_000,
-            height: 50_000,
-            ..
-        })
-    ));
+    assert!(matches!(result, Err(DecodeError::TooLarge { width: 50_000, height: 50_000, .. })));
 }
 
 #[test]
@@ -138,18 +112,12 @@ fn pixel_memory_is_reused() {
 #[test]
 fn endless_progressive_scans_are_an_error() {
     let bytes = files()[1].0;
-    let last = bytes
-        .windows(2)
-        .rposition(|marker| marker == [0xFF, 0xDA])
-        .unwrap();
+    let last = bytes.windows(2).rposition(|marker| marker == [0xFF, 0xDA]).unwrap();
     let scan = &bytes[last..bytes.len() - 2];
     let repeated = |times: usize| [&bytes[..last], &scan.repeat(times), &[0xFF, 0xD9]].concat();
     assert!(decode(&repeated(100)).is_ok());
     let error = decode(&repeated(3_000)).unwrap_err();
-    assert!(
-        matches!(&error, DecodeError::Jpeg(reason) if reason.contains("500 scans")),
-        "{error}"
-    );
+    assert!(matches!(&error, DecodeError::Jpeg(reason) if reason.contains("500 scans")), "{error}");
 }
 
 proptest! {

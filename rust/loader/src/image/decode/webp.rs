@@ -17,10 +17,8 @@ pub(super) fn decode(bytes: &[u8], max_pixels: u64, into: &mut Rgb8) -> Result<(
     }
     // SAFETY: a plain struct of integers, initially zero, for which all bit patterns are valid.
     let features = unsafe { features.assume_init() };
-    let (Ok(width), Ok(height)) = (
-        u32::try_from(features.width),
-        u32::try_from(features.height),
-    ) else {
+    let (Ok(width), Ok(height)) = (u32::try_from(features.width), u32::try_from(features.height))
+    else {
         return Err(DecodeError::Webp("a negative size"));
     };
     check_size(width, height, max_pixels)?;
@@ -45,20 +43,13 @@ pub(super) fn decode(bytes: &[u8], max_pixels: u64, into: &mut Rgb8) -> Result<(
             stride,
         )
     };
-    if end.is_null() {
-        Err(DecodeError::Webp("damaged or truncated data"))
-    } else {
-        Ok(())
-    }
+    if end.is_null() { Err(DecodeError::Webp("damaged or truncated data")) } else { Ok(()) }
 }
 
 /// Whether the file's chunks are complete and consistent. The decoder of still images does not check this, but PIL does,
 /// because it reads them as animations.
 fn is_sound(bytes: &[u8]) -> bool {
-    let data = webp::WebPData {
-        bytes: bytes.as_ptr(),
-        size: bytes.len(),
-    };
+    let data = webp::WebPData { bytes: bytes.as_ptr(), size: bytes.len() };
     let version = webp::WEBP_DEMUX_ABI_VERSION as i32;
     // SAFETY: `data` describes a readable buffer that outlives everything made from it here.
     let parts = unsafe { webp::WebPDemuxInternal(&data, 0, ptr::null_mut(), version) };
@@ -87,10 +78,7 @@ fn first_frame(
     height: u32,
     pixels: &mut [u8],
 ) -> Result<(), DecodeError> {
-    let data = webp::WebPData {
-        bytes: bytes.as_ptr(),
-        size: bytes.len(),
-    };
+    let data = webp::WebPData { bytes: bytes.as_ptr(), size: bytes.len() };
     // SAFETY: `data` describes a readable buffer that outlives the decoder; null options mean the defaults
     // (RGBA, no threads).
     let decoder = unsafe { webp::WebPAnimDecoderNew(&data, ptr::null()) };

@@ -124,10 +124,7 @@ impl<'m> Texts<'m> {
         }
         let others = (&mut scratch.weight_places, &mut scratch.weights);
         let drawn = draw_text(&found, weights, others, rng);
-        let drawn = drawn.map_err(|why| SampleError::JsonWeights {
-            path: path.to_owned(),
-            why,
-        })?;
+        let drawn = drawn.map_err(|why| SampleError::JsonWeights { path: path.to_owned(), why })?;
         let text = found.values().nth(drawn).flatten().and_then(Json::as_str);
         let text = text.unwrap_or_default();
         within(self.max_bytes, text.len())?;
@@ -159,11 +156,7 @@ struct Found<'t, 'p, 's> {
 impl<'t, 'p, 's> Found<'t, 'p, 's> {
     fn new(json: Json<'t>, places: &'s mut Vec<Place>) -> Self {
         places.clear();
-        Self {
-            json,
-            places,
-            missing: None,
-        }
+        Self { json, places, missing: None }
     }
 
     fn values(&self) -> impl Iterator<Item = Option<Json<'t>>> + Clone {
@@ -244,9 +237,7 @@ fn draw_text(
             others.walk(found.json, path);
             if others.places.len() != found.places.len() {
                 let (numbers, texts) = (others.places.len(), found.places.len());
-                return Err(format!(
-                    "{path:?} leads to {numbers} places, not to {texts}"
-                ));
+                return Err(format!("{path:?} leads to {numbers} places, not to {texts}"));
             }
             for (number, value) in others.values().zip(found.values()) {
                 let weight = number.and_then(Json::as_number);
@@ -271,16 +262,9 @@ fn draw_text(
 }
 
 fn draw_equally(found: &Found<'_, '_, '_>, rng: &mut SampleRng) -> usize {
-    let texts = found
-        .values()
-        .enumerate()
-        .filter(|(_, value)| is_text(*value));
+    let texts = found.values().enumerate().filter(|(_, value)| is_text(*value));
     let count = texts.clone().count();
-    let drawn = if count > 1 {
-        rng.below(count as u32) as usize
-    } else {
-        0
-    };
+    let drawn = if count > 1 { rng.below(count as u32) as usize } else { 0 };
     texts.map(|(place, _)| place).nth(drawn).unwrap_or(0)
 }
 
@@ -288,13 +272,9 @@ fn draw_equally(found: &Found<'_, '_, '_>, rng: &mut SampleRng) -> usize {
 #[must_use]
 pub fn needed_members(slots: &[CaptionConfig]) -> (bool, bool) {
     let sources = slots.iter().flat_map(|slot| &slot.sources);
-    let keys: Vec<&String> = sources
-        .flat_map(|source| std::iter::once(&source.key).chain(&source.general))
-        .collect();
-    (
-        keys.iter().any(|key| *key == TXT),
-        keys.iter().any(|key| *key != TXT),
-    )
+    let keys: Vec<&String> =
+        sources.flat_map(|source| std::iter::once(&source.key).chain(&source.general)).collect();
+    (keys.iter().any(|key| *key == TXT), keys.iter().any(|key| *key != TXT))
 }
 
 fn draw_source(slot: &CaptionConfig, rng: &mut SampleRng) -> usize {

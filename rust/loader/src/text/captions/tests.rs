@@ -18,28 +18,18 @@ fn source(key: &str) -> CaptionSource {
 
 fn draw(json: &str, source: &CaptionSource, sample: u64) -> Result<String, String> {
     let texts = Texts::new(None, Some(json.as_bytes()), 100).map_err(|e| e.to_string())?;
-    let slots = [CaptionConfig {
-        sources: vec![source.clone()],
-    }];
+    let slots = [CaptionConfig { sources: vec![source.clone()] }];
     let mut rng = SampleRng::new(1, 2, sample, crate::rng::stream::CAPTION);
     let mut captions = Vec::new();
     texts
-        .draw(
-            &slots,
-            0.0,
-            &mut rng,
-            &mut Scratch::default(),
-            &mut captions,
-        )
+        .draw(&slots, 0.0, &mut rng, &mut Scratch::default(), &mut captions)
         .map_err(|error| error.to_string())?;
     Ok(captions.remove(0).text)
 }
 
 /// How often each caption is drawn from `COCO` in 4,000 samples.
 fn shares(source: &CaptionSource) -> Vec<(String, f64)> {
-    let mut drawn: Vec<String> = (0..4000)
-        .map(|at| draw(COCO, source, at).unwrap())
-        .collect();
+    let mut drawn: Vec<String> = (0..4000).map(|at| draw(COCO, source, at).unwrap()).collect();
     drawn.sort();
     drawn
         .chunk_by(|a, b| a == b)
@@ -64,10 +54,7 @@ fn captions_of_a_list_are_equally_likely() {
     for path in ["sentences.raw", "sentences.*.raw"] {
         assert_shares(&source(path), &expected);
     }
-    assert_shares(
-        &source("nested"),
-        &[("a", third), ("b", third), ("c", third)],
-    );
+    assert_shares(&source("nested"), &[("a", third), ("b", third), ("c", third)]);
     assert_shares(&source("nested.*.0"), &[("a", 0.5), ("c", 0.5)]);
     assert_shares(&source("sentences.2.raw"), &[("three", 1.0)]);
     // In an object, a star or a number is a name.
@@ -92,23 +79,14 @@ fn caption_weights_come_from_the_config_or_the_json() {
     assert_shares(&given(&[1.0, 5.0, 3.0]), &[("one", 0.25), ("three", 0.75)]);
     let wrong = |source: CaptionSource| draw(COCO, &source, 0).unwrap_err();
     let begin = r#"its json has no weights for "sentences.raw": "#;
-    assert_eq!(
-        wrong(beside("nested")),
-        format!("{begin}\"nested\" leads to 3 places, not to 4")
-    );
+    assert_eq!(wrong(beside("nested")), format!("{begin}\"nested\" leads to 3 places, not to 4"));
     assert_eq!(
         wrong(beside("sentences.raw")),
         format!("{begin}\"sentences.raw\" must lead to numbers of at least 0")
     );
-    assert_eq!(
-        wrong(given(&[0.0, 1.0])),
-        format!("{begin}the weights of its captions are all 0")
-    );
+    assert_eq!(wrong(given(&[0.0, 1.0])), format!("{begin}the weights of its captions are all 0"));
     let negative = r#"{"a": ["x"], "b": [-1]}"#;
-    let minus = CaptionSource {
-        list_weights_key: Some("b".to_owned()),
-        ..source("a")
-    };
+    let minus = CaptionSource { list_weights_key: Some("b".to_owned()), ..source("a") };
     assert!(draw(negative, &minus, 0).is_err());
 }
 
@@ -138,21 +116,13 @@ fn errors_name_the_first_part_that_is_missing() {
 
 #[test]
 fn captions_are_unchanged_and_limited_in_length() {
-    let slots = [CaptionConfig {
-        sources: vec![source("txt")],
-    }];
+    let slots = [CaptionConfig { sources: vec![source("txt")] }];
     let draw = |bytes: &[u8]| {
         let mut captions = Vec::new();
         let mut rng = SampleRng::new(0, 0, 0, 0);
         Texts::new(Some(bytes), None, 8)
             .and_then(|texts| {
-                texts.draw(
-                    &slots,
-                    0.0,
-                    &mut rng,
-                    &mut Scratch::default(),
-                    &mut captions,
-                )
+                texts.draw(&slots, 0.0, &mut rng, &mut Scratch::default(), &mut captions)
             })
             .map(|()| captions.remove(0).text)
             .map_err(|error| error.to_string())

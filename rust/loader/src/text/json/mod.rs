@@ -33,9 +33,7 @@ impl<'t> JsonText<'t> {
     /// The value.
     #[must_use]
     pub fn value(&self) -> Json<'_> {
-        Json {
-            text: self.0.trim_matches([' ', '\t', '\n', '\r']),
-        }
+        Json { text: self.0.trim_matches([' ', '\t', '\n', '\r']) }
     }
 }
 
@@ -81,9 +79,7 @@ impl<'t> Json<'t> {
     /// The value at a start and end from [`Self::place_in`].
     #[must_use]
     pub fn part(self, begin: usize, end: usize) -> Self {
-        Self {
-            text: &self.text[begin..end],
-        }
+        Self { text: &self.text[begin..end] }
     }
 
     /// Its string. `None` for other types.

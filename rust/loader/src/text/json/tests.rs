@@ -33,20 +33,10 @@ fn values_are_found_in_the_text() {
     assert_eq!(json.get("f").unwrap().elements().count(), 0);
     assert!(json.get("z").is_none() && list[2].get("x").is_none());
     let kinds = "[{}, [], \"\", true, null, 0, NaN]";
-    let kinds = read(kinds, |list| {
-        list.elements().map(Json::kind).collect::<Vec<_>>()
-    });
+    let kinds = read(kinds, |list| list.elements().map(Json::kind).collect::<Vec<_>>());
     assert_eq!(
         kinds,
-        [
-            "an object",
-            "a list",
-            "a string",
-            "true or false",
-            "null",
-            "a number",
-            "a number"
-        ]
+        ["an object", "a list", "a string", "true or false", "null", "a number", "a number"]
     );
 }
 
@@ -64,17 +54,13 @@ fn json_written_by_python_is_read() {
     for (written, meant) in [
         (r#""\ud83d \ude00\ud83d""#, "\u{fffd} \u{fffd}\u{fffd}"),
         (r#""\ud83d\ud83d\ude00""#, "\u{fffd}😀"),
-        (
-            r#""\uDE00\\ud83d\né\uD83d\n""#,
-            "\u{fffd}\\ud83d\né\u{fffd}\n",
-        ),
+        (r#""\uDE00\\ud83d\né\uD83d\n""#, "\u{fffd}\\ud83d\né\u{fffd}\n"),
     ] {
         assert_eq!(text(written), meant);
     }
     // Also in a value that is not read, and in a key.
-    let found = read(r#"{"a": "\udfff", "b\ud83d": 1}"#, |json| {
-        json.get("b\u{fffd}").unwrap().as_number()
-    });
+    let found =
+        read(r#"{"a": "\udfff", "b\ud83d": 1}"#, |json| json.get("b\u{fffd}").unwrap().as_number());
     assert_eq!(found, Some(1.0));
 }
 
@@ -106,10 +92,7 @@ fn invalid_json_is_refused_with_its_position() {
         ("true false", 5),
     ] {
         let error = fails(text);
-        assert!(
-            error.ends_with(&format!(" at index {at}")),
-            "{text:?}: {error}"
-        );
+        assert!(error.ends_with(&format!(" at index {at}")), "{text:?}: {error}");
     }
     assert_eq!(
         JsonText::parse(b"\"\xff\"").unwrap_err().to_string(),
@@ -151,14 +134,11 @@ fn same(ours: Json<'_>, theirs: &serde_json::Value) -> bool {
         serde_json::Value::Number(number) => ours.as_number() == number.as_f64(),
         serde_json::Value::Array(items) => {
             ours.elements().count() == items.len()
-                && ours
-                    .elements()
-                    .zip(items)
-                    .all(|(ours, theirs)| same(ours, theirs))
+                && ours.elements().zip(items).all(|(ours, theirs)| same(ours, theirs))
         }
-        serde_json::Value::Object(items) => items
-            .iter()
-            .all(|(key, theirs)| ours.get(key).is_some_and(|ours| same(ours, theirs))),
+        serde_json::Value::Object(items) => {
+            items.iter().all(|(key, theirs)| ours.get(key).is_some_and(|ours| same(ours, theirs)))
+        }
         _ => ours.as_str().is_none() && ours.as_number().is_none(),
     }
 }

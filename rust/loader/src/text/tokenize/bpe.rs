@@ -74,10 +74,7 @@ impl Bpe {
                     bpe.ranks.insert((first, second), rank as u32)
                 }
                 _ => {
-                    return Err(wrong(
-                        merge.line,
-                        "a merge must use symbols defined above it",
-                    ));
+                    return Err(wrong(merge.line, "a merge must use symbols defined above it"));
                 }
             };
             bpe.merged.push(id);
@@ -174,11 +171,7 @@ fn read_merges(text: &str) -> Result<Vec<Merge<'_>>, TokenizeError> {
             let line = number + 1;
             let mut parts = text.split_whitespace();
             match (parts.next(), parts.next(), parts.next()) {
-                (Some(first), Some(second), None) => Ok(Merge {
-                    line,
-                    first,
-                    second,
-                }),
+                (Some(first), Some(second), None) => Ok(Merge { line, first, second }),
                 _ => Err(wrong(line, "a merge is two symbols")),
             }
         })
@@ -210,9 +203,8 @@ fn symbol_ids(
 /// Printable Latin-1 bytes represent themselves and come first. The others are represented by the characters from U+0100 on.
 fn byte_symbols() -> ([u32; 256], Vec<char>) {
     let printable = |byte: u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
-    let bytes = (0..=255)
-        .filter(|byte| printable(*byte))
-        .chain((0..=255).filter(|byte| !printable(*byte)));
+    let bytes =
+        (0..=255).filter(|byte| printable(*byte)).chain((0..=255).filter(|byte| !printable(*byte)));
     let mut ids = [0; 256];
     let mut symbols = Vec::with_capacity(256);
     let mut next_symbol = 0x100;

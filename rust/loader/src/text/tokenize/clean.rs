@@ -54,9 +54,8 @@ impl Cleaning {
         plain: &mut String,
         mut each: impl FnMut(usize, &str) -> Result<(), TokenizeError>,
     ) -> Result<(), TokenizeError> {
-        let unclean: Vec<usize> = (0..captions.len())
-            .filter(|at| !is_clean(captions[*at]))
-            .collect();
+        let unclean: Vec<usize> =
+            (0..captions.len()).filter(|at| !is_clean(captions[*at])).collect();
         let mut cleaned: Vec<String> = unclean.iter().map(|at| captions[*at].to_owned()).collect();
         if !cleaned.is_empty() {
             self.cleaner.clean(&mut cleaned)?;
@@ -82,9 +81,7 @@ impl Cleaning {
 pub fn is_clean(caption: &str) -> bool {
     let bytes = caption.as_bytes();
     // One pass without branches, which compiles to SIMD. `&` is searched only if that passes.
-    let plain = bytes
-        .iter()
-        .fold(true, |plain, &byte| plain & PLAIN[usize::from(byte)]);
+    let plain = bytes.iter().fold(true, |plain, &byte| plain & PLAIN[usize::from(byte)]);
     plain
         && bytes
             .iter()
@@ -131,9 +128,7 @@ fn is_collapsed(bytes: &[u8]) -> bool {
     // Without branches, as above.
     let gaps = bytes.iter().fold(false, |gaps, &byte| gaps | (byte < b' '));
     let doubled = bytes.iter().zip(bytes.get(1..).unwrap_or_default());
-    let doubled = doubled.fold(false, |doubled, (&a, &b)| {
-        doubled | (a == b' ' && b == b' ')
-    });
+    let doubled = doubled.fold(false, |doubled, (&a, &b)| doubled | (a == b' ' && b == b' '));
     !gaps && !doubled && bytes.first() != Some(&b' ') && bytes.last() != Some(&b' ')
 }
 

@@ -8,9 +8,8 @@ use super::*;
 
 /// A `tokenizer.json` whose ids are ASCII codes.
 fn ascii() -> (tempfile::TempDir, PathBuf) {
-    let vocab: serde_json::Map<String, serde_json::Value> = (b' '..=b'~')
-        .map(|letter| (char::from(letter).to_string(), letter.into()))
-        .collect();
+    let vocab: serde_json::Map<String, serde_json::Value> =
+        (b' '..=b'~').map(|letter| (char::from(letter).to_string(), letter.into())).collect();
     let json = serde_json::json!({
         "version": "1.0", "added_tokens": [], "normalizer": null, "post_processor": null, "decoder": null,
         "pre_tokenizer": {"type": "Split", "pattern": {"Regex": "."}, "behavior": "Isolated", "invert": false},
@@ -44,16 +43,8 @@ fn ascii_is_cleaned_without_the_python_cleaner() {
         ("", "", "", ""),
     ] {
         assert_eq!(read(Some(Clean::Lower), caption), lower, "{caption:?}");
-        assert_eq!(
-            read(Some(Clean::Whitespace), caption),
-            whitespace,
-            "{caption:?}"
-        );
-        assert_eq!(
-            read(Some(Clean::Canonicalize), caption),
-            canonicalize,
-            "{caption:?}"
-        );
+        assert_eq!(read(Some(Clean::Whitespace), caption), whitespace, "{caption:?}");
+        assert_eq!(read(Some(Clean::Canonicalize), caption), canonicalize, "{caption:?}");
     }
     assert_eq!(read(None, "  A_b "), "  A_b ");
 }
@@ -62,14 +53,8 @@ fn ascii_is_cleaned_without_the_python_cleaner() {
 fn words_split_alike_with_and_without_capitals() {
     let cleaning = with(Clean::Whitespace, Arc::new(Broken));
     let tokenizer = Tokenizer::clip(MERGES.as_bytes(), 12, cleaning).unwrap();
-    let rows = encode(
-        &tokenizer,
-        &["The'S", "A'Re", "<START_OF_TEXT>", "<start_of_text>"],
-    );
-    assert_eq!(
-        rows[0],
-        row(&[id('T'), id('h'), last('e'), id('\''), last('S')], 12)
-    );
+    let rows = encode(&tokenizer, &["The'S", "A'Re", "<START_OF_TEXT>", "<start_of_text>"]);
+    assert_eq!(rows[0], row(&[id('T'), id('h'), last('e'), id('\''), last('S')], 12));
     assert_eq!(rows[1], row(&[last('A'), id('\''), id('R'), last('e')], 12));
     // A special token must be lower case. In capitals, its letters are an ordinary word.
     assert_eq!(rows[2][..5], [START, id('<'), id('S'), id('T'), id('A')]);
@@ -96,11 +81,7 @@ fn tokenizer_config_json_takes_precedence_over_the_tokenizer_file() {
         row("ab##cdef")
     );
     // This file only counts where no argument overrides it.
-    std::fs::write(
-        folder.path().join("tokenizer_config.json"),
-        r##"{"pad_token": "#"}"##,
-    )
-    .unwrap();
+    std::fs::write(folder.path().join("tokenizer_config.json"), r##"{"pad_token": "#"}"##).unwrap();
     let given = Tokenizer::from_file(&path, 4, Some(33), None).unwrap();
     assert_eq!(given.pad_id(), 33);
     let error = beside("{").unwrap_err().to_string();

@@ -13,11 +13,7 @@ use super::split::{SPECIALS, Words};
 use crate::text::mask::Padding;
 
 /// open_clip's padding. 0 is also the id of `!` within a word, but the end token always follows the text.
-pub(super) const PADDING: Padding = Padding {
-    id: 0,
-    left: false,
-    in_text: true,
-};
+pub(super) const PADDING: Padding = Padding { id: 0, left: false, in_text: true };
 
 /// Longer words are not cached: they are rare and slow to compare.
 const MAX_CACHED_BYTES: usize = 48;
@@ -65,12 +61,7 @@ impl ClipTokenizer {
                 specials: SPECIALS.len(),
             });
         }
-        Ok(Self {
-            bpe: Bpe::parse(merges)?,
-            cleaning,
-            context_length,
-            scratches: Mutex::default(),
-        })
+        Ok(Self { bpe: Bpe::parse(merges)?, cleaning, context_length, scratches: Mutex::default() })
     }
 
     pub(super) fn vocab_size(&self) -> usize {
@@ -135,8 +126,7 @@ impl ClipTokenizer {
         let bytes = word.as_bytes();
         if bytes.len() > MAX_CACHED_BYTES {
             scratch.uncached.clear();
-            self.bpe
-                .encode(bytes, &mut scratch.bpe, &mut scratch.uncached);
+            self.bpe.encode(bytes, &mut scratch.bpe, &mut scratch.uncached);
             return &scratch.uncached;
         }
         if scratch.words.len() >= MAX_CACHED_WORDS {
@@ -149,9 +139,7 @@ impl ClipTokenizer {
             None => self.bpe.encode(bytes, &mut scratch.bpe, &mut scratch.ids),
         }
         // The cache has at most 2^16 words of 48 ids, so both indices fit.
-        scratch
-            .words
-            .insert(bytes.into(), (begin as u32, scratch.ids.len() as u32));
+        scratch.words.insert(bytes.into(), (begin as u32, scratch.ids.len() as u32));
         &scratch.ids[begin..]
     }
 }

@@ -28,9 +28,7 @@ pub(super) struct FileTokenizer {
 
 impl fmt::Debug for FileTokenizer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FileTokenizer")
-            .field("path", &self.path)
-            .finish_non_exhaustive()
+        f.debug_struct("FileTokenizer").field("path", &self.path).finish_non_exhaustive()
     }
 }
 
@@ -44,16 +42,10 @@ impl FileTokenizer {
         let mut inner = read_file(path)?;
         let config = Beside::read(path)?;
         check_context_length(path, &inner, context_length)?;
-        let vocab_size = inner
-            .get_vocab(true)
-            .into_values()
-            .max()
-            .map_or(0, |id| id as usize + 1);
+        let vocab_size = inner.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
         let padding = config.padding(path, &inner, pad_id, vocab_size)?;
         let truncation = config.truncation(&inner, context_length);
-        inner
-            .with_truncation(Some(truncation))
-            .map_err(|error| parse_error(path, error))?;
+        inner.with_truncation(Some(truncation)).map_err(|error| parse_error(path, error))?;
         // We pad rows ourselves, to a fixed length.
         inner.with_padding(None);
         Ok(Self {
@@ -100,15 +92,10 @@ impl FileTokenizer {
     }
 
     fn encode_row(&self, index: usize, text: &str, row: &mut [i32]) -> Result<(), TokenizeError> {
-        let failed = |message: String| TokenizeError::Encode {
-            path: self.path.clone(),
-            index,
-            message,
-        };
-        let encoding = self
-            .inner
-            .encode_fast(text, true)
-            .map_err(|error| failed(error.to_string()))?;
+        let failed =
+            |message: String| TokenizeError::Encode { path: self.path.clone(), index, message };
+        let encoding =
+            self.inner.encode_fast(text, true).map_err(|error| failed(error.to_string()))?;
         let ids = encoding.get_ids();
         let free = row
             .len()
@@ -123,18 +110,13 @@ impl FileTokenizer {
 }
 
 fn read_file(path: &Path) -> Result<tokenizers::Tokenizer, TokenizeError> {
-    let bytes = std::fs::read(path).map_err(|source| TokenizeError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
+    let bytes = std::fs::read(path)
+        .map_err(|source| TokenizeError::Read { path: path.to_owned(), source })?;
     tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| parse_error(path, error))
 }
 
 fn parse_error(path: &Path, error: impl fmt::Display) -> TokenizeError {
-    TokenizeError::Parse {
-        path: path.to_owned(),
-        message: error.to_string(),
-    }
+    TokenizeError::Parse { path: path.to_owned(), message: error.to_string() }
 }
 
 /// Checks that a row has room for a token beside the special ones.
@@ -143,17 +125,11 @@ fn check_context_length(
     inner: &tokenizers::Tokenizer,
     context_length: usize,
 ) -> Result<(), TokenizeError> {
-    let specials = inner
-        .get_post_processor()
-        .map_or(0, |processor| processor.added_tokens(false));
+    let specials = inner.get_post_processor().map_or(0, |processor| processor.added_tokens(false));
     if context_length > specials {
         return Ok(());
     }
-    Err(TokenizeError::ContextLength {
-        name: path.display().to_string(),
-        context_length,
-        specials,
-    })
+    Err(TokenizeError::ContextLength { name: path.display().to_string(), context_length, specials })
 }
 
 /// Settings from the `tokenizer_config.json` beside the file. As in `transformers`, they override the file.
@@ -200,12 +176,8 @@ impl Beside {
         let in_file = || inner.get_padding().map(|padding| padding.pad_id);
         let by_name = || PAD_TOKENS.iter().find_map(|token| inner.token_to_id(token));
         let known = pad_id.or_else(in_config).or_else(in_file).or_else(by_name);
-        let pad_id = known.ok_or_else(|| TokenizeError::NoPadId {
-            path: path.to_owned(),
-        })?;
-        let small_pad_id = i32::try_from(pad_id)
-            .ok()
-            .filter(|_| (pad_id as usize) < vocab_size);
+        let pad_id = known.ok_or_else(|| TokenizeError::NoPadId { path: path.to_owned() })?;
+        let small_pad_id = i32::try_from(pad_id).ok().filter(|_| (pad_id as usize) < vocab_size);
         let small_pad_id = small_pad_id.ok_or_else(|| TokenizeError::PadId {
             path: path.to_owned(),
             pad_id,
@@ -217,15 +189,9 @@ impl Beside {
                 .is_some_and(|padding| matches!(padding.direction, PaddingDirection::Left))
         });
         // An added token never occurs in text. A token of the model's vocabulary may.
-        let in_text = !inner
-            .get_added_vocabulary()
-            .get_added_tokens_decoder()
-            .contains_key(&pad_id);
-        Ok(Padding {
-            id: small_pad_id,
-            left,
-            in_text,
-        })
+        let in_text =
+            !inner.get_added_vocabulary().get_added_tokens_decoder().contains_key(&pad_id);
+        Ok(Padding { id: small_pad_id, left, in_text })
     }
 
     /// How captions that are too long are cut.

@@ -7,9 +7,7 @@ use super::*;
 
 /// A `tokenizer.json` of single letters with `[CLS] … [SEP]` around, and `extra` at its top level.
 fn letters_json(extra: &str, pad_token: &str) -> String {
-    let letters = ('a'..='e')
-        .enumerate()
-        .map(|(at, letter)| format!("\"{letter}\": {}", at + 4));
+    let letters = ('a'..='e').enumerate().map(|(at, letter)| format!("\"{letter}\": {}", at + 4));
     let vocab = letters.collect::<Vec<_>>().join(", ");
     format!(
         r#"{{"version": "1.0", {extra} "added_tokens": [], "normalizer": {{"type": "Lowercase"}},
@@ -24,10 +22,8 @@ struct TempFile(PathBuf);
 
 impl TempFile {
     fn new(name: &str, text: &str) -> Self {
-        let path = std::env::temp_dir().join(format!(
-            "prolip-tokenize-{}-{name}.json",
-            std::process::id()
-        ));
+        let path = std::env::temp_dir()
+            .join(format!("prolip-tokenize-{}-{name}.json", std::process::id()));
         std::fs::write(&path, text).unwrap();
         Self(path)
     }
@@ -43,24 +39,9 @@ impl Drop for TempFile {
 fn truncation_keeps_the_special_tokens_of_a_tokenizer_file() {
     let file = TempFile::new("specials", &letters_json("", "[PAD]"));
     let tokenizer = Tokenizer::from_file(&file.0, 5, None, None).unwrap();
-    assert_eq!(
-        (
-            tokenizer.pad_id(),
-            tokenizer.vocab_size(),
-            tokenizer.context_length()
-        ),
-        (0, 9, 5)
-    );
+    assert_eq!((tokenizer.pad_id(), tokenizer.vocab_size(), tokenizer.context_length()), (0, 9, 5));
     let rows = encode(&tokenizer, &["A b", "a b c d e", "", "zebra"]);
-    assert_eq!(
-        rows,
-        [
-            [1, 4, 5, 2, 0],
-            [1, 4, 5, 6, 2],
-            [1, 2, 0, 0, 0],
-            [1, 3, 2, 0, 0]
-        ]
-    );
+    assert_eq!(rows, [[1, 4, 5, 2, 0], [1, 4, 5, 6, 2], [1, 2, 0, 0, 0], [1, 3, 2, 0, 0]]);
 }
 
 #[test]
@@ -70,10 +51,7 @@ fn padding_and_truncation_follow_the_tokenizer_file() {
         "truncation": {"direction": "Left", "max_length": 2, "strategy": "LongestFirst", "stride": 0},"#;
     let file = TempFile::new("padding", &letters_json(padding, "[PAD]"));
     let tokenizer = Tokenizer::from_file(&file.0, 5, None, None).unwrap();
-    assert_eq!(
-        encode(&tokenizer, &["a", "a b c d"]),
-        [[3, 3, 1, 4, 2], [1, 5, 6, 7, 2]]
-    );
+    assert_eq!(encode(&tokenizer, &["a", "a b c d"]), [[3, 3, 1, 4, 2], [1, 5, 6, 7, 2]]);
     let given = Tokenizer::from_file(&file.0, 5, Some(0), None).unwrap();
     assert_eq!(encode(&given, &["a"]), [[0, 0, 1, 4, 2]]);
     let padding = given.padding();
@@ -84,21 +62,11 @@ fn padding_and_truncation_follow_the_tokenizer_file() {
 fn a_padding_token_added_for_padding_does_not_occur_in_text() {
     let json = letters_json("", "[PAD]");
     let file = TempFile::new("ordinary", &json);
-    assert!(
-        Tokenizer::from_file(&file.0, 5, None, None)
-            .unwrap()
-            .padding()
-            .in_text
-    );
+    assert!(Tokenizer::from_file(&file.0, 5, None, None).unwrap().padding().in_text);
     let added = r#""added_tokens": [{"id": 0, "content": "[PAD]", "single_word": false, "lstrip": false,
         "rstrip": false, "normalized": false, "special": true}]"#;
     let file = TempFile::new("added", &json.replace(r#""added_tokens": []"#, added));
-    assert!(
-        !Tokenizer::from_file(&file.0, 5, None, None)
-            .unwrap()
-            .padding()
-            .in_text
-    );
+    assert!(!Tokenizer::from_file(&file.0, 5, None, None).unwrap().padding().in_text);
 }
 
 #[test]
@@ -106,9 +74,7 @@ fn errors_of_a_tokenizer_file_name_it_and_the_rule() {
     let file = TempFile::new("errors", &letters_json("", "nothing"));
     let name = file.0.display().to_string();
     let refused = |length, pad_id| {
-        Tokenizer::from_file(&file.0, length, pad_id, None)
-            .unwrap_err()
-            .to_string()
+        Tokenizer::from_file(&file.0, length, pad_id, None).unwrap_err().to_string()
     };
     assert!(refused(8, None).starts_with(&format!("tokenizer {name}: no padding id: give pad_id")));
     assert_eq!(
@@ -120,16 +86,8 @@ fn errors_of_a_tokenizer_file_name_it_and_the_rule() {
             .contains("context_length 2 is too short: it must be above the 2 special tokens")
     );
     let broken = TempFile::new("broken", "{}");
-    let error = Tokenizer::from_file(&broken.0, 8, None, None)
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("broken.json: not a Hugging Face tokenizer.json"),
-        "{error}"
-    );
+    let error = Tokenizer::from_file(&broken.0, 8, None, None).unwrap_err().to_string();
+    assert!(error.contains("broken.json: not a Hugging Face tokenizer.json"), "{error}");
     let missing = Tokenizer::from_file(Path::new("/nowhere/t.json"), 8, None, None).unwrap_err();
-    assert_eq!(
-        missing.to_string(),
-        "tokenizer /nowhere/t.json: cannot read the file"
-    );
+    assert_eq!(missing.to_string(), "tokenizer /nowhere/t.json: cannot read the file");
 }

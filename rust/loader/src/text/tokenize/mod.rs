@@ -49,10 +49,7 @@ impl Tokenizer {
         cleaning: Option<Cleaning>,
     ) -> Result<Self, TokenizeError> {
         let file = FileTokenizer::open(path, context_length, pad_id, cleaning)?;
-        Ok(Self {
-            kind: Kind::File(Box::new(file)),
-            context_length,
-        })
+        Ok(Self { kind: Kind::File(Box::new(file)), context_length })
     }
 
     /// CLIP's tokenizer: the ids of `open_clip.SimpleTokenizer`, padded with 0.
@@ -68,10 +65,7 @@ impl Tokenizer {
         cleaning: Cleaning,
     ) -> Result<Self, TokenizeError> {
         let clip = ClipTokenizer::new(merges, context_length, cleaning)?;
-        Ok(Self {
-            kind: Kind::Clip(Box::new(clip)),
-            context_length,
-        })
+        Ok(Self { kind: Kind::Clip(Box::new(clip)), context_length })
     }
 
     /// Writes one row of `context_length` ids per caption. Every element of `out` is overwritten.
@@ -82,11 +76,7 @@ impl Tokenizer {
     /// # Panics
     /// `out` does not have exactly one row per caption.
     pub fn encode_batch(&self, captions: &[&str], out: &mut [i32]) -> Result<(), TokenizeError> {
-        assert_eq!(
-            out.len(),
-            captions.len() * self.context_length,
-            "one row of ids a caption"
-        );
+        assert_eq!(out.len(), captions.len() * self.context_length, "one row of ids a caption");
         out.fill(self.pad_id());
         match &self.kind {
             Kind::Clip(clip) => clip.encode_batch(captions, out),

@@ -18,11 +18,7 @@ impl CleanText for Lower {
     fn clean(&self, captions: &mut [String]) -> Result<(), TokenizeError> {
         self.calls.lock().unwrap().push(captions.len());
         for caption in captions {
-            *caption = caption
-                .split_whitespace()
-                .collect::<Vec<_>>()
-                .join(" ")
-                .to_lowercase();
+            *caption = caption.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
         }
         Ok(())
     }
@@ -51,9 +47,7 @@ fn clip(context_length: usize) -> Tokenizer {
 pub(super) fn encode(tokenizer: &Tokenizer, captions: &[&str]) -> Vec<Vec<i32>> {
     let mut out = vec![-7; captions.len() * tokenizer.context_length()];
     tokenizer.encode_batch(captions, &mut out).unwrap();
-    out.chunks(tokenizer.context_length())
-        .map(<[i32]>::to_vec)
-        .collect()
+    out.chunks(tokenizer.context_length()).map(<[i32]>::to_vec).collect()
 }
 
 /// The id of a printable ASCII character: `!` is 0.
@@ -125,11 +119,7 @@ fn clip_gives_known_token_ids() {
     ];
     let tokenizer = clip(20);
     for (caption, ids) in cases {
-        assert_eq!(
-            encode(&tokenizer, &[caption])[0],
-            row(ids, 20),
-            "{caption:?}"
-        );
+        assert_eq!(encode(&tokenizer, &[caption])[0], row(ids, 20), "{caption:?}");
     }
     assert_eq!(tokenizer.vocab_size(), 520);
     assert_eq!(tokenizer.pad_id(), 0);
@@ -138,11 +128,8 @@ fn clip_gives_known_token_ids() {
 
 #[test]
 fn text_beyond_ascii_is_split_by_character_class() {
-    let words = |text: &str| {
-        split::Words::of(text)
-            .map(|word| text[word].to_owned())
-            .collect::<Vec<_>>()
-    };
+    let words =
+        |text: &str| split::Words::of(text).map(|word| text[word].to_owned()).collect::<Vec<_>>();
     let cases: &[(&str, &[&str])] = &[
         ("été", &["été"]),
         ("日本語7", &["日本語", "7"]),
@@ -163,17 +150,11 @@ fn text_beyond_ascii_is_split_by_character_class() {
 #[test]
 fn a_long_caption_keeps_its_end_token() {
     let tokenizer = clip(4);
-    assert_eq!(
-        encode(&tokenizer, &["the the the"])[0],
-        [START, 513, 513, END]
-    );
+    assert_eq!(encode(&tokenizer, &["the the the"])[0], [START, 513, 513, END]);
     assert_eq!(encode(&tokenizer, &["the the"])[0], [START, 513, 513, END]);
     assert_eq!(encode(&tokenizer, &["the"])[0], [START, 513, END, 0]);
     let endless = "x".repeat(100_000);
-    assert_eq!(
-        encode(&tokenizer, &[&endless])[0],
-        [START, id('x'), id('x'), END]
-    );
+    assert_eq!(encode(&tokenizer, &[&endless])[0], [START, id('x'), id('x'), END]);
 }
 
 #[test]
@@ -181,10 +162,7 @@ fn a_batch_is_cleaned_in_one_call() {
     let cleaner = Arc::new(Lower::default());
     let tokenizer =
         Tokenizer::clip(MERGES.as_bytes(), 8, with(Clean::Lower, cleaner.clone())).unwrap();
-    let rows = encode(
-        &tokenizer,
-        &["the", "THE\u{a0}THE", "The", "&amp;", "the &", "\u{7f}"],
-    );
+    let rows = encode(&tokenizer, &["the", "THE\u{a0}THE", "The", "&amp;", "the &", "\u{7f}"]);
     assert_eq!(rows[1], row(&[513, 513], 8));
     assert_eq!(rows[0], rows[2]);
     assert_eq!(*cleaner.calls.lock().unwrap(), [3]);
@@ -196,27 +174,16 @@ fn a_batch_is_cleaned_in_one_call() {
 fn a_failing_cleaner_fails_the_batch_and_leaves_only_padding() {
     let tokenizer = Tokenizer::clip(MERGES.as_bytes(), 4, lower(Broken)).unwrap();
     let mut out = [-7; 8];
-    let error = tokenizer
-        .encode_batch(&["the", "thé"], &mut out)
-        .unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "captions cannot be cleaned: out of order"
-    );
+    let error = tokenizer.encode_batch(&["the", "thé"], &mut out).unwrap_err();
+    assert_eq!(error.to_string(), "captions cannot be cleaned: out of order");
     assert_eq!(out, [0; 8]);
 }
 
 #[test]
 fn invalid_merges_are_refused_with_their_line() {
-    let refused = |merges: &[u8]| {
-        Tokenizer::clip(merges, 8, lower(Broken))
-            .unwrap_err()
-            .to_string()
-    };
-    assert_eq!(
-        refused(b"#v\na b\na"),
-        "clip merges, line 3: a merge is two symbols"
-    );
+    let refused =
+        |merges: &[u8]| Tokenizer::clip(merges, 8, lower(Broken)).unwrap_err().to_string();
+    assert_eq!(refused(b"#v\na b\na"), "clip merges, line 3: a merge is two symbols");
     assert_eq!(
         refused(b"#v\nab c"),
         "clip merges, line 2: a merge must use symbols defined above it"
@@ -241,11 +208,9 @@ fn a_context_length_without_room_for_text_is_refused() {
 fn slow_bpe(merges: &[(String, String)], word: &str) -> Vec<String> {
     let mut symbols: Vec<String> = word.chars().map(String::from).collect();
     symbols.last_mut().unwrap().push_str("</w>");
-    while let Some((first, second)) = merges.iter().find(|(a, b)| {
-        symbols
-            .windows(2)
-            .any(|pair| pair[0] == *a && pair[1] == *b)
-    }) {
+    while let Some((first, second)) =
+        merges.iter().find(|(a, b)| symbols.windows(2).any(|pair| pair[0] == *a && pair[1] == *b))
+    {
         let mut joined: Vec<String> = Vec::new();
         let mut rest = symbols.as_slice();
         while let [symbol, others @ ..] = rest {

@@ -82,11 +82,7 @@ fn store_parts(rows: &mut [u8], stride: usize, at: usize, value: V) {
 fn load_pixels(pixels: &[u8; BYTES * 3]) -> [V; 3] {
     // The first half of the pixels in the first parts.
     let halves: [&[u8]; 2] = [pixels, &pixels[48..]];
-    separate([
-        load_parts(halves, 0),
-        load_parts(halves, 16),
-        load_parts(halves, 32),
-    ])
+    separate([load_parts(halves, 0), load_parts(halves, 16), load_parts(halves, 32)])
 }
 
 /// Writes pixels.

@@ -60,10 +60,7 @@ macro_rules! hue {
                 half(high16(sixth), high16(share), high16(range), high16(high));
             let fraction = narrow16(and(low_hue, set16(255)), and(high_hue, set16(255)));
             let hue = narrow16(shift_right16::<8>(low_hue), shift_right16::<8>(high_hue));
-            [
-                rounded_as_pil(hue, fraction),
-                narrow16(low_saturation, high_saturation),
-            ]
+            [rounded_as_pil(hue, fraction), narrow16(low_saturation, high_saturation)]
         }
 
         /// `dividend * factor / divisor` of 16-bit numbers, rounded to nearest or down. 0 / 0 is 0.
@@ -73,16 +70,9 @@ macro_rules! hue {
             let half = |dividend, divisor| {
                 let dividend = mul_single(single(dividend), set_single(factor));
                 let quotient = div_single(dividend, single(divisor));
-                if nearest {
-                    rounded(quotient)
-                } else {
-                    whole(quotient)
-                }
+                if nearest { rounded(quotient) } else { whole(quotient) }
             };
-            narrow32(
-                half(low32(dividend), low32(divisor)),
-                half(high32(dividend), high32(divisor)),
-            )
+            narrow32(half(low32(dividend), low32(divisor)), half(high32(dividend), high32(divisor)))
         }
 
         /// The hue after PIL's roundings, given its whole part and whether there is a fraction.

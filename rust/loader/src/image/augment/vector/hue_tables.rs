@@ -27,23 +27,16 @@ pub(super) const BITS: [u8; 16] = [1, 2, 4, 8, 16, 32, 64, 128, 0, 0, 0, 0, 0, 0
 /// For each group of 16 hues, the sixth of the turn of the first one.
 pub(super) const FIRST_SIXTH: [u8; 16] = [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 4, 4, 4, 5, 5];
 /// For each group, its first hue that is in the next sixth; if there is none, a larger hue.
-pub(super) const NEXT_SIXTH: [u8; 16] = [
-    255, 255, 43, 255, 255, 85, 255, 255, 128, 255, 170, 255, 255, 213, 255, 255,
-];
+pub(super) const NEXT_SIXTH: [u8; 16] =
+    [255, 255, 43, 255, 255, 85, 255, 255, 128, 255, 170, 255, 255, 213, 255, 255];
 /// Multiples of 85, modulo 256.
 pub(super) const TIMES_85: [u8; 16] = [0, 85, 170, 255, 84, 169, 254, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 /// For each channel and each sixth of a turn, whether the channel has the value: -1 or 0.
-pub(super) const HAS_VALUE: [[u8; 16]; 3] = [
-    sixths([1, 0, 0, 0, 0, 1, 1]),
-    sixths([0, 1, 1, 0, 0, 0, 0]),
-    sixths([0, 0, 0, 1, 1, 0, 0]),
-];
+pub(super) const HAS_VALUE: [[u8; 16]; 3] =
+    [sixths([1, 0, 0, 0, 0, 1, 1]), sixths([0, 1, 1, 0, 0, 0, 0]), sixths([0, 0, 0, 1, 1, 0, 0])];
 /// The same for the middle level.
-pub(super) const HAS_MIDDLE: [[u8; 16]; 3] = [
-    sixths([0, 1, 0, 0, 1, 0, 0]),
-    sixths([1, 0, 0, 1, 0, 0, 1]),
-    sixths([0, 0, 1, 0, 0, 1, 0]),
-];
+pub(super) const HAS_MIDDLE: [[u8; 16]; 3] =
+    [sixths([0, 1, 0, 0, 1, 0, 0]), sixths([1, 0, 0, 1, 0, 0, 1]), sixths([0, 0, 1, 0, 0, 1, 0])];
 
 const fn sixths(values: [u8; 7]) -> [u8; 16] {
     let mut table = [0; 16];

@@ -86,10 +86,7 @@ impl Plan {
             let mut lanes = [Lane::default(); SAMPLES];
             for (lane, sample) in lanes.iter_mut().zip(group * SAMPLES..samples) {
                 let (start, weights) = columns.taps(sample / 3);
-                *lane = Lane {
-                    next: start * 3 + sample % 3,
-                    weights,
-                };
+                *lane = Lane { next: start * 3 + sample % 3, weights };
             }
             self.push_group(&mut lanes, row_bytes);
             lanes.iter().all(|lane| lane.weights.is_empty())
@@ -111,11 +108,7 @@ impl Plan {
                 let most = if is_whole { TAPS } else { TAPS / 2 };
                 let taken = most.min(in_reach).min(lane.weights.len());
                 let (now, later) = lane.weights.split_at(taken);
-                let step = if is_whole {
-                    four(now, place)
-                } else {
-                    two(now, place)
-                };
+                let step = if is_whole { four(now, place) } else { two(now, place) };
                 for (values, value) in values.iter_mut().zip(step) {
                     values[index] = value;
                 }
@@ -123,13 +116,7 @@ impl Plan {
                 lane.weights = later;
             }
             let [places, even, odd, upper] = values.map(bytes);
-            self.steps.push(Step {
-                offset,
-                places,
-                even,
-                odd,
-                upper,
-            });
+            self.steps.push(Step { offset, places, even, odd, upper });
         }
     }
 }
@@ -246,9 +233,7 @@ mod tests {
 
     #[test]
     fn sums_of_the_upper_coefficient_parts_fit_in_16_bits() {
-        let sizes = [
-            1, 2, 3, 5, 17, 100, 223, 224, 225, 300, 448, 999, 4000, 20_000,
-        ];
+        let sizes = [1, 2, 3, 5, 17, 100, 223, 224, 225, 300, 448, 999, 4000, 20_000];
         let mut columns = Coefficients::default();
         for input in sizes {
             for output in [1, 2, 7, 33, 224, 336] {
@@ -257,10 +242,7 @@ mod tests {
                     let (_, weights) = columns.taps(index);
                     for chunk in weights.chunks(CHUNK) {
                         let sum: i32 = chunk.iter().map(|&weight| upper(weight).abs()).sum();
-                        assert!(
-                            sum * 255 <= i32::from(i16::MAX),
-                            "{input} to {output}: {sum}"
-                        );
+                        assert!(sum * 255 <= i32::from(i16::MAX), "{input} to {output}: {sum}");
                         assert!(chunk.iter().all(|&weight| upper(weight).abs() < 128));
                     }
                 }

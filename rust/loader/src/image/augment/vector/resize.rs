@@ -158,12 +158,7 @@ macro_rules! resize {
         /// Resizes a crop.
         #[target_feature(enable = $features)]
         pub(in super::super) fn resize(passes: Passes<'_>, buffers: &mut Buffers, out: &mut [u8]) {
-            let Passes {
-                source,
-                columns,
-                rows,
-                columns_first,
-            } = passes;
+            let Passes { source, columns, rows, columns_first } = passes;
             buffers.plan.fill(columns, source.row_bytes);
             if columns_first {
                 columns_then_rows(source, columns, rows, buffers, out);
@@ -181,22 +176,13 @@ macro_rules! resize {
             buffers: &mut Buffers,
             out: &mut [u8],
         ) {
-            let Buffers {
-                plan,
-                taps,
-                strip,
-                pairs,
-            } = buffers;
+            let Buffers { plan, taps, strip, pairs } = buffers;
             let (first, end) = rows.input_range();
             let row_bytes = columns.starts.len() * 3;
             // The last groups may have more samples than the row.
             let stride = row_bytes.next_multiple_of(GROUPS * SAMPLES);
             strip.resize(stride * STRIP, 0);
-            let ring = Ring::new(
-                rows.most() + STRIP,
-                row_bytes.next_multiple_of(BYTES) * 2,
-                pairs,
-            );
+            let ring = Ring::new(rows.most() + STRIP, row_bytes.next_multiple_of(BYTES) * 2, pairs);
             let mut filled = first;
             for (index, out) in out.chunks_exact_mut(row_bytes).enumerate() {
                 let (start, weights) = rows.taps(index);
@@ -225,22 +211,13 @@ macro_rules! resize {
             buffers: &mut Buffers,
             out: &mut [u8],
         ) {
-            let Buffers {
-                plan,
-                taps,
-                strip,
-                pairs,
-            } = buffers;
+            let Buffers { plan, taps, strip, pairs } = buffers;
             let (first, end) = rows.input_range();
             let (row_bytes, out_bytes) = (source.row_bytes, columns.starts.len() * 3);
             let stride = out_bytes.next_multiple_of(GROUPS * SAMPLES);
             strip.resize((row_bytes + stride) * STRIP, 0);
             let (between, results) = strip.split_at_mut(row_bytes * STRIP);
-            let ring = Ring::new(
-                rows.most() + 2,
-                row_bytes.next_multiple_of(BYTES) * 2,
-                pairs,
-            );
+            let ring = Ring::new(rows.most() + 2, row_bytes.next_multiple_of(BYTES) * 2, pairs);
             let mut filled = first;
             for (strip, out) in out.chunks_mut(out_bytes * STRIP).enumerate() {
                 let count = out.len() / out_bytes;
@@ -248,11 +225,7 @@ macro_rules! resize {
                     let (start, weights) = rows.taps(strip * STRIP + row);
                     while filled < start + weights.len() {
                         let out = ring.place(pairs, (filled - first) / 2);
-                        pair_up(
-                            source.row(filled),
-                            source.row((filled + 1).min(end - 1)),
-                            out,
-                        );
+                        pair_up(source.row(filled), source.row((filled + 1).min(end - 1)), out);
                         filled += 2;
                     }
                     row_pairs(weights, start - first, ring, taps);
@@ -261,9 +234,8 @@ macro_rules! resize {
                 // The last outputs may have fewer rows than a strip. The others are not copied.
                 let row = |index: usize| &between[index * row_bytes..][..row_bytes];
                 along_rows(row, plan, stride, results);
-                for (out, result) in out
-                    .chunks_exact_mut(out_bytes)
-                    .zip(results.chunks_exact(stride))
+                for (out, result) in
+                    out.chunks_exact_mut(out_bytes).zip(results.chunks_exact(stride))
                 {
                     out.copy_from_slice(&result[..out_bytes]);
                 }

@@ -39,11 +39,7 @@ fn store(bytes: &mut [u8], at: usize, value: __m512i) {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn store_first(bytes: &mut [u8], value: __m512i) {
-    let mask = if bytes.len() >= 64 {
-        u64::MAX
-    } else {
-        (1 << bytes.len()) - 1
-    };
+    let mask = if bytes.len() >= 64 { u64::MAX } else { (1 << bytes.len()) - 1 };
     // SAFETY: the mask has a bit for bytes of the slice only, and no more than 64.
     unsafe { _mm512_mask_storeu_epi8(bytes.as_mut_ptr().cast(), mask, value) }
 }
@@ -52,11 +48,7 @@ fn store_first(bytes: &mut [u8], value: __m512i) {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn store_first_16(bytes: &mut [u8], value: __m128i) {
-    let mask = if bytes.len() >= 16 {
-        u16::MAX
-    } else {
-        (1 << bytes.len()) - 1
-    };
+    let mask = if bytes.len() >= 16 { u16::MAX } else { (1 << bytes.len()) - 1 };
     // SAFETY: the mask has a bit for bytes of the slice only, and no more than 16.
     unsafe { _mm_mask_storeu_epi8(bytes.as_mut_ptr().cast(), mask, value) }
 }
@@ -65,11 +57,7 @@ fn store_first_16(bytes: &mut [u8], value: __m128i) {
 #[inline]
 #[target_feature(enable = "avx512f,avx512vl")]
 fn load_up_to_4(values: &[i32]) -> __m128i {
-    let mask = if values.len() >= 4 {
-        0xF
-    } else {
-        (1 << values.len()) - 1
-    };
+    let mask = if values.len() >= 4 { 0xF } else { (1 << values.len()) - 1 };
     // SAFETY: the mask has a bit for integers of the slice only, and no more than 4.
     unsafe { _mm_maskz_loadu_epi32(mask, values.as_ptr()) }
 }

@@ -84,10 +84,8 @@ fn plan<'a>(columns: &Coefficients, row_bytes: usize, steps: &'a mut Vec<Step>) 
     let outputs = columns.starts.len();
     // As many as have four taps each in the 64 bytes.
     let fits = |near: &[u32]| (near[near.len() - 1] - near[0]) * 3 + 12 <= 64;
-    let group = (2..=MAX_GROUP)
-        .rev()
-        .find(|&group| columns.starts.windows(group).all(fits))
-        .unwrap_or(1);
+    let group =
+        (2..=MAX_GROUP).rev().find(|&group| columns.starts.windows(group).all(fits)).unwrap_or(1);
     let most = columns.counts.iter().copied().max().unwrap_or(0) as usize;
     let steps_per_group = most.div_ceil(4);
     let own_part = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
@@ -102,10 +100,7 @@ fn plan<'a>(columns: &Coefficients, row_bytes: usize, steps: &'a mut Vec<Step>) 
         let count = group.min(outputs - first);
         let start = columns.starts[first] as usize * 3;
         let mut relative = [0; MAX_GROUP];
-        for (relative, &own) in relative
-            .iter_mut()
-            .zip(&columns.starts[first..first + count])
-        {
+        for (relative, &own) in relative.iter_mut().zip(&columns.starts[first..first + count]) {
             *relative = (own as usize * 3 - start) as i32;
         }
         let relative = _mm512_castsi128_si512(load_up_to_4(&relative));
@@ -131,12 +126,7 @@ fn plan<'a>(columns: &Coefficients, row_bytes: usize, steps: &'a mut Vec<Step>) 
             });
         }
     }
-    Plan {
-        steps,
-        steps_per_group,
-        group,
-        outputs,
-    }
+    Plan { steps, steps_per_group, group, outputs }
 }
 
 /// Sums for each signed digit of a weight, lowest first. They start at half, for rounding.
@@ -166,10 +156,7 @@ fn join(sums: [__m512i; DIGITS]) -> __m512i {
 #[target_feature(enable = "avx512f,avx512bw")]
 fn pack(sums: [[__m512i; DIGITS]; QUAD]) -> __m512i {
     let [a, b, c, d] = sums;
-    _mm512_packus_epi16(
-        _mm512_packs_epi32(join(a), join(b)),
-        _mm512_packs_epi32(join(c), join(d)),
-    )
+    _mm512_packus_epi16(_mm512_packs_epi32(join(a), join(b)), _mm512_packs_epi32(join(c), join(d)))
 }
 
 /// The order of 32-bit integers that gathers the four parts of each vector after `pack`.
@@ -183,11 +170,7 @@ fn gather_order() -> __m512i {
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn repeated(digits: &[i32; DIGITS]) -> [__m512i; DIGITS] {
-    [
-        _mm512_set1_epi32(digits[0]),
-        _mm512_set1_epi32(digits[1]),
-        _mm512_set1_epi32(digits[2]),
-    ]
+    [_mm512_set1_epi32(digits[0]), _mm512_set1_epi32(digits[1]), _mm512_set1_epi32(digits[2])]
 }
 
 /// Computes one group of outputs of four rows, packed.
@@ -210,12 +193,7 @@ fn along_rows(rows: [&[u8]; QUAD], steps: &[Step]) -> __m512i {
 /// Resizes a crop.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(in crate::image::augment) fn resize(passes: Passes<'_>, buffers: &mut Buffers, out: &mut [u8]) {
-    let Passes {
-        source,
-        columns,
-        rows,
-        columns_first,
-    } = passes;
+    let Passes { source, columns, rows, columns_first } = passes;
     if columns_first {
         columns_then_rows(source, columns, rows, buffers, out);
     } else {
@@ -231,11 +209,7 @@ fn rows_then_columns(
     buffers: &mut Buffers,
     out: &mut [u8],
 ) {
-    let Buffers {
-        steps,
-        row_digits,
-        between,
-    } = buffers;
+    let Buffers { steps, row_digits, between } = buffers;
     let plan = plan(columns, source.row_bytes, steps);
     let (first, end) = rows.input_range();
     let quads = (end - first).div_ceil(QUAD);
@@ -316,11 +290,7 @@ fn columns_then_rows(
     buffers: &mut Buffers,
     out: &mut [u8],
 ) {
-    let Buffers {
-        steps,
-        row_digits,
-        between,
-    } = buffers;
+    let Buffers { steps, row_digits, between } = buffers;
     let plan = plan(columns, source.row_bytes, steps);
     let lanes = plan.outputs * 3;
     let row_bytes = source.row_bytes;
