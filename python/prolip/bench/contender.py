@@ -79,16 +79,17 @@ def _prolip_float32(task: Task) -> Measurement:
 def _decode_only(task: Task) -> Measurement:
     """Measure the floor: as many threads decode the same images from memory, and do nothing else."""
     import_mb = proc_stats.memory(proc_stats.tree()).peak_rss
-    samples = BatchLoader(_loader_config(task)).num_samples
-    loaded = task.images if samples is None else min(task.images, samples)
-    elapsed = proc_stats.stopwatch()
-    images, seconds = decode_only(list(task.shards), task.images, task.threads)
-    took = elapsed()
+    stopwatches = []
+
+    def loaded() -> None:
+        stopwatches.append(proc_stats.stopwatch())
+
+    images, seconds = decode_only(list(task.shards), task.images, task.threads, loaded)
+    took = stopwatches[0]()
     memory = proc_stats.memory(proc_stats.tree())
     return Measurement(
         images_per_s=images / seconds,
-        # Before the clock starts, each loaded image is decoded once, to find those that cannot be decoded.
-        cpu_us=took.cpu_seconds / (images + loaded) * 1e6,
+        cpu_us=took.cpu_seconds / images * 1e6,
         others_cores=took.others_cores,
         first_batch_s=0.0,
         rss_mb=memory.peak_rss,

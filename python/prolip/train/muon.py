@@ -93,14 +93,14 @@ class MuonWithAdamW(torch.optim.AdamW):
         sizes = [[direction.numel() for direction in directions[other::world_size]] for other in range(world_size)]
         most = max(map(sum, sizes))
         sent = directions[0].new_zeros(most, dtype=self._dtype)
-        for part, matrix in zip(sent[: sum(sizes[rank])].split(sizes[rank]), own, strict=True):
+        for part, matrix in zip(torch.split(sent[: sum(sizes[rank])], sizes[rank]), own, strict=True):
             part.copy_(matrix.flatten())
         gathered = sent.new_empty(world_size * most)
         dist.all_gather_into_tensor(gathered, sent)
         orthogonal = list(directions)
         for other, of_rank in enumerate(gathered.view(world_size, most)):
             places = range(other, len(directions), world_size)
-            for place, flat in zip(places, of_rank[: sum(sizes[other])].split(sizes[other]), strict=True):
+            for place, flat in zip(places, torch.split(of_rank[: sum(sizes[other])], sizes[other]), strict=True):
                 orthogonal[place] = flat.view(directions[place].shape)
         return orthogonal
 
@@ -151,7 +151,7 @@ def _orthogonalize_all(directions: Sequence[Tensor], parts: Sequence[int], dtype
         by_size.setdefault(stack.shape[1:], []).append(place)
     for places in by_size.values():
         stacks = [split[place] for place in places]
-        orthogonal = orthogonalize(torch.cat(stacks)).split([len(stack) for stack in stacks])
+        orthogonal = torch.split(orthogonalize(torch.cat(stacks)), [len(stack) for stack in stacks])
         for place, stack in zip(places, orthogonal, strict=True):
             split[place] = stack
     return [stack.reshape(matrix.shape) for stack, matrix in zip(split, directions, strict=True)]

@@ -9,25 +9,34 @@ use crate::shards::located;
 
 /// Decode `images` images of the shards with `threads` threads, and return their number and the seconds taken.
 ///
-/// Reading is not timed: the compressed bytes are in memory before the clock starts.
+/// Reading is not timed: the compressed bytes are in memory before the clock starts. Then `loaded` is called.
 #[pyfunction]
+#[pyo3(signature = (shards, images, threads, loaded = None))]
 pub fn decode_only(
     py: Python<'_>,
     shards: Vec<String>,
     images: usize,
     threads: usize,
+    loaded: Option<Py<PyAny>>,
 ) -> PyResult<(u64, f64)> {
     for (name, number) in [("images", images), ("threads", threads)] {
         if number == 0 {
-            return Err(PyValueError::new_err(format!(
-                "{name} is 0: it must be at least 1"
-            )));
+            return Err(PyValueError::new_err(format!("{name} is 0: it must be at least 1")));
         }
     }
     let locations = located(&shards, OnMissingShard::Raise)?;
+    let mut called = Ok(());
+    let call = || {
+        if let Some(loaded) = loaded {
+            called = Python::attach(|py| loaded.call0(py).map(drop));
+        }
+    };
     let run = py
-        .detach(|| prolip_loader::pipeline::decode_only(&locations, images, threads, MAX_PIXELS))
+        .detach(|| {
+            prolip_loader::pipeline::decode_only(&locations, images, threads, MAX_PIXELS, call)
+        })
         .map_err(|error| loader_error(py, &error))?;
+    called?;
     Ok((run.images, run.seconds))
 }
 

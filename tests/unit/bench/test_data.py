@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -179,9 +180,15 @@ def test_the_size_of_images_reaches_every_contender(shard: str, monkeypatch: pyt
 
 
 def test_decoding_alone_is_timed_and_its_settings_checked(shard: str, tmp_path: Path) -> None:
-    images, seconds = decode_only([shard], 20, 2)
+    calls: list[float] = []
+    begun = time.perf_counter()
+    images, seconds = decode_only([shard], 20, 2, lambda: calls.append(time.perf_counter()))
     assert images == 20
-    assert seconds > 0
+    # The caller is told when the clock starts: after the images were read.
+    assert begun < calls[0] <= time.perf_counter() - seconds
+    assert len(calls) == 1
+    with pytest.raises(ZeroDivisionError):
+        decode_only([shard], 20, 2, lambda: 1 / 0)
     with pytest.raises(ValueError, match="threads is 0"):
         decode_only([shard], 20, 0)
     with pytest.raises(ValueError, match="matches no file"):

@@ -25,7 +25,7 @@ pub struct DecodeOnly {
 /// fewer samples.
 ///
 /// The compressed bytes are in memory before the clock starts, so reading is not timed. Samples whose image cannot be
-/// read or decoded are skipped beforehand.
+/// read or decoded are skipped beforehand. Then `loaded` is called, where a caller may start to measure as well.
 ///
 /// # Errors
 /// A shard cannot be opened or is damaged, or no image can be decoded.
@@ -34,6 +34,7 @@ pub fn decode_only(
     images: usize,
     threads: usize,
     max_pixels: u64,
+    loaded: impl FnOnce(),
 ) -> Result<DecodeOnly, Error> {
     let opening = OpenOptions {
         missing: OnMissingShard::Raise,
@@ -59,6 +60,7 @@ pub fn decode_only(
             drop(decoder.decode(&encoded[number % encoded.len()], &mut pixels));
         }
     };
+    loaded();
     let begun = Instant::now();
     std::thread::scope(|scope| {
         for _ in 1..threads.max(1) {
@@ -67,21 +69,15 @@ pub fn decode_only(
         work();
     });
     let seconds = begun.elapsed().as_secs_f64();
-    Ok(DecodeOnly {
-        images: images as u64,
-        seconds,
-    })
+    Ok(DecodeOnly { images: images as u64, seconds })
 }
 
 /// The encoded images of at most `images` samples that can be decoded.
 fn load(index: &Index, images: usize, max_pixels: u64) -> Result<Vec<Vec<u8>>, Error> {
     let total = index.num_samples();
     let wanted = (images as u64).min(total);
-    let (mut reader, mut decoder, mut pixels) = (
-        Reader::default(),
-        Decoder::of_libraries(max_pixels),
-        Rgb8::default(),
-    );
+    let (mut reader, mut decoder, mut pixels) =
+        (Reader::default(), Decoder::of_libraries(max_pixels), Rgb8::default());
     let mut encoded = Vec::with_capacity(wanted as usize);
     let mut bad_samples = BadSamples::default();
     let list = ShardList::once(index.counts(), None);
@@ -109,10 +105,7 @@ fn load(index: &Index, images: usize, max_pixels: u64) -> Result<Vec<Vec<u8>>, E
             Ok(image) => encoded.push(image),
             Err(error) => {
                 let shard = &index.shards()[id.shard as usize].location;
-                bad_samples.record(
-                    format_args!("shard {shard}, sample {}", reader.key()),
-                    &error,
-                );
+                bad_samples.record(format_args!("shard {shard}, sample {}", reader.key()), &error);
             }
         }
     }

@@ -24,9 +24,13 @@ fn the_given_number_of_images_is_decoded_by_any_number_of_threads() {
     ];
     let shard = write(&folder, "0.tar", &parts);
     for (images, threads) in [(1, 1), (3, 2), (50, 4)] {
-        let run = decode_only(std::slice::from_ref(&shard), images, threads, 1 << 20).unwrap();
+        let mut loaded = 0;
+        let run =
+            decode_only(std::slice::from_ref(&shard), images, threads, 1 << 20, || loaded += 1)
+                .unwrap();
         assert_eq!(run.images, images as u64);
         assert!(run.seconds > 0.0);
+        assert_eq!(loaded, 1);
     }
 }
 
@@ -34,7 +38,7 @@ fn the_given_number_of_images_is_decoded_by_any_number_of_threads() {
 fn without_a_decodable_image_the_error_names_the_first_sample() {
     let folder = tempfile::tempdir().unwrap();
     let shard = write(&folder, "0.tar", &[member("bad.png", b"no image")]);
-    let error = decode_only(&[shard], 10, 2, 1 << 20).unwrap_err();
+    let error = decode_only(&[shard], 10, 2, 1 << 20, || panic!("nothing was loaded")).unwrap_err();
     assert!(matches!(error, Error::TooManyBad { bad: 1, .. }));
     assert!(error.to_string().contains("sample bad"), "{error}");
 }
