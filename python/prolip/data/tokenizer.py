@@ -43,6 +43,10 @@ class Tokenizer:
         self.core = _build(config)
         """The compiled tokenizer, for `BatchLoader`."""
 
+    def __reduce__(self) -> tuple[type[Tokenizer], tuple[TokenizerConfig]]:
+        """Pickle the settings, as for worker processes that are not forked. Their files must still be there."""
+        return Tokenizer, (self.config,)
+
     def encode(self, captions: Sequence[str]) -> NDArray[np.int32]:
         """Encode captions as token ids, int32 [N, L].
 

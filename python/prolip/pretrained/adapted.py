@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -52,26 +53,23 @@ def adapted(frozen: Model, adapter: Adapter, name: str) -> Model:
         name: name in results.
     """
     network = AdaptedNetwork(frozen.network, adapter.to(frozen.device)).eval()
-
-    def on_top(encode: Callable[[Tensor], Gaussian], head: nn.Module) -> Callable[[Tensor], Gaussian]:
-        def encode_and_adapt(inputs: Tensor) -> Gaussian:
-            features = encode(inputs).mean.float()
-            with torch.autocast(features.device.type, enabled=False):
-                found: Gaussian = head(features)
-            return found
-
-        return encode_and_adapt
-
     return dataclasses.replace(
         frozen,
         name=name,
         network=network,
-        encode_pixels=on_top(frozen.encode_pixels, adapter.image),
-        encode_tokens=on_top(frozen.encode_tokens, adapter.text),
+        encode_pixels=partial(_encode, frozen.encode_pixels, adapter.image),
+        encode_tokens=partial(_encode, frozen.encode_tokens, adapter.text),
         has_variances=adapter.has_variances,
         epistemic=adapter.epistemic,
         calibration=None,  # the frozen model's does not hold for this one
     )
+
+
+def _encode(encode: Callable[[Tensor], Gaussian], head: nn.Module, inputs: Tensor) -> Gaussian:
+    features = encode(inputs).mean.float()
+    with torch.autocast(features.device.type, enabled=False):
+        found: Gaussian = head(features)
+    return found
 
 
 def find_adapter(source: str, cache_dir: str | Path | None = None) -> tuple[Adapter, Frozen, Path] | None:

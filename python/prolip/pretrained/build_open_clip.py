@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,27 +106,25 @@ def of_open_clip(
         precision: precision of the towers.
     """
     network: Any = model.to(device)
-
-    def encode_pixels(images: Tensor) -> Gaussian:
-        return Gaussian.point(F.normalize(network.encode_image(images).float(), dim=-1))
-
-    def encode_tokens(ids: Tensor) -> Gaussian:
-        return Gaussian.point(F.normalize(network.encode_text(ids).float(), dim=-1))
-
-    def tokenize(captions: str | Sequence[str]) -> Tensor:
-        return tokenizer(as_captions(captions)).long()
-
     return Model(
         name=name,
         network=network,
         device=device,
-        encode_pixels=encode_pixels,
-        encode_tokens=encode_tokens,
-        tokenize=tokenize,
+        encode_pixels=partial(_encode, network.encode_image),
+        encode_tokens=partial(_encode, network.encode_text),
+        tokenize=partial(_tokenize, tokenizer),
         preprocess=_open_clip_preprocess(network.visual.preprocess_cfg),
         has_variances=False,
         precision=precision,
     )
+
+
+def _encode(tower: Callable[[Tensor], Tensor], inputs: Tensor) -> Gaussian:
+    return Gaussian.point(F.normalize(tower(inputs).float(), dim=-1))
+
+
+def _tokenize(tokenizer: Callable[[list[str]], Tensor], captions: str | Sequence[str]) -> Tensor:
+    return tokenizer(as_captions(captions)).long()
 
 
 def _open_clip_preprocess(settings: dict[str, Any]) -> Preprocess:

@@ -352,21 +352,22 @@ def of_prolip(
         raise UserError(f"the tokenizer has {tokenizer.vocab_size} tokens: the model has a table of {rows}")
     model = model.to(device)
 
-    def tokenize(captions: str | Sequence[str]) -> Tensor:
-        if tokenizer is None:
-            raise UserError(no_tokenizer)
-        return torch.from_numpy(tokenizer.encode(as_captions(captions))).long()
-
     return Model(
         name=name,
         network=model,
         device=device,
         encode_pixels=model.encode_image,
         encode_tokens=model.encode_text,
-        tokenize=tokenize,
+        tokenize=partial(_tokenize, tokenizer, no_tokenizer),
         preprocess=Preprocess(size=(size, size)),
         has_variances=model.config.vision.embed_unc and model.config.text.embed_unc,
         tokenizer=tokenizer,
         keep_ratio=keep_ratio,
         precision=precision,
     )
+
+
+def _tokenize(tokenizer: Tokenizer | None, no_tokenizer: str, captions: str | Sequence[str]) -> Tensor:
+    if tokenizer is None:
+        raise UserError(no_tokenizer)
+    return torch.from_numpy(tokenizer.encode(as_captions(captions))).long()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from pathlib import Path
 
@@ -49,6 +50,13 @@ def adapt(source: str, out: Path, method: str = "heads") -> None:
 
 def load(folder: Path) -> Model:
     return prolip.load(folder, device="cpu")
+
+
+def test_an_adapted_model_can_be_pickled(lab: Path) -> None:
+    model = load(lab / "on-clip")
+    copied = pickle.loads(pickle.dumps(model))
+    for ours, theirs in zip(copied.encode_texts(LABELS), model.encode_texts(LABELS), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 @pytest.mark.parametrize("name", ["clip", "run"])

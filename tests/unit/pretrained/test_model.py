@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import sys
 import threading
 import time
@@ -372,6 +373,20 @@ def test_a_model_of_open_clip_is_the_same_object_with_zero_variance(
     assert not isinstance(network, ProLIP)
     with pytest.raises(UserError, match="is a model of open_clip or an adapted model"):
         clip.require_tokenizer()
+
+
+@pytest.mark.parametrize("kind", ["run", "clip"])
+def test_a_model_and_its_parts_can_be_pickled(kind: str, request: pytest.FixtureRequest, files: list[Path]) -> None:
+    """As a DataLoader does for workers that are not forked."""
+    model: prolip.Model = request.getfixturevalue("model" if kind == "run" else "clip")
+    copied = pickle.loads(pickle.dumps(model))
+    for ours, theirs in zip(copied.encode_images(files[:2]), model.encode_images(files[:2]), strict=True):
+        assert torch.equal(ours, theirs)
+    for ours, theirs in zip(copied.encode_texts(["a cat"]), model.encode_texts(["a cat"]), strict=True):
+        assert torch.equal(ours, theirs)
+    _, preprocess, tokenize = pickle.loads(pickle.dumps(model.parts()))
+    assert torch.equal(tokenize(["a cat"]), model.tokenize(["a cat"]))
+    assert torch.equal(preprocess(files[0]), model.preprocess(files[0]))
 
 
 def test_a_bare_state_dict_needs_its_architecture(tmp_path: Path) -> None:
