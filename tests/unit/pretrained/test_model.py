@@ -25,7 +25,7 @@ import prolip
 from prolip.data import DataError, StoreConfig
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian
-from prolip.models import ARCHITECTURES, ProLIP
+from prolip.models import ProLIP
 from prolip.models.config import Precision
 from prolip.pretrained.image_batches import read_images
 from prolip.pretrained.preprocess import Preprocess
@@ -387,15 +387,6 @@ def test_a_model_and_its_parts_can_be_pickled(kind: str, request: pytest.Fixture
     _, preprocess, tokenize = pickle.loads(pickle.dumps(model.parts()))
     assert torch.equal(tokenize(["a cat"]), model.tokenize(["a cat"]))
     assert torch.equal(preprocess(files[0]), model.preprocess(files[0]))
-
-
-def test_a_bare_state_dict_needs_its_architecture(tmp_path: Path) -> None:
-    network = ProLIP(ARCHITECTURES["demo"])
-    torch.save(network.state_dict(), tmp_path / "epoch_1.pt")
-    with pytest.raises(UserError, match="carries no architecture"):
-        prolip.load(tmp_path / "epoch_1.pt")
-    model = prolip.load(tmp_path / "epoch_1.pt", config=ARCHITECTURES["demo"], device="cpu")
-    assert model.encode_images(torch.zeros(1, 3, 36, 36)).mean.shape == (1, 128)
 
 
 def test_importing_the_package_and_listing_models_does_not_import_torch() -> None:

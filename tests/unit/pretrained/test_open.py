@@ -12,6 +12,8 @@ from tests.support.datacomp_sets import write_open_clip
 from tests.support.untrained_run import write_run
 
 from prolip.cli import main
+from prolip.errors import UserError
+from prolip.models import ARCHITECTURES, ProLIP
 from prolip.pretrained import open as opening
 from prolip.pretrained.model import Preprocess
 
@@ -23,6 +25,15 @@ def test_a_folder_without_a_usable_checkpoint_is_named(tmp_path: Path) -> None:
         opening.load(tmp_path)
     with pytest.raises(ValueError, match=r"absent.pt is neither a file nor a folder"):
         opening.load(tmp_path / "absent.pt")
+
+
+def test_a_bare_state_dict_needs_its_architecture(tmp_path: Path) -> None:
+    network = ProLIP(ARCHITECTURES["demo"])
+    torch.save(network.state_dict(), tmp_path / "epoch_1.pt")
+    with pytest.raises(UserError, match="carries no architecture"):
+        opening.load(tmp_path / "epoch_1.pt")
+    model = opening.load(tmp_path / "epoch_1.pt", config=ARCHITECTURES["demo"], device="cpu")
+    assert model.encode_images(torch.zeros(1, 3, 36, 36)).mean.shape == (1, 128)
 
 
 def test_loading_an_open_clip_model_prints_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
