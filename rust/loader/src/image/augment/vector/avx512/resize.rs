@@ -84,8 +84,10 @@ fn plan<'a>(columns: &Coefficients, row_bytes: usize, steps: &'a mut Vec<Step>) 
     let outputs = columns.starts.len();
     // As many as have four taps each in the 64 bytes.
     let fits = |near: &[u32]| (near[near.len() - 1] - near[0]) * 3 + 12 <= 64;
-    let group =
-        (2..=MAX_GROUP).rev().find(|&group| columns.starts.windows(group).all(fits)).unwrap_or(1);
+    let group = (2..=MAX_GROUP)
+        .rev()
+        .find(|&group| columns.starts.windows(group.min(outputs)).all(fits))
+        .unwrap_or(1);
     let most = columns.counts.iter().copied().max().unwrap_or(0) as usize;
     let steps_per_group = most.div_ceil(4);
     let own_part = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
