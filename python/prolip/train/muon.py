@@ -99,10 +99,8 @@ class MuonWithAdamW(torch.optim.AdamW):
         dist.all_gather_into_tensor(gathered, sent)
         orthogonal = list(directions)
         for other, of_rank in enumerate(gathered.view(world_size, most)):
-            places = range(other, len(directions), world_size)
-            for place, flat in zip(places, torch.split(of_rank[: sum(sizes[other])], sizes[other]), strict=True):
-                orthogonal[place] = flat.view(directions[place].shape)
-        return orthogonal
+            orthogonal[other::world_size] = torch.split(of_rank[: sum(sizes[other])], sizes[other])
+        return [flat.view(direction.shape) for flat, direction in zip(orthogonal, directions, strict=True)]
 
     def _direction(self, matrix: Tensor, taken: Tensor | float) -> Tensor:
         """Add the gradient to the momentum; returns Nesterov's direction."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -184,7 +185,6 @@ def test_decoding_alone_is_timed_and_its_settings_checked(shard: str, tmp_path: 
     begun = time.perf_counter()
     images, seconds = decode_only([shard], 20, 2, lambda: calls.append(time.perf_counter()))
     assert images == 20
-    # The caller is told when the clock starts: after the images were read.
     assert begun < calls[0] <= time.perf_counter() - seconds
     assert len(calls) == 1
     with pytest.raises(ZeroDivisionError):
@@ -194,6 +194,21 @@ def test_decoding_alone_is_timed_and_its_settings_checked(shard: str, tmp_path: 
     with pytest.raises(ValueError, match="matches no file"):
         expand_shards([str(tmp_path / "*.tar")])
     assert expand_shards([shard]) == [shard]
+
+
+def test_the_floors_cpu_time_begins_when_its_images_are_loaded(shard: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow_to_load(_shards: list[str], images: int, _threads: int, loaded: Callable[[], None]) -> tuple[int, float]:
+        begun = time.process_time()
+        while time.process_time() < begun + 0.5:
+            pass
+        loaded()
+        return images, 1.0
+
+    monkeypatch.setattr(contender, "decode_only", slow_to_load)
+    task = Task(
+        contender="decode-only", shards=[shard], recipe="full", threads=1, images=10, batch_size=2, image_size=48
+    )
+    assert contender.CONTENDERS["decode-only"](task).cpu_us * 10 < 0.4e6
 
 
 def test_memory_and_time_of_this_process() -> None:

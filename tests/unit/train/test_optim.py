@@ -10,6 +10,7 @@ from tests.support.small_step import ALONE, CONFIG
 from torch import nn
 
 from prolip.models import ProLIP
+from prolip.models.config import Precision
 from prolip.train.config.parts import OptimConfig
 from prolip.train.muon import MuonWithAdamW
 from prolip.train.optim import (
@@ -90,6 +91,23 @@ def test_muon_updates_only_the_matrices_of_the_blocks() -> None:
     assert found[0] == set(names.values()) - found[1] - found[3]
     by_muon = [group for group in optimizer.param_groups if group["muon"]]
     assert all((group["weight_decay"], group["lr_factor"]) == (0.5, 1.0) for group in by_muon)
+
+
+def test_muon_orthogonalises_in_bfloat16_where_the_towers_compute_in_it() -> None:
+    def moved(precision: Precision) -> torch.Tensor:
+        torch.manual_seed(0)
+        model = ProLIP(CONFIG)
+        optimizer = make_optimizer(model, OptimConfig(hidden="muon"), ALONE, precision)
+        matrix = model.get_parameter("visual.transformer.resblocks.0.mlp.c_fc.weight")
+        before = matrix.detach().clone()
+        matrix.grad = torch.randn_like(matrix)
+        set_learning_rate(optimizer, 1.0)
+        optimizer.step()
+        return matrix.detach() - before
+
+    exact, coarse = moved("fp32"), moved("bf16")
+    assert torch.equal(moved("fp16"), exact)
+    assert 0 < (coarse - exact).norm() < 0.03 * exact.norm()
 
 
 def test_frozen_parameters_are_left_out() -> None:
