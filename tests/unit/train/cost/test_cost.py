@@ -240,7 +240,7 @@ def wide(config: ModelConfig) -> ModelConfig:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_activation_memory_is_within_a_tenth_of_what_torch_keeps(shape: str, low: bool) -> None:
     model = ProLIP(wide(SHAPES[shape]))
-    memory = step_memory(model, MASK, batch_size=BATCH, slots=SLOTS, low=low, fused=False)
+    memory = step_memory(model, MASK, batch_size=BATCH, slots=SLOTS, low=low, on_gpu=False)
     pixel_bytes = BATCH * 3 * 24 * 24 * (2 if low else 4)
     assert memory.activations - pixel_bytes == pytest.approx(kept_bytes(model, low=low), rel=0.1)
 
@@ -250,13 +250,13 @@ def test_activation_memory_is_within_a_tenth_of_what_torch_keeps(shape: str, low
 def test_locked_parts_keep_fewer_activations(shape: str, lock: str) -> None:
     model = ProLIP(wide(SHAPES[shape]))
     LOCKS[lock](model)
-    memory = step_memory(model, MASK, batch_size=BATCH, slots=SLOTS, low=False, fused=False)
+    memory = step_memory(model, MASK, batch_size=BATCH, slots=SLOTS, low=False, on_gpu=False)
     pixel_bytes = BATCH * 3 * 24 * 24 * 4
     assert memory.activations - pixel_bytes == pytest.approx(kept_bytes(model, low=False), rel=0.05)
 
 
 @pytest.mark.parametrize("low", [False, True])
-def test_a_fused_attention_keeps_no_scores(low: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_keeps_neither_scores_nor_the_output_of_a_gelu(low: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     # The kernel of GPUs has a like on the CPU, which the towers do not use there.
     def fused(packed: torch.Tensor, heads: int, mask: None) -> torch.Tensor:
         query, key, value = packed.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
@@ -264,6 +264,7 @@ def test_a_fused_attention_keeps_no_scores(low: bool, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(transformer._SelfAttention, "apply", fused)
     monkeypatch.setattr(transformer, "attend", F.scaled_dot_product_attention)
+    monkeypatch.setattr(transformer, "recomputes_gelu", lambda hidden: True)
     model = ProLIP(wide(TINY))
     memory = step_memory(model, MASK, batch_size=BATCH, slots=SLOTS, low=low)
     pixel_bytes = BATCH * 3 * 24 * 24 * (2 if low else 4)
@@ -273,7 +274,7 @@ def test_a_fused_attention_keeps_no_scores(low: bool, monkeypatch: pytest.Monkey
 def test_recomputed_blocks_keep_their_input() -> None:
     deep = replace(TINY, vision=replace(VISION, layers=6), text=replace(TEXT, layers=6))
     model = ProLIP(wide(deep))
-    memory = partial(step_memory, model, MASK, batch_size=BATCH, slots=SLOTS, low=False, fused=False)
+    memory = partial(step_memory, model, MASK, batch_size=BATCH, slots=SLOTS, low=False, on_gpu=False)
     assert memory(recompute_every=1).activations < memory(recompute_every=2).activations < memory().activations
 
 
