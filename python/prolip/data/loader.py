@@ -124,11 +124,12 @@ class BatchLoader:
             DataError: Too many samples are unreadable.
             RuntimeError: The loader was closed, or is used in a forked child.
         """
-        begin, self._loaded = self._loaded or self._resume, None
-        return self._batches(begin)
+        # At once, not with the first batch: a state that is saved before it must not be that of an earlier iterator.
+        self._last, self._loaded = self._loaded or self._resume, None
+        return self._batches(self._last)
 
     def _batches(self, begin: Cursor) -> Iterator[Batch]:
-        run, self._last = self._core.begin(begin), begin
+        run = self._core.begin(begin)
         try:
             for batch in run:
                 legs = [Leg(world_size=ranks, batch_size=size, steps=steps) for ranks, size, steps in batch.legs]

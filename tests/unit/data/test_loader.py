@@ -271,6 +271,10 @@ def test_a_loaders_state_is_the_cursor_of_its_last_batch(shards: str) -> None:
     other.load_state_dict(state)
     assert Cursor.from_dict(other.state_dict()) == whole[2][-1]
     assert contents(other) == whole[3:]
+    other.load_state_dict(state)
+    run = iter(other)
+    assert Cursor.from_dict(other.state_dict()) == whole[2][-1], "before the first batch, too"
+    del run
     # The state was for one run.
     assert contents(other) == whole
     other.load_state_dict(start)
