@@ -25,6 +25,7 @@ from prolip.data import (
     Batch,
     BatchLoader,
     CaptionConfig,
+    CaptionSource,
     Cursor,
     DataError,
     Leg,
@@ -183,6 +184,11 @@ def test_a_folder_of_shards_is_not_a_shard(tmp_path: Path) -> None:
     [
         ({"shards": ()}, "data.shards is"),
         ({"shards": ("nothing-*.tar",)}, r'data.shards is "nothing-\*.tar": it matches no file'),
+        ({"keep_members": "cls"}, "data.keep_members is 'cls': .* expected a list of texts"),
+        (
+            {"captions": (CaptionConfig(sources=(CaptionSource(general="txt"),)),)},  # type: ignore[arg-type]
+            r"data.captions\[0\].sources\[0\].general is 'txt': .* expected a list of texts",
+        ),
         ({"shards": "*.tar"}, r"data.shards is the text '\*\.tar': give a tuple of paths, addresses or patterns"),
         ({"batch_size": 0}, "data.batch_size is 0: it must be at least 1"),
         ({"batch_size": -3}, "data.batch_size is -3: it must not be negative"),
