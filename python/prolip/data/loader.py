@@ -108,7 +108,8 @@ class BatchLoader:
                 samples before the damage are used, and the damage counts as a bad sample.
         """
         if isinstance(config.shards, str):
-            raise UserError(f"data.shards is the text {config.shards!r}: give a tuple of paths, addresses or patterns")
+            shown = _core.shown_shard(config.shards)
+            raise UserError(f"data.shards is the text {shown!r}: give a tuple of paths, addresses or patterns")
         self.config = config
         tokenizer = Tokenizer(config.tokenizer).core if config.captions else None
         self._resume = self._last = resume or Cursor()

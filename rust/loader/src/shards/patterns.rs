@@ -110,7 +110,7 @@ fn expand_glob(path: &Path, pattern: &str, shards: &mut Vec<Location>) -> Result
 }
 
 fn wrong(pattern: &str, rule: impl Into<String>) -> ConfigError {
-    ConfigError::new(FIELD, format!("{pattern:?}"), rule)
+    ConfigError::new(FIELD, format!("{:?}", Location::of(pattern).to_string()), rule)
 }
 
 fn too_many(pattern: &str) -> ConfigError {
@@ -310,6 +310,20 @@ mod tests {
         for pattern in [at("c-*.tar"), at("a-{0..2}.tar"), at("none.txt"), at("none.tar")] {
             let error = expand(std::slice::from_ref(&pattern), OnMissingShard::Raise).unwrap_err();
             assert!(error.value.contains(&pattern), "{error}");
+        }
+    }
+
+    #[test]
+    fn wrong_patterns_are_shown_without_secrets() {
+        for (pattern, shown) in [
+            ("https://me:pass@h/{0..}.tar?sig=1", "\"https://h/{0..}.tar?…\""),
+            ("https://me:pass@h/{a,b.tar?sig=1,2", "\"https://h/{a,b.tar?…\""),
+            ("pipe:curl https://me:pass@h/{0..}.tar?sig=1", "\"pipe:curl https://h/{0..}.tar?…\""),
+        ] {
+            let patterns = [pattern.to_owned()];
+            let error = expand(&patterns, OnMissingShard::Raise).unwrap_err();
+            assert_eq!(error.value, shown);
+            assert!(!error.rule.contains("pass"), "{error}");
         }
     }
 
