@@ -1,6 +1,6 @@
 //! Expands patterns to the list of shards.
 
-use std::path::Path;
+use std::path::{Component, Path};
 
 use super::location::Location;
 use crate::config::OnMissingShard;
@@ -98,7 +98,7 @@ fn expand_glob(path: &Path, pattern: &str, shards: &mut Vec<Location>) -> Result
     for entry in found {
         let entry =
             entry.map_err(|error| wrong(pattern, format!("cannot be searched: {error}")))?;
-        if entry.is_file() {
+        if entry.is_file() && hidden_parts(&entry) <= hidden_parts(path) {
             shards.push(Location::File(entry));
         }
     }
@@ -107,6 +107,12 @@ fn expand_glob(path: &Path, pattern: &str, shards: &mut Vec<Location>) -> Result
     }
     shards[before..].sort();
     Ok(())
+}
+
+/// How many parts of a path begin with a dot. A wildcard stands for none of them, as in a shell.
+fn hidden_parts(path: &Path) -> usize {
+    let is_hidden = |part: &Component<'_>| matches!(part, Component::Normal(name) if name.as_encoded_bytes().starts_with(b"."));
+    path.components().filter(is_hidden).count()
 }
 
 fn wrong(pattern: &str, rule: impl Into<String>) -> ConfigError {
@@ -311,6 +317,25 @@ mod tests {
             let error = expand(std::slice::from_ref(&pattern), OnMissingShard::Raise).unwrap_err();
             assert!(error.value.contains(&pattern), "{error}");
         }
+    }
+
+    #[test]
+    fn wildcards_stand_for_no_leading_dot() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join(".data");
+        std::fs::create_dir_all(root.join(".old")).unwrap();
+        for name in ["a.tar", ".b.tar", ".old/a.tar"] {
+            std::fs::write(root.join(name), b"").unwrap();
+        }
+        let found = |pattern: &str| -> Vec<Location> {
+            let pattern = root.join(pattern).to_str().unwrap().to_owned();
+            expand(&[pattern], OnMissingShard::Raise).unwrap()
+        };
+        let at = |name: &str| vec![Location::File(root.join(name))];
+        assert_eq!(found("*.tar"), at("a.tar"));
+        assert_eq!(found("**/*.tar"), at("a.tar"));
+        assert_eq!(found(".b*"), at(".b.tar"));
+        assert_eq!(found(".old/*"), at(".old/a.tar"));
     }
 
     #[test]
