@@ -44,6 +44,8 @@ fn expand_list(
     let text = std::fs::read_to_string(path)
         .map_err(|error| wrong(pattern, format!("the list of shards cannot be read: {error}")))?;
     let before = shards.len();
+    // Some editors begin a text with a byte order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     for line in text.lines().map(str::trim) {
         if !line.is_empty() && !line.starts_with('#') {
             expand_pattern(line, path.parent(), missing, shards)?;
@@ -299,6 +301,7 @@ mod tests {
         for name in ["b-0.tar", "a-1.tar", "a-0.tar", "odd[1].tar"] {
             std::fs::write(at(name), b"").unwrap();
         }
+        std::fs::write(at("bom.txt"), "\u{feff}a-1.tar\r\n").unwrap();
         std::fs::write(at("list.txt"), "# two of them\na-{0..1}.tar\n\nb-*.tar\n").unwrap();
         let found = |pattern: String| -> Vec<String> {
             let shards = expand(&[pattern], OnMissingShard::Raise).unwrap();
@@ -312,6 +315,7 @@ mod tests {
         assert_eq!(found(at("{b,a}-0.tar")), ["b-0.tar", "a-0.tar"]);
         assert_eq!(found(at("odd[1].tar")), ["odd[1].tar"]);
         assert_eq!(found(at("list.txt")), ["a-0.tar", "a-1.tar", "b-0.tar"]);
+        assert_eq!(found(at("bom.txt")), ["a-1.tar"]);
         assert_eq!(found(format!("@{}", at("list.txt"))), ["a-0.tar", "a-1.tar", "b-0.tar"]);
         for pattern in [at("c-*.tar"), at("a-{0..2}.tar"), at("none.txt"), at("none.tar")] {
             let error = expand(std::slice::from_ref(&pattern), OnMissingShard::Raise).unwrap_err();
