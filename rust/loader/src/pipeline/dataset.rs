@@ -67,6 +67,7 @@ impl Dataset {
             Some(path) => Index::from_file(&shards, Path::new(path), opening)?,
             None => Index::scan(&shards, opening)?,
         };
+        check_samples(&config, &index)?;
         let sampler = shard_weights::sampler(&config, &patterns, &index)?;
         let order = OrderSettings {
             seed: config.seed,
@@ -189,6 +190,22 @@ fn check_tokenizer(
     check(holds, "data.mask.mask_id", id, "it must not be the padding id")
 }
 
+/// Checks that some shard holds a sample, or may hold one.
+fn check_samples(config: &LoaderConfig, index: &Index) -> Result<(), Error> {
+    if index.counts().iter().any(|&count| count > 0) {
+        return Ok(());
+    }
+    let patterns = config.shards.iter().map(|pattern| Location::of(pattern).to_string());
+    let shown = format!("{:?}", patterns.collect::<Vec<_>>());
+    match index.notes().first().filter(|_| index.shards().is_empty()) {
+        Some(first) => {
+            let rule = format!("none of the shards can be opened; the first: {first}");
+            Err(ConfigError::new("data.shards", shown, rule).into())
+        }
+        None => Err(Error::NoSample(shown)),
+    }
+}
+
 fn check_size(config: &LoaderConfig, order: &OrderSettings, counts: &[u32]) -> Result<(), Error> {
     let Some(total) = order.epoch_samples(counts) else {
         if config.last_batch == LastBatch::Keep {
@@ -199,9 +216,6 @@ fn check_size(config: &LoaderConfig, order: &OrderSettings, counts: &[u32]) -> R
         return Err(ConfigError::new("data.num_samples", "None", rule).into());
     };
     let partition = order.partition(total);
-    if partition.total == 0 {
-        return Err(Error::NoSample(format!("{:?}", config.shards)));
-    }
     if partition.num_steps(config.last_batch, 0) == 0 && config.last_batch == LastBatch::Drop {
         let rule = format!(
             "with {} ranks a step needs {} samples and an epoch has {}; make it smaller or set data.last_batch to 'pad' \
