@@ -10,9 +10,10 @@ use crate::archive::{WantedMembers, scan_file};
 use crate::config::{LastBatch, LoaderConfig, TextMode};
 use crate::error::{ConfigError, Error, check};
 use crate::image::check_level;
-use crate::order::{Cursor, OrderSettings, Partition};
+use crate::order::{BatchPlan, Cursor, OrderSettings, Partition};
 use crate::remote::{Prefetcher, ShardProvider, ShardRequest};
-use crate::shards::Location;
+use crate::rng::SampleRng;
+use crate::shards::{Location, SampleId};
 use crate::text::captions::needed_members;
 use crate::text::tokenize::Tokenizer;
 
@@ -138,6 +139,20 @@ impl Dataset {
             total = partition.after(leg.steps).total();
         }
         Ok(())
+    }
+
+    /// Random numbers for the sample in a row of a batch. If an epoch may read a sample more than once, each time has its own.
+    pub(crate) fn rng(
+        &self,
+        plan: &BatchPlan,
+        row: usize,
+        sample: SampleId,
+        purpose: u64,
+    ) -> SampleRng {
+        if self.order.repeats() {
+            return plan.rng(self.config.seed, row, purpose);
+        }
+        SampleRng::new(self.config.seed, plan.epoch, sample.key(), purpose)
     }
 
     /// Bytes of an image in a batch.
