@@ -265,6 +265,8 @@ class Normalise:
         The images are flattened to long rows, a few at a time so that they stay in the cache. Broadcasting over the
         three channels instead is ten times as slow.
         """
+        if pixels.numel() == 0:
+            return self.on_device(pixels)
         batch, height, width, _ = pixels.shape
         rows = pixels.reshape(batch, -1)
         out = (memory or _Recycled()).take(rows.numel() * self._dtype.itemsize).view(self._dtype).view(rows.shape)

@@ -108,7 +108,8 @@ class BatchLoader:
                 samples before the damage are used, and the damage counts as a bad sample.
         """
         if isinstance(config.shards, str):
-            raise UserError(f"data.shards is the text {config.shards!r}: give a tuple of paths, addresses or patterns")
+            shown = _core.shown_shard(config.shards)
+            raise UserError(f"data.shards is the text {shown!r}: give a tuple of paths, addresses or patterns")
         self.config = config
         tokenizer = Tokenizer(config.tokenizer).core if config.captions else None
         self._resume = self._last = resume or Cursor()
@@ -124,11 +125,12 @@ class BatchLoader:
             DataError: Too many samples are unreadable.
             RuntimeError: The loader was closed, or is used in a forked child.
         """
-        begin, self._loaded = self._loaded or self._resume, None
-        return self._batches(begin)
+        # At once, not with the first batch: a state that is saved before it must not be that of an earlier iterator.
+        self._last, self._loaded = self._loaded or self._resume, None
+        return self._batches(self._last)
 
     def _batches(self, begin: Cursor) -> Iterator[Batch]:
-        run, self._last = self._core.begin(begin), begin
+        run = self._core.begin(begin)
         try:
             for batch in run:
                 legs = [Leg(world_size=ranks, batch_size=size, steps=steps) for ranks, size, steps in batch.legs]

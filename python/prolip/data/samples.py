@@ -97,12 +97,21 @@ def read_label(key: str, member: bytes | None, path: str) -> str | int:
 
 
 def values_at(record: Any, path: str) -> list[Any]:
-    """Return all values at a dotted path of a JSON record. Lists are walked through, as in the loader."""
-    found = [record]
-    for name in path.split("."):
-        found = [item[name] for item in _flattened(found) if isinstance(item, dict) and name in item]
-    return _flattened(found)
+    """Return all values at a dotted path of a JSON record, as in the loader.
+
+    Behind a list, a name (with or without `*`) applies to each element, and a number selects one.
+    """
+    return _below(record, path.split("."))
 
 
-def _flattened(items: Sequence[Any]) -> list[Any]:
-    return [part for item in items for part in (item if isinstance(item, list) else [item])]
+def _below(value: Any, parts: Sequence[str]) -> list[Any]:
+    """Return the values at the rest of a path."""
+    if isinstance(value, list):
+        if parts and parts[0].isascii() and parts[0].isdigit():
+            value, parts = value[int(parts[0]) :][:1], parts[1:]
+        elif parts and parts[0] == "*":
+            parts = parts[1:]
+        return [found for element in value for found in _below(element, parts)]
+    if not parts:
+        return [value]
+    return _below(value[parts[0]], parts[1:]) if isinstance(value, dict) and parts[0] in value else []

@@ -93,10 +93,14 @@ class Epochs:
             self._batches = device_batches(
                 self._loader, self._device, dtype=self._dtype, mean=self._mean, std=self._std
             )
+        # Another iteration may begin before this one ends. Neither takes the other's batches.
+        batches, held, self._held = self._batches, self._held, None
         left = self.num_batches if self._whole else None
         while left is None or left > 0:
-            batch = self._held or next(self._batches)
-            self._held = None
+            # None if this rank reads no sample in any epoch.
+            batch, held = held or next(batches, None), None
+            if batch is None:
+                break
             if batch.cursor.epoch != start.epoch:
                 self._held = batch
                 break

@@ -74,6 +74,14 @@ def test_without_captions_token_ids_are_empty(shards: str) -> None:
     assert (got.masked_token_ids, got.kept_patches) == (None, None)
 
 
+def test_without_decoding_images_are_empty(shards: str) -> None:
+    settings = config(shards, image_size=0, captions=(), keep_members=("json",))
+    expected = [batch.members for batch in BatchLoader(settings)]
+    batches = list(device_batches(BatchLoader(settings), CPU))
+    assert [batch.members for batch in batches] == expected
+    assert {batch.images.shape for batch in batches} == {(4, 3, 0, 0)}
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_short_types_are_the_float32_values_rounded_once(shards: str, dtype: torch.dtype) -> None:
     loader = BatchLoader(config(shards))

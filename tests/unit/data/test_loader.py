@@ -25,6 +25,7 @@ from prolip.data import (
     Batch,
     BatchLoader,
     CaptionConfig,
+    CaptionSource,
     Cursor,
     DataError,
     Leg,
@@ -183,6 +184,12 @@ def test_a_folder_of_shards_is_not_a_shard(tmp_path: Path) -> None:
     [
         ({"shards": ()}, "data.shards is"),
         ({"shards": ("nothing-*.tar",)}, r'data.shards is "nothing-\*.tar": it matches no file'),
+        ({"keep_members": "cls"}, "data.keep_members is 'cls': .* expected a list of texts"),
+        (
+            {"captions": (CaptionConfig(sources=(CaptionSource(general="txt"),)),)},  # type: ignore[arg-type]
+            r"data.captions\[0\].sources\[0\].general is 'txt': .* expected a list of texts",
+        ),
+        ({"shards": "https://me:pass@h/a.tar?s=1"}, r"data.shards is the text 'https://h/a.tar\?…': give a tuple"),
         ({"shards": "*.tar"}, r"data.shards is the text '\*\.tar': give a tuple of paths, addresses or patterns"),
         ({"batch_size": 0}, "data.batch_size is 0: it must be at least 1"),
         ({"batch_size": -3}, "data.batch_size is -3: it must not be negative"),
@@ -271,6 +278,10 @@ def test_a_loaders_state_is_the_cursor_of_its_last_batch(shards: str) -> None:
     other.load_state_dict(state)
     assert Cursor.from_dict(other.state_dict()) == whole[2][-1]
     assert contents(other) == whole[3:]
+    other.load_state_dict(state)
+    run = iter(other)
+    assert Cursor.from_dict(other.state_dict()) == whole[2][-1], "before the first batch, too"
+    del run
     # The state was for one run.
     assert contents(other) == whole
     other.load_state_dict(start)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tests.support.shards import encoded, write_tar
+from tests.support.shards import TOKENIZER, config, encoded, write_tar
 
-from prolip.data import DataError, StoreConfig
-from prolip.data.samples import read_members, read_samples
+from prolip.data import BatchLoader, CaptionConfig, CaptionSource, DataError, StoreConfig
+from prolip.data.samples import read_members, read_samples, values_at
+from prolip.data.tokenizer import Tokenizer
 
 
 def test_samples_with_images_are_read_in_order_with_the_given_members(tmp_path: Path) -> None:
@@ -34,3 +37,30 @@ def test_an_empty_archive_has_no_samples_and_another_file_is_an_error(tmp_path: 
     (tmp_path / "1.tar").write_bytes(b"no archive" * 100)
     with pytest.raises((ValueError, DataError), match=r"1\.tar"):
         list(read_samples(str(tmp_path / "1.tar"), (), StoreConfig()))
+
+
+@pytest.mark.parametrize(
+    ("record", "path", "expected"),
+    [
+        ({"a": ["cat", "dog"]}, "a", ["cat", "dog"]),
+        ({"a": ["cat", "dog"]}, "a.1", ["dog"]),
+        ({"a": ["cat", "dog"]}, "a.2", []),
+        ({"a": {"1": "cat"}}, "a.1", ["cat"]),
+        ({"a": [{"b": "cat"}, {"c": "dog"}, {"b": ["owl"]}]}, "a.b", ["cat", "owl"]),
+        ({"a": [{"b": "cat"}, {"b": "dog"}]}, "a.*.b", ["cat", "dog"]),
+        ({"a": [{"b": "cat"}, {"b": ["dog", "owl"]}]}, "a.1.b.0", ["dog"]),
+        ({"a": [["cat", ["dog"]], "owl"]}, "a", ["cat", "dog", "owl"]),
+        ({"a": [[{"b": "cat"}]]}, "a.b", ["cat"]),
+        (["cat", "dog"], "0", ["cat"]),
+        ("cat", "a", []),
+    ],
+)
+def test_a_dotted_path_leads_to_the_captions_of_the_loader(
+    tmp_path: Path, record: Any, path: str, expected: list[str]
+) -> None:
+    assert values_at(record, path) == expected
+    write_tar(tmp_path / "0.tar", [("k.png", encoded((1, 2, 3))), ("k.json", json.dumps(record).encode())])
+    slots = (CaptionConfig(sources=(CaptionSource(key=path),)),)
+    settings = config(str(tmp_path / "0.tar"), last_batch="keep", captions=slots, num_epochs=30, max_bad_fraction=1)
+    drawn = {tuple(batch.token_ids[0, 0].tolist()) for batch in BatchLoader(settings)}
+    assert drawn == {tuple(row) for row in Tokenizer(TOKENIZER).encode(expected).tolist()}

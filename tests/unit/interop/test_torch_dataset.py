@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.support.shards import FULL, config, write_two_shards
+from tests.support.shards import FULL, config, members, write_tar, write_two_shards
 from torch.utils.data import DataLoader
 
-from prolip.data import BatchLoader, LoaderConfig
+from prolip.data import BatchLoader, LoaderConfig, StoreConfig
 from prolip.data.device import DeviceBatch
 from prolip.interop import BatchDataset
 
@@ -77,6 +77,41 @@ def test_an_abandoned_iteration_starts_over(shards: str) -> None:
     assert [batch.keys for batch in dataset] == expected[8:]
     dataset.set_epoch(0)
     assert [batch.keys for batch in dataset] == expected[:4]
+
+
+def test_a_second_iteration_ends_the_first(shards: str) -> None:
+    dataset, expected = BatchDataset(settings(shards)), of_the_loader(shards)
+    first = iter(dataset)
+    next(first)
+    second = iter(dataset)
+    keys = [next(second).keys]
+    with pytest.raises(RuntimeError, match="the loader is closed"):
+        next(first)
+    keys += [batch.keys for batch in second]
+    assert keys == expected[:4]
+
+
+def test_an_iteration_over_a_closed_data_set_is_an_error(shards: str) -> None:
+    dataset = BatchDataset(settings(shards))
+    batches = iter(dataset)
+    next(batches)
+    dataset.close()
+    with pytest.raises(RuntimeError, match="the loader is closed"):
+        next(batches)
+    assert len(list(dataset)) == 4
+
+
+@pytest.mark.parametrize("pattern", ["pipe:cat {}", "{}"])
+def test_a_rank_without_samples_has_empty_epochs(tmp_path: Path, pattern: str) -> None:
+    write_tar(tmp_path / "0.tar", members("k", (1, 2, 3)))
+    shard = pattern.format(tmp_path / "0.tar")
+    kept = config(shard, last_batch="keep", store=StoreConfig(allow_pipe=True))
+    keys = []
+    for rank in range(2):
+        dataset = BatchDataset(kept, rank=rank, world_size=2)
+        dataset.load_state_dict(dataset.state_dict())
+        keys.append([[batch.keys for batch in dataset] for _ in range(2)])
+    assert keys == [[[], []], [[["k"]], [["k"]]]]
 
 
 def test_consecutive_epochs_share_one_loader_run(shards: str, monkeypatch: pytest.MonkeyPatch) -> None:

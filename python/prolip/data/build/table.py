@@ -38,23 +38,27 @@ def _read_rows(config: CsvConfig) -> Iterator[Candidate]:
     delimiter = config.delimiter or ("\t" if config.table.suffix.lower() == ".tsv" else ",")
     with config.table.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.reader(file, delimiter=delimiter, strict=True)
-        columns = next(rows, [])
-        if not columns:
-            raise UserError(f"table: {config.table} has no header: its first line must name the columns")
-        for field, wanted in (("image_column", config.image_column), ("caption_column", config.caption_column)):
-            if wanted not in columns:
-                raise UserError(
-                    f"{field} = {wanted!r}: {config.table} has no such column; it has {', '.join(columns)}: "
-                    f"name one with --{field}, or set --delimiter"
-                )
-        if len(set(columns)) < len(columns):
-            raise UserError(f"table: {config.table} has two columns with the same name: {', '.join(columns)}")
         try:
+            columns = next(rows, [])
+            _check_columns(columns, config)
             for row in rows:
                 if row:
                     yield _candidate(f"{config.table.name} line {rows.line_num}", columns, row, config)
         except csv.Error as error:
             raise UserError(f"{config.table.name} line {rows.line_num}: {error}") from error
+
+
+def _check_columns(columns: list[str], config: CsvConfig) -> None:
+    if not columns:
+        raise UserError(f"table: {config.table} has no header: its first line must name the columns")
+    for field, wanted in (("image_column", config.image_column), ("caption_column", config.caption_column)):
+        if wanted not in columns:
+            raise UserError(
+                f"{field} = {wanted!r}: {config.table} has no such column; it has {', '.join(columns)}: "
+                f"name one with --{field}, or set --delimiter"
+            )
+    if len(set(columns)) < len(columns):
+        raise UserError(f"table: {config.table} has two columns with the same name: {', '.join(columns)}")
 
 
 def _candidate(name: str, columns: list[str], fields: list[str], config: CsvConfig) -> Candidate:

@@ -1,6 +1,7 @@
 //! The loader's configuration. Field names are those of the Python dataclasses in `prolip.data`.
 
 mod rules;
+mod texts;
 
 use std::path::PathBuf;
 
@@ -59,6 +60,7 @@ pub struct CaptionSource {
     /// How often this source is drawn, relative to the other sources.
     pub weight: f32,
     /// Dotted paths of more general captions of the same sample. One is drawn uniformly.
+    #[serde(deserialize_with = "texts::list")]
     pub general: Vec<String>,
     /// Weights of a list's elements, by position. Elements after the last weight are never drawn. Empty: all are equally
     /// likely.
@@ -213,6 +215,7 @@ pub enum LastBatch {
 #[serde(deny_unknown_fields)]
 pub struct LoaderConfig {
     /// Paths, addresses, brace patterns, globs, or text files that list them.
+    #[serde(deserialize_with = "texts::list")]
     pub shards: Vec<String>,
     /// With [`Mode::Resampled`], one weight per pattern: how often each of its shards is drawn, relative to the shards of the
     /// other patterns. Empty: all shards are equally likely.
@@ -259,5 +262,6 @@ pub struct LoaderConfig {
     /// How remote and compressed shards are fetched.
     pub store: StoreConfig,
     /// Extensions, in lower case, of members that are returned raw with each batch.
+    #[serde(deserialize_with = "texts::list")]
     pub keep_members: Vec<String>,
 }

@@ -12,6 +12,9 @@ use super::streamed_epoch::StreamedEpoch;
 use crate::rng::{SampleRng, stream};
 use crate::shards::SampleId;
 
+/// After this many epochs in a row without a sample, a run over shards of unknown lengths ends.
+const EMPTY_EPOCHS: u32 = 1000;
+
 /// The plan of one batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BatchPlan {
@@ -51,6 +54,8 @@ struct Place {
     /// The position at which the present leg began.
     leg_start: u64,
     rank_epoch: Option<RankEpoch>,
+    /// How many epochs in a row had no sample for this rank.
+    empty_epochs: u32,
 }
 
 impl Place {
@@ -64,6 +69,7 @@ impl Place {
             settings,
             earlier_legs,
             rank_epoch: None,
+            empty_epochs: 0,
         }
     }
 
@@ -84,11 +90,16 @@ impl Place {
                 .get_or_insert_with(|| RankEpoch::new(settings, lengths, epoch, earlier_legs));
             if rank_epoch.slice_at(self.position, lengths)?.is_some() {
                 let position = self.position;
+                self.empty_epochs = 0;
                 return Ok(self.rank_epoch.as_mut().map(|rank_epoch| (position, rank_epoch)));
             }
-            // An empty epoch stays empty: without this check an endless run would search forever.
             if self.position == 0 && self.earlier_legs.is_empty() {
-                return Ok(None);
+                self.empty_epochs += 1;
+                // Without this check an endless run would search forever. An empty part of known length stays empty. Parts of
+                // unknown length differ between epochs.
+                if !self.settings.streamed || self.empty_epochs == EMPTY_EPOCHS {
+                    return Ok(None);
+                }
             }
             (self.epoch, self.rank_epoch) = (self.epoch + 1, None);
             (self.position, self.leg_start) = (0, 0);

@@ -39,6 +39,12 @@ impl OrderSettings {
         Partition { total, world_size: self.world_size, batch_size: self.batch_size }
     }
 
+    /// Whether an epoch may read a sample more than once, apart from the samples that fill its last batch.
+    #[must_use]
+    pub fn repeats(&self) -> bool {
+        self.sampler.is_some() || self.streamed && self.last_batch != LastBatch::Keep
+    }
+
     /// Samples per epoch over shards of these lengths. `None` if lengths are unknown and none was configured, or if
     /// every rank reads whatever its shards hold.
     #[must_use]

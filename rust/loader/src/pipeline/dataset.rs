@@ -10,9 +10,10 @@ use crate::archive::{WantedMembers, scan_file};
 use crate::config::{LastBatch, LoaderConfig, TextMode};
 use crate::error::{ConfigError, Error, check};
 use crate::image::check_level;
-use crate::order::{Cursor, OrderSettings, Partition};
+use crate::order::{BatchPlan, Cursor, OrderSettings, Partition};
 use crate::remote::{Prefetcher, ShardProvider, ShardRequest};
-use crate::shards::Location;
+use crate::rng::SampleRng;
+use crate::shards::{Location, SampleId};
 use crate::text::captions::needed_members;
 use crate::text::tokenize::Tokenizer;
 
@@ -67,6 +68,7 @@ impl Dataset {
             Some(path) => Index::from_file(&shards, Path::new(path), opening)?,
             None => Index::scan(&shards, opening)?,
         };
+        check_samples(&config, &index)?;
         let sampler = shard_weights::sampler(&config, &patterns, &index)?;
         let order = OrderSettings {
             seed: config.seed,
@@ -139,6 +141,20 @@ impl Dataset {
         Ok(())
     }
 
+    /// Random numbers for the sample in a row of a batch. If an epoch may read a sample more than once, each time has its own.
+    pub(crate) fn rng(
+        &self,
+        plan: &BatchPlan,
+        row: usize,
+        sample: SampleId,
+        purpose: u64,
+    ) -> SampleRng {
+        if self.order.repeats() {
+            return plan.rng(self.config.seed, row, purpose);
+        }
+        SampleRng::new(self.config.seed, plan.epoch, sample.key(), purpose)
+    }
+
     /// Bytes of an image in a batch.
     #[must_use]
     pub fn image_bytes(&self) -> usize {
@@ -189,6 +205,22 @@ fn check_tokenizer(
     check(holds, "data.mask.mask_id", id, "it must not be the padding id")
 }
 
+/// Checks that some shard holds a sample, or may hold one.
+fn check_samples(config: &LoaderConfig, index: &Index) -> Result<(), Error> {
+    if index.counts().iter().any(|&count| count > 0) {
+        return Ok(());
+    }
+    let patterns = config.shards.iter().map(|pattern| Location::of(pattern).to_string());
+    let shown = format!("{:?}", patterns.collect::<Vec<_>>());
+    match index.notes().first().filter(|_| index.shards().is_empty()) {
+        Some(first) => {
+            let rule = format!("none of the shards can be opened; the first: {first}");
+            Err(ConfigError::new("data.shards", shown, rule).into())
+        }
+        None => Err(Error::NoSample(shown)),
+    }
+}
+
 fn check_size(config: &LoaderConfig, order: &OrderSettings, counts: &[u32]) -> Result<(), Error> {
     let Some(total) = order.epoch_samples(counts) else {
         if config.last_batch == LastBatch::Keep {
@@ -199,9 +231,6 @@ fn check_size(config: &LoaderConfig, order: &OrderSettings, counts: &[u32]) -> R
         return Err(ConfigError::new("data.num_samples", "None", rule).into());
     };
     let partition = order.partition(total);
-    if partition.total == 0 {
-        return Err(Error::NoSample(format!("{:?}", config.shards)));
-    }
     if partition.num_steps(config.last_batch, 0) == 0 && config.last_batch == LastBatch::Drop {
         let rule = format!(
             "with {} ranks a step needs {} samples and an epoch has {}; make it smaller or set data.last_batch to 'pad' \

@@ -17,7 +17,7 @@ use crate::config::{LastBatch, LoaderConfig, MaskConfig, OnMissingShard, PatchDr
 use crate::error::{Error, SampleError};
 use crate::image::ImagePreparer;
 use crate::image::augment::Scratch;
-use crate::order::NeededShard;
+use crate::order::{BatchPlan, NeededShard};
 use crate::rng::{SampleRng, stream};
 use crate::shards::{Location, SampleId};
 use crate::text::{captions, mask};
@@ -90,7 +90,7 @@ impl<'shared> Worker<'shared> {
                 return false;
             }
             bad_samples.tried += 1;
-            match self.load(plan.epoch, id, slot.parts()) {
+            match self.load(plan, slot.index(), id, slot.parts()) {
                 Ok(()) => break Some(id),
                 Err(error) => {
                     let shard = self.dataset.shard(id.shard);
@@ -152,10 +152,13 @@ impl<'shared> Worker<'shared> {
 
     fn load(
         &mut self,
-        epoch: u64,
+        plan: &BatchPlan,
+        index: usize,
         id: SampleId,
         (pixels, row): (&mut [u8], &mut Row),
     ) -> Result<(), SampleError> {
+        let dataset = self.dataset;
+        let rng = |purpose| dataset.rng(plan, index, id, purpose);
         let counters = &self.shared.counters;
         let begun = Instant::now();
         self.stage = Stage::Read;
@@ -170,13 +173,12 @@ impl<'shared> Worker<'shared> {
         if !self.config.captions.is_empty() {
             let texts =
                 captions::Texts::new(members.txt, members.json, self.config.max_caption_bytes)?;
-            let mut rng = SampleRng::new(self.config.seed, epoch, id.key(), stream::CAPTION);
             let mask = self.config.mask.as_ref();
             let general_prob = mask.map_or(0.0, |mask| mask.general_prob);
             texts.draw(
                 &self.config.captions,
                 general_prob,
-                &mut rng,
+                &mut rng(stream::CAPTION),
                 &mut self.caption_scratch,
                 &mut row.captions,
             )?;
@@ -185,8 +187,7 @@ impl<'shared> Worker<'shared> {
 
         if self.config.image_size > 0 {
             self.stage = Stage::Decode;
-            let draws = || SampleRng::new(self.config.seed, epoch, id.key(), stream::AUGMENT);
-            let decoded = self.images.decode(members.image, draws)?;
+            let decoded = self.images.decode(members.image, || rng(stream::AUGMENT))?;
             let begun = counters.passed(Stage::Decode, begun);
 
             self.stage = Stage::Augment;
@@ -230,8 +231,9 @@ impl<'shared> Worker<'shared> {
         let samples: Vec<SampleId> = good.iter().filter_map(|row| row.sample).collect();
         let mask = self.config.mask.as_ref();
         let masked_rows = mask.map_or(0, |mask| mask.masked_rows(count));
-        let (seed, epoch) = (self.config.seed, in_progress.plan.epoch);
-        if let Some(tokenizer) = &self.dataset.tokenizer {
+        let (dataset, plan) = (self.dataset, &in_progress.plan);
+        let rng = |row: usize, purpose| dataset.rng(plan, row, samples[row], purpose);
+        if let Some(tokenizer) = &dataset.tokenizer {
             let begun = Instant::now();
             self.stage = Stage::Tokenize;
             let texts = BatchText {
@@ -252,24 +254,22 @@ impl<'shared> Worker<'shared> {
             let begun = self.shared.counters.passed(Stage::Tokenize, begun);
             if let Some(mask) = mask {
                 self.stage = Stage::Mask;
-                let draws =
-                    |row: usize| SampleRng::new(seed, epoch, samples[row].key(), stream::MASK);
+                let draws = |row| rng(row, stream::MASK);
                 texts.mask(ids, mask, draws, &mut lease.arrays.masked_token_ids);
                 self.shared.counters.passed(Stage::Mask, begun);
             }
         }
         if let Some(mask) = mask {
-            let masked = &samples[..masked_rows];
-            let of_batch = in_progress.plan.rng(seed, 0, stream::PATCHES);
-            let kept = &mut lease.arrays.kept_patches;
-            keep_patches(mask, (seed, epoch), of_batch, masked, kept);
+            let of_batch = plan.rng(self.config.seed, 0, stream::PATCHES);
+            let of_row = |row| rng(row, stream::PATCHES);
+            keep_patches(mask, masked_rows, of_batch, of_row, &mut lease.arrays.kept_patches);
         }
         let (memory, rows) = (&mut lease.arrays, &mut rows[..count]);
         swap_all(&mut memory.keys, rows.iter_mut().map(|row| &mut row.key));
         if !self.config.keep_members.is_empty() {
             swap_all(&mut memory.raw_members, rows.iter_mut().map(|row| &mut row.raw_members));
         }
-        Ok(Batch { lease, samples, masked_rows, cursor: in_progress.plan.cursor.clone() })
+        Ok(Batch { lease, samples, masked_rows, cursor: plan.cursor.clone() })
     }
 }
 
@@ -300,28 +300,27 @@ fn compact_rows(lease: &mut Lease, rows: &mut [Row], image_bytes: usize) -> usiz
     count
 }
 
-/// The patches that masked rows keep, `[M, K]`. Drawn once per batch, or per sample from its id.
+/// The patches that masked rows keep, `[M, K]`. Drawn once per batch, or per row.
 fn keep_patches(
     mask: &MaskConfig,
-    (seed, epoch): (u64, u64),
+    masked_rows: usize,
     mut of_batch: SampleRng,
-    samples: &[SampleId],
+    of_row: impl Fn(usize) -> SampleRng,
     out: &mut Vec<i64>,
 ) {
     let kept = mask.kept_patches();
-    out.resize(samples.len() * kept, 0);
+    out.resize(masked_rows * kept, 0);
     let mut rows = out.chunks_exact_mut(kept);
     match mask.patch_draw {
         PatchDraw::Sample => {
-            for (row, &sample) in rows.zip(samples) {
-                let mut rng = SampleRng::new(seed, epoch, sample.key(), stream::PATCHES);
-                mask::draw_patches(mask.num_patches, row, &mut rng);
+            for (number, row) in rows.enumerate() {
+                mask::draw_patches(mask.num_patches, row, &mut of_row(number));
             }
         }
         PatchDraw::Batch => {
             let Some(first) = rows.next() else { return };
             mask::draw_patches(mask.num_patches, first, &mut of_batch);
-            for row in 1..samples.len() {
+            for row in 1..masked_rows {
                 out.copy_within(..kept, row * kept);
             }
         }

@@ -191,8 +191,9 @@ impl Attempts {
         self.failures += 1;
         match failure.verdict {
             Verdict::Again | Verdict::Changed if self.failures <= self.limit => {
-                let asked = failure.pause.map(|pause| pause.min(LONGEST_PAUSE));
-                Ok(asked.unwrap_or_else(|| backoff(self.failures - 1)))
+                // A server that asks for no pause, or always for a short one, may need the usual ones nevertheless.
+                let asked = failure.pause.unwrap_or_default().min(LONGEST_PAUSE);
+                Ok(asked.max(backoff(self.failures - 1)))
             }
             _ => Err(Failure { attempts: self.made, ..failure }),
         }
@@ -320,6 +321,16 @@ mod tests {
         for (asked, given) in [("2", Duration::from_secs(2)), ("100000", LONGEST_PAUSE)] {
             let failure = Failure::of_status(503, retry_after(asked));
             assert_eq!(attempts.failed(failure, 0).unwrap(), given);
+        }
+    }
+
+    #[test]
+    fn a_server_that_always_asks_for_a_short_pause_gets_the_usual_time() {
+        for asked in ["0", "1"] {
+            let mut attempts = Attempts::new(10);
+            let failure = || Failure::of_status(503, retry_after(asked));
+            let pauses = (0..10).map(|_| attempts.failed(failure(), 0).unwrap());
+            assert!(pauses.sum::<Duration>() > Duration::from_secs(30), "{asked}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Expands patterns to the list of shards.
 
-use std::path::Path;
+use std::path::{Component, Path};
 
 use super::location::Location;
 use crate::config::OnMissingShard;
@@ -44,6 +44,8 @@ fn expand_list(
     let text = std::fs::read_to_string(path)
         .map_err(|error| wrong(pattern, format!("the list of shards cannot be read: {error}")))?;
     let before = shards.len();
+    // Some editors begin a text with a byte order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     for line in text.lines().map(str::trim) {
         if !line.is_empty() && !line.starts_with('#') {
             expand_pattern(line, path.parent(), missing, shards)?;
@@ -98,7 +100,7 @@ fn expand_glob(path: &Path, pattern: &str, shards: &mut Vec<Location>) -> Result
     for entry in found {
         let entry =
             entry.map_err(|error| wrong(pattern, format!("cannot be searched: {error}")))?;
-        if entry.is_file() {
+        if entry.is_file() && hidden_parts(&entry) <= hidden_parts(path) {
             shards.push(Location::File(entry));
         }
     }
@@ -109,8 +111,14 @@ fn expand_glob(path: &Path, pattern: &str, shards: &mut Vec<Location>) -> Result
     Ok(())
 }
 
+/// How many parts of a path begin with a dot. A wildcard stands for none of them, as in a shell.
+fn hidden_parts(path: &Path) -> usize {
+    let is_hidden = |part: &Component<'_>| matches!(part, Component::Normal(name) if name.as_encoded_bytes().starts_with(b"."));
+    path.components().filter(is_hidden).count()
+}
+
 fn wrong(pattern: &str, rule: impl Into<String>) -> ConfigError {
-    ConfigError::new(FIELD, format!("{pattern:?}"), rule)
+    ConfigError::new(FIELD, format!("{:?}", Location::of(pattern).to_string()), rule)
 }
 
 fn too_many(pattern: &str) -> ConfigError {
@@ -293,6 +301,7 @@ mod tests {
         for name in ["b-0.tar", "a-1.tar", "a-0.tar", "odd[1].tar"] {
             std::fs::write(at(name), b"").unwrap();
         }
+        std::fs::write(at("bom.txt"), "\u{feff}a-1.tar\r\n").unwrap();
         std::fs::write(at("list.txt"), "# two of them\na-{0..1}.tar\n\nb-*.tar\n").unwrap();
         let found = |pattern: String| -> Vec<String> {
             let shards = expand(&[pattern], OnMissingShard::Raise).unwrap();
@@ -306,10 +315,44 @@ mod tests {
         assert_eq!(found(at("{b,a}-0.tar")), ["b-0.tar", "a-0.tar"]);
         assert_eq!(found(at("odd[1].tar")), ["odd[1].tar"]);
         assert_eq!(found(at("list.txt")), ["a-0.tar", "a-1.tar", "b-0.tar"]);
+        assert_eq!(found(at("bom.txt")), ["a-1.tar"]);
         assert_eq!(found(format!("@{}", at("list.txt"))), ["a-0.tar", "a-1.tar", "b-0.tar"]);
         for pattern in [at("c-*.tar"), at("a-{0..2}.tar"), at("none.txt"), at("none.tar")] {
             let error = expand(std::slice::from_ref(&pattern), OnMissingShard::Raise).unwrap_err();
             assert!(error.value.contains(&pattern), "{error}");
+        }
+    }
+
+    #[test]
+    fn wildcards_stand_for_no_leading_dot() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join(".data");
+        std::fs::create_dir_all(root.join(".old")).unwrap();
+        for name in ["a.tar", ".b.tar", ".old/a.tar"] {
+            std::fs::write(root.join(name), b"").unwrap();
+        }
+        let found = |pattern: &str| -> Vec<Location> {
+            let pattern = root.join(pattern).to_str().unwrap().to_owned();
+            expand(&[pattern], OnMissingShard::Raise).unwrap()
+        };
+        let at = |name: &str| vec![Location::File(root.join(name))];
+        assert_eq!(found("*.tar"), at("a.tar"));
+        assert_eq!(found("**/*.tar"), at("a.tar"));
+        assert_eq!(found(".b*"), at(".b.tar"));
+        assert_eq!(found(".old/*"), at(".old/a.tar"));
+    }
+
+    #[test]
+    fn wrong_patterns_are_shown_without_secrets() {
+        for (pattern, shown) in [
+            ("https://me:pass@h/{0..}.tar?sig=1", "\"https://h/{0..}.tar?…\""),
+            ("https://me:pass@h/{a,b.tar?sig=1,2", "\"https://h/{a,b.tar?…\""),
+            ("pipe:curl https://me:pass@h/{0..}.tar?sig=1", "\"pipe:curl https://h/{0..}.tar?…\""),
+        ] {
+            let patterns = [pattern.to_owned()];
+            let error = expand(&patterns, OnMissingShard::Raise).unwrap_err();
+            assert_eq!(error.value, shown);
+            assert!(!error.rule.contains("pass"), "{error}");
         }
     }
 

@@ -291,7 +291,8 @@ impl Inner {
         page: &Page,
         reply: &Reply,
     ) -> std::io::Result<bool> {
-        stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
+        let etag = page.etag.iter().map(|etag| format!("ETag: {etag}\r\n")).collect::<String>();
+        write!(stream, "HTTP/1.1 200 OK\r\n{etag}Connection: close\r\n\r\n")?;
         if let Reply::Unsized(bytes) = reply {
             stream.write_all(&page.bytes[..page.bytes.len().min(*bytes)])?;
         } else {

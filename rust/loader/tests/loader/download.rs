@@ -192,6 +192,19 @@ fn a_shard_that_keeps_changing_is_an_error() {
     assert!(error.to_string().contains("changes") || error.to_string().contains("412"), "{error}");
 }
 
+#[test]
+fn a_shard_whose_size_is_not_said_is_not_cached() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache_dir = Some(folder.path().to_owned());
+    let config = StoreConfig { cache_dir, cache_bytes: 1 << 30, ..config() };
+    let bytes = noise(MIB, 9);
+    // Nothing tells that the first answer ends early.
+    let replies = vec![Reply::Unsized(MIB / 2), Reply::Unsized(MIB)];
+    let (_server, location) = one(&bytes, false, schedule(replies));
+    assert!(fetch(&config, &location).unwrap() == bytes[..MIB / 2]);
+    assert!(fetch(&config, &location).unwrap() == bytes);
+}
+
 fn replies() -> impl Strategy<Value = Reply> {
     let bytes = 0usize..3_000_000;
     prop_oneof![

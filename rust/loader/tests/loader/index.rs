@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
 use crate::common::{archive, config, member, open, read_all, sample, write_shards};
+use crate::server::{Page, Reply, Server};
 use prolip_loader::archive::index::{Index, OpenOptions, Summary, check_index, write_index};
 use prolip_loader::config::{LoaderConfig, OnMissingShard, StoreConfig};
 use prolip_loader::error::Error;
@@ -111,6 +112,28 @@ fn a_changed_or_unindexed_shard_is_an_error() {
     let error = opened(folder.path(), &index, OnMissingShard::Skip).unwrap_err();
     assert!(error.to_string().contains("001.tar is not in the index"), "{error}");
     assert!(matches!(error, Error::NotIndexed { .. }));
+}
+
+#[test]
+fn errors_of_a_remote_index_hide_secrets() {
+    let folder = tempfile::tempdir().unwrap();
+    write_shards(folder.path(), &[3]);
+    let (index, _) = make(folder.path());
+    let page = Page::new(std::fs::read(&index).unwrap(), "\"1\"");
+    let server = Server::start(vec![("shards.index", page)], true, |_| Reply::Good);
+    let url = server.url("shards.index?sig=secret");
+    let refused = || {
+        let error = opened(folder.path(), Path::new(&url), OnMissingShard::Raise).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("shards.index?…") && !text.contains("secret"), "{text}");
+        error
+    };
+    let path = folder.path().join("000.tar");
+    touch(&path, SystemTime::UNIX_EPOCH);
+    assert!(matches!(refused(), Error::Changed { .. }));
+    std::fs::rename(&path, folder.path().join("001.tar")).unwrap();
+    let error = refused();
+    assert!(matches!(error, Error::NotIndexed { .. }), "{error}");
 }
 
 #[test]

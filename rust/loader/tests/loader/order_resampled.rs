@@ -1,6 +1,6 @@
 //! Epochs over shards drawn with replacement.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::common::{config, open, read_all, write_shards};
@@ -107,6 +107,33 @@ fn ranks_split_the_drawn_shards_and_runs_resume_anywhere() {
     read.sort_unstable();
     listed.sort_unstable();
     assert_eq!(read, listed);
+}
+
+#[test]
+fn a_sample_has_new_draws_each_time_that_an_epoch_reads_it() {
+    let folder = tempfile::tempdir().unwrap();
+    write_shards(folder.path(), &[4]);
+    let base = LoaderConfig { num_samples: Some(64), num_epochs: Some(1), ..config(folder.path()) };
+    let resampled = LoaderConfig { mode: Mode::Resampled, ..base.clone() };
+    let mut streamed = LoaderConfig {
+        shards: vec![format!("pipe:cat {}/000.tar", folder.path().display())],
+        ..base
+    };
+    streamed.store.allow_pipe = true;
+    for config in [resampled, streamed] {
+        let dataset = open(config, 0, 1).unwrap();
+        let batches = read_all(&dataset, Cursor::default()).unwrap();
+        assert_eq!(batches.len(), 16);
+        let (mut images, mut patches) = (BTreeSet::new(), BTreeSet::new());
+        for batch in &batches {
+            images.extend(batch.images.chunks(dataset.image_bytes()));
+            patches.extend(batch.kept_patches.chunks(8));
+        }
+        // Few are equal by chance: of images those that are not jittered, or grey.
+        assert!(images.len() > 40 && patches.len() > 25, "{} {}", images.len(), patches.len());
+        let cursor = batches[6].cursor.clone();
+        assert_eq!(read_all(&dataset, cursor).unwrap(), batches[7..]);
+    }
 }
 
 #[test]

@@ -270,6 +270,30 @@ fn a_run_over_only_empty_shards_ends() {
 }
 
 #[test]
+fn a_rank_without_samples_in_one_epoch_reads_the_next() {
+    let mut empty_first = 0;
+    for seed in 0..20 {
+        let case = Case { seed, ..case(&[0, 4], LastBatch::Keep) };
+        let plans = [0, 1].map(|rank| case.plans(rank, (2, 3), &Cursor::default(), false));
+        empty_first += usize::from(plans[0].first().is_some_and(|plan| plan.epoch == 1));
+        for epoch in 0..2 {
+            let all = plans.iter().flatten().filter(|plan| plan.epoch == epoch);
+            assert_eq!(samples(all).len(), 4, "seed {seed}, epoch {epoch}");
+        }
+    }
+    assert!(empty_first > 0);
+}
+
+#[test]
+fn an_endless_run_over_only_empty_shards_ends() {
+    let case = case(&[0, 0, 0, 0], LastBatch::Keep);
+    let endless = OrderSettings { num_epochs: None, ..case.rules(1, (3, 2)) };
+    let told = case.told();
+    told.known.borrow_mut().extend(0..4);
+    assert!(BatchPlans::new(endless, &Cursor::default()).next(&told).unwrap().is_none());
+}
+
+#[test]
 fn shards_are_drawn_by_weight_independently_on_each_rank() {
     let case = Case {
         num_samples: 60_000,

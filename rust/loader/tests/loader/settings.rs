@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use crate::common::{config, open, write_shards};
-use prolip_loader::config::{LastBatch, LoaderConfig};
+use prolip_loader::config::{LastBatch, LoaderConfig, Mode, OnMissingShard};
 use prolip_loader::error::Error;
 use prolip_loader::pipeline::Dataset;
 
@@ -58,6 +58,35 @@ fn ranks_that_do_not_fit_are_named() {
     assert_eq!(refused(|_| {}, 2, 2), "rank");
     assert_eq!(refused(|_| {}, 0, 0), "world_size");
     assert_eq!(refused(|_| {}, 0, 2), "data.batch_size");
+}
+
+#[test]
+fn shards_without_samples_are_not_blamed_on_other_settings() {
+    let folder = tempfile::tempdir().unwrap();
+    write_shards(folder.path(), &[0]);
+    let refused = |change: Change| {
+        let mut config = config(folder.path());
+        change(&mut config);
+        open(config, 0, 1).unwrap_err()
+    };
+    for change in [(|_| {}) as Change, |c| c.mode = Mode::Resampled] {
+        let error = refused(change);
+        assert!(matches!(&error, Error::NoSample(shards) if shards.contains(".tar")), "{error}");
+    }
+    for mode in [Mode::Once, Mode::Resampled] {
+        let error = refused_missing(mode);
+        let expected = "data.shards is [\"none-0.tar\", \"none-1.tar\"]: none of the shards can be opened; the first: \
+                        shard none-0.tar: cannot open: ";
+        assert!(error.starts_with(expected), "{error}");
+    }
+}
+
+/// The error for missing shards that are skipped.
+fn refused_missing(mode: Mode) -> String {
+    let mut config = config(std::path::Path::new(""));
+    config.shards = vec!["none-0.tar".to_owned(), "none-1.tar".to_owned()];
+    (config.on_missing_shard, config.mode) = (OnMissingShard::Skip, mode);
+    open(config, 0, 1).unwrap_err().to_string()
 }
 
 #[test]

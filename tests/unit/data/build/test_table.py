@@ -59,6 +59,7 @@ def test_the_delimiter_follows_the_suffix_or_the_setting(
         ("image,caption,x,x\nimg/a.png,a,1,2\n", "has two columns with the same name: image, caption, x, x"),
         ("image,caption\nimg/a.png,a\nimg/b.png,b,c\n", r"table\.csv line 3: has 3 columns, the first line has 2"),
         ('image,caption\nimg/a.png,"a\n', r"table\.csv line 2: unexpected end of data"),
+        ('"image" ,caption\nimg/a.png,a\n', r"table\.csv line 1: ',' expected after"),
         ("image,caption\n", "has no row below the header"),
         ("image,caption\nimg/a.png,a\nimg/c.png,c\n", r"1 of 2 .*table\.csv line 3: img/c\.png \(.*no such file"),
         ("image,caption\n,a\n", r"table\.csv line 2 \(column 'image' is empty\)"),

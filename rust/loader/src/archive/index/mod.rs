@@ -110,7 +110,7 @@ impl Index {
             let entry = entry_of[shard].map(|entry| &entries[entry as usize]);
             let entry = entry.ok_or_else(|| Error::NotIndexed {
                 shard: location.to_string(),
-                index: path.to_owned(),
+                index: file.path().to_owned(),
             })?;
             // A remote shard is compared when it is downloaded.
             if let Location::File(_) = location
@@ -118,7 +118,7 @@ impl Index {
             {
                 return Err(Error::Changed {
                     shard: location.to_string(),
-                    index: Some(path.to_owned()),
+                    index: Some(file.path().to_owned()),
                     what,
                 });
             }
