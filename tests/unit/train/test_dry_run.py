@@ -134,7 +134,10 @@ def test_a_dry_run_prints_what_the_run_will_do(lab: Lab, capsys: pytest.CaptureF
         ),
         (["--gpus", "3"], "batch_size is 16: it must be a multiple of the 3 processes"),
         (["--gpus", "0"], "gpus is 0: it must be at least 1"),
-        (["--gpus", "8"], "data.mask.masked_fraction is 0.25: it must give at least one row of a batch of 2"),
+        (
+            ["--gpus", "8"],
+            "fraction is 0.25: it must give at least one row of a batch of 2, that of a process; 0 masks none",
+        ),
         (
             ["--data.mask.masked_fraction", "0.01"],
             "masked_fraction is 0.01: it must give at least one row of a batch of 16",
