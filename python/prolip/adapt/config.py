@@ -37,6 +37,8 @@ class HeadsConfig:
         for name in ("steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"heads.{name} is {getattr(self, name)}: it must be at least 1")
+        if self.hidden < 0:
+            raise UserError(f"heads.hidden is {self.hidden}: it must not be negative")
         for name in ("lr", "weight_decay"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):

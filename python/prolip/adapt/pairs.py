@@ -11,6 +11,7 @@ from __future__ import annotations
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -87,14 +88,11 @@ class NpzFile:
 
     def blocks(self, rows: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         """See `PartPair`."""
-        try:
-            with zipfile.ZipFile(self.path) as archive:
-                yield from zip(*(_array_blocks(archive, self.path, name, rows) for name in NAMES), strict=True)
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise UserError(f"{self.path} is damaged: {error}") from error
+        with _archive(self.path) as archive:
+            yield from zip(*(_array_blocks(archive, self.path, name, rows) for name in NAMES), strict=True)
 
     def _shape(self, name: str) -> tuple[int, ...]:
-        with zipfile.ZipFile(self.path) as archive, _array(archive, self.path, name) as file:
+        with _archive(self.path) as archive, _array(archive, self.path, name) as file:
             return _header(file, self.path, name)[0]
 
 
@@ -196,7 +194,8 @@ def _unit(rows: NDArray[Any], path: Path, dim: int) -> Tensor:
     """
     if rows.ndim != 2 or rows.shape[1] != dim:
         raise UserError(f"{path} has embeddings of the shape {rows.shape}: it must be [N, {dim}]")
-    tensor = torch.from_numpy(np.array(rows, dtype=np.float32))
+    with np.errstate(over="ignore"):  # infinity is refused below
+        tensor = torch.from_numpy(np.array(rows, dtype=np.float32))
     lengths = tensor.norm(dim=1)
     bad = ~(lengths.isfinite() & (lengths > 0))
     if bool(bad.any()):
@@ -273,6 +272,22 @@ def _folder_tables(folder: Path) -> Iterator[PartPair]:
 
 
 # ---- numpy's files --------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open a file of arrays.
+
+    Raises:
+        UserError: what the block reads from it is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except UserError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:  # numpy raises ValueError
+        raise UserError(f"{path} is damaged: {error}") from error
 
 
 def _array(archive: zipfile.ZipFile, path: Path, name: str) -> IO[bytes]:

@@ -327,6 +327,8 @@ def load_calibration(path: Path) -> Calibration:
         )
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such calibration") from None
+    except OSError as error:  # safetensors' own, which does not name the file
+        raise UserError(f"{path} cannot be read: {error}") from error
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, UserError):
             raise

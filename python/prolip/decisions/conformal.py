@@ -81,7 +81,7 @@ def items_needed(guarantee: float) -> int:
     """
     if not 0 < guarantee < 1:
         raise ValueError(f"guarantee {guarantee} must be between 0 and 1")
-    return math.ceil(guarantee / (1 - guarantee) - 1e-9)
+    return max(1, math.ceil(guarantee / (1 - guarantee) - 1e-9))
 
 
 def conformal_threshold(scores: Tensor, guarantee: float) -> float:
@@ -101,7 +101,8 @@ def conformal_threshold(scores: Tensor, guarantee: float) -> float:
         raise ValueError("scores hold NaN")
     if len(scores) < items_needed(guarantee):
         return math.inf
-    return float(scores.double().kthvalue(math.ceil((len(scores) + 1) * guarantee - 1e-9)).values)
+    place = max(1, math.ceil((len(scores) + 1) * guarantee - 1e-9))
+    return float(scores.double().kthvalue(place).values)
 
 
 def class_thresholds(

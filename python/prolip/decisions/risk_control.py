@@ -29,15 +29,18 @@ def retrieval_threshold(scores: Tensor, correct: Tensor, max_risk: float, loss: 
         loss: `any`: 1 if none of the right candidates is kept. `share`: the share of them that is not.
 
     Raises:
-        ValueError: a query has no right candidate, `correct` has another shape, or a setting is out of range.
+        ValueError: there is no query, one has no right candidate, a score is NaN, `correct` has another shape, or a
+            setting is out of range.
     """
     check_choice("loss", loss, Loss)
     if scores.shape != correct.shape:
         raise ValueError(f"scores {tuple(scores.shape)} and correct {tuple(correct.shape)} differ in shape")
     if not 0 < max_risk < 1:
         raise ValueError(f"max_risk {max_risk} must be between 0 and 1")
-    if not bool(correct.any(dim=1).all()):
-        raise ValueError("every query needs a right candidate")
+    if len(scores) == 0 or not bool(correct.any(dim=1).all()):
+        raise ValueError("there must be a query, and every query needs a right candidate")
+    if bool(scores.isnan().any()):
+        raise ValueError("scores hold NaN")
     scores, count = scores.double(), len(scores)
     if loss == "any":
         lost_above = scores.masked_fill(~correct, -math.inf).amax(dim=1)

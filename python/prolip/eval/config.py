@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -76,13 +77,17 @@ class TraversalConfig:
     inclusion: Annotated[InclusionForm, tyro.conf.Fixed, tyro.conf.Suppress] = "official"
     """Score that finds the including item: the published one-sided test, or exact H."""
     num_steps: int = 50
-    """Steps from the start to the root."""
+    """Steps from the start to the root; at least 1."""
     root_only: bool = False
     """Look up the item nearest to the root, without a walk."""
     root_weight: float = 1.0
-    """With root "both", the weight of the including item; the text root has weight 1. (The published `n_root` adds the
-    item that many times.)"""
+    """With root "both", the weight of the including item, above 0; the text root has weight 1. (The published `n_root`
+    adds the item that many times.)"""
 
     def __post_init__(self) -> None:
         check_choice("root", self.root, Root)
         check_choice("inclusion", self.inclusion, InclusionForm)
+        if self.num_steps < 1:
+            raise UserError(f"walk.num_steps is {self.num_steps}: it must be at least 1")
+        if not 0 < self.root_weight < math.inf:
+            raise UserError(f"walk.root_weight is {self.root_weight}: it must be finite and positive")

@@ -74,6 +74,8 @@ def fit_weights(
     relative = (log_likelihoods - log_likelihoods.amax(dim=-1, keepdim=True)).to(weights.dtype)
     if bool(relative.isnan().any()):
         raise ValueError("a log-likelihood is not a number")
+    # What does not count can lie so far from all components that are left that none explains it.
+    relative.masked_fill_(counts.to(weights)[:, :, None] == 0, 0.0)
     live = _Live.start(relative, counts.to(weights), products=alpha >= 1)
     fitted = FittedWeights(weights.clone(), torch.full_like(start[:, 0], max_rounds, dtype=torch.int64))
     for turn in range(1, max_rounds + 1):

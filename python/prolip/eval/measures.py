@@ -155,6 +155,6 @@ def measure_uncertainty(images: Gaussian, texts: Gaussian, lengths: Tensor) -> d
     measures: dict[str, float] = {}
     for name, side in (("image", images.total_var.double()), ("text", texts.total_var.double())):
         low, median, high = side.quantile(torch.tensor([0.1, 0.5, 0.9], dtype=side.dtype, device=side.device)).tolist()
-        measures |= {f"{name}_mean": float(side.mean()), f"{name}_std": float(side.std())}
+        measures |= {f"{name}_mean": float(side.mean()), f"{name}_std": float(side.std(correction=0))}
         measures |= {f"{name}_low": low, f"{name}_median": median, f"{name}_high": high}
     return measures | flat(uncertainty_by_length(texts.total_var, lengths).spearman, "length_spearman")

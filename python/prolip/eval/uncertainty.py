@@ -3,6 +3,7 @@
 An item's uncertainty is the sum of its variances over dimensions. N items.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -39,6 +40,9 @@ class AccuracyBins:
 def uncertainty_bins(uncertainty: Tensor, correct: Tensor, num_bins: int = 10) -> AccuracyBins:
     """Accuracy by uncertainty: items in ascending order, bins of floor(N / num_bins), the remainder dropped.
 
+    Equally uncertain items count with their mean accuracy, so the order of the items has no effect. If all are equally
+    uncertain, as points are, so is every bin.
+
     Args:
         uncertainty: [N], sum of variances.
         correct: [N], 0 or 1 (or bool).
@@ -53,11 +57,13 @@ def uncertainty_bins(uncertainty: Tensor, correct: Tensor, num_bins: int = 10) -
     size = len(uncertainty) // num_bins
     if size == 0:
         raise UserError(f"num_bins is {num_bins}: there are only {len(uncertainty)} items")
-    order = torch.argsort(uncertainty, stable=True)[: size * num_bins].reshape(num_bins, size)
-    accuracy = correct.double()[order].mean(dim=1)
+    accuracy, mean_uncertainty = (
+        some[: size * num_bins].view(num_bins, size).mean(dim=1)
+        for some in (sorted_means(uncertainty, correct), uncertainty.double().sort().values)
+    )
     return AccuracyBins(
         accuracy=accuracy.tolist(),
-        mean_uncertainty=uncertainty.double()[order].mean(dim=1).tolist(),
+        mean_uncertainty=mean_uncertainty.tolist(),
         bin_size=size,
         num_dropped=len(uncertainty) - size * num_bins,
         pearson=pearson(accuracy, torch.arange(num_bins, device=accuracy.device)),
@@ -151,7 +157,7 @@ class LevelUncertainty:
     mean: list[float]
     """Mean uncertainty per level."""
     relative: list[float]
-    """`mean` divided by that of the most general level."""
+    """`mean` divided by that of the most general level; NaN if that is 0."""
     low: list[float]
     """10th percentile, relative to the most general level's mean."""
     high: list[float]
@@ -211,11 +217,15 @@ def uncertainty_by_level(levels: Sequence[Tensor]) -> LevelUncertainty:
     generality = torch.cat([torch.full_like(level, -depth) for depth, level in enumerate(items)])
     return LevelUncertainty(
         mean=means,
-        relative=[mean / means[0] for mean in means],
-        low=[float(level.quantile(0.1)) / means[0] for level in items],
-        high=[float(level.quantile(0.9)) / means[0] for level in items],
+        relative=[_ratio(mean, means[0]) for mean in means],
+        low=[_ratio(float(level.quantile(0.1)), means[0]) for level in items],
+        high=[_ratio(float(level.quantile(0.9)), means[0]) for level in items],
         spearman=spearman(torch.cat(items), generality),
     )
+
+
+def _ratio(value: float, unit: float) -> float:
+    return value / unit if unit > 0 else math.nan
 
 
 def uncertainty_along_chains(uncertainty: Tensor, *, num_resamples: int = 1000, seed: int = 0) -> LevelTrend:

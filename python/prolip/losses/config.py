@@ -12,6 +12,8 @@ InclusionForm = Literal["official", "exact"]
 VibForm = Literal["official", "exact"]
 Contrast = Literal["ppcl", "siglip", "clip"]
 Exchange = Literal["auto", "ring", "all_gather"]
+_MAX_EPS = 80.0
+"""Its exponential is finite in single precision."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,8 @@ class LossConfig:
                 raise UserError(f"loss.{name} is {value}: it must be finite and not negative")
         if self.variance_scale is not None and not (math.isfinite(self.variance_scale) and self.variance_scale > 0):
             raise UserError(f"loss.variance_scale is {self.variance_scale}: it must be positive, or absent")
+        if not self.inclusion_eps <= _MAX_EPS:
+            raise UserError(f"loss.inclusion_eps is {self.inclusion_eps}: it must be at most {_MAX_EPS:g}")
         if not 0 < self.inclusion_scale < math.inf:
             raise UserError(f"loss.inclusion_scale is {self.inclusion_scale}: it must be finite and positive")
 

@@ -33,7 +33,7 @@ CLIP_LOGIT_SCALE = math.log(1.0 / 0.07)
 START_WITHOUT_BIAS = {"logit_bias": -10.0, "logit_scale": math.log(10.0)}
 """The released loader's initial values for a checkpoint without a bias, such as CLIP's."""
 MAX_INIT_UNC_BIAS = 80.0
-"""Largest initial log variance: the sum of its exponential over an embedding is finite in fp32."""
+"""Largest size of an initial log variance: the sum of its exponential over an embedding is neither infinite nor 0."""
 
 
 def _check(block: str, config: DataclassInstance, sizes: tuple[str, ...] = ()) -> None:
@@ -54,8 +54,9 @@ def _check_tower(block: str, tower: VisionConfig | TextConfig) -> None:
         raise UserError(f"{block}mlp_ratio is {tower.mlp_ratio}: it must be at least 1 / {block}width, one hidden unit")
     if tower.norm_eps < 0:
         raise UserError(f"{block}norm_eps is {tower.norm_eps}: it must not be negative")
-    if tower.init_unc_bias > MAX_INIT_UNC_BIAS:
-        raise UserError(f"{block}init_unc_bias is {tower.init_unc_bias}: it must be at most {MAX_INIT_UNC_BIAS:g}")
+    if abs(tower.init_unc_bias) > MAX_INIT_UNC_BIAS:
+        rule = f"it must be at most {MAX_INIT_UNC_BIAS:g}, and at least {-MAX_INIT_UNC_BIAS:g}"
+        raise UserError(f"{block}init_unc_bias is {tower.init_unc_bias}: {rule}")
 
 
 @cache

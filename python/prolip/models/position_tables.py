@@ -50,7 +50,7 @@ def resize_image_positions(
     found = 1 if num_specials == 2 and len(table) in _ONE_SPECIAL else num_specials
     specials, patches = table[:found], table[found:]
     side = math.isqrt(len(patches))
-    if side * side != len(patches):
+    if side == 0 or side * side != len(patches):
         raise UserError(f"{len(table)} position rows are not {found} special rows and a square of patches")
     if (side, side) != grid:
         square = patches.T.reshape(1, -1, side, side)
@@ -74,6 +74,9 @@ def resize_text_positions(checkpoint: Tensor, num_rows: int, num_specials: int, 
 
     Above 127 rows, the first 20 and the special rows are kept, and those between are interpolated. Up to 127 rows, the
     official form interpolates the whole table, special rows included; the corrected form keeps the special rows.
+
+    Raises:
+        UserError: the checkpoint has no row to interpolate.
     """
     if len(checkpoint) == num_rows:
         return checkpoint
@@ -81,6 +84,11 @@ def resize_text_positions(checkpoint: Tensor, num_rows: int, num_specials: int, 
         return _resample_rows(checkpoint, num_rows)
     kept = _KEPT_ROWS if num_rows > _LONG_TEXT else 0
     end = len(checkpoint) - num_specials
+    if end <= kept:
+        raise UserError(
+            f"{len(checkpoint)} text position rows cannot become {num_rows}: {kept} first and {num_specials} special "
+            "rows are kept, and none is left to interpolate"
+        )
     body = _resample_rows(checkpoint[kept:end], num_rows - num_specials - kept)
     return torch.cat([checkpoint[:kept], body, checkpoint[end:]])
 

@@ -86,6 +86,16 @@ class DecodedAhead(Generic[Item, Decoded]):
         return decoded
 
 
+def check_batch_size(batch_size: int) -> None:
+    """Check the number of items per forward pass.
+
+    Raises:
+        UserError: it is below 1.
+    """
+    if batch_size < 1:
+        raise UserError(f"batch_size is {batch_size}: it must be at least 1")
+
+
 # ---- Shards ---------------------------------------------------------------------------------------------------------
 
 
@@ -116,6 +126,7 @@ def image_batches(
         UserError: there is no such shard, or the shards cannot be read with this preprocessing.
         DataError: a shard is not an archive, or too many images are unreadable.
     """
+    check_batch_size(batch_size)  # the loader would call it data.batch_size
     reading = LoaderConfig(
         shards=tuple(shards),
         batch_size=batch_size,

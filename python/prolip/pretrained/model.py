@@ -38,7 +38,7 @@ from prolip.pretrained.classify import (
     classification,
 )
 from prolip.pretrained.forward import encode_in_batches, evaluating, on_cpu, progress_bar
-from prolip.pretrained.image_batches import Images, count_images, read_images
+from prolip.pretrained.image_batches import Images, check_batch_size, count_images, read_images
 from prolip.pretrained.preprocess import Preprocess, square_image_size
 
 _PROBES = ["a photo of a cat's “tail”, 3 times!", "seventy words and more " * 20]
@@ -115,7 +115,7 @@ class Model:
             DataError: an image cannot be decoded, or a shard is damaged; the message names it.
         """
         parts: list[Gaussian] = []
-        _check_batch_size(batch_size)
+        check_batch_size(batch_size)
         batches = read_images(self.preprocess, images, self.device, batch_size, num_threads=num_threads, store=store)
         with self.running(), progress_bar("images", count_images(images), progress) as bar:
             for pixels in batches:
@@ -139,7 +139,7 @@ class Model:
             UserError: there is no caption, one is not a string, or the model's tokenizer is unknown.
         """
         captions = as_captions(texts)
-        _check_batch_size(batch_size)
+        check_batch_size(batch_size)
         with self.running(), progress_bar("captions", len(captions), progress) as bar:
             return encode_in_batches(self.encode_captions, captions, batch_size, bar.update)
 
@@ -291,11 +291,6 @@ class Model:
 def missing_csd(model: Model) -> str:
     """Why the sampled distance cannot compare a model's images and texts."""
     return NO_CSD if model.has_variances else "the model has no variances"
-
-
-def _check_batch_size(batch_size: int) -> None:
-    if batch_size < 1:
-        raise UserError(f"batch_size is {batch_size}: it must be at least 1")
 
 
 def as_captions(texts: str | Sequence[str]) -> list[str]:

@@ -6,11 +6,10 @@ import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from functools import cache
+from functools import cache, partial
 
 import torch
 
-from prolip.checkpoint import find_latest
 from prolip.data import BatchLoader, DataError, LoaderConfig
 from prolip.data.tokenizer import Tokenizer
 from prolip.distributed import Ranks
@@ -19,12 +18,14 @@ from prolip.models import ModelConfig, ProLIP
 from prolip.models.config import LockConfig
 from prolip.models.freeze import lock_parameters
 from prolip.report.text_table import align
-from prolip.train.config import TrainConfig, differing_keys, known_recipes, load_config, to_toml
+from prolip.train.config import TrainConfig, known_recipes, load_config, to_toml
 from prolip.train.config.options import Assumption, DryRunOptions, RecipesOptions
 from prolip.train.cost import StepMemory, blank, count_parameters, known_cards, peak_flops, step_flops, step_memory
+from prolip.train.loop import find_saved
 from prolip.train.start import check_start
 from prolip.train.validation import Validation
 
+_ALONE = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
 _NO_SHARDS = ("--data.shards", "SHARDS")
 
 
@@ -141,7 +142,7 @@ def run_dry(options: DryRunOptions, arguments: Sequence[str]) -> Iterator[str]:
     problems: list[str] = []
     for title, check in (
         ("tokenizer", _tokenizer),
-        ("shards", _shards),
+        ("shards", partial(_shards, gpus=options.gpus)),
         ("val", _validation),
         ("start", check_start),
         ("folder", _folder),
@@ -200,18 +201,14 @@ def _tokenizer(config: TrainConfig) -> str:
     return f"{Tokenizer(config.data.tokenizer).vocab_size:,} ids for {config.model.text.vocab_size:,} rows"
 
 
-def _shards(config: TrainConfig) -> str:
-    """Open a loader on all shards, which reads the headers of local ones, and read a first sample of each pattern."""
-    mask = config.data.masking
-    small = dataclasses.replace(
-        config, batch_size=2 if mask is None else math.ceil(1 / mask.masked_fraction), accumulate=1
-    )
-    settings = dataclasses.replace(small.loader(1), num_threads=1, prefetch_batches=1, shuffle_window=0)
+def _shards(config: TrainConfig, gpus: int) -> str:
+    """Open the loader as the run does, which reads the headers of local shards; read a first sample of each pattern."""
+    settings = config.loader(gpus)
     try:
         Tokenizer(config.data.tokenizer)
     except (UserError, OSError):  # `_tokenizer` reports it
         settings = dataclasses.replace(settings, captions=())
-    with BatchLoader(settings) as loader:
+    with BatchLoader(settings, world_size=gpus) as loader:
         total = loader.num_samples
     found = [_first_sample(settings, pattern) for pattern in config.data.shards]
     known = "unknown number of samples" if total is None else f"{count(total)} samples per epoch{config.epochs(total)}"
@@ -226,8 +223,12 @@ def _first_sample(settings: LoaderConfig, pattern: str) -> str:
         weights=(),
         mode="once",
         num_samples=None,
+        batch_size=2 if settings.mask is None else math.ceil(1 / settings.mask.masked_fraction),
         num_epochs=1,
+        shuffle_window=0,
         last_batch="keep",
+        num_threads=1,
+        prefetch_batches=1,
         store=store,
     )
     with BatchLoader(one) as loader:
@@ -237,19 +238,13 @@ def _first_sample(settings: LoaderConfig, pattern: str) -> str:
 
 
 def _validation(config: TrainConfig) -> str:
-    """Open the validation sets as the run does: their shards, their files of class names, and the first labels."""
-    alone = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
-    with Validation(config.validation, config.loader(1), alone, nullcontext):
+    """Open the validation sets as the run does: their shards, their files of class names, and first samples."""
+    with Validation(config.validation, config.loader(1), _ALONE, nullcontext):
         return f"sets open: {', '.join(job.name for job in config.validation.jobs) or 'none'}"
 
 
 def _folder(config: TrainConfig) -> str:
-    saved, rejected = find_latest(config.out / "checkpoints")
-    unusable = "".join(f"; not usable: {reason}" for reason in rejected)
-    if saved is None and rejected:
-        raise UserError(f"{config.out} has checkpoints, but none is usable: {'; '.join(rejected)}")
+    saved = find_saved(config, _ALONE)
     if saved is None:
         return f"{config.out} has no checkpoint: the run starts at step 0"
-    if keys := differing_keys(config, saved.notes.config):
-        raise UserError(f"{config.out} has a run with different {', '.join(keys)}: choose another --out")
-    return f"{config.out} has checkpoints: the run resumes at step {saved.step:,}{unusable}"
+    return f"{saved.path}: the run resumes at step {saved.step:,}"

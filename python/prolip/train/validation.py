@@ -7,8 +7,8 @@ Shapes: N images of a set, C caption slots, L tokens, D embedding.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Self
 
@@ -47,7 +47,7 @@ class Validation:
 
     Raises:
         UserError: a file of class names cannot be read, or the first samples have no label.
-        DataError: a shard cannot be opened.
+        DataError: a shard cannot be opened, or too many of the first samples cannot be read.
     """
 
     def __init__(
@@ -59,19 +59,18 @@ class Validation:
     ) -> None:
         self._ranks, self._precision = ranks, precision
         self._tokenizer = Tokenizer(training.tokenizer) if config.jobs else None
-        self._jobs = [
-            (job, BatchLoader(_loader_config(job, training), rank=ranks.rank, world_size=ranks.world_size))
-            for job in config.jobs
-        ]
+        self._jobs: list[tuple[ValidationJob, BatchLoader]] = []
+        for place, job in enumerate(config.jobs):
+            with _naming(place):
+                loader = BatchLoader(_loader_config(job, training), rank=ranks.rank, world_size=ranks.world_size)
+                self._jobs.append((job, loader))
+                first = next(iter(loader), None)  # better now than after many steps
+            if first is not None and job.kind == "zero_shot":
+                try:
+                    _labels(job, first.keys, first.members)
+                except DataError as error:
+                    raise UserError(f"validation.jobs.{place}.class_key is {job.class_key!r}: {error}") from error
         self._classes = {job.name: _class_names(job) for job in config.jobs}
-        for place, (job, loader) in enumerate(self._jobs):
-            if job.kind == "zero_shot":
-                for batch in loader:
-                    try:
-                        _labels(job, batch.keys, batch.members)
-                    except DataError as error:
-                        raise UserError(f"validation.jobs.{place}.class_key is {job.class_key!r}: {error}") from error
-                    break
 
     def is_due(self, step: int, *, done: bool) -> bool:
         """Whether a set is due after `step` steps; `done` says that the run ends there."""
@@ -92,11 +91,12 @@ class Validation:
         """
         metrics: dict[str, float] = {}
         with torch.random.fork_rng([self._ranks.device] if self._ranks.device.type == "cuda" else []):
-            for job, loader in self._jobs:
+            for place, (job, loader) in enumerate(self._jobs):
                 if not done and step % job.every:
                     continue
                 started = time.perf_counter()
-                measured = self._evaluate(job, loader, model) | {"seconds": time.perf_counter() - started}
+                with _naming(place):
+                    measured = self._evaluate(job, loader, model) | {"seconds": time.perf_counter() - started}
                 metrics |= {f"val/{job.name}/{name}": value for name, value in measured.items()}
         return metrics
 
@@ -156,6 +156,15 @@ def whole_model(model: ProLIP, average: Mapping[str, Tensor] | None = None, *, c
             value = values[name].detach()
             target.copy_(value.full_tensor() if isinstance(value, DTensor) else value)
     return copy
+
+
+@contextmanager
+def _naming(place: int) -> Iterator[None]:
+    """Say in errors of a set which one it is: the loader names its own fields."""
+    try:
+        yield
+    except (UserError, DataError) as error:
+        raise type(error)(f"validation.jobs.{place}: {error}") from error
 
 
 # ---- Samples and labels ---------------------------------------------------------------------------------------------
@@ -222,12 +231,11 @@ def _targets(job: ValidationJob, keys: Sequence[str], labels: Sequence[str | int
     known: dict[str | int, int] = {name: place for place, name in enumerate(names)}
     if job.classnames is not None:
         known |= {place: place for place in range(len(names))}
-    else:
-        known |= {label: known[str(label)] for label in labels}
-    for key, label in zip(keys, labels, strict=True):
-        if label not in known:
+    found = [known.get(label, known.get(str(label))) for label in labels]  # a name may be a number, such as a year
+    for key, label, place in zip(keys, labels, found, strict=True):
+        if place is None:
             raise DataError(f"sample {key}: label {label!r} is not one of the {len(names)} classes of {job.classnames}")
-    return torch.tensor([known[label] for label in labels])
+    return torch.tensor(found)
 
 
 # ---- Metrics --------------------------------------------------------------------------------------------------------

@@ -158,6 +158,7 @@ def test_memory_does_not_grow_with_the_number_of_pairs(tmp_path: Path) -> None:
         ({"image": np.ones((3, 4), np.float32), "text": np.ones((3, 5), np.float32)}, r"it must be \[N, 4\]"),
         ({"image": np.zeros((3, 4), np.float32), "text": np.ones((3, 4), np.float32)}, "length 0.0"),
         ({"image": np.full((3, 4), np.nan, np.float32), "text": np.ones((3, 4), np.float32)}, "length nan"),
+        ({"image": np.full((3, 4), 1e300), "text": np.ones((3, 4), np.float32)}, "length inf"),
         ({"image": np.ones((0, 4), np.float32), "text": np.ones((0, 4), np.float32)}, "hold no pairs"),
         ({"image": np.ones((2, 4), np.float32), "text": np.ones((3, 4), np.float32)}, "2 images and 3 texts"),
     ],
@@ -184,6 +185,16 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(UserError, match=r"a\.npz is damaged: Bad CRC-32"):
         list(open_pairs([path]).blocks())
+
+
+@pytest.mark.parametrize(("first", "last"), [(30, 60), (60, 200)], ids=["name", "header"])
+def test_a_file_whose_arrays_cannot_be_opened_is_named(tmp_path: Path, first: int, last: int) -> None:
+    path = write_npz(tmp_path / "a.npz", *made_up(30, DIM))
+    data = bytearray(path.read_bytes())
+    data[first:last] = bytes(last - first)
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"a\.npz is damaged"):
+        open_pairs([path])
 
 
 def test_unsupported_sources_are_refused_with_what_is_needed(tmp_path: Path) -> None:

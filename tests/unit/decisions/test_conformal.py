@@ -23,7 +23,7 @@ def test_lac_aps_and_raps_scores_of_a_hand_made_example() -> None:
 
 
 @pytest.mark.parametrize(
-    ("guarantee", "needed", "of_nineteen"), [(0.8, 4, 16), (0.9, 9, 18), (0.95, 19, 19), (0.5, 1, 10)]
+    ("guarantee", "needed", "of_nineteen"), [(0.8, 4, 16), (0.9, 9, 18), (0.95, 19, 19), (0.5, 1, 10), (1e-12, 1, 1)]
 )
 def test_the_threshold_has_the_finite_sample_correction(guarantee: float, needed: int, of_nineteen: int) -> None:
     assert items_needed(guarantee) == needed

@@ -39,6 +39,11 @@ def test_impossible_risks_and_candidates_are_errors() -> None:
         retrieval_threshold(SCORES, CORRECT, 1.0)
     with pytest.raises(ValueError, match="right candidate"):
         retrieval_threshold(SCORES, torch.zeros_like(CORRECT), 0.1)
+    with pytest.raises(ValueError, match="there must be a query"):
+        retrieval_threshold(SCORES[:0], CORRECT[:0], 0.1)
+    for loss in ("any", "share"):
+        with pytest.raises(ValueError, match="scores hold NaN"):
+            retrieval_threshold(torch.full_like(SCORES, math.nan), CORRECT, 0.4, loss)
 
 
 def test_right_candidates_of_another_shape_and_unknown_losses_are_errors() -> None:

@@ -100,6 +100,17 @@ def test_observations_of_a_dropped_component_go_to_the_next_best() -> None:
     torch.testing.assert_close(found.weights[0], slow)
 
 
+@pytest.mark.parametrize("alpha", [0.9, 1.0, 2.0])
+def test_what_does_not_count_changes_nothing(alpha: float) -> None:
+    """Classes with fewer images than others are padded, with an image that need not resemble any of their prompts."""
+    table = torch.tensor([[[0.0, -800.0], [0.0, -900.0], [-800.0, 0.0]]], dtype=torch.float64)
+    start, rule = torch.full((1, 2), 0.5, dtype=torch.float64), {"alpha": alpha, "tolerance": 1e-12, "max_rounds": 500}
+    padded = fit_weights(table, start, counts=torch.tensor([[3.0, 2.0, 0.0]]), **rule)  # type: ignore[arg-type]
+    plain = fit_weights(table[:, :2], start, counts=torch.tensor([[3.0, 2.0]]), **rule)  # type: ignore[arg-type]
+    torch.testing.assert_close(padded.weights, plain.weights)
+    assert padded.rounds.equal(plain.rounds)
+
+
 def test_the_start_does_not_matter_above_one() -> None:
     table, start, counts = problem(1, 4, 20, 6, 2.0)
     even = torch.full_like(start, 1 / 6)

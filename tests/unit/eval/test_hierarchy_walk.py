@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.support.random_gaussians import gaussians
 from torch import Tensor
 
+from prolip.errors import UserError
 from prolip.eval import hierarchy
 from prolip.eval.config import TraversalConfig
 from prolip.eval.hierarchy import including_items, score_visited, traverse, visited_items
@@ -30,6 +31,19 @@ def test_including_caption_has_the_largest_score(form: Literal["official", "exac
             else inclusion_score(one, captions).sum(1)
         )
         assert int(best[i]) == int(score.argmax())
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "rule"),
+    [
+        ("num_steps", 0, "at least 1"),
+        ("root_weight", 0.0, "finite and positive"),
+        ("root_weight", float("nan"), "finite and positive"),
+    ],
+)
+def test_a_walk_has_a_step_and_a_root(setting: str, value: float, rule: str) -> None:
+    with pytest.raises(UserError, match=rf"walk\.{setting} is {value}: it must be {rule}"):
+        TraversalConfig(**{setting: value})  # type: ignore[arg-type]
 
 
 def slow_walk(images: Gaussian, captions: Gaussian, ids: Tensor, text_root: Tensor, config: TraversalConfig) -> Tensor:

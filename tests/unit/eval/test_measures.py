@@ -135,6 +135,9 @@ def test_measure_uncertainty_covers_images_and_captions() -> None:
     found = measure_uncertainty(images, texts, texts.total_var.argsort().argsort())
     for name, side in (("image", images.total_var), ("text", texts.total_var)):
         assert found[f"{name}_mean"] == pytest.approx(float(side.mean()))
+        assert found[f"{name}_std"] == pytest.approx(float(side.std(correction=0))), "as in a run's validation"
         assert found[f"{name}_median"] == pytest.approx(float(side.median()), rel=0.2)
         assert found[f"{name}_low"] < found[f"{name}_median"] < found[f"{name}_high"]
     assert found["length_spearman"] == pytest.approx(1.0)
+    one = images.rows(slice(0, 1))
+    assert measure_uncertainty(one, one, torch.tensor([3]))["image_std"] == 0.0

@@ -38,6 +38,20 @@ def test_constant_correctness_has_no_correlation(value: int) -> None:
     assert math.isnan(uncertainty_bins(torch.rand(20), torch.full((20,), value), 10).pearson)
 
 
+def test_bins_do_not_depend_on_the_order_of_equally_uncertain_items() -> None:
+    """Data sets are often sorted by class, and some classes are easier than others."""
+    correct = torch.arange(40) < 20
+    assert math.isnan(uncertainty_bins(torch.zeros(40), correct, 10).pearson)
+    draws = torch.Generator().manual_seed(0)
+    uncertainty = torch.randint(3, (40,), generator=draws).double()
+    first, second = (
+        uncertainty_bins(uncertainty[order], correct[order], 4)
+        for order in (torch.arange(40), torch.randperm(40, generator=draws))
+    )
+    assert first.accuracy == pytest.approx(second.accuracy)
+    assert first.mean_uncertainty == second.mean_uncertainty
+
+
 def test_bins_need_enough_items() -> None:
     with pytest.raises(ValueError, match="num_bins is 10: there are only 9 items"):
         uncertainty_bins(torch.rand(9), torch.ones(9), 10)
@@ -54,6 +68,12 @@ def test_share_more_uncertain_counts_ties_half() -> None:
 def test_share_ordered_counts_chains_that_fall_at_every_step() -> None:
     levels = [T([3.0, 3.0, 3.0, 1.0]), T([2.0, 2.0, 3.0, 2.0]), T([1.0, 2.5, 1.0, 3.0])]
     assert share_ordered(levels) == 0.25
+
+
+def test_levels_of_points_have_no_ratio() -> None:
+    by_level = uncertainty_by_level([torch.zeros(2), torch.zeros(3)])
+    assert by_level.mean == [0.0, 0.0]
+    assert all(map(math.isnan, [*by_level.relative, *by_level.low, *by_level.high, by_level.spearman]))
 
 
 def test_uncertainty_by_level_is_a_mean_a_ratio_and_quantiles() -> None:

@@ -189,6 +189,12 @@ def test_tables_of_the_right_size_stay_and_impossible_resizes_are_refused() -> N
         assert resize_text_positions(table, 6, 2, form).equal(table)
     with pytest.raises(ValueError, match="a square of patches"):
         resize_image_positions(torch.randn(7, 4), own, (2, 2), "corrected")
+    with pytest.raises(ValueError, match="2 position rows are not 2 special rows and a square of patches"):
+        resize_image_positions(torch.randn(2, 4), own, (2, 2), "corrected")
+    with pytest.raises(
+        ValueError, match="22 text position rows cannot become 130: 20 first and 2 special rows are kept"
+    ):
+        resize_text_positions(torch.randn(22, 4), 130, 2, "corrected")
     with pytest.raises(ValueError, match="no row can be dropped"):
         resize_token_table(torch.randn(7, 4), own)
     with pytest.raises(ValueError, match="the width must agree"):

@@ -19,6 +19,7 @@ from tests.support.shards import write_tar
 
 from prolip.data import DataError
 from prolip.data.samples import read_record
+from prolip.errors import UserError
 from prolip.pretrained.image_batches import DecodedAhead, image_batches
 
 CPU = torch.device("cpu")
@@ -121,6 +122,12 @@ def test_a_file_that_is_no_archive_is_named(settings: dict[str, Any], tmp_path: 
     (tmp_path / "a.tar").write_bytes(b"no archive" * 200)
     with pytest.raises(DataError, match=r"a\.tar"):
         list(image_batches(preprocess_of(settings), [str(tmp_path / "a.tar")], CPU, 4))
+
+
+@pytest.mark.parametrize("settings", [{"size": 20}, {"size": 20, "resize_mode": "squash"}], ids=str)
+def test_a_batch_of_no_image_is_refused_by_the_name_of_the_option(settings: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"^batch_size is 0: it must be at least 1"):
+        list(image_batches(preprocess_of(settings), ["a.tar"], CPU, 0))
 
 
 def test_an_invalid_json_record_is_named() -> None:

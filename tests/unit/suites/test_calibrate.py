@@ -230,6 +230,8 @@ def test_a_calibration_is_refused_for_other_labels_templates_or_models(
     with pytest.raises(UserError) as absent:
         prolip.load(lab / "run", device="cpu", calibration=lab / "absent")
     assert str(absent.value) == f"{lab / 'absent'}: there is no such calibration", "the file is named once"
+    with pytest.raises(UserError, match=f"{lab} cannot be read: "):
+        load_calibration(lab)
     with pytest.raises(UserError, match="holds no calibration"):
         load_calibration(lab / "tokenizer.json")
 

@@ -131,6 +131,12 @@ def test_a_recipe_that_extends_itself_or_a_missing_one_is_an_error(tmp_path: Pat
         ),
         (["demo", "--start_resize", "corrected"], 'start_resize is "corrected": only a start can be resized'),
         (["demo", "--model.vision.init_unc_bias", "81"], "vision.init_unc_bias is 81.0: it must be at most 80"),
+        (
+            ["demo", "--model.text.init_unc_bias", "-1000"],
+            "text.init_unc_bias is -1000.0: it must be at most 80, and at",
+        ),
+        (["demo", "--loss.inclusion_eps", "1000"], "loss.inclusion_eps is 1000.0: it must be at most 80"),
+        (["demo", "--loss.inclusion_eps", "nan"], "loss.inclusion_eps is nan: it must be at most 80"),
         (["demo", "--model.vision.head_width", "0"], "vision.head_width is 0: it must be at least 1"),
         (
             ["demo", "--data.tokenizer.context_length", "9"],

@@ -134,6 +134,17 @@ def test_a_dry_run_prints_what_the_run_will_do(lab: Lab, capsys: pytest.CaptureF
         ),
         (["--gpus", "3"], "batch_size is 16: it must be a multiple of the 3 processes"),
         (["--gpus", "0"], "gpus is 0: it must be at least 1"),
+        (
+            ["--gpus", "8"],
+            "fraction is 0.25: it must give at least one row of a batch of 2, that of a process; 0 masks none",
+        ),
+        (
+            ["--data.mask.masked_fraction", "0.01"],
+            "masked_fraction is 0.01: it must give at least one row of a batch of 16",
+        ),
+        (["--batch_size", "128"], "with 1 ranks a step needs 128 samples and an epoch has 64"),
+        (["--gpus", "2", "--batch_size", "128"], "with 2 ranks a step needs 128 samples and an epoch has 64"),
+        (["--data.prefetch_batches", "0"], "data.prefetch_batches is 0: it must be at least 1"),
         (["--optim.lrr", "3"], "unknown key optim.lrr, did you mean optim.lr"),
         (["--lock.text", "True", "--lock.text_unlocked_groups", "9"], "lock.text_unlocked_groups is 9"),
     ],
@@ -184,7 +195,11 @@ def test_a_dry_run_says_whether_an_existing_run_resumes(lab: Lab, capsys: pytest
     assert rehearse(lab, "--samples_seen", "64") == 0
     assert "the run resumes at step 4" in capsys.readouterr().out
     assert rehearse(lab, "--samples_seen", "64", "--optim.lr", "1") == 2
-    assert "has a run with different optim.lr" in capsys.readouterr().err
+    assert "is from a run with different optim.lr" in capsys.readouterr().err
+    assert rehearse(lab, "--samples_seen", "64", "--resume", "never") == 2
+    assert 'resume is "never", but' in capsys.readouterr().err
+    assert rehearse(lab, "--samples_seen", "64", "--resume", "absent") == 2
+    assert "resume is 'absent': absent is not a checkpoint" in capsys.readouterr().err
 
 
 # ---- starts ---------------------------------------------------------------------------------------------------------

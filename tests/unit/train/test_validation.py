@@ -21,6 +21,7 @@ from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import Tokenizer
 from prolip.distributed import Ranks
 from prolip.embeddings.embed import embed_images, embed_texts
+from prolip.errors import UserError
 from prolip.eval.retrieval import evaluate_retrieval
 from prolip.models import ARCHITECTURES, ProLIP
 from prolip.train.best import BestSoFar
@@ -149,6 +150,15 @@ def test_class_labels_may_be_names_numbers_or_members(folder: Path, model: ProLI
         assert other == pytest.approx(found[0], nan_ok=True)
 
 
+def test_class_names_may_be_numbers(folder: Path, model: ProLIP, tmp_path: Path) -> None:
+    years = tmp_path / "years.txt"
+    years.write_text("1990\n2000\n")
+    members = [("a.png", encoded((9, 9, 9))), ("a.cls", b"2000"), ("b.png", encoded((9, 9, 9))), ("b.cls", b"0")]
+    write_tar(tmp_path / "years.tar", members)
+    found = figures(folder, model, job(tmp_path, "zero_shot", classnames=years))
+    assert found["val/zero_shot/majority"] == 0.5  # "0" is the place of 1990
+
+
 def test_uncertainty_figures_cover_images_and_captions(folder: Path, model: ProLIP) -> None:
     found = figures(folder, model, job(folder, "uncertainty", captions=("txt", "captions.1")))
     for side in ("image", "text"):
@@ -273,6 +283,13 @@ def test_an_impossible_validation_job_is_refused(folder: Path, changes: dict[str
         ValidationConfig(jobs=(job(folder, "retrieval", **changes),)).validate()
 
 
+def test_captions_that_are_not_there_are_an_error_before_the_first_step(folder: Path) -> None:
+    ranks = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
+    jobs = ValidationConfig(jobs=(job(folder, "retrieval", captions=("captions.name",)),))
+    with pytest.raises(DataError, match=r'^validation\.jobs\.0: .* its json has no caption at "captions\.name"'):
+        Validation(jobs, reading(folder), ranks, nullcontext)
+
+
 def test_two_validation_jobs_with_one_name_are_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"validation.jobs.1.name is 'retrieval': another job has that name"):
         ValidationConfig(jobs=(job(folder, "retrieval"), job(folder, "retrieval"))).validate()
@@ -291,6 +308,12 @@ def test_errors_of_validation_labels_name_the_sample_or_file(folder: Path, model
     few.write_bytes("noir\nazuré\n".encode("latin-1"))
     with pytest.raises(ValueError, match=r"classes.txt is not UTF-8"):
         figures(folder, model, job(folder, "zero_shot", classnames=few))
+    with pytest.raises(
+        ValueError, match=r"^validation\.jobs\.1: data\.captions\[0\]\.sources\[0\]\.key is a\.\.b: it must be"
+    ):
+        figures(folder, model, job(folder, "retrieval"), job(folder, "uncertainty", captions=("a..b",)))
+    with pytest.raises(UserError, match=r'^validation\.jobs\.0: data\.shards is ".*none\.tar": there is no file'):
+        figures(folder, model, job(folder, "retrieval", shards=(f"{tmp_path}/none.tar",)))
     write_tar(tmp_path / "unlabelled.tar", [("a.png", encoded((9, 9, 9)))])
     with pytest.raises(ValueError, match=r"validation.jobs.0.class_key is 'cls': sample a: it has no member .cls"):
         figures(folder, model, job(tmp_path, "zero_shot"))
