@@ -22,7 +22,7 @@ def build_csv(config: CsvConfig, out: Path) -> BuildSummary:
     try:
         candidates = list(_read_rows(config))
     except UnicodeDecodeError as error:
-        raise UserError(f"table: {config.table} is not in UTF-8: save it in that encoding") from error
+        raise UserError(f"table: {config.table} is not in UTF-8: save it as .csv or .tsv in that encoding") from error
     if not candidates:
         raise UserError(f"table: {config.table} has no row below the header")
     description = {
@@ -38,7 +38,10 @@ def _read_rows(config: CsvConfig) -> Iterator[Candidate]:
     delimiter = config.delimiter or ("\t" if config.table.suffix.lower() == ".tsv" else ",")
     with config.table.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.reader(file, delimiter=delimiter, strict=True)
-        columns = next(rows, [])
+        try:
+            columns = next(rows, [])
+        except csv.Error as error:
+            raise UserError(f"table: {config.table} is not a .csv or .tsv file: line 1: {error}") from error
         if not columns:
             raise UserError(f"table: {config.table} has no header: its first line must name the columns")
         for field, wanted in (("image_column", config.image_column), ("caption_column", config.caption_column)):
