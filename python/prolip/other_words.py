@@ -139,7 +139,7 @@ OPTIONS: dict[str, dict[str, str]] = {
         "--torchcompile": "--parallel.compile True",
         "--train_data": "--shards",
         "--train_num_samples": "--data.num_samples",
-        "--val_data": "--validation.jobs.0.shards",
+        "--val_data": "[[validation.jobs]] with its shards into a recipe",
         "--vocab_size": "--model.text.vocab_size",
         "--wandb": "--log.wandb",
         "--wandb_project_name": "--log.wandb_project",

@@ -262,8 +262,9 @@ def _tables(source: Path) -> list[Table]:
 def _folder_tables(folder: Path) -> Iterator[PartPair]:
     if not (folder / MANIFEST).is_file():
         raise UserError(f"embeddings: {folder} has no {MANIFEST}: it was not written by `prolip embed`")
-    texts = {part.path.name.removeprefix("text-"): part for part in complete_parts(folder, "text")[1]}
-    for part in complete_parts(folder, "image")[1]:
+    images, captions = (complete_parts(folder, kind, instead="embed with --what both")[1] for kind in ("image", "text"))
+    texts = {part.path.name.removeprefix("text-"): part for part in captions}
+    for part in images:
         text = texts.get(part.path.name.removeprefix("image-"))
         if text is None:
             raise UserError(f"embeddings: {folder} has no texts for {part.path.name}: embed with --what both")

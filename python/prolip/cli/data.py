@@ -35,9 +35,13 @@ def _rank(prog: str, words: list[str]) -> int:
     options = parse(RankOptions, prog, words)
     prepare()
     from prolip.embeddings.rank import run_rank
+    from prolip.embeddings.storage import Manifest
 
+    lines = run_rank(options)
     then = command("data", "filter", "--ranking", options.out, "--keep_share", "0.8", "--out", "FOLDER")
-    finish(run_rank(options), then, [options.out, options.sheet])
+    if options.by == "text" and Manifest.read(options.embeddings).has_lines:  # lines cannot be copied
+        then = command("search", "--embeddings", options.embeddings, "--find", "text", "--text", "a caption")
+    finish(lines, then, [options.out, options.sheet])
     return 0
 
 

@@ -7,6 +7,7 @@ import os
 from prolip.data import check_index, write_index
 from prolip.data.config import IndexOptions
 from prolip.errors import UserError
+from prolip.files import check_writable
 
 
 def run_index(options: IndexOptions) -> tuple[int, list[str]]:
@@ -14,6 +15,10 @@ def run_index(options: IndexOptions) -> tuple[int, list[str]]:
 
     Returns:
         The exit status (1 if a checked index does not match its shards) and the lines to print.
+
+    Raises:
+        UserError: a setting is wrong, or the shards or the index cannot be read.
+        OSError: the index cannot be written; see `check_writable`.
     """
     if not options.shards:
         raise UserError("data.shards is (): name at least one shard")
@@ -23,6 +28,7 @@ def run_index(options: IndexOptions) -> tuple[int, list[str]]:
     if options.check:
         differences = check_index(shards, options.out, threads, options.store)
         return int(bool(differences)), differences or [f"{options.out} matches its shards"]
+    check_writable(options.out)
     count, samples, notes = write_index(shards, options.out, threads, options.store)
     size = options.out.stat().st_size
     return 0, [f"{options.out}: {samples:,} samples in {count:,} shards, {size:,} bytes", *notes]

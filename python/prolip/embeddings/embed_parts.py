@@ -206,7 +206,7 @@ def _architecture(model: Model) -> dict[str, Any]:
 def _check_same(old: Manifest, new: Manifest, out: Path) -> None:
     if (old.weights, old.model) != (new.weights, new.model):
         raise UserError(f"out: {out} holds embeddings of another model: name another folder")
-    has_texts = new.settings["what"] != "image" or any("path" in part for part in new.plan)
+    has_texts = new.settings["what"] != "image" or new.has_lines
     before, after = (
         {"format": one.format, "dtype": one.dtype, "tokenizer": one.tokenizer, **one.settings} for one in (old, new)
     )

@@ -34,7 +34,8 @@ def run_search(options: SearchOptions) -> list[str]:
         raise UserError("nothing to search for: give a text (--text) or an image (--image)")
     if options.k < 1:
         raise UserError(f"k is {options.k}: it must be at least 1")
-    manifest, parts = complete_parts(options.embeddings, options.find)
+    other = "text" if options.find == "image" else "image"
+    manifest, parts = complete_parts(options.embeddings, options.find, instead=f"search them with --find {other}")
     if manifest.epistemic and options.score == "csd":
         raise UserError(f"score is csd: {NO_CSD}; leave --score out")
     score = options.score or ("mean" if manifest.epistemic else "csd")

@@ -103,8 +103,9 @@ def part_groups(folder: Path, by: By) -> list[tuple[Part, ...]]:
     """
     if by in {"image", "text"}:
         kind: Kind = "image" if by == "image" else "text"
-        return [(part,) for part in complete_parts(folder, kind)[1]]
-    both = [complete_parts(folder, kind)[1] for kind in ("image", "text")]
+        other = "text" if kind == "image" else "image"
+        return [(part,) for part in complete_parts(folder, kind, instead=f"rank them with --by {other}")[1]]
+    both = [complete_parts(folder, kind, instead="embed with --what both")[1] for kind in ("image", "text")]
     images, texts = ({part.notes.number: part for part in parts} for parts in both)
     if not images.keys() & texts.keys():
         raise UserError(f"{folder} holds images and captions, but not of the same samples: embed with --what both")

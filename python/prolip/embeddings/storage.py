@@ -181,6 +181,11 @@ class Manifest:
     run: dict[str, float] = field(default_factory=dict)
     """The last run: samples, seconds, share of time waiting for data, processes."""
 
+    @property
+    def has_lines(self) -> bool:
+        """Whether captions come from text files, which have no samples to copy."""
+        return any("path" in part for part in self.plan)
+
     def write(self, folder: Path) -> None:
         """Write manifest.json atomically."""
         write_atomic(folder / MANIFEST, json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
@@ -201,8 +206,13 @@ class Manifest:
             raise UserError(f"{path} is not a manifest of embeddings: {error}") from error
 
 
-def complete_parts(folder: Path, kind: Kind) -> tuple[Manifest, list[Part]]:
+def complete_parts(folder: Path, kind: Kind, *, instead: str = "") -> tuple[Manifest, list[Part]]:
     """The manifest of a finished folder, and its parts of one kind, in order.
+
+    Args:
+        folder: what `prolip embed` wrote.
+        kind: of images or of captions.
+        instead: what to do if there are none of that kind, for the error.
 
     Raises:
         UserError: the embeddings are not finished, or have none of that kind.
@@ -213,7 +223,7 @@ def complete_parts(folder: Path, kind: Kind) -> tuple[Manifest, list[Part]]:
     parts = [Part(folder / name) for name in manifest.parts if name.startswith(f"{kind}-")]
     if not parts:
         held = " and ".join(f"{name} embeddings" for name in manifest.rows) or "nothing"
-        raise UserError(f"{folder} holds {held}, no {kind} embeddings")
+        raise UserError(f"{folder} holds {held}, no {kind} embeddings{instead and f': {instead}'}")
     return manifest, parts
 
 

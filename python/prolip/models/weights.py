@@ -68,8 +68,10 @@ def read_folder(folder: Path) -> tuple[State, ModelConfig]:
         weights = folder / PICKLE_FILE
     for path in (folder / CONFIG_FILE, weights):
         if not path.is_file():
-            other = "; for a model of open_clip, write open_clip: before hf-hub: or local-dir:"
-            raise WeightsError(f"{folder} has no {path.name}, which the hub's layout needs{other}")
+            raise WeightsError(
+                f"{folder} has no {path.name}: a model is a run, a checkpoint or an exported folder; a folder of "
+                f"open_clip is written open_clip:local-dir:{folder}"
+            )
     before = _stamps(folder)
     try:
         read = _read_exported(folder, weights)

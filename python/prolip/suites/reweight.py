@@ -23,7 +23,7 @@ from prolip.eval.bprw import PromptWeights, labelled_images, reweight_prompts
 from prolip.eval.prompts import SmallestInClass, WithinSpread, filter_prompts
 from prolip.eval.statistics import bootstrap_interval
 from prolip.eval.zero_shot import PUBLISHED_LOGIT_SCALE, aggregate_prompts, correct_within, zero_shot_logits
-from prolip.files import read_text, write_atomic
+from prolip.files import check_writable, read_text, write_atomic
 from prolip.gaussian import Gaussian
 from prolip.pretrained.model import Model
 from prolip.pretrained.open import load
@@ -33,6 +33,7 @@ from prolip.suites.config import ReweightOptions
 from prolip.suites.prompt_weights import save_prompt_weights
 from prolip.suites.templates import CHAINED_TEMPLATES, PLAIN_TEMPLATES, imagenet_classnames, imagenet_templates
 
+_WEIGHTS = "prompt_weights.safetensors"
 TEMPLATES = {
     "imagenet": lambda: imagenet_templates("all"),
     "simple": lambda: imagenet_templates("simple"),
@@ -55,12 +56,13 @@ def run_reweight(options: ReweightOptions) -> list[str]:
     Raises:
         UserError: the checkpoint, the shards, the names or a setting cannot be used; the message says which and why.
         DataError: an image's json has no class at `class_key`.
-        FileNotFoundError: a file is missing.
+        OSError: a file is missing, or `out` cannot be written; see `check_writable`.
     """
     if options.class_key is None and (options.classnames is None or options.vote == "labelled"):
         wanted = "classnames is not given" if options.classnames is None else "vote is labelled"
         raise UserError(f"{wanted}: class_key must name the json field that holds an image's class")
     templates = read_templates(options.templates)
+    check_writable(options.out / _WEIGHTS)
     model = load(options.checkpoint, tokenizer=options.tokenizer, device=options.device)
     if model.epistemic:
         raise UserError(f"checkpoint: prompts are weighted by their Gaussians: {NO_CSD}")
@@ -199,7 +201,7 @@ def _read_lines(source: str, option: str, known: list[str]) -> list[str]:
 
 
 def _write(options: ReweightOptions, names: list[str], templates: list[str], found: PromptWeights) -> list[str]:
-    tensors, chart = options.out / "prompt_weights.safetensors", options.out / "prompt_weights.svg"
+    tensors, chart = options.out / _WEIGHTS, options.out / "prompt_weights.svg"
     notes = {"bprw": dataclasses.asdict(options.bprw), "classnames": names, "templates": templates}
     save_prompt_weights(found, tensors, notes)
     write_atomic(chart, prompt_chart(templates, found.weights))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from prolip.errors import UserError
+from prolip.files import check_writable
 from prolip.pretrained.model import Model
 from prolip.pretrained.open import load
 from prolip.suites.config import SuiteOptions
@@ -28,6 +29,7 @@ def run_suite(name: str, options: Options, run: Callable[[Model, Options, TaskCa
     Raises:
         UserError: a model is named twice or cannot be opened, or the suite cannot run with the options; the message
             says why.
+        OSError: the results cannot be written to their folder; see `check_writable`.
     """
     if not options.checkpoint:
         raise UserError("checkpoint is (): name at least one model with --checkpoint")
@@ -37,6 +39,7 @@ def run_suite(name: str, options: Options, run: Callable[[Model, Options, TaskCa
     if twice:  # before any model runs, which may take hours
         raise UserError(f"checkpoint has {twice[0]} more than once: each model can be named once")
     out = options.folder(name)
+    check_writable(out / "results.json")
     data = getattr(options, "data", None)
     beside = data if isinstance(data, Path) else None
     results = []

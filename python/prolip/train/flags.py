@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import reduce
@@ -153,6 +154,9 @@ def _check_keys(keys: Iterable[str], base: object, derived: frozenset[str], wher
         inner = next((name for name in known if name.startswith(f"{key}.")), None)
         if inner is not None:
             raise UserError(f"{key}{where} has no value of its own, but keys such as {inner}")
+        entries = re.split(r"\.\d+(?:\.|$)", key)[0]
+        if reduce(lambda tree, name: getattr(tree, name, None), entries.split("."), base) == ():
+            raise UserError(f"{key}{where} has no entry to change: write [[{entries}]] into a recipe first")
         close = nearest(key, known)
         hint = ": prolip train --help-all lists all" if close is None else f", did you mean {close}"
         raise UserError(f"unknown key {key}{where}{hint}")

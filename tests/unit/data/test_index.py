@@ -46,6 +46,14 @@ def test_a_negative_number_of_threads_is_named(shards: str, tmp_path: Path, caps
     assert "threads is -1: it must not be negative" in capsys.readouterr().err
 
 
+def test_an_index_that_cannot_be_written_is_refused_before_a_shard_is_read(
+    shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "000.tar").write_bytes(b"7" * 512)
+    assert main(["data", "index", "--shards", shards, "--out", str(tmp_path)]) == 2
+    assert f"{tmp_path} is a folder, where a file is needed: name a file\n" in capsys.readouterr().err
+
+
 def test_a_shard_changed_since_indexing_is_an_error(
     shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

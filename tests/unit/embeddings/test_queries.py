@@ -83,10 +83,13 @@ def test_the_commands_that_are_suggested_work_for_captions_alone(
     monkeypatch.chdir(tmp_path)
     words = ["embed", "--checkpoint", str(lab / "run"), "--device", "cpu", "--lines", str(lab / "lines.txt")]
     words += ["--out", "captions"]
-    for suggested in ("search", "data rank", "data filter"):
+    for suggested in ("search", "data rank", "search"):  # lines cannot be filtered
         assert main(words) == 0
         words = shlex.split(capsys.readouterr().out.rpartition("next: prolip ")[2])
         assert " ".join(words).startswith(suggested)
+    assert main(words) == 0
+    assert main(["search", "--embeddings", "captions", "--text", "a"]) == 2
+    assert "no image embeddings: search them with --find text" in capsys.readouterr().err
 
 
 def test_text_and_image_queries_combine_and_the_sheet_shows_images(

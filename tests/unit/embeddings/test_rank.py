@@ -102,5 +102,6 @@ def test_a_ranking_needs_a_known_name_and_both_kinds(lab: Path, tmp_path: Path) 
     alone = tmp_path / "alone"
     words = ["embed", "--checkpoint", str(lab / "run"), "--device", "cpu", "--out", str(alone), "--shards"]
     assert main([*words, str(shards(lab)[0])]) == 0
-    with pytest.raises(ValueError, match="holds image embeddings, no text embeddings"):
-        run_rank(RankOptions(embeddings=alone, by="inclusion", out=tmp_path / "ranking.csv"))
+    for by, instead in (("inclusion", "embed with --what both"), ("text", "rank them with --by image")):
+        with pytest.raises(ValueError, match=f"holds image embeddings, no text embeddings: {instead}"):
+            run_rank(RankOptions(embeddings=alone, by=by, out=tmp_path / "ranking.csv"))

@@ -98,6 +98,7 @@ def test_class_names_from_a_file_and_labelled_images_are_used(
         (["--class_key", "group", "--tokenizer", "clip"], "the tokenizer has 49408 tokens: the model has a table of"),
         (["--class_key", "group", "--checkpoint", "absent"], "absent"),
         (["--class_key", "group", "--shards", "absent.tar"], "absent.tar"),
+        (["--class_key", "group", "--out", sys.executable, "--checkpoint", "absent"], "is a file, where a folder is"),
     ],
 )
 def test_bprw_errors_are_one_line(

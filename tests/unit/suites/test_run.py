@@ -44,6 +44,13 @@ def test_a_negative_number_of_resamples_is_refused(tmp_path: Path) -> None:
         run_suite("toy", options, lambda *_: result("a"))
 
 
+def test_results_that_cannot_be_written_are_an_error_before_any_model_is_opened(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    options = SuiteOptions(checkpoint=("no-model",), out=tmp_path / "file")
+    with pytest.raises(NotADirectoryError):
+        run_suite("toy", options, lambda *_: result("a"))
+
+
 def test_a_model_that_is_named_twice_is_refused_before_any_model_runs(tmp_path: Path) -> None:
     def run(*_: Any) -> SuiteResult:
         raise AssertionError("ran")

@@ -108,8 +108,9 @@ def test_a_recipe_that_extends_itself_or_a_missing_one_is_an_error(tmp_path: Pat
     ("words", "message"),
     [
         (["dem"], "no recipe 'dem': give the path of a TOML file or one of ablation-mean-only, "),
-        (["absent.toml"], "no recipe 'absent.toml'"),
+        (["absent.toml"], "no recipe 'absent.toml': there is no such file"),
         (["demo", "--architecture", "ViT"], "architecture is 'ViT': it must be one of ViT-B-16, "),
+        (["demo", "--validation.jobs.0.shards", "a"], r"write \[\[validation.jobs\]\] into a recipe first"),
         (["demo", "--optim.lrr", "1"], "unknown key optim.lrr, did you mean optim.lr"),
         (["demo", "--loss.vib_weight", "-1"], "loss.vib_weight is -1.0: it must be finite and not negative"),
         (["demo", "--data.shards"], "data.shards is empty"),

@@ -22,7 +22,7 @@ def build_csv(config: CsvConfig, out: Path) -> BuildSummary:
     try:
         candidates = list(_read_rows(config))
     except UnicodeDecodeError as error:
-        raise UserError(f"table: {config.table} is not in UTF-8: save it in that encoding") from error
+        raise UserError(f"table: {config.table} is not in UTF-8: save it as .csv or .tsv in that encoding") from error
     if not candidates:
         raise UserError(f"table: {config.table} has no row below the header")
     description = {
@@ -40,7 +40,10 @@ def _read_rows(config: CsvConfig) -> Iterator[Candidate]:
         rows = csv.reader(file, delimiter=delimiter, strict=True)
         try:
             columns = next(rows, [])
-            _check_columns(columns, config)
+        except csv.Error as error:
+            raise UserError(f"table: {config.table} line 1: {error}: it must be a .csv or .tsv file") from error
+        _check_columns(columns, config)
+        try:
             for row in rows:
                 if row:
                     yield _candidate(f"{config.table.name} line {rows.line_num}", columns, row, config)

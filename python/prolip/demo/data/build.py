@@ -11,6 +11,7 @@ ATTRIBUTION.md      credits for the art
 
 import hashlib
 import io
+import json
 import logging
 import re
 import time
@@ -24,6 +25,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from prolip.data.build.shards import (
+    RECORD,
     BuildSummary,
     Json,
     Sample,
@@ -58,6 +60,7 @@ from prolip.demo.data.captions import (
 from prolip.demo.data.names import TABLE, Emoji, read_table
 from prolip.demo.data.splits import SPLITS, Split, choose_variants, split_emoji
 from prolip.demo.data.vocabulary import Vocabulary, train_vocabulary
+from prolip.errors import UserError
 from prolip.suites.templates import CHAINED_TEMPLATES, PLAIN_TEMPLATES
 
 logger = logging.getLogger(__name__)
@@ -93,7 +96,7 @@ def build_emoji(config: EmojiConfig, out: Path) -> BuildSummary:
     """Write the emoji shards to `out`, unless they exist already with the same settings.
 
     Raises:
-        ValueError: a package of art is not installed, or `out` holds files that no builder wrote.
+        ValueError: a package of art is not installed, or `out` holds other files than emoji shards.
     """
     started = time.monotonic()
     fingerprint = _fingerprint(config)
@@ -101,6 +104,7 @@ def build_emoji(config: EmojiConfig, out: Path) -> BuildSummary:
     if found is not None:
         return _summary(out, found, already_built=True, started=started)
     check_replaceable(out)
+    _check_kind(out)
     art = find_art()
     base = [emoji for emoji in read_table() if not emoji.skin_tones]
     draw = partial(_draw, art, config.side)
@@ -126,6 +130,20 @@ def build_emoji(config: EmojiConfig, out: Path) -> BuildSummary:
     _check_disjoint(sets, splits)
     record = _write(config, out, fingerprint, sets, splits)
     return _summary(out, record, already_built=False, started=started)
+
+
+def _check_kind(out: Path) -> None:
+    """Check that the shards to replace are emoji: `prolip demo --data` may be pointed at a user's own shards.
+
+    Raises:
+        UserError: they are not.
+    """
+    try:
+        kind = json.loads((out / RECORD).read_text(encoding="utf-8")).get("kind")
+    except (FileNotFoundError, ValueError):
+        return
+    if kind != KIND:
+        raise UserError(f"{out} holds other shards (of a {kind}), which emoji would replace: name a new folder")
 
 
 def _draw(art: dict[Design, Art], side: int, emoji: Emoji, design: Design) -> Drawing:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import logging
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,8 @@ from prolip.demo.suite.results import ChainExample, DecidedImage, EmojiResults, 
 from prolip.errors import UserError
 from prolip.train.flags import flatten
 from prolip.train.logging.runs import read_metrics
+
+log = logging.getLogger(__name__)
 
 ATTRIBUTION_FIELDS = ("part", "credit", "licence", "source", "changes")
 
@@ -100,20 +103,29 @@ def column(rows: Sequence[Mapping[str, float]], name: str) -> list[float]:
 
 
 def read_images(data_dir: Path, results: EmojiResults) -> dict[tuple[str, str], str]:
-    """Read the images of the gallery and of the examples of decisions from the shards, as data URIs."""
+    """Read the images of the gallery and of the examples of decisions from the shards, as data URIs.
+
+    A warning says how many are not there.
+    """
     gallery, decisions = results.gallery, results.decisions
     shown: list[Sequence[GalleryImage | ChainExample | DecidedImage]] = [
         *(gallery.pictures, gallery.most_certain, gallery.least_certain, gallery.chains),
         [] if decisions is None else decisions.examples,
     ]
     wanted = {(one.set_name, one.key) for images in shown for one in images}
-    return {
+    found = {
         (name, sample.key): "data:image/png;base64," + base64.b64encode(sample.image).decode("ascii")
         for name in sorted({name for name, _ in wanted})
         for shard in sorted(data_dir.glob(f"{name}-*.tar"))
         for sample in read_samples(str(shard), (), StoreConfig())
         if (name, sample.key) in wanted
     }
+    if len(found) < len(wanted):
+        log.warning(
+            "data: %s has %d of the page's %d images, and the others are left out: name the shards that were evaluated",
+            *(data_dir, len(found), len(wanted)),
+        )
+    return found
 
 
 def _text(path: Path) -> str | None:

@@ -169,7 +169,8 @@ class ValidationJob:
     """`zero_shot`: classification with prompts. `retrieval`: image to caption and caption to image. `uncertainty`: its
     distribution, and whether uncertain items are retrieved less often."""
     shards: tuple[str, ...] = ()
-    """Paths, URLs, brace patterns or globs of the set's shards."""
+    """Paths, URLs, brace patterns or globs of the validation set's shards. The set itself must be in a recipe, under
+    [[validation.jobs]]: a flag only changes it."""
     every: int = 1000
     """Steps between two evaluations. The last step of a run is always evaluated."""
     batch_size: int = 128

@@ -156,6 +156,8 @@ def _read_table(source: Path | Traversable, label: str, above: list[flags.NamedT
         return tomllib.loads(source.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         by = f", which {above[0][0]} extends" if above else ""
+        if Path(label).suffix == ".toml":
+            raise UserError(f"no recipe {label!r}{by}: there is no such file") from error
         known = ", ".join(known_recipes())
         raise UserError(f"no recipe {label!r}{by}: give the path of a TOML file or one of {known}") from error
     except UnicodeDecodeError as error:

@@ -11,6 +11,7 @@ from tests.support.images import draw
 
 from prolip.data.build.config import CsvConfig
 from prolip.data.build.table import build_csv
+from prolip.errors import UserError
 
 Read = Callable[..., list[dict[str, Any]]]
 
@@ -76,8 +77,11 @@ def test_missing_and_undecodable_tables_are_errors(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"table: .*none\.csv is not a file"):
         build_csv(CsvConfig(table=tmp_path / "none.csv"), tmp_path / "out")
     (tmp_path / "latin.csv").write_bytes(b"image,caption\na.png,caf\xe9\n")
-    with pytest.raises(ValueError, match=r"table: .*latin\.csv is not in UTF-8"):
+    with pytest.raises(ValueError, match=r"table: .*latin\.csv is not in UTF-8: save it as \.csv or \.tsv"):
         build_csv(CsvConfig(table=tmp_path / "latin.csv"), tmp_path / "out")
+    (tmp_path / "rows.json").write_text('[{"image":"a.png","caption":"a cat"}]')
+    with pytest.raises(UserError, match=r"table: .*rows\.json line 1: ',' expected .*: it must be a \.csv or \.tsv file"):
+        build_csv(CsvConfig(table=tmp_path / "rows.json"), tmp_path / "out")
     with pytest.raises(ValueError, match="delimiter = '::': must be one character"):
         CsvConfig(table=tmp_path / "none.csv", delimiter="::")
     with pytest.raises(ValueError, match="must differ"):

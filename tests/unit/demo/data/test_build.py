@@ -16,12 +16,15 @@ from PIL import Image
 from tests.support.emoji_build import BORROWED, EQUAL, NUM_BASE, SMALL, made_up_emoji
 from tokenizers import Tokenizer
 
+from prolip.data.build.config import FolderConfig
+from prolip.data.build.folder import build_folder
 from prolip.demo.config import EmojiConfig
 from prolip.demo.data import build as builder
 from prolip.demo.data.art import Art, encode_png, find_art, image_id
 from prolip.demo.data.build import Drawing, _mirrored_copies, build_emoji
 from prolip.demo.data.captions import LEVELS
 from prolip.demo.data.names import Emoji, read_table
+from prolip.errors import UserError
 
 Read = Callable[..., list[dict[str, Any]]]
 
@@ -202,6 +205,18 @@ def test_rebuilding_emoji_gives_the_same_bytes_or_does_nothing(tmp_path: Path, m
     assert {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()} == two
     assert not build_emoji(replace(SMALL, seed=1), tmp_path / "one").already_built
     assert (tmp_path / "one" / "train-000000.tar").read_bytes() != two["train-000000.tar"]
+
+
+def test_emoji_do_not_replace_shards_of_another_kind(tmp_path: Path, made_up: list[Emoji]) -> None:
+    mine = tmp_path / "mine"
+    encode = encode_png(np.full((8, 8, 3), 7, np.uint8))
+    (tmp_path / "images" / "cat").mkdir(parents=True)
+    (tmp_path / "images" / "cat" / "1.png").write_bytes(encode)
+    build_folder(FolderConfig(images=tmp_path / "images"), mine)
+    before = sorted((path.name, path.read_bytes()) for path in mine.iterdir())
+    with pytest.raises(UserError, match=r"mine holds other shards \(of a folder\), which emoji would replace"):
+        build_emoji(SMALL, mine)
+    assert sorted((path.name, path.read_bytes()) for path in mine.iterdir()) == before
 
 
 def test_a_new_version_of_art_or_names_rebuilds_the_shards(

@@ -63,9 +63,12 @@ def run_dir(tmp_path: Path, emoji_results: EmojiResults) -> Path:
     return folder
 
 
-def test_page_is_self_contained_and_well_formed(run_dir: Path, emoji_data: Path) -> None:
+def test_page_is_self_contained_and_well_formed(
+    run_dir: Path, emoji_data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = render_report(run_dir, emoji_data)
     assert path == run_dir / "report.html"
+    assert not any(message.startswith("data: ") for message in caplog.messages)
     text = path.read_text(encoding="utf-8")
     page = Page(text)
     for tag, attributes in page.tags:
@@ -174,7 +177,9 @@ def test_the_better_score_of_doubt_follows_from_the_interval(
     assert verdict in risk_sentence(decisions)
 
 
-def test_missing_parts_are_named_on_the_page(tmp_path: Path, emoji_results: EmojiResults) -> None:
+def test_missing_parts_are_named_on_the_page(
+    tmp_path: Path, emoji_results: EmojiResults, caplog: pytest.LogCaptureFixture
+) -> None:
     run, data = tmp_path / "run", tmp_path / "nothing"
     run.mkdir()
     data.mkdir()
@@ -185,6 +190,8 @@ def test_missing_parts_are_named_on_the_page(tmp_path: Path, emoji_results: Emoj
         assert missing in page.text
     assert not any(tag == "img" for tag, _ in page.tags)
     assert "◆" in page.text
+    (warned,) = caplog.messages
+    assert re.fullmatch(rf"data: {re.escape(str(data))} has 0 of the page's \d+ images, and the others .*", warned)
 
 
 def test_no_results_is_an_error(tmp_path: Path) -> None:
