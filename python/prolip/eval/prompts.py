@@ -198,8 +198,10 @@ def fill_templates(templates: Sequence[str], classnames: Sequence[str]) -> list[
     """Fill every template with every class name, one list per class. The placeholder is `{}` or `{c}`.
 
     Raises:
-        UserError: there is no template or no class name, or a template has no placeholder.
+        UserError: there is no template or no class name, a template has no placeholder, or the templates are one text.
     """
+    if isinstance(templates, str):
+        raise UserError(f"templates is the text {templates!r}: give a list of templates")
     if not templates or not classnames:
         raise UserError(f"{len(templates)} templates and {len(classnames)} class names make no prompts")
     for template in templates:

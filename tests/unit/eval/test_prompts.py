@@ -210,3 +210,5 @@ def test_templates_accept_both_placeholder_spellings() -> None:
         fill_templates(["plain"], ["x"])
     with pytest.raises(ValueError, match="0 templates and 1 class names make no prompts"):
         fill_templates([], ["x"])
+    with pytest.raises(ValueError, match=r"templates is the text 'a photo of a \{\}': give a list of templates"):
+        fill_templates("a photo of a {}", ["x"])  # a text is a sequence of texts
