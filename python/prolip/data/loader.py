@@ -65,7 +65,7 @@ class Cursor:
         try:
             return cls(**{**state, "legs": tuple(Leg(**leg) for leg in state["legs"])})
         except (KeyError, TypeError) as error:
-            raise UserError(f"resume is {dict(state)}: it is not a cursor of this version") from error
+            raise UserError(f"resume is {state}: it is not a cursor of this version") from error
 
 
 class Batch(NamedTuple):

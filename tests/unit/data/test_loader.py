@@ -288,6 +288,8 @@ def test_a_loaders_state_is_the_cursor_of_its_last_batch(shards: str) -> None:
     assert contents(other) == whole
     with pytest.raises(ValueError, match=r"resume is \{'epoch': 0, 'samples': 8, 'parts': 1\}: it is not a cursor"):
         other.load_state_dict({"epoch": 0, "samples": 8, "parts": 1})
+    with pytest.raises(UserError, match="resume is None: it is not a cursor"):
+        other.load_state_dict(None)  # type: ignore[arg-type]
     other.load_state_dict({"epoch": 0, "legs": [{"world_size": 1, "batch_size": 4, "steps": 9}]})
     with pytest.raises(ValueError, match=r"resume.legs\[0\].steps is 9"):
         next(iter(other))

@@ -2,6 +2,9 @@
 
 use std::ops::Range;
 
+/// A buffer may keep this many bytes whatever its next use.
+const KEPT: usize = 64 << 10;
+
 /// The extra members of one sample, one after another in a reused buffer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RawMembers {
@@ -18,8 +21,12 @@ impl RawMembers {
         self.bytes.get(place)
     }
 
-    /// Clears, keeping capacity.
+    /// Clears, keeping capacity. The memory of a far larger sample before this one is freed: every row of every batch would
+    /// come to one in the end.
     pub(crate) fn clear(&mut self) {
+        if self.bytes.capacity() > KEPT && self.bytes.capacity() / 4 > self.bytes.len() {
+            self.bytes = Vec::new();
+        }
         self.bytes.clear();
         self.places.clear();
     }
@@ -37,5 +44,21 @@ impl RawMembers {
         self.bytes.resize(start + size, 0);
         self.places.push(Some(start..start + size));
         &mut self.bytes[start..]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_of_a_large_sample_is_freed_after_a_small_one() {
+        let mut members = RawMembers::default();
+        members.room(1 << 20).fill(7);
+        members.clear();
+        assert!(members.bytes.capacity() >= 1 << 20, "the next sample may be as large");
+        members.push(Some(b"small"));
+        members.clear();
+        assert!(members.bytes.capacity() <= KEPT);
     }
 }
