@@ -233,8 +233,8 @@ fn check_size(config: &LoaderConfig, order: &OrderSettings, counts: &[u32]) -> R
     let partition = order.partition(total);
     if partition.num_steps(config.last_batch, 0) == 0 && config.last_batch == LastBatch::Drop {
         let rule = format!(
-            "with {} ranks a step needs {} samples and an epoch has {}; make it smaller or set data.last_batch to 'pad' \
-             or 'keep'",
+            "with {} ranks a step needs {} samples and an epoch has {}; make it smaller, or in a loop of your own set \
+             data.last_batch to 'pad' or 'keep'",
             partition.world_size,
             u128::from(partition.world_size) * u128::from(partition.batch_size),
             partition.total
