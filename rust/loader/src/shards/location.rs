@@ -113,9 +113,15 @@ pub(crate) fn without_secrets(text: &str) -> String {
         let start = rest[..at]
             .rfind(|letter: char| !letter.is_ascii_alphanumeric())
             .map_or(0, |before| before + rest[before..].chars().next().map_or(1, char::len_utf8));
-        let end = rest[at..]
-            .find(|letter: char| letter.is_whitespace() || "()<>\"'`,".contains(letter))
-            .map_or(rest.len(), |length| at + length);
+        let end_at = |stops: &str| {
+            let stop = |letter: char| letter.is_whitespace() || stops.contains(letter);
+            rest[at..].find(stop).map_or(rest.len(), |length| at + length)
+        };
+        let mut end = end_at("()<>\"'`,");
+        if rest[at..end].contains(['?', '#']) {
+            // A query may hold brackets and commas.
+            end = rest[..end_at("<>\"'`")].trim_end_matches([')', ',', ':']).len();
+        }
         out.push_str(&rest[..start]);
         out.push_str(&shown(&rest[start..end]));
         rest = &rest[end..];
@@ -171,5 +177,10 @@ mod tests {
             );
         }
         assert_eq!(without_secrets("nothing"), "nothing");
+        assert_eq!(
+            without_secrets("$(curl https://h/a?x=(1),2&sig=3), b"),
+            "$(curl https://h/a?…), b"
+        );
+        assert_eq!(without_secrets("http://u:p@h/a,http://u:q@h/b"), "http://h/a,http://h/b");
     }
 }

@@ -109,7 +109,7 @@ fn the_end_of_what_a_failed_command_says_is_quoted_without_secrets() {
     assert_eq!(error.what.matches('‘').count(), 196, "{error}");
     let signed = "echo https://h/a.tar?$(seq 100 | tr '\n' '-')signature=secret: no >&2; exit 3";
     let error = fetch(&once, &Location::Pipe(signed.to_owned())).unwrap_err();
-    assert!(error.what.ends_with(": https://h/a.tar?… no"), "{error}");
+    assert!(error.what.ends_with(": https://h/a.tar?…: no"), "{error}");
 }
 
 #[test]
