@@ -140,9 +140,11 @@ def _as_array(image: NDArray[Any] | Tensor, name: str) -> NDArray[np.uint8]:
         pixels: NDArray[Any] = image.detach().cpu().permute(1, 2, 0).contiguous().numpy()
     else:
         if image.dtype != np.uint8 or image.ndim not in {2, 3} or (image.ndim == 3 and shape[2] not in {1, 3}):
+            instead = "values from 0 to 1 become (255 * array).astype('uint8')"
+            if image.dtype == np.uint8:
+                instead = "[3, H, W] becomes array.transpose(1, 2, 0)"
             raise UserError(
-                f"{name} is an array {image.dtype} {list(shape)}: it must be uint8 [H, W, 3] or [H, W]; convert values "
-                "from 0 to 1 with (255 * array).astype('uint8')"
+                f"{name} is an array {image.dtype} {list(shape)}: it must be uint8 [H, W, 3] or [H, W]; {instead}"
             )
         pixels = np.ascontiguousarray(image)
     return pixels[:, :, 0] if pixels.shape[-1] == 1 and pixels.ndim == 3 else pixels

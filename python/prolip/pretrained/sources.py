@@ -176,7 +176,9 @@ def read_checkpoint(source: str | Path, cache_dir: str | Path | None = None) -> 
 def _unknown(source: str) -> str:
     """The message for a source that names no model."""
     names = [model.name for model in list_models()]
-    close = difflib.get_close_matches(source.rpartition("/")[2], names, n=1, cutoff=0.6)
+    word = source.rpartition("/")[2]
+    begun = [name for name in names if len(word) > 3 and name.startswith(word)]
+    close = begun or difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     if close:
         return f"{source} is neither a file nor a folder: did you mean the released model {close[0]!r}?"
     hint = f": a hub repository is written {HUB_PREFIX}{source}" if re.fullmatch(r"[\w.-]+/[\w.-]+", source) else ""

@@ -138,6 +138,8 @@ def test_a_local_folder_takes_precedence_over_a_released_name(tmp_path: Path, mo
 def test_a_mistyped_name_gets_a_suggestion() -> None:
     with pytest.raises(ValueError, match="did you mean the released model 'ProLIP-ViT-B-16-DC-1B-12_8B'"):
         prolip.load("ProLIP-ViT-B-16-DC-1B-12.8B")
+    with pytest.raises(ValueError, match="did you mean the released model 'ProLIP-ViT-B-16-DC-1B-12_8B'"):
+        prolip.load("ProLIP-ViT-B-16")
     with pytest.raises(ValueError, match=r"prolip\.list_models\(\)\): a hub repository is written hf-hub:me/mine"):
         prolip.load("me/mine")
 

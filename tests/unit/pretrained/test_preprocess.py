@@ -99,6 +99,11 @@ BAD: list[tuple[Any, type[Exception], str]] = [
     (np.zeros((4, 4, 3)), UserError, r"the image is an array float64 \[4, 4, 3\]: it must be uint8 \[H, W, 3\]"),
     (np.zeros((4, 4, 4), dtype=np.uint8), UserError, r"the image is an array uint8 \[4, 4, 4\]"),
     (
+        np.zeros((3, 4, 4), dtype=np.uint8),
+        UserError,
+        r"the image is an array uint8 .*\[3, H, W\] becomes array\.transpose",
+    ),
+    (
         torch.zeros(4, 4, 3, dtype=torch.uint8),
         UserError,
         r"the image is a tensor uint8 \[4, 4, 3\]: it must be uint8 \[3, H, W\]",

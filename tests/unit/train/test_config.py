@@ -104,6 +104,11 @@ def test_a_recipe_that_extends_itself_or_a_missing_one_is_an_error(tmp_path: Pat
         load_config([str(one)])
 
 
+def test_a_run_ends_with_commands_that_use_it() -> None:
+    then = "prolip classify IMAGE LABEL ... --checkpoint runs/demo, or prolip export runs/demo --out FOLDER"
+    assert load_config(["demo"]).closing == f"wrote runs/demo; next: {then}"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

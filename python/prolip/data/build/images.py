@@ -206,7 +206,7 @@ class _Reader:
         self.bad.append(BadImage(name=candidate.name, reason=reason))
         if len(self.bad) > self.config.max_bad_fraction * self.num_candidates:
             raise UserError(
-                f"{len(self.bad)} of {self.num_candidates} images are bad, more than max_bad_fraction = "
+                f"at least {len(self.bad)} of {self.num_candidates} images are bad, more than max_bad_fraction = "
                 f"{self.config.max_bad_fraction} allows: {'; '.join(_line(bad) for bad in self.bad[:5])}. Repair or "
                 "remove them, or allow more with --max_bad_fraction"
             )

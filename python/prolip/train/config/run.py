@@ -143,7 +143,8 @@ class TrainConfig:
     @property
     def closing(self) -> str:
         """The last line of a run that is done."""
-        return closing(f"prolip eval --help, or {command('export', self.out, '--out', 'FOLDER')}", [self.out])
+        ask = command("classify", "IMAGE", "LABEL", "...", "--checkpoint", self.out)
+        return closing(f"{ask}, or {command('export', self.out, '--out', 'FOLDER')}", [self.out])
 
     @property
     def remarks(self) -> list[str]:

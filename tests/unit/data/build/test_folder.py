@@ -109,7 +109,7 @@ def test_a_bad_pair_is_left_out_and_named(
     assert [bad.name for bad in summary.skipped] == ["b.jpg"]
     record = json.loads((tmp_path / "out" / "dataset.json").read_text(encoding="utf-8"))
     assert record["skipped"] == [{"name": "b.jpg", "reason": summary.skipped[0].reason}]
-    with pytest.raises(ValueError, match=f"1 of 3 images are bad.*max_bad_fraction = 0.3.*{reason}"):
+    with pytest.raises(ValueError, match=f"at least 1 of 3 images are bad.*max_bad_fraction = 0.3.*{reason}"):
         build_folder(FolderConfig(images=source, captions="text", max_bad_fraction=0.3), tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
