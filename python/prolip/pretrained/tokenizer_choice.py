@@ -26,7 +26,8 @@ CLIP_TOKENS = 49408
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 """The file that describes a model in open_clip's layout."""
 _TOKENIZER_SETTINGS = "tokenizer_config.json"
-"""The file beside a tokenizer.json that names the padding token."""
+"""The file beside a tokenizer.json that names the padding token. `prolip.interop.transformers` also writes how captions
+are cleaned and the padding id."""
 
 
 def own_tokenizer(source: str, text: TextConfig) -> TokenizerConfig | None:
@@ -118,7 +119,7 @@ def choose_tokenizer(
     released = is_released(source)
     # Released repositories hold no tokenizer. Not asking them also makes this work offline.
     if not released and (file := _tokenizer_beside(source, cache_dir)) is not None:
-        return _named_tokenizer(file, text)
+        return dataclasses.replace(_named_tokenizer(file, text), **_saved_for_transformers(file))
     if text.hf_tokenizer_name is not None:
         return _named_tokenizer(_from_hub(text.hf_tokenizer_name, cache_dir), text)
     if text.vocab_size == CLIP_TOKENS:
@@ -134,6 +135,13 @@ def _tokenizer_beside(source: str, cache_dir: str | Path | None) -> Path | None:
     if file is not None:
         read_beside(source, _TOKENIZER_SETTINGS, cache_dir)  # downloads it beside the other
     return file
+
+
+def _saved_for_transformers(file: Path) -> dict[str, Any]:
+    """The settings `clean` and `pad_id` of a `ProLIPTokenizer` beside its tokenizer.json; none of another tokenizer."""
+    beside = file.with_name(_TOKENIZER_SETTINGS)
+    saved = read_json(beside) if beside.is_file() else {}
+    return {name: saved[name] for name in ("clean", "pad_id")} if saved.keys() >= {"clean", "pad_id"} else {}
 
 
 def _from_hub(repository: str, cache_dir: str | Path | None) -> Path:
