@@ -171,13 +171,13 @@ def test_the_classifier_shows_the_weights_of_its_prompts(page: Page, address: st
 def test_label_sets_follow_the_guarantee(page: Page, address: str) -> None:
     page.goto(f"{address}/?panel=rely&guarantee=99&limit=1")
     answer = page.locator("#rely-answer")
-    expect(answer).to_contain_text("One of these 3 labels is right with a probability of at least 99\u00a0%")
+    expect(answer).to_contain_text(re.compile(r"Label set: “\w+”, “\w+”, “\w+”\. At least 99\s% of such sets contain"))
     expect(answer).to_contain_text("Don't know: the calibration cannot promise that at most 1\u00a0%")
     assert sorted(rows(page, "rely")[:3]) == ["animals", "food", "travel"]
     assert rows(page, "rely")[3:] == ["what the image leaves open", "what the model has not learned"]
     expect(answer).to_contain_text("mine, and for no others")
     slide(page, "guarantee", 80)
-    expect(answer).to_contain_text("right with a probability of at least 80\u00a0%")
+    expect(answer).to_contain_text("At least 80\u00a0% of such sets contain the right label")
     slide(page, "limit", 50)
     expect(answer).to_contain_text("50\u00a0% of the answers")
     page.wait_for_url(lambda url: "guarantee=80" in url and "limit=50" in url)
@@ -318,7 +318,7 @@ def test_every_panel_works_with_the_keyboard_alone(page: Page, address: str) -> 
     panel("rely")
     write("#guarantee input[type=number]", "85")
     run("rely")
-    expect(page.locator("#rely-answer")).to_contain_text("right with a probability of at least 85\u00a0%")
+    expect(page.locator("#rely-answer")).to_contain_text("At least 85\u00a0% of such sets contain the right label")
 
 
 def test_nothing_is_cut_on_a_narrow_screen(page: Page, address: str) -> None:

@@ -38,8 +38,8 @@ def _decided(found: Reliance) -> str:
         return block(f"{found.why_not} Probabilities have the model's own scale.", table(heads, rows))
     rest = "" if count == len(found.labels) else f" The table shows {count} of {len(found.labels)} labels."
     names = ", ".join(f"“{name}”" for name, inside in zip(found.labels, found.within, strict=True) if inside)
-    one = "This label is right" if number == 1 else f"One of these {number} labels is right"
-    text = f"{_answer(found)} {one} with a probability of at least {percent(found.guarantee, 0)}: {names}.{rest}"
+    sets = f"At least {percent(found.guarantee, 0)} of such sets contain the right label."
+    text = f"{_answer(found)} Label set: {names}. {sets}{rest}"
     return block(text, table([*heads, Head("label set", f"at {percent(found.guarantee, 0)}")], rows))
 
 

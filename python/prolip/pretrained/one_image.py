@@ -77,8 +77,8 @@ def _decision_lines(options: ClassifyOptions, model: Model, found: Classificatio
     lines = []
     if found.label_sets is not None and options.guarantee is not None:
         which = ", whichever label it is" if options.per_label else ""
-        sure = f"with {100 * options.guarantee:g}% probability, one of these is right{which}"
-        lines.append(f"{sure}: {', '.join(found.label_sets[0])}")
+        sure = f"at least {100 * options.guarantee:g}% of such sets contain the right label{which}"
+        lines.append(f"label set: {', '.join(found.label_sets[0])} ({sure})")
         if options.per_label:
             basis = model.calibration.class_thresholds(options.guarantee).basis
             if few := len(basis) - basis.count("class"):

@@ -242,7 +242,7 @@ def test_classify_prints_the_decision_for_one_image(
     words = ["classify", str(lab / "mine" / "food" / "000.png"), "--checkpoint", str(lab / "run"), "--device", "cpu"]
     assert main([*words, "--guarantee", "0.999", "--max_error", "0.001"]) == 0
     shown = capsys.readouterr().out
-    assert "with 99.9% probability, one of these is right: " in shown
+    assert "label set: animals, food, travel (at least 99.9% of such sets contain the right label)\n" in shown
     assert "answer, if at most 0.1% may be wrong: don't know" in shown
     assert f"This holds for images like those of {lab / 'mine'}, and for no others." in shown
     one = lab / "mine" / "animals" / "000.png"
@@ -251,7 +251,8 @@ def test_classify_prints_the_decision_for_one_image(
     assert sets != plain
     assert main(["classify", str(one), *words[2:], "--guarantee", "0.8", "--per_label"]) == 0
     shown = capsys.readouterr().out
-    assert f"with 80% probability, one of these is right, whichever label it is: {', '.join(sets[0])}\n" in shown
+    sure = "at least 80% of such sets contain the right label, whichever label it is"
+    assert f"label set: {', '.join(sets[0])} ({sure})\n" in shown
     assert "too few" not in shown
     assert main([*words, "--guarantee", "0.99", "--per_label"]) == 0
     assert "3 of 3 labels have too few calibration images for that: for them" in capsys.readouterr().out
