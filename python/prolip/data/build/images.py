@@ -26,8 +26,11 @@ from prolip.data.build.shards import (
 from prolip.data.samples import EXTENSIONS as LOADED
 from prolip.errors import UserError, sentence
 
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-"""File extensions of images, in lower case."""
+EXTENSIONS = {
+    *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+    *(".jp2", ".avif", ".heic", ".heif"),
+}
+"""File extensions of images, in lower case. What Pillow cannot read counts as a bad image, so that errors name it."""
 _STORED = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 """Formats that are stored unchanged. An MPO starts with an ordinary JPEG."""
 _QUALITY = 95
@@ -110,7 +113,7 @@ def _opened(data: bytes) -> Image.Image:
         with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
             return Image.open(io.BytesIO(data))
     except UnidentifiedImageError:  # its message has the address of the bytes
-        raise UnidentifiedImageError(f"not an image file ({len(data)} bytes)") from None
+        raise UnidentifiedImageError(f"not an image file that Pillow reads ({len(data)} bytes)") from None
     except Image.DecompressionBombError:
         raise Image.DecompressionBombError("it has too many pixels even to be scaled down") from None
 

@@ -92,8 +92,8 @@ def test_images_with_text_files_become_samples(tmp_path: Path, read_back: Read) 
         (lambda path: path.with_suffix(".txt").write_text(" \n", encoding="utf-8"), r"b\.jpg \(b\.txt is empty\)"),
         (lambda path: path.with_suffix(".txt").write_bytes(b"caf\xe9"), r"b\.jpg \(b\.txt is not in UTF-8\)"),
         (lambda path: path.write_bytes(path.read_bytes()[:-40]), r"b\.jpg \(.*truncated"),
-        (lambda path: path.write_bytes(b"<html>"), r"b\.jpg \(not an image file \(6 bytes\)\)"),
-        (lambda path: path.write_bytes(b""), r"b\.jpg \(not an image file \(0 bytes\)\)"),
+        (lambda path: path.write_bytes(b"<html>"), r"b\.jpg \(not an image file that Pillow reads \(6 bytes\)\)"),
+        (lambda path: path.write_bytes(b""), r"b\.jpg \(not an image file that Pillow reads \(0 bytes\)\)"),
     ],
 )
 def test_a_bad_pair_is_left_out_and_named(
@@ -194,7 +194,7 @@ def test_a_pattern_must_have_one_group(pattern: str, captions: Any, message: str
 
 
 def test_other_formats_are_stored_as_png_and_reported(tmp_path: Path, read_back: Read) -> None:
-    for suffix in ("bmp", "tiff"):
+    for suffix in ("bmp", "tiff", "jp2"):
         draw(tmp_path / "in" / "x" / f"a.{suffix}")
     Image.new("P", (4, 4), 3).save(tmp_path / "in" / "x" / "b.gif")
     summary = build_folder(FolderConfig(images=tmp_path / "in"), tmp_path / "out")
@@ -205,7 +205,17 @@ def test_other_formats_are_stored_as_png_and_reported(tmp_path: Path, read_back:
         ):
             assert now.format == "PNG"
             assert np.array_equal(np.asarray(before.convert("RGB")), np.asarray(now))
-    assert sorted(summary.notes) == [f"1 images were {kind} and are stored as PNG" for kind in ("BMP", "GIF", "TIFF")]
+    assert sorted(summary.notes) == [
+        f"1 images were {kind} and are stored as PNG" for kind in ("BMP", "GIF", "JPEG2000", "TIFF")
+    ]
+
+
+def test_an_image_in_a_format_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    for place in range(3):
+        draw(tmp_path / "in" / "x" / f"{place}.png")
+    (tmp_path / "in" / "x" / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    summary = build_folder(FolderConfig(images=tmp_path / "in", max_bad_fraction=0.5), tmp_path / "out")
+    assert [bad.name for bad in summary.skipped] == ["x/phone.heic"]
 
 
 def test_the_format_is_detected_from_the_content(tmp_path: Path, read_back: Read) -> None:
@@ -262,7 +272,7 @@ def test_folders_without_readable_images_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"images: .*nowhere is not a folder"):
         build_folder(FolderConfig(images=tmp_path / "nowhere"), tmp_path / "out")
     (tmp_path / "in").mkdir()
-    with pytest.raises(ValueError, match=r"images: .* has no image \(\.bmp"):
+    with pytest.raises(ValueError, match=r"images: .* has no image \(\.avif, \.bmp"):
         build_folder(FolderConfig(images=tmp_path / "in"), tmp_path / "out")
     (tmp_path / "in" / "x").mkdir()
     (tmp_path / "in" / "x" / "a.jpg").write_bytes(b"nothing")
