@@ -35,6 +35,13 @@ def density(x: Tensor, gaussian: Gaussian) -> Tensor:
     return torch.exp(-0.5 * (x - gaussian.mean) ** 2 / gaussian.var) / (2 * math.pi * gaussian.var).sqrt()
 
 
+def test_gaussians_can_be_indexed() -> None:
+    three = some(3)
+    assert isinstance(three[1:], Gaussian)
+    assert torch.equal(three[1:].mean, three.mean[1:])
+    assert torch.equal(three[1:].log_var, three.log_var[1:])
+
+
 def test_a_point_has_no_variance() -> None:
     point = Gaussian.point(torch.ones(2, 3))
     assert torch.equal(point.var, torch.zeros(2, 3))

@@ -32,3 +32,8 @@ def test_completion_offers_the_public_names_before_they_are_used() -> None:
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert {"load", "csd", "Gaussian", "eval", "True"} <= set(shown)
     assert not {"sys", "warnings", "TYPE_CHECKING", "lazy_names", "annotations"} & set(shown)
+
+
+def test_importing_the_package_and_listing_models_does_not_import_torch() -> None:
+    code = "import sys, prolip; prolip.list_models(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -16,6 +16,10 @@ Derived = Annotated[Value, tyro.conf.Suppress]
 """A field that a training run derives from other settings, so that `prolip train` has no flag for it."""
 
 
+Cleaning = Literal["lower", "whitespace", "canonicalize", "none"]
+"""How captions are cleaned, by open_clip's names."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TokenizerConfig:
     """Which tokenizer to use, and how many ids it returns."""
@@ -29,7 +33,7 @@ class TokenizerConfig:
     pad_id: int | None = None
     """The padding id, 0 for `clip`. For a file the default is the first of: `pad_token` in a `tokenizer_config.json`
     beside it, its `padding` section, `<pad>`, `[PAD]`."""
-    clean: Literal["lower", "whitespace", "canonicalize", "none"] | None = None
+    clean: Cleaning | None = None
     """How captions are cleaned first, by open_clip's names: `lower` (CLIP), `whitespace`, or `canonicalize` (SigLIP:
     lower case, no punctuation). All three fix the text with ftfy. `none`, for a file only, leaves captions to the
     file's own normaliser. Default: `lower` for `clip`, `none` for a file."""

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from prolip.checkpoint import Checkpoint, open_saved
-from prolip.data.config import TokenizerConfig
-from prolip.errors import UserError
+from prolip.data.config import Cleaning, TokenizerConfig
+from prolip.errors import UserError, check_choice
 from prolip.models.config import TextConfig
 from prolip.models.hub import TOKENIZER_FILE
 from prolip.models.released import find_released
@@ -138,10 +138,20 @@ def _tokenizer_beside(source: str, cache_dir: str | Path | None) -> Path | None:
 
 
 def _saved_for_transformers(file: Path) -> dict[str, Any]:
-    """The settings `clean` and `pad_id` of a `ProLIPTokenizer` beside its tokenizer.json; none of another tokenizer."""
+    """Return `clean` and `pad_id` that a `ProLIPTokenizer` saved beside its tokenizer.json; nothing of another one.
+
+    Raises:
+        UserError: one has no possible value.
+    """
     beside = file.with_name(_TOKENIZER_SETTINGS)
     saved = read_json(beside) if beside.is_file() else {}
-    return {name: saved[name] for name in ("clean", "pad_id")} if saved.keys() >= {"clean", "pad_id"} else {}
+    if not saved.keys() >= {"clean", "pad_id"}:
+        return {}
+    clean, pad_id = saved["clean"], saved["pad_id"]
+    check_choice(f"{beside}: clean", clean, Cleaning)
+    if type(pad_id) is not int:
+        raise UserError(f"{beside}: pad_id is {pad_id!r}: it must be an integer")
+    return {"clean": clean, "pad_id": pad_id}
 
 
 def _from_hub(repository: str, cache_dir: str | Path | None) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,3 +71,9 @@ def test_the_fingerprint_changes_with_weights_and_preprocessing(tmp_path: Path) 
     next(model.network.parameters()).data[...] += 1e-3
     found.append(model.fingerprint())
     assert len({before, *found}) == 1 + len(others) + 1
+
+
+def test_a_missing_open_clip_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "open_clip", None)
+    with pytest.raises(UserError, match=r"models of open_clip need open_clip: pip install 'prolip\[open_clip\]'"):
+        opening.load("open_clip:ViT-B-32/openai")

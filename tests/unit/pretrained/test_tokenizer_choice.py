@@ -13,10 +13,11 @@ from tests.support.released_hub import siglips_tokenizer
 
 import prolip
 from prolip.data.config import TokenizerConfig
-from prolip.models import ARCHITECTURES, ProLIP
+from prolip.errors import UserError
+from prolip.models import ARCHITECTURES, ProLIP, TextConfig
 from prolip.models.hub import save_pretrained
 from prolip.pretrained import DownloadError
-from prolip.pretrained.tokenizer_choice import CLIP_TOKENS, find_tokenizer, own_tokenizer
+from prolip.pretrained.tokenizer_choice import CLIP_TOKENS, choose_tokenizer, find_tokenizer, own_tokenizer
 
 
 def test_a_run_is_opened_with_its_own_tokenizer(tmp_path: Path) -> None:
@@ -84,3 +85,19 @@ def test_a_tokenizer_that_cannot_be_downloaded_is_an_error(monkeypatch: pytest.M
     monkeypatch.setattr("prolip.pretrained.tokenizer_choice.hub_file", unreachable)
     with pytest.raises(DownloadError, match="timm/ViT-B-16-SigLIP cannot be reached"):
         own_tokenizer("open_clip:ViT-B-16-SigLIP/webli", ARCHITECTURES["ViT-B-16"].text)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"clean": "upper", "pad_id": 0}, r"tokenizer_config.json: clean is 'upper': it must be one of lower, "),
+        ({"clean": "none", "pad_id": "0"}, r"tokenizer_config.json: pad_id is '0': it must be an integer"),
+    ],
+)
+def test_impossible_settings_of_a_folder_for_transformers_are_named(
+    tmp_path: Path, settings: dict[str, object], message: str
+) -> None:
+    (tmp_path / "tokenizer.json").write_text("{}")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(UserError, match=message):
+        choose_tokenizer(str(tmp_path), None, TextConfig())
