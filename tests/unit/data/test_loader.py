@@ -190,6 +190,10 @@ def test_a_folder_of_shards_is_not_a_shard(tmp_path: Path) -> None:
             r"data.captions\[0\].sources\[0\].general is 'txt': .* expected a list of texts",
         ),
         ({"shards": "https://me:pass@h/a.tar?s=1"}, r"data.shards is the text 'https://h/a.tar\?…': give a tuple"),
+        (
+            {"store": StoreConfig(allow_pipe="false")},  # type: ignore[arg-type]
+            "data.store.allow_pipe is 'false': .* expected true or false",
+        ),
         ({"shards": "*.tar"}, r"data.shards is the text '\*\.tar': give a tuple of paths, addresses or patterns"),
         ({"batch_size": 0}, "data.batch_size is 0: it must be at least 1"),
         ({"batch_size": -3}, "data.batch_size is -3: it must not be negative"),

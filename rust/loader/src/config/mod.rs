@@ -1,7 +1,7 @@
 //! The loader's configuration. Field names are those of the Python dataclasses in `prolip.data`.
 
 mod rules;
-mod texts;
+mod strict;
 
 use std::path::PathBuf;
 
@@ -60,7 +60,7 @@ pub struct CaptionSource {
     /// How often this source is drawn, relative to the other sources.
     pub weight: f32,
     /// Dotted paths of more general captions of the same sample. One is drawn uniformly.
-    #[serde(deserialize_with = "texts::list")]
+    #[serde(deserialize_with = "strict::texts")]
     pub general: Vec<String>,
     /// Weights of a list's elements, by position. Elements after the last weight are never drawn. Empty: all are equally
     /// likely.
@@ -159,6 +159,7 @@ pub enum OnMissingShard {
 #[serde(deny_unknown_fields)]
 pub struct StoreConfig {
     /// Whether `pipe:COMMAND` runs commands.
+    #[serde(deserialize_with = "strict::boolean")]
     pub allow_pipe: bool,
     /// Ranges to fetch at the same time.
     pub connections: usize,
@@ -177,6 +178,7 @@ pub struct StoreConfig {
     /// Fewest bytes per second, on average over `timeout_s`, below which a request has failed.
     pub min_bytes_per_s: u64,
     /// Whether archives, local ones too, must end with a block of zeros. An archive without one counts as damaged there.
+    #[serde(deserialize_with = "strict::boolean")]
     pub require_archive_end: bool,
 }
 
@@ -215,7 +217,7 @@ pub enum LastBatch {
 #[serde(deny_unknown_fields)]
 pub struct LoaderConfig {
     /// Paths, addresses, brace patterns, globs, or text files that list them.
-    #[serde(deserialize_with = "texts::list")]
+    #[serde(deserialize_with = "strict::texts")]
     pub shards: Vec<String>,
     /// With [`Mode::Resampled`], one weight per pattern: how often each of its shards is drawn, relative to the shards of the
     /// other patterns. Empty: all shards are equally likely.
@@ -262,6 +264,6 @@ pub struct LoaderConfig {
     /// How remote and compressed shards are fetched.
     pub store: StoreConfig,
     /// Extensions, in lower case, of members that are returned raw with each batch.
-    #[serde(deserialize_with = "texts::list")]
+    #[serde(deserialize_with = "strict::texts")]
     pub keep_members: Vec<String>,
 }

@@ -73,6 +73,7 @@ pub(crate) async fn get(
             if start != wanted {
                 return Err(Failure::again("an answer with another range than asked for"));
             }
+            let size = size.ok_or_else(Failure::of_unknown_size)?;
             let length = number(headers, CONTENT_LENGTH);
             if end > size || length.is_some_and(|length| start.checked_add(length) != Some(end)) {
                 return Err(Failure::again(
@@ -114,12 +115,16 @@ fn number(headers: &HeaderMap, name: HeaderName) -> Option<u64> {
     headers.get(name)?.to_str().ok()?.trim().parse().ok()
 }
 
-/// Start, end and size from `bytes FIRST-LAST/SIZE`.
-fn content_range(headers: &HeaderMap) -> Option<(u64, u64, u64)> {
+/// Start, end and size from `bytes FIRST-LAST/SIZE`. The size is `None` if the server does not know it, and sends `*`.
+fn content_range(headers: &HeaderMap) -> Option<(u64, u64, Option<u64>)> {
     let value = headers.get(CONTENT_RANGE)?.to_str().ok()?;
     let (range, size) = value.trim().strip_prefix("bytes ")?.split_once('/')?;
     let (first, last) = range.split_once('-')?;
     let (start, last): (u64, u64) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
     let end = last.checked_add(1).filter(|end| *end > start)?;
-    Some((start, end, size.trim().parse().ok()?))
+    let size = match size.trim() {
+        "*" => None,
+        size => Some(size.parse().ok()?),
+    };
+    Some((start, end, size))
 }

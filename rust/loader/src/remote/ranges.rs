@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use super::origin::Origin;
 use super::partial_file::PartialFile;
 use super::request::{Answer, Want, in_time};
-use super::retry::{Attempts, Failure, Verdict, write_failure};
+use super::retry::{Attempts, Failure, PARTIAL_CONTENT, Verdict, write_failure};
 use crate::error::Printable;
 use crate::shards::Identity;
 
@@ -139,9 +139,9 @@ impl<'store> Transfer<'store> {
                 }
                 Err(failure) => {
                     drop(permit);
-                    // An empty shard has no byte 0, so request it without a range.
+                    // An empty shard has no byte 0, and ranges are of no use if the server does not know the size.
                     want = match (failure.status, want) {
-                        (Some(416), Want::Range(..)) => Want::Whole,
+                        (Some(PARTIAL_CONTENT | 416), Want::Range(..)) => Want::Whole,
                         _ => Want::Range(0, self.limits.range_bytes),
                     };
                     sleep(self.pause(attempts, failure, 0)?).await;

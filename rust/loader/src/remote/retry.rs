@@ -18,6 +18,8 @@ const LAST_BACKOFF: Duration = Duration::from_secs(20);
 /// After this many new bytes the count of failures starts again. Not after fewer: a server that sends a kilobyte at a time would
 /// get thousands of requests for one range.
 const PROGRESS_BYTES: u64 = 256 << 10;
+/// The status of an answer to a range.
+pub(crate) const PARTIAL_CONTENT: u16 = 206;
 /// Longest quoted error text, in characters.
 const MAX_WORDS: usize = 200;
 
@@ -65,6 +67,12 @@ impl Failure {
 
     pub fn here(what: impl Into<String>) -> Self {
         Self::new(Verdict::Here, what)
+    }
+
+    /// The failure for a range of a shard whose size the server does not know.
+    pub fn of_unknown_size() -> Self {
+        let status = Some(PARTIAL_CONTENT);
+        Self { status, ..Self::again("an answer to a range without the shard's size") }
     }
 
     /// The failure for a status code.

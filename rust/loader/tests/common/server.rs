@@ -50,8 +50,8 @@ pub enum Reply {
     Unsized(usize),
     /// Bytes without end, no size said.
     Endless,
-    /// Good, but for the size of the file, which is this one.
-    Claim(u64),
+    /// Good, but for the size of the file in an answer to a range, which is this text.
+    Claim(String),
     /// The file is another from now on; then good.
     Change(Page),
 }
@@ -220,9 +220,9 @@ impl Inner {
             return self.answer_unsized(stream, &page, &reply);
         }
         let size = page.bytes.len() as u64;
-        let claimed = match reply {
-            Reply::Claim(claimed) => claimed,
-            _ => size,
+        let claimed = match &reply {
+            Reply::Claim(claimed) => claimed.clone(),
+            _ => size.to_string(),
         };
         let (head, body) = match request.range.filter(|_| self.ranges) {
             Some((first, _)) if first >= size => {

@@ -137,6 +137,29 @@ fn redirected_downloads_stay_there_and_send_no_secrets() {
 }
 
 #[test]
+fn after_a_redirect_that_hangs_the_first_address_is_asked_again() {
+    let bytes = noise(SIZE, 9);
+    let (_hanging, there) = one(&bytes, true, |request: &Request| match request.number {
+        0 => Reply::Good,
+        _ => Reply::Late(Duration::from_secs(5)),
+    });
+    let redirect = Reply::Status(302, format!("Location: {}\r\n", there.written()));
+    let (first, location) = one(&bytes, true, schedule(vec![redirect]));
+    let config = StoreConfig { connections: 1, retries: 1, ..config() };
+    assert!(fetch(&config, &location).unwrap() == bytes);
+    assert_eq!(first.requests().len(), 3, "once with a redirect, then both other ranges");
+}
+
+#[test]
+fn a_server_that_does_not_know_the_size_is_asked_for_all_bytes() {
+    let bytes = noise(MIB, 10);
+    let (server, location) = one(&bytes, true, |_| Reply::Claim("*".to_owned()));
+    assert!(fetch(&config(), &location).unwrap() == bytes);
+    let ranges: Vec<_> = server.requests().iter().map(|request| request.range.is_some()).collect();
+    assert_eq!(ranges, [true, false]);
+}
+
+#[test]
 fn endless_redirections_are_an_error() {
     let (server, _) = one(b"x", true, |_| Reply::Status(302, "Location: /a.tar\r\n".to_owned()));
     let error = fetch(&config(), &Location::Url(server.url("a.tar"))).unwrap_err();

@@ -32,7 +32,8 @@ fn an_endless_body_is_stopped_at_the_size_limit() {
 #[test]
 fn a_size_above_the_limit_is_refused_before_the_download() {
     for claim in [SIZE as u64 + 1, u64::MAX] {
-        let (server, location) = one(&noise(SIZE, 1), true, move |_| Reply::Claim(claim));
+        let (server, location) =
+            one(&noise(SIZE, 1), true, move |_| Reply::Claim(claim.to_string()));
         let limited = StoreConfig { max_shard_bytes: SIZE as u64, ..config() };
         let error = failure(&limited, &location);
         assert!(error.contains("data.store.max_shard_bytes"), "{error}");
@@ -194,7 +195,7 @@ fn inconsistent_sizes_are_an_error() {
     let location = Location::Url(server.url("a.tar"));
     assert!(fetch(&config(), &location).unwrap() == new);
     // A size that no range reaches: the ranges behind the end are not there.
-    let (_server, location) = one(&noise(MIB, 8), true, |_| Reply::Claim(3 * MIB as u64));
+    let (_server, location) = one(&noise(MIB, 8), true, |_| Reply::Claim((3 * MIB).to_string()));
     let error = failure(&config(), &location);
     assert!(
         error.contains("the server answers 416") || error.contains("the connection ended at"),
