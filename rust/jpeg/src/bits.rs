@@ -3,29 +3,31 @@
 use super::huffman::{END, LOOK, PairTable, Table, blocks_ended, number};
 use super::tables::NATURAL;
 
-/// A bit reader over data without byte stuffing, high bits first.
+/// A bit reader over data without byte stuffing, high bits first. The bytes are in reverse order, from the end of the slice on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bits<'a> {
     bytes: &'a [u8],
     at: usize,
-    /// The next bits, starting at the highest. Bits beyond `count` are zeros, or the start of the bytes at `at`.
+    /// The next bits, starting at the highest. Bits beyond `count` are zeros, or the start of the byte `at`.
     buffer: u64,
     /// Between steps at least [`LOOK`].
     count: u32,
 }
 
-/// Zero bytes that must follow the data.
+/// Zeros that must follow the data.
 pub(super) const PADDING: usize = WINDOW + 8;
-/// More bytes than a block can use, plus those loaded at its end.
-const WINDOW: usize = 256 + 8;
+/// More bytes than a block can use, and a mask: all its bits are ones.
+const BLOCK: usize = 255;
+/// Those, and the ones that are loaded at its end.
+const WINDOW: usize = BLOCK + 8;
 
 impl<'a> Bits<'a> {
-    /// A reader of `bytes`. The last [`PADDING`] bytes don't count.
+    /// A reader of `bytes`. The last [`PADDING`] ones don't count: those at the start of the slice.
     pub(super) fn new(bytes: &'a [u8]) -> Option<Self> {
         Some(Self {
             bytes,
             at: 7,
-            buffer: u64::from_be_bytes(*bytes.first_chunk::<8>()?),
+            buffer: u64::from_le_bytes(*bytes.last_chunk::<8>()?),
             count: 56,
         })
     }
@@ -41,8 +43,8 @@ impl<'a> Bits<'a> {
     #[inline(always)]
     fn block(&self) -> Option<BlockBits<'a>> {
         Some(BlockBits {
-            window: self.bytes.get(self.at..)?.first_chunk()?,
-            at: 0,
+            window: self.bytes.get(..self.bytes.len().checked_sub(self.at)?)?.last_chunk()?,
+            at: BLOCK,
             buffer: self.buffer,
             count: self.count,
         })
@@ -51,7 +53,7 @@ impl<'a> Bits<'a> {
     /// Continues after a block.
     #[inline(always)]
     fn continue_behind(&mut self, block: BlockBits<'_>) {
-        self.at += block.at;
+        self.at += BLOCK - block.at;
         (self.buffer, self.count) = (block.buffer, block.count);
     }
 }
@@ -59,6 +61,7 @@ impl<'a> Bits<'a> {
 /// A bit reader within one block, which needs fewer checks.
 struct BlockBits<'a> {
     window: &'a [u8; WINDOW],
+    /// Where the next bytes are loaded from. It moves towards 0.
     at: usize,
     buffer: u64,
     count: u32,
@@ -68,9 +71,9 @@ impl BlockBits<'_> {
     /// Loads bits until there are at least 56.
     #[inline(always)]
     fn refill(&mut self) -> Option<()> {
-        let word = self.window[self.at & 255..].first_chunk::<8>()?;
-        self.buffer |= u64::from_be_bytes(*word) >> self.count;
-        self.at += ((63 - self.count) >> 3) as usize;
+        let word = self.window[self.at & BLOCK..].first_chunk::<8>()?;
+        self.buffer |= u64::from_le_bytes(*word) >> self.count;
+        self.at -= ((63 - self.count) >> 3) as usize;
         self.count |= 56;
         Some(())
     }

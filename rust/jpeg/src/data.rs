@@ -1,12 +1,18 @@
 //! Entropy-coded data: takes out the stuffed zeros, and finds the end.
 
+use std::ops::Range;
+
 use super::bits::PADDING;
+
+/// Bytes that are copied at once.
+const CHUNK: usize = 32;
 
 /// Reused buffers.
 #[derive(Debug, Default)]
 pub(super) struct Data {
-    /// The data without byte stuffing. Padding follows each part between restarts.
-    pub(super) bytes: Vec<u8>,
+    /// The data without byte stuffing, and padding after each part between restarts. All in reverse order, from the end of the
+    /// buffer on: then eight bytes that are loaded as a number have the first byte at the top, and need no swap.
+    reversed: Vec<u8>,
     /// The end of each part, padding included.
     pub(super) parts: Vec<usize>,
 }
@@ -16,35 +22,35 @@ impl Data {
     /// its position. `None` if the restart markers are out of order, or the bytes end first.
     #[inline(always)]
     pub(super) fn fill(&mut self, source: &[u8]) -> Option<(u8, usize)> {
-        const CHUNK: usize = 32;
         self.parts.clear();
-        let out = &mut self.bytes;
         // The padding is longer than the two bytes of a restart marker that it replaces. A file of only markers has few bits.
-        let needed = source.len() + CHUNK + PADDING;
-        if out.len() < needed {
-            out.resize(needed, 0);
-        }
+        self.make_room(0, source.len());
         let (mut at, mut length, mut restart) = (0, 0, 0xD0);
         loop {
-            while let Some(chunk) = source.get(at..).and_then(|rest| rest.first_chunk::<CHUNK>()) {
-                *out.get_mut(length..)?.first_chunk_mut::<CHUNK>()? = *chunk;
-                let plain = if chunk.iter().fold(false, |found, &byte| found | (byte == 0xFF)) {
-                    chunk.iter().position(|&byte| byte == 0xFF).unwrap_or(CHUNK)
+            while let Some(window) =
+                source.get(at..).and_then(|rest| rest.first_chunk::<{ CHUNK + 1 }>())
+            {
+                let chunk: &[u8; CHUNK] = window.first_chunk()?;
+                let out = self.behind(length)?.last_chunk_mut()?;
+                *out = *chunk;
+                out.reverse();
+                let plain = plain_bytes(chunk);
+                if plain == CHUNK {
+                    (at, length) = (at + CHUNK, length + CHUNK);
+                } else if window[plain + 1] == 0 {
+                    (at, length) = (at + plain + 2, length + plain + 1);
                 } else {
-                    CHUNK
-                };
-                (at, length) = (at + plain, length + plain);
-                if plain < CHUNK {
+                    (at, length) = (at + plain, length + plain);
                     break;
                 }
             }
             match (source.get(at)?, source.get(at + 1)) {
                 (0xFF, Some(0)) => {
-                    *out.get_mut(length)? = 0xFF;
+                    *self.behind(length)?.last_mut()? = 0xFF;
                     (at, length) = (at + 2, length + 1);
                 }
                 (0xFF, Some(&marker)) => {
-                    out.get_mut(length..length + PADDING)?.fill(0);
+                    *self.behind(length)?.last_chunk_mut()? = [0; PADDING];
                     length += PADDING;
                     self.parts.push(length);
                     if !(0xD0..=0xD7).contains(&marker) {
@@ -55,15 +61,53 @@ impl Data {
                     }
                     restart = 0xD0 | (restart + 1) & 7;
                     at += 2;
-                    if out.len() < length + (source.len() - at) + CHUNK + PADDING {
-                        out.resize(length + (source.len() - at) + CHUNK + PADDING, 0);
-                    }
+                    self.make_room(length, source.len() - at);
                 }
                 (&byte, _) => {
-                    *out.get_mut(length)? = byte;
+                    *self.behind(length)?.last_mut()? = byte;
                     (at, length) = (at + 1, length + 1);
                 }
             }
         }
     }
+
+    /// A range of the data, in reverse order.
+    pub(super) fn part(&self, range: Range<usize>) -> Option<&[u8]> {
+        let behind = |length| self.reversed.len().checked_sub(length);
+        self.reversed.get(behind(range.end)?..behind(range.start)?)
+    }
+
+    /// The memory for what comes after so many bytes, in reverse order.
+    #[inline(always)]
+    fn behind(&mut self, length: usize) -> Option<&mut [u8]> {
+        let end = self.reversed.len().checked_sub(length)?;
+        self.reversed.get_mut(..end)
+    }
+
+    /// Makes room for so many more bytes after the first `length`, which are kept.
+    fn make_room(&mut self, length: usize, more: usize) {
+        let (had, needed) = (self.reversed.len(), length + more + CHUNK + PADDING);
+        if had < needed {
+            let needed = needed.max(2 * length);
+            self.reversed.resize(needed, 0);
+            self.reversed.copy_within(had - length..had, needed - length);
+        }
+    }
+}
+
+/// The number of bytes before the first 0xFF.
+#[inline(always)]
+fn plain_bytes(chunk: &[u8; CHUNK]) -> usize {
+    const LOWEST: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGHEST: u64 = LOWEST << 7;
+    // Moves the highest bits of all bytes side by side.
+    const GATHER: u64 = 0x0002_0408_1020_4081;
+    let mut found = 0;
+    for (place, word) in chunk.as_chunks::<8>().0.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        // Sets the highest bit of each 0xFF, and maybe of later bytes.
+        let bits = (!word).wrapping_sub(LOWEST) & word & HIGHEST;
+        found |= (bits.wrapping_mul(GATHER) >> 56) << (8 * place);
+    }
+    (found as u32).trailing_zeros() as usize
 }

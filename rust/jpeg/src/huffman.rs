@@ -109,8 +109,12 @@ impl Table {
     #[inline(never)]
     fn long_step(&self, bits: u64) -> Option<Step> {
         let top = (bits >> 48) as u32;
-        let mut lengths = LOOK + 1..=16;
-        let length = lengths.find(|&length| top < self.long[length as usize].0)?;
+        // Counted, because the branches of a search could not be predicted.
+        let shorter = (LOOK + 1..=16).filter(|&length| top >= self.long[length as usize].0);
+        let length = LOOK + 1 + shorter.count() as u32;
+        if length > 16 {
+            return None;
+        }
         let place = (top >> (16 - length)) as i32 + self.long[length as usize].1;
         let symbol = *self.codes.symbols.get(usize::try_from(place).ok()?)?;
         Some(step_of(length, symbol))

@@ -254,7 +254,7 @@ impl Blocks<'_> {
             if left == 0 {
                 (bits.at_end() && state.ended == 0).then_some(())?;
                 let &end = parts.next()?;
-                (bits, start) = (Bits::new(data.bytes.get(start..end)?)?, end);
+                (bits, start) = (Bits::new(data.part(start..end)?)?, end);
                 (left, state) = (interval, State::default());
             }
             left -= 1;

@@ -128,7 +128,7 @@ pub(super) fn read(
                 if left == 0 {
                     bits.at_end().then_some(())?;
                     let &end = parts.next()?;
-                    (bits, start) = (Bits::new(memory.data.bytes.get(start..end)?)?, end);
+                    (bits, start) = (Bits::new(memory.data.part(start..end)?)?, end);
                     (left, predicted) = (interval, [0; 3]);
                 }
                 let now = left.min(end - unit);

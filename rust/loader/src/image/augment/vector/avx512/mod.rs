@@ -53,6 +53,14 @@ fn store_first_16(bytes: &mut [u8], value: __m128i) {
     unsafe { _mm_mask_storeu_epi8(bytes.as_mut_ptr().cast(), mask, value) }
 }
 
+/// Loads 16 integers.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_16(values: &[i32; 16]) -> __m512i {
+    // SAFETY: the array is 64 bytes long, and the load needs no alignment.
+    unsafe { _mm512_loadu_si512(values.as_ptr().cast()) }
+}
+
 /// Loads up to four integers, followed by zeros.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vl")]

@@ -1,4 +1,5 @@
-//! The operations on vectors of 256 bits, with AVX2.
+//! The operations on vectors of 256 bits, and the kernels with the instructions of AVX2 and of AVX-512. The latter have twice as many
+//! registers, and add products in one instruction.
 //!
 //! Only loads and stores access memory. Each checks its bounds.
 
@@ -20,11 +21,24 @@ use std::arch::x86_64::{
 
 use super::{GREEN_BYTES, PLACES, RED_BYTES};
 
-super::kernels!(
-    __m256i,
-    32,
-    #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
-);
+pub(super) mod avx2 {
+    use super::*;
+    crate::kernels::kernels!(
+        __m256i,
+        32,
+        #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
+    );
+}
+
+pub(super) mod avx512 {
+    use super::*;
+    // Vectors of 512 bits would not be faster: fewer of them have only coefficients that make the arithmetic short.
+    crate::kernels::kernels!(
+        __m256i,
+        32,
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,bmi1,bmi2,lzcnt")]
+    );
+}
 
 /// Each number of 32 bits, shifted right.
 #[inline]
