@@ -1,4 +1,4 @@
-//! Reads lists of texts. Python takes a text for the list of its letters; here it is an error.
+//! Reads lists of strings. A single string is an error: Python would read it as a list of its characters.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{Deserializer, SeqAccess, Visitor};
 
-/// Reads a list of texts.
+/// Reads a list of strings.
 pub(super) fn list<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
     from.deserialize_any(Texts)
 }
