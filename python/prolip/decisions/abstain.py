@@ -1,8 +1,8 @@
 """Answer or "don't know": a threshold on the confidence that keeps the share of wrong answers below a limit.
 
-Learn then test (arXiv:2110.01052): each threshold has a hypothesis, "the share of wrong answers at this threshold is
-above the limit". The hypotheses are tested in a fixed order until one cannot be rejected, and the threshold before it
-is used. So the limit holds with probability 1 - delta over labelled sets. N items, T thresholds.
+Selective prediction by learn then test (arXiv:2110.01052): each threshold has a hypothesis, "the share of wrong answers
+at this threshold is above the limit". The hypotheses are tested in a fixed order until one cannot be rejected, and the
+threshold before it is used. So the limit holds with probability 1 - delta over labelled sets. N items, T thresholds.
 """
 
 from __future__ import annotations

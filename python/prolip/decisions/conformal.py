@@ -46,7 +46,8 @@ def conformal_scores(
 ) -> Tensor:
     """The score of every label of every item, f64 [N, C]; small if the label fits.
 
-    - `lac`: 1 - p (arXiv:1609.00451). The smallest sets on average; empty for some items.
+    - `lac`: 1 - p (arXiv:1609.00451). The smallest sets on average, if `probabilities` are right; empty for some
+      items.
     - `aps`: the probability of all labels that are at least as probable (arXiv:2006.02544). Sets adapt to the item.
     - `raps`: `aps` plus `penalty` for every place of the label in the order of probability beyond `free_labels`, which
       keeps sets short (arXiv:2009.14193).

@@ -1,8 +1,8 @@
 """Scores of doubt, one per item; larger is more doubtful.
 
-There are two kinds. One measures how ambiguous an item is: its variance, or how evenly its probabilities are spread.
-The other measures what the model has not learned: how far the item lies from items that it knows. N items, M known
-items, C labels, D dimensions.
+There are two kinds. One measures how ambiguous an item is (aleatoric uncertainty): its variance, or how evenly its
+probabilities are spread. The other measures what the model has not learned (epistemic uncertainty): how far the item
+lies from items that it knows. N items, M known items, C labels, D dimensions.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def risk_curve(doubt: Tensor, correct: Tensor, num_points: int = 40) -> tuple[Te
 
 
 def excess_risk_coverage(doubt: Tensor, correct: Tensor) -> float:
-    """Area under risk and coverage minus that of the best order, >= 0 (E-AURC, arXiv:1805.08206).
+    """Area under the risk-coverage curve minus that of the best order, >= 0 (E-AURC, arXiv:1805.08206).
 
     The best order has all right answers first. So unlike the area itself, this does not grow with the error rate alone.
 

@@ -1,4 +1,4 @@
-"""Bayesian prompt re-weighting (BPRW): weigh a class's prompts by how well they fit the class's images.
+"""Bayesian prompt re-weighting (BPRW): weight a class's prompts by how well they fit the class's images.
 
 A class is a mixture of its prompts' Gaussians. The mixing weights are the most probable ones under a Dirichlet prior,
 given images that stand for the class: those nearest to its mean prompt, or labelled ones. All classes are fitted at
@@ -59,7 +59,7 @@ def reweight_prompts(
     max_bytes: int = MAX_BYTES,
     on_progress: Callable[[int], object] | None = None,
 ) -> PromptWeights:
-    """Weigh all prompts of all classes, on the device and in the dtype of `prompts` (EM runs in float64).
+    """Weight all prompts of all classes, on the device and in the dtype of `prompts` (EM runs in float64).
 
     Args:
         prompts: [C, K, D], unit means.
@@ -101,7 +101,7 @@ def reweight_prompts(
 def reweight_from_voters(
     prompts: Gaussian, images: Gaussian, voters: Tensor, config: BprwConfig, noise: Tensor | None
 ) -> PromptWeights:
-    """Weigh the prompts of a chunk of classes, given the voting images and the draws.
+    """Weight the prompts of a chunk of classes, given the voting images and the draws.
 
     Likelihoods are formed for a few classes at a time, which fit a CPU's cache; then all classes are fitted at once.
 

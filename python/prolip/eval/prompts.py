@@ -1,8 +1,8 @@
 """Fill prompt templates, and choose which prompts of a zero-shot classifier to keep.
 
-An uncertain prompt describes its class badly. The published alternatives to re-weighting therefore drop the prompts
-with the largest total variance (docs/specification.md, section 5). Each rule has its own type. The uniform average of
-all prompts is `zero_shot.aggregate_prompts`.
+The published alternatives to re-weighting assume that an uncertain prompt describes its class badly. So they drop the
+prompts with the largest total variance (docs/specification.md, section 5). Each rule has its own type. The uniform
+average of all prompts is `zero_shot.aggregate_prompts`.
 
 C classes, K prompts per class, D dimensions, N images.
 """

@@ -43,7 +43,7 @@ class Classification(NamedTuple):
     asked for."""
     usual: Tensor | None = None
     """f64 [N], in (0, 1]: the share of calibration images that lie at least as far from the known ones. Small: an image
-    from elsewhere, which no guarantee covers. None without `guarantee` and `max_error`."""
+    unlike these (out of distribution), which no guarantee covers. None without `guarantee` and `max_error`."""
 
 
 class Decide(NamedTuple):

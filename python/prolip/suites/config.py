@@ -254,8 +254,8 @@ class CalibrateOptions:
     classnames: Path | None = None
     """File of labels, one per line, in the folders' order; by default the data set's own, or the folders' names."""
     score: Score = "lac"
-    """The score that decides which labels are in a set. `lac`: the smallest sets. `aps` and `raps`: longer sets for
-    harder images. `csd`: the sampled distance, with both variances."""
+    """The score that decides which labels are in a set. `lac`: the smallest sets, if probabilities are right. `aps`
+    and `raps`: longer sets for harder images. `csd`: the sampled distance, with both variances."""
     prior: Prior = "labelled"
     """How frequent labels are. `labelled`: as estimated from the images used to fit. `even`: all equally."""
     fit_share: float = 0.3
@@ -293,7 +293,7 @@ class CalibrateOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ReweightOptions:
-    """Weigh each class's prompts by how well they fit the class's images; no labels are needed.
+    """Weight each class's prompts by how well they fit the class's images; no labels are needed.
 
     Writes prompt_weights.safetensors (weights, classifier, variances, rounds) and prompt_weights.svg, and prints the
     best and worst prompts of each class. With `class_key`, also prints accuracy, compared with even weights and two

@@ -1,4 +1,5 @@
-//! Reads values that Python's conversions would take for others: a text for the list of its letters, and any value for a boolean.
+//! Reads lists of strings and booleans strictly. Otherwise a string would be read as the list of its characters, and any value as a
+//! boolean.
 
 use std::fmt;
 
@@ -6,7 +7,7 @@ use serde::Deserialize;
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{Deserializer, SeqAccess, Visitor};
 
-/// Reads a list of texts.
+/// Reads a list of strings.
 pub(super) fn texts<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
     from.deserialize_any(Texts)
 }

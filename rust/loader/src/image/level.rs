@@ -1,4 +1,4 @@
-//! Which vector instructions the kernels use, checked, and what there is to choose from.
+//! Checks which vector instructions the kernels use, and lists those that this processor has.
 
 use prolip_jpeg::level;
 

@@ -1,4 +1,4 @@
-//! Stamps of shards without fetching them, and the fetching of a single shard.
+//! Reads the stamps of shards (size, time, ETag) without fetching them, and fetches a single shard.
 
 use std::fs::File;
 use std::io::{self, Seek};

@@ -1,4 +1,4 @@
-//! Factors of a blend as whole numbers, where they give the same samples.
+//! Factors of a blend in fixed point, if these give the same samples as PIL's single precision.
 
 /// Fractional bits of [`Slope::units`].
 pub(super) const SLOPE_BITS: i32 = 6;

@@ -1,4 +1,4 @@
-//! Tables of 16 bytes for the hue.
+//! Look-up tables of 16 bytes for the hue kernels.
 
 /// Bit i of byte b: PIL's rounding makes the hue 88 + 8 b + i one less, if the product is a whole number.
 pub(super) const LOWER: [u8; 16] = lower();

@@ -1,4 +1,4 @@
-//! The weights of the resize as the vector kernels read them.
+//! The weights of the resize, in the order in which the vector kernels read them.
 //!
 //! A weight has 22 fractional bits. In w = low + 65536 high, the lower part fits in 16 signed bits and the upper part in 8. So
 //! the sum over taps of sample * w is two sums of products. The sums of the lower parts have 32 bits. Those of the upper parts
