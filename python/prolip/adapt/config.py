@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from prolip.errors import UserError
+from prolip.errors import UserError, check_seed
 from prolip.losses.config import LossConfig
 from prolip.models.config import Means, Method
 
@@ -43,6 +43,7 @@ class HeadsConfig:
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise UserError(f"heads.{name} is {value}: it must be finite and not negative")
+        check_seed("heads.seed", self.seed)
 
 
 def _loss() -> LossConfig:

@@ -10,7 +10,7 @@ import tyro
 
 from prolip.data.config import StoreConfig
 from prolip.decisions.config import CALIBRATION_FILE, Prior, Score
-from prolip.errors import UserError
+from prolip.errors import UserError, check_seed
 from prolip.eval.config import BprwConfig, TraversalConfig
 from prolip.models.config import Device, Precision
 
@@ -282,6 +282,7 @@ class CalibrateOptions:
             raise UserError(f"fit_share is {self.fit_share}: it must be between 0 and 1")
         if self.num_resamples < 1:
             raise UserError(f"num_resamples is {self.num_resamples}: it must be at least 1")
+        check_seed("seed", self.seed)
         if self.out is None and not Path(self.checkpoint).is_dir():
             raise UserError(f"out is not given, and {self.checkpoint} is not a folder: name the file with --out")
 

@@ -252,7 +252,8 @@ def test_loading_another_kind_of_file_says_what_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [("alpha", 0.0), ("num_neighbors", 0), ("num_draws", 0), ("var_floor", -1.0), ("var_multiplier", 0.0),
-     ("tolerance", -1.0), ("max_rounds", 0), ("alpha", math.nan)],
+     ("tolerance", -1.0), ("max_rounds", 0), ("alpha", math.nan), ("alpha", math.inf), ("var_floor", math.inf),
+     ("var_multiplier", math.inf), ("seed", 2**64)],
 )  # fmt: skip
 def test_settings_out_of_range_name_their_field(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"bprw.{field} is {value}: it must be"):

@@ -280,6 +280,8 @@ def test_too_few_images_or_no_output_file_are_refused(tmp_path: Path, lab: Path,
         CalibrateOptions(checkpoint="", data="", fit_share=1)
     with pytest.raises(UserError, match="num_resamples is 0: it must be at least 1"):
         CalibrateOptions(checkpoint="", data="", out=tmp_path / "unused", num_resamples=0)
+    with pytest.raises(UserError, match=r"seed is 18446744073709551616: it must be from 0 to 2\^64 - 1"):
+        CalibrateOptions(checkpoint="", data="", out=tmp_path / "unused", seed=2**64)
 
 
 def test_a_damaged_image_is_named(tmp_path: Path, model: Model) -> None:
