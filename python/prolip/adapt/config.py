@@ -25,7 +25,7 @@ class HeadsConfig:
     steps: int = 1000
     """Optimizer steps."""
     batch_size: int = 512
-    """Pairs per step; every image is compared with all texts of its batch."""
+    """Pairs per step, at least 2; every image is compared with all texts of its batch."""
     lr: float = 1e-3
     """Largest learning rate."""
     weight_decay: float = 0.1
@@ -34,9 +34,9 @@ class HeadsConfig:
     """Seed for the weights and the order of the pairs."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"heads.{name} is {getattr(self, name)}: it must be at least 1")
+        for name, least in (("steps", 1), ("batch_size", 2)):
+            if getattr(self, name) < least:
+                raise UserError(f"heads.{name} is {getattr(self, name)}: it must be at least {least}")
         if self.hidden < 0:
             raise UserError(f"heads.hidden is {self.hidden}: it must not be negative")
         for name in ("lr", "weight_decay"):
