@@ -102,6 +102,21 @@ def test_both_columns_are_of_the_right_probabilities(lab: Path, model: Model) ->
     assert not any("one label" in line for line in report_lines(alone, options))
 
 
+def test_a_temperature_that_is_too_small_for_the_other_images_is_a_warning(lab: Path, model: Model) -> None:
+    """Such is a temperature from images that the model tells apart almost without error."""
+    options = CalibrateOptions(checkpoint="", data=str(lab / "mine"), out=lab / "unused", num_resamples=100)
+    found = calibrate(model, open_classes(options.data, lab, StoreConfig(), ()), options)
+    warned = {}
+    for temperature in (found.calibration.temperature, 1e-3):
+        calibration = dataclasses.replace(found.calibration, temperature=temperature)
+        lines = report_lines(found._replace(calibration=calibration), options)
+        warned[temperature] = [line for line in lines if line.startswith("warning:")]
+    assert list(map(len, warned.values())) == [0, 1]
+    (line,) = warned[1e-3]
+    assert "with the labels' shares and the temperature these labels are less probable (nll +" in line
+    assert line.endswith("give more, or a larger --fit_share")
+
+
 def test_sets_contain_the_labels_of_the_calibration_itself(lab: Path, model: Model) -> None:
     """Of the n images that gave the threshold, the sets contain the labels of ceil((n + 1) * guarantee) at least."""
     assert model.calibration is not None
