@@ -52,7 +52,7 @@ class BprwConfig:
 
     def __post_init__(self) -> None:
         for field, kind in (("observations", Observed), ("prior", Prior), ("multiplier_form", MultiplierForm)):
-            check_choice(f"bprw.{field}", getattr(self, field), kind)
+            check_choice(field, getattr(self, field), kind)
         rules = {
             "alpha": (0 < self.alpha < math.inf, "above 0 and finite"),
             "num_neighbors": (self.num_neighbors >= 1, "at least 1"),
@@ -64,8 +64,8 @@ class BprwConfig:
         }
         for name, (holds, rule) in rules.items():
             if not holds:
-                raise UserError(f"bprw.{name} is {getattr(self, name)}: it must be {rule}")
-        check_seed("bprw.seed", self.seed)
+                raise UserError(f"{name} is {getattr(self, name)}: it must be {rule}")
+        check_seed("seed", self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)

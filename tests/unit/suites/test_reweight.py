@@ -94,7 +94,7 @@ def test_class_names_from_a_file_and_labelled_images_are_used(
         (["--class_key", "group", "--classnames", "absent"], "classnames is 'absent': it must be imagenet or a text"),
         (["--class_key", "group", "--classnames", sys.executable], "is not UTF-8"),
         (["--class_key", "group", "--templates", "absent"], "templates is 'absent': it must be imagenet, simple"),
-        (["--class_key", "group", "--num_neighbors", "37"], "bprw.num_neighbors is 37: there are only 36 images"),
+        (["--class_key", "group", "--num_neighbors", "37"], "num_neighbors is 37: there are only 36 images"),
         (["--class_key", "group", "--tokenizer", "clip"], "the tokenizer has 49408 tokens: the model has a table of"),
         (["--class_key", "group", "--checkpoint", "absent"], "absent"),
         (["--class_key", "group", "--shards", "absent.tar"], "absent.tar"),
