@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -195,7 +196,7 @@ class UncertaintyOptions(ShardSuiteOptions):
         for name, right, rule in (
             ("num_bins", self.num_bins >= 2, "at least 2"),
             ("keep_ratio", 0 < self.keep_ratio < 1, "between 0 and 1"),
-            ("blur", self.blur > 0, "positive"),
+            ("blur", 0 < self.blur < math.inf, "positive and finite"),
             ("show", self.show >= 0, "not negative"),
         ):
             if not right:
