@@ -111,7 +111,9 @@ def report_lines(found: Calibrated, options: CalibrateOptions) -> list[str]:
         )
     for error in ERRORS:
         answered = calibration.abstention(error).answered
-        lines.append(f"at most {error:.0%} wrong answers: {answered:.1%} of the images are answered")
+        lines.append(
+            f"at most {error:.0%} wrong answers (in 19 of 20 calibrations): {answered:.1%} of the images are answered"
+        )
     return [*lines, f"This holds for images like those of {calibration.subject.data}, and for no others."]
 
 
