@@ -221,7 +221,7 @@ def fit_calibration(
         seed: seed of the split.
 
     Raises:
-        UserError: there are too few items for two parts, or a word is unknown.
+        UserError: there are too few items for two parts, or too few labels, or a word is unknown.
     """
     check_choice("prior", prior, Prior)
     order = torch.randperm(len(truth), generator=torch.Generator().manual_seed(seed))
@@ -232,13 +232,15 @@ def fit_calibration(
             f"{subject.data}: {len(truth)} labelled items are too few: each of two parts needs at least two"
         )
     num_labels = len(subject.labels)
+    if num_labels < 2:
+        raise UserError(f"{subject.data}: there is one label, which is always right: a calibration needs at least two")
     shares = label_shares(truth[fitting], num_labels) if prior == "labelled" else None
     if shares is not None:
         evidence = evidence.with_prior(log_prior(shares, num_labels))
     some, rest = evidence.rows(fitting), evidence.rows(held)
     temperature = fit_temperature(some.logits, truth[fitting])
     pairs = None
-    if some.pair_logits is not None and num_labels > 1:
+    if some.pair_logits is not None:
         match = torch.nn.functional.one_hot(truth[fitting], num_labels).bool()
         pairs = fit_pairs(some.pair_logits, match)
     known = fit_known(some.means, truth[fitting])
