@@ -205,5 +205,11 @@ def _write(options: ReweightOptions, names: list[str], templates: list[str], fou
     notes = {"bprw": dataclasses.asdict(options.bprw), "classnames": names, "templates": templates}
     save_prompt_weights(found, tensors, notes)
     write_atomic(chart, prompt_chart(templates, found.weights))
-    slowest = int(found.rounds.max())
-    return [f"{len(names)} classes, at most {slowest} rounds"]
+    slowest, most = int(found.rounds.max()), options.bprw.max_rounds
+    lines = [f"{len(names)} classes, at most {slowest} rounds"]
+    if slowest == most:
+        lines.append(
+            f"warning: the weights of {int((found.rounds == most).sum())} classes may still move after {most} rounds: "
+            "give more (--max_rounds), or a larger --tolerance"
+        )
+    return lines

@@ -46,6 +46,7 @@ def test_bprw_prints_weights_and_writes_files_from_a_run(
         assert f"\n{name}\n  won " in shown
     assert shown.count("  lost ") == 3
     assert "top-1 of 36 images" in shown
+    assert "may still move" not in shown
     assert "re-weighted over even weights, by mean: " in shown
     assert "% of resamples: " in shown
     assert "images: 36image" in progress
@@ -82,6 +83,14 @@ def test_class_names_from_a_file_and_labelled_images_are_used(
     assert "every image voted" in capsys.readouterr().out
     assert main(words_for(lab, emoji_data, "--classnames", str(names), "--templates", "simple")) == 0
     assert "top-1" not in capsys.readouterr().out  # nothing says what the images are
+
+
+def test_weights_that_have_not_converged_are_a_warning(
+    lab: Path, emoji_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = words_for(lab, emoji_data, "--class_key", "group", "--templates", "emoji", "--max_rounds", "1")
+    assert main(words) == 0
+    assert "warning: the weights of 3 classes may still move after 1 rounds" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
