@@ -328,3 +328,7 @@ class ReweightOptions:
     """Where the model runs; `auto`: on a GPU if there is one."""
     store: StoreConfig = field(default_factory=StoreConfig)
     """How shards are read, and when one counts as complete."""
+
+    def __post_init__(self) -> None:
+        if self.show < 0:
+            raise UserError(f"show is {self.show}: it must not be negative")

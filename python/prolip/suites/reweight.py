@@ -126,7 +126,7 @@ def find_classes(options: ReweightOptions, images: Embedded) -> Classes:
 
 def class_lines(names: Sequence[str], templates: Sequence[str], weights: Tensor, show: int) -> list[str]:
     """Lines with the largest and the smallest weights, [C, K], of each class."""
-    show = max(0, min(show, max(1, len(templates) // 2)))
+    show = min(show, max(1, len(templates) // 2))
     best, worst = weights.topk(show, dim=1), weights.topk(show, dim=1, largest=False)
     lines = [f"weights of {len(templates)} prompts per class; even weights would be {1 / len(templates):.4f}"]
     for row, name in enumerate(names):

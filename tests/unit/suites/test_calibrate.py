@@ -301,7 +301,9 @@ def test_too_few_images_or_no_output_file_are_refused(tmp_path: Path, lab: Path,
     with pytest.raises(UserError, match="1 labelled items are too few"):
         calibrate(model, open_classes(str(tmp_path / "few"), tmp_path, StoreConfig(), ()), options)
     shutil.copytree(lab / "mine" / "food", tmp_path / "one" / "food")
-    with pytest.raises(UserError, match="one: there is one label, which is always right: a calibration needs at least two"):
+    with pytest.raises(
+        UserError, match="one: there is one label, which is always right: a calibration needs at least two"
+    ):
         calibrate(model, open_classes(str(tmp_path / "one"), tmp_path, StoreConfig(), ()), options)
     assert main(["calibrate", "--checkpoint", "open_clip:x/y", "--data", str(lab / "mine")]) == 2
     with pytest.raises(UserError, match="fit_share is 1: it must be between 0 and 1"):

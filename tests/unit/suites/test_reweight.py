@@ -104,6 +104,7 @@ def test_weights_that_have_not_converged_are_a_warning(
         (["--class_key", "group", "--classnames", sys.executable], "is not UTF-8"),
         (["--class_key", "group", "--templates", "absent"], "templates is 'absent': it must be imagenet, simple"),
         (["--class_key", "group", "--num_neighbors", "37"], "num_neighbors is 37: there are only 36 images"),
+        (["--class_key", "group", "--show", "-1"], "show is -1: it must not be negative"),
         (["--class_key", "group", "--tokenizer", "clip"], "the tokenizer has 49408 tokens: the model has a table of"),
         (["--class_key", "group", "--checkpoint", "absent"], "absent"),
         (["--class_key", "group", "--shards", "absent.tar"], "absent.tar"),
