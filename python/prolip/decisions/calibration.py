@@ -9,6 +9,7 @@ items, C labels, D dimensions.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -316,7 +317,7 @@ def load_calibration(path: Path) -> Calibration:
             }
         if header["score"] not in get_args(Score):
             raise UserError(f"{path} has the unknown score {header['score']!r}")
-        return Calibration(
+        found = Calibration(
             subject=Subject(**header["subject"]),
             score=header["score"],
             seed=int(header["seed"]),
@@ -327,6 +328,8 @@ def load_calibration(path: Path) -> Calibration:
             fitted=parts["fitted"],  # type: ignore[arg-type]
             known=parts["known"],  # type: ignore[arg-type]
         )
+        _check_whole(found)
+        return found
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such calibration") from None
     except OSError as error:  # safetensors' own, which does not name the file
@@ -335,3 +338,24 @@ def load_calibration(path: Path) -> Calibration:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{path} holds no calibration: {error}") from error
+
+
+def _check_whole(found: Calibration) -> None:
+    """Check that the parts of a file fit together: it may be written by another program, or by hand.
+
+    Raises:
+        ValueError: they do not; the message names the part.
+    """
+    num_labels = len(found.labels)
+    rules = {
+        "temperature": 0 < found.temperature < math.inf,
+        "pairs": found.pairs is None or all(map(math.isfinite, found.pairs)),
+        "prior": found.prior is None or len(found.prior) == num_labels,
+        "held.label": bool(((found.held.label >= 0) & (found.held.label < num_labels)).all()),
+        "held": len({len(tensor) for tensor in found.held}) == 1,
+        "fitted": len({len(tensor) for tensor in found.fitted}) == 1,
+        "known": found.known.precision.shape == (found.known.centres.shape[-1],) * 2,
+    }
+    for name, holds in rules.items():
+        if not holds:
+            raise ValueError(f"{name} does not fit the rest, or is not finite")

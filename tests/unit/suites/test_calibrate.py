@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -18,7 +19,14 @@ from torch import Tensor
 import prolip
 from prolip.cli import main
 from prolip.data import DataError, StoreConfig
-from prolip.decisions import PairScale, equal_mass_calibration_error, items_needed, label_shares, load_calibration
+from prolip.decisions import (
+    PairScale,
+    equal_mass_calibration_error,
+    items_needed,
+    label_shares,
+    load_calibration,
+    save_calibration,
+)
 from prolip.errors import UserError
 from prolip.pretrained.model import Model
 from prolip.suites.calibrate import calibrate, report_lines, run_calibrate
@@ -220,6 +228,24 @@ def test_a_saved_calibration_loads_equal(lab: Path, model: Model) -> None:
     assert found.pairs == model.calibration.pairs
     assert found.pairs is not None
     assert found.held.score.equal(model.calibration.held.score)
+
+
+def test_a_calibration_whose_parts_do_not_fit_together_is_refused(model: Model, tmp_path: Path) -> None:
+    found = model.calibration
+    assert found is not None
+    held, known = found.held, found.known
+    for name, part in {
+        "temperature": {"temperature": 0.0},
+        "pairs": {"pairs": PairScale(math.nan, 0.0)},
+        "prior": {"prior": [0.5, 0.5]},
+        "held.label": {"held": held._replace(label=held.label + 1)},
+        "held": {"held": held._replace(score=held.score[1:])},
+        "fitted": {"fitted": found.fitted._replace(correct=found.fitted.correct[1:])},
+        "known": {"known": known._replace(centres=known.centres[:, 1:])},
+    }.items():
+        save_calibration(dataclasses.replace(found, **part), tmp_path / "part")  # type: ignore[arg-type]
+        with pytest.raises(UserError, match=f"part holds no calibration: {name} does not fit the rest"):
+            load_calibration(tmp_path / "part")
 
 
 def test_a_calibration_is_refused_for_other_labels_templates_or_models(
