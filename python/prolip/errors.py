@@ -30,6 +30,16 @@ def check_choice(name: str, value: object, choices: object) -> None:
         raise UserError(f"{name} is {value!r}: it must be one of {', '.join(get_args(choices))}")
 
 
+def check_seed(name: str, seed: int) -> None:
+    """Check that a seed has at most 64 bits, which all generators take.
+
+    Raises:
+        UserError: it has more, or is negative.
+    """
+    if not 0 <= seed < 2**64:
+        raise UserError(f"{name} is {seed}: it must be from 0 to 2^64 - 1")
+
+
 class NoSampleError(UserError):
     """The shards are intact, but hold no sample."""
 

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from prolip.errors import UserError
+
 __all__ = [
     "LOG_2PI",
     "Gaussian",
@@ -72,6 +74,11 @@ class Gaussian(NamedTuple):
         """How unsure the model is about each item, [...], >= 0: `total_var`; 0 for a point."""
         return self.total_var
 
+    @property
+    def is_point(self) -> bool:
+        """Whether all are points, as of a model without variances; true if there are none."""
+        return bool((self.log_var == -math.inf).all())
+
     def rows(self, index: Tensor | slice) -> Gaussian:
         """The items at `index` of the last item axis, the one before D."""
         return Gaussian(self.mean[..., index, :], self.log_var[..., index, :])
@@ -103,11 +110,35 @@ def concatenate(parts: list[Gaussian], dim: int = 0) -> Gaussian:
 # Distances between every pair
 
 
+def _check_gaussian(name: str, value: object, axes: int) -> None:
+    """Check an argument of a public function: other types fail far from the cause.
+
+    Raises:
+        UserError: it is not a Gaussian, or has fewer than `axes` axes.
+    """
+    if not isinstance(value, Gaussian):
+        raise UserError(
+            f"{name} is a {type(value).__name__}: it must be a Gaussian, as a model's encode_images and encode_texts "
+            "return it; Gaussian(mean, log_var) makes one, Gaussian.point(mean) one without variances"
+        )
+    if value.mean.ndim < axes:
+        raise UserError(
+            f"{name} has the shape {list(value.mean.shape)}: it must be [N, D]; {name}[None] makes one item"
+        )
+
+
 def csd(a: Gaussian, b: Gaussian) -> Tensor:
-    """Closed-form sampled distance between every pair, [N, M], >= 0.
+    """Closed-form sampled distance between every pair, [N, M], >= 0, in float32 at least.
 
     ||mean_a - mean_b||^2 + sum(var_a + var_b)  (PCME++; arXiv:2410.18857).
+
+    Raises:
+        UserError: an argument is not a Gaussian [N, D].
     """
+    _check_gaussian("a", a, 2)
+    _check_gaussian("b", b, 2)
+    # The squared distance is a difference of large numbers: in half precision, near items would get a distance of 0.
+    a, b = (one.to(torch.promote_types(one.mean.dtype, torch.float32)) for one in (a, b))
     squares = a.mean.square().sum(-1)[..., :, None] + b.mean.square().sum(-1)[..., None, :]
     distance = (squares - 2.0 * a.mean @ b.mean.transpose(-1, -2)).clamp_min(0.0)
     return distance + a.total_var[..., :, None] + b.total_var[..., None, :]
@@ -148,8 +179,14 @@ def inclusion_score(specific: Gaussian, general: Gaussian) -> Tensor:
 
     The arguments, [..., D], are broadcast. Antisymmetric. The sign depends only on the variances: positive where
     `general` has the larger one. The size grows with the distance of the means, so H alone never says that the means
-    agree (arXiv:2410.18857, inclusion test).
+    agree (arXiv:2410.18857, inclusion test). Minus infinity if `general` is a point; NaN if `specific` is one, whose
+    square has no integral.
+
+    Raises:
+        UserError: an argument is not a Gaussian.
     """
+    _check_gaussian("specific", specific, 1)
+    _check_gaussian("general", general, 1)
     log_ratio, distance = _inclusion_parts(specific, general)
     return 0.5 * (general.log_var - specific.log_var + log_ratio) + distance
 

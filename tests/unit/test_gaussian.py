@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
+from prolip.errors import UserError
 from prolip.gaussian import (
     Gaussian,
     concatenate,
@@ -48,6 +50,8 @@ def test_a_point_has_no_variance() -> None:
     assert torch.equal(point.total_var, torch.zeros(2))
     assert torch.equal(point.uncertainty, torch.zeros(2))
     assert torch.equal(csd(point, point), torch.zeros(2, 2))
+    assert point.is_point
+    assert not Gaussian(point.mean, torch.tensor([[-torch.inf, 0.0, 0.0], [-torch.inf] * 3])).is_point
 
 
 def test_rows_flatten_and_concatenate_keep_mean_and_variance_together() -> None:
@@ -86,6 +90,32 @@ def test_csd_is_the_expected_squared_distance_of_samples() -> None:
     samples = [g.mean + g.var.sqrt() * noise[i] for i, g in enumerate((a, b))]
     measured = (samples[0] - samples[1]).square().sum(-1).mean()
     torch.testing.assert_close(csd(a, b).squeeze(), measured, rtol=5e-3, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_csd_of_half_precision_inputs_is_computed_in_float32(dtype: torch.dtype) -> None:
+    """Half precision rounds the distance of near items to 0, and small variances too."""
+    mean = torch.nn.functional.normalize(torch.randn(3, 64, generator=torch.Generator().manual_seed(0)), dim=1)
+    near = Gaussian((mean + 0.004 * mean.flip(1)).to(dtype), torch.full((3, 64), -17.5, dtype=dtype))
+    other = Gaussian.point(mean.to(dtype))
+    wide = [one.to(torch.float64) for one in (near, other)]
+    torch.testing.assert_close(csd(near, other).double(), csd(*wide), rtol=1e-4, atol=1e-6)
+    assert csd(near, other).dtype == torch.float32
+
+
+@pytest.mark.parametrize("function", [csd, inclusion_score])
+def test_what_is_no_gaussian_is_named(function: Callable[..., torch.Tensor]) -> None:
+    a = some(3)
+    first = "a" if function is csd else "specific"
+    for wrong in (a.mean, tuple(a), a.mean.numpy()):
+        with pytest.raises(
+            UserError, match=f"{first} is a {type(wrong).__name__}: it must be a Gaussian, as a model's"
+        ):
+            function(wrong, a)
+        with pytest.raises(UserError, match=f"^(b|general) is a {type(wrong).__name__}: it must be a Gaussian"):
+            function(a, wrong)
+    with pytest.raises(UserError, match=r"b has the shape \[8\]: it must be \[N, D\]; b\[None\] makes one item"):
+        csd(a, a[0])
 
 
 def test_csd_and_logits_agree_for_unit_means() -> None:
@@ -160,6 +190,7 @@ def test_matrices_of_half_precision_inputs_are_computed_in_float32(dtype: torch.
 def test_inclusion_of_anything_in_a_point_is_minus_infinity() -> None:
     a, b = some(4), Gaussian.point(some(3, seed=1).mean)
     assert (inclusion_matrix(a, b) == -torch.inf).all()
+    assert inclusion_score(b, a[:3]).isnan().all(), "the square of a point has no integral"
 
 
 @pytest.mark.parametrize("log_var", [-80.0, -20.0, 0.0, 20.0, 80.0])

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from prolip.errors import UserError
+from prolip.errors import UserError, check_seed
 from prolip.losses.config import LossConfig
 from prolip.models.config import Means, Method
 
@@ -25,7 +25,7 @@ class HeadsConfig:
     steps: int = 1000
     """Optimizer steps."""
     batch_size: int = 512
-    """Pairs per step; every image is compared with all texts of its batch."""
+    """Pairs per step, at least 2; every image is compared with all texts of its batch."""
     lr: float = 1e-3
     """Largest learning rate."""
     weight_decay: float = 0.1
@@ -34,15 +34,16 @@ class HeadsConfig:
     """Seed for the weights and the order of the pairs."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"heads.{name} is {getattr(self, name)}: it must be at least 1")
+        for name, least in (("steps", 1), ("batch_size", 2)):
+            if getattr(self, name) < least:
+                raise UserError(f"heads.{name} is {getattr(self, name)}: it must be at least {least}")
         if self.hidden < 0:
             raise UserError(f"heads.hidden is {self.hidden}: it must not be negative")
         for name in ("lr", "weight_decay"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise UserError(f"heads.{name} is {value}: it must be finite and not negative")
+        check_seed("heads.seed", self.seed)
 
 
 def _loss() -> LossConfig:

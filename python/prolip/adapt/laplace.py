@@ -81,9 +81,11 @@ def kronecker_factors(
     sums = [torch.zeros(dim, dim, dtype=torch.float64) for _ in range(4)]
     count = 0
     for batch in batches:
-        for place, (own, others) in enumerate(((batch.image, batch.text), (batch.text, batch.image))):
-            sums[2 * place] += (own.T @ own).double()
-            sums[2 * place + 1] += output_factor(own, others, scale, bias).double()
+        # In double precision, since L is a difference: it is small where pairs are told apart almost without error.
+        image, text = batch.image.double(), batch.text.double()
+        for place, (own, others) in enumerate(((image, text), (text, image))):
+            sums[2 * place] += own.T @ own
+            sums[2 * place + 1] += output_factor(own, others, scale, bias)
         count += len(batch.image)
     return Factors(sums[0] / count, sums[1]), Factors(sums[2] / count, sums[3])
 
@@ -98,8 +100,8 @@ def output_factor(own: Tensor, others: Tensor, scale: float, bias: float | None)
     similarity = own @ others.T
     logits = scale * similarity
     if bias is not None:
-        share = (logits + bias).sigmoid()
-        weight = share * (1 - share)
+        logits = logits + bias
+        weight = logits.sigmoid() * (-logits).sigmoid()
     else:
         weight = logits.softmax(1)
     moved = weight * similarity

@@ -50,6 +50,10 @@ def run_adapt(options: AdaptOptions) -> list[str]:
     check_own_folder(options.out, ADAPTER_FILE)
     begun = time.monotonic()
     pairs = open_pairs(options.embeddings, options.masked)
+    if pairs.count < 2:
+        raise UserError(
+            f"embeddings: {options.embeddings[0]} holds one pair: each is compared with others, so name more"
+        )
     origin = find_origin(options, pairs.dim)
     torch.manual_seed(options.heads.seed)
     config = AdapterConfig(
@@ -93,7 +97,7 @@ def _fit(adapter: Adapter, pairs: Pairs, origin: Origin, options: AdaptOptions) 
             scale, bias, _ = logits_of(pairs, options.heads.batch_size, with_bias=origin.bias is not None)
         found = fit_laplace(adapter, _one_pass(pairs, options.heads.batch_size), scale, bias)
         shown = " and ".join(f"{one.precision:.3g}" for one in found)
-        return [f"prior precision {shown} (images and texts)", _variances(adapter, pairs)]
+        return [f"prior precision {shown} (images and texts)", *_variances(adapter, pairs)]
     fitted = logits_of(pairs, options.heads.batch_size, with_bias=options.method == "heads" or origin.bias is not None)
     if options.method == "temperature":
         adapter.set_logits(fitted.scale, fitted.bias)
@@ -103,7 +107,7 @@ def _fit(adapter: Adapter, pairs: Pairs, origin: Origin, options: AdaptOptions) 
     shown = ", ".join(f"{name} {float(value):.4g}" for name, value in last._asdict().items() if name != "total")
     return [
         f"loss {float(first.total):.4f} at the start, {float(last.total):.4f} at the end ({shown})",
-        _variances(adapter, pairs),
+        *_variances(adapter, pairs),
     ]
 
 
@@ -121,13 +125,19 @@ def _one_pass(pairs: Pairs, batch_size: int) -> Iterator[PairRows]:
 
 
 @torch.no_grad()
-def _variances(adapter: Adapter, pairs: Pairs) -> str:
+def _variances(adapter: Adapter, pairs: Pairs) -> list[str]:
     some = pairs.sample(4096)
     image, text = adapter.image(some.image).uncertainty, adapter.text(some.text).uncertainty
-    return (
+    lines = [
         f"uncertainty of images {image.mean():.4g} ± {image.std():.2g}, of texts {text.mean():.4g} ± {text.std():.2g} "
         "(mean ± standard deviation)"
-    )
+    ]
+    if max(image.mean(), text.mean()) > 1:
+        lines.append(
+            "warning: the uncertainty is larger than the embeddings, whose length is 1: these pairs are too few, or "
+            "too easy to tell apart, to say what the model knows: give more pairs, or harder ones"
+        )
+    return lines
 
 
 def _notes(options: AdaptOptions, pairs: Pairs, seconds: float) -> dict[str, Any]:

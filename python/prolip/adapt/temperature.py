@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 MIN_SCALE, MAX_SCALE = 1.0, 1000.0
 """Limits of the scale. On pairs that the model separates without an error, the best scale is infinite; if similarity
 says nothing about the pairs, it is 0 or below."""
+_UNSURE = 0.3
+"""Largest standard error of the scale, as a share of it, without a warning. Beyond it, the loss of new pairs is more
+than a few percent above that of their own best scale."""
 
 
 class Logits(NamedTuple):
@@ -36,7 +39,8 @@ def fit_logits(batches: Sequence[PairRows], *, with_bias: bool) -> Logits:
     """Return the scale, and with a bias also the bias, that minimise the contrastive loss of the batches.
 
     With a bias, this is SigLIP's loss, a yes or no for every pair. Without one, it is CLIP's, the mean of both
-    softmaxes over a batch. Both are convex in scale and bias, so the result does not depend on the start.
+    softmaxes over a batch. Both are convex in scale and bias, so the result does not depend on the start. A warning is
+    logged if the pairs say little about the scale.
 
     Args:
         batches: pairs; each image is compared with the texts of its batch.
@@ -61,7 +65,39 @@ def fit_logits(batches: Sequence[PairRows], *, with_bias: bool) -> Logits:
         if with_bias:
             _minimise(loss_at, [bias])
     with torch.no_grad():
-        return Logits(float(scale), float(bias) if with_bias else None, float(loss_at()))
+        logits = Logits(float(scale), float(bias) if with_bias else None, float(loss_at()))
+    error = standard_error(similarities, logits)
+    if found >= MIN_SCALE and error > _UNSURE * logits.scale:
+        log.warning(
+            "the scale %.3g is a guess, with a standard error of %.2g: these pairs are too few, or too easy to tell "
+            "apart: give more pairs, or harder ones",
+            logits.scale,
+            error,
+        )
+    return logits
+
+
+def standard_error(similarities: Sequence[Tensor], logits: Logits) -> float:
+    """The standard error of the scale that fits best, from the curvature of the loss there; infinity without any.
+
+    Args:
+        similarities: f64, [N, N] each.
+        logits: scale and bias at the smallest loss.
+    """
+    information = 0.0
+    if logits.bias is None:
+        for some in similarities:
+            for side in (0, 1):
+                shares = (logits.scale * some).softmax(side)
+                centred = some - (shares * some).sum(side, keepdim=True)
+                information += 0.5 * float((shares * centred.square()).sum())
+    else:
+        values = torch.cat([some.flatten() for some in similarities])
+        shares = (logits.scale * values + logits.bias).sigmoid()
+        weight = shares * (1 - shares)
+        centred = values - (weight * values).sum() / weight.sum()  # the best bias moves with the scale
+        information = float((weight * centred.square()).sum())
+    return information**-0.5 if information > 0 else math.inf
 
 
 def _minimise(loss_at: Callable[[], Tensor], free: list[Tensor]) -> None:

@@ -9,6 +9,7 @@ items, C labels, D dimensions.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -221,7 +222,7 @@ def fit_calibration(
         seed: seed of the split.
 
     Raises:
-        UserError: there are too few items for two parts, or a word is unknown.
+        UserError: there are too few items for two parts, or too few labels, or a word is unknown.
     """
     check_choice("prior", prior, Prior)
     order = torch.randperm(len(truth), generator=torch.Generator().manual_seed(seed))
@@ -232,13 +233,15 @@ def fit_calibration(
             f"{subject.data}: {len(truth)} labelled items are too few: each of two parts needs at least two"
         )
     num_labels = len(subject.labels)
+    if num_labels < 2:
+        raise UserError(f"{subject.data}: there is one label, which is always right: a calibration needs at least two")
     shares = label_shares(truth[fitting], num_labels) if prior == "labelled" else None
     if shares is not None:
         evidence = evidence.with_prior(log_prior(shares, num_labels))
     some, rest = evidence.rows(fitting), evidence.rows(held)
     temperature = fit_temperature(some.logits, truth[fitting])
     pairs = None
-    if some.pair_logits is not None and num_labels > 1:
+    if some.pair_logits is not None:
         match = torch.nn.functional.one_hot(truth[fitting], num_labels).bool()
         pairs = fit_pairs(some.pair_logits, match)
     known = fit_known(some.means, truth[fitting])
@@ -314,7 +317,7 @@ def load_calibration(path: Path) -> Calibration:
             }
         if header["score"] not in get_args(Score):
             raise UserError(f"{path} has the unknown score {header['score']!r}")
-        return Calibration(
+        found = Calibration(
             subject=Subject(**header["subject"]),
             score=header["score"],
             seed=int(header["seed"]),
@@ -325,6 +328,8 @@ def load_calibration(path: Path) -> Calibration:
             fitted=parts["fitted"],  # type: ignore[arg-type]
             known=parts["known"],  # type: ignore[arg-type]
         )
+        _check_whole(found)
+        return found
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such calibration") from None
     except OSError as error:  # safetensors' own, which does not name the file
@@ -333,3 +338,24 @@ def load_calibration(path: Path) -> Calibration:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{path} holds no calibration: {error}") from error
+
+
+def _check_whole(found: Calibration) -> None:
+    """Check that the parts of a file fit together: it may be written by another program, or by hand.
+
+    Raises:
+        ValueError: they do not; the message names the part.
+    """
+    num_labels = len(found.labels)
+    rules = {
+        "temperature": 0 < found.temperature < math.inf,
+        "pairs": found.pairs is None or all(map(math.isfinite, found.pairs)),
+        "prior": found.prior is None or len(found.prior) == num_labels,
+        "held.label": bool(((found.held.label >= 0) & (found.held.label < num_labels)).all()),
+        "held": len({len(tensor) for tensor in found.held}) == 1,
+        "fitted": len({len(tensor) for tensor in found.fitted}) == 1,
+        "known": found.known.precision.shape == (found.known.centres.shape[-1],) * 2,
+    }
+    for name, holds in rules.items():
+        if not holds:
+            raise ValueError(f"{name} does not fit the rest, or is not finite")

@@ -107,7 +107,12 @@ def neighbour_distance(means: Tensor, known: Tensor, num_neighbors: int = 5) -> 
         means: [N, D], unit norm.
         known: [M, D], unit norm.
         num_neighbors: k; M if there are fewer.
+
+    Raises:
+        ValueError: there is no known item.
     """
+    if len(known) == 0:
+        raise ValueError("a distance to known items needs at least one")
     columns, count = known.double().T, min(num_neighbors, len(known))
     blocks = torch.split(means, max(1, _BLOCK // len(known)))
     return torch.cat([1 - (some.double() @ columns).topk(count, dim=1).values[:, -1] for some in blocks])

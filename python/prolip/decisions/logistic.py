@@ -20,10 +20,12 @@ def fit_logistic(features: Tensor, target: Tensor, ridge: float = 0.0) -> Tensor
             result is finite even if a plane separates the targets.
 
     Raises:
-        ValueError: there is no item.
+        ValueError: there is no item, or a feature is not finite.
     """
     if len(target) == 0:
         raise ValueError("a regression needs at least one item")
+    if not bool(features.isfinite().all()):
+        raise ValueError("features must be finite")
     features, target = features.double(), target.double()
     centre, spread = features.mean(dim=0), features.std(dim=0, correction=0)
     # The spread of a constant feature is 0, up to rounding.

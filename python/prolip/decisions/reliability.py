@@ -36,8 +36,9 @@ def item_losses(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """The negative log-likelihood and the Brier score of each item, f64 [N] each, from logits [N, C] and labels."""
     log_probabilities = logits.double().log_softmax(dim=1)
     nll = -log_probabilities.gather(1, labels[:, None])[:, 0]
-    right = F.one_hot(labels, logits.shape[1])
-    return nll, (log_probabilities.exp() - right).square().sum(dim=1)
+    gaps = log_probabilities.exp_()
+    gaps.scatter_add_(1, labels[:, None], gaps.new_full((len(gaps), 1), -1))
+    return nll, gaps.square_().sum(dim=1)
 
 
 def equal_mass_calibration_error(confidence: Tensor, correct: Tensor, num_bins: int = NUM_BINS) -> float:

@@ -30,9 +30,10 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """The temperature that makes the labels most likely. Divide logits by it before the softmax.
 
     The mean negative log-likelihood is convex in 1 / temperature (arXiv:1706.04599, section 4.2). Newton's method finds
-    its minimum, and bisection keeps it in bounds. If every label has the largest logit, there is no minimum. Then the
-    share 1 / (N + 1) of each label goes evenly to all labels, as in `fit_pairs`. If the logits say nothing about the
-    labels, the result is `BOUND`.
+    its minimum, and bisection keeps it in bounds. If every label has the largest logit, there is no minimum; if one
+    fails to by a hair, the minimum is far out, and new items are answered with too much certainty. So if the standard
+    error is as large as the result, the share 1 / (N + 1) of each label goes evenly to all labels, as in `fit_pairs`.
+    If the logits say nothing about the labels, the result is `BOUND`.
 
     Args:
         logits: [N, C].
@@ -49,8 +50,17 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     right = logits.gather(1, labels[:, None])
     if bool((logits == right).all()):
         return BOUND
-    if bool((logits <= right).all()):
-        right = right + (logits.mean(dim=1, keepdim=True) - right) / (len(labels) + 1)
+    inverse, curvature = _newton(logits, right)
+    if not inverse * math.sqrt(len(labels) * curvature) > 1:
+        inverse, _ = _newton(logits, right + (logits.mean(dim=1, keepdim=True) - right) / (len(labels) + 1))
+    return 1 / inverse
+
+
+def _newton(logits: Tensor, right: Tensor) -> tuple[float, float]:
+    """The inverse temperature of the smallest loss, and the mean curvature of the loss there.
+
+    The logits are f64 [N, C]; `right`, [N, 1], are those of the labels, or a mean over labels.
+    """
     low, high, inverse = 1 / BOUND, BOUND, 1.0
     for _ in range(_STEPS):
         probabilities = (inverse * logits).softmax(dim=1)
@@ -63,7 +73,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         if abs(found - inverse) <= _EXACT * inverse:
             break
         inverse = found
-    return 1 / inverse
+    return inverse, curvature
 
 
 def fit_pairs(logits: Tensor, match: Tensor) -> PairScale:
@@ -77,7 +87,7 @@ def fit_pairs(logits: Tensor, match: Tensor) -> PairScale:
         match: bool [N, C], which pairs belong together.
 
     Raises:
-        ValueError: no pair belongs together, or all do.
+        ValueError: no pair belongs together, or all do; or a logit is not finite.
     """
     num_matches, num_others = int(match.sum()), int((~match).sum())
     if not num_matches or not num_others:

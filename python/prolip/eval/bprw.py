@@ -73,7 +73,10 @@ def reweight_prompts(
 
     Raises:
         UserError: too few images, a class without a labelled image, or zero variances where the settings need them.
+        ValueError: there is not one label per image.
     """
+    if labels is not None and len(labels) != len(images.mean):
+        raise ValueError(f"labels has {len(labels)} numbers: it must have one per image, {len(images.mean)}")
     voters = (
         nearest_images(prompts, images, config.num_neighbors)
         if labels is None
@@ -161,7 +164,7 @@ def nearest_images(prompts: Gaussian, images: Gaussian, count: int, rows_at_once
         UserError: there are fewer images.
     """
     if count > len(images.mean):
-        raise UserError(f"bprw.num_neighbors is {count}: there are only {len(images.mean)} images")
+        raise UserError(f"num_neighbors is {count}: there are only {len(images.mean)} images")
     directions = prompts.mean.mean(dim=1)
     pool = images.mean.to(directions)
     starts = range(0, len(directions), rows_at_once)
@@ -256,7 +259,7 @@ def component_vars(var: Tensor, config: BprwConfig) -> Tensor:
     if config.multiplier_form == "official":
         scaled = config.var_multiplier * scaled
     if not bool((scaled > 0).all()):
-        raise UserError("bprw.var_floor is 0 and a prompt has a variance of zero: set a floor above 0")
+        raise UserError("var_floor is 0 and a prompt has a variance of zero: set a floor above 0")
     return scaled
 
 

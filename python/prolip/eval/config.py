@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from prolip.errors import UserError, check_choice
+from prolip.errors import UserError, check_choice, check_seed
 
 Score = Literal["csd", "mean"]
 Prior = Literal["uniform", "inverse_var", "inverse_var_squared", "inverse_var_fifth"]
@@ -52,19 +52,20 @@ class BprwConfig:
 
     def __post_init__(self) -> None:
         for field, kind in (("observations", Observed), ("prior", Prior), ("multiplier_form", MultiplierForm)):
-            check_choice(f"bprw.{field}", getattr(self, field), kind)
+            check_choice(field, getattr(self, field), kind)
         rules = {
-            "alpha": (self.alpha > 0, "above 0"),
+            "alpha": (0 < self.alpha < math.inf, "above 0 and finite"),
             "num_neighbors": (self.num_neighbors >= 1, "at least 1"),
             "num_draws": (self.num_draws >= 1, "at least 1"),
-            "var_floor": (self.var_floor >= 0, "at least 0"),
-            "var_multiplier": (self.var_multiplier > 0, "above 0"),
+            "var_floor": (0 <= self.var_floor < math.inf, "at least 0 and finite"),
+            "var_multiplier": (0 < self.var_multiplier < math.inf, "above 0 and finite"),
             "tolerance": (self.tolerance >= 0, "at least 0"),
             "max_rounds": (self.max_rounds >= 1, "at least 1"),
         }
         for name, (holds, rule) in rules.items():
             if not holds:
-                raise UserError(f"bprw.{name} is {getattr(self, name)}: it must be {rule}")
+                raise UserError(f"{name} is {getattr(self, name)}: it must be {rule}")
+        check_seed("seed", self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)

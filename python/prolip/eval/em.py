@@ -43,7 +43,7 @@ def prior_weights(log_var: Tensor, prior: Prior) -> Tensor:
         return log_var.new_full(log_var.shape[:2], 1 / log_var.shape[1], dtype=_rounds_type(log_var.device))
     log_power = torch.logsumexp(_POWERS[prior] * log_var, dim=-1).to(_rounds_type(log_var.device))
     if not bool(log_power.isfinite().all()):
-        raise UserError(f"bprw.prior is {prior!r}, but a prompt has a variance of zero: use 'uniform'")
+        raise UserError(f"prior is {prior!r}, but a prompt has a variance of zero: use 'uniform'")
     start = torch.softmax(-log_power, dim=-1).clamp_min(_SMALLEST_START)
     return start / start.sum(-1, keepdim=True)
 
@@ -96,7 +96,7 @@ def fit_weights(
     unfinished = ~live.done
     fitted.weights[live.places[unfinished]] = weights[unfinished]
     if bool(fitted.weights.isnan().any()):
-        raise UserError(f"bprw.alpha is {alpha}: too small, no weight of a mixture stays above 0")
+        raise UserError(f"alpha is {alpha}: too small, no weight of a mixture stays above 0")
     return fitted
 
 

@@ -1,6 +1,7 @@
 """All measures of a family in one call: Gaussians in, a flat dict of floats out.
 
-Shares are in [0, 1], ranks count from 1. The functions called here return typed results and take more settings.
+Shares are in [0, 1], ranks count from 1. The functions called here return typed results and take more settings. Figures
+that need variances are left out for a model without them, whose Gaussians are points.
 N images, M texts, C classes, L levels, D dimensions.
 """
 
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prolip.errors import UserError
 from prolip.eval.config import InclusionForm, Root, Score, TraversalConfig
 from prolip.eval.hierarchy import including_items, inclusion, traverse
 from prolip.eval.retrieval import evaluate_retrieval, precision_at_r
@@ -52,9 +54,9 @@ def measure_zero_shot(
 ) -> dict[str, float]:
     """Zero-shot accuracy with and without class variances, and uncertainty against accuracy.
 
-    Keys: `top1`, `top5`, `mean_per_class_recall`, also with the ending `_with_var`; `majority`;
-    `uncertainty_pearson_top1` and `_top5` (correlation over bins), `risk_coverage` (area under the curve),
-    `calibration_error` (of the softmax with the model's own scale).
+    Keys: `top1`, `top5`, `mean_per_class_recall`; `majority`; `calibration_error` (of the softmax with the model's own
+    scale). If classes have variances, the first three also with the ending `_with_var`; if images have them,
+    `uncertainty_pearson_top1` and `_top5` (correlation over bins), and `risk_coverage` (area under the curve).
 
     Args:
         images: [N, D], unit means.
@@ -64,7 +66,8 @@ def measure_zero_shot(
         logit_scale: the model's own scale.
     """
     measures: dict[str, float] = {}
-    for suffix, total_var in (("", None), ("_with_var", classifier.total_var)):
+    with_var = {"_with_var": classifier.total_var} if bool((classifier.var > 0).any()) else {}
+    for suffix, total_var in {"": None, **with_var}.items():
         logits = zero_shot_logits(images.mean, classifier.weight, total_var, logit_scale=logit_scale)
         found = evaluate_zero_shot(logits, labels)
         names = ("top1", "top5", "mean_per_class_recall")
@@ -72,10 +75,12 @@ def measure_zero_shot(
         measures["majority"] = found.majority
     logits = zero_shot_logits(images.mean, classifier.weight, logit_scale=logit_scale)
     uncertainty, top1 = images.total_var, correct_within(logits, labels, 1)
+    measures["calibration_error"] = expected_calibration_error(logits.softmax(dim=1).amax(dim=1), top1)
+    if images.is_point:
+        return measures
     for k, correct in ((1, top1), (5, correct_within(logits, labels, 5))):
         measures[f"uncertainty_pearson_top{k}"] = uncertainty_bins(uncertainty, correct, num_bins).pearson
     measures["risk_coverage"] = area_under_risk_coverage(uncertainty, top1)
-    measures["calibration_error"] = expected_calibration_error(logits.softmax(dim=1).amax(dim=1), top1)
     return measures
 
 
@@ -83,7 +88,7 @@ def measure_retrieval(images: Gaussian, texts: Gaussian, image_of_text: Tensor) 
     """Retrieval in both directions, by sampled distance and by means alone.
 
     Keys are DIRECTION_SCORE_MEASURE: `image_to_text`, `text_to_image`; `csd`, `mean`; `recall_at_1`, `_5`, `_10`,
-    `mean_rank`, `median_rank`, `r_precision`, `map_at_r`.
+    `mean_rank`, `median_rank`, `r_precision`, `map_at_r`. If images or texts have no variances, `mean` alone.
 
     Args:
         images: [N, D], unit means.
@@ -92,7 +97,7 @@ def measure_retrieval(images: Gaussian, texts: Gaussian, image_of_text: Tensor) 
     """
     correct = torch.arange(len(images.mean), device=image_of_text.device)[:, None] == image_of_text[None]
     measures: dict[str, float] = {}
-    for score in SCORES:
+    for score in ("mean",) if images.is_point or texts.is_point else SCORES:
         for way, queries, candidates, right in (
             ("image_to_text", images, texts, correct),
             ("text_to_image", texts, images, correct.T),
@@ -117,7 +122,8 @@ def measure_hierarchy(
     Keys of walks are ROOT_MEASURE: `text` (the given root), `inclusion_official`, `inclusion_exact`, `both_official`,
     `both_exact`; `precision`, `recall`, `any_found`. `include_LEVEL`: share of queries that lie in their own item of a
     level (exact H > 0); level 0 is the most general. `level_mean_LEVEL`. `level_spearman` and `level_share_ordered`,
-    also with `_low` and `_high` for their bootstrap intervals.
+    also with `_low` and `_high` for their bootstrap intervals. If queries or items have no variances, the walk to the
+    given root alone.
 
     Args:
         queries: [N, D], unit means.
@@ -127,14 +133,17 @@ def measure_hierarchy(
         num_steps: steps of a walk.
         num_resamples: bootstrap resamples.
     """
-    walks: list[tuple[Root, InclusionForm]] = [("text", "official"), *product(_ROOTS, _FORMS)]
-    including = {form: including_items(queries, items.flatten(), form) for form in _FORMS}
+    with_var = not (queries.is_point or items.is_point)
+    walks: list[tuple[Root, InclusionForm]] = [("text", "official"), *(product(_ROOTS, _FORMS) if with_var else ())]
+    including = {form: including_items(queries, items.flatten(), form) for form in _FORMS} if with_var else {}
     measures: dict[str, float] = {}
     for kind, form in walks:
         config = TraversalConfig(root=kind, inclusion=form, num_steps=num_steps)
-        found = traverse(queries, items, item_ids, root, config, including=including[form])._asdict()
+        found = traverse(queries, items, item_ids, root, config, including=including.get(form))._asdict()
         name = kind if kind == "text" else f"{kind}_{form}"
         measures |= {f"{name}_{measure}": float(share.mean()) for measure, share in found.items()}
+    if not with_var:
+        return measures
     for level in range(items.mean.shape[1]):
         own = Gaussian(items.mean[:, level], items.log_var[:, level])
         measures[f"include_{level}"] = inclusion(queries, own, ("query", str(level))).share_positive
@@ -151,7 +160,13 @@ def measure_uncertainty(images: Gaussian, texts: Gaussian, lengths: Tensor) -> d
         images: [N, D].
         texts: [M, D].
         lengths: i64 [M], tokens or words of the texts.
+
+    Raises:
+        UserError: there is no image or no text, or one of the two has no variances.
     """
+    for name, gaussian in (("images", images), ("texts", texts)):
+        if gaussian.is_point:  # also without items
+            raise UserError(f"{name} have no variances, or there are none: there is no uncertainty to measure")
     measures: dict[str, float] = {}
     for name, side in (("image", images.total_var.double()), ("text", texts.total_var.double())):
         low, median, high = side.quantile(torch.tensor([0.1, 0.5, 0.9], dtype=side.dtype, device=side.device)).tolist()

@@ -81,12 +81,24 @@ def first_ranks(
     """Rank of each query's best correct candidate, i64 [Q], from 0; ties count against it.
 
     Only `block` rows of the score matrix are in memory at a time.
+
+    Raises:
+        ValueError: `correct` has another shape, there is no query, one has no correct candidate, or a score is NaN.
     """
+    _check_pairs(queries, candidates, correct)
     parts = []
     for start in range(0, len(queries.mean), block):
         rows = slice(start, start + block)
         parts.append(rank_of_first_correct(retrieval_scores(queries.rows(rows), candidates, score), correct[rows]))
     return torch.cat(parts)
+
+
+def _check_pairs(queries: Gaussian, candidates: Gaussian, correct: Tensor) -> None:
+    pairs = (len(queries.mean), len(candidates.mean))
+    if correct.shape != pairs:
+        raise ValueError(f"scores {pairs} and correct {tuple(correct.shape)} differ in shape")
+    if pairs[0] == 0:
+        raise ValueError("there must be a query")
 
 
 def precision_at_r(
@@ -121,11 +133,9 @@ def precisions_at_r(
     Raises:
         ValueError: `correct` has another shape, there is no query, a query has no correct candidate, or a score is NaN.
     """
-    pairs = (len(queries.mean), len(candidates.mean))
-    if correct.shape != pairs:
-        raise ValueError(f"scores {pairs} and correct {tuple(correct.shape)} differ in shape")
+    _check_pairs(queries, candidates, correct)
     sizes = correct.sum(dim=1) if num_correct is None else num_correct
-    if len(sizes) == 0 or not bool((sizes > 0).all()):
+    if not bool((sizes > 0).all()):
         raise ValueError("there must be a query, and each needs a correct candidate")
     most = min(int(sizes.max()), correct.shape[1])
     rank = torch.arange(1, most + 1, device=correct.device)
@@ -156,7 +166,7 @@ def evaluate_retrieval(
         score: see `retrieval_scores`.
 
     Raises:
-        ValueError: a query has no correct candidate.
+        ValueError: as for `first_ranks`.
     """
     ranks = first_ranks(queries, candidates, correct, score)
     return RetrievalResult(

@@ -175,5 +175,8 @@ def percentile_interval(value: float, draws: Tensor, level: float = 0.95) -> Int
     kept = draws[~draws.isnan()].double()
     if len(kept) == 0:
         return Interval(value, math.nan, math.nan)
-    low, high = kept.quantile(torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)).tolist()
+    # Between two infinite draws, such as of a loss, the linear interpolation is not a number.
+    between = "linear" if bool(kept.isfinite().all()) else "nearest"
+    places = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
+    low, high = kept.quantile(places, interpolation=between).tolist()
     return Interval(value, low, high)

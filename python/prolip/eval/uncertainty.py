@@ -194,9 +194,13 @@ def share_more_uncertain(general: Tensor, specific: Tensor) -> float:
 def share_ordered(levels: Sequence[Tensor]) -> float:
     """Share of chains whose uncertainty falls strictly at every step from the first level to the last.
 
+    NaN with one level, from which there is no step.
+
     Args:
         levels: one [N] tensor per level, the most general first; item i of every level forms chain i.
     """
+    if len(levels) < 2:
+        return math.nan
     steps = torch.stack([general > specific for general, specific in pairwise(levels)])
     return float(steps.all(dim=0).double().mean())
 

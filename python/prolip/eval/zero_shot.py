@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prolip.eval.statistics import rank_of_first_correct
 from prolip.gaussian import Gaussian
 
 PUBLISHED_LOGIT_SCALE = 100.0
@@ -75,11 +74,16 @@ def zero_shot_logits(
 
 
 def correct_within(logits: Tensor, labels: Tensor, k: int) -> Tensor:
-    """Whether the label is among the k best classes, bool [N]; ties count against it. All true for k >= C."""
+    """Whether the label is among the k best classes, bool [N]; ties count against it. All true for k >= C.
+
+    Raises:
+        ValueError: a logit is NaN.
+    """
     if k >= logits.shape[1]:
         return torch.ones_like(labels, dtype=torch.bool)
-    correct = F.one_hot(labels, logits.shape[1]).bool()
-    return rank_of_first_correct(logits, correct) < k
+    if bool(logits.isnan().any()):
+        raise ValueError("logits hold NaN")
+    return (logits >= logits.gather(1, labels[:, None])).sum(dim=1) <= k
 
 
 def evaluate_zero_shot(logits: Tensor, labels: Tensor) -> ZeroShotResult:

@@ -39,8 +39,8 @@ class Classification(NamedTuple):
     """N sets, the most probable label first: each contains the right label with the probability `guarantee`. None if no
     guarantee was asked for."""
     answers: list[str | None] | None = None
-    """N labels, or None for "don't know". At most the share `max_error` of the labels is wrong. None if no limit was
-    asked for."""
+    """N labels, or None for "don't know". At most the share `max_error` of the labels is wrong, in 19 of 20
+    calibrations. None if no limit was asked for."""
     usual: Tensor | None = None
     """f64 [N], in (0, 1]: the share of calibration images that lie at least as far from the known ones. Small: an image
     unlike these (out of distribution), which no guarantee covers. None without `guarantee` and `max_error`."""

@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from prolip.data import Batch, BatchLoader, Cursor, DataError, LoaderConfig, Members, StoreConfig
+from prolip.data import Batch, BatchLoader, Cursor, DataError, LoaderConfig, Members, StoreConfig, shown_shard
 from prolip.data.build.folder import find_images
 from prolip.data.device import Source, device_batches
 from prolip.data.samples import EXTENSIONS
@@ -35,6 +35,10 @@ MAX_BAD_FRACTION = 0.01
 """Largest share of unreadable images; a set with more counts as damaged."""
 Images = AnyImage | Iterable[AnyImage]
 """One image, or several. A text may also name a folder of images, or shards as in `LoaderConfig.shards`."""
+_MARGIN = 4.0
+"""Standard deviations by which a set's part may have more unreadable images than the whole set."""
+_NAMED = 3
+"""Shards, and unreadable images, that an error names."""
 _AHEAD = 2
 """Batches that threads decode ahead of the model."""
 Item = TypeVar("Item")
@@ -136,15 +140,18 @@ def image_batches(
         last_batch="keep",
         keep_members=tuple(keep),
         num_threads=num_threads,
-        max_bad_fraction=max_bad_fraction,
+        max_bad_fraction=1.0,  # `_check_bad` checks: the loader's own error names an option that only training has
         store=store or StoreConfig(),
     )
     if preprocess.transform is not None:
-        yield from _transformed(preprocess, reading, device)
+        yield from _transformed(preprocess, reading, device, max_bad_fraction)
         return
     with BatchLoader(reading) as loader:
-        yield from _normalised(loader, preprocess, device)
+        for batch in _normalised(loader, preprocess, device):
+            _check_bad(loader, max_bad_fraction)
+            yield batch
         _check_whole(loader)
+        _check_bad(loader, max_bad_fraction, ended=True)
 
 
 def _normalised(source: Source, preprocess: Preprocess, device: torch.device) -> Iterator[ImageBatch]:
@@ -158,10 +165,34 @@ def _check_whole(loader: BatchLoader) -> None:
     """Raise if a shard is truncated: the loader counts that as one bad sample, however many samples are lost."""
     stats = loader.stats()
     if "archive" in stats.bad:
-        raise DataError(f"{', '.join(loader.config.shards)}: a shard is damaged: {'; '.join(stats.bad_samples)}")
+        raise DataError(f"{_shown(loader.config.shards)}: a shard is damaged: {'; '.join(stats.bad_samples)}")
 
 
-def _transformed(preprocess: Preprocess, reading: LoaderConfig, device: torch.device) -> Iterator[ImageBatch]:
+def _shown(shards: Sequence[str]) -> str:
+    """The first shards without the secrets of their addresses, and how many more there are."""
+    more = [f"{len(shards) - _NAMED} more"] if len(shards) > _NAMED else []
+    return ", ".join([*map(shown_shard, shards[:_NAMED]), *more])
+
+
+def _check_bad(loader: BatchLoader, limit: float, failed: Sequence[DataError] = (), *, ended: bool = False) -> None:
+    """Raise if more than the share `limit` of the images cannot be read; before the end, with a margin.
+
+    `failed` are the images that the loader could read, and Pillow could not decode.
+    """
+    stats = loader.stats()
+    bad, allowed = len(failed) + sum(stats.bad.values()), limit * stats.samples
+    margin = 0.0 if ended or limit == 0 else _MARGIN * (allowed + 1) ** 0.5
+    if bad > allowed + margin:
+        named = [*map(str, failed[:_NAMED]), *stats.bad_samples[:_NAMED]]
+        raise DataError(
+            f"{_shown(loader.config.shards)}: {bad} of {stats.samples} images cannot be read, more than {limit:.0%}: "
+            f"{'; '.join(named)}"
+        )
+
+
+def _transformed(
+    preprocess: Preprocess, reading: LoaderConfig, device: torch.device, max_bad_fraction: float
+) -> Iterator[ImageBatch]:
     """The loader reads and Pillow decodes; an image that Pillow cannot decode counts as a bad sample."""
 
     def decode(sample: tuple[Batch, int]) -> Tensor | DataError:
@@ -174,10 +205,11 @@ def _transformed(preprocess: Preprocess, reading: LoaderConfig, device: torch.de
     keep = reading.keep_members
     members = (*keep, *(extension for extension in EXTENSIONS if extension not in keep))
     failed: list[DataError] = []
-    with BatchLoader(replace(reading, image_size=0, keep_members=members, max_bad_fraction=1.0)) as loader:
+    with BatchLoader(replace(reading, image_size=0, keep_members=members)) as loader:
         samples = ([(batch, row) for row in range(len(batch.keys))] for batch in loader)
         for decoded in DecodedAhead(samples, decode, reading.num_threads):
             failed += [found for _, found in decoded if isinstance(found, DataError)]
+            _check_bad(loader, max_bad_fraction, failed)
             images = [found for _, found in decoded if isinstance(found, Tensor)]
             rows = [sample for sample, found in decoded if isinstance(found, Tensor)]
             if images:
@@ -187,13 +219,7 @@ def _transformed(preprocess: Preprocess, reading: LoaderConfig, device: torch.de
                     members={name: [batch.members[name][row] for batch, row in rows] for name in keep},
                 )
         _check_whole(loader)
-        stats = loader.stats()
-    bad = len(failed) + sum(stats.bad.values())
-    if bad > reading.max_bad_fraction * stats.samples:
-        named = [*map(str, failed[:3]), *stats.bad_samples[:3]]
-        raise DataError(
-            f"{', '.join(reading.shards)}: {bad} of {stats.samples} images cannot be read: {'; '.join(named)}"
-        )
+        _check_bad(loader, max_bad_fraction, failed, ended=True)
 
 
 def encoded_image(batch: Batch, row: int) -> bytes:

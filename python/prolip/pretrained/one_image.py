@@ -77,7 +77,7 @@ def _decision_lines(options: ClassifyOptions, model: Model, found: Classificatio
     lines = []
     if found.label_sets is not None and options.guarantee is not None:
         which = ", whichever label it is" if options.per_label else ""
-        sure = f"at least {100 * options.guarantee:g}% of such sets contain the right label{which}"
+        sure = f"at least {100 * options.guarantee:g}% of such sets contain the right label{which}, on average"
         lines.append(f"label set: {', '.join(found.label_sets[0])} ({sure})")
         if options.per_label:
             basis = model.calibration.class_thresholds(options.guarantee).basis

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prolip.decisions.calibration import Calibration, Evidence, Subject, fit_calibration, save_calibration
-from prolip.decisions.reliability import Reliability, measure_pairs, measure_reliability
+from prolip.decisions.reliability import Reliability, item_losses, measure_pairs, measure_reliability
 from prolip.errors import UserError
-from prolip.eval.statistics import Interval
+from prolip.eval.statistics import Interval, bootstrap_interval
 from prolip.files import check_writable
 from prolip.pretrained.classify import weigh
 from prolip.pretrained.model import Model
@@ -98,6 +98,7 @@ def report_lines(found: Calibrated, options: CalibrateOptions) -> list[str]:
         _row("right answers", *(f"{share:.1%}" for share in right)),
         *_reliability_rows(before, after),
         "(in brackets: 95 % of bootstrap resamples)",
+        *_warning(fitted, evidence.logits, known.logits / calibration.temperature, truth, draws),
         "",
         *_pair_lines(calibration, evidence.pair_logits, truth, draws),
     ]
@@ -110,7 +111,9 @@ def report_lines(found: Calibrated, options: CalibrateOptions) -> list[str]:
         )
     for error in ERRORS:
         answered = calibration.abstention(error).answered
-        lines.append(f"at most {error:.0%} wrong answers: {answered:.1%} of the images are answered")
+        lines.append(
+            f"at most {error:.0%} wrong answers (in 19 of 20 calibrations): {answered:.1%} of the images are answered"
+        )
     return [*lines, f"This holds for images like those of {calibration.subject.data}, and for no others."]
 
 
@@ -128,6 +131,21 @@ def _pair_lines(calibration: Calibration, logits: Tensor | None, truth: Tensor, 
         _row("", "before", "after"),
         *_reliability_rows(before, after),
         "",
+    ]
+
+
+def _warning(fitted: str, before: Tensor, after: Tensor, truth: Tensor, draws: dict[str, int]) -> list[str]:
+    """A line if what was fitted makes the labels of the other images less probable, also by the interval's low end.
+
+    The logits, [N, C], are the model's own and the fitted ones.
+    """
+    losses = [item_losses(logits, truth)[0] for logits in (before, after)]
+    more = bootstrap_interval(lambda some: float(some.mean()), losses[1] - losses[0], **draws)
+    if not more.low > 0:
+        return []
+    return [
+        f"warning: with {fitted} these labels are less probable (nll {more.value:+#.3g}, {more.low:+#.3g} to "
+        f"{more.high:+#.3g}): the images used to fit are too few, or too easy: give more, or a larger --fit_share"
     ]
 
 

@@ -49,6 +49,7 @@ def name_sources(sources: Sequence[str]) -> dict[str, str]:
 
 _SHARD = re.compile(r"\.(tar|tgz)\b")
 """Tells the address of a shard from that of a folder."""
+_NUMBER = re.compile(r"-?[0-9]+")
 _PLAIN = re.compile(r"(?!@|pipe:)[^*?\[{]+")
 """A path, and not a pattern, a list of shards or a command."""
 
@@ -117,18 +118,18 @@ def captions_of(
             raise DataError(f"{folder.source}: sample {key} has {what} at {caption_key}")
         texts.append(some)
         if image_id_key is not None:
-            image_ids.append(_whole(folder, key, image_id_key, values_at(record, image_id_key), 1)[0])
+            image_ids.append(whole_numbers(folder, key, image_id_key, values_at(record, image_id_key), 1)[0])
         if caption_ids_key is not None:
-            ids = _whole(folder, key, caption_ids_key, values_at(record, caption_ids_key), len(some))
+            ids = whole_numbers(folder, key, caption_ids_key, values_at(record, caption_ids_key), len(some))
             caption_ids.append(ids)
     return Captions(
         texts, None if image_id_key is None else image_ids, None if caption_ids_key is None else caption_ids
     )
 
 
-def _whole(folder: TaskFolder, key: str, path: str, found: Sequence[Any], count: int) -> list[int]:
+def whole_numbers(folder: TaskFolder, key: str, path: str, found: Sequence[Any], count: int) -> list[int]:
     """Return the values as whole numbers; there must be `count` of them."""
-    numbers = [int(value) for value in found if isinstance(value, int | str) and str(value).lstrip("-").isdigit()]
+    numbers = [int(value) for value in found if isinstance(value, int | str) and _NUMBER.fullmatch(str(value))]
     if len(numbers) != count or len(found) != count:
         raise DataError(
             f"{folder.source}: sample {key} has {list(found)!r} at {path}: it must be {count} whole numbers"

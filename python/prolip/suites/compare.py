@@ -66,7 +66,7 @@ def _draw_all(table: Mapping[str, Row], num_resamples: int, seed: int) -> dict[s
         if row.items:
             # Tasks are resampled independently, so that the interval of an average over tasks is right. Rows of one
             # task with equally many items have the same resamples, so that the interval of their difference is right.
-            return _draw(row, num_resamples, seed + zlib.crc32(row.task.encode()))
+            return _draw(row, num_resamples, (seed + zlib.crc32(row.task.encode())) % 2**64)
         names = row.mean_of or row.difference_of
         parts = [drawn for name in names if (drawn := draw(name)) is not None]
         if not names or len(parts) < len(names):

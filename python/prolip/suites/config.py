@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,7 +11,7 @@ import tyro
 
 from prolip.data.config import StoreConfig
 from prolip.decisions.config import CALIBRATION_FILE, Prior, Score
-from prolip.errors import UserError
+from prolip.errors import UserError, check_seed
 from prolip.eval.config import BprwConfig, TraversalConfig
 from prolip.models.config import Device, Precision
 
@@ -195,7 +196,7 @@ class UncertaintyOptions(ShardSuiteOptions):
         for name, right, rule in (
             ("num_bins", self.num_bins >= 2, "at least 2"),
             ("keep_ratio", 0 < self.keep_ratio < 1, "between 0 and 1"),
-            ("blur", self.blur > 0, "positive"),
+            ("blur", 0 < self.blur < math.inf, "positive and finite"),
             ("show", self.show >= 0, "not negative"),
         ):
             if not right:
@@ -282,6 +283,7 @@ class CalibrateOptions:
             raise UserError(f"fit_share is {self.fit_share}: it must be between 0 and 1")
         if self.num_resamples < 1:
             raise UserError(f"num_resamples is {self.num_resamples}: it must be at least 1")
+        check_seed("seed", self.seed)
         if self.out is None and not Path(self.checkpoint).is_dir():
             raise UserError(f"out is not given, and {self.checkpoint} is not a folder: name the file with --out")
 
@@ -326,3 +328,7 @@ class ReweightOptions:
     """Where the model runs; `auto`: on a GPU if there is one."""
     store: StoreConfig = field(default_factory=StoreConfig)
     """How shards are read, and when one counts as complete."""
+
+    def __post_init__(self) -> None:
+        if self.show < 0:
+            raise UserError(f"show is {self.show}: it must not be negative")

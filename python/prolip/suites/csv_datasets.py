@@ -84,7 +84,7 @@ def read_levels(path: Path, levels: str, beside: str) -> tuple[list[list[str]], 
     HierarCaps has `captions` and `image_url`, HierarImgs `images` and `caption`.
 
     Raises:
-        UserError: a column is missing, there is no row, or rows differ in their number of levels.
+        UserError: a column is missing, there is no row, or rows differ in their number of levels or have one.
     """
     rows = _read_csv(path)
     if not rows or not {levels, beside} <= rows[0].keys():
@@ -92,6 +92,8 @@ def read_levels(path: Path, levels: str, beside: str) -> tuple[list[list[str]], 
     found = [[level.strip() for level in row[levels].split("=>")] for row in rows]
     if len({len(some) for some in found}) != 1:
         raise UserError(f"{path}: rows differ in their number of levels")
+    if len(found[0]) < 2:
+        raise UserError(f"{path}: column {levels} has one level: it must have several, joined by ' => '")
     return found, [row[beside] for row in rows]
 
 

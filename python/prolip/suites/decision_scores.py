@@ -148,7 +148,7 @@ def find_doubts(model: Model, answered: Answered, folded: Folded, known: Gaussia
     doubts["calibrated probability"] = 1 - folded.even.logits.softmax(dim=1).amax(dim=1)
     features = doubts[BASELINE].clamp(1e-9, 1 - 1e-9).logit()[:, None]
     if model.has_variances:
-        features = torch.cat([features, answered.images.total_var.double().log()[:, None]], dim=1)
+        features = torch.cat([features, answered.images.log_var.double().logsumexp(dim=1)[:, None]], dim=1)
     mahalanobis, near, combined = (torch.zeros(len(answered.truth), dtype=torch.float64) for _ in range(3))
     for fold, calibration in enumerate(folded.calibrations):
         inside = answered.folds == fold

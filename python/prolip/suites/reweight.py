@@ -126,7 +126,7 @@ def find_classes(options: ReweightOptions, images: Embedded) -> Classes:
 
 def class_lines(names: Sequence[str], templates: Sequence[str], weights: Tensor, show: int) -> list[str]:
     """Lines with the largest and the smallest weights, [C, K], of each class."""
-    show = max(0, min(show, max(1, len(templates) // 2)))
+    show = min(show, max(1, len(templates) // 2))
     best, worst = weights.topk(show, dim=1), weights.topk(show, dim=1, largest=False)
     lines = [f"weights of {len(templates)} prompts per class; even weights would be {1 / len(templates):.4f}"]
     for row, name in enumerate(names):
@@ -205,5 +205,11 @@ def _write(options: ReweightOptions, names: list[str], templates: list[str], fou
     notes = {"bprw": dataclasses.asdict(options.bprw), "classnames": names, "templates": templates}
     save_prompt_weights(found, tensors, notes)
     write_atomic(chart, prompt_chart(templates, found.weights))
-    slowest = int(found.rounds.max())
-    return [f"{len(names)} classes, at most {slowest} rounds"]
+    slowest, most = int(found.rounds.max()), options.bprw.max_rounds
+    lines = [f"{len(names)} classes, at most {slowest} rounds"]
+    if slowest == most:
+        lines.append(
+            f"warning: the weights of {int((found.rounds == most).sum())} classes may still move after {most} rounds: "
+            "give more (--max_rounds), or a larger --tolerance"
+        )
+    return lines

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from prolip.errors import UserError
+from prolip.errors import UserError, check_seed
 from prolip.files import check_writable
 from prolip.pretrained.model import Model
 from prolip.pretrained.open import load
@@ -35,6 +35,7 @@ def run_suite(name: str, options: Options, run: Callable[[Model, Options, TaskCa
         raise UserError("checkpoint is (): name at least one model with --checkpoint")
     if options.num_resamples < 0:
         raise UserError(f"num_resamples is {options.num_resamples}: it must not be negative; 0 is for no intervals")
+    check_seed("seed", options.seed)
     twice = [source for source, count in Counter(options.checkpoint).items() if count > 1]
     if twice:  # before any model runs, which may take hours
         raise UserError(f"checkpoint has {twice[0]} more than once: each model can be named once")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import Tensor
 from prolip.data import StoreConfig
 from prolip.data.build.folder import class_text, find_images
 from prolip.data.build.images import UNREADABLE, read_for_loader
+from prolip.data.build.shards import RECORD
 from prolip.embeddings.embed import embed_shards
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian
@@ -78,22 +80,39 @@ def open_classes(
         classnames: a file of class names; None for the data set's own.
 
     Raises:
-        UserError: there is no class, or not one name per class.
+        UserError: there is no class, or not one name per class; or the shards are made of class folders.
         DataError, OSError: a server does not have it, or does not answer.
     """
     path = Path(source)
     published = (
         not path.is_dir() or (path / CLASSNAMES).is_file() or any((*path.glob("*.tar"), *path.glob("test/*.tar")))
     )
+    if published and made_of_folder(path if path.is_dir() else path.parent):
+        raise UserError(
+            f"{source}: shards of `prolip data build` have no class numbers (.cls): name the folder that they were "
+            "made from, with one folder of images per class"
+        )
     folder = open_captioned(source, made, store) if published else pack_class_folder(path, made)
     if classnames is not None and not classnames.is_file():
         raise UserError(f"classnames is {classnames}: there is no such file")
     names = folder.classnames if classnames is None else read_lines(classnames)
     if not names:
-        raise UserError(f"{folder.source} has no {CLASSNAMES}: name the classes with --classnames")
+        raise UserError(
+            f"{folder.source} has no {CLASSNAMES}: name the classes with --classnames, or a folder with one folder of "
+            "images per class with --data"
+        )
     if folder.classnames and len(names) != len(folder.classnames):
         raise UserError(f"{classnames} has {len(names)} names: {source} has {len(folder.classnames)} classes")
     return folder._replace(classnames=names, templates=list(templates) or folder.templates or list(TEMPLATES))
+
+
+def made_of_folder(shards: Path) -> bool:
+    """Whether `prolip data build folder` wrote this folder."""
+    try:
+        record = json.loads((shards / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(record, dict) and record.get("kind") == "folder"
 
 
 def pack_class_folder(folder: Path, made: Path) -> TaskFolder:

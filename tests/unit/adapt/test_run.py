@@ -119,6 +119,17 @@ def test_laplace_and_temperature_keep_the_frozen_model(
     assert scaled.logit_scale != pytest.approx(frozen.logit_scale)
 
 
+@pytest.mark.parametrize(("noise", "warned"), [(0.05, True), (1.0, False)])
+def test_variances_without_evidence_are_a_warning(
+    lab: Path, tmp_path: Path, noise: float, warned: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Pairs that are told apart without error say nothing about the map, so the prior's variance is left."""
+    pairs = write_npz(tmp_path / "pairs.npz", *made_up(400, 16, noise=noise))
+    words = ["--embeddings", str(pairs), "--checkpoint", source(lab), "--method", "laplace"]
+    assert main(["adapt", *words, "--out", str(tmp_path / "out")]) == 0
+    assert ("the uncertainty is larger than the embeddings" in capsys.readouterr().out) == warned
+
+
 def test_embeddings_from_other_files_need_the_models_name(
     lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -141,6 +152,16 @@ def test_embeddings_that_the_model_cannot_have_made_are_refused(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("method", ["heads", "laplace", "temperature"])
+def test_one_pair_alone_is_refused(lab: Path, tmp_path: Path, method: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing can be learned from a pair without others: heads printed "± nan", Laplace variances of 1e26."""
+    pairs = write_npz(tmp_path / "pairs.npz", *made_up(1, 16))
+    words = ["--embeddings", str(pairs), "--checkpoint", source(lab), "--method", method]
+    assert main(["adapt", *words, "--out", str(tmp_path / "out")]) == 2
+    assert f"embeddings: {pairs} holds one pair: each is compared with others" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_run_may_be_given_by_a_relative_path(lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(lab)
     out = ["--out", str(tmp_path / "model"), "--checkpoint", "open_clip:local-dir:clip", *SHORT]
@@ -157,8 +178,10 @@ def test_a_run_may_be_given_by_a_relative_path(lab: Path, tmp_path: Path, monkey
         (["--embeddings", "NAME", "--method", "laplace", "--heads.lr", "1"], "belong to the method heads"),
         (["--embeddings", "NAME", "--loss.contrast", "clip"], "loss.contrast is clip"),
         (["--embeddings", "NAME", "--heads.steps", "0"], "heads.steps is 0"),
+        (["--embeddings", "NAME", "--heads.batch_size", "1"], "heads.batch_size is 1: it must be at least 2"),
         (["--embeddings", "NAME", "--heads.lr", "nan"], "heads.lr is nan"),
         (["--embeddings", "NAME", "--heads.hidden", "-1"], "heads.hidden is -1"),
+        (["--embeddings", "NAME", "--heads.seed", str(2**64)], "it must be from 0 to 2^64 - 1"),
         (["--embeddings", "NAME", "--checkpoint", "absent"], "checkpoint: absent does not exist"),
         (["--embeddings", "NAME", "--out", "LAB"], r"holds files, but no adapter.json"),
         (["--embeddings", "absent", "--out", __file__], "is a file, where a folder is needed"),  # before any work

@@ -10,7 +10,7 @@ import torch
 from tests.support.frozen_pairs import made_up
 
 from prolip.adapt.pairs import PairRows
-from prolip.adapt.temperature import MAX_SCALE, MIN_SCALE, fit_logits, sigmoid_loss, softmax_loss
+from prolip.adapt.temperature import MAX_SCALE, MIN_SCALE, fit_logits, sigmoid_loss, softmax_loss, standard_error
 from prolip.gaussian import Gaussian
 from prolip.losses.ppcl import ppcl_reference
 
@@ -81,6 +81,33 @@ def test_pairs_without_errors_get_a_large_scale() -> None:
     found = fit_logits([pairs(image, image)], with_bias=False)
     assert 10 < found.scale <= MAX_SCALE
     assert found.loss < 1e-4
+
+
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_the_standard_error_is_the_spread_of_fitted_scales(with_bias: bool) -> None:
+    found = [fit_logits([pairs(*made_up(60, 16, noise=1.0, seed=seed))], with_bias=with_bias) for seed in range(60)]
+    spread = float(np.std([one.scale for one in found]))
+    errors = []
+    for seed, one in enumerate(found):
+        image, text = made_up(60, 16, noise=1.0, seed=seed)
+        errors.append(standard_error([image.double() @ text.double().T], one))
+    assert float(np.median(errors)) == pytest.approx(spread, rel=0.3)
+
+
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize(("noise", "warned"), [(0.3, True), (1.0, False)])
+def test_a_scale_from_pairs_without_errors_is_called_a_guess(
+    with_bias: bool, noise: float, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such a scale is far too large for new pairs, where the model errs."""
+    found = fit_logits([pairs(*made_up(32, 16, noise=noise, seed=1))], with_bias=with_bias)
+    assert ("is a guess, with a standard error" in caplog.text) == warned
+    new = [pairs(*made_up(32, 16, noise=noise, seed=seed)) for seed in range(2, 20)]
+    best = fit_logits(new, with_bias=with_bias)
+    measure = sigmoid_loss if with_bias else softmax_loss
+    scale, bias = (torch.tensor(value or 0.0, dtype=torch.float64) for value in found[:2])
+    sums = [measure(one.image.double() @ one.text.double().T, scale, bias) for one in new]
+    assert (float(torch.stack(sums).sum()) / (32 * 18) > 1.3 * best.loss) == warned
 
 
 @pytest.mark.parametrize("with_bias", [False, True])

@@ -76,6 +76,8 @@ def test_neighbour_distances_and_p_values_of_a_hand_made_example() -> None:
     query = F.normalize(torch.tensor([[1.0, 1.0, 0.0]]), dim=-1)
     assert neighbour_distance(query, known, 2).tolist() == pytest.approx([1 - math.sqrt(0.5)])
     assert neighbour_distance(query, known, 9).tolist() == pytest.approx([1.0])
+    with pytest.raises(ValueError, match="needs at least one"):
+        neighbour_distance(query, known[:0])
     calibration = torch.tensor([1.0, 2.0, 3.0])
     assert outlier_p_values(torch.tensor([0.0, 2.0, 4.0]), calibration).tolist() == pytest.approx([1, 0.75, 0.25])
 

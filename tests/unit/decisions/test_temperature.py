@@ -62,6 +62,18 @@ def test_a_few_right_answers_do_not_make_the_model_certain() -> None:
     assert min(smooth) == smooth[1], "each label gives 1 / (N + 1) to all"
 
 
+@pytest.mark.parametrize("count", [5, 36, 200])
+def test_one_wrong_answer_by_a_hair_does_not_make_the_model_certain(count: int) -> None:
+    """The likelihood alone makes it more certain than no wrong answer at all does."""
+    logits, _ = drawn(0, 1.0, count)
+    labels = logits.argmax(dim=1)
+    none = fit_temperature(logits, labels)
+    ranked = logits[0].sort(descending=True)
+    hair = logits.clone()
+    hair[0, ranked.indices[0]] = ranked.values[1] - 1e-4
+    assert fit_temperature(hair, labels) > 0.9 * none
+
+
 def test_the_true_factor_and_bias_of_pairs_are_found() -> None:
     draws = torch.Generator().manual_seed(0)
     logits = 4 * torch.randn(5000, 6, generator=draws, dtype=torch.float64) - 10
@@ -81,3 +93,5 @@ def test_logits_that_are_not_finite_are_an_error(wrong: float) -> None:
     logits[3, 1] = wrong
     with pytest.raises(ValueError, match="logits must be finite"):
         fit_temperature(logits, labels)
+    with pytest.raises(ValueError, match="features must be finite"):
+        fit_pairs(logits, F.one_hot(labels, 5).bool())

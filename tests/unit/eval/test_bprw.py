@@ -63,7 +63,7 @@ def test_nearest_images_are_those_of_the_largest_product() -> None:
     found = nearest_images(prompts, images, 7, rows_at_once=3)
     scores = prompts.mean.mean(1) @ images.mean.T
     assert torch.equal(found, scores.argsort(dim=1, descending=True)[:, :7])
-    with pytest.raises(ValueError, match=r"bprw\.num_neighbors is 61: there are only 60 images"):
+    with pytest.raises(ValueError, match=r"^num_neighbors is 61: there are only 60 images"):
         nearest_images(prompts, images, 61)
 
 
@@ -153,7 +153,7 @@ def test_the_official_form_applies_the_multiplier_twice() -> None:
     twice = component_vars(var, BprwConfig(var_multiplier=3.0, var_floor=0.5, multiplier_form="official"))
     assert torch.equal(once, 3 * var + 0.5)
     assert torch.equal(twice, 3 * (3 * var + 0.5))
-    with pytest.raises(ValueError, match=r"bprw\.var_floor is 0"):
+    with pytest.raises(ValueError, match=r"^var_floor is 0"):
         component_vars(torch.zeros(1, 1, 2), BprwConfig(var_floor=0.0))
 
 
@@ -171,6 +171,14 @@ def test_the_memory_limit_does_not_change_the_result(observations: str) -> None:
     assert steps == [1] * CLASSES
     assert_same(whole, one_by_one, 1e-12)
     assert [len(range(*s.indices(CLASSES))) for s in class_chunks(prompts, 6, rule, 1 << 30)] == [CLASSES]
+
+
+def test_labels_of_other_images_are_refused() -> None:
+    """Too few labels chose voters without a word."""
+    prompts, images, _ = world()
+    labels = torch.arange(len(images.mean) - 1) % CLASSES
+    with pytest.raises(ValueError, match="labels has 59 numbers: it must have one per image, 60"):
+        reweight_prompts(prompts, images, BprwConfig(num_neighbors=2), labels=labels)
 
 
 def test_draws_depend_on_the_seed_and_not_on_the_dtype() -> None:
@@ -252,10 +260,11 @@ def test_loading_another_kind_of_file_says_what_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [("alpha", 0.0), ("num_neighbors", 0), ("num_draws", 0), ("var_floor", -1.0), ("var_multiplier", 0.0),
-     ("tolerance", -1.0), ("max_rounds", 0), ("alpha", math.nan)],
+     ("tolerance", -1.0), ("max_rounds", 0), ("alpha", math.nan), ("alpha", math.inf), ("var_floor", math.inf),
+     ("var_multiplier", math.inf), ("seed", 2**64)],
 )  # fmt: skip
 def test_settings_out_of_range_name_their_field(field: str, value: float) -> None:
-    with pytest.raises(ValueError, match=f"bprw.{field} is {value}: it must be"):
+    with pytest.raises(ValueError, match=f"^{field} is {value}: it must be"):
         BprwConfig(**{field: value})  # type: ignore[arg-type]
 
 

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from prolip.errors import UserError
 from prolip.eval.config import TraversalConfig
 from prolip.eval.hierarchy import mean_root, traverse
 from prolip.eval.measures import flat, measure_hierarchy, measure_retrieval, measure_uncertainty, measure_zero_shot
@@ -128,6 +129,39 @@ def test_measure_hierarchy_equals_its_functions() -> None:
         assert found[f"include_{level}"] == pytest.approx(sum(inside) / 20)
         assert found[f"level_mean_{level}"] == pytest.approx(float(own.total_var.mean()))
     assert found["level_spearman_low"] <= found["level_spearman"] <= found["level_spearman_high"]
+
+
+def test_figures_of_variances_are_left_out_for_points() -> None:
+    """They would be those of variances that are all equal, or not numbers."""
+    images, texts, items = gaussians(20, 6, seed=5), gaussians(40, 6, seed=6), gaussians(20, 3, 6, seed=7)
+    points = [Gaussian.point(one.mean) for one in (images, texts, items)]
+    labels, owner, ids = torch.arange(20) % 5, torch.arange(40) % 20, torch.arange(60).reshape(20, 3)
+    classes = gaussians(5, 6, seed=8)
+    given = Classifier(classes.mean, classes.var)
+    whole = measure_zero_shot(images, given, labels, logit_scale=9.0)
+    plain = measure_zero_shot(points[0], Classifier(classes.mean, torch.zeros(5, 6)), labels, logit_scale=9.0)
+    assert plain.keys() == {"top1", "top5", "mean_per_class_recall", "majority", "calibration_error"}
+    assert plain == {key: whole[key] for key in plain}
+    assert measure_zero_shot(points[0], given, labels, logit_scale=9.0).keys() - plain.keys() == {
+        "top1_with_var",
+        "top5_with_var",
+        "mean_per_class_recall_with_var",
+    }
+    whole = measure_retrieval(images, texts, owner)
+    for sides in ((points[0], points[1]), (images, points[1]), (points[0], texts)):
+        assert measure_retrieval(*sides, owner) == {key: value for key, value in whole.items() if "_csd_" not in key}
+    whole = measure_hierarchy(images, items, ids, mean_root(items), num_steps=5, num_resamples=3)
+    for queries, hierarchy in ((points[0], points[2]), (images, points[2]), (points[0], items)):
+        found = measure_hierarchy(queries, hierarchy, ids, mean_root(items), num_steps=5, num_resamples=3)
+        assert found == {key: value for key, value in whole.items() if key.startswith("text_")}
+    lengths = torch.arange(40)
+    for sides, name in (
+        ((points[0], texts), "images"),
+        ((images, points[1]), "texts"),
+        ((images[:0], texts), "images"),
+    ):
+        with pytest.raises(UserError, match=f"{name} have no variances, or there are none: there is no uncertainty"):
+            measure_uncertainty(*sides, lengths)
 
 
 def test_measure_uncertainty_covers_images_and_captions() -> None:

@@ -1,6 +1,7 @@
 """Retrieval against a loop over queries, with ties, groups and several right answers."""
 
 import itertools
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -154,6 +155,12 @@ def test_precision_at_r_without_correct_answers_or_with_nan_is_an_error() -> Non
 def test_correct_answers_of_another_shape_are_an_error(shape: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="differ in shape"):
         precision_at_r(gaussians(3, 0), gaussians(4, 1), torch.ones(shape, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("measure", [precision_at_r, evaluate_retrieval])
+def test_no_query_is_an_error(measure: Callable[..., object]) -> None:
+    with pytest.raises(ValueError, match="there must be a query"):
+        measure(gaussians(0, 0), gaussians(4, 1), torch.ones(0, 4, dtype=torch.bool))
 
 
 def test_an_unknown_score_is_an_error() -> None:

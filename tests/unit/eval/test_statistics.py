@@ -58,6 +58,14 @@ def test_an_interval_skips_resamples_with_an_undefined_statistic() -> None:
     assert all(map(math.isnan, never))
 
 
+def test_an_interval_may_end_at_infinity() -> None:
+    """A loss is infinite where the right label has the probability 0."""
+    losses = torch.tensor([0.5, 1.0, 1.5, math.inf], dtype=torch.float64)
+    found = bootstrap_interval(lambda items: float(items.mean()), losses, num_resamples=50)
+    assert found.value == found.high == math.inf
+    assert 0.5 <= found.low <= 1.5
+
+
 @pytest.mark.parametrize(
     ("items", "settings"),
     [

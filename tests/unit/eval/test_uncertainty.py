@@ -68,6 +68,7 @@ def test_share_more_uncertain_counts_ties_half() -> None:
 def test_share_ordered_counts_chains_that_fall_at_every_step() -> None:
     levels = [T([3.0, 3.0, 3.0, 1.0]), T([2.0, 2.0, 3.0, 2.0]), T([1.0, 2.5, 1.0, 3.0])]
     assert share_ordered(levels) == 0.25
+    assert math.isnan(share_ordered(levels[:1])), "no step"
 
 
 def test_levels_of_points_have_no_ratio() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,14 @@ from torch import Tensor
 import prolip
 from prolip.cli import main
 from prolip.data import DataError, StoreConfig
-from prolip.decisions import PairScale, equal_mass_calibration_error, items_needed, label_shares, load_calibration
+from prolip.decisions import (
+    PairScale,
+    equal_mass_calibration_error,
+    items_needed,
+    label_shares,
+    load_calibration,
+    save_calibration,
+)
 from prolip.errors import UserError
 from prolip.pretrained.model import Model
 from prolip.suites.calibrate import calibrate, report_lines, run_calibrate
@@ -56,7 +65,14 @@ def test_calibrate_prints_what_it_measured(lab: Path, capsys: pytest.CaptureFixt
     shown = capsys.readouterr().out
     assert "120 labelled images, 3 labels. 36 images were used to fit the labels' shares and the temperature" in shown
     assert "The other 84 were measured" in shown
-    for words in ("calibration error", "brier", "nll", "label sets at 95%", "at most 5% wrong answers", "no others"):
+    for words in (
+        "calibration error",
+        "brier",
+        "nll",
+        "label sets at 95%",
+        "at most 5% wrong answers (in 19 of 20 calibrations)",
+        "no others",
+    ):
         assert words in shown
 
 
@@ -100,6 +116,21 @@ def test_both_columns_are_of_the_right_probabilities(lab: Path, model: Model) ->
     # A model without a bias says nothing about single pairs.
     alone = found._replace(evidence=found.evidence._replace(pair_logits=None))
     assert not any("one label" in line for line in report_lines(alone, options))
+
+
+def test_a_temperature_that_is_too_small_for_the_other_images_is_a_warning(lab: Path, model: Model) -> None:
+    """Such is a temperature from images that the model tells apart almost without error."""
+    options = CalibrateOptions(checkpoint="", data=str(lab / "mine"), out=lab / "unused", num_resamples=100)
+    found = calibrate(model, open_classes(options.data, lab, StoreConfig(), ()), options)
+    warned = {}
+    for temperature in (found.calibration.temperature, 1e-3):
+        calibration = dataclasses.replace(found.calibration, temperature=temperature)
+        lines = report_lines(found._replace(calibration=calibration), options)
+        warned[temperature] = [line for line in lines if line.startswith("warning:")]
+    assert list(map(len, warned.values())) == [0, 1]
+    (line,) = warned[1e-3]
+    assert "with the labels' shares and the temperature these labels are less probable (nll +" in line
+    assert line.endswith("give more, or a larger --fit_share")
 
 
 def test_sets_contain_the_labels_of_the_calibration_itself(lab: Path, model: Model) -> None:
@@ -199,6 +230,24 @@ def test_a_saved_calibration_loads_equal(lab: Path, model: Model) -> None:
     assert found.held.score.equal(model.calibration.held.score)
 
 
+def test_a_calibration_whose_parts_do_not_fit_together_is_refused(model: Model, tmp_path: Path) -> None:
+    found = model.calibration
+    assert found is not None
+    held, known = found.held, found.known
+    for name, part in {
+        "temperature": {"temperature": 0.0},
+        "pairs": {"pairs": PairScale(math.nan, 0.0)},
+        "prior": {"prior": [0.5, 0.5]},
+        "held.label": {"held": held._replace(label=held.label + 1)},
+        "held": {"held": held._replace(score=held.score[1:])},
+        "fitted": {"fitted": found.fitted._replace(correct=found.fitted.correct[1:])},
+        "known": {"known": known._replace(centres=known.centres[:, 1:])},
+    }.items():
+        save_calibration(dataclasses.replace(found, **part), tmp_path / "part")  # type: ignore[arg-type]
+        with pytest.raises(UserError, match=f"part holds no calibration: {name} does not fit the rest"):
+            load_calibration(tmp_path / "part")
+
+
 def test_a_calibration_is_refused_for_other_labels_templates_or_models(
     lab: Path, model: Model, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -242,7 +291,9 @@ def test_classify_prints_the_decision_for_one_image(
     words = ["classify", str(lab / "mine" / "food" / "000.png"), "--checkpoint", str(lab / "run"), "--device", "cpu"]
     assert main([*words, "--guarantee", "0.999", "--max_error", "0.001"]) == 0
     shown = capsys.readouterr().out
-    assert "label set: animals, food, travel (at least 99.9% of such sets contain the right label)\n" in shown
+    assert (
+        "label set: animals, food, travel (at least 99.9% of such sets contain the right label, on average)\n" in shown
+    )
     assert "answer, if at most 0.1% may be wrong: don't know" in shown
     assert f"This holds for images like those of {lab / 'mine'}, and for no others." in shown
     one = lab / "mine" / "animals" / "000.png"
@@ -251,7 +302,7 @@ def test_classify_prints_the_decision_for_one_image(
     assert sets != plain
     assert main(["classify", str(one), *words[2:], "--guarantee", "0.8", "--per_label"]) == 0
     shown = capsys.readouterr().out
-    sure = "at least 80% of such sets contain the right label, whichever label it is"
+    sure = "at least 80% of such sets contain the right label, whichever label it is, on average"
     assert f"label set: {', '.join(sets[0])} ({sure})\n" in shown
     assert "too few" not in shown
     assert main([*words, "--guarantee", "0.99", "--per_label"]) == 0
@@ -275,11 +326,18 @@ def test_too_few_images_or_no_output_file_are_refused(tmp_path: Path, lab: Path,
     options = CalibrateOptions(checkpoint="", data="", out=tmp_path / "unused")
     with pytest.raises(UserError, match="1 labelled items are too few"):
         calibrate(model, open_classes(str(tmp_path / "few"), tmp_path, StoreConfig(), ()), options)
+    shutil.copytree(lab / "mine" / "food", tmp_path / "one" / "food")
+    with pytest.raises(
+        UserError, match="one: there is one label, which is always right: a calibration needs at least two"
+    ):
+        calibrate(model, open_classes(str(tmp_path / "one"), tmp_path, StoreConfig(), ()), options)
     assert main(["calibrate", "--checkpoint", "open_clip:x/y", "--data", str(lab / "mine")]) == 2
     with pytest.raises(UserError, match="fit_share is 1: it must be between 0 and 1"):
         CalibrateOptions(checkpoint="", data="", fit_share=1)
     with pytest.raises(UserError, match="num_resamples is 0: it must be at least 1"):
         CalibrateOptions(checkpoint="", data="", out=tmp_path / "unused", num_resamples=0)
+    with pytest.raises(UserError, match=r"seed is 18446744073709551616: it must be from 0 to 2\^64 - 1"):
+        CalibrateOptions(checkpoint="", data="", out=tmp_path / "unused", seed=2**64)
 
 
 def test_a_damaged_image_is_named(tmp_path: Path, model: Model) -> None:

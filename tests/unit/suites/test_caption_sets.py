@@ -15,7 +15,7 @@ from prolip.data import DataError
 from prolip.data.samples import values_at
 from prolip.embeddings.embed import Embedded, embed_shards
 from prolip.gaussian import Gaussian
-from prolip.suites.caption_sets import caption_members, captions_of, open_captioned
+from prolip.suites.caption_sets import caption_members, captions_of, open_captioned, whole_numbers
 from prolip.suites.folders import TaskFolder
 
 
@@ -34,6 +34,14 @@ def test_wrong_options_of_a_caption_suite_are_named(
     words = [str(world.pairs) if word == "PAIRS" else word for word in words]
     assert main(["eval", suite, "--checkpoint", world.ours, "--out", str(world.root / "wrong"), *words]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("written", ["²", "--5", "5-", "", 1.5, True])
+def test_what_is_no_whole_number_is_no_id(written: object) -> None:
+    """Python calls "²" a digit, and cannot read it."""
+    with pytest.raises(DataError, match=r"s: sample k has \[.*\] at cocoid: it must be 1 whole numbers"):
+        whole_numbers(TaskFolder("s", (), [], [], ""), "k", "cocoid", [written], 1)
+    assert whole_numbers(TaskFolder("s", (), [], [], ""), "k", "cocoid", ["-5", 7], 2) == [-5, 7]
 
 
 def test_dotted_keys_reach_values_inside_lists(world: CaptionedWorld) -> None:

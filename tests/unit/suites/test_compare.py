@@ -89,6 +89,8 @@ def test_the_seed_fixes_the_intervals_and_zero_resamples_give_none() -> None:
     found = [compare([rows], num_resamples=40, seed=seed)[0].values[0] for seed in (0, 0, 1)]
     assert found[0] == found[1]
     assert found[0][1:] != found[2][1:]
+    largest = compare([rows], num_resamples=40, seed=2**64 - 1)[0].values[0]
+    assert math.isfinite(largest.low)
     none = compare([rows, rows], num_resamples=0)[0]
     assert none.values[0].value == float(hits(0.5).mean())
     assert all(map(math.isnan, (*none.values[0][1:], *none.differences[0][1:])))

@@ -163,10 +163,11 @@ def test_too_few_images_or_folds_are_refused(lab: Path, model: Model, tmp_path: 
     ):
         answer_images(model, data, DecisionsOptions(checkpoint=(), data=(), num_folds=31))
     options = DecisionsOptions(checkpoint=(), data=(), num_folds=2)
-    (tmp_path / "few" / "one").mkdir(parents=True)
+    for name in ("one", "two"):
+        (tmp_path / "few" / name).mkdir(parents=True)
     images = sorted((lab / "mine").rglob("*.png"))[:14]
     for place, image in enumerate(images[:13]):
-        shutil.copy(image, tmp_path / "few" / "one" / f"{place}.png")
+        shutil.copy(image, tmp_path / "few" / ("one", "two")[place % 2] / f"{place}.png")
     few_data = open_classes(str(tmp_path / "few"), tmp_path / "made", StoreConfig(), ())
     with pytest.raises(UserError, match="has 13 labelled images, and that many folds need at least 14"):
         answer_images(model, few_data, options)

@@ -102,6 +102,10 @@ FAULTS = {
         lambda folder: (folder / "table.csv").write_text((folder / "table.csv").read_text() + "a\n"),
         "rows differ in their number of levels",
     ),
+    "one level": (
+        lambda folder: (folder / "table.csv").write_text((folder / "table.csv").read_text().replace(" => ", " > ")),
+        "has one level: it must have several, joined by ' => '",
+    ),
     "no text": (lambda folder: (folder / "table.csv").write_bytes(b"\xff\n"), "table.csv: 'utf-8' codec"),
     "broken zip": (lambda folder: (folder / "more.zip").write_bytes(b"none"), "more.zip: File is not a zip file"),
 }

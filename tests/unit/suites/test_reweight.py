@@ -46,6 +46,7 @@ def test_bprw_prints_weights_and_writes_files_from_a_run(
         assert f"\n{name}\n  won " in shown
     assert shown.count("  lost ") == 3
     assert "top-1 of 36 images" in shown
+    assert "may still move" not in shown
     assert "re-weighted over even weights, by mean: " in shown
     assert "% of resamples: " in shown
     assert "images: 36image" in progress
@@ -84,6 +85,14 @@ def test_class_names_from_a_file_and_labelled_images_are_used(
     assert "top-1" not in capsys.readouterr().out  # nothing says what the images are
 
 
+def test_weights_that_have_not_converged_are_a_warning(
+    lab: Path, emoji_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = words_for(lab, emoji_data, "--class_key", "group", "--templates", "emoji", "--max_rounds", "1")
+    assert main(words) == 0
+    assert "warning: the weights of 3 classes may still move after 1 rounds" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -94,7 +103,8 @@ def test_class_names_from_a_file_and_labelled_images_are_used(
         (["--class_key", "group", "--classnames", "absent"], "classnames is 'absent': it must be imagenet or a text"),
         (["--class_key", "group", "--classnames", sys.executable], "is not UTF-8"),
         (["--class_key", "group", "--templates", "absent"], "templates is 'absent': it must be imagenet, simple"),
-        (["--class_key", "group", "--num_neighbors", "37"], "bprw.num_neighbors is 37: there are only 36 images"),
+        (["--class_key", "group", "--num_neighbors", "37"], "num_neighbors is 37: there are only 36 images"),
+        (["--class_key", "group", "--show", "-1"], "show is -1: it must not be negative"),
         (["--class_key", "group", "--tokenizer", "clip"], "the tokenizer has 49408 tokens: the model has a table of"),
         (["--class_key", "group", "--checkpoint", "absent"], "absent"),
         (["--class_key", "group", "--shards", "absent.tar"], "absent.tar"),

@@ -44,6 +44,12 @@ def test_a_negative_number_of_resamples_is_refused(tmp_path: Path) -> None:
         run_suite("toy", options, lambda *_: result("a"))
 
 
+def test_a_seed_that_no_generator_takes_is_refused(tmp_path: Path) -> None:
+    options = SuiteOptions(checkpoint=("a",), out=tmp_path, seed=2**64)
+    with pytest.raises(UserError, match=r"seed is 18446744073709551616: it must be from 0 to 2\^64 - 1"):
+        run_suite("toy", options, lambda *_: result("a"))
+
+
 def test_results_that_cannot_be_written_are_an_error_before_any_model_is_opened(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     options = SuiteOptions(checkpoint=("no-model",), out=tmp_path / "file")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -49,7 +50,7 @@ def test_a_model_without_variances_is_refused(world: CaptionedWorld, capsys: pyt
 
 
 def test_options_out_of_range_are_named() -> None:
-    for name, value in (("num_bins", 1), ("keep_ratio", 1.0), ("blur", 0.0), ("show", -1)):
+    for name, value in (("num_bins", 1), ("keep_ratio", 1.0), ("blur", 0.0), ("blur", math.inf), ("show", -1)):
         with pytest.raises(ValueError, match=name):
             UncertaintyOptions(checkpoint=("x",), data=("y",), **{name: value})  # type: ignore[arg-type]
 

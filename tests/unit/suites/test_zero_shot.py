@@ -95,6 +95,19 @@ def test_a_changed_image_is_evaluated_again(lab: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "out" / "tasks").glob("*.json"))) == 2
 
 
+@pytest.mark.parametrize("name", ["shards", "shards/train-000000.tar", "shards/*.tar"])
+def test_shards_of_class_folders_are_an_error_that_names_the_folders(
+    lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their classes are texts in the json. They were said to lack first a list of classes, and then a .cls."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["data", "build", "folder", "--images", str(lab / "animals"), "--out", "shards"]) == 0
+    for words in ([], ["--classnames", str(lab / "wds_animals_test" / "classnames.txt")]):
+        assert main(["eval", "zero_shot", "--checkpoint", str(lab / "run"), "--data", name, *words]) == 2
+        said = capsys.readouterr().err
+        assert f"{name}: shards of `prolip data build` have no class numbers (.cls): name the folder that" in said
+
+
 @pytest.mark.parametrize(
     ("files", "words", "message"),
     [

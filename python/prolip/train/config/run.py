@@ -9,7 +9,7 @@ from typing import Literal
 
 from prolip.closing import closing, command
 from prolip.data import AugmentConfig, LoaderConfig, MaskConfig, StoreConfig
-from prolip.errors import UserError
+from prolip.errors import UserError, check_seed
 from prolip.losses.config import LossConfig
 from prolip.models import ARCHITECTURES, LockConfig, ModelConfig
 from prolip.models.config import Precision, Resize
@@ -192,9 +192,9 @@ class TrainConfig:
             raise UserError(f"keep_best is {metric!r}: validation.jobs are named {', '.join(names) or 'nothing'}")
         if not 0 < self.timeout_minutes <= _DAY:
             raise UserError(f"timeout_minutes is {self.timeout_minutes}: it must be above 0 and at most {_DAY}, a day")
-        for name in ("cpu_threads", "seed"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name} is {getattr(self, name)}: it must not be negative")
+        if self.cpu_threads < 0:
+            raise UserError(f"cpu_threads is {self.cpu_threads}: it must not be negative")
+        check_seed("seed", self.seed)
         if self.loss.ppcl_weight == 0:
             raise UserError("loss.ppcl_weight is 0: nothing would train the logit scale and bias")
         if self.model.init_logit_bias is None and self.loss.reads_bias:
