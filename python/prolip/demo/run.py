@@ -21,7 +21,7 @@ from prolip.demo.report import render_report
 from prolip.demo.suite import EmojiResults
 from prolip.demo.suite.eval_emoji import evaluate_run, keep_calibration
 from prolip.distributed import usable_cores, wants_gpu
-from prolip.files import write_atomic
+from prolip.files import check_writable, write_atomic
 from prolip.pretrained.open import load
 from prolip.train.config import load_config
 
@@ -33,7 +33,11 @@ def run_demo(config: DemoConfig) -> tuple[int, list[str]]:
 
     The status is 0 if the report is written, 1 if the training failed, and 128 plus its number if a signal ended the
     training (130 for Ctrl-C).
+
+    Raises:
+        UserError, OSError: `out` cannot be written (see `check_writable`), or `data` holds other files.
     """
+    check_writable(config.out / "report.html")  # the data take a minute to build
     words = [config.recipe, "--out", str(config.out), *machine_flags()]
     words += ["--data.shards", f"{config.data}/train-*.tar", "--data.tokenizer.path", f"{config.data}/tokenizer.json"]
     last = checkpoint_path(config.out / "checkpoints", load_config(words).total_steps)

@@ -47,6 +47,15 @@ def test_headlines_are_printed_as_a_table() -> None:
     assert lines[1].split() == ["Group", "57.1%", "8.0%", "20.0%", "(largest", "group)"]
 
 
+def test_a_folder_that_cannot_be_written_is_named_before_the_data_are_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "build_emoji", lambda *_: pytest.fail("built"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match="file"):
+        demo.run_demo(demo.DemoConfig(out=tmp_path / "file" / "run", data=tmp_path / "data"))
+
+
 def test_a_finished_demo_without_a_calibration_is_measured_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, emoji_results: EmojiResults
 ) -> None:
