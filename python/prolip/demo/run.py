@@ -7,6 +7,7 @@ import os
 import sys
 import uuid
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
@@ -60,18 +61,19 @@ def train(words: list[str], processes: int) -> int:
     """Train in `processes` processes under torchrun's agent; returns the status, as `run_demo` does."""
     for module in ("agent.server.api", "multiprocessing.api"):  # they log each signal that they forward
         logging.getLogger(f"torch.distributed.elastic.{module}").setLevel(logging.ERROR)
-    launch = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=processes,
-        run_id=uuid.uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        max_restarts=0,
-        logs_specs=DefaultLogsSpecs(),
-    )
     try:
-        elastic_launch(launch, entrypoint=sys.executable)("-m", "prolip.demo.rank", str(os.getpid()), *words)
+        with TemporaryDirectory(prefix="prolip-demo-") as logs:  # torch would make a folder and leave it
+            launch = LaunchConfig(
+                min_nodes=1,
+                max_nodes=1,
+                nproc_per_node=processes,
+                run_id=uuid.uuid4().hex,
+                rdzv_backend="c10d",
+                rdzv_endpoint="localhost:0",
+                max_restarts=0,
+                logs_specs=DefaultLogsSpecs(log_dir=logs),
+            )
+            elastic_launch(launch, entrypoint=sys.executable)("-m", "prolip.demo.rank", str(os.getpid()), *words)
     except SignalException as stopped:
         log.info("\nstopped: run `prolip demo` again to resume at the last step")
         return 128 + int(stopped.sigval)
