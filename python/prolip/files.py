@@ -41,6 +41,10 @@ def atomic_file(path: Path, size: int | None = None) -> Iterator[Path]:
         try:
             temporary.unlink(missing_ok=True)
             temporary.touch()
+        except OSError as error:  # such as on a network file system, where only the attempt tells
+            error.filename = str(path)
+            raise
+        try:
             mode = temporary.stat().st_mode & 0o777
             yield temporary
             temporary.chmod(mode)
