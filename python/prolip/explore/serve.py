@@ -109,7 +109,9 @@ def listen(host: str, port: int) -> socket.socket:
         UserError: another program listens there, or the address is not one of this machine.
     """
     try:
-        family, kind, _, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+        # Of localhost's two addresses, browsers try both, but a forwarded port often names 127.0.0.1.
+        family, kind, _, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
         listener = socket.socket(family, kind)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

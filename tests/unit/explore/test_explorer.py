@@ -322,6 +322,13 @@ def test_the_address_is_taken_while_the_model_is_loaded(tmp_path: Path, monkeypa
     assert seen == [options.port] * 2
 
 
+def test_localhost_is_the_address_that_forwarded_ports_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = [socket.getaddrinfo(host, free_port(), type=socket.SOCK_STREAM)[0] for host in ("::1", "127.0.0.1")]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: both)
+    with listen("localhost", 7860) as listener:
+        assert listener.getsockname() == both[1][4]
+
+
 def test_an_unusable_address_is_an_error_before_the_model_is_loaded(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
