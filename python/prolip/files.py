@@ -41,6 +41,10 @@ def atomic_file(path: Path, size: int | None = None) -> Iterator[Path]:
         try:
             temporary.unlink(missing_ok=True)
             temporary.touch()
+        except OSError as error:  # such as on a network file system, where only the attempt tells
+            error.filename = str(path)
+            raise
+        try:
             mode = temporary.stat().st_mode & 0o777
             yield temporary
             temporary.chmod(mode)
@@ -53,13 +57,12 @@ def check_writable(path: Path) -> None:
     """Check, before anything is written or long work begins, that a file can be written to `path`.
 
     Raises:
-        UserError: it begins with ~, which would become a folder of that name.
+        UserError: it begins with ~; see `check_no_tilde`.
         IsADirectoryError: it is a folder.
         NotADirectoryError: a folder above it is a file.
         PermissionError: the folder that it goes into, or that is made in, cannot be written.
     """
-    if path.parts[:1] == ("~",):
-        raise UserError(f"{path}: only a shell knows ~: write the folder in full")
+    check_no_tilde(path)
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     above = next(place for place in path.absolute().parents if place.exists())
@@ -67,6 +70,16 @@ def check_writable(path: Path) -> None:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
     if not os.access(above, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(above))
+
+
+def check_no_tilde(path: Path, field: str = "") -> None:
+    """Check that a path does not begin with ~, which would become a folder of that name.
+
+    Raises:
+        UserError: it does. The message names the field, if there is one.
+    """
+    if path.parts[:1] == ("~",):
+        raise UserError(f"{field and f'{field} is '}{path}: only a shell knows ~: write the folder in full")
 
 
 def check_own_folder(out: Path, *marks: str) -> None:

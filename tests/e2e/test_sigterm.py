@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from tests.support.ranked_shards import rank_numbered
 from tests.support.shards import encoded
+from tests.support.untrained_run import write_run
 
 from prolip.cli import main
 
@@ -80,6 +81,37 @@ def test_a_build_stopped_during_the_rename_keeps_one_folder(tmp_path: Path, monk
         assert main(words) == 128 + signal.SIGTERM
     assert tree(tmp_path / "built") == kept
     assert list(out.parent.iterdir()) == [out]
+
+
+def test_a_stopped_embedding_leaves_no_copy_of_the_images_and_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prolip.embeddings import embed_parts
+
+    write_run(tmp_path / "run", tmp_path / "tokenizer.json", context_length=8)
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(6):
+        (images / f"{number}.png").write_bytes(encoded((number, 2, 3)))
+    words = ["embed", "--checkpoint", str(tmp_path / "run"), "--images", str(images), "--device", "cpu"]
+    words += ["--rows_per_part", "2", "--batch_size", "2", "--format", "safetensors", "--out"]
+    assert main([*words, str(tmp_path / "whole")]) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(embed_parts, "on_cpu", stopping(embed_parts.on_cpu, 2))
+        assert main([*words, str(tmp_path / "out")]) == 128 + signal.SIGTERM
+    assert tree(tmp_path / "out").keys() == {"manifest.json", "image-000000.safetensors"}
+    assert main([*words, str(tmp_path / "out")]) == 0
+    assert tree(tmp_path / "out").keys() == tree(tmp_path / "whole").keys()
+
+
+def test_a_stopped_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from prolip.interop.transformers import folder
+
+    write_run(tmp_path / "run", tmp_path / "tokenizer.json", context_length=8)
+    monkeypatch.setattr(folder, "save_transformers", stopping(folder.save_transformers, 1))
+    words = ["export", str(tmp_path / "run"), "--format", "transformers", "--out", str(tmp_path / "out")]
+    assert main(words) == 128 + signal.SIGTERM
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_sigterm_handler_is_restored_afterwards(tmp_path: Path) -> None:

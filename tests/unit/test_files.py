@@ -136,6 +136,13 @@ def test_a_full_disk_is_named_where_no_space_can_be_reserved(
         raise SafetensorError("I/O error")
 
 
+def test_an_error_that_only_the_attempt_shows_names_the_file_itself(tmp_path: Path) -> None:
+    name = f"{'a' * 250}.csv"  # the temporary file's name is longer
+    with pytest.raises(OSError, match="File name too long") as raised:
+        write_atomic(tmp_path / name, "text")
+    assert raised.value.filename == str(tmp_path / name)
+
+
 def test_a_home_folder_that_no_shell_has_filled_in_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"~/found\.html: only a shell knows ~: write the folder in full"):

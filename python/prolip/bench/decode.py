@@ -98,7 +98,7 @@ def write_sets(images: Path, into: Path) -> dict[str, Path]:
     """Write the sets of files made of a folder's JPEG files, and return the folder of each.
 
     Raises:
-        UserError: there is no such folder, or no JPEG file in it.
+        UserError: there is no such folder, no JPEG file in it, or one that cannot be decoded.
     """
     folders = {name: into / name.replace(" ", "-") for name in (AS_THEY_ARE, AT_MOST_512, PROGRESSIVE)}
     for folder in folders.values():
@@ -108,12 +108,15 @@ def write_sets(images: Path, into: Path) -> dict[str, Path]:
     for path in paths:
         if path.suffix.lower() not in {".jpg", ".jpeg"}:
             continue
-        with Image.open(path) as image:
-            if image.mode not in {"RGB", "L"}:
-                continue  # not all decoders convert CMYK to RGB
-            name = f"{found:06}.jpg"
-            (folders[AS_THEY_ARE] / name).symlink_to(path.absolute())
-            pixels = image.convert("RGB")
+        try:
+            with Image.open(path) as image:
+                if image.mode not in {"RGB", "L"}:
+                    continue  # not all decoders convert CMYK to RGB
+                pixels = image.convert("RGB")
+        except OSError as error:  # Pillow does not name the file
+            raise UserError(f"images: {path} cannot be decoded: {error}") from error
+        name = f"{found:06}.jpg"
+        (folders[AS_THEY_ARE] / name).symlink_to(path.absolute())
         pixels.save(folders[PROGRESSIVE] / name, quality=90, progressive=True)
         pixels.thumbnail((512, 512))
         pixels.save(folders[AT_MOST_512] / name, quality=95, subsampling="4:2:0")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prolip.cli.command import finish, parse, prepare
+from prolip.cli.command import ended_by_sigterm, finish, parse, prepare
 from prolip.closing import command
 from prolip.embeddings.config import EmbedOptions
 
@@ -16,5 +16,6 @@ def run(prog: str, words: list[str]) -> int:
     only_texts = options.what == "text" or not (options.shards or options.images)
     kind = ["--find", "text"] if only_texts else []
     then = command("search", "--embeddings", options.out, *kind, "--text", "a caption")
-    finish(run_embed(options), then, [options.out])
+    with ended_by_sigterm():
+        finish(run_embed(options), then, [options.out])
     return 0

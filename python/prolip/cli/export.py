@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prolip.cli.command import finish, parse, prepare
+from prolip.cli.command import ended_by_sigterm, finish, parse, prepare
 from prolip.closing import command
 from prolip.interop.config import ExportOptions
 
@@ -27,5 +27,6 @@ def run(prog: str, words: list[str]) -> int:
     prepare()
     from prolip.interop.export import run_export
 
-    finish(run_export(options), _next(options), [options.out, options.push])
+    with ended_by_sigterm():
+        finish(run_export(options), _next(options), [options.out, options.push])
     return 0

@@ -7,6 +7,7 @@ import os
 import sys
 import uuid
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
@@ -21,7 +22,7 @@ from prolip.demo.report import render_report
 from prolip.demo.suite import EmojiResults
 from prolip.demo.suite.eval_emoji import evaluate_run, keep_calibration
 from prolip.distributed import usable_cores, wants_gpu
-from prolip.files import write_atomic
+from prolip.files import check_writable, write_atomic
 from prolip.pretrained.open import load
 from prolip.train.config import load_config
 
@@ -33,7 +34,11 @@ def run_demo(config: DemoConfig) -> tuple[int, list[str]]:
 
     The status is 0 if the report is written, 1 if the training failed, and 128 plus its number if a signal ended the
     training (130 for Ctrl-C).
+
+    Raises:
+        UserError, OSError: `out` cannot be written (see `check_writable`), or `data` holds other files.
     """
+    check_writable(config.out / "report.html")  # the data take a minute to build
     words = [config.recipe, "--out", str(config.out), *machine_flags()]
     words += ["--data.shards", f"{config.data}/train-*.tar", "--data.tokenizer.path", f"{config.data}/tokenizer.json"]
     last = checkpoint_path(config.out / "checkpoints", load_config(words).total_steps)
@@ -56,18 +61,19 @@ def train(words: list[str], processes: int) -> int:
     """Train in `processes` processes under torchrun's agent; returns the status, as `run_demo` does."""
     for module in ("agent.server.api", "multiprocessing.api"):  # they log each signal that they forward
         logging.getLogger(f"torch.distributed.elastic.{module}").setLevel(logging.ERROR)
-    launch = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=processes,
-        run_id=uuid.uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        max_restarts=0,
-        logs_specs=DefaultLogsSpecs(),
-    )
     try:
-        elastic_launch(launch, entrypoint=sys.executable)("-m", "prolip.demo.rank", str(os.getpid()), *words)
+        with TemporaryDirectory(prefix="prolip-demo-") as logs:  # torch would make a folder and leave it
+            launch = LaunchConfig(
+                min_nodes=1,
+                max_nodes=1,
+                nproc_per_node=processes,
+                run_id=uuid.uuid4().hex,
+                rdzv_backend="c10d",
+                rdzv_endpoint="localhost:0",
+                max_restarts=0,
+                logs_specs=DefaultLogsSpecs(log_dir=logs),
+            )
+            elastic_launch(launch, entrypoint=sys.executable)("-m", "prolip.demo.rank", str(os.getpid()), *words)
     except SignalException as stopped:
         log.info("\nstopped: run `prolip demo` again to resume at the last step")
         return 128 + int(stopped.sigval)

@@ -186,7 +186,8 @@ def _check_out(options: FilterOptions, chosen: list[str]) -> None:
             before = json.loads(path.read_bytes())
         except ValueError as error:
             raise UserError(f"{path} is damaged ({error}): use another folder") from error
-        if any(before.get(name) != value for name, value in record.items() if name != "ranking"):
+        copied = any(file != path for file in options.out.iterdir())
+        if copied and any(before.get(name) != value for name, value in record.items() if name != "ranking"):
             raise UserError(f"out: {options.out} holds a copy by another ranking, rule or choice: use another folder")
     write_atomic(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 

@@ -15,7 +15,7 @@ from prolip.embeddings.row_contents import Contents, Name, Pixels, fetch, fetch_
 from prolip.embeddings.search import Answer, answers_json, answers_table, look_up, nearest
 from prolip.embeddings.storage import Manifest, complete_parts
 from prolip.errors import UserError
-from prolip.files import write_atomic
+from prolip.files import check_writable, write_atomic
 from prolip.gaussian import Gaussian, concatenate
 from prolip.models.open_clip import StartError
 from prolip.models.weights import WeightsError
@@ -29,11 +29,14 @@ def run_search(options: SearchOptions) -> list[str]:
 
     Raises:
         UserError: there is no query, the embeddings are not finished or from another model, or a file is not an image.
+        OSError: the sheet cannot be written; see `check_writable`.
     """
     if not options.text and not options.image:
         raise UserError("nothing to search for: give a text (--text) or an image (--image)")
     if options.k < 1:
         raise UserError(f"k is {options.k}: it must be at least 1")
+    if options.sheet is not None:
+        check_writable(options.sheet)
     other = "text" if options.find == "image" else "image"
     manifest, parts = complete_parts(options.embeddings, options.find, instead=f"search them with --find {other}")
     if manifest.epistemic and options.score == "csd":

@@ -23,7 +23,7 @@ from prolip.embeddings.row_contents import Contents, Name, fetch, fetch_local
 from prolip.embeddings.search import described
 from prolip.embeddings.storage import ROWS, Block, Manifest, Part, complete_parts
 from prolip.errors import UserError
-from prolip.files import atomic_file, write_atomic
+from prolip.files import atomic_file, check_writable, write_atomic
 from prolip.gaussian import Gaussian, inclusion_score
 
 COLUMNS = ("key", "source", "score", "rank")
@@ -54,12 +54,16 @@ def run_rank(options: RankOptions) -> list[str]:
 
     Raises:
         UserError: the embeddings are not finished or lack the items to rank, or the table's format is unknown.
+        OSError: a file cannot be written; see `check_writable`.
     """
     write = table_format(options.out)
     if options.show < 0:
         raise UserError(f"show is {options.show}: it must not be negative")
     if options.sheet is not None and options.sheet.absolute() == options.out.absolute():
         raise UserError(f"sheet is {options.sheet}: it must be another file than out, the ranking")
+    for file in (options.out, options.sheet):
+        if file is not None:
+            check_writable(file)
     groups = part_groups(options.embeddings, options.by)
     manifest = Manifest.read(options.embeddings)
     if not manifest.has_variances and options.by != "csd":

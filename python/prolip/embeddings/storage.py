@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -108,34 +109,46 @@ class Part:
             UserError: the file is not a part.
         """
         read = _parquet_notes if self.path.suffix == ".parquet" else _safetensors_notes
-        try:
+        with self._reading():
             found = json.loads(read(self.path))
             return PartNotes(**{**found, "named": tuple(found["named"])})
-        except (SafetensorError, KeyError, TypeError, OSError, ValueError) as error:
-            raise UserError(f"{self.path} is not a part of embeddings: {error}") from error
 
     def blocks(self, rows: int = ROWS, *, log_var: bool = False) -> Iterator[Block]:
-        """Read the part in blocks of at most `rows` rows, in order."""
+        """Read the part in blocks of at most `rows` rows, in order.
+
+        Raises:
+            UserError: the file is not a part.
+        """
         columns = ["mean", "total_var", *(["log_var"] if log_var else [])]
         read = _parquet_blocks if self.path.suffix == ".parquet" else _safetensors_blocks
         start = 0
-        for found in read(self.path, columns, rows):
-            yield Block(start, found["mean"], found.get("log_var"), found["total_var"])
-            start += len(found["total_var"])
+        with self._reading():
+            for found in read(self.path, columns, rows):
+                yield Block(start, found["mean"], found.get("log_var"), found["total_var"])
+                start += len(found["total_var"])
 
     def names(self) -> tuple[list[str], list[str]]:
-        """Keys and sources of all rows."""
-        if self.path.suffix == ".parquet":
-            table = parquet().read_table(self.path, columns=["key", "source"], memory_map=True)
-            return table["key"].to_pylist(), table["source"].to_pylist()
-        with safe_open(self.path, "np") as file:
-            sources = json.loads(file.get_tensor("source_names").tobytes())
-            ends = file.get_tensor("key_ends").tolist()
-            joined = file.get_tensor("key_bytes").tobytes()
-            places = file.get_tensor("source").tolist()
-        starts = [0, *ends[:-1]]
-        keys = [joined[start:end].decode() for start, end in zip(starts, ends, strict=False)]
-        return keys, [sources[place] for place in places]
+        """Keys and sources of all rows.
+
+        Raises:
+            UserError: the file is not a part.
+        """
+        with self._reading():
+            return (_parquet_names if self.path.suffix == ".parquet" else _safetensors_names)(self.path)
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Say which file is missing or damaged, and how to get another one."""
+        again = "`prolip embed` with the same settings makes it again"
+        try:
+            yield
+        except UserError:  # pyarrow is not installed
+            raise
+        except FileNotFoundError as error:
+            raise UserError(f"{self.path} is missing: {again}") from error
+        except (SafetensorError, KeyError, TypeError, OSError, ValueError) as error:
+            why = str(error).rstrip(".")
+            raise UserError(f"{self.path} is not a part of embeddings: {why}; delete it, and {again}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,6 +263,11 @@ def _parquet_notes(path: Path) -> str:
     return str(parquet().read_schema(path).metadata[_NOTES.encode()].decode())
 
 
+def _parquet_names(path: Path) -> tuple[list[str], list[str]]:
+    table = parquet().read_table(path, columns=["key", "source"], memory_map=True)
+    return table["key"].to_pylist(), table["source"].to_pylist()
+
+
 def _parquet_blocks(path: Path, columns: Sequence[str], rows: int) -> Iterator[dict[str, Floats]]:
     with parquet().ParquetFile(path, memory_map=True) as file:
         for batch in file.iter_batches(batch_size=rows, columns=list(columns)):
@@ -290,6 +308,17 @@ def _write_safetensors(
 def _safetensors_notes(path: Path) -> str:
     with safe_open(path, "np") as file:
         return str(file.metadata()[_NOTES])
+
+
+def _safetensors_names(path: Path) -> tuple[list[str], list[str]]:
+    with safe_open(path, "np") as file:
+        sources = json.loads(file.get_tensor("source_names").tobytes())
+        ends = file.get_tensor("key_ends").tolist()
+        joined = file.get_tensor("key_bytes").tobytes()
+        places = file.get_tensor("source").tolist()
+    starts = [0, *ends[:-1]]
+    keys = [joined[start:end].decode() for start, end in zip(starts, ends, strict=False)]
+    return keys, [sources[place] for place in places]
 
 
 def _safetensors_blocks(path: Path, columns: Sequence[str], rows: int) -> Iterator[dict[str, Floats]]:

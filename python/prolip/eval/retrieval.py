@@ -101,6 +101,26 @@ def _check_pairs(queries: Gaussian, candidates: Gaussian, correct: Tensor) -> No
         raise ValueError("there must be a query")
 
 
+def group_ranks(
+    queries: Gaussian,
+    candidates: Gaussian,
+    query_groups: Tensor,
+    candidate_groups: Tensor,
+    score: Score = "csd",
+    block: int = 1024,
+) -> Tensor:
+    """`first_ranks` where the candidates of a query's group are correct (see `same_group`), i64 [Q].
+
+    Nothing of the size Q x C is in memory: 100,000 captions of as many images would need 10 GB to be marked.
+    """
+    parts = []
+    for start in range(0, len(queries.mean), block):
+        rows = slice(start, start + block)
+        correct = same_group(query_groups[rows], candidate_groups)
+        parts.append(first_ranks(queries.rows(rows), candidates, correct, score, block))
+    return torch.cat(parts)
+
+
 def precision_at_r(
     queries: Gaussian, candidates: Gaussian, correct: Tensor, score: Score = "csd", block: int = 1024
 ) -> RPrecision:

@@ -9,6 +9,7 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -27,43 +28,50 @@ def run_explore(options: ExploreOptions) -> None:
     Raises:
         UserError: Gradio is missing, the address is not available, or the checkpoint or the data cannot be used.
     """
-    check_address(options.host, options.port)
-    with temporary_folder() as uploads:
-        os.environ["GRADIO_TEMP_DIR"] = uploads  # read when Gradio is imported
-        try:
-            import gradio  # noqa: F401
-        except ImportError as error:
-            raise UserError("the page needs Gradio: pip install 'prolip[explore]'") from error
-        folder = next((Path(name) for name in options.shards if Path(name).is_dir()), None)
-        model = load(
-            options.checkpoint,
-            tokenizer=options.tokenizer,
-            device=options.device,
-            beside=folder,
-            calibration=options.calibration,
-        )
-        items: list[Item] = []
-        if options.shards:
-            items = read_items(options.shards, options.caption_key, options.max_items, options.store)
-        serve(Explorer(model, items), options)
+    with listen(options.host, options.port) as listener:
+        run_page(options, listener)
+
+
+def run_page(options: ExploreOptions, listener: socket.socket) -> None:
+    """Open the model and the data, and serve the page; see `run_explore`."""
+    if find_spec("gradio") is None:  # importing it takes seconds, so `serve` does, once nothing else can be wrong
+        raise UserError("the page needs Gradio: pip install 'prolip[explore]'")
+    folder = next((Path(name) for name in options.shards if Path(name).is_dir()), None)
+    model = load(
+        options.checkpoint,
+        tokenizer=options.tokenizer,
+        device=options.device,
+        beside=folder,
+        calibration=options.calibration,
+    )
+    items: list[Item] = []
+    if options.shards:
+        items = read_items(options.shards, options.caption_key, options.max_items, options.store)
+    explorer = Explorer(model, items)
+    with temporary_folder():
+        serve(explorer, options, listener)
 
 
 @contextmanager
 def temporary_folder() -> Iterator[str]:
-    """Yield a private folder for all temporary files of this process; it is deleted at the end."""
+    """Yield a private folder for all temporary files of this process and of Gradio; it is deleted at the end."""
     parent = os.environ.get("GRADIO_TEMP_DIR")
     if parent:
         Path(parent).mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="prolip-explore-", dir=parent or None) as folder:
         tempfile.tempdir = folder  # interrupted uploads are left there
+        os.environ["GRADIO_TEMP_DIR"] = folder  # read when Gradio is imported
         try:
             yield folder
         finally:
             tempfile.tempdir = None
+            os.environ.pop("GRADIO_TEMP_DIR")
+            if parent is not None:
+                os.environ["GRADIO_TEMP_DIR"] = parent
 
 
-def serve(explorer: Explorer, options: ExploreOptions) -> None:
-    """Serve the page of a model until Ctrl-C."""
+def serve(explorer: Explorer, options: ExploreOptions, listener: socket.socket) -> None:
+    """Serve the page of a model until Ctrl-C, over a socket that listens already."""
     import gradio
     import uvicorn
     from fastapi import FastAPI
@@ -89,29 +97,30 @@ def serve(explorer: Explorer, options: ExploreOptions) -> None:
     )
     log.info("http://%s:%d (Ctrl-C ends it)", options.host, options.port)
     # The page keeps a connection open, so shutting down does not wait for it, and does not log that.
-    config = uvicorn.Config(
-        SameOrigin(app, options.host),
-        host=options.host.strip("[]"),
-        port=options.port,
-        log_level="critical",
-        timeout_graceful_shutdown=1,
-    )
+    config = uvicorn.Config(SameOrigin(app, options.host), log_level="critical", timeout_graceful_shutdown=1)
     with suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run()
+        uvicorn.Server(config).run([listener])
 
 
-def check_address(host: str, port: int) -> None:
-    """Check, before anything is loaded, that the page can be served at this address.
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens at this address: from before anything is loaded, so that no other program takes it.
 
     Raises:
         UserError: another program listens there, or the address is not one of this machine.
     """
     try:
-        family, kind, _, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as listener:
+        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+        # Of localhost's two addresses, browsers try both, but a forwarded port often names 127.0.0.1.
+        family, kind, _, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
+        listener = socket.socket(family, kind)
+        try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
             listener.listen()
+        except OSError:
+            listener.close()
+            raise
     except OSError as error:
         other = "--port" if error.errno in {errno.EADDRINUSE, errno.EACCES} else "--host"
         raise UserError(f"cannot listen on {host}, port {port} ({error.strerror}): try another {other}") from error
+    return listener

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
+
+from prolip.errors import UserError
 
 OnnxPrecision = Literal["fp32", "fp16"]
 
@@ -52,3 +55,8 @@ class ExportOptions:
     """Licence of the weights by its id on the hub, such as mit or cc-by-4.0; by default unknown."""
     trained_on: str | None = None
     """Description of the training data; by default the run's shard patterns."""
+
+    def __post_init__(self) -> None:
+        # It stands in the card's header, which is YAML.
+        if self.licence is not None and not re.fullmatch(r"[\w.+-]+", self.licence):
+            raise UserError(f"licence is {self.licence!r}: it must be an id of the hub, such as mit or cc-by-4.0")

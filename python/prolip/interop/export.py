@@ -18,7 +18,7 @@ from prolip.interop.config import ExportOptions, OnnxConfig
 from prolip.interop.export_adapted import export_adapted, with_options
 from prolip.models import ModelConfig, ProLIP
 from prolip.models.adapter import ADAPTER_FILE
-from prolip.models.hub import HUB_FILES, ModelCard, push_to_hub, save_pretrained
+from prolip.models.hub import HUB_FILES, MERGES_FILES, TOKENIZER_FILE, ModelCard, push_to_hub, save_pretrained
 from prolip.models.weights import INFERENCE_FILE, MODEL_FILE
 from prolip.pretrained.adapted import find_adapter
 from prolip.pretrained.carried import carried_by, carry, image_settings, located, read_settings, write_settings
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 _MARKS = (MODEL_FILE, ADAPTER_FILE, "image.onnx")
 """Files by which an exported model is known, in any format. MODEL_FILE is written first."""
+_TOKENIZERS = (TOKENIZER_FILE, MERGES_FILES)
+"""Patterns of a tokenizer's file. Beside the weights of a model without a tokenizer, it would be taken for theirs."""
 
 
 class _Source(NamedTuple):
@@ -74,6 +76,10 @@ def _read(options: ExportOptions) -> _Source:
     """Read the model, and what is known about it."""
     saved = read_weights(Path(options.checkpoint), averaged=options.weights == "average")
     if saved is None:
+        if options.out is not None and options.out.resolve() == Path(options.checkpoint).resolve():
+            raise UserError(f"out: {options.out} is the model itself, whose card would be lost: name another folder")
+        if options.weights != "average":
+            raise UserError(f"weights is {options.weights}: {options.checkpoint} is no run, and has no other weights")
         model = load_network(options.checkpoint)
         tokenizer, keep_ratio = _carried_by_folder(options.checkpoint)
         card = ModelCard(start=f"converted from {options.checkpoint}")
@@ -91,8 +97,9 @@ def _write(source: _Source, folder: Path, options: ExportOptions) -> Sequence[st
     """Write the folder, and return the names of its files."""
     model, card, tokenizer, keep_ratio = source
     if options.format == "prolip":
+        carried = _carried(tokenizer, model.config)  # first, since it may fail
         save_pretrained(model, folder, card=card)
-        _write_carried(folder, tokenizer, model.config, keep_ratio)
+        _write_carried(folder, carried, keep_ratio)
         return HUB_FILES
     tokenizer = tokenizer or choose_tokenizer(options.checkpoint, None, model.config.text)
     with atomic_files(folder, sum(parameter.nbytes for parameter in model.parameters())) as temporary:
@@ -130,16 +137,22 @@ def card_of_run(checkpoint: Checkpoint) -> ModelCard:
     )
 
 
-def _write_carried(
-    folder: Path, tokenizer: TokenizerConfig | None, model: ModelConfig, keep_ratio: float | None
-) -> None:
-    """Write the files that inference needs besides the model."""
-    carried = Carried(images=image_settings(model))
+def _carried(tokenizer: TokenizerConfig | None, model: ModelConfig) -> Carried:
+    """Return what inference needs besides the model."""
     if tokenizer is not None:
         try:
-            carried = carry(tokenizer, model)
+            return carry(tokenizer, model)
         except FileNotFoundError:  # of an older run
             log.warning("the tokenizer %s is missing: the model is exported without one", tokenizer.path)
+    return Carried(images=image_settings(model))
+
+
+def _write_carried(folder: Path, carried: Carried, keep_ratio: float | None) -> None:
+    """Write the files that inference needs besides the model, and delete the tokenizer of an earlier export."""
+    for pattern in _TOKENIZERS:
+        for file in folder.glob(pattern):
+            if file.name not in carried.files:
+                file.unlink()
     for name, content in carried.files.items():
         with atomic_file(folder / name) as temporary:
             temporary.write_bytes(content)

@@ -19,7 +19,8 @@ from prolip.models.weights import CONFIG_FILE, INFERENCE_FILE, MODEL_FILE
 
 CARD_FILE = "README.md"
 TOKENIZER_FILE = "tokenizer.json"
-HUB_FILES = (CONFIG_FILE, MODEL_FILE, CARD_FILE, TOKENIZER_FILE, "merges.txt*", INFERENCE_FILE)
+MERGES_FILES = "merges.txt*"
+HUB_FILES = (CONFIG_FILE, MODEL_FILE, CARD_FILE, TOKENIZER_FILE, MERGES_FILES, INFERENCE_FILE)
 """The files of an exported folder in this layout, as patterns."""
 NOT_STATED = "not stated when it was saved"
 _USAGE = """import prolip

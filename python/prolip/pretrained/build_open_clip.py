@@ -44,9 +44,14 @@ def build_named(named: str, cache_dir: str | Path | None = None) -> tuple[str, n
 
     Raises:
         UserError: open_clip is not installed.
-        StartError: open_clip knows no such model or weights.
+        StartError: open_clip knows no such model or weights, or no weights are named.
     """
-    name, _, weights = (named, "", "") if named.startswith(("hf-hub:", "local-dir:")) else named.partition("/")
+    if named.startswith(("hf-hub:", "local-dir:")):
+        return named, build(named, None, cache_dir)
+    name, _, weights = named.partition("/")
+    tags = [] if weights else import_open_clip().list_pretrained_tags_by_model(name)
+    if tags:
+        raise StartError(f"open_clip:{named} names no weights: write open_clip:{name}/TAG, such as {tags[0]}")
     return name, build(name, weights or None, cache_dir)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from prolip.embeddings.embed import embed_captions, embed_shards
 from prolip.eval.coco import Shares, coco_shares
 from prolip.eval.config import Score
-from prolip.eval.retrieval import RECALL_AT, first_ranks
+from prolip.eval.retrieval import RECALL_AT, group_ranks
 from prolip.gaussian import Gaussian
 from prolip.pretrained.model import Model
 from prolip.suites.caption_sets import caption_members, captions_of, name_sources, open_captioned
@@ -77,15 +77,13 @@ def recall_rows(
 
     Images are [N, D], texts [M, D] with unit means; `image_of_text` is i64 [M]. The scores must include `mean`.
     """
-    correct = torch.arange(len(images.mean))[:, None] == image_of_text[None]
-    rows = []
+    rows, own = [], torch.arange(len(images.mean))
     for score in scores:
         suffix = ", by sampled distance" if score == "csd" else ""
-        for way, queries, candidates, right in (
-            ("image to caption", images, texts, correct),
-            ("caption to image", texts, images, correct.T),
+        for way, ranks in (
+            ("image to caption", group_ranks(images, texts, own, image_of_text, score)),
+            ("caption to image", group_ranks(texts, images, image_of_text, own, score)),
         ):
-            ranks = first_ranks(queries, candidates, right, score)
             rows += [row_of_items(task, f"{way} R@{k}{suffix}", (ranks < k).double()) for k in RECALL_AT]
     firsts = [row for row in rows if row.metric in {"image to caption R@1", "caption to image R@1"}]
     return [mean_row(task, "mean recall@1", firsts, len(images.mean)), *rows]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,14 @@ def test_a_folder_without_photographs_is_named(tmp_path: Path, name: str) -> Non
     (tmp_path / "sets").mkdir()
     with pytest.raises(UserError, match="no folder of JPEG files"):
         write_sets(tmp_path / name, tmp_path / "sets")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xd8\xff\xe0 no image", b"text"])
+def test_a_photograph_that_cannot_be_decoded_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "sets").mkdir()
+    (tmp_path / "broken.jpg").write_bytes(content)
+    with pytest.raises(UserError, match=re.escape(f"images: {tmp_path / 'broken.jpg'} cannot be decoded: ")):
+        write_sets(tmp_path, tmp_path / "sets")
 
 
 def test_a_decoder_that_fails_is_named(tmp_path: Path) -> None:

@@ -26,10 +26,9 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def in_lab(lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every command runs in the lab. `explore` sets a variable of the environment, which is restored here."""
+def in_lab(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command runs in the lab."""
     monkeypatch.chdir(lab)
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
 
 
 MODEL = ["--checkpoint", "runs/demo"]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.distributed.launcher.api import LaunchConfig
 
 from prolip.checkpoint import checkpoint_path
 from prolip.decisions.config import CALIBRATION_FILE
@@ -47,6 +50,15 @@ def test_headlines_are_printed_as_a_table() -> None:
     assert lines[1].split() == ["Group", "57.1%", "8.0%", "20.0%", "(largest", "group)"]
 
 
+def test_a_folder_that_cannot_be_written_is_named_before_the_data_are_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "build_emoji", lambda *_: pytest.fail("built"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match="file"):
+        demo.run_demo(demo.DemoConfig(out=tmp_path / "file" / "run", data=tmp_path / "data"))
+
+
 def test_a_finished_demo_without_a_calibration_is_measured_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, emoji_results: EmojiResults
 ) -> None:
@@ -69,6 +81,22 @@ def test_a_finished_demo_without_a_calibration_is_measured_again(
     (config.out / CALIBRATION_FILE).unlink()
     assert demo.run_demo(config)[0] == 0
     assert done == ["evaluate", "evaluate"]
+
+
+def test_training_leaves_no_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def launch(config: LaunchConfig, entrypoint: str) -> Callable[..., None]:
+        assert config.logs_specs is not None
+        config.logs_specs.reify({0: {"TORCHELASTIC_RUN_ID": config.run_id}})
+        made.extend(path.name for path in tmp_path.rglob("*"))
+        return lambda *_: None
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(demo, "elastic_launch", launch)
+    assert demo.train(["demo"], 1) == 0
+    assert made
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_unknown_recipe_is_an_error_before_anything_is_built(tmp_path: Path) -> None:

@@ -307,3 +307,13 @@ def test_a_folder_that_does_not_fit_its_ranking_is_named(tmp_path: Path) -> None
     ranking.write_text(f"key,source,score,rank\n0,{lines},1.0,1\n")
     with pytest.raises(UserError, match="is a text file: only shards and folders of images can be copied"):
         run_filter(FilterOptions(ranking=ranking, out=tmp_path / "third", keep_count=1))
+
+
+def test_a_folder_into_which_nothing_was_copied_can_be_used_for_another_ranking(tmp_path: Path) -> None:
+    photos, ranking = ranked_folder(tmp_path, "1.png", "2.png")
+    wrong, out = tmp_path / "wrong.csv", tmp_path / "copy"
+    wrong.write_text(f"key,source,score,rank\n0.png,{photos},1.0,1\n")
+    with pytest.raises(DataError, match=r"photos: has no image 0\.png"):
+        run_filter(FilterOptions(ranking=wrong, out=out, keep_count=1))
+    run_filter(FilterOptions(ranking=ranking, out=out, keep_count=1))
+    assert {path.name for path in out.iterdir()} == {"1.png", "1.txt", "filter.json"}

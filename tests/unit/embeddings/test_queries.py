@@ -237,6 +237,9 @@ def test_errors_of_search_name_the_reason(lab: Path, tmp_path: Path, capsys: pyt
     write_run(tmp_path / "other", tmp_path / "tokenizer.json", context_length=9)
     assert "is not the model that" in said("--text", "a", "--checkpoint", str(tmp_path / "other"))
     assert "no-run" in said("--text", "a", "--checkpoint", "no-run")
+    # What cannot be written is said before a model is opened.
+    found = said("--text", "a", "--checkpoint", "no-run", "--sheet", str(tmp_path))
+    assert f"{tmp_path} is a folder, where a file is needed: name a file" in found
     if not torch.cuda.is_available():
         assert 'device is "cuda", but torch sees no GPU' in said("--text", "a", "--device", "cuda")
     assert main(["search", "--embeddings", str(tmp_path), "--text", "a"]) == 2

@@ -69,6 +69,15 @@ def test_the_sheet_does_not_replace_the_ranking(tmp_path: Path) -> None:
         run_rank(options)
 
 
+@pytest.mark.parametrize("which", ["out", "sheet"])
+def test_what_cannot_be_written_is_said_before_anything_is_read(which: str, tmp_path: Path) -> None:
+    files = {"out": tmp_path / "ranking.csv", "sheet": tmp_path / "sheet.html"}
+    files[which].mkdir()
+    with pytest.raises(IsADirectoryError, match=files[which].name):
+        run_rank(RankOptions(embeddings=tmp_path / "absent", **files))
+    assert [path.name for path in tmp_path.iterdir()] == [files[which].name]
+
+
 def test_equal_scores_keep_the_order_of_the_data(tmp_path: Path) -> None:
     # Enough of them that an unstable sort would not.
     values = [float(2 ** (place % 3)) for place in range(300)]

@@ -11,6 +11,7 @@ from prolip.eval.retrieval import (
     chance_recall,
     evaluate_retrieval,
     first_ranks,
+    group_ranks,
     precision_at_r,
     rank_candidates,
     retrieval_scores,
@@ -65,9 +66,12 @@ def test_retrieval_metrics_equal_a_slow_loop(score: str) -> None:
 
 def test_block_sizes_do_not_change_the_ranks() -> None:
     queries, candidates = gaussians(23, 4), gaussians(11, 5)
-    correct = same_group(torch.arange(23) % 5, torch.arange(11) % 5)
+    groups = torch.arange(23) % 5, torch.arange(11) % 5
+    correct = same_group(*groups)
     whole = first_ranks(queries, candidates, correct)
-    assert all(torch.equal(first_ranks(queries, candidates, correct, block=b), whole) for b in (1, 7, 23, 100))
+    for block in (1, 7, 23, 100):
+        assert torch.equal(first_ranks(queries, candidates, correct, block=block), whole)
+        assert torch.equal(group_ranks(queries, candidates, *groups, block=block), whole)
 
 
 def test_any_caption_of_an_equal_image_is_correct() -> None:

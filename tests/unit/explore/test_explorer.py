@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,10 +15,12 @@ import torch
 import torch.nn.functional as F
 from tests.support.explore_items import write_items
 from tests.support.images import announced_png
+from tests.support.servers import free_port
 from tests.support.shards import write_tar
 from tests.support.untrained_run import write_run
 
 from prolip.data import DataError
+from prolip.errors import UserError
 from prolip.eval.bprw import reweight_prompts
 from prolip.eval.config import BprwConfig
 from prolip.eval.zero_shot import zero_shot_logits
@@ -28,7 +33,7 @@ from prolip.explore.explorer import (
     Range,
 )
 from prolip.explore.items import Item, read_items
-from prolip.explore.serve import run_explore
+from prolip.explore.serve import listen, run_explore, temporary_folder
 from prolip.gaussian import Gaussian, csd, csd_logits, inclusion_score
 from prolip.pretrained.model import Model
 from prolip.pretrained.open import load
@@ -272,6 +277,56 @@ def test_wrong_options_are_named(tmp_path: Path) -> None:
         ExploreOptions(checkpoint="x", port=70_000)
     with pytest.raises(ValueError, match=r"config\.json"):
         run_explore(ExploreOptions(checkpoint=str(tmp_path)))
+
+
+def test_wrong_input_is_an_error_before_gradio_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "gradio", raising=False)
+    with pytest.raises(ValueError, match=r"config\.json"):
+        run_explore(ExploreOptions(checkpoint=str(tmp_path), port=free_port()))
+    assert "gradio" not in sys.modules
+
+
+@pytest.mark.parametrize("given", [None, "mine"])
+def test_temporary_files_are_in_a_folder_that_ends_with_the_page(
+    given: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next page of the same process does not make the folder of this one again."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.delenv("GRADIO_TEMP_DIR", raising=False)
+    if given is not None:
+        monkeypatch.setenv("GRADIO_TEMP_DIR", given)
+    for _ in range(2):
+        with temporary_folder() as folder:
+            assert os.environ["GRADIO_TEMP_DIR"] == tempfile.gettempdir() == folder
+            assert Path(folder).parent == Path(given or tmp_path)
+        assert os.environ.get("GRADIO_TEMP_DIR") == given
+        assert [path.name for path in tmp_path.rglob("*")] == ([] if given is None else [given])
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
+def test_the_address_is_taken_while_the_model_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the second of two pages that start at a time would end without a word."""
+    options, seen = ExploreOptions(checkpoint=str(tmp_path), port=free_port()), []
+
+    def load_slowly(*_: object, **__: object) -> None:
+        with pytest.raises(ValueError, match=f"cannot listen on .*, port {options.port} .*: try another --port"):
+            listen(options.host, options.port)
+        seen.append(options.port)
+        raise UserError("no model")
+
+    monkeypatch.setattr("prolip.explore.serve.load", load_slowly)
+    for _ in range(2):  # it is free again afterwards
+        with pytest.raises(UserError, match="no model"):
+            run_explore(options)
+    assert seen == [options.port] * 2
+
+
+def test_localhost_is_the_address_that_forwarded_ports_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = [socket.getaddrinfo(host, free_port(), type=socket.SOCK_STREAM)[0] for host in ("::1", "127.0.0.1")]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: both)
+    with listen("localhost", 7860) as listener:
+        assert listener.getsockname() == both[1][4]
 
 
 def test_an_unusable_address_is_an_error_before_the_model_is_loaded(tmp_path: Path) -> None:

@@ -80,6 +80,39 @@ def test_a_folder_with_other_files_is_left_alone(run: Path, tmp_path: Path, caps
     assert main(["export", str(run), "--out", str(tmp_path / "out")]) == 0, "an export may be replaced"
 
 
+def test_an_export_that_cannot_work_changes_nothing(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(["export", str(run), "--out", str(out)]) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    (tmp_path / "broken.json").write_text("no tokenizer")
+    for words, message in (
+        ([str(run), "--tokenizer", str(tmp_path / "broken.json")], "broken.json: not a Hugging Face tokenizer.json"),
+        ([str(run), "--tokenizer", str(tmp_path / "absent.json")], "absent.json: cannot read the file"),
+        ([str(run), "--licence", "my own: yes"], "licence is 'my own: yes': it must be an id of the hub, such as mit"),
+        ([str(out)], f"out: {out} is the model itself, whose card would be lost: name another folder"),
+        ([str(out), "--format", "transformers"], f"out: {out} is the model itself"),
+    ):
+        assert main(["export", *words, "--out", str(out)]) == 2
+        assert message in capsys.readouterr().err, words
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+        if str(out) not in words:
+            assert main(["export", *words, "--out", str(tmp_path / "new")]) == 2
+            assert not (tmp_path / "new").exists()
+    assert main(["export", str(out), "--out", str(tmp_path / "new"), "--weights", "trained"]) == 2
+    assert f"weights is trained: {out} is no run, and has no other weights" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_model_without_a_tokenizer_does_not_get_that_of_an_earlier_export(run: Path, tmp_path: Path) -> None:
+    out, bare = tmp_path / "out", tmp_path / "bare"
+    save_pretrained(ProLIP(SMALL), bare)
+    for source in (run, bare):
+        assert main(["export", str(source), "--out", str(out)]) == 0
+    assert {path.name for path in out.iterdir()} == {"README.md", "config.json", "inference.json", "model.safetensors"}
+
+
 def test_an_exported_run_loads_with_the_same_tensors(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert main(["export", str(run), "--out", str(out), "--licence", "mit"]) == 0

@@ -282,6 +282,8 @@ def test_an_unknown_open_clip_model_or_tag_is_refused() -> None:
     for source in ("open_clip:ViT-nothing/tag", "open_clip:ViT-B-32/no-such-tag"):
         with pytest.raises(StartError, match="open_clip cannot build"):
             load_network(source)
+    with pytest.raises(StartError, match="open_clip:ViT-B-32 names no weights: write open_clip:ViT-B-32/TAG, such as"):
+        load_network("open_clip:ViT-B-32")
 
 
 @pytest.mark.parametrize(

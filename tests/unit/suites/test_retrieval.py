@@ -8,13 +8,15 @@ import pytest
 import torch
 from tests.support.captioned_sets import COUNT
 from tests.support.captioned_world import WAYS, CaptionedWorld, embedded
+from tests.support.random_gaussians import gaussians
+from torch.profiler import ProfilerActivity, profile
 
 from prolip.cli import main
 from prolip.eval.coco import CocoTruth, Pairs, Shares
 from prolip.eval.measures import measure_retrieval
 from prolip.pretrained.open import load
 from prolip.suites.config import RetrievalOptions
-from prolip.suites.retrieval import coco_row
+from prolip.suites.retrieval import coco_row, recall_rows
 
 
 def test_the_suite_equals_measure_retrieval_with_and_without_variances(world: CaptionedWorld) -> None:
@@ -32,6 +34,16 @@ def test_the_suite_equals_measure_retrieval_with_and_without_variances(world: Ca
             at_one += [values[f"{way} R@1, by sampled distance"] for way in WAYS]
         assert values["mean recall@1"] == pytest.approx(sum(at_one[:2]) / 2)
     assert any("no variances" in note for notes in found["notes"].values() for note in notes)
+
+
+def test_no_matrix_of_all_images_and_captions_is_made() -> None:
+    count, places = 2100, torch.arange(2100)
+    images = gaussians(count, 4, seed=0)
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as recorded:
+        rows = recall_rows("mine", images, images, places, ["mean"])
+    assert {row.metric: row.value for row in rows}["image to caption R@1"] == 1.0
+    shapes = [torch.Size(shape) for event in recorded.events() for shape in event.input_shapes if shape]
+    assert max(shape.numel() for shape in shapes) == 1024 * count
 
 
 def test_coco_ids_add_the_coco_figures(world: CaptionedWorld, monkeypatch: pytest.MonkeyPatch) -> None:

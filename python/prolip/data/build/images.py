@@ -83,6 +83,7 @@ def read_image(path: Path, max_side: int | None) -> EncodedImage:
                 "scales images down with --max_side"
             )
         image.load()
+        _check_grey_values(image)
         kind = image.format or "unknown"
         extension = _STORED.get(kind)
         fits = max_side is None or max(image.size) <= max_side
@@ -100,6 +101,20 @@ def read_image(path: Path, max_side: int | None) -> EncodedImage:
         case _:
             rgb.save(buffer, format="PNG")
     return EncodedImage(buffer.getvalue(), extension or "png", None if extension else kind)
+
+
+def _check_grey_values(image: Image.Image) -> None:
+    """Check that an image of deeper grey than 8 bits has values that are grey in RGB, too: it is cut, not scaled.
+
+    Raises:
+        ValueError: it would become white or black.
+    """
+    if image.mode[0] not in "IF":
+        return
+    _, largest = image.getextrema()
+    assert isinstance(largest, int | float), "it has one band"
+    if largest > 255 or (image.mode == "F" and largest <= 1):
+        raise ValueError(f"its grey values reach {largest:g}, and RGB has 0 to 255: save it with 8 bits")
 
 
 def _opened(data: bytes) -> Image.Image:

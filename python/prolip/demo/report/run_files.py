@@ -15,6 +15,7 @@ from prolip.data import StoreConfig
 from prolip.data.samples import read_samples
 from prolip.demo.suite.results import ChainExample, DecidedImage, EmojiResults, GalleryImage
 from prolip.errors import UserError
+from prolip.files import read_text
 from prolip.train.flags import flatten
 from prolip.train.logging.runs import read_metrics
 
@@ -46,7 +47,7 @@ def read_inputs(run_dir: Path, data_dir: Path) -> ReportInputs:
     """Read the files of a run and the gallery's images.
 
     Raises:
-        UserError: the run has no eval.json, or it is damaged or from another version.
+        UserError: the run has no eval.json, it is from another version, or a file is damaged.
     """
     path = run_dir / "eval.json"
     if not path.is_file():
@@ -58,13 +59,13 @@ def read_inputs(run_dir: Path, data_dir: Path) -> ReportInputs:
     except ValueError as error:
         again = _eval_emoji(run_dir, data_dir)
         raise UserError(f"{path} is damaged or of another version: {again} writes it again ({error})") from error
-    config_text = _text(run_dir / "config.toml")
+    config_text, config = _config(run_dir)
     return ReportInputs(
         run_name=run_dir.resolve().name,
         results=results,
         metrics=read_metrics(run_dir / "metrics.jsonl"),
         config_text=config_text,
-        config=flatten(tomllib.loads(config_text)) if config_text is not None else {},
+        config=config,
         attributions=read_attributions(data_dir / "dataset.json"),
         attribution_text=_text(data_dir / "ATTRIBUTION.md"),
         images=read_images(data_dir, results),
@@ -77,9 +78,9 @@ def _eval_emoji(run_dir: Path, data_dir: Path) -> str:
 
 def _missing(run_dir: Path, data_dir: Path) -> str:
     """Why there is no report: the command that is missing, or for a run on other data, what measures that."""
-    shards = flatten(tomllib.loads(_text(run_dir / "config.toml") or "")).get("data.shards", [])
-    about = _text(data_dir / "dataset.json")
-    other_data = about is not None and "designs" not in json.loads(about)
+    shards = _config(run_dir)[1].get("data.shards", [])
+    about = _record(data_dir / "dataset.json")
+    other_data = about is not None and "designs" not in about
     if not other_data and (not shards or any(PurePath(shard).parent.name == data_dir.name for shard in shards)):
         return f"{run_dir} has no eval.json: {_eval_emoji(run_dir, data_dir)} writes it"
     trained = f", and this run was trained on {shards[0]}" if shards else ""
@@ -92,8 +93,12 @@ def _missing(run_dir: Path, data_dir: Path) -> str:
 
 
 def read_attributions(path: Path) -> list[dict[str, str]]:
-    """Read the credits in dataset.json; empty without the file."""
-    entries = json.loads(_text(path) or "{}").get("attributions", [])
+    """Read the credits in dataset.json; empty without the file.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    entries = (_record(path) or {}).get("attributions", [])
     return [{name: str(entry.get(name, "")) for name in ATTRIBUTION_FIELDS} for entry in entries]
 
 
@@ -128,5 +133,27 @@ def read_images(data_dir: Path, results: EmojiResults) -> dict[tuple[str, str], 
     return found
 
 
+def _config(run_dir: Path) -> tuple[str | None, dict[str, Any]]:
+    """Read config.toml: its text, and its values by dotted key; None and empty without the file."""
+    path = run_dir / "config.toml"
+    text = _text(path)
+    try:
+        return text, flatten(tomllib.loads(text or ""))
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+
+
+def _record(path: Path) -> dict[str, Any] | None:
+    """Read a file with a JSON object; None without the file."""
+    text = _text(path)
+    try:
+        found = None if text is None else json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+    if found is not None and not isinstance(found, dict):
+        raise UserError(f"{path} is damaged: it must hold a JSON object")
+    return found
+
+
 def _text(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8") if path.is_file() else None
+    return read_text(path) if path.is_file() else None

@@ -10,6 +10,7 @@ from typing import Literal
 from prolip.closing import closing, command
 from prolip.data import AugmentConfig, LoaderConfig, MaskConfig, StoreConfig
 from prolip.errors import UserError, check_seed
+from prolip.files import check_no_tilde
 from prolip.losses.config import LossConfig
 from prolip.models import ARCHITECTURES, LockConfig, ModelConfig
 from prolip.models.config import Precision, Resize
@@ -178,8 +179,7 @@ class TrainConfig:
         """
         if not self.data.shards:
             raise UserError("data.shards is empty: name the training shards")
-        if self.out.parts[:1] == ("~",):
-            raise UserError(f"out is {self.out}: only a shell knows ~: write the folder in full")
+        check_no_tilde(self.out, "out")
         self._validate_steps()
         if self.start_resize != "off" and self.start_from is None:
             raise UserError(f'start_resize is "{self.start_resize}": only a start can be resized (start_from)')

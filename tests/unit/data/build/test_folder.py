@@ -220,6 +220,26 @@ def test_an_image_in_a_format_that_cannot_be_read_is_named(tmp_path: Path) -> No
     assert [bad.name for bad in summary.skipped] == ["x/phone.heic"]
 
 
+@pytest.mark.parametrize(
+    ("suffix", "dtype", "largest"), [("tif", np.uint16, 65535), ("png", np.uint16, 65535), ("tif", np.float32, 1.0)]
+)
+def test_deep_grey_that_would_become_white_or_black_is_named(
+    suffix: str, dtype: type[Any], largest: float, tmp_path: Path, read_back: Read
+) -> None:
+    images = tmp_path / "in"
+    images.mkdir()
+    ramp = np.linspace(0, 1, 64).reshape(8, 8)
+    Image.fromarray((ramp * largest).astype(dtype)).save(images / f"deep.{suffix}")
+    Image.fromarray((ramp * 255).astype(dtype)).save(images / f"fine.{suffix}")
+    config = FolderConfig(images=images, captions="none", max_bad_fraction=0.5)
+    (bad,) = build_folder(config, tmp_path / "out").skipped
+    assert bad.name == f"deep.{suffix}"
+    assert bad.reason == f"its grey values reach {largest:g}, and RGB has 0 to 255: save it with 8 bits"
+    (fine,) = read_back(tmp_path / "out")
+    with Image.open(io.BytesIO(fine["png"])) as stored:
+        assert np.abs(np.asarray(stored.convert("RGB"))[..., 0] - ramp * 255).max() <= 1
+
+
 def test_the_format_is_detected_from_the_content(tmp_path: Path, read_back: Read) -> None:
     data = draw(tmp_path / "in" / "x" / "really.png")
     (tmp_path / "in" / "x" / "really.png").rename(tmp_path / "in" / "x" / "no.jpg")

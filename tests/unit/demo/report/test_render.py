@@ -236,6 +236,26 @@ def test_a_run_on_other_data_is_refused_with_the_right_command(tmp_path: Path) -
         render_report(run, Path("data/emoji"))
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("config.toml", b"[data\n", "is damaged: "),
+        ("config.toml", b"\xff", "is not UTF-8"),
+        ("dataset.json", b'{"designs": ', "is damaged: "),
+        ("dataset.json", b"[]", "is damaged: it must hold a JSON object"),
+    ],
+)
+@pytest.mark.parametrize("evaluated", [True, False])
+def test_a_damaged_file_is_named(
+    name: str, content: bytes, reason: str, evaluated: bool, tmp_path: Path, emoji_results: EmojiResults
+) -> None:
+    if evaluated:
+        (tmp_path / "eval.json").write_text(emoji_results.to_json(), encoding="utf-8")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=re.escape(f"{tmp_path / name} {reason}")):
+        render_report(tmp_path, tmp_path)
+
+
 def test_an_incomplete_line_of_metrics_is_skipped(run_dir: Path) -> None:
     rows = read_metrics(run_dir / "metrics.jsonl")
     assert len(rows) == 40
