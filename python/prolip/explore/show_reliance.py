@@ -38,7 +38,7 @@ def _decided(found: Reliance) -> str:
         return block(f"{found.why_not} Probabilities have the model's own scale.", table(heads, rows))
     rest = "" if count == len(found.labels) else f" The table shows {count} of {len(found.labels)} labels."
     names = ", ".join(f"“{name}”" for name, inside in zip(found.labels, found.within, strict=True) if inside)
-    sets = f"At least {percent(found.guarantee, 0)} of such sets contain the right label."
+    sets = f"At least {percent(found.guarantee, 0)} of such sets contain the right label, on average."
     text = f"{_answer(found)} Label set: {names}. {sets}{rest}"
     return block(text, table([*heads, Head("label set", f"at {percent(found.guarantee, 0)}")], rows))
 
@@ -46,7 +46,7 @@ def _decided(found: Reliance) -> str:
 def _answer(found: Reliance) -> str:
     limit = percent(found.max_error, 0)
     if found.answer is not None:
-        return f"Answer: “{found.answer}”. At most {limit} of the answers given are wrong."
+        return f"Answer: “{found.answer}”. At most {limit} of the answers given are wrong, in 19 of 20 calibrations."
     if math.isinf(found.threshold):
         return f"Don't know: the calibration cannot promise that at most {limit} of the answers are wrong."
     return (

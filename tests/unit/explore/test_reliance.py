@@ -140,8 +140,8 @@ def written(found: Reliance) -> str:
 
 def test_label_set_answer_and_doubts_are_shown() -> None:
     page = written(reliance())
-    assert "Answer: “cat”. At most 10 % of the answers given are wrong." in page
-    sure = "At least 90 % of such sets contain the right label."
+    assert "Answer: “cat”. At most 10 % of the answers given are wrong, in 19 of 20 calibrations." in page
+    sure = "At least 90 % of such sets contain the right label, on average."
     assert f"Label set: “cat”, “&lt;dog&gt;”. {sure}" in page
     assert page.count("in the set") == 2
     assert re.findall(r"<b>(.*?)</b>", page) == [
