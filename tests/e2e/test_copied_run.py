@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from prolip.pretrained.open import load
 served: list[Explorer] = []
 
 
-def read_captions(explorer: Explorer, _: ExploreOptions) -> None:
+def read_captions(explorer: Explorer, _options: ExploreOptions, _listener: socket.socket) -> None:
     """Stands for serving the page, which would not end."""
     texts = [explorer.model.tokenize(caption).numpy() for caption in ("red left", "blue top")]
     assert not np.array_equal(*texts)
