@@ -11,9 +11,10 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TextIO, cast
+from typing import Annotated, Any, TextIO, cast
 
-from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructTypeInfo
+import tyro
+from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
 from prolip.errors import UserError
 from prolip.other_words import nearest
@@ -69,11 +70,19 @@ def paragraphs() -> ConstructorRegistry:
             asking = False
         if not isinstance(found, StructConstructorSpec):
             return None
-        fields = [dataclasses.replace(field, helptext=_one_line(field.helptext)) for field in found.fields]
+        fields = [_reworded_field(field) for field in found.fields]
         make = _unframed(found.instantiate) if dataclasses.is_dataclass(info.type) else found.instantiate
         return dataclasses.replace(found, fields=tuple(fields), instantiate=make)
 
     return registry
+
+
+def _reworded_field(field: StructFieldSpec) -> StructFieldSpec:
+    """The field with its help text in one line, and a word for an empty default, after which tyro prints nothing."""
+    kind: Any = field.type
+    if field.default in ((), []):
+        kind = Annotated[kind, tyro.conf.arg(help_behavior_hint="(default: none)")]
+    return dataclasses.replace(field, type=kind, helptext=_one_line(field.helptext))
 
 
 def _unframed(instantiate: Callable[..., Any]) -> Callable[..., Any]:

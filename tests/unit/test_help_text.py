@@ -133,6 +133,7 @@ def test_help_and_right_words_are_as_they_are(
         "these tests, which has few columns.\n\nMore about it."
     )
     assert f"usage: prolip try [-h] [OPTIONS]\n\n{above}\n\n" in shown
+    assert "Numbers. (default: none)" in shown
 
 
 @pytest.mark.parametrize("no_color", ["", "1"])

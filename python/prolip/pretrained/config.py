@@ -59,5 +59,7 @@ class ClassifyOptions(ImageOptions):
 class CompareOptions(ImageOptions):
     """Compare an image with texts: distance, uncertainty, and which of the two contains the other."""
 
-    texts: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="TEXT ...")]
+    texts: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="TEXT ...", help_behavior_hint="(required)")
+    ]
     """The texts."""
