@@ -19,11 +19,11 @@ pub(super) struct Data {
 
 impl Data {
     /// Copies the bytes without the zero after each 0xFF, up to the first marker that is not a restart. Returns that marker and
-    /// its position. `None` if the restart markers are out of order, or the bytes end first.
+    /// its position. `None` if there are not so many parts between restarts, their markers are out of order, or the bytes end
+    /// first.
     #[inline(always)]
-    pub(super) fn fill(&mut self, source: &[u8]) -> Option<(u8, usize)> {
+    pub(super) fn fill(&mut self, source: &[u8], parts: usize) -> Option<(u8, usize)> {
         self.parts.clear();
-        // The padding is longer than the two bytes of a restart marker that it replaces. A file of only markers has few bits.
         self.make_room(0, source.len());
         let (mut at, mut length, mut restart) = (0, 0, 0xD0);
         loop {
@@ -54,9 +54,10 @@ impl Data {
                     length += PADDING;
                     self.parts.push(length);
                     if !(0xD0..=0xD7).contains(&marker) {
-                        return Some((marker, at));
+                        return (self.parts.len() == parts).then_some((marker, at));
                     }
-                    if marker != restart {
+                    // The padding is much longer than a marker: too many of them would take too much memory.
+                    if marker != restart || self.parts.len() == parts {
                         return None;
                     }
                     restart = 0xD0 | (restart + 1) & 7;
@@ -110,4 +111,22 @@ fn plain_bytes(chunk: &[u8; CHUNK]) -> usize {
         found |= (bits.wrapping_mul(GATHER) >> 56) << (8 * place);
     }
     (found as u32).trailing_zeros() as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_limited_by_the_number_of_parts() {
+        let restarts = |count: u8| (0..count).flat_map(|number| [1, 0xFF, 0xD0 | number & 7]);
+        let source = |count| restarts(count).chain([1, 0xFF, 0xD9]).collect::<Vec<u8>>();
+        let mut data = Data::default();
+        assert!(data.fill(&source(3), 3).is_none());
+        assert_eq!(data.fill(&source(3), 4), Some((0xD9, 10)));
+        assert_eq!(data.part(data.parts[0]..data.parts[1]).unwrap().last(), Some(&1));
+        assert!(data.fill(&source(3), 5).is_none());
+        assert!(data.fill(&source(200), 4).is_none());
+        assert!(data.reversed.len() < 2 * (source(200).len() + 6 * PADDING));
+    }
 }

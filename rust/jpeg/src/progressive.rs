@@ -44,8 +44,17 @@ struct Scan {
     band: Band,
     /// Whether the coefficients are known down to the bit above.
     refines: bool,
-    /// Units between restarts. 0: no restarts.
-    restart_interval: usize,
+    /// Blocks across and down, if it has one plane; else units.
+    size: (usize, usize),
+    /// How many of them are between restarts.
+    interval: usize,
+}
+
+impl Scan {
+    /// Parts between restarts.
+    fn parts(&self) -> usize {
+        (self.size.0 * self.size.1).div_ceil(self.interval)
+    }
 }
 
 /// State that a restart clears.
@@ -78,10 +87,10 @@ pub(super) fn read(memory: &mut Memory, header: &JpegHeader, source: &[u8]) -> O
         if marker == 0xDA {
             scans += 1;
             (scans <= MAX_SCANS).then_some(())?;
-            let scan = memory.begin(header, &tables, segment)?;
-            at += memory.data.fill(source.get(at..)?)?.1;
+            let scan = memory.begin(&layout, header, &tables, segment)?;
+            at += memory.data.fill(source.get(at..)?, scan.parts())?.1;
             memory.make_tables(&tables, &scan)?;
-            memory.read_scan(&layout, header, &scan)?;
+            memory.read_scan(&layout, &scan)?;
         } else {
             tables.read(marker, segment)?;
         }
@@ -130,7 +139,13 @@ impl Memory {
     }
 
     /// Checks the parameters of a scan against the scans before.
-    fn begin(&mut self, header: &JpegHeader, tables: &Tables, segment: &[u8]) -> Option<Scan> {
+    fn begin(
+        &mut self,
+        layout: &Layout,
+        header: &JpegHeader,
+        tables: &Tables,
+        segment: &[u8],
+    ) -> Option<Scan> {
         let (&number, rest) = segment.split_first()?;
         let (own, rest) = rest.split_at_checked(2 * usize::from(number))?;
         let &[first, last, bits] = rest.first_chunk::<3>()?;
@@ -162,11 +177,21 @@ impl Memory {
                 plane.steps = Some(*tables.quantization(all[component].quantization)?);
             }
         }
+        // Alone, a plane has no more blocks than its samples fill, row by row. Several planes have whole units.
+        let size = match planes[..] {
+            [(component, ..)] => layout.own_blocks(header, component),
+            _ => layout.units,
+        };
+        let interval = match tables.restart_interval {
+            0 => size.0 * size.1,
+            interval => interval,
+        };
         Some(Scan {
             planes,
             band: Band { first: first.into(), last: last.into(), low: low.into() },
             refines,
-            restart_interval: tables.restart_interval,
+            size,
+            interval,
         })
     }
 
@@ -183,8 +208,8 @@ impl Memory {
 
     /// Reads the data of a scan.
     #[inline(always)]
-    fn read_scan(&mut self, layout: &Layout, header: &JpegHeader, scan: &Scan) -> Option<()> {
-        let blocks = Blocks { layout, header, scan, data: &self.data };
+    fn read_scan(&mut self, layout: &Layout, scan: &Scan) -> Option<()> {
+        let blocks = Blocks { layout, scan, data: &self.data };
         let (band, planes) = (scan.band, &mut self.planes);
         if band.first == 0 && scan.refines {
             return blocks.each(|bits, _, (component, x, y)| {
@@ -226,7 +251,6 @@ impl Memory {
 /// The blocks of a scan.
 struct Blocks<'a> {
     layout: &'a Layout,
-    header: &'a JpegHeader,
     scan: &'a Scan,
     data: &'a Data,
 }
@@ -238,16 +262,9 @@ impl Blocks<'_> {
         &self,
         mut work: impl FnMut(&mut Bits<'_>, &mut State, (usize, usize, usize)) -> Option<()>,
     ) -> Option<()> {
-        let Self { layout, scan, data, .. } = *self;
-        // Alone, a plane has no more blocks than its samples fill, row by row. Several planes have whole units.
+        let Self { layout, scan, data } = *self;
         let alone = (scan.planes.len() == 1).then(|| scan.planes[0].0);
-        let (across, down) =
-            alone.map_or(layout.units, |component| layout.own_blocks(self.header, component));
-        let interval = match scan.restart_interval {
-            0 => across * down,
-            interval => interval,
-        };
-        (data.parts.len() == (across * down).div_ceil(interval)).then_some(())?;
+        let (across, down) = scan.size;
         let (mut parts, mut start, mut left) = (data.parts.iter(), 0, 0);
         let (mut bits, mut state) = (Bits::new(&[0; PADDING])?, State::default());
         for (y, x) in (0..down).flat_map(|y| (0..across).map(move |x| (y, x))) {
@@ -255,7 +272,7 @@ impl Blocks<'_> {
                 (bits.at_end() && state.ended == 0).then_some(())?;
                 let &end = parts.next()?;
                 (bits, start) = (Bits::new(data.part(start..end)?)?, end);
-                (left, state) = (interval, State::default());
+                (left, state) = (scan.interval, State::default());
             }
             left -= 1;
             if let Some(component) = alone {

@@ -110,9 +110,9 @@ pub(super) fn read(
         0 => units,
         interval => interval,
     };
-    let (end, _) = memory.data.fill(source.get(header.samples..)?)?;
+    let parts = units.div_ceil(interval);
+    let (end, _) = memory.data.fill(source.get(header.samples..)?, parts)?;
     (end == 0xD9).then_some(())?;
-    (memory.data.parts.len() == units.div_ceil(interval)).then_some(())?;
     memory.make_tables(header)?;
     let tables = memory.tables_of(header)?;
     let (places, in_unit) = list_places(&layout, tables);

@@ -14,9 +14,10 @@ use crate::image::augment::coefficients::{Coefficients, PRECISION_BITS, ROUNDING
 use crate::image::augment::crop_rows::CropRows;
 use crate::image::augment::passes::Passes;
 
-/// Samples that are computed together, if four taps of all of them are close enough. Else it is fewer: whole pixels.
+/// Most samples that are computed together.
 const LANES: usize = 16;
-const FEWER_LANES: [usize; 4] = [12, 9, 6, 3];
+/// How many may be, most first. All but the first are whole pixels.
+const GROUPS: [usize; 5] = [LANES, 12, 9, 6, 3];
 /// Rows that are processed together.
 const QUAD: usize = 4;
 /// Signed base-256 digits of a weight.
@@ -65,12 +66,13 @@ fn plan<'a>(
 ) -> Plan<'a> {
     let samples = columns.starts.len() * 3;
     let start = |sample: usize| columns.starts[sample / 3] as usize * 3;
+    // Whether the 64 bytes of a step have four taps of each sample.
     let fit = |lanes: usize| {
         let mut groups =
             (0..samples).step_by(lanes).map(|first| (first, (first + lanes).min(samples) - 1));
         groups.all(|(first, last)| start(last) + 12 <= start(first) + 64)
     };
-    let lanes = std::iter::once(LANES).chain(FEWER_LANES).find(|&lanes| fit(lanes)).unwrap_or(3);
+    let lanes = GROUPS.into_iter().find(|&lanes| fit(lanes)).unwrap_or(3);
     let steps_per_group = columns.most().div_ceil(4);
     digits.clear();
     for weights in columns.weights.chunks_exact(columns.stride) {
