@@ -22,6 +22,8 @@ from prolip.errors import UserError
 
 logger = logging.getLogger(__name__)
 
+_core.load_numpy()  # now, because an interrupt while the first batch loads it would be a panic
+
 Members = dict[str, list[bytes | None]]
 """Raw members of several samples, by extension: one entry per sample, None where a sample lacks the member."""
 

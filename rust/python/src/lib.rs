@@ -21,7 +21,7 @@ mod _core {
     use pyo3::types::PyTuple;
 
     #[pymodule_export]
-    use crate::batch::Batch;
+    use crate::batch::{Batch, load_numpy};
     #[pymodule_export]
     use crate::bench::{decode_only, simd_level, simd_levels};
     #[pymodule_export]

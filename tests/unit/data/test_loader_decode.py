@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -36,3 +38,18 @@ def test_a_decode_error_names_the_fault_and_later_calls_work() -> None:
     with pytest.raises(DataError, match="not a JPEG, PNG"):
         decode(b"text")
     assert np.array_equal(decode(file), before)
+
+
+def test_numpy_is_looked_up_before_the_first_array() -> None:
+    # An interrupt during the look-up, which is Python code, would be a panic.
+    script = """
+import io, sys
+from PIL import Image
+from prolip.data.loader import decode
+file = io.BytesIO()
+Image.new("RGB", (3, 2)).save(file, "PNG")
+for name in ("numpy.core.multiarray", "numpy._core.multiarray"):
+    sys.modules[name] = None
+assert decode(file.getvalue()).shape == (2, 3, 3)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
