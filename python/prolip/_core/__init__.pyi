@@ -26,6 +26,7 @@ __all__ = [
     "examine_shards",
     "expand_shards",
     "fetch_shard",
+    "load_numpy",
     "preprocess_image",
     "shown_shard",
     "simd_level",
