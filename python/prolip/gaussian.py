@@ -76,7 +76,7 @@ class Gaussian(NamedTuple):
 
     @property
     def is_point(self) -> bool:
-        """Whether all are points, as of a model without variances; true if there are none."""
+        """Whether all variances are 0, as those of a model without variances. True without items."""
         return bool((self.log_var == -math.inf).all())
 
     def rows(self, index: Tensor | slice) -> Gaussian:

@@ -225,7 +225,7 @@ def complete_parts(folder: Path, kind: Kind, *, instead: str = "") -> tuple[Mani
     Args:
         folder: what `prolip embed` wrote.
         kind: of images or of captions.
-        instead: advice for the error if there are none, such as "search them with --find text".
+        instead: how to go on without parts of that kind, for the error; such as "search them with --find text".
 
     Raises:
         UserError: the embeddings are not finished, or have none of that kind.

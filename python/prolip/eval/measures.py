@@ -165,8 +165,10 @@ def measure_uncertainty(images: Gaussian, texts: Gaussian, lengths: Tensor) -> d
         UserError: there is no image or no text, or one of the two has no variances.
     """
     for name, gaussian in (("images", images), ("texts", texts)):
-        if gaussian.is_point:  # also without items
-            raise UserError(f"{name} have no variances, or there are none: there is no uncertainty to measure")
+        if len(gaussian.mean) == 0:
+            raise UserError(f"there are no {name}")
+        if gaussian.is_point:
+            raise UserError(f"{name} have no variances: there is no uncertainty to measure")
     measures: dict[str, float] = {}
     for name, side in (("image", images.total_var.double()), ("text", texts.total_var.double())):
         low, median, high = side.quantile(torch.tensor([0.1, 0.5, 0.9], dtype=side.dtype, device=side.device)).tolist()

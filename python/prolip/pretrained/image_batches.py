@@ -36,7 +36,7 @@ MAX_BAD_FRACTION = 0.01
 Images = AnyImage | Iterable[AnyImage]
 """One image, or several. A text may also name a folder of images, or shards as in `LoaderConfig.shards`."""
 _MARGIN = 4.0
-"""Standard deviations by which a set's part may have more unreadable images than the whole set."""
+"""Before the end, there may be more unreadable images by this many standard deviations, as in the loader."""
 _NAMED = 3
 """Shards, and unreadable images, that an error names."""
 _AHEAD = 2

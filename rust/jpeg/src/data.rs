@@ -119,12 +119,17 @@ mod tests {
 
     #[test]
     fn memory_is_limited_by_the_number_of_parts() {
-        let restarts = |count: u8| (0..count).flat_map(|number| [1, 0xFF, 0xD0 | number & 7]);
-        let source = |count| restarts(count).chain([1, 0xFF, 0xD9]).collect::<Vec<u8>>();
+        let restarts = |count: u8| (0..count).flat_map(|part| [part, 0xFF, 0xD0 | part & 7]);
+        let source = |count| restarts(count).chain([count, 0xFF, 0xD9]).collect::<Vec<u8>>();
         let mut data = Data::default();
         assert!(data.fill(&source(3), 3).is_none());
         assert_eq!(data.fill(&source(3), 4), Some((0xD9, 10)));
-        assert_eq!(data.part(data.parts[0]..data.parts[1]).unwrap().last(), Some(&1));
+        let starts = [0].into_iter().chain(data.parts.clone());
+        for (number, (start, &end)) in (0..).zip(starts.zip(&data.parts)) {
+            let part = data.part(start..end).unwrap();
+            assert_eq!((part.len(), part.last()), (1 + PADDING, Some(&number)));
+            assert!(part[..PADDING].iter().all(|&byte| byte == 0));
+        }
         assert!(data.fill(&source(3), 5).is_none());
         assert!(data.fill(&source(200), 4).is_none());
         assert!(data.reversed.len() < 2 * (source(200).len() + 6 * PADDING));

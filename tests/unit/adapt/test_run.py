@@ -123,7 +123,7 @@ def test_laplace_and_temperature_keep_the_frozen_model(
 def test_variances_without_evidence_are_a_warning(
     lab: Path, tmp_path: Path, noise: float, warned: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Pairs that are told apart without error say nothing about the map, so the prior's variance is left."""
+    """If the model never confuses the pairs, they say nothing about its projections, and the prior's variance stays."""
     pairs = write_npz(tmp_path / "pairs.npz", *made_up(400, 16, noise=noise))
     words = ["--embeddings", str(pairs), "--checkpoint", source(lab), "--method", "laplace"]
     assert main(["adapt", *words, "--out", str(tmp_path / "out")]) == 0
