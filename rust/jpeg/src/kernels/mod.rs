@@ -3,20 +3,18 @@
 //! The macro `kernels!` defines them for the vector type and the operations in scope, which each module defines. The modules
 //! differ only in the instructions, and give the same bytes.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 mod islow;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod sse4;
-#[cfg(target_arch = "x86_64")]
-mod vectors256;
 
 use crate::Memory;
 use crate::level::{Level, level};
 use crate::planes::Source;
-#[cfg(target_arch = "x86_64")]
-use vectors256::{avx2, avx512};
 
 /// Decodes with the kernels of the current level.
 pub(super) fn decode(source: Source<'_>, memory: &mut Memory, pixels: &mut [u8]) -> Option<()> {
@@ -27,10 +25,8 @@ pub(super) fn decode(source: Source<'_>, memory: &mut Memory, pixels: &mut [u8])
         Level::Sse4 => unsafe { sse4::decode(source, memory, pixels) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: likewise.
-        Level::Avx2 => unsafe { avx2::decode(source, memory, pixels) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: likewise.
-        Level::Avx512 => unsafe { avx512::decode(source, memory, pixels) },
+        // Vectors of 512 bits would not be faster here: fewer of them have only coefficients that make the arithmetic short.
+        Level::Avx2 | Level::Avx512 => unsafe { avx2::decode(source, memory, pixels) },
         #[cfg(target_arch = "aarch64")]
         // SAFETY: likewise.
         Level::Neon => unsafe { neon::decode(source, memory, pixels) },
@@ -50,7 +46,7 @@ macro_rules! kernels {
 
         /// Decodes with these kernels.
         $(#[$instructions])*
-        pub(in $crate::kernels) fn decode(
+        pub(super) fn decode(
             source: $crate::planes::Source<'_>,
             memory: &mut $crate::Memory,
             pixels: &mut [u8],

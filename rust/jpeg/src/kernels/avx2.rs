@@ -1,5 +1,4 @@
-//! The operations on vectors of 256 bits, and the kernels with the instructions of AVX2 and of AVX-512. The latter have twice as many
-//! registers, and add products in one instruction.
+//! The operations on vectors of 256 bits, with AVX2.
 //!
 //! Only loads and stores access memory. Each checks its bounds.
 
@@ -21,24 +20,11 @@ use std::arch::x86_64::{
 
 use super::{GREEN_BYTES, PLACES, RED_BYTES};
 
-pub(super) mod avx2 {
-    use super::*;
-    crate::kernels::kernels!(
-        __m256i,
-        32,
-        #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
-    );
-}
-
-pub(super) mod avx512 {
-    use super::*;
-    // Vectors of 512 bits would not be faster: fewer of them have only coefficients that make the arithmetic short.
-    crate::kernels::kernels!(
-        __m256i,
-        32,
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,bmi1,bmi2,lzcnt")]
-    );
-}
+super::kernels!(
+    __m256i,
+    32,
+    #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
+);
 
 /// Each number of 32 bits, shifted right.
 #[inline]
