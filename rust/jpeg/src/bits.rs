@@ -1,80 +1,47 @@
 //! Reads the coefficients of a block from entropy-coded data.
 
-use super::huffman::{END, LOOK, PairTable, Table, blocks_ended, number};
+use std::slice::Iter;
+
+use super::huffman::{BEYOND, END, PairTable, Table};
 use super::tables::NATURAL;
 
 /// A bit reader over data without byte stuffing, high bits first. The bytes are in reverse order, from the end of the slice on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bits<'a> {
-    bytes: &'a [u8],
-    at: usize,
-    /// The next bits, starting at the highest. Bits beyond `count` are zeros, or the start of the byte `at`.
+    /// The bytes that are not loaded yet.
+    rest: &'a [u8],
+    /// Bytes of the whole slice.
+    length: usize,
+    /// The next bits, starting at the highest. Bits beyond `count` are zeros, or the start of the next byte.
     buffer: u64,
-    /// Between steps at least [`LOOK`].
+    /// Between steps at least those of a look-up, at most 63.
     count: u32,
 }
 
-/// Zeros that must follow the data.
-pub(super) const PADDING: usize = WINDOW + 8;
-/// More bytes than a block can use, and a mask: all its bits are ones.
-const BLOCK: usize = 255;
-/// Those, and the ones that are loaded at its end.
-const WINDOW: usize = BLOCK + 8;
+/// Zeros that must follow the data: those that are loaded in advance, and a whole load after them.
+pub(super) const PADDING: usize = 16;
 
 impl<'a> Bits<'a> {
     /// A reader of `bytes`. The last [`PADDING`] ones don't count: those at the start of the slice.
     pub(super) fn new(bytes: &'a [u8]) -> Option<Self> {
-        Some(Self {
-            bytes,
-            at: 7,
-            buffer: u64::from_le_bytes(*bytes.last_chunk::<8>()?),
-            count: 56,
-        })
+        let buffer = u64::from_le_bytes(*bytes.last_chunk::<8>()?);
+        Some(Self { rest: &bytes[..bytes.len() - 7], length: bytes.len(), buffer, count: 56 })
     }
 
     /// Whether exactly all bytes were used.
     pub(super) fn at_end(&self) -> bool {
-        let counting = (self.bytes.len() - PADDING) as isize * 8;
-        let used = self.at as isize * 8 - self.count as isize;
+        let counting = (self.length - PADDING) as isize * 8;
+        let used = (self.length - self.rest.len()) as isize * 8 - self.count as isize;
         (counting - 7..=counting).contains(&used)
     }
 
-    /// A reader of the bits of one block.
-    #[inline(always)]
-    fn block(&self) -> Option<BlockBits<'a>> {
-        Some(BlockBits {
-            window: self.bytes.get(..self.bytes.len().checked_sub(self.at)?)?.last_chunk()?,
-            at: BLOCK,
-            buffer: self.buffer,
-            count: self.count,
-        })
-    }
-
-    /// Continues after a block.
-    #[inline(always)]
-    fn continue_behind(&mut self, block: BlockBits<'_>) {
-        self.at += BLOCK - block.at;
-        (self.buffer, self.count) = (block.buffer, block.count);
-    }
-}
-
-/// A bit reader within one block, which needs fewer checks.
-struct BlockBits<'a> {
-    window: &'a [u8; WINDOW],
-    /// Where the next bytes are loaded from. It moves towards 0.
-    at: usize,
-    buffer: u64,
-    count: u32,
-}
-
-impl BlockBits<'_> {
     /// Loads bits until there are at least 56.
     #[inline(always)]
     fn refill(&mut self) -> Option<()> {
-        let word = self.window[self.at & BLOCK..].first_chunk::<8>()?;
-        self.buffer |= u64::from_le_bytes(*word) >> self.count;
-        self.at -= ((63 - self.count) >> 3) as usize;
-        self.count |= 56;
+        let count = self.count & 63;
+        self.buffer |= u64::from_le_bytes(*self.rest.last_chunk::<8>()?) >> count;
+        self.rest = &self.rest[..self.rest.len() - ((63 - count) >> 3) as usize];
+        self.count = count | 56;
         Some(())
     }
 
@@ -107,34 +74,46 @@ pub(super) struct Place<'a> {
     pub(super) first: usize,
 }
 
-/// Reads a block. If it is needed, writes the coefficients to `out`, which must contain zeros.
-#[inline(always)]
-pub(super) fn read_block<const KEEP: bool>(
-    bits: &mut Bits<'_>,
-    place: &Place<'_>,
-    predicted: &mut i32,
-    out: &mut [i16; 256],
-) -> Option<()> {
-    let whole = Band { first: 1, last: 63, low: 0 };
-    let mut block = bits.block()?;
-    read_first(&mut block, place.dc, predicted)?;
-    if KEEP {
-        out[0] = *predicted as i16;
+/// Blocks that are read one after the other.
+pub(super) struct Blocks<'a, 'b> {
+    pub(super) bits: &'b mut Bits<'a>,
+    pub(super) places: Iter<'b, Place<'b>>,
+    /// The last DC term of each component.
+    pub(super) predicted: &'b mut [i32; 3],
+    /// The coefficients of a strip: zeros.
+    pub(super) strip: &'b mut [i16],
+}
+
+impl Blocks<'_, '_> {
+    /// Reads all blocks. If they are needed, writes their coefficients to the strip.
+    #[inline(always)]
+    pub(super) fn read<const KEEP: bool>(&mut self) -> Option<()> {
+        let whole = Band { first: 1, last: 63, low: 0 };
+        // From block to block the bits stay in registers: their way through memory would take longer than a code.
+        let mut bits = *self.bits;
+        for place in self.places.by_ref() {
+            let out = self.strip.get_mut(place.first..)?.first_chunk_mut()?;
+            let predicted = self.predicted.get_mut(place.component)?;
+            read_first(&mut bits, place.dc, predicted)?;
+            if KEEP {
+                out[0] = *predicted as i16;
+            }
+            read_codes::<KEEP>(&mut bits, place.ac, whole, out, &mut 0)?;
+        }
+        *self.bits = bits;
+        Some(())
     }
-    read_codes::<KEEP>(&mut block, place.ac, whole, out, &mut 0)?;
-    bits.continue_behind(block);
-    Some(())
 }
 
 /// Reads a DC term.
 #[inline(always)]
-fn read_first(block: &mut BlockBits<'_>, dc: &Table, predicted: &mut i32) -> Option<()> {
+fn read_first(bits: &mut Bits<'_>, dc: &Table, predicted: &mut i32) -> Option<()> {
     // A step uses at most 30 bits, so there are always enough for the next look-up, and it need not wait for the refill.
-    let found = dc.look_up(block.buffer);
-    block.refill()?;
-    let step = dc.or_long(found, block.buffer)?;
-    *predicted = predicted.checked_add(number(step, block.buffer))?;
-    block.skip(step.total);
+    let found = dc.look_up(bits.buffer);
+    bits.refill()?;
+    let step = if found.total == 0 { dc.long_step(bits.buffer)? } else { found };
+    *predicted = predicted.checked_add(step.number(bits.buffer).into())?;
+    bits.skip(step.total);
     Some(())
 }
 
@@ -150,7 +129,7 @@ pub(super) struct Band {
 /// bits in `nonzero`. Returns for how many blocks after this one the band has ended.
 #[inline(always)]
 fn read_codes<const KEEP: bool>(
-    block: &mut BlockBits<'_>,
+    bits: &mut Bits<'_>,
     ac: &PairTable,
     band: Band,
     out: &mut [i16; 256],
@@ -166,42 +145,46 @@ fn read_codes<const KEEP: bool>(
     };
     let last = band.last;
     let mut k = band.first - 1;
-    // Borrowed once, so its address stays in a register.
-    let pairs = ac.pairs();
     loop {
-        let pair = &pairs[(block.buffer >> (64 - LOOK)) as usize];
-        block.refill()?;
-        let first = k + usize::from(pair.step.advance);
-        let next = k + usize::from(pair.both);
-        if next < last {
-            // If there is no second step, both coefficients are written to the same place.
-            put(next, pair.second);
-            put(first, number(pair.step, block.buffer) as i16);
-            block.skip(pair.step.total);
-            k = next;
-        } else if next >= END as usize && first < last {
-            // If there is no first step, this writes a zero to the next place, which is zero already: no branch to predict.
-            put(first, number(pair.step, block.buffer) as i16);
-            let ended = if pair.only_end { blocks_ended(pair.step, block.buffer) } else { 0 };
-            block.skip(pair.step.total);
-            return Some(ended);
+        let pair = ac.look_up(bits.buffer);
+        bits.refill()?;
+        // Asked first: a branch that is hardly ever taken costs less than two that are hard to predict.
+        let step = if pair.both == BEYOND {
+            ac.single.long_step(bits.buffer)?
         } else {
-            // A long code, the last coefficient, or a run beyond it.
-            let step = ac.single.look_up(block.buffer);
-            let step = ac.single.or_long(step, block.buffer)?;
-            let (start, number) = (block.buffer, number(step, block.buffer));
-            block.skip(step.total);
-            k += usize::from(step.advance);
-            if k >= END as usize {
-                return Some(blocks_ended(step, start));
+            let first = k + usize::from(pair.advance);
+            let next = k + usize::from(pair.both);
+            if next < last {
+                // If there is no second step, both coefficients are written to the same place.
+                put(next, pair.second);
+                put(first, pair.number(bits.buffer));
+                bits.skip(pair.total);
+                k = next;
+                continue;
             }
-            if k > last {
-                return None;
+            if next >= END as usize && first < last {
+                // If there is no first step, this writes a zero to the next place, which is zero already: no branch to predict.
+                let number = pair.number(bits.buffer);
+                let (coefficient, ended) = if pair.both == END { (0, number) } else { (number, 0) };
+                put(first, coefficient);
+                bits.skip(pair.total);
+                return Some(ended as u32);
             }
-            put(k, number as i16);
-            if k == last {
-                return Some(0);
-            }
+            // The last coefficient, or a run beyond it.
+            ac.single.look_up(bits.buffer)
+        };
+        let number = step.number(bits.buffer);
+        bits.skip(step.total);
+        k += usize::from(step.advance);
+        if k >= END as usize {
+            return Some(number as u32);
+        }
+        if k > last {
+            return None;
+        }
+        put(k, number);
+        if k == last {
+            return Some(0);
         }
     }
 }
@@ -215,21 +198,17 @@ pub(super) fn read_dc(
     band: Band,
     out: &mut [i16; 256],
 ) -> Option<()> {
-    let mut block = bits.block()?;
-    read_first(&mut block, dc, predicted)?;
+    read_first(bits, dc, predicted)?;
     out[0] = (*predicted << band.low) as i16;
-    bits.continue_behind(block);
     Some(())
 }
 
 /// Reads one more bit of the DC term of a block in a progressive file.
 #[inline(always)]
 pub(super) fn refine_dc(bits: &mut Bits<'_>, band: Band, out: &mut [i16; 256]) -> Option<()> {
-    let mut block = bits.block()?;
-    block.refill()?;
-    out[0] |= ((block.buffer >> 63) as i16) << band.low;
-    block.skip(1);
-    bits.continue_behind(block);
+    bits.refill()?;
+    out[0] |= ((bits.buffer >> 63) as i16) << band.low;
+    bits.skip(1);
     Some(())
 }
 
@@ -242,9 +221,10 @@ pub(super) fn read_band(
     out: &mut [i16; 256],
     nonzero: &mut u64,
 ) -> Option<u32> {
-    let mut block = bits.block()?;
-    let ended = read_codes::<true>(&mut block, ac, band, out, nonzero)?;
-    bits.continue_behind(block);
+    // A copy, which stays in registers.
+    let mut own = *bits;
+    let ended = read_codes::<true>(&mut own, ac, band, out, nonzero)?;
+    *bits = own;
     Some(ended)
 }
 
@@ -260,18 +240,16 @@ pub(super) fn refine_band(
     nonzero: &mut u64,
     mut ended: u32,
 ) -> Option<u32> {
-    let mut block = bits.block()?;
     // The coefficients of the band that are still to come.
     let mut rest = u64::MAX << band.first & u64::MAX >> (63 - band.last);
     while ended == 0 && rest != 0 {
-        block.refill()?;
-        let step = ac.single.look_up(block.buffer);
-        let step = ac.single.or_long(step, block.buffer)?;
-        let (start, number) = (block.buffer, number(step, block.buffer));
-        block.skip(step.total);
+        bits.refill()?;
+        let step = ac.single.step(bits.buffer)?;
+        let number = step.number(bits.buffer);
+        bits.skip(step.total);
         let advance = step.advance;
         if advance >= END {
-            ended = blocks_ended(step, start) + 1;
+            ended = number as u32 + 1;
             break;
         }
         if !(-1..=1).contains(&number) {
@@ -287,34 +265,33 @@ pub(super) fn refine_band(
         }
         let k = zeros.trailing_zeros();
         let behind = u64::MAX << k << 1;
-        refine(&mut block, rest & *nonzero & !behind, band.low, out)?;
-        out[usize::from(IN_GROUP[k as usize])] = (number as i16) << band.low;
+        refine(bits, rest & *nonzero & !behind, band.low, out)?;
+        out[usize::from(IN_GROUP[k as usize])] = number << band.low;
         *nonzero |= u64::from(number != 0) << k;
         rest &= behind;
     }
     if ended > 0 {
-        refine(&mut block, rest & *nonzero, band.low, out)?;
+        refine(bits, rest & *nonzero, band.low, out)?;
         ended -= 1;
     }
-    bits.continue_behind(block);
     Some(ended)
 }
 
 /// Reads one more bit of each of these coefficients.
 #[inline(always)]
-fn refine(block: &mut BlockBits<'_>, mut which: u64, low: u32, out: &mut [i16; 256]) -> Option<()> {
+fn refine(bits: &mut Bits<'_>, mut which: u64, low: u32, out: &mut [i16; 256]) -> Option<()> {
     while which != 0 {
-        block.refill()?;
+        bits.refill()?;
         // So few bits that enough remain for a look-up.
         for _ in 0..which.count_ones().min(40) {
             let k = which.trailing_zeros() as usize;
             which &= which - 1;
             let coefficient = &mut out[usize::from(IN_GROUP[k & 63])];
-            let bit = (block.buffer >> 63) as i16;
+            let bit = (bits.buffer >> 63) as i16;
             // Away from zero.
             let away = (*coefficient >> 15 | 1) * (bit << low);
             *coefficient = coefficient.wrapping_add(away);
-            block.skip(1);
+            bits.skip(1);
         }
     }
     Some(())

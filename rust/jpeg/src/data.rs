@@ -34,10 +34,13 @@ impl Data {
                 let out = self.behind(length)?.last_chunk_mut()?;
                 *out = *chunk;
                 out.reverse();
-                let plain = plain_bytes(chunk);
-                if plain == CHUNK {
+                // Not `contains`, which is not compiled to vectors.
+                if !chunk.iter().fold(false, |found, &byte| found | (byte == 0xFF)) {
                     (at, length) = (at + CHUNK, length + CHUNK);
-                } else if window[plain + 1] == 0 {
+                    continue;
+                }
+                let plain = plain_bytes(chunk);
+                if window[plain + 1] == 0 {
                     (at, length) = (at + plain + 2, length + plain + 1);
                 } else {
                     (at, length) = (at + plain, length + plain);

@@ -1,9 +1,13 @@
 //! Huffman tables that return a code's symbol together with the number that follows it, or two of them at once.
 
+use std::hint::black_box;
+
 use super::tables::Codes;
 
 /// Bits that index a table. Almost all codes are this short.
 pub(super) const LOOK: u32 = 10;
+/// Bits of the longest code, and a sign.
+const LONG: u32 = 17;
 /// The advance that marks the end of a block. No run is that long.
 pub(super) const END: u8 = 128;
 
@@ -35,43 +39,59 @@ impl Symbols {
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(C)]
 pub(super) struct Step {
-    /// Bits of the code and its number: 0 if the code is longer than the index.
+    /// Bits of the code and its number: 0 if the code is not shorter than the index.
     pub(super) total: u8,
-    /// Bits of the code.
-    code: u8,
-    /// 31 minus the bits of the number.
-    shift: u8,
     /// How far to advance in the block.
     pub(super) advance: u8,
+    /// The bits of the code and its number minus the number, modulo 2^16.
+    above: i16,
+}
+
+impl Step {
+    /// The number; for an end, for how many blocks after this one it is the end. The bits start with the code.
+    #[inline(always)]
+    pub(super) fn number(self, bits: u64) -> i16 {
+        number(bits, self.total.wrapping_neg(), self.above)
+    }
+}
+
+/// The number that ends so many bits before the end of `bits`, modulo 64.
+#[inline(always)]
+fn number(bits: u64, shift: u8, above: i16) -> i16 {
+    ((bits >> (shift & 63)) as i16).wrapping_sub(above)
 }
 
 /// A decoding table: maps codes to steps.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Table {
-    codes: Codes,
-    symbols: Symbols,
-    steps: Box<[Step; 1 << LOOK]>,
-    /// For each length above `LOOK`: the first value, left-aligned to 16 bits, beyond all codes up to that length, and the
-    /// offset from a code to the index of its symbol.
-    long: [(u32, i32); 17],
+    /// What it was made of. `None` if it cannot be used.
+    of: Option<(Codes, Symbols)>,
+    steps: [Step; 1 << LOOK],
+    /// The steps of the other codes, by the next `LONG` bits minus `first_long`.
+    long: Vec<Step>,
+    first_long: usize,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self { of: None, steps: [Step::default(); 1 << LOOK], long: Vec::new(), first_long: 0 }
+    }
 }
 
 impl Table {
-    /// Builds the table, unless it was already built. `None` if a code is impossible, or an ordinary file does not have it.
-    pub(super) fn make(slot: &mut Option<Self>, codes: &Codes, symbols: Symbols) -> Option<()> {
-        let same = |table: &Self| table.codes == *codes && table.symbols == symbols;
-        if slot.as_ref().is_some_and(same) {
+    /// Makes it a table of these codes, if it is not. `None` if a code is impossible, or an ordinary file does not have it.
+    pub(super) fn make(&mut self, codes: &Codes, symbols: Symbols) -> Option<()> {
+        if self.of == Some((*codes, symbols)) {
             return Some(());
         }
-        let mut steps = match slot.take() {
-            Some(table) => table.steps,
-            None => Box::new([Step::default(); 1 << LOOK]),
-        };
-        steps.fill(Step::default());
-        let mut long = [(0, 0); 17];
+        self.of = None;
+        self.steps.fill(Step::default());
+        self.long.clear();
         let (mut code, mut place) = (0u32, 0usize);
         for (length, &count) in (1..=16u32).zip(&codes.counts) {
-            let first = place as i32 - code as i32;
+            if length == LOOK {
+                self.first_long = (code as usize) << (LONG - length);
+            }
             for _ in 0..count {
                 let symbol = codes.symbols[place];
                 place += 1;
@@ -79,79 +99,68 @@ impl Table {
                 if code + 1 >= 1 << length || !symbols.has(symbol) {
                     return None;
                 }
-                if length <= LOOK {
-                    let same = 1 << (LOOK - length);
-                    steps[code as usize * same..][..same].fill(step_of(length, symbol));
+                for sign in [0, 1] {
+                    let step = step_of(code, length, symbol, sign == 0);
+                    if length < LOOK {
+                        let same = 1 << (LOOK - length - 1);
+                        self.steps[(2 * code as usize + sign) * same..][..same].fill(step);
+                    } else {
+                        let same = 1 << (LONG - length - 1);
+                        self.long.extend(std::iter::repeat_n(step, same));
+                    }
                 }
                 code += 1;
             }
-            long[length as usize] = (code << (16 - length), first);
             code <<= 1;
         }
-        *slot = Some(Self { codes: *codes, symbols, steps, long });
+        self.of = Some((*codes, symbols));
         Some(())
     }
 
-    /// The step at the start of the bits. Its length is 0 if its code is longer than the index.
+    /// The step at the start of the bits. Its length is 0 if the code is not shorter than the index.
     #[inline(always)]
     pub(super) fn look_up(&self, bits: u64) -> Step {
         self.steps[(bits >> (64 - LOOK)) as usize]
     }
 
-    /// The step that [`Self::look_up`] found, or that of a longer code. Its length is not 0.
+    /// The step at the start of the bits, however long its code.
     #[inline(always)]
-    pub(super) fn or_long(&self, found: Step, bits: u64) -> Option<Step> {
-        if found.total == 0 { self.long_step(bits) } else { Some(found) }
+    pub(super) fn step(&self, bits: u64) -> Option<Step> {
+        let step = self.look_up(bits);
+        if step.total == 0 { self.long_step(bits) } else { Some(step) }
     }
 
-    /// The step of a code longer than `LOOK` bits.
-    #[cold]
-    #[inline(never)]
-    fn long_step(&self, bits: u64) -> Option<Step> {
-        let top = (bits >> 48) as u32;
-        // Counted, because the branches of a search could not be predicted.
-        let shorter = (LOOK + 1..=16).filter(|&length| top >= self.long[length as usize].0);
-        let length = LOOK + 1 + shorter.count() as u32;
-        if length > 16 {
-            return None;
-        }
-        let place = (top >> (16 - length)) as i32 + self.long[length as usize].1;
-        let symbol = *self.codes.symbols.get(usize::try_from(place).ok()?)?;
-        Some(step_of(length, symbol))
+    /// The step at the start of the bits if its code is not shorter than the index. `None` if there is no such code.
+    #[inline(always)]
+    pub(super) fn long_step(&self, bits: u64) -> Option<Step> {
+        self.long.get(((bits >> (64 - LONG)) as usize).wrapping_sub(self.first_long)).copied()
     }
 }
 
-fn step_of(length: u32, symbol: u8) -> Step {
-    let (code, run, size) = (length as u8, symbol >> 4, symbol & 15);
+/// The step of a code; its number is negative or not.
+fn step_of(code: u32, length: u32, symbol: u8, negative: bool) -> Step {
+    let (run, size) = (symbol >> 4, symbol & 15);
     if size == 0 && run < 15 {
         // The end of a block. The run says how many bits follow, and these say for how many blocks it is the end.
-        return Step { total: code + run, code, shift: 31, advance: END };
+        let above = (code << run).wrapping_sub((1 << run) - 1);
+        return Step { total: length as u8 + run, advance: END, above: above as i16 };
     }
-    Step { total: code + size, code, shift: 31 - size, advance: run + 1 }
-}
-
-/// How many blocks after this one a step ends. The bits start with its code.
-#[inline(always)]
-pub(super) fn blocks_ended(step: Step, bits: u64) -> u32 {
-    let size = u32::from(step.total - step.code);
-    let behind = bits << (step.code & 63);
-    (1 << size) - 1 + (behind >> 1 >> ((63 - size) & 63)) as u32
-}
-
-/// The number of a step. The bits start with its code.
-#[inline(always)]
-pub(super) fn number(step: Step, bits: u64) -> i32 {
-    let behind = (bits << (step.code & 63)) as i64;
-    // If the first bit of a number is 0, it is negative: prepend sign bits and add one.
-    let signed = ((behind >> 33) as i32 ^ i32::MIN) >> (step.shift & 31);
-    signed - (signed >> 31)
+    // A negative number is that of its bits, minus the largest number with so many.
+    let above = (code << size) + if negative { (1 << size) - 1 } else { 0 };
+    Step { total: length as u8 + size, advance: run + 1, above: above as i16 }
 }
 
 /// A table that maps the next bits to one step or to two.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct PairTable {
     pub(super) single: Table,
-    pairs: Box<[Pair; 1 << LOOK]>,
+    pairs: [Pair; 1 << LOOK],
+}
+
+impl Default for PairTable {
+    fn default() -> Self {
+        Self { single: Table::default(), pairs: [Pair::default(); 1 << LOOK] }
+    }
 }
 
 /// One step or two. An end of the block is the second step, also if it comes first.
@@ -160,72 +169,90 @@ pub(super) struct PairTable {
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(C, align(8))]
 pub(super) struct Pair {
-    /// The first step, but with the length of both. If the end of the block comes first, it has no number, and advances by 1.
-    pub(super) step: Step,
-    /// How far both advance: at least [`END`] at the end of the block, [`BEYOND`] for a code longer than the index.
+    /// Bits of both.
+    pub(super) total: u8,
+    /// 64 minus the bits of the first.
+    shift: u8,
+    /// How far the first advances: by 1 if it is the end of the block.
+    pub(super) advance: u8,
+    /// How far both advance: [`END`] if the block ends at once, more if it ends after a step. [`BEYOND`] if the code is not
+    /// shorter than the index.
     pub(super) both: u8,
-    /// Whether the end of the block comes first.
-    pub(super) only_end: bool,
+    /// As in the first step.
+    above: i16,
     /// The number of the second step; unspecified if there is none.
     pub(super) second: i16,
 }
 
+impl Pair {
+    /// The number of the first step.
+    #[inline(always)]
+    pub(super) fn number(&self, bits: u64) -> i16 {
+        number(bits, self.shift, self.above)
+    }
+}
+
 /// The advance of an entry that stands for a long code. No two steps can have it.
-const BEYOND: u8 = 64;
+pub(super) const BEYOND: u8 = 64;
 
 impl PairTable {
     /// As [`Table::make`].
-    pub(super) fn make(slot: &mut Option<Self>, codes: &Codes, symbols: Symbols) -> Option<()> {
-        let same = |table: &Self| table.single.codes == *codes && table.single.symbols == symbols;
-        if slot.as_ref().is_some_and(same) {
-            return Some(());
+    pub(super) fn make(&mut self, codes: &Codes, symbols: Symbols) -> Option<()> {
+        if self.single.of != Some((*codes, symbols)) {
+            self.single.make(codes, symbols)?;
+            for (index, pair) in self.pairs.iter_mut().enumerate() {
+                *pair = pair_of(&self.single.steps, index);
+            }
         }
-        let (mut single, mut pairs) = match slot.take() {
-            Some(table) => (Some(table.single), table.pairs),
-            None => (None, Box::new([Pair::default(); 1 << LOOK])),
-        };
-        Table::make(&mut single, codes, symbols)?;
-        let single = single?;
-        for (index, pair) in pairs.iter_mut().enumerate() {
-            *pair = pair_of(&single.steps, index);
-        }
-        *slot = Some(Self { single, pairs });
         Some(())
     }
 
-    /// The steps for each value of the next bits.
+    /// The steps at the start of the bits.
     #[inline(always)]
-    pub(super) fn pairs(&self) -> &[Pair; 1 << LOOK] {
-        &self.pairs
+    pub(super) fn look_up(&self, bits: u64) -> &Pair {
+        &self.pairs[(bits >> (64 - LOOK)) as usize]
     }
+
+    /// Brings the table back into the fastest cache. One load after the other waits less than the look-ups would.
+    pub(super) fn fetch(&self) {
+        const IN_LINE: usize = 64 / size_of::<Pair>();
+        let all = self.pairs.iter().step_by(IN_LINE).fold(0, |all, pair| all | pair.both);
+        black_box(all);
+    }
+}
+
+/// The tables of a file, by number.
+#[derive(Debug, Default)]
+pub(super) struct TableSet {
+    pub(super) dc: [Table; 4],
+    pub(super) ac: [PairTable; 4],
 }
 
 /// The steps at the start of the bits of an index.
 fn pair_of(steps: &[Step; 1 << LOOK], index: usize) -> Pair {
-    let step = steps[index];
-    let alone = Pair { step, both: step.advance, only_end: false, second: 0 };
-    let used = u32::from(step.total);
+    let Step { total, advance, above } = steps[index];
+    let shift = total.wrapping_neg() & 63;
+    let alone = Pair { total, shift, advance, both: advance, above, second: 0 };
+    let used = u32::from(total);
     if used == 0 {
         return Pair { both: BEYOND, ..alone };
     }
-    if step.advance == END {
-        return Pair { step: Step { advance: 1, ..step }, only_end: true, ..alone };
+    if advance == END {
+        return Pair { advance: 1, ..alone };
     }
     if used >= LOOK {
         return alone;
     }
     let bits = (index as u64) << (64 - LOOK) << used;
     let second = steps[(bits >> (64 - LOOK)) as usize];
-    let total = step.total + second.total;
-    // The number after the end of several blocks is read only if the end comes first.
-    let ends_several = second.advance == END && second.total != second.code;
-    if second.total == 0 || u32::from(total) > LOOK || ends_several {
+    let both = total + second.total;
+    if second.total == 0 || u32::from(both) > LOOK {
         return alone;
     }
-    Pair {
-        step: Step { total, ..step },
-        both: step.advance + second.advance,
-        only_end: false,
-        second: number(second, bits) as i16,
+    let number = second.number(bits);
+    // How many blocks end is read only if the end comes first.
+    if second.advance == END && number != 0 {
+        return alone;
     }
+    Pair { total: both, both: advance + second.advance, second: number, ..alone }
 }

@@ -4,9 +4,10 @@
 
 use std::ops::Range;
 
+use super::bits::Blocks;
 use super::header::JpegHeader;
 use super::progressive;
-use super::scan::{self, Group, Layout, ReadBlock};
+use super::scan::{self, Group, Layout};
 use crate::buffer::first_bytes;
 use crate::crop_box::CropBox;
 
@@ -117,7 +118,7 @@ fn needed(layout: &Layout, header: &JpegHeader, part: CropBox) -> (Range<usize>,
 pub(super) fn decode(
     source: Source<'_>,
     memory: &mut Memory,
-    block: impl ReadBlock,
+    read: impl Fn(bool, &mut Blocks<'_, '_>) -> Option<()>,
     samples: impl Fn(&[Group], &[i16; 64], &mut [u8], usize) -> bool,
     make: impl FnMut(Newest<'_>, Range<usize>),
 ) -> Option<()> {
@@ -132,7 +133,7 @@ pub(super) fn decode(
     let usual = if header.progressive {
         of_all_scans(memory, source, &layout, shape, samples, make)?
     } else {
-        of_one_scan(memory, source, &layout, shape, block, samples, make)?
+        of_one_scan(memory, source, &layout, shape, read, samples, make)?
     };
     usual.then_some(())
 }
@@ -144,7 +145,7 @@ fn of_one_scan(
     source: Source<'_>,
     layout: &Layout,
     shape: Shape,
-    block: impl ReadBlock,
+    read: impl Fn(bool, &mut Blocks<'_, '_>) -> Option<()>,
     samples: impl Fn(&[Group], &[i16; 64], &mut [u8], usize) -> bool,
     mut make: impl FnMut(Newest<'_>, Range<usize>),
 ) -> Option<bool> {
@@ -158,12 +159,12 @@ fn of_one_scan(
     let wanted = needed(layout, header, source.part);
     let (last_row, last_strip) = (wanted.0.end - 1, wanted.1.end - 1);
     let mut usual = true;
-    scan::read(
+    scan::read_all(
         &mut memory.scan,
         header,
         source.bytes,
         wanted,
-        block,
+        read,
         |layout, (row, strip), groups| {
             for component in 0..components {
                 let (down, across, first) = layout.plane(component);

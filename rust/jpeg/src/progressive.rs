@@ -4,7 +4,7 @@ use super::bits::{Band, Bits, PADDING, read_band, read_dc, refine_band, refine_d
 use super::buffer::KEPT;
 use super::data::Data;
 use super::header::JpegHeader;
-use super::huffman::{PairTable, Symbols, Table};
+use super::huffman::{Symbols, TableSet};
 use super::scan::{Group, Layout};
 use super::tables::Tables;
 
@@ -16,8 +16,7 @@ const UNKNOWN: u8 = 0xFF;
 /// Reused tables and buffers.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    dc: [Option<Table>; 4],
-    ac: [Option<PairTable>; 4],
+    tables: Box<TableSet>,
     data: Data,
     planes: [Coefficients; 3],
 }
@@ -198,9 +197,9 @@ impl Memory {
     fn make_tables(&mut self, tables: &Tables, scan: &Scan) -> Option<()> {
         for &(_, dc, ac) in &scan.planes {
             if scan.band.first > 0 {
-                PairTable::make(self.ac.get_mut(ac)?, tables.ac_codes(ac)?, Symbols::Band)?;
+                self.tables.ac.get_mut(ac)?.make(tables.ac_codes(ac)?, Symbols::Band)?;
             } else if !scan.refines {
-                Table::make(self.dc.get_mut(dc)?, tables.dc_codes(dc)?, Symbols::Dc)?;
+                self.tables.dc.get_mut(dc)?.make(tables.dc_codes(dc)?, Symbols::Dc)?;
             }
         }
         Some(())
@@ -217,18 +216,18 @@ impl Memory {
             });
         }
         if band.first == 0 {
-            let mut dc = [None; 3];
+            let mut dc = [&self.tables.dc[0]; 3];
             for &(component, number, _) in &scan.planes {
-                dc[component] = self.dc[number].as_ref();
+                dc[component] = &self.tables.dc[number];
             }
             return blocks.each(|bits, state, (component, x, y)| {
                 let (out, _) = planes[component].block(x, y)?;
                 let predicted = &mut state.predicted[component];
-                read_dc(bits, dc[component]?, predicted, band, out)
+                read_dc(bits, dc[component], predicted, band, out)
             });
         }
         let &(component, _, ac) = scan.planes.first()?;
-        let (ac, plane) = (self.ac[ac].as_ref()?, &mut planes[component]);
+        let (ac, plane) = (&self.tables.ac[ac], &mut planes[component]);
         if scan.refines {
             return blocks.each(|bits, state, (_, x, y)| {
                 let (out, nonzero) = plane.block(x, y)?;

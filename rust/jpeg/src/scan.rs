@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use super::bits::{Bits, PADDING, Place};
+use super::bits::{Bits, Blocks, PADDING, Place};
 use super::data::Data;
 use super::header::{JpegHeader, Sampling};
-use super::huffman::{PairTable, Symbols, Table};
+use super::huffman::{PairTable, Symbols, Table, TableSet};
 
 /// The coefficients of four neighbouring blocks of a plane. Row k of all four starts at `32 k`.
 pub(super) type Group = [i16; 256];
@@ -21,8 +21,7 @@ const GROUPS: usize = 6 * WIDTH + 1;
 /// Reused tables and buffers.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    dc: [Option<Table>; 4],
-    ac: [Option<PairTable>; 4],
+    tables: Box<TableSet>,
     data: Data,
 }
 
@@ -82,26 +81,17 @@ impl Layout {
     }
 }
 
-/// Reads blocks, and keeps their coefficients or not.
-pub(super) trait ReadBlock:
-    Fn(bool, &mut Bits<'_>, &Place<'_>, &mut i32, &mut [i16; 256]) -> Option<()>
-{
-}
-impl<T> ReadBlock for T where
-    T: Fn(bool, &mut Bits<'_>, &Place<'_>, &mut i32, &mut [i16; 256]) -> Option<()>
-{
-}
-
-/// Reads all data. Passes the coefficients of each strip within the `wanted` rows and strips to `take`.
+/// Reads all data. Passes the coefficients of each strip within the `wanted` rows and strips to `take`. `read` reads blocks, and
+/// keeps their coefficients or not.
 ///
 /// `None` if anything is wrong, up to the last bit before the end-of-image marker.
 #[inline(always)]
-pub(super) fn read(
+pub(super) fn read_all(
     memory: &mut Memory,
     header: &JpegHeader,
     source: &[u8],
     wanted: (Range<usize>, Range<usize>),
-    block: impl ReadBlock,
+    read: impl Fn(bool, &mut Blocks<'_, '_>) -> Option<()>,
     mut take: impl FnMut(&Layout, (usize, usize), &[Group]),
 ) -> Option<()> {
     let layout = Layout::new(header);
@@ -114,7 +104,7 @@ pub(super) fn read(
     let (end, _) = memory.data.fill(source.get(header.samples..)?, parts)?;
     (end == 0xD9).then_some(())?;
     memory.make_tables(header)?;
-    let tables = memory.tables_of(header)?;
+    let tables = memory.tables_of(header);
     let (places, in_unit) = list_places(&layout, tables);
     let mut coefficients = [[0; 256]; GROUPS];
     let mut parts = memory.data.parts.iter();
@@ -133,18 +123,23 @@ pub(super) fn read(
                 }
                 let now = left.min(end - unit);
                 let places = &places[unit * in_unit..][..now * in_unit];
-                let out = coefficients.as_flattened_mut();
-                for place in places {
-                    let out = out.get_mut(place.first..)?.first_chunk_mut()?;
-                    let predicted = predicted.get_mut(place.component)?;
-                    block(keep, &mut bits, place, predicted, out)?;
-                }
+                let mut blocks = Blocks {
+                    bits: &mut bits,
+                    places: places.iter(),
+                    predicted: &mut predicted,
+                    strip: coefficients.as_flattened_mut(),
+                };
+                read(keep, &mut blocks)?;
                 (left, unit) = (left - now, unit + now);
             }
             if keep {
                 let groups = &mut coefficients[..layout.groups()];
                 take(&layout, (row, strip), groups);
                 groups.fill([0; 256]);
+                if strip + 1 == wanted.1.end {
+                    // `take` has made pixels of the row, and needed the cache for them.
+                    tables[..2].iter().for_each(|(_, table)| table.fetch());
+                }
             }
         }
     }
@@ -175,25 +170,19 @@ fn list_places<'a>(
 
 impl Memory {
     /// The tables of each component.
-    fn tables_of(&self, header: &JpegHeader) -> Option<[(&Table, &PairTable); 3]> {
-        let [first, others @ ..] = header.components.map(|component| {
-            (
-                self.dc[usize::from(component.dc_table & 3)].as_ref(),
-                self.ac[usize::from(component.ac_table & 3)].as_ref(),
-            )
-        });
-        let luma = (first.0?, first.1?);
-        // A missing component has table numbers 0, but table 0 may not exist.
-        let [blue, red] = others.map(|(dc, ac)| (dc.unwrap_or(luma.0), ac.unwrap_or(luma.1)));
-        Some([luma, blue, red])
+    fn tables_of(&self, header: &JpegHeader) -> [(&Table, &PairTable); 3] {
+        header.components.map(|component| {
+            let TableSet { dc, ac } = &*self.tables;
+            (&dc[usize::from(component.dc_table & 3)], &ac[usize::from(component.ac_table & 3)])
+        })
     }
 
     fn make_tables(&mut self, header: &JpegHeader) -> Option<()> {
         for component in &header.components[..header.sampling.components()] {
             let (dc, ac) = (usize::from(component.dc_table), usize::from(component.ac_table));
             let (dc_codes, ac_codes) = (header.tables.dc_codes(dc)?, header.tables.ac_codes(ac)?);
-            Table::make(self.dc.get_mut(dc)?, dc_codes, Symbols::Dc)?;
-            PairTable::make(self.ac.get_mut(ac)?, ac_codes, Symbols::Ac)?;
+            self.tables.dc.get_mut(dc)?.make(dc_codes, Symbols::Dc)?;
+            self.tables.ac.get_mut(ac)?.make(ac_codes, Symbols::Ac)?;
         }
         Some(())
     }

@@ -37,7 +37,7 @@ pub(super) fn decode(source: Source<'_>, memory: &mut Memory, pixels: &mut [u8])
 /// lane of 128 bits; the attributes name the instructions that they need.
 macro_rules! kernels {
     ($vector:ty, $bytes:literal, $(#[$instructions:meta])*) => {
-        use $crate::bits::{Bits, Place};
+        use $crate::bits::Blocks;
         // Arm has its own: see `islow::rounding`.
         #[cfg(not(target_arch = "aarch64"))]
         use self::{packs32 as narrow32, shift32 as descale32};
@@ -51,12 +51,8 @@ macro_rules! kernels {
             memory: &mut $crate::Memory,
             pixels: &mut [u8],
         ) -> Option<()> {
-            let block = |keep, bits: &mut Bits<'_>, place: &Place<'_>, predicted: &mut i32, out: &mut [i16; 256]| {
-                if keep {
-                    block::<true>(bits, place, predicted, out)
-                } else {
-                    block::<false>(bits, place, predicted, out)
-                }
+            let read = |keep, blocks: &mut Blocks<'_, '_>| {
+                if keep { read::<true>(blocks) } else { read::<false>(blocks) }
             };
             let samples = |groups: &[$crate::scan::Group], steps: &[i16; 64], out: &mut [u8], stride| {
                 samples(groups, steps, out, stride)
@@ -66,16 +62,16 @@ macro_rules! kernels {
             };
             let grays = |luma: &[u8], out: &mut [u8]| grays(luma, out);
             let $crate::Memory { planes, pixels: buffers } = memory;
-            $crate::planes::decode(source, planes, block, samples, |planes, rows| {
+            $crate::planes::decode(source, planes, read, samples, |planes, rows| {
                 $crate::pixels::make(source, planes, rows, buffers, pixels, colours, grays);
             })
         }
 
-        /// Reads a block. It is not inlined: the caller's variables would take the registers.
+        /// Reads blocks. It is not inlined, and gets a single reference: variables of the caller would take registers.
         #[inline(never)]
         $(#[$instructions])*
-        fn block<const KEEP: bool>(bits: &mut Bits<'_>, place: &Place<'_>, predicted: &mut i32, out: &mut [i16; 256]) -> Option<()> {
-            $crate::bits::read_block::<KEEP>(bits, place, predicted, out)
+        fn read<const KEEP: bool>(blocks: &mut Blocks<'_, '_>) -> Option<()> {
+            blocks.read::<KEEP>()
         }
 
         /// Computes the samples of a row of groups: eight rows of `out`, `stride` bytes apart. Returns whether all coefficients
@@ -124,8 +120,9 @@ macro_rules! kernels {
             let out = out.as_chunks_mut::<{ 3 * $bytes }>().0;
             // Checked once, so the loop need not.
             let count = out.len() * $bytes;
-            let [luma, blue, red] =
-                [&luma[..count], &blue[..count], &red[..count]].map(|plane| plane.as_chunks::<$bytes>().0);
+            let luma = luma[..count].as_chunks::<$bytes>().0;
+            let blue = blue[..count].as_chunks::<$bytes>().0;
+            let red = red[..count].as_chunks::<$bytes>().0;
             for (((out, y), cb), cr) in out.iter_mut().zip(luma).zip(blue).zip(red) {
                 let (y, cb, cr) = (load8(y), load8(cb), load8(cr));
                 let low = rgb(low8(y, zero()), low8(cb, zero()), low8(cr, zero()));
