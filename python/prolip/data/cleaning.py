@@ -9,7 +9,7 @@ from collections.abc import Callable
 import ftfy
 
 
-def clean_captions(captions: list[str]) -> list[str]:
+def clean_lower(captions: list[str]) -> list[str]:
     """Clean captions like open_clip's CLIP tokenizer: ftfy, HTML entities, white space, lower case.
 
     The loader's threads call this once per batch, with the captions that Rust cannot prove clean.
@@ -36,6 +36,4 @@ def _fixed(caption: str) -> str:
 
 def cleaner(how: str) -> Callable[[list[str]], list[str]]:
     """Return the cleaning function with this name: lower, whitespace or canonicalize."""
-    if how == "lower":
-        return clean_captions
-    return clean_whitespace if how == "whitespace" else clean_canonicalize
+    return {"lower": clean_lower, "whitespace": clean_whitespace, "canonicalize": clean_canonicalize}[how]

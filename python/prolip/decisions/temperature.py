@@ -16,7 +16,7 @@ from prolip.decisions.logistic import fit_logistic
 BOUND = 1000.0
 """A temperature lies in [1 / BOUND, BOUND]."""
 _STEPS = 200
-_EXACT = 1e-12
+_TOLERANCE = 1e-12
 
 
 class PairScale(NamedTuple):
@@ -30,10 +30,10 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """The temperature that makes the labels most likely. Divide logits by it before the softmax.
 
     The mean negative log-likelihood is convex in 1 / temperature (arXiv:1706.04599, section 4.2). Newton's method finds
-    its minimum, and bisection keeps it in bounds. If every label has the largest logit, there is no minimum; if one
-    fails to by a hair, the minimum is far out, and new items are answered with too much certainty. So if the standard
-    error is as large as the result, the share 1 / (N + 1) of each label goes evenly to all labels, as in `fit_pairs`.
-    If the logits say nothing about the labels, the result is `BOUND`.
+    its minimum, and bisection keeps it in bounds. If every item's own label has the largest logit, there is no
+    minimum. If all but one have it, and that one almost has, the minimum is far out, and new items are answered with
+    too much certainty. So if the standard error is as large as the result, the share 1 / (N + 1) of each label goes
+    evenly to all labels, as in `fit_pairs`. If the logits say nothing about the labels, the result is `BOUND`.
 
     Args:
         logits: [N, C].
@@ -70,7 +70,7 @@ def _newton(logits: Tensor, right: Tensor) -> tuple[float, float]:
         low, high = (low, inverse) if slope > 0 else (inverse, high)
         step = inverse - slope / curvature if curvature > 0 else math.nan
         found = step if low < step < high else math.sqrt(low * high)
-        if abs(found - inverse) <= _EXACT * inverse:
+        if abs(found - inverse) <= _TOLERANCE * inverse:
             break
         inverse = found
     return inverse, curvature

@@ -138,8 +138,8 @@ class ProlipLoss:
     def _variances(self, image: Gaussian, text: Gaussian, scale: float) -> Tensor:
         """Return the variances' own PPCL, at a fixed scale; the means are constants.
 
-        Variances are divided by their initial value. At the start, an item orthogonal to all others predicts one
-        positive.
+        Variances are divided by their initial value. At the start, the match probabilities of an item that is
+        orthogonal to all others sum to about one.
         """
         image, text = (
             Gaussian(one.mean.detach(), one.log_var - unit)

@@ -93,7 +93,7 @@ impl Tokenizer {
     }
 }
 
-/// Cleans plain ASCII text in Rust and other text with a Python function.
+/// How captions are cleaned: plain ASCII in Rust, other text by the Python function `clean`.
 fn cleaning(clean: Py<PyAny>, how: &str) -> PyResult<Cleaning> {
     let how = match how {
         "lower" => Clean::Lower,

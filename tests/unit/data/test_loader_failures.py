@@ -215,7 +215,7 @@ def test_ctrl_c_and_exit_do_not_hang(shards: str, moment: str) -> None:
     release = threading.Event()
     if {moment!r} == "waiting":
         # The tokenizer's cleaner never returns, so no batch ever comes.
-        prolip.data.cleaning.clean_captions = lambda captions: release.wait(2) and captions
+        prolip.data.cleaning.clean_lower = lambda captions: release.wait(2) and captions
     shards = {shards!r} if {moment!r} == "exit" else sys.argv[1]
     loader = BatchLoader(LoaderConfig(shards=(shards,), batch_size=4, image_size=8, num_epochs=None))
     batches = iter(loader)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from prolip import _core
-from prolip.data.cleaning import clean_captions
+from prolip.data.cleaning import clean_lower
 from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import Tokenizer, clip_merges
 from prolip.errors import UserError
@@ -128,7 +128,7 @@ def test_only_captions_that_need_cleaning_are_cleaned_in_one_call() -> None:
 
     def clean(captions: list[str]) -> list[str]:
         calls.append(captions)
-        return clean_captions(captions)
+        return clean_lower(captions)
 
     core = _core.Tokenizer.clip(MERGES, 6, clean)
     core.encode(["cat!", "cat &", "cat &amp; cat", "CAT\t", "cât", "a & b"])

@@ -75,7 +75,7 @@ fn repeat_bytes(bytes: &[u8; 16]) -> __m256i {
     _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
 }
 
-/// Writes eight rows of 16 bytes, `stride` bytes apart: two of each vector, the lower and the upper halves of the lanes.
+/// Writes eight rows of 16 bytes, `stride` bytes apart. Each vector has two: the lower halves of its lanes, then the upper.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn store_rows(pairs: [__m256i; 4], out: &mut [u8], stride: usize) {

@@ -152,7 +152,7 @@ impl EpochOrder {
         let before = level.checked_sub(1);
         let left = before.and_then(|before| Some((before, self.levels[before].left?)));
         let Some((before, left)) = left else {
-            return self.list.read(positions, samples);
+            return self.list.append_to(samples, positions);
         };
         let mut at = positions.start;
         while at < positions.end {

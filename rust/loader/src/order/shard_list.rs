@@ -63,7 +63,7 @@ impl ShardList {
     ///
     /// # Panics
     /// If the list is shorter.
-    pub fn read(&self, positions: Range<u64>, samples: &mut Vec<SampleId>) {
+    pub fn append_to(&self, samples: &mut Vec<SampleId>, positions: Range<u64>) {
         assert!(positions.end <= self.total, "beyond the end of an epoch");
         let mut at = positions.start;
         let mut place = self.starts.partition_point(|&start| start <= at);

@@ -84,7 +84,7 @@ fn load(index: &Index, images: usize, max_pixels: u64) -> Result<Vec<Vec<u8>>, E
     let mut ids = Vec::with_capacity(wanted as usize);
     for number in 0..wanted {
         let position = number * total / wanted;
-        list.read(position..position + 1, &mut ids);
+        list.append_to(&mut ids, position..position + 1);
     }
     for id in ids {
         bad_samples.tried += 1;

@@ -194,7 +194,7 @@ proptest! {
         let case = Case { last_batch: LastBatch::Keep, epochs: 1, ..case };
         let list = case.rules(0, (1, 1)).list(&case.sizes, 0);
         let mut listed = Vec::new();
-        list.read(0..case.total(), &mut listed);
+        list.append_to(&mut listed, 0..case.total());
         let places: BTreeMap<SampleId, usize> = listed.iter().copied().zip(0..).collect();
         for rank in 0..world_size {
             let read = samples(&case.plans(rank, (world_size, 3), &Cursor::default()));

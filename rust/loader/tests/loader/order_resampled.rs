@@ -22,7 +22,7 @@ fn sampler(num_samples: u64) -> ShardSampler {
 
 fn shards_of(list: &ShardList) -> Vec<u32> {
     let mut samples = Vec::new();
-    list.read(0..list.total(), &mut samples);
+    list.append_to(&mut samples, 0..list.total());
     let firsts = samples.iter().filter(|sample| sample.sample == 0);
     firsts.map(|sample| sample.shard).collect()
 }
@@ -60,7 +60,7 @@ fn every_drawn_shard_except_the_last_is_read_completely() {
     for num_samples in 1..60 {
         let list = ShardList::drawn(&COUNTS, &sampler(num_samples), (1, 2));
         let mut samples = Vec::new();
-        list.read(0..list.total(), &mut samples);
+        list.append_to(&mut samples, 0..list.total());
         assert_eq!(samples.len() as u64, num_samples);
         for pair in samples.windows(2) {
             let next_sample =
@@ -103,7 +103,7 @@ fn ranks_split_the_drawn_shards_and_runs_resume_anywhere() {
         assert_eq!(plans(rank, LastBatch::Pad, &start).len(), 2 * 5);
     }
     let mut listed = Vec::new();
-    rules(0, LastBatch::Keep).list(&COUNTS, 0).read(0..50, &mut listed);
+    rules(0, LastBatch::Keep).list(&COUNTS, 0).append_to(&mut listed, 0..50);
     read.sort_unstable();
     listed.sort_unstable();
     assert_eq!(read, listed);

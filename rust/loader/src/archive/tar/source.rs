@@ -69,11 +69,11 @@ impl Source for FileSource<'_> {
         }
         if offset < self.start || end > self.start + self.window.len() as u64 {
             let size = (self.end - offset).min(WINDOW as u64) as usize;
-            // The buffer is empty while it is filled, so that a failed read leaves nothing in it.
             self.window.clear();
             self.window.resize(size, 0);
             self.start = offset;
             if let Err(error) = read_exact_at(self.file, &mut self.window, offset) {
+                // What is in it must not pass for bytes of the file.
                 self.window.clear();
                 return Err(error);
             }

@@ -93,8 +93,8 @@ fn checksums_are_right(bytes: &[u8]) -> bool {
     true
 }
 
-/// Converts a row of samples to RGB. Alpha is dropped, not blended. 16-bit colour keeps its high byte. 16-bit grey is clipped
-/// at 255, as in PIL's conversion from `I;16`.
+/// Converts a row of samples to RGB. Alpha is dropped, not blended. 16-bit grey without alpha is
+/// clipped at 255, as in PIL's conversion from `I;16`; other 16-bit samples keep their high byte.
 fn expand_row(samples: &[u8], out: &mut [u8], color: ColorType, depth: BitDepth, palette: &[u8]) {
     let out = out.chunks_exact_mut(3);
     match (color, depth) {
