@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import math
+import os
 import struct
 import time
 from pathlib import Path
@@ -198,6 +200,17 @@ def test_an_evaluation_is_printed_on_its_own_line() -> None:
     assert lines[1] == "evaluated at step 5: val/a/top1 0.25, val/b/recall 0.3333"
     assert lines[0].startswith("\rstep 5/100")
     assert lines[2].startswith("\rstep 5/100")
+
+
+class FullDisk(io.StringIO):
+    def flush(self) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_progress_on_a_full_disk_does_not_end_the_run() -> None:
+    with Progress(100, FullDisk()) as progress:
+        progress.show(ROW)
+        progress.show_validation(5, {"val/a/top1": 0.25})
 
 
 @pytest.mark.parametrize(
