@@ -159,10 +159,10 @@ def run_dry(options: DryRunOptions, arguments: Sequence[str]) -> Iterator[str]:
 
 
 def _cost(config: TrainConfig, options: DryRunOptions) -> Iterator[str]:
+    config.loader(options.gpus)  # checks that the batch divides evenly
     model = trained_model(config)
     counts, flops = count_parameters(model), flops_per_sample(config, model)
     hours, limit = gpu_hours(options, config, flops), peak(options, config)
-    config.loader(options.gpus)  # checks that the batch divides evenly
     memory = _memory(config, model, options.gpus)
     yield (
         f"model      {count(counts.total)} parameters, {count(counts.trained)} trained: image tower "

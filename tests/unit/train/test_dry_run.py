@@ -136,7 +136,7 @@ def test_a_dry_run_prints_what_the_run_will_do(lab: Lab, capsys: pytest.CaptureF
         (["--gpus", "0"], "gpus is 0: it must be at least 1"),
         (
             ["--gpus", "8"],
-            "fraction is 0.25: it must give at least one row of a batch of 2, that of a process; 0 masks none",
+            "fraction is 0.25: it must give at least one row of a batch of 2, that of a process, and be at most 1",
         ),
         (
             ["--data.mask.masked_fraction", "0.01"],
