@@ -78,6 +78,14 @@ def test_only_the_rows_are_written_by_default(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
+def test_a_deleted_log_goes_on_in_a_new_file(tmp_path: Path) -> None:
+    with log_of(tmp_path, 0, LogConfig()) as log:
+        log.write(ROW)
+        (tmp_path / "metrics.jsonl").unlink()
+        log.write(ROW | {"step": 10})
+    assert steps(tmp_path) == [10]
+
+
 def test_a_full_disk_is_named(tmp_path: Path) -> None:
     with log_of(tmp_path, 0, LogConfig()) as log, file_limit(300):
         log.write(ROW)
