@@ -314,7 +314,7 @@ def train(arguments: Sequence[str], ranks: Ranks, opened: ExitStack) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train; returns the exit status: 0 if done or ended by SIGTERM, 130 after Ctrl-C, 2 for wrong settings or data.
+    """Train; returns the exit status: 0 if done or stopped by SIGTERM or SIGHUP, 130 by Ctrl-C, 2 for wrong input.
 
     On one of several ranks, a failure ends the process (`prolip.distributed.failing_at_once`).
     """
