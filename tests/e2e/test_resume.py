@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import sys
@@ -132,6 +133,23 @@ def test_two_runs_cannot_share_a_folder_and_a_killed_run_frees_it(
     assert lab.here("contested") == 0
     assert same_weights(lab.latest("contested"), lab.latest(finished))
     assert not (lab.folder / "contested" / "lock.json").exists()
+
+
+def test_a_run_whose_folder_is_deleted_goes_on_in_a_new_one(
+    lab: Lab, finished: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, take_step = lab.folder / "deleted", loop.take_step
+
+    def take_step_and_delete(run: loop.Run, *arguments: Any) -> Any:
+        if run.step == 24:
+            run.saver.wait()
+            shutil.rmtree(folder)
+        return take_step(run, *arguments)
+
+    monkeypatch.setattr(loop, "take_step", take_step_and_delete)
+    assert lab.here("deleted") == 0
+    assert same_weights(lab.latest("deleted"), lab.latest(finished))
+    assert numbers(lab.rows("deleted"), "step") == [30, 40, 50, 60, 70, 80]
 
 
 def test_more_signals_during_the_last_save_do_not_lose_it(lab: Lab) -> None:

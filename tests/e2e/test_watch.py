@@ -15,8 +15,9 @@ SHOWN = ("--log.examples_every", "10", "--log.num_examples", "2")
 def test_validation_does_not_change_the_steps_and_the_best_is_kept(lab: Lab, short: str, watched: Lab) -> None:
     flags = (*SHORT, "--keep_checkpoints", "1")
     metric = "val/pairs/image_to_text_mean_rank"
-    # The start has the largest rank, which is the best here.
-    assert watched.here("watched", *flags, "--keep_best", metric, "--log_every", "100", *SHOWN) == 0
+    # The start has the largest rank, which is the best here, so that the best is not the newest.
+    kept = ("--keep_best", metric, "--best_is", "max")
+    assert watched.here("watched", *flags, *kept, "--log_every", "100", *SHOWN) == 0
     assert same_weights(watched.latest("watched"), lab.latest(short))
     shown = sorted(path.name for path in (watched.folder / "watched" / "examples").iterdir())
     assert shown == ["step_10.jsonl", "step_10.png", "step_20.jsonl", "step_20.png"]

@@ -94,6 +94,7 @@ def run_of(model: ProLIP, **changes: Any) -> Run:
         ema=Ema(model, config.ema) if config.ema.decay > 0 else None,
         scaler=LossScaler(ALONE.device) if config.precision == "fp16" else None,
         divergence=Divergence(ALONE),
+        lock=cast(Any, None),
         loader=cast(Any, None),
         saver=cast(Any, None),
         validation=cast(Any, None),

@@ -13,6 +13,9 @@ from prolip.distributed import Ranks
 
 log = logging.getLogger(__name__)
 
+_RESTARTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
+"""Variables in which torchrun and Slurm count how often they have started the same command again."""
+
 
 def agree_on_checkpoint(folder: Path, resume: str, ranks: Ranks) -> Checkpoint | None:
     """The checkpoint that all ranks resume from; None to start at step 0. Rank 0 logs checkpoints it rejects, and why.
@@ -20,8 +23,8 @@ def agree_on_checkpoint(folder: Path, resume: str, ranks: Ranks) -> Checkpoint |
     Args:
         folder: the run's folder of checkpoints, which all ranks see.
         resume: "auto": the newest usable checkpoint. "never": none, and the folder must be empty. Or a step in this
-            folder, or the path of a checkpoint or run. After torchrun has restarted its workers, the newest checkpoint
-            of the folder is used if there is one, whatever `resume` says.
+            folder, or the path of a checkpoint or run. After torchrun has restarted its workers, or Slurm its job, the
+            newest checkpoint of the folder is used if there is one, whatever `resume` says.
         ranks: this process's rank.
 
     Raises:
@@ -52,8 +55,8 @@ def _try(find: Callable[[], Checkpoint | None]) -> tuple[Checkpoint | None, Chec
 
 def _choose(folder: Path, resume: str) -> Checkpoint | None:
     there = list_checkpoints(folder)
-    restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0" and there
-    if resume == "auto" or restarted:
+    restarted = any(os.environ.get(name, "0") != "0" for name in _RESTARTS)
+    if resume == "auto" or (restarted and there):
         return _newest(folder)
     if resume == "never":
         if there:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import threading
@@ -18,6 +19,8 @@ from prolip.checkpoint.folder import wait_until
 from prolip.distributed import Ranks
 from prolip.errors import UserError, sentence
 from prolip.files import writing
+
+log = logging.getLogger(__name__)
 
 LOCK = "lock.json"
 _WAIT_SECONDS = 10.0
@@ -64,6 +67,7 @@ class RunLock:
 
     def __init__(self, folder: Path, ranks: Ranks) -> None:
         failure: str | None = None
+        self._folder = folder
         self._held: _Held | None = None
         if ranks.rank == 0:
             try:
@@ -83,6 +87,22 @@ class RunLock:
         if failure is not None:
             self.close()
             raise UserError(failure)
+
+    def check(self) -> None:
+        """Check that the folder is still this run's, before it writes there. If somebody deleted it, lock a new one.
+
+        Raises:
+            UserError: another run holds it: somebody deleted the folder, or this run was stopped for a while.
+        """
+        if self._held is None:
+            return
+        holder = _read(self._folder / LOCK)
+        if holder not in (None, self._held.holder):
+            raise _in_use(self._folder, holder)
+        if holder is None and not (self._folder / LOCK).exists():
+            log.warning("%s was deleted during the run, with its log until now", self._folder)
+            self.close()
+            self._held = _Held(self._folder)
 
     def close(self) -> None:
         """Release the folder."""
@@ -119,7 +139,7 @@ class _Held:
     def release(self) -> None:
         """Remove the file and the lock."""
         self._ended.set()
-        if _is_at(self._path, self._descriptor):
+        if _read(self._path) == self.holder:  # not another run's, which took the folder over
             self._path.unlink(missing_ok=True)
         os.close(self._descriptor)
 
@@ -151,11 +171,12 @@ def _acquire(path: Path) -> int:
         elif locked is False and holder is not None and holder.has_ended():
             path.unlink(missing_ok=True)  # the holder has ended, but a child process of it still has the lock
         else:
-            who = "an unknown process" if holder is None else f"process {holder.pid} on {holder.host}"
-            since = "" if holder is None else f" since {holder.started}"
-            raise UserError(
-                f"{path.parent} is in use by {who}{since}: stop it, or choose another --out (it is in {path.name})"
-            )
+            raise _in_use(path.parent, holder)
+
+
+def _in_use(folder: Path, holder: _Holder | None) -> UserError:
+    who = "an unknown process" if holder is None else f"process {holder.pid} on {holder.host} since {holder.started}"
+    return UserError(f"{folder} is in use by {who}: stop it, or choose another --out (it is in {LOCK})")
 
 
 def _lock(descriptor: int) -> bool | None:

@@ -213,7 +213,7 @@ class LoaderConfig:
     @property
     def masking(self) -> MaskConfig | None:
         """The settings of masking; None if no row is masked."""
-        return self.mask if self.mask is not None and self.mask.masked_fraction > 0 else None
+        return self.mask if self.mask is not None and self.mask.masked_fraction != 0 else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from signal import SIGINT
 from typing import NoReturn
 
@@ -58,8 +58,9 @@ def _report(command: str, log: logging.Logger, error: BaseException, ranks: Rank
 def _end_process(status: int) -> NoReturn:
     """End this process at once: no exit handlers, no waiting for threads, no destructors of process groups."""
     logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # its disk may be full
+            stream.flush()
     os._exit(status)
 
 

@@ -10,6 +10,15 @@ from typing import Literal
 from prolip.checkpoint import Best, CheckpointError, read_best
 from prolip.distributed import Ranks
 from prolip.errors import UserError
+from prolip.losses import LossTerms
+
+LOSSES = ("loss", *(name for name in LossTerms._fields if name != "total"))
+_LOW_IS_BEST = ("_rank", "risk_coverage", "calibration_error", "data_wait_share", "grad_norm", "seconds")
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether the best value of a metric is the smallest one."""
+    return metric in LOSSES or metric.endswith(_LOW_IS_BEST) or "_pearson" in metric
 
 
 class BestSoFar:
@@ -17,16 +26,17 @@ class BestSoFar:
 
     Args:
         metric: name of the metric in its row; None to track nothing.
-        better: whether the largest or the smallest value is the best.
+        better: whether the largest or the smallest value is the best; None for what `lower_is_better` says.
         folder: the run's checkpoints, which may have a best one from before a restart.
         ranks: the processes.
         step: steps done.
     """
 
     def __init__(
-        self, metric: str | None, better: Literal["max", "min"], folder: Path, ranks: Ranks, step: int
+        self, metric: str | None, better: Literal["max", "min"] | None, folder: Path, ranks: Ranks, step: int
     ) -> None:
-        self._metric, self._sign = metric, 1.0 if better == "max" else -1.0
+        lowest = better == "min" or (better is None and metric is not None and lower_is_better(metric))
+        self._metric, self._sign = metric, -1.0 if lowest else 1.0
         self._ranks = ranks
         kept = ranks.broadcast(_kept_before(folder, metric, step) if ranks.rank == 0 and metric is not None else None)
         self._value = -math.inf if kept is None else self._sign * kept

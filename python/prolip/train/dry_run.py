@@ -10,13 +10,15 @@ from functools import cache, partial
 
 import torch
 
-from prolip.data import BatchLoader, DataError, LoaderConfig
+from prolip.data import BatchLoader, Cursor, DataError, LoaderConfig
 from prolip.data.tokenizer import Tokenizer
 from prolip.distributed import Ranks
-from prolip.errors import UserError
+from prolip.errors import UserError, sentence
+from prolip.files import check_writable
 from prolip.models import ModelConfig, ProLIP
 from prolip.models.config import LockConfig
 from prolip.models.freeze import lock_parameters
+from prolip.pretrained.carried import carry, check_same_tokenizer
 from prolip.report.text_table import align
 from prolip.train.config import TrainConfig, known_recipes, load_config, to_toml
 from prolip.train.config.options import Assumption, DryRunOptions, RecipesOptions
@@ -145,13 +147,13 @@ def run_dry(options: DryRunOptions, arguments: Sequence[str]) -> Iterator[str]:
         ("shards", partial(_shards, gpus=options.gpus)),
         ("val", _validation),
         ("start", check_start),
-        ("folder", _folder),
+        ("folder", partial(_folder, gpus=options.gpus)),
     ):
         try:
             yield f"{title:9}  {check(config)}"
         except (UserError, OSError, DataError) as error:
-            problems.append(str(error))
-            yield f"{title:9}  wrong: {error}"
+            problems.append(sentence(error))
+            yield f"{title:9}  wrong: {sentence(error)}"
     yield from (f"note       {remark}" for remark in config.remarks)
     if problems:
         raise UserError("; ".join(dict.fromkeys(problems)))  # several checks may find the same
@@ -159,10 +161,10 @@ def run_dry(options: DryRunOptions, arguments: Sequence[str]) -> Iterator[str]:
 
 
 def _cost(config: TrainConfig, options: DryRunOptions) -> Iterator[str]:
+    config.loader(options.gpus)  # checks that the batch divides evenly
     model = trained_model(config)
     counts, flops = count_parameters(model), flops_per_sample(config, model)
     hours, limit = gpu_hours(options, config, flops), peak(options, config)
-    config.loader(options.gpus)  # checks that the batch divides evenly
     memory = _memory(config, model, options.gpus)
     yield (
         f"model      {count(counts.total)} parameters, {count(counts.trained)} trained: image tower "
@@ -243,8 +245,13 @@ def _validation(config: TrainConfig) -> str:
         return f"sets open: {', '.join(job.name for job in config.validation.jobs) or 'none'}"
 
 
-def _folder(config: TrainConfig) -> str:
+def _folder(config: TrainConfig, gpus: int) -> str:
+    """Check that the run can write its folder, and resume from what is there with these shards and this tokenizer."""
+    check_writable(config.out / "config.toml")
     saved = find_saved(config, _ALONE)
     if saved is None:
         return f"{config.out} has no checkpoint: the run starts at step 0"
+    tokenizer = config.data.tokenizer
+    check_same_tokenizer(saved, carry(tokenizer, config.model), tokenizer.path)
+    BatchLoader(config.loader(gpus), world_size=gpus, resume=Cursor.from_dict(saved.notes.cursor)).close()
     return f"{saved.path}: the run resumes at step {saved.step:,}"

@@ -76,6 +76,7 @@ class Run:
     scaler: LossScaler | None
     """With fp16."""
     divergence: Divergence
+    lock: RunLock
     loader: BatchLoader
     """Training data from this step on."""
     saver: Saver
@@ -97,7 +98,7 @@ def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
     torch.set_float32_matmul_precision(config.fp32_matmul)
     torch.manual_seed(config.seed)
     carried = carry(config.data.tokenizer, config.model)
-    opened.enter_context(RunLock(config.out, ranks))
+    lock = opened.enter_context(RunLock(config.out, ranks))
     saved = find_saved(config, ranks)
     model = new_model(config.model, config.start_from if saved is None else None, config.start_resize).to(ranks.device)
     lock_parameters(model, config.lock, trains_bias=config.loss.reads_bias)
@@ -124,6 +125,7 @@ def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
         ema=ema,
         scaler=scaler,
         divergence=Divergence(ranks),
+        lock=lock,
         loader=BatchLoader(loader_config, rank=ranks.rank, world_size=ranks.world_size, resume=cursor),
         saver=Saver(config.out / "checkpoints", ranks, keep=config.keep_checkpoints, after=step, carried=carried),
         validation=Validation(config.validation, loader_config, ranks, low),
@@ -241,6 +243,7 @@ def loop(run: Run, opened: ExitStack) -> int:
         validating, best = run.validation.is_due(run.step, done=done), None
         if saving or validating or run.step % config.log_every == 0:
             run.divergence.check()  # here, where the host waits for the device anyway, and before anything is saved
+            run.lock.check()
             lr = learning_rate(config.optim, run.step - 1, config.total_steps)
             row = meter.row(run.step, output, grad_norm, lr)
             run.elapsed_s = meter.elapsed_s
@@ -311,7 +314,7 @@ def train(arguments: Sequence[str], ranks: Ranks, opened: ExitStack) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train; returns the exit status: 0 if done or ended by SIGTERM, 130 after Ctrl-C, 2 for wrong settings or data.
+    """Train; returns the exit status: 0 if done or stopped by SIGTERM or SIGHUP, 130 by Ctrl-C, 2 for wrong input.
 
     On one of several ranks, a failure ends the process (`prolip.distributed.failing_at_once`).
     """

@@ -1,4 +1,4 @@
-"""Stop a run on SIGINT or SIGTERM, after the same step on all ranks."""
+"""Stop a run on SIGINT, SIGTERM or SIGHUP, after the same step on all ranks."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import torch.distributed as dist
 
 from prolip.distributed import Ranks
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_HANG_UP = getattr(signal, "SIGHUP", signal.SIGTERM)  # Windows has none
+_SIGNALS = {signal.SIGINT, signal.SIGTERM, _HANG_UP}
 
 
 class StopRequest:
-    """Catches SIGINT and SIGTERM and agrees with all ranks on the step to stop after.
+    """Catches SIGINT, SIGTERM and SIGHUP (the terminal is gone) and agrees with all ranks on the step to stop after.
 
     A signal may reach the ranks at different steps, but all must save after the same one. So every step starts an
     asynchronous all-reduce of the received signal, and the next step reads the result: no rank waits.
@@ -28,6 +29,8 @@ class StopRequest:
         self._pending: tuple[torch.Tensor, dist.Work] | None = None
         self._group = ranks.with_own_group().waiting
         self._before = {number: signal.getsignal(number) for number in _SIGNALS}
+        if self._before[_HANG_UP] is signal.SIG_IGN:  # nohup: the run outlives its terminal
+            del self._before[_HANG_UP]
 
     def agreed(self) -> int:
         """Return the signal to stop for, the same on every rank; 0 to go on. All ranks call this once per step."""
@@ -45,7 +48,7 @@ class StopRequest:
         return agreed
 
     def __enter__(self) -> Self:
-        for number in _SIGNALS:
+        for number in self._before:
             signal.signal(number, self._receive)
         return self
 

@@ -64,10 +64,11 @@ def test_a_named_checkpoint_that_is_damaged_is_not_replaced_by_another(folder: P
         begin(folder, "2")
 
 
+@pytest.mark.parametrize("count", ["TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"])
 @pytest.mark.parametrize("resume", ["1", "never"])
-def test_a_restart_by_torchrun_uses_the_newest_checkpoint(
-    folder: Path, tmp_path: Path, resume: str, monkeypatch: pytest.MonkeyPatch
+def test_a_restart_by_torchrun_or_slurm_uses_the_newest_checkpoint(
+    folder: Path, tmp_path: Path, resume: str, count: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    monkeypatch.setenv(count, "1")
     assert begin(folder, resume) == 3
     assert begin(tmp_path / "new", str(folder / "step_000000001")) == 1

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -115,6 +116,33 @@ def test_without_file_locks_another_machines_holder_is_known_by_heartbeat(
     began = time.monotonic()
     RunLock(tmp_path, ALONE).close()  # it does not beat
     assert time.monotonic() - began >= 1.5
+
+
+def test_a_deleted_folder_is_locked_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = tmp_path / "run"
+    with RunLock(run, ALONE) as held:
+        held.check()
+        assert caplog.messages == []
+        shutil.rmtree(run)
+        held.check()
+        assert caplog.messages == [f"{run} was deleted during the run, with its log until now"]
+        with pytest.raises(UserError, match=f"in use by process {os.getpid()} "):
+            RunLock(run, ALONE)
+    assert list(run.iterdir()) == []
+
+
+def test_a_folder_that_another_run_has_taken_is_left_to_it(tmp_path: Path) -> None:
+    held = RunLock(tmp_path, ALONE)
+    (tmp_path / "lock.json").unlink()
+    with RunLock(tmp_path, ALONE) as other:
+        with pytest.raises(UserError, match=rf"in use by process {os.getpid()} on .* since .*UTC: stop it, or choose"):
+            held.check()
+        held.close()
+        other.check()
+        named(tmp_path, place="another boot", host="n2", pid=7)  # of a machine that saw no heartbeat of this one
+        with pytest.raises(UserError, match="in use by process 7 on n2"):
+            other.check()
+    assert json.loads((tmp_path / "lock.json").read_text())["host"] == "n2"
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

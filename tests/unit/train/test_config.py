@@ -134,8 +134,13 @@ def test_a_run_ends_with_commands_that_use_it() -> None:
         (["demo", "--lock.text_unlocked_groups", "1"], "lock.text_unlocked_groups is 1: only a locked tower"),
         (
             ["demo", *COOLDOWN, "--batch_size", "10", "--samples_seen", "999"],
-            "optim.cooldown_steps is 100: it must be at most the run's 99 steps",
+            "optim.cooldown_steps is 100: with optim.warmup_steps, 100, it must be at most the run's 99 steps",
         ),
+        (
+            ["demo", *COOLDOWN, "--batch_size", "10", "--samples_seen", "1999"],
+            "optim.cooldown_steps is 100: with optim.warmup_steps, 100, it must be at most the run's 199 steps",
+        ),
+        (["demo", "--ema.decay", "0.9", "--ema.every", "3001"], "ema.every is 3001: it must be at most the run's 3000"),
         (["demo", "--start_resize", "corrected"], 'start_resize is "corrected": only a start can be resized'),
         (["demo", "--model.vision.init_unc_bias", "81"], "vision.init_unc_bias is 81.0: it must be at most 80"),
         (
@@ -184,6 +189,9 @@ def test_the_loaders_derived_settings_follow_from_model_and_run() -> None:
     assert loader.mask is not None
     assert loader.mask.num_patches == 36
     assert load_config(["demo", "--data.mask.masked_fraction", "0"]).loader(1).mask is None
+    for share in ("-1", "nan", "inf", "1.5", "0.06"):
+        with pytest.raises(ValueError, match=r"masked_fraction is \S+: it must give at least one row of a batch of 16"):
+            load_config(["demo", "--data.mask.masked_fraction", share]).loader(4)
     with pytest.raises(ValueError, match="batch_size is 64: it must be a multiple of the 3 processes"):
         config.loader(3)
     for parts in ("0", "17"):
@@ -376,6 +384,13 @@ def test_a_warm_up_longer_than_the_run_is_warned_about() -> None:
     assert load_config([*words, "--samples_seen", "1010"]).remarks == []
     (remark,) = load_config([*words, "--samples_seen", "1000"]).remarks
     assert remark.startswith("optim.warmup_steps is 100, and the run has 100 steps")
+
+
+def test_masked_views_that_no_term_uses_are_warned_about() -> None:
+    words = ["demo", "--loss.masked_inclusion_weight", "0"]
+    (remark,) = load_config(words).remarks
+    assert remark.startswith("data.mask.masked_fraction is 0.25, and loss.masked_inclusion_weight is 0")
+    assert load_config([*words, "--data.mask.masked_fraction", "0"]).remarks == []
 
 
 def test_a_start_sets_the_architecture_and_the_saved_config_contains_it(tmp_path: Path) -> None:

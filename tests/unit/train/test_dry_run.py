@@ -136,7 +136,7 @@ def test_a_dry_run_prints_what_the_run_will_do(lab: Lab, capsys: pytest.CaptureF
         (["--gpus", "0"], "gpus is 0: it must be at least 1"),
         (
             ["--gpus", "8"],
-            "fraction is 0.25: it must give at least one row of a batch of 2, that of a process; 0 masks none",
+            "fraction is 0.25: it must give at least one row of a batch of 2, that of a process, and be at most 1",
         ),
         (
             ["--data.mask.masked_fraction", "0.01"],
@@ -200,6 +200,19 @@ def test_a_dry_run_says_whether_an_existing_run_resumes(lab: Lab, capsys: pytest
     assert 'resume is "never", but' in capsys.readouterr().err
     assert rehearse(lab, "--samples_seen", "64", "--resume", "absent") == 2
     assert "resume is 'absent': absent is not a checkpoint" in capsys.readouterr().err
+
+
+def test_a_dry_run_checks_that_the_run_can_resume_and_write(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    assert lab.here("run", "--samples_seen", "64") == 0
+    few, other = lab.folder / "few.tar", lab.folder / "other.json"
+    write_shard(few, range(32))
+    assert rehearse(lab, "--samples_seen", "64", "--data.shards", str(few)) == 2
+    assert "steps is 4: it must not be above 2, the steps available in 32 samples" in capsys.readouterr().err
+    other.write_text((lab.folder / "tokenizer.json").read_text().replace("red", "der"))
+    assert rehearse(lab, "--samples_seen", "64", "--data.tokenizer.path", str(other)) == 2
+    assert "other.json: it differs from the tokenizer that the run began with" in capsys.readouterr().err
+    assert rehearse(lab, "--out", str(few / "run")) == 2
+    assert f"{few} is a file, where a folder is needed" in capsys.readouterr().err
 
 
 # ---- starts ---------------------------------------------------------------------------------------------------------

@@ -191,21 +191,39 @@ def test_averaged_weights_are_validated_if_there_are_any(model: ProLIP) -> None:
     assert torch.equal(whole_model(model, copied=True).visual.proj, model.visual.proj)
 
 
-def best_of(folder: Path, metric: str | None, better: Literal["max", "min"], step: int = 10) -> BestSoFar:
+Better = Literal["max", "min"] | None
+
+
+def best_of(folder: Path, metric: str | None, better: Better = None, step: int = 10) -> BestSoFar:
     ranks = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
     return BestSoFar(metric, better, folder, ranks, step)
 
 
-def test_the_best_is_the_largest_or_the_smallest(tmp_path: Path) -> None:
-    rows = [{"val/a/top1": value} for value in (0.5, 0.25, 0.5, math.nan, 0.75)]
-    for better, wins in (("max", [0.5, None, None, None, 0.75]), ("min", [0.5, 0.25, None, None, None])):
-        best = best_of(tmp_path, "val/a/top1", better)
-        assert best.beaten_by({"loss": 1.0}) is None
-        assert best.beaten_by({"val/b/top1": 1.0}) is None
-        found = [best.beaten_by(row) for row in rows]
-        assert [None if one is None else one.value for one in found] == wins
-    assert best_of(tmp_path, None, "max").beaten_by(rows[0]) is None
-    assert best_of(tmp_path, "loss", "min").beaten_by({"loss": 1.0}) == Best(metric="loss", value=1.0)
+LARGEST, SMALLEST = [0.5, None, None, None, 0.75], [0.5, 0.25, None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("metric", "better", "wins"),
+    [
+        ("val/a/top1", "max", LARGEST),
+        ("val/a/top1", "min", SMALLEST),
+        ("val/a/top1", None, LARGEST),
+        ("val/a/image_to_text_mean_rank", None, SMALLEST),
+        ("loss", None, SMALLEST),
+        ("loss", "max", LARGEST),
+    ],
+)
+def test_the_best_is_the_largest_or_the_smallest(
+    tmp_path: Path, metric: str, better: Better, wins: list[float]
+) -> None:
+    best = best_of(tmp_path, metric, better)
+    assert best.beaten_by({"val/b/top1": 1.0}) is None
+    found = [best.beaten_by({metric: value}) for value in (0.5, 0.25, 0.5, math.nan, 0.75)]
+    assert found == [None if value is None else Best(metric=metric, value=value) for value in wins]
+
+
+def test_without_keep_best_no_row_is_the_best(tmp_path: Path) -> None:
+    assert best_of(tmp_path, None).beaten_by({"loss": 1.0}) is None
 
 
 def test_the_best_of_a_timing_is_decided_by_rank_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

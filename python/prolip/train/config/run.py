@@ -103,8 +103,9 @@ class TrainConfig:
     keep_best: str | None = None
     """A metric of metrics.jsonl, such as val/NAME/top1 or loss. Whenever it is the best so far, the run saves a
     checkpoint and keeps it as checkpoints/best."""
-    best_is: Literal["max", "min"] = "max"
-    """Whether the largest or the smallest value of `keep_best` is the best."""
+    best_is: Literal["max", "min"] | None = None
+    """Whether the largest or the smallest value of `keep_best` is the best. None: the smallest of a loss, a rank or an
+    error, the largest of any other metric."""
     resume: str = "auto"
     """Where to start. `auto`: after the newest usable checkpoint in the run's folder, if any. `never`: at step 0, in a
     folder without checkpoints. Or a step of a checkpoint in the run's folder, or the path of a checkpoint or run."""
@@ -150,12 +151,18 @@ class TrainConfig:
     @property
     def remarks(self) -> list[str]:
         """Notes on settings that are allowed, but usually a mistake."""
-        if self.optim.warmup_steps < self.total_steps:
-            return []
-        return [
-            f"optim.warmup_steps is {self.optim.warmup_steps:,}, and the run has {self.total_steps:,} steps: it never "
-            "reaches its learning rate"
-        ]
+        found = []
+        if self.optim.warmup_steps >= self.total_steps:
+            found.append(
+                f"optim.warmup_steps is {self.optim.warmup_steps:,}, and the run has {self.total_steps:,} steps: it "
+                "never reaches its learning rate"
+            )
+        if self.data.masking is not None and self.loss.masked_inclusion_weight == 0:
+            found.append(
+                f"data.mask.masked_fraction is {self.data.masking.masked_fraction}, and loss.masked_inclusion_weight "
+                "is 0: masked views cost time, and nothing uses them"
+            )
+        return found
 
     @property
     def arithmetic(self) -> Literal["fp32", "tf32", "bf16", "fp16"]:
@@ -213,10 +220,16 @@ class TrainConfig:
             raise UserError(
                 f"samples_seen is {self.samples_seen}: it must be at least one batch of {self.batch_size} samples"
             )
-        if self.optim.cooldown_steps > self.total_steps:
+        warmup, cooldown = self.optim.warmup_steps, self.optim.cooldown_steps
+        if cooldown > 0 and warmup + cooldown > self.total_steps:
             raise UserError(
-                f"optim.cooldown_steps is {self.optim.cooldown_steps}: it must be at most the run's {self.total_steps} "
-                "steps (samples_seen / batch_size)"
+                f"optim.cooldown_steps is {cooldown}: with optim.warmup_steps, {warmup}, it must be at most the run's "
+                f"{self.total_steps} steps (samples_seen / batch_size)"
+            )
+        if self.ema.decay > 0 and self.ema.every > self.total_steps:
+            raise UserError(
+                f"ema.every is {self.ema.every}: it must be at most the run's {self.total_steps} steps, or the average "
+                "stays at the initial weights"
             )
 
     def _validate_uncertainty(self) -> None:
@@ -263,10 +276,11 @@ class TrainConfig:
         if not isinstance(vision.image_size, int):
             raise UserError(f"model.vision.image_size is {vision.image_size}: training needs square images")
         mask = self.data.masking
-        if mask is not None and int(per_rank * mask.masked_fraction) < 1:  # the loader's own hint is for other loops
+        # The loader's own hint is for other loops.
+        if mask is not None and not 1 <= per_rank * mask.masked_fraction <= per_rank:
             raise UserError(
                 f"data.mask.masked_fraction is {mask.masked_fraction}: it must give at least one row of a batch of "
-                f"{per_rank}, that of a process; 0 masks none"
+                f"{per_rank}, that of a process, and be at most 1; 0 masks none"
             )
         return dataclasses.replace(
             self.data,

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -56,9 +56,9 @@ class MetricsLog:
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._config = folder, config
+        _drop_later_rows(folder / "metrics.jsonl", resumed_step)
         self._tokenizer: Tokenizer | None = None
         with ExitStack() as opened:
-            self._file = opened.enter_context(_open_lines(folder / "metrics.jsonl", resumed_step))
             self._board = None
             if config.tensorboard:
                 from torch.utils.tensorboard.writer import SummaryWriter  # slow to import
@@ -75,9 +75,12 @@ class MetricsLog:
         """Write one row, which must have `step`. NaN and infinities are null in metrics.jsonl."""
         plain = {name: value if math.isfinite(value) else None for name, value in row.items()}
         line = f"{json.dumps(plain)}\n".encode()
-        with writing(self._folder / "metrics.jsonl", len(line)):
-            while line:  # the file has no buffer, which would fail again when it is closed
-                line = line[self._file.write(line) :]
+        path = self._folder / "metrics.jsonl"
+        # Opened for each row: so a file server shows it, and in a new folder it is a new file. Without a buffer, which
+        # would fail again when it is closed.
+        with writing(path, len(line)), path.open("ab", buffering=0) as file:
+            while line:
+                line = line[file.write(line) :]
         grouped = {
             name if "/" in name else f"{_GROUP_OF.get(name, 'loss')}/{name}": value
             for name, value in row.items()
@@ -140,11 +143,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _open_lines(path: Path, resumed_step: int) -> BinaryIO:
-    """Open a file of rows for appending, after dropping the rows of later steps."""
-    kept = [row for row in read_rows(path) if row["step"] <= resumed_step]
+def _drop_later_rows(path: Path, step: int) -> None:
+    """Drop the rows of steps after `step` from a file of rows."""
+    kept = [row for row in read_rows(path) if row["step"] <= step]
     write_atomic(path, "".join(f"{json.dumps(row)}\n" for row in kept))
-    return path.open("ab", buffering=0)
 
 
 def _open_wandb(folder: Path, config: LogConfig, name: str, settings: str) -> Any:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Self, TextIO
 
 
 class Progress:
-    """Writes one progress line: rewritten in place on a terminal, a new line per row elsewhere."""
+    """Writes one progress line: rewritten in place on a terminal, a new line per row elsewhere.
+
+    A line that cannot be written, because its file is on a full disk or its reader has ended, does not end the run.
+    """
 
     def __init__(self, total_steps: int, stream: TextIO = sys.stderr) -> None:
         self._total_steps = total_steps
@@ -27,8 +31,7 @@ class Progress:
             f"{row['samples_per_s']:.0f} samples/s  waiting for data {100 * row['data_wait_share']:.0f}%  "
             f"ETA {format_seconds(seconds_left)}"
         )
-        self._stream.write(f"\r{line.ljust(self._width)}" if self._in_place else f"{line}\n")
-        self._stream.flush()
+        self._write(f"\r{line.ljust(self._width)}" if self._in_place else f"{line}\n")
         self._width = len(line)
 
     def show_validation(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -37,14 +40,18 @@ class Progress:
         for name, value in metrics.items():
             first.setdefault(name.rpartition("/")[0], f"{name} {value:.4g}")
         self.close()
-        self._stream.write(f"evaluated at step {step}: {', '.join(first.values())}\n")
-        self._stream.flush()
+        self._write(f"evaluated at step {step}: {', '.join(first.values())}\n")
 
     def close(self) -> None:
         """End the line that is being rewritten."""
         if self._in_place and self._width:
-            self._stream.write("\n")
+            self._write("\n")
         self._width = 0
+
+    def _write(self, text: str) -> None:
+        with suppress(OSError):
+            self._stream.write(text)
+            self._stream.flush()
 
     def __enter__(self) -> Self:
         return self

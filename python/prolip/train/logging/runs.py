@@ -13,26 +13,16 @@ from typing import Any
 
 from prolip.errors import UserError
 from prolip.files import write_atomic
-from prolip.losses import LossTerms
 from prolip.report.charts import Line
 from prolip.report.runs_page import Curve, curves_page
 from prolip.report.text_table import align
+from prolip.train.best import LOSSES, lower_is_better
 from prolip.train.config.options import RunsOptions
 from prolip.train.logging import format_seconds
 from prolip.train.logging.log import GROUPS, read_rows
 
 log = logging.getLogger(__name__)
 
-_LOSSES = ("loss", *(name for name in LossTerms._fields if name != "total"))
-_LOW_IS_BEST = (
-    "_rank",
-    "_pearson",
-    "risk_coverage",
-    "calibration_error",
-    "data_wait_share",
-    "grad_norm",
-    "seconds",
-)
 _MAX_CURVES = 8
 
 
@@ -129,11 +119,6 @@ def summarise(run: RunRecord, metrics: Sequence[str]) -> dict[str, Any]:
     return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in line.items()}
 
 
-def lower_is_better(name: str) -> bool:
-    """Whether the best value of a metric is the smallest one."""
-    return name in _LOSSES or name.endswith(_LOW_IS_BEST)
-
-
 def _default_metrics(known: Sequence[str]) -> list[str]:
     first: dict[str, str] = {}
     for name in known:
@@ -145,7 +130,7 @@ def _default_metrics(known: Sequence[str]) -> list[str]:
 def _sections(runs: Sequence[RunRecord], names: Sequence[str]) -> list[tuple[str, list[Curve]]]:
     sections = (
         ("Evaluation", [name for name in names if name.startswith("val/")]),
-        ("Loss", [name for name in _LOSSES if name in names]),
+        ("Loss", [name for name in LOSSES if name in names]),
         ("Model and optimiser", [name for name in (*GROUPS["model"], *GROUPS["optim"]) if name in names]),
         ("Speed", [name for name in GROUPS["speed"] if name in names]),
         ("Loader", [name for name in names if name.startswith(("loader/", "bad/"))]),

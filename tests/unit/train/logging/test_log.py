@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import math
+import os
 import struct
 import time
 from pathlib import Path
@@ -74,6 +76,14 @@ def test_only_the_rows_are_written_by_default(tmp_path: Path) -> None:
     with log_of(tmp_path, 0, LogConfig()) as log:
         log.write(ROW)
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_a_deleted_log_goes_on_in_a_new_file(tmp_path: Path) -> None:
+    with log_of(tmp_path, 0, LogConfig()) as log:
+        log.write(ROW)
+        (tmp_path / "metrics.jsonl").unlink()
+        log.write(ROW | {"step": 10})
+    assert steps(tmp_path) == [10]
 
 
 def test_a_full_disk_is_named(tmp_path: Path) -> None:
@@ -198,6 +208,17 @@ def test_an_evaluation_is_printed_on_its_own_line() -> None:
     assert lines[1] == "evaluated at step 5: val/a/top1 0.25, val/b/recall 0.3333"
     assert lines[0].startswith("\rstep 5/100")
     assert lines[2].startswith("\rstep 5/100")
+
+
+class FullDisk(io.StringIO):
+    def flush(self) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_progress_on_a_full_disk_does_not_end_the_run() -> None:
+    with Progress(100, FullDisk()) as progress:
+        progress.show(ROW)
+        progress.show_validation(5, {"val/a/top1": 0.25})
 
 
 @pytest.mark.parametrize(

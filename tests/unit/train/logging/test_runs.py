@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from prolip import cli
+from prolip.train.best import lower_is_better
 from prolip.train.config.options import RunsOptions
-from prolip.train.logging.runs import find_runs, lower_is_better, run_runs
+from prolip.train.logging.runs import find_runs, run_runs
 
 
 def write(folder: Path, losses: list[float], top1: list[float], num_samples: int = 6400) -> Path:
@@ -118,5 +119,6 @@ def test_without_arguments_the_runs_in_folder_runs_are_listed(
 
 def test_losses_ranks_and_errors_are_better_when_lower() -> None:
     small = ["loss", "vib", "val/a/image_to_text_mean_rank", "val/a/risk_coverage", "val/a/image_pearson"]
+    small += ["val/a/uncertainty_pearson_top1"]
     assert all(map(lower_is_better, small))
     assert not any(map(lower_is_better, ["val/a/top1", "val/a/image_to_text_recall_at_1", "samples_per_s"]))
