@@ -26,8 +26,8 @@ from huggingface_hub.errors import (
 
 from prolip.errors import UserError
 
-_FAILURES = cast(tuple[type[Exception], ...], (OSError, HFValidationError, *HfHubHTTPError.__bases__))
-"""What a failed download raises. Errors of the hub client's HTTP library need not be OSErrors."""
+HUB_FAILURES = cast(tuple[type[Exception], ...], (OSError, HFValidationError, *HfHubHTTPError.__bases__))
+"""What the hub's client raises. Errors of the hub client's HTTP library need not be OSErrors."""
 
 
 class DownloadError(UserError):
@@ -56,7 +56,7 @@ def hub_file(repository: str, name: str, cache_dir: str | Path | None = None) ->
         raise _sentence(error, repository, name) from error
     except EntryNotFoundError:
         return None
-    except _FAILURES as error:
+    except HUB_FAILURES as error:
         raise _sentence(error, repository, name) from error
 
 
@@ -79,11 +79,16 @@ def hub_data_set(repository: str, patterns: Sequence[str], ignored: Sequence[str
                 repository, repo_type="dataset", allow_patterns=list(patterns), ignore_patterns=list(ignored)
             )
         )
-    except _FAILURES as error:
+    except HUB_FAILURES as error:
         unknown = isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError)
         if unknown or (constants.HF_HUB_OFFLINE and isinstance(error, LocalEntryNotFoundError)):
             return None
         raise _sentence(error, repository, "the data set") from error
+
+
+def first_line(error: Exception) -> str:
+    """What an error of the hub's client says, without its advice."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _sentence(error: Exception, repository: str, name: str) -> DownloadError:
@@ -106,5 +111,5 @@ def _sentence(error: Exception, repository: str, name: str) -> DownloadError:
         case HFValidationError():
             return DownloadError(f"{repository} is not a hub repository: it must be OWNER/NAME")
         case _:
-            why = str(error)
+            why = first_line(error)
     return DownloadError(f"{repository}: {name} cannot be downloaded: {why}")
