@@ -83,7 +83,9 @@ def load_network(
     state, found = read_checkpoint(source, cache_dir)
     config = config or found
     if config is None:
-        raise WeightsError(f"{source} carries no architecture: pass config=ARCHITECTURES[name]")
+        folder = Path(source).parent
+        whole = f"name its folder {folder}" if (folder / CONFIG_FILE).is_file() else "pass config=ARCHITECTURES[name]"
+        raise WeightsError(f"{source} carries no architecture: {whole}")
     try:
         return build(config, state, resize=resize)
     except WeightsError as error:
