@@ -46,10 +46,12 @@ def run_suite(name: str, options: Options, run: Callable[[Model, Options, TaskCa
         check_source(source)
     data = getattr(options, "data", None)
     beside = data if isinstance(data, Path) else None
-    results = []
-    for source in options.checkpoint:
-        model = load(
+
+    def opened(source: str) -> Model:
+        return load(
             source, tokenizer=options.tokenizer, device=options.device, beside=beside, precision=options.precision
         )
-        results.append(run(model, options, TaskCache(out / "tasks")))
+
+    # No variable holds a model while the next one is opened.
+    results = [run(opened(source), options, TaskCache(out / "tasks")) for source in options.checkpoint]
     return write_results(out, results, num_resamples=options.num_resamples, seed=options.seed)

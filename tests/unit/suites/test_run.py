@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -57,6 +58,27 @@ def test_results_that_cannot_be_written_are_an_error_before_any_model_is_opened(
     options = SuiteOptions(checkpoint=("no-model",), out=tmp_path / "file")
     with pytest.raises(NotADirectoryError):
         run_suite("toy", options, lambda *_: result("a"))
+
+
+def test_one_model_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Opened(SimpleNamespace):
+        """A model that a weak reference may name."""
+
+    opened: list[weakref.ref[Opened]] = []
+
+    def load(source: str, **_: Any) -> Opened:
+        assert all(before() is None for before in opened)
+        model = Opened(name=source)
+        opened.append(weakref.ref(model))
+        return model
+
+    def run(model: Any, *_: Any) -> SuiteResult:
+        return result(model.name, row_of_items("t", "m", hits(0.5)))
+
+    monkeypatch.setattr("prolip.suites.run.load", load)
+    names = ("open_clip:a/x", "open_clip:b/x", "open_clip:c/x")
+    run_suite("toy", SuiteOptions(checkpoint=names, out=tmp_path, num_resamples=0), run)
+    assert len(opened) == 3
 
 
 @pytest.mark.parametrize(
