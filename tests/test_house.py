@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from functools import cache
@@ -148,6 +149,31 @@ def test_no_room_below_train_imports_its_config() -> None:
     importing = {path for path in MODULES if any(name.startswith("prolip.train.config") for name in _imports(path))}
     rooms = {path.relative_to(PACKAGE).parts[0] for path in importing}
     assert rooms <= set(above)
+
+
+# These are imported when another module has checked that the packages of an extra are there, or check it themselves.
+BEHIND_AN_EXTRA = (
+    "bench/baselines.py",
+    "bench/cv2_colours.py",
+    "explore/page.py",
+    "explore/same_origin.py",
+    "interop/transformers/",
+)
+
+
+def test_only_checked_modules_import_packages_of_an_extra_at_once() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    names = {re.split(r"[^\w-]", line)[0].replace("-", "_") for line in project["dependencies"]}
+    always = names - {"pillow"} | {"PIL", "prolip"} | sys.stdlib_module_names
+    for path in MODULES:
+        if str(path.relative_to(PACKAGE)).startswith(BEHIND_AN_EXTRA):
+            continue
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            found = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                found = [node.module]
+            further = {name.partition(".")[0] for name in found} - always
+            assert not further, f"{path} imports {further}, which not every installation has"
 
 
 def test_only_the_command_line_prints() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
 import zlib
 from collections.abc import Iterator
@@ -36,11 +37,11 @@ def atomic_file(path: Path, size: int | None = None) -> Iterator[Path]:
     """
     check_writable(path)  # otherwise an error would name the temporary file
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
+    # A name of its own, since another process may write the same file.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     with writing(path, size):
         try:
-            temporary.unlink(missing_ok=True)
-            temporary.touch()
+            temporary.touch(exist_ok=False)
         except OSError as error:  # such as on a network file system, where only the attempt tells
             error.filename = str(path)
             raise

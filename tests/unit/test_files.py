@@ -38,6 +38,17 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_two_writers_of_a_file_do_not_mix(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    with atomic_file(path) as first, first.open("w", encoding="utf-8") as slow:
+        slow.write("fir")
+        write_atomic(path, "second")
+        assert path.read_text(encoding="utf-8") == "second"
+        slow.write("st")
+    assert path.read_text(encoding="utf-8") == "first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 NUMBERS = np.zeros(5_000, np.float32)
 
 

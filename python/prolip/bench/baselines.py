@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import open_clip
 import torch
-import webdataset
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
@@ -39,6 +38,8 @@ def webdataset_batches(task: Task) -> Batches:
 
     Shards are drawn with replacement. Samples are shuffled in a buffer of 5,000 that yields from 1,000 samples on.
     """
+    import webdataset
+
     steps: list[Any] = [
         transforms.RandomResizedCrop(
             task.image_size, AUGMENT.crop_scale, AUGMENT.crop_ratio, interpolation=InterpolationMode.BICUBIC

@@ -24,13 +24,13 @@ from prolip.report.text_table import align
 OURS = "prolip"
 FLOOR = "decode-only"
 BASELINES = {
-    "webdataset": ("torchvision",),
-    "hand-made": ("torchvision",),
-    "hand-made-cv2": ("torchvision", "simplejpeg", "cv2"),
+    "webdataset": ("torchvision", "open_clip", "webdataset"),
+    "hand-made": ("torchvision", "open_clip"),
+    "hand-made-cv2": ("torchvision", "open_clip", "simplejpeg", "cv2"),
     "prolip-float32": (),
 }
 """Baselines by name, with the modules that each needs besides the project's dependencies."""
-PACKAGES = {"cv2": "opencv-python-headless"}
+PACKAGES = {"cv2": "opencv-python-headless", "open_clip": "open_clip_torch"}
 """Packages whose name differs from their module's."""
 Runs = Mapping[str, Sequence[Measurement]]
 """For each contender, the loader and the floor first: one run per round."""

@@ -60,3 +60,5 @@ class ExportOptions:
         # It stands in the card's header, which is YAML.
         if self.licence is not None and not re.fullmatch(r"[\w.+-]+", self.licence):
             raise UserError(f"licence is {self.licence!r}: it must be an id of the hub, such as mit or cc-by-4.0")
+        if self.push is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", self.push):
+            raise UserError(f"push is {self.push!r}: it must be OWNER/NAME")

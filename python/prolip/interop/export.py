@@ -22,6 +22,7 @@ from prolip.models.hub import HUB_FILES, MERGES_FILES, TOKENIZER_FILE, ModelCard
 from prolip.models.weights import INFERENCE_FILE, MODEL_FILE
 from prolip.pretrained.adapted import find_adapter
 from prolip.pretrained.carried import carried_by, carry, image_settings, located, read_settings, write_settings
+from prolip.pretrained.download import HUB_FAILURES, first_line
 from prolip.pretrained.sources import build_saved, load_network, read_beside
 from prolip.pretrained.tokenizer_choice import choose_tokenizer
 from prolip.train.config import from_toml
@@ -49,7 +50,8 @@ def run_export(options: ExportOptions) -> list[str]:
     """Write the model, and return the lines to print.
 
     Raises:
-        UserError: neither a folder nor a repository is named, the source is not a model, or does not suit the format.
+        UserError: neither a folder nor a repository is named, the source is not a model, or does not suit the format;
+            or the hub cannot be reached, or refuses the model.
     """
     if options.out is None and options.push is None:
         raise UserError("name a folder to write (--out) or a repository to push to (--push)")
@@ -63,13 +65,22 @@ def run_export(options: ExportOptions) -> list[str]:
         folder = options.out or Path(temporary)
         if isinstance(source, _Source):
             files = _write(source, folder, options)
+            for name in {ADAPTER_FILE, INFERENCE_FILE} - set(files):
+                (folder / name).unlink(missing_ok=True)  # of an earlier export: it would be read for this model
         else:
             files = export_adapted(options, *source, folder)
         if options.out is not None:
             lines.append(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
         if options.push is not None:
-            lines.append(f"pushed: {push_to_hub(folder, options.push, files=files, private=options.private)}")
+            lines.append(f"pushed: {_push(folder, options.push, files, options.private)}")
     return lines
+
+
+def _push(folder: Path, repository: str, files: Sequence[str], private: bool) -> str:
+    try:
+        return push_to_hub(folder, repository, files=files, private=private)
+    except HUB_FAILURES as error:
+        raise UserError(f"push is {repository}: the hub does not take the model: {first_line(error)}") from error
 
 
 def _read(options: ExportOptions) -> _Source:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -49,6 +50,11 @@ def build_named(named: str, cache_dir: str | Path | None = None) -> tuple[str, n
     if named.startswith(("hf-hub:", "local-dir:")):
         return named, build(named, None, cache_dir)
     name, _, weights = named.partition("/")
+    known = {model.lower(): model for model in import_open_clip().list_models()}
+    if name not in known.values():
+        close = difflib.get_close_matches(name.lower(), known, n=1)
+        hint = f"did you mean {known[close[0]]}?" if close else "open_clip.list_models() names them"
+        raise StartError(f"open_clip has no model {name!r}: {hint}")
     tags = [] if weights else import_open_clip().list_pretrained_tags_by_model(name)
     if tags:
         raise StartError(f"open_clip:{named} names no weights: write open_clip:{name}/TAG, such as {tags[0]}")

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from huggingface_hub import _CACHED_NO_EXIST, constants, hf_hub_download, try_to_load_from_cache
+from huggingface_hub import (
+    _CACHED_NO_EXIST,
+    constants,
+    hf_hub_download,
+    snapshot_download,
+    try_to_load_from_cache,
+)
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -19,8 +26,8 @@ from huggingface_hub.errors import (
 
 from prolip.errors import UserError
 
-_FAILURES = cast(tuple[type[Exception], ...], (OSError, *HfHubHTTPError.__bases__))
-"""What an interrupted download raises. Errors of the hub client's HTTP library need not be OSErrors."""
+HUB_FAILURES = cast(tuple[type[Exception], ...], (OSError, HFValidationError, *HfHubHTTPError.__bases__))
+"""What the hub's client raises. Errors of the hub client's HTTP library need not be OSErrors."""
 
 
 class DownloadError(UserError):
@@ -42,29 +49,67 @@ def hub_file(repository: str, name: str, cache_dir: str | Path | None = None) ->
     """
     owner_name, _, revision = repository.partition("@")
     try:
-        path = hf_hub_download(owner_name, name, revision=revision or None, cache_dir=cache_dir)
+        return Path(hf_hub_download(owner_name, name, revision=revision or None, cache_dir=cache_dir))
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         if try_to_load_from_cache(owner_name, name, cache_dir, revision or None) is _CACHED_NO_EXIST:
             return None
-        if constants.HF_HUB_OFFLINE:
-            why = "HF_HUB_OFFLINE is set, and the cache does not have it"
-        else:
-            why = f"the hub cannot be reached ({constants.ENDPOINT}), and the cache does not have it"
-        raise DownloadError(f"{repository}: {name} cannot be downloaded: {why}") from error
+        raise _sentence(error, repository, name) from error
     except EntryNotFoundError:
         return None
-    except GatedRepoError as error:
-        raise DownloadError(
-            f"{repository}: access must be granted on its page, and `hf auth login` must know your token"
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise DownloadError(
-            f"{repository}: the hub has no such repository, or it is private and `hf auth login` is needed"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise DownloadError(f"{repository}: the repository has no revision {revision!r}") from error
-    except HFValidationError as error:
-        raise DownloadError(f"{repository} is not a hub repository: it must be OWNER/NAME") from error
-    except _FAILURES as error:
-        raise DownloadError(f"{repository}: {name} cannot be downloaded: {error}") from error
-    return Path(path)
+    except HUB_FAILURES as error:
+        raise _sentence(error, repository, name) from error
+
+
+def hub_data_set(repository: str, patterns: Sequence[str], ignored: Sequence[str]) -> Path | None:
+    """The local folder of a data set's repository, downloaded unless the cache has it.
+
+    None if there is no such repository, or if `HF_HUB_OFFLINE` is set and the cache does not have it.
+
+    Args:
+        repository: "OWNER/NAME".
+        patterns: of the files to download.
+        ignored: patterns of files that are not downloaded.
+
+    Raises:
+        DownloadError: the repository cannot be reached or read.
+    """
+    try:
+        return Path(
+            snapshot_download(
+                repository, repo_type="dataset", allow_patterns=list(patterns), ignore_patterns=list(ignored)
+            )
+        )
+    except HUB_FAILURES as error:
+        unknown = isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError)
+        if unknown or (constants.HF_HUB_OFFLINE and isinstance(error, LocalEntryNotFoundError)):
+            return None
+        raise _sentence(error, repository, "the data set") from error
+
+
+def first_line(error: Exception) -> str:
+    """What an error of the hub's client says, without its advice."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def _sentence(error: Exception, repository: str, name: str) -> DownloadError:
+    """What the hub's client raised, in one sentence."""
+    match error:
+        case LocalEntryNotFoundError() | OfflineModeIsEnabled() if constants.HF_HUB_OFFLINE:
+            why = "HF_HUB_OFFLINE is set, and the cache does not have it"
+        case LocalEntryNotFoundError() | OfflineModeIsEnabled():
+            why = f"the hub cannot be reached ({constants.ENDPOINT}), and the cache does not have it"
+        case GatedRepoError():
+            return DownloadError(
+                f"{repository}: access must be granted on its page, and `hf auth login` must know your token"
+            )
+        case RepositoryNotFoundError():
+            return DownloadError(
+                f"{repository}: the hub has no such repository, or it is private and `hf auth login` is needed"
+            )
+        case RevisionNotFoundError():
+            return DownloadError(f"{repository}: the repository has no revision {repository.partition('@')[2]!r}")
+        case HFValidationError():
+            return DownloadError(f"{repository} is not a hub repository: it must be OWNER/NAME")
+        case _:
+            why = first_line(error)
+    return DownloadError(f"{repository}: {name} cannot be downloaded: {why}")

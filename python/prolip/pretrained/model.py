@@ -104,7 +104,7 @@ class Model:
             images: one image, or any number of them: paths, encoded bytes, PIL images, arrays u8 [H, W, 3] or [H, W],
                 tensors u8 [3, H, W]; folders, which stand for the images below them in the order of their paths; shards
                 (paths, addresses or patterns, as for training) in their own order; tensors f32 [3, H, W] that
-                `preprocess` returned. An array or tensor with one more axis is several images.
+                `preprocess` returned. Arrays [N, H, W, 3] and tensors [N, 3, H, W] are several images.
             batch_size: images per forward pass.
             num_threads: threads that decode; 0 for this process's share of the cores.
             progress: whether to show a progress bar; None shows it on a terminal if it takes more than two seconds.

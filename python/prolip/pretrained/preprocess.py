@@ -111,7 +111,9 @@ def _as_bytes(image: AnyImage, name: str) -> bytes:
 def _as_pil(image: AnyImage, name: str) -> Image.Image:
     """Return the image in RGB. As in the loader, it is converted before resizing: palette indices cannot be resized."""
     if isinstance(image, np.ndarray | Tensor):
-        return Image.fromarray(_as_array(image, name)).convert("RGB")
+        image = Image.fromarray(_as_array(image, name))
+    if isinstance(image, Image.Image) and 0 in image.size:
+        raise UserError(f"{name} has {image.width} x {image.height} pixels: it must have at least one")
     try:
         if isinstance(image, Image.Image):
             return image.convert("RGB")

@@ -51,6 +51,16 @@ def hub_repository(source: str | Path) -> str | None:
     return f"{released.repository}@{revision}" if revision else released.repository
 
 
+def check_source(source: str) -> None:
+    """Check that a text names a model, before long work begins; opening the model may still fail.
+
+    Raises:
+        WeightsError: it is no repository, there is no such path, and it is not of open_clip.
+    """
+    if hub_repository(source) is None and not source.startswith(OPEN_CLIP_PREFIX) and not Path(source).exists():
+        raise WeightsError(_unknown(source))
+
+
 def load_network(
     source: str | Path,
     *,
@@ -83,7 +93,9 @@ def load_network(
     state, found = read_checkpoint(source, cache_dir)
     config = config or found
     if config is None:
-        raise WeightsError(f"{source} carries no architecture: pass config=ARCHITECTURES[name]")
+        folder = Path(source).parent
+        whole = f"name its folder {folder}" if (folder / CONFIG_FILE).is_file() else "pass config=ARCHITECTURES[name]"
+        raise WeightsError(f"{source} carries no architecture: {whole}")
     try:
         return build(config, state, resize=resize)
     except WeightsError as error:

@@ -15,7 +15,8 @@ from prolip.data import DataError, StoreConfig, examine_shards, shown_shard
 from prolip.data.samples import read_record, values_at
 from prolip.embeddings.embed import Embedded
 from prolip.errors import UserError
-from prolip.suites.folders import TaskFolder, digest_of, find_folder, members_of, open_folder, read_captions
+from prolip.suites.csv_datasets import open_local
+from prolip.suites.folders import TaskFolder, digest_of, find_folder, members_of, read_captions
 
 
 class Captions(NamedTuple):
@@ -55,12 +56,12 @@ _PLAIN = re.compile(r"(?!@|pipe:)[^*?\[{]+")
 
 
 def open_captioned(source: str, fetched: Path, store: StoreConfig | None = None) -> TaskFolder:
-    """Open a folder of the published layout, or shards.
+    """Open a folder of the published layout or with a table of captions, or shards.
 
     Args:
         source: a folder's path, http(s) address or repository on the hub (`hf://datasets/OWNER/NAME`), whose files are
             downloaded; or a path, address or pattern of shards, which are read in place.
-        fetched: where the files of remote folders are stored.
+        fetched: where the files of remote folders, and shards made of a table's images, are stored.
         store: how shards are read; None for the defaults.
 
     Raises:
@@ -68,10 +69,10 @@ def open_captioned(source: str, fetched: Path, store: StoreConfig | None = None)
         DataError, OSError: a server does not have it, or does not answer.
     """
     if Path(source).is_dir():
-        return open_folder(Path(source), store)
+        return open_local(Path(source), fetched, store)
     if "://" in source and not _SHARD.search(source):
         place, _, name = source.rstrip("/").rpartition("/")
-        return open_folder(find_folder((place,), (name,), fetched), store)
+        return open_local(find_folder((place,), (name,), fetched), fetched, store)
     if _PLAIN.fullmatch(source) and not _SHARD.search(source):
         if not Path(source).exists():
             raise UserError(f"data is {source}: there is no such folder, nor is it the name of a shard (.tar)")

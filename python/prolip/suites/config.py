@@ -132,8 +132,8 @@ class RetrievalOptions(ShardSuiteOptions):
     """
 
     data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
-    """A folder of the published layout (wds_flickr30k_test), or shards: a path, an address or a pattern. May be given
-    several times."""
+    """A folder of the published layout (wds_flickr30k_test) or with a table and images as on the hub, or shards: a
+    path, an address or a pattern. May be given several times."""
     caption_key: str = "txt"
     """Where an image's captions are: `txt` (one per line), or a dotted path into its json (sentences.raw)."""
     image_id_key: str | None = None

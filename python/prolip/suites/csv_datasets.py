@@ -15,8 +15,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+from prolip.data import StoreConfig
 from prolip.errors import UserError
-from prolip.suites.folders import TaskFolder, digest_of, pack_once, stamps
+from prolip.suites.folders import TaskFolder, digest_of, open_folder, pack_once, stamps
 
 csv.field_size_limit(2**24)
 
@@ -32,9 +33,14 @@ class Association(NamedTuple):
     """Whether each candidate goes with the cue."""
 
 
-def is_table(folder: Path) -> bool:
-    """Whether the folder holds a CSV table and no shards."""
-    return _table(folder) is not None and not any(folder.glob("*.tar")) and not (folder / "test").is_dir()
+def open_local(folder: Path, made: Path, store: StoreConfig | None = None) -> TaskFolder:
+    """Open a folder of the published layout, or one with a table of captions and no shards (see `open_captions`).
+
+    Raises:
+        UserError: it is neither, or a file is missing or damaged.
+    """
+    shards = any(folder.glob("*.tar")) or (folder / "test").is_dir()
+    return open_folder(folder, store) if shards or _table(folder) is None else open_captions(folder, made)
 
 
 def open_captions(folder: Path, made: Path) -> TaskFolder:

@@ -17,8 +17,8 @@ from prolip.errors import UserError, sentence
 from prolip.pretrained.model import Model, missing_csd
 from prolip.suites.classification import classify, classify_faces
 from prolip.suites.config import DatacompOptions, RetrievalOptions
-from prolip.suites.csv_datasets import Association, is_table, open_associations, open_captions
-from prolip.suites.folders import FolderMissing, TaskFolder, find_folder, open_folder
+from prolip.suites.csv_datasets import Association, open_associations, open_local
+from prolip.suites.folders import FolderMissing, TaskFolder, find_folder, shown_places
 from prolip.suites.results import Row, SuiteResult, TaskCache, TaskResult, mean_row, row_of_items
 from prolip.suites.retrieval import retrieve_set
 from prolip.suites.tasks import ALL, AVERAGES, TABLE, Task, read_tasks
@@ -58,10 +58,10 @@ def run_datacomp(model: Model, options: DatacompOptions, cache: TaskCache) -> Su
             count = max(row.num_items for row in found.rows if row.main or task.metric != "retrieval")
             if count < task.items:
                 smaller.append(f"{task.name} ({count:,} of {task.items:,})")
-    if not rows:
-        raise UserError("; ".join([*notes, f"not in {', '.join(options.data)}: {', '.join(missing)}"]))
     if missing:
-        notes.insert(0, f"not in {', '.join(options.data)}: {', '.join(missing)}")
+        notes.insert(0, f"not in {shown_places(options.data)}: {', '.join(missing)}")
+    if not rows:
+        raise UserError("; ".join(notes))
     if smaller:
         more = f" and {len(smaller) - _NAMED} more" if len(smaller) > _NAMED else ""
         notes.append(f"smaller than published: {', '.join(smaller[:_NAMED])}{more}")
@@ -98,7 +98,7 @@ def run_task(
     if task.metric == "associations":
         folder, associations = open_associations(path, fetched)
     else:
-        folder = open_captions(path, fetched) if is_table(path) else open_folder(path, options.store)
+        folder = open_local(path, fetched, options.store)
 
     def run() -> list[Row]:
         match task.metric:

@@ -21,13 +21,15 @@ from urllib.error import HTTPError
 
 import numpy as np
 import torch
+from huggingface_hub import constants
 from torch import Tensor
 
 from prolip.data import DataError, StoreConfig
 from prolip.data.build.shards import add_sample
 from prolip.embeddings.embed import Embedded
 from prolip.errors import UserError
-from prolip.files import atomic_file, read_text, writing
+from prolip.files import atomic_file, read_text
+from prolip.pretrained.download import hub_data_set
 
 CLASSNAMES, TEMPLATES, NUM_SHARDS = "classnames.txt", "zeroshot_classification_templates.txt", "nshards.txt"
 _HUB = "hf://datasets/"
@@ -68,6 +70,7 @@ def find_folder(places: Sequence[str], names: Sequence[str], fetched: Path) -> P
 
     Raises:
         FolderMissing: no place has such a folder.
+        UserError: the hub cannot be reached, or refuses access.
         OSError: a server does not answer, or a file is incomplete; the message names the address.
     """
     for place in places:
@@ -75,12 +78,18 @@ def find_folder(places: Sequence[str], names: Sequence[str], fetched: Path) -> P
             found = _find(place, name, fetched)
             if found is not None:
                 return found
-    raise FolderMissing(f"{' or '.join(names)} is not in {', '.join(places)}")
+    raise FolderMissing(f"{' or '.join(names)} is not in {shown_places(places)}")
+
+
+def shown_places(places: Sequence[str]) -> str:
+    """The places of `find_folder`, for messages."""
+    offline = constants.HF_HUB_OFFLINE and any(place.startswith(_HUB) for place in places)
+    return ", ".join(places) + (" (HF_HUB_OFFLINE is set: of the hub, only the cache)" if offline else "")
 
 
 def _find(place: str, name: str, fetched: Path) -> Path | None:
     if place.startswith(_HUB):
-        return _from_hub(f"{place.removeprefix(_HUB).strip('/')}/{name}")
+        return hub_data_set(f"{place.removeprefix(_HUB).strip('/')}/{name}", _PATTERNS, _OTHER_SPLITS)
     if place.startswith(("http://", "https://")):
         address = place.rstrip("/")
         return _from_server(f"{address}/{name}", fetched / hashlib.sha256(address.encode()).hexdigest()[:16] / name)
@@ -88,21 +97,6 @@ def _find(place: str, name: str, fetched: Path) -> Path | None:
     if folder.name == name and folder.is_dir():
         return folder
     return folder / name if (folder / name).is_dir() else None
-
-
-def _from_hub(repository: str) -> Path | None:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-
-    try:
-        found = snapshot_download(
-            repository, repo_type="dataset", allow_patterns=_PATTERNS, ignore_patterns=_OTHER_SPLITS
-        )
-    except GatedRepoError:  # it exists; the message says how to get access
-        raise
-    except RepositoryNotFoundError:
-        return None
-    return Path(found)
 
 
 def _from_server(address: str, folder: Path) -> Path | None:
@@ -125,23 +119,22 @@ def _fetch(root: str, folder: Path, part: str, name: str) -> bool:
     address, path = _join(root, part, name), folder / part / name
     if path.exists():
         return True
-    temporary = path.with_name(f"{path.name}.tmp")
     try:
         with urllib.request.urlopen(address, timeout=_TIMEOUT_S) as answer:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            size = answer.headers["Content-Length"]
-            with writing(path, None if size is None else int(size)), temporary.open("wb") as file:
-                shutil.copyfileobj(answer, file)
-    except (OSError, HTTPException) as error:
+            length = answer.headers["Content-Length"]
+            size = None if length is None else int(length)
+            with atomic_file(path, size) as temporary:
+                with temporary.open("wb") as file:
+                    shutil.copyfileobj(answer, file)
+                # A dropped connection looks like the end of the file.
+                if size is not None and (found := temporary.stat().st_size) != size:
+                    raise EOFError(f"the answer ended after {found} of {size} bytes")
+    except (OSError, EOFError, HTTPException) as error:
         if isinstance(error, HTTPError):
             error.close()
             if error.code == 404:
                 return False
         raise OSError(f"{address}: {error}") from error
-    # A dropped connection looks like the end of the file.
-    if size is not None and temporary.stat().st_size != int(size):
-        raise OSError(f"{address}: the answer ended after {temporary.stat().st_size} of {size} bytes")
-    temporary.replace(path)
     return True
 
 

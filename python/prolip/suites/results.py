@@ -23,6 +23,8 @@ from prolip.suites.row_statistics import STATISTICS, Statistic
 from prolip.suites.typed_json import from_json, to_json
 
 Unit = Literal["share", "number"]
+_SHOWN = 100
+"""Characters of a task's name in the name of its file. A path can be longer than a file's name may be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,13 +144,13 @@ class TaskCache:
         Measures change between versions. The version needs no one to remember it, as a number of its own would.
 
         Args:
-            name: the task's name, part of the file's name.
+            name: the task's name; the file's name begins with it.
             settings: everything that the result depends on (model, data, options), as JSON values.
             compute: runs the task. If it raises, nothing is stored.
         """
-        whole = {"prolip": version("prolip"), "settings": settings}
+        whole = {"prolip": version("prolip"), "task": name, "settings": settings}
         digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]
-        path = self.folder / f"{re.sub('[^A-Za-z0-9.-]+', '_', name)}-{digest}.json"
+        path = self.folder / f"{re.sub('[^A-Za-z0-9.-]+', '_', name)[:_SHOWN]}-{digest}.json"
         if path.is_file():
             try:
                 return from_json(TaskResult, path.read_text(encoding="utf-8"))

@@ -11,6 +11,7 @@ from prolip.errors import UserError, check_seed
 from prolip.files import check_writable
 from prolip.pretrained.model import Model
 from prolip.pretrained.open import load
+from prolip.pretrained.sources import check_source
 from prolip.suites.config import SuiteOptions
 from prolip.suites.result_files import write_results
 from prolip.suites.results import SuiteResult, TaskCache
@@ -37,16 +38,20 @@ def run_suite(name: str, options: Options, run: Callable[[Model, Options, TaskCa
         raise UserError(f"num_resamples is {options.num_resamples}: it must not be negative; 0 is for no intervals")
     check_seed("seed", options.seed)
     twice = [source for source, count in Counter(options.checkpoint).items() if count > 1]
-    if twice:  # before any model runs, which may take hours
+    if twice:
         raise UserError(f"checkpoint has {twice[0]} more than once: each model can be named once")
     out = options.folder(name)
     check_writable(out / "results.json")
+    for source in options.checkpoint:  # before any model runs, which may take hours
+        check_source(source)
     data = getattr(options, "data", None)
     beside = data if isinstance(data, Path) else None
-    results = []
-    for source in options.checkpoint:
-        model = load(
+
+    def opened(source: str) -> Model:
+        return load(
             source, tokenizer=options.tokenizer, device=options.device, beside=beside, precision=options.precision
         )
-        results.append(run(model, options, TaskCache(out / "tasks")))
+
+    # No variable holds a model while the next one is opened.
+    results = [run(opened(source), options, TaskCache(out / "tasks")) for source in options.checkpoint]
     return write_results(out, results, num_resamples=options.num_resamples, seed=options.seed)

@@ -11,8 +11,8 @@ from functools import partial
 from itertools import chain
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms.functional import gaussian_blur
 
 from prolip.embeddings.embed import embed_captions, embed_views
 from prolip.errors import UserError
@@ -167,11 +167,13 @@ def thinned(caption: str) -> str:
 
 
 def blurred(images: Tensor, share: float) -> Tensor:
-    """Blur images [N, 3, H, W] with a Gaussian whose standard deviation is a share of their height."""
-    sigma = share * images.shape[-2]
+    """Blur images [N, C, H, W] with a Gaussian whose standard deviation is a share of their height."""
+    channels, sigma = images.shape[1], share * images.shape[-2]
     reach = max(1, min(round(3 * sigma), (min(images.shape[-2:]) - 1) // 2))
-    found: Tensor = gaussian_blur(images, [2 * reach + 1] * 2, [sigma, sigma])
-    return found
+    places = torch.arange(-reach, reach + 1, dtype=images.dtype, device=images.device)
+    kernel = (-0.5 * (places / sigma) ** 2).softmax(0).expand(channels, 1, 1, -1)
+    rows = F.conv2d(F.pad(images, [reach] * 4, mode="reflect"), kernel, groups=channels)
+    return F.conv2d(rows, kernel.transpose(2, 3), groups=channels)
 
 
 def hide_patches(model: Model, keep_ratio: float) -> Callable[[Tensor], Gaussian]:

@@ -22,6 +22,7 @@ from prolip.bench.data import BASELINES, contenders, json_lines, measure, table
 from prolip.bench.task import Measurement, Task
 from prolip.cli import main
 from prolip.data import decode_only, expand_shards
+from prolip.errors import UserError
 
 KEYS = {"name", "recipe", "threads", "images_per_s", "min", "max", "rss_mb", "first_batch_s"}
 
@@ -130,6 +131,23 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BASELINES, "hand-made-cv2", ("torchvision", "no_such_module", "no_other"))
     with pytest.raises(ValueError, match="needs no_such_module and no_other"):
         contenders(BenchDataConfig(shards=("a.tar",), against=("hand-made-cv2",)))
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "package"),
+    [
+        ("webdataset", "webdataset", "webdataset"),
+        ("webdataset", "open_clip", "open_clip_torch"),
+        ("hand-made", "open_clip", "open_clip_torch"),
+        ("hand-made-cv2", "torchvision", "torchvision"),
+    ],
+)
+def test_each_module_of_a_baseline_is_missed_before_anything_runs(
+    name: str, module: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prolip.bench.data.find_spec", lambda asked: None if asked == module else object())
+    with pytest.raises(UserError, match=f"against is '{name}': it needs {package}, try `pip install {package}`"):
+        contenders(BenchDataConfig(shards=("a.tar",), against=(name,)))
 
 
 def test_contender_names_split_at_commas_and_are_unique() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import load_file
 from tests.support.hub import serving
 from tests.support.untrained_run import write_checkpoint, write_run, write_words
@@ -225,6 +226,37 @@ def test_only_the_files_of_the_format_are_pushed(tmp_path: Path) -> None:
     pushed = {path.name for path in (tmp_path / "hub" / "models" / "me" / "mine").iterdir()}
     assert pushed == {path.name for path in (tmp_path / "out").iterdir()} - {"notes.txt"}
     assert {"modules.json", "modeling_prolip.py", "model.safetensors", "tokenizer.json", "README.md"} <= pushed
+
+
+@pytest.mark.parametrize("before", ["prolip", "adapter"])
+def test_nothing_of_an_earlier_export_is_read_for_the_new_one(tmp_path: Path, before: str) -> None:
+    write_run(tmp_path / "run", tmp_path / "tokenizer.json", context_length=12)
+    words = ["export", str(tmp_path / "run"), "--out", str(tmp_path / "out")]
+    expected = prolip.load(tmp_path / "run").fingerprint()
+    if before == "prolip":
+        assert main(words) == 0
+        words += ["--format", "transformers"]
+    else:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "adapter.json").write_text("of another model")
+    assert main(words) == 0
+    assert prolip.load(tmp_path / "out").fingerprint() == expected
+
+
+def test_a_push_that_fails_is_one_sentence(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["export", str(run), "--out", str(tmp_path / "out"), "--push"]
+    assert main([*words, "mine"]) == 2
+    assert "push is 'mine': it must be OWNER/NAME" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    with serving(tmp_path, tmp_path / "cache"):
+        for address, said in (("http://127.0.0.1:9", "Connection refused"), (f"{constants.ENDPOINT}/no", "404")):
+            monkeypatch.setattr(constants, "ENDPOINT", address)
+            assert main([*words, "me/mine"]) == 2
+            message = capsys.readouterr().err.splitlines()[-1]
+            assert re.search(f"push is me/mine: the hub does not take the model: .*{said}", message)
+    assert (tmp_path / "out" / "model.safetensors").exists()
 
 
 def test_onnx_settings_without_the_onnx_format_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

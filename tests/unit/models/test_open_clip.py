@@ -279,9 +279,11 @@ def test_open_clip_weights_load_from_every_kind_of_file(
 
 
 def test_an_unknown_open_clip_model_or_tag_is_refused() -> None:
-    for source in ("open_clip:ViT-nothing/tag", "open_clip:ViT-B-32/no-such-tag"):
-        with pytest.raises(StartError, match="open_clip cannot build"):
-            load_network(source)
+    for name, hint in (("vit-b-32", r"did you mean ViT-B-32\?"), ("none", r"open_clip\.list_models\(\) names them")):
+        with pytest.raises(StartError, match=f"^open_clip has no model '{name}': {hint}$"):
+            load_network(f"open_clip:{name}/tag")
+    with pytest.raises(StartError, match="open_clip cannot build ViT-B-32 with no-such-tag: "):
+        load_network("open_clip:ViT-B-32/no-such-tag")
     with pytest.raises(StartError, match="open_clip:ViT-B-32 names no weights: write open_clip:ViT-B-32/TAG, such as"):
         load_network("open_clip:ViT-B-32")
 

@@ -31,10 +31,13 @@ def test_a_folder_without_a_usable_checkpoint_is_named(tmp_path: Path) -> None:
 def test_a_bare_state_dict_needs_its_architecture(tmp_path: Path) -> None:
     network = ProLIP(ARCHITECTURES["demo"])
     torch.save(network.state_dict(), tmp_path / "epoch_1.pt")
-    with pytest.raises(UserError, match="carries no architecture"):
+    with pytest.raises(UserError, match=r"carries no architecture: pass config=ARCHITECTURES\[name\]"):
         opening.load(tmp_path / "epoch_1.pt")
     model = opening.load(tmp_path / "epoch_1.pt", config=ARCHITECTURES["demo"], device="cpu")
     assert model.encode_images(torch.zeros(1, 3, 36, 36)).mean.shape == (1, 128)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=f"carries no architecture: name its folder {tmp_path}$"):
+        opening.load(tmp_path / "epoch_1.pt")
 
 
 def test_loading_an_open_clip_model_prints_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

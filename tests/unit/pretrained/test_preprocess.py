@@ -97,6 +97,8 @@ BAD: list[tuple[Any, type[Exception], str]] = [
     ("folder", UserError, "folder cannot be read: Is a directory"),
     (b"no image", DataError, "the image cannot be read: "),
     (np.zeros((4, 4, 3)), UserError, r"the image is an array float64 \[4, 4, 3\]: it must be uint8 \[H, W, 3\]"),
+    (np.zeros((0, 4, 3), dtype=np.uint8), UserError, "the image has 4 x 0 pixels: it must have at least one"),
+    (Image.new("RGB", (0, 4)), UserError, "the image has 0 x 4 pixels: it must have at least one"),
     (np.zeros((4, 4, 4), dtype=np.uint8), UserError, r"the image is an array uint8 \[4, 4, 4\]"),
     (
         np.zeros((3, 4, 4), dtype=np.uint8),

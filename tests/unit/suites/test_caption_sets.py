@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.support.captioned_world import CaptionedWorld, evaluate
+from tests.support.datacomp_sets import write_packed
 
 from prolip.cli import main
 from prolip.data import DataError
@@ -34,6 +35,15 @@ def test_wrong_options_of_a_caption_suite_are_named(
     words = [str(world.pairs) if word == "PAIRS" else word for word in words]
     assert main(["eval", suite, "--checkpoint", world.ours, "--out", str(world.root / "wrong"), *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_retrieval_reads_a_table_of_captions_as_the_hub_has_it(world: CaptionedWorld, tmp_path: Path) -> None:
+    rows = [["filename", "raw"], *([f"{number}.jpg", '["a picture", "an emoji of food"]'] for number in range(4))]
+    write_packed(tmp_path / "flickr", rows)
+    found = evaluate("retrieval", world.ours, tmp_path / "out", "--data", str(tmp_path / "flickr"))
+    items = {row["metric"]: row["num_items"] for row in found["figures"]}
+    assert items["image to caption R@1"] == 4
+    assert items["caption to image R@1"] == 8
 
 
 @pytest.mark.parametrize("written", ["²", "--5", "5-", "", 1.5, True])

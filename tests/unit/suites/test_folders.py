@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub.errors import RepositoryNotFoundError
-from huggingface_hub.utils import filter_repo_objects
+from huggingface_hub import constants
 from tests.support.datacomp_sets import NAMES, TASKS, array, encoded_image, write_packed, write_shards, write_task
 from tests.support.http_servers import Request, answering, send_file
+from tests.support.hub import serving
 from tests.support.shards import read_tar
 
 from prolip.data import BatchLoader, DataError, LoaderConfig, Members
 from prolip.embeddings.embed import Embedded
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian
-from prolip.suites.csv_datasets import is_table, open_associations, open_captions
+from prolip.suites.csv_datasets import open_associations, open_captions
 from prolip.suites.folders import (
     FolderMissing,
     TaskFolder,
@@ -108,23 +108,33 @@ def test_folders_are_searched_in_the_given_order(tmp_path: Path) -> None:
         find_folder([str(first), str(folder)], ("wds_cars_test",), tmp_path)
 
 
-def test_a_set_is_found_in_a_hub_repository_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = write_task(tmp_path, DTD, count=3)
+def write_repository(root: Path, owner: str) -> None:
+    """DTD in the hub that serves `root`, with files that evaluation does not need."""
+    folder = write_task(root / "hub" / "datasets" / owner, DTD, count=3)
+    for name in ("train/0.tar", "README.md"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"not needed")
 
-    def snapshot(repository: str, *, repo_type: str, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
-        assert repo_type == "dataset"
-        assert {"*.tar", "*.txt"} <= set(allow_patterns)
-        files = ["classnames.txt", "test/0.tar", "train/0.tar", "images.zip", "README.md"]
-        kept = filter_repo_objects(files, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns)
-        assert list(kept) == ["classnames.txt", "test/0.tar", "images.zip"]
-        if repository != "owner/wds_vtab-dtd_test":
-            raise RepositoryNotFoundError.__new__(RepositoryNotFoundError)
-        return str(folder)
 
-    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
-    assert find_folder(["hf://datasets/nobody", "hf://datasets/owner"], DTD.folders, tmp_path) == folder
-    with pytest.raises(FolderMissing):
-        find_folder(["hf://datasets/nobody/"], DTD.folders, tmp_path)
+def test_a_set_is_found_in_a_hub_repository_of_its_name(tmp_path: Path) -> None:
+    write_repository(tmp_path, "owner")
+    with serving(tmp_path, tmp_path / "cache"):
+        found = find_folder(["hf://datasets/nobody", "hf://datasets/owner"], DTD.folders, tmp_path)
+        assert len(open_folder(found).shards) == 2
+        assert {path.parent.name for path in found.rglob("*.tar")} == {"test"}
+        assert not (found / "README.md").exists()
+        with pytest.raises(FolderMissing):
+            find_folder(["hf://datasets/nobody/"], DTD.folders, tmp_path)
+
+
+def test_offline_the_hubs_cache_is_searched_for_every_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_repository(tmp_path, "owner")
+    with serving(tmp_path, tmp_path / "cache"):
+        found = find_folder(["hf://datasets/owner"], DTD.folders, tmp_path)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        assert find_folder(["hf://datasets/nobody", "hf://datasets/owner"], DTD.folders, tmp_path) == found
+        with pytest.raises(FolderMissing, match=r"hf://datasets/nobody \(HF_HUB_OFFLINE is set: of the hub, only the"):
+            find_folder(["hf://datasets/nobody"], DTD.folders, tmp_path)
 
 
 def test_a_changed_folder_has_a_new_fingerprint(tmp_path: Path) -> None:
@@ -195,7 +205,6 @@ def test_a_table_is_written_to_a_shard_once(packed: bool, tmp_path: Path) -> Non
         with zipfile.ZipFile(tmp_path / "set" / "images.zip") as archive:
             archive.extractall(tmp_path / "set")
         (tmp_path / "set" / "images.zip").unlink()
-    assert is_table(tmp_path / "set")
     first = open_captions(tmp_path / "set", tmp_path / "made")
     made = Path(first.shards[0])
     written = made.stat().st_mtime_ns

@@ -9,14 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from huggingface_hub.errors import GatedRepoError
+from huggingface_hub.errors import HfHubHTTPError
 from tests.support.datacomp_sets import NAMES, TASKS, encoded_image, write_packed, write_task
 from tests.support.http_servers import Request, answering, send_file
+from tests.support.hub import GATED, serving
 from tests.support.shards import read_tar
 
+from prolip.errors import UserError
 from prolip.suites.caption_sets import open_captioned
 from prolip.suites.csv_datasets import open_associations, open_captions, open_images
-from prolip.suites.folders import FolderMissing, find_folder, open_folder
+from prolip.suites.folders import find_folder, open_folder
 
 DTD = TASKS["vtab/dtd"]
 
@@ -82,17 +84,48 @@ def test_downloads_from_two_addresses_are_kept_apart(tmp_path: Path) -> None:
     assert found[0] != found[1]
 
 
-def test_a_gated_hub_data_set_is_reported_as_gated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> str:
-        error = GatedRepoError.__new__(GatedRepoError)
-        error.args = ("ask for access",)
-        raise error
+def test_a_file_that_is_downloaded_twice_at_once_is_whole(tmp_path: Path) -> None:
+    root = tmp_path / "served"
+    original = open_folder(write_task(root, DTD, count=5))
+    asked: list[str] = []
 
-    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
-    with pytest.raises(GatedRepoError) as raised:
+    def answer(request: Request) -> None:
+        asked.append(request.path)
+        if not (request.path.endswith("1.tar") and sum(path.endswith("1.tar") for path in asked) == 1):
+            send_file(request)
+            return
+        content = (root / request.path.strip("/")).read_bytes()
+        request.send_response(200)
+        request.send_header("Content-Length", str(len(content)))
+        request.end_headers()
+        request.wfile.write(content[:512])
+        find_folder([address], DTD.folders, tmp_path / "fetched")  # as another process would
+        request.wfile.write(content[512:])
+
+    with answering(answer, root) as address:
+        found = open_folder(find_folder([address], DTD.folders, tmp_path / "fetched"))
+    assert sum(path.endswith("1.tar") for path in asked) == 2
+    assert [Path(shard).read_bytes() for shard in found.shards] == [
+        Path(shard).read_bytes() for shard in original.shards
+    ]
+
+
+def test_what_the_hub_refuses_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (write_task(tmp_path / "hub" / "datasets" / "owner", DTD) / GATED).touch()
+    named = f"owner/{DTD.folders[0]}"
+    with serving(tmp_path, tmp_path / "cache"):
+        with pytest.raises(UserError, match=f"^{named}: access must be granted on its page, and `hf auth login`"):
+            find_folder(["hf://datasets/owner"], DTD.folders, tmp_path)
+        with pytest.raises(UserError, match=f"^{named}/.* is not a hub repository: it must be OWNER/NAME$"):
+            find_folder([f"hf://datasets/{named}"], DTD.folders, tmp_path)
+    http_error = HfHubHTTPError.__bases__[0]
+
+    def cut(*words: object, **settings: object) -> str:
+        raise http_error("peer closed the connection")
+
+    monkeypatch.setattr("prolip.pretrained.download.snapshot_download", cut)
+    with pytest.raises(UserError, match=f"^{named}: the data set cannot be downloaded: peer closed the connection$"):
         find_folder(["hf://datasets/owner"], DTD.folders, tmp_path)
-    assert not isinstance(raised.value, FolderMissing)
-    assert isinstance(raised.value, OSError), "which the suites name and go on"
 
 
 # ---- folders --------------------------------------------------------------------------------------------------------

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from copy import copy
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from tests.support.suite_results import hits
 
-from prolip.suites.results import TaskCache, TaskResult, row_of_items
+from prolip.suites.results import Row, TaskCache, TaskResult, row_of_items
 
 
 def test_a_row_without_items_is_refused() -> None:
@@ -41,6 +43,15 @@ def test_a_finished_task_is_not_run_again(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such folder"):
         cache.get_or_run("new", {}, fail)
     assert not list((tmp_path / "tasks").glob("new*"))
+
+
+def test_tasks_of_long_names_are_stored_and_told_apart(tmp_path: Path) -> None:
+    cache = TaskCache(tmp_path)
+    names = [f"{'a/long/path/' * 40}{end}" for end in "ab"]
+    results = [TaskResult(rows=[Row(task=name, metric="accuracy", value=0.5, num_items=2)]) for name in names]
+    for name, result in zip(names, results, strict=True):
+        assert cache.get_or_run(name, {}, partial(copy, result)) == result
+    assert [cache.get_or_run(name, {}, lambda: results[0]) for name in names] == results
 
 
 def test_a_task_that_another_version_finished_is_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +22,8 @@ def test_output_folder_and_resample_options_reach_the_result_files(
 ) -> None:
     """By default they lie in evals/SUITE; the resamples are those of the options."""
     monkeypatch.chdir(tmp_path)
+    for name in "ab":
+        (tmp_path / name).mkdir()
     monkeypatch.setattr("prolip.suites.run.load", lambda source, **_: SimpleNamespace(name=source))
 
     def run(model: Any, _: SuiteOptions, finished: TaskCache) -> SuiteResult:
@@ -57,10 +60,45 @@ def test_results_that_cannot_be_written_are_an_error_before_any_model_is_opened(
         run_suite("toy", options, lambda *_: result("a"))
 
 
-def test_a_model_that_is_named_twice_is_refused_before_any_model_runs(tmp_path: Path) -> None:
+def test_one_model_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Opened(SimpleNamespace):
+        """A model that a weak reference may name."""
+
+    opened: list[weakref.ref[Opened]] = []
+
+    def load(source: str, **_: Any) -> Opened:
+        assert all(before() is None for before in opened)
+        model = Opened(name=source)
+        opened.append(weakref.ref(model))
+        return model
+
+    def run(model: Any, *_: Any) -> SuiteResult:
+        return result(model.name, row_of_items("t", "m", hits(0.5)))
+
+    monkeypatch.setattr("prolip.suites.run.load", load)
+    names = ("open_clip:a/x", "open_clip:b/x", "open_clip:c/x")
+    run_suite("toy", SuiteOptions(checkpoint=names, out=tmp_path, num_resamples=0), run)
+    assert len(opened) == 3
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("a", "b", "a"), "checkpoint has a more than once: each model can be named once"),
+        (
+            ("a", "hf-hub:me/b", "open_clip:c/d", "absent"),
+            "absent is neither a file nor a folder, nor a released model",
+        ),
+    ],
+)
+def test_a_wrong_name_is_refused_before_any_model_runs(
+    names: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def run(*_: Any) -> SuiteResult:
         raise AssertionError("ran")
 
-    options = SuiteOptions(checkpoint=("a", "b", "a"), out=tmp_path)
-    with pytest.raises(UserError, match="checkpoint has a more than once: each model can be named once"):
-        run_suite("toy", options, run)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").mkdir()
+    monkeypatch.setattr("prolip.suites.run.load", lambda source, **_: SimpleNamespace(name=source))
+    with pytest.raises(UserError, match=message):
+        run_suite("toy", SuiteOptions(checkpoint=names, out=tmp_path / "out"), run)

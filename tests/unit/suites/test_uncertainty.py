@@ -12,6 +12,7 @@ from tests.support.captioned_sets import COUNT, WORDS, caption
 from tests.support.captioned_world import CaptionedWorld, embedded, mean_ranks
 from tests.support.suite_results import result
 from torch import Tensor
+from torchvision.transforms.functional import gaussian_blur
 
 from prolip.cli import main
 from prolip.embeddings.embed import embed_captions, embed_views
@@ -179,6 +180,12 @@ def test_blur_has_the_given_standard_deviation() -> None:
         shares = seen.sum(dim=1 - axis)
         spread = float((shares * (torch.arange(size) - centre) ** 2).sum()) ** 0.5
         assert spread == pytest.approx(3, rel=0.03)
+
+
+def test_blur_equals_torchvisions() -> None:
+    images = torch.rand(2, 3, 30, 20)
+    expected = gaussian_blur(images, [9, 9], [1.5, 1.5])  # three standard deviations to each side, rounded
+    torch.testing.assert_close(blurred(images, 0.05), expected)
 
 
 def test_kept_words_keep_their_order() -> None:
