@@ -36,7 +36,7 @@ PYTEST_WORKERS ?= $(shell echo $$((3 * $$(getconf _NPROCESSORS_ONLN) / 2)))
 test-python: $(VENV)/.ready-test
 	$(BIN)/python -m pytest --numprocesses $(PYTEST_WORKERS) --maxprocesses 8 --dist worksteal
 
-lint: lint-rust lint-python ## formatting, clippy, ruff, mypy --strict, stubtest, import-linter; nothing is changed
+lint: lint-rust lint-python ## formatting, clippy, licences of crates, ruff, mypy --strict, stubtest, import-linter; nothing is changed
 
 # The fuzz targets are a workspace of their own, with the versions of this one. Nothing is linked, so libFuzzer need not be compiled.
 FUZZ := rust/loader/fuzz/Cargo.toml
@@ -45,6 +45,7 @@ lint-rust: $(VENV)/.ready-demo
 	cargo clippy --locked $(CHECKED) --workspace --all-targets --features pyo3/extension-module,prolip-loader/bench -- -D warnings
 	cargo fmt --manifest-path $(FUZZ) --check
 	@cp Cargo.lock $(dir $(FUZZ))
+	@echo 'THIRD_PARTY_LICENSES.txt names the crates that are linked' && $(BIN)/python rust/licences.py | diff THIRD_PARTY_LICENSES.txt -
 	CUSTOM_LIBFUZZER_PATH=/not/linked/libfuzzer.a cargo clippy $(CHECKED) --manifest-path $(FUZZ) --target-dir $${CARGO_TARGET_DIR:-target} -- -D warnings
 
 # stubtest compares names and signatures; with all that the stub imports it would take a minute.
