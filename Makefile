@@ -36,7 +36,7 @@ PYTEST_WORKERS ?= $(shell echo $$((3 * $$(getconf _NPROCESSORS_ONLN) / 2)))
 test-python: $(VENV)/.ready-test
 	$(BIN)/python -m pytest --numprocesses $(PYTEST_WORKERS) --maxprocesses 8 --dist worksteal
 
-lint: lint-rust lint-python ## formatting, clippy, ruff, mypy --strict, stubtest, import-linter; nothing is changed
+lint: lint-rust lint-python ## formatting, clippy, licences of crates, ruff, mypy --strict, stubtest, import-linter; nothing is changed
 
 # The fuzz targets are a workspace of their own, with the versions of this one. Nothing is linked, so libFuzzer need not be compiled.
 FUZZ := rust/loader/fuzz/Cargo.toml
@@ -45,6 +45,7 @@ lint-rust: $(VENV)/.ready-demo
 	cargo clippy --locked $(CHECKED) --workspace --all-targets --features pyo3/extension-module,prolip-loader/bench -- -D warnings
 	cargo fmt --manifest-path $(FUZZ) --check
 	@cp Cargo.lock $(dir $(FUZZ))
+	@echo 'THIRD_PARTY_LICENSES.txt names the crates that are linked' && $(BIN)/python rust/licences.py | diff THIRD_PARTY_LICENSES.txt -
 	CUSTOM_LIBFUZZER_PATH=/not/linked/libfuzzer.a cargo clippy $(CHECKED) --manifest-path $(FUZZ) --target-dir $${CARGO_TARGET_DIR:-target} -- -D warnings
 
 # stubtest compares names and signatures; with all that the stub imports it would take a minute.
@@ -76,7 +77,7 @@ bench-targets: $(VENV)/.ready-test
 
 bench-loader: $(VENV)/.ready-test
 	@test -d "$(PHOTOS)" || { echo "no folder $(PHOTOS): make bench PHOTOS=DIR" >&2; exit 1; }
-	rm -rf data/bench && mkdir -p data/bench/source && cp -rs "$(abspath $(PHOTOS))" data/bench/source/photos
+	rm -rf data/bench && mkdir -p data/bench/source && cp -rs "$$(realpath "$(PHOTOS)")" data/bench/source/photos
 	$(BIN)/prolip data build folder --images data/bench/source --out data/bench/orig --samples_per_shard 250
 	$(BIN)/prolip data build folder --images data/bench/source --out data/bench/side512 --samples_per_shard 250 --max_side 512
 	@for set in orig side512; do for recipe in full plain; do echo "== $$set"; s="data/bench/$$set/*.tar"; \
@@ -97,7 +98,7 @@ coverage: $(VENV)/.ready-test ## lines that the tests run, of both layers, in co
 FUZZ_MINUTES ?= 10
 FUZZ_TARGETS ?=
 fuzz: $(VENV)/.ready-demo ## run each fuzz target for FUZZ_MINUTES=10, or those of FUZZ_TARGETS="decode archive"
-	PYTHON=$(abspath $(BIN))/python rust/loader/fuzz/run.sh $(FUZZ_MINUTES) $(FUZZ_TARGETS)
+	PYTHON="$(CURDIR)/$(BIN)/python" rust/loader/fuzz/run.sh $(FUZZ_MINUTES) $(FUZZ_TARGETS)
 
 # The machine with the GPU has no network and no Rust, but a Python with torch. It gets the working tree with this folder in it.
 GPU_BUNDLE := gpu-bundle
@@ -131,6 +132,7 @@ missing = $(shell for tool in $(1); do PATH="$$PATH:/usr/sbin" command -v $${too
 CAN_INSTALL := $(shell [ "$$(id -u)" = 0 ] && command -v apt-get)
 APT_INSTALL := apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends
 
+OLDEST_RUST := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 # libjpeg-turbo is compiled with its SIMD code, which on x86-64 is written for nasm.
 BUILD_TOOLS := cmake:cmake $(if $(filter x86_64,$(shell uname -m)),nasm:nasm)
 # The tests of remote shards use nginx, those of the page Chromium. They skip without.
@@ -157,7 +159,7 @@ PIP := $(BIN)/python -m pip install --quiet --no-input --no-compile --disable-pi
 pip = $(BIN)/python -c "$$NEEDS" $(1) | $(PIP) --requirement /dev/stdin
 pip_gradio = $(BIN)/python -c "$$NEEDS" explore | $(PIP) --no-deps --requirement /dev/stdin && $(BIN)/python -c "$$GRADIO_NEEDS" | $(PIP) --requirement /dev/stdin
 CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "prolip needs Python 3.11 or newer")'
-MATURIN := env -u MAKEFLAGS VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --quiet --release --locked
+MATURIN := env -u MAKEFLAGS VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(BIN)/maturin develop --quiet --release --locked
 SUBMAKE := $(MAKE) --silent --no-print-directory
 
 # $(call beside_extension,TARGET): packages are downloaded while the extension is compiled.
@@ -215,6 +217,8 @@ $(VENV)/.extension: $(RUST_SOURCES) | build-tools
 build-tools: packages = $(call missing,$(BUILD_TOOLS))
 build-tools:
 	@command -v cargo > /dev/null || { echo 'prolip needs Rust: no cargo on the PATH' >&2; exit 1; }
+	@found=$$(cargo --version | cut -d' ' -f2); printf '%s\n' $(OLDEST_RUST) "$$found" | sort -VC || \
+	  { echo "prolip needs Rust $(OLDEST_RUST) or newer, and cargo is $$found" >&2; exit 1; }
 	$(if $(packages),$(if $(CAN_INSTALL),$(call stage,build-tools,Debian packages that compile libjpeg-turbo: $(packages),$(APT_INSTALL) $(packages)), \
 	  @echo 'libjpeg-turbo is compiled from source: sudo apt-get install $(packages)' >&2; exit 1))
 

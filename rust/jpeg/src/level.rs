@@ -19,7 +19,7 @@ pub enum Level {
     /// Vectors of 256 bits, AVX2, FMA, BMI and LZCNT: Haswell, Zen and later.
     #[cfg(target_arch = "x86_64")]
     Avx2,
-    /// Vectors of 512 bits, AVX-512 with VNNI: Cascade Lake, Zen 4 and later.
+    /// Vectors of 512 bits, AVX-512 with VNNI and VBMI: Ice Lake, Zen 4 and later. Cascade Lake has no VBMI.
     #[cfg(target_arch = "x86_64")]
     Avx512,
     /// Vectors of 128 bits on Arm.
@@ -144,7 +144,7 @@ fn fastest() -> Level {
         Level::Portable
     } else if !has!("avx2", "fma", "bmi1", "bmi2", "lzcnt") {
         Level::Sse4
-    } else if !has!("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni") {
+    } else if !has!("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni", "avx512vbmi") {
         Level::Avx2
     } else {
         Level::Avx512

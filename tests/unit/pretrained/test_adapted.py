@@ -119,7 +119,7 @@ def test_the_fingerprint_depends_on_the_adapter(lab: Path, tmp_path: Path) -> No
 def test_a_moved_frozen_model_is_found_in_or_next_to_the_folder(lab: Path, tmp_path: Path) -> None:
     expected = load(lab / "on-clip").encode_texts(LABELS)
     for name, place in (("inside", tmp_path / "inside"), ("beside", tmp_path)):
-        write_open_clip(tmp_path / "made" / name / "clip")
+        shutil.copytree(lab / "clip", tmp_path / "made" / name / "clip")
         adapt(f"open_clip:local-dir:{tmp_path}/made/{name}/clip", tmp_path / name)
         with_it = load(tmp_path / name).encode_texts(LABELS)
         shutil.move(tmp_path / "made" / name / "clip", place / "clip")

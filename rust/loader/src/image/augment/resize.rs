@@ -84,7 +84,7 @@ pub(super) fn resize(
 }
 
 /// The kernels for this processor and these sizes. Rows shorter than a vector need slower kernels.
-fn kernels(crop: CropBox, target: Target) -> Level {
+pub(super) fn kernels(crop: CropBox, target: Target) -> Level {
     let (width, outputs) = (crop.width, target.window.width);
     let fits = |level: Level| match level {
         #[cfg(target_arch = "x86_64")]

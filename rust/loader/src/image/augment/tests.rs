@@ -4,7 +4,7 @@
 use prolip_jpeg::level::{Level, at, runnable};
 use proptest::prelude::*;
 
-use super::resize::{Target, resize};
+use super::resize::{Target, kernels, resize};
 use super::*;
 
 /// An image with a fixed pattern.
@@ -202,6 +202,15 @@ fn resize_kernels_agree_at_the_sizes_of_photographs() {
         for result in &results {
             assert!(*result == results[0], "{width} x {height}");
         }
+    }
+}
+
+/// The tests that compare the levels would otherwise compare a slower level with itself.
+#[test]
+fn every_level_has_its_own_resize() {
+    let target = Target { width: 224, height: 224, window: CropBox::whole(224, 224) };
+    for level in runnable() {
+        assert_eq!(at(level, || kernels(CropBox::whole(468, 401), target)), level);
     }
 }
 

@@ -51,9 +51,9 @@ struct Plan<'a> {
     samples: usize,
 }
 
-/// Whether the kernels support rows of this many pixels: a row must fill a vector. They need VBMI, which Cascade Lake lacks.
+/// Whether the kernels support rows of this many pixels: a row must fill a vector.
 pub(in crate::image::augment) fn fits(width: u32) -> bool {
-    width as usize * 3 >= 64 && is_x86_feature_detected!("avx512vbmi")
+    width as usize * 3 >= 64
 }
 
 /// Prepares the pass along the rows, for rows of `row_bytes` bytes.
