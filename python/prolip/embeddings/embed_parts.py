@@ -120,6 +120,7 @@ def run_embed(options: EmbedOptions) -> list[str]:
     if form == "parquet":
         parquet()  # raises before anything is embedded if pyarrow is missing
     parts = plan_parts(options.shards, options.images, options.lines, options.rows_per_part)
+    check_own_folder(options.out, MANIFEST)
     model = load(options.checkpoint, tokenizer=options.tokenizer, device="cpu", precision=options.precision)
     if options.lines or options.what != "image":
         model.tokenize("")  # raises before anything is embedded if the tokenizer is unknown
@@ -156,7 +157,7 @@ def _prepare(embedder: Embedder, parts: Sequence[InputPart]) -> list[int]:
     """Write the manifest, and return the numbers of the missing parts.
 
     Raises:
-        UserError: the folder holds embeddings of another model or of other data, or other files.
+        UserError: the folder holds embeddings of another model or of other data.
     """
     options = embedder.options
     manifest = Manifest(
@@ -174,7 +175,6 @@ def _prepare(embedder: Embedder, parts: Sequence[InputPart]) -> list[int]:
         settings={"what": options.what, "caption_key": options.caption_key, "precision": options.precision},
         plan=[describe(part) for part in parts],
     )
-    check_own_folder(options.out, MANIFEST)
     if (options.out / MANIFEST).exists():
         old = Manifest.read(options.out)
         _check_same(old, manifest, options.out)

@@ -23,7 +23,7 @@ from prolip.models.weights import INFERENCE_FILE, MODEL_FILE
 from prolip.pretrained.adapted import find_adapter
 from prolip.pretrained.carried import carried_by, carry, image_settings, located, read_settings, write_settings
 from prolip.pretrained.sources import build_saved, load_network, read_beside
-from prolip.pretrained.tokenizer_choice import choose_tokenizer
+from prolip.pretrained.tokenizer_choice import check_tokenizer, choose_tokenizer
 from prolip.train.config import from_toml
 
 log = logging.getLogger(__name__)
@@ -57,6 +57,7 @@ def run_export(options: ExportOptions) -> list[str]:
         raise UserError(f"format is {options.format}: the settings of onnx need --format onnx")
     if options.out is not None:
         check_own_folder(options.out, *_MARKS)
+    check_tokenizer(options.tokenizer)
     source = find_adapter(options.checkpoint) or _read(options)
     lines: list[str] = []
     with tempfile.TemporaryDirectory() as temporary:

@@ -54,6 +54,11 @@ _PLAIN = re.compile(r"(?!@|pipe:)[^*?\[{]+")
 """A path, and not a pattern, a list of shards or a command."""
 
 
+def is_missing(source: str) -> bool:
+    """Whether a source is the name of a file or folder that does not exist; unknown, so False, for any other source."""
+    return "://" not in source and _PLAIN.fullmatch(source) is not None and not Path(source).exists()
+
+
 def open_captioned(source: str, fetched: Path, store: StoreConfig | None = None) -> TaskFolder:
     """Open a folder of the published layout, or shards.
 
