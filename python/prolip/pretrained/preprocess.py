@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from prolip.data import DataError, preprocess_image
@@ -131,6 +131,8 @@ def _as_pil(image: AnyImage, name: str) -> Image.Image:
             return opened.convert("RGB")
     except UserError:
         raise
+    except UnidentifiedImageError as error:  # its message has the address of the bytes
+        raise DataError(f"{name} cannot be read: not an image file that Pillow reads") from error
     except UNREADABLE as error:
         raise DataError(f"{name} cannot be read: {error}") from error
 
