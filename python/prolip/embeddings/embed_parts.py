@@ -116,6 +116,8 @@ def run_embed(options: EmbedOptions) -> list[str]:
     for name in ("rows_per_part", "batch_size"):
         if getattr(options, name) < 1:
             raise UserError(f"{name} is {getattr(options, name)}: it must be at least 1")
+    if options.threads < 0:
+        raise UserError(f"threads is {options.threads}: it must not be negative")
     form = _format(options)
     if form == "parquet":
         parquet()  # raises before anything is embedded if pyarrow is missing
