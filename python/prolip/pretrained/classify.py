@@ -225,6 +225,17 @@ def check_limits(decide: Decide) -> None:
             raise UserError(f"{name} is {value}: it must be between 0 and 1")
 
 
+def require_calibration(calibration: Calibration | None) -> Calibration:
+    """Return a model's calibration.
+
+    Raises:
+        UserError: it has none.
+    """
+    if calibration is None:
+        raise UserError("guarantee and max_error need a calibrated model: make a calibration with prolip calibrate")
+    return calibration
+
+
 def check_decision(
     decide: Decide,
     calibration: Calibration | None,
@@ -240,8 +251,7 @@ def check_decision(
             or a prior are given.
     """
     check_limits(decide)
-    if calibration is None:
-        raise UserError("guarantee and max_error need a calibrated model: make a calibration with prolip calibrate")
+    calibration = require_calibration(calibration)
     if prompt_weights is not None:
         raise UserError(
             "prompt_weights cannot be given with guarantee or max_error: the calibration is for even weights"

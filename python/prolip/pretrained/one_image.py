@@ -11,7 +11,7 @@ from prolip.decisions.prior import log_prior
 from prolip.errors import UserError
 from prolip.eval.prompts import fill_templates
 from prolip.gaussian import csd, inclusion_score
-from prolip.pretrained.classify import PLAIN, Classification, Decide, check_labels, check_limits
+from prolip.pretrained.classify import PLAIN, Classification, Decide, check_labels, check_limits, require_calibration
 from prolip.pretrained.config import ClassifyOptions, CompareOptions, ImageOptions
 from prolip.pretrained.model import Model
 from prolip.pretrained.open import load
@@ -37,8 +37,8 @@ def run_classify(options: ClassifyOptions) -> list[str]:
         if options.prior:
             log_prior(options.prior, len(labels))
     model, pixels = _open(options, options.calibration)
-    if decided and not labels and model.calibration is not None:
-        labels = tuple(model.calibration.labels)
+    if decided and not labels:
+        labels = tuple(require_calibration(model.calibration).labels)
     found = model.classify(
         pixels,
         labels,

@@ -136,7 +136,6 @@ def whole_numbers(folder: TaskFolder, key: str, path: str, found: Sequence[Any],
     """Return the values as whole numbers; there must be `count` of them."""
     numbers = [int(value) for value in found if isinstance(value, int | str) and _NUMBER.fullmatch(str(value))]
     if len(numbers) != count or len(found) != count:
-        raise DataError(
-            f"{folder.source}: sample {key} has {list(found)!r} at {path}: it must be {count} whole numbers"
-        )
+        wanted = "a whole number" if count == 1 else f"{count} whole numbers"
+        raise DataError(f"{folder.source}: sample {key} has {list(found)!r} at {path}: it must be {wanted}")
     return numbers

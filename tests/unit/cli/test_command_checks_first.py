@@ -27,6 +27,9 @@ WRONG = [
     ("embed --shards {lab}/a.tar --out {lab}", "out: {lab} holds files, but no manifest.json"),
     ("bprw --shards {lab}/absent.tar --class_key group", "there is no file {lab}/absent.tar"),
     ("bprw --shards {lab}/a.tar --classnames absent", "classnames is 'absent': it must be imagenet or a text file"),
+    ("bprw --shards {lab}/a.tar --class_key group --templates {lab}/names", "template 'cat' has no {} for the class"),
+    ("bprw --shards {lab}/a.tar --class_key group --batch_size 0", "batch_size is 0: it must be at least 1"),
+    ("calibrate --data {lab}/classes --templates photo --out made", "template 'photo' has no {} for the class name"),
     ("eval zero_shot --data absent", "data is absent: there is no such file or folder"),
     ("eval zero_shot --data {lab} --classnames absent", "classnames is absent: there is no such file or folder"),
     ("eval retrieval --data {lab}/absent.tar", "data is {lab}/absent.tar: there is no such file or folder"),
@@ -42,6 +45,9 @@ WRONG = [
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("lab")
     noise(1).save(folder / "cat.png")
+    (folder / "names").write_text("cat\n")
+    (folder / "classes" / "cats").mkdir(parents=True)
+    noise(1).save(folder / "classes" / "cats" / "cat.png")
     write_tar(folder / "a.tar", [("0.png", encoded((1, 2, 3))), ("0.json", json.dumps({"group": "a"}).encode())])
     return folder
 
