@@ -99,9 +99,6 @@ def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
     carried = carry(config.data.tokenizer, config.model)
     opened.enter_context(RunLock(config.out, ranks))
     saved = find_saved(config, ranks)
-    step, cursor = (0, None) if saved is None else (saved.step, Cursor.from_dict(saved.notes.cursor))
-    # Before the model, which may have to be downloaded.
-    loader = BatchLoader(loader_config, rank=ranks.rank, world_size=ranks.world_size, resume=cursor)
     model = new_model(config.model, config.start_from if saved is None else None, config.start_resize).to(ranks.device)
     lock_parameters(model, config.lock, trains_bias=config.loss.reads_bias)
     network = share_model(model, config.parallel, ranks, DTYPES[config.precision])
@@ -110,6 +107,7 @@ def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
     low = partial(autocast, config.precision, ranks.device)
     ema = Ema(model, config.ema) if config.ema.decay > 0 else None
     scaler = LossScaler(ranks.device) if config.precision == "fp16" else None
+    step, cursor = (0, None) if saved is None else (saved.step, Cursor.from_dict(saved.notes.cursor))
     if saved is not None:
         check_same_tokenizer(saved, carried, config.data.tokenizer.path)
         saved.restore(model, optimizer, ema)
@@ -126,7 +124,7 @@ def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
         ema=ema,
         scaler=scaler,
         divergence=Divergence(ranks),
-        loader=loader,
+        loader=BatchLoader(loader_config, rank=ranks.rank, world_size=ranks.world_size, resume=cursor),
         saver=Saver(config.out / "checkpoints", ranks, keep=config.keep_checkpoints, after=step, carried=carried),
         validation=Validation(config.validation, loader_config, ranks, low),
         best=BestSoFar(config.keep_best, config.best_is, config.out / "checkpoints", ranks, step),

@@ -12,7 +12,6 @@ from tests.support.shards import encoded, write_tar
 from tests.support.untrained_run import write_run
 
 from prolip.cli import main
-from prolip.models import ProLIP
 
 WRONG = [
     ("classify {lab}/cat.png a b --tokenizer absent.json", "tokenizer is absent.json: it must be `clip` or the file"),
@@ -84,15 +83,3 @@ def test_search_looks_for_the_image_before_it_opens_the_model(lab: Path, fails: 
     assert "absent.png: there is no such image file" in fails(
         f"search --embeddings {made} --image absent.png --checkpoint no-model"
     )
-
-
-def test_train_looks_for_its_shards_before_it_builds_the_model(
-    lab: Path, fails: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def build(*_: object) -> ProLIP:
-        raise AssertionError("built")
-
-    write_run(lab / "run", lab / "tokenizer.json", context_length=20)
-    monkeypatch.setattr("prolip.train.loop.new_model", build)
-    fails(f"train demo --shards {lab}/absent.tar --data.tokenizer.path {lab}/tokenizer.json --out made")
-    assert f"there is no file {lab}/absent.tar" in caplog.text
