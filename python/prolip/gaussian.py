@@ -96,6 +96,13 @@ class Gaussian(NamedTuple):
         """The same Gaussians on another device or in another floating type."""
         return Gaussian(self.mean.to(target), self.log_var.to(target))
 
+    def at_least_float32(self) -> Gaussian:
+        """The same Gaussians in float32, or in their own type if that is finer.
+
+        Scores of near items differ by less than half precision can hold: they would be equal, or in the wrong order.
+        """
+        return self.to(torch.promote_types(self.mean.dtype, torch.float32))
+
     def detach(self) -> Gaussian:
         """The same values without gradient."""
         return Gaussian(self.mean.detach(), self.log_var.detach())
@@ -138,7 +145,7 @@ def csd(a: Gaussian, b: Gaussian) -> Tensor:
     _check_gaussian("a", a, 2)
     _check_gaussian("b", b, 2)
     # The squared distance is a difference of large numbers: in half precision, near items would get a distance of 0.
-    a, b = (one.to(torch.promote_types(one.mean.dtype, torch.float32)) for one in (a, b))
+    a, b = a.at_least_float32(), b.at_least_float32()
     squares = a.mean.square().sum(-1)[..., :, None] + b.mean.square().sum(-1)[..., None, :]
     distance = (squares - 2.0 * a.mean @ b.mean.transpose(-1, -2)).clamp_min(0.0)
     return distance + a.total_var[..., :, None] + b.total_var[..., None, :]
@@ -313,8 +320,8 @@ def _matrix(
     `kernel` computes a block from variances in the linear domain. If their range is too wide for that, `score` itself
     is used; so for points, whose log variance is minus infinity.
     """
-    dtype = torch.promote_types(specific.mean.dtype, torch.float32)  # products of factors would overflow float16
-    specific, general = specific.to(dtype), general.to(dtype)
+    # Products of factors would overflow float16.
+    specific, general = specific.at_least_float32(), general.at_least_float32()
     num_rows, num_columns, dim = len(specific.mean), len(general.mean), specific.mean.shape[-1]
     sums = specific.mean.new_zeros(num_rows, num_columns)
     if sums.numel() == 0:

@@ -14,6 +14,8 @@ from prolip.errors import UserError
 
 _ALIKE = 0.75
 """Lowest similarity, from 0 to 1, at which a word counts as mistyped. nproc and wandb_project are less similar."""
+_IN_TRAINING = re.compile(r"(?<![\w./\\-])data\.(?=(?:shards|store)\b)")
+"""A setting of the loader, and not the part of a path that looks like one."""
 _FILES = "--shards for shards, --images for folders of images"
 _TORCHRUN = "torchrun --nproc-per-node N -m prolip.train ..."
 _SAMPLES = "--samples_seen, the samples of the whole run with repetitions"
@@ -234,6 +236,14 @@ def check_options(command: str, words: Sequence[str]) -> None:
 def _option(word: str) -> str:
     """Return an option as it is spelled in the tables, with underscores."""
     return f"--{word[2:].replace('-', '_')}" if word.startswith("--") else word
+
+
+def without_section(text: str) -> str:
+    """Return a message of the loader with its options as all commands but `prolip train` spell them.
+
+    The loader names its settings as in a training run, where they are in the section `data`.
+    """
+    return _IN_TRAINING.sub("", text)
 
 
 def other_key(command: str, key: str, *, in_file: bool) -> str | None:

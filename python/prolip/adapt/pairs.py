@@ -216,8 +216,8 @@ def open_pairs(sources: Sequence[Path], masked: Sequence[Path] = ()) -> Pairs:
     Raises:
         UserError: a source is not one of these, has no pairs, or the views have another number of rows.
     """
-    tables = [table for source in sources for table in _tables(source)]
-    views = [table for source in masked for table in _tables(source)]
+    tables = [table for source in sources for table in _tables(source, "embeddings")]
+    views = [table for source in masked for table in _tables(source, "masked")]
     counts = [table.count for table in tables]
     if views and [view.count for view in views] != counts:
         raise UserError(
@@ -237,16 +237,16 @@ def open_pairs(sources: Sequence[Path], masked: Sequence[Path] = ()) -> Pairs:
     return Pairs(tuple(tables), tuple(views), sum(counts), int(np.shape(first)[-1]))
 
 
-def _tables(source: Path) -> list[Table]:
-    """The tables of a source.
+def _tables(source: Path, option: str) -> list[Table]:
+    """The tables of a source, which an option names.
 
     Raises:
         UserError: it is not a source of pairs.
     """
     if source.is_dir():
-        return [*_folder_tables(source)]
+        return [*_folder_tables(source, option)]
     if not source.is_file():
-        raise UserError(f"embeddings: {source} is neither a folder of `prolip embed` nor a file")
+        raise UserError(f"{option}: {source} is neither a folder of `prolip embed` nor a file")
     if source.suffix == ".npz":
         if not zipfile.is_zipfile(source):
             raise UserError(f"{source} is not a file of numpy arrays")
@@ -256,18 +256,18 @@ def _tables(source: Path) -> list[Table]:
         if missing:
             raise UserError(f"{source} has no column {min(missing)!r}: it needs image and text")
         return [ParquetFile(source)]
-    raise UserError(f"embeddings: {source} is neither a folder of `prolip embed` nor an .npz or .parquet file")
+    raise UserError(f"{option}: {source} is neither a folder of `prolip embed` nor an .npz or .parquet file")
 
 
-def _folder_tables(folder: Path) -> Iterator[PartPair]:
+def _folder_tables(folder: Path, option: str) -> Iterator[PartPair]:
     if not (folder / MANIFEST).is_file():
-        raise UserError(f"embeddings: {folder} has no {MANIFEST}: it was not written by `prolip embed`")
+        raise UserError(f"{option}: {folder} has no {MANIFEST}: it was not written by `prolip embed`")
     images, captions = (complete_parts(folder, kind, instead="embed with --what both")[1] for kind in ("image", "text"))
     texts = {part.path.name.removeprefix("text-"): part for part in captions}
     for part in images:
         text = texts.get(part.path.name.removeprefix("image-"))
         if text is None:
-            raise UserError(f"embeddings: {folder} has no texts for {part.path.name}: embed with --what both")
+            raise UserError(f"{option}: {folder} has no texts for {part.path.name}: embed with --what both")
         if part.notes.rows:
             yield PartPair(part, text)
 

@@ -19,7 +19,7 @@ from prolip.closing import closing
 from prolip.cores import bound_cores, usable_cores
 from prolip.errors import DataError, UserError, sentence
 from prolip.help_text import one_sentence, paragraphs
-from prolip.other_words import COMMANDS, check_options, nearest
+from prolip.other_words import COMMANDS, check_options, nearest, without_section
 from prolip.train.allocator import keep_freed_memory
 
 Options = TypeVar("Options")
@@ -53,7 +53,8 @@ def choose(prog: str, commands: Mapping[str, Command], words: list[str]) -> int:
     except BrokenPipeError:
         raise  # `main` ends quietly
     except (UserError, DataError, OSError) as error:
-        sys.stderr.write(f"{prog}: {sentence(error)}\n")
+        text = sentence(error)
+        sys.stderr.write(f"{prog}: {text if prog == 'prolip train' else without_section(text)}\n")
         return 2
 
 

@@ -21,7 +21,7 @@ def run_index(options: IndexOptions) -> tuple[int, list[str]]:
         OSError: the index cannot be written; see `check_writable`.
     """
     if not options.shards:
-        raise UserError("data.shards is (): name at least one shard")
+        raise UserError("shards is (): name at least one shard")
     if options.threads < 0:
         raise UserError(f"threads is {options.threads}: it must not be negative")
     shards, threads = list(options.shards), options.threads or os.cpu_count() or 1

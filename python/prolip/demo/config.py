@@ -74,6 +74,10 @@ class DemoConfig:
     processes: int = 0
     """Training processes; 0 for one per GPU, or without GPUs for up to 4 on the CPU's cores."""
 
+    def __post_init__(self) -> None:
+        if self.processes < 0:
+            raise UserError(f"processes is {self.processes}: it must not be negative")
+
 
 Split = Literal["val", "test"]
 

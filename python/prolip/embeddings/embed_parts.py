@@ -116,10 +116,13 @@ def run_embed(options: EmbedOptions) -> list[str]:
     for name in ("rows_per_part", "batch_size"):
         if getattr(options, name) < 1:
             raise UserError(f"{name} is {getattr(options, name)}: it must be at least 1")
+    if options.threads < 0:
+        raise UserError(f"threads is {options.threads}: it must not be negative")
     form = _format(options)
     if form == "parquet":
         parquet()  # raises before anything is embedded if pyarrow is missing
     parts = plan_parts(options.shards, options.images, options.lines, options.rows_per_part)
+    check_own_folder(options.out, MANIFEST)
     model = load(options.checkpoint, tokenizer=options.tokenizer, device="cpu", precision=options.precision)
     if options.lines or options.what != "image":
         model.tokenize("")  # raises before anything is embedded if the tokenizer is unknown
@@ -156,7 +159,7 @@ def _prepare(embedder: Embedder, parts: Sequence[InputPart]) -> list[int]:
     """Write the manifest, and return the numbers of the missing parts.
 
     Raises:
-        UserError: the folder holds embeddings of another model or of other data, or other files.
+        UserError: the folder holds embeddings of another model or of other data.
     """
     options = embedder.options
     manifest = Manifest(
@@ -174,7 +177,6 @@ def _prepare(embedder: Embedder, parts: Sequence[InputPart]) -> list[int]:
         settings={"what": options.what, "caption_key": options.caption_key, "precision": options.precision},
         plan=[describe(part) for part in parts],
     )
-    check_own_folder(options.out, MANIFEST)
     if (options.out / MANIFEST).exists():
         old = Manifest.read(options.out)
         _check_same(old, manifest, options.out)

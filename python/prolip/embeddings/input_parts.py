@@ -104,7 +104,7 @@ def plan_parts(
     """
     parts: list[InputPart] = []
     for name in shards:
-        if Path(name).is_dir():
+        if name and Path(name).is_dir():
             raise UserError(f"shards: {name} is a folder: name its shards, '{name}/*.tar', or its images with --images")
         parts += [ShardPart(shard=shard) for shard in expand_shards([name])]
     for folder in images:

@@ -21,7 +21,7 @@ from prolip.models.open_clip import StartError
 from prolip.models.weights import WeightsError
 from prolip.pretrained.model import Model, weights_digest
 from prolip.pretrained.open import load
-from prolip.pretrained.preprocess import Preprocess
+from prolip.pretrained.preprocess import Preprocess, check_image_file
 
 
 def run_search(options: SearchOptions) -> list[str]:
@@ -37,6 +37,8 @@ def run_search(options: SearchOptions) -> list[str]:
         raise UserError(f"k is {options.k}: it must be at least 1")
     if options.sheet is not None:
         check_writable(options.sheet)
+    for path in options.image:
+        check_image_file(path)
     other = "text" if options.find == "image" else "image"
     manifest, parts = complete_parts(options.embeddings, options.find, instead=f"search them with --find {other}")
     if manifest.epistemic and options.score == "csd":

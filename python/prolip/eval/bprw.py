@@ -59,7 +59,10 @@ def reweight_prompts(
     max_bytes: int = MAX_BYTES,
     on_progress: Callable[[int], object] | None = None,
 ) -> PromptWeights:
-    """Weight all prompts of all classes, on the device and in the dtype of `prompts` (EM runs in float64).
+    """Weight all prompts of all classes, on the device and in the dtype of `prompts`, but at least in float32.
+
+    EM runs in float64. In half precision, the log-likelihoods of a class's prompts would lose the digits that tell them
+    apart.
 
     Args:
         prompts: [C, K, D], unit means.
@@ -73,10 +76,13 @@ def reweight_prompts(
 
     Raises:
         UserError: too few images, a class without a labelled image, or zero variances where the settings need them.
-        ValueError: there is not one label per image.
+        ValueError: there is no prompt, or not one label per image.
     """
+    if prompts.mean.numel() == 0:
+        raise ValueError("there must be a class, each with a prompt")
     if labels is not None and len(labels) != len(images.mean):
         raise ValueError(f"labels has {len(labels)} numbers: it must have one per image, {len(images.mean)}")
+    prompts = prompts.at_least_float32()
     voters = (
         nearest_images(prompts, images, config.num_neighbors)
         if labels is None

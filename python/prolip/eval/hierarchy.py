@@ -114,10 +114,19 @@ def including_items(queries: Gaussian, items: Gaussian, form: InclusionForm = "o
     """Index of the item, [T, D], that includes each query, [N, D], most, i64 [N].
 
     By the released one-sided test (`official`) or by H (`exact`).
+
+    Raises:
+        ValueError: there is no query or no item.
     """
+    _check_some(queries, items)
     if form == "official":
         return most_including(queries, items)
     return inclusion_matrix(queries, items).argmax(dim=1)
+
+
+def _check_some(queries: Gaussian, items: Gaussian) -> None:
+    if queries.mean.numel() == 0 or items.mean.numel() == 0:
+        raise ValueError("there must be a query and an item")
 
 
 def traverse(
@@ -142,7 +151,11 @@ def traverse(
         root: [D], such as the mean of the empty caption. Not used with config.root "inclusion".
         config: the walk.
         including: result of `including_items`, for callers that walk several times; computed if None.
+
+    Raises:
+        ValueError: there is no query or no item.
     """
+    _check_some(queries, items)
     flat, flat_ids = items.flatten(), item_ids.flatten()
     if including is None and config.root != "text":
         including = including_items(queries, flat, config.inclusion)

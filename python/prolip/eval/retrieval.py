@@ -51,7 +51,7 @@ class RPrecisions(NamedTuple):
 
 
 def retrieval_scores(queries: Gaussian, candidates: Gaussian, score: Score = "csd") -> Tensor:
-    """Score of each candidate for each query, [Q, C]; larger is nearer.
+    """Score of each candidate for each query, [Q, C], in float32 at least; larger is nearer.
 
     Args:
         queries: [Q, D].
@@ -61,6 +61,7 @@ def retrieval_scores(queries: Gaussian, candidates: Gaussian, score: Score = "cs
             (docs/specification.md, section 4).
     """
     check_choice("score", score, Score)
+    queries, candidates = queries.at_least_float32(), candidates.at_least_float32()
     scores = queries.mean @ candidates.mean.T
     return scores if score == "mean" else scores - candidates.total_var / 2
 
@@ -97,7 +98,11 @@ def _check_pairs(queries: Gaussian, candidates: Gaussian, correct: Tensor) -> No
     pairs = (len(queries.mean), len(candidates.mean))
     if correct.shape != pairs:
         raise ValueError(f"scores {pairs} and correct {tuple(correct.shape)} differ in shape")
-    if pairs[0] == 0:
+    _check_queries(queries)
+
+
+def _check_queries(queries: Gaussian) -> None:
+    if len(queries.mean) == 0:
         raise ValueError("there must be a query")
 
 
@@ -112,7 +117,11 @@ def group_ranks(
     """`first_ranks` where the candidates of a query's group are correct (see `same_group`), i64 [Q].
 
     Nothing of the size Q x C is in memory: 100,000 captions of as many images would need 10 GB to be marked.
+
+    Raises:
+        ValueError: as for `first_ranks`.
     """
+    _check_queries(queries)
     parts = []
     for start in range(0, len(queries.mean), block):
         rows = slice(start, start + block)
@@ -204,7 +213,12 @@ def chance_recall(correct: Tensor, k: int) -> float:
     Args:
         correct: bool [Q, C].
         k: at least 1.
+
+    Raises:
+        ValueError: there is no query or no candidate.
     """
+    if correct.numel() == 0:
+        raise ValueError("there must be a query and a candidate")
     total = correct.shape[1]
     k = min(k, total)
     num_correct = correct.sum(dim=1).double()

@@ -48,11 +48,12 @@ class ZeroShotResult:
 
 
 def aggregate_prompts(prompts: Gaussian) -> Classifier:
-    """The uniform ensemble: normalised mean of the prompts' means, mean of their variances.
+    """The uniform ensemble, in float32 at least: normalised mean of the prompts' means, mean of their variances.
 
     Args:
         prompts: [C, K, D] with unit means.
     """
+    prompts = prompts.at_least_float32()
     weight = F.normalize(prompts.mean.mean(dim=1), dim=-1)
     return Classifier(weight, prompts.var.mean(dim=1))
 
@@ -60,7 +61,9 @@ def aggregate_prompts(prompts: Gaussian) -> Classifier:
 def zero_shot_logits(
     image_mean: Tensor, weight: Tensor, total_var: Tensor | None = None, *, logit_scale: float
 ) -> Tensor:
-    """Return logit_scale * (mean . weight - total_var / 2), [N, C]; without `total_var`, the first term only.
+    """Return logit_scale * (mean . weight - total_var / 2), [N, C], in float32 at least.
+
+    Without `total_var`, the first term only.
 
     Args:
         image_mean: [N, D], unit norm.
@@ -69,7 +72,8 @@ def zero_shot_logits(
         logit_scale: the model's own scale, if the logits become probabilities (`Model.logit_scale`);
             `PUBLISHED_LOGIT_SCALE` to rank classes as in the released evaluation.
     """
-    logits = logit_scale * image_mean @ weight.T
+    precise = torch.promote_types(torch.promote_types(image_mean.dtype, weight.dtype), torch.float32)
+    logits = logit_scale * image_mean.to(precise) @ weight.to(precise).T
     return logits if total_var is None else logits - logit_scale / 2 * total_var
 
 
@@ -94,10 +98,10 @@ def evaluate_zero_shot(logits: Tensor, labels: Tensor) -> ZeroShotResult:
         labels: i64 [N], class indices.
 
     Raises:
-        ValueError: there is no image, or a logit is NaN.
+        ValueError: there is no image or no class, or a logit is NaN.
     """
-    if len(labels) == 0:
-        raise ValueError("zero-shot evaluation needs at least one image")
+    if logits.numel() == 0:
+        raise ValueError("zero-shot evaluation needs at least one image and one class")
     top1 = correct_within(logits, labels, 1).double()
     counts = torch.bincount(labels, minlength=logits.shape[1])
     hits = torch.bincount(labels, weights=top1, minlength=logits.shape[1])

@@ -51,7 +51,7 @@ def read_items(
 
 def _patterns(source: str) -> list[str]:
     folder = Path(source)
-    if not folder.is_dir():
+    if not (source and folder.is_dir()):
         return [source]
     for pattern in ("test-*.tar", "*.tar"):
         if any(folder.glob(pattern)):

@@ -36,6 +36,9 @@ def run_page(options: ExploreOptions, listener: socket.socket) -> None:
     """Open the model and the data, and serve the page; see `run_explore`."""
     if find_spec("gradio") is None:  # importing it takes seconds, so `serve` does, once nothing else can be wrong
         raise UserError("the page needs Gradio: pip install 'prolip[explore]'")
+    items: list[Item] = []
+    if options.shards:  # first, since a model may have to be downloaded
+        items = read_items(options.shards, options.caption_key, options.max_items, options.store)
     folder = next((Path(name) for name in options.shards if Path(name).is_dir()), None)
     model = load(
         options.checkpoint,
@@ -44,9 +47,6 @@ def run_page(options: ExploreOptions, listener: socket.socket) -> None:
         beside=folder,
         calibration=options.calibration,
     )
-    items: list[Item] = []
-    if options.shards:
-        items = read_items(options.shards, options.caption_key, options.max_items, options.store)
     explorer = Explorer(model, items)
     with temporary_folder():
         serve(explorer, options, listener)

@@ -24,7 +24,7 @@ from prolip.pretrained.adapted import find_adapter
 from prolip.pretrained.carried import carried_by, carry, image_settings, located, read_settings, write_settings
 from prolip.pretrained.download import HUB_FAILURES, first_line
 from prolip.pretrained.sources import build_saved, load_network, read_beside
-from prolip.pretrained.tokenizer_choice import choose_tokenizer
+from prolip.pretrained.tokenizer_choice import check_tokenizer, choose_tokenizer
 from prolip.train.config import from_toml
 
 log = logging.getLogger(__name__)
@@ -59,6 +59,7 @@ def run_export(options: ExportOptions) -> list[str]:
         raise UserError(f"format is {options.format}: the settings of onnx need --format onnx")
     if options.out is not None:
         check_own_folder(options.out, *_MARKS)
+    check_tokenizer(options.tokenizer)
     source = find_adapter(options.checkpoint) or _read(options)
     lines: list[str] = []
     with tempfile.TemporaryDirectory() as temporary:

@@ -211,6 +211,31 @@ def classification(
     return decided(found, evidence, calibration, decide) if calibration is not None and decide.asked else found
 
 
+def check_limits(decide: Decide) -> None:
+    """Check what is to be decided.
+
+    Raises:
+        UserError: a guarantee or limit is not between 0 and 1, or the guarantee that shall hold per label is missing.
+    """
+    if decide.per_label and decide.guarantee is None:
+        raise UserError("per_label is given without guarantee: it says for which images the guarantee holds")
+    for name in ("guarantee", "max_error"):
+        value = getattr(decide, name)
+        if value is not None and not 0 < value < 1:
+            raise UserError(f"{name} is {value}: it must be between 0 and 1")
+
+
+def require_calibration(calibration: Calibration | None) -> Calibration:
+    """Return a model's calibration.
+
+    Raises:
+        UserError: it has none.
+    """
+    if calibration is None:
+        raise UserError("guarantee and max_error need a calibrated model: make a calibration with prolip calibrate")
+    return calibration
+
+
 def check_decision(
     decide: Decide,
     calibration: Calibration | None,
@@ -222,17 +247,11 @@ def check_decision(
     """Check that a model's calibration allows the decision, and return its prompts.
 
     Raises:
-        UserError: the model has no calibration, it is for other labels or prompts, weights or a prior are given, a
-            guarantee or limit is not between 0 and 1, or the guarantee that shall hold per label is missing.
+        UserError: as for `check_limits`; or the model has no calibration, it is for other labels or prompts, or weights
+            or a prior are given.
     """
-    if decide.per_label and decide.guarantee is None:
-        raise UserError("per_label is given without guarantee: it says for which images the guarantee holds")
-    for name in ("guarantee", "max_error"):
-        value = getattr(decide, name)
-        if value is not None and not 0 < value < 1:
-            raise UserError(f"{name} is {value}: it must be between 0 and 1")
-    if calibration is None:
-        raise UserError("guarantee and max_error need a calibrated model: make a calibration with prolip calibrate")
+    check_limits(decide)
+    calibration = require_calibration(calibration)
     if prompt_weights is not None:
         raise UserError(
             "prompt_weights cannot be given with guarantee or max_error: the calibration is for even weights"

@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from prolip.decisions.prior import log_prior
 from prolip.errors import UserError
+from prolip.eval.prompts import fill_templates
 from prolip.gaussian import csd, inclusion_score
-from prolip.pretrained.classify import Classification, Decide, check_labels
+from prolip.pretrained.classify import PLAIN, Classification, Decide, check_labels, check_limits, require_calibration
 from prolip.pretrained.config import ClassifyOptions, CompareOptions, ImageOptions
 from prolip.pretrained.model import Model
 from prolip.pretrained.open import load
+from prolip.pretrained.preprocess import check_image_file
 from prolip.report.text_table import align
 
 _NO_VARIANCES = "the model has no variances: uncertainty and inclusion are unknown"
@@ -25,13 +28,17 @@ def run_classify(options: ClassifyOptions) -> list[str]:
         UserError: the model or a label cannot be used, or there is no such image.
         DataError: the image cannot be decoded.
     """
-    decided = Decide(options.guarantee, options.per_label, options.max_error).asked
-    if options.labels or not decided:
-        check_labels(options.labels)
+    labels, decide = options.labels, Decide(options.guarantee, options.per_label, options.max_error)
+    decided = decide.asked
+    check_limits(decide)
+    if labels or not decided:
+        check_labels(labels)
+        fill_templates(options.templates or PLAIN, labels)
+        if options.prior:
+            log_prior(options.prior, len(labels))
     model, pixels = _open(options, options.calibration)
-    labels = options.labels
-    if decided and not labels and model.calibration is not None:
-        labels = tuple(model.calibration.labels)
+    if decided and not labels:
+        labels = tuple(require_calibration(model.calibration).labels)
     found = model.classify(
         pixels,
         labels,
@@ -126,15 +133,12 @@ def run_compare(options: CompareOptions) -> list[str]:
 
 
 def _open(options: ImageOptions, calibration: Path | None = None) -> tuple[Model, Any]:
-    """Return the model and its input for the image. The file is checked first, since opening a model takes longer.
+    """Return the model and its input for the image.
 
     Raises:
         UserError: there is no such image, or the model cannot be used.
     """
-    if options.image.is_dir():
-        raise UserError(f"{options.image} is a folder: name one image file; prolip embed takes folders")
-    if not options.image.is_file():
-        raise UserError(f"{options.image}: there is no such image file")
+    check_image_file(options.image)
     model = load(
         options.checkpoint,
         tokenizer=options.tokenizer,

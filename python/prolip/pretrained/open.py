@@ -22,7 +22,13 @@ from prolip.pretrained.build_open_clip import build_named, import_open_clip, of_
 from prolip.pretrained.carried import InferenceSettings, check_image_settings
 from prolip.pretrained.model import Model, of_prolip
 from prolip.pretrained.sources import OPEN_CLIP_PREFIX, build_saved, load_network, saved_architecture
-from prolip.pretrained.tokenizer_choice import carried_tokenizer, choose_tokenizer, exported_settings, is_released
+from prolip.pretrained.tokenizer_choice import (
+    carried_tokenizer,
+    check_tokenizer,
+    choose_tokenizer,
+    exported_settings,
+    is_released,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +75,9 @@ def load(
     source, target = str(source), find_device(device)
     if precision not in get_args(Precision):
         raise UserError(f"precision is {precision!r}: it must be one of {', '.join(get_args(Precision))}")
+    check_tokenizer(tokenizer)
+    if calibration is not None:
+        load_calibration(Path(calibration))  # before a download; later, whether it is for this model
     if source.startswith(OPEN_CLIP_PREFIX):
         return _with_calibration(_load_open_clip(source, target, precision, cache_dir), calibration)
     if not is_released(source) and (found_adapter := find_adapter(source, cache_dir)) is not None:

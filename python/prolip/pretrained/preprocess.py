@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from prolip.data import DataError, preprocess_image
@@ -84,6 +84,18 @@ class Preprocess:
         return _through_loader(_as_bytes(decoded, name), self.size[0], name)
 
 
+def check_image_file(path: Path) -> None:
+    """Check that there is a file, before a model is opened, which takes longer.
+
+    Raises:
+        UserError: there is none.
+    """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name one image file; prolip embed takes folders")
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such image file")
+
+
 def _through_loader(data: bytes, size: int, name: str) -> Tensor:
     """Decode, resize and crop an encoded image with the loader's own code, u8 [H, W, 3]."""
     try:
@@ -121,6 +133,8 @@ def _as_pil(image: AnyImage, name: str) -> Image.Image:
             return opened.convert("RGB")
     except UserError:
         raise
+    except UnidentifiedImageError as error:  # its message has the address of the bytes
+        raise DataError(f"{name} cannot be read: not an image file that Pillow reads") from error
     except UNREADABLE as error:
         raise DataError(f"{name} cannot be read: {error}") from error
 

@@ -30,6 +30,16 @@ _TOKENIZER_SETTINGS = "tokenizer_config.json"
 are cleaned and the padding id."""
 
 
+def check_tokenizer(tokenizer: str | Path | None) -> None:
+    """Check that a tokenizer that the user names exists, before its model is downloaded.
+
+    Raises:
+        UserError: it is neither "clip" nor a file.
+    """
+    if tokenizer is not None and tokenizer != "clip" and not Path(tokenizer).is_file():
+        raise UserError(f"tokenizer is {tokenizer}: it must be `clip` or the file of a tokenizer.json")
+
+
 def own_tokenizer(source: str, text: TextConfig) -> TokenizerConfig | None:
     """Return the tokenizer that a model was trained with, at its context length; None if its files do not say.
 

@@ -55,6 +55,11 @@ _PLAIN = re.compile(r"(?!@|pipe:)[^*?\[{]+")
 """A path, and not a pattern, a list of shards or a command."""
 
 
+def is_missing(source: str) -> bool:
+    """Whether a source is the name of a file or folder that does not exist; unknown, so False, for any other source."""
+    return "://" not in source and _PLAIN.fullmatch(source) is not None and not Path(source).exists()
+
+
 def open_captioned(source: str, fetched: Path, store: StoreConfig | None = None) -> TaskFolder:
     """Open a folder of the published layout or with a table of captions, or shards.
 
@@ -79,7 +84,7 @@ def open_captioned(source: str, fetched: Path, store: StoreConfig | None = None)
         if Path(source).suffix != ".txt" and not tarfile.is_tarfile(source):
             raise UserError(f"data is {source}: it must be a folder, a shard (.tar) or a list of shards (.txt)")
     store = store or StoreConfig()
-    found = examine_shards([source], store)
+    found = examine_shards([source], store, "data")
     seen = [(Path(shown_shard(shard)).name, size, version) for shard, size, version in found]
     return TaskFolder(shown_shard(source), tuple(shard for shard, _, _ in found), [], [], digest_of(seen), store)
 
@@ -132,7 +137,6 @@ def whole_numbers(folder: TaskFolder, key: str, path: str, found: Sequence[Any],
     """Return the values as whole numbers; there must be `count` of them."""
     numbers = [int(value) for value in found if isinstance(value, int | str) and _NUMBER.fullmatch(str(value))]
     if len(numbers) != count or len(found) != count:
-        raise DataError(
-            f"{folder.source}: sample {key} has {list(found)!r} at {path}: it must be {count} whole numbers"
-        )
+        wanted = "a whole number" if count == 1 else f"{count} whole numbers"
+        raise DataError(f"{folder.source}: sample {key} has {list(found)!r} at {path}: it must be {wanted}")
     return numbers

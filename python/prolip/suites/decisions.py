@@ -64,7 +64,7 @@ def run_decisions(model: Model, options: DecisionsOptions, cache: TaskCache) -> 
         DataError: images from elsewhere cannot be read.
     """
     others = embed_elsewhere(model, options)
-    known = None if options.known is None else _embed_images(model, options.known, options)
+    known = None if options.known is None else _embed_images(model, "known", options.known, options)
     beside: dict[str, Other] = {}
     for name, source in name_sources(options.beside).items():
         found = load(source, tokenizer=options.tokenizer, device=options.device, precision=options.precision)
@@ -161,7 +161,7 @@ def embed_elsewhere(model: Model, options: DecisionsOptions) -> dict[str, Gaussi
     sources = name_sources(options.elsewhere)
     if NOISE in sources:
         raise UserError(f"elsewhere has {sources[NOISE]}: rename it, since {NOISE} is the name of random pixels")
-    found = {name: _embed_images(model, source, options) for name, source in sources.items()}
+    found = {name: _embed_images(model, "elsewhere", source, options) for name, source in sources.items()}
     return found | {NOISE: embed_noise(model, _NUM_NOISE, options.batch_size, options.seed)}
 
 
@@ -172,8 +172,11 @@ def embed_noise(model: Model, count: int, batch_size: int, seed: int) -> Gaussia
     return model.encode_images(pixels, batch_size=batch_size, progress=False)
 
 
-def _embed_images(model: Model, source: str, options: DecisionsOptions) -> Gaussian:
-    """Embed the images of a folder, of shards, or of a data set in the published layout."""
+def _embed_images(model: Model, option: str, source: str, options: DecisionsOptions) -> Gaussian:
+    """Embed the images of a folder, of shards, or of a data set in the published layout, which an option names."""
     folder = Path(source)
     images = open_folder(folder).shards if folder.is_dir() and any(folder.rglob("*.tar")) else source
-    return model.encode_images(images, batch_size=options.batch_size, progress=False, store=options.store)
+    try:
+        return model.encode_images(images, batch_size=options.batch_size, progress=False, store=options.store)
+    except UserError as error:
+        raise UserError(f"{option} is {source}: {error}") from error

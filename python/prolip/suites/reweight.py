@@ -15,16 +15,18 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from prolip.data import expand_shards
 from prolip.data.samples import read_label
 from prolip.decisions.config import NO_CSD
 from prolip.embeddings.embed import Embedded, embed_shards
 from prolip.errors import UserError
 from prolip.eval.bprw import PromptWeights, labelled_images, reweight_prompts
-from prolip.eval.prompts import SmallestInClass, WithinSpread, filter_prompts
+from prolip.eval.prompts import SmallestInClass, WithinSpread, fill_templates, filter_prompts
 from prolip.eval.statistics import bootstrap_interval
 from prolip.eval.zero_shot import PUBLISHED_LOGIT_SCALE, aggregate_prompts, correct_within, zero_shot_logits
 from prolip.files import check_writable, read_text, write_atomic
 from prolip.gaussian import Gaussian
+from prolip.pretrained.image_batches import check_batch_size
 from prolip.pretrained.model import Model
 from prolip.pretrained.open import load
 from prolip.report.prompt_chart import prompt_chart
@@ -62,12 +64,16 @@ def run_reweight(options: ReweightOptions) -> list[str]:
         wanted = "classnames is not given" if options.classnames is None else "vote is labelled"
         raise UserError(f"{wanted}: class_key must name the json field that holds an image's class")
     templates = read_templates(options.templates)
+    fill_templates(templates, [""])
+    check_batch_size(options.batch_size)
     check_writable(options.out / _WEIGHTS)
+    expand_shards(list(options.shards))
+    names = read_classnames(options.classnames)
     model = load(options.checkpoint, tokenizer=options.tokenizer, device=options.device)
     if model.epistemic:
         raise UserError(f"checkpoint: prompts are weighted by their Gaussians: {NO_CSD}")
     images = _embed_images(model, options)
-    classes = find_classes(options, images)
+    classes = find_classes(options.class_key, names, images)
     total = len(classes.names) * len(templates)
     with tqdm(total=total, desc="prompts", unit="prompt", file=sys.stderr) as bar:
         prompts = embed_prompts(model, classes.names, templates, on_progress=bar.update)
@@ -95,31 +101,36 @@ def read_templates(source: str) -> list[str]:
     return TEMPLATES[source]() if source in TEMPLATES else _read_lines(source, "templates", list(TEMPLATES))
 
 
-def find_classes(options: ReweightOptions, images: Embedded) -> Classes:
-    """Class names and labels from the options and the images' json.
+def read_classnames(source: str | None) -> list[str] | None:
+    """The class names of ImageNet or of a text file with one per line; None for those in the images' json.
+
+    Raises:
+        UserError: `source` is neither, or the file is empty.
+    """
+    if source is None or source == "imagenet":
+        return None if source is None else imagenet_classnames()
+    return _read_lines(source, "classnames", ["imagenet"])
+
+
+def find_classes(class_key: str | None, classnames: list[str] | None, images: Embedded) -> Classes:
+    """Class names, by default the distinct values of `class_key`, and labels from the images' json.
 
     Raises:
         UserError: an image's class is not one of the names.
         DataError: an image's json has no class.
     """
     values: list[str | int] = []
-    if options.class_key is not None:
+    if class_key is not None:
         values = [
-            read_label(key, member, options.class_key)
-            for key, member in zip(images.keys, images.members["json"], strict=True)
+            read_label(key, member, class_key) for key, member in zip(images.keys, images.members["json"], strict=True)
         ]
-    if options.classnames is None:
-        names = sorted({str(value) for value in values})
-    elif options.classnames == "imagenet":
-        names = imagenet_classnames()
-    else:
-        names = _read_lines(options.classnames, "classnames", ["imagenet"])
+    names = sorted({str(value) for value in values}) if classnames is None else classnames
     places: dict[str | int, int] = {name: place for place, name in enumerate(names)}
-    if options.classnames is not None:
+    if classnames is not None:
         places |= {place: place for place in range(len(names))}
     for key, value in zip(images.keys, values, strict=False):
         if value not in places and str(value) not in places:
-            raise UserError(f"image {key}: its {options.class_key} is {value!r}, which is not a class name")
+            raise UserError(f"image {key}: its {class_key} is {value!r}, which is not a class name")
     labels = torch.tensor([places[value] if value in places else places[str(value)] for value in values])
     return Classes(names, labels if values else None)
 

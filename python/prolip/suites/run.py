@@ -9,12 +9,16 @@ from typing import TypeVar
 
 from prolip.errors import UserError, check_seed
 from prolip.files import check_writable
+from prolip.pretrained.image_batches import check_batch_size
 from prolip.pretrained.model import Model
 from prolip.pretrained.open import load
 from prolip.pretrained.sources import check_source
-from prolip.suites.config import SuiteOptions
+from prolip.suites.caption_sets import is_missing
+from prolip.suites.config import DatacompOptions, SuiteOptions
+from prolip.suites.datacomp import chosen_tasks
 from prolip.suites.result_files import write_results
 from prolip.suites.results import SuiteResult, TaskCache
+from prolip.suites.tasks import TABLE, read_tasks
 
 Options = TypeVar("Options", bound=SuiteOptions)
 
@@ -42,6 +46,8 @@ def run_suite(name: str, options: Options, run: Callable[[Model, Options, TaskCa
         raise UserError(f"checkpoint has {twice[0]} more than once: each model can be named once")
     out = options.folder(name)
     check_writable(out / "results.json")
+    check_batch_size(options.batch_size)
+    _check_files(options)
     for source in options.checkpoint:  # before any model runs, which may take hours
         check_source(source)
     data = getattr(options, "data", None)
@@ -55,3 +61,21 @@ def run_suite(name: str, options: Options, run: Callable[[Model, Options, TaskCa
     # No variable holds a model while the next one is opened.
     results = [run(opened(source), options, TaskCache(out / "tasks")) for source in options.checkpoint]
     return write_results(out, results, num_resamples=options.num_resamples, seed=options.seed)
+
+
+def _check_files(options: SuiteOptions) -> None:
+    """Check what a suite reads, before a model is opened, which may have to be downloaded.
+
+    Raises:
+        UserError: no data set is there, or a file that an option names is missing; or an unknown task.
+        OSError: there is no such table.
+    """
+    for name in ("data", "elsewhere", "known", "classnames"):
+        value = getattr(options, name, None)
+        sources = [*map(str, value)] if isinstance(value, tuple) else [str(value)] if value is not None else []
+        missing = [source for source in sources if is_missing(source)]
+        # A suite notes that a data set is missing, and evaluates the others.
+        if missing and (name != "data" or len(missing) == len(sources)):
+            raise UserError(f"{name} is {', '.join(missing)}: there is no such file or folder")
+    if isinstance(options, DatacompOptions):
+        chosen_tasks(read_tasks(options.table or TABLE), options.tasks)

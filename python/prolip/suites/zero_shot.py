@@ -15,6 +15,7 @@ from prolip.data.build.images import UNREADABLE, read_for_loader
 from prolip.data.build.shards import RECORD
 from prolip.embeddings.embed import embed_shards
 from prolip.errors import UserError
+from prolip.eval.prompts import fill_templates
 from prolip.gaussian import Gaussian
 from prolip.pretrained.model import Model
 from prolip.suites.caption_sets import name_sources, open_captioned
@@ -80,7 +81,8 @@ def open_classes(
         classnames: a file of class names; None for the data set's own.
 
     Raises:
-        UserError: there is no class, or not one name per class; or the shards are made of class folders.
+        UserError: there is no class, or not one name per class; a template has no `{}`; or the shards are made of class
+            folders.
         DataError, OSError: a server does not have it, or does not answer.
     """
     path = Path(source)
@@ -103,6 +105,8 @@ def open_classes(
         )
     if folder.classnames and len(names) != len(folder.classnames):
         raise UserError(f"{classnames} has {len(names)} names: {source} has {len(folder.classnames)} classes")
+    if templates:
+        fill_templates(templates, names)
     return folder._replace(classnames=names, templates=list(templates) or folder.templates or list(TEMPLATES))
 
 

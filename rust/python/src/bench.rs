@@ -5,7 +5,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::error::{config_error, loader_error};
-use crate::shards::located;
+use crate::shards::{SHARDS, located};
 
 /// Decode `images` images of the shards with `threads` threads, and return their number and the seconds taken.
 ///
@@ -24,7 +24,7 @@ pub fn decode_only(
             return Err(PyValueError::new_err(format!("{name} is 0: it must be at least 1")));
         }
     }
-    let locations = located(&shards, OnMissingShard::Raise)?;
+    let locations = located(&shards, OnMissingShard::Raise, SHARDS)?;
     let mut called = Ok(());
     let call = || {
         if let Some(loaded) = loaded {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use prolip_loader::archive::index;
 use prolip_loader::config::OnMissingShard;
+use prolip_loader::error::ConfigError;
 use prolip_loader::remote;
 use prolip_loader::shards::{Location, Version, expand};
 use pyo3::prelude::*;
@@ -12,15 +13,23 @@ use crate::config::store_config;
 use crate::error::config_error;
 use crate::wait::interruptible;
 
-/// The shards that patterns and lists stand for.
-pub fn located(shards: &[String], missing: OnMissingShard) -> PyResult<Vec<Location>> {
-    expand(shards, missing).map_err(config_error)
+/// The name of the option in the commands that call these functions. Only training has it in a section.
+pub const SHARDS: &str = "shards";
+
+/// The shards that patterns and lists stand for. Errors name the option.
+pub fn located(
+    shards: &[String],
+    missing: OnMissingShard,
+    option: &str,
+) -> PyResult<Vec<Location>> {
+    expand(shards, missing)
+        .map_err(|error| config_error(ConfigError { field: option.to_owned(), ..error }))
 }
 
 /// Return the shards that patterns and lists stand for, as the loader reads them.
 #[pyfunction]
 pub fn expand_shards(shards: Vec<String>) -> PyResult<Vec<String>> {
-    let shards = located(&shards, OnMissingShard::Raise)?;
+    let shards = located(&shards, OnMissingShard::Raise, SHARDS)?;
     Ok(shards.iter().map(Location::written).collect())
 }
 
@@ -33,15 +42,16 @@ pub fn shown_shard(shard: &str) -> String {
 /// Return the name, size and version of the shards that patterns stand for, including globs in object stores.
 ///
 /// The version tells different contents of the same size apart: a file's modification time or a server's ETag. None
-/// if unknown.
+/// if unknown. Errors name the option that lists the shards.
 #[pyfunction]
 pub fn examine_shards(
     py: Python<'_>,
     shards: Vec<String>,
     store: &Bound<'_, PyAny>,
+    option: &str,
 ) -> PyResult<Vec<(String, u64, Option<String>)>> {
     let store = store_config(store)?;
-    let shards = located(&shards, OnMissingShard::Raise)?;
+    let shards = located(&shards, OnMissingShard::Raise, option)?;
     let found = interruptible(py, |cancelled| remote::examine(shards, &store, cancelled))?;
     let told = found.into_iter().map(|(shard, stamp)| {
         let version = match stamp.version {
@@ -83,7 +93,7 @@ pub fn write_index(
     threads: usize,
     store: &Bound<'_, PyAny>,
 ) -> PyResult<(u64, u64, Vec<String>)> {
-    let shards = located(&shards, OnMissingShard::Raise)?;
+    let shards = located(&shards, OnMissingShard::Raise, SHARDS)?;
     let store = store_config(store)?;
     let made = interruptible(py, |cancelled| {
         let shards = remote::settle(shards, &store, cancelled)?;
@@ -101,7 +111,7 @@ pub fn check_index(
     threads: usize,
     store: &Bound<'_, PyAny>,
 ) -> PyResult<Vec<String>> {
-    let shards = located(&shards, OnMissingShard::Skip)?;
+    let shards = located(&shards, OnMissingShard::Skip, SHARDS)?;
     let store = store_config(store)?;
     interruptible(py, |cancelled| {
         let shards = remote::settle(shards, &store, cancelled)?;

@@ -173,6 +173,10 @@ def test_a_run_may_be_given_by_a_relative_path(lab: Path, tmp_path: Path, monkey
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (
+            ["--embeddings", "NAME", "--masked", "absent"],
+            "masked: absent is neither a folder of `prolip embed` nor a file",
+        ),
         (["--embeddings", "absent"], "embeddings: absent is neither a folder of `prolip embed` nor a file"),
         (["--embeddings", "NAME", "--masked", "NAME", "NAME"], "masked names 2 and embeddings 1"),
         (["--embeddings", "NAME", "--method", "laplace", "--heads.lr", "1"], "belong to the method heads"),

@@ -129,7 +129,7 @@ def test_every_command_has_help_and_no_line_of_it_ends_early(
         (["data", "build", "emojis"], "prolip data build: no command 'emojis', did you mean 'emoji'?"),
         (["data", "build", "csv", "--table", "absent.csv", "--out", "x"], "absent.csv is not a file"),
         (["eval", "emojis"], "prolip eval: no command 'emojis', did you mean 'emoji'?"),
-        (["eval", "emoji", "--checkpoint", "absent.pt"], "absent.pt is neither a file nor a folder"),
+        (["eval", "emoji", "--checkpoint", "absent.pt", "--data", "."], "absent.pt is neither a file nor a folder"),
         (["report", "absent"], "prolip report: "),
         (["recipes", sys.executable], "is not a recipe, a TOML file"),
     ],

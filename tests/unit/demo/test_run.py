@@ -17,6 +17,7 @@ from prolip.decisions.config import CALIBRATION_FILE
 from prolip.demo import run as demo
 from prolip.demo.suite import EmojiResults
 from prolip.demo.suite.results import Headline
+from prolip.errors import UserError
 from prolip.train.config import load_config
 
 
@@ -29,6 +30,11 @@ def test_the_number_of_processes_fits_cores_and_gpus(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(demo, "usable_cores", lambda: cores)
     assert demo.count_processes() == expected
+
+
+def test_a_negative_number_of_processes_is_refused() -> None:
+    with pytest.raises(UserError, match="processes is -1: it must not be negative"):
+        demo.DemoConfig(processes=-1)
 
 
 def test_a_file_is_newer_if_it_was_written_later(tmp_path: Path) -> None:

@@ -147,6 +147,21 @@ def test_float32_distinguishes_similar_prompts() -> None:
     assert difference.abs().max() < 3e-3
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_inputs_give_the_weights_of_float32(dtype: torch.dtype) -> None:
+    prompts, images, _ = world(dtype=dtype)
+    config = BprwConfig(num_neighbors=3)
+    found = reweight_prompts(prompts, images, config)
+    assert found.weights.dtype == torch.float32
+    assert_same(found, reweight_prompts(prompts.to(torch.float32), images.to(torch.float32), config))
+
+
+def test_no_prompt_is_an_error() -> None:
+    prompts, images, _ = world()
+    with pytest.raises(ValueError, match="there must be a class, each with a prompt"):
+        reweight_prompts(prompts.rows(slice(0)), images, BprwConfig(num_neighbors=3))
+
+
 def test_the_official_form_applies_the_multiplier_twice() -> None:
     var = torch.tensor([[[1.0, 2.0]]])
     once = component_vars(var, BprwConfig(var_multiplier=3.0, var_floor=0.5))

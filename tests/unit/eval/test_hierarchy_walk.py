@@ -141,6 +141,15 @@ def test_a_walk_finds_every_nearest_caption(captions: int) -> None:
     assert len(met.unique()) > 0.9 * captions
 
 
+@pytest.mark.parametrize(("queries", "captions"), [(0, 3), (3, 0)])
+def test_a_walk_without_a_query_or_an_item_is_an_error(queries: int, captions: int) -> None:
+    some, items = gaussians(queries, 4, seed=0), gaussians(captions, 1, 4, seed=1)
+    with pytest.raises(ValueError, match="there must be a query and an item"):
+        including_items(some, items.flatten())
+    with pytest.raises(ValueError, match="there must be a query and an item"):
+        traverse(some, items, torch.zeros(captions, 1).long(), torch.ones(4), TraversalConfig(root="text"))
+
+
 def test_a_walk_of_only_the_root_meets_the_nearest_item() -> None:
     config = TraversalConfig(root_only=True)
     met = visited_items(torch.zeros(3, 4), torch.tensor([[0.0, 2.0, 1.0, 2.0]]), config)

@@ -36,6 +36,35 @@ def test_scores_rank_by_the_sampled_distance() -> None:
     assert torch.equal(rank_candidates(retrieval_scores(queries, candidates, "mean")), by_angle)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_ranks_of_half_precision_inputs_are_those_of_float32(dtype: torch.dtype) -> None:
+    """Scores of near items differ by less than half precision holds: they would be equal."""
+    base = gaussians(1, 5, dim=64)
+    near = gaussians(60, 6, dim=64)
+    items = Gaussian(F.normalize(base.mean + 0.02 * near.mean, dim=1), near.log_var - 6).to(dtype)
+    single = items.to(torch.float32)
+    for score in ("csd", "mean"):
+        scores = retrieval_scores(items, items, score)  # type: ignore[arg-type]
+        assert torch.equal(scores, retrieval_scores(single, single, score))  # type: ignore[arg-type]
+        assert scores.dtype == torch.float32
+    own = torch.arange(60)
+    assert torch.equal(group_ranks(items, items, own, own), group_ranks(single, single, own, own))
+
+
+def test_nothing_to_rank_is_an_error() -> None:
+    none, some, own = gaussians(0, 0), gaussians(3, 1), torch.arange(3)
+    for queries, candidates, groups, message in (
+        (none, some, (own[:0], own), "there must be a query"),
+        (some, none, (own, own[:0]), "query 0 has no correct candidate"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            group_ranks(queries, candidates, *groups)
+        with pytest.raises(ValueError, match="there must be a query"):
+            precision_at_r(queries, candidates, same_group(*groups))
+        with pytest.raises(ValueError, match="there must be a query and a candidate"):
+            chance_recall(same_group(*groups), 1)
+
+
 def test_equal_scores_keep_their_order() -> None:
     assert rank_candidates(T([[1.0, 2.0, 1.0, 2.0]])).tolist() == [[1, 3, 0, 2]]
 

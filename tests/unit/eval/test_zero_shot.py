@@ -38,6 +38,17 @@ def test_points_have_no_variance() -> None:
     assert aggregate_prompts(Gaussian.point(prompts().mean)).var.eq(0).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_logits_of_half_precision_inputs_are_computed_in_float32(dtype: torch.dtype) -> None:
+    some, single = prompts().to(dtype), prompts().to(dtype).to(torch.float32)
+    classes, exact = aggregate_prompts(some), aggregate_prompts(single)
+    assert torch.equal(classes.weight, exact.weight)
+    assert torch.equal(classes.var, exact.var)
+    mean = single.mean[:, 0]
+    found = zero_shot_logits(mean.to(dtype), classes.weight, classes.total_var, logit_scale=100.0)
+    assert torch.equal(found, zero_shot_logits(mean, exact.weight, exact.total_var, logit_scale=100.0))
+
+
 @pytest.mark.parametrize("scale", [PUBLISHED_LOGIT_SCALE, 30.0])
 def test_logits_equal_the_definition(scale: float) -> None:
     classifier = aggregate_prompts(prompts())
@@ -83,5 +94,7 @@ def test_classes_without_images_do_not_count_in_the_recall() -> None:
 def test_nothing_to_evaluate_or_nan_is_an_error() -> None:
     with pytest.raises(ValueError, match="at least one image"):
         evaluate_zero_shot(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64))
+    with pytest.raises(ValueError, match="and one class"):
+        evaluate_zero_shot(torch.zeros(2, 0), T([0, 0]))
     with pytest.raises(ValueError, match="NaN"):
         evaluate_zero_shot(torch.full((1, 3), math.nan), T([1]))

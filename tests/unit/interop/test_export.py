@@ -90,7 +90,10 @@ def test_an_export_that_cannot_work_changes_nothing(
     (tmp_path / "broken.json").write_text("no tokenizer")
     for words, message in (
         ([str(run), "--tokenizer", str(tmp_path / "broken.json")], "broken.json: not a Hugging Face tokenizer.json"),
-        ([str(run), "--tokenizer", str(tmp_path / "absent.json")], "absent.json: cannot read the file"),
+        (
+            [str(run), "--tokenizer", str(tmp_path / "absent.json")],
+            "absent.json: it must be `clip` or the file of a tokenizer.json",
+        ),
         ([str(run), "--licence", "my own: yes"], "licence is 'my own: yes': it must be an id of the hub, such as mit"),
         ([str(out)], f"out: {out} is the model itself, whose card would be lost: name another folder"),
         ([str(out), "--format", "transformers"], f"out: {out} is the model itself"),

@@ -124,6 +124,7 @@ def test_without_variances_no_uncertainty_is_printed(lab: Path, capsys: pytest.C
         (["classify", "notes.txt", "a", "an"], "notes.txt cannot be read"),
         (["classify", "cat.png", "a", "a"], "labels has 'a' more than once"),
         (["classify", "cat.png", "a", "--templates", "no label"], "no label"),
+        (["classify", "cat.png", "--guarantee", "0.9"], "guarantee and max_error need a calibrated model"),
     ],
 )
 def test_errors_of_classify_and_compare_are_named(

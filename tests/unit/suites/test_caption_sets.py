@@ -49,7 +49,7 @@ def test_retrieval_reads_a_table_of_captions_as_the_hub_has_it(world: CaptionedW
 @pytest.mark.parametrize("written", ["²", "--5", "5-", "", 1.5, True])
 def test_what_is_no_whole_number_is_no_id(written: object) -> None:
     """Python calls "²" a digit, and cannot read it."""
-    with pytest.raises(DataError, match=r"s: sample k has \[.*\] at cocoid: it must be 1 whole numbers"):
+    with pytest.raises(DataError, match=r"s: sample k has \[.*\] at cocoid: it must be a whole number$"):
         whole_numbers(TaskFolder("s", (), [], [], ""), "k", "cocoid", [written], 1)
     assert whole_numbers(TaskFolder("s", (), [], [], ""), "k", "cocoid", ["-5", 7], 2) == [-5, 7]
 

@@ -90,6 +90,16 @@ def test_out_of_distribution_images_are_detected_by_mahalanobis_distance(figures
         assert value > 0.9
 
 
+@pytest.mark.parametrize("option", ["elsewhere", "known"])
+def test_a_folder_without_an_image_is_named_with_its_option(
+    lab: Path, tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "none").mkdir()
+    words = ["--data", str(lab / "mine"), f"--{option}", str(tmp_path / "none"), "--out", str(tmp_path / "out")]
+    assert main(["eval", "decisions", "--checkpoint", str(lab / "run"), *words]) == 2
+    assert f"{option} is {tmp_path / 'none'}: " in capsys.readouterr().err
+
+
 def test_images_from_elsewhere_cannot_be_called_noise(
     lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -53,6 +53,6 @@ def test_a_suite_reads_archives_without_an_end_only_if_asked(
     words = [word.format(data=unended) for word in COMMANDS[command]]
     words += ["--checkpoint", world.ours, "--out", str(tmp_path)]
     assert main(words) == 2
-    assert "(data.store.require_archive_end = false accepts such files)" in capsys.readouterr().err
+    assert "(store.require_archive_end = false accepts such files)" in capsys.readouterr().err
     assert main([*words, "--store.no_require_archive_end"]) == 0
     assert "require_archive_end" not in capsys.readouterr().err

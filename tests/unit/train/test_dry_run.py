@@ -125,7 +125,7 @@ def test_a_dry_run_prints_what_the_run_will_do(lab: Lab, capsys: pytest.CaptureF
     [
         (["--data.shards", "absent.tar"], "absent.tar"),
         (["--data.captions.0.sources.0.key", "captions.absent"], "its json has no caption"),
-        (["--data.tokenizer.path", "absent.json"], "absent.json"),
+        (["--data.tokenizer.path", "absent.json"], "data.tokenizer.path is absent.json: there is no such file"),
         (["--model.text.vocab_size", "5"], "model.text.vocab_size is 5: the tokenizer needs at least 10"),
         (["--start_from", "absent", "--architecture", "demo"], "absent is neither a file nor a folder"),
         (

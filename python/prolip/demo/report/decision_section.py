@@ -26,19 +26,19 @@ def risk_chart(decisions: DecisionFigures) -> Markup:
 
 
 def risk_sentence(decisions: DecisionFigures) -> str:
-    """Say which of the two scores tells wrong answers from right ones better."""
+    """Say which of the two scores detects wrong answers better."""
     probability, variance = decisions.risk
     difference = decisions.auroc_difference
     if difference.high < 0:
-        verdict = "The image's uncertainty tells wrong answers worse than the largest probability"
+        verdict = "The image's uncertainty detects wrong answers less well than the largest probability"
     elif difference.low > 0:
-        verdict = "The image's uncertainty tells wrong answers better than the largest probability"
+        verdict = "The image's uncertainty detects wrong answers better than the largest probability"
     else:
         verdict = "Neither score is clearly better"
     return (
         f"{verdict}: a wrong answer has more doubt than a right one in {words.percent_range(variance.auroc)} of pairs "
-        f"by uncertainty, and in {words.percent_range(probability.auroc)} by probability (AUROC; a coin has "
-        f"50{words.THIN}%)."
+        f"by uncertainty, and in {words.percent_range(probability.auroc)} by probability (AUROC; chance "
+        f"is 50{words.THIN}%)."
     )
 
 

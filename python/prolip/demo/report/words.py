@@ -109,10 +109,9 @@ def _effect_size(levels: LevelFigures, untrained: LevelFigures) -> str:
     ours, theirs = levels.uncertainty, untrained.uncertainty
     small = "The effect is small. " if abs(ours.relative[-1]) < SMALL else ""
     return (
-        f"{small}The mean uncertainty of a held-out emoji's name captions is "
-        f"{relative(ours.relative[-1])} (untrained {relative(theirs.relative[-1])}) from that of “a picture” captions, "
-        "and Spearman's correlation with generality is "
-        f"{signed(ours.spearman)} (untrained {signed(theirs.spearman)})."
+        f"{small}The mean uncertainty of a held-out emoji's name captions differs from that of “a picture” captions by "
+        f"{relative(ours.relative[-1])} (untrained {relative(theirs.relative[-1])}), and Spearman's correlation "
+        f"with generality is {signed(ours.spearman)} (untrained {signed(theirs.spearman)})."
     )
 
 
@@ -140,7 +139,7 @@ def _order_unseen(levels: LevelFigures, untrained: LevelFigures) -> str:
     holds = all(pair.share > ORDERED for pair in levels.pairs)
     by_length = holds and not all(pair.share_not_longer > ORDERED for pair in levels.pairs)
     outcome = "it holds for each pair of levels" if holds else "it does not hold for every pair of levels"
-    return f"For unseen names, nothing trained the order directly, and {outcome}: {shares} (chance: 50 %)." + (
+    return f"Training never asked for this order of unseen names, and {outcome}: {shares} (chance: 50 %)." + (
         " Among pairs whose specific caption is no longer it does not, so length may explain it." if by_length else ""
     )
 

@@ -250,10 +250,13 @@ class TrainConfig:
         """Check that the token table has a row for every id. This opens the tokenizer.
 
         Raises:
-            UserError: the table has too few rows; the message names the field.
+            UserError: the table has too few rows, or there is no such tokenizer; the message names the field.
         """
         from prolip.data.tokenizer import Tokenizer  # not needed to print the help
 
+        path = self.data.tokenizer.path
+        if path is not None and not path.is_file():
+            raise UserError(f"data.tokenizer.path is {path}: there is no such file")
         rows, mask = self.model.text.vocab_size, self.data.masking
         needed = Tokenizer(self.data.tokenizer).vocab_size
         if needed > rows:

@@ -9,6 +9,9 @@ pub enum TarError {
     /// The file is empty.
     #[error("the file is empty, not an archive")]
     Empty,
+    /// The first header is damaged: the file may be of another kind.
+    #[error("{0}; the file may not be a tar archive")]
+    NotAnArchive(Box<TarError>),
     /// The file is compressed.
     #[error(
         "the archive is compressed ({0}): decompress it, or let its name end in .gz, .tgz or .zst as it is"

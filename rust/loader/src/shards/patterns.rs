@@ -46,9 +46,14 @@ fn expand_list(
     let before = shards.len();
     // Some editors begin a text with a byte order mark.
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    for line in text.lines().map(str::trim) {
+    for (line, number) in text.lines().map(str::trim).zip(1..) {
         if !line.is_empty() && !line.starts_with('#') {
-            expand_pattern(line, path.parent(), missing, shards)?;
+            expand_pattern(line, path.parent(), missing, shards).map_err(|error| {
+                wrong(
+                    pattern,
+                    format!("line {number} of the list is {}: {}", error.value, error.rule),
+                )
+            })?;
         }
     }
     if shards.len() == before {
@@ -82,7 +87,9 @@ fn expand_pattern(
             shards.push(Location::File(path));
         } else {
             let shown = path.display();
-            let rule = if path.is_dir() {
+            let rule = if name.is_empty() {
+                "a name is empty".to_owned()
+            } else if path.is_dir() {
                 format!("{shown} is a folder: name its shards, '{shown}/*.tar'")
             } else {
                 format!("there is no file {shown}")
@@ -320,6 +327,17 @@ mod tests {
         for pattern in [at("c-*.tar"), at("a-{0..2}.tar"), at("none.txt"), at("none.tar")] {
             let error = expand(std::slice::from_ref(&pattern), OnMissingShard::Raise).unwrap_err();
             assert!(error.value.contains(&pattern), "{error}");
+        }
+        std::fs::write(at("typo.txt"), "a-0.tar\n\nc.tar\n").unwrap();
+        for (pattern, rule) in [
+            (String::new(), "a name is empty".to_owned()),
+            (
+                at("typo.txt"),
+                format!("line 3 of the list is \"c.tar\": there is no file {}", at("c.tar")),
+            ),
+        ] {
+            let error = expand(std::slice::from_ref(&pattern), OnMissingShard::Raise).unwrap_err();
+            assert_eq!((error.value, error.rule), (format!("{pattern:?}"), rule));
         }
     }
 

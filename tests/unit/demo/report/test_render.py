@@ -156,7 +156,7 @@ def test_decisions_are_shown_with_their_ranges(run_dir: Path, emoji_data: Path, 
     for row in decisions.sets:
         for cell in (words.percent_range(row.covered), words.number_range(row.size), words.percent_range(row.wrong)):
             assert cell in section
-    assert f"{decisions.num_held} others give the guarantees" in section
+    assert f"{decisions.num_held} others for the guarantees" in section
     assert risk_sentence(decisions) in section
     for one in decisions.examples:
         assert (f"answer: {one.label_set[0]}" if one.answered else "don't know") in section
@@ -166,7 +166,11 @@ def test_decisions_are_shown_with_their_ranges(run_dir: Path, emoji_data: Path, 
 
 @pytest.mark.parametrize(
     ("low", "high", "verdict"),
-    [(-0.3, -0.1, "tells wrong answers worse"), (0.1, 0.2, "tells wrong answers better"), (-0.1, 0.1, "Neither")],
+    [
+        (-0.3, -0.1, "detects wrong answers less well"),
+        (0.1, 0.2, "detects wrong answers better"),
+        (-0.1, 0.1, "Neither"),
+    ],
 )
 def test_the_better_score_of_doubt_follows_from_the_interval(
     low: float, high: float, verdict: str, emoji_results: EmojiResults

@@ -18,7 +18,12 @@ pub(super) struct Header<'block> {
 impl<'block> Header<'block> {
     /// Checks a block. `first` says whether it is the first block of the archive.
     pub fn new(block: &'block [u8; BLOCK as usize], first: bool) -> Result<Self, TarError> {
-        check_sum(block, first)?;
+        check_sum(block, first).map_err(|error| match error {
+            TarError::Checksum { .. } | TarError::Header(_) if first => {
+                TarError::NotAnArchive(Box::new(error))
+            }
+            error => error,
+        })?;
         Ok(Self { block, kind: block[156], size: number(&block[124..136])? })
     }
 
