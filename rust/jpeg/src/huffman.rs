@@ -171,7 +171,7 @@ impl Default for PairTable {
 pub(super) struct Pair {
     /// Bits of both.
     pub(super) total: u8,
-    /// 64 minus the bits of the first.
+    /// Minus the bits of the first, modulo 256.
     shift: u8,
     /// How far the first advances: by 1 if it is the end of the block.
     pub(super) advance: u8,
@@ -228,31 +228,28 @@ pub(super) struct TableSet {
     pub(super) ac: [PairTable; 4],
 }
 
-/// The steps at the start of the bits of an index.
+/// The steps at the start of the bits of an index. No branches, since they could not be predicted.
+#[inline(always)]
 fn pair_of(steps: &[Step; 1 << LOOK], index: usize) -> Pair {
-    let Step { total, advance, above } = steps[index];
-    let shift = total.wrapping_neg() & 63;
-    let alone = Pair { total, shift, advance, both: advance, above, second: 0 };
-    let used = u32::from(total);
-    if used == 0 {
-        return Pair { both: BEYOND, ..alone };
-    }
-    if advance == END {
-        return Pair { advance: 1, ..alone };
-    }
-    if used >= LOOK {
-        return alone;
-    }
-    let bits = (index as u64) << (64 - LOOK) << used;
+    let first = steps[index];
+    let bits = ((index as u64) << (64 - LOOK)).wrapping_shl(first.total.into());
     let second = steps[(bits >> (64 - LOOK)) as usize];
-    let both = total + second.total;
-    if second.total == 0 || u32::from(both) > LOOK {
-        return alone;
-    }
-    let number = second.number(bits);
+    let (total, number) = (first.total + second.total, second.number(bits));
+    let ends = first.advance == END;
     // How many blocks end is read only if the end comes first.
-    if second.advance == END && number != 0 {
-        return alone;
+    let ends_several = (second.advance == END) & (number != 0);
+    let fits = (second.total != 0) & (u32::from(total) <= LOOK);
+    let (total, both, number) = if (first.total != 0) & !ends & fits & !ends_several {
+        (total, first.advance + second.advance, number)
+    } else {
+        (first.total, first.advance, 0)
+    };
+    Pair {
+        total,
+        shift: first.total.wrapping_neg(),
+        advance: if ends { 1 } else { first.advance },
+        both: if first.total == 0 { BEYOND } else { both },
+        above: first.above,
+        second: number,
     }
-    Pair { total: both, both: advance + second.advance, second: number, ..alone }
 }

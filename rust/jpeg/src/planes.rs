@@ -112,14 +112,14 @@ fn needed(layout: &Layout, header: &JpegHeader, part: CropBox) -> (Range<usize>,
 /// Decodes to planes as far as the part needs them, and calls `make` for the rows of pixels that can be made, from top to
 /// bottom. `None` if libjpeg-turbo must decode the file; rows may have been made.
 ///
-/// The kernel converts a row of groups to eight rows of samples with the given stride, and returns whether all coefficients
+/// The kernel converts a row of groups to eight rows of samples with the given stride, leaves zeros, and returns whether all coefficients
 /// are in the usual range.
 #[inline(always)]
 pub(super) fn decode(
     source: Source<'_>,
     memory: &mut Memory,
     read: impl Fn(bool, &mut Blocks<'_, '_>) -> Option<()>,
-    samples: impl Fn(&[Group], &[i16; 64], &mut [u8], usize) -> bool,
+    samples: impl Fn(&mut [Group], &[i16; 64], &mut [u8], usize) -> bool,
     make: impl FnMut(Newest<'_>, Range<usize>),
 ) -> Option<()> {
     let header = source.header;
@@ -146,7 +146,7 @@ fn of_one_scan(
     layout: &Layout,
     shape: Shape,
     read: impl Fn(bool, &mut Blocks<'_, '_>) -> Option<()>,
-    samples: impl Fn(&[Group], &[i16; 64], &mut [u8], usize) -> bool,
+    samples: impl Fn(&mut [Group], &[i16; 64], &mut [u8], usize) -> bool,
     mut make: impl FnMut(Newest<'_>, Range<usize>),
 ) -> Option<bool> {
     let header = source.header;
@@ -170,7 +170,7 @@ fn of_one_scan(
                 let (down, across, first) = layout.plane(component);
                 let (plane, stride) = (&mut planes[component], shape.strides[component.min(1)]);
                 for y in 0..down {
-                    let groups = &groups[first + y * across..][..across];
+                    let groups = &mut groups[first + y * across..][..across];
                     let start = shape.start(component, (row * down + y) * SIDE);
                     let at = start + strip * across * 4 * SIDE;
                     usual &= samples(groups, steps[component], &mut plane[at..], stride);
@@ -192,7 +192,7 @@ fn of_all_scans(
     source: Source<'_>,
     layout: &Layout,
     shape: Shape,
-    samples: impl Fn(&[Group], &[i16; 64], &mut [u8], usize) -> bool,
+    samples: impl Fn(&mut [Group], &[i16; 64], &mut [u8], usize) -> bool,
     mut make: impl FnMut(Newest<'_>, Range<usize>),
 ) -> Option<bool> {
     let header = source.header;
@@ -204,11 +204,11 @@ fn of_all_scans(
             let (down, across, _) = layout.plane(component);
             let (plane, stride) = (&mut memory.planes[component], shape.strides[component.min(1)]);
             let coefficients = memory.progressive.plane(component);
-            let steps = coefficients.steps.as_ref()?;
+            let steps = coefficients.steps?;
             for y in row * down..(row + 1) * down {
-                let groups = &coefficients.row(y)[strips.start * across..strips.end * across];
+                let groups = &mut coefficients.row(y)[strips.start * across..strips.end * across];
                 let at = shape.start(component, y * SIDE) + strips.start * across * 4 * SIDE;
-                usual &= samples(groups, steps, &mut plane[at..], stride);
+                usual &= samples(groups, &steps, &mut plane[at..], stride);
             }
         }
         let newest = Newest { planes: &memory.planes, shape };

@@ -118,8 +118,8 @@ impl Coefficients {
     }
 
     /// A row of groups of blocks.
-    pub(super) fn row(&self, row: usize) -> &[Group] {
-        &self.groups[row * self.across..][..self.across]
+    pub(super) fn row(&mut self, row: usize) -> &mut [Group] {
+        &mut self.groups[row * self.across..][..self.across]
     }
 
     /// The coefficients of a block, and which are not zero.
@@ -133,8 +133,8 @@ impl Coefficients {
 }
 
 impl Memory {
-    pub(super) fn plane(&self, component: usize) -> &Coefficients {
-        &self.planes[component]
+    pub(super) fn plane(&mut self, component: usize) -> &mut Coefficients {
+        &mut self.planes[component]
     }
 
     /// Checks the parameters of a scan against the scans before.

@@ -81,8 +81,8 @@ impl Layout {
     }
 }
 
-/// Reads all data. Passes the coefficients of each strip within the `wanted` rows and strips to `take`. `read` reads blocks, and
-/// keeps their coefficients or not.
+/// Reads all data. Passes the coefficients of each strip within the `wanted` rows and strips to `take`, which leaves zeros.
+/// `read` reads blocks, and keeps their coefficients or not.
 ///
 /// `None` if anything is wrong, up to the last bit before the end-of-image marker.
 #[inline(always)]
@@ -92,7 +92,7 @@ pub(super) fn read_all(
     source: &[u8],
     wanted: (Range<usize>, Range<usize>),
     read: impl Fn(bool, &mut Blocks<'_, '_>) -> Option<()>,
-    mut take: impl FnMut(&Layout, (usize, usize), &[Group]),
+    mut take: impl FnMut(&Layout, (usize, usize), &mut [Group]),
 ) -> Option<()> {
     let layout = Layout::new(header);
     let units = layout.units.0 * layout.units.1;
@@ -135,7 +135,6 @@ pub(super) fn read_all(
             if keep {
                 let groups = &mut coefficients[..layout.groups()];
                 take(&layout, (row, strip), groups);
-                groups.fill([0; 256]);
                 if strip + 1 == wanted.1.end {
                     // `take` has made pixels of the row, and needed the cache for them.
                     tables[..2].iter().for_each(|(_, table)| table.fetch());

@@ -54,7 +54,7 @@ macro_rules! kernels {
             let read = |keep, blocks: &mut Blocks<'_, '_>| {
                 if keep { read::<true>(blocks) } else { read::<false>(blocks) }
             };
-            let samples = |groups: &[$crate::scan::Group], steps: &[i16; 64], out: &mut [u8], stride| {
+            let samples = |groups: &mut [$crate::scan::Group], steps: &[i16; 64], out: &mut [u8], stride| {
                 samples(groups, steps, out, stride)
             };
             let colours = |luma: &[u8], blue: &[u8], red: &[u8], out: &mut [u8]| {
@@ -74,11 +74,11 @@ macro_rules! kernels {
             blocks.read::<KEEP>()
         }
 
-        /// Computes the samples of a row of groups: eight rows of `out`, `stride` bytes apart. Returns whether all coefficients
-        /// are in the usual range.
+        /// Computes the samples of a row of groups: eight rows of `out`, `stride` bytes apart. Leaves zeros in the groups. Returns
+        /// whether all coefficients are in the usual range.
         #[inline]
         $(#[$instructions])*
-        fn samples(groups: &[$crate::scan::Group], steps: &[i16; 64], out: &mut [u8], stride: usize) -> bool {
+        fn samples(groups: &mut [$crate::scan::Group], steps: &[i16; 64], out: &mut [u8], stride: usize) -> bool {
             // Coefficients of a row in a vector: of one or two blocks.
             const LANES: usize = $bytes / 2;
             // Loops where `array::from_fn` would do: a closure of vectors that is not inlined costs more than the arithmetic.
@@ -88,11 +88,14 @@ macro_rules! kernels {
             }
             let behind_first = repeat(&[0, -1, -1, -1, -1, -1, -1, -1]);
             let mut beyond = zero();
-            for (number, group) in groups.iter().enumerate() {
+            for (number, group) in groups.iter_mut().enumerate() {
                 for part in 0..32 / LANES {
                     let mut rows = [zero(); 8];
                     for (row, values) in rows.iter_mut().enumerate() {
-                        *values = mullo(load16(&group[row * 32 + part * LANES..][..LANES]), factors[row]);
+                        let own = &mut group[row * 32 + part * LANES..][..LANES];
+                        *values = mullo(load16(own), factors[row]);
+                        // For the next strip, while they are at hand.
+                        own.fill(0);
                     }
                     // Then the upper two bits of a usual coefficient are zeros.
                     beyond = or(beyond, add16(rows[0], set16($crate::kernels::islow::USUAL)));
