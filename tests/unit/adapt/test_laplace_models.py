@@ -90,7 +90,7 @@ def test_search_ranks_by_means_and_refuses_csd(lab: Path, model: Model, capsys: 
         (["data", "rank", "--embeddings", "{lab}/embeddings", "--by", "inclusion", "--out", "{lab}/r.csv"], "by is"),
         (["calibrate", "--checkpoint", "{lab}/laplace", "--data", "{lab}/mine", "--score", "csd"], "score is csd"),
         (
-            ["bprw", "--checkpoint", "{lab}/laplace", "--shards", "none.tar", "--classnames", "{lab}/names.txt"],
+            ["bprw", "--checkpoint", "{lab}/laplace", "--shards", "{lab}/a.tar", "--classnames", "{lab}/names.txt"],
             "checkpoint: prompts are weighted",
         ),
     ],
@@ -99,6 +99,7 @@ def test_commands_that_need_the_csd_are_refused(
     lab: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (lab / "names.txt").write_text("\n".join(LABELS))
+    (lab / "a.tar").touch()
     assert main([word.replace("{lab}", str(lab)) for word in words]) != 0
     said = capsys.readouterr().err
     assert message in said
