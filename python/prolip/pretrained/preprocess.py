@@ -85,10 +85,10 @@ class Preprocess:
 
 
 def check_image_file(path: Path) -> None:
-    """Check that there is a file, before a model is opened, which takes longer.
+    """Check that an image file exists, before a model is opened, which takes longer.
 
     Raises:
-        UserError: there is none.
+        UserError: it does not, or is a folder.
     """
     if path.is_dir():
         raise UserError(f"{path} is a folder: name one image file; prolip embed takes folders")

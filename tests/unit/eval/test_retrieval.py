@@ -2,11 +2,13 @@
 
 import itertools
 from collections.abc import Callable
+from typing import get_args
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from prolip.eval.config import Score
 from prolip.eval.retrieval import (
     chance_recall,
     evaluate_retrieval,
@@ -43,9 +45,9 @@ def test_ranks_of_half_precision_inputs_are_those_of_float32(dtype: torch.dtype)
     near = gaussians(60, 6, dim=64)
     items = Gaussian(F.normalize(base.mean + 0.02 * near.mean, dim=1), near.log_var - 6).to(dtype)
     single = items.to(torch.float32)
-    for score in ("csd", "mean"):
-        scores = retrieval_scores(items, items, score)  # type: ignore[arg-type]
-        assert torch.equal(scores, retrieval_scores(single, single, score))  # type: ignore[arg-type]
+    for score in get_args(Score):
+        scores = retrieval_scores(items, items, score)
+        assert torch.equal(scores, retrieval_scores(single, single, score))
         assert scores.dtype == torch.float32
     own = torch.arange(60)
     assert torch.equal(group_ranks(items, items, own, own), group_ranks(single, single, own, own))
