@@ -234,6 +234,7 @@ def test_no_todo_or_unimplemented_code_is_left() -> None:
 UNSAFE = {
     "jpeg/src/kernels": "SIMD kernels of JPEG, and who calls them once the processor is known",
     "jpeg/src/tests.rs": "libjpeg-turbo, which the tests compare with",
+    "loader/src/os.rs": "advice about memory",
     "loader/src/image/augment": "SIMD kernels of resizing and colours, and who calls them once the processor is known",
     "loader/src/pipeline/row_slots.rs": "rows of one batch written by several threads",
     "loader/src/image/decode/jpeg.rs": "libjpeg-turbo",

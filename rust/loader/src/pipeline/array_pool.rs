@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use crate::archive::RawMembers;
+use crate::os;
 
 /// The arrays of one batch.
 #[derive(Debug, Default)]
@@ -47,10 +48,11 @@ impl ArrayPool {
     #[must_use]
     pub fn take(self: &Arc<Self>) -> Lease {
         let used = self.free.lock().ok().and_then(|mut free| free.arrays.pop());
-        let arrays = used.unwrap_or_else(|| BatchArrays {
+        let arrays = used.unwrap_or_else(|| {
             // The allocator provides zeroed pages, so they are first touched by the threads that fill them.
-            images: vec![0; self.image_bytes],
-            ..BatchArrays::default()
+            let mut images = vec![0; self.image_bytes];
+            os::prefer_large_pages(&mut images);
+            BatchArrays { images, ..BatchArrays::default() }
         });
         Lease { arrays, pool: Arc::clone(self) }
     }
