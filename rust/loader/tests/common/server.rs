@@ -48,6 +48,8 @@ pub enum Reply {
     Short(usize),
     /// So many bytes of the file, no size said; the connection ends in order.
     Unsized(usize),
+    /// All bytes of another file, no size said; the connection ends in order.
+    Foreign(Page),
     /// Bytes without end, no size said.
     Endless,
     /// Good, but for the size of the file in an answer to a range, which is this text.
@@ -213,6 +215,9 @@ impl Inner {
         let Some(page) = page else {
             return status("404 Not Found", "");
         };
+        if let Reply::Foreign(page) = &reply {
+            return self.answer_unsized(stream, page, &Reply::Unsized(page.bytes.len()));
+        }
         if request.if_match.is_some() && self.ranges && request.if_match != page.etag {
             return status("412 Precondition Failed", "");
         }

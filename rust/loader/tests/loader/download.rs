@@ -202,6 +202,21 @@ fn a_shard_that_changes_during_a_download_is_fetched_anew() {
     }
 }
 
+/// An error page in place of the rest, as a proxy may send it.
+#[test]
+fn an_answer_that_does_not_say_what_it_is_of_is_not_joined_to_the_shard() {
+    let bytes = noise(MIB, 12);
+    let page = Page { bytes: b"<html>".repeat(10_000).into(), etag: None, modified: None };
+    let whole = Page::new(bytes.clone(), "\"one\"");
+    let behaviour = move |request: &Request| match request.number {
+        0 => Reply::Truncate(1000),
+        1 => Reply::Foreign(page.clone()),
+        _ => Reply::Good,
+    };
+    let server = Server::start(vec![("a.tar", whole)], true, behaviour);
+    assert!(fetch(&config(), &Location::Url(server.url("a.tar"))).unwrap() == bytes);
+}
+
 #[test]
 fn a_shard_that_keeps_changing_is_an_error() {
     let count = std::sync::atomic::AtomicUsize::new(0);
