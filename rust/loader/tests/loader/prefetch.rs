@@ -126,6 +126,18 @@ fn read_ahead_stays_within_its_limit_unless_a_batch_waits() {
 }
 
 #[test]
+fn a_local_file_is_ready_even_if_announced_after_shards_that_wait_for_room() {
+    let lab = Lab::new(3, MIB, |_| Reply::Good);
+    let prefetcher = lab.prefetcher(&StoreConfig { read_ahead_bytes: 1, ..config() }, None);
+    // A batch reads the first shard, so there is no room for the second.
+    prefetcher.request(&[0]);
+    wait_for(&prefetcher, 0);
+    prefetcher.request(&[1, 5]);
+    assert!(prefetcher.is_ready(5), "nothing would say later that it is ready");
+    assert_eq!(lab.first_requests(), ["0.tar"]);
+}
+
+#[test]
 fn a_slow_shard_does_not_delay_others() {
     let slow = |request: &Request| match request.path.as_str() {
         "/0.tar" => Reply::Stall(1000, Duration::from_secs(30)),
