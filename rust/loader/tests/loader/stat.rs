@@ -64,6 +64,10 @@ fn a_shard_is_unpacked_into_a_file() {
         fetch_into(&shard, &out, &config(), &AtomicBool::new(false)).unwrap();
         assert!(std::fs::read(&out).unwrap() == bytes, "{shard}");
     }
+    // A shard may be copied onto itself.
+    let own = Location::File(out.clone());
+    fetch_into(&own, &out, &config(), &AtomicBool::new(false)).unwrap();
+    assert!(std::fs::read(&out).unwrap() == bytes);
     let nowhere = folder.path().join("no/out");
     let shard = Location::Url(server.url("a.tar"));
     let error = fetch_into(&shard, &nowhere, &config(), &AtomicBool::new(false)).unwrap_err();
