@@ -31,7 +31,7 @@ from tests.support.remote_shards import (
 )
 from tests.support.shards import encoded
 
-from prolip.data import Batch, BatchLoader, DataError, StoreConfig, examine_shards, write_index
+from prolip.data import Batch, BatchLoader, DataError, StoreConfig, examine_shards, fetch_shard, write_index
 
 RUN = """
 import sys
@@ -180,6 +180,16 @@ def test_closing_a_loader_leaves_no_thread_and_no_file(folder: Path, tmp_path: P
             assert time.monotonic() - begun < 2
             assert servers.wait_until(lambda: store_threads("prolip") == 0, 5)
             assert list(cache.iterdir()) == []
+
+
+def test_a_kept_shard_that_was_cut_is_fetched_again(folder: Path, tmp_path: Path) -> None:
+    store, out = replace(QUICK, cache_dir=str(tmp_path / "cache"), cache_bytes=2**30), tmp_path / "out.tar"
+    with servers.python_server(folder) as url:
+        for _ in range(2):
+            fetch_shard(f"{url}/000.tar", out, store)
+            assert out.read_bytes() == (folder / "000.tar").read_bytes()
+            [kept] = (tmp_path / "cache").iterdir()
+            os.truncate(kept, 1000)
 
 
 def test_local_shards_start_no_store_threads_and_no_cache(folder: Path, tmp_path: Path) -> None:
