@@ -20,7 +20,7 @@ fn the_stamp_of_a_shard_needs_one_byte_of_it() {
     let local = Location::File(folder.path().join("b.tar"));
     for ranges in [true, false] {
         let page = Page::new(noise(3 * MIB, 1), "\"one\"");
-        // The first answer does not come.
+        // The first request fails.
         let server = Server::start(vec![("a.tar", page)], ranges, |request| {
             if request.number == 0 { Reply::Status(503, String::new()) } else { Reply::Good }
         });
