@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from tests.support import servers
+from tests.support.http_servers import Request, serving
 from tests.support.object_stores import SETTINGS, object_store
 from tests.support.remote_shards import (
     BUCKET,
@@ -30,7 +31,7 @@ from tests.support.remote_shards import (
 )
 from tests.support.shards import encoded
 
-from prolip.data import Batch, BatchLoader, DataError, write_index
+from prolip.data import Batch, BatchLoader, DataError, StoreConfig, examine_shards, fetch_shard, write_index
 
 RUN = """
 import sys
@@ -90,6 +91,20 @@ def test_an_unreliable_object_store_gives_the_same_batches(
         SETTINGS[scheme](monkeypatch, proxy.url)
         check(f"{scheme}://{BUCKET}/data/*.tar", expected, tmp_path)
         assert sum(count for fault, count in proxy.faults.items() if fault != "none") > 5, proxy.faults
+
+
+def test_absent_credentials_are_not_reported_as_a_missing_shard(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(request: Request) -> None:
+        request.send_error(404)
+
+    # As on a machine in a cloud that has no role.
+    with serving(type("Metadata", (Request,), {"do_PUT": refuse, "do_GET": refuse})) as url:
+        for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
+            monkeypatch.delenv(f"AWS_{name}", raising=False)
+        for name, value in {"METADATA_ENDPOINT": url, "ENDPOINT_URL": url, "ALLOW_HTTP": "true"}.items():
+            monkeypatch.setenv(f"AWS_{name}", value)
+        with pytest.raises(DataError, match=r"shard s3://b/a\.tar: no answer: .*/latest/api/token .*404"):
+            examine_shards(["s3://b/a.tar"], StoreConfig(retries=0), "data")
 
 
 def test_a_missing_shard_is_an_error_or_skipped(
@@ -165,6 +180,16 @@ def test_closing_a_loader_leaves_no_thread_and_no_file(folder: Path, tmp_path: P
             assert time.monotonic() - begun < 2
             assert servers.wait_until(lambda: store_threads("prolip") == 0, 5)
             assert list(cache.iterdir()) == []
+
+
+def test_a_kept_shard_that_was_cut_is_fetched_again(folder: Path, tmp_path: Path) -> None:
+    store, out = replace(QUICK, cache_dir=str(tmp_path / "cache"), cache_bytes=2**30), tmp_path / "out.tar"
+    with servers.python_server(folder) as url:
+        for _ in range(2):
+            fetch_shard(f"{url}/000.tar", out, store)
+            assert out.read_bytes() == (folder / "000.tar").read_bytes()
+            [kept] = (tmp_path / "cache").iterdir()
+            os.truncate(kept, 1000)
 
 
 def test_local_shards_start_no_store_threads_and_no_cache(folder: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-//! In the long run a batch allocates the same number of times, however many images it has.
+//! After the first batches, the number of allocations per batch does not depend on the number of images.
 
 #![allow(clippy::unwrap_used)]
 
@@ -18,7 +18,7 @@ struct Counting;
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 
-// SAFETY: every call is handed on to the system's allocator as it is.
+// SAFETY: every call is passed on to the system's allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Relaxed);
@@ -56,7 +56,7 @@ fn steady(config: LoaderConfig) -> (f64, Vec<*const u8>) {
     let dataset = open(config, 0, 1).unwrap();
     let pipeline = Pipeline::start(Arc::clone(&dataset), &Cursor::default()).unwrap();
     let batch = || -> Batch { next(&pipeline).unwrap().unwrap() };
-    // Until every buffer has met the largest of what it holds.
+    // After that, every buffer has grown to its final size.
     for _ in 0..30 {
         batch();
     }
@@ -106,9 +106,9 @@ fn allocations_do_not_grow_with_the_batch_size() {
             })
         };
         let ((few, _), (many, places)) = (run(4), run(64));
-        // What a batch needs once: its plan, its place in the queue, and so on.
+        // What each batch needs: its plan, its place in the queue, and so on.
         assert!(many < 60.0, "{many} allocations a batch");
-        // An epoch of four batches has its own, and one of 64 is spread over fewer.
+        // Each epoch allocates too. With 64 images, fewer batches share these allocations.
         assert!(many < few + 20.0, "{many} allocations for 64 images, {few} for 4");
         assert!(places.len() <= base.prefetch_batches + 2, "{} places", places.len());
     }

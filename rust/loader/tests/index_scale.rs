@@ -1,4 +1,4 @@
-//! An index of internet size is opened by its counts alone.
+//! Opening a very large index reads only the counts of its shards.
 
 #![allow(clippy::unwrap_used)]
 

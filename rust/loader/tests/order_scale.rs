@@ -1,6 +1,6 @@
-//! 1.4 billion samples in 140,146 shards for 4,096 ranks: planned, and resumed in mid-epoch by 3,000, without reading.
+//! The order of 1.4 billion samples in 140,146 shards: planned for 4,096 ranks, and resumed in mid-epoch by 3,000. No shard is read.
 //!
-//! One test, so that nothing else takes memory meanwhile.
+//! It is a program of its own, so that no other test takes memory meanwhile.
 
 #![allow(clippy::unwrap_used)]
 
@@ -32,7 +32,7 @@ fn counts() -> Vec<u32> {
             })
             .collect();
     let sum: u64 = counts.iter().map(|&count| u64::from(count)).sum();
-    // What is missing goes to the last ones.
+    // The last shards are enlarged until the sum is right.
     let mut missing = TOTAL.checked_sub(sum).unwrap();
     for count in counts.iter_mut().rev() {
         let more = missing.min(20_000);
@@ -109,7 +109,7 @@ fn planning_takes_less_than_a_second_and_100_mb(counts: &Vec<u32>) {
     assert!(memory < 100 << 20, "{memory}");
 }
 
-/// By arithmetic: the parts are the list, and what they left is the next leg's.
+/// Checks positions only: the parts make up the list, and what they leave makes up the list of the next leg.
 fn parts_and_legs_hold_every_sample_once() {
     let first = rules(0, RANKS, LastBatch::Drop).partition(TOTAL);
     let left = first.after(STOP);
@@ -150,14 +150,14 @@ fn contiguous_and_of_equal_steps(partition: Partition) {
     assert_eq!(end, partition.total);
 }
 
-/// By reading: what some ranks had left is what those in their place read, each once, and nothing that was used.
+/// Checks samples: the new ranks read each sample that an old rank left once, and none that it had read.
 fn ranks_that_take_over_read_what_was_left(counts: &Vec<u32>) {
     let (old, keep) = (1_234, LastBatch::Keep);
     let whole: Vec<SampleId> = batches(counts, rules(old, RANKS, keep), &Cursor::default())
         .flat_map(|plan| plan.samples)
         .collect();
     let (used, left) = whole.split_at((STOP * BATCH) as usize);
-    // Positions of the first sample that this rank left, and of the first behind them.
+    // Positions of the first sample that this rank left, and after the last one.
     let first = rules(old, RANKS, keep).partition(TOTAL);
     let start: u64 = (0..old).map(|rank| first.length(rank) - STOP * BATCH).sum();
     let end = start + left.len() as u64;

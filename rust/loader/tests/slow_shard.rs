@@ -14,7 +14,7 @@ use prolip_loader::order::Cursor;
 use prolip_loader::pipeline::{Next, Pipeline};
 use prolip_loader::remote::{ReadyShard, ShardProvider};
 
-/// Local files, of which the first is not opened before the test says so.
+/// Local files. The first one is opened only when the test says so.
 #[derive(Debug, Default)]
 struct Slow {
     released: Mutex<bool>,
@@ -48,7 +48,7 @@ impl ShardProvider for Slow {
 #[test]
 fn other_threads_continue_while_one_shard_is_slow() {
     let folder = tempfile::tempdir().unwrap();
-    // One sample of the slow shard, somewhere among the others.
+    // The slow shard has one sample, which is shuffled among the others.
     write_shards(folder.path(), &[1, 30, 30]);
     for (num_threads, prefetch_batches) in [(2, 5), (4, 3)] {
         let config = LoaderConfig {
@@ -73,7 +73,7 @@ fn other_threads_continue_while_one_shard_is_slow() {
             Next::Batch(batch) => contents.push(Content::new(&batch, &dataset)),
             other => assert!(matches!(other, Next::Waiting), "the run ends early"),
         };
-        // All before the stuck batch come, and as many behind it are finished as may be begun.
+        // All batches before the stuck one come, and those after it that may begin are finished.
         (0..stuck).for_each(|_| take(20_000));
         let behind = (expected.len() - stuck - 1).min(prefetch_batches - 1) as u64;
         let begun = Instant::now();

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use prolip_loader::archive::index;
 use prolip_loader::config::OnMissingShard;
-use prolip_loader::error::ConfigError;
+use prolip_loader::error::{ConfigError, Error};
 use prolip_loader::remote;
 use prolip_loader::shards::{Location, Version, expand};
 use pyo3::prelude::*;
@@ -24,6 +24,14 @@ pub fn located(
 ) -> PyResult<Vec<Location>> {
     expand(shards, missing)
         .map_err(|error| config_error(ConfigError { field: option.to_owned(), ..error }))
+}
+
+/// Replaces the name of the option in an error about shards.
+fn of_option(option: &str, error: Error) -> Error {
+    match error {
+        Error::Config(wrong) => ConfigError { field: option.to_owned(), ..wrong }.into(),
+        other => other,
+    }
 }
 
 /// Return the shards that patterns and lists stand for, as the loader reads them.
@@ -52,7 +60,9 @@ pub fn examine_shards(
 ) -> PyResult<Vec<(String, u64, Option<String>)>> {
     let store = store_config(store)?;
     let shards = located(&shards, OnMissingShard::Raise, option)?;
-    let found = interruptible(py, |cancelled| remote::examine(shards, &store, cancelled))?;
+    let found = interruptible(py, |cancelled| {
+        remote::examine(shards, &store, cancelled).map_err(|error| of_option(option, error))
+    })?;
     let told = found.into_iter().map(|(shard, stamp)| {
         let version = match stamp.version {
             Version::ETag(text) => Some(text.into()),
@@ -96,7 +106,8 @@ pub fn write_index(
     let shards = located(&shards, OnMissingShard::Raise, SHARDS)?;
     let store = store_config(store)?;
     let made = interruptible(py, |cancelled| {
-        let shards = remote::settle(shards, &store, cancelled)?;
+        let settled = remote::settle(shards, &store, cancelled);
+        let shards = settled.map_err(|error| of_option(SHARDS, error))?;
         index::write_index(&shards, &out, threads.max(1), &store, cancelled)
     })?;
     Ok((made.shards, made.samples, made.notes))
@@ -114,7 +125,8 @@ pub fn check_index(
     let shards = located(&shards, OnMissingShard::Skip, SHARDS)?;
     let store = store_config(store)?;
     interruptible(py, |cancelled| {
-        let shards = remote::settle(shards, &store, cancelled)?;
+        let settled = remote::settle(shards, &store, cancelled);
+        let shards = settled.map_err(|error| of_option(SHARDS, error))?;
         index::check_index(&shards, &index, threads.max(1), &store, cancelled)
     })
 }

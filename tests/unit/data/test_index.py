@@ -11,7 +11,8 @@ import pytest
 from tests.support.shards import FULL, config, contents, encoded, write_tar, write_two_shards
 
 from prolip.cli import main
-from prolip.data import BatchLoader, DataError, StoreConfig, check_index
+from prolip.data import BatchLoader, DataError, StoreConfig, check_index, examine_shards, write_index
+from prolip.errors import UserError
 
 
 @pytest.fixture
@@ -44,6 +45,16 @@ def test_with_an_index_batches_are_equal_and_opening_reads_no_shard(
 def test_a_negative_number_of_threads_is_named(shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "index", "--shards", shards, "--out", str(tmp_path / "index"), "--threads", "-1"]) == 2
     assert "threads is -1: it must not be negative" in capsys.readouterr().err
+
+
+def test_errors_about_shards_name_the_option(tmp_path: Path) -> None:
+    store, index = StoreConfig(), tmp_path / "index"
+    for shard in ("ftp://host/a.tar", "pipe:cat a.tar"):
+        for call in (write_index, check_index):
+            with pytest.raises(UserError, match=f'^shards is "{shard}": '):
+                call([shard], index, 1, store)
+        with pytest.raises(UserError, match=f'^data is "{shard}": '):
+            examine_shards([shard], store, "data")
 
 
 def test_an_index_that_cannot_be_written_is_refused_before_a_shard_is_read(

@@ -9,5 +9,6 @@ pub mod tar;
 
 pub use grouping::{IMAGE_EXTENSIONS, Sample, Span};
 pub use raw_members::RawMembers;
-pub use reader::{Members, OpenFiles, Reader, WantedMembers, read_sample_headers};
+pub use reader::read_sample_headers;
+pub(crate) use reader::{OpenFiles, Reader, WantedMembers};
 pub use scan::{Scan, scan, scan_file};

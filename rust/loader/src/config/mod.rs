@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 /// Largest shuffle window: its permutation is stored as 32-bit indices.
-pub const MAX_WINDOW: usize = 1 << 31;
+pub(crate) const MAX_WINDOW: usize = 1 << 31;
 
 /// Default limit on the pixels of an image. PIL warns beyond it, of a possible decompression bomb.
 pub const MAX_PIXELS: u64 = 89_478_485;

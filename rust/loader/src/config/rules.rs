@@ -10,6 +10,8 @@ use crate::error::{ConfigError, check};
 const MAX_IMAGE_SIZE: u32 = 4096;
 /// Most bytes of a batch's images: more than any machine has.
 const MAX_BATCH_BYTES: u128 = 1 << 40;
+/// Most threads: more than any machine has cores.
+const MAX_THREADS: usize = 4096;
 /// Most simultaneous requests: more than any server accepts.
 const MAX_CONNECTIONS: usize = 1024;
 const MAX_TIMEOUT_S: f64 = 86_400.0;
@@ -26,7 +28,9 @@ impl LoaderConfig {
         self.validate_image_size()?;
         self.validate_batch_size()?;
         at_most_a_window("data.shuffle_window", self.shuffle_window)?;
-        at_least_one("data.num_threads", self.num_threads as u64)?;
+        let (field, threads) = ("data.num_threads", self.num_threads);
+        let holds = (1..=MAX_THREADS).contains(&threads);
+        check(holds, field, threads, "it must be between 1 and 4096")?;
         at_least_one("data.prefetch_batches", self.prefetch_batches as u64)?;
         let rule = "it must be at least 1, or None for no end";
         check(self.num_epochs != Some(0), "data.num_epochs", 0, rule)?;

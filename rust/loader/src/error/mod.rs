@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 pub use archive::{IndexError, TarError};
 pub use image::DecodeError;
-pub use printable::Printable;
+pub(crate) use printable::Printable;
 pub use remote::FetchError;
 pub use sample::{Reason, SampleError};
 pub use text::{JsonError, TokenizeError};

@@ -23,7 +23,8 @@ mod shard_list;
 mod shard_sampler;
 mod streamed_epoch;
 
-pub use batch_plans::{BatchPlan, BatchPlans, UpcomingWindow, UpcomingWindows};
+pub(crate) use batch_plans::UpcomingWindows;
+pub use batch_plans::{BatchPlan, BatchPlans};
 pub use cursor::{Cursor, Leg};
 pub use lengths::{Blocked, NeededShard, ShardLengths};
 pub use partition::Partition;

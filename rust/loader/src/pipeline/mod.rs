@@ -21,13 +21,13 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-pub use array_pool::{ArrayPool, BatchArrays, Lease};
-pub use bad_samples::{BadSamples, max_substitutes};
+pub use array_pool::{BatchArrays, Lease};
+pub use bad_samples::BadSamples;
 pub use batch::Batch;
 pub use dataset::Dataset;
 pub use decode_only::{DecodeOnly, decode_only};
 pub use state::Next;
-pub use stats::{Counters, LoaderStats, Stage, StageStats};
+pub use stats::{LoaderStats, Stage, StageStats};
 
 use crate::error::Error;
 use crate::order::Cursor;

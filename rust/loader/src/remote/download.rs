@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -23,7 +23,7 @@ const UNPACK_BYTES: usize = 16 * 1024;
 
 /// What the cache has of a shard.
 enum Cached<'store> {
-    Whole(Fetched),
+    Whole(File, PathBuf),
     /// Nothing, so the shard must be downloaded, and kept if this process could claim its place.
     Missing(Box<Opened<'store>>, Option<Claim>),
 }
@@ -110,11 +110,14 @@ impl Inner {
     ) -> Result<Fetched, Failure> {
         let opened = transfer.open(attempts).await?;
         self.limits.check_size(opened.identity.size.unwrap_or(0))?;
+        let mut identity = opened.identity.clone();
         let (opened, claim) = match self.look_in_cache(url, transfer, opened, attempts).await? {
-            Cached::Whole(fetched) => return Ok(fetched),
+            Cached::Whole(file, path) => {
+                check_kept(&file, &path, identity.size.filter(|_| compression.is_none()))?;
+                return Ok(Fetched::of(file, &identity));
+            }
             Cached::Missing(opened, claim) => (*opened, claim),
         };
-        let mut identity = opened.identity.clone();
         meter.begin(identity.size, compression.is_some());
         let file = match &claim {
             Some(claim) => claim.file.try_clone().map_err(write_failure)?,
@@ -167,7 +170,7 @@ impl Inner {
             let patience = self.limits.timeout + LONGEST_PAUSE;
             found = cache.wait(&path, patience).await.map_err(write_failure)?;
             if let Found::Whole(file) = found {
-                return Ok(Cached::Whole(Fetched::of(file, &identity)));
+                return Ok(Cached::Whole(file, path));
             }
             opened = transfer.open(attempts).await?;
             if opened.identity != identity {
@@ -175,7 +178,7 @@ impl Inner {
             }
         }
         Ok(match found {
-            Found::Whole(file) => Cached::Whole(Fetched::of(file, &identity)),
+            Found::Whole(file) => Cached::Whole(file, path),
             Found::Mine(claim) => Cached::Missing(Box::new(opened), Some(claim)),
             Found::Busy => Cached::Missing(Box::new(opened), None),
         })
@@ -221,6 +224,16 @@ impl Inner {
         let joined = tokio::task::spawn_blocking(work).await;
         joined.map_err(|error| Failure::terminal(format!("its unpacking ended: {error}")))?
     }
+}
+
+/// Removes a file of the cache that has another size than its shard, so that the shard is fetched again.
+fn check_kept(file: &File, path: &Path, size: Option<u64>) -> Result<(), Failure> {
+    let found = file.metadata().map_err(write_failure)?.len();
+    let Some(size) = size.filter(|size| *size != found) else {
+        return Ok(());
+    };
+    drop(std::fs::remove_file(path));
+    Err(Failure::changed(format!("its file in the cache has {found} bytes instead of {size}")))
 }
 
 struct Ending(Arc<PartialFile>);

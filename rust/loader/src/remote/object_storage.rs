@@ -1,6 +1,7 @@
 //! Requests to object stores through the `object_store` crate. It provides credentials, signatures and endpoints; retries are ours.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -32,16 +33,27 @@ struct Last {
     pause: Option<Duration>,
 }
 
-/// Creates clients that record the status of responses.
+/// Creates clients that record the status of responses. Only the last one does, which asks for objects: the crate connects it
+/// after those that ask for credentials.
 #[derive(Debug, Default)]
-struct RecordingConnector(ReqwestConnector);
+struct RecordingConnector {
+    inner: ReqwestConnector,
+    connected: Arc<AtomicUsize>,
+}
 
 #[derive(Debug)]
-struct RecordingClient(HttpClient);
+struct RecordingClient {
+    inner: HttpClient,
+    number: usize,
+    connected: Arc<AtomicUsize>,
+}
 
 impl HttpConnector for RecordingConnector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        Ok(HttpClient::new(RecordingClient(self.0.connect(options)?)))
+        let inner = self.inner.connect(options)?;
+        let number = self.connected.fetch_add(1, Ordering::Relaxed) + 1;
+        let connected = Arc::clone(&self.connected);
+        Ok(HttpClient::new(RecordingClient { inner, number, connected }))
     }
 }
 
@@ -55,14 +67,16 @@ impl HttpService for RecordingClient {
         Self: 'future,
     {
         Box::pin(async move {
-            let response = self.0.execute(request).await?;
-            // Outside our requests, for example when the crate refreshes a token, there is nothing to record.
-            let _ = LAST.try_with(|last| {
-                *last.lock() = Last {
-                    status: Some(response.status().as_u16()),
-                    pause: asked_pause(response.headers()),
-                };
-            });
+            let response = self.inner.execute(request).await?;
+            if self.number == self.connected.load(Ordering::Relaxed) {
+                // Outside our requests there is nothing to record.
+                let _ = LAST.try_with(|last| {
+                    *last.lock() = Last {
+                        status: Some(response.status().as_u16()),
+                        pause: asked_pause(response.headers()),
+                    };
+                });
+            }
             Ok(response)
         })
     }

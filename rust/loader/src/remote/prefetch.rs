@@ -94,13 +94,13 @@ impl ShardProvider for Prefetcher {
                 return false;
             }
             Some(ShardState::Queued) => {}
-            None if (self.shared.request_of)(shard).is_none() => return true,
             None => state.queue(shard),
         }
         // A batch waits for it, so the disk limit must not delay it.
         state.wanted.insert(shard);
         self.shared.pump(&mut state);
-        false
+        // `pump` forgets a plain local file.
+        !state.shards.contains_key(&shard)
     }
 
     fn length(&self, shard: u32) -> Option<Result<u64, Error>> {

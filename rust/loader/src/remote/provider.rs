@@ -17,8 +17,8 @@ pub struct ReadyShard {
 
 /// Makes shards readable. Shards are identified by their index in the list. A run over plain local files needs no provider.
 ///
-/// Any thread of the run may call, but only one at a time, and never while it holds a lock that `wake` needs. So an
-/// implementation may call `wake` within any of these methods.
+/// All threads of the run call it, [`Self::get`] also at the same time, and never while they hold a lock that `wake` needs. So
+/// an implementation may call `wake` within any of these methods.
 pub trait ShardProvider: Send + Sync {
     /// Announces the next shards, in order of first use. Later calls add more. Never blocks.
     fn request(&self, shards: &[u32]);

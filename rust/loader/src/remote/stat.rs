@@ -10,6 +10,7 @@ use super::retry::{Attempts, Failure, write_failure};
 use super::store::{Inner, Store};
 use crate::config::StoreConfig;
 use crate::error::{Error, FetchError};
+use crate::os::is_at;
 use crate::shards::{Location, Stamp, shown};
 
 /// The shards, globs in object stores expanded, and the stamp of each. Nothing is fetched. The stamp of a command is empty.
@@ -51,6 +52,10 @@ pub fn fetch_into(
 ) -> Result<(), FetchError> {
     let mut fetched = Store::open(config)?.fetch(shard, cancelled)?;
     let written = fetched.file.rewind().and_then(|()| {
+        if is_at(&fetched.file, path)? {
+            // A local file is its own copy. Creating it would empty it.
+            return Ok(0);
+        }
         let mut file = File::create(path)?;
         io::copy(&mut fetched.file, &mut file)
     });

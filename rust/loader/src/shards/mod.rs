@@ -12,4 +12,5 @@ pub use patterns::{expand, expand_braces};
 pub(crate) use regions::put_varint;
 pub use regions::{BLOCK, Regions, UNKNOWN_LENGTH};
 pub use sample_id::SampleId;
-pub use stamp::{Identity, Stamp, Version};
+pub(crate) use stamp::Identity;
+pub use stamp::{Stamp, Version};

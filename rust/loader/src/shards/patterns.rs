@@ -9,6 +9,8 @@ use crate::error::ConfigError;
 const FIELD: &str = "data.shards";
 /// Most names of one pattern: far more shards than any data set has, and few enough for memory.
 const MAX_NAMES: usize = 10_000_000;
+/// Most braces of one pattern: expanding them takes a part of the stack for each.
+const MAX_BRACES: usize = 1000;
 
 /// Expands the patterns to shards, in the order of the patterns. Names from a glob are sorted.
 ///
@@ -135,8 +137,11 @@ fn too_many(pattern: &str) -> ConfigError {
 /// Appends all names of a brace pattern. The leftmost brace varies slowest.
 ///
 /// # Errors
-/// The braces don't match, or there are too many names.
+/// The braces don't match, or there are too many of them or of names.
 pub fn expand_braces(pattern: &str, names: &mut Vec<String>) -> Result<(), ConfigError> {
+    if pattern.matches('{').count() > MAX_BRACES {
+        return Err(wrong(pattern, format!("it has more than {MAX_BRACES} braces")));
+    }
     let Some(open) = pattern.find('{') else {
         if pattern.contains('}') {
             return Err(wrong(pattern, "a } has no {"));
@@ -298,6 +303,16 @@ mod tests {
         ] {
             let error = expand_braces(pattern, &mut Vec::new()).unwrap_err();
             assert_eq!(error.field, "data.shards", "{pattern}");
+        }
+    }
+
+    #[test]
+    fn very_many_braces_are_an_error() {
+        let nested = |depth| format!("{}a{}", "{".repeat(depth), ",b}".repeat(depth));
+        assert_eq!(names(&nested(MAX_BRACES)).len(), MAX_BRACES + 1);
+        for pattern in [nested(100_000), "{1..1}".repeat(100_000)] {
+            let error = expand_braces(&pattern, &mut Vec::new()).unwrap_err();
+            assert_eq!(error.rule, "it has more than 1000 braces");
         }
     }
 

@@ -97,16 +97,19 @@ pub struct Identity {
 
 impl Identity {
     /// Whether both may be the same content: everything known of both is equal. If both have ETags, those decide instead of times.
+    /// If there is nothing to compare, as with a proxy's error page, they are not the same.
     #[must_use]
     pub fn matches(&self, other: &Self) -> bool {
-        fn agree<T: PartialEq>(one: Option<&T>, two: Option<&T>) -> bool {
-            one.zip(two).is_none_or(|(one, two)| one == two)
+        fn same<T: PartialEq>(one: &Option<T>, two: &Option<T>) -> Option<bool> {
+            Some(one.as_ref()? == two.as_ref()?)
         }
-        agree(self.size.as_ref(), other.size.as_ref())
-            && match (&self.etag, &other.etag) {
-                (Some(one), Some(two)) => one == two,
-                _ => agree(self.modified.as_ref(), other.modified.as_ref()),
-            }
+        let size = same(&self.size, &other.size);
+        let version =
+            same(&self.etag, &other.etag).or_else(|| same(&self.modified, &other.modified));
+        match (size, version) {
+            (None, None) => self == other,
+            _ => size != Some(false) && version != Some(false),
+        }
     }
 
     /// The ETag, if it may be used in `If-Match`. A weak one may not.
@@ -158,11 +161,14 @@ mod tests {
             (identity(Some("\"a\""), None, Some(4)), false),
             (identity(None, Some("monday"), Some(3)), true),
             (identity(None, Some("sunday"), Some(3)), false),
-            (identity(None, None, None), true),
+            // There is nothing to compare.
+            (identity(None, None, None), false),
+            (identity(None, Some("monday"), None), true),
         ] {
             assert_eq!(first.matches(&other), same, "{other:?}");
             assert_eq!(other.matches(&first), same, "{other:?}");
         }
+        assert!(Identity::default().matches(&Identity::default()));
         assert_eq!(first.strong_etag(), Some("\"a\""));
         assert_eq!(identity(Some("W/\"a\""), None, None).strong_etag(), None);
     }

@@ -1,4 +1,4 @@
-//! A provider whose shards come when a test says so.
+//! A provider whose shards become ready when a test says so.
 
 #![allow(dead_code, clippy::unwrap_used)]
 
@@ -19,16 +19,16 @@ use crate::common::Content;
 
 type Wake = Box<dyn Fn() + Send + Sync>;
 
-/// Shards that are there when the test says so.
+/// Shards that are ready when the test says so.
 #[derive(Default)]
 pub struct Fake {
     pub state: Mutex<State>,
     pub wake: Mutex<Option<Wake>>,
-    /// Whether whatever is announced is there at once.
+    /// Whether announced shards are ready at once.
     pub prompt: bool,
-    /// Where the shards really lie, for lists of addresses.
+    /// Folder of the shards, for lists of addresses.
     pub folder: PathBuf,
-    /// A shard that cannot be brought.
+    /// A shard that cannot be fetched.
     pub missing: Option<u32>,
     /// Whether that is because the disk is full.
     pub full: bool,
@@ -36,13 +36,13 @@ pub struct Fake {
 
 #[derive(Default, Debug)]
 pub struct State {
-    /// Everything in order, shards that are announced again too.
+    /// All announcements in order, repeated ones too.
     pub announced: Vec<u32>,
     /// Announced and not released.
     pub held: BTreeSet<u32>,
     pub most_held: usize,
     pub ready: BTreeSet<u32>,
-    /// Shards that have been here.
+    /// Shards that have been ready before.
     pub known: BTreeSet<u32>,
     pub released: usize,
     /// Calls that nobody should make.
@@ -71,7 +71,7 @@ impl Fake {
         self.wake();
     }
 
-    /// Brings the shard that was announced last of those that are not here.
+    /// Makes the shard ready that was announced last, of those that are not ready.
     pub fn bring_last(&self) {
         let state = self.state.lock().unwrap();
         let missing = |shard: &&u32| state.held.contains(shard) && !state.ready.contains(shard);
@@ -117,7 +117,7 @@ impl ShardProvider for Fake {
         }
         drop(state);
         if self.prompt {
-            // From within a call: this must not hang.
+            // Called within a call of the run: this must not hang.
             self.wake();
         }
     }
@@ -141,7 +141,7 @@ impl ShardProvider for Fake {
 
     fn get(&self, shard: u32) -> Result<Option<ReadyShard>, FetchError> {
         let mut state = self.state.lock().unwrap();
-        // One that came without being asked for may have gone again, when it was given back.
+        // A shard that came without being announced may have been released meanwhile.
         if !state.held.contains(&shard) {
             state.wrong.push(format!("{shard} read and not held"));
         }
@@ -177,7 +177,7 @@ pub fn start_at(dataset: &Arc<Dataset>, fake: &Arc<Fake>, from: &Cursor) -> Pipe
     Pipeline::start_with(Arc::clone(dataset), Some(provider), from).unwrap()
 }
 
-/// All batches; `idle` is called whenever none is there.
+/// All batches. `idle` is called whenever no batch is ready.
 pub fn read(
     dataset: &Arc<Dataset>,
     fake: &Arc<Fake>,

@@ -17,7 +17,7 @@ use prolip_loader::order::Cursor;
 use prolip_loader::pipeline::{Batch, Dataset, Next, Pipeline};
 use prolip_loader::text::tokenize::{Clean, CleanText, Cleaning, Tokenizer};
 
-/// A header of 512 bytes with a right checksum.
+/// A header of 512 bytes with its checksum.
 pub fn header(name: &[u8], kind: u8, size: u64) -> Vec<u8> {
     let mut block = vec![0u8; 512];
     let length = name.len().min(100);
@@ -79,7 +79,7 @@ pub fn sample(key: &str, colour: [u8; 3]) -> Vec<u8> {
     .concat()
 }
 
-/// Shards of these sizes; a sample's colour and key say which it is.
+/// Writes shards with these numbers of samples. A sample's colour and key identify it.
 pub fn write_shards(folder: &Path, sizes: &[usize]) {
     for (shard, &size) in sizes.iter().enumerate() {
         let samples: Vec<Vec<u8>> = (0..size)
@@ -155,13 +155,13 @@ pub fn tokenizer(clean: fn() -> Result<(), TokenizeError>) -> Arc<Tokenizer> {
     Arc::new(Tokenizer::clip(merges, 12, cleaning).unwrap())
 }
 
-/// Opens a loader of one rank of one, or another.
+/// Opens a loader for a rank.
 pub fn open(config: LoaderConfig, rank: usize, world_size: usize) -> Result<Arc<Dataset>, Error> {
     let tokenizer = (!config.captions.is_empty()).then(|| tokenizer(|| Ok(())));
     Dataset::open(config, tokenizer, rank, world_size, &AtomicBool::new(false)).map(Arc::new)
 }
 
-/// A batch by its content.
+/// The content of a batch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Content {
     pub keys: Vec<String>,
@@ -189,7 +189,7 @@ impl Content {
     }
 }
 
-/// The next batch or the end; fails the test where none comes within seconds.
+/// The next batch or the end. Fails the test if neither comes within 20 seconds.
 pub fn next(pipeline: &Pipeline) -> Result<Option<Batch>, Arc<Error>> {
     match pipeline.next_within(Duration::from_secs(20))? {
         Next::Batch(batch) => Ok(Some(*batch)),

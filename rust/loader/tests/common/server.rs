@@ -21,42 +21,44 @@ pub struct Request {
     /// First and last byte.
     pub range: Option<(u64, u64)>,
     pub if_match: Option<String>,
-    /// What else it says, with names in small letters.
+    /// Its other headers, with names in lower case.
     pub headers: HashMap<String, String>,
-    /// Its place among all requests.
+    /// How many requests came before it.
     pub number: usize,
 }
 
 /// What the server does with a request.
 #[derive(Debug, Clone)]
 pub enum Reply {
-    /// As it should be.
+    /// The right answer.
     Good,
-    /// This status and these headers, no bytes.
+    /// This status and these headers, without a body.
     Status(u16, String),
-    /// So many bytes, then the connection ends in order.
+    /// This many bytes, then the connection is closed.
     Truncate(usize),
-    /// So many bytes, then the connection is reset.
+    /// This many bytes, then the connection is reset.
     Reset(usize),
-    /// So many bytes, then nothing for so long.
+    /// This many bytes, then nothing for this long.
     Stall(usize, Duration),
-    /// Good, after so long.
+    /// The right answer, after this long.
     Late(Duration),
-    /// So many bytes at a time, with a pause behind each.
+    /// This many bytes at a time, with a pause after each piece.
     Drip(usize, Duration),
-    /// An answer to a range that ends after so many of its bytes, in order.
+    /// An answer to a range that has, and announces, only this many of its bytes.
     Short(usize),
-    /// So many bytes of the file, no size said; the connection ends in order.
+    /// This many bytes of the file, without their number; then the connection is closed.
     Unsized(usize),
-    /// Bytes without end, no size said.
+    /// All bytes of another file, without their number; then the connection is closed.
+    Foreign(Page),
+    /// Endless bytes.
     Endless,
-    /// Good, but for the size of the file in an answer to a range, which is this text.
+    /// The right answer, but an answer to a range says this text instead of the file's size.
     Claim(String),
-    /// The file is another from now on; then good.
+    /// The file is replaced; then the right answer.
     Change(Page),
 }
 
-/// A file of the server.
+/// A file on the server.
 #[derive(Debug, Clone)]
 pub struct Page {
     pub bytes: Arc<Vec<u8>>,
@@ -79,19 +81,19 @@ struct Inner {
     log: Mutex<Vec<Request>>,
     now: AtomicUsize,
     most: AtomicUsize,
-    /// Bytes of bodies without end.
+    /// Bytes sent in endless bodies.
     endless: AtomicUsize,
     stopping: AtomicBool,
 }
 
-/// The server; dropping it ends it.
+/// The server. Dropping it stops it.
 pub struct Server {
     inner: Arc<Inner>,
     address: SocketAddr,
 }
 
 impl Server {
-    /// A server of `pages` that does ranges or does not.
+    /// A server of `pages`, with or without support for ranges.
     pub fn start(
         pages: Vec<(&str, Page)>,
         ranges: bool,
@@ -131,7 +133,7 @@ impl Server {
         self.inner.log.lock().unwrap().clone()
     }
 
-    /// Bytes sent of bodies without end.
+    /// Bytes sent in endless bodies.
     pub fn endless_bytes(&self) -> usize {
         self.inner.endless.load(Ordering::SeqCst)
     }
@@ -213,6 +215,9 @@ impl Inner {
         let Some(page) = page else {
             return status("404 Not Found", "");
         };
+        if let Reply::Foreign(page) = &reply {
+            return self.answer_unsized(stream, page, &Reply::Unsized(page.bytes.len()));
+        }
         if request.if_match.is_some() && self.ranges && request.if_match != page.etag {
             return status("412 Precondition Failed", "");
         }
@@ -259,7 +264,7 @@ impl Inner {
             Reply::Truncate(bytes) => stream.write_all(some(bytes))?,
             Reply::Reset(bytes) => {
                 stream.write_all(some(bytes))?;
-                // Closed with no time to linger, a connection is reset.
+                // Without time to linger, closing a connection resets it.
                 rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO))?;
                 return Ok(false);
             }
@@ -307,7 +312,7 @@ impl Inner {
     }
 }
 
-/// Several ranges of 8 MiB and a bit.
+/// Two whole ranges of 8 MiB and a part of one.
 pub const SIZE: usize = (20 << 20) + 12_345;
 pub const MIB: usize = 1 << 20;
 
@@ -352,7 +357,7 @@ pub fn one(
     (server, location)
 }
 
-/// Replies by the number of the request, good ones behind them.
+/// These replies to the first requests, and right answers after them.
 pub fn schedule(replies: Vec<Reply>) -> impl Fn(&Request) -> Reply + Send + Sync {
     let replies = Mutex::new(replies.into_iter());
     move |_| replies.lock().unwrap().next().unwrap_or(Reply::Good)

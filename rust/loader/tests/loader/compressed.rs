@@ -27,7 +27,7 @@ fn of(folder: &Path, names: &[&str]) -> LoaderConfig {
     LoaderConfig { shards: shards.collect(), ..config(folder) }
 }
 
-/// The keys that an evaluation gives, what was bad, and what opening said.
+/// The keys of an evaluation, its bad samples, and the notes of opening.
 fn evaluate(config: LoaderConfig) -> (Vec<String>, BadSamples, Vec<String>) {
     let config = LoaderConfig {
         last_batch: LastBatch::Keep,
@@ -83,7 +83,7 @@ fn compressed_shards_give_the_batches_of_plain_ones() {
 #[test]
 fn a_damaged_compressed_shard_is_used_up_to_the_damage() {
     let folder = tempfile::tempdir().unwrap();
-    // Bytes that do not pack well, so that the stream is long.
+    // Bytes that compress badly, so that the stream is long.
     let parts: Vec<Vec<u8>> = (0..150u32)
         .map(|index| {
             let mut state = index + 1;
@@ -103,7 +103,7 @@ fn a_damaged_compressed_shard_is_used_up_to_the_damage() {
         let path = folder.path().join(name);
         let middle = whole.len() / 2;
         let mut flipped = whole.clone();
-        // More than a block of zstd's, whose own bytes have no checksum here.
+        // More than a block of zstd, which has no checksum here.
         flipped[middle..middle + 150_000].fill(0xaa);
         for (kind, bytes) in [("cut", &whole[..middle]), ("flipped", &flipped)] {
             std::fs::write(&path, bytes).unwrap();
@@ -114,7 +114,7 @@ fn a_damaged_compressed_shard_is_used_up_to_the_damage() {
                 (0..keys.len()).map(|index| format!("{index:03}")).collect();
             assert_eq!(keys, expected, "{kind} {name}");
             assert!((1..150).contains(&keys.len()), "{kind} {name}: {}", keys.len());
-            // The rest, and perhaps a sample of which only some members stand before the damage.
+            // The damage, and perhaps a sample that it cuts.
             let bad: u64 = bad_samples.by_reason.iter().sum();
             assert_eq!(bad_samples.by_reason[5], 1, "{kind} {name}: {bad_samples:?}");
             assert!(bad <= 2, "{kind} {name}: {bad_samples:?}");
@@ -124,7 +124,7 @@ fn a_damaged_compressed_shard_is_used_up_to_the_damage() {
             let error = open(of(folder.path(), &[name]), 0, 1).unwrap_err();
             assert!(error.to_string().contains(name), "{error}");
         }
-        // The archive's own damage, in a stream that is sound.
+        // A damaged archive in an intact stream.
         let pack = if name.ends_with("gz") { gzip } else { zstd };
         let three = parts[0].len() * 3;
         std::fs::write(&path, pack(&plain[..three + 100])).unwrap();
@@ -137,12 +137,12 @@ fn a_damaged_compressed_shard_is_used_up_to_the_damage() {
 fn a_stream_that_breaks_after_a_member_is_damaged() {
     let folder = tempfile::tempdir().unwrap();
     let (first, second) = (sample("a", [1; 3]), sample("b", [2; 3]));
-    // The json's padding is 512 bytes less what it says.
+    // Nothing is missing, a part of the json's padding, or its whole block.
     for (missing, whole) in [(0, 1), (100, 0), (512, 0)] {
         let first = &first[..first.len() - missing];
         for (name, pack) in [("a.tar.gz", gzip as fn(&[u8]) -> Vec<u8>), ("a.tar.zst", zstd)] {
             let (first, second) = (pack(first), pack(&second));
-            // The beginning of another stream, without any of its bytes.
+            // The header of another stream, without data.
             let damaged = [&first, &second[..12]].concat();
             std::fs::write(folder.path().join(name), damaged).unwrap();
             let (keys, bad_samples, notes) = evaluate(of(folder.path(), &[name]));

@@ -19,7 +19,7 @@ fn a_shard_is_downloaded_in_several_ranges_at_once() {
     let eight = 8 * MIB as u64;
     assert_eq!(ranges, [(0, eight - 1), (eight, 2 * eight - 1), (2 * eight, SIZE as u64 - 1)]);
     assert!(server.most_at_once() > 1 && server.most_at_once() <= 3);
-    // What is asked for behind the first answer is asked for of the same state.
+    // Later requests demand the state of the first answer.
     let matching = server.requests().iter().filter(|r| r.if_match.is_some()).count();
     assert_eq!(matching, 2);
 }
@@ -46,7 +46,7 @@ fn a_broken_download_resumes_at_its_last_byte() {
     let requests = server.requests();
     assert_eq!(requests.len(), 4);
     assert_eq!(requests[1].range.unwrap().0, 2 * MIB as u64);
-    // A reset may take bytes with it that were on the way.
+    // A reset may lose bytes that were on the way.
     let third = requests[2].range.unwrap().0 as usize;
     assert!((2 * MIB..=3 * MIB).contains(&third));
     assert!(requests[3].range.unwrap().0 as usize > third);
@@ -118,7 +118,7 @@ fn retries_are_limited_and_errors_hide_secrets() {
 #[test]
 fn redirected_downloads_stay_there_and_send_no_secrets() {
     let bytes = noise(SIZE, 8);
-    // The second server sends whoever comes for the third time back to the first, as an address that is no longer valid.
+    // The second server refuses the third request, like a signed address that has expired.
     let (second, there) = one(&bytes, true, |request: &Request| match request.number {
         2 => Reply::Status(403, String::new()),
         _ => Reply::Good,
@@ -202,6 +202,21 @@ fn a_shard_that_changes_during_a_download_is_fetched_anew() {
     }
 }
 
+/// A proxy may send an error page instead of the rest.
+#[test]
+fn an_answer_that_does_not_say_what_it_is_of_is_not_joined_to_the_shard() {
+    let bytes = noise(MIB, 12);
+    let page = Page { bytes: b"<html>".repeat(10_000).into(), etag: None, modified: None };
+    let whole = Page::new(bytes.clone(), "\"one\"");
+    let behaviour = move |request: &Request| match request.number {
+        0 => Reply::Truncate(1000),
+        1 => Reply::Foreign(page.clone()),
+        _ => Reply::Good,
+    };
+    let server = Server::start(vec![("a.tar", whole)], true, behaviour);
+    assert!(fetch(&config(), &Location::Url(server.url("a.tar"))).unwrap() == bytes);
+}
+
 #[test]
 fn a_shard_that_keeps_changing_is_an_error() {
     let count = std::sync::atomic::AtomicUsize::new(0);
@@ -221,7 +236,7 @@ fn a_shard_whose_size_is_not_said_is_not_cached() {
     let cache_dir = Some(folder.path().to_owned());
     let config = StoreConfig { cache_dir, cache_bytes: 1 << 30, ..config() };
     let bytes = noise(MIB, 9);
-    // Nothing tells that the first answer ends early.
+    // Nothing shows that the first answer ends early.
     let replies = vec![Reply::Unsized(MIB / 2), Reply::Unsized(MIB)];
     let (_server, location) = one(&bytes, false, schedule(replies));
     assert!(fetch(&config, &location).unwrap() == bytes[..MIB / 2]);

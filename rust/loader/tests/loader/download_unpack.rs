@@ -26,11 +26,11 @@ fn compressed_shards_are_unpacked_while_downloading() {
         let location = Location::Url(server.url(name));
         assert!(fetch(&config(), &location).unwrap() == plain, "{name}");
 
-        // Of a damaged stream what stands before the damage is used; of no stream at all nothing.
+        // The data before the damage are used. A file that is no such stream is an error.
         let short = Page::new(packed[..packed.len() / 2].to_vec(), "\"one\"");
         let server = Server::start(vec![(name, short)], true, |_| Reply::Good);
         let got = fetch(&config(), &Location::Url(server.url(name))).unwrap();
-        // With one byte behind it, so that it does not pass for a whole archive.
+        // One more byte follows, so that it does not look like a complete archive.
         let (before, mark) = got.split_at(got.len() / 512 * 512);
         assert!(got.len() > MIB && plain.starts_with(before) && mark == b"?", "{name}");
         let none = Page::new(b"<html>no stream</html>".to_vec(), "\"one\"");
@@ -51,7 +51,7 @@ fn compressed_shards_are_unpacked_while_downloading() {
     assert!(fetch(&config(), &Location::File(path)).unwrap() == plain);
 }
 
-/// A server's name is looked up by a thread of those that unpack, too.
+/// Name lookups use the same threads as unpacking.
 #[test]
 fn unpacking_many_shards_does_not_block_name_lookups() {
     const SHARDS: usize = 12;
@@ -93,7 +93,7 @@ fn shards_from_commands_are_read_only_if_allowed() {
     assert!(failed.to_string().contains("status: 3: why (tried 2 times)"), "{failed}");
     let unknown = fetch(&allowed, &command("no-such-command-anywhere")).unwrap_err();
     assert_eq!(unknown.attempts, 1, "{unknown}");
-    // A command that fails the first time and works the second.
+    // This command fails the first time and works the second time.
     let folder = tempfile::tempdir().unwrap();
     let mark = folder.path().join("mark");
     let once = format!("echo text; test -e {0} || {{ touch {0}; exit 1; }}", mark.display());
@@ -129,7 +129,7 @@ fn a_hanging_command_is_killed_with_its_children() {
     let pid = std::fs::read_to_string(&mark).unwrap();
     let process = format!("/proc/{}/stat", pid.trim());
     let begun = Instant::now();
-    // A process that has ended may stay as a zombie until its parent looks.
+    // A killed process may stay as a zombie until its parent asks for its status.
     while std::fs::read_to_string(&process).is_ok_and(|stat| !stat.contains(") Z")) {
         assert!(begun.elapsed() < Duration::from_secs(5));
         std::thread::sleep(Duration::from_millis(10));
@@ -167,7 +167,7 @@ fn no_file_is_left_in_the_cache_folder() {
     let names = |folder: &Path| std::fs::read_dir(folder).unwrap().count();
     assert_eq!(names(folder.path()), 0, "the file has no name while it is used");
     assert_eq!(content(fetched).len(), MIB);
-    // A folder that is gone, as one that is full, is named.
+    // The error names a folder that is gone, like one that is full.
     std::fs::remove_dir(folder.path()).unwrap();
     let error = store.fetch(&location, &AtomicBool::new(false)).unwrap_err().to_string();
     let place =

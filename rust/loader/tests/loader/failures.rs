@@ -92,7 +92,7 @@ fn a_run_within_the_limit_of_bad_samples_can_resume_near_the_end_of_an_epoch() {
     assert_eq!(whole[54].cursor.legs[0].steps, 55);
     let rest = read_all(&dataset, whole[54].cursor.clone()).unwrap();
     assert!(rest == whole[55..]);
-    // In a whole epoch the share counts.
+    // Of a whole epoch, the exact share counts.
     let strict = LoaderConfig { max_bad_fraction: 0.004, ..config };
     let dataset = open(strict, 0, 1).unwrap();
     let legs = vec![Leg { world_size: 1, batch_size: 4, steps: 55 }];
@@ -137,7 +137,7 @@ fn a_panic_becomes_one_error_that_names_the_stage() {
     }
 }
 
-/// What a run gives before it fails, and how it fails, with any number of threads.
+/// The batches of a run before it fails, and its error, which are the same for any number of threads.
 fn until_failure(
     config: &LoaderConfig,
     clean: fn() -> Result<(), TokenizeError>,
@@ -153,7 +153,7 @@ fn until_failure(
             match next(&pipeline) {
                 Ok(batch) => keys.push(Content::new(&batch.unwrap(), &dataset).keys),
                 Err(error) => {
-                    // It says the same from now on.
+                    // Every later call returns the same error.
                     assert!(Arc::ptr_eq(&next(&pipeline).unwrap_err(), &error));
                     return (keys, error.to_string());
                 }
@@ -170,7 +170,7 @@ fn until_failure(
 #[test]
 fn too_many_bad_samples_fail_at_the_same_batch_whatever_the_threads() {
     let folder = tempfile::tempdir().unwrap();
-    // The first half is good; in the second every third sample is no image.
+    // The first half is good. In the second half every third image is invalid.
     let parts: Vec<Vec<u8>> = (0..240)
         .map(|index| match index {
             120.. if index % 3 == 0 => [
@@ -195,7 +195,7 @@ fn too_many_bad_samples_fail_at_the_same_batch_whatever_the_threads() {
         assert!((31..55).contains(&batches.len()), "{}", batches.len());
         assert!(error.contains("the first: shard ") && error.contains("sample 120: "), "{error}");
     }
-    // None may be bad: the batch of the first bad one is the one that fails.
+    // No sample may be bad: the batch of the first bad one fails.
     let strict = LoaderConfig { max_bad_fraction: 0.0, ..base };
     let (batches, error) = until_failure(&strict, || Ok(()));
     assert_eq!(batches.len(), 30);
@@ -219,7 +219,7 @@ fn an_epoch_with_slightly_too_many_bad_samples_fails_at_its_end() {
 #[test]
 fn batches_before_a_failure_are_delivered() {
     let folder = tempfile::tempdir().unwrap();
-    // The cleaner, which fails, is needed from the fourth batch on.
+    // From the fourth batch on the cleaner is needed, and it fails.
     let parts: Vec<Vec<u8>> = (0..24)
         .map(|index| {
             let text = if index < 12 { "cat" } else { "c\u{e9}t" };

@@ -4,7 +4,7 @@ use prolip_loader::image::{Decoder, Rgb8};
 
 const PROGRESSIVE: &[u8] = include_bytes!("../data/progressive.jpg");
 const BASELINE: &[u8] = include_bytes!("../data/420.jpg");
-/// As a frame of motion JPEG: without Huffman tables, so that those of the standard count. Pillow's pixels are beside it.
+/// A JPEG without Huffman tables, like a frame of Motion JPEG: those of the standard apply. Pillow's pixels are beside it.
 const MOTION: &[u8] = include_bytes!("../data/motion.jpg");
 const MOTION_PIXELS: &[u8] = include_bytes!("../data/motion.rgb");
 

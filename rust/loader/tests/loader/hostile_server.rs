@@ -1,4 +1,4 @@
-//! Servers that send without end, next to nothing, or less than they say.
+//! Servers that send endlessly, very slowly, or less than they say.
 
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ fn an_endless_body_is_stopped_at_the_size_limit() {
     let limit = "more bytes than data.store.max_shard_bytes = 3145728 allows (tried once)";
     let error = failure(&limited, &location);
     assert!(error.contains(limit), "{error}");
-    // What the sockets hold comes on top.
+    // The buffers of the sockets come on top.
     assert!(server.endless_bytes() < 30 * MIB, "{}", server.endless_bytes());
     let error = failure(&limited, &Location::Pipe("yes".to_owned()));
     assert!(error.contains("pipe:yes: it has more bytes than"), "{error}");
@@ -41,7 +41,7 @@ fn a_size_above_the_limit_is_refused_before_the_download() {
     }
 }
 
-/// A prefetcher of these shards of a server, each of which is expected to have `size` bytes.
+/// A prefetcher of these shards on a server. Each is expected to have `size` bytes.
 fn prefetcher(server: &Server, names: &[&str], size: u64, config: &StoreConfig) -> Prefetcher {
     let urls: Vec<String> = names.iter().map(|name| server.url(name)).collect();
     let request_of = move |shard: u32| {
@@ -61,7 +61,7 @@ fn wait_for(prefetcher: &Prefetcher, shard: u32) {
     }
 }
 
-/// The bytes that no batch waits for stay within the limit, although the server told no size.
+/// Shards that no batch waits for stay within the limit, even if the server does not say their size.
 #[test]
 fn a_prefetched_shard_above_the_limit_pauses_until_a_batch_needs_it() {
     let small = noise(MIB, 1);
@@ -117,7 +117,7 @@ fn a_server_that_sends_single_bytes_is_given_up() {
     let command = "while true; do echo x; sleep 0.05; done".to_owned();
     let error = failure(&hasty, &Location::Pipe(command));
     assert!(error.contains("data.store.min_bytes_per_s"), "{error}");
-    // Slow is fast enough, and 0 asks for no rate.
+    // A slow server above the minimum is accepted, and with a minimum of 0 any server is.
     let bytes = noise(60_000, 3);
     for (rate, least) in [(50_000, 1024), (300, 0)] {
         let piece = rate / 50;
@@ -138,7 +138,7 @@ fn very_short_answers_are_given_up_after_the_retries() {
         "{error}"
     );
     assert_eq!(server.requests().len(), 5);
-    // Enough at a time is no failure, however often.
+    // Answers with enough bytes never count as failures.
     let (server, location) = one(&bytes, true, |_| Reply::Short(100_000));
     assert!(fetch(&config(), &location).unwrap() == bytes);
     assert_eq!(server.requests().len(), bytes.len().div_ceil(100_000));
@@ -169,7 +169,7 @@ fn a_download_cut_between_samples_is_damaged() {
     let samples: Vec<Vec<u8>> = (0..6).map(|key| sample(&format!("{key}"), [key; 3])).collect();
     let bytes = archive(&samples);
     let half = samples[..3].concat().len();
-    // The server says no size and ends in order; or it says the size of what it has, which is a half.
+    // The server says no size and closes the connection; or it has, and announces, only a half.
     for (page, reply) in [(&bytes[..], Reply::Unsized(half)), (&bytes[..half], Reply::Good)] {
         let (_server, location) = one(page, false, move |_| reply.clone());
         let store = Store::open(&config()).unwrap();
@@ -183,7 +183,7 @@ fn a_download_cut_between_samples_is_damaged() {
 
 #[test]
 fn inconsistent_sizes_are_an_error() {
-    // Without ETag and time the size alone tells that the shard is another one.
+    // Without ETag and time, only the size shows that the shard has changed.
     let plain = |bytes: Vec<u8>| Page { bytes: bytes.into(), etag: None, modified: None };
     let new = noise(SIZE + 512, 7);
     let changed = plain(new.clone());
@@ -194,7 +194,7 @@ fn inconsistent_sizes_are_an_error() {
     let server = Server::start(vec![("a.tar", plain(noise(SIZE, 6)))], true, behaviour);
     let location = Location::Url(server.url("a.tar"));
     assert!(fetch(&config(), &location).unwrap() == new);
-    // A size that no range reaches: the ranges behind the end are not there.
+    // The claimed size is too large, so ranges beyond the real end fail.
     let (_server, location) = one(&noise(MIB, 8), true, |_| Reply::Claim((3 * MIB).to_string()));
     let error = failure(&config(), &location);
     assert!(

@@ -38,7 +38,7 @@ fn opened(folder: &Path, index: &Path, missing: OnMissingShard) -> Result<Index,
     Index::from_file(&locations(folder), index, opening)
 }
 
-/// Gives a file other bytes, and the time of change that it had.
+/// Replaces a file's bytes and keeps its modification time.
 fn replace(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     let time = std::fs::metadata(path).unwrap().modified().unwrap();
     let mut bytes = std::fs::read(path).unwrap();
@@ -62,7 +62,7 @@ fn an_index_gives_the_same_batches_and_opening_reads_no_shard() {
     let config = with_index(folder.path(), &index);
     assert_eq!(run(config.clone()), run(crate::common::config(folder.path())));
 
-    // Bytes that would be refused at opening, were they read.
+    // Opening would refuse these bytes if it read them.
     replace(&folder.path().join("000.tar"), |bytes| bytes.fill(7));
     assert!(open(crate::common::config(folder.path()), 0, 1).is_err());
     let dataset = open(config, 0, 1).unwrap();
@@ -243,7 +243,7 @@ fn indexing_reports_damaged_shards_and_checks_them() {
     let check = || check_index(&shards, &index, 2, &StoreConfig::default(), &GO_ON).unwrap();
     assert!(check().is_empty());
 
-    // As many bytes, samples and the same time, but the first two samples have changed places.
+    // The same size, time and number of samples, but the first two samples have changed places.
     let parts = |keys: [&str; 2]| {
         archive(&keys.map(|key| member(&format!("{key}.png"), &vec![1; key.len() * 600])))
     };

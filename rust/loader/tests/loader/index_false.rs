@@ -1,4 +1,4 @@
-//! An index whose checksums are right and whose content is not.
+//! An index with right checksums and wrong content.
 
 use std::path::Path;
 
@@ -61,7 +61,7 @@ fn a_false_index_with_valid_checksums_gives_no_wrong_sample() {
         }
     };
     assert_eq!(run(&[0, 1, 2, 3, 4]).unwrap().0, ["0", "1", "2", "3"]);
-    // Two samples in one region: neither is used, and none is passed over without a word.
+    // Two samples in one region: neither is used, and the error says so.
     let (keys, bad_samples) = run(&[0, 2, 3, 4]).unwrap();
     assert_eq!((keys, bad_samples.by_reason[5]), (vec!["2".to_owned(), "3".to_owned()], 1));
     assert!(bad_samples.examples[0].contains("does not fit the shard"));

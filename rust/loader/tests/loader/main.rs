@@ -1,6 +1,6 @@
-//! Tests of the loader from outside, in one program: a program a file takes minutes to link.
+//! Tests of the loader from outside, in one program: linking one program per file would take minutes.
 //!
-//! Beside it stand those that need a process of their own, because they count allocations, memory or time.
+//! Tests that count allocations, memory or time need a process of their own and are beside it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

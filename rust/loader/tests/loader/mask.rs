@@ -6,10 +6,10 @@ use proptest::prelude::*;
 
 const PAD: i32 = 1;
 const MASK: i32 = 99;
-/// Padding whose id means nothing else.
+/// Padding whose id does not occur in text.
 const OWN: Padding = Padding { id: PAD, left: false, in_text: false };
 
-/// A row with its padding, and its tokens. Where text may have the padding's id too, its last (or first) token has not.
+/// A padded row, and its tokens. The token next to the padding never has the padding id, though others may.
 fn rows() -> impl Strategy<Value = (Vec<i32>, Vec<i32>, Padding)> {
     let tokens = prop::collection::vec(1i32..6, 0..20);
     (tokens, 0usize..10, any::<(bool, bool)>()).prop_map(
@@ -32,7 +32,7 @@ fn rows() -> impl Strategy<Value = (Vec<i32>, Vec<i32>, Padding)> {
     )
 }
 
-/// Where the tokens of a row stand.
+/// The places of a row's tokens.
 fn text(ids: &[i32], tokens: usize, padding: Padding) -> std::ops::Range<usize> {
     if padding.left { ids.len() - tokens..ids.len() } else { 0..tokens }
 }
@@ -60,8 +60,8 @@ proptest! {
     fn removing_tokens_keeps_their_order_and_at_least_one((before, old, padding) in rows(), prob in 0.0..=1.0f64, seed in any::<u64>()) {
         let mut after = before.clone();
         remove_tokens(&mut after, padding, prob, &mut SampleRng::new(seed, 0, 0, 0));
-        // What is left stands together at the side of the text, and is a part of what was there in the same order. Its
-        // number is known only to the draws, for what is left may end in the padding's id.
+        // The tokens that stay are together and in the old order. How many stay is unknown here, because the last of them
+        // may have the padding id.
         let fits = |count: usize| {
             let new = text(&after, count, padding);
             let mut rest = old.iter();
@@ -122,7 +122,7 @@ fn every_patch_is_kept_equally_often() {
     assert!(counts.iter().all(|&count| count.abs_diff(1000) < 137), "{counts:?}");
 }
 
-/// CLIP's padding is 0 and so is its `!`: the official code, written for another tokenizer, would take "hi!" for "hi".
+/// In CLIP's vocabulary 0 is both the padding and `!`. The official code, written for another tokenizer, would read "hi!" as "hi".
 #[test]
 fn a_text_token_with_the_id_of_padding_is_masked() {
     let mask = |ids: &[i32], left, in_text| {

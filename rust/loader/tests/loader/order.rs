@@ -17,7 +17,7 @@ struct Case {
     last_batch: LastBatch,
 }
 
-/// Ranks and samples of a rank's batch.
+/// Number of ranks, and samples in a rank's batch.
 type Ranks = (u64, u64);
 
 impl Case {
@@ -145,7 +145,7 @@ proptest! {
             if epoch == 0 {
                 steps = of_epoch.len();
             }
-            // In an evaluation of fewer samples than ranks, those that have none stop at once.
+            // In an evaluation with fewer samples than ranks, ranks without a sample stop at once.
             prop_assert_eq!(of_epoch.len(), steps);
             match case.last_batch {
                 LastBatch::Drop => prop_assert_eq!(steps as u64, case.total() / (ranks.0 * ranks.1) * ranks.0),
@@ -162,7 +162,7 @@ proptest! {
     fn a_resumed_order_equals_an_uninterrupted_one(
         case in cases(), before in ranks(), ranks in ranks(), leave in any::<Index>(), at in any::<Index>()
     ) {
-        // Within a second leg too.
+        // The same within a second leg.
         let first = case.rest_of_epoch(before, &Cursor::default());
         let from = first[0].get(leave.index(first[0].len() + 1)).map_or_else(Cursor::default, |plan| plan.cursor.clone());
         for rank in 0..ranks.0 {
@@ -232,7 +232,7 @@ fn epochs_seeds_ranks_and_legs_have_different_orders() {
     assert_eq!(order(1, 0), order(1, 0));
     assert_ne!(order(1, 0), order(1, 1));
     assert_ne!(order(1, 0), order(2, 0));
-    // The places in the shard alone, for two ranks with one shard each, and before and after a leg.
+    // Two ranks with one shard each, and two legs, have different orders within the shard.
     let places = |rank, from: &Cursor, ranks| -> Vec<u32> {
         let plans = case(&[400, 400], usize::MAX).plans(rank, ranks, from);
         let read = samples(&plans).into_iter();

@@ -43,10 +43,10 @@ fn shards_are_drawn_by_the_weights_of_their_patterns() {
     for (shard, share) in [(0, 0.125), (1, 0.125), (3, 0.375), (4, 0.375)] {
         assert!(close(f64::from(counts[&shard]), share), "{shard}: {counts:?}");
     }
-    // A draw does not know the one before: as many repetitions as the shares make.
+    // Draws are independent: a shard repeats as often as its share says.
     let repeated = drawn.windows(2).filter(|pair| pair[0] == pair[1]).count();
     assert!(close(repeated as f64, 2.0 * 0.125f64.powi(2) + 2.0 * 0.375f64.powi(2)));
-    // Nor do two epochs or seeds.
+    // So are epochs and seeds.
     for other in [(3, 1), (4, 0)] {
         let other = shards_of(&ShardList::drawn(&COUNTS, &sampler(200_000), other));
         let same = drawn.iter().zip(&other).filter(|(a, b)| a == b).count();
@@ -129,7 +129,7 @@ fn a_sample_has_new_draws_each_time_that_an_epoch_reads_it() {
             images.extend(batch.images.chunks(dataset.image_bytes()));
             patches.extend(batch.kept_patches.chunks(8));
         }
-        // Few are equal by chance: of images those that are not jittered, or grey.
+        // Few are equal by chance, such as images without jitter, or in grey.
         assert!(images.len() > 40 && patches.len() > 25, "{} {}", images.len(), patches.len());
         let cursor = batches[6].cursor.clone();
         assert_eq!(read_all(&dataset, cursor).unwrap(), batches[7..]);
@@ -154,7 +154,7 @@ fn a_resampling_loader_reads_from_its_patterns() {
         assert_eq!(Some(batches.len() as u64), dataset.num_batches());
         batches.into_iter().flat_map(|batch| batch.keys).collect()
     };
-    // All 15 samples' worth, in full batches of four.
+    // An epoch has 15 samples, so three full batches of four.
     assert_eq!(keys(&[], None).len(), 12);
     let second = keys(&[0.0, 2.0], Some(400));
     assert_eq!(second.len(), 400);
@@ -162,7 +162,7 @@ fn a_resampling_loader_reads_from_its_patterns() {
         |keys: &[String], shard: &str| keys.iter().filter(|key| key.starts_with(shard)).count();
     assert_eq!(of(&second, "s0"), 0);
     assert!(of(&second, "s1") > 0 && of(&second, "s2") > 0);
-    // Ninety times as often: about 90 · 6 samples of the first for 9 of the others.
+    // The first is drawn 90 times as often: about 90 · 6 of its samples for 9 of the others.
     let mostly_first = keys(&[90.0, 1.0], Some(4_000));
     assert!(of(&mostly_first, "s0") > 3_700);
 

@@ -14,7 +14,7 @@ use prolip_loader::shards::{SampleId, UNKNOWN_LENGTH};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-/// Shards whose lengths are told one by one.
+/// Shards whose lengths become known one by one.
 struct Told {
     counts: Vec<u32>,
     sizes: Vec<u32>,
@@ -41,7 +41,7 @@ impl ShardLengths for Told {
 #[derive(Debug, Clone)]
 struct Case {
     sizes: Vec<u32>,
-    /// Shards whose lengths are known from the beginning: one in so many.
+    /// One in this many shards has a known length from the beginning.
     every: usize,
     window: usize,
     seed: u64,
@@ -86,7 +86,7 @@ impl Case {
         }
     }
 
-    /// A rank's batches; a length is told when it is waited for, and sooner where `eager` says so.
+    /// A rank's batches. A length becomes known when a batch waits for it, or with `eager` at the beginning.
     fn plans(&self, rank: u64, ranks: (u64, u64), from: &Cursor, eager: bool) -> Vec<BatchPlan> {
         let told = self.told();
         if eager {
@@ -99,7 +99,7 @@ impl Case {
                 Ok(Some(plan)) => plans.push(plan),
                 Ok(None) => return plans,
                 Err(Blocked::Waiting(shard)) => assert!(told.known.borrow_mut().insert(shard)),
-                // A rank without samples: the others would wait for it.
+                // This rank has no samples. Without an error the others would wait for it.
                 Err(Blocked::Failed(Error::Config(error))) => {
                     assert_eq!(error.field, "data.shards");
                     assert_ne!(self.last_batch, LastBatch::Keep);
@@ -133,7 +133,7 @@ fn cases() -> impl Strategy<Value = Case> {
             window,
             seed,
             num_samples,
-            // What is drawn never ends.
+            // Shards that are drawn never end.
             last_batch: if drawn && last_batch == LastBatch::Keep {
                 LastBatch::Drop
             } else {
@@ -194,7 +194,7 @@ proptest! {
             prop_assert_eq!(plans.len() as u64, steps);
             prop_assert!(plans.iter().all(|plan| plan.samples.len() as u64 == ranks.1));
             let read = samples(&plans);
-            // Within the rank's share, which is whole when padded, each sample comes as often as any other, or once more.
+            // Within a padded rank's share, any two samples occur equally often, or one of them once more.
             let share = case.num_samples.div_ceil(ranks.0) as usize;
             if last_batch == LastBatch::Pad {
                 let mut counts: BTreeMap<SampleId, usize> = part.iter().map(|&sample| (sample, 0)).collect();
@@ -313,7 +313,7 @@ fn shards_are_drawn_by_weight_independently_on_each_rank() {
     for (shard, expected) in [(0, 5_000usize), (1, 5_000), (2, 10_000), (3, 10_000)] {
         assert!(of(shard).abs_diff(expected) < 490, "{shard}: {}", of(shard));
     }
-    // The ranks draw the same by chance alone: 2/36 + 2/9 of the times.
+    // The ranks draw the same shard only by chance: with probability 2/36 + 2/9.
     let same = one.iter().zip(&two).filter(|(a, b)| a == b).count();
     assert!(same.abs_diff(30_000 * 10 / 36) < 480, "{same}");
 }

@@ -40,7 +40,7 @@ fn a_resumed_loader_equals_an_uninterrupted_one() {
         dataset.check_cursor(&cursor).unwrap_err().field
     };
     let leg = |world_size, batch_size, steps| Leg { world_size, batch_size, steps };
-    // 16 samples: after two steps of two ranks with four each nothing is left for another leg.
+    // 16 samples: two steps of two ranks with four each leave nothing for another leg.
     assert_eq!(refused(leg(2, 4, 2)), "resume.legs[1].steps");
     assert_eq!(refused(leg(2, 4, 3)), "resume.legs[0].steps");
     assert_eq!(refused(leg(0, 4, 0)), "resume.legs[0].world_size");

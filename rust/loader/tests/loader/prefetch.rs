@@ -14,7 +14,7 @@ use prolip_loader::config::StoreConfig;
 use prolip_loader::remote::{Prefetcher, ShardProvider, ShardRequest};
 use prolip_loader::shards::{Location, Stamp, Version};
 
-/// A shard of about `size` bytes with as many samples as its number and one.
+/// A shard of about `size` bytes with `number` + 1 samples.
 fn shard(number: usize, size: usize) -> Vec<u8> {
     let samples: Vec<_> = (0..=number)
         .map(|sample| member(&format!("{sample}.jpg"), &noise(size / (number + 1), number as u64)))
@@ -43,7 +43,7 @@ impl Lab {
         Self { server: Server::start(pages.collect(), true, behaviour), shards, names }
     }
 
-    /// A prefetcher of the shards, of one more that is missing, and behind it of a plain local file.
+    /// A prefetcher of the shards, then one that is missing, then a plain local file.
     fn prefetcher(&self, config: &StoreConfig, stamp: Option<Stamp>) -> Prefetcher {
         let mut urls: Vec<_> = self.names.iter().map(|name| self.server.url(name)).collect();
         urls.push(self.server.url("none.tar"));
@@ -95,7 +95,7 @@ fn prefetched_shards_are_complete_and_have_their_lengths() {
     prefetcher.release(3);
     assert!(prefetcher.get(3).unwrap().is_none());
     assert_eq!(prefetcher.length(3).unwrap().unwrap(), 4, "a length is remembered");
-    // A plain local file is none of its business.
+    // A plain local file is always ready and never fetched.
     assert!(prefetcher.is_ready(5) && prefetcher.get(5).unwrap().is_none());
 }
 
@@ -110,7 +110,7 @@ fn read_ahead_stays_within_its_limit_unless_a_batch_waits() {
     wait_for(&prefetcher, 1);
     std::thread::sleep(Duration::from_millis(200));
     assert_eq!(lab.first_requests(), ["0.tar", "1.tar"]);
-    // A batch needs what lies beyond.
+    // A batch needs a shard beyond the limit.
     wait_for(&prefetcher, 5);
     assert_eq!(lab.first_requests()[2..], ["5.tar"]);
     for released in [0, 1, 5] {
@@ -123,6 +123,18 @@ fn read_ahead_stays_within_its_limit_unless_a_batch_waits() {
     let mut next = lab.first_requests()[3..].to_vec();
     next.sort();
     assert_eq!(next, ["2.tar", "3.tar"]);
+}
+
+#[test]
+fn a_local_file_is_ready_even_if_announced_after_shards_that_wait_for_room() {
+    let lab = Lab::new(3, MIB, |_| Reply::Good);
+    let prefetcher = lab.prefetcher(&StoreConfig { read_ahead_bytes: 1, ..config() }, None);
+    // A batch reads the first shard, so there is no room for the second.
+    prefetcher.request(&[0]);
+    wait_for(&prefetcher, 0);
+    prefetcher.request(&[1, 5]);
+    assert!(prefetcher.is_ready(5), "nothing would say later that it is ready");
+    assert_eq!(lab.first_requests(), ["0.tar"]);
 }
 
 #[test]
@@ -153,7 +165,7 @@ fn releasing_a_shard_frees_its_bytes() {
     assert!(file.upgrade().is_some());
     prefetcher.release(0);
     assert!(file.upgrade().is_none());
-    // Announced again, it comes again.
+    // Announced again, it is fetched again.
     prefetcher.request(&[0]);
     wait_for(&prefetcher, 0);
     assert!(content(&prefetcher, 0) == lab.shards[0]);
@@ -258,7 +270,7 @@ fn processes_of_a_node_fetch_a_shard_once() {
         wait_for(prefetcher, 0);
         assert!(content(prefetcher, 0) == lab.shards[0]);
     }
-    // Everybody asks what it is, one fetches it: its first request may come twice, before the claim and after.
+    // All ask for the first range to identify the shard, perhaps twice. One fetches the rest.
     let bodies = lab.server.requests().iter().filter(|r| r.range.unwrap().0 > 0).count();
     assert_eq!(bodies, 2);
     drop(spools);

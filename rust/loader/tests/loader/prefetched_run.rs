@@ -1,4 +1,4 @@
-//! A run whose shards arrive late, in any order, or never.
+//! A run whose shards arrive late, in any order, or not at all.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,10 +20,10 @@ fn late_shards_give_the_batches_of_local_files() {
         let expected = read_all(&dataset, Cursor::default()).unwrap();
         let prompt = Arc::new(Fake { prompt: true, ..Fake::default() });
         assert_eq!(read(&dataset, &prompt, |_| {}).unwrap(), expected);
-        // One shard at a time, the one that is asked for last comes first.
+        // One shard arrives at a time, the last announced one first.
         let late = Arc::new(Fake::default());
         assert_eq!(read(&dataset, &late, Fake::bring_last).unwrap(), expected);
-        // Shards that nobody asked for are of no use.
+        // Shards arrive that were not announced.
         let mut unasked = (0..5).rev().cycle();
         let early = Arc::new(Fake::default());
         let out_of_order = |fake: &Fake| fake.bring(unasked.next().unwrap());
@@ -49,7 +49,7 @@ fn a_batch_starts_only_when_all_its_shards_are_there() {
     let dataset = open(config, 0, 1).unwrap();
     let fake = Arc::new(Fake::default());
     let pipeline = start(&dataset, &fake);
-    // Three samples of the first batch lie in the first shard, one in the second.
+    // The first batch has three samples of the first shard and one of the second.
     fake.bring(0);
     let waiting = |pipeline: &Pipeline| {
         matches!(pipeline.next_within(Duration::from_millis(50)).unwrap(), Next::Waiting)
@@ -84,7 +84,7 @@ fn a_run_waiting_for_a_shard_can_be_closed_or_dropped() {
         }
         drop(pipeline);
         assert!(fake.state.lock().unwrap().closed);
-        // A provider may live longer than the run that it was for.
+        // A provider may live longer than its run.
         fake.bring(0);
     }
     assert_eq!(Arc::strong_count(&dataset), 1);
@@ -133,8 +133,8 @@ fn shards_are_requested_ahead_and_released_afterwards() {
         assert_eq!(read(&dataset, &late, Fake::bring_last).unwrap(), expected);
         let state = late.state.lock().unwrap();
         assert!(state.wrong.is_empty(), "{:?}", state.wrong);
-        // Two epochs of 90 shards; what is held at a time is what is ahead, and what the prefetched batches need. Without
-        // shuffling samples are looked up by the thousand.
+        // Two epochs of 90 shards. Held are those ahead and those of the prefetched batches. Without shuffling, a window
+        // has 1024 samples, so nearly all shards.
         let limit = if window == 0 { 90 } else { 32 + 4 * 12 };
         assert!(state.most_held >= 32 && state.most_held <= limit, "{}", state.most_held);
         assert!(window == 0 || state.released + limit >= 180, "{}", state.released);

@@ -10,7 +10,7 @@ use prolip_loader::config::{LastBatch, LoaderConfig, OnMissingShard};
 use prolip_loader::order::{Cursor, Leg};
 use prolip_loader::pipeline::Dataset;
 
-/// A loader over addresses; the shards lie in a folder.
+/// A loader of addresses, whose shards are in a folder.
 fn remote(
     folder: &tempfile::TempDir,
     sizes: &[usize],
@@ -53,7 +53,7 @@ fn shards_of_unknown_length_are_read_and_resumed_at_any_batch() {
         for checked in [&late, &prompt] {
             let state = checked.state.lock().unwrap();
             assert!(state.wrong.is_empty(), "{:?}", state.wrong);
-            // How many depends on time: what the next epoch has asked for already is kept. More than this in any case.
+            // The number depends on timing, because shards that the next epoch has announced are kept. It is at least this.
             assert!(state.released >= 12, "{}", state.released);
         }
         for stop in [0, 3, whole.len() / 2, whole.len() - 2] {
@@ -78,7 +78,7 @@ fn the_next_epochs_first_shards_are_requested_in_advance() {
     for _ in 0..29 {
         assert_eq!(next(&pipeline).unwrap().unwrap().cursor.epoch, 0);
     }
-    // The last one is there, and nothing of the next epoch is begun before it is taken.
+    // The last batch is ready. No batch of the next epoch begins before it is taken.
     while pipeline.stats().ready == 0 {
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -109,7 +109,7 @@ fn a_missing_shard_of_unknown_length_is_an_error_or_one_bad_sample() {
     let keys: Vec<String> = batches.into_iter().flat_map(|batch| batch.keys).collect();
     assert_eq!(keys.len(), 5 + 6 + 3);
     assert!(keys.iter().all(|key| !key.starts_with("s2")));
-    // A full disk is no shard's fault.
+    // A full disk is not the fault of a shard.
     for (on_missing_shard, full) in [(OnMissingShard::Raise, false), (OnMissingShard::Skip, true)] {
         let error = run(on_missing_shard, full).unwrap_err().to_string();
         assert_eq!(error, "shard 002.tar: it is not there");

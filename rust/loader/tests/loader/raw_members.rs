@@ -9,7 +9,7 @@ use prolip_loader::order::Cursor;
 
 const SAMPLES: usize = 23;
 
-/// Members of a sample, some of them missing or empty, and of every fifth sample so much that it is read in parts.
+/// Members of a sample. Some are missing or empty. Every fifth sample is so large that it is read in parts.
 fn members(index: usize) -> Vec<(&'static str, Vec<u8>)> {
     let filled =
         |length: usize| -> Vec<u8> { (0..length).map(|at| (at * 7 + index) as u8).collect() };
@@ -27,7 +27,7 @@ fn members(index: usize) -> Vec<(&'static str, Vec<u8>)> {
     members
 }
 
-/// A shard of them, in which no image is where `bad` says so.
+/// Writes a shard of such samples. Those that `bad` selects have no valid image.
 fn write(folder: &Path, bad: fn(usize) -> bool) {
     let samples: Vec<Vec<u8>> = (0..SAMPLES)
         .flat_map(|index| members(index).into_iter().map(move |named| (index, named)))
@@ -50,7 +50,7 @@ fn keeping(folder: &Path, extensions: &[&str]) -> LoaderConfig {
     }
 }
 
-/// Checks every row's members against those that its key says; the number of rows.
+/// Checks that every row has the members of its key. Returns the number of rows.
 fn check(config: LoaderConfig) -> usize {
     let extensions = config.keep_members.clone();
     let mut rows = 0;
@@ -87,7 +87,7 @@ fn every_sample_has_its_own_members() {
             check(LoaderConfig { keep_members: vec!["npy".to_owned()], ..keep.clone() }),
             18
         );
-        // Other samples in the places of the bad ones, whose members were read before.
+        // Substitutes replace the bad samples, whose members were read before.
         let full = LoaderConfig { last_batch: LastBatch::Drop, num_epochs: Some(4), ..keep };
         assert_eq!(check(full), 4 * 20);
     }

@@ -23,7 +23,7 @@ fn refused(change: Change, rank: usize, world_size: usize) -> String {
 
 #[test]
 fn invalid_settings_are_named() {
-    let cases: [(Change, &str); 20] = [
+    let cases: [(Change, &str); 22] = [
         (|c| c.batch_size = 0, "data.batch_size"),
         (|c| (c.batch_size, c.last_batch) = (usize::MAX, LastBatch::Keep), "data.batch_size"),
         (
@@ -36,6 +36,8 @@ fn invalid_settings_are_named() {
         (|c| c.keep_members.push("CLS".to_owned()), "data.keep_members"),
         (|c| c.shuffle_window = usize::MAX, "data.shuffle_window"),
         (|c| c.num_epochs = Some(0), "data.num_epochs"),
+        (|c| c.num_threads = 0, "data.num_threads"),
+        (|c| c.num_threads = usize::MAX, "data.num_threads"),
         (|c| c.prefetch_batches = 0, "data.prefetch_batches"),
         (|c| c.max_bad_fraction = 1.5, "data.max_bad_fraction"),
         (|c| c.captions[1].sources.clear(), "data.captions[1].sources"),

@@ -20,7 +20,7 @@ fn the_stamp_of_a_shard_needs_one_byte_of_it() {
     let local = Location::File(folder.path().join("b.tar"));
     for ranges in [true, false] {
         let page = Page::new(noise(3 * MIB, 1), "\"one\"");
-        // The first answer does not come.
+        // The first request fails.
         let server = Server::start(vec![("a.tar", page)], ranges, |request| {
             if request.number == 0 { Reply::Status(503, String::new()) } else { Reply::Good }
         });
@@ -64,6 +64,10 @@ fn a_shard_is_unpacked_into_a_file() {
         fetch_into(&shard, &out, &config(), &AtomicBool::new(false)).unwrap();
         assert!(std::fs::read(&out).unwrap() == bytes, "{shard}");
     }
+    // A shard may be copied onto itself.
+    let own = Location::File(out.clone());
+    fetch_into(&own, &out, &config(), &AtomicBool::new(false)).unwrap();
+    assert!(std::fs::read(&out).unwrap() == bytes);
     let nowhere = folder.path().join("no/out");
     let shard = Location::Url(server.url("a.tar"));
     let error = fetch_into(&shard, &nowhere, &config(), &AtomicBool::new(false)).unwrap_err();

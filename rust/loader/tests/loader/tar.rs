@@ -1,4 +1,4 @@
-//! Tar archives, sound and damaged.
+//! Tar archives, intact and damaged.
 
 use crate::common::{archive, entry, header, member, seal};
 use prolip_loader::archive::tar::{Damage, FileSource, Part, Scratch};
@@ -31,7 +31,7 @@ fn read_all(bytes: &[u8], regions: &Regions) -> Vec<Result<Sample, SampleError>>
     (0..regions.len() as u32).map(read).collect()
 }
 
-/// What a shard with these bytes holds, from a file and from memory: the same.
+/// Scans a shard from a file and from memory, which must give the same.
 fn scan_all(bytes: &[u8]) -> Result<Scan, Damage> {
     let mut file = tempfile::tempfile().unwrap();
     std::io::Write::write_all(&mut file, bytes).unwrap();
@@ -62,8 +62,8 @@ fn keys(bytes: &[u8]) -> Vec<String> {
     samples.iter().map(|sample| sample.key().to_owned()).collect()
 }
 
-/// What is wrong with a shard, whether that is seen at its first header or later. What stands before is good, and the
-/// rest is one sample that says the same.
+/// What is wrong with a shard, at its first header or later. The samples before are good, and reading the last region gives the
+/// same error.
 fn fault(bytes: &[u8]) -> (u64, TarError) {
     match scan_all(bytes) {
         Err(damage) => (damage.at, damage.error),
@@ -115,13 +115,13 @@ fn jpg_is_preferred_to_png_and_equal_names_are_duplicates() {
     assert_eq!(samples[1].duplicate.as_deref(), Some("png"));
 }
 
-/// As where a set's names are `frames.00000.png`: all that stands behind the first dot is the extension.
-/// The processor's time that this thread has used: other work on the machine does not count.
+/// The processor time of this thread. Other work on the machine does not count.
 fn processor_seconds() -> f64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
+/// With names such as `frames.00000.png`, all members are one sample: the extension begins at the first dot.
 #[test]
 fn a_sample_with_many_members_takes_linear_time() {
     let seconds = |count: usize| {
@@ -138,7 +138,7 @@ fn a_sample_with_many_members_takes_linear_time() {
         };
         (0..5).map(|_| read()).fold(f64::INFINITY, f64::min)
     };
-    // Eight times as many; where each is compared with all before it, 64 times as long.
+    // Eight times as many. Comparing each with all before it would take 64 times as long.
     let (few, many) = (seconds(2_500), seconds(20_000));
     assert!(many < 24.0 * few, "{few} s and {many} s");
 }
@@ -184,11 +184,11 @@ fn every_kind_of_archive_end_is_accepted() {
     assert!(keys(&archive(&[])).is_empty());
 }
 
-/// A cut between two members leaves no trace but the missing end.
+/// After a cut between two members, only the end is missing.
 #[test]
 fn an_archive_without_an_end_is_damaged_unless_allowed() {
     let whole = archive(&[member("a.png", b"P"), member("b.png", b"Q")]);
-    // Behind a member, and in the padding of the last one, which tarfile does without.
+    // Cut after a member, and in the padding of the last one, which tarfile does not need.
     for length in [1024, 2048, 1024 + 513] {
         let cut = &whole[..length];
         let place = length.next_multiple_of(512) as u64;
@@ -202,11 +202,11 @@ fn an_archive_without_an_end_is_damaged_unless_allowed() {
         assert_eq!(samples.len(), length.div_ceil(1024));
         assert!(samples.iter().all(Result::is_ok), "{samples:?}");
     }
-    // Less than a whole block of zeros is a cut, too.
+    // A cut within the block of zeros.
     assert!(matches!(fault(&whole[..2048 + 500]), (2048, TarError::Truncated { .. })));
 }
 
-/// Where an archive need not have an end, this cut leaves no other trace.
+/// If no end is required, nothing else shows this cut.
 #[test]
 fn a_long_name_without_its_member_is_damage() {
     let whole = archive(&[member("a.png", b"P"), entry(b"././@LongLink", b'L', b"b.png\0")]);
@@ -217,7 +217,7 @@ fn a_long_name_without_its_member_is_damage() {
     }
 }
 
-/// Regions of an index whose checksum is right and whose content is not: two samples in one.
+/// As in an index with a right checksum and wrong content.
 #[test]
 fn a_region_of_two_samples_is_refused() {
     let shard = archive(&[member("a.png", b"P"), member("b.png", b"Q")]);

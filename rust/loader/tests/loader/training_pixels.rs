@@ -22,7 +22,7 @@ const ENCODED: [(&str, &[u8]); 6] = [
     ("jpg", include_bytes!("../data/motion.jpg")),
 ];
 
-/// What a sample's image becomes in an epoch, by its place in the shards.
+/// The pixels of a sample in an epoch. `place` is its shard and its index in the shard.
 fn expected(encoded: &[u8], config: &LoaderConfig, epoch: u64, place: (u64, u64)) -> Vec<u8> {
     let mut image = Rgb8::default();
     Decoder::of_libraries(1 << 20).decode(encoded, &mut image).unwrap();
@@ -51,7 +51,7 @@ fn expected(encoded: &[u8], config: &LoaderConfig, epoch: u64, place: (u64, u64)
 
 #[test]
 fn training_pixels_follow_the_drawn_augmentations() {
-    // The nightly job names a slower level than the fastest.
+    // The nightly job sets a level that is not the fastest.
     let asked = std::env::var("PROLIP_SIMD").ok().filter(|name| !name.is_empty());
     let fastest = level_names().pop().unwrap();
     assert_eq!(check_level().unwrap(), asked.as_deref().unwrap_or(fastest));
@@ -101,6 +101,6 @@ fn training_pixels_follow_the_drawn_augmentations() {
         }
     }
     assert_eq!(epochs, [30; 3]);
-    // No image is the same twice, though each stands in the shards several times.
+    // No pixels repeat, although each file occurs several times in the shards.
     assert!(seen.len() > 80, "{}", seen.len());
 }

@@ -35,7 +35,7 @@ struct Case {
     last_batch: LastBatch,
 }
 
-/// What a batch shows: its samples, its pixels, and where a run goes on after it.
+/// A batch: its samples, its pixels, and where a run resumes after it.
 #[derive(Debug, Clone, PartialEq)]
 struct Shown {
     samples: Vec<SampleId>,
@@ -43,7 +43,7 @@ struct Shown {
     cursor: Cursor,
 }
 
-/// A folder with a shard of each size; a sample's key is its place.
+/// A folder with a shard of each size. A sample's key is its place in the shard.
 fn folder() -> &'static Path {
     static FOLDER: OnceLock<TempDir> = OnceLock::new();
     let write = || {
@@ -86,7 +86,7 @@ impl Case {
     fn read(&self, crew: Crew, rank: usize, from: &Cursor) -> Vec<Shown> {
         let dataset = match open(self.config(crew), rank, crew.ranks) {
             Ok(dataset) => dataset,
-            // Fewer samples than a step needs, or none.
+            // There are fewer samples than a step needs, or none.
             Err(Error::Config(_) | Error::NoSample(_)) => return Vec::new(),
             Err(error) => panic!("{error}"),
         };
@@ -126,7 +126,7 @@ fn crews() -> impl Strategy<Value = Crew> {
     )
 }
 
-/// `PROLIP_CASES`, which CI sets to 10,000, or what a desk has patience for.
+/// `PROLIP_CASES`, which CI sets to 10,000, or a number that takes seconds.
 fn num_cases() -> u32 {
     let said = std::env::var("PROLIP_CASES").ok();
     said.and_then(|cases| cases.parse().ok()).unwrap_or(500)
@@ -165,7 +165,7 @@ proptest! {
             prop_assert!(rest.iter().flatten().all(|shown| shown.samples.len() == after.batch_size));
         }
 
-        // The same ranks on other threads: what is left of a run is what it was.
+        // With the same ranks and other threads, the rest of the run is the same.
         let others = Crew { threads, ..before };
         let rank = steps % before.ranks;
         let again = case.read(others, rank, &cursor);

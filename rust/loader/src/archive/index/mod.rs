@@ -11,8 +11,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use file::FileRange;
-pub use file::{IndexFile, Summary, check_index, write_index};
+use file::{FileRange, IndexFile};
+pub use file::{Summary, check_index, write_index};
 pub use format::{Entry, HEAD, Head, parse_table};
 use parallel::in_order;
 use scanner::Scanner;

@@ -269,8 +269,7 @@ fn draw_equally(found: &Found<'_, '_, '_>, rng: &mut SampleRng) -> usize {
 }
 
 /// Whether any slot needs the member `.txt`, and whether any needs the JSON.
-#[must_use]
-pub fn needed_members(slots: &[CaptionConfig]) -> (bool, bool) {
+pub(crate) fn needed_members(slots: &[CaptionConfig]) -> (bool, bool) {
     let sources = slots.iter().flat_map(|slot| &slot.sources);
     let keys: Vec<&String> =
         sources.flat_map(|source| std::iter::once(&source.key).chain(&source.general)).collect();
