@@ -96,8 +96,21 @@ SETS = {
 """Titles of the sets by name. Other sets are called by their name."""
 
 
-FEW_SHOT = BprwConfig(alpha=2.0, num_neighbors=5, num_draws=20)
-"""The published settings for a few labelled images per class."""
+@dataclass(frozen=True, kw_only=True)
+class NearestConfig(BprwConfig):
+    """Re-weighting by images without labels; the defaults are the published ones."""
+
+    section = "nearest."
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewShotConfig(BprwConfig):
+    """Re-weighting by a few labelled images per class; the defaults are the published ones."""
+
+    section = "few_shot."
+    alpha: float = 2.0
+    num_neighbors: int = 5
+    num_draws: int = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,9 +130,9 @@ class ImagenetOptions(ShardSuiteOptions):
     """The set whose labelled images re-weight prompts (few-shot). It must have all classes of the sets."""
     templates: Literal["folder", "all", "simple"] = "folder"
     """`folder`: the data set's own list. `all`: CLIP's 80. `simple`: CLIP's subset of seven."""
-    nearest: BprwConfig = field(default_factory=BprwConfig)
+    nearest: BprwConfig = field(default_factory=NearestConfig)
     """Re-weighting by the images nearest to a class."""
-    few_shot: BprwConfig = FEW_SHOT
+    few_shot: BprwConfig = field(default_factory=FewShotConfig)
     """Re-weighting by labelled images, `num_neighbors` per class."""
 
 
