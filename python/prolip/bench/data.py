@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from prolip.bench.config import BenchDataConfig, check_counts, split_names
 from prolip.bench.rounds import cpu_us, rates, warnings
 from prolip.bench.task import Measurement, Task
-from prolip.data import expand_shards
+from prolip.data import StoreConfig, expand_shards
 from prolip.errors import UserError
 from prolip.report.text_table import align
 
@@ -75,7 +75,7 @@ def measure(config: BenchDataConfig, names: tuple[str, ...], log: Callable[[str]
         UserError: no shard matches, or they hold less than a batch.
         RuntimeError: a contender failed; the message ends with what it wrote.
     """
-    shards = tuple(expand_shards(list(config.shards)))
+    shards = tuple(expand_shards(list(config.shards), StoreConfig()))
     runs: dict[str, list[Measurement]] = {name: [] for name in names}
     for number in range(config.repeats):
         for name in names:

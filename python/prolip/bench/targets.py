@@ -21,7 +21,7 @@ from prolip.bench.decode import AS_THEY_ARE, AT_MOST_512, PROGRESSIVE, Contender
 from prolip.bench.decoders import LIBJPEG, OURS
 from prolip.bench.rounds import MAX_OTHERS, cpu_ratio, cpu_us, rate_ratio, rates, warnings
 from prolip.bench.task import Measurement, Task, Turn
-from prolip.data import expand_shards, simd_levels
+from prolip.data import StoreConfig, expand_shards, simd_levels
 from prolip.data.build.config import FolderConfig
 from prolip.data.build.folder import build_folder
 from prolip.errors import UserError
@@ -119,8 +119,9 @@ def _load(config: BenchTargetsConfig, levels: list[str], images: Path, into: Pat
     for files, longest in SETS.items():
         out = into / f"shards-{files.replace(' ', '-')}"
         built = build_folder(FolderConfig(images=images, captions="name", max_side=longest), out)
+        found = expand_shards([f"{out}/*.tar"], StoreConfig())
         # A batch needs more samples than a small folder has.
-        shards[files] = tuple(expand_shards([f"{out}/*.tar"])) * math.ceil(4 * BATCH / sum(built.samples.values()))
+        shards[files] = tuple(found) * math.ceil(4 * BATCH / sum(built.samples.values()))
     for number in range(config.repeats):
         for files, paths in shards.items():
             for name in (*levels, FLOOR):

@@ -121,7 +121,7 @@ def run_embed(options: EmbedOptions) -> list[str]:
     form = _format(options)
     if form == "parquet":
         parquet()  # raises before anything is embedded if pyarrow is missing
-    parts = plan_parts(options.shards, options.images, options.lines, options.rows_per_part)
+    parts = plan_parts(options.shards, options.images, options.lines, options.rows_per_part, options.store)
     check_own_folder(options.out, MANIFEST)
     model = load(options.checkpoint, tokenizer=options.tokenizer, device="cpu", precision=options.precision)
     if options.lines or options.what != "image":

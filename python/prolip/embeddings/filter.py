@@ -120,7 +120,9 @@ def summarize(ranking: Path) -> tuple[int, list[str]]:
 
 
 def _choose(options: FilterOptions, sources: list[str]) -> list[str]:
-    chosen = [source for name in options.shards for source in _expand(name)] if options.shards else sources
+    chosen = (
+        [source for name in options.shards for source in _expand(name, options.store)] if options.shards else sources
+    )
     unknown = sorted(set(chosen) - set(sources))
     if unknown:
         first = ", ".join(sources[:2])
@@ -133,9 +135,9 @@ def _choose(options: FilterOptions, sources: list[str]) -> list[str]:
     return chosen
 
 
-def _expand(name: str) -> list[str]:
+def _expand(name: str, store: StoreConfig) -> list[str]:
     """Return the sources that a name stands for: a folder, or the shards of a pattern."""
-    return [str(Path(name))] if Path(name).is_dir() else [shown_shard(shard) for shard in expand_shards([name])]
+    return [str(Path(name))] if Path(name).is_dir() else [shown_shard(shard) for shard in expand_shards([name], store)]
 
 
 def _last_rank(options: FilterOptions, rows: int) -> int:

@@ -67,7 +67,7 @@ def run_reweight(options: ReweightOptions) -> list[str]:
     fill_templates(templates, [""])
     check_batch_size(options.batch_size)
     check_writable(options.out / _WEIGHTS)
-    expand_shards(list(options.shards))
+    expand_shards(list(options.shards), options.store)
     names = read_classnames(options.classnames)
     model = load(options.checkpoint, tokenizer=options.tokenizer, device=options.device)
     if model.epistemic:

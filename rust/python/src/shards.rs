@@ -22,14 +22,21 @@ pub fn located(
     missing: OnMissingShard,
     option: &str,
 ) -> PyResult<Vec<Location>> {
-    expand(shards, missing)
-        .map_err(|error| config_error(ConfigError { field: option.to_owned(), ..error }))
+    expand(shards, missing).map_err(|error| about(option, error))
 }
 
-/// Return the shards that patterns and lists stand for, as the loader reads them.
+fn about(option: &str, error: ConfigError) -> PyErr {
+    config_error(ConfigError { field: option.to_owned(), ..error })
+}
+
+/// Return the shards that patterns and lists stand for, as the loader reads them. No server is asked.
+///
+/// `store` says whether commands may run.
 #[pyfunction]
-pub fn expand_shards(shards: Vec<String>) -> PyResult<Vec<String>> {
+pub fn expand_shards(shards: Vec<String>, store: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
+    let store = store_config(store)?;
     let shards = located(&shards, OnMissingShard::Raise, SHARDS)?;
+    remote::check_addresses(&shards, &store).map_err(|error| about(SHARDS, error))?;
     Ok(shards.iter().map(Location::written).collect())
 }
 
