@@ -177,7 +177,8 @@ def _shown(shards: Sequence[str]) -> str:
 def _check_bad(loader: BatchLoader, limit: float, failed: Sequence[DataError] = (), *, ended: bool = False) -> None:
     """Raise if more than the share `limit` of the images cannot be read; before the end, with a margin.
 
-    `failed` are the images that the loader could read, and Pillow could not decode.
+    The rule is the loader's, which cannot apply it here: it does not know of `failed`, the images that it could read,
+    and Pillow could not decode.
     """
     stats = loader.stats()
     bad, allowed = len(failed) + sum(stats.bad.values()), limit * stats.samples

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 from pathlib import Path
-from typing import get_args
 
 import torch
 
@@ -14,7 +13,7 @@ from prolip.data.tokenizer import Tokenizer
 from prolip.decisions.calibration import Calibration, load_calibration
 from prolip.decisions.config import CALIBRATION_FILE
 from prolip.distributed import find_device
-from prolip.errors import UserError
+from prolip.errors import UserError, check_choice
 from prolip.models import ModelConfig, ProLIP
 from prolip.models.config import Precision
 from prolip.pretrained.adapted import adapted, check_frozen, find_adapter, find_frozen
@@ -22,13 +21,7 @@ from prolip.pretrained.build_open_clip import build_named, import_open_clip, of_
 from prolip.pretrained.carried import InferenceSettings, check_image_settings
 from prolip.pretrained.model import Model, of_prolip
 from prolip.pretrained.sources import OPEN_CLIP_PREFIX, build_saved, load_network, saved_architecture
-from prolip.pretrained.tokenizer_choice import (
-    carried_tokenizer,
-    check_tokenizer,
-    choose_tokenizer,
-    exported_settings,
-    is_released,
-)
+from prolip.pretrained.tokenizer_choice import check_tokenizer, choose_tokenizer, exported_settings, is_released
 
 logger = logging.getLogger(__name__)
 
@@ -73,8 +66,7 @@ def load(
         UserError: there is no such model, it is damaged, or it cannot be downloaded; the message says why.
     """
     source, target = str(source), find_device(device)
-    if precision not in get_args(Precision):
-        raise UserError(f"precision is {precision!r}: it must be one of {', '.join(get_args(Precision))}")
+    check_choice("precision", precision, Precision)
     check_tokenizer(tokenizer)
     given = None if calibration is None else load_calibration(Path(calibration))  # before a download
     model = _load(source, tokenizer, target, precision, config, cache_dir, beside)
@@ -105,10 +97,8 @@ def _load(
     found: Tokenizer | None = None
     reason = ""
     try:
-        chosen = None if tokenizer is not None else carried_tokenizer(source, checkpoint, exported, cache_dir)
-        if chosen is None:
-            chosen = choose_tokenizer(source, tokenizer, network.config.text, checkpoint, beside, cache_dir)
-        found = Tokenizer(chosen)
+        text = network.config.text
+        found = Tokenizer(choose_tokenizer(source, tokenizer, text, checkpoint, exported, beside, cache_dir))
     except UserError as error:
         if tokenizer is not None:
             raise
