@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prolip.bench import decode
-from prolip.bench.config import BenchDecodeConfig, BenchTargetsConfig, check_counts, split_names
+from prolip.bench.config import BenchDecodeConfig, BenchTargetsConfig, split_names
 from prolip.bench.data import FLOOR, run_task
 from prolip.bench.data import OURS as OUR_LOADER
 from prolip.bench.decode import AS_THEY_ARE, AT_MOST_512, PROGRESSIVE, Contender, Decoded
@@ -24,7 +24,7 @@ from prolip.bench.task import Measurement, Task, Turn
 from prolip.data import StoreConfig, expand_shards, simd_levels
 from prolip.data.build.config import FolderConfig
 from prolip.data.build.folder import build_folder
-from prolip.errors import UserError
+from prolip.errors import UserError, check_at_least
 from prolip.report.text_table import align
 
 LOADER_TARGETS = {
@@ -99,7 +99,8 @@ def measure(config: BenchTargetsConfig, log: decode.Log) -> tuple[list[Row], flo
 
 def _levels(config: BenchTargetsConfig) -> list[str]:
     """Return the levels to measure, fastest first."""
-    check_counts(config, "threads", "repeats", "num_images", "gpu_images")
+    check_at_least(1, threads=config.threads, repeats=config.repeats)
+    check_at_least(1, num_images=config.num_images, gpu_images=config.gpu_images)
     possible = simd_levels()[::-1]
     asked = split_names(config.levels)
     for name in asked:

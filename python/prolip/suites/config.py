@@ -11,7 +11,7 @@ import tyro
 
 from prolip.data.config import StoreConfig
 from prolip.decisions.config import CALIBRATION_FILE, Prior, Score
-from prolip.errors import UserError, check_seed
+from prolip.errors import UserError, check_at_least, check_seed
 from prolip.eval.config import BprwConfig, TraversalConfig
 from prolip.models.config import Device, Precision
 
@@ -245,8 +245,7 @@ class DecisionsOptions(ShardSuiteOptions):
     """Number of folds of the images."""
 
     def __post_init__(self) -> None:
-        if self.num_folds < 2:
-            raise UserError(f"num_folds is {self.num_folds}: it must be at least 2")
+        check_at_least(2, num_folds=self.num_folds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,8 +293,7 @@ class CalibrateOptions:
     def __post_init__(self) -> None:
         if not 0 < self.fit_share < 1:
             raise UserError(f"fit_share is {self.fit_share}: it must be between 0 and 1")
-        if self.num_resamples < 1:
-            raise UserError(f"num_resamples is {self.num_resamples}: it must be at least 1")
+        check_at_least(1, num_resamples=self.num_resamples)
         check_seed("seed", self.seed)
         if self.out is None and not Path(self.checkpoint).is_dir():
             raise UserError(f"out is not given, and {self.checkpoint} is not a folder: name the file with --out")
@@ -343,5 +341,4 @@ class ReweightOptions:
     """How shards are read, and when one counts as complete."""
 
     def __post_init__(self) -> None:
-        if self.show < 0:
-            raise UserError(f"show is {self.show}: it must not be negative")
+        check_at_least(0, show=self.show)

@@ -7,10 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from prolip.errors import UserError, check_seed
+from prolip.errors import UserError, check_at_least, check_seed
 from prolip.eval.prompts import fill_templates
 from prolip.files import check_writable
-from prolip.pretrained.image_batches import check_batch_size
 from prolip.pretrained.model import Model
 from prolip.pretrained.open import load
 from prolip.pretrained.sources import check_source
@@ -47,7 +46,7 @@ def run_suite(name: str, options: Options, run: Callable[[Model, Options, TaskCa
         raise UserError(f"checkpoint has {twice[0]} more than once: each model can be named once")
     out = options.folder(name)
     check_writable(out / "results.json")
-    check_batch_size(options.batch_size)
+    check_at_least(1, batch_size=options.batch_size)
     _check_files(options)
     for source in options.checkpoint:  # before any model runs, which may take hours
         check_source(source)
