@@ -115,6 +115,8 @@ def run_embed(options: EmbedOptions) -> list[str]:
         )
     check_at_least(1, rows_per_part=options.rows_per_part, batch_size=options.batch_size)
     check_at_least(0, threads=options.threads)
+    if "" in options.caption_key.split("."):
+        raise UserError(f"caption_key is {options.caption_key!r}: it must be `txt` or a dotted path into the json")
     form = _format(options)
     if form == "parquet":
         parquet()  # raises before anything is embedded if pyarrow is missing

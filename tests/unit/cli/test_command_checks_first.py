@@ -30,6 +30,7 @@ WRONG = [
     ),
     ("embed --shards ftp://host/a.tar --out made", 'shards is "ftp://host/a.tar": it must begin with http, https, s3'),
     ("embed --shards {lab}/a.tar --out made --store.retries -1", "store.retries is -1: it must not be negative"),
+    ("embed --shards {lab}/a.tar --out made --what both --caption_key a..b", "caption_key is 'a..b': it must be `txt`"),
     ("bprw --shards pipe:true --class_key group", "commands are run with store.allow_pipe = true only"),
     ("bprw --shards ftp://host/a.tar --class_key group", "it must begin with http, https, s3, gs, az or hf"),
     ("bprw --shards {lab}/absent.tar --class_key group", "there is no file {lab}/absent.tar"),
