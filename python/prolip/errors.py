@@ -30,6 +30,18 @@ def check_choice(name: str, value: object, choices: object) -> None:
         raise UserError(f"{name} is {value!r}: it must be one of {', '.join(get_args(choices))}")
 
 
+def check_at_least(least: int, **values: float) -> None:
+    """Check that no value is below `least`. The keywords are the names for errors.
+
+    Raises:
+        UserError: one is.
+    """
+    rule = f"be at least {least}" if least > 0 else "not be negative"
+    for name, value in values.items():
+        if value < least:
+            raise UserError(f"{name} is {value}: it must {rule}")
+
+
 def check_seed(name: str, seed: int) -> None:
     """Check that a seed has at most 64 bits, which all generators take.
 

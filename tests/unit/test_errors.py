@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from prolip.errors import DataError, NoSampleError, UserError, sentence
+from prolip.errors import DataError, NoSampleError, UserError, check_at_least, sentence
 from prolip.files import write_atomic
 
 
@@ -14,6 +14,14 @@ from prolip.files import write_atomic
 def test_names_from_data_are_escaped_in_messages(kind: type[Exception]) -> None:
     raised = kind("shard bär/猫.tar: sample a\n\x1b[2J\x9b1m\u202eb: damaged")
     assert str(raised) == r"shard bär/猫.tar: sample a\n\x1b[2J\x9b1m\u202eb: damaged"
+
+
+def test_a_value_that_is_too_small_is_named() -> None:
+    check_at_least(1, first=1, second=2.5)
+    with pytest.raises(UserError, match=r"^second is 0: it must be at least 1$"):
+        check_at_least(1, first=1, second=0)
+    with pytest.raises(UserError, match=r"^second is -1: it must not be negative$"):
+        check_at_least(0, first=0, second=-1)
 
 
 def test_a_file_where_a_folder_is_needed_is_named(tmp_path: Path) -> None:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from prolip.errors import UserError
-
 Recipe = Literal["full", "plain"]
 
 
@@ -74,13 +72,6 @@ class BenchTargetsConfig:
     """Images per second that one GPU consumes in training: 2400 for ViT-B/16 on an H100."""
     json: bool = False
     """Print one JSON object per line instead of the table."""
-
-
-def check_counts(config: object, *names: str) -> None:
-    """Check that these settings are at least 1; raises a UserError."""
-    for name in names:
-        if getattr(config, name) < 1:
-            raise UserError(f"{name} is {getattr(config, name)}: it must be at least 1")
 
 
 def split_names(words: Sequence[str]) -> list[str]:

@@ -14,11 +14,11 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 
-from prolip.bench.config import BenchDataConfig, check_counts, split_names
+from prolip.bench.config import BenchDataConfig, split_names
 from prolip.bench.rounds import cpu_us, rates, warnings
 from prolip.bench.task import Measurement, Task
-from prolip.data import expand_shards
-from prolip.errors import UserError
+from prolip.data import StoreConfig, expand_shards
+from prolip.errors import UserError, check_at_least
 from prolip.report.text_table import align
 
 OURS = "prolip"
@@ -50,7 +50,8 @@ def contenders(config: BenchDataConfig) -> tuple[str, ...]:
     Raises:
         UserError: a baseline is unknown or needs a package that is not installed, or a number is out of range.
     """
-    check_counts(config, "threads", "repeats", "num_images", "batch_size", "image_size")
+    check_at_least(1, threads=config.threads, repeats=config.repeats, num_images=config.num_images)
+    check_at_least(1, batch_size=config.batch_size, image_size=config.image_size)
     named = split_names(config.against)
     for name in named:
         if name not in BASELINES:
@@ -75,7 +76,7 @@ def measure(config: BenchDataConfig, names: tuple[str, ...], log: Callable[[str]
         UserError: no shard matches, or they hold less than a batch.
         RuntimeError: a contender failed; the message ends with what it wrote.
     """
-    shards = tuple(expand_shards(list(config.shards)))
+    shards = tuple(expand_shards(list(config.shards), StoreConfig()))
     runs: dict[str, list[Measurement]] = {name: [] for name in names}
     for number in range(config.repeats):
         for name in names:

@@ -21,13 +21,13 @@ from typing import NamedTuple
 from PIL import Image
 
 from prolip.bench import proc_stats
-from prolip.bench.config import BenchDecodeConfig, check_counts, split_names
+from prolip.bench.config import BenchDecodeConfig, split_names
 from prolip.bench.data import LEVEL_VARIABLE
 from prolip.bench.decoder_process import BATCH, READY, Request
 from prolip.bench.decoders import DECODERS, LIBJPEG, OURS, PILLOW
 from prolip.bench.rounds import cpu_ratio, cpu_us, rate_ratio, rates, warnings
 from prolip.bench.task import Turn
-from prolip.errors import UserError
+from prolip.errors import UserError, check_at_least
 from prolip.report.text_table import align
 
 AS_THEY_ARE, AT_MOST_512, PROGRESSIVE = "as they are", "at most 512", "progressive"
@@ -76,10 +76,9 @@ def contenders(config: BenchDecodeConfig) -> tuple[list[Contender], list[str]]:
     Raises:
         UserError: a decoder is unknown or not installed, or a number is out of range.
     """
-    check_counts(config, "repeats", "num_images")
+    check_at_least(1, repeats=config.repeats, num_images=config.num_images)
     for workers in config.workers:
-        if workers < 0:
-            raise UserError(f"workers is {workers}: it must be at least 0")
+        check_at_least(0, workers=workers)
     asked = split_names(config.decoders)
     absent = [name for name, decoder in DECODERS.items() if not decoder.installed()]
     for name in asked:

@@ -14,17 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prolip.bench import decode
-from prolip.bench.config import BenchDecodeConfig, BenchTargetsConfig, check_counts, split_names
+from prolip.bench.config import BenchDecodeConfig, BenchTargetsConfig, split_names
 from prolip.bench.data import FLOOR, run_task
 from prolip.bench.data import OURS as OUR_LOADER
 from prolip.bench.decode import AS_THEY_ARE, AT_MOST_512, PROGRESSIVE, Contender, Decoded
 from prolip.bench.decoders import LIBJPEG, OURS
 from prolip.bench.rounds import MAX_OTHERS, cpu_ratio, cpu_us, rate_ratio, rates, warnings
 from prolip.bench.task import Measurement, Task, Turn
-from prolip.data import expand_shards, simd_levels
+from prolip.data import StoreConfig, expand_shards, simd_levels
 from prolip.data.build.config import FolderConfig
 from prolip.data.build.folder import build_folder
-from prolip.errors import UserError
+from prolip.errors import UserError, check_at_least
 from prolip.report.text_table import align
 
 LOADER_TARGETS = {
@@ -99,7 +99,8 @@ def measure(config: BenchTargetsConfig, log: decode.Log) -> tuple[list[Row], flo
 
 def _levels(config: BenchTargetsConfig) -> list[str]:
     """Return the levels to measure, fastest first."""
-    check_counts(config, "threads", "repeats", "num_images", "gpu_images")
+    check_at_least(1, threads=config.threads, repeats=config.repeats)
+    check_at_least(1, num_images=config.num_images, gpu_images=config.gpu_images)
     possible = simd_levels()[::-1]
     asked = split_names(config.levels)
     for name in asked:
@@ -119,8 +120,9 @@ def _load(config: BenchTargetsConfig, levels: list[str], images: Path, into: Pat
     for files, longest in SETS.items():
         out = into / f"shards-{files.replace(' ', '-')}"
         built = build_folder(FolderConfig(images=images, captions="name", max_side=longest), out)
+        found = expand_shards([f"{out}/*.tar"], StoreConfig())
         # A batch needs more samples than a small folder has.
-        shards[files] = tuple(expand_shards([f"{out}/*.tar"])) * math.ceil(4 * BATCH / sum(built.samples.values()))
+        shards[files] = tuple(found) * math.ceil(4 * BATCH / sum(built.samples.values()))
     for number in range(config.repeats):
         for files, paths in shards.items():
             for name in (*levels, FLOOR):

@@ -6,7 +6,7 @@ import os
 
 from prolip.data import check_index, write_index
 from prolip.data.config import IndexOptions
-from prolip.errors import UserError
+from prolip.errors import UserError, check_at_least
 from prolip.files import check_writable
 
 
@@ -22,8 +22,7 @@ def run_index(options: IndexOptions) -> tuple[int, list[str]]:
     """
     if not options.shards:
         raise UserError("shards is (): name at least one shard")
-    if options.threads < 0:
-        raise UserError(f"threads is {options.threads}: it must not be negative")
+    check_at_least(0, threads=options.threads)
     shards, threads = list(options.shards), options.threads or os.cpu_count() or 1
     if options.check:
         differences = check_index(shards, options.out, threads, options.store)

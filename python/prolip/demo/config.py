@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from prolip.errors import UserError
+from prolip.errors import UserError, check_at_least
 from prolip.suites.config import SuiteOptions
 
 
@@ -41,9 +41,8 @@ class EmojiConfig:
         Raises:
             UserError: a value is out of range; the message names it.
         """
-        for name in ("side", "vocab_size", "context_length", "samples_per_shard"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} = {getattr(self, name)}: must be at least 1")
+        check_at_least(1, side=self.side, vocab_size=self.vocab_size)
+        check_at_least(1, context_length=self.context_length, samples_per_shard=self.samples_per_shard)
         for name in ("test_share", "val_share", "skin_tone_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} = {getattr(self, name)}: must be in [0, 1)")
@@ -75,8 +74,7 @@ class DemoConfig:
     """Training processes; 0 for one per GPU, or without GPUs for up to 4 on the CPU's cores."""
 
     def __post_init__(self) -> None:
-        if self.processes < 0:
-            raise UserError(f"processes is {self.processes}: it must not be negative")
+        check_at_least(0, processes=self.processes)
 
 
 Split = Literal["val", "test"]

@@ -37,7 +37,7 @@ from prolip.embeddings.input_parts import (
 )
 from prolip.embeddings.parquet import has_parquet, parquet
 from prolip.embeddings.storage import MANIFEST, Manifest, Part, PartNotes, Rows, part_name, write_part
-from prolip.errors import UserError
+from prolip.errors import UserError, check_at_least
 from prolip.files import check_own_folder
 from prolip.gaussian import Gaussian, concatenate
 from prolip.models.official_json import to_official_json
@@ -113,15 +113,14 @@ def run_embed(options: EmbedOptions) -> list[str]:
         raise UserError(
             "nothing to embed: name shards (--shards), folders of images (--images) or text files (--lines)"
         )
-    for name in ("rows_per_part", "batch_size"):
-        if getattr(options, name) < 1:
-            raise UserError(f"{name} is {getattr(options, name)}: it must be at least 1")
-    if options.threads < 0:
-        raise UserError(f"threads is {options.threads}: it must not be negative")
+    check_at_least(1, rows_per_part=options.rows_per_part, batch_size=options.batch_size)
+    check_at_least(0, threads=options.threads)
+    if "" in options.caption_key.split("."):
+        raise UserError(f"caption_key is {options.caption_key!r}: it must be `txt` or a dotted path into the json")
     form = _format(options)
     if form == "parquet":
         parquet()  # raises before anything is embedded if pyarrow is missing
-    parts = plan_parts(options.shards, options.images, options.lines, options.rows_per_part)
+    parts = plan_parts(options.shards, options.images, options.lines, options.rows_per_part, options.store)
     check_own_folder(options.out, MANIFEST)
     model = load(options.checkpoint, tokenizer=options.tokenizer, device="cpu", precision=options.precision)
     if options.lines or options.what != "image":

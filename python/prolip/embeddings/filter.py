@@ -24,7 +24,7 @@ from prolip.data import DataError, StoreConfig, expand_shards, fetch_shard, show
 from prolip.embeddings.config import FilterOptions
 from prolip.embeddings.copy_images import copy_images
 from prolip.embeddings.rank import read_ranking
-from prolip.errors import UserError
+from prolip.errors import UserError, check_at_least
 from prolip.files import atomic_file, check_own_folder, write_atomic
 
 RECORD = "filter.json"
@@ -85,8 +85,8 @@ def check_rules(options: FilterOptions) -> None:
     """
     if all(rule is None for rule in (options.keep_count, options.keep_share, options.min_score, options.max_score)):
         raise UserError("no rule says what to keep: give --keep_count, --keep_share, --min_score or --max_score")
-    if options.keep_count is not None and options.keep_count < 1:
-        raise UserError(f"keep_count is {options.keep_count}: it must be at least 1")
+    if options.keep_count is not None:
+        check_at_least(1, keep_count=options.keep_count)
     if options.keep_share is not None and not 0 < options.keep_share <= 1:
         raise UserError(f"keep_share is {options.keep_share}: it must be above 0 and at most 1")
     for name in ("min_score", "max_score"):
@@ -120,7 +120,9 @@ def summarize(ranking: Path) -> tuple[int, list[str]]:
 
 
 def _choose(options: FilterOptions, sources: list[str]) -> list[str]:
-    chosen = [source for name in options.shards for source in _expand(name)] if options.shards else sources
+    chosen = (
+        [source for name in options.shards for source in _expand(name, options.store)] if options.shards else sources
+    )
     unknown = sorted(set(chosen) - set(sources))
     if unknown:
         first = ", ".join(sources[:2])
@@ -133,9 +135,9 @@ def _choose(options: FilterOptions, sources: list[str]) -> list[str]:
     return chosen
 
 
-def _expand(name: str) -> list[str]:
+def _expand(name: str, store: StoreConfig) -> list[str]:
     """Return the sources that a name stands for: a folder, or the shards of a pattern."""
-    return [str(Path(name))] if Path(name).is_dir() else [shown_shard(shard) for shard in expand_shards([name])]
+    return [str(Path(name))] if Path(name).is_dir() else [shown_shard(shard) for shard in expand_shards([name], store)]
 
 
 def _last_rank(options: FilterOptions, rows: int) -> int:

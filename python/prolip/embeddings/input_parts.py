@@ -17,7 +17,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from prolip.data import Batch, BatchLoader, LoaderConfig, LoaderStats, NoSampleError, expand_shards, shown_shard
+from prolip.data import (
+    Batch,
+    BatchLoader,
+    LoaderConfig,
+    LoaderStats,
+    NoSampleError,
+    StoreConfig,
+    expand_shards,
+    shown_shard,
+)
 from prolip.data.build.folder import find_images
 from prolip.data.build.images import UNREADABLE, read_for_loader
 from prolip.data.build.shards import add_sample
@@ -88,7 +97,7 @@ def describe(part: InputPart) -> dict[str, Any]:
 
 
 def plan_parts(
-    shards: Sequence[str], images: Sequence[Path], lines: Sequence[Path], rows_per_part: int
+    shards: Sequence[str], images: Sequence[Path], lines: Sequence[Path], rows_per_part: int, store: StoreConfig
 ) -> list[InputPart]:
     """Divide shards, then folders of images, then text files, into parts, in a fixed order.
 
@@ -97,16 +106,17 @@ def plan_parts(
         images: folders of images.
         lines: text files.
         rows_per_part: images of a folder, or lines, per part.
+        store: how remote shards are read.
 
     Raises:
-        UserError: a pattern matches nothing, a folder has no image, a file has no line, or a text or an image's name
-            is not UTF-8.
+        UserError: a pattern matches nothing, an address or a setting of the store is wrong, a folder has no image, a
+            file has no line, or a text or an image's name is not UTF-8.
     """
     parts: list[InputPart] = []
     for name in shards:
         if name and Path(name).is_dir():
             raise UserError(f"shards: {name} is a folder: name its shards, '{name}/*.tar', or its images with --images")
-        parts += [ShardPart(shard=shard) for shard in expand_shards([name])]
+        parts += [ShardPart(shard=shard) for shard in expand_shards([name], store)]
     for folder in images:
         parts += _of_folder(folder, rows_per_part)
     for path in lines:

@@ -14,7 +14,7 @@ from prolip.embeddings.contact_sheet import SIDE, Cell, Row, contact_sheet
 from prolip.embeddings.row_contents import Contents, Name, Pixels, fetch, fetch_local
 from prolip.embeddings.search import Answer, answers_json, answers_table, look_up, nearest
 from prolip.embeddings.storage import Manifest, complete_parts
-from prolip.errors import UserError
+from prolip.errors import UserError, check_at_least
 from prolip.files import check_writable, write_atomic
 from prolip.gaussian import Gaussian, concatenate
 from prolip.models.open_clip import StartError
@@ -33,8 +33,7 @@ def run_search(options: SearchOptions) -> list[str]:
     """
     if not options.text and not options.image:
         raise UserError("nothing to search for: give a text (--text) or an image (--image)")
-    if options.k < 1:
-        raise UserError(f"k is {options.k}: it must be at least 1")
+    check_at_least(1, k=options.k)
     if options.sheet is not None:
         check_writable(options.sheet)
     for path in options.image:

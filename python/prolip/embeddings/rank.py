@@ -22,7 +22,7 @@ from prolip.embeddings.parquet import parquet, pyarrow
 from prolip.embeddings.row_contents import Contents, Name, fetch, fetch_local
 from prolip.embeddings.search import described
 from prolip.embeddings.storage import ROWS, Block, Manifest, Part, complete_parts
-from prolip.errors import UserError
+from prolip.errors import UserError, check_at_least
 from prolip.files import atomic_file, check_writable, write_atomic
 from prolip.gaussian import Gaussian, inclusion_score
 
@@ -57,8 +57,7 @@ def run_rank(options: RankOptions) -> list[str]:
         OSError: a file cannot be written; see `check_writable`.
     """
     write = table_format(options.out)
-    if options.show < 0:
-        raise UserError(f"show is {options.show}: it must not be negative")
+    check_at_least(0, show=options.show)
     if options.sheet is not None and options.sheet.absolute() == options.out.absolute():
         raise UserError(f"sheet is {options.sheet}: it must be another file than out, the ranking")
     for file in (options.out, options.sheet):

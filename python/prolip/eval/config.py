@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
@@ -22,6 +22,8 @@ InclusionForm = Literal["official", "exact"]
 class BprwConfig:
     """Bayesian prompt re-weighting. The defaults are the published ones for images without labels."""
 
+    section: ClassVar[str] = ""
+    """What errors write before the name of a setting: where a command has its options."""
     alpha: float = 5.0
     """Concentration of the symmetric Dirichlet prior on a class's weights; above 0. Above 1 it pulls the weights
     together, and the result is unique. Below 1 weights can become exactly 0. Published: 5 without labels, 2 with few
@@ -52,7 +54,7 @@ class BprwConfig:
 
     def __post_init__(self) -> None:
         for field, kind in (("observations", Observed), ("prior", Prior), ("multiplier_form", MultiplierForm)):
-            check_choice(field, getattr(self, field), kind)
+            check_choice(f"{self.section}{field}", getattr(self, field), kind)
         rules = {
             "alpha": (0 < self.alpha < math.inf, "above 0 and finite"),
             "num_neighbors": (self.num_neighbors >= 1, "at least 1"),
@@ -64,8 +66,8 @@ class BprwConfig:
         }
         for name, (holds, rule) in rules.items():
             if not holds:
-                raise UserError(f"{name} is {getattr(self, name)}: it must be {rule}")
-        check_seed("seed", self.seed)
+                raise UserError(f"{self.section}{name} is {getattr(self, name)}: it must be {rule}")
+        check_seed(f"{self.section}seed", self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from prolip.data import StoreConfig
-from prolip.errors import UserError
+from prolip.errors import UserError, check_at_least
 from prolip.models.config import Device
 
 
@@ -47,8 +47,6 @@ class ExploreOptions:
     """How remote shards are read."""
 
     def __post_init__(self) -> None:
-        for name in ("max_items", "max_upload_mb"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        check_at_least(1, max_items=self.max_items, max_upload_mb=self.max_upload_mb)
         if not 1 <= self.port <= 65535:
             raise UserError(f"port is {self.port}: it must be from 1 to 65535")

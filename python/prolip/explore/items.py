@@ -39,11 +39,12 @@ def read_items(
         UserError: there is no shard, or there is no image in them.
         DataError: a shard or a sample's JSON cannot be read.
     """
-    shards = expand_shards([pattern for source in data for pattern in _patterns(source)])
+    store = store or StoreConfig()
+    shards = expand_shards([pattern for source in data for pattern in _patterns(source)], store)
     items: list[Item] = []
     for shard in shards:
         if len(items) < limit:
-            items += islice(_items(shard, caption_keys, store or StoreConfig()), limit - len(items))
+            items += islice(_items(shard, caption_keys, store), limit - len(items))
     if not items:
         raise UserError(f"shards is {', '.join(data)}: its shards have no image")
     return items

@@ -29,27 +29,21 @@ def run_explore(options: ExploreOptions) -> None:
         UserError: Gradio is missing, the address is not available, or the checkpoint or the data cannot be used.
     """
     with listen(options.host, options.port) as listener:
-        run_page(options, listener)
-
-
-def run_page(options: ExploreOptions, listener: socket.socket) -> None:
-    """Open the model and the data, and serve the page; see `run_explore`."""
-    if find_spec("gradio") is None:  # importing it takes seconds, so `serve` does, once nothing else can be wrong
-        raise UserError("the page needs Gradio: pip install 'prolip[explore]'")
-    items: list[Item] = []
-    if options.shards:  # first, since a model may have to be downloaded
-        items = read_items(options.shards, options.caption_key, options.max_items, options.store)
-    folder = next((Path(name) for name in options.shards if Path(name).is_dir()), None)
-    model = load(
-        options.checkpoint,
-        tokenizer=options.tokenizer,
-        device=options.device,
-        beside=folder,
-        calibration=options.calibration,
-    )
-    explorer = Explorer(model, items)
-    with temporary_folder():
-        serve(explorer, options, listener)
+        if find_spec("gradio") is None:  # importing it takes seconds, so `serve` does, once nothing else can be wrong
+            raise UserError("the page needs Gradio: pip install 'prolip[explore]'")
+        items: list[Item] = []
+        if options.shards:  # first, since a model may have to be downloaded
+            items = read_items(options.shards, options.caption_key, options.max_items, options.store)
+        model = load(
+            options.checkpoint,
+            tokenizer=options.tokenizer,
+            device=options.device,
+            beside=next((Path(name) for name in options.shards if Path(name).is_dir()), None),
+            calibration=options.calibration,
+        )
+        explorer = Explorer(model, items)
+        with temporary_folder():
+            serve(explorer, options, listener)
 
 
 @contextmanager

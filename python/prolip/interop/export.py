@@ -21,10 +21,15 @@ from prolip.models.adapter import ADAPTER_FILE
 from prolip.models.hub import HUB_FILES, MERGES_FILES, TOKENIZER_FILE, ModelCard, push_to_hub, save_pretrained
 from prolip.models.weights import INFERENCE_FILE, MODEL_FILE
 from prolip.pretrained.adapted import find_adapter
-from prolip.pretrained.carried import carried_by, carry, image_settings, located, read_settings, write_settings
+from prolip.pretrained.carried import carried_by, carry, image_settings, write_settings
 from prolip.pretrained.download import HUB_FAILURES, first_line
-from prolip.pretrained.sources import build_saved, load_network, read_beside
-from prolip.pretrained.tokenizer_choice import check_tokenizer, choose_tokenizer
+from prolip.pretrained.sources import build_saved, load_network
+from prolip.pretrained.tokenizer_choice import (
+    carried_tokenizer,
+    check_tokenizer,
+    choose_tokenizer,
+    exported_settings,
+)
 from prolip.train.config import from_toml
 
 log = logging.getLogger(__name__)
@@ -93,7 +98,9 @@ def _read(options: ExportOptions) -> _Source:
         if options.weights != "average":
             raise UserError(f"weights is {options.weights}: {options.checkpoint} is no run, and has no other weights")
         model = load_network(options.checkpoint)
-        tokenizer, keep_ratio = _carried_by_folder(options.checkpoint)
+        settings = exported_settings(options.checkpoint, None)
+        tokenizer = carried_tokenizer(options.checkpoint, None, settings, None) if options.tokenizer is None else None
+        keep_ratio = None if settings is None else settings.keep_ratio
         card = ModelCard(start=f"converted from {options.checkpoint}")
     else:
         checkpoint, state = saved
@@ -169,13 +176,3 @@ def _write_carried(folder: Path, carried: Carried, keep_ratio: float | None) -> 
         with atomic_file(folder / name) as temporary:
             temporary.write_bytes(content)
     write_settings(folder, carried, keep_ratio)
-
-
-def _carried_by_folder(source: str) -> tuple[TokenizerConfig | None, float | None]:
-    """Return the tokenizer and the share of kept patches that a model other than a run names, or None for each."""
-    file = read_beside(source, INFERENCE_FILE)
-    if file is None:
-        return None, None
-    settings = read_settings(file)
-    tokenizer = None if settings.tokenizer is None else located(settings.tokenizer, file.parent)
-    return tokenizer, settings.keep_ratio

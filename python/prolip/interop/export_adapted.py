@@ -20,6 +20,7 @@ from prolip.models.hub import CARD_FILE, ModelCard
 from prolip.models.open_clip import start_from
 from prolip.models.prolip import normalised
 from prolip.pretrained.adapted import AdaptedNetwork, find_frozen
+from prolip.pretrained.model import Model
 from prolip.pretrained.open import load
 from prolip.pretrained.tokenizer_choice import choose_tokenizer
 
@@ -65,8 +66,12 @@ def export_adapted(
     if options.format == "onnx":
         from prolip.interop.onnx import save_onnx
 
-        network = with_heads(options.checkpoint)
-        tokenizer = choose_tokenizer(find_frozen(frozen, source), options.tokenizer, network.config.text)
+        opened = load(options.checkpoint, tokenizer=options.tokenizer, device="cpu")
+        network = with_heads(opened)
+        if opened.tokenizer is not None:
+            tokenizer = opened.tokenizer.config
+        else:
+            tokenizer = choose_tokenizer(find_frozen(frozen, source), options.tokenizer, network.config.text)
         with atomic_files(folder, sum(parameter.nbytes for parameter in network.parameters())) as temporary:
             return save_onnx(network, tokenizer, temporary, card, options.onnx)
     for name in (ADAPTER_WEIGHTS, ADAPTER_FILE):
@@ -77,13 +82,12 @@ def export_adapted(
     return ADAPTED_FILES
 
 
-def with_heads(source: str) -> ProLIP:
+def with_heads(opened: Model) -> ProLIP:
     """Return an adapted model as one ProLIP network, on the CPU, whose towers end in the adapter's heads.
 
     Raises:
         UserError: the frozen model is of open_clip, and cannot be converted.
     """
-    opened = load(source, device="cpu")
     adapted = opened.network
     assert isinstance(adapted, AdaptedNetwork)
     network = adapted.frozen if isinstance(adapted.frozen, ProLIP) else start_from(adapted.frozen, uncertainty=False)

@@ -28,7 +28,7 @@ from prolip.data.build.folder import find_images
 from prolip.data.device import Source, device_batches
 from prolip.data.samples import EXTENSIONS
 from prolip.distributed import usable_cores
-from prolip.errors import UserError
+from prolip.errors import UserError, check_at_least
 from prolip.pretrained.preprocess import KINDS, AnyImage, Preprocess
 
 MAX_BAD_FRACTION = 0.01
@@ -90,16 +90,6 @@ class DecodedAhead(Generic[Item, Decoded]):
         return decoded
 
 
-def check_batch_size(batch_size: int) -> None:
-    """Check the number of items per forward pass.
-
-    Raises:
-        UserError: it is below 1.
-    """
-    if batch_size < 1:
-        raise UserError(f"batch_size is {batch_size}: it must be at least 1")
-
-
 # ---- Shards ---------------------------------------------------------------------------------------------------------
 
 
@@ -130,7 +120,7 @@ def image_batches(
         UserError: there is no such shard, or the shards cannot be read with this preprocessing.
         DataError: a shard is not an archive, or too many images are unreadable.
     """
-    check_batch_size(batch_size)  # the loader would call it data.batch_size
+    check_at_least(1, batch_size=batch_size)  # the loader would call it data.batch_size
     reading = LoaderConfig(
         shards=tuple(shards),
         batch_size=batch_size,
@@ -177,7 +167,8 @@ def _shown(shards: Sequence[str]) -> str:
 def _check_bad(loader: BatchLoader, limit: float, failed: Sequence[DataError] = (), *, ended: bool = False) -> None:
     """Raise if more than the share `limit` of the images cannot be read; before the end, with a margin.
 
-    `failed` are the images that the loader could read, and Pillow could not decode.
+    The rule is the loader's, which cannot apply it here: it does not know of `failed`, the images that it could read,
+    and Pillow could not decode.
     """
     stats = loader.stats()
     bad, allowed = len(failed) + sum(stats.bad.values()), limit * stats.samples

@@ -22,7 +22,7 @@ from prolip.data.config import StoreConfig
 from prolip.data.tokenizer import Tokenizer
 from prolip.decisions.calibration import Calibration
 from prolip.decisions.config import NO_CSD
-from prolip.errors import UserError
+from prolip.errors import UserError, check_at_least
 from prolip.eval.prompts import encode_prompts
 from prolip.gaussian import Gaussian, concatenate
 from prolip.models import ProLIP
@@ -38,7 +38,7 @@ from prolip.pretrained.classify import (
     classification,
 )
 from prolip.pretrained.forward import encode_in_batches, evaluating, on_cpu, progress_bar
-from prolip.pretrained.image_batches import Images, check_batch_size, count_images, read_images
+from prolip.pretrained.image_batches import Images, count_images, read_images
 from prolip.pretrained.preprocess import Preprocess, square_image_size
 
 _PROBES = ["a photo of a cat's “tail”, 3 times!", "seventy words and more " * 20]
@@ -115,7 +115,7 @@ class Model:
             DataError: an image cannot be decoded, or a shard is damaged; the message names it.
         """
         parts: list[Gaussian] = []
-        check_batch_size(batch_size)
+        check_at_least(1, batch_size=batch_size)
         batches = read_images(self.preprocess, images, self.device, batch_size, num_threads=num_threads, store=store)
         with self.running(), progress_bar("images", count_images(images), progress) as bar:
             for pixels in batches:
@@ -139,7 +139,7 @@ class Model:
             UserError: there is no caption, one is not a string, or the model's tokenizer is unknown.
         """
         captions = as_captions(texts)
-        check_batch_size(batch_size)
+        check_at_least(1, batch_size=batch_size)
         with self.running(), progress_bar("captions", len(captions), progress) as bar:
             return encode_in_batches(self.encode_captions, captions, batch_size, bar.update)
 

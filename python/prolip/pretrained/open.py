@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 from pathlib import Path
-from typing import get_args
 
 import torch
 
@@ -14,7 +13,7 @@ from prolip.data.tokenizer import Tokenizer
 from prolip.decisions.calibration import Calibration, load_calibration
 from prolip.decisions.config import CALIBRATION_FILE
 from prolip.distributed import find_device
-from prolip.errors import UserError
+from prolip.errors import UserError, check_choice
 from prolip.models import ModelConfig, ProLIP
 from prolip.models.config import Precision
 from prolip.pretrained.adapted import adapted, check_frozen, find_adapter, find_frozen
@@ -22,13 +21,7 @@ from prolip.pretrained.build_open_clip import build_named, import_open_clip, of_
 from prolip.pretrained.carried import InferenceSettings, check_image_settings
 from prolip.pretrained.model import Model, of_prolip
 from prolip.pretrained.sources import OPEN_CLIP_PREFIX, build_saved, load_network, saved_architecture
-from prolip.pretrained.tokenizer_choice import (
-    carried_tokenizer,
-    check_tokenizer,
-    choose_tokenizer,
-    exported_settings,
-    is_released,
-)
+from prolip.pretrained.tokenizer_choice import check_tokenizer, choose_tokenizer, exported_settings, is_released
 
 logger = logging.getLogger(__name__)
 
@@ -73,41 +66,46 @@ def load(
         UserError: there is no such model, it is damaged, or it cannot be downloaded; the message says why.
     """
     source, target = str(source), find_device(device)
-    if precision not in get_args(Precision):
-        raise UserError(f"precision is {precision!r}: it must be one of {', '.join(get_args(Precision))}")
+    check_choice("precision", precision, Precision)
     check_tokenizer(tokenizer)
-    if calibration is not None:
-        load_calibration(Path(calibration))  # before a download; later, whether it is for this model
+    given = None if calibration is None else load_calibration(Path(calibration))  # before a download
+    model = _load(source, tokenizer, target, precision, config, cache_dir, beside)
+    return _with_calibration_beside(model) if given is None else _with_calibration(model, given, str(calibration))
+
+
+def _load(
+    source: str,
+    tokenizer: str | Path | None,
+    target: torch.device,
+    precision: Precision,
+    config: ModelConfig | None,
+    cache_dir: str | Path | None,
+    beside: Path | None,
+) -> Model:
+    """The model of a source, without its calibration; see `load`."""
     if source.startswith(OPEN_CLIP_PREFIX):
-        return _with_calibration(_load_open_clip(source, target, precision, cache_dir), calibration)
+        return _load_open_clip(source, target, precision, cache_dir)
     if not is_released(source) and (found_adapter := find_adapter(source, cache_dir)) is not None:
         adapter, frozen, folder = found_adapter
-        below = load(
-            find_frozen(frozen, folder),
-            tokenizer=tokenizer or frozen.tokenizer,
-            device=target,
-            precision=precision,
-            cache_dir=cache_dir,
-            beside=beside,
-        )
+        tokenizer = tokenizer or frozen.tokenizer
+        check_tokenizer(tokenizer)
+        below = _load(find_frozen(frozen, folder), tokenizer, target, precision, None, cache_dir, beside)
         check_frozen(below, frozen, folder)
-        return _with_calibration(adapted(below, adapter, source), calibration)
+        return adapted(below, adapter, source)
     exported = exported_settings(source, cache_dir)
     network, checkpoint = _open_network(source, config, exported, cache_dir)
     found: Tokenizer | None = None
     reason = ""
     try:
-        chosen = None if tokenizer is not None else carried_tokenizer(source, checkpoint, exported, cache_dir)
-        if chosen is None:
-            chosen = choose_tokenizer(source, tokenizer, network.config.text, checkpoint, beside, cache_dir)
-        found = Tokenizer(chosen)
+        text = network.config.text
+        found = Tokenizer(choose_tokenizer(source, tokenizer, text, checkpoint, exported, beside, cache_dir))
     except UserError as error:
         if tokenizer is not None:
             raise
         reason = str(error)
         logger.warning("%s: only images can be encoded: %s", source, reason)
     notes = exported if checkpoint is None else checkpoint.notes
-    model = of_prolip(
+    return of_prolip(
         network,
         found,
         source,
@@ -116,34 +114,29 @@ def load(
         precision=precision,
         no_tokenizer=reason,
     )
-    return _with_calibration(model, calibration)
 
 
-def _with_calibration(model: Model, given: str | Path | None) -> Model:
-    """The model with its calibration: the given file, or the one in its folder.
-
-    Raises:
-        UserError: the given file is not there, holds no calibration, or is for another model.
-    """
-    path = Path(model.name) / CALIBRATION_FILE if given is None else Path(given)
-    if given is None and not path.is_file():
-        return model
+def _with_calibration_beside(model: Model) -> Model:
+    """The model with the calibration in its folder, if there is one for it."""
+    path = Path(model.name) / CALIBRATION_FILE
     try:
-        return dataclasses.replace(model, calibration=_fitting_calibration(path, model))
+        return _with_calibration(model, load_calibration(path), path) if path.is_file() else model
     except UserError as error:
-        if given is not None:
-            raise
         logger.warning("calibration not used: %s", error)
         return model
 
 
-def _fitting_calibration(path: Path, model: Model) -> Calibration:
-    found = load_calibration(path)
+def _with_calibration(model: Model, calibration: Calibration, path: str | Path) -> Model:
+    """The model with a calibration, which was read from `path`.
+
+    Raises:
+        UserError: it is for another model.
+    """
     try:
-        found.check_model(model.fingerprint())
+        calibration.check_model(model.fingerprint())
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    return found
+    return dataclasses.replace(model, calibration=calibration)
 
 
 def _load_open_clip(source: str, device: torch.device, precision: Precision, cache_dir: str | Path | None) -> Model:

@@ -151,7 +151,9 @@ def read_config(source: str | Path) -> ModelConfig:
     found = Path(source) / CONFIG_FILE if repository is None else _needed(repository, CONFIG_FILE, None)
     if found.is_file():
         return read_architecture(found)
-    saved = _open_saved(Path(source))
+    from prolip.checkpoint import open_saved  # torch.distributed.checkpoint takes long to import
+
+    saved = open_saved(Path(source))
     config = read_checkpoint(source)[1] if saved is None else saved_architecture(saved)
     if config is None:
         raise WeightsError(f"{source} carries no architecture")
@@ -176,9 +178,12 @@ def read_checkpoint(source: str | Path, cache_dir: str | Path | None = None) -> 
         return model.state_dict(), model.config
     path = Path(source)
     if path.is_dir():
-        saved = None if (path / CONFIG_FILE).is_file() else _read_saved(path)
-        if saved is not None:
-            return saved[1], saved_architecture(saved[0])
+        if not (path / CONFIG_FILE).is_file():
+            from prolip.checkpoint import read_weights  # torch.distributed.checkpoint takes long to import
+
+            saved = read_weights(path)
+            if saved is not None:
+                return saved[1], saved_architecture(saved[0])
         return read_folder(path)
     if not path.is_file():
         raise WeightsError(_unknown(str(source)))
@@ -195,21 +200,6 @@ def _unknown(source: str) -> str:
         return f"{source} is neither a file nor a folder: did you mean the released model {close[0]!r}?"
     hint = f": a hub repository is written {HUB_PREFIX}{source}" if re.fullmatch(r"[\w.-]+/[\w.-]+", source) else ""
     return f"{source} is neither a file nor a folder, nor a released model (prolip.list_models()){hint}"
-
-
-def _open_saved(folder: Path) -> Checkpoint | None:
-    """The checkpoint in a folder, or the newest one of a run's folder; None if it is neither."""
-    if (folder / CONFIG_FILE).is_file():
-        return None
-    from prolip.checkpoint import open_saved  # torch.distributed.checkpoint takes long to import
-
-    return open_saved(folder)
-
-
-def _read_saved(folder: Path) -> tuple[Checkpoint, State] | None:
-    from prolip.checkpoint import read_weights  # as above
-
-    return read_weights(folder)
 
 
 def _download(repository: str, cache_dir: str | Path | None) -> Path:

@@ -54,9 +54,7 @@ def own_tokenizer(source: str, text: TextConfig) -> TokenizerConfig | None:
         if source.startswith(OPEN_CLIP_PREFIX):
             found = _of_open_clip(source.removeprefix(OPEN_CLIP_PREFIX), text)
         else:
-            checkpoint, exported = open_saved(Path(source)), exported_settings(source, None)
-            found = carried_tokenizer(source, checkpoint, exported, None)
-            found = found or choose_tokenizer(source, None, text, checkpoint)
+            found = choose_tokenizer(source, None, text, open_saved(Path(source)), exported_settings(source, None))
     except DownloadError:
         raise
     except UserError:
@@ -114,16 +112,19 @@ def choose_tokenizer(
     tokenizer: str | Path | None,
     text: TextConfig,
     checkpoint: Checkpoint | None = None,
+    exported: InferenceSettings | None = None,
     beside: Path | None = None,
     cache_dir: str | Path | None = None,
 ) -> TokenizerConfig:
-    """Return the tokenizer of a model that carries none; see `load`.
+    """Return the tokenizer of a model, which its checkpoint or exported folder may carry; see `load`.
 
     Raises:
         UserError: it is unknown, or cannot be downloaded.
     """
     if tokenizer is not None:
         return _named_tokenizer(None if tokenizer == "clip" else Path(tokenizer), text)
+    if (carried := carried_tokenizer(source, checkpoint, exported, cache_dir)) is not None:
+        return carried
     if checkpoint is not None and checkpoint.notes.tokenizer is not None:
         return find_tokenizer(TokenizerConfig.from_dict(checkpoint.notes.tokenizer), beside)
     released = is_released(source)

@@ -12,11 +12,10 @@ from torch import Tensor
 
 from prolip.decisions.calibration import Calibration, Evidence, Subject, fit_calibration, save_calibration
 from prolip.decisions.reliability import Reliability, item_losses, measure_pairs, measure_reliability
-from prolip.errors import UserError
+from prolip.errors import UserError, check_at_least
 from prolip.eval.statistics import Interval, bootstrap_interval
 from prolip.files import check_writable
 from prolip.pretrained.classify import weigh
-from prolip.pretrained.image_batches import check_batch_size
 from prolip.pretrained.model import Model
 from prolip.pretrained.open import load
 from prolip.suites.classification import embed_prompts
@@ -48,7 +47,7 @@ def run_calibrate(options: CalibrateOptions) -> list[str]:
         DataError: an image has no label, or too many cannot be read.
     """
     check_writable(options.path)
-    check_batch_size(options.batch_size)
+    check_at_least(1, batch_size=options.batch_size)
     with TemporaryDirectory() as made:
         data = open_classes(options.data, Path(made), options.store, options.templates, options.classnames)
         model = load(

@@ -11,7 +11,7 @@ import tyro
 
 from prolip.data.config import StoreConfig
 from prolip.decisions.config import CALIBRATION_FILE, Prior, Score
-from prolip.errors import UserError, check_seed
+from prolip.errors import UserError, check_at_least, check_seed
 from prolip.eval.config import BprwConfig, TraversalConfig
 from prolip.models.config import Device, Precision
 
@@ -96,8 +96,21 @@ SETS = {
 """Titles of the sets by name. Other sets are called by their name."""
 
 
-FEW_SHOT = BprwConfig(alpha=2.0, num_neighbors=5, num_draws=20)
-"""The published settings for a few labelled images per class."""
+@dataclass(frozen=True, kw_only=True)
+class NearestConfig(BprwConfig):
+    """Re-weighting by images without labels; the defaults are the published ones."""
+
+    section = "nearest."
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewShotConfig(BprwConfig):
+    """Re-weighting by a few labelled images per class; the defaults are the published ones."""
+
+    section = "few_shot."
+    alpha: float = 2.0
+    num_neighbors: int = 5
+    num_draws: int = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,9 +130,9 @@ class ImagenetOptions(ShardSuiteOptions):
     """The set whose labelled images re-weight prompts (few-shot). It must have all classes of the sets."""
     templates: Literal["folder", "all", "simple"] = "folder"
     """`folder`: the data set's own list. `all`: CLIP's 80. `simple`: CLIP's subset of seven."""
-    nearest: BprwConfig = field(default_factory=BprwConfig)
+    nearest: BprwConfig = field(default_factory=NearestConfig)
     """Re-weighting by the images nearest to a class."""
-    few_shot: BprwConfig = FEW_SHOT
+    few_shot: BprwConfig = field(default_factory=FewShotConfig)
     """Re-weighting by labelled images, `num_neighbors` per class."""
 
 
@@ -232,8 +245,7 @@ class DecisionsOptions(ShardSuiteOptions):
     """Number of folds of the images."""
 
     def __post_init__(self) -> None:
-        if self.num_folds < 2:
-            raise UserError(f"num_folds is {self.num_folds}: it must be at least 2")
+        check_at_least(2, num_folds=self.num_folds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,8 +293,7 @@ class CalibrateOptions:
     def __post_init__(self) -> None:
         if not 0 < self.fit_share < 1:
             raise UserError(f"fit_share is {self.fit_share}: it must be between 0 and 1")
-        if self.num_resamples < 1:
-            raise UserError(f"num_resamples is {self.num_resamples}: it must be at least 1")
+        check_at_least(1, num_resamples=self.num_resamples)
         check_seed("seed", self.seed)
         if self.out is None and not Path(self.checkpoint).is_dir():
             raise UserError(f"out is not given, and {self.checkpoint} is not a folder: name the file with --out")
@@ -330,5 +341,4 @@ class ReweightOptions:
     """How shards are read, and when one counts as complete."""
 
     def __post_init__(self) -> None:
-        if self.show < 0:
-            raise UserError(f"show is {self.show}: it must not be negative")
+        check_at_least(0, show=self.show)

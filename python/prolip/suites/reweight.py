@@ -19,14 +19,13 @@ from prolip.data import expand_shards
 from prolip.data.samples import read_label
 from prolip.decisions.config import NO_CSD
 from prolip.embeddings.embed import Embedded, embed_shards
-from prolip.errors import UserError
+from prolip.errors import UserError, check_at_least
 from prolip.eval.bprw import PromptWeights, labelled_images, reweight_prompts
 from prolip.eval.prompts import SmallestInClass, WithinSpread, fill_templates, filter_prompts
 from prolip.eval.statistics import bootstrap_interval
 from prolip.eval.zero_shot import PUBLISHED_LOGIT_SCALE, aggregate_prompts, correct_within, zero_shot_logits
 from prolip.files import check_writable, read_text, write_atomic
 from prolip.gaussian import Gaussian
-from prolip.pretrained.image_batches import check_batch_size
 from prolip.pretrained.model import Model
 from prolip.pretrained.open import load
 from prolip.report.prompt_chart import prompt_chart
@@ -65,9 +64,9 @@ def run_reweight(options: ReweightOptions) -> list[str]:
         raise UserError(f"{wanted}: class_key must name the json field that holds an image's class")
     templates = read_templates(options.templates)
     fill_templates(templates, [""])
-    check_batch_size(options.batch_size)
+    check_at_least(1, batch_size=options.batch_size)
     check_writable(options.out / _WEIGHTS)
-    expand_shards(list(options.shards))
+    expand_shards(list(options.shards), options.store)
     names = read_classnames(options.classnames)
     model = load(options.checkpoint, tokenizer=options.tokenizer, device=options.device)
     if model.epistemic:

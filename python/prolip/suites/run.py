@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from prolip.errors import UserError, check_seed
+from prolip.errors import UserError, check_at_least, check_seed
+from prolip.eval.prompts import fill_templates
 from prolip.files import check_writable
-from prolip.pretrained.image_batches import check_batch_size
 from prolip.pretrained.model import Model
 from prolip.pretrained.open import load
 from prolip.pretrained.sources import check_source
@@ -46,7 +46,7 @@ def run_suite(name: str, options: Options, run: Callable[[Model, Options, TaskCa
         raise UserError(f"checkpoint has {twice[0]} more than once: each model can be named once")
     out = options.folder(name)
     check_writable(out / "results.json")
-    check_batch_size(options.batch_size)
+    check_at_least(1, batch_size=options.batch_size)
     _check_files(options)
     for source in options.checkpoint:  # before any model runs, which may take hours
         check_source(source)
@@ -67,7 +67,7 @@ def _check_files(options: SuiteOptions) -> None:
     """Check what a suite reads, before a model is opened, which may have to be downloaded.
 
     Raises:
-        UserError: no data set is there, or a file that an option names is missing; or an unknown task.
+        UserError: no data set is there, a file that an option names is missing, a template is wrong, or a task unknown.
         OSError: there is no such table.
     """
     for name in ("data", "elsewhere", "known", "classnames"):
@@ -77,5 +77,8 @@ def _check_files(options: SuiteOptions) -> None:
         # A suite notes that a data set is missing, and evaluates the others.
         if missing and (name != "data" or len(missing) == len(sources)):
             raise UserError(f"{name} is {', '.join(missing)}: there is no such file or folder")
+    templates = getattr(options, "templates", ())
+    if templates and isinstance(templates, tuple):  # `eval imagenet` names a list instead
+        fill_templates(templates, [""])
     if isinstance(options, DatacompOptions):
         chosen_tasks(read_tasks(options.table or TABLE), options.tasks)

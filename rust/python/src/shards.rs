@@ -22,22 +22,29 @@ pub fn located(
     missing: OnMissingShard,
     option: &str,
 ) -> PyResult<Vec<Location>> {
-    expand(shards, missing)
-        .map_err(|error| config_error(ConfigError { field: option.to_owned(), ..error }))
+    expand(shards, missing).map_err(|error| config_error(about(option, error)))
 }
 
 /// Replaces the name of the option in an error about shards.
 fn of_option(option: &str, error: Error) -> Error {
     match error {
-        Error::Config(wrong) => ConfigError { field: option.to_owned(), ..wrong }.into(),
+        Error::Config(wrong) => about(option, wrong).into(),
         other => other,
     }
 }
 
-/// Return the shards that patterns and lists stand for, as the loader reads them.
+fn about(option: &str, error: ConfigError) -> ConfigError {
+    ConfigError { field: option.to_owned(), ..error }
+}
+
+/// Return the shards that patterns and lists stand for, as the loader reads them. No server is asked.
+///
+/// `store` says whether commands may run.
 #[pyfunction]
-pub fn expand_shards(shards: Vec<String>) -> PyResult<Vec<String>> {
+pub fn expand_shards(shards: Vec<String>, store: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
+    let store = store_config(store)?;
     let shards = located(&shards, OnMissingShard::Raise, SHARDS)?;
+    remote::check_addresses(&shards, &store).map_err(|error| config_error(about(SHARDS, error)))?;
     Ok(shards.iter().map(Location::written).collect())
 }
 

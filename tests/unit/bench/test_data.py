@@ -21,7 +21,7 @@ from prolip.bench.config import BenchDataConfig
 from prolip.bench.data import BASELINES, contenders, json_lines, measure, table
 from prolip.bench.task import Measurement, Task
 from prolip.cli import main
-from prolip.data import decode_only, expand_shards
+from prolip.data import StoreConfig, decode_only, expand_shards
 from prolip.errors import UserError
 
 KEYS = {"name", "recipe", "threads", "images_per_s", "min", "max", "rss_mb", "first_batch_s"}
@@ -210,8 +210,8 @@ def test_decoding_alone_is_timed_and_its_settings_checked(shard: str, tmp_path: 
     with pytest.raises(ValueError, match="threads is 0"):
         decode_only([shard], 20, 0)
     with pytest.raises(ValueError, match="matches no file"):
-        expand_shards([str(tmp_path / "*.tar")])
-    assert expand_shards([shard]) == [shard]
+        expand_shards([str(tmp_path / "*.tar")], StoreConfig())
+    assert expand_shards([shard], StoreConfig()) == [shard]
 
 
 def test_the_floors_cpu_time_begins_when_its_images_are_loaded(shard: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,6 +82,18 @@ def test_a_file_that_is_no_archive_is_said_to_be_none(capsys: pytest.CaptureFixt
     assert capsys.readouterr().err.endswith("; the file may not be a tar archive\n")
 
 
+@pytest.mark.parametrize("option", ["nearest.alpha", "few_shot.alpha"])
+def test_settings_of_a_section_are_named_with_it(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", "imagenet", "--checkpoint", "no-model", "--data", ".", f"--{option}", "0"]) == 2
+    assert capsys.readouterr().err == f"prolip eval imagenet: {option} is 0.0: it must be above 0 and finite\n"
+
+
+def test_the_demo_names_the_folder_of_its_data(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--data", "a.tar", "--out", "run"]) == 2
+    said = capsys.readouterr().err
+    assert said == "prolip demo: a.tar is a file; name a new or empty folder\n"
+
+
 def test_a_negative_number_of_threads_is_found_first(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["embed", *COMMANDS["embed"], "a.tar", "--threads", "-1"]) == 2
     assert capsys.readouterr().err == "prolip embed: threads is -1: it must not be negative\n"

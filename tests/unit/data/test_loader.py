@@ -203,7 +203,7 @@ def test_a_folder_of_shards_is_not_a_shard(tmp_path: Path) -> None:
         ({"keep_members": ("",)}, "data.keep_members is"),
         ({"image_size": 0, "augment": AugmentConfig()}, "data.image_size is 0: no image is decoded then"),
         ({"image_size": 4097}, "data.image_size is 4097: it must be at most 4096"),
-        ({"batch_size": 17}, "data.batch_size is 17: with 1 ranks a step needs 17 samples and an epoch has 16"),
+        ({"batch_size": 17}, "^batch_size is 17 per rank: a step needs 17 samples and an epoch has 16"),
         ({"seed": -1}, "data.seed is -1: it must not be negative"),
         ({"seed": 2**64}, "data.seed is 18446744073709551616: it is too large"),
         ({"seed": 10**50}, "data.seed is 1(0+): it is too large"),

@@ -190,6 +190,14 @@ def test_a_pushed_model_loads_with_the_same_tensors(
     assert all(torch.equal(back[name], tensor) for name, tensor in sent.items())
 
 
+def test_a_model_of_the_hub_is_exported_with_its_tokenizer(tmp_path: Path) -> None:
+    write_run(run := tmp_path / "run", tmp_path / "own.json", context_length=12)
+    with serving(tmp_path, tmp_path / "cache"):
+        assert main(["export", str(run), "--push", "me/mine"]) == 0
+        assert main(["export", "hf-hub:me/mine", "--out", str(tmp_path / "out")]) == 0
+    assert prolip.load(tmp_path / "out").fingerprint() == prolip.load(run).fingerprint()
+
+
 @pytest.mark.parametrize("form", ["transformers", "sentence-transformers"])
 def test_other_formats_need_square_images_and_a_tokenizer(
     form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -11,6 +11,8 @@ import pytest
 import torch
 from tests.support.datacomp_sets import write_open_clip
 from tests.support.frozen_pairs import made_up, write_npz
+from tests.support.untrained_run import write_run
+from tokenizers import Tokenizer
 
 import prolip
 from prolip.cli import main
@@ -72,3 +74,14 @@ def test_onnx_files_of_an_adapted_model_include_the_heads(lab: Path, tmp_path: P
         known = session.get_modelmeta().custom_metadata_map
         assert float(known["logit_scale"]) == pytest.approx(model.logit_scale, rel=1e-5)
         assert float(known["logit_bias"]) == pytest.approx(model.logit_bias, rel=1e-5)
+
+
+def test_onnx_files_of_an_adapted_run_have_its_tokenizer(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", tmp_path / "own.json", context_length=8)
+    dim = prolip.load(tmp_path / "run").encode_texts("").mean.shape[1]
+    pairs = ["--embeddings", str(write_npz(tmp_path / "pairs.npz", *made_up(30, dim)))]
+    run = ["--checkpoint", str(tmp_path / "run"), "--heads.steps", "1", "--heads.hidden", "4"]
+    assert main(["adapt", *pairs, *run, "--out", str(tmp_path / "model")]) == 0
+    assert main(["export", str(tmp_path / "model"), "--out", str(tmp_path / "onnx"), "--format", "onnx"]) == 0
+    own = Tokenizer.from_file(str(tmp_path / "onnx" / "tokenizer.json")).encode("a picture of food").ids
+    assert own == prolip.load(tmp_path / "run").tokenize("a picture of food")[0].tolist()

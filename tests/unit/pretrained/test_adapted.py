@@ -128,6 +128,18 @@ def test_a_moved_frozen_model_is_found_in_or_next_to_the_folder(lab: Path, tmp_p
         assert torch.equal(moved.mean, expected.mean)
 
 
+def test_the_calibration_of_the_frozen_model_is_not_read(
+    lab: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("run", "on-run"):
+        shutil.copytree(lab / name, tmp_path / name)
+    (tmp_path / "run" / "calibration.safetensors").write_text("of the frozen model")
+    description = tmp_path / "on-run" / ADAPTER_FILE
+    description.write_text(description.read_text().replace(str(lab / "run"), str(tmp_path / "run")))
+    load(tmp_path / "on-run")
+    assert "calibration not used" not in caplog.text
+
+
 def test_a_missing_frozen_model_is_named(lab: Path, tmp_path: Path) -> None:
     shutil.copytree(lab / "on-run", tmp_path / "alone")
     content = json.loads((tmp_path / "alone" / ADAPTER_FILE).read_text())

@@ -20,6 +20,7 @@ import prolip
 from prolip.cli import main
 from prolip.data import DataError, StoreConfig
 from prolip.decisions import (
+    Calibration,
     PairScale,
     equal_mass_calibration_error,
     items_needed,
@@ -28,6 +29,7 @@ from prolip.decisions import (
     save_calibration,
 )
 from prolip.errors import UserError
+from prolip.pretrained import open as opening
 from prolip.pretrained.model import Model
 from prolip.suites.calibrate import calibrate, report_lines, run_calibrate
 from prolip.suites.config import CalibrateOptions
@@ -283,6 +285,19 @@ def test_a_calibration_is_refused_for_other_labels_templates_or_models(
         load_calibration(lab)
     with pytest.raises(UserError, match="holds no calibration"):
         load_calibration(lab / "tokenizer.json")
+
+
+def test_a_named_calibration_is_read_once(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+
+    def counted(path: Path) -> Calibration:
+        read.append(path)
+        return load_calibration(path)
+
+    monkeypatch.setattr(opening, "load_calibration", counted)
+    calibration = lab / "run" / "calibration.safetensors"
+    assert prolip.load(lab / "run", device="cpu", calibration=calibration).calibration is not None
+    assert read == [calibration]
 
 
 def test_classify_prints_the_decision_for_one_image(

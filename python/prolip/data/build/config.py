@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from prolip.errors import UserError
+from prolip.errors import UserError, check_at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +26,9 @@ class BuildConfig:
     """Seed for the order and the validation split."""
 
     def __post_init__(self) -> None:
-        if self.max_side is not None and self.max_side < 1:
-            raise UserError(f"max_side = {self.max_side}: must be at least 1")
-        if self.samples_per_shard < 1:
-            raise UserError(f"samples_per_shard = {self.samples_per_shard}: must be at least 1")
+        check_at_least(1, samples_per_shard=self.samples_per_shard)
+        if self.max_side is not None:
+            check_at_least(1, max_side=self.max_side)
         if not 0 <= self.val_share < 1:
             raise UserError(f"val_share = {self.val_share}: must be in [0, 1)")
         if not 0 <= self.max_bad_fraction <= 1:

@@ -232,14 +232,15 @@ fn check_size(config: &LoaderConfig, order: &OrderSettings, counts: &[u32]) -> R
     };
     let partition = order.partition(total);
     if partition.num_steps(config.last_batch, 0) == 0 && config.last_batch == LastBatch::Drop {
+        let rows = partition.batch_size;
         let rule = format!(
-            "with {} ranks a step needs {} samples and an epoch has {}; make it smaller, or in a loop of your own set \
+            "a step needs {} samples and an epoch has {}; make it smaller, or in a loop of your own set \
              data.last_batch to 'pad' or 'keep'",
-            partition.world_size,
-            u128::from(partition.world_size) * u128::from(partition.batch_size),
+            u128::from(partition.world_size) * u128::from(rows),
             partition.total
         );
-        return Err(ConfigError::new("data.batch_size", partition.batch_size, rule).into());
+        // Without a section: in training, the batch of all ranks is an option of that name.
+        return Err(ConfigError::new("batch_size", format!("{rows} per rank"), rule).into());
     }
     Ok(())
 }

@@ -10,6 +10,32 @@ use crate::config::StoreConfig;
 use crate::error::{ConfigError, Error};
 use crate::shards::{Location, before_query};
 
+/// Checks what can be known of shards without reading them or asking a server.
+///
+/// # Errors
+/// An address is invalid, a glob is not allowed there, or commands are not allowed.
+pub fn check_addresses(shards: &[Location], config: &StoreConfig) -> Result<(), ConfigError> {
+    let hub = Hub::from_env();
+    shards.iter().try_for_each(|shard| address_of(shard, config, &hub).map(drop))
+}
+
+/// Where a shard is, if it has an address.
+fn address_of(
+    shard: &Location,
+    config: &StoreConfig,
+    hub: &Hub,
+) -> Result<Option<Place>, ConfigError> {
+    let wrong = |rule| Err(ConfigError::new(FIELD, format!("{:?}", shard.to_string()), rule));
+    match shard {
+        Location::Pipe(_) if !config.allow_pipe => wrong(pipe::NOT_ALLOWED),
+        Location::Url(url) => match resolve(url, hub)? {
+            Place::Http { url, .. } if before_query(&url).contains('*') => wrong(NO_GLOB),
+            place => Ok(Some(place)),
+        },
+        _ => Ok(None),
+    }
+}
+
 /// Checks the remote shards, and replaces globs in object stores by their matches.
 ///
 /// # Errors
@@ -23,40 +49,32 @@ pub fn settle(
     let (mut settled, mut store) = (Vec::with_capacity(shards.len()), None);
     let hub = Hub::from_env();
     for shard in shards {
-        let wrong =
-            |rule: &str| ConfigError::new("data.shards", format!("{:?}", shard.to_string()), rule);
-        match &shard {
-            Location::Pipe(_) if !config.allow_pipe => {
-                return Err(wrong(pipe::NOT_ALLOWED).into());
+        let place = address_of(&shard, config, &hub)?;
+        match (&shard, place) {
+            (Location::Url(url), Some(Place::Object { scheme, bucket, path }))
+                if path.contains(['*', '?', '[']) =>
+            {
+                let store = match &store {
+                    Some(store) => store,
+                    None => store.insert(Store::open(config)?),
+                };
+                let matching = store.inner.glob(scheme, &bucket, &path);
+                let found = store.wait(matching, &shard, cancelled)?;
+                if found.is_empty() {
+                    let shown = format!("{:?}", shard.to_string());
+                    return Err(ConfigError::new(FIELD, shown, "it matches no object").into());
+                }
+                let root = &url[..url.len() - path.len()];
+                let urls = found.iter().map(|name| format!("{root}{name}"));
+                settled.extend(urls.map(Location::Url));
             }
-            Location::Url(url) => match resolve(url, &hub)? {
-                Place::Object { scheme, bucket, path } if path.contains(['*', '?', '[']) => {
-                    let store = match &store {
-                        Some(store) => store,
-                        None => store.insert(Store::open(config)?),
-                    };
-                    let matching = store.inner.glob(scheme, &bucket, &path);
-                    let found = store.wait(matching, &shard, cancelled)?;
-                    if found.is_empty() {
-                        return Err(wrong("it matches no object").into());
-                    }
-                    let root = &url[..url.len() - path.len()];
-                    let urls = found.iter().map(|name| format!("{root}{name}"));
-                    settled.extend(urls.map(Location::Url));
-                    continue;
-                }
-                Place::Http { url, .. } if before_query(&url).contains('*') => {
-                    return Err(wrong(NO_GLOB).into());
-                }
-                _ => {}
-            },
-            _ => {}
+            _ => settled.push(shard),
         }
-        settled.push(shard);
     }
     Ok(settled)
 }
 
+const FIELD: &str = "data.shards";
 const NO_GLOB: &str = "only object stores (s3, gs, az) can be searched with * ? [; elsewhere name the shards, with braces if \
                        they are many";
 
@@ -114,9 +132,12 @@ mod tests {
             (url("hf://datasets/o/n/*.tar"), "braces"),
             (url("hf://models/o/n/a.tar"), "hf://datasets/OWNER/NAME/PATH"),
         ] {
-            let error = settled(std::slice::from_ref(&shard), &plain).unwrap_err();
+            let shards = std::slice::from_ref(&shard);
+            let error = settled(shards, &plain).unwrap_err();
             assert!(matches!(&error, Error::Config(error) if error.field == "data.shards"));
             assert!(error.to_string().contains(rule), "{error}");
+            let same = check_addresses(shards, &plain).unwrap_err();
+            assert_eq!(same.to_string(), error.to_string());
         }
     }
 

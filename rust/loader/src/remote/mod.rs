@@ -30,7 +30,7 @@ mod retry;
 mod stat;
 mod store;
 
-pub use glob::settle;
+pub use glob::{check_addresses, settle};
 pub use prefetch::{Prefetcher, RequestOf, ScanShard, ShardRequest};
 pub use provider::{ReadyShard, ShardProvider};
 pub use stat::{examine, fetch_into};

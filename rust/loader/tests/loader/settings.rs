@@ -59,7 +59,7 @@ fn invalid_settings_are_named() {
 fn ranks_that_do_not_fit_are_named() {
     assert_eq!(refused(|_| {}, 2, 2), "rank");
     assert_eq!(refused(|_| {}, 0, 0), "world_size");
-    assert_eq!(refused(|_| {}, 0, 2), "data.batch_size");
+    assert_eq!(refused(|_| {}, 0, 2), "batch_size");
 }
 
 #[test]

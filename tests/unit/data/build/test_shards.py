@@ -88,22 +88,22 @@ def test_a_folder_with_other_files_is_never_replaced(tmp_path: Path) -> None:
     out = tmp_path / "out"
     fill(out, "one")
     (out / "holiday.jpg").write_bytes(b"dear to somebody")
-    with pytest.raises(ValueError, match=r"out: .*holiday\.jpg"):
+    with pytest.raises(ValueError, match=rf"^{out} holds 'holiday\.jpg'"):
         fill(out, "two")
     assert (out / "holiday.jpg").exists()
     (out / "holiday.jpg").unlink()
     (out / "mine").mkdir()
     (out / "mine" / "other.tar").write_bytes(b"shards of somebody")
-    with pytest.raises(ValueError, match=r"out: .*mine/other\.tar"):
+    with pytest.raises(ValueError, match=rf"^{out} holds 'mine/other\.tar'"):
         fill(out, "two")
     assert (out / "mine" / "other.tar").exists()
-    with pytest.raises(ValueError, match="is a file"):
+    with pytest.raises(ValueError, match=r"^.*dataset\.json is a file"):
         fill(out / "dataset.json", "two")
 
 
 def test_shards_that_no_builder_wrote_are_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "00000.tar").write_bytes(b"shards of somebody")
-    with pytest.raises(UserError, match=r"out: .* holds '00000\.tar', which no builder wrote"):
+    with pytest.raises(UserError, match=rf"^{tmp_path} holds '00000\.tar', which no builder wrote"):
         fill(tmp_path, "one")
     assert (tmp_path / "00000.tar").read_bytes() == b"shards of somebody"
 

@@ -271,7 +271,7 @@ def test_the_tokenizer_is_trained_on_training_captions_only(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"side": 0}, "side = 0: must be at least 1"),
+        ({"side": 0}, "side is 0: it must be at least 1"),
         ({"test_share": 1.0}, r"test_share = 1.0: must be in \[0, 1\)"),
         ({"test_share": 0.6, "val_share": 0.5}, "must leave emoji to train on"),
     ],
