@@ -23,6 +23,7 @@ __all__ = [
     "concatenate",
     "csd",
     "csd_logits",
+    "dot_products",
     "inclusion_matrix",
     "inclusion_score",
     "kl_to_standard",
@@ -134,6 +135,16 @@ def _check_gaussian(name: str, value: object, axes: int) -> None:
         )
 
 
+def dot_products(a: Tensor, b: Tensor) -> Tensor:
+    """Dot product of every pair, [..., N, D] and [..., M, D] to [..., N, M], in float32 at least.
+
+    Half precision would make near items equal, and so would autocast, which is switched off here.
+    """
+    precise = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
+    with torch.autocast(a.device.type, enabled=False):
+        return a.to(precise) @ b.to(precise).transpose(-1, -2)
+
+
 def csd(a: Gaussian, b: Gaussian) -> Tensor:
     """Closed-form sampled distance between every pair, [N, M], >= 0, in float32 at least.
 
@@ -147,17 +158,18 @@ def csd(a: Gaussian, b: Gaussian) -> Tensor:
     # The squared distance is a difference of large numbers: in half precision, near items would get a distance of 0.
     a, b = a.at_least_float32(), b.at_least_float32()
     squares = a.mean.square().sum(-1)[..., :, None] + b.mean.square().sum(-1)[..., None, :]
-    distance = (squares - 2.0 * a.mean @ b.mean.transpose(-1, -2)).clamp_min(0.0)
+    distance = (squares - 2.0 * dot_products(a.mean, b.mean)).clamp_min(0.0)
     return distance + a.total_var[..., :, None] + b.total_var[..., None, :]
 
 
 def csd_logits(a: Gaussian, b: Gaussian, logit_scale: Tensor | float, logit_bias: Tensor | float) -> Tensor:
-    """Pair logits, [N, M]: scale * (mean_a . mean_b - (total_var_a + total_var_b) / 2) + bias.
+    """Pair logits, [N, M], in float32 at least: scale * (mean_a . mean_b - (total_var_a + total_var_b) / 2) + bias.
 
     For unit means this is `scale * (1 - csd / 2) + bias`.
     """
+    a, b = a.at_least_float32(), b.at_least_float32()
     spread = a.total_var[..., :, None] + b.total_var[..., None, :]
-    return logit_scale * (a.mean @ b.mean.transpose(-1, -2) - 0.5 * spread) + logit_bias
+    return logit_scale * (dot_products(a.mean, b.mean) - 0.5 * spread) + logit_bias
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -184,16 +196,17 @@ def _inclusion_parts(specific: Gaussian, general: Gaussian) -> tuple[Tensor, Ten
 def inclusion_score(specific: Gaussian, general: Gaussian) -> Tensor:
     """How far `specific` lies in `general`, per dimension, [..., D]: H = ln ∫ p_s² p_g - ln ∫ p_s p_g².
 
-    The arguments, [..., D], are broadcast. Antisymmetric. The sign depends only on the variances: positive where
-    `general` has the larger one. The size grows with the distance of the means, so H alone never says that the means
-    agree (arXiv:2410.18857, inclusion test). Minus infinity if `general` is a point; NaN if `specific` is one, whose
-    square has no integral.
+    In float32 at least. The arguments, [..., D], are broadcast. Antisymmetric. The sign depends only on the variances:
+    positive where `general` has the larger one. The size grows with the distance of the means, so H alone never says
+    that the means agree (arXiv:2410.18857, inclusion test). Minus infinity if `general` is a point; NaN if `specific`
+    is one, whose square has no integral.
 
     Raises:
         UserError: an argument is not a Gaussian.
     """
     _check_gaussian("specific", specific, 1)
     _check_gaussian("general", general, 1)
+    specific, general = specific.at_least_float32(), general.at_least_float32()
     log_ratio, distance = _inclusion_parts(specific, general)
     return 0.5 * (general.log_var - specific.log_var + log_ratio) + distance
 
