@@ -20,6 +20,7 @@ from prolip.models.hub import CARD_FILE, ModelCard
 from prolip.models.open_clip import start_from
 from prolip.models.prolip import normalised
 from prolip.pretrained.adapted import AdaptedNetwork, find_frozen
+from prolip.pretrained.model import Model
 from prolip.pretrained.open import load
 from prolip.pretrained.tokenizer_choice import choose_tokenizer
 
@@ -65,7 +66,8 @@ def export_adapted(
     if options.format == "onnx":
         from prolip.interop.onnx import save_onnx
 
-        network = with_heads(options.checkpoint)
+        opened = load(options.checkpoint, device="cpu")
+        network, card = with_heads(opened), dataclasses.replace(card, settings={"Use": _use(opened)})
         tokenizer = choose_tokenizer(find_frozen(frozen, source), options.tokenizer, network.config.text)
         with atomic_files(folder, sum(parameter.nbytes for parameter in network.parameters())) as temporary:
             return save_onnx(network, tokenizer, temporary, card, options.onnx)
@@ -77,14 +79,22 @@ def export_adapted(
     return ADAPTED_FILES
 
 
-def with_heads(source: str) -> ProLIP:
-    """Return an adapted model as one ProLIP network, on the CPU, whose towers end in the adapter's heads.
+def _use(model: Model) -> dict[str, str]:
+    """Return rows of the card that say what the towers of other models need not say."""
+    images = model.preprocess
+    rows = {"images": f"resized as `{images.resize_mode}` ({images.interpolation}) before the tower"}
+    if model.epistemic:
+        rows["variances"] = "what the model has not learned; they are no distance: compare means, not CSD"
+    return rows
+
+
+def with_heads(model: Model) -> ProLIP:
+    """Return an adapted model on the CPU as one ProLIP network, whose towers end in the adapter's heads.
 
     Raises:
         UserError: the frozen model is of open_clip, and cannot be converted.
     """
-    opened = load(source, device="cpu")
-    adapted = opened.network
+    adapted = model.network
     assert isinstance(adapted, AdaptedNetwork)
     network = adapted.frozen if isinstance(adapted.frozen, ProLIP) else start_from(adapted.frozen, uncertainty=False)
     visual: nn.Module = AdaptedTower(network.visual, adapted.adapter.image)
