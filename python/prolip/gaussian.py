@@ -196,10 +196,10 @@ def _inclusion_parts(specific: Gaussian, general: Gaussian) -> tuple[Tensor, Ten
 def inclusion_score(specific: Gaussian, general: Gaussian) -> Tensor:
     """How far `specific` lies in `general`, per dimension, [..., D]: H = ln ∫ p_s² p_g - ln ∫ p_s p_g².
 
-    In float32 at least. The arguments, [..., D], are broadcast. Antisymmetric. The sign depends only on the variances:
-    positive where `general` has the larger one. The size grows with the distance of the means, so H alone never says
-    that the means agree (arXiv:2410.18857, inclusion test). Minus infinity if `general` is a point; NaN if `specific`
-    is one, whose square has no integral.
+    The arguments, [..., D], are broadcast. Antisymmetric. The sign depends only on the variances: positive where
+    `general` has the larger one. The size grows with the distance of the means, so H alone never says that the means
+    agree (arXiv:2410.18857, inclusion test). Minus infinity if `general` is a point; NaN if `specific` is one, whose
+    square has no integral.
 
     Raises:
         UserError: an argument is not a Gaussian.
@@ -213,6 +213,7 @@ def inclusion_score(specific: Gaussian, general: Gaussian) -> Tensor:
 
 def log_integral(squared: Gaussian, other: Gaussian) -> Tensor:
     """ln ∫ p_squared² p_other, per dimension, [..., D]; the arguments are broadcast."""
+    squared, other = squared.at_least_float32(), other.at_least_float32()
     wide = torch.logaddexp(squared.log_var, other.log_var + _LOG_2)
     delta = squared.mean - other.mean
     return -LOG_2PI - 0.5 * (squared.log_var + wide) - delta.square() * (-wide).exp()
@@ -224,6 +225,7 @@ def official_inclusion_score(specific: Gaussian, general: Gaussian, eps: float) 
     Two departures from `inclusion_score`: the difference of log variances has weight 1, not 1/2 (slope 5/6, not 1/3, at
     equal variances); and the distance part is scaled by exp(eps), so it almost vanishes at the published eps <= -10.
     """
+    specific, general = specific.at_least_float32(), general.at_least_float32()
     log_ratio, distance = _inclusion_parts(specific, general)
     return general.log_var - specific.log_var + 0.5 * log_ratio + math.exp(eps) * distance
 
@@ -234,6 +236,7 @@ def official_inclusion_test(specific: Gaussian, general: Gaussian, eps: float) -
     test(a, b) - test(b, a) is the official score. It is `log_integral` with the log normaliser doubled and everything
     else scaled by exp(eps).
     """
+    specific, general = specific.at_least_float32(), general.at_least_float32()
     wide = torch.logaddexp(specific.log_var, general.log_var + _LOG_2)
     delta = specific.mean - general.mean
     normaliser = -1.5 * specific.log_var - 0.5 * general.log_var - 0.5 * wide + 0.5 * (_LOG_2 - eps)
@@ -246,6 +249,7 @@ def official_inclusion_test(specific: Gaussian, general: Gaussian, eps: float) -
 
 def kl_to_standard(gaussian: Gaussian) -> Tensor:
     """KL(N(mean, var) || N(0, 1)), per dimension, [..., D], in nats, >= 0."""
+    gaussian = gaussian.at_least_float32()
     return 0.5 * (gaussian.mean.square() + gaussian.log_var.exp() - 1.0 - gaussian.log_var)
 
 

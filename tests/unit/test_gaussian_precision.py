@@ -17,7 +17,17 @@ from prolip.eval.prompts import SmallestInClass, filter_prompts
 from prolip.eval.retrieval import retrieval_scores
 from prolip.eval.uncertainty import cosine_moments, similarity_std
 from prolip.eval.zero_shot import zero_shot_logits
-from prolip.gaussian import Gaussian, csd, csd_logits, dot_products, inclusion_score
+from prolip.gaussian import (
+    Gaussian,
+    csd,
+    csd_logits,
+    dot_products,
+    inclusion_score,
+    kl_to_standard,
+    log_integral,
+    official_inclusion_test,
+)
+from prolip.losses import inclusion_loss, vib_loss
 from prolip.pretrained.classify import weighted_classifier
 
 ITEMS, CLASSES, PROMPTS, DIM = 24, 6, 4, 64
@@ -53,6 +63,13 @@ SCORES: dict[str, Score] = {
     "csd": lambda items, prompts: csd(items, prompts[0]),
     "csd_logits": lambda items, prompts: csd_logits(items, prompts[0], 100.0, -10.0),
     "inclusion_score": lambda items, prompts: inclusion_score(items[:PROMPTS], prompts[0]),
+    "log_integral": lambda items, prompts: log_integral(items[:PROMPTS], prompts[0]),
+    "official_inclusion_test": lambda items, prompts: official_inclusion_test(items[:PROMPTS], prompts[0], 0.0),
+    "inclusion_loss": lambda items, prompts: inclusion_loss(
+        items[:PROMPTS], prompts[0], form="official", scale=1.0, eps=-1.0
+    ),
+    "vib_loss": lambda items, _: vib_loss(items, form="official"),
+    "kl_to_standard": lambda items, _: kl_to_standard(items),
     "retrieval_scores": lambda items, prompts: retrieval_scores(items, prompts[0]),
     "zero_shot_logits": lambda items, prompts: zero_shot_logits(items.mean, prompts.mean[0], logit_scale=100.0),
     "similarity_std": lambda items, prompts: similarity_std(items, prompts[0]),

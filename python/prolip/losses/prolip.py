@@ -156,4 +156,4 @@ class ProlipLoss:
         if masked is None or masked.mean.numel() == 0:
             return whole.mean.new_zeros(())
         first = whole.rows(slice(0, masked.mean.shape[-2]))
-        return self.config.masked_inclusion_weight * self._inclusion(first, masked.at_least_float32())
+        return self.config.masked_inclusion_weight * self._inclusion(first, masked)
