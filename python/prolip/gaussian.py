@@ -23,6 +23,7 @@ __all__ = [
     "concatenate",
     "csd",
     "csd_logits",
+    "dot_products",
     "inclusion_matrix",
     "inclusion_score",
     "kl_to_standard",
@@ -134,6 +135,16 @@ def _check_gaussian(name: str, value: object, axes: int) -> None:
         )
 
 
+def dot_products(a: Tensor, b: Tensor) -> Tensor:
+    """Dot product of every pair, [..., N, D] and [..., M, D] to [..., N, M], in float32 at least.
+
+    Half precision would make near items equal, and so would autocast, which is switched off here.
+    """
+    precise = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
+    with torch.autocast(a.device.type, enabled=False):
+        return a.to(precise) @ b.to(precise).transpose(-1, -2)
+
+
 def csd(a: Gaussian, b: Gaussian) -> Tensor:
     """Closed-form sampled distance between every pair, [N, M], >= 0, in float32 at least.
 
@@ -147,17 +158,18 @@ def csd(a: Gaussian, b: Gaussian) -> Tensor:
     # The squared distance is a difference of large numbers: in half precision, near items would get a distance of 0.
     a, b = a.at_least_float32(), b.at_least_float32()
     squares = a.mean.square().sum(-1)[..., :, None] + b.mean.square().sum(-1)[..., None, :]
-    distance = (squares - 2.0 * a.mean @ b.mean.transpose(-1, -2)).clamp_min(0.0)
+    distance = (squares - 2.0 * dot_products(a.mean, b.mean)).clamp_min(0.0)
     return distance + a.total_var[..., :, None] + b.total_var[..., None, :]
 
 
 def csd_logits(a: Gaussian, b: Gaussian, logit_scale: Tensor | float, logit_bias: Tensor | float) -> Tensor:
-    """Pair logits, [N, M]: scale * (mean_a . mean_b - (total_var_a + total_var_b) / 2) + bias.
+    """Pair logits, [N, M], in float32 at least: scale * (mean_a . mean_b - (total_var_a + total_var_b) / 2) + bias.
 
     For unit means this is `scale * (1 - csd / 2) + bias`.
     """
+    a, b = a.at_least_float32(), b.at_least_float32()
     spread = a.total_var[..., :, None] + b.total_var[..., None, :]
-    return logit_scale * (a.mean @ b.mean.transpose(-1, -2) - 0.5 * spread) + logit_bias
+    return logit_scale * (dot_products(a.mean, b.mean) - 0.5 * spread) + logit_bias
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -194,12 +206,14 @@ def inclusion_score(specific: Gaussian, general: Gaussian) -> Tensor:
     """
     _check_gaussian("specific", specific, 1)
     _check_gaussian("general", general, 1)
+    specific, general = specific.at_least_float32(), general.at_least_float32()
     log_ratio, distance = _inclusion_parts(specific, general)
     return 0.5 * (general.log_var - specific.log_var + log_ratio) + distance
 
 
 def log_integral(squared: Gaussian, other: Gaussian) -> Tensor:
     """ln ∫ p_squared² p_other, per dimension, [..., D]; the arguments are broadcast."""
+    squared, other = squared.at_least_float32(), other.at_least_float32()
     wide = torch.logaddexp(squared.log_var, other.log_var + _LOG_2)
     delta = squared.mean - other.mean
     return -LOG_2PI - 0.5 * (squared.log_var + wide) - delta.square() * (-wide).exp()
@@ -211,6 +225,7 @@ def official_inclusion_score(specific: Gaussian, general: Gaussian, eps: float) 
     Two departures from `inclusion_score`: the difference of log variances has weight 1, not 1/2 (slope 5/6, not 1/3, at
     equal variances); and the distance part is scaled by exp(eps), so it almost vanishes at the published eps <= -10.
     """
+    specific, general = specific.at_least_float32(), general.at_least_float32()
     log_ratio, distance = _inclusion_parts(specific, general)
     return general.log_var - specific.log_var + 0.5 * log_ratio + math.exp(eps) * distance
 
@@ -221,6 +236,7 @@ def official_inclusion_test(specific: Gaussian, general: Gaussian, eps: float) -
     test(a, b) - test(b, a) is the official score. It is `log_integral` with the log normaliser doubled and everything
     else scaled by exp(eps).
     """
+    specific, general = specific.at_least_float32(), general.at_least_float32()
     wide = torch.logaddexp(specific.log_var, general.log_var + _LOG_2)
     delta = specific.mean - general.mean
     normaliser = -1.5 * specific.log_var - 0.5 * general.log_var - 0.5 * wide + 0.5 * (_LOG_2 - eps)
@@ -233,6 +249,7 @@ def official_inclusion_test(specific: Gaussian, general: Gaussian, eps: float) -
 
 def kl_to_standard(gaussian: Gaussian) -> Tensor:
     """KL(N(mean, var) || N(0, 1)), per dimension, [..., D], in nats, >= 0."""
+    gaussian = gaussian.at_least_float32()
     return 0.5 * (gaussian.mean.square() + gaussian.log_var.exp() - 1.0 - gaussian.log_var)
 
 

@@ -105,17 +105,24 @@ class ParquetFile:
     @property
     def count(self) -> int:
         """Number of rows."""
-        return int(parquet().read_metadata(self.path).num_rows)
+        with _reading(self.path):
+            return int(parquet().read_metadata(self.path).num_rows)
 
     def blocks(self, rows: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         """See `PartPair`."""
-        with parquet().ParquetFile(self.path, memory_map=True) as file:
+        with _reading(self.path), parquet().ParquetFile(self.path, memory_map=True) as file:
             for batch in file.iter_batches(batch_size=rows, columns=list(NAMES)):
-                try:
-                    image, text = (np.stack(batch.column(name).to_numpy(zero_copy_only=False)) for name in NAMES)
-                except ValueError:
-                    raise UserError(f"{self.path}: image or text has rows of different lengths, or none") from None
+                image, text = (self._rows(batch.column(name), name) for name in NAMES)
                 yield image, text
+
+    def _rows(self, column: Any, name: str) -> NDArray[Any]:
+        try:
+            rows = np.stack(column.to_numpy(zero_copy_only=False))
+        except ValueError:  # the lists differ in length
+            rows = np.empty(0)
+        if rows.ndim != 2 or rows.dtype.kind not in "fiu":
+            raise UserError(f"{self.path}: {name} must have a list of numbers in every row, all of the same length")
+        return rows
 
 
 Table = PartPair | NpzFile | ParquetFile
@@ -252,7 +259,8 @@ def _tables(source: Path, option: str) -> list[Table]:
             raise UserError(f"{source} is not a file of numpy arrays")
         return [NpzFile(source)]
     if source.suffix == ".parquet":
-        missing = set(NAMES) - set(parquet().read_schema(source).names)
+        with _reading(source):
+            missing = set(NAMES) - set(parquet().read_schema(source).names)
         if missing:
             raise UserError(f"{source} has no column {min(missing)!r}: it needs image and text")
         return [ParquetFile(source)]
@@ -272,7 +280,18 @@ def _folder_tables(folder: Path, option: str) -> Iterator[PartPair]:
             yield PartPair(part, text)
 
 
-# ---- numpy's files --------------------------------------------------------------------------------------------------
+# ---- Files of other programs ----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Say which file is damaged."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:  # numpy and pyarrow: ValueError
+        raise UserError(f"{path} is damaged: {error}") from error
 
 
 @contextmanager
@@ -282,13 +301,8 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
     Raises:
         UserError: what the block reads from it is damaged.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            yield archive
-    except UserError:
-        raise
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:  # numpy raises ValueError
-        raise UserError(f"{path} is damaged: {error}") from error
+    with _reading(path), zipfile.ZipFile(path) as archive:
+        yield archive
 
 
 def _array(archive: zipfile.ZipFile, path: Path, name: str) -> IO[bytes]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, get_args
@@ -352,10 +352,14 @@ def _check_whole(found: Calibration) -> None:
         "pairs": found.pairs is None or all(map(math.isfinite, found.pairs)),
         "prior": found.prior is None or len(found.prior) == num_labels,
         "held.label": bool(((found.held.label >= 0) & (found.held.label < num_labels)).all()),
-        "held": len({len(tensor) for tensor in found.held}) == 1,
-        "fitted": len({len(tensor) for tensor in found.fitted}) == 1,
-        "known": found.known.precision.shape == (found.known.centres.shape[-1],) * 2,
+        "held": len({len(tensor) for tensor in found.held}) == 1 and _finite(found.held),
+        "fitted": len({len(tensor) for tensor in found.fitted}) == 1 and _finite(found.fitted),
+        "known": found.known.precision.shape == (found.known.centres.shape[-1],) * 2 and _finite(found.known),
     }
     for name, holds in rules.items():
         if not holds:
             raise ValueError(f"{name} does not fit the rest, or is not finite")
+
+
+def _finite(tensors: Iterable[Tensor]) -> bool:
+    return all(bool(tensor.isfinite().all()) for tensor in tensors)

@@ -69,7 +69,7 @@ def conformal_scores(
     share = 1.0 if draws is None else draws.double()[:, None]
     scores = ranked.cumsum(dim=1) - ranked + share * ranked
     if method == "raps":
-        places = torch.arange(1, ranked.shape[1] + 1, device=ranked.device)
+        places = torch.arange(1, ranked.shape[1] + 1, dtype=ranked.dtype, device=ranked.device)
         scores = scores + penalty * (places - free_labels).clamp_min(0)
     return torch.empty_like(scores).scatter_(1, order, scores)
 

@@ -20,7 +20,7 @@ from prolip.errors import UserError
 from prolip.eval.config import BprwConfig
 from prolip.eval.em import fit_weights, prior_weights
 from prolip.eval.zero_shot import Classifier
-from prolip.gaussian import LOG_2PI, Gaussian
+from prolip.gaussian import LOG_2PI, Gaussian, dot_products
 
 MAX_BYTES = 1 << 30
 """Default limit on the working memory of a chunk of classes."""
@@ -101,7 +101,8 @@ def reweight_prompts(
     parts = []
     for classes in class_chunks(prompts, voters.shape[1], config, max_bytes):
         chunk = _classes(prompts, classes)
-        parts.append(reweight_from_voters(chunk, images, voters[classes], config, draw(len(chunk.mean))))
+        with torch.autocast(chunk.mean.device.type, enabled=False):
+            parts.append(reweight_from_voters(chunk, images, voters[classes], config, draw(len(chunk.mean))))
         if on_progress is not None:
             on_progress(len(chunk.mean))
     return PromptWeights(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
@@ -173,8 +174,7 @@ def nearest_images(prompts: Gaussian, images: Gaussian, count: int, rows_at_once
         raise UserError(f"num_neighbors is {count}: there are only {len(images.mean)} images")
     directions = prompts.mean.mean(dim=1)
     pool = images.mean.to(directions)
-    starts = range(0, len(directions), rows_at_once)
-    blocks = [(directions[s : s + rows_at_once] @ pool.T).topk(count, dim=1).indices for s in starts]
+    blocks = [dot_products(some, pool).topk(count, dim=1).indices for some in torch.split(directions, rows_at_once)]
     return torch.cat(blocks)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from prolip.eval.config import InclusionForm, TraversalConfig
 from prolip.eval.inclusion_search import most_including
-from prolip.gaussian import Gaussian, inclusion_matrix, inclusion_score
+from prolip.gaussian import Gaussian, dot_products, inclusion_matrix, inclusion_score
 
 MAX_SCORES = 2**22
 """Scores of queries against all items that are in memory at a time."""
@@ -164,9 +164,9 @@ def traverse(
     for first in range(0, len(queries.mean), step):
         rows = slice(first, first + step)
         block = queries.rows(rows)
-        start = flat.mean[(block.mean @ flat.mean.T).argmax(dim=1)]
+        start = flat.mean[dot_products(block.mean, flat.mean).argmax(dim=1)]
         ends = _roots(None if including is None else flat.mean[including[rows]], root, config)
-        visited = visited_items(start @ flat.mean.T, ends @ flat.mean.T, config)
+        visited = visited_items(dot_products(start, flat.mean), dot_products(ends, flat.mean), config)
         parts.append(score_visited(flat_ids[visited], item_ids[rows]))
     return Traversal(*(torch.cat(column) for column in zip(*parts, strict=True)))
 

@@ -57,7 +57,8 @@ def most_including(specific: Gaussian, general: Gaussian) -> Tensor:
     found = []
     for top in range(0, len(specific.mean), ROWS):
         rows = slice(top, top + ROWS)
-        best = _best(narrow.rows(rows), wide) if spread < MAX_SPREAD else None
+        with torch.autocast(centre.device.type, enabled=False):
+            best = _best(narrow.rows(rows), wide) if spread < MAX_SPREAD else None
         if best is None:
             best = official_inclusion_test_matrix(specific.rows(rows), general).argmax(dim=1)
         found.append(best)

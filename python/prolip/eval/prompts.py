@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prolip.errors import UserError
-from prolip.eval.zero_shot import PUBLISHED_LOGIT_SCALE, Classifier, zero_shot_logits
+from prolip.eval.zero_shot import PUBLISHED_LOGIT_SCALE, Classifier, weighted_sum, zero_shot_logits
 from prolip.gaussian import Gaussian
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -119,7 +119,7 @@ def _smallest(rows: Tensor, counts: tuple[int, ...]) -> Tensor:
 
 
 def filter_prompts(prompts: Gaussian, rule: PromptFilter) -> Classifier:
-    """The classifier of the kept prompts: normalised mean of their means, mean of their variances.
+    """The classifier of the kept prompts, in float32 at least: normalised mean of their means, mean of their variances.
 
     Args:
         prompts: [C, K, D], unit means.
@@ -128,10 +128,11 @@ def filter_prompts(prompts: Gaussian, rule: PromptFilter) -> Classifier:
     Raises:
         UserError: as for `kept_prompts`.
     """
+    prompts = prompts.at_least_float32()
     kept = kept_prompts(prompts.total_var, rule).to(prompts.mean)
     share = kept / kept.sum(dim=1, keepdim=True)
-    weight = F.normalize(torch.einsum("ck,ckd->cd", share, prompts.mean), dim=-1)
-    return Classifier(weight, torch.einsum("ck,ckd->cd", share, prompts.var))
+    weight = F.normalize(weighted_sum(share, prompts.mean), dim=-1)
+    return Classifier(weight, weighted_sum(share, prompts.var))
 
 
 def greedy_counts(

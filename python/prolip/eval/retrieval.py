@@ -13,7 +13,7 @@ from torch import Tensor
 from prolip.errors import check_choice
 from prolip.eval.config import Score
 from prolip.eval.statistics import rank_of_first_correct
-from prolip.gaussian import Gaussian
+from prolip.gaussian import Gaussian, dot_products
 
 RECALL_AT = (1, 5, 10)
 
@@ -61,9 +61,8 @@ def retrieval_scores(queries: Gaussian, candidates: Gaussian, score: Score = "cs
             (docs/specification.md, section 4).
     """
     check_choice("score", score, Score)
-    queries, candidates = queries.at_least_float32(), candidates.at_least_float32()
-    scores = queries.mean @ candidates.mean.T
-    return scores if score == "mean" else scores - candidates.total_var / 2
+    scores = dot_products(queries.mean, candidates.mean)
+    return scores if score == "mean" else scores - candidates.at_least_float32().total_var / 2
 
 
 def rank_candidates(scores: Tensor) -> Tensor:

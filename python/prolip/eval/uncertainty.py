@@ -14,7 +14,7 @@ from torch import Tensor
 
 from prolip.errors import UserError
 from prolip.eval.statistics import Interval, bootstrap_interval, pearson, sorted_means, spearman
-from prolip.gaussian import Gaussian
+from prolip.gaussian import Gaussian, dot_products
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Uncertainty and accuracy
@@ -112,10 +112,11 @@ def expected_calibration_error(confidence: Tensor, correct: Tensor, num_bins: in
 def similarity_std(images: Gaussian, texts: Gaussian) -> Tensor:
     """Standard deviation of z_image . z_text over independent samples of both Gaussians, [N, D] and [M, D], [N, M].
 
-    Var = sum_d (mean_a^2 var_b + mean_b^2 var_a + var_a var_b), as two matrix products.
+    In float32 at least. Var = sum_d (mean_a^2 var_b + mean_b^2 var_a + var_a var_b), as two matrix products.
     """
+    images, texts = images.at_least_float32(), texts.at_least_float32()
     var_a, var_b = images.var, texts.var
-    variance = images.mean.square() @ var_b.T + var_a @ (texts.mean.square() + var_b).T
+    variance = dot_products(images.mean.square(), var_b) + dot_products(var_a, texts.mean.square() + var_b)
     return variance.sqrt()
 
 
@@ -127,7 +128,7 @@ class CosineMoments(NamedTuple):
 
 
 def cosine_moments(images: Gaussian, texts: Gaussian) -> CosineMoments:
-    """Approximate mean and variance of the cosine between independent samples of the two Gaussians.
+    """Approximate mean and variance of the cosine between independent samples of two Gaussians, in float32 at least.
 
     The moments of the dot product are divided by those of the lengths: mean_a . mean_b / (l_a l_b) and
     Var(z_a . z_b) / (l_a l_b)^2, with the expected squared length l_a^2 = mean_a . mean_a + total_var_a (BayesVLM,
@@ -138,11 +139,11 @@ def cosine_moments(images: Gaussian, texts: Gaussian) -> CosineMoments:
         images: [N, D] with variances.
         texts: [M, D] with variances.
     """
+    images, texts = images.at_least_float32(), texts.at_least_float32()
     lengths = [(one.mean.square().sum(-1) + one.total_var).sqrt() for one in (images, texts)]
     product = lengths[0][:, None] * lengths[1]
-    return CosineMoments(
-        images.mean @ texts.mean.T / product, similarity_std(images, texts).square() / product.square()
-    )
+    mean = dot_products(images.mean, texts.mean) / product
+    return CosineMoments(mean, similarity_std(images, texts).square() / product.square())
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prolip.gaussian import Gaussian
+from prolip.gaussian import Gaussian, dot_products
 
 PUBLISHED_LOGIT_SCALE = 100.0
 """Factor of zero-shot logits in the released evaluation (docs/specification.md, section 5), the same for all models.
@@ -58,6 +58,11 @@ def aggregate_prompts(prompts: Gaussian) -> Classifier:
     return Classifier(weight, prompts.var.mean(dim=1))
 
 
+def weighted_sum(weights: Tensor, values: Tensor) -> Tensor:
+    """Sum over K of weight * value, [C, K] and [C, K, D] to [C, D], in float32 at least."""
+    return dot_products(weights[:, None], values.mT).squeeze(1)
+
+
 def zero_shot_logits(
     image_mean: Tensor, weight: Tensor, total_var: Tensor | None = None, *, logit_scale: float
 ) -> Tensor:
@@ -72,8 +77,7 @@ def zero_shot_logits(
         logit_scale: the model's own scale, if the logits become probabilities (`Model.logit_scale`);
             `PUBLISHED_LOGIT_SCALE` to rank classes as in the released evaluation.
     """
-    precise = torch.promote_types(torch.promote_types(image_mean.dtype, weight.dtype), torch.float32)
-    logits = logit_scale * image_mean.to(precise) @ weight.to(precise).T
+    logits = logit_scale * dot_products(image_mean, weight)
     return logits if total_var is None else logits - logit_scale / 2 * total_var
 
 

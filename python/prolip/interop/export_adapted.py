@@ -67,7 +67,7 @@ def export_adapted(
         from prolip.interop.onnx import save_onnx
 
         opened = load(options.checkpoint, tokenizer=options.tokenizer, device="cpu")
-        network = with_heads(opened)
+        network, card = with_heads(opened), dataclasses.replace(card, settings={"Use": _use(opened)})
         if opened.tokenizer is not None:
             tokenizer = opened.tokenizer.config
         else:
@@ -82,13 +82,22 @@ def export_adapted(
     return ADAPTED_FILES
 
 
-def with_heads(opened: Model) -> ProLIP:
-    """Return an adapted model as one ProLIP network, on the CPU, whose towers end in the adapter's heads.
+def _use(model: Model) -> dict[str, str]:
+    """Return rows of the card that say what the towers of other models need not say."""
+    images = model.preprocess
+    rows = {"images": f"resized as `{images.resize_mode}` ({images.interpolation}) before the tower"}
+    if model.epistemic:
+        rows["variances"] = "what the model has not learned; they are no distance: compare means, not CSD"
+    return rows
+
+
+def with_heads(model: Model) -> ProLIP:
+    """Return an adapted model on the CPU as one ProLIP network, whose towers end in the adapter's heads.
 
     Raises:
         UserError: the frozen model is of open_clip, and cannot be converted.
     """
-    adapted = opened.network
+    adapted = model.network
     assert isinstance(adapted, AdaptedNetwork)
     network = adapted.frozen if isinstance(adapted.frozen, ProLIP) else start_from(adapted.frozen, uncertainty=False)
     visual: nn.Module = AdaptedTower(network.visual, adapted.adapter.image)

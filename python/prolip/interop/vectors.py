@@ -2,7 +2,8 @@
 
 A stored item is [mean', total_var'], a query is [mean, -1/2]. Their product is mean . mean' - total_var' / 2, the score
 of `prolip search`. Means have unit length, so it equals 1 + total_var / 2 - CSD / 2: the largest product belongs to the
-smallest CSD. For a Laplace model, total_var' counts as 0: its variances are not a distance, and search uses its means.
+smallest CSD. The variances of a Laplace model are not a distance. `read_vectors` takes them as 0; for the other
+functions, pass `Gaussian.point(mean)`.
 
 N items, Q queries, D embedding.
 """

@@ -35,7 +35,12 @@ def _keep_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, lis
     ctx.save_for_backward(*output[1])
 
 
-def _scale_gradients(ctx: Any, upstream: Tensor, _: object) -> tuple[list[Tensor | None] | None, ...]:
+def _scale_gradients(
+    ctx: Any, upstream: Tensor, of_gradients: list[Tensor | None]
+) -> tuple[list[Tensor | None] | None, ...]:
+    # A penalty on gradients arrives here. Without this error, the loss's second derivatives would count as zero.
+    if any(grad is not None for grad in of_gradients):
+        raise RuntimeError("the contrastive losses have no second derivatives")
     grads = iter(ctx.saved_tensors)
 
     def scaled(needed: bool) -> Tensor | None:

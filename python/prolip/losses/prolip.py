@@ -63,10 +63,6 @@ class LossTerms(NamedTuple):
     vib: Tensor
 
 
-def _at_least_single(gaussian: Gaussian) -> Gaussian:
-    return gaussian.to(torch.promote_types(gaussian.mean.dtype, torch.float32))
-
-
 class ProlipLoss:
     """The ProLIP loss (arXiv:2410.18857): a contrastive term over all ranks, inclusion and VIB terms of local pairs.
 
@@ -103,7 +99,7 @@ class ProlipLoss:
 
     def _terms(self, output: Embedded) -> LossTerms:
         config = self.config
-        image, text = _at_least_single(output.image), _at_least_single(output.text)
+        image, text = output.image.at_least_float32(), output.text.at_least_float32()
         if text.mean.shape[1:] != image.mean.shape:
             raise ValueError(f"images {list(image.mean.shape)} and texts {list(text.mean.shape)} are not pairs")
         off = image.mean.new_zeros(())
@@ -160,4 +156,4 @@ class ProlipLoss:
         if masked is None or masked.mean.numel() == 0:
             return whole.mean.new_zeros(())
         first = whole.rows(slice(0, masked.mean.shape[-2]))
-        return self.config.masked_inclusion_weight * self._inclusion(first, _at_least_single(masked))
+        return self.config.masked_inclusion_weight * self._inclusion(first, masked)

@@ -10,14 +10,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from prolip.decisions.calibration import Calibration, Evidence
 from prolip.decisions.prior import log_prior
 from prolip.errors import UserError
 from prolip.eval.uncertainty import cosine_moments
-from prolip.eval.zero_shot import Classifier, aggregate_prompts, zero_shot_logits
+from prolip.eval.zero_shot import Classifier, aggregate_prompts, weighted_sum, zero_shot_logits
 from prolip.gaussian import Gaussian, csd
 
 
@@ -99,7 +98,7 @@ def check_labels(labels: Sequence[str]) -> None:
 def weighted_classifier(prompts: Gaussian, weights: Tensor) -> Classifier:
     """The classifier of weighted prompts: sum of weight * mean, not normalised; sum of weight^2 * variance.
 
-    This is how re-weighted prompts are used (BPRW, docs/specification.md, section 5).
+    In float32 at least. This is how re-weighted prompts are used (BPRW, docs/specification.md, section 5).
 
     Args:
         prompts: [C, K, D], unit means.
@@ -114,9 +113,9 @@ def weighted_classifier(prompts: Gaussian, weights: Tensor) -> Classifier:
             f"prompt_weights is {list(weights.shape)}: it must have one row per label and one column per template, "
             f"{list(expected)}"
         )
+    prompts = prompts.at_least_float32()
     weights = weights.to(prompts.mean)
-    weight = torch.einsum("ck,ckd->cd", weights, prompts.mean)
-    return Classifier(weight, torch.einsum("ck,ckd->cd", weights.square(), prompts.var))
+    return Classifier(weighted_sum(weights, prompts.mean), weighted_sum(weights.square(), prompts.var))
 
 
 def weigh(images: Gaussian, prompts: Gaussian, weights: Tensor | None, similarity: Similarity) -> Evidence:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -171,11 +172,42 @@ def test_files_without_pairs_are_refused_with_the_reason(
         list(open_pairs([tmp_path / "a.npz"]).blocks())
 
 
-@pytest.mark.parametrize("rows", [[[1.0, 0.0], None], [[1.0, 0.0], [1.0]]])
-def test_uneven_rows_of_a_table_are_refused(tmp_path: Path, rows: list[list[float] | None]) -> None:
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [[1.0, 0.0], None],
+        [None, [1.0, 0.0]],
+        [[1.0, 0.0], [1.0]],
+        [1.0, 0.0],
+        ["a", "b"],
+        [["a", "b"]] * 2,
+    ],
+    ids=str,
+)
+def test_rows_of_a_table_that_are_no_embeddings_are_refused(tmp_path: Path, rows: list[Any]) -> None:
     pq.write_table(pa.table({"image": rows, "text": [[1.0, 0.0]] * 2}), tmp_path / "a.parquet")
-    with pytest.raises(UserError, match=r"a\.parquet: image or text has rows of different lengths"):
+    with pytest.raises(UserError, match=r"a\.parquet: image must have a list of numbers in every row"):
         list(open_pairs([tmp_path / "a.parquet"]).blocks())
+
+
+@pytest.mark.parametrize("kept", [9, 400], ids=["a few bytes", "no end"])
+def test_a_damaged_table_is_named(tmp_path: Path, kept: int) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"image": [[1.0, 0.0]] * 200, "text": [[1.0, 0.0]] * 200}), path)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(UserError, match=r"a\.parquet is damaged"):
+        open_pairs([path])
+
+
+def test_a_table_with_damaged_pages_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    numbers = np.random.default_rng(0).random((200, 2)).tolist()
+    pq.write_table(pa.table({"image": numbers, "text": numbers}), path)
+    data = bytearray(path.read_bytes())
+    data[4:60] = bytes(56)
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"a\.parquet is damaged"):
+        list(open_pairs([path]).blocks())
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:

@@ -74,6 +74,9 @@ def test_onnx_files_of_an_adapted_model_include_the_heads(lab: Path, tmp_path: P
         known = session.get_modelmeta().custom_metadata_map
         assert float(known["logit_scale"]) == pytest.approx(model.logit_scale, rel=1e-5)
         assert float(known["logit_bias"]) == pytest.approx(model.logit_bias, rel=1e-5)
+    card = (tmp_path / "onnx" / "README.md").read_text()
+    assert "| images | resized as `shortest` (bicubic) before the tower |" in card
+    assert "| variances |" not in card
 
 
 def test_onnx_files_of_an_adapted_run_have_its_tokenizer(tmp_path: Path) -> None:
@@ -85,3 +88,15 @@ def test_onnx_files_of_an_adapted_run_have_its_tokenizer(tmp_path: Path) -> None
     assert main(["export", str(tmp_path / "model"), "--out", str(tmp_path / "onnx"), "--format", "onnx"]) == 0
     own = Tokenizer.from_file(str(tmp_path / "onnx" / "tokenizer.json")).encode("a picture of food").ids
     assert own == prolip.load(tmp_path / "run").tokenize("a picture of food")[0].tolist()
+
+
+@pytest.mark.usefixtures("one_table")
+def test_the_card_says_how_the_frozen_model_resizes_images_and_what_variances_mean(tmp_path: Path) -> None:
+    """The files cannot: outside, an image was resized as for other models, and a Laplace model's CSD was computed."""
+    frozen = write_open_clip(tmp_path / "clip", {"resize_mode": "squash", "interpolation": "bilinear"})
+    pairs = ["--embeddings", str(write_npz(tmp_path / "pairs.npz", *made_up(30, 16))), "--checkpoint", frozen]
+    assert main(["adapt", *pairs, "--out", str(tmp_path / "model"), "--method", "laplace"]) == 0
+    assert main(["export", str(tmp_path / "model"), "--out", str(tmp_path / "onnx"), "--format", "onnx"]) == 0
+    card = (tmp_path / "onnx" / "README.md").read_text()
+    assert "| images | resized as `squash` (bilinear) before the tower |" in card
+    assert "| variances | what the model has not learned; they are no distance: compare means, not CSD |" in card

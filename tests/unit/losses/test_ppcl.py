@@ -16,6 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from prolip.distributed import Peers
 from prolip.gaussian import Gaussian
+from prolip.losses.clip import clip_loss
 from prolip.losses.ppcl import _pair_sum, ppcl, ppcl_reference
 
 Leaves = list[Tensor]
@@ -136,3 +137,16 @@ def test_the_operator_passes_torchs_opcheck() -> None:
     for training in (True, False):
         arguments = (image, text, leaves[4:], peers.number, False, 2, training)
         torch.library.opcheck(_pair_sum, arguments, test_utils=rules)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_second_derivatives_are_refused(alone: bool) -> None:
+    """They were left out in silence, so a penalty on gradients had other gradients than its own."""
+    leaves = leaves_of(4, 1, 3)
+    scaled = [leaves[0] * 1.0, *leaves[1:]]
+    image, text, scale, bias = Gaussian(*scaled[:2]), Gaussian(*scaled[2:4]), *scaled[4:]
+    for loss in (ppcl(image, text, scale, bias, Peers()), clip_loss(image.mean, text.mean, scale, Peers())):
+        (grad,) = torch.autograd.grad(loss, leaves[0], create_graph=True)
+        penalty = grad.square().sum()
+        with pytest.raises(RuntimeError, match="no second derivatives"):
+            torch.autograd.grad(penalty if alone else penalty + loss, leaves[0])

@@ -8,6 +8,7 @@ import math
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -236,16 +237,20 @@ def test_a_calibration_whose_parts_do_not_fit_together_is_refused(model: Model, 
     found = model.calibration
     assert found is not None
     held, known = found.held, found.known
-    for name, part in {
-        "temperature": {"temperature": 0.0},
-        "pairs": {"pairs": PairScale(math.nan, 0.0)},
-        "prior": {"prior": [0.5, 0.5]},
-        "held.label": {"held": held._replace(label=held.label + 1)},
-        "held": {"held": held._replace(score=held.score[1:])},
-        "fitted": {"fitted": found.fitted._replace(correct=found.fitted.correct[1:])},
-        "known": {"known": known._replace(centres=known.centres[:, 1:])},
-    }.items():
-        save_calibration(dataclasses.replace(found, **part), tmp_path / "part")  # type: ignore[arg-type]
+    parts: list[tuple[str, dict[str, Any]]] = [
+        ("temperature", {"temperature": 0.0}),
+        ("pairs", {"pairs": PairScale(math.nan, 0.0)}),
+        ("prior", {"prior": [0.5, 0.5]}),
+        ("held.label", {"held": held._replace(label=held.label + 1)}),
+        ("held", {"held": held._replace(score=held.score[1:])}),
+        ("held", {"held": held._replace(distance=held.distance * math.nan)}),
+        ("fitted", {"fitted": found.fitted._replace(correct=found.fitted.correct[1:])}),
+        ("fitted", {"fitted": found.fitted._replace(confidence=found.fitted.confidence * math.nan)}),
+        ("known", {"known": known._replace(centres=known.centres[:, 1:])}),
+        ("known", {"known": known._replace(precision=known.precision * math.nan)}),
+    ]
+    for name, part in parts:
+        save_calibration(dataclasses.replace(found, **part), tmp_path / "part")
         with pytest.raises(UserError, match=f"part holds no calibration: {name} does not fit the rest"):
             load_calibration(tmp_path / "part")
 
