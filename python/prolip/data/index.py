@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
+from prolip.cores import usable_cores
 from prolip.data import check_index, write_index
 from prolip.data.config import IndexOptions
 from prolip.errors import UserError
@@ -24,7 +23,7 @@ def run_index(options: IndexOptions) -> tuple[int, list[str]]:
         raise UserError("shards is (): name at least one shard")
     if options.threads < 0:
         raise UserError(f"threads is {options.threads}: it must not be negative")
-    shards, threads = list(options.shards), options.threads or os.cpu_count() or 1
+    shards, threads = list(options.shards), options.threads or usable_cores()
     if options.check:
         differences = check_index(shards, options.out, threads, options.store)
         return int(bool(differences)), differences or [f"{options.out} matches its shards"]

@@ -11,6 +11,7 @@ import pytest
 from tests.support.shards import FULL, config, contents, encoded, write_tar, write_two_shards
 
 from prolip.cli import main
+from prolip.cores import usable_cores
 from prolip.data import BatchLoader, DataError, StoreConfig, check_index
 
 
@@ -44,6 +45,22 @@ def test_with_an_index_batches_are_equal_and_opening_reads_no_shard(
 def test_a_negative_number_of_threads_is_named(shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "index", "--shards", shards, "--out", str(tmp_path / "index"), "--threads", "-1"]) == 2
     assert "threads is -1: it must not be negative" in capsys.readouterr().err
+
+
+def test_without_a_number_there_are_as_many_threads_as_usable_cores(
+    shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container may use few of its machine's cores."""
+    used: list[int] = []
+
+    def check(shards: list[str], index: Path, threads: int, store: StoreConfig) -> list[str]:
+        used.append(threads)
+        return []
+
+    monkeypatch.setattr("prolip.data.index.check_index", check)
+    monkeypatch.setattr("os.cpu_count", lambda: 1000)
+    assert main(["data", "index", "--shards", shards, "--out", str(tmp_path / "index"), "--check"]) == 0
+    assert used == [usable_cores()]
 
 
 def test_an_index_that_cannot_be_written_is_refused_before_a_shard_is_read(
