@@ -89,7 +89,6 @@ MEASURES: dict[str, Measure] = {
     "right image in the first 10, held-out design": lambda model: model.sets[-1].text_to_image.recall_at_10,
     "P(group > name)": _order("group", "name"),
     "P(subgroup > name)": _order("subgroup", "name"),
-    "P(group > subgroup)": _order("group", "subgroup"),
     "P(group > name), name not longer": _order("group", "name", "share_not_longer"),
     "P(subgroup > name), name not longer": _order("subgroup", "name", "share_not_longer"),
     "P(group > subgroup), subgroup not longer": _order("group", "subgroup", "share_not_longer"),

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
@@ -28,7 +27,7 @@ from prolip.demo.suite.evaluate import gather_captions, held_out, read_set, set_
 from prolip.demo.suite.measure_sets import ClassPrompts, correct_pairs, measure_levels, retrieval_caption
 from prolip.eval.config import Score
 from prolip.eval.retrieval import evaluate_retrieval
-from prolip.eval.uncertainty import area_under_risk_coverage, expected_calibration_error
+from prolip.eval.uncertainty import expected_calibration_error
 from prolip.pretrained import Model
 from prolip.pretrained.classify import classification
 
@@ -84,24 +83,20 @@ def run(options: argparse.Namespace) -> int:
                 if way == "general":
                     general = (options.out / "embeddings" / f"{split}-{level}" for level in MORE_GENERAL.values())
                     words += ["--masked", *map(str, general)]
-                cost = command("prolip.cli", "adapt", *words)
-                (out / "cost.json").write_text(json.dumps(cost))
+                seconds = command("prolip.cli", "adapt", *words)
+                (out / "cost.json").write_text(json.dumps({"seconds": seconds}))
     return 0
 
 
-def command(module: str, *words: str) -> dict[str, float]:
-    """Run a module in a process of its own; returns its seconds and its largest memory in MB.
+def command(module: str, *words: str) -> float:
+    """Run a module in a process of its own; returns its seconds.
 
     Raises:
         subprocess.CalledProcessError: it failed.
     """
     started = time.monotonic()
-    process = subprocess.Popen([sys.executable, "-m", module, *words])
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, words)
-    return {"seconds": time.monotonic() - started, "megabytes": usage.ru_maxrss / 1024}
+    subprocess.run([sys.executable, "-m", module, *words], check=True)
+    return time.monotonic() - started
 
 
 # ---- Measuring ------------------------------------------------------------------------------------------------------
@@ -116,29 +111,28 @@ def measure(model: Model, data: Path) -> dict[str, float]:
     lengths = (ids != model.tokenize("")[0, -1]).sum(1).double()
     captions = EmbeddedCaptions(book, model.encode_texts(book.texts, progress=False), lengths)
     first, last = sets[0], sets[2]
-    found: dict[str, float] = {}
+    by_level: dict[str, dict[str, float]] = {}
     images = model.encode_images(first.images, progress=False)
     for level in ("group", "subgroup"):
         probabilities = zero_shot(model, level, images, prompts, captions)
         confidence, answers = probabilities.max(1)
         right = answers == prompts.labels(level, first.samples)
-        found |= {
-            f"{level}, right": float(right.double().mean()),
-            f"{level}, ECE": expected_calibration_error(confidence, right),
-            f"{level}, AURC": area_under_risk_coverage(-confidence, right),
-            f"{level}, AUROC of 1 - p": auroc(-confidence, ~right),
+        by_level[level] = {
+            "right": float(right.double().mean()),
+            "ECE": expected_calibration_error(confidence, right),
+            "AUROC of 1 − *p*": auroc(-confidence, ~right),
         }
         if model.has_variances:
-            found[f"{level}, AUROC of image σ²"] = auroc(images.uncertainty, ~right)
+            by_level[level]["AUROC of image σ²"] = auroc(images.uncertainty, ~right)
+    found = {f"{level}, {name}": of[name] for name in by_level["group"] for level, of in by_level.items()}
     images = model.encode_images(last.images, progress=False)
     texts, correct = captions.of(map(retrieval_caption, last.samples)), correct_pairs(last.samples)
     score: Score = "csd" if model.has_csd else "mean"
     found["right caption in the first 10"] = evaluate_retrieval(images, texts, correct, score).recall_at_10
-    found["right image in the first 10"] = evaluate_retrieval(texts, images, correct.T, score).recall_at_10
     if model.has_variances:
         for pair in measure_levels(held_out(sets), captions).pairs:
-            found[f"P({pair.general} > {pair.specific})"] = pair.share
-            found[f"P({pair.general} > {pair.specific}), not longer"] = pair.share_not_longer
+            if pair.specific == "name":
+                found[f"P({pair.general} > {pair.specific}), not longer"] = pair.share_not_longer
     return found
 
 
@@ -152,40 +146,50 @@ def zero_shot(
 
 def table(options: argparse.Namespace) -> int:
     """Measure the SigLIP, the ProLIP and all that was adapted, and print a table."""
-    sources = {"frozen": frozen(options)}
-    if options.prolip.exists() and options.prolip != options.frozen:
-        sources["ProLIP"] = options.prolip
-    for split in SPLITS:
-        sources |= {f"{way}, {split}": options.out / f"{way}-{split}" for way in WAYS}
-    columns: dict[str, dict[str, float]] = {}
-    for name, source in sources.items():
-        if source.exists():
-            columns[name] = measure(prolip.load(source, device="cpu", beside=options.data), options.data)
-            cost = source / "cost.json"
-            if cost.exists():
-                columns[name] |= json.loads(cost.read_text())
-    (options.out / "table.json").write_text(json.dumps(columns, indent=1))
+    sources = {"frozen" if options.frozen else "SigLIP": [frozen(options)]}
+    if options.prolip != options.frozen:
+        sources["ProLIP"] = [options.prolip]
+    sources |= {way: [options.out / f"{way}-{split}" for split in SPLITS] for way in WAYS}
+    columns: dict[str, list[dict[str, float]]] = {}
+    for name, paths in sources.items():
+        found = [measure_source(path, options.data) if path.exists() else {} for path in paths]
+        if any(found):
+            columns[name] = found
     sys.stdout.writelines(f"{line}\n" for line in lines(columns))
     return 0
 
 
-def lines(columns: dict[str, dict[str, float]]) -> Iterator[str]:
-    """Yield the table, one row per measure: shares in percent, areas and errors as they are."""
-    yield f"|  | {' | '.join(columns)} |"
-    yield "|".join(["", *["---"] * (len(columns) + 1), ""])
-    names = dict.fromkeys(name for column in columns.values() for name in column)
+def measure_source(source: Path, data: Path) -> dict[str, float]:
+    """Measure a run or an adapted model, with the seconds that it took to adapt."""
+    cost = source / "cost.json"
+    found = measure(prolip.load(source, device="cpu", beside=data), data)
+    return found | (json.loads(cost.read_text()) if cost.exists() else {})
+
+
+def lines(columns: dict[str, list[dict[str, float]]]) -> Iterator[str]:
+    """Yield the table, one row per measure: shares in percent, areas and errors between 0 and 1.
+
+    A cell of an adapted model has the figure of each of `SPLITS`.
+    """
+    yield f"| | {' | '.join(columns)} |"
+    yield "|".join(["", "---", *["---:"] * len(columns), ""])
+    names = dict.fromkeys(name for column in columns.values() for one in column for name in one)
     for name in names:
-        cells = [shown(name, column.get(name)) for column in columns.values()]
+        cells = [shown(name, [one.get(name) for one in column]) for column in columns.values()]
         yield f"| {name} | {' | '.join(cells)} |"
 
 
-def shown(name: str, value: float | None) -> str:
+def shown(name: str, values: Sequence[float | None]) -> str:
     """A cell of the table."""
-    if value is None:
-        return "-"
-    if name in {"seconds", "megabytes"}:
-        return f"{value:.0f}"
-    return f"{value:.3f}" if any(word in name for word in ("ECE", "AURC", "AUROC")) else f"{100 * value:.1f}"
+    if all(value is None for value in values):
+        return "–"
+    if name == "seconds":
+        form = "{:.0f}".format
+    elif "ECE" in name or "AUROC" in name:
+        form = "{:.3f}".format
+    else:
+        form = "{:.1%}".format
+    return ", ".join("–" if value is None else form(value).rstrip("%") for value in values)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -58,15 +58,14 @@ def plant(kind: str, count: int, good: Sequence[Sequence[str]], vague: Sequence[
 
 
 def classifiers(
-    prompts: Gaussian, images: Gaussian, labels: Tensor | None, num_good: int, num_voters: int
+    prompts: Gaussian, images: Gaussian, labels: Tensor | None, num_voters: int
 ) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Yield the name of each way, its classifier [C, D] and its prompt weights [C, K].
 
     Args:
-        prompts: [C, K, D], of which the first `num_good` are good.
+        prompts: [C, K, D].
         images: [N, D].
         labels: i64 [N], the labelled images of the few-shot setting, -1 for the others; None to leave it out.
-        num_good: see above.
         num_voters: nearest images that vote.
     """
     classes, num_prompts, _ = prompts.mean.shape
@@ -77,17 +76,12 @@ def classifiers(
     yield "up to the mean uncertainty", filter_prompts(prompts, rule).weight, kept / kept.sum(1, keepdim=True)
     settings: dict[str, tuple[BprwConfig, Tensor | None]] = {
         "BPRW, nearest images": (replace(NEAREST, num_neighbors=num_voters), None),
-        "the same, alpha 1": (replace(NEAREST, num_neighbors=num_voters, alpha=1.0), None),
     }
     if labels is not None:
         settings["BPRW, labelled images"] = (FEW_SHOT, labels)
     for name, (config, known) in settings.items():
         found = reweight_prompts(prompts, images, config, labels=known)
         yield name, found.classifier, found.weights
-    good = Gaussian(prompts.mean[:, :num_good], prompts.log_var[:, :num_good])
-    only = torch.zeros(classes, num_prompts)
-    only[:, :num_good] = 1 / num_good
-    yield "good prompts alone", aggregate_prompts(good).weight, only
 
 
 class Setting(NamedTuple):
@@ -147,7 +141,7 @@ def score(setting: Setting, kind: str, count: int, draws: int) -> dict[str, tupl
         texts = [mine + bad for mine, bad in zip(good, plant(kind, count, good, setting.vague, seed), strict=True)]
         flat = setting.captions.of([text for ensemble in texts for text in ensemble])
         prompts = Gaussian(*(part.reshape(len(good), len(texts[0]), -1) for part in flat))
-        ways = classifiers(prompts, setting.images, setting.shots, len(good[0]), setting.num_voters)
+        ways = classifiers(prompts, setting.images, setting.shots, setting.num_voters)
         for name, classifier, weights in ways:
             answers = (setting.images.mean @ classifier.to(setting.images.mean).T).argmax(1)
             right.setdefault(name, []).append((answers == setting.labels)[setting.scored].double())
@@ -173,9 +167,11 @@ def table(setting: Setting, draws: int) -> Iterator[str]:
 
 def cell(right: Tensor, planted_weight: float, even: Tensor) -> str:
     """Accuracy, or its difference from even weights with an interval, and the planted prompts' weight, in percent."""
-    weight = f"[{100 * planted_weight:.0f}]"
     if right is even:
-        return f"{100 * float(right.mean()):.1f} {weight}"
+        return f"{100 * float(right.mean()):.1f}"
+    weight = f"[{100 * planted_weight:.0f}]"
+    if right.equal(even):
+        return f"0 {weight}"
     gain = bootstrap_interval(lambda rows: 100 * float(rows.mean()), right - even, seed=0)
     return f"{gain.value:+.1f} ({gain.low:+.1f} to {gain.high:+.1f}) {weight}"
 

@@ -11,7 +11,8 @@ CONTRASTS = """() => {
   const over = (top, below, share) => below.slice(0, 3).map((value, place) => value + share * (top[place] - value));
   const linear = value => (value /= 255) <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
   const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
-  return [...document.querySelectorAll(".pl p, .pl th, .pl small, .pl td, .pl b, .pl li")]
+  const text = ".pl p, .pl th, .pl small, .pl td, .pl b, .pl li, button, .or, .min_value";
+  return [...document.querySelectorAll(text)]
     .filter(one => one.checkVisibility() && one.innerText.trim()).map(one => {
       const above = []; for (let here = one; here; here = here.parentElement) above.unshift(here);
       let behind = [255, 255, 255], opacity = 1;

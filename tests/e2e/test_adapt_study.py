@@ -49,19 +49,26 @@ def test_the_study_measures_every_method(
     for method in ("temperature", "laplace"):
         out = tmp_path / "runs" / f"{method}-new"
         run_adapt(AdaptOptions(embeddings=(pairs,), out=out, checkpoint=str(tmp_path / "run"), method=method))  # type: ignore[arg-type]
-    (tmp_path / "runs" / "laplace-new" / "cost.json").write_text('{"seconds": 61.2, "megabytes": 500}')
+    (tmp_path / "runs" / "laplace-new" / "cost.json").write_text('{"seconds": 61.2}')
     arguments = ["--out", str(tmp_path / "runs"), "--data", str(emoji_data), "--frozen", str(tmp_path / "run")]
     arguments += ["--prolip", str(tmp_path / "none")]
     assert study["main"]([*arguments, "table"]) == 0
     head, _, *rows = capsys.readouterr().out.splitlines()
-    assert head == "|  | frozen | temperature, new | laplace, new |"
+    assert head == "| | frozen | temperature | laplace |"
     table = {row.split(" | ")[0].removeprefix("| "): row.rstrip(" |").split(" | ")[1:] for row in rows}
-    assert table["seconds"] == ["-", "-", "61"]
-    assert table["right caption in the first 10"][1] != "-"
-    assert table["P(group > name)"][1] == "-", "a model without variances has no order"
-    assert "-" not in (table["P(group > name)"][0], table["group, AURC"][1], table["group, AUROC of image σ²"][2])
+    page = (ROOT / "docs" / "adapting.md").read_text(encoding="utf-8")
+    shown = [
+        row.split(" | ")[0] for row in page[page.index("## An ordinary SigLIP") :].split("\n\n")[1].splitlines()[2:]
+    ]
+    assert [f"| {name}" for name in table] == shown, "the rows of docs/adapting.md"
+    assert table["seconds"] == ["–", "–", "–, 61"]
+    assert table["right caption in the first 10"][1].startswith("–, ")
+    assert table["P(group > name), not longer"][1] == "–", "a model without variances has no order"
+    assert "–" not in table["P(group > name), not longer"][0]
+    assert table["group, AUROC of image σ²"][2] != "–"
 
 
 def test_measures_are_formatted_with_their_digits(study: dict[str, Any]) -> None:
-    assert study["shown"]("group, ECE", 0.1234) == "0.123"
-    assert study["shown"]("group, right", 0.1234) == "12.3"
+    assert study["shown"]("group, ECE", [0.1234]) == "0.123"
+    assert study["shown"]("group, right", [0.1234, 0.5]) == "12.3, 50.0"
+    assert study["shown"]("group, right", [0.1234, None]) == "12.3, –"

@@ -227,6 +227,6 @@ class IndexOptions:
     check: bool = False
     """Compare an existing index with the shards instead, and print the differences."""
     threads: int = 0
-    """Shards to read in parallel; 0 for the number of cores."""
+    """Shards to read in parallel; 0 for as many as this process has cores."""
     store: StoreConfig = field(default_factory=StoreConfig)
     """How remote shards are read. Each is downloaded whole."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
+from prolip.cores import usable_cores
 from prolip.data import check_index, write_index
 from prolip.data.config import IndexOptions
 from prolip.errors import UserError, check_at_least
@@ -23,7 +22,7 @@ def run_index(options: IndexOptions) -> tuple[int, list[str]]:
     if not options.shards:
         raise UserError("shards is (): name at least one shard")
     check_at_least(0, threads=options.threads)
-    shards, threads = list(options.shards), options.threads or os.cpu_count() or 1
+    shards, threads = list(options.shards), options.threads or usable_cores()
     if options.check:
         differences = check_index(shards, options.out, threads, options.store)
         return int(bool(differences)), differences or [f"{options.out} matches its shards"]

@@ -16,6 +16,9 @@ CSS = """
 .tab-container button { padding-left: .45rem; padding-right: .45rem; font-size: .9rem; }
 /* Gradio's own: names of images end before the arrow, names of tabs are not cut. */
 [id$="-item"] input { text-overflow: ellipsis; padding-right: 1.2rem; }
+/* Gradio's blue and light grey are too light on white, and on blue white is. */
+body:not(.dark) { --color-accent: var(--primary-600); --button-primary-background-fill: var(--primary-600);
+  --button-primary-background-fill-hover: var(--primary-700); --body-text-color-subdued: var(--neutral-500); }
 .pl p { margin: 0 0 .7rem; color: var(--body-text-color); opacity: .85; max-width: 58em; }
 .pl table { border-collapse: collapse; width: 100%; margin: 0 0 1.2rem; border: 0; }
 .pl th, .pl td { text-align: left; padding: .4rem .8rem .4rem 0; vertical-align: top; border: 0; }

@@ -128,7 +128,7 @@ def _pair_lines(calibration: Calibration, logits: Tensor | None, truth: Tensor, 
     after = measure_pairs(factor * logits.double() + bias, match, **draws)
     return [
         f"Does one image match one label, whatever the other labels are? The same images fit a factor, {factor:.3g}, "
-        f"and a bias, {bias:.3g}. Measured on the {match.numel()} pairs of the other images; {len(truth)} match:",
+        f"and a bias, {bias:.3g}. Measured on the {match.numel():,} pairs of the other images; {len(truth)} match:",
         _row("", "before", "after"),
         *_reliability_rows(before, after),
         "",
@@ -145,20 +145,22 @@ def _warning(fitted: str, before: Tensor, after: Tensor, truth: Tensor, draws: d
     if not more.low > 0:
         return []
     return [
-        f"warning: with {fitted} these labels are less probable (nll {more.value:+#.3g}, {more.low:+#.3g} to "
-        f"{more.high:+#.3g}): the images used to fit are too few, or too easy: give more, or a larger --fit_share"
+        f"warning: with {fitted} these labels are less probable (negative log-likelihood {more.value:+#.3g}, "
+        f"{more.low:+#.3g} to {more.high:+#.3g}): the images used to fit are too few, or too easy: give more, or a "
+        "larger --fit_share"
     ]
 
 
 def _reliability_rows(before: Reliability, after: Reliability) -> list[str]:
     return [
-        _row(name.replace("_", " "), *(_written(getattr(side, name)) for side in (before, after)))
-        for name in ("calibration_error", "brier", "nll")
+        _row("calibration error", *(_written(side.calibration_error) for side in (before, after))),
+        _row("Brier score", *(_written(side.brier) for side in (before, after))),
+        _row("negative log-likelihood", *(_written(side.nll) for side in (before, after))),
     ]
 
 
 def _row(name: str, before: str, after: str) -> str:
-    return f"{name:20}{before:>32}{after:>32}"
+    return f"{name:24}{before:>28}{after:>28}"
 
 
 def _written(value: Interval) -> str:

@@ -15,12 +15,17 @@ from prolip.errors import UserError, check_at_least, check_seed
 from prolip.eval.config import BprwConfig, TraversalConfig
 from prolip.models.config import Device, Precision
 
+Repeatable = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+"""An option that may be given several times."""
+Required = Annotated[Repeatable, tyro.conf.arg(help_behavior_hint="(required)")]
+"""The same, given at least once (`run_suite`)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SuiteOptions:
     """Options of every suite."""
 
-    checkpoint: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+    checkpoint: Required
     """A run's folder, a checkpoint, a folder in the hub's layout, hf-hub:OWNER/NAME, or as a baseline
     open_clip:NAME/TAG. May be given several times: models are compared with the first."""
     tokenizer: str | None = None
@@ -59,7 +64,7 @@ class DatacompOptions(ShardSuiteOptions):
     Missing or damaged data sets are reported, and the others run. A finished task does not run again.
     """
 
-    data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+    data: Required
     """Where the data sets are: a folder of folders such as wds_imagenet1k_test, hf://datasets/OWNER, or an http(s)
     address. May be given several times."""
     tasks: tuple[str, ...] = ()
@@ -77,7 +82,7 @@ class ZeroShotOptions(ShardSuiteOptions):
     clip_benchmark reads it).
     """
 
-    data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+    data: Required
     """The data set's folder, or of the published layout also its address. May be given several times."""
     classnames: Path | None = None
     """File of class names, one per line, in the order of the sorted class folders. By default the folders' names, with
@@ -121,7 +126,7 @@ class ImagenetOptions(ShardSuiteOptions):
     which are then not scored. Other sets in the same layout can be named instead.
     """
 
-    data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+    data: Required
     """Where the data sets are: a folder of folders such as wds_imagenet1k_test, hf://datasets/OWNER, or an http(s)
     address. May be given several times."""
     sets: tuple[str, ...] = tuple(SETS)
@@ -144,7 +149,7 @@ class RetrievalOptions(ShardSuiteOptions):
     prolip[eval]).
     """
 
-    data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+    data: Required
     """A folder of the published layout (wds_flickr30k_test) or with a table and images as on the hub, or shards: a
     path, an address or a pattern. May be given several times."""
     caption_key: str = "txt"
@@ -191,7 +196,7 @@ class UncertaintyOptions(ShardSuiteOptions):
     Accuracy needs labels and class names (the published layout); captions need `caption_key`.
     """
 
-    data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+    data: Required
     """A folder of the published layout (wds_imagenet1k_test), or shards: a path, an address or a pattern. May be given
     several times."""
     caption_key: str | None = None
@@ -225,17 +230,17 @@ class DecisionsOptions(ShardSuiteOptions):
     Everything that is fitted is fitted on the other folds of the images.
     """
 
-    data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+    data: Required
     """Labelled images: a folder of the published layout (wds_imagenet1k_test), or a folder with one folder of images
     per label. May be given several times."""
     templates: tuple[str, ...] = ()
     """Prompts with {} for the label; by default the data set's own, or "a photo of a {}."."""
     classnames: Path | None = None
     """File of labels, one per line, in the folders' order; by default the data set's own, or the folders' names."""
-    elsewhere: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    elsewhere: Repeatable = ()
     """Images from elsewhere (out of distribution): a folder of images, shards, or a folder of the published layout. May
     be given several times. Noise is always tried."""
-    beside: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    beside: Repeatable = ()
     """Further models, such as adapted ones (`prolip adapt`). Their doubts about the answers of `checkpoint`, and their
     probabilities of the same images, are compared with its own, with paired intervals. May be given several times."""
     known: str | None = None

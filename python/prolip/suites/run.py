@@ -36,8 +36,9 @@ def run_suite(name: str, options: Options, run: Callable[[Model, Options, TaskCa
             says why.
         OSError: the results cannot be written to their folder; see `check_writable`.
     """
-    if not options.checkpoint:
-        raise UserError("checkpoint is (): name at least one model with --checkpoint")
+    for option, what in (("checkpoint", "model"), ("data", "data set")):
+        if getattr(options, option, None) == ():
+            raise UserError(f"{option} is (): name at least one {what} with --{option}")
     if options.num_resamples < 0:
         raise UserError(f"num_resamples is {options.num_resamples}: it must not be negative; 0 is for no intervals")
     check_seed("seed", options.seed)

@@ -11,6 +11,7 @@ import pytest
 from tests.support.shards import FULL, config, contents, encoded, write_tar, write_two_shards
 
 from prolip.cli import main
+from prolip.cores import usable_cores
 from prolip.data import BatchLoader, DataError, StoreConfig, check_index, examine_shards, write_index
 from prolip.errors import UserError
 
@@ -55,6 +56,22 @@ def test_errors_about_shards_name_the_option(tmp_path: Path) -> None:
                 call([shard], index, 1, store)
         with pytest.raises(UserError, match=f'^data is "{shard}": '):
             examine_shards([shard], store, "data")
+
+
+def test_without_a_number_there_are_as_many_threads_as_usable_cores(
+    shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container may use few of its machine's cores."""
+    used: list[int] = []
+
+    def check(shards: list[str], index: Path, threads: int, store: StoreConfig) -> list[str]:
+        used.append(threads)
+        return []
+
+    monkeypatch.setattr("prolip.data.index.check_index", check)
+    monkeypatch.setattr("os.cpu_count", lambda: 1000)
+    assert main(["data", "index", "--shards", shards, "--out", str(tmp_path / "index"), "--check"]) == 0
+    assert used == [usable_cores()]
 
 
 def test_an_index_that_cannot_be_written_is_refused_before_a_shard_is_read(

@@ -70,8 +70,8 @@ def test_calibrate_prints_what_it_measured(lab: Path, capsys: pytest.CaptureFixt
     assert "The other 84 were measured" in shown
     for words in (
         "calibration error",
-        "brier",
-        "nll",
+        "Brier score",
+        "negative log-likelihood",
         "label sets at 95%",
         "at most 5% wrong answers (in 19 of 20 calibrations)",
         "no others",
@@ -110,11 +110,11 @@ def test_both_columns_are_of_the_right_probabilities(lab: Path, model: Model) ->
         expected.append([error, brier_score_loss(right, shares), log_loss(right, shares)])
     shown: dict[str, list[float]] = {}
     for line in report_lines(found, options):
-        for name in ("calibration error", "brier", "nll"):
+        for name in ("calibration error", "Brier score", "negative log-likelihood"):
             if line.startswith(name):
                 cells = re.findall(r"(\S+) \((\S+) to (\S+)\)", line)
                 shown.setdefault(name, []).extend(float(value) for value, _, _ in cells)
-    for place, name in enumerate(("calibration error", "brier", "nll")):
+    for place, name in enumerate(("calibration error", "Brier score", "negative log-likelihood")):
         assert shown[name] == pytest.approx([column[place] for column in expected], rel=6e-3), name
     # A model without a bias says nothing about single pairs.
     alone = found._replace(evidence=found.evidence._replace(pair_logits=None))
@@ -132,7 +132,9 @@ def test_a_temperature_that_is_too_small_for_the_other_images_is_a_warning(lab: 
         warned[temperature] = [line for line in lines if line.startswith("warning:")]
     assert list(map(len, warned.values())) == [0, 1]
     (line,) = warned[1e-3]
-    assert "with the labels' shares and the temperature these labels are less probable (nll +" in line
+    assert (
+        "with the labels' shares and the temperature these labels are less probable (negative log-likelihood +" in line
+    )
     assert line.endswith("give more, or a larger --fit_share")
 
 

@@ -12,7 +12,7 @@ import pytest
 from tests.support.suite_results import hits, result
 
 from prolip.errors import UserError
-from prolip.suites.config import SuiteOptions
+from prolip.suites.config import SuiteOptions, ZeroShotOptions
 from prolip.suites.results import SuiteResult, TaskCache, row_of_items
 from prolip.suites.run import run_suite
 
@@ -45,6 +45,13 @@ def test_a_negative_number_of_resamples_is_refused(tmp_path: Path) -> None:
     options = SuiteOptions(checkpoint=("a",), out=tmp_path, num_resamples=-5)
     with pytest.raises(UserError, match="num_resamples is -5: it must not be negative"):
         run_suite("toy", options, lambda *_: result("a"))
+
+
+@pytest.mark.parametrize("option", ["checkpoint", "data"])
+def test_a_suite_without_a_model_or_without_data_is_an_error(tmp_path: Path, option: str) -> None:
+    given = {"checkpoint": ("a",), "data": (str(tmp_path),), option: ()}
+    with pytest.raises(UserError, match=rf"{option} is \(\): name at least one .* with --{option}"):
+        run_suite("toy", ZeroShotOptions(**given, out=tmp_path), lambda *_: result("a"))
 
 
 def test_a_seed_that_no_generator_takes_is_refused(tmp_path: Path) -> None:

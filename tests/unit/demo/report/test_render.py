@@ -162,6 +162,7 @@ def test_decisions_are_shown_with_their_ranges(run_dir: Path, emoji_data: Path, 
         assert (f"answer: {one.label_set[0]}" if one.answered else "don't know") in section
     for one in decisions.reliability:
         assert words.percent_range(one.calibration_error) in section
+    assert "Calibration error after calibration: " in section
 
 
 @pytest.mark.parametrize(
