@@ -163,7 +163,7 @@ def test_an_error_of_any_rank_is_logged_once_and_ends_all(lab: Lab) -> None:
     assert re.sub(r"rank \d", "rank N", job.told()) == (
         "prolip train: rank N: unknown key optim.lrr, did you mean optim.lr\n"
     )
-    program = (str(Path(__file__).parent / "programs" / "refused_training.py"),)
+    program = (str(Path(__file__).parent / "programs" / "other_shards.py"), "absent.tar")
     with lab.torchrun("refused", "--samples_seen", "1600000", processes=2, program=program) as job:
         assert job.wait() == [1], job.told()
     said = [line for line in job.told().splitlines() if line.startswith("prolip train: ")]
