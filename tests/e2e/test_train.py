@@ -148,6 +148,7 @@ def test_unusable_data_end_the_run_with_status_2_and_the_reason(lab: Lab, caplog
         (("--model.text.vocab_size", "5"), "model.text.vocab_size is 5: the tokenizer needs at least 10"),
         (("--data.shards",), "data.shards is empty"),
         (("--samples_seen", "3"), "samples_seen is 3: it must be at least one batch"),
+        (("--keep_best", "valpairs/top1"), "keep_best is 'valpairs/top1': it must be one of loss, ppcl,"),
     ],
 )
 def test_a_wrong_recipe_ends_with_status_2_and_the_reason(

@@ -36,7 +36,7 @@ from prolip.pretrained.carried import carry, check_same_tokenizer
 from prolip.pretrained.sources import new_model
 from prolip.train.accumulate import backward
 from prolip.train.allocator import keep_freed_memory
-from prolip.train.best import BestSoFar
+from prolip.train.best import BestSoFar, check_metric
 from prolip.train.config import TrainConfig, differing_keys, load_config, to_toml
 from prolip.train.cost import count_parameters
 from prolip.train.divergence import Divergence
@@ -94,6 +94,7 @@ def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
     loader_config = replace(loader_config, num_threads=loader_config.num_threads or ranks.cores)
     config.check_vocabulary()
     config.log.check()
+    check_metric(config)
     torch.set_num_threads(config.cpu_threads or ranks.cores)  # on a GPU, too: validation computes on the host
     torch.set_float32_matmul_precision(config.fp32_matmul)
     torch.manual_seed(config.seed)
