@@ -20,6 +20,7 @@ from prolip.distributed import Peers
 from prolip.losses import ProlipLoss
 from prolip.models import ProLIP
 from prolip.pretrained.sources import load_network
+from prolip.train import loop
 from prolip.train.config import load_config
 from prolip.train.cost import step_flops
 from prolip.train.loop import main
@@ -156,6 +157,15 @@ def test_a_wrong_recipe_ends_with_status_2_and_the_reason(
 ) -> None:
     assert lab.here("wrong", *flags) == 2
     assert message in caplog.text
+
+
+@pytest.mark.parametrize("which", ["data", "validation.jobs.0"])
+def test_the_data_are_checked_before_weights_are_loaded(
+    watched: Lab, which: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "new_model", lambda *_: pytest.fail("loaded"))
+    assert watched.here("unread", f"--{which}.shards", "absent.tar") == 2
+    assert "there is no file absent.tar" in caplog.text
 
 
 def test_an_error_of_any_rank_is_logged_once_and_ends_all(lab: Lab) -> None:

@@ -77,6 +77,7 @@ class Run:
     """With fp16."""
     divergence: Divergence
     lock: RunLock
+    stopping: StopRequest
     loader: BatchLoader
     """Training data from this step on."""
     saver: Saver
@@ -101,15 +102,18 @@ def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
     carried = carry(config.data.tokenizer, config.model)
     lock = opened.enter_context(RunLock(config.out, ranks))
     saved = find_saved(config, ranks)
+    step, cursor = (0, None) if saved is None else (saved.step, Cursor.from_dict(saved.notes.cursor))
+    # The data come first: if they are wrong, nobody has waited for the weights of a start.
+    loader = BatchLoader(loader_config, rank=ranks.rank, world_size=ranks.world_size, resume=cursor)
+    validation = Validation(config.validation, loader_config, ranks, partial(autocast, config.precision, ranks.device))
+    stopping = StopRequest(ranks)  # it waits for all ranks, so one with wrong data ends the job before a collective
     model = new_model(config.model, config.start_from if saved is None else None, config.start_resize).to(ranks.device)
     lock_parameters(model, config.lock, trains_bias=config.loss.reads_bias)
     network = share_model(model, config.parallel, ranks, DTYPES[config.precision])
     loss = ProlipLoss(config.loss, Peers(), variance_units=model.config.start_variances)
     optimizer = make_optimizer(model, config.optim, ranks, config.precision)
-    low = partial(autocast, config.precision, ranks.device)
     ema = Ema(model, config.ema) if config.ema.decay > 0 else None
     scaler = LossScaler(ranks.device) if config.precision == "fp16" else None
-    step, cursor = (0, None) if saved is None else (saved.step, Cursor.from_dict(saved.notes.cursor))
     if saved is not None:
         check_same_tokenizer(saved, carried, config.data.tokenizer.path)
         saved.restore(model, optimizer, ema)
@@ -127,9 +131,10 @@ def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
         scaler=scaler,
         divergence=Divergence(ranks),
         lock=lock,
-        loader=BatchLoader(loader_config, rank=ranks.rank, world_size=ranks.world_size, resume=cursor),
+        stopping=stopping,
+        loader=loader,
         saver=Saver(config.out / "checkpoints", ranks, keep=config.keep_checkpoints, after=step, carried=carried),
-        validation=Validation(config.validation, loader_config, ranks, low),
+        validation=validation,
         best=BestSoFar(config.keep_best, config.best_is, config.out / "checkpoints", ranks, step),
         step=step,
         elapsed_s=saved.notes.elapsed_s if saved is not None else 0.0,
@@ -226,7 +231,7 @@ def loop(run: Run, opened: ExitStack) -> StopRequest:
         scaler=run.scaler,
     )
     rehearsing = run.step > 0 and isinstance(run.network, DistributedDataParallel)
-    stopping = opened.enter_context(StopRequest(run.ranks))
+    stopping = opened.enter_context(run.stopping)
     rows = Rows(config, run.ranks, meter, run.step, opened)
     saved = run.step
     for batch in stopping.until_stopped(batches):
@@ -313,10 +318,7 @@ def train(arguments: Sequence[str], ranks: Ranks, opened: ExitStack) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train; returns the exit status: 0 if done or stopped by SIGTERM or SIGHUP, 130 by Ctrl-C, 2 for wrong input.
-
-    On one of several ranks, a failure ends the process (`prolip.distributed.failing_at_once`).
-    """
+    """Train; returns the exit status: 0 if done or stopped by SIGTERM or SIGHUP, 130 by Ctrl-C, 2 for wrong input."""
     leads = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(level=logging.INFO if leads else logging.CRITICAL, format="%(message)s")
     ranks = meet()
