@@ -154,12 +154,13 @@ def test_a_run_whose_folder_is_deleted_goes_on_in_a_new_one(
 
 def test_more_signals_during_the_last_save_do_not_lose_it(lab: Lab) -> None:
     run = lab.folder / "impatient"
-    words = lab.words("impatient", "--checkpoint_every", "100000", "--samples_seen", "1600000")
+    words = lab.words("impatient", "--checkpoint_every", "100000", "--samples_seen", "1600000", "--log_every", "1")
+    log = run / "metrics.jsonl"
     process = FORKSERVER.Process(target=train_with_slow_writes, args=(words,))
     process.start()
-    for pattern in ("metrics.jsonl", "checkpoints/*.partial"):
+    for begun in (lambda: log.exists() and log.read_text(), lambda: list(run.glob("checkpoints/*.partial"))):
         deadline = time.monotonic() + 120
-        while not list(run.glob(pattern)):
+        while not begun():
             assert process.is_alive()
             assert time.monotonic() < deadline
             time.sleep(0.001)

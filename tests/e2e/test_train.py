@@ -20,6 +20,7 @@ from prolip.distributed import Peers
 from prolip.losses import ProlipLoss
 from prolip.models import ProLIP
 from prolip.pretrained.sources import load_network
+from prolip.train import loop
 from prolip.train.config import load_config
 from prolip.train.cost import step_flops
 from prolip.train.loop import main
@@ -148,6 +149,7 @@ def test_unusable_data_end_the_run_with_status_2_and_the_reason(lab: Lab, caplog
         (("--model.text.vocab_size", "5"), "model.text.vocab_size is 5: the tokenizer needs at least 10"),
         (("--data.shards",), "data.shards is empty"),
         (("--samples_seen", "3"), "samples_seen is 3: it must be at least one batch"),
+        (("--keep_best", "valpairs/top1"), "keep_best is 'valpairs/top1': it must be one of loss, ppcl,"),
     ],
 )
 def test_a_wrong_recipe_ends_with_status_2_and_the_reason(
@@ -157,13 +159,22 @@ def test_a_wrong_recipe_ends_with_status_2_and_the_reason(
     assert message in caplog.text
 
 
+@pytest.mark.parametrize("which", ["data", "validation.jobs.0"])
+def test_the_data_are_checked_before_weights_are_loaded(
+    watched: Lab, which: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "new_model", lambda *_: pytest.fail("loaded"))
+    assert watched.here("unread", f"--{which}.shards", "absent.tar") == 2
+    assert "there is no file absent.tar" in caplog.text
+
+
 def test_an_error_of_any_rank_is_logged_once_and_ends_all(lab: Lab) -> None:
     with lab.start("misspelt", "--optim.lrr", "1", processes=2) as job:
         assert job.wait() == [2, 2], job.told()
     assert re.sub(r"rank \d", "rank N", job.told()) == (
         "prolip train: rank N: unknown key optim.lrr, did you mean optim.lr\n"
     )
-    program = (str(Path(__file__).parent / "programs" / "refused_training.py"),)
+    program = (str(Path(__file__).parent / "programs" / "other_shards.py"), "absent.tar")
     with lab.torchrun("refused", "--samples_seen", "1600000", processes=2, program=program) as job:
         assert job.wait() == [1], job.told()
     said = [line for line in job.told().splitlines() if line.startswith("prolip train: ")]

@@ -95,6 +95,7 @@ def run_of(model: ProLIP, **changes: Any) -> Run:
         scaler=LossScaler(ALONE.device) if config.precision == "fp16" else None,
         divergence=Divergence(ALONE),
         lock=cast(Any, None),
+        stopping=cast(Any, None),
         loader=cast(Any, None),
         saver=cast(Any, None),
         validation=cast(Any, None),

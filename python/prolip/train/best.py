@@ -11,6 +11,9 @@ from prolip.checkpoint import Best, CheckpointError, read_best
 from prolip.distributed import Ranks
 from prolip.errors import UserError
 from prolip.losses import LossTerms
+from prolip.train.config import TrainConfig
+from prolip.train.logging.log import GROUPS
+from prolip.train.validation import metric_names
 
 LOSSES = ("loss", *(name for name in LossTerms._fields if name != "total"))
 _LOW_IS_BEST = ("_rank", "risk_coverage", "calibration_error", "data_wait_share", "grad_norm", "seconds")
@@ -19,6 +22,21 @@ _LOW_IS_BEST = ("_rank", "risk_coverage", "calibration_error", "data_wait_share"
 def lower_is_better(metric: str) -> bool:
     """Whether the best value of a metric is the smallest one."""
     return metric in LOSSES or metric.endswith(_LOW_IS_BEST) or "_pearson" in metric
+
+
+def check_metric(config: TrainConfig) -> None:
+    """Check, before the run starts, that it can have the metric that selects its best checkpoint.
+
+    Raises:
+        UserError: no row has such a metric.
+    """
+    metric = config.keep_best
+    if metric is None or metric.startswith(("loader/", "bad/")):  # the loader names its stages and reasons
+        return
+    known = [*LOSSES, *(name for names in GROUPS.values() for name in names)]
+    known += [name for job in config.validation.jobs for name in metric_names(job, config.model)]
+    if metric not in known:
+        raise UserError(f"keep_best is {metric!r}: it must be one of {', '.join(known)}")
 
 
 class BestSoFar:

@@ -20,6 +20,7 @@ from prolip.models.config import LockConfig
 from prolip.models.freeze import lock_parameters
 from prolip.pretrained.carried import carry, check_same_tokenizer
 from prolip.report.text_table import align
+from prolip.train.best import check_metric
 from prolip.train.config import TrainConfig, known_recipes, load_config, to_toml
 from prolip.train.config.options import Assumption, DryRunOptions, RecipesOptions
 from prolip.train.cost import StepMemory, blank, count_parameters, known_cards, peak_flops, step_flops, step_memory
@@ -139,6 +140,7 @@ def run_dry(options: DryRunOptions, arguments: Sequence[str]) -> Iterator[str]:
         raise UserError(f"gpus is {options.gpus}: it must be at least 1")
     config = load_config(arguments)
     config.log.check()
+    check_metric(config)
     yield to_toml(config)
     yield from _cost(config, options)
     problems: list[str] = []

@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
-from signal import SIGINT, Signals
+from signal import SIGINT
 
 import torch
 from torch import Tensor, nn
@@ -36,12 +36,12 @@ from prolip.pretrained.carried import carry, check_same_tokenizer
 from prolip.pretrained.sources import new_model
 from prolip.train.accumulate import backward
 from prolip.train.allocator import keep_freed_memory
-from prolip.train.best import BestSoFar
+from prolip.train.best import BestSoFar, check_metric
 from prolip.train.config import TrainConfig, differing_keys, load_config, to_toml
 from prolip.train.cost import count_parameters
 from prolip.train.divergence import Divergence
 from prolip.train.ema import Ema
-from prolip.train.logging import Meter, MetricsLog, Progress, Speed
+from prolip.train.logging import Meter, Rows, Speed
 from prolip.train.loss_scaler import LossScaler
 from prolip.train.optim import (
     clamp_logit_scale,
@@ -77,6 +77,7 @@ class Run:
     """With fp16."""
     divergence: Divergence
     lock: RunLock
+    stopping: StopRequest
     loader: BatchLoader
     """Training data from this step on."""
     saver: Saver
@@ -94,21 +95,25 @@ def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
     loader_config = replace(loader_config, num_threads=loader_config.num_threads or ranks.cores)
     config.check_vocabulary()
     config.log.check()
+    check_metric(config)
     torch.set_num_threads(config.cpu_threads or ranks.cores)  # on a GPU, too: validation computes on the host
     torch.set_float32_matmul_precision(config.fp32_matmul)
     torch.manual_seed(config.seed)
     carried = carry(config.data.tokenizer, config.model)
     lock = opened.enter_context(RunLock(config.out, ranks))
     saved = find_saved(config, ranks)
+    step, cursor = (0, None) if saved is None else (saved.step, Cursor.from_dict(saved.notes.cursor))
+    # The data come first: if they are wrong, nobody has waited for the weights of a start.
+    loader = BatchLoader(loader_config, rank=ranks.rank, world_size=ranks.world_size, resume=cursor)
+    validation = Validation(config.validation, loader_config, ranks, partial(autocast, config.precision, ranks.device))
+    stopping = StopRequest(ranks)  # it waits for all ranks, so one with wrong data ends the job before a collective
     model = new_model(config.model, config.start_from if saved is None else None, config.start_resize).to(ranks.device)
     lock_parameters(model, config.lock, trains_bias=config.loss.reads_bias)
     network = share_model(model, config.parallel, ranks, DTYPES[config.precision])
     loss = ProlipLoss(config.loss, Peers(), variance_units=model.config.start_variances)
     optimizer = make_optimizer(model, config.optim, ranks, config.precision)
-    low = partial(autocast, config.precision, ranks.device)
     ema = Ema(model, config.ema) if config.ema.decay > 0 else None
     scaler = LossScaler(ranks.device) if config.precision == "fp16" else None
-    step, cursor = (0, None) if saved is None else (saved.step, Cursor.from_dict(saved.notes.cursor))
     if saved is not None:
         check_same_tokenizer(saved, carried, config.data.tokenizer.path)
         saved.restore(model, optimizer, ema)
@@ -126,9 +131,10 @@ def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
         scaler=scaler,
         divergence=Divergence(ranks),
         lock=lock,
-        loader=BatchLoader(loader_config, rank=ranks.rank, world_size=ranks.world_size, resume=cursor),
+        stopping=stopping,
+        loader=loader,
         saver=Saver(config.out / "checkpoints", ranks, keep=config.keep_checkpoints, after=step, carried=carried),
-        validation=Validation(config.validation, loader_config, ranks, low),
+        validation=validation,
         best=BestSoFar(config.keep_best, config.best_is, config.out / "checkpoints", ranks, step),
         step=step,
         elapsed_s=saved.notes.elapsed_s if saved is not None else 0.0,
@@ -207,12 +213,12 @@ def take_step(run: Run, batch: DeviceBatch) -> tuple[LossTerms, ProLIPOutput, Te
 # ---- Loop -----------------------------------------------------------------------------------------------------------
 
 
-def loop(run: Run, opened: ExitStack) -> int:
-    """Train until the run is done or a signal ends it; returns the signal's number, 0 if the run is done.
+def loop(run: Run, opened: ExitStack) -> StopRequest:
+    """Train until the run is done or a signal ends it; returns what is known of the signal.
 
     Resources that this opens, such as the logs, are closed with `opened`.
     """
-    config, leads = run.config, run.ranks.rank == 0
+    config = run.config
     batches = device_batches(run.loader, run.ranks.device, dtype=DTYPES[config.precision])
     meter = Meter(
         run.ranks,
@@ -224,12 +230,11 @@ def loop(run: Run, opened: ExitStack) -> int:
         speed=Speed.of_run(run.model, config, run.ranks),
         scaler=run.scaler,
     )
-    open_log = partial(MetricsLog, config.out, config=config.log, name=config.name, settings=to_toml(config))
     rehearsing = run.step > 0 and isinstance(run.network, DistributedDataParallel)
-    stopping = opened.enter_context(StopRequest(run.ranks))
-    metrics = opened.enter_context(open_log(run.step)) if leads else None
-    progress = opened.enter_context(Progress(config.total_steps)) if leads else None
-    for batch in batches:
+    stopping = opened.enter_context(run.stopping)
+    rows = Rows(config, run.ranks, meter, run.step, opened)
+    saved = run.step
+    for batch in stopping.until_stopped(batches):
         if rehearsing:
             # In its first backward pass, DDP decides how to group gradients, and so the order of its sums. Run one
             # without a step, so that this step adds in the same order as in a run that was not stopped.
@@ -238,34 +243,36 @@ def loop(run: Run, opened: ExitStack) -> int:
         terms, output, grad_norm = take_step(run, batch)
         meter.add(terms)
         run.saver.check()
-        ended_by, done = stopping.agreed(), run.step == config.total_steps
-        saving = done or ended_by != 0 or run.step % config.checkpoint_every == 0
+        done = run.step == config.total_steps
+        saving = done or run.step % config.checkpoint_every == 0
         validating, best = run.validation.is_due(run.step, done=done), None
         if saving or validating or run.step % config.log_every == 0:
-            run.divergence.check()  # here, where the host waits for the device anyway, and before anything is saved
-            run.lock.check()
-            lr = learning_rate(config.optim, run.step - 1, config.total_steps)
-            row = meter.row(run.step, output, grad_norm, lr)
-            run.elapsed_s = meter.elapsed_s
-            if metrics is not None and progress is not None:
-                metrics.write(row)
-                progress.show(row)
-            best = run.best.beaten_by(row)
-        if metrics is not None:
-            metrics.show_examples(run.step, batch, output, config.data.tokenizer)
+            best = write_row(run, rows, output, grad_norm)
+        rows.show_examples(run.step, batch, output)
         if validating:
             figures = run.validation.run(run.step, evaluated_model(run), done=done)
-            if metrics is not None and progress is not None:
-                metrics.write({"step": run.step, "samples": row["samples"], **figures})
-                progress.show_validation(run.step, figures)
+            rows.write_validation(run.step, figures)
             best = run.best.beaten_by(figures) or best
-            meter.pause()
         if saving or best is not None:
             save(run, batch.cursor, best)
-        if done or ended_by:
-            run.saver.wait()  # still inside `stopping`, so that another signal does not end the process
-            return ended_by
-    raise AssertionError("an endless loader ended")
+            saved = run.step
+        if done:
+            break
+    if saved < run.step:  # a signal came
+        best = write_row(run, rows, output, grad_norm) if rows.step < run.step else None
+        save(run, batch.cursor, best)
+    run.saver.wait()  # still inside `stopping`, so that another signal does not end the process
+    return stopping
+
+
+def write_row(run: Run, rows: Rows, output: ProLIPOutput, grad_norm: Tensor) -> Best | None:
+    """Write the row of the steps since the last one; returns its metric if it is the best so far."""
+    run.divergence.check()  # here, where the host waits for the device anyway, and before anything is saved
+    run.lock.check()
+    lr = learning_rate(run.config.optim, run.step - 1, run.config.total_steps)
+    row = rows.write(run.step, output, grad_norm, lr)
+    run.elapsed_s = rows.meter.elapsed_s
+    return run.best.beaten_by(row)
 
 
 def evaluated_model(run: Run) -> ProLIP:
@@ -305,19 +312,13 @@ def train(arguments: Sequence[str], ranks: Ranks, opened: ExitStack) -> int:
         return 0
     for each in (run.loader, run.saver, run.validation):
         opened.enter_context(each)
-    ended_by = loop(run, opened)
-    if ended_by:
-        log.info("%s at step %d, saved: run the same command again to resume", Signals(ended_by).name, run.step)
-    else:
-        log.info(config.closing)
-    return 130 if ended_by == SIGINT else 0
+    stopped = loop(run, opened)
+    log.info(stopped.sentence(run.step, config.data.shards) if stopped.signal else config.closing)
+    return 130 if stopped.signal == SIGINT else 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train; returns the exit status: 0 if done or stopped by SIGTERM or SIGHUP, 130 by Ctrl-C, 2 for wrong input.
-
-    On one of several ranks, a failure ends the process (`prolip.distributed.failing_at_once`).
-    """
+    """Train; returns the exit status: 0 if done or stopped by SIGTERM or SIGHUP, 130 by Ctrl-C, 2 for wrong input."""
     leads = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(level=logging.INFO if leads else logging.CRITICAL, format="%(message)s")
     ranks = meet()

@@ -29,8 +29,8 @@ from prolip.eval.statistics import spearman
 from prolip.eval.uncertainty import area_under_risk_coverage, uncertainty_bins
 from prolip.eval.zero_shot import aggregate_prompts
 from prolip.files import read_text
-from prolip.gaussian import concatenate
-from prolip.models import ProLIP
+from prolip.gaussian import Gaussian, concatenate
+from prolip.models import ModelConfig, ProLIP
 from prolip.train.config.parts import CLASS_MEMBER, ValidationConfig, ValidationJob
 
 _NUM_BINS = 10
@@ -239,6 +239,23 @@ def _targets(job: ValidationJob, keys: Sequence[str], labels: Sequence[str | int
 
 
 # ---- Metrics --------------------------------------------------------------------------------------------------------
+
+
+def metric_names(job: ValidationJob, model: ModelConfig) -> list[str]:
+    """Return the names of a set's metrics. They are found with two made-up items, so that no set is opened."""
+    items = torch.eye(2)
+    image, text = (
+        Gaussian(items, torch.zeros(2, 2)) if tower.embed_unc else Gaussian.point(items)
+        for tower in (model.vision, model.text)
+    )
+    pairs = Paired(image, text.unflatten(1, 2), torch.arange(2)[None, :, None], ["0", "1"], {})
+    if job.kind == "retrieval":
+        found = _retrieval(pairs)
+    elif job.kind == "uncertainty":
+        found = _uncertainty(pairs, 0)
+    else:
+        found = measure_zero_shot(image, aggregate_prompts(text.unflatten(2, 1)), torch.arange(2), 1, logit_scale=1.0)
+    return [f"val/{job.name}/{name}" for name in (*found, "seconds")]
 
 
 def _correct(pairs: Paired) -> Tensor:

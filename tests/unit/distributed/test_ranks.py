@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 from collections.abc import Callable
@@ -73,7 +74,7 @@ def serve(rank: int, port: int, answers: Connection) -> None:
         "all": lambda: dist.all_reduce(torch.ones(1)),
         "waiting": lambda: ranks.all_gather(rank),
         "saving": lambda: saving.gather(rank),
-        "stopping": lambda: [stopping.agreed(), stopping.agreed()],
+        "stopping": lambda: next(stopping.until_stopped(itertools.count())),
     }
     with ThreadPoolExecutor(len(waits)) as threads:  # at once, since they take as long as they may
         begun = {name: threads.submit(seconds_to_fail, wait) for name, wait in waits.items() if rank == 0}

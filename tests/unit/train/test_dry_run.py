@@ -146,6 +146,7 @@ def test_a_dry_run_prints_what_the_run_will_do(lab: Lab, capsys: pytest.CaptureF
         (["--gpus", "2", "--batch_size", "128"], ": batch_size is 64 per rank: a step needs 128 samples and an epoch"),
         (["--data.prefetch_batches", "0"], "data.prefetch_batches is 0: it must be at least 1"),
         (["--optim.lrr", "3"], "unknown key optim.lrr, did you mean optim.lr"),
+        (["--keep_best", "los"], "keep_best is 'los': it must be one of loss, ppcl,"),
         (["--lock.text", "True", "--lock.text_unlocked_groups", "9"], "lock.text_unlocked_groups is 9"),
     ],
 )
@@ -168,6 +169,12 @@ def test_a_dry_run_opens_the_validation_sets(lab: Lab, capsys: pytest.CaptureFix
     (lab.folder / "recipe.toml").write_text((RECIPE + VALIDATED).format(folder=lab.folder))
     assert rehearse(lab) == 0
     assert "val        sets open: pairs, unsure" in capsys.readouterr().out
+    assert rehearse(lab, "--keep_best", "val/pairs/text_to_image_recall_at_1") == 0
+    capsys.readouterr()
+    assert rehearse(lab, "--keep_best", "val/pairs/text_to_image_recal_at_1") == 2
+    told = capsys.readouterr().err
+    assert "keep_best is 'val/pairs/text_to_image_recal_at_1': it must be one of loss, " in told
+    assert "val/pairs/text_to_image_recall_at_1, " in told
     assert rehearse(lab, "--validation.jobs.1.shards", "absent.tar") == 2
     assert "absent.tar" in capsys.readouterr().err
 

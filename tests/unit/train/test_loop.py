@@ -173,6 +173,7 @@ def test_the_loss_measures_variances_in_units_of_the_models_start(
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(TrainConfig, "check_vocabulary", lambda _: None)
+    monkeypatch.setattr("prolip.train.loop.BatchLoader", lambda *_, **__: None)
     monkeypatch.setattr("prolip.train.loop.ProlipLoss", stop)
     config = run_of(model_of()).config
     alone = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -21,19 +24,34 @@ def hang_up() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_is_agreed_on_and_its_handler_restored(number: signal.Signals) -> None:
+def test_a_signal_ends_the_batches_and_its_handler_is_restored(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with StopRequest(ALONE) as stopping:
-        assert stopping.agreed() == 0
         assert signal.getsignal(number) is not before  # otherwise the next line would end the tests
-        os.kill(os.getpid(), number)
-        assert stopping.agreed() == number
+        for batch in stopping.until_stopped(itertools.count()):
+            if batch == 2:
+                os.kill(os.getpid(), number)
+        assert (batch, stopping.signal, stopping.waited_s) == (2, number, 0)
     assert signal.getsignal(number) is before
+
+
+def test_a_signal_ends_the_wait_for_a_batch_and_a_second_one_does_no_harm() -> None:
+    def silent() -> Iterator[int]:
+        yield 0
+        try:
+            time.sleep(60)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with StopRequest(ALONE) as stopping:
+        threading.Timer(1.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        assert list(stopping.until_stopped(silent())) == [0]
+        assert (stopping.signal, stopping.waited_s) == (signal.SIGINT, 1)
 
 
 def test_a_run_under_nohup_ignores_that_its_terminal_is_gone() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with StopRequest(ALONE) as stopping:
         os.kill(os.getpid(), signal.SIGHUP)
-        assert stopping.agreed() == 0
+        assert next(stopping.until_stopped(itertools.count())) == 0
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN

@@ -26,7 +26,7 @@ from prolip.eval.retrieval import evaluate_retrieval
 from prolip.models import ARCHITECTURES, ProLIP
 from prolip.train.best import BestSoFar
 from prolip.train.config.parts import ValidationConfig, ValidationJob
-from prolip.train.validation import Validation, whole_model
+from prolip.train.validation import Validation, metric_names, whole_model
 
 NAMES = sorted(COLOURS)
 COUNT = 22
@@ -335,3 +335,13 @@ def test_errors_of_validation_labels_name_the_sample_or_file(folder: Path, model
     write_tar(tmp_path / "unlabelled.tar", [("a.png", encoded((9, 9, 9)))])
     with pytest.raises(ValueError, match=r"validation.jobs.0.class_key is 'cls': sample a: it has no member .cls"):
         figures(folder, model, job(tmp_path, "zero_shot"))
+
+
+@pytest.mark.parametrize("has_var", [True, False])
+def test_the_names_of_a_sets_metrics_are_known_before_it_is_opened(folder: Path, model: ProLIP, has_var: bool) -> None:
+    towers = {name: dataclasses.replace(getattr(model.config, name), embed_unc=has_var) for name in ("vision", "text")}
+    config = dataclasses.replace(model.config, **towers)
+    ranks = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
+    for one in jobs_of(folder):
+        with Validation(ValidationConfig(jobs=(one,)), reading(folder), ranks, nullcontext) as validation:
+            assert list(validation.run(0, ProLIP(config), done=False)) == metric_names(one, config)

@@ -3,5 +3,6 @@
 from prolip.train.logging.log import MetricsLog
 from prolip.train.logging.meter import Meter, Speed
 from prolip.train.logging.progress import Progress, format_seconds
+from prolip.train.logging.rows import Rows
 
-__all__ = ["Meter", "MetricsLog", "Progress", "Speed", "format_seconds"]
+__all__ = ["Meter", "MetricsLog", "Progress", "Rows", "Speed", "format_seconds"]

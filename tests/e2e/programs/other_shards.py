@@ -1,0 +1,12 @@
+"""`python -m prolip.train`, in which rank 1 alone reads the shards that the first word names."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from prolip.train.loop import main
+
+if __name__ == "__main__":
+    shards, words = sys.argv[1], sys.argv[2:]
+    sys.exit(main([*words, *(["--data.shards", shards] if os.environ["RANK"] == "1" else [])]))

@@ -1,0 +1,98 @@
+"""A store accepts requests and never answers: a signal still stops a run soon, and nothing is lost."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.support.http_servers import Request, answering, send_file
+from tests.support.ranks import Job
+from tests.support.small_training import SHORT, Lab, same_weights, write_shard
+
+from prolip.data import StoreConfig, write_index
+
+OTHER_SHARDS = str(Path(__file__).parent / "programs" / "other_shards.py")
+SHARDS = "eighth-{0..7}.tar"
+FLAGS = (*SHORT, "--checkpoint_every", "1000", "--log_every", "1")
+FLAGS += ("--data.shuffle_window", "16", "--data.store.connections", "1")
+"""A step of one process reads two of the shards, which are requested in this order."""
+
+
+class Store:
+    """A server of a folder's files that answers some requests, and then no more."""
+
+    def __init__(self) -> None:
+        self.answers, self.address, self.closed = 1000, "", threading.Event()
+
+    def answer(self, request: Request) -> None:
+        self.answers -= 1
+        if self.answers < 0:
+            self.closed.wait()
+        else:
+            send_file(request)
+
+    def wait_until_silent(self, job: Job, rows: Path) -> None:
+        """Returns when the run has no batch left and waits for the store."""
+        job.wait_for(lambda: self.answers < 0 and rows.exists())
+        before = None
+        while before != (before := rows.read_text()):
+            time.sleep(1)
+
+
+@pytest.fixture
+def store(lab: Lab) -> Iterator[Store]:
+    for eighth in range(8):
+        write_shard(lab.folder / f"eighth-{eighth}.tar", range(8 * eighth, 8 * eighth + 8))
+    store = Store()
+
+    def answer(request: Request) -> None:
+        store.answer(request)
+
+    with answering(answer, lab.folder) as store.address:
+        yield store
+        store.closed.set()
+
+
+def test_a_run_that_waits_for_a_silent_store_stops_at_the_first_signal(lab: Lab, store: Store, tmp_path: Path) -> None:
+    shards, index = f"{store.address}/{SHARDS}", tmp_path / "remote.index"
+    write_index([shards], index, 1, StoreConfig())
+    store.answers = 5
+    with lab.start("silent", *FLAGS, "--data.shards", shards, "--data.index", str(index), processes=1) as job:
+        store.wait_until_silent(job, lab.folder / "silent" / "metrics.jsonl")
+        job.send(0, signal.SIGINT)
+        assert job.wait(10) == [130], job.told()
+    stopped = lab.latest("silent").step
+    assert lab.rows("silent")[-1]["step"] == stopped > 0
+    assert f"SIGINT at step {stopped}, saved: run the same command again to resume" in job.told()
+    assert f"s for a batch of {shards}" in job.told()
+    local = ("--data.shards", str(lab.folder / SHARDS))
+    assert lab.here("silent", *FLAGS, *local) == lab.here("heard", *FLAGS, *local) == 0
+    assert same_weights(lab.latest("silent"), lab.latest("heard"))
+
+
+def test_if_one_of_two_ranks_waits_for_a_silent_store_both_stop_at_the_same_step(lab: Lab, store: Store) -> None:
+    flags = (*FLAGS, "--data.shards", str(lab.folder / SHARDS), "--data.num_samples", "64")
+    program = (OTHER_SHARDS, f"{store.address}/{SHARDS}")
+    store.answers = 3
+    with lab.start("half-silent", *flags, processes=2, program=program) as job:
+        store.wait_until_silent(job, lab.folder / "half-silent" / "metrics.jsonl")
+        job.send(1, signal.SIGTERM)
+        assert job.wait(20) == [0, 0], job.told()
+    stopped = lab.latest("half-silent").step
+    assert lab.rows("half-silent")[-1]["step"] == stopped > 0
+    assert f"SIGTERM at step {stopped}, saved" in job.told()
+
+
+def test_a_run_that_never_got_a_batch_has_nothing_to_save(lab: Lab, store: Store) -> None:
+    store.answers = 0
+    flags = ("--data.shards", f"{store.address}/{SHARDS}", "--data.num_samples", "64")
+    with lab.start("unheard", *FLAGS, *flags, processes=1) as job:
+        store.wait_until_silent(job, lab.folder / "unheard" / "metrics.jsonl")
+        job.send(0, signal.SIGTERM)
+        assert job.wait(10) == [0], job.told()
+    assert "SIGTERM at step 0, nothing to save" in job.told()
+    assert not lab.has("unheard", "checkpoints/step_*")()
