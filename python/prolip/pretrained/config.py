@@ -35,13 +35,13 @@ class ClassifyOptions(ImageOptions):
     """Classify an image zero-shot: how probable each label is, and how unsure the model is."""
 
     labels: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="LABEL ...")] = ()
-    """The labels to choose from. With guarantee or max_error they are the calibration's, and may be left out."""
+    """The labels to choose from. With `guarantee` or `max_error` they are those of the calibration: leave them out."""
     templates: tuple[str, ...] = ()
     """Prompts with {} for the label, such as "a photo of a {}"; they are averaged. Write them after the labels. With
-    guarantee or max_error they are the calibration's."""
+    `guarantee` or `max_error` they are those of the calibration."""
     prior: tuple[float, ...] = ()
     """How frequent each label is among your images, one share or count per label, in their order; by default all are
-    equally frequent. Not with guarantee or max_error, which use the calibration's."""
+    equally frequent. Not with `guarantee` or `max_error`, which use the calibration's."""
     guarantee: float | None = None
     """Also print a set of labels that contains the right one with this probability, such as 0.95. Needs a calibrated
     model (prolip calibrate), and holds for images like those that it was calibrated with."""

@@ -77,7 +77,8 @@ class TrainConfig:
     out: Path = Path("runs/run")
     """Folder of the run; its last part is the run's name."""
     samples_seen: int = 0
-    """Samples of the whole run, with repetitions. (`data.num_samples` are those of an epoch.)"""
+    """Samples of the whole run, with repetitions; a recipe or a flag must set it. (`data.num_samples` are those of an
+    epoch.)"""
     batch_size: int = 512
     """Samples per step over all processes."""
     accumulate: int = 1
