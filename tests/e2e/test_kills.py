@@ -40,8 +40,8 @@ def terminate(job: Job, folder: Path) -> None:
     (folder / "go").touch()
     assert job.wait(60) == ([0] * 3 if takes_steps else [-signal.SIGTERM] * 3), job.told()
     if takes_steps:
-        # The ranks agree before each step. Step 8 is evaluated before they begin step 9, but saved while they take it.
-        last = 8 if "validation" in folder.name else 9
+        # A step tells all ranks, and the next one is the last. Step 8 is evaluated within it, but saved during step 9.
+        last = 9 if "validation" in folder.name else 10
         assert saved_steps(folder) == [last]
         assert f"SIGTERM at step {last}, saved: run the same command again to resume" in job.told()
 
