@@ -6,7 +6,7 @@ python examples/search.py "a picture of food" "bird"
 import argparse
 
 import prolip
-from prolip.data import expand_shards
+from prolip.data import StoreConfig, expand_shards
 from prolip.embeddings import embed_shards
 from prolip.eval import retrieval_scores
 
@@ -21,7 +21,7 @@ def main() -> None:
     options = parser.parse_args()
 
     model = prolip.load(options.model)
-    images = embed_shards(model, expand_shards(options.shards))
+    images = embed_shards(model, expand_shards(options.shards, StoreConfig()))
     texts = model.encode_texts(options.texts)
     best = retrieval_scores(texts, images.gaussian).topk(options.k)  # nearest by the sampled distance
     for text, scores, places in zip(options.texts, best.values, best.indices, strict=True):

@@ -36,7 +36,7 @@ class ExportOptions:
     """Folder to write."""
     format: Literal["prolip", "transformers", "sentence-transformers", "onnx"] = "prolip"
     """Layout of the folder. `prolip`: that of the released models, with config.json, model.safetensors, a model card,
-    and a tokenizer file if any. `transformers` and `sentence-transformers`: also with tokenizer, image processor and
+    and a tokenizer file and a calibration if any. `transformers` and `sentence-transformers`: also with tokenizer, image processor and
     code, so that these libraries load it without prolip. `onnx`: both towers (needs the extra `onnx`) and a complete
     tokenizer.json."""
     tokenizer: str | None = None

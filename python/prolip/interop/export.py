@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import shutil
 import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -12,6 +13,7 @@ from typing import NamedTuple
 
 from prolip.checkpoint import Carried, Checkpoint, read_weights
 from prolip.data.config import TokenizerConfig
+from prolip.decisions.config import CALIBRATION_FILE
 from prolip.errors import UserError
 from prolip.files import atomic_file, atomic_files, check_own_folder
 from prolip.interop.config import ExportOptions, OnnxConfig
@@ -23,7 +25,8 @@ from prolip.models.weights import INFERENCE_FILE, MODEL_FILE
 from prolip.pretrained.adapted import find_adapter
 from prolip.pretrained.carried import carried_by, carry, image_settings, write_settings
 from prolip.pretrained.download import HUB_FAILURES, first_line
-from prolip.pretrained.sources import build_saved, load_network
+from prolip.pretrained.open import load
+from prolip.pretrained.sources import build_saved, load_network, read_beside
 from prolip.pretrained.tokenizer_choice import (
     carried_tokenizer,
     check_tokenizer,
@@ -75,11 +78,28 @@ def run_export(options: ExportOptions) -> list[str]:
                 (folder / name).unlink(missing_ok=True)  # of an earlier export: it would be read for this model
         else:
             files = export_adapted(options, *source, folder)
+        if options.format != "onnx":
+            files = [*files, *_copy_calibration(options.checkpoint, folder)]
         if options.out is not None:
             lines.append(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
         if options.push is not None:
             lines.append(f"pushed: {_push(folder, options.push, files, options.private)}")
     return lines
+
+
+def _copy_calibration(source: str, folder: Path) -> list[str]:
+    """Copy the calibration of a source beside the exported model, if it is for that; return the names of its files."""
+    found, target = read_beside(source, CALIBRATION_FILE), folder / CALIBRATION_FILE
+    if found is None:
+        target.unlink(missing_ok=True)  # of an earlier export
+        return []
+    if found.resolve() != target.resolve():
+        with atomic_file(target) as temporary:
+            shutil.copyfile(found, temporary)
+    if load(folder, device="cpu").calibration is None:  # which says why; other weights or another tokenizer were chosen
+        target.unlink()
+        return []
+    return [CALIBRATION_FILE]
 
 
 def _push(folder: Path, repository: str, files: Sequence[str], private: bool) -> str:

@@ -20,7 +20,13 @@ from prolip.pretrained.adapted import adapted, check_frozen, find_adapter, find_
 from prolip.pretrained.build_open_clip import build_named, import_open_clip, of_open_clip, without_steps
 from prolip.pretrained.carried import InferenceSettings, check_image_settings
 from prolip.pretrained.model import Model, of_prolip
-from prolip.pretrained.sources import OPEN_CLIP_PREFIX, build_saved, load_network, saved_architecture
+from prolip.pretrained.sources import (
+    OPEN_CLIP_PREFIX,
+    build_saved,
+    load_network,
+    read_beside,
+    saved_architecture,
+)
 from prolip.pretrained.tokenizer_choice import check_tokenizer, choose_tokenizer, exported_settings, is_released
 
 logger = logging.getLogger(__name__)
@@ -60,7 +66,7 @@ def load(
         cache_dir: folder for downloads; None for huggingface_hub's. `HF_HUB_OFFLINE=1` reads from the cache only.
         beside: folder to search for the tokenizer's file of an older run, whose checkpoints do not carry it.
         calibration: the file that `prolip calibrate` wrote, for guarantees; None for calibration.safetensors in the
-            source's folder, if there is one for this model.
+            source's folder or repository, if there is one for this model.
 
     Raises:
         UserError: there is no such model, it is damaged, or it cannot be downloaded; the message says why.
@@ -70,7 +76,9 @@ def load(
     check_tokenizer(tokenizer)
     given = None if calibration is None else load_calibration(Path(calibration))  # before a download
     model = _load(source, tokenizer, target, precision, config, cache_dir, beside)
-    return _with_calibration_beside(model) if given is None else _with_calibration(model, given, str(calibration))
+    if given is not None:
+        return _with_calibration(model, given, str(calibration))
+    return model if is_released(source) else _with_calibration_beside(model, cache_dir)
 
 
 def _load(
@@ -116,11 +124,11 @@ def _load(
     )
 
 
-def _with_calibration_beside(model: Model) -> Model:
-    """The model with the calibration in its folder, if there is one for it."""
-    path = Path(model.name) / CALIBRATION_FILE
+def _with_calibration_beside(model: Model, cache_dir: str | Path | None) -> Model:
+    """The model with the calibration in its folder or repository, if there is one for it."""
     try:
-        return _with_calibration(model, load_calibration(path), path) if path.is_file() else model
+        path = read_beside(model.name, CALIBRATION_FILE, cache_dir)
+        return model if path is None else _with_calibration(model, load_calibration(path), path)
     except UserError as error:
         logger.warning("calibration not used: %s", error)
         return model

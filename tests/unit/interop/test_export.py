@@ -12,6 +12,7 @@ import pytest
 import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file
+from tests.support.class_folders import LABELS, write_calibrated_world
 from tests.support.hub import serving
 from tests.support.untrained_run import write_checkpoint, write_run, write_words
 
@@ -20,6 +21,7 @@ from prolip.checkpoint import open_saved
 from prolip.cli import main
 from prolip.data import MaskConfig
 from prolip.data.config import TokenizerConfig
+from prolip.decisions.config import CALIBRATION_FILE
 from prolip.models import ARCHITECTURES, ProLIP
 from prolip.models.hub import save_pretrained
 from prolip.models.official_json import to_official_json
@@ -196,6 +198,35 @@ def test_a_model_of_the_hub_is_exported_with_its_tokenizer(tmp_path: Path) -> No
         assert main(["export", str(run), "--push", "me/mine"]) == 0
         assert main(["export", "hf-hub:me/mine", "--out", str(tmp_path / "out")]) == 0
     assert prolip.load(tmp_path / "out").fingerprint() == prolip.load(run).fingerprint()
+
+
+@pytest.mark.parametrize("format", ["prolip", "transformers", "sentence-transformers"])
+def test_a_calibration_comes_along(tmp_path: Path, format: str) -> None:
+    write_calibrated_world(tmp_path)
+    run, out = tmp_path / "run", tmp_path / "out"
+    assert main(["calibrate", "--checkpoint", str(run), "--data", str(tmp_path / "mine"), "--num_resamples", "5"]) == 0
+    with serving(tmp_path, tmp_path / "cache"):
+        assert main(["export", str(run), "--out", str(out), "--push", "me/mine", "--format", format]) == 0
+        sets, expected = (
+            [prolip.load(source).classify(tmp_path / "mine", LABELS, guarantee=0.8).label_sets for source in sources]
+            for sources in ((out, "hf-hub:me/mine"), (run, run))
+        )
+    assert sets == expected
+
+
+def test_a_calibration_of_other_weights_does_not_come_along(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_calibrated_world(tmp_path)
+    run, out = tmp_path / "run", tmp_path / "out"
+    assert main(["calibrate", "--checkpoint", str(run), "--data", str(tmp_path / "mine"), "--num_resamples", "5"]) == 0
+    assert main(["export", str(run), "--out", str(out)]) == 0
+    assert (out / CALIBRATION_FILE).exists()
+    write_run(other := tmp_path / "other", tmp_path / "tokenizer.json", context_length=12)
+    assert main(["export", str(other), "--out", str(out)]) == 0
+    assert not (out / CALIBRATION_FILE).exists()
+    (run / CALIBRATION_FILE).rename(other / CALIBRATION_FILE)
+    assert main(["export", str(other), "--out", str(out)]) == 0
+    assert not (out / CALIBRATION_FILE).exists()
+    assert "calibration not used" in caplog.text
 
 
 @pytest.mark.parametrize("form", ["transformers", "sentence-transformers"])
