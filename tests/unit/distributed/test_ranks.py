@@ -74,7 +74,7 @@ def serve(rank: int, port: int, answers: Connection) -> None:
         "all": lambda: dist.all_reduce(torch.ones(1)),
         "waiting": lambda: ranks.all_gather(rank),
         "saving": lambda: saving.gather(rank),
-        "stopping": lambda: next(stopping.until_stopped(itertools.count())),
+        "stopping": lambda: list(itertools.islice(stopping.until_stopped(itertools.count()), 3)),
     }
     with ThreadPoolExecutor(len(waits)) as threads:  # at once, since they take as long as they may
         begun = {name: threads.submit(seconds_to_fail, wait) for name, wait in waits.items() if rank == 0}
