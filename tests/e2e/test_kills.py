@@ -92,6 +92,8 @@ def test_a_run_killed_at_several_moments_resumes_to_the_same_bits(
         rank = "0" if moment == "pruning" else "1"  # rank 0 alone deletes checkpoints
         with watched.start(name, *FLAGS, processes=3, program=(PROGRAM, moment, rank)) as job:
             job.wait_for(watched.has(name, "paused"))
+            if saved:
+                job.wait_for(lambda: saved_steps(folder))  # step 4 is saved in the background
             assert saved_steps(folder) == saved, moment
             assert bool(watched.has(name, "checkpoints/step_*8.partial")()) == (moment == "saving"), moment
             kill(job, folder)
