@@ -38,7 +38,7 @@ class StopRequest:
 
     def __init__(self, ranks: Ranks) -> None:
         self.signal = 0
-        """The signal that the run stops for; 0 as long as there is none."""
+        """Number of the signal that the run stops for; 0 before one came."""
         self.waited_s = 0
         """Seconds of the wait for data that the signal ended."""
         self._received = 0

@@ -52,7 +52,7 @@ pub(crate) fn write_all_at(file: &File, mut bytes: &[u8], mut offset: u64) -> io
     Ok(())
 }
 
-/// Asks for large pages, where Linux has them: one page fault then brings in as much memory as 512 do otherwise.
+/// Asks Linux for large pages. The first writes then cause a 512th of the page faults.
 #[cfg(target_os = "linux")]
 pub(crate) fn prefer_large_pages(memory: &mut [u8]) {
     use rustix::mm::{Advice, madvise};
@@ -234,7 +234,7 @@ mod windows {
 mod tests {
     use std::io::ErrorKind;
 
-    use super::{is_at, prefer_large_pages, read_exact_at, write_all_at};
+    use super::{is_at, read_exact_at, write_all_at};
 
     #[test]
     fn bytes_are_read_from_the_offset_where_they_were_written() {
@@ -258,35 +258,5 @@ mod tests {
         assert!(!is_at(&first, &path).unwrap());
         std::fs::File::create(&path).unwrap();
         assert!(!is_at(&first, &path).unwrap());
-    }
-
-    #[test]
-    #[cfg(target_os = "linux")]
-    fn linux_knows_the_memory_that_large_pages_are_asked_for() {
-        let mut memory = vec![0; 3 * super::LARGE_PAGE];
-        prefer_large_pages(&mut memory);
-        prefer_large_pages(&mut memory[..1]);
-        let inside = memory.as_ptr().addr() + super::LARGE_PAGE;
-        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
-        let flags = flags_of(&maps, inside);
-        // A kernel or a sandbox without large pages has neither the setting nor the flag.
-        let known = std::path::Path::new("/sys/kernel/mm/transparent_hugepage").exists();
-        assert_eq!(flags.contains("hg"), known, "{flags}");
-    }
-
-    /// The flags of the mapping that an address is in.
-    #[cfg(target_os = "linux")]
-    fn flags_of(maps: &str, address: usize) -> &str {
-        let number = |text| usize::from_str_radix(text, 16);
-        let mut found = false;
-        for line in maps.lines() {
-            let range = line.split(' ').next().and_then(|range| range.split_once('-'));
-            if let Some((Ok(from), Ok(to))) = range.map(|(from, to)| (number(from), number(to))) {
-                found = (from..to).contains(&address);
-            } else if let Some(flags) = line.strip_prefix("VmFlags:").filter(|_| found) {
-                return flags;
-            }
-        }
-        ""
     }
 }

@@ -102,4 +102,32 @@ mod tests {
         drop(last);
         assert_eq!(pool.free.lock().unwrap().arrays.len(), 0);
     }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_large_batch_asks_for_large_pages() {
+        let lease = ArrayPool::new(1, 8 << 20).take();
+        let middle = lease.arrays.images.as_ptr().addr() + (4 << 20);
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let flags = flags_of(&maps, middle);
+        // A kernel or a sandbox without large pages has neither the setting nor the flag.
+        let known = std::path::Path::new("/sys/kernel/mm/transparent_hugepage").exists();
+        assert_eq!(flags.contains("hg"), known, "{flags}");
+    }
+
+    /// The flags of the mapping that an address is in.
+    #[cfg(target_os = "linux")]
+    fn flags_of(maps: &str, address: usize) -> &str {
+        let number = |text| usize::from_str_radix(text, 16);
+        let mut found = false;
+        for line in maps.lines() {
+            let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+            if let Some((Ok(from), Ok(to))) = range.map(|(from, to)| (number(from), number(to))) {
+                found = (from..to).contains(&address);
+            } else if let Some(flags) = line.strip_prefix("VmFlags:").filter(|_| found) {
+                return flags;
+            }
+        }
+        ""
+    }
 }
