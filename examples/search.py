@@ -8,7 +8,7 @@ import argparse
 import prolip
 from prolip.data import StoreConfig, expand_shards
 from prolip.embeddings import embed_shards
-from prolip.eval import retrieval_scores
+from prolip.metrics import retrieval_scores
 
 
 def main() -> None:

@@ -25,9 +25,9 @@ from prolip.demo.run import machine_flags
 from prolip.demo.suite.emoji_samples import EmbeddedCaptions
 from prolip.demo.suite.evaluate import gather_captions, held_out, read_set, set_names
 from prolip.demo.suite.measure_sets import ClassPrompts, correct_pairs, measure_levels, retrieval_caption
-from prolip.eval.config import Score
-from prolip.eval.retrieval import evaluate_retrieval
-from prolip.eval.uncertainty import expected_calibration_error
+from prolip.metrics.config import Score
+from prolip.metrics.retrieval import evaluate_retrieval
+from prolip.metrics.uncertainty import expected_calibration_error
 from prolip.pretrained import Model
 from prolip.pretrained.classify import classification
 

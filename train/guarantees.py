@@ -25,7 +25,7 @@ from prolip.demo.suite.emoji_samples import EmbeddedCaptions
 from prolip.demo.suite.evaluate import gather_captions, read_set, set_names
 from prolip.pretrained import Model
 from prolip.pretrained.classify import weigh
-from prolip.suites.decision_scores import SCORES
+from prolip.evaluation.decision_scores import SCORES
 
 GUARANTEES = (0.8, 0.9, 0.95)
 LIMITS = (0.1, 0.2, 0.3)

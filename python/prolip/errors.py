@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import get_args
+from typing import Self, get_args
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Control characters, line separators, and the marks that reverse the direction of writing."""
@@ -14,7 +14,16 @@ def printable(text: str) -> str:
 
 
 class UserError(ValueError):
-    """Wrong input: a setting, a file, an option. The message names it, its value and the rule."""
+    """Wrong input. The message is `FIELD: RULE (got VALUE)`, where FIELD is an option, a dotted key or a file."""
+
+    @property
+    def field(self) -> str:
+        """The option, key or file that is wrong."""
+        return re.split(": | is ", str(self), maxsplit=1)[0]
+
+    def within(self, prefix: str) -> Self:
+        """Return the same error with `prefix` before its field, such as "data."."""
+        return type(self)(f"{prefix}{self}")
 
     def __str__(self) -> str:
         return printable(super().__str__())
@@ -30,15 +39,15 @@ def check_choice(name: str, value: object, choices: object) -> None:
         raise UserError(f"{name} is {value!r}: it must be one of {', '.join(get_args(choices))}")
 
 
-def check_at_least(least: int, **values: float) -> None:
-    """Check that no value is below `least`. The keywords are the names for errors.
+def check_at_least(minimum: int, **values: float) -> None:
+    """Check that no value is below `minimum`. The keywords are the names for errors.
 
     Raises:
         UserError: one is.
     """
-    rule = f"be at least {least}" if least > 0 else "not be negative"
+    rule = f"be at least {minimum}" if minimum > 0 else "not be negative"
     for name, value in values.items():
-        if value < least:
+        if value < minimum:
             raise UserError(f"{name} is {value}: it must {rule}")
 
 

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from tests.bench.side_by_side import one_thread, seconds
 from torch import Tensor
 
-from prolip.eval.bprw import nearest_images, reweight_from_voters
-from prolip.eval.config import BprwConfig
+from prolip.metrics.bprw import nearest_images, reweight_from_voters
+from prolip.metrics.config import BprwConfig
 from prolip.gaussian import Gaussian
 
 CLASSES, PROMPTS, IMAGES, DRAWS, DIM = 100, 80, 10, 10, 768
@@ -92,8 +92,8 @@ def test_batched_em_is_faster_than_class_by_class(capsys: pytest.CaptureFixture[
 LARGE = """
 import resource, sys, torch
 import torch.nn.functional as F
-from prolip.eval.config import BprwConfig
-from prolip.eval.bprw import reweight_prompts
+from prolip.metrics.config import BprwConfig
+from prolip.metrics.bprw import reweight_prompts
 from prolip.gaussian import Gaussian
 centres = F.normalize(torch.randn(1000, 1, 768), dim=-1)
 mean = F.normalize(torch.randn(1000, 80, 768).mul_(0.02).add_(centres), dim=-1)

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from tests.bench.side_by_side import in_turns, one_thread
 from torch import Tensor
 
-from prolip.eval.config import TraversalConfig
-from prolip.eval.hierarchy import traverse
+from prolip.metrics.config import TraversalConfig
+from prolip.metrics.hierarchy import traverse
 from prolip.gaussian import Gaussian
 
 IMAGES, LEVELS, DIM, STEPS = 1000, 4, 768, 50

@@ -20,7 +20,7 @@ from prolip.cli import main
 from prolip.data import DataError, StoreConfig, examine_shards
 from prolip.embeddings.row_contents import fetch
 from prolip.explore.items import read_items
-from prolip.suites.caption_sets import open_captioned
+from prolip.evaluation.caption_sets import open_captioned
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from torch import Tensor
 from prolip import gaussian
 from prolip._core import testing
 from prolip.distributed import Peers
-from prolip.eval import bprw, hierarchy, prompts, retrieval, uncertainty, zero_shot
+from prolip.metrics import bprw, hierarchy, prompts, retrieval, uncertainty, zero_shot
 from prolip.gaussian import Gaussian
 from prolip.losses import vib_loss
 from prolip.losses.ppcl import ppcl

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from prolip.distributed import Peers
-from prolip.eval import bprw
-from prolip.eval.em import FittedWeights, fit_weights, prior_weights
+from prolip.metrics import bprw
+from prolip.metrics.em import FittedWeights, fit_weights, prior_weights
 from prolip.gaussian import Gaussian
 from prolip.losses import ProlipLoss, vib_loss
 from prolip.losses.config import LossConfig

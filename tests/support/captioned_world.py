@@ -17,7 +17,7 @@ from prolip.embeddings.embed import embed_captions, embed_shards
 from prolip.gaussian import Gaussian
 from prolip.pretrained.model import Model
 from prolip.pretrained.open import load
-from prolip.suites.caption_sets import open_captioned
+from prolip.evaluation.caption_sets import open_captioned
 
 
 class CaptionedWorld:

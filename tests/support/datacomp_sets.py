@@ -21,7 +21,7 @@ from tests.support.shards import write_tar
 
 from prolip.pretrained.build_open_clip import of_open_clip
 from prolip.pretrained.preprocess import Preprocess
-from prolip.suites.tasks import Task, read_tasks
+from prolip.evaluation.tasks import Task, read_tasks
 
 TASKS = {task.key: task for task in read_tasks()}
 NAMES = ["red fox", "blue car", "green tree", "gray stone", "white cloud", "black night", "tall tower"]

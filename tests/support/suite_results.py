@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from prolip.suites.results import Chart, Row, SuiteResult, row_of_items
+from prolip.evaluation.results import Chart, Row, SuiteResult, row_of_items
 
 COUNT = 400
 

@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prolip.eval.bprw import reweight_prompts
-from prolip.eval.config import BprwConfig, TraversalConfig
-from prolip.eval.hierarchy import traverse
-from prolip.eval.inclusion_search import most_including
-from prolip.eval.prompts import SmallestInClass, filter_prompts
-from prolip.eval.retrieval import retrieval_scores
-from prolip.eval.uncertainty import cosine_moments, similarity_std
-from prolip.eval.zero_shot import zero_shot_logits
+from prolip.metrics.bprw import reweight_prompts
+from prolip.metrics.config import BprwConfig, TraversalConfig
+from prolip.metrics.hierarchy import traverse
+from prolip.metrics.inclusion_search import most_including
+from prolip.metrics.prompts import SmallestInClass, filter_prompts
+from prolip.metrics.retrieval import retrieval_scores
+from prolip.metrics.uncertainty import cosine_moments, similarity_std
+from prolip.metrics.zero_shot import zero_shot_logits
 from prolip.gaussian import (
     Gaussian,
     csd,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from prolip.cli.command import finish, parse, prepare
-from prolip.suites.config import ReweightOptions
+from prolip.evaluation.config import ReweightOptions
 
 
 def run(prog: str, words: list[str]) -> int:
     """Parse the options, run the command, write its lines."""
     options = parse(ReweightOptions, prog, words)
     prepare()
-    from prolip.suites.reweight import run_reweight
+    from prolip.evaluation.reweight import run_reweight
 
     finish(
         run_reweight(options),

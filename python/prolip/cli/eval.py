@@ -6,11 +6,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from prolip import suites
+from prolip import evaluation
 from prolip.cli.command import Command, choose, finish, parse, prepare
 from prolip.closing import command
 from prolip.demo.config import EmojiOptions
-from prolip.suites.config import (
+from prolip.evaluation.config import (
     DatacompOptions,
     DecisionsOptions,
     HierarcapsOptions,
@@ -40,41 +40,41 @@ def _emoji() -> Callable[..., Any]:
 
 SUITES = {
     "zero_shot": Suite(
-        "your own images in class folders, by accuracy and recall", ZeroShotOptions, lambda: suites.run_zero_shot
+        "your own images in class folders, by accuracy and recall", ZeroShotOptions, lambda: evaluation.run_zero_shot
     ),
     "datacomp": Suite(
         "DataComp's 38 tasks and two fairness extras, or tasks of your own, each by its own metric",
         DatacompOptions,
-        lambda: suites.run_datacomp,
+        lambda: evaluation.run_datacomp,
     ),
     "imagenet": Suite(
         "ImageNet, V2, A, R and Sketch, or other sets, with even, filtered and re-weighted prompts",
         ImagenetOptions,
-        lambda: suites.run_imagenet,
+        lambda: evaluation.run_imagenet,
     ),
     "emoji": Suite("the demo's figures on the emoji shards, beside an untrained model", EmojiOptions, _emoji),
     "retrieval": Suite(
         "image-text retrieval both ways: Flickr, COCO 1K and 5K, CxC, ECCV Caption, or your own pairs",
         RetrievalOptions,
-        lambda: suites.run_retrieval,
+        lambda: evaluation.run_retrieval,
     ),
     "hierarcaps": Suite(
         "from images up through captions of four levels: traversal, inclusion, uncertainty by level",
         HierarcapsOptions,
-        lambda: suites.run_hierarcaps,
+        lambda: evaluation.run_hierarcaps,
     ),
     "hierarimgs": Suite(
-        "from captions up through images of several levels", HierarimgsOptions, lambda: suites.run_hierarimgs
+        "from captions up through images of several levels", HierarimgsOptions, lambda: evaluation.run_hierarimgs
     ),
     "uncertainty": Suite(
         "uncertainty against accuracy and length, and after shortening, masking or blurring",
         UncertaintyOptions,
-        lambda: suites.run_uncertainty,
+        lambda: evaluation.run_uncertainty,
     ),
     "decisions": Suite(
         "which answers are wrong, how sure to be, how long label sets are, which images are from elsewhere",
         DecisionsOptions,
-        lambda: suites.run_decisions,
+        lambda: evaluation.run_decisions,
     ),
 }
 
@@ -87,7 +87,7 @@ def run(prog: str, words: list[str]) -> int:
 def _run(suite: Suite, prog: str, words: list[str]) -> int:
     options = parse(suite.options, prog, words)
     prepare()
-    from prolip.suites.run import run_suite
+    from prolip.evaluation.run import run_suite
 
     name = prog.rsplit(maxsplit=1)[-1]
     lines = run_suite(name, options, suite.load())

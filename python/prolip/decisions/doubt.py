@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prolip.eval.uncertainty import similarity_std
+from prolip.metrics.uncertainty import similarity_std
 from prolip.gaussian import Gaussian
 
 _BLOCK = 2**24

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prolip.eval.statistics import Interval, bootstrap_interval, sorted_means
+from prolip.metrics.statistics import Interval, bootstrap_interval, sorted_means
 
 NUM_BINS = 15
 
@@ -46,7 +46,7 @@ def equal_mass_calibration_error(confidence: Tensor, correct: Tensor, num_bins: 
 
     Items are sorted by confidence, and bins differ by one item at most (arXiv:2012.08668). Equally confident items
     count with their mean accuracy, so the order of the items has no effect. Bins of equal width are
-    `prolip.eval.uncertainty.expected_calibration_error`. They leave most bins of a confident model nearly empty.
+    `prolip.metrics.uncertainty.expected_calibration_error`. They leave most bins of a confident model nearly empty.
 
     Args:
         confidence: [N], the probability that each answer is right.

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from prolip.eval.statistics import average_ranks, sorted_means
-from prolip.eval.uncertainty import area_under_risk_coverage
+from prolip.metrics.statistics import average_ranks, sorted_means
+from prolip.metrics.uncertainty import area_under_risk_coverage
 
 
 def auroc(doubt: Tensor, positive: Tensor) -> float:

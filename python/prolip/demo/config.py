@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from prolip.errors import UserError, check_at_least
-from prolip.suites.config import SuiteOptions
+from prolip.evaluation.config import SuiteOptions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from prolip.data.config import StoreConfig
-from prolip.eval.config import Score
+from prolip.metrics.config import Score
 from prolip.models.config import Device, Precision
 
 Kind = Literal["image", "text"]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from prolip.embeddings.storage import ROWS, Block, Floats, Part
 from prolip.errors import printable
-from prolip.eval.config import Score
+from prolip.metrics.config import Score
 from prolip.gaussian import Gaussian, inclusion_score
 
 

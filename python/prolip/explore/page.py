@@ -21,7 +21,7 @@ from prolip.explore.explorer import Explorer
 from prolip.explore.items import Item
 from prolip.explore.show_reliance import relied_on
 from prolip.pretrained.classify import Decide
-from prolip.suites.templates import PLAIN_TEMPLATES
+from prolip.evaluation.templates import PLAIN_TEMPLATES
 
 PANELS = ("compare", "captions", "walk", "browse", "classify", "rely")
 """Names of the tabs in the address."""

@@ -15,8 +15,8 @@ from torch import Tensor
 from prolip.decisions.calibration import Calibration, Evidence
 from prolip.decisions.prior import log_prior
 from prolip.errors import UserError
-from prolip.eval.uncertainty import cosine_moments
-from prolip.eval.zero_shot import Classifier, aggregate_prompts, weighted_sum, zero_shot_logits
+from prolip.metrics.uncertainty import cosine_moments
+from prolip.metrics.zero_shot import Classifier, aggregate_prompts, weighted_sum, zero_shot_logits
 from prolip.gaussian import Gaussian, csd
 
 

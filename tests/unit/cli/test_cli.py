@@ -148,7 +148,7 @@ def test_data_errors_are_printed_with_status_2(
     def damaged(*_: object) -> None:
         raise DataError("shard bad.tar, byte 0: damaged header")
 
-    monkeypatch.setattr("prolip.suites.run.run_suite", damaged)
+    monkeypatch.setattr("prolip.evaluation.run.run_suite", damaged)
     assert main(["eval", "emoji", "--checkpoint", "runs/any"]) == 2
     assert "prolip eval emoji: shard bad.tar, byte 0: damaged header" in capsys.readouterr().err
 
@@ -157,7 +157,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise ValueError("not enough values to unpack")
 
-    monkeypatch.setattr("prolip.suites.run.run_suite", broken)
+    monkeypatch.setattr("prolip.evaluation.run.run_suite", broken)
     with pytest.raises(ValueError, match="not enough values"):
         main(["eval", "emoji", "--checkpoint", "runs/any"])
 

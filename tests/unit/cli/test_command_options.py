@@ -10,7 +10,7 @@ from tests.support.untrained_run import write_words
 
 from prolip.cli import main
 from prolip.errors import UserError
-from prolip.suites.caption_sets import open_captioned
+from prolip.evaluation.caption_sets import open_captioned
 
 COMMANDS = {
     "data index": ["--out", "made.index", "--shards"],

@@ -9,7 +9,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from prolip.decisions.selective import auroc, excess_risk_coverage, risk_curve
-from prolip.eval.uncertainty import area_under_risk_coverage
+from prolip.metrics.uncertainty import area_under_risk_coverage
 
 
 def test_auroc_equals_scikit_learns_with_ties() -> None:

@@ -21,9 +21,9 @@ from tests.support.untrained_run import write_run
 
 from prolip.data import DataError
 from prolip.errors import UserError
-from prolip.eval.bprw import reweight_prompts
-from prolip.eval.config import BprwConfig
-from prolip.eval.zero_shot import zero_shot_logits
+from prolip.metrics.bprw import reweight_prompts
+from prolip.metrics.config import BprwConfig
+from prolip.metrics.zero_shot import zero_shot_logits
 from prolip.explore import show
 from prolip.explore.config import ExploreOptions
 from prolip.explore.explorer import (

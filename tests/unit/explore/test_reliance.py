@@ -20,9 +20,9 @@ from prolip.explore.show_reliance import relied_on
 from prolip.pretrained.classify import Decide
 from prolip.pretrained.model import Model
 from prolip.pretrained.open import load
-from prolip.suites.calibrate import calibrate
-from prolip.suites.config import CalibrateOptions
-from prolip.suites.zero_shot import open_classes
+from prolip.evaluation.calibrate import calibrate
+from prolip.evaluation.config import CalibrateOptions
+from prolip.evaluation.zero_shot import open_classes
 
 DECIDE = Decide(guarantee=0.9, max_error=0.5)
 

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prolip.errors import UserError
-from prolip.eval.bprw import reweight_prompts
-from prolip.eval.config import BprwConfig
+from prolip.metrics.bprw import reweight_prompts
+from prolip.metrics.config import BprwConfig
 from prolip.gaussian import Gaussian, csd
 from prolip.pretrained.classify import Classification, Similarity, check_labels, classification, weigh
 

@@ -22,7 +22,7 @@ from prolip.data.tokenizer import Tokenizer
 from prolip.distributed import Ranks
 from prolip.embeddings.embed import embed_images, embed_texts
 from prolip.errors import UserError
-from prolip.eval.retrieval import evaluate_retrieval
+from prolip.metrics.retrieval import evaluate_retrieval
 from prolip.models import ARCHITECTURES, ProLIP
 from prolip.train.best import BestSoFar
 from prolip.train.config.parts import ValidationConfig, ValidationJob

@@ -61,7 +61,7 @@ from prolip.demo.data.names import TABLE, Emoji, read_table
 from prolip.demo.data.splits import SPLITS, Split, choose_variants, split_emoji
 from prolip.demo.data.vocabulary import Vocabulary, train_vocabulary
 from prolip.errors import UserError
-from prolip.suites.templates import CHAINED_TEMPLATES, PLAIN_TEMPLATES
+from prolip.evaluation.templates import CHAINED_TEMPLATES, PLAIN_TEMPLATES
 
 logger = logging.getLogger(__name__)
 

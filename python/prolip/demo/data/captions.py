@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from prolip.suites.templates import CHAINED_TEMPLATES, PLAIN_TEMPLATES
+from prolip.evaluation.templates import CHAINED_TEMPLATES, PLAIN_TEMPLATES
 
 LEVELS = ("picture", "group", "subgroup", "name")
 """Levels of caption, the most general first."""

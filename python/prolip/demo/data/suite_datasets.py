@@ -43,7 +43,7 @@ from prolip.demo.data.art import DESIGNS, HELD_OUT_DESIGN, TRAINING_DESIGNS, Des
 from prolip.demo.data.attribution import attribution_page
 from prolip.demo.data.captions import LEVELS
 from prolip.errors import UserError
-from prolip.suites.templates import CHAINED_TEMPLATES, PLAIN_TEMPLATES
+from prolip.evaluation.templates import CHAINED_TEMPLATES, PLAIN_TEMPLATES
 
 FORMAT = 1
 """Incremented when the same shards give other files, so that folders of an older format are rebuilt."""

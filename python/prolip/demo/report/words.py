@@ -3,7 +3,7 @@
 import math
 
 from prolip.demo.suite.results import EmojiResults, LevelFigures, Range, SetFigures
-from prolip.eval.uncertainty import AccuracyBins
+from prolip.metrics.uncertainty import AccuracyBins
 from prolip.report.charts import Spread
 
 LEVEL_NAMES = {

@@ -14,8 +14,8 @@ from prolip.demo.suite import Evaluated, evaluate_emoji
 from prolip.errors import UserError
 from prolip.files import write_atomic
 from prolip.pretrained.model import Model
-from prolip.suites.results import Row, SuiteResult, TaskCache, row_of_items
-from prolip.suites.typed_json import to_json
+from prolip.evaluation.results import Row, SuiteResult, TaskCache, row_of_items
+from prolip.evaluation.typed_json import to_json
 
 
 def evaluate_run(model: Model, data: Path, split: Split) -> Evaluated:

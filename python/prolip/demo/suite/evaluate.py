@@ -48,7 +48,7 @@ from prolip.demo.suite.results import (
 )
 from prolip.embeddings.embed import decode_images, embed_pixels, embed_texts
 from prolip.errors import UserError
-from prolip.eval.retrieval import chance_recall
+from prolip.metrics.retrieval import chance_recall
 from prolip.gaussian import Gaussian
 from prolip.models import ProLIP
 from prolip.pretrained.classify import Similarity

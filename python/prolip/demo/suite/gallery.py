@@ -9,9 +9,9 @@ from prolip.demo.data.captions import LEVELS
 from prolip.demo.suite.emoji_samples import EmbeddedCaptions, LabelledImages, evenly_spaced
 from prolip.demo.suite.measure_sets import correct_pairs, retrieval_caption
 from prolip.demo.suite.results import ChainExample, Gallery, GalleryImage, RankedCaption, ScoredCaption
-from prolip.eval.retrieval import rank_candidates, retrieval_scores
-from prolip.eval.statistics import rank_of_first_correct
-from prolip.eval.uncertainty import similarity_std
+from prolip.metrics.retrieval import rank_candidates, retrieval_scores
+from prolip.metrics.statistics import rank_of_first_correct
+from prolip.metrics.uncertainty import similarity_std
 
 NUM_IMAGES = 8
 """Images per set to show with their captions."""

@@ -12,10 +12,10 @@ from prolip.demo.data.captions import LEVELS
 from prolip.demo.suite.emoji_samples import EmbeddedCaptions, EmojiSample, LabelledImages, codes, is_chained
 from prolip.demo.suite.results import LevelFigures, PairShare, SetFigures, ViewFigures
 from prolip.errors import UserError
-from prolip.eval.hierarchy import inclusion_chain, inclusion_in_each
-from prolip.eval.retrieval import evaluate_retrieval, first_ranks, same_group
-from prolip.eval.statistics import spearman
-from prolip.eval.uncertainty import (
+from prolip.metrics.hierarchy import inclusion_chain, inclusion_in_each
+from prolip.metrics.retrieval import evaluate_retrieval, first_ranks, same_group
+from prolip.metrics.statistics import spearman
+from prolip.metrics.uncertainty import (
     AccuracyBins,
     more_uncertain,
     share_more_uncertain,
@@ -23,7 +23,7 @@ from prolip.eval.uncertainty import (
     uncertainty_bins,
     uncertainty_by_level,
 )
-from prolip.eval.zero_shot import (
+from prolip.metrics.zero_shot import (
     PUBLISHED_LOGIT_SCALE,
     Classifier,
     ZeroShotResult,

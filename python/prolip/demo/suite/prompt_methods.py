@@ -12,9 +12,9 @@ from torch import Tensor
 from prolip.demo.suite.emoji_samples import EmbeddedCaptions, EmojiSample, LabelledImages, codes
 from prolip.demo.suite.measure_sets import ClassPrompts
 from prolip.demo.suite.results import PromptMethod, PromptSetFigures, PromptWeight, WonAndLost
-from prolip.eval.bprw import reweight_prompts
-from prolip.eval.config import BprwConfig
-from prolip.eval.prompts import (
+from prolip.metrics.bprw import reweight_prompts
+from prolip.metrics.config import BprwConfig
+from prolip.metrics.prompts import (
     SmallestInClass,
     SmallestOfAll,
     UpToThreshold,
@@ -22,8 +22,8 @@ from prolip.eval.prompts import (
     filter_prompts,
     greedy_counts,
 )
-from prolip.eval.statistics import ratio_interval
-from prolip.eval.zero_shot import (
+from prolip.metrics.statistics import ratio_interval
+from prolip.metrics.zero_shot import (
     PUBLISHED_LOGIT_SCALE,
     Classifier,
     aggregate_prompts,

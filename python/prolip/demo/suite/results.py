@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from prolip.eval.hierarchy import Inclusion
-from prolip.eval.retrieval import RetrievalResult
-from prolip.eval.uncertainty import AccuracyBins, LevelUncertainty
-from prolip.eval.zero_shot import ZeroShotResult
-from prolip.suites.typed_json import from_json, to_json
+from prolip.metrics.hierarchy import Inclusion
+from prolip.metrics.retrieval import RetrievalResult
+from prolip.metrics.uncertainty import AccuracyBins, LevelUncertainty
+from prolip.metrics.zero_shot import ZeroShotResult
+from prolip.evaluation.typed_json import from_json, to_json
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -211,7 +211,7 @@ class ValidationConfig:
                 if getattr(job, name) < 1:
                     raise UserError(f"{key}.{name} is {getattr(job, name)}: it must be at least 1")
             if job.kind == "zero_shot":
-                from prolip.eval.prompts import fill_templates  # imports torch, which --help must not wait for
+                from prolip.metrics.prompts import fill_templates  # imports torch, which --help must not wait for
 
                 try:
                     fill_templates(job.templates, ["a class"])

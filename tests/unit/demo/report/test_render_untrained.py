@@ -9,7 +9,7 @@ import pytest
 
 from prolip.demo.report import render_report, words
 from prolip.demo.suite.results import EmojiResults, LevelFigures, SetFigures
-from prolip.eval.uncertainty import AccuracyBins
+from prolip.metrics.uncertainty import AccuracyBins
 from prolip.report import charts
 
 

@@ -22,7 +22,7 @@ from prolip.demo.suite.eval_emoji import keep_calibration
 from prolip.demo.suite.label_sets import _draws, _mean, calibrate_groups, measure_decisions
 from prolip.demo.suite.measure_sets import ClassPrompts, Trained, logits_with_prior
 from prolip.demo.suite.results import DecisionFigures
-from prolip.eval.statistics import bootstrap_interval, percentile_interval
+from prolip.metrics.statistics import bootstrap_interval, percentile_interval
 from prolip.pretrained.classify import Similarity, weigh
 
 

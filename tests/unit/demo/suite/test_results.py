@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from prolip.demo.suite.results import EmojiResults
-from prolip.suites.typed_json import from_json, to_json
+from prolip.evaluation.typed_json import from_json, to_json
 
 
 @dataclass(frozen=True)

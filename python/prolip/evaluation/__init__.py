@@ -1,0 +1,80 @@
+"""`prolip eval`: benchmarks that run a model on data sets and return rows of figures; their data sets and results."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prolip.lazy import lazy_names
+from prolip.evaluation.config import (
+    CalibrateOptions,
+    DatacompOptions,
+    DecisionsOptions,
+    HierarcapsOptions,
+    HierarimgsOptions,
+    ImagenetOptions,
+    RetrievalOptions,
+    ReweightOptions,
+    SuiteOptions,
+    UncertaintyOptions,
+    ZeroShotOptions,
+)
+
+if TYPE_CHECKING:
+    from prolip.evaluation.calibrate import run_calibrate
+    from prolip.evaluation.coco_pairs import load_truth
+    from prolip.evaluation.csv_datasets import read_levels
+    from prolip.evaluation.datacomp import run_datacomp
+    from prolip.evaluation.decisions import run_decisions
+    from prolip.evaluation.hierarchies import run_hierarcaps, run_hierarimgs
+    from prolip.evaluation.imagenet import run_imagenet
+    from prolip.evaluation.prompt_weights import load_prompt_weights, save_prompt_weights
+    from prolip.evaluation.result_files import write_results
+    from prolip.evaluation.results import Chart, Row, SuiteResult, TaskCache, TaskResult
+    from prolip.evaluation.retrieval import run_retrieval
+    from prolip.evaluation.reweight import run_reweight
+    from prolip.evaluation.run import run_suite
+    from prolip.evaluation.tasks import Task, read_tasks
+    from prolip.evaluation.templates import imagenet_classnames, imagenet_templates
+    from prolip.evaluation.uncertainty import run_uncertainty
+    from prolip.evaluation.zero_shot import run_zero_shot
+
+__all__ = [
+    "CalibrateOptions",
+    "Chart",
+    "DatacompOptions",
+    "DecisionsOptions",
+    "HierarcapsOptions",
+    "HierarimgsOptions",
+    "ImagenetOptions",
+    "RetrievalOptions",
+    "ReweightOptions",
+    "Row",
+    "SuiteOptions",
+    "SuiteResult",
+    "Task",
+    "TaskCache",
+    "TaskResult",
+    "UncertaintyOptions",
+    "ZeroShotOptions",
+    "imagenet_classnames",
+    "imagenet_templates",
+    "load_prompt_weights",
+    "load_truth",
+    "read_levels",
+    "read_tasks",
+    "run_calibrate",
+    "run_datacomp",
+    "run_decisions",
+    "run_hierarcaps",
+    "run_hierarimgs",
+    "run_imagenet",
+    "run_retrieval",
+    "run_reweight",
+    "run_suite",
+    "run_uncertainty",
+    "run_zero_shot",
+    "save_prompt_weights",
+    "write_results",
+]
+
+__getattr__ = lazy_names(__name__, __file__)

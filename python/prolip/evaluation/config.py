@@ -1,0 +1,349 @@
+"""Settings of the suites."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from prolip.data.config import StoreConfig
+from prolip.decisions.config import CALIBRATION_FILE, Prior, Score
+from prolip.errors import UserError, check_at_least, check_seed
+from prolip.metrics.config import BprwConfig, TraversalConfig
+from prolip.models.config import Device, Precision
+
+Repeatable = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+"""An option that may be given several times."""
+Required = Annotated[Repeatable, tyro.conf.arg(help_behavior_hint="(required)")]
+"""The same, given at least once (`run_suite`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteOptions:
+    """Options of every suite."""
+
+    checkpoint: Required
+    """A run's folder, a checkpoint, a folder in the hub's layout, hf-hub:OWNER/NAME, or as a baseline
+    open_clip:NAME/TAG. May be given several times: models are compared with the first."""
+    tokenizer: str | None = None
+    """`clip`, or a tokenizer.json; by default the model's own. Needed for models that name none."""
+    out: Path | None = None
+    """Folder of results.json, results.md and results.html; by default evals/SUITE. Results of finished tasks are stored
+    below it, and these tasks do not run again."""
+    batch_size: int = 128
+    """Images per forward pass."""
+    precision: Precision = "fp32"
+    """Precision of the towers. bf16 and fp16 use autocast, several times as fast on a GPU."""
+    device: Device = "auto"
+    """Where the model runs; `auto`: on a GPU if there is one."""
+    num_resamples: int = 1000
+    """Bootstrap resamples per interval; 0 for no intervals."""
+    seed: int = 0
+    """Seed for bootstrap resampling."""
+
+    def folder(self, suite: str) -> Path:
+        """Return the folder of the results of a suite with this name."""
+        return self.out or Path("evals") / suite
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardSuiteOptions(SuiteOptions):
+    """Options of suites whose data are shards."""
+
+    store: StoreConfig = field(default_factory=StoreConfig)
+    """How shards are read, and when one counts as complete."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatacompOptions(ShardSuiteOptions):
+    """Evaluate models on DataComp's 38 tasks and two fairness extras, or on your own tasks, each by its own metric.
+
+    Missing or damaged data sets are reported, and the others run. A finished task does not run again.
+    """
+
+    data: Required
+    """Where the data sets are: a folder of folders such as wds_imagenet1k_test, hf://datasets/OWNER, or an http(s)
+    address. May be given several times."""
+    tasks: tuple[str, ...] = ()
+    """Keys of the tasks, such as imagenet1k or vtab/dtd; by default all."""
+    table: Path | None = None
+    """Table of the tasks; by default DataComp's. Your own table has the same columns, separated by tabs: key, name,
+    folders, items, metric, group_column, averages. `all` and any other word under averages names an average."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZeroShotOptions(ShardSuiteOptions):
+    """Classify your own images zero-shot: accuracy and recall, by means and with class variances.
+
+    A data set is a folder with one folder of images per class, or a folder of the published layout (wds_NAME_test, as
+    clip_benchmark reads it).
+    """
+
+    data: Required
+    """The data set's folder, or of the published layout also its address. May be given several times."""
+    classnames: Path | None = None
+    """File of class names, one per line, in the order of the sorted class folders. By default the folders' names, with
+    spaces for _ and -, or the list of the data set."""
+    templates: tuple[str, ...] = ()
+    """Prompts with {} for the class name. By default the list of the data set, or "a photo of a {}."."""
+
+
+SETS = {
+    "imagenet1k": "ImageNet",
+    "imagenetv2": "ImageNet-V2",
+    "imagenet-a": "ImageNet-A",
+    "imagenet-r": "ImageNet-R",
+    "imagenet_sketch": "ImageNet-Sketch",
+}
+"""Titles of the sets by name. Other sets are called by their name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NearestConfig(BprwConfig):
+    """Re-weighting by images without labels; the defaults are the published ones."""
+
+    section = "nearest."
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewShotConfig(BprwConfig):
+    """Re-weighting by a few labelled images per class; the defaults are the published ones."""
+
+    section = "few_shot."
+    alpha: float = 2.0
+    num_neighbors: int = 5
+    num_draws: int = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagenetOptions(ShardSuiteOptions):
+    """Evaluate prompts on ImageNet, V2, A, R and Sketch: the even ensemble, two filters, and re-weighting (BPRW).
+
+    Re-weighting uses the set's own images without labels (nearest), or a few labelled images of ImageNet (few-shot),
+    which are then not scored. Other sets in the same layout can be named instead.
+    """
+
+    data: Required
+    """Where the data sets are: a folder of folders such as wds_imagenet1k_test, hf://datasets/OWNER, or an http(s)
+    address. May be given several times."""
+    sets: tuple[str, ...] = tuple(SETS)
+    """Names of the sets; NAME is read from a folder wds_NAME_test."""
+    voters: str = "imagenet1k"
+    """The set whose labelled images re-weight prompts (few-shot). It must have all classes of the sets."""
+    templates: Literal["folder", "all", "simple"] = "folder"
+    """`folder`: the data set's own list. `all`: CLIP's 80. `simple`: CLIP's subset of seven."""
+    nearest: BprwConfig = field(default_factory=NearestConfig)
+    """Re-weighting by the images nearest to a class."""
+    few_shot: BprwConfig = field(default_factory=FewShotConfig)
+    """Re-weighting by labelled images, `num_neighbors` per class."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalOptions(ShardSuiteOptions):
+    """Evaluate retrieval in both directions, by means alone and by sampled distance.
+
+    With `image_id_key` and `caption_ids_key` for COCO's ids, also COCO 1K and 5K, CxC and ECCV Caption (needs
+    prolip[eval]).
+    """
+
+    data: Required
+    """A folder of the published layout (wds_flickr30k_test) or with a table and images as on the hub, or shards: a
+    path, an address or a pattern. May be given several times."""
+    caption_key: str = "txt"
+    """Where an image's captions are: `txt` (one per line), or a dotted path into its json (sentences.raw)."""
+    image_id_key: str | None = None
+    """Dotted path of COCO's id of an image (cocoid)."""
+    caption_ids_key: str | None = None
+    """Dotted path of COCO's ids of the image's captions (sentids)."""
+
+    def __post_init__(self) -> None:
+        if (self.image_id_key is None) != (self.caption_ids_key is None):
+            raise UserError("image_id_key and caption_ids_key must be given together")
+        if self.image_id_key is not None and len(set(self.data)) > 1:
+            raise UserError(f"image_id_key needs one data set, COCO's test set: data has {len(set(self.data))}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HierarcapsOptions(SuiteOptions):
+    """Evaluate models on HierarCaps: walk from each image's nearest caption to the root, for every kind of root."""
+
+    data: Path
+    """Folder with HierarCaps's table (columns `captions`, levels joined by " => ", and `image_url`) and the images, as
+    files or in a zip file, named like the end of their URL."""
+    walk: TraversalConfig = field(default_factory=TraversalConfig)
+    """Settings of the walk. All roots and inclusion scores are evaluated."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HierarimgsOptions(SuiteOptions):
+    """Evaluate models on HierarImgs: walk from each caption's nearest image to the root, for every kind of root."""
+
+    data: Path
+    """Folder with a table (columns `caption`, and `images`, file names from general to specific joined by " => ") and
+    the images, as files or in a zip file."""
+    walk: TraversalConfig = field(default_factory=TraversalConfig)
+    """Settings of the walk. All roots and inclusion scores are evaluated."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UncertaintyOptions(ShardSuiteOptions):
+    """Measure what uncertainty depends on: are uncertain images classified wrongly, are long captions more certain, and
+    are images and captions more uncertain after hiding, blurring or shortening?
+
+    Accuracy needs labels and class names (the published layout); captions need `caption_key`.
+    """
+
+    data: Required
+    """A folder of the published layout (wds_imagenet1k_test), or shards: a path, an address or a pattern. May be given
+    several times."""
+    caption_key: str | None = None
+    """Where an image's captions are: `txt` (one per line), or a dotted path into its json; None for no captions."""
+    num_bins: int = 10
+    """Bins of uncertainty for accuracy."""
+    keep_ratio: float = 0.25
+    """Share of patches that stay visible when the others are hidden."""
+    blur: float = 0.04
+    """Standard deviation of the blur, as a share of the image's side."""
+    show: int = 5
+    """Number of most and of least certain images to name."""
+
+    def __post_init__(self) -> None:
+        for name, right, rule in (
+            ("num_bins", self.num_bins >= 2, "at least 2"),
+            ("keep_ratio", 0 < self.keep_ratio < 1, "between 0 and 1"),
+            ("blur", 0 < self.blur < math.inf, "positive and finite"),
+            ("show", self.show >= 0, "not negative"),
+        ):
+            if not right:
+                raise UserError(f"{name} is {getattr(self, name)}: it must be {rule}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecisionsOptions(ShardSuiteOptions):
+    """Measure how far a model's answers can be relied on: which answers are wrong, how sure to be, how long label sets
+    are, which images are from elsewhere. Every score of doubt is compared with the largest probability on the same
+    images.
+
+    Everything that is fitted is fitted on the other folds of the images.
+    """
+
+    data: Required
+    """Labelled images: a folder of the published layout (wds_imagenet1k_test), or a folder with one folder of images
+    per label. May be given several times."""
+    templates: tuple[str, ...] = ()
+    """Prompts with {} for the label; by default the data set's own, or "a photo of a {}."."""
+    classnames: Path | None = None
+    """File of labels, one per line, in the folders' order; by default the data set's own, or the folders' names."""
+    elsewhere: Repeatable = ()
+    """Images from elsewhere (out of distribution): a folder of images, shards, or a folder of the published layout. May
+    be given several times. Noise is always tried."""
+    beside: Repeatable = ()
+    """Further models, such as adapted ones (`prolip adapt`). Their doubts about the answers of `checkpoint`, and their
+    probabilities of the same images, are compared with its own, with paired intervals. May be given several times."""
+    known: str | None = None
+    """Images that the model was trained on, from which distances are measured, named as for `elsewhere`. By default
+    the other folds of the data."""
+    num_folds: int = 5
+    """Number of folds of the images."""
+
+    def __post_init__(self) -> None:
+        check_at_least(2, num_folds=self.num_folds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateOptions:
+    """Calibrate a model on labelled images, so that its answers come with guarantees: a temperature for probabilities,
+    label sets that contain the right label, and "don't know" where an answer would be wrong too often.
+
+    The guarantees hold for images like these: drawn in the same way, with the same labels.
+    """
+
+    checkpoint: str
+    """A released model's name, a run's folder, a checkpoint, a folder in the hub's layout, hf-hub:OWNER/NAME, or
+    open_clip:NAME/TAG."""
+    data: str
+    """Labelled images that the model was not trained on: a folder with one folder of images per label, or a data set in
+    the published layout (wds_imagenet1k_test)."""
+    templates: tuple[str, ...] = ()
+    """Prompts with {} for the label; by default the data set's own, or "a photo of a {}."."""
+    classnames: Path | None = None
+    """File of labels, one per line, in the folders' order; by default the data set's own, or the folders' names."""
+    score: Score = "lac"
+    """The score that decides which labels are in a set. `lac`: the smallest sets, if probabilities are right. `aps`
+    and `raps`: longer sets for harder images. `csd`: the sampled distance, with both variances."""
+    prior: Prior = "labelled"
+    """How frequent labels are. `labelled`: as estimated from the images used to fit. `even`: all equally."""
+    fit_share: float = 0.3
+    """Share of the images used to fit the temperature and the labels' frequencies. The others give the guarantees."""
+    out: Path | None = None
+    """The file; by default calibration.safetensors in the model's folder, where opening the model finds it."""
+    tokenizer: str | None = None
+    """`clip`, or a tokenizer.json; by default the one the model was trained with."""
+    batch_size: int = 128
+    """Images per forward pass."""
+    precision: Precision = "fp32"
+    """Precision of the towers. A calibration is for one precision."""
+    device: Device = "auto"
+    """Where the model runs; `auto`: on a GPU if there is one."""
+    num_resamples: int = 1000
+    """Bootstrap resamples per interval."""
+    seed: int = 0
+    """Seed of the split and of the resampling."""
+    store: StoreConfig = field(default_factory=StoreConfig)
+    """How shards are read, and when one counts as complete."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fit_share < 1:
+            raise UserError(f"fit_share is {self.fit_share}: it must be between 0 and 1")
+        check_at_least(1, num_resamples=self.num_resamples)
+        check_seed("seed", self.seed)
+        if self.out is None and not Path(self.checkpoint).is_dir():
+            raise UserError(f"out is not given, and {self.checkpoint} is not a folder: name the file with --out")
+
+    @property
+    def path(self) -> Path:
+        """The file that is written."""
+        return self.out or Path(self.checkpoint) / CALIBRATION_FILE
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReweightOptions:
+    """Weight each class's prompts by how well they fit the class's images; no labels are needed.
+
+    Writes prompt_weights.safetensors (weights, classifier, variances, rounds) and prompt_weights.svg, and prints the
+    best and worst prompts of each class. With `class_key`, also prints accuracy, compared with even weights and two
+    filters.
+    """
+
+    checkpoint: str
+    """A released model's name, a run's folder, a checkpoint, a folder in the hub's layout, or hf-hub:OWNER/NAME."""
+    shards: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARD ...")]
+    """Shards of images: paths or patterns."""
+    classnames: str | None = None
+    """`imagenet`, or a text file with one name per line; by default the distinct values of `class_key`."""
+    class_key: str | None = None
+    """Dotted path of the class in an image's json: a name, or its index in `classnames`."""
+    templates: str = "imagenet"
+    """`imagenet` (CLIP's 80), `simple` (seven of them), `emoji`, or a text file: one template with `{}` per line."""
+    vote: Literal["nearest", "labelled"] = "nearest"
+    """Images that vote for a class: the nearest ones, or images with its label, which are then not scored."""
+    bprw: tyro.conf.OmitArgPrefixes[BprwConfig] = field(default_factory=BprwConfig)
+    """Settings of the re-weighting."""
+    tokenizer: str | None = None
+    """`clip`, or a tokenizer.json; by default the one the model was trained with."""
+    out: Path = Path("bprw")
+    """Output folder."""
+    show: int = 3
+    """Best and worst prompts to print per class; at most half of all."""
+    batch_size: int = 128
+    """Images per forward pass."""
+    device: Device = "auto"
+    """Where the model runs; `auto`: on a GPU if there is one."""
+    store: StoreConfig = field(default_factory=StoreConfig)
+    """How shards are read, and when one counts as complete."""
+
+    def __post_init__(self) -> None:
+        check_at_least(0, show=self.show)

@@ -1,0 +1,201 @@
+"""Suite `uncertainty`: uncertainty against accuracy and caption length, and after hiding, blurring or shortening.
+
+N images, M captions, P patches, K kept patches, C classes.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import chain
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from prolip.embeddings.embed import embed_captions, embed_views
+from prolip.errors import UserError
+from prolip.metrics.uncertainty import count_words, more_uncertain, uncertainty_bins
+from prolip.metrics.zero_shot import correct_within, zero_shot_logits
+from prolip.gaussian import Gaussian
+from prolip.pretrained.model import Model
+from prolip.report.charts import Line, line_chart
+from prolip.evaluation.caption_sets import caption_members, captions_of, name_sources, open_captioned
+from prolip.evaluation.classification import build_classifier
+from prolip.evaluation.config import UncertaintyOptions
+from prolip.evaluation.each_set import evaluate_sets
+from prolip.evaluation.folders import TaskFolder, read_labels
+from prolip.evaluation.results import Chart, Row, SuiteResult, TaskCache, TaskResult, row_of_items
+
+_FEWEST_WORDS = 4
+"""Captions with fewer words are not shortened."""
+
+
+def run_uncertainty(model: Model, options: UncertaintyOptions, cache: TaskCache) -> SuiteResult:
+    """Measure every data set.
+
+    Raises:
+        UserError: the model has no variances, or no data set could be measured.
+    """
+    if not model.has_variances:
+        raise UserError(f"{model.name} has no variances: there is no uncertainty to measure")
+
+    def evaluate(name: str, source: str, fingerprint: str) -> TaskResult:
+        folder = open_captioned(source, cache.folder.with_name("data"), options.store)
+        settings = {
+            "model": fingerprint,
+            "data": folder.fingerprint,
+            "options": [options.caption_key, options.num_bins, options.keep_ratio, options.blur, options.show],
+        }
+        return cache.get_or_run(name, settings, partial(measure_set, model, name, folder, options))
+
+    return evaluate_sets("uncertainty", model, name_sources(options.data), evaluate)
+
+
+def measure_set(model: Model, name: str, folder: TaskFolder, options: UncertaintyOptions) -> TaskResult:
+    """Measure one data set.
+
+    Raises:
+        UserError: there are fewer images than bins.
+        DataError: an image lacks a class or caption that is needed, or too many images cannot be read.
+    """
+    views: dict[str, Callable[[Tensor], Gaussian]] = {
+        "whole": model.encode_pixels,
+        "blurred": lambda images: model.encode_pixels(blurred(images, options.blur)),
+    }
+    if model.prolip is not None:
+        views["hidden"] = hide_patches(model, options.keep_ratio)
+    labelled = bool(folder.classnames and folder.templates)
+    keep = (*(("cls",) if labelled else ()), *(caption_members(options.caption_key) if options.caption_key else ()))
+    embedded = embed_views(model, folder.shards, views, batch_size=options.batch_size, keep=keep, store=folder.store)
+    keys, whole = embedded["whole"].keys, embedded["whole"].gaussian
+    uncertainty = whole.total_var.double()
+    rows = [row_of_items(name, "mean uncertainty of images", uncertainty, unit="number")]
+    changes = {"blurred": "blurred", "hidden": f"{1 - options.keep_ratio:.0%} of its patches hidden"}
+    for view in list(views)[1:]:
+        more = more_uncertain(embedded[view].gaussian.total_var, whole.total_var)
+        rows.append(row_of_items(name, f"an image is more uncertain {changes[view]}", more))
+    notes, charts = [ranked_note(name, keys, uncertainty, options.show)] if options.show else [], []
+    if labelled:
+        classifier = build_classifier(model, folder.classnames, folder.templates)
+        logits = zero_shot_logits(whole.mean, classifier.weight, logit_scale=model.logit_scale)
+        found = accuracy_figures(name, uncertainty, logits, read_labels(folder, embedded["whole"]), options.num_bins)
+        rows, charts = [*rows, *found.rows], found.charts
+    if options.caption_key is not None:
+        captions = list(chain.from_iterable(captions_of(folder, embedded["whole"], options.caption_key).texts))
+        rows += caption_rows(model, name, captions)
+    return TaskResult(rows=rows, notes=notes, charts=charts)
+
+
+def accuracy_figures(name: str, uncertainty: Tensor, logits: Tensor, labels: Tensor, num_bins: int) -> TaskResult:
+    """Accuracy by uncertainty: rows and a chart.
+
+    `uncertainty` is f64 [N], `labels` are i64 [N]. The zero-shot `logits`, [N, C], have the model's own scale: their
+    softmax is the confidence.
+
+    Raises:
+        UserError: there are fewer images than bins.
+    """
+    correct = correct_within(logits, labels, 1).double()
+    bins = uncertainty_bins(uncertainty, correct, num_bins)
+    order = uncertainty.argsort(stable=True)
+    confidence = logits.softmax(dim=1).amax(dim=1)
+    right = correct.long()
+    correlation, area = "correlation of accuracy with uncertainty, over bins", "area under risk and coverage"
+    error = "expected calibration error"
+    rows = [
+        Row(task=name, metric=correlation, value=bins.pearson, num_items=len(labels), unit="number", main=True),
+        row_of_items(name, area, uncertainty, right, statistic="risk_coverage", unit="number"),
+        row_of_items(name, error, confidence, right, statistic="calibration_error", unit="number"),
+        row_of_items(name, "accuracy", correct),
+    ]
+    for which, some in (("most", order[: bins.bin_size]), ("least", order[-bins.bin_size :])):
+        metric, chosen = f"accuracy of the {which} certain 1/{num_bins}", torch.zeros_like(right).index_fill(0, some, 1)
+        rows.append(row_of_items(name, metric, correct, chosen, statistic="mean_of_chosen"))
+    text = f"Accuracy of {name} in {num_bins} bins of equally many images, from certain to uncertain."
+    line = Line(name="accuracy", x=list(range(1, num_bins + 1)), y=bins.accuracy)
+    drawn = line_chart(
+        "Accuracy by uncertainty", text, [line], x_label="bin", y_scale="share", percent=True, marks=True
+    )
+    return TaskResult(rows=rows, charts=[Chart(title=f"{name}: accuracy by uncertainty", text=text, svg=str(drawn))])
+
+
+def caption_rows(model: Model, name: str, captions: Sequence[str]) -> list[Row]:
+    """Uncertainty of captions, its correlation with their length, and its change when words are removed.
+
+    Raises:
+        UserError: there is no caption.
+    """
+    uncertainty, words = embed_captions(model, captions).total_var.double(), count_words(captions)
+    rows = [
+        row_of_items(name, "mean uncertainty of captions", uncertainty, unit="number"),
+        row_of_items(
+            name,
+            "rank correlation of a caption's uncertainty with its words",
+            uncertainty,
+            words,
+            statistic="rank_correlation",
+            unit="number",
+            main=True,
+        ),
+    ]
+    long = (words >= _FEWEST_WORDS).nonzero().flatten()
+    if len(long) == 0:
+        return rows
+    kept = [captions[place] for place in long.tolist()]
+    for change, changed in (
+        ("cut to its first half", [shortened(caption) for caption in kept]),
+        ("half of its words left out", [thinned(caption) for caption in kept]),
+    ):
+        more = more_uncertain(embed_captions(model, changed).total_var, uncertainty[long])
+        rows.append(row_of_items(name, f"a caption is more uncertain {change}", more))
+    return rows
+
+
+def shortened(caption: str) -> str:
+    """The first half of a caption's words, rounded down."""
+    words = caption.split()
+    return " ".join(words[: len(words) // 2])
+
+
+def thinned(caption: str) -> str:
+    """A random half of a caption's words, rounded down, in their order; the same for equal captions."""
+    words = caption.split()
+    kept = sorted(random.Random(caption).sample(range(len(words)), len(words) // 2))
+    return " ".join(words[place] for place in kept)
+
+
+def blurred(images: Tensor, share: float) -> Tensor:
+    """Blur images [N, C, H, W] with a Gaussian whose standard deviation is a share of their height."""
+    channels, sigma = images.shape[1], share * images.shape[-2]
+    reach = max(1, min(round(3 * sigma), (min(images.shape[-2:]) - 1) // 2))
+    places = torch.arange(-reach, reach + 1, dtype=images.dtype, device=images.device)
+    kernel = (-0.5 * (places / sigma) ** 2).softmax(0).expand(channels, 1, 1, -1)
+    rows = F.conv2d(F.pad(images, [reach] * 4, mode="reflect"), kernel, groups=channels)
+    return F.conv2d(rows, kernel.transpose(2, 3), groups=channels)
+
+
+def hide_patches(model: Model, keep_ratio: float) -> Callable[[Tensor], Gaussian]:
+    """A view in which the model sees int(P * keep_ratio) random patches of each image, at least one.
+
+    A new view of the same images in the same batches has the same patches.
+    """
+    network = model.prolip
+    assert network is not None, "only ProLIP models can hide patches"
+    num_patches = network.config.vision.num_patches
+    count = max(1, int(num_patches * keep_ratio))
+    draws = torch.Generator().manual_seed(0)
+
+    def view(images: Tensor) -> Gaussian:
+        order = torch.rand(len(images), num_patches, generator=draws).argsort(dim=1)
+        return network.encode_image(images, order[:, :count].sort(dim=1).values.to(images.device))
+
+    return view
+
+
+def ranked_note(name: str, keys: Sequence[str], uncertainty: Tensor, show: int) -> str:
+    """A line that names the most and the least certain images."""
+    order = uncertainty.argsort(stable=True).tolist()
+    ends = [", ".join(keys[place] for place in some[:show]) for some in (order, order[::-1])]
+    return f"{name}: most certain are {ends[0]}; least certain {ends[1]}"

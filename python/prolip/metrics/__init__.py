@@ -1,0 +1,113 @@
+"""Measures of embeddings: pure functions of Gaussians, on any device, wherever the embeddings come from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prolip.metrics.config import BprwConfig, TraversalConfig
+from prolip.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from prolip.metrics.bprw import PromptWeights, reweight_prompts
+    from prolip.metrics.coco import CocoTruth, Pairs, evaluate_coco
+    from prolip.metrics.hierarchy import Inclusion, Traversal, inclusion, mean_root, string_ids, traverse
+    from prolip.metrics.measures import measure_hierarchy, measure_retrieval, measure_uncertainty, measure_zero_shot
+    from prolip.metrics.prompts import (
+        PromptFilter,
+        SmallestByClass,
+        SmallestInClass,
+        SmallestOfAll,
+        UpToThreshold,
+        WithinSpread,
+        fill_templates,
+        filter_prompts,
+        greedy_counts,
+    )
+    from prolip.metrics.retrieval import (
+        RetrievalResult,
+        RPrecision,
+        evaluate_retrieval,
+        precision_at_r,
+        rank_candidates,
+        retrieval_scores,
+    )
+    from prolip.metrics.statistics import Interval, bootstrap_interval, pearson, spearman
+    from prolip.metrics.uncertainty import (
+        AccuracyBins,
+        CosineMoments,
+        LengthTrend,
+        LevelTrend,
+        area_under_risk_coverage,
+        cosine_moments,
+        count_words,
+        expected_calibration_error,
+        uncertainty_along_chains,
+        uncertainty_bins,
+        uncertainty_by_length,
+    )
+    from prolip.metrics.zero_shot import (
+        PUBLISHED_LOGIT_SCALE,
+        Classifier,
+        ZeroShotResult,
+        aggregate_prompts,
+        evaluate_zero_shot,
+        zero_shot_logits,
+    )
+
+__all__ = [
+    "PUBLISHED_LOGIT_SCALE",
+    "AccuracyBins",
+    "BprwConfig",
+    "Classifier",
+    "CocoTruth",
+    "CosineMoments",
+    "Inclusion",
+    "Interval",
+    "LengthTrend",
+    "LevelTrend",
+    "Pairs",
+    "PromptFilter",
+    "PromptWeights",
+    "RPrecision",
+    "RetrievalResult",
+    "SmallestByClass",
+    "SmallestInClass",
+    "SmallestOfAll",
+    "Traversal",
+    "TraversalConfig",
+    "UpToThreshold",
+    "WithinSpread",
+    "ZeroShotResult",
+    "aggregate_prompts",
+    "area_under_risk_coverage",
+    "bootstrap_interval",
+    "cosine_moments",
+    "count_words",
+    "evaluate_coco",
+    "evaluate_retrieval",
+    "evaluate_zero_shot",
+    "expected_calibration_error",
+    "fill_templates",
+    "filter_prompts",
+    "greedy_counts",
+    "inclusion",
+    "mean_root",
+    "measure_hierarchy",
+    "measure_retrieval",
+    "measure_uncertainty",
+    "measure_zero_shot",
+    "pearson",
+    "precision_at_r",
+    "rank_candidates",
+    "retrieval_scores",
+    "reweight_prompts",
+    "spearman",
+    "string_ids",
+    "traverse",
+    "uncertainty_along_chains",
+    "uncertainty_bins",
+    "uncertainty_by_length",
+    "zero_shot_logits",
+]
+
+__getattr__ = lazy_names(__name__, __file__)

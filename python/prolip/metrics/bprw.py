@@ -1,0 +1,287 @@
+"""Bayesian prompt re-weighting (BPRW): weight a class's prompts by how well they fit the class's images.
+
+A class is a mixture of its prompts' Gaussians. The mixing weights are the most probable ones under a Dirichlet prior,
+given images that stand for the class: those nearest to its mean prompt, or labelled ones. All classes are fitted at
+once (docs/specification.md, section 5).
+
+C classes, K prompts per class, D dimensions, N images, V images that vote for a class, S observations per class (V, or
+V times the draws).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from prolip.errors import UserError
+from prolip.metrics.config import BprwConfig
+from prolip.metrics.em import fit_weights, prior_weights
+from prolip.metrics.zero_shot import Classifier
+from prolip.gaussian import LOG_2PI, Gaussian, dot_products
+
+MAX_BYTES = 1 << 30
+"""Default limit on the working memory of a chunk of classes."""
+_CPU_BLOCK, _DEVICE_BLOCK = 2**18, 2**26
+"""Values of prompt embeddings that are processed at a time; on a CPU, as many as fit in its cache."""
+_ABSENT = -1
+
+
+class PromptWeights(NamedTuple):
+    """Weights of prompts, and the classifier made with them."""
+
+    weights: Tensor
+    """[C, K], each row at least 0 and summing to 1."""
+    classifier: Tensor
+    """[C, D], the weighted sum of the prompts' means; not of unit norm."""
+    variances: Tensor
+    """[C, D], sum of squared weight times variance: the variance of the weighted sum."""
+    rounds: Tensor
+    """i64 [C], rounds until each class converged."""
+
+    def as_classifier(self) -> Classifier:
+        """Return the classifier in the form of `prolip.metrics.zero_shot`."""
+        return Classifier(self.classifier, self.variances)
+
+    def to(self, device: torch.device) -> PromptWeights:
+        """The same weights on another device."""
+        return PromptWeights(*(tensor.to(device) for tensor in self))
+
+
+def reweight_prompts(
+    prompts: Gaussian,
+    images: Gaussian,
+    config: BprwConfig,
+    *,
+    labels: Tensor | None = None,
+    max_bytes: int = MAX_BYTES,
+    on_progress: Callable[[int], object] | None = None,
+) -> PromptWeights:
+    """Weight all prompts of all classes, on the device and in the dtype of `prompts`, but at least in float32.
+
+    EM runs in float64. In half precision, the log-likelihoods of a class's prompts would lose the digits that tell them
+    apart.
+
+    Args:
+        prompts: [C, K, D], unit means.
+        images: [N, D], unit means.
+        config: the settings.
+        labels: i64 [N], the class of each image; negative for an image without a label. With labels, only labelled
+            images vote. Without them, the images nearest to a class vote for it, whether or not they belong to it.
+        max_bytes: limit on the working memory beyond arguments and result. Classes are processed in chunks that fit, at
+            least one at a time. It changes no result.
+        on_progress: called with the number of classes finished since the last call.
+
+    Raises:
+        UserError: too few images, a class without a labelled image, or zero variances where the settings need them.
+        ValueError: there is no prompt, or not one label per image.
+    """
+    if prompts.mean.numel() == 0:
+        raise ValueError("there must be a class, each with a prompt")
+    if labels is not None and len(labels) != len(images.mean):
+        raise ValueError(f"labels has {len(labels)} numbers: it must have one per image, {len(images.mean)}")
+    prompts = prompts.at_least_float32()
+    voters = (
+        nearest_images(prompts, images, config.num_neighbors)
+        if labels is None
+        else labelled_images(labels.to(prompts.mean.device), len(prompts.mean), config.num_neighbors)
+    )
+    generator = torch.Generator().manual_seed(config.seed)
+    shape = (voters.shape[1], config.num_draws, prompts.mean.shape[-1])
+
+    def draw(classes: int) -> Tensor | None:
+        if config.observations == "expected":
+            return None
+        # Drawn class by class, so that the numbers do not depend on the chunks; in float32 on the CPU, so that they
+        # depend neither on the device nor on the dtype.
+        return torch.stack([torch.randn(shape, generator=generator) for _ in range(classes)])
+
+    parts = []
+    for classes in class_chunks(prompts, voters.shape[1], config, max_bytes):
+        chunk = _classes(prompts, classes)
+        with torch.autocast(chunk.mean.device.type, enabled=False):
+            parts.append(reweight_from_voters(chunk, images, voters[classes], config, draw(len(chunk.mean))))
+        if on_progress is not None:
+            on_progress(len(chunk.mean))
+    return PromptWeights(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+
+def reweight_from_voters(
+    prompts: Gaussian, images: Gaussian, voters: Tensor, config: BprwConfig, noise: Tensor | None
+) -> PromptWeights:
+    """Weight the prompts of a chunk of classes, given the voting images and the draws.
+
+    Likelihoods are formed for a few classes at a time, which fit a CPU's cache; then all classes are fitted at once.
+
+    Args:
+        prompts: [C, K, D].
+        images: [N, D].
+        voters: i64 [C, V], indices of images; -1 where a class has fewer.
+        config: the settings; `num_draws` and `observations` must match `noise`.
+        noise: standard normal draws, [C, V, J, D]; None for expected observations.
+
+    Raises:
+        UserError: variances are zero where the settings need them.
+    """
+    num_classes, num_prompts, dim = prompts.mean.shape
+    block = _CPU_BLOCK if prompts.mean.device.type == "cpu" else _DEVICE_BLOCK
+    step = max(1, block // (num_prompts * dim))
+    blocks = [slice(first, first + step) for first in range(0, num_classes, step)]
+    times = config.num_draws if noise is None else 1
+    starts, likelihoods, counts = [], [], []
+    for rows in blocks:
+        some = _classes(prompts, rows)
+        seen = gather_observations(some, images, voters[rows], None if noise is None else noise[rows])
+        starts.append(prior_weights(some.log_var, config.prior))
+        likelihoods.append(log_likelihoods(seen, some.mean, component_vars(some.var, config)))
+        counts.append(seen.counts * times)
+    fitted = fit_weights(
+        torch.cat(likelihoods),
+        torch.cat(starts),
+        counts=torch.cat(counts),
+        alpha=config.alpha,
+        tolerance=config.tolerance,
+        max_rounds=config.max_rounds,
+    )
+    weights = fitted.weights.to(prompts.mean.dtype)
+    squares = weights.square()[:, None]
+    return PromptWeights(
+        weights=weights,
+        classifier=torch.bmm(weights[:, None], prompts.mean).squeeze(1),
+        variances=torch.cat([torch.bmm(squares[rows], _classes(prompts, rows).var) for rows in blocks]).squeeze(1),
+        rounds=fitted.rounds,
+    )
+
+
+def _classes(prompts: Gaussian, rows: slice) -> Gaussian:
+    return Gaussian(prompts.mean[rows], prompts.log_var[rows])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Which images vote
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def nearest_images(prompts: Gaussian, images: Gaussian, count: int, rows_at_once: int = 256) -> Tensor:
+    """Indices of the `count` images nearest to each class's mean prompt by dot product, nearest first, i64 [C, count].
+
+    Raises:
+        UserError: there are fewer images.
+    """
+    if count > len(images.mean):
+        raise UserError(f"num_neighbors is {count}: there are only {len(images.mean)} images")
+    directions = prompts.mean.mean(dim=1)
+    pool = images.mean.to(directions)
+    blocks = [dot_products(some, pool).topk(count, dim=1).indices for some in torch.split(directions, rows_at_once)]
+    return torch.cat(blocks)
+
+
+def labelled_images(labels: Tensor, num_classes: int, count: int) -> Tensor:
+    """Indices of the first `count` images of each class, i64 [C, V]; -1 where a class has fewer than V.
+
+    Args:
+        labels: i64 [N]; negative if the class is unknown.
+        num_classes: C.
+        count: most images per class.
+
+    Raises:
+        UserError: a class has no image, or a label is not a class.
+    """
+    order = torch.argsort(labels, stable=True)
+    order = order[labels[order] >= 0]
+    sizes = torch.bincount(labels[order], minlength=num_classes)
+    if len(sizes) > num_classes:
+        raise UserError(f"label {len(sizes) - 1} is beyond the {num_classes} classes")
+    if bool((sizes == 0).any()):
+        raise UserError(f"class {int((sizes == 0).nonzero()[0])} has no labelled image")
+    starts = sizes.cumsum(0) - sizes
+    places = torch.arange(min(count, int(sizes.max())), device=labels.device)
+    found = order[(starts[:, None] + places).clamp_max(len(order) - 1)]
+    return torch.where(places < sizes[:, None], found, _ABSENT)
+
+
+def class_chunks(prompts: Gaussian, num_voters: int, config: BprwConfig, max_bytes: int) -> Iterator[slice]:
+    """Yield slices of the classes of `prompts`, [C, K, D], whose working memory stays within `max_bytes`.
+
+    A slice has at least one class, even if that needs more memory.
+    """
+    num_classes, num_prompts, dim = prompts.mean.shape
+    observations = num_voters * (config.num_draws if config.observations == "draws" else 1)
+    # Observations: float32 noise, samples, centred samples, squares; prompts: variances, precisions, scaled means and
+    # one temporary; likelihoods: in the inputs' type, and three times in float64.
+    numbers = 4 * observations * dim + 5 * num_prompts * dim + observations * num_prompts
+    per_class = numbers * prompts.mean.element_size() + 3 * 8 * observations * num_prompts
+    step = max(1, max_bytes // per_class)
+    for start in range(0, num_classes, step):
+        yield slice(start, min(start + step, num_classes))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Likelihood of the observations under each prompt
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Observations(NamedTuple):
+    """Observations of each class: samples, or Gaussians."""
+
+    mean: Tensor
+    """[C, S, D], samples, or means of Gaussians over which the log-likelihood is averaged."""
+    var: Tensor | None
+    """[C, S, D], the variances of those Gaussians; None for samples."""
+    counts: Tensor
+    """[C, S], how many samples each observation counts as; 0 for padding."""
+
+
+def gather_observations(prompts: Gaussian, images: Gaussian, voters: Tensor, noise: Tensor | None) -> Observations:
+    """Return samples of the voting images, image by image: mean + exp(log_var / 2) * noise.
+
+    Without noise, return the images' Gaussians.
+
+    Args:
+        prompts: [C, K, D]; only their dtype and device are used.
+        images: [N, D].
+        voters: i64 [C, V], indices of images; -1 where a class has fewer.
+        noise: standard normal draws, [C, V, J, D], or None.
+    """
+    kind = prompts.mean
+    present = (voters >= 0).to(kind)
+    index = voters.clamp_min(0).to(images.mean.device)
+    mean, log_var = images.mean[index].to(kind), images.log_var[index].to(kind)
+    if noise is None:
+        return Observations(mean, log_var.exp(), present)
+    samples = torch.addcmul(mean[:, :, None], (0.5 * log_var).exp()[:, :, None], noise.to(kind))
+    return Observations(samples.flatten(1, 2), None, present.repeat_interleave(noise.shape[2], dim=1))
+
+
+def component_vars(var: Tensor, config: BprwConfig) -> Tensor:
+    """Variances of the mixture's components: those of the prompts, scaled and floored, [C, K, D]; above 0.
+
+    Raises:
+        UserError: one is zero.
+    """
+    scaled = config.var_multiplier * var + config.var_floor
+    if config.multiplier_form == "official":
+        scaled = config.var_multiplier * scaled
+    if not bool((scaled > 0).all()):
+        raise UserError("var_floor is 0 and a prompt has a variance of zero: set a floor above 0")
+    return scaled
+
+
+def log_likelihoods(seen: Observations, mean: Tensor, var: Tensor) -> Tensor:
+    """ln N(observation; mean, var) of every observation under every prompt, [C, S, K], as two matrix products.
+
+    For an observation with variances this is the mean over its Gaussian: ln N(its mean) - sum(its var / var) / 2.
+    Coordinates are relative to the class's mean prompt. Prompts of a class lie close together, and in float32 the
+    difference of large squares would lose the digits that tell them apart. The variances, [C, K, D], are above 0.
+    """
+    centre = mean.mean(dim=1, keepdim=True)
+    offset, precision = mean - centre, var.reciprocal()
+    points = seen.mean - centre
+    scaled = offset * precision
+    constant = (offset * scaled).sum(-1) + var.log().sum(-1) + var.shape[-1] * LOG_2PI
+    found = points @ scaled.mT
+    second = points.square_() if seen.var is None else points.square_().add_(seen.var)
+    found.baddbmm_(second, precision.mT, beta=1.0, alpha=-0.5)
+    return found.sub_(0.5 * constant[:, None])

@@ -1,0 +1,169 @@
+"""Retrieval benchmarks on COCO Caption's test set: COCO 5K and 1K, CxC and ECCV Caption.
+
+Results equal those of the package `eccv-caption`. Q queries, C candidates, D dimensions.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from prolip.errors import UserError
+from prolip.metrics.config import Score
+from prolip.metrics.retrieval import RECALL_AT, first_ranks, precisions_at_r
+from prolip.gaussian import Gaussian
+
+NUM_FOLDS = 5
+"""COCO 1K averages over five folds of the test set, each searched separately."""
+
+
+class Pairs(NamedTuple):
+    """Correct candidates of each query, by the data set's ids."""
+
+    image_to_text: Mapping[int, Sequence[int]]
+    text_to_image: Mapping[int, Sequence[int]]
+
+
+class CocoTruth(NamedTuple):
+    """Correct pairs of each benchmark."""
+
+    coco: Pairs
+    """Each image and its own five captions."""
+    cxc: Pairs
+    """CrissCrossed Captions: more pairs that people judged similar."""
+    eccv: Pairs
+    """ECCV Caption: some of the queries, with all their correct answers."""
+    caption_order: Sequence[int]
+    """Caption ids in the order in which COCO 1K splits them into folds."""
+
+
+class Shares(NamedTuple):
+    """A measure's value for each query."""
+
+    shares: Tensor
+    """f64 [Q], each in [0, 1]."""
+    folds: Tensor | None
+    """i64 [Q], the fold of each query, if the measure is the mean over folds (COCO 1K); else None."""
+
+
+def evaluate_coco(
+    images: Gaussian,
+    image_ids: Sequence[int],
+    captions: Gaussian,
+    caption_ids: Sequence[int],
+    truth: CocoTruth,
+    score: Score = "csd",
+) -> dict[str, float]:
+    """Return all measures of the four benchmarks, in [0, 1]: means of `coco_shares`, with the same keys and errors."""
+    found = coco_shares(images, image_ids, captions, caption_ids, truth, score)
+    return {key: _mean(*measure) for key, measure in found.items()}
+
+
+def _mean(shares: Tensor, folds: Tensor | None) -> float:
+    if folds is None:
+        return float(shares.mean())
+    return sum(float(shares[folds == fold].mean()) for fold in range(NUM_FOLDS)) / NUM_FOLDS
+
+
+def coco_shares(
+    images: Gaussian,
+    image_ids: Sequence[int],
+    captions: Gaussian,
+    caption_ids: Sequence[int],
+    truth: CocoTruth,
+    score: Score = "csd",
+) -> dict[str, Shares]:
+    """Return all measures of the four benchmarks for each query.
+
+    Keys are SET_DIRECTION_MEASURE: `coco_1k`, `coco_5k`, `cxc`, `eccv`; `image_to_text`, `text_to_image`; `R@1`, `R@5`,
+    `R@10`, and for ECCV Caption `r_precision` and `map_at_r`.
+
+    Args:
+        images: [Q, D], unit means.
+        image_ids: COCO's id of each image.
+        captions: [C, D], unit means.
+        caption_ids: COCO's id of each caption.
+        truth: the correct pairs; `prolip.evaluation.coco_pairs.load_truth` reads them.
+        score: see `retrieval_scores`.
+
+    Raises:
+        UserError: an id occurs twice, or a query of `truth` is missing.
+    """
+    pool, texts = _Side(images, image_ids, "image"), _Side(captions, caption_ids, "caption")
+    measures: dict[str, Shares] = {}
+    for way, queries, candidates in (("image_to_text", pool, texts), ("text_to_image", texts, pool)):
+        for name, pairs in (("coco_5k", truth.coco), ("cxc", truth.cxc), ("eccv", truth.eccv)):
+            wanted: Mapping[int, Sequence[int]] = getattr(pairs, way)
+            rows, correct = queries.rows(wanted), _correct(wanted, candidates)
+            asked = queries.gaussian.rows(rows)
+            ranks = first_ranks(asked, candidates.gaussian, correct, score)
+            measures |= {f"{name}_{way}_R@{k}": Shares((ranks < k).double(), None) for k in RECALL_AT}
+            if name == "eccv":
+                # A few correct answers are not in the test set. They count towards R, though they cannot be found.
+                num_correct = torch.tensor([len(set(rights)) for rights in wanted.values()], device=rows.device)
+                found = precisions_at_r(asked, candidates.gaussian, correct, score, num_correct=num_correct)
+                measures |= {f"eccv_{way}_{key}": Shares(some, None) for key, some in found._asdict().items()}
+        ranks, folds = _ranks_in_folds(queries, candidates, _folds(truth), way, score)
+        measures |= {f"coco_1k_{way}_R@{k}": Shares((ranks < k).double(), folds) for k in RECALL_AT}
+    return measures
+
+
+def _ranks_in_folds(
+    queries: "_Side", candidates: "_Side", folds: Sequence[Pairs], way: str, score: Score
+) -> tuple[Tensor, Tensor]:
+    """Rank of each query's best correct candidate within its fold, and the fold, both i64 [Q]."""
+    back = "text_to_image" if way == "image_to_text" else "image_to_text"
+    ranks = []
+    for fold in folds:
+        wanted, part = getattr(fold, way), candidates.part(getattr(fold, back))
+        asked = queries.gaussian.rows(queries.rows(wanted))
+        ranks.append(first_ranks(asked, part.gaussian, _correct(wanted, part), score))
+    places = torch.arange(len(ranks)).repeat_interleave(torch.tensor([len(some) for some in ranks]))
+    return torch.cat(ranks), places.to(ranks[0].device)
+
+
+class _Side:
+    """Images or captions, with the row of each id."""
+
+    def __init__(self, gaussian: Gaussian, ids: Sequence[int], kind: str) -> None:
+        self.gaussian, self.kind = gaussian, kind
+        self.places = {int(identity): row for row, identity in enumerate(ids)}
+        if len(self.places) != len(gaussian.mean):
+            raise UserError(f"{len(gaussian.mean)} {kind}s and {len(self.places)} different ids do not match")
+
+    def rows(self, ids: Mapping[int, Sequence[int]]) -> Tensor:
+        """Rows of the queries, i64 [Q]."""
+        absent = [identity for identity in ids if identity not in self.places]
+        if absent:
+            raise UserError(f"{len(absent)} {self.kind}s of the test set are missing, such as {absent[0]}")
+        return torch.tensor([self.places[identity] for identity in ids], device=self.gaussian.mean.device)
+
+    def part(self, ids: Mapping[int, Sequence[int]]) -> "_Side":
+        """The items with these ids."""
+        return _Side(self.gaussian.rows(self.rows(ids)), list(ids), self.kind)
+
+
+def _correct(wanted: Mapping[int, Sequence[int]], candidates: _Side) -> Tensor:
+    """Which candidates are correct for which query, bool [Q, C]; answers outside the candidates are ignored."""
+    pairs = [
+        (row, candidates.places[right])
+        for row, rights in enumerate(wanted.values())
+        for right in rights
+        if right in candidates.places
+    ]
+    correct = torch.zeros(len(wanted), len(candidates.places), dtype=torch.bool)
+    correct[tuple(torch.tensor(pairs).T)] = True
+    return correct.to(candidates.gaussian.mean.device)
+
+
+def _folds(truth: CocoTruth) -> list[Pairs]:
+    """COCO's own pairs, split into folds of captions and the images they belong to."""
+    size = len(truth.caption_order) // NUM_FOLDS
+    folds = []
+    for fold in range(NUM_FOLDS):
+        ids = truth.caption_order[fold * size : (fold + 1) * size]
+        of_captions = {caption: truth.coco.text_to_image[caption] for caption in ids}
+        images = dict.fromkeys(rights[0] for rights in of_captions.values())
+        folds.append(Pairs({image: truth.coco.image_to_text[image] for image in images}, of_captions))
+    return folds

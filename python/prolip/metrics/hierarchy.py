@@ -1,0 +1,227 @@
+"""Inclusion of items in more general ones, and walks through a hierarchy of items up to its root.
+
+The walk is HierarCaps's (docs/specification.md, section 9). It starts at the item nearest to the query, moves in a
+straight line to the root, and visits the nearest item at each step. In HierarCaps the queries are images and the items
+captions; in HierarImgs it is the other way round.
+
+N queries, L levels from general to specific, T = N * L items, D dimensions, S steps.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from prolip.metrics.config import InclusionForm, TraversalConfig
+from prolip.metrics.inclusion_search import most_including
+from prolip.gaussian import Gaussian, dot_products, inclusion_matrix, inclusion_score
+
+MAX_SCORES = 2**22
+"""Scores of queries against all items that are in memory at a time."""
+_FIRST_CANDIDATES = 16
+"""Items followed along a walk at first; more are seldom needed."""
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Inclusion between levels
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inclusion:
+    """How far the items of one level lie inside those of another."""
+
+    specific: str
+    """Name of the specific level."""
+    general: str
+    """Name of the general level."""
+    mean_score: float
+    """Exact H, averaged over items and dimensions. Positive where the general side has the larger variance. It grows
+    with the distance of the means, so it does not say that the means agree (docs/specification.md, section 4)."""
+    share_positive: float
+    """Share of items whose H, summed over dimensions, is positive, in [0, 1]; a tie counts half."""
+
+
+def inclusion(specific: Gaussian, general: Gaussian, names: tuple[str, str]) -> Inclusion:
+    """Inclusion of each specific item in the general item of the same row.
+
+    Args:
+        specific: [N, D].
+        general: [N, D].
+        names: names of the specific and the general level.
+    """
+    score = inclusion_score(specific, general).double()
+    total = score.sum(dim=-1)
+    return Inclusion(
+        specific=names[0],
+        general=names[1],
+        mean_score=float(score.mean()),
+        share_positive=float((total > 0).double().mean() + (total == 0).double().mean() / 2),
+    )
+
+
+def inclusion_chain(levels: Sequence[tuple[str, Gaussian]]) -> list[Inclusion]:
+    """Inclusion of each level, [N, D], in the next; the most specific level comes first (image, name, subgroup, group).
+
+    Items of the same row belong together.
+    """
+    return [
+        inclusion(specific, general, (name, general_name))
+        for (name, specific), (general_name, general) in pairwise(levels)
+    ]
+
+
+def inclusion_in_each(specific: tuple[str, Gaussian], levels: Sequence[tuple[str, Gaussian]]) -> list[Inclusion]:
+    """Inclusion of one level (such as images) in each of the others (such as captions, from specific to general).
+
+    All levels are [N, D]; items of the same row belong together.
+    """
+    return [inclusion(specific[1], general, (specific[0], name)) for name, general in levels]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Walks to the root
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Traversal(NamedTuple):
+    """How well each walk went: shares in [0, 1], f64 [N]."""
+
+    precision: Tensor
+    """Visited items that belong to the query / all visited items, equal items counted once."""
+    recall: Tensor
+    """Items of the query that were visited / L."""
+    any_found: Tensor
+    """1 where at least one item of the query was visited."""
+
+
+def string_ids(rows: Sequence[Sequence[str]]) -> Tensor:
+    """Number strings so that equal strings have equal ids, i64 [N, L]."""
+    ids: dict[str, int] = {}
+    return torch.tensor([[ids.setdefault(text, len(ids)) for text in row] for row in rows])
+
+
+def mean_root(items: Gaussian) -> Tensor:
+    """Normalised mean of all items' means, [D]: a root for images, which have no counterpart of the empty caption."""
+    return F.normalize(items.flatten().mean.mean(dim=0), dim=0)
+
+
+def including_items(queries: Gaussian, items: Gaussian, form: InclusionForm = "official") -> Tensor:
+    """Index of the item, [T, D], that includes each query, [N, D], most, i64 [N].
+
+    By the released one-sided test (`official`) or by H (`exact`).
+
+    Raises:
+        ValueError: there is no query or no item.
+    """
+    _check_some(queries, items)
+    if form == "official":
+        return most_including(queries, items)
+    return inclusion_matrix(queries, items).argmax(dim=1)
+
+
+def _check_some(queries: Gaussian, items: Gaussian) -> None:
+    if queries.mean.numel() == 0 or items.mean.numel() == 0:
+        raise ValueError("there must be a query and an item")
+
+
+def traverse(
+    queries: Gaussian,
+    items: Gaussian,
+    item_ids: Tensor,
+    root: Tensor,
+    config: TraversalConfig,
+    *,
+    including: Tensor | None = None,
+) -> Traversal:
+    """Walk from the item nearest to each query to the root, and score the items visited on the way.
+
+    A step's position is normalise(start - (start - root) * k / S), a blend of two vectors. Normalising changes no
+    ranking, so the item scores at a step are the same blend of the scores at the start and at the root, and no position
+    is ever formed.
+
+    Args:
+        queries: [N, D], unit means.
+        items: [N, L, D], unit means.
+        item_ids: i64 [N, L]; equal ids are equal items.
+        root: [D], such as the mean of the empty caption. Not used with config.root "inclusion".
+        config: the walk.
+        including: result of `including_items`, for callers that walk several times; computed if None.
+
+    Raises:
+        ValueError: there is no query or no item.
+    """
+    _check_some(queries, items)
+    flat, flat_ids = items.flatten(), item_ids.flatten()
+    if including is None and config.root != "text":
+        including = including_items(queries, flat, config.inclusion)
+    parts: list[Traversal] = []
+    step = max(1, MAX_SCORES // len(flat.mean))
+    for first in range(0, len(queries.mean), step):
+        rows = slice(first, first + step)
+        block = queries.rows(rows)
+        start = flat.mean[dot_products(block.mean, flat.mean).argmax(dim=1)]
+        ends = _roots(None if including is None else flat.mean[including[rows]], root, config)
+        visited = visited_items(dot_products(start, flat.mean), dot_products(ends, flat.mean), config)
+        parts.append(score_visited(flat_ids[visited], item_ids[rows]))
+    return Traversal(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def score_visited(visited: Tensor, own: Tensor) -> Traversal:
+    """Score the ids of the items visited, i64 [N, S], which may repeat, by those of the queries' own, i64 [N, L]."""
+    visited = visited.sort(dim=1).values
+    new = torch.ones_like(visited, dtype=torch.bool)
+    new[:, 1:] = visited[:, 1:] != visited[:, :-1]
+    belongs = (visited[:, :, None] == own[:, None, :]).any(dim=2)
+    found = (own[:, :, None] == visited[:, None, :]).any(dim=2)
+    return Traversal(
+        precision=(new & belongs).sum(dim=1).double() / new.sum(dim=1),
+        recall=found.double().mean(dim=1),
+        any_found=found.any(dim=1).double(),
+    )
+
+
+def _roots(including: Tensor | None, root: Tensor, config: TraversalConfig) -> Tensor:
+    """Unit vector at which each walk ends, [N, D], from the including items' means; [1, D] where all share one root."""
+    if config.root == "text" or including is None:
+        return root[None]
+    top = including * config.root_weight
+    return F.normalize(top if config.root == "inclusion" else top + root, dim=-1)
+
+
+def visited_items(start_scores: Tensor, root_scores: Tensor, config: TraversalConfig) -> Tensor:
+    """Index of the best item at each step from start to root, i64 [N, S]; the walk stops before the root.
+
+    An item's score changes linearly along the walk. Two of these lines are special: that of the best item at the start
+    and that of the best item at the root. The line of an item that is best anywhere in between passes through or above
+    the point where these two cross. Few lines do, and only their items are followed.
+
+    Scores are [N, T], at the root also [1, T].
+    """
+    if config.root_only:
+        return root_scores.argmax(dim=1, keepdim=True).expand(len(start_scores), -1)
+    best_at_root = root_scores.argmax(dim=1).expand(len(start_scores))
+    best = torch.stack([start_scores.argmax(dim=1), best_at_root], dim=1)
+    root_scores = root_scores.expand(len(start_scores), -1)
+    at_start, at_root = start_scores.gather(1, best), root_scores.gather(1, best)
+    lead, lag = at_start[:, :1] - at_start[:, 1:], at_root[:, 1:] - at_root[:, :1]
+    # If one item is best at both ends, there is no crossing. The root serves instead: no item is above it there.
+    crossing = torch.where(lead + lag > 0, lead / (lead + lag), 1.0).clamp(0.0, 1.0)
+    scores = torch.lerp(start_scores, root_scores, crossing)
+    bound = torch.lerp(at_start, at_root, crossing).amin(dim=1, keepdim=True)
+    highest, count = scores.topk(min(_FIRST_CANDIDATES, scores.shape[1]), dim=1), _FIRST_CANDIDATES
+    while count < scores.shape[1] and bool((highest.values[:, -1:] > bound).any()):
+        count *= 4
+        highest = scores.topk(min(count, scores.shape[1]), dim=1)
+    # In order of index, so that among equal items the first one wins, as it would among all.
+    followed = torch.cat([best, highest.indices], dim=1).sort(dim=1).values
+    at_start, at_root = start_scores.gather(1, followed), root_scores.gather(1, followed)
+    steps = [
+        torch.lerp(at_start, at_root, step / config.num_steps).argmax(dim=1, keepdim=True)
+        for step in range(config.num_steps)
+    ]
+    return followed.gather(1, torch.cat(steps, dim=1))

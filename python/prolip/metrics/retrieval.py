@@ -1,0 +1,227 @@
+"""Retrieval scores, ranks, recall and R-precision (docs/specification.md, sections 4 and 9).
+
+Q queries, C candidates, D dimensions.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from prolip.errors import check_choice
+from prolip.metrics.config import Score
+from prolip.metrics.statistics import rank_of_first_correct
+from prolip.gaussian import Gaussian, dot_products
+
+RECALL_AT = (1, 5, 10)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalResult:
+    """Recalls are shares of the queries in [0, 1]; ranks count from 1."""
+
+    recall_at_1: float
+    recall_at_5: float
+    recall_at_10: float
+    mean_rank: float
+    median_rank: float
+    num_queries: int
+    num_candidates: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RPrecision:
+    """Shares in [0, 1]; R is the number of a query's correct candidates."""
+
+    r_precision: float
+    """Share of correct candidates among the first R."""
+    map_at_r: float
+    """Mean over the first R places: the precision up to a place if its candidate is correct, else 0."""
+
+
+class RPrecisions(NamedTuple):
+    """The two shares of `RPrecision`, query by query."""
+
+    r_precision: Tensor
+    """f64 [Q]"""
+    map_at_r: Tensor
+    """f64 [Q]"""
+
+
+def retrieval_scores(queries: Gaussian, candidates: Gaussian, score: Score = "csd") -> Tensor:
+    """Score of each candidate for each query, [Q, C], in float32 at least; larger is nearer.
+
+    Args:
+        queries: [Q, D].
+        candidates: [C, D].
+        score: `mean`: the dot product of the means. `csd`: that, minus half the candidate's total variance. This ranks
+            as the closed-form sampled distance does, because a query's own variance is the same for all candidates
+            (docs/specification.md, section 4).
+    """
+    check_choice("score", score, Score)
+    scores = dot_products(queries.mean, candidates.mean)
+    return scores if score == "mean" else scores - candidates.at_least_float32().total_var / 2
+
+
+def rank_candidates(scores: Tensor) -> Tensor:
+    """Candidate indices, best first, i64 [Q, C]; equal scores keep their order."""
+    return torch.argsort(scores, dim=1, descending=True, stable=True)
+
+
+def same_group(query_groups: Tensor, candidate_groups: Tensor) -> Tensor:
+    """Which candidates have the query's group, bool [Q, C]: equal images, or an image and its captions."""
+    return query_groups[:, None] == candidate_groups[None, :]
+
+
+def first_ranks(
+    queries: Gaussian, candidates: Gaussian, correct: Tensor, score: Score = "csd", block: int = 1024
+) -> Tensor:
+    """Rank of each query's best correct candidate, i64 [Q], from 0; ties count against it.
+
+    Only `block` rows of the score matrix are in memory at a time.
+
+    Raises:
+        ValueError: `correct` has another shape, there is no query, one has no correct candidate, or a score is NaN.
+    """
+    _check_pairs(queries, candidates, correct)
+    parts = []
+    for start in range(0, len(queries.mean), block):
+        rows = slice(start, start + block)
+        parts.append(rank_of_first_correct(retrieval_scores(queries.rows(rows), candidates, score), correct[rows]))
+    return torch.cat(parts)
+
+
+def _check_pairs(queries: Gaussian, candidates: Gaussian, correct: Tensor) -> None:
+    pairs = (len(queries.mean), len(candidates.mean))
+    if correct.shape != pairs:
+        raise ValueError(f"scores {pairs} and correct {tuple(correct.shape)} differ in shape")
+    _check_queries(queries)
+
+
+def _check_queries(queries: Gaussian) -> None:
+    if len(queries.mean) == 0:
+        raise ValueError("there must be a query")
+
+
+def group_ranks(
+    queries: Gaussian,
+    candidates: Gaussian,
+    query_groups: Tensor,
+    candidate_groups: Tensor,
+    score: Score = "csd",
+    block: int = 1024,
+) -> Tensor:
+    """`first_ranks` where the candidates of a query's group are correct (see `same_group`), i64 [Q].
+
+    Nothing of the size Q x C is in memory: 100,000 captions of as many images would need 10 GB to be marked.
+
+    Raises:
+        ValueError: as for `first_ranks`.
+    """
+    _check_queries(queries)
+    parts = []
+    for start in range(0, len(queries.mean), block):
+        rows = slice(start, start + block)
+        correct = same_group(query_groups[rows], candidate_groups)
+        parts.append(first_ranks(queries.rows(rows), candidates, correct, score, block))
+    return torch.cat(parts)
+
+
+def precision_at_r(
+    queries: Gaussian, candidates: Gaussian, correct: Tensor, score: Score = "csd", block: int = 1024
+) -> RPrecision:
+    """R-precision and mAP@R, averaged over queries; see `precisions_at_r`."""
+    found = precisions_at_r(queries, candidates, correct, score, block)
+    return RPrecision(r_precision=float(found.r_precision.mean()), map_at_r=float(found.map_at_r.mean()))
+
+
+def precisions_at_r(
+    queries: Gaussian,
+    candidates: Gaussian,
+    correct: Tensor,
+    score: Score = "csd",
+    block: int = 1024,
+    *,
+    num_correct: Tensor | None = None,
+) -> RPrecisions:
+    """R-precision and mAP@R of each query, for queries with many correct candidates (ECCV Caption, CxC).
+
+    Ties count against the query.
+
+    Args:
+        queries: [Q, D].
+        candidates: [C, D].
+        correct: bool [Q, C], at least one true per row.
+        score: see `retrieval_scores`.
+        block: rows of the score matrix in memory at a time.
+        num_correct: i64 [Q], the R of each query, if some correct answers are not among the candidates.
+
+    Raises:
+        ValueError: `correct` has another shape, there is no query, a query has no correct candidate, or a score is NaN.
+    """
+    _check_pairs(queries, candidates, correct)
+    sizes = correct.sum(dim=1) if num_correct is None else num_correct
+    if not bool((sizes > 0).all()):
+        raise ValueError("there must be a query, and each needs a correct candidate")
+    most = min(int(sizes.max()), correct.shape[1])
+    rank = torch.arange(1, most + 1, device=correct.device)
+    precisions, averages = [], []
+    for start in range(0, len(sizes), block):
+        rows = slice(start, start + block)
+        scores = retrieval_scores(queries.rows(rows), candidates, score)
+        if bool(scores.isnan().any()):
+            raise ValueError("scores hold NaN")
+        # Stable sort by score with wrong candidates in front, so that ties count against the query.
+        wrong_first = torch.argsort(correct[rows].byte(), dim=1, stable=True)
+        order = rank_candidates(scores.gather(1, wrong_first))[:, :most]
+        hits = correct[rows].gather(1, wrong_first.gather(1, order)).double() * (rank <= sizes[rows, None])
+        precisions.append(hits.sum(dim=1) / sizes[rows])
+        averages.append((hits * hits.cumsum(dim=1) / rank).sum(dim=1) / sizes[rows])
+    return RPrecisions(torch.cat(precisions), torch.cat(averages))
+
+
+def evaluate_retrieval(
+    queries: Gaussian, candidates: Gaussian, correct: Tensor, score: Score = "csd"
+) -> RetrievalResult:
+    """Recall at 1, 5 and 10 and the ranks of the first correct candidate.
+
+    Args:
+        queries: [Q, D].
+        candidates: [C, D].
+        correct: bool [Q, C], at least one true per row.
+        score: see `retrieval_scores`.
+
+    Raises:
+        ValueError: as for `first_ranks`.
+    """
+    ranks = first_ranks(queries, candidates, correct, score)
+    return RetrievalResult(
+        **{f"recall_at_{k}": float((ranks < k).double().mean()) for k in RECALL_AT},
+        mean_rank=float(ranks.double().mean()) + 1,
+        median_rank=math.floor(float(ranks.double().quantile(0.5))) + 1.0,  # rounded down as in the released code
+        num_queries=len(ranks),
+        num_candidates=correct.shape[1],
+    )
+
+
+def chance_recall(correct: Tensor, k: int) -> float:
+    """Expected recall at k of a random order, in [0, 1]: mean over queries of 1 - C(wrong, k) / C(all, k).
+
+    Args:
+        correct: bool [Q, C].
+        k: at least 1.
+
+    Raises:
+        ValueError: there is no query or no candidate.
+    """
+    if correct.numel() == 0:
+        raise ValueError("there must be a query and a candidate")
+    total = correct.shape[1]
+    k = min(k, total)
+    num_correct = correct.sum(dim=1).double()
+    log_miss = torch.zeros_like(num_correct)
+    for drawn in range(k):
+        log_miss += torch.log((total - num_correct - drawn).clamp_min(0) / (total - drawn))
+    return float((1 - log_miss.exp()).mean())

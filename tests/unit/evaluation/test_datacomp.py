@@ -1,0 +1,199 @@
+"""DataComp's evaluation: every task on a small set in its layout, its metric computed in another way."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn import metrics as theirs
+from tests.support.datacomp_reference import Theirs, expected
+from tests.support.datacomp_sets import FACES, TASKS, write_open_clip, write_task
+from tests.support.untrained_run import write_run
+
+from prolip.cli import main
+from prolip.evaluation.config import DatacompOptions
+from prolip.evaluation.datacomp import jaccard, run_datacomp, with_article
+from prolip.evaluation.results import Row, TaskCache, TaskResult
+from prolip.evaluation.tasks import Task
+
+
+class World:
+    """All tasks' folders, and what the command found of them."""
+
+    def __init__(self, root: Path) -> None:
+        self.data, self.out = root / "data", root / "out"
+        for task in TASKS.values():
+            write_task(self.data, task)
+        self.source = write_open_clip(root / "model")
+        self.theirs = Theirs(self.source)
+        self.run()
+        self.results = json.loads((self.out / "results.json").read_text())
+        self.figures = {(row["task"], row["metric"]): row for row in self.results["figures"]}
+
+    def run(self, *words: str) -> None:
+        given = ["--checkpoint", self.source, "--data", str(self.data), "--out", str(self.out)]
+        assert main(["eval", "datacomp", *given, "--num_resamples", "20", *words]) == 0
+
+    def value(self, task: str, metric: str) -> float:
+        value = self.figures[task, metric]["value"][self.source]
+        assert isinstance(value, float)
+        return value
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(tmp_path_factory.mktemp("datacomp"))
+
+
+MAIN = {
+    "recall": "mean per-class recall",
+    "f1": "F1-macro",
+    "worst_region": "worst-region accuracy",
+    "worst_group": "worst-group accuracy",
+    "worst_group_top5": "worst-group top-5 accuracy",
+    "retrieval": "mean recall@1",
+    "associations": "Jaccard, 10 and 12 candidates",
+    "faces": "race (white or not) accuracy",
+}
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.key)
+def test_a_task_is_judged_by_its_own_metric(task: Task, world: World) -> None:
+    figures = expected(task, world.data / task.folders[0], world.theirs)
+    (judged,) = (row for row in world.results["figures"] if row["task"] == task.name and row["main"])
+    assert judged["metric"] == MAIN.get(task.metric, "accuracy")
+    found = {metric: world.value(name, metric) for name, metric in world.figures if name == task.name}
+    for metric, value in found.items():
+        if metric in figures:
+            assert value == pytest.approx(float(figures[metric]), abs=1e-9), metric
+    # Rows without a counterpart are other groups' rates.
+    assert {metric for metric in found if metric not in figures} <= {
+        f"taken for {name}, {race}" for name in ("crime", "non-human") for race in FACES["race"]
+    }
+    assert judged["low"][world.source] <= judged["high"][world.source]
+
+
+def test_the_test_models_answers_vary(world: World) -> None:
+    """Else the metrics could not be told apart."""
+    values = {world.value(task.name, MAIN.get(task.metric, "accuracy")) for task in TASKS.values()}
+    assert len(values) > 10
+
+
+def test_averages_are_over_the_published_groups_of_tasks(world: World) -> None:
+    rows = {
+        task.key: world.value(task.name, MAIN.get(task.metric, "accuracy")) for task in TASKS.values() if task.averages
+    }
+    assert world.value("Average", "38 tasks") == pytest.approx(np.mean(list(rows.values())))
+    assert world.value("Average", "ImageNet") == rows["imagenet1k"]
+    shifts = ["imagenet_sketch", "imagenetv2", "imagenet-a", "imagenet-o", "imagenet-r", "objectnet"]
+    assert world.value("Average", "ImageNet distribution shifts") == pytest.approx(np.mean([rows[k] for k in shifts]))
+    vtab = [key for key in rows if key.startswith("vtab/")] + ["sun397"]
+    assert world.value("Average", "VTAB") == pytest.approx(np.mean([rows[key] for key in vtab]))
+    retrieval = [key for key in rows if key.startswith(("retrieval/", "misc/"))]
+    assert world.value("Average", "retrieval") == pytest.approx(np.mean([rows[key] for key in retrieval]))
+
+
+def test_a_model_without_variances_gets_a_note(world: World) -> None:
+    (notes,) = world.results["notes"].values()
+    assert "figures with variances: the model has no variances" in notes
+    assert not any("variances" in metric or "sampled distance" in metric for _, metric in world.figures)
+
+
+def test_finished_tasks_are_not_run_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("a task ran again")
+
+    before = (world.out / "results.json").read_text()
+    monkeypatch.setattr("prolip.evaluation.classification.embed_shards", fail)
+    monkeypatch.setattr("prolip.evaluation.datacomp.embed_shards", fail)
+    world.run()
+    assert (world.out / "results.json").read_text() == before
+    with pytest.raises(AssertionError, match="a task ran again"):
+        world.run("--out", str(world.out / "elsewhere"), "--tasks", "cifar10")
+
+
+def test_absent_and_small_sets_are_noted(tmp_path: Path, world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "data"
+    for key in ("cifar10", "gtsrb"):
+        write_task(data, TASKS[key], count=5)
+    next((data / TASKS["gtsrb"].folders[0]).rglob("1.tar")).unlink()
+    words = ["--checkpoint", world.source, "--data", str(data), "--out", str(tmp_path / "out")]
+    assert main(["eval", "datacomp", *words, "--num_resamples", "0"]) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert {row["task"] for row in results["figures"]} == {"Average", "CIFAR-10"}
+    assert results["figures"][0]["metric"] == "38 tasks (1 of 38 tasks)"
+    notes = "\n".join(next(iter(results["notes"].values())))
+    assert f"not in {data}: vtab/caltech101, vtab/cifar100" in notes
+    assert "smaller than published: CIFAR-10 (5 of 10,000)" in notes
+    assert main(["eval", "datacomp", *words, "--tasks", "gtsrb"]) == 2
+    assert "1.tar is missing" in capsys.readouterr().err
+    assert main(["eval", "datacomp", *words, "--tasks", "gtsrbs"]) == 2
+    assert "tasks has gtsrbs: known are" in capsys.readouterr().err
+
+
+def test_two_models_are_evaluated_side_by_side(tmp_path: Path, world: World) -> None:
+    run = tmp_path / "run"
+    write_run(run, tmp_path / "tokenizer.json", context_length=8)
+    world_out = tmp_path / "out"
+    words = ["--checkpoint", str(run), "--checkpoint", world.source, "--data", str(world.data), "--out", str(world_out)]
+    chosen = ["vtab/dtd", "retrieval/flickr_1k_test_image_text_retrieval"]
+    assert main(["eval", "datacomp", *words, "--tasks", *chosen, "--num_resamples", "30"]) == 0
+    figures = {(f["task"], f["metric"]): f for f in json.loads((world_out / "results.json").read_text())["figures"]}
+    ours, baseline = str(run), world.source
+    row = figures["Describable Textures", "accuracy"]
+    assert row["difference"][baseline] == pytest.approx(row["value"][baseline] - row["value"][ours])
+    assert row["difference_low"][baseline] <= row["difference"][baseline] <= row["difference_high"][baseline]
+    assert row["value"][baseline] == world.value("Describable Textures", "accuracy")
+    for metric in ("accuracy, with class variances", "caption to image R@1, by sampled distance"):
+        (found,) = (figure for (_, name), figure in figures.items() if name == metric)
+        assert isinstance(found["value"][ours], float)
+        assert baseline not in found["value"] or found["value"][baseline] is None
+    mean = figures["Flickr", "mean recall@1"]
+    assert mean["low"][ours] is not None, "the mean of two figures is resampled through both"
+
+
+@given(
+    st.integers(2, 12).flatmap(
+        lambda n: st.tuples(
+            st.lists(st.booleans(), min_size=n, max_size=n).filter(any),
+            st.permutations(range(n)),
+        )
+    )
+)
+def test_jaccard_equals_scikit_learns(drawn: tuple[list[bool], list[int]]) -> None:
+    right, scores = drawn
+    chosen = set(np.argsort(scores)[-sum(right) :].tolist())
+    expected = theirs.jaccard_score(right, [place in chosen for place in range(len(right))])
+    assert jaccard(torch.tensor(scores).float(), torch.tensor(right)) == pytest.approx(expected)
+
+
+def test_prompts_have_the_right_indefinite_article() -> None:
+    assert [with_article(cue) for cue in ("Apple", "shave", "full moon")] == ["An apple", "A shave", "A full moon"]
+
+
+def test_only_sets_smaller_than_published_are_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {"MNIST": 9_999, "Flickr": 999, "WinoGAViL": 100}
+
+    def run_task(_: object, task: Task, *__: object) -> TaskResult:
+        # Beside the main figure one of more items: of an image's captions, of all associations.
+        rows = [("main", sizes.get(task.name, task.items)), ("beside", 5 * task.items)]
+        if task.metric not in {"retrieval", "associations"}:
+            rows[1] = ("beside", 1)
+        return TaskResult(
+            rows=[
+                Row(task=task.name, metric=name, value=0.5, num_items=count, main=name == "main")
+                for name, count in rows
+            ]
+        )
+
+    monkeypatch.setattr("prolip.evaluation.datacomp.run_task", run_task)
+    model: Any = SimpleNamespace(name="m", fingerprint=lambda: "f", has_variances=True, has_csd=True)
+    found = run_datacomp(model, DatacompOptions(checkpoint=("m",), data=("y",)), TaskCache(tmp_path))
+    assert found.notes == ["smaller than published: MNIST (9,999 of 10,000), Flickr (999 of 1,000)"]

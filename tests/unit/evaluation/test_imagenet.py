@@ -1,0 +1,181 @@
+"""ImageNet with prompts against the functions behind the suite, on small sets."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from tests.support.captioned_world import evaluate
+from tests.support.imagenet_world import (
+    CLASSES,
+    RULE,
+    SETS,
+    ImagenetWorld,
+    labelled_set,
+    prompts_of,
+    share,
+    write_set,
+)
+
+from prolip.cli import main
+from prolip.metrics.bprw import reweight_prompts
+from prolip.metrics.config import BprwConfig
+from prolip.metrics.prompts import SmallestInClass, WithinSpread, filter_prompts
+from prolip.metrics.zero_shot import aggregate_prompts
+from prolip.pretrained.open import load
+from prolip.evaluation.config import ImagenetOptions
+from prolip.evaluation.imagenet import relabelled
+
+
+@pytest.mark.parametrize(("name", "task"), [("imagenet1k", "ImageNet"), ("imagenet-a", "ImageNet-A")])
+def test_each_methods_accuracy_equals_its_functions(name: str, task: str, imagenet: ImagenetWorld) -> None:
+    labelled, prompts = labelled_set(imagenet, name), prompts_of(imagenet.model, SETS[name][0])
+    nearest = reweight_prompts(prompts, labelled.images, BprwConfig(num_neighbors=4)).as_classifier()
+    methods = {
+        "even prompts": aggregate_prompts(prompts),
+        "prompts up to the mean uncertainty": filter_prompts(prompts, WithinSpread(num_std=0.0)),
+        "the more certain half of the prompts": filter_prompts(prompts, SmallestInClass(count=2)),
+        "BPRW, nearest": nearest,
+    }
+    for suffix, with_var in (("", False), (", with class variances", True)):
+        shares = {name: share(labelled, classifier, with_var=with_var) for name, classifier in methods.items()}
+        even = shares["even prompts"]
+        for method, value in shares.items():
+            assert imagenet.value(task, f"accuracy, {method}{suffix}") == value
+            if method != "even prompts":
+                gain = imagenet.value(task, f"gain of {method} over even prompts{suffix}")
+                assert gain == pytest.approx(value - even)
+    assert imagenet.figure(task, "accuracy, even prompts")["main"]
+
+
+def test_few_shot_images_come_from_imagenet_and_are_not_scored(imagenet: ImagenetWorld) -> None:
+    labelled = labelled_set(imagenet, "imagenet1k")
+    weights = reweight_prompts(
+        prompts_of(imagenet.model, CLASSES), labelled.images, RULE, labels=labelled.labels
+    ).as_classifier()
+    others = torch.arange(len(labelled.labels)) >= 2 * len(CLASSES)  # the first two of each class vote
+    method = "BPRW, few-shot"
+    assert imagenet.figure("ImageNet", f"accuracy, {method}")["num_items"] == int(others.sum()) == 16
+    even = aggregate_prompts(prompts_of(imagenet.model, CLASSES))
+    for suffix, with_var in (("", False), (", with class variances", True)):
+        few, before = (share(labelled, one, with_var=with_var, rows=others) for one in (weights, even))
+        assert imagenet.value("ImageNet", f"accuracy, {method}{suffix}") == few
+        gain = imagenet.value("ImageNet", f"gain of {method} over even prompts{suffix}")
+        assert gain == pytest.approx(few - before)
+    assert imagenet.value("ImageNet", "accuracy, even prompts, without the few shots") == share(
+        labelled, even, rows=others
+    )
+
+
+def test_a_set_of_fewer_classes_takes_its_few_shots_from_imagenet(imagenet: ImagenetWorld) -> None:
+    voters, labelled = labelled_set(imagenet, "imagenet1k"), labelled_set(imagenet, "imagenet-a")
+    labels = torch.tensor([-1, 1, -1, 0])[voters.labels]  # travel, nature
+    assert relabelled(voters, labelled.classnames, "ImageNet").tolist() == labels.tolist()
+    weights = reweight_prompts(prompts_of(imagenet.model, SETS["imagenet-a"][0]), voters.images, RULE, labels=labels)
+    assert imagenet.value("ImageNet-A", "accuracy, BPRW, few-shot") == share(labelled, weights.as_classifier())
+    assert imagenet.figure("ImageNet-A", "accuracy, BPRW, few-shot")["num_items"] == 10
+
+
+def test_a_model_without_variances_has_its_accuracy(imagenet: ImagenetWorld) -> None:
+    clip = load(imagenet.names[1], device="cpu")
+    expected = share(labelled_set(imagenet, "imagenet1k", clip), aggregate_prompts(prompts_of(clip, CLASSES)))
+    assert imagenet.value("ImageNet", "accuracy, even prompts", model=1) == expected
+
+
+def test_notes_name_what_was_left_out(imagenet: ImagenetWorld) -> None:
+    ours, theirs = ("\n".join(imagenet.results["notes"][name]) for name in imagenet.names)
+    assert "ImageNet-Sketch: wds_imagenet_sketch_test is not in" in ours
+    assert "ImageNet-R: few-shot re-weighting: 'a nature' is not exactly one class of ImageNet" in ours
+    assert "ImageNet-V2: few-shot" not in ours
+    assert "filters and re-weighting of prompts, accuracy with class variances: the model has no variances" in theirs
+    assert {row["task"] for row in imagenet.results["figures"] if row["main"]} == {
+        "ImageNet",
+        "ImageNet-V2",
+        "ImageNet-A",
+        "ImageNet-R",
+    }
+
+
+def test_a_missing_model_or_data_set_is_an_error(
+    tmp_path: Path, imagenet: ImagenetWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["eval", "imagenet", "--data", str(imagenet.data)]) == 2
+    assert "checkpoint is (): name at least one model" in capsys.readouterr().err
+    words = ["--checkpoint", imagenet.names[0], "--data", str(tmp_path), "--sets", "imagenet1k"]
+    assert main(["eval", "imagenet", *words, "--out", str(tmp_path / "out")]) == 2
+    assert f"wds_imagenet1k_test is not in {tmp_path}" in capsys.readouterr().err
+
+
+def test_the_suite_runs_with_clips_simple_templates(tmp_path: Path, imagenet: ImagenetWorld) -> None:
+    words = [
+        "--checkpoint",
+        imagenet.names[1],
+        "--data",
+        str(imagenet.data),
+        "--sets",
+        "imagenet-a",
+        "--out",
+        str(tmp_path),
+    ]
+    assert main(["eval", "imagenet", *words, "--templates", "simple"]) == 0
+    assert json.loads((tmp_path / "results.json").read_text())["figures"][0]["num_items"] == 10
+
+
+def test_the_users_own_sets_and_voters_are_evaluated(tmp_path: Path, imagenet: ImagenetWorld) -> None:
+    (tmp_path / "data").mkdir()
+    for name, own in (("imagenet1k", "mine-trained"), ("imagenet-a", "mine-rest")):
+        (tmp_path / "data" / f"wds_{own}_test").symlink_to(imagenet.data / f"wds_{name}_test")
+    words = ["--checkpoint", imagenet.names[0], "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
+    words += ["--few_shot.num_draws", "3", "--few_shot.num_neighbors", "2", "--nearest.num_neighbors", "4"]
+    words += ["--sets", "mine-rest", "mine-trained", "--voters", "mine-trained", "--num_resamples", "0"]
+    assert main(["eval", "imagenet", *words]) == 0
+    found = json.loads((tmp_path / "out" / "results.json").read_text())["figures"]
+    names = {"mine-rest": "ImageNet-A", "mine-trained": "ImageNet"}
+    values = {(names[row["task"]], row["metric"]): row["value"][imagenet.names[0]] for row in found}
+    assert values == {(task, metric): imagenet.value(task, metric) for task, metric in values}
+    assert ("ImageNet-A", "accuracy, BPRW, few-shot") in values
+    own = "accuracy, even prompts, without the few shots"
+    assert ("ImageNet", own) in values
+    assert ("ImageNet-A", own) not in values
+    assert main(["eval", "imagenet", *words, "--voters", "mine-rest"]) == 0
+    found = json.loads((tmp_path / "out" / "results.json").read_text())["figures"]
+    assert {row["task"] for row in found if row["metric"] == own} == {"mine-rest"}, "other voters, other results"
+
+
+def test_prompt_reweighting_has_the_published_settings() -> None:
+    """5-1-10-10-0.02-inverse for nearest images, 2-1-5-20-0.02-inverse for labelled ones (specification, section 5)."""
+    options = ImagenetOptions(checkpoint=("x",), data=("y",))
+    for rule, expected in ((options.nearest, (5.0, 10, 10)), (options.few_shot, (2.0, 5, 20))):
+        assert (rule.alpha, rule.num_neighbors, rule.num_draws) == expected
+        assert (rule.var_multiplier, rule.var_floor, rule.prior) == (1.0, 0.02, "inverse_var")
+        assert (rule.tolerance, rule.max_rounds, rule.observations) == (1e-12, 1000, "draws")
+
+
+@pytest.mark.parametrize("fault", ["counted", "cut", "missing"])
+def test_shifts_are_evaluated_if_imagenet_is_damaged(fault: str, imagenet: ImagenetWorld, tmp_path: Path) -> None:
+    for name in ("imagenet1k", "imagenet-a"):
+        write_set(tmp_path / "data", name)
+    folder = tmp_path / "data" / "wds_imagenet1k_test"
+    if fault == "counted":
+        (folder / "test" / "nshards.txt").write_text("3")
+        said = "counts 3 shards: 2.tar is missing"
+    elif fault == "cut":
+        (folder / "test" / "1.tar").write_bytes((folder / "test" / "1.tar").read_bytes()[:1000])
+        said = "1.tar"
+    else:
+        shutil.rmtree(folder)
+        said = "wds_imagenet1k_test is not in"
+    words = ["--data", str(tmp_path / "data"), "--sets", "imagenet1k", "imagenet-a", "--nearest.num_neighbors", "4"]
+    found = evaluate("imagenet", imagenet.names[0], tmp_path / "out", *words)
+    metrics = {row["metric"] for row in found["figures"]}
+    assert {row["task"] for row in found["figures"]} == {"ImageNet-A"}
+    assert "accuracy, BPRW, nearest" in metrics
+    assert "accuracy, BPRW, few-shot" not in metrics
+    first, second = found["notes"][imagenet.names[0]]
+    assert first.startswith("ImageNet: ")
+    assert second.startswith("ImageNet-A: few-shot re-weighting: ")
+    assert said in first
+    assert said in second

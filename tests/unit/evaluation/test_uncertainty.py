@@ -1,0 +1,198 @@
+"""`prolip eval uncertainty` against the functions behind it, on small data."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from tests.support.captioned_sets import COUNT, WORDS, caption
+from tests.support.captioned_world import CaptionedWorld, embedded, mean_ranks
+from tests.support.suite_results import result
+from torch import Tensor
+from torchvision.transforms.functional import gaussian_blur
+
+from prolip.cli import main
+from prolip.embeddings.embed import embed_captions, embed_views
+from prolip.metrics.uncertainty import area_under_risk_coverage, count_words, expected_calibration_error, uncertainty_bins
+from prolip.metrics.zero_shot import aggregate_prompts, zero_shot_logits
+from prolip.gaussian import Gaussian
+from prolip.evaluation.caption_sets import open_captioned
+from prolip.evaluation.compare import compare
+from prolip.evaluation.config import UncertaintyOptions
+from prolip.evaluation.uncertainty import accuracy_figures, blurred, caption_rows, hide_patches, shortened, thinned
+
+
+@pytest.fixture(scope="module")
+def found(world: CaptionedWorld) -> dict[str, Any]:
+    """What the suite finds in four bins, with views of its own."""
+    words = ["--data", str(world.pairs), "--caption_key", "txt", "--num_bins", "4", "--keep_ratio", "0.4"]
+    return world.run("uncertainty", *words, "--blur", "0.2", models=[world.ours])
+
+
+def test_the_most_and_least_certain_images_are_named(world: CaptionedWorld, found: dict[str, Any]) -> None:
+    values = world.values(found, world.ours)
+    images, texts, _ = embedded(world.model, world.pairs)
+    assert values["mean uncertainty of images"] == pytest.approx(float(images.total_var.mean()), rel=1e-5)
+    assert values["mean uncertainty of captions"] == pytest.approx(float(texts.total_var.mean()), rel=1e-5)
+    assert "Accuracy by uncertainty" in (world.root / "uncertainty" / "results.html").read_text()
+    (note,) = found["notes"][world.ours]
+    order = images.total_var.argsort(stable=True).tolist()
+    assert f"most certain are p{order[0]:03}," in note
+    assert f"least certain p{order[-1]:03}," in note
+
+
+def test_a_model_without_variances_is_refused(world: CaptionedWorld, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["eval", "uncertainty", "--checkpoint", world.theirs, "--data", str(world.pairs)]
+    assert main([*words, "--out", str(world.root / "refused")]) == 2
+    assert "has no variances" in capsys.readouterr().err
+
+
+def test_options_out_of_range_are_named() -> None:
+    for name, value in (("num_bins", 1), ("keep_ratio", 1.0), ("blur", 0.0), ("blur", math.inf), ("show", -1)):
+        with pytest.raises(ValueError, match=name):
+            UncertaintyOptions(checkpoint=("x",), data=("y",), **{name: value})  # type: ignore[arg-type]
+
+
+def rate(changed: Tensor, whole: Tensor) -> float:
+    return float((changed > whole).double().mean())
+
+
+def test_view_figures_equal_the_share_of_images_that_become_more_uncertain(
+    world: CaptionedWorld, found: dict[str, Any]
+) -> None:
+    values = world.values(found, world.ours)
+    images, texts, _ = embedded(world.model, world.pairs)
+    views = {"hidden": hide_patches(world.model, 0.4), "blurred": lambda p: world.model.encode_pixels(blurred(p, 0.2))}
+    seen = embed_views(world.model, open_captioned(str(world.pairs), world.root).shards, views)
+    for view, said in (("hidden", "60% of its patches hidden"), ("blurred", "blurred")):
+        expected = rate(seen[view].gaussian.total_var, images.total_var)
+        assert values[f"an image is more uncertain {said}"] == pytest.approx(expected)
+    assert rate(seen["hidden"].gaussian.total_var, images.total_var) != 0.5, "else the direction would not show"
+    captions = [caption(number, place) for number in range(COUNT) for place in range(3)]
+    long = [place for place, text in enumerate(captions) if len(text.split()) >= 4]
+    for said, change in (("cut to its first half", shortened), ("half of its words left out", thinned)):
+        changed = embed_captions(world.model, [change(captions[place]) for place in long])
+        expected = rate(changed.total_var, texts.total_var[long])
+        assert values[f"a caption is more uncertain {said}"] == pytest.approx(expected)
+    ranks = torch.corrcoef(torch.stack([mean_ranks(texts.total_var), mean_ranks(count_words(captions).double())]))
+    metric = "rank correlation of a caption's uncertainty with its words"
+    assert values[metric] == pytest.approx(float(ranks[0, 1]))
+    figure = next(row for row in found["figures"] if row["metric"] == metric)
+    assert figure["low"][world.ours] < values[metric] < figure["high"][world.ours]
+
+
+def test_accuracy_is_reported_for_the_most_and_least_certain(world: CaptionedWorld, found: dict[str, Any]) -> None:
+    values = world.values(found, world.ours)
+    images, _, _ = embedded(world.model, world.pairs)
+    prompts = [embed_captions(world.model, [f"a picture of {name}", name]) for name in WORDS[:4]]
+    classifier = aggregate_prompts(
+        Gaussian(torch.stack([one.mean for one in prompts]), torch.stack([one.log_var for one in prompts]))
+    )
+    logits = zero_shot_logits(images.mean, classifier.weight, logit_scale=world.model.logit_scale)
+    right = (logits.argmax(dim=1) == torch.arange(COUNT) % 4).double()
+    assert values["accuracy"] == pytest.approx(float(right.mean()))
+    expected = uncertainty_bins(images.total_var.double(), right, 4)
+    pearson = values.get("correlation of accuracy with uncertainty, over bins")
+    assert pearson == pytest.approx(expected.pearson, nan_ok=True) if pearson is not None else expected.pearson != 0
+    area = area_under_risk_coverage(images.total_var.double(), right)
+    assert values["area under risk and coverage"] == pytest.approx(area)
+    order = images.total_var.argsort().tolist()
+    for said, some in (("most", order[:3]), ("least", order[-3:])):
+        assert values[f"accuracy of the {said} certain 1/4"] == pytest.approx(float(right[some].mean()))
+    error = expected_calibration_error(logits.softmax(dim=1).amax(dim=1), right)
+    assert values["expected calibration error"] == pytest.approx(error)
+    by_metric = {row["metric"]: row for row in found["figures"]}
+    for metric in ("area under risk and coverage", "expected calibration error"):
+        low, high = (by_metric[metric][end][world.ours] for end in ("low", "high"))
+        assert 0 <= low <= high <= 1
+
+
+def test_the_least_certain_bin_includes_the_remainder() -> None:
+    """Seven images in three bins of two. The least certain two are the very last ones, the remainder among them."""
+    uncertainty = torch.tensor([0.7, 0.1, 0.4, 0.2, 0.3, 0.6, 0.5], dtype=torch.float64)
+    right = torch.tensor([0, 1, 0, 1, 1, 0, 1])
+    logits = torch.nn.functional.one_hot(right, 2).float()
+    found = accuracy_figures("set", uncertainty, logits, torch.ones(7, dtype=torch.int64), 3)
+    values = {row.metric: row.value for row in found.rows}
+    assert values["accuracy of the most certain 1/3"] == 1.0
+    assert values["accuracy of the least certain 1/3"] == 0.0
+    assert values["correlation of accuracy with uncertainty, over bins"] == pytest.approx(-(0.75**0.5))
+    assert [row.main for row in found.rows] == [True, *[False] * (len(found.rows) - 1)]
+
+
+def test_accuracies_of_the_most_certain_images_are_compared_image_by_image() -> None:
+    """Two models are most certain of the same ten images, in other orders: their accuracies do not differ at all."""
+    draws = torch.Generator().manual_seed(0)
+    right = (torch.rand(100, generator=draws) < 0.5).long()
+    logits = torch.nn.functional.one_hot(right, 2).float()
+    orders = [torch.arange(100), torch.cat([torch.randperm(10, generator=draws), torch.arange(10, 100)])]
+    results = [
+        result(name, *accuracy_figures("set", order.double(), logits, torch.ones(100, dtype=torch.int64), 10).rows)
+        for name, order in zip("ab", orders, strict=True)
+    ]
+    found = {figure.row.metric: figure for figure in compare(results, num_resamples=50)}
+    figure = found["accuracy of the most certain 1/10"]
+    assert figure.values[0].low < figure.values[0].value < figure.values[0].high
+    assert figure.differences[0] == (0, 0, 0)
+
+
+def test_hidden_patches_have_the_given_share_and_repeat() -> None:
+    seen: list[Tensor] = []
+
+    def encode_image(images: Tensor, kept: Tensor) -> Gaussian:
+        seen.append(kept)
+        return Gaussian.point(images)
+
+    network = SimpleNamespace(config=SimpleNamespace(vision=SimpleNamespace(num_patches=30)), encode_image=encode_image)
+    model: Any = SimpleNamespace(prolip=network)
+    for ratio, count in ((0.25, 7), (0.5, 15), (0.001, 1)):
+        seen.clear()
+        for _ in range(2):
+            view = hide_patches(model, ratio)
+            view(torch.zeros(4, 3))
+            view(torch.zeros(4, 3))
+        assert {kept.shape for kept in seen} == {(4, count)}
+        assert all(bool((kept.diff(dim=1) > 0).all()) for kept in seen), "in their order, each once"
+        assert 0 <= int(torch.cat(seen).min()) <= int(torch.cat(seen).max()) < 30
+        assert seen[0].equal(seen[2])
+        assert seen[1].equal(seen[3])
+        assert not seen[0].equal(seen[1])
+
+
+def test_only_captions_of_four_words_or_more_are_shortened(world: CaptionedWorld) -> None:
+    rows = caption_rows(world.model, "set", ["animals nature food travel", "animals nature food", "picture"])
+    shortened_rows = [row for row in rows if row.metric.startswith("a caption is more uncertain")]
+    assert [row.num_items for row in shortened_rows] == [1, 1]
+    few = caption_rows(world.model, "set", ["animals nature food", "picture"])
+    assert len(few) == len(rows) - 2
+
+
+def test_blur_has_the_given_standard_deviation() -> None:
+    flat, spot = torch.full((1, 3, 20, 20), 0.5), torch.zeros(1, 1, 60, 80)
+    torch.testing.assert_close(blurred(flat, 0.1), flat)
+    spot[..., 30, 40] = 1
+    seen = blurred(spot, 0.05)[0, 0].double()  # of 60 pixels of height: 3
+    assert float(seen.sum()) == pytest.approx(1)
+    for axis, (size, centre) in enumerate(((60, 30), (80, 40))):
+        shares = seen.sum(dim=1 - axis)
+        spread = float((shares * (torch.arange(size) - centre) ** 2).sum()) ** 0.5
+        assert spread == pytest.approx(3, rel=0.03)
+
+
+def test_blur_equals_torchvisions() -> None:
+    images = torch.rand(2, 3, 30, 20)
+    expected = gaussian_blur(images, [9, 9], [1.5, 1.5])  # three standard deviations to each side, rounded
+    torch.testing.assert_close(blurred(images, 0.05), expected)
+
+
+def test_kept_words_keep_their_order() -> None:
+    text = " ".join(str(number) for number in range(21))
+    assert shortened(text) == "0 1 2 3 4 5 6 7 8 9"
+    left = [int(word) for word in thinned(text).split()]
+    assert thinned(text).split() == [str(word) for word in left], "the same for equal captions"
+    assert len(left) == 10
+    assert left == sorted(set(left))
+    assert left != list(range(10))

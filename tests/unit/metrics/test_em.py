@@ -1,0 +1,202 @@
+"""Mixing weights: properties of expectation-maximisation, and a slow reference."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from prolip.metrics.em import fit_weights, prior_weights
+
+problems = st.fixed_dictionaries(
+    {
+        "seed": st.integers(0, 10_000),
+        "classes": st.integers(1, 5),
+        "observations": st.integers(1, 12),
+        "components": st.integers(1, 6),
+        "spread": st.sampled_from([0.1, 1.0, 30.0, 3000.0]),
+    }
+)
+
+
+def problem(
+    seed: int, classes: int, observations: int, components: int, spread: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    table = spread * torch.randn(classes, observations, components, generator=generator, dtype=torch.float64)
+    start = torch.rand(classes, components, generator=generator, dtype=torch.float64) + 0.05
+    counts = torch.randint(1, 4, (classes, observations), generator=generator).double()
+    return table, start / start.sum(-1, keepdim=True), counts
+
+
+def log_posterior(table: Tensor, weights: Tensor, counts: Tensor, alpha: float) -> Tensor:
+    """ln p(observations | weights) + (alpha - 1) sum of ln(weights), [C]; with alpha = 1, 0 ln 0 = 0."""
+    evidence = torch.logsumexp(table + weights.log()[:, None], dim=-1)
+    prior = 0.0 if alpha == 1 else (alpha - 1) * weights.log().sum(-1)
+    return (counts * evidence).sum(-1) + prior
+
+
+def slow_weights(
+    table: Tensor, weights: Tensor, counts: Tensor, alpha: float, rounds: int, tolerance: float = 1e-12
+) -> tuple[Tensor, int]:
+    """One class, word by word."""
+    for turn in range(1, rounds + 1):
+        shares = torch.softmax(weights.log() + table, dim=-1)
+        raised = ((counts[:, None] * shares).sum(0) + alpha - 1) / (counts.sum() + len(weights) * (alpha - 1))
+        updated = raised.clamp_min(0)
+        updated = updated / updated.sum()
+        if float((updated - weights).norm()) <= tolerance:
+            return weights, turn
+        weights = updated
+    return weights, rounds
+
+
+@settings(max_examples=60)
+@given(shape=problems, alpha=st.sampled_from([1.0, 1.5, 5.0, 100.0]))
+def test_every_em_round_raises_the_posterior(shape: dict[str, float], alpha: float) -> None:
+    table, start, counts = problem(**shape)  # type: ignore[arg-type]
+    before = log_posterior(table, start, counts, alpha)
+    for rounds in range(1, 8):
+        found = fit_weights(table, start, counts=counts, alpha=alpha, tolerance=0.0, max_rounds=rounds)
+        torch.testing.assert_close(found.weights.sum(-1), torch.ones_like(before))
+        after = log_posterior(table, found.weights, counts, alpha)
+        assert (after >= before - 1e-9 * (1 + before.abs())).all()
+        before = after
+
+
+@settings(max_examples=60)
+@given(shape=problems, alpha=st.sampled_from([0.9, 1.0, 2.0, 100.0]), rounds=st.sampled_from([1, 3, 200]))
+def test_batched_em_equals_a_loop_over_classes(shape: dict[str, float], alpha: float, rounds: int) -> None:
+    table, start, counts = problem(**shape)  # type: ignore[arg-type]
+    counts = counts + 1  # enough that alpha = 0.9 keeps some weight
+    found = fit_weights(table, start, counts=counts, alpha=alpha, tolerance=1e-12, max_rounds=rounds)
+    for place in range(len(table)):
+        slow, turns = slow_weights(table[place], start[place], counts[place], alpha, rounds)
+        torch.testing.assert_close(found.weights[place], slow, atol=1e-9, rtol=0)
+        assert abs(int(found.rounds[place]) - turns) <= 2
+
+
+def test_the_weights_before_the_last_small_step_are_returned() -> None:
+    table, start, counts = problem(8, 5, 10, 4, 2.0)
+    found = fit_weights(table, start, counts=counts, alpha=2.0, tolerance=0.03, max_rounds=100)
+    for place in range(5):
+        slow, turns = slow_weights(table[place], start[place], counts[place], 2.0, 100, tolerance=0.03)
+        torch.testing.assert_close(found.weights[place], slow, atol=1e-12, rtol=0)
+        assert int(found.rounds[place]) == turns
+
+
+def test_observations_of_a_dropped_component_go_to_the_next_best() -> None:
+    """Its likelihood under all others is 0 in double precision; their logarithms still tell them apart."""
+    table = torch.tensor([[[0.0, -5000.0, -5001.0, -6000.0], [-9000.0, 0.0, -5.0, -2.0]]], dtype=torch.float64)
+    start = torch.full((1, 4), 0.25, dtype=torch.float64)
+    counts = torch.tensor([[0.5, 3.0]], dtype=torch.float64)
+    found = fit_weights(table, start, counts=counts, alpha=0.4, tolerance=1e-12, max_rounds=50)
+    slow, _ = slow_weights(table[0], start[0], counts[0], 0.4, 50)
+    assert slow[0] == 0
+    torch.testing.assert_close(found.weights[0], slow)
+
+
+@pytest.mark.parametrize("alpha", [0.9, 1.0, 2.0])
+def test_what_does_not_count_changes_nothing(alpha: float) -> None:
+    """Classes with fewer images than others are padded, with an image that need not resemble any of their prompts."""
+    table = torch.tensor([[[0.0, -800.0], [0.0, -900.0], [-800.0, 0.0]]], dtype=torch.float64)
+    start, rule = torch.full((1, 2), 0.5, dtype=torch.float64), {"alpha": alpha, "tolerance": 1e-12, "max_rounds": 500}
+    padded = fit_weights(table, start, counts=torch.tensor([[3.0, 2.0, 0.0]]), **rule)  # type: ignore[arg-type]
+    plain = fit_weights(table[:, :2], start, counts=torch.tensor([[3.0, 2.0]]), **rule)  # type: ignore[arg-type]
+    torch.testing.assert_close(padded.weights, plain.weights)
+    assert padded.rounds.equal(plain.rounds)
+
+
+def test_the_start_does_not_matter_above_one() -> None:
+    table, start, counts = problem(1, 4, 20, 6, 2.0)
+    even = torch.full_like(start, 1 / 6)
+    ends = [
+        fit_weights(table, s, counts=counts, alpha=2.0, tolerance=1e-13, max_rounds=5000).weights for s in (start, even)
+    ]
+    torch.testing.assert_close(*ends, atol=1e-9, rtol=0)
+
+
+def test_components_can_be_put_in_any_order() -> None:
+    table, start, counts = problem(2, 3, 9, 5, 3.0)
+    order = torch.tensor([3, 0, 4, 1, 2])
+    rule = {"alpha": 2.0, "tolerance": 1e-12, "max_rounds": 500}
+    found = fit_weights(table, start, counts=counts, **rule)  # type: ignore[arg-type]
+    moved = fit_weights(table[..., order], start[:, order], counts=counts, **rule)  # type: ignore[arg-type]
+    torch.testing.assert_close(moved.weights, found.weights[:, order])
+
+
+def test_a_single_component_has_all_the_weight() -> None:
+    table, start, counts = problem(3, 4, 5, 1, 3.0)
+    found = fit_weights(table, start, counts=counts, alpha=1.0, tolerance=1e-12, max_rounds=10)
+    assert torch.equal(found.weights, torch.ones(4, 1, dtype=torch.float64))
+    assert torch.equal(found.rounds, torch.ones(4, dtype=torch.int64))
+
+
+def test_a_small_concentration_sets_weights_to_zero() -> None:
+    table, start, counts = problem(4, 3, 10, 6, 4.0)
+    found = fit_weights(table, start, counts=counts, alpha=0.3, tolerance=1e-12, max_rounds=1000)
+    assert (found.weights == 0).any()
+    torch.testing.assert_close(found.weights.sum(-1), torch.ones(3, dtype=torch.float64))
+
+
+def test_a_mixture_without_weight_is_an_error() -> None:
+    table = torch.zeros(1, 1, 8, dtype=torch.float64)
+    start = torch.full((1, 8), 1 / 8, dtype=torch.float64)
+    with pytest.raises(ValueError, match="no weight of a mixture stays above 0"):
+        fit_weights(table, start, counts=torch.ones(1, 1), alpha=0.1, tolerance=1e-12, max_rounds=5)
+
+
+def test_an_absent_observation_changes_nothing() -> None:
+    table, start, counts = problem(5, 2, 6, 4, 3.0)
+    padded = torch.cat([table, 50 * torch.randn(2, 3, 4, dtype=torch.float64)], dim=1)
+    rule = {"alpha": 2.0, "tolerance": 1e-12, "max_rounds": 300}
+    found = fit_weights(table, start, counts=counts, **rule)  # type: ignore[arg-type]
+    more = fit_weights(padded, start, counts=torch.cat([counts, torch.zeros(2, 3)], 1), **rule)  # type: ignore[arg-type]
+    torch.testing.assert_close(more.weights, found.weights)
+
+
+def test_a_count_is_that_many_observations() -> None:
+    table, start, _ = problem(6, 2, 5, 4, 2.0)
+    rule = {"alpha": 3.0, "tolerance": 1e-12, "max_rounds": 300}
+    thrice = fit_weights(table, start, counts=torch.full((2, 5), 3.0), **rule)  # type: ignore[arg-type]
+    written_out = fit_weights(table.repeat(1, 3, 1), start, counts=torch.ones(2, 15), **rule)  # type: ignore[arg-type]
+    torch.testing.assert_close(thrice.weights, written_out.weights)
+
+
+def test_a_component_keeps_an_observation_that_only_it_explains() -> None:
+    table = torch.tensor([[[0.0, -5000.0], [-5000.0, 0.0]]], dtype=torch.float64)
+    start = torch.tensor([[1.0, 1e-30]], dtype=torch.float64)
+    found = fit_weights(table, start, counts=torch.ones(1, 2), alpha=1.0, tolerance=1e-12, max_rounds=50)
+    torch.testing.assert_close(found.weights, torch.tensor([[0.5, 0.5]], dtype=torch.float64))
+
+
+@pytest.mark.parametrize(("prior", "power"), [("inverse_var", 1), ("inverse_var_squared", 2), ("inverse_var_fifth", 5)])
+def test_priors_divide_by_powers_of_the_variance(prior: str, power: int) -> None:
+    log_var = torch.randn(2, 4, 8, dtype=torch.float64) - 6
+    expected = 1 / log_var.exp().pow(power).mean(-1)
+    found = prior_weights(log_var, prior)  # type: ignore[arg-type]
+    torch.testing.assert_close(found, expected / expected.sum(-1, keepdim=True))
+
+
+def test_tiny_variances_in_single_precision_still_make_a_start() -> None:
+    found = prior_weights(torch.tensor([[[-60.0, -61.0], [-20.0, -21.0]]]), "inverse_var_fifth")
+    assert (found > 0).all()
+    torch.testing.assert_close(found.sum(), torch.ones((), dtype=torch.float64))
+
+
+def test_the_inverse_variance_prior_refuses_points() -> None:
+    points = torch.full((1, 2, 3), -math.inf)
+    assert torch.equal(prior_weights(points, "uniform"), torch.full((1, 2), 0.5, dtype=torch.float64))
+    with pytest.raises(ValueError, match=r"^prior is 'inverse_var'"):
+        prior_weights(points, "inverse_var")
+
+
+def test_a_nan_likelihood_is_refused() -> None:
+    table, start, counts = problem(7, 1, 3, 2, 1.0)
+    table[0, 1, 1] = math.nan
+    with pytest.raises(ValueError, match="not a number"):
+        fit_weights(table, start, counts=counts, alpha=2.0, tolerance=1e-12, max_rounds=10)
