@@ -23,9 +23,9 @@ from prolip.decisions import Calibration, Evidence, Subject, class_thresholds, c
 from prolip.decisions.calibration import score_labels
 from prolip.demo.suite.emoji_samples import EmbeddedCaptions
 from prolip.demo.suite.evaluate import gather_captions, read_set, set_names
+from prolip.evaluation.decision_scores import SCORES
 from prolip.pretrained import Model
 from prolip.pretrained.classify import weigh
-from prolip.evaluation.decision_scores import SCORES
 
 GUARANTEES = (0.8, 0.9, 0.95)
 LIMITS = (0.1, 0.2, 0.3)

@@ -21,12 +21,12 @@ from torch import Tensor
 import prolip
 from prolip.demo.suite.emoji_samples import EmbeddedCaptions
 from prolip.demo.suite.evaluate import gather_captions, read_set, set_names
+from prolip.gaussian import Gaussian
 from prolip.metrics.bprw import labelled_images, reweight_prompts
 from prolip.metrics.config import BprwConfig
 from prolip.metrics.prompts import WithinSpread, filter_prompts, kept_prompts
 from prolip.metrics.statistics import bootstrap_interval
 from prolip.metrics.zero_shot import aggregate_prompts
-from prolip.gaussian import Gaussian
 from prolip.pretrained import Model
 
 KINDS = ("vague", "wrong", "one wrong class")

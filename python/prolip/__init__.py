@@ -1,8 +1,7 @@
 """Probabilistic language-image pre-training: Gaussian embeddings of images and captions (arXiv:2410.18857).
 
 `prolip.load` opens a model, which encodes and classifies images and texts. Import everything else from its own room:
-`prolip.data`, `prolip.models`, `prolip.losses`, `prolip.gaussian`, `prolip.metrics`. This module imports nothing heavy, so
-`import prolip` is quick.
+`prolip.data`, `prolip.models`, `prolip.losses`, `prolip.gaussian`, `prolip.metrics`. This module imports nothing heavy.
 """
 
 from __future__ import annotations

@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from tests.bench.side_by_side import one_thread, seconds
 from torch import Tensor
 
+from prolip.gaussian import Gaussian
 from prolip.metrics.bprw import nearest_images, reweight_from_voters
 from prolip.metrics.config import BprwConfig
-from prolip.gaussian import Gaussian
 
 CLASSES, PROMPTS, IMAGES, DRAWS, DIM = 100, 80, 10, 10, 768
 MIN_RATIO = 20.0

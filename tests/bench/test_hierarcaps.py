@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from tests.bench.side_by_side import in_turns, one_thread
 from torch import Tensor
 
+from prolip.gaussian import Gaussian
 from prolip.metrics.config import TraversalConfig
 from prolip.metrics.hierarchy import traverse
-from prolip.gaussian import Gaussian
 
 IMAGES, LEVELS, DIM, STEPS = 1000, 4, 768, 50
 Problem = tuple[Gaussian, Gaussian, Tensor, Tensor]

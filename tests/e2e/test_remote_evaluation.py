@@ -19,8 +19,8 @@ from tests.support.untrained_run import write_run
 from prolip.cli import main
 from prolip.data import DataError, StoreConfig, examine_shards
 from prolip.embeddings.row_contents import fetch
-from prolip.explore.items import read_items
 from prolip.evaluation.caption_sets import open_captioned
+from prolip.explore.items import read_items
 
 
 @pytest.fixture(scope="module")

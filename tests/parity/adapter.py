@@ -21,10 +21,10 @@ from torch import Tensor
 from prolip import gaussian
 from prolip._core import testing
 from prolip.distributed import Peers
-from prolip.metrics import bprw, hierarchy, prompts, retrieval, uncertainty, zero_shot
 from prolip.gaussian import Gaussian
 from prolip.losses import vib_loss
 from prolip.losses.ppcl import ppcl
+from prolip.metrics import bprw, hierarchy, prompts, retrieval, uncertainty, zero_shot
 from prolip.models import ProLIP, ProLIPOutput
 from prolip.models.official_json import from_official_json
 from prolip.models.position_tables import resize_image_positions, resize_text_positions, resize_token_table

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from prolip.distributed import Peers
-from prolip.metrics import bprw
-from prolip.metrics.em import FittedWeights, fit_weights, prior_weights
 from prolip.gaussian import Gaussian
 from prolip.losses import ProlipLoss, vib_loss
 from prolip.losses.config import LossConfig
+from prolip.metrics import bprw
+from prolip.metrics.em import FittedWeights, fit_weights, prior_weights
 from prolip.models import ProLIPOutput
 
 Terms = dict[str, Tensor]

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from prolip.cli import main
 from prolip.embeddings.embed import embed_captions, embed_shards
+from prolip.evaluation.caption_sets import open_captioned
 from prolip.gaussian import Gaussian
 from prolip.pretrained.model import Model
 from prolip.pretrained.open import load
-from prolip.evaluation.caption_sets import open_captioned
 
 
 class CaptionedWorld:

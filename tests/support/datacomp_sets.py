@@ -19,9 +19,9 @@ from safetensors.torch import save_file
 from tests.support.images import encode
 from tests.support.shards import write_tar
 
+from prolip.evaluation.tasks import Task, read_tasks
 from prolip.pretrained.build_open_clip import of_open_clip
 from prolip.pretrained.preprocess import Preprocess
-from prolip.evaluation.tasks import Task, read_tasks
 
 TASKS = {task.key: task for task in read_tasks()}
 NAMES = ["red fox", "blue car", "green tree", "gray stone", "white cloud", "black night", "tall tower"]

@@ -31,8 +31,8 @@ from prolip.demo.suite.measure_sets import (
 )
 from prolip.demo.suite.prompt_methods import measure_prompting
 from prolip.demo.suite.results import EmojiResults, ModelFigures
-from prolip.metrics.retrieval import chance_recall
 from prolip.gaussian import Gaussian
+from prolip.metrics.retrieval import chance_recall
 from prolip.pretrained.classify import Similarity
 
 DIM = 32

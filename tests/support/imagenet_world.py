@@ -14,12 +14,12 @@ from torch import Tensor
 
 from prolip.cli import main
 from prolip.embeddings.embed import embed_captions, embed_shards
+from prolip.evaluation.imagenet import LabelledSet
+from prolip.gaussian import Gaussian
 from prolip.metrics.config import BprwConfig
 from prolip.metrics.zero_shot import Classifier, zero_shot_logits
-from prolip.gaussian import Gaussian
 from prolip.pretrained.model import Model
 from prolip.pretrained.open import load
-from prolip.evaluation.imagenet import LabelledSet
 
 CLASSES = ["animals", "nature", "food", "travel"]
 

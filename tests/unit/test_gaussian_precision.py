@@ -9,14 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prolip.metrics.bprw import reweight_prompts
-from prolip.metrics.config import BprwConfig, TraversalConfig
-from prolip.metrics.hierarchy import traverse
-from prolip.metrics.inclusion_search import most_including
-from prolip.metrics.prompts import SmallestInClass, filter_prompts
-from prolip.metrics.retrieval import retrieval_scores
-from prolip.metrics.uncertainty import cosine_moments, similarity_std
-from prolip.metrics.zero_shot import zero_shot_logits
 from prolip.gaussian import (
     Gaussian,
     csd,
@@ -28,6 +20,14 @@ from prolip.gaussian import (
     official_inclusion_test,
 )
 from prolip.losses import inclusion_loss, vib_loss
+from prolip.metrics.bprw import reweight_prompts
+from prolip.metrics.config import BprwConfig, TraversalConfig
+from prolip.metrics.hierarchy import traverse
+from prolip.metrics.inclusion_search import most_including
+from prolip.metrics.prompts import SmallestInClass, filter_prompts
+from prolip.metrics.retrieval import retrieval_scores
+from prolip.metrics.uncertainty import cosine_moments, similarity_std
+from prolip.metrics.zero_shot import zero_shot_logits
 from prolip.pretrained.classify import weighted_classifier
 
 ITEMS, CLASSES, PROMPTS, DIM = 24, 6, 4, 64

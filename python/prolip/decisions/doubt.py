@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prolip.metrics.uncertainty import similarity_std
 from prolip.gaussian import Gaussian
+from prolip.metrics.uncertainty import similarity_std
 
 _BLOCK = 2**24
 """Similarities to known items that are in memory at a time."""

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from prolip.embeddings.storage import ROWS, Block, Floats, Part
 from prolip.errors import printable
-from prolip.metrics.config import Score
 from prolip.gaussian import Gaussian, inclusion_score
+from prolip.metrics.config import Score
 
 
 class Hit(NamedTuple):

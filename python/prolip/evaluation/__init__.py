@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prolip.lazy import lazy_names
 from prolip.evaluation.config import (
     CalibrateOptions,
     DatacompOptions,
@@ -18,6 +17,7 @@ from prolip.evaluation.config import (
     UncertaintyOptions,
     ZeroShotOptions,
 )
+from prolip.lazy import lazy_names
 
 if TYPE_CHECKING:
     from prolip.evaluation.calibrate import run_calibrate

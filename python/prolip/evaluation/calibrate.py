@@ -13,15 +13,15 @@ from torch import Tensor
 from prolip.decisions.calibration import Calibration, Evidence, Subject, fit_calibration, save_calibration
 from prolip.decisions.reliability import Reliability, item_losses, measure_pairs, measure_reliability
 from prolip.errors import UserError, check_at_least
-from prolip.metrics.statistics import Interval, bootstrap_interval
-from prolip.files import check_writable
-from prolip.pretrained.classify import weigh
-from prolip.pretrained.model import Model
-from prolip.pretrained.open import load
 from prolip.evaluation.classification import embed_prompts
 from prolip.evaluation.config import CalibrateOptions
 from prolip.evaluation.folders import TaskFolder
 from prolip.evaluation.zero_shot import embed_labelled, open_classes
+from prolip.files import check_writable
+from prolip.metrics.statistics import Interval, bootstrap_interval
+from prolip.pretrained.classify import weigh
+from prolip.pretrained.model import Model
+from prolip.pretrained.open import load
 
 LEVELS = (0.8, 0.9, 0.95)
 ERRORS = (0.02, 0.05, 0.1)

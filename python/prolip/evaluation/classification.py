@@ -14,13 +14,13 @@ from torch import Tensor
 
 from prolip.embeddings.embed import embed_captions, embed_shards
 from prolip.errors import UserError
-from prolip.metrics.prompts import encode_prompts
-from prolip.metrics.zero_shot import PUBLISHED_LOGIT_SCALE, Classifier, aggregate_prompts, zero_shot_logits
-from prolip.gaussian import Gaussian
-from prolip.pretrained.model import Model
 from prolip.evaluation.folders import TaskFolder, read_labels, read_metadata
 from prolip.evaluation.results import Row, row_of_items
 from prolip.evaluation.tasks import Metric, Task
+from prolip.gaussian import Gaussian
+from prolip.metrics.prompts import encode_prompts
+from prolip.metrics.zero_shot import PUBLISHED_LOGIT_SCALE, Classifier, aggregate_prompts, zero_shot_logits
+from prolip.pretrained.model import Model
 
 BEST = 5
 _TEXTS, _ROWS = 512, 4096

@@ -14,10 +14,10 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from prolip.metrics.statistics import Interval, percentile_interval, resampled
 from prolip.evaluation.counted_statistics import COUNTED, counted
 from prolip.evaluation.results import Row, SuiteResult
 from prolip.evaluation.row_statistics import STATISTICS
+from prolip.metrics.statistics import Interval, percentile_interval, resampled
 
 ABSENT = Interval(math.nan, math.nan, math.nan)
 

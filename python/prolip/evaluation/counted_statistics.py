@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from prolip.metrics.statistics import count_blocks
 from prolip.evaluation.row_statistics import Statistic
+from prolip.metrics.statistics import count_blocks
 
 Counted = Callable[[Tensor, Tensor, Tensor], Tensor]
 

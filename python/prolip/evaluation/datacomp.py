@@ -14,7 +14,6 @@ from tqdm import tqdm
 from prolip.data import DataError
 from prolip.embeddings.embed import embed_captions, embed_shards
 from prolip.errors import UserError, sentence
-from prolip.pretrained.model import Model, missing_csd
 from prolip.evaluation.classification import classify, classify_faces
 from prolip.evaluation.config import DatacompOptions, RetrievalOptions
 from prolip.evaluation.csv_datasets import Association, open_associations, open_local
@@ -22,6 +21,7 @@ from prolip.evaluation.folders import FolderMissing, TaskFolder, find_folder, sh
 from prolip.evaluation.results import Row, SuiteResult, TaskCache, TaskResult, mean_row, row_of_items
 from prolip.evaluation.retrieval import retrieve_set
 from prolip.evaluation.tasks import ALL, AVERAGES, TABLE, Task, read_tasks
+from prolip.pretrained.model import Model, missing_csd
 
 logger = logging.getLogger(__name__)
 

@@ -16,14 +16,14 @@ from prolip.decisions.config import Score
 from prolip.decisions.doubt import expected_probabilities, logit_doubts, neighbour_distance
 from prolip.decisions.logistic import fit_logistic
 from prolip.errors import UserError
-from prolip.metrics.zero_shot import aggregate_prompts
-from prolip.gaussian import Gaussian
-from prolip.pretrained.classify import weigh
-from prolip.pretrained.model import Model
 from prolip.evaluation.classification import embed_prompts
 from prolip.evaluation.config import DecisionsOptions
 from prolip.evaluation.folders import TaskFolder
 from prolip.evaluation.zero_shot import embed_labelled
+from prolip.gaussian import Gaussian
+from prolip.metrics.zero_shot import aggregate_prompts
+from prolip.pretrained.classify import weigh
+from prolip.pretrained.model import Model
 
 SCORES: tuple[Score, ...] = ("lac", "aps", "raps", "csd")
 GUARANTEES = (0.8, 0.9, 0.95)

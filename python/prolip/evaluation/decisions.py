@@ -15,9 +15,6 @@ import torch
 from torch import Tensor
 
 from prolip.errors import UserError
-from prolip.gaussian import Gaussian
-from prolip.pretrained.model import Model
-from prolip.pretrained.open import load
 from prolip.evaluation.caption_sets import name_sources
 from prolip.evaluation.config import DecisionsOptions
 from prolip.evaluation.decision_rows import (
@@ -43,6 +40,9 @@ from prolip.evaluation.each_set import evaluate_sets
 from prolip.evaluation.folders import TaskFolder, open_folder
 from prolip.evaluation.results import SuiteResult, TaskCache, TaskResult, row_of_items
 from prolip.evaluation.zero_shot import open_classes
+from prolip.gaussian import Gaussian
+from prolip.pretrained.model import Model
+from prolip.pretrained.open import load
 
 NOISE = "noise"
 _NUM_NOISE = 500

@@ -9,8 +9,8 @@ from tqdm import tqdm
 
 from prolip.data import DataError
 from prolip.errors import UserError, sentence
-from prolip.pretrained.model import Model, missing_csd
 from prolip.evaluation.results import SuiteResult, TaskResult
+from prolip.pretrained.model import Model, missing_csd
 
 
 def evaluate_sets(

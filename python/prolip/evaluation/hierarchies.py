@@ -17,15 +17,15 @@ from torch import Tensor
 
 from prolip.embeddings.embed import embed_captions, embed_shards
 from prolip.errors import UserError
-from prolip.metrics.config import InclusionForm, Root, TraversalConfig
-from prolip.metrics.hierarchy import including_items, mean_root, string_ids, traverse
-from prolip.metrics.statistics import spearman
-from prolip.gaussian import Gaussian, inclusion_score
-from prolip.pretrained.model import Model, missing_csd
 from prolip.evaluation.config import HierarcapsOptions, HierarimgsOptions
 from prolip.evaluation.csv_datasets import files_of, open_images, read_levels
 from prolip.evaluation.folders import stamps
 from prolip.evaluation.results import Row, SuiteResult, TaskCache, TaskResult, row_of_items
+from prolip.gaussian import Gaussian, inclusion_score
+from prolip.metrics.config import InclusionForm, Root, TraversalConfig
+from prolip.metrics.hierarchy import including_items, mean_root, string_ids, traverse
+from prolip.metrics.statistics import spearman
+from prolip.pretrained.model import Model, missing_csd
 
 NEEDS_VARIANCES = "inclusion, uncertainty by level, and walks to the including caption"
 

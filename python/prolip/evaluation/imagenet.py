@@ -19,18 +19,18 @@ from tqdm import tqdm
 from prolip.data import DataError
 from prolip.embeddings.embed import embed_shards
 from prolip.errors import UserError, sentence
-from prolip.metrics.bprw import labelled_images, reweight_prompts
-from prolip.metrics.config import BprwConfig
-from prolip.metrics.prompts import SmallestInClass, WithinSpread, filter_prompts
-from prolip.metrics.zero_shot import Classifier, aggregate_prompts
-from prolip.gaussian import Gaussian
-from prolip.pretrained.model import Model
 from prolip.evaluation.classification import answer, build_classifier, embed_prompts
 from prolip.evaluation.config import SETS, ImagenetOptions
 from prolip.evaluation.each_set import evaluate_sets
 from prolip.evaluation.folders import TaskFolder, find_folder, open_folder, read_labels
 from prolip.evaluation.results import Row, SuiteResult, TaskCache, TaskResult, row_of_items
 from prolip.evaluation.templates import imagenet_templates
+from prolip.gaussian import Gaussian
+from prolip.metrics.bprw import labelled_images, reweight_prompts
+from prolip.metrics.config import BprwConfig
+from prolip.metrics.prompts import SmallestInClass, WithinSpread, filter_prompts
+from prolip.metrics.zero_shot import Classifier, aggregate_prompts
+from prolip.pretrained.model import Model
 
 EVEN, WITH_VAR = "even prompts", "with class variances"
 NEEDS_VARIANCES = "filters and re-weighting of prompts, accuracy with class variances"

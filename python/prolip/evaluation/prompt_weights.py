@@ -10,8 +10,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from prolip.errors import UserError
-from prolip.metrics.bprw import PromptWeights
 from prolip.files import atomic_file
+from prolip.metrics.bprw import PromptWeights
 
 
 def save_prompt_weights(found: PromptWeights, path: Path, notes: Mapping[str, object] | None = None) -> None:

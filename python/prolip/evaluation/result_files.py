@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prolip.errors import UserError
-from prolip.metrics.statistics import Interval
-from prolip.files import write_atomic
-from prolip.report import charts
-from prolip.report.suite_page import SuitePage, TableRow, build_suite_page
 from prolip.evaluation.compare import Compared, compare
 from prolip.evaluation.results import SuiteResult, Unit
 from prolip.evaluation.typed_json import to_json
+from prolip.files import write_atomic
+from prolip.metrics.statistics import Interval
+from prolip.report import charts
+from prolip.report.suite_page import SuitePage, TableRow, build_suite_page
 
 MAIN, REST = "Main figures", "All other figures"
 

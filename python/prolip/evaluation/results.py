@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from prolip.errors import UserError
-from prolip.files import write_atomic
 from prolip.evaluation.row_statistics import STATISTICS, Statistic
 from prolip.evaluation.typed_json import from_json, to_json
+from prolip.files import write_atomic
 
 Unit = Literal["share", "number"]
 _SHOWN = 100

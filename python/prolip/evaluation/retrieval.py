@@ -13,17 +13,17 @@ import torch
 from torch import Tensor
 
 from prolip.embeddings.embed import embed_captions, embed_shards
-from prolip.metrics.coco import Shares, coco_shares
-from prolip.metrics.config import Score
-from prolip.metrics.retrieval import RECALL_AT, group_ranks
-from prolip.gaussian import Gaussian
-from prolip.pretrained.model import Model
 from prolip.evaluation.caption_sets import caption_members, captions_of, name_sources, open_captioned
 from prolip.evaluation.coco_pairs import load_truth
 from prolip.evaluation.config import RetrievalOptions
 from prolip.evaluation.each_set import evaluate_sets
 from prolip.evaluation.folders import TaskFolder
 from prolip.evaluation.results import Row, SuiteResult, TaskCache, TaskResult, mean_row, row_of_items
+from prolip.gaussian import Gaussian
+from prolip.metrics.coco import Shares, coco_shares
+from prolip.metrics.config import Score
+from prolip.metrics.retrieval import RECALL_AT, group_ranks
+from prolip.pretrained.model import Model
 
 _SETS = {"coco_1k": "COCO 1K", "coco_5k": "COCO 5K", "cxc": "CxC", "eccv": "ECCV Caption"}
 _WAYS = {"image_to_text": "image to caption", "text_to_image": "caption to image"}

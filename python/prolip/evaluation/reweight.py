@@ -20,19 +20,19 @@ from prolip.data.samples import read_label
 from prolip.decisions.config import NO_CSD
 from prolip.embeddings.embed import Embedded, embed_shards
 from prolip.errors import UserError, check_at_least
-from prolip.metrics.bprw import PromptWeights, labelled_images, reweight_prompts
-from prolip.metrics.prompts import SmallestInClass, WithinSpread, fill_templates, filter_prompts
-from prolip.metrics.statistics import bootstrap_interval
-from prolip.metrics.zero_shot import PUBLISHED_LOGIT_SCALE, aggregate_prompts, correct_within, zero_shot_logits
-from prolip.files import check_writable, read_text, write_atomic
-from prolip.gaussian import Gaussian
-from prolip.pretrained.model import Model
-from prolip.pretrained.open import load
-from prolip.report.prompt_chart import prompt_chart
 from prolip.evaluation.classification import embed_prompts
 from prolip.evaluation.config import ReweightOptions
 from prolip.evaluation.prompt_weights import save_prompt_weights
 from prolip.evaluation.templates import CHAINED_TEMPLATES, PLAIN_TEMPLATES, imagenet_classnames, imagenet_templates
+from prolip.files import check_writable, read_text, write_atomic
+from prolip.gaussian import Gaussian
+from prolip.metrics.bprw import PromptWeights, labelled_images, reweight_prompts
+from prolip.metrics.prompts import SmallestInClass, WithinSpread, fill_templates, filter_prompts
+from prolip.metrics.statistics import bootstrap_interval
+from prolip.metrics.zero_shot import PUBLISHED_LOGIT_SCALE, aggregate_prompts, correct_within, zero_shot_logits
+from prolip.pretrained.model import Model
+from prolip.pretrained.open import load
+from prolip.report.prompt_chart import prompt_chart
 
 _WEIGHTS = "prompt_weights.safetensors"
 TEMPLATES = {

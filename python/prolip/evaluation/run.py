@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import TypeVar
 
 from prolip.errors import UserError, check_at_least, check_seed
-from prolip.metrics.prompts import fill_templates
-from prolip.files import check_writable
-from prolip.pretrained.model import Model
-from prolip.pretrained.open import load
-from prolip.pretrained.sources import check_source
 from prolip.evaluation.caption_sets import is_missing
 from prolip.evaluation.config import DatacompOptions, SuiteOptions
 from prolip.evaluation.datacomp import chosen_tasks
 from prolip.evaluation.result_files import write_results
 from prolip.evaluation.results import SuiteResult, TaskCache
 from prolip.evaluation.tasks import TABLE, read_tasks
+from prolip.files import check_writable
+from prolip.metrics.prompts import fill_templates
+from prolip.pretrained.model import Model
+from prolip.pretrained.open import load
+from prolip.pretrained.sources import check_source
 
 Options = TypeVar("Options", bound=SuiteOptions)
 

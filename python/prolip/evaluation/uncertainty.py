@@ -16,17 +16,17 @@ from torch import Tensor
 
 from prolip.embeddings.embed import embed_captions, embed_views
 from prolip.errors import UserError
-from prolip.metrics.uncertainty import count_words, more_uncertain, uncertainty_bins
-from prolip.metrics.zero_shot import correct_within, zero_shot_logits
-from prolip.gaussian import Gaussian
-from prolip.pretrained.model import Model
-from prolip.report.charts import Line, line_chart
 from prolip.evaluation.caption_sets import caption_members, captions_of, name_sources, open_captioned
 from prolip.evaluation.classification import build_classifier
 from prolip.evaluation.config import UncertaintyOptions
 from prolip.evaluation.each_set import evaluate_sets
 from prolip.evaluation.folders import TaskFolder, read_labels
 from prolip.evaluation.results import Chart, Row, SuiteResult, TaskCache, TaskResult, row_of_items
+from prolip.gaussian import Gaussian
+from prolip.metrics.uncertainty import count_words, more_uncertain, uncertainty_bins
+from prolip.metrics.zero_shot import correct_within, zero_shot_logits
+from prolip.pretrained.model import Model
+from prolip.report.charts import Line, line_chart
 
 _FEWEST_WORDS = 4
 """Captions with fewer words are not shortened."""

@@ -15,15 +15,15 @@ from prolip.data.build.images import UNREADABLE, read_for_loader
 from prolip.data.build.shards import RECORD
 from prolip.embeddings.embed import embed_shards
 from prolip.errors import UserError
-from prolip.metrics.prompts import fill_templates
-from prolip.gaussian import Gaussian
-from prolip.pretrained.model import Model
 from prolip.evaluation.caption_sets import name_sources, open_captioned
 from prolip.evaluation.classification import accuracy_rows, answer, build_classifier
 from prolip.evaluation.config import ZeroShotOptions
 from prolip.evaluation.each_set import evaluate_sets
 from prolip.evaluation.folders import CLASSNAMES, TaskFolder, digest_of, pack_once, read_labels, read_lines, stamps
 from prolip.evaluation.results import SuiteResult, TaskCache, TaskResult
+from prolip.gaussian import Gaussian
+from prolip.metrics.prompts import fill_templates
+from prolip.pretrained.model import Model
 
 TEMPLATES = ("a photo of a {}.",)
 """The prompts of a class if neither the data set nor the user names any."""

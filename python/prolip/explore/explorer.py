@@ -20,14 +20,14 @@ from torch import Tensor
 from prolip.data import DataError
 from prolip.decisions.config import NO_CSD
 from prolip.errors import UserError
+from prolip.explore.items import Item
+from prolip.explore.reliance import Doubt, Reliance, rely_on
+from prolip.gaussian import Gaussian, concatenate, csd, csd_logits, inclusion_score
 from prolip.metrics.bprw import PromptWeights, reweight_prompts
 from prolip.metrics.config import BprwConfig, TraversalConfig
 from prolip.metrics.hierarchy import visited_items
 from prolip.metrics.prompts import encode_prompts
 from prolip.metrics.zero_shot import aggregate_prompts, zero_shot_logits
-from prolip.explore.items import Item
-from prolip.explore.reliance import Doubt, Reliance, rely_on
-from prolip.gaussian import Gaussian, concatenate, csd, csd_logits, inclusion_score
 from prolip.pretrained.classify import Decide
 from prolip.pretrained.model import Model
 

@@ -15,13 +15,13 @@ from PIL import Image
 from prolip.data import DataError, preprocess_image
 from prolip.embeddings.contact_sheet import SIDE, data_uri
 from prolip.errors import UserError
+from prolip.evaluation.templates import PLAIN_TEMPLATES
 from prolip.explore import show
 from prolip.explore.drawing import sentence
 from prolip.explore.explorer import Explorer
 from prolip.explore.items import Item
 from prolip.explore.show_reliance import relied_on
 from prolip.pretrained.classify import Decide
-from prolip.evaluation.templates import PLAIN_TEMPLATES
 
 PANELS = ("compare", "captions", "walk", "browse", "classify", "rely")
 """Names of the tabs in the address."""

@@ -10,8 +10,8 @@ from typing import NamedTuple
 from prolip.closing import command
 from prolip.decisions.calibration import Calibration
 from prolip.errors import UserError
-from prolip.metrics.prompts import encode_prompts
 from prolip.gaussian import Gaussian
+from prolip.metrics.prompts import encode_prompts
 from prolip.pretrained.classify import NOTHING, PLAIN, Decide, classification
 from prolip.pretrained.model import Model
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prolip.metrics.config import BprwConfig, TraversalConfig
 from prolip.lazy import lazy_names
+from prolip.metrics.config import BprwConfig, TraversalConfig
 
 if TYPE_CHECKING:
     from prolip.metrics.bprw import PromptWeights, reweight_prompts

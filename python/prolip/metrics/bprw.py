@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from prolip.errors import UserError
+from prolip.gaussian import LOG_2PI, Gaussian, dot_products
 from prolip.metrics.config import BprwConfig
 from prolip.metrics.em import fit_weights, prior_weights
 from prolip.metrics.zero_shot import Classifier
-from prolip.gaussian import LOG_2PI, Gaussian, dot_products
 
 MAX_BYTES = 1 << 30
 """Default limit on the working memory of a chunk of classes."""

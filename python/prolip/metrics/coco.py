@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from prolip.errors import UserError
+from prolip.gaussian import Gaussian
 from prolip.metrics.config import Score
 from prolip.metrics.retrieval import RECALL_AT, first_ranks, precisions_at_r
-from prolip.gaussian import Gaussian
 
 NUM_FOLDS = 5
 """COCO 1K averages over five folds of the test set, each searched separately."""

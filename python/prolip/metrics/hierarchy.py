@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from prolip.gaussian import Gaussian, dot_products, inclusion_matrix, inclusion_score
 from prolip.metrics.config import InclusionForm, TraversalConfig
 from prolip.metrics.inclusion_search import most_including
-from prolip.gaussian import Gaussian, dot_products, inclusion_matrix, inclusion_score
 
 MAX_SCORES = 2**22
 """Scores of queries against all items that are in memory at a time."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from prolip.errors import UserError
+from prolip.gaussian import Gaussian
 from prolip.metrics.config import InclusionForm, Root, Score, TraversalConfig
 from prolip.metrics.hierarchy import including_items, inclusion, traverse
 from prolip.metrics.retrieval import evaluate_retrieval, precision_at_r
@@ -26,7 +27,6 @@ from prolip.metrics.uncertainty import (
     uncertainty_by_length,
 )
 from prolip.metrics.zero_shot import Classifier, correct_within, evaluate_zero_shot, zero_shot_logits
-from prolip.gaussian import Gaussian
 
 SCORES: tuple[Score, ...] = ("csd", "mean")
 _ROOTS: tuple[Root, ...] = ("inclusion", "both")

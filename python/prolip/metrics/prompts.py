@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prolip.errors import UserError
-from prolip.metrics.zero_shot import PUBLISHED_LOGIT_SCALE, Classifier, weighted_sum, zero_shot_logits
 from prolip.gaussian import Gaussian
+from prolip.metrics.zero_shot import PUBLISHED_LOGIT_SCALE, Classifier, weighted_sum, zero_shot_logits
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Filters

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from prolip.errors import check_choice
+from prolip.gaussian import Gaussian, dot_products
 from prolip.metrics.config import Score
 from prolip.metrics.statistics import rank_of_first_correct
-from prolip.gaussian import Gaussian, dot_products
 
 RECALL_AT = (1, 5, 10)
 

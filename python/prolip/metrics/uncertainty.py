@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from prolip.errors import UserError
-from prolip.metrics.statistics import Interval, bootstrap_interval, pearson, sorted_means, spearman
 from prolip.gaussian import Gaussian, dot_products
+from prolip.metrics.statistics import Interval, bootstrap_interval, pearson, sorted_means, spearman
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Uncertainty and accuracy

@@ -15,9 +15,9 @@ from torch import Tensor
 from prolip.decisions.calibration import Calibration, Evidence
 from prolip.decisions.prior import log_prior
 from prolip.errors import UserError
+from prolip.gaussian import Gaussian, csd
 from prolip.metrics.uncertainty import cosine_moments
 from prolip.metrics.zero_shot import Classifier, aggregate_prompts, weighted_sum, zero_shot_logits
-from prolip.gaussian import Gaussian, csd
 
 
 class Classification(NamedTuple):

@@ -23,8 +23,8 @@ from prolip.data.tokenizer import Tokenizer
 from prolip.decisions.calibration import Calibration
 from prolip.decisions.config import NO_CSD
 from prolip.errors import UserError, check_at_least
-from prolip.metrics.prompts import encode_prompts
 from prolip.gaussian import Gaussian, concatenate
+from prolip.metrics.prompts import encode_prompts
 from prolip.models import ProLIP
 from prolip.models.config import Precision
 from prolip.models.precision import autocast

@@ -9,8 +9,8 @@ from typing import Any
 
 from prolip.decisions.prior import log_prior
 from prolip.errors import UserError
-from prolip.metrics.prompts import fill_templates
 from prolip.gaussian import csd, inclusion_score
+from prolip.metrics.prompts import fill_templates
 from prolip.pretrained.classify import PLAIN, Classification, Decide, check_labels, check_limits, require_calibration
 from prolip.pretrained.config import ClassifyOptions, CompareOptions, ImageOptions
 from prolip.pretrained.model import Model

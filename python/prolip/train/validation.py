@@ -22,14 +22,14 @@ from prolip.data.tokenizer import Tokenizer
 from prolip.distributed import Ranks
 from prolip.embeddings.embed import Paired, embed_pairs, embed_texts
 from prolip.errors import UserError
+from prolip.files import read_text
+from prolip.gaussian import Gaussian, concatenate
 from prolip.metrics.measures import SCORES, flat, measure_zero_shot
 from prolip.metrics.prompts import encode_prompts
 from prolip.metrics.retrieval import evaluate_retrieval, first_ranks
 from prolip.metrics.statistics import spearman
 from prolip.metrics.uncertainty import area_under_risk_coverage, uncertainty_bins
 from prolip.metrics.zero_shot import aggregate_prompts
-from prolip.files import read_text
-from prolip.gaussian import Gaussian, concatenate
 from prolip.models import ModelConfig, ProLIP
 from prolip.train.config.parts import CLASS_MEMBER, ValidationConfig, ValidationJob
 

@@ -15,8 +15,8 @@ from prolip.adapt.heads import WARM_UP, fit_heads, forward, learning_rate, start
 from prolip.adapt.pairs import PairRows, open_pairs
 from prolip.adapt.temperature import Logits, fit_logits
 from prolip.distributed import Peers
-from prolip.metrics.statistics import spearman
 from prolip.losses import LossConfig, ProlipLoss
+from prolip.metrics.statistics import spearman
 from prolip.models.adapter import Adapter, VarianceHead
 from prolip.models.config import AdapterConfig, Means
 

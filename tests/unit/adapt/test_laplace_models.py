@@ -14,16 +14,16 @@ from tests.support.class_folders import LABELS, write_calibrated_world
 import prolip
 from prolip.cli import main
 from prolip.decisions.config import NO_CSD
-from prolip.metrics.uncertainty import cosine_moments
+from prolip.evaluation.config import DecisionsOptions
+from prolip.evaluation.decision_scores import answer_images, fold_calibrations, plain_doubts
+from prolip.evaluation.zero_shot import open_classes
 from prolip.explore.explorer import Explorer
 from prolip.interop.vectors import read_vectors
+from prolip.metrics.uncertainty import cosine_moments
 from prolip.models.adapter import Adapter, Frozen, LaplaceHead, save_adapter
 from prolip.models.config import AdapterConfig
 from prolip.pretrained.classify import weigh
 from prolip.pretrained.model import Model, weights_digest
-from prolip.evaluation.config import DecisionsOptions
-from prolip.evaluation.decision_scores import answer_images, fold_calibrations, plain_doubts
-from prolip.evaluation.zero_shot import open_classes
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from prolip.embeddings.config import Format, Stored
 from prolip.embeddings.search import Hit, answers_json, answers_table, look_up, nearest
 from prolip.embeddings.storage import Part, PartNotes, Rows, write_part
+from prolip.gaussian import Gaussian, inclusion_score
 from prolip.metrics.config import Score
 from prolip.metrics.retrieval import retrieval_scores
-from prolip.gaussian import Gaussian, inclusion_score
 
 DIM = 7
 

@@ -30,11 +30,11 @@ from prolip.decisions import (
     save_calibration,
 )
 from prolip.errors import UserError
-from prolip.pretrained import open as opening
-from prolip.pretrained.model import Model
 from prolip.evaluation.calibrate import calibrate, report_lines, run_calibrate
 from prolip.evaluation.config import CalibrateOptions
 from prolip.evaluation.zero_shot import open_classes
+from prolip.pretrained import open as opening
+from prolip.pretrained.model import Model
 
 
 @pytest.fixture(scope="module")

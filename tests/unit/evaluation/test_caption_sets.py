@@ -15,9 +15,9 @@ from prolip.cli import main
 from prolip.data import DataError
 from prolip.data.samples import values_at
 from prolip.embeddings.embed import Embedded, embed_shards
-from prolip.gaussian import Gaussian
 from prolip.evaluation.caption_sets import caption_members, captions_of, open_captioned, whole_numbers
 from prolip.evaluation.folders import TaskFolder
+from prolip.gaussian import Gaussian
 
 
 @pytest.mark.parametrize(

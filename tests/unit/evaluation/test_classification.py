@@ -13,10 +13,10 @@ from tests.support.captioned_sets import WORDS
 from tests.support.captioned_world import CaptionedWorld
 from tests.support.datacomp_sets import TASKS
 
-from prolip.metrics.zero_shot import Classifier, zero_shot_logits
-from prolip.gaussian import Gaussian
 from prolip.evaluation import classification
 from prolip.evaluation.classification import Answers, face_rows, task_rows
+from prolip.gaussian import Gaussian
+from prolip.metrics.zero_shot import Classifier, zero_shot_logits
 
 COUNT, CLASSES = 400, 9
 Numbers = np.ndarray[Any, Any]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from prolip.metrics import statistics
-from prolip.metrics.statistics import count_blocks, resampled
 from prolip.evaluation.counted_statistics import COUNTED, counted
 from prolip.evaluation.row_statistics import STATISTICS
+from prolip.metrics import statistics
+from prolip.metrics.statistics import count_blocks, resampled
 
 
 @pytest.mark.parametrize("statistic", COUNTED)

@@ -25,12 +25,12 @@ from prolip.decisions import (
     logit_doubts,
 )
 from prolip.errors import UserError
-from prolip.pretrained.model import Model
 from prolip.evaluation.config import DecisionsOptions
 from prolip.evaluation.decision_rows import fitting_note, frequency_rows
 from prolip.evaluation.decision_scores import answer_images, find_doubts, fold_calibrations
 from prolip.evaluation.results import row_of_items
 from prolip.evaluation.zero_shot import open_classes
+from prolip.pretrained.model import Model
 
 
 @pytest.fixture(scope="module")

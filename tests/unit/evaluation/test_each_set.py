@@ -8,9 +8,9 @@ from tests.support.captioned_world import CaptionedWorld
 from tests.support.suite_results import row_of_items
 
 from prolip.errors import UserError
-from prolip.pretrained.open import load
 from prolip.evaluation.each_set import evaluate_sets
 from prolip.evaluation.results import TaskResult
+from prolip.pretrained.open import load
 
 
 def evaluate(name: str, source: str, fingerprint: str) -> TaskResult:

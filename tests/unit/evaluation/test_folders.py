@@ -19,7 +19,6 @@ from tests.support.shards import read_tar
 from prolip.data import BatchLoader, DataError, LoaderConfig, Members
 from prolip.embeddings.embed import Embedded
 from prolip.errors import UserError
-from prolip.gaussian import Gaussian
 from prolip.evaluation.csv_datasets import open_associations, open_captions
 from prolip.evaluation.folders import (
     FolderMissing,
@@ -30,6 +29,7 @@ from prolip.evaluation.folders import (
     read_labels,
     read_metadata,
 )
+from prolip.gaussian import Gaussian
 
 DTD = TASKS["vtab/dtd"]
 

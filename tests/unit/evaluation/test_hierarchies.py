@@ -16,12 +16,12 @@ from tests.support.datacomp_sets import write_open_clip
 
 from prolip.cli import main
 from prolip.embeddings.embed import embed_captions, embed_shards
-from prolip.metrics.hierarchy import mean_root, string_ids
-from prolip.metrics.measures import measure_hierarchy
-from prolip.gaussian import Gaussian
 from prolip.evaluation.caption_sets import open_captioned
 from prolip.evaluation.csv_datasets import read_levels
 from prolip.evaluation.hierarchies import NEEDS_VARIANCES, level_rows
+from prolip.gaussian import Gaussian
+from prolip.metrics.hierarchy import mean_root, string_ids
+from prolip.metrics.measures import measure_hierarchy
 
 
 def test_all_figures_equal_those_of_measure_hierarchy(world: CaptionedWorld) -> None:

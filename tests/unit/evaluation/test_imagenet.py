@@ -21,13 +21,13 @@ from tests.support.imagenet_world import (
 )
 
 from prolip.cli import main
+from prolip.evaluation.config import ImagenetOptions
+from prolip.evaluation.imagenet import relabelled
 from prolip.metrics.bprw import reweight_prompts
 from prolip.metrics.config import BprwConfig
 from prolip.metrics.prompts import SmallestInClass, WithinSpread, filter_prompts
 from prolip.metrics.zero_shot import aggregate_prompts
 from prolip.pretrained.open import load
-from prolip.evaluation.config import ImagenetOptions
-from prolip.evaluation.imagenet import relabelled
 
 
 @pytest.mark.parametrize(("name", "task"), [("imagenet1k", "ImageNet"), ("imagenet-a", "ImageNet-A")])

@@ -14,7 +14,6 @@ from tests.support.captioned_sets import write_hierarchies, write_pairs
 from tests.support.datacomp_sets import TASKS, write_task
 from tests.support.imagenet_world import write_set
 
-from prolip.metrics.config import BprwConfig, TraversalConfig
 from prolip.evaluation.config import (
     DatacompOptions,
     HierarcapsOptions,
@@ -30,6 +29,7 @@ from prolip.evaluation.imagenet import run_imagenet
 from prolip.evaluation.results import Row, TaskCache, TaskResult
 from prolip.evaluation.retrieval import run_retrieval
 from prolip.evaluation.uncertainty import run_uncertainty
+from prolip.metrics.config import BprwConfig, TraversalConfig
 
 
 class Recording(TaskCache):

@@ -12,11 +12,11 @@ from tests.support.random_gaussians import gaussians
 from torch.profiler import ProfilerActivity, profile
 
 from prolip.cli import main
+from prolip.evaluation.config import RetrievalOptions
+from prolip.evaluation.retrieval import coco_row, recall_rows
 from prolip.metrics.coco import CocoTruth, Pairs, Shares
 from prolip.metrics.measures import measure_retrieval
 from prolip.pretrained.open import load
-from prolip.evaluation.config import RetrievalOptions
-from prolip.evaluation.retrieval import coco_row, recall_rows
 
 
 def test_the_suite_equals_measure_retrieval_with_and_without_variances(world: CaptionedWorld) -> None:

@@ -14,12 +14,12 @@ from safetensors import safe_open
 from tests.support.untrained_run import write_run
 
 from prolip.cli import main
+from prolip.evaluation.prompt_weights import load_prompt_weights
+from prolip.evaluation.reweight import class_lines
 from prolip.models import ARCHITECTURES
 from prolip.models.hub import save_pretrained
 from prolip.pretrained.sources import load_network
 from prolip.report.prompt_chart import prompt_chart
-from prolip.evaluation.prompt_weights import load_prompt_weights
-from prolip.evaluation.reweight import class_lines
 
 
 @pytest.fixture(scope="module")

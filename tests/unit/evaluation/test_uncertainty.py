@@ -16,13 +16,18 @@ from torchvision.transforms.functional import gaussian_blur
 
 from prolip.cli import main
 from prolip.embeddings.embed import embed_captions, embed_views
-from prolip.metrics.uncertainty import area_under_risk_coverage, count_words, expected_calibration_error, uncertainty_bins
-from prolip.metrics.zero_shot import aggregate_prompts, zero_shot_logits
-from prolip.gaussian import Gaussian
 from prolip.evaluation.caption_sets import open_captioned
 from prolip.evaluation.compare import compare
 from prolip.evaluation.config import UncertaintyOptions
 from prolip.evaluation.uncertainty import accuracy_figures, blurred, caption_rows, hide_patches, shortened, thinned
+from prolip.gaussian import Gaussian
+from prolip.metrics.uncertainty import (
+    area_under_risk_coverage,
+    count_words,
+    expected_calibration_error,
+    uncertainty_bins,
+)
+from prolip.metrics.zero_shot import aggregate_prompts, zero_shot_logits
 
 
 @pytest.fixture(scope="module")

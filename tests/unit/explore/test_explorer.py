@@ -21,9 +21,6 @@ from tests.support.untrained_run import write_run
 
 from prolip.data import DataError
 from prolip.errors import UserError
-from prolip.metrics.bprw import reweight_prompts
-from prolip.metrics.config import BprwConfig
-from prolip.metrics.zero_shot import zero_shot_logits
 from prolip.explore import show
 from prolip.explore.config import ExploreOptions
 from prolip.explore.explorer import (
@@ -35,6 +32,9 @@ from prolip.explore.explorer import (
 from prolip.explore.items import Item, read_items
 from prolip.explore.serve import listen, run_explore, temporary_folder
 from prolip.gaussian import Gaussian, csd, csd_logits, inclusion_score
+from prolip.metrics.bprw import reweight_prompts
+from prolip.metrics.config import BprwConfig
+from prolip.metrics.zero_shot import zero_shot_logits
 from prolip.pretrained.model import Model
 from prolip.pretrained.open import load
 

@@ -13,6 +13,9 @@ import torch
 from tests.support.class_folders import LABELS, write_calibrated_world
 
 from prolip.data import StoreConfig
+from prolip.evaluation.calibrate import calibrate
+from prolip.evaluation.config import CalibrateOptions
+from prolip.evaluation.zero_shot import open_classes
 from prolip.explore.explorer import Explorer
 from prolip.explore.items import Item
 from prolip.explore.reliance import Doubt, Reliance
@@ -20,9 +23,6 @@ from prolip.explore.show_reliance import relied_on
 from prolip.pretrained.classify import Decide
 from prolip.pretrained.model import Model
 from prolip.pretrained.open import load
-from prolip.evaluation.calibrate import calibrate
-from prolip.evaluation.config import CalibrateOptions
-from prolip.evaluation.zero_shot import open_classes
 
 DECIDE = Decide(guarantee=0.9, max_error=0.5)
 

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prolip.evaluation.prompt_weights import load_prompt_weights, save_prompt_weights
+from prolip.gaussian import Gaussian
 from prolip.metrics.bprw import (
     Observations,
     PromptWeights,
@@ -26,8 +28,6 @@ from prolip.metrics.bprw import (
 )
 from prolip.metrics.config import BprwConfig, TraversalConfig
 from prolip.metrics.zero_shot import zero_shot_logits
-from prolip.gaussian import Gaussian
-from prolip.evaluation.prompt_weights import load_prompt_weights, save_prompt_weights
 
 CLASSES, PROMPTS, DIM, IMAGES = 4, 5, 16, 60
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from prolip.evaluation.coco_pairs import load_truth
+from prolip.gaussian import Gaussian
 from prolip.metrics.coco import CocoTruth, Pairs, evaluate_coco
 from prolip.metrics.retrieval import retrieval_scores
-from prolip.gaussian import Gaussian
-from prolip.evaluation.coco_pairs import load_truth
 
 pytestmark = pytest.mark.skipif(find_spec("eccv_caption") is None, reason="needs eccv-caption (extra eval)")
 

@@ -7,8 +7,8 @@ import math
 import pytest
 from tests.support.random_gaussians import gaussians
 
-from prolip.metrics.hierarchy import inclusion, inclusion_chain, inclusion_in_each
 from prolip.gaussian import inclusion_score
+from prolip.metrics.hierarchy import inclusion, inclusion_chain, inclusion_in_each
 
 
 def test_a_narrow_gaussian_lies_in_a_wide_one() -> None:

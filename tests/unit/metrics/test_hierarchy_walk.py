@@ -11,10 +11,10 @@ from tests.support.random_gaussians import gaussians
 from torch import Tensor
 
 from prolip.errors import UserError
+from prolip.gaussian import Gaussian, inclusion_score, official_inclusion_test
 from prolip.metrics import hierarchy
 from prolip.metrics.config import TraversalConfig
 from prolip.metrics.hierarchy import including_items, score_visited, traverse, visited_items
-from prolip.gaussian import Gaussian, inclusion_score, official_inclusion_test
 
 T = torch.tensor
 

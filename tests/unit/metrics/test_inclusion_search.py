@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prolip.gaussian import Gaussian, official_inclusion_test_matrix
 from prolip.metrics import inclusion_search as including
 from prolip.metrics.inclusion_search import most_including
-from prolip.gaussian import Gaussian, official_inclusion_test_matrix
 
 
 def gaussians(count: int, dim: int, seed: int, log_var: float, spread: float) -> Gaussian:

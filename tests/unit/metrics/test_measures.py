@@ -8,13 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prolip.errors import UserError
+from prolip.gaussian import Gaussian, inclusion_score
 from prolip.metrics.config import TraversalConfig
 from prolip.metrics.hierarchy import mean_root, traverse
 from prolip.metrics.measures import flat, measure_hierarchy, measure_retrieval, measure_uncertainty, measure_zero_shot
 from prolip.metrics.retrieval import RPrecision
 from prolip.metrics.statistics import Interval
 from prolip.metrics.zero_shot import Classifier
-from prolip.gaussian import Gaussian, inclusion_score
 
 
 def gaussians(*shape: int, seed: int) -> Gaussian:

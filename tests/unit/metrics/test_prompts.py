@@ -13,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from prolip.evaluation.templates import imagenet_classnames, imagenet_templates
+from prolip.gaussian import Gaussian
 from prolip.metrics.prompts import (
     PromptFilter,
     SmallestByClass,
@@ -26,8 +28,6 @@ from prolip.metrics.prompts import (
     kept_prompts,
 )
 from prolip.metrics.zero_shot import aggregate_prompts, evaluate_zero_shot, zero_shot_logits
-from prolip.gaussian import Gaussian
-from prolip.evaluation.templates import imagenet_classnames, imagenet_templates
 
 tables = st.integers(1, 6).flatmap(
     lambda prompts: st.lists(
@@ -198,9 +198,8 @@ def test_imagenet_names_and_templates_are_open_clips() -> None:
 
 
 def test_reading_imagenet_names_does_not_import_open_clip() -> None:
-    code = (
-        "import sys; from prolip.evaluation.templates import *; imagenet_classnames(); sys.exit('open_clip' in sys.modules)"
-    )
+    imports = "import sys; from prolip.evaluation.templates import *; imagenet_classnames(); "
+    code = f"{imports}sys.exit('open_clip' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from prolip.gaussian import Gaussian, csd
 from prolip.metrics.config import Score
 from prolip.metrics.retrieval import (
     chance_recall,
@@ -19,7 +20,6 @@ from prolip.metrics.retrieval import (
     retrieval_scores,
     same_group,
 )
-from prolip.gaussian import Gaussian, csd
 
 T = torch.tensor
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from prolip.gaussian import Gaussian
 from prolip.metrics.uncertainty import (
     area_under_risk_coverage,
     cosine_moments,
@@ -17,7 +18,6 @@ from prolip.metrics.uncertainty import (
     uncertainty_bins,
     uncertainty_by_level,
 )
-from prolip.gaussian import Gaussian
 
 T = torch.tensor
 

@@ -8,6 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prolip.evaluation.csv_datasets import read_levels
+from prolip.gaussian import Gaussian
 from prolip.metrics.hierarchy import mean_root, string_ids
 from prolip.metrics.statistics import spearman
 from prolip.metrics.uncertainty import (
@@ -15,8 +17,6 @@ from prolip.metrics.uncertainty import (
     uncertainty_along_chains,
     uncertainty_by_length,
 )
-from prolip.gaussian import Gaussian
-from prolip.evaluation.csv_datasets import read_levels
 
 T = torch.tensor
 values = st.floats(1e-3, 1e3)

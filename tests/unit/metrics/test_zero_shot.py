@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from prolip.gaussian import Gaussian
 from prolip.metrics.zero_shot import (
     PUBLISHED_LOGIT_SCALE,
     aggregate_prompts,
@@ -13,7 +14,6 @@ from prolip.metrics.zero_shot import (
     evaluate_zero_shot,
     zero_shot_logits,
 )
-from prolip.gaussian import Gaussian
 
 T = torch.tensor
 

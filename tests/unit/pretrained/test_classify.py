@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prolip.errors import UserError
+from prolip.gaussian import Gaussian, csd
 from prolip.metrics.bprw import reweight_prompts
 from prolip.metrics.config import BprwConfig
-from prolip.gaussian import Gaussian, csd
 from prolip.pretrained.classify import Classification, Similarity, check_labels, classification, weigh
 
 LABELS = ["cat", "dog", "car"]

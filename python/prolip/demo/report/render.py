@@ -12,8 +12,8 @@ from prolip.demo.report.decision_section import reliability_chart, risk_chart, r
 from prolip.demo.report.prompt_section import gain_chart, prompting_sentence, weight_chart
 from prolip.demo.report.run_files import ReportInputs, column, read_inputs
 from prolip.demo.suite.results import EmojiResults, Headline, LevelFigures, SetFigures
-from prolip.metrics.hierarchy import Inclusion
 from prolip.files import write_atomic
+from prolip.metrics.hierarchy import Inclusion
 from prolip.report import charts
 from prolip.report.templating import open_templates
 

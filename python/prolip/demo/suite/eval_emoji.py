@@ -12,10 +12,10 @@ from prolip.decisions.config import CALIBRATION_FILE
 from prolip.demo.config import EmojiOptions, Split
 from prolip.demo.suite import Evaluated, evaluate_emoji
 from prolip.errors import UserError
-from prolip.files import write_atomic
-from prolip.pretrained.model import Model
 from prolip.evaluation.results import Row, SuiteResult, TaskCache, row_of_items
 from prolip.evaluation.typed_json import to_json
+from prolip.files import write_atomic
+from prolip.pretrained.model import Model
 
 
 def evaluate_run(model: Model, data: Path, split: Split) -> Evaluated:

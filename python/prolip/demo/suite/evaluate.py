@@ -48,8 +48,8 @@ from prolip.demo.suite.results import (
 )
 from prolip.embeddings.embed import decode_images, embed_pixels, embed_texts
 from prolip.errors import UserError
-from prolip.metrics.retrieval import chance_recall
 from prolip.gaussian import Gaussian
+from prolip.metrics.retrieval import chance_recall
 from prolip.models import ProLIP
 from prolip.pretrained.classify import Similarity
 from prolip.pretrained.preprocess import square_image_size

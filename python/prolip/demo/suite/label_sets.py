@@ -15,9 +15,9 @@ from prolip.decisions.selective import auroc, risk_curve
 from prolip.demo.suite.emoji_samples import EmbeddedCaptions, LabelledImages, codes, evenly_spaced
 from prolip.demo.suite.measure_sets import ClassPrompts
 from prolip.demo.suite.results import DecidedImage, DecisionFigures, Range, Reliabilities, RiskCurve, SetDecisions
+from prolip.gaussian import concatenate
 from prolip.metrics.prompts import fill_templates
 from prolip.metrics.statistics import percentile_interval, ratio_interval, resampled
-from prolip.gaussian import concatenate
 from prolip.pretrained.classify import Similarity, weigh
 
 GUARANTEE, MAX_ERROR = 0.9, 0.2

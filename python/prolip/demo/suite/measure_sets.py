@@ -12,6 +12,7 @@ from prolip.demo.data.captions import LEVELS
 from prolip.demo.suite.emoji_samples import EmbeddedCaptions, EmojiSample, LabelledImages, codes, is_chained
 from prolip.demo.suite.results import LevelFigures, PairShare, SetFigures, ViewFigures
 from prolip.errors import UserError
+from prolip.gaussian import Gaussian
 from prolip.metrics.hierarchy import inclusion_chain, inclusion_in_each
 from prolip.metrics.retrieval import evaluate_retrieval, first_ranks, same_group
 from prolip.metrics.statistics import spearman
@@ -32,7 +33,6 @@ from prolip.metrics.zero_shot import (
     evaluate_zero_shot,
     zero_shot_logits,
 )
-from prolip.gaussian import Gaussian
 from prolip.pretrained.classify import Similarity, weigh
 
 MIN_FOR_BINS = 100

@@ -12,6 +12,7 @@ from torch import Tensor
 from prolip.demo.suite.emoji_samples import EmbeddedCaptions, EmojiSample, LabelledImages, codes
 from prolip.demo.suite.measure_sets import ClassPrompts
 from prolip.demo.suite.results import PromptMethod, PromptSetFigures, PromptWeight, WonAndLost
+from prolip.gaussian import concatenate
 from prolip.metrics.bprw import reweight_prompts
 from prolip.metrics.config import BprwConfig
 from prolip.metrics.prompts import (
@@ -30,7 +31,6 @@ from prolip.metrics.zero_shot import (
     correct_within,
     zero_shot_logits,
 )
-from prolip.gaussian import concatenate
 
 EVEN, REWEIGHTED = "even weights", "re-weighted (BPRW)"
 

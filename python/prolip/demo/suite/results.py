@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
+from prolip.evaluation.typed_json import from_json, to_json
 from prolip.metrics.hierarchy import Inclusion
 from prolip.metrics.retrieval import RetrievalResult
 from prolip.metrics.uncertainty import AccuracyBins, LevelUncertainty
 from prolip.metrics.zero_shot import ZeroShotResult
-from prolip.evaluation.typed_json import from_json, to_json
 
 
 @dataclass(frozen=True, kw_only=True)
