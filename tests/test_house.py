@@ -156,7 +156,7 @@ BEHIND_AN_EXTRA = (
     "bench/baselines.py",
     "bench/cv2_colours.py",
     "explore/page.py",
-    "explore/same_origin.py",
+    "explore/gate.py",
     "interop/transformers/",
 )
 

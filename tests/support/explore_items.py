@@ -40,8 +40,6 @@ class ServedPage(NamedTuple):
 
     address: str
     process: Forked
-    uploads: Path
-    """Where the page stores files."""
     log: Path
 
 
@@ -58,13 +56,13 @@ def served_page(folder: Path, *more: str, calibrated: bool = False) -> Iterator[
     port = free_port()
     words = ["explore", "--checkpoint", str(folder / "run"), "--shards", str(folder), "--port", str(port)]
     words += ["--max_upload_mb", "1", "--caption_key", "captions.name", "captions.group", *more]
-    log, uploads = folder / "log", folder / "uploads"
+    log = folder / "log"
     with log.open("w") as told:
         server = Forked(
             [sys.executable, "-m", "prolip.cli", *words],
             stdout=told,
             stderr=told,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "GRADIO_TEMP_DIR": str(uploads)},
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
     try:
         url = f"http://127.0.0.1:{port}"
@@ -75,7 +73,7 @@ def served_page(folder: Path, *more: str, calibrated: bool = False) -> Iterator[
             except (urllib.error.URLError, OSError):
                 assert server.poll() is None, log.read_text()
                 time.sleep(0.5)
-        yield ServedPage(url, server, uploads, log)
+        yield ServedPage(url, server, log)
     finally:
         server.terminate()
         server.wait(30)

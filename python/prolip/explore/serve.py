@@ -6,9 +6,7 @@ import errno
 import logging
 import os
 import socket
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -42,37 +40,20 @@ def run_explore(options: ExploreOptions) -> None:
             calibration=options.calibration,
         )
         explorer = Explorer(model, items)
-        with temporary_folder():
-            serve(explorer, options, listener)
+        with TemporaryDirectory(prefix="prolip-explore-") as uploads:
+            serve(explorer, options, listener, Path(uploads))
 
 
-@contextmanager
-def temporary_folder() -> Iterator[str]:
-    """Yield a private folder for all temporary files of this process and of Gradio; it is deleted at the end."""
-    parent = os.environ.get("GRADIO_TEMP_DIR")
-    if parent:
-        Path(parent).mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix="prolip-explore-", dir=parent or None) as folder:
-        tempfile.tempdir = folder  # interrupted uploads are left there
-        os.environ["GRADIO_TEMP_DIR"] = folder  # read when Gradio is imported
-        try:
-            yield folder
-        finally:
-            tempfile.tempdir = None
-            os.environ.pop("GRADIO_TEMP_DIR")
-            if parent is not None:
-                os.environ["GRADIO_TEMP_DIR"] = parent
-
-
-def serve(explorer: Explorer, options: ExploreOptions, listener: socket.socket) -> None:
-    """Serve the page of a model until Ctrl-C, over a socket that listens already."""
+def serve(explorer: Explorer, options: ExploreOptions, listener: socket.socket, uploads: Path) -> None:
+    """Serve the page of a model until Ctrl-C, over a socket that listens already, with a folder for uploaded files."""
+    os.environ["GRADIO_TEMP_DIR"] = str(uploads)
     import gradio
     import uvicorn
     from fastapi import FastAPI
 
     from prolip.explore.drawing import CSS
+    from prolip.explore.gate import Gate
     from prolip.explore.page import build_page
-    from prolip.explore.same_origin import SameOrigin
 
     app = gradio.mount_gradio_app(
         FastAPI(openapi_url=None),
@@ -91,7 +72,7 @@ def serve(explorer: Explorer, options: ExploreOptions, listener: socket.socket) 
     )
     log.info("http://%s:%d (Ctrl-C ends it)", options.host, options.port)
     # The page keeps a connection open, so shutting down does not wait for it, and does not log that.
-    config = uvicorn.Config(SameOrigin(app, options.host), log_level="critical", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(Gate(app, options.host, uploads), log_level="critical", timeout_graceful_shutdown=1)
     with suppress(KeyboardInterrupt):
         uvicorn.Server(config).run([listener])
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,7 +28,7 @@ from prolip.explore.explorer import (
     Range,
 )
 from prolip.explore.items import Item, read_items
-from prolip.explore.serve import listen, run_explore, temporary_folder
+from prolip.explore.serve import listen, run_explore
 from prolip.gaussian import Gaussian, csd, csd_logits, inclusion_score
 from prolip.metrics.bprw import reweight_prompts
 from prolip.metrics.config import BprwConfig
@@ -284,25 +282,6 @@ def test_wrong_input_is_an_error_before_gradio_is_imported(tmp_path: Path, monke
     with pytest.raises(ValueError, match=r"config\.json"):
         run_explore(ExploreOptions(checkpoint=str(tmp_path), port=free_port()))
     assert "gradio" not in sys.modules
-
-
-@pytest.mark.parametrize("given", [None, "mine"])
-def test_temporary_files_are_in_a_folder_that_ends_with_the_page(
-    given: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The next page of the same process does not make the folder of this one again."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.delenv("GRADIO_TEMP_DIR", raising=False)
-    if given is not None:
-        monkeypatch.setenv("GRADIO_TEMP_DIR", given)
-    for _ in range(2):
-        with temporary_folder() as folder:
-            assert os.environ["GRADIO_TEMP_DIR"] == tempfile.gettempdir() == folder
-            assert Path(folder).parent == Path(given or tmp_path)
-        assert os.environ.get("GRADIO_TEMP_DIR") == given
-        assert [path.name for path in tmp_path.rglob("*")] == ([] if given is None else [given])
-        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 def test_the_address_is_taken_while_the_model_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,101 @@
+"""Which requests reach the page: its own host and origin, its own routes, and only files that were uploaded."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_FILE, _QUESTION = "/gradio_api/file=", "/gradio_api/queue/join"
+_ROUTES = re.compile(
+    r"/(config|theme\.css|favicon\.ico|manifest\.json|(static|assets)/.*|gradio_api/(upload|upload_progress|queue/data))?",
+    re.DOTALL,
+)
+"""What the page asks for, besides `_FILE` and `_QUESTION`. Gradio has more, such as deep links."""
+
+
+class Gate:
+    """ASGI middleware in front of Gradio: refuses what the page itself does not ask for.
+
+    - Another Host or Origin: any website may point its name at 127.0.0.1 (DNS rebinding), or send requests from its
+      visitors' browsers.
+    - Other routes.
+    - Files outside the folder of uploads. A mounted Gradio reads any path or URL that a request names as its upload,
+      and then serves it.
+    """
+
+    def __init__(self, app: ASGIApp, host: str, uploads: Path) -> None:
+        """Protect `app`, which listens on `host` and stores uploaded files in the folder `uploads`."""
+        self._app, self._host, self._uploads = app, host, uploads.resolve()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or refuse it."""
+        if scope["type"] == "lifespan":
+            return await self._app(scope, receive, send)
+        path, status, reason = scope["path"], 403, refusal(Headers(scope=scope), self._host)
+        if reason is None and path == _QUESTION:
+            message: Message = {"type": "http.request", "body": await Request(scope, receive).body()}
+            waiting, later = [message], receive
+
+            async def replay() -> Message:
+                return waiting.pop() if waiting else await later()
+
+            receive = replay
+            if not self._names_only_uploads(message["body"]):
+                reason = "the request is not JSON, or names a file that was not uploaded"
+        elif reason is None and path.startswith(_FILE):
+            if not self._is_upload(path.removeprefix(_FILE)):
+                reason = "the file was not uploaded"
+        elif reason is None and not _ROUTES.fullmatch(path):
+            status, reason = 404, "this page has no such address"
+        app = self._app if reason is None else PlainTextResponse(f"{reason}\n", status_code=status)
+        await app(scope, receive, send)
+
+    def _is_upload(self, path: object) -> bool:
+        try:
+            return Path(str(path)).resolve().is_relative_to(self._uploads)
+        except ValueError:  # a null character
+            return False
+
+    def _names_only_uploads(self, body: bytes) -> bool:
+        """Whether each object with a `path` in a JSON body is an uploaded file."""
+
+        def check(found: dict[str, Any]) -> dict[str, Any]:
+            if "path" in found and not self._is_upload(found["path"]):
+                raise ValueError("not uploaded")
+            return found
+
+        try:
+            json.loads(body, object_hook=check)
+        except (ValueError, RecursionError):
+            return False
+        return True
+
+
+def refusal(headers: Headers, host: str) -> str | None:
+    """Return why a page with the option `--host` `host` refuses a request with these headers; None if it may pass."""
+    named = headers.getlist("host")
+    if len(named) != 1 or not _is_ours(named[0], host):
+        shown = ", ".join(map(repr, named)) or "missing"
+        return f"the Host header is {shown}: this page answers as localhost and as {host} (option --host)"
+    for origin in headers.getlist("origin"):
+        if origin not in {f"http://{named[0]}", f"https://{named[0]}"}:
+            return f"the Origin header is {origin!r}: other sites cannot use this page"
+    return None
+
+
+def _is_ours(named: str, host: str) -> bool:
+    """Whether a Host header names `host`, or a name or address that always means this machine."""
+    try:
+        name = urlsplit(f"//{named}").hostname
+        return name in {"localhost", host.strip("[]").lower()} or ipaddress.ip_address(name or "").is_loopback
+    except ValueError:  # not an address
+        return False

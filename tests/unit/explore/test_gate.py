@@ -1,0 +1,111 @@
+"""Requests from other sites, for other routes and with files that were not uploaded are refused."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("starlette", reason="the page needs Gradio: pip install 'prolip[explore]'")
+from prolip.explore.gate import Gate
+
+Headers = list[tuple[bytes, bytes]]
+HOST: Headers = [(b"host", b"localhost")]
+PASSED = [{"type": "passed", "body": b""}]
+
+
+def answered(
+    kind: str,
+    headers: Headers,
+    host: str = "127.0.0.1",
+    path: str = "/",
+    body: bytes = b"",
+    uploads: Path = Path("/up"),
+) -> list[dict[str, Any]]:
+    """What a client gets from an app behind the gate."""
+    sent: list[dict[str, Any]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        read = (await receive())["body"] if path.endswith("join") else b""
+        await send({"type": "passed", "body": read})
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        assert path.endswith("join"), "nothing else of a request is read"
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    scope = {"type": kind, "headers": headers, "method": "GET", "path": path}
+    asyncio.run(Gate(app, host, uploads)(scope, receive, send))
+    return sent
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        ("127.0.0.1", b"localhost:7860"),
+        ("127.0.0.1", b"127.0.0.1"),
+        ("127.0.0.1", b"[::1]:7860"),
+        ("[::1]", b"localhost"),
+        ("Lab.example", b"lab.example:7860"),
+        ("0.0.0.0", b"localhost:7860"),
+    ],
+)
+def test_requests_to_the_pages_own_names_are_answered(host: str, name: bytes) -> None:
+    for more in ([], [(b"origin", b"http://" + name)], [(b"origin", b"https://" + name)]):
+        assert answered("http", [(b"host", name), *more], host) == PASSED
+    assert answered("lifespan", []) == PASSED
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        [(b"host", b"")],
+        [(b"host", b"localhost.evil.example")],
+        [(b"host", b"evil@localhost@evil.example")],
+        [(b"host", b"[::1")],
+        [*HOST, (b"host", b"evil.example")],
+        [*HOST, (b"origin", b"null")],
+        [*HOST, (b"origin", b"")],
+        [*HOST, (b"origin", b"http://localhost"), (b"origin", b"http://evil.example")],
+        [(b"host", b"localhost:7860"), (b"origin", b"http://localhost:7861")],
+        [*HOST, (b"origin", b"file://localhost")],
+    ],
+)
+def test_requests_with_other_hosts_or_origins_are_refused(headers: Headers, kind: str) -> None:
+    assert answered(kind, headers)[0]["status"] == 403
+
+
+@pytest.mark.parametrize(
+    ("path", "passes"),
+    [
+        ("/up/hash/cat.png", True),
+        ("/up/../etc/passwd", False),
+        ("/upper/cat.png", False),
+        ("relative", False),
+        ("http://localhost/cat.png", False),
+        ("/up/\0", False),
+        (["/up/cat.png"], False),
+    ],
+)
+def test_only_uploaded_files_are_read_or_served(path: Any, passes: bool) -> None:
+    body = json.dumps({"data": [None, {"path": path, "meta": {"_type": "gradio.FileData"}}]}).encode()
+    sent = answered("http", HOST, path="/gradio_api/queue/join", body=body)
+    assert sent == [{"type": "passed", "body": body}] if passes else sent[0]["status"] == 403
+    sent = answered("http", HOST, path=f"/gradio_api/file={path}")
+    assert sent == PASSED if passes else sent[0]["status"] == 403
+
+
+def test_a_question_that_is_not_json_is_refused() -> None:
+    assert answered("http", HOST, path="/gradio_api/queue/join", body=b"[" * 100_000)[0]["status"] == 403
+
+
+@pytest.mark.parametrize("route", ["deep_link", "run/predict", "call/run", "proxy=http://x", "queue/join/", "stream/x"])
+def test_other_routes_of_gradio_are_closed(route: str) -> None:
+    assert answered("http", HOST, path=f"/gradio_api/{route}")[0]["status"] == 404
