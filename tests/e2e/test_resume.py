@@ -7,9 +7,7 @@ import json
 import os
 import random
 import re
-import shutil
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable
@@ -19,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 from tests.support.forkserver import FORKSERVER
-from tests.support.small_training import SHARDED, SHORT, Lab, numbers, same_weights, write_shard
+from tests.support.small_training import SHARDED, Lab, numbers, same_weights, write_shard
 
 from prolip.checkpoint import find_latest, list_checkpoints, load_checkpoint, run_lock
 from prolip.train import loop
@@ -86,35 +84,6 @@ def test_a_run_killed_ten_times_ends_with_the_same_bits(lab: Lab) -> None:
     assert len(list(folder.iterdir())) == 2
 
 
-def test_a_run_with_damaged_checkpoints_stops_and_keeps_its_log(
-    lab: Lab, short: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    lab.copy(short, "damaged")
-    for file in (lab.folder / "damaged" / "checkpoints").glob("step_*/*"):
-        os.truncate(file, file.stat().st_size // 2)
-    before = lab.rows("damaged")
-    assert lab.here("damaged", *SHORT, "--keep_checkpoints", "1") == 2
-    assert re.search(
-        r"damaged/checkpoints has checkpoints, but none is usable: .*step_000000020: manifest", caplog.text
-    )
-    assert lab.rows("damaged") == before != []
-
-
-def test_a_run_resumes_with_a_copy_of_its_tokenizer_but_not_with_another(
-    lab: Lab, short: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    lab.copy(short, "retold")
-    copy, other = lab.folder / "copied.json", lab.folder / "other.json"
-    copy.write_bytes((lab.folder / "tokenizer.json").read_bytes())
-    other.write_text(copy.read_text().replace("red", "der"))
-    flags = (*SHORT, "--keep_checkpoints", "1", "--data.tokenizer.path")
-    assert lab.here("retold", *flags, str(copy)) == 0
-    assert lab.here("retold", *flags, str(other)) == 2
-    assert re.search(
-        r"data\.tokenizer\.path is .*other\.json: it differs from .*step_000000020/tokenizer\.json", caplog.text
-    )
-
-
 def test_two_runs_cannot_share_a_folder_and_a_killed_run_frees_it(
     lab: Lab, finished: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,32 +93,12 @@ def test_two_runs_cannot_share_a_folder_and_a_killed_run_frees_it(
         job.send(0, signal.SIGSTOP)
         before = lab.rows("contested")
         assert lab.here("contested") == 2
-        holder = rf"process {job.ranks[0].pid} on {re.escape(socket.gethostname())} since \d{{4}}-"
-        assert re.search(rf"contested is in use by {holder}", caplog.text)
+        assert "contested: in use" in caplog.text
         assert lab.rows("contested") == before
         job.send(0, signal.SIGKILL)
         assert job.wait(60) == [-signal.SIGKILL]
-    assert (lab.folder / "contested" / "lock.json").exists()
     assert lab.here("contested") == 0
     assert same_weights(lab.latest("contested"), lab.latest(finished))
-    assert not (lab.folder / "contested" / "lock.json").exists()
-
-
-def test_a_run_whose_folder_is_deleted_goes_on_in_a_new_one(
-    lab: Lab, finished: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, take_step = lab.folder / "deleted", loop.take_step
-
-    def take_step_and_delete(run: loop.Run, *arguments: Any) -> Any:
-        if run.step == 24:
-            run.saver.wait()
-            shutil.rmtree(folder)
-        return take_step(run, *arguments)
-
-    monkeypatch.setattr(loop, "take_step", take_step_and_delete)
-    assert lab.here("deleted") == 0
-    assert same_weights(lab.latest("deleted"), lab.latest(finished))
-    assert numbers(lab.rows("deleted"), "step") == [30, 40, 50, 60, 70, 80]
 
 
 def test_more_signals_during_the_last_save_do_not_lose_it(lab: Lab) -> None:
@@ -251,12 +200,3 @@ def test_after_ctrl_c_a_run_resumes_to_the_same_bits(lab: Lab, finished: str) ->
     steps = numbers(lab.rows("stopped"), "step")
     assert stopped in steps
     assert len(steps) == len(set(steps))
-
-
-def test_sigterm_to_one_of_two_processes_stops_both_at_the_same_step(lab: Lab) -> None:
-    with lab.start("preempted", processes=2) as job:
-        job.wait_for(lab.has("preempted", "checkpoints/step_*20"))
-        job.send(1, signal.SIGTERM)
-        assert job.wait(60) == [0, 0], job.told()
-    assert "SIGTERM at step" in job.told()
-    assert 20 <= lab.latest("preempted").step < 80

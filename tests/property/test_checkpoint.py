@@ -81,12 +81,11 @@ def as_rank(rank: int, folder: Path) -> None:
     folders.VISIBLE_SECONDS = 0.3
     saver = Saver(folder / f"of-{rank}", ranks, keep=2)
     saver.save(NOTES, run_tensors(model, optimizer))
-    with pytest.raises(
-        CheckpointError, match=r"rank 1: .*__1_0\.distcp is missing; all ranks must see the same folder"
-    ):
+    with pytest.raises(CheckpointError, match="all ranks must see the same folder"):
         saver.wait()
-    with pytest.raises(UserError, match=r"out is .*of-0: rank 1 on .* does not see what rank 0 on .* wrote there"):
+    with pytest.raises(UserError) as error:
         RunLock(folder / f"of-{rank}", ranks)
+    assert error.value.field == "out"
     with RunLock(folder / "shared", ranks):
         pass
 
@@ -97,10 +96,10 @@ def as_rank(rank: int, folder: Path) -> None:
         os.fsync = full_disk
     saver = Saver(folder / "full", ranks, keep=2)
     saver.save(NOTES, run_tensors(model, optimizer))
-    with pytest.raises(CheckpointError, match=r"step_000000001 could not be saved: rank 1: no space left"):
+    with pytest.raises(CheckpointError, match="rank 1: no space left"):
         saver.wait()
     # What is wrong with the choice is told on all ranks, and nobody waits.
-    with pytest.raises(CheckpointError, match=r"resume is '7': .* is not a checkpoint"):
+    with pytest.raises(CheckpointError, match="resume"):
         agree_on_checkpoint(folder / "full", "7", ranks)
     (folder / f"done-{rank}").touch()
     dist.destroy_process_group()

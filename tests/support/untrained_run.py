@@ -92,6 +92,6 @@ def write_checkpoint(
         keep_ratio=None if trained is None else trained.data.mask.keep_ratio,
     )
     carried = None if trained is None else carry(trained.data.tokenizer, model.config)
-    with Saver(folder, ALONE, keep=9, after=step - 1, carried=carried) as saver:
+    with Saver(folder, ALONE, keep=9, after=step - 1, preprocessing=carried) as saver:
         saver.save(notes, run_tensors(model, torch.optim.AdamW(model.parameters()), average))
     return checkpoint_path(folder, step)

@@ -7,15 +7,16 @@ from prolip.checkpoint.folder import (
     checkpoint_path,
     is_checkpoint,
     list_checkpoints,
+    read_best,
 )
 from prolip.checkpoint.resume import agree_on_checkpoint
 from prolip.checkpoint.run_lock import RunLock
 from prolip.checkpoint.saver import Saver
 from prolip.checkpoint.state import (
     Average,
-    Carried,
     Checkpoint,
     Notes,
+    Preprocessing,
     find_latest,
     load_checkpoint,
     open_saved,
@@ -25,15 +26,14 @@ from prolip.checkpoint.state import (
     rng_tensors,
     run_tensors,
 )
-from prolip.checkpoint.verified import read_best
 
 __all__ = [
     "Average",
     "Best",
-    "Carried",
     "Checkpoint",
     "CheckpointError",
     "Notes",
+    "Preprocessing",
     "RunLock",
     "Saver",
     "StorageError",

@@ -1,4 +1,4 @@
-"""A run's folder of checkpoints: commit, verify, list and delete them.
+"""A run's folder of checkpoints: commit, list, verify and delete them.
 
 step_000000040/           a complete checkpoint; all its bytes were on disk before it got this name
   __0_0.distcp ...        tensors, one file per rank, in the format of torch.distributed.checkpoint
@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from prolip.errors import UserError
 from prolip.files import crc32
@@ -45,11 +45,11 @@ log = logging.getLogger(__name__)
 
 
 class CheckpointError(UserError):
-    """A checkpoint is damaged, or cannot be written; the message says which and why."""
+    """A checkpoint is damaged, or cannot be written."""
 
 
 class StorageError(UserError):
-    """Checkpoints cannot be read because of an I/O error, which may be temporary; the message names the path."""
+    """An I/O error, which may be temporary, prevents reading checkpoints."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,23 +117,22 @@ def patiently(path: Path, read: Callable[[], T]) -> T:
         StorageError: every attempt failed.
         OSError: the error says something about the path itself (`ABSENT`), such as that it does not exist.
     """
-    for pause in (*_PAUSES, None):
+    pauses = list(_PAUSES)
+    while True:
         try:
             return read()
         except ABSENT:
             raise
         except OSError as error:
-            if pause is None:
+            if not pauses:
                 raise StorageError(
-                    f"{path} could not be read {len(_PAUSES) + 1} times in a row, which does not mean that it is "
-                    f"damaged: {error}"
+                    f"{path}: unreadable {len(_PAUSES) + 1} times, maybe not damaged: {error}"
                 ) from error
             log.warning("%s could not be read, trying again: %s", path, error)
-            time.sleep(pause)
-    raise AssertionError("the last attempt returns or raises")
+            time.sleep(pauses.pop(0))
 
 
-# ---- One checkpoint: commit and check ----
+# ---- One checkpoint: commit and verify ----
 
 
 def record(path: Path) -> FileRecord:
@@ -160,24 +159,22 @@ def wait_until(holds: Callable[[], bool]) -> bool:
     return True
 
 
-def differing_file(folder: Path, files: Mapping[str, FileRecord]) -> str | None:
-    """Say what is wrong with the first file that is missing or has another size; None if all are right."""
+def check_visible(folder: Path, files: Mapping[str, FileRecord]) -> None:
+    """Check that this process sees another rank's files.
+
+    Raises:
+        CheckpointError: a file is missing or has another size.
+    """
     for name, expected in files.items():
-        path = folder / name
-        if not wait_until(partial(_has_size, path, expected.size)):
-            found = f"has {path.stat().st_size:,} bytes instead of {expected.size:,}" if path.exists() else "is missing"
-            return f"{path} {found}"
-    return None
+        if not wait_until(partial(_has_size, folder / name, expected.size)):
+            raise CheckpointError(f"{folder / name}: missing or incomplete; all ranks must see the same folder")
 
 
 def _has_size(path: Path, size: int) -> bool:
-    try:
-        return path.stat().st_size == size
-    except FileNotFoundError:
-        return False
+    return path.is_file() and path.stat().st_size == size
 
 
-def commit(path: Path, files: dict[str, FileRecord], best: Best | None) -> None:
+def commit(path: Path, files: Mapping[str, FileRecord], best: Best | None) -> None:
     """Turn the files at `partial_path(path)`, which must be on disk, into the checkpoint `path`.
 
     The manifest is written last, and then the folder is renamed. So a folder with this name is always complete.
@@ -188,8 +185,7 @@ def commit(path: Path, files: dict[str, FileRecord], best: Best | None) -> None:
         "best": None if best is None else asdict(best),
     }
     written = partial_path(path)
-    whole = {**content, "crc32": manifest_checksum(content)}
-    write_whole(written / MANIFEST, json.dumps(whole, indent=1).encode())
+    write_whole(written / MANIFEST, json.dumps({**content, "crc32": _checksum(content)}, indent=1).encode())
     _sync_folder(written)
     if path.exists():  # from an earlier start, which this run did not resume from
         set_aside(path)
@@ -197,9 +193,50 @@ def commit(path: Path, files: dict[str, FileRecord], best: Best | None) -> None:
     _sync_folder(path.parent)
 
 
-def manifest_checksum(content: dict[str, Any]) -> int:
+def _checksum(manifest: Mapping[str, object]) -> int:
     """Checksum of a manifest's other entries."""
-    return zlib.crc32(json.dumps(content, sort_keys=True).encode())
+    return zlib.crc32(json.dumps(manifest, sort_keys=True).encode())
+
+
+class Manifest:
+    """What a checkpoint should hold.
+
+    Raises:
+        CheckpointError: the folder is not a checkpoint, or its manifest is damaged.
+        OSError: the storage does not answer.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            content = json.loads((path / MANIFEST).read_bytes())
+            self.checksum: int = content.pop("crc32")
+            """Checkpoints with the same checksum have the same content."""
+        except ABSENT:
+            raise CheckpointError(f"{path}: not a checkpoint of a run: {MANIFEST} is missing") from None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{path}: {MANIFEST} is damaged: {error}") from error
+        if _checksum(content) != self.checksum:
+            raise CheckpointError(f"{path}: {MANIFEST} is damaged: its checksum is wrong")
+        if content["format"] != FORMAT:
+            raise CheckpointError(f"{path}: format must be {FORMAT} (got {content['format']})")
+        self.files = {name: FileRecord(**about) for name, about in content["files"].items()}
+        self.best = None if content["best"] is None else Best(**content["best"])
+        """Why this checkpoint is the best; None if it is not."""
+
+    def verify(self) -> None:
+        """Read every byte, and compare sizes and checksums.
+
+        Raises:
+            CheckpointError: naming the first file that is missing or damaged.
+        """
+        for name, expected in self.files.items():
+            try:
+                found = record(self.path / name)
+            except ABSENT as error:
+                raise CheckpointError(f"{self.path}: {name} is missing") from error
+            if found != expected:
+                raise CheckpointError(f"{self.path}: {name} is damaged: size or checksum is wrong")
 
 
 # ---- The whole folder ----
@@ -248,6 +285,20 @@ def mark_best(path: Path) -> None:
     link.symlink_to(path.name)
     link.replace(path.parent / BEST)
     _sync_folder(path.parent)
+
+
+def read_best(folder: Path) -> tuple[int, Best] | None:
+    """Step of the best checkpoint so far, and why it is the best; None if there is none.
+
+    Raises:
+        CheckpointError: its manifest is damaged.
+        StorageError: the storage does not answer.
+    """
+    if not (folder / BEST).exists():
+        return None
+    path = (folder / BEST).resolve()
+    best = patiently(path, lambda: Manifest(path)).best
+    return None if best is None else (step_of(path), best)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -33,7 +33,7 @@ def agree_on_checkpoint(folder: Path, resume: str, ranks: Ranks) -> Checkpoint |
         StorageError: on all ranks, if the storage does not answer.
     """
     found, failure = _try(lambda: _choose(folder, resume)) if ranks.rank == 0 else (None, None)
-    chosen, failure = ranks.broadcast((None if found is None else (found.path, found.files.checksum), failure))
+    chosen, failure = ranks.broadcast((None if found is None else (found.path, found.manifest.checksum), failure))
     if chosen is not None and ranks.rank != 0:
         path, checksum = chosen
         found, failure = _try(lambda: load_checkpoint(path, checksum=checksum))
@@ -48,9 +48,7 @@ def _try(find: Callable[[], Checkpoint | None]) -> tuple[Checkpoint | None, Chec
     try:
         return find(), None
     except (CheckpointError, StorageError) as error:
-        return None, type(error)(str(error))
-    except OSError as error:
-        return None, StorageError(str(error))
+        return None, error
 
 
 def _choose(folder: Path, resume: str) -> Checkpoint | None:
@@ -60,14 +58,12 @@ def _choose(folder: Path, resume: str) -> Checkpoint | None:
         return _newest(folder)
     if resume == "never":
         if there:
-            raise CheckpointError(
-                f'resume is "never", but {folder} holds {there[0].name}: choose another --out, or remove that folder'
-            )
+            raise CheckpointError(f'resume: "never" needs a new folder (got {folder}, which holds {there[0].name})')
         return None
     path = checkpoint_path(folder, int(resume)) if resume.isdecimal() else Path(resume)
     found = open_saved(path)
     if found is None:
-        raise CheckpointError(f"resume is {resume!r}: {path} is not a checkpoint: give one, a step, auto or never")
+        raise CheckpointError(f"resume: must be auto, never, a step or a checkpoint's path (got {path})")
     return found
 
 
@@ -76,8 +72,8 @@ def _newest(folder: Path) -> Checkpoint | None:
     if rejected and found is None:
         # Starting at step 0 would overwrite the log of the earlier training.
         raise CheckpointError(
-            f"{folder} has checkpoints, but none is usable: {'; '.join(rejected)}; to start at step 0, choose another "
-            "--out, or remove that folder"
+            f"{folder}: none of its checkpoints is usable; to start at step 0, choose another --out, or remove that "
+            f"folder ({'; '.join(rejected)})"
         )
     for reason in rejected:
         log.warning("checkpoint rejected: %s", reason)

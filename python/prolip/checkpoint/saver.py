@@ -5,25 +5,25 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Self, TypeVar
 
 from torch import Tensor
-from torch.distributed.checkpoint.storage import WriteResult
 
 from prolip.checkpoint.folder import (
     Best,
     CheckpointError,
-    FileRecord,
+    Manifest,
+    check_visible,
     checkpoint_path,
     commit,
-    differing_file,
     is_checkpoint,
     list_checkpoints,
     mark_best,
     partial_path,
+    patiently,
     prune,
     record,
     set_aside,
@@ -31,23 +31,15 @@ from prolip.checkpoint.folder import (
     sweep,
     write_whole,
 )
-from prolip.checkpoint.state import NOTES, Carried, Notes
-from prolip.checkpoint.tensors import METADATA, Part
-from prolip.checkpoint.verified import load_replaceable
+from prolip.checkpoint.state import NOTES, Notes, Preprocessing
+from prolip.checkpoint.tensors import METADATA, TensorShare, Written
 from prolip.distributed import Ranks
 from prolip.errors import UserError
 from prolip.files import writing
 
 log = logging.getLogger(__name__)
 
-
-class _Written(NamedTuple):
-    """A rank's written files, or why writing failed."""
-
-    results: list[WriteResult]
-    files: dict[str, FileRecord]
-    failure: str | None
-    """The reason; None after a success."""
+T = TypeVar("T")
 
 
 class Saver:
@@ -56,7 +48,9 @@ class Saver:
     Use it as a context manager: it waits for the last save.
     """
 
-    def __init__(self, folder: Path, ranks: Ranks, *, keep: int, after: int = 0, carried: Carried | None = None):
+    def __init__(
+        self, folder: Path, ranks: Ranks, *, keep: int, after: int = 0, preprocessing: Preprocessing | None = None
+    ) -> None:
         """Rank 0 sets checkpoints of later steps aside, because the run will reach these steps again.
 
         The link to the best checkpoint may have led to one of them, or the process may have died before it moved the
@@ -67,19 +61,19 @@ class Saver:
             ranks: this process's rank.
             keep: recent checkpoints to keep, plus the best.
             after: the step that the run resumes from.
-            carried: stored beside the weights, so that a checkpoint is all that inference needs.
+            preprocessing: stored beside the weights, so that a checkpoint is all that inference needs.
         """
-        self._folder, self._keep, self._carried = folder, keep, carried or Carried()
+        self._folder, self._keep, self._preprocessing = folder, keep, preprocessing or Preprocessing()
         if ranks.rank == 0:
             sweep(folder)
             for path in list_checkpoints(folder):
                 if step_of(path) > after:
                     log.warning("%s is newer than the resumed step: renamed to %s", path, set_aside(path).name)
             resumed = checkpoint_path(folder, after)
-            if is_checkpoint(resumed) and load_replaceable(resumed, lambda files: files.best) is not None:
+            if is_checkpoint(resumed) and patiently(resumed, lambda: Manifest(resumed)).best is not None:
                 mark_best(resumed)
         self._ranks = ranks.with_own_group()  # for the thread, which exchanges during training steps
-        self._part: Part | None = None
+        self._share: TensorShare | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._running: Future[None] | None = None
 
@@ -95,10 +89,10 @@ class Saver:
             CheckpointError: the previous save failed.
         """
         self.wait()
-        if self._part is None or not self._part.fits(tensors):
-            self._part = Part(tensors, self._ranks)
-        self._part.copy(tensors)
-        self._running = self._thread.submit(self._write, self._part, notes, best)
+        if self._share is None or not self._share.fits(tensors):
+            self._share = TensorShare(tensors, self._ranks)
+        self._share.copy(tensors)
+        self._running = self._thread.submit(self._write, self._share, notes, best)
 
     def check(self) -> None:
         """Raise if a finished save failed; does not wait.
@@ -134,53 +128,47 @@ class Saver:
 
     # ---- In the thread ----
 
-    def _write(self, part: Part, notes: Notes, best: Best | None) -> None:
+    def _write(self, share: TensorShare, notes: Notes, best: Best | None) -> None:
         path = checkpoint_path(self._folder, notes.step)
-        failure: str | None
+        written, failure = _attempt(lambda: share.write(partial_path(path)))
         try:
-            written = self._ranks.gather(_write_part(part, partial_path(path)))
-            failure = self._commit(part, path, notes, best, written) if self._ranks.rank == 0 else None
+            of_ranks = self._ranks.gather((written, failure))
+            if self._ranks.rank == 0:
+                failure = next((f"rank {rank}: {why}" for rank, (_, why) in enumerate(of_ranks) if why), None)
+                if failure is None:
+                    complete = [one for one, _ in of_ranks if one is not None]
+                    _, failure = _attempt(lambda: self._commit(share, path, notes, best, complete))
             failure = self._ranks.broadcast(failure)
         except RuntimeError as error:  # another rank died
             failure = str(error)
         if failure is not None:
             raise CheckpointError(f"{path} could not be saved: {failure}")
 
-    def _commit(self, part: Part, path: Path, notes: Notes, best: Best | None, written: list[_Written]) -> str | None:
-        """Complete the checkpoint on rank 0 from the files of all ranks; return the reason if that fails."""
-        files = {name: about for of_rank in written for name, about in of_rank.files.items()}
+    def _commit(self, share: TensorShare, path: Path, notes: Notes, best: Best | None, written: list[Written]) -> None:
+        """Complete the checkpoint on rank 0 from the files of all ranks."""
         partial = partial_path(path)
-        try:
-            for rank, of_rank in enumerate(written):
-                failure = of_rank.failure or differing_file(partial, of_rank.files)
-                if failure is not None:
-                    hint = "" if of_rank.failure else "; all ranks must see the same folder"
-                    return f"rank {rank}: {failure}{hint}"
-            with writing(partial):
-                files[METADATA] = part.finish(partial, [of_rank.results for of_rank in written])
-                notes = dataclasses.replace(notes, tokenizer=self._carried.tokenizer, images=self._carried.images)
-                state = json.dumps(dataclasses.asdict(notes), indent=1).encode()
-                for name, content in {NOTES: state, **self._carried.files}.items():
-                    write_whole(partial / name, content)
-                    files[name] = record(partial / name)
-                commit(path, files, best)
-            if best is not None:
-                mark_best(path)
-            prune(self._folder, keep=self._keep)
-        except (OSError, RuntimeError, UserError) as error:
-            return str(error)
-        except Exception as error:  # a bug, but the other ranks must not wait for ever
-            log.exception("%s", path)
-            return repr(error)
-        return None
+        files = {name: about for of_rank in written for name, about in of_rank.files.items()}
+        check_visible(partial, files)
+        with writing(partial):
+            files[METADATA] = share.write_metadata(partial, written)
+            inputs = self._preprocessing
+            notes = dataclasses.replace(notes, tokenizer=inputs.tokenizer, images=inputs.images)
+            state = json.dumps(dataclasses.asdict(notes), indent=1).encode()
+            for name, content in {NOTES: state, **inputs.files}.items():
+                write_whole(partial / name, content)
+                files[name] = record(partial / name)
+            commit(path, files, best)
+        if best is not None:
+            mark_best(path)
+        prune(self._folder, keep=self._keep)
 
 
-def _write_part(part: Part, folder: Path) -> _Written:
-    """Write this rank's files. Never raises, because the other ranks wait for the result."""
+def _attempt(work: Callable[[], T]) -> tuple[T | None, str | None]:
+    """Return the result of `work`, or why it failed: the other ranks wait, so nothing may be raised here."""
     try:
-        return _Written(*part.write(folder), None)
+        return work(), None
     except (OSError, RuntimeError, UserError) as error:  # torch's writers wrap some OSErrors
-        return _Written([], {}, str(error))
-    except Exception as error:
-        log.exception("%s", folder)
-        return _Written([], {}, repr(error))
+        return None, str(error)
+    except Exception as error:  # a bug
+        log.exception("a checkpoint could not be saved")
+        return None, repr(error)

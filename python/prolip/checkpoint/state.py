@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_model_state_dict, get_optimizer_state_dict
 
-from prolip.checkpoint.folder import CheckpointError, is_checkpoint, list_checkpoints
+from prolip.checkpoint.folder import CheckpointError, Manifest, is_checkpoint, list_checkpoints, patiently
 from prolip.checkpoint.tensors import read_into, read_whole, stored_tensors
-from prolip.checkpoint.verified import CheckpointFiles, load_replaceable
 from prolip.distributed import Ranks
 
 log = logging.getLogger(__name__)
@@ -33,8 +32,8 @@ class Average(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Carried:
-    """What a checkpoint carries for inference besides the model."""
+class Preprocessing:
+    """The tokenizer and the preparation of images, stored with the model for inference."""
 
     tokenizer: dict[str, Any] | None = None
     """`prolip.data.tokenizer.TokenizerConfig.to_dict()`; its path is the name of one of `files`."""
@@ -65,9 +64,9 @@ class Notes:
     scaler: dict[str, Any] | None = None
     """State of fp16's loss scaler."""
     tokenizer: dict[str, Any] | None = None
-    """See `Carried`, which the saver adds. In older checkpoints the path is where the run found the file."""
+    """See `Preprocessing`, which the saver adds. In older checkpoints the path is where the run found the file."""
     images: dict[str, Any] | None = None
-    """See `Carried`; None in older checkpoints."""
+    """See `Preprocessing`; None in older checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +77,8 @@ class Checkpoint:
     """Its folder."""
     notes: Notes
     """Everything that is not a tensor."""
-    files: CheckpointFiles = field(repr=False, compare=False)
-    """Its files, which are read even if another checkpoint gets the same path meanwhile."""
+    manifest: Manifest = field(repr=False, compare=False)
+    """Its files."""
 
     @property
     def step(self) -> int:
@@ -92,15 +91,15 @@ class Checkpoint:
 
     def model(self) -> dict[str, Tensor]:
         """The state dict of the trained model, without averaging, on the CPU."""
-        return read_whole(self.files, _MODEL)
+        return read_whole(self.path, _MODEL)
 
     def average(self) -> dict[str, Tensor]:
         """The averaged weights, on the CPU; {} if the run keeps none."""
-        return read_whole(self.files, _AVERAGE)
+        return read_whole(self.path, _AVERAGE)
 
     def optimizer(self) -> dict[str, Tensor]:
         """The optimizer's state by PARAMETER.KEY, on the CPU."""
-        return read_whole(self.files, _OPTIMIZER)
+        return read_whole(self.path, _OPTIMIZER)
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer, average: Average | None = None) -> None:
         """Read the state into a model (wrapped and sharded or not), its optimizer and its averaged weights.
@@ -110,9 +109,9 @@ class Checkpoint:
         """
         # Optimizers create their state in the first step; torch takes such a step here, without effect.
         wanted = run_tensors(model, optimizer, average)
-        stored = stored_tensors(self.files)
+        stored = stored_tensors(self.path)
         idle = {name for name in wanted if name.startswith(_OPTIMIZER) and name not in stored}
-        read_into(self.files, {name: tensor for name, tensor in wanted.items() if name not in idle})
+        read_into(self.path, {name: tensor for name, tensor in wanted.items() if name not in idle})
         for name, parameter in model.named_parameters():
             if any(key.startswith(f"{_OPTIMIZER}{name}.") for key in idle):  # it had no gradient yet
                 optimizer.state.pop(parameter, None)
@@ -120,7 +119,7 @@ class Checkpoint:
     def restore_rng(self, ranks: Ranks) -> None:
         """Restore this rank's random generators if the number of ranks is the same; otherwise do nothing."""
         if self.notes.world_size == ranks.world_size:
-            restore_rng(read_whole(self.files, f"{_RNG}{ranks.rank}."), ranks.device)
+            restore_rng(read_whole(self.path, f"{_RNG}{ranks.rank}."), ranks.device)
 
 
 def run_tensors(
@@ -166,37 +165,36 @@ def load_checkpoint(path: Path, *, checksum: int | None = None) -> Checkpoint:
 
     Args:
         path: its folder.
-        checksum: the manifest's, if another rank has verified every byte; then only this and sizes are compared.
+        checksum: the manifest's, if another rank has verified every byte; then only this is compared.
 
     Raises:
         CheckpointError: the folder is missing, damaged, or not a checkpoint of a run.
         StorageError: the storage does not answer.
     """
 
-    def load(files: CheckpointFiles) -> Checkpoint:
+    def load() -> Checkpoint:
+        manifest = Manifest(path)
         if checksum is None:
-            files.verify()
-        elif files.checksum != checksum:
-            raise CheckpointError(f"{path} is not the checkpoint that rank 0 has verified")
-        return Checkpoint(path, _read_notes(files), files)
+            manifest.verify()
+        elif manifest.checksum != checksum:
+            raise CheckpointError(f"{path}: not the checkpoint that rank 0 has verified")
+        return Checkpoint(path, _read_notes(path), manifest)
 
-    return load_replaceable(path, load)
+    return patiently(path, load)
 
 
-def _read_notes(files: CheckpointFiles) -> Notes:
+def _read_notes(path: Path) -> Notes:
     try:
-        notes = Notes(**json.loads(files.read(NOTES)))
+        notes = Notes(**json.loads((path / NOTES).read_bytes()))
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{files.path}: {NOTES} cannot be read: {error}") from error
+        raise CheckpointError(f"{path}: {NOTES} cannot be read: {error}") from error
     for name, hint in get_type_hints(Notes).items():
         kinds = [get_origin(kind) or kind for kind in get_args(hint) or (hint,)]
         kinds = [dict] if get_origin(hint) is dict else kinds
         value = getattr(notes, name)
         if type(value) not in kinds and not (type(value) is int and float in kinds):
             expected = " or ".join("None" if kind is type(None) else kind.__name__ for kind in kinds)
-            raise CheckpointError(f"{files.path}: {NOTES}: {name} is {reprlib.repr(value)}: it must be {expected}")
+            raise CheckpointError(f"{path}: {NOTES}: {name} is {reprlib.repr(value)}: it must be {expected}")
     return notes
 
 
@@ -239,7 +237,7 @@ def open_saved(path: Path) -> Checkpoint | None:
 
 
 def read_weights(path: Path, *, averaged: bool = True) -> tuple[Checkpoint, dict[str, Tensor]] | None:
-    """Open a saved model (see `open_saved`) and read its weights; retried once if a run has deleted it meanwhile.
+    """Open a saved model (see `open_saved`) and read its weights; None if the path is neither checkpoint nor run.
 
     Args:
         path: a checkpoint's or a run's folder.
@@ -249,13 +247,5 @@ def read_weights(path: Path, *, averaged: bool = True) -> tuple[Checkpoint, dict
         CheckpointError: it is damaged, or the run has no usable checkpoint.
         StorageError: the storage does not answer.
     """
-    for is_last in (False, True):
-        saved = open_saved(path)
-        if saved is None:
-            return None
-        try:
-            return saved, saved.weights() if averaged else saved.model()
-        except CheckpointError:
-            if is_last or not saved.files.were_replaced():
-                raise
-    raise AssertionError("the last attempt returns or raises")
+    saved = open_saved(path)
+    return None if saved is None else (saved, saved.weights() if averaged else saved.model())

@@ -6,24 +6,21 @@ copies and writes only this rank's part, and nothing is exchanged before the nex
 
 from __future__ import annotations
 
-import os
 import pickle
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, DefaultSavePlanner
-from torch.distributed.checkpoint.filesystem import FileSystem, FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex, TensorStorageMetadata
 from torch.distributed.checkpoint.planner import SavePlan, WriteItem
 from torch.distributed.checkpoint.storage import WriteResult
 
 from prolip.checkpoint.folder import CheckpointError, FileRecord, record
-from prolip.checkpoint.verified import CheckpointFiles
 from prolip.distributed import Ranks
 from prolip.files import writing
 
@@ -50,7 +47,15 @@ _CLASSES = {
 # ---- Writing ----
 
 
-class Part:
+class Written(NamedTuple):
+    """The files that a rank has written."""
+
+    results: list[WriteResult]
+    """Where its tensors are."""
+    files: dict[str, FileRecord]
+
+
+class TensorShare:
     """This rank's share of a run's tensors; ranks divide tensors that they all have.
 
     All ranks create it together, with the same tensors except those that only one rank has.
@@ -69,7 +74,7 @@ class Part:
         self._copies: dict[MetadataIndex, Tensor] = {}
 
     def fits(self, tensors: Mapping[str, Tensor]) -> bool:
-        """Whether names, shapes and dtypes are those that the part was created with."""
+        """Whether names, shapes and dtypes are those that the share was created with."""
         return _names(tensors) == self._names
 
     def copy(self, tensors: Mapping[str, Tensor]) -> None:
@@ -86,19 +91,19 @@ class Part:
             if device.type == "cuda":
                 torch.cuda.current_stream(device).synchronize()
 
-    def write(self, folder: Path) -> tuple[list[WriteResult], dict[str, FileRecord]]:
-        """Write the copies to disk, and return what `finish` needs."""
+    def write(self, folder: Path) -> Written:
+        """Write the copies to disk."""
         writer = FileSystemWriter(folder, per_thread_copy_ahead=0)
         folder.mkdir(parents=True, exist_ok=True)
         with writing(folder, sum(copy.nbytes for copy in self._copies.values())):
             results = writer.write_data(self._plan, _Copies(self._copies)).wait()
         names = {result.storage_data.relative_path for result in results}
-        return results, {name: record(folder / name) for name in names}
+        return Written(results, {name: record(folder / name) for name in names})
 
-    def finish(self, folder: Path, results: list[list[WriteResult]]) -> FileRecord:
-        """Write the metadata of all ranks' tensors, on rank 0."""
+    def write_metadata(self, folder: Path, written: Sequence[Written]) -> FileRecord:
+        """Write where all ranks' tensors are, on rank 0."""
         assert self._metadata is not None
-        FileSystemWriter(folder).finish(self._metadata, results)
+        FileSystemWriter(folder).finish(self._metadata, [of_rank.results for of_rank in written])
         return record(folder / METADATA)
 
 
@@ -126,97 +131,68 @@ def _names(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.d
 # ---- Reading ----
 
 
-def stored_tensors(files: CheckpointFiles) -> dict[str, TensorStorageMetadata]:
+def stored_tensors(path: Path) -> dict[str, TensorStorageMetadata]:
     """Names, shapes and dtypes of the tensors in a checkpoint.
 
     Raises:
-        CheckpointError: the metadata cannot be read, or promises more than the files hold.
+        CheckpointError: the metadata cannot be read.
     """
-    found = _Reader(files).read_metadata().state_dict_metadata
-    tensors = {name: about for name, about in found.items() if isinstance(about, TensorStorageMetadata)}
-    promised = sum(about.size.numel() * about.properties.dtype.itemsize for about in tensors.values())
-    if promised > files.num_bytes:
-        raise CheckpointError(
-            f"{files.path}: {METADATA} names tensors of {promised:,} bytes, but the files have {files.num_bytes:,}"
-        )
-    return tensors
+    found = _read_metadata(path).state_dict_metadata
+    return {name: about for name, about in found.items() if isinstance(about, TensorStorageMetadata)}
 
 
-def read_into(files: CheckpointFiles, tensors: Mapping[str, Tensor]) -> None:
+def read_into(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Read the named tensors in place; of a sharded tensor, this rank's shard.
 
     Raises:
         CheckpointError: a tensor is not in the checkpoint, has another shape or dtype, or cannot be read.
     """
-    stored = stored_tensors(files)
+    stored = stored_tensors(path)
     for name, tensor in tensors.items():
         if name not in stored:
-            raise CheckpointError(f"{files.path}: it has no tensor {name}")
-        size, dtype = stored[name].size, stored[name].properties.dtype
-        if size != tensor.shape:
-            raise CheckpointError(f"{files.path}: {name} is {list(size)} instead of {list(tensor.shape)}")
-        if dtype != tensor.dtype:
-            raise CheckpointError(f"{files.path}: {name} is {dtype} instead of {tensor.dtype}")
-    reader, planner = _Reader(files), DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
-    metadata = reader.read_metadata()
+            raise CheckpointError(f"{path}: it has no tensor {name}")
+        found, expected = (stored[name].size, stored[name].properties.dtype), (tensor.shape, tensor.dtype)
+        if found != expected:
+            raise CheckpointError(
+                f"{path}: {name} must be {list(expected[0])}, {expected[1]} (got {list(found[0])}, {found[1]})"
+            )
+    reader, planner = (
+        FileSystemReader(path),
+        DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False),
+    )
+    metadata = _read_metadata(path)
     planner.set_up_planner(dict(tensors), metadata, is_coordinator=True)
     reader.set_up_storage_reader(metadata, is_coordinator=True)
     try:
-        plan = planner.finish_plan(reader.prepare_local_plan(planner.create_local_plan()))
-        reader.read_data(plan, planner).wait()
-    except (CheckpointError, OSError, torch.OutOfMemoryError):
+        reader.read_data(planner.finish_plan(planner.create_local_plan()), planner).wait()
+    except (OSError, torch.OutOfMemoryError):
         raise
-    except pickle.UnpicklingError as error:
-        # Torch's own message advises to switch the check off.
-        raise CheckpointError(f"{files.path}: its files hold something other than tensors") from error
     except Exception as error:  # a file that torch did not write can raise anything
-        raise CheckpointError(f"{files.path}: its tensors cannot be read: {error}") from error
+        raise CheckpointError(f"{path}: its tensors cannot be read ({type(error).__name__})") from error
 
 
-def read_whole(files: CheckpointFiles, prefix: str) -> dict[str, Tensor]:
+def read_whole(path: Path, prefix: str) -> dict[str, Tensor]:
     """Read all tensors whose names begin with `prefix`, whole and on the CPU; the prefix is removed from the names."""
     tensors = {
         name: torch.empty(about.size, dtype=about.properties.dtype)
-        for name, about in stored_tensors(files).items()
+        for name, about in stored_tensors(path).items()
         if name.startswith(prefix)
     }
-    read_into(files, tensors)
+    read_into(path, tensors)
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
 
-class _Reader(FileSystemReader):
-    """Reads files that were opened in one folder, and the metadata without running code from its pickle."""
-
-    def __init__(self, files: CheckpointFiles) -> None:
-        super().__init__(files.path)
-        self.fs, self._files = _Streams(files), files
-
-    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-        try:
-            with self._files.open(METADATA) as file:
-                metadata = _Unpickler(file).load()
-            assert isinstance(metadata, Metadata), f"it is a {type(metadata).__name__}"
-        except (CheckpointError, OSError):
-            raise
-        except Exception as error:  # a pickle can raise anything
-            raise CheckpointError(f"{self._files.path}: {METADATA} cannot be read: {error}") from error
-        return metadata
-
-
-class _Streams(FileSystem):
-    """Opens a checkpoint's files by name for torch's reader."""
-
-    def __init__(self, files: CheckpointFiles) -> None:
-        self._files = files
-
-    @contextmanager
-    def create_stream(self, path: str | os.PathLike[str], mode: str) -> Iterator[IO[bytes]]:  # type: ignore[override]
-        assert mode == "rb"
-        name = os.path.basename(path)
-        if name not in self._files:
-            raise CheckpointError(f"{self._files.path}: {METADATA} names {name}, which the manifest does not list")
-        with self._files.open(name) as file:
-            yield file
+def _read_metadata(path: Path) -> Metadata:
+    """Read where the tensors are, without running code from the pickle."""
+    try:
+        with (path / METADATA).open("rb") as file:
+            metadata = _Unpickler(file).load()
+        assert isinstance(metadata, Metadata), f"it is a {type(metadata).__name__}"
+    except OSError:
+        raise
+    except Exception as error:  # a pickle can raise anything
+        raise CheckpointError(f"{path}: {METADATA} cannot be read: {error}") from error
+    return metadata
 
 
 class _Unpickler(pickle.Unpickler):

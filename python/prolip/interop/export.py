@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-from prolip.checkpoint import Carried, Checkpoint, read_weights
+from prolip.checkpoint import Checkpoint, Preprocessing, read_weights
 from prolip.data.config import TokenizerConfig
 from prolip.decisions.config import CALIBRATION_FILE
 from prolip.errors import UserError
@@ -176,17 +176,17 @@ def card_of_run(checkpoint: Checkpoint) -> ModelCard:
     )
 
 
-def _carried(tokenizer: TokenizerConfig | None, model: ModelConfig) -> Carried:
+def _carried(tokenizer: TokenizerConfig | None, model: ModelConfig) -> Preprocessing:
     """Return what inference needs besides the model."""
     if tokenizer is not None:
         try:
             return carry(tokenizer, model)
         except FileNotFoundError:  # of an older run
             log.warning("the tokenizer %s is missing: the model is exported without one", tokenizer.path)
-    return Carried(images=image_settings(model))
+    return Preprocessing(images=image_settings(model))
 
 
-def _write_carried(folder: Path, carried: Carried, keep_ratio: float | None) -> None:
+def _write_carried(folder: Path, carried: Preprocessing, keep_ratio: float | None) -> None:
     """Write the files that inference needs besides the model, and delete the tokenizer of an earlier export."""
     for pattern in _TOKENIZERS:
         for file in folder.glob(pattern):

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from prolip.checkpoint import Carried, Checkpoint
+from prolip.checkpoint import Checkpoint, Preprocessing
 from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import Tokenizer
 from prolip.errors import UserError
@@ -27,14 +27,14 @@ class InferenceSettings(NamedTuple):
     """The settings in an exported folder, besides the architecture."""
 
     tokenizer: dict[str, Any] | None
-    """The tokenizer's settings (`prolip.checkpoint.Carried`); None if it is unknown."""
+    """The tokenizer's settings (`prolip.checkpoint.Preprocessing`); None if it is unknown."""
     images: dict[str, Any]
     """How images are prepared (`image_settings`)."""
     keep_ratio: float | None
     """Share of patches that training kept of masked images; None if unknown."""
 
 
-def write_settings(folder: Path, carried: Carried, keep_ratio: float | None) -> None:
+def write_settings(folder: Path, carried: Preprocessing, keep_ratio: float | None) -> None:
     """Write the settings of an exported folder, when all its other files are there."""
     settings = InferenceSettings(carried.tokenizer, carried.images or {}, keep_ratio)
     names = (CONFIG_FILE, MODEL_FILE, *carried.files)
@@ -60,7 +60,7 @@ def read_settings(path: Path) -> InferenceSettings:
     return settings
 
 
-def carry(tokenizer: TokenizerConfig, model: ModelConfig) -> Carried:
+def carry(tokenizer: TokenizerConfig, model: ModelConfig) -> Preprocessing:
     """Return what is stored with a model: its tokenizer, with the file, and how images are prepared.
 
     Raises:
@@ -69,24 +69,24 @@ def carry(tokenizer: TokenizerConfig, model: ModelConfig) -> Carried:
     """
     images = image_settings(model)
     if tokenizer.path is None:
-        return Carried(tokenizer=tokenizer.to_dict(), images=images)
+        return Preprocessing(tokenizer=tokenizer.to_dict(), images=images)
     name, pad_id = TOKENIZER_FILE, tokenizer.pad_id
     if tokenizer.kind == "clip":
         name = "merges.txt.gz" if tokenizer.path.suffix == ".gz" else "merges.txt"
     elif pad_id is None:  # a tokenizer_config.json beside the file may name it, and is not copied
         pad_id = Tokenizer(tokenizer).pad_id
     settings = dataclasses.replace(tokenizer, path=Path(name), pad_id=pad_id).to_dict()
-    return Carried(tokenizer=settings, images=images, files={name: tokenizer.path.read_bytes()})
+    return Preprocessing(tokenizer=settings, images=images, files={name: tokenizer.path.read_bytes()})
 
 
-def check_same_tokenizer(checkpoint: Checkpoint, carried: Carried, path: Path | None) -> None:
+def check_same_tokenizer(checkpoint: Checkpoint, carried: Preprocessing, path: Path | None) -> None:
     """Check that a run resumes with the tokenizer's file that it began with. Another `path` is fine.
 
     Raises:
         UserError: the file has other content, so that its ids mean other tokens.
     """
     for name, content in carried.files.items():
-        if name in checkpoint.files and checkpoint.files.read(name) != content:
+        if name in checkpoint.manifest.files and (checkpoint.path / name).read_bytes() != content:
             raise UserError(
                 f"data.tokenizer.path is {path}: it differs from the tokenizer that the run began with, "
                 f"{checkpoint.path / name}"
@@ -101,12 +101,11 @@ def carried_by(checkpoint: Checkpoint) -> TokenizerConfig | None:
     """
     settings = checkpoint.notes.tokenizer
     try:
-        if settings is None or settings["path"] is None or settings["path"] not in checkpoint.files:
+        if settings is None or settings["path"] is None or settings["path"] not in checkpoint.manifest.files:
             return None
         config = located(settings, checkpoint.path)
     except (KeyError, TypeError) as error:
         raise UserError(f"{checkpoint.path}: run.json does not hold the settings of a tokenizer: {error!r}") from error
-    checkpoint.files.read(settings["path"])  # verifies it
     return config
 
 

@@ -76,7 +76,6 @@ class Run:
     scaler: LossScaler | None
     """With fp16."""
     divergence: Divergence
-    lock: RunLock
     stopping: StopRequest
     loader: BatchLoader
     """Training data from this step on."""
@@ -100,7 +99,7 @@ def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
     torch.set_float32_matmul_precision(config.fp32_matmul)
     torch.manual_seed(config.seed)
     carried = carry(config.data.tokenizer, config.model)
-    lock = opened.enter_context(RunLock(config.out, ranks))
+    opened.enter_context(RunLock(config.out, ranks))
     saved = find_saved(config, ranks)
     step, cursor = (0, None) if saved is None else (saved.step, Cursor.from_dict(saved.notes.cursor))
     # The data come first: if they are wrong, nobody has waited for the weights of a start.
@@ -130,10 +129,9 @@ def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
         ema=ema,
         scaler=scaler,
         divergence=Divergence(ranks),
-        lock=lock,
         stopping=stopping,
         loader=loader,
-        saver=Saver(config.out / "checkpoints", ranks, keep=config.keep_checkpoints, after=step, carried=carried),
+        saver=Saver(config.out / "checkpoints", ranks, keep=config.keep_checkpoints, after=step, preprocessing=carried),
         validation=validation,
         best=BestSoFar(config.keep_best, config.best_is, config.out / "checkpoints", ranks, step),
         step=step,
@@ -268,7 +266,6 @@ def loop(run: Run, opened: ExitStack) -> StopRequest:
 def write_row(run: Run, rows: Rows, output: ProLIPOutput, grad_norm: Tensor) -> Best | None:
     """Write the row of the steps since the last one; returns its metric if it is the best so far."""
     run.divergence.check()  # here, where the host waits for the device anyway, and before anything is saved
-    run.lock.check()
     lr = learning_rate(run.config.optim, run.step - 1, run.config.total_steps)
     row = rows.write(run.step, output, grad_norm, lr)
     run.elapsed_s = rows.meter.elapsed_s

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from prolip.checkpoint.tensors import Part
+from prolip.checkpoint.tensors import TensorShare
 from prolip.data import DataError
 from prolip.data.device import DeviceBatches
 from prolip.train import loop
@@ -25,7 +25,7 @@ PLACES: dict[str, tuple[Any, str, int, Exception]] = {
     "step": (loop, "take_step", 5, RuntimeError("rank 1 broke")),
     "loader": (DeviceBatches, "__next__", 5, RuntimeError("rank 1 broke")),
     "data": (DeviceBatches, "__next__", 5, DataError("rank 1 has no shard")),
-    "saving": (Part, "copy", 2, RuntimeError("rank 1 broke")),
+    "saving": (TensorShare, "copy", 2, RuntimeError("rank 1 broke")),
     "validation": (Validation, "run", 1, RuntimeError("rank 1 broke")),
 }
 """Where: an object, its function, at which call it fails, and with what."""

@@ -8,10 +8,7 @@ import pytest
 from tests.support.checkpoints import begin, flip_a_bit, largest, save
 from tests.support.untrained_run import ALONE
 
-from prolip.checkpoint import (
-    CheckpointError,
-    Saver,
-)
+from prolip.checkpoint import CheckpointError, Saver
 
 
 @pytest.fixture
@@ -26,12 +23,6 @@ def folder(tmp_path: Path) -> Path:
 def test_resume_auto_uses_the_newest_checkpoint(folder: Path, tmp_path: Path) -> None:
     assert begin(folder, "auto") == 3
     assert begin(tmp_path / "new", "auto") is None
-
-
-def test_resume_never_refuses_a_folder_with_checkpoints(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r'resume is "never", but .* holds step_000000003'):
-        begin(folder, "never")
-    assert begin(tmp_path / "new", "never") is None
 
 
 def test_resuming_at_a_step_or_path_sets_later_checkpoints_aside(folder: Path) -> None:
@@ -50,18 +41,19 @@ def test_resuming_another_runs_checkpoint_changes_neither_folder(folder: Path, t
     assert sorted(folder.iterdir()) == before
 
 
-@pytest.mark.parametrize(
-    ("resume", "message"), [("9", "step_000000009 is not a checkpoint"), ("absent", "is not a checkpoint")]
-)
-def test_a_resume_value_that_is_no_checkpoint_is_named(folder: Path, resume: str, message: str) -> None:
-    with pytest.raises(CheckpointError, match=rf"resume is '{resume}': .*{message}"):
+@pytest.mark.parametrize("resume", ["never", "9", "absent"])
+def test_a_resume_value_that_cannot_be_followed_is_refused(folder: Path, tmp_path: Path, resume: str) -> None:
+    with pytest.raises(CheckpointError) as error:
         begin(folder, resume)
+    assert error.value.field == "resume"
+    assert begin(tmp_path / "new", "never") is None
 
 
 def test_a_named_checkpoint_that_is_damaged_is_not_replaced_by_another(folder: Path) -> None:
     flip_a_bit(largest(folder / "step_000000002"))
-    with pytest.raises(CheckpointError, match=r"step_000000002: __0_0.distcp is damaged"):
+    with pytest.raises(CheckpointError) as error:
         begin(folder, "2")
+    assert error.value.field == str(folder / "step_000000002")
 
 
 @pytest.mark.parametrize("count", ["TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"])

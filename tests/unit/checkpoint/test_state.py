@@ -113,5 +113,5 @@ def test_a_model_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"it has no tensor ema\.idle"):
         saved.restore(model, optimizer, average)
     model.used = nn.Linear(4, 2)
-    with pytest.raises(CheckpointError, match=r"model\.used\.weight is \[3, 4\] instead of \[2, 4\]"):
+    with pytest.raises(CheckpointError, match=r"model\.used\.weight must be"):
         saved.restore(model, torch.optim.AdamW(model.parameters()))
