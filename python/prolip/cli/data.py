@@ -20,10 +20,11 @@ def run(prog: str, words: list[str]) -> int:
 def _index(prog: str, words: list[str]) -> int:
     """Write or check an index; returns the exit status, 1 if a checked index differs from its shards."""
     options = parse(IndexOptions, prog, words)
+    from prolip.data import without_secrets
     from prolip.data.index import run_index
 
     status, lines = run_index(options)
-    again = ("--shards", *options.shards)
+    again = ("--shards", *map(without_secrets, options.shards))
     then = command("train", "RECIPE", *again, "--data.index", options.out)
     if status:
         then = command("data", "index", *again, "--out", options.out)

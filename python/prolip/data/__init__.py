@@ -12,11 +12,11 @@ from prolip._core import (
     examine_shards,
     expand_shards,
     fetch_shard,
-    shown_shard,
     simd_level,
     simd_levels,
     write_index,
 )
+from prolip._core import shown_shard as without_secrets
 from prolip.data.config import (
     AugmentConfig,
     CaptionConfig,
@@ -61,9 +61,9 @@ __all__ = [
     "expand_shards",
     "fetch_shard",
     "preprocess_image",
-    "shown_shard",
     "simd_level",
     "simd_levels",
+    "without_secrets",
     "write_index",
 ]
 

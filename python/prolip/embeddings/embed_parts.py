@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from tqdm import tqdm
 
-from prolip.data import CaptionConfig, CaptionSource, DataError, LoaderConfig, shown_shard
+from prolip.data import CaptionConfig, CaptionSource, DataError, LoaderConfig, without_secrets
 from prolip.data.config import TokenizerConfig
 from prolip.data.device import DeviceBatch, DeviceBatches, device_batches
 from prolip.distributed import Ranks, failing_at_once, start
@@ -306,7 +306,7 @@ def _write_part(
     embedder: Embedder, number: int, part: ShardPart | FolderPart, collected: _Collected, end: PartEnd
 ) -> None:
     """Write the files of a part."""
-    source = shown_shard(part.shard) if isinstance(part, ShardPart) else part.folder
+    source = without_secrets(part.shard) if isinstance(part, ShardPart) else part.folder
     for kind in KINDS[embedder.options.what]:
         embedder.write(number, kind, collected.keys, source, collected.found.get(kind, []), end)
 

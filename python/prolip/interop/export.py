@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from prolip.checkpoint import Checkpoint, Preprocessing, read_weights
+from prolip.data import without_secrets
 from prolip.data.config import TokenizerConfig
 from prolip.decisions.config import CALIBRATION_FILE
 from prolip.errors import UserError
@@ -167,7 +168,7 @@ def card_of_run(checkpoint: Checkpoint) -> ModelCard:
     }
     return ModelCard(
         name=config.name,
-        data=", ".join(f"`{shard}`" for shard in config.data.shards),
+        data=", ".join(f"`{without_secrets(shard)}`" for shard in config.data.shards),
         start=config.start_from or "random weights",
         tokenizer="open_clip's CLIP tokenizer" if tokenizer.kind == "clip" else "tokenizer.json in this folder",
         steps=checkpoint.step,

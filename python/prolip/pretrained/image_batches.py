@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from prolip.data import Batch, BatchLoader, Cursor, DataError, LoaderConfig, Members, StoreConfig, shown_shard
+from prolip.data import Batch, BatchLoader, Cursor, DataError, LoaderConfig, Members, StoreConfig, without_secrets
 from prolip.data.build.folder import find_images
 from prolip.data.device import Source, device_batches
 from prolip.data.samples import EXTENSIONS
@@ -161,7 +161,7 @@ def _check_whole(loader: BatchLoader) -> None:
 def _shown(shards: Sequence[str]) -> str:
     """The first shards without the secrets of their addresses, and how many more there are."""
     more = [f"{len(shards) - _NAMED} more"] if len(shards) > _NAMED else []
-    return ", ".join([*map(shown_shard, shards[:_NAMED]), *more])
+    return ", ".join([*map(without_secrets, shards[:_NAMED]), *more])
 
 
 def _check_bad(loader: BatchLoader, limit: float, failed: Sequence[DataError] = (), *, ended: bool = False) -> None:

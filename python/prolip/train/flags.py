@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 import tyro
 
+from prolip.data import without_secrets
 from prolip.errors import UserError
 from prolip.help_text import one_sentence, paragraphs
 from prolip.other_words import nearest, other_key
@@ -186,7 +187,7 @@ def _nests(kind: type, name: str) -> bool:
 
 
 def to_toml(tree: object, *, derived: frozenset[str]) -> str:
-    """Write a tree as TOML that `parse` reads back as an equal tree."""
+    """Write a tree as TOML that `parse` reads back as an equal tree, but for passwords and signatures in addresses."""
     return "\n".join(_toml_lines(to_table(tree, derived), "")) + "\n"
 
 
@@ -212,4 +213,5 @@ def _toml_value(value: object) -> str:
         return repr(value)
     if isinstance(value, list):
         return f"[{', '.join(map(_toml_value, value))}]"
-    return json.dumps(str(value), ensure_ascii=False)
+    text = str(value)
+    return json.dumps(without_secrets(text) if "://" in text else text, ensure_ascii=False)

@@ -43,8 +43,10 @@ def run(tmp_path: Path) -> Path:
     config = TrainConfig(out=Path("runs/mine"), samples_seen=320, batch_size=16, architecture="demo", model=SMALL)
     tokenizer = TokenizerConfig(kind="file", path=tmp_path / "tokenizer.json", context_length=20)
     config = replace(config, data=replace(config.data, shards=("images-{0..3}.tar",), tokenizer=tokenizer))
+    signed = '"https://user:secret@host/{0..3}.tar?signature=secret"'
+    text = to_toml(config).replace('"images-{0..3}.tar"', signed)  # as older versions stored it
     for step in (10, 20):
-        write_checkpoint(tmp_path / "run" / "checkpoints", ProLIP(SMALL), to_toml(config), step=step, elapsed_s=7200.0)
+        write_checkpoint(tmp_path / "run" / "checkpoints", ProLIP(SMALL), text, step=step, elapsed_s=7200.0)
     return tmp_path / "run"
 
 
@@ -155,7 +157,7 @@ def test_the_model_card_states_model_and_training_data(run: Path, tmp_path: Path
     card = (out / "README.md").read_text()
     assert re.match(r"---\nlicense: cc-by-4\.0\nlibrary_name: prolip\n(.*\n)*?---\n\n# mine\n", card)
     rows = dict(re.findall(r"^\| (.+?) \| (.+) \|$", card, flags=re.M))
-    assert rows["trained on"] == "`images-{0..3}.tar`"
+    assert rows["trained on"] == "`https://host/{0..3}.tar?…`"
     assert (rows["steps"], rows["samples seen"], rows["batch size"]) == ("20", "320", "16")
     assert (rows["licence"], rows["started from"], rows["hours"]) == ("cc-by-4.0", "random weights", "2.00")
     assert "1 layers of 128, 12 pixels in patches of 6" in rows["architecture"]

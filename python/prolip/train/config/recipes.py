@@ -167,7 +167,7 @@ def _read_table(source: Path | Traversable, label: str, above: list[flags.NamedT
 
 
 def to_toml(config: TrainConfig) -> str:
-    """Write the settings as TOML that `load_config` reads back as equal settings."""
+    """Write the settings as TOML that `load_config` reads back. Addresses are without passwords and signatures."""
     return flags.to_toml(config, derived=DERIVED_KEYS)
 
 
