@@ -40,9 +40,9 @@ from prolip.embeddings.storage import MANIFEST, Manifest, Part, PartNotes, Rows,
 from prolip.errors import UserError, check_at_least
 from prolip.files import check_own_folder
 from prolip.gaussian import Gaussian, concatenate
+from prolip.models.adapter import AdaptedNetwork
 from prolip.models.official_json import to_official_json
 from prolip.models.precision import autocast
-from prolip.pretrained.adapted import AdaptedNetwork
 from prolip.pretrained.forward import evaluating, on_cpu
 from prolip.pretrained.model import Model, weights_digest
 from prolip.pretrained.open import load
