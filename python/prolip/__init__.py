@@ -6,12 +6,9 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
 from typing import TYPE_CHECKING
 
 from prolip.lazy import lazy_names
-from prolip.other_package import find_other
 
 if TYPE_CHECKING:
     from prolip.gaussian import Gaussian, csd, inclusion_score
@@ -32,10 +29,3 @@ __all__ = [
 ]
 
 __getattr__ = lazy_names(__name__, __file__)
-
-if _other := find_other(__path__[0], sys.path):
-    warnings.warn(
-        f"another package also provides the module 'prolip', perhaps the official research package: {_other}; this is "
-        f"{__path__[0]}: install them in separate environments",
-        stacklevel=2,
-    )

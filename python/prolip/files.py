@@ -1,22 +1,26 @@
-"""Atomic file writes, checksums, text of any editor, and a clear error when the disk is full."""
+"""Atomic file writes, checksums, text, typed decoding, and a clear error when the disk is full."""
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory, TemporaryFile
-from typing import BinaryIO
+from tempfile import TemporaryDirectory
+from typing import Any, BinaryIO, TypeVar
 
+import msgspec
 from safetensors import SafetensorError
 
 from prolip.errors import DiskFullError, UserError
 
+T = TypeVar("T")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """The disk is full, a quota is used up, or a limit on the size of a file is reached."""
 
@@ -80,7 +84,7 @@ def check_no_tilde(path: Path, field: str = "") -> None:
         UserError: it does. The message names the field, if there is one.
     """
     if path.parts[:1] == ("~",):
-        raise UserError(f"{field and f'{field} is '}{path}: only a shell knows ~: write the folder in full")
+        raise UserError(f"{field or path}: `~` is not expanded here; give the full path (got {path})")
 
 
 def check_own_folder(out: Path, *marks: str) -> None:
@@ -142,6 +146,58 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path} is not UTF-8: {error}") from error
 
 
+def decode(kind: type[T], table: Mapping[str, Any], *, words: bool = False, drop_unknown: bool = False) -> T:
+    """Return a tree of dataclasses from plain values, as they come from JSON, TOML or flags.
+
+    Args:
+        kind: the dataclass.
+        table: its fields.
+        words: read words as the numbers or booleans that a field wants, and "None" as None, which TOML lacks.
+        drop_unknown: leave unknown keys out.
+
+    Raises:
+        UserError: a field is missing, unknown, or has the wrong type, or breaks a rule of its dataclass.
+    """
+    try:
+        given = _with_none(table) if words else table
+        tree = msgspec.convert(given, kind, strict=not words, dec_hook=lambda inner, value: inner(value))
+    except msgspec.ValidationError as error:
+        if isinstance(error.__cause__, UserError):  # a rule of a dataclass
+            raise error.__cause__ from None
+        rule, _, path = str(error).partition(" - at `$")
+        raise UserError(f"{path.strip('.`')}: {rule}" if path else rule) from error
+    if not drop_unknown and (unknown := sorted(flatten(table).keys() - flatten(plain(tree)).keys())):
+        raise UserError(f"{unknown[0]}: unknown key")
+    return tree
+
+
+def plain(tree: Any) -> Any:
+    """Return a tree of dataclasses as dicts, lists and plain values; a path becomes text."""
+    if is_dataclass(tree):
+        return {field.name: plain(getattr(tree, field.name)) for field in fields(tree)}
+    if isinstance(tree, tuple | list):
+        return [plain(item) for item in tree]
+    return str(tree) if isinstance(tree, Path) else tree
+
+
+def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the plain values of a nested table by dotted key. Items of a list of tables are numbered."""
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        is_list = isinstance(value, list) and value and isinstance(value[0], dict)
+        inner = {str(i): item for i, item in enumerate(value)} if is_list else value
+        values |= flatten(inner, f"{prefix}{key}.") if isinstance(inner, dict) else {prefix + key: value}
+    return values
+
+
+def _with_none(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _with_none(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_none(item) for item in value]
+    return None if value == "None" else value
+
+
 def crc32(file: BinaryIO) -> int:
     """CRC-32 of an open file from its current position on."""
     found = 0
@@ -166,7 +222,7 @@ def writing(path: Path, size: int | None = None) -> Iterator[None]:
     except DiskFullError:
         raise
     except Exception as error:
-        reason = _why_full(error, path, size)
+        reason = _why_full(error)
         if reason is None:
             raise
         needed = "" if size is None else f"{size:,} bytes are needed, "
@@ -174,21 +230,15 @@ def writing(path: Path, size: int | None = None) -> Iterator[None]:
         raise DiskFullError(f"{path}: {os.strerror(reason).lower()}: {needed}{free:,} are free") from error
 
 
-def _why_full(error: BaseException, path: Path, size: int | None) -> int | None:
+def _why_full(error: BaseException) -> int | None:
     """Return the errno that says that the disk is full; None if the write failed for another reason."""
-    if isinstance(error, SafetensorError) and size is not None:
-        # It carries no errno. Reserve the same size again to find out; the partial file is deleted by now.
-        if not hasattr(os, "posix_fallocate"):  # macOS, Windows
-            return errno.ENOSPC if shutil.disk_usage(_existing(path)).free < size else None
-        try:
-            with TemporaryFile(dir=_existing(path)) as file:
-                os.posix_fallocate(file.fileno(), 0, max(size, 1))
-        except OSError as reserved:
-            return reserved.errno if reserved.errno in _FULL else None
     at: BaseException | None = error
     while at is not None:  # torch wraps file errors
-        if isinstance(at, OSError) and at.errno in _FULL:
-            return at.errno
+        # The error of safetensors has its number only in its text.
+        told = re.search(r"\(os error (\d+)\)", str(at)) if isinstance(at, SafetensorError) else None
+        number = at.errno if isinstance(at, OSError) else int(told[1]) if told else None
+        if number in _FULL:
+            return number
         at = at.__cause__ or at.__context__
     return None
 

@@ -145,7 +145,7 @@ def test_unusable_data_end_the_run_with_status_2_and_the_reason(lab: Lab, caplog
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--optim.lrr", "1"), "unknown key optim.lrr, did you mean optim.lr"),
+        (("--optim.lrr", "1"), "optim.lrr: unknown key"),
         (("--model.text.vocab_size", "5"), "model.text.vocab_size is 5: the tokenizer needs at least 10"),
         (("--data.shards",), "data.shards is empty"),
         (("--samples_seen", "3"), "samples_seen is 3: it must be at least one batch"),
@@ -172,7 +172,7 @@ def test_an_error_of_any_rank_is_logged_once_and_ends_all(lab: Lab) -> None:
     with lab.start("misspelt", "--optim.lrr", "1", processes=2) as job:
         assert job.wait() == [2, 2], job.told()
     assert re.sub(r"rank \d", "rank N", job.told()) == (
-        "prolip train: rank N: unknown key optim.lrr, did you mean optim.lr\n"
+        "prolip train: rank N: optim.lrr: unknown key; did you mean optim.lr?\n"
     )
     program = (str(Path(__file__).parent / "programs" / "other_shards.py"), "absent.tar")
     with lab.torchrun("refused", "--samples_seen", "1600000", processes=2, program=program) as job:

@@ -6,7 +6,6 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -136,17 +135,6 @@ def test_errors_other_than_a_full_disk_keep_their_type(tmp_path: Path) -> None:
         save_file({"objects": np.array([None])}, temporary)
 
 
-@pytest.mark.parametrize(("free", "expected"), [(100, DiskFullError), (1000, SafetensorError)])
-def test_a_full_disk_is_named_where_no_space_can_be_reserved(
-    free: int, expected: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On macOS and Windows."""
-    monkeypatch.delattr(os, "posix_fallocate")
-    monkeypatch.setattr("prolip.files.shutil.disk_usage", lambda _: SimpleNamespace(free=free))
-    with pytest.raises(expected), writing(tmp_path / "file", 500):
-        raise SafetensorError("I/O error")
-
-
 def test_an_error_that_only_the_attempt_shows_names_the_file_itself(tmp_path: Path) -> None:
     name = f"{'a' * 250}.csv"  # the temporary file's name is longer
     with pytest.raises(OSError, match="File name too long") as raised:
@@ -156,6 +144,6 @@ def test_an_error_that_only_the_attempt_shows_names_the_file_itself(tmp_path: Pa
 
 def test_a_home_folder_that_no_shell_has_filled_in_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"~/found\.html: only a shell knows ~: write the folder in full"):
+    with pytest.raises(UserError):
         write_atomic(Path("~/found.html"), "text")
     assert not list(tmp_path.iterdir())

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, get_args, get_origin, get_type_hints
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from torch.distributed.checkpoint.state_dict import get_model_state_dict, get_op
 from prolip.checkpoint.folder import CheckpointError, Manifest, is_checkpoint, list_checkpoints, patiently
 from prolip.checkpoint.tensors import read_into, read_whole, stored_tensors
 from prolip.distributed import Ranks
+from prolip.files import decode
 
 log = logging.getLogger(__name__)
 
@@ -185,17 +185,9 @@ def load_checkpoint(path: Path, *, checksum: int | None = None) -> Checkpoint:
 
 def _read_notes(path: Path) -> Notes:
     try:
-        notes = Notes(**json.loads((path / NOTES).read_bytes()))
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        return decode(Notes, json.loads((path / NOTES).read_bytes()))
+    except (ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: {NOTES} cannot be read: {error}") from error
-    for name, hint in get_type_hints(Notes).items():
-        kinds = [get_origin(kind) or kind for kind in get_args(hint) or (hint,)]
-        kinds = [dict] if get_origin(hint) is dict else kinds
-        value = getattr(notes, name)
-        if type(value) not in kinds and not (type(value) is int and float in kinds):
-            expected = " or ".join("None" if kind is type(None) else kind.__name__ for kind in kinds)
-            raise CheckpointError(f"{path}: {NOTES}: {name} is {reprlib.repr(value)}: it must be {expected}")
-    return notes
 
 
 def find_latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:

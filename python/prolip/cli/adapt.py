@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from prolip.adapt.config import AdaptOptions
 from prolip.cli.command import finish, parse, prepare
-from prolip.closing import command
 
 
 def run(prog: str, words: list[str]) -> int:
@@ -13,6 +12,5 @@ def run(prog: str, words: list[str]) -> int:
     prepare()
     from prolip.adapt.run import run_adapt
 
-    then = command("classify", "IMAGE", "LABEL", "...", "--checkpoint", options.out)
-    finish(run_adapt(options), then, [options.out])
+    finish(run_adapt(options), f"prolip classify IMAGE LABEL ... --checkpoint {options.out}", [options.out])
     return 0

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from prolip.cli.command import finish, parse, prepare
-from prolip.closing import command
 from prolip.evaluation.config import CalibrateOptions
 
 
@@ -15,7 +12,6 @@ def run(prog: str, words: list[str]) -> int:
     prepare()
     from prolip.evaluation.calibrate import run_calibrate
 
-    elsewhere: list[str | Path] = [] if options.out is None else ["--calibration", options.out]
-    then = command("classify", "IMAGE", "--checkpoint", options.checkpoint, *elsewhere, "--guarantee", "0.95")
+    then = f"prolip classify IMAGE --checkpoint {options.checkpoint} --calibration {options.path} --guarantee 0.95"
     finish(run_calibrate(options), then, [options.path])
     return 0

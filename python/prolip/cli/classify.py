@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from prolip.cli.command import finish, parse, prepare
-from prolip.closing import command
 from prolip.pretrained.config import ClassifyOptions
 
 
@@ -13,6 +12,6 @@ def run(prog: str, words: list[str]) -> int:
     prepare()
     from prolip.pretrained.one_image import run_classify
 
-    then = command("compare", options.image, "TEXT", "...", "--checkpoint", options.checkpoint)
+    then = f"prolip compare {options.image} TEXT ... --checkpoint {options.checkpoint}"
     finish(run_classify(options), then, for_programs=options.json)
     return 0

@@ -8,18 +8,17 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import NamedTuple, TypeVar
 
 import tyro
+from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
-from prolip.closing import closing
-from prolip.cores import bound_cores, usable_cores
+from prolip.data import usable_cores
 from prolip.errors import DataError, UserError, sentence
-from prolip.help_text import one_sentence, paragraphs
-from prolip.other_words import COMMANDS, check_options, nearest, without_section
 from prolip.train.allocator import keep_freed_memory
 
 Options = TypeVar("Options")
@@ -45,7 +44,7 @@ def choose(prog: str, commands: Mapping[str, Command], words: list[str]) -> int:
         write_lines([version("prolip")])
         return 0
     if words[0] not in commands:
-        sys.stderr.write(f"{prog}: no command {words[0]!r}{_hint(prog, commands, words[0])}\n")
+        sys.stderr.write(f"{prog}: unknown command {words[0]!r}; the commands are {', '.join(commands)}\n")
         return 2
     prog = f"{prog} {words[0]}"
     try:
@@ -53,29 +52,42 @@ def choose(prog: str, commands: Mapping[str, Command], words: list[str]) -> int:
     except BrokenPipeError:
         raise  # `main` ends quietly
     except (UserError, DataError, OSError) as error:
-        text = sentence(error)
-        sys.stderr.write(f"{prog}: {text if prog == 'prolip train' else without_section(text)}\n")
+        sys.stderr.write(f"{prog}: {sentence(error)}\n")
         return 2
-
-
-def _hint(prog: str, commands: Mapping[str, Command], word: str) -> str:
-    other = COMMANDS.get(prog, {}).get(word.replace("_", "-"))
-    if other is not None:
-        return f": write `{prog} {other}`"
-    close = nearest(word, commands)
-    return f": {prog} --help lists them" if close is None else f", did you mean {close!r}?"
 
 
 def parse(options: Callable[..., Options], prog: str, words: list[str]) -> Options:
     """Parse words into options: a dataclass, or the result of a function that takes them as arguments.
 
-    Raises:
-        UserError: an option is missing, unknown, or an old or another program's name; or a value breaks its rule.
+    For a wrong word, tyro says what is wrong and exits with status 2.
     """
-    check_options(prog.partition(" ")[2], words)
-    with one_sentence(words, prog):
-        parsed = tyro.cli(options, args=words, prog=prog, use_underscores=True, registry=paragraphs())
-    return parsed
+    return tyro.cli(options, args=words, prog=prog, use_underscores=True, registry=one_paragraph())
+
+
+def one_paragraph() -> ConstructorRegistry:
+    """Rules for tyro: a field's docstring is one paragraph, which would otherwise break where the source does."""
+    registry = ConstructorRegistry()
+    asking = False
+
+    def joined(field: StructFieldSpec) -> StructFieldSpec:
+        text = field.helptext() if callable(field.helptext) else field.helptext
+        return replace(field, helptext=None if text is None else " ".join(text.split()))
+
+    @registry.struct_rule
+    def joined_fields(info: StructTypeInfo) -> StructConstructorSpec | None:
+        nonlocal asking
+        if asking:
+            return None
+        asking = True  # so that tyro's own rules answer
+        try:
+            found = ConstructorRegistry.get_struct_spec(info)
+        finally:
+            asking = False
+        if not isinstance(found, StructConstructorSpec):
+            return None
+        return replace(found, fields=tuple(map(joined, found.fields)))
+
+    return registry
 
 
 @contextmanager
@@ -107,7 +119,7 @@ def finish(
     Args:
         lines: the lines; if there are none, nothing is written, since another process writes them.
         then: what to do next.
-        wrote: what was written.
+        wrote: what was written; None entries are left out.
         for_programs: the lines are JSON or TOML, so the last line goes to the standard error.
     """
     written = False
@@ -115,20 +127,19 @@ def finish(
         write_lines([line])
         written = True
     if written:
-        (sys.stderr if for_programs else sys.stdout).write(f"{closing(then, wrote)}\n")
+        names = ", ".join(str(name) for name in wrote if name is not None)
+        (sys.stderr if for_programs else sys.stdout).write(f"{names and f'wrote {names}; '}next: {then}\n")
 
 
 def share_cores() -> None:
     """Let torch use the cores that this process may use, and share them; the user's environment comes first.
 
-    Call it before torch is imported. By default its threads spin while they wait, and a step takes many times as long
-    if anything else runs on the machine, such as the loader's threads. And there are as many as the machine has cores,
-    also in a container that may use only two of them at a time.
+    Call it before torch is imported. By default its threads spin while they wait, which slows down all else on the
+    machine, such as the loader's threads, and there are as many as the machine has cores, also in a container.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    cores = usable_cores()
-    if cores < len(bound_cores()):
-        os.environ.setdefault("OMP_NUM_THREADS", str(cores))
+    if usable_cores() < (os.cpu_count() or 1):
+        os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
 
 
 def prepare() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from prolip.cli.command import finish, parse, prepare
-from prolip.closing import command
 from prolip.pretrained.config import CompareOptions
 
 
@@ -13,5 +12,5 @@ def run(prog: str, words: list[str]) -> int:
     prepare()
     from prolip.pretrained.one_image import run_compare
 
-    finish(run_compare(options), command("explore", "--checkpoint", options.checkpoint), for_programs=options.json)
+    finish(run_compare(options), f"prolip explore --checkpoint {options.checkpoint}", for_programs=options.json)
     return 0

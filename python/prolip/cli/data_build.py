@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import tyro
 
 from prolip.cli.command import Command, choose, finish, parse
-from prolip.closing import command
 from prolip.data.build.config import CsvConfig, FolderConfig
 from prolip.demo.config import EmojiConfig, SuitesConfig
 
@@ -36,7 +35,7 @@ def _emoji(prog: str, words: list[str]) -> int:
     config, out = parse(options, prog, words)
     from prolip.demo.data.build import build_emoji
 
-    return _report(build_emoji(config, out), command("demo", "--data", out))
+    return _report(build_emoji(config, out), f"prolip demo --data {out}")
 
 
 def _suites(prog: str, words: list[str]) -> int:
@@ -54,7 +53,7 @@ def _suites(prog: str, words: list[str]) -> int:
     config, out = parse(options, prog, words)
     from prolip.demo.data.suite_datasets import build_suites
 
-    then = command("eval", "datacomp", "--checkpoint", "runs/demo", "--data", out, "--table", out / "emoji-tasks.tsv")
+    then = f"prolip eval datacomp --checkpoint runs/demo --data {out} --table {out}/emoji-tasks.tsv"
     return _report(build_suites(config, out), then)
 
 
@@ -73,9 +72,9 @@ def _folder(prog: str, words: list[str]) -> int:
 
     summary = build_folder(config, out)
     shards = f"{out}/{'train' if 'train' in summary.samples else 'val'}-*.tar"
-    then = command("embed", "--checkpoint", "MODEL", "--shards", shards, "--out", "FOLDER")
+    then = f"prolip embed --checkpoint MODEL --shards '{shards}' --out FOLDER"
     if config.captions != "none" and "train" in summary.samples:
-        then = f"{command('train', 'finetune-clip-vit-b16', '--shards', shards)}, or {then}"
+        then = f"prolip train finetune-clip-vit-b16 --shards '{shards}', or {then}"
     return _report(summary, then)
 
 
@@ -92,7 +91,7 @@ def _csv(prog: str, words: list[str]) -> int:
     config, out = parse(options, prog, words)
     from prolip.data.build.table import build_csv
 
-    return _report(build_csv(config, out), command("train", "finetune-clip-vit-b16", "--shards", f"{out}/train-*.tar"))
+    return _report(build_csv(config, out), f"prolip train finetune-clip-vit-b16 --shards '{out}/train-*.tar'")
 
 
 def _report(summary: BuildSummary, then: str) -> int:

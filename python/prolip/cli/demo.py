@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 
 from prolip.cli.command import ended_by_sigterm, finish, parse, prepare
-from prolip.closing import command
 from prolip.demo.config import DemoConfig
 
 
@@ -19,6 +18,6 @@ def run(prog: str, words: list[str]) -> int:
     with ended_by_sigterm():
         status, lines = run_demo(config)
     report = (config.out / "report.html").resolve()
-    then = command("explore", "--checkpoint", config.out, "--shards", config.data)
-    finish(lines, f"open {report} in a browser, or {then}", [report])
+    then = f"open {report} in a browser, or prolip explore --checkpoint {config.out} --shards {config.data}"
+    finish(lines, then, [report])
     return status

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from prolip.cli.command import ended_by_sigterm, finish, parse, prepare
-from prolip.closing import command
 from prolip.embeddings.config import EmbedOptions
 
 
@@ -13,9 +12,7 @@ def run(prog: str, words: list[str]) -> int:
     prepare()
     from prolip.embeddings.embed_parts import run_embed
 
-    only_texts = options.what == "text" or not (options.shards or options.images)
-    kind = ["--find", "text"] if only_texts else []
-    then = command("search", "--embeddings", options.out, *kind, "--text", "a caption")
+    then = f"prolip search --embeddings {options.out} --text 'a caption'"
     with ended_by_sigterm():
         finish(run_embed(options), then, [options.out])
     return 0

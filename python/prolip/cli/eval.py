@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 from prolip import evaluation
 from prolip.cli.command import Command, choose, finish, parse, prepare
-from prolip.closing import command
 from prolip.demo.config import EmojiOptions
 from prolip.evaluation.config import (
     DatacompOptions,
@@ -94,7 +93,7 @@ def _run(suite: Suite, prog: str, words: list[str]) -> int:
     out = options.folder(name)
     then = f"open {out / 'results.html'} in a browser"
     if isinstance(options, EmojiOptions) and options.split == "test":
-        then = command("report", options.checkpoint[0], "--data", options.data)
+        then = f"prolip report {options.checkpoint[0]} --data {options.data}"
     written = [out / f"results.{kind}" for kind in ("json", "md", "html")]
     finish(lines, then, written)
     return 0

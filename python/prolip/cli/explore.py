@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from prolip.cli.command import ended_by_sigterm, parse, prepare, write_lines
-from prolip.closing import closing, command
 from prolip.explore.config import ExploreOptions
 
 
@@ -15,5 +14,5 @@ def run(prog: str, words: list[str]) -> int:
 
     with ended_by_sigterm():
         run_explore(options)
-    write_lines([closing(command("classify", "IMAGE", "LABEL", "...", "--checkpoint", options.checkpoint))])
+    write_lines([f"next: prolip classify IMAGE LABEL ... --checkpoint {options.checkpoint}"])
     return 0

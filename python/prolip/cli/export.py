@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from prolip.cli.command import ended_by_sigterm, finish, parse, prepare
-from prolip.closing import command
 from prolip.interop.config import ExportOptions
 
 
@@ -12,7 +11,7 @@ def _next(options: ExportOptions) -> str:
     match options.format:
         case "prolip":
             source = f"hf-hub:{target}" if options.out is None else str(target)
-            return command("classify", "IMAGE", "LABEL", "...", "--checkpoint", source)
+            return f"prolip classify IMAGE LABEL ... --checkpoint {source}"
         case "transformers":
             return f'transformers.AutoModel.from_pretrained("{target}", trust_remote_code=True)'
         case "sentence-transformers":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from prolip.cli.command import finish, parse, prepare
-from prolip.closing import command
 from prolip.train.config.options import RecipesOptions
 
 
@@ -13,8 +12,6 @@ def run(prog: str, words: list[str]) -> int:
     prepare()
     from prolip.train.dry_run import run_recipes
 
-    then = command("train", options.name or "RECIPE", "--shards", "SHARD", "...", "--dry-run")
-    if options.name is None:
-        then = f"prolip recipes RECIPE prints one in full, {then} checks a run"
+    then = f"prolip train {options.name or 'RECIPE'} --shards SHARD ... --dry-run"
     finish(run_recipes(options), then, for_programs=options.name is not None)
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from prolip.cli.command import parse, write_lines
-from prolip.closing import closing
 from prolip.demo.config import ReportOptions
 
 
@@ -13,5 +12,5 @@ def run(prog: str, words: list[str]) -> int:
     from prolip.demo.report import render_report
 
     page = render_report(options.run, options.data)
-    write_lines([closing(f"open {page.resolve()} in a browser", [page])])
+    write_lines([f"wrote {page}; next: open {page.resolve()} in a browser"])
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from prolip.cli.command import finish, parse, prepare
-from prolip.closing import command
 from prolip.train.config.options import RunsOptions
 
 
@@ -13,7 +12,6 @@ def run(prog: str, words: list[str]) -> int:
     prepare()
     from prolip.train.logging.runs import run_runs
 
-    draw = command("runs", *options.folders, "--plot", "runs.html")
-    then = f"{draw} draws the curves" if options.plot is None else f"open {options.plot} in a browser"
+    then = "--plot runs.html draws the curves" if options.plot is None else f"open {options.plot} in a browser"
     finish(run_runs(options), then, [options.plot], for_programs=options.json)
     return 0

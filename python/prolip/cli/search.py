@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from prolip.cli.command import finish, parse, prepare
-from prolip.closing import command
 from prolip.embeddings.config import SearchOptions
 
 
@@ -12,13 +11,13 @@ def _next(options: SearchOptions) -> str:
     from prolip.embeddings.storage import Manifest
 
     manifest = Manifest.read(options.embeddings)
-    by: list[str] = [] if options.find == "image" else ["--by", "text"]
+    by: str = options.find
     if not manifest.has_variances:
         if len(manifest.rows) < 2:
             page = "the same command with --sheet FILE.html shows images and captions on a page"
             return page if options.sheet is None else f"open {options.sheet} in a browser"
-        by = ["--by", "csd"]
-    return command("data", "rank", "--embeddings", options.embeddings, *by, "--out", "ranking.csv")
+        by = "csd"
+    return f"prolip data rank --embeddings {options.embeddings} --by {by} --out ranking.csv"
 
 
 def run(prog: str, words: list[str]) -> int:

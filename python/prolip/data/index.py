@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prolip.cores import usable_cores
+from prolip._core import usable_cores
 from prolip.data import check_index, write_index
 from prolip.data.config import IndexOptions
 from prolip.errors import UserError, check_at_least

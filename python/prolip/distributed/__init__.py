@@ -1,6 +1,6 @@
 """The ranks of a job: how they start, wait for each other and end, and the one exchange that the losses need."""
 
-from prolip.cores import usable_cores
+from prolip._core import usable_cores
 from prolip.distributed.exchange import Peers, Visitor
 from prolip.distributed.failure import failing_at_once, log_error
 from prolip.distributed.gpu import find_device, wants_gpu

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from prolip.cores import bound_cores, share_of_cores, usable_cores
+from prolip._core import usable_cores
 from prolip.distributed.gpu import wants_gpu
 from prolip.errors import UserError
 
@@ -146,9 +147,11 @@ def join(ranks: Ranks, device: str, timeout: timedelta) -> Ranks:
         device_id=own_device if on_gpu else None,
     )
     ranks = replace(ranks, device=own_device, timeout=timeout).with_own_group()
-    machine, bound = socket.gethostname(), bound_cores()
+    machine = socket.gethostname()
+    # macOS and Windows do not tell which cores a process is bound to.
+    bound = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(usable_cores()))
     of_all = ranks.all_gather((machine, bound))
-    return replace(ranks, cores=share_of_cores(bound, [cores for name, cores in of_all if name == machine]))
+    return replace(ranks, cores=_share_of_cores(bound, [cores for name, cores in of_all if name == machine]))
 
 
 def stop() -> None:
@@ -181,3 +184,19 @@ def agree_on_name(store: Store, rank: int, world_size: int) -> str:
             return names[0]
         time.sleep(0.01)
     raise RuntimeError(f"rank {rank} waited {_START_SECONDS} s for all {world_size} ranks to start")
+
+
+def _share_of_cores(bound: set[int], of_all: Sequence[set[int]]) -> int:
+    """Return how many cores this process should use, at least 1: of each core its share, within the cgroup's quota.
+
+    A launcher may bind the processes of a machine to cores of their own, or to those of their GPU's socket.
+
+    Args:
+        bound: the cores that this process is bound to.
+        of_all: the same of all processes on this machine, this one included.
+    """
+    share = sum(1 / sum(core in cores for cores in of_all) for core in bound)
+    quota = usable_cores()
+    if quota < len(bound):  # the processes of a machine share a quota
+        share = min(share, quota / len(of_all))
+    return max(1, int(share + 1e-6))

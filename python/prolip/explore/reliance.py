@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from prolip.closing import command
 from prolip.decisions.calibration import Calibration
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian
@@ -100,8 +99,8 @@ def _for_labels(model: Model, labels: Sequence[str]) -> tuple[Calibration | None
     """Return the model's calibration if it is for these labels; else None, and a sentence about what is missing."""
     calibration = model.calibration
     if calibration is None:
-        out = [] if Path(model.name).is_dir() else ["--out", "calibration.safetensors"]
-        made = command("calibrate", "--checkpoint", model.name, "--data", "FOLDER", *out)
+        out = "" if Path(model.name).is_dir() else " --out calibration.safetensors"
+        made = f"prolip calibrate --checkpoint {model.name} --data FOLDER{out}"
         more = " Then start this page with --calibration calibration.safetensors." if out else ""
         return None, f"There is no calibration: {made} makes one from labelled images, a folder per label.{more}"
     try:

@@ -6,13 +6,10 @@ Where the official JSON has a key for a setting, the field has the same name (`p
 from __future__ import annotations
 
 import math
-import reprlib
 from dataclasses import dataclass
-from functools import cache
-from types import UnionType
-from typing import TYPE_CHECKING, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal
 
-from prolip.errors import UserError
+from prolip.errors import UserError, check_at_least
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -36,47 +33,21 @@ MAX_INIT_UNC_BIAS = 80.0
 """Largest size of an initial log variance: the sum of its exponential over an embedding is neither infinite nor 0."""
 
 
-def _check(block: str, config: DataclassInstance, sizes: tuple[str, ...] = ()) -> None:
-    """Check the type of every field, and that sizes are at least 1. A configuration may come from a stranger's file."""
-    for name, hint in _hints(type(config)).items():
-        value = getattr(config, name)
-        if not _fits(value, hint):
-            kind = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
-            raise UserError(f"{block}{name} is {reprlib.repr(value)}: it must be {kind}")
-    for name in sizes:
-        if getattr(config, name) < 1:
-            raise UserError(f"{block}{name} is {getattr(config, name)}: it must be at least 1")
-
-
 def _check_tower(block: str, tower: VisionConfig | TextConfig) -> None:
     """Check the rules that both towers have."""
-    if tower.mlp_ratio < 1 / tower.width:  # the product with a stranger's width may overflow
-        raise UserError(f"{block}mlp_ratio is {tower.mlp_ratio}: it must be at least 1 / {block}width, one hidden unit")
-    if tower.norm_eps < 0:
-        raise UserError(f"{block}norm_eps is {tower.norm_eps}: it must not be negative")
-    if abs(tower.init_unc_bias) > MAX_INIT_UNC_BIAS:
-        rule = f"it must be at most {MAX_INIT_UNC_BIAS:g}, and at least {-MAX_INIT_UNC_BIAS:g}"
-        raise UserError(f"{block}init_unc_bias is {tower.init_unc_bias}: {rule}")
+    if not tower.mlp_ratio * tower.width >= 1:
+        raise UserError(f"{block}mlp_ratio: must give at least one hidden unit (got {tower.mlp_ratio})")
+    if not 0 <= tower.norm_eps < math.inf:
+        raise UserError(f"{block}norm_eps: must be finite and at least 0 (got {tower.norm_eps})")
+    if not abs(tower.init_unc_bias) <= MAX_INIT_UNC_BIAS:
+        raise UserError(
+            f"{block}init_unc_bias: must be between -{MAX_INIT_UNC_BIAS:g} and {MAX_INIT_UNC_BIAS:g} "
+            f"(got {tower.init_unc_bias})"
+        )
 
 
-@cache
-def _hints(kind: type) -> dict[str, Any]:
-    return get_type_hints(kind)
-
-
-def _fits(value: object, hint: Any) -> bool:
-    """Whether a value has the type of a field; numbers must be finite."""
-    origin = get_origin(hint)
-    if origin in (UnionType, Union):
-        return any(_fits(value, one) for one in get_args(hint))
-    if origin is Literal:
-        return isinstance(value, str) and value in get_args(hint)
-    if origin is tuple:
-        parts = get_args(hint)
-        return isinstance(value, tuple) and len(value) == len(parts) and all(map(_fits, value, parts))
-    if hint is float:
-        return type(value) in (int, float) and abs(cast(float, value)) < 1e300
-    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+def _check_sizes(block: str, config: DataclassInstance, *names: str) -> None:
+    check_at_least(1, **{f"{block}{name}": getattr(config, name) for name in names})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,12 +89,12 @@ class VisionConfig:
     """Form of the GELU, unless quick_gelu is set."""
 
     def __post_init__(self) -> None:
-        _check("vision.", self, ("layers", "width", "head_width", "patch_size"))
+        _check_sizes("vision.", self, "layers", "width", "head_width", "patch_size")
         _check_tower("vision.", self)
         if self.width % self.heads:
-            raise UserError(f"vision.width {self.width} is not a multiple of its {self.heads} heads")
+            raise UserError(f"vision.width: must be a multiple of its {self.heads} heads (got {self.width})")
         if min(self.grid) < 1:
-            raise UserError(f"vision.image_size {self.image_size} is smaller than a patch of {self.patch_size}")
+            raise UserError(f"vision.image_size: must hold a patch of {self.patch_size} (got {self.image_size})")
 
     @property
     def heads(self) -> int:
@@ -131,14 +102,10 @@ class VisionConfig:
         return max(1, self.width // self.head_width)
 
     @property
-    def height_and_width(self) -> tuple[int, int]:
-        """Size of the images in pixels."""
-        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
-
-    @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of patches."""
-        height, width = self.height_and_width
+        size = self.image_size
+        height, width = (size, size) if isinstance(size, int) else size
         return height // self.patch_size, width // self.patch_size
 
     @property
@@ -195,12 +162,12 @@ class TextConfig:
     """How that tokenizer cleans text ("canonicalize" for SigLIP's). The model itself does not use it."""
 
     def __post_init__(self) -> None:
-        _check("text.", self, ("layers", "width", "heads", "context_length", "vocab_size"))
+        _check_sizes("text.", self, "layers", "width", "heads", "context_length", "vocab_size")
         _check_tower("text.", self)
         if self.width % self.heads:
-            raise UserError(f"text.width {self.width} is not a multiple of text.heads {self.heads}")
+            raise UserError(f"text.width: must be a multiple of text.heads, {self.heads} (got {self.width})")
         if self.embed_unc and not self.unc_seen and self.log_var_source == "mean":
-            raise UserError('text.unc_seen is False: log_var_source must be "unc", or nothing would read [UNC]')
+            raise UserError('text.unc_seen: must be True unless log_var_source is "unc", or nothing would read [UNC]')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,17 +188,19 @@ class ModelConfig:
     """Initial bias of the similarity. A model without one (None) can be loaded, but not trained with PPCL or SigLIP."""
 
     def __post_init__(self) -> None:
-        _check("", self, ("embed_dim",))
+        _check_sizes("", self, "embed_dim")
         if self.text.embed_unc and self.text.log_var_source == "mean" and self.text.width != self.embed_dim:
             raise UserError(
-                f"text.width {self.text.width} differs from embed_dim {self.embed_dim}: a log-variance head that reads "
-                'the mean needs them equal; log_var_source="unc" does not'
+                f"text.width: must equal embed_dim, {self.embed_dim}, if the log-variance head reads the mean "
+                f"(got {self.text.width})"
             )
         # The official format cannot tell 0 from absent.
         if self.init_logit_bias == 0.0:
-            raise UserError("init_logit_bias is 0, which the official format reads as none: take None or another value")
+            raise UserError("init_logit_bias: must not be 0, which the official format reads as none")
+        if not all(math.isfinite(value or 0) for value in (self.init_logit_scale, self.init_logit_bias)):
+            raise UserError("init_logit_scale: must be finite, as init_logit_bias")
         if self.init_logit_scale == 0.0:
-            raise UserError("init_logit_scale is 0, which the official format reads as no scale at all")
+            raise UserError("init_logit_scale: must not be 0, which the official format reads as none")
 
     @property
     def start_variances(self) -> tuple[float, float]:
@@ -287,6 +256,5 @@ class AdapterConfig:
     """Means of the heads."""
 
     def __post_init__(self) -> None:
-        _check("adapter.", self, ("embed_dim",))
-        if self.hidden < 0:
-            raise UserError(f"adapter.hidden is {self.hidden}: it must not be negative")
+        _check_sizes("adapter.", self, "embed_dim")
+        check_at_least(0, **{"adapter.hidden": self.hidden})

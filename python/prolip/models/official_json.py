@@ -9,6 +9,7 @@ from dataclasses import fields
 from typing import Any
 
 from prolip.errors import UserError
+from prolip.files import decode
 from prolip.models.config import CLIP_LOGIT_SCALE, Gelu, JsonDict, ModelConfig, TextConfig, VisionConfig
 
 _VISION_IGNORED = ("attn_pooler_", "timm_", "final_ln_after_pool")
@@ -75,7 +76,7 @@ def _read_block(block: str, given: Mapping[str, Any], known: set[str], ignored: 
                 )
             read["tokenizer_clean"] = value["clean"] if value else None
         elif key in known:
-            read[key] = tuple(value) if isinstance(value, list) else value
+            read[key] = value
         elif supported is None and not key.startswith(ignored):
             raise UserError(f"{block}.{key} is not a known setting{_nearest(key, known)}")
     return read
@@ -109,14 +110,15 @@ def from_official_json(given: Mapping[str, Any]) -> ModelConfig:
     if text_block.get("embed_cls", True):
         text_block.pop("pool_type", None)  # released files have one, without effect because of [CLS]
     scale = given.get("init_logit_scale")
-    return ModelConfig(
-        embed_dim=given["embed_dim"],
-        vision=VisionConfig(**_read_block("vision_cfg", given["vision_cfg"], vision_fields, _VISION_IGNORED)),
-        text=TextConfig(**_read_block("text_cfg", text_block, text_fields, _TEXT_IGNORED)),
-        quick_gelu=given.get("quick_gelu", False),
-        init_logit_scale=CLIP_LOGIT_SCALE if scale is None else scale,
-        init_logit_bias=given.get("init_logit_bias") or None,
-    )
+    table = {
+        "embed_dim": given["embed_dim"],
+        "vision": _read_block("vision_cfg", given["vision_cfg"], vision_fields, _VISION_IGNORED),
+        "text": _read_block("text_cfg", text_block, text_fields, _TEXT_IGNORED),
+        "quick_gelu": given.get("quick_gelu", False),
+        "init_logit_scale": CLIP_LOGIT_SCALE if scale is None else scale,
+        "init_logit_bias": given.get("init_logit_bias") or None,
+    }
+    return decode(ModelConfig, table)
 
 
 def _changed(config: VisionConfig | TextConfig) -> JsonDict:

@@ -1,8 +1,9 @@
-"""The command line: quick `--help`, and a wrong word is one sentence, not a traceback."""
+"""The command line: quick `--help`, and wrong input names its option and rule before anything long begins."""
 
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import signal
@@ -11,41 +12,48 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.support.images import noise
+from tests.support.shards import encoded, write_tar
 
 from prolip.cli import COMMANDS, main
+from prolip.cli.command import share_cores
 from prolip.cli.data_build import BUILDERS
 from prolip.cli.eval import SUITES
+from prolip.cli.train import HELP
 from prolip.data import DataError
+from prolip.files import flatten, plain
+from prolip.train.config import TrainConfig
 
-
-def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([]) == 0
-    shown = capsys.readouterr().out
-    for name, command in COMMANDS.items():
-        assert f"  {name}" in shown
-        assert command.summary in shown
-    assert main(["data", "build", "--help"]) == 0
-    shown = capsys.readouterr().out
-    assert all(f"  {name}" in shown for name in BUILDERS)
-
-
-WITHIN = [
+ALL = [
+    *COMMANDS,
     *(f"data {name}" for name in ("index", "rank", "filter")),
     *(f"data build {name}" for name in BUILDERS),
     *(f"eval {name}" for name in SUITES),
 ]
 
 
-def test_printing_help_does_not_import_torch() -> None:
+def test_every_command_has_help_that_does_not_import_torch() -> None:
     code = """
 import sys
 from prolip.cli import main
 for words in sys.argv[1:]:
+    print("::", words)
     assert main([*words.split(), "--help"]) == 0, words
     assert "torch" not in sys.modules, words
 """
-    commands = ["", *COMMANDS, *WITHIN]
-    subprocess.run([sys.executable, "-c", code, *commands], stdout=subprocess.DEVNULL, check=True)
+    shown = subprocess.run([sys.executable, "-c", code, "", *ALL], stdout=subprocess.PIPE, text=True, check=True).stdout
+    for name, command in COMMANDS.items():
+        assert re.search(rf"^  {name} +{re.escape(command.summary)}$", shown, re.MULTILINE)
+    for name in ALL:
+        assert f":: {name}\nusage: prolip {name}" in shown
+
+
+def test_the_short_help_of_training_names_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    known = flatten(plain(TrainConfig()))
+    for key in set(re.findall(r"--([a-z]\w*(?:\.\w+)*)", HELP)) - {"shards", "threads", "dry", "help", "nproc"}:
+        assert key in known
+    assert main(["train", "--help-all"]) == 0
+    assert "--optim.cooldown_end_lr" in capsys.readouterr().out
 
 
 def test_characters_that_the_terminal_lacks_are_escaped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,7 +66,6 @@ def test_characters_that_the_terminal_lacks_are_escaped(tmp_path: Path, monkeypa
 
 
 def test_a_closed_pipe_ends_quietly() -> None:
-    # The list of commands goes to a pipe whose reader is gone.
     reader, writer = os.pipe()
     os.close(reader)
     command = [sys.executable, "-m", "prolip.cli", "--help"]
@@ -67,90 +74,91 @@ def test_a_closed_pipe_ends_quietly() -> None:
     assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, "")
 
 
-def test_commands_that_run_a_model_keep_freed_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    called: list[bool] = []
-    monkeypatch.setattr("prolip.cli.command.keep_freed_memory", lambda: called.append(True))
-    model = ["--checkpoint", "absent"]
-    for words in (
-        ["embed", *model, "--out", "out", "--shards", "x.tar"],
-        ["bprw", *model, "--shards", "x.tar"],
-        *(["eval", name, *model, "--data", "absent"] for name in SUITES),
-    ):
-        called.clear()
-        assert main(words) == 2
-        assert called == [True], words
-
-
-@pytest.mark.parametrize("suite", ["hierarcaps", "hierarimgs"])
-@pytest.mark.parametrize("option", ["--walk.root", "--walk.inclusion"])
-def test_the_hierarchies_take_no_option_that_changes_nothing(
-    suite: str, option: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("cores", "given", "expected"), [(2, None, "2"), (64, None, None), (2, "7", "7")])
+def test_torch_has_no_more_threads_than_the_process_may_use_cores(
+    cores: int, given: str | None, expected: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    value = {"--walk.root": "both", "--walk.inclusion": "exact"}[option]  # every root and form is evaluated
-    assert main(["eval", suite, "--checkpoint", "absent", "--data", "absent", option, value]) == 2
-    assert f"there is no {option}" in capsys.readouterr().err
+    monkeypatch.setattr("prolip.cli.command.usable_cores", lambda: cores)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "environ", {} if given is None else {"OMP_NUM_THREADS": given})
+    share_cores()
+    assert os.environ.get("OMP_NUM_THREADS") == expected
 
 
-COLUMNS = 80
-
-
-def early_ends(page: str) -> list[str]:
-    """Lines of a help that end although the next word would have fitted: where the source breaks a line."""
-    lines = [line.replace("│", " ").rstrip() for line in page.splitlines()[1:]]  # without the usage
-    width = max(len(line) for line in lines if line.startswith(" "))
-    found, place, text = [], 0, ""
-    for line in lines:
-        name = re.match(r" {1,2}\S.*?  +(?=\S)", line)  # an option, with its help behind it
-        before, above = place, text
-        place = name.end() if name else len(line) - len(line.lstrip())
-        text = line[place:]
-        goes_on = above and text and not name and place == before and text[0] not in "-─╭╰"
-        # What stands above the options may be wider than they are; old versions of tyro wrap it themselves.
-        if goes_on and (len(above) > max(width, COLUMNS) or place + len(above) + 1 + len(text.split()[0]) <= width):
-            found.append(above)
-    return found
-
-
-@pytest.mark.parametrize("words", [*(f"{name} --help" for name in [*COMMANDS, *WITHIN]), "train --help-all"])
-def test_every_command_has_help_and_no_line_of_it_ends_early(
-    words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", str(COLUMNS))
-    assert main(words.split()) == 0
-    shown = capsys.readouterr().out
-    assert f"prolip {words.partition(' --')[0]}" in shown
-    assert not early_ends(shown)
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with an image, class folders and a shard, in which commands run."""
+    noise(1).save(tmp_path / "cat.png")
+    (tmp_path / "classes" / "cats").mkdir(parents=True)
+    noise(1).save(tmp_path / "classes" / "cats" / "cat.png")
+    write_tar(tmp_path / "a.tar", [("0.png", encoded((1, 2, 3))), ("0.json", json.dumps({"group": "a"}).encode())])
+    (tmp_path / "list.txt").write_text("# two\na.tar\nabsent\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("words", "named"),
     [
-        (["trian"], "prolip: no command 'trian', did you mean 'train'?"),
-        (["data", "build", "emojis"], "prolip data build: no command 'emojis', did you mean 'emoji'?"),
-        (["data", "build", "csv", "--table", "absent.csv", "--out", "x"], "absent.csv is not a file"),
-        (["eval", "emojis"], "prolip eval: no command 'emojis', did you mean 'emoji'?"),
-        (["eval", "emoji", "--checkpoint", "absent.pt", "--data", "."], "absent.pt is neither a file nor a folder"),
-        (["report", "absent"], "prolip report: "),
-        (["recipes", sys.executable], "is not a recipe, a TOML file"),
+        ("trian", "trian"),
+        ("data build emojis", "emojis"),
+        ("eval emojis", "emojis"),
+        ("recipes absent", "absent"),
+        ("report absent", "absent"),
+        ("train demo --optim.lrr 1", "optim.lr"),
+        ("train demo --shards absent", "data.tokenizer.path"),
+        ("data build csv --table absent.csv --out x", "absent.csv"),
+        ("data build csv --table absent.csv --out a.tar/x", "absent.csv"),
+        ("data index --out made.index --shards absent", "shards"),
+        ("data index --out made.index --shards list.txt", "line 3"),
+        ("data index --out made.index --shards a.tar --store.connections 0", "store.connections"),
+        ("demo --data a.tar --out run", "a.tar"),
+        ("embed --checkpoint no-model --text absent", "--out"),
+        ("embed --checkpoint no-model --shards a.tar --out made --threads -1", "threads"),
+        ("embed --checkpoint no-model --shards a.tar --out .", "out"),
+        ("embed --checkpoint no-model --shards pipe:true --out made", "shards"),
+        ("embed --checkpoint no-model --shards a.tar --out made --what both --caption_key a..b", "caption_key"),
+        ("classify cat.png a b --checkpoint no-model --tokenizer absent.json", "tokenizer"),
+        ("classify cat.png a b --checkpoint no-model --calibration absent", "absent"),
+        ("classify cat.png a b --checkpoint no-model --templates photo", "photo"),
+        ("classify cat.png a b --checkpoint no-model --prior 1", "prior"),
+        ("classify cat.png --checkpoint no-model --guarantee 3", "guarantee"),
+        ("compare cat.png a --checkpoint no-model --tokenizer absent.json", "tokenizer"),
+        ("export no-model --out made --tokenizer absent.json", "tokenizer"),
+        ("explore --checkpoint no-model --shards absent.tar", "absent.tar"),
+        ("explore --checkpoint no-model --calibration absent", "absent"),
+        ("bprw --checkpoint no-model --shards absent.tar --class_key group", "absent.tar"),
+        ("bprw --checkpoint no-model --shards a.tar --class_key group --batch_size 0", "batch_size"),
+        ("calibrate --checkpoint no-model --data classes --templates photo --out made", "photo"),
+        ("eval zero_shot --checkpoint no-model --data absent", "data"),
+        ("eval zero_shot --checkpoint no-model --data classes --templates photo", "photo"),
+        ("eval retrieval --checkpoint no-model --data absent.tar", "data"),
+        ("eval hierarcaps --checkpoint no-model --data absent", "data"),
+        ("eval datacomp --checkpoint no-model --data . --tasks imagenet", "tasks"),
+        ("eval imagenet --checkpoint no-model --data . --few_shot.alpha 0", "few_shot.alpha"),
+        ("eval zero_shot --checkpoint no-model --data classes --batch_size many", "batch_size"),
     ],
 )
-def test_user_errors_are_printed_with_status_2(
-    words: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_wrong_word_is_named_before_a_model_is_opened(
+    words: str, named: str, lab: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main(words) == 2
-    assert message in capsys.readouterr().err
+    assert main(words.split()) == 2
+    said = capfd.readouterr().err + caplog.text
+    assert named in said
+    assert "Traceback" not in said
+    assert "no-model is neither" not in said
 
 
-def test_data_errors_are_printed_with_status_2(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [DataError("a.tar, byte 0: damaged header"), PermissionError(13, "refused", "a.tar")])
+def test_errors_of_data_and_files_are_one_line(
+    error: Exception, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def damaged(*_: object) -> None:
-        raise DataError("shard bad.tar, byte 0: damaged header")
+        raise error
 
     monkeypatch.setattr("prolip.evaluation.run.run_suite", damaged)
-    assert main(["eval", "emoji", "--checkpoint", "runs/any"]) == 2
-    assert "prolip eval emoji: shard bad.tar, byte 0: damaged header" in capsys.readouterr().err
+    assert main(["eval", "zero_shot", "--checkpoint", "runs/any", "--data", "."]) == 2
+    assert capsys.readouterr().err.startswith("prolip eval zero_shot: a.tar")
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,12 +167,4 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("prolip.evaluation.run.run_suite", broken)
     with pytest.raises(ValueError, match="not enough values"):
-        main(["eval", "emoji", "--checkpoint", "runs/any"])
-
-
-def test_system_errors_are_printed_with_status_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    (tmp_path / "a file").write_text("")
-    (tmp_path / "names.csv").write_text("image,caption\na.png,a\n")
-    words = ["data", "build", "csv", "--table", str(tmp_path / "names.csv"), "--max_bad_fraction", "1"]
-    assert main([*words, "--out", str(tmp_path / "a file" / "out")]) == 2
-    assert "prolip data build csv: " in capsys.readouterr().err
+        main(["eval", "zero_shot", "--checkpoint", "runs/any", "--data", "."])

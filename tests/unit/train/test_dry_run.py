@@ -145,7 +145,7 @@ def test_a_dry_run_prints_what_the_run_will_do(lab: Lab, capsys: pytest.CaptureF
         (["--batch_size", "128"], ": batch_size is 128 per rank: a step needs 128 samples and an epoch has 64"),
         (["--gpus", "2", "--batch_size", "128"], ": batch_size is 64 per rank: a step needs 128 samples and an epoch"),
         (["--data.prefetch_batches", "0"], "data.prefetch_batches is 0: it must be at least 1"),
-        (["--optim.lrr", "3"], "unknown key optim.lrr, did you mean optim.lr"),
+        (["--optim.lrr", "3"], "optim.lrr: unknown key"),
         (["--keep_best", "los"], "keep_best is 'los': it must be one of loss, ppcl,"),
         (["--lock.text", "True", "--lock.text_unlocked_groups", "9"], "lock.text_unlocked_groups is 9"),
     ],
@@ -204,7 +204,7 @@ def test_a_dry_run_says_whether_an_existing_run_resumes(lab: Lab, capsys: pytest
     assert rehearse(lab, "--samples_seen", "64", "--optim.lr", "1") == 2
     assert "is from a run with different optim.lr" in capsys.readouterr().err
     assert rehearse(lab, "--samples_seen", "64", "--resume", "never") == 2
-    assert 'resume is "never", but' in capsys.readouterr().err
+    assert 'resume: "never"' in capsys.readouterr().err
     assert rehearse(lab, "--samples_seen", "64", "--resume", "absent") == 2
     assert "resume is 'absent': absent is not a checkpoint" in capsys.readouterr().err
 
@@ -217,7 +217,7 @@ def test_a_dry_run_checks_that_the_run_can_resume_and_write(lab: Lab, capsys: py
     assert "steps is 4: it must not be above 2, the steps available in 32 samples" in capsys.readouterr().err
     other.write_text((lab.folder / "tokenizer.json").read_text().replace("red", "der"))
     assert rehearse(lab, "--samples_seen", "64", "--data.tokenizer.path", str(other)) == 2
-    assert "data.tokenizer.path: " in capsys.readouterr().err
+    assert "other.json: it differs from the tokenizer that the run began with" in capsys.readouterr().err
     assert rehearse(lab, "--out", str(few / "run")) == 2
     assert f"{few} is a file, where a folder is needed" in capsys.readouterr().err
 
@@ -235,7 +235,7 @@ def test_a_dry_run_loads_a_local_start(lab: Lab, capsys: pytest.CaptureFixture[s
     assert rehearse(lab, "--start_from", start, "--architecture", "demo") == 2
     told = capsys.readouterr()
     assert "the checkpoint does not fit the model" in told.err
-    assert "--architecture start_from" in told.err
+    assert "write --architecture start_from" in told.err
     assert "ready" not in told.out
     (lab.folder / "clip" / "open_clip_model.safetensors").write_bytes(b"cut")
     assert rehearse(lab, "--start_from", start, "--architecture", "demo") == 2
@@ -249,7 +249,7 @@ def test_a_dry_run_compares_the_shapes_of_a_remote_start(
     text = {"layers": 1, "width": 16, "heads": 2, "context_length": 4, "vocab_size": 10}
     described = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}
     file = lab.folder / "open_clip_config.json"
-    monkeypatch.setattr("prolip.pretrained.tokenizer.hub_file", lambda *_: file)
+    monkeypatch.setattr("prolip.train.start.hub_file", lambda *_: file)
     start = ("--architecture", "demo", "--start_from", "open_clip:hf-hub:us/clip")
     file.write_text(json.dumps({"model_cfg": described}))
     assert rehearse(lab, *start) == 0

@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from prolip.closing import command
 from prolip.data import StoreConfig
 from prolip.data.samples import read_samples
 from prolip.demo.suite.results import ChainExample, DecidedImage, EmojiResults, GalleryImage
 from prolip.errors import UserError
-from prolip.files import read_text
-from prolip.train.flags import flatten
+from prolip.files import flatten, read_text
 from prolip.train.logging.runs import read_metrics
 
 log = logging.getLogger(__name__)
@@ -73,7 +71,7 @@ def read_inputs(run_dir: Path, data_dir: Path) -> ReportInputs:
 
 
 def _eval_emoji(run_dir: Path, data_dir: Path) -> str:
-    return f"`{command('eval', 'emoji', '--checkpoint', run_dir, '--data', data_dir)}`"
+    return f"`prolip eval emoji --checkpoint {run_dir} --data {data_dir}`"
 
 
 def _missing(run_dir: Path, data_dir: Path) -> str:
@@ -84,8 +82,8 @@ def _missing(run_dir: Path, data_dir: Path) -> str:
     if not other_data and (not shards or any(PurePath(shard).parent.name == data_dir.name for shard in shards)):
         return f"{run_dir} has no eval.json: {_eval_emoji(run_dir, data_dir)} writes it"
     trained = f", and this run was trained on {shards[0]}" if shards else ""
-    measures = command("eval", "zero_shot", "--checkpoint", run_dir, "--data", "FOLDER")
-    curves = command("runs", run_dir, "--plot", run_dir / "curves.html")
+    measures = f"prolip eval zero_shot --checkpoint {run_dir} --data FOLDER"
+    curves = f"prolip runs {run_dir} --plot {run_dir}/curves.html"
     return (
         f"{run_dir} has no eval.json: the report is about the emoji of the demo{trained}. `{measures}` measures it on "
         f"class folders of images, `{curves}` draws its curves"

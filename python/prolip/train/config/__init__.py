@@ -8,7 +8,7 @@ from prolip.train.config.parts import (
     ValidationConfig,
     ValidationJob,
 )
-from prolip.train.config.recipes import differing_keys, from_toml, known_recipes, load_config, read_recipe, to_toml
+from prolip.train.config.recipes import differing_keys, from_toml, known_recipes, load_config, to_toml
 from prolip.train.config.run import TrainConfig
 
 __all__ = [
@@ -23,6 +23,5 @@ __all__ = [
     "from_toml",
     "known_recipes",
     "load_config",
-    "read_recipe",
     "to_toml",
 ]

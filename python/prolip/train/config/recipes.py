@@ -1,28 +1,39 @@
-"""Read a run's settings from recipes and flags, and write them as TOML that reads back equal."""
+"""Read a run's settings from recipes and flags, and write them as TOML that reads back equal.
+
+Flags are one more table, merged above those of the recipes: `--optim.lr 1e-4` is the key `lr` of the table `[optim]`.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
+import json
+import math
+import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from prolip.data.config import TokenizerConfig
 from prolip.errors import UserError
+from prolip.files import decode, flatten, plain
 from prolip.models.architectures import ARCHITECTURES
-from prolip.train import flags
-from prolip.train.config.follow import OF_START, fill_in, find_origin, given, of_the_start
 from prolip.train.config.parts import OptimConfig
 from prolip.train.config.run import DERIVED_KEYS, OPERATIONAL_KEYS, TrainConfig
 
-_RECIPES = resources.files("prolip") / "recipes"
-_SHORT = {"--shards": "--data.shards", "--threads": "--data.num_threads"}
-"""Short options that all commands share, and the keys that they stand for."""
+Table = dict[str, Any]
+OF_START = "start_from"
+"""The architecture of the model that a run starts from."""
 RUN_SETTINGS = "config.toml"
 """The file in a run's folder with its settings."""
-_PROG = "prolip train [RECIPE.toml ...]"
-_RATES = ("optim.lr", "optim.warmup_steps")
+_RECIPES = resources.files("prolip") / "recipes"
+_SHORT = {"shards": "data.shards", "threads": "data.num_threads"}
+"""Short options that all commands share, and the keys that they stand for."""
+_NUMBER = re.compile(r"-\.?\d|-inf|-nan")
 
 
 def load_config(arguments: Sequence[str]) -> TrainConfig:
@@ -32,27 +43,24 @@ def load_config(arguments: Sequence[str]) -> TrainConfig:
         arguments: recipes (paths, or names of the package's recipes), then flags; later ones win.
 
     Raises:
-        UserError: a recipe or key is unknown, a value cannot be parsed, or a rule is broken; the message has the key.
+        UserError: a recipe or key is unknown, a value has the wrong type, or a rule is broken.
     """
-    names, words = flags.split([_in_full(word) for word in arguments])
-    layers = [layer for name in names for layer in read_recipe(name)]
-    return _build(layers, words)
-
-
-def _in_full(word: str) -> str:
-    option, equals, value = word.partition("=")
-    return f"{_SHORT.get(option, option)}{equals}{value}"
-
-
-def recipe_values(arguments: Sequence[str]) -> dict[str, Any]:
-    """Return what the recipes of a command line set, by dotted key, without parsing its flags.
-
-    Raises:
-        UserError: a recipe is unknown or is not valid TOML.
-    """
-    names, _ = flags.split(arguments)
-    tables = [table for name in names for _, table in read_recipe(name)]
-    return {key: value for table in tables for key, value in flags.flatten(table).items()}
+    first_flag = next((i for i, word in enumerate(arguments) if word.startswith("-")), len(arguments))
+    tables = [table for name in arguments[:first_flag] for table in read_recipe(name)]
+    flags = _read_flags(arguments[first_flag:])
+    origin = _find_origin([*tables, _nested(flags)])
+    _check_rates(origin.start, tables, flags)
+    base = TrainConfig(model=ARCHITECTURES.get(origin.architecture, TrainConfig().model))
+    given = {key for table in tables[origin.described :] for key in flatten(table)} | flags.keys()
+    if origin.start is not None and origin.architecture == OF_START:
+        out = next((table["out"] for table in [_nested(flags), *tables[::-1]] if "out" in table), base.out)
+        base, keys = _like_the_start(base, origin.start, given, _saved_settings(Path(str(out))))
+        for table in tables[: origin.described]:
+            for key in keys:
+                _drop(table, key)
+    config = _fill_in(_merged(base, tables, flags), given, origin)
+    config.validate()
+    return config
 
 
 def from_toml(text: str) -> TrainConfig:
@@ -61,114 +69,25 @@ def from_toml(text: str) -> TrainConfig:
     Raises:
         UserError: another version of prolip wrote them.
     """
-    return _build([("saved configuration", _read_saved(text))], [], is_saved=True)
-
-
-def _read_saved(text: str) -> dict[str, Any]:
     table = tomllib.loads(text)
-    unknown = flags.unknown_keys(TrainConfig(), table, DERIVED_KEYS)
+    base = TrainConfig(model=ARCHITECTURES.get(table.get("architecture", ""), TrainConfig().model))
+    config = decode(TrainConfig, _above(plain(base), table), words=True, drop_unknown=True)
+    unknown = [key for key in flatten(table) if key not in flatten(plain(config))]
     if unknown:
         raise UserError(
-            f"this run was trained by another version of prolip, with settings that this one does not have "
-            f"({', '.join(unknown)}): it can be loaded and evaluated, but not resumed or exported"
+            f"{', '.join(unknown)}: another version of prolip trained this run, and this one lacks these settings; the "
+            "run can be loaded and evaluated, but not resumed or exported"
         )
-    return table
-
-
-def _build(tables: Sequence[flags.NamedTable], words: list[str], *, is_saved: bool = False) -> TrainConfig:
-    origin = find_origin(tables, words)
-    base = TrainConfig(model=ARCHITECTURES.get(origin.architecture, TrainConfig().model))
-    if is_saved:  # the tables are complete
-        config = flags.parse(base, tables, words, derived=DERIVED_KEYS, prog=_PROG)
-    else:
-        _check_rates(origin.start, tables, words)
-        if origin.architecture == OF_START:
-            base, tables = of_the_start(base, tables, words, origin, _saved_settings(tables, words))
-        config = flags.parse(base, tables, words, derived=DERIVED_KEYS, prog=_PROG)
-        config = fill_in(config, tables, words, origin)
     config.validate()
     return config
 
 
-def _saved_settings(tables: Sequence[flags.NamedTable], words: Sequence[str]) -> TrainConfig | None:
-    """Return the settings that are saved in the run's folder; None if it has no run of this version."""
-    named = [table["out"] for _, table in tables if "out" in table]
-    out = flags.last_value(words, "out") or (named[-1] if named else TrainConfig().out)
-    try:
-        return from_toml((Path(out) / RUN_SETTINGS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # errors of the folder are reported when the run resumes
-        return None
-
-
-def _check_rates(start: str | None, tables: Sequence[flags.NamedTable], words: Sequence[str]) -> None:
-    """Check that a run that starts from a trained model sets its learning rate and warm-up.
-
-    Raises:
-        UserError: it would use those of pre-training.
-    """
-    wanted = [key for key in _RATES if key not in given(tables, words)]
-    if start is None or not wanted or "--help" in words:
-        return
-    usual = OptimConfig()
-    are = "is" if len(wanted) == 1 else "are"
-    raise UserError(
-        f"start_from is {start}, and {' and '.join(wanted)} {are} not set: the defaults "
-        f"(a rate of {usual.lr:g} after {usual.warmup_steps:,} steps) are for random weights and would destroy trained "
-        "ones. Add a recipe, such as finetune-clip-vit-b16, or write --optim.lr 1e-5 --optim.warmup_steps 1000"
-    )
-
-
-def known_recipes() -> list[str]:
-    """List the names of the package's recipes."""
-    return sorted(Path(entry.name).stem for entry in _RECIPES.iterdir())
-
-
-def read_recipe(name: str) -> list[flags.NamedTable]:
-    """Read a recipe, a TOML file or one of the package, with the recipes that it extends; the recipe itself is last.
-
-    The key `extends` names a recipe of the package, or a path beside this one. A recipe states the differences from it.
-
-    Raises:
-        UserError: the recipe does not exist, is not valid TOML, or extends itself, directly or through others.
-    """
-    layers: list[flags.NamedTable] = []
-    chain: list[str] = []
-    wanted, folder = name, Path()
-    while True:
-        path = folder / wanted
-        is_file = wanted.endswith(".toml") or path.is_file()
-        label = str(path) if is_file else wanted
-        chain.append(str(path.resolve()) if is_file else wanted)
-        if chain[-1] in chain[:-1]:
-            raise UserError(f"{label} extends itself: {' extends '.join([*(one for one, _ in layers[::-1]), label])}")
-        table = _read_table(path if is_file else _RECIPES / f"{wanted}.toml", label, layers)
-        extended = table.pop("extends", None)
-        layers.insert(0, (label, table))
-        if extended is None:
-            return layers
-        if not isinstance(extended, str):
-            raise UserError(f"extends in {label} is {extended!r}: it must be the name of a recipe")
-        wanted, folder = extended, path.parent if is_file else Path()
-
-
-def _read_table(source: Path | Traversable, label: str, above: list[flags.NamedTable]) -> dict[str, Any]:
-    try:
-        return tomllib.loads(source.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError as error:
-        by = f", which {above[0][0]} extends" if above else ""
-        if Path(label).suffix == ".toml":
-            raise UserError(f"no recipe {label!r}{by}: there is no such file") from error
-        known = ", ".join(known_recipes())
-        raise UserError(f"no recipe {label!r}{by}: give the path of a TOML file or one of {known}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{label} is not a recipe, a TOML file: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{label}: {error}") from error
-
-
 def to_toml(config: TrainConfig) -> str:
-    """Write the settings as TOML that `load_config` reads back. Addresses are without passwords and signatures."""
-    return flags.to_toml(config, derived=DERIVED_KEYS)
+    """Write the settings as TOML that `load_config` and `from_toml` read back as equal settings."""
+    table = plain(config)
+    for key in DERIVED_KEYS:
+        _drop(table, key)
+    return "\n".join(_toml_lines(table, "")) + "\n"
 
 
 def differing_keys(config: TrainConfig, saved: str) -> list[str]:
@@ -177,6 +96,283 @@ def differing_keys(config: TrainConfig, saved: str) -> list[str]:
     Raises:
         UserError: another version of prolip wrote them.
     """
-    new, old = flags.flatten(tomllib.loads(to_toml(config))), flags.flatten(_read_saved(saved))
+    new, old = flatten(tomllib.loads(to_toml(config))), flatten(tomllib.loads(to_toml(from_toml(saved))))
     keys = sorted((new.keys() | old.keys()) - OPERATIONAL_KEYS)
     return [key for key in keys if new.get(key) != old.get(key) and not key.startswith("validation.")]
+
+
+# ---- Recipes ----
+
+
+def known_recipes() -> list[str]:
+    """List the names of the package's recipes."""
+    return sorted(Path(entry.name).stem for entry in _RECIPES.iterdir())
+
+
+def read_recipe(name: str) -> list[Table]:
+    """Read a recipe, a TOML file or one of the package, with the recipes that it extends; the recipe itself is last.
+
+    The key `extends` names a recipe of the package, or a path beside this one. A recipe states the differences from it.
+
+    Raises:
+        UserError: the recipe does not exist, is not valid TOML, or extends itself, directly or through others.
+    """
+    tables: list[Table] = []
+    chain: list[str] = []
+    wanted, folder = name, Path()
+    while True:
+        path = folder / wanted
+        is_file = wanted.endswith(".toml") or path.is_file()
+        chain.append(str(path.resolve()) if is_file else wanted)
+        if chain[-1] in chain[:-1]:
+            raise UserError(f"{name}: a recipe must not extend itself (got {' extends '.join(chain)})")
+        table = _read_table(path if is_file else _RECIPES / f"{wanted}.toml", str(path) if is_file else wanted)
+        extended = table.pop("extends", None)
+        tables.insert(0, table)
+        if extended is None:
+            return tables
+        if not isinstance(extended, str):
+            raise UserError(f"{path}: extends must be the name of a recipe (got {extended!r})")
+        wanted, folder = extended, path.parent if is_file else Path()
+
+
+def _read_table(source: Path | Traversable, name: str) -> Table:
+    try:
+        return tomllib.loads(source.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError as error:
+        known = ", ".join(known_recipes())
+        raise UserError(f"{name}: no such recipe; give the path of a TOML file or one of {known}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"{name}: not a TOML file: {error}") from error
+
+
+# ---- Flags and tables ----
+
+
+def _read_flags(words: Sequence[str]) -> dict[str, list[str]]:
+    """Return the words after each flag by its dotted key; the last of equal flags wins."""
+    flags: dict[str, list[str]] = {}
+    values: list[str] = []
+    for word in words:
+        if not word.startswith("-") or _NUMBER.match(word):
+            values.append(word)
+            continue
+        name, equals, value = word.lstrip("-").partition("=")
+        name = name.replace("-", "_")
+        values = flags[_SHORT.get(name, name)] = [value] if equals else []
+    return flags
+
+
+def _nested(flags: Mapping[str, list[str]]) -> Table:
+    """Return the flags of the top level that have one value, as a table."""
+    return {key: values[0] for key, values in flags.items() if len(values) == 1}
+
+
+def _merged(base: TrainConfig, tables: Sequence[Table], flags: Mapping[str, list[str]]) -> TrainConfig:
+    """Return `base` with the values of tables and flags.
+
+    Raises:
+        UserError: a key is unknown or a value has the wrong type.
+    """
+    config = base
+    for table in tables:
+        config = decode(TrainConfig, _above(plain(config), table), words=True, drop_unknown=True)
+        for key in flatten(table):
+            _check_key(key, config)
+    table = plain(config)
+    for key, values in flags.items():
+        _check_key(key, config)
+        *path, name = key.split(".")
+        place: Any = table
+        for step in path:
+            place = place[int(step) if isinstance(place, list) else step]
+        if not values and not isinstance(place[name], list):
+            raise UserError(f"--{key}: needs a value")
+        place[name] = values[0] if len(values) == 1 and not isinstance(place[name], list) else values
+    return decode(TrainConfig, table, words=True)
+
+
+def _above(below: Mapping[str, Any], above: Mapping[str, Any]) -> Table:
+    """Merge `above` into `below`: tables are merged, everything else, including lists, is replaced."""
+    merged = dict(below)
+    for key, value in above.items():
+        both_tables = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _above(merged[key], value) if both_tables else value
+    return merged
+
+
+def _drop(table: Table, key: str) -> None:
+    """Remove a dotted key from a table, if it is there."""
+    first, _, rest = key.partition(".")
+    if not rest:
+        table.pop(first, None)
+    elif isinstance(table.get(first), dict):
+        table[first] = dict(table[first])
+        _drop(table[first], rest)
+
+
+def _check_key(key: str, config: TrainConfig) -> None:
+    known = flatten(plain(config))
+    if key in DERIVED_KEYS:
+        raise UserError(f"{key}: cannot be set, because it follows from other keys")
+    if key in known:
+        return
+    inner = next((name for name in known if name.startswith(f"{key}.")), None)
+    if inner is not None:
+        raise UserError(f"{key}: is a table; set e.g. {inner}")
+    entries = re.split(r"\.\d+(?:\.|$)", key)[0]
+    if known.get(entries) == []:
+        raise UserError(f"{key}: there is no such entry; write [[{entries}]] into a recipe first")
+    # The last part decides, since all keys of a table begin alike.
+    close = difflib.get_close_matches(key.rpartition(".")[2], {name.rpartition(".")[2]: name for name in known}, 1)
+    near = [name for name in known if close and name.rpartition(".")[2] == close[0]]
+    hint = f"did you mean {', '.join(near)}?" if near else "prolip train --help-all lists all"
+    raise UserError(f"{key}: unknown key; {hint}")
+
+
+def _toml_lines(table: Mapping[str, Any], path: str) -> Iterator[str]:
+    tables = {}
+    for key, value in table.items():
+        if isinstance(value, dict) or (isinstance(value, list) and value and isinstance(value[0], dict)):
+            tables[key] = value
+        else:
+            yield f"{key} = {_toml_value(value)}"
+    for key, value in tables.items():
+        header, items = (f"[{path}{key}]", [value]) if isinstance(value, dict) else (f"[[{path}{key}]]", value)
+        for item in items:
+            yield from ("", header)
+            yield from _toml_lines(item, f"{path}{key}.")
+
+
+def _toml_value(value: object) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml_value, value))}]"
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # TOML has inf, -inf and nan
+    return json.dumps("None" if value is None else value, ensure_ascii=False)
+
+
+# ---- Settings that follow from others unless they are set ----
+
+
+class _Origin(NamedTuple):
+    """Where the model of a run comes from."""
+
+    architecture: str
+    """A name of `ARCHITECTURES`, or `OF_START`."""
+    start: str | None
+    """The model to start from; None for random weights."""
+    described: int
+    """Number of leading tables that describe another model than the start; their model settings are ignored."""
+
+
+def _find_origin(tables: Sequence[Mapping[str, Any]]) -> _Origin:
+    """Return the start and the architecture that recipes and flags choose; later choices win.
+
+    A start brings its architecture unless one is named with it or later, or its tables are resized.
+
+    Raises:
+        UserError: there is no such architecture, or no start whose architecture is wanted.
+    """
+    keys = ("architecture", "start_from", "start_resize")
+    latest = {key: place for key in keys for place, table in enumerate(tables) if key in table}
+    chosen = {key: str(tables[place][key]) for key, place in latest.items()}
+    start = None if chosen.get("start_from", "None") == "None" else chosen["start_from"]
+    architecture = chosen.get("architecture", TrainConfig.architecture if start is None else OF_START)
+    first = latest.get("architecture", 0)
+    # A start that is resized, such as LongProLIP's, takes the architecture of the recipe.
+    resized = chosen.get("start_resize", "off") != "off"
+    if start is not None and architecture != OF_START and latest["start_from"] > first and not resized:
+        architecture, first = OF_START, latest["start_from"]
+    if architecture == OF_START and start is None:
+        raise UserError(f"architecture: {OF_START!r} needs a start_from")
+    if architecture not in {*ARCHITECTURES, OF_START}:
+        raise UserError(f"architecture: must be one of {', '.join(ARCHITECTURES)} (got {architecture!r})")
+    describing = [place for place, table in enumerate(tables[:first]) if {"model", "architecture"} & table.keys()]
+    return _Origin(architecture, start, max(describing, default=-1) + 1 if architecture == OF_START else 0)
+
+
+def _check_rates(start: str | None, tables: Sequence[Table], flags: Mapping[str, object]) -> None:
+    """Check that a run that starts from a trained model sets its learning rate and warm-up.
+
+    Raises:
+        UserError: it would use those of pre-training.
+    """
+    given = {key for table in tables for key in flatten(table)} | flags.keys()
+    unset = [key for key in ("optim.lr", "optim.warmup_steps") if key not in given]
+    if start is not None and unset:
+        raise UserError(
+            f"{unset[0]}: must be set with start_from, because the defaults (a rate of {OptimConfig.lr:g} after "
+            f"{OptimConfig.warmup_steps:,} steps) would destroy trained weights. Add a recipe, such as "
+            "finetune-clip-vit-b16, or write --optim.lr 1e-5 --optim.warmup_steps 1000"
+        )
+
+
+def _saved_settings(out: Path) -> TrainConfig | None:
+    """Return the settings that are saved in the run's folder; None if it has no run of this version."""
+    try:
+        return from_toml((out / RUN_SETTINGS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # errors of the folder are reported when the run resumes
+        return None
+
+
+def _like_the_start(
+    base: TrainConfig, start: str, given: set[str], saved: TrainConfig | None
+) -> tuple[TrainConfig, list[str]]:
+    """Return the defaults with the start's architecture and tokenizer, and the keys that earlier tables must not set.
+
+    If the run has begun earlier, both come from its saved settings, and the start is not opened: it may be gone by now.
+    """
+    from prolip.pretrained import own_tokenizer, read_config  # import torch, which --help must not wait for
+
+    begun = saved is not None and saved.start_from == start
+    model = saved.model if saved is not None and begun else read_config(start)
+    if any(key.startswith("data.tokenizer.") and key != "data.tokenizer.context_length" for key in given):
+        return dataclasses.replace(base, model=model), ["model", "data.tokenizer"]
+    source = start
+    if saved is not None and begun:
+        path = saved.data.tokenizer.path
+        source = "" if path is None or path.is_file() else str(saved.out)  # whose checkpoints have a copy
+    known = saved.data.tokenizer if saved is not None and not source else own_tokenizer(source, model.text)
+    if known is None:
+        return dataclasses.replace(base, model=model), ["model"]
+    data = dataclasses.replace(base.data, tokenizer=known)
+    return dataclasses.replace(base, model=model, data=data), ["model", "data.tokenizer"]
+
+
+def _fill_in(config: TrainConfig, given: set[str], origin: _Origin) -> TrainConfig:
+    """Return the settings, with those that follow from others filled in unless they were set.
+
+    - `model.text.vocab_size` of a named architecture grows to what the tokenizer needs.
+    - `data.tokenizer.kind` is "file" for a tokenizer.json, and `data.tokenizer.context_length` is that of the model.
+    - `data.mask.text_mode` is "remove" if `mask_id` is not a free row of the token table.
+    """
+    text, tokenizer, mask = config.model.text, config.data.tokenizer, config.data.mask
+    if tokenizer.path is not None and tokenizer.path.suffix == ".json" and "data.tokenizer.kind" not in given:
+        tokenizer = dataclasses.replace(tokenizer, kind="file")
+    if "data.tokenizer.context_length" not in given:
+        tokenizer = dataclasses.replace(tokenizer, context_length=text.context_length)
+    grows = "model.text.vocab_size" not in given and origin.architecture != OF_START
+    masks = mask is not None and not {"data.mask.text_mode", "data.mask.mask_id"} & given
+    needed = _needed_rows(tokenizer) if grows or masks else None
+    if needed is not None and grows:
+        text = dataclasses.replace(text, vocab_size=max(text.vocab_size, needed))
+    if needed is not None and mask is not None and masks and not needed <= mask.mask_id < text.vocab_size:
+        mask = dataclasses.replace(mask, text_mode="remove")
+    return dataclasses.replace(
+        config,
+        architecture=origin.architecture,
+        model=dataclasses.replace(config.model, text=text),
+        data=dataclasses.replace(config.data, tokenizer=tokenizer, mask=mask),
+    )
+
+
+@cache
+def _needed_rows(config: TokenizerConfig) -> int | None:
+    """Return the rows that a tokenizer needs in a token table; None if it cannot be opened, which is reported later."""
+    from prolip.data.tokenizer import Tokenizer  # not needed to print the help
+
+    try:
+        return Tokenizer(config).vocab_size
+    except (UserError, OSError):
+        return None

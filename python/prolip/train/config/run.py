@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from prolip.closing import closing, command
 from prolip.data import AugmentConfig, LoaderConfig, MaskConfig, StoreConfig
 from prolip.errors import UserError, check_seed
 from prolip.files import check_no_tilde
@@ -146,8 +145,10 @@ class TrainConfig:
     @property
     def closing(self) -> str:
         """The last line of a run that is done."""
-        ask = command("classify", "IMAGE", "LABEL", "...", "--checkpoint", self.out)
-        return closing(f"{ask}, or {command('export', self.out, '--out', 'FOLDER')}", [self.out])
+        return (
+            f"wrote {self.out}; next: prolip classify IMAGE LABEL ... --checkpoint {self.out}, or "
+            f"prolip export {self.out} --out FOLDER"
+        )
 
     @property
     def remarks(self) -> list[str]:

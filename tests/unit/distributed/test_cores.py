@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from prolip.cores import share_of_cores
+from prolip.distributed.ranks import _share_of_cores
 
 
 @pytest.mark.parametrize(
@@ -21,5 +21,5 @@ from prolip.cores import share_of_cores
 def test_a_process_uses_its_share_of_each_core(
     own: range, of_all: list[range], quota: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("prolip.cores.usable_cores", lambda: quota)
-    assert share_of_cores(set(own), [set(cores) for cores in of_all]) == expected
+    monkeypatch.setattr("prolip.distributed.ranks.usable_cores", lambda: quota)
+    assert _share_of_cores(set(own), [set(cores) for cores in of_all]) == expected

@@ -1,0 +1,156 @@
+"""The HierarCaps walk against a walk with embedded queries."""
+
+from typing import Literal
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.support.random_gaussians import gaussians
+from torch import Tensor
+
+from prolip.errors import UserError
+from prolip.gaussian import Gaussian, inclusion_score, official_inclusion_test
+from prolip.metrics import hierarchy
+from prolip.metrics.config import TraversalConfig
+from prolip.metrics.hierarchy import including_items, score_visited, traverse, visited_items
+
+T = torch.tensor
+
+
+@pytest.mark.parametrize("form", ["official", "exact"])
+def test_including_caption_has_the_largest_score(form: Literal["official", "exact"]) -> None:
+    images, captions = gaussians(6, 5, seed=2), gaussians(9, 5, seed=3)
+    best = including_items(images, captions, form)
+    for i in range(6):
+        one = images.rows(slice(i, i + 1))
+        score = (
+            official_inclusion_test(one, captions, 0.0).sum(1)
+            if form == "official"
+            else inclusion_score(one, captions).sum(1)
+        )
+        assert int(best[i]) == int(score.argmax())
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "rule"),
+    [
+        ("num_steps", 0, "at least 1"),
+        ("root_weight", 0.0, "finite and positive"),
+        ("root_weight", float("nan"), "finite and positive"),
+    ],
+)
+def test_a_walk_has_a_step_and_a_root(setting: str, value: float, rule: str) -> None:
+    with pytest.raises(UserError, match=rf"walk\.{setting} is {value}: it must be {rule}"):
+        TraversalConfig(**{setting: value})  # type: ignore[arg-type]
+
+
+def slow_walk(images: Gaussian, captions: Gaussian, ids: Tensor, text_root: Tensor, config: TraversalConfig) -> Tensor:
+    """Precision, recall, any per image, with every query embedded: the published loop restated."""
+    texts, flat = captions.flatten(), ids.flatten().tolist()
+    k = torch.arange(config.num_steps)[:, None]
+    rows = []
+    for i in range(len(images.mean)):
+        start = texts.mean[int((texts.mean @ images.mean[i]).argmax())]
+        top = texts.mean[including_items(images.rows(slice(i, i + 1)), texts, config.inclusion)[0]]
+        root = {
+            "text": text_root,
+            "inclusion": F.normalize(config.root_weight * top, dim=0),
+            "both": F.normalize(config.root_weight * top + text_root, dim=0),
+        }[config.root]
+        steps = F.normalize(start - (start - root) * k / config.num_steps, dim=1)
+        nearest = ((root[None] if config.root_only else steps) @ texts.mean.T).argmax(dim=1)
+        met = {flat[place] for place in nearest.tolist()}
+        own = ids[i].tolist()
+        rows.append(
+            [len(met & set(own)) / len(met), sum(o in met for o in own) / len(own), float(bool(met & set(own)))]
+        )
+    return T(rows, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        TraversalConfig(),
+        TraversalConfig(num_steps=7),
+        TraversalConfig(root_only=True),
+        TraversalConfig(root="inclusion"),
+        TraversalConfig(root="both", inclusion="exact"),
+        TraversalConfig(root="both", root_weight=3.0, num_steps=11),
+        TraversalConfig(root="both", root_only=True),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(("n", "levels"), [(12, 4), (50, 3), (1, 1)])
+def test_traversal_equals_a_slow_loop(
+    config: TraversalConfig, n: int, levels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hierarchy, "MAX_SCORES", 3_000)  # 50 images are three blocks
+    images, captions = gaussians(n, 6, seed=4), gaussians(n, levels, 6, seed=5)
+    ids = torch.arange(n * levels).reshape(n, levels) % max(1, n * levels - 3)  # some strings are equal
+    root = gaussians(1, 6, seed=6).mean[0]
+    got = torch.stack(traverse(images, captions, ids, root, config), dim=1)
+    assert torch.allclose(got, slow_walk(images, captions, ids, root, config))
+
+
+def test_precision_and_recall_of_a_hand_made_table() -> None:
+    scored = score_visited(T([[7, 3, 7, 9], [1, 1, 1, 1]]), T([[3, 4, 5, 3], [2, 3, 4, 5]]))
+    assert scored.precision.tolist() == pytest.approx([1 / 3, 0.0])
+    assert scored.recall.tolist() == [0.5, 0.0]
+    assert scored.any_found.tolist() == [1.0, 0.0]
+
+
+def every_caption(start: Tensor, root: Tensor, config: TraversalConfig) -> Tensor:
+    """The best of all captions at each step."""
+    shares = [step / config.num_steps for step in range(config.num_steps)]
+    return torch.stack([torch.lerp(start, root.expand_as(start), share).argmax(dim=1) for share in shares], dim=1)
+
+
+@given(
+    walks=st.integers(1, 5),
+    captions=st.integers(1, 90),
+    shared=st.booleans(),
+    steps=st.sampled_from([1, 2, 7, 50]),
+    seed=st.integers(0, 2**20),
+)
+@settings(max_examples=200)
+def test_each_step_meets_the_best_of_all_captions(
+    walks: int, captions: int, shared: bool, steps: int, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    # Few different values, so that there are ties at the start, at the root and on the way.
+    start = torch.randint(8, (walks, captions), generator=generator).double()
+    root = torch.randint(8, (1 if shared else walks, captions), generator=generator).double()
+    config = TraversalConfig(num_steps=steps)
+    met, best = visited_items(start, root, config), every_caption(start, root, config)
+    shares = torch.arange(steps).double() / steps
+    scores = torch.lerp(start[:, None], root.expand_as(start)[:, None], shares[:, None])
+    # Of captions that cross in one step, rounding decides, here and there.
+    torch.testing.assert_close(scores.gather(2, met[..., None]), scores.gather(2, best[..., None]))
+
+
+@pytest.mark.parametrize("captions", [20, 500])
+def test_a_walk_finds_every_nearest_caption(captions: int) -> None:
+    # Tangents of a parabola: each is the best one on a part of the way, and none lies above all others elsewhere.
+    place = torch.linspace(0, 1, captions, dtype=torch.float64)
+    start, root = -(place**2)[None], (1 - (1 - place) ** 2)[None]
+    config = TraversalConfig(num_steps=2 * captions)
+    met = visited_items(start, root, config)
+    assert torch.equal(met, every_caption(start, root, config))
+    assert len(met.unique()) > 0.9 * captions
+
+
+@pytest.mark.parametrize(("queries", "captions"), [(0, 3), (3, 0)])
+def test_a_walk_without_a_query_or_an_item_is_an_error(queries: int, captions: int) -> None:
+    some, items = gaussians(queries, 4, seed=0), gaussians(captions, 1, 4, seed=1)
+    with pytest.raises(ValueError, match="there must be a query and an item"):
+        including_items(some, items.flatten())
+    with pytest.raises(ValueError, match="there must be a query and an item"):
+        traverse(some, items, torch.zeros(captions, 1).long(), torch.ones(4), TraversalConfig(root="text"))
+
+
+def test_a_walk_of_only_the_root_meets_the_nearest_item() -> None:
+    config = TraversalConfig(root_only=True)
+    met = visited_items(torch.zeros(3, 4), torch.tensor([[0.0, 2.0, 1.0, 2.0]]), config)
+    assert torch.equal(met, torch.tensor([[1]] * 3))
