@@ -1,6 +1,8 @@
 """The errors that a user can cause. The command line prints them in one line; anything else keeps its traceback."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self, get_args
 
@@ -59,6 +61,15 @@ def check_seed(name: str, seed: int) -> None:
     """
     if not 0 <= seed < 2**64:
         raise UserError(f"{name} is {seed}: it must be from 0 to 2^64 - 1")
+
+
+@contextmanager
+def fields_within(prefix: str) -> Iterator[None]:
+    """Prefix the field of a `UserError` that is raised in this context."""
+    try:
+        yield
+    except UserError as error:
+        raise error.within(prefix) from error
 
 
 class NoSampleError(UserError):

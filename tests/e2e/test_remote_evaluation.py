@@ -82,7 +82,7 @@ def test_a_changed_remote_shard_is_evaluated_again(lab: Path, tmp_path: Path) ->
     (served / "0.tar").write_bytes(source)
     with servers.nginx(served, tmp_path) as url:
         address = f"{url}/0.tar"
-        [(name, size, version)] = examine_shards([address], StoreConfig(), "data")
+        [(name, size, version)] = examine_shards([address], StoreConfig())
         assert (name, size) == (address, len(source))
         assert version
         before = open_captioned(address, tmp_path)

@@ -104,7 +104,7 @@ def test_absent_credentials_are_not_reported_as_a_missing_shard(monkeypatch: pyt
         for name, value in {"METADATA_ENDPOINT": url, "ENDPOINT_URL": url, "ALLOW_HTTP": "true"}.items():
             monkeypatch.setenv(f"AWS_{name}", value)
         with pytest.raises(DataError, match=r"shard s3://b/a\.tar: no answer: .*/latest/api/token .*404"):
-            examine_shards(["s3://b/a.tar"], StoreConfig(retries=0), "data")
+            examine_shards(["s3://b/a.tar"], StoreConfig(retries=0))
 
 
 def test_a_missing_shard_is_an_error_or_skipped(

@@ -111,7 +111,7 @@ class BatchLoader:
         """
         if isinstance(config.shards, str):
             shown = _core.shown_shard(config.shards)
-            raise UserError(f"data.shards is the text {shown!r}: give a tuple of paths, addresses or patterns")
+            raise UserError(f"shards: must be a tuple of paths, addresses or patterns (got {shown!r})")
         self.config = config
         tokenizer = Tokenizer(config.tokenizer).core if config.captions else None
         self._resume = self._last = resume or Cursor()

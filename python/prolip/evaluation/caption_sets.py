@@ -84,7 +84,7 @@ def open_captioned(source: str, fetched: Path, store: StoreConfig | None = None)
         if Path(source).suffix != ".txt" and not tarfile.is_tarfile(source):
             raise UserError(f"data is {source}: it must be a folder, a shard (.tar) or a list of shards (.txt)")
     store = store or StoreConfig()
-    found = examine_shards([source], store, "data")
+    found = examine_shards([source], store)
     seen = [(Path(shown_shard(shard)).name, size, version) for shard, size, version in found]
     return TaskFolder(shown_shard(source), tuple(shard for shard, _, _ in found), [], [], digest_of(seen), store)
 

@@ -66,8 +66,7 @@ class OpenClipLoader:
     def __init__(self, epochs: Epochs):
         if epochs.num_batches is None or epochs.num_samples is None:
             raise UserError(
-                "data.shards are of unknown length, but open_clip needs the length: make an index with "
-                "`prolip data index`"
+                "shards: of unknown length, but open_clip needs the length: make an index with `prolip data index`"
             )
         self.epochs = epochs
         self.num_batches = epochs.num_batches
@@ -119,9 +118,9 @@ def open_clip_data(
         DataError: a shard is damaged.
     """
     if len(config.captions) != 1:
-        raise UserError(f"data.captions has {len(config.captions)} slots: open_clip takes one caption per image")
+        raise UserError(f"captions: open_clip takes one caption per image (got {len(config.captions)} slots)")
     if config.mask is not None:
-        raise UserError("data.mask is set: open_clip does not support masked rows")
+        raise UserError("mask: open_clip does not support masked rows")
     epochs = Epochs(config, rank=rank, world_size=world_size, device=device, dtype=dtype, mean=mean, std=std)
     return OpenClipData(OpenClipLoader(epochs))
 

@@ -28,7 +28,7 @@ from prolip.data.build.folder import find_images
 from prolip.data.device import Source, device_batches
 from prolip.data.samples import EXTENSIONS
 from prolip.distributed import usable_cores
-from prolip.errors import UserError, check_at_least
+from prolip.errors import UserError
 from prolip.pretrained.preprocess import KINDS, AnyImage, Preprocess
 
 MAX_BAD_FRACTION = 0.01
@@ -120,7 +120,6 @@ def image_batches(
         UserError: there is no such shard, or the shards cannot be read with this preprocessing.
         DataError: a shard is not an archive, or too many images are unreadable.
     """
-    check_at_least(1, batch_size=batch_size)  # the loader would call it data.batch_size
     reading = LoaderConfig(
         shards=tuple(shards),
         batch_size=batch_size,
@@ -130,18 +129,15 @@ def image_batches(
         last_batch="keep",
         keep_members=tuple(keep),
         num_threads=num_threads,
-        max_bad_fraction=1.0,  # `_check_bad` checks: the loader's own error names an option that only training has
+        max_bad_fraction=max_bad_fraction,
         store=store or StoreConfig(),
     )
     if preprocess.transform is not None:
-        yield from _transformed(preprocess, reading, device, max_bad_fraction)
+        yield from _transformed(preprocess, reading, device)
         return
     with BatchLoader(reading) as loader:
-        for batch in _normalised(loader, preprocess, device):
-            _check_bad(loader, max_bad_fraction)
-            yield batch
+        yield from _normalised(loader, preprocess, device)
         _check_whole(loader)
-        _check_bad(loader, max_bad_fraction, ended=True)
 
 
 def _normalised(source: Source, preprocess: Preprocess, device: torch.device) -> Iterator[ImageBatch]:
@@ -164,7 +160,7 @@ def _shown(shards: Sequence[str]) -> str:
     return ", ".join([*map(shown_shard, shards[:_NAMED]), *more])
 
 
-def _check_bad(loader: BatchLoader, limit: float, failed: Sequence[DataError] = (), *, ended: bool = False) -> None:
+def _check_bad(loader: BatchLoader, limit: float, failed: Sequence[DataError], *, ended: bool = False) -> None:
     """Raise if more than the share `limit` of the images cannot be read; before the end, with a margin.
 
     The rule is the loader's, which cannot apply it here: it does not know of `failed`, the images that it could read,
@@ -181,9 +177,7 @@ def _check_bad(loader: BatchLoader, limit: float, failed: Sequence[DataError] = 
         )
 
 
-def _transformed(
-    preprocess: Preprocess, reading: LoaderConfig, device: torch.device, max_bad_fraction: float
-) -> Iterator[ImageBatch]:
+def _transformed(preprocess: Preprocess, reading: LoaderConfig, device: torch.device) -> Iterator[ImageBatch]:
     """The loader reads and Pillow decodes; an image that Pillow cannot decode counts as a bad sample."""
 
     def decode(sample: tuple[Batch, int]) -> Tensor | DataError:
@@ -196,11 +190,12 @@ def _transformed(
     keep = reading.keep_members
     members = (*keep, *(extension for extension in EXTENSIONS if extension not in keep))
     failed: list[DataError] = []
-    with BatchLoader(replace(reading, image_size=0, keep_members=members)) as loader:
+    limit = reading.max_bad_fraction
+    with BatchLoader(replace(reading, image_size=0, keep_members=members, max_bad_fraction=1.0)) as loader:
         samples = ([(batch, row) for row in range(len(batch.keys))] for batch in loader)
         for decoded in DecodedAhead(samples, decode, reading.num_threads):
             failed += [found for _, found in decoded if isinstance(found, DataError)]
-            _check_bad(loader, max_bad_fraction, failed)
+            _check_bad(loader, limit, failed)
             images = [found for _, found in decoded if isinstance(found, Tensor)]
             rows = [sample for sample, found in decoded if isinstance(found, Tensor)]
             if images:
@@ -210,7 +205,7 @@ def _transformed(
                     members={name: [batch.members[name][row] for batch, row in rows] for name in keep},
                 )
         _check_whole(loader)
-        _check_bad(loader, max_bad_fraction, failed, ended=True)
+        _check_bad(loader, limit, failed, ended=True)
 
 
 def encoded_image(batch: Batch, row: int) -> bytes:

@@ -13,7 +13,7 @@ import torch
 from prolip.data import BatchLoader, Cursor, DataError, LoaderConfig
 from prolip.data.tokenizer import Tokenizer
 from prolip.distributed import Ranks
-from prolip.errors import UserError, sentence
+from prolip.errors import UserError, fields_within, sentence
 from prolip.files import check_writable
 from prolip.models import ModelConfig, ProLIP
 from prolip.models.config import LockConfig
@@ -212,9 +212,10 @@ def _shards(config: TrainConfig, gpus: int) -> str:
         Tokenizer(config.data.tokenizer)
     except (UserError, OSError):  # `_tokenizer` reports it
         settings = dataclasses.replace(settings, captions=())
-    with BatchLoader(settings, world_size=gpus) as loader:
-        total = loader.num_samples
-    found = [_first_sample(settings, pattern) for pattern in config.data.shards]
+    with fields_within("data."):
+        with BatchLoader(settings, world_size=gpus) as loader:
+            total = loader.num_samples
+        found = [_first_sample(settings, pattern) for pattern in config.data.shards]
     known = "unknown number of samples" if total is None else f"{count(total)} samples per epoch{config.epochs(total)}"
     return f"{known}; test read OK: {', '.join(found)}"
 
@@ -238,7 +239,7 @@ def _first_sample(settings: LoaderConfig, pattern: str) -> str:
     with BatchLoader(one) as loader:
         for batch in loader:
             return f"sample {batch.keys[0]} of {pattern}"
-        raise UserError(f"data.shards: no sample of {pattern} can be read: {loader.stats().bad_samples}")
+        raise UserError(f"shards: no sample of {pattern} can be read: {loader.stats().bad_samples}")
 
 
 def _validation(config: TrainConfig) -> str:
@@ -255,5 +256,6 @@ def _folder(config: TrainConfig, gpus: int) -> str:
         return f"{config.out} has no checkpoint: the run starts at step 0"
     tokenizer = config.data.tokenizer
     check_same_tokenizer(saved, carry(tokenizer, config.model), tokenizer.path)
-    BatchLoader(config.loader(gpus), world_size=gpus, resume=Cursor.from_dict(saved.notes.cursor)).close()
+    with fields_within("data."):
+        BatchLoader(config.loader(gpus), world_size=gpus, resume=Cursor.from_dict(saved.notes.cursor)).close()
     return f"{saved.path}: the run resumes at step {saved.step:,}"

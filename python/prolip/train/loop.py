@@ -26,7 +26,7 @@ from prolip.checkpoint import Best, Checkpoint, Notes, RunLock, Saver, agree_on_
 from prolip.data import BatchLoader, Cursor, DataError
 from prolip.data.device import DeviceBatch, device_batches
 from prolip.distributed import Peers, Ranks, failing_at_once, join, log_error, meet
-from prolip.errors import UserError, sentence
+from prolip.errors import UserError, fields_within, sentence
 from prolip.files import write_atomic
 from prolip.losses import LossTerms, ProlipLoss
 from prolip.models import ProLIP, ProLIPOutput, lock_parameters
@@ -103,7 +103,8 @@ def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
     saved = find_saved(config, ranks)
     step, cursor = (0, None) if saved is None else (saved.step, Cursor.from_dict(saved.notes.cursor))
     # The data come first: if they are wrong, nobody has waited for the weights of a start.
-    loader = BatchLoader(loader_config, rank=ranks.rank, world_size=ranks.world_size, resume=cursor)
+    with fields_within("data."):
+        loader = BatchLoader(loader_config, rank=ranks.rank, world_size=ranks.world_size, resume=cursor)
     validation = Validation(config.validation, loader_config, ranks, partial(autocast, config.precision, ranks.device))
     stopping = StopRequest(ranks)  # it waits for all ranks, so one with wrong data ends the job before a collective
     model = new_model(config.model, config.start_from if saved is None else None, config.start_resize).to(ranks.device)

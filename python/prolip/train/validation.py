@@ -163,8 +163,10 @@ def _naming(place: int) -> Iterator[None]:
     """Say in errors of a set which one it is: the loader names its own fields."""
     try:
         yield
-    except (UserError, DataError) as error:
-        raise type(error)(f"validation.jobs.{place}: {error}") from error
+    except UserError as error:
+        raise error.within(f"validation.jobs.{place}.") from error
+    except DataError as error:
+        raise DataError(f"validation.jobs.{place}: {error}") from error
 
 
 # ---- Samples and labels ---------------------------------------------------------------------------------------------

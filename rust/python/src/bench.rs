@@ -5,7 +5,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::error::{config_error, loader_error};
-use crate::shards::{SHARDS, located};
+use crate::shards::located;
 
 /// Decode `images` images of the shards with `threads` threads, and return their number and the seconds taken.
 ///
@@ -21,10 +21,10 @@ pub fn decode_only(
 ) -> PyResult<(u64, f64)> {
     for (name, number) in [("images", images), ("threads", threads)] {
         if number == 0 {
-            return Err(PyValueError::new_err(format!("{name} is 0: it must be at least 1")));
+            return Err(PyValueError::new_err(format!("{name} is 0: must be at least 1")));
         }
     }
-    let locations = located(&shards, OnMissingShard::Raise, SHARDS)?;
+    let locations = located(&shards, OnMissingShard::Raise)?;
     let mut called = Ok(());
     let call = || {
         if let Some(loaded) = loaded {

@@ -14,7 +14,7 @@ use crate::error::config_error;
 pub fn loader_config(dataclass: &Bound<'_, PyAny>) -> PyResult<LoaderConfig> {
     let fields = as_dict(dataclass)?;
     fields.del_item("tokenizer")?;
-    let mut config: LoaderConfig = read("data", &fields)?;
+    let mut config: LoaderConfig = read("", &fields)?;
     if config.num_threads == 0 {
         config.num_threads = default_threads();
     }
@@ -23,7 +23,7 @@ pub fn loader_config(dataclass: &Bound<'_, PyAny>) -> PyResult<LoaderConfig> {
 
 /// Reads a `prolip.data.StoreConfig` and validates it.
 pub fn store_config(dataclass: &Bound<'_, PyAny>) -> PyResult<StoreConfig> {
-    let config: StoreConfig = read("data.store", &as_dict(dataclass)?)?;
+    let config: StoreConfig = read("store", &as_dict(dataclass)?)?;
     config.validate().map_err(config_error)?;
     Ok(config)
 }
@@ -36,16 +36,17 @@ pub fn as_dict<'py>(dataclass: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>
 /// Reads a value of the loader's type. An error names the dotted field below `name`, its value and the rule.
 pub fn read<T: DeserializeOwned>(name: &str, value: &Bound<'_, PyAny>) -> PyResult<T> {
     serde_path_to_error::deserialize(&mut Depythonizer::from_object(value)).map_err(|error| {
-        let field = match error.path().to_string().as_str() {
-            "." => name.to_owned(),
-            inner => format!("{name}.{inner}"),
+        let field = match (name, error.path().to_string().as_str()) {
+            (name, ".") => name.to_owned(),
+            ("", inner) => inner.to_owned(),
+            (name, inner) => format!("{name}.{inner}"),
         };
         let shown = shown(value, error.path()).unwrap_or_else(|_| "absent".to_owned());
         let reason = error.inner().to_string();
         let raised = PyErr::from(error.into_inner());
         let out_of_range = raised.is_instance_of::<PyOverflowError>(value.py());
         let rule = match out_of_range {
-            true if shown.starts_with('-') => "it must not be negative".to_owned(),
+            true if shown.starts_with('-') => "must not be negative".to_owned(),
             true => "it is too large".to_owned(),
             false => reason,
         };

@@ -64,6 +64,6 @@ pub fn check_size(name: &str, size: u32) -> PyResult<()> {
     if (1..=16_384).contains(&size) {
         return Ok(());
     }
-    let rule = "it must be between 1 and 16384";
+    let rule = "must be between 1 and 16384";
     Err(config_error(ConfigError::new(name, size, rule)))
 }

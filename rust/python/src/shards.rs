@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use prolip_loader::archive::index;
 use prolip_loader::config::OnMissingShard;
-use prolip_loader::error::{ConfigError, Error};
 use prolip_loader::remote;
 use prolip_loader::shards::{Location, Version, expand};
 use pyo3::prelude::*;
@@ -13,28 +12,9 @@ use crate::config::store_config;
 use crate::error::config_error;
 use crate::wait::interruptible;
 
-/// The name of the option in the commands that call these functions. Only training has it in a section.
-pub const SHARDS: &str = "shards";
-
-/// The shards that patterns and lists stand for. Errors name the option.
-pub fn located(
-    shards: &[String],
-    missing: OnMissingShard,
-    option: &str,
-) -> PyResult<Vec<Location>> {
-    expand(shards, missing).map_err(|error| config_error(about(option, error)))
-}
-
-/// Replaces the name of the option in an error about shards.
-fn of_option(option: &str, error: Error) -> Error {
-    match error {
-        Error::Config(wrong) => about(option, wrong).into(),
-        other => other,
-    }
-}
-
-fn about(option: &str, error: ConfigError) -> ConfigError {
-    ConfigError { field: option.to_owned(), ..error }
+/// The shards that patterns and lists stand for.
+pub fn located(shards: &[String], missing: OnMissingShard) -> PyResult<Vec<Location>> {
+    expand(shards, missing).map_err(config_error)
 }
 
 /// Return the shards that patterns and lists stand for, as the loader reads them. No server is asked.
@@ -43,8 +23,8 @@ fn about(option: &str, error: ConfigError) -> ConfigError {
 #[pyfunction]
 pub fn expand_shards(shards: Vec<String>, store: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
     let store = store_config(store)?;
-    let shards = located(&shards, OnMissingShard::Raise, SHARDS)?;
-    remote::check_addresses(&shards, &store).map_err(|error| config_error(about(SHARDS, error)))?;
+    let shards = located(&shards, OnMissingShard::Raise)?;
+    remote::check_addresses(&shards, &store).map_err(config_error)?;
     Ok(shards.iter().map(Location::written).collect())
 }
 
@@ -57,19 +37,16 @@ pub fn shown_shard(shard: &str) -> String {
 /// Return the name, size and version of the shards that patterns stand for, including globs in object stores.
 ///
 /// The version tells different contents of the same size apart: a file's modification time or a server's ETag. None
-/// if unknown. Errors name the option that lists the shards.
+/// if unknown.
 #[pyfunction]
 pub fn examine_shards(
     py: Python<'_>,
     shards: Vec<String>,
     store: &Bound<'_, PyAny>,
-    option: &str,
 ) -> PyResult<Vec<(String, u64, Option<String>)>> {
     let store = store_config(store)?;
-    let shards = located(&shards, OnMissingShard::Raise, option)?;
-    let found = interruptible(py, |cancelled| {
-        remote::examine(shards, &store, cancelled).map_err(|error| of_option(option, error))
-    })?;
+    let shards = located(&shards, OnMissingShard::Raise)?;
+    let found = interruptible(py, |cancelled| remote::examine(shards, &store, cancelled))?;
     let told = found.into_iter().map(|(shard, stamp)| {
         let version = match stamp.version {
             Version::ETag(text) => Some(text.into()),
@@ -110,11 +87,10 @@ pub fn write_index(
     threads: usize,
     store: &Bound<'_, PyAny>,
 ) -> PyResult<(u64, u64, Vec<String>)> {
-    let shards = located(&shards, OnMissingShard::Raise, SHARDS)?;
+    let shards = located(&shards, OnMissingShard::Raise)?;
     let store = store_config(store)?;
     let made = interruptible(py, |cancelled| {
-        let settled = remote::settle(shards, &store, cancelled);
-        let shards = settled.map_err(|error| of_option(SHARDS, error))?;
+        let shards = remote::settle(shards, &store, cancelled)?;
         index::write_index(&shards, &out, threads.max(1), &store, cancelled)
     })?;
     Ok((made.shards, made.samples, made.notes))
@@ -129,11 +105,10 @@ pub fn check_index(
     threads: usize,
     store: &Bound<'_, PyAny>,
 ) -> PyResult<Vec<String>> {
-    let shards = located(&shards, OnMissingShard::Skip, SHARDS)?;
+    let shards = located(&shards, OnMissingShard::Skip)?;
     let store = store_config(store)?;
     interruptible(py, |cancelled| {
-        let settled = remote::settle(shards, &store, cancelled);
-        let shards = settled.map_err(|error| of_option(SHARDS, error))?;
+        let shards = remote::settle(shards, &store, cancelled)?;
         index::check_index(&shards, &index, threads.max(1), &store, cancelled)
     })
 }

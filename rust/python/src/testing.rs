@@ -28,7 +28,7 @@ pub fn resize_box<'py>(
     let crop = CropBox { x: r#box.0, y: r#box.1, width: r#box.2, height: r#box.3 };
     if !crop.is_inside(decoded.width(), decoded.height()) {
         return Err(PyValueError::new_err(format!(
-            "box is {:?}: it must lie within {} x {} pixels",
+            "box is {:?}: must lie within {} x {} pixels",
             r#box,
             decoded.width(),
             decoded.height()
@@ -58,7 +58,7 @@ pub fn colour_jitter<'py>(
     sorted.sort_unstable();
     if sorted != [0, 1, 2, 3] {
         return Err(PyValueError::new_err(format!(
-            "order is {order:?}: it must hold 0, 1, 2 and 3, each once"
+            "order is {order:?}: must hold 0, 1, 2 and 3, each once"
         )));
     }
     let jitter = JitterDraw { brightness, contrast, saturation, hue, order };
@@ -90,12 +90,12 @@ pub fn mask_tokens<'py>(
     let (rows, length) = (ids.shape()[0], ids.shape()[1]);
     if num_masked > rows {
         return Err(PyValueError::new_err(format!(
-            "num_masked is {num_masked}: it must not be above the {rows} rows of ids"
+            "num_masked is {num_masked}: must not be above the {rows} rows of ids"
         )));
     }
     if draws.shape() != [num_masked, length] {
         return Err(PyValueError::new_err(format!(
-            "draws has shape {:?}: it must be [{num_masked}, {length}]",
+            "draws has shape {:?}: must be [{num_masked}, {length}]",
             draws.shape()
         )));
     }
@@ -130,6 +130,6 @@ fn to_image(image: &PyReadonlyArray3<'_, u8>) -> PyResult<Rgb8> {
         _ => None,
     };
     decoded.ok_or_else(|| {
-        PyValueError::new_err(format!("image has shape {shape:?}: it must be [H, W, 3], not empty"))
+        PyValueError::new_err(format!("image has shape {shape:?}: must be [H, W, 3], not empty"))
     })
 }

@@ -52,10 +52,10 @@ def test_errors_about_shards_name_the_option(tmp_path: Path) -> None:
     store, index = StoreConfig(), tmp_path / "index"
     for shard in ("ftp://host/a.tar", "pipe:cat a.tar"):
         for call in (write_index, check_index):
-            with pytest.raises(UserError, match=f'^shards is "{shard}": '):
+            with pytest.raises(UserError, match=r"^shards: "):
                 call([shard], index, 1, store)
-        with pytest.raises(UserError, match=f'^data is "{shard}": '):
-            examine_shards([shard], store, "data")
+        with pytest.raises(UserError, match=r"^shards: "):
+            examine_shards([shard], store)
 
 
 def test_without_a_number_there_are_as_many_threads_as_usable_cores(

@@ -106,7 +106,7 @@ KINDS = {
     "large members": Damage(
         captioned("png", bytes(2 << 20)),
         "read",
-        "2097161 bytes, 2097152 of them .png, more than data.max_member_bytes = 1048576 allows",
+        "2097161 bytes, 2097152 of them .png, more than max_member_bytes = 1048576 allows",
     ),
 }
 

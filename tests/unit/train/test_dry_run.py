@@ -134,17 +134,10 @@ def test_a_dry_run_prints_what_the_run_will_do(lab: Lab, capsys: pytest.CaptureF
         ),
         (["--gpus", "3"], "batch_size is 16: it must be a multiple of the 3 processes"),
         (["--gpus", "0"], "gpus is 0: it must be at least 1"),
-        (
-            ["--gpus", "8"],
-            "fraction is 0.25: it must give at least one row of a batch of 2, that of a process, and be at most 1",
-        ),
-        (
-            ["--data.mask.masked_fraction", "0.01"],
-            "masked_fraction is 0.01: it must give at least one row of a batch of 16",
-        ),
-        (["--batch_size", "128"], ": batch_size is 128 per rank: a step needs 128 samples and an epoch has 64"),
-        (["--gpus", "2", "--batch_size", "128"], ": batch_size is 64 per rank: a step needs 128 samples and an epoch"),
-        (["--data.prefetch_batches", "0"], "data.prefetch_batches is 0: it must be at least 1"),
+        (["--gpus", "8"], "data.mask.masked_fraction: "),
+        (["--data.mask.masked_fraction", "0.01"], "data.mask.masked_fraction: "),
+        (["--gpus", "2", "--batch_size", "128"], "data.batch_size: a step needs 128 samples and an epoch"),
+        (["--data.prefetch_batches", "0"], "data.prefetch_batches: must be at least 1"),
         (["--optim.lrr", "3"], "optim.lrr: unknown key"),
         (["--keep_best", "los"], "keep_best is 'los': it must be one of loss, ppcl,"),
         (["--lock.text", "True", "--lock.text_unlocked_groups", "9"], "lock.text_unlocked_groups is 9"),
@@ -214,7 +207,7 @@ def test_a_dry_run_checks_that_the_run_can_resume_and_write(lab: Lab, capsys: py
     few, other = lab.folder / "few.tar", lab.folder / "other.json"
     write_shard(few, range(32))
     assert rehearse(lab, "--samples_seen", "64", "--data.shards", str(few)) == 2
-    assert "steps is 4: it must not be above 2, the steps available in 32 samples" in capsys.readouterr().err
+    assert "data.resume.legs[0].steps: must not be above 2, the steps" in capsys.readouterr().err
     other.write_text((lab.folder / "tokenizer.json").read_text().replace("red", "der"))
     assert rehearse(lab, "--samples_seen", "64", "--data.tokenizer.path", str(other)) == 2
     assert "other.json: it differs from the tokenizer that the run began with" in capsys.readouterr().err

@@ -326,11 +326,9 @@ def test_errors_of_validation_labels_name_the_sample_or_file(folder: Path, model
     few.write_bytes("noir\nazuré\n".encode("latin-1"))
     with pytest.raises(ValueError, match=r"classes.txt is not UTF-8"):
         figures(folder, model, job(folder, "zero_shot", classnames=few))
-    with pytest.raises(
-        ValueError, match=r"^validation\.jobs\.1: data\.captions\[0\]\.sources\[0\]\.key is a\.\.b: it must be"
-    ):
+    with pytest.raises(UserError, match=r"^validation\.jobs\.1\.captions\[0\]\.sources\[0\]\.key: must be"):
         figures(folder, model, job(folder, "retrieval"), job(folder, "uncertainty", captions=("a..b",)))
-    with pytest.raises(UserError, match=r'^validation\.jobs\.0: data\.shards is ".*none\.tar": there is no file'):
+    with pytest.raises(UserError, match=r"^validation\.jobs\.0\.shards: there is no file"):
         figures(folder, model, job(folder, "retrieval", shards=(f"{tmp_path}/none.tar",)))
     write_tar(tmp_path / "unlabelled.tar", [("a.png", encoded((9, 9, 9)))])
     with pytest.raises(ValueError, match=r"validation.jobs.0.class_key is 'cls': sample a: it has no member .cls"):

@@ -270,7 +270,7 @@ class TrainConfig:
         """Return the settings of the training loader on one of `world_size` ranks.
 
         Raises:
-            UserError: the batch does not divide evenly among the ranks, or is too small to mask a row.
+            UserError: the batch does not divide evenly among the ranks.
         """
         if self.batch_size % world_size:
             raise UserError(f"batch_size is {self.batch_size}: it must be a multiple of the {world_size} processes")
@@ -281,12 +281,6 @@ class TrainConfig:
         if not isinstance(vision.image_size, int):
             raise UserError(f"model.vision.image_size is {vision.image_size}: training needs square images")
         mask = self.data.masking
-        # The loader's own hint is for other loops.
-        if mask is not None and not 1 <= per_rank * mask.masked_fraction <= per_rank:
-            raise UserError(
-                f"data.mask.masked_fraction is {mask.masked_fraction}: it must give at least one row of a batch of "
-                f"{per_rank}, that of a process, and be at most 1; 0 masks none"
-            )
         return dataclasses.replace(
             self.data,
             batch_size=per_rank,

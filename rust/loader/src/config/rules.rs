@@ -23,17 +23,17 @@ impl LoaderConfig {
     /// The first field that breaks a rule, with its value and the rule.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let rule = "name at least one shard";
-        check(!self.shards.is_empty(), "data.shards", "()", rule)?;
+        check(!self.shards.is_empty(), "shards", "()", rule)?;
         self.validate_draws()?;
         self.validate_image_size()?;
         self.validate_batch_size()?;
-        at_most_a_window("data.shuffle_window", self.shuffle_window)?;
-        let (field, threads) = ("data.num_threads", self.num_threads);
+        at_most_a_window("shuffle_window", self.shuffle_window)?;
+        let (field, threads) = ("num_threads", self.num_threads);
         let holds = (1..=MAX_THREADS).contains(&threads);
-        check(holds, field, threads, "it must be between 1 and 4096")?;
-        at_least_one("data.prefetch_batches", self.prefetch_batches as u64)?;
-        let rule = "it must be at least 1, or None for no end";
-        check(self.num_epochs != Some(0), "data.num_epochs", 0, rule)?;
+        check(holds, field, threads, "must be between 1 and 4096")?;
+        at_least_one("prefetch_batches", self.prefetch_batches as u64)?;
+        let rule = "must be at least 1, or None for no end";
+        check(self.num_epochs != Some(0), "num_epochs", 0, rule)?;
         self.validate_sample_limits()?;
         self.validate_keep_members()?;
         self.store.validate()?;
@@ -50,29 +50,28 @@ impl LoaderConfig {
     }
 
     fn validate_draws(&self) -> Result<(), ConfigError> {
-        let (field, weights) = ("data.weights", &self.weights);
+        let (field, weights) = ("weights", &self.weights);
         let (none, shown) = (weights.is_empty(), format!("{weights:?}"));
-        let rule = "with data.mode 'once' nothing is drawn; set data.mode to 'resampled'";
+        let rule = "with mode 'once' nothing is drawn; set mode to 'resampled'";
         check(none || self.mode == Mode::Resampled, field, &shown, rule)?;
         let patterns = self.shards.len();
-        let rule =
-            format!("it must have one weight for each of the {patterns} patterns of data.shards");
+        let rule = format!("must have one weight for each of the {patterns} patterns of shards");
         check(none || weights.len() == patterns, field, &shown, rule)?;
         let rule = "each must be at least 0, and their sum above 0";
         check(none || are_weights(weights), field, &shown, rule)?;
-        at_least_one("data.num_samples", self.num_samples.unwrap_or(1))
+        at_least_one("num_samples", self.num_samples.unwrap_or(1))
     }
 
     fn validate_image_size(&self) -> Result<(), ConfigError> {
-        let (field, side) = ("data.image_size", self.image_size);
-        check(side <= MAX_IMAGE_SIZE, field, side, "it must be at most 4096")?;
+        let (field, side) = ("image_size", self.image_size);
+        check(side <= MAX_IMAGE_SIZE, field, side, "must be at most 4096")?;
         let is_plain = self.augment.is_none() && self.mask.is_none();
-        let rule = "no image is decoded then, so data.augment and data.mask must be None";
+        let rule = "no image is decoded then, so augment and mask must be None";
         check(side > 0 || is_plain, field, side, rule)
     }
 
     fn validate_batch_size(&self) -> Result<(), ConfigError> {
-        let (field, rows) = ("data.batch_size", self.batch_size);
+        let (field, rows) = ("batch_size", self.batch_size);
         at_least_one(field, rows as u64)?;
         at_most_a_window(field, rows)?;
         let side = u128::from(self.image_size);
@@ -82,10 +81,10 @@ impl LoaderConfig {
     }
 
     fn validate_sample_limits(&self) -> Result<(), ConfigError> {
-        share("data.max_bad_fraction", self.max_bad_fraction)?;
-        at_least_one("data.max_pixels", self.max_pixels)?;
-        at_least_one("data.max_member_bytes", self.max_member_bytes)?;
-        at_least_one("data.max_caption_bytes", self.max_caption_bytes as u64)
+        share("max_bad_fraction", self.max_bad_fraction)?;
+        at_least_one("max_pixels", self.max_pixels)?;
+        at_least_one("max_member_bytes", self.max_member_bytes)?;
+        at_least_one("max_caption_bytes", self.max_caption_bytes as u64)
     }
 
     fn validate_keep_members(&self) -> Result<(), ConfigError> {
@@ -94,9 +93,9 @@ impl LoaderConfig {
             let usual = !extension.is_empty() && !extension.starts_with('.');
             usual && *extension == extension.to_lowercase() && !kept[..place].contains(extension)
         };
-        let rule = "it must hold extensions in lower case, without the dot before them, each once";
+        let rule = "must hold extensions in lower case, without the dot before them, each once";
         let all_good = kept.iter().enumerate().all(is_good);
-        check(all_good, "data.keep_members", format!("{kept:?}"), rule)
+        check(all_good, "keep_members", format!("{kept:?}"), rule)
     }
 }
 
@@ -106,29 +105,29 @@ impl StoreConfig {
     /// # Errors
     /// The first field that breaks a rule, with its value and the rule.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let (field, number) = ("data.store.connections", self.connections);
+        let (field, number) = ("store.connections", self.connections);
         let holds = (1..=MAX_CONNECTIONS).contains(&number);
-        check(holds, field, number, "it must be between 1 and 1024")?;
-        at_least_one("data.store.read_ahead_bytes", self.read_ahead_bytes)?;
-        at_least_one("data.store.max_shard_bytes", self.max_shard_bytes)?;
-        let (field, seconds) = ("data.store.timeout_s", self.timeout_s);
-        let rule = "it must be above 0 and at most a day, 86400";
+        check(holds, field, number, "must be between 1 and 1024")?;
+        at_least_one("store.read_ahead_bytes", self.read_ahead_bytes)?;
+        at_least_one("store.max_shard_bytes", self.max_shard_bytes)?;
+        let (field, seconds) = ("store.timeout_s", self.timeout_s);
+        let rule = "must be above 0 and at most a day, 86400";
         check(seconds > 0.0 && seconds <= MAX_TIMEOUT_S, field, seconds, rule)?;
-        let (field, bytes) = ("data.store.cache_bytes", self.cache_bytes);
-        let rule = "a cache needs a folder: set data.store.cache_dir";
+        let (field, bytes) = ("store.cache_bytes", self.cache_bytes);
+        let rule = "a cache needs a folder: set store.cache_dir";
         check(bytes == 0 || self.cache_dir.is_some(), field, bytes, rule)
     }
 }
 
 impl AugmentConfig {
     fn validate(&self) -> Result<(), ConfigError> {
-        let (field, (low, high)) = ("data.augment.crop_scale", self.crop_scale);
+        let (field, (low, high)) = ("augment.crop_scale", self.crop_scale);
         let holds = low > 0.0 && low <= high && high <= 1.0;
-        let rule = "it must be two shares of the area, 0 < lowest <= highest <= 1";
+        let rule = "must be two shares of the area, 0 < lowest <= highest <= 1";
         check(holds, field, format!("({low}, {high})"), rule)?;
-        let (field, (low, high)) = ("data.augment.crop_ratio", self.crop_ratio);
+        let (field, (low, high)) = ("augment.crop_ratio", self.crop_ratio);
         let holds = low > 0.0 && low <= high && high.is_finite();
-        let rule = "it must be two ratios, 0 < lowest <= highest";
+        let rule = "must be two ratios, 0 < lowest <= highest";
         check(holds, field, format!("({low}, {high})"), rule)?;
         let [brightness, contrast, saturation, hue] = self.jitter;
         let is_strength = |strength: f64| strength.is_finite() && strength >= 0.0;
@@ -136,9 +135,9 @@ impl AugmentConfig {
         let shown = format!("({brightness}, {contrast}, {saturation}, {hue})");
         let rule = "brightness, contrast and saturation must be at least 0, hue between 0 and 0.5";
         let holds = holds && (0.0..=0.5).contains(&hue);
-        check(holds, "data.augment.jitter", shown, rule)?;
-        share("data.augment.jitter_prob", self.jitter_prob)?;
-        share("data.augment.gray_prob", self.gray_prob)
+        check(holds, "augment.jitter", shown, rule)?;
+        share("augment.jitter_prob", self.jitter_prob)?;
+        share("augment.gray_prob", self.gray_prob)
     }
 }
 
@@ -155,27 +154,26 @@ impl CaptionSource {
         };
         let field = &format!("{place}.list_weights_key");
         let holds = is_path(key) && key != TXT && !is_txt && none;
-        let rule =
-            "it must be a dotted path into the json that `key` is of, and `list_weights` be ()";
+        let rule = "must be a dotted path into the json that `key` is of, and `list_weights` be ()";
         check(holds, field, key, rule)
     }
 }
 
 impl CaptionConfig {
     fn validate(&self, slot: usize) -> Result<(), ConfigError> {
-        let place = &format!("data.captions[{slot}].sources");
+        let place = &format!("captions[{slot}].sources");
         let rule = "name at least one source";
         check(!self.sources.is_empty(), place, "()", rule)?;
         for (index, source) in self.sources.iter().enumerate() {
             let (place, key) = (format!("{place}[{index}]"), &source.key);
-            let rule = "it must be 'txt' or a dotted path into the json";
+            let rule = "must be 'txt' or a dotted path into the json";
             check(is_path(key), &format!("{place}.key"), key, rule)?;
             let (field, weight) = (format!("{place}.weight"), source.weight);
             let holds = weight.is_finite() && weight >= 0.0;
-            check(holds, &field, weight, "it must be at least 0")?;
+            check(holds, &field, weight, "must be at least 0")?;
             source.validate_list_weights(&place)?;
             for key in &source.general {
-                let rule = "it must hold 'txt' or dotted paths into the json";
+                let rule = "must hold 'txt' or dotted paths into the json";
                 check(is_path(key), &format!("{place}.general"), key, rule)?;
             }
         }
@@ -187,36 +185,36 @@ impl CaptionConfig {
 
 impl MaskConfig {
     fn validate(&self, batch_size: usize) -> Result<(), ConfigError> {
-        let (field, fraction) = ("data.mask.masked_fraction", self.masked_fraction);
+        let (field, fraction) = ("mask.masked_fraction", self.masked_fraction);
         share(field, fraction)?;
         let rule = format!(
-            "it must give at least one row of a batch of {batch_size}; for none set data.mask to None"
+            "must give at least one row of a batch of {batch_size}; for none set mask to None"
         );
         check(self.masked_rows(batch_size) > 0, field, fraction, rule)?;
-        share("data.mask.text_mask_prob", self.text_mask_prob)?;
-        let (field, id) = ("data.mask.mask_id", self.mask_id);
-        check(id >= 0, field, id, "it must not be negative")?;
-        at_least_one("data.mask.num_patches", self.num_patches as u64)?;
-        let (field, ratio) = ("data.mask.keep_ratio", self.keep_ratio);
+        share("mask.text_mask_prob", self.text_mask_prob)?;
+        let (field, id) = ("mask.mask_id", self.mask_id);
+        check(id >= 0, field, id, "must not be negative")?;
+        at_least_one("mask.num_patches", self.num_patches as u64)?;
+        let (field, ratio) = ("mask.keep_ratio", self.keep_ratio);
         share(field, ratio)?;
-        let rule = format!("it must keep at least one of {} patches", self.num_patches);
+        let rule = format!("must keep at least one of {} patches", self.num_patches);
         check(self.kept_patches() > 0, field, ratio, rule)?;
-        share("data.mask.general_prob", self.general_prob)
+        share("mask.general_prob", self.general_prob)
     }
 }
 
 fn at_least_one(field: &str, value: u64) -> Result<(), ConfigError> {
-    check(value > 0, field, value, "it must be at least 1")
+    check(value > 0, field, value, "must be at least 1")
 }
 
 fn at_most_a_window(field: &str, value: usize) -> Result<(), ConfigError> {
-    let rule = "it must be at most 2,147,483,648; so many indices are held in memory";
+    let rule = "must be at most 2,147,483,648; so many indices are held in memory";
     check(value <= MAX_WINDOW, field, value, rule)
 }
 
 fn share(field: &str, value: f64) -> Result<(), ConfigError> {
     let holds = (0.0..=1.0).contains(&value);
-    check(holds, field, value, "it must be between 0 and 1")
+    check(holds, field, value, "must be between 0 and 1")
 }
 
 /// Whether something can be drawn by these weights.

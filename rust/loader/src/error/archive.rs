@@ -28,7 +28,7 @@ pub enum TarError {
     /// The file ends after a member, without the block of zeros that ends an archive.
     #[error(
         "there is nothing at byte {0}, not even the zeros that end an archive: the file may be cut there \
-         (data.store.require_archive_end = false accepts such files)"
+         (store.require_archive_end = false accepts such files)"
     )]
     NoEnd(u64),
     /// The checksum of a header does not match its bytes.

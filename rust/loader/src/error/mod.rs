@@ -19,9 +19,9 @@ pub use text::{JsonError, TokenizeError};
 
 /// A setting that cannot work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{field} is {value}: {rule}")]
+#[error("{field}: {rule} (got {value})")]
 pub struct ConfigError {
-    /// Dotted name of the field.
+    /// Dotted name of the field, relative to [`LoaderConfig`](crate::config::LoaderConfig).
     pub field: String,
     /// The given value.
     pub value: String,
@@ -61,7 +61,7 @@ pub enum Error {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// All shards are valid archives, but none contains a sample.
-    #[error("data.shards is {0}: the shards hold no sample")]
+    #[error("shards: the shards hold no sample (got {0})")]
     NoSample(String),
     /// A shard cannot be opened.
     #[error("shard {shard}: cannot open: {source}")]
@@ -121,7 +121,7 @@ pub enum Error {
     },
     /// Too many samples are bad.
     #[error(
-        "{bad} of {seen} samples cannot be used, more than data.max_bad_fraction = {limit} allows ({counts}); the first: {first}"
+        "{bad} of {seen} samples cannot be used, more than max_bad_fraction = {limit} allows ({counts}); the first: {first}"
     )]
     TooManyBad {
         /// Number of bad samples.

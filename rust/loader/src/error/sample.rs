@@ -16,7 +16,7 @@ pub enum SampleError {
     Duplicate(String),
     /// Its members are too large.
     #[error(
-        "its members have {size} bytes, {largest} of them .{member}, more than data.max_member_bytes = {limit} allows"
+        "its members have {size} bytes, {largest} of them .{member}, more than max_member_bytes = {limit} allows"
     )]
     TooLarge {
         /// Total bytes of the needed members.
@@ -75,7 +75,7 @@ pub enum SampleError {
         why: String,
     },
     /// The caption is too long.
-    #[error("its caption has {bytes} bytes, more than data.max_caption_bytes = {limit}")]
+    #[error("its caption has {bytes} bytes, more than max_caption_bytes = {limit}")]
     CaptionTooLong {
         /// Its length in bytes.
         bytes: usize,

@@ -54,7 +54,7 @@ pub enum TokenizeError {
     },
     /// A row is too short for the special tokens and one token of a caption.
     #[error(
-        "tokenizer {name}: context_length {context_length} is too short: it must be above the {specials} special tokens"
+        "tokenizer {name}: context_length {context_length} is too short: must be above the {specials} special tokens"
     )]
     ContextLength {
         /// The file, or `clip`.

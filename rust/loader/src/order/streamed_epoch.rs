@@ -219,7 +219,7 @@ impl StreamedEpoch {
     /// Without this error the other ranks would wait for this one at their first step.
     fn no_samples_error(&self) -> ConfigError {
         let rule = "none of the shards that this rank reads holds a sample";
-        ConfigError::new("data.shards", format!("rank {}'s part", self.settings.rank), rule)
+        ConfigError::new("shards", format!("rank {}'s part", self.settings.rank), rule)
     }
 
     /// Looks up the lengths of further pieces until the known ones reach a position, or none are left.

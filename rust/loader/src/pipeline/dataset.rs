@@ -50,10 +50,10 @@ impl Dataset {
     ) -> Result<Self, Error> {
         config.validate()?;
         check_level()?;
-        check(world_size > 0, "world_size", 0, "it must be at least 1")?;
-        let (ranks, rule) = (world_size as u64, "it must not be above 4,294,967,295");
+        check(world_size > 0, "world_size", 0, "must be at least 1")?;
+        let (ranks, rule) = (world_size as u64, "must not be above 4,294,967,295");
         check(ranks <= MAX_RANKS, "world_size", ranks, rule)?;
-        let rule = format!("it must be below world_size, {world_size}");
+        let rule = format!("must be below world_size, {world_size}");
         check(rank < world_size, "rank", rank, rule)?;
         check_tokenizer(&config, tokenizer.as_deref())?;
         let opening = OpenOptions {
@@ -106,22 +106,22 @@ impl Dataset {
     /// A leg is impossible, or took more steps than these data have.
     pub fn check_cursor(&self, cursor: &Cursor) -> Result<(), ConfigError> {
         let legs = cursor.legs.len();
-        let rule = format!("it must not be above {MAX_LEGS}");
+        let rule = format!("must not be above {MAX_LEGS}");
         check(legs <= MAX_LEGS, "len(resume.legs)", legs, rule)?;
         let mut total = self.num_samples().unwrap_or(u64::MAX);
         for (number, leg) in cursor.legs.iter().enumerate() {
             let field = |name| format!("resume.legs[{number}].{name}");
             if !(1..=MAX_RANKS).contains(&leg.world_size) {
-                let rule = "it must be between 1 and 4,294,967,295";
+                let rule = "must be between 1 and 4,294,967,295";
                 return Err(ConfigError::new(field("world_size"), leg.world_size, rule));
             }
             if leg.batch_size == 0 {
-                let rule = "it must be at least 1";
+                let rule = "must be at least 1";
                 return Err(ConfigError::new(field("batch_size"), 0, rule));
             }
             if self.order.streamed && leg.world_size != self.order.world_size {
                 let rule = format!(
-                    "it must be {}: an epoch over shards of unknown length must resume with the same number of ranks; index \
+                    "must be {}: an epoch over shards of unknown length must resume with the same number of ranks; index \
                      the shards with `prolip data index`, or resume at the beginning of an epoch",
                     self.order.world_size
                 );
@@ -131,7 +131,7 @@ impl Dataset {
                 Partition { total, world_size: leg.world_size, batch_size: leg.batch_size };
             if leg.steps > partition.max_steps() {
                 let rule = format!(
-                    "it must not be above {}, the steps available in {total} samples: are these the same shards?",
+                    "must not be above {}, the steps available in {total} samples: are these the same shards?",
                     partition.max_steps()
                 );
                 return Err(ConfigError::new(field("steps"), leg.steps, rule));
@@ -195,14 +195,14 @@ fn check_tokenizer(
     tokenizer: Option<&Tokenizer>,
 ) -> Result<(), ConfigError> {
     let holds = tokenizer.is_some() || config.captions.is_empty();
-    let rule = "captions need one; without text set data.captions to ()";
-    check(holds, "data.tokenizer", "None", rule)?;
+    let rule = "captions need one; without text set captions to ()";
+    check(holds, "tokenizer", "None", rule)?;
     let (Some(mask), Some(tokenizer)) = (&config.mask, tokenizer) else {
         return Ok(());
     };
     let id = mask.mask_id;
     let holds = mask.text_mode == TextMode::Remove || id != tokenizer.pad_id();
-    check(holds, "data.mask.mask_id", id, "it must not be the padding id")
+    check(holds, "mask.mask_id", id, "must not be the padding id")
 }
 
 /// Checks that some shard holds a sample, or may hold one.
@@ -215,7 +215,7 @@ fn check_samples(config: &LoaderConfig, index: &Index) -> Result<(), Error> {
     match index.notes().first().filter(|_| index.shards().is_empty()) {
         Some(first) => {
             let rule = format!("none of the shards can be opened; the first: {first}");
-            Err(ConfigError::new("data.shards", shown, rule).into())
+            Err(ConfigError::new("shards", shown, rule).into())
         }
         None => Err(Error::NoSample(shown)),
     }
@@ -228,14 +228,14 @@ fn check_size(config: &LoaderConfig, order: &OrderSettings, counts: &[u32]) -> R
         }
         let rule = "some shards have unknown lengths: set the number of samples per epoch, or index the shards with \
                     `prolip data index`";
-        return Err(ConfigError::new("data.num_samples", "None", rule).into());
+        return Err(ConfigError::new("num_samples", "None", rule).into());
     };
     let partition = order.partition(total);
     if partition.num_steps(config.last_batch, 0) == 0 && config.last_batch == LastBatch::Drop {
         let rows = partition.batch_size;
         let rule = format!(
             "a step needs {} samples and an epoch has {}; make it smaller, or in a loop of your own set \
-             data.last_batch to 'pad' or 'keep'",
+             last_batch to 'pad' or 'keep'",
             u128::from(partition.world_size) * u128::from(rows),
             partition.total
         );

@@ -63,23 +63,23 @@ pub(crate) fn sampler(
         Some(samples) => samples,
         None if streamed => {
             let rule = "some shards have unknown lengths: set the number of samples per epoch";
-            return Err(ConfigError::new("data.num_samples", "None", rule));
+            return Err(ConfigError::new("num_samples", "None", rule));
         }
         None => index.num_samples(),
     };
     if streamed && config.last_batch == LastBatch::Keep {
         let rule =
             "an epoch of shards drawn with replacement never ends if their lengths are unknown";
-        return Err(ConfigError::new("data.last_batch", "'keep'", rule));
+        return Err(ConfigError::new("last_batch", "'keep'", rule));
     }
     let sampler = ShardSampler::new(sources, num_samples).ok_or_else(|| {
         let shown = format!("{:?}", config.weights);
         let rule = "no shard of a pattern whose weight is above 0 holds a sample";
-        ConfigError::new("data.weights", shown, rule)
+        ConfigError::new("weights", shown, rule)
     })?;
     if !streamed && num_samples as f64 / sampler.mean_samples(index.counts()) > MAX_DRAWN {
         let rule = "an epoch would have more than 100,000,000 shards; make it shorter";
-        return Err(ConfigError::new("data.num_samples", num_samples, rule));
+        return Err(ConfigError::new("num_samples", num_samples, rule));
     }
     Ok(Some(sampler))
 }

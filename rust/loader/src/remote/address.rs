@@ -63,7 +63,7 @@ impl Hub {
 /// # Errors
 /// It has no bucket, no path, or an unknown scheme.
 pub(crate) fn resolve(url: &str, hub: &Hub) -> Result<Place, ConfigError> {
-    let wrong = |rule: &str| ConfigError::new("data.shards", format!("{:?}", shown(url)), rule);
+    let wrong = |rule: &str| ConfigError::new("shards", format!("{:?}", shown(url)), rule);
     if url.starts_with("http://") || url.starts_with("https://") {
         return Ok(Place::Http { url: url.to_owned(), token: None });
     }
@@ -75,7 +75,7 @@ pub(crate) fn resolve(url: &str, hub: &Hub) -> Result<Place, ConfigError> {
         "s3" => Scheme::S3,
         "gs" => Scheme::Gs,
         "az" => Scheme::Az,
-        _ => return Err(wrong("it must begin with http, https, s3, gs, az or hf")),
+        _ => return Err(wrong("must begin with http, https, s3, gs, az or hf")),
     };
     let object =
         rest.split_once('/').filter(|(bucket, path)| !bucket.is_empty() && !path.is_empty());
@@ -183,7 +183,7 @@ mod tests {
         );
         for url in ["s3://b", "gs:///p", "az://b/", "ftp://h/p"] {
             let error = resolve(url, &Hub::default()).unwrap_err();
-            assert_eq!(error.field, "data.shards", "{url}");
+            assert_eq!(error.field, "shards", "{url}");
         }
     }
 }

@@ -59,7 +59,7 @@ impl Inner {
             Location::Url(url) => self.download_url(url, compression, meter).await,
             Location::Pipe(command) => pipe::download(self, command, meter).await,
         };
-        fetched.map_err(|failure| failure.at("the folder (data.store.cache_dir)", &self.folder))
+        fetched.map_err(|failure| failure.at("the folder (store.cache_dir)", &self.folder))
     }
 
     async fn open_file(

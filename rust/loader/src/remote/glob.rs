@@ -74,7 +74,7 @@ pub fn settle(
     Ok(settled)
 }
 
-const FIELD: &str = "data.shards";
+const FIELD: &str = "shards";
 const NO_GLOB: &str = "only object stores (s3, gs, az) can be searched with * ? [; elsewhere name the shards, with braces if \
                        they are many";
 
@@ -134,7 +134,7 @@ mod tests {
         ] {
             let shards = std::slice::from_ref(&shard);
             let error = settled(shards, &plain).unwrap_err();
-            assert!(matches!(&error, Error::Config(error) if error.field == "data.shards"));
+            assert!(matches!(&error, Error::Config(error) if error.field == "shards"));
             assert!(error.to_string().contains(rule), "{error}");
             let same = check_addresses(shards, &plain).unwrap_err();
             assert_eq!(same.to_string(), error.to_string());

@@ -15,7 +15,7 @@ use super::store::{Fetched, Inner};
 use crate::os;
 use crate::shards::{Identity, without_secrets};
 
-pub(super) const NOT_ALLOWED: &str = "commands are run with data.store.allow_pipe = true only";
+pub(super) const NOT_ALLOWED: &str = "commands are run with store.allow_pipe = true only";
 /// Bytes to read at once: the capacity of a pipe.
 const PIECE_BYTES: usize = 64 * 1024;
 /// How much of the end of a command's stderr is read: more than an address has, because only a whole address loses its secrets.

@@ -42,7 +42,7 @@ impl Limits {
         }
         let limit = self.max_bytes;
         Err(Failure::terminal(format!(
-            "it has more bytes than data.store.max_shard_bytes = {limit} allows"
+            "it has more bytes than store.max_shard_bytes = {limit} allows"
         )))
     }
 
@@ -53,7 +53,7 @@ impl Limits {
         }
         let rate = self.min_rate;
         Err(Failure::again(format!(
-            "only {bytes} bytes in {elapsed:.1?}, fewer than data.store.min_bytes_per_s = {rate}"
+            "only {bytes} bytes in {elapsed:.1?}, fewer than store.min_bytes_per_s = {rate}"
         )))
     }
 }

@@ -99,7 +99,7 @@ impl Store {
         let folder = config.cache_dir.clone().unwrap_or_else(std::env::temp_dir);
         let unusable = |what: &str, error: std::io::Error| {
             let folder = folder.display();
-            setup(format!("data.store.cache_dir {folder} {what}: {error}"))
+            setup(format!("store.cache_dir {folder} {what}: {error}"))
         };
         // A folder created here is private to the user.
         let made = private_folders().recursive(true).create(&folder);

@@ -6,7 +6,7 @@ use super::location::Location;
 use crate::config::OnMissingShard;
 use crate::error::ConfigError;
 
-const FIELD: &str = "data.shards";
+const FIELD: &str = "shards";
 /// Most names of one pattern: far more shards than any data set has, and few enough for memory.
 const MAX_NAMES: usize = 10_000_000;
 /// Most braces of one pattern: expanding them takes a part of the stack for each.
@@ -302,7 +302,7 @@ mod tests {
             "{0..9999}{0..9999}",
         ] {
             let error = expand_braces(pattern, &mut Vec::new()).unwrap_err();
-            assert_eq!(error.field, "data.shards", "{pattern}");
+            assert_eq!(error.field, "shards", "{pattern}");
         }
     }
 

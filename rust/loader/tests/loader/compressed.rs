@@ -166,7 +166,7 @@ fn a_compressed_shard_above_the_size_limit_is_not_unpacked() {
     let error = open(config.clone(), 0, 1).unwrap_err().to_string();
     assert!(
         error.contains("a.tar.gz")
-            && error.contains("more bytes than data.store.max_shard_bytes = 1048576"),
+            && error.contains("more bytes than store.max_shard_bytes = 1048576"),
         "{error}"
     );
     let (keys, bad_samples, notes) =

@@ -170,8 +170,7 @@ fn no_file_is_left_in_the_cache_folder() {
     // The error names a folder that is gone, like one that is full.
     std::fs::remove_dir(folder.path()).unwrap();
     let error = store.fetch(&location, &AtomicBool::new(false)).unwrap_err().to_string();
-    let place =
-        format!("; the folder (data.store.cache_dir) is {}, where ", folder.path().display());
+    let place = format!("; the folder (store.cache_dir) is {}, where ", folder.path().display());
     assert!(error.contains("no file can be made: ") && error.contains(&place), "{error}");
     std::fs::create_dir(folder.path()).unwrap();
     let nowhere = StoreConfig { cache_dir: Some(folder.path().join("file/none")), ..config };

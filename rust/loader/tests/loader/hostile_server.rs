@@ -20,7 +20,7 @@ fn failure(config: &StoreConfig, location: &Location) -> String {
 fn an_endless_body_is_stopped_at_the_size_limit() {
     let limited = StoreConfig { max_shard_bytes: 3 * MIB as u64, allow_pipe: true, ..config() };
     let (server, location) = one(b"x", true, |_| Reply::Endless);
-    let limit = "more bytes than data.store.max_shard_bytes = 3145728 allows (tried once)";
+    let limit = "more bytes than store.max_shard_bytes = 3145728 allows (tried once)";
     let error = failure(&limited, &location);
     assert!(error.contains(limit), "{error}");
     // The buffers of the sockets come on top.
@@ -36,7 +36,7 @@ fn a_size_above_the_limit_is_refused_before_the_download() {
             one(&noise(SIZE, 1), true, move |_| Reply::Claim(claim.to_string()));
         let limited = StoreConfig { max_shard_bytes: SIZE as u64, ..config() };
         let error = failure(&limited, &location);
-        assert!(error.contains("data.store.max_shard_bytes"), "{error}");
+        assert!(error.contains("store.max_shard_bytes"), "{error}");
         assert_eq!(server.requests().len(), 1);
     }
 }
@@ -96,7 +96,7 @@ fn a_prefetched_shard_above_the_limit_pauses_until_a_batch_needs_it() {
     wait_for(&prefetcher, 1);
     assert_eq!(asked_for_b(&server), 2);
     let error = prefetcher.get(1).unwrap_err().to_string();
-    assert!(error.contains("b.tar: it has more bytes than data.store.max_shard_bytes"), "{error}");
+    assert!(error.contains("b.tar: it has more bytes than store.max_shard_bytes"), "{error}");
 }
 
 // ---- too few bytes -------------------------------------------------------------------------------------------------
@@ -108,15 +108,12 @@ fn a_server_that_sends_single_bytes_is_given_up() {
     let (server, location) = one(&noise(MIB, 2), true, move |_| Reply::Drip(1, pause));
     let begun = Instant::now();
     let error = failure(&hasty, &location);
-    assert!(
-        error.contains("fewer than data.store.min_bytes_per_s = 1024 (tried 3 times)"),
-        "{error}"
-    );
+    assert!(error.contains("fewer than store.min_bytes_per_s = 1024 (tried 3 times)"), "{error}");
     assert!(begun.elapsed() < Duration::from_secs(5));
     assert_eq!(server.requests().len(), 3);
     let command = "while true; do echo x; sleep 0.05; done".to_owned();
     let error = failure(&hasty, &Location::Pipe(command));
-    assert!(error.contains("data.store.min_bytes_per_s"), "{error}");
+    assert!(error.contains("store.min_bytes_per_s"), "{error}");
     // A slow server above the minimum is accepted, and with a minimum of 0 any server is.
     let bytes = noise(60_000, 3);
     for (rate, least) in [(50_000, 1024), (300, 0)] {

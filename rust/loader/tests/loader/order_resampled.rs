@@ -176,15 +176,15 @@ fn a_resampling_loader_reads_from_its_patterns() {
     };
     assert!(
         refused(&|config| config.weights = vec![1.0])
-            .starts_with("data.weights is [1.0]: it must have one weight for")
+            .starts_with("weights: must have one weight for")
     );
     assert!(refused(&|config| config.weights = vec![0.0, 0.0]).contains("their sum above 0"));
     assert!(refused(&|config| config.weights = vec![f64::NAN, 1.0]).contains("at least 0"));
-    assert!(refused(&|config| config.num_samples = Some(0)).starts_with("data.num_samples is 0"));
+    assert!(refused(&|config| config.num_samples = Some(0)).starts_with("num_samples: "));
     assert!(refused(&|config| config.num_samples = Some(u64::MAX)).contains("100,000,000 shards"));
     assert!(
         refused(&|config| (config.mode, config.weights) = (Mode::Once, vec![1.0, 1.0]))
-            .contains("set data.mode to 'resampled'")
+            .contains("set mode to 'resampled'")
     );
     write_shards(folder.path(), &[0, 2, 7]);
     assert!(refused(&|config| config.weights = vec![1.0, 0.0]).contains("no shard of a pattern"));

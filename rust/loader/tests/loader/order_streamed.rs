@@ -101,7 +101,7 @@ impl Case {
                 Err(Blocked::Waiting(shard)) => assert!(told.known.borrow_mut().insert(shard)),
                 // This rank has no samples. Without an error the others would wait for it.
                 Err(Blocked::Failed(Error::Config(error))) => {
-                    assert_eq!(error.field, "data.shards");
+                    assert_eq!(error.field, "shards");
                     assert_ne!(self.last_batch, LastBatch::Keep);
                     return plans;
                 }

@@ -124,7 +124,7 @@ fn settings_that_need_unknown_lengths_are_refused() {
         ..config(folder.path())
     };
     let error = open(config.clone(), 0, 1).unwrap_err().to_string();
-    let expected = "data.num_samples is None: some shards have unknown lengths";
+    let expected = "num_samples: some shards have unknown lengths";
     assert!(error.starts_with(expected), "{error}");
     let known = LoaderConfig { num_samples: Some(100), ..config };
     let dataset = open(known, 1, 2).unwrap();
@@ -135,6 +135,6 @@ fn settings_that_need_unknown_lengths_are_refused() {
     };
     assert!(check(&[2, 2]).is_ok());
     let error = check(&[2, 3]).unwrap_err().to_string();
-    let expected = "resume.legs[1].world_size is 3: it must be 2";
+    let expected = "resume.legs[1].world_size: must be 2";
     assert!(error.starts_with(expected), "{error}");
 }

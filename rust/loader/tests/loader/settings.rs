@@ -24,31 +24,31 @@ fn refused(change: Change, rank: usize, world_size: usize) -> String {
 #[test]
 fn invalid_settings_are_named() {
     let cases: [(Change, &str); 22] = [
-        (|c| c.batch_size = 0, "data.batch_size"),
-        (|c| (c.batch_size, c.last_batch) = (usize::MAX, LastBatch::Keep), "data.batch_size"),
+        (|c| c.batch_size = 0, "batch_size"),
+        (|c| (c.batch_size, c.last_batch) = (usize::MAX, LastBatch::Keep), "batch_size"),
         (
             |c| (c.batch_size, c.image_size, c.last_batch) = (1 << 16, 4096, LastBatch::Keep),
-            "data.batch_size",
+            "batch_size",
         ),
-        (|c| c.shards.clear(), "data.shards"),
-        (|c| c.image_size = 0, "data.image_size"),
-        (|c| c.image_size = 4097, "data.image_size"),
-        (|c| c.keep_members.push("CLS".to_owned()), "data.keep_members"),
-        (|c| c.shuffle_window = usize::MAX, "data.shuffle_window"),
-        (|c| c.num_epochs = Some(0), "data.num_epochs"),
-        (|c| c.num_threads = 0, "data.num_threads"),
-        (|c| c.num_threads = usize::MAX, "data.num_threads"),
-        (|c| c.prefetch_batches = 0, "data.prefetch_batches"),
-        (|c| c.max_bad_fraction = 1.5, "data.max_bad_fraction"),
-        (|c| c.captions[1].sources.clear(), "data.captions[1].sources"),
-        (|c| c.captions[1].sources[0].weight = -1.0, "data.captions[1].sources[0].weight"),
-        (|c| c.captions[0].sources[0].key = "a..b".into(), "data.captions[0].sources[0].key"),
-        (|c| c.mask.as_mut().unwrap().masked_fraction = 0.1, "data.mask.masked_fraction"),
-        (|c| c.mask.as_mut().unwrap().keep_ratio = 0.01, "data.mask.keep_ratio"),
-        (|c| c.mask.as_mut().unwrap().text_mask_prob = f64::NAN, "data.mask.text_mask_prob"),
-        (|c| c.mask.as_mut().unwrap().mask_id = 0, "data.mask.mask_id"),
-        (|c| c.augment.as_mut().unwrap().crop_scale = (0.9, 0.8), "data.augment.crop_scale"),
-        (|c| c.augment.as_mut().unwrap().jitter[3] = 0.6, "data.augment.jitter"),
+        (|c| c.shards.clear(), "shards"),
+        (|c| c.image_size = 0, "image_size"),
+        (|c| c.image_size = 4097, "image_size"),
+        (|c| c.keep_members.push("CLS".to_owned()), "keep_members"),
+        (|c| c.shuffle_window = usize::MAX, "shuffle_window"),
+        (|c| c.num_epochs = Some(0), "num_epochs"),
+        (|c| c.num_threads = 0, "num_threads"),
+        (|c| c.num_threads = usize::MAX, "num_threads"),
+        (|c| c.prefetch_batches = 0, "prefetch_batches"),
+        (|c| c.max_bad_fraction = 1.5, "max_bad_fraction"),
+        (|c| c.captions[1].sources.clear(), "captions[1].sources"),
+        (|c| c.captions[1].sources[0].weight = -1.0, "captions[1].sources[0].weight"),
+        (|c| c.captions[0].sources[0].key = "a..b".into(), "captions[0].sources[0].key"),
+        (|c| c.mask.as_mut().unwrap().masked_fraction = 0.1, "mask.masked_fraction"),
+        (|c| c.mask.as_mut().unwrap().keep_ratio = 0.01, "mask.keep_ratio"),
+        (|c| c.mask.as_mut().unwrap().text_mask_prob = f64::NAN, "mask.text_mask_prob"),
+        (|c| c.mask.as_mut().unwrap().mask_id = 0, "mask.mask_id"),
+        (|c| c.augment.as_mut().unwrap().crop_scale = (0.9, 0.8), "augment.crop_scale"),
+        (|c| c.augment.as_mut().unwrap().jitter[3] = 0.6, "augment.jitter"),
     ];
     for (change, field) in cases {
         assert_eq!(refused(change, 0, 1), field);
@@ -77,8 +77,8 @@ fn shards_without_samples_are_not_blamed_on_other_settings() {
     }
     for mode in [Mode::Once, Mode::Resampled] {
         let error = refused_missing(mode);
-        let expected = "data.shards is [\"none-0.tar\", \"none-1.tar\"]: none of the shards can be opened; the first: \
-                        shard none-0.tar: cannot open: ";
+        let expected =
+            "shards: none of the shards can be opened; the first: shard none-0.tar: cannot open: ";
         assert!(error.starts_with(expected), "{error}");
     }
 }
@@ -97,5 +97,5 @@ fn captions_without_a_tokenizer_are_an_error() {
     write_shards(folder.path(), &[4]);
     let none = Dataset::open(config(folder.path()), None, 0, 1, &AtomicBool::new(false));
     let error = none.unwrap_err().to_string();
-    assert!(error.starts_with("data.tokenizer is None: captions need one"), "{error}");
+    assert!(error.starts_with("tokenizer: captions need one"), "{error}");
 }

@@ -133,12 +133,12 @@ fn captions_are_unchanged_and_limited_in_length() {
     assert_eq!(draw(b"12345678"), Ok("12345678".to_owned()));
     assert_eq!(
         draw(b"123456789"),
-        Err("its caption has 9 bytes, more than data.max_caption_bytes = 8".to_owned())
+        Err("its caption has 9 bytes, more than max_caption_bytes = 8".to_owned())
     );
     assert_eq!(draw(b"caf\xe9"), Err("its caption is not UTF-8".to_owned()));
     let long = format!("{{\"a\": \"{}\"}}", "x".repeat(101));
     assert_eq!(
         super::tests::draw(&long, &source("a"), 0).unwrap_err(),
-        "its caption has 101 bytes, more than data.max_caption_bytes = 100"
+        "its caption has 101 bytes, more than max_caption_bytes = 100"
     );
 }

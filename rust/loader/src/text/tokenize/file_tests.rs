@@ -83,7 +83,7 @@ fn errors_of_a_tokenizer_file_name_it_and_the_rule() {
     );
     assert!(
         refused(2, Some(0))
-            .contains("context_length 2 is too short: it must be above the 2 special tokens")
+            .contains("context_length 2 is too short: must be above the 2 special tokens")
     );
     let broken = TempFile::new("broken", "{}");
     let error = Tokenizer::from_file(&broken.0, 8, None, None).unwrap_err().to_string();

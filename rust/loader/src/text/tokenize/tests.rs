@@ -200,7 +200,7 @@ fn a_context_length_without_room_for_text_is_refused() {
     let error = Tokenizer::clip(MERGES.as_bytes(), 2, lower(Broken)).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "tokenizer clip: context_length 2 is too short: it must be above the 2 special tokens"
+        "tokenizer clip: context_length 2 is too short: must be above the 2 special tokens"
     );
 }
 
