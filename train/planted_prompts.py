@@ -25,7 +25,7 @@ from prolip.gaussian import Gaussian
 from prolip.metrics.bprw import labelled_images, reweight_prompts
 from prolip.metrics.config import BprwConfig
 from prolip.metrics.prompts import WithinSpread, filter_prompts, kept_prompts
-from prolip.metrics.statistics import bootstrap_interval
+from prolip.metrics.statistics import bootstrap, mean
 from prolip.metrics.zero_shot import aggregate_prompts
 from prolip.pretrained import Model
 
@@ -172,7 +172,7 @@ def cell(right: Tensor, planted_weight: float, even: Tensor) -> str:
     weight = f"[{100 * planted_weight:.0f}]"
     if right.equal(even):
         return f"0 {weight}"
-    gain = bootstrap_interval(lambda rows: 100 * float(rows.mean()), right - even, seed=0)
+    gain = bootstrap(mean, 100 * (right - even), seed=0)
     return f"{gain.value:+.1f} ({gain.low:+.1f} to {gain.high:+.1f}) {weight}"
 
 

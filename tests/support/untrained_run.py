@@ -13,7 +13,7 @@ from prolip.data.config import TokenizerConfig
 from prolip.distributed import Ranks
 from prolip.models import ARCHITECTURES, ProLIP
 from prolip.models.official_json import to_official_json
-from prolip.pretrained.carried import carry
+from prolip.pretrained.tokenizer import inference_files
 from prolip.train.config import TrainConfig, to_toml
 
 ALONE = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
@@ -91,7 +91,7 @@ def write_checkpoint(
         model_config=to_official_json(model.config),
         keep_ratio=None if trained is None else trained.data.mask.keep_ratio,
     )
-    carried = None if trained is None else carry(trained.data.tokenizer, model.config)
-    with Saver(folder, ALONE, keep=9, after=step - 1, preprocessing=carried) as saver:
+    preprocessing = None if trained is None else inference_files(trained.data.tokenizer, model.config)
+    with Saver(folder, ALONE, keep=9, after=step - 1, preprocessing=preprocessing) as saver:
         saver.save(notes, run_tensors(model, torch.optim.AdamW(model.parameters()), average))
     return checkpoint_path(folder, step)

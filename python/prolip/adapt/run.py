@@ -23,9 +23,9 @@ from prolip.errors import UserError
 from prolip.files import check_own_folder
 from prolip.models.adapter import ADAPTER_FILE, Adapter, Frozen, save_adapter
 from prolip.models.config import AdapterConfig
-from prolip.pretrained.adapted import absolute_source
 from prolip.pretrained.model import weights_digest
 from prolip.pretrained.open import load
+from prolip.pretrained.sources import absolute_source
 
 log = logging.getLogger(__name__)
 

@@ -12,12 +12,12 @@ from prolip._core import (
     examine_shards,
     expand_shards,
     fetch_shard,
-    shown_shard,
     simd_level,
     simd_levels,
     usable_cores,
     write_index,
 )
+from prolip._core import shown_shard as without_secrets
 from prolip.data.config import (
     AugmentConfig,
     CaptionConfig,
@@ -62,10 +62,10 @@ __all__ = [
     "expand_shards",
     "fetch_shard",
     "preprocess_image",
-    "shown_shard",
     "simd_level",
     "simd_levels",
     "usable_cores",
+    "without_secrets",
     "write_index",
 ]
 

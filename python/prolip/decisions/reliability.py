@@ -6,12 +6,13 @@ N items, C labels.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prolip.metrics.statistics import Interval, bootstrap_interval, sorted_means
+from prolip.metrics.statistics import Interval, bootstrap, equal_mass_error, mean, sorted_means, value_of
 
 NUM_BINS = 15
 
@@ -56,11 +57,7 @@ def equal_mass_calibration_error(confidence: Tensor, correct: Tensor, num_bins: 
     Raises:
         ValueError: there is no item.
     """
-    if len(confidence) == 0:
-        raise ValueError("a calibration error needs at least one item")
-    gaps = sorted_means(confidence, correct.double() - confidence.double())
-    sums = torch.cat([gaps.new_zeros(1), gaps.cumsum(0)])[_edges(len(gaps), num_bins)]
-    return float(sums.diff().abs().sum()) / len(gaps)
+    return value_of(partial(equal_mass_error, num_bins=num_bins), confidence, correct)
 
 
 def measure_reliability(logits: Tensor, labels: Tensor, *, num_resamples: int = 1000, seed: int = 0) -> Reliability:
@@ -76,11 +73,9 @@ def measure_reliability(logits: Tensor, labels: Tensor, *, num_resamples: int = 
     confidence, answer = logits.double().softmax(dim=1).max(dim=1)
     draws = {"num_resamples": num_resamples, "seed": seed}
     return Reliability(
-        nll=bootstrap_interval(_mean, nll, **draws),
-        brier=bootstrap_interval(_mean, brier, **draws),
-        calibration_error=bootstrap_interval(
-            equal_mass_calibration_error, confidence, (answer == labels).double(), **draws
-        ),
+        nll=bootstrap(mean, nll, **draws),
+        brier=bootstrap(mean, brier, **draws),
+        calibration_error=bootstrap(equal_mass_error, confidence, answer == labels, **draws),
     )
 
 
@@ -118,14 +113,14 @@ def measure_pairs(
         rest[pairs] = 0
     in_bins.scatter_add_(1, places.reshape(gaps.shape), rest.reshape(gaps.shape))
 
-    def error(items: Tensor) -> float:
-        return float(items.sum(dim=0).abs().sum()) / (len(items) * gaps.shape[1])
+    def error(items: Tensor, counts: Tensor) -> Tensor:
+        return (counts @ items).abs().sum(dim=1) / (counts.sum(dim=1) * gaps.shape[1])
 
     draws = {"num_resamples": num_resamples, "seed": seed}
     return Reliability(
-        nll=bootstrap_interval(_mean, nll, **draws),
-        brier=bootstrap_interval(_mean, gaps.square().mean(dim=1), **draws),
-        calibration_error=bootstrap_interval(error, in_bins, **draws),
+        nll=bootstrap(mean, nll, **draws),
+        brier=bootstrap(mean, gaps.square().mean(dim=1), **draws),
+        calibration_error=bootstrap(error, in_bins, **draws),
     )
 
 
@@ -137,10 +132,6 @@ def reliability_curve(confidence: Tensor, correct: Tensor, num_bins: int = NUM_B
         for side in (confidence, correct)
     )
     return mean_confidence, accuracy
-
-
-def _mean(items: Tensor) -> float:
-    return float(items.mean())
 
 
 def _edges(num_items: int, num_bins: int) -> Tensor:

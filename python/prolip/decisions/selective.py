@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from prolip.metrics.statistics import average_ranks, sorted_means
-from prolip.metrics.uncertainty import area_under_risk_coverage
+from prolip.metrics import statistics
+from prolip.metrics.statistics import sorted_means, value_of
 
 
 def auroc(doubt: Tensor, positive: Tensor) -> float:
@@ -18,13 +16,7 @@ def auroc(doubt: Tensor, positive: Tensor) -> float:
         doubt: [N].
         positive: [N], 0 or 1 (or bool): whether the answer is wrong, or the item is from elsewhere.
     """
-    positive = positive.bool()
-    num_positive = int(positive.sum())
-    num_pairs = num_positive * (len(positive) - num_positive)
-    if num_pairs == 0:
-        return math.nan
-    ranks = average_ranks(doubt.double())[positive].sum()
-    return float((ranks - num_positive * (num_positive - 1) / 2) / num_pairs)
+    return value_of(statistics.auroc, doubt, positive)
 
 
 def risk_curve(doubt: Tensor, correct: Tensor, num_points: int = 40) -> tuple[Tensor, Tensor]:
@@ -53,5 +45,4 @@ def excess_risk_coverage(doubt: Tensor, correct: Tensor) -> float:
         doubt: [N].
         correct: [N], 0 or 1 (or bool).
     """
-    correct = correct.double()
-    return area_under_risk_coverage(doubt, correct) - area_under_risk_coverage(1 - correct, correct)
+    return value_of(statistics.excess_risk_coverage, doubt, correct)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from prolip.data import BatchLoader, Members, StoreConfig
+from prolip.data import BatchLoader, Members, StoreConfig, without_secrets
 from prolip.data.device import device_batches
 from prolip.data.tokenizer import Tokenizer
 from prolip.errors import UserError
@@ -186,7 +186,7 @@ def embed_views(
             if on_progress is not None:
                 on_progress(len(batch.keys))
     if not keys:
-        raise UserError(f"{', '.join(shards)}: no image")
+        raise UserError(f"{', '.join(map(without_secrets, shards))}: no image")
     return {name: Embedded(concatenate(some), keys, members) for name, some in parts.items()}
 
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from tqdm import tqdm
 
-from prolip.data import CaptionConfig, CaptionSource, DataError, LoaderConfig, shown_shard
+from prolip.data import CaptionConfig, CaptionSource, DataError, LoaderConfig, without_secrets
 from prolip.data.config import TokenizerConfig
 from prolip.data.device import DeviceBatch, DeviceBatches, device_batches
 from prolip.distributed import Ranks, failing_at_once, start
@@ -40,9 +40,9 @@ from prolip.embeddings.storage import MANIFEST, Manifest, Part, PartNotes, Rows,
 from prolip.errors import UserError, check_at_least
 from prolip.files import check_own_folder
 from prolip.gaussian import Gaussian, concatenate
+from prolip.models.adapter import AdaptedNetwork
 from prolip.models.official_json import to_official_json
 from prolip.models.precision import autocast
-from prolip.pretrained.adapted import AdaptedNetwork
 from prolip.pretrained.forward import evaluating, on_cpu
 from prolip.pretrained.model import Model, weights_digest
 from prolip.pretrained.open import load
@@ -306,7 +306,7 @@ def _write_part(
     embedder: Embedder, number: int, part: ShardPart | FolderPart, collected: _Collected, end: PartEnd
 ) -> None:
     """Write the files of a part."""
-    source = shown_shard(part.shard) if isinstance(part, ShardPart) else part.folder
+    source = without_secrets(part.shard) if isinstance(part, ShardPart) else part.folder
     for kind in KINDS[embedder.options.what]:
         embedder.write(number, kind, collected.keys, source, collected.found.get(kind, []), end)
 

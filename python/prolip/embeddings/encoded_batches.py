@@ -18,7 +18,7 @@ from prolip.embeddings.config import EmbedOptions
 from prolip.embeddings.input_parts import Reading
 from prolip.gaussian import Gaussian
 from prolip.pretrained.forward import on_cpu
-from prolip.pretrained.image_batches import DecodedAhead, encoded_image
+from prolip.pretrained.image_batches import decoded_ahead, encoded_image
 from prolip.pretrained.model import Model
 
 
@@ -66,7 +66,7 @@ class EncodedBatches:
     def __iter__(self) -> Iterator[tuple[list[str], dict[str, Gaussian]]]:
         """Yield the keys of a batch's usable samples, and their Gaussians on the CPU; a batch may have none."""
         begun = time.perf_counter()
-        for decoded in DecodedAhead(self._samples(), self._decode, self._options.threads):
+        for decoded in decoded_ahead(self._samples(), self._decode, self._options.threads):
             for sample, found in decoded:
                 if isinstance(found, str):
                     self._reading.lost[sample.place].append(f"{sample.key}: {found}")

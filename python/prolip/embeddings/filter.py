@@ -20,7 +20,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO
 
-from prolip.data import DataError, StoreConfig, expand_shards, fetch_shard, shown_shard
+from prolip.data import DataError, StoreConfig, expand_shards, fetch_shard, without_secrets
 from prolip.embeddings.config import FilterOptions
 from prolip.embeddings.copy_images import copy_images
 from prolip.embeddings.rank import read_ranking
@@ -137,7 +137,9 @@ def _choose(options: FilterOptions, sources: list[str]) -> list[str]:
 
 def _expand(name: str, store: StoreConfig) -> list[str]:
     """Return the sources that a name stands for: a folder, or the shards of a pattern."""
-    return [str(Path(name))] if Path(name).is_dir() else [shown_shard(shard) for shard in expand_shards([name], store)]
+    return (
+        [str(Path(name))] if Path(name).is_dir() else [without_secrets(shard) for shard in expand_shards([name], store)]
+    )
 
 
 def _last_rank(options: FilterOptions, rows: int) -> int:

@@ -25,7 +25,7 @@ from prolip.data import (
     NoSampleError,
     StoreConfig,
     expand_shards,
-    shown_shard,
+    without_secrets,
 )
 from prolip.data.build.folder import find_images
 from prolip.data.build.images import UNREADABLE, read_for_loader
@@ -78,7 +78,7 @@ def describe(part: InputPart) -> dict[str, Any]:
     files: list[Path] = []
     begin = b""
     if isinstance(part, ShardPart):
-        entry["shard"] = shown_shard(part.shard)
+        entry["shard"] = without_secrets(part.shard)
         files = [Path(part.shard)]
         if files[0].is_file():
             with files[0].open("rb") as shard:

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from prolip.evaluation.csv_datasets import read_levels
     from prolip.evaluation.datacomp import run_datacomp
     from prolip.evaluation.decisions import run_decisions
-    from prolip.evaluation.hierarchies import run_hierarcaps, run_hierarimgs
+    from prolip.evaluation.hierarchies import Hierarchies, run_hierarcaps, run_hierarimgs, walk_rows
     from prolip.evaluation.imagenet import run_imagenet
     from prolip.evaluation.prompt_weights import load_prompt_weights, save_prompt_weights
     from prolip.evaluation.result_files import write_results
     from prolip.evaluation.results import Chart, Row, SuiteResult, TaskCache, TaskResult
-    from prolip.evaluation.retrieval import run_retrieval
+    from prolip.evaluation.retrieval import recall_rows, run_retrieval
     from prolip.evaluation.reweight import run_reweight
     from prolip.evaluation.run import run_suite
     from prolip.evaluation.tasks import Task, read_tasks
@@ -44,6 +44,7 @@ __all__ = [
     "DatacompOptions",
     "DecisionsOptions",
     "HierarcapsOptions",
+    "Hierarchies",
     "HierarimgsOptions",
     "ImagenetOptions",
     "RetrievalOptions",
@@ -62,6 +63,7 @@ __all__ = [
     "load_truth",
     "read_levels",
     "read_tasks",
+    "recall_rows",
     "run_calibrate",
     "run_datacomp",
     "run_decisions",
@@ -74,6 +76,7 @@ __all__ = [
     "run_uncertainty",
     "run_zero_shot",
     "save_prompt_weights",
+    "walk_rows",
     "write_results",
 ]
 

@@ -18,7 +18,7 @@ from prolip.evaluation.config import CalibrateOptions
 from prolip.evaluation.folders import TaskFolder
 from prolip.evaluation.zero_shot import embed_labelled, open_classes
 from prolip.files import check_writable
-from prolip.metrics.statistics import Interval, bootstrap_interval
+from prolip.metrics.statistics import Interval, bootstrap, mean
 from prolip.pretrained.classify import weigh
 from prolip.pretrained.model import Model
 from prolip.pretrained.open import load
@@ -141,7 +141,7 @@ def _warning(fitted: str, before: Tensor, after: Tensor, truth: Tensor, draws: d
     The logits, [N, C], are the model's own and the fitted ones.
     """
     losses = [item_losses(logits, truth)[0] for logits in (before, after)]
-    more = bootstrap_interval(lambda some: float(some.mean()), losses[1] - losses[0], **draws)
+    more = bootstrap(mean, losses[1] - losses[0], **draws)
     if not more.low > 0:
         return []
     return [

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from prolip.data import DataError, StoreConfig, examine_shards, shown_shard
+from prolip.data import DataError, StoreConfig, examine_shards, without_secrets
 from prolip.data.samples import read_record, values_at
 from prolip.embeddings.embed import Embedded
 from prolip.errors import UserError
@@ -37,7 +37,7 @@ def name_sources(sources: Sequence[str]) -> dict[str, str]:
         UserError: two addresses differ only in secrets, which are not shown.
     """
     distinct = list(dict.fromkeys(sources))
-    shown = [shown_shard(source) for source in distinct]
+    shown = [without_secrets(source) for source in distinct]
     short = [Path(name).name for name in shown]
     names = {
         name if short.count(name) == 1 else whole: source
@@ -85,8 +85,8 @@ def open_captioned(source: str, fetched: Path, store: StoreConfig | None = None)
             raise UserError(f"data is {source}: it must be a folder, a shard (.tar) or a list of shards (.txt)")
     store = store or StoreConfig()
     found = examine_shards([source], store)
-    seen = [(Path(shown_shard(shard)).name, size, version) for shard, size, version in found]
-    return TaskFolder(shown_shard(source), tuple(shard for shard, _, _ in found), [], [], digest_of(seen), store)
+    seen = [(Path(without_secrets(shard)).name, size, version) for shard, size, version in found]
+    return TaskFolder(without_secrets(source), tuple(shard for shard, _, _ in found), [], [], digest_of(seen), store)
 
 
 def caption_members(caption_key: str = "txt", *id_keys: str | None) -> tuple[str, ...]:

@@ -14,10 +14,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from prolip.evaluation.counted_statistics import COUNTED, counted
 from prolip.evaluation.results import Row, SuiteResult
-from prolip.evaluation.row_statistics import STATISTICS
-from prolip.metrics.statistics import Interval, percentile_interval, resampled
+from prolip.metrics.statistics import STATISTICS, Interval, percentile_interval, resample
 
 ABSENT = Interval(math.nan, math.nan, math.nan)
 
@@ -66,7 +64,8 @@ def _draw_all(table: Mapping[str, Row], num_resamples: int, seed: int) -> dict[s
         if row.items:
             # Tasks are resampled independently, so that the interval of an average over tasks is right. Rows of one
             # task with equally many items have the same resamples, so that the interval of their difference is right.
-            return _draw(row, num_resamples, (seed + zlib.crc32(row.task.encode())) % 2**64)
+            task_seed = (seed + zlib.crc32(row.task.encode())) % 2**64
+            return resample(STATISTICS[row.statistic], *row.columns(), num_resamples=num_resamples, seed=task_seed)
         names = row.mean_of or row.difference_of
         parts = [drawn for name in names if (drawn := draw(name)) is not None]
         if not names or len(parts) < len(names):
@@ -74,16 +73,6 @@ def _draw_all(table: Mapping[str, Row], num_resamples: int, seed: int) -> dict[s
         return torch.stack(parts).mean(dim=0) if row.mean_of else parts[1] - parts[0]
 
     return {key: drawn for key in table if num_resamples > 0 and (drawn := draw(key)) is not None}
-
-
-def _draw(row: Row, num_resamples: int, seed: int) -> Tensor:
-    """The figure on every resample, f64 [R]."""
-    items = torch.tensor(row.items, dtype=torch.float64)
-    groups = torch.tensor(row.groups, dtype=torch.int64) if row.groups else torch.zeros(len(items), dtype=torch.int64)
-    fast = COUNTED.get(row.statistic)
-    if fast is not None:
-        return counted(fast, items, groups, num_resamples=num_resamples, seed=seed)
-    return resampled(STATISTICS[row.statistic], items, groups, num_resamples=num_resamples, seed=seed)
 
 
 def _interval(row: Row | None, draws: Tensor | None) -> Interval:

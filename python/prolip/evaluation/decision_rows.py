@@ -11,10 +11,9 @@ from prolip.decisions.reliability import item_losses, reliability_curve
 from prolip.decisions.selective import risk_curve
 from prolip.evaluation.decision_scores import BASELINE, FREQUENCIES, Answered, Decided, Folded
 from prolip.evaluation.results import Chart, Row, Unit, row_of_items
-from prolip.evaluation.row_statistics import Statistic
 from prolip.report.charts import Line, line_chart
 
-_MEASURES: dict[str, Statistic] = {
+_MEASURES: dict[str, str] = {
     "AUROC of errors": "auroc",
     "area under risk and coverage": "risk_coverage",
     "excess area under risk and coverage": "excess_risk_coverage",

@@ -30,17 +30,17 @@ from prolip.pretrained.model import Model, missing_csd
 NEEDS_VARIANCES = "inclusion, uncertainty by level, and walks to the including caption"
 
 
-class _Hierarchies(NamedTuple):
-    """Queries and the hierarchies that they walk through."""
+class Hierarchies(NamedTuple):
+    """Queries, and the hierarchies of items that they walk through: HierarCaps's are captions, HierarImgs's images."""
 
     queries: Gaussian
-    """[N, D]"""
+    """[N, D], unit means."""
     items: Gaussian
-    """[N, L, D]"""
+    """[N, L, D], unit means, the most general level first."""
     ids: Tensor
-    """i64 [N, L]; equal ids are equal items."""
+    """i64 [N, L]; equal ids are equal items (`string_ids`)."""
     root: Tensor
-    """[D]"""
+    """[D], such as the mean of the empty caption, or `mean_root` of images."""
 
 
 def run_hierarcaps(model: Model, options: HierarcapsOptions, cache: TaskCache) -> SuiteResult:
@@ -50,13 +50,13 @@ def run_hierarcaps(model: Model, options: HierarcapsOptions, cache: TaskCache) -
         UserError: the table, or an image that it names, is missing or cannot be read.
     """
 
-    def embed() -> _Hierarchies:
+    def embed() -> Hierarchies:
         captions, addresses = read_levels(_table(options.data), "captions", "image_url")
         names = [Path(urlparse(address).path).name for address in addresses]
         images = _embed_images(model, options.data, cache, names, options.batch_size)
         flat = embed_captions(model, list(chain.from_iterable(captions)))
         root = embed_captions(model, [""]).mean[0]
-        return _Hierarchies(images, flat.unflatten(len(captions), -1), string_ids(captions), root)
+        return Hierarchies(images, flat.unflatten(len(captions), -1), string_ids(captions), root)
 
     return _run("HierarCaps", model, options, cache, embed)
 
@@ -68,16 +68,16 @@ def run_hierarimgs(model: Model, options: HierarimgsOptions, cache: TaskCache) -
         UserError: the table, or an image that it names, is missing or cannot be read.
     """
 
-    def embed() -> _Hierarchies:
+    def embed() -> Hierarchies:
         images, captions = read_levels(_table(options.data), "images", "caption")
         flat = _embed_images(model, options.data, cache, list(chain.from_iterable(images)), options.batch_size)
         items = flat.unflatten(len(captions), -1)
-        return _Hierarchies(embed_captions(model, captions), items, string_ids(images), mean_root(items))
+        return Hierarchies(embed_captions(model, captions), items, string_ids(images), mean_root(items))
 
     return _run("HierarImgs", model, options, cache, embed)
 
 
-def walk_rows(name: str, data: _Hierarchies, walk: TraversalConfig, *, with_var: bool) -> list[Row]:
+def walk_rows(name: str, data: Hierarchies, walk: TraversalConfig | None = None, *, with_var: bool = True) -> list[Row]:
     """Precision, recall and any-recall of the walks to every root; with variances, `level_rows` too."""
     kinds: list[tuple[str, Root, InclusionForm]] = [("root", "text", "official")]
     if with_var:
@@ -88,7 +88,7 @@ def walk_rows(name: str, data: _Hierarchies, walk: TraversalConfig, *, with_var:
         ]
     rows = []
     for end, root, form in kinds:
-        config = dataclasses.replace(walk, root=root, inclusion=form)
+        config = dataclasses.replace(walk or TraversalConfig(), root=root, inclusion=form)
         including = None if root == "text" else including_items(data.queries, data.items.flatten(), form)
         found = traverse(data.queries, data.items, data.ids, data.root, config, including=including)
         for figure, share in found._asdict().items():
@@ -97,7 +97,7 @@ def walk_rows(name: str, data: _Hierarchies, walk: TraversalConfig, *, with_var:
     return rows + level_rows(name, data) if with_var else rows
 
 
-def level_rows(name: str, data: _Hierarchies) -> list[Row]:
+def level_rows(name: str, data: Hierarchies) -> list[Row]:
     """How often queries lie inside their own item of each level, and whether uncertainty falls from level to level."""
     rows = []
     for level in range(data.items.mean.shape[1]):
@@ -125,7 +125,7 @@ def _run(
     model: Model,
     options: HierarcapsOptions | HierarimgsOptions,
     cache: TaskCache,
-    embed: Callable[[], _Hierarchies],
+    embed: Callable[[], Hierarchies],
 ) -> SuiteResult:
     fingerprint = model.fingerprint()
     settings = {

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from prolip.errors import UserError
-from prolip.evaluation.row_statistics import STATISTICS, Statistic
 from prolip.evaluation.typed_json import from_json, to_json
 from prolip.files import write_atomic
+from prolip.metrics.statistics import STATISTICS, value_of
 
 Unit = Literal["share", "number"]
 _SHOWN = 100
@@ -47,7 +47,8 @@ class Row:
     resampled."""
     groups: list[int] = field(default_factory=list)
     """One whole number per item, if `statistic` needs it: its class, its group, or whether the answer was right."""
-    statistic: Statistic = "mean"
+    statistic: str = "mean"
+    """A name in `prolip.metrics.statistics.STATISTICS`."""
     mean_of: list[str] = field(default_factory=list)
     """For an average over tasks: the `key` of each row in it."""
     difference_of: list[str] = field(default_factory=list)
@@ -58,6 +59,11 @@ class Row:
         """The row's name within its suite."""
         return f"{self.task}: {self.metric}"
 
+    def columns(self) -> list[Tensor]:
+        """What `statistic` takes: the items, f64 [N], and the groups, i64 [N], if it needs them."""
+        items = torch.tensor(self.items, dtype=torch.float64)
+        return [items, torch.tensor(self.groups)] if self.groups else [items]
+
 
 def row_of_items(
     task: str,
@@ -65,7 +71,7 @@ def row_of_items(
     items: Tensor,
     groups: Tensor | None = None,
     *,
-    statistic: Statistic = "mean",
+    statistic: str = "mean",
     main: bool = False,
     unit: Unit = "share",
 ) -> Row:
@@ -76,11 +82,11 @@ def row_of_items(
     """
     if len(items) == 0:
         raise UserError(f"{task}: {metric} needs at least one item")
-    given = torch.zeros(len(items), dtype=torch.int64) if groups is None else groups
+    columns = [items.double()] if groups is None else [items.double(), groups]
     return Row(
         task=task,
         metric=metric,
-        value=STATISTICS[statistic](items, given),
+        value=value_of(STATISTICS[statistic], *columns),
         num_items=len(items),
         main=main,
         unit=unit,

@@ -28,7 +28,7 @@ from prolip.files import check_writable, read_text, write_atomic
 from prolip.gaussian import Gaussian
 from prolip.metrics.bprw import PromptWeights, labelled_images, reweight_prompts
 from prolip.metrics.prompts import SmallestInClass, WithinSpread, fill_templates, filter_prompts
-from prolip.metrics.statistics import bootstrap_interval
+from prolip.metrics.statistics import bootstrap, mean
 from prolip.metrics.zero_shot import PUBLISHED_LOGIT_SCALE, aggregate_prompts, correct_within, zero_shot_logits
 from prolip.pretrained.model import Model
 from prolip.pretrained.open import load
@@ -178,7 +178,7 @@ def accuracy_lines(
     gained = hits["re-weighted"] - hits["even weights"]
     for place, word in enumerate(("by mean", "with variance")):
         # Both sides are measured on the same images, so the images' difficulty cancels.
-        gain = bootstrap_interval(lambda rows: 100 * float(rows.mean()), gained[:, place], seed=options.bprw.seed)
+        gain = bootstrap(mean, 100 * gained[:, place], seed=options.bprw.seed)
         lines.append(
             f"re-weighted over even weights, {word}: {gain.value:+.2f} points (95 % of resamples: "
             f"{gain.low:+.2f} to {gain.high:+.2f})"

@@ -18,7 +18,7 @@ from prolip.files import check_writable
 from prolip.metrics.prompts import fill_templates
 from prolip.pretrained.model import Model
 from prolip.pretrained.open import load
-from prolip.pretrained.sources import check_source
+from prolip.pretrained.sources import resolve
 
 Options = TypeVar("Options", bound=SuiteOptions)
 
@@ -50,7 +50,7 @@ def run_suite(name: str, options: Options, run: Callable[[Model, Options, TaskCa
     check_at_least(1, batch_size=options.batch_size)
     _check_files(options)
     for source in options.checkpoint:  # before any model runs, which may take hours
-        check_source(source)
+        resolve(source)
     data = getattr(options, "data", None)
     beside = data if isinstance(data, Path) else None
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from prolip.data import StoreConfig, expand_shards, shown_shard
+from prolip.data import StoreConfig, expand_shards, without_secrets
 from prolip.data.samples import Sample, read_record, read_samples, values_at
 from prolip.errors import UserError
 
@@ -46,7 +46,7 @@ def read_items(
         if len(items) < limit:
             items += islice(_items(shard, caption_keys, store), limit - len(items))
     if not items:
-        raise UserError(f"shards is {', '.join(data)}: its shards have no image")
+        raise UserError(f"shards is {', '.join(map(without_secrets, data))}: its shards have no image")
     return items
 
 
@@ -61,7 +61,7 @@ def _patterns(source: str) -> list[str]:
 
 
 def _items(shard: str, caption_keys: Sequence[str], store: StoreConfig) -> Iterator[Item]:
-    name = Path(shown_shard(shard)).stem
+    name = Path(without_secrets(shard)).stem
     for sample in read_samples(shard, ("txt", "json"), store):
         captions = dict.fromkeys(_captions(sample, caption_keys))
         yield Item(f"{name}/{sample.key}", sample.image, tuple(captions))

@@ -9,49 +9,60 @@ import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
 
-from prolip.checkpoint import Checkpoint, Preprocessing, read_weights
+from prolip.checkpoint import Checkpoint, Preprocessing
+from prolip.data import without_secrets
 from prolip.data.config import TokenizerConfig
 from prolip.decisions.config import CALIBRATION_FILE
 from prolip.errors import UserError
-from prolip.files import atomic_file, atomic_files, check_own_folder
+from prolip.files import atomic_file, atomic_files, check_own_folder, write_atomic
 from prolip.interop.config import ExportOptions, OnnxConfig
-from prolip.interop.export_adapted import export_adapted, with_options
-from prolip.models import ModelConfig, ProLIP
-from prolip.models.adapter import ADAPTER_FILE
-from prolip.models.hub import HUB_FILES, MERGES_FILES, TOKENIZER_FILE, ModelCard, push_to_hub, save_pretrained
-from prolip.models.weights import INFERENCE_FILE, MODEL_FILE
-from prolip.pretrained.adapted import find_adapter
-from prolip.pretrained.carried import carried_by, carry, image_settings, write_settings
-from prolip.pretrained.download import HUB_FAILURES, first_line
-from prolip.pretrained.open import load
-from prolip.pretrained.sources import build_saved, load_network, read_beside
-from prolip.pretrained.tokenizer_choice import (
-    carried_tokenizer,
-    check_tokenizer,
-    choose_tokenizer,
-    exported_settings,
+from prolip.models import ProLIP
+from prolip.models.adapter import ADAPTER_FILE, ADAPTER_WEIGHTS, AdaptedNetwork
+from prolip.models.hub import (
+    CARD_FILE,
+    HUB_FILES,
+    MERGES_FILES,
+    TOKENIZER_FILE,
+    ModelCard,
+    push_to_hub,
+    save_pretrained,
 )
+from prolip.models.weights import CONFIG_FILE, INFERENCE_FILE, MODEL_FILE
+from prolip.pretrained.download import HUB_FAILURES, first_line
+from prolip.pretrained.model import Model
+from prolip.pretrained.open import load
+from prolip.pretrained.preprocess import image_settings
+from prolip.pretrained.sources import InferenceSettings, Source, find_frozen, resolve, write_settings
+from prolip.pretrained.tokenizer import check_tokenizer, choose_tokenizer, inference_files, stored_tokenizer
 from prolip.train.config import from_toml
 
 log = logging.getLogger(__name__)
 
 _MARKS = (MODEL_FILE, ADAPTER_FILE, "image.onnx")
 """Files by which an exported model is known, in any format. MODEL_FILE is written first."""
-_TOKENIZERS = (TOKENIZER_FILE, MERGES_FILES)
-"""Patterns of a tokenizer's file. Beside the weights of a model without a tokenizer, it would be taken for theirs."""
+_ADAPTER_CARD = """---
+license: {card.licence}
+library_name: {card.library}
+pipeline_tag: zero-shot-image-classification
+tags:
+- prolip
+- probabilistic-embeddings
+- vision-language
+---
 
+# {card.name}
 
-class _Source(NamedTuple):
-    """The model to write, and what belongs to it."""
+Uncertainty for the frozen model `{frozen.source}`: heads that turn its embeddings into Gaussians. The
+frozen model itself is not in this folder; it is opened from its own source.
 
-    model: ProLIP
-    card: ModelCard
-    tokenizer: TokenizerConfig | None
-    """The requested tokenizer, or the one that the source carries."""
-    keep_ratio: float | None
-    """Share of patches that training kept of masked images; None if unknown."""
+```python
+{card.usage}```
+
+- started from: {card.start}
+- trained on: {card.data}
+- licence: {card.licence}
+"""
 
 
 def run_export(options: ExportOptions) -> list[str]:
@@ -62,85 +73,57 @@ def run_export(options: ExportOptions) -> list[str]:
             or the hub cannot be reached, or refuses the model.
     """
     if options.out is None and options.push is None:
-        raise UserError("name a folder to write (--out) or a repository to push to (--push)")
+        raise UserError("out: name a folder to write (--out) or a repository to push to (--push)")
     if options.format != "onnx" and options.onnx != OnnxConfig():
-        raise UserError(f"format is {options.format}: the settings of onnx need --format onnx")
+        raise UserError(f"format: the settings of onnx need --format onnx (got {options.format})")
     if options.out is not None:
         check_own_folder(options.out, *_MARKS)
     check_tokenizer(options.tokenizer)
-    source = find_adapter(options.checkpoint) or _read(options)
+    source = resolve(options.checkpoint)
     lines: list[str] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.out or Path(temporary)
-        if isinstance(source, _Source):
+        if source.adapter is not None:
+            files = _write_adapted(source, folder, options)
+        else:
             files = _write(source, folder, options)
             for name in {ADAPTER_FILE, INFERENCE_FILE} - set(files):
                 (folder / name).unlink(missing_ok=True)  # of an earlier export: it would be read for this model
-        else:
-            files = export_adapted(options, *source, folder)
-        if options.format != "onnx":
-            files = [*files, *_copy_calibration(options.checkpoint, folder)]
+        if options.format != "onnx" and _copy_calibration(source, folder):
+            files = [*files, CALIBRATION_FILE]
         if options.out is not None:
             lines.append(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
         if options.push is not None:
-            lines.append(f"pushed: {_push(folder, options.push, files, options.private)}")
+            try:
+                lines.append(f"pushed: {push_to_hub(folder, options.push, files=files, private=options.private)}")
+            except HUB_FAILURES as error:
+                raise UserError(f"push: the hub refuses the model: {first_line(error)} (got {options.push})") from error
     return lines
 
 
-def _copy_calibration(source: str, folder: Path) -> list[str]:
-    """Copy the calibration of a source beside the exported model, if it is for that; return the names of its files."""
-    found, target = read_beside(source, CALIBRATION_FILE), folder / CALIBRATION_FILE
-    if found is None:
-        target.unlink(missing_ok=True)  # of an earlier export
-        return []
-    if found.resolve() != target.resolve():
-        with atomic_file(target) as temporary:
-            shutil.copyfile(found, temporary)
-    if load(folder, device="cpu").calibration is None:  # which says why; other weights or another tokenizer were chosen
-        target.unlink()
-        return []
-    return [CALIBRATION_FILE]
-
-
-def _push(folder: Path, repository: str, files: Sequence[str], private: bool) -> str:
-    try:
-        return push_to_hub(folder, repository, files=files, private=private)
-    except HUB_FAILURES as error:
-        raise UserError(f"push is {repository}: the hub does not take the model: {first_line(error)}") from error
-
-
-def _read(options: ExportOptions) -> _Source:
-    """Read the model, and what is known about it."""
-    saved = read_weights(Path(options.checkpoint), averaged=options.weights == "average")
-    if saved is None:
-        if options.out is not None and options.out.resolve() == Path(options.checkpoint).resolve():
-            raise UserError(f"out: {options.out} is the model itself, whose card would be lost: name another folder")
-        if options.weights != "average":
-            raise UserError(f"weights is {options.weights}: {options.checkpoint} is no run, and has no other weights")
-        model = load_network(options.checkpoint)
-        settings = exported_settings(options.checkpoint, None)
-        tokenizer = carried_tokenizer(options.checkpoint, None, settings, None) if options.tokenizer is None else None
-        keep_ratio = None if settings is None else settings.keep_ratio
-        card = ModelCard(start=f"converted from {options.checkpoint}")
-    else:
-        checkpoint, state = saved
-        model = build_saved(checkpoint, state)
-        card, keep_ratio = card_of_run(checkpoint), checkpoint.notes.keep_ratio
-        tokenizer = carried_by(checkpoint) or from_toml(checkpoint.notes.config).data.tokenizer
+def _write(source: Source, folder: Path, options: ExportOptions) -> Sequence[str]:
+    """Write a ProLIP network, and return the names of its files."""
+    checkpoint = source.checkpoint
+    if checkpoint is None and source.path is not None and folder.resolve() == source.path.resolve():
+        raise UserError(
+            f"out: it must be another folder than the model itself, whose card would be lost (got {folder})"
+        )
+    if checkpoint is None and options.weights != "average":
+        raise UserError(f"weights: only a run has trained weights besides its average (got {options.weights})")
+    model = source.network(averaged=options.weights == "average")
     if options.tokenizer is not None:
-        tokenizer = choose_tokenizer(options.checkpoint, options.tokenizer, model.config.text)
-    return _Source(model, with_options(card, options), tokenizer, keep_ratio)
-
-
-def _write(source: _Source, folder: Path, options: ExportOptions) -> Sequence[str]:
-    """Write the folder, and return the names of its files."""
-    model, card, tokenizer, keep_ratio = source
+        tokenizer: TokenizerConfig | None = choose_tokenizer(source, model.config.text, options.tokenizer)
+    else:
+        tokenizer = stored_tokenizer(source)
+        if tokenizer is None and checkpoint is not None:
+            tokenizer = from_toml(checkpoint.notes.config).data.tokenizer
+    card = ModelCard(start=f"converted from {source.name}") if checkpoint is None else card_of_run(checkpoint)
+    card = _with_options(card, options)
     if options.format == "prolip":
-        carried = _carried(tokenizer, model.config)  # first, since it may fail
-        save_pretrained(model, folder, card=card)
-        _write_carried(folder, carried, keep_ratio)
+        keep_ratio = None if source.settings is None else source.settings.keep_ratio
+        _write_prolip(model, tokenizer, keep_ratio, card, folder)
         return HUB_FILES
-    tokenizer = tokenizer or choose_tokenizer(options.checkpoint, None, model.config.text)
+    tokenizer = tokenizer or choose_tokenizer(source, model.config.text)
     with atomic_files(folder, sum(parameter.nbytes for parameter in model.parameters())) as temporary:
         if options.format == "onnx":
             from prolip.interop.onnx import save_onnx
@@ -150,6 +133,94 @@ def _write(source: _Source, folder: Path, options: ExportOptions) -> Sequence[st
 
         save = save_transformers if options.format == "transformers" else save_sentence_transformers
         return save(model, tokenizer, temporary, card)
+
+
+def _write_prolip(
+    model: ProLIP, tokenizer: TokenizerConfig | None, keep_ratio: float | None, card: ModelCard, folder: Path
+) -> None:
+    """Write the hub's layout, and delete the tokenizer of an earlier export."""
+    stored = Preprocessing(images=image_settings(model.config))
+    if tokenizer is not None:
+        try:
+            stored = inference_files(tokenizer, model.config)
+        except FileNotFoundError:  # of an older run
+            log.warning("the tokenizer %s is missing: the model is exported without one", tokenizer.path)
+    save_pretrained(model, folder, card=card)
+    for pattern in (TOKENIZER_FILE, MERGES_FILES):
+        for file in folder.glob(pattern):
+            file.unlink()
+    for name, content in stored.files.items():
+        with atomic_file(folder / name) as temporary:
+            temporary.write_bytes(content)
+    known = None if stored.tokenizer is None else TokenizerConfig.from_dict(stored.tokenizer)
+    write_settings(
+        folder, InferenceSettings(known, stored.images, keep_ratio), [CONFIG_FILE, MODEL_FILE, *stored.files]
+    )
+
+
+def _write_adapted(source: Source, folder: Path, options: ExportOptions) -> Sequence[str]:
+    """Write an adapted model, as its adapter or as both towers in ONNX; return the names of its files.
+
+    Raises:
+        UserError: the format is not supported, or the frozen model cannot be found or converted.
+    """
+    if options.format not in {"prolip", "onnx"}:
+        raise UserError(f"format: an adapted model can be written as prolip or onnx (got {options.format})")
+    assert source.adapter is not None
+    adapter, frozen, here = source.adapter
+    start = f"`{frozen.source}`, frozen, with heads that `prolip adapt` learned ({adapter.config.method})"
+    card = _with_options(ModelCard(start=start), options)
+    if options.format == "onnx":
+        from prolip.interop.onnx import save_onnx
+
+        opened = load(source.name, tokenizer=options.tokenizer, device="cpu")
+        assert isinstance(opened.network, AdaptedNetwork)
+        network, card = opened.network.as_prolip(), dataclasses.replace(card, settings={"Use": _use(opened)})
+        if opened.tokenizer is not None:
+            tokenizer = opened.tokenizer.config
+        else:
+            tokenizer = choose_tokenizer(resolve(find_frozen(frozen, here)), network.config.text, options.tokenizer)
+        with atomic_files(folder, sum(parameter.nbytes for parameter in network.parameters())) as temporary:
+            return save_onnx(network, tokenizer, temporary, card, options.onnx)
+    for name in (ADAPTER_WEIGHTS, ADAPTER_FILE):
+        if folder.absolute() != here.absolute():
+            with atomic_file(folder / name) as temporary:
+                shutil.copyfile(here / name, temporary)
+    write_atomic(folder / CARD_FILE, _ADAPTER_CARD.format(card=card, frozen=frozen))
+    return (ADAPTER_FILE, ADAPTER_WEIGHTS, CARD_FILE)
+
+
+def _use(model: Model) -> dict[str, str]:
+    """Return rows of the card that the towers of other models do not need."""
+    images = model.preprocess
+    rows = {"images": f"resized as `{images.resize_mode}` ({images.interpolation}) before the tower"}
+    if model.epistemic:
+        rows["variances"] = "what the model has not learned; they are no distance: compare means, not CSD"
+    return rows
+
+
+def _copy_calibration(source: Source, folder: Path) -> bool:
+    """Copy the calibration of a source beside the exported model, if it is for that model; return whether it is."""
+    found, target = source.find(CALIBRATION_FILE), folder / CALIBRATION_FILE
+    if found is None:
+        target.unlink(missing_ok=True)  # of an earlier export
+        return False
+    if found.resolve() != target.resolve():
+        with atomic_file(target) as temporary:
+            shutil.copyfile(found, temporary)
+    if load(folder, device="cpu").calibration is None:  # which says why; other weights or another tokenizer were chosen
+        target.unlink()
+    return target.exists()
+
+
+def _with_options(card: ModelCard, options: ExportOptions) -> ModelCard:
+    """Return a model card with what the user says instead."""
+    return dataclasses.replace(
+        card,
+        name=options.name or card.name,
+        data=options.trained_on or card.data,
+        licence=options.licence or card.licence,
+    )
 
 
 def card_of_run(checkpoint: Checkpoint) -> ModelCard:
@@ -167,32 +238,10 @@ def card_of_run(checkpoint: Checkpoint) -> ModelCard:
     }
     return ModelCard(
         name=config.name,
-        data=", ".join(f"`{shard}`" for shard in config.data.shards),
+        data=", ".join(f"`{without_secrets(shard)}`" for shard in config.data.shards),
         start=config.start_from or "random weights",
         tokenizer="open_clip's CLIP tokenizer" if tokenizer.kind == "clip" else "tokenizer.json in this folder",
         steps=checkpoint.step,
         samples=checkpoint.step * config.batch_size,
         settings={"Run": run, "Loss": loss, "Locked": dataclasses.asdict(config.lock), "Optimiser": optim},
     )
-
-
-def _carried(tokenizer: TokenizerConfig | None, model: ModelConfig) -> Preprocessing:
-    """Return what inference needs besides the model."""
-    if tokenizer is not None:
-        try:
-            return carry(tokenizer, model)
-        except FileNotFoundError:  # of an older run
-            log.warning("the tokenizer %s is missing: the model is exported without one", tokenizer.path)
-    return Preprocessing(images=image_settings(model))
-
-
-def _write_carried(folder: Path, carried: Preprocessing, keep_ratio: float | None) -> None:
-    """Write the files that inference needs besides the model, and delete the tokenizer of an earlier export."""
-    for pattern in _TOKENIZERS:
-        for file in folder.glob(pattern):
-            if file.name not in carried.files:
-                file.unlink()
-    for name, content in carried.files.items():
-        with atomic_file(folder / name) as temporary:
-            temporary.write_bytes(content)
-    write_settings(folder, carried, keep_ratio)

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from prolip.metrics.bprw import PromptWeights, reweight_prompts
     from prolip.metrics.coco import CocoTruth, Pairs, evaluate_coco
     from prolip.metrics.hierarchy import Inclusion, Traversal, inclusion, mean_root, string_ids, traverse
-    from prolip.metrics.measures import measure_hierarchy, measure_retrieval, measure_uncertainty, measure_zero_shot
     from prolip.metrics.prompts import (
         PromptFilter,
         SmallestByClass,
@@ -25,25 +24,20 @@ if TYPE_CHECKING:
     )
     from prolip.metrics.retrieval import (
         RetrievalResult,
-        RPrecision,
         evaluate_retrieval,
         precision_at_r,
         rank_candidates,
         retrieval_scores,
     )
-    from prolip.metrics.statistics import Interval, bootstrap_interval, pearson, spearman
+    from prolip.metrics.statistics import Interval, bootstrap, pearson, spearman
     from prolip.metrics.uncertainty import (
         AccuracyBins,
         CosineMoments,
-        LengthTrend,
-        LevelTrend,
         area_under_risk_coverage,
         cosine_moments,
         count_words,
         expected_calibration_error,
-        uncertainty_along_chains,
         uncertainty_bins,
-        uncertainty_by_length,
     )
     from prolip.metrics.zero_shot import (
         PUBLISHED_LOGIT_SCALE,
@@ -51,6 +45,7 @@ if TYPE_CHECKING:
         ZeroShotResult,
         aggregate_prompts,
         evaluate_zero_shot,
+        measure_zero_shot,
         zero_shot_logits,
     )
 
@@ -63,12 +58,9 @@ __all__ = [
     "CosineMoments",
     "Inclusion",
     "Interval",
-    "LengthTrend",
-    "LevelTrend",
     "Pairs",
     "PromptFilter",
     "PromptWeights",
-    "RPrecision",
     "RetrievalResult",
     "SmallestByClass",
     "SmallestInClass",
@@ -80,7 +72,7 @@ __all__ = [
     "ZeroShotResult",
     "aggregate_prompts",
     "area_under_risk_coverage",
-    "bootstrap_interval",
+    "bootstrap",
     "cosine_moments",
     "count_words",
     "evaluate_coco",
@@ -92,9 +84,6 @@ __all__ = [
     "greedy_counts",
     "inclusion",
     "mean_root",
-    "measure_hierarchy",
-    "measure_retrieval",
-    "measure_uncertainty",
     "measure_zero_shot",
     "pearson",
     "precision_at_r",
@@ -104,9 +93,7 @@ __all__ = [
     "spearman",
     "string_ids",
     "traverse",
-    "uncertainty_along_chains",
     "uncertainty_bins",
-    "uncertainty_by_length",
     "zero_shot_logits",
 ]
 

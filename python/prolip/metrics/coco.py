@@ -12,7 +12,8 @@ from torch import Tensor
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian
 from prolip.metrics.config import Score
-from prolip.metrics.retrieval import RECALL_AT, first_ranks, precisions_at_r
+from prolip.metrics.retrieval import RECALL_AT, first_ranks, precision_at_r
+from prolip.metrics.statistics import mean, mean_per_group, value_of
 
 NUM_FOLDS = 5
 """COCO 1K averages over five folds of the test set, each searched separately."""
@@ -57,13 +58,10 @@ def evaluate_coco(
 ) -> dict[str, float]:
     """Return all measures of the four benchmarks, in [0, 1]: means of `coco_shares`, with the same keys and errors."""
     found = coco_shares(images, image_ids, captions, caption_ids, truth, score)
-    return {key: _mean(*measure) for key, measure in found.items()}
-
-
-def _mean(shares: Tensor, folds: Tensor | None) -> float:
-    if folds is None:
-        return float(shares.mean())
-    return sum(float(shares[folds == fold].mean()) for fold in range(NUM_FOLDS)) / NUM_FOLDS
+    return {
+        key: value_of(mean, shares) if folds is None else value_of(mean_per_group, shares, folds)
+        for key, (shares, folds) in found.items()
+    }
 
 
 def coco_shares(
@@ -92,35 +90,28 @@ def coco_shares(
     """
     pool, texts = _Side(images, image_ids, "image"), _Side(captions, caption_ids, "caption")
     measures: dict[str, Shares] = {}
-    for way, queries, candidates in (("image_to_text", pool, texts), ("text_to_image", texts, pool)):
+    for way, back, queries, candidates in (
+        ("image_to_text", "text_to_image", pool, texts),
+        ("text_to_image", "image_to_text", texts, pool),
+    ):
         for name, pairs in (("coco_5k", truth.coco), ("cxc", truth.cxc), ("eccv", truth.eccv)):
             wanted: Mapping[int, Sequence[int]] = getattr(pairs, way)
-            rows, correct = queries.rows(wanted), _correct(wanted, candidates)
-            asked = queries.gaussian.rows(rows)
+            asked, correct = queries.part(wanted).gaussian, _correct(wanted, candidates)
             ranks = first_ranks(asked, candidates.gaussian, correct, score)
             measures |= {f"{name}_{way}_R@{k}": Shares((ranks < k).double(), None) for k in RECALL_AT}
             if name == "eccv":
                 # A few correct answers are not in the test set. They count towards R, though they cannot be found.
-                num_correct = torch.tensor([len(set(rights)) for rights in wanted.values()], device=rows.device)
-                found = precisions_at_r(asked, candidates.gaussian, correct, score, num_correct=num_correct)
+                num_correct = torch.tensor([len(set(rights)) for rights in wanted.values()], device=ranks.device)
+                found = precision_at_r(asked, candidates.gaussian, correct, score, num_correct=num_correct)
                 measures |= {f"eccv_{way}_{key}": Shares(some, None) for key, some in found._asdict().items()}
-        ranks, folds = _ranks_in_folds(queries, candidates, _folds(truth), way, score)
+        in_folds = []
+        for fold in _folds(truth):
+            wanted, part = getattr(fold, way), candidates.part(getattr(fold, back))
+            in_folds.append(first_ranks(queries.part(wanted).gaussian, part.gaussian, _correct(wanted, part), score))
+        ranks = torch.cat(in_folds)
+        folds = torch.cat([torch.full_like(some, place) for place, some in enumerate(in_folds)])
         measures |= {f"coco_1k_{way}_R@{k}": Shares((ranks < k).double(), folds) for k in RECALL_AT}
     return measures
-
-
-def _ranks_in_folds(
-    queries: "_Side", candidates: "_Side", folds: Sequence[Pairs], way: str, score: Score
-) -> tuple[Tensor, Tensor]:
-    """Rank of each query's best correct candidate within its fold, and the fold, both i64 [Q]."""
-    back = "text_to_image" if way == "image_to_text" else "image_to_text"
-    ranks = []
-    for fold in folds:
-        wanted, part = getattr(fold, way), candidates.part(getattr(fold, back))
-        asked = queries.gaussian.rows(queries.rows(wanted))
-        ranks.append(first_ranks(asked, part.gaussian, _correct(wanted, part), score))
-    places = torch.arange(len(ranks)).repeat_interleave(torch.tensor([len(some) for some in ranks]))
-    return torch.cat(ranks), places.to(ranks[0].device)
 
 
 class _Side:
@@ -132,16 +123,13 @@ class _Side:
         if len(self.places) != len(gaussian.mean):
             raise UserError(f"{len(gaussian.mean)} {kind}s and {len(self.places)} different ids do not match")
 
-    def rows(self, ids: Mapping[int, Sequence[int]]) -> Tensor:
-        """Rows of the queries, i64 [Q]."""
+    def part(self, ids: Mapping[int, object]) -> "_Side":
+        """The items with these ids, in their order."""
         absent = [identity for identity in ids if identity not in self.places]
         if absent:
             raise UserError(f"{len(absent)} {self.kind}s of the test set are missing, such as {absent[0]}")
-        return torch.tensor([self.places[identity] for identity in ids], device=self.gaussian.mean.device)
-
-    def part(self, ids: Mapping[int, Sequence[int]]) -> "_Side":
-        """The items with these ids."""
-        return _Side(self.gaussian.rows(self.rows(ids)), list(ids), self.kind)
+        rows = torch.tensor([self.places[identity] for identity in ids], device=self.gaussian.mean.device)
+        return _Side(self.gaussian.rows(rows), list(ids), self.kind)
 
 
 def _correct(wanted: Mapping[int, Sequence[int]], candidates: _Side) -> Tensor:

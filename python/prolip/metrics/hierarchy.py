@@ -26,11 +26,6 @@ _FIRST_CANDIDATES = 16
 """Items followed along a walk at first; more are seldom needed."""
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Inclusion between levels
-# ---------------------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, kw_only=True)
 class Inclusion:
     """How far the items of one level lie inside those of another."""
@@ -83,11 +78,6 @@ def inclusion_in_each(specific: tuple[str, Gaussian], levels: Sequence[tuple[str
     return [inclusion(specific[1], general, (specific[0], name)) for name, general in levels]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Walks to the root
-# ---------------------------------------------------------------------------------------------------------------------
-
-
 class Traversal(NamedTuple):
     """How well each walk went: shares in [0, 1], f64 [N]."""
 
@@ -114,19 +104,10 @@ def including_items(queries: Gaussian, items: Gaussian, form: InclusionForm = "o
     """Index of the item, [T, D], that includes each query, [N, D], most, i64 [N].
 
     By the released one-sided test (`official`) or by H (`exact`).
-
-    Raises:
-        ValueError: there is no query or no item.
     """
-    _check_some(queries, items)
     if form == "official":
         return most_including(queries, items)
     return inclusion_matrix(queries, items).argmax(dim=1)
-
-
-def _check_some(queries: Gaussian, items: Gaussian) -> None:
-    if queries.mean.numel() == 0 or items.mean.numel() == 0:
-        raise ValueError("there must be a query and an item")
 
 
 def traverse(
@@ -151,11 +132,7 @@ def traverse(
         root: [D], such as the mean of the empty caption. Not used with config.root "inclusion".
         config: the walk.
         including: result of `including_items`, for callers that walk several times; computed if None.
-
-    Raises:
-        ValueError: there is no query or no item.
     """
-    _check_some(queries, items)
     flat, flat_ids = items.flatten(), item_ids.flatten()
     if including is None and config.root != "text":
         including = including_items(queries, flat, config.inclusion)
@@ -165,7 +142,10 @@ def traverse(
         rows = slice(first, first + step)
         block = queries.rows(rows)
         start = flat.mean[dot_products(block.mean, flat.mean).argmax(dim=1)]
-        ends = _roots(None if including is None else flat.mean[including[rows]], root, config)
+        ends = root[None]  # one root for all walks
+        if including is not None and config.root != "text":
+            top = flat.mean[including[rows]] * config.root_weight
+            ends = F.normalize(top if config.root == "inclusion" else top + root, dim=-1)
         visited = visited_items(dot_products(start, flat.mean), dot_products(ends, flat.mean), config)
         parts.append(score_visited(flat_ids[visited], item_ids[rows]))
     return Traversal(*(torch.cat(column) for column in zip(*parts, strict=True)))
@@ -183,14 +163,6 @@ def score_visited(visited: Tensor, own: Tensor) -> Traversal:
         recall=found.double().mean(dim=1),
         any_found=found.any(dim=1).double(),
     )
-
-
-def _roots(including: Tensor | None, root: Tensor, config: TraversalConfig) -> Tensor:
-    """Unit vector at which each walk ends, [N, D], from the including items' means; [1, D] where all share one root."""
-    if config.root == "text" or including is None:
-        return root[None]
-    top = including * config.root_weight
-    return F.normalize(top if config.root == "inclusion" else top + root, dim=-1)
 
 
 def visited_items(start_scores: Tensor, root_scores: Tensor, config: TraversalConfig) -> Tensor:

@@ -31,23 +31,13 @@ class RetrievalResult:
     num_candidates: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class RPrecision:
-    """Shares in [0, 1]; R is the number of a query's correct candidates."""
-
-    r_precision: float
-    """Share of correct candidates among the first R."""
-    map_at_r: float
-    """Mean over the first R places: the precision up to a place if its candidate is correct, else 0."""
-
-
-class RPrecisions(NamedTuple):
-    """The two shares of `RPrecision`, query by query."""
+class RPrecision(NamedTuple):
+    """Two shares for each query; R is the number of its correct candidates."""
 
     r_precision: Tensor
-    """f64 [Q]"""
+    """f64 [Q], the share of correct candidates among the first R."""
     map_at_r: Tensor
-    """f64 [Q]"""
+    """f64 [Q], mean over the first R places: the precision up to a place if its candidate is correct, else 0."""
 
 
 def retrieval_scores(queries: Gaussian, candidates: Gaussian, score: Score = "csd") -> Tensor:
@@ -86,23 +76,13 @@ def first_ranks(
         ValueError: `correct` has another shape, there is no query, one has no correct candidate, or a score is NaN.
     """
     _check_pairs(queries, candidates, correct)
-    parts = []
-    for start in range(0, len(queries.mean), block):
-        rows = slice(start, start + block)
-        parts.append(rank_of_first_correct(retrieval_scores(queries.rows(rows), candidates, score), correct[rows]))
-    return torch.cat(parts)
-
-
-def _check_pairs(queries: Gaussian, candidates: Gaussian, correct: Tensor) -> None:
-    pairs = (len(queries.mean), len(candidates.mean))
-    if correct.shape != pairs:
-        raise ValueError(f"scores {pairs} and correct {tuple(correct.shape)} differ in shape")
-    _check_queries(queries)
-
-
-def _check_queries(queries: Gaussian) -> None:
-    if len(queries.mean) == 0:
-        raise ValueError("there must be a query")
+    blocks = (slice(start, start + block) for start in range(0, len(queries.mean), block))
+    return torch.cat(
+        [
+            rank_of_first_correct(retrieval_scores(queries.rows(rows), candidates, score), correct[rows])
+            for rows in blocks
+        ]
+    )
 
 
 def group_ranks(
@@ -116,28 +96,17 @@ def group_ranks(
     """`first_ranks` where the candidates of a query's group are correct (see `same_group`), i64 [Q].
 
     Nothing of the size Q x C is in memory: 100,000 captions of as many images would need 10 GB to be marked.
-
-    Raises:
-        ValueError: as for `first_ranks`.
     """
-    _check_queries(queries)
-    parts = []
-    for start in range(0, len(queries.mean), block):
-        rows = slice(start, start + block)
-        correct = same_group(query_groups[rows], candidate_groups)
-        parts.append(first_ranks(queries.rows(rows), candidates, correct, score, block))
-    return torch.cat(parts)
+    blocks = (slice(start, start + block) for start in range(0, max(1, len(queries.mean)), block))
+    return torch.cat(
+        [
+            first_ranks(queries.rows(rows), candidates, same_group(query_groups[rows], candidate_groups), score, block)
+            for rows in blocks
+        ]
+    )
 
 
 def precision_at_r(
-    queries: Gaussian, candidates: Gaussian, correct: Tensor, score: Score = "csd", block: int = 1024
-) -> RPrecision:
-    """R-precision and mAP@R, averaged over queries; see `precisions_at_r`."""
-    found = precisions_at_r(queries, candidates, correct, score, block)
-    return RPrecision(r_precision=float(found.r_precision.mean()), map_at_r=float(found.map_at_r.mean()))
-
-
-def precisions_at_r(
     queries: Gaussian,
     candidates: Gaussian,
     correct: Tensor,
@@ -145,7 +114,7 @@ def precisions_at_r(
     block: int = 1024,
     *,
     num_correct: Tensor | None = None,
-) -> RPrecisions:
+) -> RPrecision:
     """R-precision and mAP@R of each query, for queries with many correct candidates (ECCV Caption, CxC).
 
     Ties count against the query.
@@ -164,10 +133,10 @@ def precisions_at_r(
     _check_pairs(queries, candidates, correct)
     sizes = correct.sum(dim=1) if num_correct is None else num_correct
     if not bool((sizes > 0).all()):
-        raise ValueError("there must be a query, and each needs a correct candidate")
-    most = min(int(sizes.max()), correct.shape[1])
-    rank = torch.arange(1, most + 1, device=correct.device)
-    precisions, averages = [], []
+        raise ValueError("each query needs a correct candidate")
+    depth = min(int(sizes.max()), correct.shape[1])
+    rank = torch.arange(1, depth + 1, device=correct.device)
+    found = []
     for start in range(0, len(sizes), block):
         rows = slice(start, start + block)
         scores = retrieval_scores(queries.rows(rows), candidates, score)
@@ -175,27 +144,24 @@ def precisions_at_r(
             raise ValueError("scores hold NaN")
         # Stable sort by score with wrong candidates in front, so that ties count against the query.
         wrong_first = torch.argsort(correct[rows].byte(), dim=1, stable=True)
-        order = rank_candidates(scores.gather(1, wrong_first))[:, :most]
+        order = rank_candidates(scores.gather(1, wrong_first))[:, :depth]
         hits = correct[rows].gather(1, wrong_first.gather(1, order)).double() * (rank <= sizes[rows, None])
-        precisions.append(hits.sum(dim=1) / sizes[rows])
-        averages.append((hits * hits.cumsum(dim=1) / rank).sum(dim=1) / sizes[rows])
-    return RPrecisions(torch.cat(precisions), torch.cat(averages))
+        found.append((hits.sum(dim=1) / sizes[rows], (hits * hits.cumsum(dim=1) / rank).sum(dim=1) / sizes[rows]))
+    return RPrecision(*map(torch.cat, zip(*found, strict=True)))
+
+
+def _check_pairs(queries: Gaussian, candidates: Gaussian, correct: Tensor) -> None:
+    pairs = (len(queries.mean), len(candidates.mean))
+    if correct.shape != pairs:
+        raise ValueError(f"scores {pairs} and correct {tuple(correct.shape)} differ in shape")
+    if pairs[0] == 0:
+        raise ValueError("there must be a query")
 
 
 def evaluate_retrieval(
     queries: Gaussian, candidates: Gaussian, correct: Tensor, score: Score = "csd"
 ) -> RetrievalResult:
-    """Recall at 1, 5 and 10 and the ranks of the first correct candidate.
-
-    Args:
-        queries: [Q, D].
-        candidates: [C, D].
-        correct: bool [Q, C], at least one true per row.
-        score: see `retrieval_scores`.
-
-    Raises:
-        ValueError: as for `first_ranks`.
-    """
+    """Recall at 1, 5 and 10 and the ranks of the first correct candidate; arguments and errors as for `first_ranks`."""
     ranks = first_ranks(queries, candidates, correct, score)
     return RetrievalResult(
         **{f"recall_at_{k}": float((ranks < k).double().mean()) for k in RECALL_AT},
@@ -207,17 +173,10 @@ def evaluate_retrieval(
 
 
 def chance_recall(correct: Tensor, k: int) -> float:
-    """Expected recall at k of a random order, in [0, 1]: mean over queries of 1 - C(wrong, k) / C(all, k).
+    """Expected recall at k >= 1 of a random order, in [0, 1]: mean over queries of 1 - C(wrong, k) / C(all, k).
 
-    Args:
-        correct: bool [Q, C].
-        k: at least 1.
-
-    Raises:
-        ValueError: there is no query or no candidate.
+    `correct` is bool [Q, C].
     """
-    if correct.numel() == 0:
-        raise ValueError("there must be a query and a candidate")
     total = correct.shape[1]
     k = min(k, total)
     num_correct = correct.sum(dim=1).double()

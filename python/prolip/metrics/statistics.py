@@ -1,10 +1,11 @@
-"""Ranks, correlations and bootstrap intervals, shared by all measures.
+"""Statistics of items and their bootstrap intervals; ranks and correlations, shared by all measures.
 
-Q queries, C candidates, N items.
+A `Statistic` computes itself on many resamples at once, from how often each has each item. N items, R resamples,
+U distinct values, G groups, Q queries, C candidates.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import NamedTuple
 
@@ -12,75 +13,14 @@ import torch
 from torch import Tensor
 
 _BLOCK = 2**22
-"""Largest number of counts (resamples times items) in a block of resamples."""
+"""Maximum number of counts (resamples times items) in memory."""
 
-
-def rank_of_first_correct(scores: Tensor, correct: Tensor) -> Tensor:
-    """Number of wrong candidates that score at least as high as the best correct one, i64 [Q], from 0.
-
-    Ties count against the query, so a collapsed model (all scores equal) scores nothing. Several candidates may be
-    correct (equal images, several captions of one image); they do not count against each other.
-
-    Args:
-        scores: [Q, C], larger is better.
-        correct: bool [Q, C].
-
-    Raises:
-        ValueError: a score is NaN, or a query has no correct candidate.
-    """
-    if scores.shape != correct.shape:
-        raise ValueError(f"scores {tuple(scores.shape)} and correct {tuple(correct.shape)} differ in shape")
-    if bool(torch.isnan(scores).any()):
-        raise ValueError("scores hold NaN")
-    if not bool(correct.any(dim=1).all()):
-        missing = int((~correct.any(dim=1)).nonzero()[0])
-        raise ValueError(f"query {missing} has no correct candidate")
-    best = scores.masked_fill(~correct, -math.inf).amax(dim=1, keepdim=True)
-    return ((scores >= best) & ~correct).sum(dim=1)
-
-
-def average_ranks(values: Tensor) -> Tensor:
-    """Rank of each value from 0, f64 [N]; equal values get their mean rank. ValueError if one is NaN."""
-    if bool(values.isnan().any()):
-        raise ValueError("values with NaN have no order")
-    _, inverse, counts = torch.unique(values, return_inverse=True, return_counts=True)
-    counts = counts.double()
-    shared: Tensor = counts.cumsum(0) - counts + (counts - 1) / 2
-    return shared[inverse]
-
-
-def sorted_means(keys: Tensor, values: Tensor) -> Tensor:
-    """The values, [N], in ascending order of their keys, f64 [N].
-
-    Values with equal keys are replaced by their mean. So the order of the items has no effect. ValueError if a key is
-    NaN.
-    """
-    if bool(keys.isnan().any()):
-        raise ValueError("values with NaN have no order")
-    _, place, sizes = torch.unique(keys, return_inverse=True, return_counts=True)
-    sums = torch.zeros(len(sizes), dtype=torch.float64, device=place.device).index_add_(0, place, values.double())
-    shared: Tensor = (sums / sizes).repeat_interleave(sizes)
-    return shared
-
-
-def pearson(a: Tensor, b: Tensor) -> float:
-    """Pearson correlation in [-1, 1]; NaN if either side is constant or has fewer than two values."""
-    if a.shape != b.shape:
-        raise ValueError(f"{tuple(a.shape)} and {tuple(b.shape)} values cannot be correlated")
-    if a.numel() < 2 or bool((a == a[0]).all()) or bool((b == b[0]).all()):
-        return math.nan
-    a, b = a.double(), b.double()
-    a, b = a - a.mean(), b - b.mean()
-    return float((a @ b) / (a.norm() * b.norm()))
-
-
-def spearman(a: Tensor, b: Tensor) -> float:
-    """Spearman's rank correlation in [-1, 1]; ties get their mean rank. NaN as for `pearson`."""
-    return pearson(average_ranks(a), average_ranks(b))
+Statistic = Callable[..., Tensor]
+"""Takes columns with one row per item, then the counts f64 [R, N] of the items in each resample; returns f64 [R]."""
 
 
 class Interval(NamedTuple):
-    """A statistic with a bootstrap interval."""
+    """A statistic with its 95 % bootstrap interval."""
 
     value: float
     """The statistic on all items."""
@@ -88,95 +28,248 @@ class Interval(NamedTuple):
     high: float
 
 
-def bootstrap_interval(
-    statistic: Callable[..., float], *items: Tensor, level: float = 0.95, num_resamples: int = 1000, seed: int = 0
-) -> Interval:
+def value_of(statistic: Statistic, *columns: Tensor) -> float:
+    """The statistic on all items, each counted once. ValueError without items."""
+    if len(columns[0]) == 0:
+        raise ValueError("a statistic needs at least one item")
+    return float(statistic(*columns, torch.ones(1, len(columns[0]), dtype=torch.float64, device=columns[0].device)))
+
+
+def bootstrap(statistic: Statistic, *columns: Tensor, num_resamples: int = 1000, seed: int = 0) -> Interval:
     """A statistic and its percentile interval over resamples of the items, drawn with replacement.
 
     Resamples on which the statistic is NaN (a correlation of equal values) are left out. If none is left, low and high
     are NaN.
 
-    Args:
-        statistic: takes as many tensors as `items`, each [N, ...].
-        items: tensors with matching rows, such as uncertainties and levels; the same rows are drawn from each.
-        level: share of resamples inside the interval, above 0 and below 1.
-        num_resamples: at least 1.
-        seed: seed of the resampling.
-
-    Raises:
-        ValueError: there is no item, the tensors differ in length, or a setting is out of range.
-    """
-    if not 0 < level < 1:
-        raise ValueError(f"level {level} must be between 0 and 1")
-    draws = resampled(statistic, *items, num_resamples=num_resamples, seed=seed)
-    return percentile_interval(statistic(*items), draws, level)
-
-
-def resampled(statistic: Callable[..., float], *items: Tensor, num_resamples: int = 1000, seed: int = 0) -> Tensor:
-    """The statistic on resamples of the items, f64 [num_resamples]; see `bootstrap_interval`.
-
-    Which items are drawn depends only on their number and the seed. So two statistics of the same items, such as those
-    of two models, can be subtracted resample by resample.
-
-    Raises:
-        ValueError: there is no item, the tensors differ in length, or `num_resamples` is below 1.
-    """
-    lengths = {len(item) for item in items}
-    if len(lengths) != 1 or 0 in lengths:
-        raise ValueError(f"items of lengths {sorted(lengths)} cannot be resampled together")
-    (length,) = lengths
-    draws = _draws(length, num_resamples, seed)
-    found = [statistic(*(item[rows.to(item.device)] for item in items)) for rows in draws]
-    return torch.tensor(found, dtype=torch.float64)
-
-
-def ratio_interval(
-    parts: Tensor, sizes: Tensor, *, level: float = 0.95, num_resamples: int = 1000, seed: int = 0
-) -> Interval:
-    """Return sum(parts) / sum(sizes), both [N], with its bootstrap interval; much faster than `bootstrap_interval`.
-
-    Raises:
-        ValueError: as for `bootstrap_interval`.
-    """
-    parts, sizes = parts.double(), sizes.double()
-    blocks = count_blocks(len(parts), num_resamples=num_resamples, seed=seed)
-    draws = torch.cat([(counts @ parts) / (counts @ sizes) for counts in blocks])
-    return percentile_interval(float(parts.sum() / sizes.sum()), draws, level)
-
-
-def count_blocks(num_items: int, *, num_resamples: int = 1000, seed: int = 0) -> Iterator[Tensor]:
-    """Yield how often each resample of `resampled` draws each item, as blocks f64 [R, N] of R resamples.
-
     Raises:
         ValueError: there is no item, or `num_resamples` is below 1.
     """
-    if num_items < 1:
-        raise ValueError("there is no item to resample")
-    draws = _draws(num_items, num_resamples, seed)
-    while some := list(islice(draws, max(1, _BLOCK // num_items))):
-        yield torch.stack([torch.bincount(rows, minlength=num_items) for rows in some]).double()
+    draws = resample(statistic, *columns, num_resamples=num_resamples, seed=seed)
+    return percentile_interval(value_of(statistic, *columns), draws)
 
 
-def _draws(length: int, num_resamples: int, seed: int) -> Iterator[Tensor]:
-    """Yield the items that each resample draws, i64 [N].
+def resample(statistic: Statistic, *columns: Tensor, num_resamples: int = 1000, seed: int = 0) -> Tensor:
+    """The statistic on resamples of the items, f64 [R]; errors as for `bootstrap`.
 
-    Raises:
-        ValueError: `num_resamples` is below 1.
+    Which items are drawn depends only on their number and the seed. So statistics of the same items, such as those of
+    two models, can be subtracted resample by resample.
     """
-    if num_resamples < 1:
-        raise ValueError(f"num_resamples is {num_resamples}: it must be at least 1")
-    generator = torch.Generator().manual_seed(seed)
-    for _ in range(num_resamples):
-        yield torch.randint(length, (length,), generator=generator)
+    blocks = _count_blocks(len(columns[0]), num_resamples, seed)
+    return torch.cat([statistic(*columns, counts.to(columns[0].device)) for counts in blocks])
 
 
-def percentile_interval(value: float, draws: Tensor, level: float = 0.95) -> Interval:
-    """The value with the interval that contains the share `level` of its draws, [R]; NaN draws are left out."""
+def percentile_interval(value: float, draws: Tensor) -> Interval:
+    """The value with the interval that contains 95 % of its draws, [R]; NaN draws are left out."""
     kept = draws[~draws.isnan()].double()
     if len(kept) == 0:
         return Interval(value, math.nan, math.nan)
     # Between two infinite draws, such as of a loss, the linear interpolation is not a number.
     between = "linear" if bool(kept.isfinite().all()) else "nearest"
-    places = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
-    low, high = kept.quantile(places, interpolation=between).tolist()
+    low, high = kept.quantile(kept.new_tensor([0.025, 0.975]), interpolation=between).tolist()
     return Interval(value, low, high)
+
+
+def _count_blocks(num_items: int, num_resamples: int, seed: int) -> Iterator[Tensor]:
+    """Yield how often each resample has each item, f64 [R, N], in blocks of resamples."""
+    if num_items < 1 or num_resamples < 1:
+        raise ValueError(f"{num_items} items cannot be resampled {num_resamples} times")
+    generator = torch.Generator().manual_seed(seed)
+    draws = (torch.randint(num_items, (num_items,), generator=generator) for _ in range(num_resamples))
+    while some := list(islice(draws, max(1, _BLOCK // num_items))):
+        yield torch.stack([torch.bincount(rows, minlength=num_items) for rows in some]).double()
+
+
+# ---- Statistics -----------------------------------------------------------------------------------------------------
+
+
+def mean(items: Tensor, counts: Tensor) -> Tensor:
+    """Mean of the items, which may be infinite, such as a loss."""
+    finite = bool(items.isfinite().all())
+    sums = counts @ items.double() if finite else torch.where(counts > 0, counts * items, 0).sum(dim=1)
+    return sums / counts.sum(dim=1)
+
+
+def ratio(parts: Tensor, sizes: Tensor, counts: Tensor) -> Tensor:
+    """Sum of the parts by sum of the sizes; NaN for nothing."""
+    return (counts @ parts.double()) / (counts @ sizes.double())
+
+
+def mean_of_chosen(items: Tensor, chosen: Tensor, counts: Tensor) -> Tensor:
+    """Mean of the items that are chosen (1; others 0). Models that choose differently still share resamples."""
+    return ratio(items * chosen, chosen, counts)
+
+
+def mean_per_group(items: Tensor, groups: Tensor, counts: Tensor) -> Tensor:
+    """Mean of the means of the groups that occur. For hits grouped by class, this is the mean per-class recall."""
+    return _group_means(items, groups, counts).nanmean(dim=1)
+
+
+def worst_group(items: Tensor, groups: Tensor, counts: Tensor) -> Tensor:
+    """Smallest mean of a group that occurs."""
+    return _group_means(items, groups, counts).nan_to_num(nan=math.inf).amin(dim=1)
+
+
+def f1_macro(predicted: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
+    """F1 averaged over the classes that are the label of an item, as in WILDS; both are class numbers of any dtype."""
+    predicted, num_classes = predicted.long(), int(max(predicted.max(), labels.max())) + 1
+    hits, answered, labelled = (
+        _sums(classes, weights, num_classes)
+        for classes, weights in ((labels, counts * (predicted == labels)), (predicted, counts), (labels, counts))
+    )
+    return (2 * hits / (answered + labelled)).where(labelled > 0, math.nan).nanmean(dim=1)
+
+
+def rank_correlation(a: Tensor, b: Tensor, counts: Tensor) -> Tensor:
+    """Spearman's rank correlation in [-1, 1]; equal values share their mean rank. NaN if a side is constant."""
+    ranks = []
+    for side in (a, b):
+        of_value, place = _by_value(side, counts)
+        ranks.append((of_value.cumsum(dim=1) - of_value / 2)[:, place])
+    a, b = (side - (counts * side).sum(dim=1, keepdim=True) / counts.sum(dim=1, keepdim=True) for side in ranks)
+    return (counts * a * b).sum(dim=1) / ((counts * a * a).sum(dim=1) * (counts * b * b).sum(dim=1)).sqrt()
+
+
+def auroc(scores: Tensor, positive: Tensor, counts: Tensor) -> Tensor:
+    """Probability that a positive item (1) scores higher than a negative one (0); a tie counts half.
+
+    NaN if one kind is missing.
+    """
+    high, low = (_by_value(scores, counts * kind)[0] for kind in (positive.double(), 1 - positive.double()))
+    return (high * (low.cumsum(dim=1) - low / 2)).sum(dim=1) / (high.sum(dim=1) * low.sum(dim=1))
+
+
+def risk_coverage(uncertainty: Tensor, correct: Tensor, counts: Tensor) -> Tensor:
+    """Mean, over k = 1..N, of the share of wrong items among the k most certain ones; in [0, 1], small is good.
+
+    Equally uncertain items are averaged over all orders. Take c of them, of which `share` are wrong, after n more
+    certain items, of which w are wrong. The k-th adds (w + share k) / (n + k). With harmonic numbers H, the sum over
+    k is w (H(n + c) - H(n)) + share (c - n (H(n + c) - H(n))).
+    """
+    count, _ = _by_value(uncertainty, counts)
+    wrong, _ = _by_value(uncertainty, counts * (1 - correct.double()))
+    before, wrong_before = count.cumsum(dim=1) - count, wrong.cumsum(dim=1) - wrong
+    total = counts.sum(dim=1)
+    inverse = 1 / torch.arange(1, int(total.max()) + 1, dtype=torch.float64, device=counts.device)
+    harmonic = torch.cat([counts.new_zeros(1), inverse.cumsum(0)])
+    steps = harmonic[(before + count).long()] - harmonic[before.long()]
+    share = torch.where(count > 0, wrong / count, 0.0)
+    return (wrong_before * steps + share * (count - before * steps)).sum(dim=1) / total
+
+
+def excess_risk_coverage(uncertainty: Tensor, correct: Tensor, counts: Tensor) -> Tensor:
+    """`risk_coverage` minus that of the best order, with all right items first, >= 0 (E-AURC, arXiv:1805.08206)."""
+    return risk_coverage(uncertainty, correct, counts) - risk_coverage(1 - correct.double(), correct, counts)
+
+
+def calibration_error(confidence: Tensor, correct: Tensor, counts: Tensor, num_bins: int = 15) -> Tensor:
+    """Mean distance of accuracy from confidence over bins of equal width, weighted by items per bin; in [0, 1].
+
+    A bin includes its upper edge; the first one also includes 0. ValueError if a confidence is outside [0, 1].
+    """
+    if not bool(((confidence >= 0) & (confidence <= 1)).all()):
+        raise ValueError("confidences must be in [0, 1]")
+    confidence = confidence.double()
+    places = ((confidence * num_bins).ceil().long() - 1).clamp_min(0)
+    return _sums(places, counts * (correct.double() - confidence), num_bins).abs().sum(dim=1) / counts.sum(dim=1)
+
+
+def equal_mass_error(confidence: Tensor, correct: Tensor, counts: Tensor, num_bins: int = 15) -> Tensor:
+    """`calibration_error` over bins of equally many items, give or take one (arXiv:2012.08668).
+
+    Equally confident items are divided among bins in proportion, so their order has no effect.
+    """
+    size, _ = _by_value(confidence, counts)
+    gap, _ = _by_value(confidence, counts * (correct.double() - confidence.double()))
+    ends, totals = size.cumsum(dim=1), counts.sum(dim=1)
+    edges = torch.stack(
+        [torch.linspace(0, float(total), num_bins + 1, dtype=torch.float64).round() for total in totals]
+    )
+    edges = edges.to(size.device)
+    place = torch.searchsorted(ends, edges).clamp_max(size.shape[1] - 1)
+    # The share of the equally confident items at an edge that lie below it; 0 / 0 at the start.
+    share = ((edges - (ends - size).gather(1, place)) / size.gather(1, place)).nan_to_num()
+    below = (gap.cumsum(dim=1) - gap).gather(1, place) + share * gap.gather(1, place)
+    return below.diff(dim=1).abs().sum(dim=1) / totals
+
+
+STATISTICS: Mapping[str, Statistic] = {
+    "mean": mean,
+    "mean_of_chosen": mean_of_chosen,
+    "mean_per_group": mean_per_group,
+    "worst_group": worst_group,
+    "f1_macro": f1_macro,
+    "rank_correlation": rank_correlation,
+    "risk_coverage": risk_coverage,
+    "excess_risk_coverage": excess_risk_coverage,
+    "calibration_error": calibration_error,
+    "equal_mass_error": equal_mass_error,
+    "auroc": auroc,
+}
+"""By the names in saved results."""
+
+
+def _group_means(items: Tensor, groups: Tensor, counts: Tensor) -> Tensor:
+    """Mean of each group, [R, G]; NaN for groups without items."""
+    num_groups = int(groups.max()) + 1
+    return _sums(groups, counts * items, num_groups) / _sums(groups, counts, num_groups)
+
+
+def _sums(places: Tensor, weights: Tensor, size: int) -> Tensor:
+    """Sums of weights [R, N] by place, [R, size]."""
+    return weights.new_zeros(len(weights), size).index_add_(1, places, weights)
+
+
+def _by_value(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums of the weights of equal values, in ascending order, [R, U], and the place of each item's value, [N]."""
+    if bool(values.isnan().any()):
+        raise ValueError("values with NaN have no order")
+    distinct, place = torch.unique(values, return_inverse=True)
+    return _sums(place, weights, len(distinct)), place
+
+
+# ---- Ranks and correlations -----------------------------------------------------------------------------------------
+
+
+def rank_of_first_correct(scores: Tensor, correct: Tensor) -> Tensor:
+    """Number of wrong candidates that score at least as high as the best correct one, i64 [Q], from 0.
+
+    Ties count against the query, so a collapsed model (all scores equal) scores nothing. Correct candidates do not
+    count against each other.
+
+    Args:
+        scores: [Q, C], larger is better.
+        correct: bool [Q, C].
+
+    Raises:
+        ValueError: the shapes differ, a score is NaN, or a query has no correct candidate.
+    """
+    if scores.shape != correct.shape:
+        raise ValueError(f"scores {tuple(scores.shape)} and correct {tuple(correct.shape)} differ in shape")
+    if bool(torch.isnan(scores).any()):
+        raise ValueError("scores hold NaN")
+    if not bool(correct.any(dim=1).all()):
+        raise ValueError("each query needs a correct candidate")
+    best = scores.masked_fill(~correct, -math.inf).amax(dim=1, keepdim=True)
+    return ((scores >= best) & ~correct).sum(dim=1)
+
+
+def sorted_means(keys: Tensor, values: Tensor) -> Tensor:
+    """The values, [N], in ascending order of their keys, f64 [N]; those of equal keys are replaced by their mean.
+
+    ValueError if a key is NaN.
+    """
+    _, place = _by_value(keys, torch.empty(0, len(keys), device=keys.device))
+    sizes = torch.bincount(place)
+    return (torch.bincount(place, weights=values.double()) / sizes).repeat_interleave(sizes)
+
+
+def pearson(a: Tensor, b: Tensor) -> float:
+    """Pearson correlation in [-1, 1]; NaN if either side is constant or has fewer than two values."""
+    if a.numel() < 2 or bool((a == a[0]).all()) or bool((b == b[0]).all()):
+        return math.nan
+    return float(torch.corrcoef(torch.stack([a.double(), b.double()]))[0, 1])
+
+
+def spearman(a: Tensor, b: Tensor) -> float:
+    """Spearman's rank correlation of all items; see `rank_correlation`."""
+    return value_of(rank_correlation, a, b)

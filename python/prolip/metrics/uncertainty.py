@@ -1,11 +1,12 @@
-"""Uncertainty against accuracy, caption length and level of generality (docs/specification.md, section 9).
+"""Uncertainty against accuracy and level of generality, and similarity under uncertainty.
 
-An item's uncertainty is the sum of its variances over dimensions. N items.
+See docs/specification.md, section 9. An item's uncertainty is the sum of its variances over dimensions. N items.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian, dot_products
-from prolip.metrics.statistics import Interval, bootstrap_interval, pearson, sorted_means, spearman
+from prolip.metrics.statistics import calibration_error, pearson, risk_coverage, sorted_means, spearman, value_of
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Uncertainty and accuracy
@@ -71,42 +72,13 @@ def uncertainty_bins(uncertainty: Tensor, correct: Tensor, num_bins: int = 10) -
 
 
 def area_under_risk_coverage(uncertainty: Tensor, correct: Tensor) -> float:
-    """Mean, over k = 1..N, of the share of wrong items among the k most certain ones; in [0, 1], small is good.
-
-    Equally uncertain items are averaged over all their orders, so a constant uncertainty scores the error rate.
-
-    Args:
-        uncertainty: [N], larger is less certain.
-        correct: [N], 0 or 1 (or bool).
-
-    Raises:
-        ValueError: there is no item.
-    """
-    if uncertainty.numel() == 0:
-        raise ValueError("risk and coverage need at least one item")
-    wrong = sorted_means(uncertainty, 1 - correct.double())
-    coverage = torch.arange(1, len(wrong) + 1, device=wrong.device)
-    return float((wrong.cumsum(0) / coverage).mean())
+    """Area under the risk-coverage curve, in [0, 1], from uncertainties [N] and hits [N]; see `risk_coverage`."""
+    return value_of(risk_coverage, uncertainty, correct)
 
 
 def expected_calibration_error(confidence: Tensor, correct: Tensor, num_bins: int = 15) -> float:
-    """Mean distance of accuracy from confidence over bins of equal width, weighted by items per bin; in [0, 1].
-
-    Args:
-        confidence: [N], in [0, 1]: the probability that each answer is right, such as the largest softmax output.
-        correct: [N], 0 or 1 (or bool).
-        num_bins: at least 1. A bin includes its upper edge; the first one also includes 0.
-
-    Raises:
-        ValueError: there is no item, or a confidence is outside [0, 1].
-    """
-    if confidence.numel() == 0 or not bool(((confidence >= 0) & (confidence <= 1)).all()):
-        raise ValueError("confidences must be in [0, 1], and there must be at least one")
-    confidence = confidence.double()
-    place = ((confidence * num_bins).ceil().long() - 1).clamp_min(0)
-    gap = torch.zeros(num_bins, dtype=torch.float64, device=place.device)
-    gap.index_add_(0, place, correct.double() - confidence)
-    return float(gap.abs().sum() / len(confidence))
+    """Calibration error in [0, 1], from confidences [N] in [0, 1] and hits [N]; see `calibration_error`."""
+    return value_of(partial(calibration_error, num_bins=num_bins), confidence, correct)
 
 
 def similarity_std(images: Gaussian, texts: Gaussian) -> Tensor:
@@ -168,18 +140,6 @@ class LevelUncertainty:
     uncertain."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class LevelTrend:
-    """Uncertainty along chains of L levels, the most general level first."""
-
-    mean: list[float]
-    """Mean uncertainty per level."""
-    spearman: Interval
-    """Rank correlation of uncertainty with generality. 1: a more general item is always more uncertain."""
-    share_ordered: Interval
-    """Share of chains whose uncertainty falls at every step."""
-
-
 def more_uncertain(general: Tensor, specific: Tensor) -> Tensor:
     """1 where the general item is the more uncertain one, 1/2 where both are equally uncertain, else 0, f64 [N]."""
     if general.shape != specific.shape:
@@ -231,79 +191,6 @@ def uncertainty_by_level(levels: Sequence[Tensor]) -> LevelUncertainty:
 
 def _ratio(value: float, unit: float) -> float:
     return value / unit if unit > 0 else math.nan
-
-
-def uncertainty_along_chains(uncertainty: Tensor, *, num_resamples: int = 1000, seed: int = 0) -> LevelTrend:
-    """Mean uncertainty of each level, and how well it follows the levels, with bootstrap intervals over chains.
-
-    Args:
-        uncertainty: [N, L], sum of variances; a row is a chain from the most general item to the most specific one.
-        num_resamples: bootstrap resamples.
-        seed: seed of the resampling.
-
-    Raises:
-        ValueError: there is no chain.
-    """
-    generality = -torch.arange(uncertainty.shape[1], device=uncertainty.device).double()
-
-    def correlation(rows: Tensor) -> float:
-        return spearman(rows.flatten(), generality.expand_as(rows).flatten())
-
-    def ordered(rows: Tensor) -> float:
-        return share_ordered(list(rows.T))
-
-    rows = uncertainty.double()
-    first, second = (
-        bootstrap_interval(statistic, rows, num_resamples=num_resamples, seed=seed)
-        for statistic in (correlation, ordered)
-    )
-    return LevelTrend(mean=rows.mean(dim=0).tolist(), spearman=first, share_ordered=second)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Uncertainty and length
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class LengthTrend:
-    """Uncertainty by length; one entry per length that occurs, the shortest first."""
-
-    length: list[int]
-    num_items: list[int]
-    """Items of each length."""
-    mean: list[float]
-    """Mean uncertainty of each length."""
-    spearman: Interval
-    """Rank correlation of uncertainty with length; negative: longer captions are more certain."""
-
-
-def uncertainty_by_length(
-    uncertainty: Tensor, length: Tensor, *, num_resamples: int = 1000, seed: int = 0
-) -> LengthTrend:
-    """Mean uncertainty of each length, and the rank correlation with a bootstrap interval over items.
-
-    Args:
-        uncertainty: [N], sum of variances.
-        length: i64 [N], such as tokens or words; at least 0.
-        num_resamples: bootstrap resamples.
-        seed: seed of the resampling.
-
-    Raises:
-        ValueError: there is no item.
-    """
-    interval = bootstrap_interval(
-        spearman, uncertainty.double(), length.double(), num_resamples=num_resamples, seed=seed
-    )
-    counts = torch.bincount(length)
-    sums = torch.bincount(length, weights=uncertainty.double())
-    (occurring,) = counts.nonzero(as_tuple=True)
-    return LengthTrend(
-        length=occurring.tolist(),
-        num_items=counts[occurring].tolist(),
-        mean=(sums[occurring] / counts[occurring]).tolist(),
-        spearman=interval,
-    )
 
 
 def count_words(captions: Sequence[str]) -> Tensor:

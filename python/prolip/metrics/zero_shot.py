@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prolip.gaussian import Gaussian, dot_products
+from prolip.metrics.uncertainty import area_under_risk_coverage, expected_calibration_error, uncertainty_bins
 
 PUBLISHED_LOGIT_SCALE = 100.0
 """Factor of zero-shot logits in the released evaluation (docs/specification.md, section 5), the same for all models.
@@ -95,17 +96,7 @@ def correct_within(logits: Tensor, labels: Tensor, k: int) -> Tensor:
 
 
 def evaluate_zero_shot(logits: Tensor, labels: Tensor) -> ZeroShotResult:
-    """Top-1, top-5 and mean per-class recall of logits.
-
-    Args:
-        logits: [N, C].
-        labels: i64 [N], class indices.
-
-    Raises:
-        ValueError: there is no image or no class, or a logit is NaN.
-    """
-    if logits.numel() == 0:
-        raise ValueError("zero-shot evaluation needs at least one image and one class")
+    """Top-1, top-5 and mean per-class recall of logits [N, C] for labels i64 [N]; errors as for `correct_within`."""
     top1 = correct_within(logits, labels, 1).double()
     counts = torch.bincount(labels, minlength=logits.shape[1])
     hits = torch.bincount(labels, weights=top1, minlength=logits.shape[1])
@@ -118,3 +109,38 @@ def evaluate_zero_shot(logits: Tensor, labels: Tensor) -> ZeroShotResult:
         num_images=len(labels),
         num_classes=logits.shape[1],
     )
+
+
+def measure_zero_shot(
+    images: Gaussian, classifier: Classifier, labels: Tensor, num_bins: int = 10, *, logit_scale: float
+) -> dict[str, float]:
+    """Zero-shot accuracy with and without class variances, and uncertainty against accuracy.
+
+    Keys: `top1`, `top5`, `mean_per_class_recall`; `majority`; `calibration_error` (of the softmax with the model's own
+    scale). If classes have variances, the first three also with the ending `_with_var`; if images have them,
+    `uncertainty_pearson_top1` and `_top5` (correlation over bins), and `risk_coverage` (area under the curve).
+
+    Args:
+        images: [N, D], unit means.
+        classifier: C classes.
+        labels: i64 [N].
+        num_bins: bins of uncertainty, at most N.
+        logit_scale: the model's own scale.
+    """
+    measures: dict[str, float] = {}
+    with_var = {"_with_var": classifier.total_var} if bool((classifier.var > 0).any()) else {}
+    for suffix, total_var in {"": None, **with_var}.items():
+        logits = zero_shot_logits(images.mean, classifier.weight, total_var, logit_scale=logit_scale)
+        found = evaluate_zero_shot(logits, labels)
+        names = ("top1", "top5", "mean_per_class_recall")
+        measures |= {f"{name}{suffix}": float(getattr(found, name)) for name in names}
+        measures["majority"] = found.majority
+    logits = zero_shot_logits(images.mean, classifier.weight, logit_scale=logit_scale)
+    uncertainty, top1 = images.total_var, correct_within(logits, labels, 1)
+    measures["calibration_error"] = expected_calibration_error(logits.softmax(dim=1).amax(dim=1), top1)
+    if images.is_point:
+        return measures
+    for k, correct in ((1, top1), (5, correct_within(logits, labels, 5))):
+        measures[f"uncertainty_pearson_top{k}"] = uncertainty_bins(uncertainty, correct, num_bins).pearson
+    measures["risk_coverage"] = area_under_risk_coverage(uncertainty, top1)
+    return measures

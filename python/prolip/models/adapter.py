@@ -21,6 +21,8 @@ from prolip.errors import UserError
 from prolip.files import atomic_file, decode, write_atomic
 from prolip.gaussian import Gaussian
 from prolip.models.config import AdapterConfig
+from prolip.models.open_clip import start_from
+from prolip.models.prolip import ProLIP, normalised
 from prolip.models.weights import WeightsError, checksum, read_json
 
 ADAPTER_FILE = "adapter.json"
@@ -116,6 +118,51 @@ class Adapter(nn.Module):
         if self.logit_bias is not None:
             assert bias is not None
             self.logit_bias.fill_(bias)
+
+
+class AdaptedNetwork(nn.Module):
+    """A frozen network and its adapter. Scale and bias of the similarity are the adapter's."""
+
+    def __init__(self, frozen: nn.Module, adapter: Adapter) -> None:
+        super().__init__()
+        self.frozen = frozen.requires_grad_(False)
+        self.adapter = adapter
+
+    # Properties, since a parameter registered twice would change the digest of the weights.
+
+    @property
+    def logit_scale(self) -> nn.Parameter:
+        """Log of the similarity's scale."""
+        return self.adapter.logit_scale
+
+    @property
+    def logit_bias(self) -> nn.Parameter | None:
+        """Bias of the similarity; None without one."""
+        return self.adapter.logit_bias
+
+    def as_prolip(self) -> ProLIP:
+        """Return it on the CPU as one ProLIP network, whose towers end in the adapter's heads.
+
+        Raises:
+            StartError: the frozen network is of open_clip, and cannot be converted.
+        """
+        network = self.frozen if isinstance(self.frozen, ProLIP) else start_from(self.frozen, uncertainty=False)
+        network.visual = _AdaptedTower(network.visual, self.adapter.image)  # type: ignore[assignment]
+        network.text = _AdaptedTower(network.text, self.adapter.text)  # type: ignore[assignment]
+        network.logit_scale, network.logit_bias = self.logit_scale, self.logit_bias
+        return network.eval()
+
+
+class _AdaptedTower(nn.Module):
+    def __init__(self, encoder: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+
+    def forward(self, inputs: Tensor) -> Gaussian:
+        """Return the Gaussians [B, D] of pixels or token ids."""
+        found: Gaussian = self.head(normalised(self.encoder(inputs)).mean)
+        return found
 
 
 class Frozen(NamedTuple):

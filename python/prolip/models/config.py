@@ -102,10 +102,14 @@ class VisionConfig:
         return max(1, self.width // self.head_width)
 
     @property
+    def height_and_width(self) -> tuple[int, int]:
+        """Size of the images in pixels."""
+        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
+
+    @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of patches."""
-        size = self.image_size
-        height, width = (size, size) if isinstance(size, int) else size
+        height, width = self.height_and_width
         return height // self.patch_size, width // self.patch_size
 
     @property

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from prolip.pretrained.open import load
     from prolip.pretrained.preprocess import Preprocess
     from prolip.pretrained.sources import load_network, new_model, read_config
-    from prolip.pretrained.tokenizer_choice import own_tokenizer
+    from prolip.pretrained.tokenizer import own_tokenizer
 
 __all__ = [
     "Classification",

@@ -99,6 +99,23 @@ def build(name: str, pretrained: str | Path | None, cache_dir: str | Path | None
     return built
 
 
+def load_open_clip(
+    source: str, named: str, device: torch.device, precision: Precision, cache_dir: str | Path | None
+) -> Model:
+    """Open a model that runs in open_clip; `named` as in `build_named`, `source` is the name in results.
+
+    Raises:
+        UserError: open_clip is not installed, knows no such model or weights, or cannot make its tokenizer.
+    """
+    name, network = build_named(named, cache_dir)
+    try:
+        with without_steps():
+            tokenizer = import_open_clip().get_tokenizer(name, cache_dir=None if cache_dir is None else str(cache_dir))
+    except (ImportError, OSError) as error:
+        raise UserError(f"{source}: its tokenizer cannot be opened: {error}") from error
+    return of_open_clip(network.eval(), tokenizer, source, device, precision=precision)
+
+
 def of_open_clip(
     model: nn.Module,
     tokenizer: Callable[[list[str]], Tensor],

@@ -16,31 +16,25 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from prolip.data import Batch, BatchLoader, Cursor, DataError, LoaderConfig, Members, StoreConfig, shown_shard
+from prolip.data import Batch, BatchLoader, DataError, LoaderConfig, Members, StoreConfig, without_secrets
 from prolip.data.build.folder import find_images
-from prolip.data.device import Source, device_batches
+from prolip.data.device import Normalise, device_batches
 from prolip.data.samples import EXTENSIONS
 from prolip.distributed import usable_cores
 from prolip.errors import UserError
 from prolip.pretrained.preprocess import KINDS, AnyImage, Preprocess
 
 MAX_BAD_FRACTION = 0.01
-"""Largest share of unreadable images; a set with more counts as damaged."""
+"""Maximum share of unreadable images; a set with more counts as damaged."""
 Images = AnyImage | Iterable[AnyImage]
 """One image, or several. A text may also name a folder of images, or shards as in `LoaderConfig.shards`."""
-_MARGIN = 4.0
-"""Before the end, there may be more unreadable images by this many standard deviations, as in the loader."""
-_NAMED = 3
-"""Shards, and unreadable images, that an error names."""
-_AHEAD = 2
-"""Batches that threads decode ahead of the model."""
 Item = TypeVar("Item")
 Decoded = TypeVar("Decoded")
 
@@ -56,38 +50,31 @@ class ImageBatch(NamedTuple):
     """Kept members of the samples, B per extension."""
 
 
-class DecodedAhead(Generic[Item, Decoded]):
-    """Batches of items, each with what a thread decoded of it; the threads work ahead of the model. Iterate once."""
+def decoded_ahead(
+    batches: Iterable[Sequence[Item]], decode: Callable[[Item], Decoded], num_threads: int
+) -> Iterator[list[tuple[Item, Decoded]]]:
+    """Yield batches of items, each with what `decode` returned for it in a thread. Threads work one batch ahead.
 
-    def __init__(self, batches: Iterable[Sequence[Item]], decode: Callable[[Item], Decoded], num_threads: int) -> None:
-        """Takes the batches, the function, and the number of threads; 0 for the cores that this process may use."""
-        self._batches, self._decode, self._num_threads = batches, decode, num_threads or usable_cores()
-        self._waiting: deque[tuple[Sequence[Item], list[Future[Decoded]]]] = deque()
+    Args:
+        batches: the batches.
+        decode: runs in a thread.
+        num_threads: number of threads; 0 for the cores that this process may use.
+    """
+    waiting: deque[list[tuple[Item, Future[Decoded]]]] = deque()
 
-    @property
-    def ready(self) -> int:
-        """1 if a whole batch is decoded, else 0."""
-        return int(bool(self._waiting) and all(future.done() for future in self._waiting[0][1]))
+    def take() -> list[tuple[Item, Decoded]]:
+        return [(item, future.result()) for item, future in waiting.popleft()]
 
-    def __iter__(self) -> Iterator[list[tuple[Item, Decoded]]]:
-        with ThreadPoolExecutor(self._num_threads, "decode") as pool:
-            try:
-                for items in self._batches:
-                    self._waiting.append((items, [pool.submit(self._decode, item) for item in items]))
-                    if len(self._waiting) == _AHEAD:
-                        yield self._take()
-                while self._waiting:
-                    yield self._take()
-            finally:
-                for _, futures in self._waiting:
-                    for future in futures:
-                        future.cancel()
-
-    def _take(self) -> list[tuple[Item, Decoded]]:
-        items, futures = self._waiting[0]
-        decoded = [(item, future.result()) for item, future in zip(items, futures, strict=True)]
-        self._waiting.popleft()
-        return decoded
+    with ThreadPoolExecutor(num_threads or usable_cores(), "decode") as pool:
+        try:
+            for items in batches:
+                waiting.append([(item, pool.submit(decode, item)) for item in items])
+                if len(waiting) > 1:
+                    yield take()
+            while waiting:
+                yield take()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 # ---- Shards ---------------------------------------------------------------------------------------------------------
@@ -110,10 +97,10 @@ def image_batches(
         preprocess: the model's preprocessing.
         shards: paths, addresses or patterns.
         device: where the images go.
-        batch_size: images per batch, at most.
+        batch_size: maximum number of images per batch.
         keep: extensions of members to keep.
         num_threads: threads that decode; 0 for this process's share of the cores.
-        max_bad_fraction: largest share of unreadable images.
+        max_bad_fraction: maximum share of unreadable images.
         store: how shards are read; None for the defaults.
 
     Raises:
@@ -135,77 +122,54 @@ def image_batches(
     if preprocess.transform is not None:
         yield from _transformed(preprocess, reading, device)
         return
+    via = device if device.type in {"cpu", "cuda"} else torch.device("cpu")
     with BatchLoader(reading) as loader:
-        yield from _normalised(loader, preprocess, device)
+        for batch in device_batches(loader, via, mean=preprocess.mean, std=preprocess.std):
+            yield ImageBatch(batch.images.to(device), batch.keys, batch.members)
         _check_whole(loader)
 
 
-def _normalised(source: Source, preprocess: Preprocess, device: torch.device) -> Iterator[ImageBatch]:
-    """A loader's batches, normalised on a device of any kind."""
-    via = device if device.type in {"cpu", "cuda"} else torch.device("cpu")
-    for batch in device_batches(source, via, mean=preprocess.mean, std=preprocess.std):
-        yield ImageBatch(batch.images.to(device), batch.keys, batch.members)
+def _transformed(preprocess: Preprocess, reading: LoaderConfig, device: torch.device) -> Iterator[ImageBatch]:
+    """The loader reads and Pillow decodes; an image that Pillow cannot decode counts as a bad sample."""
+    failed: list[DataError] = []
+
+    def decode(sample: tuple[Batch, int]) -> Tensor | None:
+        batch, row = sample
+        try:
+            return preprocess.decode(encoded_image(batch, row), batch.keys[row])
+        except DataError as error:
+            failed.append(error)
+            return None
+
+    keep = reading.keep_members
+    members = (*keep, *(extension for extension in EXTENSIONS if extension not in keep))
+    with BatchLoader(replace(reading, image_size=0, keep_members=members)) as loader:
+        samples = ([(batch, row) for row in range(len(batch.keys))] for batch in loader)
+        for decoded in decoded_ahead(samples, decode, reading.num_threads):
+            good = [(sample, image) for sample, image in decoded if image is not None]
+            if good:
+                yield ImageBatch(
+                    images=torch.stack([image for _, image in good]).to(device),
+                    keys=[batch.keys[row] for (batch, row), _ in good],
+                    members={name: [batch.members[name][row] for (batch, row), _ in good] for name in keep},
+                )
+        _check_whole(loader)
+        samples_read = loader.stats().samples
+    if len(failed) > reading.max_bad_fraction * samples_read:
+        raise DataError(f"{_shown(reading)}: {len(failed)} of {samples_read} images are unreadable: {failed[0]}")
 
 
 def _check_whole(loader: BatchLoader) -> None:
     """Raise if a shard is truncated: the loader counts that as one bad sample, however many samples are lost."""
     stats = loader.stats()
     if "archive" in stats.bad:
-        raise DataError(f"{_shown(loader.config.shards)}: a shard is damaged: {'; '.join(stats.bad_samples)}")
+        raise DataError(f"{_shown(loader.config)}: a shard is damaged: {'; '.join(stats.bad_samples)}")
 
 
-def _shown(shards: Sequence[str]) -> str:
-    """The first shards without the secrets of their addresses, and how many more there are."""
-    more = [f"{len(shards) - _NAMED} more"] if len(shards) > _NAMED else []
-    return ", ".join([*map(shown_shard, shards[:_NAMED]), *more])
-
-
-def _check_bad(loader: BatchLoader, limit: float, failed: Sequence[DataError], *, ended: bool = False) -> None:
-    """Raise if more than the share `limit` of the images cannot be read; before the end, with a margin.
-
-    The rule is the loader's, which cannot apply it here: it does not know of `failed`, the images that it could read,
-    and Pillow could not decode.
-    """
-    stats = loader.stats()
-    bad, allowed = len(failed) + sum(stats.bad.values()), limit * stats.samples
-    margin = 0.0 if ended or limit == 0 else _MARGIN * (allowed + 1) ** 0.5
-    if bad > allowed + margin:
-        named = [*map(str, failed[:_NAMED]), *stats.bad_samples[:_NAMED]]
-        raise DataError(
-            f"{_shown(loader.config.shards)}: {bad} of {stats.samples} images cannot be read, more than {limit:.0%}: "
-            f"{'; '.join(named)}"
-        )
-
-
-def _transformed(preprocess: Preprocess, reading: LoaderConfig, device: torch.device) -> Iterator[ImageBatch]:
-    """The loader reads and Pillow decodes; an image that Pillow cannot decode counts as a bad sample."""
-
-    def decode(sample: tuple[Batch, int]) -> Tensor | DataError:
-        batch, row = sample
-        try:
-            return preprocess.decode(encoded_image(batch, row), batch.keys[row])
-        except DataError as error:
-            return error
-
-    keep = reading.keep_members
-    members = (*keep, *(extension for extension in EXTENSIONS if extension not in keep))
-    failed: list[DataError] = []
-    limit = reading.max_bad_fraction
-    with BatchLoader(replace(reading, image_size=0, keep_members=members, max_bad_fraction=1.0)) as loader:
-        samples = ([(batch, row) for row in range(len(batch.keys))] for batch in loader)
-        for decoded in DecodedAhead(samples, decode, reading.num_threads):
-            failed += [found for _, found in decoded if isinstance(found, DataError)]
-            _check_bad(loader, limit, failed)
-            images = [found for _, found in decoded if isinstance(found, Tensor)]
-            rows = [sample for sample, found in decoded if isinstance(found, Tensor)]
-            if images:
-                yield ImageBatch(
-                    images=torch.stack(images).to(device),
-                    keys=[batch.keys[row] for batch, row in rows],
-                    members={name: [batch.members[name][row] for batch, row in rows] for name in keep},
-                )
-        _check_whole(loader)
-        _check_bad(loader, limit, failed, ended=True)
+def _shown(config: LoaderConfig) -> str:
+    """The first shard without the secrets of its address, and how many more there are."""
+    more = f" and {len(config.shards) - 1} more" if len(config.shards) > 1 else ""
+    return f"{without_secrets(config.shards[0])}{more}"
 
 
 def encoded_image(batch: Batch, row: int) -> bytes:
@@ -243,6 +207,7 @@ def read_images(
         UserError: an image is not of a known kind, or there is no such file, folder or shard.
         DataError: an image cannot be decoded, or a shard is damaged.
     """
+    normalise = Normalise(preprocess.mean, preprocess.std, torch.float32, torch.device("cpu"))
     for kind, entries in groupby(_entries(images, preprocess.size), key=lambda entry: entry.kind):
         if kind == "shards":
             shards = [entry.name for entry in entries]
@@ -250,16 +215,19 @@ def read_images(
                 preprocess, shards, device, batch_size, num_threads=num_threads, max_bad_fraction=0.0, store=store
             )
             yield from (batch.images for batch in found)
-        elif kind == "ready":
-            ready = (entry.image for entry in entries)
-            yield from (torch.stack(some).to(device, torch.float32) for some in _batched(ready, batch_size))
-        else:
-            batches = _batched(entries, batch_size)
-            decoding = DecodedAhead(batches, lambda entry: preprocess.decode(entry.image, entry.name), num_threads)
-            if preprocess.transform is None:
-                yield from (batch.images for batch in _normalised(_Pixels(decoding), preprocess, device))
-            else:
-                yield from (_stacked(decoded).to(device) for decoded in decoding)
+            continue
+        batches = _batched(entries, batch_size)
+        if kind == "ready":
+            yield from (torch.stack([entry.image for entry in some]).to(device, torch.float32) for some in batches)
+            continue
+        for decoded in decoded_ahead(batches, lambda entry: preprocess.decode(entry.image, entry.name), num_threads):
+            pixels = torch.stack([image for _, image in decoded])
+            yield (pixels if preprocess.transform is not None else normalise.on_cpu(pixels)).to(device)
+
+
+def _batched(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
+    while some := list(islice(items, size)):
+        yield some
 
 
 def count_images(images: Images) -> int | None:
@@ -268,40 +236,6 @@ def count_images(images: Images) -> int | None:
         return None
     return None if any(isinstance(item, str | os.PathLike) and _is_many(item) for item in images) else len(images)
 
-
-def _batched(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
-    while some := list(islice(items, size)):
-        yield some
-
-
-def _stacked(decoded: Sequence[tuple[_Entry, Tensor]]) -> Tensor:
-    return torch.stack([image for _, image in decoded])
-
-
-class _Pixels:
-    """Decoded images as a source of `device_batches`."""
-
-    def __init__(self, decoding: DecodedAhead[_Entry, Tensor]) -> None:
-        self._decoding = decoding
-
-    def stats(self) -> DecodedAhead[_Entry, Tensor]:
-        """The decoding, which says whether a batch is `ready`."""
-        return self._decoding
-
-    def __iter__(self) -> Iterator[Batch]:
-        for decoded in self._decoding:
-            yield Batch(
-                images=_stacked(decoded).numpy(),
-                token_ids=np.zeros((0, len(decoded), 0), dtype=np.int32),
-                masked_token_ids=None,
-                kept_patches=None,
-                keys=[],
-                members={},
-                cursor=Cursor(),
-            )
-
-
-# ---- Which kinds of images a caller may pass -------------------------------------------------------------------------
 
 _SHARDS = re.compile(r"\.(tar(\.\w+)?|tgz|txt)(\?.*)?$|^(@|pipe:)")
 

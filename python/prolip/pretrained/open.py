@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
-from prolip.checkpoint import Checkpoint, read_weights
 from prolip.data.tokenizer import Tokenizer
 from prolip.decisions.calibration import Calibration, load_calibration
 from prolip.decisions.config import CALIBRATION_FILE
 from prolip.distributed import find_device
 from prolip.errors import UserError, check_choice
-from prolip.models import ModelConfig, ProLIP
+from prolip.gaussian import Gaussian
+from prolip.models import ModelConfig
+from prolip.models.adapter import AdaptedNetwork, Adapter
 from prolip.models.config import Precision
-from prolip.pretrained.adapted import adapted, check_frozen, find_adapter, find_frozen
-from prolip.pretrained.build_open_clip import build_named, import_open_clip, of_open_clip, without_steps
-from prolip.pretrained.carried import InferenceSettings, check_image_settings
-from prolip.pretrained.model import Model, of_prolip
-from prolip.pretrained.sources import (
-    OPEN_CLIP_PREFIX,
-    build_saved,
-    load_network,
-    read_beside,
-    saved_architecture,
-)
-from prolip.pretrained.tokenizer_choice import check_tokenizer, choose_tokenizer, exported_settings, is_released
+from prolip.pretrained.build_open_clip import load_open_clip
+from prolip.pretrained.model import Model, of_prolip, weights_digest
+from prolip.pretrained.preprocess import check_image_settings
+from prolip.pretrained.sources import Source, find_frozen, resolve
+from prolip.pretrained.tokenizer import check_tokenizer, choose_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -71,70 +68,90 @@ def load(
     Raises:
         UserError: there is no such model, it is damaged, or it cannot be downloaded; the message says why.
     """
-    source, target = str(source), find_device(device)
+    target = find_device(device)
     check_choice("precision", precision, Precision)
     check_tokenizer(tokenizer)
     given = None if calibration is None else load_calibration(Path(calibration))  # before a download
-    model = _load(source, tokenizer, target, precision, config, cache_dir, beside)
+    found = resolve(source, cache_dir)
+    model = _open(found, tokenizer, target, precision, config, beside)
     if given is not None:
-        return _with_calibration(model, given, str(calibration))
-    return model if is_released(source) else _with_calibration_beside(model, cache_dir)
-
-
-def _load(
-    source: str,
-    tokenizer: str | Path | None,
-    target: torch.device,
-    precision: Precision,
-    config: ModelConfig | None,
-    cache_dir: str | Path | None,
-    beside: Path | None,
-) -> Model:
-    """The model of a source, without its calibration; see `load`."""
-    if source.startswith(OPEN_CLIP_PREFIX):
-        return _load_open_clip(source, target, precision, cache_dir)
-    if not is_released(source) and (found_adapter := find_adapter(source, cache_dir)) is not None:
-        adapter, frozen, folder = found_adapter
-        tokenizer = tokenizer or frozen.tokenizer
-        check_tokenizer(tokenizer)
-        below = _load(find_frozen(frozen, folder), tokenizer, target, precision, None, cache_dir, beside)
-        check_frozen(below, frozen, folder)
-        return adapted(below, adapter, source)
-    exported = exported_settings(source, cache_dir)
-    network, checkpoint = _open_network(source, config, exported, cache_dir)
-    found: Tokenizer | None = None
-    reason = ""
+        return _with_calibration(model, given, Path(str(calibration)))
     try:
-        text = network.config.text
-        found = Tokenizer(choose_tokenizer(source, tokenizer, text, checkpoint, exported, beside, cache_dir))
-    except UserError as error:
-        if tokenizer is not None:
-            raise
-        reason = str(error)
-        logger.warning("%s: only images can be encoded: %s", source, reason)
-    notes = exported if checkpoint is None else checkpoint.notes
-    return of_prolip(
-        network,
-        found,
-        source,
-        target,
-        keep_ratio=None if notes is None else notes.keep_ratio,
-        precision=precision,
-        no_tokenizer=reason,
-    )
-
-
-def _with_calibration_beside(model: Model, cache_dir: str | Path | None) -> Model:
-    """The model with the calibration in its folder or repository, if there is one for it."""
-    try:
-        path = read_beside(model.name, CALIBRATION_FILE, cache_dir)
+        path = None if found.is_released else found.find(CALIBRATION_FILE)
         return model if path is None else _with_calibration(model, load_calibration(path), path)
     except UserError as error:
         logger.warning("calibration not used: %s", error)
         return model
 
 
-def _with_calibration(model: Model, calibration: Calibration, path: str | Path) -> Model:
+def _open(
+    source: Source,
+    tokenizer: str | Path | None,
+    device: torch.device,
+    precision: Precision,
+    config: ModelConfig | None = None,
+    beside: Path | None = None,
+) -> Model:
+    """The model of a source, without its calibration; see `load`."""
+    if source.open_clip is not None:
+        return load_open_clip(source.name, source.open_clip, device, precision, source.cache_dir)
+    if source.adapter is not None:
+        adapter, frozen, folder = source.adapter
+        tokenizer = tokenizer or frozen.tokenizer
+        check_tokenizer(tokenizer)
+        below = _open(
+            resolve(find_frozen(frozen, folder), source.cache_dir), tokenizer, device, precision, None, beside
+        )
+        if frozen.weights is not None and weights_digest(below.network) != frozen.weights:
+            raise UserError(f"{folder}: the weights of {below.name} have changed since it was adapted; adapt it again")
+        return adapted(below, adapter, source.name)
+    settings = source.settings
+    network = source.network(config)
+    if settings is not None:
+        check_image_settings(settings.images, network.config, source.name)
+    found: Tokenizer | None = None
+    reason = ""
+    try:
+        found = Tokenizer(choose_tokenizer(source, network.config.text, tokenizer, beside))
+    except UserError as error:
+        if tokenizer is not None:
+            raise
+        reason = str(error)
+        logger.warning("%s: only images can be encoded: %s", source.name, reason)
+    keep_ratio = None if settings is None else settings.keep_ratio
+    return of_prolip(
+        network, found, source.name, device, keep_ratio=keep_ratio, precision=precision, no_tokenizer=reason
+    )
+
+
+def adapted(frozen: Model, adapter: Adapter, name: str) -> Model:
+    """Return the frozen model with the adapter's Gaussians, scale and bias, on the frozen model's device.
+
+    Args:
+        frozen: any model; its variances, if any, are not used.
+        adapter: what `prolip adapt` learned on embeddings of that model.
+        name: name in results.
+    """
+    return dataclasses.replace(
+        frozen,
+        name=name,
+        network=AdaptedNetwork(frozen.network, adapter.to(frozen.device)).eval(),
+        encode_pixels=partial(_encode, frozen.encode_pixels, adapter.image),
+        encode_tokens=partial(_encode, frozen.encode_tokens, adapter.text),
+        has_variances=adapter.has_variances,
+        epistemic=adapter.epistemic,
+        calibration=None,  # the frozen model's does not hold for this one
+    )
+
+
+def _encode(encode: Callable[[Tensor], Gaussian], head: nn.Module, inputs: Tensor) -> Gaussian:
+    features = encode(inputs).mean.float()
+    with torch.autocast(features.device.type, enabled=False):
+        found: Gaussian = head(features)
+    return found
+
+
+def _with_calibration(model: Model, calibration: Calibration, path: Path) -> Model:
     """The model with a calibration, which was read from `path`.
 
     Raises:
@@ -145,35 +162,3 @@ def _with_calibration(model: Model, calibration: Calibration, path: str | Path) 
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     return dataclasses.replace(model, calibration=calibration)
-
-
-def _load_open_clip(source: str, device: torch.device, precision: Precision, cache_dir: str | Path | None) -> Model:
-    """Open a model that runs in open_clip.
-
-    Raises:
-        UserError: open_clip is not installed, knows no such model or weights, or cannot make its tokenizer.
-    """
-    name, network = build_named(source.removeprefix(OPEN_CLIP_PREFIX), cache_dir)
-    try:
-        with without_steps():
-            tokenizer = import_open_clip().get_tokenizer(name, cache_dir=None if cache_dir is None else str(cache_dir))
-    except ImportError as error:
-        raise UserError(f"the tokenizer of {source} needs transformers: pip install transformers") from error
-    except OSError as error:
-        raise UserError(f"the tokenizer of {source} cannot be opened: {error}") from error
-    return of_open_clip(network.eval(), tokenizer, source, device, precision=precision)
-
-
-def _open_network(
-    source: str, config: ModelConfig | None, exported: InferenceSettings | None, cache_dir: str | Path | None
-) -> tuple[ProLIP, Checkpoint | None]:
-    """The network of a source, and its checkpoint if the source is a run."""
-    saved = read_weights(Path(source))
-    if saved is None:
-        model = load_network(source, config=config, cache_dir=cache_dir)
-        if exported is not None:
-            check_image_settings(exported.images, model.config, source)
-        return model, None
-    checkpoint, state = saved
-    check_image_settings(checkpoint.notes.images, saved_architecture(checkpoint), source)
-    return build_saved(checkpoint, state), checkpoint

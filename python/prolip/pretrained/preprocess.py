@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from prolip.data import DataError, preprocess_image
 from prolip.data.build.images import UNREADABLE
 from prolip.data.device import Normalise
 from prolip.errors import UserError
-from prolip.models import ProLIP
+from prolip.models import ModelConfig, ProLIP
 from prolip.normalization import OPENAI_MEAN, OPENAI_STD
 
 AnyImage = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any] | Tensor
@@ -47,6 +47,16 @@ class Preprocess:
     """Filter for resizing."""
     transform: Callable[[Any], Tensor] | None = None
     """From a PIL image to f32 [3, H, W]; None if the loader gives the same pixels."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return all but `transform` as plain values."""
+        return {
+            "size": list(self.size),
+            "resize_mode": self.resize_mode,
+            "interpolation": self.interpolation,
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
 
     def __call__(self, image: AnyImage) -> Tensor:
         """Return the network's input for an image, f32 [3, H, W], normalised, on the CPU.
@@ -82,6 +92,23 @@ class Preprocess:
             except DataError:
                 raise refused from None
         return _through_loader(_as_bytes(decoded, name), self.size[0], name)
+
+
+def image_settings(config: ModelConfig) -> dict[str, Any]:
+    """How images are prepared for a model, as plain values."""
+    return Preprocess(size=config.vision.height_and_width).settings()
+
+
+def check_image_settings(stored: Mapping[str, Any] | None, config: ModelConfig, source: str) -> None:
+    """Check that images are prepared as when the model was saved; a model without settings is not checked.
+
+    Raises:
+        UserError: they are not.
+    """
+    expected = image_settings(config)
+    if stored is not None and stored != expected:
+        key = next((key for key in expected if stored.get(key) != expected[key]), "images")
+        raise UserError(f"{source}: images.{key}: it must be {expected.get(key)!r} (got {stored.get(key)!r})")
 
 
 def check_image_file(path: Path) -> None:

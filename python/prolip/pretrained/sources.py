@@ -1,13 +1,19 @@
-"""Read a network from any source: the hub, a folder, a run, a checkpoint, a file, or open_clip."""
+"""`Source`: what a `--checkpoint` text names, resolved once, with the files, weights and architecture behind it."""
 
 from __future__ import annotations
 
 import difflib
-import re
+import json
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, NamedTuple
 
+from prolip.checkpoint import Checkpoint, open_saved
+from prolip.data.config import TokenizerConfig
 from prolip.errors import UserError
+from prolip.files import write_atomic
+from prolip.models.adapter import ADAPTER_FILE, ADAPTER_WEIGHTS, Adapter, Frozen, read_adapter
 from prolip.models.config import ModelConfig, Resize
 from prolip.models.official_json import from_official_json
 from prolip.models.open_clip import start_from
@@ -15,50 +21,187 @@ from prolip.models.prolip import ProLIP
 from prolip.models.released import find_released, list_models
 from prolip.models.weights import (
     CONFIG_FILE,
+    INFERENCE_FILE,
     MODEL_FILE,
     PICKLE_FILE,
     State,
     WeightsError,
     build,
+    checksum,
     load_state,
     read_architecture,
     read_file,
     read_folder,
+    read_json,
 )
 from prolip.pretrained.build_open_clip import build_named
-from prolip.pretrained.download import DownloadError, hub_file
-
-if TYPE_CHECKING:
-    from prolip.checkpoint import Checkpoint
+from prolip.pretrained.download import hub_file
 
 HUB_PREFIX = "hf-hub:"
 OPEN_CLIP_PREFIX = "open_clip:"
+_LOCAL_OPEN_CLIP = f"{OPEN_CLIP_PREFIX}local-dir:"
+_WEIGHTS = {".bin", ".pt", ".pth", ".safetensors"}
+"""Extensions of FILE in open_clip:NAME/FILE."""
 
 
-def hub_repository(source: str | Path) -> str | None:
-    """The hub repository that a source names, "OWNER/NAME" or "OWNER/NAME@REVISION"; None if it names none.
+class InferenceSettings(NamedTuple):
+    """Settings that a checkpoint (run.json) or an exported folder (inference.json) stores besides the architecture."""
 
-    A source is a repository if it begins with "hf-hub:", or is the name of a released model and no file or folder.
-    """
-    if isinstance(source, Path):
-        return None
-    if source.startswith(HUB_PREFIX):
-        return source.removeprefix(HUB_PREFIX)
-    name, _, revision = source.partition("@")
-    released = find_released(name)
-    if released is None or Path(source).exists():
-        return None
-    return f"{released.repository}@{revision}" if revision else released.repository
+    tokenizer: TokenizerConfig | None
+    """Its path is the name of a file of the model. In older checkpoints, it is where the run found the file."""
+    images: dict[str, Any] | None
+    """How images are prepared (`prolip.pretrained.preprocess.image_settings`); None if unknown."""
+    keep_ratio: float | None
+    """Share of patches that training kept of masked images; None if unknown."""
 
 
-def check_source(source: str) -> None:
-    """Check that a text names a model, before long work begins; opening the model may still fail.
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A model source. Made by `resolve`; exactly one of `path`, `repository` and `open_clip` is set."""
+
+    name: str
+    """The text that names it."""
+    path: Path | None = None
+    """A file or folder: weights, a run, a checkpoint, an exported or an adapted model."""
+    repository: str | None = None
+    """A hub repository, "OWNER/NAME" or "OWNER/NAME@REVISION"."""
+    open_clip: str | None = None
+    """The model's name in open_clip, as `build_named` takes it."""
+    cache_dir: str | Path | None = None
+    """Folder for downloads; None for huggingface_hub's."""
+
+    @property
+    def is_released(self) -> bool:
+        """Whether it is a released repository: these hold weights and architecture only."""
+        return self.repository is not None and find_released(self.repository.partition("@")[0]) is not None
+
+    def find(self, name: str) -> Path | None:
+        """Return the local path of one of its files, downloaded if necessary; None if there is none.
+
+        Raises:
+            DownloadError: the repository cannot be read.
+        """
+        if self.repository is not None:
+            return hub_file(self.repository, name, self.cache_dir)
+        return self.path / name if self.path is not None and (self.path / name).is_file() else None
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint | None:
+        """The checkpoint, or the run's newest usable one, verified; None if the source is another one."""
+        return None if self.path is None else open_saved(self.path)
+
+    @cached_property
+    def adapter(self) -> tuple[Adapter, Frozen, Path] | None:
+        """The adapter of an adapted model, its frozen model, and the adapter's folder; None if it is another model."""
+        if self.is_released or (self.repository is not None and self.find(CONFIG_FILE) is not None):
+            return None
+        described = self.find(ADAPTER_FILE)
+        if described is None:
+            return None
+        weights = self.find(ADAPTER_WEIGHTS)
+        if weights is None:
+            raise WeightsError(f"{self.name}: {ADAPTER_WEIGHTS} is missing")
+        return *read_adapter(described, weights), described.parent
+
+    @cached_property
+    def settings(self) -> InferenceSettings | None:
+        """The settings stored with the weights; None if there are none."""
+        if self.checkpoint is not None:
+            place, notes = self.checkpoint.path / "run.json", self.checkpoint.notes
+            content = {name: getattr(notes, name) for name in InferenceSettings._fields}
+        else:
+            file = None if self.is_released else self.find(INFERENCE_FILE)
+            if file is None:
+                return None
+            place, content = file, read_json(file)
+        try:
+            tokenizer, images, keep_ratio = (content[name] for name in InferenceSettings._fields)
+            known = None if tokenizer is None else TokenizerConfig.from_dict(tokenizer)
+        except (ValueError, KeyError, TypeError) as error:
+            raise WeightsError(f"{place}: it must hold the settings of a model ({error!r})") from error
+        return InferenceSettings(known, images, keep_ratio)
+
+    def architecture(self) -> ModelConfig:
+        """Return the architecture, if possible without reading the tensors.
+
+        Raises:
+            WeightsError: the source is not a model, or has no architecture.
+            DownloadError: a file is neither in the cache nor can be downloaded.
+        """
+        if self.checkpoint is not None:
+            try:
+                return from_official_json(self.checkpoint.notes.model_config)
+            except UserError as error:
+                raise WeightsError(f"{self.checkpoint.path}: run.json: {error}") from error
+        file = self.find(CONFIG_FILE)
+        if file is not None:
+            return read_architecture(file)
+        config = self.read()[1]
+        if config is None:
+            raise WeightsError(f"{self.name}: it has no architecture")
+        return config
+
+    def read(self, *, averaged: bool = True) -> tuple[State, ModelConfig | None]:
+        """Return the tensors under official names, and the architecture; None if the source has none.
+
+        Args:
+            averaged: whether to read a run's moving average, if it keeps one.
+
+        Raises:
+            WeightsError: the source is not a model.
+            DownloadError: a file is neither in the cache nor can be downloaded.
+        """
+        if self.open_clip is not None:
+            model = start_from(build_named(self.open_clip, self.cache_dir)[1])
+            return model.state_dict(), model.config
+        if self.checkpoint is not None:
+            state = self.checkpoint.weights() if averaged else self.checkpoint.model()
+            return state, self.architecture()
+        if self.repository is None:
+            assert self.path is not None
+            return (read_file(self.path), None) if self.path.is_file() else read_folder(self.path)
+        config = self.find(CONFIG_FILE)
+        if config is None:
+            other = f"a model of open_clip is written {OPEN_CLIP_PREFIX}{HUB_PREFIX}{self.repository}"
+            raise WeightsError(f"{self.repository}: {CONFIG_FILE} is missing; {other}")
+        if self.find(MODEL_FILE) is None and self.find(PICKLE_FILE) is None:
+            raise WeightsError(f"{self.repository}: {MODEL_FILE} and {PICKLE_FILE} are missing")
+        return read_folder(config.parent)
+
+    def network(self, config: ModelConfig | None = None, *, resize: Resize = "off", averaged: bool = True) -> ProLIP:
+        """Return the ProLIP network; see `load_network`."""
+        state, found = self.read(averaged=averaged)
+        config = config or found
+        if config is None:
+            assert self.path is not None
+            folder = self.path.parent
+            whole = f"name its folder {folder}" if (folder / CONFIG_FILE).is_file() else "pass config=ARCHITECTURES[..]"
+            raise WeightsError(f"{self.name}: it has no architecture; {whole}")
+        try:
+            return build(config, state, resize=resize)
+        except WeightsError as error:
+            raise WeightsError(f"{self.checkpoint.path if self.checkpoint else self.name}: {error}") from error
+
+
+def resolve(source: str | Path, cache_dir: str | Path | None = None) -> Source:
+    """Return what a source names; `prolip.load` lists the forms. Its files are read later, on request.
 
     Raises:
-        WeightsError: it is no repository, there is no such path, and it is not of open_clip.
+        WeightsError: it names neither a file nor a folder, a released model, a repository or a model of open_clip.
     """
-    if hub_repository(source) is None and not source.startswith(OPEN_CLIP_PREFIX) and not Path(source).exists():
-        raise WeightsError(_unknown(source))
+    name = str(source)
+    if name.startswith(OPEN_CLIP_PREFIX):
+        return Source(name=name, open_clip=name.removeprefix(OPEN_CLIP_PREFIX), cache_dir=cache_dir)
+    if name.startswith(HUB_PREFIX):
+        return Source(name=name, repository=name.removeprefix(HUB_PREFIX), cache_dir=cache_dir)
+    if Path(name).exists():
+        return Source(name=name, path=Path(name))
+    model, at, revision = name.partition("@")
+    if (released := find_released(model)) is not None:
+        return Source(name=name, repository=f"{released.repository}{at}{revision}", cache_dir=cache_dir)
+    close = difflib.get_close_matches(name.rpartition("/")[2], [model.name for model in list_models()], 1)
+    hint = f"did you mean {close[0]!r}?" if close else f"a hub repository is written {HUB_PREFIX}OWNER/NAME"
+    raise WeightsError(f"{name} is neither a file nor a folder, nor a released model; {hint}")
 
 
 def load_network(
@@ -70,154 +213,85 @@ def load_network(
 ) -> ProLIP:
     """Load a bare ProLIP network in evaluation mode, on the CPU, in fp32. `prolip.load` opens the whole model.
 
-    `source` is one of
-
-    - the name of a released model (`prolip.list_models`),
-    - "hf-hub:organisation/name", or "hf-hub:organisation/name@revision": a repository in the hub's layout,
-    - a folder in that layout (config.json with model.safetensors or pytorch_model.bin),
-    - the folder of a run (its newest usable checkpoint), or of a checkpoint,
-    - "open_clip:NAME/TAG", "open_clip:NAME/FILE" or "open_clip:hf-hub:organisation/name": the towers of a model of
-      open_clip, with new [UNC] parts (`prolip.models.open_clip`),
-    - a `.pt`, `.bin` or `.safetensors` file: a released `epoch_N.pt`, or a bare state dict.
-
     Args:
-        source: where the model is.
+        source: any source of `prolip.load` except an adapted model. "open_clip:..." gives the towers of a model of
+            open_clip with new [UNC] parts (`prolip.models.open_clip`).
         config: the architecture. Needed if the source has none; overrides the one it has.
         resize: whether and how position and token tables of another size are fitted (`prolip.models.position_tables`).
         cache_dir: folder for downloads; None for huggingface_hub's.
 
     Raises:
-        WeightsError: the source is not a checkpoint, has no architecture, or does not match it.
+        WeightsError: the source is not a model, has no architecture, or does not match it.
         DownloadError: a file is neither in the cache nor can be downloaded.
     """
-    state, found = read_checkpoint(source, cache_dir)
-    config = config or found
-    if config is None:
-        folder = Path(source).parent
-        whole = f"name its folder {folder}" if (folder / CONFIG_FILE).is_file() else "pass config=ARCHITECTURES[name]"
-        raise WeightsError(f"{source} carries no architecture: {whole}")
-    try:
-        return build(config, state, resize=resize)
-    except WeightsError as error:
-        raise WeightsError(f"{source}: {error}") from error
-
-
-def build_saved(saved: Checkpoint, state: State) -> ProLIP:
-    """Build the model of a run's checkpoint with these weights (see `build`).
-
-    Raises:
-        WeightsError: the checkpoint's configuration cannot be read, or does not fit the weights.
-    """
-    config = saved_architecture(saved)
-    try:
-        return build(config, state)
-    except WeightsError as error:
-        raise WeightsError(f"{saved.path}: {error}") from error
-
-
-def saved_architecture(saved: Checkpoint) -> ModelConfig:
-    """The architecture of a run's checkpoint.
-
-    Raises:
-        WeightsError: it has none that this version knows.
-    """
-    try:
-        return from_official_json(saved.notes.model_config)
-    except UserError as error:
-        raise WeightsError(f"{saved.path}: run.json: {error}") from error
+    return resolve(source, cache_dir).network(config, resize=resize)
 
 
 def new_model(config: ModelConfig, start_from: str | None = None, resize: Resize = "off") -> ProLIP:
     """Build a model to train, with new weights or with those of `start_from` (see `load_network`), which must match."""
     model = ProLIP(config)
     if start_from is not None:
-        state = read_checkpoint(start_from)[0]
         try:
-            load_state(model, state, resize=resize)
+            load_state(model, resolve(start_from).read()[0], resize=resize)
         except WeightsError as error:
-            hint = "write --architecture start_from for the start's own architecture"
-            raise WeightsError(f"start_from is {start_from}: {error}\n{hint}") from error
+            hint = "--architecture start_from takes the start's own architecture"
+            raise WeightsError(f"start_from: {error} (got {start_from})\n{hint}") from error
     return model
 
 
 def read_config(source: str | Path) -> ModelConfig:
-    """Read the architecture of `source` (see `load_network`), without its tensors if these are in a separate file.
+    """Return the architecture of a source; see `Source.architecture`."""
+    return resolve(source).architecture()
+
+
+def write_settings(folder: Path, settings: InferenceSettings, names: list[str]) -> None:
+    """Write the inference.json of an exported folder, with the checksums of its files `names`, written before."""
+    tokenizer = None if settings.tokenizer is None else settings.tokenizer.to_dict()
+    content = settings._asdict() | {"tokenizer": tokenizer, "files": {name: checksum(folder / name) for name in names}}
+    write_atomic(folder / INFERENCE_FILE, json.dumps(content, indent=2))
+
+
+# ---- Sources that other models name ---------------------------------------------------------------------------------
+
+
+def absolute_source(source: str) -> str:
+    """Return a model source, with an absolute path if it is a path on this machine.
 
     Raises:
-        WeightsError: the source is not a checkpoint, or has no architecture.
-        DownloadError: a file is neither in the cache nor can be downloaded.
+        UserError: there is no such path.
     """
-    repository = hub_repository(source)
-    found = Path(source) / CONFIG_FILE if repository is None else _needed(repository, CONFIG_FILE, None)
-    if found.is_file():
-        return read_architecture(found)
-    from prolip.checkpoint import open_saved  # torch.distributed.checkpoint takes long to import
-
-    saved = open_saved(Path(source))
-    config = read_checkpoint(source)[1] if saved is None else saved_architecture(saved)
-    if config is None:
-        raise WeightsError(f"{source} carries no architecture")
-    return config
+    prefix, path = _split_path(source)
+    if path is None:
+        return source
+    if not path.exists():
+        raise UserError(f"checkpoint: the model that made the embeddings must exist (got {source})")
+    return f"{prefix}{path.absolute()}"
 
 
-def read_beside(source: str | Path, name: str, cache_dir: str | Path | None = None) -> Path | None:
-    """Find a file in a folder or hub repository (see `load_network`): its local path; None if there is none."""
-    repository = hub_repository(source)
-    if repository is not None:
-        return hub_file(repository, name, cache_dir)
-    return Path(source) / name if (Path(source) / name).is_file() else None
+def find_frozen(frozen: Frozen, folder: Path) -> str:
+    """Return the source of an adapter's frozen model, which may have moved into the adapter's folder or beside it.
+
+    Raises:
+        UserError: the source is a path, and the model is in none of these places.
+    """
+    prefix, path = _split_path(frozen.source)
+    if path is None:
+        return frozen.source
+    for place in (path, folder / path.name, folder.absolute().parent / path.name):
+        if place.exists():
+            return f"{prefix}{place}"
+    raise UserError(
+        f"{folder / ADAPTER_FILE}: the frozen model {frozen.source} is missing: move it into that folder or beside it, "
+        'or change "source"'
+    )
 
 
-def read_checkpoint(source: str | Path, cache_dir: str | Path | None = None) -> tuple[State, ModelConfig | None]:
-    """Read the tensors of a source (see `load_network`) under official names, and its architecture if it has one."""
-    repository = hub_repository(source)
-    if repository is not None:
-        return read_folder(_download(repository, cache_dir))
-    if isinstance(source, str) and source.startswith(OPEN_CLIP_PREFIX):
-        model = start_from(build_named(source.removeprefix(OPEN_CLIP_PREFIX), cache_dir)[1])
-        return model.state_dict(), model.config
-    path = Path(source)
-    if path.is_dir():
-        if not (path / CONFIG_FILE).is_file():
-            from prolip.checkpoint import read_weights  # torch.distributed.checkpoint takes long to import
-
-            saved = read_weights(path)
-            if saved is not None:
-                return saved[1], saved_architecture(saved[0])
-        return read_folder(path)
-    if not path.is_file():
-        raise WeightsError(_unknown(str(source)))
-    return read_file(path), None
-
-
-def _unknown(source: str) -> str:
-    """The message for a source that names no model."""
-    names = [model.name for model in list_models()]
-    word = source.rpartition("/")[2]
-    begun = [name for name in names if len(word) > 3 and name.startswith(word)]
-    close = begun or difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    if close:
-        return f"{source} is neither a file nor a folder: did you mean the released model {close[0]!r}?"
-    hint = f": a hub repository is written {HUB_PREFIX}{source}" if re.fullmatch(r"[\w.-]+/[\w.-]+", source) else ""
-    return f"{source} is neither a file nor a folder, nor a released model (prolip.list_models()){hint}"
-
-
-def _download(repository: str, cache_dir: str | Path | None) -> Path:
-    """Download a hub repository's checkpoint; a pickle only if there is no safetensors file."""
-    folder = _needed(repository, CONFIG_FILE, cache_dir).parent
-    refused: UserError = WeightsError(f"{repository} has neither {MODEL_FILE} nor {PICKLE_FILE}")
-    for weights in (MODEL_FILE, PICKLE_FILE):
-        try:
-            if hub_file(repository, weights, cache_dir) is not None:
-                return folder
-        except DownloadError as error:  # offline the cache may have the pickle alone
-            refused = error
-    raise refused
-
-
-def _needed(repository: str, name: str, cache_dir: str | Path | None) -> Path:
-    found = hub_file(repository, name, cache_dir)
-    if found is None:
-        other = f"; for a model of open_clip, write {OPEN_CLIP_PREFIX}{HUB_PREFIX}{repository}"
-        raise WeightsError(f"{repository} has no {name}, which the hub's layout needs{other}")
-    return found
+def _split_path(source: str) -> tuple[str, Path | None]:
+    """Split a source into a prefix and a path; the path is None if it names no file or folder of this machine."""
+    if source.startswith(_LOCAL_OPEN_CLIP):
+        return _LOCAL_OPEN_CLIP, Path(source.removeprefix(_LOCAL_OPEN_CLIP))
+    if source.startswith(OPEN_CLIP_PREFIX):
+        name, slash, weights = source.partition("/")
+        return (f"{name}{slash}", Path(weights)) if Path(weights).suffix in _WEIGHTS else ("", None)
+    is_remote = source.startswith(HUB_PREFIX) or find_released(source.partition("@")[0]) is not None
+    return ("", None) if is_remote and not Path(source).exists() else ("", Path(source))

@@ -18,7 +18,7 @@ from prolip.files import check_writable
 from prolip.models import ModelConfig, ProLIP
 from prolip.models.config import LockConfig
 from prolip.models.freeze import lock_parameters
-from prolip.pretrained.carried import carry, check_same_tokenizer
+from prolip.pretrained.tokenizer import check_same_tokenizer, inference_files
 from prolip.report.text_table import align
 from prolip.train.best import check_metric
 from prolip.train.config import TrainConfig, known_recipes, load_config, to_toml
@@ -255,7 +255,7 @@ def _folder(config: TrainConfig, gpus: int) -> str:
     if saved is None:
         return f"{config.out} has no checkpoint: the run starts at step 0"
     tokenizer = config.data.tokenizer
-    check_same_tokenizer(saved, carry(tokenizer, config.model), tokenizer.path)
+    check_same_tokenizer(saved, inference_files(tokenizer, config.model), tokenizer.path)
     with fields_within("data."):
         BatchLoader(config.loader(gpus), world_size=gpus, resume=Cursor.from_dict(saved.notes.cursor)).close()
     return f"{saved.path}: the run resumes at step {saved.step:,}"

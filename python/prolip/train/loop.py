@@ -32,8 +32,8 @@ from prolip.losses import LossTerms, ProlipLoss
 from prolip.models import ProLIP, ProLIPOutput, lock_parameters
 from prolip.models.official_json import to_official_json
 from prolip.models.precision import DTYPES, autocast
-from prolip.pretrained.carried import carry, check_same_tokenizer
 from prolip.pretrained.sources import new_model
+from prolip.pretrained.tokenizer import check_same_tokenizer, inference_files
 from prolip.train.accumulate import backward
 from prolip.train.allocator import keep_freed_memory
 from prolip.train.best import BestSoFar, check_metric
@@ -98,7 +98,7 @@ def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
     torch.set_num_threads(config.cpu_threads or ranks.cores)  # on a GPU, too: validation computes on the host
     torch.set_float32_matmul_precision(config.fp32_matmul)
     torch.manual_seed(config.seed)
-    carried = carry(config.data.tokenizer, config.model)
+    preprocessing = inference_files(config.data.tokenizer, config.model)
     opened.enter_context(RunLock(config.out, ranks))
     saved = find_saved(config, ranks)
     step, cursor = (0, None) if saved is None else (saved.step, Cursor.from_dict(saved.notes.cursor))
@@ -115,7 +115,7 @@ def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
     ema = Ema(model, config.ema) if config.ema.decay > 0 else None
     scaler = LossScaler(ranks.device) if config.precision == "fp16" else None
     if saved is not None:
-        check_same_tokenizer(saved, carried, config.data.tokenizer.path)
+        check_same_tokenizer(saved, preprocessing, config.data.tokenizer.path)
         saved.restore(model, optimizer, ema)
         if scaler is not None and saved.notes.scaler is not None:
             scaler.load_state_dict(saved.notes.scaler)
@@ -132,7 +132,9 @@ def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
         divergence=Divergence(ranks),
         stopping=stopping,
         loader=loader,
-        saver=Saver(config.out / "checkpoints", ranks, keep=config.keep_checkpoints, after=step, preprocessing=carried),
+        saver=Saver(
+            config.out / "checkpoints", ranks, keep=config.keep_checkpoints, after=step, preprocessing=preprocessing
+        ),
         validation=validation,
         best=BestSoFar(config.keep_best, config.best_is, config.out / "checkpoints", ranks, step),
         step=step,

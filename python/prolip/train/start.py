@@ -8,11 +8,9 @@ from typing import Any
 
 from prolip.errors import UserError
 from prolip.models import ModelConfig
-from prolip.models.weights import read_json
 from prolip.pretrained.build_open_clip import import_open_clip
-from prolip.pretrained.download import hub_file
-from prolip.pretrained.sources import HUB_PREFIX, OPEN_CLIP_PREFIX, hub_repository, new_model, read_config
-from prolip.pretrained.tokenizer_choice import OPEN_CLIP_CONFIG
+from prolip.pretrained.sources import HUB_PREFIX, OPEN_CLIP_PREFIX, new_model, resolve
+from prolip.pretrained.tokenizer import OPEN_CLIP_CONFIG, open_clip_config
 from prolip.train.config import TrainConfig
 
 _SIZES = {
@@ -34,12 +32,12 @@ def check_start(config: TrainConfig) -> str:
     start = config.start_from
     if start is None:
         return "random weights"
-    repository = hub_repository(start)
-    if repository is not None:
-        _compare(config, start, _sizes(read_config(start)))
+    source = resolve(start)
+    if source.repository is not None:
+        _compare(config, start, _sizes(source.architecture()))
         return f"{start} exists, and its sizes fit; its weights were not downloaded"
-    if start.startswith(OPEN_CLIP_PREFIX):
-        remote = _remote_open_clip(start.removeprefix(OPEN_CLIP_PREFIX))
+    if source.open_clip is not None:
+        remote = _remote_open_clip(source.open_clip)
         if remote is not None:
             _compare(config, start, remote)
             return f"{start} exists, and its sizes fit; its weights were not downloaded"
@@ -56,11 +54,10 @@ def _remote_open_clip(named: str) -> dict[str, Any] | None:
     if named.startswith("local-dir:"):
         return None
     if named.startswith(HUB_PREFIX):
-        repository = named.removeprefix(HUB_PREFIX)
-        file = hub_file(repository, OPEN_CLIP_CONFIG)
-        if file is None:
-            raise UserError(f"start_from is {OPEN_CLIP_PREFIX}{named}: {repository} has no {OPEN_CLIP_CONFIG}")
-        return _open_clip_sizes(read_json(file).get("model_cfg", {}))
+        found = open_clip_config(named)
+        if not found:
+            raise UserError(f"start_from: the repository must have {OPEN_CLIP_CONFIG} (got {OPEN_CLIP_PREFIX}{named})")
+        return _open_clip_sizes(found)
     open_clip = import_open_clip()
     name, _, weights = named.partition("/")
     tags = open_clip.list_pretrained_tags_by_model(name)

@@ -11,7 +11,7 @@ from typing import Self, TypeVar
 import torch
 import torch.distributed as dist
 
-from prolip.data import shown_shard
+from prolip.data import without_secrets
 from prolip.distributed import Ranks
 from prolip.errors import UserError
 
@@ -66,7 +66,7 @@ class StopRequest:
     def sentence(self, step: int, shards: Sequence[str]) -> str:
         """Say which signal ended the run, what the run waited for, and what to do next."""
         saved, then = ("saved", "resume") if step else ("nothing to save", "start")
-        waited = f" (it had waited {self.waited_s} s for a batch of {', '.join(map(shown_shard, shards))})"
+        waited = f" (it had waited {self.waited_s} s for a batch of {', '.join(map(without_secrets, shards))})"
         return (
             f"{signal.Signals(self.signal).name} at step {step}, {saved}: run the same command again to {then}"
             f"{waited if self.waited_s else ''}"

@@ -6,11 +6,12 @@ Shapes: N images of a set, C caption slots, L tokens, D embedding.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from typing import Self
+from typing import Self, get_args
 
 import torch
 from torch import Tensor
@@ -24,12 +25,12 @@ from prolip.embeddings.embed import Paired, embed_pairs, embed_texts
 from prolip.errors import UserError
 from prolip.files import read_text
 from prolip.gaussian import Gaussian, concatenate
-from prolip.metrics.measures import SCORES, flat, measure_zero_shot
+from prolip.metrics.config import Score
 from prolip.metrics.prompts import encode_prompts
 from prolip.metrics.retrieval import evaluate_retrieval, first_ranks
 from prolip.metrics.statistics import spearman
 from prolip.metrics.uncertainty import area_under_risk_coverage, uncertainty_bins
-from prolip.metrics.zero_shot import aggregate_prompts
+from prolip.metrics.zero_shot import aggregate_prompts, measure_zero_shot
 from prolip.models import ModelConfig, ProLIP
 from prolip.train.config.parts import CLASS_MEMBER, ValidationConfig, ValidationJob
 
@@ -274,14 +275,16 @@ def _retrieval(pairs: Paired) -> dict[str, float]:
     """Measure retrieval both ways: by sampled distance, and by means (names with `mean_`)."""
     texts, correct = pairs.text.flatten(), _correct(pairs)
     metrics: dict[str, float] = {}
-    for score in SCORES:
+    for score in get_args(Score):
         infix = "" if score == "csd" else f"{score}_"
         for direction, result in (
             ("image_to_text", evaluate_retrieval(pairs.image, texts, correct, score)),
             ("text_to_image", evaluate_retrieval(texts, pairs.image, correct.T, score)),
         ):
             metrics |= {
-                f"{direction}_{infix}{name}": value for name, value in flat(result).items() if "num_" not in name
+                f"{direction}_{infix}{name}": value
+                for name, value in dataclasses.asdict(result).items()
+                if "num_" not in name
             }
     return metrics
 

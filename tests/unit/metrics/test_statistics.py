@@ -1,87 +1,158 @@
-"""Bootstrap intervals against the textbook; ranks and correlations against tables and slow references."""
+"""Statistics against scikit-learn, scipy and loops; the same on counted resamples; bootstrap intervals."""
 
 from __future__ import annotations
 
+import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import spearmanr
+from sklearn import metrics as theirs
 from torch import Tensor
 
+from prolip.metrics import statistics
 from prolip.metrics.statistics import (
-    average_ranks,
-    bootstrap_interval,
+    STATISTICS,
+    bootstrap,
+    mean,
     pearson,
     rank_of_first_correct,
-    ratio_interval,
+    ratio,
+    resample,
     sorted_means,
     spearman,
+    value_of,
+)
+
+T = torch.tensor
+DRAWS = torch.Generator().manual_seed(0)
+PREDICTIONS = st.integers(1, 40).flatmap(
+    lambda count: st.tuples(*[st.lists(st.integers(0, 5), min_size=count, max_size=count)] * 2)
 )
 
 
-def mean(values: Tensor) -> float:
-    return float(values.mean())
+def repeated(columns: tuple[Tensor, ...], counts: Tensor) -> list[Tensor]:
+    return [column.repeat_interleave(counts.long(), dim=0) for column in columns]
+
+
+@pytest.mark.parametrize("name", STATISTICS)
+@pytest.mark.parametrize("rounded", [False, True])
+def test_a_statistic_of_counts_equals_that_of_the_resampled_items(name: str, rounded: bool) -> None:
+    items = torch.rand(40, generator=DRAWS, dtype=torch.float64)
+    items = (items * 5).round() / 5 if rounded else items
+    groups = (torch.rand(40, generator=DRAWS) < 0.4).long()
+    columns = (items,) if name == "mean" else (groups if name == "f1_macro" else items, groups)
+    counts = torch.stack([torch.randint(40, (40,), generator=DRAWS).bincount(minlength=40) for _ in range(9)]).double()
+    expected = [value_of(STATISTICS[name], *repeated(columns, row)) for row in counts]
+    torch.testing.assert_close(STATISTICS[name](*columns, counts), T(expected, dtype=torch.float64))
+
+
+@given(PREDICTIONS)
+def test_statistics_of_classes_equal_scikit_learns(given: tuple[list[int], list[int]]) -> None:
+    predicted, labels = (T(side) for side in given)
+    hits, occurring = (predicted == labels).double(), sorted(set(given[1]))
+    recalls = theirs.recall_score(labels, predicted, labels=occurring, average=None)
+    assert value_of(STATISTICS["mean_per_group"], hits, labels) == pytest.approx(float(np.mean(recalls)))
+    assert value_of(STATISTICS["worst_group"], hits, labels) == pytest.approx(float(np.min(recalls)))
+    f1 = theirs.f1_score(labels, predicted, labels=occurring, average="macro")
+    assert value_of(STATISTICS["f1_macro"], predicted.double(), labels) == pytest.approx(f1)
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(st.integers(-5, 5), st.integers(0, 4)), min_size=2, max_size=30))
+def test_correlations_and_auroc_equal_those_of_other_packages(pairs: list[tuple[int, int]]) -> None:
+    a, b = (T(side).double() for side in zip(*pairs, strict=True))
+    constant = bool((a == a[0]).all() or (b == b[0]).all())
+    expected = math.nan if constant else float(spearmanr(a, b).statistic)
+    assert spearman(a, b) == pytest.approx(expected, nan_ok=True)
+    expected = math.nan if constant else float(np.corrcoef(a, b)[0, 1])
+    assert pearson(a, b) == pytest.approx(expected, abs=1e-12, nan_ok=True)
+    positive = b > 1
+    expected = float(theirs.roc_auc_score(positive, a)) if 0 < int(positive.sum()) < len(b) else math.nan
+    assert value_of(STATISTICS["auroc"], a, positive) == pytest.approx(expected, nan_ok=True)
+
+
+def test_a_correlation_of_a_constant_is_nan() -> None:
+    # 0.1 has a rounding spread.
+    assert math.isnan(pearson(torch.full((7,), 0.1), torch.arange(7)))
+    assert math.isnan(pearson(T([1.0]), T([2.0])))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_risk_coverage_is_the_mean_over_all_orders_of_equal_items(seed: int) -> None:
+    noise = torch.Generator().manual_seed(seed)
+    uncertainty, correct = torch.randint(3, (6,), generator=noise).float(), torch.randint(2, (6,), generator=noise)
+    areas = []
+    for order in itertools.permutations(range(6)):
+        walked = sorted(order, key=lambda i: float(uncertainty[i]))
+        areas.append(sum(sum(1 - int(correct[i]) for i in walked[:k]) / k for k in range(1, 7)) / 6)
+    assert value_of(STATISTICS["risk_coverage"], uncertainty, correct) == pytest.approx(sum(areas) / len(areas))
+    best = value_of(STATISTICS["risk_coverage"], 1 - correct, correct)
+    found = value_of(STATISTICS["excess_risk_coverage"], uncertainty, correct)
+    assert found == pytest.approx(sum(areas) / len(areas) - best)
+
+
+@pytest.mark.parametrize("name", ["calibration_error", "equal_mass_error"])
+@pytest.mark.parametrize("count", [7, 200])
+def test_calibration_errors_equal_a_loop_over_bins(name: str, count: int) -> None:
+    confidence = torch.rand(count, generator=DRAWS, dtype=torch.float64)
+    confidence[:3] = T([0.0, 1.0, 0.5], dtype=torch.float64)
+    correct = torch.randint(2, (count,), generator=DRAWS)
+    place = (confidence * 15).ceil().clamp_min(1)
+    if name == "equal_mass_error":
+        edges = torch.linspace(0, count, min(15, count) + 1).round()
+        place = torch.bucketize(confidence.argsort().argsort().float(), edges, right=True)
+    gaps = [float((correct - confidence)[place == one].sum()) for one in place.unique()]
+    assert value_of(STATISTICS[name], confidence, correct) == pytest.approx(sum(map(abs, gaps)) / count)
+
+
+def test_confidences_outside_0_and_1_and_nan_are_refused() -> None:
+    for name, column in (
+        ("calibration_error", T([1.1])),
+        ("calibration_error", T([math.nan])),
+        ("auroc", T([math.nan])),
+    ):
+        with pytest.raises(ValueError, match=r"NaN|in \[0, 1\]"):
+            value_of(STATISTICS[name], column, torch.ones(1))
+    with pytest.raises(ValueError, match="NaN"):
+        sorted_means(T([0.1, math.nan]), torch.ones(2))
 
 
 def test_the_interval_of_a_mean_is_about_two_standard_errors_wide() -> None:
-    values = torch.randn(400, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    found = bootstrap_interval(mean, values, num_resamples=2000)
+    values = torch.randn(400, generator=DRAWS, dtype=torch.float64)
+    found = bootstrap(mean, values, num_resamples=2000)
     error = float(values.std()) / math.sqrt(400)
-    assert found.value == mean(values)
+    assert found.value == pytest.approx(float(values.mean()))
     assert found.low == pytest.approx(found.value - 1.96 * error, abs=0.15 * error)
     assert found.high == pytest.approx(found.value + 1.96 * error, abs=0.15 * error)
 
 
-def test_a_bootstrap_interval_covers_the_truth_at_its_level() -> None:
-    held = 0
-    for seed in range(200):
-        values = torch.rand(60, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-        found = bootstrap_interval(mean, values, level=0.8, num_resamples=200, seed=seed)
-        held += found.low <= 0.5 <= found.high
-    assert 0.7 < held / 200 < 0.9
+def test_resamples_are_drawn_by_the_seed_in_blocks_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts, sizes = torch.randint(4, (37,), generator=DRAWS), torch.randint(1, 4, (37,), generator=DRAWS)
+    whole = resample(ratio, parts, sizes, num_resamples=25, seed=3)
+    draws = torch.Generator().manual_seed(3)
+    rows = [torch.randint(37, (37,), generator=draws) for _ in range(25)]
+    assert whole.tolist() == pytest.approx([float(parts[row].sum() / sizes[row].sum()) for row in rows])
+    monkeypatch.setattr(statistics, "_BLOCK", 37 * 7)
+    torch.testing.assert_close(resample(ratio, parts, sizes, num_resamples=25, seed=3), whole)
+    for items, count in ((torch.ones(0), 5), (torch.ones(2), 0)):
+        with pytest.raises(ValueError, match="cannot be resampled"):
+            resample(mean, items, num_resamples=count)
 
 
-def test_rows_of_several_tensors_stay_together() -> None:
-    values = torch.randn(50, dtype=torch.float64)
-    found = bootstrap_interval(pearson, values, 2 * values + 1, num_resamples=50)
-    assert found.low == pytest.approx(1.0)
-    assert bootstrap_interval(pearson, values, values, seed=1) == bootstrap_interval(pearson, values, values, seed=1)
-
-
-def test_an_interval_skips_resamples_with_an_undefined_statistic() -> None:
-    few = torch.tensor([0.0, 1.0])  # half of the resamples are constant
-    found = bootstrap_interval(pearson, few, few, num_resamples=40)
+def test_an_interval_skips_undefined_resamples_and_may_end_at_infinity() -> None:
+    few = T([0.0, 1.0])  # half of the resamples are constant
+    found = bootstrap(STATISTICS["rank_correlation"], few, few, num_resamples=40)
     assert (found.low, found.high) == (pytest.approx(1.0), pytest.approx(1.0))
-    never = bootstrap_interval(pearson, torch.ones(3), torch.ones(3), num_resamples=5)
-    assert all(map(math.isnan, never))
-
-
-def test_an_interval_may_end_at_infinity() -> None:
-    """A loss is infinite where the right label has the probability 0."""
-    losses = torch.tensor([0.5, 1.0, 1.5, math.inf], dtype=torch.float64)
-    found = bootstrap_interval(lambda items: float(items.mean()), losses, num_resamples=50)
-    assert found.value == found.high == math.inf
-    assert 0.5 <= found.low <= 1.5
-
-
-@pytest.mark.parametrize(
-    ("items", "settings"),
-    [
-        ((torch.ones(2), torch.ones(3)), {}),
-        ((torch.ones(0),), {}),
-        ((), {}),
-        ((torch.ones(2),), {"level": 1.0}),
-        ((torch.ones(2),), {"num_resamples": 0}),
-    ],
-)
-def test_invalid_bootstrap_arguments_are_refused(items: tuple[Tensor, ...], settings: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=r"resampled together|must be between|at least 1"):
-        bootstrap_interval(lambda *_: 0.0, *items, **settings)  # type: ignore[arg-type]
-
-
-T = torch.tensor
+    assert all(map(math.isnan, bootstrap(ratio, torch.zeros(3), torch.zeros(3), num_resamples=5)))
+    # A loss is infinite where the right label has the probability 0.
+    infinite = bootstrap(mean, T([0.5, 1.0, 1.5, math.inf]), num_resamples=50)
+    assert infinite.value == infinite.high == math.inf
+    assert 0.5 <= infinite.low <= 1.5
 
 
 @pytest.mark.parametrize(
@@ -94,66 +165,16 @@ T = torch.tensor
         ([1.0, 1.0, 1.0], [0, 1, 0], 2),  # ties count against the query
         ([2.0, 2.0, 2.0], [1, 1, 1], 0),
         ([-math.inf, 0.0, 0.0], [1, 0, 0], 2),
+        ([1.0, 2.0, 3.0], [0, 0, 0], None),
+        ([math.nan, 2.0, 3.0], [1, 0, 0], None),
     ],
 )
 def test_rank_of_first_correct_counts_better_and_equal_candidates(
-    scores: list[float], correct: list[int], rank: int
+    scores: list[float], correct: list[int], rank: int | None
 ) -> None:
-    assert rank_of_first_correct(T([scores]), T([correct]).bool()).tolist() == [rank]
-
-
-def test_ranks_without_a_correct_candidate_or_with_nan_are_errors() -> None:
-    with pytest.raises(ValueError, match="query 1 has no correct candidate"):
-        rank_of_first_correct(torch.zeros(2, 2), T([[True, False], [False, False]]))
-    with pytest.raises(ValueError, match="NaN"):
-        rank_of_first_correct(T([[math.nan, 1.0]]), T([[True, False]]))
-    with pytest.raises(ValueError, match="differ in shape"):
-        rank_of_first_correct(torch.zeros(2, 3), torch.ones(3, 2).bool())
-
-
-@given(st.lists(st.integers(0, 4), min_size=1, max_size=30))
-def test_average_ranks_equal_a_slow_loop(values: list[int]) -> None:
-    slow = [sum(v < x for v in values) + (sum(v == x for v in values) - 1) / 2 for x in values]
-    assert average_ranks(T(values)).tolist() == slow
-
-
-@settings(max_examples=50)
-@given(st.lists(st.tuples(st.integers(-5, 5), st.integers(-5, 5)), min_size=2, max_size=20))
-def test_pearson_equals_torch(pairs: list[tuple[int, int]]) -> None:
-    a, b = T([p[0] for p in pairs]).double(), T([p[1] for p in pairs]).double()
-    expected = float(torch.corrcoef(torch.stack([a, b]))[0, 1]) if a.std() > 0 and b.std() > 0 else math.nan
-    assert pearson(a, b) == pytest.approx(expected, abs=1e-12, nan_ok=True)
-
-
-def test_pearson_of_a_constant_is_nan() -> None:
-    assert math.isnan(pearson(T([1.0, 1.0, 1.0]), T([1.0, 2.0, 3.0])))
-    assert math.isnan(pearson(T([1.0]), T([2.0])))
-    # A constant that is no dyadic fraction has a rounding spread; it is constant all the same.
-    assert math.isnan(pearson(torch.full((7,), 0.1), torch.arange(7)))
-    with pytest.raises(ValueError, match="cannot be correlated"):
-        pearson(torch.zeros(2), torch.zeros(3))
-
-
-def test_spearman_depends_only_on_the_order() -> None:
-    x = T([0.1, 5.0, 2.0, 100.0])
-    assert spearman(x, x.exp()) == pytest.approx(1.0)
-    assert spearman(x, -(x**3)) == pytest.approx(-1.0)
-    assert spearman(T([1.0, 1.0, 2.0]), T([1.0, 2.0, 3.0])) == pytest.approx(math.sqrt(3) / 2)
-
-
-def test_a_ratio_of_sums_has_the_interval_of_the_bootstrap() -> None:
-    draws = torch.Generator().manual_seed(0)
-    parts, sizes = torch.randint(4, (37,), generator=draws), torch.randint(1, 4, (37,), generator=draws)
-    expected = bootstrap_interval(
-        lambda some, of: float(some.sum() / of.sum()), parts.double(), sizes.double(), num_resamples=50, level=0.8
-    )
-    assert ratio_interval(parts, sizes, num_resamples=50, level=0.8) == pytest.approx(expected)
-    nothing = ratio_interval(torch.zeros(3), torch.zeros(3), num_resamples=5)
-    assert all(math.isnan(value) for value in nothing)
-
-
-def test_nan_has_no_rank() -> None:
-    values = torch.tensor([0.1, math.nan, 0.2])
-    for order in (lambda: average_ranks(values), lambda: sorted_means(values, torch.ones(3))):
-        with pytest.raises(ValueError, match="values with NaN have no order"):
-            order()
+    given = T([scores]), T([correct]).bool()
+    if rank is None:
+        with pytest.raises(ValueError, match=r"NaN|correct candidate"):
+            rank_of_first_correct(*given)
+    else:
+        assert rank_of_first_correct(*given).tolist() == [rank]

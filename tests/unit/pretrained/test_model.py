@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import logging
 import pickle
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,7 @@ import prolip
 from prolip.data import DataError, StoreConfig
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian
-from prolip.models import ProLIP
+from prolip.models import ARCHITECTURES, ProLIP
 from prolip.models.config import Precision
 from prolip.pretrained.image_batches import read_images
 from prolip.pretrained.preprocess import Preprocess
@@ -151,55 +154,44 @@ def test_shards_are_read_with_the_settings_of_the_store(lab: Path, files: list[P
     assert model.classify(source, ["animals", "food"], store=store).probabilities.shape == (3, 2)
 
 
-def test_one_image_needs_no_list(files: list[Path], model: prolip.Model) -> None:
-    for one in (files[0], str(files[0]), files[0].read_bytes(), Image.open(files[0]), model.preprocess(files[0])):
-        assert model.encode_images(one).mean.shape == (1, 32)
-
-
-def test_results_are_plain_tensors_on_the_cpu(files: list[Path], model: prolip.Model) -> None:
+def test_results_are_plain_tensors_and_the_training_mode_is_restored(files: list[Path], model: prolip.Model) -> None:
     """A probe can be trained on them, which torch refuses for tensors of its inference mode."""
-    for found in (model.encode_images(files[:1]), model.encode_texts("a picture")):
-        assert found.mean.dtype == found.log_var.dtype == torch.float32
-        assert found.mean.norm(dim=-1).tolist() == pytest.approx([1.0])
+    model.network.train()
+    found = model.encode_images(files[:1])
+    assert model.network.training
+    model.network.eval()
+    assert torch.equal(found.mean, model.encode_images(files[:1]).mean)
+    for gaussian in (found, model.encode_texts("a picture")):
+        assert gaussian.mean.dtype == gaussian.log_var.dtype == torch.float32
+        assert gaussian.mean.norm(dim=-1).tolist() == pytest.approx([1.0])
         probe = torch.nn.Linear(32, 1)
-        probe(found.mean).sum().backward()
+        probe(gaussian.mean).sum().backward()
         assert probe.weight.grad is not None
 
 
-def test_encoding_restores_the_training_mode(model: prolip.Model, files: list[Path]) -> None:
-    model.network.train()
-    before = model.encode_images(files[0])
-    assert model.network.training
-    model.network.eval()
-    assert torch.equal(before.mean, model.encode_images(files[0]).mean)
-
-
-BAD: list[tuple[Any, type[Exception], str]] = [
-    (["0.png", "absent.jpg"], UserError, "absent.jpg: there is no such image file"),
-    (["0.png", "notes.txt.jpg"], DataError, "notes.txt.jpg cannot be read"),
-    (["0.png", b"no image"], DataError, r"images\[1\] cannot be read"),
-    (["0.png", 7], UserError, r"images\[1\] is a int: an image is a path, bytes, a PIL image, an array or a tensor"),
-    ([np.zeros((2, 4, 4, 9), dtype=np.uint8)], UserError, r"images\[0\]\[0\] is an array uint8 \[4, 4, 9\]"),
-    (torch.zeros(2, 3, 8, 8), UserError, r"images\[0\] is a float tensor \[3, 8, 8\]: the model takes \[3, 36, 36\]"),
-    (torch.zeros(36, 36), UserError, r"images\[0\] is a float tensor \[36, 36\]"),
-    (["https://example.org/cat.jpg"], UserError, "is the address of a file: only shards"),
-    (["empty"], UserError, r"images\[0\]: the folder empty has no image"),
-    (["shards"], UserError, r"the folder shards has no image: for its shards, write 'shards/\*.tar'"),
-    (["absent.tar"], UserError, "absent.tar"),
-    (["bad.tar"], DataError, "k1"),
-    (["cut.tar"], DataError, "cut.tar"),
-    ([], UserError, "images is empty"),
-    (7, UserError, "images is a int"),
-    (None, UserError, "images is a NoneType"),
-    (io.BytesIO(b"an open file"), UserError, "images is a BytesIO: an image is a path, bytes"),
-]
-
-
-@pytest.mark.parametrize(("images", "kind", "message"), BAD, ids=lambda value: str(value)[:24])
+@pytest.mark.parametrize(
+    ("images", "kind", "named"),
+    [
+        (["0.png", "absent.jpg"], UserError, "absent.jpg"),
+        (["0.png", "notes.txt.jpg"], DataError, "notes.txt.jpg"),
+        (["0.png", b"no image"], DataError, r"images\[1\]"),
+        (["0.png", 7], UserError, r"images\[1\]"),
+        ([np.zeros((2, 4, 4, 9), dtype=np.uint8)], UserError, r"images\[0\]\[0\]"),
+        (torch.zeros(2, 3, 8, 8), UserError, r"images\[0\]"),
+        (["https://example.org/cat.jpg"], UserError, r"images\[0\]"),
+        (["empty"], UserError, r"images\[0\]"),
+        (["absent.tar"], UserError, ""),
+        (["bad.tar"], DataError, ".*k1"),
+        ([], UserError, "images"),
+        (7, UserError, "images"),
+        (io.BytesIO(b"an open file"), UserError, "images"),
+    ],
+    ids=lambda value: str(value)[:24],
+)
 def test_bad_image_input_is_named(
     images: Any,
     kind: type[Exception],
-    message: str,
+    named: str,
     files: list[Path],
     model: prolip.Model,
     tmp_path: Path,
@@ -209,13 +201,9 @@ def test_bad_image_input_is_named(
     png = files[0].read_bytes()
     Path("0.png").write_bytes(png)
     Path("notes.txt.jpg").write_text("no image")
-    for name in ("empty", "shards"):
-        Path(name).mkdir()
-    members = [(f"k{number}.png", png if number != 1 else b"no image") for number in range(150)]
-    write_tar(Path("bad.tar"), members)
-    write_tar(Path("shards/a.tar"), members)
-    Path("cut.tar").write_bytes(Path("shards/a.tar").read_bytes()[:20_000])
-    with pytest.raises(kind, match=message):
+    Path("empty").mkdir()
+    write_tar(Path("bad.tar"), [(f"k{number}.png", png if number != 1 else b"no image") for number in range(150)])
+    with pytest.raises(kind, match=f"^{named}"):
         model.encode_images(images)
 
 
@@ -242,41 +230,29 @@ def test_images_are_decoded_in_threads_ahead_of_the_model(
     assert not threads
 
 
-@pytest.mark.parametrize(("progress", "shown"), [(True, True), (False, False), (None, False)])
-def test_progress_is_shown_on_request_or_on_a_terminal(
-    progress: bool | None, shown: bool, files: list[Path], model: prolip.Model, capsys: pytest.CaptureFixture[str]
+def test_progress_is_shown_on_request(
+    files: list[Path], model: prolip.Model, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model.encode_images(files, progress=progress)
-    model.encode_texts(["a picture"] * 3, progress=progress)
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert (f"images: 100%|██████████| {COUNT}/{COUNT}" in printed.err) == shown
-    assert ("captions: 100%|██████████| 3/3" in printed.err) == shown
+    for progress in (True, None):
+        model.encode_images(files, progress=progress)
+        model.encode_texts(["a picture"] * 3, progress=progress)
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert (f"{COUNT}/{COUNT}" in printed.err and "3/3" in printed.err) == bool(progress)
 
 
 # ---- texts and classes ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("texts", "message"),
-    [
-        ([], "texts is empty"),
-        (["a", 7], r"texts\[1\] is a int: a caption is a text"),
-        ([b"a"], r"texts\[0\] is a bytes"),
-    ],
-)
-def test_bad_captions_are_named(texts: Any, message: str, model: prolip.Model) -> None:
-    with pytest.raises(UserError, match=message):
-        model.encode_texts(texts)
-
-
-@pytest.mark.parametrize("batch_size", [0, -1])
-def test_batches_have_at_least_one_item(batch_size: int, model: prolip.Model) -> None:
-    message = f"batch_size is {batch_size}: it must be at least 1"
-    with pytest.raises(UserError, match=message):
-        model.encode_texts(["a"], batch_size=batch_size)
-    with pytest.raises(UserError, match=message):
-        model.encode_images(Image.new("RGB", (8, 8)), batch_size=batch_size)
+def test_bad_captions_and_batch_sizes_are_named(model: prolip.Model) -> None:
+    texts: Any
+    for texts, batch_size, field in (([], 1, "texts"), (["a", 7], 1, "texts[1]"), ("a", 0, "batch_size")):
+        with pytest.raises(UserError) as error:
+            model.encode_texts(texts, batch_size=batch_size)
+        assert error.value.field == field
+    with pytest.raises(UserError) as error:
+        model.encode_images(Image.new("RGB", (8, 8)), batch_size=-1)
+    assert error.value.field == "batch_size"
 
 
 def test_the_batch_size_does_not_change_caption_embeddings(model: prolip.Model) -> None:
@@ -301,8 +277,6 @@ def test_classify_uses_templates_and_prompt_weights(model: prolip.Model, files: 
     weighted = model.classify(files, labels, templates=templates, prompt_weights=first)
     alone = model.classify(files, labels, templates=templates[:1])
     torch.testing.assert_close(weighted.probabilities, alone.probabilities, atol=1e-5, rtol=1e-4)
-    with pytest.raises(UserError, match=r"has no \{\} for the class name"):
-        model.classify(files, labels, templates=["a picture"])
 
 
 # ---- precision, devices, open_clip ----------------------------------------------------------------------------------
@@ -325,8 +299,9 @@ def test_lower_precision_results_are_close_and_float32(lab: Path, files: list[Pa
 def test_devices_are_torch_names_or_auto(lab: Path) -> None:
     place = "cuda" if torch.cuda.is_available() else "cpu"
     assert prolip.load(lab / "run").device.type == place
-    with pytest.raises(UserError, match="device is 'gpu': it must be auto or a device of torch"):
+    with pytest.raises(UserError) as error:
         prolip.load(lab / "run", device="gpu")
+    assert error.value.field == "device"
 
 
 def test_an_unknown_precision_is_refused(lab: Path) -> None:
@@ -364,7 +339,7 @@ def test_a_model_of_open_clip_is_the_same_object_with_zero_variance(
     assert torch.equal(tokenize(["a cat"]), tokenizer(["a cat"]))
     assert preprocess(files[0]).shape == (3, *preprocess.size)
     assert not isinstance(network, ProLIP)
-    with pytest.raises(UserError, match="is a model of open_clip or an adapted model"):
+    with pytest.raises(UserError):
         clip.require_tokenizer()
 
 
@@ -382,11 +357,47 @@ def test_a_model_and_its_parts_can_be_pickled(kind: str, request: pytest.Fixture
     assert torch.equal(preprocess(files[0]), model.preprocess(files[0]))
 
 
-def test_a_model_is_printed_in_one_line(model: prolip.Model) -> None:
-    assert repr(model).startswith(
-        f"Model(name={model.name!r}, device=device(type='cpu'), preprocess=Preprocess(size=(36"
-    )
-    assert "Conv2d" not in repr(model)
+def test_the_fingerprint_changes_with_weights_and_preprocessing(lab: Path) -> None:
+    model = prolip.load(lab / "run", device="cpu")
+    before = model.fingerprint()
+    others = [
+        replace(model, preprocess=replace(model.preprocess, mean=(0.5, 0.5, 0.5))),
+        replace(model, preprocess=replace(model.preprocess, std=(0.5, 0.5, 0.5))),
+        replace(model, preprocess=replace(model.preprocess, interpolation="bilinear")),
+        replace(model, preprocess=replace(model.preprocess, resize_mode="squash")),
+        replace(model, has_variances=False),
+        replace(model, tokenize=lambda captions: model.tokenize([text[:2] for text in captions])),
+    ]
+    found = [other.fingerprint() for other in others]
+    assert replace(model, name="elsewhere").fingerprint() == before
+    next(model.network.parameters()).data[...] += 1e-3
+    found.append(model.fingerprint())
+    assert len({before, *found}) == 1 + len(others) + 1
+
+
+def test_a_bare_state_dict_needs_its_architecture(tmp_path: Path) -> None:
+    torch.save(ProLIP(ARCHITECTURES["demo"]).state_dict(), path := tmp_path / "epoch_1.pt")
+    with pytest.raises(UserError, match=f"^{path}"):
+        prolip.load(path)
+    model = prolip.load(path, config=ARCHITECTURES["demo"], device="cpu")
+    assert model.encode_images(torch.zeros(1, 3, 36, 36)).mean.shape == (1, 128)
+    for other in (tmp_path, tmp_path / "absent.pt"):
+        with pytest.raises(UserError, match=f"^{other}"):
+            prolip.load(other)
+
+
+def test_loading_an_open_clip_model_logs_nothing(lab: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    prolip.load(f"open_clip:local-dir:{lab}/clip", device="cpu")
+    assert caplog.messages == []
+    logging.getLogger().info("afterwards all is logged")
+    assert len(caplog.messages) == 1
+
+
+def test_a_missing_open_clip_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "open_clip", None)
+    with pytest.raises(UserError, match=r"prolip\[open_clip\]"):
+        prolip.load("open_clip:ViT-B-32/openai")
 
 
 @pytest.fixture(autouse=True)

@@ -390,3 +390,14 @@ def test_a_start_sets_the_architecture_and_the_saved_config_contains_it(tmp_path
     for wrong in (words, [*SHARDS, "--architecture", "start_from"]):
         with pytest.raises(UserError):
             load_config(wrong)
+
+
+def test_stored_settings_hold_no_secrets_and_a_run_resumes_with_them() -> None:
+    signed = "https://user:secret@host/{0..3}.tar?signature=secret"
+    data = ["--data.shards", signed, "a.tar", "--data.index", "s3://key:secret@bucket/index"]
+    config = load_config(["demo", *data])
+    assert config.data.shards == (signed, "a.tar")
+    assert "secret" not in to_toml(config)
+    saved = from_toml(to_toml(config)).data
+    assert (saved.shards, saved.index) == (("https://host/{0..3}.tar?…", "a.tar"), "s3://bucket/index")
+    assert differing_keys(config, to_toml(config)) == []

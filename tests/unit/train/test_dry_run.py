@@ -210,7 +210,7 @@ def test_a_dry_run_checks_that_the_run_can_resume_and_write(lab: Lab, capsys: py
     assert "data.resume.legs[0].steps: must not be above 2, the steps" in capsys.readouterr().err
     other.write_text((lab.folder / "tokenizer.json").read_text().replace("red", "der"))
     assert rehearse(lab, "--samples_seen", "64", "--data.tokenizer.path", str(other)) == 2
-    assert "other.json: it differs from the tokenizer that the run began with" in capsys.readouterr().err
+    assert "data.tokenizer.path: " in capsys.readouterr().err
     assert rehearse(lab, "--out", str(few / "run")) == 2
     assert f"{few} is a file, where a folder is needed" in capsys.readouterr().err
 
@@ -228,7 +228,7 @@ def test_a_dry_run_loads_a_local_start(lab: Lab, capsys: pytest.CaptureFixture[s
     assert rehearse(lab, "--start_from", start, "--architecture", "demo") == 2
     told = capsys.readouterr()
     assert "the checkpoint does not fit the model" in told.err
-    assert "write --architecture start_from" in told.err
+    assert "--architecture start_from" in told.err
     assert "ready" not in told.out
     (lab.folder / "clip" / "open_clip_model.safetensors").write_bytes(b"cut")
     assert rehearse(lab, "--start_from", start, "--architecture", "demo") == 2
@@ -242,7 +242,7 @@ def test_a_dry_run_compares_the_shapes_of_a_remote_start(
     text = {"layers": 1, "width": 16, "heads": 2, "context_length": 4, "vocab_size": 10}
     described = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}
     file = lab.folder / "open_clip_config.json"
-    monkeypatch.setattr("prolip.train.start.hub_file", lambda *_: file)
+    monkeypatch.setattr("prolip.pretrained.tokenizer.hub_file", lambda *_: file)
     start = ("--architecture", "demo", "--start_from", "open_clip:hf-hub:us/clip")
     file.write_text(json.dumps({"model_cfg": described}))
     assert rehearse(lab, *start) == 0

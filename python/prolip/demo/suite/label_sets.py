@@ -3,21 +3,30 @@
 N images, C groups, K prompts per group, D dimensions.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from prolip.decisions.calibration import Calibration, Evidence, Subject, fit_calibration
-from prolip.decisions.reliability import equal_mass_calibration_error, item_losses, reliability_curve
-from prolip.decisions.selective import auroc, risk_curve
+from prolip.decisions.reliability import item_losses, reliability_curve
+from prolip.decisions.selective import risk_curve
 from prolip.demo.suite.emoji_samples import EmbeddedCaptions, LabelledImages, codes, evenly_spaced
 from prolip.demo.suite.measure_sets import ClassPrompts
 from prolip.demo.suite.results import DecidedImage, DecisionFigures, Range, Reliabilities, RiskCurve, SetDecisions
 from prolip.gaussian import concatenate
 from prolip.metrics.prompts import fill_templates
-from prolip.metrics.statistics import percentile_interval, ratio_interval, resampled
+from prolip.metrics.statistics import (
+    Statistic,
+    auroc,
+    bootstrap,
+    equal_mass_error,
+    percentile_interval,
+    ratio,
+    resample,
+    value_of,
+)
 from prolip.pretrained.classify import Similarity, weigh
 
 GUARANTEE, MAX_ERROR = 0.9, 0.2
@@ -142,15 +151,14 @@ def _range(value: float, draws: Tensor) -> Range:
     return Range(**percentile_interval(value, draws)._asdict())
 
 
-def _draws(statistic: Callable[..., float], emoji: Tensor, *items: Tensor) -> tuple[float, Tensor]:
+def _draws(statistic: Statistic, emoji: Tensor, *items: Tensor) -> tuple[float, Tensor]:
     """A statistic of items, and the same on resamples of emoji, f64 [resamples]."""
     distinct, code = torch.unique(emoji, return_inverse=True)
 
-    def of_emoji(rows: Tensor) -> float:
-        times = torch.bincount(rows, minlength=len(distinct))[code]
-        return statistic(*(item.repeat_interleave(times, dim=0) for item in items))
+    def of_emoji(_: Tensor, counts: Tensor) -> Tensor:
+        return statistic(*items, counts[:, code])
 
-    return statistic(*items), resampled(of_emoji, torch.arange(len(distinct)), num_resamples=_NUM_RESAMPLES)
+    return value_of(statistic, *items), resample(of_emoji, distinct, num_resamples=_NUM_RESAMPLES)
 
 
 def _mean(emoji: Tensor, items: Tensor, among: Tensor | None = None) -> Range:
@@ -161,7 +169,7 @@ def _mean(emoji: Tensor, items: Tensor, among: Tensor | None = None) -> Range:
         torch.zeros(len(distinct), dtype=torch.float64).index_add_(0, code, values)
         for values in (items.double() * counted, counted)
     )
-    return Range(**ratio_interval(parts, sizes, num_resamples=_NUM_RESAMPLES)._asdict())
+    return Range(**bootstrap(ratio, parts, sizes, num_resamples=_NUM_RESAMPLES)._asdict())
 
 
 def _set_decisions(name: str, some: GroupDecisions) -> SetDecisions:
@@ -197,7 +205,7 @@ def _reliability(name: str, decided: GroupDecisions, logits: Tensor) -> Reliabil
     mean_confidence, accuracy = reliability_curve(confidence, correct, _NUM_BINS)
     return Reliabilities(
         name=name,
-        calibration_error=_range(*_draws(equal_mass_calibration_error, decided.emoji, confidence, correct)),
+        calibration_error=_range(*_draws(equal_mass_error, decided.emoji, confidence, correct)),
         nll=_mean(decided.emoji, nll),
         confidence=mean_confidence.tolist(),
         accuracy=accuracy.tolist(),

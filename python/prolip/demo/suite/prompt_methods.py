@@ -23,7 +23,7 @@ from prolip.metrics.prompts import (
     filter_prompts,
     greedy_counts,
 )
-from prolip.metrics.statistics import ratio_interval
+from prolip.metrics.statistics import bootstrap, ratio
 from prolip.metrics.zero_shot import (
     PUBLISHED_LOGIT_SCALE,
     Classifier,
@@ -114,9 +114,9 @@ def _by_emoji(hits: Tensor, samples: Sequence[EmojiSample]) -> tuple[Tensor, Ten
 
 
 def _method(name: str, correct: Tensor, correct_evenly: Tensor, sizes: Tensor) -> PromptMethod:
-    top1 = ratio_interval(correct, sizes)
+    top1 = bootstrap(ratio, correct, sizes)
     # Paired by emoji, so that their difficulty cancels out.
-    gain = ratio_interval(correct - correct_evenly, sizes)
+    gain = bootstrap(ratio, correct - correct_evenly, sizes)
     return PromptMethod(
         name=name,
         top1=top1.value,

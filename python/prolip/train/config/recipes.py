@@ -18,6 +18,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from prolip.data import without_secrets
 from prolip.data.config import TokenizerConfig
 from prolip.errors import UserError
 from prolip.files import decode, flatten, plain
@@ -83,7 +84,7 @@ def from_toml(text: str) -> TrainConfig:
 
 
 def to_toml(config: TrainConfig) -> str:
-    """Write the settings as TOML that `load_config` and `from_toml` read back as equal settings."""
+    """Write the settings as TOML that `load_config` reads back. Addresses are without passwords and signatures."""
     table = plain(config)
     for key in DERIVED_KEYS:
         _drop(table, key)
@@ -249,6 +250,8 @@ def _toml_value(value: object) -> str:
         return f"[{', '.join(map(_toml_value, value))}]"
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)  # TOML has inf, -inf and nan
+    if isinstance(value, str) and "://" in value:
+        value = without_secrets(value)
     return json.dumps("None" if value is None else value, ensure_ascii=False)
 
 

@@ -64,6 +64,15 @@ impl Location {
         }
     }
 
+    /// The location as stored and shown: without passwords and signatures.
+    #[must_use]
+    pub fn without_secrets(&self) -> String {
+        match self {
+            Self::Url(url) => shown(url),
+            Self::File(_) | Self::Pipe(_) => without_secrets(&self.written()),
+        }
+    }
+
     /// The path of a plain local file. `None` for everything that must be fetched or unpacked.
     #[must_use]
     pub fn plain_file(&self) -> Option<&Path> {
@@ -74,16 +83,10 @@ impl Location {
     }
 }
 
-/// For messages: on one line, without possible passwords and signatures.
+/// For messages: on one line, [without secrets](Location::without_secrets).
 impl fmt::Display for Location {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(path) => Printable(&path.to_string_lossy()).fmt(formatter),
-            Self::Url(url) => Printable(&shown(url)).fmt(formatter),
-            Self::Pipe(command) => {
-                write!(formatter, "pipe:{}", Printable(&without_secrets(command)))
-            }
-        }
+        Printable(&self.without_secrets()).fmt(formatter)
     }
 }
 
@@ -141,6 +144,8 @@ mod tests {
         assert_eq!(url.to_string(), "https://h/a.tar?…");
         assert_eq!(url.written(), "https://me:pass@h/a.tar?sig=1");
         assert_eq!(pipe.to_string(), "pipe:curl https://h/a.tar?… | cat");
+        let pattern = Location::of("{https://me:pass@h/a,https://me:pass@h/b}.tar");
+        assert_eq!(pattern.to_string(), "{https://h/a,https://h/b}.tar");
         let odd = Location::File("a\n\u{1b}[1m é.tar".into());
         assert_eq!(odd.to_string(), "a\\n\\u{1b}[1m é.tar");
         assert_eq!(odd.written(), "a\n\u{1b}[1m é.tar");

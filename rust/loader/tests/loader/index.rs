@@ -137,6 +137,25 @@ fn errors_of_a_remote_index_hide_secrets() {
 }
 
 #[test]
+fn an_index_holds_no_secrets_and_serves_a_shard_with_another_signature() {
+    let folder = tempfile::tempdir().unwrap();
+    write_shards(folder.path(), &[3]);
+    let page = Page::new(std::fs::read(folder.path().join("000.tar")).unwrap(), "\"1\"");
+    let server = Server::start(vec![("000.tar", page)], true, |_| Reply::Good);
+    let (store, out) = (StoreConfig::default(), folder.path().join("shards.index"));
+    let at = |query: &str| [Location::of(&server.url(&format!("000.tar?sig={query}")))];
+    write_index(&at("secret"), &out, 1, &store, &GO_ON).unwrap();
+    assert!(!std::fs::read(&out).unwrap().windows(6).any(|bytes| bytes == b"secret"));
+    let opening = OpenOptions {
+        missing: OnMissingShard::Raise,
+        threads: 1,
+        store: &store,
+        cancelled: &GO_ON,
+    };
+    assert_eq!(Index::from_file(&at("other"), &out, opening).unwrap().counts(), [3]);
+}
+
+#[test]
 fn a_shard_that_changes_during_a_run_is_noticed() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[3, 4]);

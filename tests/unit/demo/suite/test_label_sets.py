@@ -22,7 +22,7 @@ from prolip.demo.suite.eval_emoji import keep_calibration
 from prolip.demo.suite.label_sets import _draws, _mean, calibrate_groups, measure_decisions
 from prolip.demo.suite.measure_sets import ClassPrompts, Trained, logits_with_prior
 from prolip.demo.suite.results import DecisionFigures
-from prolip.metrics.statistics import bootstrap_interval, percentile_interval
+from prolip.metrics.statistics import bootstrap, mean, percentile_interval
 from prolip.pretrained.classify import Similarity, weigh
 
 
@@ -62,17 +62,13 @@ def test_curves_and_examples_use_the_same_images(decisions: DecisionFigures) -> 
 
 def test_intervals_resample_emoji() -> None:
     items = torch.arange(8).double()
-
-    def mean(some: torch.Tensor) -> float:
-        return float(some.mean())
-
     one = _mean(torch.zeros(8, dtype=torch.int64), items)
     assert one.value == one.low == one.high == 3.5
     alone = _mean(torch.arange(8) + 3, items)
-    expected = bootstrap_interval(mean, items, num_resamples=400)
+    expected = bootstrap(mean, items, num_resamples=400)
     assert (alone.value, alone.low, alone.high) == pytest.approx(expected)
     value, draws = _draws(mean, torch.arange(8) + 3, items)
-    assert percentile_interval(value, draws) == expected
+    assert percentile_interval(value, draws) == pytest.approx(expected)
     assert _mean(torch.arange(8), items, among=items > 5).value == 6.5
     nothing = _mean(torch.arange(8), items, among=items > 7)
     assert math.isnan(nothing.value)

@@ -22,7 +22,8 @@ from prolip.data.tokenizer import Tokenizer
 from prolip.interop.transformers import ProLIPImageProcessor, ProLIPProcessor, ProLIPTokenizer
 from prolip.interop.transformers.folder import transformers_tokenizer
 from prolip.models import TextConfig
-from prolip.pretrained.tokenizer_choice import choose_tokenizer
+from prolip.pretrained.sources import resolve
+from prolip.pretrained.tokenizer import choose_tokenizer
 
 SIDE = 24
 CAPTIONS = [
@@ -115,7 +116,7 @@ def test_token_ids_equal_our_tokenizers(name: str, tmp_path: Path) -> None:
     assert len(again) == len(made) == Tokenizer(settings).vocab_size
     # `prolip.load` reads the same settings.
     text = TextConfig(context_length=settings.context_length, vocab_size=len(made))
-    assert np.array_equal(Tokenizer(choose_tokenizer(str(tmp_path / "saved"), None, text)).encode(CAPTIONS), expected)
+    assert np.array_equal(Tokenizer(choose_tokenizer(resolve(tmp_path / "saved"), text)).encode(CAPTIONS), expected)
 
 
 def test_a_saved_processor_loads_with_the_same_settings(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ fn scan_one(scanner: &Scanner<'_>, location: &Location) -> Result<Scanned, Error
     let mut regions = Vec::new();
     scan.regions.encode(&mut regions);
     let entry = Entry {
-        location: location.written().into(),
+        location: location.without_secrets().into(),
         count: scan.regions.len() as u32,
         offset: 0,
         length: regions.len() as u32,

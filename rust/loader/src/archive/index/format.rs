@@ -37,7 +37,7 @@ pub struct Head {
 /// One shard in the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Location of the shard as given when the index was made.
+    /// Location of the shard when the index was made, without secrets.
     pub location: Box<str>,
     /// Number of samples.
     pub count: u32,

@@ -6,27 +6,29 @@ use std::path::{Path, PathBuf};
 use super::format::Entry;
 use crate::shards::Location;
 
-/// The entry of each shard: the one with the same location as written, or with the same absolute path.
+/// The entry of each shard: the one with the same location apart from secrets, or with the same absolute path.
 pub fn find(entries: &[Entry], shards: &[Location]) -> Vec<Option<u32>> {
-    let names: Vec<String> = shards.iter().map(Location::written).collect();
-    let same = |(place, name): (usize, &String)| {
-        let entry = entries.get(place)?;
-        (*entry.location == **name).then_some(place as u32)
-    };
+    let names: Vec<String> = shards.iter().map(Location::without_secrets).collect();
+    // Older indexes hold locations as written.
+    let stored: Vec<String> =
+        entries.iter().map(|entry| Location::of(&entry.location).without_secrets()).collect();
+    let same =
+        |(place, name): (usize, &String)| (stored.get(place)? == name).then_some(place as u32);
     // Usually the index has the same shards in the same order.
     let mut found: Vec<Option<u32>> = names.iter().enumerate().map(same).collect();
     if found.iter().any(Option::is_none) {
-        let written: HashMap<&str, u32> = numbered(entries, |entry| Some(&*entry.location));
+        let places: HashMap<&String, u32> = stored.iter().zip(0..).collect();
         for (found, name) in found.iter_mut().zip(&names) {
-            *found = found.or_else(|| written.get(&**name).copied());
+            *found = found.or_else(|| places.get(name).copied());
         }
     }
     if found.iter().any(Option::is_none) {
-        let paths: HashMap<PathBuf, u32> =
-            numbered(entries, |entry| match Location::of(&entry.location) {
-                Location::File(path) => Some(absolute(&path)),
+        let paths: HashMap<PathBuf, u32> = (entries.iter().zip(0..))
+            .filter_map(|(entry, place)| match Location::of(&entry.location) {
+                Location::File(path) => Some((absolute(&path), place)),
                 Location::Url(_) | Location::Pipe(_) => None,
-            });
+            })
+            .collect();
         for (found, shard) in found.iter_mut().zip(shards) {
             if let (None, Location::File(path)) = (&found, shard) {
                 *found = paths.get(&absolute(path)).copied();
@@ -34,14 +36,6 @@ pub fn find(entries: &[Entry], shards: &[Location]) -> Vec<Option<u32>> {
         }
     }
     found
-}
-
-fn numbered<'entries, K: std::hash::Hash + Eq>(
-    entries: &'entries [Entry],
-    key: impl Fn(&'entries Entry) -> Option<K>,
-) -> HashMap<K, u32> {
-    let keys = entries.iter().map(key).zip(0..);
-    keys.filter_map(|(key, place)| Some((key?, place))).collect()
 }
 
 fn absolute(path: &Path) -> PathBuf {

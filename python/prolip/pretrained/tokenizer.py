@@ -1,0 +1,223 @@
+"""Which tokenizer a model was trained with: the one that is stored with it, that lies beside it, or that it names."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any
+
+from prolip.checkpoint import Checkpoint, Preprocessing
+from prolip.data.config import Cleaning, TokenizerConfig
+from prolip.data.tokenizer import Tokenizer
+from prolip.errors import UserError, check_choice
+from prolip.models.config import ModelConfig, TextConfig
+from prolip.models.hub import TOKENIZER_FILE
+from prolip.models.weights import INFERENCE_FILE, read_json
+from prolip.pretrained.build_open_clip import import_open_clip
+from prolip.pretrained.download import DownloadError, hub_file
+from prolip.pretrained.preprocess import image_settings
+from prolip.pretrained.sources import HUB_PREFIX, Source, resolve
+
+logger = logging.getLogger(__name__)
+
+CLIP_TOKENS = 49408
+"""Size of CLIP's vocabulary. A model with this many tokens and no tokenizer file is assumed to use CLIP's."""
+OPEN_CLIP_CONFIG = "open_clip_config.json"
+"""The file that describes a model in open_clip's layout."""
+_TOKENIZER_SETTINGS = "tokenizer_config.json"
+"""The file beside a tokenizer.json that names the padding token. `prolip.interop.transformers` also writes how captions
+are cleaned and the padding id."""
+
+
+def check_tokenizer(tokenizer: str | Path | None) -> None:
+    """Check that a tokenizer that the user names exists, before its model is downloaded.
+
+    Raises:
+        UserError: it is neither "clip" nor a file.
+    """
+    if tokenizer is not None and tokenizer != "clip" and not Path(tokenizer).is_file():
+        raise UserError(f"tokenizer: it must be `clip` or the file of a tokenizer.json (got {tokenizer})")
+
+
+def choose_tokenizer(
+    source: Source, text: TextConfig, chosen: str | Path | None = None, beside: Path | None = None
+) -> TokenizerConfig:
+    """Return the tokenizer of a model.
+
+    Args:
+        source: the model.
+        text: its text tower.
+        chosen: see `prolip.load`.
+        beside: see `prolip.load`.
+
+    Raises:
+        UserError: it is unknown, or cannot be downloaded.
+    """
+    if chosen is not None:
+        return _file_or_clip(None if chosen == "clip" else Path(chosen), text)
+    if (stored := stored_tokenizer(source, beside)) is not None:
+        return stored
+    # Released repositories hold no tokenizer. Not asking them also makes this work offline.
+    if not source.is_released and (file := source.find(TOKENIZER_FILE)) is not None:
+        source.find(_TOKENIZER_SETTINGS)  # downloads it beside the other
+        return dataclasses.replace(_file_or_clip(file, text), **_saved_for_transformers(file))
+    if text.hf_tokenizer_name is not None:
+        return _file_or_clip(_from_hub(text.hf_tokenizer_name, source.cache_dir), text)
+    if text.vocab_size == CLIP_TOKENS:
+        if not source.is_released:
+            logger.warning("%s names no tokenizer: using CLIP's, which has its %d tokens", source.name, CLIP_TOKENS)
+        return _file_or_clip(None, text)
+    raise UserError(f"tokenizer: {source.name} does not say which tokenizer it was trained with; give `clip` or a file")
+
+
+def stored_tokenizer(source: Source, beside: Path | None = None) -> TokenizerConfig | None:
+    """Return the tokenizer that is stored with a model's weights; None if there is none.
+
+    Args:
+        source: the model.
+        beside: where to look for the file of an older run, whose checkpoints only say where it was.
+
+    Raises:
+        UserError: its file is missing.
+    """
+    stored = None if source.settings is None else source.settings.tokenizer
+    if stored is None or stored.path is None:
+        return stored
+    name, path = stored.path.name, stored.path
+    if source.checkpoint is None:
+        file = source.find(name)
+        if file is None:
+            raise UserError(f"{source.name}: {name} is missing, which its {INFERENCE_FILE} names")
+        path = file.absolute()
+    elif str(path) in source.checkpoint.manifest.files:
+        path = source.checkpoint.path.resolve() / name
+    elif not path.is_file() and beside is not None:
+        if not (beside / name).is_file():
+            raise UserError(f"tokenizer: the run's file {path} is missing, and {beside} has no {name}")
+        logger.warning("the run's tokenizer %s is missing: using %s", path, beside / name)
+        path = beside / name
+    return dataclasses.replace(stored, path=path)
+
+
+def own_tokenizer(source: str, text: TextConfig) -> TokenizerConfig | None:
+    """Return the tokenizer that a model was trained with, at its context length; None if its files do not say.
+
+    Args:
+        source: any source of `prolip.load`.
+        text: the model's text tower.
+
+    Raises:
+        DownloadError: it is named, and cannot be downloaded.
+    """
+    try:
+        model = resolve(source)
+        found = choose_tokenizer(model, text) if model.open_clip is None else _of_open_clip(model.open_clip, text)
+    except DownloadError:
+        raise
+    except UserError:
+        return None
+    return None if found is None else dataclasses.replace(found, context_length=text.context_length)
+
+
+def _of_open_clip(named: str, text: TextConfig) -> TokenizerConfig | None:
+    """The tokenizer that open_clip's `get_tokenizer` makes of a model's configuration, if the loader has it."""
+    folder = Path(named.removeprefix("local-dir:")) if named.startswith("local-dir:") else None
+    config = open_clip_config(named).get("text_cfg", {})
+    settings = config.get("tokenizer_kwargs", {})
+    if settings.keys() - {"clean"} or config.get("tokenizer_mode"):
+        return None
+    name = config.get("hf_tokenizer_name")
+    if name:
+        # open_clip reads the files of a local folder, whatever name they had.
+        file = _from_hub(name, None) if folder is None else folder / TOKENIZER_FILE
+        return TokenizerConfig(kind="file", path=file.absolute(), clean=settings.get("clean", "whitespace"))
+    return TokenizerConfig(kind="clip", clean=settings.get("clean")) if text.vocab_size == CLIP_TOKENS else None
+
+
+def open_clip_config(named: str) -> dict[str, Any]:
+    """Return open_clip's configuration of a model (NAME/TAG, hf-hub:... or local-dir:...); empty if it has none."""
+    if named.startswith("local-dir:"):
+        file: Path | None = Path(named.removeprefix("local-dir:")) / OPEN_CLIP_CONFIG
+    elif named.startswith(HUB_PREFIX):
+        file = hub_file(named.removeprefix(HUB_PREFIX), OPEN_CLIP_CONFIG)
+    else:
+        return import_open_clip().get_model_config(named.partition("/")[0]) or {}
+    return {} if file is None else dict(read_json(file).get("model_cfg", {}))
+
+
+def _saved_for_transformers(file: Path) -> dict[str, Any]:
+    """Return `clean` and `pad_id` that a `ProLIPTokenizer` saved beside its tokenizer.json; nothing of another one.
+
+    Raises:
+        UserError: one has no possible value.
+    """
+    beside = file.with_name(_TOKENIZER_SETTINGS)
+    saved = read_json(beside) if beside.is_file() else {}
+    if not saved.keys() >= {"clean", "pad_id"}:
+        return {}
+    check_choice(f"{beside}: clean", saved["clean"], Cleaning)
+    if type(saved["pad_id"]) is not int:
+        raise UserError(f"{beside}: pad_id: it must be an integer (got {saved['pad_id']!r})")
+    return {"clean": saved["clean"], "pad_id": saved["pad_id"]}
+
+
+def _from_hub(repository: str, cache_dir: str | Path | None) -> Path:
+    """Download a tokenizer and its settings.
+
+    Raises:
+        UserError: the repository has no tokenizer.json, or it cannot be downloaded.
+    """
+    file = hub_file(repository, TOKENIZER_FILE, cache_dir)
+    if file is None:
+        raise UserError(f"{repository}: {TOKENIZER_FILE} is missing")
+    hub_file(repository, _TOKENIZER_SETTINGS, cache_dir)
+    return file
+
+
+def _file_or_clip(path: Path | None, text: TextConfig) -> TokenizerConfig:
+    """CLIP's tokenizer, or a tokenizer.json with the caption cleaning of the model's configuration.
+
+    A configuration that names a tokenizer of the hub but no cleaning means open_clip's default, `whitespace`.
+    """
+    if path is None:
+        return TokenizerConfig(kind="clip", context_length=text.context_length)
+    named = text.tokenizer_clean or (None if text.hf_tokenizer_name is None else "whitespace")
+    clean = next((known for known in ("lower", "whitespace", "canonicalize") if known == named), None)
+    return TokenizerConfig(kind="file", path=path, context_length=text.context_length, clean=clean)
+
+
+# ---- Storing a tokenizer with a model -------------------------------------------------------------------------------
+
+
+def inference_files(tokenizer: TokenizerConfig, model: ModelConfig) -> Preprocessing:
+    """Return what is stored with a model for inference: its tokenizer, with the file, and how images are prepared.
+
+    Raises:
+        UserError: the file is not a tokenizer.
+        OSError: it cannot be read.
+    """
+    images = image_settings(model)
+    if tokenizer.path is None:
+        return Preprocessing(tokenizer=tokenizer.to_dict(), images=images)
+    name, pad_id = TOKENIZER_FILE, tokenizer.pad_id
+    if tokenizer.kind == "clip":
+        name = "merges.txt.gz" if tokenizer.path.suffix == ".gz" else "merges.txt"
+    elif pad_id is None:  # a tokenizer_config.json beside the file may name it, and is not copied
+        pad_id = Tokenizer(tokenizer).pad_id
+    settings = dataclasses.replace(tokenizer, path=Path(name), pad_id=pad_id).to_dict()
+    return Preprocessing(tokenizer=settings, images=images, files={name: tokenizer.path.read_bytes()})
+
+
+def check_same_tokenizer(checkpoint: Checkpoint, now: Preprocessing, path: Path | None) -> None:
+    """Check that a run resumes with the tokenizer's file that it began with. Another `path` is fine.
+
+    Raises:
+        UserError: the file has other content, so that its ids mean other tokens.
+    """
+    for name, content in now.files.items():
+        if name in checkpoint.manifest.files and (checkpoint.path / name).read_bytes() != content:
+            raise UserError(
+                f"data.tokenizer.path: the file must equal the one that the run began with, {checkpoint.path / name} "
+                f"(got {path})"
+            )

@@ -1,0 +1,198 @@
+"""The tokenizer that belongs to a model: stored with it, beside it, or named by it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tests.support.hub import serving
+from tests.support.released_hub import siglips_tokenizer
+from tests.support.untrained_run import write_run
+
+import prolip
+from prolip.checkpoint import CheckpointError, checkpoint_path
+from prolip.checkpoint.folder import commit, partial_path, record
+from prolip.cli import main
+from prolip.data.config import TokenizerConfig
+from prolip.data.tokenizer import CLIP_MERGES, Tokenizer
+from prolip.errors import UserError
+from prolip.models import ARCHITECTURES, ProLIP, TextConfig
+from prolip.models.hub import save_pretrained
+from prolip.pretrained import DownloadError
+from prolip.pretrained.sources import resolve
+from prolip.pretrained.tokenizer import CLIP_TOKENS, choose_tokenizer, inference_files, own_tokenizer
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    write_run(tmp_path / "run", tmp_path / "own.json", context_length=7)
+    return tmp_path / "run"
+
+
+def rewrite(run: Path, *without: str, **notes: object) -> None:
+    """Rewrites a run's checkpoint without some files, and with other notes."""
+    path = checkpoint_path(run / "checkpoints", 1)
+    content = json.loads((path / "run.json").read_text())
+    (path / "run.json").write_text(json.dumps({**content, **notes}))
+    for name in without:
+        (path / name).unlink()
+    files = {file.name: record(file) for file in path.iterdir() if file.name != "manifest.json"}
+    path.rename(partial_path(path))
+    commit(path, files, None)
+
+
+@pytest.mark.parametrize("kind", ["file", "clip"])
+def test_a_stored_tokenizer_gives_the_same_ids(kind: str, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer_config.json").write_text('{"pad_token": "of"}')  # is not stored, its padding is
+    if kind == "file":
+        config = TokenizerConfig(kind="file", path=tmp_path / "own.json", context_length=7)
+    else:
+        config = TokenizerConfig(path=Path(shutil.copy(CLIP_MERGES, tmp_path / "mine.v1.txt.gz")))
+    stored = inference_files(config, ARCHITECTURES["demo"])
+    assert stored.tokenizer is not None
+    ((name, content),) = stored.files.items()
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / name).write_bytes(content)
+    copied = replace(TokenizerConfig.from_dict(stored.tokenizer), path=tmp_path / "copy" / name)
+    assert Tokenizer(copied).encode(["a picture"]).tolist() == Tokenizer(config).encode(["a picture"]).tolist()
+    assert inference_files(TokenizerConfig(), ARCHITECTURES["demo"]).files == {}
+
+
+def test_a_checkpoint_has_its_own_tokenizer(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.json").write_text("{}")
+    found = prolip.load(run).require_tokenizer().config.path
+    assert found == run / "checkpoints" / "step_000000001" / "tokenizer.json"
+    found.write_text(found.read_text().replace("animals", "animels"))
+    with pytest.raises(CheckpointError):
+        prolip.load(run)
+
+
+def test_an_older_checkpoint_says_where_its_tokenizer_was(run: Path, tmp_path: Path) -> None:
+    old = TokenizerConfig(kind="file", path=tmp_path / "own.json", context_length=7, pad_id=0)
+    rewrite(run, "tokenizer.json", tokenizer=old.to_dict(), images=None)
+    assert prolip.load(run).require_tokenizer().config == old
+    (tmp_path / "data").mkdir()
+    (tmp_path / "own.json").rename(tmp_path / "data" / "own.json")
+    found = prolip.load(run, beside=tmp_path / "data").require_tokenizer().config
+    assert found == dataclasses.replace(old, path=tmp_path / "data" / "own.json")
+    with pytest.raises(UserError):
+        prolip.load(run, beside=tmp_path).encode_texts("a")
+
+
+def test_an_exported_folder_has_all_inference_settings_of_the_run(run: Path, tmp_path: Path) -> None:
+    assert main(["export", str(run), "--out", str(tmp_path / "out")]) == 0
+    before = prolip.load(run)
+    shutil.rmtree(run)
+    (tmp_path / "own.json").unlink()
+    assert main(["export", str(tmp_path / "out"), "--out", str(tmp_path / "again")]) == 0
+    for name in ("out", "again"):
+        model = prolip.load(tmp_path / name)
+        assert model.fingerprint() == before.fingerprint()
+        assert model.keep_ratio == before.keep_ratio is not None
+        assert torch.equal(model.tokenize(["a picture of food"]), before.tokenize(["a picture of food"]))
+    (tmp_path / "again" / "tokenizer.json").unlink()
+    with pytest.raises(UserError):
+        prolip.load(tmp_path / "again").require_tokenizer()
+
+
+def test_other_image_settings_are_refused(run: Path, tmp_path: Path) -> None:
+    assert main(["export", str(run), "--out", str(tmp_path / "out")]) == 0
+    content = json.loads((tmp_path / "out" / "inference.json").read_text())
+    assert set(content["images"]) == {"size", "resize_mode", "interpolation", "mean", "std"}
+    other = {**content["images"], "interpolation": "bilinear"}
+    (tmp_path / "out" / "inference.json").write_text(json.dumps({**content, "images": other}))
+    rewrite(run, images=other)
+    for source in ("run", "out"):
+        with pytest.raises(UserError, match=r"images\.interpolation"):
+            prolip.load(tmp_path / source)
+
+
+DEEP = {"vision_cfg": {"layers": 10**9, "width": 32}, "text_cfg": {"width": 32, "heads": 2}, "embed_dim": 32}
+
+
+@pytest.mark.parametrize(
+    "notes",
+    [
+        {"step": "7"},
+        {"cursor": [1]},
+        {"keep_ratio": "half"},
+        {"images": [1]},
+        {"tokenizer": {"kind": "file"}},
+        {"model_config": {"embed_dim": 32}},
+        {"model_config": DEEP, "images": None},
+    ],
+)
+def test_malformed_notes_of_a_checkpoint_are_refused(run: Path, notes: dict[str, object]) -> None:
+    rewrite(run, **notes)
+    with pytest.raises(UserError, match="step_000000001"):
+        prolip.load(run)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"tokenizer": 3, "images": {}, "keep_ratio": 1}', "[" * 100_000])
+def test_a_malformed_inference_json_is_refused(run: Path, tmp_path: Path, content: str) -> None:
+    assert main(["export", str(run), "--out", str(tmp_path / "out")]) == 0
+    (tmp_path / "out" / "inference.json").write_text(content)
+    with pytest.raises(UserError, match=r"inference\.json"):
+        prolip.load(tmp_path / "out")
+
+
+def test_a_model_without_a_tokenizer_uses_clips_if_the_vocabulary_fits(tmp_path: Path) -> None:
+    demo = ARCHITECTURES["demo"]
+    for size in (CLIP_TOKENS, CLIP_TOKENS + 1):
+        text = replace(demo.text, layers=1, width=32, heads=2, vocab_size=size)
+        small = replace(demo, embed_dim=32, vision=replace(demo.vision, layers=1, width=32, head_width=16), text=text)
+        save_pretrained(ProLIP(small), tmp_path / str(size))
+    assert prolip.load(tmp_path / str(CLIP_TOKENS)).require_tokenizer().config.kind == "clip"
+    unknown = prolip.load(tmp_path / str(CLIP_TOKENS + 1))
+    assert unknown.encode_images(torch.zeros(2, 3, 36, 36)).mean.shape == (2, 32), "images need no tokenizer"
+    for ask in (lambda: unknown.encode_texts(["a"]), unknown.fingerprint, unknown.require_tokenizer):
+        with pytest.raises(UserError) as error:
+            ask()
+        assert error.value.field == "tokenizer"
+
+
+def test_an_open_clip_start_uses_its_own_tokenizer(tmp_path: Path) -> None:
+    """As open_clip reads it: CLIP's, or a file of the hub with its cleaning; unknown if the loader has no such."""
+    text = ARCHITECTURES["ViT-B-16"].text
+    clip = replace(text, vocab_size=CLIP_TOKENS, context_length=77)
+    assert own_tokenizer("open_clip:ViT-B-32/openai", clip) == TokenizerConfig(kind="clip", context_length=77)
+    assert own_tokenizer("open_clip:ViT-B-32/openai", replace(clip, vocab_size=7)) is None
+    config = tmp_path / "open_clip_config.json"
+    for settings in ({"tokenizer_kwargs": {"strip_sep_token": True}}, {"tokenizer_mode": "clips"}):
+        config.write_text(json.dumps({"model_cfg": {"text_cfg": {"hf_tokenizer_name": "x/y", **settings}}}))
+        assert own_tokenizer(f"open_clip:local-dir:{tmp_path}", clip) is None
+    config.write_text(json.dumps({"model_cfg": {"text_cfg": {"hf_tokenizer_name": "x/y"}}}))
+    local = own_tokenizer(f"open_clip:local-dir:{tmp_path}", clip)
+    assert local is not None
+    assert (local.path, local.clean) == (tmp_path / "tokenizer.json", "whitespace"), "open_clip's default"
+    siglips_tokenizer(tmp_path / "hub" / "models" / "timm" / "ViT-B-16-SigLIP")
+    with serving(tmp_path, tmp_path / "cache"):
+        found = own_tokenizer("open_clip:ViT-B-16-SigLIP/webli", text)
+    assert found is not None
+    assert found.path is not None
+    assert (found.kind, found.clean, found.path.name) == ("file", "canonicalize", "tokenizer.json")
+    assert (found.path.parent / "tokenizer_config.json").is_file()
+
+
+def test_a_tokenizer_that_cannot_be_downloaded_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(repository: str, *_: object) -> None:
+        raise DownloadError(f"{repository} cannot be reached")
+
+    monkeypatch.setattr("prolip.pretrained.tokenizer.hub_file", unreachable)
+    with pytest.raises(DownloadError):
+        own_tokenizer("open_clip:ViT-B-16-SigLIP/webli", ARCHITECTURES["ViT-B-16"].text)
+
+
+@pytest.mark.parametrize("settings", [{"clean": "upper", "pad_id": 0}, {"clean": "none", "pad_id": "0"}])
+def test_impossible_settings_of_a_folder_for_transformers_are_refused(
+    tmp_path: Path, settings: dict[str, object]
+) -> None:
+    (tmp_path / "tokenizer.json").write_text("{}")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(UserError, match=r"tokenizer_config\.json"):
+        choose_tokenizer(resolve(tmp_path), TextConfig())
