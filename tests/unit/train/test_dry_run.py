@@ -254,7 +254,7 @@ def test_a_dry_run_compares_the_shapes_of_a_remote_start(
     assert rehearse(lab, *start, "--start_resize", "corrected") == 2
     assert "model.text.width is 16, the start's is 32: write --arch" in capsys.readouterr().err
     # A repository of ours, and a tag of open_clip.
-    monkeypatch.setattr("prolip.train.start.read_config", lambda _: replace(own, embed_dim=8))
+    monkeypatch.setattr("prolip.pretrained.sources.Source.architecture", lambda _: replace(own, embed_dim=8))
     assert rehearse(lab, *start[:2], "--start_from", "hf-hub:us/prolip") == 2
     assert "model.embed_dim is 16, the start's is 8" in capsys.readouterr().err
     assert rehearse(lab, *start[:2], "--start_from", "open_clip:ViT-B-16/laion2b_s34b_b88k") == 2
