@@ -3,7 +3,7 @@
     python train/ablation.py run            # train and evaluate the runs that do not exist yet
     python train/ablation.py table          # print the table of the existing runs, as Markdown
     python train/ablation.py neighbours     # print the order that calibrated variances would give, by logit scale
-    python train/ablation.py doubt RUN ...  # print which scores of an image tell wrong answers (docs/doubt.md)
+    python train/ablation.py doubt RUN ...  # print which scores of an image tell wrong answers (docs/uncertainty.md)
 
 Each recipe is the demo's recipe with more flags of `prolip train`. Runs of one recipe differ only in their seed.
 """

@@ -1,4 +1,4 @@
-"""Count how often guarantees are kept, over random splits of held-out emoji (docs/doubt.md).
+"""Count how often guarantees are kept, over random splits of held-out emoji (docs/uncertainty.md).
 
     python train/guarantees.py --checkpoint runs/demo
 
@@ -163,7 +163,7 @@ def run(options: argparse.Namespace) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the tables; returns the exit status."""
-    parser = argparse.ArgumentParser(description="How often guarantees are kept (docs/doubt.md).")
+    parser = argparse.ArgumentParser(description="How often guarantees are kept (docs/uncertainty.md).")
     parser.add_argument("--checkpoint", default="runs/demo", help="a run trained on the emoji")
     parser.add_argument("--data", type=Path, default=Path("data/emoji"), help="what `prolip data build emoji` wrote")
     parser.add_argument("--splits", type=int, default=1000, help="random splits of the images")

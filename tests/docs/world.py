@@ -351,7 +351,7 @@ PREPARE: dict[str, Callable[[Path, Patch], None]] = {
     "README.md": readme,
     "adapt-a-frozen-clip.md": adapt_a_frozen_clip,
     "decide.md": decide,
-    "doubt.md": doubt,
+    "uncertainty.md": doubt,
     "embed-and-search.md": alone(emoji_run),
     "evaluate.md": evaluate,
     "explore.md": alone(emoji_run),
