@@ -11,21 +11,20 @@ Each recipe is the demo's recipe with more flags of `prolip train`. Runs of one 
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from prolip.decisions.selective import auroc
-from prolip.demo.run import evaluate, machine_flags
-from prolip.demo.suite import EmojiResults
-from prolip.demo.suite.evaluate import embed_everything, gather_captions, read_set, set_names
-from prolip.demo.suite.measure_sets import measure_levels, retrieval_caption
-from prolip.demo.suite.results import LevelFigures, ModelFigures
-from prolip.embeddings.embed import embed_pixels
+from prolip.demo.run import RESULTS, evaluate, machine_flags
+from prolip.demo.samples import embed_captions, read_set, set_names
+from prolip.demo.suite import INCLUSION, ORDER, RIGHT, VIEWS, embed_sets, order_rows
 from prolip.gaussian import Gaussian
 from prolip.pretrained.classify import classification
 from prolip.pretrained.open import load
@@ -63,40 +62,30 @@ copies."""
 SCALES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 CPU = torch.device("cpu")
 
-Measure = Callable[[ModelFigures], float]
+Figures = dict[str, tuple[float, ...]]
+"""Values of the model and of the untrained one, by figure."""
 
-
-def _accuracy(place: int, level: str) -> Measure:
-    return lambda model: float(getattr(model.sets[place], level).top1)
-
-
-def _order(general: str, specific: str, field: str = "share", names: str = "unseen_names") -> Measure:
-    def share(model: ModelFigures) -> float:
-        levels: LevelFigures = getattr(model, names)
-        return next(
-            float(getattr(pair, field)) for pair in levels.pairs if (pair.general, pair.specific) == (general, specific)
-        )
-
-    return share
-
-
-MEASURES: dict[str, Measure] = {
-    "group, held-out emoji": _accuracy(0, "group"),
-    "subgroup, held-out emoji": _accuracy(0, "subgroup"),
-    "group, held-out emoji and design": _accuracy(2, "group"),
-    "subgroup, held-out emoji and design": _accuracy(2, "subgroup"),
-    "right caption in the first 10, held-out design": lambda model: model.sets[-1].image_to_text.recall_at_10,
-    "right image in the first 10, held-out design": lambda model: model.sets[-1].text_to_image.recall_at_10,
-    "P(group > name)": _order("group", "name"),
-    "P(subgroup > name)": _order("subgroup", "name"),
-    "P(group > name), name not longer": _order("group", "name", "share_not_longer"),
-    "P(subgroup > name), name not longer": _order("subgroup", "name", "share_not_longer"),
-    "P(group > subgroup), subgroup not longer": _order("group", "subgroup", "share_not_longer"),
-    "P(group > name), trained names": _order("group", "name", names="seen_names"),
-    "P(patches hidden > whole image)": lambda model: model.sets[0].views[0].share_more_uncertain,
-    "image lies in its name": lambda model: model.sets[0].picture_inclusion[0].share_positive,
+_GROUPS = f"{RIGHT}: group, held-out emoji"
+_SUBGROUPS = f"{RIGHT}: subgroup, held-out emoji"
+_NAMES = f"{RIGHT}: names, trained emoji, Twemoji"
+_UNSEEN, _TRAINED = f"{ORDER}: unseen names", f"{ORDER}: trained names"
+MEASURES = {
+    "group, held-out emoji": f"{_GROUPS}, OpenMoji: accuracy",
+    "subgroup, held-out emoji": f"{_SUBGROUPS}, OpenMoji: accuracy",
+    "group, held-out emoji and design": f"{_GROUPS}, Twemoji: accuracy",
+    "subgroup, held-out emoji and design": f"{_SUBGROUPS}, Twemoji: accuracy",
+    "right caption in the first 10, held-out design": f"{_NAMES}: image to name R@10",
+    "right image in the first 10, held-out design": f"{_NAMES}: name to image R@10",
+    "P(group > name)": f"{_UNSEEN}: group over name",
+    "P(subgroup > name)": f"{_UNSEEN}: subgroup over name",
+    "P(group > name), name not longer": f"{_UNSEEN}: group over name, name not longer",
+    "P(subgroup > name), name not longer": f"{_UNSEEN}: subgroup over name, name not longer",
+    "P(group > subgroup), subgroup not longer": f"{_UNSEEN}: group over subgroup, subgroup not longer",
+    "P(group > name), trained names": f"{_TRAINED}: group over name",
+    "P(patches hidden > whole image)": f"{VIEWS}: held-out emoji, OpenMoji: patches hidden",
+    "image lies in its name": f"{INCLUSION}: held-out emoji, OpenMoji: image ⊂ name",
 }
-"""Rows of the table: shares on the test split."""
+"""Rows of the table: figures of results.json, shares on the test split."""
 
 
 def words(recipe: str, seed: int, options: argparse.Namespace) -> list[str]:
@@ -119,25 +108,26 @@ def run(options: argparse.Namespace) -> int:
     """Train and evaluate every recipe with every seed, except runs that exist already."""
     for seed in range(options.seeds):
         for recipe in options.recipes:
-            results = folder(recipe, seed, options) / "eval.json"
+            place = folder(recipe, seed, options)
+            results = place / RESULTS
             if results.exists():
                 continue
             command = [sys.executable, "-m", "prolip.train", *words(recipe, seed, options)]
             status = subprocess.run(command, check=False).returncode
             if status != 0:
                 return status
-            evaluate(results.parent, options.data, results)
+            evaluate(place, options.data, results)
     return 0
 
 
 def table(options: argparse.Namespace) -> int:
     """Print the table of the existing runs."""
-    found = {name: [_read(path) for path in sorted(options.out.glob(f"{name}-*/eval.json"))] for name in RECIPES}
+    found = {name: [_read(path) for path in sorted(options.out.glob(f"{name}-*/{RESULTS}"))] for name in RECIPES}
     sys.stdout.writelines(f"{line}\n" for line in lines({name: runs for name, runs in found.items() if runs}))
     return 0
 
 
-def lines(found: dict[str, list[EmojiResults]]) -> Iterator[str]:
+def lines(found: dict[str, list[Figures]]) -> Iterator[str]:
     """Yield the table: one row per measure, one column per recipe and one for the untrained model.
 
     Numbers are in percent, mean ± standard deviation over seeds. The untrained model is the same for all runs.
@@ -147,18 +137,18 @@ def lines(found: dict[str, list[EmojiResults]]) -> Iterator[str]:
     """
     if not found:
         raise ValueError("there are no runs: train some first")
-    untrained = next(iter(found.values()))[0].random
+    first = next(iter(found.values()))[0]
     heads = ["", "untrained", *(f"{name} ({len(runs)})" for name, runs in found.items())]
     yield _row(heads)
     yield _row(["---"] * len(heads))
-    for label, measure in MEASURES.items():
-        cells = (spread([measure(result.trained) for result in runs]) for runs in found.values())
-        yield _row([label, spread([measure(untrained)]), *cells])
+    for label, key in MEASURES.items():
+        cells = (spread([result[key][0] for result in runs]) for runs in found.values())
+        yield _row([label, spread([first[key][1]]), *cells])
 
 
 def neighbours(options: argparse.Namespace) -> int:
     """Print the order that calibrated variances would give in the PPCL-only runs, by logit scale."""
-    models = [path.parent for path in sorted(options.out.glob("ppcl-*/eval.json"))]
+    models = [path.parent for path in sorted(options.out.glob("ppcl-*/checkpoints"))]
     if not models:
         raise ValueError("there are no runs of the recipe ppcl: train some first")
     found = [calibrated_order(model, options.data) for model in models]
@@ -176,21 +166,15 @@ def calibrated_order(source: Path, data: Path) -> list[tuple[float, float]]:
     The variances are calibrated on the training images; the model's own variances are not used.
     """
     opened = load(source, device=CPU, beside=data)
-    model, tokenizer = opened.require_prolip(), opened.require_tokenizer()
-    size = model.config.vision.image_size
-    assert isinstance(size, int), "emoji are square"
-    sets = [read_set(data, name, size) for name in set_names("test")]
-    trained = embed_pixels(model, read_set(data, "train", size).images, CPU)
-    book, _ = gather_captions(sets)
-    captions = embed_everything(model, tokenizer, [], book, CPU).captions
-    held_out = [sample for pictures in sets[:-1] for sample in pictures.samples]
+    held_out = [sample for name in set_names("test")[:-1] for sample in read_set(data, name)]
+    trained = opened.encode_images([sample.png for sample in read_set(data, "train")], progress=False)
+    captions = embed_captions(opened, held_out)
     shares = []
     for scale in SCALES:
-        # Only the order is read, which the exponential of a log variance keeps.
+        # Only the order of the variances is read, which the exponential of a log variance keeps.
         log_var = calibrated_var(captions.gaussian, trained, scale)[:, None]
-        pairs = measure_levels(held_out, captions._replace(gaussian=Gaussian(captions.gaussian.mean, log_var))).pairs
-        share = next(pair for pair in pairs if (pair.general, pair.specific) == ("group", "name"))
-        shares.append((share.share, share.share_not_longer))
+        share, not_longer, *_ = order_rows("", held_out, captions._replace(gaussian=Gaussian(log_var, log_var)))
+        shares.append((share.value, not_longer.value))
     return shares
 
 
@@ -223,20 +207,16 @@ def image_doubt(source: Path, data: Path) -> list[list[float]]:
         variance, and of the variance that is calibrated on the trained names at each of `SCALES`.
     """
     model = load(source, device=CPU, beside=data)
-    size, _ = model.preprocess.size
-    sets = [read_set(data, name, size) for name in set_names("test")]
-    _, prompts = gather_captions(sets)
-    labels, texts = prompts.names("group"), prompts.texts("group")
-    flat = model.encode_texts([text for ensemble in texts for text in ensemble], progress=False)
-    groups = Gaussian(*(part.reshape(len(labels), len(texts[0]), -1) for part in flat))
-    trained = sorted({retrieval_caption(sample) for sample in read_set(data, "train", size).samples})
+    seen = embed_sets(model, {name: read_set(data, name) for name in set_names("test")}, set_names("test"))
+    groups = seen.classes[0]
+    trained = sorted({sample.text("name") for sample in read_set(data, "train")})
     names = model.encode_texts(trained, progress=False)
     rows = []
-    for pictures in sets[:3]:
-        images = model.encode_images(pictures.images, progress=False)
-        found = classification(images, groups, labels, weights=None, similarity=model.similarity)
+    for one in seen.held_out:
+        images, prompts = one.images, groups.embedded(seen.captions)
+        found = classification(images, prompts, groups.names, weights=None, similarity=model.similarity)
         confidence, answers = found.probabilities.max(1)
-        wrong = answers != prompts.labels("group", pictures.samples)
+        wrong = answers != groups.labels(one.samples)
         scores = [-confidence, images.uncertainty, *(calibrated_var(images, names, scale) for scale in SCALES)]
         rows.append([1 - float(wrong.double().mean()), *(auroc(score, wrong) for score in scores)])
     return rows
@@ -252,8 +232,14 @@ def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _read(path: Path) -> EmojiResults:
-    return EmojiResults.from_json(path.read_text(encoding="utf-8"))
+def _read(path: Path) -> Figures:
+    """Read the value of each figure of results.json and that of the untrained model, by name."""
+    figures = json.loads(path.read_text(encoding="utf-8"))["figures"]
+    found = {
+        f"{one['task']}: {one['metric']}": (*one["value"].values(), one["baselines"].get("untrained"))
+        for one in figures
+    }
+    return {key: tuple(math.nan if value is None else value for value in values) for key, values in found.items()}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -22,9 +22,8 @@ from torch import Tensor
 import prolip
 from prolip.decisions.selective import auroc
 from prolip.demo.run import machine_flags
-from prolip.demo.suite.emoji_samples import EmbeddedCaptions
-from prolip.demo.suite.evaluate import gather_captions, held_out, read_set, set_names
-from prolip.demo.suite.measure_sets import ClassPrompts, correct_pairs, measure_levels, retrieval_caption
+from prolip.demo.samples import Captions, Classes, correct_pairs, read_set, set_names
+from prolip.demo.suite import embed_sets, order_rows
 from prolip.metrics.config import Score
 from prolip.metrics.retrieval import evaluate_retrieval
 from prolip.metrics.uncertainty import expected_calibration_error
@@ -104,44 +103,36 @@ def command(module: str, *words: str) -> float:
 
 def measure(model: Model, data: Path) -> dict[str, float]:
     """Measure a model on the test split, with its own scale and bias."""
-    (size, _) = model.preprocess.size
-    sets = [read_set(data, name, size) for name in set_names("test")]
-    book, prompts = gather_captions(sets)
-    ids = model.tokenize(book.texts)
-    lengths = (ids != model.tokenize("")[0, -1]).sum(1).double()
-    captions = EmbeddedCaptions(book, model.encode_texts(book.texts, progress=False), lengths)
-    first, last = sets[0], sets[2]
+    names = set_names("test")
+    seen = embed_sets(model, {name: read_set(data, name) for name in names}, names)
+    first, last, captions = seen.sets[0], seen.sets[2], seen.captions
     by_level: dict[str, dict[str, float]] = {}
-    images = model.encode_images(first.images, progress=False)
-    for level in ("group", "subgroup"):
-        probabilities = zero_shot(model, level, images, prompts, captions)
-        confidence, answers = probabilities.max(1)
-        right = answers == prompts.labels(level, first.samples)
-        by_level[level] = {
+    for classes in seen.classes:
+        confidence, answers = zero_shot(model, first.images, classes, captions).max(1)
+        right = answers == classes.labels(first.samples)
+        by_level[classes.level] = {
             "right": float(right.double().mean()),
             "ECE": expected_calibration_error(confidence, right),
             "AUROC of 1 − *p*": auroc(-confidence, ~right),
         }
         if model.has_variances:
-            by_level[level]["AUROC of image σ²"] = auroc(images.uncertainty, ~right)
+            by_level[classes.level]["AUROC of image σ²"] = auroc(first.images.uncertainty, ~right)
     found = {f"{level}, {name}": of[name] for name in by_level["group"] for level, of in by_level.items()}
-    images = model.encode_images(last.images, progress=False)
-    texts, correct = captions.of(map(retrieval_caption, last.samples)), correct_pairs(last.samples)
+    texts, correct = captions.of(sample.text("name") for sample in last.samples), correct_pairs(last.samples)
     score: Score = "csd" if model.has_csd else "mean"
-    found["right caption in the first 10"] = evaluate_retrieval(images, texts, correct, score).recall_at_10
+    found["right caption in the first 10"] = evaluate_retrieval(last.images, texts, correct, score).recall_at_10
     if model.has_variances:
-        for pair in measure_levels(held_out(sets), captions).pairs:
-            if pair.specific == "name":
-                found[f"P({pair.general} > {pair.specific}), not longer"] = pair.share_not_longer
+        order = order_rows("", [sample for one in seen.held_out for sample in one.samples], captions)
+        shares = {row.metric: row.value for row in order}
+        for general in ("group", "subgroup"):
+            found[f"P({general} > name), not longer"] = shares[f"{general} over name, name not longer"]
     return found
 
 
-def zero_shot(
-    model: Model, level: str, images: prolip.Gaussian, prompts: ClassPrompts, captions: EmbeddedCaptions
-) -> Tensor:
+def zero_shot(model: Model, images: prolip.Gaussian, classes: Classes, captions: Captions) -> Tensor:
     """Probabilities of the classes, [N, C], as `model.classify` returns them."""
-    gaussian, labels = prompts.gaussian(level, captions), prompts.names(level)
-    return classification(images, gaussian, labels, weights=None, similarity=model.similarity).probabilities
+    prompts = classes.embedded(captions)
+    return classification(images, prompts, classes.names, weights=None, similarity=model.similarity).probabilities
 
 
 def table(options: argparse.Namespace) -> int:

@@ -21,8 +21,8 @@ from torch import Tensor
 import prolip
 from prolip.decisions import Calibration, Evidence, Subject, class_thresholds, conformal_threshold, fit_calibration
 from prolip.decisions.calibration import score_labels
-from prolip.demo.suite.emoji_samples import EmbeddedCaptions
-from prolip.demo.suite.evaluate import gather_captions, read_set, set_names
+from prolip.demo.samples import read_set, set_names
+from prolip.demo.suite import embed_sets
 from prolip.evaluation.decision_scores import SCORES
 from prolip.pretrained import Model
 from prolip.pretrained.classify import weigh
@@ -99,15 +99,13 @@ def count_limits(one: Split) -> Tensor:
 
 def held_out_settings(model: Model, data: Path) -> Iterator[tuple[str, Evidence, Tensor]]:
     """Yield groups and subgroups on every design: a title, the evidence on N images, and their labels, i64 [N]."""
-    (size, _) = model.preprocess.size
-    held_out = [read_set(data, name, size) for name in set_names("test")]
-    book, prompts = gather_captions(held_out)
-    captions = EmbeddedCaptions(book, model.encode_texts(book.texts, progress=False), torch.zeros(len(book.texts)))
-    images = [model.encode_images(chosen.images, progress=False) for chosen in held_out[:-1]]
-    for level in ("group", "subgroup"):
-        for chosen, embedded in zip(held_out, images, strict=False):
-            evidence = weigh(embedded, prompts.gaussian(level, captions), None, model.similarity)
-            yield f"{level}s, {chosen.name.removeprefix('test-')}", evidence, prompts.labels(level, chosen.samples)
+    names = set_names("test")
+    found = embed_sets(model, {name: read_set(data, name) for name in names}, names)
+    for classes in found.classes:
+        for chosen in found.held_out:
+            evidence = weigh(chosen.images, classes.embedded(found.captions), None, model.similarity)
+            title = f"{classes.level}s, {chosen.name.removeprefix('test-')}"
+            yield title, evidence, classes.labels(chosen.samples)
 
 
 def percent(mean: Tensor) -> str:

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 import prolip
-from prolip.demo.suite.emoji_samples import EmbeddedCaptions
-from prolip.demo.suite.evaluate import gather_captions, read_set, set_names
+from prolip.demo.samples import Captions, read_set, set_names
+from prolip.demo.suite import embed_sets
 from prolip.gaussian import Gaussian
 from prolip.metrics.bprw import labelled_images, reweight_prompts
 from prolip.metrics.config import BprwConfig
@@ -101,19 +101,17 @@ class Setting(NamedTuple):
     good: list[list[str]]
     """[C][G]"""
     vague: list[str]
-    captions: EmbeddedCaptions
+    captions: Captions
 
 
 def held_out_settings(model: Model, data: Path) -> Iterator[Setting]:
     """Yield groups and subgroups, on a design that the model was trained on and on one that it never saw."""
-    (size, _) = model.preprocess.size
-    held_out = [read_set(data, name, size) for name in set_names("test")]
-    book, prompts = gather_captions(held_out)
-    captions = EmbeddedCaptions(book, model.encode_texts(book.texts, progress=False), torch.zeros(len(book.texts)))
-    for level in ("group", "subgroup"):
-        good = prompts.texts(level)
-        for chosen in (held_out[0], held_out[2]):
-            labels, shots = prompts.labels(level, chosen.samples), None
+    names = set_names("test")
+    found = embed_sets(model, {name: read_set(data, name) for name in names}, names)
+    for classes in found.classes:
+        level, good = classes.level, list(classes.prompts.values())
+        for chosen in (found.sets[0], found.sets[2]):
+            labels, shots = classes.labels(chosen.samples), None
             scored = torch.ones(len(labels), dtype=torch.bool)
             if level == "group":  # most subgroups have too few images for a few-shot setting
                 voters = labelled_images(labels, len(good), FEW_SHOT.num_neighbors)
@@ -121,14 +119,14 @@ def held_out_settings(model: Model, data: Path) -> Iterator[Setting]:
                 shots = torch.where(scored, -1, labels)
             yield Setting(
                 title=f"{chosen.name}, {len(good)} {level}s: {int(scored.sum())} images, {len(good[0])} good prompts",
-                images=model.encode_images(chosen.images, progress=False),
+                images=chosen.images,
                 labels=labels,
                 shots=shots,
                 scored=scored,
                 num_voters=NEAREST.num_neighbors if level == "group" else 3,
                 good=good,
                 vague=sorted(set(chosen.samples[0].captions["picture"])),
-                captions=captions,
+                captions=found.captions,
             )
 
 

@@ -14,15 +14,15 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from tests.support.siglip import architecture, pretrain
 
-from prolip.demo.run import evaluate
-from prolip.demo.suite.results import ModelFigures
+from prolip.demo.run import RESULTS, evaluate
+from prolip.demo.suite import RIGHT, VIEWS
 from prolip.models.hub import save_pretrained
 from prolip.pretrained.sources import load_network
 from prolip.train.loop import main as train
@@ -37,12 +37,13 @@ KINDS: dict[str, tuple[str, ...]] = {
     "text tower locked but for two groups": (*LOCKED[2:], "--lock.text_unlocked_groups", "2"),
 }
 """Flags of each row; all but one start from the SigLIP model."""
-MEASURES: dict[str, Callable[[ModelFigures], float]] = {
-    "group": lambda model: float(model.sets[0].group.top1),
-    "subgroup": lambda model: float(model.sets[0].subgroup.top1),
-    "right caption in the first 10": lambda model: model.sets[0].image_to_text.recall_at_10,
-    "right image in the first 10": lambda model: model.sets[0].text_to_image.recall_at_10,
-    "P(patches hidden > whole image)": lambda model: model.sets[0].views[0].share_more_uncertain,
+_OF = "held-out emoji, OpenMoji"
+MEASURES = {
+    "group": f"{RIGHT}: group, {_OF}: accuracy",
+    "subgroup": f"{RIGHT}: subgroup, {_OF}: accuracy",
+    "right caption in the first 10": f"{RIGHT}: names, {_OF}: image to name R@10",
+    "right image in the first 10": f"{RIGHT}: names, {_OF}: name to image R@10",
+    "P(patches hidden > whole image)": f"{VIEWS}: {_OF}: patches hidden",
 }
 """Columns: of held-out emoji."""
 
@@ -63,8 +64,7 @@ def run(options: argparse.Namespace) -> Iterator[list[str]]:
         options.out / "emoji-siglip", described, recipe(options, 0, options.pretraining), options.pretraining
     )
     whole = save_pretrained(load_network(start), options.out / "start", tokenizer=options.data / "tokenizer.json")
-    figures = evaluate(whole, options.data, options.out / "start.json").trained
-    yield ["the SigLIP model itself", *(f"{100 * measure(figures):.1f}" for measure in MEASURES.values()), ""]
+    yield ["the SigLIP model itself", *(f"{100 * share:.1f}" for share in figures(whole, options.data)), ""]
     for kind, flags in KINDS.items():
         of_seeds = [measured(options, start, kind, flags, seed) for seed in range(options.seeds)]
         *shares, loss = zip(*of_seeds, strict=True)
@@ -84,8 +84,15 @@ def measured(options: argparse.Namespace, start: str, kind: str, flags: tuple[st
     rows = [json.loads(line) for line in (place / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     if rows[-1]["step"] < options.steps:
         raise ValueError(f"a signal ended the training: {place}")
-    figures = evaluate(place, options.data, place / "eval.json").trained
-    return [*(measure(figures) for measure in MEASURES.values()), float(np.mean([row["ppcl"] for row in rows[-3:]]))]
+    return [*figures(place, options.data), float(np.mean([row["ppcl"] for row in rows[-3:]]))]
+
+
+def figures(source: Path, data: Path) -> list[float]:
+    """The measures of a model."""
+    evaluate(source, data, source / RESULTS)
+    found = json.loads((source / RESULTS).read_text(encoding="utf-8"))["figures"]
+    by_key = {f"{one['task']}: {one['metric']}": next(iter(one["value"].values())) for one in found}
+    return [by_key[key] for key in MEASURES.values()]
 
 
 def spread(values: Sequence[float], factor: float, digits: int) -> str:

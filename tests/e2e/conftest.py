@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 from tests.support import remote_shards
-from tests.support.emoji_world import emoji_data, emoji_results, emoji_sets
+from tests.support.emoji_shards import emoji_data
 from tests.support.onnx_table import one_table
 from tests.support.small_training import RECIPE, SHARDED, SHORT, VALIDATED, Lab, write_shard, write_tokenizer
 
 from prolip.data import Batch
 
-__all__ = ["emoji_data", "emoji_results", "emoji_sets", "one_table"]  # fixtures
+__all__ = ["emoji_data", "one_table"]  # fixtures
 
 
 @pytest.fixture(scope="session")

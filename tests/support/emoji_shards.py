@@ -1,10 +1,11 @@
-"""Synthetic emoji samples, and shards of them."""
+"""Shards of synthetic emoji."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import pytest
 from PIL import Image, ImageDraw
 from tests.support.images import encode
 from tests.support.shards import write_tar
@@ -60,3 +61,12 @@ def encoded_image(place: int) -> bytes:
     colour = [(200, 60, 60), (60, 160, 80), (60, 90, 200)][place % 3]
     ImageDraw.Draw(image).ellipse((4, 4, 36, 36 - place // 3 % 2 * 14), fill=colour)
     return encode(image, "PNG")
+
+
+@pytest.fixture
+def emoji_data(tmp_path: Path) -> Path:
+    """A folder of shards of made-up emoji: 36 held-out ones a design, and 120 trained ones."""
+    folder = tmp_path / "emoji"
+    folder.mkdir()
+    write_emoji(folder, {f"test-{design}": 36 for design in ("openmoji", "goog", "twtr")} | {"design-twtr": 120})
+    return folder

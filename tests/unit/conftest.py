@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from tests.support.emoji_build import skip_without_real_art
-from tests.support.emoji_world import emoji_data, emoji_results, emoji_sets, make_record
+from tests.support.emoji_shards import emoji_data
 from tests.support.onnx_table import one_table
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-__all__ = ["emoji_data", "emoji_results", "emoji_sets", "make_record", "one_table"]  # fixtures
+__all__ = ["emoji_data", "one_table"]  # fixtures
 
 Record = dict[str, Any]
 

@@ -42,7 +42,7 @@ COMMANDS = {
     "train": Command("train from recipes and flags: prolip train RECIPE.toml ... --flag value [--dry-run]", train.run),
     "recipes": Command("list the recipes and their cost, or print one in full", recipes.run),
     "eval": Command("evaluate models side by side: prolip eval SUITE --checkpoint ... --data ...", eval.run),
-    "report": Command("write the report of a run that prolip eval emoji has evaluated, one HTML file", report.run),
+    "report": Command("write one page of a run: its results, curves and configuration", report.run),
     "bprw": Command("weight the prompts of each class by its images (Bayesian prompt re-weighting)", bprw.run),
     "classify": Command("how probable each label is for an image: prolip classify IMAGE LABEL ...", classify.run),
     "calibrate": Command('fit probabilities, label sets and "don\'t know" on labelled images', calibrate.run),

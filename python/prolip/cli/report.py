@@ -1,16 +1,16 @@
-"""`prolip report RUN`: write the report of an evaluated run."""
+"""`prolip report RUN`: write the page of a run."""
 
 from __future__ import annotations
 
 from prolip.cli.command import parse, write_lines
-from prolip.demo.config import ReportOptions
+from prolip.train.config.options import ReportOptions
 
 
 def run(prog: str, words: list[str]) -> int:
     """Write report.html and print its path."""
     options = parse(ReportOptions, prog, words)
-    from prolip.demo.report import render_report
+    from prolip.train.logging.run_page import write_report
 
-    page = render_report(options.run, options.data)
+    page = write_report(options.run)
     write_lines([f"wrote {page}; next: open {page.resolve()} in a browser"])
     return 0

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
-
-import tyro
+from typing import Literal
 
 from prolip.errors import UserError, check_at_least
 from prolip.evaluation.config import SuiteOptions
@@ -77,28 +75,17 @@ class DemoConfig:
         check_at_least(0, processes=self.processes)
 
 
-Split = Literal["val", "test"]
+EvalSplit = Literal["val", "test"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmojiOptions(SuiteOptions):
     """Evaluate ProLIP models on the emoji shards, beside untrained models.
 
-    The full results of a run are written to its folder as eval.json (test split) or eval-val.json; `prolip report`
-    reads eval.json. A run that has no calibration gets one, on validation emoji.
+    `prolip report` shows the results of a run. A run that has no calibration gets one, on validation emoji.
     """
 
     data: Path = Path("data/emoji")
     """Emoji shards, as `prolip data build emoji` writes them."""
-    split: Split = "test"
+    split: EvalSplit = "test"
     """`val` to choose settings, `test` to report."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReportOptions:
-    """Write report.html, one self-contained file, to a run's folder from its eval.json and metrics.jsonl."""
-
-    run: Annotated[Path, tyro.conf.Positional]
-    """The run's folder."""
-    data: Path = Path("data/emoji")
-    """The shards that were evaluated."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
@@ -16,17 +19,19 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from prolip.checkpoint import checkpoint_path
 from prolip.decisions.config import CALIBRATION_FILE
-from prolip.demo.config import DemoConfig, EmojiConfig
+from prolip.demo.config import DemoConfig, EmojiConfig, EmojiOptions
 from prolip.demo.data.build import build_emoji
-from prolip.demo.report import render_report
-from prolip.demo.suite import EmojiResults
-from prolip.demo.suite.eval_emoji import evaluate_run, keep_calibration
+from prolip.demo.suite import run_emoji
 from prolip.distributed import usable_cores, wants_gpu
-from prolip.files import check_writable, write_atomic
-from prolip.pretrained.open import load
+from prolip.evaluation.run import run_suite
+from prolip.files import check_writable
 from prolip.train.config import load_config
+from prolip.train.logging.run_page import write_report
 
 log = logging.getLogger("prolip.demo")
+
+RESULTS = Path("evals/emoji/results.json")
+"""The results in a run's folder."""
 
 
 def run_demo(config: DemoConfig) -> tuple[int, list[str]]:
@@ -48,13 +53,12 @@ def run_demo(config: DemoConfig) -> tuple[int, list[str]]:
         status = train(words, config.processes or count_processes())
         if status != 0:
             return status, []
-    report, results_path = config.out / "report.html", config.out / "eval.json"
-    if not is_newer(results_path, last) or not (config.out / CALIBRATION_FILE).is_file():
-        evaluate(config.out, config.data, results_path)
-    if not is_newer(report, results_path):
-        render_report(config.out, config.data)
-    results = EmojiResults.from_json(results_path.read_text(encoding="utf-8"))
-    return 0, headline_lines(results)
+    results = config.out / RESULTS
+    if not is_newer(results, last) or not (config.out / CALIBRATION_FILE).is_file():
+        evaluate(config.out, config.data, results)
+    if not is_newer(config.out / "report.html", results):
+        write_report(config.out)
+    return 0, headline_lines(json.loads(results.read_text(encoding="utf-8")))
 
 
 def train(words: list[str], processes: int) -> int:
@@ -101,28 +105,25 @@ def machine_flags() -> list[str]:
     return [] if has_bf16 else ["--precision", "fp32"]
 
 
-def evaluate(source: Path, data: Path, out: Path) -> EmojiResults:
-    """Evaluate a run (its newest checkpoint) or a checkpoint on the test split, and write the results to `out`.
-
-    The calibration on validation emoji goes into the run's folder, if there is no other one for the model.
+def evaluate(source: Path, data: Path, results: Path) -> None:
+    """Evaluate a run (its newest checkpoint) or a checkpoint on the test split, and write `results` and its page.
 
     Raises:
-        ValueError: there is no usable checkpoint.
+        UserError: there is no usable checkpoint.
     """
-    model = load(source, beside=data)
-    found = evaluate_run(model, data, "test")
-    keep_calibration(model, found.calibration)
-    write_atomic(out, found.results.to_json())
-    return found.results
+    run_suite("emoji", EmojiOptions(checkpoint=(str(source),), data=data, out=results.parent), run_emoji)
 
 
-def headline_lines(results: EmojiResults) -> list[str]:
-    """Format the headline numbers as a table for the terminal, in percent."""
-    width = max(len(headline.label) for headline in results.headlines)
+def headline_lines(results: Mapping[str, Any]) -> list[str]:
+    """Format the headlines of results.json as a table for the terminal, in percent."""
+    (model,) = results["models"]
+    headlines = [figure for figure in results["figures"] if figure["main"]]
+    width = max(len(headline["task"]) for headline in headlines)
     lines = [f"{'':{width}}  trained  untrained  chance"]
-    for headline in results.headlines:
-        shares = f"{headline.trained:7.1%}  {headline.random:9.1%}  {headline.chance:6.1%}"
-        lines.append(f"{headline.label:{width}}  {shares}  ({headline.chance_label})")
+    for headline in headlines:
+        (_, untrained), (name, chance) = headline["baselines"].items()
+        shares = f"{headline['value'][model]:7.1%}  {untrained:9.1%}  {chance:6.1%}"
+        lines.append(f"{headline['task']:{width}}  {shares}  ({name})")
     return lines
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from prolip.embeddings.row_contents import Contents, Pixels
-from prolip.report.templating import open_templates
+from prolip.report.page import open_templates
 
 SIDE = 160
 """Side of an image on the sheet, in pixels."""

@@ -53,6 +53,8 @@ class Row:
     """For an average over tasks: the `key` of each row in it."""
     difference_of: list[str] = field(default_factory=list)
     """For a difference: the `key` of two rows of the same items; the second minus the first."""
+    baselines: dict[str, float] = field(default_factory=dict)
+    """Values to compare with, by name, such as that of an untrained model."""
 
     @property
     def key(self) -> str:
@@ -108,10 +110,11 @@ class Chart:
     """A chart on the results page."""
 
     title: str
+    """`HEADING: TITLE`; charts with the same heading share a section."""
     text: str
     """A description of the chart."""
     svg: str
-    """One svg element; colours are classes of the report's style sheet (`prolip.report.charts`)."""
+    """An svg of `prolip.report.charts`, or other HTML for the page; "" if the text is that of the section."""
 
 
 @dataclass(frozen=True, kw_only=True)

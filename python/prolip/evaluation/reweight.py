@@ -32,7 +32,7 @@ from prolip.metrics.statistics import bootstrap, mean
 from prolip.metrics.zero_shot import PUBLISHED_LOGIT_SCALE, aggregate_prompts, correct_within, zero_shot_logits
 from prolip.pretrained.model import Model
 from prolip.pretrained.open import load
-from prolip.report.prompt_chart import prompt_chart
+from prolip.report.charts import standalone, weight_chart
 
 _WEIGHTS = "prompt_weights.safetensors"
 TEMPLATES = {
@@ -214,7 +214,8 @@ def _write(options: ReweightOptions, names: list[str], templates: list[str], fou
     tensors, chart = options.out / _WEIGHTS, options.out / "prompt_weights.svg"
     notes = {"bprw": dataclasses.asdict(options.bprw), "classnames": names, "templates": templates}
     save_prompt_weights(found, tensors, notes)
-    write_atomic(chart, prompt_chart(templates, found.weights))
+    title = f"Weights of {len(templates)} prompts over {len(names)} classes"
+    write_atomic(chart, standalone(weight_chart(title, templates, found.weights)))
     slowest, most = int(found.rounds.max()), options.bprw.max_rounds
     lines = [f"{len(names)} classes, at most {slowest} rounds"]
     if slowest == most:

@@ -1,4 +1,4 @@
-"""Options of `prolip recipes`, `prolip train --dry-run` and `prolip runs`."""
+"""Options of `prolip recipes`, `prolip train --dry-run`, `prolip runs` and `prolip report`."""
 
 from __future__ import annotations
 
@@ -50,3 +50,14 @@ class RunsOptions:
     """Print JSON instead of the table."""
     plot: Path | None = None
     """File for a page of curves: one HTML file that loads nothing from elsewhere."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """Write a run's report.html: the results of suites that lie beside it, its curves and its configuration.
+
+    Results are read from below the run's folder, and from `evals` if they name the run.
+    """
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The run's folder."""

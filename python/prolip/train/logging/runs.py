@@ -13,8 +13,8 @@ from typing import Any
 
 from prolip.errors import UserError
 from prolip.files import write_atomic
-from prolip.report.charts import Line
-from prolip.report.runs_page import Curve, curves_page
+from prolip.report.charts import Line, line_chart
+from prolip.report.page import Figure, Section, build_page
 from prolip.report.text_table import align
 from prolip.train.best import LOSSES, lower_is_better
 from prolip.train.config.options import RunsOptions
@@ -61,7 +61,8 @@ def run_runs(options: RunsOptions) -> list[str]:
     if options.plot is not None:
         if len(runs) > _MAX_CURVES:
             raise UserError(f"plot: {len(runs)} runs are too many, a page draws at most {_MAX_CURVES}")
-        write_atomic(options.plot, curves_page(_cells(summaries), _sections(runs, options.metrics or known)))
+        sections = [Section("Runs", table=_cells(summaries)), *curve_sections(runs, options.metrics or known)]
+        write_atomic(options.plot, build_page("Runs side by side", sections))
     return lines
 
 
@@ -127,7 +128,8 @@ def _default_metrics(known: Sequence[str]) -> list[str]:
     return ["loss", *first.values()]
 
 
-def _sections(runs: Sequence[RunRecord], names: Sequence[str]) -> list[tuple[str, list[Curve]]]:
+def curve_sections(runs: Sequence[RunRecord], names: Sequence[str]) -> list[Section]:
+    """Draw the metrics with these names over the samples seen, each in one chart for all runs."""
     sections = (
         ("Evaluation", [name for name in names if name.startswith("val/")]),
         ("Loss", [name for name in LOSSES if name in names]),
@@ -135,15 +137,18 @@ def _sections(runs: Sequence[RunRecord], names: Sequence[str]) -> list[tuple[str
         ("Speed", [name for name in GROUPS["speed"] if name in names]),
         ("Loader", [name for name in names if name.startswith(("loader/", "bad/"))]),
     )
-    return [(heading, [_curve(runs, name) for name in metrics]) for heading, metrics in sections if metrics]
+    return [
+        Section(heading, figures=[Figure(name, _draw(runs, name)) for name in metrics])
+        for heading, metrics in sections
+        if metrics
+    ]
 
 
-def _curve(runs: Sequence[RunRecord], name: str) -> Curve:
-    lines = []
-    for run in runs:
-        points = run.column(name)
-        lines.append(Line(name=run.name, x=[x for x, _ in points], y=[y for _, y in points]))
-    return Curve(name=name, lines=lines)
+def _draw(runs: Sequence[RunRecord], name: str) -> str:
+    lines = [Line(run.name, *([point[axis] for point in run.column(name)] for axis in (0, 1))) for run in runs]
+    description = f"{name} of {', '.join(run.name for run in runs)} by samples seen"
+    few = all(len(line.x) <= 40 for line in lines)
+    return line_chart(name, description, lines, x_label="samples seen", marks=few)
 
 
 # ---- The table ------------------------------------------------------------------------------------------------------

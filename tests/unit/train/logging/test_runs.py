@@ -79,7 +79,7 @@ def test_a_page_draws_every_figure_of_every_run(folder: Path) -> None:
     loss = text[text.index("<title>loss</title>") :]
     assert loss[: loss.index("</svg>")].count("<polyline") == 2
     assert "http" not in text
-    assert '<div class="card wide" tabindex="0"' in text, "the arrow keys scroll a wide table"
+    assert '<div class="card scroll" tabindex="0"' in text, "the arrow keys scroll a wide table"
     run_runs(RunsOptions(folders=(folder,), plot=page, metrics=("loss",)))
     assert re.findall("<title>(.*?)</title>", page.read_text(encoding="utf-8")) == ["Runs side by side", "loss"]
 

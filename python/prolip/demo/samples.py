@@ -1,0 +1,159 @@
+"""The base emoji of the shards, without variants and mirrored copies, and a model's embeddings of their captions."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from prolip.demo.config import EvalSplit
+from prolip.demo.data.art import DESIGNS, HELD_OUT_DESIGN
+from prolip.demo.data.captions import LEVELS
+from prolip.errors import UserError
+from prolip.gaussian import Gaussian
+from prolip.metrics.hierarchy import string_ids
+from prolip.metrics.retrieval import same_group
+from prolip.pretrained.model import Model
+from prolip.report.page import Tile
+
+TRAINED = f"design-{HELD_OUT_DESIGN}"
+"""The set of trained emoji in the held-out design: trained names, untrained images."""
+
+
+class EmojiSample(NamedTuple):
+    """One image with its captions."""
+
+    key: str
+    png: bytes
+    image_id: str
+    """Equal for equal images."""
+    codepoint: str
+    captions: dict[str, list[str]]
+    """Captions by level, one per template, with templates in the same order at every level."""
+
+    def text(self, level: str) -> str:
+        """The caption of a level in the first template: its words alone."""
+        return self.captions[level][0]
+
+    def tile(self, *lines: tuple[str, bool]) -> Tile:
+        """The image in a gallery, with lines below its name."""
+        return Tile(self.png, self.text("name"), lines)
+
+
+def set_names(split: EvalSplit) -> list[str]:
+    """The sets of a split: one per design of emoji without training; last, for `test`, the trained ones."""
+    sets = [f"{split}-{design}" for design in DESIGNS]
+    return [*sets, TRAINED] if split == "test" else sets
+
+
+def find_shards(data: Path, name: str) -> list[Path]:
+    """Find the shards of a set of emoji.
+
+    Raises:
+        UserError: there are none.
+    """
+    found = sorted(data.glob(f"{name}-*.tar"))
+    if not found:
+        raise UserError(f"data: {data} has no shard {name}-*.tar: build it with `prolip data build emoji`")
+    return found
+
+
+def read_set(data: Path, name: str) -> list[EmojiSample]:
+    """Read the base emoji of a set.
+
+    Raises:
+        UserError: there is no shard, or one is not of emoji; the message names it.
+    """
+    samples = []
+    for path in find_shards(data, name):
+        try:
+            with tarfile.open(path) as archive:
+                for key, members in groupby(archive, key=lambda member: member.name.partition(".")[0]):
+                    content = {member.name.partition(".")[2]: archive.extractfile(member) for member in members}
+                    files = {extension: file.read() for extension, file in content.items() if file is not None}
+                    record = json.loads(files["json"])
+                    captions = {level: record["captions"][level] for level in LEVELS}
+                    if not (record["skin_tone"] or record["mirrored"]):
+                        samples.append(EmojiSample(key, files["png"], record["picture"], record["codepoint"], captions))
+        except (tarfile.TarError, EOFError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"data: {path} is not a shard of emoji: {type(error).__name__} {error}") from error
+    return samples
+
+
+def read_pixels(model: Model, samples: Sequence[EmojiSample]) -> Tensor:
+    """The images as a model takes them, f32 [N, 3, H, W] on the CPU."""
+    return torch.stack([model.preprocess(sample.png) for sample in samples])
+
+
+class Captions(NamedTuple):
+    """The Gaussians of distinct captions."""
+
+    places: dict[str, int]
+    gaussian: Gaussian
+    num_tokens: Tensor
+    """f64 [M], tokens without padding."""
+
+    def at(self, level: str, samples: Sequence[EmojiSample]) -> tuple[Gaussian, Tensor]:
+        """The Gaussians of all captions of a level, [N, T, D], and their tokens, f64 [N, T]; T templates."""
+        texts = [sample.captions[level] for sample in samples]
+        places = torch.tensor([[self.places[text] for text in some] for some in texts])
+        return self.gaussian.rows(places.flatten()).unflatten(*places.shape), self.num_tokens[places]
+
+    def of(self, texts: Iterable[str]) -> Gaussian:
+        """The Gaussians of captions, [N, D]."""
+        return self.gaussian.rows(torch.tensor([self.places[text] for text in texts]))
+
+
+def embed_captions(model: Model, samples: Iterable[EmojiSample]) -> Captions:
+    """Embed each distinct caption of the samples once."""
+    texts = list(dict.fromkeys(text for sample in samples for some in sample.captions.values() for text in some))
+    pad = model.tokenize("")[0, -1]
+    num_tokens = (model.tokenize(texts) != pad).sum(dim=1).double()
+    gaussian = model.encode_texts(texts, progress=False)
+    return Captions({text: place for place, text in enumerate(texts)}, gaussian, num_tokens)
+
+
+class Classes(NamedTuple):
+    """The classes of a level, with their prompts: the distinct captions of all templates."""
+
+    level: str
+    prompts: dict[str, list[str]]
+    """By class."""
+
+    @property
+    def names(self) -> list[str]:
+        """The classes."""
+        return list(self.prompts)
+
+    @property
+    def templates(self) -> list[str]:
+        """The prompts with `{}` for the class."""
+        name, prompts = next(iter(self.prompts.items()))
+        return [prompt.replace(name, "{}") for prompt in prompts]
+
+    def labels(self, samples: Iterable[EmojiSample]) -> Tensor:
+        """The class of each sample, i64 [N]."""
+        places = {name: place for place, name in enumerate(self.prompts)}
+        return torch.tensor([places[sample.text(self.level)] for sample in samples])
+
+    def embedded(self, captions: Captions) -> Gaussian:
+        """The Gaussians of the prompts, [C, K, D]."""
+        flat = captions.of(text for prompts in self.prompts.values() for text in prompts)
+        return flat.unflatten(len(self.prompts), -1)
+
+
+def find_classes(level: str, samples: Iterable[EmojiSample]) -> Classes:
+    """The classes of the samples at a level, in order of first appearance."""
+    return Classes(level, {sample.text(level): list(dict.fromkeys(sample.captions[level])) for sample in samples})
+
+
+def correct_pairs(samples: Sequence[EmojiSample]) -> Tensor:
+    """The correct names of each image, bool [N, N]: its own, equal names, and the names of equal images."""
+    by_image, by_name = string_ids([[sample.image_id, sample.text("name")] for sample in samples]).T
+    return same_group(by_image, by_image) | same_group(by_name, by_name)

@@ -1,0 +1,83 @@
+"""One self-contained HTML page of sections: results of suites, the curves and settings of a run, runs side by side."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+
+class Card(NamedTuple):
+    """A share as a large number with a bar."""
+
+    label: str
+    share: float
+    baselines: dict[str, float]
+    """Shares to compare with, by name; the first is drawn as a ring on the bar, the others as lines."""
+
+
+class Figure(NamedTuple):
+    """A chart or a gallery of images."""
+
+    title: str
+    markup: str
+    """An SVG of `prolip.report.charts`, or other HTML."""
+    text: str = ""
+    """The caption."""
+
+
+class Section(NamedTuple):
+    """A part of a page under its heading."""
+
+    title: str
+    text: str = ""
+    cards: Sequence[Card] = ()
+    table: Sequence[Sequence[str]] = ()
+    """Rows of cells, the header first; what is in brackets at the end of a cell goes below it."""
+    figures: Sequence[Figure] = ()
+    notes: Sequence[str] = ()
+    source: str = ""
+    """Preformatted text, such as a configuration; collapsed."""
+
+
+def build_page(title: str, sections: Sequence[Section], *, kicker: str = "prolip", lead: str = "") -> str:
+    """Render a page that loads nothing from elsewhere."""
+    shown = [
+        section._replace(figures=[figure._replace(markup=Markup(figure.markup)) for figure in section.figures])
+        for section in sections
+    ]
+    page = open_templates().get_template("page.html.j2")
+    return page.render(title=title, kicker=kicker, lead=lead, sections=shown)
+
+
+def open_templates(package: str = "prolip.report") -> Environment:
+    """Open the templates of a package, escaped by default; `style` is the text of the style sheet that pages share."""
+    environment = Environment(
+        loader=PackageLoader(package),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style, _, _ = PackageLoader("prolip.report").get_source(environment, "style.css")
+    environment.globals["style"] = Markup(style)
+    return environment
+
+
+class Tile(NamedTuple):
+    """An image of a gallery."""
+
+    png: bytes
+    title: str
+    lines: Sequence[tuple[str, bool]] = ()
+    """Lines below the title, and whether each is right."""
+
+
+def gallery(tiles: Sequence[Tile]) -> str:
+    """Draw images side by side, as HTML for a `Figure`; they are part of it."""
+    environment = open_templates()
+    environment.filters["data_uri"] = lambda png: "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+    return environment.get_template("gallery.html.j2").render(tiles=tiles)

@@ -1,0 +1,56 @@
+"""`prolip report RUN`: one page of a run, with its results, curves and configuration."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from prolip.errors import UserError
+from prolip.files import read_text, write_atomic
+from prolip.report.page import Section, build_page
+from prolip.report.results import result_sections
+from prolip.train.logging.runs import curve_sections, find_runs
+
+
+def write_report(folder: Path) -> Path:
+    """Write `report.html` into a run's folder, one file that loads nothing from elsewhere, and return its path.
+
+    Raises:
+        UserError: there is nothing to show, or results are damaged.
+    """
+    config, page = folder / "config.toml", folder / "report.html"
+    sections = [section for path in find_results(folder) for section in _sections(path)]
+    if (folder / "metrics.jsonl").is_file():
+        runs = find_runs([folder])
+        sections += curve_sections(runs, list(dict.fromkeys(name for run in runs for row in run.rows for name in row)))
+    if not sections:
+        raise UserError(f"run: no curves in the folder, and no results of it (got {folder})")
+    if config.is_file():
+        sections.append(Section("Configuration", source=read_text(config)))
+    write_atomic(page, build_page(folder.resolve().name, sections, kicker="prolip report", lead=_LEAD))
+    return page
+
+
+def find_results(folder: Path) -> list[Path]:
+    """Find the newest results of each suite: below the run's folder, and in `evals` those that name the run."""
+    run = folder.resolve()
+    beside = [
+        path
+        for path in Path("evals").glob("*/results.json")
+        if any(Path(model).resolve().is_relative_to(run) for model in json.loads(read_text(path)).get("models", {}))
+    ]
+    found = sorted([*folder.rglob("results.json"), *beside], key=lambda path: path.stat().st_mtime)
+    return list({path.parent.name: path for path in found}.values())
+
+
+def _sections(path: Path) -> list[Section]:
+    try:
+        return result_sections(json.loads(read_text(path)))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: damaged or of another version, run the suite again (got {error!r})") from error
+
+
+_LEAD = (
+    "What the model can do, by every suite whose results lie beside the run, and how it was trained. It maps each "
+    "image and each caption to a Gaussian: a position and a width, which says how uncertain it is."
+)

@@ -1,0 +1,109 @@
+"""The emoji suite: its samples and measures, and a run that is evaluated and shown."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tests.support.emoji_shards import write_emoji
+from tests.support.shards import write_tar
+from tests.support.untrained_run import write_run_with, write_words
+
+import prolip
+from prolip.cli import main
+from prolip.demo.config import EmojiOptions
+from prolip.demo.run import headline_lines
+from prolip.demo.samples import Captions, EmojiSample, correct_pairs, embed_captions, read_set
+from prolip.demo.suite import ORDER, RIGHT, order_rows, run_emoji
+from prolip.errors import UserError
+from prolip.evaluation.results import TaskCache
+from prolip.gaussian import Gaussian
+
+
+def sample(name: str, image_id: str = "") -> EmojiSample:
+    captions = {"picture": ["a picture"], "group": ["food"], "subgroup": ["fruit"], "name": [name]}
+    return EmojiSample(name, b"", image_id or name, name, captions)
+
+
+def test_equal_images_and_equal_names_are_correct() -> None:
+    samples = [sample("a", "1"), sample("b", "1"), sample("c"), sample("c", "other")]
+    assert correct_pairs(samples).int().tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]
+
+
+def test_order_counts_pairs_of_captions_and_those_that_are_not_longer() -> None:
+    texts = {"a picture": 9.0, "food": 4.0, "fruit": 3.0, "apple": 2.0, "red plum": 5.0}
+    log_var = torch.tensor([*texts.values()]).log()[:, None]
+    tokens = torch.tensor([len(text.split()) for text in texts]).double()
+    captions = Captions({text: n for n, text in enumerate(texts)}, Gaussian(torch.ones(5, 1), log_var), tokens)
+    rows = order_rows("", [sample("apple"), sample("red plum"), sample("apple")], captions)
+    assert {row.metric: row.value for row in rows} == {
+        "group over name": 0.5,
+        "group over name, name not longer": 1.0,
+        "subgroup over name": 0.5,
+        "subgroup over name, name not longer": 1.0,
+        "group over subgroup": 1.0,
+        "group over subgroup, subgroup not longer": 1.0,
+    }
+
+
+@pytest.mark.parametrize("members", [[("k.png", b"")], [("k.json", b"{}"), ("k.png", b"")], None])
+def test_a_shard_without_emoji_is_an_error(tmp_path: Path, members: list[tuple[str, bytes]] | None) -> None:
+    if members is None:
+        (tmp_path / "val-goog-000000.tar").write_bytes(b"no archive " * 100)
+    else:
+        write_tar(tmp_path / "val-goog-000000.tar", members)
+    with pytest.raises(UserError) as error:
+        read_set(tmp_path, "val-goog")
+    assert error.value.field == "data"
+
+
+def test_a_run_is_measured_beside_an_untrained_model_calibrated_and_shown(
+    emoji_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    write_emoji(emoji_data, {f"val-{design}": 24 for design in ("openmoji", "goog", "twtr")})
+    write_run_with(run, _words(emoji_data), 20, seed=3)  # its answers differ from image to image
+    words = ["--checkpoint", str(run), "--data", str(emoji_data), "--num_resamples", "20"]
+    assert main(["eval", "emoji", *words, "--out", str(run / "evals" / "emoji")]) == 0
+    results = json.loads((run / "evals" / "emoji" / "results.json").read_text())
+    headlines = [figure for figure in results["figures"] if figure["main"]]
+    assert [figure["num_items"] for figure in headlines] == [36, 36, 36, 36, 120, 36, 120]
+    model = prolip.load(run, device="cpu")
+    assert model.calibration is not None
+
+    samples = read_set(emoji_data, "test-openmoji")
+    images = model.encode_images([one.png for one in samples])
+    groups = sorted({one.text("group") for one in samples})
+    nearest = (images.mean @ embed_captions(model, samples).of(groups).mean.T).argmax(dim=1).tolist()
+    right = [groups[place] == one.text("group") for place, one in zip(nearest, samples, strict=True)]
+    assert headlines[0]["value"][str(run)] == sum(right) / len(right) != 1 / 3
+    assert headlines[0]["baselines"]["largest group"] == pytest.approx(1 / 3)
+    assert headlines[0]["baselines"]["untrained"] != headlines[0]["value"][str(run)]
+    lines = headline_lines(results)
+    assert len(lines) == 8
+    assert lines[1].endswith(" 33.3%  (largest group)")
+
+    capsys.readouterr()
+    assert main(["report", str(run)]) == 0
+    page = (run / "report.html").read_text()
+    for text in (RIGHT, ORDER, "What can you rely on?", "data:image/png;base64,", "CC BY-SA 4.0"):
+        assert text in page
+    assert "src=" not in page.replace('src="data:', "")
+
+
+def test_the_suite_needs_its_shards_and_fp32(emoji_data: Path, tmp_path: Path) -> None:
+    write_run_with(tmp_path / "run", _words(emoji_data), 20)
+    model = prolip.load(tmp_path / "run", device="cpu")
+    (emoji_data / "test-goog-000000.tar").unlink()
+    for words, field in (({}, "data"), ({"precision": "bf16"}, "precision")):
+        options = EmojiOptions(checkpoint=("run",), data=emoji_data, **words)
+        with pytest.raises(UserError) as error:
+            run_emoji(model, options, TaskCache(tmp_path))
+        assert error.value.field == field
+
+
+def _words(folder: Path) -> Path:
+    write_words(folder / "tokenizer.json")
+    return folder / "tokenizer.json"

@@ -1,0 +1,109 @@
+"""Charts, and pages of results and of runs."""
+
+from __future__ import annotations
+
+import json
+import math
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prolip.cli import main
+from prolip.errors import UserError
+from prolip.report.charts import Line, line_chart, nice_ticks, standalone, tick_label, weight_chart
+from prolip.report.results import result_sections
+from prolip.train.logging.run_page import write_report
+
+FINITE = st.floats(-1e9, 1e9)
+
+
+@given(FINITE, FINITE)
+def test_ticks_are_round_few_and_cover_the_range(one: float, other: float) -> None:
+    low, high = sorted((one, other))
+    ticks = nice_ticks(low, high)
+    tolerance = 1e-6 * max(abs(low), abs(high), high - low)
+    assert ticks[0] <= low + tolerance
+    assert ticks[-1] >= high - tolerance
+    assert 2 <= len(ticks) <= 12
+
+
+@pytest.mark.parametrize(
+    ("value", "step", "text"),
+    [(0.0, 1, "0"), (-2.5, 0.5, "−2.5"), (12000, 2000, "12k"), (3e6, 1e6, "3M"), (2e-4, 1e-4, "2e−4"), (7, 1, "7")],
+)
+def test_tick_labels(value: float, step: float, text: str) -> None:
+    assert tick_label(value, step) == text
+
+
+def test_a_line_chart_leaves_nan_out() -> None:
+    line = Line("a <b>", [1.0, 2.0, 3.0], [0.5, math.nan, 1.0])
+    chart = line_chart("t", "d", [line, line], x_label="x", marks=True)
+    assert ET.fromstring(f"<p>{chart}</p>").findall(".//*[@class='mark s0']")[1:]
+    assert "a &lt;b&gt;" in chart
+    assert line_chart("t", "d", [Line("a", [1.0], [math.nan])], x_label="x") == ""
+
+
+def test_a_chart_of_weights_is_a_file_of_its_own() -> None:
+    chart = standalone(weight_chart("t", ["a & b", "c"], torch.tensor([[0.2, 0.8], [0.4, 0.6]])))
+    texts = [element.text for element in ET.fromstring(chart).iter("{http://www.w3.org/2000/svg}text")]
+    assert texts.index("c") < texts.index("a & b"), "the largest first"
+
+
+def figure(task: str, value: float, **more: Any) -> dict[str, Any]:
+    row = {"task": task, "metric": "accuracy", "main": False, "unit": "share", "num_items": 4, "baselines": {}}
+    ends = {"value": {"m": value}, "low": {"m": 0.1}, "high": {"m": None}}
+    differences = {"difference": {}, "difference_low": {}, "difference_high": {}}
+    return row | ends | differences | more
+
+
+def results(model: str = "m") -> dict[str, Any]:
+    figures = [
+        figure("t", 0.5, main=True, baselines={"untrained": 0.2, "coin": 0.5}),
+        figure("Head: one", 0.25, baselines={"untrained": 0.2}),
+        figure("Head: one", 0.75, metric="recall", baselines={"untrained": 0.2}),
+    ]
+    charts = [{"title": "Head", "text": "how", "svg": ""}, {"title": "Head: two", "text": "x", "svg": "<svg></svg>"}]
+    found = {"suite": "s", "models": {"m": "f"}, "figures": figures, "notes": {"m": ["n"]}, "charts": {"m": charts}}
+    renamed: dict[str, Any] = json.loads(json.dumps(found).replace('"m"', json.dumps(model)))
+    return renamed
+
+
+def test_results_become_cards_tables_charts_and_notes() -> None:
+    main_figures, head, notes, rest = result_sections(results())
+    assert main_figures.cards == [("t", 0.5, {"untrained": 0.2, "coin": 0.5})]
+    assert main_figures.table[1] == ["t", "accuracy", "4", "50.00", "untrained 20.00, coin 50.00"]
+    assert (head.title, head.text) == ("Head", "how")
+    assert [drawn.title for drawn in head.figures] == ["two", "one"]
+    assert notes.notes == ["m: n"]
+    assert len(rest.table) == 3
+
+
+def test_the_report_of_a_run_has_results_that_name_it_curves_and_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = Path("runs/mine")
+    run.mkdir(parents=True)
+    with pytest.raises(UserError) as error:
+        write_report(run)
+    assert error.value.field == "run"
+    (run / "metrics.jsonl").write_text(
+        '{"step": 1, "samples": 8, "loss": 2.5}\n{"step": 2, "samples": 16, "loss": 2}\n'
+    )
+    (run / "config.toml").write_text("samples_seen = 64\nbatch_size = 8\n")
+    for suite, model in (("mine", "runs/mine/checkpoints/1"), ("other", "runs/other")):
+        (tmp_path / "evals" / suite).mkdir(parents=True)
+        found = results(model) | {"suite": suite}
+        (tmp_path / "evals" / suite / "results.json").write_text(json.dumps(found))
+    assert main(["report", str(run)]) == 0
+    page = (run / "report.html").read_text()
+    for text in ("mine: main figures", "<title>loss</title>", "samples_seen = 64", "50.0"):
+        assert text in page
+    assert "other: main figures" not in page
+    (tmp_path / "evals" / "mine" / "results.json").write_text('{"models": {"runs/mine": ""}}')
+    assert main(["report", str(run)]) == 2
