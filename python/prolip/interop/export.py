@@ -128,11 +128,13 @@ def _write(source: Source, folder: Path, options: ExportOptions) -> Sequence[str
         if options.format == "onnx":
             from prolip.interop.onnx import save_onnx
 
-            return save_onnx(model, tokenizer, temporary, card, options.onnx)
-        from prolip.interop.transformers.folder import save_sentence_transformers, save_transformers
+            save_onnx(model, tokenizer, temporary, card, options.onnx)
+        else:
+            from prolip.interop.transformers.folder import save_sentence_transformers, save_transformers
 
-        save = save_transformers if options.format == "transformers" else save_sentence_transformers
-        return save(model, tokenizer, temporary, card)
+            save = save_transformers if options.format == "transformers" else save_sentence_transformers
+            save(model, tokenizer, temporary, card)
+        return [path.name for path in temporary.iterdir()]
 
 
 def _write_prolip(
@@ -181,7 +183,8 @@ def _write_adapted(source: Source, folder: Path, options: ExportOptions) -> Sequ
         else:
             tokenizer = choose_tokenizer(resolve(find_frozen(frozen, here)), network.config.text, options.tokenizer)
         with atomic_files(folder, sum(parameter.nbytes for parameter in network.parameters())) as temporary:
-            return save_onnx(network, tokenizer, temporary, card, options.onnx)
+            save_onnx(network, tokenizer, temporary, card, options.onnx)
+            return [path.name for path in temporary.iterdir()]
     for name in (ADAPTER_WEIGHTS, ADAPTER_FILE):
         if folder.absolute() != here.absolute():
             with atomic_file(folder / name) as temporary:

@@ -13,7 +13,6 @@ import copy
 import dataclasses
 import logging
 import tempfile
-from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -98,10 +97,8 @@ class _ImageTower(_Tower):
         return super().forward(pixels.to(self.dtype))
 
 
-def save_onnx(
-    model: ProLIP, tokenizer: TokenizerConfig, folder: Path, card: ModelCard, config: OnnxConfig
-) -> Sequence[str]:
-    """Write image.onnx, text.onnx, tokenizer.json and a model card; return the names of the files.
+def save_onnx(model: ProLIP, tokenizer: TokenizerConfig, folder: Path, card: ModelCard, config: OnnxConfig) -> None:
+    """Write image.onnx, text.onnx, tokenizer.json and a model card.
 
     Raises:
         UserError: see `write_towers`.
@@ -114,7 +111,7 @@ def save_onnx(
     }
     for name, difference in checked.items():
         logger.info("%s: onnxruntime differs from torch by at most %s", name, difference)
-    height, width = _height_and_width(model)
+    height, width = model.config.vision.height_and_width
     images = f"uint8 [batch, {height}, {width}, 3]"
     if not config.uint8_images:
         images = f"float32 [batch, 3, {height}, {width}], normalised"
@@ -126,7 +123,6 @@ def save_onnx(
     )
     text = card.text(model.config, sum(parameter.numel() for parameter in model.parameters()))
     (folder / CARD_FILE).write_text(text, encoding="utf-8")
-    return [CARD_FILE, TOKENIZER_FILE, *(f"{name}{end}" for name in found for end in ("", ".data"))]
 
 
 def write_towers(model: ProLIP, folder: Path, config: OnnxConfig) -> dict[str, Difference]:
@@ -142,7 +138,7 @@ def write_towers(model: ProLIP, folder: Path, config: OnnxConfig) -> dict[str, D
     model = model.eval().cpu()
     text = model.config.text
     noise = torch.Generator().manual_seed(0)
-    height, width = _height_and_width(model)
+    height, width = model.config.vision.height_and_width
     if config.uint8_images:
         images = torch.randint(0, 256, (5, height, width, 3), generator=noise, dtype=torch.uint8)
     else:
@@ -174,11 +170,6 @@ def write_towers(model: ProLIP, folder: Path, config: OnnxConfig) -> dict[str, D
         for file in Path(temporary).iterdir():
             file.replace(folder / file.name)
     return found
-
-
-def _height_and_width(model: ProLIP) -> tuple[int, int]:
-    size = model.config.vision.image_size
-    return (size, size) if isinstance(size, int) else size
 
 
 def _export(tower: nn.Module, inputs: dict[str, Tensor], metadata: dict[str, str], path: Path) -> None:

@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from prolip.errors import UserError, check_at_least
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 JsonDict = dict[str, Any]
 Gelu = Literal["exact", "tanh"]
@@ -46,7 +43,7 @@ def _check_tower(block: str, tower: VisionConfig | TextConfig) -> None:
         )
 
 
-def _check_sizes(block: str, config: DataclassInstance, *names: str) -> None:
+def _check_sizes(block: str, config: object, *names: str) -> None:
     check_at_least(1, **{f"{block}{name}": getattr(config, name) for name in names})
 
 

@@ -227,7 +227,7 @@ def test_only_the_files_of_the_format_are_pushed(tmp_path: Path) -> None:
         assert main([*words, "--format", "sentence-transformers"]) == 0
     pushed = {path.name for path in (tmp_path / "hub" / "models" / "me" / "mine").iterdir()}
     assert pushed == {path.name for path in (tmp_path / "out").iterdir()} - {"notes.txt"}
-    assert {"modules.json", "modeling_prolip.py", "model.safetensors", "tokenizer.json", "README.md"} <= pushed
+    assert {"modules.json", "modeling.py", "model.safetensors", "tokenizer.json", "README.md"} <= pushed
 
 
 @pytest.mark.parametrize("before", ["prolip", "adapter"])

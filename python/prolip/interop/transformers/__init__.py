@@ -9,8 +9,7 @@ try:
 except ImportError as error:
     raise UserError("prolip.interop.transformers needs transformers: pip install 'prolip[transformers]'") from error
 
-from prolip.interop.transformers.configuration import ProLIPConfig
-from prolip.interop.transformers.modeling import ProLIPModel, ProLIPModelOutput
+from prolip.interop.transformers.modeling import ProLIPConfig, ProLIPModel, ProLIPModelOutput
 from prolip.interop.transformers.processing import ProLIPImageProcessor, ProLIPProcessor, ProLIPTokenizer
 
 __all__ = [

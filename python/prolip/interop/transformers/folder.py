@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+import re
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,31 +19,12 @@ from prolip.interop.transformers import (
     ProLIPProcessor,
     ProLIPTokenizer,
 )
-from prolip.interop.transformers.single_file import CODE_FILE, CODE_MODULE
 from prolip.models import ProLIP
-from prolip.models.hub import CARD_FILE, TOKENIZER_FILE, ModelCard
+from prolip.models.hub import CARD_FILE, ModelCard
 from prolip.models.official_json import to_official_json
-from prolip.models.weights import CONFIG_FILE, MODEL_FILE
 from prolip.pretrained.preprocess import square_image_size
 
-TRANSFORMERS_FILES = (
-    CARD_FILE,
-    CODE_FILE,
-    CONFIG_FILE,
-    MODEL_FILE,
-    "processor_config.json",
-    TOKENIZER_FILE,
-    "tokenizer_config.json",
-)
-"""The files that `save_transformers` writes."""
 _SENTENCE_MODULE = "sentence_prolip"
-SENTENCE_FILES = (
-    *TRANSFORMERS_FILES,
-    "config_sentence_transformers.json",
-    "modules.json",
-    f"{_SENTENCE_MODULE}.py",
-)
-"""The files that `save_sentence_transformers` writes."""
 _USAGE = """from transformers import AutoModel, AutoProcessor
 
 model = AutoModel.from_pretrained(..., trust_remote_code=True)  # this folder, or OWNER/NAME
@@ -57,25 +39,46 @@ images = model.encode_document(["cat.jpg", "dog.jpg"])  # [mean, total variance]
 texts = model.encode_query(["a cat"])  # [mean, -1/2]
 model.similarity(texts, images)
 """
+_IMPORT = re.compile(r"^from (prolip(?:\.\w+)*)\.(\w+) import", re.M)
 
 
-def save_transformers(model: ProLIP, tokenizer: TokenizerConfig, folder: Path, card: ModelCard) -> Sequence[str]:
-    """Write `model` into `folder`, and return the names of its files.
-
-    transformers loads it from there, with or without prolip installed.
+def save_transformers(model: ProLIP, tokenizer: TokenizerConfig, folder: Path, card: ModelCard) -> None:
+    """Write `model` into `folder`, from where transformers loads it with or without prolip installed.
 
     Raises:
         UserError: the model's images are not square.
     """
     side = square_image_size(model)
     config = ProLIPConfig(**to_official_json(model.config), pad_token_id=Tokenizer(tokenizer).pad_id)
+    config.auto_map = {
+        "AutoConfig": "modeling.ProLIPConfig",
+        "AutoModel": "modeling.ProLIPModel",
+        "AutoModelForZeroShotImageClassification": "modeling.ProLIPModel",
+    }
     network = ProLIPModel(config)
     network.load_state_dict(model.state_dict())
     network.save_pretrained(folder)
-    image_processor = ProLIPImageProcessor(size={"shortest_edge": side})
-    ProLIPProcessor(image_processor, transformers_tokenizer(tokenizer)).save_pretrained(folder)
+    images = ProLIPImageProcessor(size={"shortest_edge": side})
+    images.auto_map = {"AutoImageProcessor": "processing.ProLIPImageProcessor"}
+    processor = ProLIPProcessor(images, transformers_tokenizer(tokenizer))
+    processor.auto_map = {"AutoProcessor": "processing.ProLIPProcessor"}
+    processor.save_pretrained(folder)
+    _write_code(folder)
     _write_card(model, folder, dataclasses.replace(card, library="transformers", usage=_USAGE))
-    return TRANSFORMERS_FILES
+
+
+def _write_code(folder: Path) -> None:
+    """Copy the modules of prolip that the model needs into one folder, where they import each other relatively."""
+    waiting = {f"{__package__}.modeling", f"{__package__}.processing"}
+    while waiting:
+        module = waiting.pop()
+        source = import_module(module).__file__
+        assert source is not None
+        text = Path(source).read_text(encoding="utf-8")
+        file = folder / f"{module.rpartition('.')[2]}.py"
+        if not file.exists():
+            file.write_text(_IMPORT.sub(r"from .\2 import", text), encoding="utf-8")
+            waiting |= {f"{room}.{name}" for room, name in _IMPORT.findall(text)}
 
 
 def _write_card(model: ProLIP, folder: Path, card: ModelCard) -> None:
@@ -94,7 +97,7 @@ def transformers_tokenizer(config: TokenizerConfig) -> ProLIPTokenizer:
         "model_max_length": ours.context_length,
         "padding_side": padding_side,
         "truncation_side": truncation_side,
-        "auto_map": {"AutoTokenizer": [None, f"{CODE_MODULE}.ProLIPTokenizer"]},
+        "auto_map": {"AutoTokenizer": [None, "processing.ProLIPTokenizer"]},
     }
     # transformers also finds a token that is named here within captions. So name it only if the file does so, too.
     added = backend.get_added_tokens_decoder()
@@ -103,12 +106,8 @@ def transformers_tokenizer(config: TokenizerConfig) -> ProLIPTokenizer:
     return ProLIPTokenizer(tokenizer_object=backend, bos_token=None, eos_token=None, **settings)
 
 
-def save_sentence_transformers(
-    model: ProLIP, tokenizer: TokenizerConfig, folder: Path, card: ModelCard
-) -> Sequence[str]:
-    """Write `model` into `folder` for sentence-transformers, and return the names of its files.
-
-    transformers loads it from there, too.
+def save_sentence_transformers(model: ProLIP, tokenizer: TokenizerConfig, folder: Path, card: ModelCard) -> None:
+    """Write `model` into `folder` for sentence-transformers. transformers loads it from there, too.
 
     Raises:
         UserError: the model's images are not square.
@@ -127,4 +126,3 @@ def save_sentence_transformers(
     (folder / "config_sentence_transformers.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
     code = Path(__file__).with_name("sentence_module.py").read_text(encoding="utf-8")
     (folder / f"{_SENTENCE_MODULE}.py").write_text(code, encoding="utf-8")
-    return SENTENCE_FILES

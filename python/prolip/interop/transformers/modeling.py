@@ -1,23 +1,75 @@
 """ProLIP as a model of transformers: prolip's own towers, so its numbers are those of `prolip.models`.
 
+Exported folders have a copy of this file and of the modules of prolip that it imports by name.
+
 Shapes: N images, M texts, L tokens, H/W pixels, D embedding.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from prolip.gaussian import Gaussian, csd_logits
-from prolip.interop.transformers.configuration import ProLIPConfig
+from prolip.models.config import ModelConfig
 from prolip.models.image_encoder import ImageEncoder, image_mask
+from prolip.models.official_json import from_official_json
 from prolip.models.prolip import normalised
 from prolip.models.text_encoder import TextEncoder, text_mask
+
+
+class ProLIPConfig(PretrainedConfig):
+    """Settings of a `ProLIPModel`: the keys of a released config.json, and the padding id."""
+
+    model_type = "prolip"
+
+    def __init__(
+        self,
+        *,
+        embed_dim: int = 768,
+        vision_cfg: dict[str, Any] | None = None,
+        text_cfg: dict[str, Any] | None = None,
+        quick_gelu: bool = False,
+        init_logit_scale: float | None = None,
+        init_logit_bias: float | None = None,
+        pad_token_id: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Takes the keys of a released config.json (`prolip.models.ModelConfig`); others are transformers' own.
+
+        Args:
+            embed_dim: dimension of the embeddings.
+            vision_cfg: settings of the image tower that differ from the defaults (`prolip.models.VisionConfig`).
+            text_cfg: settings of the text tower that differ from the defaults (`prolip.models.TextConfig`).
+            quick_gelu: as in `ModelConfig`.
+            init_logit_scale: as in `ModelConfig`.
+            init_logit_bias: as in `ModelConfig`.
+            pad_token_id: id that short rows of token ids are filled with. Without one, rows must have full length.
+            kwargs: settings of transformers.
+        """
+        self.embed_dim = embed_dim
+        self.vision_cfg = vision_cfg or {}
+        self.text_cfg = text_cfg or {}
+        self.quick_gelu = quick_gelu
+        self.init_logit_scale = init_logit_scale
+        self.init_logit_bias = init_logit_bias
+        self.pad_token_id = pad_token_id
+        super().__init__(**kwargs)
+
+    def model_config(self) -> ModelConfig:
+        """Return the same settings as prolip's dataclass.
+
+        Raises:
+            UserError: a setting is unknown or not supported.
+        """
+        keys = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "init_logit_scale", "init_logit_bias")
+        return from_official_json({key: getattr(self, key) for key in keys})
 
 
 @dataclass
@@ -63,8 +115,7 @@ class ProLIPModel(PreTrainedModel):
         )
         self.visual = ImageEncoder(network.vision, network.embed_dim, quick_gelu=network.quick_gelu)
         self.text = TextEncoder(network.text, network.embed_dim, quick_gelu=network.quick_gelu)
-        # transformers builds a model that it loads without memory, and fills it later. Other models are complete now.
-        if self.logit_scale.device.type != "meta":
+        if self.logit_scale.device.type != "meta":  # where transformers builds a model that it fills later
             for module in self.modules():
                 module._is_hf_initialized = True
         self.post_init()

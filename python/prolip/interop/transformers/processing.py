@@ -20,7 +20,6 @@ from transformers.image_utils import load_image
 from transformers.processing_utils import ProcessorMixin
 
 from prolip.data.cleaning import cleaner
-from prolip.interop.transformers.single_file import CODE_MODULE, write_code
 from prolip.normalization import OPENAI_MEAN, OPENAI_STD
 
 
@@ -49,7 +48,6 @@ class ProLIPImageProcessor(BaseImageProcessor):
         self.size = size or {"shortest_edge": 224}
         self.image_mean = list(image_mean)
         self.image_std = list(image_std)
-        self.auto_map = {"AutoImageProcessor": f"{CODE_MODULE}.ProLIPImageProcessor"}
 
     def preprocess(self, images: Any, return_tensors: str | None = None, **_unused: Any) -> BatchFeature:
         """Return {"pixel_values": f32 [N, 3, side, side]}.
@@ -71,11 +69,6 @@ class ProLIPImageProcessor(BaseImageProcessor):
         scaled = torch.tensor(square).permute(2, 0, 1).float() / 255.0
         mean, std = torch.tensor(self.image_mean), torch.tensor(self.image_std)
         return (scaled - mean[:, None, None]) / std[:, None, None]
-
-    def to_json_file(self, json_file_path: str) -> None:
-        """Write the settings, and the code beside them."""
-        super().to_json_file(json_file_path)
-        write_code(Path(json_file_path).parent)
 
 
 def _open(image: Any) -> Image.Image:
@@ -131,8 +124,7 @@ class ProLIPTokenizer(PreTrainedTokenizerFast):
         return padding + ids if self.padding_side == "left" else ids + padding
 
     def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
-        """Write the code beside the tokenizer; the vocabulary is in tokenizer.json."""
-        write_code(Path(save_directory))
+        """Write nothing: the vocabulary is in tokenizer.json."""
         return ()
 
 
@@ -141,7 +133,6 @@ class ProLIPProcessor(ProcessorMixin):
 
     def __init__(self, image_processor: ProLIPImageProcessor, tokenizer: ProLIPTokenizer) -> None:
         super().__init__(image_processor, tokenizer)
-        self.auto_map = {"AutoProcessor": f"{CODE_MODULE}.ProLIPProcessor"}
 
     def __call__(
         self,
@@ -157,8 +148,3 @@ class ProLIPProcessor(ProcessorMixin):
         if images is not None:
             data.update(self.image_processor(images, return_tensors=return_tensors))
         return BatchFeature(data)
-
-    def to_json_file(self, json_file_path: str) -> None:
-        """Write the settings, and the code beside them."""
-        super().to_json_file(json_file_path)
-        write_code(Path(json_file_path).parent)

@@ -47,7 +47,7 @@ def _encoded(size: tuple[int, int], mode: str, kind: str) -> bytes:
     return encode(image, kind)
 
 
-@pytest.mark.parametrize("size", [(24, 24), (31, 24), (24, 37), (90, 41), (40, 91), (25, 200), (11, 7), (300, 299)])
+@pytest.mark.parametrize("size", [(24, 24), (31, 24), (90, 41), (40, 91), (11, 7), (300, 299)])
 @pytest.mark.parametrize(
     ("mode", "kind"), [("RGB", "png"), ("RGB", "rotated"), ("RGBA", "png"), ("P", "png"), ("L", "png")]
 )
@@ -90,8 +90,6 @@ def _settings(name: str, folder: Path) -> TokenizerConfig:
     if name == "clip":
         return TokenizerConfig(context_length=12)
     file = _word_file(folder)
-    if name == "file":
-        return TokenizerConfig(kind="file", path=file, context_length=9)
     if name == "canonicalize":
         return TokenizerConfig(kind="file", path=file, context_length=9, clean="canonicalize", pad_id=0)
     (folder / "tokenizer_config.json").write_text(
@@ -100,7 +98,7 @@ def _settings(name: str, folder: Path) -> TokenizerConfig:
     return TokenizerConfig(kind="file", path=file, context_length=9, clean="whitespace")
 
 
-@pytest.mark.parametrize("name", ["clip", "file", "canonicalize", "beside"])
+@pytest.mark.parametrize("name", ["clip", "canonicalize", "beside"])
 def test_token_ids_equal_our_tokenizers(name: str, tmp_path: Path) -> None:
     settings = _settings(name, tmp_path)
     expected = Tokenizer(settings).encode(CAPTIONS)
@@ -119,11 +117,14 @@ def test_token_ids_equal_our_tokenizers(name: str, tmp_path: Path) -> None:
     assert np.array_equal(Tokenizer(choose_tokenizer(resolve(tmp_path / "saved"), text)).encode(CAPTIONS), expected)
 
 
-def test_a_saved_processor_loads_with_the_same_settings(tmp_path: Path) -> None:
+def test_the_auto_classes_load_a_saved_processor(tmp_path: Path) -> None:
     images = ProLIPImageProcessor(size={"shortest_edge": SIDE}, image_mean=(0.1, 0.2, 0.3), image_std=(0.4, 0.5, 0.6))
     ProLIPProcessor(images, transformers_tokenizer(TokenizerConfig(context_length=12))).save_pretrained(tmp_path)
-    assert (tmp_path / "modeling_prolip.py").is_file()
-    back = ProLIPProcessor.from_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "prolip"}')
+    assert type(AutoTokenizer.from_pretrained(tmp_path)) is ProLIPTokenizer
+    assert type(AutoImageProcessor.from_pretrained(tmp_path)) is ProLIPImageProcessor
+    back = AutoProcessor.from_pretrained(tmp_path)
+    assert type(back) is ProLIPProcessor
     assert (back.image_processor.size, back.image_processor.image_mean) == ({"shortest_edge": SIDE}, [0.1, 0.2, 0.3])
     image = Image.new("RGB", (40, 30), "red")
     both = back(images=[image, image], text=["a cat", "a dog", "an owl"], return_tensors="pt")
@@ -132,12 +133,3 @@ def test_a_saved_processor_loads_with_the_same_settings(tmp_path: Path) -> None:
         "pixel_values": (2, 3, SIDE, SIDE),
     }
     assert set(back(text="a cat", return_tensors="pt")) == {"input_ids"}
-
-
-def test_the_auto_classes_load_the_processors(tmp_path: Path) -> None:
-    made = ProLIPProcessor(ProLIPImageProcessor(), transformers_tokenizer(TokenizerConfig(context_length=12)))
-    made.save_pretrained(tmp_path)
-    (tmp_path / "config.json").write_text('{"model_type": "prolip"}')
-    assert type(AutoProcessor.from_pretrained(tmp_path)) is ProLIPProcessor
-    assert type(AutoTokenizer.from_pretrained(tmp_path)) is ProLIPTokenizer
-    assert type(AutoImageProcessor.from_pretrained(tmp_path)) is ProLIPImageProcessor

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import ast
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from prolip.gaussian import Gaussian, csd
-from prolip.interop.transformers import sentence_module
 from prolip.interop.transformers.sentence_module import csd_similarity, pairwise_csd_similarity
 
 
@@ -38,10 +34,3 @@ def test_query_products_rank_by_csd() -> None:
     assert torch.equal(csd_similarity(queries, second).argsort(-1, descending=True), expected)
     assert torch.equal((queries @ second.T).argsort(-1, descending=True), expected)
     np.testing.assert_allclose(csd_similarity(queries, second), queries @ second.T, rtol=0, atol=1e-6)
-
-
-def test_the_module_imports_nothing_of_prolip() -> None:
-    tree = ast.parse(Path(sentence_module.__file__).read_text(encoding="utf-8"))
-    modules = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    assert "transformers" in modules
-    assert not [module for module in modules if module.startswith("prolip")]
