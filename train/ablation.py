@@ -21,11 +21,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from prolip.decisions.selective import auroc
 from prolip.demo.run import RESULTS, evaluate, machine_flags
 from prolip.demo.samples import embed_captions, read_set, set_names
 from prolip.demo.suite import INCLUSION, ORDER, RIGHT, VIEWS, embed_sets, order_rows
 from prolip.gaussian import Gaussian
+from prolip.metrics.statistics import auroc, value_of
 from prolip.pretrained.classify import classification
 from prolip.pretrained.open import load
 
@@ -218,7 +218,7 @@ def image_doubt(source: Path, data: Path) -> list[list[float]]:
         confidence, answers = found.probabilities.max(1)
         wrong = answers != groups.labels(one.samples)
         scores = [-confidence, images.uncertainty, *(calibrated_var(images, names, scale) for scale in SCALES)]
-        rows.append([1 - float(wrong.double().mean()), *(auroc(score, wrong) for score in scores)])
+        rows.append([1 - float(wrong.double().mean()), *(value_of(auroc, score, wrong) for score in scores)])
     return rows
 
 

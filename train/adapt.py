@@ -20,12 +20,12 @@ from pathlib import Path
 from torch import Tensor
 
 import prolip
-from prolip.decisions.selective import auroc
 from prolip.demo.run import machine_flags
 from prolip.demo.samples import Captions, Classes, correct_pairs, read_set, set_names
 from prolip.demo.suite import embed_sets, order_rows
 from prolip.metrics.config import Score
 from prolip.metrics.retrieval import evaluate_retrieval
+from prolip.metrics.statistics import auroc, value_of
 from prolip.metrics.uncertainty import expected_calibration_error
 from prolip.pretrained import Model
 from prolip.pretrained.classify import classification
@@ -113,10 +113,10 @@ def measure(model: Model, data: Path) -> dict[str, float]:
         by_level[classes.level] = {
             "right": float(right.double().mean()),
             "ECE": expected_calibration_error(confidence, right),
-            "AUROC of 1 − *p*": auroc(-confidence, ~right),
+            "AUROC of 1 − *p*": value_of(auroc, -confidence, ~right),
         }
         if model.has_variances:
-            by_level[classes.level]["AUROC of image σ²"] = auroc(first.images.uncertainty, ~right)
+            by_level[classes.level]["AUROC of image σ²"] = value_of(auroc, first.images.uncertainty, ~right)
     found = {f"{level}, {name}": of[name] for name in by_level["group"] for level, of in by_level.items()}
     texts, correct = captions.of(sample.text("name") for sample in last.samples), correct_pairs(last.samples)
     score: Score = "csd" if model.has_csd else "mean"

@@ -104,8 +104,8 @@ def test_a_split_with_too_many_wrong_answers_breaks_the_limit(study: dict[str, A
     assert perfect[2, 1:].tolist() == [0, 0, 0]
     lucky = study["count_limits"](one._replace(truth=(answer + ~wrong) % 4))
     assert lucky[2, 1:].tolist() == [0, 0, 1], "the tested half alone keeps the limit"
-    sure = one.calibration.fitted._replace(confidence=torch.zeros(0), correct=torch.zeros(0))
-    silent = study["count_limits"](one._replace(calibration=replace(one.calibration, fitted=sure)))
+    wrong = one.calibration.held._replace(correct=torch.zeros_like(one.calibration.held.correct))
+    silent = study["count_limits"](one._replace(calibration=replace(one.calibration, held=wrong)))
     assert silent[:, 0].tolist() == [0, 0, 0]
     assert bool(silent[:, 1].isnan().all())
     assert silent[:, 2:].sum() == 0, "no answer breaks no limit"

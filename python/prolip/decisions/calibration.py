@@ -1,21 +1,21 @@
 """`Calibration`: statistics of a model's answers on a labelled set, kept in a file beside the model.
 
-The labelled items are split at random. One part is used to fit the frequencies of labels, the temperature, the factor
-and bias of pairs, the order of thresholds, and the distribution of known items. The scores of the other part give label
-sets and "don't know" their guarantees, which hold for items that are exchangeable with it. N new items, n calibration
-items, C labels, D dimensions.
+The labelled items are split at random. One part fits the label frequencies, the temperature, the factor and bias of
+pairs, the order of thresholds, and the distribution of known items. The scores of the other part give label sets and
+"don't know" their guarantees, for items that are exchangeable with it. N new items, n calibration items, C labels, D
+dimensions.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -23,9 +23,8 @@ from torch import Tensor
 from prolip.decisions.abstain import Abstention, abstention_threshold, threshold_order
 from prolip.decisions.config import NO_CSD, Prior, Score
 from prolip.decisions.conformal import ClassThresholds, class_thresholds, conformal_scores, conformal_threshold
-from prolip.decisions.doubt import Known, fit_known, outlier_p_values
-from prolip.decisions.prior import label_shares, log_prior
-from prolip.decisions.temperature import PairScale, fit_pairs, fit_temperature
+from prolip.decisions.fitting import PairScale, fit_pairs, fit_temperature, label_shares, log_prior
+from prolip.decisions.selective import Known, fit_known
 from prolip.errors import UserError, check_choice
 from prolip.files import atomic_file
 
@@ -38,33 +37,28 @@ class Evidence(NamedTuple):
     logits: Tensor
     """[N, C]; their softmax is the probability of each label."""
     distance: Tensor | None
-    """[N, C], the sampled distance of item and label, with both variances; None for a model whose variances are
-    epistemic: they say what it has not learned, which is no distance."""
+    """[N, C], the sampled distance of item and label; None for a model with epistemic variances."""
     pair_logits: Tensor | None
     """[N, C], of each pair on its own; None for a model without a bias."""
     means: Tensor
     """[N, D], the items' means."""
 
     def with_prior(self, log_shares: Tensor) -> Evidence:
-        """Return the evidence for labels with these log shares, [C]. Distances and pair logits do not change."""
+        """The evidence for labels with these log shares, [C]; distances and pair logits are unchanged."""
         return self._replace(logits=self.logits + log_shares.to(self.logits))
 
     def rows(self, places: Tensor) -> Evidence:
-        """Return the evidence on some items."""
-        pairs = None if self.pair_logits is None else self.pair_logits[places]
-        distance = None if self.distance is None else self.distance[places]
-        return Evidence(self.logits[places], distance, pairs, self.means[places])
+        """The evidence on some items."""
+        return Evidence(*(None if part is None else part[places] for part in self))  # type: ignore[arg-type]
 
 
 class Subject(NamedTuple):
     """The calibrated model, and the data and labels of its calibration."""
 
     model: str
-    """The model's name."""
     fingerprint: str
-    """The model's fingerprint."""
     data: str
-    """Where the labelled items are from."""
+    """Source of the labelled items."""
     labels: list[str]
     """C labels."""
     templates: list[str]
@@ -101,13 +95,13 @@ class Calibration:
 
     subject: Subject
     score: Score
-    """How well a label fits an item, for label sets."""
+    """Conformity score of the label sets."""
     seed: int
     """Seed of the split."""
     prior: list[float] | None
-    """The shares of the C labels; None for labels that are equally frequent."""
+    """Frequencies of the C labels; None if all are equal."""
     temperature: float
-    """Logits, to which the logarithm of the prior was added, are divided by it."""
+    """Divides the logits after the logarithm of the prior was added."""
     pairs: PairScale | None
     """Factor and bias of pair logits; None for a model without a bias."""
     held: Held
@@ -120,71 +114,69 @@ class Calibration:
         return self.subject.labels
 
     def with_prior(self, evidence: Evidence) -> Evidence:
-        """The evidence if labels are as frequent as in the calibration. The methods below take that."""
+        """The evidence if labels are as frequent as in the calibration; the methods below take that."""
         return evidence if self.prior is None else evidence.with_prior(log_prior(self.prior, len(self.labels)))
 
-    def label_sets(self, evidence: Evidence, guarantee: float, *, per_label: bool = False) -> Tensor:
-        """Which labels are in each item's set, bool [N, C]; the most probable label always is.
+    def confidence(self, evidence: Evidence) -> Tensor:
+        """The largest calibrated probability of each item, f64 [N]."""
+        return _answers(evidence, self.temperature)[0]
 
-        Without that addition, some sets would be empty. It can only raise the coverage.
+    def label_sets(self, evidence: Evidence, guarantee: float, *, per_label: bool = False) -> Tensor:
+        """Which labels are in each item's set, bool [N, C].
+
+        The most probable label always is, so that no set is empty. It can only raise the coverage.
 
         Args:
             evidence: on N items, with the calibration's prior.
             guarantee: probability that the right label is in the set, between 0 and 1.
-            per_label: whether the guarantee must hold for the items of each label (`class_thresholds`), not only over
-                all items.
+            per_label: whether the guarantee must hold for the items of each label (`class_thresholds`).
         """
         scores = score_labels(evidence, self.score, self.temperature)
         value: Tensor | float = conformal_threshold(self.held.score, guarantee)
         if per_label:
             value = self.class_thresholds(guarantee).value
-        best = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, evidence.logits.argmax(dim=1, keepdim=True), True)
-        return (scores <= value) | best
+        return (scores <= value) | F.one_hot(evidence.logits.argmax(dim=1), scores.shape[1]).bool()
 
     def class_thresholds(self, guarantee: float) -> ClassThresholds:
-        """The threshold of each label for sets that hold the guarantee per label, and what it was taken from."""
+        """The threshold of each label for sets that hold the guarantee per label."""
         return class_thresholds(self.held.score, self.held.label, len(self.labels), guarantee, seed=self.seed)
 
     def abstention(self, max_error: float, *, delta: float = 0.05) -> Abstention:
-        """The threshold on the largest probability below which the answer is "don't know".
+        """The threshold on the confidence below which the answer is "don't know".
 
         Args:
-            max_error: largest share of wrong answers among those given, between 0 and 1.
-            delta: probability that a calibration set misleads, between 0 and 1.
+            max_error: maximum share of wrong answers among those given, between 0 and 1.
+            delta: share of calibrations for which the limit may not hold, between 0 and 1.
         """
         order = threshold_order(self.fitted.confidence, self.fitted.correct, max_error)
         return abstention_threshold(self.held.confidence, self.held.correct, order, max_error, delta=delta)
 
     def usual(self, means: Tensor) -> Tensor:
-        """How usual items with these means [N, D] are, f64 [N], in (0, 1]; small is unusual (`outlier_p_values`)."""
-        return outlier_p_values(self.known.distance(means), self.held.distance)
+        """Conformal p-value of items with these means [N, D], f64 [N], in (0, 1] (arXiv:2104.08279).
+
+        (1 + number of calibration items at least as far from the known ones) / (n + 1). For an item exchangeable with
+        these it is at most t with probability t at most. Small means out of distribution.
+        """
+        ordered = self.held.distance.sort().values
+        nearer = torch.searchsorted(ordered, self.known.distance(means))
+        return (1 + len(ordered) - nearer).double() / (len(ordered) + 1)
 
     def check_model(self, fingerprint: str) -> None:
-        """Check that the calibration is for this model.
-
-        Raises:
-            UserError: it is for another one.
-        """
+        """Raises UserError if the calibration is for another model."""
         if fingerprint != self.subject.fingerprint:
             raise UserError(
-                f"the calibration is for other weights or settings than this model has (it was made for "
-                f"{self.subject.model}): make a new one with prolip calibrate"
+                f"the calibration: is for other weights or settings (got {self.subject.model}); "
+                "make a new one with prolip calibrate"
             )
 
     def check_labels(self, labels: Sequence[str], templates: Sequence[str]) -> None:
-        """Check that the calibration is for these labels, in this order, and these templates.
-
-        Raises:
-            UserError: it is for others; the message says which.
-        """
-        known = self.subject.labels
-        if list(labels) != known:
-            other = [label for label in labels if label not in known]
-            missing = [label for label in known if label not in labels]
-            what = f"{other[0]!r} is not" if other else f"{missing[0]!r} is missing" if missing else "the order differs"
-            raise UserError(f"labels must be the {len(known)} that the model was calibrated with: {what}")
-        if list(templates) != self.subject.templates:
-            raise UserError(f"templates is {list(templates)}: the model was calibrated with {self.subject.templates}")
+        """Raises UserError if the calibration is for other labels, another order, or other templates."""
+        for name, given, known in (
+            ("labels", labels, self.subject.labels),
+            ("templates", templates, self.subject.templates),
+        ):
+            if list(given) != known:
+                raise UserError(f"{name}: must be those of the calibration, {known} (got {list(given)})")
 
 
 def score_labels(evidence: Evidence, score: Score, temperature: float) -> Tensor:
@@ -195,7 +187,7 @@ def score_labels(evidence: Evidence, score: Score, temperature: float) -> Tensor
     """
     if score == "csd":
         if evidence.distance is None:
-            raise UserError(f"score is csd: {NO_CSD}; take lac, aps or raps")
+            raise UserError(f"score: take lac, aps or raps; {NO_CSD} (got csd)")
         return evidence.distance.double()
     return conformal_scores((evidence.logits.double() / temperature).softmax(dim=1), score)
 
@@ -217,7 +209,7 @@ def fit_calibration(
         truth: i64 [N], the right label of each.
         subject: what is calibrated.
         score: for label sets.
-        prior: how frequent labels are: all equally, or as among the items used to fit.
+        prior: label frequencies.
         fit_share: share of the items used to fit, between 0 and 1.
         seed: seed of the split.
 
@@ -225,16 +217,15 @@ def fit_calibration(
         UserError: there are too few items for two parts, or too few labels, or a word is unknown.
     """
     check_choice("prior", prior, Prior)
+    num_labels = len(subject.labels)
     order = torch.randperm(len(truth), generator=torch.Generator().manual_seed(seed))
     count = int(len(truth) * fit_share)
     fitting, held = order[:count], order[count:]
-    if len(fitting) < 2 or len(held) < 2:
+    if min(len(fitting), len(held), num_labels) < 2:
         raise UserError(
-            f"{subject.data}: {len(truth)} labelled items are too few: each of two parts needs at least two"
+            f"{subject.data}: at least two labels, and two labelled items in each part of the split, are needed "
+            f"(got {num_labels} labels, {len(truth)} items)"
         )
-    num_labels = len(subject.labels)
-    if num_labels < 2:
-        raise UserError(f"{subject.data}: there is one label, which is always right: a calibration needs at least two")
     shares = label_shares(truth[fitting], num_labels) if prior == "labelled" else None
     if shares is not None:
         evidence = evidence.with_prior(log_prior(shares, num_labels))
@@ -242,10 +233,9 @@ def fit_calibration(
     temperature = fit_temperature(some.logits, truth[fitting])
     pairs = None
     if some.pair_logits is not None:
-        match = torch.nn.functional.one_hot(truth[fitting], num_labels).bool()
-        pairs = fit_pairs(some.pair_logits, match)
+        pairs = fit_pairs(some.pair_logits, F.one_hot(truth[fitting], num_labels).bool())
     known = fit_known(some.means, truth[fitting])
-    confidence, correct = _answers(rest, truth[held], temperature)
+    (confidence, answer), (fitted_confidence, fitted_answer) = (_answers(side, temperature) for side in (rest, some))
     found = Calibration(
         subject=subject,
         score=score,
@@ -257,43 +247,38 @@ def fit_calibration(
             score=score_labels(rest, score, temperature).gather(1, truth[held, None])[:, 0],
             label=truth[held],
             confidence=confidence,
-            correct=correct,
+            correct=(answer == truth[held]).long(),
             distance=known.distance(rest.means),
         ),
-        fitted=Fitted(*_answers(some, truth[fitting], temperature)),
+        fitted=Fitted(fitted_confidence, (fitted_answer == truth[fitting]).long()),
         known=known,
     )
     return found, held
 
 
-def _answers(evidence: Evidence, truth: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """The largest probability of each item, and whether its label is right."""
+def _answers(evidence: Evidence, temperature: float) -> tuple[Tensor, Tensor]:
+    """The largest probability of each item, f64 [N], and its label."""
     confidence, answer = (evidence.logits.double() / temperature).softmax(dim=1).max(dim=1)
-    return confidence, (answer == truth).long()
+    return confidence, answer
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The file
 # ---------------------------------------------------------------------------------------------------------------------
 
-_PARTS: dict[str, type[Held] | type[Fitted] | type[Known]] = {"held": Held, "fitted": Fitted, "known": Known}
+_TENSORS: dict[str, type[Held] | type[Fitted] | type[Known]] = {"held": Held, "fitted": Fitted, "known": Known}
+_HEADER = ("subject", "score", "seed", "prior", "temperature", "pairs")
 
 
 def save_calibration(found: Calibration, path: Path) -> None:
     """Write a calibration to a safetensors file; everything that is not a tensor is JSON in its header."""
     tensors: dict[str, Tensor] = {
         f"{part}.{name}": tensor.detach().cpu().contiguous()
-        for part in _PARTS
+        for part in _TENSORS
         for name, tensor in getattr(found, part)._asdict().items()
     }
-    header = {
-        "subject": found.subject._asdict(),
-        "score": found.score,
-        "seed": found.seed,
-        "prior": found.prior,
-        "temperature": found.temperature,
-        "pairs": None if found.pairs is None else found.pairs._asdict(),
-    }
+    header = {name: getattr(found, name) for name in _HEADER}
+    header |= {"subject": found.subject._asdict(), "pairs": found.pairs and found.pairs._asdict()}
     written = {"format": _FORMAT, "calibration": json.dumps(header, ensure_ascii=False)}
     with atomic_file(path, sum(tensor.nbytes for tensor in tensors.values())) as temporary:
         save_file(tensors, temporary, written)
@@ -308,58 +293,10 @@ def load_calibration(path: Path) -> Calibration:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != _FORMAT or "calibration" not in metadata:
-                raise UserError(f"{path} holds no calibration: prolip calibrate writes one")
-            header = json.loads(metadata["calibration"])
-            parts = {
-                part: kind(**{name: file.get_tensor(f"{part}.{name}") for name in kind._fields})
-                for part, kind in _PARTS.items()
-            }
-        if header["score"] not in get_args(Score):
-            raise UserError(f"{path} has the unknown score {header['score']!r}")
-        found = Calibration(
-            subject=Subject(**header["subject"]),
-            score=header["score"],
-            seed=int(header["seed"]),
-            prior=header["prior"],
-            temperature=float(header["temperature"]),
-            pairs=None if header["pairs"] is None else PairScale(**header["pairs"]),
-            held=parts["held"],  # type: ignore[arg-type]
-            fitted=parts["fitted"],  # type: ignore[arg-type]
-            known=parts["known"],  # type: ignore[arg-type]
-        )
-        _check_whole(found)
-        return found
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such calibration") from None
-    except OSError as error:  # safetensors' own, which does not name the file
-        raise UserError(f"{path} cannot be read: {error}") from error
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{path} holds no calibration: {error}") from error
-
-
-def _check_whole(found: Calibration) -> None:
-    """Check that the parts of a file fit together: it may be written by another program, or by hand.
-
-    Raises:
-        ValueError: they do not; the message names the part.
-    """
-    num_labels = len(found.labels)
-    rules = {
-        "temperature": 0 < found.temperature < math.inf,
-        "pairs": found.pairs is None or all(map(math.isfinite, found.pairs)),
-        "prior": found.prior is None or len(found.prior) == num_labels,
-        "held.label": bool(((found.held.label >= 0) & (found.held.label < num_labels)).all()),
-        "held": len({len(tensor) for tensor in found.held}) == 1 and _finite(found.held),
-        "fitted": len({len(tensor) for tensor in found.fitted}) == 1 and _finite(found.fitted),
-        "known": found.known.precision.shape == (found.known.centres.shape[-1],) * 2 and _finite(found.known),
-    }
-    for name, holds in rules.items():
-        if not holds:
-            raise ValueError(f"{name} does not fit the rest, or is not finite")
-
-
-def _finite(tensors: Iterable[Tensor]) -> bool:
-    return all(bool(tensor.isfinite().all()) for tensor in tensors)
+            header = json.loads(metadata["calibration"] if metadata.get("format") == _FORMAT else "{}")
+            for part, kind in _TENSORS.items():
+                header[part] = kind(*(file.get_tensor(f"{part}.{name}") for name in kind._fields))
+        header |= {"subject": Subject(**header["subject"]), "pairs": header["pairs"] and PairScale(**header["pairs"])}
+        return Calibration(**header)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: holds no calibration; prolip calibrate writes one ({error})") from error

@@ -1,48 +1,120 @@
-"""How well a score of doubt tells wrong answers from right ones, or unknown items from known ones. N items."""
+"""Uncertainty scores of items.
+
+A larger score is less certain. Some scores measure ambiguity (aleatoric): an item's variance, or how evenly its
+probabilities are spread. Others measure what the model has not learned (epistemic): the distance from known items.
+N items, M known items, C labels, D dimensions.
+"""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from prolip.metrics import statistics
-from prolip.metrics.statistics import sorted_means, value_of
+from prolip.gaussian import Gaussian
+from prolip.metrics.statistics import sorted_means
+from prolip.metrics.uncertainty import similarity_std
+
+_BLOCK = 2**24
+"""Similarities to known items that are in memory at a time."""
 
 
-def auroc(doubt: Tensor, positive: Tensor) -> float:
-    """Probability that a positive item has the larger doubt; a tie counts half. NaN if one kind is missing.
+def logit_scores(logits: Tensor) -> dict[str, Tensor]:
+    """Scores from logits [N, C], each f64 [N].
+
+    - `max probability`: 1 - largest probability (arXiv:1610.02136).
+    - `margin`: 1 - (largest - second largest probability).
+    - `entropy` of the probabilities, in nats.
+    - `energy`: -ln sum exp(logit) (arXiv:2010.03759).
+    """
+    logits = logits.double()
+    probabilities = logits.softmax(dim=1)
+    best, second = F.pad(probabilities, (0, 1)).topk(2, dim=1).values.unbind(1)
+    return {
+        "max probability": 1 - best,
+        "margin": 1 - (best - second),
+        "entropy": torch.special.entr(probabilities).sum(dim=1),
+        "energy": -logits.logsumexp(dim=1),
+    }
+
+
+def expected_probabilities(images: Gaussian, classes: Gaussian, logit_scale: float) -> Tensor:
+    """Approximate mean of the softmax over samples of both Gaussians, f64 [N, C].
+
+    Each logit is divided by sqrt(1 + pi / 8 * its variance) (mean field, arXiv:2006.07584), with the variance of
+    `similarity_std`.
 
     Args:
-        doubt: [N].
-        positive: [N], 0 or 1 (or bool): whether the answer is wrong, or the item is from elsewhere.
+        images: [N, D].
+        classes: [C, D].
+        logit_scale: the scale of the similarity.
     """
-    return value_of(statistics.auroc, doubt, positive)
+    images, classes = images.to(torch.float64), classes.to(torch.float64)
+    logits = logit_scale * images.mean @ classes.mean.T
+    spread = logit_scale * similarity_std(images, classes)
+    return (logits / (1 + torch.pi / 8 * spread.square()).sqrt()).softmax(dim=1)
 
 
-def risk_curve(doubt: Tensor, correct: Tensor, num_points: int = 40) -> tuple[Tensor, Tensor]:
+class Known(NamedTuple):
+    """The distribution of known items: a centre per label, and one covariance for all (Mahalanobis distance)."""
+
+    centres: Tensor
+    """f64 [C, D], of the labels that occur."""
+    precision: Tensor
+    """f64 [D, D], the inverse of the covariance within labels."""
+
+    def distance(self, means: Tensor) -> Tensor:
+        """Squared Mahalanobis distance of means [N, D] from the nearest centre, f64 [N] (arXiv:1807.03888)."""
+        root = torch.linalg.cholesky(self.precision)
+        return torch.cdist(means.double() @ root, self.centres @ root).square().amin(dim=1)
+
+
+def fit_known(means: Tensor, labels: Tensor, shrinkage: float = 0.1) -> Known:
+    """Centres and covariance of labelled items.
+
+    Args:
+        means: [M, D].
+        labels: i64 [M].
+        shrinkage: share of the covariance that is replaced by its mean variance on the diagonal, above 0, so that few
+            items are enough.
+    """
+    means, (_, places) = means.double(), torch.unique(labels, return_inverse=True)
+    one_hot = F.one_hot(places).double()
+    centres = (one_hot.T @ means) / one_hot.sum(dim=0)[:, None]
+    inner = means - centres[places]
+    covariance = inner.T @ inner / max(1, len(means) - len(centres))
+    variance = covariance.diagonal().mean().clamp_min(1e-12)
+    eye = torch.eye(means.shape[1], dtype=torch.float64, device=means.device)
+    return Known(centres, torch.linalg.inv((1 - shrinkage) * covariance + shrinkage * variance * eye))
+
+
+def neighbour_distance(means: Tensor, known: Tensor, num_neighbors: int = 5) -> Tensor:
+    """1 - cosine similarity to the k-th nearest known item, f64 [N] (arXiv:2204.06507).
+
+    Args:
+        means: [N, D], unit norm.
+        known: [M, D], unit norm, at least one.
+        num_neighbors: k; M if there are fewer.
+    """
+    columns, count = known.double().T, min(num_neighbors, len(known))
+    blocks = torch.split(means, max(1, _BLOCK // len(known)))
+    return torch.cat([1 - (some.double() @ columns).topk(count, dim=1).values[:, -1] for some in blocks])
+
+
+def risk_curve(score: Tensor, correct: Tensor, num_points: int = 40) -> tuple[Tensor, Tensor]:
     """Shares of items that are answered, and of wrong answers among them, f64 [points] each, for a chart.
 
-    The least doubtful items are answered; equally doubtful ones are averaged over all their orders. The first point is
-    5 % of the items, since fewer say little.
+    The items with the smallest scores are answered; equal scores are averaged over all orders. The first point is 5 %
+    of the items.
 
     Args:
-        doubt: [N].
+        score: [N].
         correct: [N], 0 or 1 (or bool).
-        num_points: largest number of points.
+        num_points: maximum number of points.
     """
     count = len(correct)
     places = torch.linspace(max(1, count // 20), count, min(num_points, count)).round().long()
-    wrong = sorted_means(doubt, 1 - correct.double()).cumsum(0)
+    wrong = sorted_means(score, 1 - correct.double()).cumsum(0)
     return places.double() / count, wrong[places - 1] / places
-
-
-def excess_risk_coverage(doubt: Tensor, correct: Tensor) -> float:
-    """Area under the risk-coverage curve minus that of the best order, >= 0 (E-AURC, arXiv:1805.08206).
-
-    The best order has all right answers first. So unlike the area itself, this does not grow with the error rate alone.
-
-    Args:
-        doubt: [N].
-        correct: [N], 0 or 1 (or bool).
-    """
-    return value_of(statistics.excess_risk_coverage, doubt, correct)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from prolip.decisions.calibration import Calibration, Subject, fit_calibration, save_calibration
 from prolip.decisions.config import CALIBRATION_FILE
-from prolip.decisions.prior import label_shares, log_prior
+from prolip.decisions.fitting import label_shares, log_prior
 from prolip.demo.config import EmojiOptions, EvalSplit
 from prolip.demo.data.attribution import ATTRIBUTIONS
 from prolip.demo.data.captions import LEVELS

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from prolip.decisions.calibration import Calibration, Evidence, Subject, fit_calibration
 from prolip.decisions.config import Score
-from prolip.decisions.doubt import expected_probabilities, logit_doubts, neighbour_distance
-from prolip.decisions.logistic import fit_logistic
+from prolip.decisions.fitting import fit_logistic
+from prolip.decisions.selective import expected_probabilities, logit_scores, neighbour_distance
 from prolip.errors import UserError
 from prolip.evaluation.classification import embed_prompts
 from prolip.evaluation.config import DecisionsOptions
@@ -179,7 +179,7 @@ def plain_doubts(model: Model, images: Gaussian, classes: Gaussian) -> dict[str,
     """
     prompts = Gaussian(classes.mean[:, None], classes.log_var[:, None])
     evidence = weigh(images, prompts, None, model.similarity)
-    doubts = logit_doubts(evidence.logits)
+    doubts = logit_scores(evidence.logits)
     if model.has_variances:
         doubts |= {"image's variance": images.total_var.double()}
     if evidence.distance is not None and model.has_variances:

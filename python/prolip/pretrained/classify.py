@@ -13,7 +13,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from prolip.decisions.calibration import Calibration, Evidence
-from prolip.decisions.prior import log_prior
+from prolip.decisions.fitting import log_prior
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian, csd
 from prolip.metrics.uncertainty import cosine_moments
@@ -281,7 +281,7 @@ def decided(found: Classification, evidence: Evidence, calibration: Calibration,
     answers: list[str | None] | None = None
     if decide.max_error is not None:
         threshold = calibration.abstention(decide.max_error).threshold
-        sure = (evidence.logits.double() / calibration.temperature).softmax(dim=1).amax(dim=1) >= threshold
+        sure = calibration.confidence(evidence) >= threshold
         answers = [label if known else None for label, known in zip(found.labels, sure.tolist(), strict=True)]
     return found._replace(
         probabilities=probabilities,

@@ -88,7 +88,7 @@ def test_search_ranks_by_means_and_refuses_csd(lab: Path, model: Model, capsys: 
     [
         (["data", "rank", "--embeddings", "{lab}/embeddings", "--by", "csd", "--out", "{lab}/r.csv"], "by is csd"),
         (["data", "rank", "--embeddings", "{lab}/embeddings", "--by", "inclusion", "--out", "{lab}/r.csv"], "by is"),
-        (["calibrate", "--checkpoint", "{lab}/laplace", "--data", "{lab}/mine", "--score", "csd"], "score is csd"),
+        (["calibrate", "--checkpoint", "{lab}/laplace", "--data", "{lab}/mine", "--score", "csd"], "score: "),
         (
             ["bprw", "--checkpoint", "{lab}/laplace", "--shards", "{lab}/a.tar", "--classnames", "{lab}/names.txt"],
             "checkpoint: prompts are weighted",

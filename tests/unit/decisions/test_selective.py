@@ -1,4 +1,4 @@
-"""AUROC against scikit-learn's; the excess area against the best order."""
+"""Uncertainty scores against their definitions."""
 
 from __future__ import annotations
 
@@ -6,29 +6,70 @@ import math
 
 import pytest
 import torch
-from sklearn.metrics import roc_auc_score
+import torch.nn.functional as F
 
-from prolip.decisions.selective import auroc, excess_risk_coverage, risk_curve
-from prolip.metrics.uncertainty import area_under_risk_coverage
+from prolip.decisions.selective import (
+    expected_probabilities,
+    fit_known,
+    logit_scores,
+    neighbour_distance,
+    risk_curve,
+)
+from prolip.gaussian import Gaussian
 
 
-def test_auroc_equals_scikit_learns_with_ties() -> None:
+def test_scores_of_hand_made_logits() -> None:
+    found = logit_scores(torch.tensor([[0.0, math.log(3.0), 0.0], [5.0, 5.0, -math.inf]]))
+    expected = {
+        "max probability": [0.4, 0.5],
+        "margin": [0.6, 1.0],
+        "entropy": [-0.6 * math.log(0.6) - 0.4 * math.log(0.2), math.log(2)],
+        "energy": [-math.log(5), -5 - math.log(2)],
+    }
+    assert {name: score.tolist() for name, score in found.items()} == {
+        name: pytest.approx(values) for name, values in expected.items()
+    }
+    assert logit_scores(torch.ones(2, 1))["margin"].tolist() == [0, 0]
+
+
+def test_expected_probabilities_are_close_to_sampled_ones() -> None:
     draws = torch.Generator().manual_seed(0)
-    doubt, wrong = torch.randint(6, (80,), generator=draws), torch.rand(80, generator=draws) < 0.3
-    assert auroc(doubt, wrong) == pytest.approx(roc_auc_score(wrong, doubt))
-    assert auroc(torch.zeros(80), wrong) == 0.5
-    assert math.isnan(auroc(doubt, torch.zeros(80)))
+    images, classes = (
+        Gaussian(
+            F.normalize(torch.randn(count, 8, generator=draws, dtype=torch.float64), dim=-1),
+            torch.full((count, 8), math.log(0.01), dtype=torch.float64),
+        )
+        for count in (5, 4)
+    )
+    a, b = (
+        side.mean + 0.1 * torch.randn(4000, *side.mean.shape, generator=draws, dtype=torch.float64)
+        for side in (images, classes)
+    )
+    sampled = (5.0 * a @ b.transpose(1, 2)).softmax(dim=2).mean(dim=0)
+    assert float((expected_probabilities(images, classes, 5.0) - sampled).abs().mean()) < 0.02
+    points = expected_probabilities(Gaussian.point(images.mean), Gaussian.point(classes.mean), 5.0)
+    torch.testing.assert_close(points, (5.0 * images.mean @ classes.mean.T).softmax(dim=1))
 
 
-def test_the_best_order_has_zero_excess_risk() -> None:
-    correct = torch.tensor([1, 1, 0, 1, 0])
-    assert excess_risk_coverage(1 - correct, correct) == 0
-    worst = excess_risk_coverage(correct, correct)
-    assert worst == pytest.approx(area_under_risk_coverage(correct, correct) - (0 + 0 + 0 + 1 / 4 + 2 / 5) / 5)
-    assert worst > excess_risk_coverage(torch.zeros(5), correct) > 0
+def test_mahalanobis_distance_is_in_units_of_the_spread() -> None:
+    draws = torch.Generator().manual_seed(0)
+    labels = torch.arange(2000) % 2
+    centres = torch.tensor([[0.0, 0.0], [10.0, 0.0]], dtype=torch.float64)
+    noise = torch.tensor([1.0, 0.1]).double() * torch.randn(2000, 2, generator=draws, dtype=torch.float64)
+    found = fit_known(centres[labels] + noise, labels, 1e-6).distance(torch.tensor([[3.0, 0], [10, 0.3], [5, 0]]))
+    assert found.tolist() == pytest.approx([9, 9, 25], rel=0.15)
 
 
-def test_the_order_of_equally_doubtful_items_has_no_effect_on_the_curve() -> None:
+def test_neighbour_distances_do_not_depend_on_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    query = F.normalize(torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]), dim=-1)
+    expected = {2: [1 - math.sqrt(0.5), 1.0], 9: [1.0, 1.0]}
+    for block in (2**24, 1):
+        monkeypatch.setattr("prolip.decisions.selective._BLOCK", block)
+        for k, values in expected.items():
+            assert neighbour_distance(query, torch.eye(3), k).tolist() == pytest.approx(values)
+
+
+def test_the_order_of_equal_scores_has_no_effect_on_the_curve() -> None:
     for correct in ([1, 1, 0, 1], [0, 1, 1, 1]):
         answered, wrong = risk_curve(torch.tensor([0.1, 0.1, 0.1, 0.9]), torch.tensor(correct))
         assert answered.tolist() == [0.25, 0.5, 0.75, 1.0]

@@ -108,7 +108,7 @@ def test_labels_other_than_the_calibrations_have_no_guarantee(explorer: Explorer
     assert found.within is None
     assert found.not_learned is not None, "the distance needs no labels"
     page = relied_on(found)
-    assert "no guarantee for these labels: labels must be the 3 that the model was calibrated with" in page
+    assert "no guarantee for these labels" in page
     assert "for no others" not in page
     with pytest.raises(ValueError, match="write labels"):
         explorer.rely(explorer.items[0].image, [" "], DECIDE)
