@@ -16,7 +16,7 @@ from prolip.models.config import Means, Method
 
 @dataclass(frozen=True, kw_only=True)
 class HeadsConfig:
-    """The heads of the method `heads` and their training, with AdamW and a learning rate that falls to 0."""
+    """The heads and their training, with AdamW and a cosine schedule."""
 
     hidden: int = 256
     """Hidden size of a head; 0 for a linear one."""
@@ -25,29 +25,25 @@ class HeadsConfig:
     steps: int = 1000
     """Optimizer steps."""
     batch_size: int = 512
-    """Pairs per step, at least 2; every image is compared with all texts of its batch."""
+    """Pairs per step, at least 2."""
     lr: float = 1e-3
-    """Largest learning rate."""
+    """Maximum learning rate."""
     weight_decay: float = 0.1
     """Weight decay of the matrices."""
     seed: int = 0
-    """Seed for the weights and the order of the pairs."""
+    """Seed of weights and order."""
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("batch_size", 2)):
-            if getattr(self, name) < least:
-                raise UserError(f"heads.{name} is {getattr(self, name)}: it must be at least {least}")
-        if self.hidden < 0:
-            raise UserError(f"heads.hidden is {self.hidden}: it must not be negative")
-        for name in ("lr", "weight_decay"):
+        minimum = {"steps": 1, "batch_size": 2, "hidden": 0, "lr": 0, "weight_decay": 0}
+        for name, least in minimum.items():
             value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise UserError(f"heads.{name} is {value}: it must be finite and not negative")
+            if not least <= value < math.inf:
+                raise UserError(f"heads.{name}: must be finite and at least {least} (got {value})")
         check_seed("heads.seed", self.seed)
 
 
 def _loss() -> LossConfig:
-    """The exact forms with the demo's weights; variances have a scale of their own (docs/adapting.md)."""
+    """Exact forms, the demo's weights, variances at a scale of their own (docs/adapting.md)."""
     return LossConfig(
         variance_scale=2.0,
         inclusion_form="exact",
@@ -73,8 +69,8 @@ class AdaptOptions:
     """The frozen model, which made the embeddings, as for `prolip embed`; by default the one that the folder names.
     Needed for .npz and .parquet files."""
     method: Method = "heads"
-    """`heads`: small networks predict the log variances. `laplace`: variances from a Laplace approximation, nothing is
-    trained. `temperature`: no variances, a new scale and bias of the similarity."""
+    """`heads`: small networks predict the log variances. `laplace`: a Laplace approximation, without training.
+    `temperature`: no variances, a new scale and bias of the similarity."""
     heads: HeadsConfig = field(default_factory=HeadsConfig)
     """The heads; only for that method."""
     loss: LossConfig = field(default_factory=_loss)
@@ -82,10 +78,10 @@ class AdaptOptions:
 
     def __post_init__(self) -> None:
         if not self.embeddings:
-            raise UserError("embeddings is empty: name at least one folder or file")
+            raise UserError("embeddings: name at least one folder or file")
         if self.masked and len(self.masked) != len(self.embeddings):
-            raise UserError(f"masked names {len(self.masked)} and embeddings {len(self.embeddings)}: name equally many")
+            raise UserError(f"masked: must be as many as embeddings, {len(self.embeddings)} (got {len(self.masked)})")
         if self.method != "heads" and (self.heads != HeadsConfig() or self.loss != _loss() or self.masked):
-            raise UserError(f"method is {self.method}: heads, loss and masked belong to the method heads")
+            raise UserError(f"method: heads, loss and masked belong to the method heads (got {self.method})")
         if self.loss.contrast != "ppcl":
-            raise UserError(f"loss.contrast is {self.loss.contrast}: adapting a model needs ppcl")
+            raise UserError(f"loss.contrast: must be ppcl (got {self.loss.contrast})")

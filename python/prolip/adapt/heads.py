@@ -28,10 +28,9 @@ LOGIT_LR_FACTOR = 10.0
 
 
 def start_heads(adapter: Adapter, start: Logits) -> None:
-    """Initialise an adapter with the means of the frozen model, equal variances, and the logits of `start`.
+    """Start an adapter at the frozen model's means, with a total variance of 1 / scale and the logits of `start`.
 
-    The total variance of an item is 1 / scale. So an image and a text lower a pair's logit by 1/2 each, and the bias is
-    raised by 1.
+    These variances lower every logit by 1, so the bias is raised by 1.
     """
     assert start.bias is not None
     adapter.set_logits(start.scale, start.bias + 1.0)
@@ -53,7 +52,7 @@ def fit_heads(adapter: Adapter, pairs: Pairs, config: HeadsConfig, loss: LossCon
     """Train an adapter's heads, scale and bias; returns the mean terms of the first and last tenth of the steps.
 
     Args:
-        adapter: with the method `heads`; start it with `start_heads`.
+        adapter: started by `start_heads`.
         pairs: the frozen embeddings.
         config: how to train.
         loss: weights and forms of the terms.
@@ -63,7 +62,19 @@ def fit_heads(adapter: Adapter, pairs: Pairs, config: HeadsConfig, loss: LossCon
     """
     start = 1.0 / float(adapter.logit_scale.detach().exp())  # every item's total variance
     measure = ProlipLoss(loss, Peers(), variance_units=(start, start))
-    optimizer = _optimizer(adapter, config)
+    heads = [*adapter.image.parameters(), *adapter.text.parameters()]
+    logits = [one for one in (adapter.logit_scale, adapter.logit_bias) if one is not None]
+    groups = (
+        ([one for one in heads if one.ndim > 1], config.weight_decay, 1.0),
+        ([one for one in heads if one.ndim < 2], 0.0, 1.0),
+        (logits, 0.0, LOGIT_LR_FACTOR),
+    )
+    optimizer = torch.optim.AdamW(
+        [{"params": some, "weight_decay": decay, "factor": factor} for some, decay, factor in groups],
+        lr=config.lr,
+        betas=(0.9, 0.98),
+        fused=True,
+    )
     batches = pairs.batches(config.batch_size, config.seed)
     history: list[LossTerms] = []
     adapter.train()
@@ -81,30 +92,12 @@ def fit_heads(adapter: Adapter, pairs: Pairs, config: HeadsConfig, loss: LossCon
         history.append(LossTerms(*(term.detach() for term in terms)))
     adapter.eval()
     share = max(1, config.steps // 10)
-    return [_mean(history[:share]), _mean(history[-share:])]
-
-
-def _mean(terms: list[LossTerms]) -> LossTerms:
-    return LossTerms(*(torch.stack(list(column)).mean() for column in zip(*terms, strict=True)))
-
-
-def _optimizer(adapter: Adapter, config: HeadsConfig) -> torch.optim.AdamW:
-    logits = [one for one in (adapter.logit_scale, adapter.logit_bias) if one is not None]
-    heads = [*adapter.image.parameters(), *adapter.text.parameters()]
-    return torch.optim.AdamW(
-        [
-            {"params": [one for one in heads if one.ndim > 1], "weight_decay": config.weight_decay, "factor": 1.0},
-            {"params": [one for one in heads if one.ndim < 2], "weight_decay": 0.0, "factor": 1.0},
-            {"params": logits, "weight_decay": 0.0, "factor": LOGIT_LR_FACTOR},
-        ],
-        lr=config.lr,
-        betas=(0.9, 0.98),
-        fused=True,
-    )
+    columns = [torch.stack(list(column)) for column in zip(*history, strict=True)]
+    return [LossTerms(*(column[part].mean() for column in columns)) for part in (slice(share), slice(-share, None))]
 
 
 def learning_rate(config: HeadsConfig, step: int) -> float:
-    """The learning rate of `step`: a linear warm-up, then half a cosine."""
+    """Linear warm-up, then half a cosine."""
     warm_up = max(1, int(WARM_UP * config.steps))
     if step < warm_up:
         return config.lr * (step + 1) / warm_up

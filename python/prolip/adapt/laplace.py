@@ -1,22 +1,18 @@
 """A Laplace approximation over a linear map on top of each frozen tower (after BayesVLM, arXiv:2412.06014).
 
-BayesVLM treats the last projection of each tower as random. Cached embeddings are the outputs of that projection. So
-here an additional map W, [D, D], is random, and its most probable value is the identity. The Gaussians are those of
-W z. One difference: directions that the projection itself drops cannot become uncertain.
-
+A map W, [D, D], on the cached embeddings z is random, with the identity as its most probable value; the Gaussians are
+those of W z. Departure: BayesVLM's map is the last projection, so directions that it drops can become uncertain there.
 For each tower, with the other one fixed:
 
-- Likelihood: of each image, the contrastive loss with the texts of its batch (SigLIP's if the similarity has a bias,
-  else CLIP's softmax over the batch); of each text the same with the images.
-- Curvature: the generalised Gauss-Newton matrix of that loss at W = 1, as one Kronecker product,
+- Likelihood: the contrastive loss of each image with the texts of its batch (SigLIP's with a bias, else CLIP's
+  softmax), and of each text with the images.
+- Curvature: the generalised Gauss-Newton matrix at W = 1, as one Kronecker product,
   sum_i (z_i z_i^T) x (J_i^T L_i J_i) ~ A x B with A = mean of z z^T and B = sum of J^T L J. J is the Jacobian of the
-  logits with respect to W z, including its normalisation; L is the Hessian of the loss with respect to the logits.
+  logits by W z, with its normalisation; L is the Hessian of the loss by the logits.
 - Prior: N(0, 1 / precision) on each element of W; the precision maximises the evidence.
 
-The posterior covariance of W z is then, in the eigenvectors u of A and v of B, with eigenvalues a and b,
-sum_j v_j v_j^T sum_i (u_i . z)^2 / (a_i b_j + precision). Its diagonal is the variance.
-
-B batch, D embedding.
+In the eigenvectors u of A and v of B, with eigenvalues a and b, the posterior covariance of W z is
+sum_j v_j v_j^T sum_i (u_i . z)^2 / (a_i b_j + precision). Its diagonal is the variance. B batch, D embedding.
 """
 
 from __future__ import annotations
@@ -55,13 +51,13 @@ class Posterior(NamedTuple):
 def fit_laplace(
     adapter: Adapter, batches: Iterable[PairRows], scale: float, bias: float | None
 ) -> tuple[Posterior, Posterior]:
-    """Fill the adapter's heads with the posteriors of images and texts, and return these. One pass over the batches.
+    """Fill the adapter's heads with the posteriors of images and texts, and return these; one pass over the batches.
 
     Args:
         adapter: with the method `laplace`.
-        batches: the pairs; each image meets the texts of its batch.
-        scale: the frozen model's scale.
-        bias: its bias; None for a model without one.
+        batches: the pairs; each image is compared with the texts of its batch.
+        scale: the frozen model's.
+        bias: the frozen model's; None without one.
     """
     factors = kronecker_factors(batches, adapter.config.embed_dim, scale, bias)
     found = [posterior(*one) for one in factors]
@@ -81,7 +77,7 @@ def kronecker_factors(
     sums = [torch.zeros(dim, dim, dtype=torch.float64) for _ in range(4)]
     count = 0
     for batch in batches:
-        # In double precision: L is a small difference of large numbers if the model hardly ever confuses pairs.
+        # L is a small difference of large numbers if the model hardly ever confuses pairs.
         image, text = batch.image.double(), batch.text.double()
         for place, (own, others) in enumerate(((image, text), (text, image))):
             sums[2 * place] += own.T @ own
@@ -93,9 +89,8 @@ def kronecker_factors(
 def output_factor(own: Tensor, others: Tensor, scale: float, bias: float | None) -> Tensor:
     """Sum over rows of J^T L J, [D, D], for embeddings `own` [B, D] compared with `others` [B, D], of unit norm.
 
-    With P = 1 - z z^T, the Jacobian of normalising at unit norm, row i adds scale^2 P_i (sum_j w_ij h_j h_j^T) P_i with
-    w = p (1 - p) for the sigmoid. The softmax has w = p, and subtracts the square of P_i sum_j p_ij h_j. Everything is
-    written as products of matrices over the batch.
+    With P = 1 - z z^T, row i adds scale^2 P_i (sum_j w_ij h_j h_j^T) P_i with w = p (1 - p) for the sigmoid.
+    The softmax has w = p, and subtracts the square of P_i sum_j p_ij h_j.
     """
     similarity = own @ others.T
     logits = scale * similarity
@@ -125,11 +120,10 @@ def posterior(inputs: Tensor, outputs: Tensor) -> Posterior:
 
 
 def best_precision(curvature: Tensor) -> float:
-    """The prior precision p that maximises the evidence of the identity map, from the curvature's eigenvalues [D, D].
+    """The prior precision p of largest evidence, from the curvature's eigenvalues [D, D].
 
-    Up to a constant the log evidence is (D^2 ln p - p |1|^2 - sum ln(curvature + p)) / 2 with |1|^2 = D. At its maximum
-    p D = sum of curvature / (curvature + p): the share of the map that the pairs determine. The right side falls with p
-    and the left rises, so bisection finds it.
+    Up to a constant the log evidence is (D^2 ln p - p D - sum ln(curvature + p)) / 2. At its maximum p D equals
+    sum of curvature / (curvature + p); bisection finds it, since the left side rises with p and the right falls.
     """
     dim = len(curvature)
     low, high = -60.0, math.log(dim) + 1.0  # p is at most D, since every share is at most 1

@@ -17,7 +17,7 @@ from prolip.adapt.config import AdaptOptions
 from prolip.adapt.heads import fit_heads, start_heads
 from prolip.adapt.laplace import fit_laplace
 from prolip.adapt.pairs import BUFFER, PairRows, Pairs, open_pairs
-from prolip.adapt.temperature import Logits, fit_logits
+from prolip.adapt.temperature import fit_logits
 from prolip.embeddings.storage import Manifest
 from prolip.errors import UserError
 from prolip.files import check_own_folder
@@ -37,7 +37,7 @@ class Origin(NamedTuple):
     scale: float
     bias: float | None
     has_variances: bool
-    """Whether it has variances of its own, with which its scale and bias were trained."""
+    """Whether its scale and bias were trained with variances."""
 
 
 def run_adapt(options: AdaptOptions) -> list[str]:
@@ -51,22 +51,25 @@ def run_adapt(options: AdaptOptions) -> list[str]:
     begun = time.monotonic()
     pairs = open_pairs(options.embeddings, options.masked)
     if pairs.count < 2:
-        raise UserError(
-            f"embeddings: {options.embeddings[0]} holds one pair: each is compared with others, so name more"
-        )
+        raise UserError(f"embeddings: at least two pairs are needed (got one in {options.embeddings[0]})")
     origin = find_origin(options, pairs.dim)
     torch.manual_seed(options.heads.seed)
+    trained = options.method == "heads"
     config = AdapterConfig(
         method=options.method,
         embed_dim=pairs.dim,
-        has_bias=options.method == "heads" or origin.bias is not None,
-        hidden=options.heads.hidden if options.method == "heads" else 0,
-        means=options.heads.means if options.method == "heads" else "fixed",
+        has_bias=trained or origin.bias is not None,
+        hidden=options.heads.hidden if trained else 0,
+        means=options.heads.means if trained else "fixed",
     )
     adapter = Adapter(config)
     lines = _fit(adapter, pairs, origin, options)
     seconds = time.monotonic() - begun
-    save_adapter(adapter, origin.frozen, options.out, _notes(options, pairs, seconds))
+    notes: dict[str, Any] = {"pairs": pairs.count, "seconds": round(seconds, 1)}
+    notes |= {"embeddings": [*map(str, options.embeddings)], "masked": [*map(str, options.masked)]}
+    if trained:
+        notes |= {"heads": dataclasses.asdict(options.heads), "loss": dataclasses.asdict(options.loss)}
+    save_adapter(adapter, origin.frozen, options.out, notes)
     return [
         f"{options.out}: {options.method} on {pairs.count:,} pairs of {pairs.dim} dimensions in {seconds:.0f} s",
         *lines,
@@ -76,78 +79,53 @@ def run_adapt(options: AdaptOptions) -> list[str]:
 
 
 def similarity_lines(adapter: Adapter, origin: Origin) -> list[str]:
-    """Return lines that say how scale and bias changed, with a warning if similarities hardly matter any more."""
-    scale = float(adapter.logit_scale.detach().exp())
-    bias = "no bias" if adapter.logit_bias is None else f"bias {float(adapter.logit_bias.detach()):.2f}"
+    """Return lines about the change of scale and bias, with a warning if similarities hardly matter any more."""
+    scale, own = adapter.logit_scale.exp().item(), adapter.logit_bias
+    bias = "no bias" if own is None else f"bias {own.item():.2f}"
     before = "none" if origin.bias is None else f"{origin.bias:.2f}"
     lines = [f"similarity: scale {scale:.2f}, {bias}; the frozen model's: {origin.scale:.2f}, {before}"]
     if scale < 1:
         lines.append(
-            "warning: with a scale below 1 the model hardly uses similarities, and will classify badly: "
-            "give more pairs, fewer steps (--heads.steps) or a smaller --loss.vib_weight"
+            "warning: with a scale below 1 the model will classify badly: give more pairs, fewer steps (--heads.steps) "
+            "or a smaller --loss.vib_weight"
         )
     return lines
 
 
 def _fit(adapter: Adapter, pairs: Pairs, origin: Origin, options: AdaptOptions) -> list[str]:
-    """Fit the adapter, and return the lines that say how it went."""
-    if options.method == "laplace":
-        scale, bias = origin.scale, origin.bias
-        if origin.has_variances:
-            scale, bias, _ = logits_of(pairs, options.heads.batch_size, with_bias=origin.bias is not None)
-        found = fit_laplace(adapter, _one_pass(pairs, options.heads.batch_size), scale, bias)
-        shown = " and ".join(f"{one.precision:.3g}" for one in found)
-        return [f"prior precision {shown} (images and texts)", *_variances(adapter, pairs)]
-    fitted = logits_of(pairs, options.heads.batch_size, with_bias=options.method == "heads" or origin.bias is not None)
+    """Fit the adapter, and return lines about the fit."""
+    size = min(options.heads.batch_size, pairs.count)
+
+    def batches(rows: int) -> Iterator[PairRows]:
+        """Random batches of about that many pairs."""
+        return islice(pairs.batches(size, seed=0), max(1, rows // size))
+
+    scale, bias = origin.scale, origin.bias
+    if options.method != "laplace" or origin.has_variances:
+        with_bias = options.method == "heads" or bias is not None
+        fitted = fit_logits(list(batches(min(BUFFER, pairs.count))), with_bias=with_bias)
+        scale, bias, loss = fitted
     if options.method == "temperature":
-        adapter.set_logits(fitted.scale, fitted.bias)
-        return [f"loss {fitted.loss:.4f} per image"]
-    start_heads(adapter, fitted)
-    first, last = fit_heads(adapter, pairs, options.heads, options.loss)
-    shown = ", ".join(f"{name} {float(value):.4g}" for name, value in last._asdict().items() if name != "total")
-    return [
-        f"loss {float(first.total):.4f} at the start, {float(last.total):.4f} at the end ({shown})",
-        *_variances(adapter, pairs),
-    ]
-
-
-def logits_of(pairs: Pairs, batch_size: int, *, with_bias: bool) -> Logits:
-    """The scale and bias that fit a sample of the pairs best, in batches of `batch_size`."""
-    size = min(batch_size, pairs.count)
-    batches = islice(pairs.batches(size, seed=0), max(1, min(BUFFER, pairs.count) // size))
-    return fit_logits(list(batches), with_bias=with_bias)
-
-
-def _one_pass(pairs: Pairs, batch_size: int) -> Iterator[PairRows]:
-    """Yield all pairs once, in random batches; the last few, which do not fill a batch, are left out."""
-    size = min(batch_size, pairs.count)
-    return islice(pairs.batches(size, seed=0), pairs.count // size)
-
-
-@torch.no_grad()
-def _variances(adapter: Adapter, pairs: Pairs) -> list[str]:
+        adapter.set_logits(scale, bias)
+        return [f"loss {loss:.4f} per image"]
+    if options.method == "laplace":
+        found = fit_laplace(adapter, batches(pairs.count), scale, bias)
+        lines = [f"prior precision {' and '.join(f'{one.precision:.3g}' for one in found)} (images and texts)"]
+    else:
+        start_heads(adapter, fitted)
+        first, last = fit_heads(adapter, pairs, options.heads, options.loss)
+        shown = ", ".join(f"{name} {float(value):.4g}" for name, value in last._asdict().items() if name != "total")
+        lines = [f"loss {float(first.total):.4f} at the start, {float(last.total):.4f} at the end ({shown})"]
     some = pairs.sample(4096)
-    image, text = adapter.image(some.image).uncertainty, adapter.text(some.text).uncertainty
-    lines = [
+    with torch.no_grad():
+        image, text = adapter.image(some.image).uncertainty, adapter.text(some.text).uncertainty
+    lines.append(
         f"uncertainty of images {image.mean():.4g} ± {image.std():.2g}, of texts {text.mean():.4g} ± {text.std():.2g} "
         "(mean ± standard deviation)"
-    ]
+    )
     if max(image.mean(), text.mean()) > 1:
-        lines.append(
-            "warning: the uncertainty is larger than the embeddings, whose length is 1: these pairs are too few, or "
-            "too easy to tell apart, to say what the model knows: give more pairs, or harder ones"
-        )
+        lines.append("warning: the uncertainty is larger than the embeddings: give more pairs, or harder ones")
     return lines
-
-
-def _notes(options: AdaptOptions, pairs: Pairs, seconds: float) -> dict[str, Any]:
-    """Return the entries of adapter.json about how the adapter was made."""
-    notes: dict[str, Any] = {"pairs": pairs.count, "seconds": round(seconds, 1)}
-    notes["embeddings"] = [str(path) for path in options.embeddings]
-    notes["masked"] = [str(path) for path in options.masked]
-    if options.method == "heads":
-        notes |= {"heads": dataclasses.asdict(options.heads), "loss": dataclasses.asdict(options.loss)}
-    return notes
 
 
 # ---- The frozen model -----------------------------------------------------------------------------------------------
@@ -164,9 +142,8 @@ def find_origin(options: AdaptOptions, dim: int) -> Origin:
     folders = [path for path in (*options.embeddings, *options.masked) if path.is_dir()]
     manifests = [Manifest.read(folder) for folder in folders]
     first = manifests[0] if manifests else None
-    for folder, manifest in zip(folders, manifests, strict=True):
-        if manifest.weights != manifests[0].weights:
-            raise UserError(f"embeddings: {folder} and {folders[0]} come from different models")
+    if len({manifest.weights for manifest in manifests}) > 1:
+        raise UserError(f"embeddings: must come from one model (got {', '.join(map(str, folders))})")
     source = options.checkpoint or (None if first is None else first.checkpoint)
     if source is None:
         raise UserError("checkpoint: name the model that made these embeddings, such as open_clip:ViT-B-32/openai")
@@ -175,15 +152,11 @@ def find_origin(options: AdaptOptions, dim: int) -> Origin:
         tokenizer = str(Path(tokenizer).absolute())
     named = absolute_source(source)
     if first is not None and first.logit_scale is not None and source == first.checkpoint:
-        frozen = Frozen(named, first.weights, tokenizer)
-        return Origin(frozen, first.logit_scale, first.logit_bias, first.has_variances)
+        return Origin(Frozen(named, first.weights, tokenizer), first.logit_scale, first.logit_bias, first.has_variances)
     log.info("opening %s for the scale and bias of its similarity", source)
     model = load(source, tokenizer=tokenizer, device="cpu")
     digest = weights_digest(model.network)
-    if first is not None and digest != first.weights:
-        raise UserError(f"checkpoint: {source} is not the model that made {folders[0]}")
     own = model.encode_images([Image.new("RGB", (8, 8))]).mean.shape[1]
-    if own != dim:
-        raise UserError(f"checkpoint: embeddings of {source} have {own} dimensions, and the given ones have {dim}")
-    frozen = Frozen(named, digest, tokenizer)
-    return Origin(frozen, model.logit_scale, model.logit_bias, model.has_variances)
+    if own != dim or (first is not None and digest != first.weights):
+        raise UserError(f"checkpoint: must be the model that made the embeddings, of {dim} dimensions (got {source})")
+    return Origin(Frozen(named, digest, tokenizer), model.logit_scale, model.logit_bias, model.has_variances)

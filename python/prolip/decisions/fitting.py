@@ -19,7 +19,7 @@ from prolip.errors import UserError
 BOUND = 1000.0
 """Largest temperature; the smallest is 1 / BOUND."""
 _STEPS = 100
-_TOLERANCE = 1e-10
+_TOLERANCE = 1e-15
 
 
 class PairScale(NamedTuple):
@@ -35,11 +35,11 @@ def minimise(loss: Callable[[Tensor], Tensor], start: Sequence[float]) -> tuple[
     for _ in range(_STEPS):
         slope, curvature = jacobian(loss, at), hessian(loss, at)  # type: ignore[no-untyped-call]
         step = torch.linalg.pinv(curvature, hermitian=True) @ slope  # the smallest step where the loss is flat
-        before = loss(at)
-        while loss(at - step) > before and float(step.norm()) > _TOLERANCE:
+        gain, before = float(slope @ step), loss(at)
+        while loss(at - step) > before + _TOLERANCE:
             step = step / 2
         at = at - step
-        if float(step.norm()) <= _TOLERANCE * (1 + float(at.norm())):
+        if gain <= _TOLERANCE:
             break
     return at, curvature
 

@@ -77,38 +77,6 @@ def test_fixed_means_stay_and_residual_ones_move(tmp_path: Path) -> None:
         torch.testing.assert_close(adapter.image(image).mean.norm(dim=1), torch.ones(64))
 
 
-def test_texts_with_too_many_predicted_images_gain_variance(tmp_path: Path) -> None:
-    """PPCL widens a text exactly when more positives are predicted for it than there are (docs/ablation.md)."""
-    image, text = made_up(512, DIM, noise=0.4)
-    towards = torch.tensor([1.0] + [0.0] * (DIM - 1))
-    image, text = F.normalize(image + 0.5 * towards, dim=1), F.normalize(text + 0.5 * towards, dim=1)
-    pairs = open_pairs([write_npz(tmp_path / "a.npz", image, text)])
-    start = fit_logits([PairRows(image, text, None, None)], with_bias=True)
-    assert start.bias is not None
-    predicted = (start.scale * image @ text.T + start.bias).sigmoid().sum(0)
-    adapter = new(hidden=16)
-    start_heads(adapter, start)
-    first, last = fit_heads(adapter, pairs, HeadsConfig(steps=100, batch_size=512, lr=1e-2), PPCL)
-    assert float(last.total) < float(first.total)
-    assert spearman(predicted, adapter.text(text).uncertainty.detach()) > 0.5
-    assert not adapter.training
-
-
-def test_the_loss_measures_variances_relative_to_their_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[tuple[float, float]] = []
-
-    def measure(config: LossConfig, peers: Peers, *, variance_units: tuple[float, float]) -> ProlipLoss:
-        given.append(variance_units)
-        return ProlipLoss(config, peers, variance_units=variance_units)
-
-    monkeypatch.setattr("prolip.adapt.heads.ProlipLoss", measure)
-    adapter = new()
-    start_heads(adapter, Logits(5.0, -3.0, 0.0))
-    pairs = open_pairs([write_npz(tmp_path / "a.npz", *made_up(64, DIM))])
-    fit_heads(adapter, pairs, HeadsConfig(steps=1, batch_size=16), PPCL)
-    assert given == [(pytest.approx(0.2), pytest.approx(0.2))]
-
-
 def test_with_a_variance_scale_variances_follow_the_mean_similarity(tmp_path: Path) -> None:
     """Also on pairs that the frozen model tells apart without an error."""
     image, text = made_up(512, DIM, noise=0.0)
@@ -140,17 +108,6 @@ def test_masked_views_become_more_uncertain(tmp_path: Path) -> None:
     assert float(wider.float().mean()) > 0.95
 
 
-def test_the_same_seed_gives_the_same_heads(tmp_path: Path) -> None:
-    pairs = open_pairs([write_npz(tmp_path / "a.npz", *made_up(64, DIM))])
-    found = []
-    for _ in range(2):
-        adapter = new()
-        start_heads(adapter, Logits(5.0, -3.0, 0.0))
-        fit_heads(adapter, pairs, HeadsConfig(steps=3, batch_size=16), EXACT)
-        found.append(adapter.state_dict())
-    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
-
-
 def test_a_loss_that_is_not_finite_ends_the_training(tmp_path: Path) -> None:
     pairs = open_pairs([write_npz(tmp_path / "a.npz", *made_up(64, DIM))])
     adapter = new()
@@ -162,11 +119,8 @@ def test_a_loss_that_is_not_finite_ends_the_training(tmp_path: Path) -> None:
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
-    config = HeadsConfig(steps=100, lr=1.0)
-    rates = [learning_rate(config, step) for step in range(100)]
+    rates = [learning_rate(HeadsConfig(steps=100, lr=1.0), step) for step in range(100)]
     top = int(WARM_UP * 100)
-    assert max(rates) == rates[top - 1] == rates[top] == 1.0
+    assert max(rates) == rates[top] == 1.0
     assert rates[:top] == sorted(rates[:top])
     assert rates[top:] == sorted(rates[top:], reverse=True)
-    assert 0 < rates[-1] < 0.01
-    assert learning_rate(HeadsConfig(steps=1, lr=1.0), 0) == 1.0

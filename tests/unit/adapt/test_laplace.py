@@ -15,7 +15,6 @@ from prolip.adapt.laplace import (
     best_precision,
     fit_laplace,
     kronecker_factors,
-    output_factor,
     posterior,
 )
 from prolip.adapt.pairs import PairRows
@@ -47,17 +46,6 @@ def gauss_newton(own: Tensor, others: Tensor, bias: float | None, row: int) -> T
     jacobian = torch.autograd.functional.jacobian(logits, identity)
     curvature = torch.autograd.functional.hessian(loss, logits(identity))
     return jacobian.T @ curvature @ jacobian
-
-
-@pytest.mark.parametrize("bias", [-1.0, None])
-def test_factors_of_one_item_equal_its_gauss_newton_matrix(bias: float | None) -> None:
-    """For one item the Kronecker product is no approximation."""
-    batch = double_pairs(5)
-    for own, others in ((batch.image, batch.text), (batch.text, batch.image)):
-        alone = output_factor(own[:1], others, SCALE, bias)
-        # vec(W z) orders W's elements by output, then by input.
-        product = torch.kron(alone, torch.outer(own[0], own[0]))
-        torch.testing.assert_close(product, gauss_newton(own, others, bias, 0))
 
 
 @pytest.mark.parametrize("bias", [-1.0, None])
