@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import runpy
 import sys
@@ -11,15 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-import torch.nn.functional as F
 from tests.support.untrained_run import WORDS
 from tests.support.warm_python import warm_python
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from prolip.demo.run import RESULTS
 from prolip.demo.suite import RIGHT
-from prolip.gaussian import Gaussian
 from prolip.train.config import TrainConfig, load_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,16 +66,6 @@ def test_each_ablation_recipe_adds_one_thing(ablation: dict[str, Any]) -> None:
         assert (one.total_steps, one.seed, one.cpu_threads) == (7, 3, 1)
 
 
-def test_the_demo_differs_only_in_length_image_tower_and_optimizer(ablation: dict[str, Any]) -> None:
-    demo = load_config(["demo"])
-    full = config_of(ablation, "demo", full=True)
-    assert (full.model, full.loss) == (demo.model, demo.loss)
-    assert full.optim == dataclasses.replace(demo.optim, hidden="adamw", lr=1e-3)  # as the tables were measured
-    small = config_of(ablation, "demo")
-    assert small.model.text == demo.model.text
-    assert small.model.vision.num_patches == 16
-
-
 @pytest.mark.usefixtures("warm")
 def test_the_ablation_trains_evaluates_and_skips_finished_runs(
     ablation: dict[str, Any], emoji_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -125,29 +111,3 @@ def test_the_ablation_table_has_means_and_deviations(ablation: dict[str, Any]) -
     assert rule.count("---") == 4
     assert len(rows) == len(ablation["MEASURES"])
     assert rows[0] == "| group, held-out emoji | 12.5 | 60.0 ± 10.0 | 25.0 |"
-
-
-@pytest.mark.parametrize("scale", [1.0, 30.0])
-def test_calibrated_captions_predict_the_same_number_of_positives(ablation: dict[str, Any], scale: float) -> None:
-    noise = torch.Generator().manual_seed(0)
-    images, captions = (
-        Gaussian(F.normalize(torch.randn(count, 8, generator=noise), dim=1), torch.randn(count, 8, generator=noise) - 4)
-        for count in (50, 20)
-    )
-    total_var = ablation["calibrated_var"](captions, images, scale)
-    spread = images.total_var[:, None].double() + total_var
-    predicted = (scale * (images.mean.double() @ captions.mean.double().T - spread / 2)).exp().sum(0)
-    torch.testing.assert_close(predicted, predicted[0].expand(20))
-    assert total_var.std() > 0.01
-
-
-@pytest.mark.usefixtures("warm")
-def test_the_ablation_reports_failures(
-    ablation: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = ["--out", str(tmp_path), "--data", str(tmp_path / "absent")]
-    assert ablation["main"]([*arguments, "run", "--recipes", "ppcl"]) == 2
-    assert not list(tmp_path.glob("*/evals"))
-    for command in ("table", "neighbours"):
-        assert ablation["main"]([*arguments, command]) == 2
-        assert "there are no runs" in capsys.readouterr().err

@@ -61,9 +61,3 @@ def test_the_study_measures_every_method(
     assert table["P(group > name), not longer"][1] == "–", "a model without variances has no order"
     assert "–" not in table["P(group > name), not longer"][0]
     assert table["group, AUROC of image σ²"][2] != "–"
-
-
-def test_measures_are_formatted_with_their_digits(study: dict[str, Any]) -> None:
-    assert study["shown"]("group, ECE", [0.1234]) == "0.123"
-    assert study["shown"]("group, right", [0.1234, 0.5]) == "12.3, 50.0"
-    assert study["shown"]("group, right", [0.1234, None]) == "12.3, –"

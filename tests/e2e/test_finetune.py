@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,16 +64,3 @@ def test_two_processes_train_what_is_not_locked(lab: Lab, siglip: str) -> None:
         after = load_network(lab.folder / f"locked-{strategy}").state_dict()
         changed = {name for name in before if not torch.equal(before[name], after[name])}
         assert changed == {name for name in before if name.startswith("text.")} | unc | {"logit_scale"}
-
-
-def test_a_control_without_uncertainty_learns_and_its_rows_are_numbers(lab: Lab) -> None:
-    off = ("inclusion_weight", "masked_inclusion_weight", "vib_weight")
-    flags = ["--loss.contrast", "clip", *(word for name in off for word in (f"--loss.{name}", "0"))]
-    points = ["--model.vision.embed_unc", "False", "--model.text.embed_unc", "False", "--model.init_logit_bias", "None"]
-    assert lab.here("points", *flags, *points, "--accumulate", "2", "--data.mask.masked_fraction", "0") == 0
-    rows = lab.rows("points")
-    assert numbers(rows, "loss")[-1] < 0.8 * numbers(rows, "loss")[0]
-    assert all(math.isfinite(value) for row in rows for value in row.values() if isinstance(value, float))
-    assert {row["image_uncertainty"] for row in rows} == {0.0}
-    assert all("logit_bias" not in row for row in rows)
-    assert load_network(lab.folder / "points").logit_bias is None

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-from tests.support.limited import UNWRITABLE, file_limit, small_disk
+from tests.support.limited import file_limit, small_disk
 from tests.support.ranked_shards import rank_numbered
 from tests.support.shards import encoded, write_tar
 from tests.support.small_training import RECIPE, write_shard, write_tokenizer
@@ -44,17 +44,8 @@ class World:
         return ["embed", "--checkpoint", str(self.folder / "run"), "--device", "cpu", "--shards",
                 str(self.folder / "images.tar"), "--out", str(out)]  # fmt: skip
 
-    def embed_tensors(self, out: Path) -> list[str]:
-        return [*self.embed(out), "--format", "safetensors"]
-
     def export(self, out: Path) -> list[str]:
         return ["export", str(self.folder / "run"), "--out", str(out)]
-
-    def export_transformers(self, out: Path) -> list[str]:
-        return [*self.export(out), "--format", "transformers"]
-
-    def rank(self, out: Path) -> list[str]:
-        return ["data", "rank", "--embeddings", str(self.folder / "out"), "--out", str(out / "ranking.csv")]
 
     def filter(self, out: Path) -> list[str]:
         return ["data", "filter", "--ranking", str(self.ranking), "--out", str(out), "--keep_count", "50"]
@@ -93,23 +84,12 @@ Words = Callable[[World, Path], list[str]]
 # What does not fit, and the limit of a file's size that the small files stay below.
 COMMANDS: list[tuple[Words, str, int]] = [
     (World.embed, "image-000000.parquet", 4_000),
-    (World.embed_tensors, "image-000000.safetensors", 4_000),
     (World.export, "model.safetensors", 4_000),
-    (World.export_transformers, "", 4_000),
-    (World.rank, "ranking.csv", 500),
     (World.filter, "0.tar", 500_000),
     (World.build, "", 30_000),
     (World.train, "checkpoints/step_000000020.partial", 16_000),
 ]
 NAMES = [words.__name__ for words, _, _ in COMMANDS]
-
-
-def test_an_index_that_does_not_fit_is_named(ended: Ended, world: World, tmp_path: Path) -> None:
-    words = ["data", "index", "--shards", str(world.folder / "images.tar"), "--out", str(tmp_path / "a.index")]
-    status, said = ended(words, 20)
-    assert status == 2, said
-    assert re.search(r"index \S*/a\.index: File too large .*; \d+ bytes are free$", said[-1])
-    assert list(tmp_path.iterdir()) == []
 
 
 # A file that could not be flushed tries once more when it is collected.
@@ -139,11 +119,10 @@ def test_an_output_that_exceeds_the_limit_is_named_and_can_be_resumed(
 @pytest.mark.parametrize(
     ("words", "file", "kilobytes"),
     [
-        (World.embed_tensors, "image-000000.safetensors", 16),
         (World.filter, "0.tar", 500),
         (World.train, "checkpoints/step_000000020.partial", 90),
     ],
-    ids=["embed", "filter", "train"],
+    ids=["filter", "train"],
 )
 def test_a_full_disk_is_an_error_that_names_the_file(
     ended: Ended, world: World, tmp_path: Path, words: Words, file: str, kilobytes: int
@@ -156,11 +135,3 @@ def test_a_full_disk_is_an_error_that_names_the_file(
         assert status == 2, said
         assert f"{out / file}: no space left on device: " in said[-1]
         assert said[-1].endswith(" are free")
-
-
-@pytest.mark.parametrize("words", [words for words, _, _ in COMMANDS], ids=NAMES)
-def test_a_folder_that_may_not_be_written_is_named(ended: Ended, world: World, words: Words) -> None:
-    status, said = ended(words(world, UNWRITABLE))
-    assert status == 2, said
-    assert "Traceback" not in "".join(said)
-    assert re.search(rf"{UNWRITABLE}\S*: (operation not permitted|permission denied|read-only file system)$", said[-1])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import runpy
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from tests.support.emoji_shards import write_emoji
 from tests.support.untrained_run import write_run
 from torch import Tensor
 
-from prolip.decisions import Calibration, Evidence, Subject, class_thresholds, fit_calibration
+from prolip.decisions import Calibration, Evidence, Subject, fit_calibration
 from prolip.gaussian import Gaussian, csd
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,25 +60,6 @@ def test_label_sets_equal_those_of_a_calibration_on_the_other_half(study: dict[s
     assert counted[aps, 1, 0] < counted[aps, 0, 0], "sure images have empty sets without their most probable label"
 
 
-def test_coverage_per_label_uses_thresholds_per_label(study: dict[str, Any]) -> None:
-    counted = study["count_labels"](study["split"](*made_up(), SEED))
-    found, evidence, truth = calibrated("lac")
-    own_thresholds = 0
-    for at, guarantee in enumerate(study["GUARANTEES"]):
-        basis = class_thresholds(found.held.score, found.held.label, 4, guarantee, seed=SEED).basis
-        contain = [
-            found.label_sets(evidence, guarantee, per_label=each).gather(1, truth[:, None])[:, 0]
-            for each in (False, True)
-        ]
-        for label in range(4):
-            own = basis[label] == "class"
-            own_thresholds += own
-            expected = [1, *(int((truth == label)[some].sum()) for some in (slice(None), *contain))]
-            assert counted[at, label].tolist() == [number * own for number in expected]
-    assert 0 < own_thresholds < 12
-    assert not counted[..., 2].equal(counted[..., 3])
-
-
 def test_answers_equal_those_of_a_calibration_on_the_other_half(study: dict[str, Any]) -> None:
     one = study["split"](*made_up(), SEED)
     counted = study["count_limits"](one)
@@ -91,24 +71,6 @@ def test_answers_equal_those_of_a_calibration_on_the_other_half(study: dict[str,
         assert wrong == pytest.approx(float((answer != truth)[given].double().mean()), nan_ok=True)
         assert broken == (wrong > limit)
     assert counted[2, 0] > 0.3, "else the test says nothing"
-
-
-def test_a_split_with_too_many_wrong_answers_breaks_the_limit(study: dict[str, Any]) -> None:
-    """All answers of the tested half are wrong; two fifths of the images that fitted nothing gave the thresholds."""
-    one = study["split"](*made_up(), SEED)
-    answer = one.evidence.logits.argmax(dim=1)
-    wrong = torch.arange(len(answer)) >= one.tested.start
-    worse = study["count_limits"](one._replace(truth=(answer + wrong) % 4))
-    assert worse[2, 1:].tolist() == [1, 1, 1]
-    perfect = study["count_limits"](one._replace(truth=answer))
-    assert perfect[2, 1:].tolist() == [0, 0, 0]
-    lucky = study["count_limits"](one._replace(truth=(answer + ~wrong) % 4))
-    assert lucky[2, 1:].tolist() == [0, 0, 1], "the tested half alone keeps the limit"
-    wrong = one.calibration.held._replace(correct=torch.zeros_like(one.calibration.held.correct))
-    silent = study["count_limits"](one._replace(calibration=replace(one.calibration, held=wrong)))
-    assert silent[:, 0].tolist() == [0, 0, 0]
-    assert bool(silent[:, 1].isnan().all())
-    assert silent[:, 2:].sum() == 0, "no answer breaks no limit"
 
 
 def test_the_study_prints_a_row_per_image_set(
@@ -126,16 +88,3 @@ def test_the_study_prints_a_row_per_image_set(
     assert sets[2].startswith("| groups, openmoji: 3 + 9 + 12 | `lac` | ")
     # Nine images give no threshold for 95 %: every set has all three labels.
     assert sets[2].endswith(" | 100.0 ± 0.0 | 100.0 | 3.00 |")
-
-
-def test_cells_of_the_tables_equal_those_computed_by_hand(study: dict[str, Any]) -> None:
-    contain, alone, size = torch.tensor([0.8, 0.9]), torch.tensor([0.7, 0.8]), torch.tensor([2.0, 3.0])
-    counted = torch.stack([contain, alone, size])[:, None]
-    assert list(study["set_cells"](counted)) == ["85.0 ± 7.1", "75.0", "2.50"]
-    # Two splits, one guarantee, three labels; the last has no threshold of its own.
-    first = torch.tensor([[1.0, 4, 3, 4], [1, 5, 4, 4], [0, 0, 0, 0]])
-    second = torch.tensor([[1.0, 6, 3, 5], [0, 0, 0, 0], [0, 0, 0, 0]])
-    assert list(study["label_cells"](torch.stack([first, second])[:, None])) == ["2", "60.0 to 80.0", "80.0 to 90.0"]
-    rare = torch.stack([first, second, torch.zeros(3, 4)])[:, None]
-    assert list(study["label_cells"](rare)) == ["1", "60.0 to 60.0", "90.0 to 90.0"], "one split in three is too few"
-    assert list(study["label_cells"](torch.zeros(2, 1, 3, 4))) == ["0", "–", "–"]

@@ -12,11 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
-from packaging.version import Version
 from tests.support.small_training import Lab
 from tests.support.warm_python import warm_python
-from torch.distributed.launcher.api import LaunchConfig
 
 from prolip.train.config import known_recipes, load_config
 
@@ -118,15 +115,6 @@ LAUNCHERS = [("one_node.sh", {}, "torchrun"), ("multi_node.sh", NODES, "torchrun
 
 
 @pytest.mark.parametrize(("script", "settings", "program"), LAUNCHERS)
-def test_a_given_device_is_not_overridden(tmp_path: Path, script: str, settings: dict[str, str], program: str) -> None:
-    slurm(tmp_path)
-    stub(tmp_path, program)
-    assert launch(tmp_path, script, "demo", "--device", "cpu", **settings).returncode == 0
-    (started,) = (call for call in calls(tmp_path) if call.startswith(program))
-    assert started.endswith("-m prolip.train demo --device cpu")
-
-
-@pytest.mark.parametrize(("script", "settings", "program"), LAUNCHERS)
 def test_a_run_may_save_for_almost_the_time_that_slurm_reserves(
     tmp_path: Path, script: str, settings: dict[str, str], program: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,12 +127,6 @@ def test_a_run_may_save_for_almost_the_time_that_slurm_reserves(
     assert int((tmp_path / "grace").read_text()) == int(reserved[1]) - 10
     assert launch(tmp_path, script, "demo", **settings, **{GRACE: "7"}).returncode == 0
     assert (tmp_path / "grace").read_text() == "7\n"
-
-
-@pytest.mark.skipif(Version(torch.__version__) < Version("2.12"), reason="torch waits 30 seconds, whatever is set")
-def test_torchrun_reads_the_launchers_shutdown_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(GRACE, "110")
-    assert LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=1).shutdown_timeout == 110
 
 
 def test_every_recipe_runs_on_each_recommended_number_of_machines() -> None:

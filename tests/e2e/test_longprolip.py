@@ -9,7 +9,6 @@ import pytest
 import torch
 from tests.support.shards import encoded, write_tar
 from tests.support.small_training import COLOURS, PLACES, Lab, numbers
-from torch import Tensor
 
 from prolip.data import BatchLoader
 from prolip.models import ProLIP
@@ -47,34 +46,6 @@ def long_words(lab: Lab, form: ResizeForm, *flags: str) -> list[str]:
     here = ["--cpu_threads", "1", "--data.num_threads", "1", "--precision", "fp32", "--log_every", "1"]
     start = ["--start_from", str(lab.folder / "before-long"), "--start_resize", form]
     return ["longprolip-vit-b16-24m", *SMALL.split(), *data, *here, *start, *flags]
-
-
-def stretched(table: Tensor, rows: int) -> Tensor:
-    """Linear interpolation by the formula of docs/specification.md, section 6."""
-    old, place = len(table), torch.arange(rows, dtype=torch.float64)
-    s = ((place + 0.5) * old / rows - 0.5).clamp_min(0)
-    below = s.long().clamp_max(old - 1)
-    above = (below + 1).clamp_max(old - 1)
-    share = (s - below)[:, None]
-    return ((1 - share) * table[below].double() + share * table[above].double()).float()
-
-
-@pytest.mark.parametrize("form", ["official", "corrected"])
-def test_a_longer_context_stretches_positions_as_specified(lab: Lab, short: ProLIP, form: ResizeForm) -> None:
-    old = short.text.positional_embedding.detach()
-    long = load_config(long_words(lab, form))
-    assert long.model.text.context_length == 256
-    table = new_model(long.model, long.start_from, long.start_resize).text.positional_embedding.detach()
-    torch.testing.assert_close(table, torch.cat([old[:20], stretched(old[20:64], 236), old[64:]]), atol=1e-6, rtol=0)
-    context = ("--model.text.context_length", "96", "--data.tokenizer.context_length", "96")
-    less = load_config(long_words(lab, form, *context))
-    table = new_model(less.model, less.start_from, less.start_resize).text.positional_embedding.detach()
-    # Up to 127 tokens the released loader blurs [UNC] and [CLS] into their neighbours.
-    kept = torch.cat([stretched(old[:64], 96), old[64:]])
-    torch.testing.assert_close(table, stretched(old, 98) if form == "official" else kept, atol=1e-6, rtol=0)
-    # Images are of the same size: both keep their table.
-    model = new_model(long.model, long.start_from, long.start_resize)
-    assert torch.equal(model.visual.positional_embedding, short.visual.positional_embedding)
 
 
 def test_longprolip_trains_every_position_on_long_captions(lab: Lab, short: ProLIP) -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from tests.support import servers
 from tests.support.captioned_sets import COUNT, write_pairs
@@ -17,10 +15,6 @@ from tests.support.remote_shards import BUCKET
 from tests.support.untrained_run import write_run
 
 from prolip.cli import main
-from prolip.data import DataError, StoreConfig, examine_shards
-from prolip.embeddings.row_contents import fetch
-from prolip.evaluation.caption_sets import open_captioned
-from prolip.explore.items import read_items
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +35,7 @@ def figures(lab: Path, out: Path, suite: str, data: str, *more: str) -> dict[str
     return {row["metric"]: value for row in found["figures"] for value in row["value"].values()}
 
 
-@pytest.mark.parametrize("way", ["nginx", "no ranges", "s3"])
+@pytest.mark.parametrize("way", ["no ranges", "s3"])
 def test_remote_shards_give_the_figures_of_local_ones(
     way: str, lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -50,8 +44,6 @@ def test_remote_shards_give_the_figures_of_local_ones(
     near = figures(lab, tmp_path / "near", "retrieval", f"{folder}/{{0..1}}.tar", *retrieval)
     assert len(near) > 6
     match way:
-        case "nginx":
-            server = servers.nginx(folder, tmp_path)
         case "s3":
             server = servers.moto(folder, BUCKET)
         case _:
@@ -73,43 +65,6 @@ def test_a_remote_folder_is_evaluated_with_its_class_names(lab: Path, tmp_path: 
     assert "accuracy" in near
     with servers.nginx(lab / "sets", tmp_path) as url:
         assert figures(lab, tmp_path / "far", "uncertainty", f"{url}/wds_pairs_test/") == near
-
-
-def test_a_changed_remote_shard_is_evaluated_again(lab: Path, tmp_path: Path) -> None:
-    served = tmp_path / "served"
-    served.mkdir()
-    source = (lab / "sets" / "wds_pairs_test" / "test" / "0.tar").read_bytes()
-    (served / "0.tar").write_bytes(source)
-    with servers.nginx(served, tmp_path) as url:
-        address = f"{url}/0.tar"
-        [(name, size, version)] = examine_shards([address], StoreConfig())
-        assert (name, size) == (address, len(source))
-        assert version
-        before = open_captioned(address, tmp_path)
-        assert before == open_captioned(address, tmp_path)
-        assert before.shards == (address,)
-        changed = served / "other"
-        changed.write_bytes(source[:-1500] + bytes([source[-1500] ^ 1]) + source[-1499:])
-        os.utime(changed, (1, 1))  # nginx tells files of one size apart by whole seconds
-        changed.replace(served / "0.tar")
-        assert open_captioned(address, tmp_path).fingerprint != before.fingerprint
-        with pytest.raises(DataError, match=r"9\.tar: the server answers 404"):
-            open_captioned(f"{url}/9.tar", tmp_path)
-
-
-def test_remote_items_appear_on_the_page_and_on_sheets(lab: Path, tmp_path: Path) -> None:
-    folder = lab / "sets" / "wds_pairs_test" / "test"
-    near = read_items([f"{folder}/{{0..1}}.tar"], ("txt", "sentences.raw"), 7)
-    assert [item.key for item in near] == [f"{number // 6}/p{number:03}" for number in range(7)]
-    with servers.nginx(folder, tmp_path) as url:
-        assert read_items([f"{url}/{{0..1}}.tar"], ("txt", "sentences.raw"), 7) == near
-        packed = read_items([f"{url}/{{0..1}}.tar.gz"], ("txt", "sentences.raw"), 7)
-        assert [(item.image, item.captions) for item in packed] == [(item.image, item.captions) for item in near]
-        far, here = ((f"{place}/1.tar", "p007") for place in (url, folder))
-        contents = fetch([far, here], 16)
-        assert contents[far].caption == contents[here].caption
-        assert contents[far].caption is not None
-        np.testing.assert_array_equal(contents[far].image, contents[here].image)
 
 
 def test_kept_samples_of_remote_shards_are_copied(

@@ -68,21 +68,6 @@ def test_a_stopped_build_keeps_the_old_folder(tmp_path: Path, monkeypatch: pytes
     assert tree(tmp_path / "built") != kept
 
 
-def test_a_build_stopped_during_the_rename_keeps_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source, out = tmp_path / "source" / "food", tmp_path / "built" / "out"
-    source.mkdir(parents=True)
-    (source / "0.png").write_bytes(encoded((1, 2, 3)))
-    words = ["data", "build", "folder", "--images", str(source.parent), "--out", str(out)]
-    assert main(words) == 0
-    kept = tree(tmp_path / "built")
-    (source / "1.png").write_bytes(encoded((6, 2, 3)))
-    with monkeypatch.context() as patched:
-        patched.setattr(Path, "rename", stopping(Path.rename, 2))
-        assert main(words) == 128 + signal.SIGTERM
-    assert tree(tmp_path / "built") == kept
-    assert list(out.parent.iterdir()) == [out]
-
-
 def test_a_stopped_embedding_leaves_no_copy_of_the_images_and_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,19 +87,3 @@ def test_a_stopped_embedding_leaves_no_copy_of_the_images_and_resumes(
     assert tree(tmp_path / "out").keys() == {"manifest.json", "image-000000.safetensors"}
     assert main([*words, str(tmp_path / "out")]) == 0
     assert tree(tmp_path / "out").keys() == tree(tmp_path / "whole").keys()
-
-
-def test_a_stopped_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from prolip.interop.transformers import folder
-
-    write_run(tmp_path / "run", tmp_path / "tokenizer.json", context_length=8)
-    monkeypatch.setattr(folder, "save_transformers", stopping(folder.save_transformers, 1))
-    words = ["export", str(tmp_path / "run"), "--format", "transformers", "--out", str(tmp_path / "out")]
-    assert main(words) == 128 + signal.SIGTERM
-    assert not (tmp_path / "out").exists()
-
-
-def test_the_sigterm_handler_is_restored_afterwards(tmp_path: Path) -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    assert main(["data", "build", "folder", "--images", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 2
-    assert signal.getsignal(signal.SIGTERM) is before

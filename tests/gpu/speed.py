@@ -21,7 +21,7 @@ from prolip.data.device import DeviceBatch, device_batches
 from prolip.models.precision import DTYPES, autocast
 from prolip.train.config import TrainConfig
 from prolip.train.cost import step_memory
-from prolip.train.logging import Speed
+from prolip.train.logging import seconds_at_peak
 from prolip.train.loop import Run, take_step
 from prolip.train.optim import learning_rate
 
@@ -251,13 +251,13 @@ def time_steps(
 
 def report_use(job: Job, run: Run, timed: Timed, size: int) -> None:
     """MFU, and the peak of memory beside its estimate."""
-    speed = Speed.of_run(run.model, run.config, run.ranks)
-    if speed is None:
+    at_peak = seconds_at_peak(run.model, run.config, run.ranks)
+    if at_peak is None:
         job.not_run("MFU", "the peak of this device is not known")
     else:
         # Counted for a batch of the run's settings.
-        flops = speed.flops_per_step * size / run.config.batch_size
-        job.figure("MFU", flops * timed.steps / timed.seconds / speed.peak_flops, "", "without recomputed FLOPs")
+        mfu = at_peak * size / run.config.batch_size * timed.steps / timed.seconds
+        job.figure("MFU", mfu, "", "without recomputed FLOPs")
     expected = estimate(run, size) / 2**30
     if not job.on_gpu:
         job.not_run("peak memory")

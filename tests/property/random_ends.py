@@ -1,4 +1,4 @@
-"""Loaders that end at random moments: `python -m tests.property.random_ends KIND SEED ROUNDS SHARDS [INDEX]`."""
+"""Loaders that end at random moments: `python -m tests.property.random_ends KIND SEED ROUNDS SHARDS`."""
 
 from __future__ import annotations
 
@@ -30,12 +30,11 @@ def loader_threads() -> int:
     return found
 
 
-def new_loader(draw: random.Random, shards: str, index: str | None) -> BatchLoader:
+def new_loader(draw: random.Random, shards: str) -> BatchLoader:
     return BatchLoader(
         LoaderConfig(
             shards=(shards,),
-            index=index,
-            num_samples=100 if index is None and "://" in shards else None,
+            num_samples=100 if "://" in shards else None,
             batch_size=draw.choice([1, 3, 8]),
             image_size=8,
             augment=draw.choice([None, AugmentConfig()]),
@@ -102,18 +101,6 @@ def begin_anew(draw: random.Random, loader: BatchLoader) -> None:
     loader.close()
 
 
-def fail(draw: random.Random, loader: BatchLoader) -> None:
-    """The reader's own error passes through a `with`."""
-    last = draw.randint(0, 3)
-    try:
-        with loader:
-            for number, _ in enumerate(loader):
-                if number == last:
-                    raise ArithmeticError
-    except ArithmeticError:
-        pass
-
-
 def fork(draw: random.Random, loader: BatchLoader) -> None:
     """The child may not read on, and ends; the parent reads on."""
     batches = iter(loader)
@@ -146,7 +133,6 @@ ENDS: list[Callable[[random.Random, BatchLoader], None]] = [
     close_from_another_thread,
     read_by_several_threads,
     begin_anew,
-    fail,
     fork,
 ]
 
@@ -166,20 +152,20 @@ class Interrupts:
             raise KeyboardInterrupt
 
 
-def main(kind: str, seed: int, rounds: int, shards: str, index: str | None = None) -> None:
+def main(kind: str, seed: int, rounds: int, shards: str) -> None:
     draw, interrupts = random.Random(seed), Interrupts()
     print("ready", flush=True)
     for _ in range(rounds):
         if kind == "interrupted":
             try:
                 interrupts.wanted = True
-                loader = new_loader(draw, shards, index)
+                loader = new_loader(draw, shards)
                 taken(iter(loader), 100)
                 interrupts.wanted = False
             except KeyboardInterrupt:
                 interrupts.count += 1
         else:
-            loader = new_loader(draw, shards, index)
+            loader = new_loader(draw, shards)
             draw.choice(ENDS)(draw, loader)
         loader = None
         gc.collect()
@@ -190,8 +176,8 @@ def main(kind: str, seed: int, rounds: int, shards: str, index: str | None = Non
     print(f"{rounds} rounds, {interrupts.count} interrupts", flush=True)
     # Half of the runs end with a loader alive.
     if seed % 2:
-        next(iter(new_loader(draw, shards, index)), None)
+        next(iter(new_loader(draw, shards)), None)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:])
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])

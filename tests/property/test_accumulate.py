@@ -115,7 +115,7 @@ def test_every_pass_runs_in_the_given_low_precision() -> None:
         model,
         ProlipLoss(LOSS, Peers()),
         batch,
-        parts=2,
+        micro_batches=2,
         precision=lambda: torch.autocast("cpu", torch.bfloat16),
     )
     assert model.logit_scale.grad is not None

@@ -16,11 +16,8 @@ from prolip.models.config import TextConfig, VisionConfig
 from prolip.train.accumulate import backward
 from prolip.train.config import TrainConfig
 from prolip.train.config.parts import OptimConfig
-from prolip.train.divergence import Divergence
-from prolip.train.ema import Ema
 from prolip.train.loop import Run
-from prolip.train.loss_scaler import LossScaler
-from prolip.train.optim import make_optimizer
+from prolip.train.optim import Divergence, Ema, LossScaler, make_optimizer
 
 CONFIG = ModelConfig(
     embed_dim=16,
@@ -62,7 +59,7 @@ def gradients(
     network: nn.Module, batch: Step, parts: int, peers: Peers | None = None
 ) -> tuple[LossTerms, dict[str, Tensor]]:
     network.zero_grad(set_to_none=True)
-    terms, output = backward(network, ProlipLoss(LOSS, peers or Peers()), batch, parts=parts)
+    terms, output = backward(network, ProlipLoss(LOSS, peers or Peers()), batch, micro_batches=parts)
     assert len(output.image.mean) == len(batch.images)
     found = {name: parameter.grad for name, parameter in network.named_parameters()}
     return terms, {name: gradient.clone() for name, gradient in found.items() if gradient is not None}
@@ -94,7 +91,6 @@ def run_of(model: ProLIP, **changes: Any) -> Run:
         ema=Ema(model, config.ema) if config.ema.decay > 0 else None,
         scaler=LossScaler(ALONE.device) if config.precision == "fp16" else None,
         divergence=Divergence(ALONE),
-        lock=cast(Any, None),
         stopping=cast(Any, None),
         loader=cast(Any, None),
         saver=cast(Any, None),

@@ -22,7 +22,7 @@ from prolip.decisions.config import CALIBRATION_FILE
 from prolip.demo.config import DemoConfig, EmojiConfig, EmojiOptions
 from prolip.demo.data.build import build_emoji
 from prolip.demo.suite import run_emoji
-from prolip.distributed import usable_cores, wants_gpu
+from prolip.distributed import find_device, usable_cores
 from prolip.evaluation.run import run_suite
 from prolip.files import check_writable
 from prolip.train.config import load_config
@@ -101,7 +101,7 @@ def machine_flags() -> list[str]:
     """
     cpuinfo = Path("/proc/cpuinfo")
     known = set(cpuinfo.read_text(encoding="utf-8").split()) if cpuinfo.exists() else set()
-    has_bf16 = wants_gpu("auto") or known & {"avx512_bf16", "amx_bf16", "bf16"}
+    has_bf16 = find_device("auto").type == "cuda" or known & {"avx512_bf16", "amx_bf16", "bf16"}
     return [] if has_bf16 else ["--precision", "fp32"]
 
 

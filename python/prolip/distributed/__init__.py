@@ -3,8 +3,7 @@
 from prolip._core import usable_cores
 from prolip.distributed.exchange import Peers, Visitor
 from prolip.distributed.failure import failing_at_once, log_error
-from prolip.distributed.gpu import find_device, wants_gpu
-from prolip.distributed.ranks import Ranks, agree_on_name, join, meet, start, stop
+from prolip.distributed.ranks import Ranks, agree_on_name, find_device, join, meet, start, stop
 
 __all__ = [
     "Peers",
@@ -19,5 +18,4 @@ __all__ = [
     "start",
     "stop",
     "usable_cores",
-    "wants_gpu",
 ]

@@ -26,10 +26,7 @@ class Visitor(Protocol):
 
 
 class Peers:
-    """The ranks that share a batch, and the one exchange that a contrastive loss needs.
-
-    Each rank sees every other rank's tensors and sends their gradients back to the owner.
-    """
+    """The ranks that share a batch: each sees every other rank's tensors, and sends their gradients to the owner."""
 
     def __init__(self, group: dist.ProcessGroup | None = None) -> None:
         """Use the ranks of `group`, by default all; a single process if `torch.distributed` is not initialised."""
@@ -74,22 +71,19 @@ class Peers:
 
     def _ring(self, own: Tensor, local: _Local, remote: _Remote, with_grads: bool) -> Tensor | None:
         """Exchange rank by rank: during work on one rank's numbers, the next arrive and earlier gradients leave."""
-        coming: _Transfer | None = self._shift(own, 1)
-        leaving: _Transfer | None = None
-        total: Tensor | None = None
+        coming, leaving = self._shift(own, 1), None
+        total = torch.zeros_like(own)
         local()
         for step in range(1, self.world_size):
-            assert coming is not None
             numbers = coming.wait()
-            coming = self._shift(own, step + 1) if step + 1 < self.world_size else None
+            if step + 1 < self.world_size:
+                coming = self._shift(own, step + 1)
             grads = torch.zeros_like(numbers) if with_grads else None
             remote(numbers, grads)
-            if grads is None:
-                continue
             if leaving is not None:
-                total = _added(total, leaving.wait())
-            leaving = self._shift(grads, -step)
-        return total if leaving is None else _added(total, leaving.wait())
+                total += leaving.wait()
+            leaving = None if grads is None else self._shift(grads, -step)
+        return None if leaving is None else total.add_(leaving.wait())
 
     def _shift(self, numbers: Tensor, step: int) -> _Transfer:
         """Send `numbers` to the rank `step` places behind, and receive those of the rank `step` places ahead."""
@@ -140,11 +134,7 @@ class _Transfer(NamedTuple):
         return self.arriving
 
 
-def _added(total: Tensor | None, more: Tensor) -> Tensor:
-    return more if total is None else total.add_(more)
-
-
 def _unpack(numbers: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     """Split `numbers` into views with the shapes of `like`, in order."""
-    parts = torch.split(numbers, [tensor.numel() for tensor in like])
-    return [part.view(tensor.shape) for part, tensor in zip(parts, like, strict=True)]
+    flat = torch.split(numbers, [tensor.numel() for tensor in like])
+    return [one.view_as(tensor) for one, tensor in zip(flat, like, strict=True)]

@@ -22,10 +22,9 @@ _CLOSING_SECONDS = 12
 def failing_at_once(command: str, log: logging.Logger, ranks: Ranks) -> Iterator[ExitStack]:
     """Run one rank of a job; yields a stack that closes what the rank opens, and leaves the process group at the end.
 
-    In a single process, a failure is raised. On one of several ranks, a failure ends the process here. The other ranks
-    may wait for this one, so it must not wait for them; leaving the process group would wait with NCCL, and Python's
-    own exit might. So the failure is logged first. Open resources then have some seconds to close, since the other
-    ranks may still help to finish a checkpoint. The exit status is 2 for a user's error, 130 after Ctrl-C, otherwise 1.
+    In a single process, a failure is raised. On one of several ranks, it is logged, open resources have some seconds
+    to close, and the process ends without waiting for the other ranks, which may wait for this one. The exit status is
+    2 for a user's error, 130 after Ctrl-C, otherwise 1.
     """
     status = 0
     try:
@@ -44,7 +43,7 @@ def failing_at_once(command: str, log: logging.Logger, ranks: Ranks) -> Iterator
 
 
 def _report(command: str, log: logging.Logger, error: BaseException, ranks: Ranks) -> int:
-    """Log why this rank ends, and return the exit status. The process is killed if it does not end in time."""
+    """Log why this rank ends, and return the exit status; the process is killed if it does not end in time."""
     faulthandler.dump_traceback_later(_CLOSING_SECONDS, exit=True)
     if isinstance(error, KeyboardInterrupt):
         return 128 + SIGINT
@@ -65,10 +64,7 @@ def _end_process(status: int) -> NoReturn:
 
 
 def log_error(log: logging.Logger, command: str, error: Exception, ranks: Ranks) -> None:
-    """Log the error that ended this rank, unless another rank has logged the same one: often all ranks raise it.
-
-    Does not wait for the others, since the launcher ends them as soon as one rank has ended.
-    """
+    """Log the error that ended this rank, unless another rank has logged the same one."""
     if ranks.store is None:
         log.critical("%s: %s", command, error)
         return

@@ -17,7 +17,6 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from prolip._core import usable_cores
-from prolip.distributed.gpu import wants_gpu
 from prolip.errors import UserError
 
 _START_SECONDS = 1800
@@ -45,14 +44,11 @@ class Ranks:
     cores: int = field(default_factory=usable_cores)
     """This process's share of the machine's cores, at least 1."""
     waiting: dist.ProcessGroup | None = field(default=None, repr=False, compare=False)
-    """A gloo group of all ranks, for sending Python objects and for waiting while one rank works. NCCL would copy the
-    objects to the GPU, and keep the GPU busy while waiting. None in a single process."""
+    """A gloo group of all ranks, for Python objects and for waiting while one rank works (NCCL would keep the GPU
+    busy). None in a single process."""
 
     def with_own_group(self) -> Ranks:
-        """Return the same ranks with a new `waiting` group, which has the job's timeout. All ranks call this.
-
-        Communication at the same time as other exchanges, such as a save in a thread, needs a group of its own.
-        """
+        """Return the same ranks with a new `waiting` group, for concurrent exchanges. All ranks call this."""
         if self.world_size == 1:
             return self
         group = dist.new_group(backend="gloo", timeout=self.timeout)
@@ -91,15 +87,33 @@ class Ranks:
         return items[0]
 
 
+def find_device(device: str | torch.device) -> torch.device:
+    """Return the device of this name: "auto" (a GPU if torch sees one), or a torch device, such as "cpu" or "cuda:1".
+
+    Raises:
+        UserError: there is no such device, or torch cannot use it.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise UserError(f"device: must be auto or a device of torch, such as cpu or cuda:1 (got {device})") from error
+    seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if found.type == "cuda" and (found.index or 0) >= seen:
+        raise UserError(f"device: must be one of the {seen} GPUs that torch sees (got {device})")
+    return found
+
+
 def start(device: str = "auto", timeout: timedelta = _TIMEOUT) -> Ranks:
-    """Meet the other ranks of the job and join their process group; see `meet` and `join`."""
+    """Meet the other ranks of the job and join their process group."""
     return join(meet(), device, timeout)
 
 
 def meet() -> Ranks:
     """Read this process's place from the launcher's environment, and meet the other ranks in their store.
 
-    A single process needs no launcher. There is no process group yet, and the device is the CPU: see `join`.
+    There is no process group yet, and the device is the CPU.
     """
     rank, local_rank, world_size = (
         int(os.environ.get(name, default))
@@ -129,12 +143,10 @@ def join(ranks: Ranks, device: str, timeout: timedelta) -> Ranks:
     Raises:
         UserError: the device cannot be used.
     """
-    on_gpu = wants_gpu(device)
-    own_device = torch.device("cuda", ranks.local_rank) if on_gpu else torch.device("cpu")
+    own_device = find_device(device)
+    on_gpu = own_device.type == "cuda"
     if on_gpu:
-        if ranks.local_rank >= torch.cuda.device_count():
-            count = torch.cuda.device_count()
-            raise UserError(f"local rank {ranks.local_rank} has no GPU, torch sees {count}: start one process per GPU")
+        own_device = find_device(f"cuda:{ranks.local_rank}")
         torch.cuda.set_device(own_device)
     if ranks.world_size == 1:
         return replace(ranks, device=own_device)
@@ -155,7 +167,7 @@ def join(ranks: Ranks, device: str, timeout: timedelta) -> Ranks:
 
 
 def stop() -> None:
-    """Leave the process group, if there is one. All ranks call this, after a success: with NCCL it waits for them."""
+    """Leave the process group, if there is one. With NCCL it waits for all ranks, so call it only after a success."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -163,10 +175,9 @@ def stop() -> None:
 def agree_on_name(store: Store, rank: int, world_size: int) -> str:
     """Agree with the ranks that start now on a name that was never used in this store before.
 
-    After a restart, torchrun's workers get the store of the previous workers, find the old addresses there, and wait
-    for them forever (pytorch/pytorch#135712). Each node counts its own restarts, so the count cannot serve as a name.
-    So every rank draws a random name. Rank 0 publishes the names that it sees, its own first, until every rank has
-    confirmed that its own is among them. Rank 0's name is the one agreed on.
+    After a restart, torchrun's workers find the addresses of the previous workers in their store, and wait for them
+    forever (pytorch/pytorch#135712). So every rank draws a random name. Rank 0 publishes the names that it sees, its
+    own first, until every rank has confirmed that its own is among them. Rank 0's name is the one agreed on.
 
     Raises:
         RuntimeError: a rank does not start within half an hour.

@@ -1,8 +1,7 @@
 """CLIP's symmetric softmax loss over all ranks' pairs, in tiles: a control without variances or bias.
 
-Each image's softmax runs over all texts, and each text's over all images. So the ranks exchange both images and texts,
-twice: the first visit computes each softmax's denominator, the second the gradients. As in `prolip.losses.ppcl`, no
-matrix over all pairs exists.
+The ranks exchange images and texts twice: for each softmax's denominator, and for the gradients. As in
+`prolip.losses.ppcl`, no matrix over all pairs exists.
 
 Shapes: N images and N texts of this rank, C caption slots, D embedding.
 """
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from prolip.distributed import Peers
-from prolip.losses.operator import register_gradients
+from prolip.losses.fused import register_gradients
 from prolip.losses.ppcl import TILE
 
 

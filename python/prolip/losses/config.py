@@ -12,8 +12,6 @@ InclusionForm = Literal["official", "exact"]
 VibForm = Literal["official", "exact"]
 Contrast = Literal["ppcl", "siglip", "clip"]
 Exchange = Literal["auto", "ring", "all_gather"]
-_MAX_EPS = 80.0
-"""Its exponential is finite in single precision."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +24,8 @@ class LossConfig:
     ppcl_weight: float = 1.0
     """Weight of the contrastive loss."""
     variance_scale: float | None = None
-    """If set, variances learn from a contrastive loss of their own with this fixed logit scale; about 2 is good. It
-    gives large variances to general captions and to images that resemble no caption, and does not change the means
-    (docs/specification.md, section 3.3). None, as published: variances and means share the learned scale."""
+    """If set, variances learn from a contrastive loss of their own with this fixed logit scale, such as 2, without
+    effect on the means (docs/specification.md, section 3.3). None, as published: both share the learned scale."""
     inclusion_weight: float = 1e-7
     """Weight of the inclusion of images in their texts."""
     masked_inclusion_weight: float = 1e-3
@@ -52,15 +49,11 @@ class LossConfig:
         for name, kind in kinds.items():
             check_choice(f"loss.{name}", getattr(self, name), kind)
         for name in ("ppcl_weight", "inclusion_weight", "masked_inclusion_weight", "vib_weight"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise UserError(f"loss.{name} is {value}: it must be finite and not negative")
-        if self.variance_scale is not None and not (math.isfinite(self.variance_scale) and self.variance_scale > 0):
-            raise UserError(f"loss.variance_scale is {self.variance_scale}: it must be positive, or absent")
-        if not self.inclusion_eps <= _MAX_EPS:
-            raise UserError(f"loss.inclusion_eps is {self.inclusion_eps}: it must be at most {_MAX_EPS:g}")
-        if not 0 < self.inclusion_scale < math.inf:
-            raise UserError(f"loss.inclusion_scale is {self.inclusion_scale}: it must be finite and positive")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"loss.{name}: must be finite and at least 0 (got {getattr(self, name)})")
+        for name, value in (("variance_scale", self.variance_scale), ("inclusion_scale", self.inclusion_scale)):
+            if value is not None and not 0 < value < math.inf:
+                raise UserError(f"loss.{name}: must be finite and positive (got {value})")
 
     @property
     def reads_bias(self) -> bool:

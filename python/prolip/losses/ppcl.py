@@ -1,8 +1,7 @@
 """The probabilistic pairwise contrastive loss (PPCL).
 
-`ppcl_reference` is the equation. `ppcl` computes the same over all ranks, in tiles: each tile of pairs is visited once,
-adds its part to the sum and to the gradients, and is dropped. No matrix over all pairs exists, and the ranks exchange
-texts once, not again in the backward pass (docs/decisions/009-loss-exchange.md).
+`ppcl_reference` is the equation. `ppcl` computes the same over all ranks, in tiles, so that no matrix over all pairs
+exists. The ranks exchange texts once (docs/decisions/009-loss-exchange.md).
 
 Shapes: N images and N texts of this rank, C caption slots, M texts of a tile, D embedding.
 """
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from prolip.distributed import Peers
 from prolip.gaussian import Gaussian, csd_logits
-from prolip.losses.operator import register_gradients
+from prolip.losses.fused import register_gradients
 
 TILE = 512
 """Texts whose pairs with this rank's images are in memory at a time."""
@@ -29,7 +28,7 @@ _FOLDS = 6
 def ppcl_reference(image: Gaussian, text: Gaussian, logit_scale: Tensor, logit_bias: Tensor) -> Tensor:
     """The sigmoid loss of all images [N, D] with all texts [C, N, D], averaged over images and slots; one process.
 
-    Pair i, j of a slot is positive if i = j (arXiv:2410.18857, PPCL). The tests compare `ppcl` with this.
+    Pair i, j of a slot is positive if i = j (arXiv:2410.18857, PPCL).
     """
     logits = csd_logits(image, text, logit_scale, logit_bias)  # [C, N, N]; for unit means, scale * (1 - csd / 2) + bias
     sign = 2.0 * torch.eye(logits.shape[-1], dtype=logits.dtype, device=logits.device) - 1.0
@@ -85,8 +84,8 @@ def _pair_sum(
 ) -> tuple[Tensor, list[Tensor]]:
     """Return the loss summed over this rank's images and all ranks' texts, and its gradients if `training`.
 
-    `image` and `text` are pairs of mean and total variance, `logit` is scale and bias. All of it is one operator, so
-    that torch.compile does not trace the loops and exchanges.
+    `image` and `text` are pairs of mean and total variance, `logit` is scale and bias. torch.compile does not trace the
+    loops and exchanges inside an operator.
     """
     with torch.autocast(image[0].device.type, enabled=False):
         visit = _Visit(_Side(*image), _Side(*text), *logit, tile=tile, training=training)
@@ -134,8 +133,8 @@ class _Visit:
         if self.grads is None:
             return []
         image, text = self.grads
-        # The derivative of a logit by the scale is the pair's similarity, mean · mean - (image_var + text_var) / 2.
-        # The first two terms are summed here, for all texts of an image at once; `_add` sums the third.
+        # The derivative of a logit by the scale is the pair's similarity, mean · mean - (image_var + text_var) / 2;
+        # `_add` has summed the last term.
         grad_scale = (self.image.mean * image.mean).sum() - 0.5 * (self.image.total_var * image.total_var).sum()
         grad_bias = image.total_var.sum()
         if returned is not None:
@@ -181,8 +180,7 @@ def _zeros_like(side: _Side) -> _Side:
 def _softplus_sum(x: Tensor) -> Tensor:
     """Return the sum of ln(1 + e^x) = max(x, 0) + ln(1 + e^-|x|), with one logarithm for the product of many factors.
 
-    Logarithms cost more than the rest. A product is stored as its excess over 1, (1 + a)(1 + b) - 1 = a + b + a b: no
-    term is negative, so small ones lose no digits.
+    A product is stored as its excess over 1, (1 + a)(1 + b) - 1 = a + b + ab, so small terms lose no digits.
     """
     excess = x.abs().neg_().exp_()
     for _ in range(_FOLDS):

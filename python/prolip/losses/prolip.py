@@ -52,7 +52,7 @@ class Embedded(Protocol):
 class LossTerms(NamedTuple):
     """The weighted terms and their sum `total`: scalars, 0 for a term whose weight is 0.
 
-    `ppcl` is the contrastive term, whichever loss the configuration chooses for it, including the variances' own term.
+    `ppcl` is the contrastive term, whichever loss is chosen, including the variances' own.
     """
 
     total: Tensor
@@ -67,7 +67,7 @@ class ProlipLoss:
     """The ProLIP loss (arXiv:2410.18857): a contrastive term over all ranks, inclusion and VIB terms of local pairs.
 
     Every term is averaged over caption slots. The weights mean the same for any number of ranks. (The released code
-    adds the local terms once per rank, which multiplies them by the number of ranks; specification §3.1.)
+    multiplies the local terms by the number of ranks; specification §3.1.)
     """
 
     def __init__(self, config: LossConfig, peers: Peers, *, variance_units: tuple[float, float] = (1.0, 1.0)) -> None:
@@ -76,8 +76,7 @@ class ProlipLoss:
         Args:
             config: weights and forms of the terms.
             peers: the ranks that share the batch.
-            variance_units: the total variances that images and texts start with. With `config.variance_scale`, the
-                variances' own loss measures variances in these units.
+            variance_units: total variances of images and texts at the start, the units of the variances' own loss.
         """
         self.config = config
         self.peers = peers
@@ -87,36 +86,32 @@ class ProlipLoss:
     def __call__(self, output: Embedded) -> LossTerms:
         """Compute the terms of this rank's part of the batch; their mean over ranks is the loss of the whole batch.
 
-        All ranks have equally many samples, and equally many masked ones. Terms are in single precision at least. None
-        is clipped or replaced if it explodes: the training step checks that the loss is finite.
+        All ranks have equally many samples, and equally many masked ones. Terms are in single precision at least, and
+        may be infinite or NaN.
 
         Raises:
             UserError: the contrastive loss needs a similarity bias, and the model has none.
             ValueError: there is not one text of each slot per image.
         """
-        with torch.autocast(output.logit_scale.device.type, enabled=False):
-            return self._terms(output)
-
-    def _terms(self, output: Embedded) -> LossTerms:
         config = self.config
-        image, text = output.image.at_least_float32(), output.text.at_least_float32()
-        if text.mean.shape[1:] != image.mean.shape:
-            raise ValueError(f"images {list(image.mean.shape)} and texts {list(text.mean.shape)} are not pairs")
-        off = image.mean.new_zeros(())
-        contrast = inclusion = masked_image = masked_text = bottleneck = off
-        if config.ppcl_weight > 0:
-            contrast = config.ppcl_weight * self._contrast(image, text, output)
-            if config.variance_scale is not None:
-                contrast = contrast + config.ppcl_weight * self._variances(image, text, config.variance_scale)
-        if config.inclusion_weight > 0:
-            inclusion = config.inclusion_weight * self._inclusion(image, text)
-        if config.masked_inclusion_weight > 0:
-            masked_image = self._masked(image, output.masked_image)
-            masked_text = self._masked(text, output.masked_text)
-        if config.vib_weight > 0:
-            form = config.vib_form
-            bottleneck = config.vib_weight * (vib_loss(image, form=form) + vib_loss(text, form=form))
-        total = contrast + inclusion + masked_image + masked_text + bottleneck
+        with torch.autocast(output.logit_scale.device.type, enabled=False):
+            image, text = output.image.at_least_float32(), output.text.at_least_float32()
+            if text.mean.shape[1:] != image.mean.shape:
+                raise ValueError(f"images {list(image.mean.shape)} and texts {list(text.mean.shape)} are not pairs")
+            contrast = inclusion = masked_image = masked_text = bottleneck = image.mean.new_zeros(())
+            if config.ppcl_weight > 0:
+                contrast = config.ppcl_weight * self._contrast(image, text, output)
+                if config.variance_scale is not None:
+                    contrast = contrast + config.ppcl_weight * self._variances(image, text, config.variance_scale)
+            if config.inclusion_weight > 0:
+                inclusion = config.inclusion_weight * self._inclusion(image, text)
+            if config.masked_inclusion_weight > 0:
+                masked_image = self._masked(image, output.masked_image)
+                masked_text = self._masked(text, output.masked_text)
+            if config.vib_weight > 0:
+                form = config.vib_form
+                bottleneck = config.vib_weight * (vib_loss(image, form=form) + vib_loss(text, form=form))
+            total = contrast + inclusion + masked_image + masked_text + bottleneck
         return LossTerms(total, contrast, inclusion, masked_image, masked_text, bottleneck)
 
     def _contrast(self, image: Gaussian, text: Gaussian, output: Embedded) -> Tensor:
@@ -124,7 +119,7 @@ class ProlipLoss:
         if config.contrast == "clip":
             return clip_loss(image.mean, text.mean, scale, self.peers, gathers=self._gathers)
         if bias is None:
-            raise UserError(f"the model has no similarity bias (init_logit_bias), which {config.contrast} needs")
+            raise UserError(f"model.init_logit_bias: {config.contrast} needs a similarity bias (got none)")
         if config.contrast == "siglip":
             image, text = Gaussian.point(image.mean), Gaussian.point(text.mean)
         elif config.variance_scale is not None:
@@ -134,8 +129,7 @@ class ProlipLoss:
     def _variances(self, image: Gaussian, text: Gaussian, scale: float) -> Tensor:
         """Return the variances' own PPCL, at a fixed scale; the means are constants.
 
-        Variances are divided by their initial value. At the start, the match probabilities of an item that is
-        orthogonal to all others sum to about one.
+        With this bias, the match probabilities of an item that is orthogonal to all others sum to about one at first.
         """
         image, text = (
             Gaussian(one.mean.detach(), one.log_var - unit)

@@ -11,17 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from prolip.checkpoint import restore_rng, rng_state
 from prolip.data.device import DeviceBatch
 from prolip.gaussian import Gaussian, concatenate
 from prolip.losses import LossTerms
 from prolip.models import ProLIPOutput
-from prolip.train.parallel import no_gradient_sync, unwrap
+from prolip.train.parallel import no_gradient_sync
 
 
 def backward(
@@ -29,7 +30,7 @@ def backward(
     loss: Callable[[ProLIPOutput], LossTerms],
     batch: DeviceBatch,
     *,
-    parts: int = 1,
+    micro_batches: int = 1,
     precision: Callable[[], AbstractContextManager[object]] = nullcontext,
     scale: float | Tensor = 1.0,
 ) -> tuple[LossTerms, ProLIPOutput]:
@@ -39,39 +40,43 @@ def backward(
         network: a ProLIP model, or one wrapped for data parallelism.
         loss: the loss of the whole batch.
         batch: this rank's samples.
-        parts: number of micro-batches; the gradient does not depend on it.
+        micro_batches: their number; the gradient does not depend on it.
         precision: context of every forward pass.
         scale: factor on the gradients, the same on all ranks.
     """
-    masked = 0 if batch.masked_token_ids is None else batch.masked_token_ids.shape[1]
-    if parts == 1:
+    if micro_batches == 1:
         with precision():
             whole: ProLIPOutput = network(batch.images, batch.token_ids, batch.masked_token_ids, batch.kept_patches)
         terms = loss(whole)
         torch.autograd.backward(terms.total, _upstream(terms.total, scale))
         return terms, whole
-    rows = list(_rows(len(batch.images), masked, parts))
-    model = unwrap(network)
     device = batch.images.device
-    draws, embedded = [], []
-    for part in rows:
-        draws.append(rng_state(device))
+    masked = 0 if batch.masked_token_ids is None else batch.masked_token_ids.shape[1]
+    split = list(_split(len(batch.images), masked, micro_batches, device))
+    model = network.module if isinstance(network, DistributedDataParallel) else network
+    states, embedded = [], []
+    for micro in split:
+        states.append(rng_state(device))
         with torch.no_grad(), precision():
-            embedded.append(model(*part.inputs(batch)))
+            embedded.append(model(*micro.inputs(batch)))
     afterwards = rng_state(device)
 
-    whole = _leaves(_joined(embedded, rows))
+    whole = _leaves(embedded, torch.cat([micro.rows for micro in split]))
     terms = loss(whole)
     torch.autograd.backward(terms.total, _upstream(terms.total, scale))
 
-    for place, (part, state) in enumerate(zip(rows, draws, strict=True)):
-        last = place == parts - 1
+    for place, (micro, state) in enumerate(zip(split, states, strict=True)):
+        is_last = place == micro_batches - 1
         restore_rng(state, device)
-        with nullcontext() if last else no_gradient_sync(network):
+        with nullcontext() if is_last else no_gradient_sync(network):
             with precision():
-                output = network(*part.inputs(batch))
-            # Scale and bias of the similarity belong to no micro-batch: the last one takes their gradients.
-            torch.autograd.backward(*_paired(output, part.gradients(whole), whole if last else None))
+                output = network(*micro.inputs(batch))
+            pairs = list(micro.gradients(output, whole))
+            if is_last:  # scale and bias of the similarity belong to no micro-batch
+                scalars = zip(output[4:], whole[4:], strict=True)
+                pairs += [(own, _gradient(leaf)) for own, leaf in scalars if leaf is not None]
+            trained = [(tensor, gradient) for tensor, gradient in pairs if tensor.requires_grad]  # no frozen tower
+            torch.autograd.backward([tensor for tensor, _ in trained], [gradient for _, gradient in trained])
     restore_rng(afterwards, device)
     return terms, whole
 
@@ -84,104 +89,69 @@ def _upstream(total: Tensor, scale: float | Tensor) -> Tensor:
     return scale + 0.0 * total.detach()
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """The rows of a micro-batch: some of the masked samples, which come first in a batch, and some of the others."""
+class _MicroBatch(NamedTuple):
+    """The rows of a micro-batch, as numbers: some of the masked samples, which come first in a batch, and others."""
 
-    masked: slice
-    others: slice
-    num_masked: int
-
-    def of(self, tensor: Tensor, dim: int) -> Tensor:
-        """Select the rows along `dim`."""
-        index = (slice(None),) * (dim % tensor.ndim)
-        return torch.cat([tensor[(*index, self.masked)], tensor[(*index, self.others)]], dim)
+    masked: Tensor
+    rows: Tensor
+    """All rows, the masked ones first."""
 
     def inputs(self, batch: DeviceBatch) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         """Images, token ids, masked token ids and kept patches of the micro-batch."""
-        images, token_ids = self.of(batch.images, 0), self.of(batch.token_ids, 1)
-        if self.num_masked == 0 or batch.masked_token_ids is None or batch.kept_patches is None:
+        images, token_ids = batch.images[self.rows], batch.token_ids[:, self.rows]
+        if len(self.masked) == 0 or batch.masked_token_ids is None or batch.kept_patches is None:
             return images, token_ids, None, None
         return images, token_ids, batch.masked_token_ids[:, self.masked], batch.kept_patches[self.masked]
 
-    def gradients(self, whole: ProLIPOutput) -> list[Gaussian | None]:
-        """Return the loss's gradients for the embeddings of the micro-batch, in the order of `ProLIPOutput`."""
-        image, text = (
-            Gaussian(*(self.of(_gradient(leaf), -2) for leaf in tower)) for tower in (whole.image, whole.text)
-        )
-        if whole.masked_image is None or whole.masked_text is None or self.num_masked == 0:
-            return [image, text, None, None]
-        masked_image, masked_text = (
-            Gaussian(*(_gradient(leaf)[..., self.masked, :] for leaf in tower))
-            for tower in (whole.masked_image, whole.masked_text)
-        )
-        return [image, text, masked_image, masked_text]
+    def gradients(self, output: ProLIPOutput, whole: ProLIPOutput) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pair the embeddings of the micro-batch with the loss's gradients."""
+        rows_of = (self.rows, self.rows, self.masked, self.masked)
+        for own, leaves, rows in zip(output[:4], whole[:4], rows_of, strict=True):
+            if own is not None and leaves is not None:
+                yield from ((one, _gradient(leaf)[..., rows, :]) for one, leaf in zip(own, leaves, strict=True))
 
 
-def _rows(items: int, masked: int, parts: int) -> Iterator[_Rows]:
+def _split(items: int, masked: int, micro_batches: int, device: torch.device) -> Iterator[_MicroBatch]:
     """Split a batch into micro-batches as equal as possible, in samples and in masked samples."""
     assert masked <= items
-    assert 0 < parts <= items
+    assert 0 < micro_batches <= items
     first, other = 0, masked
-    for place in range(parts):
-        size, of_masked = (total // parts + (place < total % parts) for total in (items, masked))
-        yield _Rows(slice(first, first + of_masked), slice(other, other + size - of_masked), of_masked)
-        first, other = first + of_masked, other + size - of_masked
+    for place in range(micro_batches):
+        size, num_masked = (total // micro_batches + (place < total % micro_batches) for total in (items, masked))
+        of_masked = torch.arange(first, first + num_masked, device=device)
+        others = torch.arange(other, other + size - num_masked, device=device)
+        yield _MicroBatch(of_masked, torch.cat([of_masked, others]))
+        first, other = first + num_masked, other + size - num_masked
 
 
-def _joined(parts: Sequence[ProLIPOutput], rows: Sequence[_Rows]) -> ProLIPOutput:
-    """Join the embeddings of all micro-batches in the order of the batch."""
+def _leaves(outputs: Sequence[ProLIPOutput], rows: Tensor) -> ProLIPOutput:
+    """Join the embeddings of all micro-batches in the order of the batch, as leaves of a new graph.
 
-    def whole(towers: Sequence[Gaussian]) -> Gaussian:
-        pairs = list(zip(towers, rows, strict=True))
-        first = [tower.rows(slice(0, part.num_masked)) for tower, part in pairs]
-        return concatenate(first + [tower.rows(slice(part.num_masked, None)) for tower, part in pairs], -2)
+    `rows` are the rows of all micro-batches. Masked ones follow each other already.
+    """
 
-    masked_images = [part.masked_image for part in parts if part.masked_image is not None]
-    masked_texts = [part.masked_text for part in parts if part.masked_text is not None]
-    return parts[0]._replace(
-        image=whole([part.image for part in parts]),
-        text=whole([part.text for part in parts]),
-        masked_image=concatenate(masked_images, -2) if masked_images else None,
-        masked_text=concatenate(masked_texts, -2) if masked_texts else None,
-    )
+    def tower(embeddings: Sequence[Gaussian | None], order: Tensor | slice) -> Gaussian | None:
+        found = [one for one in embeddings if one is not None]
+        return Gaussian(*map(_leaf, concatenate(found, -2).rows(order))) if found else None
 
-
-def _leaves(output: ProLIPOutput) -> ProLIPOutput:
-    """Copy the embeddings as leaves of a new graph, at which the backward pass of the loss ends."""
-
-    def leaf(tensor: Tensor) -> Tensor:
-        return tensor.detach().requires_grad_()
-
-    def tower(embeddings: Gaussian) -> Gaussian:
-        return Gaussian(leaf(embeddings.mean), leaf(embeddings.log_var))
-
+    image, text, masked_image, masked_text, scales, biases = zip(*outputs, strict=True)
+    order, every = rows.argsort(), slice(None)
+    whole_image, whole_text = tower(image, order), tower(text, order)
+    assert whole_image is not None
+    assert whole_text is not None
     return ProLIPOutput(
-        image=tower(output.image),
-        text=tower(output.text),
-        masked_image=None if output.masked_image is None else tower(output.masked_image),
-        masked_text=None if output.masked_text is None else tower(output.masked_text),
-        logit_scale=leaf(output.logit_scale),
-        logit_bias=None if output.logit_bias is None else leaf(output.logit_bias),
+        image=whole_image,
+        text=whole_text,
+        masked_image=tower(masked_image, every),
+        masked_text=tower(masked_text, every),
+        logit_scale=_leaf(scales[0]),
+        logit_bias=None if biases[0] is None else _leaf(biases[0]),
     )
+
+
+def _leaf(tensor: Tensor) -> Tensor:
+    return tensor.detach().requires_grad_()
 
 
 def _gradient(leaf: Tensor) -> Tensor:
     return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
-
-
-def _paired(
-    output: ProLIPOutput, gradients: Sequence[Gaussian | None], whole: ProLIPOutput | None
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Pair the embeddings of a micro-batch with their gradients; with `whole`, also scale and bias."""
-    pairs: list[tuple[Tensor, Tensor]] = []
-    for tower, gradient in zip(output[:4], gradients, strict=True):
-        if tower is not None and gradient is not None:
-            pairs += zip(tower, gradient, strict=True)
-    if whole is not None:
-        pairs.append((output.logit_scale, _gradient(whole.logit_scale)))
-        if output.logit_bias is not None and whole.logit_bias is not None:
-            pairs.append((output.logit_bias, _gradient(whole.logit_bias)))
-    # Embeddings of a frozen tower have no gradient.
-    pairs = [(tensor, gradient) for tensor, gradient in pairs if tensor.requires_grad]
-    return [tensor for tensor, _ in pairs], [gradient for _, gradient in pairs]

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from functools import cache, partial
+from operator import attrgetter
 
 import torch
 
@@ -18,18 +19,23 @@ from prolip.files import check_writable
 from prolip.models import ModelConfig, ProLIP
 from prolip.models.config import LockConfig
 from prolip.models.freeze import lock_parameters
+from prolip.pretrained.sources import new_model, resolve
 from prolip.pretrained.tokenizer import check_same_tokenizer, inference_files
 from prolip.report.text_table import align
-from prolip.train.best import check_metric
+from prolip.train.best_metric import check_metric
 from prolip.train.config import TrainConfig, known_recipes, load_config, to_toml
 from prolip.train.config.options import Assumption, DryRunOptions, RecipesOptions
-from prolip.train.cost import StepMemory, blank, count_parameters, known_cards, peak_flops, step_flops, step_memory
+from prolip.train.cost import blank, count_parameters, known_cards, peak_flops, step_flops, step_memory
 from prolip.train.loop import find_saved
-from prolip.train.start import check_start
 from prolip.train.validation import Validation
 
 _ALONE = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
 _NO_SHARDS = ("--data.shards", "SHARDS")
+_SIZES = (
+    *("embed_dim", "vision.layers", "vision.width", "vision.patch_size"),
+    *("text.layers", "text.width", "text.heads"),
+)
+_RESIZABLE = ("vision.image_size", "text.context_length", "text.vocab_size")
 
 
 def peak(options: Assumption, config: TrainConfig) -> float:
@@ -41,7 +47,7 @@ def peak(options: Assumption, config: TrainConfig) -> float:
     flops = peak_flops(options.gpu, config.arithmetic)
     if flops is None:
         known = ", ".join(known_cards(config.arithmetic))
-        raise UserError(f"gpu is {options.gpu!r}: its peak in {config.arithmetic} is not known; known are {known}")
+        raise UserError(f"gpu: must have a known peak in {config.arithmetic}, such as {known} (got {options.gpu})")
     return flops
 
 
@@ -52,14 +58,9 @@ def gpu_hours(options: Assumption, config: TrainConfig, flops_per_sample: float)
         UserError: `mfu` is out of range, or the GPU's peak is not known.
     """
     if not 0 < options.mfu <= 1:
-        raise UserError(f"mfu is {options.mfu}: it must be a share of the peak, above 0 and at most 1")
+        raise UserError(f"mfu: must be above 0 and at most 1 (got {options.mfu})")
     samples = config.total_steps * config.batch_size
     return samples * flops_per_sample / (peak(options, config) * options.mfu) / 3600
-
-
-def trained_model(config: TrainConfig) -> ProLIP:
-    """Build the run's model on the meta device, with its locked parameters locked."""
-    return _locked(config.model, config.lock, config.loss.reads_bias)
 
 
 @cache  # many recipes have the same model
@@ -67,6 +68,11 @@ def _locked(config: ModelConfig, lock: LockConfig, trains_bias: bool) -> ProLIP:
     model = blank(config)
     lock_parameters(model, lock, trains_bias=trains_bias)
     return model
+
+
+def trained_model(config: TrainConfig) -> ProLIP:
+    """Build the run's model on the meta device, with its locked parameters locked."""
+    return _locked(config.model, config.lock, config.loss.reads_bias)
 
 
 def flops_per_sample(config: TrainConfig, model: ProLIP) -> float:
@@ -96,23 +102,11 @@ def run_recipes(options: RecipesOptions) -> Iterator[str]:
         config = load_config([name, *_NO_SHARDS])
         flops = flops_per_sample(config, trained_model(config))
         hours = gpu_hours(options, config, flops)
-        rows.append(
-            (
-                name,
-                _architecture(config),
-                count(config.samples_seen),
-                f"{config.batch_size:,}",
-                f"{flops / 1e9:,.1f}",
-                f"{hours:,.{0 if hours >= 10 else 1}f}",
-            )
-        )
+        model = f"{config.architecture} {config.model.vision.image_size} px, {config.model.text.context_length} tokens"
+        cost = f"{flops / 1e9:,.1f}", f"{hours:,.{0 if hours >= 10 else 1}f}"
+        rows.append((name, model, count(config.samples_seen), f"{config.batch_size:,}", *cost))
     yield from align(rows, 2)
     yield f"\nGPU-hours: {options.gpu} at {options.mfu:.0%} of its peak in the recipe's precision (--gpu, --mfu)."
-
-
-def _architecture(config: TrainConfig) -> str:
-    vision = config.model.vision
-    return f"{config.architecture} {vision.image_size} px, {config.model.text.context_length} tokens"
 
 
 def count(number: float) -> str:
@@ -137,7 +131,7 @@ def run_dry(options: DryRunOptions, arguments: Sequence[str]) -> Iterator[str]:
         UserError: something is wrong; the message lists everything that is.
     """
     if options.gpus < 1:
-        raise UserError(f"gpus is {options.gpus}: it must be at least 1")
+        raise UserError(f"gpus: must be at least 1 (got {options.gpus})")
     config = load_config(arguments)
     config.log.check()
     check_metric(config)
@@ -148,7 +142,7 @@ def run_dry(options: DryRunOptions, arguments: Sequence[str]) -> Iterator[str]:
         ("tokenizer", _tokenizer),
         ("shards", partial(_shards, gpus=options.gpus)),
         ("val", _validation),
-        ("start", check_start),
+        ("start", _start),
         ("folder", partial(_folder, gpus=options.gpus)),
     ):
         try:
@@ -167,7 +161,19 @@ def _cost(config: TrainConfig, options: DryRunOptions) -> Iterator[str]:
     model = trained_model(config)
     counts, flops = count_parameters(model), flops_per_sample(config, model)
     hours, limit = gpu_hours(options, config, flops), peak(options, config)
-    memory = _memory(config, model, options.gpus)
+    memory = step_memory(
+        model,
+        config.data.masking,
+        batch_size=config.batch_size // options.gpus,
+        slots=len(config.data.captions),
+        low=config.precision != "fp32",
+        accumulate=config.accumulate,
+        recompute_every=config.parallel.recompute_every,
+        shared_by=options.gpus if config.parallel.strategy == "fsdp" else 1,
+        reshard=config.parallel.reshard,
+        average=config.ema.decay > 0,
+        muon=config.optim.hidden == "muon",
+    )
     yield (
         f"model      {count(counts.total)} parameters, {count(counts.trained)} trained: image tower "
         f"{count(counts.image_tower)}, text tower {count(counts.text_tower)}, tokens {count(counts.token_table)}, "
@@ -181,22 +187,6 @@ def _cost(config: TrainConfig, options: DryRunOptions) -> Iterator[str]:
     yield (
         f"memory     about {memory.total / 1e9:.3g} GB per GPU: {memory.state / 1e9:.3g} GB for any batch, and "
         f"{memory.per_sample / 1e6:.3g} MB for each of {memory.items:,} samples"
-    )
-
-
-def _memory(config: TrainConfig, model: ProLIP, gpus: int) -> StepMemory:
-    return step_memory(
-        model,
-        config.data.masking,
-        batch_size=config.batch_size // gpus,
-        slots=len(config.data.captions),
-        low=config.precision != "fp32",
-        accumulate=config.accumulate,
-        recompute_every=config.parallel.recompute_every,
-        shared_by=gpus if config.parallel.strategy == "fsdp" else 1,
-        reshard=config.parallel.reshard,
-        average=config.ema.decay > 0,
-        muon=config.optim.hidden == "muon",
     )
 
 
@@ -246,6 +236,23 @@ def _validation(config: TrainConfig) -> str:
     """Open the validation sets as the run does: their shards, their files of class names, and first samples."""
     with Validation(config.validation, config.loader(1), _ALONE, nullcontext):
         return f"sets open: {', '.join(job.name for job in config.validation.jobs) or 'none'}"
+
+
+def _start(config: TrainConfig) -> str:
+    """Check that the start exists and fits. Of a model on the hub only sizes are compared, without its weights."""
+    start = config.start_from
+    if start is None:
+        return "random weights"
+    source = resolve(start)
+    if source.repository is None:
+        new_model(config.model, start, config.start_resize)
+        return f"{start} fits"
+    found = source.architecture()
+    for name in (*_SIZES, *(_RESIZABLE if config.start_resize == "off" else ())):
+        own, size = attrgetter(name)(config.model), attrgetter(name)(found)
+        if own != size:
+            raise UserError(f"model.{name}: must be {size} as in {start}, or --architecture start_from (got {own})")
+    return f"{start} exists, and its sizes fit; its weights were not downloaded"
 
 
 def _folder(config: TrainConfig, gpus: int) -> str:

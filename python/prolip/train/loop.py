@@ -1,9 +1,7 @@
 """Training, from top to bottom: set-up, one step, the loop.
 
-`prolip train recipe.toml --flag value` is `torchrun -m prolip.train recipe.toml --flag value` with one process. A run
-has one folder (config.toml, metrics.jsonl, tensorboard/, checkpoints/) that all ranks see, and resumes from its newest
-checkpoint. On CPUs, with the same number of ranks, a resumed run is equal bit for bit to one that was never stopped.
-(On a GPU, some kernels add in no fixed order.)
+A run has one folder (config.toml, metrics.jsonl, tensorboard/, checkpoints/) that all ranks see, and resumes from its
+newest checkpoint. On CPUs, with the same number of ranks, it ends with the bits of a run that was never stopped.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
-from signal import SIGINT
+from signal import SIGINT, Signals
 
 import torch
 from torch import Tensor, nn
@@ -36,14 +34,14 @@ from prolip.pretrained.sources import new_model
 from prolip.pretrained.tokenizer import check_same_tokenizer, inference_files
 from prolip.train.accumulate import backward
 from prolip.train.allocator import keep_freed_memory
-from prolip.train.best import BestSoFar, check_metric
+from prolip.train.best_metric import BestSoFar, check_metric
 from prolip.train.config import TrainConfig, differing_keys, load_config, to_toml
 from prolip.train.cost import count_parameters
-from prolip.train.divergence import Divergence
-from prolip.train.ema import Ema
-from prolip.train.logging import Meter, Rows, Speed
-from prolip.train.loss_scaler import LossScaler
+from prolip.train.logging import Meter, MetricsLog, seconds_at_peak
 from prolip.train.optim import (
+    Divergence,
+    Ema,
+    LossScaler,
     clamp_logit_scale,
     clip_gradients,
     learning_rate,
@@ -89,7 +87,7 @@ class Run:
 
 
 def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
-    """Start a run, or resume it from its newest usable checkpoint. Its folder is locked until `opened` is closed."""
+    """Start a run, or resume it. Its folder is locked until `opened` is closed."""
     loader_config = config.loader(ranks.world_size)
     loader_config = replace(loader_config, num_threads=loader_config.num_threads or ranks.cores)
     config.check_vocabulary()
@@ -120,6 +118,7 @@ def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
         if scaler is not None and saved.notes.scaler is not None:
             scaler.load_state_dict(saved.notes.scaler)
         saved.restore_rng(ranks)
+    folder = config.out / "checkpoints"
     run = Run(
         config=config,
         ranks=ranks,
@@ -132,13 +131,11 @@ def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
         divergence=Divergence(ranks),
         stopping=stopping,
         loader=loader,
-        saver=Saver(
-            config.out / "checkpoints", ranks, keep=config.keep_checkpoints, after=step, preprocessing=preprocessing
-        ),
+        saver=Saver(folder, ranks, keep=config.keep_checkpoints, after=step, preprocessing=preprocessing),
         validation=validation,
-        best=BestSoFar(config.keep_best, config.best_is, config.out / "checkpoints", ranks, step),
+        best=BestSoFar(config, ranks, step),
         step=step,
-        elapsed_s=saved.notes.elapsed_s if saved is not None else 0.0,
+        elapsed_s=0.0 if saved is None else saved.notes.elapsed_s,
     )
     if ranks.rank == 0:
         write_atomic(config.out / "config.toml", to_toml(config))
@@ -174,7 +171,7 @@ def compute_gradients(run: Run, batch: DeviceBatch) -> tuple[LossTerms, ProLIPOu
     low = partial(autocast, run.config.precision, run.ranks.device)
     scale = 1.0 if run.scaler is None else run.scaler.scale
     run.optimizer.zero_grad(set_to_none=True)
-    result = backward(run.network, run.loss, batch, parts=run.config.accumulate, precision=low, scale=scale)
+    result = backward(run.network, run.loss, batch, micro_batches=run.config.accumulate, precision=low, scale=scale)
     average_whole_gradients(run.network)
     if run.scaler is not None:
         run.scaler.unscale(run.model.parameters())
@@ -185,8 +182,7 @@ def take_step(run: Run, batch: DeviceBatch) -> tuple[LossTerms, ProLIPOutput, Te
     """Take one step; returns loss terms, embeddings and the gradient norm before clipping, all still on the device.
 
     A step changes weights only if its loss and gradient are finite. If a gradient overflows fp16, the step is skipped,
-    and its norm is returned as 0. Otherwise the run has diverged: on a CPU, where reading a number costs nothing, this
-    raises; on a GPU the loop does, when it next reads numbers.
+    and its norm is returned as 0. Otherwise the run has diverged: on a CPU this raises, on a GPU the next row does.
 
     Raises:
         RuntimeError: on a CPU, the loss or the gradient is not finite.
@@ -214,11 +210,8 @@ def take_step(run: Run, batch: DeviceBatch) -> tuple[LossTerms, ProLIPOutput, Te
 # ---- Loop -----------------------------------------------------------------------------------------------------------
 
 
-def loop(run: Run, opened: ExitStack) -> StopRequest:
-    """Train until the run is done or a signal ends it; returns what is known of the signal.
-
-    Resources that this opens, such as the logs, are closed with `opened`.
-    """
+def loop(run: Run, opened: ExitStack) -> int:
+    """Train until the run is done or a signal ends it; returns the signal, or 0. Logs are closed with `opened`."""
     config = run.config
     batches = device_batches(run.loader, run.ranks.device, dtype=DTYPES[config.precision])
     meter = Meter(
@@ -228,17 +221,17 @@ def loop(run: Run, opened: ExitStack) -> StopRequest:
         batch_size=config.batch_size,
         step=run.step,
         elapsed_s=run.elapsed_s,
-        speed=Speed.of_run(run.model, config, run.ranks),
+        at_peak=seconds_at_peak(run.model, config, run.ranks),
         scaler=run.scaler,
     )
     rehearsing = run.step > 0 and isinstance(run.network, DistributedDataParallel)
     stopping = opened.enter_context(run.stopping)
-    rows = Rows(config, run.ranks, meter, run.step, opened)
-    saved = run.step
+    logs = opened.enter_context(MetricsLog(config, run.step, leads=run.ranks.rank == 0))
+    logged = saved = run.step
     for batch in stopping.until_stopped(batches):
         if rehearsing:
-            # In its first backward pass, DDP decides how to group gradients, and so the order of its sums. Run one
-            # without a step, so that this step adds in the same order as in a run that was not stopped.
+            # DDP's first backward pass decides how to group gradients, and so the order of its sums. Run one without
+            # a step, so that this step adds in the same order as in a run that was not stopped.
             compute_gradients(run, batch)
             rehearsing = False
         terms, output, grad_norm = take_step(run, batch)
@@ -248,30 +241,33 @@ def loop(run: Run, opened: ExitStack) -> StopRequest:
         saving = done or run.step % config.checkpoint_every == 0
         validating, best = run.validation.is_due(run.step, done=done), None
         if saving or validating or run.step % config.log_every == 0:
-            best = write_row(run, rows, output, grad_norm)
-        rows.show_examples(run.step, batch, output)
+            best = write_row(run, meter, logs, output, grad_norm)
+            logged = run.step
+        logs.show_examples(run.step, batch, output)
         if validating:
-            figures = run.validation.run(run.step, evaluated_model(run), done=done)
-            rows.write_validation(run.step, figures)
-            best = run.best.beaten_by(figures) or best
+            metrics = run.validation.run(run.step, evaluated_model(run), done=done)
+            logs.write_validation(run.step, metrics)
+            meter.pause()
+            best = run.best.beaten_by(metrics) or best
         if saving or best is not None:
             save(run, batch.cursor, best)
             saved = run.step
         if done:
             break
     if saved < run.step:  # a signal came
-        best = write_row(run, rows, output, grad_norm) if rows.step < run.step else None
+        best = write_row(run, meter, logs, output, grad_norm) if logged < run.step else None
         save(run, batch.cursor, best)
     run.saver.wait()  # still inside `stopping`, so that another signal does not end the process
-    return stopping
+    return stopping.signal
 
 
-def write_row(run: Run, rows: Rows, output: ProLIPOutput, grad_norm: Tensor) -> Best | None:
+def write_row(run: Run, meter: Meter, logs: MetricsLog, output: ProLIPOutput, grad_norm: Tensor) -> Best | None:
     """Write the row of the steps since the last one; returns its metric if it is the best so far."""
     run.divergence.check()  # here, where the host waits for the device anyway, and before anything is saved
     lr = learning_rate(run.config.optim, run.step - 1, run.config.total_steps)
-    row = rows.write(run.step, output, grad_norm, lr)
-    run.elapsed_s = rows.meter.elapsed_s
+    row = meter.row(run.step, output, grad_norm, lr)
+    logs.write(row)
+    run.elapsed_s = meter.elapsed_s
     return run.best.beaten_by(row)
 
 
@@ -312,9 +308,13 @@ def train(arguments: Sequence[str], ranks: Ranks, opened: ExitStack) -> int:
         return 0
     for each in (run.loader, run.saver, run.validation):
         opened.enter_context(each)
-    stopped = loop(run, opened)
-    log.info(stopped.sentence(run.step, config.data.shards) if stopped.signal else config.closing)
-    return 130 if stopped.signal == SIGINT else 0
+    signal = loop(run, opened)
+    if signal:
+        saved, then = ("saved", "resume") if run.step else ("nothing to save", "start")
+        log.info("%s at step %d, %s: run the same command again to %s", Signals(signal).name, run.step, saved, then)
+    else:
+        log.info(config.closing)
+    return 130 if signal == SIGINT else 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,19 +1,25 @@
-"""The optimizer: parameter groups, learning rate, clipping, and steps that can be skipped on the device."""
+"""The optimizer step: parameter groups, learning rate, clipping, loss scale, divergence and averaged weights.
+
+Nothing here waits for the device.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from prolip.distributed import Ranks
+from prolip.losses import LossTerms
 from prolip.models.config import Precision
 from prolip.models.freeze import LOG_VAR_HEADS
-from prolip.train.config.parts import OptimConfig
+from prolip.train.config.parts import EmaConfig, OptimConfig
 from prolip.train.muon import MuonWithAdamW
 
 MAX_LOG_SCALE = math.log(100.0)
@@ -22,19 +28,15 @@ _LOGIT_NAMES = ("logit_scale", "logit_bias")
 _FUSED_NAME = ".attn.in_proj_weight"
 
 
+# ---- Parameter groups and learning rate -----------------------------------------------------------------------------
+
+
 def decays(name: str, ndim: int) -> bool:
     """Whether weight decay applies to a parameter: to matrices and tables, but not to vectors, norms, biases or scales.
 
     Like the released code, it searches for these words anywhere in the name.
     """
-    return ndim >= 2 and not any(part in name for part in _NO_DECAY_NAMES)
-
-
-def lr_factor(config: OptimConfig, name: str) -> float:
-    """Return the factor on the learning rate of the parameter `name`."""
-    if name in _LOGIT_NAMES:
-        return config.logit_lr_factor
-    return config.log_var_lr_factor if name.startswith(LOG_VAR_HEADS) else 1.0
+    return ndim >= 2 and not any(word in name for word in _NO_DECAY_NAMES)
 
 
 def is_hidden(name: str, ndim: int) -> bool:
@@ -47,17 +49,18 @@ def make_optimizer(
 ) -> torch.optim.AdamW:
     """Make the optimizer over the trainable parameters of the model (not wrapped): AdamW, with or without Muon.
 
-    There is a group per decay, factor and kind of step. Each has an `lr_factor`, which `set_learning_rate` uses. Muon
+    There is a group per decay, learning-rate factor and kind of step. Muon takes the matrices of the blocks, and
     orthogonalises in bfloat16 on a GPU, and where the towers compute in it.
     """
     has_muon = config.hidden == "muon"
     groups: dict[tuple[bool, float, int], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            matrices = 3 if name.endswith(_FUSED_NAME) else 1
-            by_muon = matrices if has_muon and is_hidden(name, parameter.ndim) else 0
-            kind = (decays(name, parameter.ndim), lr_factor(config, name), by_muon)
-            groups.setdefault(kind, []).append(parameter)
+            factor = config.log_var_lr_factor if name.startswith(LOG_VAR_HEADS) else 1.0
+            factor = config.logit_lr_factor if name in _LOGIT_NAMES else factor
+            by_muon = has_muon and is_hidden(name, parameter.ndim)
+            matrices = by_muon * (3 if name.endswith(_FUSED_NAME) else 1)
+            groups.setdefault((decays(name, parameter.ndim), factor, matrices), []).append(parameter)
     low = ranks.device.type == "cuda" or precision == "bf16"
     dtype = torch.bfloat16 if low else torch.float32
     make = partial(MuonWithAdamW, ranks=ranks, dtype=dtype) if has_muon else torch.optim.AdamW
@@ -67,9 +70,9 @@ def make_optimizer(
                 "params": parameters,
                 "weight_decay": config.weight_decay if decay else 0.0,
                 "lr_factor": factor,
-                "muon": by_muon,
+                "muon": matrices,
             }
-            for (decay, factor, by_muon), parameters in groups.items()
+            for (decay, factor, matrices), parameters in groups.items()
         ],
         lr=config.lr,
         betas=config.betas,
@@ -102,11 +105,13 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr * group["lr_factor"]
 
 
+# ---- The step -------------------------------------------------------------------------------------------------------
+
+
 def step_where(optimizer: torch.optim.Optimizer, taken: Tensor) -> None:
     """Take an optimizer step if `taken`, a scalar; otherwise weights, moments and step counts stay as they are.
 
-    The device decides, so the host does not wait: fused optimizers skip the step if `found_inf` is 1, which is how
-    torch.amp.GradScaler uses them.
+    Fused optimizers skip the step if `found_inf` is 1, which is how torch.amp.GradScaler uses them.
     """
     optimizer.found_inf = (~taken).float()  # type: ignore[attr-defined]
     optimizer.step()
@@ -129,3 +134,113 @@ def clamp_logit_scale(model: nn.Module) -> None:
     """Clamp the log of the similarity's scale to [0, ln 100]."""
     scale = model.get_parameter("logit_scale")
     scale.clamp_(0.0, MAX_LOG_SCALE)
+
+
+class Divergence:
+    """The first step that diverged, recorded on the device.
+
+    From then on the optimizer must not move (`step_where`). The host reads the record where it waits for the device
+    anyway, and finds the weights as they were before. (torch._assert_async would name neither step nor terms.)
+    """
+
+    def __init__(self, ranks: Ranks) -> None:
+        self._ranks = ranks
+        self._record = torch.zeros(2 + len(LossTerms._fields), dtype=torch.float64, device=ranks.device)
+        """Step (from 1; 0 if none diverged), loss terms, gradient norm."""
+
+    def note(self, step: int, terms: LossTerms, grad_norm: Tensor, diverged: Tensor) -> Tensor:
+        """Record `step` if `diverged`, a scalar; returns whether this or an earlier step did, on the device."""
+        numbers = torch.stack([*terms, grad_norm]).detach().to(self._record.dtype)
+        record = torch.cat([self._record.new_full((1,), step), numbers])
+        self._record = torch.where(diverged & (self._record[0] == 0), record, self._record)
+        return self._record[0] > 0
+
+    def check(self) -> None:
+        """Raise if a step diverged on any rank. All ranks call this after the same step.
+
+        Raises:
+            RuntimeError: names the step, what is not finite, and all terms (means over the ranks that diverged there).
+        """
+        records = self._record[None]
+        if self._ranks.world_size > 1:
+            gathered = self._record.new_empty(self._ranks.world_size * len(self._record))
+            dist.all_gather_into_tensor(gathered, self._record)
+            records = gathered.view(self._ranks.world_size, -1)
+        diverged = [record for record in records.tolist() if record[0] > 0]
+        if not diverged:
+            return
+        step = min(record[0] for record in diverged)
+        of_step = [record[1:] for record in diverged if record[0] == step]
+        means = [sum(numbers) / len(of_step) for numbers in zip(*of_step, strict=True)]
+        named = dict(zip([*LossTerms._fields, "gradient norm"], means, strict=True))
+        wrong = ", ".join(name for name, number in named.items() if not math.isfinite(number))
+        listed = ", ".join(f"{name} {number:.6g}" for name, number in named.items())
+        raise RuntimeError(f"step {step:.0f} diverged, not finite: {wrong} ({listed})")
+
+
+class LossScaler:
+    """The scale of an fp16 loss, adapted to the gradients as in `torch.amp.GradScaler`.
+
+    A step with a gradient that is not finite is skipped and halves the scale; 2000 finite steps in a row double it.
+    """
+
+    def __init__(self, device: torch.device, scale: float = 2.0**16, *, patience: int = 2000) -> None:
+        self.scale = torch.full((), scale, device=device)
+        self._patience = patience
+        self._good_steps = torch.zeros((), dtype=torch.int64, device=device)
+
+    @torch.no_grad()
+    def unscale(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Divide the gradients by the scale, in place."""
+        factor = 1.0 / self.scale
+        for parameter in parameters:
+            if parameter.grad is not None:
+                _local(parameter.grad).mul_(factor)
+
+    def update(self, finite: Tensor) -> Tensor:
+        """Adapt the scale; returns whether a smaller one may help. All scalars on the device.
+
+        Args:
+            finite: whether the gradient norm is finite. It is the same on all ranks, sharded or not.
+        """
+        overflowed = ~finite & (self.scale > 1)
+        good_steps = torch.where(finite, self._good_steps + 1, 0)
+        doubled = good_steps == self._patience
+        self.scale = torch.where(overflowed, self.scale / 2, torch.where(doubled, self.scale * 2, self.scale))
+        self._good_steps = torch.where(doubled, 0, good_steps)
+        return overflowed
+
+    def state_dict(self) -> dict[str, float]:
+        """Return the scale and the number of finite steps in a row."""
+        return {"scale": self.scale.item(), "good_steps": float(self._good_steps.item())}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Restore what `state_dict` returned."""
+        self.scale.fill_(state["scale"])
+        self._good_steps.fill_(int(state["good_steps"]))
+
+
+class Ema:
+    """An exponential moving average of a model's parameters, with the device, type and sharding of each."""
+
+    def __init__(self, model: nn.Module, config: EmaConfig) -> None:
+        self.config = config
+        self._parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
+        self._average = {name: parameter.clone() for name, parameter in self._parameters.items()}
+
+    def update(self, step: int) -> None:
+        """Update the average with the weights after `step` steps, if an update is due."""
+        kept = self.config.kept(step)
+        if kept is not None:
+            average, current = (
+                [_local(tensor) for tensor in tensors.values()] for tensors in (self._average, self._parameters)
+            )
+            get_ema_multi_avg_fn(kept)(average, current, step)  # type: ignore[no-untyped-call]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the averages by parameter name: the tensors themselves, so writing into them changes the average."""
+        return dict(self._average)
+
+
+def _local(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

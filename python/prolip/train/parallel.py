@@ -42,8 +42,7 @@ def share_model(model: ProLIP, config: ParallelConfig, ranks: Ranks, dtype: torc
     towers = (model.visual, model.text)
     compiled = config.compiles(ranks.device.type)
     if compiled:
-        # All blocks have the same code. It is compiled for both towers, whole and masked inputs, all rows and those of
-        # the last block, with and without gradients: more than the 8 graphs that torch allows by default.
+        # Towers, whole and masked inputs and the last block give more graphs of one code than torch's default of 8.
         torch._dynamo.config.recompile_limit = max(_GRAPHS, torch._dynamo.config.recompile_limit)
     for tower in towers:
         tower.transformer.recompute_every = config.recompute_every
@@ -55,16 +54,14 @@ def share_model(model: ProLIP, config: ParallelConfig, ranks: Ranks, dtype: torc
         return model
     if config.strategy == "ddp":
         devices = [ranks.device] if ranks.device.type == "cuda" else None
-        # No static graph: it would save nothing, and a resumed run would add in another order (decision 013).
-        # The model's only buffers are masks, which never change: nothing to broadcast at every step. (The option for
-        # that has another name in each version of torch.)
+        # No static graph: a resumed run would add in another order (decision 013). The only buffers are masks, which
+        # never change and need no broadcast. (The public option for that has another name in each version of torch.)
         masks = [name for name, _ in model.named_buffers()]
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, masks)  # type: ignore[no-untyped-call]
         return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
     mesh = init_device_mesh(ranks.device.type, (ranks.world_size,))
     low = dtype if config.gather == "precision" and dtype != torch.float32 else None
-    # Autocast chooses the type of each operation, so inputs are not cast. Only blocks are gathered in a lower type,
-    # since the heads compute in single precision at least.
+    # Autocast chooses the type of each operation, so inputs are not cast. The heads compute in single precision.
     policy = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for tower in towers:
         for block in tower.transformer.blocks():
@@ -83,13 +80,7 @@ def compile_loss(loss: Loss, config: ParallelConfig, ranks: Ranks) -> Loss:
 
 
 def _fsdp_roots(network: nn.Module) -> list[FSDPModule]:
-    """Return the FSDP roots."""
     return [child for child in network.children() if isinstance(child, FSDPModule)]
-
-
-def unwrap(network: nn.Module) -> nn.Module:
-    """Return the model inside what `share_model` returned."""
-    return network.module if isinstance(network, DistributedDataParallel) else network
 
 
 @contextmanager

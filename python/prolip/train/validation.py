@@ -24,14 +24,14 @@ from prolip.distributed import Ranks
 from prolip.embeddings.embed import Paired, embed_pairs, embed_texts
 from prolip.errors import UserError
 from prolip.files import read_text
-from prolip.gaussian import Gaussian, concatenate
+from prolip.gaussian import concatenate
 from prolip.metrics.config import Score
 from prolip.metrics.prompts import encode_prompts
 from prolip.metrics.retrieval import evaluate_retrieval, first_ranks
 from prolip.metrics.statistics import spearman
 from prolip.metrics.uncertainty import area_under_risk_coverage, uncertainty_bins
 from prolip.metrics.zero_shot import aggregate_prompts, measure_zero_shot
-from prolip.models import ModelConfig, ProLIP
+from prolip.models import ProLIP
 from prolip.train.config.parts import CLASS_MEMBER, ValidationConfig, ValidationJob
 
 _NUM_BINS = 10
@@ -61,6 +61,7 @@ class Validation:
         self._ranks, self._precision = ranks, precision
         self._tokenizer = Tokenizer(training.tokenizer) if config.jobs else None
         self._jobs: list[tuple[ValidationJob, BatchLoader]] = []
+        self._classes: dict[str, list[str]] = {}
         for place, job in enumerate(config.jobs):
             with _naming(place):
                 loader = BatchLoader(_loader_config(job, training), rank=ranks.rank, world_size=ranks.world_size)
@@ -70,8 +71,15 @@ class Validation:
                 try:
                     _labels(job, first.keys, first.members)
                 except DataError as error:
-                    raise UserError(f"validation.jobs.{place}.class_key is {job.class_key!r}: {error}") from error
-        self._classes = {job.name: _class_names(job) for job in config.jobs}
+                    raise UserError(f"validation.jobs.{place}.class_key: {error} (got {job.class_key!r})") from error
+            self._classes[job.name] = []
+            if job.classnames is not None and job.kind == "zero_shot":
+                names = [line.strip() for line in read_text(job.classnames).splitlines() if line.strip()]
+                if not names:
+                    raise UserError(
+                        f"validation.jobs.{place}.classnames: must have a class name (got {job.classnames})"
+                    )
+                self._classes[job.name] = names
 
     def is_due(self, step: int, *, done: bool) -> bool:
         """Whether a set is due after `step` steps; `done` says that the run ends there."""
@@ -185,7 +193,7 @@ def _loader_config(job: ValidationJob, training: LoaderConfig) -> LoaderConfig:
         last_batch="keep",
         num_threads=training.num_threads,
         store=training.store,
-        keep_members=(_member_of(job),) if job.kind == "zero_shot" else (),
+        keep_members=(CLASS_MEMBER if job.class_key == CLASS_MEMBER else "json",) if job.kind == "zero_shot" else (),
     )
 
 
@@ -202,31 +210,17 @@ def _concatenate_pairs(parts: Sequence[Paired]) -> Paired:
     )
 
 
-def _class_names(job: ValidationJob) -> list[str]:
-    if job.classnames is None or job.kind != "zero_shot":
-        return []
-    names = [line.strip() for line in read_text(job.classnames).splitlines() if line.strip()]
-    if not names:
-        raise UserError(f"{job.classnames}: no class name")
-    return names
-
-
-def _member_of(job: ValidationJob) -> str:
-    """Return the member that holds the label."""
-    return CLASS_MEMBER if job.class_key == CLASS_MEMBER else "json"
-
-
 def _labels(job: ValidationJob, keys: Sequence[str], members: Members) -> list[str | int]:
-    return [_label(job, key, member) for key, member in zip(keys, members[_member_of(job)], strict=True)]
-
-
-def _label(job: ValidationJob, key: str, member: bytes | None) -> str | int:
-    if job.class_key == CLASS_MEMBER:
+    """Return the label of each sample: its member .cls, or a value in its JSON."""
+    if job.class_key != CLASS_MEMBER:
+        return [read_label(key, member, job.class_key) for key, member in zip(keys, members["json"], strict=True)]
+    labels: list[str | int] = []
+    for key, member in zip(keys, members[CLASS_MEMBER], strict=True):
         text = (member or b"").decode("utf-8", "replace").strip()
         if not text:
             raise DataError(f"sample {key}: it has no member .{CLASS_MEMBER}")
-        return int(text) if text.isdecimal() else text
-    return read_label(key, member, job.class_key)
+        labels.append(int(text) if text.isdecimal() else text)
+    return labels
 
 
 def _targets(job: ValidationJob, keys: Sequence[str], labels: Sequence[str | int], names: Sequence[str]) -> Tensor:
@@ -242,23 +236,6 @@ def _targets(job: ValidationJob, keys: Sequence[str], labels: Sequence[str | int
 
 
 # ---- Metrics --------------------------------------------------------------------------------------------------------
-
-
-def metric_names(job: ValidationJob, model: ModelConfig) -> list[str]:
-    """Return the names of a set's metrics. They are found with two made-up items, so that no set is opened."""
-    items = torch.eye(2)
-    image, text = (
-        Gaussian(items, torch.zeros(2, 2)) if tower.embed_unc else Gaussian.point(items)
-        for tower in (model.vision, model.text)
-    )
-    pairs = Paired(image, text.unflatten(1, 2), torch.arange(2)[None, :, None], ["0", "1"], {})
-    if job.kind == "retrieval":
-        found = _retrieval(pairs)
-    elif job.kind == "uncertainty":
-        found = _uncertainty(pairs, 0)
-    else:
-        found = measure_zero_shot(image, aggregate_prompts(text.unflatten(2, 1)), torch.arange(2), 1, logit_scale=1.0)
-    return [f"val/{job.name}/{name}" for name in (*found, "seconds")]
 
 
 def _correct(pairs: Paired) -> Tensor:

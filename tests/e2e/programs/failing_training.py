@@ -18,15 +18,11 @@ from prolip.checkpoint.tensors import TensorShare
 from prolip.data import DataError
 from prolip.data.device import DeviceBatches
 from prolip.train import loop
-from prolip.train.validation import Validation
 
 PLACES: dict[str, tuple[Any, str, int, Exception]] = {
-    "set-up": (loop, "new_model", 1, RuntimeError("rank 1 broke")),
     "step": (loop, "take_step", 5, RuntimeError("rank 1 broke")),
-    "loader": (DeviceBatches, "__next__", 5, RuntimeError("rank 1 broke")),
     "data": (DeviceBatches, "__next__", 5, DataError("rank 1 has no shard")),
     "saving": (TensorShare, "copy", 2, RuntimeError("rank 1 broke")),
-    "validation": (Validation, "run", 1, RuntimeError("rank 1 broke")),
 }
 """Where: an object, its function, at which call it fails, and with what."""
 

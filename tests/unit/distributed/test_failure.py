@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import logging
-import os
-import sys
 
 import pytest
 import torch
 import torch.distributed as dist
 
-from prolip.distributed import Ranks, failing_at_once, failure, log_error
+from prolip.distributed import Ranks, failing_at_once, log_error
 
 
 def test_an_error_of_all_ranks_is_logged_once_and_of_one_at_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -49,16 +46,3 @@ def test_an_error_of_a_single_process_is_raised_after_cleanup() -> None:
     with pytest.raises(ZeroDivisionError):
         fail()
     assert closed == ["log"]
-
-
-def test_a_failed_rank_ends_although_its_errors_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    class FullDisk(io.StringIO):
-        def flush(self) -> None:
-            raise OSError
-
-    ended: list[int] = []
-    monkeypatch.setattr(logging, "shutdown", lambda: None)
-    monkeypatch.setattr(os, "_exit", ended.append)
-    monkeypatch.setattr(sys, "stderr", FullDisk())
-    failure._end_process(2)
-    assert ended == [2]

@@ -16,7 +16,8 @@ import torch
 import torch.distributed as dist
 from tests.support.forkserver import FORKSERVER
 
-from prolip.distributed import Ranks, agree_on_name, join, usable_cores
+from prolip.distributed import Ranks, agree_on_name, find_device, join, usable_cores
+from prolip.errors import UserError
 from prolip.train.stop_signal import StopRequest
 
 
@@ -39,6 +40,22 @@ def test_restarted_ranks_ignore_the_earlier_ones_in_the_same_store() -> None:
             assert len(found) == 1
             names += found
     assert len(set(names)) == 5
+
+
+def test_no_device_name_falls_back_to_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    for name, expected in (("auto", "cuda"), ("cuda", "cuda"), ("cuda:1", "cuda:1"), ("cpu", "cpu")):
+        assert find_device(name) == torch.device(expected)
+    alone = Ranks(rank=2, local_rank=2, world_size=3, device=torch.device("cpu"))
+    for choose in (lambda: find_device("cuda:2"), lambda: find_device("gpu"), lambda: join(alone, "cuda", timedelta())):
+        with pytest.raises(UserError) as error:
+            choose()
+        assert error.value.field == "device"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert find_device("auto") == torch.device("cpu")
+    with pytest.raises(UserError):
+        find_device("cuda")
 
 
 def test_objects_are_exchanged_in_the_gloo_group_that_does_not_spin(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ from prolip.models.hub import save_pretrained
 from prolip.models.official_json import to_official_json
 from prolip.train.config import TrainConfig, to_toml
 from prolip.train.config.parts import EmaConfig
-from prolip.train.ema import Ema
+from prolip.train.optim import Ema
 
 DEMO = ARCHITECTURES["demo"]
 SMALL = replace(

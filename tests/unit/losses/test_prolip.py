@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from prolip.distributed import Peers
+from prolip.errors import UserError
 from prolip.gaussian import Gaussian
 from prolip.losses import ProlipLoss, inclusion_loss, vib_loss
 from prolip.losses.config import Contrast, Exchange, InclusionForm, LossConfig
@@ -115,25 +117,19 @@ def test_every_term_is_averaged_over_caption_slots() -> None:
 
 
 def test_total_is_the_sum_and_weights_scale_the_terms() -> None:
-    terms = ProlipLoss(EVERYTHING, Peers())(output())
+    given = output()
+    terms = ProlipLoss(EVERYTHING, Peers())(given)
     torch.testing.assert_close(terms.total, torch.stack(terms[1:]).sum())
     assert all(term > 0 for term in terms)
-    given = output()
     inclusion = inclusion_loss(given.image, given.text, form="official", scale=2.0, eps=-20.0)
     torch.testing.assert_close(terms.inclusion, 0.4 * inclusion)
     bottleneck = vib_loss(given.image, form="official") + vib_loss(given.text, form="official")
     torch.testing.assert_close(terms.vib, 0.2 * bottleneck)
-
-
-def test_masked_inclusion_compares_items_with_their_masked_views() -> None:
-    given = output()
-    assert given.masked_image is not None
-    assert given.masked_text is not None
-    terms = ProlipLoss(EVERYTHING, Peers())(given)
     for term, whole, masked in (
         (terms.masked_image_inclusion, given.image, given.masked_image),
         (terms.masked_text_inclusion, given.text, given.masked_text),
     ):
+        assert masked is not None
         expected = inclusion_loss(whole.rows(slice(0, MASKED)), masked, form="official", scale=2.0, eps=-20.0)
         torch.testing.assert_close(term, 0.3 * expected)
 
@@ -156,16 +152,6 @@ def test_terms_that_are_off_or_have_no_masked_views_are_zero() -> None:
     assert math.isfinite(float(ProlipLoss(EVERYTHING, Peers())(empty).total))
 
 
-def test_exact_forms_differ_from_official_ones() -> None:
-    official = ProlipLoss(EVERYTHING, Peers())(output())
-    exact = ProlipLoss(
-        LossConfig(inclusion_weight=0.4, vib_weight=0.2, inclusion_scale=2.0, inclusion_form="exact", vib_form="exact"),
-        Peers(),
-    )(output())
-    assert not torch.isclose(official.inclusion, exact.inclusion)
-    assert not torch.isclose(official.vib, exact.vib)
-
-
 def test_terms_are_single_precision_at_least_inside_autocast() -> None:
     low = output(dtype=torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16):
@@ -173,30 +159,27 @@ def test_terms_are_single_precision_at_least_inside_autocast() -> None:
     assert all(term.dtype in {torch.float32, torch.float64} for term in terms)
 
 
-def test_a_diverging_loss_is_returned_unclipped() -> None:
+def test_a_missing_bias_or_text_is_refused() -> None:
     given = output()
-    exploded = given._replace(image=Gaussian(given.image.mean, given.image.log_var + 1000))
-    assert not math.isfinite(float(ProlipLoss(EVERYTHING, Peers())(exploded).total))
-
-
-def test_a_missing_bias_and_settings_out_of_range_are_refused() -> None:
-    with pytest.raises(ValueError, match="no similarity bias"):
-        ProlipLoss(LossConfig(), Peers())(output()._replace(logit_bias=None))
-    with pytest.raises(ValueError, match=r"loss\.vib_weight is -1"):
-        LossConfig(vib_weight=-1)
-    with pytest.raises(ValueError, match=r"loss\.inclusion_scale"):
-        LossConfig(inclusion_scale=0)
-    with pytest.raises(ValueError, match=r"loss\.variance_scale is 0"):
-        LossConfig(variance_scale=0)
-    with pytest.raises(ValueError, match=r"loss\.contrast is 'foo': it must be one of ppcl, siglip, clip"):
-        LossConfig(contrast="foo")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"loss\.inclusion_form is 'Exact': it must be one of official, exact"):
-        LossConfig(inclusion_form="Exact")  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("contrast", ["ppcl", "clip"])
-def test_images_without_their_texts_are_refused(contrast: Contrast) -> None:
-    given = output()
+    with pytest.raises(UserError) as error:
+        ProlipLoss(LossConfig(), Peers())(given._replace(logit_bias=None))
+    assert error.value.field == "model.init_logit_bias"
     fewer = given._replace(text=Gaussian(given.text.mean[:, 1:], given.text.log_var[:, 1:]))
-    with pytest.raises(ValueError, match=r"images \[.*\] and texts \[.*\] are not pairs"):
-        ProlipLoss(LossConfig(contrast=contrast), Peers())(fewer)
+    with pytest.raises(ValueError, match="are not pairs"):
+        ProlipLoss(LossConfig(), Peers())(fewer)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("vib_weight", -1),
+        ("inclusion_scale", 0),
+        ("variance_scale", 0),
+        ("contrast", "foo"),
+        ("vib_form", "Exact"),
+    ],
+)
+def test_settings_out_of_range_are_refused(name: str, value: Any) -> None:
+    with pytest.raises(UserError) as error:
+        LossConfig(**{name: value})
+    assert error.value.field == f"loss.{name}"

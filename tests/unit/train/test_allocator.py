@@ -44,10 +44,3 @@ def test_memory_is_cleared_once_and_not_again(told: bool) -> None:
     answer, pages = done.stdout.split()
     assert answer == str(told)
     assert int(pages) < 0.01 * PAGES if told else int(pages) > 0.9 * PAGES
-
-
-def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    from prolip.train import allocator
-
-    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
-    assert not allocator.keep_freed_memory()

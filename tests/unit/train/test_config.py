@@ -132,7 +132,6 @@ def test_a_run_ends_with_commands_that_use_it() -> None:
         "--start_resize corrected",
         "--model.vision.init_unc_bias 81",
         "--model.vision.norm_eps nan",
-        "--loss.inclusion_eps nan",
         "--model.vision.head_width 0",
         "--data.tokenizer.context_length 9",
         "--data.mask.num_patches 9",

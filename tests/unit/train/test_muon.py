@@ -13,7 +13,7 @@ from tests.support.threaded_ranks import Group
 from torch import Tensor, nn
 
 from prolip.distributed import Ranks
-from prolip.train.muon import MuonWithAdamW, _rounds, orthogonalize
+from prolip.train.muon import MuonWithAdamW, orthogonalize
 from prolip.train.optim import step_where
 
 SHAPES = ((12, 4), (4, 12), (6, 6), (5, 9), (9, 9))
@@ -61,18 +61,6 @@ def test_singular_values_become_about_one(rows: int, columns: int, seed: int, si
     assert inside.diag().max() < 1.25
 
 
-def test_steps_in_bfloat16_are_close_to_those_in_single_precision() -> None:
-    exact, coarse = (moved(SHAPES, dtype=dtype) for dtype in (torch.float32, torch.bfloat16))
-    for place, (one, other) in enumerate(zip(exact, coarse, strict=True)):
-        assert one.dtype == other.dtype == torch.float32
-        step = one - normal(*SHAPES[place], seed=place)
-        assert 0 < (one - other).norm() < 0.03 * step.norm()
-
-
-def test_a_matrix_without_gradient_stays_finite() -> None:
-    assert torch.equal(orthogonalize(torch.zeros(1, 3, 4)), torch.zeros(1, 3, 4))
-
-
 def test_steps_are_close_to_torchs_muon() -> None:
     if not hasattr(torch.optim, "Muon"):
         pytest.skip("this torch has no Muon")
@@ -102,7 +90,7 @@ def test_a_fused_projection_is_three_matrices() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("numbers_per_round", [100, 1000])
-@pytest.mark.parametrize("world_size", [2, 3, 4, 6])
+@pytest.mark.parametrize("world_size", [2, 3])
 def test_parameters_on_several_ranks_equal_a_single_process(
     world_size: int, numbers_per_round: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,15 +105,6 @@ def test_parameters_on_several_ranks_equal_a_single_process(
     alone = moved(SHAPES, dtype=dtype)
     for found in group.run(of_rank):
         assert all(torch.equal(ours, expected) for ours, expected in zip(found, alone, strict=True))
-
-
-def test_small_matrices_are_exchanged_together_and_large_ones_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prolip.train.muon._NUMBERS_PER_ROUND", 100)
-    sizes = [10, 20, 30, 40, 50, 60, 300, 300, 7]
-    matrices = [(torch.zeros(size), {"place": place}) for place, size in enumerate(sizes)]
-    rounds = list(_rounds(matrices, num_ranks=2))
-    assert [[one.numel() for one, _ in each] for each in rounds] == [[10, 20, 30, 40], [50, 60], [300, 300], [7]]
-    assert [group["place"] for each in rounds for _, group in each] == list(range(len(sizes)))
 
 
 def test_vectors_are_updated_by_adamw_and_gradients_are_kept() -> None:

@@ -10,17 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from tests.support.small_step import CONFIG, LOSS, assert_same, gradients, step_of
 from torch.fx import GraphModule
-from torch.nn.parallel import DistributedDataParallel
-from torch.testing._internal.distributed.fake_pg import FakeStore  # importing it registers the backend
 
 from prolip.distributed import Peers, Ranks
 from prolip.losses import ProlipLoss
 from prolip.models import ModelConfig, ProLIP
 from prolip.train.accumulate import backward
-from prolip.train.config import known_recipes, load_config
 from prolip.train.config.parts import ParallelConfig
 from prolip.train.parallel import compile_loss, share_model
 
@@ -39,7 +35,6 @@ def model_of(config: ModelConfig = DEEP) -> ProLIP:
     [
         ({"recompute_every": 1}, 7, 1),
         ({"recompute_every": 2}, 7, 3),
-        ({"compile": True, "recompute_every": 2}, 6, 3),  # of one size, since each size has graphs of its own
     ],
 )
 def test_compiling_or_recomputing_blocks_changes_no_gradient(
@@ -108,20 +103,6 @@ def test_code_compiled_by_inductor_gives_the_same_gradients() -> None:
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize(
-    ("asked", "on_cpu", "on_gpu"), [(None, False, True), (True, True, True), (False, False, False)]
-)
-def test_blocks_are_compiled_by_default_on_gpus_only(asked: bool | None, on_cpu: bool, on_gpu: bool) -> None:
-    config = ParallelConfig(compile=asked)
-    assert (config.compiles("cpu"), config.compiles("cuda")) == (on_cpu, on_gpu)
-    assert ParallelConfig().compile is None
-
-
-@pytest.mark.parametrize("name", known_recipes())
-def test_every_recipe_is_compiled_on_a_gpu(name: str) -> None:
-    assert load_config([name, "--data.shards", "a.tar"]).parallel.compiles("cuda")
-
-
 @pytest.mark.parametrize(("every", "runs"), [(0, 3), (1, 6), (2, 5)])
 def test_recompute_every_sets_how_many_blocks_run_twice(every: int, runs: int) -> None:
     model, calls = model_of(), []
@@ -134,21 +115,3 @@ def test_recompute_every_sets_how_many_blocks_run_twice(every: int, runs: int) -
     with torch.no_grad():
         model.encode_text(step_of(4, 0).token_ids[0])
     assert len(calls) == 3
-
-
-def test_masks_are_not_broadcast_at_every_step() -> None:
-    clip = replace(CONFIG.text, embed_cls=False, unc_seen=False, log_var_source="unc", no_causal_mask=False)
-    model = ProLIP(replace(CONFIG, vision=replace(CONFIG.vision, unc_seen=False), text=clip))
-    assert {name for name, _ in model.named_buffers()} == {"visual.mask", "text.mask"}  # they never change
-    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=2)
-    try:
-        network = share_model(model, ParallelConfig(), replace(ALONE, world_size=2), torch.float32)
-    finally:
-        dist.destroy_process_group()
-    assert isinstance(network, DistributedDataParallel)
-    assert not network.will_sync_module_buffers()
-
-
-def test_parallel_settings_out_of_range_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"parallel\.recompute_every is -1"):
-        ParallelConfig(recompute_every=-1)

@@ -7,11 +7,12 @@ import json
 import math
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import torch
 from tests.support.shards import encoded, write_tar
+from tests.support.small_step import ALONE
 from tests.support.small_training import COLOURS, write_tokenizer
 from tests.support.threaded_ranks import Group
 
@@ -24,9 +25,10 @@ from prolip.embeddings.embed import embed_images, embed_texts
 from prolip.errors import UserError
 from prolip.metrics.retrieval import evaluate_retrieval
 from prolip.models import ARCHITECTURES, ProLIP
-from prolip.train.best import BestSoFar
+from prolip.train.best_metric import BestSoFar, check_metric
+from prolip.train.config import TrainConfig
 from prolip.train.config.parts import ValidationConfig, ValidationJob
-from prolip.train.validation import Validation, metric_names, whole_model
+from prolip.train.validation import Validation, whole_model
 
 NAMES = sorted(COLOURS)
 COUNT = 22
@@ -99,17 +101,6 @@ def test_validation_figures_do_not_depend_on_the_number_of_ranks(
         assert found == pytest.approx(alone, rel=1e-4, abs=1e-6, nan_ok=True)
 
 
-def test_validation_works_with_more_ranks_than_images(
-    folder: Path, model: ProLIP, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_tar(tmp_path / "one.tar", [("a.png", encoded((9, 9, 9))), ("a.txt", b"red left")])
-    small = job(tmp_path, "retrieval")
-    group = Group(2)
-    monkeypatch.setattr("prolip.distributed.ranks.dist", group)
-    for found in group.run(lambda rank: figures(folder, model, small, rank=rank, world_size=2)):
-        assert found["val/retrieval/image_to_text_recall_at_1"] == 1.0
-
-
 def test_validation_retrieval_equals_evaluate_retrieval(folder: Path, model: ProLIP) -> None:
     found = figures(folder, model, job(folder, "retrieval"))
     config = LoaderConfig(
@@ -150,15 +141,6 @@ def test_class_labels_may_be_names_numbers_or_members(folder: Path, model: ProLI
         assert other == pytest.approx(found[0], nan_ok=True)
 
 
-def test_class_names_may_be_numbers(folder: Path, model: ProLIP, tmp_path: Path) -> None:
-    years = tmp_path / "years.txt"
-    years.write_text("1990\n2000\n")
-    members = [("a.png", encoded((9, 9, 9))), ("a.cls", b"2000"), ("b.png", encoded((9, 9, 9))), ("b.cls", b"0")]
-    write_tar(tmp_path / "years.tar", members)
-    found = figures(folder, model, job(tmp_path, "zero_shot", classnames=years))
-    assert found["val/zero_shot/majority"] == 0.5  # "0" is the place of 1990
-
-
 def test_uncertainty_figures_cover_images_and_captions(folder: Path, model: ProLIP) -> None:
     found = figures(folder, model, job(folder, "uncertainty", captions=("txt", "captions.1")))
     for side in ("image", "text"):
@@ -191,83 +173,29 @@ def test_averaged_weights_are_validated_if_there_are_any(model: ProLIP) -> None:
     assert torch.equal(whole_model(model, copied=True).visual.proj, model.visual.proj)
 
 
-Better = Literal["max", "min"] | None
-
-
-def best_of(folder: Path, metric: str | None, better: Better = None, step: int = 10) -> BestSoFar:
-    ranks = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
-    return BestSoFar(metric, better, folder, ranks, step)
-
-
-LARGEST, SMALLEST = [0.5, None, None, None, 0.75], [0.5, 0.25, None, None, None]
-
-
 @pytest.mark.parametrize(
     ("metric", "better", "wins"),
     [
-        ("val/a/top1", "max", LARGEST),
-        ("val/a/top1", "min", SMALLEST),
-        ("val/a/top1", None, LARGEST),
-        ("val/a/image_to_text_mean_rank", None, SMALLEST),
-        ("loss", None, SMALLEST),
-        ("loss", "max", LARGEST),
+        ("val/a/top1", "max", [0.5, None, None, None, 0.75]),
+        ("val/a/top1", None, [0.5, None, None, None, 0.75]),
+        ("val/a/image_to_text_mean_rank", None, [0.5, 0.25, None, None, None]),
+        ("loss", None, [0.5, 0.25, None, None, None]),
+        (None, None, [None] * 5),
     ],
 )
 def test_the_best_is_the_largest_or_the_smallest(
-    tmp_path: Path, metric: str, better: Better, wins: list[float]
+    tmp_path: Path, metric: str | None, better: Any, wins: list[float | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    best = best_of(tmp_path, metric, better)
+    config = dataclasses.replace(TrainConfig(), keep_best=metric, best_is=better, out=tmp_path)
+    best = BestSoFar(config, ALONE, 10)
     assert best.beaten_by({"val/b/top1": 1.0}) is None
-    found = [best.beaten_by({metric: value}) for value in (0.5, 0.25, 0.5, math.nan, 0.75)]
-    assert found == [None if value is None else Best(metric=metric, value=value) for value in wins]
-
-
-def test_without_keep_best_no_row_is_the_best(tmp_path: Path) -> None:
-    assert best_of(tmp_path, None).beaten_by({"loss": 1.0}) is None
-
-
-def test_the_best_of_a_timing_is_decided_by_rank_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    group = Group(2)
-    monkeypatch.setattr("prolip.distributed.ranks.dist", group)
-    seconds = [(3.0, 2.0, 2.5, 1.0), (3.0, 3.5, 1.0, 2.0)]
-
-    def bests(rank: int) -> list[Best | None]:
-        ranks = Ranks(rank=rank, local_rank=rank, world_size=2, device=torch.device("cpu"))
-        best = BestSoFar("val/a/seconds", "min", tmp_path, ranks, 0)
-        return [best.beaten_by({"val/a/seconds": value}) for value in seconds[rank]]
-
-    one, two = group.run(bests)
-    assert [None if best is None else best.value for best in one] == [3.0, 2.0, None, 1.0]
-    assert two == one
-
-
-def test_rank_0_decides_what_the_earlier_best_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file server may show it to one rank and not yet to another."""
-    group, seen = Group(2), {"0": (10, Best(metric="loss", value=0.5)), "1": None}
-    monkeypatch.setattr("prolip.distributed.ranks.dist", group)
-    monkeypatch.setattr("prolip.train.best.read_best", lambda folder: seen[folder.name])
-
-    def best(rank: int) -> Best | None:
-        ranks = Ranks(rank=rank, local_rank=rank, world_size=2, device=torch.device("cpu"))
-        return BestSoFar("loss", "min", tmp_path / str(rank), ranks, 10).beaten_by({"loss": 0.75})
-
-    assert group.run(best) == [None, None]
-
-
-def test_an_unknown_keep_best_metric_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"keep_best is 'val/a/top2': it must be one of val/a/top1"):
-        best_of(tmp_path, "val/a/top2", "max").beaten_by({"val/a/top1": 0.5})
-    with pytest.raises(ValueError, match=r"keep_best is 'los': it must be one of step, loss"):
-        best_of(tmp_path, "los", "max").beaten_by({"step": 1, "loss": 0.5})
-
-
-def test_an_earlier_best_counts_only_if_the_run_resumed_after_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("prolip.train.best.read_best", lambda folder: (10, Best(metric="loss", value=0.5)))
-    assert best_of(tmp_path, "loss", "min", step=10).beaten_by({"loss": 0.75}) is None
-    assert best_of(tmp_path, "loss", "min", step=9).beaten_by({"loss": 0.75}) is not None
-    assert best_of(tmp_path, "vib", "min", step=10).beaten_by({"vib": 0.75, "loss": 1.0}) is not None
+    found = [best.beaten_by({str(metric): value}) for value in (0.5, 0.25, 0.5, math.nan, 0.75)]
+    assert [one and one.value for one in found] == wins
+    if metric is not None:  # an earlier best counts only if the run resumed after it
+        before = Best(metric=metric, value=wins[0] or 0.0)
+        monkeypatch.setattr("prolip.train.best_metric.read_best", lambda folder: (10, before))
+        assert BestSoFar(config, ALONE, 10).beaten_by({metric: before.value}) is None
+        assert BestSoFar(config, ALONE, 9).beaten_by({metric: before.value}) is not None
 
 
 def test_a_set_is_due_on_its_schedule_and_at_the_end(folder: Path, model: ProLIP) -> None:
@@ -281,65 +209,49 @@ def test_a_set_is_due_on_its_schedule_and_at_the_end(folder: Path, model: ProLIP
         assert not nothing.is_due(7, done=True)
 
 
+def test_a_metric_that_no_row_has_is_refused(tmp_path: Path, folder: Path) -> None:
+    jobs = ValidationConfig(jobs=(job(folder, "retrieval", name="a"),))
+    config = dataclasses.replace(TrainConfig(), validation=jobs, out=tmp_path)
+    for wrong in ("los", "val/b/top1"):
+        with pytest.raises(UserError) as error:
+            check_metric(dataclasses.replace(config, keep_best=wrong))
+        assert error.value.field == "keep_best"
+    config = dataclasses.replace(config, keep_best="val/a/top2")
+    check_metric(config)
+    with pytest.raises(UserError) as error:
+        BestSoFar(config, ALONE, 0).beaten_by({"val/a/top1": 0.5})
+    assert error.value.field == "keep_best"
+
+
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("field", "changes"),
     [
-        ({"name": ""}, r"validation.jobs.0.name is '': it must not be empty"),
-        ({"name": "a/b"}, r"validation.jobs.0.name is 'a/b': it must not be empty or contain a slash"),
-        ({"shards": ()}, r"validation.jobs.0.shards is empty"),
-        ({"every": 0}, r"validation.jobs.0.every is 0: it must be at least 1"),
-        ({"batch_size": 0}, r"validation.jobs.0.batch_size is 0: it must be at least 1"),
-        ({"captions": ()}, r"validation.jobs.0.captions is empty: retrieval needs captions"),
-        (
-            {"kind": "zero_shot", "templates": ("a photo",)},
-            r"validation.jobs.0.templates: template 'a photo' has no \{\}",
-        ),
+        ("name", {"name": ""}),
+        ("name", {"name": "a/b"}),
+        ("shards", {"shards": ()}),
+        ("every", {"every": 0}),
+        ("captions", {"captions": ()}),
+        ("templates", {"kind": "zero_shot", "templates": ("a photo",)}),
     ],
 )
-def test_an_impossible_validation_job_is_refused(folder: Path, changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        ValidationConfig(jobs=(job(folder, "retrieval", **changes),)).validate()
+def test_an_impossible_validation_job_is_refused(folder: Path, field: str, changes: dict[str, Any]) -> None:
+    for jobs in ((job(folder, "retrieval", **changes),), (job(folder, "retrieval"),) * 2):
+        with pytest.raises(UserError) as error:
+            ValidationConfig(jobs=jobs).validate()
+        assert error.value.field == (f"validation.jobs.0.{field}" if len(jobs) == 1 else "validation.jobs.1.name")
 
 
-def test_captions_that_are_not_there_are_an_error_before_the_first_step(folder: Path) -> None:
-    ranks = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
-    jobs = ValidationConfig(jobs=(job(folder, "retrieval", captions=("captions.name",)),))
-    with pytest.raises(DataError, match=r'^validation\.jobs\.0: .* its json has no caption at "captions\.name"'):
-        Validation(jobs, reading(folder), ranks, nullcontext)
-
-
-def test_two_validation_jobs_with_one_name_are_refused(folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"validation.jobs.1.name is 'retrieval': another job has that name"):
-        ValidationConfig(jobs=(job(folder, "retrieval"), job(folder, "retrieval"))).validate()
-
-
-def test_errors_of_validation_labels_name_the_sample_or_file(folder: Path, model: ProLIP, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"validation.jobs.0.class_key is 'kind': sample 000: its json has no text"):
-        figures(folder, model, job(folder, "zero_shot", class_key="kind"))
+def test_errors_of_validation_data_name_the_set(folder: Path, model: ProLIP, tmp_path: Path) -> None:
     few = tmp_path / "classes.txt"
     few.write_text("black\nblue\n")
-    with pytest.raises(DataError, match=r"sample 002: label 2 is not one of the 2 classes of .*classes.txt"):
-        figures(folder, model, job(folder, "zero_shot", classnames=few))
-    few.write_text("\n")
-    with pytest.raises(ValueError, match=r"classes.txt: no class name"):
-        figures(folder, model, job(folder, "zero_shot", classnames=few))
-    few.write_bytes("noir\nazuré\n".encode("latin-1"))
-    with pytest.raises(ValueError, match=r"classes.txt is not UTF-8"):
-        figures(folder, model, job(folder, "zero_shot", classnames=few))
-    with pytest.raises(UserError, match=r"^validation\.jobs\.1\.captions\[0\]\.sources\[0\]\.key: must be"):
-        figures(folder, model, job(folder, "retrieval"), job(folder, "uncertainty", captions=("a..b",)))
-    with pytest.raises(UserError, match=r"^validation\.jobs\.0\.shards: there is no file"):
-        figures(folder, model, job(folder, "retrieval", shards=(f"{tmp_path}/none.tar",)))
     write_tar(tmp_path / "unlabelled.tar", [("a.png", encoded((9, 9, 9)))])
-    with pytest.raises(ValueError, match=r"validation.jobs.0.class_key is 'cls': sample a: it has no member .cls"):
-        figures(folder, model, job(tmp_path, "zero_shot"))
-
-
-@pytest.mark.parametrize("has_var", [True, False])
-def test_the_names_of_a_sets_metrics_are_known_before_it_is_opened(folder: Path, model: ProLIP, has_var: bool) -> None:
-    towers = {name: dataclasses.replace(getattr(model.config, name), embed_unc=has_var) for name in ("vision", "text")}
-    config = dataclasses.replace(model.config, **towers)
-    ranks = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
-    for one in jobs_of(folder):
-        with Validation(ValidationConfig(jobs=(one,)), reading(folder), ranks, nullcontext) as validation:
-            assert list(validation.run(0, ProLIP(config), done=False)) == metric_names(one, config)
+    wrong: list[ValidationJob] = [
+        job(folder, "zero_shot", class_key="kind"),
+        job(folder, "zero_shot", classnames=few),
+        job(folder, "retrieval", captions=("captions.name",)),
+        job(folder, "retrieval", shards=(f"{tmp_path}/none.tar",)),
+        job(tmp_path, "zero_shot"),
+    ]
+    for one in wrong:
+        with pytest.raises((UserError, DataError), match=r"^validation\.jobs\.0[.:]"):
+            figures(folder, model, one)

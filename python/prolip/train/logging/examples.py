@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-from torch import Tensor
 
 from prolip.data.device import DeviceBatch
 from prolip.data.tokenizer import Tokenizer
@@ -37,6 +36,12 @@ class Example(NamedTuple):
     captions: list[tuple[str, float]]
     """The decoded caption of each slot, and its total variance."""
 
+    @property
+    def label(self) -> str:
+        """Kind, uncertainty and captions in one line."""
+        captions = "; ".join(f"{text} ({value:.4g})" for text, value in self.captions)
+        return f"{self.why} {self.uncertainty:.4g}: {captions}"
+
 
 def pick_examples(
     batch: DeviceBatch, output: ProLIPOutput, tokenizer: Tokenizer, count: int, step: int
@@ -48,57 +53,36 @@ def pick_examples(
     count = min(count, len(order))
     drawn = random.Random(step).sample(order, count)
     places = [("most certain", order[:count]), ("least certain", order[::-1][:count]), ("random", drawn)]
-    return [
-        Example(
-            why=why,
-            key=batch.keys[place],
-            pixels=_pixels(batch.images[place]),
-            uncertainty=float(image_var[place]),
-            captions=list(
-                zip(tokenizer.decode(batch.token_ids[:, place].tolist()), text_var[:, place].tolist(), strict=True)
-            ),
-        )
-        for why, chosen in places
-        for place in chosen
-    ]
+    examples = []
+    for why, chosen in places:
+        for place in chosen:
+            channels = batch.images[place].detach().float().cpu().permute(1, 2, 0).numpy()
+            pixels = ((channels * np.array(OPENAI_STD) + np.array(OPENAI_MEAN)) * 255).round().clip(0, 255)
+            captions = tokenizer.decode(batch.token_ids[:, place].tolist())
+            captioned = list(zip(captions, text_var[:, place].tolist(), strict=True))
+            examples.append(
+                Example(why, batch.keys[place], pixels.astype(np.uint8), float(image_var[place]), captioned)
+            )
+    return examples
 
 
 def write_examples(folder: Path, step: int, examples: Sequence[Example]) -> Image.Image:
-    """Write `step_N.jsonl` and `step_N.png`, and return the image: one row per kind."""
+    """Write `step_N.jsonl` and `step_N.png`, and return the image: a row per kind, with captions below."""
     folder.mkdir(parents=True, exist_ok=True)
-    sheet = draw_sheet(examples)
     with (folder / f"step_{step}.jsonl").open("w", encoding="utf-8") as file:
         for example in examples:
-            captions = [{"text": text, "uncertainty": value} for text, value in example.captions]
-            record = {
-                "why": example.why,
-                "key": example.key,
-                "uncertainty": example.uncertainty,
-                "captions": captions,
-            }
+            record = {name: getattr(example, name) for name in ("why", "key", "uncertainty")}
+            record["captions"] = [{"text": text, "uncertainty": value} for text, value in example.captions]
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    columns = len(examples) // 3
+    sheet = Image.new("RGB", (columns * (_SIDE + 8), 3 * (_SIDE + _TEXT)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for place, example in enumerate(examples):
+        row, column = divmod(place, columns)
+        left, top = column * (_SIDE + 8), row * (_SIDE + _TEXT)
+        sheet.paste(Image.fromarray(example.pixels).resize((_SIDE, _SIDE)), (left, top))
+        caption = example.captions[0][0] if example.captions else example.key
+        lines = f"{example.why} {example.uncertainty:.4g}\n{caption[:22]}\n{caption[22:44]}"
+        draw.multiline_text((left, top + _SIDE + 1), lines, fill="black")
     sheet.save(folder / f"step_{step}.png")
     return sheet
-
-
-def draw_sheet(examples: Sequence[Example]) -> Image.Image:
-    """Draw the examples, one row per kind, with kind, uncertainty and first caption below each."""
-    kinds = dict.fromkeys(example.why for example in examples)
-    rows = [[example for example in examples if example.why == why] for why in kinds]
-    width = max(map(len, rows))
-    sheet = Image.new("RGB", (width * (_SIDE + 8), len(rows) * (_SIDE + _TEXT)), "white")
-    draw = ImageDraw.Draw(sheet)
-    for row, row_examples in enumerate(rows):
-        for column, example in enumerate(row_examples):
-            left, top = column * (_SIDE + 8), row * (_SIDE + _TEXT)
-            sheet.paste(Image.fromarray(example.pixels).resize((_SIDE, _SIDE)), (left, top))
-            caption = example.captions[0][0] if example.captions else example.key
-            for line, text in enumerate((f"{example.why} {example.uncertainty:.4g}", caption[:22], caption[22:44])):
-                draw.text((left, top + _SIDE + 1 + 13 * line), text, fill="black")
-    return sheet
-
-
-def _pixels(image: Tensor) -> NDArray[np.uint8]:
-    channels = image.detach().float().cpu().permute(1, 2, 0).numpy()
-    values = (channels * np.array(OPENAI_STD) + np.array(OPENAI_MEAN)) * 255
-    return np.asarray(values.round().clip(0, 255), dtype=np.uint8)

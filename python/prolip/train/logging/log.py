@@ -1,84 +1,88 @@
-"""Write rows of metrics to metrics.jsonl, TensorBoard and Weights & Biases."""
+"""Write rows of metrics to metrics.jsonl, TensorBoard, Weights & Biases and a line of progress."""
 
 from __future__ import annotations
 
 import json
 import logging
 import math
+import sys
 import tomllib
 import uuid
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 import numpy as np
 
-from prolip.data.config import TokenizerConfig
 from prolip.data.device import DeviceBatch
 from prolip.data.tokenizer import Tokenizer
 from prolip.files import write_atomic, writing
 from prolip.models import ProLIPOutput
-from prolip.train.config.parts import LogConfig
+from prolip.train.config import TrainConfig, to_toml
 from prolip.train.logging.examples import pick_examples, write_examples
 
 log = logging.getLogger(__name__)
 
-# Groups on the pages of TensorBoard and W&B. Names with a slash have a group already; all others are loss terms.
 GROUPS = {
     "model": ("image_uncertainty", "text_uncertainty", "logit_scale", "logit_bias"),
     "optim": ("grad_norm", "lr", "loss_scale"),
     "speed": ("samples_per_s", "samples_per_s_per_device", "mfu", "data_wait_share", "gpu_peak_gib"),
 }
+"""Groups on the pages of TensorBoard and W&B. Names with a slash have a group already; all others are loss terms."""
 _GROUP_OF = {name: group for group, names in GROUPS.items() for name in names} | {"time_s": "speed", "samples": "speed"}
 
 
 class MetricsLog:
-    """Writes rows of metrics to a run's folder and to the services that the configuration names.
+    """Writes rows of metrics to a run's folder, to the services that its configuration names, and to the terminal.
 
     Args:
-        folder: the run's folder.
+        config: the run's configuration.
         resumed_step: steps done before this start. Rows of later steps, and a last line that a crash cut short, are
             dropped, because the run computes them again. (W&B keeps its rows and gets them twice.)
-        config: where else to write.
-        name: name of the run in W&B.
-        settings: the run's configuration as TOML, for W&B.
+        leads: whether this rank writes; on the others nothing happens.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        resumed_step: int,
-        config: LogConfig,
-        *,
-        name: str,
-        settings: str,
-    ) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._folder, self._config = folder, config
-        _drop_later_rows(folder / "metrics.jsonl", resumed_step)
+    def __init__(self, config: TrainConfig, resumed_step: int, *, leads: bool = True) -> None:
+        self._config, self._leads, self._folder = config, leads, config.out
         self._tokenizer: Tokenizer | None = None
-        with ExitStack() as opened:
-            self._board = None
-            if config.tensorboard:
+        self._board = self._wandb = None
+        self._opened = ExitStack()
+        if not leads:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._rows = self._folder / "metrics.jsonl"
+        kept = [row for row in read_rows(self._rows) if row["step"] <= resumed_step]
+        write_atomic(self._rows, "".join(f"{json.dumps(row)}\n" for row in kept))
+        with self._opened as opened:
+            self._progress = opened.enter_context(Progress(config.total_steps))
+            if config.log.tensorboard:
                 from torch.utils.tensorboard.writer import SummaryWriter  # slow to import
 
-                self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_step + 1)
+                self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=resumed_step + 1)
                 opened.callback(self._board.close)
-            self._wandb = None
-            if config.wandb:
-                self._wandb = _open_wandb(folder, config, name, settings)
+            if config.log.wandb:
+                self._wandb = _open_wandb(config)
                 opened.callback(self._wandb.finish)
             self._opened = opened.pop_all()
 
     def write(self, row: Mapping[str, float]) -> None:
-        """Write one row, which must have `step`. NaN and infinities are null in metrics.jsonl."""
+        """Write a row about training, which has `step`. NaN and infinities are null in metrics.jsonl."""
+        if self._leads:
+            self._write(row)
+            self._progress.show(row)
+
+    def write_validation(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Write the metrics of validation sets."""
+        if self._leads:
+            self._write({"step": step, "samples": step * self._config.batch_size, **metrics})
+            self._progress.show_validation(step, metrics)
+
+    def _write(self, row: Mapping[str, float]) -> None:
         plain = {name: value if math.isfinite(value) else None for name, value in row.items()}
         line = f"{json.dumps(plain)}\n".encode()
-        path = self._folder / "metrics.jsonl"
-        # Opened for each row: so a file server shows it, and in a new folder it is a new file. Without a buffer, which
-        # would fail again when it is closed.
-        with writing(path, len(line)), path.open("ab", buffering=0) as file:
+        # Opened for each row, so that a file server shows it. Without a buffer, which would fail again when closed.
+        with writing(self._rows, len(line)), self._rows.open("ab", buffering=0) as file:
             while line:
                 line = line[file.write(line) :]
         grouped = {
@@ -93,41 +97,29 @@ class MetricsLog:
         if self._wandb is not None:
             self._wandb.log({"step": int(row["step"]), **grouped})
 
-    def show_examples(self, step: int, batch: DeviceBatch, output: ProLIPOutput, tokenizer: TokenizerConfig) -> None:
+    def show_examples(self, step: int, batch: DeviceBatch, output: ProLIPOutput) -> None:
         """Write examples of a step's batch, if they are due at this step."""
-        if not self._config.examples_every or step % self._config.examples_every:
+        config = self._config.log
+        if not self._leads or not config.examples_every or step % config.examples_every:
             return
-        if self._tokenizer is None:
-            self._tokenizer = Tokenizer(tokenizer)
-        examples = pick_examples(batch, output, self._tokenizer, self._config.num_examples, step)
+        self._tokenizer = self._tokenizer or Tokenizer(self._config.data.tokenizer)
+        examples = pick_examples(batch, output, self._tokenizer, config.num_examples, step)
         with writing(self._folder / "examples"):
             sheet = write_examples(self._folder / "examples", step, examples)
         if self._board is not None:
             self._board.add_image("examples", np.asarray(sheet), step, dataformats="HWC")
-            lines = [
-                f"{example.why} {example.uncertainty:.4g}: "
-                + "; ".join(f"{text} ({value:.4g})" for text, value in example.captions)
-                for example in examples
-            ]
-            self._board.add_text("examples", "\n\n".join(lines), step)
+            self._board.add_text("examples", "\n\n".join(example.label for example in examples), step)
         if self._wandb is not None:
             import wandb
 
-            images = [
-                wandb.Image(example.pixels, caption=f"{example.why} {example.uncertainty:.4g}: {example.captions}")
-                for example in examples
-            ]
+            images = [wandb.Image(example.pixels, caption=example.label) for example in examples]
             self._wandb.log({"step": step, "examples": images})
-
-    def close(self) -> None:
-        """Close all writers."""
-        self._opened.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.close()
+        self._opened.close()
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -143,29 +135,94 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _drop_later_rows(path: Path, step: int) -> None:
-    """Drop the rows of steps after `step` from a file of rows."""
-    kept = [row for row in read_rows(path) if row["step"] <= step]
-    write_atomic(path, "".join(f"{json.dumps(row)}\n" for row in kept))
-
-
-def _open_wandb(folder: Path, config: LogConfig, name: str, settings: str) -> Any:
+def _open_wandb(config: TrainConfig) -> Any:
     """Start a run in W&B, or continue the one that this folder belongs to."""
     import wandb
 
-    id_file = folder / "wandb_run_id"
+    id_file = config.out / "wandb_run_id"
     if not id_file.exists():
         id_file.write_text(uuid.uuid4().hex[:8], encoding="utf-8")
     run = wandb.init(
-        project=config.wandb_project,
-        entity=config.wandb_entity,
+        project=config.log.wandb_project,
+        entity=config.log.wandb_entity,
         id=id_file.read_text(encoding="utf-8").strip(),
-        name=name,
-        dir=str(folder),
-        config=tomllib.loads(settings),
+        name=config.name,
+        dir=str(config.out),
+        config=tomllib.loads(to_toml(config)),
         resume="allow",
         settings=wandb.Settings(console="off"),
     )
     # Don't use W&B's own counter of calls: a resumed run logs some steps twice.
     run.define_metric("*", step_metric="step")
     return run
+
+
+# ---- Progress -------------------------------------------------------------------------------------------------------
+
+
+_TERMS = {
+    "ppcl": "ppcl",
+    "inclusion": "incl",
+    "masked_image_inclusion": "img",
+    "masked_text_inclusion": "txt",
+    "vib": "vib",
+}
+
+
+class Progress:
+    """Writes one progress line: rewritten in place on a terminal, a new line per row elsewhere.
+
+    A line that cannot be written, such as on a full disk, does not end the run.
+    """
+
+    def __init__(self, total_steps: int, stream: TextIO = sys.stderr) -> None:
+        self._total_steps = total_steps
+        self._stream = stream
+        self._in_place = stream.isatty()
+        self._width = 0
+
+    def show(self, row: Mapping[str, float]) -> None:
+        """Write a row of metrics, with the time left at the current speed."""
+        step = int(row["step"])
+        samples_per_step = row["samples"] / step
+        seconds_left = (self._total_steps - step) * samples_per_step / max(row["samples_per_s"], 1e-9)
+        line = (
+            f"step {step}/{self._total_steps}  loss {row['loss']:.4f} "
+            f"({' '.join(f'{short} {row[name]:.3g}' for name, short in _TERMS.items())})  "
+            f"{row['samples_per_s']:.0f} samples/s  waiting for data {100 * row['data_wait_share']:.0f}%  "
+            f"ETA {format_seconds(seconds_left)}"
+        )
+        self._write(f"\r{line.ljust(self._width)}" if self._in_place else f"{line}\n")
+        self._width = len(line)
+
+    def show_validation(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Write the first metric of each validation set (`val/NAME`) on a line of its own."""
+        first: dict[str, str] = {}
+        for name, value in metrics.items():
+            first.setdefault(name.rpartition("/")[0], f"{name} {value:.4g}")
+        self._end_line()
+        self._write(f"evaluated at step {step}: {', '.join(first.values())}\n")
+
+    def _end_line(self) -> None:
+        if self._in_place and self._width:
+            self._write("\n")
+        self._width = 0
+
+    def _write(self, text: str) -> None:
+        with suppress(OSError):
+            self._stream.write(text)
+            self._stream.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._end_line()
+
+
+def format_seconds(seconds: float) -> str:
+    """Format a duration: 0:45, 12:03, 3:20:00, 2d 3:20:00."""
+    days, rest = divmod(round(seconds), 86400)
+    hours, rest = divmod(rest, 3600)
+    clock = f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours or days else f"{rest // 60}:{rest % 60:02d}"
+    return f"{days}d {clock}" if days else clock

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
@@ -18,39 +17,26 @@ from prolip.losses import LossTerms
 from prolip.models import ProLIP, ProLIPOutput
 from prolip.train import cost
 from prolip.train.config import TrainConfig
-from prolip.train.cost import Arithmetic
-from prolip.train.loss_scaler import LossScaler
+from prolip.train.optim import LossScaler
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Speed:
-    """The numbers from which model FLOPs utilisation (MFU) is computed."""
+def seconds_at_peak(model: ProLIP, config: TrainConfig, ranks: Ranks) -> float | None:
+    """Seconds of a step at the device's peak, without recomputation; None if the peak is unknown.
 
-    flops_per_step: float
-    """FLOPs of one process's step, without recomputation."""
-    peak_flops: float
-    """Peak FLOPs per second of one device."""
-
-    @classmethod
-    def of_run(cls, model: ProLIP, config: TrainConfig, ranks: Ranks) -> Speed | None:
-        """Return the speed figures of a run's step; None if the device's peak is unknown."""
-        own, slots = config.batch_size // ranks.world_size, len(config.data.captions)
-        flops = cost.step_flops(
-            model, config.data.masking, batch_size=own, slots=slots, world_size=ranks.world_size
-        ).useful
-        return cls.of_device(flops, ranks.device, config.arithmetic, config.log.peak_tflops)
-
-    @classmethod
-    def of_device(
-        cls, flops_per_step: float, device: torch.device, arithmetic: Arithmetic, peak_tflops: float | None
-    ) -> Speed | None:
-        """Look up the device's peak, unless `peak_tflops` gives it in 10^12 FLOPs per second; None if it is unknown."""
-        peak = None if peak_tflops is None else peak_tflops * 1e12
-        if peak is None and device.type == "cuda":
-            peak = cost.peak_flops(torch.cuda.get_device_name(device), arithmetic)
-        return None if peak is None else cls(flops_per_step=flops_per_step, peak_flops=peak)
+    Divided by the measured seconds, it is the model FLOPs utilisation (MFU).
+    """
+    if config.log.peak_tflops is not None:
+        peak: float | None = config.log.peak_tflops * 1e12
+    else:
+        on_gpu = ranks.device.type == "cuda"
+        peak = cost.peak_flops(torch.cuda.get_device_name(ranks.device), config.arithmetic) if on_gpu else None
+    if peak is None:
+        return None
+    own, slots = config.batch_size // ranks.world_size, len(config.data.captions)
+    flops = cost.step_flops(model, config.data.masking, batch_size=own, slots=slots, world_size=ranks.world_size)
+    return flops.useful / peak
 
 
 class Meter:
@@ -63,7 +49,7 @@ class Meter:
         batch_size: samples per step over all ranks.
         step: steps done before.
         elapsed_s: seconds of training before.
-        speed: for model FLOPs utilisation; None if the device is unknown.
+        at_peak: from `seconds_at_peak`.
         scaler: the loss scaler of fp16, if there is one.
     """
 
@@ -76,13 +62,13 @@ class Meter:
         batch_size: int,
         step: int,
         elapsed_s: float,
-        speed: Speed | None = None,
+        at_peak: float | None = None,
         scaler: LossScaler | None = None,
     ) -> None:
         self.elapsed_s = elapsed_s
         """Seconds of training up to the last row, with those before a restart."""
         self._ranks, self._batches, self._loader = ranks, batches, loader
-        self._batch_size, self._speed, self._scaler = batch_size, speed, scaler
+        self._batch_size, self._at_peak, self._scaler = batch_size, at_peak, scaler
         self._sums = torch.zeros(len(LossTerms._fields), device=ranks.device)
         self._step, self._since, self._waited = step, time.perf_counter(), 0.0
         self._stages: dict[str, float] = {}
@@ -95,16 +81,9 @@ class Meter:
     def row(self, step: int, output: ProLIPOutput, grad_norm: Tensor, lr: float) -> dict[str, float]:
         """Return a row of metrics. All ranks call this. It is the same on every rank, but for times and speeds.
 
-        Loss terms are means over steps and ranks. `logit_*`, the uncertainties, `lr` and `grad_norm` are those of the
-        last step; `loss_scale` (fp16) is that of the next step. `loader/STAGE` is the mean number of threads per rank
-        in a stage, `loader/ready` the number of finished batches in the queue. `bad/REASON` counts the unreadable
-        samples of these steps over all ranks.
-
-        Args:
-            step: steps done.
-            output: output of the last step.
-            grad_norm: gradient norm of the last step.
-            lr: learning rate of the last step.
+        Loss terms are means over steps and ranks; the arguments are those of the last step. `loader/STAGE` is the mean
+        number of threads per rank in a stage, `loader/ready` the number of finished batches in the queue. `bad/REASON`
+        counts the unreadable samples of these steps over all ranks.
         """
         seconds, steps = self._lap(), step - self._step
         loader, bad = self._read_loader(seconds)
@@ -112,7 +91,11 @@ class Meter:
         on_device = dict(zip(LossTerms._fields, self._sums / steps, strict=True))
         on_device |= {f"{name}_uncertainty": getattr(output, name).total_var.mean() for name in ("image", "text")}
         on_host = {"data_wait_share": (waited - self._waited) / seconds, **loader, "bad": float(bad.total())}
-        mean = self._mean(on_device, on_host)
+        values = torch.cat([torch.stack([*on_device.values()]).detach(), self._sums.new_tensor([*on_host.values()])])
+        if self._ranks.world_size > 1:
+            dist.all_reduce(values)
+            values /= self._ranks.world_size
+        mean = dict(zip([*on_device, *on_host], values.tolist(), strict=True))
         terms = {name: mean.pop(name) for name in LossTerms._fields}
         self._step, self._waited = step, waited
         self._sums.zero_()
@@ -129,14 +112,22 @@ class Meter:
             "samples_per_s": rate,
             "samples_per_s_per_device": rate / self._ranks.world_size,
         }
-        if self._speed is not None:
-            row["mfu"] = self._speed.flops_per_step * steps / seconds / self._speed.peak_flops
+        if self._at_peak is not None:
+            row["mfu"] = self._at_peak * steps / seconds
         some_are_bad = mean.pop("bad") > 0
         row |= mean
         if some_are_bad:
-            row |= {f"bad/{reason}": count for reason, count in sorted(self._bad_of_all(bad).items())}
+            found = self._ranks.all_gather((bad, self._bad.total(), self._loader.stats().bad_samples[-1:]))
+            for rank, (of_rank, total, named) in enumerate(found):
+                if of_rank and self._ranks.rank == 0:  # the only one whose warnings are shown
+                    log.warning("rank %d: %d unreadable samples so far, such as %s", rank, total, *named)
+            reasons = sum((of_rank for of_rank, _, _ in found), Counter())
+            row |= {f"bad/{reason}": count for reason, count in sorted(reasons.items())}
         if self._ranks.device.type == "cuda":
-            row["gpu_peak_gib"] = self._peak_gib()
+            peak = torch.tensor(torch.cuda.max_memory_allocated(self._ranks.device) / 2**30, device=self._ranks.device)
+            if self._ranks.world_size > 1:
+                dist.all_reduce(peak, op=dist.ReduceOp.MAX)
+            row["gpu_peak_gib"] = peak.item()
         return row | {"time_s": self.elapsed_s}
 
     def pause(self) -> None:
@@ -163,26 +154,3 @@ class Meter:
         new = bad - self._bad
         self._stages, self._bad = now, bad
         return metrics, new
-
-    def _mean(self, on_device: dict[str, Tensor], on_host: dict[str, float]) -> dict[str, float]:
-        """Average over ranks in one all-reduce."""
-        values = torch.cat([torch.stack(list(on_device.values())).detach(), self._sums.new_tensor([*on_host.values()])])
-        if self._ranks.world_size > 1:
-            dist.all_reduce(values)
-            values /= self._ranks.world_size
-        return dict(zip([*on_device, *on_host], values.tolist(), strict=True))
-
-    def _bad_of_all(self, new: Counter[str]) -> Counter[str]:
-        """Sum the new unreadable samples over ranks. Rank 0, the only one whose warnings are shown, names some."""
-        found = self._ranks.all_gather((new, self._bad.total(), self._loader.stats().bad_samples[-1:]))
-        for rank, (of_rank, total, named) in enumerate(found):
-            if of_rank and self._ranks.rank == 0:
-                log.warning("rank %d: %d unreadable samples so far, such as %s", rank, total, *named)
-        return sum((of_rank for of_rank, _, _ in found), Counter())
-
-    def _peak_gib(self) -> float:
-        """Return the peak of allocated GPU memory over all ranks, in GiB."""
-        peak = torch.tensor(torch.cuda.max_memory_allocated(self._ranks.device) / 2**30, device=self._ranks.device)
-        if self._ranks.world_size > 1:
-            dist.all_reduce(peak, op=dist.ReduceOp.MAX)
-        return peak.item()

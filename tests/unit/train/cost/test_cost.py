@@ -59,7 +59,7 @@ def counted(model: ProLIP, *, masked: bool = True, parts: int = 1) -> int:
     """What torch counts in the towers of a step, forward and backward; the loss's own operator is closed to it."""
     loss = ProlipLoss(LossConfig(), Peers())
     with FlopCounterMode(display=False) as counter:
-        backward(model, loss, batch(model.config, masked=masked), parts=parts)
+        backward(model, loss, batch(model.config, masked=masked), micro_batches=parts)
     return int(counter.get_total_flops())
 
 

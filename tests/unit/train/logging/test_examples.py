@@ -17,8 +17,7 @@ from prolip.data.tokenizer import Tokenizer
 from prolip.gaussian import Gaussian
 from prolip.models import ProLIPOutput
 from prolip.normalization import OPENAI_MEAN, OPENAI_STD
-from prolip.train.config import LogConfig
-from prolip.train.logging.examples import draw_sheet, pick_examples
+from prolip.train.logging.examples import pick_examples, write_examples
 
 
 def test_examples_are_the_most_certain_the_least_certain_and_random_ones(tmp_path: Path) -> None:
@@ -44,19 +43,6 @@ def test_examples_are_the_most_certain_the_least_certain_and_random_ones(tmp_pat
     assert np.array_equal(found[2].pixels, pixels[2].numpy())
     again = pick_examples(cast(Any, batch), output, tokenizer, 2, step=7)
     assert [one.key for one in again] == [one.key for one in found]
-    sheet = draw_sheet(found)
+    sheet = write_examples(tmp_path, 7, found)
     assert sheet.size == (2 * 136, 3 * 172)
     assert sheet.getpixel((4, 4)) != (255, 255, 255)
-
-
-def test_clip_token_ids_are_decoded_to_their_caption() -> None:
-    tokenizer = Tokenizer(TokenizerConfig(context_length=12))
-    rows = tokenizer.encode(["A photo of a cat", "two dogs"]).tolist()
-    assert tokenizer.decode(rows) == ["a photo of a cat", "two dogs"]
-
-
-def test_example_settings_out_of_range_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"log.examples_every is -1: it must not be negative"):
-        LogConfig(examples_every=-1)
-    with pytest.raises(ValueError, match=r"log.num_examples is 0: it must be at least 1"):
-        LogConfig(num_examples=0)

@@ -7,24 +7,17 @@ import io
 import json
 import math
 import os
-import struct
-import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tests.support.limited import file_limit
-from tests.support.small_training import write_tokenizer
-from wandb.proto.wandb_internal_pb2 import Record
 
-from prolip.data.config import TokenizerConfig
-from prolip.errors import DiskFullError
-from prolip.gaussian import Gaussian
-from prolip.models import ProLIPOutput
-from prolip.train.config import LogConfig
+from prolip.errors import DiskFullError, UserError
+from prolip.train.config import LogConfig, TrainConfig
 from prolip.train.logging import MetricsLog, Progress, format_seconds
 
 ROW = {
@@ -42,11 +35,9 @@ ROW = {
 }
 
 
-BOARD = LogConfig(tensorboard=True)
-
-
-def log_of(folder: Path, step: int, config: LogConfig = BOARD) -> MetricsLog:
-    return MetricsLog(folder, step, config, name="mine", settings="[optim]\nlr = 1e-3\n")
+def log_of(folder: Path, step: int, **log: Any) -> MetricsLog:
+    config = replace(TrainConfig(), out=folder, samples_seen=6400, batch_size=64, log=LogConfig(**log))
+    return MetricsLog(config, step)
 
 
 def steps(folder: Path) -> list[int]:
@@ -54,42 +45,27 @@ def steps(folder: Path) -> list[int]:
 
 
 def test_a_resumed_run_writes_each_step_once(tmp_path: Path) -> None:
-    with log_of(tmp_path, 0) as log:
+    with log_of(tmp_path, 0, tensorboard=True) as log:
         for step in (5, 10, 15):
             log.write(ROW | {"step": step})
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"st\0\0\0\0: 0.5}\n{"step": 20, "lo')  # what a crash of the machine and one of the run leave
-    with log_of(tmp_path, 10) as log:
+    with log_of(tmp_path, 10, tensorboard=True) as log:
         log.write(ROW | {"step": 15})
     assert steps(tmp_path) == [5, 10, 15]
     assert list((tmp_path / "tensorboard").iterdir())
 
 
-def test_a_run_from_the_start_drops_the_rows_of_an_earlier_one(tmp_path: Path) -> None:
-    for _ in range(2):
-        with log_of(tmp_path, 0) as log:
-            log.write(ROW)
-    assert steps(tmp_path) == [5]
-
-
 def test_only_the_rows_are_written_by_default(tmp_path: Path) -> None:
-    with log_of(tmp_path, 0, LogConfig()) as log:
+    with log_of(tmp_path, 0) as log:
         log.write(ROW)
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
-def test_a_deleted_log_goes_on_in_a_new_file(tmp_path: Path) -> None:
-    with log_of(tmp_path, 0, LogConfig()) as log:
-        log.write(ROW)
-        (tmp_path / "metrics.jsonl").unlink()
-        log.write(ROW | {"step": 10})
-    assert steps(tmp_path) == [10]
-
-
 def test_a_full_disk_is_named(tmp_path: Path) -> None:
-    with log_of(tmp_path, 0, LogConfig()) as log, file_limit(300):
+    with log_of(tmp_path, 0) as log, file_limit(300):
         log.write(ROW)
-        with pytest.raises(DiskFullError, match=r"/metrics\.jsonl: file too large: \d+ bytes are needed, "):
+        with pytest.raises(DiskFullError, match=r"metrics\.jsonl"):
             log.write(ROW)
 
 
@@ -101,85 +77,47 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def test_metrics_are_grouped_and_nan_stays_valid_json(tmp_path: Path) -> None:
-    with log_of(tmp_path, 0) as log:
-        log.write({"step": 5, "lr": 0.5, "ppcl": 3.0, "val/emoji/top1": 0.25, "bad/decode": 2})
-        log.write({"step": 6, "lr": math.nan})
+    with log_of(tmp_path, 0, tensorboard=True) as log:
+        log.write(ROW)
+        log.write(ROW | {"step": 6, "lr": math.nan, "bad/decode": 2})
+        log.write_validation(6, {"val/emoji/top1": 0.25})
     assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
     found = scalars(tmp_path)
-    assert found.keys() == {"optim/lr", "loss/ppcl", "val/emoji/top1", "bad/decode"}
-    assert found["val/emoji/top1"] == [(5, 0.25)]
-
-
-def wandb_records(path: Path) -> list[Any]:
-    """What an offline run keeps: behind 7 bytes, LevelDB's log format of records in blocks of 32 KiB."""
-    data, place, parts, records = path.read_bytes(), 7, b"", []
-    while place + 7 <= len(data):
-        left = 2**15 - place % 2**15
-        if left < 7:
-            place += left
-            continue
-        length, kind = struct.unpack_from("<HB", data, place + 4)
-        parts += data[place + 7 : place + 7 + length]
-        place += 7 + length
-        if kind in {1, 4}:  # whole, or the last part
-            record = Record()
-            record.ParseFromString(parts)
-            records.append(record)
-            parts = b""
-    return records
-
-
-def finished_records(path: Path) -> list[Any]:
-    """All records of a run that has ended: W&B's own process may write the last ones a little later."""
-    deadline = time.monotonic() + 60
-    while not (records := wandb_records(path)) or not records[-1].HasField("exit"):
-        assert time.monotonic() < deadline, f"{path} has no end"
-        time.sleep(0.05)
-    return records
-
-
-def test_an_offline_wandb_log_continues_as_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    config = LogConfig(wandb=True, wandb_project="images", examples_every=10, num_examples=1)
-    write_tokenizer(tmp_path / "tokenizer.json")
-    tokenizer = TokenizerConfig(kind="file", path=tmp_path / "tokenizer.json", context_length=4)
-    tower = Gaussian(torch.zeros(2, 4), torch.zeros(2, 4))
-    output = ProLIPOutput(tower, Gaussian(*(part[None] for part in tower)), None, None, torch.tensor(1.0), None)
-    batch: Any = SimpleNamespace(images=torch.zeros(2, 3, 4, 4), token_ids=torch.ones(1, 2, 4).long(), keys=["a", "b"])
-    for step in (5, 10):
-        with log_of(tmp_path, step - 5, config) as log:
-            log.write(ROW | {"step": step})
-            log.show_examples(step, batch, output, tokenizer)
-    assert sorted(path.name for path in (tmp_path / "examples").iterdir()) == ["step_10.jsonl", "step_10.png"]
-    remembered = (tmp_path / "wandb_run_id").read_text()
-    files = sorted((tmp_path / "wandb").glob(f"offline-run-*/run-{remembered}.wandb"))
-    assert len(files) == 2
-    for step, path in zip((5, 10), files, strict=True):
-        records = finished_records(path)
-        (run,) = [record.run for record in records if record.HasField("run")]
-        assert (run.run_id, run.project, run.display_name) == (remembered, "images", "mine")
-        assert {item.key: json.loads(item.value_json) for item in run.config.update}["optim"] == {"lr": 1e-3}
-        row = next(record.history for record in records if record.HasField("history"))
-        logged_images = list((path.parent / "files" / "media" / "images").glob("*.png"))
-        assert bool(logged_images) == (step == 10)
-        told = {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in row.item}
-        assert (told["step"], told["loss/ppcl"], told["optim/lr"]) == (step, 3.0, 0.001)
+    assert {"optim/lr", "loss/ppcl", "speed/samples_per_s", "bad/decode"} < found.keys()
+    assert found["val/emoji/top1"] == [(6, 0.25)]
 
 
 def test_a_missing_logger_package_is_an_error_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("prolip.train.config.parts.find_spec", lambda name: None)
     LogConfig().check()
-    with pytest.raises(ValueError, match=r"log.wandb is True, but W&B is not installed: pip install 'prolip\[wandb\]'"):
-        LogConfig(wandb=True).check()
-    with pytest.raises(ValueError, match=r"log.tensorboard is True, .* pip install 'prolip\[tensorboard\]'"):
-        LogConfig(tensorboard=True).check()
+    for name in ("wandb", "tensorboard"):
+        with pytest.raises(UserError) as error:
+            LogConfig(**{name: True}).check()
+        assert error.value.field == f"log.{name}"
 
 
-@pytest.mark.parametrize("peak", [0.0, -1.0, math.inf])
-def test_a_peak_must_be_a_number(peak: float) -> None:
-    with pytest.raises(ValueError, match=r"log.peak_tflops is .*: it must be finite and positive"):
-        LogConfig(peak_tflops=peak)
+@pytest.mark.parametrize("wrong", [{"peak_tflops": math.inf}, {"examples_every": -1}, {"num_examples": 0}])
+def test_log_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UserError) as error:
+        LogConfig(**wrong)
+    assert error.value.field == f"log.{next(iter(wrong))}"
+
+
+def test_wandb_continues_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    began: list[dict[str, Any]] = []
+
+    def init(**settings: Any) -> Any:
+        began.append(settings)
+        return SimpleNamespace(define_metric=lambda *_, **__: None, log=rows.append, finish=lambda: None)
+
+    rows: list[dict[str, float]] = []
+    monkeypatch.setattr("wandb.init", init)
+    for step in (5, 10):
+        with log_of(tmp_path, step - 5, wandb=True, wandb_project="images") as log:
+            log.write(ROW | {"step": step})
+    assert [(one["id"], one["project"], one["resume"]) for one in began] == [(began[0]["id"], "images", "allow")] * 2
+    assert began[0]["config"]["batch_size"] == 64
+    assert [(row["step"], row["loss/ppcl"]) for row in rows] == [(5, 3.0), (10, 3.0)]
 
 
 class Terminal(io.StringIO):

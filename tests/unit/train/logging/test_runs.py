@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from prolip import cli
-from prolip.train.best import lower_is_better
+from prolip.errors import UserError
+from prolip.train.best_metric import lower_is_better
 from prolip.train.config.options import RunsOptions
-from prolip.train.logging.runs import find_runs, run_runs
+from prolip.train.logging.runs import run_runs
 
 
 def write(folder: Path, losses: list[float], top1: list[float], num_samples: int = 6400) -> Path:
@@ -42,14 +42,6 @@ def test_the_table_of_runs_has_last_and_best_values(folder: Path) -> None:
         "lar|ge  20 of 100    1,280         32  0:40     1            1               –                      –",
         "small   30 of 100    1,920         32  1:00   2.5            2           0.375                    0.5",
     ]
-
-
-@pytest.mark.parametrize("text", ["samples_seen = ", "seed = 1\n"])
-def test_damaged_settings_do_not_hide_the_other_runs(folder: Path, text: str, caplog: pytest.LogCaptureFixture) -> None:
-    (folder / "small" / "config.toml").write_text(text)
-    lines = run_runs(RunsOptions(folders=(folder,)))
-    assert lines[2].split()[:2] == ["small", "30"]
-    assert "small/config.toml does not hold the settings of a run" in caplog.text
 
 
 def test_runs_are_printed_as_markdown_and_json(folder: Path) -> None:
@@ -84,38 +76,17 @@ def test_a_page_draws_every_figure_of_every_run(folder: Path) -> None:
     assert re.findall("<title>(.*?)</title>", page.read_text(encoding="utf-8")) == ["Runs side by side", "loss"]
 
 
-def test_runs_with_one_name_are_shown_with_their_paths(folder: Path) -> None:
-    write(folder / "more" / "small", [1.0], [])
-    runs = find_runs([folder / "small", folder / "more", folder])
-    assert [run.name for run in runs] == [str(folder / "small"), str(folder / "more" / "small"), "lar|ge"]
-
-
-def test_errors_of_the_runs_command_name_the_fault(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(ValueError, match=r"absent has no run"):
-        run_runs(RunsOptions(folders=(folder / "absent",)))
-    with pytest.raises(ValueError, match=r"metrics: no run has val/emoji/top2; there are step, samples, loss"):
-        run_runs(RunsOptions(folders=(folder,), metrics=("val/emoji/top2",)))
+def test_errors_of_the_runs_command_name_the_fault(folder: Path) -> None:
     for number in range(7):
         write(folder / f"run{number}", [1.0], [])
-    assert cli.main(["runs", str(folder), "--plot", str(tmp_path / "page.html")]) == 2
-    assert "plot: 9 runs are too many, a page draws at most 8" in capsys.readouterr().err
-    assert cli.main(["runs", str(folder)]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 11
-
-
-def test_without_arguments_the_runs_in_folder_runs_are_listed(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert cli.main(["runs"]) == 2
-    message = "runs has no run: there is no such folder; name the folders of runs, such as `prolip runs runs/demo`"
-    assert capsys.readouterr().err == f"prolip runs: {message}\n"
-    write(tmp_path / "runs" / "mine", [3.0], [])
-    assert cli.main(["runs"]) == 0
-    header, row, _ = capsys.readouterr().out.splitlines()
-    assert (header.split()[0], row.split()[0]) == ("run", "mine")
+    for field, options in (
+        (str(folder / "absent"), RunsOptions(folders=(folder / "absent",))),
+        ("metrics", RunsOptions(folders=(folder,), metrics=("val/emoji/top2",))),
+        ("plot", RunsOptions(folders=(folder,), plot=folder / "page.html")),
+    ):
+        with pytest.raises(UserError) as error:
+            run_runs(options)
+        assert error.value.field == field
 
 
 def test_losses_ranks_and_errors_are_better_when_lower() -> None:

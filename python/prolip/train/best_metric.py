@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Literal
+from contextlib import suppress
 
 from prolip.checkpoint import Best, CheckpointError, read_best
 from prolip.distributed import Ranks
@@ -13,7 +12,6 @@ from prolip.errors import UserError
 from prolip.losses import LossTerms
 from prolip.train.config import TrainConfig
 from prolip.train.logging.log import GROUPS
-from prolip.train.validation import metric_names
 
 LOSSES = ("loss", *(name for name in LossTerms._fields if name != "total"))
 _LOW_IS_BEST = ("_rank", "risk_coverage", "calibration_error", "data_wait_share", "grad_norm", "seconds")
@@ -25,39 +23,36 @@ def lower_is_better(metric: str) -> bool:
 
 
 def check_metric(config: TrainConfig) -> None:
-    """Check, before the run starts, that it can have the metric that selects its best checkpoint.
+    """Check, before the run starts, that it may have the metric that selects its best checkpoint.
 
     Raises:
-        UserError: no row has such a metric.
+        UserError: no row can have it.
     """
     metric = config.keep_best
     if metric is None or metric.startswith(("loader/", "bad/")):  # the loader names its stages and reasons
         return
     known = [*LOSSES, *(name for names in GROUPS.values() for name in names)]
-    known += [name for job in config.validation.jobs for name in metric_names(job, config.model)]
-    if metric not in known:
-        raise UserError(f"keep_best is {metric!r}: it must be one of {', '.join(known)}")
+    sets = [f"val/{job.name}/" for job in config.validation.jobs]
+    if metric not in known and not metric.startswith(tuple(sets)):
+        raise UserError(
+            f"keep_best: must be one of {', '.join(known)}, or begin with {' or '.join(sets)} (got {metric})"
+        )
 
 
 class BestSoFar:
-    """Remembers the best value of a metric so far. All ranks have one, with equal values.
+    """The best value of a metric so far, also before a restart; the same on all ranks."""
 
-    Args:
-        metric: name of the metric in its row; None to track nothing.
-        better: whether the largest or the smallest value is the best; None for what `lower_is_better` says.
-        folder: the run's checkpoints, which may have a best one from before a restart.
-        ranks: the processes.
-        step: steps done.
-    """
-
-    def __init__(
-        self, metric: str | None, better: Literal["max", "min"] | None, folder: Path, ranks: Ranks, step: int
-    ) -> None:
-        lowest = better == "min" or (better is None and metric is not None and lower_is_better(metric))
-        self._metric, self._sign = metric, -1.0 if lowest else 1.0
-        self._ranks = ranks
-        kept = ranks.broadcast(_kept_before(folder, metric, step) if ranks.rank == 0 and metric is not None else None)
-        self._value = -math.inf if kept is None else self._sign * kept
+    def __init__(self, config: TrainConfig, ranks: Ranks, step: int) -> None:
+        self._metric, self._ranks = config.keep_best, ranks
+        low = config.best_is == "min" or (config.best_is is None and lower_is_better(config.keep_best or ""))
+        self._sign = -1.0 if low else 1.0
+        before = None
+        if ranks.rank == 0 and self._metric is not None:
+            with suppress(CheckpointError):  # it is damaged, so the next one replaces it
+                before = read_best(config.out / "checkpoints")
+        before = ranks.broadcast(before)
+        counts = before is not None and before[0] <= step and before[1].metric == self._metric
+        self._value = self._sign * before[1].value if before is not None and counts else -math.inf
 
     def beaten_by(self, row: Mapping[str, float]) -> Best | None:
         """Update the best value from a row; returns it if it has improved, else None. All ranks call this.
@@ -72,18 +67,10 @@ class BestSoFar:
         kind = self._metric.rpartition("/")[0]
         if self._metric not in row:
             if "loss" in row if not kind else any(name.startswith(f"{kind}/") for name in row):
-                raise UserError(f"keep_best is {self._metric!r}: it must be one of {', '.join(row)}")
+                raise UserError(f"keep_best: must be one of {', '.join(row)} (got {self._metric})")
             return None
         value = self._ranks.broadcast(row[self._metric])
         if not self._sign * value > self._value:
             return None
         self._value = self._sign * value
         return Best(metric=self._metric, value=value)
-
-
-def _kept_before(folder: Path, metric: str, step: int) -> float | None:
-    try:
-        found = read_best(folder)
-    except CheckpointError:  # it is damaged, so the next one replaces it
-        return None
-    return found[1].value if found is not None and found[0] <= step and found[1].metric == metric else None

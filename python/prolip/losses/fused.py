@@ -1,8 +1,4 @@
-"""A loss that computes its own gradients, as one operator for autograd and torch.compile.
-
-The loss is one number. So the gradient of every input is known in the forward pass, up to the upstream gradient, and
-the backward pass only multiplies by that.
-"""
+"""Fused losses: an operator computes the gradients in the forward pass, and the backward pass scales them."""
 
 from __future__ import annotations
 
@@ -15,10 +11,10 @@ if TYPE_CHECKING:
 
 
 def register_gradients(operator: CustomOpDef) -> None:
-    """Tell autograd and torch.compile what `operator` returns.
+    """Register shapes and autograd of an operator that returns a scalar and the gradients of its input tensors.
 
-    The operator takes lists of tensors, then settings, the last of which is `training`. It returns its value, a scalar,
-    and the gradients of all those tensors in one list, which is empty unless `training`.
+    Its arguments are lists of tensors, then settings, the last of which is `training`. Without it, there are no
+    gradients.
     """
     operator.register_fake(_shapes)
     operator.register_autograd(_scale_gradients, setup_context=_keep_gradients)
@@ -38,7 +34,7 @@ def _keep_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, lis
 def _scale_gradients(
     ctx: Any, upstream: Tensor, of_gradients: list[Tensor | None]
 ) -> tuple[list[Tensor | None] | None, ...]:
-    # A penalty on gradients arrives here. Without this error, the loss's second derivatives would count as zero.
+    # Without this error, the loss's second derivatives would count as zero.
     if any(grad is not None for grad in of_gradients):
         raise RuntimeError("the contrastive losses have no second derivatives")
     grads = iter(ctx.saved_tensors)

@@ -12,8 +12,7 @@ from tests.support.small_step import model_of, run_of, step_of
 from torch import nn
 
 from prolip.train.loop import compute_gradients, take_step
-from prolip.train.loss_scaler import LossScaler
-from prolip.train.optim import clip_gradients
+from prolip.train.optim import LossScaler, clip_gradients
 
 CPU = torch.device("cpu")
 
@@ -43,13 +42,6 @@ def test_the_loss_scale_follows_torchs_grad_scaler(overflows: list[bool], patien
     again = LossScaler(CPU, patience=patience)
     again.load_state_dict(ours.state_dict())
     assert again.state_dict() == ours.state_dict()
-
-
-def test_update_returns_false_when_the_loss_scale_cannot_fall() -> None:
-    scaler, overflow = LossScaler(CPU, 2.0), torch.tensor(False)
-    assert scaler.update(overflow)
-    assert not scaler.update(overflow)
-    assert scaler.scale == 1
 
 
 def test_a_step_that_overflows_changes_only_the_step_count() -> None:

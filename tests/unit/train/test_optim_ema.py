@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from prolip.errors import UserError
 from prolip.train.config.parts import EmaConfig
-from prolip.train.ema import Ema
+from prolip.train.optim import Ema
 
 
 @given(
@@ -37,24 +40,8 @@ def test_the_average_equals_a_plain_loop(weights: list[float], decay: float, eve
     assert torch.all(model.weight == weights[-1])
 
 
-def test_a_loaded_state_continues_the_average() -> None:
-    config = EmaConfig(decay=0.5, warmup=False)
-    model, other = nn.Linear(2, 2), nn.Linear(2, 2)
-    ours, theirs = Ema(model, config), Ema(other, config)
-    for name, tensor in theirs.state_dict().items():  # as a restored checkpoint does
-        tensor.copy_(ours.state_dict()[name])
-    other.load_state_dict(model.state_dict())
-    nn.init.ones_(model.weight)
-    nn.init.ones_(other.weight)
-    ours.update(1)
-    theirs.update(1)
-    for name, tensor in ours.state_dict().items():
-        assert torch.equal(theirs.state_dict()[name], tensor)
-        assert theirs.state_dict()[name].data_ptr() != tensor.data_ptr()
-
-
-def test_ema_settings_out_of_range_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"ema\.decay is 1\.0"):
-        EmaConfig(decay=1.0)
-    with pytest.raises(ValueError, match=r"ema\.every is 0"):
-        EmaConfig(every=0)
+@pytest.mark.parametrize("wrong", [{"decay": 1.0}, {"every": 0}])
+def test_ema_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UserError) as error:
+        EmaConfig(**wrong)
+    assert error.value.field == f"ema.{next(iter(wrong))}"
