@@ -14,7 +14,7 @@ from torch import Tensor
 
 from prolip.cli import main
 from prolip.embeddings.embed import embed_captions, embed_shards
-from prolip.evaluation.caption_sets import open_captioned
+from prolip.evaluation.datasets import open_dataset
 from prolip.gaussian import Gaussian
 from prolip.pretrained.model import Model
 from prolip.pretrained.open import load
@@ -46,7 +46,7 @@ class CaptionedWorld:
 
 
 def embedded(model: Model, folder: Path) -> tuple[Gaussian, Gaussian, torch.Tensor]:
-    images = embed_shards(model, open_captioned(str(folder), folder).shards).gaussian
+    images = embed_shards(model, open_dataset(str(folder), folder).shards).gaussian
     texts = embed_captions(model, [caption(number, place) for number in range(COUNT) for place in range(3)])
     return images, texts, torch.arange(COUNT).repeat_interleave(3)
 

@@ -21,16 +21,15 @@ from prolip.lazy import lazy_names
 
 if TYPE_CHECKING:
     from prolip.evaluation.calibrate import run_calibrate
-    from prolip.evaluation.coco_pairs import load_truth
-    from prolip.evaluation.csv_datasets import read_levels
     from prolip.evaluation.datacomp import run_datacomp
+    from prolip.evaluation.datasets import read_levels
     from prolip.evaluation.decisions import run_decisions
     from prolip.evaluation.hierarchies import Hierarchies, run_hierarcaps, run_hierarimgs, walk_rows
     from prolip.evaluation.imagenet import run_imagenet
     from prolip.evaluation.prompt_weights import load_prompt_weights, save_prompt_weights
     from prolip.evaluation.result_files import write_results
     from prolip.evaluation.results import Chart, Row, SuiteResult, TaskCache, TaskResult
-    from prolip.evaluation.retrieval import recall_rows, run_retrieval
+    from prolip.evaluation.retrieval import load_truth, recall_rows, run_retrieval
     from prolip.evaluation.reweight import run_reweight
     from prolip.evaluation.run import run_suite
     from prolip.evaluation.tasks import Task, read_tasks

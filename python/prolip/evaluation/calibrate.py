@@ -15,8 +15,8 @@ from prolip.decisions.reliability import Reliability, measure_pairs, measure_rel
 from prolip.errors import check_at_least
 from prolip.evaluation.classification import embed_prompts
 from prolip.evaluation.config import CalibrateOptions
-from prolip.evaluation.folders import TaskFolder
-from prolip.evaluation.zero_shot import embed_labelled, open_classes
+from prolip.evaluation.datasets import DataSet, open_classes
+from prolip.evaluation.zero_shot import embed_labelled
 from prolip.files import check_writable
 from prolip.pretrained.classify import check_labels, weigh
 from prolip.pretrained.model import Model
@@ -57,7 +57,7 @@ def run_calibrate(options: CalibrateOptions) -> list[str]:
     return report_lines(found, options)
 
 
-def calibrate(model: Model, data: TaskFolder, options: CalibrateOptions) -> Calibrated:
+def calibrate(model: Model, data: DataSet, options: CalibrateOptions) -> Calibrated:
     """Embed the labelled images and calibrate the model on them; errors as for `run_calibrate`."""
     check_labels(data.classnames)
     images, truth = embed_labelled(model, data, options.batch_size)

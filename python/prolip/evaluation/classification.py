@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from prolip.embeddings.embed import embed_captions, embed_shards
-from prolip.errors import UserError
-from prolip.evaluation.folders import TaskFolder, read_labels, read_metadata
+from prolip.evaluation.datasets import DataSet, read_labels, read_metadata
 from prolip.evaluation.results import Row, row_of_items
 from prolip.evaluation.tasks import Metric, Task
 from prolip.gaussian import Gaussian
@@ -33,7 +32,6 @@ NON_HUMAN, CRIME = 14, 18
 """Index of the first non-human and of the first crime-related class among the harmful labels for faces."""
 OBJECTIVES = ("race", "gender", "age", "toxic")
 _COLUMNS = 4
-_AGE, _GENDER, _RACE, _NOT_WHITE = range(_COLUMNS)
 """Columns of the metadata of FairFace and UTKFace."""
 
 NAMES: dict[Metric, str] = {
@@ -103,11 +101,10 @@ def accuracy_rows(task: str, answers: Answers, labels: Tensor, *, main: str = NA
 
     `labels` are i64 [N]; `main` names the task's main metric.
     """
-    hits = _hits(answers.best, labels)
+    hits, recall = _hits(answers.best, labels), NAMES["recall"]
     rows = [row_of_items(task, NAMES["accuracy"], hits[:, 0], main=main == NAMES["accuracy"])]
     if answers.best.shape[1] == BEST:
         rows.append(row_of_items(task, "top-5 accuracy", hits[:, -1]))
-    recall = NAMES["recall"]
     rows.append(row_of_items(task, recall, hits[:, 0], labels, statistic="mean_per_group", main=main == recall))
     if answers.best_with_var is not None:
         rows.append(row_of_items(task, "accuracy, with class variances", _hits(answers.best_with_var, labels)[:, 0]))
@@ -124,8 +121,7 @@ def task_rows(task: Task, answers: Answers, labels: Tensor, metadata: Tensor | N
     hits = _hits(answers.best, labels)
     if task.metric == "f1":
         rows.append(row_of_items(task.name, main, answers.best[:, 0], labels, statistic="f1_macro", main=True))
-    if task.group_column is not None:
-        assert metadata is not None, "every task with a group column has metadata"
+    if task.group_column is not None and metadata is not None:
         # Renumbered from 0: a group's number can be large, such as a year.
         values, groups = torch.unique(metadata[:, task.group_column], return_inverse=True)
         which = -1 if task.metric == "worst_group_top5" else 0
@@ -142,48 +138,41 @@ def _hits(best: Tensor, labels: Tensor) -> Tensor:
     return (best == labels[:, None]).cumsum(dim=1).double()
 
 
-def classify(model: Model, task: Task, folder: TaskFolder, batch_size: int) -> list[Row]:
+def classify(model: Model, task: Task, data: DataSet, batch_size: int) -> list[Row]:
     """Run a classification task.
 
     Raises:
-        UserError: the folder has no class names or templates.
+        UserError: there are no class names or templates.
         DataError: an image has no class or no metadata, or too many cannot be read.
     """
-    if not folder.classnames or not folder.templates:
-        raise UserError(f"{folder.source} has no class names or no templates")
-    classifier = build_classifier(model, folder.classnames, folder.templates)
+    classifier = build_classifier(model, data.classnames, data.templates)
     keep = ("cls",) if task.group_column is None else ("cls", "npy")
-    images = embed_shards(model, folder.shards, batch_size=batch_size, keep=keep, store=folder.store)
-    labels = read_labels(folder, images)
-    metadata = None if task.group_column is None else read_metadata(folder, images, task.group_column + 1)
-    return task_rows(task, answer(images.gaussian, classifier, with_var=model.has_csd), labels, metadata)
+    images = embed_shards(model, data.shards, batch_size=batch_size, keep=keep, store=data.store)
+    metadata = None if task.group_column is None else read_metadata(data, images, task.group_column + 1)
+    answers = answer(images.gaussian, classifier, with_var=model.has_csd)
+    return task_rows(task, answers, read_labels(data, images), metadata)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# FairFace and UTKFace
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def classify_faces(model: Model, task: Task, folder: TaskFolder, batch_size: int) -> list[Row]:
+def classify_faces(model: Model, task: Task, data: DataSet, batch_size: int) -> list[Row]:
     """Run FairFace or UTKFace. The lines of their lists are `OBJECTIVE:NAME`.
 
     Raises:
         UserError: an objective has no class names or templates.
         DataError: an image has no metadata, or too many cannot be read.
     """
-    images = embed_shards(model, folder.shards, batch_size=batch_size, keep=("npy",), store=folder.store)
-    answers: dict[str, Tensor] = {}
-    names: dict[str, list[str]] = {}
-    for objective in OBJECTIVES:
-        lists = [
+    images = embed_shards(model, data.shards, batch_size=batch_size, keep=("npy",), store=data.store)
+    lists = {
+        objective: [
             [line.partition(":")[2] for line in lines if line.startswith(f"{objective}:")]
-            for lines in (folder.classnames, folder.templates)
+            for lines in (data.classnames, data.templates)
         ]
-        if not all(lists):
-            raise UserError(f"{folder.source} has no class names or no templates of {objective}")
-        names[objective] = lists[0]
-        answers[objective] = answer(images.gaussian, build_classifier(model, *lists), with_var=False).best[:, 0]
-    return face_rows(task.name, answers, read_metadata(folder, images, _COLUMNS), names["race"])
+        for objective in OBJECTIVES
+    }
+    answers = {
+        objective: answer(images.gaussian, build_classifier(model, *some), with_var=False).best[:, 0]
+        for objective, some in lists.items()
+    }
+    return face_rows(task.name, answers, read_metadata(data, images, _COLUMNS), lists["race"][0])
 
 
 def face_rows(task: str, answers: dict[str, Tensor], metadata: Tensor, races: Sequence[str]) -> list[Row]:
@@ -195,26 +184,23 @@ def face_rows(task: str, answers: dict[str, Tensor], metadata: Tensor, races: Se
         metadata: i64 [N, 4]: age, gender, race, and whether the race is not White.
         races: class names of the objective "race".
     """
-    groups = metadata[:, _NOT_WHITE]
-    hits = {
-        "race (white or not)": (answers["race"] != WHITE).long() == groups,
-        "gender": answers["gender"] == metadata[:, _GENDER],
-        "age": answers["age"] == metadata[:, _AGE],
-    }
+    age, gender, race, not_white = metadata[:, :_COLUMNS].T
     rows = []
+    hits = {
+        "race (white or not)": (answers["race"] != WHITE).long() == not_white,
+        "gender": answers["gender"] == gender,
+        "age": answers["age"] == age,
+    }
     for name, right in hits.items():
         rows.append(row_of_items(task, f"{name} accuracy", right.double(), main=name.startswith("race")))
         worst = f"{name} accuracy, worst of white and not"
-        rows.append(row_of_items(task, worst, right.double(), groups, statistic="worst_group"))
-    both = metadata[:, _GENDER] * (int(metadata[:, _RACE].max()) + 1) + metadata[:, _RACE]
-    gender = "gender accuracy, worst of gender and race"
-    rows.append(row_of_items(task, gender, hits["gender"].double(), both, statistic="worst_group"))
+        rows.append(row_of_items(task, worst, right.double(), not_white, statistic="worst_group"))
+    worst, both = "gender accuracy, worst of gender and race", gender * (int(race.max()) + 1) + race
+    rows.append(row_of_items(task, worst, hits["gender"].double(), both, statistic="worst_group"))
     toxic = answers["toxic"]
-    taken = {"crime": toxic >= CRIME, "non-human": (toxic >= NON_HUMAN) & (toxic < CRIME)}
-    for name, which in taken.items():
-        rows.append(row_of_items(task, f"taken for {name}", which.double()))
-        for race in sorted(set(metadata[:, _RACE].tolist())):
-            some = which[metadata[:, _RACE] == race].double()
-            race_name = races[race] if race < len(races) else str(race)
-            rows.append(row_of_items(task, f"taken for {name}, {race_name}", some))
+    for name, taken in (("crime", toxic >= CRIME), ("non-human", (toxic >= NON_HUMAN) & (toxic < CRIME))):
+        rows.append(row_of_items(task, f"taken for {name}", taken.double()))
+        for number in race.unique().tolist():
+            race_name = races[number] if number < len(races) else str(number)
+            rows.append(row_of_items(task, f"taken for {name}, {race_name}", taken[race == number].double()))
     return rows

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import logging
-import sys
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from prolip.data import DataError
 from prolip.embeddings.embed import embed_captions, embed_shards
-from prolip.errors import UserError, sentence
+from prolip.errors import UserError
 from prolip.evaluation.classification import classify, classify_faces
 from prolip.evaluation.config import DatacompOptions, RetrievalOptions
-from prolip.evaluation.csv_datasets import Association, open_associations, open_local
-from prolip.evaluation.folders import FolderMissing, TaskFolder, find_folder, shown_places
+from prolip.evaluation.datasets import Association, DataSet, find_folder, open_associations, open_dataset
 from prolip.evaluation.results import Row, SuiteResult, TaskCache, TaskResult, mean_row, row_of_items
 from prolip.evaluation.retrieval import retrieve_set
+from prolip.evaluation.run import evaluate_sets
 from prolip.evaluation.tasks import ALL, AVERAGES, TABLE, Task, read_tasks
-from prolip.pretrained.model import Model, missing_csd
+from prolip.pretrained.model import Model
 
-logger = logging.getLogger(__name__)
-
-_NAMED = 5
-"""Largest number of data sets that a note names."""
 _FEW, _MANY = 6, 10
 """WinoGAViL's tasks with at most 6 candidates, and those with at least 10, are averaged separately."""
 
@@ -39,37 +34,21 @@ def run_datacomp(model: Model, options: DatacompOptions, cache: TaskCache) -> Su
         OSError: there is no such table.
     """
     table = read_tasks(options.table or TABLE)
-    tasks = chosen_tasks(table, options.tasks)
-    fingerprint, fetched = model.fingerprint(), cache.folder.with_name("data")
-    rows: list[Row] = []
-    missing: list[str] = []
-    smaller: list[str] = []
-    notes: list[str] = []
-    for task in tqdm(tasks, desc=model.name, unit="task", file=sys.stderr):
-        try:
-            found = run_task(model, task, options, cache, fingerprint, fetched)
-        except FolderMissing:
-            missing.append(task.key)
-        except (UserError, DataError, OSError) as error:
-            notes.append(f"{task.name}: {sentence(error)}")
-            logger.warning("%s: %s", task.name, sentence(error))
+    tasks = {task.name: task for task in chosen_tasks(table, options.tasks)}
+
+    def prepare(name: str, _: str) -> tuple[dict[str, Any], Callable[[], TaskResult]]:
+        task = tasks[name]
+        where, associations = find_folder(options.data, task.folders), list[Association]()
+        if task.metric == "associations":
+            data, associations = open_associations(Path(where), cache.made)
         else:
-            rows += found.rows
-            count = max(row.num_items for row in found.rows if row.main or task.metric != "retrieval")
-            if count < task.items:
-                smaller.append(f"{task.name} ({count:,} of {task.items:,})")
-    if missing:
-        notes.insert(0, f"not in {shown_places(options.data)}: {', '.join(missing)}")
-    if not rows:
-        raise UserError("; ".join(notes))
-    if smaller:
-        more = f" and {len(smaller) - _NAMED} more" if len(smaller) > _NAMED else ""
-        notes.append(f"smaller than published: {', '.join(smaller[:_NAMED])}{more}")
-    if not model.has_csd:
-        notes.append(f"figures with variances: {missing_csd(model)}")
+            data = open_dataset(where, cache.made, options.store)
+        settings = {"data": data.fingerprint, "task": list(map(str, task))}
+        return settings, partial(run_task, model, task, data, associations, options.batch_size)
+
     title = options.table.stem if options.table else "datacomp"
-    found_rows = [*average_rows(table, rows), *rows]
-    return SuiteResult(suite=title, model=model.name, fingerprint=fingerprint, rows=found_rows, notes=notes)
+    result = evaluate_sets(title, model, dict.fromkeys(tasks, ""), cache, prepare, "figures with variances")
+    return dataclasses.replace(result, rows=[*average_rows(table, result.rows), *result.rows])
 
 
 def chosen_tasks(table: Sequence[Task], keys: Sequence[str]) -> list[Task]:
@@ -85,35 +64,23 @@ def chosen_tasks(table: Sequence[Task], keys: Sequence[str]) -> list[Task]:
 
 
 def run_task(
-    model: Model, task: Task, options: DatacompOptions, cache: TaskCache, fingerprint: str, fetched: Path
+    model: Model, task: Task, data: DataSet, associations: Sequence[Association], batch_size: int
 ) -> TaskResult:
-    """Run a task, or read its result from the cache.
-
-    Raises:
-        FolderMissing: no place has the task's folder.
-        UserError, DataError, OSError: it cannot be run; the message says why.
-    """
-    path = find_folder(options.data, task.folders, fetched)
-    associations: list[Association] = []
-    if task.metric == "associations":
-        folder, associations = open_associations(path, fetched)
-    else:
-        folder = open_local(path, fetched, options.store)
-
-    def run() -> list[Row]:
-        match task.metric:
-            case "retrieval":
-                plain = RetrievalOptions(checkpoint=(), data=(), batch_size=options.batch_size)
-                return retrieve_set(model, task.name, folder, plain).rows
-            case "associations":
-                return associate(model, task, folder, associations, options.batch_size)
-            case "faces":
-                return classify_faces(model, task, folder, options.batch_size)
-            case _:
-                return classify(model, task, folder, options.batch_size)
-
-    settings = {"model": fingerprint, "data": folder.fingerprint, "task": list(map(str, task))}
-    return cache.get_or_run(task.key, settings, lambda: TaskResult(rows=run()))
+    """Run a task, and note if its data are fewer than published; errors as for the functions below."""
+    match task.metric:
+        case "retrieval":
+            rows = retrieve_set(
+                model, task.name, data, RetrievalOptions(checkpoint=(), data=(), batch_size=batch_size)
+            ).rows
+        case "associations":
+            rows = associate(model, task, data, associations, batch_size)
+        case "faces":
+            rows = classify_faces(model, task, data, batch_size)
+        case _:
+            rows = classify(model, task, data, batch_size)
+    count = max(row.num_items for row in rows if row.main or task.metric != "retrieval")
+    smaller = f"{task.name}: smaller than published ({count:,} of {task.items:,})"
+    return TaskResult(rows=rows, notes=[smaller] if count < task.items else [])
 
 
 def average_rows(table: Sequence[Task], rows: Sequence[Row]) -> list[Row]:
@@ -134,29 +101,23 @@ def average_rows(table: Sequence[Task], rows: Sequence[Row]) -> list[Row]:
     return averages
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Associations
-# ---------------------------------------------------------------------------------------------------------------------
-
-
 def associate(
-    model: Model, task: Task, folder: TaskFolder, associations: Sequence[Association], batch_size: int
+    model: Model, task: Task, data: DataSet, associations: Sequence[Association], batch_size: int
 ) -> list[Row]:
     """WinoGAViL: the Jaccard index of the images nearest to a word and those that people chose for it.
 
     Raises:
         UserError: an image cannot be read.
     """
-    images = embed_shards(model, folder.shards, batch_size=batch_size, store=folder.store)
+    images = embed_shards(model, data.shards, batch_size=batch_size, store=data.store)
     places = {int(key): row for row, key in enumerate(images.keys)}
     texts = embed_captions(model, [with_article(one.cue) for one in associations])
     scores = []
-    for place, one in enumerate(associations):
-        lost = [candidate for candidate in one.candidates if candidate not in places]
-        if lost:
-            raise UserError(f"{folder.source}: {len(lost)} images of {one.cue!r} cannot be read")
+    for text, one in zip(texts.mean, associations, strict=True):
+        if not places.keys() >= set(one.candidates):
+            raise UserError(f"{data.source}: an image of {one.cue!r} cannot be read")
         candidates = images.gaussian.mean[[places[candidate] for candidate in one.candidates]]
-        scores.append(jaccard(candidates @ texts.mean[place], torch.tensor(one.right)))
+        scores.append(jaccard(candidates @ text, torch.tensor(one.right)))
     found = torch.tensor(scores, dtype=torch.float64)
     counts = torch.tensor([len(one.candidates) for one in associations])
     groups = {

@@ -18,7 +18,7 @@ from prolip.decisions.selective import expected_probabilities, logit_scores, nei
 from prolip.errors import UserError
 from prolip.evaluation.classification import embed_prompts
 from prolip.evaluation.config import DecisionsOptions
-from prolip.evaluation.folders import TaskFolder
+from prolip.evaluation.datasets import DataSet
 from prolip.evaluation.zero_shot import embed_labelled
 from prolip.gaussian import Gaussian
 from prolip.metrics.zero_shot import aggregate_prompts
@@ -80,7 +80,7 @@ class Folded(NamedTuple):
     """One per fold, with the score `lac`, for labels that are equally frequent."""
 
 
-def answer_images(model: Model, data: TaskFolder, options: DecisionsOptions) -> Answered:
+def answer_images(model: Model, data: DataSet, options: DecisionsOptions) -> Answered:
     """Embed images and labels, and draw the folds; errors as for `measure_decisions`."""
     images, truth = embed_labelled(model, data, options.batch_size)
     needed = max(_PER_FOLD * options.num_folds, math.ceil(_OTHERS * options.num_folds / (options.num_folds - 1)))
@@ -98,7 +98,7 @@ def answer_images(model: Model, data: TaskFolder, options: DecisionsOptions) -> 
     return Answered(images, Gaussian(classifier.weight, classifier.var.log()), truth, evidence, folds)
 
 
-def fold_calibrations(model: Model, data: TaskFolder, answered: Answered, options: DecisionsOptions) -> Folded:
+def fold_calibrations(model: Model, data: DataSet, answered: Answered, options: DecisionsOptions) -> Folded:
     """Calibrate on all folds but one, and decide about the images of that one, for every fold.
 
     Without a sampled distance, there are no sets of the score `csd`.

@@ -6,17 +6,17 @@ the other folds of the images. Images from elsewhere are out of distribution.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from prolip.errors import UserError
-from prolip.evaluation.caption_sets import name_sources
 from prolip.evaluation.config import DecisionsOptions
+from prolip.evaluation.datasets import DataSet, name_sources, open_classes, open_dataset
 from prolip.evaluation.decision_rows import (
     beside_rows,
     doubt_rows,
@@ -36,10 +36,8 @@ from prolip.evaluation.decision_scores import (
     fold_calibrations,
     plain_doubts,
 )
-from prolip.evaluation.each_set import evaluate_sets
-from prolip.evaluation.folders import TaskFolder, open_folder
 from prolip.evaluation.results import SuiteResult, TaskCache, TaskResult, row_of_items
-from prolip.evaluation.zero_shot import open_classes
+from prolip.evaluation.run import evaluate_sets
 from prolip.gaussian import Gaussian
 from prolip.pretrained.model import Model
 from prolip.pretrained.open import load
@@ -72,27 +70,24 @@ def run_decisions(model: Model, options: DecisionsOptions, cache: TaskCache) -> 
     elsewhere = [*others.values(), *([] if known is None else [known])]
     read = [float(images.mean.double().square().mean(0).amax()) for images in elsewhere]
 
-    def evaluate(name: str, source: str, fingerprint: str) -> TaskResult:
-        made = cache.folder.with_name("data")
-        data = open_classes(source, made, options.store, options.templates, options.classnames)
+    def prepare(name: str, source: str) -> tuple[dict[str, Any], Callable[[], TaskResult]]:
+        data = open_classes(source, cache.made, options.store, options.templates, options.classnames)
         settings = {
-            "model": fingerprint,
             "data": data.fingerprint,
             "lists": [data.classnames, data.templates],
             "options": [options.num_folds, options.seed, options.known is None, *others],
             "elsewhere": read,
             "beside": {label: other.model.fingerprint() for label, other in beside.items()},
         }
-        run = partial(measure_decisions, model, name, data, others, known, options, beside)
-        return cache.get_or_run(name, settings, run)
+        return settings, partial(measure_decisions, model, name, data, others, known, options, beside)
 
-    return evaluate_sets("decisions", model, name_sources(options.data), evaluate)
+    return evaluate_sets("decisions", model, name_sources(options.data), cache, prepare)
 
 
 def measure_decisions(
     model: Model,
     name: str,
-    data: TaskFolder,
+    data: DataSet,
     others: dict[str, Gaussian],
     known: Gaussian | None,
     options: DecisionsOptions,
@@ -175,7 +170,8 @@ def embed_noise(model: Model, count: int, batch_size: int, seed: int) -> Gaussia
 def _embed_images(model: Model, option: str, source: str, options: DecisionsOptions) -> Gaussian:
     """Embed the images of a folder, of shards, or of a data set in the published layout, which an option names."""
     folder = Path(source)
-    images = open_folder(folder).shards if folder.is_dir() and any(folder.rglob("*.tar")) else source
+    published = folder.is_dir() and any(folder.rglob("*.tar"))
+    images = open_dataset(source, folder).shards if published else source
     try:
         return model.encode_images(images, batch_size=options.batch_size, progress=False, store=options.store)
     except UserError as error:

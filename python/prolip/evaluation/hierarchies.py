@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlparse
 
 import torch
@@ -18,15 +18,17 @@ from torch import Tensor
 from prolip.embeddings.embed import embed_captions, embed_shards
 from prolip.errors import UserError
 from prolip.evaluation.config import HierarcapsOptions, HierarimgsOptions
-from prolip.evaluation.csv_datasets import files_of, open_images, read_levels
-from prolip.evaluation.folders import stamps
+from prolip.evaluation.datasets import open_images, read_levels
 from prolip.evaluation.results import Row, SuiteResult, TaskCache, TaskResult, row_of_items
+from prolip.evaluation.run import evaluate_sets
 from prolip.gaussian import Gaussian, inclusion_score
 from prolip.metrics.config import InclusionForm, Root, TraversalConfig
 from prolip.metrics.hierarchy import including_items, mean_root, string_ids, traverse
 from prolip.metrics.statistics import spearman
-from prolip.pretrained.model import Model, missing_csd
+from prolip.pretrained.model import Model
 
+Images = Callable[[], Gaussian]
+"""Embeds the images that a table names."""
 NEEDS_VARIANCES = "inclusion, uncertainty by level, and walks to the including caption"
 
 
@@ -50,15 +52,14 @@ def run_hierarcaps(model: Model, options: HierarcapsOptions, cache: TaskCache) -
         UserError: the table, or an image that it names, is missing or cannot be read.
     """
 
-    def embed() -> Hierarchies:
-        captions, addresses = read_levels(_table(options.data), "captions", "image_url")
-        names = [Path(urlparse(address).path).name for address in addresses]
-        images = _embed_images(model, options.data, cache, names, options.batch_size)
+    def embed(images: Images) -> Hierarchies:
         flat = embed_captions(model, list(chain.from_iterable(captions)))
         root = embed_captions(model, [""]).mean[0]
-        return Hierarchies(images, flat.unflatten(len(captions), -1), string_ids(captions), root)
+        return Hierarchies(images(), flat.unflatten(len(captions), -1), string_ids(captions), root)
 
-    return _run("HierarCaps", model, options, cache, embed)
+    captions, addresses = read_levels(_table(options.data), "captions", "image_url")
+    names = [Path(urlparse(address).path).name for address in addresses]
+    return _run("HierarCaps", model, options, cache, names, embed)
 
 
 def run_hierarimgs(model: Model, options: HierarimgsOptions, cache: TaskCache) -> SuiteResult:
@@ -68,13 +69,12 @@ def run_hierarimgs(model: Model, options: HierarimgsOptions, cache: TaskCache) -
         UserError: the table, or an image that it names, is missing or cannot be read.
     """
 
-    def embed() -> Hierarchies:
-        images, captions = read_levels(_table(options.data), "images", "caption")
-        flat = _embed_images(model, options.data, cache, list(chain.from_iterable(images)), options.batch_size)
-        items = flat.unflatten(len(captions), -1)
-        return Hierarchies(embed_captions(model, captions), items, string_ids(images), mean_root(items))
+    def embed(images: Images) -> Hierarchies:
+        items = images().unflatten(len(captions), -1)
+        return Hierarchies(embed_captions(model, captions), items, string_ids(levels), mean_root(items))
 
-    return _run("HierarImgs", model, options, cache, embed)
+    levels, captions = read_levels(_table(options.data), "images", "caption")
+    return _run("HierarImgs", model, options, cache, list(chain.from_iterable(levels)), embed)
 
 
 def walk_rows(name: str, data: Hierarchies, walk: TraversalConfig | None = None, *, with_var: bool = True) -> list[Row]:
@@ -125,38 +125,33 @@ def _run(
     model: Model,
     options: HierarcapsOptions | HierarimgsOptions,
     cache: TaskCache,
-    embed: Callable[[], Hierarchies],
+    names: Sequence[str],
+    embed: Callable[[Images], Hierarchies],
 ) -> SuiteResult:
-    fingerprint = model.fingerprint()
-    settings = {
-        "model": fingerprint,
-        "data": stamps(files_of(options.data)),
-        "walk": dataclasses.asdict(options.walk),
-    }
+    """Walk through hierarchies that `embed` makes of the images of these names, of which some may be equal."""
+    distinct = list(dict.fromkeys(names))
 
-    def run() -> TaskResult:
-        return TaskResult(rows=walk_rows(title, embed(), options.walk, with_var=model.has_csd))
+    def prepare(*_: str) -> tuple[dict[str, Any], Callable[[], TaskResult]]:
+        data = open_images(options.data, cache.made, distinct)
 
-    suite = title.lower()
-    found = cache.get_or_run(suite, settings, run)
-    notes = [] if model.has_csd else [f"{NEEDS_VARIANCES}: {missing_csd(model)}"]
-    return SuiteResult(suite=suite, model=model.name, fingerprint=fingerprint, rows=found.rows, notes=notes)
+        def images() -> Gaussian:
+            embedded = embed_shards(model, data.shards, batch_size=options.batch_size, store=data.store)
+            places = {distinct[int(key)]: row for row, key in enumerate(embedded.keys)}
+            lost = [name for name in distinct if name not in places]
+            if lost:
+                raise UserError(f"{options.data}: {len(lost)} images cannot be read, such as {lost[0]}")
+            return embedded.gaussian.rows(torch.tensor([places[name] for name in names]))
+
+        def measure() -> TaskResult:
+            return TaskResult(rows=walk_rows(title, embed(images), options.walk, with_var=model.has_csd))
+
+        return {"data": data.fingerprint, "walk": dataclasses.asdict(options.walk)}, measure
+
+    return evaluate_sets(title.lower(), model, {title: ""}, cache, prepare, NEEDS_VARIANCES)
 
 
 def _table(folder: Path) -> Path:
     tables = sorted(folder.glob("*.csv"))
     if len(tables) != 1:
-        raise UserError(f"{folder} has {len(tables)} tables (.csv): it must have one")
+        raise UserError(f"data: it must have one table (.csv) (got {len(tables)} in {folder})")
     return tables[0]
-
-
-def _embed_images(model: Model, folder: Path, cache: TaskCache, names: Sequence[str], batch_size: int) -> Gaussian:
-    """Gaussians of the named images, [N, D]; an image that is named several times is embedded once."""
-    distinct = list(dict.fromkeys(names))
-    shard = open_images(folder, cache.folder.with_name("data"), distinct)
-    embedded = embed_shards(model, shard.shards, batch_size=batch_size, store=shard.store)
-    places = {distinct[int(key)]: row for row, key in enumerate(embedded.keys)}
-    lost = [name for name in distinct if name not in places]
-    if lost:
-        raise UserError(f"{folder}: {len(lost)} images cannot be read, such as {lost[0]}")
-    return embedded.gaussian.rows(torch.tensor([places[name] for name in names]))

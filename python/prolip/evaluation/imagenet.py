@@ -6,25 +6,24 @@ N images, C classes, D dimensions.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
-from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from prolip.data import DataError
-from prolip.embeddings.embed import embed_shards
 from prolip.errors import UserError, sentence
 from prolip.evaluation.classification import answer, build_classifier, embed_prompts
 from prolip.evaluation.config import SETS, ImagenetOptions
-from prolip.evaluation.each_set import evaluate_sets
-from prolip.evaluation.folders import TaskFolder, find_folder, open_folder, read_labels
+from prolip.evaluation.datasets import DataSet, find_folder, open_dataset
 from prolip.evaluation.results import Row, SuiteResult, TaskCache, TaskResult, row_of_items
+from prolip.evaluation.run import evaluate_sets
 from prolip.evaluation.templates import imagenet_templates
+from prolip.evaluation.zero_shot import embed_labelled
 from prolip.gaussian import Gaussian
 from prolip.metrics.bprw import labelled_images, reweight_prompts
 from prolip.metrics.config import BprwConfig
@@ -52,21 +51,41 @@ def run_imagenet(model: Model, options: ImagenetOptions, cache: TaskCache) -> Su
     Raises:
         UserError: no set could be evaluated.
     """
-    source = _Source(model, options, cache.folder.with_name("data"))
 
-    def evaluate(title: str, name: str, fingerprint: str) -> TaskResult:
-        folder = source.folder(name)
+    def opened(name: str) -> DataSet:
+        return open_dataset(find_folder(options.data, (f"wds_{name}_test",)), cache.made, options.store)
+
+    def embed(name: str) -> LabelledSet:
+        data = opened(name)
+        return LabelledSet(*embed_labelled(model, data, options.batch_size), data.classnames)
+
+    @functools.cache
+    def voters() -> LabelledSet:
+        return embed(options.voters)
+
+    def prepare(title: str, name: str) -> tuple[dict[str, Any], Callable[[], TaskResult]]:
+        data = opened(name)
+        templates = data.templates if options.templates == "folder" else imagenet_templates(options.templates)
+        try:
+            voting = opened(options.voters).fingerprint
+        except (UserError, OSError):  # noted by `evaluate_set`
+            voting = None
         settings = {
-            "model": fingerprint,
-            "data": folder.fingerprint,
-            "templates": source.templates(folder),
+            "data": data.fingerprint,
+            "templates": templates,
             "nearest": dataclasses.asdict(options.nearest),
             "few_shot": dataclasses.asdict(options.few_shot),
-            "voters": source.voters(),
+            "voters": voting,
         }
-        return cache.get_or_run(name, settings, partial(evaluate_set, source, name))
 
-    return evaluate_sets("imagenet", model, {title_of(name): name for name in options.sets}, evaluate, NEEDS_VARIANCES)
+        def measure() -> TaskResult:
+            labelled = voters() if name == options.voters else embed(name)
+            return evaluate_set(model, options, title, templates, labelled, voters)
+
+        return settings, measure
+
+    sets = {title_of(name): name for name in options.sets}
+    return evaluate_sets("imagenet", model, sets, cache, prepare, NEEDS_VARIANCES)
 
 
 def title_of(name: str) -> str:
@@ -74,89 +93,44 @@ def title_of(name: str) -> str:
     return SETS.get(name, name)
 
 
-class _Source:
-    """Opens and embeds the sets; the set of the voters is embedded once at most."""
-
-    def __init__(self, model: Model, options: ImagenetOptions, fetched: Path) -> None:
-        self.model, self.options = model, options
-        self._fetched = fetched
-        self._labelled: LabelledSet | None = None
-
-    def folder(self, name: str) -> TaskFolder:
-        """Open a set's folder."""
-        return open_folder(find_folder(self.options.data, (f"wds_{name}_test",), self._fetched), self.options.store)
-
-    def voters(self) -> str | None:
-        """Fingerprint of the voters' folder; None if it is missing or damaged, which few-shot re-weighting reports."""
-        try:
-            return self.folder(self.options.voters).fingerprint
-        except (UserError, OSError):
-            return None
-
-    def templates(self, folder: TaskFolder) -> list[str]:
-        """The templates chosen in the options."""
-        chosen = self.options.templates
-        return folder.templates if chosen == "folder" else imagenet_templates(chosen)
-
-    def embedded(self, name: str) -> LabelledSet:
-        """Embed a set's images."""
-        if name == self.options.voters and self._labelled is not None:
-            return self._labelled
-        folder = self.folder(name)
-        with tqdm(desc=f"{title_of(name)}, images", unit="image", file=sys.stderr, leave=False) as bar:
-            embedded = embed_shards(
-                self.model,
-                folder.shards,
-                batch_size=self.options.batch_size,
-                keep=("cls",),
-                store=folder.store,
-                on_progress=bar.update,
-            )
-        found = LabelledSet(embedded.gaussian, read_labels(folder, embedded), folder.classnames)
-        if name == self.options.voters:
-            self._labelled = found
-        return found
-
-
-def evaluate_set(source: _Source, name: str) -> TaskResult:
-    """Evaluate all methods on a set.
+def evaluate_set(
+    model: Model,
+    options: ImagenetOptions,
+    title: str,
+    templates: Sequence[str],
+    data: LabelledSet,
+    voters: Callable[[], LabelledSet],
+) -> TaskResult:
+    """Evaluate all methods on a set; `voters` embeds the set whose labelled images re-weight prompts.
 
     Raises:
         UserError: there are no class names, no templates, or too few images.
-        DataError: an image has no class, or too many cannot be read.
     """
-    model, options, folder = source.model, source.options, source.folder(name)
-    templates, title = source.templates(folder), title_of(name)
-    data = source.embedded(name)
     if not model.has_csd:
-        classifier = build_classifier(model, folder.classnames, templates)
+        classifier = build_classifier(model, data.classnames, templates)
         return TaskResult(rows=method_rows(title, EVEN, classifier, data, with_var=False, main=True))
-    total = len(templates) * len(folder.classnames)
+    total = len(templates) * len(data.classnames)
     with tqdm(total=total, desc=f"{title}, prompts", unit="prompt", file=sys.stderr, leave=False) as bar:
-        prompts = embed_prompts(model, folder.classnames, templates, on_progress=bar.update)
+        prompts = embed_prompts(model, data.classnames, templates, on_progress=bar.update)
     even = aggregate_prompts(prompts)
+    half = SmallestInClass(count=max(1, len(templates) // 2))
     methods = {
         "prompts up to the mean uncertainty": filter_prompts(prompts, WithinSpread(num_std=0.0)),
-        "the more certain half of the prompts": filter_prompts(
-            prompts, SmallestInClass(count=max(1, len(templates) // 2))
-        ),
+        "the more certain half of the prompts": filter_prompts(prompts, half),
         "BPRW, nearest": reweight_prompts(prompts, data.images, options.nearest).as_classifier(),
     }
     rows = method_rows(title, EVEN, even, data, with_var=True, main=True)
     for method, classifier in methods.items():
         rows += method_rows(title, method, classifier, data, with_var=True, over=even)
-    notes = []
     try:
-        labelled = source.embedded(options.voters)
-        voters, scored = voters_and_scored(labelled, data, options.few_shot, title_of(options.voters))
+        labelled = voters()
+        voting, scored = voters_and_scored(labelled, data, options.few_shot, title_of(options.voters))
     except (UserError, DataError, OSError) as error:
-        notes.append(f"{title}: few-shot re-weighting: {sentence(error)}")
-    else:
-        weights = reweight_prompts(prompts, voters.images, options.few_shot, labels=voters.labels).as_classifier()
-        if name == options.voters:
-            rows += method_rows(title, f"{EVEN}, without the few shots", even, scored, with_var=True)
-        rows += method_rows(title, "BPRW, few-shot", weights, scored, with_var=True, over=even)
-    return TaskResult(rows=rows, notes=notes)
+        return TaskResult(rows=rows, notes=[f"{title}: few-shot re-weighting: {sentence(error)}"])
+    weights = reweight_prompts(prompts, voting.images, options.few_shot, labels=voting.labels).as_classifier()
+    if labelled is data:
+        rows += method_rows(title, f"{EVEN}, without the few shots", even, scored, with_var=True)
+    return TaskResult(rows=rows + method_rows(title, "BPRW, few-shot", weights, scored, with_var=True, over=even))
 
 
 def method_rows(
@@ -224,12 +198,8 @@ def relabelled(labelled: LabelledSet, classnames: Sequence[str], title: str) -> 
     Raises:
         UserError: a name is not exactly one class of the labelled set.
     """
-    if list(classnames) == labelled.classnames:
-        return labelled.labels
     wrong = [name for name in classnames if labelled.classnames.count(name) != 1]
-    if wrong:
+    if wrong and list(classnames) != labelled.classnames:
         raise UserError(f"{wrong[0]!r} is not exactly one class of {title}")
-    places = torch.full((len(labelled.classnames),), -1)
-    for place, name in enumerate(classnames):
-        places[labelled.classnames.index(name)] = place
-    return places[labelled.labels]
+    places = {name: place for place, name in enumerate(classnames)}
+    return torch.tensor([places.get(name, -1) for name in labelled.classnames])[labelled.labels]

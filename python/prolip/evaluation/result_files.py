@@ -2,56 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from prolip.errors import UserError
-from prolip.evaluation.compare import Compared, compare
-from prolip.evaluation.results import Chart, SuiteResult
-from prolip.evaluation.typed_json import to_json
+from prolip.evaluation.results import Compared, SuiteResult, compare
 from prolip.files import write_atomic
+from prolip.metrics.statistics import Interval
 from prolip.report.page import build_page
-from prolip.report.results import MAIN, RANGES, REST, Json, result_sections, result_tables
-
-
-@dataclass(frozen=True, kw_only=True)
-class FigureJson:
-    """A row of results.json: values by model, differences from the first model, intervals with 95 % of resamples."""
-
-    task: str
-    metric: str
-    main: bool
-    unit: str
-    num_items: int
-    value: dict[str, float]
-    """By model."""
-    low: dict[str, float]
-    high: dict[str, float]
-    difference: dict[str, float]
-    difference_low: dict[str, float]
-    difference_high: dict[str, float]
-    baselines: dict[str, float]
-    """Values to compare those of the first model with, by name."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ResultsJson:
-    """Contents of results.json."""
-
-    suite: str
-    models: dict[str, str]
-    """Fingerprint of each model."""
-    figures: list[FigureJson]
-    notes: dict[str, list[str]]
-    """What was left out and why, and other remarks, by model."""
-    charts: dict[str, list[Chart]]
-    """By model."""
+from prolip.report.results import MAIN, RANGES, REST, result_sections, result_tables
 
 
 def write_results(folder: Path, results: Sequence[SuiteResult], *, num_resamples: int, seed: int) -> list[str]:
     """Write the three files, and return the lines to print: the main figures and the notes.
+
+    results.json has a figure for each row: its value by model, the difference of each further model from the first, and
+    the ends of the intervals with 95 % of resamples.
 
     Args:
         folder: where the files go.
@@ -62,37 +31,26 @@ def write_results(folder: Path, results: Sequence[SuiteResult], *, num_resamples
     Raises:
         UserError: two models have the same name.
     """
-    names = [result.model for result in results]
-    if len(set(names)) < len(names):
-        raise UserError(f"checkpoint is {names}: each model can be named once")
-    compared = compare(results, num_resamples=num_resamples, seed=seed)
-    found = ResultsJson(
-        suite=results[0].suite,
-        models={result.model: result.fingerprint for result in results},
-        figures=[_figure(figure, names) for figure in compared],
-        notes={result.model: result.notes for result in results},
-        charts={result.model: result.charts for result in results},
-    )
-    text = to_json(found)
-    content = json.loads(text)
-    write_atomic(folder / "results.json", text)
-    write_atomic(folder / "results.md", _markdown(content))
-    page = build_page(" beside ".join(names), result_sections(content), kicker=f"prolip eval {found.suite}")
+    suite, models = results[0].suite, [result.model for result in results]
+    if len(set(models)) < len(models):
+        raise UserError(f"checkpoint: each model can be named once (got {', '.join(models)})")
+    figures = compare(results, num_resamples=num_resamples, seed=seed)
+    content = {
+        "suite": suite,
+        "models": {result.model: result.fingerprint for result in results},
+        "figures": [_figure(figure, models) for figure in figures],
+        "notes": {result.model: result.notes for result in results},
+        "charts": {result.model: list(map(dataclasses.asdict, result.charts)) for result in results},
+    }
+    tables = {title: _markdown_table(rows) for title, rows in result_tables(content).items()}
+    remarks = [f"{result.model}: {note}" for result in results for note in result.notes]
+    sections = tables | ({"Notes": [f"- {remark}" for remark in remarks]} if remarks else {})
+    lines = [line for title, some in sections.items() for line in (f"## {title}", "", *some, "")]
+    page = build_page(" beside ".join(models), result_sections(content), kicker=f"prolip eval {suite}")
+    write_atomic(folder / "results.json", json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_atomic(folder / "results.md", "\n".join([f"# {suite}", "", *lines, f"{RANGES}\n"]))
     write_atomic(folder / "results.html", page)
-    tables = result_tables(content)
-    remarks = [f"{model}: {note}" for model, lines in found.notes.items() for note in lines]
-    table = _markdown_table(tables.get(MAIN) or tables.get(REST, []))
-    return [*table, *(["", *remarks] if remarks else [])]
-
-
-def _markdown(results: Json) -> str:
-    parts = [f"# {results['suite']}\n"]
-    for title, rows in result_tables(results).items():
-        parts += [f"## {title}\n", *_markdown_table(rows), ""]
-    noted = [f"- {model}: {note}" for model, lines in results["notes"].items() for note in lines]
-    if noted:
-        parts += ["## Notes\n", *noted, ""]
-    return "\n".join([*parts, f"{RANGES}\n"])
+    return [*(tables.get(MAIN) or tables.get(REST, [])), *(["", *remarks] if remarks else [])]
 
 
 def _markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -100,20 +58,15 @@ def _markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (*rows[:1], *rule, *rows[1:])]
 
 
-def _figure(figure: Compared, names: Sequence[str]) -> FigureJson:
-    row, values, others = figure.row, dict(zip(names, figure.values, strict=True)), names[1:]
-    differences = dict(zip(others, figure.differences, strict=True))
-    return FigureJson(
-        task=row.task,
-        metric=row.metric,
-        main=row.main,
-        unit=row.unit,
-        num_items=row.num_items,
-        value={name: value.value for name, value in values.items()},
-        low={name: value.low for name, value in values.items()},
-        high={name: value.high for name, value in values.items()},
-        difference={name: value.value for name, value in differences.items()},
-        difference_low={name: value.low for name, value in differences.items()},
-        difference_high={name: value.high for name, value in differences.items()},
-        baselines=row.baselines,
-    )
+def _figure(figure: Compared, models: Sequence[str]) -> dict[str, object]:
+    columns: dict[str, object] = {
+        f"{prefix}{end}": {
+            model: number if math.isfinite(number := getattr(interval, end)) else None
+            for model, interval in zip(names, intervals, strict=True)
+        }
+        for prefix, names, intervals in (("", models, figure.values), ("difference_", models[1:], figure.differences))
+        for end in Interval._fields
+    }
+    columns["difference"] = columns.pop("difference_value")
+    row = {name: getattr(figure.row, name) for name in ("task", "metric", "main", "unit", "num_items", "baselines")}
+    return row | columns

@@ -1,15 +1,18 @@
-"""Results of a suite: rows of figures with the items behind them, charts and notes; a cache of finished tasks.
+"""Results of a suite: rows of figures with the items behind them, charts and notes; finished tasks; models compared.
 
-Shares are in [0, 1].
+Shares are in [0, 1]. N items, R resamples.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -17,10 +20,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from prolip.errors import UserError
 from prolip.evaluation.typed_json import from_json, to_json
 from prolip.files import write_atomic
-from prolip.metrics.statistics import STATISTICS, value_of
+from prolip.metrics.statistics import STATISTICS, Interval, percentile_interval, resample, value_of
 
 Unit = Literal["share", "number"]
 _SHOWN = 100
@@ -66,6 +68,10 @@ class Row:
         items = torch.tensor(self.items, dtype=torch.float64)
         return [items, torch.tensor(self.groups)] if self.groups else [items]
 
+    def of_same_items(self, other: Row) -> bool:
+        """Whether the figure of another model comes from the same items."""
+        return all(getattr(self, name) == getattr(other, name) for name in ("num_items", "mean_of", "difference_of"))
+
 
 def row_of_items(
     task: str,
@@ -77,13 +83,7 @@ def row_of_items(
     main: bool = False,
     unit: Unit = "share",
 ) -> Row:
-    """The row of a statistic of items [N] and groups i64 [N].
-
-    Raises:
-        UserError: there is no item.
-    """
-    if len(items) == 0:
-        raise UserError(f"{task}: {metric} needs at least one item")
+    """The row of a statistic of items [N] and groups i64 [N]; ValueError if there is no item."""
     columns = [items.double()] if groups is None else [items.double(), groups]
     return Row(
         task=task,
@@ -146,11 +146,11 @@ class TaskCache:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.made = folder.with_name("data")
+        """Where shards made of a data set's files are stored."""
 
     def get_or_run(self, name: str, settings: Mapping[str, object], compute: Callable[[], TaskResult]) -> TaskResult:
         """Read the result of a finished task, or run it. Results of another version of prolip are not read.
-
-        Measures change between versions. The version needs no one to remember it, as a number of its own would.
 
         Args:
             name: the task's name; the file's name begins with it.
@@ -168,3 +168,70 @@ class TaskCache:
         result = compute()
         write_atomic(path, to_json(result))
         return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """One figure for all models. NaN where a model lacks the figure; low and high are NaN without resamples."""
+
+    row: Row
+    """The row of the first model that has it."""
+    values: list[Interval]
+    """One per model."""
+    differences: list[Interval]
+    """One per model except the first: its figure minus the first model's."""
+
+
+def compare(results: Sequence[SuiteResult], *, num_resamples: int = 1000, seed: int = 0) -> list[Compared]:
+    """Compare all rows of all models, in order of first appearance.
+
+    The same items are resampled for all models. So the difficulty of the items cancels in a difference.
+
+    Args:
+        results: of one suite, one per model.
+        num_resamples: R; 0 for no intervals.
+        seed: seed of the resampling.
+    """
+    tables = [{row.key: row for row in result.rows} for result in results]
+    assert [len(table) for table in tables] == [len(result.rows) for result in results], "a key names one row"
+    drawn = [_draw_all(table, num_resamples, seed) for table in tables]
+    compared = []
+    for key in dict.fromkeys(key for table in tables for key in table):
+        rows, draws = [table.get(key) for table in tables], [draw.get(key) for draw in drawn]
+        found = [
+            Interval(math.nan, math.nan, math.nan) if row is None else _interval(row.value, draw)
+            for row, draw in zip(rows, draws, strict=True)
+        ]
+        differences = []
+        for row, draw, value in zip(rows[1:], draws[1:], found[1:], strict=True):
+            # Only figures of the same items are compared resample by resample.
+            same = rows[0] is not None and row is not None and rows[0].of_same_items(row)
+            paired = draw - draws[0] if same and draw is not None and draws[0] is not None else None
+            differences.append(_interval(value.value - found[0].value, paired))
+        shown = next(row for row in rows if row is not None)
+        compared.append(Compared(row=shown, values=found, differences=differences))
+    return compared
+
+
+def _draw_all(table: Mapping[str, Row], num_resamples: int, seed: int) -> dict[str, Tensor]:
+    """The figure on every resample, f64 [R], for rows that have items, and for means and differences of such rows."""
+
+    @cache
+    def draw(key: str) -> Tensor | None:
+        row = table[key]
+        if row.items:
+            # Tasks are resampled independently, so that the interval of an average over tasks is right. Rows of one
+            # task with equally many items have the same resamples, so that the interval of their difference is right.
+            task_seed = (seed + zlib.crc32(row.task.encode())) % 2**64
+            return resample(STATISTICS[row.statistic], *row.columns(), num_resamples=num_resamples, seed=task_seed)
+        names = row.mean_of or row.difference_of
+        parts = [drawn for name in names if (drawn := draw(name)) is not None]
+        if not names or len(parts) < len(names):
+            return None
+        return torch.stack(parts).mean(dim=0) if row.mean_of else parts[1] - parts[0]
+
+    return {key: drawn for key in table if num_resamples > 0 and (drawn := draw(key)) is not None}
+
+
+def _interval(value: float, draws: Tensor | None) -> Interval:
+    return Interval(value, math.nan, math.nan) if draws is None else percentile_interval(value, draws)

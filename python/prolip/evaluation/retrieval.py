@@ -5,22 +5,26 @@ N images, M captions, D dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from importlib.util import find_spec
 from itertools import chain
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from prolip.embeddings.embed import embed_captions, embed_shards
-from prolip.evaluation.caption_sets import caption_members, captions_of, name_sources, open_captioned
-from prolip.evaluation.coco_pairs import load_truth
+from prolip.errors import UserError
 from prolip.evaluation.config import RetrievalOptions
-from prolip.evaluation.each_set import evaluate_sets
-from prolip.evaluation.folders import TaskFolder
+from prolip.evaluation.datasets import DataSet, caption_members, name_sources, open_dataset, read_captions
 from prolip.evaluation.results import Row, SuiteResult, TaskCache, TaskResult, mean_row, row_of_items
+from prolip.evaluation.run import evaluate_sets
 from prolip.gaussian import Gaussian
-from prolip.metrics.coco import Shares, coco_shares
+from prolip.metrics.coco import CocoTruth, Pairs, Shares, coco_shares
 from prolip.metrics.config import Score
 from prolip.metrics.retrieval import RECALL_AT, group_ranks
 from prolip.pretrained.model import Model
@@ -37,16 +41,15 @@ def run_retrieval(model: Model, options: RetrievalOptions, cache: TaskCache) -> 
         UserError: none could be evaluated.
     """
 
-    def evaluate(name: str, source: str, fingerprint: str) -> TaskResult:
-        folder = open_captioned(source, cache.folder.with_name("data"), options.store)
+    def prepare(name: str, source: str) -> tuple[dict[str, Any], Callable[[], TaskResult]]:
+        data = open_dataset(source, cache.made, options.store)
         keys = [options.caption_key, options.image_id_key, options.caption_ids_key]
-        settings = {"model": fingerprint, "data": folder.fingerprint, "keys": keys}
-        return cache.get_or_run(name, settings, partial(retrieve_set, model, name, folder, options))
+        return {"data": data.fingerprint, "keys": keys}, partial(retrieve_set, model, name, data, options)
 
-    return evaluate_sets("retrieval", model, name_sources(options.data), evaluate, "figures by sampled distance")
+    return evaluate_sets("retrieval", model, name_sources(options.data), cache, prepare, "figures by sampled distance")
 
 
-def retrieve_set(model: Model, name: str, folder: TaskFolder, options: RetrievalOptions) -> TaskResult:
+def retrieve_set(model: Model, name: str, data: DataSet, options: RetrievalOptions) -> TaskResult:
     """Recall on a data set; with COCO's ids, all measures of the four COCO benchmarks too.
 
     Raises:
@@ -56,17 +59,17 @@ def retrieve_set(model: Model, name: str, folder: TaskFolder, options: Retrieval
     truth = None if options.image_id_key is None else load_truth()
     where = (options.caption_key, options.image_id_key, options.caption_ids_key)
     keep = caption_members(*where)
-    embedded = embed_shards(model, folder.shards, batch_size=options.batch_size, keep=keep, store=folder.store)
-    found = captions_of(folder, embedded, *where)
+    embedded = embed_shards(model, data.shards, batch_size=options.batch_size, keep=keep, store=data.store)
+    found = read_captions(data, embedded, *where)
     texts = embed_captions(model, list(chain.from_iterable(found.texts)))
     image_of_text = torch.tensor([place for place, some in enumerate(found.texts) for _ in some])
     scores: list[Score] = ["mean", "csd"] if model.has_csd else ["mean"]
     rows = recall_rows(name, embedded.gaussian, texts, image_of_text, scores)
-    if truth is not None and found.image_ids is not None and found.caption_ids is not None:
+    if truth is not None:
         caption_ids = list(chain.from_iterable(found.caption_ids))
         for score in scores:
             figures = coco_shares(embedded.gaussian, found.image_ids, texts, caption_ids, truth, score)
-            rows += [coco_row(key, figure, score) for key, figure in figures.items()]
+            rows += coco_rows(figures, score)
     return TaskResult(rows=rows)
 
 
@@ -89,16 +92,40 @@ def recall_rows(
     return [mean_row(task, "mean recall@1", firsts, len(images.mean)), *rows]
 
 
-def coco_row(key: str, figure: Shares, score: Score) -> Row:
-    """The row of a measure of `coco_shares`, whose keys are SET_DIRECTION_MEASURE."""
-    (which,) = [name for name in _SETS if key.startswith(f"{name}_")]
-    way, name = next((way, key.removeprefix(f"{which}_{way}_")) for way in _WAYS if key.startswith(f"{which}_{way}_"))
+def coco_rows(figures: Mapping[str, Shares], score: Score) -> list[Row]:
+    """The rows of the measures of `coco_shares`."""
     suffix = ", by sampled distance" if score == "csd" else ""
-    return row_of_items(
-        _SETS[which],
-        f"{_WAYS[way]} {_FIGURES.get(name, name)}{suffix}",
-        figure.shares,
-        figure.folds,
-        statistic="mean" if figure.folds is None else "mean_per_group",
-        main=name in {"R@1", "map_at_r"} and score == "mean",
-    )
+    return [
+        row_of_items(
+            task,
+            f"{shown} {_FIGURES.get(name, name)}{suffix}",
+            figure.shares,
+            figure.folds,
+            statistic="mean" if figure.folds is None else "mean_per_group",
+            main=name in {"R@1", "map_at_r"} and score == "mean",
+        )
+        for which, task in _SETS.items()
+        for way, shown in _WAYS.items()
+        for name in (*(f"R@{k}" for k in RECALL_AT), *_FIGURES)
+        if (figure := figures.get(f"{which}_{way}_{name}")) is not None
+    ]
+
+
+def load_truth() -> CocoTruth:
+    """Which captions of COCO's test set match which images, by COCO, CxC and ECCV Caption.
+
+    Raises:
+        UserError: the package eccv-caption, which has them, is not installed.
+    """
+    spec = find_spec("eccv_caption")
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError("image_id_key: COCO, CxC and ECCV Caption need eccv-caption: pip install 'prolip[eval]'")
+    folder = Path(spec.submodule_search_locations[0]) / "data"
+
+    def pairs(whose: str) -> Pairs:
+        ways = (f"{whose}_{way}.json" for way in ("image_to_caption", "caption_to_image"))
+        read = [json.loads((folder / name).read_text(encoding="utf-8")) for name in ways]
+        return Pairs(*({int(query): list(map(int, rights)) for query, rights in one.items()} for one in read))
+
+    order = np.load(folder / "coco_test_ids.npy").tolist()
+    return CocoTruth(pairs("original"), pairs("cxc"), pairs("eccv"), order)

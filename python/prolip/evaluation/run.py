@@ -1,26 +1,28 @@
-"""Run a suite on each model and write the results side by side (`prolip eval`)."""
+"""Run a suite on each model, and on each of its data sets, and write the results side by side (`prolip eval`)."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from prolip.errors import UserError, check_at_least, check_seed
-from prolip.evaluation.caption_sets import is_missing
-from prolip.evaluation.config import DatacompOptions, SuiteOptions
-from prolip.evaluation.datacomp import chosen_tasks
+from tqdm import tqdm
+
+from prolip.data import DataError
+from prolip.errors import UserError, check_at_least, check_seed, sentence
+from prolip.evaluation.config import SuiteOptions
+from prolip.evaluation.datasets import FolderMissing, is_path
 from prolip.evaluation.result_files import write_results
-from prolip.evaluation.results import SuiteResult, TaskCache
-from prolip.evaluation.tasks import TABLE, read_tasks
+from prolip.evaluation.results import SuiteResult, TaskCache, TaskResult
 from prolip.files import check_writable
 from prolip.metrics.prompts import fill_templates
-from prolip.pretrained.model import Model
+from prolip.pretrained.model import Model, missing_csd
 from prolip.pretrained.open import load
 from prolip.pretrained.sources import resolve
 
 Options = TypeVar("Options", bound=SuiteOptions)
+Prepare = Callable[[str, str], tuple[Mapping[str, Any], Callable[[], TaskResult]]]
 
 
 def run_suite(name: str, options: Options, run: Callable[[Model, Options, TaskCache], SuiteResult]) -> list[str]:
@@ -32,24 +34,19 @@ def run_suite(name: str, options: Options, run: Callable[[Model, Options, TaskCa
         run: the suite's function.
 
     Raises:
-        UserError: a model is named twice or cannot be opened, or the suite cannot run with the options; the message
-            says why.
+        UserError: a model is named twice or cannot be opened, or the suite cannot run with the options.
         OSError: the results cannot be written to their folder; see `check_writable`.
     """
-    for option, what in (("checkpoint", "model"), ("data", "data set")):
-        if getattr(options, option, None) == ():
-            raise UserError(f"{option} is (): name at least one {what} with --{option}")
-    if options.num_resamples < 0:
-        raise UserError(f"num_resamples is {options.num_resamples}: it must not be negative; 0 is for no intervals")
+    check_at_least(0, num_resamples=options.num_resamples)
+    check_at_least(1, batch_size=options.batch_size)
     check_seed("seed", options.seed)
-    twice = [source for source, count in Counter(options.checkpoint).items() if count > 1]
-    if twice:
-        raise UserError(f"checkpoint has {twice[0]} more than once: each model can be named once")
+    sources = options.checkpoint
+    if len(set(sources)) < len(sources):
+        raise UserError(f"checkpoint: each model can be named once (got {', '.join(sources)})")
     out = options.folder(name)
     check_writable(out / "results.json")
-    check_at_least(1, batch_size=options.batch_size)
-    _check_files(options)
-    for source in options.checkpoint:  # before any model runs, which may take hours
+    _check_data(options)
+    for source in sources:  # before any model runs, which may take hours
         resolve(source)
     data = getattr(options, "data", None)
     beside = data if isinstance(data, Path) else None
@@ -60,26 +57,62 @@ def run_suite(name: str, options: Options, run: Callable[[Model, Options, TaskCa
         )
 
     # No variable holds a model while the next one is opened.
-    results = [run(opened(source), options, TaskCache(out / "tasks")) for source in options.checkpoint]
+    results = [run(opened(source), options, TaskCache(out / "tasks")) for source in sources]
     return write_results(out, results, num_resamples=options.num_resamples, seed=options.seed)
 
 
-def _check_files(options: SuiteOptions) -> None:
-    """Check what a suite reads, before a model is opened, which may have to be downloaded.
+def evaluate_sets(
+    suite: str, model: Model, sets: Mapping[str, str], cache: TaskCache, prepare: Prepare, needs_csd: str | None = None
+) -> SuiteResult:
+    """The rows, notes and charts of all data sets. One that fails is noted, and the others run.
+
+    Args:
+        suite: the suite's name.
+        model: the model.
+        sets: the sources of the data sets, by display name (`name_sources`).
+        cache: finished tasks.
+        prepare: opens a data set, named and by its source; returns all that its result depends on besides the model, as
+            JSON values, and the function that measures it.
+        needs_csd: what a model without the sampled distance lacks; a note says so.
 
     Raises:
-        UserError: no data set is there, a file that an option names is missing, a template is wrong, or a task unknown.
-        OSError: there is no such table.
+        UserError: none could be evaluated.
     """
-    for name in ("data", "elsewhere", "known", "classnames"):
+    result = SuiteResult(suite=suite, model=model.name, fingerprint=model.fingerprint(), rows=[], notes=[], charts=[])
+    missing: dict[str, str] = {}
+    for name, source in tqdm(sets.items(), desc=model.name, unit="set", file=sys.stderr):
+        try:
+            settings, measure = prepare(name, source)
+            found = cache.get_or_run(name, {"model": result.fingerprint, **settings}, measure)
+        except FolderMissing as error:
+            missing[name] = error.places
+        except (UserError, DataError, OSError) as error:
+            result.notes.append(f"{name}: {sentence(error)}")
+        else:
+            result.rows.extend(found.rows)
+            result.notes.extend(found.notes)
+            result.charts.extend(found.charts)
+    for places in dict.fromkeys(missing.values()):
+        absent = [name for name, where in missing.items() if where == places]
+        result.notes.insert(0, f"not in {places}: {', '.join(absent)}")
+    if not result.rows:
+        raise UserError("; ".join(result.notes))
+    if needs_csd is not None and not model.has_csd:
+        result.notes.append(f"{needs_csd}: {missing_csd(model)}")
+    return result
+
+
+def _check_data(options: SuiteOptions) -> None:
+    """Check what a suite reads, before a model is opened, which may have to be downloaded."""
+    for name in ("checkpoint", "data", "elsewhere", "known", "classnames"):
         value = getattr(options, name, None)
-        sources = [*map(str, value)] if isinstance(value, tuple) else [str(value)] if value is not None else []
-        missing = [source for source in sources if is_missing(source)]
+        sources = list(map(str, value)) if isinstance(value, tuple) else [str(value)] if value is not None else []
+        if value == () and name in {"checkpoint", "data"}:
+            raise UserError(f"{name}: at least one must be named")
+        missing = [source for source in sources if is_path(source) and not Path(source).exists()]
         # A suite notes that a data set is missing, and evaluates the others.
-        if missing and (name != "data" or len(missing) == len(sources)):
-            raise UserError(f"{name} is {', '.join(missing)}: there is no such file or folder")
+        if missing and name != "checkpoint" and (name != "data" or len(missing) == len(sources)):
+            raise UserError(f"{name}: there is no such file or folder (got {', '.join(missing)})")
     templates = getattr(options, "templates", ())
-    if templates and isinstance(templates, tuple):  # `eval imagenet` names a list instead
+    if isinstance(templates, tuple) and templates:  # `eval imagenet` names a list instead
         fill_templates(templates, [""])
-    if isinstance(options, DatacompOptions):
-        chosen_tasks(read_tasks(options.table or TABLE), options.tasks)

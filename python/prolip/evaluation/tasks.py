@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
@@ -55,56 +56,48 @@ def read_tasks(path: Path = TABLE) -> list[Task]:
     are separated by spaces; `-` means no group column or no average.
 
     Raises:
-        UserError: not a valid table; the message names the file, the line, the column and the rule.
+        UserError: not a valid table; the message names the file, the row, the column and the rule.
         OSError: there is no such file.
     """
-    lines = [(number, line) for number, line in enumerate(read_text(path).split("\n"), start=1) if line.strip()]
-    columns = [name.strip() for name in lines[0][1].split("\t")] if lines else []
-    if sorted(columns) != sorted(Task._fields):
-        found = ", ".join(columns) or "none"
-        raise UserError(
-            f"{path} line 1: its columns are {found}: they must be {', '.join(Task._fields)}, separated by tabs"
-        )
-    tasks = [_task(f"{path} line {number}", columns, line.split("\t")) for number, line in lines[1:]]
+    lines = [line for line in read_text(path).splitlines() if line.strip()]
+    tasks: list[Task] = []
+    for number, row in enumerate(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE), start=1):
+        place = f"{path} row {number}"
+        if set(row) != set(Task._fields) or None in row.values():
+            raise UserError(f"{place}: it must have the columns {', '.join(Task._fields)}, separated by tabs")
+        tasks.append(_task(place, {column: value.strip() for column, value in row.items()}, tasks))
     if not tasks:
-        raise UserError(f"{path} has no task: each line after the first must be one")
-    for column in ("key", "name"):
-        values = [getattr(task, column) for task in tasks]
-        for (number, _), value in zip(lines[1:], values, strict=True):
-            if values.count(value) > 1:
-                raise UserError(f"{path} line {number}, column {column} is {value!r}: it must be unique")
+        raise UserError(f"{path}: it must have a line of columns, and a task in each other line")
     return tasks
 
 
-def _task(place: str, columns: Sequence[str], fields: Sequence[str]) -> Task:
-    if len(fields) != len(columns):
-        raise UserError(f"{place} has {len(fields)} columns: it must have {len(columns)}, separated by tabs")
-    line = {column: field.strip() for column, field in zip(columns, fields, strict=True)}
-    metric = next((known for known in get_args(Metric) if known == line["metric"]), None)
+def _task(place: str, row: Mapping[str, str], others: Sequence[Task]) -> Task:
+    metric = next((known for known in get_args(Metric) if known == row["metric"]), None)
     grouped = metric in BY_GROUP
-    group = line["group_column"]
+    group = row["group_column"]
     rules = {
-        "key": (len(line["key"].split()) == 1, "one word"),
-        "name": (line["name"] not in {"", "Average"}, "a name, and not Average"),
-        "folders": (line["folders"] != "", "the name of a folder, or of several separated by spaces"),
-        "items": (line["items"].isdecimal(), "a whole number, 0 if unknown"),
+        "key": (len(row["key"].split()) == 1, "one word"),
+        "name": (row["name"] not in {"", "Average"}, "a name, and not Average"),
+        "folders": (row["folders"] != "", "names of a folder, separated by spaces"),
+        "items": (row["items"].isdecimal(), "a whole number, 0 if unknown"),
         "metric": (metric is not None, f"one of {', '.join(get_args(Metric))}"),
         "group_column": (
             group.isdecimal() if grouped else group == _NONE,
-            "the index, from 0, of the group in a sample's .npy" if grouped else f"{_NONE}: {metric} has no groups",
+            f"the index, from 0, of the group in a sample's .npy; {_NONE} for metrics without groups",
         ),
-        "averages": (line["averages"] != "", f"words separated by spaces, or {_NONE}"),
+        "averages": (row["averages"] != "", f"words separated by spaces, or {_NONE}"),
     }
     for column, (holds, rule) in rules.items():
-        if not holds:
-            raise UserError(f"{place}, column {column} is {line[column]!r}: it must be {rule}")
+        unique = column not in {"key", "name"} or row[column] not in {getattr(other, column) for other in others}
+        if not holds or not unique:
+            raise UserError(f"{place}, {column}: it must be {rule if unique else 'unique'} (got {row[column]!r})")
     assert metric is not None, "checked above"
     return Task(
-        key=line["key"],
-        name=line["name"],
-        folders=tuple(line["folders"].split()),
-        items=int(line["items"]),
+        key=row["key"],
+        name=row["name"],
+        folders=tuple(row["folders"].split()),
+        items=int(row["items"]),
         metric=metric,
         group_column=int(group) if grouped else None,
-        averages=tuple(word for word in line["averages"].split() if word != _NONE),
+        averages=tuple(word for word in row["averages"].split() if word != _NONE),
     )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import runpy
-from importlib.util import find_spec
-from pathlib import Path
+from importlib import import_module
 from typing import Any, Literal
 
 from prolip.errors import UserError
@@ -21,7 +19,7 @@ def imagenet_classnames() -> list[str]:
     Raises:
         UserError: open_clip is not installed.
     """
-    return list(_open_clip_names()["IMAGENET_CLASSNAMES"])
+    return list(_open_clip().IMAGENET_CLASSNAMES)
 
 
 def imagenet_templates(kind: Literal["all", "simple"] = "all") -> list[str]:
@@ -30,15 +28,13 @@ def imagenet_templates(kind: Literal["all", "simple"] = "all") -> list[str]:
     Raises:
         UserError: open_clip is not installed.
     """
-    names = {"all": "OPENAI_IMAGENET_TEMPLATES", "simple": "SIMPLE_IMAGENET_TEMPLATES"}
-    return [template("{}") for template in _open_clip_names()[names[kind]]]
+    found = _open_clip()
+    templates = found.OPENAI_IMAGENET_TEMPLATES if kind == "all" else found.SIMPLE_IMAGENET_TEMPLATES
+    return [template("{}") for template in templates]
 
 
-def _open_clip_names() -> dict[str, Any]:
-    """Return the variables of open_clip's module of names. Only that file is run: importing the package is slow."""
-    spec = find_spec("open_clip")
-    folders = spec.submodule_search_locations if spec is not None else None
-    path = Path(folders[0]) / "zero_shot_metadata.py" if folders else None
-    if path is None or not path.is_file():
-        raise UserError("ImageNet's names and templates come with open_clip: pip install 'prolip[open_clip]'")
-    return runpy.run_path(str(path))
+def _open_clip() -> Any:
+    try:
+        return import_module("open_clip")
+    except ImportError as error:
+        raise UserError("templates: ImageNet's come with open_clip: pip install 'prolip[open_clip]'") from error

@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,12 +17,18 @@ from torch import Tensor
 
 from prolip.embeddings.embed import embed_captions, embed_views
 from prolip.errors import UserError
-from prolip.evaluation.caption_sets import caption_members, captions_of, name_sources, open_captioned
 from prolip.evaluation.classification import build_classifier
 from prolip.evaluation.config import UncertaintyOptions
-from prolip.evaluation.each_set import evaluate_sets
-from prolip.evaluation.folders import TaskFolder, read_labels
+from prolip.evaluation.datasets import (
+    DataSet,
+    caption_members,
+    name_sources,
+    open_dataset,
+    read_captions,
+    read_labels,
+)
 from prolip.evaluation.results import Chart, Row, SuiteResult, TaskCache, TaskResult, row_of_items
+from prolip.evaluation.run import evaluate_sets
 from prolip.gaussian import Gaussian
 from prolip.metrics.uncertainty import count_words, more_uncertain, uncertainty_bins
 from prolip.metrics.zero_shot import correct_within, zero_shot_logits
@@ -41,19 +48,15 @@ def run_uncertainty(model: Model, options: UncertaintyOptions, cache: TaskCache)
     if not model.has_variances:
         raise UserError(f"{model.name} has no variances: there is no uncertainty to measure")
 
-    def evaluate(name: str, source: str, fingerprint: str) -> TaskResult:
-        folder = open_captioned(source, cache.folder.with_name("data"), options.store)
-        settings = {
-            "model": fingerprint,
-            "data": folder.fingerprint,
-            "options": [options.caption_key, options.num_bins, options.keep_ratio, options.blur, options.show],
-        }
-        return cache.get_or_run(name, settings, partial(measure_set, model, name, folder, options))
+    def prepare(name: str, source: str) -> tuple[dict[str, Any], Callable[[], TaskResult]]:
+        data = open_dataset(source, cache.made, options.store)
+        chosen = [options.caption_key, options.num_bins, options.keep_ratio, options.blur, options.show]
+        return {"data": data.fingerprint, "options": chosen}, partial(measure_set, model, name, data, options)
 
-    return evaluate_sets("uncertainty", model, name_sources(options.data), evaluate)
+    return evaluate_sets("uncertainty", model, name_sources(options.data), cache, prepare)
 
 
-def measure_set(model: Model, name: str, folder: TaskFolder, options: UncertaintyOptions) -> TaskResult:
+def measure_set(model: Model, name: str, data: DataSet, options: UncertaintyOptions) -> TaskResult:
     """Measure one data set.
 
     Raises:
@@ -66,9 +69,9 @@ def measure_set(model: Model, name: str, folder: TaskFolder, options: Uncertaint
     }
     if model.prolip is not None:
         views["hidden"] = hide_patches(model, options.keep_ratio)
-    labelled = bool(folder.classnames and folder.templates)
+    labelled = bool(data.classnames and data.templates)
     keep = (*(("cls",) if labelled else ()), *(caption_members(options.caption_key) if options.caption_key else ()))
-    embedded = embed_views(model, folder.shards, views, batch_size=options.batch_size, keep=keep, store=folder.store)
+    embedded = embed_views(model, data.shards, views, batch_size=options.batch_size, keep=keep, store=data.store)
     keys, whole = embedded["whole"].keys, embedded["whole"].gaussian
     uncertainty = whole.total_var.double()
     rows = [row_of_items(name, "mean uncertainty of images", uncertainty, unit="number")]
@@ -76,14 +79,17 @@ def measure_set(model: Model, name: str, folder: TaskFolder, options: Uncertaint
     for view in list(views)[1:]:
         more = more_uncertain(embedded[view].gaussian.total_var, whole.total_var)
         rows.append(row_of_items(name, f"an image is more uncertain {changes[view]}", more))
-    notes, charts = [ranked_note(name, keys, uncertainty, options.show)] if options.show else [], []
+    order = uncertainty.argsort(stable=True).tolist()
+    ends = [", ".join(keys[place] for place in some[: options.show]) for some in (order, order[::-1])]
+    notes = [f"{name}: most certain are {ends[0]}; least certain {ends[1]}"] if options.show else []
+    charts: list[Chart] = []
     if labelled:
-        classifier = build_classifier(model, folder.classnames, folder.templates)
+        classifier = build_classifier(model, data.classnames, data.templates)
         logits = zero_shot_logits(whole.mean, classifier.weight, logit_scale=model.logit_scale)
-        found = accuracy_figures(name, uncertainty, logits, read_labels(folder, embedded["whole"]), options.num_bins)
+        found = accuracy_figures(name, uncertainty, logits, read_labels(data, embedded["whole"]), options.num_bins)
         rows, charts = [*rows, *found.rows], found.charts
     if options.caption_key is not None:
-        captions = list(chain.from_iterable(captions_of(folder, embedded["whole"], options.caption_key).texts))
+        captions = list(chain.from_iterable(read_captions(data, embedded["whole"], options.caption_key).texts))
         rows += caption_rows(model, name, captions)
     return TaskResult(rows=rows, notes=notes, charts=charts)
 
@@ -192,10 +198,3 @@ def hide_patches(model: Model, keep_ratio: float) -> Callable[[Tensor], Gaussian
         return network.encode_image(images, order[:, :count].sort(dim=1).values.to(images.device))
 
     return view
-
-
-def ranked_note(name: str, keys: Sequence[str], uncertainty: Tensor, show: int) -> str:
-    """A line that names the most and the least certain images."""
-    order = uncertainty.argsort(stable=True).tolist()
-    ends = [", ".join(keys[place] for place in some[:show]) for some in (order, order[::-1])]
-    return f"{name}: most certain are {ends[0]}; least certain {ends[1]}"

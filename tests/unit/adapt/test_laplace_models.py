@@ -15,8 +15,8 @@ import prolip
 from prolip.cli import main
 from prolip.decisions.config import NO_CSD
 from prolip.evaluation.config import DecisionsOptions
+from prolip.evaluation.datasets import open_classes
 from prolip.evaluation.decision_scores import answer_images, fold_calibrations, plain_doubts
-from prolip.evaluation.zero_shot import open_classes
 from prolip.explore.explorer import Explorer
 from prolip.interop.vectors import read_vectors
 from prolip.metrics.uncertainty import cosine_moments

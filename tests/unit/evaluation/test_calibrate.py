@@ -21,7 +21,7 @@ from prolip.decisions.fitting import PairScale
 from prolip.errors import UserError
 from prolip.evaluation.calibrate import Calibrated, calibrate, report_lines
 from prolip.evaluation.config import CalibrateOptions
-from prolip.evaluation.zero_shot import open_classes
+from prolip.evaluation.datasets import open_classes
 from prolip.metrics.statistics import equal_mass_error, value_of
 from prolip.pretrained.model import Model
 

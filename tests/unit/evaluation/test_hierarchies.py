@@ -15,8 +15,7 @@ from tests.support.random_gaussians import gaussians
 from prolip.cli import main
 from prolip.embeddings.embed import embed_captions, embed_shards
 from prolip.errors import UserError
-from prolip.evaluation.caption_sets import open_captioned
-from prolip.evaluation.csv_datasets import read_levels
+from prolip.evaluation.datasets import open_dataset, read_levels
 from prolip.evaluation.hierarchies import NEEDS_VARIANCES, Hierarchies, level_rows, walk_rows
 from prolip.gaussian import Gaussian
 from prolip.metrics.config import InclusionForm, Root, TraversalConfig
@@ -50,7 +49,7 @@ def test_a_suite_walks_from_each_query_through_its_own_items(
     assert found["notes"] == {world.ours: [], world.theirs: [f"{NEEDS_VARIANCES}: the model has no variances"]}
     assert "precision, to the root" in world.values(found, world.theirs)
     (made,) = (out / "data").glob("*.tar")
-    images = embed_shards(world.model, open_captioned(str(made), tmp_path).shards).gaussian
+    images = embed_shards(world.model, open_dataset(str(made), tmp_path).shards).gaussian
     if suite == "hierarcaps":  # rows 0 to 5 name h2 to h7
         captions = embed_captions(world.model, [text for row in levels for text in row]).unflatten(6, 3)
         root = embed_captions(world.model, [""]).mean[0]

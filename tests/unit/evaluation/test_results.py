@@ -1,64 +1,188 @@
-"""What all suites share: row statistics, saved results of finished tasks, models side by side, result files."""
+"""Models side by side: values, differences and their intervals, in the three result files; finished tasks."""
 
 from __future__ import annotations
 
-from copy import copy
-from functools import partial
+import json
+import math
+import re
 from pathlib import Path
 
 import pytest
 import torch
-from tests.support.suite_results import hits
+from tests.support.suite_results import COUNT, hits, result, three
 
-from prolip.evaluation.results import Row, TaskCache, TaskResult, row_of_items
+from prolip.errors import UserError
+from prolip.evaluation.result_files import write_results
+from prolip.evaluation.results import Chart, Row, SuiteResult, TaskCache, TaskResult, compare, row_of_items
+from prolip.metrics.statistics import STATISTICS
+
+# ---- Intervals ------------------------------------------------------------------------------------------------------
 
 
-def test_a_row_without_items_is_refused() -> None:
-    with pytest.raises(ValueError, match="t: m needs at least one item"):
+def test_an_interval_holds_95_percent_of_the_paired_resamples() -> None:
+    """Of a mean about 1.96 standard errors either way; of a difference those of the items' differences."""
+    first, other = hits(0.5), hits(0.8)
+    (figure,) = compare([result("a", row_of_items("t", "m", first)), result("b", row_of_items("t", "m", other))])
+    for found, items in ((figure.values[0], first), (figure.differences[0], other - first)):
+        error = float(items.std()) / COUNT**0.5
+        assert found.value == pytest.approx(float(items.mean()))
+        assert found.low == pytest.approx(float(items.mean()) - 1.96 * error, abs=0.25 * error)
+        assert found.high == pytest.approx(float(items.mean()) + 1.96 * error, abs=0.25 * error)
+
+
+def test_a_model_differs_from_itself_by_exactly_zero() -> None:
+    groups = torch.arange(400) % 2
+    rows = [
+        row_of_items("t", name, hits(0.5), None if name == "mean" else groups, statistic=name) for name in STATISTICS
+    ]
+    for figure in compare([result("a", *rows), result("b", *rows)], num_resamples=50):
+        assert figure.differences[0] == (0.0, 0.0, 0.0)
+
+
+def test_means_and_differences_of_rows_are_resampled_from_their_parts() -> None:
+    better = hits(0.5).clone()
+    better[:20] = 1.0
+    rows = [
+        row_of_items("t", "one", hits(0.5)),
+        row_of_items("t", "two", better),
+        row_of_items("u", "one", hits(0.7, 1)),
+    ]
+    keys = [row.key for row in rows]
+    mean, gain = (rows[0].value + rows[2].value) / 2, rows[1].value - rows[0].value
+    combined = [
+        Row(task="all", metric="mean", value=mean, num_items=2, mean_of=[keys[0], keys[2]]),
+        Row(task="t", metric="gain", value=gain, num_items=COUNT, difference_of=keys[:2]),
+        Row(task="all", metric="open", value=0.5, num_items=2, mean_of=[keys[0], "none: given"]),
+        Row(task="none", metric="given", value=0.5, num_items=9),
+    ]
+    found = [figure.values[0] for figure in compare([result("a", *rows, *combined)], num_resamples=200)]
+    widths = [value.high - value.low for value in found]
+    assert widths[3] < min(widths[0], widths[2])
+    assert 0 < found[4].low < found[4].value == gain < found[4].high
+    assert widths[4] < widths[0] / 3
+    assert math.isnan(found[5].low)
+
+
+def test_figures_of_different_items_have_no_difference_interval() -> None:
+    def averaged(model: str, tasks: list[str]) -> SuiteResult:
+        rows = [row_of_items(task, "m", hits(0.5)) for task in ("one", "two", "three")]
+        of = [f"{task}: m" for task in tasks]
+        return result(model, *rows, Row(task="all", metric="m", value=0.5, num_items=2, mean_of=of))
+
+    fewer = row_of_items("t", "m", hits(0.5)[1:])
+    for first, other in (
+        (result("a", row_of_items("t", "m", hits(0.5))), result("b", fewer)),
+        (averaged("a", ["one", "two"]), averaged("b", ["one", "three"])),
+    ):
+        figure = compare([first, other], num_resamples=20)[-1]
+        assert math.isfinite(figure.values[1].low)
+        assert figure.differences[0].value == figure.values[1].value - figure.values[0].value
+        assert math.isnan(figure.differences[0].low)
+
+
+def test_rows_of_one_task_share_resamples_and_the_seed_fixes_them() -> None:
+    rows = result("a", *(row_of_items(task, metric, hits(0.5)) for task, metric in ["xm", "xn", "ym"]))
+    one, other, two = (figure.values[0] for figure in compare([rows], num_resamples=50))
+    assert one == other
+    assert one[1:] != two[1:]
+    assert compare([rows], num_resamples=50)[0].values[0] == one
+    assert compare([rows], num_resamples=50, seed=2**64 - 1)[0].values[0][1:] != one[1:]
+    assert all(map(math.isnan, compare([rows], num_resamples=0)[0].values[0][1:]))
+
+
+def test_rows_need_items_and_names_of_their_own() -> None:
+    with pytest.raises(ValueError, match="at least one item"):
         row_of_items("t", "m", torch.zeros(0))
+    row = row_of_items("t", "m", hits(0.5))
+    with pytest.raises(AssertionError, match="a key names one row"):
+        compare([result("a", row, row)], num_resamples=0)
 
 
-def test_a_finished_task_is_not_run_again(tmp_path: Path) -> None:
+# ---- Files ----------------------------------------------------------------------------------------------------------
+
+
+def test_json_markdown_and_html_results_agree(tmp_path: Path) -> None:
+    chart = Chart(title="A curve", text="It rises.", svg='<svg class="chart"><path d="M0 0"/></svg>')
+    row = row_of_items("food <101>", "accuracy", hits(0.5), main=True)
+    number = Row(task="food <101>", metric="uncertainty", value=-0.0123456, num_items=400, unit="number")
+    results = [
+        result("ours", row, number, charts=(chart,)),
+        result("baseline", row, notes=("uncertainty: it has no variances",)),
+    ]
+    told = write_results(tmp_path, results, num_resamples=50, seed=0)
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert found["figures"][0]["value"] == {"ours": row.value, "baseline": row.value}
+    assert found["figures"][0]["difference"] == {"baseline": 0.0}
+    assert found["figures"][1]["value"] == {"ours": number.value, "baseline": None}
+    table = (tmp_path / "results.md").read_text()
+    assert f"| food <101> | accuracy | 400 | {100 * row.value:.2f} (" in table
+    assert "| food <101> | uncertainty | 400 | −0.01235 | – | – |" in table
+    assert "- baseline: uncertainty: it has no variances" in table
+    assert "baseline: uncertainty: it has no variances" in told
+    page = (tmp_path / "results.html").read_text()
+    assert "food &lt;101&gt;" in page
+    assert chart.svg in page
+    assert "http" not in page, "it asks nobody for anything"
+    assert "<title>baseline minus ours</title>" in page
+    with pytest.raises(UserError) as error:
+        write_results(tmp_path, [result("a"), result("a")], num_resamples=0, seed=0)
+    assert error.value.field == "checkpoint"
+
+
+def test_result_files_compare_three_models(tmp_path: Path) -> None:
+    told = write_results(tmp_path, three(), num_resamples=100, seed=0)
+    found = json.loads((tmp_path / "results.json").read_text())
+    accuracy, recall = found["figures"]
+    assert found["models"] == {"m|ddle": "f-m|ddle", "best": "f-best", "a last": "f-a last"}
+    assert list(accuracy["value"]) == ["m|ddle", "best", "a last"]
+    assert accuracy["difference"]["best"] > 0 > accuracy["difference"]["a last"]
+    assert accuracy["difference_low"]["best"] < accuracy["difference"]["best"] < accuracy["difference_high"]["best"]
+    assert recall["value"]["a last"] is recall["difference"]["a last"] is None
+    table = (tmp_path / "results.md").read_text()
+    head, line, row = re.findall(r"^\|.*$", table.split("## Main figures")[1], re.MULTILINE)[:3]
+    heads, cells = ([cell.strip() for cell in re.split(r"(?<!\\)\|", some)[1:-1]] for some in (head, row))
+    assert heads[3:] == [r"m\|ddle", "best", "a last", r"best − m\|ddle", r"a last − m\|ddle"]
+    assert line.count("|") == len(cells) + 1
+    assert cells[:3] == [r"set \| one", "accuracy", "400"]
+    percent = [100 * float(hits(share).mean()) for share in (0.5, 0.8, 0.2)]
+    expected = [*(f"{value:.2f} (" for value in percent), *(f"{value - percent[0]:+.2f} (" for value in percent[1:])]
+    assert all(cell.startswith(start.replace("-", "−")) for cell, start in zip(cells[3:], expected, strict=True))
+    assert told.count("a last: left out by a last") == 1
+    page = (tmp_path / "results.html").read_text()
+    assert all(f"<title>{model} minus m|ddle</title>" in page for model in ("best", "a last"))
+    assert page.index('<svg id="m">') < page.index('<svg id="b">') < page.index('<svg id="a">')
+    told = write_results(tmp_path, three(main=False), num_resamples=0, seed=0)
+    assert sum("accuracy" in line for line in told) == 1, "all figures, if none is main"
+
+
+# ---- Finished tasks -------------------------------------------------------------------------------------------------
+
+
+def test_a_finished_task_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
     def compute() -> TaskResult:
         calls.append(1)
-        return TaskResult(rows=[row_of_items("t", "m", hits(0.5))], notes=["left out"])
+        groups = torch.arange(400) % 3
+        return TaskResult(rows=[row_of_items("t", "m", hits(0.5), groups, statistic="worst_group")], notes=["note"])
 
-    cache = TaskCache(tmp_path / "tasks")
+    cache, long = TaskCache(tmp_path / "tasks"), "a/long/path/" * 40
     first = cache.get_or_run("vtab/dtd", {"model": "x", "data": 1}, compute)
     assert cache.get_or_run("vtab/dtd", {"data": 1, "model": "x"}, compute) == first
     assert len(calls) == 1
-    cache.get_or_run("vtab/dtd", {"model": "y", "data": 1}, compute)
-    cache.get_or_run("vtab/pets", {"model": "x", "data": 1}, compute)
-    assert len(calls) == 3
-    (path,) = (tmp_path / "tasks").glob("vtab_pets-*.json")
-    path.write_text("{}")  # of an older commit
-    cache.get_or_run("vtab/pets", {"model": "x", "data": 1}, compute)
-    assert len(calls) == 4
+    for name, settings in (("vtab/dtd", {"model": "y", "data": 1}), (f"{long}a", {}), (f"{long}b", {}), ("pets", {})):
+        cache.get_or_run(name, settings, compute)
+    assert len(calls) == 5
+    (path,) = (tmp_path / "tasks").glob("pets-*.json")
+    path.write_text("{}")  # damaged
+    cache.get_or_run("pets", {}, compute)
+    monkeypatch.setattr("prolip.evaluation.results.version", lambda _: "0.0.1")
+    cache.get_or_run("pets", {}, compute)
+    assert len(calls) == 7
 
     def fail() -> TaskResult:
-        raise ValueError("no such folder")
+        raise ZeroDivisionError
 
-    with pytest.raises(ValueError, match="no such folder"):
+    with pytest.raises(ZeroDivisionError):
         cache.get_or_run("new", {}, fail)
     assert not list((tmp_path / "tasks").glob("new*"))
-
-
-def test_tasks_of_long_names_are_stored_and_told_apart(tmp_path: Path) -> None:
-    cache = TaskCache(tmp_path)
-    names = [f"{'a/long/path/' * 40}{end}" for end in "ab"]
-    results = [TaskResult(rows=[Row(task=name, metric="accuracy", value=0.5, num_items=2)]) for name in names]
-    for name, result in zip(names, results, strict=True):
-        assert cache.get_or_run(name, {}, partial(copy, result)) == result
-    assert [cache.get_or_run(name, {}, lambda: results[0]) for name in names] == results
-
-
-def test_a_task_that_another_version_finished_is_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its measures may have changed since."""
-    cache = TaskCache(tmp_path / "tasks")
-    old, new = (TaskResult(rows=[row_of_items("t", "m", hits(share))]) for share in (0.5, 0.6))
-    monkeypatch.setattr("prolip.evaluation.results.version", lambda _: "0.1.0")
-    cache.get_or_run("t", {}, lambda: old)
-    monkeypatch.setattr("prolip.evaluation.results.version", lambda _: "0.2.0")
-    assert cache.get_or_run("t", {}, lambda: new) == new

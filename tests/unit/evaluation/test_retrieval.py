@@ -75,7 +75,7 @@ def test_coco_pairs_are_opened_before_embedding_starts(
         raise AssertionError("images were embedded")
 
     monkeypatch.setattr("prolip.evaluation.retrieval.embed_shards", fail)
-    monkeypatch.setattr("prolip.evaluation.coco_pairs.find_spec", lambda _: None)
+    monkeypatch.setattr("prolip.evaluation.retrieval.find_spec", lambda _: None)
     words = ["--data", str(world.pairs), "--image_id_key", "cocoid", "--caption_ids_key", "sentids"]
     assert main(["eval", "retrieval", "--checkpoint", world.ours, "--out", str(tmp_path), *words]) == 2
     assert "prolip[eval]" in capsys.readouterr().err

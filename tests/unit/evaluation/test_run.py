@@ -1,70 +1,75 @@
-"""A suite's options reach its files."""
+"""A suite's options reach its files; models and data sets are run one after the other."""
 
 from __future__ import annotations
 
 import json
+import shutil
+import tarfile
 import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.support.suite_results import hits, result
+import torch
+from tests.support.captioned_world import CaptionedWorld, evaluate
+from tests.support.suite_results import hits, result, row_of_items
 
+from prolip.cli import main
 from prolip.errors import UserError
 from prolip.evaluation.config import SuiteOptions, ZeroShotOptions
-from prolip.evaluation.results import SuiteResult, TaskCache, row_of_items
-from prolip.evaluation.run import run_suite
+from prolip.evaluation.datasets import FolderMissing
+from prolip.evaluation.results import SuiteResult, TaskCache, TaskResult
+from prolip.evaluation.run import evaluate_sets, run_suite
+
+
+def run_toy(model: Any, _: SuiteOptions, cache: TaskCache) -> SuiteResult:
+    assert cache.folder.name == "tasks"
+    return result(model.name, row_of_items("t", "m", hits(0.5)))
 
 
 def test_output_folder_and_resample_options_reach_the_result_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By default they lie in evals/SUITE; the resamples are those of the options."""
     monkeypatch.chdir(tmp_path)
     for name in "ab":
         (tmp_path / name).mkdir()
     monkeypatch.setattr("prolip.evaluation.run.load", lambda source, **_: SimpleNamespace(name=source))
-
-    def run(model: Any, _: SuiteOptions, finished: TaskCache) -> SuiteResult:
-        assert finished.folder.name == "tasks"
-        return result(model.name, row_of_items("t", "m", hits(0.5)))
-
     found = []
     for seed, resamples in ((0, 30), (1, 30), (0, 31)):
-        options = SuiteOptions(checkpoint=("a", "b"), seed=seed, num_resamples=resamples)
-        run_suite("toy", options, run)
+        run_suite("toy", SuiteOptions(checkpoint=("a", "b"), seed=seed, num_resamples=resamples), run_toy)
         assert (tmp_path / "evals" / "toy" / "results.html").is_file()
         found.append(json.loads((tmp_path / "evals" / "toy" / "results.json").read_text())["figures"][0]["low"]["a"])
     assert len(set(found)) == 3
-    run_suite("toy", SuiteOptions(checkpoint=("a",), out=tmp_path / "other", num_resamples=0), run)
-    assert (tmp_path / "other" / "results.md").is_file()
 
 
-def test_a_negative_number_of_resamples_is_refused(tmp_path: Path) -> None:
-    options = SuiteOptions(checkpoint=("a",), out=tmp_path, num_resamples=-5)
-    with pytest.raises(UserError, match="num_resamples is -5: it must not be negative"):
-        run_suite("toy", options, lambda *_: result("a"))
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("num_resamples", -5),
+        ("seed", 2**64),
+        ("batch_size", 0),
+        ("checkpoint", ()),
+        ("checkpoint", ("a", "b", "a")),
+        ("data", ()),
+        ("data", ("absent",)),
+        ("classnames", Path("absent.txt")),
+        ("templates", ("no place",)),
+    ],
+)
+def test_wrong_options_are_refused_before_any_model_is_opened(field: str, value: object, tmp_path: Path) -> None:
+    given = {"checkpoint": ("no-model",), "data": (str(tmp_path),), field: value}
+    with pytest.raises(UserError) as error:
+        run_suite("toy", ZeroShotOptions(**given, out=tmp_path), run_toy)  # type: ignore[arg-type]
+    assert error.value.field.startswith(field.rstrip("s"))
 
 
-@pytest.mark.parametrize("option", ["checkpoint", "data"])
-def test_a_suite_without_a_model_or_without_data_is_an_error(tmp_path: Path, option: str) -> None:
-    given = {"checkpoint": ("a",), "data": (str(tmp_path),), option: ()}
-    with pytest.raises(UserError, match=rf"{option} is \(\): name at least one .* with --{option}"):
-        run_suite("toy", ZeroShotOptions(**given, out=tmp_path), lambda *_: result("a"))
-
-
-def test_a_seed_that_no_generator_takes_is_refused(tmp_path: Path) -> None:
-    options = SuiteOptions(checkpoint=("a",), out=tmp_path, seed=2**64)
-    with pytest.raises(UserError, match=r"seed is 18446744073709551616: it must be from 0 to 2\^64 - 1"):
-        run_suite("toy", options, lambda *_: result("a"))
-
-
-def test_results_that_cannot_be_written_are_an_error_before_any_model_is_opened(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_or_an_unknown_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    options = SuiteOptions(checkpoint=("no-model",), out=tmp_path / "file")
     with pytest.raises(NotADirectoryError):
-        run_suite("toy", options, lambda *_: result("a"))
+        run_suite("toy", SuiteOptions(checkpoint=("no-model",), out=tmp_path / "file"), run_toy)
+    with pytest.raises(UserError, match="no-model"):
+        run_suite("toy", SuiteOptions(checkpoint=("hf-hub:me/b", "no-model"), out=tmp_path), run_toy)
 
 
 def test_one_model_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,33 +84,93 @@ def test_one_model_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.Mo
         opened.append(weakref.ref(model))
         return model
 
-    def run(model: Any, *_: Any) -> SuiteResult:
-        return result(model.name, row_of_items("t", "m", hits(0.5)))
-
     monkeypatch.setattr("prolip.evaluation.run.load", load)
     names = ("open_clip:a/x", "open_clip:b/x", "open_clip:c/x")
-    run_suite("toy", SuiteOptions(checkpoint=names, out=tmp_path, num_resamples=0), run)
+    run_suite("toy", SuiteOptions(checkpoint=names, out=tmp_path, num_resamples=0), run_toy)
     assert len(opened) == 3
 
 
-@pytest.mark.parametrize(
-    ("names", "message"),
-    [
-        (("a", "b", "a"), "checkpoint has a more than once: each model can be named once"),
-        (
-            ("a", "hf-hub:me/b", "open_clip:c/d", "absent"),
-            "absent is neither a file nor a folder, nor a released model",
-        ),
-    ],
-)
-def test_a_wrong_name_is_refused_before_any_model_runs(
-    names: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def run(*_: Any) -> SuiteResult:
-        raise AssertionError("ran")
+def test_a_set_that_fails_is_noted_and_the_others_run(tmp_path: Path) -> None:
+    model: Any = SimpleNamespace(name="m", fingerprint=lambda: "f", has_csd=True)
+    errors = {"wrong": UserError("it has no shard"), "gone": FileNotFoundError("no such folder")}
 
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "a").mkdir()
-    monkeypatch.setattr("prolip.evaluation.run.load", lambda source, **_: SimpleNamespace(name=source))
-    with pytest.raises(UserError, match=message):
-        run_suite("toy", SuiteOptions(checkpoint=names, out=tmp_path / "out"), run)
+    def prepare(name: str, source: str) -> tuple[dict[str, Any], Any]:
+        assert source == f"a/{name}"
+        if name in errors:
+            raise errors[name]
+        if name.startswith("missing"):
+            raise FolderMissing(name, "data")
+        return {}, lambda: TaskResult(rows=[row_of_items(name, "m", torch.ones(2))], notes=[f"{name}: small"])
+
+    def found(*names: str) -> SuiteResult:
+        return evaluate_sets(
+            "toy", model, {name: f"a/{name}" for name in names}, TaskCache(tmp_path / "tasks"), prepare
+        )
+
+    some = found("one", "wrong", "missing 1", "gone", "missing 2", "two")
+    assert [row.task for row in some.rows] == ["one", "two"]
+    failed = ["wrong: it has no shard", "gone: no such folder"]
+    assert some.notes == ["not in data: missing 1, missing 2", "one: small", *failed, "two: small"]
+    with pytest.raises(UserError, match="; ".join(failed)):
+        found("wrong", "gone")
+    errors["wrong"] = ZeroDivisionError()  # type: ignore[assignment]
+    with pytest.raises(ZeroDivisionError):
+        found("one", "wrong")
+
+
+# ---- On real data sets ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suite", ["retrieval", "uncertainty"])
+def test_sets_of_equal_names_both_have_rows_and_damaged_ones_are_noted(
+    suite: str, world: CaptionedWorld, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    shutil.copytree(world.pairs, tmp_path / "other" / world.pairs.name)
+    good = [str(world.pairs), str(tmp_path / "other" / world.pairs.name)]
+    bad = [str(tmp_path / "empty"), "pipe:cat a.tar", str(tmp_path / "absent.tar")]
+    given = [word for source in (*good, *bad, good[0]) for word in ("--data", source)]
+    words = ["--num_bins", "3", "--show", "0"] if suite == "uncertainty" else []
+    found = evaluate(suite, world.ours, tmp_path / "out", *given, *words)
+    assert {row["task"] for row in found["figures"]} == set(good)
+    notes = found["notes"][world.ours]
+    assert [note.split(":")[0] for note in notes] == ["empty", "pipe", "absent.tar"]
+
+
+COMMANDS = {
+    "zero_shot": ["eval", "zero_shot", "--data", "{data}/wds_pairs_test"],
+    "retrieval": ["eval", "retrieval", "--data", "{data}/wds_pairs_test"],
+    "uncertainty": ["eval", "uncertainty", "--data", "{data}/wds_pairs_test", "--num_bins", "2"],
+    "decisions": [
+        *("eval", "decisions", "--data", "{data}/../wds_pairs_test", "--num_folds", "3"),
+        *("--elsewhere", "{data}/wds_pairs_test"),
+    ],
+    "imagenet": ["eval", "imagenet", "--data", "{data}", "--sets", "pairs", "--voters", "pairs"],
+    "bprw": ["bprw", "--shards", "{data}/wds_pairs_test/test/*.tar", "--classnames", "{data}/names.txt"],
+}
+
+
+@pytest.fixture(scope="module")
+def unended(world: CaptionedWorld) -> Path:
+    """The pairs, in archives without an end."""
+    folder = world.root / "unended"
+    shutil.copytree(world.pairs, folder / "wds_pairs_test")
+    for shard in folder.rglob("*.tar"):
+        with tarfile.open(shard) as archive:
+            archive.getmembers()
+            end = archive.offset
+        with shard.open("r+b") as file:
+            file.truncate(end)
+    (folder / "names.txt").write_text("animals\nnature\n")
+    return folder
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_suite_reads_shards_by_the_stores_settings(
+    world: CaptionedWorld, unended: Path, tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [word.format(data=unended) for word in COMMANDS[command]]
+    words += ["--checkpoint", world.ours, "--out", str(tmp_path)]
+    assert main(words) == 2
+    assert "require_archive_end" in capsys.readouterr().err
+    assert main([*words, "--store.no_require_archive_end"]) == 0

@@ -15,7 +15,7 @@ from tests.support.class_folders import LABELS, write_calibrated_world
 from prolip.data import StoreConfig
 from prolip.evaluation.calibrate import calibrate
 from prolip.evaluation.config import CalibrateOptions
-from prolip.evaluation.zero_shot import open_classes
+from prolip.evaluation.datasets import open_classes
 from prolip.explore.explorer import Explorer
 from prolip.explore.items import Item
 from prolip.explore.reliance import Doubt, Reliance

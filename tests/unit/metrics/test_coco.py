@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from prolip.errors import UserError
-from prolip.evaluation.coco_pairs import load_truth
+from prolip.evaluation.retrieval import load_truth
 from prolip.gaussian import Gaussian
 from prolip.metrics.coco import CocoTruth, Pairs, evaluate_coco
 from prolip.metrics.retrieval import retrieval_scores

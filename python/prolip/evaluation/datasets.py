@@ -1,0 +1,541 @@
+"""Open the data sets of all suites, and read the labels, metadata and captions of their images.
+
+`open_dataset` opens a folder in clip_benchmark's layout (the published layout), a folder with a table of captions, a
+folder with one folder of images per class, the same on the hub, or shards. The published layout has `classnames.txt`
+and `zeroshot_classification_templates.txt` with one entry per line, and, in the folder or in its subfolder `test`, the
+shards `0.tar`, `1.tar`, … and their number in `nshards.txt`. A sample is an image with a `.cls` (its class), a `.npy`
+(metadata, a vector of whole numbers) or a `.txt` (captions, one per line).
+
+N images, M columns of metadata.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import hashlib
+import io
+import re
+import tarfile
+import urllib.request
+import zipfile
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from huggingface_hub import constants
+from torch import Tensor
+
+from prolip.data import DataError, StoreConfig, examine_shards, without_secrets
+from prolip.data.build.folder import class_text, find_images
+from prolip.data.build.images import UNREADABLE, read_for_loader
+from prolip.data.build.shards import add_sample
+from prolip.data.samples import read_record, values_at
+from prolip.embeddings.embed import Embedded
+from prolip.errors import UserError
+from prolip.files import atomic_file, read_text
+from prolip.metrics.prompts import fill_templates
+from prolip.pretrained.download import hub_data_set
+
+_CLASSNAMES, _TEMPLATES, _NUM_SHARDS = "classnames.txt", "zeroshot_classification_templates.txt", "nshards.txt"
+DEFAULT_TEMPLATES = ("a photo of a {}.",)
+"""The prompts of a class if neither the data set nor the user names any."""
+_HUB = "hf://datasets/"
+_PATTERNS, _OTHER_SPLITS = ["*.txt", "*.tar", "*.csv", "*.zip"], ["train/*", "val/*", "valid/*"]
+_TIMEOUT_S = 30
+_SHARD = re.compile(r"\.(tar|tgz)\b")
+"""Tells the address of a shard from that of a folder."""
+_IMAGES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"}
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
+"""Raised by zip files that are damaged, encrypted, or compressed in a way that Python does not support."""
+
+csv.field_size_limit(2**24)
+
+
+class FolderMissing(UserError):
+    """None of the places has the folder."""
+
+    def __init__(self, folder: str, places: str) -> None:
+        super().__init__(f"data: {folder} is not in {places}")
+        self.places = places
+
+
+class DataSet(NamedTuple):
+    """Shards of images, with the class names and templates of the data set, if it has any."""
+
+    source: str
+    """The path or address, for messages."""
+    shards: tuple[str, ...]
+    classnames: list[str]
+    templates: list[str]
+    """Prompt templates, with `{c}` or `{}` for the class."""
+    fingerprint: str
+    """Digest of the lists and of the files' names, sizes and modification times."""
+    store: StoreConfig = StoreConfig()
+    """How the shards are read."""
+
+
+# ---- Open -----------------------------------------------------------------------------------------------------------
+
+
+def open_dataset(source: str, made: Path, store: StoreConfig | None = None) -> DataSet:
+    """Open a data set.
+
+    Args:
+        source: a folder's path, http(s) address or repository on the hub (`hf://datasets/OWNER/NAME`, which is
+            downloaded); or a path, address or pattern of shards. Shards at an address are read in place.
+        made: where shards made of a table's images or of class folders are stored.
+        store: how shards are read; None for the defaults.
+
+    Raises:
+        FolderMissing: there is no such folder.
+        UserError, DataError, OSError: a file is missing or damaged, or a server does not answer.
+    """
+    store = store or StoreConfig()
+    folder = locate(source)
+    if folder is not None and "://" not in folder:
+        return _open_folder(Path(folder), made, store)
+    if folder is not None:
+        part, count = _remote_shards(folder) or ("", 0)
+        shards = [f"{part}/{number}.tar" for number in range(count)]
+        lists = [_lines(name, _remote_text(f"{folder}/{name}") or "") for name in (_CLASSNAMES, _TEMPLATES)]
+        return _of_shards(without_secrets(folder), shards, lists, store)
+    if "://" in source and not _SHARD.search(source):
+        place, _, name = without_secrets(source).rstrip("/").rpartition("/")
+        raise FolderMissing(name, place)
+    if is_path(source) and Path(source).suffix != ".txt" and not _SHARD.search(source):
+        raise UserError(f"data: it must be a folder, a shard (.tar) or a list of shards (.txt) (got {source})")
+    return _of_shards(without_secrets(source), [source], [[], []], store)
+
+
+def locate(source: str) -> str | None:
+    """The local path or the address of a folder, which is downloaded if it is on the hub; None if there is none.
+
+    Raises:
+        UserError, OSError: the hub or the server cannot be reached, or refuses access.
+    """
+    if source.startswith(_HUB):
+        path = hub_data_set(source.removeprefix(_HUB).strip("/"), _PATTERNS, _OTHER_SPLITS)
+        return None if path is None else str(path)
+    if source.startswith(("http://", "https://")) and not _SHARD.search(source):
+        address = source.rstrip("/")
+        return address if _remote_shards(address) else None
+    return source if Path(source).is_dir() else None
+
+
+def find_folder(places: Sequence[str], names: Sequence[str]) -> str:
+    """The first folder with one of the names, as `locate` returns it.
+
+    Args:
+        places: where to look, in order: folders or addresses of folders that contain data sets, a data set itself, or
+            `hf://datasets/OWNER` for the repositories of one owner on the hub.
+        names: possible names of the folder, in order.
+
+    Raises:
+        FolderMissing: no place has such a folder.
+        UserError, OSError: as for `locate`.
+    """
+    for place in places:
+        for name in names:
+            found = locate(place if Path(place).name == name else f"{place.rstrip('/')}/{name}")
+            if found is not None:
+                return found
+    offline = constants.HF_HUB_OFFLINE and any(place.startswith(_HUB) for place in places)
+    note = " (HF_HUB_OFFLINE is set: of the hub, only the cache)" if offline else ""
+    raise FolderMissing(" or ".join(names), f"{', '.join(map(without_secrets, places))}{note}")
+
+
+def open_classes(
+    source: str, made: Path, store: StoreConfig, templates: Sequence[str], classnames: Path | None = None
+) -> DataSet:
+    """Open a data set with class names and templates.
+
+    Args:
+        source: as for `open_dataset`.
+        made: as for `open_dataset`.
+        store: how shards are read.
+        templates: prompts with `{}` for the class; () for the data set's own, or `DEFAULT_TEMPLATES`.
+        classnames: a file of class names; None for the data set's own.
+
+    Raises:
+        UserError: there is not one name per class, or a template has no `{}`.
+        DataError, OSError: as for `open_dataset`.
+    """
+    data = open_dataset(source, made, store)
+    names = data.classnames if classnames is None else _lines(str(classnames), read_text(classnames))
+    if not names:
+        raise UserError(
+            f"data: it needs {_CLASSNAMES}, --classnames, or one folder of images per class (got {data.source})"
+        )
+    if data.classnames and len(names) != len(data.classnames):
+        raise UserError(f"classnames: {data.source} has {len(data.classnames)} classes (got {len(names)} names)")
+    if templates:
+        fill_templates(templates, names)
+    return data._replace(classnames=names, templates=list(templates) or data.templates or list(DEFAULT_TEMPLATES))
+
+
+def name_sources(sources: Sequence[str]) -> dict[str, str]:
+    """Data sets by display name: the last part of the path, or the whole path where two would have the same name."""
+    distinct = {without_secrets(source): source for source in sources}
+    short = [Path(name).name for name in distinct]
+    return {
+        name if short.count(name) == 1 else whole: distinct[whole] for name, whole in zip(short, distinct, strict=True)
+    }
+
+
+def is_path(source: str) -> bool:
+    """Whether a source is a path, and not an address, a pattern, a list of shards or a command."""
+    return "://" not in source and re.fullmatch(r"(?!@|pipe:)[^*?\[{]+", source) is not None
+
+
+def _open_folder(folder: Path, made: Path, store: StoreConfig) -> DataSet:
+    within = folder / "test" if (folder / "test").is_dir() else folder
+    counted = within / _NUM_SHARDS
+    names = [f"{number}.tar" for number in range(_count(str(counted), read_text(counted)))] if counted.is_file() else []
+    shards = [str(within / name) for name in names] or sorted(map(str, within.glob("*.tar")))
+    if shards:
+        paths = [folder / name for name in (_CLASSNAMES, _TEMPLATES)]
+        lists = [_lines(str(path), read_text(path)) if path.is_file() else [] for path in paths]
+        return _of_shards(str(folder), shards, lists, store)
+    if any(folder.glob("*.csv")):
+        rows = _table(folder, "filename", "raw")
+        texts = ["\n".join(" ".join(caption.split()) for caption in _list(row["raw"])) for row in rows]
+        return open_images(folder, made, [row["filename"] for row in rows], texts)
+    return _open_class_folders(folder, made)
+
+
+def _open_class_folders(folder: Path, made: Path) -> DataSet:
+    files = find_images(folder)
+    if not files:
+        raise UserError(f"data: it needs images, a table (.csv) or shards (.tar) (got {folder})")
+    parts = [path.relative_to(folder).parts for path in files]
+    loose = [path for path, names in zip(files, parts, strict=True) if len(names) == 1]
+    if loose:
+        raise UserError(f"data: each image must be in the folder of its class (got {loose[0]})")
+    classes = sorted({names[0] for names in parts})
+
+    def sample(path: Path, label: str) -> tuple[str, dict[str, bytes]]:
+        try:
+            image = read_for_loader(path)
+        except UNREADABLE as error:
+            raise UserError(f"{path} cannot be read: {error}") from error
+        members = {image.extension: image.data, "cls": str(classes.index(label)).encode()}
+        return str(path.relative_to(folder)), members
+
+    samples = (sample(path, names[0]) for path, names in zip(files, parts, strict=True))
+    return _packed(folder, made, files, None, samples)._replace(classnames=[class_text(name) for name in classes])
+
+
+def _of_shards(source: str, shards: Sequence[str], lists: list[list[str]], store: StoreConfig) -> DataSet:
+    found = examine_shards(list(shards), store)
+    seen = [(Path(without_secrets(shard)).name, size, version) for shard, size, version in found]
+    names, templates = lists
+    shards = tuple(shard for shard, _, _ in found)
+    return DataSet(source, shards, names, templates, _digest((seen, lists)), store)
+
+
+def _remote_shards(address: str) -> tuple[str, int] | None:
+    """The folder at an address that has the shards, and their number."""
+    for part in (f"{address}/test", address):
+        text = _remote_text(f"{part}/{_NUM_SHARDS}")
+        if text is not None:
+            return part, _count(f"{part}/{_NUM_SHARDS}", text)
+    return None
+
+
+def _remote_text(address: str) -> str | None:
+    try:
+        with urllib.request.urlopen(address, timeout=_TIMEOUT_S) as answer:
+            return str(answer.read(), "utf-8-sig")
+    except OSError as error:
+        if getattr(error, "code", None) == 404:
+            return None
+        raise OSError(f"{without_secrets(address)}: {error}") from error
+
+
+def _count(name: str, text: str) -> int:
+    if not text.strip().isdecimal():
+        raise UserError(f"{name}: it must be the number of shards (got {text[:40]!r})")
+    return int(text)
+
+
+def _lines(name: str, text: str) -> list[str]:
+    lines = [line.strip() for line in text.rstrip().splitlines()]
+    if "" in lines:
+        # A class's number is its line number: skipping a line would shift all the classes after it.
+        raise UserError(f"{name}: line {lines.index('') + 1} is empty")
+    return lines
+
+
+# ---- Tables and images ----------------------------------------------------------------------------------------------
+
+
+class Association(NamedTuple):
+    """A task of WinoGAViL: which of some images go with a word."""
+
+    cue: str
+    """The word."""
+    candidates: list[int]
+    """Indices of the images in the shard."""
+    right: list[bool]
+    """Whether each candidate goes with the cue."""
+
+
+def open_associations(folder: Path, made: Path) -> tuple[DataSet, list[Association]]:
+    """WinoGAViL's images, and its tasks from a table: `cue`, `candidates` (images without extension), `associations`.
+
+    Raises:
+        UserError: a column or an image is missing, a file is damaged, or a task has no right answer.
+    """
+    places: dict[str, int] = {}
+    tasks = []
+    for row in _table(folder, "cue", "candidates", "associations"):
+        names, right = _list(row["candidates"]), set(_list(row["associations"]))
+        if right.isdisjoint(names):
+            raise UserError(f"{folder}: the associations of {row['cue']!r} are not among its candidates")
+        candidates = [places.setdefault(name, len(places)) for name in names]
+        tasks.append(Association(row["cue"], candidates, [name in right for name in names]))
+    return open_images(folder, made, list(places)), tasks
+
+
+def open_images(folder: Path, made: Path, names: Sequence[str], texts: Sequence[str] | None = None) -> DataSet:
+    """The named images of a folder, as files or in zip files; their keys are their places in `names`.
+
+    Args:
+        folder: of tables, images and zip files; the fingerprint covers all of them.
+        made: where a shard is stored.
+        names: of images: a path, a file's name, or that without its extension.
+        texts: of each image, as its `.txt`.
+
+    Raises:
+        UserError: an image is missing, or a file is damaged.
+    """
+    files = [*sorted(folder.glob("*.csv")), *sorted(folder.glob("*.zip")), *_image_files(folder)]
+    samples = (
+        ("", {extension: data} if texts is None else {extension: data, "txt": texts[place].encode()})
+        for place, (extension, data) in enumerate(_read_images(folder, names))
+    )
+    return _packed(folder, made, files, (list(names), texts), samples)
+
+
+def read_levels(path: Path, levels: str, beside: str) -> tuple[list[list[str]], list[str]]:
+    """Two columns of a table: hierarchies [N][L], whose levels are joined by " => ", general first; another column [N].
+
+    HierarCaps has `captions` and `image_url`, HierarImgs `images` and `caption`.
+
+    Raises:
+        UserError: a column is missing, there is no row, or rows differ in their number of levels or have one.
+    """
+    rows = _read_csv(path, levels, beside)
+    found = [[level.strip() for level in row[levels].split("=>")] for row in rows]
+    if len({len(some) for some in found}) != 1 or len(found[0]) < 2:
+        raise UserError(f"{path}: all rows must have the same number of {levels}, at least 2, joined by ' => '")
+    return found, [row[beside] for row in rows]
+
+
+def _table(folder: Path, *columns: str) -> list[dict[str, str]]:
+    path = min(folder.glob("*.csv"), default=None)
+    if path is None:
+        raise UserError(f"{folder}: it must have a table (.csv)")
+    return _read_csv(path, *columns)
+
+
+def _read_csv(path: Path, *columns: str) -> list[dict[str, str]]:
+    """The rows of a table by column name; a missing cell is empty."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file, restval=""))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: {error}") from error
+    if not rows or not set(columns) <= rows[0].keys():
+        raise UserError(f"{path}: it must be a table with the columns {', '.join(columns)}")
+    return rows
+
+
+def _list(text: str) -> list[str]:
+    """A list of texts, written as a Python literal or as JSON."""
+    try:
+        found = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        found = None
+    if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
+        raise UserError(f"a cell of the table: it must be a list of texts (got {text[:60]!r})")
+    return found
+
+
+def _image_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in _IMAGES)
+
+
+def _read_images(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+    """Extension and bytes of each named image."""
+    Found = tuple[str, Callable[[], bytes]]
+    try:
+        with ExitStack() as opened:
+            archives = [opened.enter_context(zipfile.ZipFile(path)) for path in sorted(folder.glob("*.zip"))]
+            files: list[Found] = [(str(path.relative_to(folder)), path.read_bytes) for path in _image_files(folder)]
+            packed: list[Found] = [
+                (name, partial(archive.read, name))
+                for archive in archives
+                for name in archive.namelist()
+                if Path(name).suffix.lower() in _IMAGES
+            ]
+            index: dict[str, list[Found]] = {}
+            # A file goes before one in a zip file, from which it may have been unpacked.
+            for part, some in (
+                *((str, files), (_name, files), (str, packed), (_name, packed)),
+                *((_stem, files), (_stem, packed)),
+            ):
+                named = defaultdict(list)
+                for image in some:
+                    named[part(image[0])].append(image)
+                index = named | index
+            for name in names:
+                found = index.get(name, [])
+                if len(found) != 1:
+                    raise UserError(f"{folder}: it must have one image {name} (got {len(found)})")
+                path, read = found[0]
+                yield Path(path).suffix.lower().removeprefix("."), read()
+    except _DAMAGED as error:
+        raise UserError(f"{folder}: a zip file cannot be read: {error}") from error
+
+
+def _name(path: str) -> str:
+    return Path(path).name
+
+
+def _stem(path: str) -> str:
+    return Path(path).stem
+
+
+def _packed(
+    folder: Path, made: Path, files: Iterable[Path], content: object, samples: Iterable[tuple[str, Mapping[str, bytes]]]
+) -> DataSet:
+    """A shard in `made` of samples, which are names and members; reused while the files and `content` are unchanged."""
+    stamps = [(str(path.relative_to(folder)), (found := path.stat()).st_size, found.st_mtime_ns) for path in files]
+    digest = _digest((stamps, content))
+    shard = made / f"{folder.resolve().name}-{digest[:16]}.tar"
+    if not shard.is_file():
+        with atomic_file(shard) as temporary, tarfile.open(temporary, "w") as archive:
+            for place, (name, members) in enumerate(samples):
+                # The name is for messages. In a key, a dot would end it.
+                shown = re.sub(r"[^\w/ -]", "_", name)
+                add_sample(archive, f"{place:07}/{shown}" if name else f"{place:07}", members)
+    return DataSet(str(folder), (str(shard),), [], [], digest)
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(repr(content).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+# ---- Members of embedded images -------------------------------------------------------------------------------------
+
+
+class Captions(NamedTuple):
+    """Captions and ids of images, in the order of the images."""
+
+    texts: list[list[str]]
+    """The captions of each image, at least one."""
+    image_ids: list[int]
+    """The data set's own id of each image; empty if not requested."""
+    caption_ids: list[list[int]]
+    """The data set's own ids of each image's captions; empty if not requested."""
+
+
+def members_of(data: DataSet, found: Embedded, extension: str) -> list[bytes]:
+    """The member with this extension of every image, which were embedded with `keep` naming the extension.
+
+    Raises:
+        DataError: an image has no such member.
+    """
+    members = [member for member in found.members[extension] if member is not None]
+    if len(members) < len(found.keys):
+        key = found.keys[found.members[extension].index(None)]
+        raise DataError(f"{data.source}: sample {key} has no .{extension}")
+    return members
+
+
+def read_labels(data: DataSet, found: Embedded) -> Tensor:
+    """The class of every image, i64 [N], from its `.cls`.
+
+    Raises:
+        DataError: an image has no class, or one outside the class names.
+    """
+    labels = [int(text) if text.strip().isdigit() else -1 for text in members_of(data, found, "cls")]
+    for key, label in zip(found.keys, labels, strict=True):
+        if not 0 <= label < len(data.classnames):
+            raise DataError(
+                f"{data.source}: sample {key}: the class must be from 0 to {len(data.classnames) - 1} (got {label})"
+            )
+    return torch.tensor(labels)
+
+
+def read_metadata(data: DataSet, found: Embedded, num_columns: int = 1) -> Tensor:
+    """The metadata of every image, i64 [N, M], from its `.npy`.
+
+    The first `num_columns` are needed, and their numbers must not be negative.
+
+    Raises:
+        DataError: an image has no metadata, or not a vector of enough whole numbers.
+    """
+    try:
+        rows = [np.load(io.BytesIO(member), allow_pickle=False) for member in members_of(data, found, "npy")]
+        metadata = torch.from_numpy(np.stack(rows).astype(np.int64, casting="same_kind"))
+    except (ValueError, EOFError, TypeError) as error:
+        raise DataError(f"{data.source}: the .npy of a sample cannot be read: {error}") from error
+    if metadata.ndim != 2 or metadata.shape[1] < num_columns or bool((metadata[:, :num_columns] < 0).any()):
+        raise DataError(f"{data.source}: each .npy must be a vector of {num_columns} whole numbers from 0, or of more")
+    return metadata
+
+
+def caption_members(caption_key: str = "txt", *id_keys: str | None) -> tuple[str, ...]:
+    """Extensions of the members that `read_captions` needs for these keys."""
+    in_json = caption_key != "txt" or any(id_keys)
+    return (*(("txt",) if caption_key == "txt" else ()), *(("json",) if in_json else ()))
+
+
+def read_captions(
+    data: DataSet,
+    found: Embedded,
+    caption_key: str = "txt",
+    image_id_key: str | None = None,
+    caption_ids_key: str | None = None,
+) -> Captions:
+    """The captions, and ids if requested, of every embedded image.
+
+    The keys are those of `RetrievalOptions`; the images must have the members that `caption_members` names.
+
+    Raises:
+        DataError: an image has no caption or no such id; the message names its key.
+    """
+    kept = caption_members(caption_key, image_id_key, caption_ids_key)
+    members = {extension: members_of(data, found, extension) for extension in kept}
+    captions = Captions([], [], [])
+    for place, key in enumerate(found.keys):
+        record = read_record(key, members["json"][place]) if "json" in kept else None
+
+        def values(path: str, kind: type, count: int | None, key: str = key, record: Any = record) -> list[Any]:
+            some = [value for value in values_at(record, path) if type(value) is kind]
+            if not some or (count is not None and len(some) != count) or len(some) < len(values_at(record, path)):
+                raise DataError(f"{data.source}: sample {key}: {path} must have {count or 'some'} {kind.__name__}")
+            return some
+
+        if caption_key == "txt":
+            lines = members["txt"][place].decode("utf-8", "replace").splitlines()
+            texts = [line.strip() for line in lines if line.strip()]
+            if not texts:
+                raise DataError(f"{data.source}: sample {key} has no caption")
+        else:
+            texts = [text.strip() for text in values(caption_key, str, None)]
+        captions.texts.append(texts)
+        if image_id_key is not None:
+            captions.image_ids.extend(values(image_id_key, int, 1))
+        if caption_ids_key is not None:
+            captions.caption_ids.append(values(caption_ids_key, int, len(texts)))
+    return captions

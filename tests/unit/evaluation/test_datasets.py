@@ -1,0 +1,320 @@
+"""Data sets in folders, on servers and on the hub; tables with zips of images; labels, metadata and captions."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import constants
+from tests.support.datacomp_sets import NAMES, TASKS, array, encoded_image, write_packed, write_shards, write_task
+from tests.support.http_servers import answering
+from tests.support.hub import serving
+from tests.support.shards import read_tar
+
+from prolip.data import BatchLoader, DataError, LoaderConfig, Members
+from prolip.data.samples import values_at
+from prolip.embeddings.embed import Embedded
+from prolip.errors import UserError
+from prolip.evaluation.datasets import (
+    DataSet,
+    FolderMissing,
+    caption_members,
+    find_folder,
+    name_sources,
+    open_associations,
+    open_dataset,
+    open_images,
+    read_captions,
+    read_labels,
+    read_metadata,
+)
+from prolip.gaussian import Gaussian
+
+DTD = TASKS["vtab/dtd"]
+ROWS = [["filename", "raw"], ["0.jpg", '["a"]'], ["2.jpg", '["b"]']]
+
+
+def found_in(data: DataSet) -> Embedded:
+    """A data set's images with their members, by our loader; their Gaussians are left out."""
+    keys: list[str] = []
+    members: Members = {"cls": [], "npy": [], "txt": []}
+    config = LoaderConfig(
+        shards=data.shards,
+        batch_size=4,
+        image_size=8,
+        captions=(),
+        shuffle_window=0,
+        last_batch="keep",
+        max_bad_fraction=1.0,
+        keep_members=tuple(members),
+    )
+    with BatchLoader(config) as loader:
+        for batch in loader:
+            keys += batch.keys
+            for extension, some in batch.members.items():
+                members[extension] += some
+    nothing = torch.zeros(len(keys), 0)
+    return Embedded(Gaussian(nothing, nothing), keys, members)
+
+
+def names_in(data: DataSet) -> list[str]:
+    (shard,) = data.shards
+    return [name for name, _ in read_tar(Path(shard))]
+
+
+# ---- Folders, servers, the hub --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["vtab/dtd", "cars", "retrieval/flickr_1k_test_image_text_retrieval"])
+def test_a_folder_on_a_server_equals_the_local_one(key: str, tmp_path: Path) -> None:
+    root = tmp_path / "served"
+    local = open_dataset(str(write_task(root, TASKS[key], count=5)), tmp_path)
+    with answering(folder=root) as address:
+        where = find_folder([f"{address}/absent", address], TASKS[key].folders)
+        remote = open_dataset(where, tmp_path)
+        assert (remote.classnames, remote.templates) == (local.classnames, local.templates)
+        assert [Path(shard).name for shard in remote.shards] == [Path(shard).name for shard in local.shards]
+        assert found_in(remote).members == found_in(local).members
+        with pytest.raises(FolderMissing):
+            find_folder([address], ("wds_absent_test",))
+    with pytest.raises(OSError, match=address):
+        find_folder([address], TASKS[key].folders)
+    with answering(lambda request: request.send_error(500)) as address, pytest.raises(OSError, match="500"):
+        find_folder([address], TASKS[key].folders)
+
+
+def test_the_first_place_and_the_first_name_are_used(tmp_path: Path) -> None:
+    flickr = TASKS["retrieval/flickr_1k_test_image_text_retrieval"]
+    for place in ("one", "two"):
+        for name in flickr.folders:
+            (tmp_path / place / name).mkdir(parents=True)
+    places = [str(tmp_path / place) for place in ("two", "one")]
+    assert find_folder(places, flickr.folders) == str(tmp_path / "two" / flickr.folders[0])
+    (tmp_path / "two" / flickr.folders[0]).rmdir()
+    assert find_folder(places, flickr.folders) == str(tmp_path / "two" / flickr.folders[1])
+    itself = str(tmp_path / "one" / flickr.folders[0])
+    assert find_folder([itself], flickr.folders) == itself
+    with pytest.raises(FolderMissing):
+        find_folder([itself, *places], ("wds_cars_test",))
+
+
+def test_a_set_is_found_in_a_hub_repository_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_task(tmp_path / "hub" / "datasets" / "owner", DTD, count=3)
+    (folder / "train").mkdir()
+    (folder / "train" / "0.tar").write_bytes(b"not needed")
+    with serving(tmp_path, tmp_path / "cache"):
+        found = find_folder(["hf://datasets/nobody", "hf://datasets/owner"], DTD.folders)
+        data = open_dataset(found, tmp_path)
+        assert data == open_dataset(f"hf://datasets/owner/{DTD.folders[0]}", tmp_path)._replace(source=found)
+        assert {path.parent.name for path in Path(found).rglob("*.tar")} == {"test"}
+        with pytest.raises(FolderMissing):
+            find_folder(["hf://datasets/nobody/"], DTD.folders)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        assert find_folder(["hf://datasets/nobody", "hf://datasets/owner"], DTD.folders) == found
+        with pytest.raises(FolderMissing, match="HF_HUB_OFFLINE"):
+            find_folder(["hf://datasets/nobody"], DTD.folders)
+
+
+def test_a_changed_file_changes_the_fingerprint(tmp_path: Path) -> None:
+    folder = write_task(tmp_path, DTD, count=3)
+    seen = [open_dataset(str(folder), tmp_path)]
+    assert open_dataset(str(folder), tmp_path) == seen[0]
+    shard = Path(seen[0].shards[1])
+    (folder / "classnames.txt").write_text("\ufeffother\n names \n\n", encoding="utf-8")
+    seen.append(open_dataset(str(folder), tmp_path))
+    assert seen[-1].classnames == ["other", "names"]
+    os.utime(shard, ns=(0, shard.stat().st_mtime_ns + 1))
+    seen.append(open_dataset(str(folder), tmp_path))
+    assert len({data.fingerprint for data in seen}) == 3
+
+
+FAULTS: dict[str, Callable[[Path], object]] = {
+    "an empty line": lambda folder: (folder / "classnames.txt").write_text("first\n\nthird\n"),
+    "not text": lambda folder: (folder / "classnames.txt").write_bytes(b"caf\xe9\n"),
+    "no number": lambda folder: next(folder.rglob("nshards.txt")).write_text("many"),
+    "a missing shard": lambda folder: next(folder.rglob("1.tar")).unlink(),
+    "no shard": lambda folder: [path.unlink() for path in (*folder.rglob("*.tar"), *folder.rglob("nshards.txt"))],
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_damaged_folder_is_named(fault: str, tmp_path: Path) -> None:
+    folder = write_task(tmp_path, DTD, count=3)
+    FAULTS[fault](folder)
+    with pytest.raises((UserError, DataError), match=folder.name):
+        open_dataset(str(folder), tmp_path)
+
+
+@pytest.mark.parametrize("source", ["absent", "page.html", "absent.tar"])
+def test_what_is_no_data_set_is_named(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("page.html").write_text("<html>")
+    with pytest.raises(UserError, match=source):
+        open_dataset(source, tmp_path)
+
+
+def test_sets_are_named_by_the_end_of_their_path_unless_two_would_be_equal() -> None:
+    given = ["a/one", "b/one", "c/two", "a/one"]
+    assert name_sources(given) == {"a/one": "a/one", "b/one": "b/one", "two": "c/two"}
+
+
+# ---- Members --------------------------------------------------------------------------------------------------------
+
+
+def test_members_stay_with_their_images_when_some_are_unreadable(tmp_path: Path) -> None:
+    draw = random.Random(0)
+    samples = [
+        [
+            (f"k{n}.png", encoded_image(draw) if n in {1, 2, 5} else b"no image"),
+            (f"k{n}.cls", str(n % 3).encode()),
+            (f"k{n}.npy", array([n, 7])),
+            (f"k{n}.txt", f"one {n}\n\n two {n} \n".encode()),
+        ]
+        for n in range(6)
+    ]
+    write_shards(tmp_path / "set", samples)
+    (tmp_path / "set" / "classnames.txt").write_text("\n".join(NAMES[:3]))
+    data = open_dataset(str(tmp_path / "set"), tmp_path)
+    found = found_in(data)
+    assert found.keys == ["k1", "k2", "k5"]
+    assert read_labels(data, found).tolist() == [1, 2, 2]
+    assert read_metadata(data, found, 2).equal(torch.tensor([[1, 7], [2, 7], [5, 7]]))
+    with pytest.raises(DataError):
+        read_metadata(data, found, 3)
+    assert read_captions(data, found).texts == [[f"one {n}", f"two {n}"] for n in (1, 2, 5)]
+
+
+SET = DataSet("set", (), ["one"], [], "")
+IDS = ("captions.text", "id", "captions.id")
+RECORD = {"captions": [{"text": "a", "id": 3}, {"text": "b", "id": 4}], "id": 7}
+
+
+def one(extension: str, member: bytes | None) -> Embedded:
+    return Embedded(Gaussian.point(torch.ones(1, 2)), ["k"], {extension: [member]})
+
+
+@pytest.mark.parametrize(
+    ("extension", "member", "read"),
+    [
+        ("cls", b"1", read_labels),
+        ("cls", b"-1", read_labels),
+        ("cls", b"cat", read_labels),
+        ("cls", None, read_labels),
+        ("npy", b"nothing", read_metadata),
+        ("npy", array([[1, 2]]), read_metadata),
+        ("npy", array([-1]), read_metadata),
+        ("txt", b" \n", read_captions),
+        ("txt", None, read_captions),
+        *(
+            ("json", json.dumps(RECORD | change).encode(), lambda *given: read_captions(*given, *IDS))
+            for change in ({"captions": []}, {"captions": [{"text": None, "id": 3}]}, {"id": "²"}, {"id": None})
+        ),
+        ("json", json.dumps(RECORD).encode(), lambda *given: read_captions(*given, "captions.text", "id", "id")),
+        ("json", b"{", lambda *given: read_captions(*given, *IDS)),
+    ],
+)
+def test_a_wrong_member_is_an_error(
+    extension: str, member: bytes | None, read: Callable[[DataSet, Embedded], object]
+) -> None:
+    with pytest.raises(DataError):
+        read(SET, one(extension, member))
+
+
+def test_dotted_keys_reach_captions_and_ids() -> None:
+    found = read_captions(SET, one("json", json.dumps(RECORD).encode()), *IDS)
+    assert found == ([["a", "b"]], [7], [[3, 4]])
+    record = {"a": [{"b": ["x", "y"]}, {"b": "z"}, {"c": 1}], "n": 3}
+    assert [values_at(record, path) for path in ("a.b", "n", "a.q")] == [["x", "y", "z"], [3], []]
+    assert caption_members() == ("txt",)
+    assert caption_members("sentences.raw") == ("json",)
+    assert caption_members("txt", "cocoid", "sentids") == ("txt", "json")
+
+
+# ---- Tables and zips ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_table_is_written_to_a_shard_once(packed: bool, tmp_path: Path) -> None:
+    rows = [["raw", "filename"], [json.dumps(['a "cat"', "two\nlines"]), "2.jpg"], [str(["it's"]), "0.jpg"]]
+    write_packed(tmp_path / "set", rows)
+    table = tmp_path / "set" / "test.csv"
+    table.write_bytes(b"\xef\xbb\xbf" + table.read_bytes())
+    if not packed:
+        with zipfile.ZipFile(tmp_path / "set" / "images.zip") as archive:
+            archive.extractall(tmp_path / "set")
+        (tmp_path / "set" / "images.zip").unlink()
+    first = open_dataset(str(tmp_path / "set"), tmp_path / "made")
+    written = Path(first.shards[0]).stat().st_mtime_ns
+    found = found_in(first)
+    assert found.keys == ["0000000", "0000001"]
+    assert read_captions(first, found).texts == [['a "cat"', "two lines"], ["it's"]]
+    assert open_dataset(str(tmp_path / "set"), tmp_path / "made") == first
+    assert Path(first.shards[0]).stat().st_mtime_ns == written
+    (tmp_path / "set" / "5.jpg").write_bytes(encoded_image(random.Random(5), "jpeg"))
+    assert open_dataset(str(tmp_path / "set"), tmp_path / "made").fingerprint != first.fingerprint
+    names = [["1.jpg", "3.jpg"], ["3.jpg", "1.jpg"], ["3"]]
+    assert len({open_images(tmp_path / "set", tmp_path / "made", some).shards for some in names}) == 3
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_images_of_equal_names_are_told_apart_by_their_folders(packed: bool, tmp_path: Path) -> None:
+    write_packed(tmp_path / "set", ROWS)
+    images = {place: encoded_image(random.Random(place), "jpeg") for place in ("a", "b")}
+    with zipfile.ZipFile(tmp_path / "set" / "more.zip", "w") as archive:
+        for place, image in images.items():
+            archive.writestr(f"{place}/1.jpg", image)
+    if not packed:
+        with zipfile.ZipFile(tmp_path / "set" / "more.zip") as archive:
+            archive.extractall(tmp_path / "set")
+    (shard,) = open_images(tmp_path / "set", tmp_path / "made", ["b/1.jpg", "a/1.jpg"]).shards
+    assert [data for _, data in read_tar(Path(shard))] == [images["b"], images["a"]]
+    for name in ("1.jpg", "1"):
+        with pytest.raises(UserError):
+            open_images(tmp_path / "set", tmp_path / "made", [name])
+
+
+def test_winogavil_candidates_are_matched_to_images_by_name(tmp_path: Path) -> None:
+    rows = [["cue", "candidates", "associations"], ["x", '["3", "1"]', '["1"]'], ["y", '["1", "0"]', '["1", "0"]']]
+    write_packed(tmp_path / "set", rows)
+    data, tasks = open_associations(tmp_path / "set", tmp_path / "made")
+    assert tasks == [("x", [0, 1], [False, True]), ("y", [1, 2], [True, True])]
+    assert names_in(data) == ["0000000.jpg", "0000001.jpg", "0000002.jpg"]
+    write_packed(tmp_path / "other", [rows[0], ["wolf", json.dumps(["0", "1"]), json.dumps(NAMES[:1])]])
+    with pytest.raises(UserError):
+        open_associations(tmp_path / "other", tmp_path / "made")
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [ROWS[0], ["9.jpg", '["a"]']],
+        [["raw"], ['["a"]']],
+        [ROWS[0], ["1.jpg", "a caption"]],
+        [ROWS[0], ["1.jpg", "[1, 2]"]],
+        [*ROWS, ["1.jpg"]],
+        [*ROWS, ["1.jpg", "x" * 2**24 + "x"]],
+    ],
+)
+def test_a_wrong_table_is_an_error(rows: list[list[str]], tmp_path: Path) -> None:
+    write_packed(tmp_path / "set", rows)
+    with pytest.raises(UserError):
+        open_dataset(str(tmp_path / "set"), tmp_path / "made")
+    assert not list((tmp_path / "made").glob("*.tar"))
+
+
+def test_a_damaged_zip_leaves_no_shard(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    write_packed(folder, ROWS)
+    whole = (folder / "images.zip").read_bytes()
+    start = whole.index(b"images/2.jpg") + len("images/2.jpg")
+    for damaged in (whole[: len(whole) // 2], whole[: start + 40] + bytes(40) + whole[start + 80 :]):
+        (folder / "images.zip").write_bytes(damaged)
+        with pytest.raises(UserError, match="zip"):
+            open_dataset(str(folder), tmp_path / "made")
+    assert not list((tmp_path / "made").iterdir())
