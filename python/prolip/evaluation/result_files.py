@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
+
+import msgspec
 
 from prolip.errors import UserError
 from prolip.evaluation.results import Compared, SuiteResult, compare
@@ -35,19 +35,21 @@ def write_results(folder: Path, results: Sequence[SuiteResult], *, num_resamples
     if len(set(models)) < len(models):
         raise UserError(f"checkpoint: each model can be named once (got {', '.join(models)})")
     figures = compare(results, num_resamples=num_resamples, seed=seed)
-    content = {
+    found = {
         "suite": suite,
         "models": {result.model: result.fingerprint for result in results},
         "figures": [_figure(figure, models) for figure in figures],
         "notes": {result.model: result.notes for result in results},
-        "charts": {result.model: list(map(dataclasses.asdict, result.charts)) for result in results},
+        "charts": {result.model: result.charts for result in results},
     }
+    text = msgspec.json.format(msgspec.json.encode(found), indent=2)  # NaN becomes null
+    content = json.loads(text)
     tables = {title: _markdown_table(rows) for title, rows in result_tables(content).items()}
     remarks = [f"{result.model}: {note}" for result in results for note in result.notes]
     sections = tables | ({"Notes": [f"- {remark}" for remark in remarks]} if remarks else {})
     lines = [line for title, some in sections.items() for line in (f"## {title}", "", *some, "")]
     page = build_page(" beside ".join(models), result_sections(content), kicker=f"prolip eval {suite}")
-    write_atomic(folder / "results.json", json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_atomic(folder / "results.json", f"{text.decode()}\n")
     write_atomic(folder / "results.md", "\n".join([f"# {suite}", "", *lines, f"{RANGES}\n"]))
     write_atomic(folder / "results.html", page)
     return [*(tables.get(MAIN) or tables.get(REST, [])), *(["", *remarks] if remarks else [])]
@@ -60,10 +62,7 @@ def _markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _figure(figure: Compared, models: Sequence[str]) -> dict[str, object]:
     columns: dict[str, object] = {
-        f"{prefix}{end}": {
-            model: number if math.isfinite(number := getattr(interval, end)) else None
-            for model, interval in zip(names, intervals, strict=True)
-        }
+        f"{prefix}{end}": {name: getattr(interval, end) for name, interval in zip(names, intervals, strict=True)}
         for prefix, names, intervals in (("", models, figure.values), ("difference_", models[1:], figure.differences))
         for end in Interval._fields
     }

@@ -19,10 +19,10 @@ from prolip.data import StoreConfig
 from prolip.decisions import Subject, fit_calibration, logit_scores
 from prolip.errors import UserError
 from prolip.evaluation.config import DecisionsOptions
+from prolip.evaluation.datasets import open_classes
 from prolip.evaluation.decision_rows import fitting_note, frequency_rows
 from prolip.evaluation.decision_scores import answer_images, find_doubts, fold_calibrations
 from prolip.evaluation.results import row_of_items
-from prolip.evaluation.datasets import open_classes
 from prolip.metrics.statistics import auroc, equal_mass_error, excess_risk_coverage, value_of
 from prolip.pretrained.model import Model
 
