@@ -16,7 +16,7 @@ from tests.support.images import encode
 from tests.support.shards import write_tar
 
 from prolip.embeddings.config import EmbedOptions
-from prolip.embeddings.embed_parts import run_embed
+from prolip.embeddings.embed_inputs import run_embed
 from prolip.embeddings.storage import Manifest
 from prolip.models import ARCHITECTURES, ProLIP
 from prolip.models.hub import save_pretrained
@@ -47,9 +47,7 @@ def test_embedding_rarely_waits_for_the_loader(tmp_path: Path, capsys: pytest.Ca
     for shard in range(SHARDS):
         write_shard(tmp_path / f"{shard}.tar", rng)
     data = (str(tmp_path / f"{{0..{SHARDS - 1}}}.tar"),)
-    told = run_embed(
-        EmbedOptions(checkpoint=str(tmp_path / "model"), data=data, out=tmp_path / "out", format="safetensors")
-    )
+    told = run_embed(EmbedOptions(checkpoint=str(tmp_path / "model"), shards=data, out=tmp_path / "out"))
     with capsys.disabled():
         print(f"\nViT-Ti/16, {SHARDS * SAMPLES} images: {told[1]}")
     assert Manifest.read(tmp_path / "out").run["wait_share"] < LARGEST_WAIT

@@ -33,9 +33,9 @@ def test_two_processes_write_the_parts_of_one_process(tmp_path: Path) -> None:
     command = ["-m", "prolip.cli", *words, "--out", str(tmp_path / "two")]
     with Job(command, processes=2, told=tmp_path / "told") as job:
         assert job.wait(120) == [0, 0], job.told()
-    assert "15 images, 25 captions in 7 parts (7 new)" in job.told()
+    assert "parts: 7 (7 new)" in job.told()
     assert "by 2 process(es)" in job.told()
-    assert job.told().count("in 7 parts") == 1, "one process speaks"
+    assert job.told().count("parts: 7") == 1, "one process speaks"
     one, two = (read(tmp_path / name) for name in ("one", "two"))
     assert one == two
     assert len(one) == 4 + 7 + 1

@@ -71,7 +71,7 @@ def test_a_stopped_build_keeps_the_old_folder(tmp_path: Path, monkeypatch: pytes
 def test_a_stopped_embedding_leaves_no_copy_of_the_images_and_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from prolip.embeddings import embed_parts
+    from prolip.embeddings import embed_inputs
 
     write_run(tmp_path / "run", tmp_path / "tokenizer.json", context_length=8)
     images = tmp_path / "images"
@@ -79,11 +79,11 @@ def test_a_stopped_embedding_leaves_no_copy_of_the_images_and_resumes(
     for number in range(6):
         (images / f"{number}.png").write_bytes(encoded((number, 2, 3)))
     words = ["embed", "--checkpoint", str(tmp_path / "run"), "--images", str(images), "--device", "cpu"]
-    words += ["--rows_per_part", "2", "--batch_size", "2", "--format", "safetensors", "--out"]
+    words += ["--rows_per_part", "2", "--batch_size", "2", "--out"]
     assert main([*words, str(tmp_path / "whole")]) == 0
     with monkeypatch.context() as patched:
-        patched.setattr(embed_parts, "on_cpu", stopping(embed_parts.on_cpu, 2))
+        patched.setattr(embed_inputs, "on_cpu", stopping(embed_inputs.on_cpu, 2))
         assert main([*words, str(tmp_path / "out")]) == 128 + signal.SIGTERM
-    assert tree(tmp_path / "out").keys() == {"manifest.json", "image-000000.safetensors"}
+    assert tree(tmp_path / "out").keys() == {"manifest.json", "image-000000.parquet"}
     assert main([*words, str(tmp_path / "out")]) == 0
     assert tree(tmp_path / "out").keys() == tree(tmp_path / "whole").keys()

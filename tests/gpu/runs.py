@@ -75,7 +75,7 @@ def embedded(job: Job, name: str, device: str, precision: str) -> dict[str, NDAr
     """What `prolip embed` wrote: means and log variances of images and captions."""
     out = job.scratch / "embedded" / name
     command = ["embed", "--checkpoint", str(job.scratch / "runs" / "embedded"), "--out", str(out), "--what", "both"]
-    command += ["--shards", pattern(job), "--device", device, "--precision", precision, "--format", "safetensors"]
+    command += ["--shards", pattern(job), "--device", device, "--precision", precision]
     assert prolip(command) == 0
     found: dict[str, NDArray[np.float32]] = {}
     for kind in ("image", "text"):

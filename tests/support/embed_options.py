@@ -8,25 +8,27 @@ import numpy as np
 
 from prolip.embeddings.config import EmbedOptions, Kind
 from prolip.embeddings.storage import complete_parts
+from prolip.gaussian import Gaussian
 
 
-def options(source: Path, out: Path, **changes: object) -> EmbedOptions:
-    given = {
-        "checkpoint": str(source / "run"),
-        "out": out,
-        "shards": (str(source / "shard{0..2}.tar"),),
-        "batch_size": 2,
-    }
-    return EmbedOptions(**(given | {"device": "cpu"} | changes))  # type: ignore[arg-type]
+def options(lab: Path, out: Path, **changes: object) -> EmbedOptions:
+    """Options to embed the shards of the fixture `lab`."""
+    given = {"checkpoint": str(lab / "run"), "out": out, "shards": (str(lab / "data" / "{a/0,b/1,a/2}.tar"),)}
+    return EmbedOptions(**(given | {"batch_size": 2, "device": "cpu"} | changes))  # type: ignore[arg-type]
 
 
 def read(out: Path, kind: Kind) -> tuple[list[str], list[str], np.ndarray, np.ndarray, np.ndarray]:
     """Keys, sources, means, log variances and total variances of all parts."""
-    keys, sources, blocks = [], [], []
-    for part in complete_parts(out, kind)[1]:
-        some, where = part.names()
-        keys, sources = keys + some, sources + where
-        blocks += list(part.blocks(2, log_var=True))
-    assert all(block.log_var is not None for block in blocks)
-    mean, log_var, total = ([getattr(block, name) for block in blocks] for name in ("mean", "log_var", "total_var"))
-    return keys, sources, np.concatenate(mean), np.concatenate(log_var), np.concatenate(total)
+    parts = complete_parts(out, kind)[1]
+    blocks = [block for part in parts for block in part.blocks(2, log_var=True)]
+    mean, log_var, total = (
+        np.concatenate([getattr(block, name) for block in blocks]) for name in ("mean", "log_var", "total_var")
+    )
+    keys, sources = ([name for part in parts for name in part.names()[place]] for place in (0, 1))
+    return keys, sources, mean, log_var, total
+
+
+def assert_equal(found: tuple[list[str], list[str], np.ndarray, np.ndarray, np.ndarray], expected: Gaussian) -> None:
+    """The rows that `read` returned are these Gaussians, in single precision."""
+    np.testing.assert_allclose(found[2], expected.mean.numpy(), atol=1e-5)
+    np.testing.assert_allclose(found[3], expected.log_var.numpy(), atol=1e-4)

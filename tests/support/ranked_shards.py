@@ -28,7 +28,7 @@ def write_parts(folder: Path, total_vars: list[float], per_part: int) -> None:
         keys = [f"k{start + place}" for place in range(len(some))]
         rows = Rows(keys, [f"{number}.tar"] * len(keys), np.ones_like(some), np.log(some))
         notes = PartNotes(number=number, kind="image", rows=len(keys))
-        files.append(write_part(folder, rows, notes, "safetensors", "float32").name)
+        files.append(write_part(folder, rows, notes).name)
     made_of: dict[str, Any] = {
         "checkpoint": "x",
         "weights": "",
@@ -37,7 +37,7 @@ def write_parts(folder: Path, total_vars: list[float], per_part: int) -> None:
         "settings": {"caption_key": "txt"},
     }
     Manifest(
-        **made_of, dim=1, format="safetensors", dtype="float32", plan=[], complete=True, parts=files
+        **made_of, dim=1, dtype="float32", plan=[], complete=True, parts=files
     ).write(folder)  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from prolip.embeddings.config import Format, Stored
+from prolip.embeddings.config import Stored
 from prolip.embeddings.storage import Manifest, PartNotes, Rows, write_part
 from prolip.gaussian import Gaussian
 
@@ -22,9 +22,7 @@ def some_gaussians(rows: int, dim: int, *, seed: int) -> Gaussian:
     return Gaussian(F.normalize(torch.from_numpy(mean), dim=-1), torch.from_numpy(log_var))
 
 
-def embedded(
-    folder: Path, items: Gaussian, *, rows_per_part: int, form: Format = "safetensors", dtype: Stored = "float32"
-) -> None:
+def embedded(folder: Path, items: Gaussian, *, rows_per_part: int, dtype: Stored = "float32") -> None:
     """Writes the Gaussians as images of shards."""
     mean, log_var = (each.float().numpy() for each in items)
     names = []
@@ -33,14 +31,13 @@ def embedded(
         keys = [f"{row}.jpg" for row in range(len(mean))[here]]
         rows = Rows(keys, [f"shard-{number}.tar"] * len(keys), mean[here], log_var[here])
         notes = PartNotes(number=number, kind="image", rows=len(keys))
-        names.append(write_part(folder, rows, notes, form, dtype).name)
+        names.append(write_part(folder, rows, notes, dtype).name)
     Manifest(
         checkpoint="none",
         weights="none",
         tokenizer=None,
         model={},
         dim=mean.shape[1],
-        format=form,
         dtype=dtype,
         settings={},
         plan=[],

@@ -1,4 +1,4 @@
-"""Cached embeddings of image-text pairs, streamed: memory does not grow with their number.
+"""Cached embeddings of image-text pairs, streamed: memory does not grow with their number, except for .npz files.
 
 Pairs come from folders of `prolip embed`, from .npz files, or from Parquet files of other programs. Batches are drawn
 from a buffer of a few thousand rows that is refilled from files in a random order.
@@ -15,15 +15,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prolip.embeddings.parquet import parquet
 from prolip.embeddings.storage import MANIFEST, Part, complete_parts
 from prolip.errors import UserError
 
@@ -74,26 +74,33 @@ class PartPair:
 
 @dataclass(frozen=True)
 class NpzFile:
-    """A file of numpy arrays, compressed or not."""
+    """A file of numpy arrays, which are read whole."""
 
     path: Path
 
     @property
     def count(self) -> int:
         """Number of rows."""
-        counts = [self._shape(name)[0] for name in NAMES]
-        if counts[0] != counts[1]:
-            raise UserError(f"{self.path} has {counts[0]} images and {counts[1]} texts: a row of each is a pair")
-        return counts[0]
+        image, text = self._arrays()
+        if len(image) != len(text):
+            raise UserError(f"{self.path}: must have as many images as texts (got {len(image)} and {len(text)})")
+        return len(image)
 
     def blocks(self, rows: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         """See `PartPair`."""
-        with _archive(self.path) as archive:
-            yield from zip(*(_array_blocks(archive, self.path, name, rows) for name in NAMES), strict=True)
+        image, text = self._arrays()
+        for start in range(0, len(image), rows):
+            yield image[start : start + rows], text[start : start + rows]
 
-    def _shape(self, name: str) -> tuple[int, ...]:
-        with _archive(self.path) as archive, _array(archive, self.path, name) as file:
-            return _header(file, self.path, name)[0]
+    def _arrays(self) -> list[NDArray[Any]]:
+        with _reading(self.path), np.load(self.path) as file:
+            if missing := set(NAMES) - set(file.files):
+                raise UserError(f"{self.path}: has no array {min(missing)!r}; it needs image and text")
+            arrays = [file[name] for name in NAMES]
+        for name, array in zip(NAMES, arrays, strict=True):
+            if array.ndim != 2 or array.dtype.kind != "f":
+                raise UserError(f"{self.path}: {name} must be floats [N, D] (got {array.dtype} {list(array.shape)})")
+        return arrays
 
 
 @dataclass(frozen=True)
@@ -106,11 +113,11 @@ class ParquetFile:
     def count(self) -> int:
         """Number of rows."""
         with _reading(self.path):
-            return int(parquet().read_metadata(self.path).num_rows)
+            return int(pq.read_metadata(self.path).num_rows)
 
     def blocks(self, rows: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         """See `PartPair`."""
-        with _reading(self.path), parquet().ParquetFile(self.path, memory_map=True) as file:
+        with _reading(self.path), pq.ParquetFile(self.path, memory_map=True) as file:
             for batch in file.iter_batches(batch_size=rows, columns=list(NAMES)):
                 image, text = (self._rows(batch.column(name), name) for name in NAMES)
                 yield image, text
@@ -260,7 +267,7 @@ def _tables(source: Path, option: str) -> list[Table]:
         return [NpzFile(source)]
     if source.suffix == ".parquet":
         with _reading(source):
-            missing = set(NAMES) - set(parquet().read_schema(source).names)
+            missing = set(NAMES) - set(pq.read_schema(source).names)
         if missing:
             raise UserError(f"{source} has no column {min(missing)!r}: it needs image and text")
         return [ParquetFile(source)]
@@ -292,44 +299,3 @@ def _reading(path: Path) -> Iterator[None]:
         raise
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:  # numpy and pyarrow: ValueError
         raise UserError(f"{path} is damaged: {error}") from error
-
-
-@contextmanager
-def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Open a file of arrays.
-
-    Raises:
-        UserError: what the block reads from it is damaged.
-    """
-    with _reading(path), zipfile.ZipFile(path) as archive:
-        yield archive
-
-
-def _array(archive: zipfile.ZipFile, path: Path, name: str) -> IO[bytes]:
-    try:
-        return archive.open(f"{name}.npy")
-    except KeyError:
-        raise UserError(f"{path} has no array {name!r}: it needs image and text") from None
-
-
-def _header(file: IO[bytes], path: Path, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and type of an array.
-
-    Raises:
-        UserError: it is not a table of numbers, or not stored row by row.
-    """
-    reader = np.lib.format
-    version = reader.read_magic(file)
-    read = reader.read_array_header_1_0 if version == (1, 0) else reader.read_array_header_2_0
-    shape, columns_first, dtype = read(file)
-    if len(shape) != 2 or dtype.kind != "f" or (columns_first and min(shape) > 1):
-        raise UserError(f"{path}: {name} is {dtype} {list(shape)}: it must be floats [N, D] in C order")
-    return shape, dtype
-
-
-def _array_blocks(archive: zipfile.ZipFile, path: Path, name: str, rows: int) -> Iterator[NDArray[Any]]:
-    with _array(archive, path, name) as file:
-        (count, dim), dtype = _header(file, path, name)
-        for start in range(0, count, rows):
-            some = min(rows, count - start)
-            yield np.frombuffer(file.read(some * dim * dtype.itemsize), dtype).reshape(some, dim)

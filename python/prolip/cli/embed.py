@@ -10,7 +10,7 @@ def run(prog: str, words: list[str]) -> int:
     """Parse the options, run the command, write its lines."""
     options = parse(EmbedOptions, prog, words)
     prepare()
-    from prolip.embeddings.embed_parts import run_embed
+    from prolip.embeddings.embed_inputs import run_embed
 
     then = f"prolip search --embeddings {options.out} --text 'a caption'"
     with ended_by_sigterm():

@@ -24,7 +24,7 @@ def run(prog: str, words: list[str]) -> int:
     """Parse the options, run the command, write its lines."""
     options = parse(SearchOptions, prog, words)
     prepare()
-    from prolip.embeddings.queries import run_search
+    from prolip.embeddings.search import run_search
 
     finish(run_search(options), _next(options), [options.sheet], for_programs=options.json)
     return 0

@@ -12,17 +12,15 @@ if TYPE_CHECKING:
         Embedded,
         Paired,
         embed_captions,
-        embed_images,
         embed_pairs,
         embed_pixels,
         embed_shards,
         embed_texts,
     )
-    from prolip.embeddings.embed_parts import run_embed
+    from prolip.embeddings.embed_inputs import run_embed
     from prolip.embeddings.filter import run_filter
-    from prolip.embeddings.queries import run_search
     from prolip.embeddings.rank import read_ranking, run_rank
-    from prolip.embeddings.search import Hit, nearest
+    from prolip.embeddings.search import Hit, nearest, run_search
     from prolip.embeddings.storage import Manifest, Part, complete_parts
 
 __all__ = [
@@ -37,7 +35,6 @@ __all__ = [
     "SearchOptions",
     "complete_parts",
     "embed_captions",
-    "embed_images",
     "embed_pairs",
     "embed_pixels",
     "embed_shards",

@@ -13,14 +13,13 @@ from prolip.metrics.config import Score
 from prolip.models.config import Device, Precision
 
 Kind = Literal["image", "text"]
-Format = Literal["parquet", "safetensors"]
 Stored = Literal["float32", "float16"]
 By = Literal["image", "text", "inclusion", "csd"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedOptions:
-    """Embed images and captions into part files for `prolip search` and `prolip data rank`.
+    """Embed images and captions into Parquet files for `prolip search` and `prolip data rank`.
 
     Under torchrun, processes share the parts. Rerun the command to resume after the last finished part.
     """
@@ -43,9 +42,6 @@ class EmbedOptions:
     used."""
     tokenizer: str | None = None
     """`clip`, or a tokenizer.json; by default the one the model was trained with, if it names one."""
-    format: Format | None = None
-    """Format of the part files; `parquet` needs pyarrow. By default that of the parts that are there already, else
-    `parquet` if pyarrow is installed, else `safetensors`."""
     dtype: Stored = "float32"
     """dtype of stored means and log variances; total variances are always float32."""
     rows_per_part: int = 10_000
@@ -113,7 +109,7 @@ class RankOptions:
     caption (H, summed over dimensions), largest first. `csd`: sampled distance of image and caption, smallest first.
     The last two need embeddings made with `--what both`."""
     out: Path
-    """Output table: a .parquet or .csv file."""
+    """Output table, a .csv file."""
     show: int = 5
     """Number of first and of last samples to print and to show on the sheet."""
     sheet: Path | None = None

@@ -60,25 +60,6 @@ class DecodedImages(NamedTuple):
 # ---- Images of a loader ---------------------------------------------------------------------------------------------
 
 
-def embed_images(model: ProLIP, loader: BatchLoader, device: torch.device) -> Embedded:
-    """Embed all images of a loader; the model's training mode is restored afterwards.
-
-    Raises:
-        UserError: the loader has no image.
-    """
-    parts: list[Gaussian] = []
-    keys: list[str] = []
-    members = _no_members(loader.config.keep_members)
-    with evaluating(model):
-        for batch in device_batches(loader, device):
-            parts.append(on_cpu(model.encode_image(batch.images)))
-            keys.extend(batch.keys)
-            _extend(members, batch.members)
-    if not parts:
-        raise UserError("the loader has no image")
-    return Embedded(concatenate(parts), keys, members)
-
-
 def embed_pairs(model: ProLIP, loader: BatchLoader, device: torch.device) -> Paired:
     """Embed all images of a loader and their captions; the model's training mode is restored afterwards.
 
@@ -89,7 +70,7 @@ def embed_pairs(model: ProLIP, loader: BatchLoader, device: torch.device) -> Pai
     images, texts = [Gaussian(no_image, no_image)], [Gaussian(no_text, no_text)]
     ids = [torch.zeros(slots, 0, length, dtype=torch.int64)]
     keys: list[str] = []
-    members = _no_members(loader.config.keep_members)
+    members: list[Members] = []
     with evaluating(model):
         for batch in device_batches(loader, device):
             images.append(on_cpu(model.encode_image(batch.images)))
@@ -98,8 +79,9 @@ def embed_pairs(model: ProLIP, loader: BatchLoader, device: torch.device) -> Pai
                 texts.append(flat.unflatten(slots, len(batch.keys)))
                 ids.append(batch.token_ids.cpu())
             keys.extend(batch.keys)
-            _extend(members, batch.members)
-    return Paired(concatenate(images), concatenate(texts, -2), torch.cat(ids, 1), keys, members)
+            members.append(batch.members)
+    joined = _joined(members, loader.config.keep_members)
+    return Paired(concatenate(images), concatenate(texts, -2), torch.cat(ids, 1), keys, joined)
 
 
 def decode_images(loader: BatchLoader) -> DecodedImages:
@@ -110,14 +92,14 @@ def decode_images(loader: BatchLoader) -> DecodedImages:
     """
     images: list[Tensor] = []
     keys: list[str] = []
-    members = _no_members(loader.config.keep_members)
+    members: list[Members] = []
     for batch in device_batches(loader, torch.device("cpu")):
         images.append(batch.images)
         keys.extend(batch.keys)
-        _extend(members, batch.members)
+        members.append(batch.members)
     if not images:
         raise UserError("the loader has no image")
-    return DecodedImages(torch.cat(images), keys, members)
+    return DecodedImages(torch.cat(images), keys, _joined(members, loader.config.keep_members))
 
 
 # ---- Images of shards, for any evaluated model ----------------------------------------------------------------------
@@ -176,18 +158,19 @@ def embed_views(
     """
     parts: dict[str, list[Gaussian]] = {name: [] for name in views}
     keys: list[str] = []
-    members = _no_members(keep)
+    members: list[Members] = []
     with model.running():
         for batch in image_batches(model.preprocess, shards, model.device, batch_size, keep=keep, store=store):
             for name, view in views.items():
                 parts[name].append(on_cpu(view(batch.images)))
             keys.extend(batch.keys)
-            _extend(members, batch.members)
+            members.append(batch.members)
             if on_progress is not None:
                 on_progress(len(batch.keys))
     if not keys:
         raise UserError(f"{', '.join(map(without_secrets, shards))}: no image")
-    return {name: Embedded(concatenate(some), keys, members) for name, some in parts.items()}
+    joined = _joined(members, keep)
+    return {name: Embedded(concatenate(some), keys, joined) for name, some in parts.items()}
 
 
 # ---- Tensors and captions -------------------------------------------------------------------------------------------
@@ -255,10 +238,6 @@ def embed_captions(
         return encode_in_batches(model.encode_captions, captions, batch_size, on_progress)
 
 
-def _no_members(extensions: Sequence[str]) -> Members:
-    return {extension: [] for extension in extensions}
-
-
-def _extend(members: Members, more: Members) -> None:
-    for extension, some in more.items():
-        members[extension].extend(some)
+def _joined(members: Sequence[Members], extensions: Sequence[str]) -> Members:
+    """The members of all batches."""
+    return {name: [data for some in members for data in some[name]] for name in extensions}

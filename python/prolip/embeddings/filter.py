@@ -11,25 +11,25 @@ import json
 import math
 import os
 import re
+import shutil
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
-from io import BufferedReader
-from itertools import groupby
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import BinaryIO
 
+import pyarrow.compute as pc
+
 from prolip.data import DataError, StoreConfig, expand_shards, fetch_shard, without_secrets
+from prolip.data.samples import member_key
 from prolip.embeddings.config import FilterOptions
-from prolip.embeddings.copy_images import copy_images
 from prolip.embeddings.rank import read_ranking
 from prolip.errors import UserError, check_at_least
 from prolip.files import atomic_file, check_own_folder, write_atomic
 
 RECORD = "filter.json"
-_BLOCK = 512
-_PIECE = 2**20
+_RULES = ("keep_count", "keep_share", "min_score", "max_score")
 _PACKED = re.compile(r"\.(tgz|gz|zst)$", re.IGNORECASE)
 
 
@@ -41,111 +41,61 @@ def run_filter(options: FilterOptions) -> list[str]:
             another copy.
         DataError: a shard is damaged, or is not the one that was ranked; the message names it and the sample.
     """
-    check_rules(options)
-    ranked, sources = summarize(options.ranking)
-    chosen = _choose(options, sources)
-    last_rank = _last_rank(options, ranked)
-    places = _places(chosen, options.out)
-    _check_out(options, chosen)
-    kept_samples = kept_bytes = 0
+    _check_rules(options)
+    ranking = read_ranking(options.ranking)
+    addresses = _choose(options, ranking["source"].unique().to_pylist())
+    places = _places(list(addresses), options.out)
+    last_rank = len(ranking) if options.keep_count is None else options.keep_count
+    if options.keep_share is not None:
+        # Exact arithmetic: 0.29 * 100 is 29, but the product of the floats is less.
+        last_rank = min(last_rank, math.floor(Fraction(str(options.keep_share)) * len(ranking)))
+    low, high = options.min_score, options.max_score
+    kept = ranking.filter(
+        (pc.field("rank") <= last_rank)
+        & (pc.field("score") >= (-math.inf if low is None else low))
+        & (pc.field("score") <= (math.inf if high is None else high))
+        & pc.field("source").isin(list(addresses))
+    )
+    if not len(kept):
+        raise UserError(f"ranking: the rules keep none of the {len(ranking):,} samples of {options.ranking}")
+    _record(options, list(addresses))
+    groups = kept.group_by("source", use_threads=False).aggregate([("key", "list")])
     copied = {"shards": 0, "images": 0}
-    for source, keys, rows in _kept_by_source(options, last_rank):
-        if source not in places:
-            continue
-        kept_samples += rows
-        if not keys:
-            continue
+    for source, keys in zip(groups["source"].to_pylist(), groups["key_list"].to_pylist(), strict=True):
         target = places[source]
         if Path(source).is_dir():
-            images, size = copy_images(Path(source), keys, target)
-            copied["images"] += images
-            kept_bytes += size
-            continue
-        if not target.exists():
-            with _plain_file(source, target, options.store) as shard:
-                copy_samples(shard, keys, target, source)
+            copied["images"] += copy_images(Path(source), set(keys), target)
+        elif not target.exists():
+            with _plain_file(addresses[source], target, options.store) as shard:
+                copy_samples(shard, set(keys), target, source)
             copied["shards"] += 1
-        kept_bytes += target.stat().st_size
-    if not kept_samples:
-        (options.out / RECORD).unlink()  # it would refuse other rules
-        raise UserError(f"the rules keep none of the {ranked:,} samples of {options.ranking}: nothing was copied")
-    folders = [Path(source).is_dir() for source in chosen]
-    kinds = [*(["images"] if any(folders) else []), *([] if all(folders) else ["shards"])]
-    now = " and ".join(f"{copied[kind]:,} {kind}" for kind in kinds)
-    return [
-        f"{options.out}: {kept_samples:,} of {ranked:,} ranked samples kept, {kept_bytes:,} bytes; {now} copied now"
-    ]
+    now = " and ".join(f"{count:,} {kind}" for kind, count in copied.items() if count) or "nothing"
+    return [f"{options.out}: {len(kept):,} of {len(ranking):,} ranked samples kept; {now} copied now"]
 
 
-def check_rules(options: FilterOptions) -> None:
-    """Check that at least one rule is given, and that each is in range.
-
-    Raises:
-        UserError: naming the rule.
-    """
-    if all(rule is None for rule in (options.keep_count, options.keep_share, options.min_score, options.max_score)):
-        raise UserError("no rule says what to keep: give --keep_count, --keep_share, --min_score or --max_score")
+def _check_rules(options: FilterOptions) -> None:
+    if all(getattr(options, name) is None for name in _RULES):
+        raise UserError(f"keep_share: give at least one rule: {', '.join(f'--{name}' for name in _RULES)}")
     if options.keep_count is not None:
         check_at_least(1, keep_count=options.keep_count)
     if options.keep_share is not None and not 0 < options.keep_share <= 1:
-        raise UserError(f"keep_share is {options.keep_share}: it must be above 0 and at most 1")
-    for name in ("min_score", "max_score"):
-        if math.isnan(getattr(options, name) or 0):
-            raise UserError(f"{name} is nan: it must be a number")
-    low, high = options.min_score, options.max_score
-    if low is not None and high is not None and low > high:
-        raise UserError(f"min_score is {low}: it must be at most max_score, which is {high}")
+        raise UserError(f"keep_share: must be above 0 and at most 1 (got {options.keep_share})")
 
 
-def summarize(ranking: Path) -> tuple[int, list[str]]:
-    """Return the number of rows of a ranking, and its sources in order.
+def _choose(options: FilterOptions, ranked: list[str]) -> dict[str, str]:
+    """Return the sources to copy, each with its address, which may have secrets.
 
     Raises:
-        UserError: the rows of a source are not contiguous.
+        UserError: a source is not in the ranking.
     """
-    rows, sources, seen = 0, list[str](), set[str]()
-    for chunk in read_ranking(ranking):
-        rows += len(chunk.keys)
-        for source, _ in groupby(chunk.sources):
-            if sources and source == sources[-1]:
-                continue
-            if source in seen:
-                raise UserError(
-                    f"ranking: the rows of {source} are not contiguous in {ranking}: keep the order in which "
-                    "`prolip data rank` wrote them"
-                )
-            seen.add(source)
-            sources.append(source)
-    return rows, sources
-
-
-def _choose(options: FilterOptions, sources: list[str]) -> list[str]:
-    chosen = (
-        [source for name in options.shards for source in _expand(name, options.store)] if options.shards else sources
-    )
-    unknown = sorted(set(chosen) - set(sources))
-    if unknown:
-        first = ", ".join(sources[:2])
-        raise UserError(f"shards: {unknown[0]} is not in {options.ranking}, whose sources are {first}, …")
-    for source in chosen:
-        if "://" not in source and not Path(source).exists():
-            raise UserError(f"shards: {source} is neither a file nor a folder nor an address")
-        if Path(source).is_file() and Path(source).suffix == ".txt":
-            raise UserError(f"shards: {source} is a text file: only shards and folders of images can be copied")
+    chosen: dict[str, str] = {}
+    for name in options.shards or ():
+        named = [str(Path(name))] if Path(name).is_dir() else expand_shards([name], options.store)
+        chosen |= {without_secrets(one): one for one in named}
+    for source in (chosen := chosen or {name: name for name in ranked}):
+        if source not in ranked:
+            raise UserError(f"shards: must be in {options.ranking}, as {ranked[0]} is (got {source})")
     return chosen
-
-
-def _expand(name: str, store: StoreConfig) -> list[str]:
-    """Return the sources that a name stands for: a folder, or the shards of a pattern."""
-    return (
-        [str(Path(name))] if Path(name).is_dir() else [without_secrets(shard) for shard in expand_shards([name], store)]
-    )
-
-
-def _last_rank(options: FilterOptions, rows: int) -> int:
-    last = rows if options.keep_count is None else min(rows, options.keep_count)
-    # Exact arithmetic: 0.29 * 100 is 29, but the product of the floats is less.
-    return last if options.keep_share is None else min(last, math.floor(Fraction(str(options.keep_share)) * rows))
 
 
 def _places(shards: list[str], out: Path) -> dict[str, Path]:
@@ -156,24 +106,20 @@ def _places(shards: list[str], out: Path) -> dict[str, Path]:
     Raises:
         UserError: two copies would have the same path.
     """
-    if not shards:
-        return {}
     if len(shards) == 1 and Path(shards[0]).is_dir():
         return {shards[0]: out}
     common = os.path.commonpath([os.path.abspath(os.path.dirname(shard)) for shard in shards])
     places: dict[str, Path] = {}
-    of: dict[Path, str] = {}
     for shard in shards:
         name = _PACKED.sub(lambda ending: ".tar" if ending[1].lower() == "tgz" else "", os.path.abspath(shard))
-        place = places[shard] = out / os.path.relpath(name, common)
-        if of.setdefault(place, shard) != shard:
-            raise UserError(
-                f"shards: the copies of {of[place]} and {shard} would have the same name: copy them separately"
-            )
+        place = out / os.path.relpath(name, common)
+        if place in places.values():
+            raise UserError(f"shards: two copies would be {place}; copy {shard} separately")
+        places[shard] = place
     return places
 
 
-def _check_out(options: FilterOptions, chosen: list[str]) -> None:
+def _record(options: FilterOptions, chosen: list[str]) -> None:
     """Record the rules in `out`, so that copies made with different rules are not mixed.
 
     Raises:
@@ -181,56 +127,57 @@ def _check_out(options: FilterOptions, chosen: list[str]) -> None:
     """
     with options.ranking.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    rules = {name: getattr(options, name) for name in ("keep_count", "keep_share", "min_score", "max_score")}
-    record = {"ranking": str(options.ranking), "digest": digest, **rules, "shards": chosen}
-    path = options.out / RECORD
+    record = {"digest": digest, **{name: getattr(options, name) for name in _RULES}, "shards": chosen}
+    path, text = options.out / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n"
     check_own_folder(options.out, RECORD)
-    if path.is_file():
-        try:
-            before = json.loads(path.read_bytes())
-        except ValueError as error:
-            raise UserError(f"{path} is damaged ({error}): use another folder") from error
-        copied = any(file != path for file in options.out.iterdir())
-        if copied and any(before.get(name) != value for name, value in record.items() if name != "ranking"):
-            raise UserError(f"out: {options.out} holds a copy by another ranking, rule or choice: use another folder")
-    write_atomic(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    if path.is_file() and path.read_text(encoding="utf-8") != text:
+        raise UserError(f"out: {options.out} holds a copy by another ranking or other rules; use another folder")
+    write_atomic(path, text)
 
 
-def _kept_by_source(options: FilterOptions, last_rank: int) -> Iterator[tuple[str, set[str], int]]:
-    """Yield each source in order, with the keys to keep and the number of their rows."""
-    now: str | None = None
-    keys, rows = set[str](), 0
-    for chunk in read_ranking(options.ranking):
-        kept = chunk.ranks <= last_rank
-        if options.min_score is not None:
-            kept &= chunk.scores >= options.min_score
-        if options.max_score is not None:
-            kept &= chunk.scores <= options.max_score
-        for source, places in groupby(range(len(chunk.keys)), key=chunk.sources.__getitem__):
-            if source != now:
-                if now is not None:
-                    yield now, keys, rows
-                now, keys, rows = source, set(), 0
-            some = [chunk.keys[place] for place in places if kept[place]]
-            keys.update(some)
-            rows += len(some)
-    if now is not None:
-        yield now, keys, rows
+# ---- One folder, one shard ------------------------------------------------------------------------------------------
 
 
-# ---- one shard ------------------------------------------------------------------------------------------------------
+def copy_images(folder: Path, names: Iterable[str], target: Path) -> int:
+    """Copy images and the .txt beside each, below `target` as below `folder`; files that are there already stay.
+
+    Args:
+        folder: a folder of images.
+        names: paths of images below it.
+        target: the folder of the copies.
+
+    Returns:
+        How many images were copied now.
+
+    Raises:
+        UserError: a name leads out of the folder.
+        DataError: an image is missing.
+    """
+    copied = 0
+    for name in sorted(names):
+        path = PurePath(name)
+        if path.is_absolute() or ".." in path.parts:
+            raise UserError(f"ranking: keys must be paths below {folder} (got {name})")
+        if not (folder / path).is_file():
+            raise DataError(f"{folder}: has no image {name}, which the ranking keeps: has the folder changed?")
+        copied += not (target / path).is_file()
+        for file in (path, path.with_suffix(".txt")):
+            if (folder / file).is_file() and not (target / file).is_file():
+                with atomic_file(target / file, (folder / file).stat().st_size) as temporary:
+                    shutil.copyfile(folder / file, temporary)
+    return copied
 
 
 @contextmanager
-def _plain_file(source: str, target: Path, store: StoreConfig) -> Iterator[Path]:
+def _plain_file(address: str, target: Path, store: StoreConfig) -> Iterator[Path]:
     """Yield a local, uncompressed file of a shard: the shard itself, or a temporary copy."""
-    if "://" not in source and not _PACKED.search(source):
-        yield Path(source)
+    if "://" not in address and not _PACKED.search(address):
+        yield Path(address)
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     fetched = target.with_name(f".{target.name}.fetched")
     try:
-        fetch_shard(source, fetched, store)
+        fetch_shard(address, fetched, store)
         yield fetched
     finally:
         fetched.unlink(missing_ok=True)
@@ -250,63 +197,38 @@ def copy_samples(shard: Path, keys: set[str], target: Path, name: str | None = N
     Raises:
         DataError: the shard is not a plain tar file, is truncated or damaged, or lacks one of the keys.
     """
-    missing, called = set(keys), name or str(shard)
+    missing, name = set(keys), name or str(shard)
     with atomic_file(target, shard.stat().st_size) as temporary:
         with shard.open("rb") as source, temporary.open("wb") as copy:
-            for key, start, end in _members(called, source):
-                if not key or key in keys:
-                    missing.discard(key)
-                    if not _copy_bytes(source, copy, start, end):
-                        raise DataError(f"shard {called}: truncated in {f'sample {key}' if key else 'a member'}")
-            copy.write(bytes(2 * _BLOCK))
+            end = 0
+            try:
+                # Bytes that are not UTF-8 are escaped as in the loader's keys.
+                with tarfile.open(fileobj=source, mode="r:", encoding="utf-8", errors="backslashreplace") as archive:
+                    while (member := archive.next()) is not None:
+                        vars(archive)["members"].clear()  # the list would grow with the archive
+                        key = member_key(member.name)
+                        # What is before a member, such as headers for all later ones, is kept.
+                        stop = archive.offset if key is None or key in keys else member.offset
+                        _copy_bytes(source, copy, end, stop)
+                        missing.discard(key or "")
+                        end = archive.offset
+            except (tarfile.TarError, EOFError) as error:
+                raise DataError(f"shard {name}: damaged or not a plain tar file, at byte {end} ({error})") from error
+            copy.write(bytes(2 * tarfile.BLOCKSIZE))
         if missing:
-            raise DataError(
-                f"shard {called}: has no sample {min(missing)}, which the ranking keeps: has the shard changed?"
-            )
+            raise DataError(f"shard {name}: has no sample {min(missing)}, which the ranking keeps; has it changed?")
 
 
-def _members(shard: str, source: BufferedReader) -> Iterator[tuple[str, int, int]]:
-    """Yield the key of each member of a tar file, and the byte range of its headers and contents.
+def _copy_bytes(source: BinaryIO, copy: BinaryIO, start: int, end: int) -> None:
+    """Copy a byte range.
 
     Raises:
-        DataError: the file is not a plain tar file, is truncated or damaged.
+        EOFError: the file ends before it.
     """
-    key, end = "", 0
-    try:
-        with tarfile.open(fileobj=source, mode="r:") as archive:
-            while (member := archive.next()) is not None:
-                vars(archive)["members"].clear()  # the list would grow with the archive
-                key = _key(member.name)
-                if member.offset > end:
-                    yield "", end, member.offset  # headers that apply to all later members
-                end = archive.offset
-                yield key, member.offset, end
-        source.seek(end)
-        if any(source.read(_BLOCK)):
-            raise DataError(f"shard {shard}: damaged header at byte {end}, after sample {key}")
-    except (tarfile.TarError, EOFError) as error:
-        after = f", after sample {key}" if key else ""
-        raise DataError(f"shard {shard}: not a plain tar file, or truncated{after}: {error}") from error
-
-
-def _key(name: str) -> str:
-    """Return the key of a member: its path up to the first dot of the file name; "" if it belongs to no sample."""
-    folder, slash, last = name.rpartition("/")
-    stem, dot, _ = last.partition(".")
-    described = name.split("/", maxsplit=1)[0]
-    if not stem or not dot or (described.startswith("__") and described.endswith("__")):
-        return ""
-    return f"{folder}{slash}{stem}"
-
-
-def _copy_bytes(source: BinaryIO, copy: BinaryIO, start: int, end: int) -> bool:
-    """Copy a byte range; False if the file ends early. Moves the file's position; tarfile seeks to its next header."""
     source.seek(start)
-    left = end - start
-    while left > 0:
-        piece = source.read(min(left, _PIECE))
+    while start < end:
+        piece = source.read(min(end - start, 2**20))
         if not piece:
-            return False
+            raise EOFError("truncated")
         copy.write(piece)
-        left -= len(piece)
-    return True
+        start += len(piece)

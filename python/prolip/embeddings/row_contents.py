@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from prolip.data import DataError, StoreConfig, preprocess_image
 from prolip.data.build.images import UNREADABLE, read_for_loader
 from prolip.data.samples import EXTENSIONS, read_members, read_record, values_at
-from prolip.embeddings.input_parts import read_lines
+from prolip.embeddings.embed_inputs import read_lines
 from prolip.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -41,13 +41,13 @@ class Contents(NamedTuple):
     """The image's own file name, if it is not the key: the builders write it into the json of a sample."""
 
 
-def fetch_local(names: Iterable[Name], store: StoreConfig | None, caption_key: str) -> dict[Name, Contents]:
-    """Fetch captions and file names, without images, of rows whose source is on this machine; see `fetch`."""
-    return fetch((name for name in names if Path(name[0]).exists()), None, store, caption_key)
-
-
 def fetch(
-    names: Iterable[Name], side: int | None, store: StoreConfig | None = None, caption_key: str = "txt"
+    names: Iterable[Name],
+    side: int | None,
+    store: StoreConfig | None = None,
+    caption_key: str = "txt",
+    *,
+    remote: bool = True,
 ) -> dict[Name, Contents]:
     """Fetch the images, cut to squares, the captions and the file names of rows.
 
@@ -58,11 +58,13 @@ def fetch(
         names: source and key of each row.
         side: side of the images in pixels; None for no images.
         store: how remote shards are read.
+        remote: whether to download remote shards; otherwise their rows are missing from the result.
         caption_key: `txt`, or a dotted path into a sample's json. If it leads to several texts, all are returned.
     """
     by_source: dict[str, set[str]] = {}
     for source, key in names:
-        by_source.setdefault(source, set()).add(key)
+        if remote or Path(source).exists():
+            by_source.setdefault(source, set()).add(key)
     found: dict[Name, Contents] = {}
     for source, keys in by_source.items():
         try:

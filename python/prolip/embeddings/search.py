@@ -1,23 +1,34 @@
-"""Exact nearest neighbours in part files. Results do not depend on the block size or on how rows are split into parts.
+"""Find the embedded images or captions nearest to text and image queries (`prolip search`), by exact search.
 
-Scores are defined row by row in double precision. A matrix product in single precision gives bounds, and only rows that
-can be among the best are scored exactly. Q queries, N rows, D dimensions.
+Q queries, N rows, D dimensions.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from prolip.embeddings.storage import ROWS, Block, Floats, Part
-from prolip.errors import printable
-from prolip.gaussian import Gaussian, inclusion_score
+from prolip.decisions.config import NO_CSD
+from prolip.embeddings.config import SearchOptions
+from prolip.embeddings.contact_sheet import SIDE, Cell, Row, contact_sheet
+from prolip.embeddings.row_contents import Contents, Name, Pixels, fetch
+from prolip.embeddings.storage import ROWS, Floats, Manifest, Part, complete_parts
+from prolip.errors import UserError, check_at_least, printable
+from prolip.files import check_writable, write_atomic
+from prolip.gaussian import Gaussian, concatenate, inclusion_score
 from prolip.metrics.config import Score
+from prolip.models.open_clip import StartError
+from prolip.models.weights import WeightsError
+from prolip.pretrained.model import Model, weights_digest
+from prolip.pretrained.open import load
+from prolip.pretrained.preprocess import Preprocess, check_image_file
+
+_DECIMALS = 9
+"""Scores that agree in so many decimals are equal: sums of other block sizes differ in the last bits."""
 
 
 class Hit(NamedTuple):
@@ -52,10 +63,88 @@ class Answer(NamedTuple):
     """Its text, or the image's caption, if it could be fetched."""
 
 
+def run_search(options: SearchOptions) -> list[str]:
+    """Search, write the sheet, and return the lines to print.
+
+    Raises:
+        UserError: there is no query, the embeddings are not finished or from another model, or a file is not an image.
+        OSError: the sheet cannot be written; see `check_writable`.
+    """
+    if not options.text and not options.image:
+        raise UserError("text: name at least one text or image to search for")
+    check_at_least(1, k=options.k)
+    if options.sheet is not None:
+        check_writable(options.sheet)
+    for path in options.image:
+        check_image_file(path)
+    other = "text" if options.find == "image" else "image"
+    manifest, parts = complete_parts(options.embeddings, options.find, instead=f"search them with --find {other}")
+    if manifest.epistemic and options.score == "csd":
+        raise UserError(f"score is csd: {NO_CSD}; leave --score out")
+    score = options.score or ("mean" if manifest.epistemic else "csd")
+    model = _open_model(options, manifest)
+    found = [model.encode_texts(options.text, progress=False)] if options.text else []
+    if options.image:
+        pixels = torch.stack([model.preprocess(path) for path in options.image])
+        found.append(model.encode_images(pixels, progress=False))
+    queries = concatenate(found)
+    hits = nearest(parts, queries.mean.numpy(), options.k, score)
+    answers = look_up(parts, hits, queries, has_variances=manifest.has_variances)
+    names = sorted({(answer.source, answer.key) for found in answers for answer in found})
+    caption_key = manifest.settings["caption_key"]
+    side, remote = None if options.sheet is None else SIDE, options.sheet is not None or options.find == "text"
+    contents = fetch(names, side, options.store, caption_key, remote=remote)
+    answers = [[_with_contents(answer, contents) for answer in found] for found in answers]
+    titles = [*options.text, *map(str, options.image)]
+    if options.sheet is not None:
+        images: list[Pixels | None] = [
+            Preprocess(size=(SIDE, SIDE)).decode(path, str(path)).numpy() for path in options.image
+        ]
+        rows = [
+            Row(title, image, [_cell(rank, answer, contents) for rank, answer in enumerate(found, start=1)])
+            for title, image, found in zip(titles, [*[None] * len(options.text), *images], answers, strict=True)
+        ]
+        write_atomic(options.sheet, contact_sheet(f"{options.embeddings.name}: nearest by {score}", rows))
+    if options.json:
+        return [json.dumps(answers_json(titles, answers), indent=1, ensure_ascii=False)]
+    tables = [answers_table(title, found) for title, found in zip(titles, answers, strict=True)]
+    return "\n\n".join("\n".join(table) for table in tables).split("\n")
+
+
+def _open_model(options: SearchOptions, manifest: Manifest) -> Model:
+    source = options.checkpoint or manifest.checkpoint
+    try:
+        model = load(source, tokenizer=options.tokenizer or manifest.tokenizer, device=options.device)
+    except (StartError, WeightsError) as error:
+        if options.checkpoint is not None:
+            raise
+        # As it was named then: a relative path may not lead there from the current folder.
+        raise UserError(f"checkpoint: name the model that made {options.embeddings} ({error})") from error
+    if weights_digest(model.network) != manifest.weights:
+        raise UserError(f"checkpoint: must be the model that made {options.embeddings} (got {source})")
+    return model
+
+
+def _with_contents(answer: Answer, contents: Mapping[Name, Contents]) -> Answer:
+    found = contents.get((answer.source, answer.key))
+    return answer if found is None else answer._replace(caption=found.caption, file=found.file)
+
+
+def _cell(rank: int, answer: Answer, contents: Mapping[Name, Contents]) -> Cell:
+    lines = [f"score {answer.score:.4f}, similarity {answer.similarity:.4f}"]
+    if answer.uncertainty is not None:
+        lines.append(f"uncertainty {answer.uncertainty:.5f}, inclusion {answer.inclusion:.2f}")
+    return Cell(f"{rank}. {answer.key}", contents.get((answer.source, answer.key)), [*lines, answer.source])
+
+
+# ---- The search -----------------------------------------------------------------------------------------------------
+
+
 def nearest(parts: Sequence[Part], means: Floats, k: int, score: Score = "csd", rows: int = ROWS) -> list[list[Hit]]:
     """Return the k best rows for each query, best first; equal scores are in order of part and row.
 
-    Only one block and the results are in memory.
+    Only one block and the results are in memory. The results do not depend on the block size, nor on how rows are split
+    into parts.
 
     Args:
         parts: the parts to search.
@@ -68,41 +157,14 @@ def nearest(parts: Sequence[Part], means: Floats, k: int, score: Score = "csd", 
     found: list[list[Hit]] = [[] for _ in means]
     for place, part in enumerate(parts):
         for block in part.blocks(rows):
-            penalty = block.total_var * np.float32(0.5 if score == "csd" else 0.0)
-            rough = means @ block.mean.T - penalty
-            error = _error(means, block, penalty)
-            for query, best in enumerate(found):
-                rows_left = _left(rough[query], error[query], best, k)
-                exact = _exact(means[query], block.mean[rows_left], penalty[rows_left])
-                more = [
-                    Hit(value, place, block.start + row)
-                    for value, row in zip(exact.tolist(), rows_left.tolist(), strict=True)
-                ]
-                found[query] = sorted([*best, *more], key=lambda hit: (-hit.score, hit.part, hit.row))[:k]
+            scores = means.astype(np.float64) @ block.mean.astype(np.float64).T
+            if score == "csd":
+                scores -= block.total_var.astype(np.float64) / 2
+            for query, values in enumerate(scores.round(_DECIMALS)):
+                best = np.argsort(-values, kind="stable")[:k].tolist()
+                more = [Hit(float(values[row]), place, block.start + row) for row in best]
+                found[query] = sorted([*found[query], *more], key=lambda hit: -hit.score)[:k]
     return found
-
-
-def _error(means: Floats, block: Block, penalty: Floats) -> NDArray[np.float64]:
-    """Largest rounding error of a rough score in the block, for any order of summation, [Q]."""
-    unit = (means.shape[1] + 8) * 2.0**-24
-    longest = math.sqrt(float(np.einsum("nd,nd->n", block.mean, block.mean, dtype=np.float64).max(initial=0.0)))
-    lengths = np.sqrt(np.einsum("qd,qd->q", means, means, dtype=np.float64))
-    return np.asarray(unit * (lengths * longest + float(penalty.max(initial=0.0))))
-
-
-def _left(rough: Floats, error: float, best: Sequence[Hit], k: int) -> NDArray[np.intp]:
-    """The rows of a block that can be among the k best, in order."""
-    floor = best[-1].score - error if len(best) == k else -math.inf
-    if len(rough) > k:
-        # At least k exact scores reach the k-th rough score minus the error; rows further below are not among the best.
-        floor = max(floor, float(np.partition(rough, -k)[-k]) - 2 * error)
-    return np.flatnonzero(rough >= floor)
-
-
-def _exact(query: Floats, rows: Floats, penalty: Floats) -> NDArray[np.float64]:
-    """Scores in double precision, each computed from its row alone, [N]."""
-    products = rows.astype(np.float64) * query.astype(np.float64)
-    return np.asarray(products.sum(axis=1) - penalty, dtype=np.float64)
 
 
 def look_up(
@@ -116,31 +178,33 @@ def look_up(
         queries: [Q, D].
         has_variances: whether the model has variances; without them, uncertainty and inclusion are None.
     """
-    read: dict[tuple[int, int], tuple[str, str, Floats, Floats, float]] = {}
-    for place in sorted({hit.part for found in hits for hit in found}):
+    read: dict[tuple[int, int], tuple[str, str, Gaussian, float]] = {}
+    for place in {hit.part for found in hits for hit in found}:
         wanted = np.unique([hit.row for found in hits for hit in found if hit.part == place])
         keys, sources = parts[place].names()
         for start, mean, log_var, total_var in parts[place].blocks(log_var=True):
-            assert log_var is not None
             for row in wanted[(wanted >= start) & (wanted < start + len(mean))].tolist():
-                here = row - start
-                measured = mean[here].copy(), log_var[here].copy(), float(total_var[here])
-                read[place, row] = (keys[row], sources[row], *measured)
+                here = slice(row - start, row - start + 1)
+                assert log_var is not None
+                item = Gaussian(torch.tensor(mean[here]), torch.tensor(log_var[here]))
+                read[place, row] = keys[row], sources[row], item, float(total_var[row - start])
 
     def answer(hit: Hit, query: Gaussian) -> Answer:
-        key, source, mean, log_var, total_var = read[hit.part, hit.row]
-        found = Gaussian(torch.from_numpy(mean)[None], torch.from_numpy(log_var)[None])
+        key, source, item, total_var = read[hit.part, hit.row]
         return Answer(
             key,
             source,
             score=hit.score,
-            similarity=float(mean.astype(np.float64) @ query.mean[0].double().numpy()),
+            similarity=float((item.mean.double() * query.mean.double()).sum()),
             uncertainty=total_var if has_variances else None,
-            inclusion=float(inclusion_score(found, query).sum()) if has_variances else None,
+            inclusion=float(inclusion_score(item, query).sum()) if has_variances else None,
         )
 
     each = [queries.rows(slice(number, number + 1)) for number in range(len(hits))]
     return [[answer(hit, query) for hit in found] for query, found in zip(each, hits, strict=True)]
+
+
+# ---- What is shown --------------------------------------------------------------------------------------------------
 
 
 def answers_json(queries: Sequence[str], answers: Sequence[Sequence[Answer]]) -> list[dict[str, Any]]:
@@ -159,27 +223,21 @@ def answers_json(queries: Sequence[str], answers: Sequence[Sequence[Answer]]) ->
 
 def answers_table(query: str, answers: Sequence[Answer]) -> list[str]:
     """A query's results as lines of a table."""
-    keys = [printable(answer.key) for answer in answers]
-    width = max(map(len, ["key", *keys]))
+    width = max(len(printable(name)) for name in ["key", *(answer.key for answer in answers)])
     lines = [
         printable(query),
         f"  {'':>4}  {'key':{width}}  {'score':>8}  {'similarity':>10}  {'uncertainty':>11}  {'inclusion':>9}",
     ]
-    for rank, (key, answer) in enumerate(zip(keys, answers, strict=True), start=1):
-        where = described(answer.source, answer.file, answer.caption)
+    for rank, answer in enumerate(answers, start=1):
+        uncertainty = "-" if answer.uncertainty is None else f"{answer.uncertainty:.5f}"
+        inclusion = "-" if answer.inclusion is None else f"{answer.inclusion:.2f}"
         lines.append(
-            f"  {rank:>4}  {key:{width}}  {answer.score:8.4f}  {answer.similarity:10.4f}  "
-            f"{_number(answer.uncertainty, '.5f'):>11}  {_number(answer.inclusion, '.2f'):>9}  {where}"
+            f"  {rank:>4}  {printable(answer.key):{width}}  {answer.score:8.4f}  {answer.similarity:10.4f}  "
+            f"{uncertainty:>11}  {inclusion:>9}  {described(answer.source, answer.file, answer.caption)}"
         )
     return lines
 
 
-def _number(value: float | None, style: str) -> str:
-    return "-" if value is None else format(value, style)
-
-
 def described(source: str, file: str | None, caption: str | None) -> str:
     """A row's source, with its file name and its caption if they are known, in one line."""
-    return printable(
-        "  ".join([source, *([] if file is None else [file]), *([] if caption is None else [f"“{caption}”"])])
-    )
+    return printable("  ".join(filter(None, [source, file, None if caption is None else f"“{caption}”"])))

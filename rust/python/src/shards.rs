@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use prolip_loader::archive::index;
+use prolip_loader::archive::{index, key_of};
 use prolip_loader::config::OnMissingShard;
 use prolip_loader::remote;
 use prolip_loader::shards::{Location, Version, expand};
@@ -26,6 +26,12 @@ pub fn expand_shards(shards: Vec<String>, store: &Bound<'_, PyAny>) -> PyResult<
     let shards = located(&shards, OnMissingShard::Raise)?;
     remote::check_addresses(&shards, &store).map_err(config_error)?;
     Ok(shards.iter().map(Location::written).collect())
+}
+
+/// Return the key of the sample that a member of a shard belongs to, by the member's name; None if to none.
+#[pyfunction]
+pub fn member_key(name: &str) -> Option<&str> {
+    key_of(name).map(|(key, _)| key)
 }
 
 /// Return a shard's name without passwords and signatures.

@@ -43,7 +43,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.with_suffix(".txt").write_text(path.parent.name)
     given = ["--checkpoint", str(root / "laplace"), "--device", "cpu"]
     words = [*given, "--images", str(root / "mine"), "--what", "both", "--out", str(root / "embeddings")]
-    assert main(["embed", *words, "--format", "safetensors"]) == 0
+    assert main(["embed", *words]) == 0
     return root
 
 

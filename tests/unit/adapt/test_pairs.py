@@ -17,7 +17,7 @@ from tests.support.frozen_pairs import made_up, write_npz
 
 from prolip.adapt.pairs import Pairs, open_pairs
 from prolip.embeddings.config import Kind
-from prolip.embeddings.storage import Manifest, PartNotes, Rows, part_name, write_part
+from prolip.embeddings.storage import Manifest, PartNotes, Rows, write_part
 from prolip.errors import UserError
 
 DIM = 4
@@ -36,7 +36,7 @@ def write_folder(folder: Path, sizes: list[int], *, keys: str = "k", what: str =
                 known: Kind = "image" if kind == "image" else "text"
                 rows = Rows(names, ["s"] * size, mean[here].numpy(), np.full((size, DIM), -np.inf, np.float32))
                 notes = PartNotes(number=number, kind=known, rows=size)
-                parts.append(write_part(folder, rows, notes, "safetensors", "float32").name)
+                parts.append(write_part(folder, rows, notes).name)
         start += size
     Manifest(
         checkpoint="model",
@@ -44,7 +44,6 @@ def write_folder(folder: Path, sizes: list[int], *, keys: str = "k", what: str =
         tokenizer=None,
         model={},
         dim=DIM,
-        format="safetensors",
         dtype="float32",
         settings={},
         plan=[],
@@ -136,8 +135,9 @@ def test_masked_views_of_other_pairs_are_refused(tmp_path: Path) -> None:
 def test_memory_does_not_grow_with_the_number_of_pairs(tmp_path: Path) -> None:
     def peak(count: int) -> int:
         image = np.random.default_rng(0).standard_normal((count, 64)).astype(np.float32)
-        np.savez(tmp_path / "a.npz", image=image, text=image)
-        pairs = open_pairs([tmp_path / "a.npz"])
+        table = pa.table({"image": list(image), "text": list(image)})
+        pq.write_table(table, tmp_path / "a.parquet", row_group_size=1000)
+        pairs = open_pairs([tmp_path / "a.parquet"])
         tracemalloc.start()
         held = 0
         for batch in islice(pairs.batches(256, 0, buffer=1024), count // 256):
@@ -161,7 +161,7 @@ def test_memory_does_not_grow_with_the_number_of_pairs(tmp_path: Path) -> None:
         ({"image": np.full((3, 4), np.nan, np.float32), "text": np.ones((3, 4), np.float32)}, "length nan"),
         ({"image": np.full((3, 4), 1e300), "text": np.ones((3, 4), np.float32)}, "length inf"),
         ({"image": np.ones((0, 4), np.float32), "text": np.ones((0, 4), np.float32)}, "hold no pairs"),
-        ({"image": np.ones((2, 4), np.float32), "text": np.ones((3, 4), np.float32)}, "2 images and 3 texts"),
+        ({"image": np.ones((2, 4), np.float32), "text": np.ones((3, 4), np.float32)}, "as many images as texts"),
     ],
 )
 def test_files_without_pairs_are_refused_with_the_reason(
@@ -242,9 +242,9 @@ def test_unsupported_sources_are_refused_with_what_is_needed(tmp_path: Path) -> 
     with pytest.raises(UserError, match="has no column 'text'"):
         open_pairs([tmp_path / "a.parquet"])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"has no manifest\.json"):
+    with pytest.raises(UserError, match=r"manifest"):
         open_pairs([tmp_path / "empty"])
-    with pytest.raises(UserError, match="no text embeddings"):
+    with pytest.raises(UserError, match="text embeddings"):
         open_pairs([write_folder(tmp_path / "images", [3], what="image")])
 
 
@@ -254,9 +254,3 @@ def test_rows_are_unit_vectors(tmp_path: Path) -> None:
     torch.testing.assert_close(pairs.sample(100).image.norm(dim=1), torch.ones(6))
     assert len(pairs.sample(4).image) == 4
     torch.testing.assert_close(everything(pairs)[0], F.normalize(image, dim=1))
-
-
-def test_part_names_differ_only_in_their_kind() -> None:
-    assert part_name("text", 3, "parquet").removeprefix("text-") == part_name("image", 3, "parquet").removeprefix(
-        "image-"
-    )

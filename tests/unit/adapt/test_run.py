@@ -77,7 +77,7 @@ def test_an_adapted_model_keeps_the_means_and_can_search(
     assert main(["embed", "--checkpoint", str(tmp_path / "model"), "--out", str(tmp_path / "out"), *words]) == 0
     manifest, parts = complete_parts(tmp_path / "out", "text")
     assert manifest.has_variances
-    assert manifest.model["adapted"] == "AdaptedNetwork"
+    assert manifest.model["network"] == "AdaptedNetwork"
     found = np.concatenate([block.total_var for part in parts for block in part.blocks()])
     np.testing.assert_allclose(found, texts.uncertainty.numpy(), rtol=1e-4)
     ask = ["search", "--embeddings", str(tmp_path / "out"), "--text", CAPTIONS[3], "--find", "text", "--device", "cpu"]

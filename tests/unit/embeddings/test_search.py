@@ -1,19 +1,28 @@
-"""Nearest-neighbour search equals brute force, for any blocks and parts."""
+"""`prolip search`: nearest neighbours equal brute force, and results are shown with images and captions."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.embed_options import options
+from tests.support.ranked_shards import shards
+from tests.support.shards import read_tar
+from tests.support.untrained_run import write_run
 
-from prolip.embeddings.config import Format, Stored
-from prolip.embeddings.search import Hit, answers_json, answers_table, look_up, nearest
+from prolip.embeddings.config import SearchOptions, Stored
+from prolip.embeddings.embed_inputs import run_embed
+from prolip.embeddings.row_contents import Contents, fetch
+from prolip.embeddings.search import Hit, answers_json, answers_table, look_up, nearest, run_search
 from prolip.embeddings.storage import Part, PartNotes, Rows, write_part
+from prolip.errors import UserError
 from prolip.gaussian import Gaussian, inclusion_score
 from prolip.metrics.config import Score
 from prolip.metrics.retrieval import retrieval_scores
@@ -22,16 +31,15 @@ DIM = 7
 
 
 def parts_of(
-    folder: Path, mean: np.ndarray, log_var: np.ndarray, cuts: list[int], form: Format, stored: Stored = "float32"
+    folder: Path, mean: np.ndarray, log_var: np.ndarray, cuts: list[int], stored: Stored = "float32"
 ) -> list[Part]:
     """The rows in parts that end at `cuts`."""
     parts = []
     for number, (start, end) in enumerate(zip([0, *cuts], [*cuts, len(mean)], strict=True)):
-        rows = Rows(
-            [f"k{row}" for row in range(start, end)], ["a.tar"] * (end - start), mean[start:end], log_var[start:end]
-        )
+        keys = [f"k{row}" for row in range(start, end)]
+        rows = Rows(keys, ["a.tar"] * (end - start), mean[start:end], log_var[start:end])
         notes = PartNotes(number=number, kind="image", rows=end - start)
-        parts.append(Part(write_part(folder, rows, notes, form, stored)))
+        parts.append(Part(write_part(folder, rows, notes, stored)))
     return parts
 
 
@@ -44,7 +52,7 @@ def brute_force(parts: list[Part], queries: np.ndarray, k: int, score: Score) ->
             for block in part.blocks(10**6):
                 scores = (block.mean.astype(np.float64) * query).sum(1)
                 scores -= block.total_var.astype(np.float64) / 2 if score == "csd" else 0
-                hits += [Hit(float(value), place, row) for row, value in enumerate(scores)]
+                hits += [Hit(round(float(value), 9), place, row) for row, value in enumerate(scores)]
         found.append(sorted(hits, key=lambda hit: (-hit.score, hit.part, hit.row))[:k])
     return found
 
@@ -64,33 +72,31 @@ def test_blocks_and_parts_do_not_change_the_results(
     seed: int, size: int, distinct: int, k: int, block: int, cuts: list[int], score: Score, stored: Stored
 ) -> None:
     rng = np.random.default_rng(seed)
-    # Fewer distinct rows than rows: ties in plenty. Small differences: rows that single precision cannot tell apart.
-    centre = rng.normal(size=DIM)
-    pool = centre + rng.choice([1.0, 1e-7]) * rng.normal(size=(distinct, DIM))
+    # Fewer distinct rows than rows: many ties.
+    pool = rng.normal(size=(distinct, DIM))
     pool = (pool / np.linalg.norm(pool, axis=1, keepdims=True)).astype(np.float32)
     choice = rng.integers(0, distinct, size)
     mean, log_var = pool[choice], np.full((size, DIM), -5, np.float32) + (choice % 3)[:, None].astype(np.float32)
     queries = pool[rng.integers(0, distinct, 3)]
     with TemporaryDirectory() as folder:
         ends = sorted(min(cut, size) for cut in cuts)
-        parts = parts_of(Path(folder), mean, log_var, ends, "safetensors", stored)
+        parts = parts_of(Path(folder), mean, log_var, ends, stored)
         found = nearest(parts, queries, k, score, block)
         assert found == brute_force(parts, queries, k, score)
         starts = [0, *ends]
         order = [[starts[hit.part] + hit.row for hit in hits] for hits in found]
         (Path(folder) / "whole").mkdir()
-        whole = parts_of(Path(folder) / "whole", mean, log_var, [], "safetensors", stored)
+        whole = parts_of(Path(folder) / "whole", mean, log_var, [], stored)
         assert order == [[hit.row for hit in hits] for hits in nearest(whole, queries, k, score)]
 
 
-@pytest.mark.parametrize("form", ["parquet", "safetensors"])
 @pytest.mark.parametrize("score", ["csd", "mean"])
-def test_answers_equal_the_measures(tmp_path: Path, form: Format, score: Score) -> None:
+def test_answers_equal_the_measures(tmp_path: Path, score: Score) -> None:
     torch.manual_seed(0)
     mean = torch.nn.functional.normalize(torch.randn(50, DIM), dim=-1)
     items = Gaussian(mean, torch.randn(50, DIM) - 3)
     queries = Gaussian(mean[[3, 40]], torch.randn(2, DIM) - 3)
-    parts = parts_of(tmp_path, mean.numpy(), items.log_var.numpy(), [20, 20, 33], form)
+    parts = parts_of(tmp_path, mean.numpy(), items.log_var.numpy(), [20, 20, 33])
     answers = look_up(parts, nearest(parts, queries.mean.numpy(), 5, score, rows=8), queries)
     scores = retrieval_scores(queries, items, score)
     for query, found in enumerate(answers):
@@ -118,5 +124,78 @@ def test_answers_equal_the_measures(tmp_path: Path, form: Format, score: Score) 
 
 def test_k_beyond_the_number_of_rows_returns_all_rows(tmp_path: Path) -> None:
     mean = np.eye(DIM, dtype=np.float32)[:3]
-    parts = parts_of(tmp_path, mean, np.zeros_like(mean), [1], "safetensors")
+    parts = parts_of(tmp_path, mean, np.zeros_like(mean), [1])
     assert [(hit.part, hit.row) for hit in nearest(parts, mean[:1], 10)[0]] == [(0, 0), (1, 0), (1, 1)]
+
+
+# ---- The command ----------------------------------------------------------------------------------------------------
+
+
+def found_by(lab: Path, **changes: Any) -> Any:
+    """What a search prints as JSON."""
+    given = {"embeddings": lab / "out", "device": "cpu", "json": True}
+    return json.loads("\n".join(run_search(SearchOptions(**(given | changes)))))
+
+
+def test_text_and_image_queries_find_images_and_the_sheet_shows_them(lab: Path, tmp_path: Path) -> None:
+    image, sheet = tmp_path / "k2.png", tmp_path / "new" / "sheet.html"
+    image.write_bytes(dict(read_tar(shards(lab)[1]))["k2.png"])
+    found = found_by(lab, text=("<nature>",), image=(image,), k=3, score="mean", sheet=sheet)
+    assert [(entry["query"], len(entry["answers"])) for entry in found] == [("<nature>", 3), (str(image), 3)]
+    first = found[1]["answers"][0]
+    assert (first["key"], first["source"]) == ("k2", str(shards(lab)[1]))
+    assert (first["file"], first["caption"]) == ("2.jpg", "a nature of travel")
+    assert first["similarity"] == pytest.approx(1, abs=1e-5)
+    assert first["inclusion"] == pytest.approx(0, abs=1e-3)
+    page = sheet.read_text()
+    assert [part.count("data:image/jpeg") for part in page.split("<h2")[1:]] == [3, 4]
+    assert "&lt;nature&gt;" in page
+    assert "<nature>" not in page
+
+
+def test_captions_are_found_and_shown(lab: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    inputs = {"shards": (str(shards(lab)[0]),), "images": (lab / "images",), "lines": (lab / "lines.txt",)}
+    out = tmp_path / "out"
+    run_embed(options(lab, out, what="both", caption_key="texts.all", **inputs))
+    ask = {"embeddings": out, "find": "text", "k": 1, "sheet": tmp_path / "a.html"}
+    found = found_by(lab, text=("an emoji", "a picture", "food"), **ask)
+    first = [entry["answers"][0] for entry in found]
+    assert [(answer["key"], answer["caption"]) for answer in first] == [
+        ("2", "an emoji"),
+        ("some.where/red.tif", "a picture"),
+        ("k0", "food"),
+    ]
+    assert (tmp_path / "a.html").read_text().count("<blockquote>") == 3
+    assert not caplog.records
+
+
+def test_images_that_are_gone_or_remote_are_left_out(lab: Path, caplog: pytest.LogCaptureFixture) -> None:
+    here, far = (str(lab / "images"), "some.where/red.tif"), ("http://127.0.0.1:9/0.tar", "k")
+    assert fetch([here, far], None, remote=False) == {here: Contents(None, "a picture", None)}
+    assert not caplog.records
+    shard, lines = str(shards(lab)[0]), str(lab / "lines.txt")
+    found = fetch([(shard, "k1"), (shard, "gone"), (lines, "2"), (lines, "99"), ("gone.tar", "a")], 16)
+    assert found.keys() == {(shard, "k1"), (lines, "2")}
+    image = found[shard, "k1"].image
+    assert image is not None
+    assert image.shape == (16, 16, 3)
+    assert "gone.tar" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("field", "changes"),
+    [
+        ("text", {"text": ()}),
+        ("k", {"k": 0}),
+        ("{lab}", {"embeddings": "{lab}"}),
+        ("checkpoint", {"checkpoint": "{tmp}/other"}),
+    ],
+)
+def test_wrong_settings_are_named(lab: Path, tmp_path: Path, field: str, changes: dict[str, Any]) -> None:
+    write_run(tmp_path / "other", tmp_path / "tokenizer.json", context_length=9)
+    filled = {name: one.format(lab=lab, tmp=tmp_path) if isinstance(one, str) else one for name, one in changes.items()}
+    if "embeddings" in filled:
+        filled["embeddings"] = Path(filled["embeddings"])
+    with pytest.raises(UserError) as error:
+        found_by(lab, **({"text": ("a",)} | filled))
+    assert error.value.field == field.format(lab=lab)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tests.support.vector_rows import embedded, some_gaussians
 
-from prolip.embeddings.config import Format, Stored
+from prolip.embeddings.config import Stored
 from prolip.embeddings.search import nearest
 from prolip.embeddings.storage import Floats, complete_parts
 from prolip.errors import UserError
@@ -41,12 +41,9 @@ def test_vector_products_give_the_csd() -> None:
 
 
 @pytest.mark.parametrize("stored", ["float32", "float16"])
-@pytest.mark.parametrize("form", ["parquet", "safetensors"])
-def test_vectors_read_from_part_files_equal_those_of_the_gaussians(
-    tmp_path: Path, form: Format, stored: Stored
-) -> None:
+def test_vectors_read_from_part_files_equal_those_of_the_gaussians(tmp_path: Path, stored: Stored) -> None:
     items = some_gaussians(50, 16, seed=0)
-    embedded(tmp_path, items, form=form, dtype=stored, rows_per_part=20)
+    embedded(tmp_path, items, dtype=stored, rows_per_part=20)
     blocks = list(read_vectors(tmp_path, "image", rows=8))
     assert [len(block.keys) for block in blocks] == [8, 8, 4, 8, 8, 4, 8, 2]
     assert [key for block in blocks for key in block.keys] == [f"{row}.jpg" for row in range(50)]

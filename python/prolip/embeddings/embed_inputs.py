@@ -1,0 +1,536 @@
+"""Embed shards, folders of images and text files into part files, with any number of processes (`prolip embed`).
+
+An input is a shard, or a fixed number of images of a folder or lines of a text file. Each becomes one part file per
+kind. Parts do not depend on the number of processes, and a finished part is not embedded again. B batch, D dimensions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from prolip.data import (
+    Batch,
+    BatchLoader,
+    CaptionConfig,
+    CaptionSource,
+    DataError,
+    LoaderConfig,
+    LoaderStats,
+    NoSampleError,
+    StoreConfig,
+    expand_shards,
+    without_secrets,
+)
+from prolip.data.build.folder import find_images
+from prolip.data.config import TokenizerConfig
+from prolip.data.device import device_batches
+from prolip.data.samples import EXTENSIONS, read_record, values_at
+from prolip.distributed import Ranks, failing_at_once, start
+from prolip.embeddings.config import EmbedOptions, Kind
+from prolip.embeddings.embed import embed_captions
+from prolip.embeddings.storage import MANIFEST, Manifest, Part, PartNotes, Rows, part_name, write_part
+from prolip.errors import UserError, check_at_least, sentence
+from prolip.files import check_own_folder, read_text
+from prolip.gaussian import Gaussian, concatenate
+from prolip.models import ProLIP
+from prolip.models.official_json import to_official_json
+from prolip.models.precision import autocast
+from prolip.pretrained.forward import evaluating, on_cpu
+from prolip.pretrained.image_batches import decoded_ahead, encoded_image
+from prolip.pretrained.model import Model, weights_digest
+from prolip.pretrained.open import load
+from prolip.pretrained.preprocess import square_image_size
+
+log = logging.getLogger(__name__)
+
+KINDS: dict[str, tuple[Kind, ...]] = {"image": ("image",), "text": ("text",), "both": ("image", "text")}
+_PATIENCE = timedelta(days=7)
+"""How long a process waits for the others, which may have much more to do."""
+_NAMED = 20
+"""Maximum number of unusable samples that are described per part."""
+_BEGIN = 65_536
+"""Bytes at the beginning of a shard that identify it."""
+Item = TypeVar("Item")
+Opened = TypeVar("Opened")
+
+# ---- Inputs ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """All samples of a shard, some images of a folder, or some lines of a text file, one caption each."""
+
+    form: Literal["shard", "folder", "path"]
+    """What `address` is; `path` for a text file."""
+    address: str
+    items: tuple[str, ...] = ()
+    """Names of the images below the folder, or the captions."""
+    first: int = 0
+    """Number of the first line, from 0."""
+
+    @property
+    def source(self) -> str:
+        """The address without secrets, as rows name it."""
+        return without_secrets(self.address) if self.form == "shard" else self.address
+
+    def entry(self) -> dict[str, Any]:
+        """The input's entry in the manifest.
+
+        `files` is a digest of sizes, and of the beginning of a shard, whose size is rounded. Modification times change
+        when a data set is copied.
+        """
+        path, begin, files = Path(self.address), b"", list[Path]()
+        if self.form == "shard" and path.is_file():
+            files = [path]
+            with path.open("rb") as file:
+                begin = file.read(_BEGIN)
+        elif self.form == "folder":
+            files = [file for name in self.items for file in (path / name, (path / name).with_suffix(".txt"))]
+        sizes = [file.stat().st_size for file in files if file.exists()]
+        return {
+            self.form: self.source,
+            "first": self.first,
+            "count": len(self.items),
+            "digest": _digest("\0".join(self.items).encode("utf-8", "surrogateescape")),
+            "files": _digest(repr(sizes).encode() + begin),
+        }
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def plan_inputs(
+    shards: Sequence[str], images: Sequence[Path], lines: Sequence[Path], rows_per_part: int, store: StoreConfig
+) -> list[Input]:
+    """Divide shards, then folders of images, then text files, into inputs, in a fixed order.
+
+    Args:
+        shards: paths, addresses or patterns.
+        images: folders of images.
+        lines: text files.
+        rows_per_part: images of a folder, or lines, per input.
+        store: how remote shards are read.
+
+    Raises:
+        UserError: a pattern matches nothing, an address or a setting of the store is wrong, a folder has no image, a
+            file has no line, or a text or an image's name is not UTF-8.
+    """
+    inputs: list[Input] = []
+    for name in shards:
+        if name and Path(name).is_dir():
+            raise UserError(f"shards: must not be a folder; name '{name}/*.tar', or its images with --images")
+        inputs += [Input(form="shard", address=shard) for shard in expand_shards([name], store)]
+    for folder in images:
+        if not folder.is_dir():
+            raise UserError(f"images: must be a folder (got {folder})")
+        names = [str(path.relative_to(folder)) for path in find_images(folder)]
+        if not names:
+            hint = f"; for its shards, write --shards '{folder}/*.tar'" if any(folder.glob("*.tar")) else ""
+            raise UserError(f"images: the folder {folder} has no image{hint}")
+        for name in names:
+            if name.encode(errors="replace").decode() != name:
+                raise UserError(f"images: names must be UTF-8 (got {name!r})")
+        inputs += [Input(form="folder", address=str(folder), items=some) for _, some in _cut(names, rows_per_part)]
+    for path in lines:
+        try:
+            captions = read_lines(path)
+        except OSError as error:
+            raise UserError(f"lines: {sentence(error)}") from error
+        if not captions:
+            raise UserError(f"lines: {path} is empty")
+        cut = _cut(captions, rows_per_part)
+        inputs += [Input(form="path", address=str(path), items=some, first=first) for first, some in cut]
+    return inputs
+
+
+def _cut(items: Sequence[Item], size: int) -> Iterator[tuple[int, tuple[Item, ...]]]:
+    for first in range(0, len(items), size):
+        yield first, tuple(items[first : first + size])
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file, including empty ones, so that a caption's number is its line number.
+
+    Raises:
+        UserError: the file is not UTF-8.
+        OSError: it cannot be read.
+    """
+    text = read_text(path)
+    return text.removesuffix("\n").split("\n") if text else []
+
+
+# ---- Embedding one input --------------------------------------------------------------------------------------------
+
+
+class Started:
+    """A loader whose threads work already; a source of `device_batches`."""
+
+    def __init__(self, loader: BatchLoader) -> None:
+        self.loader = loader
+        batches = iter(loader)
+        first = next(batches, None)
+        self._batches = batches if first is None else chain([first], batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self._batches)
+
+    def stats(self) -> LoaderStats:
+        """The loader's statistics."""
+        return self.loader.stats()
+
+
+class _Sample(NamedTuple):
+    """A sample that is not decoded yet."""
+
+    key: str
+    image: bytes | Path
+    member: bytes | None
+    """The caption's txt or json; None if there is none, or captions are not embedded."""
+
+
+@dataclass
+class PartRows:
+    """Rows of an input, so far."""
+
+    keys: list[str] = field(default_factory=list)
+    found: dict[Kind, list[Gaussian]] = field(default_factory=dict)
+    bad: int = 0
+    """Number of unusable samples."""
+    named: list[str] = field(default_factory=list)
+    """Descriptions of the first of them."""
+    wait_seconds: float = 0.0
+    """Time in which the model waited for data."""
+
+    def add(self, keys: Sequence[str], found: dict[Kind, Gaussian]) -> None:
+        """Append the rows of a batch."""
+        self.keys.extend(keys)
+        for kind, gaussian in found.items():
+            self.found.setdefault(kind, []).append(on_cpu(gaussian))
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """A process's model and settings."""
+
+    options: EmbedOptions
+    model: Model
+    dim: int
+    """D."""
+    ranks: Ranks
+    on_progress: Callable[[int], object] = lambda _: None
+    """Called with the number of rows of each batch."""
+
+    def open(self, source: Input) -> Started | None:
+        """Open a shard, so that its samples are prefetched; None for an input without a sample or of files.
+
+        Raises:
+            DataError: the shard is missing or is not an archive.
+        """
+        if source.form != "shard":
+            return None
+        options, network = self.options, self.model.prolip
+        texts = options.what != "image"
+        slot = CaptionConfig(sources=(CaptionSource(key=options.caption_key),))
+        config = LoaderConfig(
+            shards=(source.address,),
+            batch_size=options.batch_size,
+            image_size=0 if network is None else square_image_size(network),
+            captions=(slot,) if texts and network is not None else (),
+            tokenizer=self.model.require_tokenizer().config if texts and network is not None else TokenizerConfig(),
+            keep_members=(*EXTENSIONS, *([self._member] if texts else [])) if network is None else (),
+            shuffle_window=0,
+            last_batch="keep",
+            num_threads=options.threads,
+            max_bad_fraction=1.0,
+            store=options.store,
+        )
+        try:
+            return Started(BatchLoader(config))
+        except NoSampleError:
+            return None
+
+    def embed(self, source: Input, started: Started | None) -> PartRows:
+        """Embed an input, whose shard is open."""
+        rows, options, network = PartRows(), self.options, self.model.prolip
+        if source.form == "path":
+            keys = [str(source.first + line) for line in range(len(source.items))]
+            texts = embed_captions(self.model, source.items, options.batch_size, on_progress=self.on_progress)
+            rows.add(keys, {"text": texts})
+        elif source.form == "folder":
+            self._embed_decoded(source, self._of_folder(source), rows)
+        elif started is not None:
+            if network is None:
+                self._embed_decoded(source, self._of_shard(started), rows)
+            else:
+                self._embed_loaded(network, started, rows)
+            stats = started.stats()
+            rows.bad += sum(stats.bad.values())
+            rows.named[:0] = stats.bad_samples
+            started.loader.close()
+        return rows
+
+    def _embed_loaded(self, network: ProLIP, started: Started, rows: PartRows) -> None:
+        """Embed the batches of a loader, which decodes and tokenizes."""
+        device, kinds = self.ranks.device, KINDS[self.options.what]
+        batches = device_batches(started, device)
+        with evaluating(network):
+            for batch in batches:
+                found: dict[Kind, Gaussian] = {}
+                with autocast(self.options.precision, device):
+                    if "image" in kinds:
+                        found["image"] = network.encode_image(batch.images)
+                    if "text" in kinds:
+                        found["text"] = network.encode_text(batch.token_ids[0])
+                rows.add(batch.keys, found)
+                self.on_progress(len(batch.keys))
+        rows.wait_seconds = batches.wait_seconds
+
+    def _of_shard(self, started: Started) -> Iterator[list[_Sample]]:
+        for batch in started:
+            members = batch.members.get(self._member, [None] * len(batch.keys))
+            yield [
+                _Sample(key, encoded_image(batch, row), member)
+                for row, (key, member) in enumerate(zip(batch.keys, members, strict=True))
+            ]
+
+    def _of_folder(self, source: Input) -> Iterator[list[_Sample]]:
+        for _, names in _cut(source.items, self.options.batch_size):
+            paths = [Path(source.address) / name for name in names]
+            texts = [text.read_bytes() if (text := path.with_suffix(".txt")).is_file() else None for path in paths]
+            yield [_Sample(*sample) for sample in zip(names, paths, texts, strict=True)]
+
+    def _embed_decoded(self, source: Input, samples: Iterable[list[_Sample]], rows: PartRows) -> None:
+        """Embed samples that the model's own preprocessing and tokenizer take."""
+        kinds = KINDS[self.options.what]
+        is_json = source.form == "shard" and self._member == "json"
+
+        def decode(sample: _Sample) -> tuple[Tensor | None, str] | DataError:
+            try:
+                caption = self._caption(sample, is_json) if "text" in kinds else ""
+                return self.model.preprocess(sample.image) if "image" in kinds else None, caption
+            except DataError as error:
+                return error
+
+        begun = time.perf_counter()
+        for decoded in decoded_ahead(samples, decode, self.options.threads):
+            lost = [(sample.key, found) for sample, found in decoded if isinstance(found, DataError)]
+            rows.bad += len(lost)
+            rows.named += [f"{source.source}: {key}: {why}" for key, why in lost][: _NAMED - len(rows.named)]
+            rows.wait_seconds += time.perf_counter() - begun
+            usable = [(sample.key, *found) for sample, found in decoded if not isinstance(found, DataError)]
+            if usable:
+                keys, pixels, captions = zip(*usable, strict=True)
+                with self.model.running():
+                    encoded: dict[Kind, Gaussian] = {}
+                    if "image" in kinds:
+                        encoded["image"] = self.model.encode_pixels(torch.stack(pixels).to(self.ranks.device))
+                    if "text" in kinds:
+                        encoded["text"] = self.model.encode_captions(captions)
+                    rows.add(keys, encoded)
+                self.on_progress(len(keys))
+            begun = time.perf_counter()
+
+    @property
+    def _member(self) -> str:
+        """Extension of the member of a shard's samples that has the caption."""
+        return "txt" if self.options.caption_key == "txt" else "json"
+
+    def _caption(self, sample: _Sample, is_json: bool) -> str:
+        """Return the caption, the first if there are several.
+
+        Raises:
+            DataError: it has none.
+        """
+        if is_json:
+            path = self.options.caption_key
+            texts = values_at(read_record(sample.key, sample.member), path)
+            caption = next((text for text in texts if isinstance(text, str)), None)
+            if caption is None:
+                raise DataError(f"its json has no text at {path!r}")
+            return caption.strip()
+        if sample.member is None:
+            raise DataError("it has no txt")
+        try:
+            return sample.member.decode("utf-8-sig").strip()
+        except UnicodeDecodeError as error:
+            raise DataError(f"its txt is not UTF-8: {error}") from error
+
+    def write(self, number: int, source: Input, rows: PartRows) -> None:
+        """Write the part files of an input."""
+        nothing = Gaussian(torch.zeros(0, self.dim), torch.zeros(0, self.dim))
+        for kind in self.kinds(source):
+            whole = concatenate(rows.found.get(kind, [nothing]))
+            part = Rows(rows.keys, [source.source] * len(rows.keys), whole.mean.numpy(), whole.log_var.numpy())
+            notes = PartNotes(number=number, kind=kind, rows=len(rows.keys), bad=rows.bad, named=tuple(rows.named))
+            write_part(self.options.out, part, notes, self.options.dtype)
+
+    def kinds(self, source: Input) -> tuple[Kind, ...]:
+        """The kinds of an input's parts."""
+        return ("text",) if source.form == "path" else KINDS[self.options.what]
+
+
+# ---- The command ----------------------------------------------------------------------------------------------------
+
+
+def run_embed(options: EmbedOptions) -> list[str]:
+    """Embed the parts that do not exist yet, and return the lines to print ([] on ranks other than 0).
+
+    Raises:
+        UserError: a setting, the model or the data cannot be used, or `out` holds other embeddings.
+        DataError: a shard is missing or is not an archive; or no sample could be used.
+    """
+    if not (options.shards or options.images or options.lines):
+        raise UserError("shards: name shards, folders of images (--images) or text files (--lines)")
+    check_at_least(1, rows_per_part=options.rows_per_part, batch_size=options.batch_size)
+    check_at_least(0, threads=options.threads)
+    if "" in options.caption_key.split("."):
+        raise UserError(f"caption_key: must be `txt` or a dotted path into the json (got {options.caption_key!r})")
+    inputs = plan_inputs(options.shards, options.images, options.lines, options.rows_per_part, options.store)
+    check_own_folder(options.out, MANIFEST)
+    model = load(options.checkpoint, tokenizer=options.tokenizer, device="cpu", precision=options.precision)
+    if options.lines or options.what != "image":
+        model.tokenize("")  # raises before anything is embedded if the tokenizer is unknown
+    dim = model.prolip.config.embed_dim if model.prolip else model.encode_texts("").mean.shape[1]
+    ranks = start(options.device, _PATIENCE)
+    with failing_at_once("prolip embed", log, ranks):
+        model.network.to(ranks.device)
+        return _run(Embedder(options, replace(model, device=ranks.device), dim, ranks), inputs)
+
+
+def _run(embedder: Embedder, inputs: Sequence[Input]) -> list[str]:
+    options, ranks = embedder.options, embedder.ranks
+    missing = ranks.broadcast(_prepare(embedder, inputs) if ranks.rank == 0 else [])
+    mine = missing[ranks.rank :: ranks.world_size]
+    begun, count, waited = time.perf_counter(), 0, 0.0
+    with tqdm(desc="embedded", unit="sample", file=sys.stderr, disable=ranks.rank != 0) as bar:
+        embedder = replace(embedder, on_progress=bar.update)
+        opened = _opened_ahead([inputs[number] for number in mine], embedder.open)
+        for number, started in zip(mine, opened, strict=True):
+            rows = embedder.embed(inputs[number], started)
+            embedder.write(number, inputs[number], rows)
+            count += len(rows.keys)
+            waited += rows.wait_seconds
+    gathered = ranks.gather((count, time.perf_counter() - begun, waited))
+    if ranks.rank != 0:
+        return []
+    counts, seconds, waits = zip(*gathered, strict=True)
+    run = {
+        "samples": sum(counts),
+        "seconds": max(seconds),
+        "wait_share": sum(waits) / sum(seconds),
+        "processes": len(counts),
+    }
+    manifest = _finish(embedder, inputs, run if missing else None)
+    lines = [
+        f"{options.out}: {', '.join(f'{kind} rows: {rows:,}' for kind, rows in manifest.rows.items())}, parts: "
+        f"{len(inputs):,} ({len(missing):,} new)"
+    ]
+    if missing:
+        lines.append(
+            f"{run['samples'] / run['seconds']:,.1f} samples/s by {run['processes']} process(es); the model waited for "
+            f"data {run['wait_share']:.1%} of the time"
+        )
+    if manifest.bad:
+        lines += [f"unusable samples: {manifest.bad:,}", *(f"  {name}" for name in manifest.bad_samples[:_NAMED])]
+    return lines
+
+
+def _opened_ahead(inputs: Sequence[Input], open_input: Callable[[Input], Opened]) -> Iterator[Opened]:
+    """Yield what `open_input` returns for each input; a thread opens the next one meanwhile."""
+    with ThreadPoolExecutor(1, "next-input") as pool:
+        following = pool.submit(open_input, inputs[0]) if inputs else None
+        for after in [*inputs[1:], None]:
+            if following is not None:
+                opened = following.result()
+                following = None if after is None else pool.submit(open_input, after)
+                yield opened
+
+
+def _prepare(embedder: Embedder, inputs: Sequence[Input]) -> list[int]:
+    """Write the manifest, and return the numbers of the inputs to embed.
+
+    Raises:
+        UserError: the folder holds embeddings of another model, other data or other settings.
+    """
+    options, model = embedder.options, embedder.model
+    manifest = Manifest(
+        checkpoint=options.checkpoint,
+        weights=weights_digest(model.network),
+        tokenizer=options.tokenizer,
+        model=to_official_json(model.prolip.config) if model.prolip else {"network": type(model.network).__name__},
+        dim=embedder.dim,
+        dtype=options.dtype,
+        has_variances=model.has_variances,
+        epistemic=model.epistemic,
+        logit_scale=model.logit_scale,
+        logit_bias=model.logit_bias,
+        settings={"what": options.what, "caption_key": options.caption_key, "precision": options.precision},
+        plan=[source.entry() for source in inputs],
+    )
+    if (options.out / MANIFEST).exists():
+        old = Manifest.read(options.out)
+        names = ["weights", "model", "dtype", "settings"]
+        if options.what != "image" or options.lines:
+            names.append("tokenizer")
+        for name in names:
+            if getattr(old, name) != getattr(manifest, name):
+                raise UserError(f"out: {options.out} holds embeddings with another {name}; name another folder")
+        for number, (before, now) in enumerate(zip_longest(old.plan, manifest.plan[: len(old.plan)])):
+            if before != now and any(options.out.glob(f"*-{number:06d}.parquet")):
+                raise UserError(
+                    f"out: {options.out} holds embeddings of other data; name another folder, or begin with the same "
+                    "unchanged shards, folders and files, and the same rows_per_part"
+                )
+        manifest = replace(manifest, run=old.run)
+    options.out.mkdir(parents=True, exist_ok=True)
+    manifest.write(options.out)
+    return [
+        number
+        for number, source in enumerate(inputs)
+        if not all((options.out / part_name(kind, number)).exists() for kind in embedder.kinds(source))
+    ]
+
+
+def _finish(embedder: Embedder, inputs: Sequence[Input], run: dict[str, float] | None) -> Manifest:
+    """Write the manifest of all parts, and return it.
+
+    Raises:
+        DataError: no sample could be used.
+    """
+    out = embedder.options.out
+    files: list[str] = []
+    rows: dict[str, int] = {}
+    bad, named = 0, list[str]()
+    for kind in ("image", "text"):
+        for number, source in enumerate(inputs):
+            kinds = embedder.kinds(source)
+            if kind in kinds:
+                files.append(part_name(kind, number))
+                notes = Part(out / files[-1]).notes
+                rows[kind] = rows.get(kind, 0) + notes.rows
+                if kind == kinds[0]:
+                    bad += notes.bad
+                    named += notes.named
+    if not sum(rows.values()):
+        for name in (*files, MANIFEST):  # they would refuse a run with other settings
+            (out / name).unlink()
+        raise DataError(f"none of {bad} samples could be used; the first: {'; '.join(named[:3])}")
+    before = Manifest.read(out)
+    manifest = replace(before, complete=True, parts=files, rows=rows, bad=bad, bad_samples=named, run=run or before.run)
+    manifest.write(out)
+    return manifest

@@ -1,0 +1,255 @@
+"""`prolip embed`: its parts hold the model's embeddings, also after interruptions and reruns."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.support.datacomp_sets import write_open_clip
+from tests.support.embed_options import assert_equal, options, read
+from tests.support.http_servers import Request, answering, send_file
+from tests.support.ranked_shards import SIZES, shards
+from tests.support.shards import encoded, write_tar
+from tests.support.untrained_run import write_run
+
+from prolip.cli import main
+from prolip.data import DataError
+from prolip.embeddings.config import Stored
+from prolip.embeddings.embed import embed_shards
+from prolip.embeddings.embed_inputs import run_embed
+from prolip.embeddings.row_contents import fetch
+from prolip.embeddings.storage import Manifest, complete_parts
+from prolip.errors import UserError
+from prolip.models.config import Precision
+from prolip.models.precision import DTYPES
+from prolip.pretrained.model import Model
+from prolip.pretrained.open import load
+
+
+@pytest.fixture(scope="module")
+def model(lab: Path) -> Model:
+    return load(lab / "run", device="cpu")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_parts_contain_the_models_gaussians(lab: Path, tmp_path: Path, model: Model, dtype: Stored) -> None:
+    told = run_embed(options(lab, tmp_path, what="both", dtype=dtype))
+    assert "parts: 3 (3 new)" in told[0]
+    images = embed_shards(model, [str(shard) for shard in shards(lab)], keep=("txt",))
+    captions = [data.decode() for data in images.members["txt"] if data is not None]
+    for kind, expected in (("image", images.gaussian), ("text", model.encode_texts(captions))):
+        keys, sources, mean, log_var, total_var = read(tmp_path, kind)  # type: ignore[arg-type]
+        assert keys == images.keys
+        assert sources == [str(shard) for shard, size in zip(shards(lab), SIZES, strict=True) for _ in range(size)]
+        exact = dtype == "float32"
+        np.testing.assert_allclose(mean, expected.mean.numpy(), atol=1e-6 if exact else 1e-3)
+        np.testing.assert_allclose(log_var, expected.log_var.numpy(), atol=1e-5 if exact else 5e-3)
+        np.testing.assert_allclose(total_var, expected.total_var.numpy(), rtol=1e-5)
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*-*")}
+    assert "parts: 3 (0 new)" in run_embed(options(lab, tmp_path, what="both", dtype=dtype, batch_size=3))[0]
+    assert times == {path: path.stat().st_mtime_ns for path in tmp_path.glob("*-*")}
+
+
+def test_rows_keep_file_names_and_line_numbers_and_a_bad_image_is_named(
+    lab: Path, tmp_path: Path, model: Model
+) -> None:
+    inputs = {"shards": (), "images": (lab / "images",), "lines": (lab / "lines.txt",)}
+    told = run_embed(options(lab, tmp_path, **inputs, what="both", rows_per_part=2))
+    assert "some.where/a.2.png" in told[-1]
+    names = [f"some.where/{name}" for name in ("a.0.png", "a.1.png", "a.3.png", "red.tif")]
+    keys, sources, *_ = found = read(tmp_path, "image")
+    assert (keys, set(sources)) == (names, {str(lab / "images")})
+    assert_equal(found, model.encode_images([lab / "images" / name for name in names]))
+    found = read(tmp_path, "text")
+    assert found[0] == [*names, "0", "1", "2"]
+    assert found[1][-1] == str(lab / "lines.txt")
+    captions = ["food", "travel", "emoji", "a picture", "a picture of food", "", "an emoji"]
+    assert_equal(found, model.encode_texts(captions))
+    manifest = Manifest.read(tmp_path)
+    assert (manifest.rows, manifest.bad) == ({"image": 4, "text": 7}, 1)
+    assert [entry.get("count") for entry in manifest.plan] == [2, 2, 1, 2, 1]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_towers_compute_in_the_given_precision(
+    lab: Path, tmp_path: Path, precision: Precision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    types: set[torch.dtype] = set()
+    opened = load(lab / "run", device="cpu", precision=precision)
+    for tower in (opened.require_prolip().visual, opened.require_prolip().text):
+        linear = next(module for module in tower.modules() if type(module) is torch.nn.Linear)
+        linear.register_forward_hook(lambda _module, _given, found: types.add(found.dtype))
+    monkeypatch.setattr("prolip.embeddings.embed_inputs.load", lambda *_, **__: opened)
+    inputs = {"shards": (str(shards(lab)[1]),), "images": (lab / "images",), "lines": (lab / "lines.txt",)}
+    run_embed(options(lab, tmp_path, what="both", **inputs, precision=precision))
+    assert types == {DTYPES[precision]}
+
+
+def test_a_failed_run_resumes_and_shards_can_be_added(lab: Path, tmp_path: Path) -> None:
+    data = [str(shutil.copy(shard, tmp_path)) for shard in shards(lab)]
+    Path(data[1]).write_bytes(b"no archive" * 100)
+    out = tmp_path / "out"
+    with pytest.raises(DataError, match=r"1\.tar"):
+        run_embed(options(lab, out, shards=tuple(data[:2])))
+    assert (out / "image-000000.parquet").exists()
+    with pytest.raises(UserError):
+        complete_parts(out, "image")
+    shutil.copy(shards(lab)[1], data[1])
+    for count in (2, 3):
+        assert f"parts: {count} (1 new)" in run_embed(options(lab, out, shards=tuple(data[:count])))[0]
+    assert len(read(out, "image")[0]) == sum(SIZES)
+
+
+OTHER_SETTINGS: tuple[Mapping[str, object], ...] = (
+    {"rows_per_part": 2},
+    {"dtype": "float16"},
+    {"precision": "bf16"},
+    {"what": "text"},
+    {"shards": "b/1.tar"},
+    {"checkpoint": "other"},
+    {"tokenizer": "other.json"},
+    {"changed": True},
+)
+
+
+@pytest.mark.parametrize("changes", OTHER_SETTINGS, ids=lambda changes: next(iter(changes)))
+def test_embeddings_with_other_settings_are_not_mixed(lab: Path, tmp_path: Path, changes: dict[str, object]) -> None:
+    shutil.copytree(lab / "data", tmp_path / "data")
+    given = {
+        "shards": (str(tmp_path / "data" / "a" / "0.tar"),),
+        "lines": (lab / "lines.txt",),
+        "tokenizer": str(lab / "tokenizer.json"),
+    }
+    run_embed(options(lab, tmp_path / "out", **given))
+    if "checkpoint" in changes:
+        write_run(tmp_path / "other", tmp_path / "tokenizer.json", context_length=9)
+        changes = {"checkpoint": str(tmp_path / "other")}
+    if "tokenizer" in changes:
+        changes = {"tokenizer": str(shutil.copy(lab / "tokenizer.json", tmp_path / "other.json"))}
+    if "shards" in changes:
+        changes = {"shards": (str(tmp_path / "data" / "b" / "1.tar"),)}
+    if changes.pop("changed", False):
+        shutil.copy(tmp_path / "data" / "a" / "2.tar", tmp_path / "data" / "a" / "0.tar")
+    with pytest.raises(UserError) as error:
+        run_embed(options(lab, tmp_path / "out", **(given | changes)))
+    assert error.value.field == "out"
+
+
+def signed_file(request: Request) -> None:
+    """A file, for those who have the right signature."""
+    if request.path.endswith("?signed=secret"):
+        send_file(request)
+    else:
+        request.send_error(403)
+
+
+def test_remote_shards_are_embedded_like_local_ones_and_their_signature_is_not_stored(
+    lab: Path, tmp_path: Path
+) -> None:
+    with answering(signed_file, lab / "data") as address:
+        shard = f"{address}/b/1.tar?signed=secret"
+        run_embed(options(lab, tmp_path / "far", shards=(shard,)))
+        contents = fetch([(shard, "k2")], 14)
+    run_embed(options(lab, tmp_path / "near", shards=(str(shards(lab)[1]),)))
+    far, near = (read(tmp_path / name, "image") for name in ("far", "near"))
+    assert far[0] == near[0]
+    np.testing.assert_array_equal(far[2], near[2])
+    assert set(far[1]) == {f"{address}/b/1.tar?…"}
+    assert not any(b"signed" in path.read_bytes() for path in (tmp_path / "far").iterdir())
+    image = contents[shard, "k2"].image
+    assert image is not None
+    assert np.abs(image[7, 7].astype(int) - (90, 80, 99)).max() < 3
+
+
+@pytest.mark.parametrize(
+    ("field", "changes"),
+    [
+        ("shards", {"shards": ()}),
+        ("rows_per_part", {"rows_per_part": 0}),
+        ("caption_key", {"caption_key": "a..b"}),
+        ("shards", {"shards": ("absent.tar",)}),
+        ("shards", {"shards": ("{lab}/data",)}),
+        ("images", {"images": ("{lab}/data",)}),
+        ("images", {"images": ("absent",)}),
+        ("images", {"images": ("odd",)}),
+        ("lines", {"lines": ("absent.txt",)}),
+        ("lines", {"lines": ("empty.txt",)}),
+        ("latin.txt", {"lines": ("latin.txt",)}),
+        ("out", {"out": "odd"}),
+    ],
+)
+def test_wrong_settings_are_named(
+    lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, field: str, changes: dict[str, object]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty.txt").write_text("")
+    Path("latin.txt").write_bytes(b"caf\xe9")
+    Path("odd").mkdir()
+    Path("odd", os.fsdecode(b"caf\xe9.png")).write_bytes(encoded((1, 2, 3)))
+    for name, value in changes.items():
+        if isinstance(value, tuple):
+            paths = [text.format(lab=lab) for text in value]
+            changes = {**changes, name: tuple(paths if name == "shards" else map(Path, paths))}
+    changes = {**changes, "out": Path(str(changes.get("out", "out")))}
+    with pytest.raises(UserError) as error:
+        run_embed(options(lab, **changes))  # type: ignore[arg-type]
+    assert error.value.field == field
+
+
+def test_without_a_usable_sample_the_folder_is_free_for_other_settings(lab: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match="none of 1 samples"):
+        run_embed(options(lab, tmp_path / "out", shards=(), images=(tmp_path / "bad",)))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+# ---- A model of open_clip: its own pixels and tokens, no variances --------------------------------------------------
+
+
+@pytest.mark.parametrize("caption_key", ["txt", "texts.all"])
+def test_rows_of_an_open_clip_model(
+    lab: Path, tmp_path: Path, caption_key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_open_clip(tmp_path / "clip", {"resize_mode": "squash", "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]})
+    record = b'{"texts": {"all": "a"}}'
+    bad = [("x.png", b"no image"), ("x.txt", b"a"), ("x.json", record), ("y.png", encoded((9, 9, 9)))]
+    write_tar(tmp_path / "bad.tar", bad)
+    checkpoint, out = f"open_clip:local-dir:{tmp_path / 'clip'}", tmp_path / "out"
+    inputs = {"shards": (str(shards(lab)[0]), str(tmp_path / "bad.tar")), "images": (lab / "images",)}
+    run_embed(options(lab, out, checkpoint=checkpoint, **inputs, what="both", caption_key=caption_key))
+    model = load(checkpoint, device="cpu")
+    images = embed_shards(model, [str(shards(lab)[0])], keep=("txt", "json"))
+    captions = [data.decode() for data in images.members["txt"] if data is not None]
+    if caption_key != "txt":
+        captions = [json.loads(data)["texts"]["all"][0] for data in images.members["json"] if data is not None]
+    names = [f"some.where/{name}" for name in ("a.0.png", "a.1.png", "a.3.png", "red.tif")]
+    found = read(out, "text")
+    assert found[0] == [*images.keys, *names]
+    assert_equal(found, model.encode_texts([*captions, "food", "travel", "emoji", "a picture"]))
+    mean = model.encode_images([lab / "images" / name for name in names]).mean
+    _, _, means, log_var, total_var = read(out, "image")
+    np.testing.assert_allclose(means, torch.cat([images.gaussian.mean, mean]).numpy(), atol=1e-5)
+    assert np.isneginf(log_var).all()
+    assert not total_var.any()
+    manifest = Manifest.read(out)
+    assert (manifest.has_variances, manifest.bad) == (False, 3)
+    assert ["bad.tar: x" in manifest.bad_samples[0], "bad.tar: y" in manifest.bad_samples[1]] == [True, True]
+    # Texts alone need no readable image.
+    run_embed(options(lab, tmp_path / "texts", checkpoint=checkpoint, shards=inputs["shards"][1:], what="text"))
+    assert read(tmp_path / "texts", "text")[0] == ["x"]
+    # Search and rank work without variances.
+    ask = ["search", "--embeddings", str(out), "--device", "cpu", "--image", str(lab / "images" / names[3])]
+    assert main([*ask, "--json"]) == 0
+    first = json.loads(capsys.readouterr().out)[0]["answers"][0]
+    assert first["key"] == names[3]
+    assert not {"uncertainty", "inclusion"} & first.keys()
+    assert main([*ask, "--sheet", str(tmp_path / "found.html")]) == 0
+    rank = ["data", "rank", "--embeddings", str(out), "--out", str(tmp_path / "r.csv"), "--by"]
+    assert [main([*rank, by]) for by in ("csd", "image")] == [0, 2]
