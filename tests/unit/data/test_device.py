@@ -6,7 +6,6 @@ No GPU is needed: a transfer that writes down what it is asked, and takes its ti
 from __future__ import annotations
 
 import gc
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -72,14 +71,6 @@ def test_without_captions_token_ids_are_empty(shards: str) -> None:
     (got, *_) = device_batches(BatchLoader(config(shards, captions=())), CPU)
     assert got.token_ids.shape == (0, 4, 0)
     assert (got.masked_token_ids, got.kept_patches) == (None, None)
-
-
-def test_without_decoding_images_are_empty(shards: str) -> None:
-    settings = config(shards, image_size=0, captions=(), keep_members=("json",))
-    expected = [batch.members for batch in BatchLoader(settings)]
-    batches = list(device_batches(BatchLoader(settings), CPU))
-    assert [batch.members for batch in batches] == expected
-    assert {batch.images.shape for batch in batches} == {(4, 3, 0, 0)}
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -277,12 +268,6 @@ def test_a_loader_failure_is_raised_after_the_batches_before_it(failure: Excepti
         next(batches)
 
 
-def test_iteration_stops_after_the_last_batch_and_stays_stopped() -> None:
-    batches, _ = _over(GivenBatches([batch_of(random_images(number), number) for number in range(3)]), ahead=2)
-    assert len(list(batches)) == 3
-    assert next(batches, None) is None
-
-
 def test_wait_time_is_measured_by_the_devices_events() -> None:
     given = GivenBatches([batch_of(random_images(number), number) for number in range(4)], ready=0)
     batches, device = _over(given)
@@ -304,28 +289,6 @@ def test_wait_time_is_measured_by_the_devices_events() -> None:
     assert stats.batches == 3
     assert stats.wait_share == pytest.approx(0.75 / stats.seconds)
     assert set(stats.host_seconds) == {"loader", "buffer", "fill", "begin"}
-
-
-def test_a_slow_loader_shows_as_wait_share(shards: str) -> None:
-    class Slow(GivenBatches):
-        def __iter__(self) -> Iterator[Batch]:
-            for batch in super().__iter__():
-                time.sleep(0.02)
-                yield batch
-
-    slow = Slow([batch_of(random_images(number), number) for number in range(5)])
-    batches = DeviceBatches(slow, Normalise(OPENAI_MEAN, OPENAI_STD, torch.float32, CPU), None, 1)
-    assert len(list(batches)) == 5
-    assert batches.wait_seconds >= 0.1
-    assert batches.stats().wait_share > 0.5
-
-
-def test_a_smaller_last_batch_uses_the_same_buffers() -> None:
-    expected = [batch_of(random_images(number)[: 3 - number % 2], number) for number in range(9)]
-    batches, device = _over(GivenBatches(expected), dtype=torch.bfloat16)
-    for got, batch in zip(batches, expected, strict=True):
-        expect(got, batch, 0.02)
-    assert len(device.buffers) <= 6
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

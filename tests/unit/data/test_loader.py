@@ -15,10 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.support.images import encode
-from tests.support.shards import FULL, TOKENIZER, config, contents, encoded, write_tar, write_two_shards
+from tests.support.shards import FULL, TOKENIZER, config, contents, write_tar, write_two_shards
 
 from prolip import _core
-from prolip._core import testing
 from prolip.data import (
     AugmentConfig,
     Batch,
@@ -68,42 +67,6 @@ def test_a_batch_has_the_documented_shapes_and_types(shards: str) -> None:
     for key, member, ids in zip(batch.keys, batch.members["json"], batch.token_ids[0], strict=True):
         assert json.loads(member or b"")["levels"]["name"] == f"name {key}"
         assert ids.tolist() == Tokenizer(TOKENIZER).encode([f"picture {key}"])[0].tolist()
-
-
-def test_without_captions_and_masks_their_arrays_are_empty_or_none(shards: str) -> None:
-    with BatchLoader(config(shards, captions=())) as loader:
-        batch = next(iter(loader))
-    assert batch.token_ids.shape == (0, 4, 0)
-    assert (batch.masked_token_ids, batch.kept_patches, batch.members) == (None, None, {})
-
-
-def test_batches_do_not_depend_on_the_number_of_threads(shards: str) -> None:
-    one, many = (BatchLoader(config(shards, num_threads=threads, **FULL)) for threads in (1, 4))
-    assert contents(one) == contents(many)
-
-
-def test_a_loader_can_be_read_again_and_from_any_cursor(shards: str) -> None:
-    loader = BatchLoader(config(shards, **FULL))
-    whole = contents(loader)
-    assert contents(loader) == whole
-    for stop in (0, 3, 6):
-        cursor = whole[stop][-1]
-        assert contents(BatchLoader(config(shards, **FULL), resume=cursor)) == whole[stop + 1 :]
-
-
-def test_ranks_have_equal_batches_and_no_common_sample(shards: str) -> None:
-    keys: list[str] = []
-    for rank in range(3):
-        loader = BatchLoader(config(shards, batch_size=2), rank=rank, world_size=3)
-        assert loader.num_batches == 2
-        keys += [key for batch in loader for key in batch.keys]
-    assert len(set(keys)) == len(keys) == 12
-
-
-def test_a_list_in_a_file_names_shards(shards: str, tmp_path: Path) -> None:
-    listed = tmp_path / "train.txt"
-    listed.write_text(f"# training\n{shards}\n")
-    assert BatchLoader(config(str(listed))).num_samples == 16
 
 
 def test_evaluation_pixels_equal_preprocess_image(tmp_path: Path) -> None:
@@ -173,12 +136,6 @@ def test_arrays_stay_valid_after_the_loader_is_closed(shards: str) -> None:
 # ---- configuration --------------------------------------------------------------------------------------------------
 
 
-def test_a_folder_of_shards_is_not_a_shard(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is a folder") as error:
-        BatchLoader(config(str(tmp_path)))
-    assert error.value.field == "shards"
-
-
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
@@ -218,26 +175,6 @@ def test_invalid_ranks_and_cursors_are_named(shards: str, ranks: tuple[int, int]
     assert error.value.field == field
 
 
-def test_an_epoch_resumes_with_another_number_of_ranks(shards: str) -> None:
-    base = config(shards, batch_size=2, last_batch="keep")
-    loader = BatchLoader(base, rank=1, world_size=2)
-    whole = contents(loader)
-    cursor = whole[1][-1]
-    assert cursor == at(0, (2, 2, 2))
-    assert contents(BatchLoader(base, rank=1, world_size=2, resume=cursor)) == whole[2:]
-    keys = [
-        key
-        for rank in range(2)
-        for batch in contents(BatchLoader(base, rank=rank, world_size=2))[:2]
-        for key in batch[4]
-    ]
-    for rank in range(3):
-        rest = list(BatchLoader(base, rank=rank, world_size=3, resume=cursor))
-        assert [batch.cursor for batch in rest] == [at(0, (2, 2, 2), (3, 2, steps + 1)) for steps in range(len(rest))]
-        keys += [key for batch in rest for key in batch.keys]
-    assert sorted(keys) == sorted(f"s{shard}k{index}" for shard, size in enumerate((7, 9)) for index in range(size))
-
-
 def test_a_loaders_state_is_the_cursor_of_its_last_batch(shards: str) -> None:
     base = config(shards, **FULL)
     whole = contents(BatchLoader(base))
@@ -269,55 +206,7 @@ def test_a_loaders_state_is_the_cursor_of_its_last_batch(shards: str) -> None:
         next(iter(other))
 
 
-def test_a_padded_epoch_has_full_batches_of_all_samples(shards: str) -> None:
-    base = config(shards, batch_size=3, last_batch="pad")
-    keys: list[str] = []
-    for rank in range(2):
-        loader = BatchLoader(base, rank=rank, world_size=2)
-        assert loader.num_batches == 3
-        batches = [batch.keys for batch in loader]
-        assert [len(batch) for batch in batches] == [3, 3, 3]
-        keys += [key for batch in batches for key in batch]
-    assert (len(keys), len(set(keys))) == (18, 16)
-
-
-def test_the_largest_seed_is_accepted(shards: str) -> None:
-    assert len(contents(BatchLoader(config(shards, seed=2**64 - 1)))) == 4
-
-
 # ---- masks ----------------------------------------------------------------------------------------------------------
-
-
-def test_a_small_last_batch_may_have_nothing_masked(shards: str) -> None:
-    mask = MaskConfig(masked_fraction=0.2, num_patches=16, mask_id=49_408)
-    *full, last = BatchLoader(config(shards, batch_size=6, mask=mask, last_batch="keep"))
-    assert [batch.kept_patches is not None for batch in full] == [True, True]
-    assert len(last.keys) == 4
-    assert (last.masked_token_ids, last.kept_patches) == (None, None)
-
-
-def test_a_token_with_the_id_of_padding_is_masked(tmp_path: Path) -> None:
-    """CLIP pads with 0, which is also `!` within a word; the padding is what stands behind the end token."""
-    text = "hm !~ so"
-    write_tar(tmp_path / "0.tar", [("a.png", encoded((0, 0, 0))), ("a.txt", text.encode())])
-    row = Tokenizer(TOKENIZER).encode([text])[0].tolist()
-    assert row == [49_406, 7_631, 0, 349, 706, 49_407, 0, 0, 0, 0, 0, 0]
-    mask = MaskConfig(masked_fraction=1, text_mask_prob=1, num_patches=16, mask_id=49_408)
-    (batch,) = BatchLoader(config(str(tmp_path / "0.tar"), batch_size=1, mask=mask))
-    assert batch.masked_token_ids is not None
-    assert batch.masked_token_ids[0, 0].tolist() == [49_408] * 6 + [0] * 6
-
-
-def test_mask_tokens_follows_the_given_draws() -> None:
-    ids = np.array([[5, 1, 7, 8, 1, 1], [5, 6, 7, 8, 9, 1], [2, 2, 2, 2, 2, 2]], dtype=np.int32)
-    draws = np.array([[0.1, 0.1, 0.5, 0.9, 0.1, 0.1], [0.9, 0.2, 0.9, 0.2, 0.9, 0.0]])
-    masked = testing.mask_tokens(ids, draws, 2, 0.5, 99, 1)
-    assert masked.tolist() == [[99, 1, 7, 8, 1, 1], [5, 99, 7, 99, 9, 1]]
-    assert masked.dtype == np.int32
-    with pytest.raises(ValueError, match="num_masked is 4: must not be above the 3 rows"):
-        testing.mask_tokens(ids, draws, 4, 0.5, 99, 1)
-    with pytest.raises(ValueError, match=r"draws has shape \[2, 6\]: must be \[3, 6\]"):
-        testing.mask_tokens(ids, draws, 3, 0.5, 99, 1)
 
 
 def with_surplus(one: Any) -> Any:

@@ -15,7 +15,6 @@ from tests.support.shards import TOKENIZER, config, encoded, write_tar
 
 from prolip.data import BatchLoader, CaptionConfig, CaptionSource
 from prolip.data.tokenizer import Tokenizer
-from prolip.errors import UserError
 
 CLIP = Tokenizer(TOKENIZER)
 
@@ -48,62 +47,6 @@ def _load(
 def _ids(text: str) -> list[int]:
     ids: list[int] = CLIP.encode([text])[0].tolist()
     return ids
-
-
-def test_coco_sentences_are_drawn_uniformly(tmp_path: Path) -> None:
-    words = ["red", "green", "blue", "white", "black"]
-    sentences = [{"tokens": [word], "raw": f"a {word} bus", "imgid": 7} for word in words]
-    record = json.dumps({"filename": "x.jpg", "sentences": sentences, "split": "train"}).encode()
-    texts = {f"k{number}": {"json": record} for number in range(600)}
-    for path in ("sentences.raw", "sentences.*.raw"):
-        ids, bad = _load(tmp_path, texts, CaptionSource(key=path))
-        assert not bad
-        counts = [sum(row == _ids(f"a {word} bus") for row in ids.values()) for word in words]
-        assert sum(counts) == 600
-        # Each 120 times; more than 4 standard deviations away.
-        assert all(80 < count < 160 for count in counts), counts
-
-
-def test_caption_weights_come_from_the_json_or_the_config(tmp_path: Path) -> None:
-    record = {"captions": [{"text": "a cat", "score": 1}, {"text": "a dog", "score": 3}, {"text": "a cow", "score": 0}]}
-    texts = {f"k{number}": {"json": json.dumps(record).encode()} for number in range(400)}
-    for weights in ({"list_weights_key": "captions.score"}, {"list_weights": (0.5, 1.5)}):
-        ids, _ = _load(tmp_path, texts, CaptionSource(key="captions.text", **weights))  # type: ignore[arg-type]
-        dogs = sum(row == _ids("a dog") for row in ids.values())
-        cats = sum(row == _ids("a cat") for row in ids.values())
-        assert dogs + cats == 400
-        assert 260 < dogs < 340
-
-
-def test_bad_captions_are_reported_with_shard_key_and_reason(tmp_path: Path) -> None:
-    def written(value: object) -> dict[str, bytes]:
-        return {"json": json.dumps(value).encode()}
-
-    texts = {
-        "good": written({"meta": {"text": "a cat"}}),
-        "empty": written({"meta": {"text": ""}}),
-        "half": written({"meta": {}}),
-        "none": written({}),
-        "number": written({"meta": {"text": 7}}),
-        "list": written({"meta": []}),
-        "long": written({"meta": {"text": "x" * 65}}),
-        "broken": {"json": b'{"meta": {"text": "a cat}}'},
-        "latin": {"json": b'{"meta": {"text": "caf\xe9"}}'},
-        "absent": {},
-    }
-    ids, bad = _load(tmp_path, texts, CaptionSource(key="meta.text"), max_caption_bytes=64)
-    assert ids == {"good": _ids("a cat"), "empty": _ids("")}
-    begin = f"shard {tmp_path / 'texts.tar'}, sample "
-    assert [line.removeprefix(begin) for line in bad] == [
-        'half: its json has no caption at "meta.text": there is no "text"',
-        'none: its json has no caption at "meta.text": there is no "meta"',
-        'number: its json has no caption at "meta.text": found a number',
-        'list: its json has no caption at "meta.text": found an empty list',
-        "long: its caption has 65 bytes, more than max_caption_bytes = 64",
-        "broken: cannot parse its json: EOF while parsing a string at index 26",
-        "latin: cannot parse its json: not UTF-8: invalid utf-8 sequence of 1 bytes from index 22",
-        "absent: no caption: it has no .json",
-    ]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # webdataset leaves its shard open
@@ -178,20 +121,3 @@ def test_any_json_that_python_writes_is_read(data: st.DataObject, tmp_path_facto
     ids, bad = _load(tmp_path_factory.mktemp("json"), texts, CaptionSource(key="c"))
     assert not bad
     assert ids == expected
-
-
-@pytest.mark.parametrize(
-    ("source", "field"),
-    [
-        (CaptionSource(key="a", list_weights=(0.0,)), "list_weights"),
-        (CaptionSource(key="a", list_weights=(float("nan"),)), "list_weights"),
-        (CaptionSource(list_weights=(1.0,)), "list_weights"),
-        (CaptionSource(list_weights_key="w"), "list_weights_key"),
-        (CaptionSource(key="a", list_weights_key="w", list_weights=(1.0,)), "list_weights_key"),
-        (CaptionSource(key="a..b"), "key"),
-    ],
-)
-def test_invalid_caption_sources_are_named(source: CaptionSource, field: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError) as error:
-        _load(tmp_path, {"k": {"txt": b"x"}}, source)
-    assert error.value.field == f"captions[0].sources[0].{field}"

@@ -37,51 +37,10 @@ def spoilt(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-def test_bad_samples_are_counted_by_reason_and_named(spoilt: str) -> None:
-    loader = BatchLoader(config(spoilt, last_batch="keep", max_bad_fraction=0.1))
-    keys = [key for batch in loader for key in batch.keys]
-    assert sorted(keys) == sorted(f"k{index}" for index in range(18))
-    stats = loader.stats()
-    assert (stats.bad, stats.samples) == ({"decode": 1, "caption": 1}, 20)
-    assert any("spoilt.tar, sample mute: no caption" in line for line in stats.bad_samples)
-    assert stats.stages["decode"].count == 18
-    assert stats.stages["read"].seconds > 0
-    assert stats.batches == 5
-
-
-def test_training_replaces_bad_samples(spoilt: str) -> None:
-    batches = list(BatchLoader(config(spoilt, max_bad_fraction=0.5)))
-    assert [len(batch.keys) for batch in batches] == [4] * 5
-    assert all(key.startswith("k") for batch in batches for key in batch.keys)
-
-
 def test_too_many_bad_samples_are_an_error(spoilt: str) -> None:
     loader = BatchLoader(config(spoilt, last_batch="keep", max_bad_fraction=0.05))
     with pytest.raises(DataError, match=r"2 of 20 samples .*max_bad_fraction = 0.05.*spoilt.tar, sample "):
         contents(loader)
-
-
-def test_a_run_fails_at_the_same_batch_every_time(tmp_path: Path) -> None:
-    """Whatever the threads do: samples are counted with their batch, and batches are judged in order."""
-    good = [entry for index in range(40) for entry in members(f"k{index}", (index, 0, 0))]
-    bad = [("bad.png", b"no image"), ("bad.txt", b"text")]
-    write_tar(tmp_path / "0.tar", [*good[:90], *bad, *good[90:]])
-    ends = []
-    for threads in (1, 2, 4, 7):
-        strict = config(str(tmp_path / "0.tar"), shuffle_window=0, max_bad_fraction=0, num_threads=threads)
-        keys: list[list[str]] = []
-        with pytest.raises(DataError) as error:
-            keys.extend(batch.keys for batch in BatchLoader(strict))
-        ends.append((keys, str(error.value)))
-    assert ends[1:] == ends[:1] * 3
-    assert ends[0][0] == [[f"k{step * 4 + index}" for index in range(4)] for step in range(7)]
-    assert ends[0][1].startswith("1 of 32 samples cannot be used")
-
-
-def test_a_file_that_is_no_archive_is_an_error_at_opening(tmp_path: Path) -> None:
-    (tmp_path / "0.tar").write_bytes(b"<html>" * 1000)
-    with pytest.raises(DataError, match=r"0.tar, byte 0: damaged header"):
-        BatchLoader(config(str(tmp_path / "0.tar")))
 
 
 def test_a_damaged_shard_is_warned_about_and_used_up_to_the_damage(
@@ -123,20 +82,6 @@ def test_threads_are_shared_among_local_ranks(shards: str, monkeypatch: pytest.M
             batches = iter(loader)
             next(batches)
             assert_loader_threads(expected)
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
-def test_one_thread_per_allowed_core(shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(allowed)})
-    try:
-        with BatchLoader(config(shards, num_epochs=None)) as loader:
-            batches = iter(loader)
-            next(batches)
-            assert_loader_threads(1)
-    finally:
-        os.sched_setaffinity(0, allowed)
 
 
 def test_closing_ends_the_run(shards: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pickle
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 from tests.support.http_servers import Request, answering, send_file
 from tests.support.shards import FULL, config, contents, keys, write_two_shards
 
-from prolip.data import Batch, BatchLoader, StoreConfig
+from prolip.data import BatchLoader
 
 
 @pytest.fixture(scope="module")
@@ -34,26 +33,6 @@ def test_several_threads_can_each_have_a_loader(shards: str) -> None:
     with ThreadPoolExecutor(4) as pool:
         for found in pool.map(lambda _: contents(BatchLoader(settings)), range(8)):
             assert found == expected
-
-
-def test_threads_taking_turns_get_every_batch_once(shards: str) -> None:
-    settings = config(shards, num_epochs=5)
-    expected = [key for some in keys(settings) for key in some]
-    lock, found = threading.Lock(), []
-
-    def take(batches: Iterator[Batch]) -> None:
-        while True:
-            with lock:
-                batch = next(batches, None)
-                if batch is None:
-                    return
-                found.extend(batch.keys)
-
-    with BatchLoader(settings) as loader, ThreadPoolExecutor(4) as pool:
-        batches = iter(loader)
-        for done in [pool.submit(take, batches) for _ in range(4)]:
-            done.result(timeout=60)
-    assert found == expected
 
 
 def test_an_iterator_used_by_two_threads_at_once_is_refused(shards: str, folder: Path) -> None:
@@ -109,24 +88,3 @@ def test_a_config_can_be_sent_to_a_spawned_process_but_a_loader_cannot(shards: s
             assert pool.submit(keys, settings).result(timeout=120) == keys(settings)
         with pytest.raises(TypeError, match=r"cannot pickle 'prolip\._core\.BatchLoader' object"):
             pickle.dumps(loader)
-
-
-def test_a_retry_pause_requested_by_the_server_is_logged(
-    shards: str, folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    answers = iter([503])
-
-    def busy(request: Request) -> None:
-        if next(answers, None) is None:
-            send_file(request)
-            return
-        request.send_response(503)
-        request.send_header("Retry-After", "1")
-        request.send_header("Content-Length", "0")
-        request.end_headers()
-
-    with answering(busy, folder) as address, caplog.at_level("WARNING", "prolip.data"):
-        remote = config(f"{address}/{{000..001}}.tar", last_batch="keep", store=StoreConfig(connections=1))
-        assert sum(map(len, keys(remote))) == 16
-    [message] = caplog.messages
-    assert message.endswith("answers 503 (unavailable), and asks for a pause of 1s: trying again in 1s")

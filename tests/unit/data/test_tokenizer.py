@@ -8,8 +8,6 @@ import re
 import subprocess
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import FrozenInstanceError
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +16,7 @@ import pytest
 from prolip import _core
 from prolip.data.cleaning import clean_lower
 from prolip.data.config import TokenizerConfig
-from prolip.data.tokenizer import Tokenizer, clip_merges
-from prolip.errors import UserError
+from prolip.data.tokenizer import Tokenizer
 
 MERGES = b"#version\nc a\nca t</w>\n"
 CAT, START, END = 513, 514, 515
@@ -49,18 +46,6 @@ def test_clip_with_a_file_of_merges_gives_the_expected_ids(merges: Path) -> None
     assert ids.tolist() == [[START, CAT, CAT, END, 0], [START, END, 0, 0, 0], [START, CAT, CAT, CAT, END]]
     assert (tokenizer.pad_id, tokenizer.vocab_size, tokenizer.context_length) == (0, 516, 5)
     assert tokenizer.encode([]).shape == (0, 5)
-
-
-def test_a_text_in_place_of_captions_is_an_error(merges: Path) -> None:
-    with pytest.raises(UserError, match="captions is the text 'a cat': give a list of captions"):
-        Tokenizer(TokenizerConfig(path=merges)).encode("a cat")
-
-
-def test_gzipped_merges_are_read(tmp_path: Path) -> None:
-    path = tmp_path / "merges.txt.gz"
-    path.write_bytes(gzip.compress(MERGES))
-    assert clip_merges(path) == MERGES
-    assert Tokenizer(TokenizerConfig(path=path)).vocab_size == 516
 
 
 def test_the_default_tokenizer_is_the_released_clips() -> None:
@@ -118,11 +103,6 @@ def test_wrong_tokenizer_files_are_named(words: Path, tmp_path: Path) -> None:
         Tokenizer(TokenizerConfig(path=tmp_path / "absent.txt"))
 
 
-def test_the_configuration_is_frozen() -> None:
-    with pytest.raises(FrozenInstanceError):
-        TokenizerConfig().context_length = 3  # type: ignore[misc]
-
-
 def test_only_captions_that_need_cleaning_are_cleaned_in_one_call() -> None:
     calls: list[list[str]] = []
 
@@ -149,15 +129,6 @@ def test_an_exception_of_the_cleaner_is_raised_unchanged() -> None:
 def test_a_cleaner_that_returns_fewer_captions_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="given 2 captions and returned 1"):
         _core.Tokenizer.clip(MERGES, 6, lambda captions: captions[:1]).encode(["é", "è"])
-
-
-def test_several_threads_can_use_one_tokenizer() -> None:
-    tokenizer = Tokenizer(TokenizerConfig())
-    batches = [[f"café {number} &amp; {'x' * (number % 7)}", f"plain {number}"] * 8 for number in range(40)]
-    expected = [tokenizer.encode(batch) for batch in batches]
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        for ids, alone in zip(pool.map(tokenizer.encode, batches * 5), expected * 5, strict=True):
-            assert np.array_equal(ids, alone)
 
 
 def test_cleaning_captions_lets_other_threads_run() -> None:

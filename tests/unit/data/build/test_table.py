@@ -39,17 +39,6 @@ def test_rows_of_a_table_become_samples(tmp_path: Path, table: Callable[..., Pat
     assert samples["img/a.png"]["png"] == (tmp_path / "img" / "a.png").read_bytes()
 
 
-@pytest.mark.parametrize(("name", "mark", "given"), [("t.tsv", "\t", None), ("t.csv", ";", ";"), ("t.tsv", ",", ",")])
-def test_the_delimiter_follows_the_suffix_or_the_setting(
-    tmp_path: Path, table: Callable[..., Path], read_back: Read, name: str, mark: str, given: str | None
-) -> None:
-    source = table(f"file{mark}text\nimg/a.png{mark}a cat\n", name)
-    config = CsvConfig(table=source, image_column="file", caption_column="text", delimiter=given)
-    build_csv(config, tmp_path / "out")
-    (sample,) = read_back(tmp_path / "out")
-    assert (sample["txt"], sample["json"]) == (b"a cat", {"file": "img/a.png"})
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
