@@ -22,6 +22,7 @@ from prolip.metrics.retrieval import same_group
 from prolip.pretrained.model import Model
 from prolip.report.page import Tile
 
+TITLES: dict[str, str] = {"openmoji": "OpenMoji", "goog": "Noto", "twtr": "Twemoji"}
 TRAINED = f"design-{HELD_OUT_DESIGN}"
 """The set of trained emoji in the held-out design: trained names, untrained images."""
 

@@ -21,6 +21,7 @@ from prolip.demo.config import EmojiOptions, EvalSplit
 from prolip.demo.data.attribution import ATTRIBUTIONS
 from prolip.demo.data.captions import LEVELS
 from prolip.demo.samples import (
+    TITLES,
     TRAINED,
     Captions,
     Classes,
@@ -68,7 +69,6 @@ RIGHT, PROMPTS, ORDER, INCLUSION, VIEWS, WRONG, DECISIONS = TEXTS = {
 }
 """What each section of the page asks, and how to read it."""
 GUARANTEE, MAX_ERROR = 0.9, 0.2
-_TITLES = {"openmoji": "OpenMoji", "goog": "Noto", "twtr": "Twemoji"}
 _KINDS = {"test": "held-out emoji", "val": "validation emoji", "design": "trained emoji"}
 _MIN_FOR_BINS = 100
 """Minimum number of images for ten bins; smaller bins would show noise."""
@@ -88,7 +88,7 @@ class EmojiSet(NamedTuple):
     def title(self) -> str:
         """What is shown: "held-out emoji, OpenMoji"."""
         kind, _, design = self.name.partition("-")
-        return f"{_KINDS[kind]}, {_TITLES[design]}"
+        return f"{_KINDS[kind]}, {TITLES[design]}"
 
 
 class Embedded(NamedTuple):

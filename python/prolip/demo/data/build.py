@@ -12,13 +12,11 @@ ATTRIBUTION.md      credits for the art
 import hashlib
 import io
 import json
-import logging
 import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -59,11 +57,9 @@ from prolip.demo.data.captions import (
 )
 from prolip.demo.data.names import TABLE, Emoji, read_table
 from prolip.demo.data.splits import SPLITS, Split, choose_variants, split_emoji
-from prolip.demo.data.vocabulary import Vocabulary, train_vocabulary
+from prolip.demo.data.vocabulary import train_vocabulary
 from prolip.errors import UserError
 from prolip.evaluation.templates import CHAINED_TEMPLATES, PLAIN_TEMPLATES
-
-logger = logging.getLogger(__name__)
 
 FORMAT = 2
 """Incremented when the same settings give different shards, so that folders of an older format are rebuilt."""
@@ -96,40 +92,27 @@ def build_emoji(config: EmojiConfig, out: Path) -> BuildSummary:
     """Write the emoji shards to `out`, unless they exist already with the same settings.
 
     Raises:
-        ValueError: a package of art is not installed, or `out` holds other files than emoji shards.
+        UserError: a package of art is not installed, or `out` holds other files than emoji shards.
     """
     started = time.monotonic()
     fingerprint = _fingerprint(config)
-    found = read_complete(out, fingerprint)
-    if found is not None:
-        return _summary(out, found, already_built=True, started=started)
-    check_replaceable(out)
-    _check_kind(out)
-    art = find_art()
-    base = [emoji for emoji in read_table() if not emoji.skin_tones]
-    draw = partial(_draw, art, config.side)
-    drawings = [draw(emoji, design) for design in DESIGNS for emoji in base if emoji.key in art[design].files]
-    images: dict[str, set[str]] = {emoji.key: set() for emoji in base}
-    for drawing in drawings:
-        images[drawing.emoji.key].add(drawing.image_id)
-    base = [emoji for emoji in base if images[emoji.key]]
-    splits = split_emoji(base, images, test_share=config.test_share, val_share=config.val_share, seed=config.seed)
-    sets = _assign_to_sets(drawings, splits)
-    held_out = {
-        drawing.image_id
-        for name, drawings in sets.items()
-        if name.startswith(("val-", "test-"))
-        for drawing in drawings
-    }
-    sets["train"] += _variants(config, art, draw, sets["train"], held_out)
-    if config.mirror:
-        sets["train"] += _mirrored_copies(sets["train"], held_out)
-    sets["train"].sort(key=lambda drawing: hash_rank(config.seed, drawing.key))
-    num_copies = _drop_copies(sets)
-    logger.info("skipped %d images of %s that equal one of another design", num_copies, HELD_OUT_DESIGN)
-    _check_disjoint(sets, splits)
-    record = _write(config, out, fingerprint, sets, splits)
-    return _summary(out, record, already_built=False, started=started)
+    record: Json | None = read_complete(out, fingerprint)
+    already_built = record is not None
+    if record is None:
+        check_replaceable(out)
+        _check_kind(out)
+        sets, splits = _draw_sets(config)
+        record = _write(config, out, fingerprint, sets, splits)
+    samples, tokenizer = record["samples"], record["tokenizer"]
+    assert isinstance(samples, dict), "written by finish"
+    assert isinstance(tokenizer, dict), "written by _write"
+    notes = (
+        f"{record['skin_tone_samples']} of {samples['train']} training samples are skin-tone variants",
+        f"tokenizer: {tokenizer['vocab_size']} pieces; training captions have {tokenizer['median']} tokens (median), "
+        f"{tokenizer['longest']} at most; {tokenizer['truncated_share']:.2%} have over {tokenizer['context_length']}",
+    )
+    seconds = time.monotonic() - started
+    return BuildSummary.from_record(out, record, notes, already_built=already_built, seconds=seconds)
 
 
 def _check_kind(out: Path) -> None:
@@ -146,24 +129,41 @@ def _check_kind(out: Path) -> None:
         raise UserError(f"{out} holds other shards (of a {kind}), which emoji would replace: name a new folder")
 
 
-def _draw(art: dict[Design, Art], side: int, emoji: Emoji, design: Design) -> Drawing:
-    pixels = art[design].draw(emoji.key, side)
-    return Drawing(emoji=emoji, design=design, png=encode_png(pixels), image_id=image_id(pixels))
+def _draw_sets(config: EmojiConfig) -> tuple[dict[str, list[Drawing]], dict[str, Split]]:
+    """Draw the emoji of each set of shards; returns the split of each base emoji, too.
 
+    In the held-out design, images that equal one of a training design are left out: they would not test another
+    artist's style. The packages have a few files under two designs.
+    """
+    art = find_art()
 
-def _assign_to_sets(drawings: Sequence[Drawing], splits: dict[str, Split]) -> dict[str, list[Drawing]]:
-    """Group the drawings of base emoji by set of shards, in Unicode's order."""
-    sets: dict[str, list[Drawing]] = {"train": []}
+    def draw(emoji: Emoji, design: Design) -> Drawing:
+        pixels = art[design].draw(emoji.key, config.side)
+        return Drawing(emoji=emoji, design=design, png=encode_png(pixels), image_id=image_id(pixels))
+
+    base = [emoji for emoji in read_table() if not emoji.skin_tones]
+    drawings = [draw(emoji, design) for design in DESIGNS for emoji in base if emoji.key in art[design].files]
+    images: dict[str, set[str]] = defaultdict(set)
     for drawing in drawings:
-        split = splits[drawing.emoji.key]
-        if split != "train":
-            name = f"{split}-{drawing.design}"
-        elif drawing.design == HELD_OUT_DESIGN:
-            name = f"design-{drawing.design}"
-        else:
-            name = "train"
-        sets.setdefault(name, []).append(drawing)
-    return sets
+        images[drawing.emoji.key].add(drawing.image_id)
+    base = [emoji for emoji in base if emoji.key in images]
+    splits = split_emoji(base, images, test_share=config.test_share, val_share=config.val_share, seed=config.seed)
+    sets: dict[str, list[Drawing]] = defaultdict(list)
+    for drawing in drawings:
+        split, held_out_design = splits[drawing.emoji.key], drawing.design == HELD_OUT_DESIGN
+        name = "train" if split == "train" else f"{split}-{drawing.design}"
+        sets[f"design-{drawing.design}" if split == "train" and held_out_design else name].append(drawing)
+    held_out = {one.image_id for name, own in sets.items() if name.startswith(("val-", "test-")) for one in own}
+    sets["train"] += _variants(config, art, draw, sets["train"], held_out)
+    if config.mirror:
+        sets["train"] += _mirrored_copies(sets["train"], held_out)
+    sets["train"].sort(key=lambda drawing: hash_rank(config.seed, drawing.key))
+    known = {one.image_id for own in sets.values() for one in own if one.design in TRAINING_DESIGNS}
+    kept = {
+        name: [one for one in own if one.design in TRAINING_DESIGNS or one.image_id not in known]
+        for name, own in sets.items()
+    }
+    return kept, splits
 
 
 def _variants(
@@ -204,39 +204,6 @@ def _mirrored_copies(train: Sequence[Drawing], held_out: set[str]) -> list[Drawi
     return copies
 
 
-def _drop_copies(sets: dict[str, list[Drawing]]) -> int:
-    """Drop images of the held-out design that equal an image of a training design, in every split.
-
-    The packages have a few files under two designs. In the held-out design they would not test another artist's style.
-
-    Returns:
-        The number of dropped images.
-    """
-    known = {d.image_id for drawings in sets.values() for d in drawings if d.design in TRAINING_DESIGNS}
-    dropped = 0
-    for name, drawings in sets.items():
-        kept = [d for d in drawings if d.design in TRAINING_DESIGNS or d.image_id not in known]
-        dropped += len(drawings) - len(kept)
-        sets[name] = kept
-    return dropped
-
-
-def _check_disjoint(sets: dict[str, list[Drawing]], splits: dict[str, Split]) -> None:
-    """Check that no set shares images or emoji with the training set, just before they are written."""
-    trained = sets["train"]
-    images = {drawing.image_id for drawing in trained}
-    stems = {stem for drawing in trained for stem in drawing.emoji.stems}
-    for name, drawings in sets.items():
-        if name == "train":
-            continue
-        assert not images & {drawing.image_id for drawing in drawings}, f"{name} has a training image"
-        if not name.startswith("design-"):
-            own = {stem for drawing in drawings for stem in drawing.emoji.stems}
-            assert not stems & own, f"{name} has a trained emoji"
-    for drawing in trained:
-        assert drawing.emoji.skin_tones or splits[drawing.emoji.key] == "train", drawing.key
-
-
 def _sample(drawing: Drawing) -> Sample:
     emoji = drawing.emoji
     captions = captions_by_level(emoji.name, emoji.subgroup, emoji.group)
@@ -267,20 +234,21 @@ def _write(
     splits: dict[str, Split],
 ) -> Json:
     """Write the folder; returns its record."""
-    samples = {name: [_sample(drawing) for drawing in drawings] for name, drawings in sets.items()}
+    train, table = sets["train"], read_table()
     captions = [
         caption
-        for drawing in sets["train"]
+        for drawing in train
         if not drawing.mirrored
         for level in captions_by_level(drawing.emoji.name, drawing.emoji.subgroup, drawing.emoji.group).values()
         for caption in level
     ]
     vocabulary = train_vocabulary(captions, config.vocab_size)
+    lengths = sorted(vocabulary.count_tokens(captions))
     with replace_folder(out) as folder:
-        for name in sorted(samples):
-            num_files = -(-len(samples[name]) // config.samples_per_shard)
+        for name in sorted(sets):
+            num_files = -(-len(sets[name]) // config.samples_per_shard)
             # Files of about equal size: a last file with few samples would divide badly among workers.
-            folder.write(name, samples[name], -(-len(samples[name]) // max(1, num_files)))
+            folder.write(name, map(_sample, sets[name]), -(-len(sets[name]) // max(1, num_files)))
         folder.write_text("tokenizer.json", vocabulary.json)
         folder.write_text("ATTRIBUTION.md", attribution_page())
         return folder.finish(
@@ -289,48 +257,33 @@ def _write(
                 "fingerprint": fingerprint,
                 "config": asdict(config),
                 "packages": package_versions(),
-                **_description(config, sets, splits, vocabulary, captions),
+                "designs": {"train": list(TRAINING_DESIGNS), "held_out": HELD_OUT_DESIGN},
+                "emoji": {name: sum(split == name for split in splits.values()) for name in SPLITS},
+                "skin_tone_samples": sum(bool(drawing.emoji.skin_tones) for drawing in train),
+                "mirrored_samples": sum(drawing.mirrored for drawing in train),
+                "groups": {emoji.group: group_text(emoji.group) for emoji in table},
+                "subgroups": {
+                    emoji.subgroup: {"text": subgroup_text(emoji.subgroup), "group": emoji.group} for emoji in table
+                },
+                "templates": {
+                    "plain": list(PLAIN_TEMPLATES),
+                    "chained": list(CHAINED_TEMPLATES),
+                    "picture": list(PICTURE_CAPTIONS),
+                },
+                "tokenizer": {
+                    "pad_id": vocabulary.pad_id,
+                    "mask_id": vocabulary.mask_id,
+                    "vocab_size": vocabulary.size,
+                    "context_length": config.context_length,
+                    "longest": lengths[-1],
+                    "median": lengths[len(lengths) // 2],
+                    "truncated_share": sum(length > config.context_length for length in lengths) / len(lengths),
+                },
+                "pad_id": vocabulary.pad_id,
+                "vocab_size": vocabulary.size,
+                "attributions": ATTRIBUTIONS,
             }
         )
-
-
-def _description(
-    config: EmojiConfig,
-    sets: dict[str, list[Drawing]],
-    splits: dict[str, Split],
-    vocabulary: Vocabulary,
-    captions: Sequence[str],
-) -> dict[str, object]:
-    table = read_table()
-    lengths = sorted(vocabulary.count_tokens(captions))
-    return {
-        "designs": {"train": list(TRAINING_DESIGNS), "held_out": HELD_OUT_DESIGN},
-        "emoji": {name: sum(split == name for split in splits.values()) for name in SPLITS},
-        "skin_tone_samples": sum(bool(drawing.emoji.skin_tones) for drawing in sets["train"]),
-        "mirrored_samples": sum(drawing.mirrored for drawing in sets["train"]),
-        "groups": {group: group_text(group) for group in dict.fromkeys(emoji.group for emoji in table)},
-        "subgroups": {
-            subgroup: {"text": subgroup_text(subgroup), "group": group}
-            for subgroup, group in {emoji.subgroup: emoji.group for emoji in table}.items()
-        },
-        "templates": {
-            "plain": list(PLAIN_TEMPLATES),
-            "chained": list(CHAINED_TEMPLATES),
-            "picture": list(PICTURE_CAPTIONS),
-        },
-        "tokenizer": {
-            "pad_id": vocabulary.pad_id,
-            "mask_id": vocabulary.mask_id,
-            "vocab_size": vocabulary.size,
-            "context_length": config.context_length,
-            "longest": lengths[-1],
-            "median": lengths[len(lengths) // 2],
-            "truncated_share": sum(length > config.context_length for length in lengths) / len(lengths),
-        },
-        "pad_id": vocabulary.pad_id,
-        "vocab_size": vocabulary.size,
-        "attributions": ATTRIBUTIONS,
-    }
 
 
 def _fingerprint(config: EmojiConfig) -> str:
@@ -339,16 +292,3 @@ def _fingerprint(config: EmojiConfig) -> str:
     digest = hashlib.sha256(dump_json([FORMAT, KIND, asdict(config), package_versions(), texts]).encode())
     digest.update(TABLE.read_bytes())
     return digest.hexdigest()
-
-
-def _summary(out: Path, record: Json, *, already_built: bool, started: float) -> BuildSummary:
-    samples, tokenizer = record["samples"], record["tokenizer"]
-    assert isinstance(samples, dict), "written by finish"
-    assert isinstance(tokenizer, dict), "written by _description"
-    notes = (
-        f"{record['skin_tone_samples']} of {samples['train']} training samples are skin-tone variants",
-        f"tokenizer: {tokenizer['vocab_size']} pieces; training captions have {tokenizer['median']} tokens (median), "
-        f"{tokenizer['longest']} at most; {tokenizer['truncated_share']:.2%} have over {tokenizer['context_length']}",
-    )
-    seconds = time.monotonic() - started
-    return BuildSummary.from_record(out, record, notes, already_built=already_built, seconds=seconds)

@@ -195,17 +195,13 @@ def test_rebuilding_suites_gives_the_same_bytes_or_does_nothing(
     assert contents(out) == contents(suites)
 
 
-def test_a_subgroup_without_trained_emoji_is_left_out_and_noted(emoji: Path, suites: Path, tmp_path: Path) -> None:
+def test_a_subgroup_without_trained_emoji_is_left_out(emoji: Path, suites: Path, tmp_path: Path) -> None:
     other = copied(emoji, tmp_path / "emoji", without='"subgroup": "tool"')
-    summary = build_suites(SuitesConfig(data=other), tmp_path / "suites")
+    build_suites(SuitesConfig(data=other), tmp_path / "suites")
     rows = lines(tmp_path / "suites" / "hierarimgs" / "hierarimgs.csv")[1:]
     before = lines(suites / "hierarimgs" / "hierarimgs.csv")[1:]
     assert {row.split(",")[0] for row in rows} == {row.split(",")[0] for row in before if "subgroup-tool" not in row}
-    left_out = len(before) - len(rows)
-    assert 0 < left_out < len(before)
-    note = f"{left_out} emoji are not in hierarimgs: their subgroup has no trained emoji"
-    assert summary.notes == (note,)
-    assert build_suites(SuitesConfig(data=other), tmp_path / "suites").notes == (note,), "told again"
+    assert 0 < len(rows) < len(before)
 
 
 def test_changed_shards_rebuild_the_suites(emoji: Path, tmp_path: Path) -> None:
