@@ -53,20 +53,12 @@ def main(options: ScreenshotOptions) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        take_report(browser, options.run / "report.html")
+        take(open_file(browser, options.run / "report.html").locator("body"), "report.png", tallest=1180)
         if options.suite is not None:
             take(open_file(browser, options.suite).locator("body"), "images/suite.png")
         with served(options) as address:
             take_panels(browser, address)
         browser.close()
-
-
-def take_report(browser: Browser, report: Path) -> None:
-    """Take the top of the report, and each of its sections."""
-    body = open_file(browser, report).locator("body")
-    take(body, "report.png", tallest=1180)
-    for section in body.locator("section").all():
-        take(section, f"images/report-{section.get_attribute('id')}.png")
 
 
 def take_panels(browser: Browser, address: str) -> None:
