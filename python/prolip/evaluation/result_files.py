@@ -42,7 +42,7 @@ def write_results(folder: Path, results: Sequence[SuiteResult], *, num_resamples
         "notes": {result.model: result.notes for result in results},
         "charts": {result.model: result.charts for result in results},
     }
-    text = msgspec.json.format(msgspec.json.encode(found), indent=2)  # NaN becomes null
+    text = msgspec.json.format(msgspec.json.encode(found, enc_hook=str), indent=2)  # NaN becomes null
     content = json.loads(text)
     tables = {title: _markdown_table(rows) for title, rows in result_tables(content).items()}
     remarks = [f"{result.model}: {note}" for result in results for note in result.notes]
