@@ -15,8 +15,6 @@ import pytest
 from tests.support.small_training import Lab
 from tests.support.warm_python import warm_python
 
-from prolip.train.config import known_recipes, load_config
-
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = ROOT / "train"
 SHORT = ("--samples_seen", "32", "--device", "cpu")
@@ -127,19 +125,6 @@ def test_a_run_may_save_for_almost_the_time_that_slurm_reserves(
     assert int((tmp_path / "grace").read_text()) == int(reserved[1]) - 10
     assert launch(tmp_path, script, "demo", **settings, **{GRACE: "7"}).returncode == 0
     assert (tmp_path / "grace").read_text() == "7\n"
-
-
-def test_every_recipe_runs_on_each_recommended_number_of_machines() -> None:
-    pages = [*(ROOT / "docs").rglob("*.md"), *TRAIN.glob("*.sh"), ROOT / "README.md"]
-    ranges = {found for page in pages for found in re.findall(r"NUM_NODES=(\d+):(\d+)", page.read_text())}
-    assert ranges
-    published = [name for name in known_recipes() if name.startswith("vit-")]
-    batches = {name: load_config([name, "--data.shards", "a.tar"]).batch_size for name in published}
-    assert len(batches) > 5
-    for low, high in ranges:
-        for nodes in range(int(low), int(high) + 1):
-            uneven = [name for name, batch in batches.items() if batch % (8 * nodes)]
-            assert not uneven, f"NUM_NODES={low}:{high} may leave {nodes} machines of 8 GPUs"
 
 
 def test_a_preempted_job_requeues_itself(tmp_path: Path) -> None:

@@ -95,12 +95,6 @@ def read_by_several_threads(draw: random.Random, loader: BatchLoader) -> None:
     loader.close()
 
 
-def begin_anew(draw: random.Random, loader: BatchLoader) -> None:
-    for _ in range(3):
-        taken(iter(loader), draw.randint(0, 3))
-    loader.close()
-
-
 def fork(draw: random.Random, loader: BatchLoader) -> None:
     """The child may not read on, and ends; the parent reads on."""
     batches = iter(loader)
@@ -132,7 +126,6 @@ ENDS: list[Callable[[random.Random, BatchLoader], None]] = [
     drop,
     close_from_another_thread,
     read_by_several_threads,
-    begin_anew,
     fork,
 ]
 

@@ -24,7 +24,6 @@ from prolip.checkpoint import (
     agree_on_checkpoint,
     list_checkpoints,
     load_checkpoint,
-    read_best,
     rng_tensors,
     run_tensors,
 )
@@ -143,12 +142,6 @@ def test_each_rank_writes_a_part_and_nothing_is_written_twice(folder: Path, shar
     assert min(sizes) > 0.2 * sum(sizes)
     heads = 2048 * (18 if sharded else 12) * 2  # what torch.save puts around each tensor
     assert wanted < sum(sizes) < wanted + heads
-
-
-def test_the_best_checkpoint_is_kept_besides_the_newest(folder: Path) -> None:
-    names = [path.name for path in list_checkpoints(folder / "sharded-True")]
-    assert names == ["step_000000003", "step_000000002", "step_000000001"]
-    assert read_best(folder / "sharded-True") == (1, Best(metric="m", value=1.0))
 
 
 @pytest.mark.parametrize("name", ["full", "of-0", "of-1"])

@@ -1,12 +1,12 @@
 """A run's folder of checkpoints: commit, list, verify and delete them.
 
-step_000000040/           a complete checkpoint; all its bytes were on disk before it got this name
+step_000000040/           a complete checkpoint
   __0_0.distcp ...        tensors, one file per rank, in the format of torch.distributed.checkpoint
-  .metadata               place of each tensor in these files, in the same format
+  .metadata               where each tensor is, in the same format
   run.json                the rest of the run's state
   tokenizer.json          the tokenizer's file, if it has one
   manifest.json           sizes and checksums of the other files, and its own checksum
-step_000000060.partial/   a checkpoint that is being written, or was when the process died
+step_000000060.partial/   an incomplete checkpoint
 aside_000000060/          a checkpoint newer than the one the run resumed from
 best                      a link to the best checkpoint so far, which is never deleted
 """
@@ -38,7 +38,7 @@ VISIBLE_SECONDS = 30.0
 _PAUSES = (0.5, 1.0, 2.0)
 """Seconds between attempts to read."""
 ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
-"""Errors that say something about the path itself. Any other OSError comes from the storage and may be temporary."""
+"""Errors about the path itself. Any other OSError comes from the storage and may be temporary."""
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -54,26 +54,22 @@ class StorageError(UserError):
 
 @dataclass(frozen=True, kw_only=True)
 class Best:
-    """Why a checkpoint is the best."""
+    """The metric that makes a checkpoint the best."""
 
     metric: str
-    """Name of the metric."""
     value: float
-    """Its value."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileRecord:
-    """Size and checksum of a file in a checkpoint."""
+    """A file in a checkpoint: bytes and checksum."""
 
     size: int
-    """Bytes."""
     crc32: int
-    """Checksum of all bytes."""
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
-    """Path of the checkpoint after `step` steps."""
+    """The checkpoint after `step` steps."""
     return folder / f"step_{step:09d}"
 
 
@@ -115,7 +111,7 @@ def patiently(path: Path, read: Callable[[], T]) -> T:
 
     Raises:
         StorageError: every attempt failed.
-        OSError: the error says something about the path itself (`ABSENT`), such as that it does not exist.
+        OSError: the error is about the path itself (`ABSENT`).
     """
     pauses = list(_PAUSES)
     while True:
@@ -136,7 +132,7 @@ def patiently(path: Path, read: Callable[[], T]) -> T:
 
 
 def record(path: Path) -> FileRecord:
-    """Size and checksum of a file."""
+    """Read a file's size and checksum."""
     with path.open("rb") as file:
         return FileRecord(crc32=crc32(file), size=file.tell())
 
@@ -150,7 +146,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def wait_until(holds: Callable[[], bool]) -> bool:
-    """Wait until `holds` returns true, for as long as a file server may hide other clients' writes; False if never."""
+    """Wait until `holds` returns true, at most `VISIBLE_SECONDS`; False if it never does."""
     deadline = time.monotonic() + VISIBLE_SECONDS
     while not holds():
         if time.monotonic() > deadline:
@@ -177,7 +173,7 @@ def _has_size(path: Path, size: int) -> bool:
 def commit(path: Path, files: Mapping[str, FileRecord], best: Best | None) -> None:
     """Turn the files at `partial_path(path)`, which must be on disk, into the checkpoint `path`.
 
-    The manifest is written last, and then the folder is renamed. So a folder with this name is always complete.
+    The folder is renamed last, so a folder with this name is complete.
     """
     content = {
         "format": FORMAT,
@@ -259,19 +255,16 @@ def sweep(folder: Path) -> None:
 
 
 def prune(folder: Path, *, keep: int) -> None:
-    """Delete all checkpoints except the newest `keep` and the best."""
+    """Delete all checkpoints but the newest `keep` and the best."""
     best = (folder / BEST).resolve()
     for path in list_checkpoints(folder)[keep:]:
         if path.resolve() != best:
-            # Renamed first, so that a process that dies here leaves no incomplete checkpoint.
+            # Renamed first: a process may die here.
             _delete(path.rename(partial_path(path)))
 
 
 def _delete(path: Path) -> None:
-    """Delete a folder or a link. A failure is only logged: `sweep` tries again when the run starts the next time.
-
-    On a file server a folder cannot be deleted while a process reads a file in it.
-    """
+    """Delete a folder or a link. A failure is only logged, such as on a file server while a file is read."""
     try:
         path.unlink() if path.is_symlink() else shutil.rmtree(path)
     except OSError as error:
@@ -288,7 +281,7 @@ def mark_best(path: Path) -> None:
 
 
 def read_best(folder: Path) -> tuple[int, Best] | None:
-    """Step of the best checkpoint so far, and why it is the best; None if there is none.
+    """Step and metric of the best checkpoint so far; None if there is none.
 
     Raises:
         CheckpointError: its manifest is damaged.

@@ -18,18 +18,17 @@ _RESTARTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
 
 
 def agree_on_checkpoint(folder: Path, resume: str, ranks: Ranks) -> Checkpoint | None:
-    """The checkpoint that all ranks resume from; None to start at step 0. Rank 0 logs checkpoints it rejects, and why.
+    """The checkpoint that all ranks resume from; None to start at step 0.
 
     Args:
         folder: the run's folder of checkpoints, which all ranks see.
         resume: "auto": the newest usable checkpoint. "never": none, and the folder must be empty. Or a step in this
-            folder, or the path of a checkpoint or run. After torchrun has restarted its workers, or Slurm its job, the
-            newest checkpoint of the folder is used if there is one, whatever `resume` says.
+            folder, or the path of a checkpoint or run. A start by torchrun or Slurm after a failure takes the newest
+            checkpoint if there is one.
         ranks: this process's rank.
 
     Raises:
-        CheckpointError: on all ranks, if the checkpoint that `resume` names cannot be used; or if there are checkpoints
-            and none is usable.
+        CheckpointError: on all ranks, if the checkpoint cannot be used, or if there are some and none is usable.
         StorageError: on all ranks, if the storage does not answer.
     """
     found, failure = _try(lambda: _choose(folder, resume)) if ranks.rank == 0 else (None, None)

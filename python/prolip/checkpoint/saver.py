@@ -51,10 +51,7 @@ class Saver:
     def __init__(
         self, folder: Path, ranks: Ranks, *, keep: int, after: int = 0, preprocessing: Preprocessing | None = None
     ) -> None:
-        """Rank 0 sets checkpoints of later steps aside, because the run will reach these steps again.
-
-        The link to the best checkpoint may have led to one of them, or the process may have died before it moved the
-        link to the checkpoint that the run resumes from. If that was the best when it was saved, it is so again.
+        """Rank 0 sets checkpoints of later steps aside. If the resumed one was the best when saved, it is so again.
 
         Args:
             folder: folder of the checkpoints; no other process may save into it.
@@ -81,9 +78,9 @@ class Saver:
         """Start to save, after the previous save has ended. The tensors may change when this returns.
 
         Args:
-            notes: the state that is not a tensor; rank 0's is written.
+            notes: rank 0's are written.
             tensors: the same names on all ranks, except those that only one rank has.
-            best: why this is the best checkpoint so far; None if it is not.
+            best: the metric, if this is the best checkpoint so far.
 
         Raises:
             CheckpointError: the previous save failed.
@@ -98,7 +95,7 @@ class Saver:
         """Raise if a finished save failed; does not wait.
 
         Raises:
-            CheckpointError: a save failed; the message names the checkpoint and the reason.
+            CheckpointError: a save failed.
         """
         if self._running is not None and self._running.done():
             self.wait()
@@ -107,7 +104,7 @@ class Saver:
         """Wait for the running save, if any.
 
         Raises:
-            CheckpointError: it failed; the message names the checkpoint and the reason.
+            CheckpointError: it failed.
         """
         running, self._running = self._running, None
         if running is not None:

@@ -28,7 +28,7 @@ class Average(Protocol):
     """Averaged weights of a model."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The averaged weights by name: the tensors themselves, so writing into them changes the average."""
+        """The averaged weights by name, not copied."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class Preprocessing:
 
 @dataclass(frozen=True, kw_only=True)
 class Notes:
-    """Everything in a run's state that is not a tensor. Plain containers, which survive JSON unchanged."""
+    """The state of a run that is not tensors, in plain containers."""
 
     step: int
     """Steps done."""
@@ -58,7 +58,7 @@ class Notes:
     config: str
     """The run's configuration as TOML."""
     model_config: dict[str, Any]
-    """The model's configuration in the official JSON form. Together with the weights, all that inference needs."""
+    """The model's configuration in the official JSON form."""
     keep_ratio: float | None = None
     """Share of patches that training kept of masked images."""
     scaler: dict[str, Any] | None = None
@@ -86,11 +86,11 @@ class Checkpoint:
         return self.notes.step
 
     def weights(self) -> dict[str, Tensor]:
-        """The state dict for inference, official names, on the CPU: the averaged weights if the run keeps them."""
+        """The state dict for inference, on the CPU: the averaged weights if the run keeps them."""
         return self.model() | self.average()
 
     def model(self) -> dict[str, Tensor]:
-        """The state dict of the trained model, without averaging, on the CPU."""
+        """The state dict of the trained model, not averaged, on the CPU."""
         return read_whole(self.path, _MODEL)
 
     def average(self) -> dict[str, Tensor]:
@@ -117,7 +117,7 @@ class Checkpoint:
                 optimizer.state.pop(parameter, None)
 
     def restore_rng(self, ranks: Ranks) -> None:
-        """Restore this rank's random generators if the number of ranks is the same; otherwise do nothing."""
+        """Restore this rank's random generators, if the number of ranks is the same."""
         if self.notes.world_size == ranks.world_size:
             restore_rng(read_whole(self.path, f"{_RNG}{ranks.rank}."), ranks.device)
 
@@ -125,7 +125,7 @@ class Checkpoint:
 def run_tensors(
     model: nn.Module, optimizer: torch.optim.Optimizer, average: Average | None = None
 ) -> dict[str, Tensor]:
-    """The tensors of a run by name, not copied: writing into them changes the run."""
+    """The tensors of a run by name, not copied."""
     of_model: dict[str, Any] = get_model_state_dict(model)
     of_optimizer: dict[str, Any] = get_optimizer_state_dict(model, optimizer)
     tensors: dict[str, Tensor] = {_MODEL + name: tensor for name, tensor in of_model.items()}

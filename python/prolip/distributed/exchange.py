@@ -35,13 +35,13 @@ class Peers:
         self.rank = 0 if alone else dist.get_rank(self.group)
         self.world_size = 1 if alone else dist.get_world_size(self.group)
         self.on_nccl = not alone and "nccl" in dist.get_backend(self.group)
-        # An operator in a compiled graph cannot hold a process group. It holds this number (see `with_number`).
+        # A compiled graph cannot hold a process group, but this number.
         self.number = next(_NUMBERS)
         _BY_NUMBER[self.number] = self
 
     @classmethod
     def with_number(cls, number: int) -> Peers:
-        """Return the object with this `number`. It lives as long as something else holds it."""
+        """Return the object with this `number`, if something else still holds it."""
         return _BY_NUMBER[number]
 
     def visit(self, own: Sequence[Tensor], visitor: Visitor, *, gathers: bool, with_grads: bool) -> list[Tensor] | None:
@@ -51,11 +51,10 @@ class Peers:
 
         Args:
             own: this rank's tensors; all ranks have the same shapes.
-            visitor: its `local` runs while the first tensors of another rank are on their way.
-            gathers: how to exchange tensors; the same on all ranks. True: one collective for all tensors and one for
-                all gradients, with memory for all ranks. False: rank by rank; one rank's tensors arrive while
-                another's are processed, with memory for two ranks.
-            with_grads: whether gradients are wanted; the same on all ranks.
+            visitor: its `local` runs while the first tensors of another rank arrive.
+            gathers: whether to exchange all tensors, and all gradients, in one collective, with memory for all ranks.
+                Otherwise one rank's tensors arrive while another's are processed, with memory for two ranks.
+            with_grads: whether gradients are wanted.
         """
         if self.world_size == 1:
             visitor.local()
@@ -122,7 +121,7 @@ _BY_NUMBER: WeakValueDictionary[int, Peers] = WeakValueDictionary()
 
 
 class _Transfer(NamedTuple):
-    """A transfer in progress. It also holds the leaving numbers, so that they are not freed before they are sent."""
+    """A transfer in progress, with the leaving numbers, which must not be freed before they are sent."""
 
     requests: list[dist.Work]
     arriving: Tensor

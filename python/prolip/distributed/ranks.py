@@ -137,8 +137,8 @@ def join(ranks: Ranks, device: str, timeout: timedelta) -> Ranks:
 
     Args:
         ranks: from `meet`.
-        device: "auto" (a GPU if there is one), "cpu" or "cuda".
-        timeout: how long a rank waits for another one before it fails, in this group and all others.
+        device: "auto", "cpu" or "cuda".
+        timeout: how long a rank waits for another one before it fails.
 
     Raises:
         UserError: the device cannot be used.

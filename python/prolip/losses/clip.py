@@ -28,21 +28,9 @@ def clip_loss(
     gathers: bool = False,
     tile: int = TILE,
 ) -> Tensor:
-    """Mean cross entropy of every image [N, D] among all texts, and of every text [C, N, D] among all images.
+    """Mean cross entropy of every image [N, D] among all texts, and of every text [C, N, D] among all images, in nats.
 
-    Each caption slot has softmaxes of its own, and slots are averaged. The mean over ranks is the loss of one process
-    on the concatenated batch, and averaged gradients are its gradients, as for `ppcl` (CLIP, arXiv:2103.00020).
-
-    Args:
-        image_mean: this rank's images, [N, D].
-        text_mean: their texts, [C, N, D]; all ranks have the same shapes.
-        logit_scale: scalar > 0.
-        peers: the ranks that share the batch.
-        gathers: exchange all ranks' items in one collective, instead of rank by rank.
-        tile: items per tile.
-
-    Returns:
-        A scalar >= 0, in nats.
+    Caption slots are averaged. Ranks and arguments are as in `ppcl` (CLIP, arXiv:2103.00020).
     """
     dtype = torch.promote_types(image_mean.dtype, torch.float32)
     inputs = [image_mean.to(dtype), text_mean.to(dtype), logit_scale.to(dtype)]
@@ -63,13 +51,13 @@ def _entropy_sum(
     image, text, scale = inputs
     with torch.autocast(image.device.type, enabled=False):
         own, ranks = _Sides(image, text), Peers.with_number(peers)
-        sums = _Sums(own, scale, tile)
-        ranks.visit(own, sums, gathers=gathers, with_grads=False)
+        visit = _Visit(own, scale, tile)
+        ranks.visit(own, visit, gathers=gathers, with_grads=False)
         if not training:
-            return sums.entropy(), []
-        slopes = _Slopes(own, scale, tile, sums.log_sum)
-        returned = ranks.visit(own, slopes, gathers=gathers, with_grads=True)
-        return sums.entropy(), slopes.gradients(returned)
+            return visit.entropy(), []
+        visit.begin_gradients()
+        returned = ranks.visit(own, visit, gathers=gathers, with_grads=True)
+        return visit.entropy(), visit.gradients(returned)
 
 
 register_gradients(_entropy_sum)
@@ -96,73 +84,59 @@ class _Sides(NamedTuple):
             yield self.image
 
 
-class _Sums:
-    """The first visit: the logarithm of every sum of exponentials."""
+class _Visit:
+    """The first visit sums exponentials, the second computes gradients without the factor `scale`."""
 
     def __init__(self, own: _Sides, scale: Tensor, tile: int) -> None:
         self.own, self.scale, self.tile = own, scale, tile
         self.log_sum = own.image.new_full((2 * len(own.text), len(own.image)), -torch.inf)
-        """[2C, N]"""
+        """Logarithm of each softmax's denominator, [2C, N]."""
+        self.query_grads, self.key_grads = own, own
 
-    def local(self) -> None:
-        """Add this rank's items to the sums."""
-        self._add(self.own)
-
-    def remote(self, tensors: Sequence[Tensor], grads: Sequence[Tensor] | None) -> None:
-        """Add another rank's items to the sums."""
-        self._add(_Sides(*tensors))
-
-    def entropy(self) -> Tensor:
-        """Return the sum of -log softmax at the true pairs. Every rank must have been visited."""
-        positive = (self.own.image * self.own.text).sum() * (2 * self.scale)
-        return self.log_sum.sum() - positive
-
-    def _add(self, others: _Sides) -> None:
-        for log_sum, query, keys in zip(self.log_sum, self.own.queries(), others.keys(), strict=True):
-            scaled = query * self.scale
-            for some in torch.split(keys, self.tile):
-                log_sum.copy_(torch.logaddexp(log_sum, (scaled @ some.T).logsumexp(1)))
-
-
-class _Slopes:
-    """The second visit: the gradients without the factor `scale`, which `gradients` applies at the end."""
-
-    def __init__(self, own: _Sides, scale: Tensor, tile: int, log_sum: Tensor) -> None:
-        self.own, self.scale, self.tile, self.log_sum = own, scale, tile, log_sum
-        image, text = own
-        # A true pair counts in both softmaxes; its similarity's gradient is -1 in each.
+    def begin_gradients(self) -> None:
+        """Prepare the second visit. A true pair counts in both softmaxes, with a gradient of -1 in each."""
+        image, text = self.own
         self.query_grads, self.key_grads = (_Sides(-text.sum(0), (-image).repeat(len(text), 1, 1)) for _ in range(2))
 
     def local(self) -> None:
-        """Add the pairs within this rank."""
-        self._add(self.own, self.key_grads)
+        """Visit the pairs within this rank."""
+        self._add(self.own, None if self.key_grads is self.own else self.key_grads)
 
     def remote(self, tensors: Sequence[Tensor], grads: Sequence[Tensor] | None) -> None:
-        """Add the pairs with another rank's items."""
-        assert grads is not None
-        self._add(_Sides(*tensors), _Sides(*grads))
+        """Visit the pairs with another rank's items."""
+        self._add(_Sides(*tensors), None if grads is None else _Sides(*grads))
+
+    def entropy(self) -> Tensor:
+        """Return the sum of -log softmax at the true pairs, after the first visit."""
+        return self.log_sum.sum() - (self.own.image * self.own.text).sum() * (2 * self.scale)
 
     def gradients(self, returned: Sequence[Tensor] | None) -> list[Tensor]:
-        """Return the gradients of images, texts and scale.
-
-        `returned` are the gradients that the other ranks found for this rank's items.
-        """
-        # A query's gradient is the sum of slope * key over its pairs. Its dot product with the query is the query's
-        # part of the scale's gradient.
+        """Return the gradients of images, texts and scale; `returned` are the other ranks' for this rank's items."""
+        # A query's gradient is the sum of slope * key over its pairs. Its dot product with the query is a part of the
+        # scale's gradient.
         grad_scale = sum(
             ((one * grad).sum() for one, grad in zip(self.own, self.query_grads, strict=True)), start=0 * self.scale
         )
-        parts = [self.query_grads, self.key_grads, *([] if returned is None else [_Sides(*returned)])]
-        image, text = (torch.stack(side).sum(0) * self.scale for side in zip(*parts, strict=True))
+        found = [self.query_grads, self.key_grads, *([] if returned is None else [_Sides(*returned)])]
+        image, text = (torch.stack(side).sum(0) * self.scale for side in zip(*found, strict=True))
         return [image, text, grad_scale]
 
-    def _add(self, others: _Sides, grads: _Sides) -> None:
+    def _add(self, others: _Sides, grads: _Sides | None) -> None:
         walk = zip(
-            self.log_sum, self.own.queries(), self.query_grads.queries(), others.keys(), grads.keys(), strict=True
+            self.log_sum,
+            self.own.queries(),
+            self.query_grads.queries(),
+            others.keys(),
+            (others if grads is None else grads).keys(),
+            strict=True,
         )
         for log_sum, query, query_grad, keys, key_grads in walk:
             scaled = query * self.scale
             for some, some_grads in zip(torch.split(keys, self.tile), torch.split(key_grads, self.tile), strict=True):
-                share = (scaled @ some.T).sub_(log_sum[:, None]).exp_()
-                query_grad.addmm_(share, some)
-                some_grads.addmm_(share.T, query)
+                logits = scaled @ some.T
+                if grads is None:
+                    log_sum.copy_(torch.logaddexp(log_sum, logits.logsumexp(1)))
+                else:
+                    share = logits.sub_(log_sum[:, None]).exp_()
+                    query_grad.addmm_(share, some)
+                    some_grads.addmm_(share.T, query)

@@ -48,8 +48,8 @@ def ppcl(
     """The loss of `ppcl_reference` for this rank's images [N, D] with every rank's texts [C, N, D].
 
     The mean over ranks is the loss of one process on the concatenated batch, and averaged gradients are its gradients
-    (specification §3.1), if the upstream gradient is the same on all ranks. The ranks exchange means and one number per
-    text, its total variance. Memory is O(N * (C * D + tile)) beside the inputs.
+    (specification §3.1), if the upstream gradient is the same on all ranks. The ranks exchange a mean and a total
+    variance per text. Memory is O(N * (C * D + tile)) beside the inputs.
 
     Args:
         image: this rank's images, [N, D].
@@ -126,10 +126,7 @@ class _Visit:
         self._add(_Side(*tensors), None if grads is None else _Side(*grads), own=False)
 
     def gradients(self, returned: Sequence[Tensor] | None) -> list[Tensor]:
-        """Return the gradients of images, texts, scale and bias; [] without training.
-
-        `returned` are the gradients that the other ranks found for this rank's texts.
-        """
+        """Return the gradients of images, texts, scale and bias; `returned` are other ranks' for this rank's texts."""
         if self.grads is None:
             return []
         image, text = self.grads

@@ -19,10 +19,7 @@ from prolip.losses.vib import vib_loss
 
 
 class Embedded(Protocol):
-    """What the loss needs from a forward pass, such as `prolip.models.ProLIPOutput`.
-
-    B samples, of which the first M are masked, C caption slots, D embedding.
-    """
+    """A forward pass, such as `prolip.models.ProLIPOutput`: B samples, the first M masked, C caption slots."""
 
     @property
     def image(self) -> Gaussian:

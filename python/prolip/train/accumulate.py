@@ -1,8 +1,8 @@
 """Gradient accumulation that is exact although the loss compares every sample with every other one.
 
-First all micro-batches are embedded without gradient. The loss of the whole batch then gives the gradient of every
-embedding. Each micro-batch is embedded again, with the same random numbers, and its embeddings' gradients go back to
-the parameters. This needs memory for the activations of one micro-batch, and one more forward pass.
+All micro-batches are embedded without gradient, and the loss of the whole batch gives the gradient of every embedding.
+Each micro-batch is embedded again, with the same random numbers, and these gradients go back to the parameters. The
+price is one more forward pass.
 
 Shapes: B samples of this rank, of which the first M are masked, C caption slots, L tokens, K kept patches, D embedding.
 """
@@ -40,9 +40,9 @@ def backward(
         network: a ProLIP model, or one wrapped for data parallelism.
         loss: the loss of the whole batch.
         batch: this rank's samples.
-        micro_batches: their number; the gradient does not depend on it.
+        micro_batches: number of parts; the gradient does not depend on it.
         precision: context of every forward pass.
-        scale: factor on the gradients, the same on all ranks.
+        scale: factor on the gradients.
     """
     if micro_batches == 1:
         with precision():
@@ -82,19 +82,15 @@ def backward(
 
 
 def _upstream(total: Tensor, scale: float | Tensor) -> Tensor:
-    """Return the upstream gradient of the loss: `scale`, or NaN if the loss is not finite.
-
-    So a loss that is not finite on one rank makes the averaged gradient NaN, and all ranks see it in the gradient norm.
-    """
+    """Return `scale`, or NaN if the loss is not finite on this rank, so that all ranks see it in the gradient norm."""
     return scale + 0.0 * total.detach()
 
 
 class _MicroBatch(NamedTuple):
-    """The rows of a micro-batch, as numbers: some of the masked samples, which come first in a batch, and others."""
+    """The row numbers of a micro-batch in the batch: of its masked samples, and of all, masked ones first."""
 
     masked: Tensor
     rows: Tensor
-    """All rows, the masked ones first."""
 
     def inputs(self, batch: DeviceBatch) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         """Images, token ids, masked token ids and kept patches of the micro-batch."""
@@ -127,7 +123,7 @@ def _split(items: int, masked: int, micro_batches: int, device: torch.device) ->
 def _leaves(outputs: Sequence[ProLIPOutput], rows: Tensor) -> ProLIPOutput:
     """Join the embeddings of all micro-batches in the order of the batch, as leaves of a new graph.
 
-    `rows` are the rows of all micro-batches. Masked ones follow each other already.
+    `rows` are the rows of all micro-batches; the masked ones are in order.
     """
 
     def tower(embeddings: Sequence[Gaussian | None], order: Tensor | slice) -> Gaussian | None:

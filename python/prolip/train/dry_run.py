@@ -123,12 +123,8 @@ def count(number: float) -> str:
 def run_dry(options: DryRunOptions, arguments: Sequence[str]) -> Iterator[str]:
     """Check a run without starting it; yields the lines to print.
 
-    Args:
-        options: the number of GPUs and what is assumed of them.
-        arguments: recipes and flags, as `prolip train` takes them.
-
     Raises:
-        UserError: something is wrong; the message lists everything that is.
+        UserError: listing everything that is wrong.
     """
     if options.gpus < 1:
         raise UserError(f"gpus: must be at least 1 (got {options.gpus})")

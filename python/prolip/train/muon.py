@@ -25,36 +25,22 @@ _Matrices = list[tuple[Tensor, dict[str, Any]]]
 class MuonWithAdamW(torch.optim.AdamW):
     """AdamW, but some parameter groups move along their orthogonalised momentum (Jordan et al., 2024).
 
-    The key `muon` of a group says how many matrices each of its parameters holds: 3 for a fused projection of queries,
-    keys and values, [3 W, W]; 0 for AdamW.
-
-    A matrix of A x B moves by `lr` times 0.2 sqrt(max(A, B)) times a matrix whose singular values are about 1. AdamW's
-    steps have about that size, so both use one learning rate and one weight decay (arXiv:2502.16982, section 2.2).
-    Each rank orthogonalises its share.
+    The key `muon` of a group is the number of matrices in each parameter: 3 for a fused projection, [3 W, W]; 0 for
+    AdamW. A matrix of A x B moves by `lr` times 0.2 sqrt(max(A, B)) times a matrix whose singular values are about 1,
+    about as far as with AdamW (arXiv:2502.16982, section 2.2). Each rank orthogonalises its share.
     """
 
     def __init__(
         self, groups: Iterable[dict[str, Any]], ranks: Ranks, dtype: torch.dtype = torch.float32, **settings: Any
     ) -> None:
-        """Prepare the optimizer.
-
-        Args:
-            groups: parameter groups with the key "muon".
-            ranks: the processes.
-            dtype: type of the products that orthogonalise. Five iterations need no more than bfloat16.
-            settings: those of AdamW.
-        """
+        """Prepare the optimizer; `dtype` is that of the products that orthogonalise, `settings` are AdamW's."""
         super().__init__(groups, **settings)
         self._ranks = ranks
         self._dtype = dtype
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """Update every parameter that has a gradient, unless `found_inf` is 1 (see `step_where`).
-
-        Args:
-            closure: not supported.
-        """
+        """Update every parameter that has a gradient, unless `found_inf` is 1 (see `step_where`)."""
         assert closure is None, "no closure"
         matrices = [
             (matrix, group)
@@ -118,10 +104,7 @@ class MuonWithAdamW(torch.optim.AdamW):
 
 
 def _rounds(matrices: _Matrices, num_ranks: int) -> Iterator[_Matrices]:
-    """Divide matrices into rounds that are exchanged at once.
-
-    A round has a matrix for every rank, or several if all of them fit into 8 million numbers (32 MB).
-    """
+    """Divide matrices into rounds that are exchanged at once: a matrix per rank, or more up to 8 million numbers."""
     together: _Matrices = []
     for first in range(0, len(matrices), num_ranks):
         more = matrices[first : first + num_ranks]

@@ -32,10 +32,7 @@ _FUSED_NAME = ".attn.in_proj_weight"
 
 
 def decays(name: str, ndim: int) -> bool:
-    """Whether weight decay applies to a parameter: to matrices and tables, but not to vectors, norms, biases or scales.
-
-    Like the released code, it searches for these words anywhere in the name.
-    """
+    """Whether weight decay applies to a parameter. Like the released code, it searches for words in the name."""
     return ndim >= 2 and not any(word in name for word in _NO_DECAY_NAMES)
 
 
@@ -82,11 +79,7 @@ def make_optimizer(
 
 
 def learning_rate(config: OptimConfig, step: int, total_steps: int) -> float:
-    """Return the learning rate of `step` (from 0) in a run of `total_steps`, before any factor.
-
-    Linear warm-up, then a half cosine that would reach 0 one step after the last, a constant, or a constant that falls
-    over the last `cooldown_steps` (docs/specification.md, section 8).
-    """
+    """Return the learning rate of `step` (from 0), before any factor (docs/specification.md, section 8)."""
     if step < config.warmup_steps:
         return config.lr * (step + 1) / config.warmup_steps
     if config.schedule == "cosine":
@@ -111,7 +104,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 def step_where(optimizer: torch.optim.Optimizer, taken: Tensor) -> None:
     """Take an optimizer step if `taken`, a scalar; otherwise weights, moments and step counts stay as they are.
 
-    Fused optimizers skip the step if `found_inf` is 1, which is how torch.amp.GradScaler uses them.
+    As in torch.amp.GradScaler, fused optimizers skip the step if `found_inf` is 1.
     """
     optimizer.found_inf = (~taken).float()  # type: ignore[attr-defined]
     optimizer.step()
@@ -149,7 +142,7 @@ class Divergence:
         """Step (from 1; 0 if none diverged), loss terms, gradient norm."""
 
     def note(self, step: int, terms: LossTerms, grad_norm: Tensor, diverged: Tensor) -> Tensor:
-        """Record `step` if `diverged`, a scalar; returns whether this or an earlier step did, on the device."""
+        """Record `step` if `diverged`; returns whether this or an earlier step did. Scalars on the device."""
         numbers = torch.stack([*terms, grad_norm]).detach().to(self._record.dtype)
         record = torch.cat([self._record.new_full((1,), step), numbers])
         self._record = torch.where(diverged & (self._record[0] == 0), record, self._record)
@@ -238,7 +231,7 @@ class Ema:
             get_ema_multi_avg_fn(kept)(average, current, step)  # type: ignore[no-untyped-call]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the averages by parameter name: the tensors themselves, so writing into them changes the average."""
+        """Return the averages by parameter name, not copied."""
         return dict(self._average)
 
 

@@ -31,13 +31,7 @@ _COMPILES_LOSS = "2.15"
 def share_model(model: ProLIP, config: ParallelConfig, ranks: Ranks, dtype: torch.dtype) -> nn.Module:
     """Return the module that a training step calls. Parameters keep their names; "fsdp" makes them DTensors in place.
 
-    Make the optimizer afterwards, from the parameters of `model`.
-
-    Args:
-        model: the model, the same on all ranks.
-        config: strategy and options.
-        ranks: the processes; a single one needs no wrapper.
-        dtype: type of the towers' matrix products.
+    Make the optimizer afterwards, from the parameters of `model`. `dtype` is that of the towers' matrix products.
     """
     towers = (model.visual, model.text)
     compiled = config.compiles(ranks.device.type)

@@ -21,11 +21,8 @@ T = TypeVar("T")
 class StopRequest:
     """Catches SIGINT, SIGTERM and SIGHUP (the terminal is gone) and agrees with all ranks on the step to stop after.
 
-    A signal may reach the ranks at different steps, but all must save after the same one. So every step starts an
-    asynchronous all-reduce of the received signal, and the next step reads the result: no rank waits for it.
-
-    A single process also stops while it waits for data. One of several ranks cannot, since the others need it to end
-    the step that they have begun.
+    Every step starts an asynchronous all-reduce of the received signal, and the next step reads the result. A single
+    process also stops while it waits for data; one of several ranks must end the step that the others have begun.
 
     A context manager: on exit the earlier signal handlers are restored.
     """

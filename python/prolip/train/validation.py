@@ -1,6 +1,5 @@
-"""Validation during training: on schedule, on all ranks, and without any effect on the training.
+"""Validation during training, without any effect on it: every rank embeds its share of a set, and rank 0 measures.
 
-Every rank embeds its part of a set with the whole model, and rank 0 measures all embeddings.
 Shapes: N images of a set, C caption slots, L tokens, D embedding.
 """
 
@@ -42,13 +41,13 @@ class Validation:
 
     Args:
         config: the validation sets.
-        training: settings of the training loader; image size, tokenizer, threads and store are the same here.
+        training: the training loader's settings, for image size, tokenizer, threads and store.
         ranks: the processes, which divide the images.
         precision: the context of every forward pass.
 
     Raises:
-        UserError: a file of class names cannot be read, or the first samples have no label.
-        DataError: a shard cannot be opened, or too many of the first samples cannot be read.
+        UserError: class names or the first samples' labels cannot be read.
+        DataError: a shard or too many of its first samples cannot be read.
     """
 
     def __init__(
@@ -82,18 +81,13 @@ class Validation:
                 self._classes[job.name] = names
 
     def is_due(self, step: int, *, done: bool) -> bool:
-        """Whether a set is due after `step` steps; `done` says that the run ends there."""
+        """Whether a set is due after `step` steps; all are when the run is `done`."""
         return any(done or step % job.every == 0 for job, _ in self._jobs)
 
     def run(self, step: int, model: ProLIP, *, done: bool) -> dict[str, float]:
-        """Evaluate the sets that are due; returns their metrics. All ranks call this.
+        """Evaluate the sets that are due after `step` steps, with a model from `whole_model`. All ranks call this.
 
-        They are the same on every rank, but for `seconds`. Undefined metrics are NaN.
-
-        Args:
-            step: steps done.
-            model: a whole model, from `whole_model`. Its mode is restored.
-            done: whether the run ends here.
+        The metrics are the same on every rank, but for `seconds`; NaN where undefined.
 
         Raises:
             DataError: an image has no label, or an unknown one.
@@ -150,8 +144,8 @@ def whole_model(model: ProLIP, average: Mapping[str, Tensor] | None = None, *, c
 
     Args:
         model: the trained model, whose parameters may be sharded.
-        average: other values of the parameters by name, such as their moving average.
-        copied: whether to copy the model even if its tensors are whole, for example because it is compiled.
+        average: other values of the parameters by name.
+        copied: copy the model even if its tensors are whole, for example because it is compiled.
     """
     # FSDP keeps a tower without gradients gathered. `state_dict` returns its shards, and frees what was gathered.
     values = model.state_dict() | dict(average or {})
@@ -267,12 +261,7 @@ def _retrieval(pairs: Paired) -> dict[str, float]:
 
 
 def _uncertainty(pairs: Paired, pad_id: int) -> dict[str, float]:
-    """Measure the uncertainty of images and texts.
-
-    `_mean`, `_std`, `_low` and `_high` (10th and 90th percentile) describe its distribution. Two metrics say whether
-    uncertain items are retrieved less often: `_pearson`, a correlation over ten bins (negative is good), and
-    `_risk_coverage`, an area (small is good). `text_length_spearman` is negative if longer texts are more certain.
-    """
+    """Measure the uncertainty of images and texts (docs/how-to/watch-a-run.md)."""
     texts, correct = pairs.text.flatten(), _correct(pairs)
     metrics: dict[str, float] = {}
     for name, queries, candidates, right in (

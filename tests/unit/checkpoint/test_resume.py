@@ -34,13 +34,6 @@ def test_resuming_at_a_step_or_path_sets_later_checkpoints_aside(folder: Path) -
     assert begin(folder, "auto") == 1
 
 
-def test_resuming_another_runs_checkpoint_changes_neither_folder(folder: Path, tmp_path: Path) -> None:
-    before = sorted(folder.iterdir())
-    assert begin(tmp_path / "new", str(folder / "step_000000002")) == 2
-    assert begin(tmp_path / "new", str(folder.parent)) == 3
-    assert sorted(folder.iterdir()) == before
-
-
 @pytest.mark.parametrize("resume", ["never", "9", "absent"])
 def test_a_resume_value_that_cannot_be_followed_is_refused(folder: Path, tmp_path: Path, resume: str) -> None:
     with pytest.raises(CheckpointError) as error:

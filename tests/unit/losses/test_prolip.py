@@ -13,7 +13,7 @@ from prolip.distributed import Peers
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian
 from prolip.losses import ProlipLoss, inclusion_loss, vib_loss
-from prolip.losses.config import Contrast, Exchange, InclusionForm, LossConfig
+from prolip.losses.config import Contrast, InclusionForm, LossConfig
 from prolip.models import ProLIPOutput
 
 BATCH, MASKED, SLOTS, DIM = 6, 2, 3, 5
@@ -48,31 +48,6 @@ def one_slot(whole: ProLIPOutput, slot: int) -> ProLIPOutput:
     )
 
 
-@pytest.mark.parametrize(
-    ("exchange", "on_nccl", "gathers"),
-    [
-        ("auto", False, False),
-        ("auto", True, True),
-        ("ring", True, False),
-        ("all_gather", False, True),
-    ],
-)
-@pytest.mark.parametrize("contrast", ["ppcl", "clip"])
-def test_ranks_on_nccl_gather_by_default(
-    monkeypatch: pytest.MonkeyPatch, contrast: Contrast, exchange: Exchange, on_nccl: bool, gathers: bool
-) -> None:
-    peers, given = Peers(), []
-    peers.on_nccl = on_nccl
-
-    def visit(*_: object, gathers: bool, with_grads: bool) -> None:
-        given.append(gathers)
-
-    monkeypatch.setattr(peers, "visit", visit)
-    ProlipLoss(LossConfig(contrast=contrast, exchange=exchange), peers)(output())
-    assert set(given) == {gathers}
-    assert LossConfig().exchange == "auto"
-
-
 @pytest.mark.parametrize("contrast", ["ppcl", "siglip", "clip"])
 def test_variance_scale_does_not_change_the_gradients_of_the_means(contrast: Contrast) -> None:
     def gradients(scale: float | None) -> dict[str, torch.Tensor]:
@@ -94,19 +69,6 @@ def test_variance_scale_does_not_change_the_gradients_of_the_means(contrast: Con
     torch.testing.assert_close(two["means"], without["means"])
     assert bool(without["variances"].any()) == (contrast == "ppcl")
     assert not torch.allclose(one["variances"], two["variances"])
-
-
-def test_an_image_similar_to_many_texts_gains_variance_at_a_small_scale() -> None:
-    """At the start, the variance of what has the larger mean similarity grows (docs/specification.md, section 3.3)."""
-    text = F.normalize(torch.eye(4, dtype=torch.float64) + 0.3, dim=-1)
-    vague, clear = F.normalize(torch.ones(4, dtype=torch.float64), dim=0), text[0]
-    log_var = torch.full((4, 4), math.log(0.25), dtype=torch.float64)
-    image = Gaussian(torch.stack([clear, vague, clear, clear]), log_var.clone().requires_grad_())
-    given = output(1, masked=False)._replace(image=image, text=Gaussian(text[None], log_var[None]))
-    config = LossConfig(variance_scale=2.0, inclusion_weight=0, vib_weight=0)
-    (grad,) = torch.autograd.grad(ProlipLoss(config, Peers())(given).total, image.log_var)
-    clear_grad, vague_grad = grad.sum(1)[:2].tolist()
-    assert vague_grad < clear_grad
 
 
 def test_every_term_is_averaged_over_caption_slots() -> None:

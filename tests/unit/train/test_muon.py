@@ -107,20 +107,6 @@ def test_parameters_on_several_ranks_equal_a_single_process(
         assert all(torch.equal(ours, expected) for ours, expected in zip(found, alone, strict=True))
 
 
-def test_vectors_are_updated_by_adamw_and_gradients_are_kept() -> None:
-    matrix, vector, plain = nn.Parameter(normal(3, 4)), nn.Parameter(normal(5)), nn.Parameter(normal(5))
-    optimizer = optimizer_of([matrix], [vector])
-    adamw = torch.optim.AdamW([plain], lr=0.1, weight_decay=0.3, betas=(0.9, 0.98), fused=True)
-    for step in range(3):
-        matrix.grad, vector.grad, plain.grad = normal(3, 4, seed=step), normal(5, seed=step), normal(5, seed=step)
-        optimizer.step()
-        adamw.step()
-        assert torch.equal(matrix.grad, normal(3, 4, seed=step))
-    assert torch.equal(vector, plain)
-    assert set(optimizer.state[matrix]) == {"step", "exp_avg"}
-    assert float(optimizer.state[matrix]["step"]) == 3.0
-
-
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_a_skipped_step_changes_nothing(bad: float) -> None:
     matrix, vector = nn.Parameter(normal(3, 4)), nn.Parameter(normal(5))

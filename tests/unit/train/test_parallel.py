@@ -101,17 +101,3 @@ def test_code_compiled_by_inductor_gives_the_same_gradients() -> None:
         {name: grad for name, grad in expected.items() if grad is not None},
     )
     torch._dynamo.reset()
-
-
-@pytest.mark.parametrize(("every", "runs"), [(0, 3), (1, 6), (2, 5)])
-def test_recompute_every_sets_how_many_blocks_run_twice(every: int, runs: int) -> None:
-    model, calls = model_of(), []
-    share_model(model, ParallelConfig(recompute_every=every), ALONE, torch.float32)
-    for block in model.text.transformer.blocks():
-        block.ln_2.register_forward_hook(lambda *_: calls.append(1))
-    backward(model, ProlipLoss(LOSS, Peers()), step_of(4, 0))
-    assert len(calls) == runs
-    calls.clear()
-    with torch.no_grad():
-        model.encode_text(step_of(4, 0).token_ids[0])
-    assert len(calls) == 3

@@ -17,13 +17,10 @@ from tests.support.small_training import COLOURS, write_tokenizer
 from tests.support.threaded_ranks import Group
 
 from prolip.checkpoint import Best
-from prolip.data import BatchLoader, CaptionConfig, CaptionSource, DataError, LoaderConfig
+from prolip.data import DataError, LoaderConfig
 from prolip.data.config import TokenizerConfig
-from prolip.data.tokenizer import Tokenizer
 from prolip.distributed import Ranks
-from prolip.embeddings.embed import embed_images, embed_texts
 from prolip.errors import UserError
-from prolip.metrics.retrieval import evaluate_retrieval
 from prolip.models import ARCHITECTURES, ProLIP
 from prolip.train.best_metric import BestSoFar, check_metric
 from prolip.train.config import TrainConfig
@@ -99,31 +96,6 @@ def test_validation_figures_do_not_depend_on_the_number_of_ranks(
     monkeypatch.setattr("prolip.distributed.ranks.dist", group)
     for found in group.run(lambda rank: figures(folder, model, *jobs, rank=rank, world_size=world_size)):
         assert found == pytest.approx(alone, rel=1e-4, abs=1e-6, nan_ok=True)
-
-
-def test_validation_retrieval_equals_evaluate_retrieval(folder: Path, model: ProLIP) -> None:
-    found = figures(folder, model, job(folder, "retrieval"))
-    config = LoaderConfig(
-        shards=(f"{folder}/*.tar",),
-        batch_size=22,
-        image_size=12,
-        captions=(CaptionConfig(sources=(CaptionSource(key="txt"),)),),
-        tokenizer=reading(folder).tokenizer,
-        shuffle_window=0,
-        last_batch="keep",
-        keep_members=("json",),
-    )
-    device = torch.device("cpu")
-    with BatchLoader(config) as loader:
-        images = embed_images(model, loader, device)
-    captions = [json.loads(member or b"")["class"]["text"] + " top" for member in images.members["json"]]
-    texts = embed_texts(model, Tokenizer(reading(folder).tokenizer), captions, device)
-    correct = torch.tensor([[one == other for other in captions] for one in captions])
-    expected = evaluate_retrieval(images.gaussian, texts, correct)
-    assert 0 < expected.recall_at_5 < 1
-    for name in ("recall_at_1", "recall_at_5", "recall_at_10", "mean_rank", "median_rank"):
-        assert found[f"val/retrieval/image_to_text_{name}"] == pytest.approx(getattr(expected, name))
-    assert "val/retrieval/text_to_image_mean_recall_at_1" in found
 
 
 def test_class_labels_may_be_names_numbers_or_members(folder: Path, model: ProLIP) -> None:

@@ -36,11 +36,8 @@ _GROUP_OF = {name: group for group, names in GROUPS.items() for name in names} |
 class MetricsLog:
     """Writes rows of metrics to a run's folder, to the services that its configuration names, and to the terminal.
 
-    Args:
-        config: the run's configuration.
-        resumed_step: steps done before this start. Rows of later steps, and a last line that a crash cut short, are
-            dropped, because the run computes them again. (W&B keeps its rows and gets them twice.)
-        leads: whether this rank writes; on the others nothing happens.
+    Rows after `resumed_step` are dropped, because the run computes them again. (W&B keeps them and gets them twice.)
+    On ranks that do not lead, nothing happens.
     """
 
     def __init__(self, config: TrainConfig, resumed_step: int, *, leads: bool = True) -> None:

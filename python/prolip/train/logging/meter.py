@@ -42,15 +42,7 @@ def seconds_at_peak(model: ProLIP, config: TrainConfig, ranks: Ranks) -> float |
 class Meter:
     """Averages metrics over steps; each row covers the steps since the row before. One meter per rank.
 
-    Args:
-        ranks: the processes. All of them ask for rows at the same steps.
-        batches: the batches on the device.
-        loader: their loader.
-        batch_size: samples per step over all ranks.
-        step: steps done before.
-        elapsed_s: seconds of training before.
-        at_peak: from `seconds_at_peak`.
-        scaler: the loss scaler of fp16, if there is one.
+    `batch_size` counts the samples of all ranks; `step` and `elapsed_s` are those before a restart.
     """
 
     def __init__(
@@ -66,7 +58,7 @@ class Meter:
         scaler: LossScaler | None = None,
     ) -> None:
         self.elapsed_s = elapsed_s
-        """Seconds of training up to the last row, with those before a restart."""
+        """Seconds of training up to the last row."""
         self._ranks, self._batches, self._loader = ranks, batches, loader
         self._batch_size, self._at_peak, self._scaler = batch_size, at_peak, scaler
         self._sums = torch.zeros(len(LossTerms._fields), device=ranks.device)

@@ -56,12 +56,6 @@ def test_a_resumed_run_writes_each_step_once(tmp_path: Path) -> None:
     assert list((tmp_path / "tensorboard").iterdir())
 
 
-def test_only_the_rows_are_written_by_default(tmp_path: Path) -> None:
-    with log_of(tmp_path, 0) as log:
-        log.write(ROW)
-    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
-
-
 def test_a_full_disk_is_named(tmp_path: Path) -> None:
     with log_of(tmp_path, 0) as log, file_limit(300):
         log.write(ROW)
@@ -134,18 +128,6 @@ def test_progress_shows_speed_waiting_terms_and_eta(stream: io.StringIO, begins:
     assert shown.endswith(ends)
     for part in ("step 5/100", "loss 3.25", "ppcl 3 ", "320 samples/s", "waiting for data 25%", "ETA 0:38"):
         assert part in shown
-
-
-def test_an_evaluation_is_printed_on_its_own_line() -> None:
-    stream = Terminal()
-    with Progress(100, stream) as progress:
-        progress.show(ROW)
-        progress.show_validation(5, {"val/a/top1": 0.25, "val/a/top5": 0.5, "val/b/recall": 1 / 3})
-        progress.show(ROW)
-    lines = stream.getvalue().split("\n")
-    assert lines[1] == "evaluated at step 5: val/a/top1 0.25, val/b/recall 0.3333"
-    assert lines[0].startswith("\rstep 5/100")
-    assert lines[2].startswith("\rstep 5/100")
 
 
 class FullDisk(io.StringIO):

@@ -134,19 +134,6 @@ def test_mfu_is_the_share_of_the_peak_flops(clock: Clock) -> None:
     assert row_of(meter, 2)["mfu"] == pytest.approx(0.4)
 
 
-def test_bad_samples_are_counted_by_reason_and_logged(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    source = Source(bad={"decode": 2})
-    meter, counted = meter_of(source), []
-    for step, bad in enumerate(({"decode": 2}, {"decode": 2}, {"decode": 3, "caption": 4}), 1):
-        clock.now += 1.0
-        source.bad = bad
-        meter.add(terms(1.0))
-        counted.append({name: value for name, value in row_of(meter, step).items() if name.startswith("bad/")})
-    assert counted == [{"bad/decode": 2}, {}, {"bad/caption": 4, "bad/decode": 1}]
-    told = [record.getMessage() for record in caplog.records]
-    assert told == [f"rank 0: {n} unreadable samples so far, such as a.tar: sample 7: no image" for n in (2, 7)]
-
-
 def test_two_ranks_log_the_same_means_and_sums(
     clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
