@@ -78,7 +78,6 @@ def measured(lab: Lab, name: str) -> dict[tuple[float, str], float]:
         (kill_all, {"start": [], "validation": [4], "saving": [4], "pruning": [8, 4]}),
         (kill_one, {"start": [], "validation": [4], "saving": [4]}),
         (terminate, {"start": [], "validation": [4]}),
-        (terminate, {"saving": [4]}),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else value.__name__,
 )

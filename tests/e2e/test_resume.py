@@ -56,12 +56,12 @@ def train_until_killed(words: list[str], step: int, sync: int) -> None:
     sys.exit(main(words))
 
 
-def test_a_run_killed_six_times_ends_with_the_same_bits(lab: Lab) -> None:
+def test_a_run_killed_four_times_ends_with_the_same_bits(lab: Lab) -> None:
     flags = ("--checkpoint_every", "2", "--samples_seen", "1280")
     assert lab.here("unharmed", *flags) == 0
     folder = lab.folder / "harmed" / "checkpoints"
     moments, within_saves, last = random.Random(5), 0, 0
-    for number in range(6):
+    for number in range(4):
         # A save has six writes.
         moment = (moments.randint(3, 9), 0) if number % 2 else (0, moments.randint(4, 16))
         process = FORKSERVER.Process(target=train_until_killed, args=(lab.words("harmed", *flags), *moment))
@@ -75,8 +75,8 @@ def test_a_run_killed_six_times_ends_with_the_same_bits(lab: Lab) -> None:
         assert found.path == list_checkpoints(folder)[0]
         assert found.step >= last
         last = found.step
-    assert within_saves >= 2
-    assert last >= 6
+    assert within_saves >= 1
+    assert last >= 4
     assert lab.here("harmed", *flags) == 0
     assert same_weights(lab.latest("harmed"), lab.latest("unharmed"))
     assert numbers(lab.rows("harmed"), "step")[-1] == numbers(lab.rows("unharmed"), "step")[-1] == 80
@@ -159,7 +159,7 @@ def test_a_run_of_two_processes_resumes_with_three_and_repeats_no_sample(lab: La
     assert 8 <= begun < 60
     lab.launch("grown", *flags, processes=3, program=LOGGED)
     assert lab.latest("grown").step == 60
-    epochs: list[list[str]] = [[] for _ in range(6)]
+    epochs: list[list[str]] = [[] for _ in range(10)]
     for file in (lab.folder / "grown").glob("keys-*.jsonl"):
         for line in file.read_text().splitlines():
             row = json.loads(line)

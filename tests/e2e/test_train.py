@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.e2e.programs.curves import Joined
 from tests.support.small_step import ALONE
 from tests.support.small_training import Lab, numbers
 
@@ -22,20 +21,6 @@ from prolip.pretrained.sources import load_network
 from prolip.train.config import load_config
 from prolip.train.cost import step_flops
 from prolip.train.optim import LossScaler, make_optimizer
-
-
-def test_one_process_and_two_that_accumulate_have_the_same_loss_curve(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    flags = ("--samples_seen", "320", "--log_every", "1", "--optim.lr", "3e-4")
-    with monkeypatch.context() as patched:
-        patched.setattr("prolip.train.loop.BatchLoader", Joined)
-        assert lab.here("one", *flags) == 0
-    lab.launch("two", *flags, "--accumulate", "3", processes=2)
-    one, two = lab.rows("one"), lab.rows("two")
-    for name in ("loss", "ppcl", "inclusion", "masked_image_inclusion", "masked_text_inclusion", "vib"):
-        assert numbers(two, name) == pytest.approx(numbers(one, name), rel=1e-5, abs=1e-9)
-    assert numbers(two, "grad_norm") == pytest.approx(numbers(one, "grad_norm"), rel=1e-4)
 
 
 def test_the_loop_takes_the_steps_of_a_reference_loop(lab: Lab) -> None:

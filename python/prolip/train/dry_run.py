@@ -207,7 +207,6 @@ def _shards(config: TrainConfig, gpus: int) -> str:
 
 
 def _first_sample(settings: LoaderConfig, pattern: str) -> str:
-    store = dataclasses.replace(settings.store, connections=1, cache_bytes=0)
     one = dataclasses.replace(
         settings,
         shards=(pattern,),
@@ -220,7 +219,6 @@ def _first_sample(settings: LoaderConfig, pattern: str) -> str:
         last_batch="keep",
         num_threads=1,
         prefetch_batches=1,
-        store=store,
     )
     with BatchLoader(one) as loader:
         for batch in loader:

@@ -12,8 +12,7 @@ import torch.distributed as dist
 
 from prolip.distributed import Ranks
 
-_HANG_UP = getattr(signal, "SIGHUP", signal.SIGTERM)  # Windows has none
-_SIGNALS = {signal.SIGINT, signal.SIGTERM, _HANG_UP}
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 T = TypeVar("T")
 
@@ -35,8 +34,8 @@ class StopRequest:
         self._pending: tuple[torch.Tensor, dist.Work] | None = None
         self._group = ranks.with_own_group().waiting
         self._before = {number: signal.getsignal(number) for number in _SIGNALS}
-        if self._before[_HANG_UP] is signal.SIG_IGN:  # nohup: the run outlives its terminal
-            del self._before[_HANG_UP]
+        if self._before[signal.SIGHUP] is signal.SIG_IGN:  # nohup: the run outlives its terminal
+            del self._before[signal.SIGHUP]
 
     def until_stopped(self, batches: Iterator[T]) -> Iterator[T]:
         """Yield batches until all ranks stop. All ranks call this, and use `batches` no more: one may be lost."""

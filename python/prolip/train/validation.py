@@ -66,11 +66,8 @@ class Validation:
                 loader = BatchLoader(_loader_config(job, training), rank=ranks.rank, world_size=ranks.world_size)
                 self._jobs.append((job, loader))
                 first = next(iter(loader), None)  # better now than after many steps
-            if first is not None and job.kind == "zero_shot":
-                try:
+                if first is not None and job.kind == "zero_shot":
                     _labels(job, first.keys, first.members)
-                except DataError as error:
-                    raise UserError(f"validation.jobs.{place}.class_key: {error} (got {job.class_key!r})") from error
             self._classes[job.name] = []
             if job.classnames is not None and job.kind == "zero_shot":
                 names = [line.strip() for line in read_text(job.classnames).splitlines() if line.strip()]
