@@ -10,7 +10,7 @@ from prolip.metrics.config import BprwConfig, TraversalConfig
 if TYPE_CHECKING:
     from prolip.metrics.bprw import PromptWeights, reweight_prompts
     from prolip.metrics.coco import CocoTruth, Pairs, evaluate_coco
-    from prolip.metrics.hierarchy import Inclusion, Traversal, inclusion, mean_root, string_ids, traverse
+    from prolip.metrics.hierarchy import Traversal, mean_root, string_ids, traverse
     from prolip.metrics.prompts import (
         PromptFilter,
         SmallestByClass,
@@ -56,7 +56,6 @@ __all__ = [
     "Classifier",
     "CocoTruth",
     "CosineMoments",
-    "Inclusion",
     "Interval",
     "Pairs",
     "PromptFilter",
@@ -82,7 +81,6 @@ __all__ = [
     "fill_templates",
     "filter_prompts",
     "greedy_counts",
-    "inclusion",
     "mean_root",
     "measure_zero_shot",
     "pearson",

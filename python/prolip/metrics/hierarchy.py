@@ -1,4 +1,4 @@
-"""Inclusion of items in more general ones, and walks through a hierarchy of items up to its root.
+"""Walks through a hierarchy of items up to its root.
 
 The walk is HierarCaps's (docs/specification.md, section 9). It starts at the item nearest to the query, moves in a
 straight line to the root, and visits the nearest item at each step. In HierarCaps the queries are images and the items
@@ -8,15 +8,13 @@ N queries, L levels from general to specific, T = N * L items, D dimensions, S s
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prolip.gaussian import Gaussian, dot_products, inclusion_matrix, inclusion_score
+from prolip.gaussian import Gaussian, dot_products, inclusion_matrix
 from prolip.metrics.config import InclusionForm, TraversalConfig
 from prolip.metrics.inclusion_search import most_including
 
@@ -24,58 +22,6 @@ MAX_SCORES = 2**22
 """Scores of queries against all items that are in memory at a time."""
 _FIRST_CANDIDATES = 16
 """Items followed along a walk at first; more are seldom needed."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Inclusion:
-    """How far the items of one level lie inside those of another."""
-
-    specific: str
-    """Name of the specific level."""
-    general: str
-    """Name of the general level."""
-    mean_score: float
-    """Exact H, averaged over items and dimensions. Positive where the general side has the larger variance. It grows
-    with the distance of the means, so it does not say that the means agree (docs/specification.md, section 4)."""
-    share_positive: float
-    """Share of items whose H, summed over dimensions, is positive, in [0, 1]; a tie counts half."""
-
-
-def inclusion(specific: Gaussian, general: Gaussian, names: tuple[str, str]) -> Inclusion:
-    """Inclusion of each specific item in the general item of the same row.
-
-    Args:
-        specific: [N, D].
-        general: [N, D].
-        names: names of the specific and the general level.
-    """
-    score = inclusion_score(specific, general).double()
-    total = score.sum(dim=-1)
-    return Inclusion(
-        specific=names[0],
-        general=names[1],
-        mean_score=float(score.mean()),
-        share_positive=float((total > 0).double().mean() + (total == 0).double().mean() / 2),
-    )
-
-
-def inclusion_chain(levels: Sequence[tuple[str, Gaussian]]) -> list[Inclusion]:
-    """Inclusion of each level, [N, D], in the next; the most specific level comes first (image, name, subgroup, group).
-
-    Items of the same row belong together.
-    """
-    return [
-        inclusion(specific, general, (name, general_name))
-        for (name, specific), (general_name, general) in pairwise(levels)
-    ]
-
-
-def inclusion_in_each(specific: tuple[str, Gaussian], levels: Sequence[tuple[str, Gaussian]]) -> list[Inclusion]:
-    """Inclusion of one level (such as images) in each of the others (such as captions, from specific to general).
-
-    All levels are [N, D]; items of the same row belong together.
-    """
-    return [inclusion(specific[1], general, (specific[0], name)) for name, general in levels]
 
 
 class Traversal(NamedTuple):

@@ -1,13 +1,11 @@
-"""Uncertainty against accuracy and level of generality, and similarity under uncertainty.
+"""Uncertainty against accuracy, and similarity under uncertainty.
 
 See docs/specification.md, section 9. An item's uncertainty is the sum of its variances over dimensions. N items.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -15,11 +13,7 @@ from torch import Tensor
 
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian, dot_products
-from prolip.metrics.statistics import calibration_error, pearson, risk_coverage, sorted_means, spearman, value_of
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Uncertainty and accuracy
-# ---------------------------------------------------------------------------------------------------------------------
+from prolip.metrics.statistics import calibration_error, pearson, risk_coverage, sorted_means, value_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,79 +112,11 @@ def cosine_moments(images: Gaussian, texts: Gaussian) -> CosineMoments:
     return CosineMoments(mean, similarity_std(images, texts).square() / product.square())
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Uncertainty and generality
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class LevelUncertainty:
-    """Uncertainty by level of generality, the most general level first."""
-
-    mean: list[float]
-    """Mean uncertainty per level."""
-    relative: list[float]
-    """`mean` divided by that of the most general level; NaN if that is 0."""
-    low: list[float]
-    """10th percentile, relative to the most general level's mean."""
-    high: list[float]
-    """90th percentile, relative to the most general level's mean."""
-    spearman: float
-    """Rank correlation of uncertainty with generality over all items. 1: a more general item is always more
-    uncertain."""
-
-
 def more_uncertain(general: Tensor, specific: Tensor) -> Tensor:
     """1 where the general item is the more uncertain one, 1/2 where both are equally uncertain, else 0, f64 [N]."""
     if general.shape != specific.shape:
         raise ValueError(f"{tuple(general.shape)} and {tuple(specific.shape)} do not pair")
     return (general > specific).double() + (general == specific).double() / 2
-
-
-def share_more_uncertain(general: Tensor, specific: Tensor) -> float:
-    """Share of pairs whose general item is the more uncertain one, in [0, 1]; a tie counts half. NaN without pairs."""
-    return float(more_uncertain(general, specific).mean())
-
-
-def share_ordered(levels: Sequence[Tensor]) -> float:
-    """Share of chains whose uncertainty falls strictly at every step from the first level to the last.
-
-    NaN with one level, from which there is no step.
-
-    Args:
-        levels: one [N] tensor per level, the most general first; item i of every level forms chain i.
-    """
-    if len(levels) < 2:
-        return math.nan
-    steps = torch.stack([general > specific for general, specific in pairwise(levels)])
-    return float(steps.all(dim=0).double().mean())
-
-
-def uncertainty_by_level(levels: Sequence[Tensor]) -> LevelUncertainty:
-    """Uncertainty of each level, and its rank correlation with generality.
-
-    Args:
-        levels: one [N] tensor of uncertainties per level, the most general first; levels may differ in N.
-
-    Raises:
-        ValueError: a level is empty.
-    """
-    if any(level.numel() == 0 for level in levels):
-        raise ValueError("a level has no item")
-    items = [level.double() for level in levels]
-    means = [float(level.mean()) for level in items]
-    generality = torch.cat([torch.full_like(level, -depth) for depth, level in enumerate(items)])
-    return LevelUncertainty(
-        mean=means,
-        relative=[_ratio(mean, means[0]) for mean in means],
-        low=[_ratio(float(level.quantile(0.1)), means[0]) for level in items],
-        high=[_ratio(float(level.quantile(0.9)), means[0]) for level in items],
-        spearman=spearman(torch.cat(items), generality),
-    )
-
-
-def _ratio(value: float, unit: float) -> float:
-    return value / unit if unit > 0 else math.nan
 
 
 def count_words(captions: Sequence[str]) -> Tensor:

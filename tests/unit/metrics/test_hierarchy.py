@@ -1,4 +1,4 @@
-"""Inclusion by level; the HierarCaps walk against a walk with embedded queries."""
+"""The HierarCaps walk against a walk with embedded queries."""
 
 import math
 from typing import Literal
@@ -17,7 +17,6 @@ from prolip.metrics import hierarchy
 from prolip.metrics.config import TraversalConfig
 from prolip.metrics.hierarchy import (
     including_items,
-    inclusion,
     mean_root,
     score_visited,
     string_ids,
@@ -26,15 +25,6 @@ from prolip.metrics.hierarchy import (
 )
 
 T = torch.tensor
-
-
-def test_a_narrow_gaussian_lies_in_a_wide_one() -> None:
-    narrow, wide = gaussians(5, 8, seed=0, log_var=-6.0), gaussians(5, 8, seed=1, log_var=-2.0)
-    inside, outside = inclusion(narrow, wide, ("a", "b")), inclusion(wide, narrow, ("b", "a"))
-    assert (inside.share_positive, outside.share_positive) == (1.0, 0.0)
-    assert inside.mean_score == pytest.approx(-outside.mean_score)
-    assert inside.mean_score == pytest.approx(float(inclusion_score(narrow, wide).mean()))
-    assert inclusion(wide, wide, ("a", "a")).share_positive == 0.5
 
 
 def test_strings_share_ids_and_the_root_of_images_is_their_normalised_mean() -> None:
