@@ -65,9 +65,7 @@ class OpenClipLoader:
 
     def __init__(self, epochs: Epochs):
         if epochs.num_batches is None or epochs.num_samples is None:
-            raise UserError(
-                "shards: of unknown length, but open_clip needs the length: make an index with `prolip data index`"
-            )
+            raise UserError("shards: open_clip needs their length; make an index with `prolip data index`")
         self.epochs = epochs
         self.num_batches = epochs.num_batches
         """Batches per epoch on this rank."""
@@ -141,23 +139,21 @@ def read_transform(transform: Any) -> Transform:
         UserError: the transform has a step that the loader does not support.
     """
     size, augment, mean, std = 0, AugmentConfig(jitter_prob=0.0, gray_prob=0.0), OPENAI_MEAN, OPENAI_STD
-    for part in getattr(transform, "transforms", [transform]):
-        match type(part).__name__:
-            case "RandomResizedCrop" if part.size[0] == part.size[1] and part.interpolation.value == "bicubic":
-                size = part.size[0]
-                augment = replace(augment, crop_scale=tuple(part.scale), crop_ratio=tuple(part.ratio))
+    for step in getattr(transform, "transforms", [transform]):
+        match type(step).__name__:
+            case "RandomResizedCrop" if step.size[0] == step.size[1] and step.interpolation.value == "bicubic":
+                size = step.size[0]
+                augment = replace(augment, crop_scale=tuple(step.scale), crop_ratio=tuple(step.ratio))
             case "color_jitter":
-                augment = replace(augment, jitter=_jitter(part.transf), jitter_prob=part.p)
+                augment = replace(augment, jitter=_jitter(step.transf), jitter_prob=step.p)
             case "gray_scale":
-                augment = replace(augment, gray_prob=part.p)
+                augment = replace(augment, gray_prob=step.p)
             case "Normalize":
-                mean, std = tuple(part.mean), tuple(part.std)
+                mean, std = tuple(step.mean), tuple(step.std)
             case "MaybeConvertMode" | "MaybeToTensor" | "ToTensor":
                 pass
-            case name:
-                raise UserError(f"the training transform has {name}: the loader does not support it ({part})")
-    if size == 0:
-        raise UserError(f"the training transform has no crop size: {transform}")
+            case _:
+                raise UserError(f"preprocess_fns: the loader does not support this training transform (got {step})")
     return Transform(size, augment, mean, std)
 
 
@@ -170,8 +166,8 @@ def read_tokenizer(tokenizer: Any) -> TokenizerConfig:
     config = TokenizerConfig(context_length=int(tokenizer.context_length))
     if Tokenizer(config).encode(_PROBES).tolist() != tokenizer(_PROBES).tolist():
         raise UserError(
-            f"the model's tokenizer ({type(tokenizer).__name__}) is not CLIP's: call open_clip_data with a "
-            "configuration whose tokenizer is the model's tokenizer.json"
+            "tokenizer: it must be CLIP's; for another one, call open_clip_data with the model's tokenizer.json "
+            f"(got {type(tokenizer).__name__})"
         )
     return config
 
@@ -199,15 +195,14 @@ def get_data(
     if not args.train_data:
         return data
     if args.dataset_type not in {"webdataset", "auto"}:
-        raise UserError(f"--dataset-type is {args.dataset_type}: the loader only reads webdataset")
+        raise UserError(f"--dataset-type: the loader only reads webdataset (got {args.dataset_type})")
     for name, supported in _SUPPORTED.items():
         if (found := getattr(args, name, supported)) != supported:
-            flag = name.replace("_", "-")
-            raise UserError(f"--{flag} is {found}: the loader does not support it in open_clip's command")
+            raise UserError(f"--{name.replace('_', '-')}: the loader does not support it (got {found})")
     transform, resampled = read_transform(preprocess_fns[0]), bool(args.dataset_resampled)
     config = LoaderConfig(
-        shards=_parts(args.train_data),
-        weights=tuple(map(float, _parts(args.train_data_upsampling_factors))),
+        shards=_split(args.train_data),
+        weights=tuple(map(float, _split(args.train_data_upsampling_factors))),
         mode="resampled" if resampled else "once",
         num_samples=args.train_num_samples,
         batch_size=args.batch_size,
@@ -230,7 +225,7 @@ def get_data(
     return data
 
 
-def _parts(value: str | Sequence[Any] | None) -> tuple[Any, ...]:
+def _split(value: str | Sequence[Any] | None) -> tuple[Any, ...]:
     """Split a value at `::`. In open_clip's main branch, manifests of several data sets are lists already."""
     return tuple(value.split("::") if isinstance(value, str) else value or ())
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -80,9 +79,7 @@ def run(path: Path, **inputs: Any) -> Gaussian:
 
 
 def pixels_of(config: ModelConfig, count: int) -> np.ndarray:
-    size = config.vision.image_size
-    height, width = (size, size) if isinstance(size, int) else size
-    return np.random.default_rng(1).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+    return np.random.default_rng(1).integers(0, 256, (count, *config.vision.height_and_width, 3), dtype=np.uint8)
 
 
 def normalised(pixels: np.ndarray) -> torch.Tensor:
@@ -135,12 +132,6 @@ def test_an_onnx_file_that_differs_from_torch_is_deleted(tmp_path: Path) -> None
     model = new_model(CASES["ViT-H-14"][0])
     assert model.visual.unc_embedding is not None
     model.visual.unc_embedding.data *= 1e6  # more than half precision holds
-    with pytest.raises(UserError, match=r"image\.onnx in fp16 differs from torch by .* are allowed"):
+    with pytest.raises(UserError, match=r"image\.onnx"):
         write_towers(model, tmp_path, OnnxConfig(precision="fp16"))
     assert list(tmp_path.iterdir()) == []
-
-
-def test_an_error_names_the_missing_onnx_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(UserError, match=r"onnxscript is not installed: pip install 'prolip\[onnx\]'"):
-        write_towers(new_model(CASES["ViT-H-14"][0]), tmp_path, OnnxConfig())
