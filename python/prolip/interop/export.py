@@ -28,7 +28,7 @@ from prolip.models.hub import (
     push_to_hub,
     save_pretrained,
 )
-from prolip.models.weights import CONFIG_FILE, INFERENCE_FILE, MODEL_FILE
+from prolip.models.weights import INFERENCE_FILE, MODEL_FILE
 from prolip.pretrained.download import HUB_FAILURES, first_line
 from prolip.pretrained.model import Model
 from prolip.pretrained.open import load
@@ -155,9 +155,7 @@ def _write_prolip(
         with atomic_file(folder / name) as temporary:
             temporary.write_bytes(content)
     known = None if stored.tokenizer is None else TokenizerConfig.from_dict(stored.tokenizer)
-    write_settings(
-        folder, InferenceSettings(known, stored.images, keep_ratio), [CONFIG_FILE, MODEL_FILE, *stored.files]
-    )
+    write_settings(folder, InferenceSettings(known, stored.images, keep_ratio))
 
 
 def _write_adapted(source: Source, folder: Path, options: ExportOptions) -> Sequence[str]:

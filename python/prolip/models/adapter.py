@@ -18,12 +18,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from prolip.errors import UserError
-from prolip.files import atomic_file, decode, write_atomic
+from prolip.files import atomic_file, crc32, decode, write_atomic
 from prolip.gaussian import Gaussian
 from prolip.models.config import AdapterConfig
 from prolip.models.open_clip import start_from
 from prolip.models.prolip import ProLIP, normalised
-from prolip.models.weights import WeightsError, checksum, read_json
+from prolip.models.weights import WeightsError, read_json
 
 ADAPTER_FILE = "adapter.json"
 ADAPTER_WEIGHTS = "adapter.safetensors"
@@ -75,16 +75,15 @@ class LaplaceHead(nn.Module):
 class PointHead(nn.Module):
     """Leaves embeddings as they are: Gaussians of zero variance."""
 
-    def __init__(self, config: AdapterConfig) -> None:
-        super().__init__()
-        del config
-
     def forward(self, features: Tensor) -> Gaussian:
         """Return points [..., D] for embeddings [..., D]."""
         return Gaussian.point(features)
 
 
-_HEADS = {"heads": VarianceHead, "laplace": LaplaceHead, "temperature": PointHead}
+def _head(config: AdapterConfig) -> nn.Module:
+    if config.method == "temperature":
+        return PointHead()
+    return VarianceHead(config) if config.method == "heads" else LaplaceHead(config)
 
 
 class Adapter(nn.Module):
@@ -96,8 +95,8 @@ class Adapter(nn.Module):
     def __init__(self, config: AdapterConfig) -> None:
         super().__init__()
         self.config = config
-        self.image = _HEADS[config.method](config)
-        self.text = _HEADS[config.method](config)
+        self.image = _head(config)
+        self.text = _head(config)
         self.logit_scale = nn.Parameter(torch.zeros(()))
         self.logit_bias = nn.Parameter(torch.zeros(())) if config.has_bias else None
 
@@ -191,7 +190,7 @@ def save_adapter(adapter: Adapter, frozen: Frozen, folder: Path, notes: Mapping[
     content = {
         "frozen": frozen._asdict(),
         "adapter": dataclasses.asdict(adapter.config),
-        "checksum": checksum(folder / ADAPTER_WEIGHTS),
+        "checksum": _checksum(folder / ADAPTER_WEIGHTS),
         "notes": dict(notes),
     }
     write_atomic(folder / ADAPTER_FILE, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
@@ -210,13 +209,13 @@ def read_adapter(described: Path, weights: Path) -> tuple[Adapter, Frozen]:
     content = read_json(described)
     try:
         frozen = Frozen(**content["frozen"])
+        if not isinstance(frozen.source, str):
+            raise UserError(f"frozen.source: it must be a string (got {frozen.source!r})")
         config = decode(AdapterConfig, content["adapter"])
         expected = content["checksum"]
     except (KeyError, TypeError, UserError) as error:
-        raise WeightsError(f"{described} does not describe an adapter: {error!r}") from error
-    if not isinstance(frozen.source, str):
-        raise WeightsError(f"{described}: frozen.source is {frozen.source!r}: it must be a string")
-    if checksum(weights) != expected:
+        raise WeightsError(f"{described}: it must describe an adapter: {error!r}") from error
+    if _checksum(weights) != expected:
         raise WeightsError(f"{weights} is not the file that was written with {described.name}")
     try:
         state = load_file(weights)
@@ -228,3 +227,8 @@ def read_adapter(described: Path, weights: Path) -> tuple[Adapter, Frozen]:
     except Exception as error:  # a stranger's file can raise anything
         raise WeightsError(f"{weights} does not hold the adapter of {described.name}: {error}") from error
     return adapter.eval(), frozen
+
+
+def _checksum(path: Path) -> int:
+    with path.open("rb") as file:
+        return crc32(file)

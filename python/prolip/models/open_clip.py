@@ -9,46 +9,39 @@ W width, D embedding.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from prolip.errors import UserError
-from prolip.models.config import START_WITHOUT_BIAS, Gelu, ModelConfig, TextConfig, VisionConfig
+from prolip.models.config import START_WITHOUT_BIAS, ModelConfig, TextConfig, VisionConfig
 from prolip.models.prolip import ProLIP
 from prolip.normalization import OPENAI_MEAN, OPENAI_STD
 
 State = dict[str, Tensor]
 
-_TEXT_PARTS = ("positional_embedding", "token_embedding", "transformer", "ln_final", "text_projection")
+_TEXT_NAMES = ("positional_embedding", "token_embedding", "transformer", "ln_final", "text_projection")
+_BLOCK = ("mlp.c_fc", "ln_1", "mlp.gelu", "ls_1")
+_TIMM_BLOCK = ("mlp.fc1", "norm1", "mlp.act", "ls1")
 _TIMM_NAMES = {
-    "norm1": "ln_1",
-    "attn.qkv": "attn.in_proj",
-    "attn.proj": "attn.out_proj",
-    "norm2": "ln_2",
-    "mlp.fc1": "mlp.c_fc",
-    "mlp.fc2": "mlp.c_proj",
-    "ls1": "ls_1",
-    "ls2": "ls_2",
+    "norm1.": "ln_1.",
+    "attn.qkv.": "attn.in_proj_",
+    "attn.proj.": "attn.out_proj.",
+    "norm2.": "ln_2.",
+    "mlp.fc1.": "mlp.c_fc.",
+    "mlp.fc2.": "mlp.c_proj.",
+    "ls1.": "ls_1.",
+    "ls2.": "ls_2.",
 }
+"""Names of a block's modules in timm, and the released ones."""
+_TIMM_POOL = {"proj": "attn.out_proj", "norm": "norm", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj"}
+"""The same for the attention pool."""
 
 
 class StartError(UserError):
     """An open_clip model that cannot be converted; the message names the part."""
-
-
-@dataclass(frozen=True)
-class _Tower:
-    """Settings of a tower that are read from its modules, because its tensors do not show them."""
-
-    heads: int
-    mlp_ratio: float
-    norm_eps: float
-    activation: Gelu | None
-    """None for the quick GELU."""
-    layer_scale: float | None
 
 
 def start_from(model: nn.Module, *, uncertainty: bool = True) -> ProLIP:
@@ -68,63 +61,79 @@ def start_from(model: nn.Module, *, uncertainty: bool = True) -> ProLIP:
     state = {name: tensor.detach().to("cpu", torch.float32) for name, tensor in model.state_dict().items()}
     text_module = getattr(model, "text", model)
     if text_module is model:  # CLIP has the parts of its text tower at the top level
-        state = {f"text.{name}" if name.startswith(_TEXT_PARTS) else name: tensor for name, tensor in state.items()}
-    text, text_activation = _text_config(text_module, state, uncertainty)
+        state = {f"text.{name}" if name.startswith(_TEXT_NAMES) else name: tensor for name, tensor in state.items()}
+    text, quick = _text_config(text_module, state, uncertainty)
     visual: Any = model.visual
-    timm = hasattr(visual, "trunk")
-    vision, activation, tensors = (_from_timm if timm else _from_vit)(visual, state, uncertainty)
+    vision, image_quick, tensors = (_from_timm if hasattr(visual, "trunk") else _from_vit)(visual, state, uncertainty)
+    if quick != image_quick:
+        raise StartError("one tower uses the quick GELU and the other does not")
     tensors |= _text_state(state)
     _fold_pixels(tensors, visual, len(tensors["visual.positional_embedding"]) - vision.num_patches)
-    if (activation is None) != (text_activation is None):
-        raise StartError("one tower uses the quick GELU and the other does not")
     start = {name: torch.tensor(value) for name, value in START_WITHOUT_BIAS.items()}
     tensors |= {name: (state if "logit_bias" in state else start)[name].reshape(()) for name in start}
-    config = ModelConfig(
-        embed_dim=tensors["visual.proj"].shape[1],
-        vision=vision,
-        text=text,
-        quick_gelu=activation is None,
-        init_logit_bias=float(tensors["logit_bias"]),
-    )
-    started = ProLIP(config)
+    bias = float(tensors["logit_bias"])
+    dim = tensors["visual.proj"].shape[1]
+    started = ProLIP(ModelConfig(embed_dim=dim, vision=vision, text=text, quick_gelu=quick, init_logit_bias=bias))
     _load_beside_new_parts(started, tensors)
     return started.eval()
+
+
+def _block_settings(block: Any, names: tuple[str, ...], where: str) -> tuple[int, bool, dict[str, Any]]:
+    """Return heads, whether the GELU is the quick one, and further settings of a tower, from its first block."""
+    linear, norm, activation, scale = (block.get_submodule(name) for name in names)
+    kind = type(activation).__name__
+    if kind not in {"GELU", "GELUTanh", "QuickGELU"}:
+        raise StartError(f"the {where}'s activation is {kind}")
+    is_tanh = kind == "GELUTanh" or getattr(activation, "approximate", "none") == "tanh"
+    hidden, width = linear.out_features, linear.in_features
+    ratio = round(hidden / width, 4)
+    settings = {
+        "mlp_ratio": ratio if int(width * ratio) == hidden else (hidden + 0.5) / width,
+        "norm_eps": norm.eps,
+        "gelu": "tanh" if is_tanh else "exact",
+        "ls_init_value": None if isinstance(scale, nn.Identity) else float(scale.gamma.detach().flatten()[0]),
+    }
+    return block.attn.num_heads, kind == "QuickGELU", settings
+
+
+def _first_block(transformer: Any, where: str) -> Any:
+    blocks = getattr(transformer, "resblocks", None)
+    if not blocks or type(blocks[0]).__name__ != "ResidualAttentionBlock":
+        raise StartError(f"the {where} has blocks of another kind: {type(blocks[0]).__name__ if blocks else 'none'}")
+    return blocks[0]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Image towers
 
 
-def _from_vit(visual: Any, state: State, uncertainty: bool) -> tuple[VisionConfig, Gelu | None, State]:
+def _from_vit(visual: Any, state: State, uncertainty: bool) -> tuple[VisionConfig, bool, State]:
     """Convert open_clip's own vision transformer, whose tensors have the released names; [UNC] comes after [CLS]."""
     if not hasattr(visual, "conv1") or not hasattr(visual, "class_embedding"):
         raise StartError(f"the image tower is a {type(visual).__name__}: only vision transformers can be converted")
     if visual.attn_pool is not None or visual.pool_type != "tok":
         raise StartError("the image tower's mean is not read from [CLS]")
-    tower = _tower(visual.transformer, "image tower")
-    size, patch = tuple(visual.image_size), tuple(visual.patch_size)
+    heads, quick, settings = _block_settings(_first_block(visual.transformer, "image tower"), _BLOCK, "image tower")
+    width = visual.conv1.out_channels
     vision = VisionConfig(
         layers=len(visual.transformer.resblocks),
-        width=visual.conv1.out_channels,
-        head_width=visual.conv1.out_channels // tower.heads,
-        mlp_ratio=tower.mlp_ratio,
-        patch_size=_square(patch, "patches"),
-        image_size=size[0] if size[0] == size[1] else (size[0], size[1]),
-        ls_init_value=tower.layer_scale,
+        width=width,
+        head_width=width // heads,
+        patch_size=_square(visual.patch_size),
+        image_size=_sides(visual.image_size),
         no_ln_pre=isinstance(visual.ln_pre, nn.Identity),
-        norm_eps=tower.norm_eps,
         embed_unc=uncertainty,
         unc_seen=not uncertainty,
         final_norm="once",
-        gelu=tower.activation or "exact",
+        **settings,
     )
     tensors = {name: tensor for name, tensor in state.items() if name.startswith("visual.")}
     if visual.proj is None:
-        tensors["visual.proj"] = torch.eye(vision.width)
-    return vision, tower.activation, tensors
+        tensors["visual.proj"] = torch.eye(width)
+    return vision, quick, tensors
 
 
-def _from_timm(visual: Any, state: State, uncertainty: bool) -> tuple[VisionConfig, Gelu | None, State]:
+def _from_timm(visual: Any, state: State, uncertainty: bool) -> tuple[VisionConfig, bool, State]:
     """Convert timm's vision transformer with attention pooling: other names, no [CLS], a bias on the patches."""
     trunk = visual.trunk
     name = type(trunk).__name__
@@ -132,68 +141,51 @@ def _from_timm(visual: Any, state: State, uncertainty: bool) -> tuple[VisionConf
         raise StartError(
             f"the image tower is timm's {name}: only its ViT with attention pooling (SigLIP) can be converted"
         )
-    plain = (nn.Identity, nn.Dropout)
-    head = [*visual.head, trunk.head, trunk.fc_norm, trunk.attn_pool.q_norm, trunk.attn_pool.k_norm, trunk.norm_pre]
-    linear = [module for module in head if isinstance(module, nn.Linear)]
-    odd = [module for module in head if not isinstance(module, (*plain, nn.Linear))]
-    if odd or len(linear) > 1 or any(module.bias is not None for module in linear):
-        raise StartError(f"the image tower's head has parts without a counterpart: {odd or linear}")
-    if trunk.attn_pool.latent_len != 1 or trunk.attn_pool.pos_embed is not None or trunk.pos_embed is None:
+    pool, first = trunk.attn_pool, trunk.blocks[0]
+    head = [*visual.head, trunk.head, trunk.fc_norm, pool.q_norm, pool.k_norm, trunk.norm_pre]
+    head += [first.attn.q_norm, first.attn.k_norm, trunk.patch_embed.norm]
+    further = [module for module in head if not isinstance(module, (nn.Identity, nn.Dropout))]
+    if any(not isinstance(module, nn.Linear) or module.bias is not None for module in further) or len(further) > 1:
+        raise StartError(f"the image tower has parts without a counterpart: {further}")
+    if pool.latent_len != 1 or pool.pos_embed is not None or trunk.pos_embed is None:
         raise StartError("the image tower's attention pool has several queries or positions, or there are no positions")
-    tower = _timm_tower(trunk)
+    heads, quick, settings = _block_settings(first, _TIMM_BLOCK, "image tower")
     width = trunk.embed_dim
-    grid, patch = tuple(trunk.patch_embed.grid_size), _square(tuple(trunk.patch_embed.patch_size), "patches")
-    height, columns = trunk.patch_embed.img_size
     vision = VisionConfig(
         layers=len(trunk.blocks),
         width=width,
-        head_width=width // tower.heads,
-        mlp_ratio=tower.mlp_ratio,
-        patch_size=patch,
-        image_size=height if height == columns else (height, columns),
-        ls_init_value=tower.layer_scale,
+        head_width=width // heads,
+        patch_size=_square(trunk.patch_embed.patch_size),
+        image_size=_sides(trunk.patch_embed.img_size),
         no_ln_pre=True,
-        norm_eps=tower.norm_eps,
         embed_unc=uncertainty,
         unc_seen=not uncertainty,
         pool_type="map",
-        gelu=tower.activation or "exact",
+        **settings,
     )
-    assert vision.grid == grid
-    pooled, prefix = "visual.attn_pool.", "visual.trunk."
-    trunk_state = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-    tensors = {f"visual.transformer.{new}": tensor for new, tensor in _renamed_blocks(trunk_state).items()}
-    tensors |= {f"visual.ln_post.{part}": trunk_state[f"norm.{part}"] for part in ("weight", "bias")}
-    tensors["visual.conv1.weight"] = trunk_state["patch_embed.proj.weight"]
-    tensors["visual.positional_embedding"] = trunk_state["pos_embed"][0].clone()
-    if "patch_embed.proj.bias" in trunk_state:  # added to every patch, like its position
-        tensors["visual.positional_embedding"] += trunk_state["patch_embed.proj.bias"]
-    tensors["visual.proj"] = linear[0].weight.detach().float().cpu().T.contiguous() if linear else torch.eye(width)
-    tensors[f"{pooled}latent"] = trunk_state["attn_pool.latent"][0]
+    prefix = "visual.trunk."
+    timm = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    tensors: State = {}
+    for name, tensor in timm.items():
+        if name.startswith("blocks."):
+            _, number, rest = name.split(".", 2)
+            old = next((old for old in _TIMM_NAMES if rest.startswith(old)), None)
+            if old is None:
+                raise StartError(f"the image tower has a part without a counterpart: {name}")
+            new = rest.replace(old, _TIMM_NAMES[old], 1)
+            tensors[f"visual.transformer.resblocks.{number}.{new}"] = tensor
+    tensors["visual.conv1.weight"] = timm["patch_embed.proj.weight"]
+    # The bias is added to every patch, like its position.
+    tensors["visual.positional_embedding"] = timm["pos_embed"][0] + timm.get("patch_embed.proj.bias", torch.zeros(()))
+    tensors["visual.proj"] = (further[0].weight.detach().float().cpu().T if further else torch.eye(width)).contiguous()
+    tensors["visual.attn_pool.latent"] = timm["attn_pool.latent"][0]
     for part in ("weight", "bias"):
-        query_key_value = [trunk_state[f"attn_pool.{name}.{part}"] for name in ("q", "kv")]
-        tensors[f"{pooled}attn.in_proj_{part}"] = torch.cat(query_key_value)
-        tensors[f"{pooled}attn.out_proj.{part}"] = trunk_state[f"attn_pool.proj.{part}"]
-        tensors[f"{pooled}norm.{part}"] = trunk_state[f"attn_pool.norm.{part}"]
-        tensors[f"{pooled}mlp.c_fc.{part}"] = trunk_state[f"attn_pool.mlp.fc1.{part}"]
-        tensors[f"{pooled}mlp.c_proj.{part}"] = trunk_state[f"attn_pool.mlp.fc2.{part}"]
-    return vision, tower.activation, tensors
-
-
-def _renamed_blocks(trunk: State) -> State:
-    """Rename the tensors of timm's blocks to the released names."""
-    renamed: State = {}
-    for name, tensor in trunk.items():
-        if not name.startswith("blocks."):
-            continue
-        _, number, rest = name.split(".", 2)
-        module, part = rest.rsplit(".", 1)
-        if module not in _TIMM_NAMES:
-            raise StartError(f"the image tower has a part without a counterpart: {name}")
-        new = _TIMM_NAMES[module]
-        joint = "_" if new == "attn.in_proj" else "."
-        renamed[f"resblocks.{number}.{new}{joint}{part}"] = tensor
-    return renamed
+        tensors[f"visual.ln_post.{part}"] = timm[f"norm.{part}"]
+        query_key_value = [timm[f"attn_pool.{name}.{part}"] for name in ("q", "kv")]
+        tensors[f"visual.attn_pool.attn.in_proj_{part}"] = torch.cat(query_key_value)
+        for old, new in _TIMM_POOL.items():
+            tensors[f"visual.attn_pool.{new}.{part}"] = timm[f"attn_pool.{old}.{part}"]
+    return vision, quick, tensors
 
 
 def _fold_pixels(tensors: State, visual: Any, num_specials: int) -> None:
@@ -220,7 +212,7 @@ def _fold_pixels(tensors: State, visual: Any, num_specials: int) -> None:
 # Text towers
 
 
-def _text_config(module: Any, state: State, uncertainty: bool) -> tuple[TextConfig, Gelu | None]:
+def _text_config(module: Any, state: State, uncertainty: bool) -> tuple[TextConfig, bool]:
     if not hasattr(module, "token_embedding"):
         raise StartError(f"the text tower is a {type(module).__name__}: only open_clip's own can be converted")
     if getattr(module, "cls_emb", None) is not None:
@@ -228,32 +220,27 @@ def _text_config(module: Any, state: State, uncertainty: bool) -> tuple[TextConf
     pool = module.pool_type if hasattr(module, "pool_type") else module.text_pool_type
     if pool not in {"argmax", "last", "eos"}:
         raise StartError(f"the text tower's mean is read from {pool!r}")
-    tower = _tower(module.transformer, "text tower")
+    heads, quick, settings = _block_settings(_first_block(module.transformer, "text tower"), _BLOCK, "text tower")
     length, width = state["text.positional_embedding"].shape
     eos = module.eos_id if hasattr(module, "eos_id") else module.text_eos_id
     projection = module.text_projection
-    return (
-        TextConfig(
-            context_length=length,
-            vocab_size=len(state["text.token_embedding.weight"]),
-            width=width,
-            heads=tower.heads,
-            layers=len(module.transformer.resblocks),
-            mlp_ratio=tower.mlp_ratio,
-            ls_init_value=tower.layer_scale,
-            norm_eps=tower.norm_eps,
-            proj_bias=isinstance(projection, nn.Linear) and projection.bias is not None,
-            embed_unc=uncertainty,
-            unc_seen=not uncertainty,
-            log_var_source="unc",
-            embed_cls=False,
-            no_causal_mask=module.attn_mask is None,
-            pool_type=pool,
-            eos_id=int(eos) if pool == "eos" else TextConfig.eos_id,
-            gelu=tower.activation or "exact",
-        ),
-        tower.activation,
+    config = TextConfig(
+        context_length=length,
+        vocab_size=len(state["text.token_embedding.weight"]),
+        width=width,
+        heads=heads,
+        layers=len(module.transformer.resblocks),
+        proj_bias=isinstance(projection, nn.Linear) and projection.bias is not None,
+        embed_unc=uncertainty,
+        unc_seen=not uncertainty,
+        log_var_source="unc",
+        embed_cls=False,
+        no_causal_mask=module.attn_mask is None,
+        pool_type=pool,
+        eos_id=int(eos) if pool == "eos" else TextConfig.eos_id,
+        **settings,
     )
+    return config, quick
 
 
 def _text_state(state: State) -> State:
@@ -269,55 +256,13 @@ def _text_state(state: State) -> State:
 # Both towers
 
 
-def _tower(transformer: Any, where: str) -> _Tower:
-    """Read the settings of open_clip's transformer."""
-    blocks = getattr(transformer, "resblocks", None)
-    if not blocks or type(blocks[0]).__name__ != "ResidualAttentionBlock":
-        raise StartError(f"the {where} has blocks of another kind: {type(blocks[0]).__name__ if blocks else 'none'}")
-    first = blocks[0]
-    return _Tower(
-        heads=first.attn.num_heads,
-        mlp_ratio=_ratio(first.mlp.c_fc),
-        norm_eps=first.ln_1.eps,
-        activation=_activation(first.mlp.gelu, where),
-        layer_scale=None if isinstance(first.ls_1, nn.Identity) else float(first.ls_1.gamma.detach().flatten()[0]),
-    )
+def _sides(size: Sequence[int]) -> int | tuple[int, int]:
+    return size[0] if size[0] == size[1] else (size[0], size[1])
 
 
-def _timm_tower(trunk: Any) -> _Tower:
-    """Read the settings of timm's transformer."""
-    first = trunk.blocks[0]
-    plain = (nn.Identity, nn.Dropout)
-    if not all(isinstance(part, plain) for part in (first.attn.q_norm, first.attn.k_norm, trunk.patch_embed.norm)):
-        raise StartError("the image tower has norms within its attention or its patches")
-    return _Tower(
-        heads=first.attn.num_heads,
-        mlp_ratio=_ratio(first.mlp.fc1),
-        norm_eps=first.norm1.eps,
-        activation=_activation(first.mlp.act, "image tower"),
-        layer_scale=None if isinstance(first.ls1, nn.Identity) else float(first.ls1.gamma.detach()[0]),
-    )
-
-
-def _ratio(first: nn.Linear) -> float:
-    """Return an MLP ratio for which int(ratio * width) is the hidden size."""
-    hidden, width = first.out_features, first.in_features
-    ratio = round(hidden / width, 4)
-    return ratio if int(width * ratio) == hidden else (hidden + 0.5) / width
-
-
-def _activation(module: nn.Module, where: str) -> Gelu | None:
-    name = type(module).__name__
-    if name == "QuickGELU":
-        return None
-    if name not in {"GELU", "GELUTanh"}:
-        raise StartError(f"the {where}'s activation is {name}")
-    return "tanh" if name == "GELUTanh" or getattr(module, "approximate", "none") == "tanh" else "exact"
-
-
-def _square(size: tuple[int, ...], what: str) -> int:
+def _square(size: Sequence[int]) -> int:
     if size[0] != size[1]:
-        raise StartError(f"{what} of {size} are not square")
+        raise StartError(f"patches of {tuple(size)} are not square")
     return size[0]
 
 

@@ -61,19 +61,12 @@ class ReleasedModel:
     @property
     def image_size(self) -> int:
         """Side of the images in pixels."""
-        size = self.config.vision.image_size
-        assert isinstance(size, int)
-        return size
+        return self.config.vision.height_and_width[0]
 
-    @property
-    def mean(self) -> tuple[float, float, float]:
-        """Mean of red, green and blue, in [0, 1]; it is subtracted from the images."""
-        return OPENAI_MEAN
-
-    @property
-    def std(self) -> tuple[float, float, float]:
-        """Standard deviation of red, green and blue, in [0, 1], that the images are divided by."""
-        return OPENAI_STD
+    mean = OPENAI_MEAN
+    """Mean of red, green and blue, in [0, 1]; it is subtracted from the images."""
+    std = OPENAI_STD
+    """Standard deviation of red, green and blue, in [0, 1], that the images are divided by."""
 
 
 # Tokenizers. B/16 and LongProLIP: card and config.json name timm/ViT-B-16-SigLIP with clean="canonicalize".

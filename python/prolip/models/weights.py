@@ -9,10 +9,8 @@ from __future__ import annotations
 import difflib
 import json
 import pickle
-import time
 import zipfile
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from prolip.errors import UserError, printable
-from prolip.files import crc32
 from prolip.models.config import START_WITHOUT_BIAS, ModelConfig, Resize, ResizeForm
 from prolip.models.official_json import from_official_json
 from prolip.models.position_tables import resize_image_positions, resize_text_positions, resize_token_table
@@ -33,10 +30,8 @@ CONFIG_FILE = "config.json"
 MODEL_FILE = "model.safetensors"
 PICKLE_FILE = "pytorch_model.bin"
 INFERENCE_FILE = "inference.json"
-_REPLACE_SECONDS = 1.0
-"""Seconds within which an export replaces its files, one after another."""
 _NAMED = 12
-"""Largest number of tensors that a message names."""
+"""Maximum number of tensors that a message names."""
 _IMAGE_POSITIONS = "visual.positional_embedding"
 _TEXT_POSITIONS = "text.positional_embedding"
 _TOKEN_TABLE = "text.token_embedding.weight"
@@ -49,19 +44,15 @@ class WeightsError(UserError):
         return "\n".join(map(printable, ValueError.__str__(self).split("\n")))
 
 
-class ForeignFileError(WeightsError):
-    """A file in an exported folder was not exported together with the others."""
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # From files to a state dict and a configuration
 
 
 def read_folder(folder: Path) -> tuple[State, ModelConfig]:
-    """Read a folder in the hub's layout; read it again if it changed meanwhile.
+    """Read a folder in the hub's layout.
 
     Raises:
-        WeightsError: a file is missing or is not a checkpoint, or the files do not belong together.
+        WeightsError: a file is missing or is not a checkpoint.
     """
     weights = folder / MODEL_FILE
     if not weights.is_file() and (folder / PICKLE_FILE).is_file():
@@ -72,60 +63,7 @@ def read_folder(folder: Path) -> tuple[State, ModelConfig]:
                 f"{folder} has no {path.name}: a model is a run, a checkpoint or an exported folder; a folder of "
                 f"open_clip is written open_clip:local-dir:{folder}"
             )
-    before = _stamps(folder)
-    try:
-        read = _read_exported(folder, weights)
-        if _stamps(folder) == before:
-            return read
-    except ForeignFileError:
-        pass
-    except (UserError, OSError):
-        if _stamps(folder) == before:
-            raise
-    time.sleep(_REPLACE_SECONDS)  # another process is replacing the files one by one
-    before = _stamps(folder)
-    read = _read_exported(folder, weights)
-    if _stamps(folder) != before:
-        raise WeightsError(f"{folder} is being replaced: try again")
-    return read
-
-
-def _read_exported(folder: Path, weights: Path) -> tuple[State, ModelConfig]:
-    read = read_file(weights), read_architecture(folder / CONFIG_FILE)
-    _check_origin(folder)
-    return read
-
-
-def _stamps(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Return an identity of each file in a folder, which changes if the file is replaced."""
-    found: dict[str, tuple[int, ...]] = {}
-    for path in folder.iterdir():
-        with suppress(FileNotFoundError):
-            about = path.stat()
-            found[path.name] = (about.st_ino, about.st_size, about.st_mtime_ns)
-    return found
-
-
-def checksum(path: Path) -> int:
-    """CRC-32 of a file."""
-    with path.open("rb") as file:
-        return crc32(file)
-
-
-def _check_origin(folder: Path) -> None:
-    """Check that all files were exported together, if inference.json lists their checksums.
-
-    Raises:
-        ForeignFileError: a file was not exported with the others.
-    """
-    listed = read_json(folder / INFERENCE_FILE).get("files", {}) if (folder / INFERENCE_FILE).is_file() else {}
-    for name, expected in listed.items() if isinstance(listed, dict) else ():
-        path = folder / name
-        if name == path.name and path.is_file() and checksum(path) != expected:
-            raise ForeignFileError(
-                f"{path} is not the file that was exported with the others of its folder: export the model again, or "
-                f'remove "files" from {INFERENCE_FILE} if the change is meant'
-            )
+    return read_file(weights), read_architecture(folder / CONFIG_FILE)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -136,12 +74,10 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_bytes())
-    except RecursionError:
-        raise WeightsError(f"{path} is nested too deeply") from None
-    except ValueError as error:
-        raise WeightsError(f"{path} is not JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"{path}: it must be JSON: {error}") from None
     if not isinstance(content, dict):
-        raise WeightsError(f"{path} does not hold a JSON object")
+        raise WeightsError(f"{path}: it must hold a JSON object (got a {type(content).__name__})")
     return content
 
 
@@ -151,10 +87,9 @@ def read_architecture(path: Path) -> ModelConfig:
     Raises:
         WeightsError: it is not the configuration of a model.
     """
+    content = read_json(path)
     try:
-        return from_official_json(read_json(path))
-    except WeightsError:
-        raise
+        return from_official_json(content)
     except UserError as error:
         raise WeightsError(f"{path}: {error}") from error
 
@@ -166,33 +101,29 @@ def read_file(path: Path) -> State:
         WeightsError: the file is not a checkpoint of a model.
     """
     try:
-        return load_file(path) if path.suffix == ".safetensors" else _read_pickle(path)
-    except (WeightsError, OSError):
+        tensors: Any = load_file(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    except OSError:
         raise
     except pickle.UnpicklingError:
         # Torch's own message advises to switch the check off, which would run code from the file.
         raise WeightsError(f"{path} is not a checkpoint: it holds more than tensors and plain values") from None
     except Exception as error:  # a stranger's file can raise anything
         raise WeightsError(f"{path} is not a checkpoint: {error}") from error
-
-
-def _read_pickle(path: Path) -> State:
-    with zipfile.ZipFile(path) as archive:  # torch could fail in any way on another kind of file
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            raise WeightsError(f"{path} is not a checkpoint: torch does not compress its files")
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(content, Mapping):
-        raise WeightsError(f"{path} holds a {type(content).__name__}, not a checkpoint")
-    state = content.get("state_dict") or content
-    if not isinstance(state, Mapping):
-        raise WeightsError(f"{path}: state_dict is a {type(state).__name__}, not a table of tensors")
-    tensors = {str(name).removeprefix("module."): value for name, value in state.items()}
     for name, value in tensors.items():
         if not isinstance(value, Tensor):
-            raise WeightsError(f"{path}: {name} is a {type(value).__name__}, not a tensor: not a checkpoint of a model")
+            raise WeightsError(f"{path} is not a checkpoint: {name} must be a tensor (got a {type(value).__name__})")
         if value.layout != torch.strided or value.nbytes > value.untyped_storage().nbytes():
-            raise WeightsError(f"{path}: {name} of shape {_shape(value)} is not stored in full")
-    return tensors
+            raise WeightsError(f"{path} is not a checkpoint: {name} of shape {_shape(value)} is not stored in full")
+    return dict(tensors)
+
+
+def _read_pickle(path: Path) -> dict[str, Any]:
+    with zipfile.ZipFile(path) as archive:  # torch could fail in any way on another kind of file
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise ValueError("torch does not compress its files")
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    state = content.get("state_dict") or content
+    return {str(name).removeprefix("module."): value for name, value in state.items()}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -209,17 +140,14 @@ def build(config: ModelConfig, state: State, *, resize: Resize = "off") -> ProLI
     for tower, prefix, layers in (("vision", "visual", config.vision.layers), ("text", "text", config.text.layers)):
         blocks = {name.split(".")[3] for name in state if name.startswith(f"{prefix}.transformer.resblocks.")}
         if len(blocks) != layers:
-            raise WeightsError(f"{tower}.layers is {layers:,} in the configuration, but the weights have {len(blocks)}")
+            raise WeightsError(f"{tower}.layers: the weights have {len(blocks)} (got {layers:,})")
     tables = () if resize == "off" else (_IMAGE_POSITIONS, _TEXT_POSITIONS, _TOKEN_TABLE, "logit_bias", "logit_scale")
     try:
         with torch.device("meta"):
             expected = ProLIP(config).state_dict()
     except (RuntimeError, OverflowError, TypeError) as error:
         raise WeightsError(f"no model can have the sizes of this configuration: {error}") from error
-    _compare(
-        {name: tensor for name, tensor in expected.items() if name not in tables},
-        {name: tensor for name, tensor in state.items() if name not in tables},
-    )
+    _compare(expected, state, tables)
     model = ProLIP(config)
     load_state(model, state, resize=resize)
     return model.eval()
@@ -242,35 +170,31 @@ def load_state(model: ProLIP, state: Mapping[str, Tensor], *, resize: Resize = "
     model.load_state_dict(fitted, strict=True)
 
 
-def _compare(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
-    problems = _mismatches(expected, given)
+def _compare(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], ignored: tuple[str, ...] = ()) -> None:
+    """Check that the tensors of a checkpoint are those of a model.
+
+    Raises:
+        WeightsError: one is missing, unexpected or misshapen. There is one line per tensor.
+    """
+    problems = []
+    for name in [*expected, *(name for name in given if name not in expected)]:
+        if name in ignored:
+            continue
+        if name not in given:
+            close = difflib.get_close_matches(name, [other for other in given if other not in expected], 1, cutoff=0.7)
+            problems.append(f"missing    {name} {_shape(expected[name])}{f' (nearest: {close[0]})' if close else ''}")
+        elif name not in expected:
+            problems.append(f"unexpected {name} {_shape(given[name])}")
+        elif given[name].shape != expected[name].shape:
+            problems.append(f"misshapen  {name} is {_shape(given[name])}, the model's is {_shape(expected[name])}")
     if problems:
         more = [] if len(problems) <= _NAMED else [f"and {len(problems) - _NAMED} more"]
         lines = [f"  {printable(line)}" for line in [*problems[:_NAMED], *more]]
         raise WeightsError("the checkpoint does not fit the model:\n" + "\n".join(lines))
 
 
-def _mismatches(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
-    """Return one line per tensor that is missing, unexpected or misshapen."""
-    missing = [name for name in expected if name not in given]
-    further = [name for name in given if name not in expected]
-    problems = [f"missing    {name} {_shape(expected[name])}{_nearest(name, further)}" for name in missing]
-    problems += [f"unexpected {name} {_shape(given[name])}{_nearest(name, list(expected))}" for name in further]
-    for name, tensor in expected.items():
-        if name in given and given[name].shape != tensor.shape:
-            alike = [other for other in expected if other != name and expected[other].shape == given[name].shape]
-            hint = _nearest(name, alike, " of that shape")
-            problems.append(f"misshapen  {name} is {_shape(given[name])}, the model's is {_shape(tensor)}{hint}")
-    return problems
-
-
 def _shape(tensor: Tensor) -> str:
     return str(list(tensor.shape))
-
-
-def _nearest(name: str, candidates: list[str], kind: str = "") -> str:
-    close = difflib.get_close_matches(name, candidates, 1, cutoff=0.7)
-    return f" (nearest{kind}: {close[0]})" if close else ""
 
 
 @torch.no_grad()
@@ -284,12 +208,9 @@ def fit_state(model: ProLIP, state: Mapping[str, Tensor], form: ResizeForm) -> S
     if "logit_bias" in own and "logit_bias" not in fitted:
         fitted.update({name: torch.tensor(value) for name, value in START_WITHOUT_BIAS.items()})
     if _IMAGE_POSITIONS in fitted:
+        table, grid = fitted[_IMAGE_POSITIONS].float(), model.config.vision.grid
         fitted[_IMAGE_POSITIONS] = resize_image_positions(
-            fitted[_IMAGE_POSITIONS].float(),
-            own[_IMAGE_POSITIONS],
-            model.config.vision.grid,
-            form,
-            model.visual.num_specials,
+            table, own[_IMAGE_POSITIONS], grid, form, model.visual.num_specials
         )
     if _TEXT_POSITIONS in fitted:
         num_rows = len(own[_TEXT_POSITIONS])

@@ -27,7 +27,6 @@ from prolip.models.weights import (
     State,
     WeightsError,
     build,
-    checksum,
     load_state,
     read_architecture,
     read_file,
@@ -244,11 +243,10 @@ def read_config(source: str | Path) -> ModelConfig:
     return resolve(source).architecture()
 
 
-def write_settings(folder: Path, settings: InferenceSettings, names: list[str]) -> None:
-    """Write the inference.json of an exported folder, with the checksums of its files `names`, written before."""
+def write_settings(folder: Path, settings: InferenceSettings) -> None:
+    """Write the inference.json of an exported folder."""
     tokenizer = None if settings.tokenizer is None else settings.tokenizer.to_dict()
-    content = settings._asdict() | {"tokenizer": tokenizer, "files": {name: checksum(folder / name) for name in names}}
-    write_atomic(folder / INFERENCE_FILE, json.dumps(content, indent=2))
+    write_atomic(folder / INFERENCE_FILE, json.dumps(settings._asdict() | {"tokenizer": tokenizer}, indent=2))
 
 
 # ---- Sources that other models name ---------------------------------------------------------------------------------

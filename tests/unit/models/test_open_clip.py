@@ -202,18 +202,6 @@ def test_with_unc_the_means_still_equal_open_clips(name: str) -> None:
         assert float((ours_after.log_var - ours_before.log_var).abs().max()) > 1e-2
 
 
-def test_unc_does_not_change_the_mean_of_a_causal_text_tower() -> None:
-    theirs = built("clip")
-    _, ids = inputs(theirs)
-    ours = start_from(theirs)
-    with torch.no_grad():
-        close(ours.encode_text(ids).mean, theirs.encode_text(ids, normalize=True))
-        before = ours.encode_text(ids).log_var
-        changed = ids.clone()
-        changed[:, 0] = torch.where(ids[:, 0] == 6, 7, 6)
-        assert not torch.allclose(ours.encode_text(changed).log_var, before)
-
-
 def test_scale_and_bias_are_kept_from_siglip_and_set_to_the_released_for_clip() -> None:
     clip, siglip = start_from(built("clip")), start_from(built("siglip"))
     assert float(clip.logit_scale.detach().exp()) == pytest.approx(10)
@@ -237,39 +225,10 @@ def test_the_first_layer_is_adapted_to_the_loaders_normalisation(name: str) -> N
         close(ours.encode_image(normalised(OPENAI_MEAN, OPENAI_STD), normalize=False).mean, expected)
 
 
-@pytest.mark.parametrize("name", ["clip", "siglip"])
-def test_a_start_of_another_size_resizes_its_positions(name: str, tmp_path: Path) -> None:
-    ours = start_from(built(name))
-    save_pretrained(ours, tmp_path)
-    config = replace(
-        ours.config,
-        vision=replace(ours.config.vision, image_size=48),
-        text=replace(ours.config.text, context_length=12, vocab_size=50),
-    )
-    larger = load_network(tmp_path, config=config, resize="corrected")
-    specials = ours.visual.num_specials
-    assert torch.equal(larger.visual.positional_embedding[:specials], ours.visual.positional_embedding[:specials])
-    assert torch.equal(larger.text.positional_embedding[-1], ours.text.positional_embedding[-1])
-    assert torch.equal(larger.text.token_embedding.weight[:40], ours.text.token_embedding.weight)
-    with torch.no_grad():
-        assert larger.encode_image(torch.zeros(1, 3, 48, 48)).mean.shape == (1, 16)
-
-
-@pytest.mark.parametrize("form", ["bare", "module", "safetensors"])
-def test_open_clip_weights_load_from_every_kind_of_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
-) -> None:
+def test_open_clip_weights_load_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = built("clip")
-    path = tmp_path / ("weights.safetensors" if form == "safetensors" else "weights.pt")
-    state = theirs.state_dict()
-    if form == "safetensors":
-        from safetensors.torch import save_file
-
-        save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
-    elif form == "module":
-        torch.save({"epoch": 3, "state_dict": {f"module.{name}": tensor for name, tensor in state.items()}}, path)
-    else:
-        torch.save(state, path)
+    state = {f"module.{name}": tensor for name, tensor in theirs.state_dict().items()}
+    torch.save({"epoch": 3, "state_dict": state}, path := tmp_path / "weights.pt")
     config = {"embed_dim": 16, "vision_cfg": CLIP_VISION, "text_cfg": CLIP_TEXT}
     monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "tiny-for-prolip", config)
     ours = load_network(f"open_clip:tiny-for-prolip/{path}")
@@ -278,38 +237,34 @@ def test_open_clip_weights_load_from_every_kind_of_file(
         close(ours.encode_text(ids).mean, theirs.encode_text(ids, normalize=True))
 
 
-def test_an_unknown_open_clip_model_or_tag_is_refused() -> None:
-    for name, hint in (("vit-b-32", r"did you mean ViT-B-32\?"), ("none", r"open_clip\.list_models\(\) names them")):
-        with pytest.raises(StartError, match=f"^open_clip has no model '{name}': {hint}$"):
-            load_network(f"open_clip:{name}/tag")
-    with pytest.raises(StartError, match="open_clip cannot build ViT-B-32 with no-such-tag: "):
-        load_network("open_clip:ViT-B-32/no-such-tag")
-    with pytest.raises(StartError, match="open_clip:ViT-B-32 names no weights: write open_clip:ViT-B-32/TAG, such as"):
-        load_network("open_clip:ViT-B-32")
+@pytest.mark.parametrize("name", ["vit-b-32/tag", "none/tag", "ViT-B-32/no-such-tag", "ViT-B-32"])
+def test_an_unknown_open_clip_model_or_tag_is_refused(name: str) -> None:
+    with pytest.raises(StartError, match=name.partition("/")[0]):
+        load_network(f"open_clip:{name}")
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    "settings",
     [
-        ({"vision_cfg": {**CLIP_VISION, "layers": [1, 1, 1, 1], "width": 8}}, "ModifiedResNet"),
-        ({"vision_cfg": {**CLIP_VISION, "pool_type": "avg"}}, "not read from"),
-        ({"vision_cfg": {**CLIP_VISION, "attentional_pool": True}}, "not read from"),
-        ({"vision_cfg": {**SIGLIP_VISION, "timm_pool": "avg"}}, "attention pooling"),
-        ({"vision_cfg": {**SIGLIP_VISION, "timm_proj": "mlp"}}, "head has parts"),
-        ({"vision_cfg": SIGLIP_VISION, "quick_gelu": True}, "one tower uses the quick GELU"),
-        ({"text_cfg": {**CLIP_TEXT, "pool_type": "first"}}, "read from 'first'"),
-        ({"text_cfg": {**CLIP_TEXT, "embed_cls": True}}, "class token"),
-        ({"text_cfg": {**CLIP_TEXT, "qk_norm": True}}, "blocks of another kind"),
+        {"vision_cfg": {**CLIP_VISION, "layers": [1, 1, 1, 1], "width": 8}},
+        {"vision_cfg": {**CLIP_VISION, "pool_type": "avg"}},
+        {"vision_cfg": {**CLIP_VISION, "attentional_pool": True}},
+        {"vision_cfg": {**SIGLIP_VISION, "timm_pool": "avg"}},
+        {"vision_cfg": {**SIGLIP_VISION, "timm_proj": "mlp"}},
+        {"vision_cfg": SIGLIP_VISION, "quick_gelu": True},
+        {"text_cfg": {**CLIP_TEXT, "pool_type": "first"}},
+        {"text_cfg": {**CLIP_TEXT, "embed_cls": True}},
+        {"text_cfg": {**CLIP_TEXT, "qk_norm": True}},
     ],
 )
-def test_unsupported_towers_are_refused_by_naming_the_part(settings: dict[str, Any], message: str) -> None:
+def test_unsupported_towers_are_refused(settings: dict[str, Any]) -> None:
     model = open_clip.CustomTextCLIP(16, **{"vision_cfg": CLIP_VISION, "text_cfg": CLIP_TEXT, **settings})
-    with pytest.raises(StartError, match=message):
+    with pytest.raises(StartError):
         start_from(model)
 
 
 def test_weights_without_a_counterpart_are_named() -> None:
     theirs = built("siglip")
     theirs.visual.trunk.blocks[0].attn.norm = nn.LayerNorm(16)
-    with pytest.raises(StartError, match=r"without a counterpart: blocks\.0\.attn\.norm\.weight"):
+    with pytest.raises(StartError, match=r"blocks\.0\.attn\.norm\.weight"):
         start_from(theirs)

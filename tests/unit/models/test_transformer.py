@@ -118,7 +118,3 @@ def test_each_towers_named_mask_equals_its_matrix(config: ModelConfig, monkeypat
         query, key, value = (torch.randn(1, 2, size, 8) for size in (rows, length, length))
         expected = attend(query, key, value, AttentionMask(mask.allowed))
         torch.testing.assert_close(attend_fused(query, key, value, mask), expected)
-
-
-def test_masks_are_not_in_the_state_dict() -> None:
-    assert not [name for name in ProLIP(CLIP).state_dict() if "mask" in name]

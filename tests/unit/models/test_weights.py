@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import time
+import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from tests.support.untrained_run import write_checkpoint
+from torch import Tensor
 
+from prolip.errors import UserError
 from prolip.models import ModelConfig, ProLIP, TextConfig, VisionConfig
-from prolip.models.hub import ModelCard, save_pretrained
+from prolip.models.hub import save_pretrained
 from prolip.models.position_tables import resize_image_positions, resize_text_positions, resize_token_table
 from prolip.models.weights import WeightsError, load_state
-from prolip.pretrained import sources as sources_module
 from prolip.pretrained.sources import load_network, read_config
 
 CONFIG = ModelConfig(
@@ -58,35 +63,6 @@ def test_a_model_saved_in_the_hub_layout_loads_equal(model: ProLIP, tmp_path: Pa
     assert "not stated" in (tmp_path / "saved" / "README.md").read_text()
 
 
-def test_the_card_is_written_as_given_and_tensors_in_float32(model: ProLIP, tmp_path: Path) -> None:
-    save_pretrained(model.double(), tmp_path, card=ModelCard(data="images | emoji", licence="mit", steps=12_000))
-    card = (tmp_path / "README.md").read_text()
-    assert card.startswith("---\nlicense: mit\n")
-    for row in (
-        "| trained on | images \\| emoji |",
-        "| steps | 12,000 |",
-        "| samples seen | not stated when it was saved |",
-    ):
-        assert row in card
-    assert load_network(str(tmp_path)).logit_scale.dtype == torch.float32
-
-
-def test_a_hub_repository_is_fetched_by_its_name(
-    model: ProLIP, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    save_pretrained(model, tmp_path)
-    asked = []
-
-    def fetch(repository: str, cache_dir: None) -> Path:
-        assert cache_dir is None
-        asked.append(repository)
-        return tmp_path
-
-    monkeypatch.setattr(sources_module, "_download", fetch)
-    assert_same(load_network("hf-hub:someone/model"), model)
-    assert asked == ["someone/model"]
-
-
 def test_a_run_folder_loads_its_newest_checkpoint(model: ProLIP, tmp_path: Path) -> None:
     older = ProLIP(CONFIG)
     for step, saved in ((9, older), (10, model)):
@@ -110,49 +86,22 @@ def test_training_checkpoints_of_every_layout_load(model: ProLIP, tmp_path: Path
         named = {prefix + name: tensor for name, tensor in state.items()}
         torch.save({"epoch": 3, "name": "run", "state_dict": named, "optimizer": {"state": {}}}, path)
     assert_same(load_network(path, config=CONFIG), model)
-    with pytest.raises(WeightsError, match="carries no architecture"):
+    with pytest.raises(WeightsError, match="epoch_3"):
         load_network(path)
 
 
-def test_unexpected_tensors_are_named_with_the_nearest_name(model: ProLIP) -> None:
+def test_tensors_that_do_not_fit_are_named(model: ProLIP) -> None:
     state = model.state_dict()
     state["visual.class_embeding"] = state.pop("visual.class_embedding")
     state["text.cls_emb"] = torch.zeros(3)
     with pytest.raises(WeightsError) as caught:
         load_state(model, state)
-    message = str(caught.value)
-    assert "missing    visual.class_embedding [16] (nearest: visual.class_embeding)" in message
-    assert "unexpected visual.class_embeding [16] (nearest: visual.class_embedding)" in message
-    assert "misshapen  text.cls_emb is [3], the model's is [16]" in message
-
-
-def test_a_misshapen_tensor_is_named_with_the_nearest_of_its_shape(model: ProLIP) -> None:
-    state = model.state_dict()
-    c_fc, c_proj = (f"visual.transformer.resblocks.0.mlp.{name}.weight" for name in ("c_fc", "c_proj"))
-    state[c_fc], state[c_proj] = state[c_proj], state[c_fc]
-    with pytest.raises(WeightsError) as caught:
-        load_state(model, state)
-    expected = f"misshapen  {c_fc} is [16, 64], the model's is [64, 16] (nearest of that shape: {c_proj})"
-    assert expected in str(caught.value)
-
-
-def test_files_that_are_no_checkpoint_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="neither a file nor a folder"):
-        load_network(tmp_path / "absent.pt")
-    with pytest.raises(WeightsError, match=r"has no config\.json"):
-        load_network(tmp_path)
-    torch.save([1, 2], tmp_path / "list.pt")
-    with pytest.raises(WeightsError, match="holds a list"):
-        load_network(tmp_path / "list.pt")
-    torch.save({"model": Path("code")}, tmp_path / "code.pt")
-    (tmp_path / "text.pt").write_text("hello")
-    (tmp_path / "text.safetensors").write_text("hello")
-    for name in ("code.pt", "text.pt", "text.safetensors"):
-        with pytest.raises(WeightsError, match=rf"{name} is not a checkpoint: "):
-            load_network(tmp_path / name)
-    torch.save({"epoch": 3}, tmp_path / "no_tensors.pt")
-    with pytest.raises(WeightsError, match="epoch is a int"):
-        load_network(tmp_path / "no_tensors.pt")
+    for name in (
+        "visual.class_embedding [16] (nearest: visual.class_embeding)",
+        "visual.class_embeding",
+        "text.cls_emb",
+    ):
+        assert name in str(caught.value)
 
 
 @pytest.mark.parametrize("form", ["official", "corrected"])
@@ -163,7 +112,7 @@ def test_a_checkpoint_of_another_size_needs_resize(model: ProLIP, tmp_path: Path
         vision=replace(CONFIG.vision, image_size=(16, 20)),
         text=replace(CONFIG.text, context_length=9, vocab_size=40),
     )
-    with pytest.raises(WeightsError, match=r"misshapen  visual\.positional_embedding is \[11, 16\]"):
+    with pytest.raises(WeightsError, match=r"visual\.positional_embedding"):
         load_network(tmp_path, config=larger)
     loaded = load_network(tmp_path, config=larger, resize="official" if form == "official" else "corrected")
     kept = loaded.text.positional_embedding[-2:].detach()
@@ -176,7 +125,7 @@ def test_a_checkpoint_of_another_size_needs_resize(model: ProLIP, tmp_path: Path
 def test_a_missing_bias_is_an_error_unless_resize_is_set(model: ProLIP) -> None:
     state = model.state_dict()
     del state["logit_bias"]
-    with pytest.raises(WeightsError, match="missing    logit_bias"):
+    with pytest.raises(WeightsError, match="logit_bias"):
         load_state(model, state)
     load_state(model, state, resize="corrected")
     assert float(model.logit_scale.detach().exp()) == pytest.approx(10)
@@ -187,15 +136,96 @@ def test_tables_of_the_right_size_stay_and_impossible_resizes_are_refused() -> N
     for form in ("official", "corrected"):
         assert resize_image_positions(table[None], own, (2, 2), form).equal(table)
         assert resize_text_positions(table, 6, 2, form).equal(table)
-    with pytest.raises(ValueError, match="a square of patches"):
-        resize_image_positions(torch.randn(7, 4), own, (2, 2), "corrected")
-    with pytest.raises(ValueError, match="2 position rows are not 2 special rows and a square of patches"):
-        resize_image_positions(torch.randn(2, 4), own, (2, 2), "corrected")
-    with pytest.raises(
-        ValueError, match="22 text position rows cannot become 130: 20 first and 2 special rows are kept"
-    ):
+    for rows in (7, 2):
+        with pytest.raises(UserError):
+            resize_image_positions(torch.randn(rows, 4), own, (2, 2), "corrected")
+    with pytest.raises(UserError):
         resize_text_positions(torch.randn(22, 4), 130, 2, "corrected")
-    with pytest.raises(ValueError, match="no row can be dropped"):
-        resize_token_table(torch.randn(7, 4), own)
-    with pytest.raises(ValueError, match="the width must agree"):
-        resize_token_table(torch.randn(3, 5), own)
+    for shape in ((7, 4), (3, 5)):
+        with pytest.raises(UserError):
+            resize_token_table(torch.randn(shape), own)
+
+
+# ---- Untrusted files: each broken one is named before anything large is allocated ----
+
+BIAS = "visual.transformer.resblocks.0.ln_1.bias"
+ABSURD: dict[str, tuple[dict[str, Any], str]] = {
+    "many layers": ({"vision_cfg__layers": 10**9}, "vision.layers"),
+    "few layers": ({"text_cfg__layers": 2}, "text.layers"),
+    "width": ({"vision_cfg__width": 8 * 10**6}, "misshapen  visual"),
+    "vocabulary": ({"text_cfg__vocab_size": 10**12}, "misshapen  text.token_embedding.weight"),
+    "beyond 64 bits": ({"text_cfg__context_length": 10**30}, ""),
+    "overflow": ({"vision_cfg__width": 8 * 10**14}, ""),
+    "text for a number": ({"vision_cfg__layers": "12"}, "vision.layers"),
+    "bool for a number": ({"text_cfg__heads": True}, "text.heads"),
+    "list": ({"vision_cfg__image_size": [1, 2, 3]}, "vision.image_size"),
+    "infinite": ({"vision_cfg__mlp_ratio": float("inf")}, ""),
+    "not a number": ({"init_logit_scale": float("nan")}, "init_logit_scale"),
+    "block": ({"vision_cfg": [3]}, "config.json: vision_cfg"),
+    "epsilon": ({"vision_cfg__norm_kwargs": {"eps": "x"}}, "vision.norm_eps"),
+    "cleaning": ({"text_cfg__tokenizer_kwargs": 7}, "text_cfg.tokenizer_kwargs"),
+    "long": ({"vision_cfg__layers": "x" * 10**6}, "vision.layers"),
+}
+
+
+@pytest.mark.parametrize("name", ABSURD)
+def test_an_absurd_configuration_is_refused_before_anything_is_built(model: ProLIP, tmp_path: Path, name: str) -> None:
+    changes, named = ABSURD[name]
+    content = json.loads((save_pretrained(model, tmp_path) / "config.json").read_text())
+    for setting, value in changes.items():
+        block, _, key = setting.rpartition("__")
+        (content[block] if block else content)[key] = value
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    began = time.monotonic()
+    with pytest.raises(WeightsError, match=named or None) as caught:
+        load_network(tmp_path)
+    assert len(str(caught.value)) < 12_000
+    assert time.monotonic() - began < 20  # a billion layers would take hours
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"", b"[]", b"\xff\xfe\x00"])
+def test_an_invalid_config_json_is_named(model: ProLIP, tmp_path: Path, content: bytes) -> None:
+    (save_pretrained(model, tmp_path) / "config.json").write_bytes(content)
+    with pytest.raises(WeightsError, match=rf"^{tmp_path}/config\.json"):
+        load_network(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda tensor: tensor.index_fill(0, torch.tensor([3]), torch.nan),
+        lambda tensor: tensor - torch.inf,
+        lambda tensor: tensor.to(torch.int64),
+    ],
+)
+def test_nan_infinite_and_integer_weights_are_refused(
+    model: ProLIP, tmp_path: Path, spoil: Callable[[Tensor], Tensor]
+) -> None:
+    state = dict(model.state_dict())
+    state[BIAS] = spoil(state[BIAS])
+    save_file(state, save_pretrained(model, tmp_path / "model") / "model.safetensors")
+    with pytest.raises(WeightsError, match=BIAS):
+        load_network(tmp_path / "model")
+    if state[BIAS].is_floating_point():
+        model.load_state_dict(state)
+        write_checkpoint(tmp_path / "spoiled" / "checkpoints", model, "", step=1)
+        with pytest.raises(WeightsError, match=BIAS):
+            load_network(tmp_path / "spoiled")
+
+
+def test_files_that_are_no_checkpoint_are_refused(model: ProLIP, tmp_path: Path) -> None:
+    (tmp_path / "text.pt").write_text("hello")
+    (tmp_path / "text.safetensors").write_text("hello")
+    torch.save({"model": Path("code")}, tmp_path / "code.pt")
+    torch.save([1, 2], tmp_path / "list.pt")
+    torch.save({"epoch": 3}, tmp_path / "no_tensors.pt")
+    torch.save({"table": torch.zeros(1).expand(10**9, 16)}, tmp_path / "sparse.pt")
+    torch.save(model.state_dict(), whole := tmp_path.parent / "whole.pt")
+    (tmp_path / "cut.pt").write_bytes(whole.read_bytes()[:-1000])
+    with zipfile.ZipFile(whole) as stored, zipfile.ZipFile(tmp_path / "small.pt", "w", zipfile.ZIP_DEFLATED) as small:
+        for name in stored.namelist():
+            small.writestr(name, stored.read(name))
+    for path in tmp_path.iterdir():
+        with pytest.raises(WeightsError, match=rf"^{path} is not a checkpoint") as caught:
+            load_network(path, config=CONFIG)
+        assert "weights_only" not in str(caught.value), "no advice to switch the check off"
