@@ -24,7 +24,7 @@ from prolip.demo.suite import embed_sets
 from prolip.gaussian import Gaussian
 from prolip.metrics.bprw import labelled_images, reweight_prompts
 from prolip.metrics.config import BprwConfig
-from prolip.metrics.prompts import WithinSpread, filter_prompts, kept_prompts
+from prolip.metrics.prompts import filter_prompts, kept_prompts, within_spread
 from prolip.metrics.statistics import bootstrap, mean
 from prolip.metrics.zero_shot import aggregate_prompts
 from prolip.pretrained import Model
@@ -71,9 +71,9 @@ def classifiers(
     classes, num_prompts, _ = prompts.mean.shape
     even = torch.full((classes, num_prompts), 1 / num_prompts)
     yield "even weights", aggregate_prompts(prompts).weight, even
-    rule = WithinSpread(num_std=0.0)
-    kept = kept_prompts(prompts.uncertainty, rule).double()
-    yield "up to the mean uncertainty", filter_prompts(prompts, rule).weight, kept / kept.sum(1, keepdim=True)
+    limit = within_spread(prompts.uncertainty)
+    kept = kept_prompts(prompts.uncertainty, limit).double()
+    yield "up to the mean uncertainty", filter_prompts(prompts, limit).weight, kept / kept.sum(1, keepdim=True)
     settings: dict[str, tuple[BprwConfig, Tensor | None]] = {
         "BPRW, nearest images": (replace(NEAREST, num_neighbors=num_voters), None),
     }

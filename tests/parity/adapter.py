@@ -212,14 +212,16 @@ class Adapter(_checker_base()):  # type: ignore[misc]
         return voters, found.weights, found.classifier.T, found.variances.T
 
     def filter_prompts(self, method: str, means: Tensor, variances: Tensor, coeff: Any) -> tuple[Tensor, Tensor]:
-        rules: dict[str, Callable[[], prompts.PromptFilter]] = {
-            "by_std_values_per_class": lambda: prompts.WithinSpread(num_std=coeff),
-            "by_std_values_all": lambda: prompts.SmallestOfAll(count=coeff),
-            "by_ranking": lambda: prompts.SmallestInClass(count=coeff),
-            "by_ranking_classwise": lambda: prompts.SmallestByClass(counts=tuple(coeff)),
-            "by_abs_value": lambda: prompts.UpToThreshold(threshold=coeff),
+        gaussians = Gaussian(means, variances.log())
+        total_var = gaussians.total_var
+        limits: dict[str, Callable[[], Any]] = {
+            "by_std_values_per_class": lambda: prompts.within_spread(total_var, coeff),
+            "by_std_values_all": lambda: prompts.smallest(total_var.reshape(1, -1), coeff),
+            "by_ranking": lambda: prompts.smallest(total_var, coeff),
+            "by_ranking_classwise": lambda: prompts.smallest(total_var, coeff),
+            "by_abs_value": lambda: coeff,
         }
-        found = prompts.filter_prompts(Gaussian(means, variances.log()), rules[method]())
+        found = prompts.filter_prompts(gaussians, limits[method]())
         return found.weight.T, found.var.T
 
     # -- tables of another size

@@ -24,7 +24,7 @@ from prolip.metrics.bprw import reweight_prompts
 from prolip.metrics.config import BprwConfig, TraversalConfig
 from prolip.metrics.hierarchy import traverse
 from prolip.metrics.inclusion_search import most_including
-from prolip.metrics.prompts import SmallestInClass, filter_prompts
+from prolip.metrics.prompts import filter_prompts, smallest
 from prolip.metrics.retrieval import retrieval_scores
 from prolip.metrics.uncertainty import cosine_moments, similarity_std
 from prolip.metrics.zero_shot import zero_shot_logits
@@ -74,7 +74,9 @@ SCORES: dict[str, Score] = {
     "zero_shot_logits": lambda items, prompts: zero_shot_logits(items.mean, prompts.mean[0], logit_scale=100.0),
     "similarity_std": lambda items, prompts: similarity_std(items, prompts[0]),
     "cosine_moments": lambda items, prompts: cosine_moments(items, prompts[0]).var,
-    "filter_prompts": lambda _, prompts: filter_prompts(prompts, SmallestInClass(count=2)).weight,
+    "filter_prompts": lambda _, prompts: (
+        filter_prompts(prompts, smallest(prompts.at_least_float32().total_var, 2)).weight
+    ),
     "weighted_classifier": weighted,
     "reweight_prompts": reweighted,
     "traverse": walked,

@@ -43,7 +43,7 @@ from prolip.gaussian import Gaussian, concatenate, inclusion_score
 from prolip.metrics.bprw import reweight_prompts
 from prolip.metrics.config import BprwConfig
 from prolip.metrics.hierarchy import string_ids
-from prolip.metrics.prompts import SmallestInClass, WithinSpread, filter_prompts
+from prolip.metrics.prompts import unweighted_classifiers
 from prolip.metrics.retrieval import RECALL_AT, chance_recall, first_ranks, rank_candidates, retrieval_scores
 from prolip.metrics.uncertainty import more_uncertain
 from prolip.metrics.zero_shot import aggregate_prompts, zero_shot_logits
@@ -250,12 +250,8 @@ def prompt_rows(embedded: Embedded, classes: Classes) -> list[Row]:
     prompts, scored = classes.embedded(embedded.captions), embedded.sets[:-1]
     samples = [sample for one in scored for sample in one.samples]
     images, labels = concatenate([one.images for one in scored]), classes.labels(samples)
-    ways = {
-        "even weights": aggregate_prompts(prompts),
-        "prompts up to the mean uncertainty": filter_prompts(prompts, WithinSpread(num_std=0.0)),
-        "the more certain half": filter_prompts(prompts, SmallestInClass(count=max(1, prompts.mean.shape[1] // 2))),
-        "BPRW": reweight_prompts(prompts, embedded.sets[-1].images, BprwConfig()).as_classifier(),
-    }
+    ways = unweighted_classifiers(prompts)
+    ways["BPRW"] = reweight_prompts(prompts, embedded.sets[-1].images, BprwConfig()).as_classifier()
     even, *others = (answer(images, way, with_var=False).best[:, 0] == labels for way in ways.values())
     # One item per emoji: its designs tend to be right or wrong together.
     (emoji,) = string_ids([[sample.codepoint for sample in samples]])

@@ -27,8 +27,8 @@ from prolip.evaluation.zero_shot import embed_labelled
 from prolip.gaussian import Gaussian
 from prolip.metrics.bprw import labelled_images, reweight_prompts
 from prolip.metrics.config import BprwConfig
-from prolip.metrics.prompts import SmallestInClass, WithinSpread, filter_prompts
-from prolip.metrics.zero_shot import Classifier, aggregate_prompts
+from prolip.metrics.prompts import unweighted_classifiers
+from prolip.metrics.zero_shot import Classifier
 from prolip.pretrained.model import Model
 
 EVEN, WITH_VAR = "even prompts", "with class variances"
@@ -112,13 +112,9 @@ def evaluate_set(
     total = len(templates) * len(data.classnames)
     with tqdm(total=total, desc=f"{title}, prompts", unit="prompt", file=sys.stderr, leave=False) as bar:
         prompts = embed_prompts(model, data.classnames, templates, on_progress=bar.update)
-    even = aggregate_prompts(prompts)
-    half = SmallestInClass(count=max(1, len(templates) // 2))
-    methods = {
-        "prompts up to the mean uncertainty": filter_prompts(prompts, WithinSpread(num_std=0.0)),
-        "the more certain half of the prompts": filter_prompts(prompts, half),
-        "BPRW, nearest": reweight_prompts(prompts, data.images, options.nearest).as_classifier(),
-    }
+    methods = unweighted_classifiers(prompts)
+    even = methods.pop("even weights")
+    methods["BPRW, nearest"] = reweight_prompts(prompts, data.images, options.nearest).as_classifier()
     rows = method_rows(title, EVEN, even, data, with_var=True, main=True)
     for method, classifier in methods.items():
         rows += method_rows(title, method, classifier, data, with_var=True, over=even)

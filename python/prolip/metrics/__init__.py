@@ -11,17 +11,7 @@ if TYPE_CHECKING:
     from prolip.metrics.bprw import PromptWeights, reweight_prompts
     from prolip.metrics.coco import CocoTruth, Pairs, evaluate_coco
     from prolip.metrics.hierarchy import Traversal, mean_root, string_ids, traverse
-    from prolip.metrics.prompts import (
-        PromptFilter,
-        SmallestByClass,
-        SmallestInClass,
-        SmallestOfAll,
-        UpToThreshold,
-        WithinSpread,
-        fill_templates,
-        filter_prompts,
-        greedy_counts,
-    )
+    from prolip.metrics.prompts import fill_templates, filter_prompts
     from prolip.metrics.retrieval import (
         RetrievalResult,
         evaluate_retrieval,
@@ -58,16 +48,10 @@ __all__ = [
     "CosineMoments",
     "Interval",
     "Pairs",
-    "PromptFilter",
     "PromptWeights",
     "RetrievalResult",
-    "SmallestByClass",
-    "SmallestInClass",
-    "SmallestOfAll",
     "Traversal",
     "TraversalConfig",
-    "UpToThreshold",
-    "WithinSpread",
     "ZeroShotResult",
     "aggregate_prompts",
     "area_under_risk_coverage",
@@ -80,7 +64,6 @@ __all__ = [
     "expected_calibration_error",
     "fill_templates",
     "filter_prompts",
-    "greedy_counts",
     "mean_root",
     "measure_zero_shot",
     "pearson",

@@ -10,7 +10,7 @@ V times the draws).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -22,10 +22,9 @@ from prolip.metrics.config import BprwConfig
 from prolip.metrics.em import fit_weights, prior_weights
 from prolip.metrics.zero_shot import Classifier
 
-MAX_BYTES = 1 << 30
-"""Default limit on the working memory of a chunk of classes."""
+_CLASSES_AT_ONCE = 256
 _CPU_BLOCK, _DEVICE_BLOCK = 2**18, 2**26
-"""Values of prompt embeddings that are processed at a time; on a CPU, as many as fit in its cache."""
+"""Values of prompt embeddings whose likelihoods are formed at a time; on a CPU, as many as fit in its cache."""
 _ABSENT = -1
 
 
@@ -56,13 +55,11 @@ def reweight_prompts(
     config: BprwConfig,
     *,
     labels: Tensor | None = None,
-    max_bytes: int = MAX_BYTES,
     on_progress: Callable[[int], object] | None = None,
 ) -> PromptWeights:
     """Weight all prompts of all classes, on the device and in the dtype of `prompts`, but at least in float32.
 
-    EM runs in float64. In half precision, the log-likelihoods of a class's prompts would lose the digits that tell them
-    apart.
+    EM runs in float64, because the log-likelihoods of a class's prompts differ little.
 
     Args:
         prompts: [C, K, D], unit means.
@@ -70,8 +67,6 @@ def reweight_prompts(
         config: the settings.
         labels: i64 [N], the class of each image; negative for an image without a label. With labels, only labelled
             images vote. Without them, the images nearest to a class vote for it, whether or not they belong to it.
-        max_bytes: limit on the working memory beyond arguments and result. Classes are processed in chunks that fit, at
-            least one at a time. It changes no result.
         on_progress: called with the number of classes finished since the last call.
 
     Raises:
@@ -79,9 +74,9 @@ def reweight_prompts(
         ValueError: there is no prompt, or not one label per image.
     """
     if prompts.mean.numel() == 0:
-        raise ValueError("there must be a class, each with a prompt")
+        raise ValueError("prompts: there must be at least one")
     if labels is not None and len(labels) != len(images.mean):
-        raise ValueError(f"labels has {len(labels)} numbers: it must have one per image, {len(images.mean)}")
+        raise ValueError(f"labels: must be one per image, {len(images.mean)} (got {len(labels)})")
     prompts = prompts.at_least_float32()
     voters = (
         nearest_images(prompts, images, config.num_neighbors)
@@ -94,13 +89,13 @@ def reweight_prompts(
     def draw(classes: int) -> Tensor | None:
         if config.observations == "expected":
             return None
-        # Drawn class by class, so that the numbers do not depend on the chunks; in float32 on the CPU, so that they
-        # depend neither on the device nor on the dtype.
+        # Class by class in float32 on the CPU, so that the numbers depend neither on chunks nor on device and dtype.
         return torch.stack([torch.randn(shape, generator=generator) for _ in range(classes)])
 
     parts = []
-    for classes in class_chunks(prompts, voters.shape[1], config, max_bytes):
-        chunk = _classes(prompts, classes)
+    for start in range(0, len(prompts.mean), _CLASSES_AT_ONCE):
+        classes = slice(start, start + _CLASSES_AT_ONCE)
+        chunk = prompts[classes]
         with torch.autocast(chunk.mean.device.type, enabled=False):
             parts.append(reweight_from_voters(chunk, images, voters[classes], config, draw(len(chunk.mean))))
         if on_progress is not None:
@@ -112,8 +107,6 @@ def reweight_from_voters(
     prompts: Gaussian, images: Gaussian, voters: Tensor, config: BprwConfig, noise: Tensor | None
 ) -> PromptWeights:
     """Weight the prompts of a chunk of classes, given the voting images and the draws.
-
-    Likelihoods are formed for a few classes at a time, which fit a CPU's cache; then all classes are fitted at once.
 
     Args:
         prompts: [C, K, D].
@@ -132,7 +125,7 @@ def reweight_from_voters(
     times = config.num_draws if noise is None else 1
     starts, likelihoods, counts = [], [], []
     for rows in blocks:
-        some = _classes(prompts, rows)
+        some = prompts[rows]
         seen = gather_observations(some, images, voters[rows], None if noise is None else noise[rows])
         starts.append(prior_weights(some.log_var, config.prior))
         likelihoods.append(log_likelihoods(seen, some.mean, component_vars(some.var, config)))
@@ -150,13 +143,9 @@ def reweight_from_voters(
     return PromptWeights(
         weights=weights,
         classifier=torch.bmm(weights[:, None], prompts.mean).squeeze(1),
-        variances=torch.cat([torch.bmm(squares[rows], _classes(prompts, rows).var) for rows in blocks]).squeeze(1),
+        variances=torch.cat([torch.bmm(squares[rows], prompts[rows].var) for rows in blocks]).squeeze(1),
         rounds=fitted.rounds,
     )
-
-
-def _classes(prompts: Gaussian, rows: slice) -> Gaussian:
-    return Gaussian(prompts.mean[rows], prompts.log_var[rows])
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -171,7 +160,7 @@ def nearest_images(prompts: Gaussian, images: Gaussian, count: int, rows_at_once
         UserError: there are fewer images.
     """
     if count > len(images.mean):
-        raise UserError(f"num_neighbors is {count}: there are only {len(images.mean)} images")
+        raise UserError(f"num_neighbors: must be at most the number of images, {len(images.mean)} (got {count})")
     directions = prompts.mean.mean(dim=1)
     pool = images.mean.to(directions)
     blocks = [dot_products(some, pool).topk(count, dim=1).indices for some in torch.split(directions, rows_at_once)]
@@ -184,7 +173,7 @@ def labelled_images(labels: Tensor, num_classes: int, count: int) -> Tensor:
     Args:
         labels: i64 [N]; negative if the class is unknown.
         num_classes: C.
-        count: most images per class.
+        count: maximum number of images per class.
 
     Raises:
         UserError: a class has no image, or a label is not a class.
@@ -193,29 +182,13 @@ def labelled_images(labels: Tensor, num_classes: int, count: int) -> Tensor:
     order = order[labels[order] >= 0]
     sizes = torch.bincount(labels[order], minlength=num_classes)
     if len(sizes) > num_classes:
-        raise UserError(f"label {len(sizes) - 1} is beyond the {num_classes} classes")
+        raise UserError(f"labels: must be below {num_classes}, the number of classes (got {len(sizes) - 1})")
     if bool((sizes == 0).any()):
-        raise UserError(f"class {int((sizes == 0).nonzero()[0])} has no labelled image")
+        raise UserError(f"labels: each class needs an image (got none of class {int((sizes == 0).nonzero()[0])})")
     starts = sizes.cumsum(0) - sizes
     places = torch.arange(min(count, int(sizes.max())), device=labels.device)
     found = order[(starts[:, None] + places).clamp_max(len(order) - 1)]
     return torch.where(places < sizes[:, None], found, _ABSENT)
-
-
-def class_chunks(prompts: Gaussian, num_voters: int, config: BprwConfig, max_bytes: int) -> Iterator[slice]:
-    """Yield slices of the classes of `prompts`, [C, K, D], whose working memory stays within `max_bytes`.
-
-    A slice has at least one class, even if that needs more memory.
-    """
-    num_classes, num_prompts, dim = prompts.mean.shape
-    observations = num_voters * (config.num_draws if config.observations == "draws" else 1)
-    # Observations: float32 noise, samples, centred samples, squares; prompts: variances, precisions, scaled means and
-    # one temporary; likelihoods: in the inputs' type, and three times in float64.
-    numbers = 4 * observations * dim + 5 * num_prompts * dim + observations * num_prompts
-    per_class = numbers * prompts.mean.element_size() + 3 * 8 * observations * num_prompts
-    step = max(1, max_bytes // per_class)
-    for start in range(0, num_classes, step):
-        yield slice(start, min(start + step, num_classes))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -265,7 +238,7 @@ def component_vars(var: Tensor, config: BprwConfig) -> Tensor:
     if config.multiplier_form == "official":
         scaled = config.var_multiplier * scaled
     if not bool((scaled > 0).all()):
-        raise UserError("var_floor is 0 and a prompt has a variance of zero: set a floor above 0")
+        raise UserError("var_floor: must be above 0 for prompts with a variance of 0 (got 0)")
     return scaled
 
 
@@ -273,8 +246,7 @@ def log_likelihoods(seen: Observations, mean: Tensor, var: Tensor) -> Tensor:
     """ln N(observation; mean, var) of every observation under every prompt, [C, S, K], as two matrix products.
 
     For an observation with variances this is the mean over its Gaussian: ln N(its mean) - sum(its var / var) / 2.
-    Coordinates are relative to the class's mean prompt. Prompts of a class lie close together, and in float32 the
-    difference of large squares would lose the digits that tell them apart. The variances, [C, K, D], are above 0.
+    Coordinates are relative to the class's mean prompt, since differences of large squares lose digits in float32.
     """
     centre = mean.mean(dim=1, keepdim=True)
     offset, precision = mean - centre, var.reciprocal()

@@ -23,22 +23,19 @@ class BprwConfig:
     """Bayesian prompt re-weighting. The defaults are the published ones for images without labels."""
 
     section: ClassVar[str] = ""
-    """What errors write before the name of a setting: where a command has its options."""
+    """Prefix of the fields in errors."""
     alpha: float = 5.0
-    """Concentration of the symmetric Dirichlet prior on a class's weights; above 0. Above 1 it pulls the weights
-    together, and the result is unique. Below 1 weights can become exactly 0. Published: 5 without labels, 2 with few
-    labels."""
+    """Concentration of the symmetric Dirichlet prior on a class's weights. Above 1 it pulls the weights together, and
+    the result is unique; below 1 weights can become 0. Published: 5 without labels, 2 with few labels."""
     num_neighbors: int = 10
     """Images that vote for a class: those nearest to its mean prompt, or with labels the first images of the class."""
     num_draws: int = 10
-    """Samples drawn from each voting image's Gaussian; with expected observations, the number of samples it counts
-    as."""
+    """Samples of each voting image's Gaussian, or with expected observations the number that it counts as."""
     observations: Observed = "draws"
-    """`draws`: samples of the images' Gaussians. `expected`: no samples, but the expected log-likelihood in closed
-    form."""
+    """`draws`: samples of the images' Gaussians. `expected`: the expected log-likelihood in closed form."""
     prior: Prior = "inverse_var"
-    """Start weights: even, or inversely proportional to the mean over dimensions of a prompt's variance, squared
-    variance, or fifth power of the variance. With alpha above 1 this changes only the number of rounds."""
+    """Start weights: even, or inversely proportional to the mean of a prompt's variances, their squares, or their fifth
+    powers. With alpha above 1 this changes only the number of rounds."""
     var_floor: float = 0.02
     """Added to every variance of a prompt; at least 0."""
     var_multiplier: float = 1.0
@@ -46,27 +43,21 @@ class BprwConfig:
     multiplier_form: MultiplierForm = "once"
     """`once`: m * var + floor. `official`: m * (m * var + floor), as the released code computes it."""
     tolerance: float = 1e-12
-    """A class has converged when its weights move by less than this (Euclidean norm) in a round."""
+    """Movement of a class's weights (Euclidean norm) in a round at which it has converged."""
     max_rounds: int = 1000
-    """Largest number of EM rounds per class."""
+    """Maximum number of EM rounds per class."""
     seed: int = 0
-    """Seed of the draws, which do not depend on the device, the dtype or the memory limit."""
+    """Seed of the draws, which do not depend on the device or the dtype."""
 
     def __post_init__(self) -> None:
         for field, kind in (("observations", Observed), ("prior", Prior), ("multiplier_form", MultiplierForm)):
             check_choice(f"{self.section}{field}", getattr(self, field), kind)
-        rules = {
-            "alpha": (0 < self.alpha < math.inf, "above 0 and finite"),
-            "num_neighbors": (self.num_neighbors >= 1, "at least 1"),
-            "num_draws": (self.num_draws >= 1, "at least 1"),
-            "var_floor": (0 <= self.var_floor < math.inf, "at least 0 and finite"),
-            "var_multiplier": (0 < self.var_multiplier < math.inf, "above 0 and finite"),
-            "tolerance": (self.tolerance >= 0, "at least 0"),
-            "max_rounds": (self.max_rounds >= 1, "at least 1"),
-        }
-        for name, (holds, rule) in rules.items():
-            if not holds:
-                raise UserError(f"{self.section}{name} is {getattr(self, name)}: it must be {rule}")
+        minimum = {"num_neighbors": 1, "num_draws": 1, "max_rounds": 1, "var_floor": 0, "tolerance": 0}
+        for name in ("alpha", "var_multiplier", *minimum):
+            value, least = getattr(self, name), minimum.get(name)
+            if not (value > 0 if least is None else least <= value) or value == math.inf:
+                rule = "above 0" if least is None else f"at least {least}"
+                raise UserError(f"{self.section}{name}: must be finite and {rule} (got {value})")
         check_seed(f"{self.section}seed", self.seed)
 
 

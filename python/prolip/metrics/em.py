@@ -43,7 +43,7 @@ def prior_weights(log_var: Tensor, prior: Prior) -> Tensor:
         return log_var.new_full(log_var.shape[:2], 1 / log_var.shape[1], dtype=_rounds_type(log_var.device))
     log_power = torch.logsumexp(_POWERS[prior] * log_var, dim=-1).to(_rounds_type(log_var.device))
     if not bool(log_power.isfinite().all()):
-        raise UserError(f"prior is {prior!r}, but a prompt has a variance of zero: use 'uniform'")
+        raise UserError(f"prior: must be uniform for prompts with a variance of 0 (got {prior})")
     start = torch.softmax(-log_power, dim=-1).clamp_min(_SMALLEST_START)
     return start / start.sum(-1, keepdim=True)
 
@@ -73,7 +73,7 @@ def fit_weights(
     weights = start.to(_rounds_type(start.device))
     relative = (log_likelihoods - log_likelihoods.amax(dim=-1, keepdim=True)).to(weights.dtype)
     if bool(relative.isnan().any()):
-        raise ValueError("a log-likelihood is not a number")
+        raise ValueError("log_likelihoods: must not be NaN")
     # What does not count can lie so far from all components that are left that none explains it.
     relative.masked_fill_(counts.to(weights)[:, :, None] == 0, 0.0)
     live = _Live.start(relative, counts.to(weights), products=alpha >= 1)
@@ -96,7 +96,7 @@ def fit_weights(
     unfinished = ~live.done
     fitted.weights[live.places[unfinished]] = weights[unfinished]
     if bool(fitted.weights.isnan().any()):
-        raise UserError(f"alpha is {alpha}: too small, no weight of a mixture stays above 0")
+        raise UserError(f"alpha: too small, no weight of a mixture stays above 0 (got {alpha})")
     return fitted
 
 

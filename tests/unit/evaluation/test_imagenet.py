@@ -28,7 +28,7 @@ from prolip.evaluation.config import ImagenetOptions
 from prolip.evaluation.imagenet import relabelled
 from prolip.metrics.bprw import reweight_prompts
 from prolip.metrics.config import BprwConfig
-from prolip.metrics.prompts import SmallestInClass, WithinSpread, filter_prompts
+from prolip.metrics.prompts import unweighted_classifiers
 from prolip.metrics.zero_shot import aggregate_prompts
 from prolip.pretrained.open import load
 
@@ -37,12 +37,8 @@ from prolip.pretrained.open import load
 def test_each_methods_accuracy_equals_its_functions(name: str, task: str, imagenet: ImagenetWorld) -> None:
     labelled, prompts = labelled_set(imagenet, name), prompts_of(imagenet.model, SETS[name][0])
     nearest = reweight_prompts(prompts, labelled.images, BprwConfig(num_neighbors=4)).as_classifier()
-    methods = {
-        "even prompts": aggregate_prompts(prompts),
-        "prompts up to the mean uncertainty": filter_prompts(prompts, WithinSpread(num_std=0.0)),
-        "the more certain half of the prompts": filter_prompts(prompts, SmallestInClass(count=2)),
-        "BPRW, nearest": nearest,
-    }
+    methods = unweighted_classifiers(prompts) | {"BPRW, nearest": nearest}
+    methods["even prompts"] = methods.pop("even weights")
     for suffix, with_var in (("", False), (", with class variances", True)):
         shares = {name: share(labelled, classifier, with_var=with_var) for name, classifier in methods.items()}
         even = shares["even prompts"]

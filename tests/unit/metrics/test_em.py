@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from prolip.errors import UserError
 from prolip.metrics.em import fit_weights, prior_weights
 
 problems = st.fixed_dictionaries(
@@ -111,69 +112,6 @@ def test_what_does_not_count_changes_nothing(alpha: float) -> None:
     assert padded.rounds.equal(plain.rounds)
 
 
-def test_the_start_does_not_matter_above_one() -> None:
-    table, start, counts = problem(1, 4, 20, 6, 2.0)
-    even = torch.full_like(start, 1 / 6)
-    ends = [
-        fit_weights(table, s, counts=counts, alpha=2.0, tolerance=1e-13, max_rounds=5000).weights for s in (start, even)
-    ]
-    torch.testing.assert_close(*ends, atol=1e-9, rtol=0)
-
-
-def test_components_can_be_put_in_any_order() -> None:
-    table, start, counts = problem(2, 3, 9, 5, 3.0)
-    order = torch.tensor([3, 0, 4, 1, 2])
-    rule = {"alpha": 2.0, "tolerance": 1e-12, "max_rounds": 500}
-    found = fit_weights(table, start, counts=counts, **rule)  # type: ignore[arg-type]
-    moved = fit_weights(table[..., order], start[:, order], counts=counts, **rule)  # type: ignore[arg-type]
-    torch.testing.assert_close(moved.weights, found.weights[:, order])
-
-
-def test_a_single_component_has_all_the_weight() -> None:
-    table, start, counts = problem(3, 4, 5, 1, 3.0)
-    found = fit_weights(table, start, counts=counts, alpha=1.0, tolerance=1e-12, max_rounds=10)
-    assert torch.equal(found.weights, torch.ones(4, 1, dtype=torch.float64))
-    assert torch.equal(found.rounds, torch.ones(4, dtype=torch.int64))
-
-
-def test_a_small_concentration_sets_weights_to_zero() -> None:
-    table, start, counts = problem(4, 3, 10, 6, 4.0)
-    found = fit_weights(table, start, counts=counts, alpha=0.3, tolerance=1e-12, max_rounds=1000)
-    assert (found.weights == 0).any()
-    torch.testing.assert_close(found.weights.sum(-1), torch.ones(3, dtype=torch.float64))
-
-
-def test_a_mixture_without_weight_is_an_error() -> None:
-    table = torch.zeros(1, 1, 8, dtype=torch.float64)
-    start = torch.full((1, 8), 1 / 8, dtype=torch.float64)
-    with pytest.raises(ValueError, match="no weight of a mixture stays above 0"):
-        fit_weights(table, start, counts=torch.ones(1, 1), alpha=0.1, tolerance=1e-12, max_rounds=5)
-
-
-def test_an_absent_observation_changes_nothing() -> None:
-    table, start, counts = problem(5, 2, 6, 4, 3.0)
-    padded = torch.cat([table, 50 * torch.randn(2, 3, 4, dtype=torch.float64)], dim=1)
-    rule = {"alpha": 2.0, "tolerance": 1e-12, "max_rounds": 300}
-    found = fit_weights(table, start, counts=counts, **rule)  # type: ignore[arg-type]
-    more = fit_weights(padded, start, counts=torch.cat([counts, torch.zeros(2, 3)], 1), **rule)  # type: ignore[arg-type]
-    torch.testing.assert_close(more.weights, found.weights)
-
-
-def test_a_count_is_that_many_observations() -> None:
-    table, start, _ = problem(6, 2, 5, 4, 2.0)
-    rule = {"alpha": 3.0, "tolerance": 1e-12, "max_rounds": 300}
-    thrice = fit_weights(table, start, counts=torch.full((2, 5), 3.0), **rule)  # type: ignore[arg-type]
-    written_out = fit_weights(table.repeat(1, 3, 1), start, counts=torch.ones(2, 15), **rule)  # type: ignore[arg-type]
-    torch.testing.assert_close(thrice.weights, written_out.weights)
-
-
-def test_a_component_keeps_an_observation_that_only_it_explains() -> None:
-    table = torch.tensor([[[0.0, -5000.0], [-5000.0, 0.0]]], dtype=torch.float64)
-    start = torch.tensor([[1.0, 1e-30]], dtype=torch.float64)
-    found = fit_weights(table, start, counts=torch.ones(1, 2), alpha=1.0, tolerance=1e-12, max_rounds=50)
-    torch.testing.assert_close(found.weights, torch.tensor([[0.5, 0.5]], dtype=torch.float64))
-
-
 @pytest.mark.parametrize(("prior", "power"), [("inverse_var", 1), ("inverse_var_squared", 2), ("inverse_var_fifth", 5)])
 def test_priors_divide_by_powers_of_the_variance(prior: str, power: int) -> None:
     log_var = torch.randn(2, 4, 8, dtype=torch.float64) - 6
@@ -182,21 +120,15 @@ def test_priors_divide_by_powers_of_the_variance(prior: str, power: int) -> None
     torch.testing.assert_close(found, expected / expected.sum(-1, keepdim=True))
 
 
-def test_tiny_variances_in_single_precision_still_make_a_start() -> None:
-    found = prior_weights(torch.tensor([[[-60.0, -61.0], [-20.0, -21.0]]]), "inverse_var_fifth")
-    assert (found > 0).all()
-    torch.testing.assert_close(found.sum(), torch.ones((), dtype=torch.float64))
-
-
-def test_the_inverse_variance_prior_refuses_points() -> None:
+def test_impossible_problems_are_refused() -> None:
     points = torch.full((1, 2, 3), -math.inf)
     assert torch.equal(prior_weights(points, "uniform"), torch.full((1, 2), 0.5, dtype=torch.float64))
-    with pytest.raises(ValueError, match=r"^prior is 'inverse_var'"):
+    with pytest.raises(UserError) as error:
         prior_weights(points, "inverse_var")
-
-
-def test_a_nan_likelihood_is_refused() -> None:
-    table, start, counts = problem(7, 1, 3, 2, 1.0)
-    table[0, 1, 1] = math.nan
-    with pytest.raises(ValueError, match="not a number"):
-        fit_weights(table, start, counts=counts, alpha=2.0, tolerance=1e-12, max_rounds=10)
+    assert error.value.field == "prior"
+    table, start, counts = torch.zeros(1, 1, 8), torch.full((1, 8), 1 / 8), torch.ones(1, 1)
+    with pytest.raises(UserError) as error:
+        fit_weights(table, start, counts=counts, alpha=0.1, tolerance=1e-12, max_rounds=5)
+    assert error.value.field == "alpha"
+    with pytest.raises(ValueError, match="log_likelihoods"):
+        fit_weights(table * math.nan, start, counts=counts, alpha=2.0, tolerance=1e-12, max_rounds=5)
