@@ -26,11 +26,10 @@ if TYPE_CHECKING:
     from prolip.evaluation.decisions import run_decisions
     from prolip.evaluation.hierarchies import Hierarchies, run_hierarcaps, run_hierarimgs, walk_rows
     from prolip.evaluation.imagenet import run_imagenet
-    from prolip.evaluation.prompt_weights import load_prompt_weights, save_prompt_weights
     from prolip.evaluation.result_files import write_results
     from prolip.evaluation.results import Chart, Row, SuiteResult, TaskCache, TaskResult
     from prolip.evaluation.retrieval import load_truth, recall_rows, run_retrieval
-    from prolip.evaluation.reweight import run_reweight
+    from prolip.evaluation.reweight import load_prompt_weights, run_reweight, save_prompt_weights
     from prolip.evaluation.run import run_suite
     from prolip.evaluation.tasks import Task, read_tasks
     from prolip.evaluation.templates import imagenet_classnames, imagenet_templates
