@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from functools import cache, partial
+from functools import partial
 from operator import attrgetter
 
 import torch
@@ -16,8 +16,7 @@ from prolip.data.tokenizer import Tokenizer
 from prolip.distributed import Ranks
 from prolip.errors import UserError, fields_within, sentence
 from prolip.files import check_writable
-from prolip.models import ModelConfig, ProLIP
-from prolip.models.config import LockConfig
+from prolip.models import ProLIP
 from prolip.models.freeze import lock_parameters
 from prolip.pretrained.sources import new_model, resolve
 from prolip.pretrained.tokenizer import check_same_tokenizer, inference_files
@@ -63,16 +62,11 @@ def gpu_hours(options: Assumption, config: TrainConfig, flops_per_sample: float)
     return samples * flops_per_sample / (peak(options, config) * options.mfu) / 3600
 
 
-@cache  # many recipes have the same model
-def _locked(config: ModelConfig, lock: LockConfig, trains_bias: bool) -> ProLIP:
-    model = blank(config)
-    lock_parameters(model, lock, trains_bias=trains_bias)
-    return model
-
-
 def trained_model(config: TrainConfig) -> ProLIP:
     """Build the run's model on the meta device, with its locked parameters locked."""
-    return _locked(config.model, config.lock, config.loss.reads_bias)
+    model = blank(config.model)
+    lock_parameters(model, config.lock, trains_bias=config.loss.reads_bias)
+    return model
 
 
 def flops_per_sample(config: TrainConfig, model: ProLIP) -> float:

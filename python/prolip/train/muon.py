@@ -50,8 +50,14 @@ class MuonWithAdamW(torch.optim.AdamW):
             if matrix.grad is not None
         ]
         matrices.sort(key=lambda pair: pair[0].shape)  # ranks then get matrices of the same size
+        taken: Tensor | float = 1.0 - getattr(self, "found_inf", 0.0)
         for together in _rounds(matrices, self._ranks.world_size):
-            self._move(together)
+            directions = [self._direction(matrix, taken) for matrix, _ in together]
+            for (matrix, group), orthogonal in zip(together, self._orthogonal(directions, together), strict=True):
+                rows, columns = matrix.shape
+                size = _RMS * math.sqrt(max(rows // group["muon"], columns))  # about as far as with AdamW
+                update = _sharded_like(orthogonal.to(matrix.dtype), matrix) * size
+                matrix.mul_(1.0 - group["lr"] * group["weight_decay"] * taken).sub_(update * (group["lr"] * taken))
         gradients = [matrix.grad for matrix, _ in matrices]
         for matrix, _ in matrices:
             matrix.grad = None  # so that AdamW skips it
@@ -59,28 +65,18 @@ class MuonWithAdamW(torch.optim.AdamW):
         for (matrix, _), gradient in zip(matrices, gradients, strict=True):
             matrix.grad = gradient
 
-    def _move(self, matrices: _Matrices) -> None:
-        """Move some matrices: each rank orthogonalises its share, and sends it to the others."""
-        skipped: Tensor | float = getattr(self, "found_inf", 0.0)
-        taken = 1.0 - skipped
-        directions = [_whole(self._direction(matrix, taken)) for matrix, _ in matrices]
-        for (matrix, group), orthogonal in zip(matrices, self._orthogonal(directions, matrices), strict=True):
-            lr = group["lr"]
-            update = _sharded_like(orthogonal.to(matrix.dtype), matrix) * _size(matrix.shape, group["muon"])
-            matrix.mul_(1.0 - lr * group["weight_decay"] * taken).sub_(update * (lr * taken))
-
     def _orthogonal(self, directions: Sequence[Tensor], matrices: _Matrices) -> list[Tensor]:
         """Orthogonalise `directions`, each rank every `world_size`-th of them; the same result on all ranks."""
-        parts = [group["muon"] for _, group in matrices]
+        counts = [group["muon"] for _, group in matrices]
         rank, world_size = self._ranks.rank, self._ranks.world_size
-        own = _orthogonalize_all(directions[rank::world_size], parts[rank::world_size], self._dtype)
+        own = _orthogonalize_all(directions[rank::world_size], counts[rank::world_size], self._dtype)
         if world_size == 1:
             return own
         sizes = [[direction.numel() for direction in directions[other::world_size]] for other in range(world_size)]
         most = max(map(sum, sizes))
         sent = directions[0].new_zeros(most, dtype=self._dtype)
-        for part, matrix in zip(torch.split(sent[: sum(sizes[rank])], sizes[rank]), own, strict=True):
-            part.copy_(matrix.flatten())
+        if own:
+            sent[: sum(sizes[rank])] = torch.cat([matrix.flatten() for matrix in own])
         gathered = sent.new_empty(world_size * most)
         dist.all_gather_into_tensor(gathered, sent)
         orthogonal = list(directions)
@@ -89,7 +85,7 @@ class MuonWithAdamW(torch.optim.AdamW):
         return [flat.view(direction.shape) for flat, direction in zip(orthogonal, directions, strict=True)]
 
     def _direction(self, matrix: Tensor, taken: Tensor | float) -> Tensor:
-        """Add the gradient to the momentum; returns Nesterov's direction."""
+        """Add the gradient to the momentum; returns Nesterov's direction, whole."""
         state = self.state[matrix]
         if not state:
             state["step"] = torch.zeros((), device=matrix.device)
@@ -100,7 +96,8 @@ class MuonWithAdamW(torch.optim.AdamW):
         average: Tensor = state["exp_avg"]
         average.lerp_(gradient, torch.as_tensor((1 - MOMENTUM) * taken, dtype=gradient.dtype, device=gradient.device))
         state["step"] += taken
-        return gradient.lerp(average, MOMENTUM)
+        direction = gradient.lerp(average, MOMENTUM)
+        return direction.full_tensor() if isinstance(direction, DTensor) else direction
 
 
 def _rounds(matrices: _Matrices, num_ranks: int) -> Iterator[_Matrices]:
@@ -116,16 +113,10 @@ def _rounds(matrices: _Matrices, num_ranks: int) -> Iterator[_Matrices]:
         yield together
 
 
-def _size(shape: torch.Size, parts: int) -> float:
-    """Return the factor on the orthogonal matrices of a parameter that makes its move about as large as AdamW's."""
-    rows, columns = shape
-    return _RMS * math.sqrt(max(rows // parts, columns))
-
-
-def _orthogonalize_all(directions: Sequence[Tensor], parts: Sequence[int], dtype: torch.dtype) -> list[Tensor]:
-    """Orthogonalise parameters of so many matrices each, in `dtype`; those of one size together."""
+def _orthogonalize_all(directions: Sequence[Tensor], counts: Sequence[int], dtype: torch.dtype) -> list[Tensor]:
+    """Orthogonalise parameters, each of a number of matrices, in `dtype`; those of one size together."""
     split = [
-        matrix.view(count, -1, matrix.shape[-1]).to(dtype) for matrix, count in zip(directions, parts, strict=True)
+        matrix.view(count, -1, matrix.shape[-1]).to(dtype) for matrix, count in zip(directions, counts, strict=True)
     ]
     by_size: dict[torch.Size, list[int]] = {}
     for place, stack in enumerate(split):
@@ -153,12 +144,6 @@ def orthogonalize(matrices: Tensor) -> Tensor:
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     orthogonal: Tensor = x.mT if is_tall else x
     return orthogonal
-
-
-def _whole(tensor: Tensor) -> Tensor:
-    """Return the whole tensor, gathered if it is sharded."""
-    whole: Tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-    return whole
 
 
 def _sharded_like(whole: Tensor, matrix: Tensor) -> Tensor:

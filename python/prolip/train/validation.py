@@ -58,7 +58,8 @@ class Validation:
         precision: Callable[[], AbstractContextManager[object]],
     ) -> None:
         self._ranks, self._precision = ranks, precision
-        self._tokenizer = Tokenizer(training.tokenizer) if config.jobs else None
+        if config.jobs:
+            self._tokenizer = Tokenizer(training.tokenizer)
         self._jobs: list[tuple[ValidationJob, BatchLoader]] = []
         self._classes: dict[str, list[str]] = {}
         for place, job in enumerate(config.jobs):
@@ -104,29 +105,24 @@ class Validation:
         with self._precision():
             local = embed_pairs(model, loader, self._ranks.device)
         labels = _labels(job, local.keys, local.members) if job.kind == "zero_shot" else []
-        parts = self._ranks.gather((local._replace(members={}), labels))
+        of_ranks = self._ranks.gather((local._replace(members={}), labels))
         result: dict[str, float] = {}
         if self._ranks.rank == 0:
-            pairs = _concatenate_pairs([pairs for pairs, _ in parts])
-            labels = [label for _, part_labels in parts for label in part_labels]
-            result = self._measure(job, model, pairs, labels)
+            pairs = _concatenate_pairs([of_rank for of_rank, _ in of_ranks])
+            labels = [label for _, of_rank in of_ranks for label in of_rank]
+            if job.kind == "retrieval":
+                result = _retrieval(pairs)
+            elif job.kind == "uncertainty":
+                result = _uncertainty(pairs, self._tokenizer.pad_id)
+            else:
+                names = self._classes[job.name] or sorted({str(label) for label in labels})
+                with self._precision():
+                    embed = partial(embed_texts, model, self._tokenizer, device=self._ranks.device)
+                    classifier = aggregate_prompts(encode_prompts(job.templates, names, embed))
+                targets, scale = _targets(job, pairs.keys, labels, names), float(model.logit_scale.detach().exp())
+                bins = min(_NUM_BINS, len(targets))
+                result = measure_zero_shot(pairs.image, classifier, targets, bins, logit_scale=scale)
         return self._ranks.broadcast(result)
-
-    def _measure(self, job: ValidationJob, model: ProLIP, pairs: Paired, labels: list[str | int]) -> dict[str, float]:
-        if job.kind == "retrieval":
-            return _retrieval(pairs)
-        assert self._tokenizer is not None  # there is a job
-        if job.kind == "uncertainty":
-            return _uncertainty(pairs, self._tokenizer.pad_id)
-        names = self._classes[job.name] or sorted({str(label) for label in labels})
-        with self._precision():
-            embed = partial(embed_texts, model, self._tokenizer, device=self._ranks.device)
-            prompts = encode_prompts(job.templates, names, embed)
-        classifier = aggregate_prompts(prompts)
-        targets = _targets(job, pairs.keys, labels, names)
-        scale = float(model.logit_scale.detach().exp())
-        bins = min(_NUM_BINS, len(targets))
-        return measure_zero_shot(pairs.image, classifier, targets, bins, logit_scale=scale)
 
     def __enter__(self) -> Self:
         return self
@@ -188,15 +184,15 @@ def _loader_config(job: ValidationJob, training: LoaderConfig) -> LoaderConfig:
     )
 
 
-def _concatenate_pairs(parts: Sequence[Paired]) -> Paired:
-    """Concatenate the parts of all ranks in rank order, which is the order of the shards."""
-    if not any(part.keys for part in parts):
+def _concatenate_pairs(of_ranks: Sequence[Paired]) -> Paired:
+    """Concatenate the pairs of all ranks in rank order, which is the order of the shards."""
+    if not any(pairs.keys for pairs in of_ranks):
         raise DataError("a validation set has no image")
     return Paired(
-        image=concatenate([part.image for part in parts]),
-        text=concatenate([part.text for part in parts], -2),
-        token_ids=torch.cat([part.token_ids for part in parts], 1),
-        keys=[key for part in parts for key in part.keys],
+        image=concatenate([pairs.image for pairs in of_ranks]),
+        text=concatenate([pairs.text for pairs in of_ranks], -2),
+        token_ids=torch.cat([pairs.token_ids for pairs in of_ranks], 1),
+        keys=[key for pairs in of_ranks for key in pairs.keys],
         members={},
     )
 

@@ -78,11 +78,19 @@ class Meter:
         counts the unreadable samples of these steps over all ranks.
         """
         seconds, steps = self._lap(), step - self._step
-        loader, bad = self._read_loader(seconds)
+        stats = self._loader.stats()
+        stages, bad = self._stage_seconds(stats), Counter(stats.bad) - self._bad
+        loader = {f"loader/{name}": (value - self._stages.get(name, 0.0)) / seconds for name, value in stages.items()}
+        self._stages, self._bad = stages, Counter(stats.bad)
         waited = self._batches.wait_seconds
         on_device = dict(zip(LossTerms._fields, self._sums / steps, strict=True))
         on_device |= {f"{name}_uncertainty": getattr(output, name).total_var.mean() for name in ("image", "text")}
-        on_host = {"data_wait_share": (waited - self._waited) / seconds, **loader, "bad": float(bad.total())}
+        on_host = {
+            "data_wait_share": (waited - self._waited) / seconds,
+            **loader,
+            "loader/ready": float(stats.ready),
+            "bad": float(bad.total()),
+        }
         values = torch.cat([torch.stack([*on_device.values()]).detach(), self._sums.new_tensor([*on_host.values()])])
         if self._ranks.world_size > 1:
             dist.all_reduce(values)
@@ -109,7 +117,7 @@ class Meter:
         some_are_bad = mean.pop("bad") > 0
         row |= mean
         if some_are_bad:
-            found = self._ranks.all_gather((bad, self._bad.total(), self._loader.stats().bad_samples[-1:]))
+            found = self._ranks.all_gather((bad, self._bad.total(), stats.bad_samples[-1:]))
             for rank, (of_rank, total, named) in enumerate(found):
                 if of_rank and self._ranks.rank == 0:  # the only one whose warnings are shown
                     log.warning("rank %d: %d unreadable samples so far, such as %s", rank, total, *named)
@@ -135,14 +143,3 @@ class Meter:
     @staticmethod
     def _stage_seconds(stats: LoaderStats) -> dict[str, float]:
         return {name: stage.seconds for name, stage in stats.stages.items()}
-
-    def _read_loader(self, seconds: float) -> tuple[dict[str, float], Counter[str]]:
-        """Return the loader's metrics since the last row, and its new unreadable samples by reason."""
-        stats = self._loader.stats()
-        now = self._stage_seconds(stats)
-        metrics = {f"loader/{name}": (value - self._stages.get(name, 0.0)) / seconds for name, value in now.items()}
-        metrics["loader/ready"] = float(stats.ready)
-        bad = Counter(stats.bad)
-        new = bad - self._bad
-        self._stages, self._bad = now, bad
-        return metrics, new
