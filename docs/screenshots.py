@@ -26,7 +26,14 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, sync_playwright
 
 DOCS = Path(__file__).resolve().parent
-PANELS = ("compare", "captions", "walk", "browse", "classify", "rely")
+PANELS = {
+    "compare": "Image and captions",
+    "captions": "Vague and precise",
+    "walk": "From image",
+    "browse": "Most and least certain",
+    "classify": "Classify",
+}
+"""Tabs of the page by the names of their screenshots."""
 WIDTH = 1180
 TALLEST = 1500
 """Largest height in pixels; screenshots are cut off below."""
@@ -63,9 +70,10 @@ def main(options: ScreenshotOptions) -> None:
 
 def take_panels(browser: Browser, address: str) -> None:
     """Take each panel of the page, as it opens."""
-    for panel in PANELS:
+    for panel, tab in PANELS.items():
         page = browser.new_page(viewport={"width": WIDTH, "height": 800})
-        page.goto(f"{address}/?panel={panel}")
+        page.goto(address)
+        page.get_by_role("tab", name=tab).click()
         page.locator(f"#{panel}-answer .pl").first.wait_for(timeout=60_000)
         page.wait_for_load_state("networkidle")
         take(page.locator("body"), f"images/explore-{panel}.png")

@@ -1,40 +1,51 @@
-"""Compute what the page shows: similarities, uncertainties and classes of images and captions. No HTML here.
+"""Answer the questions of the page: similarities, uncertainties and classes of images and captions.
 
-N items, C classes, K prompts per class, D dimensions.
+N items, C labels, K prompts per label, D dimensions.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-from threading import Lock
-from typing import NamedTuple
+from functools import lru_cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from prolip.data import DataError
+from prolip.data import DataError, preprocess_image
 from prolip.decisions.config import NO_CSD
+from prolip.embeddings.contact_sheet import SIDE, data_uri
 from prolip.errors import UserError
+from prolip.explore.answer import (
+    Answer,
+    Bar,
+    Column,
+    Range,
+    bar,
+    inclusions,
+    percent,
+    shares,
+    signed,
+    uncertainties,
+)
 from prolip.explore.items import Item
-from prolip.explore.reliance import Doubt, Reliance, rely_on
 from prolip.gaussian import Gaussian, concatenate, csd, csd_logits, inclusion_score
-from prolip.metrics.bprw import PromptWeights, reweight_prompts
+from prolip.metrics.bprw import reweight_prompts
 from prolip.metrics.config import BprwConfig, TraversalConfig
 from prolip.metrics.hierarchy import visited_items
 from prolip.metrics.prompts import encode_prompts
-from prolip.metrics.zero_shot import aggregate_prompts, zero_shot_logits
-from prolip.pretrained.classify import Decide
+from prolip.pretrained.classify import NOTHING, Classification, Decide, classification
 from prolip.pretrained.model import Model
 
 log = logging.getLogger(__name__)
 
 MAX_PROMPTS = 4096
-"""Largest number of captions in one request, or of prompts over all classes."""
+"""Maximum number of captions in one question, or of prompts over all labels."""
+PER_PAGE = 24
+"""Items on a page of the ranking."""
+UNUSUAL = 0.95
+"""Share of the calibration's images that are nearer, from which an image is called out of distribution."""
 EVERYDAY = (
     "a picture",
     "an animal",
@@ -44,96 +55,11 @@ EVERYDAY = (
     "two small dogs that play in the snow",
 )
 """Captions that set the range of uncertainties if there is no data set."""
-_CACHED_CAPTIONS = 4096
-"""Captions whose Gaussians are kept in memory."""
+_SHOWN = 10
+"""Number of labels to show, unless the label set has more."""
 _EMBED_BATCH = 256
 """Images of the data set that are decoded and embedded at a time."""
-
-
-class Range(NamedTuple):
-    """A range of uncertainties."""
-
-    low: float
-    high: float
-    of: str
-    """The items of the range, in words."""
-
-
-class Caption(NamedTuple):
-    """A caption alone."""
-
-    caption: str
-    num_tokens: int
-    """Number of tokens without padding."""
-    uncertainty: float
-    """Sum of the caption's variances."""
-
-
-class CaptionView(NamedTuple):
-    """A caption compared with an image."""
-
-    caption: str
-    uncertainty: float
-    """Sum of the caption's variances."""
-    similarity: float
-    """Dot product of the means, in [-1, 1]."""
-    distance: float
-    """Sampled distance."""
-    match: float | None
-    """Probability of a match, as in training; None if the model has no bias."""
-    image_in_caption: float
-    """Inclusion H, mean over dimensions: positive if the image lies in the caption, negative if the caption lies in the
-    image."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Compared:
-    """An image compared with captions."""
-
-    views: list[CaptionView]
-    """The captions, nearest first."""
-    uncertainty: float
-    """Sum of the image's variances."""
-    more_certain: float | None
-    """Share of the data set's images that are more certain; None without a data set."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pair:
-    """Two captions compared with each other."""
-
-    first: Caption
-    second: Caption
-    similarity: float
-    distance: float
-    first_in_second: float
-    """Inclusion H, mean over dimensions: positive if the first lies in the second."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stop:
-    """A caption on the way from an image to the root."""
-
-    view: CaptionView
-    first_step: int
-    last_step: int
-    num_steps: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Classified:
-    """The result of a zero-shot classifier, and the weights of its prompts."""
-
-    names: list[str]
-    templates: list[str]
-    even: list[float] | None
-    """Softmax over classes with even prompt weights, by means; None without an image."""
-    weighted: list[float] | None
-    """The same with re-weighted prompts."""
-    weights: list[list[float]] | None
-    """Weight of each prompt, [C][K]; None without a data set of images."""
-    uncertainties: list[list[float]]
-    """Uncertainty of each prompt, [C][K]."""
+_IMAGE_IN_CAPTION = "◂ caption lies in image | image lies in caption ▸"
 
 
 class Explorer:
@@ -145,50 +71,83 @@ class Explorer:
 
     def __init__(self, model: Model, items: Sequence[Item]) -> None:
         if not model.has_variances:
-            raise UserError("the model has no variances of both images and texts: there is no uncertainty to explore")
+            raise UserError("model: it must have variances of both images and texts, to explore uncertainty")
         if model.epistemic:
             raise UserError(f"the page compares by sampled distance: {NO_CSD}")
         self.model = model
+        # Enough for the prompts of a classifier; several threads ask.
+        self._embed = lru_cache(16)(lambda captions: model.encode_texts(captions, progress=False))
+        self.items, self._images = self._embed_items(items)
+        self.all_captions = list(dict.fromkeys(caption for item in self.items for caption in item.captions))
         # Every tokenizer pads an empty caption at its end.
         self._padding = int(model.tokenize("")[0, -1])
-        self._cache: dict[str, Gaussian] = {}
-        self._lock = Lock()
-        self.items, self._images = self._embed_items(_with_unique_keys(items))
-        self.by_key = {item.key: item for item in self.items}
-        self.all_captions = list(dict.fromkeys(caption for item in self.items for caption in item.captions))
+        captions = self.all_captions or EVERYDAY
+        self._captions = model.encode_texts(captions, progress=False)
+        of = f"the data set's {len(captions):,}" if self.all_captions else f"{len(captions)} everyday"
+        values = self._captions.total_var
+        self.caption_range = Range(float(values.min()), float(values.max()), f"of {of} captions")
 
-    # ---- one method per panel ----
-
-    def compare(self, image_data: bytes, captions: Sequence[str]) -> Compared:
-        """Compare an image with captions.
+    def compare(self, image_data: bytes, captions: Sequence[str]) -> Answer:
+        """Compare an image with captions; the nearest comes first.
 
         Raises:
             UserError: there are no captions, or too many.
             prolip.data.DataError: the bytes cannot be decoded as an image.
         """
-        image = self._embed_image(image_data)
-        views = sorted(self._views(captions, image), key=lambda view: view.distance)
-        uncertainty = float(image.total_var)
-        return Compared(views=views, uncertainty=uncertainty, more_certain=self._more_certain(uncertainty))
+        captions, image = _clean_lines(captions, "captions"), self._embed_image(image_data)
+        distances, order = csd(image, self._texts(captions))[0].sort()
+        captions = [captions[place] for place in order.tolist()]
+        texts = self._texts(captions)
+        value, more_certain = self._uncertainty(image)
+        rank = "" if more_certain is None else f"; {percent(more_certain, 0)} of the data set's images are more certain"
+        columns = [
+            Column(
+                "similarity", "of the means, at most 1", [bar(signed(one), one) for one in self._cosines(image, texts)]
+            ),
+            Column(
+                "sampled distance",
+                "smaller is nearer; the bar ends at the farthest",
+                [bar(f"{one:.3f}", one / float(distances[-1] or 1), "s2") for one in distances.tolist()],
+            ),
+            uncertainties(texts.total_var.tolist(), self.caption_range),
+            inclusions(inclusion_score(image, texts).mean(dim=1).tolist(), _IMAGE_IN_CAPTION),
+        ]
+        if self.model.logit_bias is not None:
+            match = csd_logits(image, texts, self.model.logit_scale, self.model.logit_bias).sigmoid()[0].tolist()
+            columns.insert(0, shares("match", "probability of a match, as in training", match))
+        text = (
+            f"The image's own uncertainty is {value:#.4g}{rank}. The sampled distance is the distance of the means "
+            "plus both uncertainties. H says which of the two is wider, not whether they belong together."
+        )
+        return Answer(text, "caption", captions, columns)
 
-    def pair(self, first: str, second: str) -> Pair:
+    def pair(self, first: str, second: str) -> Answer:
         """Compare two captions.
 
         Raises:
             UserError: one of them is empty.
         """
-        captions = [_clean_lines([first]), _clean_lines([second])]
-        a, b = map(self._texts, captions)
+        captions = [*_clean_lines([first], "first caption"), *_clean_lines([second], "second caption")]
+        a, b = (self._texts([caption]) for caption in captions)
+        values, inside = [float(a.total_var), float(b.total_var)], float(inclusion_score(a, b).mean())
+        change = values[0] / values[1] - 1 if values[1] else 0.0
+        wider = "Neither lies in the other"
+        if inside:
+            wider = "The first lies in the second" if inside > 0 else "The second lies in the first"
         lengths = [int((self.model.tokenize(caption) != self._padding).sum()) for caption in captions]
-        return Pair(
-            first=Caption(captions[0][0], lengths[0], float(a.total_var)),
-            second=Caption(captions[1][0], lengths[1], float(b.total_var)),
-            similarity=float(a.mean @ b.mean.T),
-            distance=float(csd(a, b)),
-            first_in_second=float(inclusion_score(a, b).mean()),
+        text = (
+            f"The first caption is {percent(abs(change), 2)} {'more' if change >= 0 else 'less'} uncertain than the "
+            f"second. {wider}. Similarity of the means: {signed(self._cosines(a, b)[0])}; sampled distance: "
+            f"{float(csd(a, b)):.3f}. Longer captions tend to be more certain, so compare captions of equal length."
         )
+        columns = [
+            uncertainties(values, self.caption_range),
+            inclusions([inside, -inside], "◂ contains the other | lies in the other ▸"),
+            Column("length", "", [f"{length} tokens" for length in lengths]),
+        ]
+        return Answer(text, "caption", captions, columns)
 
-    def walk(self, image_data: bytes, captions: Sequence[str] | None, root: str) -> list[Stop]:
+    def walk(self, image_data: bytes, captions: Sequence[str], root: str) -> Answer:
         """Return the captions on the way from an image's nearest caption to the root, and the root at the end.
 
         This is the traversal of HierarCaps (docs/specification.md, section 9). Without `captions`, the captions of the
@@ -198,126 +157,176 @@ class Explorer:
             UserError: there are no captions, or the root is empty.
             prolip.data.DataError: the bytes cannot be decoded as an image.
         """
-        config, (root,) = TraversalConfig(), _clean_lines([root], "the root is empty: write the most general caption")
-        image = self._embed_image(image_data)
-        if captions is None and self.all_captions:
-            candidates, texts = self.all_captions, self._dataset_captions
-        else:
-            candidates = _clean_lines(captions or (), "write the captions to walk through")
+        config, (root,), image = TraversalConfig(), _clean_lines([root], "root"), self._embed_image(image_data)
+        candidates, texts = self.all_captions, self._captions
+        if "".join(captions).strip() or not candidates:
+            candidates = _clean_lines(captions, "captions to walk through")
             texts = self._texts(candidates)
         start = texts.mean[(image.mean @ texts.mean.T).argmax(dim=1)]
         steps = visited_items(start @ texts.mean.T, self._texts([root]).mean @ texts.mean.T, config)[0].tolist()
         # The walk stops before the root, so add it.
         met = [*(candidates[place] for place in steps), root]
         names = list(dict.fromkeys(met))
-        return [
-            Stop(
-                view=view,
-                first_step=met.index(name),
-                last_step=len(met) - 1 - met[::-1].index(name),
-                num_steps=config.num_steps,
-            )
-            for name, view in zip(names, self._views(names, image), strict=True)
+        places: list[Bar | str] = []
+        for name in names:
+            first = 100 * met.index(name) / config.num_steps
+            last = 100 * min(1.0, (len(met) - met[::-1].index(name)) / config.num_steps)
+            text = f"{first:.0f}–{last:.0f}\N{NO-BREAK SPACE}%" if first < last else "the end"
+            places.append(Bar(text, min(first, 95), max(5.0, last - first)))
+        views = self._texts(names)
+        columns = [
+            Column("part of the way", "nearest caption to root", places),
+            uncertainties(views.total_var.tolist(), self.caption_range),
+            inclusions(inclusion_score(image, views).mean(dim=1).tolist(), _IMAGE_IN_CAPTION),
         ]
+        text = (
+            f"The query starts at the caption nearest to the image and moves in {config.num_steps} steps towards "
+            f"“{root}”. The table lists the captions nearest to it on the way. If the model has learnt the order, they "
+            "become more general and more uncertain."
+        )
+        return Answer(text, "caption", names, columns)
 
-    def ranked_images(self) -> list[tuple[Item, float]]:
-        """Return the data set's items with the uncertainty of their images, the most certain first."""
+    def browse(self, kind: str, least: bool, number: int) -> Answer:
+        """Return a page of the data set's `images` or captions, ranked by their uncertainty; pages count from 1."""
         if self._images is None:
-            return []
-        order = self._images.total_var.sort(stable=True)
-        return [
-            (self.items[place], value)
-            for value, place in zip(order.values.tolist(), order.indices.tolist(), strict=True)
-        ]
+            return Answer("There is no data set to browse: start with --shards.")
+        values, scale, names = self._images.total_var, self.caption_range, self.all_captions
+        if kind == "images":
+            scale = Range(float(values.min()), float(values.max()), f"of the {len(values):,} images")
+            names = [" ".join(item.captions[:1]) or item.key for item in self.items]
+        elif names:
+            values = self._captions.total_var
+        order = values[: len(names)].argsort(stable=True).tolist()[:: -1 if least else 1]
+        first, pages = PER_PAGE * (number - 1), -(-len(order) // PER_PAGE)
+        shown = order[first : first + PER_PAGE]
+        if not shown:
+            return Answer(f"There is no page {number}: the data set has {pages} pages of {kind}.")
+        heading = f"Page {number} of {pages}: places {first + 1:,} to {first + len(shown):,} of {len(order):,}."
+        column = uncertainties(values[shown].tolist(), scale)
+        images = []
+        if kind == "images":
+            heading += f" Uncertainties: {column.hint}."
+            images = [data_uri(preprocess_image(self.items[place].image, SIDE)) for place in shown]
+        return Answer(heading, "caption", [names[place] for place in shown], [column], images)
 
-    def ranked_captions(self) -> list[tuple[str, float]]:
-        """Return the data set's distinct captions with their uncertainty, the most certain first."""
-        if not self.all_captions:
-            return []
-        values = self._dataset_captions.total_var.tolist()
-        return sorted(zip(self.all_captions, values, strict=True), key=lambda pair: pair[1])
+    def classify(
+        self, image_data: bytes, labels: Sequence[str], templates: Sequence[str], decide: Decide
+    ) -> list[Answer]:
+        """Classify an image: the decision and label set, both kinds of uncertainty, and the prompts of each label.
 
-    def caption_range(self) -> Range:
-        """Return the range of uncertainties of the data set's captions, or of some everyday captions."""
-        if not self.all_captions:
-            return _range(self._texts(EVERYDAY), f"of {len(EVERYDAY)} everyday captions")
-        return _range(self._dataset_captions, f"of the data set's {len(self.all_captions):,} captions")
-
-    def image_range(self) -> Range | None:
-        """Return the range of uncertainties of the data set's images; None without a data set."""
-        return None if self._images is None else _range(self._images, f"of the {len(self.items):,} images")
-
-    def classify(self, image_data: bytes | None, names: Sequence[str], templates: Sequence[str]) -> Classified:
-        """Classify an image, with even prompts and with prompts weighted by the nearest images of the data set.
+        Decisions are made if the model's calibration is for these labels and templates. With images of a data set,
+        prompts are also weighted by the nearest of these.
 
         Raises:
-            UserError: there are fewer than two names, no templates, or too many prompts; or a template lacks `{}`.
+            UserError: there are fewer than two labels, no templates, or too many prompts; or a template lacks `{}`.
             prolip.data.DataError: the bytes cannot be decoded as an image.
         """
-        names, templates = _clean_lines(names, "write class names"), _clean_lines(templates, "write templates")
-        if len(names) < 2:
-            raise UserError("a classifier needs at least two class names")
-        if len(names) * len(templates) > MAX_PROMPTS:
-            raise UserError(f"{len(names) * len(templates)} prompts are too many: {MAX_PROMPTS} at most")
-        prompts = encode_prompts(templates, names, self._texts)
-        reweighted: PromptWeights | None = None
+        labels, templates = _clean_lines(labels, "labels"), _clean_lines(templates, "templates")
+        if len(labels) < 2:
+            raise UserError("labels: there must be at least two (got 1)")
+        if len(labels) * len(templates) > MAX_PROMPTS:
+            raise UserError(f"prompts: there can be {MAX_PROMPTS} at most (got {len(labels) * len(templates)})")
+        image, prompts = self._embed_image(image_data), encode_prompts(templates, labels, self._texts)
+        why_not = self._why_not(labels, templates)
+
+        def classified(weights: Tensor | None, decide: Decide) -> Classification:
+            return classification(
+                image,
+                prompts,
+                labels,
+                weights=weights,
+                similarity=self.model.similarity,
+                decide=decide,
+                calibration=self.model.calibration,
+            )
+
+        found = classified(None, NOTHING if why_not else decide)
+        order = found.probabilities[0].argsort(descending=True, stable=True).tolist()
+        names = [labels[place] for place in order]
+        columns = [shares("probability", "if exactly one label is right", found.probabilities[0, order].tolist())]
+        weighted = Answer("Prompts are not weighted: this needs two templates or more, and images (--shards).")
         if self._images is not None and len(templates) > 1:
-            count = min(BprwConfig.num_neighbors, len(self.items))
-            reweighted = reweight_prompts(prompts, self._images, BprwConfig(num_neighbors=count))
-        even = weighted = None
-        if image_data is not None:
-            mean = self._embed_image(image_data).mean
-            even = self._shares(mean, aggregate_prompts(prompts).weight)
-            weighted = None if reweighted is None else self._shares(mean, F.normalize(reweighted.classifier, dim=-1))
-        return Classified(
-            names=names,
-            templates=templates,
-            even=even,
-            weighted=weighted,
-            weights=None if reweighted is None else reweighted.weights.tolist(),
-            uncertainties=prompts.total_var.tolist(),
+            config = BprwConfig(num_neighbors=min(BprwConfig.num_neighbors, len(self.items)))
+            weights = reweight_prompts(prompts, self._images, config).weights
+            probabilities = classified(weights, NOTHING).probabilities[0, order].tolist()
+            columns.append(shares("re-weighted prompts", "not calibrated", probabilities, "s1"))
+            weighted = _weighted_prompts(names, templates, weights[order], prompts.total_var[order])
+        text, kept = f"{why_not} Probabilities have the model's own scale.", 0
+        if self.model.calibration is not None and found.label_sets is not None and found.answers is not None:
+            inside, guarantee = found.label_sets[0], percent(decide.guarantee or 0, 0)
+            kept, within = len(inside), ["in the set" if name in inside else "" for name in names]
+            columns.append(Column("label set", f"at {guarantee}", within))
+            decision = self._decision(found.answers[0], float(found.probabilities.max()), decide.max_error or 0)
+            text = (
+                f"{decision} Label set: {', '.join(f'“{name}”' for name in inside)}. At least {guarantee} of such sets "
+                "contain the right label, on average. The guarantees hold for images like those of "
+                f"{self.model.calibration.subject.data}, and for no others."
+            )
+        count = max(_SHOWN, kept)
+        rest = f" The table shows {count} of {len(names)} labels." if count < len(names) else ""
+        return [Answer(text + rest, "label", names[:count], columns), self._uncertainties(image), weighted]
+
+    def _why_not(self, labels: Sequence[str], templates: Sequence[str]) -> str | None:
+        """Why the model's calibration gives no guarantee for these labels and templates; None if it does."""
+        if self.model.calibration is None:
+            made = f"prolip calibrate --checkpoint {self.model.name} --data FOLDER --out FILE"
+            return f"There is no calibration. {made} makes one; then start this page with --calibration FILE."
+        try:
+            self.model.calibration.check_labels(labels, templates)
+        except UserError as error:
+            return f"There is no guarantee: {error}."
+        return None
+
+    def _decision(self, answer: str | None, largest: float, max_error: float) -> str:
+        """The answer or "don't know", with the guarantee."""
+        assert self.model.calibration is not None
+        limit, threshold = percent(max_error, 0), self.model.calibration.abstention(max_error).threshold
+        if answer is not None:
+            return f"Answer: “{answer}”. At most {limit} of the answers given are wrong, in 19 of 20 calibrations."
+        if math.isinf(threshold):
+            return f"Don't know: the calibration cannot promise that at most {limit} of the answers are wrong."
+        return (
+            f"Don't know: the largest probability is {percent(largest)}, and at most {limit} of the answers are wrong "
+            f"only from {percent(threshold)} on."
         )
 
-    def rely(self, image_data: bytes, labels: Sequence[str], decide: Decide) -> Reliance:
-        """Say which labels of an image can be relied on, by the model's calibration.
+    def _uncertainties(self, image: Gaussian) -> Answer:
+        """The total variance and the distance from known images, each with its rank among known images."""
+        value, more_certain = self._uncertainty(image)
+        names, measures, text = ["aleatoric: the image is ambiguous"], [f"total variance {value:#.4g}"], ""
+        ranks: list[Bar | str] = ["unknown: start with --shards"]
+        if more_certain is not None:
+            ranks = [bar(f"{percent(more_certain, 0)} are more certain", more_certain, "s1")]
+        calibration = self.model.calibration
+        if calibration is None:
+            text = " The distance from known images needs a calibration."
+        else:
+            distance = float(calibration.known.distance(image.mean)[0])
+            nearer = float((calibration.held.distance < distance).double().mean())
+            names.append("out of distribution")
+            measures.append(f"distance from known images {distance:#.4g}")
+            ranks.append(bar(f"{percent(nearer, 0)} are nearer", nearer, "s1"))
+            if nearer >= UNUSUAL:
+                text = " This image is unlike the calibration's: no guarantee may hold for it."
+        columns = [Column("measure", "", measures), Column("among known images", "", ranks)]
+        return Answer(f"Two kinds of uncertainty.{text}", "uncertainty", names, columns)
 
-        Raises:
-            UserError: there are no labels, or too many.
-            prolip.data.DataError: the bytes cannot be decoded as an image.
-        """
-        labels, image = _clean_lines(labels, "write labels"), self._embed_image(image_data)
-        uncertainty = float(image.total_var)
-        left_open = Doubt(uncertainty, self._more_certain(uncertainty), "the data set's images")
-        return rely_on(self.model, image, labels, self._texts, decide, left_open)
-
-    # ---- shared by the panels ----
-
-    def _more_certain(self, uncertainty: float) -> float | None:
-        """Share of the data set's images that are more certain; None without a data set."""
+    def _uncertainty(self, image: Gaussian) -> tuple[float, float | None]:
+        """An image's total variance, and the share of the data set's images that are more certain."""
+        value = float(image.total_var)
         if self._images is None:
-            return None
+            return value, None
         # If an image of the data set is embedded again alone, its value may differ by rounding.
-        return float((self._images.total_var < uncertainty * (1 - 1e-6)).double().mean())
-
-    def _shares(self, image: Tensor, classifier: Tensor) -> list[float]:
-        """Return the softmax over classes with the model's own scale."""
-        logits = zero_shot_logits(image, classifier, logit_scale=self.model.logit_scale)
-        shares: list[float] = logits[0].softmax(dim=0).tolist()
-        return shares
-
-    @cached_property
-    def _dataset_captions(self) -> Gaussian:
-        """Gaussians of the data set's captions, [N, D]."""
-        return self.model.encode_texts(self.all_captions, progress=False)
+        return value, float((self._images.total_var < value * (1 - 1e-6)).double().mean())
 
     def _embed_items(self, items: Sequence[Item]) -> tuple[list[Item], Gaussian | None]:
-        """Embed the images of the items; returns the items that can be decoded and their Gaussians (None if no items).
+        """Return the items whose images can be decoded, and the images' Gaussians; None if there are no items.
 
         Raises:
             UserError: there are items, but none of their images can be decoded.
         """
         readable: list[Item] = []
-        parts: list[Gaussian] = []
+        embedded: list[Gaussian] = []
         for start in range(0, len(items), _EMBED_BATCH):
             pixels = []
             for item in items[start : start + _EMBED_BATCH]:
@@ -328,61 +337,56 @@ class Explorer:
                 else:
                     readable.append(item)
             if pixels:
-                parts.append(self.model.encode_images(torch.stack(pixels), progress=False))
+                embedded.append(self.model.encode_images(torch.stack(pixels), progress=False))
         if items and not readable:
-            raise UserError(f"none of the {len(items)} images of the data set can be decoded")
-        return readable, concatenate(parts) if parts else None
+            raise UserError(f"shards: none of the {len(items)} images of the data set can be decoded")
+        return readable, concatenate(embedded) if embedded else None
 
     def _embed_image(self, image_data: bytes) -> Gaussian:
         return self.model.encode_images(image_data, progress=False)
 
     def _texts(self, captions: Sequence[str]) -> Gaussian:
         """Embed captions, [N, D], using the cache."""
-        with self._lock:  # panels call this from several threads
-            new = [caption for caption in dict.fromkeys(captions) if caption not in self._cache]
-            if new:
-                embedded = self.model.encode_texts(new, progress=False)
-                if len(self._cache) + len(new) > _CACHED_CAPTIONS:
-                    self._cache = {caption: self._cache[caption] for caption in captions if caption in self._cache}
-                for place, caption in enumerate(new):
-                    self._cache[caption] = embedded.rows(slice(place, place + 1))
-            return concatenate([self._cache[caption] for caption in captions])
+        return self._embed(tuple(captions))
 
-    def _views(self, captions: Sequence[str], image: Gaussian) -> list[CaptionView]:
-        captions = _clean_lines(captions)
-        texts = self._texts(captions)
-        similarity, distance = (image.mean @ texts.mean.T)[0], csd(image, texts)[0]
-        inside = inclusion_score(image, texts).mean(dim=1)
-        match: list[float | None] = [None] * len(captions)
-        if self.model.logit_bias is not None:
-            match = csd_logits(image, texts, self.model.logit_scale, self.model.logit_bias).sigmoid()[0].tolist()
-        columns = (texts.total_var.tolist(), similarity.tolist(), distance.tolist(), match, inside.tolist())
-        return list(map(CaptionView, captions, *columns))
+    @staticmethod
+    def _cosines(one: Gaussian, others: Gaussian) -> list[float]:
+        cosines: list[float] = (one.mean @ others.mean.T)[0].tolist()
+        return cosines
 
 
-def _clean_lines(lines: Sequence[str], if_empty: str = "write at least one caption") -> list[str]:
+def _weighted_prompts(names: Sequence[str], templates: Sequence[str], weights: Tensor, variances: Tensor) -> Answer:
+    """The prompts with the largest and the smallest weight of each label; `weights` and `variances` are [C, K]."""
+    largest, even = float(weights.max()), 1 / len(templates)
+    values = variances.tolist()
+    rows, prompts, drawn, uncertain = [], [], [], []
+    for name, row, own in zip(names, weights.tolist(), values, strict=True):
+        for word, weight in (("prefers", max(row)), ("avoids", min(row))):
+            place = row.index(weight)
+            rows.append(name if word == "prefers" else "")
+            prompts.append(f"{word} “{templates[place].replace('{}', name)}”")
+            drawn.append(bar(percent(weight), weight / largest, "s1", 100 * even / largest))
+            uncertain.append(own[place])
+    scale = Range(float(variances.min()), float(variances.max()), "prompt")
+    columns = [
+        Column("prompt", "", prompts),
+        Column("weight", f"the mark is an even weight, {percent(even)}", drawn),
+        uncertainties(uncertain, scale),
+    ]
+    text = (
+        f"The {len(templates)} prompts of each label are weighted by how well they fit the nearest images of the data "
+        "set (Bayesian prompt re-weighting). Shown are the prompts with the largest and the smallest weight."
+    )
+    return Answer(text, "label", rows, columns)
+
+
+def _clean_lines(lines: Sequence[str], field: str) -> list[str]:
     """Strip the lines and drop empty and repeated ones.
 
     Raises:
-        UserError: no line is left (the message is `if_empty`), or there are too many.
+        UserError: no line is left, or there are too many.
     """
     cleaned = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
-    if not cleaned:
-        raise UserError(if_empty)
-    if len(cleaned) > MAX_PROMPTS:
-        raise UserError(f"{len(cleaned)} lines are too many: {MAX_PROMPTS} at most")
+    if not 1 <= len(cleaned) <= MAX_PROMPTS:
+        raise UserError(f"{field}: there must be 1 to {MAX_PROMPTS} (got {len(cleaned)})")
     return cleaned
-
-
-def _with_unique_keys(items: Sequence[Item]) -> list[Item]:
-    """Append a number to repeated keys, since shards of several folders may have the same name."""
-    seen = Counter[str]()
-    unique = []
-    for item in items:
-        seen[item.key] += 1
-        unique.append(item if seen[item.key] == 1 else replace(item, key=f"{item.key} ({seen[item.key]})"))
-    return unique
-
-
-def _range(gaussian: Gaussian, of: str) -> Range:
-    return Range(float(gaussian.total_var.min()), float(gaussian.total_var.max()), of)

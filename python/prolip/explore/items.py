@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from prolip.data import StoreConfig, expand_shards, without_secrets
-from prolip.data.samples import Sample, read_record, read_samples, values_at
+from prolip.data.samples import read_record, read_samples, values_at
 from prolip.errors import UserError
 
 
@@ -32,7 +32,7 @@ def read_items(
     Args:
         data: paths, URLs and patterns of shards, or folders of shards. If a folder has a test set, only that is read.
         caption_keys: `txt`, or dotted paths into a sample's JSON. From a list, the first text is used.
-        limit: largest number of samples.
+        limit: maximum number of samples.
         store: how remote shards are read.
 
     Raises:
@@ -40,36 +40,26 @@ def read_items(
         DataError: a shard or a sample's JSON cannot be read.
     """
     store = store or StoreConfig()
-    shards = expand_shards([pattern for source in data for pattern in _patterns(source)], store)
-    items: list[Item] = []
-    for shard in shards:
-        if len(items) < limit:
-            items += islice(_items(shard, caption_keys, store), limit - len(items))
+    patterns = []
+    for source in data:
+        folder, pattern = Path(source), source
+        if source and folder.is_dir():
+            pattern = str(folder / ("test-*.tar" if any(folder.glob("test-*.tar")) else "*.tar"))
+        patterns.append(pattern)
+    items = list(islice(_items(expand_shards(patterns, store), caption_keys, store), limit))
     if not items:
-        raise UserError(f"shards is {', '.join(map(without_secrets, data))}: its shards have no image")
+        raise UserError(f"shards: there must be images in them (got {', '.join(map(without_secrets, data))})")
     return items
 
 
-def _patterns(source: str) -> list[str]:
-    folder = Path(source)
-    if not (source and folder.is_dir()):
-        return [source]
-    for pattern in ("test-*.tar", "*.tar"):
-        if any(folder.glob(pattern)):
-            return [str(folder / pattern)]
-    raise UserError(f"shards is {source}: the folder has no .tar file")
-
-
-def _items(shard: str, caption_keys: Sequence[str], store: StoreConfig) -> Iterator[Item]:
-    name = Path(without_secrets(shard)).stem
-    for sample in read_samples(shard, ("txt", "json"), store):
-        captions = dict.fromkeys(_captions(sample, caption_keys))
-        yield Item(f"{name}/{sample.key}", sample.image, tuple(captions))
-
-
-def _captions(sample: Sample, caption_keys: Sequence[str]) -> Iterator[str]:
-    text, record = sample.members["txt"], read_record(sample.key, sample.members["json"])
-    for path in caption_keys:
-        found = [text.decode("utf-8", "replace")] if path == "txt" and text is not None else values_at(record, path)
-        if found and isinstance(found[0], str) and found[0].strip():
-            yield found[0].strip()
+def _items(shards: Sequence[str], caption_keys: Sequence[str], store: StoreConfig) -> Iterator[Item]:
+    for shard in shards:
+        for sample in read_samples(shard, ("txt", "json"), store):
+            text, record = sample.members["txt"], read_record(sample.key, sample.members["json"])
+            captions: dict[str, None] = {}
+            for path in caption_keys:
+                plain = path == "txt" and text is not None
+                found = [(text or b"").decode("utf-8", "replace")] if plain else values_at(record, path)
+                if found and isinstance(found[0], str) and found[0].strip():
+                    captions[found[0].strip()] = None
+            yield Item(f"{Path(without_secrets(shard)).stem}/{sample.key}", sample.image, tuple(captions))

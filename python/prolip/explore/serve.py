@@ -39,42 +39,39 @@ def run_explore(options: ExploreOptions) -> None:
             beside=next((Path(name) for name in options.shards if Path(name).is_dir()), None),
             calibration=options.calibration,
         )
-        explorer = Explorer(model, items)
-        with TemporaryDirectory(prefix="prolip-explore-") as uploads:
-            serve(explorer, options, listener, Path(uploads))
+        serve(Explorer(model, items), options, listener)
 
 
-def serve(explorer: Explorer, options: ExploreOptions, listener: socket.socket, uploads: Path) -> None:
-    """Serve the page of a model until Ctrl-C, over a socket that listens already, with a folder for uploaded files."""
-    os.environ["GRADIO_TEMP_DIR"] = str(uploads)
-    import gradio
-    import uvicorn
-    from fastapi import FastAPI
+def serve(explorer: Explorer, options: ExploreOptions, listener: socket.socket) -> None:
+    """Serve the page of a model until Ctrl-C, over a socket that listens already."""
+    with suppress(KeyboardInterrupt), TemporaryDirectory(prefix="prolip-explore-") as uploads:
+        os.environ["GRADIO_TEMP_DIR"] = uploads
+        import gradio
+        import uvicorn
+        from fastapi import FastAPI
 
-    from prolip.explore.drawing import CSS
-    from prolip.explore.gate import Gate
-    from prolip.explore.page import build_page
+        from prolip.explore.gate import Gate
+        from prolip.explore.page import build_page
 
-    app = gradio.mount_gradio_app(
-        FastAPI(openapi_url=None),
-        build_page(explorer, options.checkpoint),
-        path="/",
-        server_name=options.host,
-        server_port=options.port,
-        max_file_size=options.max_upload_mb * gradio.FileSize.MB,
-        # System fonts, so that the page loads nothing from other servers.
-        theme=gradio.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
-        css=CSS,
-        footer_links=[],
-        run_history=False,
-        show_error=False,
-        ssr_mode=False,
-    )
-    log.info("http://%s:%d (Ctrl-C ends it)", options.host, options.port)
-    # The page keeps a connection open, so shutting down does not wait for it, and does not log that.
-    config = uvicorn.Config(Gate(app, options.host, uploads), log_level="critical", timeout_graceful_shutdown=1)
-    with suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run([listener])
+        app = gradio.mount_gradio_app(
+            FastAPI(openapi_url=None),
+            build_page(explorer, options.checkpoint),
+            path="/",
+            server_name=options.host,
+            server_port=options.port,
+            max_file_size=options.max_upload_mb * gradio.FileSize.MB,
+            # System fonts, so that the page loads nothing from other servers.
+            theme=gradio.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+            css_paths=Path(__file__).with_name("page.css"),
+            footer_links=[],
+            run_history=False,
+            show_error=False,
+            ssr_mode=False,
+        )
+        log.info("http://%s:%d (Ctrl-C ends it)", options.host, options.port)
+        # The page keeps a connection open, so shutting down does not wait for it, and does not log that.
+        gate = Gate(app, options.host, Path(uploads))
+        uvicorn.Server(uvicorn.Config(gate, log_level="critical", timeout_graceful_shutdown=1)).run([listener])
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -86,16 +83,8 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
         # Of localhost's two addresses, browsers try both, but a forwarded port often names 127.0.0.1.
-        family, kind, _, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
-        listener = socket.socket(family, kind)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen()
-        except OSError:
-            listener.close()
-            raise
+        family, *_, address = min(found, key=lambda one: one[0] != socket.AF_INET)
+        return socket.create_server(address, family=family)
     except OSError as error:
-        other = "--port" if error.errno in {errno.EADDRINUSE, errno.EACCES} else "--host"
-        raise UserError(f"cannot listen on {host}, port {port} ({error.strerror}): try another {other}") from error
-    return listener
+        field = "port" if error.errno in {errno.EADDRINUSE, errno.EACCES} else "host"
+        raise UserError(f"{field}: cannot listen on {host}, port {port} ({error.strerror})") from error
