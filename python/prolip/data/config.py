@@ -31,12 +31,12 @@ class TokenizerConfig:
     context_length: int = 64
     """Ids per caption. Longer captions are cut, keeping special tokens; shorter ones are padded."""
     pad_id: int | None = None
-    """The padding id, 0 for `clip`. For a file the default is the first of: `pad_token` in a `tokenizer_config.json`
-    beside it, its `padding` section, `<pad>`, `[PAD]`."""
+    """The padding id, 0 for `clip`. Default for a file: the first of `pad_token` in a `tokenizer_config.json` beside
+    it, its `padding` section, `<pad>`, `[PAD]`."""
     clean: Cleaning | None = None
-    """How captions are cleaned first, by open_clip's names: `lower` (CLIP), `whitespace`, or `canonicalize` (SigLIP:
-    lower case, no punctuation). All three fix the text with ftfy. `none`, for a file only, leaves captions to the
-    file's own normaliser. Default: `lower` for `clip`, `none` for a file."""
+    """Cleaning of captions, by open_clip's names: `lower` (CLIP), `whitespace` or `canonicalize` (SigLIP), all with
+    ftfy. `none`, for a file only, leaves it to the file's normaliser. Default: `lower` for `clip`, `none` for a
+    file."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as plain values, for a checkpoint."""
@@ -69,15 +69,14 @@ class CaptionSource:
     """One source of captions within a sample."""
 
     key: str = "txt"
-    """`txt`, or a dotted path into the sample's JSON. If it leads to a list, one text is drawn, uniformly unless
-    weighted; other values are skipped. Behind a list, a name (with or without `*`) applies to each element
-    (`sentences.raw`, `sentences.*.raw`), and a number selects one (`sentences.0.raw`). Empty texts are captions."""
+    """`txt`, or a dotted path into the sample's JSON. From a list, one text is drawn, uniformly unless weighted. Behind
+    a list, a name applies to each element (`sentences.raw`), and a number selects one (`sentences.0.raw`)."""
     weight: float = 1.0
     """Relative probability of this source within its slot."""
     general: tuple[str, ...] = ()
     """Dotted paths to more general captions of the same sample. Hierarchical masking draws one uniformly."""
     list_weights: tuple[float, ...] = ()
-    """Relative probability of each list element by position; elements after the last weight have 0. () for uniform."""
+    """Relative probability of each list element by position, then 0; () for uniform."""
     list_weights_key: str | None = None
     """Dotted path to the elements' weights in the same JSON (`sentences.score`), one number per text of `key`."""
 
@@ -87,7 +86,7 @@ class CaptionConfig:
     """One caption slot. Every sample has one caption per slot."""
 
     sources: tuple[CaptionSource, ...] = (CaptionSource(),)
-    """The sources of captions. One is drawn for each sample, by weight."""
+    """The sources of captions; one is drawn per sample, by weight."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,14 +94,11 @@ class MaskConfig:
     """How to mask the first `int(B * masked_fraction)` rows of a batch (docs/specification.md, section 7)."""
 
     masked_fraction: float = 0.125
-    """Share of rows with masked captions and images. A full batch has at least one such row; the smaller last batch of
-    `last_batch="keep"` may have none."""
+    """Share of rows with masked captions and images. A full batch has at least one such row."""
     text_mode: Literal["replace", "remove"] = "replace"
-    """`replace`: masked tokens become `mask_id`. `remove`: masked tokens are removed and the rest moves left; at least
-    one token stays."""
+    """`replace`: masked tokens become `mask_id`. `remove`: they are removed, but for at least one token."""
     text_mask_prob: float = 0.75
-    """Probability that a token is masked. Padding is never masked; a real token with the padding id (CLIP's `!`) may
-    be."""
+    """Probability that a token is masked. Padding is never masked."""
     mask_id: int = 32000
     """The id that replaces masked tokens; not used by `remove`."""
     patch_draw: Literal["batch", "sample"] = "batch"
@@ -112,7 +108,7 @@ class MaskConfig:
     num_patches: Derived[int] = 196
     """Patches per image."""
     general_prob: float = 0.0
-    """Probability that the masked text is a more general caption, if the drawn source names any."""
+    """Probability that the masked text is a more general caption, if the source names any."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,23 +120,22 @@ class StoreConfig:
     connections: int = 8
     """Number of parallel downloads, in ranges of 8 MiB."""
     read_ahead_bytes: int = 4 * 2**30
-    """Disk limit for prefetched shards; allow several. Shards that a batch waits for may exceed it."""
+    """Disk limit for prefetched shards; allow several."""
     max_shard_bytes: int = 32 * 2**30
-    """Largest size of one shard in bytes, as sent and when unpacked, in case a server never stops sending."""
+    """Maximum size of one shard in bytes, as sent and when unpacked."""
     cache_dir: str | None = None
     """Folder for downloaded shards; None for one in the system's temporary folder."""
     cache_bytes: int = 0
-    """Disk limit for shards that stay in `cache_dir` after use, shared by all processes that name it; 0 keeps none."""
+    """Disk limit for shards kept in `cache_dir`, shared by all processes that name it; 0 keeps none."""
     retries: int = 10
-    """Failures in a row after which a shard is given up. The count starts again after 256 KiB of new data."""
+    """Failures in a row, with less than 256 KiB of new data between them, after which a shard is given up."""
     timeout_s: float = 30.0
     """Seconds without data after which a request fails."""
     min_bytes_per_s: int = 1024
-    """Lowest rate, on average over `timeout_s`. A slower request fails."""
+    """Minimum rate over `timeout_s`; a slower request fails."""
     require_archive_end: bool = True
-    """Whether a tar archive, local ones too, must end with a block of zeros, as tar writes it. Without one the archive
-    may have been cut between two samples, so it counts as damaged there. Set False for writers that don't end their
-    archives. With an index, the setting used for indexing counts."""
+    """Whether a tar archive must end with a block of zeros, as tar writes it; one without may have been cut, and counts
+    as damaged. With an index, the setting used for indexing counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,18 +147,17 @@ class LoaderConfig:
     weights: tuple[float, ...] = ()
     """With `mode="resampled"`, the relative probability of a shard, one weight per pattern; () for uniform."""
     index: str | None = None
-    """Index file of the shards, made by `prolip data index`, so that opening reads no shard. A shard that is missing in
-    the index, or has changed since, is an error."""
+    """Index file of the shards, made by `prolip data index`, so that opening reads no shard. A shard that is not in it,
+    or has changed since, is an error."""
     mode: Literal["once", "resampled"] = "once"
     """`once`: every sample once per epoch. `resampled`: shards are drawn with replacement, by `weights`."""
     num_samples: int | None = None
-    """Samples per epoch over all ranks. Needed if shards are resampled or if their length is unknown, as for remote
-    shards without an index. Each rank then reads shards of its own, and repeats them if they have too few samples. With
-    `last_batch="keep"` an epoch always ends with the shards."""
+    """Samples per epoch over all ranks. Needed if shards are resampled, or remote without an index. Each rank then
+    reads shards of its own, and repeats them if they have too few samples."""
     batch_size: Derived[int]
     """Samples per batch on this rank."""
     image_size: Derived[int]
-    """Side of the images in a batch, in pixels. With 0 no image is decoded, to read raw members only."""
+    """Side of the images in pixels; with 0 no image is decoded."""
     augment: AugmentConfig | None = None
     """Random augmentation; None for the evaluation transform."""
     captions: tuple[CaptionConfig, ...] = (CaptionConfig(),)
@@ -177,42 +171,38 @@ class LoaderConfig:
     num_epochs: Derived[int | None] = 1
     """Number of epochs; None to go on without end."""
     shuffle_window: int = 10_000
-    """Samples to shuffle together, after the shards are shuffled; 0 keeps the order of the files."""
+    """Samples to shuffle together, after the shards; 0 keeps the order of the files."""
     last_batch: Derived[Literal["drop", "pad", "keep"]] = "drop"
-    """How an epoch ends. Each rank reads one contiguous part of the epoch. `drop` and `pad`, for training: all batches
-    are full, all ranks have equally many, and bad samples are replaced; a last batch that is not full is dropped, or
-    padded from the beginning of the rank's part. `keep`, for evaluation: the last batch is smaller, and bad samples are
-    left out. Ranks may then differ by one batch, so a collective operation per batch would hang."""
+    """How an epoch ends. `drop` and `pad`, for training: all batches are full, all ranks have equally many, and bad
+    samples are replaced; an incomplete last batch is dropped, or padded from the beginning of the rank's part. `keep`,
+    for evaluation: the last batch is smaller, bad samples are left out, and ranks may differ by one batch."""
     num_threads: int = 0
-    """Loader threads. 0 divides the cores of this process (its affinity and cgroup quota) by torchrun's
-    LOCAL_WORLD_SIZE; in `prolip train`, each core by the number of processes that are bound to it."""
+    """Loader threads. 0 divides the cores of this process (affinity and cgroup quota) by torchrun's LOCAL_WORLD_SIZE;
+    in `prolip train`, each core by the number of processes that are bound to it."""
     prefetch_batches: int = 4
     """Batches to prepare ahead."""
     max_bad_fraction: float = 0.01
-    """Largest share of unreadable samples; above it the loader raises DataError. Checked at every batch with a margin
-    of 4 standard deviations (no margin if this is 0), and exactly at the end of an epoch, unless the run resumed
-    within it. The same run always fails at the same batch."""
+    """Maximum share of unreadable samples, else DataError. Checked at every batch with a margin of 4 standard
+    deviations (none if this is 0), and exactly at the end of an epoch, unless the run resumed within it."""
     max_pixels: int = _core.MAX_PIXELS
-    """Largest number of pixels in an image; larger images are bad samples. The default is Pillow's
-    `MAX_IMAGE_PIXELS`, beyond which Pillow warns of a decompression bomb. A thread needs 0.3 GB for such a PNG, 0.4 GB
-    for a JPEG, 0.8 GB for a progressive one without chroma subsampling."""
+    """Maximum number of pixels in an image; larger images are bad samples. The default is Pillow's `MAX_IMAGE_PIXELS`;
+    a thread needs up to 0.8 GB for such an image."""
     max_member_bytes: int = _core.MAX_MEMBER_BYTES
-    """Largest size of a sample's members together, in bytes; larger samples are bad."""
+    """Maximum size of a sample's members together, in bytes."""
     max_caption_bytes: int = _core.MAX_CAPTION_BYTES
-    """Largest size of a caption in bytes; samples with longer captions are bad."""
+    """Maximum size of a caption in bytes."""
     on_missing_shard: Literal["raise", "skip"] = "raise"
-    """What to do with a shard that cannot be opened. `raise`: raise an error that names it, when the loader opens or at
-    the batch that needs it. `skip`: log a warning. A shard that disappears later counts as bad samples (as one, if its
-    length is unknown)."""
+    """What to do with a shard that cannot be opened. `raise`: an error when the loader opens, or at the batch that
+    needs it. `skip`: a warning; a shard that disappears later counts as bad samples (as one, if its length is
+    unknown)."""
     store: StoreConfig = field(default_factory=StoreConfig)
     """How remote shards are read."""
     keep_members: Derived[tuple[str, ...]] = ()
-    """Extensions, in lower case, of raw members to return in batches (`json`, `cls`, `npy`, also images). They count
-    towards `max_member_bytes`."""
+    """Extensions, in lower case, of raw members to return in batches (`json`, `cls`, `npy`, also images)."""
 
     @property
     def masking(self) -> MaskConfig | None:
-        """The settings of masking; None if no row is masked."""
+        """`mask`; None if no row is masked."""
         return self.mask if self.mask is not None and self.mask.masked_fraction != 0 else None
 
 
@@ -221,12 +211,12 @@ class IndexOptions:
     """Write an index of shards, with the number and positions of their samples, for a loader's `data.index`."""
 
     shards: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARD ...")]
-    """Paths, URLs, brace patterns, globs, or text files that list them, named as for the loader."""
+    """Paths, URLs, brace patterns, globs, or text files that list them."""
     out: Path
-    """The index file to write. The loader may read it from a URL."""
+    """The index file."""
     check: bool = False
     """Compare an existing index with the shards instead, and print the differences."""
     threads: int = 0
-    """Shards to read in parallel; 0 for as many as this process has cores."""
+    """Shards to read in parallel; 0 for the number of cores."""
     store: StoreConfig = field(default_factory=StoreConfig)
     """How remote shards are read. Each is downloaded whole."""

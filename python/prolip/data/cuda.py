@@ -1,7 +1,6 @@
 """Asynchronous copies from page-locked memory to a GPU.
 
-The device runs two streams side by side: the compute stream and a copy stream. Tests put other classes with the same
-methods in the place of these two.
+The compute stream and a copy stream run side by side.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ class CudaTransfer:
             yield
 
     def send(self, host: Tensor) -> Tensor:
-        """Start copying page-locked memory to the device. Don't overwrite it before a later event has passed."""
+        """Start copying page-locked memory to the device; overwrite it only after a later event has passed."""
         return host.to(self._device, non_blocking=True)
 
     def record(self) -> CudaEvent:
@@ -41,11 +40,8 @@ class CudaTransfer:
         return CudaEvent(torch.cuda.current_stream(self._device))
 
     def hand_over(self, ready: CudaEvent, tensors: Sequence[Tensor]) -> None:
-        """Make the compute stream wait for an event of the copy stream.
-
-        The memory of the tensors is not reused before the compute stream has finished with them, even if they are
-        dropped.
-        """
+        """Make the compute stream wait for an event of the copy stream, and keep the tensors' memory until it is
+        done."""
         compute = torch.cuda.current_stream(self._device)
         compute.wait_event(ready.event)
         for tensor in tensors:

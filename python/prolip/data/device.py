@@ -1,8 +1,8 @@
 """`device_batches`: copies the loader's batches to the training device ahead of time and normalises the images there.
 
-Bytes are copied, not floats: a quarter of the traffic. On a GPU each batch is packed into a recycled page-locked buffer
-and sent in one copy on a separate stream (`prolip.data.cuda`). On a CPU nothing is copied: images are normalised from
-the loader's memory into memory recycled from dropped batches.
+On a GPU the bytes of each batch, a quarter of its floats, are packed into a recycled page-locked buffer and sent in one
+copy on a separate stream (`prolip.data.cuda`). On a CPU images are normalised into memory recycled from dropped
+batches.
 
 Shapes: B samples per batch (on this rank), H/W pixels, C caption slots, L tokens, M masked rows, K kept patches.
 """
@@ -13,7 +13,6 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, Self
 
@@ -64,9 +63,6 @@ class DeviceStats:
     """Time from the first request for a batch until the last batch was returned."""
     wait_seconds: float
     """The part of `seconds` in which the device had no batch to work on."""
-    host_seconds: dict[str, float]
-    """Time of this process by activity: `loader`, waiting for the loader; `buffer`, waiting for a buffer to be free;
-    `fill`, writing into page-locked memory; `begin`, starting copies and kernels; `normalise`, on a CPU."""
 
     @property
     def wait_share(self) -> float:
@@ -100,7 +96,7 @@ class DeviceBatches:
         self._in_flight: deque[_InFlight] = deque()
         self._waits: deque[tuple[CudaEvent, CudaEvent]] = deque()
         self._failure: Exception | None = None
-        self._count, self._waited, self._host = 0, 0.0, dict.fromkeys(_STAGES[transfer is None], 0.0)
+        self._count, self._waited = 0, 0.0
         self._first_request = self._last_return = 0.0
 
     def __iter__(self) -> Self:
@@ -120,10 +116,8 @@ class DeviceBatches:
 
     @property
     def wait_seconds(self) -> float:
-        """Seconds in which the device had no batch to work on.
-
-        On a GPU, measured by its own clock; the last few batches are missing until the GPU has reached them.
-        """
+        """Seconds in which the device had no batch to work on; on a GPU by its own clock, without the last few
+        batches."""
         while self._waits and all(event.passed() for event in self._waits[0]):
             requested, ready = self._waits.popleft()
             self._waited += max(0.0, requested.seconds_until(ready))
@@ -131,25 +125,18 @@ class DeviceBatches:
 
     def stats(self) -> DeviceStats:
         """Return where the time went so far."""
-        return DeviceStats(
-            batches=self._count,
-            seconds=self._last_return - self._first_request,
-            wait_seconds=self.wait_seconds,
-            host_seconds=dict(self._host),
-        )
+        seconds = self._last_return - self._first_request
+        return DeviceStats(batches=self._count, seconds=seconds, wait_seconds=self.wait_seconds)
 
     # ---- CPU: normalise from the loader's memory ----
 
     def _next_on_cpu(self) -> DeviceBatch:
-        batch = self._take()
-        self._waited = self._host["loader"]
-        with self._timed("normalise"):
-            pixels = torch.from_numpy(batch.images)
-            # Copy everything: the arrays share the loader's memory.
-            ids = [
-                None if array is None else torch.from_numpy(array).to(torch.int64, copy=True) for array in _ids(batch)
-            ]
-            return _device_batch(batch, self._normalise.on_cpu(pixels, self._recycled), ids)
+        requested = time.perf_counter()
+        batch = next(self._batches)
+        self._waited += time.perf_counter() - requested
+        # Copy everything: the arrays share the loader's memory.
+        ids = [None if array is None else torch.from_numpy(array).to(torch.int64, copy=True) for array in _ids(batch)]
+        return _device_batch(batch, self._normalise.on_cpu(torch.from_numpy(batch.images), self._recycled), ids)
 
     # ---- GPU: a queue of batches in flight ----
 
@@ -157,23 +144,22 @@ class DeviceBatches:
         requested = transfer.record()
         while self._should_send():
             try:
-                self._in_flight.append(self._send(transfer, self._take()))
+                self._in_flight.append(self._send(transfer, next(self._batches)))
             except (StopIteration, DataError, RuntimeError) as failure:
                 self._failure = failure
         if not self._in_flight:
             assert self._failure is not None
             raise self._failure
         first = self._in_flight.popleft()
-        with self._timed("begin"):
-            transfer.hand_over(first.ready, first.tensors)
+        transfer.hand_over(first.ready, first.tensors)
         self._waits.append((requested, first.ready))
         _ = self.wait_seconds  # release events that have passed
         return first.batch
 
     def _should_send(self) -> bool:
-        """Whether to send another batch before returning one: always if none is in flight, else only if one is ready.
+        """Whether to send another batch: always if none is in flight, else only if the loader has one ready.
 
-        Waiting for the loader while a batch is already on the device would make the device wait too.
+        Waiting for the loader while a batch is on the device would make the device wait too.
         """
         if self._failure is not None or len(self._in_flight) > self._ahead:
             return False
@@ -185,14 +171,13 @@ class DeviceBatches:
         slot = self._slots[0]
         self._slots.rotate(-1)
         if slot.sent is not None and not slot.sent.passed():
-            with self._timed("buffer"):
-                slot.sent.wait()
-        with self._timed("fill"):
-            if slot.memory is None or len(slot.memory) < size:
-                slot.memory = transfer.pinned(size)
-            for start, array in zip(starts, arrays, strict=True):
-                slot.memory[start : start + array.nbytes].copy_(_bytes(torch.from_numpy(array)))
-        with self._timed("begin"), transfer.copying():
+            slot.sent.wait()
+        if slot.memory is None or len(slot.memory) < size:
+            slot.memory = transfer.pinned(size)
+        for start, array in zip(starts, arrays, strict=True):
+            flat = torch.from_numpy(array).reshape(-1).view(torch.uint8)
+            slot.memory[start : start + array.nbytes].copy_(flat)
+        with transfer.copying():
             packed = transfer.send(slot.memory[:size])
             slot.sent = transfer.record()
             pixels, *rest = (_view(packed, start, array) for start, array in zip(starts, arrays, strict=True))
@@ -203,24 +188,6 @@ class DeviceBatches:
             ready = transfer.record()
         tensors = [images, *(tensor for tensor in ids if tensor is not None)]
         return _InFlight(_device_batch(batch, images, ids), tensors, ready)
-
-    # ---- both ----
-
-    def _take(self) -> Batch:
-        with self._timed("loader"):
-            return next(self._batches)
-
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._host[stage] += time.perf_counter() - started
-
-
-_STAGES = {True: ("loader", "normalise"), False: ("loader", "buffer", "fill", "begin")}
-"""Keys of `DeviceStats.host_seconds` on a CPU (True) and on a GPU (False)."""
 
 
 class _Slot:
@@ -244,7 +211,7 @@ class _InFlight(NamedTuple):
 class Normalise:
     """Turns uint8 pixels [B, H, W, 3] into `(pixels / 255 - mean) / std`, [B, 3, H, W] in channels-last memory format.
 
-    One multiplication and one addition per value, always in float32, and one rounding to the output dtype.
+    Computed in float32 and rounded once to the output dtype.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], dtype: torch.dtype, device: torch.device):
@@ -260,10 +227,9 @@ class Normalise:
         return torch.addcmul(self._bias, pixels, self._scale, out=out).permute(0, 3, 1, 2)
 
     def on_cpu(self, pixels: Tensor, memory: _Recycled | None = None) -> Tensor:
-        """Normalise into recycled memory, if there is some: new pages cost more than the arithmetic.
+        """Normalise into recycled memory: new pages cost more than the arithmetic.
 
-        The images are flattened to long rows, a few at a time so that they stay in the cache. Broadcasting over the
-        three channels instead is ten times as slow.
+        Images are flattened to long rows, a few at a time; broadcasting over three channels is ten times as slow.
         """
         if pixels.numel() == 0:
             return self.on_device(pixels)
@@ -327,10 +293,6 @@ def _layout(arrays: Sequence[np.ndarray[tuple[int, ...], np.dtype[np.generic]]])
     return starts, end
 
 
-def _bytes(tensor: Tensor) -> Tensor:
-    return tensor.reshape(-1).view(torch.uint8)
-
-
 def _view(packed: Tensor, start: int, array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> Tensor:
     """View an array's part of a packed buffer as a tensor of the array's dtype and shape."""
     dtype = torch.from_numpy(array).dtype
@@ -349,12 +311,12 @@ def device_batches(
     """Iterate over a loader's batches on a device, with normalised images.
 
     Args:
-        loader: a `BatchLoader`, or another source of its batches.
+        loader: a source of batches.
         device: a CPU or CUDA device.
         dtype: dtype of the images: float32, bfloat16 or float16.
         mean: subtracted from red, green and blue after division by 255.
         std: divisors of red, green and blue after that.
-        ahead: batches to copy to a GPU ahead of the current one, at least 1. Unused on a CPU, where nothing is copied.
+        ahead: batches to copy to a GPU ahead of the current one, at least 1.
 
     Raises:
         ValueError: `ahead` is below 1, or the device or dtype is not supported.

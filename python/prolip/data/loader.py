@@ -44,14 +44,14 @@ class Leg:
 class Cursor:
     """The position of a run in its data, the same on every rank.
 
-    A loader that resumes from a cursor continues with the next batch. If the number of ranks or the batch size has
-    changed, the rest of the epoch is divided anew, and each sample is still read once.
+    If the number of ranks or the batch size has changed, the rest of the epoch is divided anew, and each sample is
+    still read once.
     """
 
     epoch: int = 0
     """The epoch, from 0."""
     legs: tuple[Leg, ...] = ()
-    """The parts of this epoch that were read. The last one continues if ranks and batch size are unchanged."""
+    """The parts of this epoch that were read."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the cursor as plain values, for a checkpoint."""
@@ -78,36 +78,31 @@ class Batch(NamedTuple):
     token_ids: NDArray[np.int32]
     """[C, B, L]."""
     masked_token_ids: NDArray[np.int32] | None
-    """[C, M, L], masked captions of the first M rows; None if nothing is masked or there are no captions."""
+    """[C, M, L], captions of the first M rows; None if nothing is masked or there are no captions."""
     kept_patches: NDArray[np.int64] | None
-    """[M, K], sorted indices of the patches that the first M rows keep; None if nothing is masked."""
+    """[M, K], sorted indices of the kept patches of the first M rows; None if nothing is masked."""
     keys: list[str]
     """The keys of the B samples."""
     members: Members
     """The raw members that `keep_members` names, B per extension."""
     cursor: Cursor
-    """Where to resume after this batch. It does not depend on what was prefetched."""
+    """Where to resume after this batch, whatever was prefetched."""
 
 
 class BatchLoader:
     """Iterates over batches of WebDataset shards.
 
-    Each `iter()` starts at `resume` (or at the beginning) and stops the previous iterator. Leaving the context manager,
-    `close()` or dropping the iterator joins the threads. `state_dict()` and `load_state_dict()` follow torchdata's
-    stateful loaders.
+    Each `iter()` starts at `resume` and stops the previous iterator. `close()`, leaving the context manager and
+    dropping the iterator join the threads. `state_dict()` and `load_state_dict()` follow torchdata's stateful loaders.
     """
 
     def __init__(self, config: LoaderConfig, *, rank: int = 0, world_size: int = 1, resume: Cursor | None = None):
-        """Opens the shards.
-
-        Reads the headers of all local shards, unless there is an index. Remote shards are not contacted before they
-        are needed.
+        """Reads the headers of all local shards, unless there is an index.
 
         Raises:
-            UserError: A setting is invalid. The message names the field, its value and the rule.
+            UserError: A setting is invalid.
             NoSampleError: The shards are intact, but hold no sample. A `UserError`.
-            DataError: A shard is missing or is not an archive. A shard that is damaged further on is only logged: the
-                samples before the damage are used, and the damage counts as a bad sample.
+            DataError: A shard is missing or is not an archive. Damage further on is logged, and counts as a bad sample.
         """
         if isinstance(config.shards, str):
             shown = _core.shown_shard(config.shards)
@@ -151,17 +146,14 @@ class BatchLoader:
             run.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the cursor of the last batch yielded, as plain values.
-
-        With `device_batches`, which copies batches ahead, save the cursor on the batch instead.
-        """
+        """Return the cursor of the last batch yielded, as plain values; with `device_batches`, save `batch.cursor`."""
         return (self._loaded or self._last).to_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Make the next `iter()` resume from a state that `state_dict()` returned. Later ones start at `resume` again.
+        """Make the next `iter()` resume from a state that `state_dict()` returned.
 
         Raises:
-            UserError: `state` is not a cursor. Whether it fits the data is checked by `iter()`.
+            UserError: `state` is not a cursor.
         """
         self._loaded = Cursor.from_dict(state)
 
@@ -180,7 +172,7 @@ class BatchLoader:
         return self._core.stats()
 
     def close(self) -> None:
-        """Stop the iterator and join its threads. Does not wait for a `close` that runs in another thread."""
+        """Stop the iterator and join its threads."""
         self._core.close()
 
     def __enter__(self) -> Self:
@@ -190,25 +182,8 @@ class BatchLoader:
         self.close()
 
 
-def decode(data: bytes) -> NDArray[np.uint8]:
-    """Return the pixels of an image file, uint8 [H, W, 3].
+decode = _core.decode
+"""Return the pixels of an encoded image, uint8 [H, W, 3], as PIL's `convert("RGB")` gives them; else a DataError."""
 
-    They equal those of PIL's `Image.open(...).convert("RGB")`. The GIL is released while decoding.
-
-    Raises:
-        DataError: The bytes cannot be decoded as an image, or it has more pixels than PIL allows.
-    """
-    return _core.decode(data)
-
-
-def preprocess_image(data: bytes, size: int) -> NDArray[np.uint8]:
-    """Decode an image and apply the evaluation transform, uint8 [size, size, 3].
-
-    This is the loader's own code: the shortest side is resized to `size` (bicubic, antialiased), then the centre is
-    cropped.
-
-    Raises:
-        DataError: The bytes cannot be decoded as an image.
-        UserError: `size` is out of range.
-    """
-    return _core.preprocess_image(data, size)
+preprocess_image = _core.preprocess_image
+"""Return the loader's evaluation transform of an encoded image, uint8 [size, size, 3]; see `docs/specification.md`."""

@@ -23,16 +23,7 @@ class Sample(NamedTuple):
 
 
 def read_samples(shard: str, keep: Sequence[str], store: StoreConfig) -> Iterator[Sample]:
-    """Yield the samples of a shard in order, lazily; samples without an image are skipped.
-
-    Args:
-        shard: path or address.
-        keep: extensions of the members to return besides the image.
-        store: how remote shards are read.
-
-    Raises:
-        ValueError, DataError: the shard is missing or is not an archive.
-    """
+    """As `read_members`, with the encoded image of each sample."""
     for key, members in read_members(shard, (*EXTENSIONS, *keep), store):
         image = next(data for data in map(members.__getitem__, EXTENSIONS) if data is not None)
         yield Sample(key, image, {extension: members[extension] for extension in keep})
@@ -102,15 +93,11 @@ def read_label(key: str, member: bytes | None, path: str) -> str | int:
 
 
 def values_at(record: Any, path: str) -> list[Any]:
-    """Return all values at a dotted path of a JSON record, as in the loader.
-
-    Behind a list, a name (with or without `*`) applies to each element, and a number selects one.
-    """
+    """Return all values at a dotted path of a JSON record, as in `CaptionSource.key`."""
     return _below(record, path.split("."))
 
 
 def _below(value: Any, parts: Sequence[str]) -> list[Any]:
-    """Return the values at the rest of a path."""
     if isinstance(value, list):
         if parts and parts[0].isascii() and parts[0].isdigit():
             value, parts = value[int(parts[0]) :][:1], parts[1:]

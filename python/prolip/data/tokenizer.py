@@ -35,8 +35,7 @@ class Tokenizer:
         """Builds the tokenizer.
 
         Raises:
-            UserError: a setting is wrong, or the file is not a tokenizer. The message names the field or the file, and
-                the rule.
+            UserError: a setting is wrong, or the file is not a tokenizer.
             FileNotFoundError: the file does not exist.
         """
         self.config = config
@@ -44,7 +43,7 @@ class Tokenizer:
         """The compiled tokenizer, for `BatchLoader`."""
 
     def __reduce__(self) -> tuple[type[Tokenizer], tuple[TokenizerConfig]]:
-        """Pickle the settings, as for worker processes that are not forked. Their files must still be there."""
+        """Pickle the settings; their files must still be there."""
         return Tokenizer, (self.config,)
 
     def encode(self, captions: Sequence[str]) -> NDArray[np.int32]:

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
         Paired,
         embed_captions,
         embed_pairs,
-        embed_pixels,
         embed_shards,
         embed_texts,
     )
@@ -36,7 +35,6 @@ __all__ = [
     "complete_parts",
     "embed_captions",
     "embed_pairs",
-    "embed_pixels",
     "embed_shards",
     "embed_texts",
     "nearest",

@@ -46,17 +46,6 @@ class Paired(NamedTuple):
     """Kept members of the samples, N per extension."""
 
 
-class DecodedImages(NamedTuple):
-    """Decoded and normalised images of a loader, not embedded."""
-
-    images: Tensor
-    """f32 [N, 3, H, W]."""
-    keys: list[str]
-    """N keys."""
-    members: Members
-    """Kept members of the samples, N per extension."""
-
-
 # ---- Images of a loader ---------------------------------------------------------------------------------------------
 
 
@@ -82,24 +71,6 @@ def embed_pairs(model: ProLIP, loader: BatchLoader, device: torch.device) -> Pai
             members.append(batch.members)
     joined = _joined(members, loader.config.keep_members)
     return Paired(concatenate(images), concatenate(texts, -2), torch.cat(ids, 1), keys, joined)
-
-
-def decode_images(loader: BatchLoader) -> DecodedImages:
-    """Decode all images of a loader into memory, for a small set that is embedded several times.
-
-    Raises:
-        UserError: the loader has no image.
-    """
-    images: list[Tensor] = []
-    keys: list[str] = []
-    members: list[Members] = []
-    for batch in device_batches(loader, torch.device("cpu")):
-        images.append(batch.images)
-        keys.extend(batch.keys)
-        members.append(batch.members)
-    if not images:
-        raise UserError("the loader has no image")
-    return DecodedImages(torch.cat(images), keys, _joined(members, loader.config.keep_members))
 
 
 # ---- Images of shards, for any evaluated model ----------------------------------------------------------------------
@@ -174,31 +145,6 @@ def embed_views(
 
 
 # ---- Tensors and captions -------------------------------------------------------------------------------------------
-
-
-def embed_pixels(
-    model: ProLIP,
-    images: Tensor,
-    device: torch.device,
-    kept_patches: Tensor | None = None,
-    batch_size: int = 256,
-) -> Gaussian:
-    """Embed normalised images, [N, D] on the CPU.
-
-    Args:
-        model: the model; its training mode is restored afterwards.
-        images: f32 [N, 3, H, W].
-        device: where the model is.
-        kept_patches: sorted i64 [N, K], the patches of each image that the model sees; None for all.
-        batch_size: images per forward pass.
-    """
-    parts: list[Gaussian] = []
-    with evaluating(model):
-        for start in range(0, len(images), batch_size):
-            rows = slice(start, start + batch_size)
-            kept = None if kept_patches is None else kept_patches[rows].to(device)
-            parts.append(on_cpu(model.encode_image(images[rows].to(device), kept)))
-    return concatenate(parts)
 
 
 def embed_texts(

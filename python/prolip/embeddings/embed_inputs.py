@@ -42,9 +42,10 @@ from prolip.data.samples import EXTENSIONS, read_record, values_at
 from prolip.distributed import Ranks, failing_at_once, start
 from prolip.embeddings.config import EmbedOptions, Kind
 from prolip.embeddings.embed import embed_captions
+from prolip.embeddings.row_contents import read_lines
 from prolip.embeddings.storage import MANIFEST, Manifest, Part, PartNotes, Rows, part_name, write_part
 from prolip.errors import UserError, check_at_least, sentence
-from prolip.files import check_own_folder, read_text
+from prolip.files import check_own_folder
 from prolip.gaussian import Gaussian, concatenate
 from prolip.models import ProLIP
 from prolip.models.official_json import to_official_json
@@ -161,17 +162,6 @@ def plan_inputs(
 def _cut(items: Sequence[Item], size: int) -> Iterator[tuple[int, tuple[Item, ...]]]:
     for first in range(0, len(items), size):
         yield first, tuple(items[first : first + size])
-
-
-def read_lines(path: Path) -> list[str]:
-    """The lines of a text file, including empty ones, so that a caption's number is its line number.
-
-    Raises:
-        UserError: the file is not UTF-8.
-        OSError: it cannot be read.
-    """
-    text = read_text(path)
-    return text.removesuffix("\n").split("\n") if text else []
 
 
 # ---- Embedding one input --------------------------------------------------------------------------------------------
@@ -319,20 +309,20 @@ class Embedder:
         kinds = KINDS[self.options.what]
         is_json = source.form == "shard" and self._member == "json"
 
-        def decode(sample: _Sample) -> tuple[Tensor | None, str] | DataError:
+        def decode(sample: _Sample) -> tuple[Tensor | None, str] | Exception:
             try:
                 caption = self._caption(sample, is_json) if "text" in kinds else ""
                 return self.model.preprocess(sample.image) if "image" in kinds else None, caption
-            except DataError as error:
+            except (DataError, UserError) as error:
                 return error
 
         begun = time.perf_counter()
         for decoded in decoded_ahead(samples, decode, self.options.threads):
-            lost = [(sample.key, found) for sample, found in decoded if isinstance(found, DataError)]
+            lost = [(sample.key, found) for sample, found in decoded if isinstance(found, Exception)]
             rows.bad += len(lost)
             rows.named += [f"{source.source}: {key}: {why}" for key, why in lost][: _NAMED - len(rows.named)]
             rows.wait_seconds += time.perf_counter() - begun
-            usable = [(sample.key, *found) for sample, found in decoded if not isinstance(found, DataError)]
+            usable = [(sample.key, *found) for sample, found in decoded if not isinstance(found, Exception)]
             if usable:
                 keys, pixels, captions = zip(*usable, strict=True)
                 with self.model.running():

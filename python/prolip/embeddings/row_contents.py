@@ -1,7 +1,4 @@
-"""Fetch the image or caption behind a row of embeddings, by source and key.
-
-S side of an image in pixels.
-"""
+"""Fetch the image or caption behind a row of embeddings, by source and key. S side of an image in pixels."""
 
 from __future__ import annotations
 
@@ -14,11 +11,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from prolip.data import DataError, StoreConfig, preprocess_image
-from prolip.data.build.images import UNREADABLE, read_for_loader
+from prolip.data import DataError, StoreConfig
 from prolip.data.samples import EXTENSIONS, read_members, read_record, values_at
-from prolip.embeddings.embed_inputs import read_lines
 from prolip.errors import UserError
+from prolip.files import read_text
+from prolip.pretrained.preprocess import Preprocess
 
 log = logging.getLogger(__name__)
 
@@ -28,17 +25,13 @@ Name = tuple[str, str]
 """Source and key of a row."""
 
 
-_FILE_FIELDS = ("path", "image")
-"""The JSON fields in which `prolip data build folder` and `csv` write an image's file name."""
-
-
 class Contents(NamedTuple):
     """The image and caption of a row; None if it could not be read, or was not requested."""
 
     image: Pixels | None
     caption: str | None
     file: str | None = None
-    """The image's own file name, if it is not the key: the builders write it into the json of a sample."""
+    """The image's own file name, if `prolip data build` wrote it into the sample's json."""
 
 
 def fetch(
@@ -51,15 +44,14 @@ def fetch(
 ) -> dict[Name, Contents]:
     """Fetch the images, cut to squares, the captions and the file names of rows.
 
-    A shard is read up to its last requested sample. If a source cannot be read, a warning is logged, and its rows are
-    missing from the result.
+    If a source cannot be read, a warning is logged, and its rows are missing from the result.
 
     Args:
         names: source and key of each row.
         side: side of the images in pixels; None for no images.
         store: how remote shards are read.
-        remote: whether to download remote shards; otherwise their rows are missing from the result.
         caption_key: `txt`, or a dotted path into a sample's json. If it leads to several texts, all are returned.
+        remote: whether to download remote shards; otherwise their rows are missing from the result.
     """
     by_source: dict[str, set[str]] = {}
     for source, key in names:
@@ -67,8 +59,15 @@ def fetch(
             by_source.setdefault(source, set()).add(key)
     found: dict[Name, Contents] = {}
     for source, keys in by_source.items():
+        path = Path(source)
         try:
-            contents = _from_source(source, keys, side, store or StoreConfig(), caption_key)
+            if path.is_dir():
+                contents = {key: _of_file(path / key, side) for key in keys}
+            elif path.suffix == ".txt":
+                lines = read_lines(path)
+                contents = {key: Contents(None, lines[int(key)]) for key in keys if int(key) < len(lines)}
+            else:
+                contents = _of_shard(source, keys, side, store or StoreConfig(), caption_key)
         except (UserError, DataError, OSError) as error:
             log.warning("%s: its images and captions cannot be shown: %s", source, error)
         else:
@@ -76,66 +75,51 @@ def fetch(
     return found
 
 
-def _from_source(
-    source: str, keys: set[str], side: int | None, store: StoreConfig, caption_key: str
-) -> dict[str, Contents]:
-    path = Path(source)
-    if path.is_dir():
-        return {key: _from_file(path / key, side) for key in keys}
-    if path.suffix == ".txt":
-        lines = read_lines(path)
-        return {key: Contents(None, lines[int(key)]) for key in keys if int(key) < len(lines)}
-    return _from_shard(source, keys, side, store, caption_key)
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file, including empty ones, so that a caption's number is its line number.
+
+    Raises:
+        UserError: the file is not UTF-8.
+        OSError: it cannot be read.
+    """
+    text = read_text(path)
+    return text.removesuffix("\n").split("\n") if text else []
 
 
-def _from_file(path: Path, side: int | None) -> Contents:
+def _of_file(path: Path, side: int | None) -> Contents:
     caption = path.with_suffix(".txt")
     text = caption.read_text(encoding="utf-8-sig", errors="replace").strip() if caption.is_file() else None
-    image = None
-    if side is not None:
-        with suppress(*UNREADABLE):
-            image = _square(read_for_loader(path).data, side)
-    return Contents(image, text)
+    return Contents(_square(path, side), text)
 
 
-def _caption(key: str, member: bytes | None, path: str) -> str | None:
-    if path == "txt":
-        return None if member is None else member.decode(errors="replace").strip()
-    try:
-        texts = values_at(read_record(key, member), path)
-    except DataError:
-        return None
-    return " / ".join(text.strip() for text in texts if isinstance(text, str)) or None
-
-
-def _from_shard(
+def _of_shard(
     shard: str, keys: set[str], side: int | None, store: StoreConfig, caption_key: str
 ) -> dict[str, Contents]:
-    beside = "txt" if caption_key == "txt" else "json"
     found: dict[str, Contents] = {}
     for key, members in read_members(shard, ("txt", "json", *(EXTENSIONS if side else ())), store):
-        # If several samples of the shard have one key, the first is used.
-        if key in keys and key not in found:
-            encoded = next((members[name] for name in EXTENSIONS if members.get(name) is not None), None)
-            image = None if side is None or encoded is None else _square(encoded, side)
-            found[key] = Contents(image, _caption(key, members[beside], caption_key), _file(key, members["json"]))
-            if len(found) == len(keys):
-                break
+        if key not in keys or key in found:  # if several samples of the shard have one key, the first is used
+            continue
+        record = None
+        with suppress(DataError):
+            record = read_record(key, members["json"])
+        text = members["txt"]
+        if caption_key != "txt":
+            caption = (
+                " / ".join(text.strip() for text in values_at(record, caption_key) if isinstance(text, str)) or None
+            )
+        else:
+            caption = None if text is None else text.decode(errors="replace").strip()
+        file = (record.get("path") or record.get("image")) if isinstance(record, dict) else None
+        encoded = next((members[name] for name in EXTENSIONS if members.get(name) is not None), None)
+        image = None if encoded is None else _square(encoded, side)
+        found[key] = Contents(image, caption, file if isinstance(file, str) else None)
+        if len(found) == len(keys):
+            break
     return found
 
 
-def _file(key: str, member: bytes | None) -> str | None:
-    """Return the file name in a sample's json; None if there is none."""
-    try:
-        record = read_record(key, member)
-    except DataError:
-        return None
-    names = [record.get(name) for name in _FILE_FIELDS] if isinstance(record, dict) else []
-    return next((name for name in names if isinstance(name, str) and name), None)
-
-
-def _square(data: bytes, side: int) -> Pixels | None:
-    try:
-        return preprocess_image(data, side)
-    except DataError:
-        return None
+def _square(image: bytes | Path, side: int | None) -> Pixels | None:
+    if side is not None:
+        with suppress(UserError, DataError):
+            return Preprocess(size=(side, side)).decode(image, "the image").numpy()
+    return None

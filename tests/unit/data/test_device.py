@@ -62,15 +62,7 @@ def test_device_batches_are_normalised_copies(shards: str) -> None:
     stats = batches.stats()
     assert stats.batches == 8
     assert 0 < batches.wait_seconds == stats.wait_seconds < stats.seconds
-    assert stats.wait_seconds < stats.host_seconds["loader"], "finding the end is no waiting"
     assert 0 < stats.wait_share < 1
-    assert set(stats.host_seconds) == {"loader", "normalise"}
-
-
-def test_without_captions_token_ids_are_empty(shards: str) -> None:
-    (got, *_) = device_batches(BatchLoader(config(shards, captions=())), CPU)
-    assert got.token_ids.shape == (0, 4, 0)
-    assert (got.masked_token_ids, got.kept_patches) == (None, None)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -111,16 +103,6 @@ def test_memory_is_reused_only_after_a_batch_is_dropped(shards: str) -> None:
         assert 1 <= len(spare) <= 2
         last = spare[-1].data_ptr()
         assert next(batches).images.untyped_storage().data_ptr() == last
-
-
-def test_invalid_arguments_of_device_batches_are_named(shards: str) -> None:
-    loader = BatchLoader(config(shards))
-    with pytest.raises(ValueError, match="ahead is 0: it must be at least 1"):
-        device_batches(loader, CPU, ahead=0)
-    with pytest.raises(ValueError, match=r"dtype is torch\.int8: it must be float32"):
-        device_batches(loader, CPU, dtype=torch.int8)
-    with pytest.raises(ValueError, match="device is meta: it must be"):
-        device_batches(loader, torch.device("meta"))
 
 
 # ---- a device beside the host ---------------------------------------------------------------------------------------
@@ -288,7 +270,6 @@ def test_wait_time_is_measured_by_the_devices_events() -> None:
     stats = batches.stats()
     assert stats.batches == 3
     assert stats.wait_share == pytest.approx(0.75 / stats.seconds)
-    assert set(stats.host_seconds) == {"loader", "buffer", "fill", "begin"}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

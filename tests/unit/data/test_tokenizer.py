@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import re
 import subprocess
 import sys
 import threading
@@ -17,6 +16,7 @@ from prolip import _core
 from prolip.data.cleaning import clean_lower
 from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import Tokenizer
+from prolip.errors import UserError
 
 MERGES = b"#version\nc a\nca t</w>\n"
 CAT, START, END = 513, 514, 515
@@ -69,38 +69,30 @@ def test_a_word_level_tokenizer_file_is_padded_and_truncated(words: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("settings", "field"),
     [
-        ({"context_length": 0}, "tokenizer.context_length is 0: it must be at least 1"),
-        ({"context_length": 2}, "tokenizer clip: context_length 2 is too short"),
-        ({"pad_id": -1}, "tokenizer.pad_id is -1: it must not be negative"),
-        ({"pad_id": 5}, "tokenizer.pad_id is 5: with tokenizer.kind = 'clip' padding is always 0"),
-        ({"kind": "file"}, "tokenizer.path is None: with tokenizer.kind = 'file' it must name a tokenizer.json"),
-        ({"kind": "file", "path": Path("nowhere.json")}, "tokenizer nowhere.json: cannot read the file: No such file"),
+        ({"context_length": 0}, "tokenizer.context_length"),
+        ({"context_length": 2}, "tokenizer clip"),
+        ({"pad_id": -1}, "tokenizer.pad_id"),
+        ({"pad_id": 5}, "tokenizer.pad_id"),
+        ({"clean": "none"}, "tokenizer.clean"),
+        ({"kind": "file"}, "tokenizer.path"),
+        ({"kind": "file", "path": Path("nowhere.json")}, "tokenizer nowhere.json"),
     ],
 )
-def test_wrong_settings_name_the_field(settings: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(message)):
+def test_wrong_settings_name_the_field(settings: dict[str, object], field: str) -> None:
+    with pytest.raises(UserError) as error:
         Tokenizer(TokenizerConfig(**settings))  # type: ignore[arg-type]
+    assert error.value.field == field
 
 
-def test_wrong_tokenizer_files_are_named(words: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=re.escape(f"tokenizer {words}: no padding id: give pad_id")):
-        Tokenizer(TokenizerConfig(kind="file", path=words))
-    with pytest.raises(
-        ValueError, match=re.escape(f"tokenizer {words}: pad_id 3 is not below the vocabulary's size 3")
-    ):
-        Tokenizer(TokenizerConfig(kind="file", path=words, pad_id=3))
-    other = tmp_path / "other.json"
-    other.write_text("{", encoding="utf-8")
-    with pytest.raises(ValueError, match=re.escape(f"tokenizer {other}: not a Hugging Face tokenizer.json")):
-        Tokenizer(TokenizerConfig(kind="file", path=other))
-    for content in (gzip.compress(MERGES)[:-9], b"cat"):
-        (cut := tmp_path / "cut.txt.gz").write_bytes(content)
-        with pytest.raises(ValueError, match=re.escape(f"tokenizer {cut}: not a gzip file, or damaged: ")):
-            Tokenizer(TokenizerConfig(path=cut))
-    with pytest.raises(FileNotFoundError, match=r"absent\.txt"):
-        Tokenizer(TokenizerConfig(path=tmp_path / "absent.txt"))
+@pytest.mark.parametrize("content", [gzip.compress(MERGES)[:-9], b"cat"])
+def test_damaged_merges_are_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "cut.txt.gz"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as error:
+        Tokenizer(TokenizerConfig(path=path))
+    assert error.value.field == f"tokenizer {path}"
 
 
 def test_only_captions_that_need_cleaning_are_cleaned_in_one_call() -> None:

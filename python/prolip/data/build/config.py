@@ -30,9 +30,9 @@ class BuildConfig:
         if self.max_side is not None:
             check_at_least(1, max_side=self.max_side)
         if not 0 <= self.val_share < 1:
-            raise UserError(f"val_share = {self.val_share}: must be in [0, 1)")
+            raise UserError(f"val_share: must be in [0, 1) (got {self.val_share})")
         if not 0 <= self.max_bad_fraction <= 1:
-            raise UserError(f"max_bad_fraction = {self.max_bad_fraction}: must be in [0, 1]")
+            raise UserError(f"max_bad_fraction: must be in [0, 1] (got {self.max_bad_fraction})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +42,13 @@ class FolderConfig(BuildConfig):
     images: Path
     """Folder of images."""
     captions: Literal["class", "text", "name", "none"] = "class"
-    """`class`: `IMAGES/CLASS/**/image.jpg`, captions made from the class name. `text`: image.jpg beside image.txt.
-    `name`: captions made from the image's own file name. `none`: images without captions."""
+    """`class`: from the class in `IMAGES/CLASS/**/image.jpg`. `text`: from the .txt beside it. `name`: from the file's
+    name. `none`: no captions."""
     name_pattern: str | None = None
-    """For `name`: a regular expression with one group, such as `^\\d+_(.+)$`, to search in the file's name without its
-    extension. The group's match becomes the caption. By default, the whole name becomes the caption."""
+    """For `name`: a regular expression whose one group, such as in `^\\d+_(.+)$`, finds the caption in the file's name
+    without its extension; by default the whole name."""
     templates: tuple[str, ...] = ("{}", "a photo of {}", "a picture of {}")
-    """Captions of a class, with {} for its name. The first is stored in the .txt, all of them in the JSON's
-    "captions"."""
+    """Captions of a class, with {} for its name: the first becomes the .txt, all the JSON's "captions"."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,13 +63,13 @@ class FolderConfig(BuildConfig):
 
     def _check_pattern(self, pattern: str) -> None:
         if self.captions != "name":
-            raise UserError(f"name_pattern needs captions = name, not {self.captions}")
+            raise UserError(f"name_pattern: needs captions = name (got {self.captions})")
         try:
             groups = re.compile(pattern).groups
         except re.error as error:
-            raise UserError(f"name_pattern = {pattern!r}: not a regular expression: {error}") from error
+            raise UserError(f"name_pattern: must be a regular expression (got {pattern!r}: {error})") from error
         if groups != 1:
-            raise UserError(f"name_pattern = {pattern!r}: must have one group in parentheses, not {groups}")
+            raise UserError(f"name_pattern: must have one group in parentheses (got {pattern!r})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +88,6 @@ class CsvConfig(BuildConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.delimiter is not None and len(self.delimiter) != 1:
-            raise UserError(f"delimiter = {self.delimiter!r}: must be one character")
+            raise UserError(f"delimiter: must be one character (got {self.delimiter!r})")
         if self.image_column == self.caption_column:
-            raise UserError(f"image_column and caption_column are both {self.image_column!r}: must differ")
+            raise UserError(f"image_column: must differ from caption_column (got {self.image_column!r})")

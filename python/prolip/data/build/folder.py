@@ -8,6 +8,7 @@ from prolip.data.build.config import FolderConfig
 from prolip.data.build.images import EXTENSIONS, Candidate, write_images
 from prolip.data.build.shards import BuildSummary
 from prolip.errors import UserError, sentence
+from prolip.files import read_text
 
 _CHOICES = (
     "Choose --captions class (one folder per class), text (image.jpg beside image.txt), name (file names, or the part "
@@ -24,8 +25,7 @@ def build_folder(config: FolderConfig, out: Path) -> BuildSummary:
     """
     if not config.images.is_dir():
         raise UserError(f"images: {config.images} is not a folder")
-    make = {"class": _by_class, "text": _by_text, "name": _by_name, "none": _without}[config.captions]
-    candidates = [make(path, config) for path in find_images(config.images)]
+    candidates = [_candidate(path, config) for path in find_images(config.images)]
     if candidates and all(candidate.problem for candidate in candidates):
         raise UserError(
             f"images: no image of {config.images} has a caption for captions = {config.captions} "
@@ -71,50 +71,32 @@ def _name(path: Path, source: Path) -> str:
     return str(path.relative_to(source)).encode(errors="surrogateescape").decode(errors="replace")
 
 
-def _by_class(path: Path, config: FolderConfig) -> Candidate:
+def _candidate(path: Path, config: FolderConfig) -> Candidate:
     name = _name(path, config.images)
-    folder, slash, _ = name.partition("/")
-    if not slash:
-        problem = "it is not in a class folder"
-        return Candidate(name, path, name, None, {"path": name}, problem)
-    words = class_text(folder)
-    captions = [template.format(words) for template in config.templates]
-    record = {"path": name, "class": folder, "class_text": words, "captions": captions}
-    return Candidate(name, path, name, captions[0], record)
-
-
-def _by_text(path: Path, config: FolderConfig) -> Candidate:
-    name = _name(path, config.images)
-    record = {"path": name}
-    beside = path.with_suffix(".txt")
-    try:
-        caption = beside.read_text(encoding="utf-8-sig").strip()
-    except FileNotFoundError:
-        return Candidate(name, path, name, None, record, f"no {beside.name} beside it")
-    except UnicodeDecodeError:
-        return Candidate(name, path, name, None, record, f"{beside.name} is not in UTF-8")
-    except OSError as error:
-        return Candidate(name, path, name, None, record, sentence(error))
-    if not caption:
-        return Candidate(name, path, name, None, record, f"{beside.name} is empty")
-    return Candidate(name, path, name, caption, record)
-
-
-def _by_name(path: Path, config: FolderConfig) -> Candidate:
-    name = _name(path, config.images)
-    stem = _name(path.with_suffix(""), path.parent)
-    record = {"path": name}
-    found = re.search(config.name_pattern or "(.*)", stem)
-    if found is None:
-        return Candidate(
-            name, path, name, None, record, f"name_pattern {config.name_pattern!r} does not match {stem!r}"
-        )
-    caption = class_text(found[1] or "")
-    if not caption:
-        return Candidate(name, path, name, None, record, f"its name {stem!r} has no word for a caption")
-    return Candidate(name, path, name, caption, record)
-
-
-def _without(path: Path, config: FolderConfig) -> Candidate:
-    name = _name(path, config.images)
-    return Candidate(name, path, name, None, {"path": name})
+    record: dict[str, object] = {"path": name}
+    caption, problem = None, ""
+    if config.captions == "class":
+        folder, slash, _ = name.partition("/")
+        if slash:
+            words = class_text(folder)
+            captions = [template.format(words) for template in config.templates]
+            record |= {"class": folder, "class_text": words, "captions": captions}
+            caption = captions[0]
+        else:
+            problem = "it is not in a class folder"
+    elif config.captions == "text":
+        beside = path.with_suffix(".txt")
+        try:
+            caption = read_text(beside).strip()
+            problem = "" if caption else f"{beside.name} is empty"
+        except FileNotFoundError:
+            problem = f"no {beside.name} beside it"
+        except (OSError, UserError) as error:
+            problem = sentence(error)
+    elif config.captions == "name":
+        stem = _name(path.with_suffix(""), path.parent)
+        found = re.search(config.name_pattern or "(.*)", stem)
+        caption = class_text(found[1] or "") if found else ""
+        if not caption:
+            problem = f"name_pattern {config.name_pattern!r} finds no caption in {stem!r}"
+    return Candidate(name, path, name, caption, record, problem)

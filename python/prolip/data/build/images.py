@@ -48,7 +48,7 @@ class Candidate(NamedTuple):
     """The name used in messages: a path below the source, or a row."""
     path: Path
     image: str
-    """The image's name in the source, shared by all its captions. It does not depend on where the source folder is."""
+    """The image's name in the source, shared by all its captions."""
     caption: str | None
     """None for an image without one."""
     record: Json
@@ -68,8 +68,7 @@ class EncodedImage(NamedTuple):
 def read_image(path: Path, max_side: int | None) -> EncodedImage:
     """Read an image in a format that the loader reads: the file's own bytes if possible, else PNG.
 
-    The image is decoded once, so that a damaged file is found here and not during training. EXIF orientation is
-    ignored, as in training.
+    It is decoded once, to find damage now. EXIF orientation is ignored, as in training.
 
     Raises:
         OSError, ValueError, SyntaxError, EOFError: the file cannot be read, or has too many pixels for the loader.
@@ -104,7 +103,7 @@ def read_image(path: Path, max_side: int | None) -> EncodedImage:
 
 
 def _check_grey_values(image: Image.Image) -> None:
-    """Check that an image of deeper grey than 8 bits has values that are grey in RGB, too: it is cut, not scaled.
+    """Check the values of an image of deeper grey than 8 bits, which are cut in RGB, not scaled.
 
     Raises:
         ValueError: it would become white or black.

@@ -23,7 +23,7 @@ RECORD = "dataset.json"
 MAX_SHARD_BYTES = 3_000_000_000
 """A shard with more bytes gets no further samples."""
 OUR_FILES = ("*.tar", RECORD, "tokenizer.json", "ATTRIBUTION.md")
-"""Patterns of all files that a builder writes. A folder that holds any other file, or no record, is never replaced."""
+"""Patterns of all files that a builder writes. A folder with another file, or without a record, is never replaced."""
 
 Json = Mapping[str, object]
 
@@ -85,10 +85,8 @@ class ShardFolder:
     samples: dict[str, int] = field(default_factory=dict)
 
     def write(self, name: str, samples: Iterable[Sample], samples_per_shard: int) -> None:
-        """Write NAME-000000.tar, NAME-000001.tar, and so on; nothing if there are no samples.
-
-        The same samples give the same bytes: timestamps and user names are not recorded.
-        """
+        """Write NAME-000000.tar, NAME-000001.tar, and so on; nothing without samples. Equal samples give equal
+        bytes."""
         count, number, shard = 0, 0, None
         with ExitStack() as opened:
             for sample in samples:
@@ -109,7 +107,7 @@ class ShardFolder:
         (self.path / name).write_text(text, encoding="utf-8")
 
     def finish(self, record: Json) -> Json:
-        """Write dataset.json: the record, the samples per set, and the samples and bytes of every file; return it."""
+        """Write and return dataset.json: the record, samples per set, samples and bytes of every file."""
         files = {
             name: {"bytes": (self.path / name).stat().st_size, "samples": self.shards.get(name, 0)}
             for name in files_below(self.path)
@@ -120,12 +118,12 @@ class ShardFolder:
 
 
 def dump_json(value: object, indent: int | None = None) -> str:
-    """Serialise a value as JSON for a shard: UTF-8, keys in the given order."""
+    """Serialise a value as JSON for a shard."""
     return json.dumps(value, ensure_ascii=False, indent=indent)
 
 
 def add_sample(shard: tarfile.TarFile, key: str, members: Mapping[str, bytes]) -> None:
-    """Add a sample to a shard: its members in alphabetical order of extension, without timestamp or user name."""
+    """Add a sample to a shard: members in order of extension, without timestamp or user name."""
     for extension in sorted(members):
         member = tarfile.TarInfo(f"{key}.{extension}")
         member.size, member.mode = len(members[extension]), 0o444
@@ -198,16 +196,13 @@ def check_replaceable(out: Path, patterns: Sequence[str] = OUR_FILES) -> None:
 
 
 def _fits(name: str, pattern: str) -> bool:
-    """Whether a path matches a pattern, folder by folder: `*` does not match a slash."""
+    """Whether a path matches a pattern whose `*` does not match a slash."""
     parts, wanted = name.split("/"), pattern.split("/")
     return len(parts) == len(wanted) and all(map(fnmatch, parts, wanted))
 
 
 def read_complete(out: Path, fingerprint: str) -> dict[str, object] | None:
-    """Return the record of a complete folder with this fingerprint, else None.
-
-    A folder is complete if its dataset.json has the fingerprint and every file has the size listed there.
-    """
+    """Return the record of a folder if it has this fingerprint and every file has the recorded size; else None."""
     try:
         record = json.loads((out / RECORD).read_text(encoding="utf-8"))
         whole = record["fingerprint"] == fingerprint and all(
@@ -219,5 +214,5 @@ def read_complete(out: Path, fingerprint: str) -> dict[str, object] | None:
 
 
 def hash_rank(seed: int, text: str) -> int:
-    """Hash a text to a number in [0, 2^64): a random-looking order that is the same on every machine."""
+    """Hash a text to a number in [0, 2^64), the same on every machine."""
     return int.from_bytes(hashlib.sha256(f"{seed} {text}".encode()).digest()[:8], "big")

@@ -21,8 +21,8 @@ def build_csv(config: CsvConfig, out: Path) -> BuildSummary:
         raise UserError(f"table: {config.table} is not a file")
     try:
         candidates = list(_read_rows(config))
-    except UnicodeDecodeError as error:
-        raise UserError(f"table: {config.table} is not in UTF-8: save it as .csv or .tsv in that encoding") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"table: {config.table} is not a .csv or .tsv file in UTF-8: {error}") from error
     if not candidates:
         raise UserError(f"table: {config.table} has no row below the header")
     description = {
@@ -37,42 +37,23 @@ def build_csv(config: CsvConfig, out: Path) -> BuildSummary:
 def _read_rows(config: CsvConfig) -> Iterator[Candidate]:
     delimiter = config.delimiter or ("\t" if config.table.suffix.lower() == ".tsv" else ",")
     with config.table.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.reader(file, delimiter=delimiter, strict=True)
-        try:
-            columns = next(rows, [])
-        except csv.Error as error:
-            raise UserError(f"table: {config.table} line 1: {error}: it must be a .csv or .tsv file") from error
-        _check_columns(columns, config)
-        try:
-            for row in rows:
-                if row:
-                    yield _candidate(f"{config.table.name} line {rows.line_num}", columns, row, config)
-        except csv.Error as error:
-            raise UserError(f"{config.table.name} line {rows.line_num}: {error}") from error
-
-
-def _check_columns(columns: list[str], config: CsvConfig) -> None:
-    if not columns:
-        raise UserError(f"table: {config.table} has no header: its first line must name the columns")
-    for field, wanted in (("image_column", config.image_column), ("caption_column", config.caption_column)):
-        if wanted not in columns:
-            raise UserError(
-                f"{field} = {wanted!r}: {config.table} has no such column; it has {', '.join(columns)}: "
-                f"name one with --{field}, or set --delimiter"
-            )
-    if len(set(columns)) < len(columns):
-        raise UserError(f"table: {config.table} has two columns with the same name: {', '.join(columns)}")
-
-
-def _candidate(name: str, columns: list[str], fields: list[str], config: CsvConfig) -> Candidate:
-    if len(fields) != len(columns):
-        raise UserError(f"{name}: has {len(fields)} columns, the first line has {len(columns)}")
-    row = dict(zip(columns, fields, strict=True))
-    caption = row.pop(config.caption_column).strip()
-    image = row[config.image_column].strip()
-    path = config.table.parent / image
-    if not image:
-        return Candidate(name, path, image, None, row, f"column {config.image_column!r} is empty")
-    if not caption:
-        return Candidate(name, path, image, None, row, f"column {config.caption_column!r} is empty")
-    return Candidate(f"{name}: {image}", path, image, caption, row)
+        rows = csv.DictReader(file, delimiter=delimiter, strict=True)
+        columns = list(rows.fieldnames or ())
+        for field in ("image_column", "caption_column"):
+            if getattr(config, field) not in columns:
+                raise UserError(
+                    f"{field}: must be a column of {config.table} (got {getattr(config, field)}); it has "
+                    f"{', '.join(columns)}; name one, or set --delimiter"
+                )
+        if len(set(columns)) < len(columns):
+            raise UserError(f"table: {config.table} has two columns with the same name: {', '.join(columns)}")
+        for row in rows:
+            name = f"{config.table.name} line {rows.line_num}"
+            if None in row or None in row.values():
+                raise UserError(f"table: {name} must have {len(columns)} columns, as the first line")
+            caption = row.pop(config.caption_column).strip()
+            image = row[config.image_column].strip()
+            empty = config.caption_column if image else config.image_column
+            problem = "" if image and caption else f"column {empty!r} is empty"
+            label = name if problem else f"{name}: {image}"
+            yield Candidate(label, config.table.parent / image, image, caption or None, row, problem)

@@ -40,41 +40,32 @@ def test_rows_of_a_table_become_samples(tmp_path: Path, table: Callable[..., Pat
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "field"),
     [
-        ("image,text\nimg/a.png,a\n", "caption_column = 'caption': .*has no such column; it has image, text"),
-        ("file,caption\nimg/a.png,a\n", "image_column = 'image': .*has no such column; it has file, caption"),
-        ("image;caption\nimg/a.png;a\n", "it has image;caption: name one with --image_column, or set --delimiter"),
-        ("", "table: .* has no header"),
-        ("image,caption,x,x\nimg/a.png,a,1,2\n", "has two columns with the same name: image, caption, x, x"),
-        ("image,caption\nimg/a.png,a\nimg/b.png,b,c\n", r"table\.csv line 3: has 3 columns, the first line has 2"),
-        ('image,caption\nimg/a.png,"a\n', r"table\.csv line 2: unexpected end of data"),
-        ('"image" ,caption\nimg/a.png,a\n', r"table\.csv line 1: ',' expected after"),
-        ("image,caption\n", "has no row below the header"),
-        ("image,caption\nimg/a.png,a\nimg/c.png,c\n", r"1 of 2 .*table\.csv line 3: img/c\.png \(.*no such file"),
-        ("image,caption\n,a\n", r"table\.csv line 2 \(column 'image' is empty\)"),
-        ("image,caption\nimg/a.png, \n", r"table\.csv line 2 \(column 'caption' is empty\)"),
+        ("image,text\nimg/a.png,a\n", "caption_column"),
+        ("image;caption\nimg/a.png;a\n", "image_column"),
+        ("", "image_column"),
+        ("image,caption,x,x\nimg/a.png,a,1,2\n", "table"),
+        ("image,caption\nimg/a.png,a\nimg/b.png,b,c\n", "table"),
+        ('image,caption\nimg/a.png,"a\n', "table"),
+        ('[{"image":"a.png","caption":"a cat"}]', "table"),
+        ("image,caption\n", "table"),
     ],
 )
-def test_errors_of_a_table_name_the_fault(tmp_path: Path, table: Callable[..., Path], text: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+def test_a_wrong_table_is_named(tmp_path: Path, table: Callable[..., Path], text: str, field: str) -> None:
+    with pytest.raises(UserError) as error:
         build_csv(CsvConfig(table=table(text)), tmp_path / "out")
+    assert error.value.field == field
     assert not (tmp_path / "out").exists()
 
 
-def test_missing_and_undecodable_tables_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"table: .*none\.csv is not a file"):
-        build_csv(CsvConfig(table=tmp_path / "none.csv"), tmp_path / "out")
-    (tmp_path / "latin.csv").write_bytes(b"image,caption\na.png,caf\xe9\n")
-    with pytest.raises(ValueError, match=r"table: .*latin\.csv is not in UTF-8: save it as \.csv or \.tsv"):
-        build_csv(CsvConfig(table=tmp_path / "latin.csv"), tmp_path / "out")
-    (tmp_path / "rows.json").write_text('[{"image":"a.png","caption":"a cat"}]')
-    with pytest.raises(UserError, match=r"table: .*rows\.json line 1: .*: it must be a \.csv or \.tsv file"):
-        build_csv(CsvConfig(table=tmp_path / "rows.json"), tmp_path / "out")
-    with pytest.raises(ValueError, match="delimiter = '::': must be one character"):
-        CsvConfig(table=tmp_path / "none.csv", delimiter="::")
-    with pytest.raises(ValueError, match="must differ"):
-        CsvConfig(table=tmp_path / "none.csv", image_column="x", caption_column="x")
+@pytest.mark.parametrize("row", ["img/c.png,c", ",a", "img/a.png, "])
+def test_a_row_without_image_or_caption_is_left_out_and_named(
+    tmp_path: Path, table: Callable[..., Path], row: str
+) -> None:
+    source = table(f"image,caption\nimg/a.png,a\n{row}\n")
+    summary = build_csv(CsvConfig(table=source, max_bad_fraction=0.5), tmp_path / "out")
+    assert [bad.name.split(":")[0] for bad in summary.skipped] == ["table.csv line 3"]
 
 
 def test_all_captions_of_an_image_are_in_one_split(tmp_path: Path, table: Callable[..., Path], read_back: Read) -> None:
