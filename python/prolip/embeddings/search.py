@@ -106,7 +106,11 @@ def run_search(options: SearchOptions) -> list[str]:
         ]
         write_atomic(options.sheet, contact_sheet(f"{options.embeddings.name}: nearest by {score}", rows))
     if options.json:
-        return [json.dumps(answers_json(titles, answers), indent=1, ensure_ascii=False)]
+        entries = [
+            {"query": title, "answers": [_numbered(rank, answer) for rank, answer in enumerate(found, start=1)]}
+            for title, found in zip(titles, answers, strict=True)
+        ]
+        return [json.dumps(entries, indent=1, ensure_ascii=False)]
     tables = [answers_table(title, found) for title, found in zip(titles, answers, strict=True)]
     return "\n\n".join("\n".join(table) for table in tables).split("\n")
 
@@ -128,6 +132,11 @@ def _open_model(options: SearchOptions, manifest: Manifest) -> Model:
 def _with_contents(answer: Answer, contents: Mapping[Name, Contents]) -> Answer:
     found = contents.get((answer.source, answer.key))
     return answer if found is None else answer._replace(caption=found.caption, file=found.file)
+
+
+def _numbered(rank: int, answer: Answer) -> dict[str, Any]:
+    """A result for JSON; unknown fields are left out."""
+    return {"rank": rank, **{name: value for name, value in answer._asdict().items() if value is not None}}
 
 
 def _cell(rank: int, answer: Answer, contents: Mapping[Name, Contents]) -> Cell:
@@ -170,7 +179,7 @@ def nearest(parts: Sequence[Part], means: Floats, k: int, score: Score = "csd", 
 def look_up(
     parts: Sequence[Part], hits: Sequence[Sequence[Hit]], queries: Gaussian, *, has_variances: bool = True
 ) -> list[list[Answer]]:
-    """Return keys, sources and measures of the found rows, per query. Only the parts that hold them are read.
+    """Return keys, sources and measures of the found rows, per query.
 
     Args:
         parts: the searched parts.
@@ -178,25 +187,16 @@ def look_up(
         queries: [Q, D].
         has_variances: whether the model has variances; without them, uncertainty and inclusion are None.
     """
-    read: dict[tuple[int, int], tuple[str, str, Gaussian, float]] = {}
-    for place in {hit.part for found in hits for hit in found}:
-        wanted = np.unique([hit.row for found in hits for hit in found if hit.part == place])
-        keys, sources = parts[place].names()
-        for start, mean, log_var, total_var in parts[place].blocks(log_var=True):
-            for row in wanted[(wanted >= start) & (wanted < start + len(mean))].tolist():
-                here = slice(row - start, row - start + 1)
-                assert log_var is not None
-                item = Gaussian(torch.tensor(mean[here]), torch.tensor(log_var[here]))
-                read[place, row] = keys[row], sources[row], item, float(total_var[row - start])
 
     def answer(hit: Hit, query: Gaussian) -> Answer:
-        key, source, item, total_var = read[hit.part, hit.row]
+        row = parts[hit.part].row(hit.row)
+        item = Gaussian(torch.tensor([row["mean"]]), torch.tensor([row["log_var"]]))
         return Answer(
-            key,
-            source,
+            row["key"],
+            row["source"],
             score=hit.score,
             similarity=float((item.mean.double() * query.mean.double()).sum()),
-            uncertainty=total_var if has_variances else None,
+            uncertainty=row["total_var"] if has_variances else None,
             inclusion=float(inclusion_score(item, query).sum()) if has_variances else None,
         )
 
@@ -205,20 +205,6 @@ def look_up(
 
 
 # ---- What is shown --------------------------------------------------------------------------------------------------
-
-
-def answers_json(queries: Sequence[str], answers: Sequence[Sequence[Answer]]) -> list[dict[str, Any]]:
-    """Queries and results for a JSON file; unknown fields are left out."""
-    return [
-        {
-            "query": query,
-            "answers": [
-                {"rank": rank, **{name: value for name, value in answer._asdict().items() if value is not None}}
-                for rank, answer in enumerate(found, start=1)
-            ],
-        }
-        for query, found in zip(queries, answers, strict=True)
-    ]
 
 
 def answers_table(query: str, answers: Sequence[Answer]) -> list[str]:

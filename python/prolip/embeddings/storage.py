@@ -28,6 +28,7 @@ MANIFEST = "manifest.json"
 ROWS = 8192
 """Rows per block."""
 _NOTES = b"prolip"
+_ROW_GROUP = 4096
 
 
 class Rows(NamedTuple):
@@ -92,7 +93,12 @@ def write_part(folder: Path, rows: Rows, notes: PartNotes, stored: Stored = "flo
     with atomic_file(path, table.nbytes) as temporary:
         # Embeddings do not compress; uncompressed pages are read at the speed of the disk.
         pq.write_table(
-            table, temporary, row_group_size=4096, compression="none", use_dictionary=["source"], write_statistics=False
+            table,
+            temporary,
+            row_group_size=_ROW_GROUP,
+            compression="none",
+            use_dictionary=["source"],
+            write_statistics=False,
         )
     return path
 
@@ -126,6 +132,13 @@ class Part:
         with self._reading():
             table = pq.read_table(self.path, columns=["key", "source"], memory_map=True)
             return table["key"].to_pylist(), table["source"].to_pylist()
+
+    def row(self, index: int) -> dict[str, Any]:
+        """All columns of one row."""
+        group, place = divmod(index, _ROW_GROUP)
+        with self._reading(), pq.ParquetFile(self.path, memory_map=True) as file:
+            found: dict[str, Any] = file.read_row_group(group).slice(place, 1).to_pylist()[0]
+            return found
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
