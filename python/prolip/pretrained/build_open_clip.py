@@ -50,14 +50,13 @@ def build_named(named: str, cache_dir: str | Path | None = None) -> tuple[str, n
     if named.startswith(("hf-hub:", "local-dir:")):
         return named, build(named, None, cache_dir)
     name, _, weights = named.partition("/")
-    known = {model.lower(): model for model in import_open_clip().list_models()}
-    if name not in known.values():
-        close = difflib.get_close_matches(name.lower(), known, n=1)
-        hint = f"did you mean {known[close[0]]}?" if close else "open_clip.list_models() names them"
-        raise StartError(f"open_clip has no model {name!r}: {hint}")
-    tags = [] if weights else import_open_clip().list_pretrained_tags_by_model(name)
-    if tags:
-        raise StartError(f"open_clip:{named} names no weights: write open_clip:{name}/TAG, such as {tags[0]}")
+    open_clip = import_open_clip()
+    if name not in (models := open_clip.list_models()):
+        close = difflib.get_close_matches(name, models, n=1, cutoff=0.4)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise StartError(f"open_clip:{named}: open_clip has no such model{hint}")
+    if not weights and (tags := open_clip.list_pretrained_tags_by_model(name)):
+        raise StartError(f"open_clip:{named}: it must name its weights, such as open_clip:{name}/{tags[0]}")
     return name, build(name, weights or None, cache_dir)
 
 
@@ -94,8 +93,7 @@ def build(name: str, pretrained: str | Path | None, cache_dir: str | Path | None
                 cache_dir=None if cache_dir is None else str(cache_dir),
             )
     except (RuntimeError, OSError, SafetensorError) as error:
-        weights = "" if pretrained is None else f" with {pretrained}"
-        raise StartError(f"open_clip cannot build {name}{weights}: {error}") from error
+        raise StartError(f"open_clip:{name}/{pretrained or ''}: open_clip cannot build it: {error}") from error
     return built
 
 
@@ -162,11 +160,11 @@ def _open_clip_preprocess(settings: dict[str, Any]) -> Preprocess:
     config = PreprocessCfg(**settings)
     height, width = (config.size, config.size) if isinstance(config.size, int) else config.size[-2:]
     same = height == width and config.resize_mode == "shortest" and config.interpolation in {"bicubic", "random"}
-    mean, std = tuple(map(float, config.mean)), tuple(map(float, config.std))
+    red, green, blue = zip(map(float, config.mean), map(float, config.std), strict=True)
     return Preprocess(
         size=(height, width),
-        mean=(mean[0], mean[1], mean[2]),
-        std=(std[0], std[1], std[2]),
+        mean=(red[0], green[0], blue[0]),
+        std=(red[1], green[1], blue[1]),
         resize_mode=config.resize_mode,
         interpolation=config.interpolation,
         transform=None if same else image_transform_v2(config, is_train=False),

@@ -69,7 +69,7 @@ class Similarity(NamedTuple):
     """None for a model without one."""
     epistemic: bool = False
     """Whether variances are epistemic: they say what the model has not learned. Then they make answers less sure
-    (`expected_evidence`), and there is no sampled distance."""
+    (`weigh`), and there is no sampled distance."""
 
 
 NOTHING = Decide()
@@ -84,15 +84,15 @@ def check_labels(labels: Sequence[str]) -> None:
         UserError: the list is empty or a string, a label occurs twice, or a label is not a string.
     """
     if isinstance(labels, str):
-        raise UserError(f"labels is the text {labels!r}: give a list of labels")
+        raise UserError(f"labels: it must be a list of labels (got {labels!r})")
     if len(labels) == 0:  # also of an array
-        raise UserError("labels is empty: give at least one")
+        raise UserError("labels: give at least one")
     for place, label in enumerate(labels):
         if not isinstance(label, str):
-            raise UserError(f"labels[{place}] is a {type(label).__name__}: a label is a text")
+            raise UserError(f"labels[{place}]: it must be a text (got a {type(label).__name__})")
     twice = [label for label, count in Counter(labels).items() if count > 1]
     if twice:
-        raise UserError(f"labels has {twice[0]!r} more than once")
+        raise UserError(f"labels: each must be unique (got {twice[0]!r} more than once)")
 
 
 def weighted_classifier(prompts: Gaussian, weights: Tensor) -> Classifier:
@@ -109,10 +109,7 @@ def weighted_classifier(prompts: Gaussian, weights: Tensor) -> Classifier:
     """
     expected = prompts.mean.shape[:2]
     if weights.shape != expected:
-        raise UserError(
-            f"prompt_weights is {list(weights.shape)}: it must have one row per label and one column per template, "
-            f"{list(expected)}"
-        )
+        raise UserError(f"prompt_weights: one per label and template, {list(expected)} (got {list(weights.shape)})")
     prompts = prompts.at_least_float32()
     weights = weights.to(prompts.mean)
     return Classifier(weighted_sum(weights, prompts.mean), weighted_sum(weights.square(), prompts.var))
@@ -122,8 +119,13 @@ def weigh(images: Gaussian, prompts: Gaussian, weights: Tensor | None, similarit
     """Return the scores of embedded images for embedded labels.
 
     A pair's logit is that of training: `scale * (mean . mean - (total_var + total_var) / 2) + bias`. For the softmax
-    over labels, bias and the image's variance are left out: they cancel there. For a model with epistemic variances,
-    see `expected_evidence`.
+    over labels, bias and the image's variance are left out: they cancel there.
+
+    Epistemic variances make an answer less sure, and not less likely. Logits are then those of the means, divided by
+    sqrt(1 + pi / 8 * their variance) with the variance of the cosine (`cosine_moments`), so that softmax and sigmoid
+    approximate their expected values (arXiv:2006.07584; BayesVLM, arXiv:2412.06014). One departure: BayesVLM also
+    divides the mean by the expected lengths. That ranks labels of large variance lower, as the sampled distance does:
+    on the demo's subgroups 35 % of the answers were right instead of 45 %.
 
     Args:
         images: [N, D], unit means.
@@ -136,32 +138,14 @@ def weigh(images: Gaussian, prompts: Gaussian, weights: Tensor | None, similarit
     """
     classifier = aggregate_prompts(prompts) if weights is None else weighted_classifier(prompts, weights)
     classes = Gaussian(classifier.weight, classifier.var.log())
-    if similarity.epistemic:
-        return expected_evidence(images, classes, similarity)
     scale, bias = similarity.logit_scale, similarity.logit_bias
+    if similarity.epistemic:
+        logits = zero_shot_logits(images.mean, classes.mean, logit_scale=scale)
+        shrink = (1 + math.pi / 8 * scale**2 * cosine_moments(images, classes).var).rsqrt()
+        return Evidence(logits * shrink, None, None if bias is None else (logits + bias) * shrink, images.mean)
     logits = zero_shot_logits(images.mean, classifier.weight, classifier.total_var, logit_scale=scale)
     pairs = None if bias is None else logits - 0.5 * scale * images.total_var[:, None] + bias
     return Evidence(logits, csd(images, classes), pairs, images.mean)
-
-
-def expected_evidence(images: Gaussian, classes: Gaussian, similarity: Similarity) -> Evidence:
-    """Return the scores of images for labels if variances are epistemic: they say what the model has not learned.
-
-    More variance makes an answer less sure, and not less likely. Logits are those of the means, divided by
-    sqrt(1 + pi / 8 * their variance) with the variance of the cosine (`cosine_moments`): so softmax and sigmoid of them
-    are about their expected values (arXiv:2006.07584; BayesVLM, arXiv:2412.06014). One departure: BayesVLM also divides
-    the mean by the expected lengths. That ranks labels of large variance lower, as the sampled distance does: on the
-    demo's subgroups 35 % of the answers were right instead of 45 %.
-
-    Args:
-        images: [N, D], unit means.
-        classes: [C, D].
-        similarity: the model's.
-    """
-    scale, bias = similarity.logit_scale, similarity.logit_bias
-    logits = zero_shot_logits(images.mean, classes.mean, logit_scale=scale)
-    shrink = (1 + math.pi / 8 * scale**2 * cosine_moments(images, classes).var).rsqrt()
-    return Evidence(logits * shrink, None, None if bias is None else (logits + bias) * shrink, images.mean)
 
 
 def classification(
@@ -177,10 +161,8 @@ def classification(
 ) -> Classification:
     """Classify embedded images.
 
-    The probabilities are the softmax over labels, even for a model that was trained with a sigmoid. For if pairs are
-    independent and exactly one of them belongs together, it is pair c with probability proportional to exp(logit c).
-    This is for labels that are equally frequent; otherwise `prior` says how frequent they are
-    (`prolip.decisions.log_prior`).
+    The probabilities are the softmax over labels, even for a model that was trained with a sigmoid. If pairs are
+    independent and exactly one matches, P(c) ∝ exp(logit_c). `prior` is for labels that are not equally frequent.
 
     Args:
         images: [N, D], unit means.
@@ -217,11 +199,11 @@ def check_limits(decide: Decide) -> None:
         UserError: a guarantee or limit is not between 0 and 1, or the guarantee that shall hold per label is missing.
     """
     if decide.per_label and decide.guarantee is None:
-        raise UserError("per_label is given without guarantee: it says for which images the guarantee holds")
+        raise UserError("per_label: it needs guarantee")
     for name in ("guarantee", "max_error"):
         value = getattr(decide, name)
         if value is not None and not 0 < value < 1:
-            raise UserError(f"{name} is {value}: it must be between 0 and 1")
+            raise UserError(f"{name}: it must be between 0 and 1 (got {value})")
 
 
 def require_calibration(calibration: Calibration | None) -> Calibration:
@@ -231,7 +213,7 @@ def require_calibration(calibration: Calibration | None) -> Calibration:
         UserError: it has none.
     """
     if calibration is None:
-        raise UserError("guarantee and max_error need a calibrated model: make a calibration with prolip calibrate")
+        raise UserError("guarantee: it needs a calibrated model, as max_error does (prolip calibrate)")
     return calibration
 
 
@@ -252,13 +234,9 @@ def check_decision(
     check_limits(decide)
     calibration = require_calibration(calibration)
     if prompt_weights is not None:
-        raise UserError(
-            "prompt_weights cannot be given with guarantee or max_error: the calibration is for even weights"
-        )
+        raise UserError("prompt_weights: not with guarantee or max_error, whose calibration is for even weights")
     if prior is not None:
-        raise UserError(
-            "prior cannot be given with guarantee or max_error: the calibration has its own (prolip calibrate --prior)"
-        )
+        raise UserError("prior: not with guarantee or max_error, whose calibration has its own")
     known = calibration.subject.templates
     calibration.check_labels(labels, known if templates is None else templates)
     return known

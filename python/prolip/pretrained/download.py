@@ -94,22 +94,18 @@ def first_line(error: Exception) -> str:
 def _sentence(error: Exception, repository: str, name: str) -> DownloadError:
     """What the hub's client raised, in one sentence."""
     match error:
-        case LocalEntryNotFoundError() | OfflineModeIsEnabled() if constants.HF_HUB_OFFLINE:
-            why = "HF_HUB_OFFLINE is set, and the cache does not have it"
         case LocalEntryNotFoundError() | OfflineModeIsEnabled():
-            why = f"the hub cannot be reached ({constants.ENDPOINT}), and the cache does not have it"
+            offline = constants.HF_HUB_OFFLINE
+            why = "HF_HUB_OFFLINE is set" if offline else f"the hub cannot be reached ({constants.ENDPOINT})"
+            why = f"{name} is not in the cache, and {why}"
         case GatedRepoError():
-            return DownloadError(
-                f"{repository}: access must be granted on its page, and `hf auth login` must know your token"
-            )
+            why = "access must be granted on its page, and `hf auth login` must know your token"
         case RepositoryNotFoundError():
-            return DownloadError(
-                f"{repository}: the hub has no such repository, or it is private and `hf auth login` is needed"
-            )
+            why = "the hub has no such repository, or it is private and `hf auth login` is needed"
         case RevisionNotFoundError():
-            return DownloadError(f"{repository}: the repository has no revision {repository.partition('@')[2]!r}")
+            why = "the repository has no such revision"
         case HFValidationError():
-            return DownloadError(f"{repository} is not a hub repository: it must be OWNER/NAME")
+            why = "a hub repository must be OWNER/NAME"
         case _:
-            why = first_line(error)
-    return DownloadError(f"{repository}: {name} cannot be downloaded: {why}")
+            why = f"{name} cannot be downloaded: {first_line(error)}"
+    return DownloadError(f"{repository}: {why}")

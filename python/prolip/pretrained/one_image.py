@@ -11,7 +11,7 @@ from prolip.decisions.fitting import log_prior
 from prolip.errors import UserError
 from prolip.gaussian import csd, inclusion_score
 from prolip.metrics.prompts import fill_templates
-from prolip.pretrained.classify import PLAIN, Classification, Decide, check_labels, check_limits, require_calibration
+from prolip.pretrained.classify import PLAIN, Decide, check_labels, check_limits, require_calibration
 from prolip.pretrained.config import ClassifyOptions, CompareOptions, ImageOptions
 from prolip.pretrained.model import Model
 from prolip.pretrained.open import load
@@ -29,15 +29,14 @@ def run_classify(options: ClassifyOptions) -> list[str]:
         DataError: the image cannot be decoded.
     """
     labels, decide = options.labels, Decide(options.guarantee, options.per_label, options.max_error)
-    decided = decide.asked
     check_limits(decide)
-    if labels or not decided:
+    if labels or not decide.asked:
         check_labels(labels)
         fill_templates(options.templates or PLAIN, labels)
         if options.prior:
             log_prior(options.prior, len(labels))
     model, pixels = _open(options, options.calibration)
-    if decided and not labels:
+    if decide.asked and not labels:
         labels = tuple(require_calibration(model.calibration).labels)
     found = model.classify(
         pixels,
@@ -49,56 +48,33 @@ def run_classify(options: ClassifyOptions) -> list[str]:
         max_error=options.max_error,
         progress=False,
     )
-    known = model.has_variances
     rows: list[dict[str, Any]] = [
         {
             "label": label,
             "probability": float(found.probabilities[0, place]),
             "match": None if found.match is None else float(found.match[0, place]),
-            "uncertainty": float(found.label_uncertainty[place]) if known else None,
+            "uncertainty": float(found.label_uncertainty[place]) if model.has_variances else None,
         }
         for place, label in enumerate(labels)
     ]
     rows.sort(key=lambda row: -row["probability"])
-    lines = _lines(options, "labels", rows, float(found.uncertainty[0]) if known else None, _decisions(found))
-    if decided and not options.json:
-        lines += ["", *_decision_lines(options, model, found)]
-    return lines
-
-
-def _decisions(found: Classification) -> dict[str, Any]:
-    """Return the decisions about the image, for JSON."""
     decided: dict[str, Any] = {}
-    if found.label_sets is not None:
-        decided["label_set"] = found.label_sets[0]
-    if found.answers is not None:
-        decided["answer"] = found.answers[0]
-    if found.usual is not None:
-        decided["usual"] = float(found.usual[0])
-    return decided
-
-
-def _decision_lines(options: ClassifyOptions, model: Model, found: Classification) -> list[str]:
-    """Return the decisions about the image, in sentences."""
-    assert model.calibration is not None, "classify has checked it"
     lines = []
     if found.label_sets is not None and options.guarantee is not None:
+        decided["label_set"] = found.label_sets[0]
         which = ", whichever label it is" if options.per_label else ""
         sure = f"at least {100 * options.guarantee:g}% of such sets contain the right label{which}, on average"
         lines.append(f"label set: {', '.join(found.label_sets[0])} ({sure})")
-        if options.per_label:
-            basis = model.calibration.class_thresholds(options.guarantee).basis
-            if few := len(basis) - basis.count("class"):
-                lines.append(
-                    f"{few} of {len(basis)} labels have too few calibration images for that: for them it holds over a "
-                    "group of labels, or over all images"
-                )
     if found.answers is not None and options.max_error is not None:
+        decided["answer"] = found.answers[0]
         answer = found.answers[0] or "don't know"
         lines.append(f"answer, if at most {100 * options.max_error:g}% may be wrong: {answer}")
-    if found.usual is not None:
-        lines.append(f"{float(found.usual[0]):.0%} of the calibration's images are at least as unusual as this one")
-    return [*lines, f"This holds for images like those of {model.calibration.subject.data}, and for no others."]
+    if found.usual is not None and model.calibration is not None:
+        decided["usual"] = float(found.usual[0])
+        lines.append(f"{decided['usual']:.0%} of the calibration's images are at least as unusual as this one")
+        lines.append(f"This holds for images like those of {model.calibration.subject.data}, and for no others.")
+    uncertainty = float(found.uncertainty[0]) if model.has_variances else None
+    return _lines(options, "labels", rows, uncertainty, decided, lines)
 
 
 def run_compare(options: CompareOptions) -> list[str]:
@@ -109,27 +85,24 @@ def run_compare(options: CompareOptions) -> list[str]:
         DataError: the image cannot be decoded.
     """
     if not options.texts:
-        raise UserError("texts is empty: give at least one text after the image")
+        raise UserError("texts: give at least one text after the image")
     model, pixels = _open(options)
     image = model.encode_images(pixels, progress=False)
     texts = model.encode_texts(options.texts, progress=False)
-    known, comparable = model.has_variances, not model.epistemic
-    distances, similarities = csd(image, texts)[0].tolist(), (image.mean @ texts.mean.T)[0].tolist()
-    image_in_text = inclusion_score(image, texts).sum(-1).tolist()
-    text_in_image = inclusion_score(texts, image).sum(-1).tolist()
+    columns = {
+        "text": list(options.texts),
+        "csd": None if model.epistemic else csd(image, texts)[0].tolist(),
+        "similarity": (image.mean @ texts.mean.T)[0].tolist(),
+        "uncertainty": texts.uncertainty.tolist() if model.has_variances else None,
+        "image_in_text": inclusion_score(image, texts).sum(-1).tolist() if model.has_csd else None,
+        "text_in_image": inclusion_score(texts, image).sum(-1).tolist() if model.has_csd else None,
+    }
     rows: list[dict[str, Any]] = [
-        {
-            "text": text,
-            "csd": distances[place] if comparable else None,
-            "similarity": similarities[place],
-            "uncertainty": float(texts.uncertainty[place]) if known else None,
-            "image_in_text": image_in_text[place] if model.has_csd else None,
-            "text_in_image": text_in_image[place] if model.has_csd else None,
-        }
-        for place, text in enumerate(options.texts)
+        {name: None if column is None else column[place] for name, column in columns.items()}
+        for place in range(len(options.texts))
     ]
-    rows.sort(key=lambda row: row["csd"] if comparable else -row["similarity"])
-    return _lines(options, "texts", rows, float(image.uncertainty[0]) if known else None)
+    rows.sort(key=lambda row: -row["similarity"] if model.epistemic else row["csd"])
+    return _lines(options, "texts", rows, float(image.uncertainty[0]) if model.has_variances else None)
 
 
 def _open(options: ImageOptions, calibration: Path | None = None) -> tuple[Model, Any]:
@@ -154,23 +127,20 @@ def _lines(
     name: str,
     rows: Sequence[dict[str, Any]],
     uncertainty: float | None,
-    more: Mapping[str, Any] | None = None,
+    decided: Mapping[str, Any] | None = None,
+    further: Sequence[str] = (),
 ) -> list[str]:
-    """The rows as JSON or as a table, below a line about the image."""
+    """The rows as JSON with the decisions, or as a table with further lines, below a line about the image."""
     if options.json:
         found = {"image": str(options.image), "checkpoint": options.checkpoint, "uncertainty": uncertainty, name: rows}
-        found |= more or {}
-        return [json.dumps(found, indent=1, ensure_ascii=False)]
+        return [json.dumps(found | dict(decided or {}), indent=1, ensure_ascii=False)]
     about = _NO_VARIANCES if uncertainty is None else f"uncertainty {uncertainty:.4g}"
-    columns = list(rows[0])
-    cells = [[column.replace("_", " ") for column in columns]]
-    cells += [[_shown(column, row[column]) for column in columns] for row in rows]
-    return [f"{options.image}: {about}", "", *align(cells)]
+    cells = [[column.replace("_", " ") for column in rows[0]]]
+    cells += [[_shown(column, value) for column, value in row.items()] for row in rows]
+    return [f"{options.image}: {about}", "", *align(cells), *([""] if further else []), *further]
 
 
 def _shown(column: str, value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, str):
-        return value
+    if value is None or isinstance(value, str):
+        return value or "-"
     return f"{value:.2%}" if column in {"probability", "match"} else f"{value:.4g}"

@@ -117,8 +117,6 @@ def check_image_file(path: Path) -> None:
     Raises:
         UserError: it does not, or is a folder.
     """
-    if path.is_dir():
-        raise UserError(f"{path} is a folder: name one image file; prolip embed takes folders")
     if not path.is_file():
         raise UserError(f"{path}: there is no such image file")
 
@@ -152,7 +150,7 @@ def _as_pil(image: AnyImage, name: str) -> Image.Image:
     if isinstance(image, np.ndarray | Tensor):
         image = Image.fromarray(_as_array(image, name))
     if isinstance(image, Image.Image) and 0 in image.size:
-        raise UserError(f"{name} has {image.width} x {image.height} pixels: it must have at least one")
+        raise UserError(f"{name}: it must have at least one pixel (got {image.width} x {image.height})")
     try:
         if isinstance(image, Image.Image):
             return image.convert("RGB")
@@ -172,25 +170,18 @@ def _as_array(image: NDArray[Any] | Tensor, name: str) -> NDArray[np.uint8]:
     Raises:
         UserError: the shape or the dtype is not supported.
     """
-    shape = tuple(image.shape)
-    if isinstance(image, Tensor):
-        if image.dtype != torch.uint8 or image.ndim != 3 or shape[0] not in {1, 3}:
-            dtype = str(image.dtype).removeprefix("torch.")
-            raise UserError(
-                f"{name} is a tensor {dtype} {list(shape)}: it must be uint8 [3, H, W] or [1, H, W], or float "
-                "[3, H, W] from model.preprocess"
-            )
-        pixels: NDArray[Any] = image.detach().cpu().permute(1, 2, 0).contiguous().numpy()
-    else:
-        if image.dtype != np.uint8 or image.ndim not in {2, 3} or (image.ndim == 3 and shape[2] not in {1, 3}):
-            instead = "values from 0 to 1 become (255 * array).astype('uint8')"
-            if image.dtype == np.uint8:
-                instead = "[3, H, W] becomes array.transpose(1, 2, 0)"
-            raise UserError(
-                f"{name} is an array {image.dtype} {list(shape)}: it must be uint8 [H, W, 3] or [H, W]; {instead}"
-            )
-        pixels = np.ascontiguousarray(image)
-    return pixels[:, :, 0] if pixels.shape[-1] == 1 and pixels.ndim == 3 else pixels
+    is_tensor = isinstance(image, Tensor)
+    form = "uint8 [3, H, W] or [1, H, W], or float [3, H, W] from model.preprocess"
+    if not is_tensor:
+        form = "uint8 [H, W, 3] or [H, W]; values from 0 to 1 become (255 * array).astype('uint8')"
+    pixels = np.asarray(image.detach().cpu() if isinstance(image, Tensor) else image)
+    if is_tensor and pixels.ndim == 3:
+        pixels = pixels.transpose(1, 2, 0)
+    has_channels = pixels.ndim == 3 and pixels.shape[2] in {1, 3}
+    if pixels.dtype != np.uint8 or not (has_channels or (pixels.ndim == 2 and not is_tensor)):
+        raise UserError(f"{name}: it must be {form} (got {image.dtype} {list(image.shape)})")
+    pixels = np.ascontiguousarray(pixels)
+    return pixels[:, :, 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
 
 
 def square_image_size(model: ProLIP) -> int:
@@ -201,5 +192,5 @@ def square_image_size(model: ProLIP) -> int:
     """
     size = model.config.vision.image_size
     if not isinstance(size, int):
-        raise UserError(f"vision.image_size is {size}: only square images are supported")
+        raise UserError(f"vision.image_size: images must be square (got {size})")
     return size

@@ -76,20 +76,10 @@ def test_the_softmax_is_the_posterior_given_exactly_one_match() -> None:
         assert probabilities.tolist() == pytest.approx([float(one / sum(alone)) for one in alone])
 
 
-def test_classify_uses_the_models_own_scale() -> None:
-    images, prompts = some(4, 8), some(3, 1, 8, seed=1)
-    gentle, published = classify(images, prompts, scale=5.0), classify(images, prompts, scale=100.0)
-    assert gentle.labels == published.labels
-    assert float(gentle.probabilities.amax(1).mean()) < 0.9 < float(published.probabilities.amax(1).mean())
-
-
-def test_a_model_without_a_bias_has_no_match() -> None:
-    assert classify(some(2, 8), some(3, 1, 8), bias=None).match is None
-
-
 def test_points_are_classified_by_means_only() -> None:
     images, prompts = some(4, 8), some(3, 2, 8, seed=1)
-    points = classify(Gaussian.point(images.mean), Gaussian.point(prompts.mean))
+    points = classify(Gaussian.point(images.mean), Gaussian.point(prompts.mean), bias=None)
+    assert points.match is None
     assert torch.equal(points.uncertainty, torch.zeros(4))
     mean = F.normalize(prompts.mean.mean(1), dim=-1)
     assert torch.allclose(points.probabilities, (30 * images.mean @ mean.T).softmax(1))
@@ -117,22 +107,13 @@ def test_prompt_weights_give_the_reweighted_classifier() -> None:
     logits = 30 * (images.mean @ classifier.weight.T - classifier.total_var / 2)
     assert torch.allclose(weighted.probabilities, logits.softmax(1))
     assert not torch.allclose(weighted.probabilities, classify(images, prompts).probabilities, atol=1e-3)
-    with pytest.raises(UserError, match=r"prompt_weights is \[3, 3\]: it must have one row per label .* \[3, 4\]"):
+    with pytest.raises(UserError, match=r"^prompt_weights"):
         classify(images, prompts, weights=found.weights[:, :3])
 
 
-@pytest.mark.parametrize(
-    ("labels", "message"),
-    [
-        ("cat", "labels is the text 'cat'"),
-        ([], "labels is empty"),
-        (["a", "b", "a"], "labels has 'a' more than once"),
-        (["a", 1], r"labels\[1\] is a int: a label is a text"),
-        (np.array([]), "labels is empty"),
-    ],
-)
-def test_invalid_labels_are_refused(labels: Sequence[str], message: str) -> None:
-    with pytest.raises(UserError, match=message):
+@pytest.mark.parametrize("labels", ["cat", [], ["a", "b", "a"], ["a", 1], np.array([])], ids=str)
+def test_invalid_labels_are_refused(labels: Sequence[str]) -> None:
+    with pytest.raises(UserError, match=r"^labels"):
         check_labels(labels)
     check_labels(np.array(["a", "b"]))  # type: ignore[arg-type]
 

@@ -46,24 +46,14 @@ def table(capsys: pytest.CaptureFixture[str]) -> tuple[str, list[str], list[str]
     return head, names.split("  "), [row.split("  ")[0] for row in rows]
 
 
-def test_classify_applies_the_prior_flag(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    answer = found(lab, capsys, "classify", *LABELS, "--prior", "5", "0", "15")
-    expected = prolip.load(lab / "run", device="cpu").classify(lab / "cat.png", LABELS, prior=[5, 0, 15])
-    for row in answer["labels"]:
-        place = LABELS.index(row["label"])
-        assert row["probability"] == pytest.approx(float(expected.probabilities[0, place]), rel=1e-4)
-    assert answer["labels"][-1]["label"] == LABELS[1]
-    assert command(lab, "classify", str(lab / "cat.png"), *LABELS, "--prior", "5", "1") == 2
-    assert "prior has 2 numbers: it must have one per label, 3" in capsys.readouterr().err
-
-
 def test_classify_prints_the_models_probabilities(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    answer = found(lab, capsys, "classify", *LABELS, "--templates", "a picture of {}", "an emoji: {}")
+    words = ("--templates", "a picture of {}", "an emoji: {}", "--prior", "5", "1", "15")
+    answer = found(lab, capsys, "classify", *LABELS, *words)
     model = prolip.load(lab / "run", device="cpu")
-    expected = model.classify(lab / "cat.png", LABELS, templates=["a picture of {}", "an emoji: {}"])
+    templates = ["a picture of {}", "an emoji: {}"]
+    expected = model.classify(lab / "cat.png", LABELS, templates=templates, prior=[5, 1, 15])
     assert expected.match is not None
     assert answer["uncertainty"] == pytest.approx(float(expected.uncertainty[0]))
-    assert answer["labels"][0]["label"] == expected.labels[0]
     shares = [row["probability"] for row in answer["labels"]]
     assert shares == sorted(shares, reverse=True)
     for row in answer["labels"]:
@@ -116,26 +106,22 @@ def test_without_variances_no_uncertainty_is_printed(lab: Path, capsys: pytest.C
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("words", "field"),
     [
-        (["classify", "absent.png", "a", "an"], "absent.png: there is no such image file"),
-        (["compare", "absent.png", "a"], "absent.png: there is no such image file"),
-        (["classify", "run", "a", "an"], "run is a folder: name one image file"),
+        (["classify", "absent.png", "a", "an"], "absent.png"),
+        (["compare", "run", "a"], "run"),
         (["classify", "notes.txt", "a", "an"], "notes.txt cannot be read"),
-        (["classify", "cat.png", "a", "a"], "labels has 'a' more than once"),
-        (["classify", "cat.png", "a", "--templates", "no label"], "no label"),
-        (["classify", "cat.png", "--guarantee", "0.9"], "guarantee and max_error need a calibrated model"),
+        (["classify", "cat.png", "a", "a"], "labels"),
+        (["classify", "cat.png", "a", "--templates", "no label"], ""),
+        (["classify", "cat.png", "a", "b", "--prior", "1"], "prior"),
+        (["classify", "cat.png", "--guarantee", "0.9"], "guarantee"),
+        (["classify", "cat.png"], "labels"),
+        (["compare", "cat.png"], "texts"),
     ],
 )
 def test_errors_of_classify_and_compare_are_named(
-    words: list[str], message: str, lab: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    words: list[str], field: str, lab: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(lab)
     assert command(lab, *words) == 2
-    assert message in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("name", ["classify", "compare"])
-def test_an_image_without_labels_or_texts_is_refused(name: str, lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command(lab, name, str(lab / "cat.png")) == 2
-    assert "at least one" in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith(f"prolip {words[0]}: {field}")
