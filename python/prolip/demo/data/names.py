@@ -1,21 +1,13 @@
 """Names, groups and subgroups of the emoji, from a table beside this file.
 
-`emoji_names.tsv` is generated from Unicode's emoji data file and CLDR's English annotations by
-
-    python -m prolip.demo.data.names emoji-test.txt annotations/en.xml annotationsDerived/en.xml
-
-The table in this package is from emoji 17.0 (Unicode-3.0) and CLDR 41 (Unicode-DFS-2016).
+`emoji_names.tsv` was made from emoji-test.txt 17.0 (Unicode-3.0) and CLDR 41's English annotations (Unicode-DFS-2016).
 """
 
 import re
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from xml.etree import ElementTree
-
-from prolip.errors import UserError
 
 TABLE = Path(__file__).with_name("emoji_names.tsv")
 
@@ -111,72 +103,6 @@ def join_key(codepoints: Sequence[str]) -> str:
     return "-".join(code for code in (code.upper() for code in codepoints) if code != VARIATION_SELECTOR)
 
 
-def spoken_name(unicode_name: str) -> tuple[str, str]:
-    """Turn Unicode's name into the name in captions; returns it and the name without the skin tone.
-
-    "kiss: man, man, light skin tone, dark skin tone" becomes "kiss: man, man with light and dark skin tone" and
-    "kiss: man, man".
-    """
-    head, colon, tail = unicode_name.partition(": ")
-    parts = tail.split(", ") if colon else []
-    tones = [part for part in parts if part in SKIN_TONES.values()]
-    if not tones:
-        return unicode_name, unicode_name
-    rest = [part for part in parts if part not in SKIN_TONES.values()]
-    if set(rest) == {"person"}:  # "kiss: person, person, …" is a variant of plain "kiss"
-        rest = []
-    base = f"{head}: {', '.join(rest)}" if rest else head
-    words = " and ".join(tone.removesuffix(" skin tone") for tone in dict.fromkeys(tones))
-    return f"{base} with {words} skin tone", base
-
-
-def parse_emoji_test(text: str) -> list[Emoji]:
-    """Parse the fully qualified emoji of Unicode's emoji-test.txt, in order.
-
-    Raises:
-        UserError: a line does not have the format that the file's header describes.
-    """
-    group = subgroup = ""
-    found: list[Emoji] = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line.startswith("# group: "):
-            group = line.removeprefix("# group: ").strip()
-        elif line.startswith("# subgroup: "):
-            subgroup = line.removeprefix("# subgroup: ").strip()
-        elif line and not line.startswith("#"):
-            match = re.fullmatch(r"([0-9A-F ]+?)\s*; ([a-z-]+)\s*# \S+ E\d+\.\d+ (.+)", line)
-            if match is None or not group or not subgroup:
-                raise UserError(f"line {number} is not `code points ; status # emoji version name`: {line!r}")
-            if match[2] == "fully-qualified":
-                name, base_name = spoken_name(match[3].strip())
-                codes = tuple(match[1].split())
-                found.append(Emoji(codepoints=codes, name=name, base_name=base_name, group=group, subgroup=subgroup))
-    return found
-
-
-def parse_annotations(text: str) -> dict[str, tuple[str, ...]]:
-    """Parse keywords by `Emoji.key` from a CLDR annotations file; the spoken name (`type="tts"`) is not a keyword."""
-    keywords: dict[str, tuple[str, ...]] = {}
-    for node in ElementTree.fromstring(text).iter("annotation"):
-        if node.get("type") is None and node.text:
-            key = join_key([f"{ord(character):04X}" for character in node.get("cp", "")])
-            keywords[key] = tuple(word.strip() for word in node.text.split("|"))
-    return keywords
-
-
-def format_table(emoji: Sequence[Emoji], keywords: Mapping[str, tuple[str, ...]]) -> str:
-    """Write the table: code points, name in captions, base name, group, subgroup, keywords.
-
-    Only base emoji have keywords. Those of a variant would be those of its base and its skin tone.
-    """
-    lines = ["codepoints\tname\tbase_name\tgroup\tsubgroup\tkeywords"]
-    for one in emoji:
-        words = () if one.skin_tones else keywords.get(one.key, ())
-        own = "|".join(word for word in words if word.lower() != one.name.lower())
-        lines.append("\t".join(("-".join(one.codepoints), one.name, one.base_name, one.group, one.subgroup, own)))
-    return "\n".join(lines) + "\n"
-
-
 @cache
 def read_table() -> tuple[Emoji, ...]:
     """Read all fully qualified emoji, in Unicode's order, from the table beside this file."""
@@ -192,15 +118,3 @@ def read_table() -> tuple[Emoji, ...]:
         )
         for codes, name, base_name, group, subgroup, keywords in rows
     )
-
-
-def _main(arguments: Sequence[str]) -> None:
-    names, *annotations = (Path(argument).read_text(encoding="utf-8") for argument in arguments)
-    keywords: dict[str, tuple[str, ...]] = {}
-    for text in annotations:
-        keywords.update(parse_annotations(text))
-    TABLE.write_text(format_table(parse_emoji_test(names), keywords), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    _main(sys.argv[1:])

@@ -5,6 +5,7 @@ Emoji that show the same thing (a common stem, or an equal image in any design) 
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Literal
 
 from prolip.data.build.shards import hash_rank
@@ -80,6 +81,4 @@ def choose_variants(variants: Mapping[str, Sequence[str]], count: int, seed: int
         sorted(variants[base], key=lambda key: hash_rank(seed, f"variant {key}"))
         for base in sorted(variants, key=lambda base: hash_rank(seed, f"base {base}"))
     ]
-    rounds = max((len(queue) for queue in queues), default=0)
-    ordered = [queue[turn] for turn in range(rounds) for queue in queues if turn < len(queue)]
-    return ordered[:count]
+    return [key for turn in zip_longest(*queues) for key in turn if key is not None][:count]
