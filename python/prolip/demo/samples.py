@@ -87,9 +87,9 @@ def read_set(data: Path, name: str) -> list[EmojiSample]:
     return samples
 
 
-def read_pixels(model: Model, samples: Sequence[EmojiSample]) -> Tensor:
-    """The images as a model takes them, f32 [N, 3, H, W] on the CPU."""
-    return torch.stack([model.preprocess(sample.png) for sample in samples])
+def embed_images(model: Model, samples: Sequence[EmojiSample]) -> Gaussian:
+    """The Gaussians of the images, [N, D]."""
+    return model.encode_images([sample.png for sample in samples], progress=False)
 
 
 class Captions(NamedTuple):

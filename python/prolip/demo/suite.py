@@ -14,10 +14,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from prolip.decisions.calibration import Calibration, Subject, fit_calibration, save_calibration
+from prolip.decisions.calibration import Subject, fit_calibration, save_calibration
 from prolip.decisions.config import CALIBRATION_FILE
 from prolip.decisions.fitting import label_shares, log_prior
-from prolip.demo.config import EmojiOptions, EvalSplit
+from prolip.demo.config import EmojiOptions
 from prolip.demo.data.attribution import ATTRIBUTIONS
 from prolip.demo.data.captions import LEVELS
 from prolip.demo.samples import (
@@ -28,8 +28,8 @@ from prolip.demo.samples import (
     EmojiSample,
     correct_pairs,
     embed_captions,
+    embed_images,
     find_classes,
-    read_pixels,
     read_set,
     set_names,
 )
@@ -63,11 +63,22 @@ RIGHT, PROMPTS, ORDER, INCLUSION, VIEWS, WRONG, DECISIONS = TEXTS = {
     "Does the specific lie inside the general?": "Share of pairs with an inclusion score H above zero: the second "
     "Gaussian is the wider one. It does not say that the two belong together.",
     "What makes an image less certain?": "Training asks for the effect of hidden patches, not of blur.",
-    "Is it wrong where it is unsure?": "Training does not know which answers are right.",
-    "What can you rely on?": "A calibration on validation emoji turns probabilities into label sets, which contain the "
+    "Uncertainty and accuracy": "Training does not know which answers are right.",
+    "Decisions": "A calibration on validation emoji turns probabilities into label sets, which contain the "
     "right group for 90 % of images like these, and into “don't know”, so that at most 20 % of the answers are wrong.",
 }
 """What each section of the page asks, and how to read it."""
+_KNOWN = "accuracy, frequencies known"
+HEADLINES = {
+    "Group of a held-out emoji, zero-shot": f"{RIGHT}: group, {{0}}: accuracy",
+    "Group of a held-out emoji, with the groups' frequencies": f"{RIGHT}: group, {{0}}: {_KNOWN}",
+    "Subgroup of a held-out emoji, zero-shot": f"{RIGHT}: subgroup, {{0}}: accuracy",
+    "Subgroup of a held-out emoji, with the subgroups' frequencies": f"{RIGHT}: subgroup, {{0}}: {_KNOWN}",
+    "Right caption in the first 10, the held-out design": f"{RIGHT}: names, {{1}}: image to name R@10",
+    "Group caption more uncertain than the name, unseen names": f"{ORDER}: unseen names: group over name",
+    "Group caption more uncertain than the name, trained names": f"{ORDER}: trained names: group over name",
+}
+"""Rows that the demo prints, on the first and the last set."""
 GUARANTEE, MAX_ERROR = 0.9, 0.2
 _KINDS = {"test": "held-out emoji", "val": "validation emoji", "design": "trained emoji"}
 _MIN_FOR_BINS = 100
@@ -79,8 +90,6 @@ class EmojiSet(NamedTuple):
 
     name: str
     samples: list[EmojiSample]
-    pixels: Tensor
-    """f32 [N, 3, H, W]"""
     images: Gaussian
     """[N, D]"""
 
@@ -122,86 +131,51 @@ def run_emoji(model: Model, options: EmojiOptions, cache: TaskCache) -> SuiteRes
         torch.manual_seed(0)
         network = ProLIP(model.require_prolip().config)
     untrained = of_prolip(network, model.require_tokenizer(), "untrained", model.device, keep_ratio=model.keep_ratio)
-    samples = {name: read_set(options.data, name) for name in (*set_names(options.split), TRAINED)}
-    embedded, before = (embed_sets(one, samples, set_names(options.split)) for one in (model, untrained))
-    by_key = {row.key: row.value for row in measure(before, options.split)}
-    rows = [
-        dataclasses.replace(row, baselines={"untrained": by_key[row.key], **row.baselines})
-        for row in measure(embedded, options.split)
-    ]
-    charts = [*nearest_galleries(embedded)]
-    charts += [Chart(title=heading, text=text, svg="") for heading, text in TEXTS.items()]
-    found = [uncertainty_figures(embedded, one) for one in embedded.sets if len(one.samples) >= _MIN_FOR_BINS]
+    names = set_names(options.split)
+    samples = {name: read_set(options.data, name) for name in (*names, TRAINED)}
+    embedded, before = (embed_sets(one, samples, names) for one in (model, untrained))
+    found, by_key = measure(embedded), {row.key: row.value for row in measure(before).rows}
+    rows = [dataclasses.replace(row, baselines={"untrained": by_key[row.key], **row.baselines}) for row in found.rows]
+    charts = [Chart(title=heading, text=text, svg="") for heading, text in TEXTS.items()]
+    charts = [*nearest_galleries(embedded), *charts, *found.charts]
     if options.split == "test" and any(options.data.glob("val-*.tar")):
-        calibration = calibrate(embedded, options.data)
-        if model.calibration is None and Path(model.name).is_dir():
-            save_calibration(calibration, Path(model.name) / CALIBRATION_FILE)
-        found += decide(embedded, calibration)
+        decided = decide(embedded, options.data)
+        rows, charts = rows + decided.rows, charts + decided.charts
     sources = "; ".join(f"{one['part']}: {one['credit']} ({one['licence']}), {one['source']}" for one in ATTRIBUTIONS)
-    charts += [
-        *weight_charts(embedded),
-        *(chart for result in found for chart in result.charts),
-        Chart(title="Sources of the images and names", text=sources, svg=""),
-    ]
-    rows += [dataclasses.replace(row, main=False) for result in found for row in result.rows]
+    charts.append(Chart(title="Sources of the images and names", text=sources, svg=""))
     return SuiteResult(suite="emoji", model=model.name, fingerprint=model.fingerprint(), rows=rows, charts=charts)
 
 
 def embed_sets(model: Model, samples: Mapping[str, list[EmojiSample]], names: Sequence[str]) -> Embedded:
     """Embed the sets with these names, and the captions of all samples."""
-    sets = []
-    for name in names:
-        pixels = read_pixels(model, samples[name])
-        sets.append(EmojiSet(name, samples[name], pixels, encode(model, pixels, model.encode_pixels)))
+    sets = [EmojiSet(name, samples[name], embed_images(model, samples[name])) for name in names]
     every = [sample for some in samples.values() for sample in some]
     classes = [find_classes(level, every) for level in ("group", "subgroup")]
     return Embedded(model, sets, embed_captions(model, every), classes, samples[TRAINED])
 
 
-def encode(model: Model, pixels: Tensor, view: Callable[[Tensor], Gaussian]) -> Gaussian:
-    """Embed a view of images, [N, D] on the CPU."""
-    with model.running():
-        parts = [view(some.to(model.device)) for some in torch.split(pixels, 256)]
-    return concatenate([Gaussian(*(tensor.float().cpu() for tensor in part)) for part in parts])
-
-
 # ---- Measures -------------------------------------------------------------------------------------------------------
 
 
-def measure(embedded: Embedded, split: EvalSplit) -> list[Row]:
-    """All rows that need no calibration, the headlines first."""
+def measure(embedded: Embedded) -> TaskResult:
+    """All figures that need no calibration, the headlines first."""
     samples = [sample for one in embedded.held_out for sample in one.samples]
     rows = [row for one in embedded.sets for row in right_rows(embedded, one)]
-    for classes in embedded.classes:
-        rows += prompt_rows(embedded, classes)
     rows += order_rows(f"{ORDER}: unseen names", samples, embedded.captions)
     rows += order_rows(f"{ORDER}: trained names", embedded.trained, embedded.captions)
     rows += [row for one in embedded.held_out for row in (*inclusion_rows(embedded, one), *view_rows(embedded, one))]
-    by_key, first, last = {row.key: row for row in rows}, embedded.sets[0], embedded.sets[-1]
-    place = "the held-out design" if split == "test" else "validation emoji in the held-out design"
-    headlines = []
-    for classes in embedded.classes:
-        level, labels = classes.level, classes.labels(first.samples)
-        share = float(labels.bincount().max() / len(labels))
-        for metric, words in (("accuracy", "zero-shot"), (_KNOWN, f"with the {level}s' frequencies")):
-            label = f"{level.capitalize()} of a held-out emoji, {words}"
-            headlines.append((label, f"{RIGHT}: {level}, {first.title}: {metric}", f"largest {level}", share))
-    chance = chance_recall(correct_pairs(last.samples), 10)
-    key = f"{RIGHT}: names, {last.title}: image to name R@10"
-    headlines.append((f"Right caption in the first 10, {place}", key, "random order", chance))
-    for words in ("unseen", "trained"):
-        label = f"Group caption more uncertain than the name, {words} names"
-        headlines.append((label, f"{ORDER}: {words} names: group over name", "coin", 0.5))
-    return [
-        *(
-            dataclasses.replace(by_key[key], task=label, main=True, baselines={name: chance})
-            for label, key, name, chance in headlines
-        ),
-        *(dataclasses.replace(row, main=False) for row in rows),
+    large = [one for one in embedded.sets if len(one.samples) >= _MIN_FOR_BINS]
+    found = [
+        *(prompt_figures(embedded, classes) for classes in embedded.classes),
+        *(uncertainty_figures(embedded, one) for one in large),
     ]
-
-
-_KNOWN = "accuracy, frequencies known"
+    rows += [row for result in found for row in result.rows]
+    by_key, titles = {row.key: row for row in rows}, (embedded.sets[0].title, embedded.sets[-1].title)
+    headlines = [dataclasses.replace(by_key[key.format(*titles)], task=task) for task, key in HEADLINES.items()]
+    return TaskResult(
+        rows=[dataclasses.replace(row, main=place < len(headlines)) for place, row in enumerate(headlines + rows)],
+        charts=[chart for result in found for chart in result.charts],
+    )
 
 
 def right_rows(embedded: Embedded, one: EmojiSet) -> list[Row]:
@@ -210,18 +184,21 @@ def right_rows(embedded: Embedded, one: EmojiSet) -> list[Row]:
     for classes in embedded.classes:
         task = f"{RIGHT}: {classes.level}, {one.title}"
         labels, prompts = classes.labels(one.samples), classes.embedded(embedded.captions)
-        rows += accuracy_rows(task, answer(one.images, aggregate_prompts(prompts), with_var=True), labels)
+        found = accuracy_rows(task, answer(one.images, aggregate_prompts(prompts), with_var=True), labels)
         shares = label_shares(classes.labels(embedded.trained), len(classes.names))
         prior = log_prior(shares, len(shares))
         logits = weigh(one.images, prompts, None, embedded.model.similarity).with_prior(prior).logits
-        rows.append(row_of_items(task, _KNOWN, (logits.argmax(dim=1) == labels).double()))
+        found.append(row_of_items(task, _KNOWN, (logits.argmax(dim=1) == labels).double()))
+        chance = {f"largest {classes.level}": float(labels.bincount().max() / len(labels))}
+        rows += [dataclasses.replace(row, baselines=chance if "accuracy" in row.metric[:8] else {}) for row in found]
     names, correct = embedded.captions.of(sample.text("name") for sample in one.samples), correct_pairs(one.samples)
-    for way, ranks in (
-        ("image to name", first_ranks(one.images, names, correct)),
-        ("name to image", first_ranks(names, one.images, correct.T)),
+    for way, ranks, pairs in (
+        ("image to name", first_ranks(one.images, names, correct), correct),
+        ("name to image", first_ranks(names, one.images, correct.T), correct.T),
     ):
-        task = f"{RIGHT}: names, {one.title}"
-        rows += [row_of_items(task, f"{way} R@{k}", (ranks < k).double()) for k in RECALL_AT]
+        for k in RECALL_AT:
+            row = row_of_items(f"{RIGHT}: names, {one.title}", f"{way} R@{k}", (ranks < k).double())
+            rows.append(dataclasses.replace(row, baselines={"random order": chance_recall(pairs, k)}))
     return rows
 
 
@@ -236,13 +213,13 @@ def order_rows(task: str, samples: Sequence[EmojiSample], captions: Captions) ->
         (wide, longest), (narrow, tokens) = (captions.at(level, distinct) for level in (general, specific))
         more, counted = more_uncertain(wide.total_var, narrow.total_var), (tokens <= longest).long().flatten()
         metric = f"{general} over {specific}"
-        rows.append(row_of_items(task, metric, more.mean(dim=1)))
+        rows.append(dataclasses.replace(row_of_items(task, metric, more.mean(dim=1)), baselines={"coin": 0.5}))
         metric = f"{metric}, {specific} not longer"
         rows.append(row_of_items(task, metric, more.flatten(), counted, statistic="mean_of_chosen"))
     return rows
 
 
-def prompt_rows(embedded: Embedded, classes: Classes) -> list[Row]:
+def prompt_figures(embedded: Embedded, classes: Classes) -> TaskResult:
     """The gain of filters and of re-weighting over even weights, on emoji without training in all designs.
 
     Nothing is fitted to these images; those of the last set vote for prompt weights, without labels.
@@ -250,14 +227,18 @@ def prompt_rows(embedded: Embedded, classes: Classes) -> list[Row]:
     prompts, scored = classes.embedded(embedded.captions), embedded.sets[:-1]
     samples = [sample for one in scored for sample in one.samples]
     images, labels = concatenate([one.images for one in scored]), classes.labels(samples)
-    ways = unweighted_classifiers(prompts)
-    ways["BPRW"] = reweight_prompts(prompts, embedded.sets[-1].images, BprwConfig()).as_classifier()
-    even, *others = (answer(images, way, with_var=False).best[:, 0] == labels for way in ways.values())
+    reweighted = reweight_prompts(prompts, embedded.sets[-1].images, BprwConfig())
+    ways = unweighted_classifiers(prompts) | {"BPRW": reweighted.as_classifier()}
+    even, *others = ((answer(images, way, with_var=False).best[:, 0] == labels).double() for way in ways.values())
     # One item per emoji: its designs tend to be right or wrong together.
     (emoji,) = string_ids([[sample.codepoint for sample in samples]])
-    gains = [emoji.bincount(weights=right.double() - even.double()) / emoji.bincount() for right in others]
+    gains = [emoji.bincount(weights=right - even) / emoji.bincount() for right in others]
     task = f"{PROMPTS}: {classes.level}"
-    return [row_of_items(task, f"gain of {name}", gain) for name, gain in zip([*ways][1:], gains, strict=True)]
+    rows = [row_of_items(task, f"gain of {name}", gain) for name, gain in zip([*ways][1:], gains, strict=True)]
+    title = f"{PROMPTS}: weight of each prompt, {classes.level}"
+    drawn = weight_chart(title, next(iter(classes.prompts.values())), reweighted.weights)
+    text = "Templates filled with one class. Dots: means over the classes; bars: the middle 80 %."
+    return TaskResult(rows=rows, charts=[Chart(title=title, text=text, svg=drawn)])
 
 
 def inclusion_rows(embedded: Embedded, one: EmojiSet) -> list[Row]:
@@ -283,11 +264,11 @@ def view_rows(embedded: Embedded, one: EmojiSet) -> list[Row]:
         "patches hidden": hide_patches(model, model.keep_ratio or 0.25),
         "blurred": lambda pixels: model.encode_pixels(blurred(pixels, 0.04)),
     }
-    more = {
-        name: more_uncertain(encode(model, one.pixels, view).total_var, one.images.total_var)
-        for name, view in views.items()
-    }
-    return [row_of_items(f"{VIEWS}: {one.title}", name, items) for name, items in more.items()]
+    rows = []
+    for name, view in views.items():
+        seen = embed_images(dataclasses.replace(model, encode_pixels=view), one.samples)
+        rows.append(row_of_items(f"{VIEWS}: {one.title}", name, more_uncertain(seen.total_var, one.images.total_var)))
+    return rows
 
 
 def uncertainty_figures(embedded: Embedded, one: EmojiSet) -> TaskResult:
@@ -296,43 +277,29 @@ def uncertainty_figures(embedded: Embedded, one: EmojiSet) -> TaskResult:
     classifier = aggregate_prompts(groups.embedded(embedded.captions))
     logits = zero_shot_logits(one.images.mean, classifier.weight, logit_scale=embedded.model.logit_scale)
     uncertainty = one.images.total_var.double()
-    return _under(WRONG, accuracy_figures(one.title, uncertainty, logits, groups.labels(one.samples), 10))
-
-
-def _under(heading: str, found: TaskResult) -> TaskResult:
-    """The result under a heading of the page."""
-    rows = [
-        dataclasses.replace(
-            row, task=f"{heading}: {row.task}", difference_of=[f"{heading}: {key}" for key in row.difference_of]
-        )
-        for row in found.rows
-    ]
-    return TaskResult(
-        rows=rows, charts=[dataclasses.replace(chart, title=f"{heading}: {chart.title}") for chart in found.charts]
-    )
+    return accuracy_figures(f"{WRONG}: {one.title}", uncertainty, logits, groups.labels(one.samples), 10)
 
 
 # ---- Decisions ------------------------------------------------------------------------------------------------------
 
 
-def calibrate(embedded: Embedded, data: Path) -> Calibration:
-    """Calibrate the model for the groups, on the validation emoji of all designs."""
+def decide(embedded: Embedded, data: Path) -> TaskResult:
+    """Label sets, "don't know", probabilities and scores of uncertainty for the groups of held-out emoji.
+
+    The calibration, on the validation emoji of all designs, goes into the run's folder if that has none.
+    """
     groups, model = embedded.classes[0], embedded.model
+    prompts, rows, charts = groups.embedded(embedded.captions), [], []
     samples = [sample for name in set_names("val") for sample in read_set(data, name)]
-    images = encode(model, read_pixels(model, samples), model.encode_pixels)
     where = f"{data} (validation emoji)"
     subject = Subject(model.name, model.fingerprint(), where, groups.names, groups.templates)
-    evidence = weigh(images, groups.embedded(embedded.captions), None, model.similarity)
+    evidence = weigh(embed_images(model, samples), prompts, None, model.similarity)
     calibration, _ = fit_calibration(evidence, groups.labels(samples), subject)
-    return calibration
-
-
-def decide(embedded: Embedded, calibration: Calibration) -> list[TaskResult]:
-    """Label sets, "don't know", probabilities and scores of uncertainty for the groups of held-out emoji."""
-    groups, found = embedded.classes[0], []
+    if model.calibration is None and Path(model.name).is_dir():
+        save_calibration(calibration, Path(model.name) / CALIBRATION_FILE)
     for one in embedded.held_out:
-        truth = groups.labels(one.samples)
-        own = weigh(one.images, groups.embedded(embedded.captions), None, embedded.model.similarity)
+        task, truth = f"{DECISIONS}: {one.title}", groups.labels(one.samples)
+        own = weigh(one.images, prompts, None, model.similarity)
         evidence = calibration.with_prior(own)
         logits = evidence.logits.double() / calibration.temperature
         confidence, best = logits.softmax(dim=1).max(dim=1)
@@ -340,12 +307,12 @@ def decide(embedded: Embedded, calibration: Calibration) -> list[TaskResult]:
         answered = confidence >= calibration.abstention(MAX_ERROR).threshold
         doubts = {BASELINE: 1 - confidence, "image's variance": one.images.total_var.double()}
         decided = Decided(logits, {("lac", GUARANTEE): within}, {MAX_ERROR: answered})
-        rows = [
-            *set_rows(one.title, decided, truth, right),
-            *probability_rows(one.title, own.logits, {"calibrated": logits}, truth),
-            *doubt_rows(one.title, doubts, right),
+        rows += [
+            *set_rows(task, decided, truth, right),
+            *probability_rows(task, own.logits, {"calibrated": logits}, truth),
+            *doubt_rows(task, doubts, right),
         ]
-        charts = [risk_chart(one.title, doubts, right), reliability_chart(one.title, own.logits, logits, right)]
+        charts += [risk_chart(task, doubts, right), reliability_chart(task, own.logits, logits, right)]
         tiles = []
         for place in _evenly(confidence.argsort(descending=True, stable=True).tolist(), 6):
             ranked = logits[place].argsort(descending=True).tolist()
@@ -353,24 +320,11 @@ def decide(embedded: Embedded, calibration: Calibration) -> list[TaskResult]:
             inside = [(groups.names[label], label == truth[place]) for label in ranked if within[place, label]]
             tiles.append(one.samples[place].tile((f"{said} ({confidence[place]:.0%})", False), *inside))
         text = "From the surest to the least sure image: the answer, then the label set."
-        charts.append(Chart(title=f"{one.title}: six images", text=text, svg=gallery(tiles)))
-        found.append(_under(DECISIONS, TaskResult(rows=rows, charts=charts)))
-    return found
+        charts.append(Chart(title=f"{task}: six images", text=text, svg=gallery(tiles)))
+    return TaskResult(rows=[dataclasses.replace(row, main=False) for row in rows], charts=charts)
 
 
 # ---- Charts ---------------------------------------------------------------------------------------------------------
-
-
-def weight_charts(embedded: Embedded) -> list[Chart]:
-    """The weight of each template, filled with the first class."""
-    charts = []
-    for classes in embedded.classes:
-        weights = reweight_prompts(classes.embedded(embedded.captions), embedded.sets[-1].images, BprwConfig()).weights
-        title = f"weight of each prompt, {classes.level}"
-        drawn = weight_chart(title, next(iter(classes.prompts.values())), weights)
-        text = "Templates filled with one class. Dots: means over the classes; bars: the middle 80 %."
-        charts.append(Chart(title=f"{PROMPTS}: {title}", text=text, svg=drawn))
-    return charts
 
 
 def nearest_galleries(embedded: Embedded) -> list[Chart]:

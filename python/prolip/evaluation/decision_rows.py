@@ -216,7 +216,7 @@ def risk_chart(task: str, doubts: Mapping[str, Tensor], correct: Tensor) -> Char
             lines.append(Line(name=name, x=answered.tolist(), y=wrong.tolist()))
     text = f"Wrong answers among those given, for {task}, if only the least doubtful images are answered."
     drawn = line_chart("Risk and coverage", text, lines, x_label="share answered", y_scale="from zero", percent=True)
-    return Chart(title=f"{task}: wrong answers by share answered", text=text, svg=str(drawn))
+    return Chart(title=f"{task}: wrong answers by share answered", text=text, svg=drawn)
 
 
 def reliability_chart(task: str, before: Tensor, after: Tensor, correct: Tensor) -> Chart:
@@ -228,4 +228,4 @@ def reliability_chart(task: str, before: Tensor, after: Tensor, correct: Tensor)
     lines.append(Line(name="agreement", x=[0.0, 1.0], y=[0.0, 1.0]))
     text = f"Accuracy by confidence, for {task}, in ten bins of equally many images."
     drawn = line_chart("Reliability", text, lines, x_label="confidence", y_scale="share", percent=True, marks=True)
-    return Chart(title=f"{task}: accuracy by confidence", text=text, svg=str(drawn))
+    return Chart(title=f"{task}: accuracy by confidence", text=text, svg=drawn)

@@ -124,7 +124,7 @@ def accuracy_figures(name: str, uncertainty: Tensor, logits: Tensor, labels: Ten
     drawn = line_chart(
         "Accuracy by uncertainty", text, [line], x_label="bin", y_scale="share", percent=True, marks=True
     )
-    return TaskResult(rows=rows, charts=[Chart(title=f"{name}: accuracy by uncertainty", text=text, svg=str(drawn))])
+    return TaskResult(rows=rows, charts=[Chart(title=f"{name}: accuracy by uncertainty", text=text, svg=drawn)])
 
 
 def caption_rows(model: Model, name: str, captions: Sequence[str]) -> list[Row]:

@@ -7,11 +7,11 @@ on a laptop.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from markupsafe import Markup, escape
+from markupsafe import escape
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,14 +39,9 @@ class Spread(NamedTuple):
     """The same of an untrained model, drawn as a ring."""
 
 
-class _Axis:
-    """Maps values linearly to drawing coordinates."""
-
-    def __init__(self, low: float, high: float, start: float, end: float) -> None:
-        self.low, self.high, self.start, self.end = low, high, start, end
-
-    def __call__(self, value: float) -> float:
-        return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
+def _axis(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
+    """Map values linearly to drawing coordinates."""
+    return lambda value: start + (value - low) / (high - low) * (end - start)
 
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
@@ -61,19 +56,12 @@ def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
     return [index * step for index in range(first, last + 1)]
 
 
-def tick_label(value: float, step: float) -> str:
-    """Format a tick with as many decimals as the step needs; large and very small numbers are abbreviated."""
-    if abs(value) < step * 1e-6:
-        return "0"
-    if abs(value) >= 1e6:
-        text = f"{value / 1e6:g}M"
-    elif abs(value) >= 1e4:
-        text = f"{value / 1e3:g}k"
-    elif step < 1e-3:
-        text = f"{value:.1e}".replace("e-0", "e-").replace(".0e", "e")
-    else:
-        text = f"{value:.{max(0, -math.floor(math.log10(step) + 1e-9))}f}"
-    return text.replace("-", "−")
+def tick_label(value: float) -> str:
+    """Format a tick; thousands and millions are abbreviated."""
+    for factor, suffix in ((1e6, "M"), (1e3, "k")):
+        if abs(value) >= max(factor, 1e4):
+            return f"{value / factor:g}{suffix}".replace("-", "−")
+    return f"{round(value, 12):g}".replace("-", "−")
 
 
 def line_chart(
@@ -85,7 +73,7 @@ def line_chart(
     y_scale: Literal["linear", "from zero", "share"] = "linear",
     percent: bool = False,
     marks: bool = False,
-) -> Markup:
+) -> str:
     """Draw lines over a common axis, with `marks` at every point. The scale "share" always covers 0 to 1.
 
     NaN is left out. Returns "" if no point is left.
@@ -93,14 +81,14 @@ def line_chart(
     drawn = [[(x, y) for x, y in zip(line.x, line.y, strict=True) if math.isfinite(y)] for line in lines]
     xs, values = [x for line in drawn for x, _ in line], [y for line in drawn for _, y in line]
     if not xs:
-        return Markup("")
+        return ""
     values += {"from zero": [0.0], "share": [0.0, 1.0]}.get(y_scale, [])
     height, ticks = 210.0, nice_ticks(min(values), max(values), 4)
-    y_axis = _Axis(ticks[0], ticks[-1], height - BOTTOM, TOP)
-    x_axis = _Axis(min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1, LEFT, WIDTH - RIGHT)
-    body, step = "", ticks[1] - ticks[0]
+    y_axis = _axis(ticks[0], ticks[-1], height - BOTTOM, TOP)
+    x_axis = _axis(min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1, LEFT, WIDTH - RIGHT)
+    body = ""
     for tick in ticks:
-        label = f"{tick * 100:.{0 if step >= 0.0099 else 1}f}\u202f%" if percent else tick_label(tick, step)
+        label = f"{tick_label(100 * tick)}\u202f%" if percent else tick_label(tick)
         body += (
             f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y_axis(tick):.1f}" y2="{y_axis(tick):.1f}"/>'
             f'<text class="tick" x="{LEFT - 6}" y="{y_axis(tick) + 4:.1f}" text-anchor="end">{label}</text>'
@@ -115,7 +103,7 @@ def line_chart(
     return _svg(title, description, height, body) + _legend([line.name for line in lines])
 
 
-def interval_chart(title: str, description: str, rows: Sequence[Spread], unit: str) -> Markup:
+def interval_chart(title: str, description: str, rows: Sequence[Spread], unit: str) -> str:
     """Draw a dot on the bar of its interval for each row, below the row's label, and a vertical line at zero.
 
     Rings are drawn and explained only if a row has an untrained value.
@@ -124,7 +112,7 @@ def interval_chart(title: str, description: str, rows: Sequence[Spread], unit: s
     height = TOP + row_height * len(rows) + BOTTOM
     values = [value for row in rows for value in row[1:] if math.isfinite(value)]
     ticks = nice_ticks(min([0.0, *values]), max([0.0, *values]), 4)
-    axis = _Axis(ticks[0], ticks[-1], 14.0, WIDTH - RIGHT)
+    axis = _axis(ticks[0], ticks[-1], 14.0, WIDTH - RIGHT)
     body = "".join(_upright("grid", axis(tick), height) for tick in ticks) + _x_labels(ticks, axis, height, unit)
     body += _upright("axis", axis(0.0), height)
     for place, row in enumerate(rows):
@@ -139,11 +127,11 @@ def interval_chart(title: str, description: str, rows: Sequence[Spread], unit: s
         if math.isfinite(row.value):
             body += _mark(0, axis(row.value), y + 26)
     rings = any(math.isfinite(row.untrained) for row in rows)
-    key = Markup('<ul class="legend"><li><span class="key ring-key"></span>untrained</li></ul>')
+    key = '<ul class="legend"><li><span class="key ring-key"></span>untrained</li></ul>'
     return _svg(title, description, height, body) + (key if rings else "")
 
 
-def weight_chart(title: str, templates: Sequence[str], weights: Tensor) -> Markup:
+def weight_chart(title: str, templates: Sequence[str], weights: Tensor) -> str:
     """Draw the weight of each prompt, largest first: the mean over classes on a bar from the 10th to 90th percentile.
 
     `templates` are the K prompts, `weights` are [C, K].
@@ -156,36 +144,26 @@ def weight_chart(title: str, templates: Sequence[str], weights: Tensor) -> Marku
     return interval_chart(title, text, rows, f"weight, %; even: {100 / len(templates):.3g}")
 
 
-def standalone(chart: Markup) -> str:
+def standalone(chart: str) -> str:
     """The SVG of a chart as a file of its own, with the style sheet of pages."""
     style = files("prolip.report").joinpath("templates/style.css").read_text(encoding="utf-8")
     head = '<svg xmlns="http://www.w3.org/2000/svg" style="background: var(--bg)" font-family="sans-serif"'
-    return str(chart).replace("<svg", head, 1).replace("<title>", f"<style>{style}</style><title>", 1)
+    return chart.replace("<svg", head, 1).replace("<title>", f"<style>{style}</style><title>", 1)
 
 
-def _legend(names: Sequence[str]) -> Markup:
+def _legend(names: Sequence[str]) -> str:
     if len(names) < 2:
-        return Markup("")
+        return ""
     items = "".join(
         f'<li><svg viewBox="0 0 28 12" width="28" height="12" aria-hidden="true">'
         f'<line class="line s{place}" x1="1" x2="27" y1="6" y2="6"/>{_mark(place, 14, 6)}</svg>{escape(name)}</li>'
         for place, name in enumerate(names)
     )
-    return Markup(f'<ul class="legend">{items}</ul>')
+    return f'<ul class="legend">{items}</ul>'
 
 
 def _mark(place: int, x: float, y: float) -> str:
-    """Draw a disc, diamond, square or triangle, by the line's position."""
-    kind = f'class="mark s{place}"'
-    match place % 4:
-        case 0:
-            return f'<circle {kind} cx="{x:.1f}" cy="{y:.1f}" r="4"/>'
-        case 1:
-            return f'<path {kind} d="M{x:.1f} {y - 5:.1f}l5 5l-5 5l-5 -5z"/>'
-        case 2:
-            return f'<rect {kind} x="{x - 3.5:.1f}" y="{y - 3.5:.1f}" width="7" height="7"/>'
-        case _:
-            return f'<path {kind} d="M{x:.1f} {y - 5:.1f}l5 9h-10z"/>'
+    return f'<circle class="mark s{place}" cx="{x:.1f}" cy="{y:.1f}" r="4"/>'
 
 
 def _upright(kind: str, x: float, height: float) -> str:
@@ -199,22 +177,16 @@ def _thinned(points: Sequence[tuple[float, float]], maximum: int = 240) -> list[
     return [(sum(x for x, _ in c) / len(c), sum(y for _, y in c) / len(c)) for c in chunks]
 
 
-def _x_labels(ticks: Sequence[float], axis: _Axis, height: float, label: str) -> str:
-    step = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
-    parts = [
-        f'<text class="tick" x="{axis(tick):.1f}" y="{height - BOTTOM + 15:.1f}" text-anchor="middle">'
-        f"{tick_label(tick, step)}</text>"
-        for tick in ticks
-    ]
-    middle = (axis.start + axis.end) / 2
-    parts.append(
-        f'<text class="tick" x="{middle:.1f}" y="{height - 3:.1f}" text-anchor="middle">{escape(label)}</text>'
+def _x_labels(ticks: Sequence[float], axis: Callable[[float], float], height: float, label: str) -> str:
+    texts = [(axis(tick), height - BOTTOM + 15, tick_label(tick)) for tick in ticks]
+    texts.append((WIDTH / 2, height - 3, label))
+    return "".join(
+        f'<text class="tick" x="{x:.1f}" y="{y:.1f}" text-anchor="middle">{escape(text)}</text>' for x, y, text in texts
     )
-    return "".join(parts)
 
 
-def _svg(title: str, description: str, height: float, body: str) -> Markup:
-    return Markup(
+def _svg(title: str, description: str, height: float, body: str) -> str:
+    return (
         f'<svg class="chart" viewBox="0 0 {WIDTH:g} {height:g}" role="img"><title>{escape(title)}</title>'
         f"<desc>{escape(description)}</desc>{body}</svg>"
     )

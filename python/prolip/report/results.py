@@ -50,7 +50,15 @@ def result_sections(results: Json) -> list[Section]:
         for figure in figures
         if figure["main"] and len(figure.get("baselines", {})) > 1
     ]
-    differences = [Figure(other, svg) for other in others if (svg := _difference_chart(figures, first, other))]
+    differences = []
+    for other in others:
+        rows = [
+            Spread(f"{figure['task']}, {figure['metric']}", *_interval(figure, "difference", other))
+            for figure in figures
+            if figure["main"] and figure["unit"] == "share"
+        ]
+        if svg := _chart(f"{other} minus {first}", rows, "points: right of 0 it is larger"):
+            differences.append(Figure(other, svg))
     by_heading: dict[str, list[Figure]] = {}
     texts: dict[str, str] = {}
     for model, charts in results.get("charts", {}).items():
@@ -64,8 +72,13 @@ def result_sections(results: Json) -> list[Section]:
                 texts[heading] = chart["text"]
     for task, some in groupby(figures, key=lambda figure: figure["task"]):
         heading, _, title = task.partition(": ")
-        if svg := _task_chart(title, list(some), first):
-            by_heading.setdefault(heading, []).append(Figure(title, svg))
+        rows = [
+            Spread(figure["metric"], *_interval(figure, "value", first), next(iter(baselines.values())))
+            for figure in some
+            if (baselines := figure.get("baselines")) and figure["unit"] == "share"
+        ]
+        if len(rows) > 1:
+            by_heading.setdefault(heading, []).append(Figure(title, _chart(title, rows, "%")))
     notes = [f"{model}: {note}" for model, lines in results["notes"].items() for note in lines]
     sections = [
         Section(f"{suite}: main figures", RANGES, cards=cards, table=tables.get(MAIN, ())),
@@ -77,51 +90,29 @@ def result_sections(results: Json) -> list[Section]:
     return [section for section in sections if any(section[2:]) or section.title in texts]
 
 
-def _cell(figure: Json, value: str, model: str) -> str:
-    text, *ends = (_written(figure[key][model], figure["unit"], value == "difference") for key in _ends(value))
+def _interval(figure: Json, kind: str, model: str) -> tuple[float, float, float]:
+    """A value or a difference, and the ends of its interval; NaN if absent."""
+    prefix = "" if kind == "value" else f"{kind}_"
+    found = (figure[key][model] for key in (kind, f"{prefix}low", f"{prefix}high"))
+    value, low, high = (math.nan if number is None else number for number in found)
+    return value, low, high
+
+
+def _cell(figure: Json, kind: str, model: str) -> str:
+    text, *ends = (_written(number, figure["unit"], kind == "difference") for number in _interval(figure, kind, model))
     return text if "–" in ends else f"{text} ({' to '.join(ends)})"
 
 
 def _written(value: float | None, unit: str, signed: bool = False) -> str:
     """A value as text, shares in percent; "–" for none."""
-    if value is None or not math.isfinite(value):
+    if value is None or math.isnan(value):
         return "–"
     sign = "+" if signed else ""
     return (format(100 * value, f"{sign}.2f") if unit == "share" else format(value, f"{sign}.4g")).replace("-", "−")
 
 
-def _difference_chart(figures: Sequence[Json], first: str, other: str) -> str:
-    """SVG of the main figures' differences from the first model, as intervals; "" if there are none."""
-    rows = [
-        Spread(f"{figure['task']}, {figure['metric']}", *_percent(figure, "difference", other))
-        for figure in figures
-        if figure["main"] and figure["unit"] == "share" and figure["difference"][other] is not None
-    ]
-    text = "; ".join(f"{row.label}: {row.value:+.2f}" for row in rows)
-    return interval_chart(f"{other} minus {first}", text, rows, "points: right of 0 it is larger") if rows else ""
-
-
-def _task_chart(title: str, figures: Sequence[Json], model: str) -> str:
-    """SVG of a task's shares, with rings for the first baseline; "" for fewer than two."""
-    rows = [
-        Spread(figure["metric"], *_percent(figure, "value", model), 100 * _number(next(iter(baselines.values()))))
-        for figure in figures
-        if (baselines := figure.get("baselines")) and figure["unit"] == "share"
-    ]
-    text = "; ".join(f"{row.label}: {row.value:.1f}, untrained {row.untrained:.1f}" for row in rows)
-    return interval_chart(title, text, rows, "%") if len(rows) > 1 else ""
-
-
-def _percent(figure: Json, value: str, model: str) -> tuple[float, float, float]:
-    """A value and the ends of its interval, in percent; NaN if absent."""
-    middle, low, high = (100 * _number(figure[key][model]) for key in _ends(value))
-    return middle, low, high
-
-
-def _ends(value: str) -> tuple[str, str, str]:
-    prefix = "" if value == "value" else f"{value}_"
-    return value, f"{prefix}low", f"{prefix}high"
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
+def _chart(title: str, rows: Sequence[Spread], unit: str) -> str:
+    """SVG of shares as intervals in percent; "" if there are none."""
+    percent = [Spread(row.label, *(100 * number for number in row[1:])) for row in rows if not math.isnan(row.value)]
+    text = "; ".join(f"{row.label}: {row.value:+.2f}" for row in percent)
+    return interval_chart(title, text, percent, unit) if percent else ""

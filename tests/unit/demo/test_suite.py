@@ -16,7 +16,7 @@ from prolip.cli import main
 from prolip.demo.config import EmojiOptions
 from prolip.demo.run import headline_lines
 from prolip.demo.samples import Captions, EmojiSample, correct_pairs, embed_captions, read_set
-from prolip.demo.suite import ORDER, RIGHT, order_rows, run_emoji
+from prolip.demo.suite import DECISIONS, ORDER, RIGHT, order_rows, run_emoji
 from prolip.errors import UserError
 from prolip.evaluation.results import TaskCache
 from prolip.gaussian import Gaussian
@@ -88,7 +88,7 @@ def test_a_run_is_measured_beside_an_untrained_model_calibrated_and_shown(
     capsys.readouterr()
     assert main(["report", str(run)]) == 0
     page = (run / "report.html").read_text()
-    for text in (RIGHT, ORDER, "What can you rely on?", "data:image/png;base64,", "CC BY-SA 4.0"):
+    for text in (RIGHT, ORDER, DECISIONS, "data:image/png;base64,", "CC BY-SA 4.0"):
         assert text in page
     assert "src=" not in page.replace('src="data:', "")
 

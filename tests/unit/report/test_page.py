@@ -33,11 +33,10 @@ def test_ticks_are_round_few_and_cover_the_range(one: float, other: float) -> No
 
 
 @pytest.mark.parametrize(
-    ("value", "step", "text"),
-    [(0.0, 1, "0"), (-2.5, 0.5, "−2.5"), (12000, 2000, "12k"), (3e6, 1e6, "3M"), (2e-4, 1e-4, "2e−4"), (7, 1, "7")],
+    ("value", "text"), [(0.0, "0"), (-2.5, "−2.5"), (12000, "12k"), (3e6, "3M"), (5000, "5000"), (0.1 + 0.2, "0.3")]
 )
-def test_tick_labels(value: float, step: float, text: str) -> None:
-    assert tick_label(value, step) == text
+def test_tick_labels(value: float, text: str) -> None:
+    assert tick_label(value) == text
 
 
 def test_a_line_chart_leaves_nan_out() -> None:
