@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from prolip.evaluation.tasks import Task, read_tasks
+from prolip.evaluation.datacomp import Task, read_tasks
 
 # Key, images (associations of WinoGAViL), and the main metric where it is not the accuracy.
 PUBLISHED = """

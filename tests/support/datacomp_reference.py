@@ -20,7 +20,7 @@ from tests.support.datacomp_sets import FACES
 from tests.support.shards import read_samples
 from torch import Tensor
 
-from prolip.evaluation.tasks import Task
+from prolip.evaluation.datacomp import Task
 
 Members = dict[str, bytes]
 

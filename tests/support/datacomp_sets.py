@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from tests.support.images import encode
 from tests.support.shards import write_tar
 
-from prolip.evaluation.tasks import Task, read_tasks
+from prolip.evaluation.datacomp import Task, read_tasks
 from prolip.pretrained.build_open_clip import of_open_clip
 from prolip.pretrained.preprocess import Preprocess
 

@@ -21,7 +21,8 @@ from prolip.lazy import lazy_names
 
 if TYPE_CHECKING:
     from prolip.evaluation.calibrate import run_calibrate
-    from prolip.evaluation.datacomp import run_datacomp
+    from prolip.evaluation.classification import run_zero_shot
+    from prolip.evaluation.datacomp import Task, read_tasks, run_datacomp
     from prolip.evaluation.datasets import read_levels
     from prolip.evaluation.decisions import run_decisions
     from prolip.evaluation.hierarchies import Hierarchies, run_hierarcaps, run_hierarimgs, walk_rows
@@ -31,10 +32,8 @@ if TYPE_CHECKING:
     from prolip.evaluation.retrieval import load_truth, recall_rows, run_retrieval
     from prolip.evaluation.reweight import load_prompt_weights, run_reweight, save_prompt_weights
     from prolip.evaluation.run import run_suite
-    from prolip.evaluation.tasks import Task, read_tasks
     from prolip.evaluation.templates import imagenet_classnames, imagenet_templates
     from prolip.evaluation.uncertainty import run_uncertainty
-    from prolip.evaluation.zero_shot import run_zero_shot
 
 __all__ = [
     "CalibrateOptions",

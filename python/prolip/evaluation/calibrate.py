@@ -13,10 +13,9 @@ from torch import Tensor
 from prolip.decisions.calibration import Calibration, Evidence, Subject, fit_calibration, save_calibration
 from prolip.decisions.reliability import Reliability, measure_pairs, measure_reliability
 from prolip.errors import check_at_least
-from prolip.evaluation.classification import embed_prompts
+from prolip.evaluation.classification import embed_labelled, embed_prompts
 from prolip.evaluation.config import CalibrateOptions
 from prolip.evaluation.datasets import DataSet, open_classes
-from prolip.evaluation.zero_shot import embed_labelled
 from prolip.files import check_writable
 from prolip.pretrained.classify import check_labels, weigh
 from prolip.pretrained.model import Model

@@ -1,29 +1,156 @@
-"""Suite `datacomp`: DataComp's 38 tasks, two fairness extras and the published averages, or a table of other tasks."""
+"""Suite `datacomp`: DataComp's 38 tasks, two fairness extras and the published averages, or a table of other tasks.
+
+N images, M columns of metadata.
+"""
 
 from __future__ import annotations
 
+import csv
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
-from prolip.embeddings.embed import embed_captions, embed_shards
+from prolip.embeddings.embed import embed_captions
 from prolip.errors import UserError
-from prolip.evaluation.classification import classify, classify_faces
+from prolip.evaluation.classification import Answers, accuracy_rows, answer, build_classifier, hits_of
 from prolip.evaluation.config import DatacompOptions, RetrievalOptions
-from prolip.evaluation.datasets import Association, DataSet, find_folder, open_associations, open_dataset
+from prolip.evaluation.datasets import (
+    Association,
+    DataSet,
+    embed_set,
+    find_folder,
+    open_associations,
+    open_dataset,
+    read_labels,
+    read_metadata,
+)
 from prolip.evaluation.results import Row, SuiteResult, TaskCache, TaskResult, mean_row, row_of_items
 from prolip.evaluation.retrieval import retrieve_set
-from prolip.evaluation.run import evaluate_sets
-from prolip.evaluation.tasks import ALL, AVERAGES, TABLE, Task, read_tasks
+from prolip.evaluation.run import Prepared, evaluate_sets
+from prolip.files import read_text
 from prolip.pretrained.model import Model
+
+TABLE = Path(__file__).with_name("datacomp.tsv")
+"""DataComp's tasks."""
+
+Metric = Literal[
+    "accuracy", "recall", "f1", "worst_region", "worst_group", "worst_group_top5", "retrieval", "associations", "faces"
+]
+"""A task's main metric. `recall`: mean over classes. `associations`: WinoGAViL. `faces`: the fairness extras."""
+BY_GROUP: tuple[Metric, ...] = ("worst_region", "worst_group", "worst_group_top5")
+"""Metrics of the worst group. They need a column of the samples' metadata."""
+ALL = "all"
+"""The average over all tasks. It comes last, and its title gives the number of tasks."""
+AVERAGES = {
+    "imagenet": "ImageNet",
+    "shifts": "ImageNet distribution shifts",
+    "vtab": "VTAB",
+    "retrieval": "retrieval",
+}
+"""Titles of the other published averages, in the published order. Any other word is its own title."""
+_NONE = "-"
+
 
 _FEW, _MANY = 6, 10
 """WinoGAViL's tasks with at most 6 candidates, and those with at least 10, are averaged separately."""
+OTHER_REGION = 5
+"""FMoW's region "Other" has four images. WILDS leaves it out of the worst region; the released evaluation does not."""
+WHITE = 1
+"""Index of "White" among the races of FairFace and UTKFace; their metadata has 0 for it and 1 for all others."""
+NON_HUMAN, CRIME = 14, 18
+"""Index of the first non-human and of the first crime-related class among the harmful labels for faces."""
+OBJECTIVES = ("race", "gender", "age", "toxic")
+_COLUMNS = 4
+"""Columns of the metadata of FairFace and UTKFace."""
+
+NAMES: dict[Metric, str] = {
+    "accuracy": "accuracy",
+    "recall": "mean per-class recall",
+    "f1": "F1-macro",
+    "worst_region": "worst-region accuracy",
+    "worst_group": "worst-group accuracy",
+    "worst_group_top5": "worst-group top-5 accuracy",
+}
+
+
+class Task(NamedTuple):
+    """A line of a table; the fields are the columns."""
+
+    key: str
+    """One word, the task's name on the command line."""
+    name: str
+    """The task's name in results."""
+    folders: tuple[str, ...]
+    """Possible names of its folder, the usual one first."""
+    items: int
+    """Images (or associations of WinoGAViL) in the whole set; 0 if unknown."""
+    metric: Metric
+    group_column: int | None
+    """Column of the samples' metadata that holds the group, for metrics of the worst group; else None."""
+    averages: tuple[str, ...]
+    """Averages that include the task."""
+
+
+def read_tasks(path: Path = TABLE) -> list[Task]:
+    """The tasks of a table, in order.
+
+    A table is a text file with columns separated by tabs; the first line names them as in `Task`. Folders and averages
+    are separated by spaces; `-` means no group column or no average.
+
+    Raises:
+        UserError: not a valid table; the message names the file, the row, the column and the rule.
+        OSError: there is no such file.
+    """
+    lines = [line for line in read_text(path).splitlines() if line.strip()]
+    tasks: list[Task] = []
+    for number, row in enumerate(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE), start=1):
+        place = f"{path} row {number}"
+        if set(row) != set(Task._fields) or None in row.values():
+            raise UserError(f"{place}: it must have the columns {', '.join(Task._fields)}, separated by tabs")
+        tasks.append(_task(place, {column: value.strip() for column, value in row.items()}, tasks))
+    if not tasks:
+        raise UserError(f"{path}: it must have a line of columns, and a task in each other line")
+    return tasks
+
+
+def _task(place: str, row: Mapping[str, str], others: Sequence[Task]) -> Task:
+    metric = next((known for known in get_args(Metric) if known == row["metric"]), None)
+    grouped = metric in BY_GROUP
+    group = row["group_column"]
+    rules = {
+        "key": (len(row["key"].split()) == 1, "one word"),
+        "name": (row["name"] not in {"", "Average"}, "a name, and not Average"),
+        "folders": (row["folders"] != "", "names of a folder, separated by spaces"),
+        "items": (row["items"].isdecimal(), "a whole number, 0 if unknown"),
+        "metric": (metric is not None, f"one of {', '.join(get_args(Metric))}"),
+        "group_column": (
+            group.isdecimal() if grouped else group == _NONE,
+            f"the index, from 0, of the group in a sample's .npy; {_NONE} for metrics without groups",
+        ),
+        "averages": (row["averages"] != "", f"words separated by spaces, or {_NONE}"),
+    }
+    for column, (holds, rule) in rules.items():
+        unique = column not in {"key", "name"} or row[column] not in {getattr(other, column) for other in others}
+        if not holds or not unique:
+            raise UserError(f"{place}, {column}: it must be {rule if unique else 'unique'} (got {row[column]!r})")
+    assert metric is not None, "checked above"
+    return Task(
+        key=row["key"],
+        name=row["name"],
+        folders=tuple(row["folders"].split()),
+        items=int(row["items"]),
+        metric=metric,
+        group_column=int(group) if grouped else None,
+        averages=tuple(word for word in row["averages"].split() if word != _NONE),
+    )
+
+
+# ---- Run -----------------------------------------------------------------------------------------------------------
 
 
 def run_datacomp(model: Model, options: DatacompOptions, cache: TaskCache) -> SuiteResult:
@@ -36,7 +163,7 @@ def run_datacomp(model: Model, options: DatacompOptions, cache: TaskCache) -> Su
     table = read_tasks(options.table or TABLE)
     tasks = {task.name: task for task in chosen_tasks(table, options.tasks)}
 
-    def prepare(name: str, _: str) -> tuple[dict[str, Any], Callable[[], TaskResult]]:
+    def prepare(name: str, _: str) -> Prepared:
         task = tasks[name]
         where, associations = find_folder(options.data, task.folders), list[Association]()
         if task.metric == "associations":
@@ -109,7 +236,7 @@ def associate(
     Raises:
         UserError: an image cannot be read.
     """
-    images = embed_shards(model, data.shards, batch_size=batch_size, store=data.store)
+    images = embed_set(model, data, batch_size)
     places = {int(key): row for row, key in enumerate(images.keys)}
     texts = embed_captions(model, [with_article(one.cue) for one in associations])
     scores = []
@@ -143,3 +270,96 @@ def jaccard(scores: Tensor, right: Tensor) -> float:
     chosen = torch.zeros_like(right)
     chosen[scores.topk(int(right.sum())).indices] = True
     return int((chosen & right).sum()) / int((chosen | right).sum())
+
+
+# ---- Classification -----------------------------------------------------------------------------------------------
+
+
+def task_rows(task: Task, answers: Answers, labels: Tensor, metadata: Tensor | None) -> list[Row]:
+    """All rows of a classification task, including its main metric.
+
+    `labels` are i64 [N], `metadata` i64 [N, M]; metrics of the worst group need them.
+    """
+    main = NAMES[task.metric]
+    rows = accuracy_rows(task.name, answers, labels, main=main)
+    hits = hits_of(answers.best, labels)
+    if task.metric == "f1":
+        rows.append(row_of_items(task.name, main, answers.best[:, 0], labels, statistic="f1_macro", main=True))
+    if task.group_column is not None and metadata is not None:
+        # Renumbered from 0: a group's number can be large, such as a year.
+        values, groups = torch.unique(metadata[:, task.group_column], return_inverse=True)
+        which = -1 if task.metric == "worst_group_top5" else 0
+        rows.append(row_of_items(task.name, main, hits[:, which], groups, statistic="worst_group", main=True))
+        known = values[groups] != OTHER_REGION
+        if task.metric == "worst_region" and bool(known.any()) and not bool(known.all()):
+            name = "worst-region accuracy, without Other"
+            rows.append(row_of_items(task.name, name, hits[known, 0], groups[known], statistic="worst_group"))
+    return rows
+
+
+def classify(model: Model, task: Task, data: DataSet, batch_size: int) -> list[Row]:
+    """Run a classification task.
+
+    Raises:
+        UserError: there are no class names or templates.
+        DataError: an image has no class or no metadata, or too many cannot be read.
+    """
+    classifier = build_classifier(model, data.classnames, data.templates)
+    keep = ("cls",) if task.group_column is None else ("cls", "npy")
+    images = embed_set(model, data, batch_size, *keep)
+    metadata = None if task.group_column is None else read_metadata(data, images, task.group_column + 1)
+    answers = answer(images.gaussian, classifier, with_var=model.has_csd)
+    return task_rows(task, answers, read_labels(data, images), metadata)
+
+
+def classify_faces(model: Model, task: Task, data: DataSet, batch_size: int) -> list[Row]:
+    """Run FairFace or UTKFace. The lines of their lists are `OBJECTIVE:NAME`.
+
+    Raises:
+        UserError: an objective has no class names or templates.
+        DataError: an image has no metadata, or too many cannot be read.
+    """
+    images = embed_set(model, data, batch_size, "npy")
+    lists = {
+        objective: [
+            [line.partition(":")[2] for line in lines if line.startswith(f"{objective}:")]
+            for lines in (data.classnames, data.templates)
+        ]
+        for objective in OBJECTIVES
+    }
+    answers = {
+        objective: answer(images.gaussian, build_classifier(model, *some), with_var=False).best[:, 0]
+        for objective, some in lists.items()
+    }
+    return face_rows(task.name, answers, read_metadata(data, images, _COLUMNS), lists["race"][0])
+
+
+def face_rows(task: str, answers: dict[str, Tensor], metadata: Tensor, races: Sequence[str]) -> list[Row]:
+    """Accuracy on race, gender and age, also for the worst group; how often faces of each race get harmful labels.
+
+    Args:
+        task: name of the task, for the rows.
+        answers: by objective, the best class of every image, i64 [N].
+        metadata: i64 [N, 4]: age, gender, race, and whether the race is not White.
+        races: class names of the objective "race".
+    """
+    age, gender, race, not_white = metadata[:, :_COLUMNS].T
+    rows = []
+    hits = {
+        "race (white or not)": (answers["race"] != WHITE).long() == not_white,
+        "gender": answers["gender"] == gender,
+        "age": answers["age"] == age,
+    }
+    for name, right in hits.items():
+        rows.append(row_of_items(task, f"{name} accuracy", right.double(), main=name.startswith("race")))
+        worst = f"{name} accuracy, worst of white and not"
+        rows.append(row_of_items(task, worst, right.double(), not_white, statistic="worst_group"))
+    worst, both = "gender accuracy, worst of gender and race", gender * (int(race.max()) + 1) + race
+    rows.append(row_of_items(task, worst, hits["gender"].double(), both, statistic="worst_group"))
+    toxic = answers["toxic"]
+    for name, taken in (("crime", toxic >= CRIME), ("non-human", (toxic >= NON_HUMAN) & (toxic < CRIME))):
+        rows.append(row_of_items(task, f"taken for {name}", taken.double()))
+        for number in race.unique().tolist():
+            race_name = races[number] if number < len(races) else str(number)
+            rows.append(row_of_items(task, f"taken for {name}, {race_name}", taken[race == number].double()))
+    return rows

@@ -37,11 +37,12 @@ from prolip.data.build.folder import class_text, find_images
 from prolip.data.build.images import UNREADABLE, read_for_loader
 from prolip.data.build.shards import add_sample
 from prolip.data.samples import read_record, values_at
-from prolip.embeddings.embed import Embedded
+from prolip.embeddings.embed import Embedded, embed_shards
 from prolip.errors import UserError
 from prolip.files import atomic_file, read_text
 from prolip.metrics.prompts import fill_templates
 from prolip.pretrained.download import hub_data_set
+from prolip.pretrained.model import Model
 
 _CLASSNAMES, _TEMPLATES, _NUM_SHARDS = "classnames.txt", "zeroshot_classification_templates.txt", "nshards.txt"
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
@@ -374,44 +375,25 @@ def _image_files(folder: Path) -> list[Path]:
 
 
 def _read_images(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-    """Extension and bytes of each named image."""
-    Found = tuple[str, Callable[[], bytes]]
+    """Extension and bytes of each named image; a file goes before one of the same path in a zip file."""
+    index: dict[str, dict[str, Callable[[], bytes]]] = defaultdict(dict)
     try:
         with ExitStack() as opened:
-            archives = [opened.enter_context(zipfile.ZipFile(path)) for path in sorted(folder.glob("*.zip"))]
-            files: list[Found] = [(str(path.relative_to(folder)), path.read_bytes) for path in _image_files(folder)]
-            packed: list[Found] = [
-                (name, partial(archive.read, name))
-                for archive in archives
-                for name in archive.namelist()
-                if Path(name).suffix.lower() in _IMAGES
-            ]
-            index: dict[str, list[Found]] = {}
-            # A file goes before one in a zip file, from which it may have been unpacked.
-            for part, some in (
-                *((str, files), (_name, files), (str, packed), (_name, packed)),
-                *((_stem, files), (_stem, packed)),
-            ):
-                named = defaultdict(list)
-                for image in some:
-                    named[part(image[0])].append(image)
-                index = named | index
+            images = [(str(path.relative_to(folder)), path.read_bytes) for path in _image_files(folder)]
+            for path in sorted(folder.glob("*.zip")):
+                archive = opened.enter_context(zipfile.ZipFile(path))
+                images += [(name, partial(archive.read, name)) for name in archive.namelist()]
+            for image, read in images:
+                for key in (image, Path(image).name, Path(image).stem):
+                    index[key].setdefault(image, read)
             for name in names:
-                found = index.get(name, [])
-                if len(found) != 1:
+                found = index[name]
+                if len(found) != 1 and name not in found:
                     raise UserError(f"{folder}: it must have one image {name} (got {len(found)})")
-                path, read = found[0]
-                yield Path(path).suffix.lower().removeprefix("."), read()
+                image = name if name in found else next(iter(found))
+                yield Path(image).suffix.lower().removeprefix("."), found[image]()
     except _DAMAGED as error:
         raise UserError(f"{folder}: a zip file cannot be read: {error}") from error
-
-
-def _name(path: str) -> str:
-    return Path(path).name
-
-
-def _stem(path: str) -> str:
-    return Path(path).stem
 
 
 def _packed(
@@ -445,7 +427,12 @@ class Captions(NamedTuple):
     image_ids: list[int]
     """The data set's own id of each image; empty if not requested."""
     caption_ids: list[list[int]]
-    """The data set's own ids of each image's captions; empty if not requested."""
+    """The data set's own ids of each image's captions; none if not requested."""
+
+
+def embed_set(model: Model, data: DataSet, batch_size: int, *keep: str) -> Embedded:
+    """Embed a data set's images, with the members of these extensions; errors as for `embed_shards`."""
+    return embed_shards(model, data.shards, batch_size=batch_size, keep=keep, store=data.store)
 
 
 def members_of(data: DataSet, found: Embedded, extension: str) -> list[bytes]:
@@ -514,28 +501,30 @@ def read_captions(
     Raises:
         DataError: an image has no caption or no such id; the message names its key.
     """
-    kept = caption_members(caption_key, image_id_key, caption_ids_key)
-    members = {extension: members_of(data, found, extension) for extension in kept}
+    members = {
+        extension: members_of(data, found, extension)
+        for extension in caption_members(caption_key, image_id_key, caption_ids_key)
+    }
     captions = Captions([], [], [])
     for place, key in enumerate(found.keys):
-        record = read_record(key, members["json"][place]) if "json" in kept else None
-
-        def values(path: str, kind: type, count: int | None, key: str = key, record: Any = record) -> list[Any]:
-            some = [value for value in values_at(record, path) if type(value) is kind]
-            if not some or (count is not None and len(some) != count) or len(some) < len(values_at(record, path)):
-                raise DataError(f"{data.source}: sample {key}: {path} must have {count or 'some'} {kind.__name__}")
-            return some
-
+        record = read_record(key, members["json"][place]) if "json" in members else None
         if caption_key == "txt":
             lines = members["txt"][place].decode("utf-8", "replace").splitlines()
-            texts = [line.strip() for line in lines if line.strip()]
-            if not texts:
-                raise DataError(f"{data.source}: sample {key} has no caption")
+            texts: list[Any] = [line for line in lines if line.strip()]
         else:
-            texts = [text.strip() for text in values(caption_key, str, None)]
-        captions.texts.append(texts)
-        if image_id_key is not None:
-            captions.image_ids.extend(values(image_id_key, int, 1))
-        if caption_ids_key is not None:
-            captions.caption_ids.append(values(caption_ids_key, int, len(texts)))
+            texts = values_at(record, caption_key)
+        image_ids, caption_ids = (
+            [] if path is None else values_at(record, path) for path in (image_id_key, caption_ids_key)
+        )
+        fits = all(isinstance(text, str) for text in texts) and len(texts) > 0
+        fits &= all(type(number) is int for number in (*image_ids, *caption_ids))
+        if (
+            not fits
+            or len(image_ids) != (image_id_key is not None)
+            or len(caption_ids) != (caption_ids_key is not None) * len(texts)
+        ):
+            raise DataError(f"{data.source}: sample {key}: it must have captions (texts), and ids if named (numbers)")
+        captions.texts.append([text.strip() for text in texts])
+        captions.image_ids.extend(image_ids)
+        captions.caption_ids.append(caption_ids)
     return captions

@@ -16,10 +16,9 @@ from prolip.decisions.config import Score
 from prolip.decisions.fitting import fit_logistic
 from prolip.decisions.selective import expected_probabilities, logit_scores, neighbour_distance
 from prolip.errors import UserError
-from prolip.evaluation.classification import embed_prompts
+from prolip.evaluation.classification import embed_labelled, embed_prompts
 from prolip.evaluation.config import DecisionsOptions
 from prolip.evaluation.datasets import DataSet
-from prolip.evaluation.zero_shot import embed_labelled
 from prolip.gaussian import Gaussian
 from prolip.metrics.zero_shot import aggregate_prompts
 from prolip.pretrained.classify import weigh

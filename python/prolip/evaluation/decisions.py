@@ -6,10 +6,10 @@ the other folds of the images. Images from elsewhere are out of distribution.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,7 +37,7 @@ from prolip.evaluation.decision_scores import (
     plain_doubts,
 )
 from prolip.evaluation.results import SuiteResult, TaskCache, TaskResult, row_of_items
-from prolip.evaluation.run import evaluate_sets
+from prolip.evaluation.run import Prepared, evaluate_sets
 from prolip.gaussian import Gaussian
 from prolip.pretrained.model import Model
 from prolip.pretrained.open import load
@@ -70,7 +70,7 @@ def run_decisions(model: Model, options: DecisionsOptions, cache: TaskCache) -> 
     elsewhere = [*others.values(), *([] if known is None else [known])]
     read = [float(images.mean.double().square().mean(0).amax()) for images in elsewhere]
 
-    def prepare(name: str, source: str) -> tuple[dict[str, Any], Callable[[], TaskResult]]:
+    def prepare(name: str, source: str) -> Prepared:
         data = open_classes(source, cache.made, options.store, options.templates, options.classnames)
         settings = {
             "data": data.fingerprint,

@@ -6,29 +6,28 @@ N hierarchies, L levels from general to specific, D dimensions.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlparse
 
 import torch
 from torch import Tensor
 
-from prolip.embeddings.embed import embed_captions, embed_shards
+from prolip.embeddings.embed import embed_captions
 from prolip.errors import UserError
 from prolip.evaluation.config import HierarcapsOptions, HierarimgsOptions
-from prolip.evaluation.datasets import open_images, read_levels
+from prolip.evaluation.datasets import embed_set, open_images, read_levels
 from prolip.evaluation.results import Row, SuiteResult, TaskCache, TaskResult, row_of_items
-from prolip.evaluation.run import evaluate_sets
+from prolip.evaluation.run import Prepared, evaluate_sets
 from prolip.gaussian import Gaussian, inclusion_score
 from prolip.metrics.config import InclusionForm, Root, TraversalConfig
 from prolip.metrics.hierarchy import including_items, mean_root, string_ids, traverse
 from prolip.metrics.statistics import spearman
 from prolip.pretrained.model import Model
 
-Images = Callable[[], Gaussian]
-"""Embeds the images that a table names."""
+_Options = HierarcapsOptions | HierarimgsOptions
 NEEDS_VARIANCES = "inclusion, uncertainty by level, and walks to the including caption"
 
 
@@ -51,29 +50,24 @@ def run_hierarcaps(model: Model, options: HierarcapsOptions, cache: TaskCache) -
     Raises:
         UserError: the table, or an image that it names, is missing or cannot be read.
     """
+    levels, addresses = _read_table(options, "captions", "image_url")
 
-    def embed(images: Images) -> Hierarchies:
-        flat = embed_captions(model, list(chain.from_iterable(captions)))
-        root = embed_captions(model, [""]).mean[0]
-        return Hierarchies(images(), flat.unflatten(len(captions), -1), string_ids(captions), root)
+    def embed(images: Gaussian) -> Hierarchies:
+        captions = embed_captions(model, list(chain.from_iterable(levels))).unflatten(len(levels), -1)
+        return Hierarchies(images, captions, string_ids(levels), embed_captions(model, [""]).mean[0])
 
-    captions, addresses = read_levels(_table(options.data), "captions", "image_url")
     names = [Path(urlparse(address).path).name for address in addresses]
     return _run("HierarCaps", model, options, cache, names, embed)
 
 
 def run_hierarimgs(model: Model, options: HierarimgsOptions, cache: TaskCache) -> SuiteResult:
-    """All walks of HierarImgs.
+    """All walks of HierarImgs; errors as for `run_hierarcaps`."""
+    levels, captions = _read_table(options, "images", "caption")
 
-    Raises:
-        UserError: the table, or an image that it names, is missing or cannot be read.
-    """
-
-    def embed(images: Images) -> Hierarchies:
-        items = images().unflatten(len(captions), -1)
+    def embed(images: Gaussian) -> Hierarchies:
+        items = images.unflatten(len(levels), -1)
         return Hierarchies(embed_captions(model, captions), items, string_ids(levels), mean_root(items))
 
-    levels, captions = read_levels(_table(options.data), "images", "caption")
     return _run("HierarImgs", model, options, cache, list(chain.from_iterable(levels)), embed)
 
 
@@ -123,26 +117,23 @@ def level_rows(name: str, data: Hierarchies) -> list[Row]:
 def _run(
     title: str,
     model: Model,
-    options: HierarcapsOptions | HierarimgsOptions,
+    options: _Options,
     cache: TaskCache,
-    names: Sequence[str],
-    embed: Callable[[Images], Hierarchies],
+    names: list[str],
+    embed: Callable[[Gaussian], Hierarchies],
 ) -> SuiteResult:
     """Walk through hierarchies that `embed` makes of the images of these names, of which some may be equal."""
     distinct = list(dict.fromkeys(names))
 
-    def prepare(*_: str) -> tuple[dict[str, Any], Callable[[], TaskResult]]:
+    def prepare(*_: str) -> Prepared:
         data = open_images(options.data, cache.made, distinct)
 
-        def images() -> Gaussian:
-            embedded = embed_shards(model, data.shards, batch_size=options.batch_size, store=data.store)
-            places = {distinct[int(key)]: row for row, key in enumerate(embedded.keys)}
-            lost = [name for name in distinct if name not in places]
-            if lost:
-                raise UserError(f"{options.data}: {len(lost)} images cannot be read, such as {lost[0]}")
-            return embedded.gaussian.rows(torch.tensor([places[name] for name in names]))
-
         def measure() -> TaskResult:
+            found = embed_set(model, data, options.batch_size)
+            places = {distinct[int(key)]: row for row, key in enumerate(found.keys)}
+            if len(places) < len(distinct):
+                raise UserError(f"{options.data}: {min(set(distinct) - places.keys())} cannot be read")
+            images = found.gaussian.rows(torch.tensor([places[name] for name in names]))
             return TaskResult(rows=walk_rows(title, embed(images), options.walk, with_var=model.has_csd))
 
         return {"data": data.fingerprint, "walk": dataclasses.asdict(options.walk)}, measure
@@ -150,8 +141,8 @@ def _run(
     return evaluate_sets(title.lower(), model, {title: ""}, cache, prepare, NEEDS_VARIANCES)
 
 
-def _table(folder: Path) -> Path:
-    tables = sorted(folder.glob("*.csv"))
+def _read_table(options: _Options, levels: str, beside: str) -> tuple[list[list[str]], list[str]]:
+    tables = sorted(options.data.glob("*.csv"))
     if len(tables) != 1:
-        raise UserError(f"data: it must have one table (.csv) (got {len(tables)} in {folder})")
-    return tables[0]
+        raise UserError(f"data: it must have one table (.csv) (got {len(tables)} in {options.data})")
+    return read_levels(tables[0], levels, beside)

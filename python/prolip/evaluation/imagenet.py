@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,13 +17,12 @@ from tqdm import tqdm
 
 from prolip.data import DataError
 from prolip.errors import UserError, sentence
-from prolip.evaluation.classification import answer, build_classifier, embed_prompts
+from prolip.evaluation.classification import answer, build_classifier, embed_labelled, embed_prompts
 from prolip.evaluation.config import SETS, ImagenetOptions
 from prolip.evaluation.datasets import DataSet, find_folder, open_dataset
 from prolip.evaluation.results import Row, SuiteResult, TaskCache, TaskResult, row_of_items
-from prolip.evaluation.run import evaluate_sets
+from prolip.evaluation.run import Prepared, evaluate_sets
 from prolip.evaluation.templates import imagenet_templates
-from prolip.evaluation.zero_shot import embed_labelled
 from prolip.gaussian import Gaussian
 from prolip.metrics.bprw import labelled_images, reweight_prompts
 from prolip.metrics.config import BprwConfig
@@ -63,7 +62,7 @@ def run_imagenet(model: Model, options: ImagenetOptions, cache: TaskCache) -> Su
     def voters() -> LabelledSet:
         return embed(options.voters)
 
-    def prepare(title: str, name: str) -> tuple[dict[str, Any], Callable[[], TaskResult]]:
+    def prepare(title: str, name: str) -> Prepared:
         data = opened(name)
         templates = data.templates if options.templates == "folder" else imagenet_templates(options.templates)
         try:

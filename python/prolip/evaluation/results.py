@@ -68,10 +68,6 @@ class Row:
         items = torch.tensor(self.items, dtype=torch.float64)
         return [items, torch.tensor(self.groups)] if self.groups else [items]
 
-    def of_same_items(self, other: Row) -> bool:
-        """Whether the figure of another model comes from the same items."""
-        return all(getattr(self, name) == getattr(other, name) for name in ("num_items", "mean_of", "difference_of"))
-
 
 def row_of_items(
     task: str,
@@ -198,18 +194,18 @@ def compare(results: Sequence[SuiteResult], *, num_resamples: int = 1000, seed: 
     compared = []
     for key in dict.fromkeys(key for table in tables for key in table):
         rows, draws = [table.get(key) for table in tables], [draw.get(key) for draw in drawn]
-        found = [
-            Interval(math.nan, math.nan, math.nan) if row is None else _interval(row.value, draw)
-            for row, draw in zip(rows, draws, strict=True)
+        values = [_interval(row.value if row else math.nan, draw) for row, draw in zip(rows, draws, strict=True)]
+        # Only figures of the same items are compared resample by resample.
+        items = [row and (row.num_items, row.mean_of, row.difference_of) for row in rows]
+        differences = [
+            _interval(
+                value.value - values[0].value,
+                draw - draws[0] if draw is not None and draws[0] is not None and of == items[0] else None,
+            )
+            for value, draw, of in zip(values[1:], draws[1:], items[1:], strict=True)
         ]
-        differences = []
-        for row, draw, value in zip(rows[1:], draws[1:], found[1:], strict=True):
-            # Only figures of the same items are compared resample by resample.
-            same = rows[0] is not None and row is not None and rows[0].of_same_items(row)
-            paired = draw - draws[0] if same and draw is not None and draws[0] is not None else None
-            differences.append(_interval(value.value - found[0].value, paired))
-        shown = next(row for row in rows if row is not None)
-        compared.append(Compared(row=shown, values=found, differences=differences))
+        row = next(row for row in rows if row is not None)
+        compared.append(Compared(row=row, values=values, differences=differences))
     return compared
 
 

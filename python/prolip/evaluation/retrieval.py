@@ -6,23 +6,22 @@ N images, M captions, D dimensions.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from prolip.embeddings.embed import embed_captions, embed_shards
+from prolip.embeddings.embed import embed_captions
 from prolip.errors import UserError
 from prolip.evaluation.config import RetrievalOptions
-from prolip.evaluation.datasets import DataSet, caption_members, name_sources, open_dataset, read_captions
+from prolip.evaluation.datasets import DataSet, caption_members, embed_set, name_sources, open_dataset, read_captions
 from prolip.evaluation.results import Row, SuiteResult, TaskCache, TaskResult, mean_row, row_of_items
-from prolip.evaluation.run import evaluate_sets
+from prolip.evaluation.run import Prepared, evaluate_sets
 from prolip.gaussian import Gaussian
 from prolip.metrics.coco import CocoTruth, Pairs, Shares, coco_shares
 from prolip.metrics.config import Score
@@ -41,7 +40,7 @@ def run_retrieval(model: Model, options: RetrievalOptions, cache: TaskCache) -> 
         UserError: none could be evaluated.
     """
 
-    def prepare(name: str, source: str) -> tuple[dict[str, Any], Callable[[], TaskResult]]:
+    def prepare(name: str, source: str) -> Prepared:
         data = open_dataset(source, cache.made, options.store)
         keys = [options.caption_key, options.image_id_key, options.caption_ids_key]
         return {"data": data.fingerprint, "keys": keys}, partial(retrieve_set, model, name, data, options)
@@ -58,8 +57,7 @@ def retrieve_set(model: Model, name: str, data: DataSet, options: RetrievalOptio
     """
     truth = None if options.image_id_key is None else load_truth()
     where = (options.caption_key, options.image_id_key, options.caption_ids_key)
-    keep = caption_members(*where)
-    embedded = embed_shards(model, data.shards, batch_size=options.batch_size, keep=keep, store=data.store)
+    embedded = embed_set(model, data, options.batch_size, *caption_members(*where))
     found = read_captions(data, embedded, *where)
     texts = embed_captions(model, list(chain.from_iterable(found.texts)))
     image_of_text = torch.tensor([place for place, some in enumerate(found.texts) for _ in some])

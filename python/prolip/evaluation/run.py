@@ -22,7 +22,8 @@ from prolip.pretrained.open import load
 from prolip.pretrained.sources import resolve
 
 Options = TypeVar("Options", bound=SuiteOptions)
-Prepare = Callable[[str, str], tuple[Mapping[str, Any], Callable[[], TaskResult]]]
+Prepared = tuple[Mapping[str, Any], Callable[[], TaskResult]]
+"""All that a result depends on besides the model, as JSON values, and the function that measures it."""
 
 
 def run_suite(name: str, options: Options, run: Callable[[Model, Options, TaskCache], SuiteResult]) -> list[str]:
@@ -62,7 +63,12 @@ def run_suite(name: str, options: Options, run: Callable[[Model, Options, TaskCa
 
 
 def evaluate_sets(
-    suite: str, model: Model, sets: Mapping[str, str], cache: TaskCache, prepare: Prepare, needs_csd: str | None = None
+    suite: str,
+    model: Model,
+    sets: Mapping[str, str],
+    cache: TaskCache,
+    prepare: Callable[[str, str], Prepared],
+    needs_csd: str | None = None,
 ) -> SuiteResult:
     """The rows, notes and charts of all data sets. One that fails is noted, and the others run.
 
@@ -71,8 +77,7 @@ def evaluate_sets(
         model: the model.
         sets: the sources of the data sets, by display name (`name_sources`).
         cache: finished tasks.
-        prepare: opens a data set, named and by its source; returns all that its result depends on besides the model, as
-            JSON values, and the function that measures it.
+        prepare: opens a data set by its display name and source.
         needs_csd: what a model without the sampled distance lacks; a note says so.
 
     Raises:

@@ -9,7 +9,6 @@ import random
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +27,7 @@ from prolip.evaluation.datasets import (
     read_labels,
 )
 from prolip.evaluation.results import Chart, Row, SuiteResult, TaskCache, TaskResult, row_of_items
-from prolip.evaluation.run import evaluate_sets
+from prolip.evaluation.run import Prepared, evaluate_sets
 from prolip.gaussian import Gaussian
 from prolip.metrics.uncertainty import count_words, more_uncertain, uncertainty_bins
 from prolip.metrics.zero_shot import correct_within, zero_shot_logits
@@ -48,7 +47,7 @@ def run_uncertainty(model: Model, options: UncertaintyOptions, cache: TaskCache)
     if not model.has_variances:
         raise UserError(f"{model.name} has no variances: there is no uncertainty to measure")
 
-    def prepare(name: str, source: str) -> tuple[dict[str, Any], Callable[[], TaskResult]]:
+    def prepare(name: str, source: str) -> Prepared:
         data = open_dataset(source, cache.made, options.store)
         chosen = [options.caption_key, options.num_bins, options.keep_ratio, options.blur, options.show]
         return {"data": data.fingerprint, "options": chosen}, partial(measure_set, model, name, data, options)

@@ -14,7 +14,8 @@ from tests.support.captioned_world import CaptionedWorld
 from tests.support.datacomp_sets import TASKS
 
 from prolip.evaluation import classification
-from prolip.evaluation.classification import Answers, face_rows, task_rows
+from prolip.evaluation.classification import Answers
+from prolip.evaluation.datacomp import face_rows, task_rows
 from prolip.gaussian import Gaussian
 from prolip.metrics.zero_shot import Classifier, zero_shot_logits
 

@@ -15,8 +15,7 @@ from tests.support.datacomp_reference import Theirs, expected
 from tests.support.datacomp_sets import FACES, TASKS, write_open_clip, write_task
 
 from prolip.cli import main
-from prolip.evaluation.datacomp import jaccard, with_article
-from prolip.evaluation.tasks import Task
+from prolip.evaluation.datacomp import Task, jaccard, with_article
 
 
 class World:
@@ -106,8 +105,7 @@ def test_finished_tasks_are_not_run_again(world: World, monkeypatch: pytest.Monk
         raise AssertionError("a task ran again")
 
     before = (world.out / "results.json").read_text()
-    monkeypatch.setattr("prolip.evaluation.classification.embed_shards", fail)
-    monkeypatch.setattr("prolip.evaluation.datacomp.embed_shards", fail)
+    monkeypatch.setattr("prolip.evaluation.datacomp.embed_set", fail)
     world.run()
     assert (world.out / "results.json").read_text() == before
     with pytest.raises(AssertionError, match="a task ran again"):

@@ -74,7 +74,7 @@ def test_coco_pairs_are_opened_before_embedding_starts(
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("images were embedded")
 
-    monkeypatch.setattr("prolip.evaluation.retrieval.embed_shards", fail)
+    monkeypatch.setattr("prolip.evaluation.retrieval.embed_set", fail)
     monkeypatch.setattr("prolip.evaluation.retrieval.find_spec", lambda _: None)
     words = ["--data", str(world.pairs), "--image_id_key", "cocoid", "--caption_ids_key", "sentids"]
     assert main(["eval", "retrieval", "--checkpoint", world.ours, "--out", str(tmp_path), *words]) == 2

@@ -12,10 +12,9 @@ from tests.support.datacomp_sets import TASKS, write_open_clip, write_task
 
 from prolip.cli import main
 from prolip.errors import UserError
-from prolip.evaluation.classification import Answers, task_rows
-from prolip.evaluation.datacomp import average_rows
+from prolip.evaluation.classification import Answers
+from prolip.evaluation.datacomp import AVERAGES, TABLE, Task, average_rows, read_tasks, task_rows
 from prolip.evaluation.results import Row
-from prolip.evaluation.tasks import AVERAGES, TABLE, Task, read_tasks
 
 COLUMNS = ["key", "name", "folders", "items", "metric", "group_column", "averages"]
 GOOD = ["birds", "Garden birds", "wds_birds_test birds", "120", "worst_group", "2", "animals all"]

@@ -21,7 +21,7 @@ from prolip.cli import main
 from prolip.demo.config import SuitesConfig
 from prolip.demo.data.build import build_emoji
 from prolip.demo.data.suite_datasets import build_suites
-from prolip.evaluation.tasks import read_tasks
+from prolip.evaluation.datacomp import read_tasks
 
 Record = dict[str, Any]
 Read = Callable[..., list[Record]]
