@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.support.datacomp_sets import write_open_clip
-from tests.support.shards import members, write_tar
 from tests.support.small_training import RECIPE, VALIDATED, Lab, write_shard, write_tokenizer
 
 from prolip import cli
-from prolip.data import StoreConfig, write_index
 from prolip.train.config import from_toml, known_recipes, load_config
 from prolip.train.config.options import Assumption
 from prolip.train.dry_run import count, flops_per_sample, gpu_hours, trained_model
@@ -79,16 +76,6 @@ def rehearse(lab: Lab, *flags: str) -> int:
     return status
 
 
-def test_a_dry_run_counts_one_moment_for_muon(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
-    def bytes_of_any_batch(hidden: str) -> float:
-        assert rehearse(lab, "--optim.hidden", hidden) == 0
-        found = re.search(r"\(?([\d.]+) ([kMG]?B) for any batch", capsys.readouterr().out)
-        assert found is not None
-        return float(found[1]) * {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9}[found[2]]
-
-    assert bytes_of_any_batch("muon") < bytes_of_any_batch("adamw")
-
-
 def test_a_dry_run_prints_what_the_run_will_do(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     assert rehearse(lab, "--gpus", "2", "--gpu", "H100", "--mfu", "0.3") == 0
     told = capsys.readouterr().out
@@ -144,15 +131,6 @@ def test_a_dry_run_opens_the_validation_sets(lab: Lab, capsys: pytest.CaptureFix
     assert "sets open: pairs, unsure" in capsys.readouterr().out
     assert rehearse(lab, "--validation.jobs.1.shards", "absent.tar") == 2
     assert "absent.tar" in capsys.readouterr().err
-
-
-def test_a_dry_run_checks_that_the_index_matches_its_shards(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
-    index = lab.folder / "train.index"
-    write_index([str(lab.folder / "train.tar")], index, 1, StoreConfig())
-    assert rehearse(lab, "--data.index", str(index)) == 0
-    write_tar(lab.folder / "train.tar", members("other", (1, 2, 3)))
-    assert rehearse(lab, "--data.index", str(index)) == 2
-    assert "train.tar" in capsys.readouterr().err
 
 
 def test_a_dry_run_checks_that_the_run_can_resume_and_write(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:

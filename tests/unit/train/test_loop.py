@@ -12,12 +12,10 @@ from typing import Any
 import pytest
 import torch
 from tests.support import forked
-from tests.support.small_step import LOSS, Step, model_of, run_of, step_of
-from torch import Tensor
+from tests.support.small_step import model_of, run_of
 from torch.utils import backend_registration
 
-from prolip.distributed import Peers, Ranks
-from prolip.losses import LossTerms, ProlipLoss
+from prolip.distributed import Ranks
 from prolip.train.config import TrainConfig
 from prolip.train.loop import main, set_up
 
@@ -82,21 +80,3 @@ def test_no_step_waits_for_a_stand_in_device() -> None:
     # Everything that does wait is seen.
     assert len(found["seen"]) == 7
     assert all(found["seen"].values()), found["seen"]
-
-
-def test_model_and_loss_are_one_graph() -> None:
-    model, batch, loss = model_of(), step_of(6, 2), ProlipLoss(LOSS, Peers())
-
-    def step(inputs: Step) -> LossTerms:
-        return loss(model(*inputs))
-
-    def gradients_of(terms: LossTerms) -> list[Tensor]:
-        return list(torch.autograd.grad(terms.total, list(model.parameters())))
-
-    terms = step(batch)
-    expected = gradients_of(terms)
-    found = torch.compile(step, fullgraph=True, backend="aot_eager")(batch)
-    torch.testing.assert_close(found, terms)
-    for ours, theirs in zip(gradients_of(found), expected, strict=True):
-        torch.testing.assert_close(ours, theirs)
-    torch._dynamo.reset()

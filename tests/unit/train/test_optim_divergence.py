@@ -27,15 +27,15 @@ GOOD_STEPS = 2
 
 
 class Poisoned:
-    """The loss, of which one term is not finite from the third call on, or only in that call."""
+    """The loss, of which one term is not finite in the third call."""
 
-    def __init__(self, loss: Callable[[ProLIPOutput], LossTerms], number: float = torch.nan, *, lasts: bool = False):
-        self.loss, self.number, self.lasts, self.calls = loss, number, lasts, 0
+    def __init__(self, loss: Callable[[ProLIPOutput], LossTerms], number: float = torch.nan):
+        self.loss, self.number, self.calls = loss, number, 0
 
     def __call__(self, output: ProLIPOutput) -> LossTerms:
         self.calls += 1
         terms = self.loss(output)
-        if self.calls <= GOOD_STEPS or (self.calls > GOOD_STEPS + 1 and not self.lasts):
+        if self.calls != GOOD_STEPS + 1:
             return terms
         return terms._replace(vib=terms.vib + self.number, total=terms.total + self.number)
 
@@ -48,10 +48,10 @@ def state_of(run: Run) -> list[Tensor]:
     return [(one.to_local() if isinstance(one, DTensor) else one).detach().clone() for one in tensors]
 
 
-def poisoned_run(batch: Step, number: float = torch.nan, *, lasts: bool = False, **changes: Any) -> Run:
+def poisoned_run(batch: Step, number: float = torch.nan, **changes: Any) -> Run:
     """A run before the step that diverges."""
     run = run_of(model_of(), **changes)
-    run.loss = Poisoned(run.loss, number, lasts=lasts)
+    run.loss = Poisoned(run.loss, number)
     for _ in range(GOOD_STEPS):
         take_step(run, cast(Any, batch))
     return run

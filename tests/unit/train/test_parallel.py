@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -10,15 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from tests.support.small_step import CONFIG, LOSS, assert_same, gradients, step_of
+from tests.support.small_step import CONFIG, assert_same, gradients, step_of
 from torch.fx import GraphModule
 
-from prolip.distributed import Peers, Ranks
-from prolip.losses import ProlipLoss
+from prolip.distributed import Ranks
 from prolip.models import ModelConfig, ProLIP
-from prolip.train.accumulate import backward
 from prolip.train.config.parts import ParallelConfig
-from prolip.train.parallel import compile_loss, share_model
+from prolip.train.parallel import share_model
 
 ALONE = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
 DEEP = replace(CONFIG, vision=replace(CONFIG.vision, layers=3), text=replace(CONFIG.text, layers=3))
@@ -78,26 +75,4 @@ def test_each_input_shape_is_compiled_once_for_all_blocks(monkeypatch: pytest.Mo
     gradients(network, step_of(6, 2), 1)  # another batch: other graphs, not one for all sizes
     assert first < len(graphs) <= 2 * first
     assert dynamic == []
-    torch._dynamo.reset()
-
-
-@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-@pytest.mark.timeout(300)
-def test_code_compiled_by_inductor_gives_the_same_gradients() -> None:
-    # One block per tower and no masked views: a graph takes seconds.
-    config, batch = ParallelConfig(compile=True), step_of(5, 0)
-    plain, model = model_of(CONFIG), model_of(CONFIG)
-    plain_loss = ProlipLoss(LOSS, Peers())
-    network = share_model(model, config, ALONE, torch.float32)
-    loss = compile_loss(plain_loss, config, ALONE)
-    assert (loss is plain_loss) == (torch.__version__ < "2.15")
-    for network_of, loss_of in ((plain, plain_loss), (network, loss)):
-        terms, _ = backward(network_of, loss_of, batch)
-        assert terms.total.isfinite()
-    expected, found = ({name: one.grad for name, one in each.named_parameters()} for each in (plain, model))
-    assert_same(
-        {name: grad for name, grad in found.items() if grad is not None},
-        {name: grad for name, grad in expected.items() if grad is not None},
-    )
     torch._dynamo.reset()
