@@ -23,7 +23,7 @@ from prolip.decisions import Calibration, Evidence, Subject, class_thresholds, c
 from prolip.decisions.calibration import score_labels
 from prolip.demo.samples import read_set, set_names
 from prolip.demo.suite import embed_sets
-from prolip.evaluation.decision_scores import SCORES
+from prolip.evaluation.decisions import SCORES
 from prolip.pretrained import Model
 from prolip.pretrained.classify import weigh
 

@@ -71,7 +71,7 @@ SUITES = {
         lambda: evaluation.run_uncertainty,
     ),
     "decisions": Suite(
-        "which answers are wrong, how sure to be, how long label sets are, which images are from elsewhere",
+        "wrong answers, calibration, label sets, out-of-distribution images",
         DecisionsOptions,
         lambda: evaluation.run_decisions,
     ),

@@ -35,8 +35,7 @@ from prolip.demo.samples import (
 )
 from prolip.errors import UserError
 from prolip.evaluation.classification import accuracy_rows, answer
-from prolip.evaluation.decision_rows import doubt_rows, probability_rows, reliability_chart, risk_chart, set_rows
-from prolip.evaluation.decision_scores import BASELINE, Decided
+from prolip.evaluation.decisions import BASELINE, Decided, decision_charts, probability_rows, score_rows, set_rows
 from prolip.evaluation.results import Chart, Row, SuiteResult, TaskCache, TaskResult, row_of_items
 from prolip.evaluation.uncertainty import accuracy_figures, blurred, hide_patches
 from prolip.gaussian import Gaussian, concatenate, inclusion_score
@@ -305,14 +304,14 @@ def decide(embedded: Embedded, data: Path) -> TaskResult:
         confidence, best = logits.softmax(dim=1).max(dim=1)
         right, within = best == truth, calibration.label_sets(evidence, GUARANTEE)
         answered = confidence >= calibration.abstention(MAX_ERROR).threshold
-        doubts = {BASELINE: 1 - confidence, "image's variance": one.images.total_var.double()}
+        scores = {BASELINE: 1 - confidence, "image's variance": one.images.total_var.double()}
         decided = Decided(logits, {("lac", GUARANTEE): within}, {MAX_ERROR: answered})
         rows += [
             *set_rows(task, decided, truth, right),
             *probability_rows(task, own.logits, {"calibrated": logits}, truth),
-            *doubt_rows(task, doubts, right),
+            *score_rows(task, scores, right),
         ]
-        charts += [risk_chart(task, doubts, right), reliability_chart(task, own.logits, logits, right)]
+        charts += decision_charts(task, scores, own.logits, logits, right)
         tiles = []
         for place in _evenly(confidence.argsort(descending=True, stable=True).tolist(), 6):
             ranked = logits[place].argsort(descending=True).tolist()

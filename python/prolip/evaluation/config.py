@@ -223,11 +223,10 @@ class UncertaintyOptions(ShardSuiteOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class DecisionsOptions(ShardSuiteOptions):
-    """Measure how far a model's answers can be relied on: which answers are wrong, how sure to be, how long label sets
-    are, which images are from elsewhere. Every score of doubt is compared with the largest probability on the same
-    images.
+    """Measure how far a model's answers can be relied on: wrong answers, calibration, label sets, out-of-distribution
+    images. Every uncertainty score is compared with the largest probability on the same images.
 
-    Everything that is fitted is fitted on the other folds of the images.
+    Cross-validated: each fold uses parameters fitted on the others.
     """
 
     data: Required
@@ -238,11 +237,12 @@ class DecisionsOptions(ShardSuiteOptions):
     classnames: Path | None = None
     """File of labels, one per line, in the folders' order; by default the data set's own, or the folders' names."""
     elsewhere: Repeatable = ()
-    """Images from elsewhere (out of distribution): a folder of images, shards, or a folder of the published layout. May
-    be given several times. Noise is always tried."""
+    """Out-of-distribution images: a folder of images, shards, or a folder of the published layout. May be given several
+    times. Noise is always tried."""
     beside: Repeatable = ()
-    """Further models, such as adapted ones (`prolip adapt`). Their doubts about the answers of `checkpoint`, and their
-    probabilities of the same images, are compared with its own, with paired intervals. May be given several times."""
+    """Further models, such as adapted ones (`prolip adapt`). Their uncertainty scores of the answers of
+    `checkpoint`, and their probabilities, are compared with its own, with paired intervals. May be given
+    several times."""
     known: str | None = None
     """Images that the model was trained on, from which distances are measured, named as for `elsewhere`. By default
     the other folds of the data."""

@@ -1,12 +1,12 @@
-"""Suite `decisions`: which answers are wrong, how sure to be, how long label sets are, which images are from elsewhere.
+"""Suite `decisions`: wrong answers, calibrated probabilities, label sets, out-of-distribution images.
 
-Every score of doubt is compared with the largest probability on the same images. Everything that is fitted is fitted on
-the other folds of the images. Images from elsewhere are out of distribution.
+Every uncertainty score is compared with the largest probability on the same images. Cross-validated: each fold uses
+parameters fitted on the others. N images, M out-of-distribution images, C labels, D dimensions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -14,61 +14,103 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from prolip.decisions.calibration import Calibration, Evidence, Subject, fit_calibration
+from prolip.decisions.config import Prior, Score
+from prolip.decisions.fitting import fit_logistic
+from prolip.decisions.reliability import item_losses, reliability_curve
+from prolip.decisions.selective import expected_probabilities, logit_scores, neighbour_distance, risk_curve
 from prolip.errors import UserError
+from prolip.evaluation.classification import embed_labelled, embed_prompts
 from prolip.evaluation.config import DecisionsOptions
 from prolip.evaluation.datasets import DataSet, name_sources, open_classes, open_dataset
-from prolip.evaluation.decision_rows import (
-    beside_rows,
-    doubt_rows,
-    elsewhere_rows,
-    fitting_note,
-    frequency_rows,
-    probability_rows,
-    reliability_chart,
-    risk_chart,
-    set_rows,
-)
-from prolip.evaluation.decision_scores import (
-    FREQUENCIES,
-    answer_images,
-    doubts_elsewhere,
-    find_doubts,
-    fold_calibrations,
-    plain_doubts,
-)
-from prolip.evaluation.results import SuiteResult, TaskCache, TaskResult, row_of_items
+from prolip.evaluation.results import Chart, Row, SuiteResult, TaskCache, TaskResult, Unit, row_of_items
 from prolip.evaluation.run import Prepared, evaluate_sets
 from prolip.gaussian import Gaussian
+from prolip.metrics.zero_shot import aggregate_prompts
+from prolip.pretrained.classify import weigh
 from prolip.pretrained.model import Model
 from prolip.pretrained.open import load
+from prolip.report.charts import Line, line_chart
 
+SCORES: tuple[Score, ...] = ("lac", "aps", "raps", "csd")
+GUARANTEES = (0.8, 0.9, 0.95)
+ERROR_LIMITS = (0.05, 0.1, 0.2)
+BASELINE = "max probability"
+"""The score that the others are compared with."""
 NOISE = "noise"
 _NUM_NOISE = 500
+_RIDGE = 1e-3
+_MEASURES = {
+    "AUROC of errors": "auroc",
+    "area under risk and coverage": "risk_coverage",
+    "excess area under risk and coverage": "excess_risk_coverage",
+}
+_DRAWN = (BASELINE, "image's variance", "probability and variance", "distance to neighbours")
+"""Scores whose curves are drawn."""
+_MAIN = ("image's variance", "probability over samples", "probability and variance", "distance to neighbours")
+"""Scores whose differences from `BASELINE` are main figures."""
+_MAIN_OOD = ("image's variance", "Mahalanobis distance", "distance to neighbours")
 
 
-class Other(NamedTuple):
-    """Images from elsewhere, and a model that they were embedded with."""
+class Answered(NamedTuple):
+    """A model's answers on labelled images."""
 
     model: Model
-    images: dict[str, Gaussian]
-    """[M, D], by name."""
+    images: Gaussian
+    """[N, D]"""
+    classes: Gaussian
+    """[C, D], the even ensemble of each label's prompts."""
+    truth: Tensor
+    """i64 [N]"""
+    evidence: Evidence
+    folds: Tensor
+    """i64 [N], the fold of each image."""
+    seed: int
+    """Seed of folds and calibrations."""
+    subject: Subject
+
+    @property
+    def correct(self) -> Tensor:
+        """Whether the most probable label is right, bool [N]."""
+        return self.evidence.logits.argmax(dim=1) == self.truth
+
+
+class Decided(NamedTuple):
+    """Decisions about each image, by calibrations on the other folds."""
+
+    logits: Tensor
+    """f64 [N, C], divided by the temperature."""
+    sets: dict[tuple[Score, float], Tensor]
+    """bool [N, C], label sets by score and guarantee."""
+    answered: dict[float, Tensor]
+    """bool [N], by limit of the share of wrong answers."""
+    calibrations: Sequence[Calibration] = ()
+    """One per fold, with the score `lac`."""
+
+
+# ---- The suite ------------------------------------------------------------------------------------------------------
 
 
 def run_decisions(model: Model, options: DecisionsOptions, cache: TaskCache) -> SuiteResult:
     """Measure every data set.
 
     Raises:
-        UserError: no data set could be measured, or images from elsewhere cannot be read.
-        DataError: images from elsewhere cannot be read.
+        UserError: no data set could be measured, or out-of-distribution images cannot be read.
+        DataError: out-of-distribution images cannot be read.
     """
-    others = embed_elsewhere(model, options)
-    known = None if options.known is None else _embed_images(model, "known", options.known, options)
-    beside: dict[str, Other] = {}
-    for name, source in name_sources(options.beside).items():
-        found = load(source, tokenizer=options.tokenizer, device=options.device, precision=options.precision)
-        beside[name] = Other(found, embed_elsewhere(found, options))
-    elsewhere = [*others.values(), *([] if known is None else [known])]
-    read = [float(images.mean.double().square().mean(0).amax()) for images in elsewhere]
+    sources = name_sources(options.elsewhere)
+    if NOISE in sources:
+        raise UserError(f"elsewhere: {NOISE} is the name of random pixels; rename the source (got {sources[NOISE]})")
+    beside = {
+        name: load(source, tokenizer=options.tokenizer, device=options.device, precision=options.precision)
+        for name, source in name_sources(options.beside).items()
+    }
+    known = None if options.known is None else _embed(model, "known", options.known, options)
+    others: dict[str, list[Gaussian]] = {}
+    for name, source in sources.items():
+        others[name] = [_embed(one, "elsewhere", source, options) for one in (model, *beside.values())]
+    others[NOISE] = [_embed_noise(one, options) for one in (model, *beside.values())]
+    read = [images[0] for images in others.values()] + ([] if known is None else [known])
 
     def prepare(name: str, source: str) -> Prepared:
         data = open_classes(source, cache.made, options.store, options.templates, options.classnames)
@@ -76,98 +118,15 @@ def run_decisions(model: Model, options: DecisionsOptions, cache: TaskCache) -> 
             "data": data.fingerprint,
             "lists": [data.classnames, data.templates],
             "options": [options.num_folds, options.seed, options.known is None, *others],
-            "elsewhere": read,
-            "beside": {label: other.model.fingerprint() for label, other in beside.items()},
+            "elsewhere": [float(images.mean.double().square().mean(0).amax()) for images in read],
+            "beside": {label: other.fingerprint() for label, other in beside.items()},
         }
         return settings, partial(measure_decisions, model, name, data, others, known, options, beside)
 
     return evaluate_sets("decisions", model, name_sources(options.data), cache, prepare)
 
 
-def measure_decisions(
-    model: Model,
-    name: str,
-    data: DataSet,
-    others: dict[str, Gaussian],
-    known: Gaussian | None,
-    options: DecisionsOptions,
-    beside: Mapping[str, Other],
-) -> TaskResult:
-    """Measure one data set.
-
-    Args:
-        model: any evaluated model.
-        name: name of the data set, for the rows.
-        data: the labelled images.
-        others: images from elsewhere, by name.
-        known: images that the model was trained on; None for the other folds.
-        options: number of folds, seed, batch size.
-        beside: other models, by name, whose doubts about the model's answers are compared with its own.
-
-    Raises:
-        UserError: there are too few images for the folds.
-        DataError: an image has no label, or too many cannot be read.
-    """
-    answered = answer_images(model, data, options)
-    folded = fold_calibrations(model, data, answered, options)
-    doubts = find_doubts(model, answered, folded, known)
-    right = answered.correct
-    seen = {label: answer_images(other.model, data, options) for label, other in beside.items()}
-    for label, other in beside.items():
-        doubts |= _named(plain_doubts(other.model, seen[label].images, seen[label].classes), label)
-    scaled = {"temperature": folded.even.logits, FREQUENCIES: folded.with_frequencies.logits} | {
-        f"by {label}": one.evidence.logits for label, one in seen.items()
-    }
-    accuracy = row_of_items(name, "accuracy", right.double(), main=True)
-    rows = [
-        accuracy,
-        *doubt_rows(name, doubts, right),
-        *probability_rows(name, answered.evidence.logits, scaled, answered.truth),
-        *set_rows(name, folded.even, answered.truth, right),
-        *frequency_rows(name, accuracy, folded.with_frequencies, answered.truth),
-    ]
-    for label, one in seen.items():
-        its_folded = fold_calibrations(beside[label].model, data, one, options)
-        rows += beside_rows(name, label, accuracy, one, its_folded.even)
-    for outside, images in others.items():
-        there = doubts_elsewhere(model, answered, folded, images, known)
-        for label, other in beside.items():
-            there |= _named(plain_doubts(other.model, other.images[outside], seen[label].classes), label)
-        rows += elsewhere_rows(name, outside, doubts, there)
-    charts = [
-        risk_chart(name, doubts, right),
-        reliability_chart(name, answered.evidence.logits, folded.even.logits, right),
-    ]
-    note = fitting_note(name, answered, folded, doubts, 0 if known is None else len(known.mean))
-    return TaskResult(rows=rows, notes=[note], charts=charts)
-
-
-def _named(doubts: Mapping[str, Tensor], model: str) -> dict[str, Tensor]:
-    """Return scores with another model's name added to theirs."""
-    return {f"{name} of {model}": doubt for name, doubt in doubts.items()}
-
-
-def embed_elsewhere(model: Model, options: DecisionsOptions) -> dict[str, Gaussian]:
-    """Embed the images from elsewhere, and noise, by name.
-
-    Raises:
-        UserError: a source would have the name of the noise.
-    """
-    sources = name_sources(options.elsewhere)
-    if NOISE in sources:
-        raise UserError(f"elsewhere has {sources[NOISE]}: rename it, since {NOISE} is the name of random pixels")
-    found = {name: _embed_images(model, "elsewhere", source, options) for name, source in sources.items()}
-    return found | {NOISE: embed_noise(model, _NUM_NOISE, options.batch_size, options.seed)}
-
-
-def embed_noise(model: Model, count: int, batch_size: int, seed: int) -> Gaussian:
-    """Embed images of independent uniform pixels."""
-    draws = torch.Generator().manual_seed(seed)
-    pixels = (torch.randint(256, (3, *model.preprocess.size), generator=draws, dtype=torch.uint8) for _ in range(count))
-    return model.encode_images(pixels, batch_size=batch_size, progress=False)
-
-
-def _embed_images(model: Model, option: str, source: str, options: DecisionsOptions) -> Gaussian:
+def _embed(model: Model, option: str, source: str, options: DecisionsOptions) -> Gaussian:
     """Embed the images of a folder, of shards, or of a data set in the published layout, which an option names."""
     folder = Path(source)
     published = folder.is_dir() and any(folder.rglob("*.tar"))
@@ -175,4 +134,323 @@ def _embed_images(model: Model, option: str, source: str, options: DecisionsOpti
     try:
         return model.encode_images(images, batch_size=options.batch_size, progress=False, store=options.store)
     except UserError as error:
-        raise UserError(f"{option} is {source}: {error}") from error
+        raise UserError(f"{option}: {source}: {error}") from error
+
+
+def _embed_noise(model: Model, options: DecisionsOptions) -> Gaussian:
+    """Embed images of independent uniform pixels."""
+    draws, shape = torch.Generator().manual_seed(options.seed), (3, *model.preprocess.size)
+    pixels = (torch.randint(256, shape, generator=draws, dtype=torch.uint8) for _ in range(_NUM_NOISE))
+    return model.encode_images(pixels, batch_size=options.batch_size, progress=False)
+
+
+def measure_decisions(
+    model: Model,
+    name: str,
+    data: DataSet,
+    others: Mapping[str, Sequence[Gaussian]],
+    known: Gaussian | None,
+    options: DecisionsOptions,
+    beside: Mapping[str, Model],
+) -> TaskResult:
+    """Measure one data set.
+
+    Args:
+        model: any evaluated model.
+        name: name of the data set, for the rows.
+        data: the labelled images.
+        others: out-of-distribution images [M, D] by name, embedded by the model and by each one beside it.
+        known: images that the model was trained on; None for the other folds.
+        options: number of folds, seed, batch size.
+        beside: other models, by name, whose scores of the model's answers are compared with its own.
+
+    Raises:
+        UserError: there are too few images for the folds.
+        DataError: an image has no label, or too many cannot be read.
+    """
+    own = answer_images(model, data, options)
+    right, truth = own.correct, own.truth
+    decided, frequent = decide(own), decide(own, "labelled", [("lac", 0.9)])
+    scores = fold_scores(own, decided, known)
+    seen = {label: answer_images(other, data, options) for label, other in beside.items()}
+    for label, one in seen.items():
+        scores |= _of(label, plain_scores(one, one.images))
+    accuracy = row_of_items(name, "accuracy", right.double(), main=True)
+    scaled = {"temperature": decided.logits, "label frequencies": frequent.logits}
+    scaled |= {f"by {label}": one.evidence.logits for label, one in seen.items()}
+    rows = [
+        accuracy,
+        *score_rows(name, scores, right),
+        *probability_rows(name, own.evidence.logits, scaled, truth),
+        *set_rows(name, decided, truth, right),
+    ]
+    frequent_right = frequent.logits.argmax(dim=1) == truth
+    rows += _accuracy_rows(accuracy, "label frequencies", frequent_right, main=True)
+    rows += set_rows(name, frequent, truth, frequent_right, ", label frequencies")
+    for label, one in seen.items():
+        within = decide(one, keys=[("lac", 0.9)]).sets["lac", 0.9]
+        rows += _accuracy_rows(accuracy, f"by {label}", one.correct)
+        rows += _set_pair(name, f"label sets of {label} at 90% by lac", within, truth)
+    for other, (images, *embedded) in others.items():
+        there = plain_scores(own, images) | distance_scores(decided.calibrations[0], images.mean, _known(own, known, 0))
+        for (label, one), its in zip(seen.items(), embedded, strict=True):
+            there |= _of(label, plain_scores(one, its))
+        rows += _ood_rows(f"{name}, {other}", scores, there)
+    note = f"{name}: {len(truth):,} images of {len(data.classnames):,} labels, in {options.num_folds} folds"
+    charts = decision_charts(name, scores, own.evidence.logits, decided.logits, right)
+    return TaskResult(rows=rows, notes=[note], charts=charts)
+
+
+# ---- Answers, decisions, scores -------------------------------------------------------------------------------------
+
+
+def answer_images(model: Model, data: DataSet, options: DecisionsOptions) -> Answered:
+    """Embed images and labels, and draw the folds; errors as for `measure_decisions`."""
+    images, truth = embed_labelled(model, data, options.batch_size)
+    prompts = embed_prompts(model, data.classnames, data.templates)
+    classifier = aggregate_prompts(prompts)
+    order = torch.randperm(len(truth), generator=torch.Generator().manual_seed(options.seed))
+    folds = torch.empty_like(order)
+    folds[order] = torch.arange(len(order)) % options.num_folds
+    subject = Subject(model.name, "", f"num_folds: the other folds of {data.source}", data.classnames, data.templates)
+    evidence = weigh(images, prompts, None, model.similarity)
+    classes = Gaussian(classifier.weight, classifier.var.log())
+    return Answered(model, images, classes, truth, evidence, folds, options.seed, subject)
+
+
+def decide(answered: Answered, prior: Prior = "even", keys: Sequence[tuple[Score, float]] | None = None) -> Decided:
+    """Decide about each fold by calibrations on the others.
+
+    Args:
+        answered: a model's answers.
+        prior: label frequencies of the calibrations.
+        keys: score and guarantee of the label sets; None for all that the model allows.
+    """
+    logits, truth = answered.evidence.logits, answered.truth
+    if keys is None:
+        scores = SCORES if answered.evidence.distance is not None else SCORES[:-1]
+        keys = [(score, guarantee) for score in scores for guarantee in GUARANTEES]
+    calibrated = torch.empty_like(logits, dtype=torch.float64)
+    sets = {key: torch.zeros_like(logits, dtype=torch.bool) for key in keys}
+    given = {limit: torch.zeros(len(logits), dtype=torch.bool) for limit in ERROR_LIMITS}
+    calibrations = []
+    for fold in range(int(answered.folds.max()) + 1):
+        inside = answered.folds == fold
+        there = answered.evidence.rows(~inside)
+        for score in dict.fromkeys(score for score, _ in keys):
+            fitted, _ = fit_calibration(
+                there, truth[~inside], answered.subject, score=score, prior=prior, seed=answered.seed
+            )
+            here = fitted.with_prior(answered.evidence.rows(inside))
+            for _, guarantee in (key for key in keys if key[0] == score):
+                sets[score, guarantee][inside] = fitted.label_sets(here, guarantee)
+            if score == "lac":
+                calibrations.append(fitted)
+                calibrated[inside] = here.logits.double() / fitted.temperature
+                for limit, answers in given.items():
+                    answers[inside] = fitted.confidence(here) >= fitted.abstention(limit).threshold
+    return Decided(calibrated, sets, given, calibrations)
+
+
+def plain_scores(answered: Answered, images: Gaussian) -> dict[str, Tensor]:
+    """Scores that need no labelled images, f64 [M]; those of variances only for a model that has them.
+
+    Epistemic variances are already in the probabilities, and there is no distance then.
+    """
+    model, classes = answered.model, answered.classes
+    evidence = weigh(images, classes.unflatten(-1, 1), None, model.similarity)
+    scores = logit_scores(evidence.logits)
+    if model.has_variances:
+        scores["image's variance"] = images.total_var.double()
+    if evidence.distance is not None and model.has_variances:
+        answer = evidence.logits.argmax(dim=1)
+        scores["answer's variance"] = classes.total_var.double()[answer]
+        scores["distance to the answer"] = evidence.distance.double().gather(1, answer[:, None])[:, 0]
+        expected = expected_probabilities(images, classes, model.logit_scale)
+        scores["probability over samples"] = 1 - expected.amax(dim=1)
+    return scores
+
+
+def distance_scores(calibration: Calibration, means: Tensor, known: Tensor) -> dict[str, Tensor]:
+    """Distances of means [M, D] from a calibration's images and from known ones, f64 [M]."""
+    return {
+        "Mahalanobis distance": calibration.known.distance(means),
+        "distance to neighbours": neighbour_distance(means, known),
+    }
+
+
+def fold_scores(answered: Answered, decided: Decided, known: Gaussian | None) -> dict[str, Tensor]:
+    """Every uncertainty score of each image, f64 [N].
+
+    `known` are images that the model was trained on; None for the images of the other folds.
+    """
+    scores = plain_scores(answered, answered.images)
+    scores["calibrated probability"] = 1 - decided.logits.softmax(dim=1).amax(dim=1)
+    features = scores[BASELINE].clamp(1e-9, 1 - 1e-9).logit()[:, None]
+    if answered.model.has_variances:
+        features = torch.cat([features, answered.images.log_var.double().logsumexp(dim=1)[:, None]], dim=1)
+    folded: dict[str, Tensor] = {}
+    for fold, calibration in enumerate(decided.calibrations):
+        inside = answered.folds == fold
+        here = distance_scores(calibration, answered.images.mean[inside], _known(answered, known, fold))
+        if answered.model.has_variances:
+            weights = fit_logistic(features[~inside], ~answered.correct[~inside], ridge=_RIDGE)
+            here["probability and variance"] = (features[inside] @ weights[:-1] + weights[-1]).sigmoid()
+        for name, values in here.items():
+            folded.setdefault(name, torch.zeros(len(inside), dtype=torch.float64))[inside] = values
+    return scores | folded
+
+
+def _known(answered: Answered, known: Gaussian | None, fold: int) -> Tensor:
+    return answered.images.mean[answered.folds != fold] if known is None else known.mean
+
+
+def _of(model: str, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{name} of {model}": score for name, score in scores.items()}
+
+
+# ---- Rows and charts ------------------------------------------------------------------------------------------------
+
+
+def _difference(first: Row, other: Row, metric: str, *, main: bool = False) -> Row:
+    """The row of `other` minus `first`, two figures of the same items."""
+    return Row(
+        task=other.task,
+        metric=metric,
+        value=other.value - first.value,
+        num_items=other.num_items,
+        main=main,
+        unit=other.unit,
+        difference_of=[first.key, other.key],
+    )
+
+
+def _from_baseline(measure: str, rows: Mapping[str, Row], main: Sequence[str]) -> list[Row]:
+    """The difference of each score's row from that of the largest probability; main figures for some scores."""
+    return [
+        _difference(rows[BASELINE], row, f"{measure}, {name} − {BASELINE}", main=name.partition(" of ")[0] in main)
+        for name, row in rows.items()
+        if name != BASELINE
+    ]
+
+
+def _accuracy_rows(accuracy: Row, name: str, correct: Tensor, *, main: bool = False) -> list[Row]:
+    """Accuracy of other answers, and its difference from the model's own."""
+    row = row_of_items(accuracy.task, f"accuracy, {name}", correct.double())
+    return [row, _difference(accuracy, row, f"accuracy, {name} − own", main=main)]
+
+
+def _set_pair(task: str, title: str, within: Tensor, truth: Tensor, *, main: bool = False) -> list[Row]:
+    """Coverage and size of label sets, bool [N, C]."""
+    covered = within.gather(1, truth[:, None])[:, 0].double()
+    return [
+        row_of_items(task, f"{title}: contain the label", covered, main=main),
+        row_of_items(task, f"{title}: size", within.sum(dim=1).double(), unit="number", main=main),
+    ]
+
+
+def score_rows(task: str, scores: Mapping[str, Tensor], correct: Tensor) -> list[Row]:
+    """How well each score, f64 [N], tells wrong answers from right ones, and its difference from the baseline."""
+    rows: list[Row] = []
+    for measure, statistic in _MEASURES.items():
+        auroc = statistic == "auroc"
+        unit: Unit = "share" if auroc else "number"
+        groups = (~correct if auroc else correct).long()
+        own = {
+            name: row_of_items(
+                task,
+                f"{measure} by {name}",
+                score,
+                groups,
+                statistic=statistic,
+                unit=unit,
+                main=auroc and name == BASELINE,
+            )
+            for name, score in scores.items()
+        }
+        rows += own.values()
+        if statistic != "risk_coverage":  # on the same images, its differences equal those of the excess
+            rows += _from_baseline(measure, own, _MAIN if auroc else ())
+    return rows
+
+
+def probability_rows(task: str, own: Tensor, others: Mapping[str, Tensor], truth: Tensor) -> list[Row]:
+    """How well the softmax of logits [N, C] agrees with the labels, and how that changes with other logits."""
+    found: dict[str, list[Row]] = {}
+    for name, logits in {"own scale": own, **others}.items():
+        confidence, answer = logits.double().softmax(dim=1).max(dim=1)
+        nll, brier = item_losses(logits, truth)
+        right = (answer == truth).long()
+        metric = f"calibration error, {name}"
+        found[name] = [
+            row_of_items(task, metric, confidence, right, statistic="equal_mass_error", main=True),
+            row_of_items(task, f"Brier score, {name}", brier, unit="number"),
+            row_of_items(task, f"negative log-likelihood, {name}", nll, unit="number"),
+        ]
+    rows = [row for some in found.values() for row in some]
+    first = found.pop("own scale")
+    pairs = [pair for some in found.values() for pair in zip(first, some, strict=True)]
+    return rows + [_difference(before, row, f"{row.metric} − own scale") for before, row in pairs]
+
+
+def set_rows(task: str, decided: Decided, truth: Tensor, correct: Tensor, suffix: str = "") -> list[Row]:
+    """Coverage and size of label sets; share of answers within a limit of errors, and of wrong ones among them.
+
+    `truth` is i64 [N], `correct` is bool [N]; `suffix` ends what the rows' names say about the calibrations.
+    """
+    rows: list[Row] = []
+    for (score, guarantee), within in decided.sets.items():
+        main = (score, guarantee, suffix) == ("lac", 0.9, "")
+        rows += _set_pair(task, f"label sets at {guarantee:.0%} by {score}{suffix}", within, truth, main=main)
+    for limit, given in decided.answered.items():
+        title = f"at most {limit:.0%} wrong{suffix}"
+        rows.append(row_of_items(task, f"{title}: answered", given.double()))
+        if bool(given.any()):
+            wrong, metric = (~correct).double(), f"{title}: wrong among the answered"
+            rows.append(row_of_items(task, metric, wrong, given.long(), statistic="mean_of_chosen"))
+    return rows
+
+
+def _ood_rows(task: str, scores: Mapping[str, Tensor], there: Mapping[str, Tensor]) -> list[Row]:
+    """How well each score tells out-of-distribution images, `there` f64 [M], from the data set's, f64 [N]."""
+    measure = "AUROC out of distribution"
+    own: dict[str, Row] = {}
+    for name, others in there.items():
+        items = torch.cat([scores[name], others])
+        groups = (torch.arange(len(items)) >= len(scores[name])).long()
+        metric = f"{measure} by {name}"
+        own[name] = row_of_items(task, metric, items, groups, statistic="auroc", main=name == BASELINE)
+    return [*own.values(), *_from_baseline(measure, own, _MAIN_OOD)]
+
+
+def decision_charts(
+    task: str, scores: Mapping[str, Tensor], before: Tensor, after: Tensor, correct: Tensor
+) -> list[Chart]:
+    """Wrong answers by share answered, for each score f64 [N]; accuracy by confidence, for two logits [N, C]."""
+    diagonal = torch.tensor([0.0, 1.0])
+    risk = {name: risk_curve(scores[name], correct) for name in _DRAWN if name in scores}
+    reliability = {"agreement": (diagonal, diagonal)}
+    for name, logits in {"own scale": before, "temperature": after}.items():
+        reliability[name] = reliability_curve(logits.double().softmax(dim=1).amax(dim=1), correct, 10)
+    wrong = f"Wrong answers among those given, for {task}, if only the least uncertain images are answered."
+    accuracy = f"Accuracy by confidence, for {task}, in ten bins of equally many images."
+    drawn = {
+        f"{task}: wrong answers by share answered": line_chart(
+            "Risk and coverage", wrong, _lines(risk), x_label="share answered", y_scale="from zero", percent=True
+        ),
+        f"{task}: accuracy by confidence": line_chart(
+            "Reliability",
+            accuracy,
+            _lines(reliability),
+            x_label="confidence",
+            y_scale="share",
+            percent=True,
+            marks=True,
+        ),
+    }
+    texts = (wrong, accuracy)
+    return [Chart(title=title, text=text, svg=svg) for text, (title, svg) in zip(texts, drawn.items(), strict=True)]
+
+
+def _lines(curves: Mapping[str, tuple[Tensor, Tensor]]) -> list[Line]:
+    return [Line(name=name, x=x.tolist(), y=y.tolist()) for name, (x, y) in curves.items()]

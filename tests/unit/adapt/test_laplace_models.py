@@ -16,7 +16,7 @@ from prolip.cli import main
 from prolip.decisions.config import NO_CSD
 from prolip.evaluation.config import DecisionsOptions
 from prolip.evaluation.datasets import open_classes
-from prolip.evaluation.decision_scores import answer_images, fold_calibrations, plain_doubts
+from prolip.evaluation.decisions import answer_images, decide, plain_scores
 from prolip.explore.explorer import Explorer
 from prolip.interop.vectors import read_vectors
 from prolip.metrics.uncertainty import cosine_moments
@@ -135,7 +135,6 @@ def test_calibration_and_suites_leave_the_csd_out(lab: Path, model: Model, capsy
     options = DecisionsOptions(checkpoint=(), data=())
     data = open_classes(str(lab / "mine"), lab, options.store, ())
     answered = answer_images(model, data, options)
-    folded = fold_calibrations(model, data, answered, options)
-    assert {score for score, _ in folded.even.sets} == {"lac", "aps", "raps"}
-    doubts = plain_doubts(model, answered.images, answered.classes)
-    assert set(doubts) == {"max probability", "margin", "entropy", "energy", "image's variance"}
+    assert {score for score, _ in decide(answered).sets} == {"lac", "aps", "raps"}
+    scores = plain_scores(answered, answered.images)
+    assert set(scores) == {"max probability", "margin", "entropy", "energy", "image's variance"}
