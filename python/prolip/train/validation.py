@@ -115,7 +115,7 @@ class Validation:
             elif job.kind == "uncertainty":
                 result = _uncertainty(pairs, self._tokenizer.pad_id)
             else:
-                names = self._classes[job.name] or sorted({str(label) for label in labels})
+                names = self._classes[job.name] or sorted(set(labels))
                 with self._precision():
                     embed = partial(embed_texts, model, self._tokenizer, device=self._ranks.device)
                     classifier = aggregate_prompts(encode_prompts(job.templates, names, embed))
@@ -197,29 +197,24 @@ def _concatenate_pairs(of_ranks: Sequence[Paired]) -> Paired:
     )
 
 
-def _labels(job: ValidationJob, keys: Sequence[str], members: Members) -> list[str | int]:
+def _labels(job: ValidationJob, keys: Sequence[str], members: Members) -> list[str]:
     """Return the label of each sample: its member .cls, or a value in its JSON."""
     if job.class_key != CLASS_MEMBER:
-        return [read_label(key, member, job.class_key) for key, member in zip(keys, members["json"], strict=True)]
-    labels: list[str | int] = []
-    for key, member in zip(keys, members[CLASS_MEMBER], strict=True):
-        text = (member or b"").decode("utf-8", "replace").strip()
-        if not text:
-            raise DataError(f"sample {key}: it has no member .{CLASS_MEMBER}")
-        labels.append(int(text) if text.isdecimal() else text)
+        return [str(read_label(key, member, job.class_key)) for key, member in zip(keys, members["json"], strict=True)]
+    labels = [(member or b"").decode("utf-8", "replace").strip() for member in members[CLASS_MEMBER]]
+    if "" in labels:
+        raise DataError(f"sample {keys[labels.index('')]}: it has no member .{CLASS_MEMBER}")
     return labels
 
 
-def _targets(job: ValidationJob, keys: Sequence[str], labels: Sequence[str | int], names: Sequence[str]) -> Tensor:
-    """Return the class index of each label, i64 [N]."""
-    known: dict[str | int, int] = {name: place for place, name in enumerate(names)}
-    if job.classnames is not None:
-        known |= {place: place for place in range(len(names))}
-    found = [known.get(label, known.get(str(label))) for label in labels]  # a name may be a number, such as a year
-    for key, label, place in zip(keys, labels, found, strict=True):
-        if place is None:
+def _targets(job: ValidationJob, keys: Sequence[str], labels: Sequence[str], names: Sequence[str]) -> Tensor:
+    """Return the class index of each label, i64 [N]: a name, or with a file of names a number from 0."""
+    known = {str(place): place for place in range(len(names))} if job.classnames is not None else {}
+    known |= {name: place for place, name in enumerate(names)}
+    for key, label in zip(keys, labels, strict=True):
+        if label not in known:
             raise DataError(f"sample {key}: label {label!r} is not one of the {len(names)} classes of {job.classnames}")
-    return torch.tensor(found)
+    return torch.tensor([known[label] for label in labels])
 
 
 # ---- Metrics --------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Logging of a run: rows of metrics, where they are written, and a line of progress."""
 
-from prolip.train.logging.log import MetricsLog, Progress, format_seconds
+from prolip.train.logging.log import MetricsLog, Progress
 from prolip.train.logging.meter import Meter, seconds_at_peak
 
-__all__ = ["Meter", "MetricsLog", "Progress", "format_seconds", "seconds_at_peak"]
+__all__ = ["Meter", "MetricsLog", "Progress", "seconds_at_peak"]

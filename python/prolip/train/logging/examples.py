@@ -13,14 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from prolip.data.device import DeviceBatch
 from prolip.data.tokenizer import Tokenizer
 from prolip.models import ProLIPOutput
 from prolip.normalization import OPENAI_MEAN, OPENAI_STD
-
-_SIDE, _TEXT = 128, 44
 
 
 class Example(NamedTuple):
@@ -67,22 +65,14 @@ def pick_examples(
 
 
 def write_examples(folder: Path, step: int, examples: Sequence[Example]) -> Image.Image:
-    """Write `step_N.jsonl` and `step_N.png`, and return the image: a row per kind, with captions below."""
+    """Write `step_N.jsonl` and `step_N.png`, and return the image: a row per kind."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"step_{step}.jsonl").open("w", encoding="utf-8") as file:
         for example in examples:
             record = {name: getattr(example, name) for name in ("why", "key", "uncertainty")}
             record["captions"] = [{"text": text, "uncertainty": value} for text, value in example.captions]
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
-    columns = len(examples) // 3
-    sheet = Image.new("RGB", (columns * (_SIDE + 8), 3 * (_SIDE + _TEXT)), "white")
-    draw = ImageDraw.Draw(sheet)
-    for place, example in enumerate(examples):
-        row, column = divmod(place, columns)
-        left, top = column * (_SIDE + 8), row * (_SIDE + _TEXT)
-        sheet.paste(Image.fromarray(example.pixels).resize((_SIDE, _SIDE)), (left, top))
-        caption = example.captions[0][0] if example.captions else example.key
-        lines = f"{example.why} {example.uncertainty:.4g}\n{caption[:22]}\n{caption[22:44]}"
-        draw.multiline_text((left, top + _SIDE + 1), lines, fill="black")
+    rows = np.split(np.stack([example.pixels for example in examples]), 3)
+    sheet = Image.fromarray(np.concatenate([np.concatenate([*row], 1) for row in rows]))
     sheet.save(folder / f"step_{step}.png")
     return sheet

@@ -10,6 +10,7 @@ import tomllib
 import uuid
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self, TextIO
 
@@ -187,7 +188,7 @@ class Progress:
             f"step {step}/{self._total_steps}  loss {row['loss']:.4f} "
             f"({' '.join(f'{short} {row[name]:.3g}' for name, short in _TERMS.items())})  "
             f"{row['samples_per_s']:.0f} samples/s  waiting for data {100 * row['data_wait_share']:.0f}%  "
-            f"ETA {format_seconds(seconds_left)}"
+            f"ETA {timedelta(seconds=round(seconds_left))}"
         )
         self._write(f"\r{line.ljust(self._width)}" if self._in_place else f"{line}\n")
         self._width = len(line)
@@ -215,11 +216,3 @@ class Progress:
 
     def __exit__(self, *error: object) -> None:
         self._end_line()
-
-
-def format_seconds(seconds: float) -> str:
-    """Format a duration: 0:45, 12:03, 3:20:00, 2d 3:20:00."""
-    days, rest = divmod(round(seconds), 86400)
-    hours, rest = divmod(rest, 3600)
-    clock = f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours or days else f"{rest // 60}:{rest % 60:02d}"
-    return f"{days}d {clock}" if days else clock

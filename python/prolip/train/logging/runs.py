@@ -6,6 +6,7 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,6 @@ from prolip.report.page import Figure, Section, build_page
 from prolip.report.text_table import align
 from prolip.train.best_metric import LOSSES, lower_is_better
 from prolip.train.config.options import RunsOptions
-from prolip.train.logging import format_seconds
 from prolip.train.logging.log import GROUPS, read_rows
 
 _MAX_CURVES = 8
@@ -122,7 +122,7 @@ def _cells(line: Mapping[str, Any]) -> list[str]:
     whole = ("steps", "samples", "samples/s")
     cells |= {name: f"{line[name]:,.0f}" for name in whole if line[name] is not None}
     if line["time_s"] is not None:
-        cells["time_s"] = format_seconds(line["time_s"])
+        cells["time_s"] = str(timedelta(seconds=round(line["time_s"])))
     if line["of"] is not None:
         cells["steps"] += f" of {line['of']:,}"
     return [line["run"], *cells.values()]

@@ -44,5 +44,4 @@ def test_examples_are_the_most_certain_the_least_certain_and_random_ones(tmp_pat
     again = pick_examples(cast(Any, batch), output, tokenizer, 2, step=7)
     assert [one.key for one in again] == [one.key for one in found]
     sheet = write_examples(tmp_path, 7, found)
-    assert sheet.size == (2 * 136, 3 * 172)
-    assert sheet.getpixel((4, 4)) != (255, 255, 255)
+    assert np.array_equal(np.asarray(sheet)[6:12, :6], pixels[2].numpy())

@@ -38,9 +38,9 @@ def folder(tmp_path: Path) -> Path:
 def test_the_table_of_runs_has_last_and_best_values(folder: Path) -> None:
     lines = run_runs(RunsOptions(folders=(folder,)))
     assert lines == [
-        "run         steps  samples  samples/s  time  loss  loss (best)  val/emoji/top1  val/emoji/top1 (best)",
-        "lar|ge  20 of 100    1,280         32  0:40     1            1               –                      –",
-        "small   30 of 100    1,920         32  1:00   2.5            2           0.375                    0.5",
+        "run         steps  samples  samples/s     time  loss  loss (best)  val/emoji/top1  val/emoji/top1 (best)",
+        "lar|ge  20 of 100    1,280         32  0:00:40     1            1               –                      –",
+        "small   30 of 100    1,920         32  0:01:00   2.5            2           0.375                    0.5",
     ]
 
 
@@ -50,8 +50,8 @@ def test_runs_are_printed_as_markdown_and_json(folder: Path) -> None:
     assert lines[0] == "| run | steps | samples | samples/s | time | val/emoji/top5 | val/emoji/top5 (best) |"
     assert lines[1] == "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
     assert lines[2:] == [
-        "| small | 30 of 100 | 1,920 | 32 | 1:00 | 0.9 | 0.9 |",
-        "| lar\\|ge | 20 of 100 | 1,280 | 32 | 0:40 | – | – |",
+        "| small | 30 of 100 | 1,920 | 32 | 0:01:00 | 0.9 | 0.9 |",
+        "| lar\\|ge | 20 of 100 | 1,280 | 32 | 0:00:40 | – | – |",
     ]
     (text,) = run_runs(RunsOptions(folders=runs, json=True))
     small, large = json.loads(text)
