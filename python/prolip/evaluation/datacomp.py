@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
@@ -112,42 +112,30 @@ def read_tasks(path: Path = TABLE) -> list[Task]:
         place = f"{path} row {number}"
         if set(row) != set(Task._fields) or None in row.values():
             raise UserError(f"{place}: it must have the columns {', '.join(Task._fields)}, separated by tabs")
-        tasks.append(_task(place, {column: value.strip() for column, value in row.items()}, tasks))
+        key, name = row["key"].strip(), row["name"].strip()
+        metric = next((known for known in get_args(Metric) if known == row["metric"].strip()), None)
+        group, items = row["group_column"].strip(), row["items"].strip()
+        rules = {
+            "key": (len(key.split()) == 1 and key not in {task.key for task in tasks}, "one word, and unique"),
+            "name": (name not in {"", "Average", *(task.name for task in tasks)}, "unique, and not Average"),
+            "folders": (row["folders"].strip() != "", "names of a folder, separated by spaces"),
+            "items": (items.isdecimal(), "a whole number, 0 if unknown"),
+            "metric": (metric is not None, f"one of {', '.join(get_args(Metric))}"),
+            "group_column": (
+                group.isdecimal() if metric in BY_GROUP else group == _NONE,
+                f"the index, from 0, of the group in a sample's .npy; {_NONE} for metrics without groups",
+            ),
+        }
+        for column, (holds, rule) in rules.items():
+            if not holds:
+                raise UserError(f"{place}, {column}: it must be {rule} (got {row[column]!r})")
+        assert metric is not None, "checked above"
+        group_column = int(group) if metric in BY_GROUP else None
+        averages = tuple(word for word in row["averages"].split() if word != _NONE)
+        tasks.append(Task(key, name, tuple(row["folders"].split()), int(items), metric, group_column, averages))
     if not tasks:
         raise UserError(f"{path}: it must have a line of columns, and a task in each other line")
     return tasks
-
-
-def _task(place: str, row: Mapping[str, str], others: Sequence[Task]) -> Task:
-    metric = next((known for known in get_args(Metric) if known == row["metric"]), None)
-    grouped = metric in BY_GROUP
-    group = row["group_column"]
-    rules = {
-        "key": (len(row["key"].split()) == 1, "one word"),
-        "name": (row["name"] not in {"", "Average"}, "a name, and not Average"),
-        "folders": (row["folders"] != "", "names of a folder, separated by spaces"),
-        "items": (row["items"].isdecimal(), "a whole number, 0 if unknown"),
-        "metric": (metric is not None, f"one of {', '.join(get_args(Metric))}"),
-        "group_column": (
-            group.isdecimal() if grouped else group == _NONE,
-            f"the index, from 0, of the group in a sample's .npy; {_NONE} for metrics without groups",
-        ),
-        "averages": (row["averages"] != "", f"words separated by spaces, or {_NONE}"),
-    }
-    for column, (holds, rule) in rules.items():
-        unique = column not in {"key", "name"} or row[column] not in {getattr(other, column) for other in others}
-        if not holds or not unique:
-            raise UserError(f"{place}, {column}: it must be {rule if unique else 'unique'} (got {row[column]!r})")
-    assert metric is not None, "checked above"
-    return Task(
-        key=row["key"],
-        name=row["name"],
-        folders=tuple(row["folders"].split()),
-        items=int(row["items"]),
-        metric=metric,
-        group_column=int(group) if grouped else None,
-        averages=tuple(word for word in row["averages"].split() if word != _NONE),
-    )
 
 
 # ---- Run -----------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -25,7 +25,6 @@ from prolip.evaluation.run import Prepared, evaluate_sets
 from prolip.evaluation.templates import imagenet_templates
 from prolip.gaussian import Gaussian
 from prolip.metrics.bprw import labelled_images, reweight_prompts
-from prolip.metrics.config import BprwConfig
 from prolip.metrics.prompts import unweighted_classifiers
 from prolip.metrics.zero_shot import Classifier
 from prolip.pretrained.model import Model
@@ -106,95 +105,63 @@ def evaluate_set(
         UserError: there are no class names, no templates, or too few images.
     """
     if not model.has_csd:
-        classifier = build_classifier(model, data.classnames, templates)
-        return TaskResult(rows=method_rows(title, EVEN, classifier, data, with_var=False, main=True))
+        hits = hits_of(build_classifier(model, data.classnames, templates), data, with_var=False)
+        return TaskResult(rows=method_rows(title, EVEN, hits, main=True))
     total = len(templates) * len(data.classnames)
     with tqdm(total=total, desc=f"{title}, prompts", unit="prompt", file=sys.stderr, leave=False) as bar:
         prompts = embed_prompts(model, data.classnames, templates, on_progress=bar.update)
     methods = unweighted_classifiers(prompts)
-    even = methods.pop("even weights")
+    even = hits_of(methods.pop("even weights"), data)
     methods["BPRW, nearest"] = reweight_prompts(prompts, data.images, options.nearest).as_classifier()
-    rows = method_rows(title, EVEN, even, data, with_var=True, main=True)
+    rows = method_rows(title, EVEN, even, main=True)
     for method, classifier in methods.items():
-        rows += method_rows(title, method, classifier, data, with_var=True, over=even)
+        rows += method_rows(title, method, hits_of(classifier, data), over=even)
     try:
         labelled = voters()
-        voting, scored = voters_and_scored(labelled, data, options.few_shot, title_of(options.voters))
+        labels, scored = voting_labels(labelled, data, options)
+        weights = reweight_prompts(prompts, labelled.images, options.few_shot, labels=labels).as_classifier()
     except (UserError, DataError, OSError) as error:
         return TaskResult(rows=rows, notes=[f"{title}: few-shot re-weighting: {sentence(error)}"])
-    weights = reweight_prompts(prompts, voting.images, options.few_shot, labels=voting.labels).as_classifier()
+    few, even = ({end: one[scored] for end, one in hits.items()} for hits in (hits_of(weights, data), even))
     if labelled is data:
-        rows += method_rows(title, f"{EVEN}, without the few shots", even, scored, with_var=True)
-    return TaskResult(rows=rows + method_rows(title, "BPRW, few-shot", weights, scored, with_var=True, over=even))
+        rows += method_rows(title, f"{EVEN}, without the few shots", even)
+    return TaskResult(rows=rows + method_rows(title, "BPRW, few-shot", few, over=even))
+
+
+def hits_of(classifier: Classifier, data: LabelledSet, *, with_var: bool = True) -> dict[str, Tensor]:
+    """Which images are right, f64 [N], by means and, `with_var`, with class variances; keys end a figure's name."""
+    found = answer(data.images, classifier, with_var=with_var)
+    best = {"": found.best, f", {WITH_VAR}": found.best_with_var}
+    return {end: (one[:, 0] == data.labels).double() for end, one in best.items() if one is not None}
 
 
 def method_rows(
-    task: str,
-    method: str,
-    classifier: Classifier,
-    data: LabelledSet,
-    *,
-    with_var: bool,
-    main: bool = False,
-    over: Classifier | None = None,
+    task: str, method: str, hits: Mapping[str, Tensor], *, main: bool = False, over: Mapping[str, Tensor] | None = None
 ) -> list[Row]:
-    """Accuracy of a classifier by means and, `with_var`, with class variances, and its gain over another classifier.
-
-    Args:
-        task: name of the set, for the rows.
-        method: name of the classifier, for the rows.
-        classifier: C classes.
-        data: N images.
-        with_var: whether the classes have variances.
-        main: whether the accuracy by means is the set's main figure.
-        over: another classifier of the same classes, measured on the same images.
-    """
-
-    def hits(one: Classifier) -> dict[str, Tensor]:
-        found = answer(data.images, one, with_var=with_var)
-        kinds = {"": found.best, f", {WITH_VAR}": found.best_with_var}
-        return {suffix: (best[:, 0] == data.labels).double() for suffix, best in kinds.items() if best is not None}
-
-    mine, theirs = hits(classifier), {} if over is None else hits(over)
-    return [
-        *(row_of_items(task, f"accuracy, {method}{end}", right, main=main and not end) for end, right in mine.items()),
-        *(row_of_items(task, f"gain of {method} over {EVEN}{end}", mine[end] - other) for end, other in theirs.items()),
-    ]
+    """Accuracy of a method from its hits (`hits_of`), and its gain over other hits on the same images."""
+    rows = [row_of_items(task, f"accuracy, {method}{end}", hit, main=main and not end) for end, hit in hits.items()]
+    if over is None:
+        return rows
+    return rows + [row_of_items(task, f"gain of {method} over {EVEN}{end}", hits[end] - over[end]) for end in hits]
 
 
-def voters_and_scored(
-    labelled: LabelledSet, data: LabelledSet, config: BprwConfig, title: str
-) -> tuple[LabelledSet, LabelledSet]:
-    """The images that vote, with labels in the set's classes (-1 for other classes), and the images to score.
+def voting_labels(labelled: LabelledSet, data: LabelledSet, options: ImagenetOptions) -> tuple[Tensor, Tensor]:
+    """The labels of images that can vote, in the classes of `data` (-1 for others), and which of `data` are scored.
 
-    Args:
-        labelled: images that can vote. If this is `data` itself, the images that vote are not scored.
-        data: the set to score.
-        config: how many images vote for a class.
-        title: name of the labelled set, for errors.
+    If both sets are the same, the images that vote are not scored.
 
     Raises:
         UserError: a class of the set is not exactly one class of the labelled set; or every image votes.
     """
-    if labelled is not data:
-        labels = relabelled(labelled, data.classnames, title)
-        return LabelledSet(labelled.images, labels, data.classnames), data
-    voting = labelled_images(data.labels, len(data.classnames), config.num_neighbors)
     scored = torch.ones(len(data.labels), dtype=torch.bool)
-    scored[voting[voting >= 0]] = False
-    if not bool(scored.any()):
-        raise UserError(f"few_shot.num_neighbors is {config.num_neighbors}: no image is left to score")
-    return data, LabelledSet(data.images.rows(scored), data.labels[scored], data.classnames)
-
-
-def relabelled(labelled: LabelledSet, classnames: Sequence[str], title: str) -> Tensor:
-    """The labels of a set as indices into `classnames`, i64 [N]; -1 for other classes.
-
-    Raises:
-        UserError: a name is not exactly one class of the labelled set.
-    """
-    wrong = [name for name in classnames if labelled.classnames.count(name) != 1]
-    if wrong and list(classnames) != labelled.classnames:
-        raise UserError(f"{wrong[0]!r} is not exactly one class of {title}")
-    places = {name: place for place, name in enumerate(classnames)}
-    return torch.tensor([places.get(name, -1) for name in labelled.classnames])[labelled.labels]
+    if labelled is data:
+        voting = labelled_images(data.labels, len(data.classnames), options.few_shot.num_neighbors)
+        scored[voting[voting >= 0]] = False
+        if not bool(scored.any()):
+            raise UserError(f"few_shot.num_neighbors: no image is left to score (got {options.few_shot.num_neighbors})")
+        return data.labels, scored
+    wrong = [name for name in data.classnames if labelled.classnames.count(name) != 1]
+    if wrong and data.classnames != labelled.classnames:
+        raise UserError(f"voters: {wrong[0]!r} is not exactly one class of {title_of(options.voters)}")
+    places = {name: place for place, name in enumerate(data.classnames)}
+    return torch.tensor([places.get(name, -1) for name in labelled.classnames])[labelled.labels], scored

@@ -16,7 +16,6 @@ from prolip.evaluation.datasets import FolderMissing, is_path
 from prolip.evaluation.result_files import write_results
 from prolip.evaluation.results import SuiteResult, TaskCache, TaskResult
 from prolip.files import check_writable
-from prolip.metrics.prompts import fill_templates
 from prolip.pretrained.model import Model, missing_csd
 from prolip.pretrained.open import load
 from prolip.pretrained.sources import resolve
@@ -118,6 +117,3 @@ def _check_data(options: SuiteOptions) -> None:
         # A suite notes that a data set is missing, and evaluates the others.
         if missing and name != "checkpoint" and (name != "data" or len(missing) == len(sources)):
             raise UserError(f"{name}: there is no such file or folder (got {', '.join(missing)})")
-    templates = getattr(options, "templates", ())
-    if isinstance(templates, tuple) and templates:  # `eval imagenet` names a list instead
-        fill_templates(templates, [""])

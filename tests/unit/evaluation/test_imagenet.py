@@ -25,7 +25,7 @@ from prolip.cli import main
 from prolip.errors import UserError
 from prolip.evaluation import imagenet_classnames, imagenet_templates
 from prolip.evaluation.config import ImagenetOptions
-from prolip.evaluation.imagenet import relabelled
+from prolip.evaluation.imagenet import voting_labels
 from prolip.metrics.bprw import reweight_prompts
 from prolip.metrics.config import BprwConfig
 from prolip.metrics.prompts import unweighted_classifiers
@@ -72,7 +72,8 @@ def test_few_shot_images_come_from_imagenet_and_are_not_scored(imagenet: Imagene
 def test_a_set_of_fewer_classes_takes_its_few_shots_from_imagenet(imagenet: ImagenetWorld) -> None:
     voters, labelled = labelled_set(imagenet, "imagenet1k"), labelled_set(imagenet, "imagenet-a")
     labels = torch.tensor([-1, 1, -1, 0])[voters.labels]  # travel, nature
-    assert relabelled(voters, labelled.classnames, "ImageNet").tolist() == labels.tolist()
+    options = ImagenetOptions(checkpoint=("x",), data=("y",))
+    assert voting_labels(voters, labelled, options)[0].tolist() == labels.tolist()
     weights = reweight_prompts(prompts_of(imagenet.model, SETS["imagenet-a"][0]), voters.images, RULE, labels=labels)
     assert imagenet.value("ImageNet-A", "accuracy, BPRW, few-shot") == share(labelled, weights.as_classifier())
     assert imagenet.figure("ImageNet-A", "accuracy, BPRW, few-shot")["num_items"] == 10
@@ -87,7 +88,7 @@ def test_a_model_without_variances_has_its_accuracy(imagenet: ImagenetWorld) -> 
 def test_notes_name_what_was_left_out(imagenet: ImagenetWorld) -> None:
     ours, theirs = ("\n".join(imagenet.results["notes"][name]) for name in imagenet.names)
     assert f"not in {imagenet.data}: ImageNet-Sketch" in ours
-    assert "ImageNet-R: few-shot re-weighting: 'a nature' is not exactly one class of ImageNet" in ours
+    assert "ImageNet-R: few-shot re-weighting: voters: 'a nature'" in ours
     assert "ImageNet-V2: few-shot" not in ours
     assert "filters and re-weighting of prompts, accuracy with class variances: the model has no variances" in theirs
     assert {row["task"] for row in imagenet.results["figures"] if row["main"]} == {

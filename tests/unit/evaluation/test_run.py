@@ -54,7 +54,6 @@ def test_output_folder_and_resample_options_reach_the_result_files(
         ("data", ()),
         ("data", ("absent",)),
         ("classnames", Path("absent.txt")),
-        ("templates", ("no place",)),
     ],
 )
 def test_wrong_options_are_refused_before_any_model_is_opened(field: str, value: object, tmp_path: Path) -> None:

@@ -60,7 +60,6 @@ def test_column_order_line_ends_and_byte_order_mark_do_not_matter(tmp_path: Path
         ([changed("metric", "acuracy")], "metric"),
         ([changed("group_column", "-")], "group_column"),
         ([changed("metric", "recall")], "group_column"),
-        ([changed("averages", "")], "averages"),
         ([GOOD, changed("key", "other")], "name"),
         ([GOOD, changed("name", "other")], "key"),
         ([GOOD, GOOD[:-1]], "row 2"),
