@@ -11,7 +11,6 @@ from typing import NamedTuple
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support.images import encode
 from tests.support.shards import encoded, read_tar, write_tar
 
 from prolip.data import BatchLoader, DataError, LoaderConfig, Members
@@ -152,30 +151,3 @@ def test_a_member_that_is_too_large_is_named(size: int, tmp_path: Path) -> None:
         "a",
         "b",
     ]
-
-
-def test_a_member_that_is_kept_and_is_a_caption_counts_once_to_the_limit(tmp_path: Path) -> None:
-    text = b"word " * 100
-    write_tar(tmp_path / "0.tar", [("a.png", IMAGE), ("a.txt", text)])
-    limit = len(IMAGE) + len(text)
-    config = evaluation([tmp_path / "0.tar"], keep_members=("png", "txt"), max_member_bytes=limit)
-    assert of_loader(config) == Read(["a"], {"png": [IMAGE], "txt": [text]})
-
-
-def test_members_stay_valid_after_their_batch(tmp_path: Path) -> None:
-    """They are Python's own: the loader's memory goes round, theirs does not."""
-    write_tar(
-        tmp_path / "0.tar", [(f"k{n}.{e}", d) for n in range(40) for e, d in (("png", IMAGE), ("cls", b"%d" % n))]
-    )
-    config = evaluation([tmp_path / "0.tar"], batch_size=2, prefetch_batches=1, keep_members=("cls",))
-    with BatchLoader(config) as loader:
-        kept = [batch.members["cls"] for batch in loader]
-    assert [member for some in kept for member in some] == [b"%d" % n for n in range(40)]
-
-
-def test_a_kept_image_has_the_bytes_of_the_file(tmp_path: Path) -> None:
-    from PIL import Image
-
-    image = encode(Image.effect_noise((64, 48), 60), "jpeg")
-    write_tar(tmp_path / "0.tar", [("a.JPG", image)])
-    assert of_loader(evaluation([tmp_path / "0.tar"], keep_members=("jpg",))).members == {"jpg": [image]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import random
 import struct
@@ -12,7 +13,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from tests.parity.test_gif_bmp import _is_large, as_pil, check
+from PIL import Image
+from tests.parity.test_gif_bmp import REFUSALS, as_pil, check
 from tests.parity.test_pixels import encode, jpegs, pngs, raw_png, scene, webps, with_sampling
 
 from prolip.data import DataError, decode
@@ -177,6 +179,15 @@ def test_damaged_files_raise_where_pil_raises(files: Callable[[], dict[str, byte
     logging.disable(logging.NOTSET)
     assert found["the same"] > 200
     assert found["more refused"] <= more_refused * found.total()
+
+
+def _is_large(data: bytes) -> bool:
+    """Whether it announces so many pixels that PIL would be slow, or stop by its own limit."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.width * image.height > 1 << 20
+    except REFUSALS:
+        return False
 
 
 def _compare(data: bytes) -> str:

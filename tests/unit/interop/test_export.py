@@ -18,7 +18,6 @@ from tests.support.datacomp_sets import write_open_clip
 from tests.support.frozen_pairs import made_up, write_npz
 from tests.support.hub import serving
 from tests.support.untrained_run import write_checkpoint, write_run, write_words
-from tokenizers import Tokenizer
 
 import prolip
 from prolip.checkpoint import open_saved
@@ -112,26 +111,6 @@ def test_an_export_that_cannot_work_changes_nothing(
         assert "image_size" in refused(capsys, *words)
     assert {path: path.read_bytes() for path in (*out.iterdir(), *mine.iterdir())} == before
     assert not new.exists()
-
-
-def test_a_model_without_a_tokenizer_does_not_get_that_of_an_earlier_export(run: Path, tmp_path: Path) -> None:
-    out, bare = tmp_path / "out", tmp_path / "bare"
-    save_pretrained(ProLIP(SMALL), bare)
-    for source in (run, bare):
-        assert main(["export", str(source), "--out", str(out)]) == 0
-    assert {path.name for path in out.iterdir()} == {"README.md", "config.json", "inference.json", "model.safetensors"}
-
-
-def test_an_exported_run_loads_with_the_same_tensors(run: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    assert main(["export", str(run), "--out", str(out), "--licence", "mit"]) == 0
-    names = {"README.md", "config.json", "inference.json", "model.safetensors", "tokenizer.json"}
-    assert {path.name for path in out.iterdir()} == names
-    before, after = (prolip.load(source).network for source in (run, out))
-    assert after.config == before.config == SMALL
-    assert list(load_file(out / "model.safetensors")) == sorted(before.state_dict())
-    for name, tensor in before.state_dict().items():
-        assert torch.equal(after.state_dict()[name], tensor), name
 
 
 def test_averaged_or_raw_weights_of_a_run_can_be_exported(run: Path, tmp_path: Path) -> None:
@@ -294,13 +273,3 @@ def test_onnx_files_of_an_adapted_model_include_the_heads(adapted: Path, tmp_pat
         assert float(known["logit_scale"]) == pytest.approx(model.logit_scale, rel=1e-5)
         assert float(known["logit_bias"]) == pytest.approx(model.logit_bias, rel=1e-5)
     assert "| images | resized as `shortest` (bicubic) before the tower |" in (tmp_path / "onnx/README.md").read_text()
-
-
-def test_onnx_files_of_an_adapted_run_have_its_tokenizer_and_say_what_variances_mean(tmp_path: Path) -> None:
-    write_run(tmp_path / "run", tmp_path / "own.json", context_length=8)
-    dim = prolip.load(tmp_path / "run").encode_texts("").mean.shape[1]
-    model = adapt(tmp_path, str(tmp_path / "run"), dim, "--method", "laplace")
-    assert main(["export", str(model), "--out", str(tmp_path / "onnx"), "--format", "onnx"]) == 0
-    own = Tokenizer.from_file(str(tmp_path / "onnx" / "tokenizer.json")).encode("a picture of food").ids
-    assert own == prolip.load(tmp_path / "run").tokenize("a picture of food")[0].tolist()
-    assert "| variances | what the model has not learned" in (tmp_path / "onnx" / "README.md").read_text()

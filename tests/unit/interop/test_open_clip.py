@@ -16,7 +16,6 @@ import open_clip
 import pytest
 import torch
 from open_clip_train.scheduler import const_lr
-from open_clip_train.train import evaluate
 from PIL import Image
 from tests.support import forked
 from tests.support.images import encode
@@ -144,18 +143,6 @@ def test_open_clips_training_loop_runs_on_the_loader(
     assert len(steps) == (8 if accum_freq == 1 else 4)
     assert "Train Epoch: 1 [16/16 (100%)]" in steps[-1]
     assert all(not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True) if old.ndim > 1)
-
-
-def test_open_clips_evaluation_runs_on_the_loader(shards: str) -> None:
-    model = open_clip.CLIP(**TINY, output_dict=True)
-    kept = settings(shards, last_batch="keep", shuffle_window=0, batch_size=5)
-    if MAIN:
-        from open_clip.task import CLIPTask
-
-        model = CLIPTask(model)
-    metrics = evaluate(model, {"val": adapter.open_clip_data(kept)}, 1, arguments(batch_size=5))
-    assert metrics["num_samples"] == 16
-    assert 0 < metrics["image_to_text_R@10"] <= 1
 
 
 def test_caption_slots_and_masks_that_open_clip_lacks_are_refused(shards: str) -> None:

@@ -113,14 +113,6 @@ def test_consecutive_epochs_share_one_loader_run(shards: str, monkeypatch: pytes
     assert begun == [begun[0]] * 2
 
 
-def test_ranks_split_an_epoch_without_overlap(shards: str) -> None:
-    """Two ranks, batches of 3: two steps each, 12 samples of 16."""
-    ranks = [BatchDataset(config(shards, batch_size=3), rank=rank, world_size=2) for rank in range(2)]
-    keys = [key for dataset in ranks for batch in dataset for key in batch.keys]
-    assert len(keys) == len(set(keys)) == 12
-    assert [len(dataset) for dataset in ranks] == [2, 2]
-
-
 def test_each_pass_over_evaluation_data_is_complete(shards: str) -> None:
     kept = config(shards, batch_size=5, shuffle_window=0, last_batch="keep")
     dataset = BatchDataset(kept)

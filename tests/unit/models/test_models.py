@@ -68,37 +68,12 @@ def test_embeddings_have_unit_means_and_start_at_the_configured_log_variance(ima
     torch.testing.assert_close(output.logit_scale, torch.tensor(1 / 0.07))
 
 
-def test_patch_embeddings_equal_the_convolution(images: Tensor) -> None:
-    tower = ProLIP(TINY).visual
-    by_convolution = tower.conv1(images).flatten(2).transpose(1, 2)
-    by_product = F.linear(tower._patches(images), tower.conv1.weight.flatten(1))
-    torch.testing.assert_close(by_product, by_convolution)
-
-
 def test_pixels_after_the_last_patch_are_cut_and_other_sizes_refused(images: Tensor) -> None:
     tower = ProLIP(TINY).visual
     wider = torch.cat([images, torch.ones(3, 3, 8, 2)], -1)
     torch.testing.assert_close(tower(wider).mean, tower(images).mean)
     with pytest.raises(ValueError, match="grid"):
         tower(torch.zeros(1, 3, 12, 12))
-
-
-def test_keeping_all_patches_changes_nothing_and_dropped_pixels_have_no_influence(images: Tensor) -> None:
-    model = model_of(FROM_UNC)
-    torch.testing.assert_close(model.encode_image(images, torch.arange(6)).mean, model.encode_image(images).mean)
-    kept = torch.tensor([0, 2, 5])
-    changed = images.clone()
-    changed[..., :4, 4:8] = 9.0  # Patch 1
-    torch.testing.assert_close(tuple(model.encode_image(changed, kept)), tuple(model.encode_image(images, kept)))
-
-
-def test_keeping_patches_per_image_equals_one_image_at_a_time(images: Tensor) -> None:
-    model = model_of(FROM_UNC)
-    kept = torch.tensor([[0, 1, 4], [1, 2, 3], [0, 2, 5]])
-    together = model.encode_image(images, kept)
-    for index, own in enumerate(kept):
-        alone = model.encode_image(images[index : index + 1], own)
-        torch.testing.assert_close(tuple(together[index : index + 1]), tuple(alone))
 
 
 def test_masked_views_are_embedded_in_the_same_pass(images: Tensor, token_ids: Tensor) -> None:
@@ -113,14 +88,6 @@ def test_masked_views_are_embedded_in_the_same_pass(images: Tensor, token_ids: T
             torch.testing.assert_close(got.log_var[slot], model.encode_text(ids).log_var)
     with pytest.raises(ValueError, match="together"):
         model(images, token_ids, masked_ids)
-
-
-def test_the_last_block_computes_only_the_rows_that_are_used(images: Tensor) -> None:
-    stack = model_of(TINY).visual.transformer
-    x = torch.randn(2, 5, 16)
-    whole = stack(x, slice(None))
-    torch.testing.assert_close(stack(x, slice(0, 2)), whole[:, :2])
-    torch.testing.assert_close(stack(x, slice(-1, None)), whole[:, -1:])
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -180,27 +147,6 @@ def test_without_cls_the_mean_comes_from_the_pooled_token(pool_type: Any, no_cau
     assert same == (not no_causal_mask and pool_type != "last")
 
 
-def test_settings_select_our_form_or_the_released_one(images: Tensor, token_ids: Tensor) -> None:
-    released, own = model_of(TINY), model_of(FROM_UNC)
-    own.load_state_dict(released.state_dict())
-    assert not torch.allclose(released.encode_image(images).mean, own.encode_image(images).mean)
-    torch.testing.assert_close(released.encode_image(images).log_var, own.encode_image(images).log_var)
-    torch.testing.assert_close(released.encode_text(token_ids[0]).mean, own.encode_text(token_ids[0]).mean)
-    assert not torch.allclose(released.encode_text(token_ids[0]).log_var, own.encode_text(token_ids[0]).log_var)
-
-
-def test_every_parameter_gets_a_gradient_with_and_without_masking(images: Tensor, token_ids: Tensor) -> None:
-    for config in (TINY, FROM_UNC):
-        for masked in ((), (token_ids[:, :1], torch.tensor([0, 3]))):
-            model = model_of(config)
-            output = model(images, token_ids, *masked)
-            score = output.logit_scale + output.logit_bias
-            for gaussian in (output.image, output.text):
-                score = score + (gaussian.mean * torch.randn(16)).sum() + gaussian.log_var.square().sum()
-            score.backward()
-            assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
-
-
 @pytest.mark.parametrize("config", [TINY, FROM_UNC], ids=["released", "own"])
 def test_autocast_keeps_heads_in_single_precision(config: ModelConfig, images: Tensor, token_ids: Tensor) -> None:
     model = model_of(config)
@@ -211,14 +157,6 @@ def test_autocast_keeps_heads_in_single_precision(config: ModelConfig, images: T
         assert got.mean.dtype == got.log_var.dtype == torch.float32
         torch.testing.assert_close(got.mean, expected.mean, atol=0.05, rtol=0)
     low.image.log_var.sum().backward()
-
-
-def test_without_unc_the_embeddings_have_zero_variance(images: Tensor, token_ids: Tensor) -> None:
-    config = replace(
-        TINY, embed_dim=20, vision=replace(TINY.vision, embed_unc=False), text=replace(TINY.text, embed_unc=False)
-    )
-    output = ProLIP(config)(images, token_ids)
-    assert float(output.image.total_var.sum()) == float(output.text.total_var.sum()) == 0.0
 
 
 def test_initial_weights_have_the_specified_standard_deviations() -> None:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prolip.models import ModelConfig, ProLIP, TextConfig, VisionConfig
-from prolip.models.transformer import AttentionMask, Transformer, attend, attend_fused, hide_token
+from prolip.models.transformer import AttentionMask, attend, attend_fused, hide_token
 
 TINY = ModelConfig(
     embed_dim=16,
@@ -94,27 +94,3 @@ def test_every_fine_tuned_model_uses_a_named_mask(config: ModelConfig, monkeypat
     assert len(calls) >= 4
     assert not any(has_matrix for has_matrix, _ in calls)
     assert any(causal for _, causal in calls) == (config is CLIP)
-
-
-@pytest.mark.parametrize("config", [CLIP, SIGLIP, TINY], ids=["clip", "siglip", "argmax"])
-def test_each_towers_named_mask_equals_its_matrix(config: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.manual_seed(0)
-    masks: list[AttentionMask] = []
-    forward = Transformer.forward
-
-    def recorded(self: Transformer, x: Tensor, rows: slice, mask: AttentionMask | None = None) -> Tensor:
-        if mask is not None:
-            masks.extend([mask, mask.of_rows(rows)])
-        return forward(self, x, rows, mask)
-
-    monkeypatch.setattr(Transformer, "forward", recorded)
-    model, ids = ProLIP(config), torch.randint(0, 30, (1, 3, 6))
-    model(torch.randn(3, 3, 8, 8), ids, ids[:, :2], torch.tensor([0, 2, 3]))
-    model.encode_text(ids[0, :, :4])
-    assert len(masks) == 8  # whole and masked images, texts, short texts
-    for mask in masks:
-        assert mask.causal or mask.hidden is not None or len(mask.allowed) < mask.allowed.shape[1]
-        rows, length = mask.allowed.shape
-        query, key, value = (torch.randn(1, 2, size, 8) for size in (rows, length, length))
-        expected = attend(query, key, value, AttentionMask(mask.allowed))
-        torch.testing.assert_close(attend_fused(query, key, value, mask), expected)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prolip.errors import UserError
-from prolip.gaussian import Gaussian, csd
+from prolip.gaussian import Gaussian
 from prolip.metrics.bprw import reweight_prompts
 from prolip.metrics.config import BprwConfig
 from prolip.pretrained.classify import Classification, Similarity, check_labels, classification, weigh
@@ -56,15 +56,6 @@ def test_probabilities_follow_the_definition() -> None:
         assert found.match[n].tolist() == pytest.approx(expected)
     assert torch.equal(found.uncertainty, images.total_var)
     assert torch.allclose(found.label_uncertainty, prompts.total_var.mean(1))
-
-
-def test_match_is_the_sigmoid_probability_of_training() -> None:
-    """One prompt per label: sigmoid of scale * (1 - csd / 2) + bias, for means of unit norm."""
-    images, prompts = some(4, 8), some(3, 1, 8, seed=1)
-    found = classify(images, prompts)
-    expected = (30 * (1 - csd(images, prompts.flatten()) / 2) - 12).sigmoid()
-    assert found.match is not None
-    assert torch.allclose(found.match, expected)
 
 
 def test_the_softmax_is_the_posterior_given_exactly_one_match() -> None:
