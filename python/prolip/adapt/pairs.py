@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,17 +22,17 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
-from prolip.embeddings.storage import MANIFEST, Part, complete_parts
+from prolip.embeddings.config import Kind
+from prolip.embeddings.storage import Part, complete_parts
 from prolip.errors import UserError
 
 BLOCK = 1024
 """Rows that are read from a file at a time."""
 BUFFER = 16_384
 """Rows to draw batches from."""
-NAMES = ("image", "text")
+NAMES: tuple[Kind, Kind] = ("image", "text")
 """Arrays of a .npz file and columns of a Parquet file, one row per pair."""
 
 
@@ -50,90 +51,16 @@ class PairRows(NamedTuple):
 
 
 @dataclass(frozen=True)
-class PartPair:
-    """The images and the texts of the same samples, as `prolip embed` wrote them."""
-
-    image: Part
-    text: Part
-
-    @property
-    def path(self) -> Path:
-        """The file that errors name."""
-        return self.image.path
-
-    @property
-    def count(self) -> int:
-        """Number of rows."""
-        return self.image.notes.rows
-
-    def blocks(self, rows: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-        """Yield images and texts [N, D], at most `rows` at a time, in order."""
-        for image, text in zip(self.image.blocks(rows), self.text.blocks(rows), strict=True):
-            yield image.mean, text.mean
-
-
-@dataclass(frozen=True)
-class NpzFile:
-    """A file of numpy arrays, which are read whole."""
+class Table:
+    """A file, or two files of a folder, with rows of images and of their texts."""
 
     path: Path
-
-    @property
-    def count(self) -> int:
-        """Number of rows."""
-        image, text = self._arrays()
-        if len(image) != len(text):
-            raise UserError(f"{self.path}: must have as many images as texts (got {len(image)} and {len(text)})")
-        return len(image)
-
-    def blocks(self, rows: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-        """See `PartPair`."""
-        image, text = self._arrays()
-        for start in range(0, len(image), rows):
-            yield image[start : start + rows], text[start : start + rows]
-
-    def _arrays(self) -> list[NDArray[Any]]:
-        with _reading(self.path), np.load(self.path) as file:
-            if missing := set(NAMES) - set(file.files):
-                raise UserError(f"{self.path}: has no array {min(missing)!r}; it needs image and text")
-            arrays = [file[name] for name in NAMES]
-        for name, array in zip(NAMES, arrays, strict=True):
-            if array.ndim != 2 or array.dtype.kind != "f":
-                raise UserError(f"{self.path}: {name} must be floats [N, D] (got {array.dtype} {list(array.shape)})")
-        return arrays
-
-
-@dataclass(frozen=True)
-class ParquetFile:
-    """A Parquet file of another program, with lists of numbers."""
-
-    path: Path
-
-    @property
-    def count(self) -> int:
-        """Number of rows."""
-        with _reading(self.path):
-            return int(pq.read_metadata(self.path).num_rows)
-
-    def blocks(self, rows: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-        """See `PartPair`."""
-        with _reading(self.path), pq.ParquetFile(self.path, memory_map=True) as file:
-            for batch in file.iter_batches(batch_size=rows, columns=list(NAMES)):
-                image, text = (self._rows(batch.column(name), name) for name in NAMES)
-                yield image, text
-
-    def _rows(self, column: Any, name: str) -> NDArray[Any]:
-        try:
-            rows = np.stack(column.to_numpy(zero_copy_only=False))
-        except ValueError:  # the lists differ in length
-            rows = np.empty(0)
-        if rows.ndim != 2 or rows.dtype.kind not in "fiu":
-            raise UserError(f"{self.path}: {name} must have a list of numbers in every row, all of the same length")
-        return rows
-
-
-Table = PartPair | NpzFile | ParquetFile
-"""A file, or two files of a folder, with rows of images and of their texts."""
+    """The file that errors name."""
+    count: int
+    blocks: Callable[[int], Iterator[tuple[Any, Any]]]
+    """Yields images and texts [N, D], with at most that many rows, in order."""
+    first_key: str | None = None
+    """Key of the first row, in a folder of `prolip embed`."""
 
 
 @dataclass(frozen=True)
@@ -166,54 +93,43 @@ class Pairs:
         generator = torch.Generator().manual_seed(seed)
         size = min(size, self.count)
         held: list[PairRows] = []
+
+        def whole_batches(kept: int) -> Iterator[PairRows]:
+            """Shuffle the rows held, and yield whole batches of them until about `kept` are left."""
+            columns = [None if column[0] is None else torch.cat(column) for column in zip(*held, strict=True)]
+            pool = PairRows(*columns)  # type: ignore[arg-type]
+            pool = pool.rows(torch.randperm(len(pool.image), generator=generator))
+            end = (len(pool.image) - kept) // size * size
+            for start in range(0, end, size):
+                yield pool.rows(slice(start, start + size))
+            held[:] = [pool.rows(slice(end, None))]
+
         while True:
             for block in self.blocks(torch.randperm(len(self.tables), generator=generator).tolist()):
                 held.append(block)
                 if sum(len(one.image) for one in held) >= max(buffer, 2 * size):
-                    pool = _shuffled(held, generator)
-                    kept = max(buffer // 2, size)
-                    yield from _cut(pool, size, len(pool.image) - kept)
-                    held = [pool.rows(slice(_whole(len(pool.image) - kept, size), None))]
-            pool = _shuffled(held, generator)
-            yield from _cut(pool, size, len(pool.image))
-            rest = pool.rows(slice(_whole(len(pool.image), size), None))
-            held = [rest] if len(rest.image) else []
+                    yield from whole_batches(max(buffer // 2, size))
+            yield from whole_batches(0)
 
     def sample(self, rows: int) -> PairRows:
         """A random sample of at most `rows` pairs (of the first `BUFFER` in a random order of tables)."""
         return next(self.batches(min(rows, BUFFER), seed=0))
 
 
-def _whole(rows: int, size: int) -> int:
-    """Return how many of `rows` rows are in whole batches."""
-    return rows // size * size
-
-
-def _cut(pool: PairRows, size: int, rows: int) -> Iterator[PairRows]:
-    for start in range(0, _whole(rows, size), size):
-        yield pool.rows(slice(start, start + size))
-
-
-def _shuffled(held: Sequence[PairRows], generator: torch.Generator) -> PairRows:
-    columns = [None if column[0] is None else torch.cat(column) for column in zip(*held, strict=True)]
-    pool = PairRows(*columns)  # type: ignore[arg-type]
-    return pool.rows(torch.randperm(len(pool.image), generator=generator))
-
-
-def _unit(rows: NDArray[Any], path: Path, dim: int) -> Tensor:
+def _unit(rows: Any, path: Path, dim: int) -> Tensor:
     """Rows of unit norm, f32 [N, D].
 
     Raises:
         UserError: a row has another dimension, is not finite, or is zero.
     """
-    if rows.ndim != 2 or rows.shape[1] != dim:
-        raise UserError(f"{path} has embeddings of the shape {rows.shape}: it must be [N, {dim}]")
-    with np.errstate(over="ignore"):  # infinity is refused below
-        tensor = torch.from_numpy(np.array(rows, dtype=np.float32))
-    lengths = tensor.norm(dim=1)
-    bad = ~(lengths.isfinite() & (lengths > 0))
-    if bool(bad.any()):
-        raise UserError(f"{path} has an embedding of length {float(lengths[bad][0])}: it must be finite and not 0")
+    try:
+        with np.errstate(over="ignore"):  # infinity is refused below
+            tensor = torch.from_numpy(np.array(rows, dtype=np.float32))
+    except (ValueError, TypeError) as error:  # the lists differ in length, or hold no numbers
+        raise UserError(f"{path}: must hold embeddings of one length ({error})") from error
+    lengths = tensor.norm(dim=-1)
+    if tensor.ndim != 2 or tensor.shape[1] != dim or not bool((lengths.isfinite() & (lengths > 0)).all()):
+        raise UserError(f"{path}: embeddings must be [N, {dim}], finite and not 0 (got {list(tensor.shape)})")
     return F.normalize(tensor, dim=1)
 
 
@@ -228,74 +144,78 @@ def open_pairs(sources: Sequence[Path], masked: Sequence[Path] = ()) -> Pairs:
         masked: where more general views of the same pairs are, one for each source; or ().
 
     Raises:
-        UserError: a source is not one of these, has no pairs, or the views have another number of rows.
+        UserError: a source is not one of these, has no pairs, or the views are of other pairs.
     """
-    tables = [table for source in sources for table in _tables(source, "embeddings")]
-    views = [table for source in masked for table in _tables(source, "masked")]
-    counts = [table.count for table in tables]
-    if views and [view.count for view in views] != counts:
+    tables, views = (
+        [table for source in some for table in _tables(source, option)]
+        for some, option in ((sources, "embeddings"), (masked, "masked"))
+    )
+    rows = [(table.count, table.first_key) for table in tables]
+    if views and [(view.count, view.first_key) for view in views] != rows:
         raise UserError(
-            f"masked: {', '.join(map(str, masked))} and {', '.join(map(str, sources))} do not have the same rows: "
-            "embed the same samples in the same order"
+            f"masked: must be views of the same rows, in the same order (got {', '.join(map(str, masked))})"
         )
-    for table, view in zip(tables, views, strict=False):
-        if (
-            isinstance(table, PartPair)
-            and isinstance(view, PartPair)
-            and table.image.names()[0] != view.image.names()[0]
-        ):
-            raise UserError(f"masked: {view.path} and {table.path} have different keys: embed the same samples")
-    if not sum(counts):
-        raise UserError(f"embeddings: {', '.join(map(str, sources))} hold no pairs")
-    first = next(block for table in tables for block in table.blocks(1))[0]
-    return Pairs(tuple(tables), tuple(views), sum(counts), int(np.shape(first)[-1]))
+    total = sum(table.count for table in tables)
+    if not total:
+        raise UserError(f"embeddings: hold no pairs (got {', '.join(map(str, sources))})")
+    first, _ = next(block for table in tables for block in table.blocks(1))
+    return Pairs(tuple(tables), tuple(views), total, len(first[0]))
 
 
-def _tables(source: Path, option: str) -> list[Table]:
+def _tables(source: Path, option: str) -> Iterator[Table]:
     """The tables of a source, which an option names.
 
     Raises:
         UserError: it is not a source of pairs.
     """
     if source.is_dir():
-        return [*_folder_tables(source, option)]
-    if not source.is_file():
-        raise UserError(f"{option}: {source} is neither a folder of `prolip embed` nor a file")
-    if source.suffix == ".npz":
-        if not zipfile.is_zipfile(source):
-            raise UserError(f"{source} is not a file of numpy arrays")
-        return [NpzFile(source)]
-    if source.suffix == ".parquet":
-        with _reading(source):
-            missing = set(NAMES) - set(pq.read_schema(source).names)
+        images, captions = (complete_parts(source, kind, instead="embed with --what both")[1] for kind in NAMES)
+        texts = {part.path.name.removeprefix("text-"): part for part in captions}
+        for image in images:
+            text = texts.get(image.path.name.removeprefix("image-"))
+            if text is None:
+                raise UserError(f"{option}: {source} has no texts for {image.path.name}; embed with --what both")
+            if count := image.notes.rows:
+                yield Table(image.path, count, partial(_part_blocks, image, text), image.names()[0][0])
+    elif source.suffix == ".npz" and source.is_file():
+        with _reading(source), np.load(source) as file:
+            image, text = (file[name] for name in NAMES)
+        if len(image) != len(text):
+            raise UserError(f"{source}: must have as many images as texts (got {len(image)} and {len(text)})")
+        yield Table(source, len(image), partial(_array_blocks, image, text))
+    elif source.suffix == ".parquet" and source.is_file():
+        with _reading(source), pq.ParquetFile(source) as file:
+            count, missing = file.metadata.num_rows, set(NAMES) - set(file.schema_arrow.names)
         if missing:
-            raise UserError(f"{source} has no column {min(missing)!r}: it needs image and text")
-        return [ParquetFile(source)]
-    raise UserError(f"{option}: {source} is neither a folder of `prolip embed` nor an .npz or .parquet file")
+            raise UserError(f"{source}: needs columns image and text (got no {min(missing)})")
+        yield Table(source, count, partial(_column_blocks, source))
+    else:
+        raise UserError(f"{option}: must be a folder of `prolip embed`, or an .npz or .parquet file (got {source})")
 
 
-def _folder_tables(folder: Path, option: str) -> Iterator[PartPair]:
-    if not (folder / MANIFEST).is_file():
-        raise UserError(f"{option}: {folder} has no {MANIFEST}: it was not written by `prolip embed`")
-    images, captions = (complete_parts(folder, kind, instead="embed with --what both")[1] for kind in ("image", "text"))
-    texts = {part.path.name.removeprefix("text-"): part for part in captions}
-    for part in images:
-        text = texts.get(part.path.name.removeprefix("image-"))
-        if text is None:
-            raise UserError(f"{option}: {folder} has no texts for {part.path.name}: embed with --what both")
-        if part.notes.rows:
-            yield PartPair(part, text)
+def _part_blocks(images: Part, texts: Part, rows: int) -> Iterator[tuple[Any, Any]]:
+    for image, text in zip(images.blocks(rows), texts.blocks(rows), strict=True):
+        yield image.mean, text.mean
 
 
-# ---- Files of other programs ----------------------------------------------------------------------------------------
+def _array_blocks(images: Any, texts: Any, rows: int) -> Iterator[tuple[Any, Any]]:
+    for start in range(0, len(images), rows):
+        yield images[start : start + rows], texts[start : start + rows]
+
+
+def _column_blocks(path: Path, rows: int) -> Iterator[tuple[Any, Any]]:
+    with _reading(path), pq.ParquetFile(path, memory_map=True) as file:
+        for batch in file.iter_batches(batch_size=rows, columns=list(NAMES)):
+            image, text = (batch.column(name).to_pylist() for name in NAMES)
+            yield image, text
 
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Say which file is damaged."""
+    """Name a file of another program that cannot be read."""
     try:
         yield
     except UserError:
         raise
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:  # numpy and pyarrow: ValueError
-        raise UserError(f"{path} is damaged: {error}") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: must hold image and text, and not be damaged ({error})") from error

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,12 +19,12 @@ from tests.support.images import encode, noise
 from tests.support.shards import write_tar
 
 import prolip
-from prolip.adapt.config import AdaptOptions
+from prolip.adapt.config import AdaptOptions, HeadsConfig
 from prolip.adapt.run import Origin, run_adapt, similarity_lines
 from prolip.cli import main
-from prolip.cli.command import parse
 from prolip.embeddings.storage import complete_parts
 from prolip.errors import UserError
+from prolip.losses import LossConfig
 from prolip.models.adapter import ADAPTER_FILE, ADAPTER_WEIGHTS, Adapter, AdapterConfig, Frozen
 from prolip.pretrained import Model
 
@@ -49,6 +52,10 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
         words = ["--shards", str(folder / "{0..1}.tar"), "--what", "both", "--caption_key", key, "--device", "cpu"]
         assert main(["embed", "--checkpoint", source(folder), "--out", str(folder / key), *words]) == 0
     return folder
+
+
+def options(**given: Any) -> AdaptOptions:
+    return AdaptOptions(**{"embeddings": (Path("a"),), "out": Path("b"), **given})
 
 
 def source(lab: Path) -> str:
@@ -122,31 +129,36 @@ def test_embeddings_from_other_files_are_adapted_with_the_models_name(lab: Path,
 
 
 @pytest.mark.parametrize(
-    ("field", "words"),
+    ("field", "make"),
     [
-        ("masked", ["--masked", "absent"]),
-        ("masked", ["--masked", "NAME", "NAME"]),
-        ("embeddings", ["--embeddings", "absent"]),
-        ("embeddings", ["--embeddings", "ONE", "--checkpoint", "CLIP"]),
-        ("method", ["--method", "laplace", "--heads.lr", "1"]),
-        ("loss.contrast", ["--loss.contrast", "clip"]),
-        ("heads.batch_size", ["--heads.batch_size", "1"]),
-        ("heads.lr", ["--heads.lr", "nan"]),
-        ("heads.seed", ["--heads.seed", str(2**64)]),
-        ("checkpoint", ["--checkpoint", "absent"]),
-        ("checkpoint", ["--embeddings", "OTHER"]),
-        ("checkpoint", ["--embeddings", "OTHER", "--checkpoint", "CLIP"]),
+        ("masked", lambda: options(masked=(Path("a"), Path("b")))),
+        ("method", lambda: options(method="laplace", heads=HeadsConfig(lr=1))),
+        ("loss.contrast", lambda: options(loss=LossConfig(contrast="clip"))),
+        ("heads.batch_size", lambda: HeadsConfig(batch_size=1)),
+        ("heads.lr", lambda: HeadsConfig(lr=math.nan)),
+        ("heads.seed", lambda: HeadsConfig(seed=2**64)),
     ],
 )
-def test_unusable_options_are_refused(lab: Path, tmp_path: Path, field: str, words: list[str]) -> None:
-    places = {"NAME": str(lab / "name"), "CLIP": source(lab)}
-    for name, rows, dim in (("ONE", 1, 16), ("OTHER", 20, 7)):
-        places[name] = str(write_npz(tmp_path / f"{name}.npz", *made_up(rows, dim)))
-    words = [places.get(word, word) for word in words]
-    given = [] if "--embeddings" in words else ["--embeddings", str(lab / "name")]
+def test_unusable_options_are_refused(field: str, make: Callable[[], object]) -> None:
     with pytest.raises(UserError) as error:
-        run_adapt(parse(AdaptOptions, "adapt", [*given, "--out", str(tmp_path / "out"), *words]))
+        make()
     assert error.value.field == field
+
+
+def test_sources_that_do_not_fit_are_refused(lab: Path, tmp_path: Path) -> None:
+    one, other = ((write_npz(tmp_path / f"{rows}.npz", *made_up(rows, dim)),) for rows, dim in ((1, 16), (20, 7)))
+    refused: list[tuple[str, dict[str, Any]]] = [
+        ("masked", {"embeddings": (lab / "name",), "masked": (tmp_path / "absent",)}),
+        ("embeddings", {"embeddings": (tmp_path / "absent",)}),
+        ("embeddings", {"embeddings": one, "checkpoint": source(lab)}),
+        ("checkpoint", {"embeddings": (lab / "name",), "checkpoint": "absent"}),
+        ("checkpoint", {"embeddings": other}),
+        ("checkpoint", {"embeddings": other, "checkpoint": source(lab)}),
+    ]
+    for field, given in refused:
+        with pytest.raises(UserError) as error:
+            run_adapt(options(**given, out=tmp_path / "out"))
+        assert error.value.field == field
     assert not (tmp_path / "out").exists()
 
 
