@@ -26,7 +26,7 @@ class EmbedOptions:
 
     checkpoint: str
     """A released model's name, a run's folder, a checkpoint, a folder in the hub's layout, hf-hub:OWNER/NAME, or
-    open_clip:NAME/TAG. A model of open_clip has no variances."""
+    open_clip:NAME/TAG, whose models have no variances."""
     out: Path
     """Output folder: the parts and manifest.json."""
     shards: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARD ...")] = ()
@@ -38,10 +38,9 @@ class EmbedOptions:
     what: Literal["image", "text", "both"] = "image"
     """What to embed from shards and folders. The caption of an image in a folder is the .txt beside it."""
     caption_key: str = "txt"
-    """Where a shard's captions are: `txt`, or a dotted path into a sample's json. From a list, one fixed caption is
-    used."""
+    """Where a shard's captions are: `txt`, or a dotted path into a sample's json (from a list, one fixed caption)."""
     tokenizer: str | None = None
-    """`clip`, or a tokenizer.json; by default the one the model was trained with, if it names one."""
+    """`clip`, or a tokenizer.json; by default the model's own."""
     dtype: Stored = "float32"
     """dtype of stored means and log variances; total variances are always float32."""
     rows_per_part: int = 10_000
@@ -62,9 +61,8 @@ class EmbedOptions:
 class SearchOptions:
     """Find the embedded images or captions nearest to text and image queries; the search is exact.
 
-    Prints a table of results: score, dot product of the means, uncertainty (total variance), inclusion in the
-    query (positive if the query is the more general of the two), file name and caption if the shards are on this
-    machine.
+    Prints a table of results: score, dot product of the means, uncertainty (total variance), inclusion in the query
+    (positive if the query is more general), and for local shards file name and caption.
     """
 
     embeddings: Path
@@ -76,18 +74,17 @@ class SearchOptions:
     find: Kind = "image"
     """What to search: images or captions."""
     score: Score | None = None
-    """Score: `csd`, the sampled distance, or `mean`, the means alone. The default is `csd`, and `mean` for a Laplace
-    model, whose variances are not a distance."""
+    """`csd`, the sampled distance, or `mean`, the means alone. The default is `csd`, and `mean` for a Laplace model."""
     k: int = 10
     """Results per query."""
     json: bool = False
     """Print JSON instead of the table."""
     sheet: Path | None = None
-    """HTML file that shows the results with images and captions, which are fetched from their sources."""
+    """HTML file that shows the results with images and captions."""
     checkpoint: str | None = None
-    """The model; by default the one named when the parts were embedded."""
+    """The model; by default the one that made the embeddings."""
     tokenizer: str | None = None
-    """`clip`, or a tokenizer.json; by default the one named when the parts were embedded, or the model's own."""
+    """`clip`, or a tokenizer.json; by default the one of the embeddings, or the model's own."""
     device: Device = "auto"
     """Where the model runs. The search runs on the CPU."""
     store: StoreConfig = field(default_factory=StoreConfig)
@@ -98,8 +95,7 @@ class SearchOptions:
 class RankOptions:
     """Rank embedded samples, and write a table with one row per sample: key, source, score, rank.
 
-    Rows are in the order of the data. Rank 1 is the most certain sample, or the best match. Equal scores keep the order
-    of the data.
+    Rows are in the order of the data. Rank 1 is the most certain sample, or the best match.
     """
 
     embeddings: Path
@@ -122,23 +118,22 @@ class RankOptions:
 class FilterOptions:
     """Copy shards, or folders of images, with only the samples chosen from a ranking, in order and byte for byte.
 
-    A sample is kept if it meets all rules. Existing copies are skipped, and so are shards without a sample to keep. The
-    caption beside an image is copied with it.
+    A sample is kept if it meets all rules. Existing copies are skipped. The caption beside an image is copied with it.
     """
 
     ranking: Path
-    """Table from `prolip data rank`. Samples are identified by shard and key, so shards may share keys."""
+    """Table from `prolip data rank`. Shards may share keys."""
     out: Path
     """Output folder. Shards from several folders keep their folders' names, images their paths below the folder."""
     shards: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARD ...")] = ()
     """Shards and folders to copy, named as when they were embedded; by default all in the ranking."""
     keep_count: int | None = None
-    """Keep this many samples of the whole ranking, the first ones."""
+    """Keep this many samples, the first of the whole ranking."""
     keep_share: float | None = None
-    """Keep this share of the whole ranking, the first samples; rounded down."""
+    """Keep this share of the samples, the first of the whole ranking; rounded down."""
     min_score: float | None = None
-    """Smallest score to keep."""
+    """Minimum score."""
     max_score: float | None = None
-    """Largest score to keep."""
+    """Maximum score."""
     store: StoreConfig = field(default_factory=StoreConfig)
     """How remote shards are read."""

@@ -50,10 +50,7 @@ class Paired(NamedTuple):
 
 
 def embed_pairs(model: ProLIP, loader: BatchLoader, device: torch.device) -> Paired:
-    """Embed all images of a loader and their captions; the model's training mode is restored afterwards.
-
-    The result is empty if the loader has no image, as on a rank that gets no part of a small set.
-    """
+    """Embed all images of a loader and their captions, if any; the model's training mode is restored afterwards."""
     slots, length = len(loader.config.captions), loader.config.tokenizer.context_length
     no_image, no_text = torch.zeros(0, model.config.embed_dim), torch.zeros(slots, 0, model.config.embed_dim)
     images, texts = [Gaussian(no_image, no_image)], [Gaussian(no_text, no_text)]
@@ -121,12 +118,7 @@ def embed_views(
     store: StoreConfig | None = None,
     on_progress: Callable[[int], object] | None = None,
 ) -> dict[str, Embedded]:
-    """As `embed_shards`, in several ways at once. Each view maps images f32 [B, 3, H, W] to Gaussians [B, D].
-
-    Raises:
-        UserError: there is no image.
-        DataError: a shard is not an archive, or more than one image in a hundred is unreadable.
-    """
+    """As `embed_shards`, in several ways at once. Each view maps images f32 [B, 3, H, W] to Gaussians [B, D]."""
     parts: dict[str, list[Gaussian]] = {name: [] for name in views}
     keys: list[str] = []
     members: list[Members] = []
@@ -154,15 +146,7 @@ def embed_texts(
     device: torch.device,
     batch_size: int = 512,
 ) -> Gaussian:
-    """Embed captions, [M, D] on the CPU; they are padded to the full context, as in training.
-
-    Args:
-        model: the model; its training mode is restored afterwards.
-        tokenizer: the model's tokenizer.
-        captions: M captions.
-        device: where the model is.
-        batch_size: captions per forward pass.
-    """
+    """Embed captions, [M, D] on the CPU, padded to the full context as in training; the training mode is restored."""
 
     def encode(some: Sequence[str]) -> Gaussian:
         return model.encode_text(torch.from_numpy(tokenizer.encode(list(some))).long().to(device))

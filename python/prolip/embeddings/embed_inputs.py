@@ -10,6 +10,7 @@ import hashlib
 import logging
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -120,16 +121,9 @@ def plan_inputs(
 ) -> list[Input]:
     """Divide shards, then folders of images, then text files, into inputs, in a fixed order.
 
-    Args:
-        shards: paths, addresses or patterns.
-        images: folders of images.
-        lines: text files.
-        rows_per_part: images of a folder, or lines, per input.
-        store: how remote shards are read.
-
     Raises:
-        UserError: a pattern matches nothing, an address or a setting of the store is wrong, a folder has no image, a
-            file has no line, or a text or an image's name is not UTF-8.
+        UserError: naming the option: a pattern matches nothing, an address or a setting of the store is wrong, a folder
+            has no image, a file has no line, or a text or an image's name is not UTF-8.
     """
     inputs: list[Input] = []
     for name in shards:
@@ -503,24 +497,24 @@ def _finish(embedder: Embedder, inputs: Sequence[Input], run: dict[str, float] |
         DataError: no sample could be used.
     """
     out = embedder.options.out
-    files: list[str] = []
-    rows: dict[str, int] = {}
-    bad, named = 0, list[str]()
-    for kind in ("image", "text"):
-        for number, source in enumerate(inputs):
-            kinds = embedder.kinds(source)
-            if kind in kinds:
-                files.append(part_name(kind, number))
-                notes = Part(out / files[-1]).notes
-                rows[kind] = rows.get(kind, 0) + notes.rows
-                if kind == kinds[0]:
-                    bad += notes.bad
-                    named += notes.named
-    if not sum(rows.values()):
+    made = [
+        (kind, number) for kind in KINDS["both"] for number, one in enumerate(inputs) if kind in embedder.kinds(one)
+    ]
+    files = [part_name(*one) for one in made]
+    all_notes = [Part(out / file).notes for file in files]
+    rows: Counter[str] = Counter()
+    for notes in all_notes:
+        rows[notes.kind] += notes.rows
+    # The parts of an input have the same unusable samples.
+    of_input = {notes.number: notes for notes in all_notes}.values()
+    bad, named = sum(notes.bad for notes in of_input), [name for notes in of_input for name in notes.named]
+    if not rows.total():
         for name in (*files, MANIFEST):  # they would refuse a run with other settings
             (out / name).unlink()
         raise DataError(f"none of {bad} samples could be used; the first: {'; '.join(named[:3])}")
     before = Manifest.read(out)
-    manifest = replace(before, complete=True, parts=files, rows=rows, bad=bad, bad_samples=named, run=run or before.run)
+    manifest = replace(
+        before, complete=True, parts=files, rows=dict(rows), bad=bad, bad_samples=named, run=run or before.run
+    )
     manifest.write(out)
     return manifest

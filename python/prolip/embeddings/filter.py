@@ -144,7 +144,7 @@ def copy_images(folder: Path, names: Iterable[str], target: Path) -> int:
     Args:
         folder: a folder of images.
         names: paths of images below it.
-        target: the folder of the copies.
+        target: folder of the copies.
 
     Returns:
         How many images were copied now.
@@ -185,8 +185,6 @@ def _plain_file(address: str, target: Path, store: StoreConfig) -> Iterator[Path
 
 def copy_samples(shard: Path, keys: set[str], target: Path, name: str | None = None) -> None:
     """Write a shard with the samples of the given keys, byte for byte, and with members that belong to no sample.
-
-    The file gets its name when it is complete.
 
     Args:
         shard: a plain tar file.

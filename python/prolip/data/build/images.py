@@ -5,7 +5,7 @@ import time
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -163,53 +163,29 @@ def write_images(
     if not candidates:
         raise UserError(f"{origin} has no image ({', '.join(sorted(EXTENSIONS))})")
     check_replaceable(out)
-    reader = _Reader(config, len(candidates))
-    order = sorted(enumerate(candidates), key=lambda pair: hash_rank(config.seed, f"order {pair[0]}"))
-    with replace_folder(out) as folder:
-        for split in ("train", "val"):
-            chosen = [(place, image) for place, image in order if (split == "val") == _is_validation(image, config)]
-            folder.write(split, reader.samples(chosen), config.samples_per_shard)
-        if not folder.samples:
-            raise UserError(f"{origin} has no image that can be read; the first: {_line(reader.bad[0])}")
-        converted = dict(sorted(reader.converted.items()))
-        folder.finish({**description, "skipped": [asdict(bad) for bad in reader.bad], "converted": converted})
-        return BuildSummary(
-            out=out,
-            already_built=False,
-            samples=folder.samples,
-            shards=folder.shards,
-            skipped=tuple(reader.bad),
-            notes=tuple(f"{count} images were {kind} and are stored as PNG" for kind, count in converted.items()),
-            seconds=time.monotonic() - started,
-        )
+    bad: list[BadImage] = []
+    converted: Counter[str] = Counter()
 
-
-class _Reader:
-    """Reads candidates and records which were skipped or converted."""
-
-    def __init__(self, config: BuildConfig, num_candidates: int) -> None:
-        self.config = config
-        self.num_candidates = num_candidates
-        self.bad: list[BadImage] = []
-        self.converted: Counter[str] = Counter()
-
-    def samples(self, candidates: Sequence[tuple[int, Candidate]]) -> Iterator[Sample]:
-        """Yield samples of the candidates that can be read.
-
-        Raises:
-            UserError: more than `max_bad_fraction` of all candidates are bad.
-        """
-        for place, candidate in candidates:
-            if candidate.problem:
-                self._reject(candidate, candidate.problem)
-                continue
-            try:
-                image = read_image(candidate.path, self.config.max_side)
-            except UNREADABLE as error:
-                self._reject(candidate, sentence(error) or type(error).__name__)
+    def read(some: Iterable[tuple[int, Candidate]]) -> Iterator[Sample]:
+        """Yield samples of the candidates that can be read."""
+        for place, candidate in some:
+            image, problem = None, candidate.problem
+            if not problem:
+                try:
+                    image = read_image(candidate.path, config.max_side)
+                except UNREADABLE as error:
+                    problem = sentence(error) or type(error).__name__
+            if image is None:
+                bad.append(BadImage(name=candidate.name, reason=problem))
+                if len(bad) > config.max_bad_fraction * len(candidates):
+                    named = "; ".join(f"{one.name} ({one.reason})" for one in bad[:5])
+                    raise UserError(
+                        f"max_bad_fraction: at least {len(bad)} of {len(candidates)} images are bad (got "
+                        f"{config.max_bad_fraction}): {named}"
+                    )
                 continue
             if image.converted_from:
-                self.converted[image.converted_from] += 1
+                converted[image.converted_from] += 1
             # The key is a number, not the path: a dot in a file name would end the key.
             yield Sample(
                 key=f"{place:08d}",
@@ -219,20 +195,26 @@ class _Reader:
                 record=candidate.record,
             )
 
-    def _reject(self, candidate: Candidate, reason: str) -> None:
-        self.bad.append(BadImage(name=candidate.name, reason=reason))
-        if len(self.bad) > self.config.max_bad_fraction * self.num_candidates:
-            raise UserError(
-                f"at least {len(self.bad)} of {self.num_candidates} images are bad, more than max_bad_fraction = "
-                f"{self.config.max_bad_fraction} allows: {'; '.join(_line(bad) for bad in self.bad[:5])}. Repair or "
-                "remove them, or allow more with --max_bad_fraction"
-            )
+    order = sorted(enumerate(candidates), key=lambda pair: hash_rank(config.seed, f"order {pair[0]}"))
+    with replace_folder(out) as folder:
+        for split in ("train", "val"):
+            chosen = [(place, image) for place, image in order if (split == "val") == _is_validation(image, config)]
+            folder.write(split, read(chosen), config.samples_per_shard)
+        if not folder.samples:
+            raise UserError(f"{origin} has no image that can be read; the first: {bad[0].name} ({bad[0].reason})")
+        kinds = dict(sorted(converted.items()))
+        folder.finish({**description, "skipped": [asdict(one) for one in bad], "converted": kinds})
+        return BuildSummary(
+            out=out,
+            already_built=False,
+            samples=folder.samples,
+            shards=folder.shards,
+            skipped=tuple(bad),
+            notes=tuple(f"{count} images were {kind} and are stored as PNG" for kind, count in kinds.items()),
+            seconds=time.monotonic() - started,
+        )
 
 
 def _is_validation(candidate: Candidate, config: BuildConfig) -> bool:
     # By image, so that all captions of an image are in the same split.
     return hash_rank(config.seed, f"val {candidate.image}") < config.val_share * 2**64
-
-
-def _line(bad: BadImage) -> str:
-    return f"{bad.name} ({bad.reason})"

@@ -7,9 +7,10 @@ import logging
 import shutil
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
+from itertools import chain, islice
 from pathlib import Path
 from typing import Self
 from uuid import uuid4
@@ -20,8 +21,6 @@ from prolip.files import check_writable, writing
 logger = logging.getLogger(__name__)
 
 RECORD = "dataset.json"
-MAX_SHARD_BYTES = 3_000_000_000
-"""A shard with more bytes gets no further samples."""
 OUR_FILES = ("*.tar", RECORD, "tokenizer.json", "ATTRIBUTION.md")
 """Patterns of all files that a builder writes. A folder with another file, or without a record, is never replaced."""
 
@@ -87,18 +86,14 @@ class ShardFolder:
     def write(self, name: str, samples: Iterable[Sample], samples_per_shard: int) -> None:
         """Write NAME-000000.tar, NAME-000001.tar, and so on; nothing without samples. Equal samples give equal
         bytes."""
-        count, number, shard = 0, 0, None
-        with ExitStack() as opened:
-            for sample in samples:
-                file = f"{name}-{number:06}.tar"
-                if shard is None:
-                    shard = opened.enter_context(tarfile.open(self.path / file, "w"))
-                add_sample(shard, sample.key, _members(sample))
-                count += 1
-                self.shards[file] = self.shards.get(file, 0) + 1
-                if self.shards[file] == samples_per_shard or shard.offset >= MAX_SHARD_BYTES:
-                    opened.close()
-                    number, shard = number + 1, None
+        left, count = iter(samples), 0
+        while (first := next(left, None)) is not None:
+            file = f"{name}-{count // samples_per_shard:06}.tar"
+            with tarfile.open(self.path / file, "w") as shard:
+                for sample in chain([first], islice(left, samples_per_shard - 1)):
+                    add_sample(shard, sample.key, _members(sample))
+                    count += 1
+                    self.shards[file] = self.shards.get(file, 0) + 1
         if count:
             self.samples[name] = count
 
