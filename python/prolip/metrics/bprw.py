@@ -95,7 +95,7 @@ def reweight_prompts(
     parts = []
     for start in range(0, len(prompts.mean), _CLASSES_AT_ONCE):
         classes = slice(start, start + _CLASSES_AT_ONCE)
-        chunk = prompts.rows(classes)
+        chunk = Gaussian(prompts.mean[classes], prompts.log_var[classes])
         with torch.autocast(chunk.mean.device.type, enabled=False):
             parts.append(reweight_from_voters(chunk, images, voters[classes], config, draw(len(chunk.mean))))
         if on_progress is not None:
@@ -125,7 +125,7 @@ def reweight_from_voters(
     times = config.num_draws if noise is None else 1
     starts, likelihoods, counts = [], [], []
     for rows in blocks:
-        some = prompts.rows(rows)
+        some = Gaussian(prompts.mean[rows], prompts.log_var[rows])
         seen = gather_observations(some, images, voters[rows], None if noise is None else noise[rows])
         starts.append(prior_weights(some.log_var, config.prior))
         likelihoods.append(log_likelihoods(seen, some.mean, component_vars(some.var, config)))
@@ -143,7 +143,7 @@ def reweight_from_voters(
     return PromptWeights(
         weights=weights,
         classifier=torch.bmm(weights[:, None], prompts.mean).squeeze(1),
-        variances=torch.cat([torch.bmm(squares[rows], prompts.rows(rows).var) for rows in blocks]).squeeze(1),
+        variances=torch.cat([torch.bmm(squares[rows], prompts.log_var[rows].exp()) for rows in blocks]).squeeze(1),
         rounds=fitted.rounds,
     )
 
