@@ -13,7 +13,6 @@ use prolip_loader::config::LoaderConfig;
 use prolip_loader::order::Cursor;
 use prolip_loader::pipeline::{Batch, Pipeline};
 
-/// The system's allocator, which also counts.
 struct Counting;
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);

@@ -28,7 +28,6 @@ pub struct Fake {
     pub prompt: bool,
     /// Folder of the shards, for lists of addresses.
     pub folder: PathBuf,
-    /// A shard that cannot be fetched.
     pub missing: Option<u32>,
     /// Whether that is because the disk is full.
     pub full: bool,
@@ -38,14 +37,11 @@ pub struct Fake {
 pub struct State {
     /// All announcements in order, repeated ones too.
     pub announced: Vec<u32>,
-    /// Announced and not released.
     pub held: BTreeSet<u32>,
     pub most_held: usize,
     pub ready: BTreeSet<u32>,
-    /// Shards that have been ready before.
     pub known: BTreeSet<u32>,
     pub released: usize,
-    /// Calls that nobody should make.
     pub wrong: Vec<String>,
     pub closed: bool,
 }

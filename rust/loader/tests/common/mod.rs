@@ -37,7 +37,6 @@ pub fn seal(block: &mut [u8]) {
     block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
 }
 
-/// A member with its bytes, padded to whole blocks.
 pub fn member(name: &str, bytes: &[u8]) -> Vec<u8> {
     entry(name.as_bytes(), b'0', bytes)
 }
@@ -50,14 +49,12 @@ pub fn entry(name: &[u8], kind: u8, bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-/// An archive of these parts, with its end.
 pub fn archive(parts: &[Vec<u8>]) -> Vec<u8> {
     let mut bytes = parts.concat();
     bytes.resize(bytes.len() + 1024, 0);
     bytes
 }
 
-/// A PNG of one colour.
 pub fn png(width: u32, height: u32, colour: [u8; 3]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, width, height);
@@ -148,20 +145,17 @@ impl CleanText for Cleaner {
     }
 }
 
-/// A small CLIP vocabulary.
 pub fn tokenizer(clean: fn() -> Result<(), TokenizeError>) -> Arc<Tokenizer> {
     let merges = b"#version\nt h\nth e</w>\na b\nab ab\nc a\nca t</w>\n";
     let cleaning = Cleaning { how: Clean::Lower, cleaner: Arc::new(Cleaner(clean)) };
     Arc::new(Tokenizer::clip(merges, 12, cleaning).unwrap())
 }
 
-/// Opens a loader for a rank.
 pub fn open(config: LoaderConfig, rank: usize, world_size: usize) -> Result<Arc<Dataset>, Error> {
     let tokenizer = (!config.captions.is_empty()).then(|| tokenizer(|| Ok(())));
     Dataset::open(config, tokenizer, rank, world_size, &AtomicBool::new(false)).map(Arc::new)
 }
 
-/// The content of a batch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Content {
     pub keys: Vec<String>,
@@ -198,7 +192,6 @@ pub fn next(pipeline: &Pipeline) -> Result<Option<Batch>, Arc<Error>> {
     }
 }
 
-/// All batches from a cursor on.
 pub fn read_all(dataset: &Arc<Dataset>, from: Cursor) -> Result<Vec<Content>, Arc<Error>> {
     let pipeline = Pipeline::start(Arc::clone(dataset), &from).unwrap();
     let mut contents = Vec::new();

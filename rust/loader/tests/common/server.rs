@@ -14,23 +14,19 @@ use prolip_loader::error::FetchError;
 use prolip_loader::remote::{Fetched, Store};
 use prolip_loader::shards::Location;
 
-/// What a client asked for.
 #[derive(Debug, Clone)]
 pub struct Request {
     pub path: String,
-    /// First and last byte.
     pub range: Option<(u64, u64)>,
     pub if_match: Option<String>,
     /// Its other headers, with names in lower case.
     pub headers: HashMap<String, String>,
-    /// How many requests came before it.
     pub number: usize,
 }
 
 /// What the server does with a request.
 #[derive(Debug, Clone)]
 pub enum Reply {
-    /// The right answer.
     Good,
     /// This status and these headers, without a body.
     Status(u16, String),
@@ -40,25 +36,16 @@ pub enum Reply {
     Reset(usize),
     /// This many bytes, then nothing for this long.
     Stall(usize, Duration),
-    /// The right answer, after this long.
     Late(Duration),
     /// This many bytes at a time, with a pause after each piece.
     Drip(usize, Duration),
-    /// An answer to a range that has, and announces, only this many of its bytes.
-    Short(usize),
     /// This many bytes of the file, without their number; then the connection is closed.
     Unsized(usize),
-    /// All bytes of another file, without their number; then the connection is closed.
-    Foreign(Page),
-    /// Endless bytes.
     Endless,
-    /// The right answer, but an answer to a range says this text instead of the file's size.
-    Claim(String),
     /// The file is replaced; then the right answer.
     Change(Page),
 }
 
-/// A file on the server.
 #[derive(Debug, Clone)]
 pub struct Page {
     pub bytes: Arc<Vec<u8>>,
@@ -81,12 +68,10 @@ struct Inner {
     log: Mutex<Vec<Request>>,
     now: AtomicUsize,
     most: AtomicUsize,
-    /// Bytes sent in endless bodies.
     endless: AtomicUsize,
     stopping: AtomicBool,
 }
 
-/// The server. Dropping it stops it.
 pub struct Server {
     inner: Arc<Inner>,
     address: SocketAddr,
@@ -133,7 +118,6 @@ impl Server {
         self.inner.log.lock().unwrap().clone()
     }
 
-    /// Bytes sent in endless bodies.
     pub fn endless_bytes(&self) -> usize {
         self.inner.endless.load(Ordering::SeqCst)
     }
@@ -215,9 +199,6 @@ impl Inner {
         let Some(page) = page else {
             return status("404 Not Found", "");
         };
-        if let Reply::Foreign(page) = &reply {
-            return self.answer_unsized(stream, page, &Reply::Unsized(page.bytes.len()));
-        }
         if request.if_match.is_some() && self.ranges && request.if_match != page.etag {
             return status("412 Precondition Failed", "");
         }
@@ -225,21 +206,14 @@ impl Inner {
             return self.answer_unsized(stream, &page, &reply);
         }
         let size = page.bytes.len() as u64;
-        let claimed = match &reply {
-            Reply::Claim(claimed) => claimed.clone(),
-            _ => size.to_string(),
-        };
         let (head, body) = match request.range.filter(|_| self.ranges) {
             Some((first, _)) if first >= size => {
                 return status("416 No", &format!("Content-Range: bytes */{size}\r\n"));
             }
             Some((first, last)) => {
-                let last = match reply {
-                    Reply::Short(bytes) => last.min(first + bytes as u64 - 1).min(size - 1),
-                    _ => last.min(size - 1),
-                };
+                let last = last.min(size - 1);
                 (
-                    format!("206 Partial Content\r\nContent-Range: bytes {first}-{last}/{claimed}"),
+                    format!("206 Partial Content\r\nContent-Range: bytes {first}-{last}/{size}"),
                     &page.bytes[first as usize..=last as usize],
                 )
             }

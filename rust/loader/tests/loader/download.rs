@@ -1,6 +1,4 @@
 //! Downloads from servers that break, lie and change.
-
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::server::{MIB, Page, Reply, Request, SIZE, Server, config, fetch, noise, one, schedule};
@@ -25,15 +23,6 @@ fn a_shard_is_downloaded_in_several_ranges_at_once() {
 }
 
 #[test]
-fn a_shard_is_downloaded_over_one_connection() {
-    let bytes = noise(SIZE, 2);
-    let (server, location) = one(&bytes, true, |_| Reply::Good);
-    let config = StoreConfig { connections: 1, ..config() };
-    assert!(fetch(&config, &location).unwrap() == bytes);
-    assert_eq!(server.most_at_once(), 1);
-}
-
-#[test]
 fn a_broken_download_resumes_at_its_last_byte() {
     let bytes = noise(6 * MIB, 3);
     let replies = vec![
@@ -50,15 +39,6 @@ fn a_broken_download_resumes_at_its_last_byte() {
     let third = requests[2].range.unwrap().0 as usize;
     assert!((2 * MIB..=3 * MIB).contains(&third));
     assert!(requests[3].range.unwrap().0 as usize > third);
-}
-
-#[test]
-fn without_ranges_a_retry_skips_the_bytes_already_read() {
-    let bytes = noise(6 * MIB, 4);
-    let replies = vec![Reply::Truncate(2 * MIB), Reply::Truncate(MIB), Reply::Truncate(4 * MIB)];
-    let (server, location) = one(&bytes, false, schedule(replies));
-    assert!(fetch(&config(), &location).unwrap() == bytes);
-    assert_eq!(server.requests().len(), 4);
 }
 
 #[test]
@@ -82,15 +62,14 @@ fn a_missing_shard_is_not_retried() {
         let result = fetch(&config(), &location);
         assert_eq!(result.is_err(), !status.is_empty(), "{reply:?}");
         if let Err(error) = result {
-            let expected =
-                format!("shard {location}: the server answers 404 (not found) (tried once)");
+            let expected = format!("shard {location}: the server answers 404 (tried once)");
             assert_eq!(error.to_string(), expected);
         }
     }
     drop(location);
     let (server, location) = one(b"x", true, |_| Reply::Status(403, String::new()));
     let error = fetch(&config(), &location).unwrap_err();
-    assert!(error.to_string().contains("403 (no permission) (tried once)"), "{error}");
+    assert!(error.to_string().contains("403 (tried once)"), "{error}");
     assert_eq!(server.requests().len(), 1);
 }
 
@@ -137,50 +116,6 @@ fn redirected_downloads_stay_there_and_send_no_secrets() {
 }
 
 #[test]
-fn after_a_redirect_that_hangs_the_first_address_is_asked_again() {
-    let bytes = noise(SIZE, 9);
-    let (_hanging, there) = one(&bytes, true, |request: &Request| match request.number {
-        0 => Reply::Good,
-        _ => Reply::Late(Duration::from_secs(5)),
-    });
-    let redirect = Reply::Status(302, format!("Location: {}\r\n", there.written()));
-    let (first, location) = one(&bytes, true, schedule(vec![redirect]));
-    let config = StoreConfig { connections: 1, retries: 1, ..config() };
-    assert!(fetch(&config, &location).unwrap() == bytes);
-    assert_eq!(first.requests().len(), 3, "once with a redirect, then both other ranges");
-}
-
-#[test]
-fn a_server_that_does_not_know_the_size_is_asked_for_all_bytes() {
-    let bytes = noise(MIB, 10);
-    let (server, location) = one(&bytes, true, |_| Reply::Claim("*".to_owned()));
-    assert!(fetch(&config(), &location).unwrap() == bytes);
-    let ranges: Vec<_> = server.requests().iter().map(|request| request.range.is_some()).collect();
-    assert_eq!(ranges, [true, false]);
-}
-
-#[test]
-fn endless_redirections_are_an_error() {
-    let (server, _) = one(b"x", true, |_| Reply::Status(302, "Location: /a.tar\r\n".to_owned()));
-    let error = fetch(&config(), &Location::Url(server.url("a.tar"))).unwrap_err();
-    assert!(error.to_string().contains("too many redirections"), "{error}");
-    assert_eq!(error.attempts, 1);
-}
-
-#[test]
-fn a_server_that_claims_a_huge_size_is_refused() {
-    let (server, location) = one(&noise(1000, 9), true, |request: &Request| {
-        let (first, last) = request.range.unwrap();
-        let claim = format!("Content-Range: bytes {first}-{last}/{}\r\n", u64::MAX);
-        Reply::Status(206, claim)
-    });
-    let config = StoreConfig { retries: 1, ..config() };
-    let error = fetch(&config, &location).unwrap_err();
-    assert!(error.to_string().contains("Content-Range and Content-Length disagree"), "{error}");
-    assert_eq!(server.requests().len(), 2);
-}
-
-#[test]
 fn a_shard_that_changes_during_a_download_is_fetched_anew() {
     let (old, new) = (noise(SIZE, 6), noise(SIZE, 7));
     for (etag, modified) in
@@ -200,47 +135,6 @@ fn a_shard_that_changes_during_a_download_is_fetched_anew() {
         let got = fetch(&config(), &Location::Url(server.url("a.tar"))).unwrap();
         assert!(got == new, "{etag:?} {modified:?}");
     }
-}
-
-/// A proxy may send an error page instead of the rest.
-#[test]
-fn an_answer_that_does_not_say_what_it_is_of_is_not_joined_to_the_shard() {
-    let bytes = noise(MIB, 12);
-    let page = Page { bytes: b"<html>".repeat(10_000).into(), etag: None, modified: None };
-    let whole = Page::new(bytes.clone(), "\"one\"");
-    let behaviour = move |request: &Request| match request.number {
-        0 => Reply::Truncate(1000),
-        1 => Reply::Foreign(page.clone()),
-        _ => Reply::Good,
-    };
-    let server = Server::start(vec![("a.tar", whole)], true, behaviour);
-    assert!(fetch(&config(), &Location::Url(server.url("a.tar"))).unwrap() == bytes);
-}
-
-#[test]
-fn a_shard_that_keeps_changing_is_an_error() {
-    let count = std::sync::atomic::AtomicUsize::new(0);
-    let behaviour = move |_: &Request| {
-        let turn = count.fetch_add(1, Ordering::SeqCst);
-        Reply::Change(Page::new(noise(9 * MIB, turn as u64), &format!("\"{turn}\"")))
-    };
-    let (_server, location) = one(b"x", true, behaviour);
-    let config = StoreConfig { retries: 2, ..config() };
-    let error = fetch(&config, &location).unwrap_err();
-    assert!(error.to_string().contains("changes") || error.to_string().contains("412"), "{error}");
-}
-
-#[test]
-fn a_shard_whose_size_is_not_said_is_not_cached() {
-    let folder = tempfile::tempdir().unwrap();
-    let cache_dir = Some(folder.path().to_owned());
-    let config = StoreConfig { cache_dir, cache_bytes: 1 << 30, ..config() };
-    let bytes = noise(MIB, 9);
-    // Nothing shows that the first answer ends early.
-    let replies = vec![Reply::Unsized(MIB / 2), Reply::Unsized(MIB)];
-    let (_server, location) = one(&bytes, false, schedule(replies));
-    assert!(fetch(&config, &location).unwrap() == bytes[..MIB / 2]);
-    assert!(fetch(&config, &location).unwrap() == bytes);
 }
 
 fn replies() -> impl Strategy<Value = Reply> {

@@ -8,7 +8,6 @@ const BASELINE: &[u8] = include_bytes!("../data/420.jpg");
 const MOTION: &[u8] = include_bytes!("../data/motion.jpg");
 const MOTION_PIXELS: &[u8] = include_bytes!("../data/motion.rgb");
 
-/// A JPEG without its segments of one kind.
 fn without(jpeg: &[u8], marker: u8) -> Vec<u8> {
     let (mut kept, mut rest) = (jpeg[..2].to_vec(), &jpeg[2..]);
     while rest[1] != 0xDA {

@@ -12,7 +12,6 @@ use prolip_loader::config::{LoaderConfig, OnMissingShard, StoreConfig};
 use prolip_loader::error::Error;
 use prolip_loader::order::Cursor;
 use prolip_loader::shards::{Location, expand};
-use proptest::prelude::*;
 
 static GO_ON: AtomicBool = AtomicBool::new(false);
 
@@ -70,19 +69,6 @@ fn an_index_gives_the_same_batches_and_opening_reads_no_shard() {
 }
 
 #[test]
-fn the_index_does_not_depend_on_the_number_of_threads() {
-    let folder = tempfile::tempdir().unwrap();
-    write_shards(folder.path(), &[7, 1, 30, 0, 2, 5]);
-    let bytes = |threads| {
-        let out = folder.path().join("out");
-        write_index(&locations(folder.path()), &out, threads, &StoreConfig::default(), &GO_ON)
-            .unwrap();
-        std::fs::read(out).unwrap()
-    };
-    assert_eq!(bytes(1), bytes(7));
-}
-
-#[test]
 fn a_changed_or_unindexed_shard_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[3, 4]);
@@ -112,28 +98,6 @@ fn a_changed_or_unindexed_shard_is_an_error() {
     let error = opened(folder.path(), &index, OnMissingShard::Skip).unwrap_err();
     assert!(error.to_string().contains("001.tar is not in the index"), "{error}");
     assert!(matches!(error, Error::NotIndexed { .. }));
-}
-
-#[test]
-fn errors_of_a_remote_index_hide_secrets() {
-    let folder = tempfile::tempdir().unwrap();
-    write_shards(folder.path(), &[3]);
-    let (index, _) = make(folder.path());
-    let page = Page::new(std::fs::read(&index).unwrap(), "\"1\"");
-    let server = Server::start(vec![("shards.index", page)], true, |_| Reply::Good);
-    let url = server.url("shards.index?sig=secret");
-    let refused = || {
-        let error = opened(folder.path(), Path::new(&url), OnMissingShard::Raise).unwrap_err();
-        let text = error.to_string();
-        assert!(text.contains("shards.index?…") && !text.contains("secret"), "{text}");
-        error
-    };
-    let path = folder.path().join("000.tar");
-    touch(&path, SystemTime::UNIX_EPOCH);
-    assert!(matches!(refused(), Error::Changed { .. }));
-    std::fs::rename(&path, folder.path().join("001.tar")).unwrap();
-    let error = refused();
-    assert!(matches!(error, Error::NotIndexed { .. }), "{error}");
 }
 
 #[test]
@@ -178,75 +142,6 @@ fn a_shard_that_changes_during_a_run_is_noticed() {
             touch(&path, time);
         }
     }
-}
-
-#[test]
-fn an_index_serves_any_subset_and_order_of_its_shards() {
-    let folder = tempfile::tempdir().unwrap();
-    write_shards(folder.path(), &[3, 4, 5]);
-    let (index, _) = make(folder.path());
-    let at = |name: &str| Location::File(folder.path().join(".").join("").join(name));
-    let opening = OpenOptions {
-        missing: OnMissingShard::Raise,
-        threads: 1,
-        store: &StoreConfig::default(),
-        cancelled: &GO_ON,
-    };
-    let shards = [at("002.tar"), at("000.tar"), at("002.tar")];
-    let index = Index::from_file(&shards, &index, opening).unwrap();
-    assert_eq!(index.counts(), [5, 3, 5]);
-    assert_eq!(index.regions(0).unwrap(), index.regions(2).unwrap());
-    assert_eq!(index.regions(1).unwrap().len(), 3);
-}
-
-#[test]
-fn missing_shards_are_an_error_or_skipped() {
-    let folder = tempfile::tempdir().unwrap();
-    write_shards(folder.path(), &[3, 4, 5]);
-    let (index, _) = make(folder.path());
-    let shards = locations(folder.path());
-    std::fs::remove_file(folder.path().join("001.tar")).unwrap();
-    let try_with = |missing, from_file: bool| {
-        let opening =
-            OpenOptions { missing, threads: 2, store: &StoreConfig::default(), cancelled: &GO_ON };
-        if from_file {
-            Index::from_file(&shards, &index, opening)
-        } else {
-            Index::scan(&shards, opening)
-        }
-    };
-    for from_file in [false, true] {
-        let error = try_with(OnMissingShard::Raise, from_file).unwrap_err();
-        assert!(matches!(&error, Error::Open { .. }), "{error}");
-        let index = try_with(OnMissingShard::Skip, from_file).unwrap();
-        assert_eq!(index.counts(), [3, 5]);
-        assert_eq!(index.regions(1).unwrap().len(), 5);
-        let [note] = index.notes() else { panic!("{:?}", index.notes()) };
-        assert!(note.contains("001.tar") && note.ends_with("it is left out"), "{note}");
-    }
-}
-
-#[test]
-fn the_index_is_written_atomically() {
-    let folder = tempfile::tempdir().unwrap();
-    write_shards(folder.path(), &[3, 4]);
-    let (index, _) = make(folder.path());
-    let before = std::fs::read(&index).unwrap();
-    std::fs::write(folder.path().join("002.tar"), b"<html>").unwrap();
-    let shards = locations(folder.path());
-    let error = write_index(&shards, &index, 2, &StoreConfig::default(), &GO_ON).unwrap_err();
-    assert!(error.to_string().contains("002.tar, byte 0"), "{error}");
-    let error =
-        write_index(&shards[..2], &index, 2, &StoreConfig::default(), &AtomicBool::new(true))
-            .unwrap_err();
-    assert!(matches!(error, Error::Closed));
-    assert_eq!(std::fs::read(&index).unwrap(), before);
-    let names = std::fs::read_dir(folder.path()).unwrap();
-    assert_eq!(names.count(), 4);
-    let nowhere = folder.path().join("none").join("x");
-    let error =
-        write_index(&shards[..2], &nowhere, 2, &StoreConfig::default(), &GO_ON).unwrap_err();
-    assert!(matches!(error, Error::Index { .. }), "{error}");
 }
 
 #[test]
@@ -306,24 +201,5 @@ fn every_changed_byte_of_an_index_is_noticed() {
         assert!(read().is_err(), "byte {place}");
         std::fs::write(&index, &sound[..place]).unwrap();
         assert!(read().is_err(), "first {place} bytes");
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
-
-    #[test]
-    fn opening_an_index_of_any_bytes_does_not_panic(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..20), noise in prop::collection::vec(any::<u8>(), 0..60)) {
-        let (folder, mut bytes) = sound();
-        for (place, byte) in changes {
-            let place = place.index(bytes.len());
-            bytes[place] = byte;
-        }
-        bytes.extend(noise);
-        let index = folder.path().join("shards.index");
-        std::fs::write(&index, &bytes).unwrap();
-        if let Ok(index) = opened(folder.path(), &index, OnMissingShard::Raise) {
-            let _ = (index.regions(0), index.regions(1));
-        }
     }
 }

@@ -1,9 +1,9 @@
 //! Properties of the sample order: each sample once, resumable anywhere, for any changes of the number of ranks.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use prolip_loader::config::LastBatch;
-use prolip_loader::order::{BatchPlan, BatchPlans, Cursor, Leg, OrderSettings};
+use prolip_loader::order::{BatchPlan, BatchPlans, Cursor, OrderSettings};
 use prolip_loader::shards::SampleId;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -17,20 +17,11 @@ struct Case {
     last_batch: LastBatch,
 }
 
-/// Number of ranks, and samples in a rank's batch.
 type Ranks = (u64, u64);
 
 impl Case {
     fn total(&self) -> u64 {
         self.sizes.iter().map(|&size| u64::from(size)).sum()
-    }
-
-    /// Every sample, in the order of the files.
-    fn all(&self) -> Vec<SampleId> {
-        let shards = self.sizes.iter().zip(0..);
-        shards
-            .flat_map(|(&size, shard)| (0..size).map(move |sample| SampleId { shard, sample }))
-            .collect()
     }
 
     fn rules(&self, rank: u64, (world_size, batch_size): Ranks) -> OrderSettings {
@@ -53,7 +44,6 @@ impl Case {
         std::iter::from_fn(|| route.next(&self.sizes).unwrap()).collect()
     }
 
-    /// The batches of every rank from a cursor to the end of its epoch.
     fn rest_of_epoch(&self, ranks: Ranks, from: &Cursor) -> Vec<Vec<BatchPlan>> {
         let one = Case { epochs: from.epoch + 1, ..self.clone() };
         (0..ranks.0).map(|rank| one.plans(rank, ranks, from)).collect()
@@ -132,92 +122,6 @@ proptest! {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
-
-    #[test]
-    fn all_ranks_are_in_the_same_epoch(case in cases(), ranks in ranks()) {
-        let mut steps = 0;
-        let plans: Vec<BatchPlan> = (0..ranks.0).flat_map(|rank| case.plans(rank, ranks, &Cursor::default())).collect();
-        for epoch in 0..case.epochs {
-            let of_epoch: Vec<&BatchPlan> = plans.iter().filter(|plan| plan.epoch == epoch).collect();
-            let counts = counted(samples(of_epoch.iter().copied()));
-            if epoch == 0 {
-                steps = of_epoch.len();
-            }
-            // In an evaluation with fewer samples than ranks, ranks without a sample stop at once.
-            prop_assert_eq!(of_epoch.len(), steps);
-            match case.last_batch {
-                LastBatch::Drop => prop_assert_eq!(steps as u64, case.total() / (ranks.0 * ranks.1) * ranks.0),
-                LastBatch::Pad => {
-                    prop_assert_eq!(steps as u64, case.total().div_ceil(ranks.0 * ranks.1) * ranks.0);
-                    prop_assert_eq!(counts.into_keys().collect::<Vec<_>>(), case.all());
-                }
-                LastBatch::Keep => prop_assert_eq!(counts.into_keys().collect::<Vec<_>>(), case.all()),
-            }
-        }
-    }
-
-    #[test]
-    fn a_resumed_order_equals_an_uninterrupted_one(
-        case in cases(), before in ranks(), ranks in ranks(), leave in any::<Index>(), at in any::<Index>()
-    ) {
-        // The same within a second leg.
-        let first = case.rest_of_epoch(before, &Cursor::default());
-        let from = first[0].get(leave.index(first[0].len() + 1)).map_or_else(Cursor::default, |plan| plan.cursor.clone());
-        for rank in 0..ranks.0 {
-            let whole = case.plans(rank, ranks, &from);
-            if whole.is_empty() {
-                continue;
-            }
-            let stop = at.index(whole.len());
-            prop_assert_eq!(&whole[stop + 1..], &case.plans(rank, ranks, &whole[stop].cursor)[..]);
-        }
-    }
-
-    #[test]
-    fn a_rank_pads_with_its_own_first_samples(case in cases(), ranks in ranks()) {
-        let case = Case { last_batch: LastBatch::Pad, epochs: 1, ..case };
-        let parts = Case { last_batch: LastBatch::Keep, ..case.clone() };
-        for rank in 0..ranks.0 {
-            let own = samples(&parts.plans(rank, ranks, &Cursor::default()));
-            let padded = samples(&case.plans(rank, ranks, &Cursor::default()));
-            if !own.is_empty() {
-                let round: Vec<SampleId> = own.iter().copied().cycle().take(padded.len()).collect();
-                prop_assert_eq!(padded, round);
-            }
-        }
-    }
-
-    #[test]
-    fn a_rank_reads_neighbouring_shards_and_shuffles_within_a_window(case in cases(), world_size in 1u64..7) {
-        let case = Case { last_batch: LastBatch::Keep, epochs: 1, ..case };
-        let list = case.rules(0, (1, 1)).list(&case.sizes, 0);
-        let mut listed = Vec::new();
-        list.append_to(&mut listed, 0..case.total());
-        let places: BTreeMap<SampleId, usize> = listed.iter().copied().zip(0..).collect();
-        for rank in 0..world_size {
-            let read = samples(&case.plans(rank, (world_size, 3), &Cursor::default()));
-            let places: Vec<usize> = read.iter().map(|sample| places[sample]).collect();
-            let first = places.iter().min().copied().unwrap_or(0);
-            prop_assert_eq!(places.iter().max().map_or(0, |last| last + 1 - first), read.len());
-            for (number, &place) in places.iter().enumerate() {
-                prop_assert!((first + number).abs_diff(place) < case.window.max(1));
-            }
-        }
-    }
-
-    #[test]
-    fn a_batch_lists_the_shards_of_its_samples(case in cases(), ranks in ranks()) {
-        for plan in case.plans(0, ranks, &Cursor::default()) {
-            let named: BTreeSet<u32> = plan.shards.iter().map(|needed| needed.shard).collect();
-            prop_assert_eq!(named.len(), plan.shards.len());
-            prop_assert!(plan.samples.iter().all(|sample| named.contains(&sample.shard)));
-            prop_assert!(plan.shards.iter().all(|needed| case.sizes[needed.shard as usize] == needed.samples));
-        }
-    }
-}
-
 fn case(sizes: &[u32], window: usize) -> Case {
     Case { sizes: sizes.to_vec(), window, seed: 5, epochs: 1, last_batch: LastBatch::Keep }
 }
@@ -243,38 +147,4 @@ fn epochs_seeds_ranks_and_legs_have_different_orders() {
     let mut plans = case(&[400, 400], usize::MAX).plans(0, (2, 1), &start);
     let left = plans.swap_remove(0).cursor;
     assert_ne!(places(0, &start, (2, 1))[1..], places(0, &left, (2, 2)));
-}
-
-#[test]
-fn every_order_of_a_window_is_equally_likely() {
-    let mut counts = BTreeMap::new();
-    let case = Case { epochs: 6_000, ..case(&[3], usize::MAX) };
-    for plan in case.plans(0, (1, 3), &Cursor::default()) {
-        // A cut within the samples, once in two thirds of 2^31 epochs, would show here too.
-        let order: Vec<u32> = plan.samples.iter().map(|sample| sample.sample).collect();
-        *counts.entry(order).or_insert(0u32) += 1;
-    }
-    // Six standard deviations: sqrt(6,000 * 1/6 * 5/6) = 29.
-    assert_eq!(counts.len(), 6);
-    assert!(counts.values().all(|count| count.abs_diff(1_000) < 174), "{counts:?}");
-}
-
-#[test]
-fn a_leg_without_steps_is_ignored() {
-    let case = case(&[9, 9], 4);
-    let leg = |world_size, steps| Leg { world_size, batch_size: 2, steps };
-    let cursor = |legs: &[Leg]| Cursor { epoch: 0, legs: legs.to_vec() };
-    let plain = case.plans(0, (2, 2), &cursor(&[leg(3, 1)]));
-    assert_eq!(plain, case.plans(0, (2, 2), &cursor(&[leg(3, 1), leg(5, 0), leg(2, 0)])));
-    assert_eq!(plain[1..], case.plans(0, (2, 2), &cursor(&[leg(3, 1), leg(2, 1)])));
-}
-
-#[test]
-fn an_endless_run_ends_if_there_is_nothing_to_read() {
-    let rules = OrderSettings { num_epochs: None, ..case(&[1], 0).rules(0, (2, 4)) };
-    let from = Cursor::default();
-    assert_eq!(BatchPlans::new(rules.clone(), &from).next(&vec![1]).unwrap(), None);
-    let mut endless = BatchPlans::new(OrderSettings { rank: 1, ..rules }, &from);
-    let epochs = std::iter::from_fn(|| endless.next(&vec![1]).unwrap()).map(|plan| plan.epoch);
-    assert_eq!(epochs.take(5).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
 }

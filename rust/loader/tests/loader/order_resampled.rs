@@ -1,15 +1,12 @@
 //! Epochs over shards drawn with replacement.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-
-use crate::common::{config, open, read_all, write_shards};
-use prolip_loader::config::{LastBatch, LoaderConfig, Mode};
-use prolip_loader::error::Error;
+use prolip_loader::config::LastBatch;
 use prolip_loader::order::{
     BatchPlan, BatchPlans, Cursor, OrderSettings, ShardList, ShardSampler, WeightedShards,
 };
 use prolip_loader::shards::SampleId;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 const COUNTS: [u32; 7] = [3, 1, 0, 4, 2, 5, 9];
 
@@ -56,23 +53,6 @@ fn shards_are_drawn_by_the_weights_of_their_patterns() {
 }
 
 #[test]
-fn every_drawn_shard_except_the_last_is_read_completely() {
-    for num_samples in 1..60 {
-        let list = ShardList::drawn(&COUNTS, &sampler(num_samples), (1, 2));
-        let mut samples = Vec::new();
-        list.append_to(&mut samples, 0..list.total());
-        assert_eq!(samples.len() as u64, num_samples);
-        for pair in samples.windows(2) {
-            let next_sample =
-                pair[1].shard == pair[0].shard && pair[1].sample == pair[0].sample + 1;
-            let next_shard =
-                pair[1].sample == 0 && pair[0].sample + 1 == COUNTS[pair[0].shard as usize];
-            assert!(next_sample || next_shard, "{pair:?}");
-        }
-    }
-}
-
-#[test]
 fn ranks_split_the_drawn_shards_and_runs_resume_anywhere() {
     let rules = |rank, last_batch| OrderSettings {
         seed: 8,
@@ -107,85 +87,4 @@ fn ranks_split_the_drawn_shards_and_runs_resume_anywhere() {
     read.sort_unstable();
     listed.sort_unstable();
     assert_eq!(read, listed);
-}
-
-#[test]
-fn a_sample_has_new_draws_each_time_that_an_epoch_reads_it() {
-    let folder = tempfile::tempdir().unwrap();
-    write_shards(folder.path(), &[4]);
-    let base = LoaderConfig { num_samples: Some(64), num_epochs: Some(1), ..config(folder.path()) };
-    let resampled = LoaderConfig { mode: Mode::Resampled, ..base.clone() };
-    let mut streamed = LoaderConfig {
-        shards: vec![format!("pipe:cat {}/000.tar", folder.path().display())],
-        ..base
-    };
-    streamed.store.allow_pipe = true;
-    for config in [resampled, streamed] {
-        let dataset = open(config, 0, 1).unwrap();
-        let batches = read_all(&dataset, Cursor::default()).unwrap();
-        assert_eq!(batches.len(), 16);
-        let (mut images, mut patches) = (BTreeSet::new(), BTreeSet::new());
-        for batch in &batches {
-            images.extend(batch.images.chunks(dataset.image_bytes()));
-            patches.extend(batch.kept_patches.chunks(8));
-        }
-        // Few are equal by chance, such as images without jitter, or in grey.
-        assert!(images.len() > 40 && patches.len() > 25, "{} {}", images.len(), patches.len());
-        let cursor = batches[6].cursor.clone();
-        assert_eq!(read_all(&dataset, cursor).unwrap(), batches[7..]);
-    }
-}
-
-#[test]
-fn a_resampling_loader_reads_from_its_patterns() {
-    let folder = tempfile::tempdir().unwrap();
-    write_shards(folder.path(), &[6, 2, 7]);
-    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    let base = LoaderConfig {
-        shards: vec![path("000.tar"), path("{001..002}.tar")],
-        mode: Mode::Resampled,
-        num_epochs: Some(1),
-        ..config(folder.path())
-    };
-    let keys = |weights: &[f64], num_samples| -> Vec<String> {
-        let config = LoaderConfig { weights: weights.to_vec(), num_samples, ..base.clone() };
-        let dataset = open(config, 0, 1).unwrap();
-        let batches = read_all(&dataset, Cursor::default()).unwrap();
-        assert_eq!(Some(batches.len() as u64), dataset.num_batches());
-        batches.into_iter().flat_map(|batch| batch.keys).collect()
-    };
-    // An epoch has 15 samples, so three full batches of four.
-    assert_eq!(keys(&[], None).len(), 12);
-    let second = keys(&[0.0, 2.0], Some(400));
-    assert_eq!(second.len(), 400);
-    let of =
-        |keys: &[String], shard: &str| keys.iter().filter(|key| key.starts_with(shard)).count();
-    assert_eq!(of(&second, "s0"), 0);
-    assert!(of(&second, "s1") > 0 && of(&second, "s2") > 0);
-    // The first is drawn 90 times as often: about 90 · 6 of its samples for 9 of the others.
-    let mostly_first = keys(&[90.0, 1.0], Some(4_000));
-    assert!(of(&mostly_first, "s0") > 3_700);
-
-    let refused = |change: &dyn Fn(&mut LoaderConfig)| {
-        let mut config = base.clone();
-        change(&mut config);
-        match open(config, 0, 1) {
-            Err(Error::Config(error)) => error.to_string(),
-            other => panic!("{other:?}"),
-        }
-    };
-    assert!(
-        refused(&|config| config.weights = vec![1.0])
-            .starts_with("weights: must have one weight for")
-    );
-    assert!(refused(&|config| config.weights = vec![0.0, 0.0]).contains("their sum above 0"));
-    assert!(refused(&|config| config.weights = vec![f64::NAN, 1.0]).contains("at least 0"));
-    assert!(refused(&|config| config.num_samples = Some(0)).starts_with("num_samples: "));
-    assert!(refused(&|config| config.num_samples = Some(u64::MAX)).contains("100,000,000 shards"));
-    assert!(
-        refused(&|config| (config.mode, config.weights) = (Mode::Once, vec![1.0, 1.0]))
-            .contains("set mode to 'resampled'")
-    );
-    write_shards(folder.path(), &[0, 2, 7]);
-    assert!(refused(&|config| config.weights = vec![1.0, 0.0]).contains("no shard of a pattern"));
 }

@@ -7,12 +7,11 @@ use std::sync::Arc;
 use prolip_loader::config::LastBatch;
 use prolip_loader::error::Error;
 use prolip_loader::order::{
-    BatchPlan, BatchPlans, Blocked, Cursor, NeededShard, OrderSettings, ShardLengths, ShardSampler,
+    BatchPlan, BatchPlans, Blocked, Cursor, OrderSettings, ShardLengths, ShardSampler,
     WeightedShards,
 };
 use prolip_loader::shards::{SampleId, UNKNOWN_LENGTH};
 use proptest::prelude::*;
-use proptest::sample::Index;
 
 /// Shards whose lengths become known one by one.
 struct Told {
@@ -206,124 +205,4 @@ proptest! {
             }
         }
     }
-
-    #[test]
-    fn a_streamed_run_resumes_at_any_batch(case in cases(), ranks in ranks(), at in any::<Index>()) {
-        for rank in 0..ranks.0 {
-            let whole = case.plans(rank, ranks, &Cursor::default(), true);
-            if !whole.is_empty() {
-                let stop = at.index(whole.len());
-                prop_assert_eq!(&whole[stop + 1..], &case.plans(rank, ranks, &whole[stop].cursor, false)[..]);
-            }
-        }
-    }
-
-    #[test]
-    fn resuming_with_another_batch_size_reads_the_remaining_samples(case in cases(), ranks in ranks(), batch in 1u64..6, at in any::<Index>()) {
-        let case = Case { last_batch: LastBatch::Keep, drawn: false, ..case };
-        let first: Vec<BatchPlan> =
-            case.plans(0, ranks, &Cursor::default(), true).into_iter().filter(|plan| plan.epoch == 0).collect();
-        if !first.is_empty() {
-            let stop = at.index(first.len());
-            let rest = case.plans(0, (ranks.0, batch), &first[stop].cursor, false);
-            let read: Vec<&BatchPlan> = first[..=stop].iter().chain(rest.iter().filter(|plan| plan.epoch == 0)).collect();
-            prop_assert_eq!(samples(read), samples(&first));
-        }
-    }
-}
-
-fn case(sizes: &[u32], last_batch: LastBatch) -> Case {
-    Case {
-        sizes: sizes.to_vec(),
-        every: 100,
-        window: 4,
-        seed: 7,
-        num_samples: 40,
-        last_batch,
-        drawn: false,
-    }
-}
-
-#[test]
-fn a_shard_of_unknown_length_that_is_missing_ends_the_run() {
-    let case = Case { window: 0, ..case(&[3_000, 5_000, 0], LastBatch::Keep) };
-    let told = Told { missing: Some(1), ..case.told() };
-    let mut route = BatchPlans::new(case.rules(0, (1, 512)), &Cursor::default());
-    assert!(route.next(&told).unwrap().is_some());
-    assert!(route.next(&told).unwrap().is_some());
-    let failed = |step| match step {
-        Err(Blocked::Failed(error)) => Some(error),
-        _ => None,
-    };
-    let error = std::iter::from_fn(|| Some(route.next(&told))).find_map(failed).unwrap();
-    assert!(error.to_string().contains("1.tar"), "{error}");
-}
-
-#[test]
-fn a_run_over_only_empty_shards_ends() {
-    for (last_batch, drawn) in
-        [(LastBatch::Drop, false), (LastBatch::Keep, false), (LastBatch::Pad, true)]
-    {
-        let case = Case { drawn, ..case(&[0, 0, 0, 0], last_batch) };
-        assert_eq!(case.plans(1, (3, 2), &Cursor::default(), false), []);
-    }
-}
-
-#[test]
-fn a_rank_without_samples_in_one_epoch_reads_the_next() {
-    let mut empty_first = 0;
-    for seed in 0..20 {
-        let case = Case { seed, ..case(&[0, 4], LastBatch::Keep) };
-        let plans = [0, 1].map(|rank| case.plans(rank, (2, 3), &Cursor::default(), false));
-        empty_first += usize::from(plans[0].first().is_some_and(|plan| plan.epoch == 1));
-        for epoch in 0..2 {
-            let all = plans.iter().flatten().filter(|plan| plan.epoch == epoch);
-            assert_eq!(samples(all).len(), 4, "seed {seed}, epoch {epoch}");
-        }
-    }
-    assert!(empty_first > 0);
-}
-
-#[test]
-fn an_endless_run_over_only_empty_shards_ends() {
-    let case = case(&[0, 0, 0, 0], LastBatch::Keep);
-    let endless = OrderSettings { num_epochs: None, ..case.rules(1, (3, 2)) };
-    let told = case.told();
-    told.known.borrow_mut().extend(0..4);
-    assert!(BatchPlans::new(endless, &Cursor::default()).next(&told).unwrap().is_none());
-}
-
-#[test]
-fn shards_are_drawn_by_weight_independently_on_each_rank() {
-    let case = Case {
-        num_samples: 60_000,
-        drawn: true,
-        window: 0,
-        ..case(&[1, 1, 1, 1], LastBatch::Drop)
-    };
-    let read = |rank| -> Vec<u32> {
-        let plans = case.plans(rank, (2, 100), &Cursor::default(), true);
-        let first = samples(plans.iter().filter(|plan| plan.epoch == 0));
-        first.iter().map(|sample| sample.shard).collect()
-    };
-    let (one, two) = (read(0), read(1));
-    assert_eq!((one.len(), two.len()), (30_000, 30_000));
-    let of = |shard| one.iter().filter(|&&drawn| drawn == shard).count();
-    // Six standard deviations: sqrt(30,000 * 1/3 * 2/3) = 82.
-    for (shard, expected) in [(0, 5_000usize), (1, 5_000), (2, 10_000), (3, 10_000)] {
-        assert!(of(shard).abs_diff(expected) < 490, "{shard}: {}", of(shard));
-    }
-    // The ranks draw the same shard only by chance: with probability 2/36 + 2/9.
-    let same = one.iter().zip(&two).filter(|(a, b)| a == b).count();
-    assert!(same.abs_diff(30_000 * 10 / 36) < 480, "{same}");
-}
-
-#[test]
-fn needed_shards_have_their_lengths() {
-    let case = case(&[2, 9], LastBatch::Keep);
-    let plans = case.plans(0, (1, 11), &Cursor::default(), true);
-    let mut needed = plans[0].shards.to_vec();
-    needed.sort_unstable_by_key(|needed| needed.shard);
-    let expected = [(0, 2), (1, 9)].map(|(shard, samples)| NeededShard { shard, samples });
-    assert_eq!(needed, expected);
 }

@@ -1,30 +1,13 @@
 //! The whole loader on small shards: what it returns, and how it ends.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::common::{archive, config, member, next, open, png, read_all, tokenizer, write_shards};
+use crate::common::{config, next, open, read_all, write_shards};
 use prolip_loader::config::{LastBatch, LoaderConfig, PatchDraw, TextMode};
 use prolip_loader::error::Error;
 use prolip_loader::order::{Cursor, Leg};
-use prolip_loader::pipeline::{Dataset, Next, Pipeline, Stage};
-
-#[test]
-fn batches_do_not_depend_on_threads_or_prefetch() {
-    let folder = tempfile::tempdir().unwrap();
-    write_shards(folder.path(), &[7, 0, 9, 5]);
-    let read = |num_threads, prefetch_batches| {
-        let dataset =
-            open(LoaderConfig { num_threads, prefetch_batches, ..config(folder.path()) }, 0, 1)
-                .unwrap();
-        read_all(&dataset, Cursor::default()).unwrap()
-    };
-    let one = read(1, 1);
-    assert_eq!(one.len(), 10);
-    assert_eq!(one, read(4, 2));
-    assert_eq!(one, read(3, 50));
-}
+use prolip_loader::pipeline::{Next, Pipeline, Stage};
 
 #[test]
 fn a_resumed_loader_equals_an_uninterrupted_one() {
@@ -50,45 +33,6 @@ fn a_resumed_loader_equals_an_uninterrupted_one() {
 }
 
 #[test]
-fn ranks_split_an_epoch_and_may_change_within_it() {
-    let folder = tempfile::tempdir().unwrap();
-    write_shards(folder.path(), &[7, 9, 13]);
-    let read = |(world_size, batch_size): (usize, usize), rank, from: &Cursor| {
-        let dataset = open(
-            LoaderConfig {
-                batch_size,
-                mask: None,
-                num_epochs: Some(1),
-                last_batch: LastBatch::Keep,
-                ..config(folder.path())
-            },
-            rank,
-            world_size,
-        )
-        .unwrap();
-        dataset.check_cursor(from).unwrap();
-        read_all(&dataset, from.clone()).unwrap()
-    };
-    let mut keys = Vec::new();
-    let mut from = Cursor::default();
-    for (ranks, steps) in [((3, 2), 2), ((2, 3), 1), ((1, 2), 3), ((4, 2), 9)] {
-        let mut to = from.clone();
-        for rank in 0..ranks.0 {
-            let batches = read(ranks, rank, &from).into_iter().take(steps);
-            for batch in batches {
-                to = batch.cursor;
-                keys.extend(batch.keys);
-            }
-        }
-        from = to;
-    }
-    keys.sort_unstable();
-    let before = keys.len();
-    keys.dedup();
-    assert_eq!((before, keys.len()), (29, 29));
-}
-
-#[test]
 fn an_evaluation_reads_in_file_order_and_keeps_the_rest() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[3, 4]);
@@ -109,110 +53,6 @@ fn an_evaluation_reads_in_file_order_and_keeps_the_rest() {
     assert!(batches[0].token_ids.is_empty());
     let json = std::str::from_utf8(batches[0].kept[0].member(0).unwrap()).unwrap();
     assert!(json.contains("cat s0-0"), "{json}");
-}
-
-#[test]
-fn a_padded_epoch_fills_its_last_batch_with_its_first_samples() {
-    let folder = tempfile::tempdir().unwrap();
-    write_shards(folder.path(), &[3, 4]);
-    let config = LoaderConfig {
-        last_batch: LastBatch::Pad,
-        shuffle_window: 0,
-        num_epochs: Some(1),
-        ..config(folder.path())
-    };
-    let batches = read_all(&open(config, 0, 1).unwrap(), Cursor::default()).unwrap();
-    assert_eq!(batches[1].keys, ["s1-1", "s1-2", "s1-3", "s0-0"]);
-    // The same sample in the same epoch, so the same image.
-    let pixels = 8 * 8 * 3;
-    assert_eq!(batches[1].images[3 * pixels..], batches[0].images[..pixels]);
-}
-
-#[test]
-fn a_short_last_batch_keeps_the_memory_of_a_full_one() {
-    let folder = tempfile::tempdir().unwrap();
-    write_shards(folder.path(), &[7]);
-    let config =
-        LoaderConfig { last_batch: LastBatch::Keep, num_epochs: Some(5), ..config(folder.path()) };
-    let dataset = open(config, 0, 1).unwrap();
-    let pipeline = Pipeline::start(Arc::clone(&dataset), &Cursor::default()).unwrap();
-    while let Some(batch) = next(&pipeline).unwrap() {
-        let memory = &batch.lease.arrays;
-        assert_eq!(memory.images.len(), 4 * dataset.image_bytes());
-        assert_eq!(memory.token_ids.len(), 2 * batch.samples.len() * 12);
-        assert_eq!(batch.masked_rows, batch.samples.len() / 2);
-    }
-}
-
-#[test]
-fn the_cleaner_is_called_once_per_batch() {
-    static CALLS: AtomicUsize = AtomicUsize::new(0);
-    let folder = tempfile::tempdir().unwrap();
-    let parts: Vec<Vec<u8>> = (0..8)
-        .map(|index| {
-            [
-                member(&format!("{index}.png"), &png(9, 9, [0; 3])),
-                member(&format!("{index}.txt"), "th\u{e9}".as_bytes()),
-                member(
-                    &format!("{index}.json"),
-                    "{\"levels\": {\"group\": \"c\u{e9}\"}}".as_bytes(),
-                ),
-            ]
-            .concat()
-        })
-        .collect();
-    std::fs::write(folder.path().join("0.tar"), archive(&parts)).unwrap();
-    let mut config = config(folder.path());
-    config.captions.truncate(1);
-    config.mask.as_mut().unwrap().general_prob = 1.0;
-    let clean = || {
-        CALLS.fetch_add(1, Ordering::Relaxed);
-        Ok(())
-    };
-    let dataset = Dataset::open(config, Some(tokenizer(clean)), 0, 1, &AtomicBool::new(false));
-    let batches = read_all(&Arc::new(dataset.unwrap()), Cursor::default()).unwrap();
-    assert_eq!((batches.len(), CALLS.load(Ordering::Relaxed)), (4, 4));
-    assert_ne!(batches[0].masked_token_ids[..12], batches[0].token_ids[..12]);
-}
-
-#[test]
-fn waiting_is_counted_also_without_a_batch() {
-    let folder = tempfile::tempdir().unwrap();
-    let parts: Vec<Vec<u8>> = (0..8)
-        .map(|index| {
-            [
-                member(&format!("{index}.png"), &png(9, 9, [0; 3])),
-                member(&format!("{index}.txt"), "th\u{e9}".as_bytes()),
-            ]
-            .concat()
-        })
-        .collect();
-    std::fs::write(folder.path().join("0.tar"), archive(&parts)).unwrap();
-    let config = LoaderConfig {
-        captions: config(folder.path()).captions[..1].to_vec(),
-        keep_members: Vec::new(),
-        mask: None,
-        num_threads: 1,
-        num_epochs: Some(1),
-        ..config(folder.path())
-    };
-    let clean = || {
-        std::thread::sleep(Duration::from_millis(100));
-        Ok(())
-    };
-    let dataset = Dataset::open(config, Some(tokenizer(clean)), 0, 1, &AtomicBool::new(false));
-    let pipeline = Pipeline::start(Arc::new(dataset.unwrap()), &Cursor::default()).unwrap();
-    let mut batches = 0;
-    loop {
-        match pipeline.next_within(Duration::from_millis(5)).unwrap() {
-            Next::Batch(_) => batches += 1,
-            Next::End => break,
-            Next::Waiting => {}
-        }
-    }
-    let wait = pipeline.stats().stages[Stage::Wait as usize];
-    assert_eq!((batches, wait.count), (2, 2));
-    assert!(wait.seconds > 0.15, "{}", wait.seconds);
 }
 
 #[test]
@@ -298,26 +138,4 @@ fn memory_is_reused_and_waits_are_bounded() {
     assert_eq!(kept.len(), 20);
     let short = pipeline.next_within(Duration::ZERO).unwrap();
     assert!(matches!(short, Next::Waiting | Next::Batch(_)));
-}
-
-#[test]
-fn threads_share_open_files() {
-    let folder = tempfile::tempdir().unwrap();
-    write_shards(folder.path(), &[6; 12]);
-    let config = LoaderConfig {
-        num_threads: 8,
-        prefetch_batches: 8,
-        shuffle_window: 1000,
-        num_epochs: None,
-        ..config(folder.path())
-    };
-    let pipeline = Pipeline::start(open(config, 0, 1).unwrap(), &Cursor::default()).unwrap();
-    for _ in 0..200 {
-        next(&pipeline).unwrap().unwrap();
-    }
-    let links = std::fs::read_dir("/proc/self/fd").unwrap();
-    let shards = links
-        .filter_map(|link| std::fs::read_link(link.unwrap().path()).ok())
-        .filter(|path| path.starts_with(folder.path()));
-    assert_eq!(shards.count(), 12);
 }

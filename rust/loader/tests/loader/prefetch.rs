@@ -1,10 +1,8 @@
 //! Prefetched shards: downloaded in order, within the disk limit, once for all processes of a node.
-
-use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::common::{archive, member};
@@ -12,7 +10,7 @@ use crate::server::{MIB, Page, Reply, Request, Server, config, noise};
 use prolip_loader::archive::scan_file;
 use prolip_loader::config::StoreConfig;
 use prolip_loader::remote::{Prefetcher, ShardProvider, ShardRequest};
-use prolip_loader::shards::{Location, Stamp, Version};
+use prolip_loader::shards::{Location, Stamp};
 
 /// A shard of about `size` bytes with `number` + 1 samples.
 fn shard(number: usize, size: usize) -> Vec<u8> {
@@ -125,124 +123,6 @@ fn read_ahead_stays_within_its_limit_unless_a_batch_waits() {
     assert_eq!(next, ["2.tar", "3.tar"]);
 }
 
-#[test]
-fn a_local_file_is_ready_even_if_announced_after_shards_that_wait_for_room() {
-    let lab = Lab::new(3, MIB, |_| Reply::Good);
-    let prefetcher = lab.prefetcher(&StoreConfig { read_ahead_bytes: 1, ..config() }, None);
-    // A batch reads the first shard, so there is no room for the second.
-    prefetcher.request(&[0]);
-    wait_for(&prefetcher, 0);
-    prefetcher.request(&[1, 5]);
-    assert!(prefetcher.is_ready(5), "nothing would say later that it is ready");
-    assert_eq!(lab.first_requests(), ["0.tar"]);
-}
-
-#[test]
-fn a_slow_shard_does_not_delay_others() {
-    let slow = |request: &Request| match request.path.as_str() {
-        "/0.tar" => Reply::Stall(1000, Duration::from_secs(30)),
-        _ => Reply::Good,
-    };
-    let lab = Lab::new(3, 40 * MIB, slow);
-    let config = StoreConfig { connections: 4, timeout_s: 60.0, ..config() };
-    let known = Stamp { size: lab.shards[0].len() as u64, version: Version::Unknown };
-    let prefetcher = lab.prefetcher(&config, Some(known));
-    prefetcher.request(&[0]);
-    std::thread::sleep(Duration::from_millis(500));
-    prefetcher.request(&[1, 2]);
-    wait_for(&prefetcher, 1);
-    wait_for(&prefetcher, 2);
-    assert!(!prefetcher.is_ready(0));
-}
-
-#[test]
-fn releasing_a_shard_frees_its_bytes() {
-    let lab = Lab::new(1, MIB, |_| Reply::Good);
-    let prefetcher = lab.prefetcher(&config(), None);
-    prefetcher.request(&[0]);
-    wait_for(&prefetcher, 0);
-    let file = Arc::downgrade(&prefetcher.get(0).unwrap().unwrap().file);
-    assert!(file.upgrade().is_some());
-    prefetcher.release(0);
-    assert!(file.upgrade().is_none());
-    // Announced again, it is fetched again.
-    prefetcher.request(&[0]);
-    wait_for(&prefetcher, 0);
-    assert!(content(&prefetcher, 0) == lab.shards[0]);
-    assert_eq!(lab.first_requests().len(), 2);
-}
-
-#[test]
-fn a_missing_shard_is_ready_with_an_error() {
-    let lab = Lab::new(1, MIB, |_| Reply::Good);
-    let prefetcher = lab.prefetcher(&config(), None);
-    prefetcher.request(&[1, 0]);
-    wait_for(&prefetcher, 1);
-    for text in [
-        prefetcher.get(1).unwrap_err().to_string(),
-        prefetcher.length(1).unwrap().unwrap_err().to_string(),
-    ] {
-        assert!(text.contains("none.tar: the server answers 404"), "{text}");
-    }
-    wait_for(&prefetcher, 0);
-    assert!(content(&prefetcher, 0) == lab.shards[0]);
-}
-
-#[test]
-fn a_shard_that_differs_from_its_index_is_refused() {
-    let lab = Lab::new(1, MIB, |_| Reply::Good);
-    let stamp =
-        |etag: &str, size: usize| Stamp { size: size as u64, version: Version::ETag(etag.into()) };
-    let size = lab.shards[0].len();
-    for (stamp, refused) in [
-        (stamp("\"0.tar\"", size), None),
-        (stamp("\"1.tar\"", size), Some("it was written again")),
-        (stamp("\"0.tar\"", size + 512), Some("bytes and has")),
-    ] {
-        let prefetcher = lab.prefetcher(&config(), Some(stamp));
-        prefetcher.request(&[0]);
-        wait_for(&prefetcher, 0);
-        match (prefetcher.get(0), refused) {
-            (Ok(lent), None) => assert!(lent.unwrap().regions.is_none(), "the index has them"),
-            (Err(error), Some(why)) => assert!(error.to_string().contains(why), "{error}"),
-            (lent, _) => panic!("{lent:?}"),
-        }
-    }
-}
-
-#[test]
-fn waiters_are_woken_when_a_shard_is_ready() {
-    let lab = Lab::new(2, MIB, |_| Reply::Late(Duration::from_millis(50)));
-    let prefetcher = lab.prefetcher(&config(), None);
-    let woken = Arc::new((Mutex::new(0), Condvar::new()));
-    let wake = Arc::clone(&woken);
-    prefetcher.on_change(Box::new(move || {
-        *wake.0.lock().unwrap() += 1;
-        wake.1.notify_all();
-    }));
-    prefetcher.request(&[0, 1]);
-    let waited = |times: &mut i32| *times < 2;
-    let limit = Duration::from_secs(20);
-    let (times, timeout) =
-        woken.1.wait_timeout_while(woken.0.lock().unwrap(), limit, waited).unwrap();
-    assert!(!timeout.timed_out(), "{times}");
-    assert!(prefetcher.is_ready(0) && prefetcher.is_ready(1));
-}
-
-#[test]
-fn closing_while_fetching_returns_within_a_second() {
-    let lab = Lab::new(4, MIB, |_| Reply::Stall(1000, Duration::from_secs(30)));
-    let config = StoreConfig { timeout_s: 60.0, ..config() };
-    let prefetcher = lab.prefetcher(&config, None);
-    prefetcher.request(&[0, 1, 2, 3]);
-    std::thread::sleep(Duration::from_millis(200));
-    let begun = Instant::now();
-    prefetcher.close();
-    prefetcher.close();
-    assert!(begun.elapsed() < Duration::from_secs(1));
-    assert!(!prefetcher.is_ready(0));
-}
-
 fn names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).unwrap();
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
@@ -281,34 +161,4 @@ fn processes_of_a_node_fetch_a_shard_once() {
     wait_for(&later, 0);
     assert!(content(&later, 0) == lab.shards[0]);
     assert_eq!(requests.load(Ordering::SeqCst), before + 1);
-}
-
-#[test]
-fn the_cache_keeps_the_last_used_shards_within_its_limit() {
-    let folder = tempfile::tempdir().unwrap();
-    let lab = Lab::new(5, 2 * MIB, |_| Reply::Good);
-    let config = StoreConfig {
-        cache_dir: Some(folder.path().to_owned()),
-        cache_bytes: 5 * MIB as u64,
-        ..config()
-    };
-    let prefetcher = lab.prefetcher(&config, None);
-    for number in [0, 1, 2, 3, 4] {
-        prefetcher.request(&[number]);
-        wait_for(&prefetcher, number);
-        prefetcher.release(number);
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    assert_eq!(names(folder.path()).len(), 2);
-    let before = lab.server.requests().len();
-    let mut bytes = Vec::new();
-    for number in [4, 3] {
-        prefetcher.request(&[number]);
-        wait_for(&prefetcher, number);
-        let lent = prefetcher.get(number).unwrap().unwrap();
-        (&*lent.file).read_to_end(&mut bytes).unwrap();
-    }
-    assert_eq!(lab.server.requests().len(), before + 2);
-    let requests = lab.server.requests();
-    assert!(requests[before..].iter().all(|r| r.range.unwrap().0 == 0));
 }

@@ -2,12 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::common::{config, next, open, write_shards};
-use crate::fake::{Fake, read, read_from, start};
-use prolip_loader::config::{LastBatch, LoaderConfig, OnMissingShard};
-use prolip_loader::order::{Cursor, Leg};
+use crate::common::{config, open, write_shards};
+use crate::fake::{Fake, read, read_from};
+use prolip_loader::config::{LastBatch, LoaderConfig};
 use prolip_loader::pipeline::Dataset;
 
 /// A loader of addresses, whose shards are in a folder.
@@ -65,76 +63,4 @@ fn shards_of_unknown_length_are_read_and_resumed_at_any_batch() {
             assert!(resumed.state.lock().unwrap().wrong.is_empty());
         }
     }
-}
-
-#[test]
-fn the_next_epochs_first_shards_are_requested_in_advance() {
-    let folder = tempfile::tempdir().unwrap();
-    let dataset = remote(&folder, &[4; 30], |config| {
-        (config.last_batch, config.prefetch_batches) = (LastBatch::Keep, 1);
-    });
-    let fake = Arc::new(Fake { prompt: true, folder: folder.path().to_owned(), ..Fake::default() });
-    let pipeline = start(&dataset, &fake);
-    for _ in 0..29 {
-        assert_eq!(next(&pipeline).unwrap().unwrap().cursor.epoch, 0);
-    }
-    // The last batch is ready. No batch of the next epoch begins before it is taken.
-    while pipeline.stats().ready == 0 {
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    assert!(fake.announced().len() > 30, "{:?}", fake.announced());
-    assert_eq!(next(&pipeline).unwrap().unwrap().cursor.epoch, 0);
-    assert_eq!(next(&pipeline).unwrap().unwrap().cursor.epoch, 1);
-}
-
-#[test]
-fn a_missing_shard_of_unknown_length_is_an_error_or_one_bad_sample() {
-    let folder = tempfile::tempdir().unwrap();
-    let run = |on_missing_shard, full| {
-        let dataset = remote(&folder, &[5, 6, 7, 3], |config| {
-            (config.last_batch, config.num_epochs) = (LastBatch::Keep, Some(1));
-            (config.shuffle_window, config.on_missing_shard) = (0, on_missing_shard);
-            config.max_bad_fraction = 0.5;
-        });
-        let fake = Arc::new(Fake {
-            missing: Some(2),
-            full,
-            prompt: true,
-            folder: folder.path().to_owned(),
-            ..Fake::default()
-        });
-        read(&dataset, &fake, |_| {})
-    };
-    let batches = run(OnMissingShard::Skip, false).unwrap();
-    let keys: Vec<String> = batches.into_iter().flat_map(|batch| batch.keys).collect();
-    assert_eq!(keys.len(), 5 + 6 + 3);
-    assert!(keys.iter().all(|key| !key.starts_with("s2")));
-    // A full disk is not the fault of a shard.
-    for (on_missing_shard, full) in [(OnMissingShard::Raise, false), (OnMissingShard::Skip, true)] {
-        let error = run(on_missing_shard, full).unwrap_err().to_string();
-        assert_eq!(error, "shard 002.tar: it is not there");
-    }
-}
-
-#[test]
-fn settings_that_need_unknown_lengths_are_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let config = LoaderConfig {
-        shards: vec!["http://nowhere.invalid/{0..3}.tar".to_owned()],
-        ..config(folder.path())
-    };
-    let error = open(config.clone(), 0, 1).unwrap_err().to_string();
-    let expected = "num_samples: some shards have unknown lengths";
-    assert!(error.starts_with(expected), "{error}");
-    let known = LoaderConfig { num_samples: Some(100), ..config };
-    let dataset = open(known, 1, 2).unwrap();
-    let check = |ranks: &[u64]| {
-        let leg = |&world_size| Leg { world_size, batch_size: 3, steps: 1 };
-        let legs = ranks.iter().map(leg).collect();
-        dataset.check_cursor(&Cursor { epoch: 0, legs })
-    };
-    assert!(check(&[2, 2]).is_ok());
-    let error = check(&[2, 3]).unwrap_err().to_string();
-    let expected = "resume.legs[1].world_size: must be 2";
-    assert!(error.starts_with(expected), "{error}");
 }

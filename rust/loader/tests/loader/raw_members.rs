@@ -4,7 +4,6 @@ use std::path::Path;
 
 use crate::common::{archive, config, member, open, png, read_all};
 use prolip_loader::config::{LastBatch, LoaderConfig};
-use prolip_loader::error::Error;
 use prolip_loader::order::Cursor;
 
 const SAMPLES: usize = 23;
@@ -90,42 +89,5 @@ fn every_sample_has_its_own_members() {
         // Substitutes replace the bad samples, whose members were read before.
         let full = LoaderConfig { last_batch: LastBatch::Drop, num_epochs: Some(4), ..keep };
         assert_eq!(check(full), 4 * 20);
-    }
-}
-
-#[test]
-fn without_decoding_the_members_are_the_same() {
-    let folder = tempfile::tempdir().unwrap();
-    write(folder.path(), |_| true);
-    let config = LoaderConfig {
-        image_size: 0,
-        augment: None,
-        last_batch: LastBatch::Keep,
-        ..keeping(folder.path(), &["cls", "npy"])
-    };
-    assert_eq!(check(config), SAMPLES);
-}
-
-#[test]
-fn members_above_the_limit_are_named() {
-    let folder = tempfile::tempdir().unwrap();
-    write(folder.path(), |_| false);
-    let limited = |extensions: &[&str], max_member_bytes| {
-        let config = LoaderConfig { max_member_bytes, ..keeping(folder.path(), extensions) };
-        read_all(&open(config, 0, 1).unwrap(), Cursor::default()).map(|batches| batches.len())
-    };
-    assert_eq!(limited(&["cls", "seg.png"], 100_000).unwrap(), 5);
-    for (extension, limit, size) in [("npy", 1 << 20, 1 << 20), ("seg.png", 500, 600)] {
-        match &*limited(&["cls", extension], limit).unwrap_err() {
-            Error::TooManyBad { first, .. } => {
-                assert!(first.contains("0.tar, sample k"), "{first}");
-                assert!(first.contains(&format!("of them .{extension}")), "{first}");
-                assert!(first.contains(&format!("= {limit} allows")), "{first}");
-                let largest = first.split(" bytes, ").nth(1).unwrap();
-                let largest: usize = largest.split(' ').next().unwrap().parse().unwrap();
-                assert!((size..size + SAMPLES).contains(&largest), "{first}");
-            }
-            other => panic!("{other}"),
-        }
     }
 }

@@ -1,11 +1,8 @@
 //! Settings of the loader that cannot work: the error names the field.
 
-use std::sync::atomic::AtomicBool;
-
 use crate::common::{config, open, write_shards};
 use prolip_loader::config::{LastBatch, LoaderConfig, Mode, OnMissingShard};
 use prolip_loader::error::Error;
-use prolip_loader::pipeline::Dataset;
 
 type Change = fn(&mut LoaderConfig);
 
@@ -23,13 +20,9 @@ fn refused(change: Change, rank: usize, world_size: usize) -> String {
 
 #[test]
 fn invalid_settings_are_named() {
-    let cases: [(Change, &str); 22] = [
+    let cases: [(Change, &str); 21] = [
         (|c| c.batch_size = 0, "batch_size"),
         (|c| (c.batch_size, c.last_batch) = (usize::MAX, LastBatch::Keep), "batch_size"),
-        (
-            |c| (c.batch_size, c.image_size, c.last_batch) = (1 << 16, 4096, LastBatch::Keep),
-            "batch_size",
-        ),
         (|c| c.shards.clear(), "shards"),
         (|c| c.image_size = 0, "image_size"),
         (|c| c.image_size = 4097, "image_size"),
@@ -89,13 +82,4 @@ fn refused_missing(mode: Mode) -> String {
     config.shards = vec!["none-0.tar".to_owned(), "none-1.tar".to_owned()];
     (config.on_missing_shard, config.mode) = (OnMissingShard::Skip, mode);
     open(config, 0, 1).unwrap_err().to_string()
-}
-
-#[test]
-fn captions_without_a_tokenizer_are_an_error() {
-    let folder = tempfile::tempdir().unwrap();
-    write_shards(folder.path(), &[4]);
-    let none = Dataset::open(config(folder.path()), None, 0, 1, &AtomicBool::new(false));
-    let error = none.unwrap_err().to_string();
-    assert!(error.starts_with("tokenizer: captions need one"), "{error}");
 }

@@ -82,7 +82,6 @@ impl Case {
         }
     }
 
-    /// The batches of a rank from a cursor on.
     fn read(&self, crew: Crew, rank: usize, from: &Cursor) -> Vec<Shown> {
         let dataset = match open(self.config(crew), rank, crew.ranks) {
             Ok(dataset) => dataset,
