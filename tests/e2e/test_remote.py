@@ -85,13 +85,13 @@ def test_the_index_command_writes_and_checks_remote_shards(
         assert main(["data", "index", "--shards", f"{url}/*.tar", "--out", index]) == 2
         assert "only object stores" in capsys.readouterr().err
         assert main(["data", "index", "--shards", f"{url}/9.tar", "--out", index]) == 2
-        assert "/9.tar: the server answers 404 (not found) (tried once)" in capsys.readouterr().err
+        assert "/9.tar: the server answers 404 (tried once)" in capsys.readouterr().err
 
 
 def test_shards_from_a_command_are_read_only_if_allowed(folder: Path, expected: list[Batch], tmp_path: Path) -> None:
     shards = f"pipe:cat {folder}/{{000..005}}.tar | cat"
     check(shards, expected, tmp_path, replace(QUICK, allow_pipe=True))
-    with pytest.raises(ValueError, match=r"data\.store\.allow_pipe"):
+    with pytest.raises(ValueError, match=r"store\.allow_pipe"):
         BatchLoader(config(shards))
 
 

@@ -10,7 +10,6 @@ use super::tables::NATURAL;
 pub(super) struct Bits<'a> {
     /// The bytes that are not loaded yet.
     rest: &'a [u8],
-    /// Bytes of the whole slice.
     length: usize,
     /// The next bits, starting at the highest. Bits beyond `count` are zeros, or the start of the next byte.
     buffer: u64,
@@ -45,7 +44,6 @@ impl<'a> Bits<'a> {
         Some(())
     }
 
-    /// Skips so many bits.
     #[inline(always)]
     fn skip(&mut self, length: u8) {
         self.buffer = self.buffer.wrapping_shl(length.into());
@@ -64,7 +62,6 @@ const IN_GROUP: [u8; 64] = {
     places
 };
 
-/// A block: where its coefficients go, and the tables of its codes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place<'a> {
     pub(super) dc: &'a Table,
@@ -80,12 +77,10 @@ pub(super) struct Blocks<'a, 'b> {
     pub(super) places: Iter<'b, Place<'b>>,
     /// The last DC term of each component.
     pub(super) predicted: &'b mut [i32; 3],
-    /// The coefficients of a strip: zeros.
     pub(super) strip: &'b mut [i16],
 }
 
 impl Blocks<'_, '_> {
-    /// Reads all blocks. If they are needed, writes their coefficients to the strip.
     #[inline(always)]
     pub(super) fn read<const KEEP: bool>(&mut self) -> Option<()> {
         let whole = Band { first: 1, last: 63, low: 0 };
@@ -105,7 +100,6 @@ impl Blocks<'_, '_> {
     }
 }
 
-/// Reads a DC term.
 #[inline(always)]
 fn read_first(bits: &mut Bits<'_>, dc: &Table, predicted: &mut i32) -> Option<()> {
     // A step uses at most 30 bits, so there are always enough for the next look-up, and it need not wait for the refill.

@@ -4,10 +4,8 @@ use std::ops::Range;
 
 use super::bits::PADDING;
 
-/// Bytes that are copied at once.
 const CHUNK: usize = 32;
 
-/// Reused buffers.
 #[derive(Debug, Default)]
 pub(super) struct Data {
     /// The data without byte stuffing, and padding after each part between restarts. All in reverse order, from the end of the
@@ -81,7 +79,6 @@ impl Data {
         self.reversed.get(behind(range.end)?..behind(range.start)?)
     }
 
-    /// The memory for what comes after so many bytes, in reverse order.
     #[inline(always)]
     fn behind(&mut self, length: usize) -> Option<&mut [u8]> {
         let end = self.reversed.len().checked_sub(length)?;
@@ -114,27 +111,4 @@ fn plain_bytes(chunk: &[u8; CHUNK]) -> usize {
         found |= (bits.wrapping_mul(GATHER) >> 56) << (8 * place);
     }
     (found as u32).trailing_zeros() as usize
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn memory_is_limited_by_the_number_of_parts() {
-        let restarts = |count: u8| (0..count).flat_map(|part| [part, 0xFF, 0xD0 | part & 7]);
-        let source = |count| restarts(count).chain([count, 0xFF, 0xD9]).collect::<Vec<u8>>();
-        let mut data = Data::default();
-        assert!(data.fill(&source(3), 3).is_none());
-        assert_eq!(data.fill(&source(3), 4), Some((0xD9, 10)));
-        let starts = [0].into_iter().chain(data.parts.clone());
-        for (number, (start, &end)) in (0..).zip(starts.zip(&data.parts)) {
-            let part = data.part(start..end).unwrap();
-            assert_eq!((part.len(), part.last()), (1 + PADDING, Some(&number)));
-            assert!(part[..PADDING].iter().all(|&byte| byte == 0));
-        }
-        assert!(data.fill(&source(3), 5).is_none());
-        assert!(data.fill(&source(200), 4).is_none());
-        assert!(data.reversed.len() < 2 * (source(200).len() + 6 * PADDING));
-    }
 }

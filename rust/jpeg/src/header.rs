@@ -2,7 +2,6 @@
 
 use super::tables::Tables;
 
-/// One of the colour planes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Component {
     pub(super) id: u8,
@@ -12,12 +11,9 @@ pub(super) struct Component {
     pub(super) ac_table: u8,
 }
 
-/// Chroma subsampling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sampling {
-    /// No chroma.
     Gray,
-    /// 4:4:4.
     Full,
     /// 4:2:2: half the columns.
     HalfColumns,
@@ -43,9 +39,7 @@ impl Sampling {
 /// The header of a file: everything needed to decode its data.
 #[derive(Debug, Clone)]
 pub struct JpegHeader {
-    /// Width in pixels.
     pub width: u32,
-    /// Height in pixels.
     pub height: u32,
     pub(super) sampling: Sampling,
     pub(super) components: [Component; 3],
@@ -59,7 +53,6 @@ pub struct JpegHeader {
 
 impl JpegHeader {
     /// Parses a file up to its data. `None` for every file that this decoder does not support, valid or not.
-    #[must_use]
     pub fn read(bytes: &[u8]) -> Option<Self> {
         let mut header = Self {
             width: 0,
@@ -110,7 +103,6 @@ impl JpegHeader {
         (!few && (count == 1 || colour.is_ycc(ids))).then_some(header)
     }
 
-    /// The number of components.
     fn read_frame(&mut self, segment: &[u8]) -> Option<usize> {
         let &[8, h1, h0, w1, w0, count] = segment.first_chunk::<6>()? else {
             return None;

@@ -14,7 +14,6 @@ pub(super) const END: u8 = 128;
 /// What the symbols of a table mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Symbols {
-    /// Lengths of numbers.
     Dc,
     /// Runs of zeros and lengths of numbers, or the end of the block.
     Ac,
@@ -35,7 +34,6 @@ impl Symbols {
     }
 }
 
-/// What a code says.
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(C)]
 pub(super) struct Step {
@@ -137,7 +135,6 @@ impl Table {
     }
 }
 
-/// The step of a code; its number is negative or not.
 fn step_of(code: u32, length: u32, symbol: u8, negative: bool) -> Step {
     let (run, size) = (symbol >> 4, symbol & 15);
     if size == 0 && run < 15 {
@@ -169,7 +166,6 @@ impl Default for PairTable {
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(C, align(8))]
 pub(super) struct Pair {
-    /// Bits of both.
     pub(super) total: u8,
     /// Minus the bits of the first, modulo 256.
     shift: u8,
@@ -178,14 +174,12 @@ pub(super) struct Pair {
     /// How far both advance: [`END`] if the block ends at once, more if it ends after a step. [`BEYOND`] if the code is not
     /// shorter than the index.
     pub(super) both: u8,
-    /// As in the first step.
     above: i16,
     /// The number of the second step; unspecified if there is none.
     pub(super) second: i16,
 }
 
 impl Pair {
-    /// The number of the first step.
     #[inline(always)]
     pub(super) fn number(&self, bits: u64) -> i16 {
         number(bits, self.shift, self.above)

@@ -23,7 +23,7 @@
 //! header   the marker segments             huffman   tables of codes, the bit reader
 //! scan     entropy-coded data to coefficients       planes   coefficients to planes of samples
 //! pixels   planes to pixels                kernels  the inverse DCT and colours, with vectors of any width
-//! level    which vector instructions the kernels use
+//! simd     which vector instructions the kernels use
 //! ```
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
@@ -35,23 +35,21 @@ mod data;
 mod header;
 mod huffman;
 mod kernels;
-pub mod level;
 mod pixels;
 mod planes;
 mod progressive;
 mod scan;
+pub mod simd;
 mod tables;
 
 pub use crop_box::CropBox;
 pub use header::JpegHeader;
 
-/// Decodes images, with reused buffers.
 #[derive(Debug, Default)]
 pub struct JpegDecoder {
     memory: Memory,
 }
 
-/// Reused buffers.
 #[derive(Debug, Default)]
 struct Memory {
     planes: planes::Memory,
@@ -63,7 +61,6 @@ const MARGIN: usize = planes::CHUNK * 3;
 
 impl JpegHeader {
     /// Bytes that [`JpegDecoder::decode`] needs for the pixels: three per pixel, and some that it may overwrite.
-    #[must_use]
     pub fn buffer_length(&self) -> usize {
         self.width as usize * self.height as usize * 3 + MARGIN
     }
@@ -72,9 +69,6 @@ impl JpegHeader {
 impl JpegDecoder {
     /// Decodes a part of the image to packed RGB, rows from top to bottom. `pixels` holds the whole image; pixels outside the
     /// part are unspecified. The result is `None` if anything in the file is irregular; then all pixels are unspecified.
-    ///
-    /// # Panics
-    /// `pixels` is shorter than [`JpegHeader::buffer_length`], or the part is not inside the image.
     pub fn decode(
         &mut self,
         header: &JpegHeader,

@@ -24,7 +24,6 @@ const fn rounded(factor: i32) -> i16 {
     shorter as i16
 }
 
-/// Reused buffers.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     sums: Vec<u16>,
@@ -69,7 +68,6 @@ pub(super) fn make(
     }
 }
 
-/// The chroma of the part.
 struct Chroma<'a> {
     header: &'a JpegHeader,
     part: CropBox,

@@ -14,7 +14,6 @@ use crate::crop_box::CropBox;
 /// Samples that the kernels process at once. They may read this many from any sample on, even from the last of a plane.
 pub(super) const CHUNK: usize = 32;
 
-/// Width and height of a block.
 const SIDE: usize = 8;
 
 /// A file, and the wanted part of its image.
@@ -25,19 +24,16 @@ pub(super) struct Source<'a> {
     pub(super) part: CropBox,
 }
 
-/// Reused buffers.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     scan: scan::Memory,
     progressive: progressive::Memory,
-    /// Luma, blue chroma, red chroma.
     planes: [Vec<u8>; 3],
 }
 
 /// Rows of units that the planes hold: smooth upsampling needs the row of chroma before the newest.
 const HELD: usize = 2;
 
-/// The newest rows of the planes.
 #[derive(Clone, Copy)]
 pub(super) struct Newest<'a> {
     planes: &'a [Vec<u8>; 3],
@@ -70,7 +66,6 @@ impl Shape {
 }
 
 impl<'a> Newest<'a> {
-    /// The samples of a row of a plane, and all memory after them.
     pub(super) fn row_on(self, component: usize, y: usize) -> &'a [u8] {
         &self.planes[component][self.shape.start(component, y)..]
     }
@@ -81,7 +76,6 @@ impl<'a> Newest<'a> {
     }
 }
 
-/// The rows of pixels that a new row of units makes possible.
 fn ready(layout: &Layout, part: CropBox, row: usize, is_last: bool) -> Range<usize> {
     let (_, down) = layout.sampling.luma_blocks();
     // Smooth upsampling needs the next row of chroma for the last row of pixels.
@@ -92,7 +86,6 @@ fn ready(layout: &Layout, part: CropBox, row: usize, is_last: bool) -> Range<usi
     before.max(start)..now.min(end)
 }
 
-/// The rows of units, and the strips in them, that the wanted part needs.
 fn needed(layout: &Layout, header: &JpegHeader, part: CropBox) -> (Range<usize>, Range<usize>) {
     let units = |start: u32, length: u32, whole: u32, blocks: usize| {
         let (start, end) = (start as usize, (start + length) as usize);

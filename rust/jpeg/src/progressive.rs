@@ -13,7 +13,6 @@ const MAX_SCANS: usize = 100;
 /// The low bit of a coefficient before its first scan.
 const UNKNOWN: u8 = 0xFF;
 
-/// Reused tables and buffers.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     tables: Box<TableSet>,
@@ -21,14 +20,12 @@ pub(super) struct Memory {
     planes: [Coefficients; 3],
 }
 
-/// The coefficients of a plane.
 #[derive(Debug, Default)]
 pub(super) struct Coefficients {
     /// Groups of four blocks, row by row, and one more that is only read.
     groups: Vec<Group>,
     /// For each block, one bit per coefficient in file order: whether it is not zero.
     nonzero: Vec<u64>,
-    /// Groups in a row.
     across: usize,
     /// The lowest bit that is known of each coefficient, in file order.
     known: Vec<u8>,
@@ -36,7 +33,6 @@ pub(super) struct Coefficients {
     pub(super) steps: Option<[i16; 64]>,
 }
 
-/// The parameters of a scan.
 struct Scan {
     /// The planes, and their numbers of DC and AC tables.
     planes: Vec<(usize, usize, usize)>,
@@ -50,13 +46,11 @@ struct Scan {
 }
 
 impl Scan {
-    /// Parts between restarts.
     fn parts(&self) -> usize {
         (self.size.0 * self.size.1).div_ceil(self.interval)
     }
 }
 
-/// State that a restart clears.
 #[derive(Default)]
 struct State {
     predicted: [i32; 3],
@@ -117,7 +111,6 @@ impl Coefficients {
         self.steps = None;
     }
 
-    /// A row of groups of blocks.
     pub(super) fn row(&mut self, row: usize) -> &mut [Group] {
         &mut self.groups[row * self.across..][..self.across]
     }
@@ -205,7 +198,6 @@ impl Memory {
         Some(())
     }
 
-    /// Reads the data of a scan.
     #[inline(always)]
     fn read_scan(&mut self, layout: &Layout, scan: &Scan) -> Option<()> {
         let blocks = Blocks { layout, scan, data: &self.data };
@@ -247,7 +239,6 @@ impl Memory {
     }
 }
 
-/// The blocks of a scan.
 struct Blocks<'a> {
     layout: &'a Layout,
     scan: &'a Scan,

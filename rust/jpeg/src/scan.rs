@@ -18,7 +18,6 @@ const STRIP: usize = 4 * WIDTH;
 /// Largest number of groups in a strip, plus one that is only read by loads from the previous group.
 const GROUPS: usize = 6 * WIDTH + 1;
 
-/// Reused tables and buffers.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     tables: Box<TableSet>,
@@ -31,7 +30,6 @@ pub(super) struct Layout {
     pub(super) sampling: Sampling,
     /// Units per row, and number of rows.
     pub(super) units: (usize, usize),
-    /// Strips per row of units.
     pub(super) strips: usize,
 }
 
@@ -45,7 +43,6 @@ impl Layout {
         Self { sampling: header.sampling, units, strips: units.0.div_ceil(STRIP) }
     }
 
-    /// The strips that contain these units of a row.
     pub(super) fn strips_of(&self, units: Range<usize>) -> Range<usize> {
         units.start / STRIP..units.end.div_ceil(STRIP)
     }
@@ -59,7 +56,6 @@ impl Layout {
         }
     }
 
-    /// Blocks of a plane in a unit: across, down.
     pub(super) fn unit_blocks(&self, component: usize) -> (usize, usize) {
         if component == 0 { self.sampling.luma_blocks() } else { (1, 1) }
     }
@@ -168,7 +164,6 @@ fn list_places<'a>(
 }
 
 impl Memory {
-    /// The tables of each component.
     fn tables_of(&self, header: &JpegHeader) -> [(&Table, &PairTable); 3] {
         header.components.map(|component| {
             let TableSet { dc, ac } = &*self.tables;

@@ -5,14 +5,13 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 use turbojpeg_sys as tj;
 
-use super::level::{at, runnable};
+use super::simd::{at, runnable};
 use super::{CropBox, JpegDecoder, JpegHeader};
 
 mod one_block;
 
 const LIMIT: u64 = 1 << 22;
 
-/// Settings of an encoded image.
 #[derive(Debug, Clone)]
 struct Settings {
     width: i32,
@@ -75,7 +74,6 @@ fn pixels(settings: &Settings) -> Vec<u8> {
     pixels
 }
 
-/// Encodes an image with libjpeg-turbo.
 fn encode(settings: &Settings) -> Vec<u8> {
     let pixels = pixels(settings);
     // SAFETY: the handle is used by this thread alone and destroyed at the end; the pixels are width * height * 3 bytes; the
@@ -149,7 +147,6 @@ unsafe fn decompress(handle: tj::tjhandle, bytes: &[u8]) -> Result<Image, String
     Ok(Image { width, height, pixels })
 }
 
-/// A decoded image, packed RGB.
 #[derive(Debug)]
 struct Image {
     width: u32,
@@ -162,13 +159,11 @@ impl Image {
         CropBox::whole(self.width, self.height)
     }
 
-    /// The pixels of a part.
     fn part(&self, part: CropBox) -> Vec<u8> {
         part_of(&self.pixels, self.width, part)
     }
 }
 
-/// The pixels of a part of an image of this width.
 fn part_of(pixels: &[u8], width: u32, part: CropBox) -> Vec<u8> {
     let rows = part.y as usize..(part.y + part.height) as usize;
     let row = |y: usize| &pixels[(y * width as usize + part.x as usize) * 3..];

@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use prolip_jpeg::level::{Level, at, runnable};
+use prolip_jpeg::simd::{Level, at, runnable};
 use prolip_loader::config::AugmentConfig;
 use prolip_loader::image::augment::{Scratch, apply, draw};
 use prolip_loader::image::{CropBox, Decoder, Rgb8};

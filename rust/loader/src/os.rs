@@ -10,7 +10,6 @@ pub(crate) use unix::*;
 #[cfg(windows)]
 pub(crate) use windows::*;
 
-/// Bytes of a large page on most machines.
 #[cfg(target_os = "linux")]
 const LARGE_PAGE: usize = 2 << 20;
 
@@ -76,10 +75,9 @@ mod unix {
     use std::path::Path;
     use std::process::{Child, Command};
 
-    use rustix::fs::{OFlags, statvfs};
+    use rustix::fs::OFlags;
     use rustix::process::{Pid, Signal, kill_process_group};
 
-    /// Permission bit: everyone may write.
     const WRITABLE_BY_ALL: u32 = 0o002;
 
     /// Reads some bytes at `offset`; none at the end.
@@ -92,20 +90,12 @@ mod unix {
         file.write_at(bytes, offset)
     }
 
-    /// Whether the path refers to the open file.
     pub(crate) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
         let opened = file.metadata()?;
         Ok(std::fs::metadata(path)
             .is_ok_and(|named| (named.dev(), named.ino()) == (opened.dev(), opened.ino())))
     }
 
-    /// Bytes that a user may still write to the disk of this path; `None` if the path does not exist.
-    pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
-        let disk = statvfs(path).ok()?;
-        Some(disk.f_bavail.saturating_mul(disk.f_frsize))
-    }
-
-    /// Options that open no symbolic link.
     pub(crate) fn no_links() -> OpenOptions {
         let mut options = OpenOptions::new();
         options.custom_flags(OFlags::NOFOLLOW.bits() as i32);
@@ -117,7 +107,6 @@ mod unix {
         folder.mode() & WRITABLE_BY_ALL != 0
     }
 
-    /// A builder of folders that are private to the user.
     pub(crate) fn private_folders() -> DirBuilder {
         let mut builder = DirBuilder::new();
         builder.mode(0o700);
@@ -131,7 +120,6 @@ mod unix {
         builder.permissions(PermissionsExt::from_mode(0o666))
     }
 
-    /// A shell that runs a command, in a process group of its own.
     pub(crate) fn shell(command: &str) -> io::Result<Command> {
         let mut shell = Command::new("/bin/sh");
         shell.args(["-c", command]).process_group(0);
@@ -142,7 +130,6 @@ mod unix {
     pub(crate) struct Group(Pid);
 
     impl Group {
-        /// The group of a process. `None` if the process number is invalid.
         pub(crate) fn of(child: &Child) -> Option<Self> {
             Pid::from_raw(child.id() as i32).map(Self)
         }
@@ -177,18 +164,11 @@ mod windows {
         file.seek_write(bytes, offset)
     }
 
-    /// Whether the path refers to the open file.
     pub(crate) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
         let opened = Handle::from_file(file.try_clone()?)?;
         Ok(Handle::from_path(path).is_ok_and(|named| named == opened))
     }
 
-    /// Always unknown on Windows.
-    pub(crate) fn free_bytes(_path: &Path) -> Option<u64> {
-        None
-    }
-
-    /// Options that follow no symbolic link.
     pub(crate) fn no_links() -> OpenOptions {
         let mut options = OpenOptions::new();
         options.custom_flags(OPEN_LINK_ITSELF);
@@ -200,7 +180,6 @@ mod windows {
         false
     }
 
-    /// A builder of folders, which get the permissions of the folder that they are in.
     pub(crate) fn private_folders() -> DirBuilder {
         DirBuilder::new()
     }
@@ -212,13 +191,11 @@ mod windows {
         builder
     }
 
-    /// On Windows there is no shell that the commands are written for.
     pub(crate) fn shell(_command: &str) -> io::Result<Command> {
         let why = "pipe: needs a POSIX shell, which Windows does not have";
         Err(io::Error::new(io::ErrorKind::Unsupported, why))
     }
 
-    /// No command runs.
     pub(crate) struct Group;
 
     impl Group {
@@ -227,36 +204,5 @@ mod windows {
         }
 
         pub(crate) fn kill(&self) {}
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::ErrorKind;
-
-    use super::{is_at, read_exact_at, write_all_at};
-
-    #[test]
-    fn bytes_are_read_from_the_offset_where_they_were_written() {
-        let file = tempfile::tempfile().unwrap();
-        write_all_at(&file, b"world", 6).unwrap();
-        write_all_at(&file, b"hello ", 0).unwrap();
-        let mut found = [0; 5];
-        read_exact_at(&file, &mut found, 3).unwrap();
-        assert_eq!(&found, b"lo wo");
-        let beyond = read_exact_at(&file, &mut found, 7).unwrap_err();
-        assert_eq!(beyond.kind(), ErrorKind::UnexpectedEof);
-    }
-
-    #[test]
-    fn a_renamed_or_replaced_file_is_not_at_its_path() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file");
-        let first = std::fs::File::create(&path).unwrap();
-        assert!(is_at(&first, &path).unwrap());
-        std::fs::rename(&path, folder.path().join("old")).unwrap();
-        assert!(!is_at(&first, &path).unwrap());
-        std::fs::File::create(&path).unwrap();
-        assert!(!is_at(&first, &path).unwrap());
     }
 }

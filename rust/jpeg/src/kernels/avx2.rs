@@ -33,7 +33,6 @@ fn shift32(value: __m256i, bits: i32) -> __m256i {
     _mm256_srav_epi32(value, set32(bits))
 }
 
-/// Whether any bit is set.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn any(value: __m256i) -> bool {

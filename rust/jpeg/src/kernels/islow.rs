@@ -95,7 +95,6 @@ macro_rules! islow {
             descaled(even, odd, shift)
         }
 
-        /// The outputs of half a pass.
         #[inline]
         $(#[$instructions])*
         fn descaled(even: [$vector; 4], odd: [$vector; 4], shift: i32) -> [$vector; 8] {
@@ -111,7 +110,6 @@ macro_rules! islow {
             ]
         }
 
-        /// Joins the halves of each output.
         #[inline]
         $(#[$instructions])*
         fn packed(low: [$vector; 8], high: [$vector; 8]) -> [$vector; 8] {

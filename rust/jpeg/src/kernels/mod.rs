@@ -13,8 +13,8 @@ mod portable;
 mod sse4;
 
 use crate::Memory;
-use crate::level::{Level, level};
 use crate::planes::Source;
+use crate::simd::{Level, level};
 
 /// Decodes with the kernels of the current level.
 pub(super) fn decode(source: Source<'_>, memory: &mut Memory, pixels: &mut [u8]) -> Option<()> {
@@ -44,7 +44,6 @@ macro_rules! kernels {
 
         $crate::kernels::islow::islow!($vector, $(#[$instructions])*);
 
-        /// Decodes with these kernels.
         $(#[$instructions])*
         pub(super) fn decode(
             source: $crate::planes::Source<'_>,
@@ -179,7 +178,6 @@ fn end_of_rows(stride: usize, bytes: usize) -> usize {
 /// a channel's bytes are in the same place.
 #[cfg(target_arch = "x86_64")]
 const PLACES: [[u8; 16]; 3] = bytes_of_rgb().0;
-/// For each of the three vectors, which bytes are red and which are green.
 #[cfg(target_arch = "x86_64")]
 const RED_BYTES: [[u8; 16]; 3] = bytes_of_rgb().1[0];
 #[cfg(target_arch = "x86_64")]

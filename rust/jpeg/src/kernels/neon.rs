@@ -20,7 +20,6 @@ super::kernels!(
     #[target_feature(enable = "neon")]
 );
 
-/// Defines an operation on lanes of another width.
 macro_rules! operations {
     ($($name:ident: $operation:ident, $into:ident, $back:ident;)*) => { $(
         #[inline]
@@ -60,7 +59,6 @@ fn set32(value: i32) -> int16x8_t {
     vreinterpretq_s16_s32(vdupq_n_s32(value))
 }
 
-/// Products of numbers of 16 bits, neighbouring ones added.
 #[inline]
 #[target_feature(enable = "neon")]
 fn madd(a: int16x8_t, b: int16x8_t) -> int16x8_t {
@@ -69,7 +67,6 @@ fn madd(a: int16x8_t, b: int16x8_t) -> int16x8_t {
     vreinterpretq_s16_s32(vpaddq_s32(low, high))
 }
 
-/// Numbers of 16 bits from 32, saturated.
 #[inline]
 #[target_feature(enable = "neon")]
 fn packs32(a: int16x8_t, b: int16x8_t) -> int16x8_t {
@@ -77,49 +74,42 @@ fn packs32(a: int16x8_t, b: int16x8_t) -> int16x8_t {
     vcombine_s16(vqmovn_s32(a), vqmovn_s32(b))
 }
 
-/// The low 16 bits of numbers of 32.
 #[inline]
 #[target_feature(enable = "neon")]
 fn narrow32(a: int16x8_t, b: int16x8_t) -> int16x8_t {
     vuzp1q_s16(a, b)
 }
 
-/// Numbers of 8 bits from 16, saturated.
 #[inline]
 #[target_feature(enable = "neon")]
 fn packs16(a: int16x8_t, b: int16x8_t) -> int16x8_t {
     vreinterpretq_s16_s8(vqmovn_high_s16(vqmovn_s16(a), b))
 }
 
-/// Numbers of 8 bits without sign from 16, saturated.
 #[inline]
 #[target_feature(enable = "neon")]
 fn packus16(a: int16x8_t, b: int16x8_t) -> int16x8_t {
     vreinterpretq_s16_u8(vqmovun_high_s16(vqmovun_s16(a), b))
 }
 
-/// Each number of 32 bits, shifted right.
 #[inline]
 #[target_feature(enable = "neon")]
 fn shift32(value: int16x8_t, bits: i32) -> int16x8_t {
     vreinterpretq_s16_s32(vshlq_s32(vreinterpretq_s32_s16(value), vdupq_n_s32(-bits)))
 }
 
-/// Each number of 32 bits, shifted right and rounded.
 #[inline]
 #[target_feature(enable = "neon")]
 fn descale32(value: int16x8_t, bits: i32) -> int16x8_t {
     vreinterpretq_s16_s32(vrshlq_s32(vreinterpretq_s32_s16(value), vdupq_n_s32(-bits)))
 }
 
-/// Whether any bit is set.
 #[inline]
 #[target_feature(enable = "neon")]
 fn any(value: int16x8_t) -> bool {
     vmaxvq_u16(vreinterpretq_u16_s16(value)) != 0
 }
 
-/// Loads 16 bytes.
 #[inline]
 #[target_feature(enable = "neon")]
 fn load8(bytes: &[u8]) -> int16x8_t {
@@ -128,7 +118,6 @@ fn load8(bytes: &[u8]) -> int16x8_t {
     vreinterpretq_s16_u8(unsafe { vld1q_u8(bytes.as_ptr()) })
 }
 
-/// Loads 8 numbers.
 #[inline]
 #[target_feature(enable = "neon")]
 fn load16(numbers: &[i16]) -> int16x8_t {
@@ -137,14 +126,12 @@ fn load16(numbers: &[i16]) -> int16x8_t {
     unsafe { vld1q_s16(numbers.as_ptr()) }
 }
 
-/// Loads 8 numbers into each lane, of which there is one.
 #[inline]
 #[target_feature(enable = "neon")]
 fn repeat(numbers: &[i16]) -> int16x8_t {
     load16(numbers)
 }
 
-/// Writes eight rows of 8 bytes, `stride` bytes apart: two of each vector, its lower and its upper half.
 #[inline]
 #[target_feature(enable = "neon")]
 fn store_rows(pairs: [int16x8_t; 4], out: &mut [u8], stride: usize) {
@@ -159,7 +146,6 @@ fn store_rows(pairs: [int16x8_t; 4], out: &mut [u8], stride: usize) {
     }
 }
 
-/// Writes 16 pixels of RGB.
 #[inline]
 #[target_feature(enable = "neon")]
 fn store_pixels(red: int16x8_t, green: int16x8_t, blue: int16x8_t, out: &mut [u8; 48]) {

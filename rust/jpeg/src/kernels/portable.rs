@@ -1,7 +1,6 @@
 //! The operations on vectors of 128 bits, without vector instructions: for processors that no other module supports. The
 //! compiler may vectorise them.
 
-/// Eight numbers of 16 bits, or other numbers in the same bytes, lowest first.
 #[derive(Clone, Copy)]
 struct Vector([i16; 8]);
 
@@ -87,13 +86,11 @@ fn mullo(a: Vector, b: Vector) -> Vector {
     a.with(b, i16::wrapping_mul)
 }
 
-/// Products divided by 2^15, rounded.
 #[inline(always)]
 fn mulhrs(a: Vector, b: Vector) -> Vector {
     a.with(b, |a, b| ((i32::from(a) * i32::from(b) + (1 << 14)) >> 15) as i16)
 }
 
-/// Products of numbers of 16 bits, neighbouring ones added.
 #[inline(always)]
 fn madd(a: Vector, b: Vector) -> Vector {
     let product = |i: usize| i32::from(a.0[i]) * i32::from(b.0[i]);
@@ -115,7 +112,6 @@ fn xor(a: Vector, b: Vector) -> Vector {
     a.with(b, |a, b| a ^ b)
 }
 
-/// Numbers of 16 bits from 32, saturated.
 #[inline(always)]
 fn packs32(a: Vector, b: Vector) -> Vector {
     let (a, b) = (a.wide(), b.wide());
@@ -123,7 +119,6 @@ fn packs32(a: Vector, b: Vector) -> Vector {
     Vector(std::array::from_fn(|i| limited(if i < 4 { a[i] } else { b[i - 4] })))
 }
 
-/// The low 16 bits of numbers of 32.
 #[cfg(target_arch = "aarch64")]
 #[inline(always)]
 fn narrow32(a: Vector, b: Vector) -> Vector {
@@ -131,7 +126,6 @@ fn narrow32(a: Vector, b: Vector) -> Vector {
     Vector(std::array::from_fn(|i| (if i < 4 { a[i] } else { b[i - 4] }) as i16))
 }
 
-/// Each number of 32 bits, shifted right and rounded.
 #[cfg(target_arch = "aarch64")]
 #[inline(always)]
 fn descale32(value: Vector, bits: i32) -> Vector {
@@ -139,14 +133,12 @@ fn descale32(value: Vector, bits: i32) -> Vector {
     Vector::of_wide(value.wide().map(rounded))
 }
 
-/// Numbers of 8 bits from 16, saturated.
 #[inline(always)]
 fn packs16(a: Vector, b: Vector) -> Vector {
     let limited = |number: i16| number.clamp(-128, 127) as u8;
     Vector::of_bytes(std::array::from_fn(|i| limited(if i < 8 { a.0[i] } else { b.0[i - 8] })))
 }
 
-/// Numbers of 8 bits without sign from 16, saturated.
 #[inline(always)]
 fn packus16(a: Vector, b: Vector) -> Vector {
     let limited = |number: i16| number.clamp(0, 255) as u8;
@@ -201,37 +193,31 @@ fn high64(a: Vector, b: Vector) -> Vector {
     Vector([a[4], a[5], a[6], a[7], b[4], b[5], b[6], b[7]])
 }
 
-/// Each number of 32 bits, shifted right.
 #[inline(always)]
 fn shift32(value: Vector, bits: i32) -> Vector {
     Vector::of_wide(value.wide().map(|number| number >> bits))
 }
 
-/// Whether any bit is set.
 #[inline(always)]
 fn any(value: Vector) -> bool {
     value.0 != [0; 8]
 }
 
-/// Loads 16 bytes.
 #[inline(always)]
 fn load8(bytes: &[u8]) -> Vector {
     Vector::of_bytes(std::array::from_fn(|i| bytes[i]))
 }
 
-/// Loads 8 numbers.
 #[inline(always)]
 fn load16(numbers: &[i16]) -> Vector {
     Vector(std::array::from_fn(|i| numbers[i]))
 }
 
-/// Loads 8 numbers into each lane, of which there is one.
 #[inline(always)]
 fn repeat(numbers: &[i16]) -> Vector {
     load16(numbers)
 }
 
-/// Writes eight rows of 8 bytes, `stride` bytes apart: two of each vector, its lower and its upper half.
 #[inline(always)]
 fn store_rows(pairs: [Vector; 4], out: &mut [u8], stride: usize) {
     for (pair, both) in pairs.into_iter().enumerate() {
@@ -242,7 +228,6 @@ fn store_rows(pairs: [Vector; 4], out: &mut [u8], stride: usize) {
     }
 }
 
-/// Writes 16 pixels of RGB.
 #[inline(always)]
 fn store_pixels(red: Vector, green: Vector, blue: Vector, out: &mut [u8; 48]) {
     let (red, green, blue) = (red.bytes(), green.bytes(), blue.bytes());

@@ -23,21 +23,18 @@ super::kernels!(
     #[target_feature(enable = "ssse3,sse4.1,popcnt")]
 );
 
-/// Each number of 32 bits, shifted right.
 #[inline]
 #[target_feature(enable = "sse2")]
 fn shift32(value: __m128i, bits: i32) -> __m128i {
     _mm_sra_epi32(value, _mm_cvtsi32_si128(bits))
 }
 
-/// Whether any bit is set.
 #[inline]
 #[target_feature(enable = "sse4.1")]
 fn any(value: __m128i) -> bool {
     _mm_testz_si128(value, value) == 0
 }
 
-/// Loads 16 bytes.
 #[inline]
 #[target_feature(enable = "sse2")]
 fn load8(bytes: &[u8]) -> __m128i {
@@ -46,7 +43,6 @@ fn load8(bytes: &[u8]) -> __m128i {
     unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
 }
 
-/// Loads 8 numbers.
 #[inline]
 #[target_feature(enable = "sse2")]
 fn load16(numbers: &[i16]) -> __m128i {
@@ -55,14 +51,12 @@ fn load16(numbers: &[i16]) -> __m128i {
     unsafe { _mm_loadu_si128(numbers.as_ptr().cast()) }
 }
 
-/// Loads 8 numbers into each lane, of which there is one.
 #[inline]
 #[target_feature(enable = "sse2")]
 fn repeat(numbers: &[i16]) -> __m128i {
     load16(numbers)
 }
 
-/// Writes eight rows of 8 bytes, `stride` bytes apart: two of each vector, its lower and its upper half.
 #[inline]
 #[target_feature(enable = "sse2")]
 fn store_rows(pairs: [__m128i; 4], out: &mut [u8], stride: usize) {
@@ -78,7 +72,6 @@ fn store_rows(pairs: [__m128i; 4], out: &mut [u8], stride: usize) {
     }
 }
 
-/// Writes 16 pixels of RGB.
 #[inline]
 #[target_feature(enable = "ssse3,sse4.1")]
 fn store_pixels(red: __m128i, green: __m128i, blue: __m128i, out: &mut [u8; 48]) {

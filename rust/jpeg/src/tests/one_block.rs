@@ -2,7 +2,6 @@
 
 use super::{CropBox, by_libjpeg, here};
 
-/// A segment of a file: marker, length, content.
 fn segment(marker: u8, content: &[u8]) -> Vec<u8> {
     let length = content.len() as u16 + 2;
     [&[0xFF, marker][..], &length.to_be_bytes(), content].concat()

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use prolip_jpeg::level::{at, runnable};
+use prolip_jpeg::simd::{at, runnable};
 use prolip_loader::config::AugmentConfig;
 use prolip_loader::image::Rgb8;
 use prolip_loader::image::augment::{Scratch, apply, draw, evaluate};

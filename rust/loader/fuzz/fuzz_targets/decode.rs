@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 
 use libfuzzer_sys::fuzz_target;
-use prolip_jpeg::level::{at, runnable};
+use prolip_jpeg::simd::{at, runnable};
 use prolip_loader::image::{CropBox, Decoder, Rgb8};
 use prolip_loader::rng::SampleRng;
 
@@ -29,7 +29,6 @@ fuzz_target!(|bytes: &[u8]| {
     });
 });
 
-/// Decodes the image and a part of it.
 fn check(decoder: &mut Decoder, image: &mut Rgb8, bytes: &[u8], expected: Option<&Rgb8>) {
     assert_eq!(decoder.decode(bytes, image).is_ok(), expected.is_some());
     let Some(expected) = expected else {
@@ -50,7 +49,6 @@ fn check(decoder: &mut Decoder, image: &mut Rgb8, bytes: &[u8], expected: Option
     }
 }
 
-/// Some part of an image.
 fn part(width: u32, height: u32, seed: u64) -> CropBox {
     let mut rng = SampleRng::new(seed, 0, 0, 0);
     let (x, y) = (rng.below(width), rng.below(height));

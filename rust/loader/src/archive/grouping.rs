@@ -9,13 +9,11 @@ use super::tar::Member;
 /// and BMP, which it ignores, come last.
 pub const IMAGE_EXTENSIONS: [&str; 6] = ["jpg", "png", "jpeg", "webp", "gif", "bmp"];
 
-/// A sample with more members than this does not keep its memory for the next one.
 const USUAL_MEMBERS: usize = 1000;
 
 /// Where a member's bytes are in its shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
-    /// First byte.
     pub offset: u64,
     /// Number of bytes.
     pub size: u64,
@@ -26,7 +24,6 @@ pub struct Span {
 /// `None` if there is no such dot, or nothing before it. Two odd cases follow webdataset's regular expression: a
 /// hidden file in a folder without dots has the folder, with its slash, as key; and slashes after a line break do not
 /// separate folders.
-#[must_use]
 pub fn split_name(name: &str) -> Option<(&str, &str)> {
     let last = name.rfind('/').map_or(0, |slash| slash + 1);
     let dot = last + name[last..].find('.')?;
@@ -42,14 +39,12 @@ pub fn split_name(name: &str) -> Option<(&str, &str)> {
 }
 
 /// Members whose first part is wrapped in double underscores describe the shard, not a sample.
-#[must_use]
 pub fn is_meta(name: &str) -> bool {
     let first = name.split('/').next().unwrap_or(name);
     first.strip_prefix("__").is_some_and(|rest| rest.ends_with("__"))
 }
 
 /// The key and the extension of a member; `None` if it belongs to no sample.
-#[must_use]
 pub fn key_of(name: &str) -> Option<(&str, &str)> {
     split_name(name).filter(|_| !is_meta(name))
 }
@@ -62,7 +57,6 @@ pub struct Grouper {
 }
 
 impl Grouper {
-    /// Whether a member begins a sample.
     pub fn begins(&mut self, name: &str) -> bool {
         match key_of(name) {
             Some((key, _)) if self.key != key => {
@@ -84,10 +78,8 @@ pub struct Sample {
     /// collision.
     extensions: HashSet<u64>,
     hasher: RandomState,
-    /// An extension in lower case, reused.
     lower: String,
     image_rank: usize,
-    /// The image.
     pub image: Option<Span>,
     /// The member `.txt`.
     pub txt: Option<Span>,
@@ -103,12 +95,10 @@ pub struct Sample {
 
 impl Sample {
     /// An empty sample that also collects members with these extensions, given in lower case.
-    #[must_use]
     pub fn with_extra(extensions: &[String]) -> Self {
         Self { extra_extensions: extensions.to_vec(), ..Self::default() }
     }
 
-    /// Clears, keeping capacity.
     pub fn clear(&mut self) {
         self.key.clear();
         if self.extensions.capacity() > USUAL_MEMBERS {
@@ -121,20 +111,15 @@ impl Sample {
         self.extra.resize(self.extra_extensions.len(), None);
     }
 
-    /// The common name of the members, up to the first dot of its last part. Empty before the first member.
-    #[must_use]
     pub fn key(&self) -> &str {
         &self.key
     }
 
-    /// The extension of the image, if there is one.
-    #[must_use]
     pub fn image_extension(&self) -> Option<&'static str> {
         IMAGE_EXTENSIONS.get(self.image_rank).copied()
     }
 
     /// The extensions of the `extra` members.
-    #[must_use]
     pub fn extra_extensions(&self) -> &[String] {
         &self.extra_extensions
     }
@@ -180,54 +165,6 @@ impl Sample {
                     self.image = Some(span);
                 }
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_split_as_webdataset_splits_them() {
-        for (name, expected) in [
-            ("a.jpg", Some(("a", "jpg"))),
-            ("a.b.jpg", Some(("a", "b.jpg"))),
-            ("dir.x/a.jpg", Some(("dir.x/a", "jpg"))),
-            ("d/e/a.seg.png", Some(("d/e/a", "seg.png"))),
-            ("a.", Some(("a", ""))),
-            ("a", None),
-            ("d.x/a", None),
-            (".hidden", None),
-            (".hidden.txt", None),
-            ("d/.x.txt", Some(("d/", "x.txt"))),
-            ("d.x/.x.txt", None),
-            ("d.x/e/.x.txt", Some(("d.x/e/", "x.txt"))),
-            ("/.x", Some(("/", "x"))),
-            ("", None),
-            ("d//.x", Some(("d//", "x"))),
-            ("d.x\n/a.txt", None),
-            ("d\n/a.b/c.txt", None),
-            ("d\n/a/c.txt", Some(("d\n/a/c", "txt"))),
-            ("d.x/e\n/a.txt", Some(("d.x/e\n/a", "txt"))),
-            ("a\n.txt", Some(("a\n", "txt"))),
-        ] {
-            assert_eq!(split_name(name), expected, "{name}");
-        }
-    }
-
-    #[test]
-    fn members_with_double_underscores_are_skipped() {
-        for (name, expected) in [
-            ("__index__", true),
-            ("__meta__/a.txt", true),
-            ("__a.txt", false),
-            ("a__", false),
-            ("____", true),
-            ("__a__.txt", false),
-            ("d/__a__", false),
-        ] {
-            assert_eq!(is_meta(name), expected, "{name}");
         }
     }
 }

@@ -5,7 +5,6 @@ use std::ops::Range;
 /// A buffer may keep this many bytes whatever its next use.
 const KEPT: usize = 64 << 10;
 
-/// The extra members of one sample, one after another in a reused buffer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RawMembers {
     bytes: Vec<u8>,
@@ -15,7 +14,6 @@ pub struct RawMembers {
 
 impl RawMembers {
     /// The member with the extension at this place of the list; `None` if the sample does not have it.
-    #[must_use]
     pub fn member(&self, place: usize) -> Option<&[u8]> {
         let place = self.places.get(place)?.clone()?;
         self.bytes.get(place)
@@ -38,27 +36,10 @@ impl RawMembers {
         self.places.push(member.map(|_| start..self.bytes.len()));
     }
 
-    /// Appends a member of this size and returns its bytes for the caller to fill.
     pub(crate) fn room(&mut self, size: usize) -> &mut [u8] {
         let start = self.bytes.len();
         self.bytes.resize(start + size, 0);
         self.places.push(Some(start..start + size));
         &mut self.bytes[start..]
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_memory_of_a_large_sample_is_freed_after_a_small_one() {
-        let mut members = RawMembers::default();
-        members.room(1 << 20).fill(7);
-        members.clear();
-        assert!(members.bytes.capacity() >= 1 << 20, "the next sample may be as large");
-        members.push(Some(b"small"));
-        members.clear();
-        assert!(members.bytes.capacity() <= KEPT);
     }
 }

@@ -34,7 +34,6 @@ pub struct WantedMembers {
 /// The members of a sample that exist and are wanted.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Members<'reader> {
-    /// The image.
     pub image: &'reader [u8],
     /// The member `.txt`.
     pub txt: Option<&'reader [u8]>,
@@ -52,7 +51,6 @@ struct OpenShard {
 #[derive(Debug)]
 enum ShardFile {
     Own(Arc<File>),
-    /// A downloaded shard, which is deleted when the run no longer needs it.
     Borrowed(Weak<File>),
 }
 
@@ -75,7 +73,6 @@ impl OpenFiles {
         self.0.lock().get(&shard).and_then(Weak::upgrade)
     }
 
-    /// Returns the file that another reader has opened meanwhile, or shares this one.
     fn share(&self, shard: u32, file: File) -> Arc<File> {
         let mut files = self.0.lock();
         if let Some(earlier) = files.get(&shard).and_then(Weak::upgrade) {
@@ -88,11 +85,9 @@ impl OpenFiles {
     }
 }
 
-/// Reads samples. Each thread has its own reader.
 #[derive(Debug, Default)]
 pub struct Reader {
     files: Arc<OpenFiles>,
-    /// Most recently used first.
     shards: Vec<OpenShard>,
     scratch: Scratch,
     sample: Sample,
@@ -100,8 +95,6 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// A reader that shares open files with others and also reads members with these extensions.
-    #[must_use]
     pub fn sharing(files: &Arc<OpenFiles>, extra_extensions: &[String]) -> Self {
         Self {
             files: Arc::clone(files),
@@ -112,9 +105,6 @@ impl Reader {
 
     /// Reads the members of a sample. The image, the [`WantedMembers`] and the extra members, which go into
     /// `raw_members`, may have `max_bytes` together.
-    ///
-    /// # Errors
-    /// The shard cannot be opened or read, or the sample cannot be used.
     pub fn read(
         &mut self,
         index: &Index,
@@ -167,7 +157,6 @@ impl Reader {
     }
 
     /// The key of the last sample; empty if its headers could not be read.
-    #[must_use]
     pub fn key(&self) -> &str {
         self.sample.key()
     }
@@ -178,11 +167,6 @@ const ANOTHER: SampleError = SampleError::Archive(TarError::Header(
     "another sample begins inside it, so the index does not fit the shard",
 ));
 
-/// Reads the headers of the sample that begins at `start` and ends where the source ends.
-///
-/// # Errors
-/// The archive is damaged there or has no end, no sample begins there, or another sample follows within the source: then
-/// an index is wrong, and the other sample would be lost.
 pub fn read_sample_headers(
     source: impl Source,
     start: u64,
@@ -327,7 +311,6 @@ fn fitting(regions: Arc<Regions>, file: &File) -> Result<Arc<Regions>, SampleErr
     Ok(regions)
 }
 
-/// Opens a local shard and checks that it is still the one that was indexed.
 fn open_file(shard: &Shard) -> Result<File, SampleError> {
     let path = shard.location.plain_file().ok_or_else(|| {
         let error = io::Error::new(ErrorKind::Unsupported, "it has not been downloaded");

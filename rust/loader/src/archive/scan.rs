@@ -12,13 +12,10 @@ use crate::shards::{BLOCK, Location, Regions};
 pub struct Scan {
     /// The samples. If the shard is damaged, the last region is the damage: reading it returns the error.
     pub regions: Regions,
-    /// The damage, if any.
     pub damage: Option<Damage>,
 }
 
 impl Scan {
-    /// One sentence about the damage.
-    #[must_use]
     pub fn note(&self, location: &Location) -> Option<String> {
         let damage = self.damage.as_ref()?;
         Some(format!(
@@ -33,9 +30,6 @@ impl Scan {
 /// If a header is damaged or the shard is truncated, the samples before it are used, and one more region stands for
 /// the rest. With `require_end`, a shard without a block of zeros after its last member counts as truncated: a cut
 /// between two members leaves no other trace.
-///
-/// # Errors
-/// The first header cannot be read, so this is not an archive; a member is sparse; or the shard is larger than 2 TiB.
 pub fn scan(source: impl Source, require_end: bool) -> Result<Scan, Damage> {
     let mut scratch = Scratch::default();
     let mut reader = TarReader::new(source, &mut scratch, 0);
@@ -70,15 +64,11 @@ pub fn scan(source: impl Source, require_end: bool) -> Result<Scan, Damage> {
 }
 
 /// Finds the samples of a shard in a file. If the shard is damaged, the last region is the damage.
-///
-/// # Errors
-/// As [`scan`].
 pub fn scan_file(file: &File, require_end: bool) -> Result<Regions, TarError> {
     let scan = scan(FileSource::new(file)?, require_end).map_err(|damage| damage.error)?;
     Ok(scan.regions)
 }
 
-/// Whether the archive's bytes are wrong, as opposed to a disk error or an unsupported feature.
 fn is_damage(error: &TarError) -> bool {
     match error {
         TarError::Read(error) => error.raw_os_error().is_none(),

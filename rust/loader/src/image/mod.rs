@@ -2,11 +2,11 @@
 
 pub mod augment;
 mod decode;
-mod level;
 mod prepare;
 mod rgb;
+mod simd;
 
 pub use decode::Decoder;
-pub use level::{check_level, level_names};
 pub(crate) use prepare::ImagePreparer;
 pub use rgb::{CropBox, Rgb8};
+pub use simd::{check_level, level_names};

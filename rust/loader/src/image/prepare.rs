@@ -15,7 +15,6 @@ pub(crate) struct ImagePreparer<'config> {
     pixels: Rgb8,
 }
 
-/// A decoded image and its drawn augmentation.
 pub(crate) struct Decoded<'image> {
     pixels: &'image Rgb8,
     draw: Option<AugmentDraw>,

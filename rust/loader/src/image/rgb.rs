@@ -16,33 +16,25 @@ pub struct Rgb8 {
 }
 
 impl Rgb8 {
-    /// An image from its pixels. `None` if there are not `width * height * 3` bytes.
-    #[must_use]
     pub fn from_pixels(width: u32, height: u32, pixels: Vec<u8>) -> Option<Self> {
         let expected = u64::from(width) * u64::from(height) * 3;
         (pixels.len() as u64 == expected).then_some(Self { width, height, buffer: pixels })
     }
 
-    /// Width in pixels.
-    #[must_use]
     pub fn width(&self) -> u32 {
         self.width
     }
 
-    /// Height in pixels.
-    #[must_use]
     pub fn height(&self) -> u32 {
         self.height
     }
 
     /// The pixels, `height * width * 3` bytes.
-    #[must_use]
     pub fn pixels(&self) -> &[u8] {
         &self.buffer[..self.width as usize * self.height as usize * 3]
     }
 
     /// The pixels, `height * width * 3` bytes.
-    #[must_use]
     pub fn into_pixels(mut self) -> Vec<u8> {
         self.buffer.truncate(self.width as usize * self.height as usize * 3);
         self.buffer
@@ -61,7 +53,6 @@ impl Rgb8 {
     }
 }
 
-/// Checks the size in a header against the limit.
 pub(super) fn check_size(width: u32, height: u32, max_pixels: u64) -> Result<(), DecodeError> {
     if u64::from(width) * u64::from(height) > max_pixels {
         return Err(DecodeError::TooLarge { width, height, max_pixels });

@@ -15,14 +15,11 @@ use crate::shards::SampleId;
 /// After this many epochs in a row without a sample, a run over shards of unknown lengths ends.
 const EMPTY_EPOCHS: u32 = 1000;
 
-/// The plan of one batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BatchPlan {
-    /// The epoch it belongs to.
     pub epoch: u64,
     /// Positions of its samples in the rank's part. A padded part continues from its beginning past its end.
     pub positions: Range<u64>,
-    /// The sample of each row.
     pub samples: Vec<SampleId>,
     /// The shards of the windows that the samples are in. They must be available, and substitutes are drawn from
     /// them.
@@ -34,7 +31,6 @@ pub struct BatchPlan {
 
 impl BatchPlan {
     /// Random numbers for one of its rows, independent of the sample in that row.
-    #[must_use]
     pub fn rng(&self, seed: u64, slot: usize, purpose: u64) -> SampleRng {
         let leg = self.cursor.legs.len() as u64 - 1;
         let place = stream::of_leg(purpose, leg, self.rank);
@@ -42,19 +38,16 @@ impl BatchPlan {
     }
 }
 
-/// A position in a run, and the epoch that is read there.
 #[derive(Debug)]
 struct Place {
     settings: OrderSettings,
     epoch: u64,
-    /// The epoch's finished legs.
     earlier_legs: Vec<Leg>,
     /// Samples read so far: in the present leg if all lengths are known, otherwise in the epoch.
     position: u64,
     /// The position at which the present leg began.
     leg_start: u64,
     rank_epoch: Option<RankEpoch>,
-    /// How many epochs in a row had no sample for this rank.
     empty_epochs: u32,
 }
 
@@ -108,18 +101,14 @@ impl Place {
     }
 }
 
-/// The batch plans of a run, in order.
 #[derive(Debug)]
 pub struct BatchPlans(Place);
 
 impl BatchPlans {
-    /// The plans from a cursor on.
-    #[must_use]
     pub fn new(settings: OrderSettings, from: &Cursor) -> Self {
         Self(Place::new(settings, from))
     }
 
-    /// The present epoch and its number, if shard lengths become known while it is read.
     pub(crate) fn streamed(&self) -> Option<(u64, &StreamedEpoch)> {
         match &self.0.rank_epoch {
             Some(RankEpoch::Streamed(streamed)) => Some((self.0.epoch, streamed)),
@@ -133,9 +122,6 @@ impl BatchPlans {
     }
 
     /// Returns the next plan, or `None` when the run is over.
-    ///
-    /// # Errors
-    /// The length of a shard that the batch needs is not known yet, or cannot be found.
     pub fn next(&mut self, lengths: &dyn ShardLengths) -> Result<Option<BatchPlan>, Blocked> {
         let OrderSettings { rank, world_size, batch_size, .. } = self.0.settings;
         let Some((position, rank_epoch)) = self.0.advance(lengths)? else {
@@ -176,31 +162,24 @@ impl BatchPlans {
     }
 }
 
-/// The windows of a run in order, over shards of known lengths. It runs ahead of the batches.
 #[derive(Debug)]
 pub struct UpcomingWindows(Place);
 
 /// A window that a run will read.
 #[derive(Debug)]
 pub struct UpcomingWindow {
-    /// The epoch it belongs to.
     pub epoch: u64,
     /// Position after its last sample, counted as in [`BatchPlan::positions`].
     pub until: u64,
-    /// Number of samples.
     pub samples: u64,
-    /// The shards that it needs.
     pub shards: Arc<[NeededShard]>,
 }
 
 impl UpcomingWindows {
-    /// The windows from a cursor on.
-    #[must_use]
     pub fn new(settings: OrderSettings, from: &Cursor) -> Self {
         Self(Place::new(settings, from))
     }
 
-    /// Returns the next window.
     pub fn next(&mut self, lengths: &dyn ShardLengths) -> Option<UpcomingWindow> {
         let (position, rank_epoch) = self.0.advance(lengths).ok()??;
         let slice_at = rank_epoch.slice_at(position, lengths).ok()??;

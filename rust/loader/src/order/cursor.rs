@@ -2,15 +2,11 @@
 
 use serde::Deserialize;
 
-/// The steps of a run in one epoch with one number of ranks and one batch size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Leg {
-    /// Number of ranks.
     pub world_size: u64,
-    /// Samples per rank and batch.
     pub batch_size: u64,
-    /// Steps taken.
     pub steps: u64,
 }
 
@@ -26,7 +22,6 @@ pub struct Cursor {
 
 impl Cursor {
     /// The finished legs, and the steps taken in the leg that continues with `world_size` ranks and `batch_size`.
-    #[must_use]
     pub fn split(&self, world_size: u64, batch_size: u64) -> (Vec<Leg>, u64) {
         // A leg without steps changed nothing.
         let mut legs = self.legs.clone();

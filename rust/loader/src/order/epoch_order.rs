@@ -18,37 +18,28 @@ const BLOCK: u64 = 1024;
 /// Windows kept per leg: where a slice of the next leg's list ends in one window, the following slice begins in it.
 pub const KEPT_WINDOWS: usize = 2;
 
-/// Samples that are shuffled together.
 #[derive(Debug, Clone)]
 pub struct Window {
     pub rank: u64,
-    /// Its positions in the rank's part.
     pub positions: Range<u64>,
-    /// Its samples in reading order.
     pub samples: Vec<SampleId>,
     /// The shards that its samples are in. Empty for windows of earlier legs.
     pub shards: Arc<[NeededShard]>,
 }
 
-/// Consecutive samples of one window, and the shards of the window.
 #[derive(Debug, Clone, Copy)]
 pub struct WindowSlice<'order> {
-    /// At least one sample.
     pub samples: &'order [SampleId],
-    /// All shards of the window.
     pub shards: &'order Arc<[NeededShard]>,
 }
 
 #[derive(Debug)]
 struct Level {
     partition: Partition,
-    /// What the leg left to the next one; `None` for the present leg.
     left: Option<Remainder>,
-    /// The windows used last, newest first.
     windows: Vec<Window>,
 }
 
-/// The order of an epoch for the ranks of the present leg.
 #[derive(Debug)]
 pub struct EpochOrder {
     seed: u64,
@@ -187,7 +178,6 @@ pub fn bounds(window: u64, mut cut: SampleRng, position: u64) -> (Range<u64>, u6
     (start..number * size + offset, number)
 }
 
-/// The shards of some samples, in order of first use.
 fn distinct_shards(samples: &[SampleId], counts: &[u32]) -> Arc<[NeededShard]> {
     let (mut known, mut shards, mut last) = (HashSet::new(), Vec::new(), None);
     for &SampleId { shard, .. } in samples {

@@ -8,7 +8,6 @@ use crate::shards::UNKNOWN_LENGTH;
 pub struct NeededShard {
     /// Its place in the list of shards.
     pub shard: u32,
-    /// Number of samples.
     pub samples: u32,
 }
 
@@ -39,7 +38,6 @@ impl ShardLengths for Vec<u32> {
     }
 }
 
-/// Why something cannot be read yet.
 #[derive(Debug)]
 pub enum Blocked {
     /// The length of this shard is not known yet.

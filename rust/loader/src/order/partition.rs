@@ -8,11 +8,8 @@ use crate::config::LastBatch;
 /// the parts differ by at most one sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Partition {
-    /// Samples in the list.
     pub total: u64,
-    /// Number of ranks.
     pub world_size: u64,
-    /// Samples per rank and batch.
     pub batch_size: u64,
 }
 
@@ -21,21 +18,16 @@ impl Partition {
         (u128::from(self.total) * u128::from(rank) / u128::from(self.world_size)) as u64
     }
 
-    /// The positions that a rank reads.
-    #[must_use]
     pub fn part(&self, rank: u64) -> Range<u64> {
         self.cut(rank)..self.cut(rank + 1)
     }
 
-    /// Number of samples in a rank's part.
-    #[must_use]
     pub fn length(&self, rank: u64) -> u64 {
         let part = self.part(rank);
         part.end - part.start
     }
 
     /// The rank whose part a rank reads: its own, or a neighbour's if its own part is empty and the list is not.
-    #[must_use]
     pub fn owner(&self, rank: u64) -> u64 {
         if self.length(rank) > 0 || self.total == 0 {
             return rank;
@@ -47,7 +39,6 @@ impl Partition {
 
     /// Batches of a rank. All ranks have the same number, except with [`LastBatch::Keep`], where they may differ by
     /// one.
-    #[must_use]
     pub fn num_steps(&self, last_batch: LastBatch, rank: u64) -> u64 {
         let step = u128::from(self.world_size) * u128::from(self.batch_size);
         let total = u128::from(self.total);
@@ -59,7 +50,6 @@ impl Partition {
     }
 
     /// Steps after which every rank has read its whole part.
-    #[must_use]
     pub fn max_steps(&self) -> u64 {
         self.total.div_ceil(self.world_size).div_ceil(self.batch_size)
     }
@@ -71,8 +61,6 @@ impl Partition {
         (used <= self.total / self.world_size).then_some(used)
     }
 
-    /// The samples that all parts have left after some steps.
-    #[must_use]
     pub fn after(&self, steps: u64) -> Remainder {
         let used = self.used(steps);
         let partition = *self;
@@ -88,8 +76,6 @@ pub struct Remainder {
 }
 
 impl Remainder {
-    /// Number of samples.
-    #[must_use]
     pub fn total(&self) -> u64 {
         self.start(self.partition.world_size)
     }
@@ -100,7 +86,6 @@ impl Remainder {
     }
 
     /// The rank that left the sample at a position, and the places in that rank's part from this sample to the end.
-    #[must_use]
     pub fn locate(&self, position: u64) -> (u64, Range<u64>) {
         // Finds the last rank that begins at or before the position. A rank that left nothing begins where the next
         // one does.

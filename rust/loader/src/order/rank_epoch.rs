@@ -10,7 +10,6 @@ use crate::config::LastBatch;
 /// An epoch from the beginning of a leg.
 #[derive(Debug)]
 pub enum RankEpoch {
-    /// All shard lengths are known.
     Known(KnownEpoch),
     /// Shard lengths become known on the way.
     Streamed(StreamedEpoch),
@@ -20,7 +19,6 @@ pub enum RankEpoch {
 #[derive(Debug)]
 pub struct KnownEpoch {
     order: EpochOrder,
-    /// The rank whose part is read.
     owner: u64,
     length: u64,
     limit: u64,
@@ -56,9 +54,6 @@ impl RankEpoch {
     }
 
     /// The samples from a position to the end of its window at most; `None` where the epoch is over.
-    ///
-    /// # Errors
-    /// The length of a shard is not known yet, or cannot be found.
     pub fn slice_at(
         &mut self,
         position: u64,
@@ -85,7 +80,6 @@ impl KnownEpoch {
     }
 }
 
-/// Samples that each rank read in some legs of a streamed epoch.
 pub fn samples_read(legs: &[Leg]) -> u64 {
     legs.iter().map(|leg| leg.steps.saturating_mul(leg.batch_size)).fold(0, u64::saturating_add)
 }

@@ -9,7 +9,6 @@ use crate::shards::SampleId;
 /// Shards in order, each with all its samples in order.
 #[derive(Debug, Clone, Default)]
 pub struct ShardList {
-    /// Position of each shard's first sample.
     starts: Vec<u64>,
     shards: Vec<u32>,
     total: u64,
@@ -17,7 +16,6 @@ pub struct ShardList {
 
 impl ShardList {
     /// Every shard once, shuffled with a (seed, epoch) or in the given order. `counts` are the lengths of the shards.
-    #[must_use]
     pub fn once(counts: &[u32], shuffled: Option<(u64, u64)>) -> Self {
         let mut shards: Vec<u32> = (0..counts.len() as u32).collect();
         if let Some((seed, epoch)) = shuffled {
@@ -36,7 +34,6 @@ impl ShardList {
 
     /// Shards drawn with replacement until the epoch is full; the last one is cut. At least one shard that can be
     /// drawn must hold a sample.
-    #[must_use]
     pub fn drawn(counts: &[u32], sampler: &ShardSampler, (seed, epoch): (u64, u64)) -> Self {
         let mut rng = SampleRng::new(seed, epoch, 0, stream::SHARDS);
         let mut list = Self::default();
@@ -53,16 +50,10 @@ impl ShardList {
         list
     }
 
-    /// Number of samples.
-    #[must_use]
     pub fn total(&self) -> u64 {
         self.total
     }
 
-    /// Appends the samples at these positions.
-    ///
-    /// # Panics
-    /// If the list is shorter.
     pub fn append_to(&self, samples: &mut Vec<SampleId>, positions: Range<u64>) {
         assert!(positions.end <= self.total, "beyond the end of an epoch");
         let mut at = positions.start;

@@ -2,12 +2,9 @@
 
 use crate::rng::SampleRng;
 
-/// The shards of one pattern and their weight.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WeightedShards {
-    /// Places in the list of shards.
     pub shards: Vec<u32>,
-    /// How often one of these shards is drawn, relative to a shard of another pattern.
     pub weight: f64,
 }
 
@@ -17,13 +14,10 @@ pub struct ShardSampler {
     sources: Vec<WeightedShards>,
     /// Cumulative weights: the total weight of all shards up to the end of each source.
     beyond: Vec<f64>,
-    /// Samples per epoch.
     pub num_samples: u64,
 }
 
 impl ShardSampler {
-    /// A sampler over these sources; `None` if no shard can ever be drawn.
-    #[must_use]
     pub fn new(mut sources: Vec<WeightedShards>, num_samples: u64) -> Option<Self> {
         sources.retain(|source| source.weight > 0.0 && !source.shards.is_empty());
         let mut sum = 0.0;
@@ -35,7 +29,6 @@ impl ShardSampler {
         (!sources.is_empty()).then_some(Self { sources, beyond, num_samples })
     }
 
-    /// Draws a shard.
     pub fn draw(&self, rng: &mut SampleRng) -> u32 {
         let place = rng.uniform() * self.beyond.last().copied().unwrap_or(0.0);
         let source = self.beyond.partition_point(|&beyond| beyond <= place);
@@ -45,7 +38,6 @@ impl ShardSampler {
     }
 
     /// Mean number of samples in a drawn shard. `counts` are the lengths of the shards.
-    #[must_use]
     pub fn mean_samples(&self, counts: &[u32]) -> f64 {
         let of_source = |source: &WeightedShards| -> f64 {
             let samples = source.shards.iter().map(|&shard| counts[shard as usize]);

@@ -20,7 +20,6 @@ use crate::shards::SampleId;
 /// After this many empty draws in a row, per shard in the list, every shard is assumed to be empty.
 const EMPTY_DRAWS: usize = 64;
 
-/// The pieces that one rank reads, in order. A piece is a shard or a part of one.
 #[derive(Debug)]
 enum Pieces {
     /// A part of the list: from a fraction of the first shard to a fraction of the last.
@@ -32,11 +31,9 @@ enum Pieces {
         /// Whether the part is read only once.
         once: bool,
     },
-    /// Shards drawn with replacement.
     Drawn(Arc<ShardSampler>),
 }
 
-/// What one rank reads in an epoch, as far as the lengths are known.
 #[derive(Debug)]
 pub struct StreamedEpoch {
     settings: OrderSettings,
@@ -252,7 +249,6 @@ impl StreamedEpoch {
 }
 
 impl Pieces {
-    /// A rank's share of all shards, in the order of the epoch.
     fn part(settings: &OrderSettings, num_shards: usize, epoch: u64) -> Self {
         let mut order: Vec<u32> = (0..num_shards as u32).collect();
         if settings.window > 0 {
@@ -279,7 +275,6 @@ impl Pieces {
         }
     }
 
-    /// The samples of a shard that a piece covers. `samples` is the length of the shard.
     fn places(&self, piece: usize, samples: u32) -> Range<u32> {
         let Self::Part { shards, first, last, whole, .. } = self else {
             return 0..samples;

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex};
 use crate::archive::RawMembers;
 use crate::os;
 
-/// The arrays of one batch.
 #[derive(Debug, Default)]
 pub struct BatchArrays {
     /// `[B, H, W, 3]`. Longer than that if the batch is smaller than usual.
@@ -16,9 +15,7 @@ pub struct BatchArrays {
     pub masked_token_ids: Vec<i32>,
     /// `[M, K]`.
     pub kept_patches: Vec<i64>,
-    /// The keys of the B samples.
     pub keys: Vec<String>,
-    /// The raw members of the B samples, if any are configured.
     pub raw_members: Vec<RawMembers>,
 }
 
@@ -38,14 +35,11 @@ struct Free {
 }
 
 impl ArrayPool {
-    /// A pool that keeps the arrays of at most `capacity` batches, each with `image_bytes` of pixels.
-    #[must_use]
     pub fn new(capacity: usize, image_bytes: usize) -> Arc<Self> {
         Arc::new(Self { free: Mutex::new(Free { arrays: Vec::new(), capacity }), image_bytes })
     }
 
     /// Reused or new arrays with room for all images.
-    #[must_use]
     pub fn take(self: &Arc<Self>) -> Lease {
         let used = self.free.lock().ok().and_then(|mut free| free.arrays.pop());
         let arrays = used.unwrap_or_else(|| {
@@ -57,7 +51,6 @@ impl ArrayPool {
         Lease { arrays, pool: Arc::clone(self) }
     }
 
-    /// Frees the kept arrays, and from now on all arrays that come back.
     pub fn close(&self) {
         if let Ok(mut free) = self.free.lock() {
             free.capacity = 0;
@@ -69,7 +62,6 @@ impl ArrayPool {
 /// The arrays of a batch. They return to the pool when this is dropped.
 #[derive(Debug)]
 pub struct Lease {
-    /// The arrays.
     pub arrays: BatchArrays,
     pool: Arc<ArrayPool>,
 }
@@ -83,51 +75,5 @@ impl Drop for Lease {
         {
             free.arrays.push(std::mem::take(&mut self.arrays));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn memory_returns_to_the_pool_until_it_is_closed() {
-        let pool = ArrayPool::new(2, 12);
-        let leases: Vec<Lease> = (0..3).map(|_| pool.take()).collect();
-        assert!(leases.iter().all(|lease| lease.arrays.images.len() == 12));
-        let last = pool.take();
-        drop(leases);
-        assert_eq!(pool.free.lock().unwrap().arrays.len(), 2);
-        pool.close();
-        drop(last);
-        assert_eq!(pool.free.lock().unwrap().arrays.len(), 0);
-    }
-
-    #[test]
-    #[cfg(target_os = "linux")]
-    fn a_large_batch_asks_for_large_pages() {
-        let lease = ArrayPool::new(1, 8 << 20).take();
-        let middle = lease.arrays.images.as_ptr().addr() + (4 << 20);
-        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
-        let flags = flags_of(&maps, middle);
-        // A kernel or a sandbox without large pages has neither the setting nor the flag.
-        let known = std::path::Path::new("/sys/kernel/mm/transparent_hugepage").exists();
-        assert_eq!(flags.contains("hg"), known, "{flags}");
-    }
-
-    /// The flags of the mapping that an address is in.
-    #[cfg(target_os = "linux")]
-    fn flags_of(maps: &str, address: usize) -> &str {
-        let number = |text| usize::from_str_radix(text, 16);
-        let mut found = false;
-        for line in maps.lines() {
-            let range = line.split(' ').next().and_then(|range| range.split_once('-'));
-            if let Some((Ok(from), Ok(to))) = range.map(|(from, to)| (number(from), number(to))) {
-                found = (from..to).contains(&address);
-            } else if let Some(flags) = line.strip_prefix("VmFlags:").filter(|_| found) {
-                return flags;
-            }
-        }
-        ""
     }
 }

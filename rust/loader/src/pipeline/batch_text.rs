@@ -8,13 +8,10 @@ use crate::rng::SampleRng;
 use crate::text::mask;
 use crate::text::tokenize::Tokenizer;
 
-/// The rows of a batch, of which the first `masked_rows` are masked.
 pub(crate) struct BatchText<'batch> {
     pub tokenizer: &'batch Tokenizer,
     pub rows: &'batch [Row],
-    /// C.
     pub caption_slots: usize,
-    /// M.
     pub masked_rows: usize,
 }
 

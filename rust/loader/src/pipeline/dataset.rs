@@ -24,9 +24,7 @@ const MAX_LEGS: usize = 1 << 20;
 /// What all threads of a run read. It never changes.
 #[derive(Debug)]
 pub struct Dataset {
-    /// The validated configuration.
     pub config: LoaderConfig,
-    /// Where the samples are.
     pub index: Index,
     /// `None` if there are no captions.
     pub tokenizer: Option<Arc<Tokenizer>>,
@@ -38,9 +36,6 @@ pub struct Dataset {
 
 impl Dataset {
     /// Validates the configuration and reads the shards' headers. Setting `cancelled` ends this early.
-    ///
-    /// # Errors
-    /// A setting is wrong or does not fit the data, or a shard is damaged.
     pub fn open(
         config: LoaderConfig,
         tokenizer: Option<Arc<Tokenizer>>,
@@ -88,22 +83,16 @@ impl Dataset {
     }
 
     /// Samples per epoch over all ranks; `None` if shard lengths are unknown and all of their samples are read.
-    #[must_use]
     pub fn num_samples(&self) -> Option<u64> {
         self.order.epoch_samples(self.index.counts())
     }
 
     /// Batches of this rank per epoch, if known.
-    #[must_use]
     pub fn num_batches(&self) -> Option<u64> {
         let partition = self.order.partition(self.num_samples()?);
         Some(partition.num_steps(self.order.last_batch, self.order.rank))
     }
 
-    /// Checks that a run over these data can resume at a cursor.
-    ///
-    /// # Errors
-    /// A leg is impossible, or took more steps than these data have.
     pub fn check_cursor(&self, cursor: &Cursor) -> Result<(), ConfigError> {
         let legs = cursor.legs.len();
         let rule = format!("must not be above {MAX_LEGS}");
@@ -155,23 +144,15 @@ impl Dataset {
         SampleRng::new(self.config.seed, plan.epoch, sample.key(), purpose)
     }
 
-    /// Bytes of an image in a batch.
-    #[must_use]
     pub fn image_bytes(&self) -> usize {
         let side = self.config.image_size as usize;
         side * side * 3
     }
 
-    /// Location of a shard.
-    #[must_use]
     pub fn shard(&self, number: u32) -> &Location {
         &self.index.shards()[number as usize].location
     }
 
-    /// Provides the shards of one run. `None` if all are plain local files.
-    ///
-    /// # Errors
-    /// Some shards are remote or compressed, and the downloads cannot be set up.
     pub fn provider(self: &Arc<Self>) -> Result<Option<Arc<dyn ShardProvider>>, Error> {
         let is_remote = |shard: &Shard| shard.location.plain_file().is_none();
         if !self.index.shards().iter().any(is_remote) {

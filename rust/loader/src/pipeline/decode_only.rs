@@ -12,10 +12,8 @@ use crate::image::{Decoder, Rgb8};
 use crate::order::ShardList;
 use crate::shards::Location;
 
-/// The result of a decode-only run.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DecodeOnly {
-    /// Number of images decoded.
     pub images: u64,
     /// Seconds from the start of the first image to the end of the last.
     pub seconds: f64,
@@ -26,9 +24,6 @@ pub struct DecodeOnly {
 ///
 /// The compressed bytes are in memory before the clock starts, so reading is not timed. Samples whose image cannot be
 /// read or decoded are skipped beforehand. Then `loaded` is called, where a caller may start to measure as well.
-///
-/// # Errors
-/// A shard cannot be opened or is damaged, or no image can be decoded.
 pub fn decode_only(
     shards: &[Location],
     images: usize,
@@ -72,7 +67,6 @@ pub fn decode_only(
     Ok(DecodeOnly { images: images as u64, seconds })
 }
 
-/// The encoded images of at most `images` samples that can be decoded.
 fn load(index: &Index, images: usize, max_pixels: u64) -> Result<Vec<Vec<u8>>, Error> {
     let total = index.num_samples();
     let wanted = (images as u64).min(total);

@@ -21,7 +21,6 @@ const SAMPLES_AHEAD: u64 = 1 << 20;
 /// them turn out not to be needed.
 const PIECES_AHEAD: usize = 8;
 
-/// The shard lengths known so far.
 pub(super) struct KnownLengths {
     pub dataset: Arc<Dataset>,
     pub provider: Option<Arc<dyn ShardProvider>>,
@@ -48,7 +47,6 @@ impl ShardLengths for KnownLengths {
 /// An epoch and a position in it.
 type Place = (u64, u64);
 
-/// The shards that a run has requested, and how long it needs them.
 pub(super) struct Lookahead {
     pub provider: Arc<dyn ShardProvider>,
     windows: UpcomingWindows,
@@ -56,7 +54,6 @@ pub(super) struct Lookahead {
     seen: u64,
     last_window_start: u64,
     planned: u64,
-    /// With unknown lengths: the epoch and number of the next piece to request.
     pieces: (u64, usize),
     /// The epoch after the present one, once the whole present epoch has been requested.
     next_epoch: Option<StreamedEpoch>,
@@ -64,9 +61,7 @@ pub(super) struct Lookahead {
     requests: VecDeque<Request>,
     /// For each shard, how many requests name it.
     uses: HashMap<u32, usize>,
-    /// The number and the place of every batch that may be unfinished.
     unfinished_batches: VecDeque<(u64, Place)>,
-    /// Number of the next batch.
     number: u64,
     /// Shards that were all ready when the last batch began. They still are, because no request for them has ended.
     ready_shards: Option<Arc<[NeededShard]>>,
@@ -120,7 +115,6 @@ impl Lookahead {
         there
     }
 
-    /// Notes that a batch has begun.
     pub fn begin(&mut self, plan: &BatchPlan) {
         self.unfinished_batches.push_back((self.number, (plan.epoch, plan.positions.start)));
         self.number += 1;
@@ -142,7 +136,6 @@ impl Lookahead {
         }
     }
 
-    /// Requests the shards of a batch's windows, of the next window, and some after that.
     pub fn request_windows(&mut self, plan: &BatchPlan, known: &KnownLengths) {
         let end = self.planned + (plan.positions.end - plan.positions.start);
         let all = known.counts().len();
@@ -197,7 +190,6 @@ impl Lookahead {
         self.pieces.1 += 1;
     }
 
-    /// Releases the shards that no unfinished batch needs.
     pub fn release_unneeded(
         &mut self,
         unfinished: u64,

@@ -41,19 +41,12 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Starts the threads at a cursor.
-    ///
-    /// # Errors
-    /// A thread cannot be started.
     pub fn start(dataset: Arc<Dataset>, from: &Cursor) -> Result<Self, Error> {
         let provider = dataset.provider()?;
         Self::start_with(dataset, provider, from)
     }
 
     /// Starts the threads at a cursor, with another provider of shards. Closing the pipeline closes the provider.
-    ///
-    /// # Errors
-    /// A thread cannot be started.
     pub fn start_with(
         dataset: Arc<Dataset>,
         provider: Option<Arc<dyn ShardProvider>>,
@@ -74,21 +67,15 @@ impl Pipeline {
     }
 
     /// Returns the next batch if it is ready within `timeout`.
-    ///
-    /// # Errors
-    /// What stopped the run, after all earlier batches. Every further call returns the same error.
     pub fn next_within(&self, timeout: Duration) -> Result<Next, Arc<Error>> {
         self.shared.next_within(timeout)
     }
 
-    /// The counters now.
-    #[must_use]
     pub fn stats(&self) -> LoaderStats {
         self.shared.stats()
     }
 
     /// Sentences for the log since the last call, about downloads.
-    #[must_use]
     pub fn notes(&self) -> Vec<String> {
         let provider = self.shared.provider.as_ref();
         provider.map_or_else(Vec::new, |provider| provider.notes())

@@ -9,11 +9,9 @@ use crate::error::Error;
 use crate::order::{BatchPlan, BatchPlans, Blocked, Cursor};
 use crate::remote::ShardProvider;
 
-/// The planned batches of a run, in order. Only one thread holds it at a time.
 pub(crate) struct Planner {
     plans: BatchPlans,
     known: KnownLengths,
-    /// A planned batch whose shards were not all ready.
     waiting: Option<BatchPlan>,
     /// `None` if all shards are local.
     lookahead: Option<Lookahead>,

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::array_pool::Lease;
 use super::batch::Row;
 
-/// A batch that is being filled.
 #[derive(Debug)]
 pub(crate) struct RowSlots {
     /// `None` once the last slot has come back.
@@ -29,7 +28,6 @@ unsafe impl Send for RowSlots {}
 // SAFETY: as above. Everything else that `&RowSlots` reaches is atomic.
 unsafe impl Sync for RowSlots {}
 
-/// One slot. It belongs to one thread, the only one that may write to it.
 #[derive(Debug)]
 pub(crate) struct RowSlot<'slots> {
     slots: &'slots RowSlots,
@@ -38,9 +36,6 @@ pub(crate) struct RowSlot<'slots> {
 
 impl RowSlots {
     /// One slot for each of `rows`, with images of `image_bytes` in the arrays of `lease`.
-    ///
-    /// # Panics
-    /// If the arrays have no room for the images, which is a bug of the caller.
     pub fn new(mut lease: Lease, mut rows: Vec<Row>, image_bytes: usize) -> Self {
         let needed = rows.len().checked_mul(image_bytes);
         assert!(
@@ -70,19 +65,16 @@ impl RowSlots {
         Some(RowSlot { slots: self, index })
     }
 
-    /// Whether any slot is left.
     pub fn has_work(&self) -> bool {
         self.next.load(Ordering::Relaxed) < self.len
     }
 }
 
 impl RowSlot<'_> {
-    /// Its row in the batch.
     pub fn index(&self) -> usize {
         self.index
     }
 
-    /// Its pixels and its row.
     pub fn parts(&mut self) -> (&mut [u8], &mut Row) {
         let RowSlots { images, first_row, image_bytes, .. } = *self.slots;
         // SAFETY: index < len, and `new` checked that len images and len rows lie inside their allocations. Neither
@@ -110,64 +102,5 @@ impl RowSlot<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::array_pool::ArrayPool;
-    use super::*;
-    use crate::shards::SampleId;
-
-    fn id(index: usize) -> SampleId {
-        SampleId { shard: 7, sample: index as u32 }
-    }
-
-    #[test]
-    fn each_slot_is_claimed_once_and_the_last_finish_returns_the_batch() {
-        let slots = RowSlots::new(
-            ArrayPool::new(1, 64 * 8).take(),
-            (0..64).map(|_| Row::default()).collect(),
-            8,
-        );
-        let taken = std::sync::Mutex::new(Vec::new());
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    while let Some(mut slot) = slots.claim() {
-                        let index = slot.index();
-                        let (image, row) = slot.parts();
-                        image.fill(index as u8);
-                        row.sample = Some(id(index));
-                        if let Some(whole) = slot.finish() {
-                            taken.lock().unwrap().push(whole);
-                        }
-                    }
-                });
-            }
-        });
-        let mut taken = taken.into_inner().unwrap();
-        assert_eq!(taken.len(), 1);
-        let (lease, rows) = taken.remove(0);
-        let images = lease.arrays.images.clone();
-        assert!(
-            (0..64)
-                .all(|index| { images[index * 8..][..8].iter().all(|&byte| byte == index as u8) })
-        );
-        assert!(rows.iter().enumerate().all(|(index, row)| row.sample == Some(id(index))));
-    }
-
-    #[test]
-    #[should_panic(expected = "no room for the images")]
-    fn more_rows_than_memory_panic() {
-        let rows = || (0..4).map(|_| Row::default()).collect();
-        drop(RowSlots::new(ArrayPool::new(1, 32).take(), rows(), 8));
-        // The product wraps to 0.
-        drop(RowSlots::new(ArrayPool::new(1, 32).take(), rows(), usize::MAX / 4 + 1));
-    }
-
-    #[test]
-    fn a_lost_slot_withholds_the_batch() {
-        let rows = (0..2).map(|_| Row::default()).collect();
-        let slots = RowSlots::new(ArrayPool::new(1, 2).take(), rows, 1);
-        let _lost = slots.claim().unwrap();
-        assert!(slots.claim().unwrap().finish().is_none());
-        assert!(slots.claim().is_none() && !slots.has_work());
-    }
-}
+#[path = "row_slots_tests.rs"]
+mod tests;

@@ -13,10 +13,6 @@ use crate::shards::{self, Location};
 /// Maximum number of drawn shards per epoch: the list is kept in memory.
 const MAX_DRAWN: f64 = 1e8;
 
-/// The shards of each pattern.
-///
-/// # Errors
-/// As [`shards::expand`] and [`settle`].
 pub(crate) fn expand(
     config: &LoaderConfig,
     cancelled: &AtomicBool,
@@ -30,10 +26,6 @@ pub(crate) fn expand(
         .collect()
 }
 
-/// The sampler over the shards of an index; `None` if every shard is read once per epoch.
-///
-/// # Errors
-/// No shard can be drawn, or an epoch would have too many shards.
 pub(crate) fn sampler(
     config: &LoaderConfig,
     patterns: &[Vec<Location>],

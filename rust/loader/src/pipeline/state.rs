@@ -23,32 +23,22 @@ use crate::error::Error;
 use crate::order::{BatchPlan, Cursor};
 use crate::remote::ShardProvider;
 
-/// What the reader gets.
 #[derive(Debug)]
 pub enum Next {
-    /// The next batch.
     Batch(Box<Batch>),
-    /// The run is over.
     End,
-    /// No batch within the timeout.
     Waiting,
 }
 
-/// A batch that threads fill together.
 #[derive(Debug)]
 pub(crate) struct BatchInProgress {
-    /// Its number in the run.
     pub number: u64,
-    /// The samples that belong in it.
     pub plan: BatchPlan,
-    /// One slot per row.
     pub slots: RowSlots,
 }
 
-/// The outcome of a batch. It depends only on the configuration and the data.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    /// A complete batch. In evaluation it may be smaller, because bad samples are left out.
     Complete(Box<Batch>),
     /// A row is empty although the batch must be full: its sample and all substitutes are bad.
     TooFewSamples,
@@ -60,7 +50,6 @@ pub(crate) enum Outcome {
 #[derive(Debug)]
 pub(crate) struct FinishedBatch {
     pub epoch: u64,
-    /// The bad samples that were met on the way.
     pub bad_samples: BadSamples,
     pub outcome: Outcome,
 }
@@ -81,7 +70,6 @@ struct State {
     epoch_taken: u64,
     /// Whether this run reads that epoch from its beginning.
     epoch_is_whole: bool,
-    /// Bad samples in the batches taken: of this epoch, and of the run.
     epoch_bad_samples: BadSamples,
     run_bad_samples: BadSamples,
     spare_rows: Vec<Vec<Row>>,
@@ -109,20 +97,17 @@ pub(crate) struct Shared {
     pub counters: Counters,
     pool: Arc<ArrayPool>,
     pub provider: Option<Arc<dyn ShardProvider>>,
-    /// Local shards that are open.
     pub files: Arc<OpenFiles>,
     /// Counts how often the provider's answers may have changed.
     changes: AtomicU64,
     stopping: AtomicBool,
     state: Mutex<State>,
-    /// Threads wait here for work.
     work: Condvar,
     /// The reader waits here for a batch.
     ready: Condvar,
 }
 
 impl Shared {
-    /// The state of a run that resumes at a cursor, before its threads start.
     pub fn new(
         dataset: Arc<Dataset>,
         provider: Option<Arc<dyn ShardProvider>>,
@@ -173,7 +158,6 @@ impl Shared {
         shared
     }
 
-    /// The counters now.
     pub fn stats(&self) -> LoaderStats {
         let state = self.state.lock();
         let (ready, bad_samples) = (state.finished.len() as u64, state.run_bad_samples.clone());
@@ -222,7 +206,6 @@ impl Shared {
         self.work.notify_all();
     }
 
-    /// Waits for a batch with free slots; `None` when the run is over.
     pub fn wait_for_work(&self) -> Option<Arc<BatchInProgress>> {
         let mut state = self.state.lock();
         loop {
@@ -294,7 +277,6 @@ impl Shared {
         state.begun += 1;
     }
 
-    /// Stores a finished batch for the reader, and keeps its rows for reuse.
     pub fn finished(&self, number: u64, finished: FinishedBatch, rows: Vec<Row>) {
         let mut state = self.state.lock();
         // The reader stops at the first failed batch. All earlier ones have begun already and will be finished.

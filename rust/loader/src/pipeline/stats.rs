@@ -10,9 +10,7 @@ use super::bad_samples::BadSamples;
 pub enum Stage {
     /// Read the sample's bytes from its shard.
     Read,
-    /// Draw captions.
     Caption,
-    /// Decode the image.
     Decode,
     /// Crop, resize and change colours, straight into the batch.
     Augment,
@@ -42,8 +40,6 @@ impl Stage {
         Self::Fetch,
     ];
 
-    /// The stage's name in statistics and errors.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Read => "read",
@@ -72,25 +68,18 @@ pub struct Counters {
     batches: AtomicU64,
 }
 
-/// How often a stage ran and how long it took, over all threads.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct StageStats {
-    /// Number of times.
     pub count: u64,
-    /// Total seconds.
     pub seconds: f64,
 }
 
-/// A snapshot of the counters.
 #[derive(Debug, Clone)]
 pub struct LoaderStats {
     /// Per stage, in the order of [`Stage::ALL`].
     pub stages: [StageStats; Stage::ALL.len()],
-    /// Batches delivered to the reader.
     pub batches: u64,
-    /// Batches that are ready.
     pub ready: u64,
-    /// Bad samples in the batches delivered.
     pub bad_samples: BadSamples,
 }
 
@@ -103,19 +92,15 @@ impl Counters {
         now
     }
 
-    /// Adds time to a stage that is still running.
     pub fn spend(&self, stage: Stage, time: Duration) {
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.stages[stage as usize].nanos.fetch_add(nanos, Relaxed);
     }
 
-    /// Counts a delivered batch.
     pub fn delivered(&self) {
         self.batches.fetch_add(1, Relaxed);
     }
 
-    /// A snapshot of the counters, with `ready` batches waiting and the bad samples of those delivered.
-    #[must_use]
     pub fn snapshot(&self, ready: u64, bad_samples: BadSamples) -> LoaderStats {
         LoaderStats {
             stages: std::array::from_fn(|stage| StageStats {

@@ -199,7 +199,6 @@ impl<'shared> Worker<'shared> {
         Ok(())
     }
 
-    /// Completes a batch whose slots have all come back, and stores it for the reader.
     fn finish(&mut self, in_progress: &BatchInProgress, lease: Lease, mut rows: Vec<Row>) {
         let mut bad_samples = BadSamples::default();
         for row in &rows {
@@ -219,7 +218,6 @@ impl<'shared> Worker<'shared> {
         self.shared.finished(in_progress.number, finished, rows);
     }
 
-    /// Adds token ids and masks for the rows that hold a sample.
     fn assemble(
         &mut self,
         in_progress: &BatchInProgress,
@@ -284,7 +282,6 @@ fn swap_all<'row, T: Default + 'row>(
     }
 }
 
-/// Moves the rows that hold a sample to the front, with their pixels. Returns their number.
 fn compact_rows(lease: &mut Lease, rows: &mut [Row], image_bytes: usize) -> usize {
     let mut count = 0;
     for index in 0..rows.len() {

@@ -8,16 +8,12 @@ use crate::shards::shown;
 /// The hub of `hf://`, unless HF_ENDPOINT names another.
 const HUB: &str = "https://huggingface.co";
 
-/// Where an address leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// A URL on a server, and the token to send.
     Http { url: String, token: Option<String> },
-    /// An object: scheme, bucket or container, path in it.
     Object { scheme: Scheme, bucket: String, path: String },
 }
 
-/// Kinds of object stores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Scheme {
     S3,
@@ -58,10 +54,6 @@ impl Hub {
     }
 }
 
-/// Resolves an address.
-///
-/// # Errors
-/// It has no bucket, no path, or an unknown scheme.
 pub(crate) fn resolve(url: &str, hub: &Hub) -> Result<Place, ConfigError> {
     let wrong = |rule: &str| ConfigError::new("shards", format!("{:?}", shown(url)), rule);
     if url.starts_with("http://") || url.starts_with("https://") {
@@ -100,90 +92,5 @@ fn resolve_hub(rest: &str, hub: &Hub) -> Option<Place> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hub_addresses_become_file_urls() {
-        let resolved = |url: &str, hub: &Hub| match resolve(url, hub) {
-            Ok(Place::Http { url, token }) => Some((url, token)),
-            _ => None,
-        };
-        let hub = Hub::default();
-        for (url, expected) in [
-            (
-                "hf://datasets/o/n/a/b-0.tar",
-                Some("https://huggingface.co/datasets/o/n/resolve/main/a/b-0.tar"),
-            ),
-            (
-                "hf://datasets/o/n@v1/b.tar",
-                Some("https://huggingface.co/datasets/o/n/resolve/v1/b.tar"),
-            ),
-            (
-                "hf://datasets/o/n@refs%2Fpr%2F1/b.tar",
-                Some("https://huggingface.co/datasets/o/n/resolve/refs%2Fpr%2F1/b.tar"),
-            ),
-            ("hf://datasets/o/n", None),
-            ("hf://datasets/o//b.tar", None),
-            ("hf://o/n/x/b.tar", None),
-        ] {
-            let found = resolved(url, &hub).map(|(url, _)| url);
-            assert_eq!(found.as_deref(), expected, "{url}");
-        }
-        let other = Hub {
-            endpoint: Some("http://127.0.0.1:9/".to_owned()),
-            token: Some("secret".to_owned()),
-        };
-        assert_eq!(
-            resolved("hf://datasets/o/n/b.tar", &other),
-            Some((
-                "http://127.0.0.1:9/datasets/o/n/resolve/main/b.tar".to_owned(),
-                Some("secret".to_owned())
-            ))
-        );
-        // The token is sent only to the hub.
-        assert_eq!(resolved("http://h/b.tar", &other).unwrap().1, None);
-    }
-
-    #[test]
-    fn the_hubs_token_is_read_from_the_usual_places() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |path: &str| folder.path().join(path).to_str().unwrap().to_owned();
-        std::fs::create_dir_all(at("home/.cache/huggingface")).unwrap();
-        std::fs::write(at("home/.cache/huggingface/token"), "saved\n").unwrap();
-        std::fs::write(at("token"), "other").unwrap();
-        std::fs::write(at("empty"), "\n").unwrap();
-        let home = ("HOME", at("home"));
-        for (variables, expected) in [
-            (vec![], None),
-            (vec![home.clone()], Some("saved")),
-            (vec![home.clone(), ("HF_TOKEN", "mine".to_owned())], Some("mine")),
-            (vec![home.clone(), ("HF_HOME", at(""))], Some("other")),
-            (vec![home.clone(), ("HF_TOKEN_PATH", at("token"))], Some("other")),
-            (vec![home.clone(), ("HF_TOKEN_PATH", at("empty"))], None),
-            (vec![home, ("XDG_CACHE_HOME", at("none"))], None),
-        ] {
-            let variable = |name: &str| {
-                let found = variables.iter().find(|(variable, _)| *variable == name);
-                found.map(|(_, value)| value.clone())
-            };
-            assert_eq!(Hub::of(variable).token.as_deref(), expected, "{variables:?}");
-        }
-    }
-
-    #[test]
-    fn object_addresses_need_a_bucket_and_a_path() {
-        assert_eq!(
-            resolve("s3://b/p/q.tar", &Hub::default()).unwrap(),
-            Place::Object {
-                scheme: Scheme::S3,
-                bucket: "b".to_owned(),
-                path: "p/q.tar".to_owned()
-            }
-        );
-        for url in ["s3://b", "gs:///p", "az://b/", "ftp://h/p"] {
-            let error = resolve(url, &Hub::default()).unwrap_err();
-            assert_eq!(error.field, "shards", "{url}");
-        }
-    }
-}
+#[path = "address_tests.rs"]
+mod tests;

@@ -17,14 +17,12 @@ use ring::digest::{Context, SHA256};
 use crate::os::{is_at, is_open_to_all, no_links};
 use crate::shards::Identity;
 
-/// How often a process checks whether another one has fetched the shard.
 const POLL: Duration = Duration::from_millis(50);
 const WHOLE: &str = "shard";
 const PART: &str = "part";
 /// Length of a file's name without its suffix: two hex digits for each byte of the shortened digest.
 const NAME_LETTERS: usize = 40;
 
-/// A folder of whole shards.
 #[derive(Debug, Clone)]
 pub(super) struct Cache {
     folder: PathBuf,
@@ -35,7 +33,6 @@ pub(super) struct Cache {
 #[derive(Debug)]
 pub(super) enum Found {
     Whole(File),
-    /// This process must fetch it.
     Mine(Claim),
     /// Another process writes it, has just written it or is about to remove it.
     Busy,
@@ -53,9 +50,6 @@ pub(super) struct Claim {
 
 impl Cache {
     /// Opens the cache in an existing folder.
-    ///
-    /// # Errors
-    /// Everyone may write to the folder, or its metadata cannot be read.
     pub fn new(folder: PathBuf, limit: u64) -> io::Result<Self> {
         if is_open_to_all(&std::fs::metadata(&folder)?) {
             return Err(io::Error::other(
@@ -195,7 +189,6 @@ fn suffix(path: &Path) -> Option<&str> {
     ours.then_some(suffix)
 }
 
-/// Opens a complete file with a shared lock and marks it as just used. `None` if it does not exist.
 fn open_whole(path: &Path) -> io::Result<Option<Found>> {
     let file = match open_file(path) {
         Ok(file) => file,

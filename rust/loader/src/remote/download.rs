@@ -21,7 +21,6 @@ use crate::shards::{BLOCK, Compression, Location, Stamp, shown};
 /// Bytes to unpack at once. At most this many bytes before damaged data are lost with it.
 const UNPACK_BYTES: usize = 16 * 1024;
 
-/// What the cache has of a shard.
 enum Cached<'store> {
     Whole(File, PathBuf),
     /// Nothing, so the shard must be downloaded, and kept if this process could claim its place.
@@ -30,9 +29,6 @@ enum Cached<'store> {
 
 impl Store {
     /// Fetches a shard and waits for it. Setting `cancelled` aborts.
-    ///
-    /// # Errors
-    /// It cannot be fetched, retries included.
     pub fn fetch(
         &self,
         location: &Location,
@@ -184,7 +180,6 @@ impl Inner {
         })
     }
 
-    /// Receives the shard, unpacks it into a second file if it is compressed, and returns the plain file.
     async fn receive(
         &self,
         transfer: Transfer<'_>,
@@ -210,7 +205,6 @@ impl Inner {
         Ok(unpacked)
     }
 
-    /// Unpacks a stream into a file, on a thread that may block.
     async fn unpack(
         &self,
         packed: impl Read + Send + 'static,

@@ -10,16 +10,11 @@ use crate::config::StoreConfig;
 use crate::error::{ConfigError, Error};
 use crate::shards::{Location, before_query};
 
-/// Checks what can be known of shards without reading them or asking a server.
-///
-/// # Errors
-/// An address is invalid, a glob is not allowed there, or commands are not allowed.
 pub fn check_addresses(shards: &[Location], config: &StoreConfig) -> Result<(), ConfigError> {
     let hub = Hub::from_env();
     shards.iter().try_for_each(|shard| address_of(shard, config, &hub).map(drop))
 }
 
-/// Where a shard is, if it has an address.
 fn address_of(
     shard: &Location,
     config: &StoreConfig,
@@ -36,11 +31,6 @@ fn address_of(
     }
 }
 
-/// Checks the remote shards, and replaces globs in object stores by their matches.
-///
-/// # Errors
-/// An address is invalid, a glob is not allowed there or matches nothing, commands are not allowed, or a store cannot be
-/// listed.
 pub fn settle(
     shards: Vec<Location>,
     config: &StoreConfig,
@@ -91,7 +81,6 @@ impl Inner {
     }
 }
 
-/// Splits a path into the folder to list and the glob.
 fn parts(path: &str) -> Result<(&str, glob::Pattern), glob::PatternError> {
     let wild = path.find(['*', '?', '[']).unwrap_or(path.len());
     let prefix = path[..wild].rfind('/').map_or("", |slash| &path[..slash]);
@@ -105,53 +94,5 @@ fn matches(pattern: &glob::Pattern, name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn unreadable_addresses_are_named_at_opening() {
-        let settled = |shards: &[Location], config: &StoreConfig| {
-            settle(shards.to_vec(), config, &AtomicBool::new(false))
-        };
-        let url = |text: &str| Location::Url(text.to_owned());
-        let plain = StoreConfig::default();
-        let pipes = StoreConfig { allow_pipe: true, ..plain.clone() };
-        let pipe = Location::Pipe("cat *.tar".to_owned());
-        let good = [
-            url("s3://b/a.tar"),
-            url("http://h/a.tar?x=*"),
-            Location::File("a*".into()),
-            pipe.clone(),
-        ];
-        assert_eq!(settled(&good, &pipes).unwrap(), good);
-        for (shard, rule) in [
-            (pipe, "allow_pipe"),
-            (url("ftp://h/a.tar"), "must begin with"),
-            (url("s3://b"), "a bucket and a path"),
-            (url("http://h/*.tar"), "braces"),
-            (url("hf://datasets/o/n/*.tar"), "braces"),
-            (url("hf://models/o/n/a.tar"), "hf://datasets/OWNER/NAME/PATH"),
-        ] {
-            let shards = std::slice::from_ref(&shard);
-            let error = settled(shards, &plain).unwrap_err();
-            assert!(matches!(&error, Error::Config(error) if error.field == "shards"));
-            assert!(error.to_string().contains(rule), "{error}");
-            let same = check_addresses(shards, &plain).unwrap_err();
-            assert_eq!(same.to_string(), error.to_string());
-        }
-    }
-
-    #[test]
-    fn a_glob_lists_only_its_folder() {
-        for (path, prefix) in [("a/b/c-*.tar", "a/b"), ("*.tar", ""), ("a/*/c.tar", "a")] {
-            assert_eq!(parts(path).unwrap().0, prefix);
-        }
-        let matcher = parts("a/c-*.tar").unwrap().1;
-        for (name, expected) in
-            [("a/c-1.tar", true), ("a/c-.tar", true), ("a/c-1/2.tar", false), ("b/c-1.tar", false)]
-        {
-            assert_eq!(matches(&matcher, name), expected, "{name}");
-        }
-        assert!(parts("a/[").is_err());
-    }
-}
+#[path = "glob_tests.rs"]
+mod tests;

@@ -14,9 +14,7 @@ use super::request::{Answer, Want, asked_pause};
 use super::retry::{Failure, error_text, is_untrusted_certificate};
 use crate::shards::Identity;
 
-/// Time limit for connecting, if the configured time-out is longer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
-/// Most redirects per request.
 const MAX_REDIRECTIONS: usize = 10;
 
 /// The client for all requests. It uses HTTP/1.1 only: over HTTP/2 all ranges would share one connection and one window.

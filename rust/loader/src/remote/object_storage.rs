@@ -92,7 +92,6 @@ pub(crate) fn open(scheme: Scheme, bucket: &str) -> Result<Arc<dyn ObjectStore>,
         (ClientConfigKey::ConnectTimeout, "20 seconds"),
         (ClientConfigKey::Http1Only, "true"),
     ];
-    // The three builders have the same methods, but no trait in common.
     macro_rules! built {
         ($builder:expr, $key:ident) => {{
             let limited = limits.into_iter().fold($builder, |builder, (key, value)| {

@@ -46,16 +46,6 @@ impl Origin {
     }
 }
 
-/// A request to a redirect's URL. Unless it is answered, the URL is forgotten: also if the request is dropped because it takes too
-/// long.
-struct Unanswered<'origin>(&'origin Mutex<Option<reqwest::Url>>);
-
-impl Drop for Unanswered<'_> {
-    fn drop(&mut self) {
-        *self.0.lock() = None;
-    }
-}
-
 /// Requests from the last redirect's URL, or from the original URL if that fails: a redirect may expire.
 async fn get_landed(
     client: &reqwest::Client,
@@ -66,14 +56,14 @@ async fn get_landed(
 ) -> Result<Answer, Failure> {
     let before = landed.lock().clone();
     if let Some(there) = before {
-        let unanswered = Unanswered(landed);
         match http::get(client, there.as_str(), None, want, known).await {
-            Ok((answer, _)) => {
-                std::mem::forget(unanswered);
-                return Ok(answer);
+            Ok((answer, _)) => return Ok(answer),
+            Err(failure) => {
+                *landed.lock() = None;
+                if failure.verdict != Verdict::Final {
+                    return Err(failure);
+                }
             }
-            Err(failure) if failure.verdict != Verdict::Final => return Err(failure),
-            Err(_) => {}
         }
     }
     let (answer, there) = http::get(client, url, token, want, known).await?;

@@ -32,7 +32,6 @@ impl Meter {
         Self { expected: expected.into(), grown: Some(Box::new(grown)), ..Self::default() }
     }
 
-    /// Bytes on disk, now or expected.
     pub fn bytes(&self) -> u64 {
         let expected = self.expected.load(Ordering::Relaxed);
         expected.max(self.written())
@@ -72,7 +71,6 @@ impl Meter {
         }
     }
 
-    /// Sets the final size.
     pub fn settle(&self, bytes: u64) {
         self.written.store(0, Ordering::Relaxed);
         self.expected.store(bytes, Ordering::Relaxed);
@@ -101,7 +99,6 @@ struct Arrived {
     ended: Option<bool>,
 }
 
-/// A file and its written intervals.
 pub(crate) struct PartialFile {
     pub file: File,
     meter: Arc<Meter>,
@@ -139,7 +136,6 @@ impl PartialFile {
     }
 }
 
-/// Reads a partial file in order and waits for missing bytes.
 pub(crate) struct PartialFileReader {
     sink: Arc<PartialFile>,
     at: u64,
@@ -168,63 +164,5 @@ impl Read for PartialFileReader {
         let got = read_at(&self.sink.file, &mut into[..length], self.at)?;
         self.at += got as u64;
         Ok(got)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parts_written_in_any_order_are_read_in_order() {
-        let sink = Arc::new(PartialFile::new(tempfile::tempfile().unwrap(), &Arc::default()));
-        let mut following = PartialFileReader::new(Arc::clone(&sink));
-        let reader = std::thread::spawn(move || {
-            let mut text = String::new();
-            following.read_to_string(&mut text).map(|_| text)
-        });
-        for (at, bytes) in [(6, "ghi"), (0, "ab"), (3, "def"), (2, "c"), (9, "j")] {
-            sink.write(at, bytes.as_bytes()).unwrap();
-        }
-        assert_eq!(sink.arrived.lock().parts, BTreeMap::from([(0, 10)]));
-        sink.end(true);
-        assert_eq!(reader.join().unwrap().unwrap(), "abcdefghij");
-    }
-
-    #[test]
-    fn a_reader_gets_an_error_if_the_rest_is_missing() {
-        let sink = Arc::new(PartialFile::new(tempfile::tempfile().unwrap(), &Arc::default()));
-        sink.write(0, b"a").unwrap();
-        sink.write(2, b"c").unwrap();
-        sink.end(false);
-        sink.end(true);
-        let mut following = PartialFileReader::new(sink);
-        let mut byte = [0; 8];
-        assert_eq!(following.read(&mut byte).unwrap(), 1);
-        assert!(following.read(&mut byte).is_err());
-    }
-
-    #[test]
-    fn growth_beyond_the_expected_size_is_reported_once_per_mebibyte() {
-        let told = Arc::new(AtomicU64::new(0));
-        let count = Arc::clone(&told);
-        let meter = Meter::watched(3 << 20, move || {
-            count.fetch_add(1, Ordering::Relaxed);
-        });
-        let piece = 1 << 18;
-        meter.begin(None, false);
-        (0..12).for_each(|_| meter.add(piece));
-        assert_eq!((told.load(Ordering::Relaxed), meter.bytes()), (0, 3 << 20));
-        (0..8).for_each(|_| meter.add(piece));
-        assert_eq!((told.load(Ordering::Relaxed), meter.bytes()), (2, 5 << 20));
-        assert_eq!(meter.exact(), None);
-        // The server says more than was expected; a second file beside the first has no known size.
-        meter.begin(Some(9 << 20), false);
-        assert_eq!((told.load(Ordering::Relaxed), meter.bytes()), (3, 9 << 20));
-        assert_eq!(meter.exact(), Some(9 << 20));
-        meter.begin(Some(9 << 20), true);
-        assert_eq!((told.load(Ordering::Relaxed), meter.exact()), (3, None));
-        meter.settle(7);
-        assert_eq!(meter.bytes(), 7);
     }
 }

@@ -23,7 +23,6 @@ const COMPLAINT_BYTES: u64 = 16 * 1024;
 /// How many characters of it, the last ones, an error quotes.
 const QUOTED: usize = 200;
 
-/// Kills a command and its children on drop, if it still runs.
 struct KillOnDrop(Option<os::Group>);
 
 impl Drop for KillOnDrop {
@@ -34,7 +33,6 @@ impl Drop for KillOnDrop {
     }
 }
 
-/// Runs a command and stores its output. Retries if the command fails.
 pub(super) async fn download(
     inner: &Inner,
     command: &str,

@@ -19,10 +19,8 @@ use crate::config::StoreConfig;
 use crate::error::{Error, FetchError, TarError};
 use crate::shards::{Location, Regions, Stamp};
 
-/// A shard to fetch.
 #[derive(Debug, Clone)]
 pub struct ShardRequest {
-    /// Where it is.
     pub location: Location,
     /// Its stamp in the index. Without an index, its headers are read once it is fetched.
     pub stamp: Option<Stamp>,
@@ -36,7 +34,6 @@ pub type ScanShard = fn(&File, require_end: bool) -> Result<Regions, TarError>;
 
 type Wake = Box<dyn Fn() + Send + Sync>;
 
-/// Fetches the shards of one run.
 pub struct Prefetcher {
     store: Store,
     shared: Arc<Shared>,
@@ -54,9 +51,6 @@ struct Shared {
 
 impl Prefetcher {
     /// Opens a prefetcher. It fetches nothing yet.
-    ///
-    /// # Errors
-    /// Its threads cannot start.
     pub fn open(
         config: &StoreConfig,
         request_of: Box<RequestOf>,
@@ -169,7 +163,6 @@ async fn caught<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, 
     })
 }
 
-/// Compares a shard with the index or, without an index, reads its headers.
 async fn checked(
     fetched: Fetched,
     indexed: Option<&Stamp>,
@@ -309,18 +302,5 @@ impl Shared {
         {
             wake();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_panic_while_fetching_becomes_an_error() {
-        let work = async { panic!("as it is meant to") };
-        let caught: Result<(), Failure> = caught(work).now_or_never().unwrap();
-        let expected = "a loader thread panicked in stage \"fetch\": as it is meant to";
-        assert_eq!(caught.unwrap_err().what, expected);
     }
 }

@@ -13,7 +13,6 @@ use crate::error::FetchError;
 #[derive(Default)]
 pub(super) struct State {
     pub shards: HashMap<u32, ShardState>,
-    /// Announced, but not started.
     pub queue: VecDeque<u32>,
     /// Queued shards that a batch waits for. They are fetched regardless of the disk limit.
     pub wanted: BTreeSet<u32>,
@@ -22,7 +21,6 @@ pub(super) struct State {
     pub sizes: HashMap<u32, u64>,
     /// Shards of unknown size that took more room than there was. They are fetched when a batch waits for them.
     pub oversized: BTreeSet<u32>,
-    /// How many downloads have begun.
     pub begun: u64,
     /// Size of the largest shard so far: the estimate for a shard of unknown size.
     pub largest: u64,
@@ -45,7 +43,6 @@ pub(super) enum ShardState {
     Failed(FetchError),
 }
 
-/// Cancels what is still being fetched.
 pub(super) fn end(held: Option<ShardState>) {
     if let Some(ShardState::Fetching { meter, task, .. }) = held {
         meter.call_off();
@@ -84,7 +81,6 @@ impl State {
         unwanted.max().map(|(_, shard)| shard)
     }
 
-    /// Ends a download and puts the shard back at the head of the queue.
     pub fn put_back(&mut self, shard: u32) {
         let held = self.shards.insert(shard, ShardState::Queued);
         if let Some(ShardState::Fetching { meter, .. }) = &held {

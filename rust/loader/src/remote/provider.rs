@@ -6,10 +6,8 @@ use std::sync::Arc;
 use crate::error::{Error, FetchError};
 use crate::shards::Regions;
 
-/// A fetched shard. Its bytes stay on disk as long as the file is open.
 #[derive(Debug, Clone)]
 pub struct ReadyShard {
-    /// The plain archive.
     pub file: Arc<File>,
     /// Its samples, unless the index has them.
     pub regions: Option<Arc<Regions>>,
@@ -20,18 +18,13 @@ pub struct ReadyShard {
 /// All threads of the run call it, [`Self::get`] also at the same time, and never while they hold a lock that `wake` needs. So
 /// an implementation may call `wake` within any of these methods.
 pub trait ShardProvider: Send + Sync {
-    /// Announces the next shards, in order of first use. Later calls add more. Never blocks.
     fn request(&self, shards: &[u32]);
     /// Whether the shard can be read now. A shard that failed is ready too: reading it returns the error.
     fn is_ready(&self, shard: u32) -> bool;
     /// Its number of samples once known, for a shard whose length was unknown at opening.
     fn length(&self, shard: u32) -> Option<Result<u64, Error>>;
     /// The fetched shard. `None` for a plain local file, which is opened by its path.
-    ///
-    /// # Errors
-    /// The shard could not be fetched.
     fn get(&self, shard: u32) -> Result<Option<ReadyShard>, FetchError>;
-    /// Releases the shard: no batch needs it until it is announced again.
     fn release(&self, shard: u32);
     /// Sets a function to call whenever an answer may have changed.
     fn on_change(&self, wake: Box<dyn Fn() + Send + Sync>);

@@ -19,11 +19,9 @@ pub(crate) const RANGE_BYTES: u64 = 8 << 20;
 /// How many notes are kept until somebody takes them.
 const MAX_NOTES: usize = 20;
 
-/// Limits of a transfer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     pub retries: u32,
-    /// Longest wait for the next byte.
     pub timeout: Duration,
     /// Fewest bytes per second, on average over `timeout`.
     pub min_rate: u64,
@@ -35,7 +33,6 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// Checks the size of a shard.
     pub fn check_size(&self, bytes: u64) -> Result<(), Failure> {
         if bytes <= self.max_bytes {
             return Ok(());
@@ -58,7 +55,6 @@ impl Limits {
     }
 }
 
-/// Measures the rate at which a body arrives, in one stretch of time after another.
 struct Pace {
     since: Instant,
     bytes: u64,
@@ -93,20 +89,17 @@ impl Notes {
         }
     }
 
-    /// The notes since the last call.
     pub fn take(&self) -> Vec<String> {
         std::mem::take(&mut self.0.lock())
     }
 }
 
-/// The transfer of one shard.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Transfer<'store> {
     pub source: &'store Origin,
     /// Limits the simultaneous requests of all shards.
     pub connections: &'store Semaphore,
     pub limits: Limits,
-    /// The address in notes.
     pub address: &'store str,
     pub notes: &'store Notes,
 }
@@ -128,7 +121,6 @@ struct Part {
 }
 
 impl<'store> Transfer<'store> {
-    /// Sends the first request, with retries.
     pub async fn open(&self, attempts: &mut Attempts) -> Result<Opened<'store>, Failure> {
         let mut want = Want::Range(0, self.limits.range_bytes);
         loop {

@@ -14,13 +14,11 @@ use crate::shards::Identity;
 /// The requested bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Want {
-    /// A range: start and end.
     Range(u64, u64),
     /// All bytes, from a server without ranges.
     Whole,
 }
 
-/// The streamed body of a response.
 pub(crate) type Body = Pin<Box<dyn Stream<Item = Result<Bytes, Failure>> + Send>>;
 
 /// A response whose body is still unread.
@@ -33,7 +31,6 @@ pub(crate) struct Answer {
     pub body: Body,
 }
 
-/// Runs work with a time limit.
 pub(crate) async fn in_time<T>(
     limit: Duration,
     work: impl Future<Output = T>,

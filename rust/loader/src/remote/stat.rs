@@ -14,9 +14,6 @@ use crate::os::is_at;
 use crate::shards::{Location, Stamp, shown};
 
 /// The shards, globs in object stores expanded, and the stamp of each. Nothing is fetched. The stamp of a command is empty.
-///
-/// # Errors
-/// As for [`settle`]; also if a shard does not exist.
 pub fn examine(
     shards: Vec<Location>,
     config: &StoreConfig,
@@ -41,9 +38,6 @@ pub fn examine(
 }
 
 /// Fetches a shard into a file, decompressed if needed.
-///
-/// # Errors
-/// The shard cannot be fetched, or the file cannot be written.
 pub fn fetch_into(
     shard: &Location,
     path: &Path,

@@ -25,7 +25,6 @@ use crate::error::FetchError;
 use crate::os::private_folders;
 use crate::shards::{Identity, Stamp};
 
-/// Network threads: they only copy bytes.
 const NETWORK_THREADS: usize = 2;
 /// Blocking threads: they unpack, read the output of commands, resolve host names and read headers.
 const BLOCKING_THREADS: usize = 8;
@@ -33,7 +32,6 @@ const BLOCKING_THREADS: usize = 8;
 const WAITING_THREADS: usize = 6;
 /// How long closing a store waits for its threads.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// How soon a cancelled call returns.
 const CANCEL_POLL: Duration = Duration::from_millis(50);
 
 /// Fetches shards. Dropping it stops its threads and their work.
@@ -45,13 +43,11 @@ pub struct Store {
     pub(super) inner: Arc<Inner>,
 }
 
-/// State shared by the store's tasks.
 #[derive(Debug)]
 pub(super) struct Inner {
     pub(super) config: StoreConfig,
     pub(super) limits: Limits,
     pub(super) notes: Notes,
-    /// Folder for unnamed temporary files.
     pub(super) folder: PathBuf,
     /// The cache of whole shards, if there is one.
     pub(super) cache: Option<Cache>,
@@ -69,7 +65,6 @@ pub struct Fetched {
     /// The open file. Unless the shard is cached, it has no name and is deleted when its last handle is closed, even after a
     /// crash.
     pub file: File,
-    /// The stamp of the fetched shard.
     pub stamp: Stamp,
 }
 
@@ -81,10 +76,6 @@ impl Fetched {
 }
 
 impl Store {
-    /// Opens a store with its own threads.
-    ///
-    /// # Errors
-    /// The threads, the HTTP client or the folder cannot be set up.
     pub fn open(config: &StoreConfig) -> Result<Self, FetchError> {
         let setup = |what: String| Failure::here(what).into_error("");
         // Sets the TLS provider of the process. If another library has set one already, that one stays.
@@ -140,7 +131,6 @@ impl Store {
         })
     }
 
-    /// Stops its threads and their work.
     pub(super) fn close(&self) {
         let runtime = self.runtime.lock().take();
         if let Some(runtime) = runtime {
@@ -222,13 +212,11 @@ impl Inner {
         Ok(store)
     }
 
-    /// A permit for a thread that waits for bytes.
     pub(super) async fn may_wait(&self) -> Result<SemaphorePermit<'_>, Failure> {
         let permit = self.waiting.acquire().await;
         permit.map_err(|_| Failure::terminal("the loader is closed"))
     }
 
-    /// Creates an unnamed file.
     pub(super) fn file(&self) -> Result<File, Failure> {
         tempfile::tempfile_in(&self.folder)
             .map_err(|error| Failure::here(format!("no file can be made: {error}")))

@@ -5,10 +5,8 @@ use std::path::{Path, PathBuf};
 
 use crate::error::Printable;
 
-/// Where a shard is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Location {
-    /// A local file.
     File(PathBuf),
     /// An address: `http://`, `https://`, `s3://`, `gs://`, `az://` or `hf://`. Other schemes are refused when it is used.
     Url(String),
@@ -16,7 +14,6 @@ pub enum Location {
     Pipe(String),
 }
 
-/// The compression of a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
     /// `.gz` or `.tgz`.
@@ -27,7 +24,6 @@ pub enum Compression {
 
 impl Location {
     /// The location with this name, as written.
-    #[must_use]
     pub fn of(name: &str) -> Self {
         if let Some(command) = name.strip_prefix("pipe:") {
             return Self::Pipe(command.to_owned());
@@ -39,7 +35,6 @@ impl Location {
     }
 
     /// The compression, from the end of the name. `None` for a plain shard and for a command.
-    #[must_use]
     pub fn compression(&self) -> Option<Compression> {
         let name = match self {
             Self::File(path) => path.to_str()?,
@@ -54,8 +49,6 @@ impl Location {
         }
     }
 
-    /// The location as written, secrets included.
-    #[must_use]
     pub fn written(&self) -> String {
         match self {
             Self::File(path) => path.display().to_string(),
@@ -65,7 +58,6 @@ impl Location {
     }
 
     /// The location as stored and shown: without passwords and signatures.
-    #[must_use]
     pub fn without_secrets(&self) -> String {
         match self {
             Self::Url(url) => shown(url),
@@ -74,7 +66,6 @@ impl Location {
     }
 
     /// The path of a plain local file. `None` for everything that must be fetched or unpacked.
-    #[must_use]
     pub fn plain_file(&self) -> Option<&Path> {
         match self {
             Self::File(path) if self.compression().is_none() => Some(path),
@@ -90,13 +81,11 @@ impl fmt::Display for Location {
     }
 }
 
-/// An address without query and fragment.
 pub(crate) fn before_query(url: &str) -> &str {
     &url[..url.find(['?', '#']).unwrap_or(url.len())]
 }
 
 /// An address for messages: without user and password, and without query and fragment, which may be a signature.
-#[must_use]
 pub fn shown(url: &str) -> String {
     let plain = before_query(url);
     let more = if plain == url { "" } else { "?…" };
@@ -134,58 +123,5 @@ pub(crate) fn without_secrets(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn displayed_locations_have_no_secrets() {
-        let url = Location::Url("https://me:pass@h/a.tar?sig=1".to_owned());
-        let pipe = Location::Pipe("curl https://h/a.tar?sig=1 | cat".to_owned());
-        assert_eq!(url.to_string(), "https://h/a.tar?…");
-        assert_eq!(url.written(), "https://me:pass@h/a.tar?sig=1");
-        assert_eq!(pipe.to_string(), "pipe:curl https://h/a.tar?… | cat");
-        let pattern = Location::of("{https://me:pass@h/a,https://me:pass@h/b}.tar");
-        assert_eq!(pattern.to_string(), "{https://h/a,https://h/b}.tar");
-        let odd = Location::File("a\n\u{1b}[1m é.tar".into());
-        assert_eq!(odd.to_string(), "a\\n\\u{1b}[1m é.tar");
-        assert_eq!(odd.written(), "a\n\u{1b}[1m é.tar");
-        assert_eq!(pipe.written(), "pipe:curl https://h/a.tar?sig=1 | cat");
-    }
-
-    #[test]
-    fn the_suffix_gives_the_compression() {
-        let file = |name: &str| Location::File(name.into());
-        for (location, expected) in [
-            (file("a.tar"), None),
-            (file("a.tar.gz"), Some(Compression::Gzip)),
-            (file("a.TGZ"), Some(Compression::Gzip)),
-            (Location::Url("s3://b/a.tar.zst".to_owned()), Some(Compression::Zstd)),
-            (Location::Url("http://h/a.tar.gz?x=a.tar".to_owned()), Some(Compression::Gzip)),
-            (Location::Pipe("cat a.tar.gz".to_owned()), None),
-        ] {
-            assert_eq!(location.compression(), expected, "{location}");
-        }
-    }
-
-    #[test]
-    fn secrets_are_removed_from_addresses() {
-        for (text, expected) in [
-            ("https://h/a.tar", "https://h/a.tar"),
-            ("https://user:pass@h:1/a@b.tar", "https://h:1/a@b.tar"),
-            ("https://h/a.tar?X-Amz-Signature=1", "https://h/a.tar?…"),
-            ("s3://b/a.tar#x", "s3://b/a.tar?…"),
-        ] {
-            assert_eq!(shown(text), expected);
-            assert_eq!(
-                without_secrets(&format!("é cannot get ({text}): no")),
-                format!("é cannot get ({expected}): no")
-            );
-        }
-        assert_eq!(without_secrets("nothing"), "nothing");
-        assert_eq!(
-            without_secrets("$(curl https://h/a?x=(1),2&sig=3), b"),
-            "$(curl https://h/a?…), b"
-        );
-        assert_eq!(without_secrets("http://u:p@h/a,http://u:q@h/b"), "http://h/a,http://h/b");
-    }
-}
+#[path = "location_tests.rs"]
+mod tests;

@@ -16,29 +16,20 @@ pub struct Regions(Box<[u32]>);
 
 impl Regions {
     /// Regions from the start of each sample and the end of the last one.
-    ///
-    /// # Panics
-    /// If there is no number or they don't rise, which is a bug of the caller.
-    #[must_use]
     pub fn new(places: Vec<u32>) -> Self {
         assert!(!places.is_empty() && places.is_sorted(), "no regions");
         Self(places.into())
     }
 
-    /// Number of samples.
-    #[must_use]
     pub fn len(&self) -> usize {
         self.0.len() - 1
     }
 
-    /// Whether there are no samples.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// The byte range of a sample, headers included. `None` if there is no such sample.
-    #[must_use]
     pub fn get(&self, sample: u32) -> Option<Range<u64>> {
         let sample = sample as usize;
         let (start, end) = (self.0.get(sample)?, self.0.get(sample + 1)?);
@@ -46,7 +37,6 @@ impl Regions {
     }
 
     /// Where the last sample ends, in bytes.
-    #[must_use]
     pub fn end(&self) -> u64 {
         self.0.last().map_or(0, |&end| u64::from(end) * BLOCK)
     }
@@ -61,7 +51,6 @@ impl Regions {
     }
 
     /// Decodes the regions of `count` samples. `None` if [`Self::encode`] did not write these bytes.
-    #[must_use]
     pub fn decode(bytes: &[u8], count: u32) -> Option<Self> {
         // Each number takes at least one byte, so a wrong count allocates at most four times the bytes present.
         if count as usize >= bytes.len() {
@@ -96,43 +85,5 @@ pub(crate) fn put_varint(out: &mut Vec<u8>, mut number: u64) {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn encoded_regions_decode_equal(mut places in prop::collection::vec(any::<u32>(), 1..50)) {
-            places.sort_unstable();
-            let regions = Regions(places.into());
-            let mut bytes = Vec::new();
-            regions.encode(&mut bytes);
-            prop_assert_eq!(Regions::decode(&bytes, regions.len() as u32), Some(regions.clone()));
-            prop_assert_eq!(Regions::decode(&bytes, regions.len() as u32 + 1), None);
-            prop_assert_eq!(Regions::decode(&bytes[..bytes.len() - 1], regions.len() as u32), None);
-        }
-
-        #[test]
-        fn any_bytes_decode_to_sorted_regions_or_none(bytes in prop::collection::vec(any::<u8>(), 0..60), count in any::<u32>()) {
-            for count in [count, count % 20] {
-                if let Some(regions) = Regions::decode(&bytes, count) {
-                    prop_assert!(regions.0.is_sorted());
-                    prop_assert_eq!(regions.len(), count as usize);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_sample_takes_one_or_two_bytes_in_a_file_and_four_in_memory() {
-        let regions = Regions((0..10_001).map(|sample| sample * 90).collect());
-        let mut bytes = Vec::new();
-        regions.encode(&mut bytes);
-        assert_eq!(bytes.len(), 10_001);
-        assert_eq!(size_of_val(&*regions.0), 40_004);
-        assert_eq!(regions.get(9_999), Some(9_999 * 90 * 512..10_000 * 90 * 512));
-        assert_eq!(regions.get(10_000), None);
-        assert_eq!(regions.get(u32::MAX), None);
-    }
-}
+#[path = "regions_tests.rs"]
+mod tests;

@@ -1,6 +1,5 @@
 //! Identifies a sample by its shard and its position in the shard.
 
-/// Identifies a sample.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SampleId {
     /// Index of the shard in the expanded list.
@@ -11,7 +10,6 @@ pub struct SampleId {
 
 impl SampleId {
     /// The number that keys the sample's random draws.
-    #[must_use]
     pub fn key(self) -> u64 {
         u64::from(self.shard) << 32 | u64::from(self.sample)
     }

@@ -8,32 +8,25 @@ use std::time::SystemTime;
 use super::location::Location;
 use crate::error::Error;
 
-/// Size and version of a shard, stored in the index to detect changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stamp {
     /// Its size in bytes. For a compressed shard, the compressed size.
     pub size: u64,
-    /// Distinguishes contents of the same size.
     pub version: Version,
 }
 
 /// Distinguishes contents of the same shard and size.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Version {
-    /// Nothing is known.
     #[default]
     Unknown,
     /// Modification time of a file, in nanoseconds since 1970.
     Modified(i64),
-    /// The server's ETag.
     ETag(Box<str>),
 }
 
 impl Stamp {
     /// The stamp of a local file. For a remote shard, an empty stamp.
-    ///
-    /// # Errors
-    /// The file does not exist or its metadata cannot be read.
     pub fn of(location: &Location) -> Result<Self, Error> {
         let Location::File(path) = location else {
             return Ok(Self::default());
@@ -50,8 +43,6 @@ impl Stamp {
         Ok((file, stamp))
     }
 
-    /// The stamp of an open file.
-    #[must_use]
     pub fn of_file(metadata: &Metadata) -> Self {
         Self {
             size: metadata.len(),
@@ -61,8 +52,6 @@ impl Stamp {
         }
     }
 
-    /// Describes what has changed since this stamp. `None` if `now` shows no change.
-    #[must_use]
     pub fn change(&self, now: &Self) -> Option<String> {
         let unknown = [&self.version, &now.version].contains(&&Version::Unknown);
         if self.size != now.size {
@@ -87,18 +76,15 @@ fn nanoseconds(time: SystemTime) -> i64 {
 /// Identifies the state of a remote shard.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Identity {
-    /// The server's ETag.
     pub etag: Option<String>,
     /// The server's `Last-Modified`, as text.
     pub modified: Option<String>,
-    /// Its size in bytes.
     pub size: Option<u64>,
 }
 
 impl Identity {
     /// Whether both may be the same content: everything known of both is equal. If both have ETags, those decide instead of times.
     /// If there is nothing to compare, as with a proxy's error page, they are not the same.
-    #[must_use]
     pub fn matches(&self, other: &Self) -> bool {
         fn same<T: PartialEq>(one: &Option<T>, two: &Option<T>) -> Option<bool> {
             Some(one.as_ref()? == two.as_ref()?)
@@ -126,50 +112,5 @@ impl From<&Identity> for Stamp {
             size: identity.size.unwrap_or(0),
             version: version.map_or(Version::Unknown, |text| Version::ETag(text.as_str().into())),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_different_size_or_time_is_a_change() {
-        let stamp = |size, version| Stamp { size, version };
-        let then = stamp(7, Version::Modified(5));
-        assert_eq!(then.change(&then), None);
-        assert_eq!(then.change(&stamp(7, Version::Unknown)), None);
-        assert_eq!(
-            then.change(&stamp(8, Version::Modified(5))).unwrap(),
-            "it had 7 bytes and has 8"
-        );
-        assert_eq!(then.change(&stamp(7, Version::Modified(6))).unwrap(), "it was written again");
-    }
-
-    #[test]
-    fn identities_distinguish_changed_shards_from_unchanged_ones() {
-        let identity = |etag: Option<&str>, modified: Option<&str>, size| Identity {
-            etag: etag.map(str::to_owned),
-            modified: modified.map(str::to_owned),
-            size,
-        };
-        let first = identity(Some("\"a\""), Some("monday"), Some(3));
-        for (other, same) in [
-            (first.clone(), true),
-            (identity(Some("\"b\""), Some("monday"), Some(3)), false),
-            (identity(Some("\"a\""), Some("sunday"), Some(3)), true),
-            (identity(Some("\"a\""), None, Some(4)), false),
-            (identity(None, Some("monday"), Some(3)), true),
-            (identity(None, Some("sunday"), Some(3)), false),
-            // There is nothing to compare.
-            (identity(None, None, None), false),
-            (identity(None, Some("monday"), None), true),
-        ] {
-            assert_eq!(first.matches(&other), same, "{other:?}");
-            assert_eq!(other.matches(&first), same, "{other:?}");
-        }
-        assert!(Identity::default().matches(&Identity::default()));
-        assert_eq!(first.strong_etag(), Some("\"a\""));
-        assert_eq!(identity(Some("W/\"a\""), None, None).strong_etag(), None);
     }
 }

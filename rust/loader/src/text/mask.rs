@@ -5,10 +5,8 @@ use std::ops::Range;
 use crate::config::{MaskConfig, TextMode};
 use crate::rng::SampleRng;
 
-/// How rows of ids are padded, so that masking can tell text from padding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Padding {
-    /// The padding id.
     pub id: i32,
     /// Whether padding comes before the text instead of after it.
     pub left: bool,
@@ -18,7 +16,6 @@ pub struct Padding {
 }
 
 impl Padding {
-    /// The range from the first to the last token of a row.
     fn text(self, ids: &[i32]) -> Range<usize> {
         let is_text = |id: &i32| *id != self.id;
         match (self.in_text, self.left) {
@@ -34,7 +31,6 @@ impl Padding {
     }
 }
 
-/// Masks a row of ids in place, as configured.
 pub fn mask_text(ids: &mut [i32], padding: Padding, config: &MaskConfig, rng: &mut SampleRng) {
     let prob = config.text_mask_prob;
     match config.text_mode {

@@ -1,7 +1,7 @@
 //! Reads and writes index files. The regions stay on disk until a shard is used; a file is written atomically.
 
 use std::fs::File;
-use std::io::{BufWriter, ErrorKind, Seek, SeekFrom, Write};
+use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -11,7 +11,7 @@ use super::parallel::in_order;
 use super::scanner::Scanner;
 use crate::config::StoreConfig;
 use crate::error::{Error, IndexError};
-use crate::os::{free_bytes, read_exact_at, usual_permissions};
+use crate::os::{read_exact_at, usual_permissions};
 use crate::remote::Store;
 use crate::shards::{Location, Regions};
 
@@ -22,7 +22,6 @@ pub struct IndexFile {
     file: File,
 }
 
-/// Where a shard's regions are in an index file.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FileRange {
     offset: u64,
@@ -38,18 +37,12 @@ impl From<&Entry> for FileRange {
 
 impl IndexFile {
     /// Opens a local file and reads its table.
-    ///
-    /// # Errors
-    /// It cannot be read, or is not a complete index.
     pub fn open(path: &Path) -> Result<(Self, Vec<Entry>), Error> {
         let file = File::open(path).map_err(|error| wrong(path, error.into()))?;
         Self::of(file, path)
     }
 
     /// Downloads a file and reads its table.
-    ///
-    /// # Errors
-    /// As [`Self::open`], or the download fails.
     pub fn fetch(
         location: &Location,
         config: &StoreConfig,
@@ -65,8 +58,6 @@ impl IndexFile {
         Ok((Self { path, file }, entries))
     }
 
-    /// Path or address of the file.
-    #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -114,14 +105,11 @@ fn read_table(file: &File) -> Result<Vec<Entry>, IndexError> {
     Ok(entries)
 }
 
-/// What an index contains.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Number of shards.
     pub shards: u64,
     /// Number of samples. The damaged rest of a shard counts as one.
     pub samples: u64,
-    /// One sentence per damaged shard.
     pub notes: Vec<String>,
 }
 
@@ -148,10 +136,6 @@ fn scan_one(scanner: &Scanner<'_>, location: &Location) -> Result<Scanned, Error
 }
 
 /// Reads the headers of all shards with `threads` threads and writes an index of them, atomically.
-///
-/// # Errors
-/// A shard cannot be opened or is not an archive (the first such shard is named), the file cannot be written, or
-/// `cancelled` was set.
 pub fn write_index(
     shards: &[Location],
     out: &Path,
@@ -163,10 +147,8 @@ pub fn write_index(
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    let wrong = |error: std::io::Error| Error::Index {
-        index: out.to_owned(),
-        source: unwritable(error, folder),
-    };
+    let wrong =
+        |error: std::io::Error| Error::Index { index: out.to_owned(), source: error.into() };
     let file = usual_permissions(tempfile::Builder::new().prefix(".index-"))
         .tempfile_in(folder)
         .map_err(wrong)?;
@@ -205,22 +187,7 @@ pub fn write_index(
     Ok(summary)
 }
 
-/// The error of writing a file in a folder. If the disk is full, it says how many bytes are free.
-fn unwritable(error: std::io::Error, folder: &Path) -> IndexError {
-    let full = matches!(
-        error.kind(),
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge
-    );
-    match free_bytes(folder).filter(|_| full) {
-        Some(bytes) => IndexError::Full(error, bytes),
-        None => error.into(),
-    }
-}
-
 /// Reads the headers of all shards again and returns one sentence per difference from an index file.
-///
-/// # Errors
-/// The index cannot be read, or `cancelled` was set.
 pub fn check_index(
     shards: &[Location],
     index: &Path,
@@ -263,17 +230,4 @@ pub fn check_index(
         Ok(())
     })?;
     Ok(differences)
-}
-
-#[cfg(all(test, unix))]
-#[test]
-fn a_full_disk_error_names_the_free_bytes() {
-    let folder = std::env::temp_dir();
-    for (number, full) in [(28, true), (27, true), (122, true), (13, false), (5, false)] {
-        let error = || std::io::Error::from_raw_os_error(number);
-        let said = unwritable(error(), &folder).to_string();
-        let (what, free) = said.split_once("; ").unwrap_or((&said, ""));
-        assert_eq!(what, error().to_string());
-        assert_eq!(free.ends_with(" bytes are free"), full, "{said}");
-    }
 }

@@ -12,19 +12,15 @@
 use crate::error::IndexError;
 use crate::shards::{Stamp, Version, put_varint};
 
-/// Size of the head in bytes.
 pub const HEAD: usize = 44;
 const MAGIC: &[u8; 8] = b"PROLIPIX";
 const VERSION: u32 = 1;
 /// Maximum length of a location or an ETag in bytes.
 const MAX_TEXT: u64 = 1 << 16;
 
-/// The head of an index file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
-    /// Number of shards.
     pub shards: u32,
-    /// Number of samples.
     pub samples: u64,
     /// Offset of the table, after all regions.
     pub table: u64,
@@ -34,12 +30,10 @@ pub struct Head {
     pub crc: u32,
 }
 
-/// One shard in the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Location of the shard when the index was made, without secrets.
     pub location: Box<str>,
-    /// Number of samples.
     pub count: u32,
     /// Offset of its regions in the index file.
     pub offset: u64,
@@ -47,15 +41,10 @@ pub struct Entry {
     pub length: u32,
     /// CRC-32 of its regions.
     pub crc: u32,
-    /// Identifies this version of the shard.
     pub stamp: Stamp,
 }
 
 impl Head {
-    /// Parses the first bytes of an index file.
-    ///
-    /// # Errors
-    /// The file is not an index, or has another format version.
     pub fn parse(bytes: &[u8; HEAD]) -> Result<Self, IndexError> {
         if &bytes[..8] != MAGIC {
             return Err(IndexError::NotAnIndex);
@@ -75,7 +64,6 @@ impl Head {
     }
 
     /// The first bytes of an index file.
-    #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
         out.extend(VERSION.to_le_bytes());
@@ -112,9 +100,6 @@ impl Entry {
 
 /// Parses a table. The bytes are untrusted: everything is checked before use, and no claimed size allocates more than
 /// the input.
-///
-/// # Errors
-/// The bytes are not a complete table.
 pub fn parse_table(bytes: &[u8]) -> Result<Vec<Entry>, IndexError> {
     let mut rest = Bytes(bytes);
     let mut entries = Vec::new();
@@ -201,77 +186,5 @@ impl<'bytes> Bytes<'bytes> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn entry() -> impl Strategy<Value = Entry> {
-        let version = prop_oneof![
-            Just(Version::Unknown),
-            any::<i64>().prop_map(Version::Modified),
-            ".{0,20}".prop_map(|tag: String| Version::ETag(tag.into())),
-        ];
-        let lengths = (0u32..1 << 20, 1u32..1 << 20);
-        (".{0,40}", lengths, any::<u32>(), any::<u64>(), version).prop_map(
-            |(location, (count, more), crc, size, version)| Entry {
-                location: location.into(),
-                count,
-                offset: 0,
-                length: count + more,
-                crc,
-                stamp: Stamp { size, version },
-            },
-        )
-    }
-
-    proptest! {
-        #[test]
-        fn an_encoded_table_parses_equal(mut entries in prop::collection::vec(entry(), 0..20)) {
-            let (mut bytes, mut offset) = (Vec::new(), HEAD as u64);
-            for entry in &mut entries {
-                entry.offset = offset;
-                offset += u64::from(entry.length);
-                entry.encode(&mut bytes);
-            }
-            prop_assert_eq!(parse_table(&bytes).unwrap(), entries);
-            if let Some(cut) = bytes.len().checked_sub(1) {
-                prop_assert!(parse_table(&bytes[..cut]).is_err());
-            }
-        }
-
-        #[test]
-        fn parsing_any_bytes_does_not_panic(
-            entries in prop::collection::vec(entry(), 0..3),
-            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
-            noise in prop::collection::vec(any::<u8>(), 0..40),
-        ) {
-            let mut bytes = Vec::new();
-            entries.iter().for_each(|entry| entry.encode(&mut bytes));
-            bytes.extend(noise);
-            for (place, byte) in changes {
-                if !bytes.is_empty() {
-                    let place = place.index(bytes.len());
-                    bytes[place] = byte;
-                }
-            }
-            if let Ok(entries) = parse_table(&bytes) {
-                prop_assert!(entries.len() * 6 <= bytes.len());
-            }
-        }
-    }
-
-    #[test]
-    fn the_head_is_checked_and_parses_equal() {
-        let head = Head { shards: 3, samples: 1 << 40, table: 99, length: 7, crc: 5 };
-        let bytes: [u8; HEAD] = head.encode().try_into().unwrap();
-        assert_eq!(Head::parse(&bytes).unwrap(), head);
-        let changed = |place: usize| {
-            let mut bytes = bytes;
-            bytes[place] ^= 1;
-            Head::parse(&bytes).unwrap_err()
-        };
-        assert!(matches!(changed(0), IndexError::NotAnIndex));
-        assert!(matches!(changed(8), IndexError::Version(0)));
-    }
-}
+#[path = "format_tests.rs"]
+mod tests;

@@ -21,17 +21,14 @@ use crate::config::{OnMissingShard, StoreConfig};
 use crate::error::{Error, IndexError};
 use crate::shards::{Location, Regions, Stamp, UNKNOWN_LENGTH};
 
-/// A shard in the list.
 #[derive(Debug)]
 pub struct Shard {
-    /// Where the shard is.
     pub location: Location,
     /// Identifies the version of the shard that was indexed; `None` if it was not indexed.
     pub stamp: Option<Stamp>,
     place: RegionsAt,
 }
 
-/// Where a shard's regions are kept.
 #[derive(Debug)]
 enum RegionsAt {
     Memory(Arc<Regions>),
@@ -50,26 +47,19 @@ pub struct Index {
     notes: Vec<String>,
 }
 
-/// How shards are opened.
 #[derive(Debug, Clone, Copy)]
 pub struct OpenOptions<'loader> {
-    /// What happens to shards that are missing or are not archives.
     pub missing: OnMissingShard,
     /// Number of threads, at least 1.
     pub threads: usize,
     /// How remote and compressed shards are read.
     pub store: &'loader StoreConfig,
-    /// Setting it ends the work early.
     pub cancelled: &'loader AtomicBool,
 }
 
 impl Index {
     /// Builds an index by reading the headers of all local shards. Other shards have unknown lengths until they are
     /// downloaded.
-    ///
-    /// # Errors
-    /// A shard cannot be opened or is not an archive (the first such shard is named), or the work was cancelled. With
-    /// [`OnMissingShard::Skip`] such shards are skipped.
     pub fn scan(shards: &[Location], options: OpenOptions<'_>) -> Result<Self, Error> {
         let (mut index, mut damaged) = (Self::default(), Vec::new());
         let scanner = Scanner::new(options.store, options.cancelled);
@@ -90,11 +80,6 @@ impl Index {
         Ok(index)
     }
 
-    /// Takes the shards' contents from an index file. No shard is read.
-    ///
-    /// # Errors
-    /// The file is not an index, a shard is not in it or has changed, or the work was cancelled. A shard that cannot
-    /// be found is an error or is skipped, as in [`Self::scan`].
     pub fn from_file(
         shards: &[Location],
         path: &Path,
@@ -139,40 +124,30 @@ impl Index {
     }
 
     /// Number of samples in the shards of known length.
-    #[must_use]
     pub fn num_samples(&self) -> u64 {
         let known = self.counts.iter().filter(|&&count| count != UNKNOWN_LENGTH);
         known.map(|&count| u64::from(count)).sum()
     }
 
-    /// Whether every shard's length is known.
-    #[must_use]
     pub fn is_complete(&self) -> bool {
         !self.counts.contains(&UNKNOWN_LENGTH)
     }
 
     /// Length of each shard, or [`UNKNOWN_LENGTH`].
-    #[must_use]
     pub fn counts(&self) -> &[u32] {
         &self.counts
     }
 
     /// The shards in the order of the list.
-    #[must_use]
     pub fn shards(&self) -> &[Shard] {
         &self.shards
     }
 
     /// One sentence per skipped shard and per damaged shard.
-    #[must_use]
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
 
-    /// Where a shard's samples are.
-    ///
-    /// # Errors
-    /// The index file cannot be read any more.
     pub fn regions(&self, shard: u32) -> Result<Arc<Regions>, IndexError> {
         match (&self.shards[shard as usize].place, &self.file) {
             (RegionsAt::Memory(regions), _) => Ok(Arc::clone(regions)),
@@ -184,8 +159,6 @@ impl Index {
         }
     }
 
-    /// Path of the index file, if there is one.
-    #[must_use]
     pub fn file(&self) -> Option<&Path> {
         self.file.as_ref().map(IndexFile::path)
     }

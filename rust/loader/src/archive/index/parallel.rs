@@ -18,9 +18,6 @@ struct Results<T, S> {
 
 /// Runs `count` pieces of work with `threads` threads and passes the results to `take`, in order and one at a time.
 /// Ends early if `take` fails or `cancelled` is set.
-///
-/// # Errors
-/// The first error of `take`, [`Error::Panicked`] if the work panics, or [`Error::Closed`] if it was cancelled.
 pub fn in_order<T: Send>(
     count: usize,
     threads: usize,
@@ -68,43 +65,5 @@ pub fn in_order<T: Send>(
         Some(error) => Err(error),
         None if results.taken < count => Err(Error::Closed),
         None => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn results_are_in_order_and_the_first_error_stops_the_work() {
-        for threads in [1, 3, 8] {
-            let mut taken = Vec::new();
-            let cancelled = AtomicBool::new(false);
-            let work = |number| {
-                std::thread::sleep(std::time::Duration::from_micros(number as u64 % 5 * 100));
-                number
-            };
-            let take = |number| {
-                taken.push(number);
-                if number == 70 { Err(Error::Closed) } else { Ok(()) }
-            };
-            let error = in_order(100, threads, &cancelled, work, take).unwrap_err();
-            assert!(matches!(error, Error::Closed));
-            assert_eq!(taken, (0..=70).collect::<Vec<_>>());
-            let stop = |number| {
-                cancelled.store(number == 20, Ordering::Relaxed);
-                Ok(())
-            };
-            let error = in_order(100, threads, &cancelled, work, stop);
-            assert!(matches!(error, Err(Error::Closed)) || threads > 1);
-        }
-        let work = |number| assert_ne!(number, 20, "as it is meant to");
-        match in_order(100, 3, &AtomicBool::new(false), work, |()| Ok(())) {
-            Err(Error::Panicked { stage, message }) => {
-                assert!(stage == "open" && message.contains("as it is meant to"));
-            }
-            other => panic!("{other:?}"),
-        }
-        assert!(in_order(0, 4, &AtomicBool::new(false), |_| (), |()| Ok(())).is_ok());
     }
 }

@@ -25,10 +25,6 @@ impl<'opening> Scanner<'opening> {
         Self { config, cancelled, store: OnceLock::new() }
     }
 
-    /// The shard's stamp and its samples.
-    ///
-    /// # Errors
-    /// The shard cannot be opened or is not an archive. The error says where.
     pub fn scan_shard(&self, location: &Location) -> Result<(Stamp, Scan), Error> {
         let (file, stamp) = match location.plain_file() {
             Some(path) => Stamp::open(path)

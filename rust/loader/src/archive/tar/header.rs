@@ -5,13 +5,10 @@ use std::borrow::Cow;
 use crate::error::TarError;
 use crate::shards::BLOCK;
 
-/// A header block with a correct checksum.
 #[derive(Debug)]
 pub(super) struct Header<'block> {
     block: &'block [u8; BLOCK as usize],
-    /// The member's type.
     pub kind: u8,
-    /// The member's size according to this header.
     pub size: u64,
 }
 

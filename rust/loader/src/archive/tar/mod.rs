@@ -17,14 +17,11 @@ use crate::shards::BLOCK;
 /// much.
 const MAX_EXTENSION: u64 = 1 << 20;
 
-/// A regular file of an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Member<'name> {
-    /// Its name as in the archive.
     pub name: &'name str,
     /// Offset of its first header. With a long name, this is the header of the long name.
     pub header: u64,
-    /// Offset of its first byte.
     pub offset: u64,
     /// Number of bytes.
     pub size: u64,
@@ -37,7 +34,6 @@ pub struct Damage {
     pub header: u64,
     /// Offset of the damaged header: the same, or a later one if the member has a long name.
     pub at: u64,
-    /// What is wrong.
     pub error: TarError,
 }
 
@@ -85,21 +81,15 @@ impl<'scratch, S: Source> TarReader<'scratch, S> {
     }
 
     /// Offset of the next header; after the last member, where the archive ends.
-    #[must_use]
     pub fn position(&self) -> u64 {
         self.next
     }
 
     /// Whether a block of zeros has been read. After the last member, `false` means that the source just ends there.
-    #[must_use]
     pub fn has_end(&self) -> bool {
         self.has_end
     }
 
-    /// The next regular file, or `None` at the end of the archive.
-    ///
-    /// # Errors
-    /// What is wrong and where. The reader must not be used after that.
     pub fn next_member(&mut self) -> Result<Option<Member<'_>>, Damage> {
         let (mut extensions, mut header) = (Extensions::default(), self.next);
         loop {

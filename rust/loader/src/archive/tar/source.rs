@@ -12,9 +12,6 @@ const WINDOW: usize = 16 * 1024;
 pub trait Source {
     /// Fills `into` with the bytes at `offset`. Returns the number of bytes, which is smaller only at the end of the
     /// archive.
-    ///
-    /// # Errors
-    /// The bytes cannot be read.
     fn read_at(&mut self, into: &mut [u8], offset: u64) -> io::Result<usize>;
 
     /// Offset after the last byte that can be read.
@@ -36,19 +33,12 @@ pub struct FileSource<'file> {
 }
 
 impl<'file> FileSource<'file> {
-    /// The whole file.
-    ///
-    /// # Errors
-    /// The size of the file cannot be read.
     pub fn new(file: &'file File) -> io::Result<Self> {
         let size = file.metadata()?.len();
         Ok(Self { file, size, end: size, window: Vec::new(), start: 0 })
     }
 
     /// The file up to `end`.
-    ///
-    /// # Errors
-    /// The size of the file cannot be read.
     pub fn until(file: &'file File, end: u64) -> io::Result<Self> {
         let whole = Self::new(file)?;
         Ok(Self { end: whole.size.min(end), ..whole })
@@ -95,7 +85,6 @@ impl Source for FileSource<'_> {
 /// A part of an archive in memory.
 #[derive(Debug, Clone, Copy)]
 pub struct Part<'bytes> {
-    /// The bytes.
     pub bytes: &'bytes [u8],
     /// Offset of the first byte in the archive.
     pub start: u64,

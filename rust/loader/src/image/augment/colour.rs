@@ -1,18 +1,17 @@
 //! Brightness, contrast and saturation as in PIL's `ImageEnhance`: a blend with a degenerate image in single precision,
 //! truncated (not rounded) to 8 bits.
 
-use super::by_level::by_level;
+use super::by_simd::by_simd;
 use super::gray::luma_sum;
 use super::portable;
 use super::slope::Slope;
 
-/// Blends every sample with a constant.
 fn blend_with_constant(pixels: &mut [u8], constant: u8, factor: f32) {
     if factor == 1.0 {
         return;
     }
     if let Some(slope) = Slope::of(factor) {
-        return by_level!(blend_with_constant(pixels, constant, slope));
+        return by_simd!(blend_with_constant(pixels, constant, slope));
     }
     let mut table = [0u8; 256];
     for (entry, sample) in table.iter_mut().zip(0..=255) {
@@ -44,7 +43,7 @@ pub fn adjust_saturation(pixels: &mut [u8], factor: f32) {
         return;
     }
     match Slope::of(factor) {
-        Some(slope) => by_level!(saturate(pixels, slope)),
+        Some(slope) => by_simd!(saturate(pixels, slope)),
         None => portable::saturate_by(pixels, factor),
     }
 }

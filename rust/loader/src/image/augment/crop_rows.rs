@@ -2,7 +2,6 @@
 
 use crate::image::rgb::{CropBox, Rgb8};
 
-/// The rows of a crop.
 #[derive(Clone, Copy)]
 pub(super) struct CropRows<'a> {
     pub(super) pixels: &'a [u8],

@@ -1,13 +1,12 @@
 //! Brightness as in PIL's mode `L`, and conversion to grey.
 
-use super::by_level::by_level;
+use super::by_simd::by_simd;
 
 /// Replaces red, green and blue of each pixel by its brightness.
 pub fn gray(pixels: &mut [u8]) {
-    by_level!(gray(pixels));
+    by_simd!(gray(pixels));
 }
 
-/// The sum of the brightness of all pixels.
 pub(super) fn luma_sum(pixels: &[u8]) -> u64 {
-    by_level!(luma_sum(pixels))
+    by_simd!(luma_sum(pixels))
 }

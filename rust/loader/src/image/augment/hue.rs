@@ -1,11 +1,11 @@
 //! Hue shift as torchvision does it on PIL images: convert to PIL's 8-bit HSV, add to the hue, convert back.
 
-use super::by_level::by_level;
+use super::by_simd::by_simd;
 
 /// Shifts the hue of packed RGB pixels by `shift` turns (-0.5 to 0.5), as torchvision's `adjust_hue` does on PIL images.
 pub fn adjust_hue(pixels: &mut [u8], shift: f32) {
     let shift = hue_steps(shift);
-    by_level!(shift_hue(pixels, shift));
+    by_simd!(shift_hue(pixels, shift));
 }
 
 /// The shift in PIL's 255 steps per turn, truncated towards zero, to be added modulo 256.

@@ -3,18 +3,18 @@
 //! The draws follow torchvision's `RandomResizedCrop`, `ColorJitter` and `RandomGrayscale`. The pixels equal bit for bit what
 //! the same parameters give on PIL images. All vector kernels give the same results as the portable ones.
 
-mod by_level;
+mod by_simd;
 mod coefficients;
 mod colour;
 mod crop;
 mod crop_rows;
 mod gray;
 mod hue;
+mod kernels;
 mod passes;
 mod portable;
 mod resize;
 mod slope;
-mod vector;
 
 pub use colour::{adjust_brightness, adjust_contrast, adjust_saturation};
 pub use gray::gray;
@@ -31,9 +31,7 @@ use resize::{Target, resize};
 pub struct JitterDraw {
     /// Factor of brightness; 1 changes nothing. `None` if it is not configured.
     pub brightness: Option<f32>,
-    /// Factor of contrast.
     pub contrast: Option<f32>,
-    /// Factor of saturation.
     pub saturation: Option<f32>,
     /// Hue shift in turns, from -0.5 to 0.5.
     pub hue: Option<f32>,
@@ -41,18 +39,14 @@ pub struct JitterDraw {
     pub order: [u8; 4],
 }
 
-/// The drawn augmentation of a training image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AugmentDraw {
-    /// The crop.
     pub crop: CropBox,
-    /// Colour jitter, if any.
     pub jitter: Option<JitterDraw>,
     /// Whether the image is converted to grey.
     pub gray: bool,
 }
 
-/// Draws an augmentation for an image of this size, with torchvision's distributions.
 pub fn draw(config: &AugmentConfig, width: u32, height: u32, rng: &mut SampleRng) -> AugmentDraw {
     let crop = crop::draw(config, width, height, rng);
     let jitter = rng.chance(config.jitter_prob).then(|| draw_jitter(config.jitter, rng));
@@ -76,9 +70,6 @@ fn draw_jitter(
 
 /// Applies an augmentation: crop, bicubic resize to `size` x `size`, colour jitter, grey. Writes `size * size * 3` bytes of
 /// packed RGB.
-///
-/// # Panics
-/// `out` has another length, or the crop is not inside the image.
 pub fn apply(image: &Rgb8, draw: &AugmentDraw, size: u32, scratch: &mut Scratch, out: &mut [u8]) {
     resize_box(image, draw.crop, size, size, scratch, out);
     if let Some(jitter) = &draw.jitter {
@@ -89,7 +80,6 @@ pub fn apply(image: &Rgb8, draw: &AugmentDraw, size: u32, scratch: &mut Scratch,
     }
 }
 
-/// Applies a colour jitter to packed RGB pixels.
 pub fn colour_jitter(pixels: &mut [u8], jitter: &JitterDraw) {
     for step in jitter.order {
         match step {
@@ -103,9 +93,6 @@ pub fn colour_jitter(pixels: &mut [u8], jitter: &JitterDraw) {
 
 /// The evaluation transform: bicubic resize of the shortest side to `size`, then the centre crop `size` x `size`, rounded as
 /// in torchvision's `Resize` and `CenterCrop`. Writes `size * size * 3` bytes.
-///
-/// # Panics
-/// `out` has another length, or the image is empty.
 pub fn evaluate(image: &Rgb8, size: u32, scratch: &mut Scratch, out: &mut [u8]) {
     let (width, height) = (image.width(), image.height());
     let target = evaluation_target(width, height, size);

@@ -3,7 +3,6 @@
 use super::coefficients::Coefficients;
 use super::crop_rows::CropRows;
 
-/// Weighted sums along the rows and along the columns of a crop.
 #[derive(Clone, Copy)]
 pub(super) struct Passes<'a> {
     pub(super) source: CropRows<'a>,

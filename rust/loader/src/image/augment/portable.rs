@@ -27,7 +27,6 @@ pub(super) fn blend(from: u8, to: u8, factor: f32) -> u8 {
     (f32::from(from) + factor * (f32::from(to) - f32::from(from))) as u8
 }
 
-/// The same in whole numbers.
 #[inline(always)]
 fn blend_whole(from: u8, to: u8, slope: Slope) -> u8 {
     let (from, to) = (i16::from(from), i16::from(to));
@@ -92,7 +91,6 @@ fn rgb_to_hsv([red, green, blue]: [u8; 3]) -> [u8; 3] {
     [(f64::from(turn) * 255.0) as u8, (f64::from(saturation) * 255.0) as u8, high]
 }
 
-/// PIL's HSV to RGB.
 fn hsv_to_rgb([hue, saturation, value]: [u8; 3]) -> [u8; 3] {
     if saturation == 0 {
         return [value; 3];

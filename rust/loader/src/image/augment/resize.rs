@@ -1,16 +1,16 @@
 //! Bicubic resizing with antialiasing in Pillow's fixed-point arithmetic: one pass along the rows and one along the columns,
 //! each rounded and clamped to 8 bits. Every output pixel equals Pillow's.
 
-use prolip_jpeg::level::{Level, level, runnable};
+use prolip_jpeg::simd::{Level, level, runnable};
 
 use super::coefficients::{Coefficients, PRECISION_BITS, ROUNDING};
 use super::crop_rows::CropRows;
-use super::passes::Passes;
-use super::vector;
+use super::kernels;
 #[cfg(target_arch = "aarch64")]
-use super::vector::neon;
+use super::kernels::neon;
 #[cfg(target_arch = "x86_64")]
-use super::vector::{avx2, avx512, sse4};
+use super::kernels::{avx2, avx512, sse4};
+use super::passes::Passes;
 use crate::image::rgb::{CropBox, Rgb8};
 
 /// Reused buffers: the weights, and the rows between the two passes.
@@ -19,7 +19,7 @@ pub struct Scratch {
     columns: Coefficients,
     rows: Coefficients,
     between: Vec<u8>,
-    vector: vector::Buffers,
+    vectors: kernels::Buffers,
     #[cfg(target_arch = "x86_64")]
     avx512: avx512::resize::Buffers,
 }
@@ -34,9 +34,6 @@ pub(super) struct Target {
 
 /// Resizes a crop to `width` x `height`, as PIL's `image.crop(box).resize(size, BICUBIC)` does: pixels outside the crop have no
 /// influence. Writes `width * height * 3` bytes.
-///
-/// # Panics
-/// `out` has another length, or the crop is empty or not inside the image.
 pub fn resize_box(
     image: &Rgb8,
     crop: CropBox,
@@ -66,25 +63,25 @@ pub(super) fn resize(
         rows: &buffers.rows,
         columns_first: columns_first(crop, target),
     };
-    match kernels(crop, target) {
+    match level_for(crop, target) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the processor has the features that the kernels are compiled for.
         Level::Avx512 => unsafe { avx512::resize::resize(passes, &mut buffers.avx512, out) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: likewise.
-        Level::Avx2 => unsafe { avx2::resize(passes, &mut buffers.vector, out) },
+        Level::Avx2 => unsafe { avx2::resize(passes, &mut buffers.vectors, out) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: likewise.
-        Level::Sse4 => unsafe { sse4::resize(passes, &mut buffers.vector, out) },
+        Level::Sse4 => unsafe { sse4::resize(passes, &mut buffers.vectors, out) },
         #[cfg(target_arch = "aarch64")]
         // SAFETY: likewise.
-        Level::Neon => unsafe { neon::resize(passes, &mut buffers.vector, out) },
+        Level::Neon => unsafe { neon::resize(passes, &mut buffers.vectors, out) },
         Level::Portable => resize_portable(passes, &mut buffers.between, out),
     }
 }
 
 /// The kernels for this processor and these sizes. Rows shorter than a vector need slower kernels.
-pub(super) fn kernels(crop: CropBox, target: Target) -> Level {
+pub(super) fn level_for(crop: CropBox, target: Target) -> Level {
     let (width, outputs) = (crop.width, target.window.width);
     let fits = |level: Level| match level {
         #[cfg(target_arch = "x86_64")]
@@ -101,7 +98,6 @@ pub(super) fn kernels(crop: CropBox, target: Target) -> Level {
     fitting.last().unwrap_or(Level::Portable)
 }
 
-/// Checks the sizes and computes the weights. `None` if there is nothing to compute.
 fn prepare<'a>(
     image: &'a Rgb8,
     crop: CropBox,

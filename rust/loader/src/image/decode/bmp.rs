@@ -12,12 +12,10 @@ use image::{ColorType, ImageDecoder};
 use super::{DecodeError, Rgb8, check_size};
 use crate::buffer::first_bytes;
 
-/// Size of the file header. The second header follows and starts with its own size.
 const FILE_HEADER: usize = 14;
 /// Size of the Windows 3 header. The OS/2 2.x header has the same fields and 24 more bytes.
 const WINDOWS_HEADER: usize = 40;
 const OS2_HEADER: usize = 64;
-/// The compression code for colour masks.
 const MASKS: u32 = 3;
 
 pub(super) fn decode(
@@ -46,7 +44,6 @@ pub(super) fn decode(
     Ok(())
 }
 
-/// Replaces an OS/2 2.x header by a Windows header, which the crate supports.
 fn with_windows_header(bytes: &[u8]) -> Cow<'_, [u8]> {
     let (size, begin) = (number(bytes, FILE_HEADER), number(bytes, 10));
     let compression = number(bytes, FILE_HEADER + 16);

@@ -12,7 +12,6 @@ use crate::buffer::first_bytes;
 /// would take minutes. PIL has no limit.
 const MAX_SCANS: i32 = 500;
 
-/// An owned TurboJPEG handle.
 #[derive(Debug)]
 pub(super) struct Decompressor(NonNull<std::ffi::c_void>);
 

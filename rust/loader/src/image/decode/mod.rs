@@ -10,13 +10,12 @@ mod jpeg;
 mod png;
 mod webp;
 
-use prolip_jpeg::level::{Level, level};
+use prolip_jpeg::simd::{Level, level};
 use prolip_jpeg::{JpegDecoder, JpegHeader};
 
 use super::rgb::{CropBox, Rgb8, check_size};
 use crate::error::DecodeError;
 
-/// Decodes images. It owns reused buffers, so each thread has its own.
 #[derive(Debug)]
 pub struct Decoder {
     max_pixels: u64,
@@ -27,34 +26,22 @@ pub struct Decoder {
 
 impl Decoder {
     /// A decoder that rejects images of more than `max_pixels` pixels.
-    #[must_use]
     pub fn new(max_pixels: u64) -> Self {
         Self { max_pixels, jpeg: Some(JpegDecoder::default()), scratch: Vec::new() }
     }
 
     /// A decoder that uses libjpeg-turbo for every JPEG: the baseline of benchmarks. The pixels are the same.
-    #[must_use]
     pub fn of_libraries(max_pixels: u64) -> Self {
         Self { jpeg: None, ..Self::new(max_pixels) }
     }
 
     /// Decodes `bytes` into `into` and reuses its buffer. After an error, the content of `into` is unspecified.
-    ///
-    /// # Errors
-    /// Where PIL raises, and for images beyond the limit of pixels. The limit is checked against the header, before memory is
-    /// allocated.
     pub fn decode(&mut self, bytes: &[u8], into: &mut Rgb8) -> Result<(), DecodeError> {
         self.decode_part(bytes, into, CropBox::whole).map(|_| ())
     }
 
     /// As [`Self::decode`], but only for the part that `choose` returns for the width and height. Pixels outside it are
     /// unspecified.
-    ///
-    /// # Errors
-    /// As for [`Self::decode`], also for damage outside the part.
-    ///
-    /// # Panics
-    /// The part is not inside the image.
     pub fn decode_part(
         &mut self,
         bytes: &[u8],

@@ -47,7 +47,6 @@ pub(super) fn decode(
     Ok(())
 }
 
-/// Reads the chunks before the samples, and checks them and the size.
 fn read_header(bytes: &[u8], max_pixels: u64) -> Result<Reader<Cursor<&[u8]>>, DecodeError> {
     if !checksums_are_right(bytes) {
         return Err(DecodeError::Checksum);

@@ -61,7 +61,6 @@ fn is_sound(bytes: &[u8]) -> bool {
     true
 }
 
-/// A decoder of an animation, deleted on drop.
 struct Animation(*mut webp::WebPAnimDecoder);
 
 impl Drop for Animation {
@@ -71,7 +70,6 @@ impl Drop for Animation {
     }
 }
 
-/// Decodes the first frame of an animation on its canvas. Alpha is dropped.
 fn first_frame(
     bytes: &[u8],
     width: u32,

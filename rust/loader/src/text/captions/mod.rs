@@ -16,26 +16,21 @@ pub struct Texts<'m> {
     max_bytes: usize,
 }
 
-/// The caption of one slot. It is reused, so its memory is too.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Caption {
-    /// The raw caption.
     pub text: String,
     general: String,
     has_general: bool,
-    /// Index of the drawn source.
     source: usize,
 }
 
 impl Caption {
     /// A more general caption, which replaces this one in masked rows.
-    #[must_use]
     pub fn general(&self) -> Option<&str> {
         self.has_general.then_some(&self.general)
     }
 }
 
-/// Reused buffers of a thread.
 #[derive(Debug, Default)]
 pub struct Scratch {
     places: Vec<Place>,
@@ -48,9 +43,6 @@ type Place = Option<(usize, usize)>;
 
 impl<'m> Texts<'m> {
     /// Checks the members. A caption may have at most `max_bytes` bytes.
-    ///
-    /// # Errors
-    /// The `.txt` is too long or not UTF-8, or the JSON is invalid.
     pub fn new(
         txt: Option<&'m [u8]>,
         json: Option<&'m [u8]>,
@@ -68,9 +60,6 @@ impl<'m> Texts<'m> {
     }
 
     /// Draws one caption per slot, and after that the more general ones, so that no caption depends on `general_prob`.
-    ///
-    /// # Errors
-    /// The sample lacks the drawn source, or the drawn caption is too long.
     pub fn draw(
         &self,
         slots: &[CaptionConfig],
@@ -187,7 +176,6 @@ impl<'t, 'p, 's> Found<'t, 'p, 's> {
         }
     }
 
-    /// Why no value is a string.
     fn why_none(&self) -> String {
         let other = self.values().flatten().next();
         match (self.missing, other) {
@@ -268,7 +256,6 @@ fn draw_equally(found: &Found<'_, '_, '_>, rng: &mut SampleRng) -> usize {
     texts.map(|(place, _)| place).nth(drawn).unwrap_or(0)
 }
 
-/// Whether any slot needs the member `.txt`, and whether any needs the JSON.
 pub(crate) fn needed_members(slots: &[CaptionConfig]) -> (bool, bool) {
     let sources = slots.iter().flat_map(|slot| &slot.sources);
     let keys: Vec<&String> =

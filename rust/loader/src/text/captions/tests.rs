@@ -48,21 +48,6 @@ fn assert_shares(source: &CaptionSource, expected: &[(&str, f64)]) {
 }
 
 #[test]
-fn captions_of_a_list_are_equally_likely() {
-    let third = 1.0 / 3.0;
-    let expected = [("", third), ("one", third), ("three", third)];
-    for path in ["sentences.raw", "sentences.*.raw"] {
-        assert_shares(&source(path), &expected);
-    }
-    assert_shares(&source("nested"), &[("a", third), ("b", third), ("c", third)]);
-    assert_shares(&source("nested.*.0"), &[("a", 0.5), ("c", 0.5)]);
-    assert_shares(&source("sentences.2.raw"), &[("three", 1.0)]);
-    // In an object, a star or a number is a name.
-    assert_shares(&source("pairs.*"), &[("star", 1.0)]);
-    assert_shares(&source("pairs.0"), &[("zero", 1.0)]);
-}
-
-#[test]
 fn caption_weights_come_from_the_config_or_the_json() {
     let beside = |path: &str| CaptionSource {
         list_weights_key: Some(path.to_owned()),
@@ -88,30 +73,6 @@ fn caption_weights_come_from_the_config_or_the_json() {
     let negative = r#"{"a": ["x"], "b": [-1]}"#;
     let minus = CaptionSource { list_weights_key: Some("b".to_owned()), ..source("a") };
     assert!(draw(negative, &minus, 0).is_err());
-}
-
-#[test]
-fn errors_name_the_first_part_that_is_missing() {
-    for (path, why) in [
-        ("absent.raw", "there is no \"absent\""),
-        ("sentences.text", "there is no \"text\""),
-        ("sentences.9.raw", "there is no \"9\""),
-        ("split.deeper", "there is no \"deeper\""),
-        ("id", "found a number"),
-        ("none", "found null"),
-        ("empty", "found an empty list"),
-        ("empty.raw", "found an empty list"),
-        ("sentences", "found an object"),
-    ] {
-        assert_eq!(
-            draw(COCO, &source(path), 0).unwrap_err(),
-            format!("its json has no caption at {path:?}: {why}")
-        );
-    }
-    assert_eq!(
-        draw("{\"a\": \"x}", &source("a"), 0).unwrap_err(),
-        "cannot parse its json: EOF while parsing a string at index 9"
-    );
 }
 
 #[test]

@@ -10,15 +10,11 @@ use jiter::{Jiter, JiterError};
 
 use crate::error::JsonError;
 
-/// A text that was checked to be one JSON value.
 #[derive(Debug)]
 pub struct JsonText<'t>(Cow<'t, str>);
 
 impl<'t> JsonText<'t> {
     /// Checks the bytes. White space around the value and a byte order mark are allowed.
-    ///
-    /// # Errors
-    /// The bytes are not one JSON value in UTF-8.
     pub fn parse(bytes: &'t [u8]) -> Result<Self, JsonError> {
         let text = std::str::from_utf8(bytes)?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -30,8 +26,6 @@ impl<'t> JsonText<'t> {
         Ok(Self(Cow::Owned(repaired)))
     }
 
-    /// The value.
-    #[must_use]
     pub fn value(&self) -> Json<'_> {
         Json { text: self.0.trim_matches([' ', '\t', '\n', '\r']) }
     }
@@ -44,8 +38,6 @@ pub struct Json<'t> {
 }
 
 impl<'t> Json<'t> {
-    /// Its type, for messages.
-    #[must_use]
     pub fn kind(self) -> &'static str {
         match self.text.as_bytes().first() {
             Some(b'{') => "an object",
@@ -57,33 +49,26 @@ impl<'t> Json<'t> {
         }
     }
 
-    /// Whether it is a list.
-    #[must_use]
     pub fn is_list(self) -> bool {
         self.text.starts_with('[')
     }
 
-    /// Whether it is a string.
-    #[must_use]
     pub fn is_string(self) -> bool {
         self.text.starts_with('"')
     }
 
     /// Its start and end within `whole`, a value that contains it.
-    #[must_use]
     pub fn place_in(self, whole: Json<'_>) -> (usize, usize) {
         let begin = self.text.as_ptr() as usize - whole.text.as_ptr() as usize;
         (begin, begin + self.text.len())
     }
 
     /// The value at a start and end from [`Self::place_in`].
-    #[must_use]
     pub fn part(self, begin: usize, end: usize) -> Self {
         Self { text: &self.text[begin..end] }
     }
 
     /// Its string. `None` for other types.
-    #[must_use]
     pub fn as_str(self) -> Option<Cow<'t, str>> {
         let inside = self.text.strip_prefix('"')?.strip_suffix('"')?;
         if !inside.contains('\\') {
@@ -94,13 +79,10 @@ impl<'t> Json<'t> {
     }
 
     /// Its number. `None` for other types.
-    #[must_use]
     pub fn as_number(self) -> Option<f64> {
         reader(self.text).next_float().ok()
     }
 
-    /// The value of a key. `None` if the key is missing or this is no object.
-    #[must_use]
     pub fn get(self, key: &str) -> Option<Self> {
         let mut reader = reader(self.text);
         let mut found = None;

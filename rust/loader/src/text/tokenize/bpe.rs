@@ -43,7 +43,6 @@ struct Symbol {
     after: u32,
 }
 
-/// A line of the text of merges.
 struct Merge<'text> {
     /// Its number in the text, from 1.
     line: usize,
@@ -52,7 +51,6 @@ struct Merge<'text> {
 }
 
 impl Bpe {
-    /// Parses the text of merges: a title line, then two symbols per line, most frequent first.
     pub(super) fn parse(merges: &[u8]) -> Result<Self, TokenizeError> {
         let text = std::str::from_utf8(merges)
             .map_err(|_| wrong(1, "the text must be UTF-8 (is it still compressed?)"))?;
@@ -121,7 +119,6 @@ impl Bpe {
         }
     }
 
-    /// The rank of the pair that starts at `at`. `None` if it is no merge.
     fn rank(&self, symbols: &[Symbol], at: u32) -> Option<u32> {
         let first = symbols.get(at as usize)?;
         let second = symbols.get(first.after as usize)?;
@@ -134,7 +131,6 @@ impl Bpe {
         }
     }
 
-    /// Merges the symbol at `at` with the next one, and queues the two new pairs.
     fn merge(
         &self,
         symbols: &mut [Symbol],
@@ -178,7 +174,6 @@ fn read_merges(text: &str) -> Result<Vec<Merge<'_>>, TokenizeError> {
         .collect()
 }
 
-/// The id of each symbol in the vocabulary's text. `letters` represent the bytes.
 fn symbol_ids(
     letters: &[char],
     merges: &[Merge<'_>],

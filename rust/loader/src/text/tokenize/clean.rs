@@ -8,9 +8,7 @@ use super::TokenizeError;
 /// The kinds of cleaning, with open_clip's names. All of them apply ftfy's fixes and unescape HTML entities twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Clean {
-    /// Collapse white space, lower case (CLIP).
     Lower,
-    /// Collapse white space.
     Whitespace,
     /// Replace `_` by a space, remove ASCII punctuation, lower case, collapse white space (SigLIP).
     Canonicalize,
@@ -22,18 +20,12 @@ pub enum Clean {
 /// (Python's differs from Rust's in the Greek final sigma).
 pub trait CleanText: Send + Sync {
     /// Cleans the captions in place. Called once per batch, with the captions that need it.
-    ///
-    /// # Errors
-    /// The implementation failed, so the batch fails.
     fn clean(&self, captions: &mut [String]) -> Result<(), TokenizeError>;
 }
 
-/// The kind of cleaning, and the function for captions that are not plain ASCII.
 #[derive(Clone)]
 pub struct Cleaning {
-    /// The kind.
     pub how: Clean,
-    /// Cleans any text in that way.
     pub cleaner: Arc<dyn CleanText>,
 }
 
@@ -45,9 +37,6 @@ impl fmt::Debug for Cleaning {
 
 impl Cleaning {
     /// Calls `each` with the index and the cleaned text of every caption, in order. `plain` is a reused buffer.
-    ///
-    /// # Errors
-    /// The cleaner failed, before the first call of `each`, or `each` failed.
     pub(super) fn for_each(
         &self,
         captions: &[&str],

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::tests::{Broken, END, MERGES, START, encode, id, last, row, with};
+use super::tests::{Broken, encode, with};
 use super::*;
 
 /// A `tokenizer.json` whose ids are ASCII codes.
@@ -47,19 +47,6 @@ fn ascii_is_cleaned_without_the_python_cleaner() {
         assert_eq!(read(Some(Clean::Canonicalize), caption), canonicalize, "{caption:?}");
     }
     assert_eq!(read(None, "  A_b "), "  A_b ");
-}
-
-#[test]
-fn words_split_alike_with_and_without_capitals() {
-    let cleaning = with(Clean::Whitespace, Arc::new(Broken));
-    let tokenizer = Tokenizer::clip(MERGES.as_bytes(), 12, cleaning).unwrap();
-    let rows = encode(&tokenizer, &["The'S", "A'Re", "<START_OF_TEXT>", "<start_of_text>"]);
-    assert_eq!(rows[0], row(&[id('T'), id('h'), last('e'), id('\''), last('S')], 12));
-    assert_eq!(rows[1], row(&[last('A'), id('\''), id('R'), last('e')], 12));
-    // A special token must be lower case. In capitals, its letters are an ordinary word.
-    assert_eq!(rows[2][..5], [START, id('<'), id('S'), id('T'), id('A')]);
-    assert_eq!(rows[2][11], END);
-    assert_eq!(rows[3], row(&[START], 12));
 }
 
 #[test]

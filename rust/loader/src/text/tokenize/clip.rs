@@ -37,7 +37,6 @@ impl fmt::Debug for ClipTokenizer {
     }
 }
 
-/// Reused memory of a thread.
 #[derive(Debug, Default)]
 struct Scratch {
     bpe: BpeScratch,
@@ -111,7 +110,6 @@ impl ClipTokenizer {
         row[1 + used] = self.special_id(1);
     }
 
-    /// The ids of a word. Short words are cached.
     #[inline]
     fn encode_word<'s>(&self, word: &str, scratch: &'s mut Scratch) -> &'s [i32] {
         let bytes = word.as_bytes();

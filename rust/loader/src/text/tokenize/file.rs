@@ -119,7 +119,6 @@ fn parse_error(path: &Path, error: impl fmt::Display) -> TokenizeError {
     TokenizeError::Parse { path: path.to_owned(), message: error.to_string() }
 }
 
-/// Checks that a row has room for a token beside the special ones.
 fn check_context_length(
     path: &Path,
     inner: &tokenizers::Tokenizer,

@@ -59,17 +59,6 @@ fn padding_and_truncation_follow_the_tokenizer_file() {
 }
 
 #[test]
-fn a_padding_token_added_for_padding_does_not_occur_in_text() {
-    let json = letters_json("", "[PAD]");
-    let file = TempFile::new("ordinary", &json);
-    assert!(Tokenizer::from_file(&file.0, 5, None, None).unwrap().padding().in_text);
-    let added = r#""added_tokens": [{"id": 0, "content": "[PAD]", "single_word": false, "lstrip": false,
-        "rstrip": false, "normalized": false, "special": true}]"#;
-    let file = TempFile::new("added", &json.replace(r#""added_tokens": []"#, added));
-    assert!(!Tokenizer::from_file(&file.0, 5, None, None).unwrap().padding().in_text);
-}
-
-#[test]
 fn errors_of_a_tokenizer_file_name_it_and_the_rule() {
     let file = TempFile::new("errors", &letters_json("", "nothing"));
     let name = file.0.display().to_string();

@@ -25,7 +25,6 @@ enum Kind {
     File(Box<FileTokenizer>),
 }
 
-/// Turns captions into padded rows of `context_length` ids. Shared by all threads of a loader.
 #[derive(Debug)]
 pub struct Tokenizer {
     kind: Kind,
@@ -39,9 +38,6 @@ impl Tokenizer {
     /// Truncation never removes special tokens. The padding id is `pad_id`, else that of the `tokenizer_config.json` beside
     /// the file, else that of the file's `padding` section, else the id of `<pad>` or `[PAD]`. If `cleaning` is given,
     /// captions are cleaned first, as by open_clip's `HFTokenizer`.
-    ///
-    /// # Errors
-    /// The file cannot be read or parsed, no padding id is known, or `context_length` leaves no room for a caption.
     pub fn from_file(
         path: &Path,
         context_length: usize,
@@ -56,9 +52,6 @@ impl Tokenizer {
     ///
     /// `merges` is the text of `bpe_simple_vocab_16e6.txt`. Captions that are not [`is_clean`] go to the cleaner, all of a
     /// batch in one call.
-    ///
-    /// # Errors
-    /// The merges are invalid, or `context_length` leaves no room for a caption.
     pub fn clip(
         merges: &[u8],
         context_length: usize,
@@ -69,12 +62,6 @@ impl Tokenizer {
     }
 
     /// Writes one row of `context_length` ids per caption. Every element of `out` is overwritten.
-    ///
-    /// # Errors
-    /// The cleaner or the tokenizer failed. Rows that were not written are padding.
-    ///
-    /// # Panics
-    /// `out` does not have exactly one row per caption.
     pub fn encode_batch(&self, captions: &[&str], out: &mut [i32]) -> Result<(), TokenizeError> {
         assert_eq!(out.len(), captions.len() * self.context_length, "one row of ids a caption");
         out.fill(self.pad_id());
@@ -92,17 +79,14 @@ impl Tokenizer {
         }
     }
 
-    /// Number of ids in a row.
     pub fn context_length(&self) -> usize {
         self.context_length
     }
 
-    /// The padding id.
     pub fn pad_id(&self) -> i32 {
         self.padding().id
     }
 
-    /// How rows are padded, for masking.
     pub fn padding(&self) -> Padding {
         match &self.kind {
             Kind::Clip(_) => clip::PADDING,
@@ -110,7 +94,6 @@ impl Tokenizer {
         }
     }
 
-    /// Size of the vocabulary: the largest id plus one.
     pub fn vocab_size(&self) -> usize {
         match &self.kind {
             Kind::Clip(clip) => clip.vocab_size(),

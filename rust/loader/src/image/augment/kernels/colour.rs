@@ -37,7 +37,6 @@ macro_rules! colour {
             sum64(sums) + portable::luma_sum(rest)
         }
 
-        /// Replaces each pixel by its brightness.
         #[target_feature(enable = $features)]
         pub(in super::super) fn gray(pixels: &mut [u8]) {
             let (blocks, rest) = pixels.as_chunks_mut::<{ BYTES * 3 }>();
@@ -47,7 +46,6 @@ macro_rules! colour {
             portable::gray(rest);
         }
 
-        /// Blends each pixel with its brightness.
         #[target_feature(enable = $features)]
         pub(in super::super) fn saturate(pixels: &mut [u8], slope: Slope) {
             let (blocks, rest) = pixels.as_chunks_mut::<{ BYTES * 3 }>();
@@ -78,7 +76,6 @@ macro_rules! colour {
             add16(from, shift_right_signed16::<SLOPE_BITS>(product))
         }
 
-        /// Blends all samples with a constant.
         #[target_feature(enable = $features)]
         pub(in super::super) fn blend_with_constant(pixels: &mut [u8], constant: u8, slope: Slope) {
             portable::blend_with_constant(pixels, constant, slope);

@@ -1,14 +1,14 @@
 //! Chooses the kernels of the vector instructions that are used.
 
 /// Calls a kernel of the fastest set for this processor.
-macro_rules! by_level {
+macro_rules! by_simd {
     ($kernel:ident($($argument:expr),*)) => {{
         #[cfg(target_arch = "aarch64")]
-        use $crate::image::augment::vector::neon;
+        use $crate::image::augment::kernels::neon;
         #[cfg(target_arch = "x86_64")]
-        use $crate::image::augment::vector::{avx2, avx512, sse4};
+        use $crate::image::augment::kernels::{avx2, avx512, sse4};
         use $crate::image::augment::portable;
-        use prolip_jpeg::level::{Level, level};
+        use prolip_jpeg::simd::{Level, level};
         match level() {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the processor has the features that the kernel is compiled for.
@@ -26,4 +26,4 @@ macro_rules! by_level {
         }
     }};
 }
-pub(super) use by_level;
+pub(super) use by_simd;

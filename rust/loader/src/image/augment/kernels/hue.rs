@@ -88,7 +88,6 @@ macro_rules! hue {
             sub8_to_zero(hue, and(is_lower, set8(1)))
         }
 
-        /// PIL's HSV to RGB.
         #[inline]
         #[target_feature(enable = $features)]
         fn colours(hue: V, saturation: V, value: V) -> [V; 3] {

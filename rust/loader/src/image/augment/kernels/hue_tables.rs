@@ -21,7 +21,6 @@ const fn lower() -> [u8; 16] {
 /// The smaller hues for which the same holds: 1 up to this.
 pub(super) const LAST_LOWER: u8 = 31;
 
-/// The powers of two.
 pub(super) const BITS: [u8; 16] = [1, 2, 4, 8, 16, 32, 64, 128, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// For each group of 16 hues, the sixth of the turn of the first one.
@@ -34,7 +33,6 @@ pub(super) const TIMES_85: [u8; 16] = [0, 85, 170, 255, 84, 169, 254, 0, 0, 0, 0
 /// For each channel and each sixth of a turn, whether the channel has the value: -1 or 0.
 pub(super) const HAS_VALUE: [[u8; 16]; 3] =
     [sixths([1, 0, 0, 0, 0, 1, 1]), sixths([0, 1, 1, 0, 0, 0, 0]), sixths([0, 0, 0, 1, 1, 0, 0])];
-/// The same for the middle level.
 pub(super) const HAS_MIDDLE: [[u8; 16]; 3] =
     [sixths([0, 1, 0, 0, 1, 0, 0]), sixths([1, 0, 0, 1, 0, 0, 1]), sixths([0, 0, 1, 0, 0, 1, 0])];
 

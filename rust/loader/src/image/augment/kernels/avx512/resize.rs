@@ -14,11 +14,9 @@ use crate::image::augment::coefficients::{Coefficients, PRECISION_BITS, ROUNDING
 use crate::image::augment::crop_rows::CropRows;
 use crate::image::augment::passes::Passes;
 
-/// Most samples that are computed together.
 const LANES: usize = 16;
 /// How many may be, most first. All but the first are whole pixels.
 const GROUPS: [usize; 5] = [LANES, 12, 9, 6, 3];
-/// Rows that are processed together.
 const QUAD: usize = 4;
 /// Signed base-256 digits of a weight.
 const DIGITS: usize = 3;
@@ -33,7 +31,6 @@ struct Step {
     digits: [__m512i; DIGITS],
 }
 
-/// Reused buffers.
 #[derive(Debug, Default)]
 pub(in crate::image::augment) struct Buffers {
     steps: Vec<Step>,
@@ -45,13 +42,10 @@ pub(in crate::image::augment) struct Buffers {
 struct Plan<'a> {
     steps: &'a [Step],
     steps_per_group: usize,
-    /// Samples of a group.
     lanes: usize,
-    /// Samples of a row.
     samples: usize,
 }
 
-/// Whether the kernels support rows of this many pixels: a row must fill a vector.
 pub(in crate::image::augment) fn fits(width: u32) -> bool {
     width as usize * 3 >= 64
 }
@@ -119,7 +113,6 @@ fn digits(weights: __m128i) -> __m128i {
     _mm_xor_si128(_mm_add_epi32(weights, half), half)
 }
 
-/// Sums for each signed digit of a weight, lowest first. They start at half, for rounding.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn start_sums() -> [__m512i; DIGITS] {
@@ -179,7 +172,6 @@ fn along_rows(rows: [&[u8]; QUAD], steps: &[Step]) -> __m512i {
     pack(sums)
 }
 
-/// Resizes a crop.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx512vbmi")]
 pub(in crate::image::augment) fn resize(passes: Passes<'_>, buffers: &mut Buffers, out: &mut [u8]) {
     let Passes { source, columns, rows, columns_first } = passes;
@@ -207,7 +199,6 @@ fn rows_then_columns(
     between.resize(quads * quad_bytes, 0);
     let transpose = repeat(&[0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15]);
     for (quad, between) in between.chunks_exact_mut(quad_bytes).enumerate() {
-        // Rows after the last have no weight, so any row will do.
         let quad_rows =
             [0, 1, 2, 3].map(|row| source.row((first + quad * QUAD + row).min(end - 1)));
         for (group, steps) in plan.steps.chunks_exact(plan.steps_per_group).enumerate() {
@@ -246,7 +237,6 @@ fn digits_of_quads(weights: &[i32], skipped: usize, out: &mut Vec<[i32; DIGITS]>
     }
 }
 
-/// The pass along the columns, over groups of four rows, `stride` bytes apart.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn along_quads(quads: &[u8], stride: usize, digits: &[[i32; DIGITS]], out: &mut [u8]) {
@@ -287,7 +277,6 @@ fn columns_then_rows(
             digits_of_quads(weights, 0, digits);
             along_columns(source, start, weights.len(), digits, between);
         }
-        // The last outputs may have fewer than four rows. The others are not written.
         let quad_rows = [0, 1, 2, 3].map(|row| &between[row * row_bytes..][..row_bytes]);
         for (group, steps) in plan.steps.chunks_exact(plan.steps_per_group).enumerate() {
             let by_row = _mm512_permutexvar_epi32(gather_order(), along_rows(quad_rows, steps));
@@ -306,7 +295,6 @@ fn columns_then_rows(
     }
 }
 
-/// Computes one row of the pass along the columns, directly from the source.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn along_columns(
@@ -318,7 +306,6 @@ fn along_columns(
 ) {
     let mut at = 0;
     while at < out.len() {
-        // The last block overlaps the previous one, so it does not read past the end of the rows.
         at = at.min(out.len() - 64);
         let mut sums = [start_sums(); 4];
         for (quad, digits) in digits.iter().enumerate() {

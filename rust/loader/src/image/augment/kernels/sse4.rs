@@ -6,19 +6,13 @@ use super::super::portable;
 use super::super::slope::{SLOPE_BITS, Slope};
 use super::{colour::colour, hue::hue, operations, planes::planes, resize::resize};
 
-/// A vector of bytes or integers.
 type V = __m128i;
-/// A vector of single-precision numbers.
 type F = __m128;
-/// Four sums of products in each part.
 type Sum = __m128i;
 
-/// Bytes of a vector.
 const BYTES: usize = 16;
-/// Parts of a vector.
 const PARTS: usize = 1;
 
-/// Loads a vector from `at` on.
 #[inline]
 #[target_feature(enable = "sse4.1")]
 fn load(bytes: &[u8], at: usize) -> V {
@@ -27,7 +21,6 @@ fn load(bytes: &[u8], at: usize) -> V {
     unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
 }
 
-/// Writes a vector from `at` on.
 #[inline]
 #[target_feature(enable = "sse4.1")]
 fn store(bytes: &mut [u8], at: usize, value: V) {
@@ -36,35 +29,30 @@ fn store(bytes: &mut [u8], at: usize, value: V) {
     unsafe { _mm_storeu_si128(bytes.as_mut_ptr().cast(), value) }
 }
 
-/// The same 16 bytes in each part.
 #[inline]
 #[target_feature(enable = "sse4.1")]
 fn repeat(part: &[u8; 16]) -> V {
     load(part, 0)
 }
 
-/// Loads a part from each row.
 #[inline]
 #[target_feature(enable = "sse4.1")]
 fn load_parts(rows: [&[u8]; PARTS], at: usize) -> V {
     load(rows[0], at)
 }
 
-/// Writes a part into each row; the rows are `stride` bytes apart.
 #[inline]
 #[target_feature(enable = "sse4.1")]
 fn store_parts(rows: &mut [u8], _stride: usize, at: usize, value: V) {
     store(rows, at, value);
 }
 
-/// Loads pixels: a vector of red, one of green, one of blue.
 #[inline]
 #[target_feature(enable = "sse4.1")]
 fn load_pixels(pixels: &[u8; BYTES * 3]) -> [V; 3] {
     separate([load(pixels, 0), load(pixels, 16), load(pixels, 32)])
 }
 
-/// Writes pixels.
 #[inline]
 #[target_feature(enable = "sse4.1")]
 fn store_pixels(pixels: &mut [u8; BYTES * 3], channels: [V; 3]) {
@@ -77,35 +65,25 @@ operations! { "sse4.1";
     fn set8(value: u8) -> V { _mm_set1_epi8(value as i8) }
     fn add8(a: V, b: V) -> V { _mm_add_epi8(a, b) }
     fn sub8(a: V, b: V) -> V { _mm_sub_epi8(a, b) }
-    /// The difference, or 0 if that is negative.
     fn sub8_to_zero(a: V, b: V) -> V { _mm_subs_epu8(a, b) }
     fn max8(a: V, b: V) -> V { _mm_max_epu8(a, b) }
     fn min8(a: V, b: V) -> V { _mm_min_epu8(a, b) }
-    /// -1 where the bytes are equal, else 0.
     fn equal8(a: V, b: V) -> V { _mm_cmpeq_epi8(a, b) }
     fn shift_right8<const BITS: i32>(a: V) -> V { and(_mm_srli_epi16::<BITS>(a), set8(255 >> BITS)) }
     fn and(a: V, b: V) -> V { _mm_and_si128(a, b) }
     fn or(a: V, b: V) -> V { _mm_or_si128(a, b) }
-    /// Bytes of `yes` where the mask is -1, of `no` where it is 0.
     fn select(mask: V, yes: V, no: V) -> V { _mm_blendv_epi8(no, yes, mask) }
-    /// Bytes of a table of 16. 0 for indices that are larger.
     fn look_up(table: V, index: V) -> V { _mm_shuffle_epi8(table, _mm_adds_epu8(index, set8(112))) }
-    /// Moves bytes: byte i is the byte `places[i]` of the part, or 0 if that is 128.
     fn gather(part: V, places: V) -> V { _mm_shuffle_epi8(part, places) }
 
-    /// The first half of each part, widened to 16 bits.
     fn low16(a: V) -> V { _mm_unpacklo_epi8(a, _mm_setzero_si128()) }
     fn high16(a: V) -> V { _mm_unpackhi_epi8(a, _mm_setzero_si128()) }
-    /// The reverse of [`low16`] and [`high16`], with numbers cut off at 0 and 255.
     fn narrow16(low: V, high: V) -> V { _mm_packus_epi16(low, high) }
     fn set16(value: i16) -> V { _mm_set1_epi16(value) }
     fn add16(a: V, b: V) -> V { _mm_add_epi16(a, b) }
     fn sub16(a: V, b: V) -> V { _mm_sub_epi16(a, b) }
-    /// The lower half of the products.
     fn mul16(a: V, b: V) -> V { _mm_mullo_epi16(a, b) }
-    /// The upper half of the products of signed numbers.
     fn mul_high16(a: V, b: V) -> V { _mm_mulhi_epi16(a, b) }
-    /// Products of signed numbers, divided by 32768 and rounded.
     fn mul_fraction16(a: V, b: V) -> V { _mm_mulhrs_epi16(a, b) }
     fn greater16(a: V, b: V) -> V { _mm_cmpgt_epi16(a, b) }
     fn shift_right16<const BITS: i32>(a: V) -> V { _mm_srli_epi16::<BITS>(a) }
@@ -113,44 +91,32 @@ operations! { "sse4.1";
 
     fn low32(a: V) -> V { _mm_unpacklo_epi16(a, _mm_setzero_si128()) }
     fn high32(a: V) -> V { _mm_unpackhi_epi16(a, _mm_setzero_si128()) }
-    /// The reverse of [`low32`] and [`high32`], with negative numbers as 0.
     fn narrow32(low: V, high: V) -> V { _mm_packus_epi32(low, high) }
     fn add32(a: V, b: V) -> V { _mm_add_epi32(a, b) }
     fn set_single(value: f32) -> F { _mm_set1_ps(value) }
     fn single(a: V) -> F { _mm_cvtepi32_ps(a) }
     fn mul_single(a: F, b: F) -> F { _mm_mul_ps(a, b) }
     fn div_single(a: F, b: F) -> F { _mm_div_ps(a, b) }
-    /// The nearest integer, a negative number where there is none.
     fn rounded(a: F) -> V { _mm_cvtps_epi32(a) }
-    /// The integer part, a negative number where there is none.
     fn whole(a: F) -> V { _mm_cvttps_epi32(a) }
 
-    /// Adds the sum of some bytes to each 64-bit number.
     fn add_bytes(sums: V, bytes: V) -> V { _mm_add_epi64(sums, _mm_sad_epu8(bytes, _mm_setzero_si128())) }
-    /// The sum of all 64-bit numbers.
     fn sum64(a: V) -> u64 { (_mm_extract_epi64::<0>(a) + _mm_extract_epi64::<1>(a)) as u64 }
 
-    /// The bytes of `a` and `b` in turns: the first half of each part.
     fn low_in_turns(a: V, b: V) -> V { _mm_unpacklo_epi8(a, b) }
     fn high_in_turns(a: V, b: V) -> V { _mm_unpackhi_epi8(a, b) }
     fn start_sum(value: i32) -> Sum { _mm_set1_epi32(value) }
     fn start_upper() -> V { _mm_setzero_si128() }
-    /// Adds the products of four samples and their weights: those of even and odd places.
     fn add_fours(sum: Sum, samples: V, even: V, odd: V) -> Sum {
         let sum = add_twos(sum, and(samples, set16(255)), even);
         add_twos(sum, shift_right16::<8>(samples), odd)
     }
-    /// Adds the products of two 16-bit samples and their weights.
     fn add_twos(sum: Sum, samples: V, weights: V) -> Sum { add32(sum, _mm_madd_epi16(samples, weights)) }
-    /// Adds the products of four samples and their upper weights: two sums of 16 bits each.
     fn add_upper_fours(upper: V, samples: V, weights: V) -> V { add16(upper, _mm_maddubs_epi16(samples, weights)) }
-    /// Adds the products of two samples and their upper weights.
     fn add_upper_twos(upper: V, samples: V, weights: V) -> V { add_upper_fours(upper, samples, weights) }
-    /// Adds the upper sums, two for each sum.
     fn join_fours(sum: Sum, upper: V) -> Sum {
         add32(sum, _mm_slli_epi32::<16>(_mm_madd_epi16(upper, set16(1))))
     }
-    /// Adds the upper sums, one for each sum.
     fn join_twos([low, high]: [Sum; 2], upper: V) -> [Sum; 2] {
         let zero = _mm_setzero_si128();
         [
@@ -160,7 +126,6 @@ operations! { "sse4.1";
     }
     fn total(sum: Sum) -> V { sum }
     fn shift_right_signed32<const BITS: i32>(a: V) -> V { _mm_srai_epi32::<BITS>(a) }
-    /// Four vectors of 32-bit numbers as bytes, cut off at 0 and 255: each part has four numbers of each vector.
     fn narrow_all([a, b, c, d]: [V; 4]) -> V { _mm_packus_epi16(_mm_packs_epi32(a, b), _mm_packs_epi32(c, d)) }
 }
 

@@ -6,18 +6,12 @@ use super::super::portable;
 use super::super::slope::{SLOPE_BITS, Slope};
 use super::{colour::colour, hue::hue, operations, resize::resize};
 
-/// A vector of bytes or integers.
 type V = uint8x16_t;
-/// A vector of single-precision numbers.
 type F = float32x4_t;
-/// Two sums of products for each of four samples.
 type Sum = [int32x4_t; 2];
-/// Bytes of a vector.
 const BYTES: usize = 16;
-/// Parts of a vector.
 const PARTS: usize = 1;
 
-/// Loads a vector from `at` on.
 #[inline]
 #[target_feature(enable = "neon")]
 fn load(bytes: &[u8], at: usize) -> V {
@@ -26,7 +20,6 @@ fn load(bytes: &[u8], at: usize) -> V {
     unsafe { vld1q_u8(bytes.as_ptr()) }
 }
 
-/// Writes a vector from `at` on.
 #[inline]
 #[target_feature(enable = "neon")]
 fn store(bytes: &mut [u8], at: usize, value: V) {
@@ -35,28 +28,24 @@ fn store(bytes: &mut [u8], at: usize, value: V) {
     unsafe { vst1q_u8(bytes.as_mut_ptr(), value) }
 }
 
-/// The same 16 bytes in each part.
 #[inline]
 #[target_feature(enable = "neon")]
 fn repeat(part: &[u8; 16]) -> V {
     load(part, 0)
 }
 
-/// Loads a part from each row.
 #[inline]
 #[target_feature(enable = "neon")]
 fn load_parts(rows: [&[u8]; PARTS], at: usize) -> V {
     load(rows[0], at)
 }
 
-/// Writes a part into each row; the rows are `stride` bytes apart.
 #[inline]
 #[target_feature(enable = "neon")]
 fn store_parts(rows: &mut [u8], _stride: usize, at: usize, value: V) {
     store(rows, at, value);
 }
 
-/// Loads pixels: a vector of red, one of green, one of blue.
 #[inline]
 #[target_feature(enable = "neon")]
 fn load_pixels(pixels: &[u8; BYTES * 3]) -> [V; 3] {
@@ -65,7 +54,6 @@ fn load_pixels(pixels: &[u8; BYTES * 3]) -> [V; 3] {
     [channels.0, channels.1, channels.2]
 }
 
-/// Writes pixels.
 #[inline]
 #[target_feature(enable = "neon")]
 fn store_pixels(pixels: &mut [u8; BYTES * 3], [red, green, blue]: [V; 3]) {
@@ -82,38 +70,28 @@ operations! { "neon";
     fn set8(value: u8) -> V { vdupq_n_u8(value) }
     fn add8(a: V, b: V) -> V { vaddq_u8(a, b) }
     fn sub8(a: V, b: V) -> V { vsubq_u8(a, b) }
-    /// The difference, or 0 if that is negative.
     fn sub8_to_zero(a: V, b: V) -> V { vqsubq_u8(a, b) }
     fn max8(a: V, b: V) -> V { vmaxq_u8(a, b) }
     fn min8(a: V, b: V) -> V { vminq_u8(a, b) }
-    /// -1 where the bytes are equal, else 0.
     fn equal8(a: V, b: V) -> V { vceqq_u8(a, b) }
     fn shift_right8<const BITS: i32>(a: V) -> V { vshrq_n_u8::<BITS>(a) }
     fn and(a: V, b: V) -> V { vandq_u8(a, b) }
     fn or(a: V, b: V) -> V { vorrq_u8(a, b) }
-    /// Bytes of `yes` where the mask is -1, of `no` where it is 0.
     fn select(mask: V, yes: V, no: V) -> V { vbslq_u8(mask, yes, no) }
-    /// Bytes of a table of 16. 0 for indices that are larger.
     fn look_up(table: V, index: V) -> V { vqtbl1q_u8(table, index) }
-    /// Moves bytes: byte i is the byte `places[i]` of the part, or 0 if that is 128.
     fn gather(part: V, places: V) -> V { vqtbl1q_u8(part, places) }
 
-    /// The first half of each part, widened to 16 bits.
     fn low16(a: V) -> V { of_words(vmovl_u8(vget_low_u8(a))) }
     fn high16(a: V) -> V { of_words(vmovl_high_u8(a)) }
-    /// The reverse of [`low16`] and [`high16`], with numbers cut off at 0 and 255.
     fn narrow16(low: V, high: V) -> V { vcombine_u8(vqmovun_s16(signed_words(low)), vqmovun_s16(signed_words(high))) }
     fn set16(value: i16) -> V { of_signed_words(vdupq_n_s16(value)) }
     fn add16(a: V, b: V) -> V { of_words(vaddq_u16(words(a), words(b))) }
     fn sub16(a: V, b: V) -> V { of_words(vsubq_u16(words(a), words(b))) }
-    /// The lower half of the products.
     fn mul16(a: V, b: V) -> V { of_words(vmulq_u16(words(a), words(b))) }
-    /// The upper half of the products of signed numbers.
     fn mul_high16(a: V, b: V) -> V {
         // The instruction doubles the product.
         of_signed_words(vshrq_n_s16::<1>(vqdmulhq_s16(signed_words(a), signed_words(b))))
     }
-    /// Products of signed numbers, divided by 32768 and rounded.
     fn mul_fraction16(a: V, b: V) -> V { of_signed_words(vqrdmulhq_s16(signed_words(a), signed_words(b))) }
     fn greater16(a: V, b: V) -> V { of_words(vcgtq_s16(signed_words(a), signed_words(b))) }
     fn shift_right16<const BITS: i32>(a: V) -> V { of_words(vshrq_n_u16::<BITS>(words(a))) }
@@ -121,7 +99,6 @@ operations! { "neon";
 
     fn low32(a: V) -> V { vreinterpretq_u8_u32(vmovl_u16(vget_low_u16(words(a)))) }
     fn high32(a: V) -> V { vreinterpretq_u8_u32(vmovl_high_u16(words(a))) }
-    /// The reverse of [`low32`] and [`high32`], with negative numbers as 0.
     fn narrow32(low: V, high: V) -> V {
         let (low, high) = (vreinterpretq_s32_u8(low), vreinterpretq_s32_u8(high));
         of_words(vcombine_u16(vqmovun_s32(low), vqmovun_s32(high)))
@@ -130,30 +107,22 @@ operations! { "neon";
     fn single(a: V) -> F { vcvtq_f32_s32(vreinterpretq_s32_u8(a)) }
     fn mul_single(a: F, b: F) -> F { vmulq_f32(a, b) }
     fn div_single(a: F, b: F) -> F { vdivq_f32(a, b) }
-    /// The nearest integer, 0 where there is none.
     fn rounded(a: F) -> V { vreinterpretq_u8_s32(vcvtnq_s32_f32(a)) }
-    /// The integer part, 0 where there is none.
     fn whole(a: F) -> V { vreinterpretq_u8_s32(vcvtq_s32_f32(a)) }
 
-    /// Adds the sum of some bytes to each 64-bit number.
     fn add_bytes(sums: V, bytes: V) -> V {
         let sum = vpaddlq_u32(vpaddlq_u16(vpaddlq_u8(bytes)));
         vreinterpretq_u8_u64(vaddq_u64(vreinterpretq_u64_u8(sums), sum))
     }
-    /// The sum of all 64-bit numbers.
     fn sum64(a: V) -> u64 { vaddvq_u64(vreinterpretq_u64_u8(a)) }
 
-    /// The bytes of `a` and `b` in turns: the first half of each part.
     fn low_in_turns(a: V, b: V) -> V { vzip1q_u8(a, b) }
     fn high_in_turns(a: V, b: V) -> V { vzip2q_u8(a, b) }
-    /// Both sums together start at `value`, which is even.
     fn start_sum(value: i32) -> Sum { [vdupq_n_s32(value / 2), vdupq_n_s32(value / 2)] }
-    /// Adds the products of four samples and their weights: those of even and odd places.
     fn add_fours(sum: Sum, samples: V, even: V, odd: V) -> Sum {
         let sum = add_twos(sum, and(samples, set16(255)), even);
         add_twos(sum, shift_right16::<8>(samples), odd)
     }
-    /// Adds the products of two 16-bit samples and their weights.
     fn add_twos([one, other]: Sum, samples: V, weights: V) -> Sum {
         let (samples, weights) = (signed_words(samples), signed_words(weights));
         [
@@ -162,7 +131,6 @@ operations! { "neon";
         ]
     }
     fn start_upper() -> V { set8(0) }
-    /// Adds the products of four samples and their upper weights: two sums of 16 bits each.
     fn add_upper_fours(upper: V, samples: V, weights: V) -> V {
         let weights = vreinterpretq_s16_u8(weights);
         let even = vshrq_n_s16::<8>(vshlq_n_s16::<8>(weights));
@@ -170,27 +138,22 @@ operations! { "neon";
         let odd = vshrq_n_s16::<8>(weights);
         of_signed_words(vmlaq_s16(upper, signed_words(shift_right16::<8>(samples)), odd))
     }
-    /// Adds the products of two samples and their upper weights.
     fn add_upper_twos(upper: V, samples: V, weights: V) -> V { add_upper_fours(upper, samples, weights) }
-    /// Adds the upper sums, two for each sum.
     fn join_fours(sum: Sum, upper: V) -> Sum {
         add_to_total(sum, vshlq_n_s32::<16>(vpaddlq_s16(signed_words(upper))))
     }
-    /// Adds the upper sums, one for each sum.
     fn join_twos([low, high]: [Sum; 2], upper: V) -> [Sum; 2] {
         let upper = signed_words(upper);
         let first = vshll_n_s16::<16>(vget_low_s16(upper));
         let second = vshll_high_n_s16::<16>(upper);
         [add_to_total(low, first), add_to_total(high, second)]
     }
-    /// Adds numbers to the totals of four samples.
     fn add_to_total([one, other]: Sum, numbers: int32x4_t) -> Sum {
         let zero = vdupq_n_s32(0);
         [vaddq_s32(one, vzip1q_s32(numbers, zero)), vaddq_s32(other, vzip2q_s32(numbers, zero))]
     }
     fn total([one, other]: Sum) -> V { vreinterpretq_u8_s32(vpaddq_s32(one, other)) }
     fn shift_right_signed32<const BITS: i32>(a: V) -> V { vreinterpretq_u8_s32(vshrq_n_s32::<BITS>(vreinterpretq_s32_u8(a))) }
-    /// Four vectors of 32-bit numbers as bytes, cut off at 0 and 255: each part has four numbers of each vector.
     fn narrow_all([a, b, c, d]: [V; 4]) -> V {
         let narrow = |low, high| {
             let (low, high) = (vreinterpretq_s32_u8(low), vreinterpretq_s32_u8(high));

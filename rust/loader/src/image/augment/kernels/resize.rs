@@ -18,15 +18,12 @@ macro_rules! resize {
         const SHIFT: i32 = PRECISION_BITS as i32;
         /// Vectors that are computed together; each has a row in each of its parts.
         const STRIP_VECTORS: usize = 4;
-        /// Rows that are computed together.
         const STRIP: usize = STRIP_VECTORS * PARTS;
 
-        /// Whether the kernels support rows of `width` pixels, resized to `outputs` pixels.
         pub(in super::super) fn fits(width: u32, outputs: u32) -> bool {
             width.min(outputs) as usize * 3 >= BYTES
         }
 
-        /// The integer parts of sums.
         #[inline]
         #[target_feature(enable = $features)]
         fn whole_parts([a, b, c, d]: [Sum; 4]) -> [V; 4] {
@@ -81,7 +78,6 @@ macro_rules! resize {
             whole_parts(sums)
         }
 
-        /// Resizes the rows of a strip along the rows. They are written to `out`, `stride` bytes apart.
         #[inline]
         #[target_feature(enable = $features)]
         fn along_rows<'a>(
@@ -118,7 +114,6 @@ macro_rules! resize {
         fn pair_up(first: &[u8], second: &[u8], out: &mut [u8]) {
             let length = first.len();
             for (block, out) in out.chunks_exact_mut(BYTES * 2).enumerate() {
-                // The last block overlaps the one before, so it does not read past the end of the rows.
                 let at = (block * BYTES).min(length - BYTES);
                 let (one, other) = (load(first, at), load(second, at));
                 store(out, 0, low_in_turns(one, other));
@@ -126,7 +121,6 @@ macro_rules! resize {
             }
         }
 
-        /// One row of the pass along the columns.
         #[inline]
         #[target_feature(enable = $features)]
         fn along_columns(pairs: &[u8], taps: &[RowPair], out: &mut [u8]) {
@@ -155,7 +149,6 @@ macro_rules! resize {
             }
         }
 
-        /// Resizes a crop.
         #[target_feature(enable = $features)]
         pub(in super::super) fn resize(passes: Passes<'_>, buffers: &mut Buffers, out: &mut [u8]) {
             let Passes { source, columns, rows, columns_first } = passes;
@@ -187,7 +180,6 @@ macro_rules! resize {
             for (index, out) in out.chunks_exact_mut(row_bytes).enumerate() {
                 let (start, weights) = rows.taps(index);
                 while filled < start + weights.len() {
-                    // Rows after the last have no weight, so any row will do.
                     let row = |index: usize| source.row((filled + index).min(end - 1));
                     along_rows(row, plan, stride, strip);
                     for (pair, rows) in strip.chunks_exact(stride * 2).enumerate() {
@@ -231,7 +223,6 @@ macro_rules! resize {
                     row_pairs(weights, start - first, ring, taps);
                     along_columns(pairs, taps, between);
                 }
-                // The last outputs may have fewer rows than a strip. The others are not copied.
                 let row = |index: usize| &between[index * row_bytes..][..row_bytes];
                 along_rows(row, plan, stride, results);
                 for (out, result) in

@@ -9,15 +9,11 @@ use super::{colour::colour, hue::hue, operations, planes::planes};
 
 pub(in super::super) mod resize;
 
-/// A vector of bytes or integers.
 type V = __m512i;
-/// A vector of single-precision numbers.
 type F = __m512;
 
-/// Bytes of a vector.
 const BYTES: usize = 64;
 
-/// Loads 64 bytes from `at` on.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn load(bytes: &[u8], at: usize) -> __m512i {
@@ -26,7 +22,6 @@ fn load(bytes: &[u8], at: usize) -> __m512i {
     unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
 }
 
-/// Writes 64 bytes from `at` on.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn store(bytes: &mut [u8], at: usize, value: __m512i) {
@@ -35,7 +30,6 @@ fn store(bytes: &mut [u8], at: usize, value: __m512i) {
     unsafe { _mm512_storeu_si512(bytes.as_mut_ptr().cast(), value) }
 }
 
-/// Overwrites `bytes`, at most 64, with the first bytes of `value`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn store_first(bytes: &mut [u8], value: __m512i) {
@@ -44,7 +38,6 @@ fn store_first(bytes: &mut [u8], value: __m512i) {
     unsafe { _mm512_mask_storeu_epi8(bytes.as_mut_ptr().cast(), mask, value) }
 }
 
-/// Overwrites `bytes`, at most 16, with the first bytes of `value`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn store_first_16(bytes: &mut [u8], value: __m128i) {
@@ -53,7 +46,6 @@ fn store_first_16(bytes: &mut [u8], value: __m128i) {
     unsafe { _mm_mask_storeu_epi8(bytes.as_mut_ptr().cast(), mask, value) }
 }
 
-/// Loads 16 integers.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn load_16(values: &[i32; 16]) -> __m512i {
@@ -61,7 +53,6 @@ fn load_16(values: &[i32; 16]) -> __m512i {
     unsafe { _mm512_loadu_si512(values.as_ptr().cast()) }
 }
 
-/// Loads up to four integers, followed by zeros.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vl")]
 fn load_up_to_4(values: &[i32]) -> __m128i {
@@ -70,7 +61,6 @@ fn load_up_to_4(values: &[i32]) -> __m128i {
     unsafe { _mm_maskz_loadu_epi32(mask, values.as_ptr()) }
 }
 
-/// The same 16 bytes in each part.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn repeat(part: &[u8; 16]) -> V {
@@ -78,7 +68,6 @@ fn repeat(part: &[u8; 16]) -> V {
     _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(part.as_ptr().cast()) })
 }
 
-/// Loads pixels: a vector of red, one of green, one of blue.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn load_pixels(pixels: &[u8; BYTES * 3]) -> [V; 3] {
@@ -96,7 +85,6 @@ fn load_pixels(pixels: &[u8; BYTES * 3]) -> [V; 3] {
     separate([load(0), load(1), load(2)])
 }
 
-/// Writes pixels.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn store_pixels(pixels: &mut [u8; BYTES * 3], channels: [V; 3]) {
@@ -119,35 +107,25 @@ operations! { "avx512f,avx512bw,avx512vl";
     fn set8(value: u8) -> V { _mm512_set1_epi8(value as i8) }
     fn add8(a: V, b: V) -> V { _mm512_add_epi8(a, b) }
     fn sub8(a: V, b: V) -> V { _mm512_sub_epi8(a, b) }
-    /// The difference, or 0 if that is negative.
     fn sub8_to_zero(a: V, b: V) -> V { _mm512_subs_epu8(a, b) }
     fn max8(a: V, b: V) -> V { _mm512_max_epu8(a, b) }
     fn min8(a: V, b: V) -> V { _mm512_min_epu8(a, b) }
-    /// -1 where the bytes are equal, else 0.
     fn equal8(a: V, b: V) -> V { _mm512_movm_epi8(_mm512_cmpeq_epi8_mask(a, b)) }
     fn shift_right8<const BITS: i32>(a: V) -> V { and(shift_right16::<BITS>(a), set8(255 >> BITS)) }
     fn and(a: V, b: V) -> V { _mm512_and_si512(a, b) }
     fn or(a: V, b: V) -> V { _mm512_or_si512(a, b) }
-    /// Bytes of `yes` where the mask is -1, of `no` where it is 0.
     fn select(mask: V, yes: V, no: V) -> V { _mm512_ternarylogic_epi32::<0xCA>(mask, yes, no) }
-    /// Bytes of a table of 16. 0 for indices that are larger.
     fn look_up(table: V, index: V) -> V { _mm512_shuffle_epi8(table, _mm512_adds_epu8(index, set8(112))) }
-    /// Moves bytes: byte i is the byte `places[i]` of the part, or 0 if that is 128.
     fn gather(part: V, places: V) -> V { _mm512_shuffle_epi8(part, places) }
 
-    /// The first half of each part, widened to 16 bits.
     fn low16(a: V) -> V { _mm512_unpacklo_epi8(a, _mm512_setzero_si512()) }
     fn high16(a: V) -> V { _mm512_unpackhi_epi8(a, _mm512_setzero_si512()) }
-    /// The reverse of [`low16`] and [`high16`], with numbers cut off at 0 and 255.
     fn narrow16(low: V, high: V) -> V { _mm512_packus_epi16(low, high) }
     fn set16(value: i16) -> V { _mm512_set1_epi16(value) }
     fn add16(a: V, b: V) -> V { _mm512_add_epi16(a, b) }
     fn sub16(a: V, b: V) -> V { _mm512_sub_epi16(a, b) }
-    /// The lower half of the products.
     fn mul16(a: V, b: V) -> V { _mm512_mullo_epi16(a, b) }
-    /// The upper half of the products of signed numbers.
     fn mul_high16(a: V, b: V) -> V { _mm512_mulhi_epi16(a, b) }
-    /// Products of signed numbers, divided by 32768 and rounded.
     fn mul_fraction16(a: V, b: V) -> V { _mm512_mulhrs_epi16(a, b) }
     fn greater16(a: V, b: V) -> V { _mm512_movm_epi16(_mm512_cmpgt_epi16_mask(a, b)) }
     fn shift_right16<const BITS: i32>(a: V) -> V { _mm512_srl_epi16(a, _mm_cvtsi32_si128(BITS)) }
@@ -155,20 +133,15 @@ operations! { "avx512f,avx512bw,avx512vl";
 
     fn low32(a: V) -> V { _mm512_unpacklo_epi16(a, _mm512_setzero_si512()) }
     fn high32(a: V) -> V { _mm512_unpackhi_epi16(a, _mm512_setzero_si512()) }
-    /// The reverse of [`low32`] and [`high32`], with negative numbers as 0.
     fn narrow32(low: V, high: V) -> V { _mm512_packus_epi32(low, high) }
     fn set_single(value: f32) -> F { _mm512_set1_ps(value) }
     fn single(a: V) -> F { _mm512_cvtepi32_ps(a) }
     fn mul_single(a: F, b: F) -> F { _mm512_mul_ps(a, b) }
     fn div_single(a: F, b: F) -> F { _mm512_div_ps(a, b) }
-    /// The nearest integer, a negative number where there is none.
     fn rounded(a: F) -> V { _mm512_cvtps_epi32(a) }
-    /// The integer part, a negative number where there is none.
     fn whole(a: F) -> V { _mm512_cvttps_epi32(a) }
 
-    /// Adds the sum of some bytes to each 64-bit number.
     fn add_bytes(sums: V, bytes: V) -> V { _mm512_add_epi64(sums, _mm512_sad_epu8(bytes, _mm512_setzero_si512())) }
-    /// The sum of all 64-bit numbers.
     fn sum64(a: V) -> u64 { _mm512_reduce_add_epi64(a) as u64 }
 }
 

@@ -1,7 +1,6 @@
 //! Which vector instructions the kernels use: the best that the processor has, or those that `PROLIP_SIMD` names.
 
 use std::cell::Cell;
-use std::fmt;
 use std::sync::OnceLock;
 
 /// The environment variable that selects a level. It is read once.
@@ -42,7 +41,6 @@ const ALL: &[Level] = &[
 
 impl Level {
     /// Its name in `PROLIP_SIMD`.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
@@ -58,29 +56,11 @@ impl Level {
     }
 }
 
-/// A value of `PROLIP_SIMD` that is not a level of this processor.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UnknownLevel {
-    /// The value.
-    pub value: String,
-    /// What it must be.
-    pub rule: String,
-}
-
-impl fmt::Display for UnknownLevel {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{VARIABLE} is {}: {}", self.value, self.rule)
-    }
-}
-
-impl std::error::Error for UnknownLevel {}
-
 thread_local! {
     static LIMIT: Cell<Option<Level>> = const { Cell::new(None) };
 }
 
 /// The level of this thread's kernels: that of the process, or the one requested by [`at`]. The processor has its instructions.
-#[must_use]
 pub fn level() -> Level {
     match LIMIT.get() {
         Some(level) => level.min(fastest()),
@@ -92,9 +72,9 @@ pub fn level() -> Level {
 /// The level of the process: that of `PROLIP_SIMD`, or the fastest of this processor.
 ///
 /// # Errors
-/// `PROLIP_SIMD` is not the name of a level, or the processor lacks its instructions.
-pub fn check() -> Result<Level, UnknownLevel> {
-    static CHOSEN: OnceLock<Result<Level, UnknownLevel>> = OnceLock::new();
+/// `PROLIP_SIMD` names none of this processor. The error lists those that it can run.
+pub fn check() -> Result<Level, String> {
+    static CHOSEN: OnceLock<Result<Level, String>> = OnceLock::new();
     let choose = || {
         let value = std::env::var_os(VARIABLE).unwrap_or_default();
         choose(&value.to_string_lossy(), fastest())
@@ -102,18 +82,14 @@ pub fn check() -> Result<Level, UnknownLevel> {
     CHOSEN.get_or_init(choose).clone()
 }
 
-/// The level of this name. An empty name means the fastest level.
-fn choose(name: &str, fastest: Level) -> Result<Level, UnknownLevel> {
+fn choose(name: &str, fastest: Level) -> Result<Level, String> {
     if name.is_empty() {
         return Ok(fastest);
     }
     let mut possible = ALL.iter().filter(|&&level| level <= fastest);
     possible.clone().find(|level| level.name() == name).copied().ok_or_else(|| {
         let names: Vec<_> = possible.by_ref().map(|level| level.name()).collect();
-        UnknownLevel {
-            value: name.to_owned(),
-            rule: format!("this processor can run {}", names.join(", ")),
-        }
+        format!("this processor can run {}", names.join(", "))
     })
 }
 
@@ -162,66 +138,5 @@ fn fastest() -> Level {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_select_levels_that_the_processor_has() {
-        for (number, &level) in ALL.iter().enumerate() {
-            assert_eq!(choose(level.name(), level), Ok(level));
-            assert_eq!(choose("", level), Ok(level));
-            assert_eq!(choose("portable", level), Ok(Level::Portable));
-            for faster in &ALL[number + 1..] {
-                let error = choose(faster.name(), level).unwrap_err();
-                let message = error.to_string();
-                let rule =
-                    format!("PROLIP_SIMD is {}: this processor can run portable", faster.name());
-                assert!(message.starts_with(&rule), "{message}");
-                assert!(message.ends_with(level.name()), "{message}");
-            }
-        }
-        assert!(choose("AVX2", *ALL.last().unwrap()).is_err());
-    }
-
-    #[test]
-    fn a_level_applies_to_one_thread_and_one_closure() {
-        let before = level();
-        at(Level::Portable, || {
-            assert_eq!(level(), Level::Portable);
-            let elsewhere = std::thread::spawn(level).join().unwrap();
-            assert_eq!(elsewhere, before);
-            for inner in runnable() {
-                at(inner, || assert_eq!(level(), inner));
-            }
-            assert_eq!(level(), Level::Portable);
-        });
-        assert_eq!(level(), before);
-        let failed = std::panic::catch_unwind(|| at(Level::Portable, || panic!("in between")));
-        assert!(failed.is_err());
-        assert_eq!(level(), before);
-    }
-
-    /// The tests of kernels skip the levels that the processor lacks. A CI job for one of them names it, and fails on a processor
-    /// without it.
-    #[test]
-    fn the_processor_has_the_required_level() {
-        let Ok(required) = std::env::var("PROLIP_REQUIRE_SIMD") else {
-            return;
-        };
-        let names: Vec<_> = runnable().map(Level::name).collect();
-        println!("levels: {}", names.join(", "));
-        assert!(
-            names.contains(&required.as_str()),
-            "{required} is required, this processor can run {}",
-            names.join(", ")
-        );
-    }
-
-    #[test]
-    fn runnable_levels_are_those_of_the_processor() {
-        assert_eq!(runnable().last(), Some(fastest()));
-        for level in ALL {
-            assert_eq!(at(*level, super::level), (*level).min(fastest()));
-        }
-    }
-}
+#[path = "simd_tests.rs"]
+mod tests;

@@ -8,14 +8,11 @@ use super::{colour::colour, hue::hue, operations, planes::planes, resize::resize
 
 /// A vector of bytes or integers.
 type V = __m256i;
-/// A vector of single-precision numbers.
 type F = __m256;
 /// Four sums of products in each part.
 type Sum = __m256i;
 
-/// Bytes of a vector.
 const BYTES: usize = 32;
-/// Parts of a vector.
 const PARTS: usize = 2;
 
 /// Loads a vector from `at` on.
@@ -61,7 +58,6 @@ fn repeat(part: &[u8; 16]) -> V {
     _mm256_broadcastsi128_si256(load_part(part, 0))
 }
 
-/// Loads a part from each row.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn load_parts([one, other]: [&[u8]; PARTS], at: usize) -> V {
@@ -85,7 +81,6 @@ fn load_pixels(pixels: &[u8; BYTES * 3]) -> [V; 3] {
     separate([load_parts(halves, 0), load_parts(halves, 16), load_parts(halves, 32)])
 }
 
-/// Writes pixels.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn store_pixels(pixels: &mut [u8; BYTES * 3], channels: [V; 3]) {
@@ -122,7 +117,6 @@ operations! { "avx2";
     fn set16(value: i16) -> V { _mm256_set1_epi16(value) }
     fn add16(a: V, b: V) -> V { _mm256_add_epi16(a, b) }
     fn sub16(a: V, b: V) -> V { _mm256_sub_epi16(a, b) }
-    /// The lower half of the products.
     fn mul16(a: V, b: V) -> V { _mm256_mullo_epi16(a, b) }
     /// The upper half of the products of signed numbers.
     fn mul_high16(a: V, b: V) -> V { _mm256_mulhi_epi16(a, b) }
@@ -159,7 +153,6 @@ operations! { "avx2";
     fn high_in_turns(a: V, b: V) -> V { _mm256_unpackhi_epi8(a, b) }
     fn start_sum(value: i32) -> Sum { _mm256_set1_epi32(value) }
     fn start_upper() -> V { _mm256_setzero_si256() }
-    /// Adds the products of four samples and their weights: those of even and odd places.
     fn add_fours(sum: Sum, samples: V, even: V, odd: V) -> Sum {
         let sum = add_twos(sum, and(samples, set16(255)), even);
         add_twos(sum, shift_right16::<8>(samples), odd)
@@ -168,13 +161,10 @@ operations! { "avx2";
     fn add_twos(sum: Sum, samples: V, weights: V) -> Sum { add32(sum, _mm256_madd_epi16(samples, weights)) }
     /// Adds the products of four samples and their upper weights: two sums of 16 bits each.
     fn add_upper_fours(upper: V, samples: V, weights: V) -> V { add16(upper, _mm256_maddubs_epi16(samples, weights)) }
-    /// Adds the products of two samples and their upper weights.
     fn add_upper_twos(upper: V, samples: V, weights: V) -> V { add_upper_fours(upper, samples, weights) }
-    /// Adds the upper sums, two for each sum.
     fn join_fours(sum: Sum, upper: V) -> Sum {
         add32(sum, _mm256_slli_epi32::<16>(_mm256_madd_epi16(upper, set16(1))))
     }
-    /// Adds the upper sums, one for each sum.
     fn join_twos([low, high]: [Sum; 2], upper: V) -> [Sum; 2] {
         let zero = _mm256_setzero_si256();
         [

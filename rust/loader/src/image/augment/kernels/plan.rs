@@ -32,20 +32,16 @@ pub(super) struct Step {
     pub(super) even: Part,
     /// The lower parts of the second and fourth weight.
     pub(super) odd: Part,
-    /// The upper parts of the four weights.
     pub(super) upper: Part,
 }
 
-/// The weights of the pass along the rows: for each group of four samples the same number of steps.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     pub(super) steps: Vec<Step>,
     pub(super) steps_per_group: usize,
-    /// How many of the steps are whole. A half step may follow them.
     pub(super) whole_steps: usize,
 }
 
-/// Reused buffers of a resize.
 #[derive(Debug, Default)]
 pub(in super::super) struct Buffers {
     pub(super) plan: Plan,
@@ -183,12 +179,10 @@ impl Ring {
         Self { stride, count }
     }
 
-    /// Where a pair starts.
     fn offset(self, pair: usize) -> usize {
         pair % self.count * self.stride
     }
 
-    /// The place of a pair.
     pub(super) fn place(self, pairs: &mut [u8], pair: usize) -> &mut [u8] {
         &mut pairs[self.offset(pair)..][..self.stride]
     }
@@ -228,25 +222,5 @@ pub(super) fn row_pairs(weights: &[i32], first: usize, ring: Ring, pairs: &mut V
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sums_of_the_upper_coefficient_parts_fit_in_16_bits() {
-        let sizes = [1, 2, 3, 5, 17, 100, 223, 224, 225, 300, 448, 999, 4000, 20_000];
-        let mut columns = Coefficients::default();
-        for input in sizes {
-            for output in [1, 2, 7, 33, 224, 336] {
-                columns.compute(input, output, 0, output);
-                for index in 0..output as usize {
-                    let (_, weights) = columns.taps(index);
-                    for chunk in weights.chunks(CHUNK) {
-                        let sum: i32 = chunk.iter().map(|&weight| upper(weight).abs()).sum();
-                        assert!(sum * 255 <= i32::from(i16::MAX), "{input} to {output}: {sum}");
-                        assert!(chunk.iter().all(|&weight| upper(weight).abs() < 128));
-                    }
-                }
-            }
-        }
-    }
-}
+#[path = "plan_tests.rs"]
+mod tests;
