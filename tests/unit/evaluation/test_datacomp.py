@@ -74,26 +74,6 @@ def test_a_task_is_judged_by_its_own_metric(task: Task, world: World) -> None:
     assert judged["low"][world.source] <= judged["high"][world.source]
 
 
-def test_the_test_models_answers_vary(world: World) -> None:
-    """Else the metrics could not be told apart."""
-    values = {world.value(task.name, MAIN.get(task.metric, "accuracy")) for task in TASKS.values()}
-    assert len(values) > 10
-
-
-def test_averages_are_over_the_published_groups_of_tasks(world: World) -> None:
-    rows = {
-        task.key: world.value(task.name, MAIN.get(task.metric, "accuracy")) for task in TASKS.values() if task.averages
-    }
-    assert world.value("Average", "38 tasks") == pytest.approx(np.mean(list(rows.values())))
-    assert world.value("Average", "ImageNet") == rows["imagenet1k"]
-    shifts = ["imagenet_sketch", "imagenetv2", "imagenet-a", "imagenet-o", "imagenet-r", "objectnet"]
-    assert world.value("Average", "ImageNet distribution shifts") == pytest.approx(np.mean([rows[k] for k in shifts]))
-    vtab = [key for key in rows if key.startswith("vtab/")] + ["sun397"]
-    assert world.value("Average", "VTAB") == pytest.approx(np.mean([rows[key] for key in vtab]))
-    retrieval = [key for key in rows if key.startswith(("retrieval/", "misc/"))]
-    assert world.value("Average", "retrieval") == pytest.approx(np.mean([rows[key] for key in retrieval]))
-
-
 def test_a_model_without_variances_gets_a_note(world: World) -> None:
     (notes,) = world.results["notes"].values()
     assert "figures with variances: the model has no variances" in notes

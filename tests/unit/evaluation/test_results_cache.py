@@ -135,16 +135,3 @@ def test_a_task_is_run_again_when_what_it_depends_on_has_changed(suite: str, roo
         assert seen(Named(), options) == before
         (root / file).write_text("one\ntwo\nthree\nfour\nfive\nsix\nseven\n")
     assert seen(Named(), options) not in settings | {before}
-
-
-def test_a_set_or_task_that_is_named_twice_is_evaluated_once(root: Path, tmp_path: Path) -> None:
-    data = (str(root / "sets"),)
-    options: list[Any] = [
-        (run_imagenet, ImagenetOptions(checkpoint=("m",), data=data, sets=("imagenet-a", "imagenet-a"))),
-        (run_datacomp, DatacompOptions(checkpoint=("m",), data=data, tasks=("vtab/dtd", "vtab/dtd"))),
-        (run_retrieval, RetrievalOptions(checkpoint=("m",), data=(str(root / "pairs"),) * 2)),
-    ]
-    for run, given in options:
-        finished = Recording(tmp_path / "tasks")
-        run(Named(), given, finished)
-        assert len(finished.seen) == 1

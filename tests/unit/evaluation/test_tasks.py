@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -94,78 +93,41 @@ def test_datacomps_table_has_only_the_published_averages() -> None:
     assert words == {*AVERAGES, "all"}
 
 
-METRICS = {
-    "birds": "cifar10",
-    "recall": "vtab/pets",
-    "f1": "wilds/iwildcam",
-    "region": "wilds/fmow",
-    "worst": "fairness/geode",
-    "top5": "fairness/dollar_street",
-    "pairs": "retrieval/flickr_1k_test_image_text_retrieval",
-    "words": "misc/winogavil",
-    "faces": "fairness/fairface",
-}
-"""Keys of a table with every metric, and the task whose folder each takes."""
-
-
-def run(out: Path, source: str, data: Path, *words: str) -> dict[str, Any]:
-    given = ["--checkpoint", source, "--data", str(data), "--out", str(out), "--num_resamples", "0", *words]
-    assert main(["eval", "datacomp", *given]) == 0
-    found: dict[str, Any] = json.loads((out / "results.json").read_text())
-    return found
-
-
-def test_sets_of_an_own_table_use_datacomps_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data, source = tmp_path / "data", write_open_clip(tmp_path / "model")
-    lines = []
-    for key, known in METRICS.items():
-        task = TASKS[known]
+def test_a_table_of_ones_own_uses_datacomps_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, source, chosen = tmp_path / "data", write_open_clip(tmp_path / "model"), {}
+    for key in ("vtab/pets", "wilds/iwildcam", "fairness/geode", "misc/winogavil", "fairness/fairface"):
+        chosen[f"My {len(chosen)}"] = task = TASKS[key]
         write_task(data, task)
-        column = "-" if task.group_column is None else str(task.group_column)
-        lines.append([key, f"My {key}", task.folders[0], "0", task.metric, column, "mine all"])
+    lines = [
+        [f"k{place}", name, task.folders[0], "0", task.metric, "-" if task.group_column is None else "0", "mine all"]
+        for place, (name, task) in enumerate(chosen.items())
+    ]
     table = write(tmp_path / "garden.tsv", *lines)
-    mine = run(tmp_path / "mine", source, data, "--table", str(table))
-    theirs = run(tmp_path / "theirs", source, data)
+    words = ["eval", "datacomp", "--checkpoint", source, "--data", str(data), "--num_resamples", "0"]
+    assert main([*words, "--table", str(table), "--out", str(tmp_path / "mine")]) == 0
+    assert main([*words, "--out", str(tmp_path / "theirs")]) == 0
+    mine, theirs = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("mine", "theirs"))
     assert (mine["suite"], theirs["suite"]) == ("garden", "datacomp")
-    named = {f"My {key}": TASKS[known].name for key, known in METRICS.items()}
-
-    def values(found: dict[str, Any]) -> dict[tuple[str, str], float]:
-        return {
-            (named.get(figure["task"], figure["task"]), figure["metric"]): figure["value"][source]
-            for figure in found["figures"]
-            if figure["task"] != "Average"
-        }
-
-    assert values(mine) == values(theirs)
-    assert not any("smaller than published" in note for notes in mine["notes"].values() for note in notes)
-    mains = [figure["value"][source] for figure in mine["figures"] if figure["main"] and figure["task"] != "Average"]
-    averages = {f["metric"]: f["value"][source] for f in mine["figures"] if f["task"] == "Average"}
-    assert averages == pytest.approx(dict.fromkeys(("mine", "9 tasks"), sum(mains) / 9))
-    assert len(set(mains)) > 4
-    few = run(tmp_path / "few", source, data, "--table", str(table), "--tasks", "birds", "top5")
-    assert {figure["task"] for figure in few["figures"]} == {"Average", "My birds", "My top5"}
-    words = ["eval", "datacomp", "--checkpoint", source, "--data", str(data), "--out", str(tmp_path / "none")]
-    assert main([*words, "--table", str(table), "--tasks", "cifar10"]) == 2
+    own, published = (
+        {(row["task"], row["metric"]): row["value"][source] for row in found["figures"] if row["task"] != "Average"}
+        for found in (mine, theirs)
+    )
+    assert {(chosen[task].name, metric): value for (task, metric), value in own.items()} == published
+    mains = [row["value"][source] for row in mine["figures"] if row["main"] and row["task"] != "Average"]
+    averages = {row["metric"]: row["value"][source] for row in mine["figures"] if row["task"] == "Average"}
+    assert averages == pytest.approx(dict.fromkeys(("mine", "5 tasks"), sum(mains) / 5))
+    assert main([*words, "--table", str(table), "--tasks", "cifar10", "--out", str(tmp_path / "none")]) == 2
     assert "tasks" in capsys.readouterr().err
 
 
-def test_group_numbers_may_be_any_integers(tmp_path: Path) -> None:
-    """Years or ids: only which images are together counts."""
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.randint(3, (60,), generator=generator)
-    best = torch.randint(3, (60, 3), generator=generator)
-    groups = torch.randint(4, (60, 1), generator=generator)
-    task = read_tasks(write(tmp_path / "mine.tsv", changed("group_column", "0")))[0]
-    plain = task_rows(task, Answers(best, None), labels, groups)[-1]
-    assert plain.main
-    odd = torch.tensor([7, 2**40, 2016, 5])[groups]
-    assert task_rows(task, Answers(best, None), labels, odd)[-1].value == plain.value
-
-
-def test_the_region_other_is_left_out_by_its_number(tmp_path: Path) -> None:
+def test_groups_are_told_apart_by_their_numbers(tmp_path: Path) -> None:
+    """They may be years or ids. FMoW's region 5 is Other."""
     task = read_tasks(write(tmp_path / "mine.tsv", changed("metric", "worst_region")))[0]._replace(group_column=0)
     labels, best = torch.zeros(6, dtype=torch.int64), torch.tensor([[0], [1], [0], [1], [1], [1]])
-    regions = torch.tensor([[0], [0], [3], [3], [5], [5]])
-    rows = {row.metric: row.value for row in task_rows(task, Answers(best, None), labels, regions)}
-    assert rows["worst-region accuracy"] == 0.0
-    assert rows["worst-region accuracy, without Other"] == 0.5
+    for regions, alone in (([0, 0, 2**40, 2**40, 5, 5], [0.5]), ([0, 0, 2016, 2016, 7, 7], []), ([5] * 6, [])):
+        rows = {
+            row.metric: row.value
+            for row in task_rows(task, Answers(best, None), labels, torch.tensor(regions)[:, None])
+        }
+        assert rows.pop("worst-region accuracy") == (0.0 if len(set(regions)) > 1 else pytest.approx(1 / 3))
+        assert [value for metric, value in rows.items() if "without Other" in metric] == alone

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
+import torch
+from tests.support.random_gaussians import gaussians
 from tests.support.shards import encoded, write_tar
 from tests.support.untrained_run import write_run
 
 import prolip
 from prolip.cli import main
+from prolip.evaluation import classification
+from prolip.metrics.zero_shot import Classifier
 
 CLASSES = ["red_fox", "sea-lion", "travel"]
 COUNTS = [3, 2, 4]
@@ -80,20 +83,18 @@ def test_the_published_layout_may_lack_class_names(lab: Path, tmp_path: Path) ->
     assert evaluate(lab, tmp_path / "out", "--data", str(tmp_path / "bare"), *names) == expected
 
 
-def test_a_changed_image_is_evaluated_again(lab: Path, tmp_path: Path) -> None:
-    (tmp_path / "set" / "food").mkdir(parents=True)
-    (tmp_path / "set" / "travel").mkdir()
-    Image.new("RGB", (20, 20), "red").save(tmp_path / "set" / "food" / "a.tif")  # the loader reads no TIFF
-    (tmp_path / "set" / "travel" / "a.png").write_bytes(encoded((0, 0, 200)))
-    words = ("--data", str(tmp_path / "set"))
-    evaluate(lab, tmp_path / "out", *words)
-    evaluate(lab, tmp_path / "out", *words)
-    assert (
-        len(list((tmp_path / "out" / "tasks").glob("*.json"))) == len(list((tmp_path / "out" / "data").iterdir())) == 1
-    )
-    (tmp_path / "set" / "travel" / "b.png").write_bytes(encoded((9, 0, 200)))
-    evaluate(lab, tmp_path / "out", *words)
-    assert len(list((tmp_path / "out" / "tasks").glob("*.json"))) == 2
+def test_block_sizes_do_not_change_the_answers(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, classes = gaussians(23, 8, seed=0), gaussians(7, 8, seed=1)
+    model = prolip.load(lab / "run", device="cpu")
+
+    def found() -> list[torch.Tensor | None]:
+        answers = classification.answer(images, Classifier(classes.mean, classes.var), with_var=True)
+        return [*answers, *classification.build_classifier(model, CLASSES, PROMPTS)]
+
+    whole = found()
+    monkeypatch.setattr(classification, "_ROWS", 5)
+    monkeypatch.setattr(classification, "_TEXTS", 3)  # one class of two templates
+    torch.testing.assert_close(found(), whole)
 
 
 @pytest.mark.parametrize(

@@ -36,22 +36,6 @@ def test_the_search_equals_the_argmax_of_the_full_matrix(
     assert most_including(specific, general).equal(official_inclusion_test_matrix(specific, general).argmax(dim=1))
 
 
-@settings(max_examples=30)
-@given(st.integers(0, 10_000), st.sampled_from([0.0, 0.3, 2.0]))
-def test_no_inclusion_test_exceeds_its_bound(seed: int, spread: float) -> None:
-    specific, general = gaussians(7, 20, seed, -7, spread), gaussians(30, 20, seed + 1, -6, spread)
-    centre = torch.cat([specific.log_var, general.log_var]).mean(0)
-    narrow, wide = (including._scaled(side, centre) for side in (specific, general))
-    bounds, slack = including._bounds(narrow, wide)
-    rows = torch.arange(7).repeat_interleave(30)
-    tests = including._tests(narrow, wide, rows, torch.arange(30).repeat(7)).reshape(7, 30)
-    assert bool((tests <= bounds + slack).all())
-    assert 0 < slack < 1e-6
-    # What is left out of both is the same for all pairs.
-    whole = official_inclusion_test_matrix(specific, general)
-    assert float((whole - tests).std()) < 1e-9
-
-
 def test_bounds_skip_most_pairs_of_captions_in_levels(monkeypatch: pytest.MonkeyPatch) -> None:
     images = gaussians(40, 256, 0, -7, 0.3)
     levels = [gaussians(100, 256, 1 + level, -6 + 0.7 * level, 0.3) for level in range(4)]
