@@ -27,9 +27,9 @@ class TokenizerConfig:
     kind: Literal["clip", "file"] = "clip"
     """`clip`: the ids of open_clip's SimpleTokenizer. `file`: a Hugging Face tokenizer.json."""
     path: Path | None = None
-    """The tokenizer.json. For `clip`, the merges (.txt or .txt.gz); by default CLIP's own."""
+    """The tokenizer.json; for `clip`, the merges (.txt or .txt.gz), by default CLIP's own."""
     context_length: int = 64
-    """Ids per caption. Longer captions are cut, keeping special tokens; shorter ones are padded."""
+    """Ids per caption; longer captions are cut, keeping special tokens."""
     pad_id: int | None = None
     """The padding id, 0 for `clip`. Default for a file: the first of `pad_token` in a `tokenizer_config.json` beside
     it, its `padding` section, `<pad>`, `[PAD]`."""
@@ -74,11 +74,11 @@ class CaptionSource:
     weight: float = 1.0
     """Relative probability of this source within its slot."""
     general: tuple[str, ...] = ()
-    """Dotted paths to more general captions of the same sample. Hierarchical masking draws one uniformly."""
+    """Dotted paths to more general captions of the sample; masking draws one uniformly."""
     list_weights: tuple[float, ...] = ()
     """Relative probability of each list element by position, then 0; () for uniform."""
     list_weights_key: str | None = None
-    """Dotted path to the elements' weights in the same JSON (`sentences.score`), one number per text of `key`."""
+    """Dotted path to the elements' weights in the same JSON, one per text of `key`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,7 @@ class CaptionConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MaskConfig:
-    """How to mask the first `int(B * masked_fraction)` rows of a batch (docs/specification.md, section 7)."""
+    """Masking of the first `int(B * masked_fraction)` rows of a batch (docs/specification.md, section 7)."""
 
     masked_fraction: float = 0.125
     """Share of rows with masked captions and images. A full batch has at least one such row."""
@@ -102,7 +102,7 @@ class MaskConfig:
     mask_id: int = 32000
     """The id that replaces masked tokens; not used by `remove`."""
     patch_draw: Literal["batch", "sample"] = "batch"
-    """Draw the kept patches once per batch, for all masked rows, or once per sample."""
+    """Draw the kept patches once per batch or per sample."""
     keep_ratio: float = 0.75
     """Share of patches to keep: `int(num_patches * keep_ratio)`."""
     num_patches: Derived[int] = 196
@@ -124,7 +124,7 @@ class StoreConfig:
     max_shard_bytes: int = 32 * 2**30
     """Maximum size of one shard in bytes, as sent and when unpacked."""
     cache_dir: str | None = None
-    """Folder for downloaded shards; None for one in the system's temporary folder."""
+    """Folder for downloaded shards; by default in the system's temporary folder."""
     cache_bytes: int = 0
     """Disk limit for shards kept in `cache_dir`, shared by all processes that name it; 0 keeps none."""
     retries: int = 10
@@ -143,9 +143,9 @@ class LoaderConfig:
     """All settings of a loader except its rank."""
 
     shards: tuple[str, ...]
-    """Paths, URLs, brace patterns, globs, or text files that list them (`.txt` or `@FILE`)."""
+    """Paths, URLs, brace patterns, globs, or lists of them (`.txt` or `@FILE`)."""
     weights: tuple[float, ...] = ()
-    """With `mode="resampled"`, the relative probability of a shard, one weight per pattern; () for uniform."""
+    """With `mode="resampled"`, relative probabilities of shards, one per pattern; () for uniform."""
     index: str | None = None
     """Index file of the shards, made by `prolip data index`, so that opening reads no shard. A shard that is not in it,
     or has changed since, is an error."""

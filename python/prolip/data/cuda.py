@@ -22,12 +22,12 @@ class CudaTransfer:
         self._stream.wait_stream(torch.cuda.current_stream(device))
 
     def pinned(self, num_bytes: int) -> Tensor:
-        """Allocate page-locked host memory, u8 [num_bytes]."""
+        """Page-locked host memory, u8 [num_bytes]."""
         return torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True)
 
     @contextmanager
     def copying(self) -> Iterator[None]:
-        """Return a context in which work is queued on the copy stream."""
+        """Queue work on the copy stream."""
         with torch.cuda.stream(self._stream):
             yield
 

@@ -29,7 +29,7 @@ __all__ = ["DeviceBatch", "DeviceBatches", "DeviceStats", "device_batches"]
 _ALIGNMENT = 256
 """Alignment in bytes of each array in a packed buffer, the same as CUDA's own."""
 _SPARE_BATCHES = 2
-"""Image buffers of dropped batches to keep for reuse on a CPU. A plain loop never needs more."""
+"""Image buffers of dropped batches to keep on a CPU."""
 _CACHED_VALUES = 2**17
 """Pixel values normalised at a time on a CPU; as float32 they fit in a core's cache."""
 
@@ -103,11 +103,7 @@ class DeviceBatches:
         return self
 
     def __next__(self) -> DeviceBatch:
-        """Return the next batch.
-
-        Raises:
-            DataError, RuntimeError: the loader raised it; the batches before it were returned first.
-        """
+        """Return the next batch; errors of the loader come after the batches before them."""
         self._first_request = self._first_request or time.perf_counter()
         batch = self._next_on_cpu() if self._transfer is None else self._next_on_gpu(self._transfer)
         self._last_return = time.perf_counter()
@@ -191,7 +187,7 @@ class DeviceBatches:
 
 
 class _Slot:
-    """A page-locked buffer and the event after which it may be overwritten."""
+    """A page-locked buffer, which may be overwritten after `sent`."""
 
     def __init__(self) -> None:
         self.memory: Tensor | None = None
@@ -203,9 +199,8 @@ class _InFlight(NamedTuple):
 
     batch: DeviceBatch
     tensors: list[Tensor]
-    """The tensors of `batch`."""
     ready: CudaEvent
-    """The event after which the tensors are valid."""
+    """The tensors are valid after this event."""
 
 
 class Normalise:
@@ -285,7 +280,7 @@ def _device_batch(batch: Batch, images: Tensor, ids: Sequence[Tensor | None]) ->
 
 
 def _layout(arrays: Sequence[np.ndarray[tuple[int, ...], np.dtype[np.generic]]]) -> tuple[list[int], int]:
-    """Return the offset of each array in a packed buffer, and the size of the buffer."""
+    """Return the offsets of arrays in a packed buffer, and its size."""
     starts, end = [], 0
     for array in arrays:
         starts.append(end)
@@ -294,7 +289,6 @@ def _layout(arrays: Sequence[np.ndarray[tuple[int, ...], np.dtype[np.generic]]])
 
 
 def _view(packed: Tensor, start: int, array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> Tensor:
-    """View an array's part of a packed buffer as a tensor of the array's dtype and shape."""
     dtype = torch.from_numpy(array).dtype
     return packed[start : start + array.nbytes].view(dtype).view(array.shape)
 
@@ -313,19 +307,12 @@ def device_batches(
     Args:
         loader: a source of batches.
         device: a CPU or CUDA device.
-        dtype: dtype of the images: float32, bfloat16 or float16.
-        mean: subtracted from red, green and blue after division by 255.
-        std: divisors of red, green and blue after that.
+        dtype: of the images: float32, bfloat16 or float16.
+        mean: of red, green and blue in [0, 1].
+        std: of red, green and blue.
         ahead: batches to copy to a GPU ahead of the current one, at least 1.
 
-    Raises:
-        ValueError: `ahead` is below 1, or the device or dtype is not supported.
     """
-    if ahead < 1:
-        raise ValueError(f"ahead is {ahead}: it must be at least 1")
-    if dtype not in {torch.float32, torch.bfloat16, torch.float16}:
-        raise ValueError(f"dtype is {dtype}: it must be float32, bfloat16 or float16")
-    if device.type not in {"cpu", "cuda"}:
-        raise ValueError(f"device is {device}: it must be a CPU or a CUDA device")
+    assert ahead >= 1
     transfer = CudaTransfer(device) if device.type == "cuda" else None
     return DeviceBatches(loader, Normalise(mean, std, dtype, device), transfer, ahead)

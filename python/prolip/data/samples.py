@@ -30,15 +30,10 @@ def read_samples(shard: str, keep: Sequence[str], store: StoreConfig) -> Iterato
 
 
 def read_members(shard: str, keep: Sequence[str], store: StoreConfig) -> Iterator[tuple[str, dict[str, bytes | None]]]:
-    """Yield key and members of the samples of a shard that have an image, in order, lazily.
-
-    Args:
-        shard: path or address.
-        keep: extensions of the members to return.
-        store: how remote shards are read.
+    """Yield key and members (by the extensions in `keep`) of the samples of a shard that have an image, in order.
 
     Raises:
-        ValueError, DataError: the shard is missing or is not an archive.
+        UserError, DataError: the shard is missing or is not an archive.
     """
     config = LoaderConfig(
         shards=(shard,),

@@ -20,7 +20,7 @@ from prolip.data.config import TokenizerConfig
 from prolip.errors import UserError
 
 CLIP_MERGES = Path(__file__).with_name("clip_merges.txt.gz")
-"""CLIP's merges, in order, below a header line. The published file has more merges, which CLIP does not use."""
+"""CLIP's merges, below a header line."""
 CLIP_SPECIALS = ("<start_of_text>", "<end_of_text>")
 _MAX_MERGES = 49_152 - 256 - 2
 _WORD_END = "</w>"
@@ -60,7 +60,7 @@ class Tokenizer:
             return self.core.encode([_without_lone_surrogates(caption) for caption in captions])
 
     def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
-        """Decode rows of token ids, without padding and special tokens. Cleaning the captions is not undone."""
+        """Decode rows of token ids, without padding and special tokens."""
         if self.config.kind == "file":
             decoder = tokenizers.Tokenizer.from_file(str(self.config.path))
             return [decoder.decode([id for id in row if id != self.pad_id]) for row in rows]
@@ -83,7 +83,7 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """The largest id plus one: the number of rows that an embedding table needs."""
+        """The maximum id plus one."""
         return self.core.vocab_size
 
 
@@ -103,11 +103,7 @@ def clip_merges(path: Path | None = None) -> bytes:
 
 
 def clip_vocabulary(path: Path | None = None) -> tuple[list[str], list[tuple[str, str]]]:
-    """Return the symbols of a byte-pair encoding like CLIP's, in the order of their ids, and its merges.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-    """
+    """Return the symbols of a byte-pair encoding like CLIP's, in the order of their ids, and its merges."""
     lines = clip_merges(path).decode("utf-8").splitlines()[1 : 1 + _MAX_MERGES]
     merges = [(first, second) for first, second in (line.split() for line in lines if line.strip())]
     letters = byte_letters()
@@ -116,13 +112,12 @@ def clip_vocabulary(path: Path | None = None) -> tuple[list[str], list[tuple[str
 
 
 def byte_letters() -> list[str]:
-    """Return CLIP's symbol for each byte, in the order of the ids: printable characters first."""
+    """Return CLIP's symbol for each byte, in the order of the ids."""
     printable = 256 - len(_UNPRINTABLE)
     return [chr(code) for code in _byte_codes()[:printable]] + [chr(256 + place) for place in range(len(_UNPRINTABLE))]
 
 
 def _byte_codes() -> list[int]:
-    """Return the bytes in the order of their ids."""
     return [code for code in range(256) if code not in _UNPRINTABLE] + _UNPRINTABLE
 
 
@@ -147,5 +142,5 @@ def _build(config: TokenizerConfig) -> _core.Tokenizer:
 
 
 def _without_lone_surrogates(caption: str) -> str:
-    """Join surrogate pairs to the characters they encode and replace lone surrogates by U+FFFD, as ftfy does."""
+    """Join surrogate pairs, and replace lone surrogates by U+FFFD, as ftfy does."""
     return caption.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

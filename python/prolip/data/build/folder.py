@@ -17,11 +17,11 @@ _CHOICES = (
 
 
 def build_folder(config: FolderConfig, out: Path) -> BuildSummary:
-    """Write shards to `out` from all images below `config.images`. Hidden files and folders are skipped.
+    """Write shards to `out` from all images below `config.images`; hidden files and folders are skipped.
 
     Raises:
-        UserError: `images` is not a folder, has no image, too many bad ones, or none with the requested kind of
-            caption; or `out` holds other files.
+        UserError: `images` has no image, too many bad ones, or none with the requested kind of caption; or `out` holds
+            other files.
     """
     if not config.images.is_dir():
         raise UserError(f"images: {config.images} is not a folder")

@@ -1,4 +1,4 @@
-"""Read and check a user's images and write them into shards. Files that the loader can read are stored unchanged."""
+"""Read and check a user's images and write them into shards, unchanged where the loader reads them."""
 
 import io
 import time
@@ -30,7 +30,7 @@ EXTENSIONS = {
     *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
     *(".jp2", ".avif", ".heic", ".heif"),
 }
-"""File extensions of images, in lower case. What Pillow cannot read counts as a bad image, so that errors name it."""
+"""File extensions of images. What Pillow cannot read counts as a bad image."""
 _STORED = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 """Formats that are stored unchanged. An MPO starts with an ordinary JPEG."""
 _QUALITY = 95
@@ -38,14 +38,14 @@ _QUALITY = 95
 _MAX_PIXELS = LoaderConfig.max_pixels
 """The loader skips larger images, so they are not stored."""
 UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, zlib.error, Image.DecompressionBombError)
-"""The exceptions that Pillow raises for damaged files, depending on the format."""
+"""What Pillow raises for damaged files."""
 
 
 class Candidate(NamedTuple):
     """An image with its caption, not read yet."""
 
     name: str
-    """The name used in messages: a path below the source, or a row."""
+    """A path below the source, or a row; for messages."""
     path: Path
     image: str
     """The image's name in the source, shared by all its captions."""
@@ -53,7 +53,7 @@ class Candidate(NamedTuple):
     """None for an image without one."""
     record: Json
     problem: str = ""
-    """Why the image is left out, such as a missing caption; empty if it is used."""
+    """Why the image is left out; empty if it is used."""
 
 
 class EncodedImage(NamedTuple):
@@ -62,7 +62,7 @@ class EncodedImage(NamedTuple):
     data: bytes
     extension: str
     converted_from: str | None
-    """The file's format, if it was converted."""
+    """Its former format."""
 
 
 def read_image(path: Path, max_side: int | None) -> EncodedImage:
@@ -117,12 +117,7 @@ def _check_grey_values(image: Image.Image) -> None:
 
 
 def _opened(data: bytes) -> Image.Image:
-    """Return an image that is not decoded yet.
-
-    Raises:
-        OSError: it is no image.
-        DecompressionBombError: it has too many pixels.
-    """
+    """Return an image that is not decoded yet."""
     try:
         with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
             return Image.open(io.BytesIO(data))
@@ -152,9 +147,9 @@ def write_images(
     Args:
         candidates: in a fixed order.
         config: settings.
-        out: a new folder, an empty one, or one that a builder wrote.
+        out: see `replace_folder`.
         description: further entries of dataset.json.
-        origin: the option that names the images, and its value, for messages.
+        origin: the option that names the images, and its value.
 
     Raises:
         UserError: there is no image, too many are bad, or `out` holds files that no builder wrote.

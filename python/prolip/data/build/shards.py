@@ -1,4 +1,4 @@
-"""Write a folder of WebDataset shards atomically: into a temporary folder beside it, which is then renamed."""
+"""Write a folder of WebDataset shards atomically, through a temporary folder beside it."""
 
 import hashlib
 import io
@@ -34,10 +34,8 @@ class Sample:
     key: str
     image: bytes
     extension: str
-    """The image's file extension, such as "png"."""
     caption: str | None
     record: Json
-    """The content of the JSON member."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,14 +52,14 @@ class BuildSummary:
 
     out: Path
     already_built: bool
-    """Whether the folder was complete already, built with the same settings, so that nothing was written."""
+    """Whether the folder was complete already, so that nothing was written."""
     samples: dict[str, int]
     """Number of samples by set of shards ("train", "test-twtr")."""
     shards: dict[str, int]
     """Number of samples by file."""
     skipped: tuple[BadImage, ...] = ()
     notes: tuple[str, ...] = ()
-    """Sentences for the user: what was converted, what was skipped and why."""
+    """What was converted, or skipped and why."""
     seconds: float = 0.0
 
     @classmethod
@@ -134,7 +132,7 @@ def _members(sample: Sample) -> dict[str, bytes]:
 
 
 def files_below(folder: Path) -> list[str]:
-    """List all files below a folder, as sorted relative paths."""
+    """All files below a folder, as sorted relative paths."""
     found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     return sorted(path.relative_to(folder).as_posix() for path in found)
 
@@ -143,12 +141,8 @@ def files_below(folder: Path) -> list[str]:
 def replace_folder(out: Path, patterns: Sequence[str] = OUR_FILES) -> Iterator[ShardFolder]:
     """Yield a temporary folder to fill. It replaces `out` if the block succeeds and is removed if it fails.
 
-    Args:
-        out: a new folder, an empty one, or one that this builder wrote.
-        patterns: patterns of all files that the builder writes, relative to the folder.
-
     Raises:
-        UserError: `out` is a file, holds a file that the builder does not write, or cannot be made.
+        UserError: see `check_replaceable`.
     """
     check_replaceable(out, patterns)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -171,10 +165,10 @@ def replace_folder(out: Path, patterns: Sequence[str] = OUR_FILES) -> Iterator[S
 
 
 def check_replaceable(out: Path, patterns: Sequence[str] = OUR_FILES) -> None:
-    """Check that replacing `out` deletes only a builder's own files; see `replace_folder`.
+    """Check that replacing `out` deletes only files that a builder wrote, whose paths match `patterns`.
 
     Raises:
-        UserError: `out` is a file, holds a file that the builder does not write, or has no dataset.json.
+        UserError: `out` is a file, holds another file, or has no dataset.json.
         OSError: it cannot be made; see `check_writable`.
     """
     # Errors do not name the option: it is `out` of `prolip data build`, and `data` of `prolip demo`.
