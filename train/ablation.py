@@ -3,7 +3,6 @@
     python train/ablation.py run            # train and evaluate the runs that do not exist yet
     python train/ablation.py table          # print the table of the existing runs, as Markdown
     python train/ablation.py neighbours     # print the order that calibrated variances would give, by logit scale
-    python train/ablation.py doubt RUN ...  # print which scores of an image tell wrong answers (docs/uncertainty.md)
 
 Each recipe is the demo's recipe with more flags of `prolip train`. Runs of one recipe differ only in their seed.
 """
@@ -23,10 +22,8 @@ import torch
 
 from prolip.demo.run import RESULTS, evaluate, machine_flags
 from prolip.demo.samples import embed_captions, read_set, set_names
-from prolip.demo.suite import INCLUSION, ORDER, RIGHT, VIEWS, embed_sets, order_rows
+from prolip.demo.suite import INCLUSION, ORDER, RIGHT, VIEWS, order_rows
 from prolip.gaussian import Gaussian
-from prolip.metrics.statistics import auroc, value_of
-from prolip.pretrained.classify import classification
 from prolip.pretrained.open import load
 
 NO_MASKING = ("--data.mask.masked_fraction", "0", "--loss.masked_inclusion_weight", "0")
@@ -188,40 +185,6 @@ def calibrated_var(items: Gaussian, others: Gaussian, scale: float) -> torch.Ten
     return (2 / scale) * (scale * similarity).logsumexp(1)
 
 
-def doubt(options: argparse.Namespace) -> int:
-    """Print, for each run, which scores of held-out images tell wrong answers: the AUROC in each of three designs."""
-    heads = ["run", "right", "largest probability", "own variance", *(f"calibrated at {scale:g}" for scale in SCALES)]
-    rows: list[Sequence[str]] = [heads, ["---"] * len(heads)]
-    for source in options.sources:
-        columns = zip(*image_doubt(source, options.data), strict=True)
-        rows.append([source.name, *(", ".join(f"{100 * value:.0f}" for value in column) for column in columns)])
-    sys.stdout.writelines(f"{_row(row)}\n" for row in rows)
-    return 0
-
-
-def image_doubt(source: Path, data: Path) -> list[list[float]]:
-    """Measure a model's answers to "which group?" on the three designs of held-out emoji.
-
-    Returns:
-        For each design: the share of right answers, then the AUROC of one minus the largest probability, of the image's
-        variance, and of the variance that is calibrated on the trained names at each of `SCALES`.
-    """
-    model = load(source, device=CPU, beside=data)
-    seen = embed_sets(model, {name: read_set(data, name) for name in set_names("test")}, set_names("test"))
-    groups = seen.classes[0]
-    trained = sorted({sample.text("name") for sample in read_set(data, "train")})
-    names = model.encode_texts(trained, progress=False)
-    rows = []
-    for one in seen.held_out:
-        images, prompts = one.images, groups.embedded(seen.captions)
-        found = classification(images, prompts, groups.names, weights=None, similarity=model.similarity)
-        confidence, answers = found.probabilities.max(1)
-        wrong = answers != groups.labels(one.samples)
-        scores = [-confidence, images.uncertainty, *(calibrated_var(images, names, scale) for scale in SCALES)]
-        rows.append([1 - float(wrong.double().mean()), *(value_of(auroc, score, wrong) for score in scores)])
-    return rows
-
-
 def spread(shares: Sequence[float]) -> str:
     """Format the mean ± standard deviation of shares in percent; a single value has no deviation."""
     mean = f"{100 * np.mean(shares):.1f}"
@@ -256,9 +219,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runs.set_defaults(command=run)
     commands.add_parser("table", help="print the table").set_defaults(command=table)
     commands.add_parser("neighbours", help="print the order by logit scale").set_defaults(command=neighbours)
-    doubts = commands.add_parser("doubt", help="print which scores of an image tell wrong answers")
-    doubts.add_argument("sources", nargs="+", type=Path, help="runs trained on the emoji")
-    doubts.set_defaults(command=doubt)
     options = parser.parse_args(arguments)
     try:
         status: int = options.command(options)

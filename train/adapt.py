@@ -46,13 +46,9 @@ WAYS: dict[str, tuple[str, ...]] = {
     "laplace": ("--method", "laplace"),
     "heads": (),
     "residual": ("--heads.means", "residual"),
-    "general": (),
     "one scale": ("--loss.variance_scale", "None"),
 }
-"""Flags of `prolip adapt`. "general" also names `MORE_GENERAL` as the masked views. With "one scale", variances learn
-at the scale of the means."""
-MORE_GENERAL = {"name": "subgroup", "subgroup": "group", "group": "group"}
-"""A more general caption of the same image, by level."""
+"""Flags of `prolip adapt`. With "one scale", variances learn at the scale of the means."""
 
 
 def folders(options: argparse.Namespace, split: str) -> list[Path]:
@@ -79,9 +75,6 @@ def run(options: argparse.Namespace) -> int:
             out = options.out / f"{way}-{split}"
             if not (out / "cost.json").exists():
                 words = ["--embeddings", *map(str, folders(options, split)), "--out", str(out), *flags]
-                if way == "general":
-                    general = (options.out / "embeddings" / f"{split}-{level}" for level in MORE_GENERAL.values())
-                    words += ["--masked", *map(str, general)]
                 seconds = command("prolip.cli", "adapt", *words)
                 (out / "cost.json").write_text(json.dumps({"seconds": seconds}))
     return 0

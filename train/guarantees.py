@@ -11,16 +11,17 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 import prolip
-from prolip.decisions import Calibration, Evidence, Subject, class_thresholds, conformal_threshold, fit_calibration
+from prolip.decisions import Calibration, Evidence, Subject, fit_calibration
 from prolip.decisions.calibration import score_labels
+from prolip.decisions.config import Score
 from prolip.demo.samples import read_set, set_names
 from prolip.demo.suite import embed_sets
 from prolip.evaluation.decisions import SCORES
@@ -53,43 +54,40 @@ def split(evidence: Evidence, truth: Tensor, seed: int) -> Split:
     return Split(found, found.with_prior(evidence.rows(unseen)), truth[unseen], slice(len(held), None))
 
 
+def label_sets(one: Split, score: Score, guarantee: float, *, per_label: bool = False) -> tuple[Tensor, Tensor]:
+    """Whether the set of each tested image contains its label, bool [N]; and the labels in each set, i64 [N]."""
+    scores = score_labels(one.evidence, score, one.calibration.temperature).gather(1, one.truth[:, None])
+    held = one.calibration.held._replace(score=scores[: one.tested.start, 0])
+    calibration = replace(one.calibration, score=score, held=held)
+    sets = calibration.label_sets(one.evidence.rows(one.tested), guarantee, per_label=per_label)
+    return sets.gather(1, one.truth[one.tested, None])[:, 0], sets.sum(dim=1)
+
+
 def count_sets(one: Split) -> Tensor:
-    """Label sets, f64 [A, 3, G]: how many contain the label; how many by the threshold alone, without the rule that the
-    most probable label is in every set; labels in a set."""
-    truth, found = one.truth[one.tested], []
-    best = F.one_hot(one.evidence.logits.argmax(dim=1), one.evidence.logits.shape[1]).bool()
-    for score in SCORES:
-        scores = score_labels(one.evidence, score, one.calibration.temperature)
-        right = scores.gather(1, one.truth[:, None])[: one.tested.start, 0]
-        thresholds = [conformal_threshold(right, guarantee) for guarantee in GUARANTEES]
-        alone = torch.stack([scores[one.tested] <= threshold for threshold in thresholds])  # [G, N, C]
-        sets = alone | best[one.tested]
-        contain = [some[:, torch.arange(len(truth)), truth].double().mean(dim=1) for some in (sets, alone)]
-        found.append(torch.stack([*contain, sets.sum(dim=2).double().mean(dim=1)]))
-    return torch.stack(found)
+    """Share of label sets that contain the label, and mean number of labels in a set, f64 [A, G, 2]."""
+    counted = [label_sets(one, score, guarantee) for score in SCORES for guarantee in GUARANTEES]
+    means = [torch.stack([part.double().mean() for part in some]) for some in counted]
+    return torch.stack(means).reshape(len(SCORES), len(GUARANTEES), 2)
 
 
 def count_labels(one: Split) -> Tensor:
     """Labels with a threshold of their own, f64 [G, C, 4], 0 for others: 1; tested images; how many of their sets by
     `lac` contain the label, by the threshold of all images and by its own."""
-    held, num_labels, found = one.calibration.held, len(one.calibration.labels), []
-    scores = score_labels(one.evidence, "lac", one.calibration.temperature).gather(1, one.truth[:, None])[one.tested, 0]
-    best = (one.evidence.logits.argmax(dim=1) == one.truth)[one.tested]
-    truth = one.truth[one.tested]
+    truth, num_labels = one.truth[one.tested], len(one.calibration.labels)
+    found = []
     for guarantee in GUARANTEES:
-        own = class_thresholds(held.score, held.label, num_labels, guarantee, seed=one.calibration.seed)
-        counts = [torch.ones(num_labels), torch.bincount(truth, minlength=num_labels)]
-        for threshold in (conformal_threshold(held.score, guarantee), own.value[truth]):
-            counts.append(torch.bincount(truth[(scores <= threshold) | best], minlength=num_labels))
-        found.append(torch.stack(counts, dim=1) * torch.tensor([[basis == "class"] for basis in own.basis]))
+        own = [[basis == "class"] for basis in one.calibration.class_thresholds(guarantee).basis]
+        covered = [label_sets(one, "lac", guarantee, per_label=each)[0] for each in (False, True)]
+        counts = [torch.bincount(truth[some], minlength=num_labels) for some in (truth >= 0, *covered)]
+        found.append(torch.stack([torch.ones(num_labels), *counts], dim=1) * torch.tensor(own))
     return torch.stack(found).double()
 
 
 def count_limits(one: Split) -> Tensor:
     """Answers within a limit of errors, f64 [L, 4]: share of the tested images that is answered; wrong among these, NaN
     if there is none; whether that is above the limit; whether it is among all images that fitted nothing."""
-    confidence, answer = (one.evidence.logits.double() / one.calibration.temperature).softmax(dim=1).max(dim=1)
-    wrong, found = (answer != one.truth).double(), []
+    confidence = one.calibration.confidence(one.evidence)
+    wrong, found = (one.evidence.logits.argmax(dim=1) != one.truth).double(), []
     for limit in LIMITS:
         given = confidence >= one.calibration.abstention(limit).threshold
         errors = wrong[one.tested][given[one.tested]].mean()
@@ -114,13 +112,9 @@ def percent(mean: Tensor) -> str:
 
 
 def set_cells(counted: Tensor) -> Iterator[str]:
-    """Yield the cells of a score, from [3, G, S]: mean and standard deviation over the splits, and means."""
-    for contain, alone, size in counted.unbind(1):
-        yield from (
-            f"{percent(contain.mean())} ± {percent(contain.std())}",
-            percent(alone.mean()),
-            f"{size.mean():.2f}",
-        )
+    """Yield the cells of a score, from [S, G, 2]: mean and standard deviation over the splits, and mean size."""
+    for contain, size in counted.permute(1, 2, 0):
+        yield from (f"{percent(contain.mean())} ± {percent(contain.std())}", f"{size.mean():.2f}")
 
 
 def label_cells(counted: Tensor) -> Iterator[str]:
@@ -147,13 +141,13 @@ def run(options: argparse.Namespace) -> int:
         splits = [split(evidence, truth, seed) for seed in range(options.splits)]
         num_held = splits[0].tested.start
         name = f"{title}: {len(truth) // 2 - num_held} + {num_held} + {len(truth) - len(truth) // 2}"
-        by_score = torch.stack([count_sets(one) for one in splits]).permute(1, 2, 3, 0)
+        by_score = torch.stack([count_sets(one) for one in splits], dim=1)
         sets += [[name, f"`{score}`", *set_cells(some)] for score, some in zip(SCORES, by_score, strict=True)]
         if title.startswith("groups"):  # most subgroups have too few images for a threshold of their own
             labels.append([name, *label_cells(torch.stack([count_labels(one) for one in splits]))])
         means = torch.stack([count_limits(one) for one in splits]).nanmean(dim=0)
         limits.append([name, *map(percent, means.flatten())])
-    print_table(f"{IMAGES} | score", GUARANTEES, ("contain the label", "threshold alone", "labels"), sets)
+    print_table(f"{IMAGES} | score", GUARANTEES, ("contain the label", "labels"), sets)
     print_table(IMAGES, GUARANTEES, ("groups", "one threshold", "their own"), labels)
     print_table(IMAGES, LIMITS, ("answered", "wrong", "broken", "broken by all unfitted"), limits)
     return 0

@@ -47,7 +47,7 @@ class Evidence(NamedTuple):
         """The evidence for labels with these log shares, [C]; distances and pair logits are unchanged."""
         return self._replace(logits=self.logits + log_shares.to(self.logits))
 
-    def rows(self, places: Tensor) -> Evidence:
+    def rows(self, places: Tensor | slice) -> Evidence:
         """The evidence on some items."""
         return Evidence(*(None if part is None else part[places] for part in self))  # type: ignore[arg-type]
 
