@@ -72,8 +72,7 @@ bench-model: $(VENV)/.ready-test
 
 PHOTOS ?= $(or $(PROLIP_SHARED),../shared)/photos
 bench-targets: $(VENV)/.ready-test
-	$(BIN)/prolip bench targets --images "$(PHOTOS)"
-	$(BIN)/prolip bench decode --images "$(PHOTOS)" --workers 0 2
+	$(BIN)/python -m tests.bench.targets --images "$(PHOTOS)"
 
 bench-loader: $(VENV)/.ready-test
 	@test -d "$(PHOTOS)" || { echo "no folder $(PHOTOS): make bench PHOTOS=DIR" >&2; exit 1; }
@@ -81,7 +80,7 @@ bench-loader: $(VENV)/.ready-test
 	$(BIN)/prolip data build folder --images data/bench/source --out data/bench/orig --samples_per_shard 250
 	$(BIN)/prolip data build folder --images data/bench/source --out data/bench/side512 --samples_per_shard 250 --max_side 512
 	@for set in orig side512; do for recipe in full plain; do echo "== $$set"; s="data/bench/$$set/*.tar"; \
-	  $(BIN)/prolip bench data --shards "$$s" "$$s" "$$s" "$$s" --recipe $$recipe --against webdataset,hand-made || exit 1; \
+	  $(BIN)/prolip bench data --shards "$$s" "$$s" "$$s" "$$s" --recipe $$recipe --against webdataset || exit 1; \
 	done; done
 
 bench-kernels: $(VENV)/.ready-demo

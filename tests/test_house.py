@@ -65,8 +65,6 @@ def test_no_room_below_train_imports_its_config() -> None:
 
 # These are imported when another module has checked that the packages of an extra are there, or check it themselves.
 BEHIND_AN_EXTRA = (
-    "bench/baselines.py",
-    "bench/cv2_colours.py",
     "explore/page.py",
     "explore/gate.py",
     "interop/transformers/",
@@ -97,10 +95,7 @@ def test_only_the_command_line_prints() -> None:
 
 
 # Who else writes to its standard output.
-SPEAKING = {
-    "bench/contender.py": "a process that tells its parent what it measured",
-    "bench/decoder_process.py": "the same",
-}
+SPEAKING = {}
 
 
 def test_only_the_command_line_writes_to_the_terminal() -> None:

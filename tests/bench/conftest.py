@@ -1,14 +1,19 @@
-"""Benchmarks run only when they are asked for: `pytest -m bench -s`."""
+"""Ordinary runs take every benchmark at a toy size, without its limits. `pytest -m bench -s` measures."""
 
 from __future__ import annotations
 
 import pytest
+from tests.support.forkserver import FORKSERVER
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if "bench" in config.getoption("markexpr"):
-        return
-    benchmarks = [item for item in items if item.get_closest_marker("bench")]
-    if benchmarks:
-        config.hook.pytest_deselected(items=benchmarks)
-        items[:] = [item for item in items if not item.get_closest_marker("bench")]
+@pytest.fixture(scope="session")
+def full(pytestconfig: pytest.Config) -> bool:
+    """Whether to measure at full size, and to check the limits."""
+    return "bench" in pytestconfig.getoption("markexpr")
+
+
+@pytest.fixture(autouse=True)
+def _warm(full: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a toy size, processes come from a server that has imported PyTorch."""
+    if not full:
+        monkeypatch.setattr("multiprocessing.get_context", lambda _: FORKSERVER)

@@ -11,6 +11,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, Literal, NamedTuple, cast
@@ -39,6 +40,12 @@ SMALL = ModelConfig(
     init_logit_bias=-10.0,
 )
 """ViT-S/16: 12 layers, 6 heads, in both towers."""
+TINY = ModelConfig(
+    embed_dim=16,
+    vision=VisionConfig(layers=2, width=16, head_width=8, patch_size=4, image_size=16, embed_unc=True),
+    text=TextConfig(layers=2, width=16, heads=2, context_length=24, vocab_size=50),
+    init_logit_bias=-10.0,
+)
 LOSS, OPTIM, MASK = LossConfig(), OptimConfig(), MaskConfig()
 
 
@@ -56,10 +63,10 @@ class Turn(NamedTuple):
 class Process:
     """A side in its process, which waits until it is asked."""
 
-    def __init__(self, side: Side, precision: Precision, batch_size: int) -> None:
+    def __init__(self, side: Side, precision: Precision, batch_size: int, config: ModelConfig) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, side, precision, batch_size), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, side, precision, batch_size, config), daemon=True)
         self._process.start()
 
     def step(self) -> Turn:
@@ -83,11 +90,13 @@ class Process:
 
 
 @contextmanager
-def processes(sides: Sequence[Side], precision: Precision, batch_size: int) -> Iterator[list[Process]]:
+def processes(
+    sides: Sequence[Side], precision: Precision, batch_size: int, config: ModelConfig = SMALL
+) -> Iterator[list[Process]]:
     with ExitStack() as started:
         found = []
         for side in sides:
-            found.append(Process(side, precision, batch_size))
+            found.append(Process(side, precision, batch_size, config))
             started.callback(found[-1].end)
         yield found
 
@@ -110,12 +119,12 @@ def masked_step(config: ModelConfig, images: Tensor, ids: Tensor, mask: MaskConf
     return Step(images, ids[None], masked[None], kept.expand(rows, -1))
 
 
-def _serve(pipe: Connection, side: Side, precision: Precision, batch_size: int) -> None:
+def _serve(pipe: Connection, side: Side, precision: Precision, batch_size: int, config: ModelConfig) -> None:
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
     if side != "published":
         assert keep_freed_memory()
-    step = _stepper(side, precision, batch_size)
+    step = _stepper(side, precision, batch_size, config)
     while True:
         if pipe.recv() == "peak":
             pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
@@ -125,23 +134,24 @@ def _serve(pipe: Connection, side: Side, precision: Precision, batch_size: int) 
         pipe.send(Turn(time.perf_counter() - clock, time.process_time() - cpu, loss))
 
 
-def _stepper(side: Side, precision: Precision, batch_size: int) -> Callable[[], float]:
+def _stepper(side: Side, precision: Precision, batch_size: int, config: ModelConfig) -> Callable[[], float]:
     torch.manual_seed(0)
-    model = ProLIP(SMALL)
-    images, ids = images_and_ids(SMALL, batch_size)
+    mask = replace(MASK, mask_id=config.text.vocab_size - 1)
+    model = ProLIP(config)
+    images, ids = images_and_ids(config, batch_size)
     if side == "ours":
         run = run_of(model, precision=precision, loss=LOSS, optim=OPTIM, batch_size=batch_size)
         torch.manual_seed(0)
-        batch = cast(Any, masked_step(SMALL, images, ids, MASK))
+        batch = cast(Any, masked_step(config, images, ids, mask))
 
         def step() -> float:
             return take_step(run, batch)[0].total.item()
 
         return step
-    published = PublishedModel(SMALL)
+    published = PublishedModel(config)
     published.load_state_dict(model.state_dict())
     del model
     low = partial(torch.autocast, "cpu", torch.bfloat16, precision == "bf16")
-    theirs = PublishedStep(published, LOSS, OPTIM, MASK, low)
+    theirs = PublishedStep(published, LOSS, OPTIM, mask, low)
     torch.manual_seed(0)
     return lambda: theirs(images, ids, learning_rate(OPTIM, 0, 10)).item()

@@ -23,7 +23,7 @@ from tests.support.shards import write_tar
 
 from prolip.data import StoreConfig, write_index
 
-SHARDS, IMAGES, ROUNDS, DELAY = 8, 200, 5, 0.05
+SHARDS, DELAY = 8, 0.05
 RUN = """
 import json
 import sys
@@ -45,7 +45,7 @@ print(json.dumps({"rate": images / seconds, "cpu": time.process_time() / images 
 """
 
 
-def write_shards(folder: Path) -> int:
+def write_shards(folder: Path, images_per_shard: int) -> int:
     """Images of the size of photographs, about 100 kB each; gives the bytes of all."""
     rng = np.random.default_rng(0)
     images = []
@@ -55,7 +55,7 @@ def write_shards(folder: Path) -> int:
     for shard in range(SHARDS):
         members = [
             (f"{shard:03d}-{sample:04d}.{suffix}", content)
-            for sample in range(IMAGES)
+            for sample in range(images_per_shard)
             for suffix, content in (("jpg", images[sample % 20]), ("txt", b"a picture"))
         ]
         write_tar(folder / f"{shard:03d}.tar", members)
@@ -73,10 +73,10 @@ def spread(values: Sequence[float], form: str) -> str:
 
 @pytest.mark.bench
 @pytest.mark.timeout(1200)
-def test_reading_remote_shards_costs_little_more_than_local_ones(tmp_path: Path) -> None:
+def test_reading_remote_shards_costs_little_more_than_local_ones(tmp_path: Path, full: bool) -> None:
     folder = tmp_path / "shards"
     folder.mkdir()
-    size = write_shards(folder)
+    size = write_shards(folder, 200 if full else 20)
     with (
         servers.nginx(folder, tmp_path) as url,
         servers.FaultProxy(url, seed=0, share=0, delay=DELAY) as distant,
@@ -93,7 +93,7 @@ def test_reading_remote_shards_costs_little_more_than_local_ones(tmp_path: Path)
         runs: dict[str, list[dict[str, float]]] = {name: [] for name in places}
         for name, (place, _) in places.items():
             write_index([f"{place}/{{000..{SHARDS - 1:03d}}}.tar"], tmp_path / f"{name}.index", 2, StoreConfig())
-        for _ in range(ROUNDS):
+        for _ in range(5 if full else 1):
             for name, (place, store) in places.items():
                 shards = f"{place}/{{000..{SHARDS - 1:03d}}}.tar"
                 runs[name].append(measured(shards, tmp_path / f"{name}.index", **store))
@@ -107,4 +107,4 @@ def test_reading_remote_shards_costs_little_more_than_local_ones(tmp_path: Path)
     heads = ["where", "images/s", "of local", "CPU µs an image", "of local", "first batch, s"]
     print(f"\n{SHARDS} shards of {size / SHARDS / 2**20:.0f} MiB", table(heads, rows))
     cpu = [one["cpu"] / two["cpu"] for one, two in zip(runs["nginx"], local, strict=True)]
-    assert statistics.median(cpu) < 1.5
+    assert not full or statistics.median(cpu) < 1.5

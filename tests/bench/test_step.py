@@ -10,22 +10,29 @@ import pytest
 import torch
 from tests.bench.published_step import PublishedModel, PublishedStep
 from tests.bench.side_by_side import table
-from tests.bench.step_sides import LOSS, MASK, Precision, Side, Turn, images_and_ids, masked_step, processes
+from tests.bench.step_sides import (
+    LOSS,
+    MASK,
+    SMALL,
+    TINY,
+    Precision,
+    Side,
+    Turn,
+    images_and_ids,
+    masked_step,
+    processes,
+)
 from tests.support.small_step import run_of
 
-from prolip.models import ModelConfig, ProLIP, TextConfig, VisionConfig
+from prolip.models import ProLIP
 from prolip.train.config.parts import OptimConfig
 from prolip.train.loop import take_step
 from prolip.train.optim import learning_rate
 
-BATCH, ROUNDS = 64, 5
+MAX_MEMORY = 1.12
+"""Peak memory over that of the published step with freed memory kept. Since 28 November 2026 blocks keep the output of
+their GELU on CPUs, which takes memory and saves 3 % of a step (docs/benchmarks.md)."""
 SIDES: tuple[Side, ...] = ("published", "published, memory kept", "ours")
-TINY = ModelConfig(
-    embed_dim=16,
-    vision=VisionConfig(layers=2, width=16, head_width=8, patch_size=4, image_size=16, embed_unc=True),
-    text=TextConfig(layers=2, width=16, heads=2, context_length=24, vocab_size=50),
-    init_logit_bias=-10.0,
-)
 
 
 def test_our_step_and_the_published_step_give_equal_weights() -> None:
@@ -54,24 +61,26 @@ def test_our_step_and_the_published_step_give_equal_weights() -> None:
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(("precision", "least"), [("bf16", 1.3), ("fp32", 1.0)])
 def test_our_step_is_faster_and_needs_less_memory_than_the_published(
-    precision: Precision, least: float, capsys: pytest.CaptureFixture[str]
+    precision: Precision, least: float, capsys: pytest.CaptureFixture[str], full: bool
 ) -> None:
-    with processes(SIDES, precision, BATCH) as sides:
+    batch, rounds_of, config = (64, 5, SMALL) if full else (16, 1, TINY)
+    with processes(SIDES, precision, batch, config) as sides:
         first = [side.step() for side in sides]
-        rounds = [[side.step() for side in sides] for _ in range(ROUNDS)]
+        rounds = [[side.step() for side in sides] for _ in range(rounds_of)]
         memory = [side.peak_mebibytes() for side in sides]
     rows = []
     for place, name in enumerate(SIDES):
         clock, cpu = ([getattr(turn[place], kind) for turn in rounds] for kind in ("seconds", "cpu_seconds"))
-        rate, seconds = BATCH / statistics.median(clock), statistics.median(cpu)
+        rate, seconds = batch / statistics.median(clock), statistics.median(cpu)
         times = [spread(rounds, place, kind) for kind in ("seconds", "cpu_seconds")]
         rows.append((name, f"{rate:.2f}", str(times[0]), f"{seconds:.2f} s", str(times[1]), f"{memory[place]:,.0f}"))
     with capsys.disabled():
-        print(table((f"{precision}, batch {BATCH}", "samples/s", "ours is", "CPU", "ours is", "peak MiB"), rows))
+        print(table((f"{precision}, batch {batch}", "samples/s", "ours is", "CPU", "ours is", "peak MiB"), rows))
     losses = [turn.loss for turn in first]
     assert losses == pytest.approx([losses[0]] * len(SIDES), rel=0.01 if precision == "bf16" else 1e-4)
-    assert spread(rounds, 0, "cpu_seconds").median >= least
-    assert memory[-1] <= memory[0]
+    if full:
+        assert spread(rounds, 0, "cpu_seconds").median >= least
+        assert memory[-1] <= MAX_MEMORY * memory[1]
 
 
 class Times(NamedTuple):

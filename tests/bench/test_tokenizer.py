@@ -24,7 +24,7 @@ from tests.parity.test_tokenizer import _unigram
 from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import Tokenizer
 
-ROUNDS, MIN_RATIO = 7, 10.0
+MIN_RATIO = 10.0
 BATCH = 256
 
 SUBJECTS = ["a man", "a woman", "two dogs", "a group of people", "a young boy", "a cat", "a red bus", "two zebras"]
@@ -46,12 +46,16 @@ def captions(count: int, odd_share: float) -> list[str]:
 
 
 def compare(
-    name: str, texts: list[str], ours: Callable[[list[str]], NDArray[np.int32]], theirs: Callable[[list[str]], Any]
+    name: str,
+    texts: list[str],
+    ours: Callable[[list[str]], NDArray[np.int32]],
+    theirs: Callable[[list[str]], Any],
+    rounds: int,
 ) -> tuple[str, float]:
     """A line of the table and the ratio of the medians."""
     batches = [texts[at : at + BATCH] for at in range(0, len(texts), BATCH)]
     times: dict[str, list[float]] = {"ours": [], "theirs": []}
-    for round_ in range(ROUNDS + 1):
+    for round_ in range(rounds + 1):
         rows = {}
         for side, encode in (("ours", ours), ("theirs", theirs)):
             begun = time.thread_time()
@@ -70,30 +74,37 @@ def compare(
 @pytest.mark.bench
 @pytest.mark.filterwarnings("ignore")
 def test_tokenizing_captions_is_faster_than_open_clip(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, shared: Path
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, shared: Path, full: bool
 ) -> None:
     ours, theirs = Tokenizer(TokenizerConfig(context_length=77)), SimpleTokenizer(context_length=77)
     lines = []
+    count, rounds = (10_000, 7) if full else (20, 1)
     found = [
-        compare("CLIP, all plain", captions(10_000, 0.0), ours.encode, theirs),
-        compare("CLIP, 2 % through ftfy", captions(10_000, 0.02), ours.encode, theirs),
-        compare("CLIP, 20 % through ftfy", captions(10_000, 0.2), ours.encode, theirs),
+        compare("CLIP, all plain", captions(count, 0.0), ours.encode, theirs, rounds),
+        compare("CLIP, 2 % through ftfy", captions(count, 0.02), ours.encode, theirs, rounds),
+        compare("CLIP, 20 % through ftfy", captions(count, 0.2), ours.encode, theirs, rounds),
     ]
     source = shared / "hierarcaps_test.csv"
     if source.is_file():
         with source.open(encoding="utf-8", newline="") as stream:
             real = [row["captions"].split(" => ")[-1] for row in csv.DictReader(stream)]
-        found.append(compare("CLIP, HierarCaps (of COCO's images)", real * 10, ours.encode, theirs))
+        found.append(
+            compare(
+                "CLIP, HierarCaps (of COCO's images)", real[:count] * (10 if full else 1), ours.encode, theirs, rounds
+            )
+        )
     _unigram().save(str(tmp_path / "tokenizer.json"))
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "</s>"}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
     settings = TokenizerConfig(kind="file", path=tmp_path / "tokenizer.json", context_length=64, clean="canonicalize")
     file = HFTokenizer(str(tmp_path), context_length=64, clean="canonicalize")
     lines = [line for line, _ in found]
-    line, ratio = compare("pieces from a file, canonicalize", captions(10_000, 0.0), Tokenizer(settings).encode, file)
+    line, ratio = compare(
+        "pieces from a file, canonicalize", captions(count, 0.0), Tokenizer(settings).encode, file, rounds
+    )
     with capsys.disabled():
         print("\n" + "\n".join([*lines, line]))
     # The share that ftfy takes is ftfy's, so that the third has no bound of its own.
-    assert found[0][1] > MIN_RATIO
-    assert found[1][1] > MIN_RATIO
-    assert ratio > 1
+    if full:
+        assert min(found[0][1], found[1][1]) > MIN_RATIO
+        assert ratio > 1

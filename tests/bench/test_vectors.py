@@ -12,7 +12,7 @@ from tests.support.vector_rows import some_gaussians
 from prolip.gaussian import Gaussian
 from prolip.interop.vectors import query_vectors, stored_vectors
 
-ROWS, DIM, QUERIES, K = 20_000, 512, 200, 10
+DIM, K = 512, 10
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(1200)]
 
@@ -24,13 +24,14 @@ def report(name: str, exact: Any, found: Any) -> float:
     return recall
 
 
-def test_approximate_indexes_have_high_recall(tmp_path: Path) -> None:
+def test_approximate_indexes_have_high_recall(tmp_path: Path, full: bool) -> None:
     import faiss
     import lancedb  # two seconds, which each of pytest's workers would spend
     import pyarrow as pa
     from lancedb.index import HnswSq
 
-    items, queries = some_gaussians(ROWS, DIM, seed=0), some_gaussians(QUERIES, DIM, seed=1)
+    rows = 20_000 if full else 300
+    items, queries = some_gaussians(rows, DIM, seed=0), some_gaussians(200 if full else 5, DIM, seed=1)
     stored, asked = stored_vectors(items), query_vectors(queries)
     flat = faiss.IndexFlatIP(DIM + 1)
     flat.add(stored)
@@ -46,7 +47,7 @@ def test_approximate_indexes_have_high_recall(tmp_path: Path) -> None:
     assert recall >= 0.9
 
     lists = pa.FixedSizeListArray.from_arrays(pa.array(stored.ravel()), DIM + 1)
-    table = lancedb.connect(tmp_path).create_table("images", pa.table({"row": pa.array(range(ROWS)), "vector": lists}))
+    table = lancedb.connect(tmp_path).create_table("images", pa.table({"row": pa.array(range(rows)), "vector": lists}))
     table.create_index("vector", config=HnswSq(distance_type="dot", num_partitions=1))
 
     def lance(query: Any, refined: int | None) -> list[int]:

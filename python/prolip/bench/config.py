@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
+from prolip.errors import check_at_least
+
 Recipe = Literal["full", "plain"]
+Baseline = Literal["prolip-float32", "webdataset"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +21,8 @@ class BenchDataConfig:
     """`full`: random crop, colour jitter, grey. `plain`: random crop."""
     threads: int = 2
     """Threads of the loader; worker processes of the baselines."""
-    against: tuple[str, ...] = ()
-    """Further contenders, separated by commas or spaces: prolip-float32, webdataset, hand-made, hand-made-cv2."""
+    against: tuple[Baseline, ...] = ()
+    """Further contenders: the loader with normalised float32 batches, and the stack of the published models."""
     repeats: int = 3
     """Rounds; each contender runs once per round."""
     num_images: int = 2048
@@ -33,47 +34,6 @@ class BenchDataConfig:
     json: bool = False
     """Print one JSON object per line instead of the table."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class BenchDecodeConfig:
-    """Compare JPEG decoders on a folder of photographs; they take turns."""
-
-    images: Path
-    """Folder of JPEG files."""
-    decoders: tuple[str, ...] = ()
-    """Names, separated by commas or spaces; by default all that are installed."""
-    workers: tuple[int, ...] = ()
-    """Worker processes of a torch DataLoader that decodes, such as `0 2`; by default only a loop without it is
-    measured."""
-    repeats: int = 5
-    """Rounds; each decoder has one turn per round."""
-    num_images: int = 500
-    """Images to time in each turn."""
-    json: bool = False
-    """Print one JSON object per line instead of the tables."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchTargetsConfig:
-    """Measure loader and decoder with each set of vector instructions, and compare them with their targets."""
-
-    images: Path
-    """Folder of JPEG files."""
-    levels: tuple[str, ...] = ()
-    """Vector instructions: avx512, avx2, sse4, portable (on Arm neon, portable); by default all that this processor
-    has."""
-    threads: int = 2
-    """Threads of the loader."""
-    repeats: int = 5
-    """Rounds; each contender has one turn per round."""
-    num_images: int = 1024
-    """Images to load in each turn of the loader."""
-    gpu_images: int = 2400
-    """Images per second that one GPU consumes in training: 2400 for ViT-B/16 on an H100."""
-    json: bool = False
-    """Print one JSON object per line instead of the table."""
-
-
-def split_names(words: Sequence[str]) -> list[str]:
-    """Return the distinct names in words that may hold several, separated by commas."""
-    return list(dict.fromkeys(name for word in words for name in word.split(",") if name))
+    def __post_init__(self) -> None:
+        check_at_least(1, threads=self.threads, repeats=self.repeats, num_images=self.num_images)
+        check_at_least(1, batch_size=self.batch_size, image_size=self.image_size)

@@ -1,170 +1,188 @@
-"""Measure one contender in its own process: read a task from standard input, write a measurement to standard output.
+"""Measure one contender: the rate of an endless stream of batches, in a process of its own.
 
-It measures the rate of an endless stream. The first batches are dropped (start-up, caches). Then a whole number of
-batches per worker is timed, so that pipelines with several workers start and stop the clock in the same phase. The
-consumer reads one pixel of each batch.
+The first batches are dropped (start-up, caches). Then a whole number of batches per worker is timed, so that pipelines
+with several workers start and stop the clock in the same phase. The consumer reads one pixel of each batch.
 """
 
 from __future__ import annotations
 
-import sys
+import multiprocessing
+import os
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
 from itertools import islice
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from prolip.bench import proc_stats
-from prolip.bench.task import Measurement, Task
-from prolip.data import AugmentConfig, BatchLoader, LoaderConfig, decode_only
-from prolip.data.config import TokenizerConfig
-from prolip.data.device import device_batches
+from prolip.bench.config import BenchDataConfig
 from prolip.errors import UserError
 
+if TYPE_CHECKING:
+    from prolip.data import BatchLoader
+
+OURS, FLOOR = "prolip", "decode-only"
 WARM_BATCHES = 2
-"""Smallest number of batches to drop; one per worker if there are more workers."""
+"""Minimum number of batches to drop; one per worker if there are more workers."""
 
 
-Images = Tensor | NDArray[np.uint8]
-"""The images of a batch, batch dimension first."""
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """The result of one contender in one round."""
+
+    images_per_s: float
+    cpu_us: float
+    """CPU time per image in microseconds, over all processes and threads."""
+    others_cores: float
+    """Cores that the rest of the machine kept busy. Above a few hundredths the run was disturbed."""
+    first_batch_s: float
+    """Seconds from opening the loader to its first batch, without imports; 0 if there are no batches."""
+    rss_mb: float
+    """Peak resident memory in MB, summed over processes."""
+    pss_mb: float
+    """Memory at the end of the run in MB, with shared pages counted once."""
+    import_mb: float
+    """Peak resident memory in MB after imports."""
+    stage_us: dict[str, float] = field(default_factory=dict)
+    """`cpu_us` divided among the loader's stages in proportion to their times; empty for other contenders."""
 
 
-def main() -> int:
-    """Measure the task on standard input; returns the exit status, 2 for wrong settings."""
-    task = Task.from_json(sys.stdin.read())
-    try:
-        measured = CONTENDERS[task.contender](task)
-    except UserError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    sys.stdout.write(f"{measured.to_json()}\n")
-    sys.stdout.flush()
-    return 0
+def run_contender(name: str, config: BenchDataConfig, shards: Sequence[str]) -> Measurement:
+    """Measure a contender on shards in a new process, with one thread for numeric libraries.
+
+    Raises:
+        UserError: the shards hold less than a batch, or a package is missing.
+    """
+    os.environ["OMP_NUM_THREADS"] = "1"
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_measure, name, config, shards).result()
 
 
-def _prolip(task: Task) -> Measurement:
-    """Measure the loader: uint8 batches as in training, where the device normalises them."""
+def _measure(name: str, config: BenchDataConfig, shards: Sequence[str]) -> Measurement:
+    warnings.simplefilter("ignore")
+    import torch
+
+    from prolip.data import AugmentConfig, BatchLoader, LoaderConfig
+    from prolip.data.config import TokenizerConfig
+    from prolip.data.device import device_batches
+
+    if name == FLOOR:
+        return _decode_only(config, shards)
+    if name == "webdataset":
+        return _timed(config, lambda: (images for images, _ in webdataset_batches(config, shards)))
+    augment = AugmentConfig() if config.recipe == "full" else AugmentConfig(jitter_prob=0.0, gray_prob=0.0)
+    settings = LoaderConfig(
+        shards=tuple(shards),
+        batch_size=config.batch_size,
+        image_size=config.image_size,
+        augment=augment,
+        tokenizer=TokenizerConfig(context_length=77),
+        num_epochs=None,
+        num_threads=config.threads,
+    )
+    if name == "prolip-float32":
+        torch.set_num_threads(1)
+        return _timed(
+            config, lambda: (batch.images for batch in device_batches(BatchLoader(settings), torch.device("cpu")))
+        )
     loaders: list[BatchLoader] = []
 
-    def start() -> Iterator[Images]:
-        loaders.append(BatchLoader(_loader_config(task)))
-        for batch in loaders[0]:
-            yield batch.images
+    def start() -> Iterator[Any]:
+        loaders.append(BatchLoader(settings))
+        return (batch.images for batch in loaders[0])
 
-    measured = _measure(task, start)
-    stages = loaders[0].stats().stages
+    measured = _timed(config, start)
     # Stage clocks also run while a thread waits for a core, so only their shares of the CPU time are used.
-    waiting = {"wait", "idle", "fetch"}
-    busy = {name: stage.seconds for name, stage in stages.items() if name not in waiting and stage.count}
-    whole = sum(busy.values())
-    return replace(measured, stage_us={name: seconds / whole * measured.cpu_us for name, seconds in busy.items()})
+    stages = loaders[0].stats().stages.items()
+    busy = {stage: one.seconds for stage, one in stages if one.count and stage not in {"wait", "idle", "fetch"}}
+    return replace(
+        measured,
+        stage_us={stage: seconds / sum(busy.values()) * measured.cpu_us for stage, seconds in busy.items()},
+    )
 
 
-def _prolip_float32(task: Task) -> Measurement:
-    """Measure the loader with float32 batches like the baselines: the consumer normalises them on the CPU."""
-    torch.set_num_threads(1)
+def _timed(config: BenchDataConfig, start: Callable[[], Iterator[Any]]) -> Measurement:
+    """Time the images [B, ...] of the batches of the loader that `start` opens."""
+    import_mb, _ = proc_stats.memory()
+    opened = time.perf_counter()
+    batches = start()
+    next(batches)[0, 0, 0, 0]
+    first_batch = time.perf_counter() - opened
+    for images in islice(batches, max(WARM_BATCHES, config.threads) - 1):
+        images[0, 0, 0, 0]
+    count = -(-config.num_images // (config.batch_size * config.threads)) * config.threads
+    elapsed = proc_stats.stopwatch()
+    for images in islice(batches, count):
+        images[0, 0, 0, 0]
+    return _measurement(elapsed(), count * config.batch_size, first_batch, import_mb)
 
-    def start() -> Iterator[Images]:
-        for batch in device_batches(BatchLoader(_loader_config(task)), torch.device("cpu")):
-            yield batch.images
 
-    return _measure(task, start)
-
-
-def _decode_only(task: Task) -> Measurement:
+def _decode_only(config: BenchDataConfig, shards: Sequence[str]) -> Measurement:
     """Measure the floor: as many threads decode the same images from memory, and do nothing else."""
-    import_mb = proc_stats.memory(proc_stats.tree()).peak_rss
+    from prolip.data import decode_only
+
+    import_mb, _ = proc_stats.memory()
     stopwatches = []
 
     def loaded() -> None:
         stopwatches.append(proc_stats.stopwatch())
 
-    images, seconds = decode_only(list(task.shards), task.images, task.threads, loaded)
-    took = stopwatches[0]()
-    memory = proc_stats.memory(proc_stats.tree())
+    images, seconds = decode_only(list(shards), config.num_images, config.threads, loaded)
+    return _measurement(stopwatches[0]()._replace(seconds=seconds), images, 0.0, import_mb)
+
+
+def _measurement(took: proc_stats.Elapsed, images: int, first_batch: float, import_mb: float) -> Measurement:
+    rss_mb, pss_mb = proc_stats.memory()
     return Measurement(
-        images_per_s=images / seconds,
+        images_per_s=images / took.seconds,
         cpu_us=took.cpu_seconds / images * 1e6,
         others_cores=took.others_cores,
-        first_batch_s=0.0,
-        rss_mb=memory.peak_rss,
-        pss_mb=memory.pss,
-        import_mb=import_mb,
-    )
-
-
-def _baseline(task: Task) -> Measurement:
-    """A loader of `prolip.bench.baselines`, whose packages are not imported for the others."""
-    from prolip.bench import baselines
-
-    batches = {
-        "webdataset": baselines.webdataset_batches,
-        "hand-made": baselines.hand_made_batches,
-        "hand-made-cv2": baselines.hand_made_cv2_batches,
-    }[task.contender]
-    return _measure(task, lambda: (images for images, _ in batches(task)))
-
-
-CONTENDERS: dict[str, Callable[[Task], Measurement]] = {
-    "prolip": _prolip,
-    "prolip-float32": _prolip_float32,
-    "decode-only": _decode_only,
-    "webdataset": _baseline,
-    "hand-made": _baseline,
-    "hand-made-cv2": _baseline,
-}
-
-
-def _measure(task: Task, start: Callable[[], Iterator[Images]]) -> Measurement:
-    """Time the batches of the loader that `start` opens."""
-    warnings.simplefilter("ignore")
-    workers = task.threads
-    count = -(-task.images // (task.batch_size * workers)) * workers
-    import_mb = proc_stats.memory(proc_stats.tree()).peak_rss
-    opened = time.perf_counter()
-    batches = start()
-    _read_pixel(next(batches))
-    first_batch = time.perf_counter() - opened
-    for images in islice(batches, max(WARM_BATCHES, workers) - 1):
-        _read_pixel(images)
-    elapsed = proc_stats.stopwatch()
-    for images in islice(batches, count):
-        _read_pixel(images)
-    took = elapsed()
-    memory = proc_stats.memory(proc_stats.tree())
-    timed = count * task.batch_size
-    return Measurement(
-        images_per_s=timed / took.seconds,
-        cpu_us=took.cpu_seconds / timed * 1e6,
-        others_cores=took.others_cores,
         first_batch_s=first_batch,
-        rss_mb=memory.peak_rss,
-        pss_mb=memory.pss,
+        rss_mb=rss_mb,
+        pss_mb=pss_mb,
         import_mb=import_mb,
     )
 
 
-def _read_pixel(images: Images) -> None:
-    """Read a pixel, as any consumer of the batch would."""
-    images[0, 0, 0, 0]
+def webdataset_batches(config: BenchDataConfig, shards: Sequence[str]) -> Iterator[Any]:
+    """Batches of the stack that the published models were trained with: webdataset, PIL, torchvision's transforms.
 
+    Each is a pair of normalised images f32 [B, 3, H, W] and token ids i64 [B, 77]. Shards are drawn with replacement.
+    Samples are shuffled in a buffer of 5,000 that yields from 1,000 samples on.
 
-def _loader_config(task: Task) -> LoaderConfig:
-    return LoaderConfig(
-        shards=tuple(task.shards),
-        batch_size=task.batch_size,
-        image_size=task.image_size,
-        augment=AugmentConfig() if task.recipe == "full" else AugmentConfig(jitter_prob=0.0, gray_prob=0.0),
-        tokenizer=TokenizerConfig(context_length=task.context_length),
-        num_epochs=None,
-        num_threads=task.threads,
+    Raises:
+        UserError: a package is missing.
+    """
+    try:
+        import open_clip
+        import webdataset
+        from torchvision import transforms
+    except ImportError as error:
+        raise UserError(f"against: webdataset needs torchvision, open_clip_torch and webdataset ({error})") from error
+    from prolip.data import OPENAI_MEAN, OPENAI_STD, AugmentConfig
+
+    augment, bicubic = AugmentConfig(), transforms.InterpolationMode.BICUBIC
+    crop = transforms.RandomResizedCrop(
+        config.image_size, augment.crop_scale, augment.crop_ratio, interpolation=bicubic
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    colours = [
+        transforms.RandomApply([transforms.ColorJitter(*augment.jitter)], p=augment.jitter_prob),
+        transforms.RandomGrayscale(p=augment.gray_prob),
+    ]
+    tensor = [transforms.ToTensor(), transforms.Normalize(OPENAI_MEAN, OPENAI_STD)]
+    transform = transforms.Compose([crop, *(colours if config.recipe == "full" else ()), *tensor])
+    tokenize = open_clip.tokenizer.SimpleTokenizer(context_length=77)
+    dataset = webdataset.DataPipeline(
+        webdataset.ResampledShards(list(shards)),
+        webdataset.tarfile_to_samples(),
+        webdataset.shuffle(5000, initial=1000),
+        webdataset.decode("pilrgb"),
+        webdataset.rename(images="jpg;jpeg;png;webp", texts="txt"),
+        webdataset.map_dict(images=transform, texts=lambda text: tokenize(text)[0]),
+        webdataset.to_tuple("images", "texts"),
+        webdataset.batched(config.batch_size, partial=False),
+    )
+    workers = {"num_workers": config.threads, "multiprocessing_context": "fork"}
+    yield from webdataset.WebLoader(dataset, batch_size=None, shuffle=False, **workers)

@@ -55,7 +55,7 @@ COMMANDS = {
     "explore": Command("open a page to try a model: images, captions, their uncertainty", explore.run),
     "runs": Command("tabulate runs side by side, and plot their curves on a page", runs.run),
     "export": Command("write a run or a checkpoint in the hub's layout, or push it to the hub", export.run),
-    "bench": Command("compare loader and decoder with others: prolip bench data, decode, targets", bench.run),
+    "bench": Command("compare the loader with others: prolip bench data", bench.run),
     "demo": Command("build the emoji shards, train, evaluate, write the report; resumes where it stopped", demo.run),
 }
 

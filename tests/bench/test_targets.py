@@ -1,0 +1,32 @@
+"""`python -m tests.bench.targets` at a toy size, beside the decoders that every environment has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.bench import targets
+
+
+def test_loader_and_decoder_are_compared_with_their_targets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "0.jpg")
+    monkeypatch.setattr(targets, "OTHERS", {name: targets.OTHERS[name] for name in (targets.LIBJPEG, "pillow")})
+    sizes = ["--threads", "1", "--repeats", "1", "--num_images", "2", "--decode_images", "2", "--batch_size", "2"]
+    targets.main(["--images", str(tmp_path), "--levels", "portable", *sizes])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(",")[0] for line in lines[1:12]] == ["loader"] * 2 + ["decode"] * 9
+    assert sum("(100.0%)" in line for line in lines) == 6, "the same pixels as Pillow's"
+
+
+@pytest.mark.parametrize(
+    ("rates", "verdict"),
+    [((3, 2), "met"), ((3, 3, 1), "met by median"), ((1, 1, 3), "missed by median"), ((1, 1), "missed")],
+)
+def test_a_target_is_met_in_all_rounds_or_by_the_median(rates: tuple[float, ...], verdict: str) -> None:
+    ours, theirs = ([targets.Turn(rate, 1.0) for rate in side] for side in (rates, [1.0] * len(rates)))
+    assert targets.row("", ours, "", theirs, 1.5)[-2] == verdict
