@@ -23,7 +23,7 @@ from prolip.errors import UserError
 from prolip.evaluation.classification import embed_labelled, embed_prompts
 from prolip.evaluation.config import DecisionsOptions
 from prolip.evaluation.datasets import DataSet, name_sources, open_classes, open_dataset
-from prolip.evaluation.results import Chart, Row, SuiteResult, TaskCache, TaskResult, Unit, row_of_items
+from prolip.evaluation.results import Chart, Row, SuiteResult, TaskCache, TaskResult, row_of_items
 from prolip.evaluation.run import Prepared, evaluate_sets
 from prolip.gaussian import Gaussian
 from prolip.metrics.zero_shot import aggregate_prompts
@@ -40,11 +40,6 @@ BASELINE = "max probability"
 NOISE = "noise"
 _NUM_NOISE = 500
 _RIDGE = 1e-3
-_MEASURES = {
-    "AUROC of errors": "auroc",
-    "area under risk and coverage": "risk_coverage",
-    "excess area under risk and coverage": "excess_risk_coverage",
-}
 _DRAWN = (BASELINE, "image's variance", "probability and variance", "distance to neighbours")
 """Scores whose curves are drawn."""
 _MAIN = ("image's variance", "probability over samples", "probability and variance", "distance to neighbours")
@@ -195,7 +190,11 @@ def measure_decisions(
         there = plain_scores(own, images) | distance_scores(decided.calibrations[0], images.mean, _known(own, known, 0))
         for (label, one), its in zip(seen.items(), embedded, strict=True):
             there |= _of(label, plain_scores(one, its))
-        rows += _ood_rows(f"{name}, {other}", scores, there)
+        columns = {}
+        for score, values in there.items():
+            items = torch.cat([scores[score], values])
+            columns[score] = (items, torch.arange(len(items)) >= len(right))
+        rows += _by_score(f"{name}, {other}", "AUROC out of distribution", columns, "auroc", _MAIN_OOD)
     note = f"{name}: {len(truth):,} images of {len(data.classnames):,} labels, in {options.num_folds} folds"
     charts = decision_charts(name, scores, own.evidence.logits, decided.logits, right)
     return TaskResult(rows=rows, notes=[note], charts=charts)
@@ -325,12 +324,29 @@ def _difference(first: Row, other: Row, metric: str, *, main: bool = False) -> R
     )
 
 
-def _from_baseline(measure: str, rows: Mapping[str, Row], main: Sequence[str]) -> list[Row]:
-    """The difference of each score's row from that of the largest probability; main figures for some scores."""
-    return [
+def _by_score(
+    task: str, measure: str, columns: Mapping[str, tuple[Tensor, Tensor]], statistic: str, main: Sequence[str] = ()
+) -> list[Row]:
+    """A statistic of each score's items and groups, and its difference from that of `BASELINE`; `main` for some."""
+    auroc = statistic == "auroc"
+    rows = {
+        name: row_of_items(
+            task,
+            f"{measure} by {name}",
+            items,
+            groups.long(),
+            statistic=statistic,
+            unit="share" if auroc else "number",
+            main=auroc and name == BASELINE,
+        )
+        for name, (items, groups) in columns.items()
+    }
+    if statistic == "risk_coverage":  # on the same images, its differences equal those of the excess
+        return [*rows.values()]
+    others = ((name, row) for name, row in rows.items() if name != BASELINE)
+    return [*rows.values()] + [
         _difference(rows[BASELINE], row, f"{measure}, {name} − {BASELINE}", main=name.partition(" of ")[0] in main)
-        for name, row in rows.items()
-        if name != BASELINE
+        for name, row in others
     ]
 
 
@@ -351,27 +367,12 @@ def _set_pair(task: str, title: str, within: Tensor, truth: Tensor, *, main: boo
 
 def score_rows(task: str, scores: Mapping[str, Tensor], correct: Tensor) -> list[Row]:
     """How well each score, f64 [N], tells wrong answers from right ones, and its difference from the baseline."""
-    rows: list[Row] = []
-    for measure, statistic in _MEASURES.items():
-        auroc = statistic == "auroc"
-        unit: Unit = "share" if auroc else "number"
-        groups = (~correct if auroc else correct).long()
-        own = {
-            name: row_of_items(
-                task,
-                f"{measure} by {name}",
-                score,
-                groups,
-                statistic=statistic,
-                unit=unit,
-                main=auroc and name == BASELINE,
-            )
-            for name, score in scores.items()
-        }
-        rows += own.values()
-        if statistic != "risk_coverage":  # on the same images, its differences equal those of the excess
-            rows += _from_baseline(measure, own, _MAIN if auroc else ())
-    return rows
+    wrong, right = ({name: (score, groups) for name, score in scores.items()} for groups in (~correct, correct))
+    return [
+        *_by_score(task, "AUROC of errors", wrong, "auroc", _MAIN),
+        *_by_score(task, "area under risk and coverage", right, "risk_coverage"),
+        *_by_score(task, "excess area under risk and coverage", right, "excess_risk_coverage"),
+    ]
 
 
 def probability_rows(task: str, own: Tensor, others: Mapping[str, Tensor], truth: Tensor) -> list[Row]:
@@ -409,18 +410,6 @@ def set_rows(task: str, decided: Decided, truth: Tensor, correct: Tensor, suffix
             wrong, metric = (~correct).double(), f"{title}: wrong among the answered"
             rows.append(row_of_items(task, metric, wrong, given.long(), statistic="mean_of_chosen"))
     return rows
-
-
-def _ood_rows(task: str, scores: Mapping[str, Tensor], there: Mapping[str, Tensor]) -> list[Row]:
-    """How well each score tells out-of-distribution images, `there` f64 [M], from the data set's, f64 [N]."""
-    measure = "AUROC out of distribution"
-    own: dict[str, Row] = {}
-    for name, others in there.items():
-        items = torch.cat([scores[name], others])
-        groups = (torch.arange(len(items)) >= len(scores[name])).long()
-        metric = f"{measure} by {name}"
-        own[name] = row_of_items(task, metric, items, groups, statistic="auroc", main=name == BASELINE)
-    return [*own.values(), *_from_baseline(measure, own, _MAIN_OOD)]
 
 
 def decision_charts(

@@ -22,7 +22,7 @@ from prolip.data.samples import read_label
 from prolip.decisions.config import NO_CSD
 from prolip.embeddings.embed import Embedded, embed_shards
 from prolip.errors import UserError, check_at_least
-from prolip.evaluation.classification import embed_prompts
+from prolip.evaluation.classification import answer, embed_prompts
 from prolip.evaluation.config import ReweightOptions
 from prolip.evaluation.templates import CHAINED_TEMPLATES, PLAIN_TEMPLATES, imagenet_classnames, imagenet_templates
 from prolip.files import atomic_file, check_writable, read_text, write_atomic
@@ -30,7 +30,6 @@ from prolip.gaussian import Gaussian
 from prolip.metrics.bprw import PromptWeights, labelled_images, reweight_prompts
 from prolip.metrics.prompts import fill_templates, unweighted_classifiers
 from prolip.metrics.statistics import bootstrap, mean
-from prolip.metrics.zero_shot import PUBLISHED_LOGIT_SCALE, correct_within, zero_shot_logits
 from prolip.pretrained.open import load
 from prolip.report.charts import standalone, weight_chart
 
@@ -172,13 +171,10 @@ def accuracy_lines(
     lines = [f"{'top-1 of ' + str(int(scored.sum())) + ' images':{width}}  by mean  with variance"]
     hits: dict[str, Tensor] = {}
     for name, classifier in classifiers.items():
-        logits = [
-            zero_shot_logits(images.mean[scored], classifier.weight, var, logit_scale=PUBLISHED_LOGIT_SCALE)
-            for var in (None, classifier.total_var)
-        ]
-        hits[name] = torch.stack([correct_within(each, labels[scored], 1) for each in logits], dim=1).double()
-        by_mean, with_var = hits[name].mean(dim=0).tolist()
-        lines.append(f"{name:{width}}  {by_mean:7.2%}  {with_var:13.2%}")
+        best, with_var = answer(images.rows(scored), classifier, with_var=True)
+        assert with_var is not None
+        hits[name] = (torch.stack([best[:, 0], with_var[:, 0]], dim=1) == labels[scored, None]).double()
+        lines.append("{:{}}  {:7.2%}  {:13.2%}".format(name, width, *hits[name].mean(dim=0).tolist()))
     gained = 100 * (hits["re-weighted"] - hits["even weights"])
     for word, items in zip(("by mean", "with variance"), gained.unbind(1), strict=True):
         gain = bootstrap(mean, items, seed=options.bprw.seed)
