@@ -69,8 +69,7 @@ def test_a_run_killed_four_times_ends_with_the_same_bits(lab: Lab) -> None:
         process.join(timeout=120)
         assert process.exitcode == -signal.SIGKILL
         within_saves += bool(list(folder.glob("*.partial")))
-        found, rejected = find_latest(folder)
-        assert rejected == []
+        found = find_latest(folder)
         assert found is not None
         assert found.path == list_checkpoints(folder)[0]
         assert found.step >= last

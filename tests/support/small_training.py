@@ -150,9 +150,8 @@ class Lab:
         shutil.copytree(self.folder / name, self.folder / copy, symlinks=True)  # `best` is a link
 
     def latest(self, name: str) -> Checkpoint:
-        checkpoint, rejected = find_latest(self.folder / name / "checkpoints")
+        checkpoint = find_latest(self.folder / name / "checkpoints")
         assert checkpoint is not None
-        assert not rejected
         return checkpoint
 
     def rows(self, name: str) -> list[dict[str, float]]:

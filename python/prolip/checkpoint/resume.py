@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +9,6 @@ from pathlib import Path
 from prolip.checkpoint.folder import CheckpointError, StorageError, checkpoint_path, list_checkpoints
 from prolip.checkpoint.state import Checkpoint, find_latest, load_checkpoint, open_saved
 from prolip.distributed import Ranks
-
-log = logging.getLogger(__name__)
 
 _RESTARTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
 """Variables in which torchrun and Slurm count how often they have started the same command again."""
@@ -54,7 +51,7 @@ def _choose(folder: Path, resume: str) -> Checkpoint | None:
     there = list_checkpoints(folder)
     restarted = any(os.environ.get(name, "0") != "0" for name in _RESTARTS)
     if resume == "auto" or (restarted and there):
-        return _newest(folder)
+        return find_latest(folder)
     if resume == "never":
         if there:
             raise CheckpointError(f'resume: "never" needs a new folder (got {folder}, which holds {there[0].name})')
@@ -63,17 +60,4 @@ def _choose(folder: Path, resume: str) -> Checkpoint | None:
     found = open_saved(path)
     if found is None:
         raise CheckpointError(f"resume: must be auto, never, a step or a checkpoint's path (got {path})")
-    return found
-
-
-def _newest(folder: Path) -> Checkpoint | None:
-    found, rejected = find_latest(folder)
-    if rejected and found is None:
-        # Starting at step 0 would overwrite the log of the earlier training.
-        raise CheckpointError(
-            f"{folder}: none of its checkpoints is usable; to start at step 0, choose another --out, or remove that "
-            f"folder ({'; '.join(rejected)})"
-        )
-    for reason in rejected:
-        log.warning("checkpoint rejected: %s", reason)
     return found

@@ -48,11 +48,10 @@ class RunLock:
                 failure = sentence(error)
         holder, failure = ranks.broadcast((holder, failure))
         if failure is None:
-            seen = wait_until(lambda: _read(folder / LOCK) == holder)
-            blind = [place for place in ranks.all_gather("" if seen else f"rank {ranks.rank}") if place]
-            if blind:
+            seen = ranks.all_gather(wait_until(lambda: _read(folder / LOCK) == holder))
+            if not all(seen):
                 failure = ranks.broadcast(
-                    f"out: must be a folder that all machines share (got {folder}, hidden from {blind[0]})"
+                    f"out: must be a folder that all machines share (got {folder}, unseen by rank {seen.index(False)})"
                 )
         if failure is not None:
             self.close()

@@ -190,20 +190,24 @@ def _read_notes(path: Path) -> Notes:
         raise CheckpointError(f"{path}: {NOTES} cannot be read: {error}") from error
 
 
-def find_latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest usable checkpoint, or None, and why each newer one is not usable.
+def find_latest(folder: Path) -> Checkpoint | None:
+    """The newest usable checkpoint; None if the folder has none. Logs why newer ones are not usable.
 
     Raises:
+        CheckpointError: there are checkpoints, and none is usable.
         StorageError: an I/O error, which may be temporary, prevents reading a checkpoint.
     """
     rejected: list[str] = []
     for path in list_checkpoints(folder):
         try:
-            return load_checkpoint(path), rejected
+            return load_checkpoint(path)
         except CheckpointError as error:
             if path.exists():  # otherwise a run that is still training has deleted it
+                log.warning("checkpoint rejected: %s", error)
                 rejected.append(str(error))
-    return None, rejected
+    if rejected:
+        raise CheckpointError(f"{folder}: none of its checkpoints is usable ({'; '.join(rejected)})")
+    return None
 
 
 def open_saved(path: Path) -> Checkpoint | None:
@@ -219,25 +223,7 @@ def open_saved(path: Path) -> Checkpoint | None:
     is_run = folder.is_dir() or (path / "config.toml").is_file()
     if not is_run or (path / "config.json").exists():  # a config.json means the hub's layout
         return None
-    found, rejected = find_latest(folder)
-    for reason in rejected:
-        log.warning("checkpoint rejected: %s", reason)
+    found = find_latest(folder)
     if found is None:
-        reasons = "".join(f"; {reason}" for reason in rejected)
-        raise CheckpointError(f"{path} has no usable checkpoint{reasons}")
+        raise CheckpointError(f"{path}: the run has no checkpoint")
     return found
-
-
-def read_weights(path: Path, *, averaged: bool = True) -> tuple[Checkpoint, dict[str, Tensor]] | None:
-    """Open a saved model (see `open_saved`) and read its weights; None if the path is neither checkpoint nor run.
-
-    Args:
-        path: a checkpoint's or a run's folder.
-        averaged: whether to read the averaged weights, if there are any.
-
-    Raises:
-        CheckpointError: it is damaged, or the run has no usable checkpoint.
-        StorageError: the storage does not answer.
-    """
-    saved = open_saved(path)
-    return None if saved is None else (saved, saved.weights() if averaged else saved.model())

@@ -30,7 +30,7 @@ from prolip.checkpoint.tensors import TensorShare, Written
 
 def test_only_the_newest_are_kept_and_partial_saves_are_deleted(tmp_path: Path) -> None:
     (tmp_path / "step_000000001.partial").mkdir()
-    assert find_latest(tmp_path) == (None, [])
+    assert find_latest(tmp_path) is None
     save(tmp_path, 5, 20, 100, keep=2)
     assert list_checkpoints(tmp_path) == [checkpoint_path(tmp_path, 100), checkpoint_path(tmp_path, 20)]
     assert sorted(tmp_path.iterdir()) == sorted(list_checkpoints(tmp_path))
