@@ -102,7 +102,6 @@ def run_export(options: ExportOptions) -> list[str]:
 
 
 def _write(source: Source, folder: Path, options: ExportOptions) -> Sequence[str]:
-    """Write a ProLIP network, and return the names of its files."""
     checkpoint = source.checkpoint
     if checkpoint is None and source.path is not None and folder.resolve() == source.path.resolve():
         raise UserError(
@@ -159,11 +158,7 @@ def _write_prolip(
 
 
 def _write_adapted(source: Source, folder: Path, options: ExportOptions) -> Sequence[str]:
-    """Write an adapted model, as its adapter or as both towers in ONNX; return the names of its files.
-
-    Raises:
-        UserError: the format is not supported, or the frozen model cannot be found or converted.
-    """
+    """Write an adapted model, as its adapter or as both towers in ONNX; return the names of its files."""
     if options.format not in {"prolip", "onnx"}:
         raise UserError(f"format: an adapted model can be written as prolip or onnx (got {options.format})")
     assert source.adapter is not None
@@ -192,7 +187,6 @@ def _write_adapted(source: Source, folder: Path, options: ExportOptions) -> Sequ
 
 
 def _use(model: Model) -> dict[str, str]:
-    """Return rows of the card that the towers of other models do not need."""
     images = model.preprocess
     rows = {"images": f"resized as `{images.resize_mode}` ({images.interpolation}) before the tower"}
     if model.epistemic:
@@ -201,7 +195,6 @@ def _use(model: Model) -> dict[str, str]:
 
 
 def _copy_calibration(source: Source, folder: Path) -> bool:
-    """Copy the calibration of a source beside the exported model, if it is for that model; return whether it is."""
     found, target = source.find(CALIBRATION_FILE), folder / CALIBRATION_FILE
     if found is None:
         target.unlink(missing_ok=True)  # of an earlier export
@@ -215,7 +208,6 @@ def _copy_calibration(source: Source, folder: Path) -> bool:
 
 
 def _with_options(card: ModelCard, options: ExportOptions) -> ModelCard:
-    """Return a model card with what the user says instead."""
     return dataclasses.replace(
         card,
         name=options.name or card.name,

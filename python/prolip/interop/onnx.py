@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prolip.data.config import TokenizerConfig
@@ -29,6 +28,7 @@ from prolip.interop.config import OnnxConfig, OnnxPrecision
 from prolip.interop.tokenizer_json import complete_tokenizer
 from prolip.models import ProLIP
 from prolip.models.hub import CARD_FILE, TOKENIZER_FILE, ModelCard
+from prolip.models.prolip import normalised
 from prolip.normalization import OPENAI_MEAN, OPENAI_STD
 
 logger = logging.getLogger(__name__)
@@ -82,19 +82,10 @@ class _Tower(nn.Module):
         self.eval()
 
     def forward(self, inputs: Tensor) -> Gaussian:
-        mean, log_var = self.encoder(inputs)
-        return Gaussian(F.normalize(mean, dim=-1, eps=1e-12), log_var)
-
-
-class _ImageTower(_Tower):
-    def forward(self, inputs: Tensor) -> Gaussian:
-        pixels = inputs
         if inputs.dtype == torch.uint8:
-            mean, std = (
-                torch.tensor(values, device=inputs.device).view(3, 1, 1) for values in (OPENAI_MEAN, OPENAI_STD)
-            )
-            pixels = (inputs.permute(0, 3, 1, 2).float() / 255.0 - mean) / std
-        return super().forward(pixels.to(self.dtype))
+            mean, std = (torch.tensor(values).view(3, 1, 1) for values in (OPENAI_MEAN, OPENAI_STD))
+            inputs = (inputs.permute(0, 3, 1, 2).float() / 255.0 - mean) / std
+        return normalised(self.encoder(inputs.to(self.dtype) if inputs.is_floating_point() else inputs))
 
 
 def save_onnx(model: ProLIP, tokenizer: TokenizerConfig, folder: Path, card: ModelCard, config: OnnxConfig) -> None:
@@ -105,10 +96,7 @@ def save_onnx(model: ProLIP, tokenizer: TokenizerConfig, folder: Path, card: Mod
     """
     found = write_towers(model, folder, config)
     complete_tokenizer(tokenizer).save(str(folder / TOKENIZER_FILE))
-    checked = {
-        name: f"{difference.mean:.1e} in a mean, {difference.log_var:.1e} in a log variance"
-        for name, difference in found.items()
-    }
+    checked = {name: f"{one.mean:.1e} in a mean, {one.log_var:.1e} in a log variance" for name, one in found.items()}
     for name, difference in checked.items():
         logger.info("%s: onnxruntime differs from torch by at most %s", name, difference)
     height, width = model.config.vision.height_and_width
@@ -150,21 +138,17 @@ def write_towers(model: ProLIP, folder: Path, config: OnnxConfig) -> dict[str, D
     folder.mkdir(parents=True, exist_ok=True)
     found = {}
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        for name, tower, encoder, inputs in (
-            (IMAGE_FILE, _ImageTower, model.visual, {"images": images}),
-            (TEXT_FILE, _Tower, model.text, {"token_ids": ids}),
+        for name, encoder, inputs in (
+            (IMAGE_FILE, model.visual, {"images": images}),
+            (TEXT_FILE, model.text, {"token_ids": ids}),
         ):
             path = Path(temporary) / name
-            _export(tower(encoder, _DTYPES[config.precision]), inputs, metadata, path)
-            found[name] = _difference(path, tower(encoder, torch.float32), inputs)
+            _export(_Tower(encoder, _DTYPES[config.precision]), inputs, metadata, path)
+            found[name] = _difference(path, _Tower(encoder, torch.float32), inputs)
             allowed = TOLERANCES[config.precision]
             # Written so that NaN fails.
             if not (found[name].mean <= allowed.mean and found[name].log_var <= allowed.log_var):
-                raise UserError(
-                    f"{name} in {config.precision} differs from torch by {found[name].mean:.1e} in a mean and "
-                    f"{found[name].log_var:.1e} in a log variance: at most {allowed.mean:.0e} and "
-                    f"{allowed.log_var:.0e} are allowed"
-                )
+                raise UserError(f"{name}: onnxruntime must equal torch within {allowed} (got {found[name]})")
         for name in found:  # an earlier export may have left it
             (folder / f"{name}.data").unlink(missing_ok=True)
         for file in Path(temporary).iterdir():
@@ -199,7 +183,6 @@ def _export(tower: nn.Module, inputs: dict[str, Tensor], metadata: dict[str, str
 
 
 def _difference(path: Path, tower: nn.Module, inputs: dict[str, Tensor]) -> Difference:
-    """Return the largest differences of the file's outputs, in onnxruntime on the CPU, from those of `tower`."""
     with torch.no_grad():
         expected = tower(*inputs.values())
     runtime = _package("onnxruntime")

@@ -1,8 +1,7 @@
-"""Run open_clip's training with this loader.
+"""Run open_clip's training, 3.3 or its main branch (to become 4.0), with this loader.
 
 `python -m prolip.interop.open_clip FLAGS` is `python -m open_clip_train.main FLAGS`, except that this loader reads
-`--train-data`. `open_clip_data` returns the data alone, for your own loop. Both releases of open_clip's training are
-known: 3.3 takes pairs of tensors, its main branch (to become 4.0) dictionaries.
+`--train-data`. `open_clip_data` returns the data alone, for your own loop.
 
 B samples per batch, H/W pixels, L tokens.
 """
@@ -71,7 +70,8 @@ class OpenClipLoader:
         """Batches per epoch on this rank."""
         self.num_samples = epochs.num_samples
         """Samples per epoch over all ranks."""
-        self._named = _takes_names()
+        # Releases with `open_clip.task` take dictionaries as batches.
+        self._named = find_spec("open_clip") is not None and find_spec("open_clip.task") is not None
 
     def __len__(self) -> int:
         """Return the batches per epoch on this rank."""
@@ -82,11 +82,6 @@ class OpenClipLoader:
         for batch in self.epochs:
             images, texts = batch.images, batch.token_ids[0]
             yield {"image": images, "text": texts} if self._named else (images, texts)
-
-
-def _takes_names() -> bool:
-    """Whether the installed open_clip takes dictionaries as batches: it does since it has `open_clip.task`."""
-    return find_spec("open_clip") is not None and find_spec("open_clip.task") is not None
 
 
 def open_clip_data(
@@ -251,10 +246,10 @@ def main(arguments: Sequence[str]) -> int:
 
 def _jitter(transform: Any) -> tuple[float, float, float, float]:
     """Return the strengths of torchvision's ColorJitter, which stores ranges around 1 (around 0 for hue)."""
-    centres = (("brightness", 1.0), ("contrast", 1.0), ("saturation", 1.0), ("hue", 0.0))
-    ranges = [(getattr(transform, name) or (centre, centre), centre) for name, centre in centres]
-    brightness, contrast, saturation, hue = (float(high) - centre for (_, high), centre in ranges)
-    return brightness, contrast, saturation, hue
+    hue = transform.hue[1] if transform.hue else 0.0
+    factors = (transform.brightness, transform.contrast, transform.saturation)
+    brightness, contrast, saturation = (float(pair[1]) - 1.0 if pair else 0.0 for pair in factors)
+    return brightness, contrast, saturation, float(hue)
 
 
 if __name__ == "__main__":

@@ -63,7 +63,6 @@ def complete_tokenizer(config: TokenizerConfig) -> Tokenizer:
 
 
 def _clip(config: TokenizerConfig) -> Tokenizer:
-    """Return CLIP's byte-pair encoding, with open_clip's ids."""
     symbols, merges = clip_vocabulary(config.path)
     vocabulary = {symbol: id for id, symbol in enumerate(symbols)}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, end_of_word_suffix=_WORD_END))

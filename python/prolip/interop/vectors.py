@@ -104,7 +104,6 @@ def _queries(mean: Floats) -> Floats:
 
 
 def _checked(mean: Floats) -> Floats:
-    """Return the means, if all have unit length."""
     if mean.ndim != 2:
         raise ValueError(f"means have the shape {mean.shape}: it must be [N, D]")
     lengths = np.sqrt(np.einsum("nd,nd->n", mean, mean, dtype=np.float64))

@@ -31,7 +31,6 @@ MAX_INIT_UNC_BIAS = 80.0
 
 
 def _check_tower(block: str, tower: VisionConfig | TextConfig) -> None:
-    """Check the rules that both towers have."""
     if not tower.mlp_ratio * tower.width >= 1:
         raise UserError(f"{block}mlp_ratio: must give at least one hidden unit (got {tower.mlp_ratio})")
     if not 0 <= tower.norm_eps < math.inf:

@@ -66,7 +66,6 @@ def _lock(model: ProLIP, prefix: str, kept: tuple[str, ...], unlocked: list[Grou
 
 
 def _image_groups(model: ProLIP) -> list[Group]:
-    """Groups of the image tower, from input to output."""
     tower = model.visual
     *blocks, last = tower.transformer.blocks()
     inputs = (tower.conv1, tower.class_embedding, tower.positional_embedding, tower.ln_pre)
@@ -74,7 +73,6 @@ def _image_groups(model: ProLIP) -> list[Group]:
 
 
 def _text_groups(model: ProLIP) -> list[Group]:
-    """Groups of the text tower, from input to output."""
     tower = model.text
     *blocks, last = tower.transformer.blocks()
     inputs = (tower.token_embedding, tower.positional_embedding, tower.cls_emb)

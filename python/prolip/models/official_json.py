@@ -35,7 +35,6 @@ _NESTED = {
 
 
 def _read_block(block: str, given: Mapping[str, Any], kind: type[VisionConfig] | type[TextConfig]) -> JsonDict:
-    """Return the fields of a tower's configuration from its official block."""
     read: JsonDict = {}
     known = {field.name for field in fields(kind)} - {name for name, _ in _NESTED.values()}
     for key, value in given.items():
@@ -91,7 +90,6 @@ def from_official_json(given: Mapping[str, Any]) -> ModelConfig:
 
 
 def _changed(config: VisionConfig | TextConfig) -> JsonDict:
-    """Return the settings of a tower that differ from the defaults, as an official block."""
     nested = {name: (key, inner) for key, (name, inner) in _NESTED.items()}
     changed: JsonDict = {}
     for field in fields(config):

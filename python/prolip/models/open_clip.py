@@ -290,5 +290,4 @@ def _load_beside_new_parts(model: ProLIP, tensors: State) -> None:
 
 
 def _with_row(table: Tensor, own: Tensor, row: int) -> Tensor:
-    """Insert the model's own row into `table`."""
     return torch.cat([table[:row], own[row : row + 1], table[row:]])

@@ -97,5 +97,4 @@ class ProLIP(nn.Module):
         return ProLIPOutput(image, text, masked_image, masked_text, self.logit_scale.exp(), self.logit_bias)
 
     def _encode_slots(self, token_ids: Tensor) -> Gaussian:
-        """Encode token ids [C, N, L] as Gaussians [C, N, D]."""
         return self.encode_text(token_ids.flatten(0, 1)).unflatten(*token_ids.shape[:2])

@@ -81,7 +81,6 @@ def _without(tokens: Tensor, token: int) -> Tensor:
 
 
 def _weights(scaled_query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
-    """Attention weights, [..., Lq, Lk]."""
     scores = scaled_query @ key.transpose(-1, -2)
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)

@@ -26,23 +26,23 @@ class Classification(NamedTuple):
     labels: list[str]
     """N labels: the most probable one of each image."""
     probabilities: Tensor
-    """[N, C], in the order of the given labels; each row sums to 1: how probable a label is if exactly one is right."""
+    """[N, C]; each row sums to 1: how probable a label is if exactly one is right."""
     uncertainty: Tensor
     """[N], total variance of the images."""
     match: Tensor | None
-    """[N, C], in [0, 1]: how probable it is that image and label belong together, each pair on its own. None for a
-    model that was trained without a bias, such as CLIP."""
+    """[N, C]: how probable it is that image and label match, each pair on its own. None for a model without a bias,
+    such as CLIP."""
     label_uncertainty: Tensor
     """[C], total variance of the labels, averaged over the templates."""
     label_sets: list[list[str]] | None = None
-    """N sets, the most probable label first: each contains the right label with the probability `guarantee`. None if no
-    guarantee was asked for."""
+    """N sets, the most probable label first: each contains the right label with the probability `guarantee`, if that
+    was given."""
     answers: list[str | None] | None = None
-    """N labels, or None for "don't know". At most the share `max_error` of the labels is wrong, in 19 of 20
-    calibrations. None if no limit was asked for."""
+    """N labels, or None for "don't know". At most the share `max_error`, if given, is wrong, in 19 of 20
+    calibrations."""
     usual: Tensor | None = None
-    """f64 [N], in (0, 1]: the share of calibration images that lie at least as far from the known ones. Small: an image
-    unlike these (out of distribution), which no guarantee covers. None without `guarantee` and `max_error`."""
+    """f64 [N], in (0, 1]: the share of calibration images that lie at least as far from the known ones. A small one is
+    out of distribution, which no guarantee covers. None without `guarantee` and `max_error`."""
 
 
 class Decide(NamedTuple):
@@ -68,8 +68,7 @@ class Similarity(NamedTuple):
     logit_bias: float | None
     """None for a model without one."""
     epistemic: bool = False
-    """Whether variances are epistemic: they say what the model has not learned. Then they make answers less sure
-    (`weigh`), and there is no sampled distance."""
+    """Whether variances are epistemic. Then they make answers less sure (`weigh`), and there is no sampled distance."""
 
 
 NOTHING = Decide()

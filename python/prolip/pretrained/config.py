@@ -35,22 +35,20 @@ class ClassifyOptions(ImageOptions):
     """Classify an image zero-shot: how probable each label is, and how unsure the model is."""
 
     labels: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="LABEL ...")] = ()
-    """The labels to choose from. With `guarantee` or `max_error` they are those of the calibration: leave them out."""
+    """The labels to choose from; with `guarantee` or `max_error` those of the calibration."""
     templates: tuple[str, ...] = ()
-    """Prompts with {} for the label, such as "a photo of a {}"; they are averaged. Write them after the labels. With
-    `guarantee` or `max_error` they are those of the calibration."""
+    """Prompts with {} for the label, such as "a photo of a {}", written after the labels; they are averaged. With
+    `guarantee` or `max_error` those of the calibration."""
     prior: tuple[float, ...] = ()
-    """How frequent each label is among your images, one share or count per label, in their order; by default all are
-    equally frequent. Not with `guarantee` or `max_error`, which use the calibration's."""
+    """Share or count of each label among your images, in their order; by default equal. Not with `guarantee` or
+    `max_error`, which use the calibration's."""
     guarantee: float | None = None
     """Also print a set of labels that contains the right one with this probability, such as 0.95. Needs a calibrated
     model (prolip calibrate), and holds for images like those that it was calibrated with."""
     per_label: bool = False
-    """Keep the guarantee among the images of each label, not only over all images. Labels with too few calibration
-    images share a threshold."""
+    """Keep the guarantee among the images of each label. Labels with too few calibration images share a threshold."""
     max_error: float | None = None
-    """Also print an answer, or "don't know", so that at most this share of the answers is wrong, such as 0.05. Needs
-    the same calibration."""
+    """Also print an answer, or "don't know", so that at most this share of the answers is wrong, such as 0.05."""
     calibration: Path | None = None
     """The calibration; by default calibration.safetensors in the model's folder."""
 

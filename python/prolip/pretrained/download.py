@@ -92,7 +92,6 @@ def first_line(error: Exception) -> str:
 
 
 def _sentence(error: Exception, repository: str, name: str) -> DownloadError:
-    """What the hub's client raised, in one sentence."""
     match error:
         case LocalEntryNotFoundError() | OfflineModeIsEnabled():
             offline = constants.HF_HUB_OFFLINE

@@ -167,7 +167,6 @@ def _check_whole(loader: BatchLoader) -> None:
 
 
 def _shown(config: LoaderConfig) -> str:
-    """The first shard without the secrets of its address, and how many more there are."""
     more = f" and {len(config.shards) - 1} more" if len(config.shards) > 1 else ""
     return f"{without_secrets(config.shards[0])}{more}"
 
@@ -181,8 +180,6 @@ def encoded_image(batch: Batch, row: int) -> bytes:
 
 
 class _Entry(NamedTuple):
-    """An image, or shards of images."""
-
     kind: str
     """`shards`; `decode` for an image to be decoded; `ready` for pixels that are normalised already."""
     name: str
@@ -241,24 +238,18 @@ _SHARDS = re.compile(r"\.(tar(\.\w+)?|tgz|txt)(\?.*)?$|^(@|pipe:)")
 
 
 def _is_one(images: Images) -> bool:
-    """Whether it is one image, and not several."""
     if isinstance(images, np.ndarray | Tensor):
         return images.ndim <= 3
     return isinstance(images, (str, os.PathLike, bytes, bytearray, memoryview, Image.Image))
 
 
 def _is_many(name: str | os.PathLike[str]) -> bool:
-    """Whether a path names shards or a folder."""
     text = os.fspath(name)
     return bool(_SHARDS.search(text)) or "://" in text or os.path.isdir(text)
 
 
 def _entries(images: Images, size: tuple[int, int]) -> Iterator[_Entry]:
-    """Yield the images one by one; a folder stands for the images in it.
-
-    Raises:
-        UserError: one is not of a known kind, or a folder has no image.
-    """
+    """Yield the images one by one; a folder stands for the images in it."""
     several = [cast(AnyImage, images)] if _is_one(images) else images
     if not isinstance(several, Iterable) or hasattr(several, "read"):  # the items of an open file are lines
         raise UserError(f"images is a {type(images).__name__}: {KINDS}, or a list of them")
@@ -285,7 +276,6 @@ def _entries(images: Images, size: tuple[int, int]) -> Iterator[_Entry]:
 
 
 def _named(text: str, name: str) -> Iterator[_Entry]:
-    """Entries of a path or an address."""
     if os.path.isdir(text):
         files = find_images(Path(text))
         if not files:

@@ -1,8 +1,5 @@
 """`Model`: a network with its image preprocessing and its tokenizer, as `prolip.load` returns it.
 
-Models of open_clip run in open_clip itself and have no variances. Images come from our loader's code if it gives
-exactly the pixels that the model expects, and otherwise through open_clip's transform.
-
 B batch, N/M items, C labels, K templates, H/W pixels, L tokens, D dimensions.
 """
 
@@ -48,8 +45,7 @@ class Parts(NamedTuple):
     """The parts of a model, for a loop of your own."""
 
     network: nn.Module
-    """The towers, with parameters in fp32, on the model's device: a `ProLIP`, a model of open_clip, or an
-    `AdaptedNetwork` on top of one of these."""
+    """A `ProLIP`, a model of open_clip, or an `AdaptedNetwork` on one of these, on the model's device, in fp32."""
     preprocess: Preprocess
     """Turns an image of any kind into f32 [3, H, W] on the CPU."""
     tokenize: Callable[[str | Sequence[str]], Tensor]
@@ -75,9 +71,8 @@ class Model:
     has_variances: bool
     """Whether both towers have variances. Without them every Gaussian is a point, and uncertainty is not measured."""
     epistemic: bool = False
-    """Whether the variances say what the model has not learned (a Laplace approximation), and not how ambiguous an
-    input is. Then probabilities are averages over the variances, and the sampled distance is not used, since it would
-    penalise variance."""
+    """Whether the variances are epistemic (a Laplace approximation), not aleatoric. Then probabilities are averages
+    over the variances, and the sampled distance, which penalises variance, is not used."""
     tokenizer: Tokenizer | None = field(default=None, repr=False)
     """The tokenizer of a ProLIP model; None for a model of open_clip, or if it is unknown."""
     keep_ratio: float | None = None
@@ -101,18 +96,17 @@ class Model:
         Pixels are the loader's own, which are Pillow's. Images are decoded in threads while the model runs.
 
         Args:
-            images: one image, or any number of them: paths, encoded bytes, PIL images, arrays u8 [H, W, 3] or [H, W],
-                tensors u8 [3, H, W]; folders, which stand for the images below them in the order of their paths; shards
-                (paths, addresses or patterns, as for training) in their own order; tensors f32 [3, H, W] that
-                `preprocess` returned. Arrays [N, H, W, 3] and tensors [N, 3, H, W] are several images.
+            images: one image or several: paths, encoded bytes, PIL images, arrays u8 [H, W, 3] or [H, W], tensors
+                u8 [3, H, W]; folders, searched in the order of their paths; shards (paths, addresses or patterns);
+                tensors f32 [3, H, W] from `preprocess`. Arrays [N, H, W, 3] and tensors [N, 3, H, W] are several.
             batch_size: images per forward pass.
             num_threads: threads that decode; 0 for this process's share of the cores.
             progress: whether to show a progress bar; None shows it on a terminal if it takes more than two seconds.
             store: how remote shards are read; None for the defaults.
 
         Raises:
-            UserError: there is no image, one is not of a known kind, or there is no such file; the message names it.
-            DataError: an image cannot be decoded, or a shard is damaged; the message names it.
+            UserError: there is no image, one is not of a known kind, or there is no such file.
+            DataError: an image cannot be decoded, or a shard is damaged.
         """
         parts: list[Gaussian] = []
         check_at_least(1, batch_size=batch_size)
@@ -165,32 +159,30 @@ class Model:
     ) -> Classification:
         """Classify images zero-shot, with the probabilities of the model's own scale and bias.
 
-        With `guarantee` or `max_error` probabilities are calibrated. Both hold for images that are like those of the
-        calibration: drawn in the same way, with the same labels. They say nothing about other images.
+        With `guarantee` or `max_error` probabilities are calibrated. Both hold for images that are drawn as those of
+        the calibration, with the same labels, and not out of distribution.
 
         Args:
             images: see `encode_images`.
             labels: C labels.
             templates: K prompts with `{}` for the label, such as "a photo of a {}"; each label is their ensemble.
                 None for the label alone; with `guarantee` or `max_error`, for the prompts of the calibration.
-            prompt_weights: [C, K], the weight of each template for each label, such as `reweight_prompts(...).weights`
-                (BPRW); None for even weights.
-            prior: how frequent each label is among your images, C shares or counts; None if they are equally frequent.
-                Probabilities then take it into account. With `guarantee` or `max_error` the calibration has its own.
+            prompt_weights: [C, K], such as `reweight_prompts(...).weights` (BPRW); None for even weights.
+            prior: C shares or counts of the labels among your images; None if they are equally frequent. With
+                `guarantee` or `max_error` the calibration has its own.
             guarantee: probability that a label set contains the right label, such as 0.95.
             per_label: whether the guarantee must hold for the images of each label as far as the calibration allows
-                (`prolip.decisions.class_thresholds`), and not only over all images.
-            max_error: the largest share of wrong answers, such as 0.05. Answers that are too uncertain become None:
-                "don't know". The limit holds for 19 of 20 calibrations.
+                (`prolip.decisions.class_thresholds`).
+            max_error: the maximum share of wrong answers, such as 0.05. Answers that are too uncertain become None.
+                The limit holds for 19 of 20 calibrations.
             batch_size: images per forward pass.
             num_threads: threads that decode.
             progress: see `encode_images`.
             store: see `encode_images`.
 
         Raises:
-            UserError: as for `encode_images` and `encode_texts`; or a template has no `{}`, a label occurs twice, the
-                weights have the wrong shape, the prior is invalid, or the model was not calibrated with these labels
-                and templates.
+            UserError: as for `encode_images` and `encode_texts`; or a template, label, weight or prior is invalid, or
+                the model was not calibrated with these labels and templates.
             DataError: as for `encode_images`.
         """
         check_labels(labels)
@@ -211,10 +203,7 @@ class Model:
         )
 
     def parts(self) -> Parts:
-        """Return the network, the image preprocessing and the tokenizer, for a loop of your own.
-
-        `encode_pixels` and `encode_tokens` run the network on what the other two return.
-        """
+        """Return the network, the image preprocessing and the tokenizer, for a loop of your own."""
         return Parts(self.network, self.preprocess, self.tokenize)
 
     @contextmanager

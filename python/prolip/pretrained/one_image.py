@@ -106,11 +106,6 @@ def run_compare(options: CompareOptions) -> list[str]:
 
 
 def _open(options: ImageOptions, calibration: Path | None = None) -> tuple[Model, Any]:
-    """Return the model and its input for the image.
-
-    Raises:
-        UserError: there is no such image, or the model cannot be used.
-    """
     check_image_file(options.image)
     model = load(
         options.checkpoint,

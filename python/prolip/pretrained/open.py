@@ -152,11 +152,7 @@ def _encode(encode: Callable[[Tensor], Gaussian], head: nn.Module, inputs: Tenso
 
 
 def _with_calibration(model: Model, calibration: Calibration, path: Path) -> Model:
-    """The model with a calibration, which was read from `path`.
-
-    Raises:
-        UserError: it is for another model.
-    """
+    """The model with a calibration, which was read from `path`."""
     try:
         calibration.check_model(model.fingerprint())
     except UserError as error:

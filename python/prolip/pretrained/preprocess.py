@@ -122,7 +122,6 @@ def check_image_file(path: Path) -> None:
 
 
 def _through_loader(data: bytes, size: int, name: str) -> Tensor:
-    """Decode, resize and crop an encoded image with the loader's own code, u8 [H, W, 3]."""
     try:
         return torch.from_numpy(preprocess_image(data, size))
     except DataError as error:
@@ -165,11 +164,7 @@ def _as_pil(image: AnyImage, name: str) -> Image.Image:
 
 
 def _as_array(image: NDArray[Any] | Tensor, name: str) -> NDArray[np.uint8]:
-    """Pixels as u8 [H, W, 3] or [H, W].
-
-    Raises:
-        UserError: the shape or the dtype is not supported.
-    """
+    """Pixels as u8 [H, W, 3] or [H, W]."""
     is_tensor = isinstance(image, Tensor)
     form = "uint8 [3, H, W] or [1, H, W], or float [3, H, W] from model.preprocess"
     if not is_tensor:

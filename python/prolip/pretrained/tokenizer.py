@@ -147,11 +147,7 @@ def open_clip_config(named: str) -> dict[str, Any]:
 
 
 def _saved_for_transformers(file: Path) -> dict[str, Any]:
-    """Return `clean` and `pad_id` that a `ProLIPTokenizer` saved beside its tokenizer.json; nothing of another one.
-
-    Raises:
-        UserError: one has no possible value.
-    """
+    """Return `clean` and `pad_id` that a `ProLIPTokenizer` saved beside its tokenizer.json; nothing of another one."""
     beside = file.with_name(_TOKENIZER_SETTINGS)
     saved = read_json(beside) if beside.is_file() else {}
     if not saved.keys() >= {"clean", "pad_id"}:
@@ -163,11 +159,7 @@ def _saved_for_transformers(file: Path) -> dict[str, Any]:
 
 
 def _from_hub(repository: str, cache_dir: str | Path | None) -> Path:
-    """Download a tokenizer and its settings.
-
-    Raises:
-        UserError: the repository has no tokenizer.json, or it cannot be downloaded.
-    """
+    """Download a tokenizer and its settings."""
     file = hub_file(repository, TOKENIZER_FILE, cache_dir)
     if file is None:
         raise UserError(f"{repository}: {TOKENIZER_FILE} is missing")

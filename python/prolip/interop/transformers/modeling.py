@@ -200,7 +200,6 @@ class ProLIPModel(PreTrainedModel):
 
 
 def _alone(kind: str, gaussian: Gaussian) -> ProLIPModelOutput:
-    """Return the output of one tower."""
     return ProLIPModelOutput(
         last_hidden_state=torch.stack(gaussian, 1),
         pooler_output=gaussian.mean,

@@ -62,7 +62,6 @@ class ProLIPImageProcessor(BaseImageProcessor):
         return BatchFeature({"pixel_values": pixels}, tensor_type=return_tensors)
 
     def _pixels(self, image: Any) -> Tensor:
-        """Normalised pixels of an image, [3, side, side]."""
         opened = _open(image)
         side = self.size["shortest_edge"]
         square = np.asarray(_square(opened.convert("RGB"), side))
@@ -72,7 +71,6 @@ class ProLIPImageProcessor(BaseImageProcessor):
 
 
 def _open(image: Any) -> Image.Image:
-    """A PIL image from a path, a URL, another PIL image, or an array."""
     if isinstance(image, str | Path) and Path(image).is_file():
         return Image.open(image)
     opened: Image.Image = load_image(image) if isinstance(image, str) else to_pil_image(image)

@@ -35,7 +35,6 @@ def pairwise_csd_similarity(a: Embeddings, b: Embeddings) -> Tensor:
 
 
 def _rows(embeddings: Embeddings) -> Tensor:
-    """Return embeddings as a matrix, f32."""
     if not isinstance(embeddings, Tensor | np.ndarray):
         embeddings = torch.stack([torch.as_tensor(row) for row in embeddings])
     rows = torch.as_tensor(embeddings).float()
@@ -92,16 +91,12 @@ class ProLIPEncoder(InputModule):
         cls,
         model_name_or_path: str,
         *,
-        token: bool | str | None = None,
         cache_folder: str | None = None,
-        revision: str | None = None,
-        local_files_only: bool = False,
-        trust_remote_code: bool = False,
         model_kwargs: dict[str, Any] | None = None,
         processor_kwargs: dict[str, Any] | None = None,
         config_kwargs: dict[str, Any] | None = None,
         backend: str = "torch",
-        **_unused: Any,
+        **further: Any,
     ) -> ProLIPEncoder:
         """Load the model and its processor from a folder or from the hub.
 
@@ -109,14 +104,9 @@ class ProLIPEncoder(InputModule):
             ValueError: the backend is not torch.
         """
         if backend != "torch":
-            raise ValueError(f"backend is {backend!r}: a ProLIP model runs in torch here")
-        where: dict[str, Any] = {
-            "token": token,
-            "cache_dir": cache_folder,
-            "revision": revision,
-            "local_files_only": local_files_only,
-            "trust_remote_code": trust_remote_code,
-        }
+            raise ValueError(f"backend: a ProLIP model runs in torch here (got {backend!r})")
+        names = ("token", "revision", "local_files_only", "trust_remote_code")
+        where = {name: further[name] for name in names if name in further} | {"cache_dir": cache_folder}
         model = AutoModel.from_pretrained(model_name_or_path, **where, **(config_kwargs or {}), **(model_kwargs or {}))
         return cls(model, AutoProcessor.from_pretrained(model_name_or_path, **where, **(processor_kwargs or {})))
 
