@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from prolip import _core
@@ -73,6 +73,21 @@ def read_record(key: str, member: bytes | None) -> Any:
         return json.loads(member)
     except ValueError as error:
         raise DataError(f"sample {key}: cannot parse its json: {error}") from error
+
+
+def captions_at(key: str, members: Mapping[str, bytes | None], path: str) -> list[str]:
+    """The captions of a sample: its txt, or all texts at a dotted path of its json, without white space around them.
+
+    Raises:
+        DataError: the member cannot be read.
+    """
+    if path != "txt":
+        return [text.strip() for text in values_at(read_record(key, members["json"]), path) if isinstance(text, str)]
+    text = members["txt"]
+    try:
+        return [] if text is None else [text.decode("utf-8-sig").strip()]
+    except UnicodeDecodeError as error:
+        raise DataError(f"sample {key}: its txt is not UTF-8: {error}") from error
 
 
 def read_label(key: str, member: bytes | None, path: str) -> str | int:

@@ -11,7 +11,7 @@ import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -39,7 +39,7 @@ from prolip.data import (
 from prolip.data.build.folder import find_images
 from prolip.data.config import TokenizerConfig
 from prolip.data.device import device_batches
-from prolip.data.samples import EXTENSIONS, read_record, values_at
+from prolip.data.samples import EXTENSIONS, captions_at
 from prolip.distributed import Ranks, failing_at_once, start
 from prolip.embeddings.config import EmbedOptions, Kind
 from prolip.embeddings.embed import embed_captions
@@ -183,8 +183,8 @@ class _Sample(NamedTuple):
 
     key: str
     image: bytes | Path
-    member: bytes | None
-    """The caption's txt or json; None if there is none, or captions are not embedded."""
+    members: Mapping[str, bytes | None]
+    """The txt or json with the caption."""
 
 
 @dataclass
@@ -229,6 +229,7 @@ class Embedder:
             return None
         options, network = self.options, self.model.prolip
         texts = options.what != "image"
+        beside = ["txt" if options.caption_key == "txt" else "json"] if texts else []
         slot = CaptionConfig(sources=(CaptionSource(key=options.caption_key),))
         config = LoaderConfig(
             shards=(source.address,),
@@ -236,7 +237,7 @@ class Embedder:
             image_size=0 if network is None else square_image_size(network),
             captions=(slot,) if texts and network is not None else (),
             tokenizer=self.model.require_tokenizer().config if texts and network is not None else TokenizerConfig(),
-            keep_members=(*EXTENSIONS, *([self._member] if texts else [])) if network is None else (),
+            keep_members=(*EXTENSIONS, *beside) if network is None else (),
             shuffle_window=0,
             last_batch="keep",
             num_threads=options.threads,
@@ -286,27 +287,28 @@ class Embedder:
 
     def _of_shard(self, started: Started) -> Iterator[list[_Sample]]:
         for batch in started:
-            members = batch.members.get(self._member, [None] * len(batch.keys))
             yield [
-                _Sample(key, encoded_image(batch, row), member)
-                for row, (key, member) in enumerate(zip(batch.keys, members, strict=True))
+                _Sample(key, encoded_image(batch, row), {name: found[row] for name, found in batch.members.items()})
+                for row, key in enumerate(batch.keys)
             ]
 
     def _of_folder(self, source: Input) -> Iterator[list[_Sample]]:
         for _, names in _cut(source.items, self.options.batch_size):
             paths = [Path(source.address) / name for name in names]
             texts = [text.read_bytes() if (text := path.with_suffix(".txt")).is_file() else None for path in paths]
-            yield [_Sample(*sample) for sample in zip(names, paths, texts, strict=True)]
+            yield [_Sample(name, path, {"txt": text}) for name, path, text in zip(names, paths, texts, strict=True)]
 
     def _embed_decoded(self, source: Input, samples: Iterable[list[_Sample]], rows: PartRows) -> None:
         """Embed samples that the model's own preprocessing and tokenizer take."""
         kinds = KINDS[self.options.what]
-        is_json = source.form == "shard" and self._member == "json"
+        caption_key = self.options.caption_key if source.form == "shard" else "txt"
 
         def decode(sample: _Sample) -> tuple[Tensor | None, str] | Exception:
             try:
-                caption = self._caption(sample, is_json) if "text" in kinds else ""
-                return self.model.preprocess(sample.image) if "image" in kinds else None, caption
+                captions = captions_at(sample.key, sample.members, caption_key) if "text" in kinds else [""]
+                if not captions:
+                    return DataError(f"it has no caption at {caption_key!r}")
+                return self.model.preprocess(sample.image) if "image" in kinds else None, captions[0]
             except (DataError, UserError) as error:
                 return error
 
@@ -328,31 +330,6 @@ class Embedder:
                     rows.add(keys, encoded)
                 self.on_progress(len(keys))
             begun = time.perf_counter()
-
-    @property
-    def _member(self) -> str:
-        """Extension of the member of a shard's samples that has the caption."""
-        return "txt" if self.options.caption_key == "txt" else "json"
-
-    def _caption(self, sample: _Sample, is_json: bool) -> str:
-        """Return the caption, the first if there are several.
-
-        Raises:
-            DataError: it has none.
-        """
-        if is_json:
-            path = self.options.caption_key
-            texts = values_at(read_record(sample.key, sample.member), path)
-            caption = next((text for text in texts if isinstance(text, str)), None)
-            if caption is None:
-                raise DataError(f"its json has no text at {path!r}")
-            return caption.strip()
-        if sample.member is None:
-            raise DataError("it has no txt")
-        try:
-            return sample.member.decode("utf-8-sig").strip()
-        except UnicodeDecodeError as error:
-            raise DataError(f"its txt is not UTF-8: {error}") from error
 
     def write(self, number: int, source: Input, rows: PartRows) -> None:
         """Write the part files of an input."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prolip.data import DataError, StoreConfig
-from prolip.data.samples import EXTENSIONS, read_members, read_record, values_at
+from prolip.data.samples import EXTENSIONS, captions_at, read_members, read_record
 from prolip.errors import UserError
 from prolip.files import read_text
 from prolip.pretrained.preprocess import Preprocess
@@ -99,20 +99,14 @@ def _of_shard(
     for key, members in read_members(shard, ("txt", "json", *(EXTENSIONS if side else ())), store):
         if key not in keys or key in found:  # if several samples of the shard have one key, the first is used
             continue
-        record = None
+        caption, record = "", None
         with suppress(DataError):
+            caption = " / ".join(captions_at(key, members, caption_key))
             record = read_record(key, members["json"])
-        text = members["txt"]
-        if caption_key != "txt":
-            caption = (
-                " / ".join(text.strip() for text in values_at(record, caption_key) if isinstance(text, str)) or None
-            )
-        else:
-            caption = None if text is None else text.decode(errors="replace").strip()
         file = (record.get("path") or record.get("image")) if isinstance(record, dict) else None
         encoded = next((members[name] for name in EXTENSIONS if members.get(name) is not None), None)
         image = None if encoded is None else _square(encoded, side)
-        found[key] = Contents(image, caption, file if isinstance(file, str) else None)
+        found[key] = Contents(image, caption or None, file if isinstance(file, str) else None)
         if len(found) == len(keys):
             break
     return found

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from prolip.data import StoreConfig, expand_shards, without_secrets
-from prolip.data.samples import read_record, read_samples, values_at
+from prolip.data.samples import captions_at, read_samples
 from prolip.errors import UserError
 
 
@@ -55,11 +55,6 @@ def read_items(
 def _items(shards: Sequence[str], caption_keys: Sequence[str], store: StoreConfig) -> Iterator[Item]:
     for shard in shards:
         for sample in read_samples(shard, ("txt", "json"), store):
-            text, record = sample.members["txt"], read_record(sample.key, sample.members["json"])
-            captions: dict[str, None] = {}
-            for path in caption_keys:
-                plain = path == "txt" and text is not None
-                found = [(text or b"").decode("utf-8", "replace")] if plain else values_at(record, path)
-                if found and isinstance(found[0], str) and found[0].strip():
-                    captions[found[0].strip()] = None
+            found = [captions_at(sample.key, sample.members, path)[:1] for path in caption_keys]
+            captions = dict.fromkeys(caption for some in found for caption in some if caption)
             yield Item(f"{Path(without_secrets(shard)).stem}/{sample.key}", sample.image, tuple(captions))
