@@ -28,11 +28,7 @@ _TEXTS, _ROWS = 512, 4096
 
 
 def run_zero_shot(model: Model, options: ZeroShotOptions, cache: TaskCache) -> SuiteResult:
-    """Classify the images of every data set.
-
-    Raises:
-        UserError: none could be evaluated.
-    """
+    """Classify the images of every data set; UserError if none could be evaluated."""
 
     def prepare(name: str, source: str) -> Prepared:
         data = open_classes(source, cache.made, options.store, options.templates, options.classnames)
@@ -43,11 +39,7 @@ def run_zero_shot(model: Model, options: ZeroShotOptions, cache: TaskCache) -> S
 
 
 def classify_set(model: Model, name: str, data: DataSet, batch_size: int) -> TaskResult:
-    """Accuracy on a data set.
-
-    Raises:
-        DataError: an image has no class, or too many cannot be read.
-    """
+    """Accuracy on a data set; errors as for `embed_labelled`."""
     classifier = build_classifier(model, data.classnames, data.templates)
     images, labels = embed_labelled(model, data, batch_size)
     return TaskResult(rows=accuracy_rows(name, answer(images, classifier, with_var=model.has_csd), labels))

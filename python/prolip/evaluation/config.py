@@ -26,13 +26,13 @@ class SuiteOptions:
     """Options of every suite."""
 
     checkpoint: Required
-    """A run's folder, a checkpoint, a folder in the hub's layout, hf-hub:OWNER/NAME, or as a baseline
-    open_clip:NAME/TAG. May be given several times: models are compared with the first."""
+    """A run's folder, a checkpoint, a folder in the hub's layout, hf-hub:OWNER/NAME, or open_clip:NAME/TAG. May be
+    given several times: models are compared with the first."""
     tokenizer: str | None = None
     """`clip`, or a tokenizer.json; by default the model's own. Needed for models that name none."""
     out: Path | None = None
-    """Folder of results.json, results.md and results.html; by default evals/SUITE. Results of finished tasks are stored
-    below it, and these tasks do not run again."""
+    """Folder of results.json, results.md and results.html; by default evals/SUITE. Finished tasks are kept below it and
+    do not run again."""
     batch_size: int = 128
     """Images per forward pass."""
     precision: Precision = "fp32"
@@ -61,7 +61,7 @@ class ShardSuiteOptions(SuiteOptions):
 class DatacompOptions(ShardSuiteOptions):
     """Evaluate models on DataComp's 38 tasks and two fairness extras, or on your own tasks, each by its own metric.
 
-    Missing or damaged data sets are reported, and the others run. A finished task does not run again.
+    Missing or damaged data sets are reported, and the others run.
     """
 
     data: Required
@@ -70,25 +70,24 @@ class DatacompOptions(ShardSuiteOptions):
     tasks: tuple[str, ...] = ()
     """Keys of the tasks, such as imagenet1k or vtab/dtd; by default all."""
     table: Path | None = None
-    """Table of the tasks; by default DataComp's. Your own table has the same columns, separated by tabs: key, name,
-    folders, items, metric, group_column, averages. `all` and any other word under averages names an average."""
+    """Table of the tasks, separated by tabs, with the columns key, name, folders, items, metric, group_column,
+    averages; by default DataComp's."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ZeroShotOptions(ShardSuiteOptions):
     """Classify your own images zero-shot: accuracy and recall, by means and with class variances.
 
-    A data set is a folder with one folder of images per class, or a folder of the published layout (wds_NAME_test, as
-    clip_benchmark reads it).
+    A data set is a folder with one folder of images per class, or a folder of the published layout (wds_NAME_test).
     """
 
     data: Required
     """The data set's folder, or of the published layout also its address. May be given several times."""
     classnames: Path | None = None
-    """File of class names, one per line, in the order of the sorted class folders. By default the folders' names, with
-    spaces for _ and -, or the list of the data set."""
+    """File of class names, one per line, in the order of the sorted class folders; by default the data set's own, or
+    the folders' names, with spaces for _ and -."""
     templates: tuple[str, ...] = ()
-    """Prompts with {} for the class name. By default the list of the data set, or "a photo of a {}."."""
+    """Prompts with {} for the class name; by default the data set's own, or "a photo of a {}."."""
 
 
 SETS = {
@@ -122,8 +121,7 @@ class FewShotConfig(BprwConfig):
 class ImagenetOptions(ShardSuiteOptions):
     """Evaluate prompts on ImageNet, V2, A, R and Sketch: the even ensemble, two filters, and re-weighting (BPRW).
 
-    Re-weighting uses the set's own images without labels (nearest), or a few labelled images of ImageNet (few-shot),
-    which are then not scored. Other sets in the same layout can be named instead.
+    Re-weighting uses the set's own images without labels (nearest), or a few labelled images of ImageNet (few-shot).
     """
 
     data: Required
@@ -132,7 +130,7 @@ class ImagenetOptions(ShardSuiteOptions):
     sets: tuple[str, ...] = tuple(SETS)
     """Names of the sets; NAME is read from a folder wds_NAME_test."""
     voters: str = "imagenet1k"
-    """The set whose labelled images re-weight prompts (few-shot). It must have all classes of the sets."""
+    """The set whose labelled images re-weight prompts (few-shot); it must have all classes of the sets."""
     templates: Literal["folder", "all", "simple"] = "folder"
     """`folder`: the data set's own list. `all`: CLIP's 80. `simple`: CLIP's subset of seven."""
     nearest: BprwConfig = field(default_factory=NearestConfig)
@@ -161,9 +159,9 @@ class RetrievalOptions(ShardSuiteOptions):
 
     def __post_init__(self) -> None:
         if (self.image_id_key is None) != (self.caption_ids_key is None):
-            raise UserError("image_id_key and caption_ids_key must be given together")
-        if self.image_id_key is not None and len(set(self.data)) > 1:
-            raise UserError(f"image_id_key needs one data set, COCO's test set: data has {len(set(self.data))}")
+            raise UserError("image_id_key: it must be given together with caption_ids_key")
+        if self.image_id_key is not None and len(self.data) > 1:
+            raise UserError(f"image_id_key: data must be COCO's test set alone (got {len(self.data)} sets)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,8 +188,7 @@ class HierarimgsOptions(SuiteOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class UncertaintyOptions(ShardSuiteOptions):
-    """Measure what uncertainty depends on: are uncertain images classified wrongly, are long captions more certain, and
-    are images and captions more uncertain after hiding, blurring or shortening?
+    """Measure uncertainty against accuracy and caption length, and after hiding, blurring or shortening.
 
     Accuracy needs labels and class names (the published layout); captions need `caption_key`.
     """
@@ -211,14 +208,12 @@ class UncertaintyOptions(ShardSuiteOptions):
     """Number of most and of least certain images to name."""
 
     def __post_init__(self) -> None:
-        for name, right, rule in (
-            ("num_bins", self.num_bins >= 2, "at least 2"),
-            ("keep_ratio", 0 < self.keep_ratio < 1, "between 0 and 1"),
-            ("blur", 0 < self.blur < math.inf, "positive and finite"),
-            ("show", self.show >= 0, "not negative"),
-        ):
-            if not right:
-                raise UserError(f"{name} is {getattr(self, name)}: it must be {rule}")
+        check_at_least(2, num_bins=self.num_bins)
+        check_at_least(0, show=self.show)
+        if not 0 < self.keep_ratio < 1:
+            raise UserError(f"keep_ratio: it must be between 0 and 1 (got {self.keep_ratio})")
+        if not 0 < self.blur < math.inf:
+            raise UserError(f"blur: it must be positive and finite (got {self.blur})")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -99,12 +99,11 @@ class Task(NamedTuple):
 def read_tasks(path: Path = TABLE) -> list[Task]:
     """The tasks of a table, in order.
 
-    A table is a text file with columns separated by tabs; the first line names them as in `Task`. Folders and averages
-    are separated by spaces; `-` means no group column or no average.
+    Columns are separated by tabs, and the first line names them as in `Task`. Folders and averages are separated by
+    spaces; `-` means no group column or no average.
 
     Raises:
         UserError: not a valid table; the message names the file, the row, the column and the rule.
-        OSError: there is no such file.
     """
     lines = [line for line in read_text(path).splitlines() if line.strip()]
     tasks: list[Task] = []
@@ -146,7 +145,6 @@ def run_datacomp(model: Model, options: DatacompOptions, cache: TaskCache) -> Su
 
     Raises:
         UserError: not a valid table, an unknown task, or no task could be run.
-        OSError: there is no such table.
     """
     table = read_tasks(options.table or TABLE)
     tasks = {task.name: task for task in chosen_tasks(table, options.tasks)}
@@ -167,11 +165,7 @@ def run_datacomp(model: Model, options: DatacompOptions, cache: TaskCache) -> Su
 
 
 def chosen_tasks(table: Sequence[Task], keys: Sequence[str]) -> list[Task]:
-    """The tasks with these keys, in the table's order; all tasks for no keys.
-
-    Raises:
-        UserError: an unknown task.
-    """
+    """The tasks with these keys, in the table's order; all for no keys. UserError for an unknown key."""
     unknown = sorted(set(keys) - {task.key for task in table})
     if unknown:
         raise UserError(f"tasks has {', '.join(unknown)}: known are {', '.join(task.key for task in table)}")
@@ -181,7 +175,7 @@ def chosen_tasks(table: Sequence[Task], keys: Sequence[str]) -> list[Task]:
 def run_task(
     model: Model, task: Task, data: DataSet, associations: Sequence[Association], batch_size: int
 ) -> TaskResult:
-    """Run a task, and note if its data are fewer than published; errors as for the functions below."""
+    """Run a task, and note if its data are fewer than published."""
     match task.metric:
         case "retrieval":
             rows = retrieve_set(
@@ -219,11 +213,7 @@ def average_rows(table: Sequence[Task], rows: Sequence[Row]) -> list[Row]:
 def associate(
     model: Model, task: Task, data: DataSet, associations: Sequence[Association], batch_size: int
 ) -> list[Row]:
-    """WinoGAViL: the Jaccard index of the images nearest to a word and those that people chose for it.
-
-    Raises:
-        UserError: an image cannot be read.
-    """
+    """WinoGAViL: the Jaccard index of the images nearest to a word and those that people chose for it."""
     images = embed_set(model, data, batch_size)
     places = {int(key): row for row, key in enumerate(images.keys)}
     texts = embed_captions(model, [with_article(one.cue) for one in associations])
@@ -286,12 +276,7 @@ def task_rows(task: Task, answers: Answers, labels: Tensor, metadata: Tensor | N
 
 
 def classify(model: Model, task: Task, data: DataSet, batch_size: int) -> list[Row]:
-    """Run a classification task.
-
-    Raises:
-        UserError: there are no class names or templates.
-        DataError: an image has no class or no metadata, or too many cannot be read.
-    """
+    """Run a classification task."""
     classifier = build_classifier(model, data.classnames, data.templates)
     keep = ("cls",) if task.group_column is None else ("cls", "npy")
     images = embed_set(model, data, batch_size, *keep)
@@ -301,12 +286,7 @@ def classify(model: Model, task: Task, data: DataSet, batch_size: int) -> list[R
 
 
 def classify_faces(model: Model, task: Task, data: DataSet, batch_size: int) -> list[Row]:
-    """Run FairFace or UTKFace. The lines of their lists are `OBJECTIVE:NAME`.
-
-    Raises:
-        UserError: an objective has no class names or templates.
-        DataError: an image has no metadata, or too many cannot be read.
-    """
+    """Run FairFace or UTKFace. The lines of their lists are `OBJECTIVE:NAME`."""
     images = embed_set(model, data, batch_size, "npy")
     lists = {
         objective: [

@@ -1,10 +1,9 @@
 """Open the data sets of all suites, and read the labels, metadata and captions of their images.
 
-`open_dataset` opens a folder in clip_benchmark's layout (the published layout), a folder with a table of captions, a
-folder with one folder of images per class, the same on the hub, or shards. The published layout has `classnames.txt`
-and `zeroshot_classification_templates.txt` with one entry per line, and, in the folder or in its subfolder `test`, the
-shards `0.tar`, `1.tar`, … and their number in `nshards.txt`. A sample is an image with a `.cls` (its class), a `.npy`
-(metadata, a vector of whole numbers) or a `.txt` (captions, one per line).
+The published layout (clip_benchmark's) has `classnames.txt` and `zeroshot_classification_templates.txt`, one entry per
+line, and shards `0.tar`, `1.tar`, … with their number in `nshards.txt`, in the folder or in its subfolder `test`. A
+sample is an image with `.cls` (its class), `.npy` (metadata, a vector of whole numbers) or `.txt` (captions, one per
+line).
 
 N images, M columns of metadata.
 """
@@ -86,11 +85,11 @@ class DataSet(NamedTuple):
 
 
 def open_dataset(source: str, made: Path, store: StoreConfig | None = None) -> DataSet:
-    """Open a data set.
+    """Open a folder in the published layout, with a table of captions, or with a folder of images per class; or shards.
 
     Args:
-        source: a folder's path, http(s) address or repository on the hub (`hf://datasets/OWNER/NAME`, which is
-            downloaded); or a path, address or pattern of shards. Shards at an address are read in place.
+        source: a folder's path, http(s) address (read in place) or repository (`hf://datasets/OWNER/NAME`, downloaded);
+            or shards, by path, address or pattern.
         made: where shards made of a table's images or of class folders are stored.
         store: how shards are read; None for the defaults.
 
@@ -116,11 +115,7 @@ def open_dataset(source: str, made: Path, store: StoreConfig | None = None) -> D
 
 
 def locate(source: str) -> str | None:
-    """The local path or the address of a folder, which is downloaded if it is on the hub; None if there is none.
-
-    Raises:
-        UserError, OSError: the hub or the server cannot be reached, or refuses access.
-    """
+    """The local path or the address of a folder, which is downloaded if it is on the hub; None if there is none."""
     if source.startswith(_HUB):
         path = hub_data_set(source.removeprefix(_HUB).strip("/"), _PATTERNS, _OTHER_SPLITS)
         return None if path is None else str(path)
@@ -133,14 +128,10 @@ def locate(source: str) -> str | None:
 def find_folder(places: Sequence[str], names: Sequence[str]) -> str:
     """The first folder with one of the names, as `locate` returns it.
 
-    Args:
-        places: where to look, in order: folders or addresses of folders that contain data sets, a data set itself, or
-            `hf://datasets/OWNER` for the repositories of one owner on the hub.
-        names: possible names of the folder, in order.
+    Places are folders or addresses of folders that contain data sets, a data set itself, or `hf://datasets/OWNER`.
 
     Raises:
         FolderMissing: no place has such a folder.
-        UserError, OSError: as for `locate`.
     """
     for place in places:
         for name in names:
@@ -155,18 +146,10 @@ def find_folder(places: Sequence[str], names: Sequence[str]) -> str:
 def open_classes(
     source: str, made: Path, store: StoreConfig, templates: Sequence[str], classnames: Path | None = None
 ) -> DataSet:
-    """Open a data set with class names and templates.
-
-    Args:
-        source: as for `open_dataset`.
-        made: as for `open_dataset`.
-        store: how shards are read.
-        templates: prompts with `{}` for the class; () for the data set's own, or `DEFAULT_TEMPLATES`.
-        classnames: a file of class names; None for the data set's own.
+    """As `open_dataset`, with class names and templates: those given, or the data set's own, or `DEFAULT_TEMPLATES`.
 
     Raises:
         UserError: there is not one name per class, or a template has no `{}`.
-        DataError, OSError: as for `open_dataset`.
     """
     data = open_dataset(source, made, store)
     names = data.classnames if classnames is None else _lines(str(classnames), read_text(classnames))
@@ -289,11 +272,7 @@ class Association(NamedTuple):
 
 
 def open_associations(folder: Path, made: Path) -> tuple[DataSet, list[Association]]:
-    """WinoGAViL's images, and its tasks from a table: `cue`, `candidates` (images without extension), `associations`.
-
-    Raises:
-        UserError: a column or an image is missing, a file is damaged, or a task has no right answer.
-    """
+    """WinoGAViL's images and its tasks, from a table of `cue`, `candidates` and `associations`."""
     places: dict[str, int] = {}
     tasks = []
     for row in _table(folder, "cue", "candidates", "associations"):
@@ -308,11 +287,7 @@ def open_associations(folder: Path, made: Path) -> tuple[DataSet, list[Associati
 def open_images(folder: Path, made: Path, names: Sequence[str], texts: Sequence[str] | None = None) -> DataSet:
     """The named images of a folder, as files or in zip files; their keys are their places in `names`.
 
-    Args:
-        folder: of tables, images and zip files; the fingerprint covers all of them.
-        made: where a shard is stored.
-        names: of images: a path, a file's name, or that without its extension.
-        texts: of each image, as its `.txt`.
+    A name is a path, a file's name, or that without its extension; `texts` become the images' `.txt`.
 
     Raises:
         UserError: an image is missing, or a file is damaged.
@@ -331,7 +306,7 @@ def read_levels(path: Path, levels: str, beside: str) -> tuple[list[list[str]], 
     HierarCaps has `captions` and `image_url`, HierarImgs `images` and `caption`.
 
     Raises:
-        UserError: a column is missing, there is no row, or rows differ in their number of levels or have one.
+        UserError: a column is missing, or rows do not have the same number of levels, at least two.
     """
     rows = _read_csv(path, levels, beside)
     found = [[level.strip() for level in row[levels].split("=>")] for row in rows]
@@ -425,9 +400,9 @@ class Captions(NamedTuple):
     texts: list[list[str]]
     """The captions of each image, at least one."""
     image_ids: list[int]
-    """The data set's own id of each image; empty if not requested."""
+    """Empty if not requested."""
     caption_ids: list[list[int]]
-    """The data set's own ids of each image's captions; none if not requested."""
+    """Of each image's captions."""
 
 
 def embed_set(model: Model, data: DataSet, batch_size: int, *keep: str) -> Embedded:
@@ -436,11 +411,7 @@ def embed_set(model: Model, data: DataSet, batch_size: int, *keep: str) -> Embed
 
 
 def members_of(data: DataSet, found: Embedded, extension: str) -> list[bytes]:
-    """The member with this extension of every image, which were embedded with `keep` naming the extension.
-
-    Raises:
-        DataError: an image has no such member.
-    """
+    """The member with this extension of every image; DataError if one has none."""
     members = [member for member in found.members[extension] if member is not None]
     if len(members) < len(found.keys):
         key = found.keys[found.members[extension].index(None)]
@@ -466,10 +437,8 @@ def read_labels(data: DataSet, found: Embedded) -> Tensor:
 def read_metadata(data: DataSet, found: Embedded, num_columns: int = 1) -> Tensor:
     """The metadata of every image, i64 [N, M], from its `.npy`.
 
-    The first `num_columns` are needed, and their numbers must not be negative.
-
     Raises:
-        DataError: an image has no metadata, or not a vector of enough whole numbers.
+        DataError: an image's is not a vector of at least `num_columns` whole numbers from 0.
     """
     try:
         rows = [np.load(io.BytesIO(member), allow_pickle=False) for member in members_of(data, found, "npy")]
@@ -494,12 +463,10 @@ def read_captions(
     image_id_key: str | None = None,
     caption_ids_key: str | None = None,
 ) -> Captions:
-    """The captions, and ids if requested, of every embedded image.
-
-    The keys are those of `RetrievalOptions`; the images must have the members that `caption_members` names.
+    """The captions of every image, and ids if requested, by the keys of `RetrievalOptions`.
 
     Raises:
-        DataError: an image has no caption or no such id; the message names its key.
+        DataError: an image has no caption or no such id.
     """
     members = {
         extension: members_of(data, found, extension)

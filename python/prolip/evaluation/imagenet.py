@@ -44,11 +44,7 @@ class LabelledSet(NamedTuple):
 
 
 def run_imagenet(model: Model, options: ImagenetOptions, cache: TaskCache) -> SuiteResult:
-    """Evaluate every set whose data exist.
-
-    Raises:
-        UserError: no set could be evaluated.
-    """
+    """Evaluate every set whose data exist; UserError if none could be evaluated."""
 
     def opened(name: str) -> DataSet:
         return open_dataset(find_folder(options.data, (f"wds_{name}_test",)), cache.made, options.store)

@@ -19,14 +19,8 @@ from prolip.report.results import MAIN, RANGES, REST, result_sections, result_ta
 def write_results(folder: Path, results: Sequence[SuiteResult], *, num_resamples: int, seed: int) -> list[str]:
     """Write the three files, and return the lines to print: the main figures and the notes.
 
-    results.json has a figure for each row: its value by model, the difference of each further model from the first, and
-    the ends of the intervals with 95 % of resamples.
-
-    Args:
-        folder: where the files go.
-        results: of one suite, one per model.
-        num_resamples: resamples per interval; 0 for no intervals.
-        seed: seed of the resampling.
+    `results` are of one suite, one per model. results.json has a figure for each row: by model its value and its
+    difference from the first model's, with intervals.
 
     Raises:
         UserError: two models have the same name.

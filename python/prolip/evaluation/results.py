@@ -45,8 +45,7 @@ class Row:
     unit: Unit = "share"
     """Shares are shown in percent."""
     items: list[float] = field(default_factory=list)
-    """One number per item, in the order of the data; `value` is their `statistic`. Empty if the figure cannot be
-    resampled."""
+    """One number per item, whose `statistic` is `value`. Empty if the figure cannot be resampled."""
     groups: list[int] = field(default_factory=list)
     """One whole number per item, if `statistic` needs it: its class, its group, or whether the answer was right."""
     statistic: str = "mean"
@@ -146,12 +145,9 @@ class TaskCache:
         """Where shards made of a data set's files are stored."""
 
     def get_or_run(self, name: str, settings: Mapping[str, object], compute: Callable[[], TaskResult]) -> TaskResult:
-        """Read the result of a finished task, or run it. Results of another version of prolip are not read.
+        """Read the result of a task that finished with these settings in this version of prolip, or run it.
 
-        Args:
-            name: the task's name; the file's name begins with it.
-            settings: everything that the result depends on (model, data, options), as JSON values.
-            compute: runs the task. If it raises, nothing is stored.
+        `settings` are all that the result depends on (model, data, options), as JSON values.
         """
         whole = {"prolip": version("prolip"), "task": name, "settings": settings}
         digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]
@@ -179,14 +175,9 @@ class Compared:
 
 
 def compare(results: Sequence[SuiteResult], *, num_resamples: int = 1000, seed: int = 0) -> list[Compared]:
-    """Compare all rows of all models, in order of first appearance.
+    """Compare all rows of all models of a suite, in order of first appearance; no intervals for 0 resamples.
 
-    The same items are resampled for all models. So the difficulty of the items cancels in a difference.
-
-    Args:
-        results: of one suite, one per model.
-        num_resamples: R; 0 for no intervals.
-        seed: seed of the resampling.
+    The same items are resampled for all models, so their difficulty cancels in a difference.
     """
     tables = [{row.key: row for row in result.rows} for result in results]
     assert [len(table) for table in tables] == [len(result.rows) for result in results], "a key names one row"
@@ -216,8 +207,7 @@ def _draw_all(table: Mapping[str, Row], num_resamples: int, seed: int) -> dict[s
     def draw(key: str) -> Tensor | None:
         row = table[key]
         if row.items:
-            # Tasks are resampled independently, so that the interval of an average over tasks is right. Rows of one
-            # task with equally many items have the same resamples, so that the interval of their difference is right.
+            # Tasks are resampled independently, for averages over tasks; rows of a task together, for differences.
             task_seed = (seed + zlib.crc32(row.task.encode())) % 2**64
             return resample(STATISTICS[row.statistic], *row.columns(), num_resamples=num_resamples, seed=task_seed)
         names = row.mean_of or row.difference_of

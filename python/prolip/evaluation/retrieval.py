@@ -34,11 +34,7 @@ _FIGURES = {"r_precision": "R-precision", "map_at_r": "mAP@R"}
 
 
 def run_retrieval(model: Model, options: RetrievalOptions, cache: TaskCache) -> SuiteResult:
-    """Evaluate every data set.
-
-    Raises:
-        UserError: none could be evaluated.
-    """
+    """Evaluate every data set; UserError if none could be evaluated."""
 
     def prepare(name: str, source: str) -> Prepared:
         data = open_dataset(source, cache.made, options.store)

@@ -28,14 +28,9 @@ Prepared = tuple[Mapping[str, Any], Callable[[], TaskResult]]
 def run_suite(name: str, options: Options, run: Callable[[Model, Options, TaskCache], SuiteResult]) -> list[str]:
     """Run a suite on every model, with one model in memory at a time, and return the lines to print.
 
-    Args:
-        name: the suite's name.
-        options: the suite's options.
-        run: the suite's function.
-
     Raises:
         UserError: a model is named twice or cannot be opened, or the suite cannot run with the options.
-        OSError: the results cannot be written to their folder; see `check_writable`.
+        OSError: the results cannot be written to their folder.
     """
     check_at_least(0, num_resamples=options.num_resamples)
     check_at_least(1, batch_size=options.batch_size)
@@ -73,11 +68,11 @@ def evaluate_sets(
 
     Args:
         suite: the suite's name.
-        model: the model.
-        sets: the sources of the data sets, by display name (`name_sources`).
+        model: the evaluated model.
+        sets: sources by display name (`name_sources`).
         cache: finished tasks.
         prepare: opens a data set by its display name and source.
-        needs_csd: what a model without the sampled distance lacks; a note says so.
+        needs_csd: what a model without the sampled distance lacks, for a note.
 
     Raises:
         UserError: none could be evaluated.

@@ -82,7 +82,7 @@ def coco_shares(
         image_ids: COCO's id of each image.
         captions: [C, D], unit means.
         caption_ids: COCO's id of each caption.
-        truth: the correct pairs; `prolip.evaluation.retrieval.load_truth` reads them.
+        truth: the correct pairs (`prolip.evaluation.load_truth`).
         score: see `retrieval_scores`.
 
     Raises:

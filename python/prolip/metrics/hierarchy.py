@@ -75,9 +75,9 @@ def traverse(
         queries: [N, D], unit means.
         items: [N, L, D], unit means.
         item_ids: i64 [N, L]; equal ids are equal items.
-        root: [D], such as the mean of the empty caption. Not used with config.root "inclusion".
+        root: [D]; not used with config.root "inclusion".
         config: the walk.
-        including: result of `including_items`, for callers that walk several times; computed if None.
+        including: result of `including_items`, for several walks; computed if None.
     """
     flat, flat_ids = items.flatten(), item_ids.flatten()
     if including is None and config.root != "text":

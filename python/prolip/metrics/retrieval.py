@@ -27,8 +27,6 @@ class RetrievalResult:
     recall_at_10: float
     mean_rank: float
     median_rank: float
-    num_queries: int
-    num_candidates: int
 
 
 class RPrecision(NamedTuple):
@@ -70,7 +68,12 @@ def first_ranks(
 ) -> Tensor:
     """Rank of each query's best correct candidate, i64 [Q], from 0; ties count against it.
 
-    Only `block` rows of the score matrix are in memory at a time.
+    Args:
+        queries: [Q, D].
+        candidates: [C, D].
+        correct: bool [Q, C].
+        score: see `retrieval_scores`.
+        block: rows of the score matrix in memory at a time.
 
     Raises:
         ValueError: `correct` has another shape, there is no query, one has no correct candidate, or a score is NaN.
@@ -119,16 +122,8 @@ def precision_at_r(
 
     Ties count against the query.
 
-    Args:
-        queries: [Q, D].
-        candidates: [C, D].
-        correct: bool [Q, C], at least one true per row.
-        score: see `retrieval_scores`.
-        block: rows of the score matrix in memory at a time.
-        num_correct: i64 [Q], the R of each query, if some correct answers are not among the candidates.
-
-    Raises:
-        ValueError: `correct` has another shape, there is no query, a query has no correct candidate, or a score is NaN.
+    `num_correct`, i64 [Q], is the R of each query if some correct answers are not among the candidates. Other arguments
+    and errors are those of `first_ranks`.
     """
     _check_pairs(queries, candidates, correct)
     sizes = correct.sum(dim=1) if num_correct is None else num_correct
@@ -167,8 +162,6 @@ def evaluate_retrieval(
         **{f"recall_at_{k}": float((ranks < k).double().mean()) for k in RECALL_AT},
         mean_rank=float(ranks.double().mean()) + 1,
         median_rank=math.floor(float(ranks.double().quantile(0.5))) + 1.0,  # rounded down as in the released code
-        num_queries=len(ranks),
-        num_candidates=correct.shape[1],
     )
 
 

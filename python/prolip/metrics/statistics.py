@@ -38,8 +38,7 @@ def value_of(statistic: Statistic, *columns: Tensor) -> float:
 def bootstrap(statistic: Statistic, *columns: Tensor, num_resamples: int = 1000, seed: int = 0) -> Interval:
     """A statistic and its percentile interval over resamples of the items, drawn with replacement.
 
-    Resamples on which the statistic is NaN (a correlation of equal values) are left out. If none is left, low and high
-    are NaN.
+    Resamples on which the statistic is NaN (a correlation of equal values) are left out.
 
     Raises:
         ValueError: there is no item, or `num_resamples` is below 1.
@@ -51,8 +50,8 @@ def bootstrap(statistic: Statistic, *columns: Tensor, num_resamples: int = 1000,
 def resample(statistic: Statistic, *columns: Tensor, num_resamples: int = 1000, seed: int = 0) -> Tensor:
     """The statistic on resamples of the items, f64 [R]; errors as for `bootstrap`.
 
-    Which items are drawn depends only on their number and the seed. So statistics of the same items, such as those of
-    two models, can be subtracted resample by resample.
+    Which items are drawn depends only on their number and the seed, so statistics of the same items can be subtracted
+    resample by resample.
     """
     blocks = _count_blocks(len(columns[0]), num_resamples, seed)
     return torch.cat([statistic(*columns, counts.to(columns[0].device)) for counts in blocks])
@@ -231,20 +230,11 @@ def _by_value(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def rank_of_first_correct(scores: Tensor, correct: Tensor) -> Tensor:
-    """Number of wrong candidates that score at least as high as the best correct one, i64 [Q], from 0.
+    """Number of wrong candidates with scores [Q, C] at least as high as the best correct one, i64 [Q], from 0.
 
-    Ties count against the query, so a collapsed model (all scores equal) scores nothing. Correct candidates do not
-    count against each other.
-
-    Args:
-        scores: [Q, C], larger is better.
-        correct: bool [Q, C].
-
-    Raises:
-        ValueError: the shapes differ, a score is NaN, or a query has no correct candidate.
+    Ties count against the query, so a collapsed model (all scores equal) scores nothing. Correct candidates, bool
+    [Q, C], do not count against each other. ValueError if a score is NaN, or a query has no correct candidate.
     """
-    if scores.shape != correct.shape:
-        raise ValueError(f"scores {tuple(scores.shape)} and correct {tuple(correct.shape)} differ in shape")
     if bool(torch.isnan(scores).any()):
         raise ValueError("scores hold NaN")
     if not bool(correct.any(dim=1).all()):

@@ -44,8 +44,6 @@ class ZeroShotResult:
     """Top-1 recall averaged over the classes that occur."""
     majority: float
     """Share of the most frequent class: the accuracy of always answering it."""
-    num_images: int
-    num_classes: int
 
 
 def aggregate_prompts(prompts: Gaussian) -> Classifier:
@@ -106,8 +104,6 @@ def evaluate_zero_shot(logits: Tensor, labels: Tensor) -> ZeroShotResult:
         top5=float(correct_within(logits, labels, 5).double().mean()),
         mean_per_class_recall=float((hits[occurs] / counts[occurs]).mean()),
         majority=float(counts.max() / len(labels)),
-        num_images=len(labels),
-        num_classes=logits.shape[1],
     )
 
 
