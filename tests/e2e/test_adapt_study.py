@@ -12,7 +12,6 @@ from tests.support.untrained_run import write_run
 
 from prolip.adapt import AdaptOptions, run_adapt
 from prolip.cli.command import parse
-from prolip.train.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,16 +19,6 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def study() -> dict[str, Any]:
     return runpy.run_path(str(ROOT / "train" / "adapt.py"))
-
-
-def test_the_frozen_model_of_the_study_is_a_siglip(study: dict[str, Any]) -> None:
-    demo, siglip = load_config(["demo"]), load_config(["demo", *study["SIGLIP"]])
-    assert siglip.loss.contrast == "siglip"
-    assert not siglip.loss.reads_log_var
-    assert not siglip.model.vision.embed_unc
-    assert not siglip.model.text.embed_unc
-    assert siglip.data.mask.masked_fraction == 0
-    assert (siglip.samples_seen, siglip.optim) == (demo.samples_seen, demo.optim)
 
 
 def test_each_method_of_the_study_is_a_line_of_flags(study: dict[str, Any]) -> None:

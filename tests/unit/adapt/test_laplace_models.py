@@ -6,7 +6,6 @@ import json
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from tests.support.class_folders import LABELS, write_calibrated_world
@@ -18,7 +17,6 @@ from prolip.evaluation.config import DecisionsOptions
 from prolip.evaluation.datasets import open_classes
 from prolip.evaluation.decisions import answer_images, decide, plain_scores
 from prolip.explore.explorer import Explorer
-from prolip.interop.vectors import read_vectors
 from prolip.metrics.uncertainty import cosine_moments
 from prolip.models.adapter import Adapter, Frozen, LaplaceHead, save_adapter
 from prolip.models.config import AdapterConfig
@@ -69,20 +67,6 @@ def test_laplace_probabilities_use_the_expected_cosine(lab: Path, model: Model) 
     assert float((by_distance - found.probabilities).abs().max()) > 0.1, "the distance would give other ones"
 
 
-def test_search_ranks_by_means_and_refuses_csd(lab: Path, model: Model, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["search", "--embeddings", str(lab / "embeddings"), "--find", "text", "--device", "cpu", "--k", "120"]
-    words += ["--image", str(lab / "mine" / "food" / "003.png"), "--json"]
-    assert main(words) == 0
-    (answers,) = json.loads(capsys.readouterr().out)
-    similarities = [one["similarity"] for one in answers["answers"]]
-    assert [one["score"] for one in answers["answers"]] == pytest.approx(similarities, abs=1e-5)
-    assert main([*words, "--score", "csd"]) != 0
-    assert f"score is csd: {NO_CSD}; leave --score out" in capsys.readouterr().err
-    vectors = np.concatenate([block.vectors for block in read_vectors(lab / "embeddings", "text")])
-    assert not vectors[:, -1].any(), "a database ranks as search does"
-    assert model.encode_texts(LABELS).uncertainty.min() > 0
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -109,16 +93,6 @@ def test_commands_that_need_the_csd_are_refused(
 def test_the_explore_page_is_refused(model: Model) -> None:
     with pytest.raises(ValueError, match=NO_CSD):
         Explorer(model, [])
-
-
-def test_comparing_an_image_with_texts_gives_only_similarities(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    image = str(lab / "mine" / "food" / "003.png")
-    assert main(["compare", image, *LABELS, "--checkpoint", str(lab / "laplace"), "--device", "cpu", "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)["texts"]
-    assert {row["csd"] for row in rows} == {row["image_in_text"] for row in rows} == {None}
-    similarities = [row["similarity"] for row in rows]
-    assert similarities == sorted(similarities, reverse=True)
-    assert all(row["uncertainty"] > 0 for row in rows)
 
 
 def test_calibration_and_suites_leave_the_csd_out(lab: Path, model: Model, capsys: pytest.CaptureFixture[str]) -> None:

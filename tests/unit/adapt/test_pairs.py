@@ -134,14 +134,6 @@ def test_arrays_that_are_no_pairs_are_refused(tmp_path: Path, arrays: dict[str, 
     assert error.value.field == str(tmp_path / "a.npz")
 
 
-@pytest.mark.parametrize("rows", [[[1.0, 0.0], None], [[1.0, 0.0], [1.0]], [["a", "b"]] * 2], ids=str)
-def test_lists_that_are_no_embeddings_are_refused(tmp_path: Path, rows: list[Any]) -> None:
-    pq.write_table(pa.table({"image": rows, "text": [[1.0, 0.0]] * 2}), tmp_path / "a.parquet")
-    with pytest.raises(UserError) as error:
-        list(open_pairs([tmp_path / "a.parquet"]).blocks())
-    assert error.value.field == str(tmp_path / "a.parquet")
-
-
 def test_sources_that_are_none_are_refused(tmp_path: Path) -> None:
     for name in ("a.txt", "a.npz", "a.parquet"):
         (tmp_path / name).write_text("a")

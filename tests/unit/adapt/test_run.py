@@ -20,12 +20,12 @@ from tests.support.shards import write_tar
 
 import prolip
 from prolip.adapt.config import AdaptOptions, HeadsConfig
-from prolip.adapt.run import Origin, run_adapt, similarity_lines
+from prolip.adapt.run import run_adapt
 from prolip.cli import main
 from prolip.embeddings.storage import complete_parts
 from prolip.errors import UserError
 from prolip.losses import LossConfig
-from prolip.models.adapter import ADAPTER_FILE, ADAPTER_WEIGHTS, Adapter, AdapterConfig, Frozen
+from prolip.models.adapter import ADAPTER_FILE, ADAPTER_WEIGHTS
 from prolip.pretrained import Model
 
 COUNT = 24
@@ -96,16 +96,6 @@ def test_an_adapted_model_keeps_the_means_and_can_search(
     assert "inclusion" in answer
 
 
-def test_several_sources_and_masked_views_are_trained_on(lab: Path, tmp_path: Path) -> None:
-    model = adapt(lab, tmp_path / "model", "--masked", str(lab / "general"))
-    assert model.has_variances
-    notes = json.loads((tmp_path / "model" / ADAPTER_FILE).read_text())["notes"]
-    assert notes["masked"] == [str(lab / "general")]
-    out = ["--out", str(tmp_path / "both"), *SHORT]
-    assert main(["adapt", "--embeddings", str(lab / "name"), str(lab / "general"), *out]) == 0
-    assert json.loads((tmp_path / "both" / ADAPTER_FILE).read_text())["notes"]["pairs"] == 2 * COUNT
-
-
 def test_laplace_and_temperature_keep_the_frozen_model(
     lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -119,13 +109,6 @@ def test_laplace_and_temperature_keep_the_frozen_model(
     assert not scaled.has_variances
     assert scaled.logit_bias is None
     assert scaled.logit_scale != pytest.approx(frozen.logit_scale)
-
-
-def test_embeddings_from_other_files_are_adapted_with_the_models_name(lab: Path, tmp_path: Path) -> None:
-    pairs = ["adapt", "--embeddings", str(write_npz(tmp_path / "pairs.npz", *made_up(20, 16)))]
-    out = ["--out", str(tmp_path / "model"), *SHORT]
-    assert main([*pairs, *out, "--checkpoint", source(lab)]) == 0
-    assert bool((prolip.load(tmp_path / "model", device="cpu").encode_texts(CAPTIONS).uncertainty > 0).all())
 
 
 @pytest.mark.parametrize(
@@ -177,12 +160,3 @@ def test_embeddings_of_other_weights_are_refused(lab: Path, tmp_path: Path) -> N
         with pytest.raises(UserError) as error:
             run_adapt(AdaptOptions(out=tmp_path / "out", **options))  # type: ignore[arg-type]
         assert error.value.field == field
-
-
-@pytest.mark.parametrize(("scale", "warned"), [(0.14, True), (1.1, False)])
-def test_a_scale_that_collapsed_is_a_warning(scale: float, warned: bool) -> None:
-    adapter = Adapter(AdapterConfig(method="heads", embed_dim=4, has_bias=True, hidden=4, means="fixed"))
-    adapter.set_logits(scale, 0.0)
-    frozen = Frozen(source="open_clip:ViT-B-32", weights=None, tokenizer=None)
-    lines = similarity_lines(adapter, Origin(frozen, 24.41, -11.27, has_variances=False))
-    assert len(lines) == 1 + warned

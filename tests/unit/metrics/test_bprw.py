@@ -20,7 +20,6 @@ from prolip.metrics.bprw import (
     labelled_images,
     log_likelihoods,
     nearest_images,
-    reweight_from_voters,
     reweight_prompts,
 )
 from prolip.metrics.config import BprwConfig
@@ -77,18 +76,6 @@ def test_few_shot_images_are_the_first_of_each_class(labels: list[int], count: i
     assert found.shape[1] == max(map(len, expected))
 
 
-def test_only_labelled_images_vote() -> None:
-    prompts, images, labels = world()
-    rule = BprwConfig(num_neighbors=3, num_draws=4)
-    voters = labelled_images(labels, CLASSES, 3)
-    noise = torch.stack([torch.randn(3, 4, DIM, generator=g) for g in [torch.Generator().manual_seed(0)] * CLASSES])
-    found = reweight_prompts(prompts, images, rule, labels=labels)
-    assert_same(found, reweight_from_voters(prompts, images, voters, rule, noise))
-    few = labels.clone()
-    few[12:] = -1  # three of each are left
-    assert_same(found, reweight_prompts(prompts, images, rule, labels=few))
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # How likely
 
@@ -127,17 +114,6 @@ def test_float32_distinguishes_similar_prompts() -> None:
     single = log_likelihoods(Observations(points.float(), None, seen.counts), mean.float(), var.float()).double()
     difference = (single - single[..., :1]) - (exact - exact[..., :1])
     assert difference.abs().max() < 3e-3
-
-
-def test_the_official_form_applies_the_multiplier_twice() -> None:
-    var = torch.tensor([[[1.0, 2.0]]])
-    once = component_vars(var, BprwConfig(var_multiplier=3.0, var_floor=0.5))
-    twice = component_vars(var, BprwConfig(var_multiplier=3.0, var_floor=0.5, multiplier_form="official"))
-    assert torch.equal(once, 3 * var + 0.5)
-    assert torch.equal(twice, 3 * (3 * var + 0.5))
-    with pytest.raises(UserError) as error:
-        component_vars(torch.zeros(1, 1, 2), BprwConfig(var_floor=0.0))
-    assert error.value.field == "var_floor"
 
 
 # ---------------------------------------------------------------------------------------------------------------------

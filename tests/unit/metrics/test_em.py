@@ -81,15 +81,6 @@ def test_batched_em_equals_a_loop_over_classes(shape: dict[str, float], alpha: f
         assert abs(int(found.rounds[place]) - turns) <= 2
 
 
-def test_the_weights_before_the_last_small_step_are_returned() -> None:
-    table, start, counts = problem(8, 5, 10, 4, 2.0)
-    found = fit_weights(table, start, counts=counts, alpha=2.0, tolerance=0.03, max_rounds=100)
-    for place in range(5):
-        slow, turns = slow_weights(table[place], start[place], counts[place], 2.0, 100, tolerance=0.03)
-        torch.testing.assert_close(found.weights[place], slow, atol=1e-12, rtol=0)
-        assert int(found.rounds[place]) == turns
-
-
 def test_observations_of_a_dropped_component_go_to_the_next_best() -> None:
     """Its likelihood under all others is 0 in double precision; their logarithms still tell them apart."""
     table = torch.tensor([[[0.0, -5000.0, -5001.0, -6000.0], [-9000.0, 0.0, -5.0, -2.0]]], dtype=torch.float64)
@@ -99,17 +90,6 @@ def test_observations_of_a_dropped_component_go_to_the_next_best() -> None:
     slow, _ = slow_weights(table[0], start[0], counts[0], 0.4, 50)
     assert slow[0] == 0
     torch.testing.assert_close(found.weights[0], slow)
-
-
-@pytest.mark.parametrize("alpha", [0.9, 1.0, 2.0])
-def test_what_does_not_count_changes_nothing(alpha: float) -> None:
-    """Classes with fewer images than others are padded, with an image that need not resemble any of their prompts."""
-    table = torch.tensor([[[0.0, -800.0], [0.0, -900.0], [-800.0, 0.0]]], dtype=torch.float64)
-    start, rule = torch.full((1, 2), 0.5, dtype=torch.float64), {"alpha": alpha, "tolerance": 1e-12, "max_rounds": 500}
-    padded = fit_weights(table, start, counts=torch.tensor([[3.0, 2.0, 0.0]]), **rule)  # type: ignore[arg-type]
-    plain = fit_weights(table[:, :2], start, counts=torch.tensor([[3.0, 2.0]]), **rule)  # type: ignore[arg-type]
-    torch.testing.assert_close(padded.weights, plain.weights)
-    assert padded.rounds.equal(plain.rounds)
 
 
 @pytest.mark.parametrize(("prior", "power"), [("inverse_var", 1), ("inverse_var_squared", 2), ("inverse_var_fifth", 5)])
