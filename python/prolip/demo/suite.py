@@ -312,6 +312,8 @@ def decide(embedded: Embedded, data: Path) -> TaskResult:
             *score_rows(task, scores, right),
         ]
         charts += decision_charts(task, scores, own.logits, logits, right)
+        if one is not embedded.sets[0]:
+            continue
         tiles = []
         for place in _evenly(confidence.argsort(descending=True, stable=True).tolist(), 6):
             ranked = logits[place].argsort(descending=True).tolist()

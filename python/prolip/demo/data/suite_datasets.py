@@ -147,28 +147,26 @@ def _write_shard(folder: ShardFolder, name: str, samples: Mapping[str, Mapping[s
 
 
 def _write_hierarchies(folder: ShardFolder, sets: Mapping[str, Sequence[EmojiSample]]) -> None:
-    """Write the tables of captions and of images by level. Images of general levels are averages of trained emoji.
-
-    An emoji whose subgroup has no trained emoji is not in the table of images.
-    """
-    images = [sample for sample, _ in _distinct(sets[f"test-{_HIERARCHY_DESIGN}"])]
-    members: dict[str, list[bytes]] = defaultdict(list)
+    """Write the tables of captions and of images by level. Images of general levels are averages of trained emoji."""
+    averaged: dict[str, list[bytes]] = defaultdict(list)
     for sample in sets["train"]:
         if sample.key.startswith(f"{_HIERARCHY_DESIGN}-"):
             for name in _averages(sample):
-                members[name].append(sample.png)
-    own = {f"{one.key}.png": one for one in images}
-    captions = [
-        (n, " => ".join(one.text(level) for level in LEVELS), name) for n, (name, one) in enumerate(own.items())
-    ]
-    kept = {name: one for name, one in own.items() if all(average in members for average in _averages(one))}
-    chains = [(one.text("name"), " => ".join((*_averages(one), name))) for name, one in kept.items()]
+                averaged[name].append(sample.png)
+    own = {
+        f"{sample.key}.png": sample
+        for sample, _ in _distinct(sets[f"test-{_HIERARCHY_DESIGN}"])
+        if averaged.keys() >= set(_averages(sample))  # its subgroup has trained emoji
+    }
+    images = {name: sample.png for name, sample in own.items()}
+    captions = [(n, " => ".join(own[name].text(level) for level in LEVELS), name) for n, name in enumerate(own)]
+    chains = [(sample.text("name"), " => ".join((*_averages(sample), name))) for name, sample in own.items()]
     averages = {
-        name: average_image(members[name]) for name in {name for one in kept.values() for name in _averages(one)}
+        name: average_image(averaged[name]) for name in {name for one in own.values() for name in _averages(one)}
     }
     for place, columns, rows, files in (
-        ("hierarcaps", ("id", "captions", "image_url"), captions, {name: one.png for name, one in own.items()}),
-        ("hierarimgs", ("caption", "images"), chains, averages | {name: one.png for name, one in kept.items()}),
+        ("hierarcaps", ("id", "captions", "image_url"), captions, images),
+        ("hierarimgs", ("caption", "images"), chains, averages | images),
     ):
         within = folder.path / place
         within.mkdir()
