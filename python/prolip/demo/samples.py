@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import tarfile
 from collections.abc import Iterable, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from prolip.data import StoreConfig
+from prolip.data.samples import read_samples
 from prolip.demo.config import EvalSplit
 from prolip.demo.data.art import DESIGNS, HELD_OUT_DESIGN
 from prolip.demo.data.captions import LEVELS
@@ -69,21 +69,20 @@ def read_set(data: Path, name: str) -> list[EmojiSample]:
     """Read the base emoji of a set.
 
     Raises:
-        UserError: there is no shard, or one is not of emoji; the message names it.
+        UserError: there is no shard, or one is not of emoji.
+        DataError: a shard is damaged.
     """
     samples = []
     for path in find_shards(data, name):
-        try:
-            with tarfile.open(path) as archive:
-                for key, members in groupby(archive, key=lambda member: member.name.partition(".")[0]):
-                    content = {member.name.partition(".")[2]: archive.extractfile(member) for member in members}
-                    files = {extension: file.read() for extension, file in content.items() if file is not None}
-                    record = json.loads(files["json"])
-                    captions = {level: record["captions"][level] for level in LEVELS}
-                    if not (record["skin_tone"] or record["mirrored"]):
-                        samples.append(EmojiSample(key, files["png"], record["picture"], record["codepoint"], captions))
-        except (tarfile.TarError, EOFError, KeyError, TypeError, ValueError) as error:
-            raise UserError(f"data: {path} is not a shard of emoji: {type(error).__name__} {error}") from error
+        for key, png, members in read_samples(str(path), ("json",), StoreConfig()):
+            try:
+                record = json.loads(members["json"] or b"{}")
+                captions = {level: record["captions"][level] for level in LEVELS}
+                sample = EmojiSample(key, png, record["picture"], record["codepoint"], captions)
+                is_base = not (record["skin_tone"] or record["mirrored"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise UserError(f"data: {path}: sample {key} is not an emoji ({error!r})") from error
+            samples += [sample] * is_base
     return samples
 
 

@@ -15,7 +15,7 @@ import json
 import re
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -38,7 +38,6 @@ from prolip.demo.data.art import (
     DESIGNS,
     HELD_OUT_DESIGN,
     TRAINING_DESIGNS,
-    Art,
     Design,
     encode_png,
     find_art,
@@ -103,16 +102,8 @@ def build_emoji(config: EmojiConfig, out: Path) -> BuildSummary:
         _check_kind(out)
         sets, splits = _draw_sets(config)
         record = _write(config, out, fingerprint, sets, splits)
-    samples, tokenizer = record["samples"], record["tokenizer"]
-    assert isinstance(samples, dict), "written by finish"
-    assert isinstance(tokenizer, dict), "written by _write"
-    notes = (
-        f"{record['skin_tone_samples']} of {samples['train']} training samples are skin-tone variants",
-        f"tokenizer: {tokenizer['vocab_size']} pieces; training captions have {tokenizer['median']} tokens (median), "
-        f"{tokenizer['longest']} at most; {tokenizer['truncated_share']:.2%} have over {tokenizer['context_length']}",
-    )
     seconds = time.monotonic() - started
-    return BuildSummary.from_record(out, record, notes, already_built=already_built, seconds=seconds)
+    return BuildSummary.from_record(out, record, (), already_built=already_built, seconds=seconds)
 
 
 def _check_kind(out: Path) -> None:
@@ -154,7 +145,20 @@ def _draw_sets(config: EmojiConfig) -> tuple[dict[str, list[Drawing]], dict[str,
         name = "train" if split == "train" else f"{split}-{drawing.design}"
         sets[f"design-{drawing.design}" if split == "train" and held_out_design else name].append(drawing)
     held_out = {one.image_id for name, own in sets.items() if name.startswith(("val-", "test-")) for one in own}
-    sets["train"] += _variants(config, art, draw, sets["train"], held_out)
+    # Skin-tone variants of the training emoji, as many as make up their share of the training samples.
+    by_key = {emoji.key: emoji for emoji in read_table()}
+    wanted = round(len(sets["train"]) * config.skin_tone_share / (1 - config.skin_tone_share))
+    chosen: list[Drawing] = []
+    for place, design in enumerate(TRAINING_DESIGNS):
+        bases = {drawing.emoji.name for drawing in sets["train"] if drawing.design == design}
+        variants: dict[str, list[str]] = defaultdict(list)
+        for emoji in by_key.values():
+            if emoji.skin_tones and emoji.base_name in bases and emoji.key in art[design].files:
+                variants[emoji.base_name].append(emoji.key)
+        count = (wanted - len(chosen)) // (len(TRAINING_DESIGNS) - place)
+        drawn = [draw(by_key[key], design) for key in choose_variants(variants, count, config.seed + place)]
+        chosen += [drawing for drawing in drawn if drawing.image_id not in held_out]
+    sets["train"] += chosen
     if config.mirror:
         sets["train"] += _mirrored_copies(sets["train"], held_out)
     sets["train"].sort(key=lambda drawing: hash_rank(config.seed, drawing.key))
@@ -164,29 +168,6 @@ def _draw_sets(config: EmojiConfig) -> tuple[dict[str, list[Drawing]], dict[str,
         for name, own in sets.items()
     }
     return kept, splits
-
-
-def _variants(
-    config: EmojiConfig,
-    art: dict[Design, Art],
-    draw: Callable[[Emoji, Design], Drawing],
-    train: Sequence[Drawing],
-    held_out: set[str],
-) -> list[Drawing]:
-    """Choose skin-tone variants of the training emoji, so that they are `skin_tone_share` of the training samples."""
-    wanted = round(len(train) * config.skin_tone_share / (1 - config.skin_tone_share))
-    by_key = {emoji.key: emoji for emoji in read_table()}
-    chosen: list[Drawing] = []
-    for place, design in enumerate(TRAINING_DESIGNS):
-        bases = {drawing.emoji.name for drawing in train if drawing.design == design}
-        variants: dict[str, list[str]] = defaultdict(list)
-        for emoji in by_key.values():
-            if emoji.skin_tones and emoji.base_name in bases and emoji.key in art[design].files:
-                variants[emoji.base_name].append(emoji.key)
-        count = (wanted - len(chosen)) // (len(TRAINING_DESIGNS) - place)
-        drawn = [draw(by_key[key], design) for key in choose_variants(variants, count, config.seed + place)]
-        chosen += [drawing for drawing in drawn if drawing.image_id not in held_out]
-    return chosen
 
 
 def _mirrored_copies(train: Sequence[Drawing], held_out: set[str]) -> list[Drawing]:
