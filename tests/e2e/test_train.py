@@ -116,7 +116,7 @@ def test_an_error_of_any_rank_is_logged_once_and_ends_all(lab: Lab) -> None:
 def test_another_recipe_in_the_same_folder_is_refused(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
     assert lab.here("mixed", "--samples_seen", "32") == 0
     assert lab.here("mixed", "--samples_seen", "32", "--optim.lr", "1e-4") == 2
-    assert "is from a run with different optim.lr" in caplog.text
+    assert "holds a run with different optim.lr" in caplog.text
     assert lab.here("mixed", "--samples_seen", "32", "--log_every", "1") == 0
 
 

@@ -158,7 +158,7 @@ def find_saved(config: TrainConfig, ranks: Ranks) -> Checkpoint | None:
     saved = agree_on_checkpoint(config.out / "checkpoints", config.resume, ranks)
     if saved is not None and (keys := differing_keys(config, saved.notes.config)):
         raise UserError(
-            f"{saved.path} is from a run with different {', '.join(keys)}: choose another --out, or remove that folder"
+            f"{config.out}: holds a run with different {', '.join(keys)}: choose another --out, or remove that folder"
         )
     return saved
 

@@ -69,14 +69,8 @@ class Validation:
                 first = next(iter(loader), None)  # better now than after many steps
                 if first is not None and job.kind == "zero_shot":
                     _labels(job, first.keys, first.members)
-            self._classes[job.name] = []
-            if job.classnames is not None and job.kind == "zero_shot":
-                names = [line.strip() for line in read_text(job.classnames).splitlines() if line.strip()]
-                if not names:
-                    raise UserError(
-                        f"validation.jobs.{place}.classnames: must have a class name (got {job.classnames})"
-                    )
-                self._classes[job.name] = names
+                text = read_text(job.classnames) if job.classnames is not None and job.kind == "zero_shot" else ""
+                self._classes[job.name] = [line.strip() for line in text.splitlines() if line.strip()]
 
     def is_due(self, step: int, *, done: bool) -> bool:
         """Whether a set is due after `step` steps; all are when the run is `done`."""
