@@ -6,9 +6,8 @@ For each tower, with the other one fixed:
 
 - Likelihood: the contrastive loss of each image with the texts of its batch (SigLIP's with a bias, else CLIP's
   softmax), and of each text with the images.
-- Curvature: the generalised Gauss-Newton matrix at W = 1, as one Kronecker product,
-  sum_i (z_i z_i^T) x (J_i^T L_i J_i) ~ A x B with A = mean of z z^T and B = sum of J^T L J. J is the Jacobian of the
-  logits by W z, with its normalisation; L is the Hessian of the loss by the logits.
+- Curvature: the generalised Gauss-Newton matrix at W = 1, as one Kronecker product A x B with A = mean of z z^T and
+  B = sum of J^T L J. J is the Jacobian of the logits by the normalised W z, L the Hessian of the loss by the logits.
 - Prior: N(0, 1 / precision) on each element of W; the precision maximises the evidence.
 
 In the eigenvectors u of A and v of B, with eigenvalues a and b, the posterior covariance of W z is

@@ -1,9 +1,6 @@
-"""Cached embeddings of image-text pairs, streamed: memory does not grow with their number, except for .npz files.
+"""Cached embeddings of image-text pairs, streamed (.npz files are read whole). N pairs, D embedding.
 
-Pairs come from folders of `prolip embed`, from .npz files, or from Parquet files of other programs. Batches are drawn
-from a buffer of a few thousand rows that is refilled from files in a random order.
-
-N pairs, D embedding.
+Batches are drawn from a buffer of a few thousand rows, which is refilled from files in a random order.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Answer or "don't know": a threshold on the confidence that keeps the share of wrong answers below a limit.
 
-Selective prediction by learn then test (arXiv:2110.01052). The hypothesis of a threshold is that the share of wrong
-answers there is above the limit. Hypotheses are tested in a fixed order until one cannot be rejected; the threshold
-before it is used. The limit then holds with probability 1 - delta over labelled sets. N items, T thresholds.
+Learn then test (arXiv:2110.01052): a threshold's hypothesis, that the share of wrong answers is above the limit, is
+tested in a fixed order until one cannot be rejected; the threshold before it is used. N items, T thresholds.
 """
 
 from __future__ import annotations
@@ -53,8 +52,7 @@ def binomial_p_values(num_wrong: Tensor, num_answered: Tensor, rate: float) -> T
 def threshold_order(confidence: Tensor, correct: Tensor, max_error: float) -> Tensor:
     """Thresholds in the order in which `abstention_threshold` tests them, descending, f64 [T].
 
-    They are confidences of labelled items that take no part in the test. The first has the smallest p-value on these
-    items: stricter thresholds give too few answers to show that the share of errors is below the limit.
+    The first has the smallest p-value on items that take no part in the test; stricter ones give too few answers.
 
     Args:
         confidence: [N], of other labelled items.

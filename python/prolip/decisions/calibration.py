@@ -1,7 +1,6 @@
 """`Calibration`: statistics of a model's answers on a labelled set, kept in a file beside the model.
 
-The labelled items are split at random. One part fits the label frequencies, the temperature, the factor and bias of
-pairs, the order of thresholds, and the distribution of known items. The scores of the other part give label sets and
+The labelled items are split at random. One part fits all parameters. The scores of the other part give label sets and
 "don't know" their guarantees, for items that are exchangeable with it. N new items, n calibration items, C labels, D
 dimensions.
 """
@@ -122,9 +121,7 @@ class Calibration:
         return _answers(evidence, self.temperature)[0]
 
     def label_sets(self, evidence: Evidence, guarantee: float, *, per_label: bool = False) -> Tensor:
-        """Which labels are in each item's set, bool [N, C].
-
-        The most probable label always is, so that no set is empty. It can only raise the coverage.
+        """Which labels are in each item's set, bool [N, C]; the most probable one always is, so that no set is empty.
 
         Args:
             evidence: on N items, with the calibration's prior.
@@ -152,10 +149,9 @@ class Calibration:
         return abstention_threshold(self.held.confidence, self.held.correct, order, max_error, delta=delta)
 
     def usual(self, means: Tensor) -> Tensor:
-        """Conformal p-value of items with these means [N, D], f64 [N], in (0, 1] (arXiv:2104.08279).
+        """Conformal p-value of items with these means [N, D], f64 [N], in (0, 1]; small means out of distribution.
 
-        (1 + number of calibration items at least as far from the known ones) / (n + 1). For an item exchangeable with
-        these it is at most t with probability t at most. Small means out of distribution.
+        (1 + number of calibration items at least as far from the known ones) / (n + 1) (arXiv:2104.08279).
         """
         ordered = self.held.distance.sort().values
         nearer = torch.searchsorted(ordered, self.known.distance(means))

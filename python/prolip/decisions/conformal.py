@@ -1,9 +1,8 @@
 """Conformal label sets: sets that contain the right label with a guaranteed probability.
 
-Split conformal prediction (arXiv:2107.07511). Each label of an item has a score that is small if the label fits. A set
-holds the labels whose score is at most a threshold, taken from the right labels of calibration items. If item and
-calibration items are exchangeable, the set contains the right label with the requested probability, on average over
-calibration sets and items. N items, C labels.
+Split conformal prediction (arXiv:2107.07511). A set holds the labels whose score is at most a threshold, taken from the
+right labels of calibration items. If item and calibration items are exchangeable, it contains the right label with the
+requested probability, on average over calibration sets and items. N items, C labels.
 """
 
 from __future__ import annotations
@@ -143,10 +142,7 @@ def _clusters(scores: Tensor, labels: Tensor, number: int) -> list[Tensor]:
     centres = points[order[torch.linspace(0, len(order) - 1, number).round().long()]]
     for _ in range(_ROUNDS):
         places = torch.cdist(points, centres).argmin(dim=1)
-        before = centres.clone()
         for cluster in torch.unique(places):
             inside = places == cluster
             centres[cluster] = (weights * points)[inside].sum(dim=0) / weights[inside].sum()
-        if centres.equal(before):
-            break
     return [members[places == cluster] for cluster in torch.unique(places)]

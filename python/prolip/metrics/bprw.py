@@ -1,8 +1,7 @@
 """Bayesian prompt re-weighting (BPRW): weight a class's prompts by how well they fit the class's images.
 
-A class is a mixture of its prompts' Gaussians. The mixing weights are the most probable ones under a Dirichlet prior,
-given images that stand for the class: those nearest to its mean prompt, or labelled ones. All classes are fitted at
-once (docs/specification.md, section 5).
+A class is a mixture of its prompts' Gaussians. Its weights are the most probable ones under a Dirichlet prior, given
+images that vote: those nearest to the mean prompt, or labelled ones (docs/specification.md, section 5).
 
 C classes, K prompts per class, D dimensions, N images, V images that vote for a class, S observations per class (V, or
 V times the draws).
@@ -65,12 +64,12 @@ def reweight_prompts(
         prompts: [C, K, D], unit means.
         images: [N, D], unit means.
         config: the settings.
-        labels: i64 [N], the class of each image; negative for an image without a label. With labels, only labelled
-            images vote. Without them, the images nearest to a class vote for it, whether or not they belong to it.
+        labels: i64 [N], the class of each image, negative without one: only labelled images vote. None for the nearest
+            images.
         on_progress: called with the number of classes finished since the last call.
 
     Raises:
-        UserError: too few images, a class without a labelled image, or zero variances where the settings need them.
+        UserError: too few images, a class without a labelled image, or zero variances.
         ValueError: there is no prompt, or not one label per image.
     """
     if prompts.mean.numel() == 0:
@@ -106,7 +105,7 @@ def reweight_prompts(
 def reweight_from_voters(
     prompts: Gaussian, images: Gaussian, voters: Tensor, config: BprwConfig, noise: Tensor | None
 ) -> PromptWeights:
-    """Weight the prompts of a chunk of classes, given the voting images and the draws.
+    """Weight the prompts of some classes, given the voting images and the draws.
 
     Args:
         prompts: [C, K, D].
@@ -208,9 +207,7 @@ class Observations(NamedTuple):
 
 
 def gather_observations(prompts: Gaussian, images: Gaussian, voters: Tensor, noise: Tensor | None) -> Observations:
-    """Return samples of the voting images, image by image: mean + exp(log_var / 2) * noise.
-
-    Without noise, return the images' Gaussians.
+    """Samples of the voting images, mean + exp(log_var / 2) * noise; without noise, the images' Gaussians.
 
     Args:
         prompts: [C, K, D]; only their dtype and device are used.

@@ -54,9 +54,8 @@ def fit_weights(
     """The most probable weights of each mixture, given its observations and a Dirichlet(alpha) prior.
 
     A round: r = softmax over K of ln(weights) + log-likelihood; weights = max(0, sum over S of r + alpha - 1), divided
-    by their sum. A mixture has converged when its weights would move by no more than `tolerance`; it then keeps the
-    weights of the round before. With alpha >= 1 every round raises the log posterior,
-    sum over S of count * ln(sum over K of weight * likelihood) + (alpha - 1) * sum over K of ln(weight).
+    by their sum. A mixture has converged when they would move by no more than `tolerance`, and keeps those before.
+    With alpha >= 1 every round raises the log posterior.
 
     Args:
         log_likelihoods: [C, S, K]; a constant per observation changes nothing.
@@ -126,9 +125,8 @@ class _Live(NamedTuple):
     def responsibilities(self, weights: Tensor) -> Tensor:
         """Sum over observations of count times softmax over K of ln(weights) + log-likelihood, [C, K].
 
-        With alpha >= 1 the softmax is two matrix-vector products on likelihoods. Its sum over K cannot vanish: a
-        component that alone explains an observation keeps a weight of at least its share of the counts. With alpha < 1
-        such a component can drop to 0, and then only logarithms tell the others apart.
+        With alpha >= 1 the softmax is two matrix-vector products on likelihoods, whose sum over K cannot vanish. With
+        alpha < 1 a component can drop to 0, and then only logarithms tell the others apart.
         """
         if self.products:
             evidence = torch.bmm(self.table, weights[:, :, None]).squeeze(2)
