@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from prolip import _core
 from prolip.data import BatchLoader, DataError, LoaderConfig, NoSampleError, StoreConfig
@@ -13,20 +13,9 @@ EXTENSIONS = _core.IMAGE_EXTENSIONS
 """Image extensions. If a sample has several images, the first in this order is used."""
 
 
-class Sample(NamedTuple):
-    """A sample with its encoded image."""
-
-    key: str
-    image: bytes
-    members: dict[str, bytes | None]
-    """The requested members by extension; None where the sample lacks one."""
-
-
-def read_samples(shard: str, keep: Sequence[str], store: StoreConfig) -> Iterator[Sample]:
-    """As `read_members`, with the encoded image of each sample."""
-    for key, members in read_members(shard, (*EXTENSIONS, *keep), store):
-        image = next(data for data in map(members.__getitem__, EXTENSIONS) if data is not None)
-        yield Sample(key, image, {extension: members[extension] for extension in keep})
+def encoded_image(members: Mapping[str, bytes | None]) -> bytes | None:
+    """The image among the members of a sample; None if there is none."""
+    return next((data for name in EXTENSIONS if (data := members.get(name)) is not None), None)
 
 
 def read_members(shard: str, keep: Sequence[str], store: StoreConfig) -> Iterator[tuple[str, dict[str, bytes | None]]]:

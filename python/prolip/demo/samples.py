@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from prolip.data import StoreConfig
-from prolip.data.samples import read_samples
+from prolip.data.samples import read_members
 from prolip.demo.config import EvalSplit
 from prolip.demo.data.art import DESIGNS, HELD_OUT_DESIGN
 from prolip.demo.data.captions import LEVELS
@@ -74,11 +74,11 @@ def read_set(data: Path, name: str) -> list[EmojiSample]:
     """
     samples = []
     for path in find_shards(data, name):
-        for key, png, members in read_samples(str(path), ("json",), StoreConfig()):
+        for key, members in read_members(str(path), ("png", "json"), StoreConfig()):
             try:
                 record = json.loads(members["json"] or b"{}")
                 captions = {level: record["captions"][level] for level in LEVELS}
-                sample = EmojiSample(key, png, record["picture"], record["codepoint"], captions)
+                sample = EmojiSample(key, members["png"] or b"", record["picture"], record["codepoint"], captions)
                 is_base = not (record["skin_tone"] or record["mirrored"])
             except (KeyError, TypeError, ValueError) as error:
                 raise UserError(f"data: {path}: sample {key} is not an emoji ({error!r})") from error

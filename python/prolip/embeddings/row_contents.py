@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prolip.data import DataError, StoreConfig
-from prolip.data.samples import EXTENSIONS, captions_at, read_members, read_record
+from prolip.data.samples import EXTENSIONS, captions_at, encoded_image, read_members, read_record
 from prolip.errors import UserError
 from prolip.files import read_text
 from prolip.pretrained.preprocess import Preprocess
@@ -104,7 +104,7 @@ def _of_shard(
             caption = " / ".join(captions_at(key, members, caption_key))
             record = read_record(key, members["json"])
         file = (record.get("path") or record.get("image")) if isinstance(record, dict) else None
-        encoded = next((members[name] for name in EXTENSIONS if members.get(name) is not None), None)
+        encoded = encoded_image(members)
         image = None if encoded is None else _square(encoded, side)
         found[key] = Contents(image, caption or None, file if isinstance(file, str) else None)
         if len(found) == len(keys):

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from prolip.data import StoreConfig, expand_shards, without_secrets
-from prolip.data.samples import captions_at, read_samples
+from prolip.data.samples import EXTENSIONS, captions_at, encoded_image, read_members
 from prolip.errors import UserError
 
 
@@ -54,7 +54,7 @@ def read_items(
 
 def _items(shards: Sequence[str], caption_keys: Sequence[str], store: StoreConfig) -> Iterator[Item]:
     for shard in shards:
-        for sample in read_samples(shard, ("txt", "json"), store):
-            found = [captions_at(sample.key, sample.members, path)[:1] for path in caption_keys]
+        for key, members in read_members(shard, ("txt", "json", *EXTENSIONS), store):
+            found = [captions_at(key, members, path)[:1] for path in caption_keys]
             captions = dict.fromkeys(caption for some in found for caption in some if caption)
-            yield Item(f"{Path(without_secrets(shard)).stem}/{sample.key}", sample.image, tuple(captions))
+            yield Item(f"{Path(without_secrets(shard)).stem}/{key}", encoded_image(members) or b"", tuple(captions))

@@ -10,33 +10,27 @@ import pytest
 from tests.support.shards import TOKENIZER, config, encoded, write_tar
 
 from prolip.data import BatchLoader, CaptionConfig, CaptionSource, DataError, StoreConfig
-from prolip.data.samples import read_members, read_samples, values_at
+from prolip.data.samples import EXTENSIONS, captions_at, encoded_image, read_members, values_at
 from prolip.data.tokenizer import Tokenizer
+from prolip.errors import UserError
 
 
 def test_samples_with_images_are_read_in_order_with_the_given_members(tmp_path: Path) -> None:
     first, second = encoded((9, 9, 9)), encoded((200, 0, 0))
     members = [("a.png", second), ("a.jpg", first), ("a.txt", b"one"), ("b.txt", b"no image"), ("c.webp", b"broken")]
     write_tar(tmp_path / "0.tar", members)
-    found = list(read_samples(str(tmp_path / "0.tar"), ("txt", "json"), StoreConfig()))
-    assert found == [("a", first, {"txt": b"one", "json": None}), ("c", b"broken", {"txt": None, "json": None})]
-
-
-def test_read_members_returns_members_without_images(tmp_path: Path) -> None:
-    members = [("a.png", encoded((9, 9, 9))), ("a.txt", b"one"), ("b.png", b"broken"), ("b.json", b"{}")]
-    write_tar(tmp_path / "0.tar", members)
-    assert list(read_members(str(tmp_path / "0.tar"), ("txt", "json", "txt"), StoreConfig())) == [
-        ("a", {"txt": b"one", "json": None}),
-        ("b", {"txt": None, "json": b"{}"}),
-    ]
+    found = dict(read_members(str(tmp_path / "0.tar"), (*EXTENSIONS, "txt", "json"), StoreConfig()))
+    assert [(key, encoded_image(some)) for key, some in found.items()] == [("a", first), ("c", b"broken")]
+    assert captions_at("a", found["a"], "txt") == ["one"]
+    assert captions_at("c", found["c"], "txt") == captions_at("c", found["c"], "a.b") == []
 
 
 def test_an_empty_archive_has_no_samples_and_another_file_is_an_error(tmp_path: Path) -> None:
     write_tar(tmp_path / "0.tar", [])
-    assert list(read_samples(str(tmp_path / "0.tar"), (), StoreConfig())) == []
+    assert list(read_members(str(tmp_path / "0.tar"), (), StoreConfig())) == []
     (tmp_path / "1.tar").write_bytes(b"no archive" * 100)
-    with pytest.raises((ValueError, DataError), match=r"1\.tar"):
-        list(read_samples(str(tmp_path / "1.tar"), (), StoreConfig()))
+    with pytest.raises((UserError, DataError), match=r"1\.tar"):
+        list(read_members(str(tmp_path / "1.tar"), (), StoreConfig()))
 
 
 @pytest.mark.parametrize(
