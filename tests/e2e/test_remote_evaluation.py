@@ -67,9 +67,7 @@ def test_a_remote_folder_is_evaluated_with_its_class_names(lab: Path, tmp_path: 
         assert figures(lab, tmp_path / "far", "uncertainty", f"{url}/wds_pairs_test/") == near
 
 
-def test_kept_samples_of_remote_shards_are_copied(
-    lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_kept_samples_of_remote_shards_are_copied(lab: Path, tmp_path: Path) -> None:
     folder = lab / "sets" / "wds_pairs_test" / "test"
 
     def copies(place: str, name: str, suffix: str) -> dict[str, bytes]:
@@ -88,7 +86,3 @@ def test_kept_samples_of_remote_shards_are_copied(
     with servers.nginx(folder, tmp_path) as url:
         assert copies(url, "far", ".tar") == near
         assert copies(url, "far-packed", ".tar.gz") == near
-    (tmp_path / "both.csv").write_text(f"key,source,score,rank\np000,{folder}/0.tar,1,1\np000,{folder}/0.tar.gz,1,2\n")
-    words = ["data", "filter", "--ranking", str(tmp_path / "both.csv"), "--out", str(tmp_path / "both")]
-    assert main([*words, "--keep_count", "1"]) == 2
-    assert "would have the same name" in capsys.readouterr().err
