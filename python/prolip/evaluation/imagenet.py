@@ -101,30 +101,30 @@ def evaluate_set(
         UserError: there are no class names, no templates, or too few images.
     """
     if not model.has_csd:
-        hits = hits_of(build_classifier(model, data.classnames, templates), data, with_var=False)
+        hits = hits_by_score(build_classifier(model, data.classnames, templates), data, with_var=False)
         return TaskResult(rows=method_rows(title, EVEN, hits, main=True))
     total = len(templates) * len(data.classnames)
     with tqdm(total=total, desc=f"{title}, prompts", unit="prompt", file=sys.stderr, leave=False) as bar:
         prompts = embed_prompts(model, data.classnames, templates, on_progress=bar.update)
     methods = unweighted_classifiers(prompts)
-    even = hits_of(methods.pop("even weights"), data)
+    even = hits_by_score(methods.pop("even weights"), data)
     methods["BPRW, nearest"] = reweight_prompts(prompts, data.images, options.nearest).as_classifier()
     rows = method_rows(title, EVEN, even, main=True)
     for method, classifier in methods.items():
-        rows += method_rows(title, method, hits_of(classifier, data), over=even)
+        rows += method_rows(title, method, hits_by_score(classifier, data), over=even)
     try:
         labelled = voters()
         labels, scored = voting_labels(labelled, data, options)
         weights = reweight_prompts(prompts, labelled.images, options.few_shot, labels=labels).as_classifier()
     except (UserError, DataError, OSError) as error:
         return TaskResult(rows=rows, notes=[f"{title}: few-shot re-weighting: {sentence(error)}"])
-    few, even = ({end: one[scored] for end, one in hits.items()} for hits in (hits_of(weights, data), even))
+    few, even = ({end: one[scored] for end, one in hits.items()} for hits in (hits_by_score(weights, data), even))
     if labelled is data:
         rows += method_rows(title, f"{EVEN}, without the few shots", even)
     return TaskResult(rows=rows + method_rows(title, "BPRW, few-shot", few, over=even))
 
 
-def hits_of(classifier: Classifier, data: LabelledSet, *, with_var: bool = True) -> dict[str, Tensor]:
+def hits_by_score(classifier: Classifier, data: LabelledSet, *, with_var: bool = True) -> dict[str, Tensor]:
     """Which images are right, f64 [N], by means and, `with_var`, with class variances; keys end a figure's name."""
     found = answer(data.images, classifier, with_var=with_var)
     best = {"": found.best, f", {WITH_VAR}": found.best_with_var}
@@ -134,7 +134,7 @@ def hits_of(classifier: Classifier, data: LabelledSet, *, with_var: bool = True)
 def method_rows(
     task: str, method: str, hits: Mapping[str, Tensor], *, main: bool = False, over: Mapping[str, Tensor] | None = None
 ) -> list[Row]:
-    """Accuracy of a method from its hits (`hits_of`), and its gain over other hits on the same images."""
+    """Accuracy of a method from its hits (`hits_by_score`), and its gain over other hits on the same images."""
     rows = [row_of_items(task, f"accuracy, {method}{end}", hit, main=main and not end) for end, hit in hits.items()]
     if over is None:
         return rows

@@ -34,8 +34,8 @@ from prolip.metrics.zero_shot import correct_within, zero_shot_logits
 from prolip.pretrained.model import Model
 from prolip.report.charts import Line, line_chart
 
-_FEWEST_WORDS = 4
-"""Captions with fewer words are not shortened."""
+_MIN_WORDS = 4
+"""Minimum number of words of a caption to shorten."""
 
 
 def run_uncertainty(model: Model, options: UncertaintyOptions, cache: TaskCache) -> SuiteResult:
@@ -145,7 +145,7 @@ def caption_rows(model: Model, name: str, captions: Sequence[str]) -> list[Row]:
             main=True,
         ),
     ]
-    long = (words >= _FEWEST_WORDS).nonzero().flatten()
+    long = (words >= _MIN_WORDS).nonzero().flatten()
     if len(long) == 0:
         return rows
     kept = [captions[place] for place in long.tolist()]

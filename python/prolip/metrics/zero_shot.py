@@ -124,19 +124,19 @@ def measure_zero_shot(
         logit_scale: the model's own scale.
     """
     measures: dict[str, float] = {}
-    with_var = {"_with_var": classifier.total_var} if bool((classifier.var > 0).any()) else {}
-    for suffix, total_var in {"": None, **with_var}.items():
-        logits = zero_shot_logits(images.mean, classifier.weight, total_var, logit_scale=logit_scale)
+    plain = zero_shot_logits(images.mean, classifier.weight, logit_scale=logit_scale)
+    scored = {"": plain}
+    if bool((classifier.var > 0).any()):
+        scored["_with_var"] = plain - logit_scale / 2 * classifier.total_var
+    for suffix, logits in scored.items():
         found = evaluate_zero_shot(logits, labels)
-        names = ("top1", "top5", "mean_per_class_recall")
-        measures |= {f"{name}{suffix}": float(getattr(found, name)) for name in names}
+        for name in ("top1", "top5", "mean_per_class_recall"):
+            measures[f"{name}{suffix}"] = getattr(found, name)
         measures["majority"] = found.majority
-    logits = zero_shot_logits(images.mean, classifier.weight, logit_scale=logit_scale)
-    uncertainty, top1 = images.total_var, correct_within(logits, labels, 1)
-    measures["calibration_error"] = expected_calibration_error(logits.softmax(dim=1).amax(dim=1), top1)
-    if images.is_point:
-        return measures
-    for k, correct in ((1, top1), (5, correct_within(logits, labels, 5))):
-        measures[f"uncertainty_pearson_top{k}"] = uncertainty_bins(uncertainty, correct, num_bins).pearson
-    measures["risk_coverage"] = area_under_risk_coverage(uncertainty, top1)
+    right = {k: correct_within(plain, labels, k) for k in (1, 5)}
+    measures["calibration_error"] = expected_calibration_error(plain.softmax(dim=1).amax(dim=1), right[1])
+    if not images.is_point:
+        for k, correct in right.items():
+            measures[f"uncertainty_pearson_top{k}"] = uncertainty_bins(images.total_var, correct, num_bins).pearson
+        measures["risk_coverage"] = area_under_risk_coverage(images.total_var, right[1])
     return measures
