@@ -26,7 +26,6 @@ from prolip.evaluation.datasets import (
     FolderMissing,
     caption_members,
     find_folder,
-    name_sources,
     open_associations,
     open_dataset,
     open_images,
@@ -157,11 +156,6 @@ def test_what_is_no_data_set_is_named(source: str, tmp_path: Path, monkeypatch: 
     Path("page.html").write_text("<html>")
     with pytest.raises(UserError, match=source):
         open_dataset(source, tmp_path)
-
-
-def test_sets_are_named_by_the_end_of_their_path_unless_two_would_be_equal() -> None:
-    given = ["a/one", "b/one", "c/two", "a/one"]
-    assert name_sources(given) == {"a/one": "a/one", "b/one": "b/one", "two": "c/two"}
 
 
 # ---- Members --------------------------------------------------------------------------------------------------------

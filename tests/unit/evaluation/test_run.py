@@ -137,14 +137,12 @@ def test_sets_of_equal_names_both_have_rows_and_damaged_ones_are_noted(
 
 
 COMMANDS = {
-    "zero_shot": ["eval", "zero_shot", "--data", "{data}/wds_pairs_test"],
     "retrieval": ["eval", "retrieval", "--data", "{data}/wds_pairs_test"],
     "uncertainty": ["eval", "uncertainty", "--data", "{data}/wds_pairs_test", "--num_bins", "2"],
     "decisions": [
         *("eval", "decisions", "--data", "{data}/../wds_pairs_test", "--num_folds", "3"),
         *("--elsewhere", "{data}/wds_pairs_test"),
     ],
-    "imagenet": ["eval", "imagenet", "--data", "{data}", "--sets", "pairs", "--voters", "pairs"],
     "bprw": ["bprw", "--shards", "{data}/wds_pairs_test/test/*.tar", "--classnames", "{data}/names.txt"],
 }
 
