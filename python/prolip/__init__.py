@@ -4,28 +4,6 @@
 `prolip.data`, `prolip.models`, `prolip.losses`, `prolip.gaussian`, `prolip.metrics`. This module imports nothing heavy.
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from typing import TYPE_CHECKING
-
-from prolip.lazy import lazy_names
-
-if TYPE_CHECKING:
-    from prolip.gaussian import Gaussian, csd, inclusion_score
-    from prolip.models.released import ReleasedModel, list_models
-    from prolip.pretrained.classify import Classification
-    from prolip.pretrained.model import Model
-    from prolip.pretrained.open import load
-
-__all__ = [
-    "Classification",
-    "Gaussian",
-    "Model",
-    "ReleasedModel",
-    "csd",
-    "inclusion_score",
-    "list_models",
-    "load",
-]
-
-__getattr__ = lazy_names(__name__, __file__)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

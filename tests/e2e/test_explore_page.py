@@ -7,8 +7,7 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
-from playwright.sync_api import TimeoutError as PlaywrightTimeout
+from playwright.sync_api import BrowserContext, Page, TimeoutError as PlaywrightTimeout, expect, sync_playwright
 from tests.e2e.page_scripts import CONTRASTS, CUT
 from tests.support.explore_items import served_page
 from tests.support.shards import encoded

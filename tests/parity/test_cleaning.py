@@ -12,8 +12,7 @@ import ftfy
 import numpy as np
 import pytest
 import tokenizers
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from hypothesis import example, given, settings, strategies as st
 from open_clip import SimpleTokenizer
 from open_clip.tokenizer import HFTokenizer, basic_clean, canonicalize_text, get_clean_fn
 from tests.parity.test_tokenizer import _byte_level, _captions, _small_bpe, _unigram, _word_piece

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from tests.support.shards import encoded, read_tar, write_tar
 
 from prolip.data import BatchLoader, DataError, LoaderConfig, Members

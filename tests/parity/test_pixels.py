@@ -14,8 +14,7 @@ import PIL
 import pytest
 from PIL import Image
 from tests.support.images import encode, png_chunk
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms import functional as F
+from torchvision.transforms import InterpolationMode, functional as F
 
 from prolip import _core
 from prolip._core import testing

@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tokenizers
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from open_clip import SimpleTokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 

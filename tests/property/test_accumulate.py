@@ -8,8 +8,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from tests.support.ranks import answer, asked_ranks
 from tests.support.small_step import assert_same, gradients, model_of, step_of
 from torch import Tensor, nn

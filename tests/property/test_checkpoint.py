@@ -22,12 +22,12 @@ from prolip.checkpoint import (
     RunLock,
     Saver,
     agree_on_checkpoint,
+    folder as folders,
     list_checkpoints,
     load_checkpoint,
     rng_tensors,
     run_tensors,
 )
-from prolip.checkpoint import folder as folders
 from prolip.distributed import Ranks
 from prolip.errors import UserError
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from prolip.gaussian import Gaussian, csd
 from prolip.interop.vectors import query_vectors, stored_vectors

@@ -3,17 +3,6 @@
 Import `prolip.interop.open_clip` and `prolip.interop.transformers` by their own names, because they need more packages.
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from typing import TYPE_CHECKING
-
-from prolip.lazy import lazy_names
-
-if TYPE_CHECKING:
-    from prolip.interop.epochs import Epochs
-    from prolip.interop.torch_dataset import BatchDataset
-    from prolip.interop.vectors import query_vectors, read_vectors, stored_vectors
-
-__all__ = ["BatchDataset", "Epochs", "query_vectors", "read_vectors", "stored_vectors"]
-
-__getattr__ = lazy_names(__name__, __file__)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,14 +1,5 @@
 """Training: `torchrun -m prolip.train RECIPE` runs `prolip.train.loop`, which reads from top to bottom."""
 
-from __future__ import annotations
+import lazy_loader
 
-from typing import TYPE_CHECKING
-
-from prolip.lazy import lazy_names
-
-if TYPE_CHECKING:
-    from prolip.train.loop import main
-
-__all__ = ["main"]
-
-__getattr__ = lazy_names(__name__, __file__)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

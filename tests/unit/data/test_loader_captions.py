@@ -6,8 +6,7 @@ import json
 import random
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from tests.support.shards import TOKENIZER, config, encoded, write_tar
 
 from prolip.data import BatchLoader, CaptionConfig, CaptionSource

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from sklearn import metrics as theirs
 from tests.support.datacomp_reference import Theirs, expected
 from tests.support.datacomp_sets import FACES, TASKS, write_open_clip, write_task

@@ -12,8 +12,7 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from open_clip.loss import ClipLoss, SigLipLoss
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile

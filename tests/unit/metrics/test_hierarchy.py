@@ -6,8 +6,7 @@ from typing import Literal
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from tests.support.random_gaussians import gaussians
 from torch import Tensor
 

@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from prolip.gaussian import Gaussian, official_inclusion_test_matrix
 from prolip.metrics import inclusion_search as including

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from tests.support.small_step import ALONE
 from tests.support.threaded_ranks import Group
 from torch import Tensor, nn

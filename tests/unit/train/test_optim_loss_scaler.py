@@ -6,8 +6,7 @@ from typing import Any, cast
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from tests.support.small_step import model_of, run_of, step_of
 from torch import nn
 

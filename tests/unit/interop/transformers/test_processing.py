@@ -12,8 +12,7 @@ import torch
 from PIL import Image
 from tests.support.images import encode
 from tests.support.untrained_run import WORDS
-from tokenizers import Tokenizer as JsonTokenizer
-from tokenizers import models, pre_tokenizers, processors
+from tokenizers import Tokenizer as JsonTokenizer, models, pre_tokenizers, processors
 from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
 
 from prolip.data import OPENAI_MEAN, OPENAI_STD, preprocess_image

@@ -1,0 +1,20 @@
+"""What `prolip.data` offers of the Rust extension and of the rooms below."""
+
+from prolip._core import (
+    LoaderStats as LoaderStats,
+    StageStats as StageStats,
+    check_index as check_index,
+    decode_only as decode_only,
+    examine_shards as examine_shards,
+    expand_shards as expand_shards,
+    fetch_shard as fetch_shard,
+    shown_shard,
+    simd_level as simd_level,
+    simd_levels as simd_levels,
+    usable_cores as usable_cores,
+    write_index as write_index,
+)
+from prolip.errors import DataError as DataError, NoSampleError as NoSampleError
+from prolip.normalization import OPENAI_MEAN as OPENAI_MEAN, OPENAI_STD as OPENAI_STD
+
+without_secrets = shown_shard

@@ -1,0 +1,21 @@
+from .calibration import (
+    Calibration as Calibration,
+    Evidence as Evidence,
+    Subject as Subject,
+    fit_calibration as fit_calibration,
+    load_calibration as load_calibration,
+    save_calibration as save_calibration,
+)
+from .conformal import (
+    class_thresholds as class_thresholds,
+    conformal_scores as conformal_scores,
+    conformal_threshold as conformal_threshold,
+)
+from .fitting import (
+    fit_pairs as fit_pairs,
+    fit_temperature as fit_temperature,
+    label_shares as label_shares,
+    log_prior as log_prior,
+)
+from .reliability import measure_pairs as measure_pairs, measure_reliability as measure_reliability
+from .selective import logit_scores as logit_scores, neighbour_distance as neighbour_distance

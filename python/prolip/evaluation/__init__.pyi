@@ -1,0 +1,42 @@
+from .calibrate import run_calibrate as run_calibrate
+from .classification import run_zero_shot as run_zero_shot
+from .config import (
+    CalibrateOptions as CalibrateOptions,
+    DatacompOptions as DatacompOptions,
+    DecisionsOptions as DecisionsOptions,
+    HierarcapsOptions as HierarcapsOptions,
+    HierarimgsOptions as HierarimgsOptions,
+    ImagenetOptions as ImagenetOptions,
+    RetrievalOptions as RetrievalOptions,
+    ReweightOptions as ReweightOptions,
+    SuiteOptions as SuiteOptions,
+    UncertaintyOptions as UncertaintyOptions,
+    ZeroShotOptions as ZeroShotOptions,
+)
+from .datacomp import Task as Task, read_tasks as read_tasks, run_datacomp as run_datacomp
+from .datasets import read_levels as read_levels
+from .decisions import run_decisions as run_decisions
+from .hierarchies import (
+    Hierarchies as Hierarchies,
+    run_hierarcaps as run_hierarcaps,
+    run_hierarimgs as run_hierarimgs,
+    walk_rows as walk_rows,
+)
+from .imagenet import run_imagenet as run_imagenet
+from .result_files import write_results as write_results
+from .results import (
+    Chart as Chart,
+    Row as Row,
+    SuiteResult as SuiteResult,
+    TaskCache as TaskCache,
+    TaskResult as TaskResult,
+)
+from .retrieval import load_truth as load_truth, recall_rows as recall_rows, run_retrieval as run_retrieval
+from .reweight import (
+    load_prompt_weights as load_prompt_weights,
+    run_reweight as run_reweight,
+    save_prompt_weights as save_prompt_weights,
+)
+from .run import run_suite as run_suite
+from .templates import imagenet_classnames as imagenet_classnames, imagenet_templates as imagenet_templates
+from .uncertainty import run_uncertainty as run_uncertainty

@@ -1,0 +1,3 @@
+from .epochs import Epochs as Epochs
+from .torch_dataset import BatchDataset as BatchDataset
+from .vectors import query_vectors as query_vectors, read_vectors as read_vectors, stored_vectors as stored_vectors
