@@ -16,7 +16,7 @@ Gelu = Literal["exact", "tanh"]
 Precision = Literal["fp32", "bf16", "fp16"]
 """Type of the towers' matrix products: fp32, or lower by autocast. Weights, heads and losses are always fp32."""
 Device = Literal["auto", "cpu", "cuda"]
-"""Where a model runs; `auto`: on a GPU if there is one, and a GPU that torch cannot use is an error."""
+"""Where a model runs; `auto`: on a GPU if torch can use one."""
 ResizeForm = Literal["official", "corrected"]
 Resize = Literal["off"] | ResizeForm
 Method = Literal["heads", "laplace", "temperature"]

@@ -131,7 +131,6 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("bprw --checkpoint no-model --shards a.tar --class_key group --batch_size 0", "batch_size"),
         ("calibrate --checkpoint no-model --data classes --templates photo --out made", "photo"),
         ("eval zero_shot --checkpoint no-model --data absent", "data"),
-        ("eval zero_shot --checkpoint no-model --data classes --templates photo", "photo"),
         ("eval retrieval --checkpoint no-model --data absent.tar", "data"),
         ("eval hierarcaps --checkpoint no-model --data absent", "data"),
         ("eval datacomp --checkpoint no-model --data . --tasks imagenet", "tasks"),

@@ -87,7 +87,7 @@ class TrainConfig:
     fp32_matmul: Literal["highest", "high"] = "highest"
     """Precision of fp32 matrix products on a GPU: `highest` is exact, `high` uses TF32 (10 bits of mantissa)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to train. "auto" is a GPU if the machine has one, and an error if torch cannot use it."""
+    """Where to train. "auto" is a GPU if torch can use one."""
     timeout_minutes: float = 30.0
     """How long a process waits for another one before the run fails, for example while rank 0 evaluates."""
     cpu_threads: int = 0
