@@ -71,9 +71,8 @@ def step_memory(
     reshard: bool = True,
     average: bool = False,
     muon: bool = False,
-    on_gpu: bool = True,
 ) -> StepMemory:
-    """Estimate the memory of one process's training step.
+    """Estimate the memory of one process's training step on a GPU: blocks keep no attention weights.
 
     Args:
         model: the unwrapped model, on any device. `requires_grad` says which parameters are trained.
@@ -87,7 +86,6 @@ def step_memory(
         reshard: with "fsdp", whether a gathered block is freed until the backward pass.
         average: whether a moving average of the weights is kept.
         muon: whether Muon trains the matrices of the blocks: it keeps one moment for them, AdamW two.
-        on_gpu: whether blocks keep no [L, L] attention weights and no output of a GELU, as on a GPU.
     """
     named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     names = set(named)
@@ -99,8 +97,8 @@ def step_memory(
     items = -(-batch_size // accumulate)
     masked = 0 if mask is None else -(-int(batch_size * mask.masked_fraction) // accumulate)
     kept = 0 if mask is None else int(model.config.vision.num_patches * mask.keep_ratio)
-    image = _Tower("visual.transformer", model.visual.transformer, names, value_bytes, on_gpu, recompute_every)
-    text = _Tower("text.transformer", model.text.transformer, names, value_bytes, on_gpu, recompute_every)
+    image = _Tower("visual.transformer", model.visual.transformer, names, value_bytes, recompute_every)
+    text = _Tower("text.transformer", model.text.transformer, names, value_bytes, recompute_every)
     pixels = 3 * model.visual.patch**2 * model.config.vision.num_patches
     activations = items * (pixels * value_bytes + image.per_image(model.visual, model.config.vision.num_patches))
     activations += masked * image.per_image(model.visual, kept)
@@ -133,7 +131,6 @@ class _Tower:
     trained: set[str]
     value_bytes: int
     """Bytes per value in matrix products."""
-    on_gpu: bool
     recompute_every: int
 
     def per_image(self, tower: ImageEncoder, patches: int) -> int:
@@ -181,13 +178,13 @@ class _Tower:
         scales = sum(isinstance(scale, LayerScale) for scale in (block.ls_1, block.ls_2))
         # A product with a weight keeps its input only for the weight's gradient.
         inputs = (tokens + (rows if rows < tokens else 0) + 2 * rows) * width if trained else 0
-        # On a GPU the output of a GELU is recomputed, unless the whole block is.
-        if trained and (recomputed or block.mlp.activation == "quick" or not self.on_gpu):
+        # The output of a GELU is recomputed, unless the whole block is.
+        if trained and (recomputed or block.mlp.activation == "quick"):
             inputs += rows * hidden
-        attention = (2 * tokens + rows) * width + (rows * width if self.on_gpu else block.attn.heads * rows * tokens)
+        attention = 2 * (tokens + rows) * width
         # A quick GELU keeps its two factors, the others keep their input.
         activation = rows * hidden * (2 if block.mlp.activation == "quick" else 1)
         scaled = scales * rows * width if trained else 0
-        if self.on_gpu and trained:
+        if trained:
             inputs -= rows * width  # the output of attention is also the input of the next product
         return (tokens + rows) * width * _FP32_BYTES + (inputs + attention + activation + scaled) * self.value_bytes

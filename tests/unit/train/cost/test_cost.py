@@ -95,24 +95,6 @@ def test_frozen_parameters_are_counted_as_not_trained() -> None:
 # ---- FLOPs ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("masked", [True, False])
-def test_flops_equal_those_that_torch_counts(shape: str, masked: bool) -> None:
-    model = ProLIP(SHAPES[shape])
-    flops = step_flops(model, MASK if masked else None, batch_size=BATCH, slots=SLOTS)
-    assert flops.forward + flops.backward == counted(model, masked=masked)
-    assert flops.recomputed == 0
-
-
-@pytest.mark.parametrize("shape", ["released", "SigLIP's"])
-@pytest.mark.parametrize("parts", [3, 8])
-def test_accumulation_costs_a_second_forward_pass(shape: str, parts: int) -> None:
-    model = ProLIP(SHAPES[shape])
-    flops = step_flops(model, MASK, batch_size=BATCH, slots=SLOTS, accumulate=parts)
-    assert flops.total - flops.loss == counted(model, parts=parts)
-    assert flops.recomputed == flops.forward
-
-
 def _only_uncertainty(model: ProLIP) -> None:
     model.requires_grad_(False)
     for part in (model.visual.uncertainty_proj, model.text.text_uncertainty_projection):
@@ -148,24 +130,33 @@ LOCKS: dict[str, Callable[[ProLIP], object]] = {
 }
 
 
-@pytest.mark.parametrize("shape", ["released", "[UNC] read", "SigLIP's"])
-@pytest.mark.parametrize("lock", LOCKS)
-def test_frozen_parts_cost_no_gradient_flops(shape: str, lock: str) -> None:
-    model = ProLIP(SHAPES[shape])
-    LOCKS[lock](model)
-    flops = step_flops(model, MASK, batch_size=BATCH, slots=SLOTS)
-    assert flops.forward + flops.backward == counted(model)
+CASES: list[tuple[str, str | None, bool, int, int]] = [
+    *((shape, None, True, 1, 0) for shape in SHAPES),
+    ("released", None, False, 3, 0),
+    *(("SigLIP's", lock, True, 1, 0) for lock in LOCKS),
+    ("layer scales", None, True, 1, 1),
+    ("SigLIP's", "image", True, 1, 2),
+]
+"""Shape, lock, whether samples are masked, parts of the step, which blocks are recomputed."""
 
 
-@pytest.mark.parametrize("shape", ["released", "SigLIP's", "layer scales"])
-@pytest.mark.parametrize("every", [1, 2])
-def test_recomputed_blocks_cost_another_forward_pass(shape: str, every: int) -> None:
-    model = ProLIP(SHAPES[shape])
+@pytest.mark.parametrize(("shape", "lock", "masked", "parts", "every"), CASES)
+def test_flops_equal_those_of_the_whole_step(
+    shape: str, lock: str | None, masked: bool, parts: int, every: int
+) -> None:
+    """The count skips equal blocks."""
+    config = SHAPES[shape]
+    vision, text = replace(config.vision, layers=5), replace(config.text, layers=6)
+    model = ProLIP(replace(config, vision=vision, text=text))
+    if lock is not None:
+        LOCKS[lock](model)
     for stack in (model.visual.transformer, model.text.transformer):
         stack.recompute_every = every
-    flops = step_flops(model, MASK, batch_size=BATCH, slots=SLOTS, recompute_every=every)
-    assert flops.total - flops.loss == counted(model)
-    assert flops.recomputed > 0
+    flops = step_flops(
+        model, MASK if masked else None, batch_size=BATCH, slots=SLOTS, accumulate=parts, recompute_every=every
+    )
+    assert flops.total - flops.loss == counted(model, masked=masked, parts=parts)
+    assert flops.recomputed == (flops.forward if parts > 1 else 0) or every
 
 
 def test_the_flops_of_the_loss_equal_those_that_torch_counts() -> None:
@@ -236,28 +227,10 @@ def wide(config: ModelConfig) -> ModelConfig:
     return replace(config, embed_dim=64, vision=vision, text=text)
 
 
-@pytest.mark.parametrize("low", [False, True])
-@pytest.mark.parametrize("shape", SHAPES)
-def test_activation_memory_is_within_a_tenth_of_what_torch_keeps(shape: str, low: bool) -> None:
-    model = ProLIP(wide(SHAPES[shape]))
-    memory = step_memory(model, MASK, batch_size=BATCH, slots=SLOTS, low=low, on_gpu=False)
-    pixel_bytes = BATCH * 3 * 24 * 24 * (2 if low else 4)
-    assert memory.activations - pixel_bytes == pytest.approx(kept_bytes(model, low=low), rel=0.1)
+@pytest.fixture
+def like_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CPU takes the paths of a GPU: it keeps neither attention weights nor the output of a GELU."""
 
-
-@pytest.mark.parametrize("shape", ["released", "SigLIP's"])
-@pytest.mark.parametrize("lock", ["image", "text but its top", "all but [UNC]"])
-def test_locked_parts_keep_fewer_activations(shape: str, lock: str) -> None:
-    model = ProLIP(wide(SHAPES[shape]))
-    LOCKS[lock](model)
-    memory = step_memory(model, MASK, batch_size=BATCH, slots=SLOTS, low=False, on_gpu=False)
-    pixel_bytes = BATCH * 3 * 24 * 24 * 4
-    assert memory.activations - pixel_bytes == pytest.approx(kept_bytes(model, low=False), rel=0.05)
-
-
-@pytest.mark.parametrize("low", [False, True])
-def test_a_gpu_keeps_neither_scores_nor_the_output_of_a_gelu(low: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The kernel of GPUs has a like on the CPU, which the towers do not use there.
     def fused(packed: torch.Tensor, heads: int, mask: None) -> torch.Tensor:
         query, key, value = packed.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
@@ -265,7 +238,18 @@ def test_a_gpu_keeps_neither_scores_nor_the_output_of_a_gelu(low: bool, monkeypa
     monkeypatch.setattr(transformer._SelfAttention, "apply", fused)
     monkeypatch.setattr(transformer, "attend", F.scaled_dot_product_attention)
     monkeypatch.setattr(transformer, "recomputes_gelu", lambda hidden: True)
-    model = ProLIP(wide(TINY))
+
+
+MEMORY_CASES = [(shape, None, low) for shape in ("released", "layer scales") for low in (False, True)]
+MEMORY_CASES += [("released", lock, False) for lock in ("image", "text but its top", "all but [UNC]")]
+
+
+@pytest.mark.usefixtures("like_a_gpu")
+@pytest.mark.parametrize(("shape", "lock", "low"), MEMORY_CASES)
+def test_activation_memory_is_within_a_tenth_of_what_torch_keeps(shape: str, lock: str | None, low: bool) -> None:
+    model = ProLIP(wide(SHAPES[shape]))
+    if lock is not None:
+        LOCKS[lock](model)
     memory = step_memory(model, MASK, batch_size=BATCH, slots=SLOTS, low=low)
     pixel_bytes = BATCH * 3 * 24 * 24 * (2 if low else 4)
     assert memory.activations - pixel_bytes == pytest.approx(kept_bytes(model, low=low), rel=0.1)
@@ -274,7 +258,7 @@ def test_a_gpu_keeps_neither_scores_nor_the_output_of_a_gelu(low: bool, monkeypa
 def test_recomputed_blocks_keep_their_input() -> None:
     deep = replace(TINY, vision=replace(VISION, layers=6), text=replace(TEXT, layers=6))
     model = ProLIP(wide(deep))
-    memory = partial(step_memory, model, MASK, batch_size=BATCH, slots=SLOTS, low=False, on_gpu=False)
+    memory = partial(step_memory, model, MASK, batch_size=BATCH, slots=SLOTS, low=False)
     assert memory(recompute_every=1).activations < memory(recompute_every=2).activations < memory().activations
 
 
