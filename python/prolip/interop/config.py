@@ -35,10 +35,9 @@ class ExportOptions:
     out: Path | None = None
     """Folder to write."""
     format: Literal["prolip", "transformers", "sentence-transformers", "onnx"] = "prolip"
-    """Layout of the folder. `prolip`: that of the released models, with config.json, model.safetensors, a model card,
-    and a tokenizer file and a calibration if any. `transformers` and `sentence-transformers`: also with tokenizer,
-    image processor and code, so that these libraries load it without prolip. `onnx`: both towers (needs the extra
-    `onnx`) and a complete tokenizer.json."""
+    """Layout of the folder. `prolip`: that of the released models, with a tokenizer file and a calibration if any.
+    `transformers` and `sentence-transformers`: also with image processor and code, so that these libraries load it
+    without prolip. `onnx`: both towers (needs the extra `onnx`) and a complete tokenizer.json."""
     tokenizer: str | None = None
     """`clip`, or a tokenizer.json; by default the model's own. Every format but `prolip` needs one."""
     onnx: OnnxConfig = field(default_factory=OnnxConfig)

@@ -18,8 +18,7 @@ from prolip.data.device import DeviceBatch, DeviceBatches, DeviceStats, device_b
 class Epochs:
     """Iterates over one epoch per `iter()`; the next `iter()` is the next epoch, in its own order.
 
-    The threads read ahead into the next epoch, so that it starts without waiting. An iteration that is left early
-    starts over, unless `load_state_dict` resumes it in the middle.
+    Threads prefetch the next epoch. An iteration that is left early starts over, unless `load_state_dict` resumes it.
     """
 
     def __init__(

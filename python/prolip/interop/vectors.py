@@ -1,9 +1,8 @@
 """Vectors for a vector database: their inner products rank items by the sampled distance (CSD).
 
-A stored item is [mean', total_var'], a query is [mean, -1/2]. Their product is mean . mean' - total_var' / 2, the score
-of `prolip search`. Means have unit length, so it equals 1 + total_var / 2 - CSD / 2: the largest product belongs to the
-smallest CSD. The variances of a Laplace model are not a distance. `read_vectors` takes them as 0; for the other
-functions, pass `Gaussian.point(mean)`.
+A stored item is [mean', total_var'], a query is [mean, -1/2]. Their product is the score of `prolip search`. Means have
+unit length, so it equals 1 + total_var / 2 - CSD / 2. The variances of a Laplace model are not a distance.
+`read_vectors` takes them as 0; for the other functions, pass `Gaussian.point(mean)`.
 
 N items, Q queries, D embedding.
 """

@@ -87,10 +87,7 @@ def _head(config: AdapterConfig) -> nn.Module:
 
 
 class Adapter(nn.Module):
-    """A head for images, a head for texts, and the similarity's scale and bias.
-
-    Like a ProLIP network's, the parameter `logit_scale` is the *log* of the scale.
-    """
+    """A head for images, a head for texts, and the similarity's bias and *log* of its scale."""
 
     def __init__(self, config: AdapterConfig) -> None:
         super().__init__()
@@ -197,11 +194,7 @@ def save_adapter(adapter: Adapter, frozen: Frozen, folder: Path, notes: Mapping[
 
 
 def read_adapter(described: Path, weights: Path) -> tuple[Adapter, Frozen]:
-    """Read an adapter in evaluation mode, on the CPU, and the model that it belongs to.
-
-    Args:
-        described: its adapter.json.
-        weights: its adapter.safetensors.
+    """Read an adapter (adapter.json, adapter.safetensors) in evaluation mode, on the CPU, and its frozen model.
 
     Raises:
         WeightsError: a file does not hold an adapter, or the two do not belong together.

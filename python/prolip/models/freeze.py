@@ -1,13 +1,8 @@
 """Freezes towers for fine-tuning.
 
 The log-variance heads always train, and so do the similarity's scale and bias, since growing variances shift the logit
-of every pair. [UNC] vectors train unless `unc_vectors` freezes them. (Their position rows are frozen with the tower:
-they are added to vectors that can learn the same.) So with both towers frozen, only the [UNC] parts train.
-
-A frozen tower needs no memory for gradients and moments of its weights, and no time for weight gradients. As long as
-its [UNC] vector trains, the backward pass still runs through all blocks to it; and if other tokens attend to [UNC]
-(`unc_seen`, as in the released models), the means change with it. With the vector frozen, too, no backward pass runs
-below the head, and the means do not change.
+of every pair. [UNC] vectors train unless `unc_vectors` freezes them. While one trains, the backward pass runs
+through all blocks of its frozen tower, and the means change if other tokens attend to it (`unc_seen`).
 """
 
 from __future__ import annotations

@@ -27,9 +27,9 @@ def resize_image_positions(
 ) -> Tensor:
     """Resize a checkpoint's image positions to `num_specials` special tokens and `grid` patches.
 
-    Patch rows are resampled by an antialiased bicubic filter if the grids differ. The released models have two special
-    tokens, [CLS] and [UNC]. For them, special rows that the checkpoint lacks come from `model_table`; the official form
-    takes both from there whenever it resizes. For models with fewer, the checkpoint's special rows are kept.
+    Patch rows are resampled by an antialiased bicubic filter if the grids differ. For models with [CLS] and [UNC],
+    special rows that the checkpoint lacks come from `model_table`; the official form takes both from there whenever it
+    resizes. For models with fewer, the checkpoint's special rows are kept.
 
     Args:
         checkpoint: [n, W] or [1, n, W].

@@ -1,8 +1,7 @@
 """The released models: hub repository, architecture, tokenizer, image preprocessing and published figures of each.
 
-Sources: the models' own cards and config.json files on the hub (by SanghyukChun), and docs/specification.md. The cards
-preprocess images with CLIP's processor (bicubic, centre crop, CLIP's mean and standard deviation) and name the
-tokenizer.
+Sources: the models' cards and config.json files on the hub (by SanghyukChun), and docs/specification.md. The cards
+preprocess images with CLIP's processor (bicubic, centre crop, CLIP's mean and standard deviation).
 """
 
 from __future__ import annotations
@@ -69,12 +68,9 @@ class ReleasedModel:
     """Standard deviation of red, green and blue, in [0, 1], that the images are divided by."""
 
 
-# Tokenizers. B/16 and LongProLIP: card and config.json name timm/ViT-B-16-SigLIP with clean="canonicalize".
-# LongProLIP's cards show context_length=64, but its table has 256 positions, and captions are padded to all of them
-# (specification, section 2). SO400M: the card names timm/ViT-SO400M-14-SigLIP. L/16: the released configuration names
-# timm/ViT-L-16-SigLIP-256; all of timm's SigLIP repositories hold the same tokenizer. H/14: where a configuration names
-# none, the released code takes CLIP's own, padded with 0; and this config.json names none: its 519 bytes on the hub are
-# exactly those of the released configuration without that key.
+# Tokenizers are those of the cards and config.json files. LongProLIP's cards show context_length=64, but its table has
+# 256 positions (specification, section 2). H/14's config.json names none, so the released code takes CLIP's own,
+# padded with 0.
 _MODELS = (
     ReleasedModel(
         name="ProLIP-ViT-B-16-DC-1B-12_8B",

@@ -90,8 +90,8 @@ def _weights(scaled_query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
 class _SelfAttention(torch.autograd.Function):
     """`attend` of all tokens to all tokens, from the packed projection [B, L, 3 W] to [B, L, W].
 
-    It gives the same numbers as automatic differentiation, with fewer copies: queries, keys and values are copied
-    together into the layout of the matrix products, and so are their gradients.
+    The same numbers as automatic differentiation with fewer copies: queries, keys and values are copied together, and
+    so are their gradients.
     """
 
     @staticmethod
@@ -317,9 +317,8 @@ class Transformer(nn.Module):
     def forward(self, x: Tensor, rows: slice, mask: AttentionMask | None = None) -> Tensor:
         """Return the tokens `rows` after all blocks, [B, L', W]; `mask` as in `Attention`.
 
-        The towers need only one or two special tokens. So the last block computes queries and MLP for those alone:
-        the same numbers for a fraction of the work. Every `recompute_every`-th block, from the first, stores only its
-        input for the backward pass, and computes everything else again there.
+        The last block computes queries and MLP for these alone. Every `recompute_every`-th block, from the first,
+        stores only its input, and computes everything else again in the backward pass.
         """
         last = len(self.resblocks) - 1
         for index, block in enumerate(self.resblocks):

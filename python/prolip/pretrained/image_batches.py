@@ -197,8 +197,7 @@ def read_images(
 ) -> Iterator[Tensor]:
     """Yield batches of normalised images, f32 [B, 3, H, W] on the device, in order. Every image must be readable.
 
-    The arguments are those of `Model.encode_images`. A folder's images come in the order of their paths, a shard's in
-    its own. A float tensor [3, H, W] or [N, 3, H, W] passes unchanged: it is what `preprocess` returned.
+    The arguments are those of `Model.encode_images`.
 
     Raises:
         UserError: an image is not of a known kind, or there is no such file, folder or shard.

@@ -47,8 +47,7 @@ def load(
 
             - the name of a released model (`prolip.list_models`),
             - "hf-hub:OWNER/NAME" or "hf-hub:OWNER/NAME@REVISION": a hub repository in the released layout,
-            - the folder of a run (its newest usable checkpoint), of a checkpoint, or of an exported model,
-            - the folder or repository of an adapted model (`prolip adapt`); it opens the frozen model, too,
+            - the folder of a run (its newest usable checkpoint), of a checkpoint, or of an exported or adapted model,
             - a `.pt`, `.bin` or `.safetensors` file, with `config`,
             - "open_clip:NAME/TAG", "open_clip:NAME/FILE", "open_clip:hf-hub:..." or "open_clip:local-dir:...": a model
               that runs in open_clip; it has no variances.

@@ -72,7 +72,7 @@ class Preprocess:
         return Normalise(self.mean, self.std, torch.float32, decoded.device).on_cpu(decoded[None])[0]
 
     def decode(self, image: AnyImage, name: str) -> Tensor:
-        """Decode, resize and crop an image: u8 [H, W, 3], or f32 [3, H, W] if the model has a transform of its own.
+        """Decode, resize and crop an image: u8 [H, W, 3], or f32 [3, H, W] by the model's own transform.
 
         Errors call the image `name`.
 
