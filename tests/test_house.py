@@ -139,7 +139,6 @@ UNSAFE = {
     "loader/src/pipeline/row_slots.rs": "rows of one batch written by several threads",
     "loader/src/image/decode/jpeg.rs": "libjpeg-turbo",
     "loader/src/image/decode/webp.rs": "libwebp",
-    "loader/tests/allocations.rs": "an allocator that counts and hands every call on",
     "python/src/batch.rs": "numpy arrays over the loader's memory",
 }
 

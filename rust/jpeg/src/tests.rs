@@ -1,7 +1,5 @@
 //! Tests: the same pixels as libjpeg-turbo, for valid and damaged files that it writes with random settings.
 
-use std::path::{Path, PathBuf};
-
 use proptest::prelude::*;
 use turbojpeg_sys as tj;
 
@@ -287,24 +285,6 @@ fn every_small_size_has_libjpegs_pixels() {
                 let theirs = by_libjpeg(&bytes).unwrap();
                 assert!(ours == theirs.part(part), "{width} x {height}");
             }
-        }
-    }
-}
-
-/// All photographs in the folder that `PROLIP_SHARED` names, or in `shared` beside the repository.
-#[test]
-fn photographs_have_libjpegs_pixels() {
-    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
-    let shared = std::env::var_os("PROLIP_SHARED").map_or_else(beside, PathBuf::from);
-    let Ok(photos) = std::fs::read_dir(shared.join("photos")) else {
-        return println!("skipped: {} has no photographs", shared.display());
-    };
-    for photo in photos {
-        let path = photo.unwrap().path();
-        let bytes = std::fs::read(&path).unwrap();
-        if let Some((ours, part)) = here(&bytes, CropBox::whole) {
-            let theirs = by_libjpeg(&bytes).unwrap();
-            assert!(ours == theirs.part(part), "{}", path.display());
         }
     }
 }

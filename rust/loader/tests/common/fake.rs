@@ -1,6 +1,6 @@
 //! A provider whose shards become ready when a test says so.
 
-#![allow(dead_code, clippy::unwrap_used)]
+#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
 use std::fs::File;

@@ -1,7 +1,5 @@
 //! A small HTTP server that misbehaves as it is told, and the store that reads from it.
 
-#![allow(dead_code)]
-
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Seek, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -39,8 +37,6 @@ pub enum Reply {
     Late(Duration),
     /// This many bytes at a time, with a pause after each piece.
     Drip(usize, Duration),
-    /// This many bytes of the file, without their number; then the connection is closed.
-    Unsized(usize),
     Endless,
     /// The file is replaced; then the right answer.
     Change(Page),
@@ -202,8 +198,8 @@ impl Inner {
         if request.if_match.is_some() && self.ranges && request.if_match != page.etag {
             return status("412 Precondition Failed", "");
         }
-        if let Reply::Unsized(_) | Reply::Endless = reply {
-            return self.answer_unsized(stream, &page, &reply);
+        if let Reply::Endless = reply {
+            return self.answer_endless(stream, &page);
         }
         let size = page.bytes.len() as u64;
         let (head, body) = match request.range.filter(|_| self.ranges) {
@@ -264,22 +260,13 @@ impl Inner {
 }
 
 impl Inner {
-    fn answer_unsized(
-        &self,
-        mut stream: &TcpStream,
-        page: &Page,
-        reply: &Reply,
-    ) -> std::io::Result<bool> {
+    fn answer_endless(&self, mut stream: &TcpStream, page: &Page) -> std::io::Result<bool> {
         let etag = page.etag.iter().map(|etag| format!("ETag: {etag}\r\n")).collect::<String>();
         write!(stream, "HTTP/1.1 200 OK\r\n{etag}Connection: close\r\n\r\n")?;
-        if let Reply::Unsized(bytes) = reply {
-            stream.write_all(&page.bytes[..page.bytes.len().min(*bytes)])?;
-        } else {
-            let piece = vec![7; 1 << 16];
-            while !self.stopping.load(Ordering::SeqCst) {
-                stream.write_all(&piece)?;
-                self.endless.fetch_add(piece.len(), Ordering::SeqCst);
-            }
+        let piece = vec![7; 1 << 16];
+        while !self.stopping.load(Ordering::SeqCst) {
+            stream.write_all(&piece)?;
+            self.endless.fetch_add(piece.len(), Ordering::SeqCst);
         }
         stream.shutdown(std::net::Shutdown::Both)?;
         Ok(false)

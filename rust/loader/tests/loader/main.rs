@@ -27,7 +27,6 @@ mod pipeline;
 mod prefetch;
 mod prefetched_run;
 mod prefetched_run_streamed;
-mod raw_members;
 mod settings;
 mod tar;
 mod training_pixels;
