@@ -19,8 +19,11 @@ pub fn preprocess_image<'py>(
     data: &[u8],
     size: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyArray3<u8>>> {
-    let size = read("size", size)?;
-    check_size("size", size)?;
+    let size: u32 = read("size", size)?;
+    if !(1..=16_384).contains(&size) {
+        let rule = "must be between 1 and 16384";
+        return Err(config_error(ConfigError::new("size", size, rule)));
+    }
     let pixels = py.detach(|| {
         let image = decoded(data)?;
         let mut pixels = vec![0; size as usize * size as usize * 3];
@@ -57,13 +60,4 @@ pub fn to_array(
     width: usize,
 ) -> PyResult<Bound<'_, PyArray3<u8>>> {
     PyArray1::from_vec(py, pixels).reshape([height, width, 3])
-}
-
-/// Checks a requested image size.
-pub fn check_size(name: &str, size: u32) -> PyResult<()> {
-    if (1..=16_384).contains(&size) {
-        return Ok(());
-    }
-    let rule = "must be between 1 and 16384";
-    Err(config_error(ConfigError::new(name, size, rule)))
 }

@@ -11,7 +11,7 @@ use prolip_loader::text::mask::{self, Padding};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::image::{check_size, to_array};
+use crate::image::to_array;
 
 /// Return a part of an image, (x, y, width, height), resized by bicubic interpolation with antialiasing.
 #[pyfunction]
@@ -22,18 +22,8 @@ pub fn resize_box<'py>(
     width: u32,
     height: u32,
 ) -> PyResult<Bound<'py, PyArray3<u8>>> {
-    check_size("width", width)?;
-    check_size("height", height)?;
     let decoded = to_image(&image)?;
     let crop = CropBox { x: r#box.0, y: r#box.1, width: r#box.2, height: r#box.3 };
-    if !crop.is_inside(decoded.width(), decoded.height()) {
-        return Err(PyValueError::new_err(format!(
-            "box is {:?}: must lie within {} x {} pixels",
-            r#box,
-            decoded.width(),
-            decoded.height()
-        )));
-    }
     let mut pixels = vec![0; width as usize * height as usize * 3];
     py.detach(|| {
         augment::resize_box(&decoded, crop, width, height, &mut Scratch::default(), &mut pixels)
@@ -54,13 +44,6 @@ pub fn colour_jitter<'py>(
     hue: Option<f32>,
     order: [u8; 4],
 ) -> PyResult<Bound<'py, PyArray3<u8>>> {
-    let mut sorted = order;
-    sorted.sort_unstable();
-    if sorted != [0, 1, 2, 3] {
-        return Err(PyValueError::new_err(format!(
-            "order is {order:?}: must hold 0, 1, 2 and 3, each once"
-        )));
-    }
     let jitter = JitterDraw { brightness, contrast, saturation, hue, order };
     changed(py, &image, |pixels| augment::colour_jitter(pixels, &jitter))
 }
@@ -87,18 +70,7 @@ pub fn mask_tokens<'py>(
     mask_id: i32,
     pad_id: i32,
 ) -> PyResult<Bound<'py, PyArray2<i32>>> {
-    let (rows, length) = (ids.shape()[0], ids.shape()[1]);
-    if num_masked > rows {
-        return Err(PyValueError::new_err(format!(
-            "num_masked is {num_masked}: must not be above the {rows} rows of ids"
-        )));
-    }
-    if draws.shape() != [num_masked, length] {
-        return Err(PyValueError::new_err(format!(
-            "draws has shape {:?}: must be [{num_masked}, {length}]",
-            draws.shape()
-        )));
-    }
+    let length = ids.shape()[1];
     let padding = Padding { id: pad_id, left: false, in_text: false };
     let mut masked: Vec<i32> = ids.as_array().iter().copied().take(num_masked * length).collect();
     let draws = draws.as_array();
@@ -124,12 +96,6 @@ fn changed<'py>(
 fn to_image(image: &PyReadonlyArray3<'_, u8>) -> PyResult<Rgb8> {
     let pixels = image.as_array().iter().copied().collect();
     let shape = image.shape();
-    let side = |length: usize| u32::try_from(length).ok().filter(|&length| length > 0);
-    let decoded = match (side(shape[0]), side(shape[1]), shape[2]) {
-        (Some(height), Some(width), 3) => Rgb8::from_pixels(width, height, pixels),
-        _ => None,
-    };
-    decoded.ok_or_else(|| {
-        PyValueError::new_err(format!("image has shape {shape:?}: must be [H, W, 3], not empty"))
-    })
+    Rgb8::from_pixels(shape[1] as u32, shape[0] as u32, pixels)
+        .ok_or_else(|| PyValueError::new_err("image: must be [H, W, 3]"))
 }
