@@ -203,7 +203,9 @@ def read_images(
         UserError: an image is not of a known kind, or there is no such file, folder or shard.
         DataError: an image cannot be decoded, or a shard is damaged.
     """
-    normalise = Normalise(preprocess.mean, preprocess.std, torch.float32, torch.device("cpu"))
+    on_gpu = device.type == "cuda"  # where bytes are copied and normalised; other devices get floats
+    where = device if on_gpu else torch.device("cpu")
+    normalise = Normalise(preprocess.mean, preprocess.std, torch.float32, where)
     for kind, entries in groupby(_entries(images, preprocess.size), key=lambda entry: entry.kind):
         if kind == "shards":
             shards = [entry.name for entry in entries]
@@ -217,8 +219,10 @@ def read_images(
             yield from (torch.stack([entry.image for entry in some]).to(device, torch.float32) for some in batches)
             continue
         for decoded in decoded_ahead(batches, lambda entry: preprocess.decode(entry.image, entry.name), num_threads):
-            pixels = torch.stack([image for _, image in decoded])
-            yield (pixels if preprocess.transform is not None else normalise.on_cpu(pixels)).to(device)
+            pixels = torch.stack([image for _, image in decoded]).to(where)
+            if preprocess.transform is None:
+                pixels = normalise.on_device(pixels) if on_gpu else normalise.on_cpu(pixels)
+            yield pixels.to(device)
 
 
 def _batched(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
@@ -251,7 +255,7 @@ def _entries(images: Images, size: tuple[int, int]) -> Iterator[_Entry]:
     """Yield the images one by one; a folder stands for the images in it."""
     several = [cast(AnyImage, images)] if _is_one(images) else images
     if not isinstance(several, Iterable) or hasattr(several, "read"):  # the items of an open file are lines
-        raise UserError(f"images is a {type(images).__name__}: {KINDS}, or a list of them")
+        raise UserError(f"images: {KINDS}, or a list of them (got a {type(images).__name__})")
     for place, image in enumerate(several):
         name = f"images[{place}]"
         if isinstance(image, str | os.PathLike):
@@ -259,10 +263,7 @@ def _entries(images: Images, size: tuple[int, int]) -> Iterator[_Entry]:
         elif isinstance(image, Tensor) and image.is_floating_point():
             pixels = image[None] if image.ndim == 3 else image
             if pixels.ndim != 4 or tuple(pixels.shape[1:]) != (3, *size):
-                raise UserError(
-                    f"{name} is a float tensor {list(image.shape)}: the model takes [3, {size[0]}, {size[1]}], as "
-                    "model.preprocess returns it"
-                )
+                raise UserError(f"{name}: a float tensor must be {[3, *size]} (got {list(image.shape)})")
             yield from (_Entry("ready", name, row) for row in pixels)
         elif isinstance(image, np.ndarray | Tensor) and image.ndim == 4:
             yield from (_Entry("decode", f"{name}[{row}]", part) for row, part in enumerate(image))
@@ -271,15 +272,14 @@ def _entries(images: Images, size: tuple[int, int]) -> Iterator[_Entry]:
         elif isinstance(image, Image.Image | np.ndarray | Tensor):
             yield _Entry("decode", name, image)
         else:
-            raise UserError(f"{name} is a {type(image).__name__}: {KINDS}")
+            raise UserError(f"{name}: {KINDS} (got a {type(image).__name__})")
 
 
 def _named(text: str, name: str) -> Iterator[_Entry]:
     if os.path.isdir(text):
         files = find_images(Path(text))
         if not files:
-            hint = f": for its shards, write '{text}/*.tar'" if any(Path(text).glob("*.tar")) else ""
-            raise UserError(f"{name}: the folder {text} has no image{hint}")
+            raise UserError(f"{name}: the folder {text} has no image; shards are named as '{text}/*.tar'")
         yield from (_Entry("decode", str(path), path) for path in files)
     elif _SHARDS.search(text):
         yield _Entry("shards", text, text)

@@ -116,7 +116,7 @@ class Model:
                 parts.append(on_cpu(self.encode_pixels(pixels)))
                 bar.update(len(pixels))
         if not parts:
-            raise UserError("images is empty: there is nothing to encode")
+            raise UserError("images: there must be at least one")
         return concatenate(parts)
 
     def encode_texts(
@@ -246,7 +246,7 @@ class Model:
             UserError: it is a model of open_clip, or an adapted one.
         """
         if not isinstance(self.network, ProLIP):
-            raise UserError(f"{self.name} is a model of open_clip or an adapted model: this needs a ProLIP network")
+            raise UserError(f"{self.name}: this needs a ProLIP network, not one of open_clip or an adapted one")
         return self.network
 
     def require_tokenizer(self) -> Tokenizer:
@@ -290,10 +290,10 @@ def as_captions(texts: str | Sequence[str]) -> list[str]:
     """
     captions = [texts] if isinstance(texts, str) else list(texts)
     if not captions:
-        raise UserError("texts is empty: there is nothing to encode")
+        raise UserError("texts: there must be at least one")
     for place, caption in enumerate(captions):
         if not isinstance(caption, str):
-            raise UserError(f"texts[{place}] is a {type(caption).__name__}: a caption is a text")
+            raise UserError(f"texts[{place}]: it must be a text (got a {type(caption).__name__})")
     return captions
 
 
@@ -333,7 +333,7 @@ def of_prolip(
     size = square_image_size(model)
     rows = model.config.text.vocab_size
     if tokenizer is not None and tokenizer.vocab_size > rows:
-        raise UserError(f"the tokenizer has {tokenizer.vocab_size} tokens: the model has a table of {rows}")
+        raise UserError(f"tokenizer: it must have at most {rows} tokens, as the model (got {tokenizer.vocab_size})")
     model = model.to(device)
 
     return Model(
