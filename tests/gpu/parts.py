@@ -39,5 +39,4 @@ PARTS = (
     Part("gradients, compiled", "Correct", "loss and gradients of compiled blocks and loss", "gradients:compiled", 120),
     Part("threads", "Scaling", "the loader alone on 1 to 16 threads", "threads:scaling", 45),
     Part("ViT-L/16", "Fast", "training steps with recomputation, one batch", "speed:large", 60),
-    Part("SO400M/14", "Fast", "training steps with recomputation, one batch", "speed:so400m", 60),
 )

@@ -13,7 +13,6 @@ from tests.bench.published_step import PublishedModel, PublishedStep
 from tests.bench.step_sides import images_and_ids, masked_step
 from tests.gpu.inputs import opened_run, settings, trial
 from tests.gpu.job import Job
-from tests.gpu.kernels import largest_kernels
 from tests.gpu.report import known_rows
 from torch import Tensor
 
@@ -57,15 +56,11 @@ def large(job: Job) -> None:
     recomputed(job, "ViT-L-16")
 
 
-def so400m(job: Job) -> None:
-    recomputed(job, "ViT-SO400M-14")
-
-
 # ---- The base model -------------------------------------------------------------------------------------------------
 
 
 def train(job: Job, name: str, *flags: str) -> None:
-    """The base model from shards, then on one batch, then under the profiler."""
+    """The base model from shards, then on one batch."""
     size = 8 if job.small else 512
     config = settings(job, name, *sizes(job), "--batch_size", str(size), *flags)
     with opened_run(config, job.ranks) as run:
@@ -76,7 +71,6 @@ def train(job: Job, name: str, *flags: str) -> None:
         if theirs:
             goal = None if job.small else _OF_PUBLISHED
             job.figure("published step", again / theirs, "×", "ours, by theirs", goal=goal)
-        largest_kernels(job, lambda: take_step(run, batch))
 
 
 def from_shards(job: Job, run: Run) -> DeviceBatch:

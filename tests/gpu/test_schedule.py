@@ -64,47 +64,6 @@ def test_parts_that_do_not_fit_into_the_time_are_not_run(tmp_path: Path) -> None
     assert run(tmp_path, "good", seconds=1) == {"good": "not run: the 1 s were over"}
 
 
-def test_the_report_is_complete_after_every_row(tmp_path: Path) -> None:
-    folder, seen = tmp_path / "out", []
-    report = Report(folder, (Part("good", "Correct", "", "", 9),), {"device": "cpu"})
-    write = report.write
-
-    def noted() -> None:
-        write()
-        parts = json.loads((folder / "gpu.json").read_text())["parts"]
-        seen.append((parts[0]["status"], len(parts[0]["rows"])))
-
-    report.write = noted  # type: ignore[method-assign]
-    run_parts(
-        report,
-        lambda name, log: Worker([sys.executable, "-S", "-c", PROGRAMS[name]], log, os.environ),
-        seconds=60,
-        scratch=tmp_path / "scratch",
-        log=tmp_path / "gpu.log",
-    )
-    assert seen == [("running", 0), ("running", 1), (PASSED, 1), (PASSED, 1)]
-    assert sorted(path.name for path in folder.iterdir()) == ["gpu.json", "gpu.md"]
-
-
-def test_an_interrupted_run_is_reported_and_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    workers: list[Worker] = []
-
-    def interrupted(worker: Worker, limit: float, on_row: object) -> str:
-        raise KeyboardInterrupt
-
-    def start(name: str, log: Path) -> Worker:
-        workers.append(Worker([sys.executable, "-S", "-c", PROGRAMS[name]], log, os.environ))
-        return workers[-1]
-
-    monkeypatch.setattr(Worker, "run", interrupted)
-    report = Report(tmp_path / "out", tuple(Part(name, "Correct", "", "", 9) for name in ("hangs", "good")), {})
-    with pytest.raises(KeyboardInterrupt):
-        run_parts(report, start, seconds=60, scratch=tmp_path / "scratch", log=tmp_path / "gpu.log")
-    parts = json.loads((tmp_path / "out" / "gpu.json").read_text())["parts"]
-    assert [part["status"] for part in parts] == ["interrupted", "not run yet"]
-    assert [worker.has_ended for worker in workers] == [True, True]
-
-
 def test_child_processes_of_a_part_end_with_it(tmp_path: Path) -> None:
     started = tmp_path / "started"
     # As in a worker, whose standard output is for rows alone.
