@@ -20,8 +20,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from prolip.evaluation.typed_json import from_json, to_json
-from prolip.files import write_atomic
+from prolip.files import decode, plain, write_atomic
 from prolip.metrics.statistics import STATISTICS, Interval, percentile_interval, resample, value_of
 
 Unit = Literal["share", "number"]
@@ -154,11 +153,11 @@ class TaskCache:
         path = self.folder / f"{re.sub('[^A-Za-z0-9.-]+', '_', name)[:_SHOWN]}-{digest}.json"
         if path.is_file():
             try:
-                return from_json(TaskResult, path.read_text(encoding="utf-8"))
+                return decode(TaskResult, json.loads(path.read_text(encoding="utf-8")))
             except ValueError:
                 pass  # damaged, or written by an older commit of this version
         result = compute()
-        write_atomic(path, to_json(result))
+        write_atomic(path, json.dumps(plain(result)))
         return result
 
 
