@@ -20,6 +20,7 @@ from tests.parity.test_tokenizer import _byte_level, _captions, _small_bpe, _uni
 from prolip.data.cleaning import clean_canonicalize, clean_lower, clean_whitespace
 from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import Tokenizer
+from prolip.errors import UserError
 
 Clean = Literal["lower", "whitespace", "canonicalize"]
 CLEANS: tuple[Clean, ...] = ("lower", "whitespace", "canonicalize")
@@ -139,5 +140,6 @@ def test_without_cleaning_a_tokenizer_file_gets_the_raw_captions(tmp_path: Path)
 
 
 def test_clips_tokenizer_refuses_clean_none() -> None:
-    with pytest.raises(ValueError, match=r"tokenizer\.clean is 'none': with tokenizer.kind = 'clip'"):
+    with pytest.raises(UserError) as error:
         Tokenizer(TokenizerConfig(clean="none"))
+    assert error.value.field == "tokenizer.clean"

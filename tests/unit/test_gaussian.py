@@ -106,16 +106,15 @@ def test_csd_of_half_precision_inputs_is_computed_in_float32(dtype: torch.dtype)
 @pytest.mark.parametrize("function", [csd, inclusion_score])
 def test_what_is_no_gaussian_is_named(function: Callable[..., torch.Tensor]) -> None:
     a = some(3)
-    first = "a" if function is csd else "specific"
+    first, second = ("a", "b") if function is csd else ("specific", "general")
     for wrong in (a.mean, tuple(a), a.mean.numpy()):
-        with pytest.raises(
-            UserError, match=f"{first} is a {type(wrong).__name__}: it must be a Gaussian, as a model's"
-        ):
-            function(wrong, a)
-        with pytest.raises(UserError, match=f"^(b|general) is a {type(wrong).__name__}: it must be a Gaussian"):
-            function(a, wrong)
-    with pytest.raises(UserError, match=r"b has the shape \[8\]: it must be \[N, D\]; b\[None\] makes one item"):
+        for arguments, field in (((wrong, a), first), ((a, wrong), second)):
+            with pytest.raises(UserError) as error:
+                function(*arguments)
+            assert error.value.field == field
+    with pytest.raises(UserError) as error:
         csd(a, a[0])
+    assert error.value.field == "b"
 
 
 def test_csd_and_logits_agree_for_unit_means() -> None:

@@ -20,7 +20,7 @@ def run_index(options: IndexOptions) -> tuple[int, list[str]]:
         OSError: the index cannot be written; see `check_writable`.
     """
     if not options.shards:
-        raise UserError("shards is (): name at least one shard")
+        raise UserError("shards: must name at least one shard")
     check_at_least(0, threads=options.threads)
     shards, threads = list(options.shards), options.threads or usable_cores()
     if options.check:

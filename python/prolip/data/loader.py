@@ -67,7 +67,7 @@ class Cursor:
         try:
             return cls(**{**state, "legs": tuple(Leg(**leg) for leg in state["legs"])})
         except (KeyError, TypeError) as error:
-            raise UserError(f"resume is {state}: it is not a cursor of this version") from error
+            raise UserError(f"resume: must be a cursor of this version (got {state})") from error
 
 
 class Batch(NamedTuple):

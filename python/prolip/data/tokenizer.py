@@ -53,7 +53,7 @@ class Tokenizer:
             UserError: the captions are a text, whose letters would be taken for captions.
         """
         if isinstance(captions, str):
-            raise UserError(f"captions is the text {captions!r}: give a list of captions")
+            raise UserError(f"captions: must be a list of captions (got {captions!r})")
         try:
             return self.core.encode(list(captions))
         except UnicodeEncodeError:
@@ -123,18 +123,18 @@ def _byte_codes() -> list[int]:
 
 def _build(config: TokenizerConfig) -> _core.Tokenizer:
     if config.context_length < 1:
-        raise UserError(f"tokenizer.context_length is {config.context_length}: it must be at least 1")
+        raise UserError(f"tokenizer.context_length: must be at least 1 (got {config.context_length})")
     if config.pad_id is not None and config.pad_id < 0:
-        raise UserError(f"tokenizer.pad_id is {config.pad_id}: it must not be negative")
+        raise UserError(f"tokenizer.pad_id: must be at least 0 (got {config.pad_id})")
     if config.kind == "clip":
         if config.pad_id not in {None, 0}:
-            raise UserError(f"tokenizer.pad_id is {config.pad_id}: with tokenizer.kind = 'clip' padding is always 0")
+            raise UserError(f"tokenizer.pad_id: must be 0 with tokenizer.kind = 'clip' (got {config.pad_id})")
         how = config.clean or "lower"
         if how == "none":
-            raise UserError("tokenizer.clean is 'none': with tokenizer.kind = 'clip' captions are always cleaned")
+            raise UserError("tokenizer.clean: must clean captions with tokenizer.kind = 'clip' (got none)")
         return _core.Tokenizer.clip(clip_merges(config.path), config.context_length, cleaner(how), how)
     if config.path is None:
-        raise UserError("tokenizer.path is None: with tokenizer.kind = 'file' it must name a tokenizer.json")
+        raise UserError("tokenizer.path: must name a tokenizer.json with tokenizer.kind = 'file'")
     if config.clean in {None, "none"}:
         return _core.Tokenizer.from_file(config.path, config.context_length, config.pad_id)
     way = str(config.clean)

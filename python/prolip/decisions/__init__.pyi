@@ -17,5 +17,3 @@ from .fitting import (
     label_shares as label_shares,
     log_prior as log_prior,
 )
-from .reliability import measure_pairs as measure_pairs, measure_reliability as measure_reliability
-from .selective import logit_scores as logit_scores, neighbour_distance as neighbour_distance

@@ -22,8 +22,15 @@ from torch import Tensor
 from prolip.decisions.abstain import Abstention, abstention_threshold, threshold_order
 from prolip.decisions.config import NO_CSD, Prior, Score
 from prolip.decisions.conformal import ClassThresholds, class_thresholds, conformal_scores, conformal_threshold
-from prolip.decisions.fitting import PairScale, fit_pairs, fit_temperature, label_shares, log_prior
-from prolip.decisions.selective import Known, fit_known
+from prolip.decisions.fitting import (
+    Known,
+    PairScale,
+    fit_known,
+    fit_pairs,
+    fit_temperature,
+    label_shares,
+    log_prior,
+)
 from prolip.errors import UserError, check_choice
 from prolip.files import atomic_file
 
@@ -219,7 +226,7 @@ def fit_calibration(
     fitting, held = order[:count], order[count:]
     if min(len(fitting), len(held), num_labels) < 2:
         raise UserError(
-            f"{subject.data}: at least two labels, and two labelled items in each part of the split, are needed "
+            f"{subject.data}: must have at least two labels, and two labelled items in each part of the split "
             f"(got {num_labels} labels, {len(truth)} items)"
         )
     shares = label_shares(truth[fitting], num_labels) if prior == "labelled" else None

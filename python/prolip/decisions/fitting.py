@@ -1,6 +1,7 @@
-"""Fits that calibrate probabilities: temperature, factor and bias of pairs, label frequencies, logistic regression.
+"""Fits that calibrate probabilities: temperature, factor and bias of pairs, label frequencies, logistic
+regression, and the distribution of known items.
 
-N items, C labels, F features.
+N items, M known items, C labels, F features, D dimensions.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         ValueError: there is no item.
     """
     if len(labels) == 0:
-        raise ValueError("labels: at least one item is needed")
+        raise ValueError("labels: must not be empty")
     logits = logits.double()
 
     def fit(smoothing: float) -> tuple[float, float]:
@@ -88,7 +89,7 @@ def fit_pairs(logits: Tensor, match: Tensor) -> PairScale:
     """
     num_matches, num_others = int(match.sum()), int((~match).sum())
     if not num_matches or not num_others:
-        raise ValueError("match: pairs that match and pairs that do not are needed")
+        raise ValueError("match: must hold both pairs that match and pairs that do not")
     target = torch.where(match.flatten(), (num_matches + 1) / (num_matches + 2), 1 / (num_others + 2))
     factor, bias = fit_logistic(logits.flatten()[:, None], target).tolist()
     return PairScale(factor, bias)
@@ -111,6 +112,39 @@ def fit_logistic(features: Tensor, target: Tensor, ridge: float = 0.0) -> Tensor
         return F.binary_cross_entropy_with_logits(design @ weights, target) + penalty
 
     return minimise(loss, [0.0] * design.shape[1])[0]
+
+
+class Known(NamedTuple):
+    """The distribution of known items: a centre per label, and one covariance for all (Mahalanobis distance)."""
+
+    centres: Tensor
+    """f64 [C, D], of the labels that occur."""
+    precision: Tensor
+    """f64 [D, D], the inverse of the covariance within labels."""
+
+    def distance(self, means: Tensor) -> Tensor:
+        """Squared Mahalanobis distance of means [N, D] from the nearest centre, f64 [N] (arXiv:1807.03888)."""
+        root = torch.linalg.cholesky(self.precision)
+        return torch.cdist(means.double() @ root, self.centres @ root).square().amin(dim=1)
+
+
+def fit_known(means: Tensor, labels: Tensor, shrinkage: float = 0.1) -> Known:
+    """Centres and covariance of labelled items.
+
+    Args:
+        means: [M, D].
+        labels: i64 [M].
+        shrinkage: share of the covariance that is replaced by its mean variance on the diagonal, above 0, so that few
+            items are enough.
+    """
+    means, (_, places) = means.double(), torch.unique(labels, return_inverse=True)
+    one_hot = F.one_hot(places).double()
+    centres = (one_hot.T @ means) / one_hot.sum(dim=0)[:, None]
+    inner = means - centres[places]
+    covariance = inner.T @ inner / max(1, len(means) - len(centres))
+    variance = covariance.diagonal().mean().clamp_min(1e-12)
+    eye = torch.eye(means.shape[1], dtype=torch.float64, device=means.device)
+    return Known(centres, torch.linalg.inv((1 - shrinkage) * covariance + shrinkage * variance * eye))
 
 
 def log_prior(prior: Sequence[float] | Tensor, num_labels: int) -> Tensor:

@@ -43,9 +43,9 @@ class EmojiConfig:
         check_at_least(1, context_length=self.context_length, samples_per_shard=self.samples_per_shard)
         for name in ("test_share", "val_share", "skin_tone_share"):
             if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"{name}: it must be in [0, 1) (got {getattr(self, name)})")
+                raise UserError(f"{name}: must be in [0, 1) (got {getattr(self, name)})")
         if self.test_share + self.val_share >= 1:
-            raise UserError(f"test_share: with val_share it must be below 1 (got {self.test_share + self.val_share})")
+            raise UserError(f"test_share: must be below 1 with val_share (got {self.test_share + self.val_share})")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -123,9 +123,9 @@ def run_emoji(model: Model, options: EmojiOptions, cache: TaskCache) -> SuiteRes
         UserError: it is not a ProLIP model with variances, a shard is missing, or the precision is not fp32.
     """
     if options.precision != "fp32":
-        raise UserError(f"precision: the emoji suite measures in fp32 (got {options.precision})")
+        raise UserError(f"precision: must be fp32 for the emoji suite (got {options.precision})")
     if not model.has_variances:
-        raise UserError(f"{model.name}: the emoji suite measures variances, which it has not")
+        raise UserError(f"checkpoint: must have variances (got {model.name})")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = ProLIP(model.require_prolip().config)

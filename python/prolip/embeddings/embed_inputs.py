@@ -136,7 +136,7 @@ def plan_inputs(
         names = [str(path.relative_to(folder)) for path in find_images(folder)]
         if not names:
             hint = f"; for its shards, write --shards '{folder}/*.tar'" if any(folder.glob("*.tar")) else ""
-            raise UserError(f"images: the folder {folder} has no image{hint}")
+            raise UserError(f"images: must have an image{hint} (got {folder})")
         for name in names:
             if name.encode(errors="replace").decode() != name:
                 raise UserError(f"images: names must be UTF-8 (got {name!r})")
@@ -147,7 +147,7 @@ def plan_inputs(
         except OSError as error:
             raise UserError(f"lines: {sentence(error)}") from error
         if not captions:
-            raise UserError(f"lines: {path} is empty")
+            raise UserError(f"lines: must have a line (got {path})")
         cut = _cut(captions, rows_per_part)
         inputs += [Input(form="path", address=str(path), items=some, first=first) for first, some in cut]
     return inputs
@@ -450,12 +450,14 @@ def _prepare(embedder: Embedder, inputs: Sequence[Input]) -> list[int]:
             names.append("tokenizer")
         for name in names:
             if getattr(old, name) != getattr(manifest, name):
-                raise UserError(f"out: {options.out} holds embeddings with another {name}; name another folder")
+                raise UserError(
+                    f"out: must hold embeddings with the same {name}; name another folder (got {options.out})"
+                )
         for number, (before, now) in enumerate(zip_longest(old.plan, manifest.plan[: len(old.plan)])):
             if before != now and any(options.out.glob(f"*-{number:06d}.parquet")):
                 raise UserError(
-                    f"out: {options.out} holds embeddings of other data; name another folder, or begin with the same "
-                    "unchanged shards, folders and files, and the same rows_per_part"
+                    "out: must hold embeddings of the same data; name another folder, or begin with the same unchanged "
+                    f"shards, folders and files, and the same rows_per_part (got {options.out})"
                 )
         manifest = replace(manifest, run=old.run)
     options.out.mkdir(parents=True, exist_ok=True)

@@ -75,7 +75,7 @@ def run_filter(options: FilterOptions) -> list[str]:
 
 def _check_rules(options: FilterOptions) -> None:
     if all(getattr(options, name) is None for name in _RULES):
-        raise UserError(f"keep_share: give at least one rule: {', '.join(f'--{name}' for name in _RULES)}")
+        raise UserError(f"keep_share: must be given, or another rule: {', '.join(f'--{name}' for name in _RULES)}")
     if options.keep_count is not None:
         check_at_least(1, keep_count=options.keep_count)
     if options.keep_share is not None and not 0 < options.keep_share <= 1:
@@ -131,7 +131,7 @@ def _record(options: FilterOptions, chosen: list[str]) -> None:
     path, text = options.out / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n"
     check_own_folder(options.out, RECORD)
     if path.is_file() and path.read_text(encoding="utf-8") != text:
-        raise UserError(f"out: {options.out} holds a copy by another ranking or other rules; use another folder")
+        raise UserError(f"out: must hold a copy by the same ranking and rules; use another folder (got {options.out})")
     write_atomic(path, text)
 
 

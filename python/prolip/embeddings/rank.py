@@ -49,7 +49,7 @@ def run_rank(options: RankOptions) -> list[str]:
     if not manifest.has_variances and options.by != "csd":
         raise UserError(f"by: must be csd for a model without variances (got {options.by})")
     if manifest.epistemic and options.by in {"inclusion", "csd"}:
-        raise UserError(f"by is {options.by}: {NO_CSD}; rank by image or text")
+        raise UserError(f"by: must be image or text; {NO_CSD} (got {options.by})")
     scores = np.concatenate([_scores(group, options.by) for group in groups])
     order = np.argsort(-scores if options.by == "inclusion" else scores, kind="stable")
     ranks = np.empty(len(order), np.int64)
@@ -139,6 +139,6 @@ def read_ranking(path: Path) -> Any:
             convert_options=csv.ConvertOptions(column_types=_COLUMNS, include_columns=_COLUMNS.names),
         )
     except FileNotFoundError as error:
-        raise UserError(f"ranking: there is no {path}; prolip data rank writes one") from error
+        raise UserError(f"ranking: must be a file that prolip data rank wrote (got {path})") from error
     except (OSError, KeyError, ValueError) as error:
         raise UserError(f"ranking: {path} is not a ranking by `prolip data rank` ({error})") from error

@@ -71,7 +71,7 @@ def run_search(options: SearchOptions) -> list[str]:
         OSError: the sheet cannot be written; see `check_writable`.
     """
     if not options.text and not options.image:
-        raise UserError("text: name at least one text or image to search for")
+        raise UserError("text: must name at least one text or image")
     check_at_least(1, k=options.k)
     if options.sheet is not None:
         check_writable(options.sheet)
@@ -80,7 +80,7 @@ def run_search(options: SearchOptions) -> list[str]:
     other = "text" if options.find == "image" else "image"
     manifest, parts = complete_parts(options.embeddings, options.find, instead=f"search them with --find {other}")
     if manifest.epistemic and options.score == "csd":
-        raise UserError(f"score is csd: {NO_CSD}; leave --score out")
+        raise UserError(f"score: must be left out; {NO_CSD} (got csd)")
     score = options.score or ("mean" if manifest.epistemic else "csd")
     model = _open_model(options, manifest)
     found = [model.encode_texts(options.text, progress=False)] if options.text else []

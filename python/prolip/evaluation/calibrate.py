@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prolip.decisions.calibration import Calibration, Evidence, Subject, fit_calibration, save_calibration
-from prolip.decisions.reliability import Reliability, measure_pairs, measure_reliability
 from prolip.errors import check_at_least
 from prolip.evaluation.classification import embed_labelled, embed_prompts
 from prolip.evaluation.config import CalibrateOptions
 from prolip.evaluation.datasets import DataSet, open_classes
 from prolip.files import check_writable
+from prolip.metrics.reliability import Reliability, measure_pairs, measure_reliability
 from prolip.pretrained.classify import check_labels, weigh
 from prolip.pretrained.model import Model
 from prolip.pretrained.open import load

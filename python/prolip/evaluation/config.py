@@ -159,7 +159,7 @@ class RetrievalOptions(ShardSuiteOptions):
 
     def __post_init__(self) -> None:
         if (self.image_id_key is None) != (self.caption_ids_key is None):
-            raise UserError("image_id_key: it must be given together with caption_ids_key")
+            raise UserError("image_id_key: must be given together with caption_ids_key")
         if self.image_id_key is not None and len(self.data) > 1:
             raise UserError(f"image_id_key: data must be COCO's test set alone (got {len(self.data)} sets)")
 
@@ -211,9 +211,9 @@ class UncertaintyOptions(ShardSuiteOptions):
         check_at_least(2, num_bins=self.num_bins)
         check_at_least(0, show=self.show)
         if not 0 < self.keep_ratio < 1:
-            raise UserError(f"keep_ratio: it must be between 0 and 1 (got {self.keep_ratio})")
+            raise UserError(f"keep_ratio: must be between 0 and 1 (got {self.keep_ratio})")
         if not 0 < self.blur < math.inf:
-            raise UserError(f"blur: it must be positive and finite (got {self.blur})")
+            raise UserError(f"blur: must be positive and finite (got {self.blur})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,11 +292,11 @@ class CalibrateOptions:
 
     def __post_init__(self) -> None:
         if not 0 < self.fit_share < 1:
-            raise UserError(f"fit_share is {self.fit_share}: it must be between 0 and 1")
+            raise UserError(f"fit_share: must be between 0 and 1 (got {self.fit_share})")
         check_at_least(1, num_resamples=self.num_resamples)
         check_seed("seed", self.seed)
         if self.out is None and not Path(self.checkpoint).is_dir():
-            raise UserError(f"out is not given, and {self.checkpoint} is not a folder: name the file with --out")
+            raise UserError(f"out: must be given if checkpoint is not a folder (got {self.checkpoint})")
 
     @property
     def path(self) -> Path:

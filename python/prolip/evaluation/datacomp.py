@@ -110,7 +110,7 @@ def read_tasks(path: Path = TABLE) -> list[Task]:
     for number, row in enumerate(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE), start=1):
         place = f"{path} row {number}"
         if set(row) != set(Task._fields) or None in row.values():
-            raise UserError(f"{place}: it must have the columns {', '.join(Task._fields)}, separated by tabs")
+            raise UserError(f"{place}: must have the columns {', '.join(Task._fields)}, separated by tabs")
         key, name = row["key"].strip(), row["name"].strip()
         metric = next((known for known in get_args(Metric) if known == row["metric"].strip()), None)
         group, items = row["group_column"].strip(), row["items"].strip()
@@ -127,13 +127,13 @@ def read_tasks(path: Path = TABLE) -> list[Task]:
         }
         for column, (holds, rule) in rules.items():
             if not holds:
-                raise UserError(f"{place}, {column}: it must be {rule} (got {row[column]!r})")
+                raise UserError(f"{place}, {column}: must be {rule} (got {row[column]!r})")
         assert metric is not None, "checked above"
         group_column = int(group) if metric in BY_GROUP else None
         averages = tuple(word for word in row["averages"].split() if word != _NONE)
         tasks.append(Task(key, name, tuple(row["folders"].split()), int(items), metric, group_column, averages))
     if not tasks:
-        raise UserError(f"{path}: it must have a line of columns, and a task in each other line")
+        raise UserError(f"{path}: must have a line of columns, and a task in each other line")
     return tasks
 
 

@@ -110,7 +110,7 @@ def open_dataset(source: str, made: Path, store: StoreConfig | None = None) -> D
         place, _, name = without_secrets(source).rstrip("/").rpartition("/")
         raise FolderMissing(name, place)
     if is_path(source) and Path(source).suffix != ".txt" and not _SHARD.search(source):
-        raise UserError(f"data: it must be a folder, a shard (.tar) or a list of shards (.txt) (got {source})")
+        raise UserError(f"data: must be a folder, a shard (.tar) or a list of shards (.txt) (got {source})")
     return _of_shards(without_secrets(source), [source], [[], []], store)
 
 
@@ -155,7 +155,7 @@ def open_classes(
     names = data.classnames if classnames is None else _lines(str(classnames), read_text(classnames))
     if not names:
         raise UserError(
-            f"data: it needs {_CLASSNAMES}, --classnames, or one folder of images per class (got {data.source})"
+            f"data: must have {_CLASSNAMES}, --classnames, or one folder of images per class (got {data.source})"
         )
     if data.classnames and len(names) != len(data.classnames):
         raise UserError(f"classnames: {data.source} has {len(data.classnames)} classes (got {len(names)} names)")
@@ -197,7 +197,7 @@ def _open_folder(folder: Path, made: Path, store: StoreConfig) -> DataSet:
 def _open_class_folders(folder: Path, made: Path) -> DataSet:
     files = find_images(folder)
     if not files:
-        raise UserError(f"data: it needs images, a table (.csv) or shards (.tar) (got {folder})")
+        raise UserError(f"data: must hold images, a table (.csv) or shards (.tar) (got {folder})")
     parts = [path.relative_to(folder).parts for path in files]
     loose = [path for path, names in zip(files, parts, strict=True) if len(names) == 1]
     if loose:
@@ -208,7 +208,7 @@ def _open_class_folders(folder: Path, made: Path) -> DataSet:
         try:
             image = read_for_loader(path)
         except UNREADABLE as error:
-            raise UserError(f"{path} cannot be read: {error}") from error
+            raise UserError(f"{path}: cannot be read: {error}") from error
         members = {image.extension: image.data, "cls": str(classes.index(label)).encode()}
         return str(path.relative_to(folder)), members
 
@@ -245,7 +245,7 @@ def _remote_text(address: str) -> str | None:
 
 def _count(name: str, text: str) -> int:
     if not text.strip().isdecimal():
-        raise UserError(f"{name}: it must be the number of shards (got {text[:40]!r})")
+        raise UserError(f"{name}: must be the number of shards (got {text[:40]!r})")
     return int(text)
 
 
@@ -253,7 +253,7 @@ def _lines(name: str, text: str) -> list[str]:
     lines = [line.strip() for line in text.rstrip().splitlines()]
     if "" in lines:
         # A class's number is its line number: skipping a line would shift all the classes after it.
-        raise UserError(f"{name}: line {lines.index('') + 1} is empty")
+        raise UserError(f"{name}: must have no empty line (got line {lines.index('') + 1})")
     return lines
 
 
@@ -278,7 +278,7 @@ def open_associations(folder: Path, made: Path) -> tuple[DataSet, list[Associati
     for row in _table(folder, "cue", "candidates", "associations"):
         names, right = _list(row["candidates"]), set(_list(row["associations"]))
         if right.isdisjoint(names):
-            raise UserError(f"{folder}: the associations of {row['cue']!r} are not among its candidates")
+            raise UserError(f"{folder}: associations must be candidates (got {row['cue']!r})")
         candidates = [places.setdefault(name, len(places)) for name in names]
         tasks.append(Association(row["cue"], candidates, [name in right for name in names]))
     return open_images(folder, made, list(places)), tasks
@@ -318,7 +318,7 @@ def read_levels(path: Path, levels: str, beside: str) -> tuple[list[list[str]], 
 def _table(folder: Path, *columns: str) -> list[dict[str, str]]:
     path = min(folder.glob("*.csv"), default=None)
     if path is None:
-        raise UserError(f"{folder}: it must have a table (.csv)")
+        raise UserError(f"{folder}: must have a table (.csv)")
     return _read_csv(path, *columns)
 
 
@@ -330,7 +330,7 @@ def _read_csv(path: Path, *columns: str) -> list[dict[str, str]]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: {error}") from error
     if not rows or not set(columns) <= rows[0].keys():
-        raise UserError(f"{path}: it must be a table with the columns {', '.join(columns)}")
+        raise UserError(f"{path}: must be a table with the columns {', '.join(columns)}")
     return rows
 
 
@@ -341,7 +341,7 @@ def _list(text: str) -> list[str]:
     except (ValueError, SyntaxError):
         found = None
     if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
-        raise UserError(f"a cell of the table: it must be a list of texts (got {text[:60]!r})")
+        raise UserError(f"a cell of the table: must be a list of texts (got {text[:60]!r})")
     return found
 
 
@@ -364,7 +364,7 @@ def _read_images(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, byte
             for name in names:
                 found = index[name]
                 if len(found) != 1 and name not in found:
-                    raise UserError(f"{folder}: it must have one image {name} (got {len(found)})")
+                    raise UserError(f"{folder}: must have one image {name} (got {len(found)})")
                 image = name if name in found else next(iter(found))
                 yield Path(image).suffix.lower().removeprefix("."), found[image]()
     except _DAMAGED as error:
@@ -490,7 +490,7 @@ def read_captions(
             or len(image_ids) != (image_id_key is not None)
             or len(caption_ids) != (caption_ids_key is not None) * len(texts)
         ):
-            raise DataError(f"{data.source}: sample {key}: it must have captions (texts), and ids if named (numbers)")
+            raise DataError(f"{data.source}: sample {key}: must have captions (texts), and ids if named (numbers)")
         captions.texts.append([text.strip() for text in texts])
         captions.image_ids.extend(image_ids)
         captions.caption_ids.append(caption_ids)

@@ -17,8 +17,6 @@ from torch import Tensor
 from prolip.decisions.calibration import Calibration, Evidence, Subject, fit_calibration
 from prolip.decisions.config import Prior, Score
 from prolip.decisions.fitting import fit_logistic
-from prolip.decisions.reliability import item_losses, reliability_curve
-from prolip.decisions.selective import expected_probabilities, logit_scores, neighbour_distance, risk_curve
 from prolip.errors import UserError
 from prolip.evaluation.classification import embed_labelled, embed_prompts
 from prolip.evaluation.config import DecisionsOptions
@@ -26,6 +24,8 @@ from prolip.evaluation.datasets import DataSet, name_sources, open_classes, open
 from prolip.evaluation.results import Chart, Row, SuiteResult, TaskCache, TaskResult, row_of_items
 from prolip.evaluation.run import Prepared, evaluate_sets
 from prolip.gaussian import Gaussian
+from prolip.metrics.reliability import item_losses, reliability_curve
+from prolip.metrics.uncertainty_scores import expected_probabilities, logit_scores, neighbour_distance, risk_curve
 from prolip.metrics.zero_shot import aggregate_prompts
 from prolip.pretrained.classify import weigh
 from prolip.pretrained.model import Model

@@ -144,5 +144,5 @@ def _run(
 def _read_table(options: _Options, levels: str, beside: str) -> tuple[list[list[str]], list[str]]:
     tables = sorted(options.data.glob("*.csv"))
     if len(tables) != 1:
-        raise UserError(f"data: it must have one table (.csv) (got {len(tables)} in {options.data})")
+        raise UserError(f"data: must have one table (.csv) (got {len(tables)} in {options.data})")
     return read_levels(tables[0], levels, beside)

@@ -37,7 +37,7 @@ def run_suite(name: str, options: Options, run: Callable[[Model, Options, TaskCa
     check_seed("seed", options.seed)
     sources = options.checkpoint
     if len(set(sources)) < len(sources):
-        raise UserError(f"checkpoint: each model can be named once (got {', '.join(sources)})")
+        raise UserError(f"checkpoint: must name each model once (got {', '.join(sources)})")
     out = options.folder(name)
     check_writable(out / "results.json")
     _check_data(options)
@@ -107,8 +107,8 @@ def _check_data(options: SuiteOptions) -> None:
         value = getattr(options, name, None)
         sources = list(map(str, value)) if isinstance(value, tuple) else [str(value)] if value is not None else []
         if value == () and name in {"checkpoint", "data"}:
-            raise UserError(f"{name}: at least one must be named")
+            raise UserError(f"{name}: must be given at least once")
         missing = [source for source in sources if is_path(source) and not Path(source).exists()]
         # A suite notes that a data set is missing, and evaluates the others.
         if missing and name != "checkpoint" and (name != "data" or len(missing) == len(sources)):
-            raise UserError(f"{name}: there is no such file or folder (got {', '.join(missing)})")
+            raise UserError(f"{name}: must be an existing file or folder (got {', '.join(missing)})")

@@ -45,7 +45,7 @@ def run_uncertainty(model: Model, options: UncertaintyOptions, cache: TaskCache)
         UserError: the model has no variances, or no data set could be measured.
     """
     if not model.has_variances:
-        raise UserError(f"{model.name} has no variances: there is no uncertainty to measure")
+        raise UserError(f"checkpoint: must have variances (got {model.name})")
 
     def prepare(name: str, source: str) -> Prepared:
         data = open_dataset(source, cache.made, options.store)

@@ -49,4 +49,4 @@ class ExploreOptions:
     def __post_init__(self) -> None:
         check_at_least(1, max_items=self.max_items, max_upload_mb=self.max_upload_mb)
         if not 1 <= self.port <= 65535:
-            raise UserError(f"port is {self.port}: it must be from 1 to 65535")
+            raise UserError(f"port: must be from 1 to 65535 (got {self.port})")

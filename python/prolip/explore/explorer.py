@@ -71,7 +71,7 @@ class Explorer:
 
     def __init__(self, model: Model, items: Sequence[Item]) -> None:
         if not model.has_variances:
-            raise UserError("model: it must have variances of both images and texts, to explore uncertainty")
+            raise UserError("model: must have variances of both images and texts, to explore uncertainty")
         if model.epistemic:
             raise UserError(f"the page compares by sampled distance: {NO_CSD}")
         self.model = model
@@ -223,9 +223,9 @@ class Explorer:
         """
         labels, templates = _clean_lines(labels, "labels"), _clean_lines(templates, "templates")
         if len(labels) < 2:
-            raise UserError("labels: there must be at least two (got 1)")
+            raise UserError("labels: must be at least two (got 1)")
         if len(labels) * len(templates) > MAX_PROMPTS:
-            raise UserError(f"prompts: there can be {MAX_PROMPTS} at most (got {len(labels) * len(templates)})")
+            raise UserError(f"prompts: must be at most {MAX_PROMPTS} (got {len(labels) * len(templates)})")
         image, prompts = self._embed_image(image_data), encode_prompts(templates, labels, self._texts)
         why_not = self._why_not(labels, templates)
 
@@ -388,5 +388,5 @@ def _clean_lines(lines: Sequence[str], field: str) -> list[str]:
     """
     cleaned = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
     if not 1 <= len(cleaned) <= MAX_PROMPTS:
-        raise UserError(f"{field}: there must be 1 to {MAX_PROMPTS} (got {len(cleaned)})")
+        raise UserError(f"{field}: must be 1 to {MAX_PROMPTS} (got {len(cleaned)})")
     return cleaned

@@ -48,7 +48,7 @@ def read_items(
         patterns.append(pattern)
     items = list(islice(_items(expand_shards(patterns, store), caption_keys, store), limit))
     if not items:
-        raise UserError(f"shards: there must be images in them (got {', '.join(map(without_secrets, data))})")
+        raise UserError(f"shards: must have images (got {', '.join(map(without_secrets, data))})")
     return items
 
 

@@ -3,6 +3,7 @@ from .coco import CocoTruth as CocoTruth, Pairs as Pairs, evaluate_coco as evalu
 from .config import BprwConfig as BprwConfig, TraversalConfig as TraversalConfig
 from .hierarchy import Traversal as Traversal, mean_root as mean_root, string_ids as string_ids, traverse as traverse
 from .prompts import fill_templates as fill_templates, filter_prompts as filter_prompts
+from .reliability import measure_pairs as measure_pairs, measure_reliability as measure_reliability
 from .retrieval import (
     RetrievalResult as RetrievalResult,
     evaluate_retrieval as evaluate_retrieval,
@@ -20,6 +21,7 @@ from .uncertainty import (
     expected_calibration_error as expected_calibration_error,
     uncertainty_bins as uncertainty_bins,
 )
+from .uncertainty_scores import logit_scores as logit_scores, neighbour_distance as neighbour_distance
 from .zero_shot import (
     PUBLISHED_LOGIT_SCALE as PUBLISHED_LOGIT_SCALE,
     Classifier as Classifier,

@@ -73,7 +73,7 @@ def reweight_prompts(
         ValueError: there is no prompt, or not one label per image.
     """
     if prompts.mean.numel() == 0:
-        raise ValueError("prompts: there must be at least one")
+        raise ValueError("prompts: must not be empty")
     if labels is not None and len(labels) != len(images.mean):
         raise ValueError(f"labels: must be one per image, {len(images.mean)} (got {len(labels)})")
     prompts = prompts.at_least_float32()

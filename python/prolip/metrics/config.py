@@ -82,6 +82,6 @@ class TraversalConfig:
         check_choice("root", self.root, Root)
         check_choice("inclusion", self.inclusion, InclusionForm)
         if self.num_steps < 1:
-            raise UserError(f"walk.num_steps is {self.num_steps}: it must be at least 1")
+            raise UserError(f"walk.num_steps: must be at least 1 (got {self.num_steps})")
         if not 0 < self.root_weight < math.inf:
-            raise UserError(f"walk.root_weight is {self.root_weight}: it must be finite and positive")
+            raise UserError(f"walk.root_weight: must be finite and positive (got {self.root_weight})")

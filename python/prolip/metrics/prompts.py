@@ -81,10 +81,10 @@ def fill_templates(templates: Sequence[str], classnames: Sequence[str]) -> list[
         UserError: there is no template or no class name, a template has no placeholder, or the templates are one text.
     """
     if isinstance(templates, str) or not templates or not classnames:
-        raise UserError(f"templates: a list of templates, and class names, are needed (got {templates!r})")
+        raise UserError(f"templates: must be a list, with class names beside it (got {templates!r})")
     for template in templates:
         if "{}" not in template and "{c}" not in template:
-            raise UserError(f"templates: each needs a {{}} for the class name (got {template!r})")
+            raise UserError(f"templates: must have a {{}} for the class name (got {template!r})")
     return [[template.replace("{c}", "{}").replace("{}", name) for template in templates] for name in classnames]
 
 

@@ -128,7 +128,7 @@ def precision_at_r(
     _check_pairs(queries, candidates, correct)
     sizes = correct.sum(dim=1) if num_correct is None else num_correct
     if not bool((sizes > 0).all()):
-        raise ValueError("each query needs a correct candidate")
+        raise ValueError("correct: must have a correct candidate for each query")
     depth = min(int(sizes.max()), correct.shape[1])
     rank = torch.arange(1, depth + 1, device=correct.device)
     found = []
@@ -136,7 +136,7 @@ def precision_at_r(
         rows = slice(start, start + block)
         scores = retrieval_scores(queries.rows(rows), candidates, score)
         if bool(scores.isnan().any()):
-            raise ValueError("scores hold NaN")
+            raise ValueError("scores: must not be NaN")
         # Stable sort by score with wrong candidates in front, so that ties count against the query.
         wrong_first = torch.argsort(correct[rows].byte(), dim=1, stable=True)
         order = rank_candidates(scores.gather(1, wrong_first))[:, :depth]
@@ -148,9 +148,9 @@ def precision_at_r(
 def _check_pairs(queries: Gaussian, candidates: Gaussian, correct: Tensor) -> None:
     pairs = (len(queries.mean), len(candidates.mean))
     if correct.shape != pairs:
-        raise ValueError(f"scores {pairs} and correct {tuple(correct.shape)} differ in shape")
+        raise ValueError(f"correct: must have the shape of the scores, {pairs} (got {tuple(correct.shape)})")
     if pairs[0] == 0:
-        raise ValueError("there must be a query")
+        raise ValueError("scores: must have at least one query")
 
 
 def evaluate_retrieval(

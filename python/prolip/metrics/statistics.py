@@ -31,7 +31,7 @@ class Interval(NamedTuple):
 def value_of(statistic: Statistic, *columns: Tensor) -> float:
     """The statistic on all items, each counted once. ValueError without items."""
     if len(columns[0]) == 0:
-        raise ValueError("a statistic needs at least one item")
+        raise ValueError("items: must not be empty")
     return float(statistic(*columns, torch.ones(1, len(columns[0]), dtype=torch.float64, device=columns[0].device)))
 
 
@@ -71,7 +71,9 @@ def percentile_interval(value: float, draws: Tensor) -> Interval:
 def _count_blocks(num_items: int, num_resamples: int, seed: int) -> Iterator[Tensor]:
     """Yield how often each resample has each item, f64 [R, N], in blocks of resamples."""
     if num_items < 1 or num_resamples < 1:
-        raise ValueError(f"{num_items} items cannot be resampled {num_resamples} times")
+        raise ValueError(
+            f"num_resamples: must be at least 1, as the number of items (got {num_resamples}, {num_items})"
+        )
     generator = torch.Generator().manual_seed(seed)
     draws = (torch.randint(num_items, (num_items,), generator=generator) for _ in range(num_resamples))
     while some := list(islice(draws, max(1, _BLOCK // num_items))):
@@ -166,7 +168,7 @@ def calibration_error(confidence: Tensor, correct: Tensor, counts: Tensor, num_b
     A bin includes its upper edge; the first one also includes 0. ValueError if a confidence is outside [0, 1].
     """
     if not bool(((confidence >= 0) & (confidence <= 1)).all()):
-        raise ValueError("confidences must be in [0, 1]")
+        raise ValueError("confidences: must be in [0, 1]")
     confidence = confidence.double()
     places = ((confidence * num_bins).ceil().long() - 1).clamp_min(0)
     return _sums(places, counts * (correct.double() - confidence), num_bins).abs().sum(dim=1) / counts.sum(dim=1)
@@ -221,7 +223,7 @@ def _sums(places: Tensor, weights: Tensor, size: int) -> Tensor:
 def _by_value(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Sums of the weights of equal values, in ascending order, [R, U], and the place of each item's value, [N]."""
     if bool(values.isnan().any()):
-        raise ValueError("values with NaN have no order")
+        raise ValueError("values: must not be NaN")
     distinct, place = torch.unique(values, return_inverse=True)
     return _sums(place, weights, len(distinct)), place
 
@@ -236,9 +238,9 @@ def rank_of_first_correct(scores: Tensor, correct: Tensor) -> Tensor:
     [Q, C], do not count against each other. ValueError if a score is NaN, or a query has no correct candidate.
     """
     if bool(torch.isnan(scores).any()):
-        raise ValueError("scores hold NaN")
+        raise ValueError("scores: must not be NaN")
     if not bool(correct.any(dim=1).all()):
-        raise ValueError("each query needs a correct candidate")
+        raise ValueError("correct: must have a correct candidate for each query")
     best = scores.masked_fill(~correct, -math.inf).amax(dim=1, keepdim=True)
     return ((scores >= best) & ~correct).sum(dim=1)
 

@@ -48,10 +48,10 @@ def uncertainty_bins(uncertainty: Tensor, correct: Tensor, num_bins: int = 10) -
         ValueError: the two differ in shape, or an uncertainty is NaN.
     """
     if uncertainty.shape != correct.shape or bool(uncertainty.isnan().any()):
-        raise ValueError("uncertainty and correct must have one number per item, and none may be NaN")
+        raise ValueError("uncertainty: must have one number per item, as correct, none NaN")
     size = len(uncertainty) // num_bins
     if size == 0:
-        raise UserError(f"num_bins is {num_bins}: there are only {len(uncertainty)} items")
+        raise UserError(f"num_bins: must be at most the number of items, {len(uncertainty)} (got {num_bins})")
     accuracy, mean_uncertainty = (
         some[: size * num_bins].view(num_bins, size).mean(dim=1)
         for some in (sorted_means(uncertainty, correct), uncertainty.double().sort().values)
@@ -115,7 +115,9 @@ def cosine_moments(images: Gaussian, texts: Gaussian) -> CosineMoments:
 def more_uncertain(general: Tensor, specific: Tensor) -> Tensor:
     """1 where the general item is the more uncertain one, 1/2 where both are equally uncertain, else 0, f64 [N]."""
     if general.shape != specific.shape:
-        raise ValueError(f"{tuple(general.shape)} and {tuple(specific.shape)} do not pair")
+        raise ValueError(
+            f"general: must have the shape of specific, {tuple(specific.shape)} (got {tuple(general.shape)})"
+        )
     return (general > specific).double() + (general == specific).double() / 2
 
 

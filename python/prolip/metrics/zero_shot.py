@@ -89,7 +89,7 @@ def correct_within(logits: Tensor, labels: Tensor, k: int) -> Tensor:
     if k >= logits.shape[1]:
         return torch.ones_like(labels, dtype=torch.bool)
     if bool(logits.isnan().any()):
-        raise ValueError("logits hold NaN")
+        raise ValueError("logits: must not be NaN")
     return (logits >= logits.gather(1, labels[:, None])).sum(dim=1) <= k
 
 

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from prolip.decisions import fit_pairs, fit_temperature, label_shares, log_prior
-from prolip.decisions.fitting import BOUND, fit_logistic
+from prolip.decisions.fitting import BOUND, fit_known, fit_logistic
 from prolip.errors import UserError
 
 
@@ -125,3 +125,12 @@ def test_chance_keeps_shares_even_and_large_counts_do_not() -> None:
     assert 0.9 < float(shares.min()) <= float(shares.max()) < 1.3
     uneven = torch.arange(4).repeat_interleave(torch.tensor([700, 200, 90, 10]))
     assert label_shares(uneven, 5) == pytest.approx([0.7, 0.2, 0.09, 0.01, 0], abs=0.005)
+
+
+def test_mahalanobis_distance_is_in_units_of_the_spread() -> None:
+    draws = torch.Generator().manual_seed(0)
+    labels = torch.arange(2000) % 2
+    centres = torch.tensor([[0.0, 0.0], [10.0, 0.0]], dtype=torch.float64)
+    noise = torch.tensor([1.0, 0.1]).double() * torch.randn(2000, 2, generator=draws, dtype=torch.float64)
+    found = fit_known(centres[labels] + noise, labels, 1e-6).distance(torch.tensor([[3.0, 0], [10, 0.3], [5, 0]]))
+    assert found.tolist() == pytest.approx([9, 9, 25], rel=0.15)

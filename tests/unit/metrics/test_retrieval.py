@@ -126,5 +126,5 @@ def test_impossible_questions_are_errors(measure: object) -> None:
         (gaussians(0, 4, seed=0), torch.ones(0, 3).bool()),
         (broken, torch.eye(3).bool()),
     ):
-        with pytest.raises(ValueError, match=r"shape|correct candidate|a query|NaN"):
+        with pytest.raises(ValueError, match=r"^(scores|correct): "):
             measure(queries, some, correct)  # type: ignore[operator]

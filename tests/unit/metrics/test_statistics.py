@@ -115,9 +115,9 @@ def test_confidences_outside_0_and_1_and_nan_are_refused() -> None:
         ("calibration_error", T([math.nan])),
         ("auroc", T([math.nan])),
     ):
-        with pytest.raises(ValueError, match=r"NaN|in \[0, 1\]"):
+        with pytest.raises(ValueError, match=r"confidences|values|scores"):
             value_of(STATISTICS[name], column, torch.ones(1))
-    with pytest.raises(ValueError, match="NaN"):
+    with pytest.raises(ValueError, match="values"):
         sorted_means(T([0.1, math.nan]), torch.ones(2))
 
 
@@ -139,7 +139,7 @@ def test_resamples_are_drawn_by_the_seed_in_blocks_of_any_size(monkeypatch: pyte
     monkeypatch.setattr(statistics, "_BLOCK", 37 * 7)
     torch.testing.assert_close(resample(ratio, parts, sizes, num_resamples=25, seed=3), whole)
     for items, count in ((torch.ones(0), 5), (torch.ones(2), 0)):
-        with pytest.raises(ValueError, match="cannot be resampled"):
+        with pytest.raises(ValueError, match="num_resamples"):
             resample(mean, items, num_resamples=count)
 
 
@@ -173,7 +173,7 @@ def test_rank_of_first_correct_counts_better_and_equal_candidates(
 ) -> None:
     given = T([scores]), T([correct]).bool()
     if rank is None:
-        with pytest.raises(ValueError, match=r"NaN|correct candidate"):
+        with pytest.raises(ValueError, match=r"scores|correct"):
             rank_of_first_correct(*given)
     else:
         assert rank_of_first_correct(*given).tolist() == [rank]

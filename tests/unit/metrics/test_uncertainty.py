@@ -47,7 +47,7 @@ def test_bins_need_enough_items_and_numbers() -> None:
         uncertainty_bins(torch.rand(9), torch.ones(9), 10)
     assert error.value.field == "num_bins"
     for uncertainty, correct in ((torch.rand(20), torch.ones(30)), (T([0.1, math.nan]), T([1, 0]))):
-        with pytest.raises(ValueError, match="one number per item"):
+        with pytest.raises(ValueError, match="uncertainty"):
             uncertainty_bins(uncertainty, correct, 2)
 
 
@@ -61,7 +61,7 @@ def test_areas_and_calibration_errors_of_hand_made_examples() -> None:
     assert area_under_risk_coverage(torch.ones(8), T([1, 1, 1, 0, 1, 0, 1, 1])) == pytest.approx(0.25)
     assert expected_calibration_error(T([1.0, 0.0]), T([1, 0])) == 0.0
     assert expected_calibration_error(T([1.0, 1.0]), T([0, 0])) == 1.0
-    with pytest.raises(ValueError, match="at least one item"):
+    with pytest.raises(ValueError, match="items"):
         area_under_risk_coverage(T([]), T([]))
 
 

@@ -55,7 +55,7 @@ class FolderConfig(BuildConfig):
         if self.name_pattern is not None:
             self._check_pattern(self.name_pattern)
         if not self.templates:
-            raise UserError("templates: at least one is needed")
+            raise UserError("templates: must not be empty")
         for template in self.templates:
             rest = template.replace("{}", "", 1)
             if rest == template or "{" in rest or "}" in rest:

@@ -24,7 +24,7 @@ def build_folder(config: FolderConfig, out: Path) -> BuildSummary:
             other files.
     """
     if not config.images.is_dir():
-        raise UserError(f"images: {config.images} is not a folder")
+        raise UserError(f"images: must be a folder (got {config.images})")
     candidates = [_candidate(path, config) for path in find_images(config.images)]
     if candidates and all(candidate.problem for candidate in candidates):
         raise UserError(

@@ -113,7 +113,7 @@ def _check_grey_values(image: Image.Image) -> None:
     _, largest = image.getextrema()
     assert isinstance(largest, int | float), "it has one band"
     if largest > 255 or (image.mode == "F" and largest <= 1):
-        raise ValueError(f"its grey values reach {largest:g}, and RGB has 0 to 255: save it with 8 bits")
+        raise ValueError(f"grey values must be from 0 to 255; save it with 8 bits (got {largest:g})")
 
 
 def _opened(data: bytes) -> Image.Image:
@@ -124,7 +124,7 @@ def _opened(data: bytes) -> Image.Image:
     except UnidentifiedImageError:  # its message has the address of the bytes
         raise UnidentifiedImageError(f"not an image file that Pillow reads ({len(data)} bytes)") from None
     except Image.DecompressionBombError:
-        raise Image.DecompressionBombError("it has too many pixels even to be scaled down") from None
+        raise Image.DecompressionBombError("too many pixels even to be scaled down") from None
 
 
 def read_for_loader(path: Path) -> EncodedImage:
@@ -156,7 +156,7 @@ def write_images(
     """
     started = time.monotonic()
     if not candidates:
-        raise UserError(f"{origin} has no image ({', '.join(sorted(EXTENSIONS))})")
+        raise UserError(f"{origin}: must have an image ({', '.join(sorted(EXTENSIONS))})")
     check_replaceable(out)
     bad: list[BadImage] = []
     converted: Counter[str] = Counter()
@@ -196,7 +196,9 @@ def write_images(
             chosen = [(place, image) for place, image in order if (split == "val") == _is_validation(image, config)]
             folder.write(split, read(chosen), config.samples_per_shard)
         if not folder.samples:
-            raise UserError(f"{origin} has no image that can be read; the first: {bad[0].name} ({bad[0].reason})")
+            raise UserError(
+                f"{origin}: must have an image that can be read; the first is {bad[0].name} ({bad[0].reason})"
+            )
         kinds = dict(sorted(converted.items()))
         folder.finish({**description, "skipped": [asdict(one) for one in bad], "converted": kinds})
         return BuildSummary(

@@ -171,17 +171,17 @@ def check_replaceable(out: Path, patterns: Sequence[str] = OUR_FILES) -> None:
         UserError: `out` is a file, holds another file, or has no dataset.json.
         OSError: it cannot be made; see `check_writable`.
     """
-    # Errors do not name the option: it is `out` of `prolip data build`, and `data` of `prolip demo`.
+    # The option is `out` of `prolip data build` and `data` of `prolip demo`, so errors name the folder.
     if not out.exists():
         check_writable(out)
         return
     if not out.is_dir():
-        raise UserError(f"{out} is a file; name a new or empty folder")
+        raise UserError(f"{out}: must be a folder; name a new or empty one")
     files = files_below(out)
     # A folder of somebody's shards holds only files with our names, but not our record of them.
     foreign = [name for name in files if RECORD not in files or not any(_fits(name, pattern) for pattern in patterns)]
     if foreign:
-        raise UserError(f"{out} holds {foreign[0]!r}, which no builder wrote; name a new or empty folder")
+        raise UserError(f"{out}: must hold only what a builder wrote; name a new or empty folder (got {foreign[0]!r})")
 
 
 def _fits(name: str, pattern: str) -> bool:

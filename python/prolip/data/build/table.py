@@ -18,13 +18,13 @@ def build_csv(config: CsvConfig, out: Path) -> BuildSummary:
             or `out` holds other files.
     """
     if not config.table.is_file():
-        raise UserError(f"table: {config.table} is not a file")
+        raise UserError(f"table: must be a file (got {config.table})")
     try:
         candidates = list(_read_rows(config))
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"table: {config.table} is not a .csv or .tsv file in UTF-8: {error}") from error
     if not candidates:
-        raise UserError(f"table: {config.table} has no row below the header")
+        raise UserError(f"table: must have a row below the header (got {config.table})")
     description = {
         "kind": "csv",
         "image_column": config.image_column,
@@ -46,7 +46,7 @@ def _read_rows(config: CsvConfig) -> Iterator[Candidate]:
                     f"{', '.join(columns)}; name one, or set --delimiter"
                 )
         if len(set(columns)) < len(columns):
-            raise UserError(f"table: {config.table} has two columns with the same name: {', '.join(columns)}")
+            raise UserError(f"table: must have columns of different names (got {', '.join(columns)})")
         for row in rows:
             name = f"{config.table.name} line {rows.line_num}"
             if None in row or None in row.values():

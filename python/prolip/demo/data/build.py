@@ -117,7 +117,7 @@ def _check_kind(out: Path) -> None:
     except (FileNotFoundError, ValueError):
         return
     if kind != KIND:
-        raise UserError(f"{out} holds other shards (of a {kind}), which emoji would replace: name a new folder")
+        raise UserError(f"{out}: must not hold other shards; name a new folder (got those of a {kind})")
 
 
 def _draw_sets(config: EmojiConfig) -> tuple[dict[str, list[Drawing]], dict[str, Split]]:

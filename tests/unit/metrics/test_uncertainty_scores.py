@@ -8,14 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from prolip.decisions.selective import (
+from prolip.gaussian import Gaussian
+from prolip.metrics.uncertainty_scores import (
     expected_probabilities,
-    fit_known,
     logit_scores,
     neighbour_distance,
     risk_curve,
 )
-from prolip.gaussian import Gaussian
 
 
 def test_scores_of_hand_made_logits() -> None:
@@ -51,20 +50,11 @@ def test_expected_probabilities_are_close_to_sampled_ones() -> None:
     torch.testing.assert_close(points, (5.0 * images.mean @ classes.mean.T).softmax(dim=1))
 
 
-def test_mahalanobis_distance_is_in_units_of_the_spread() -> None:
-    draws = torch.Generator().manual_seed(0)
-    labels = torch.arange(2000) % 2
-    centres = torch.tensor([[0.0, 0.0], [10.0, 0.0]], dtype=torch.float64)
-    noise = torch.tensor([1.0, 0.1]).double() * torch.randn(2000, 2, generator=draws, dtype=torch.float64)
-    found = fit_known(centres[labels] + noise, labels, 1e-6).distance(torch.tensor([[3.0, 0], [10, 0.3], [5, 0]]))
-    assert found.tolist() == pytest.approx([9, 9, 25], rel=0.15)
-
-
 def test_neighbour_distances_do_not_depend_on_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     query = F.normalize(torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]), dim=-1)
     expected = {2: [1 - math.sqrt(0.5), 1.0], 9: [1.0, 1.0]}
     for block in (2**24, 1):
-        monkeypatch.setattr("prolip.decisions.selective._BLOCK", block)
+        monkeypatch.setattr("prolip.metrics.uncertainty_scores._BLOCK", block)
         for k, values in expected.items():
             assert neighbour_distance(query, torch.eye(3), k).tolist() == pytest.approx(values)
 
