@@ -12,12 +12,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 from tests.gpu.report import Report, named_parts
-from tests.gpu.schedule import ROOT, Worker, run_parts, worker_command
+from tests.gpu.schedule import ROOT, run_parts
 
 _SLOWER = 5
 """Times the limits of a small run."""
@@ -51,15 +50,15 @@ def main() -> int:
         if words.bundle is not None:
             known = [str(unpack(words.bundle, Path(folder, "site"))), str(ROOT), os.environ.get("PYTHONPATH", "")]
             environment["PYTHONPATH"] = os.pathsep.join(filter(None, known))
-        flags = ["--device", words.device, *(["--small"] if words.small else [])]
-        flags += ["--scratch", folder, "--results", str(report.json_file)]
+        flags = ["--device", words.device, *(["--small"] if words.small else []), "--scratch", folder]
+        worker = [sys.executable, "-m", "tests.gpu.worker"]
         run_parts(
             report,
-            lambda name, log: Worker(worker_command(name, *flags), log, environment),
+            lambda name, limit: [*worker, name, "--limit", str(limit), *flags],
+            environment=environment,
             seconds=words.seconds - (time.monotonic() - started),
             scratch=Path(folder, "logs"),
             log=report.markdown_file.with_name("gpu.log"),
-            say=partial(print, flush=True),
         )
     print(report.markdown_file.read_text(encoding="utf-8"))
     return 0 if report.is_good else 1

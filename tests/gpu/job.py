@@ -24,8 +24,6 @@ class Job:
     """Small enough for an ordinary test."""
     scratch: Path
     """Folder of the run, which all parts share."""
-    results: Path
-    """The rows of the parts before this one (gpu.json)."""
     emit: Callable[[dict[str, Any]], object]
     """Takes a row."""
 

@@ -10,13 +10,13 @@ class Part(NamedTuple):
 
     name: str
     section: str
-    """Correct, Fast or Scaling."""
+    """Machine, Correct or Fast."""
     about: str
     """What it does."""
     place: str
     """Its function, MODULE:NAME in this folder."""
     seconds: float
-    """Time limit, without starting Python."""
+    """Time limit."""
 
 
 PARTS = (
@@ -37,6 +37,4 @@ PARTS = (
     Part("resume", "Correct", "a resumed run against one that was not stopped", "runs:resume", 40),
     Part("embed", "Correct", "`prolip embed` against the CPU", "runs:embed", 40),
     Part("gradients, compiled", "Correct", "loss and gradients of compiled blocks and loss", "gradients:compiled", 120),
-    Part("threads", "Scaling", "the loader alone on 1 to 16 threads", "threads:scaling", 45),
-    Part("ViT-L/16", "Fast", "training steps with recomputation, one batch", "speed:large", 60),
 )

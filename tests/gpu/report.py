@@ -1,4 +1,4 @@
-"""The results of a GPU run, written again after every row: gpu.json for programs, gpu.md for people."""
+"""The results of a GPU run, written again after every part: gpu.json for programs, gpu.md for people."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Outcome:
 
 
 class Report:
-    """All outcomes so far, in two files that are always whole."""
+    """All outcomes so far, in two files."""
 
     def __init__(self, folder: Path, parts: tuple[Part, ...], about: dict[str, Any]) -> None:
         self._folder, self._about, self._started = folder, about, time.monotonic()
@@ -54,8 +54,8 @@ class Report:
             for outcome in self.outcomes
         ]
         content = {**self._about, "seconds": seconds, "good": self.is_good, "parts": parts}
-        _replace(self.json_file, json.dumps(content, indent=1))
-        _replace(self.markdown_file, "\n".join(self.markdown(seconds)) + "\n")
+        self.json_file.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        self.markdown_file.write_text("\n".join(self.markdown(seconds)) + "\n", encoding="utf-8")
 
     def markdown(self, seconds: float) -> list[str]:
         rows = [row for outcome in self.outcomes for row in outcome.rows]
@@ -94,20 +94,6 @@ def shown(value: object) -> str:
     if isinstance(value, float | int) and not isinstance(value, bool):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
     return str(value).replace("|", "\\|")
-
-
-def known_rows(file: Path, part: str) -> dict[str, Any]:
-    """The figures of a part that ran before, by name; {} if it did not."""
-    parts = json.loads(file.read_text(encoding="utf-8"))["parts"] if file.exists() else []
-    rows = [row for found in parts if found["name"] == part for row in found["rows"]]
-    return {row["what"]: row["value"] for row in rows if "value" in row}
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file atomically. (`prolip.files` needs the bundle.)"""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def named_parts(names: list[str]) -> tuple[Part, ...]:

@@ -13,7 +13,6 @@ from tests.bench.published_step import PublishedModel, PublishedStep
 from tests.bench.step_sides import images_and_ids, masked_step
 from tests.gpu.inputs import opened_run, settings, trial
 from tests.gpu.job import Job
-from tests.gpu.report import known_rows
 from torch import Tensor
 
 from prolip.data.device import DeviceBatch, device_batches
@@ -24,12 +23,7 @@ from prolip.train.logging import seconds_at_peak
 from prolip.train.loop import Run, take_step
 from prolip.train.optim import learning_rate
 
-FROM_SHARDS, ONE_BATCH = "samples/s from shards", "samples/s, one batch"
-PUBLISHED = "samples/s, published step"
 _GOAL, _OF_PUBLISHED = 2000, 1.5
-_BATCH_SIZES = (512, 384, 256, 128, 64)
-_FILLED = 0.85
-"""Share of the card that the estimate of a large model may fill."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +46,6 @@ def compiled(job: Job) -> None:
     train(job, "speed-compiled", "--parallel.compile", "True")
 
 
-def large(job: Job) -> None:
-    recomputed(job, "ViT-L-16")
-
-
 # ---- The base model -------------------------------------------------------------------------------------------------
 
 
@@ -66,11 +56,7 @@ def train(job: Job, name: str, *flags: str) -> None:
     with opened_run(config, job.ranks) as run:
         batch = from_shards(job, run)
         again = time_steps(job, lambda: take_step(run, batch), seconds=5).rate(size)
-        job.figure(ONE_BATCH, again, "", "without a loader")
-        theirs = known_rows(job.results, "published").get(PUBLISHED)
-        if theirs:
-            goal = None if job.small else _OF_PUBLISHED
-            job.figure("published step", again / theirs, "×", "ours, by theirs", goal=goal)
+        job.figure("samples/s, one batch", again, "", "without a loader")
 
 
 def from_shards(job: Job, run: Run) -> DeviceBatch:
@@ -91,7 +77,9 @@ def from_shards(job: Job, run: Run) -> DeviceBatch:
 
         timed = time_steps(job, lambda: take_step(run, next(batches)), seconds=12, on_start=start)
         rate = timed.rate(size)
-        job.figure(FROM_SHARDS, rate, "", f"batch {size}, {timed.steps} steps", goal=None if job.small else _GOAL)
+        job.figure(
+            "samples/s from shards", rate, "", f"batch {size}, {timed.steps} steps", goal=None if job.small else _GOAL
+        )
         share = (batches.wait_seconds - waited) / timed.seconds
         job.figure("waiting for data", share, "", "share of the time", goal=0.02, more_is_better=False)
         report_use(job, run, timed, size)
@@ -129,7 +117,7 @@ def beside_published(job: Job, size: int) -> None:
     why = "bf16; their residual stream is in bf16, too"
     job.check("first loss, ours and theirs", abs(ours.loss / theirs.loss - 1), 0.01, why)
     job.figure("samples/s, our step", ours.rate, "", f"batch {size}, not compiled")
-    job.figure(PUBLISHED, theirs.rate, "", f"batch {size}")
+    job.figure("samples/s, published step", theirs.rate, "", f"batch {size}")
     job.figure("ours by theirs", ours.rate / theirs.rate, "×", goal=None if job.small else _OF_PUBLISHED)
     if job.on_gpu:
         job.figure("peak memory, ours", ours.peak_gib, "GiB")
@@ -179,45 +167,6 @@ def one_side(job: Job, step: Callable[[], Tensor], size: int) -> Side:
     loss = step().item()
     rate = time_steps(job, step, seconds=6).rate(size)
     return Side(loss, rate, torch.cuda.max_memory_allocated() / 2**30 if job.on_gpu else 0.0)
-
-
-# ---- Large models ---------------------------------------------------------------------------------------------------
-
-
-def recomputed(job: Job, architecture: str) -> None:
-    """A large model with every block recomputed, on one batch, as large as the estimate lets the card hold."""
-    flags = [*sizes(job), "--parallel.recompute_every", "1", "--batch_size", "8"]
-    flags += [] if job.small else ["--architecture", architecture]
-    with opened_run(settings(job, architecture, *flags), job.ranks) as run:
-        size = 8 if job.small else largest_batch(run)
-        with run.loader:
-            first = next(device_batches(run.loader, job.place, dtype=DTYPES["bf16"]))
-        batch = repeated(first, size // 8)
-        reset_peak(job)
-        take_step(run, batch)
-        timed = time_steps(job, lambda: take_step(run, batch), seconds=8)
-        why = f"{architecture}, batch {size}, every block recomputed, not compiled"
-        job.figure(ONE_BATCH, timed.rate(size), "", why)
-        report_use(job, run, timed, size)
-
-
-def largest_batch(run: Run) -> int:
-    """The largest batch whose estimate the card can hold."""
-    if run.ranks.device.type != "cuda":
-        return _BATCH_SIZES[0]
-    room = _FILLED * torch.cuda.get_device_properties(0).total_memory
-    return next((one for one in _BATCH_SIZES if estimate(run, one) <= room), _BATCH_SIZES[-1])
-
-
-def repeated(batch: DeviceBatch, times: int) -> DeviceBatch:
-    """A larger batch of copies. Masked rows come first, so all of them are at the beginning."""
-    masked, kept = batch.masked_token_ids, batch.kept_patches
-    return batch._replace(
-        images=batch.images.repeat(times, 1, 1, 1).contiguous(memory_format=torch.channels_last),
-        token_ids=batch.token_ids.repeat(1, times, 1),
-        masked_token_ids=None if masked is None else masked.repeat(1, times, 1),
-        kept_patches=None if kept is None else kept.repeat(times, 1),
-    )
 
 
 # ---- Clock and memory -----------------------------------------------------------------------------------------------

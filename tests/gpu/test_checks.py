@@ -11,8 +11,6 @@ from tests.gpu import batches, gradients
 from tests.gpu.batches import bytes_of
 from tests.gpu.inputs import write_inputs
 from tests.gpu.job import Job
-from tests.gpu.report import cells
-from tests.gpu.threads import cores
 
 from prolip.models.config import Precision
 
@@ -24,7 +22,7 @@ def rows() -> list[dict[str, Any]]:
 
 @pytest.fixture
 def job(tmp_path: Path, rows: list[dict[str, Any]]) -> Job:
-    made = Job(device="cpu", small=True, scratch=tmp_path, results=tmp_path / "gpu.json", emit=rows.append)
+    made = Job(device="cpu", small=True, scratch=tmp_path, emit=rows.append)
     write_inputs(made)
     return made
 
@@ -58,37 +56,3 @@ def test_a_changed_pixel_fails_the_check(job: Job, rows: list[dict[str, Any]], m
     batches.under_load(job)
     assert rows[0]["error"] == 1
     assert not rows[0]["passed"]
-
-
-@pytest.mark.parametrize(
-    ("wanted", "found"), [(50, "0.5"), (100, "1.0"), (150, "1.5"), (300, "3.0"), (390, "3.9"), (500, "more than 4")]
-)
-def test_the_number_of_cores_that_feed_a_device_is_interpolated(wanted: float, found: str) -> None:
-    assert cores({4: 400.0, 1: 100.0, 2: 200.0}, wanted) == found
-
-
-@pytest.mark.parametrize(
-    ("row", "shown"),
-    [
-        (
-            {"what": "a", "error": 2.5e-7, "limit": 1e-6, "passed": True, "why": "so"},
-            ("a", "2.5e-07", "≤ 1e-06", "ok", "so"),
-        ),
-        (
-            {"what": "a", "error": "nan", "limit": 0, "passed": False, "why": ""},
-            ("a", "nan", "≤ 0", "**wrong**", ""),
-        ),
-        (
-            {"what": "b", "value": 2345.6, "unit": "", "why": "", "goal": 2000, "more_is_better": True},
-            ("b", "2,346", "≥ 2,000", "met", ""),
-        ),
-        (
-            {"what": "c", "value": 0.03, "unit": "", "why": "", "goal": 0.02, "more_is_better": False},
-            ("c", "0.03", "≤ 0.02", "missed", ""),
-        ),
-        ({"what": "d", "value": "a|b", "unit": "s", "why": ""}, ("d", "a\\|b s", "", "", "")),
-        ({"what": "e", "not_run": "needs CUDA"}, ("e", "", "", "not run", "needs CUDA")),
-    ],
-)
-def test_rows_are_formatted_as_table_cells(row: dict[str, Any], shown: tuple[str, ...]) -> None:
-    assert cells(row) == shown

@@ -1,4 +1,4 @@
-"""The process of one part: imports, waits for the start signal, runs the part, writes rows to standard output."""
+"""The process of one part: runs it, and writes rows to standard output."""
 
 from __future__ import annotations
 
@@ -18,32 +18,27 @@ from tests.gpu.parts import PARTS
 def main() -> int | str:
     parser = argparse.ArgumentParser()
     parser.add_argument("part", choices=[part.name for part in PARTS])
+    parser.add_argument("--limit", type=float, required=True)
     parser.add_argument("--device", required=True)
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--scratch", type=Path, required=True)
-    parser.add_argument("--results", type=Path, required=True)
     words = parser.parse_args()
     # Standard output is for rows alone. What libraries print there goes to the log.
     rows = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)
     faulthandler.enable()
-    module, name = next(part.place for part in PARTS if part.name == words.part).split(":")
+    # If the part hangs, the log says where.
+    faulthandler.dump_traceback_later(max(1.0, words.limit - 5), exit=False)
     if words.device == "cuda" and not torch.cuda.is_available():
         return f"torch {torch.__version__} sees no GPU"
-    function = getattr(import_module(f"tests.gpu.{module}"), name)
-    line = sys.stdin.readline()
-    if not line:
-        return 0  # no one will ask
-    # If the part hangs, the log says where.
-    faulthandler.dump_traceback_later(max(1.0, float(line) - 1), exit=False)
+    module, name = next(part.place for part in PARTS if part.name == words.part).split(":")
     job = Job(
         device=words.device,
         small=words.small,
         scratch=words.scratch,
-        results=words.results,
         emit=lambda row: rows.write(f"{json.dumps(row)}\n"),
     )
-    function(job)
+    getattr(import_module(f"tests.gpu.{module}"), name)(job)
     return 0
 
 
