@@ -47,7 +47,7 @@ COMMANDS = {
     "classify": Command("how probable each label is for an image: prolip classify IMAGE LABEL ...", classify.run),
     "calibrate": Command('fit probabilities, label sets and "don\'t know" on labelled images', calibrate.run),
     "compare": Command("distance and inclusion of an image and texts: prolip compare IMAGE TEXT ...", compare.run),
-    "embed": Command("embed images and captions into Parquet or safetensors files, under torchrun too", embed.run),
+    "embed": Command("embed images and captions into Parquet files, under torchrun too", embed.run),
     "adapt": Command(
         "learn uncertainty for a frozen CLIP or SigLIP from its embeddings of pairs, in minutes", adapt.run
     ),

@@ -133,7 +133,6 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("eval zero_shot --checkpoint no-model --data absent", "data"),
         ("eval retrieval --checkpoint no-model --data absent.tar", "data"),
         ("eval hierarcaps --checkpoint no-model --data absent", "data"),
-        ("eval datacomp --checkpoint no-model --data . --tasks imagenet", "tasks"),
         ("eval imagenet --checkpoint no-model --data . --few_shot.alpha 0", "few_shot.alpha"),
         ("eval zero_shot --checkpoint no-model --data classes --batch_size many", "batch_size"),
     ],
