@@ -35,7 +35,6 @@ __all__ = [
 ]
 
 LOG_2PI = math.log(2.0 * math.pi)
-"""Natural logarithm of 2π."""
 _LOG_2 = math.log(2.0)
 
 
@@ -310,9 +309,7 @@ class _Buffers(NamedTuple):
     """Scratch memory for one block, and two numbers that all blocks share."""
 
     first: Tensor
-    """[rows, columns, D]"""
     second: Tensor
-    """[rows, columns, D]"""
     spread: float
     """Largest distance of a log variance from its centre."""
     centre: float

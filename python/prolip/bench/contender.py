@@ -50,11 +50,7 @@ class Measurement:
 
 
 def run_contender(name: str, config: BenchDataConfig, shards: Sequence[str]) -> Measurement:
-    """Measure a contender on shards in a new process, with one thread for numeric libraries.
-
-    Raises:
-        UserError: the shards hold less than a batch, or a package is missing.
-    """
+    """Measure a contender on shards in a new process, with one thread for numeric libraries."""
     os.environ["OMP_NUM_THREADS"] = "1"
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_measure, name, config, shards).result()
@@ -151,9 +147,6 @@ def webdataset_batches(config: BenchDataConfig, shards: Sequence[str]) -> Iterat
 
     Each is a pair of normalised images f32 [B, 3, H, W] and token ids i64 [B, 77]. Shards are drawn with replacement.
     Samples are shuffled in a buffer of 5,000 that yields from 1,000 samples on.
-
-    Raises:
-        UserError: a package is missing.
     """
     try:
         import open_clip

@@ -18,7 +18,6 @@ from prolip.report.text_table import align
 MAX_SPREAD = 1.15
 """Maximum ratio of a contender's fastest and slowest round, above which its figures are called inexact."""
 MAX_OTHERS = 0.1
-"""Cores that other programs may keep busy."""
 Measured = Mapping[str, Sequence[Measurement]]
 """For each contender, the loader and the floor first: one measurement per round."""
 

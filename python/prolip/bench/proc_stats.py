@@ -18,7 +18,6 @@ class Elapsed(NamedTuple):
     cpu_seconds: float
     """User and system time of this process and the children that it had at the start."""
     others_cores: float
-    """Cores that the rest of the machine kept busy."""
 
 
 def stopwatch() -> Callable[[], Elapsed]:
@@ -45,7 +44,6 @@ def memory() -> tuple[float, float]:
 
 
 def _tree() -> list[int]:
-    """Return the ids of this process and all its descendants."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and (fields := _stat(int(entry.name))):

@@ -46,9 +46,7 @@ class DeviceBatch(NamedTuple):
     kept_patches: Tensor | None
     """int64 [M, K]."""
     keys: list[str]
-    """The keys of the samples."""
     members: Members
-    """The raw members that the loader keeps."""
     cursor: Cursor
     """Where to resume after this batch."""
 
@@ -58,7 +56,6 @@ class DeviceStats:
     """Where the time went, over all batches so far."""
 
     batches: int
-    """Batches returned."""
     seconds: float
     """Time from the first request for a batch until the last batch was returned."""
     wait_seconds: float
@@ -195,8 +192,6 @@ class _Slot:
 
 
 class _InFlight(NamedTuple):
-    """A batch on its way to the device."""
-
     batch: DeviceBatch
     tensors: list[Tensor]
     ready: CudaEvent
@@ -280,7 +275,6 @@ def _device_batch(batch: Batch, images: Tensor, ids: Sequence[Tensor | None]) ->
 
 
 def _layout(arrays: Sequence[np.ndarray[tuple[int, ...], np.dtype[np.generic]]]) -> tuple[list[int], int]:
-    """Return the offsets of arrays in a packed buffer, and its size."""
     starts, end = [], 0
     for array in arrays:
         starts.append(end)
@@ -305,11 +299,7 @@ def device_batches(
     """Iterate over a loader's batches on a device, with normalised images.
 
     Args:
-        loader: a source of batches.
-        device: a CPU or CUDA device.
         dtype: of the images: float32, bfloat16 or float16.
-        mean: of red, green and blue in [0, 1].
-        std: of red, green and blue.
         ahead: batches to copy to a GPU ahead of the current one, at least 1.
 
     """

@@ -14,10 +14,6 @@ def run_index(options: IndexOptions) -> tuple[int, list[str]]:
 
     Returns:
         The exit status (1 if a checked index does not match its shards) and the lines to print.
-
-    Raises:
-        UserError: a setting is wrong, or the shards or the index cannot be read.
-        OSError: the index cannot be written; see `check_writable`.
     """
     if not options.shards:
         raise UserError("shards: must name at least one shard")

@@ -33,11 +33,8 @@ class Leg:
     """A part of an epoch that was read with one number of ranks and one batch size."""
 
     world_size: int
-    """Number of ranks."""
     batch_size: int
-    """Samples per rank and step."""
     steps: int
-    """Number of steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +46,6 @@ class Cursor:
     """
 
     epoch: int = 0
-    """The epoch, from 0."""
     legs: tuple[Leg, ...] = ()
     """The parts of this epoch that were read."""
 
@@ -82,7 +78,6 @@ class Batch(NamedTuple):
     kept_patches: NDArray[np.int64] | None
     """[M, K], sorted indices of the kept patches of the first M rows; None if nothing is masked."""
     keys: list[str]
-    """The keys of the B samples."""
     members: Members
     """The raw members that `keep_members` names, B per extension."""
     cursor: Cursor

@@ -19,11 +19,7 @@ def encoded_image(members: Mapping[str, bytes | None]) -> bytes | None:
 
 
 def read_members(shard: str, keep: Sequence[str], store: StoreConfig) -> Iterator[tuple[str, dict[str, bytes | None]]]:
-    """Yield key and members (by the extensions in `keep`) of the samples of a shard that have an image, in order.
-
-    Raises:
-        UserError, DataError: the shard is missing or is not an archive.
-    """
+    """Yield key and members (by the extensions in `keep`) of the samples of a shard that have an image, in order."""
     config = LoaderConfig(
         shards=(shard,),
         batch_size=64,
@@ -51,11 +47,7 @@ def member_key(name: str) -> str | None:
 
 
 def read_record(key: str, member: bytes | None) -> Any:
-    """Parse a sample's JSON member; None if the sample has none.
-
-    Raises:
-        DataError: it is not valid JSON; the message names the key.
-    """
+    """Parse a sample's JSON member; None if the sample has none."""
     if member is None:
         return None
     try:
@@ -65,11 +57,7 @@ def read_record(key: str, member: bytes | None) -> Any:
 
 
 def captions_at(key: str, members: Mapping[str, bytes | None], path: str) -> list[str]:
-    """The captions of a sample: its txt, or all texts at a dotted path of its json, without white space around them.
-
-    Raises:
-        DataError: the member cannot be read.
-    """
+    """The captions of a sample: its txt, or all texts at a dotted path of its json, without white space around them."""
     if path != "txt":
         return [text.strip() for text in values_at(read_record(key, members["json"]), path) if isinstance(text, str)]
     text = members["txt"]
@@ -80,11 +68,7 @@ def captions_at(key: str, members: Mapping[str, bytes | None], path: str) -> lis
 
 
 def read_label(key: str, member: bytes | None, path: str) -> str | int:
-    """Return the text or whole number at a dotted path in a sample's JSON.
-
-    Raises:
-        DataError: there is none, or more than one; the message names the key.
-    """
+    """Return the text or whole number at a dotted path in a sample's JSON."""
     found = values_at(read_record(key, member), path)
     if len(found) != 1 or isinstance(found[0], bool) or not isinstance(found[0], str | int):
         raise DataError(f"sample {key}: its json has no text or number at {path!r}")

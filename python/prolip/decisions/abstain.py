@@ -21,7 +21,6 @@ class Abstention(NamedTuple):
     threshold: float
     """Answer an item whose confidence is at least this; infinity if no threshold is safe."""
     answered: float
-    """Share of the labelled items that are answered."""
     error: float
     """Share of wrong answers among these; NaN if none is answered."""
 
@@ -57,7 +56,6 @@ def threshold_order(confidence: Tensor, correct: Tensor, max_error: float) -> Te
     Args:
         confidence: [N], of other labelled items.
         correct: [N], 0 or 1 (or bool), whether their answers are right.
-        max_error: the limit.
     """
     values: Tensor = torch.unique(confidence.double()).flip(0)
     if len(values) > _MAX_THRESHOLDS:

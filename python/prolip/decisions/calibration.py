@@ -64,11 +64,8 @@ class Subject(NamedTuple):
     model: str
     fingerprint: str
     data: str
-    """Source of the labelled items."""
     labels: list[str]
-    """C labels."""
     templates: list[str]
-    """The prompts of each label."""
 
 
 class Held(NamedTuple):
@@ -103,7 +100,6 @@ class Calibration:
     score: Score
     """Conformity score of the label sets."""
     seed: int
-    """Seed of the split."""
     prior: list[float] | None
     """Frequencies of the C labels; None if all are equal."""
     temperature: float
@@ -210,11 +206,7 @@ def fit_calibration(
     Args:
         evidence: on the labelled items, without a prior.
         truth: i64 [N], the right label of each.
-        subject: what is calibrated.
-        score: for label sets.
-        prior: label frequencies.
         fit_share: share of the items used to fit, between 0 and 1.
-        seed: seed of the split.
 
     Raises:
         UserError: there are too few items for two parts, or too few labels, or a word is unknown.

@@ -43,7 +43,6 @@ def conformal_scores(probabilities: Tensor, method: Method) -> Tensor:
 
     Args:
         probabilities: [N, C], rows sum to 1.
-        method: the score.
     """
     check_choice("method", method, Method)
     probabilities = probabilities.double()
@@ -102,9 +101,7 @@ def class_thresholds(
     Args:
         scores: [n], of the right labels of calibration items.
         labels: i64 [n].
-        num_labels: C.
         guarantee: between 0 and 1.
-        seed: seed of the halves.
     """
     needed, scores = items_needed(guarantee), scores.double()
     counts = torch.bincount(labels, minlength=num_labels)

@@ -155,7 +155,6 @@ def log_prior(prior: Sequence[float] | Tensor, num_labels: int) -> Tensor:
 
     Args:
         prior: C shares or counts, at least 0; they need not sum to 1.
-        num_labels: C.
 
     Raises:
         UserError: there are not C finite numbers of at least 0, or all are 0.
@@ -176,7 +175,6 @@ def label_shares(labels: Tensor, num_labels: int) -> list[float]:
 
     Args:
         labels: i64 [N], in 0 to C - 1.
-        num_labels: C.
     """
     counts = torch.bincount(labels, minlength=num_labels).double()
     total = counts.sum()

@@ -31,7 +31,6 @@ from prolip.train.logging.run_page import write_report
 log = logging.getLogger("prolip.demo")
 
 RESULTS = Path("evals/emoji/results.json")
-"""The results in a run's folder."""
 
 
 def run_demo(config: DemoConfig) -> tuple[int, list[str]]:
@@ -39,9 +38,6 @@ def run_demo(config: DemoConfig) -> tuple[int, list[str]]:
 
     The status is 0 if the report is written, 1 if the training failed, and 128 plus its number if a signal ended the
     training (130 for Ctrl-C).
-
-    Raises:
-        UserError, OSError: `out` cannot be written (see `check_writable`), or `data` holds other files.
     """
     check_writable(config.out / "report.html")  # the data take a minute to build
     words = [config.recipe, "--out", str(config.out), *machine_flags()]
@@ -94,11 +90,7 @@ def count_processes() -> int:
 
 
 def machine_flags() -> list[str]:
-    """Return flags that adapt the recipe to this machine: a CPU without bf16 instructions is faster in fp32.
-
-    Raises:
-        UserError: the machine has a GPU that torch cannot use.
-    """
+    """Return flags that adapt the recipe to this machine: a CPU without bf16 instructions is faster in fp32."""
     cpuinfo = Path("/proc/cpuinfo")
     known = set(cpuinfo.read_text(encoding="utf-8").split()) if cpuinfo.exists() else set()
     has_bf16 = find_device("auto").type == "cuda" or known & {"avx512_bf16", "amx_bf16", "bf16"}

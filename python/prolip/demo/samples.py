@@ -54,11 +54,7 @@ def set_names(split: EvalSplit) -> list[str]:
 
 
 def find_shards(data: Path, name: str) -> list[Path]:
-    """Find the shards of a set of emoji.
-
-    Raises:
-        UserError: there are none.
-    """
+    """Find the shards of a set of emoji."""
     found = sorted(data.glob(f"{name}-*.tar"))
     if not found:
         raise UserError(f"data: {data} has no shard {name}-*.tar: build it with `prolip data build emoji`")
@@ -66,12 +62,7 @@ def find_shards(data: Path, name: str) -> list[Path]:
 
 
 def read_set(data: Path, name: str) -> list[EmojiSample]:
-    """Read the base emoji of a set.
-
-    Raises:
-        UserError: there is no shard, or one is not of emoji.
-        DataError: a shard is damaged.
-    """
+    """Read the base emoji of a set."""
     samples = []
     for path in find_shards(data, name):
         for key, members in read_members(str(path), ("png", "json"), StoreConfig()):
@@ -124,7 +115,6 @@ class Classes(NamedTuple):
 
     level: str
     prompts: dict[str, list[str]]
-    """By class."""
 
     @property
     def names(self) -> list[str]:

@@ -106,7 +106,6 @@ class Embedded(NamedTuple):
     sets: list[EmojiSet]
     captions: Captions
     classes: list[Classes]
-    """Groups and subgroups."""
     trained: list[EmojiSample]
     """The emoji that the model was trained on."""
 
@@ -117,11 +116,7 @@ class Embedded(NamedTuple):
 
 
 def run_emoji(model: Model, options: EmojiOptions, cache: TaskCache) -> SuiteResult:
-    """Measure a ProLIP model, with the values of an untrained one as baselines, and calibrate its run.
-
-    Raises:
-        UserError: it is not a ProLIP model with variances, a shard is missing, or the precision is not fp32.
-    """
+    """Measure a ProLIP model, with the values of an untrained one as baselines, and calibrate its run."""
     if options.precision != "fp32":
         raise UserError(f"precision: must be fp32 for the emoji suite (got {options.precision})")
     if not model.has_variances:

@@ -13,7 +13,6 @@ from prolip.embeddings.row_contents import Contents, Pixels
 from prolip.report.page import open_templates
 
 SIDE = 160
-"""Side of an image on the sheet, in pixels."""
 
 
 class Cell(NamedTuple):
@@ -23,7 +22,6 @@ class Cell(NamedTuple):
     contents: Contents | None
     """Its image and caption; None if they could not be fetched."""
     lines: Sequence[str]
-    """Lines of text below it."""
 
 
 class Row(NamedTuple):

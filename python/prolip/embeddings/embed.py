@@ -26,9 +26,7 @@ class Embedded(NamedTuple):
     gaussian: Gaussian
     """[N, D] on the CPU, float32."""
     keys: list[str]
-    """N keys."""
     members: Members
-    """Kept members of the samples, N per extension."""
 
 
 class Paired(NamedTuple):
@@ -41,9 +39,7 @@ class Paired(NamedTuple):
     token_ids: Tensor
     """i64 [C, N, L] on the CPU."""
     keys: list[str]
-    """N keys."""
     members: Members
-    """Kept members of the samples, N per extension."""
 
 
 # ---- Images of a loader ---------------------------------------------------------------------------------------------
@@ -85,12 +81,7 @@ def embed_shards(
     """Embed all images of some shards, in order, with the model's own preprocessing. Unreadable images are left out.
 
     Args:
-        model: any evaluated model.
         shards: paths, addresses or patterns, or one of them.
-        batch_size: images per forward pass.
-        keep: extensions of members to keep.
-        store: how shards are read; None for the defaults.
-        on_progress: called with the number of images of each batch.
 
     Raises:
         UserError: there is no image.
@@ -169,5 +160,4 @@ def embed_captions(
 
 
 def _joined(members: Sequence[Members], extensions: Sequence[str]) -> Members:
-    """The members of all batches."""
     return {name: [data for some in members for data in some[name]] for name in extensions}

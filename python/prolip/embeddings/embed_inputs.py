@@ -119,12 +119,7 @@ def _digest(data: bytes) -> str:
 def plan_inputs(
     shards: Sequence[str], images: Sequence[Path], lines: Sequence[Path], rows_per_part: int, store: StoreConfig
 ) -> list[Input]:
-    """Divide shards, then folders of images, then text files, into inputs, in a fixed order.
-
-    Raises:
-        UserError: naming the option: a pattern matches nothing, an address or a setting of the store is wrong, a folder
-            has no image, a file has no line, or a text or an image's name is not UTF-8.
-    """
+    """Divide shards, then folders of images, then text files, into inputs, in a fixed order."""
     inputs: list[Input] = []
     for name in shards:
         if name and Path(name).is_dir():
@@ -179,8 +174,6 @@ class Started:
 
 
 class _Sample(NamedTuple):
-    """A sample that is not decoded yet."""
-
     key: str
     image: bytes | Path
     members: Mapping[str, bytes | None]
@@ -194,11 +187,8 @@ class PartRows:
     keys: list[str] = field(default_factory=list)
     found: dict[Kind, list[Gaussian]] = field(default_factory=dict)
     bad: int = 0
-    """Number of unusable samples."""
     named: list[str] = field(default_factory=list)
-    """Descriptions of the first of them."""
     wait_seconds: float = 0.0
-    """Time in which the model waited for data."""
 
     def add(self, keys: Sequence[str], found: dict[Kind, Gaussian]) -> None:
         """Append the rows of a batch."""
@@ -270,7 +260,6 @@ class Embedder:
         return rows
 
     def _embed_loaded(self, network: ProLIP, started: Started, rows: PartRows) -> None:
-        """Embed the batches of a loader, which decodes and tokenizes."""
         device, kinds = self.ranks.device, KINDS[self.options.what]
         batches = device_batches(started, device)
         with evaluating(network):
@@ -423,11 +412,7 @@ def _opened_ahead(inputs: Sequence[Input], open_input: Callable[[Input], Opened]
 
 
 def _prepare(embedder: Embedder, inputs: Sequence[Input]) -> list[int]:
-    """Write the manifest, and return the numbers of the inputs to embed.
-
-    Raises:
-        UserError: the folder holds embeddings of another model, other data or other settings.
-    """
+    """Write the manifest, and return the numbers of the inputs to embed."""
     options, model = embedder.options, embedder.model
     manifest = Manifest(
         checkpoint=options.checkpoint,
@@ -470,11 +455,6 @@ def _prepare(embedder: Embedder, inputs: Sequence[Input]) -> list[int]:
 
 
 def _finish(embedder: Embedder, inputs: Sequence[Input], run: dict[str, float] | None) -> Manifest:
-    """Write the manifest of all parts, and return it.
-
-    Raises:
-        DataError: no sample could be used.
-    """
     out = embedder.options.out
     made = [
         (kind, number) for kind in KINDS["both"] for number, one in enumerate(inputs) if kind in embedder.kinds(one)

@@ -83,11 +83,7 @@ def _check_rules(options: FilterOptions) -> None:
 
 
 def _choose(options: FilterOptions, ranked: list[str]) -> dict[str, str]:
-    """Return the sources to copy, each with its address, which may have secrets.
-
-    Raises:
-        UserError: a source is not in the ranking.
-    """
+    """Return the sources to copy, each with its address, which may have secrets."""
     chosen: dict[str, str] = {}
     for name in options.shards or ():
         named = [str(Path(name))] if Path(name).is_dir() else expand_shards([name], options.store)
@@ -102,9 +98,6 @@ def _places(shards: list[str], out: Path) -> dict[str, Path]:
     """Return the path of each copy in `out`: the shard's path below the common folder, without a compression suffix.
 
     The copy of a single folder of images is `out` itself.
-
-    Raises:
-        UserError: two copies would have the same path.
     """
     if len(shards) == 1 and Path(shards[0]).is_dir():
         return {shards[0]: out}
@@ -120,11 +113,7 @@ def _places(shards: list[str], out: Path) -> dict[str, Path]:
 
 
 def _record(options: FilterOptions, chosen: list[str]) -> None:
-    """Record the rules in `out`, so that copies made with different rules are not mixed.
-
-    Raises:
-        UserError: `out` holds another copy, or something else.
-    """
+    """Record the rules in `out`, so that copies made with different rules are not mixed."""
     with options.ranking.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     record = {"digest": digest, **{name: getattr(options, name) for name in _RULES}, "shards": chosen}
@@ -142,16 +131,10 @@ def copy_images(folder: Path, names: Iterable[str], target: Path) -> int:
     """Copy images and the .txt beside each, below `target` as below `folder`; files that are there already stay.
 
     Args:
-        folder: a folder of images.
         names: paths of images below it.
-        target: folder of the copies.
 
     Returns:
         How many images were copied now.
-
-    Raises:
-        UserError: a name leads out of the folder.
-        DataError: an image is missing.
     """
     copied = 0
     for name in sorted(names):
@@ -187,13 +170,7 @@ def copy_samples(shard: Path, keys: set[str], target: Path, name: str | None = N
     """Write a shard with the samples of the given keys, byte for byte, and with members that belong to no sample.
 
     Args:
-        shard: a plain tar file.
-        keys: the samples to keep.
-        target: the copy.
         name: the shard's name in messages; None for its path.
-
-    Raises:
-        DataError: the shard is not a plain tar file, is truncated or damaged, or lacks one of the keys.
     """
     missing, name = set(keys), name or str(shard)
     with atomic_file(target, shard.stat().st_size) as temporary:
@@ -218,11 +195,6 @@ def copy_samples(shard: Path, keys: set[str], target: Path, name: str | None = N
 
 
 def _copy_bytes(source: BinaryIO, copy: BinaryIO, start: int, end: int) -> None:
-    """Copy a byte range.
-
-    Raises:
-        EOFError: the file ends before it.
-    """
     source.seek(start)
     while start < end:
         piece = source.read(min(end - start, 2**20))

@@ -28,7 +28,6 @@ _ENDS: dict[By, tuple[str, str]] = {
     "inclusion": ("images that lie deepest inside their captions", "images that lie least inside their captions"),
     "csd": ("images nearest to their captions", "images farthest from their captions"),
 }
-"""Titles of the first and of the last samples."""
 
 
 def run_rank(options: RankOptions) -> list[str]:
@@ -88,11 +87,7 @@ def run_rank(options: RankOptions) -> list[str]:
 
 
 def _part_groups(folder: Path, by: By) -> list[tuple[Part, ...]]:
-    """Return the parts that a ranking reads together: of images, of captions, or pairs of both.
-
-    Raises:
-        UserError: the embeddings are not finished, or lack the items to rank.
-    """
+    """Return the parts that a ranking reads together: of images, of captions, or pairs of both."""
     if by in {"image", "text"}:
         kind: Kind = "image" if by == "image" else "text"
         other = "text" if kind == "image" else "image"
@@ -105,7 +100,6 @@ def _part_groups(folder: Path, by: By) -> list[tuple[Part, ...]]:
 
 
 def _scores(group: tuple[Part, ...], by: By) -> NDArray[np.float32]:
-    """Return the scores of a part's rows, [N]."""
     paired = by in {"inclusion", "csd"}
     found = [np.zeros(0, np.float32)]
     for blocks in zip(*(part.blocks(log_var=paired) for part in group), strict=True):

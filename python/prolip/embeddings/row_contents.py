@@ -47,9 +47,7 @@ def fetch(
     If a source cannot be read, a warning is logged, and its rows are missing from the result.
 
     Args:
-        names: source and key of each row.
         side: side of the images in pixels; None for no images.
-        store: how remote shards are read.
         caption_key: `txt`, or a dotted path into a sample's json. If it leads to several texts, all are returned.
         remote: whether to download remote shards; otherwise their rows are missing from the result.
     """
@@ -76,12 +74,7 @@ def fetch(
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file, including empty ones, so that a caption's number is its line number.
-
-    Raises:
-        UserError: the file is not UTF-8.
-        OSError: it cannot be read.
-    """
+    """The lines of a text file, including empty ones, so that a caption's number is its line number."""
     text = read_text(path)
     return text.removesuffix("\n").split("\n") if text else []
 

@@ -37,9 +37,7 @@ class Hit(NamedTuple):
     score: float
     """Larger is nearer; see `retrieval_scores`."""
     part: int
-    """Index of its part."""
     row: int
-    """Index in the part."""
 
 
 class Answer(NamedTuple):
@@ -135,7 +133,6 @@ def _with_contents(answer: Answer, contents: Mapping[Name, Contents]) -> Answer:
 
 
 def _numbered(rank: int, answer: Answer) -> dict[str, Any]:
-    """A result for JSON; unknown fields are left out."""
     return {"rank": rank, **{name: value for name, value in answer._asdict().items() if value is not None}}
 
 
@@ -156,12 +153,10 @@ def nearest(parts: Sequence[Part], means: Floats, k: int, score: Score = "csd", 
     into parts.
 
     Args:
-        parts: the parts to search.
         means: f32 [Q, D].
         k: results per query, at least 1.
         score: `mean`: the dot product of the means. `csd`: that, minus half the row's total variance, which ranks as
             the closed-form sampled distance does.
-        rows: rows per block.
     """
     found: list[list[Hit]] = [[] for _ in means]
     for place, part in enumerate(parts):
@@ -182,7 +177,6 @@ def look_up(
     """Return keys, sources and measures of the found rows, per query.
 
     Args:
-        parts: the searched parts.
         hits: Q lists of hits.
         queries: [Q, D].
         has_variances: whether the model has variances; without them, uncertainty and inclusion are None.

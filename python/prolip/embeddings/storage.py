@@ -26,7 +26,6 @@ Floats = NDArray[np.float32]
 
 MANIFEST = "manifest.json"
 ROWS = 8192
-"""Rows per block."""
 _NOTES = b"prolip"
 _ROW_GROUP = 4096
 
@@ -64,11 +63,8 @@ class PartNotes:
     number: int
     """Number of its input in the plan."""
     kind: Kind
-    """Whether the rows are images or captions."""
     rows: int
-    """Number of rows."""
     bad: int = 0
-    """Number of unusable samples."""
     named: tuple[str, ...] = ()
     """Descriptions of the first of them: place, key and reason."""
 
@@ -162,7 +158,6 @@ class Manifest:
     tokenizer: str | None
     """The tokenizer, as named by the user; None for the model's own."""
     model: dict[str, Any]
-    """The architecture."""
     dim: int
     """D."""
     dtype: Stored
@@ -180,13 +175,11 @@ class Manifest:
     plan: list[dict[str, Any]]
     """The input of each part."""
     complete: bool = False
-    """Whether all parts exist."""
     parts: list[str] = field(default_factory=list)
     """File names, by kind and number."""
     rows: dict[str, int] = field(default_factory=dict)
     """Number of rows by kind."""
     bad: int = 0
-    """Number of unusable samples."""
     bad_samples: list[str] = field(default_factory=list)
     """Descriptions of the first of them in each part."""
     run: dict[str, float] = field(default_factory=dict)
@@ -221,8 +214,6 @@ def complete_parts(folder: Path, kind: Kind, *, instead: str = "") -> tuple[Mani
     """The manifest of a finished folder, and its parts of one kind, in order.
 
     Args:
-        folder: what `prolip embed` wrote.
-        kind: of images or of captions.
         instead: what to do without parts of that kind, for the error; such as "search them with --find text".
 
     Raises:

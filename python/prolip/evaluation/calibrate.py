@@ -57,7 +57,7 @@ def run_calibrate(options: CalibrateOptions) -> list[str]:
 
 
 def calibrate(model: Model, data: DataSet, options: CalibrateOptions) -> Calibrated:
-    """Embed the labelled images and calibrate the model on them; errors as for `run_calibrate`."""
+    """Embed the labelled images and calibrate the model on them."""
     check_labels(data.classnames)
     images, truth = embed_labelled(model, data, options.batch_size)
     evidence = weigh(images, embed_prompts(model, data.classnames, data.templates), None, model.similarity)

@@ -28,7 +28,7 @@ _TEXTS, _ROWS = 512, 4096
 
 
 def run_zero_shot(model: Model, options: ZeroShotOptions, cache: TaskCache) -> SuiteResult:
-    """Classify the images of every data set; UserError if none could be evaluated."""
+    """Classify the images of every data set."""
 
     def prepare(name: str, source: str) -> Prepared:
         data = open_classes(source, cache.made, options.store, options.templates, options.classnames)
@@ -39,18 +39,14 @@ def run_zero_shot(model: Model, options: ZeroShotOptions, cache: TaskCache) -> S
 
 
 def classify_set(model: Model, name: str, data: DataSet, batch_size: int) -> TaskResult:
-    """Accuracy on a data set; errors as for `embed_labelled`."""
+    """Accuracy on a data set."""
     classifier = build_classifier(model, data.classnames, data.templates)
     images, labels = embed_labelled(model, data, batch_size)
     return TaskResult(rows=accuracy_rows(name, answer(images, classifier, with_var=model.has_csd), labels))
 
 
 def embed_labelled(model: Model, data: DataSet, batch_size: int) -> tuple[Gaussian, Tensor]:
-    """Embed the images of a data set: Gaussians [N, D] and their classes, i64 [N].
-
-    Raises:
-        DataError: an image has no class, or too many cannot be read.
-    """
+    """Embed the images of a data set: Gaussians [N, D] and their classes, i64 [N]."""
     images = embed_set(model, data, batch_size, "cls")
     return images.gaussian, read_labels(data, images)
 
@@ -71,20 +67,12 @@ def embed_prompts(
     *,
     on_progress: Callable[[int], object] | None = None,
 ) -> Gaussian:
-    """Embed every template filled with every class name, [C, K, D].
-
-    Raises:
-        UserError: there is no class name or no template, or a template has no placeholder.
-    """
+    """Embed every template filled with every class name, [C, K, D]."""
     return encode_prompts(templates, classnames, partial(embed_captions, model, on_progress=on_progress))
 
 
 def build_classifier(model: Model, classnames: Sequence[str], templates: Sequence[str]) -> Classifier:
-    """The uniform ensemble of each class's prompts; only a few classes' prompts are in memory at a time.
-
-    Raises:
-        UserError: as for `embed_prompts`.
-    """
+    """The uniform ensemble of each class's prompts; only a few classes' prompts are in memory at a time."""
     step = max(1, _TEXTS // max(1, len(templates)))
     parts = [
         aggregate_prompts(embed_prompts(model, classnames[start : start + step], templates))

@@ -36,7 +36,6 @@ from prolip.files import read_text
 from prolip.pretrained.model import Model
 
 TABLE = Path(__file__).with_name("datacomp.tsv")
-"""DataComp's tasks."""
 
 Metric = Literal[
     "accuracy", "recall", "f1", "worst_region", "worst_group", "worst_group_top5", "retrieval", "associations", "faces"
@@ -84,7 +83,6 @@ class Task(NamedTuple):
     key: str
     """One word, the task's name on the command line."""
     name: str
-    """The task's name in results."""
     folders: tuple[str, ...]
     """Possible names of its folder, the usual one first."""
     items: int
@@ -93,7 +91,6 @@ class Task(NamedTuple):
     group_column: int | None
     """Column of the samples' metadata that holds the group, for metrics of the worst group; else None."""
     averages: tuple[str, ...]
-    """Averages that include the task."""
 
 
 def read_tasks(path: Path = TABLE) -> list[Task]:
@@ -165,7 +162,7 @@ def run_datacomp(model: Model, options: DatacompOptions, cache: TaskCache) -> Su
 
 
 def chosen_tasks(table: Sequence[Task], keys: Sequence[str]) -> list[Task]:
-    """The tasks with these keys, in the table's order; all for no keys. UserError for an unknown key."""
+    """The tasks with these keys, in the table's order; all for no keys."""
     unknown = sorted(set(keys) - {task.key for task in table})
     if unknown:
         raise UserError(f"tasks has {', '.join(unknown)}: known are {', '.join(task.key for task in table)}")
@@ -306,7 +303,6 @@ def face_rows(task: str, answers: dict[str, Tensor], metadata: Tensor, races: Se
     """Accuracy on race, gender and age, also for the worst group; how often faces of each race get harmful labels.
 
     Args:
-        task: name of the task, for the rows.
         answers: by objective, the best class of every image, i64 [N].
         metadata: i64 [N, 4]: age, gender, race, and whether the race is not White.
         races: class names of the objective "race".

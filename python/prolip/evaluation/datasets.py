@@ -45,12 +45,10 @@ from prolip.pretrained.model import Model
 
 _CLASSNAMES, _TEMPLATES, _NUM_SHARDS = "classnames.txt", "zeroshot_classification_templates.txt", "nshards.txt"
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
-"""The prompts of a class if neither the data set nor the user names any."""
 _HUB = "hf://datasets/"
 _PATTERNS, _OTHER_SPLITS = ["*.txt", "*.tar", "*.csv", "*.zip"], ["train/*", "val/*", "valid/*"]
 _TIMEOUT_S = 30
 _SHARD = re.compile(r"\.(tar|tgz)\b")
-"""Tells the address of a shard from that of a folder."""
 _IMAGES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"}
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
 """Raised by zip files that are damaged, encrypted, or compressed in a way that Python does not support."""
@@ -70,7 +68,6 @@ class DataSet(NamedTuple):
     """Shards of images, with the class names and templates of the data set, if it has any."""
 
     source: str
-    """The path or address, for messages."""
     shards: tuple[str, ...]
     classnames: list[str]
     templates: list[str]
@@ -78,7 +75,6 @@ class DataSet(NamedTuple):
     fingerprint: str
     """Digest of the lists and of the files' names, sizes and modification times."""
     store: StoreConfig = StoreConfig()
-    """How the shards are read."""
 
 
 # ---- Open -----------------------------------------------------------------------------------------------------------
@@ -91,11 +87,6 @@ def open_dataset(source: str, made: Path, store: StoreConfig | None = None) -> D
         source: a folder's path, http(s) address (read in place) or repository (`hf://datasets/OWNER/NAME`, downloaded);
             or shards, by path, address or pattern.
         made: where shards made of a table's images or of class folders are stored.
-        store: how shards are read; None for the defaults.
-
-    Raises:
-        FolderMissing: there is no such folder.
-        UserError, DataError, OSError: a file is missing or damaged, or a server does not answer.
     """
     store = store or StoreConfig()
     folder = locate(source)
@@ -129,9 +120,6 @@ def find_folder(places: Sequence[str], names: Sequence[str]) -> str:
     """The first folder with one of the names, as `locate` returns it.
 
     Places are folders or addresses of folders that contain data sets, a data set itself, or `hf://datasets/OWNER`.
-
-    Raises:
-        FolderMissing: no place has such a folder.
     """
     for place in places:
         for name in names:
@@ -146,11 +134,7 @@ def find_folder(places: Sequence[str], names: Sequence[str]) -> str:
 def open_classes(
     source: str, made: Path, store: StoreConfig, templates: Sequence[str], classnames: Path | None = None
 ) -> DataSet:
-    """As `open_dataset`, with class names and templates: those given, or the data set's own, or `DEFAULT_TEMPLATES`.
-
-    Raises:
-        UserError: there is not one name per class, or a template has no `{}`.
-    """
+    """As `open_dataset`, with class names and templates: those given, or the data set's own, or `DEFAULT_TEMPLATES`."""
     data = open_dataset(source, made, store)
     names = data.classnames if classnames is None else _lines(str(classnames), read_text(classnames))
     if not names:
@@ -264,11 +248,9 @@ class Association(NamedTuple):
     """A task of WinoGAViL: which of some images go with a word."""
 
     cue: str
-    """The word."""
     candidates: list[int]
     """Indices of the images in the shard."""
     right: list[bool]
-    """Whether each candidate goes with the cue."""
 
 
 def open_associations(folder: Path, made: Path) -> tuple[DataSet, list[Association]]:
@@ -288,9 +270,6 @@ def open_images(folder: Path, made: Path, names: Sequence[str], texts: Sequence[
     """The named images of a folder, as files or in zip files; their keys are their places in `names`.
 
     A name is a path, a file's name, or that without its extension; `texts` become the images' `.txt`.
-
-    Raises:
-        UserError: an image is missing, or a file is damaged.
     """
     files = [*sorted(folder.glob("*.csv")), *sorted(folder.glob("*.zip")), *_image_files(folder)]
     samples = (
@@ -400,13 +379,11 @@ class Captions(NamedTuple):
     texts: list[list[str]]
     """The captions of each image, at least one."""
     image_ids: list[int]
-    """Empty if not requested."""
     caption_ids: list[list[int]]
-    """Of each image's captions."""
 
 
 def embed_set(model: Model, data: DataSet, batch_size: int, *keep: str) -> Embedded:
-    """Embed a data set's images, with the members of these extensions; errors as for `embed_shards`."""
+    """Embed a data set's images, with the members of these extensions."""
     return embed_shards(model, data.shards, batch_size=batch_size, keep=keep, store=data.store)
 
 
@@ -420,11 +397,7 @@ def members_of(data: DataSet, found: Embedded, extension: str) -> list[bytes]:
 
 
 def read_labels(data: DataSet, found: Embedded) -> Tensor:
-    """The class of every image, i64 [N], from its `.cls`.
-
-    Raises:
-        DataError: an image has no class, or one outside the class names.
-    """
+    """The class of every image, i64 [N], from its `.cls`."""
     labels = [int(text) if text.strip().isdigit() else -1 for text in members_of(data, found, "cls")]
     for key, label in zip(found.keys, labels, strict=True):
         if not 0 <= label < len(data.classnames):
@@ -435,11 +408,7 @@ def read_labels(data: DataSet, found: Embedded) -> Tensor:
 
 
 def read_metadata(data: DataSet, found: Embedded, num_columns: int = 1) -> Tensor:
-    """The metadata of every image, i64 [N, M], from its `.npy`.
-
-    Raises:
-        DataError: an image's is not a vector of at least `num_columns` whole numbers from 0.
-    """
+    """The metadata of every image, i64 [N, M], from its `.npy`."""
     try:
         rows = [np.load(io.BytesIO(member), allow_pickle=False) for member in members_of(data, found, "npy")]
         metadata = torch.from_numpy(np.stack(rows).astype(np.int64, casting="same_kind"))
@@ -463,11 +432,7 @@ def read_captions(
     image_id_key: str | None = None,
     caption_ids_key: str | None = None,
 ) -> Captions:
-    """The captions of every image, and ids if requested, by the keys of `RetrievalOptions`.
-
-    Raises:
-        DataError: an image has no caption or no such id.
-    """
+    """The captions of every image, and ids if requested, by the keys of `RetrievalOptions`."""
     members = {
         extension: members_of(data, found, extension)
         for extension in caption_members(caption_key, image_id_key, caption_ids_key)

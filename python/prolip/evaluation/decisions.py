@@ -36,12 +36,10 @@ SCORES: tuple[Score, ...] = ("lac", "aps", "raps", "csd")
 GUARANTEES = (0.8, 0.9, 0.95)
 ERROR_LIMITS = (0.05, 0.1, 0.2)
 BASELINE = "max probability"
-"""The score that the others are compared with."""
 NOISE = "noise"
 _NUM_NOISE = 500
 _RIDGE = 1e-3
 _DRAWN = (BASELINE, "image's variance", "probability and variance", "distance to neighbours")
-"""Scores whose curves are drawn."""
 _MAIN = ("image's variance", "probability over samples", "probability and variance", "distance to neighbours")
 """Scores whose differences from `BASELINE` are main figures."""
 _MAIN_OOD = ("image's variance", "Mahalanobis distance", "distance to neighbours")
@@ -61,7 +59,6 @@ class Answered(NamedTuple):
     folds: Tensor
     """i64 [N], the fold of each image."""
     seed: int
-    """Seed of folds and calibrations."""
     subject: Subject
 
     @property
@@ -133,7 +130,6 @@ def _embed(model: Model, option: str, source: str, options: DecisionsOptions) ->
 
 
 def _embed_noise(model: Model, options: DecisionsOptions) -> Gaussian:
-    """Embed images of independent uniform pixels."""
     draws, shape = torch.Generator().manual_seed(options.seed), (3, *model.preprocess.size)
     pixels = (torch.randint(256, shape, generator=draws, dtype=torch.uint8) for _ in range(_NUM_NOISE))
     return model.encode_images(pixels, batch_size=options.batch_size, progress=False)
@@ -151,17 +147,9 @@ def measure_decisions(
     """Measure one data set.
 
     Args:
-        model: any evaluated model.
-        name: name of the data set, for the rows.
-        data: the labelled images.
         others: out-of-distribution images [M, D] by name, embedded by the model and by each one beside it.
         known: images that the model was trained on; None for the other folds.
-        options: number of folds, seed, batch size.
         beside: other models, by name, whose scores of the model's answers are compared with its own.
-
-    Raises:
-        UserError: there are too few images for the folds.
-        DataError: an image has no label, or too many cannot be read.
     """
     own = answer_images(model, data, options)
     right, truth = own.correct, own.truth
@@ -204,7 +192,7 @@ def measure_decisions(
 
 
 def answer_images(model: Model, data: DataSet, options: DecisionsOptions) -> Answered:
-    """Embed images and labels, and draw the folds; errors as for `measure_decisions`."""
+    """Embed images and labels, and draw the folds."""
     images, truth = embed_labelled(model, data, options.batch_size)
     prompts = embed_prompts(model, data.classnames, data.templates)
     classifier = aggregate_prompts(prompts)
@@ -351,7 +339,6 @@ def _by_score(
 
 
 def _accuracy_rows(accuracy: Row, name: str, correct: Tensor, *, main: bool = False) -> list[Row]:
-    """Accuracy of other answers, and its difference from the model's own."""
     row = row_of_items(accuracy.task, f"accuracy, {name}", correct.double())
     return [row, _difference(accuracy, row, f"accuracy, {name} − own", main=main)]
 

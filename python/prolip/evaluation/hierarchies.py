@@ -61,7 +61,7 @@ def run_hierarcaps(model: Model, options: HierarcapsOptions, cache: TaskCache) -
 
 
 def run_hierarimgs(model: Model, options: HierarimgsOptions, cache: TaskCache) -> SuiteResult:
-    """All walks of HierarImgs; errors as for `run_hierarcaps`."""
+    """All walks of HierarImgs."""
     levels, captions = _read_table(options, "images", "caption")
 
     def embed(images: Gaussian) -> Hierarchies:

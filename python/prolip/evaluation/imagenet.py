@@ -44,7 +44,7 @@ class LabelledSet(NamedTuple):
 
 
 def run_imagenet(model: Model, options: ImagenetOptions, cache: TaskCache) -> SuiteResult:
-    """Evaluate every set whose data exist; UserError if none could be evaluated."""
+    """Evaluate every set whose data exist."""
 
     def opened(name: str) -> DataSet:
         return open_dataset(find_folder(options.data, (f"wds_{name}_test",)), cache.made, options.store)
@@ -95,11 +95,7 @@ def evaluate_set(
     data: LabelledSet,
     voters: Callable[[], LabelledSet],
 ) -> TaskResult:
-    """Evaluate all methods on a set; `voters` embeds the set whose labelled images re-weight prompts.
-
-    Raises:
-        UserError: there are no class names, no templates, or too few images.
-    """
+    """Evaluate all methods on a set; `voters` embeds the set whose labelled images re-weight prompts."""
     if not model.has_csd:
         hits = hits_by_score(build_classifier(model, data.classnames, templates), data, with_var=False)
         return TaskResult(rows=method_rows(title, EVEN, hits, main=True))
@@ -145,9 +141,6 @@ def voting_labels(labelled: LabelledSet, data: LabelledSet, options: ImagenetOpt
     """The labels of images that can vote, in the classes of `data` (-1 for others), and which of `data` are scored.
 
     If both sets are the same, the images that vote are not scored.
-
-    Raises:
-        UserError: a class of the set is not exactly one class of the labelled set; or every image votes.
     """
     scored = torch.ones(len(data.labels), dtype=torch.bool)
     if labelled is data:

@@ -33,14 +33,10 @@ class Row:
     """One figure of one task, with the items that it was computed from, so that models can be compared."""
 
     task: str
-    """Name of the task, such as that of a data set."""
     metric: str
-    """Name of the metric, such as "accuracy"."""
     value: float
     num_items: int
-    """Number of items."""
     main: bool = False
-    """Whether this is the task's main figure."""
     unit: Unit = "share"
     """Shares are shown in percent."""
     items: list[float] = field(default_factory=list)
@@ -77,7 +73,7 @@ def row_of_items(
     main: bool = False,
     unit: Unit = "share",
 ) -> Row:
-    """The row of a statistic of items [N] and groups i64 [N]; ValueError if there is no item."""
+    """The row of a statistic of items [N] and groups i64 [N]."""
     columns = [items.double()] if groups is None else [items.double(), groups]
     return Row(
         task=task,
@@ -106,7 +102,6 @@ class Chart:
     title: str
     """`HEADING: TITLE`; charts with the same heading share a section."""
     text: str
-    """A description of the chart."""
     svg: str
     """An svg of `prolip.report.charts`, or other HTML for the page; "" if the text is that of the section."""
 
@@ -127,9 +122,7 @@ class SuiteResult:
 
     suite: str
     model: str
-    """The model's name."""
     fingerprint: str
-    """The model's fingerprint."""
     rows: list[Row]
     notes: list[str] = field(default_factory=list)
     charts: list[Chart] = field(default_factory=list)
@@ -168,7 +161,6 @@ class Compared:
     row: Row
     """The row of the first model that has it."""
     values: list[Interval]
-    """One per model."""
     differences: list[Interval]
     """One per model except the first: its figure minus the first model's."""
 

@@ -34,7 +34,7 @@ _FIGURES = {"r_precision": "R-precision", "map_at_r": "mAP@R"}
 
 
 def run_retrieval(model: Model, options: RetrievalOptions, cache: TaskCache) -> SuiteResult:
-    """Evaluate every data set; UserError if none could be evaluated."""
+    """Evaluate every data set."""
 
     def prepare(name: str, source: str) -> Prepared:
         data = open_dataset(source, cache.made, options.store)
@@ -45,12 +45,7 @@ def run_retrieval(model: Model, options: RetrievalOptions, cache: TaskCache) -> 
 
 
 def retrieve_set(model: Model, name: str, data: DataSet, options: RetrievalOptions) -> TaskResult:
-    """Recall on a data set; with COCO's ids, all measures of the four COCO benchmarks too.
-
-    Raises:
-        UserError: an id occurs twice, images of COCO's test set are missing, or eccv-caption is not installed.
-        DataError: an image has no caption or no id, or too many cannot be read.
-    """
+    """Recall on a data set; with COCO's ids, all measures of the four COCO benchmarks too."""
     truth = None if options.image_id_key is None else load_truth()
     where = (options.caption_key, options.image_id_key, options.caption_ids_key)
     embedded = embed_set(model, data, options.batch_size, *caption_members(*where))

@@ -100,11 +100,6 @@ def run_reweight(options: ReweightOptions) -> list[str]:
 
 
 def _named_lines(source: str, field: str, known: Mapping[str, Callable[[], list[str]]]) -> list[str]:
-    """A known list, or the lines of a text file.
-
-    Raises:
-        UserError: `source` is neither, or the file is empty.
-    """
     if source in known:
         return known[source]()
     path = Path(source)
@@ -120,10 +115,6 @@ def find_classes(
     """C class names, by default the distinct values of `class_key`; and labels from the images' json, i64 [N].
 
     A value is a name or its index in `classnames`. The labels are None without `class_key`.
-
-    Raises:
-        UserError: an image's class is not one of the names.
-        DataError: an image's json has no class.
     """
     if class_key is None:
         return classnames or [], None

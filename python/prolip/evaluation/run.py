@@ -67,15 +67,9 @@ def evaluate_sets(
     """The rows, notes and charts of all data sets. One that fails is noted, and the others run.
 
     Args:
-        suite: the suite's name.
-        model: the evaluated model.
         sets: sources by display name (`name_sources`).
-        cache: finished tasks.
         prepare: opens a data set by its display name and source.
         needs_csd: what a model without the sampled distance lacks, for a note.
-
-    Raises:
-        UserError: none could be evaluated.
     """
     result = SuiteResult(suite=suite, model=model.name, fingerprint=model.fingerprint(), rows=[], notes=[], charts=[])
     missing: dict[str, str] = {}

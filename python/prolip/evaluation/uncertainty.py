@@ -56,12 +56,7 @@ def run_uncertainty(model: Model, options: UncertaintyOptions, cache: TaskCache)
 
 
 def measure_set(model: Model, name: str, data: DataSet, options: UncertaintyOptions) -> TaskResult:
-    """Measure one data set.
-
-    Raises:
-        UserError: there are fewer images than bins.
-        DataError: an image lacks a class or caption that is needed, or too many images cannot be read.
-    """
+    """Measure one data set."""
     views: dict[str, Callable[[Tensor], Gaussian]] = {
         "whole": model.encode_pixels,
         "blurred": lambda images: model.encode_pixels(blurred(images, options.blur)),
@@ -98,9 +93,6 @@ def accuracy_figures(name: str, uncertainty: Tensor, logits: Tensor, labels: Ten
 
     `uncertainty` is f64 [N], `labels` are i64 [N]. The zero-shot `logits`, [N, C], have the model's own scale: their
     softmax is the confidence.
-
-    Raises:
-        UserError: there are fewer images than bins.
     """
     correct = correct_within(logits, labels, 1).double()
     bins = uncertainty_bins(uncertainty, correct, num_bins)
@@ -127,11 +119,7 @@ def accuracy_figures(name: str, uncertainty: Tensor, logits: Tensor, labels: Ten
 
 
 def caption_rows(model: Model, name: str, captions: Sequence[str]) -> list[Row]:
-    """Uncertainty of captions, its correlation with their length, and its change when words are removed.
-
-    Raises:
-        UserError: there is no caption.
-    """
+    """Uncertainty of captions, its correlation with their length, and its change when words are removed."""
     uncertainty, words = embed_captions(model, captions).total_var.double(), count_words(captions)
     rows = [
         row_of_items(name, "mean uncertainty of captions", uncertainty, unit="number"),

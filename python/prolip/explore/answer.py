@@ -25,7 +25,6 @@ class Bar(NamedTuple):
     width: float
     colour: str = "s0"
     mark: float | None = None
-    """Place of a vertical line."""
 
 
 class Column(NamedTuple):
@@ -33,7 +32,6 @@ class Column(NamedTuple):
 
     name: str
     hint: str
-    """How to read it."""
     cells: Sequence[Bar | str]
 
 
@@ -42,9 +40,7 @@ class Answer(NamedTuple):
 
     text: str
     head: str = ""
-    """Header of the names."""
     names: Sequence[str] = ()
-    """Names of the rows."""
     columns: Sequence[Column] = ()
     images: Sequence[str] = ()
     """URIs: then each row is a card with its image and the cell of the only column."""

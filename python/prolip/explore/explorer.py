@@ -41,9 +41,7 @@ from prolip.pretrained.model import Model
 log = logging.getLogger(__name__)
 
 MAX_PROMPTS = 4096
-"""Maximum number of captions in one question, or of prompts over all labels."""
 PER_PAGE = 24
-"""Items on a page of the ranking."""
 UNUSUAL = 0.95
 """Share of the calibration's images that are nearer, from which an image is called out of distribution."""
 EVERYDAY = (
@@ -278,7 +276,6 @@ class Explorer:
         return None
 
     def _decision(self, answer: str | None, largest: float, max_error: float) -> str:
-        """The answer or "don't know", with the guarantee."""
         assert self.model.calibration is not None
         limit, threshold = percent(max_error, 0), self.model.calibration.abstention(max_error).threshold
         if answer is not None:
@@ -320,11 +317,7 @@ class Explorer:
         return value, float((self._images.total_var < value * (1 - 1e-6)).double().mean())
 
     def _embed_items(self, items: Sequence[Item]) -> tuple[list[Item], Gaussian | None]:
-        """Return the items whose images can be decoded, and the images' Gaussians; None if there are no items.
-
-        Raises:
-            UserError: there are items, but none of their images can be decoded.
-        """
+        """Return the items whose images can be decoded, and the images' Gaussians; None if there are no items."""
         readable: list[Item] = []
         embedded: list[Gaussian] = []
         for start in range(0, len(items), _EMBED_BATCH):
@@ -346,7 +339,6 @@ class Explorer:
         return self.model.encode_images(image_data, progress=False)
 
     def _texts(self, captions: Sequence[str]) -> Gaussian:
-        """Embed captions, [N, D], using the cache."""
         return self._embed(tuple(captions))
 
     @staticmethod
@@ -381,11 +373,6 @@ def _weighted_prompts(names: Sequence[str], templates: Sequence[str], weights: T
 
 
 def _clean_lines(lines: Sequence[str], field: str) -> list[str]:
-    """Strip the lines and drop empty and repeated ones.
-
-    Raises:
-        UserError: no line is left, or there are too many.
-    """
     cleaned = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
     if not 1 <= len(cleaned) <= MAX_PROMPTS:
         raise UserError(f"{field}: must be 1 to {MAX_PROMPTS} (got {len(cleaned)})")

@@ -19,7 +19,6 @@ class Item:
     key: str
     """SHARD/KEY, without the shard's extension."""
     image: bytes
-    """The encoded image."""
     captions: tuple[str, ...]
     """Distinct captions, in the order of `caption_keys`."""
 
@@ -32,12 +31,6 @@ def read_items(
     Args:
         data: paths, URLs and patterns of shards, or folders of shards. If a folder has a test set, only that is read.
         caption_keys: `txt`, or dotted paths into a sample's JSON. From a list, the first text is used.
-        limit: maximum number of samples.
-        store: how remote shards are read.
-
-    Raises:
-        UserError: there is no shard, or there is no image in them.
-        DataError: a shard or a sample's JSON cannot be read.
     """
     store = store or StoreConfig()
     patterns = []

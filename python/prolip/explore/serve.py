@@ -21,11 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def run_explore(options: ExploreOptions) -> None:
-    """Serve the page until it is interrupted.
-
-    Raises:
-        UserError: Gradio is missing, the address is not available, or the checkpoint or the data cannot be used.
-    """
+    """Serve the page until it is interrupted."""
     with listen(options.host, options.port) as listener:
         if find_spec("gradio") is None:  # importing it takes seconds, so `serve` does, once nothing else can be wrong
             raise UserError("the page needs Gradio: pip install 'prolip[explore]'")
@@ -75,11 +71,7 @@ def serve(explorer: Explorer, options: ExploreOptions, listener: socket.socket) 
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens at this address: from before anything is loaded, so that no other program takes it.
-
-    Raises:
-        UserError: another program listens there, or the address is not one of this machine.
-    """
+    """Return a socket that listens at this address, before anything is loaded, so that no other program takes it."""
     try:
         found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
         # Of localhost's two addresses, browsers try both, but a forwarded port often names 127.0.0.1.

@@ -63,7 +63,6 @@ def reweight_prompts(
     Args:
         prompts: [C, K, D], unit means.
         images: [N, D], unit means.
-        config: the settings.
         labels: i64 [N], the class of each image, negative without one: only labelled images vote. None for the nearest
             images.
         on_progress: called with the number of classes finished since the last call.
@@ -171,8 +170,6 @@ def labelled_images(labels: Tensor, num_classes: int, count: int) -> Tensor:
 
     Args:
         labels: i64 [N]; negative if the class is unknown.
-        num_classes: C.
-        count: maximum number of images per class.
 
     Raises:
         UserError: a class has no image, or a label is not a class.

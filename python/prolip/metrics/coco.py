@@ -79,11 +79,8 @@ def coco_shares(
 
     Args:
         images: [Q, D], unit means.
-        image_ids: COCO's id of each image.
         captions: [C, D], unit means.
-        caption_ids: COCO's id of each caption.
         truth: the correct pairs (`prolip.evaluation.load_truth`).
-        score: see `retrieval_scores`.
 
     Raises:
         UserError: an id occurs twice, or a query of `truth` is missing.

@@ -34,7 +34,6 @@ def prior_weights(log_var: Tensor, prior: Prior) -> Tensor:
 
     Args:
         log_var: [C, K, D], log variances of the components, without floor or factor.
-        prior: the rule.
 
     Raises:
         UserError: a variance is zero (the model has no uncertainty) and the prior divides by it.

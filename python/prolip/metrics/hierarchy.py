@@ -76,7 +76,6 @@ def traverse(
         items: [N, L, D], unit means.
         item_ids: i64 [N, L]; equal ids are equal items.
         root: [D]; not used with config.root "inclusion".
-        config: the walk.
         including: result of `including_items`, for several walks; computed if None.
     """
     flat, flat_ids = items.flatten(), item_ids.flatten()

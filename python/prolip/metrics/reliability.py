@@ -41,8 +41,6 @@ def measure_reliability(logits: Tensor, labels: Tensor, *, num_resamples: int = 
     Args:
         logits: [N, C], after any temperature.
         labels: i64 [N].
-        num_resamples: bootstrap resamples.
-        seed: seed of the resampling; equal seeds resample equal items.
     """
     nll, brier = item_losses(logits, labels)
     confidence, answer = logits.double().softmax(dim=1).max(dim=1)
@@ -60,8 +58,6 @@ def measure_pairs(logits: Tensor, match: Tensor, *, num_resamples: int = 1000, s
     Args:
         logits: [N, C], after any factor and bias.
         match: bool [N, C].
-        num_resamples: bootstrap resamples.
-        seed: seed of the resampling; equal seeds resample equal items.
     """
     logits, target = logits.double(), match.double()
     nll = F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(dim=1)

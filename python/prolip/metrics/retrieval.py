@@ -72,7 +72,6 @@ def first_ranks(
         queries: [Q, D].
         candidates: [C, D].
         correct: bool [Q, C].
-        score: see `retrieval_scores`.
         block: rows of the score matrix in memory at a time.
 
     Raises:

@@ -206,7 +206,6 @@ STATISTICS: Mapping[str, Statistic] = {
     "equal_mass_error": equal_mass_error,
     "auroc": auroc,
 }
-"""By the names in saved results."""
 
 
 def _group_means(items: Tensor, groups: Tensor, counts: Tensor) -> Tensor:

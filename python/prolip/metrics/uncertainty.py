@@ -21,11 +21,8 @@ class AccuracyBins:
     """Accuracy in bins of equal size, the most certain items first."""
 
     accuracy: list[float]
-    """Share of correct items per bin, in [0, 1]."""
     mean_uncertainty: list[float]
-    """Mean uncertainty per bin."""
     bin_size: int
-    """Items per bin."""
     num_dropped: int
     """The remainder of N / bins: the most uncertain items, left out as in the published measure."""
     pearson: float

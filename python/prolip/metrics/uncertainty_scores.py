@@ -47,7 +47,6 @@ def expected_probabilities(images: Gaussian, classes: Gaussian, logit_scale: flo
     Args:
         images: [N, D].
         classes: [C, D].
-        logit_scale: the scale of the similarity.
     """
     images, classes = images.to(torch.float64), classes.to(torch.float64)
     logits = logit_scale * images.mean @ classes.mean.T
@@ -77,7 +76,6 @@ def risk_curve(score: Tensor, correct: Tensor, num_points: int = 40) -> tuple[Te
     Args:
         score: [N].
         correct: [N], 0 or 1 (or bool).
-        num_points: maximum number of points.
     """
     count = len(correct)
     places = torch.linspace(max(1, count // 20), count, min(num_points, count)).round().long()

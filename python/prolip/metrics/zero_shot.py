@@ -118,10 +118,8 @@ def measure_zero_shot(
 
     Args:
         images: [N, D], unit means.
-        classifier: C classes.
         labels: i64 [N].
         num_bins: bins of uncertainty, at most N.
-        logit_scale: the model's own scale.
     """
     measures: dict[str, float] = {}
     plain = zero_shot_logits(images.mean, classifier.weight, logit_scale=logit_scale)

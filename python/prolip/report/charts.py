@@ -40,7 +40,6 @@ class Spread(NamedTuple):
 
 
 def _axis(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
-    """Map values linearly to drawing coordinates."""
     return lambda value: start + (value - low) / (high - low) * (end - start)
 
 

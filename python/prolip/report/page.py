@@ -26,7 +26,6 @@ class Figure(NamedTuple):
     markup: str
     """An SVG of `prolip.report.charts`, or other HTML."""
     text: str = ""
-    """The caption."""
 
 
 class Section(NamedTuple):

@@ -50,7 +50,6 @@ class Candidate(NamedTuple):
     image: str
     """The image's name in the source, shared by all its captions."""
     caption: str | None
-    """None for an image without one."""
     record: Json
     problem: str = ""
     """Why the image is left out; empty if it is used."""
@@ -62,16 +61,12 @@ class EncodedImage(NamedTuple):
     data: bytes
     extension: str
     converted_from: str | None
-    """Its former format."""
 
 
 def read_image(path: Path, max_side: int | None) -> EncodedImage:
     """Read an image in a format that the loader reads: the file's own bytes if possible, else PNG.
 
     It is decoded once, to find damage now. EXIF orientation is ignored, as in training.
-
-    Raises:
-        OSError, ValueError, SyntaxError, EOFError: the file cannot be read, or has too many pixels for the loader.
     """
     data = path.read_bytes()
     with _opened(data) as image:
@@ -103,11 +98,7 @@ def read_image(path: Path, max_side: int | None) -> EncodedImage:
 
 
 def _check_grey_values(image: Image.Image) -> None:
-    """Check the values of an image of deeper grey than 8 bits, which are cut in RGB, not scaled.
-
-    Raises:
-        ValueError: it would become white or black.
-    """
+    """Check the values of an image of deeper grey than 8 bits, which are cut in RGB, not scaled."""
     if image.mode[0] not in "IF":
         return
     _, largest = image.getextrema()
@@ -117,7 +108,6 @@ def _check_grey_values(image: Image.Image) -> None:
 
 
 def _opened(data: bytes) -> Image.Image:
-    """Return an image that is not decoded yet."""
     try:
         with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
             return Image.open(io.BytesIO(data))
@@ -128,11 +118,7 @@ def _opened(data: bytes) -> Image.Image:
 
 
 def read_for_loader(path: Path) -> EncodedImage:
-    """An image's own bytes if the loader reads files of its extension, else as `read_image` converts them.
-
-    Raises:
-        OSError, ValueError, SyntaxError, EOFError: the file cannot be read.
-    """
+    """An image's own bytes if the loader reads files of its extension, else as `read_image` converts them."""
     extension = path.suffix.lower().removeprefix(".")
     if extension in LOADED:
         return EncodedImage(path.read_bytes(), extension, None)
@@ -146,13 +132,9 @@ def write_images(
 
     Args:
         candidates: in a fixed order.
-        config: settings.
         out: see `replace_folder`.
         description: further entries of dataset.json.
         origin: the option that names the images, and its value.
-
-    Raises:
-        UserError: there is no image, too many are bad, or `out` holds files that no builder wrote.
     """
     started = time.monotonic()
     if not candidates:

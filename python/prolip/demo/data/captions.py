@@ -33,11 +33,7 @@ def group_text(group: str) -> str:
 
 
 def subgroup_text(subgroup: str) -> str:
-    """Return a subgroup of Unicode in plain English, such as "marine animal".
-
-    Raises:
-        KeyError: there is no such subgroup.
-    """
+    """Return a subgroup of Unicode in plain English, such as "marine animal"."""
     return SUBGROUP_TEXTS[subgroup]
 
 

@@ -60,7 +60,6 @@ class Emoji:
     name: str
     """Unicode's short name. A skin-tone variant is like "handshake with medium skin tone"."""
     base_name: str
-    """The name without the skin tone."""
     group: str
     """Unicode's group, such as "Animals & Nature"."""
     subgroup: str

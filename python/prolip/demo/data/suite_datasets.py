@@ -62,11 +62,7 @@ _HIERARCHY_DESIGN = TRAINING_DESIGNS[0]
 
 
 def build_suites(config: SuitesConfig, out: Path) -> BuildSummary:
-    """Write the suites' datasets to `out`, unless they exist already for the same shards.
-
-    Raises:
-        UserError: a shard is missing or was not made by `build_emoji`, or `out` holds other files.
-    """
+    """Write the suites' datasets to `out`, unless they exist already for the same shards."""
     started = time.monotonic()
     names = ["train", TRAINED, *(f"test-{design}" for design in DESIGNS)]
     shards = [path for name in names for path in find_shards(config.data, name)]
@@ -88,7 +84,6 @@ def build_suites(config: SuitesConfig, out: Path) -> BuildSummary:
 
 
 def _write_tasks(folder: ShardFolder, sets: Mapping[str, Sequence[EmojiSample]]) -> None:
-    """Write the folders of classification and retrieval, and their table."""
     labelled = [sample for name, some in sets.items() if name != "train" for sample in some]
     classes = {level: list(dict.fromkeys(one.text(level) for one in labelled)) for level in ("group", "subgroup")}
     _write_classes(folder, "groups-trained", sets[TRAINED], "group", classes)

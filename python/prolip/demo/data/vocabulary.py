@@ -36,10 +36,6 @@ def train_vocabulary(captions: Iterable[str], max_size: int) -> Vocabulary:
     Words start with a mark, so that "fish" in "blowfish" differs from the word "fish". Commas and colons are separate
     words. Accents are removed. All of ASCII can be encoded; any other character that is not in a training caption
     becomes [UNK].
-
-    Args:
-        captions: training captions, with repetitions.
-        max_size: largest size of the vocabulary.
     """
     tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.Sequence(
