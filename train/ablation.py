@@ -85,7 +85,7 @@ MEASURES = {
 """Rows of the table: figures of results.json, shares on the test split."""
 
 
-def words(recipe: str, seed: int, options: argparse.Namespace) -> list[str]:
+def arguments(recipe: str, seed: int, options: argparse.Namespace) -> list[str]:
     """Return the arguments of `prolip train` for a run: on one core, with a single checkpoint at the end."""
     steps, data = options.steps, options.data
     length = ["--samples_seen", str(steps * BATCH), "--batch_size", str(BATCH), "--checkpoint_every", str(steps)]
@@ -109,7 +109,7 @@ def run(options: argparse.Namespace) -> int:
             results = place / RESULTS
             if results.exists():
                 continue
-            command = [sys.executable, "-m", "prolip.train", *words(recipe, seed, options)]
+            command = [sys.executable, "-m", "prolip.train", *arguments(recipe, seed, options)]
             status = subprocess.run(command, check=False).returncode
             if status != 0:
                 return status

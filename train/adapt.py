@@ -69,25 +69,34 @@ def run(options: argparse.Namespace) -> int:
         command("prolip.train", "demo", *SIGLIP, *read, "--out", str(siglip), *machine_flags(), *options.flags)
     for split, pattern in SPLITS.items():
         for level, folder in zip(LEVELS, folders(options, split), strict=True):
-            words = ["--checkpoint", str(siglip), "--shards", f"{data}/{pattern}", "--what", "both", "--device", "cpu"]
-            command("prolip.cli", "embed", *words, "--caption_key", f"captions.{level}", "--out", str(folder))
+            arguments = [
+                "--checkpoint",
+                str(siglip),
+                "--shards",
+                f"{data}/{pattern}",
+                "--what",
+                "both",
+                "--device",
+                "cpu",
+            ]
+            command("prolip.cli", "embed", *arguments, "--caption_key", f"captions.{level}", "--out", str(folder))
         for way, flags in WAYS.items():
             out = options.out / f"{way}-{split}"
             if not (out / "cost.json").exists():
-                words = ["--embeddings", *map(str, folders(options, split)), "--out", str(out), *flags]
-                seconds = command("prolip.cli", "adapt", *words)
+                arguments = ["--embeddings", *map(str, folders(options, split)), "--out", str(out), *flags]
+                seconds = command("prolip.cli", "adapt", *arguments)
                 (out / "cost.json").write_text(json.dumps({"seconds": seconds}))
     return 0
 
 
-def command(module: str, *words: str) -> float:
+def command(module: str, *arguments: str) -> float:
     """Run a module in a process of its own; returns its seconds.
 
     Raises:
         subprocess.CalledProcessError: it failed.
     """
     started = time.monotonic()
-    subprocess.run([sys.executable, "-m", module, *words], check=True)
+    subprocess.run([sys.executable, "-m", module, *arguments], check=True)
     return time.monotonic() - started
 
 

@@ -111,24 +111,24 @@ def percent(mean: Tensor) -> str:
     return "–" if mean.isnan() else f"{100 * mean:.1f}"
 
 
-def set_cells(counted: Tensor) -> Iterator[str]:
+def set_cells(counts: Tensor) -> Iterator[str]:
     """Yield the cells of a score, from [S, G, 2]: mean and standard deviation over the splits, and mean size."""
-    for contain, size in counted.permute(1, 2, 0):
+    for contain, size in counts.permute(1, 2, 0):
         yield from (f"{percent(contain.mean())} ± {percent(contain.std())}", f"{size.mean():.2f}")
 
 
-def label_cells(counted: Tensor) -> Iterator[str]:
+def label_cells(counts: Tensor) -> Iterator[str]:
     """Yield cells from [S, G, C, 4], about labels that have a threshold of their own in at least half of the splits."""
-    for times, tested, *contain in counted.sum(dim=0).permute(0, 2, 1):
-        often = times >= len(counted) / 2
+    for times, tested, *contain in counts.sum(dim=0).permute(0, 2, 1):
+        often = times >= len(counts) / 2
         yield str(int(often.sum()))
         for shares in ((some / tested)[often] for some in contain):
             yield f"{percent(shares.min())} to {percent(shares.max())}" if len(shares) else "–"
 
 
-def print_table(head: str, levels: Sequence[float], words: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table that has the same columns for every level."""
-    heads = [*head.split(" | "), *(f"{level:.0%}: {word}" for level in levels for word in words)]
+def print_table(head: str, shares: Sequence[float], columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table that has the same columns for every guarantee or limit."""
+    heads = [*head.split(" | "), *(f"{share:.0%}: {column}" for share in shares for column in columns)]
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
     sys.stdout.write("\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines))
 

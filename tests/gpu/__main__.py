@@ -30,33 +30,33 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/gpu"), help="folder of gpu.md, gpu.json and gpu.log")
     parser.add_argument("--seconds", type=float, default=540, help="time for everything")
     parser.add_argument("--only", nargs="*", default=[], metavar="PART", help="names of parts")
-    words = parser.parse_args()
+    options = parser.parse_args()
     if find_spec("torch") is None:
         raise SystemExit(f"{sys.executable} has no torch: name another, as in make gpu PYTHON=/opt/venv/bin/python")
-    if words.bundle is None and find_spec("prolip") is None:
+    if options.bundle is None and find_spec("prolip") is None:
         raise SystemExit(f"{sys.executable} has no prolip: fill gpu-bundle/ by `make gpu-bundle` on another machine")
     started = time.monotonic()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    about = {"device": words.device, "started": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())}
-    if words.bundle is not None and (commit := words.bundle / "COMMIT").exists():
+    about = {"device": options.device, "started": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())}
+    if options.bundle is not None and (commit := options.bundle / "COMMIT").exists():
         about["commit"] = commit.read_text(encoding="utf-8").strip()
     # A small run is a test, on machines that do much else.
-    slower = _SLOWER if words.small else 1
-    parts = tuple(part._replace(seconds=slower * part.seconds) for part in named_parts(words.only))
-    report = Report(words.out.resolve(), parts, about)
+    slower = _SLOWER if options.small else 1
+    parts = tuple(part._replace(seconds=slower * part.seconds) for part in named_parts(options.only))
+    report = Report(options.out.resolve(), parts, about)
     report.write()
     with tempfile.TemporaryDirectory(prefix="prolip-gpu-", ignore_cleanup_errors=True) as folder:
         environment = os.environ | {"HF_HUB_OFFLINE": "1"}
-        if words.bundle is not None:
-            known = [str(unpack(words.bundle, Path(folder, "site"))), str(ROOT), os.environ.get("PYTHONPATH", "")]
+        if options.bundle is not None:
+            known = [str(unpack(options.bundle, Path(folder, "site"))), str(ROOT), os.environ.get("PYTHONPATH", "")]
             environment["PYTHONPATH"] = os.pathsep.join(filter(None, known))
-        flags = ["--device", words.device, *(["--small"] if words.small else []), "--scratch", folder]
+        flags = ["--device", options.device, *(["--small"] if options.small else []), "--scratch", folder]
         worker = [sys.executable, "-m", "tests.gpu.worker"]
         run_parts(
             report,
             lambda name, limit: [*worker, name, "--limit", str(limit), *flags],
             environment=environment,
-            seconds=words.seconds - (time.monotonic() - started),
+            seconds=options.seconds - (time.monotonic() - started),
             scratch=Path(folder, "logs"),
             log=report.markdown_file.with_name("gpu.log"),
         )

@@ -96,8 +96,8 @@ def double_precision(job: Job) -> Result:
 
 
 def trial_run(job: Job, device: torch.device, precision: Precision, flags: list[str]) -> AbstractContextManager[Run]:
-    words = [*trial(job), "--batch_size", "16", "--data.mask.masked_fraction", "0.5", "--precision", precision]
-    return opened_run(settings(job, "gradients", *words, *flags), alone_on(device))
+    arguments = [*trial(job), "--batch_size", "16", "--data.mask.masked_fraction", "0.5", "--precision", precision]
+    return opened_run(settings(job, "gradients", *arguments, *flags), alone_on(device))
 
 
 def result(run: Run) -> Result:

@@ -95,12 +95,12 @@ def opened_run(config: TrainConfig, ranks: Ranks) -> Iterator[Run]:
 
 
 def settings(job: Job, name: str, *flags: str) -> TrainConfig:
-    """The settings of `words`."""
-    return load_config(words(job, name, *flags))
+    """The settings of `arguments`."""
+    return load_config(arguments(job, name, *flags))
 
 
-def words(job: Job, name: str, *flags: str) -> list[str]:
-    """Words for `prolip train`: the recipe of the base model on the made shards, with CLIP's tokenizer.
+def arguments(job: Job, name: str, *flags: str) -> list[str]:
+    """Arguments of `prolip train`: the recipe of the base model on the made shards, with CLIP's tokenizer.
 
     The run is `name` in the scratch folder. Compilation is off unless a flag says otherwise.
     """

@@ -55,9 +55,9 @@ def one_rank(job: Job) -> None:
 
 def three_steps(job: Job, precision: str, strategy: str, *flags: str) -> list[tuple[float, float]]:
     """Loss and gradient norm of every step."""
-    words = [*trial(job), "--batch_size", "16", "--precision", precision, "--optim.clip_norm", "0.5"]
+    arguments = [*trial(job), "--batch_size", "16", "--precision", precision, "--optim.clip_norm", "0.5"]
     found = []
-    with opened_run(settings(job, "ranks", *words, *flags), job.ranks) as run, run.loader:
+    with opened_run(settings(job, "ranks", *arguments, *flags), job.ranks) as run, run.loader:
         if strategy != "none":
             wrap(run, strategy)
         batches = device_batches(run.loader, job.place, dtype=DTYPES[run.config.precision])

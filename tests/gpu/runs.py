@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 from numpy.typing import NDArray
-from tests.gpu.inputs import pattern, trial, words
+from tests.gpu.inputs import arguments, pattern, trial
 from tests.gpu.job import Job
 
 from prolip.checkpoint import checkpoint_path
@@ -48,7 +48,7 @@ def losses(job: Job, name: str, device: str, steps: int, *flags: str) -> list[fl
     """The loss of every step of a run."""
     flags = (*trial(job), "--batch_size", str(_BATCH), "--precision", "fp32", "--log_every", "1", *flags)
     flags += ("--optim.lr", "1e-3", "--samples_seen", str(_BATCH * steps), "--device", device)
-    assert train(words(job, name, *flags)) == 0
+    assert train(arguments(job, name, *flags)) == 0
     metrics = job.scratch / "runs" / name / "metrics.jsonl"
     lines = metrics.read_text(encoding="utf-8").splitlines()
     return [row["loss"] for row in map(json.loads, lines)]

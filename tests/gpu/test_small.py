@@ -27,8 +27,8 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setattr("tests.gpu.schedule.Popen", Forked)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
 
-    def run_here(*words: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["tests.gpu", *words])
+    def run_here(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["tests.gpu", *arguments])
         return main()
 
     return run_here

@@ -22,20 +22,20 @@ def main() -> int | str:
     parser.add_argument("--device", required=True)
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--scratch", type=Path, required=True)
-    words = parser.parse_args()
+    options = parser.parse_args()
     # Standard output is for rows alone. What libraries print there goes to the log.
     rows = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)
     faulthandler.enable()
     # If the part hangs, the log says where.
-    faulthandler.dump_traceback_later(max(1.0, words.limit - 5), exit=False)
-    if words.device == "cuda" and not torch.cuda.is_available():
+    faulthandler.dump_traceback_later(max(1.0, options.limit - 5), exit=False)
+    if options.device == "cuda" and not torch.cuda.is_available():
         return f"torch {torch.__version__} sees no GPU"
-    module, name = next(part.place for part in PARTS if part.name == words.part).split(":")
+    module, name = next(part.place for part in PARTS if part.name == options.part).split(":")
     job = Job(
-        device=words.device,
-        small=words.small,
-        scratch=words.scratch,
+        device=options.device,
+        small=options.small,
+        scratch=options.scratch,
         emit=lambda row: rows.write(f"{json.dumps(row)}\n"),
     )
     getattr(import_module(f"tests.gpu.{module}"), name)(job)

@@ -132,8 +132,8 @@ def _clusters(scores: Tensor, labels: Tensor, number: int) -> list[Tensor]:
     number = min(number, len(members))
     if number < 1:
         return []
-    levels = torch.tensor(_QUANTILES, dtype=torch.float64)
-    points = torch.stack([scores[labels == label].quantile(levels) for label in members])
+    quantiles = torch.tensor(_QUANTILES, dtype=torch.float64)
+    points = torch.stack([scores[labels == label].quantile(quantiles) for label in members])
     weights = counts[members].double().sqrt()[:, None]
     order = points.sum(dim=1).argsort(stable=True)
     centres = points[order[torch.linspace(0, len(order) - 1, number).round().long()]]

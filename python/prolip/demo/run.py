@@ -40,13 +40,18 @@ def run_demo(config: DemoConfig) -> tuple[int, list[str]]:
     training (130 for Ctrl-C).
     """
     check_writable(config.out / "report.html")  # the data take a minute to build
-    words = [config.recipe, "--out", str(config.out), *machine_flags()]
-    words += ["--data.shards", f"{config.data}/train-*.tar", "--data.tokenizer.path", f"{config.data}/tokenizer.json"]
-    last = checkpoint_path(config.out / "checkpoints", load_config(words).total_steps)
+    arguments = [config.recipe, "--out", str(config.out), *machine_flags()]
+    arguments += [
+        "--data.shards",
+        f"{config.data}/train-*.tar",
+        "--data.tokenizer.path",
+        f"{config.data}/tokenizer.json",
+    ]
+    last = checkpoint_path(config.out / "checkpoints", load_config(arguments).total_steps)
     built = build_emoji(EmojiConfig(), config.data)
     log.info("%s: %d training images", config.data, built.samples["train"])
     if not last.exists():
-        status = train(words, config.processes or count_processes())
+        status = train(arguments, config.processes or count_processes())
         if status != 0:
             return status, []
     results = config.out / RESULTS
@@ -57,7 +62,7 @@ def run_demo(config: DemoConfig) -> tuple[int, list[str]]:
     return 0, headline_lines(json.loads(results.read_text(encoding="utf-8")))
 
 
-def train(words: list[str], processes: int) -> int:
+def train(arguments: list[str], processes: int) -> int:
     """Train in `processes` processes under torchrun's agent; returns the status, as `run_demo` does."""
     for module in ("agent.server.api", "multiprocessing.api"):  # they log each signal that they forward
         logging.getLogger(f"torch.distributed.elastic.{module}").setLevel(logging.ERROR)
@@ -73,7 +78,7 @@ def train(words: list[str], processes: int) -> int:
                 max_restarts=0,
                 logs_specs=DefaultLogsSpecs(log_dir=logs),
             )
-            elastic_launch(launch, entrypoint=sys.executable)("-m", "prolip.demo.rank", str(os.getpid()), *words)
+            elastic_launch(launch, entrypoint=sys.executable)("-m", "prolip.demo.rank", str(os.getpid()), *arguments)
     except SignalException as stopped:
         log.info("\nstopped: run `prolip demo` again to resume at the last step")
         return 128 + int(stopped.sigval)

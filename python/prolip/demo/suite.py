@@ -205,11 +205,11 @@ def order_rows(task: str, samples: Sequence[EmojiSample], captions: Captions) ->
     rows = []
     for general, specific in (("group", "name"), ("subgroup", "name"), ("group", "subgroup")):
         (wide, longest), (narrow, tokens) = (captions.at(level, distinct) for level in (general, specific))
-        more, counted = more_uncertain(wide.total_var, narrow.total_var), (tokens <= longest).long().flatten()
+        more, not_longer = more_uncertain(wide.total_var, narrow.total_var), (tokens <= longest).long().flatten()
         metric = f"{general} over {specific}"
         rows.append(dataclasses.replace(row_of_items(task, metric, more.mean(dim=1)), baselines={"coin": 0.5}))
         metric = f"{metric}, {specific} not longer"
-        rows.append(row_of_items(task, metric, more.flatten(), counted, statistic="mean_of_chosen"))
+        rows.append(row_of_items(task, metric, more.flatten(), not_longer, statistic="mean_of_chosen"))
     return rows
 
 
@@ -223,7 +223,7 @@ def prompt_figures(embedded: Embedded, classes: Classes) -> TaskResult:
     images, labels = concatenate([one.images for one in scored]), classes.labels(samples)
     reweighted = reweight_prompts(prompts, embedded.sets[-1].images, BprwConfig())
     ways = unweighted_classifiers(prompts) | {"BPRW": reweighted.as_classifier()}
-    even, *others = ((answer(images, way, with_var=False).best[:, 0] == labels).double() for way in ways.values())
+    even, *others = ((answer(images, way, with_var=False).top[:, 0] == labels).double() for way in ways.values())
     # One item per emoji: its designs tend to be right or wrong together.
     (emoji,) = string_ids([[sample.codepoint for sample in samples]])
     gains = [emoji.bincount(weights=right - even) / emoji.bincount() for right in others]

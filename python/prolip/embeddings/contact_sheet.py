@@ -10,7 +10,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from prolip.embeddings.row_contents import Contents, Pixels
-from prolip.report.page import open_templates
+from prolip.report.page import html_environment
 
 SIDE = 160
 
@@ -35,7 +35,7 @@ class Row(NamedTuple):
 
 def contact_sheet(title: str, rows: Sequence[Row]) -> str:
     """Return the page's HTML."""
-    environment = open_templates("prolip.embeddings")
+    environment = html_environment("prolip.embeddings")
     environment.filters["data_uri"] = data_uri
     return environment.get_template("contact_sheet.html.j2").render(title=title, rows=rows, side=SIDE)
 

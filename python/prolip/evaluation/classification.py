@@ -22,7 +22,7 @@ from prolip.metrics.prompts import encode_prompts
 from prolip.metrics.zero_shot import PUBLISHED_LOGIT_SCALE, Classifier, aggregate_prompts, zero_shot_logits
 from prolip.pretrained.model import Model
 
-BEST = 5
+NUM_TOP = 5
 _TEXTS, _ROWS = 512, 4096
 """Prompts and images that are processed at a time."""
 
@@ -54,9 +54,9 @@ def embed_labelled(model: Model, data: DataSet, batch_size: int) -> tuple[Gaussi
 class Answers(NamedTuple):
     """The best classes of each image."""
 
-    best: Tensor
+    top: Tensor
     """i64 [N, T], by means, the best first; T is five, or C if there are fewer classes."""
-    best_with_var: Tensor | None
+    top_with_var: Tensor | None
     """i64 [N, T], with class variances; None if the model has none."""
 
 
@@ -74,16 +74,16 @@ def embed_prompts(
 def build_classifier(model: Model, classnames: Sequence[str], templates: Sequence[str]) -> Classifier:
     """The uniform ensemble of each class's prompts; only a few classes' prompts are in memory at a time."""
     step = max(1, _TEXTS // max(1, len(templates)))
-    parts = [
+    blocks = [
         aggregate_prompts(embed_prompts(model, classnames[start : start + step], templates))
         for start in range(0, max(1, len(classnames)), step)
     ]
-    return Classifier(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+    return Classifier(*(torch.cat(tensors) for tensors in zip(*blocks, strict=True)))
 
 
 def answer(images: Gaussian, classifier: Classifier, *, with_var: bool) -> Answers:
     """The best classes of every image, [N, D] with unit means; `with_var`: whether the classes have variances."""
-    number = min(BEST, len(classifier.weight))
+    number = min(NUM_TOP, len(classifier.weight))
 
     def best(total_var: Tensor | None) -> Tensor:
         logits = (
@@ -100,13 +100,13 @@ def accuracy_rows(task: str, answers: Answers, labels: Tensor, *, main: str = "a
 
     `labels` are i64 [N]; `main` names the task's main metric.
     """
-    hits, recall = hits_of(answers.best, labels), "mean per-class recall"
+    hits, recall = hits_of(answers.top, labels), "mean per-class recall"
     rows = [row_of_items(task, "accuracy", hits[:, 0], main=main == "accuracy")]
-    if answers.best.shape[1] == BEST:
+    if answers.top.shape[1] == NUM_TOP:
         rows.append(row_of_items(task, "top-5 accuracy", hits[:, -1]))
     rows.append(row_of_items(task, recall, hits[:, 0], labels, statistic="mean_per_group", main=main == recall))
-    if answers.best_with_var is not None:
-        rows.append(row_of_items(task, "accuracy, with class variances", hits_of(answers.best_with_var, labels)[:, 0]))
+    if answers.top_with_var is not None:
+        rows.append(row_of_items(task, "accuracy, with class variances", hits_of(answers.top_with_var, labels)[:, 0]))
     return rows
 
 

@@ -257,9 +257,9 @@ def task_rows(task: Task, answers: Answers, labels: Tensor, metadata: Tensor | N
     """
     main = NAMES[task.metric]
     rows = accuracy_rows(task.name, answers, labels, main=main)
-    hits = hits_of(answers.best, labels)
+    hits = hits_of(answers.top, labels)
     if task.metric == "f1":
-        rows.append(row_of_items(task.name, main, answers.best[:, 0], labels, statistic="f1_macro", main=True))
+        rows.append(row_of_items(task.name, main, answers.top[:, 0], labels, statistic="f1_macro", main=True))
     if task.group_column is not None and metadata is not None:
         # Renumbered from 0: a group's number can be large, such as a year.
         values, groups = torch.unique(metadata[:, task.group_column], return_inverse=True)
@@ -293,7 +293,7 @@ def classify_faces(model: Model, task: Task, data: DataSet, batch_size: int) -> 
         for objective in OBJECTIVES
     }
     answers = {
-        objective: answer(images.gaussian, build_classifier(model, *some), with_var=False).best[:, 0]
+        objective: answer(images.gaussian, build_classifier(model, *some), with_var=False).top[:, 0]
         for objective, some in lists.items()
     }
     return face_rows(task.name, answers, read_metadata(data, images, _COLUMNS), lists["race"][0])

@@ -164,8 +164,12 @@ def is_path(source: str) -> bool:
 
 def _open_folder(folder: Path, made: Path, store: StoreConfig) -> DataSet:
     within = folder / "test" if (folder / "test").is_dir() else folder
-    counted = within / _NUM_SHARDS
-    names = [f"{number}.tar" for number in range(_count(str(counted), read_text(counted)))] if counted.is_file() else []
+    number_file = within / _NUM_SHARDS
+    names = (
+        [f"{number}.tar" for number in range(_count(str(number_file), read_text(number_file)))]
+        if number_file.is_file()
+        else []
+    )
     shards = [str(within / name) for name in names] or sorted(map(str, within.glob("*.tar")))
     if shards:
         paths = [folder / name for name in (_CLASSNAMES, _TEMPLATES)]
@@ -182,11 +186,11 @@ def _open_class_folders(folder: Path, made: Path) -> DataSet:
     files = find_images(folder)
     if not files:
         raise UserError(f"data: must hold images, a table (.csv) or shards (.tar) (got {folder})")
-    parts = [path.relative_to(folder).parts for path in files]
-    loose = [path for path, names in zip(files, parts, strict=True) if len(names) == 1]
+    paths = [path.relative_to(folder).parts for path in files]
+    loose = [path for path, names in zip(files, paths, strict=True) if len(names) == 1]
     if loose:
         raise UserError(f"data: each image must be in the folder of its class (got {loose[0]})")
-    classes = sorted({names[0] for names in parts})
+    classes = sorted({names[0] for names in paths})
 
     def sample(path: Path, label: str) -> tuple[str, dict[str, bytes]]:
         try:
@@ -196,7 +200,7 @@ def _open_class_folders(folder: Path, made: Path) -> DataSet:
         members = {image.extension: image.data, "cls": str(classes.index(label)).encode()}
         return str(path.relative_to(folder)), members
 
-    samples = (sample(path, names[0]) for path, names in zip(files, parts, strict=True))
+    samples = (sample(path, names[0]) for path, names in zip(files, paths, strict=True))
     return _packed(folder, made, files, None, samples)._replace(classnames=[class_text(name) for name in classes])
 
 

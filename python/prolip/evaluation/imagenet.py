@@ -20,9 +20,9 @@ from prolip.errors import UserError, sentence
 from prolip.evaluation.classification import answer, build_classifier, embed_labelled, embed_prompts
 from prolip.evaluation.config import SETS, ImagenetOptions
 from prolip.evaluation.datasets import DataSet, find_folder, open_dataset
+from prolip.evaluation.prompt_templates import imagenet_templates
 from prolip.evaluation.results import Row, SuiteResult, TaskCache, TaskResult, row_of_items
 from prolip.evaluation.run import Prepared, evaluate_sets
-from prolip.evaluation.templates import imagenet_templates
 from prolip.gaussian import Gaussian
 from prolip.metrics.bprw import labelled_images, reweight_prompts
 from prolip.metrics.prompts import unweighted_classifiers
@@ -123,7 +123,7 @@ def evaluate_set(
 def hits_by_score(classifier: Classifier, data: LabelledSet, *, with_var: bool = True) -> dict[str, Tensor]:
     """Which images are right, f64 [N], by means and, `with_var`, with class variances; keys end a figure's name."""
     found = answer(data.images, classifier, with_var=with_var)
-    best = {"": found.best, f", {WITH_VAR}": found.best_with_var}
+    best = {"": found.top, f", {WITH_VAR}": found.top_with_var}
     return {end: (one[:, 0] == data.labels).double() for end, one in best.items() if one is not None}
 
 

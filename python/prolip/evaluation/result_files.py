@@ -1,4 +1,4 @@
-"""Write a suite's results as results.json, results.md and results.html, one page that loads nothing from elsewhere."""
+"""Write results.json, results.md and results.html, one page that loads nothing from the network."""
 
 from __future__ import annotations
 

@@ -202,10 +202,10 @@ def _draw_all(table: Mapping[str, Row], num_resamples: int, seed: int) -> dict[s
             task_seed = (seed + zlib.crc32(row.task.encode())) % 2**64
             return resample(STATISTICS[row.statistic], *row.columns(), num_resamples=num_resamples, seed=task_seed)
         names = row.mean_of or row.difference_of
-        parts = [drawn for name in names if (drawn := draw(name)) is not None]
-        if not names or len(parts) < len(names):
+        drawn_rows = [drawn for name in names if (drawn := draw(name)) is not None]
+        if not names or len(drawn_rows) < len(names):
             return None
-        return torch.stack(parts).mean(dim=0) if row.mean_of else parts[1] - parts[0]
+        return torch.stack(drawn_rows).mean(dim=0) if row.mean_of else drawn_rows[1] - drawn_rows[0]
 
     return {key: drawn for key in table if num_resamples > 0 and (drawn := draw(key)) is not None}
 

@@ -24,7 +24,12 @@ from prolip.embeddings.embed import Embedded, embed_shards
 from prolip.errors import UserError, check_at_least
 from prolip.evaluation.classification import answer, embed_prompts
 from prolip.evaluation.config import ReweightOptions
-from prolip.evaluation.templates import CHAINED_TEMPLATES, PLAIN_TEMPLATES, imagenet_classnames, imagenet_templates
+from prolip.evaluation.prompt_templates import (
+    CHAINED_TEMPLATES,
+    PLAIN_TEMPLATES,
+    imagenet_classnames,
+    imagenet_templates,
+)
 from prolip.files import atomic_file, check_writable, read_text, write_atomic
 from prolip.gaussian import Gaussian
 from prolip.metrics.bprw import PromptWeights, labelled_images, reweight_prompts
@@ -89,11 +94,11 @@ def run_reweight(options: ReweightOptions) -> list[str]:
     lines = [*class_lines(names, templates, found.weights, options.show), ""]
     if labels is not None:
         lines += accuracy_lines(prompts, images.gaussian, labels, found, options)
-    most = options.bprw.max_rounds
+    maximum = options.bprw.max_rounds
     lines.append(f"{len(names)} classes, at most {int(found.rounds.max())} rounds")
-    if unfinished := int((found.rounds == most).sum()):
+    if unfinished := int((found.rounds == maximum).sum()):
         lines.append(
-            f"warning: the weights of {unfinished} classes may still move after {most} rounds: give more "
+            f"warning: the weights of {unfinished} classes may still move after {maximum} rounds: give more "
             "(--max_rounds), or a larger --tolerance"
         )
     return lines

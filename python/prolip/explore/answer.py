@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from prolip.report.page import open_templates
+from prolip.report.page import html_environment
 
 
 class Range(NamedTuple):
@@ -48,7 +48,7 @@ class Answer(NamedTuple):
 
 def render(*answers: Answer) -> str:
     """Render answers as HTML."""
-    return open_templates("prolip.explore").get_template("answer.html.j2").render(answers=answers)
+    return html_environment("prolip.explore").get_template("answer.html.j2").render(answers=answers)
 
 
 def percent(share: float, digits: int = 1) -> str:

@@ -184,7 +184,7 @@ class Explorer:
         )
         return Answer(text, "caption", names, columns)
 
-    def browse(self, kind: str, least: bool, number: int) -> Answer:
+    def browse(self, kind: str, least_certain: bool, number: int) -> Answer:
         """Return a page of the data set's `images` or captions, ranked by their uncertainty; pages count from 1."""
         if self._images is None:
             return Answer("There is no data set to browse: start with --shards.")
@@ -194,7 +194,7 @@ class Explorer:
             names = [" ".join(item.captions[:1]) or item.key for item in self.items]
         elif names:
             values = self._captions.total_var
-        order = values[: len(names)].argsort(stable=True).tolist()[:: -1 if least else 1]
+        order = values[: len(names)].argsort(stable=True).tolist()[:: -1 if least_certain else 1]
         first, pages = PER_PAGE * (number - 1), -(-len(order) // PER_PAGE)
         shown = order[first : first + PER_PAGE]
         if not shown:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from prolip.data import DataError, preprocess_image
 from prolip.errors import UserError
-from prolip.evaluation.templates import PLAIN_TEMPLATES
+from prolip.evaluation.prompt_templates import PLAIN_TEMPLATES
 from prolip.explore.answer import Answer, render
 from prolip.explore.explorer import Explorer
 from prolip.pretrained.classify import Decide

@@ -90,15 +90,15 @@ def reweight_prompts(
         # Class by class in float32 on the CPU, so that the numbers depend neither on chunks nor on device and dtype.
         return torch.stack([torch.randn(shape, generator=generator) for _ in range(classes)])
 
-    parts = []
+    chunks = []
     for start in range(0, len(prompts.mean), _CLASSES_AT_ONCE):
         classes = slice(start, start + _CLASSES_AT_ONCE)
         chunk = Gaussian(prompts.mean[classes], prompts.log_var[classes])
         with torch.autocast(chunk.mean.device.type, enabled=False):
-            parts.append(reweight_from_voters(chunk, images, voters[classes], config, draw(len(chunk.mean))))
+            chunks.append(reweight_from_voters(chunk, images, voters[classes], config, draw(len(chunk.mean))))
         if on_progress is not None:
             on_progress(len(chunk.mean))
-    return PromptWeights(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+    return PromptWeights(*(torch.cat(tensors) for tensors in zip(*chunks, strict=True)))
 
 
 def reweight_from_voters(

@@ -54,9 +54,9 @@ class BprwConfig:
             check_choice(f"{self.section}{field}", getattr(self, field), kind)
         minimum = {"num_neighbors": 1, "num_draws": 1, "max_rounds": 1, "var_floor": 0, "tolerance": 0}
         for name in ("alpha", "var_multiplier", *minimum):
-            value, least = getattr(self, name), minimum.get(name)
-            if not (value > 0 if least is None else least <= value) or value == math.inf:
-                rule = "above 0" if least is None else f"at least {least}"
+            value, low = getattr(self, name), minimum.get(name)
+            if not (value > 0 if low is None else low <= value) or value == math.inf:
+                rule = "above 0" if low is None else f"at least {low}"
                 raise UserError(f"{self.section}{name}: must be finite and {rule} (got {value})")
         check_seed(f"{self.section}seed", self.seed)
 

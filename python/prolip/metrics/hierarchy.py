@@ -81,7 +81,7 @@ def traverse(
     flat, flat_ids = items.flatten(), item_ids.flatten()
     if including is None and config.root != "text":
         including = including_items(queries, flat, config.inclusion)
-    parts: list[Traversal] = []
+    blocks: list[Traversal] = []
     step = max(1, MAX_SCORES // len(flat.mean))
     for first in range(0, len(queries.mean), step):
         rows = slice(first, first + step)
@@ -92,8 +92,8 @@ def traverse(
             top = flat.mean[including[rows]] * config.root_weight
             ends = F.normalize(top if config.root == "inclusion" else top + root, dim=-1)
         visited = visited_items(dot_products(start, flat.mean), dot_products(ends, flat.mean), config)
-        parts.append(score_visited(flat_ids[visited], item_ids[rows]))
-    return Traversal(*(torch.cat(column) for column in zip(*parts, strict=True)))
+        blocks.append(score_visited(flat_ids[visited], item_ids[rows]))
+    return Traversal(*(torch.cat(column) for column in zip(*blocks, strict=True)))
 
 
 def score_visited(visited: Tensor, own: Tensor) -> Traversal:

@@ -145,7 +145,7 @@ def weight_chart(title: str, templates: Sequence[str], weights: Tensor) -> str:
 
 def standalone(chart: str) -> str:
     """The SVG of a chart as a file of its own, with the style sheet of pages."""
-    style = files("prolip.report").joinpath("templates/style.css").read_text(encoding="utf-8")
+    style = files("prolip.report").joinpath("html/style.css").read_text(encoding="utf-8")
     head = '<svg xmlns="http://www.w3.org/2000/svg" style="background: var(--bg)" font-family="sans-serif"'
     return chart.replace("<svg", head, 1).replace("<title>", f"<style>{style}</style><title>", 1)
 

@@ -43,25 +43,25 @@ class Section(NamedTuple):
 
 
 def build_page(title: str, sections: Sequence[Section], *, kicker: str = "prolip", lead: str = "") -> str:
-    """Render a page that loads nothing from elsewhere."""
+    """Render a page that loads nothing from the network."""
     shown = [
         section._replace(figures=[figure._replace(markup=Markup(figure.markup)) for figure in section.figures])
         for section in sections
     ]
-    page = open_templates().get_template("page.html.j2")
+    page = html_environment().get_template("page.html.j2")
     return page.render(title=title, kicker=kicker, lead=lead, sections=shown)
 
 
-def open_templates(package: str = "prolip.report") -> Environment:
-    """Open the templates of a package, escaped by default; `style` is the text of the style sheet that pages share."""
+def html_environment(package: str = "prolip.report") -> Environment:
+    """The Jinja environment of a package, which escapes by default; `style` is the style sheet that pages share."""
     environment = Environment(
-        loader=PackageLoader(package),
+        loader=PackageLoader(package, "html"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    style, _, _ = PackageLoader("prolip.report").get_source(environment, "style.css")
+    style, _, _ = PackageLoader("prolip.report", "html").get_source(environment, "style.css")
     environment.globals["style"] = Markup(style)
     return environment
 
@@ -77,6 +77,6 @@ class Tile(NamedTuple):
 
 def gallery(tiles: Sequence[Tile]) -> str:
     """Draw images side by side, as HTML for a `Figure`; they are part of it."""
-    environment = open_templates()
+    environment = html_environment()
     environment.filters["data_uri"] = lambda png: "data:image/png;base64," + base64.b64encode(png).decode("ascii")
     return environment.get_template("gallery.html.j2").render(tiles=tiles)

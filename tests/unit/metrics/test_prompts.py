@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 
 from prolip.errors import UserError
-from prolip.evaluation.templates import imagenet_classnames, imagenet_templates
+from prolip.evaluation.prompt_templates import imagenet_classnames, imagenet_templates
 from prolip.gaussian import Gaussian
 from prolip.metrics.prompts import (
     fill_templates,

@@ -78,9 +78,9 @@ def _candidate(path: Path, config: FolderConfig) -> Candidate:
     if config.captions == "class":
         folder, slash, _ = name.partition("/")
         if slash:
-            words = class_text(folder)
-            captions = [template.format(words) for template in config.templates]
-            record |= {"class": folder, "class_text": words, "captions": captions}
+            text = class_text(folder)
+            captions = [template.format(text) for template in config.templates]
+            record |= {"class": folder, "class_text": text, "captions": captions}
             caption = captions[0]
         else:
             problem = "it is not in a class folder"

@@ -58,7 +58,7 @@ from prolip.demo.data.names import TABLE, Emoji, read_table
 from prolip.demo.data.splits import SPLITS, Split, choose_variants, split_emoji
 from prolip.demo.data.vocabulary import train_vocabulary
 from prolip.errors import UserError
-from prolip.evaluation.templates import CHAINED_TEMPLATES, PLAIN_TEMPLATES
+from prolip.evaluation.prompt_templates import CHAINED_TEMPLATES, PLAIN_TEMPLATES
 
 FORMAT = 2
 """Incremented when the same settings give different shards, so that folders of an older format are rebuilt."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from prolip.evaluation.templates import CHAINED_TEMPLATES, PLAIN_TEMPLATES
+from prolip.evaluation.prompt_templates import CHAINED_TEMPLATES, PLAIN_TEMPLATES
 
 LEVELS = ("picture", "group", "subgroup", "name")
 """Levels of caption, the most general first."""

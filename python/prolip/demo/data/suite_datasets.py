@@ -41,7 +41,7 @@ from prolip.demo.data.art import DESIGNS, TRAINING_DESIGNS, encode_png
 from prolip.demo.data.attribution import attribution_page
 from prolip.demo.data.captions import LEVELS
 from prolip.demo.samples import TITLES, TRAINED, EmojiSample, find_shards, read_set
-from prolip.evaluation.templates import CHAINED_TEMPLATES, PLAIN_TEMPLATES
+from prolip.evaluation.prompt_templates import CHAINED_TEMPLATES, PLAIN_TEMPLATES
 
 FORMAT = 2
 """Incremented when the same shards give other files, so that folders of an older format are rebuilt."""
