@@ -38,7 +38,7 @@ def check_choice(name: str, value: object, choices: object) -> None:
         UserError: it is not.
     """
     if value not in get_args(choices):
-        raise UserError(f"{name} is {value!r}: it must be one of {', '.join(get_args(choices))}")
+        raise UserError(f"{name}: must be one of {', '.join(get_args(choices))} (got {value!r})")
 
 
 def check_at_least(minimum: int, **values: float) -> None:
@@ -47,10 +47,9 @@ def check_at_least(minimum: int, **values: float) -> None:
     Raises:
         UserError: one is.
     """
-    rule = f"be at least {minimum}" if minimum > 0 else "not be negative"
     for name, value in values.items():
         if value < minimum:
-            raise UserError(f"{name} is {value}: it must {rule}")
+            raise UserError(f"{name}: must be at least {minimum} (got {value})")
 
 
 def check_seed(name: str, seed: int) -> None:
@@ -60,7 +59,7 @@ def check_seed(name: str, seed: int) -> None:
         UserError: it has more, or is negative.
     """
     if not 0 <= seed < 2**64:
-        raise UserError(f"{name} is {seed}: it must be from 0 to 2^64 - 1")
+        raise UserError(f"{name}: must be from 0 to 2^64 - 1 (got {seed})")
 
 
 @contextmanager
@@ -97,8 +96,8 @@ def sentence(error: Exception) -> str:
             path = Path(error.filename)
             for file in (path, *path.parents):
                 if file.is_file():
-                    return f"{file} is a file, where a folder is needed: name another place"
+                    return f"{file}: must be a folder (got a file)"
         if isinstance(error, IsADirectoryError):
-            return f"{error.filename} is a folder, where a file is needed: name a file"
+            return f"{error.filename}: must be a file (got a folder)"
         return f"{error.filename}: {error.strerror.lower()}"
     return str(error)

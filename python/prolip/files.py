@@ -96,7 +96,7 @@ def check_own_folder(out: Path, *marks: str) -> None:
     """
     check_writable(out / marks[0])
     if out.is_dir() and any(out.iterdir()) and not any((out / mark).is_file() for mark in marks):
-        raise UserError(f"out: {out} holds files, but no {' or '.join(marks)}: name a new or an empty folder")
+        raise UserError(f"out: must be a new or empty folder, or hold {' or '.join(marks)} (got {out})")
 
 
 @contextmanager
@@ -143,7 +143,7 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8: {error}") from error
+        raise UserError(f"{path}: must be UTF-8 ({error})") from error
 
 
 def decode(kind: type[T], table: Mapping[str, Any], *, words: bool = False, drop_unknown: bool = False) -> T:

@@ -18,10 +18,10 @@ def test_names_from_data_are_escaped_in_messages(kind: type[Exception]) -> None:
 
 def test_a_value_that_is_too_small_is_named() -> None:
     check_at_least(1, first=1, second=2.5)
-    with pytest.raises(UserError, match=r"^second is 0: it must be at least 1$"):
-        check_at_least(1, first=1, second=0)
-    with pytest.raises(UserError, match=r"^second is -1: it must not be negative$"):
-        check_at_least(0, first=0, second=-1)
+    for minimum in (0, 1):
+        with pytest.raises(UserError) as error:
+            check_at_least(minimum, first=minimum, second=minimum - 1)
+        assert error.value.field == "second"
 
 
 def test_a_file_where_a_folder_is_needed_is_named(tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_a_file_where_a_folder_is_needed_is_named(tmp_path: Path) -> None:
     for folder in (file, file / "x", file / "x" / "y"):
         with pytest.raises((FileExistsError, NotADirectoryError)) as error:
             folder.mkdir(parents=True, exist_ok=True)
-        assert sentence(error.value) == f"{file} is a file, where a folder is needed: name another place"
+        assert sentence(error.value) == f"{file}: must be a folder (got a file)"
     with pytest.raises(FileExistsError) as there:
         tmp_path.mkdir()
     assert sentence(there.value) == f"{tmp_path}: file exists"
@@ -39,7 +39,7 @@ def test_a_file_where_a_folder_is_needed_is_named(tmp_path: Path) -> None:
 def test_a_folder_where_a_file_is_needed_is_named(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError) as error:
         write_atomic(tmp_path, "text")
-    assert sentence(error.value) == f"{tmp_path} is a folder, where a file is needed: name a file"
+    assert sentence(error.value) == f"{tmp_path}: must be a file (got a folder)"
     with pytest.raises(IsADirectoryError) as error:
         tmp_path.read_bytes()
-    assert sentence(error.value) == f"{tmp_path} is a folder, where a file is needed: name a file"
+    assert sentence(error.value) == f"{tmp_path}: must be a file (got a folder)"

@@ -82,6 +82,6 @@ class AdaptOptions:
         if self.masked and len(self.masked) != len(self.embeddings):
             raise UserError(f"masked: must be as many as embeddings, {len(self.embeddings)} (got {len(self.masked)})")
         if self.method != "heads" and (self.heads != HeadsConfig() or self.loss != _loss() or self.masked):
-            raise UserError(f"method: heads, loss and masked belong to the method heads (got {self.method})")
+            raise UserError(f"method: must be heads if heads, loss or masked is set (got {self.method})")
         if self.loss.contrast != "ppcl":
             raise UserError(f"loss.contrast: must be ppcl (got {self.loss.contrast})")

@@ -51,7 +51,7 @@ def run_adapt(options: AdaptOptions) -> list[str]:
     begun = time.monotonic()
     pairs = open_pairs(options.embeddings, options.masked)
     if pairs.count < 2:
-        raise UserError(f"embeddings: at least two pairs are needed (got one in {options.embeddings[0]})")
+        raise UserError(f"embeddings: must hold at least two pairs (got one in {options.embeddings[0]})")
     origin = find_origin(options, pairs.dim)
     torch.manual_seed(options.heads.seed)
     trained = options.method == "heads"

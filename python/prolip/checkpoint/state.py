@@ -177,7 +177,7 @@ def load_checkpoint(path: Path, *, checksum: int | None = None) -> Checkpoint:
         if checksum is None:
             manifest.verify()
         elif manifest.checksum != checksum:
-            raise CheckpointError(f"{path}: not the checkpoint that rank 0 has verified")
+            raise CheckpointError(f"{path}: not the checkpoint that rank 0 opened")
         return Checkpoint(path, _read_notes(path), manifest)
 
     return patiently(path, load)

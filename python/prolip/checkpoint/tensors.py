@@ -150,7 +150,7 @@ def read_into(path: Path, tensors: Mapping[str, Tensor]) -> None:
     stored = stored_tensors(path)
     for name, tensor in tensors.items():
         if name not in stored:
-            raise CheckpointError(f"{path}: it has no tensor {name}")
+            raise CheckpointError(f"{path}: has no tensor {name}")
         found, expected = (stored[name].size, stored[name].properties.dtype), (tensor.shape, tensor.dtype)
         if found != expected:
             raise CheckpointError(

@@ -75,7 +75,7 @@ def run_export(options: ExportOptions) -> list[str]:
     if options.out is None and options.push is None:
         raise UserError("out: name a folder to write (--out) or a repository to push to (--push)")
     if options.format != "onnx" and options.onnx != OnnxConfig():
-        raise UserError(f"format: the settings of onnx need --format onnx (got {options.format})")
+        raise UserError(f"format: must be onnx for the settings of onnx (got {options.format})")
     if options.out is not None:
         check_own_folder(options.out, *_MARKS)
     check_tokenizer(options.tokenizer)
@@ -104,9 +104,7 @@ def run_export(options: ExportOptions) -> list[str]:
 def _write(source: Source, folder: Path, options: ExportOptions) -> Sequence[str]:
     checkpoint = source.checkpoint
     if checkpoint is None and source.path is not None and folder.resolve() == source.path.resolve():
-        raise UserError(
-            f"out: it must be another folder than the model itself, whose card would be lost (got {folder})"
-        )
+        raise UserError(f"out: must be another folder than the model itself, whose card would be lost (got {folder})")
     if checkpoint is None and options.weights != "average":
         raise UserError(f"weights: only a run has trained weights besides its average (got {options.weights})")
     model = source.network(averaged=options.weights == "average")

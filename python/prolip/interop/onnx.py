@@ -107,7 +107,7 @@ def save_onnx(model: ProLIP, tokenizer: TokenizerConfig, folder: Path, card: Mod
         card,
         library="onnx",
         usage=_USAGE.format(images=images, length=model.config.text.context_length),
-        settings={f"Largest differences from torch, in {config.precision}": checked, **card.settings},
+        settings={f"Maximum differences from torch, in {config.precision}": checked, **card.settings},
     )
     text = card.text(model.config, sum(parameter.numel() for parameter in model.parameters()))
     (folder / CARD_FILE).write_text(text, encoding="utf-8")

@@ -161,7 +161,7 @@ def read_tokenizer(tokenizer: Any) -> TokenizerConfig:
     config = TokenizerConfig(context_length=int(tokenizer.context_length))
     if Tokenizer(config).encode(_PROBES).tolist() != tokenizer(_PROBES).tolist():
         raise UserError(
-            "tokenizer: it must be CLIP's; for another one, call open_clip_data with the model's tokenizer.json "
+            "tokenizer: must be CLIP's; for another one, call open_clip_data with the model's tokenizer.json "
             f"(got {type(tokenizer).__name__})"
         )
     return config
@@ -190,7 +190,7 @@ def get_data(
     if not args.train_data:
         return data
     if args.dataset_type not in {"webdataset", "auto"}:
-        raise UserError(f"--dataset-type: the loader only reads webdataset (got {args.dataset_type})")
+        raise UserError(f"--dataset-type: must be webdataset (got {args.dataset_type})")
     for name, supported in _SUPPORTED.items():
         if (found := getattr(args, name, supported)) != supported:
             raise UserError(f"--{name.replace('_', '-')}: the loader does not support it (got {found})")

@@ -20,7 +20,7 @@ def _refuse(batch: Sequence[DeviceBatch], *, collate_fn_map: object = None) -> N
         RuntimeError: always.
     """
     del batch, collate_fn_map
-    raise RuntimeError("DataLoader(batch_size=...): it must be None, since the items of a BatchDataset are batches")
+    raise RuntimeError("batch_size: must be None, because the items of a BatchDataset are batches")
 
 
 default_collate_fn_map[DeviceBatch] = _refuse
@@ -63,4 +63,4 @@ class BatchDataset(Epochs, IterableDataset[DeviceBatch]):
         Raises:
             RuntimeError: always.
         """
-        raise RuntimeError("DataLoader(num_workers=...): it must be 0, since a BatchDataset has threads of its own")
+        raise RuntimeError("num_workers: must be 0, because a BatchDataset has threads of its own")

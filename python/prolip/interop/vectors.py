@@ -94,7 +94,7 @@ def _means(gaussians: Gaussian) -> Floats:
 def _stored(mean: Floats, total_var: NDArray[np.floating]) -> Floats:
     if not np.isfinite(total_var).all():
         row = int(np.argmin(np.isfinite(total_var)))
-        raise ValueError(f"row {row}: the total variance is {total_var[row]}: it must be finite")
+        raise ValueError(f"row {row}: the total variance must be finite (got {total_var[row]})")
     return np.concatenate([_checked(mean), total_var[:, None].astype(np.float32)], axis=1)
 
 
@@ -104,13 +104,10 @@ def _queries(mean: Floats) -> Floats:
 
 def _checked(mean: Floats) -> Floats:
     if mean.ndim != 2:
-        raise ValueError(f"means have the shape {mean.shape}: it must be [N, D]")
+        raise ValueError(f"mean: must be [N, D] (got {list(mean.shape)})")
     lengths = np.sqrt(np.einsum("nd,nd->n", mean, mean, dtype=np.float64))
     unit = np.abs(lengths - 1.0) <= LENGTH_TOLERANCE  # False for NaN, too
     if not unit.all():
         row = int(np.argmin(unit))
-        raise ValueError(
-            f"row {row}: the mean has length {lengths[row]:.6g}: it must be 1 within {LENGTH_TOLERANCE}, "
-            "or inner products do not rank by CSD"
-        )
+        raise ValueError(f"row {row}: the mean's length must be 1 within {LENGTH_TOLERANCE} (got {lengths[row]:.6g})")
     return mean

@@ -203,11 +203,11 @@ def read_adapter(described: Path, weights: Path) -> tuple[Adapter, Frozen]:
     try:
         frozen = Frozen(**content["frozen"])
         if not isinstance(frozen.source, str):
-            raise UserError(f"frozen.source: it must be a string (got {frozen.source!r})")
+            raise UserError(f"frozen.source: must be a string (got {frozen.source!r})")
         config = decode(AdapterConfig, content["adapter"])
         expected = content["checksum"]
     except (KeyError, TypeError, UserError) as error:
-        raise WeightsError(f"{described}: it must describe an adapter: {error!r}") from error
+        raise WeightsError(f"{described}: must describe an adapter ({error!r})") from error
     if _checksum(weights) != expected:
         raise WeightsError(f"{weights} is not the file that was written with {described.name}")
     try:

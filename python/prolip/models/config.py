@@ -229,14 +229,11 @@ class LockConfig:
     def __post_init__(self) -> None:
         for tower in ("image", "text"):
             groups = getattr(self, f"{tower}_unlocked_groups")
-            if groups < 0:
-                raise UserError(f"lock.{tower}_unlocked_groups is {groups}: it must not be negative")
+            check_at_least(0, **{f"lock.{tower}_unlocked_groups": groups})
             if groups and not getattr(self, tower):
-                raise UserError(
-                    f"lock.{tower}_unlocked_groups is {groups}: only a locked tower can have some (lock.{tower})"
-                )
+                raise UserError(f"lock.{tower}_unlocked_groups: needs lock.{tower} (got {groups})")
         if self.unc_vectors and not (self.image or self.text):
-            raise UserError("lock.unc_vectors is True: no tower is locked (lock.image, lock.text)")
+            raise UserError("lock.unc_vectors: needs lock.image or lock.text (got True)")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,12 +41,10 @@ def _read_block(block: str, given: Mapping[str, Any], kind: type[VisionConfig] |
         supported = _SUPPORTED_ONLY.get(f"{block}.{key}")
         name, inner = _NESTED.get(key, (key, ""))
         if supported is not None and value not in supported:
-            raise UserError(
-                f"{block}.{key}: it must be {' or '.join(map(repr, supported))} (got {reprlib.repr(value)})"
-            )
+            raise UserError(f"{block}.{key}: must be {' or '.join(map(repr, supported))} (got {reprlib.repr(value)})")
         if inner and name in kind.__dataclass_fields__:
             if value and not (isinstance(value, Mapping) and set(value) == {inner}):
-                raise UserError(f"{block}.{key}: only {inner!r} is supported (got {reprlib.repr(value)})")
+                raise UserError(f"{block}.{key}: must hold only {inner!r} (got {reprlib.repr(value)})")
             if value:
                 read[name] = "exact" if value[inner] == "none" else value[inner]
         elif key in known:
@@ -73,7 +71,7 @@ def from_official_json(given: Mapping[str, Any]) -> ModelConfig:
             raise UserError(f"{key}: unknown setting{_nearest(key, known)}")
     for key in ("embed_dim", "vision_cfg", "text_cfg"):
         if key not in given or (key != "embed_dim" and not isinstance(given[key], Mapping)):
-            raise UserError(f"{key}: a model's configuration must have it (got {reprlib.repr(given.get(key))})")
+            raise UserError(f"{key}: must be in a model's configuration (got {reprlib.repr(given.get(key))})")
     text_block = dict(given["text_cfg"])
     if text_block.get("embed_cls", True):
         text_block.pop("pool_type", None)  # released files have one, without effect because of [CLS]

@@ -60,8 +60,8 @@ def read_folder(folder: Path) -> tuple[State, ModelConfig]:
     for path in (folder / CONFIG_FILE, weights):
         if not path.is_file():
             raise WeightsError(
-                f"{folder} has no {path.name}: a model is a run, a checkpoint or an exported folder; a folder of "
-                f"open_clip is written open_clip:local-dir:{folder}"
+                f"{folder}: must be a run, a checkpoint or an exported folder (got no {path.name}); "
+                f"a folder of open_clip is written open_clip:local-dir:{folder}"
             )
     return read_file(weights), read_architecture(folder / CONFIG_FILE)
 
@@ -75,9 +75,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise WeightsError(f"{path}: it must be JSON: {error}") from None
+        raise WeightsError(f"{path}: must be JSON ({error})") from None
     if not isinstance(content, dict):
-        raise WeightsError(f"{path}: it must hold a JSON object (got a {type(content).__name__})")
+        raise WeightsError(f"{path}: must hold a JSON object (got a {type(content).__name__})")
     return content
 
 
@@ -162,9 +162,9 @@ def load_state(model: ProLIP, state: Mapping[str, Tensor], *, resize: Resize = "
     """
     for name, tensor in state.items():
         if not tensor.is_floating_point():
-            raise WeightsError(f"{name} is {tensor.dtype}: weights must be floating-point numbers")
+            raise WeightsError(f"{name}: must be floating-point numbers (got {tensor.dtype})")
         if tensor.numel() and not torch.stack(torch.aminmax(tensor.float())).isfinite().all():
-            raise WeightsError(f"{name} holds NaN or infinity")
+            raise WeightsError(f"{name}: holds NaN or infinity")
     fitted = dict(state) if resize == "off" else fit_state(model, state, resize)
     _compare(model.state_dict(), fitted)
     model.load_state_dict(fitted, strict=True)

@@ -56,7 +56,7 @@ def build_named(named: str, cache_dir: str | Path | None = None) -> tuple[str, n
         hint = f"; did you mean {close[0]}?" if close else ""
         raise StartError(f"open_clip:{named}: open_clip has no such model{hint}")
     if not weights and (tags := open_clip.list_pretrained_tags_by_model(name)):
-        raise StartError(f"open_clip:{named}: it must name its weights, such as open_clip:{name}/{tags[0]}")
+        raise StartError(f"open_clip:{named}: must name its weights, such as open_clip:{name}/{tags[0]}")
     return name, build(name, weights or None, cache_dir)
 
 

@@ -83,12 +83,12 @@ def check_labels(labels: Sequence[str]) -> None:
         UserError: the list is empty or a string, a label occurs twice, or a label is not a string.
     """
     if isinstance(labels, str):
-        raise UserError(f"labels: it must be a list of labels (got {labels!r})")
+        raise UserError(f"labels: must be a list (got {labels!r})")
     if len(labels) == 0:  # also of an array
         raise UserError("labels: give at least one")
     for place, label in enumerate(labels):
         if not isinstance(label, str):
-            raise UserError(f"labels[{place}]: it must be a text (got a {type(label).__name__})")
+            raise UserError(f"labels[{place}]: must be a text (got a {type(label).__name__})")
     twice = [label for label, count in Counter(labels).items() if count > 1]
     if twice:
         raise UserError(f"labels: each must be unique (got {twice[0]!r} more than once)")
@@ -198,11 +198,11 @@ def check_limits(decide: Decide) -> None:
         UserError: a guarantee or limit is not between 0 and 1, or the guarantee that shall hold per label is missing.
     """
     if decide.per_label and decide.guarantee is None:
-        raise UserError("per_label: it needs guarantee")
+        raise UserError("per_label: needs guarantee")
     for name in ("guarantee", "max_error"):
         value = getattr(decide, name)
         if value is not None and not 0 < value < 1:
-            raise UserError(f"{name}: it must be between 0 and 1 (got {value})")
+            raise UserError(f"{name}: must be between 0 and 1 (got {value})")
 
 
 def require_calibration(calibration: Calibration | None) -> Calibration:
@@ -212,7 +212,7 @@ def require_calibration(calibration: Calibration | None) -> Calibration:
         UserError: it has none.
     """
     if calibration is None:
-        raise UserError("guarantee: it needs a calibrated model, as max_error does (prolip calibrate)")
+        raise UserError("guarantee: needs a calibrated model, as max_error does; see prolip calibrate")
     return calibration
 
 

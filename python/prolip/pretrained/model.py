@@ -246,7 +246,7 @@ class Model:
             UserError: it is a model of open_clip, or an adapted one.
         """
         if not isinstance(self.network, ProLIP):
-            raise UserError(f"{self.name}: this needs a ProLIP network, not one of open_clip or an adapted one")
+            raise UserError(f"{self.name}: must be a ProLIP network (got one of open_clip or an adapted one)")
         return self.network
 
     def require_tokenizer(self) -> Tokenizer:
@@ -293,7 +293,7 @@ def as_captions(texts: str | Sequence[str]) -> list[str]:
         raise UserError("texts: there must be at least one")
     for place, caption in enumerate(captions):
         if not isinstance(caption, str):
-            raise UserError(f"texts[{place}]: it must be a text (got a {type(caption).__name__})")
+            raise UserError(f"texts[{place}]: must be a text (got a {type(caption).__name__})")
     return captions
 
 
@@ -333,7 +333,7 @@ def of_prolip(
     size = square_image_size(model)
     rows = model.config.text.vocab_size
     if tokenizer is not None and tokenizer.vocab_size > rows:
-        raise UserError(f"tokenizer: it must have at most {rows} tokens, as the model (got {tokenizer.vocab_size})")
+        raise UserError(f"tokenizer: must have at most the model's {rows} tokens (got {tokenizer.vocab_size})")
     model = model.to(device)
 
     return Model(

@@ -108,7 +108,7 @@ def check_image_settings(stored: Mapping[str, Any] | None, config: ModelConfig, 
     expected = image_settings(config)
     if stored is not None and stored != expected:
         key = next((key for key in expected if stored.get(key) != expected[key]), "images")
-        raise UserError(f"{source}: images.{key}: it must be {expected.get(key)!r} (got {stored.get(key)!r})")
+        raise UserError(f"{source}: images.{key}: must be {expected.get(key)!r} (got {stored.get(key)!r})")
 
 
 def check_image_file(path: Path) -> None:
@@ -118,7 +118,7 @@ def check_image_file(path: Path) -> None:
         UserError: it does not, or is a folder.
     """
     if not path.is_file():
-        raise UserError(f"{path}: there is no such image file")
+        raise UserError(f"{path}: no such image file")
 
 
 def _through_loader(data: bytes, size: int, name: str) -> Tensor:
@@ -136,7 +136,7 @@ def _as_bytes(image: AnyImage, name: str) -> bytes:
         try:
             return Path(image).read_bytes()
         except FileNotFoundError:
-            raise UserError(f"{name}: there is no such image file") from None
+            raise UserError(f"{name}: no such image file") from None
         except OSError as error:
             raise UserError(f"{name} cannot be read: {error.strerror}") from error
     buffer = io.BytesIO()
@@ -149,7 +149,7 @@ def _as_pil(image: AnyImage, name: str) -> Image.Image:
     if isinstance(image, np.ndarray | Tensor):
         image = Image.fromarray(_as_array(image, name))
     if isinstance(image, Image.Image) and 0 in image.size:
-        raise UserError(f"{name}: it must have at least one pixel (got {image.width} x {image.height})")
+        raise UserError(f"{name}: must have at least one pixel (got {image.width} x {image.height})")
     try:
         if isinstance(image, Image.Image):
             return image.convert("RGB")
@@ -174,7 +174,7 @@ def _as_array(image: NDArray[Any] | Tensor, name: str) -> NDArray[np.uint8]:
         pixels = pixels.transpose(1, 2, 0)
     has_channels = pixels.ndim == 3 and pixels.shape[2] in {1, 3}
     if pixels.dtype != np.uint8 or not (has_channels or (pixels.ndim == 2 and not is_tensor)):
-        raise UserError(f"{name}: it must be {form} (got {image.dtype} {list(image.shape)})")
+        raise UserError(f"{name}: must be {form} (got {image.dtype} {list(image.shape)})")
     pixels = np.ascontiguousarray(pixels)
     return pixels[:, :, 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
 

@@ -117,7 +117,7 @@ class Source:
             tokenizer, images, keep_ratio = (content[name] for name in InferenceSettings._fields)
             known = None if tokenizer is None else TokenizerConfig.from_dict(tokenizer)
         except (ValueError, KeyError, TypeError) as error:
-            raise WeightsError(f"{place}: it must hold the settings of a model ({error!r})") from error
+            raise WeightsError(f"{place}: must hold the settings of a model ({error!r})") from error
         return InferenceSettings(known, images, keep_ratio)
 
     def architecture(self) -> ModelConfig:
@@ -137,7 +137,7 @@ class Source:
             return read_architecture(file)
         config = self.read()[1]
         if config is None:
-            raise WeightsError(f"{self.name}: it has no architecture")
+            raise WeightsError(f"{self.name}: has no architecture")
         return config
 
     def read(self, *, averaged: bool = True) -> tuple[State, ModelConfig | None]:
@@ -175,7 +175,7 @@ class Source:
             assert self.path is not None
             folder = self.path.parent
             whole = f"name its folder {folder}" if (folder / CONFIG_FILE).is_file() else "pass config=ARCHITECTURES[..]"
-            raise WeightsError(f"{self.name}: it has no architecture; {whole}")
+            raise WeightsError(f"{self.name}: has no architecture; {whole}")
         try:
             return build(config, state, resize=resize)
         except WeightsError as error:

@@ -37,7 +37,7 @@ def check_tokenizer(tokenizer: str | Path | None) -> None:
         UserError: it is neither "clip" nor a file.
     """
     if tokenizer is not None and tokenizer != "clip" and not Path(tokenizer).is_file():
-        raise UserError(f"tokenizer: it must be `clip` or the file of a tokenizer.json (got {tokenizer})")
+        raise UserError(f"tokenizer: must be `clip` or the file of a tokenizer.json (got {tokenizer})")
 
 
 def choose_tokenizer(
@@ -154,7 +154,7 @@ def _saved_for_transformers(file: Path) -> dict[str, Any]:
         return {}
     check_choice(f"{beside}: clean", saved["clean"], Cleaning)
     if type(saved["pad_id"]) is not int:
-        raise UserError(f"{beside}: pad_id: it must be an integer (got {saved['pad_id']!r})")
+        raise UserError(f"{beside}: pad_id: must be an integer (got {saved['pad_id']!r})")
     return {"clean": saved["clean"], "pad_id": saved["pad_id"]}
 
 

@@ -197,7 +197,7 @@ def _labels(job: ValidationJob, keys: Sequence[str], members: Members) -> list[s
         return [str(read_label(key, member, job.class_key)) for key, member in zip(keys, members["json"], strict=True)]
     labels = [(member or b"").decode("utf-8", "replace").strip() for member in members[CLASS_MEMBER]]
     if "" in labels:
-        raise DataError(f"sample {keys[labels.index('')]}: it has no member .{CLASS_MEMBER}")
+        raise DataError(f"sample {keys[labels.index('')]}: has no member .{CLASS_MEMBER}")
     return labels
 
 

@@ -218,8 +218,9 @@ def test_a_config_of_another_version_is_reported_as_such() -> None:
     config = load_config(["demo"])
     other = to_toml(config).replace("out = ", 'name = "demo"\nrun_dir = ')
     for read in (from_toml, partial(differing_keys, config)):
-        with pytest.raises(UserError, match="another version of prolip"):
+        with pytest.raises(UserError) as error:
             read(other)
+        assert error.value.field == "name, run_dir"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -363,13 +364,13 @@ def test_a_warm_up_longer_than_the_run_is_warned_about() -> None:
     words = ["demo", "--batch_size", "10", "--optim.warmup_steps", "100"]
     assert load_config([*words, "--samples_seen", "1010"]).remarks == []
     (remark,) = load_config([*words, "--samples_seen", "1000"]).remarks
-    assert remark.startswith("optim.warmup_steps is 100, and the run has 100 steps")
+    assert remark.startswith("optim.warmup_steps: 100 of 100 steps")
 
 
 def test_masked_views_that_no_term_uses_are_warned_about() -> None:
     words = ["demo", "--loss.masked_inclusion_weight", "0"]
     (remark,) = load_config(words).remarks
-    assert remark.startswith("data.mask.masked_fraction is 0.25, and loss.masked_inclusion_weight is 0")
+    assert remark.startswith("data.mask: ")
     assert load_config([*words, "--data.mask.masked_fraction", "0"]).remarks == []
 
 

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from prolip.errors import UserError
+from prolip.errors import UserError, check_at_least, fields_within
 
 CLASS_MEMBER = "cls"
 """The member of a sample that holds its class."""
@@ -44,24 +44,22 @@ class OptimConfig:
     logit_lr_factor: float = 1.0
     """Factor on the learning rate of the logit scale and bias."""
     clip_norm: float | None = None
-    """Largest global gradient norm; None for no clipping."""
+    """Maximum global gradient norm; None for no clipping."""
 
     def __post_init__(self) -> None:
         for name in ("lr", "eps", "log_var_lr_factor", "logit_lr_factor"):
             if not 0 < getattr(self, name) < math.inf:
-                raise UserError(f"optim.{name} is {getattr(self, name)}: it must be finite and positive")
+                raise UserError(f"optim.{name}: must be finite and positive (got {getattr(self, name)})")
         for name in ("weight_decay", "warmup_steps", "cooldown_steps", "cooldown_power", "cooldown_end_lr"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise UserError(f"optim.{name} is {getattr(self, name)}: it must be finite and not negative")
+                raise UserError(f"optim.{name}: must be finite and at least 0 (got {getattr(self, name)})")
         if not all(0 <= beta < 1 for beta in self.betas):
-            raise UserError(f"optim.betas is {self.betas}: both must be in [0, 1)")
+            raise UserError(f"optim.betas: both must be in [0, 1) (got {self.betas})")
         if (self.schedule == "const-cooldown") != (self.cooldown_steps > 0):
-            raise UserError(
-                f'optim.cooldown_steps is {self.cooldown_steps}, and optim.schedule is "{self.schedule}": it must be '
-                'positive with "const-cooldown", and 0 with any other'
-            )
+            rule = f'must be positive with "const-cooldown", and 0 with optim.schedule "{self.schedule}"'
+            raise UserError(f"optim.cooldown_steps: {rule} (got {self.cooldown_steps})")
         if self.clip_norm is not None and not self.clip_norm > 0:
-            raise UserError(f"optim.clip_norm is {self.clip_norm}: it must be positive, or absent")
+            raise UserError(f"optim.clip_norm: must be positive, or absent (got {self.clip_norm})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,9 +75,8 @@ class EmaConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.decay < 1:
-            raise UserError(f"ema.decay is {self.decay}: it must be in [0, 1)")
-        if self.every < 1:
-            raise UserError(f"ema.every is {self.every}: it must be at least 1")
+            raise UserError(f"ema.decay: must be in [0, 1) (got {self.decay})")
+        check_at_least(1, **{"ema.every": self.every})
 
     def kept(self, step: int) -> float | None:
         """Return the decay of the update after `step` steps; None if that step makes no update."""
@@ -109,8 +106,7 @@ class ParallelConfig:
     only: on a CPU that needs a C++ compiler, and the first steps take long."""
 
     def __post_init__(self) -> None:
-        if self.recompute_every < 0:
-            raise UserError(f"parallel.recompute_every is {self.recompute_every}: it must not be negative")
+        check_at_least(0, **{"parallel.recompute_every": self.recompute_every})
 
     def compiles(self, device_type: str) -> bool:
         """Whether to compile on a device of this type, "cpu" or "cuda"."""
@@ -141,12 +137,10 @@ class LogConfig:
     GPUs; for other devices, such as a CPU, `mfu` is not logged."""
 
     def __post_init__(self) -> None:
-        if self.examples_every < 0:
-            raise UserError(f"log.examples_every is {self.examples_every}: it must not be negative")
-        if self.num_examples < 1:
-            raise UserError(f"log.num_examples is {self.num_examples}: it must be at least 1")
+        check_at_least(0, **{"log.examples_every": self.examples_every})
+        check_at_least(1, **{"log.num_examples": self.num_examples})
         if self.peak_tflops is not None and not (math.isfinite(self.peak_tflops) and self.peak_tflops > 0):
-            raise UserError(f"log.peak_tflops is {self.peak_tflops}: it must be finite and positive")
+            raise UserError(f"log.peak_tflops: must be finite and positive (got {self.peak_tflops})")
 
     def check(self) -> None:
         """Check that TensorBoard and W&B are installed if they are used.
@@ -156,7 +150,7 @@ class LogConfig:
         """
         for name, title in (("tensorboard", "TensorBoard"), ("wandb", "W&B")):
             if getattr(self, name) and find_spec(name) is None:
-                raise UserError(f"log.{name} is True, but {title} is not installed: pip install 'prolip[{name}]'")
+                raise UserError(f"log.{name}: {title} is not installed; pip install 'prolip[{name}]'")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,20 +196,16 @@ class ValidationConfig:
         for place, job in enumerate(self.jobs):
             key = f"validation.jobs.{place}"
             if not job.name or "/" in job.name:
-                raise UserError(f"{key}.name is {job.name!r}: it must not be empty or contain a slash")
+                raise UserError(f"{key}.name: must not be empty or contain a slash (got {job.name!r})")
             if job.name in {other.name for other in self.jobs[:place]}:
-                raise UserError(f"{key}.name is {job.name!r}: another job has that name")
+                raise UserError(f"{key}.name: must be unique (got {job.name!r})")
             if not job.shards:
-                raise UserError(f"{key}.shards is empty: name the set's shards")
-            for name in ("every", "batch_size"):
-                if getattr(job, name) < 1:
-                    raise UserError(f"{key}.{name} is {getattr(job, name)}: it must be at least 1")
+                raise UserError(f"{key}.shards: name at least one")
+            check_at_least(1, **{f"{key}.every": job.every, f"{key}.batch_size": job.batch_size})
             if job.kind == "zero_shot":
                 from prolip.metrics.prompts import fill_templates  # imports torch, which --help must not wait for
 
-                try:
+                with fields_within(f"{key}."):
                     fill_templates(job.templates, ["a class"])
-                except UserError as error:
-                    raise UserError(f"{key}.templates: {error}") from error
             elif not job.captions:
-                raise UserError(f"{key}.captions is empty: {job.kind} needs captions")
+                raise UserError(f"{key}.captions: {job.kind} needs at least one")

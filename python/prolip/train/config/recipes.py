@@ -76,8 +76,8 @@ def from_toml(text: str) -> TrainConfig:
     unknown = [key for key in flatten(table) if key not in flatten(plain(config))]
     if unknown:
         raise UserError(
-            f"{', '.join(unknown)}: another version of prolip trained this run, and this one lacks these settings; the "
-            "run can be loaded and evaluated, but not resumed or exported"
+            f"{', '.join(unknown)}: unknown to this version of prolip; the run can be loaded and evaluated, but not "
+            "resumed or exported"
         )
     config.validate()
     return config
@@ -288,7 +288,7 @@ def _find_origin(tables: Sequence[Mapping[str, Any]]) -> _Origin:
     if start is not None and architecture != OF_START and latest["start_from"] > first and not resized:
         architecture, first = OF_START, latest["start_from"]
     if architecture == OF_START and start is None:
-        raise UserError(f"architecture: {OF_START!r} needs a start_from")
+        raise UserError(f"architecture: {OF_START!r} needs --start_from")
     if architecture not in {*ARCHITECTURES, OF_START}:
         raise UserError(f"architecture: must be one of {', '.join(ARCHITECTURES)} (got {architecture!r})")
     describing = [place for place, table in enumerate(tables[:first]) if {"model", "architecture"} & table.keys()]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from prolip.data import AugmentConfig, LoaderConfig, MaskConfig, StoreConfig
-from prolip.errors import UserError, check_seed
+from prolip.errors import UserError, check_at_least, check_seed
 from prolip.files import check_no_tilde
 from prolip.losses.config import LossConfig
 from prolip.models import ARCHITECTURES, LockConfig, ModelConfig
@@ -110,9 +110,8 @@ class TrainConfig:
     """Where to start. `auto`: after the newest usable checkpoint in the run's folder, if any. `never`: at step 0, in a
     folder without checkpoints. Or a step of a checkpoint in the run's folder, or the path of a checkpoint or run."""
     architecture: str = "ViT-B-16"
-    """Name of the architecture that the table `model` is based on. "start_from" means the architecture of the model to
-    start from. With `start_from` it is the default, unless another is named beside or after `start_from` (with
-    `start_resize`, also before it)."""
+    """Name of the architecture that the table `model` is based on. Defaults to the start model's ("start_from");
+    naming one beside or after `start_from` overrides it (with `start_resize`, also before it)."""
     start_from: str | None = None
     """Model to start from instead of random weights: any source of `prolip.load`, such as a released
     model's name, a folder, a run, hf-hub:OWNER/NAME or open_clip:NAME/TAG. It brings its architecture and tokenizer."""
@@ -155,15 +154,10 @@ class TrainConfig:
         """Notes on settings that are allowed, but usually a mistake."""
         found = []
         if self.optim.warmup_steps >= self.total_steps:
-            found.append(
-                f"optim.warmup_steps is {self.optim.warmup_steps:,}, and the run has {self.total_steps:,} steps: it "
-                "never reaches its learning rate"
-            )
+            warmup = self.optim.warmup_steps
+            found.append(f"optim.warmup_steps: {warmup:,} of {self.total_steps:,} steps, so optim.lr is never reached")
         if self.data.masking is not None and self.loss.masked_inclusion_weight == 0:
-            found.append(
-                f"data.mask.masked_fraction is {self.data.masking.masked_fraction}, and loss.masked_inclusion_weight "
-                "is 0: masked views cost time, and nothing uses them"
-            )
+            found.append("data.mask: masked views cost time, and loss.masked_inclusion_weight = 0 ignores them")
         return found
 
     @property
@@ -187,52 +181,42 @@ class TrainConfig:
             UserError: a rule is broken; the message names the field, its value and the rule.
         """
         if not self.data.shards:
-            raise UserError("data.shards is empty: name the training shards")
+            raise UserError("data.shards: name at least one")
         check_no_tilde(self.out, "out")
         self._validate_steps()
         if self.start_resize != "off" and self.start_from is None:
-            raise UserError(f'start_resize is "{self.start_resize}": only a start can be resized (start_from)')
-        for name in ("log_every", "checkpoint_every", "keep_checkpoints"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}: it must be at least 1")
+            raise UserError(f"start_resize: needs start_from (got {self.start_resize})")
+        check_at_least(1, log_every=self.log_every, checkpoint_every=self.checkpoint_every)
+        check_at_least(1, keep_checkpoints=self.keep_checkpoints)
         self.validation.validate()
         names, metric = [job.name for job in self.validation.jobs], self.keep_best or ""
         if metric.startswith("val/") and metric.split("/")[1] not in names:
-            raise UserError(f"keep_best is {metric!r}: validation.jobs are named {', '.join(names) or 'nothing'}")
+            raise UserError(
+                f"keep_best: must be of a validation job: {', '.join(names) or 'there is none'} (got {metric})"
+            )
         if not 0 < self.timeout_minutes <= _DAY:
-            raise UserError(f"timeout_minutes is {self.timeout_minutes}: it must be above 0 and at most {_DAY}, a day")
-        if self.cpu_threads < 0:
-            raise UserError(f"cpu_threads is {self.cpu_threads}: it must not be negative")
+            raise UserError(f"timeout_minutes: must be above 0 and at most {_DAY}, a day (got {self.timeout_minutes})")
+        check_at_least(0, cpu_threads=self.cpu_threads)
         check_seed("seed", self.seed)
         if self.loss.ppcl_weight == 0:
-            raise UserError("loss.ppcl_weight is 0: nothing would train the logit scale and bias")
+            raise UserError("loss.ppcl_weight: must be above 0, to train the logit scale and bias (got 0)")
         if self.model.init_logit_bias is None and self.loss.reads_bias:
-            raise UserError("model.init_logit_bias is None: the contrastive loss needs an initial value")
+            raise UserError("model.init_logit_bias: the contrastive loss needs one (got None)")
         self._validate_uncertainty()
         if self.data.tokenizer.context_length != self.model.text.context_length:
-            raise UserError(
-                f"data.tokenizer.context_length is {self.data.tokenizer.context_length}: it must equal "
-                f"model.text.context_length, {self.model.text.context_length}"
-            )
+            rule = f"must equal model.text.context_length, {self.model.text.context_length}"
+            raise UserError(f"data.tokenizer.context_length: {rule} (got {self.data.tokenizer.context_length})")
 
     def _validate_steps(self) -> None:
-        if self.batch_size < 1:
-            raise UserError(f"batch_size is {self.batch_size}: it must be at least 1")
+        check_at_least(1, batch_size=self.batch_size)
         if self.total_steps < 1:
-            raise UserError(
-                f"samples_seen is {self.samples_seen}: it must be at least one batch of {self.batch_size} samples"
-            )
+            raise UserError(f"samples_seen: must be at least batch_size, {self.batch_size} (got {self.samples_seen})")
         warmup, cooldown = self.optim.warmup_steps, self.optim.cooldown_steps
         if cooldown > 0 and warmup + cooldown > self.total_steps:
-            raise UserError(
-                f"optim.cooldown_steps is {cooldown}: with optim.warmup_steps, {warmup}, it must be at most the run's "
-                f"{self.total_steps} steps (samples_seen / batch_size)"
-            )
+            rule = f"must be at most the run's {self.total_steps} steps less optim.warmup_steps, {warmup}"
+            raise UserError(f"optim.cooldown_steps: {rule} (got {cooldown})")
         if self.ema.decay > 0 and self.ema.every > self.total_steps:
-            raise UserError(
-                f"ema.every is {self.ema.every}: it must be at most the run's {self.total_steps} steps, or the average "
-                "stays at the initial weights"
-            )
+            raise UserError(f"ema.every: must be at most the run's {self.total_steps} steps (got {self.ema.every})")
 
     def _validate_uncertainty(self) -> None:
         loss, masks = self.loss, self.data.masking is not None
@@ -241,12 +225,11 @@ class TrainConfig:
         for tower in ("vision", "text"):
             has = getattr(self.model, tower).embed_unc
             if loss.reads_log_var and not has:
-                raise UserError(f"model.{tower}.embed_unc is False: the loss needs log variances in both towers")
-            if has and not trained:
                 raise UserError(
-                    f'model.{tower}.embed_unc is True: loss.contrast "{loss.contrast}" uses only means, and no other '
-                    "term of the loss would train the log variances"
+                    f"model.{tower}.embed_unc: must be True, because the loss reads log variances (got False)"
                 )
+            if has and not trained:
+                raise UserError(f"model.{tower}.embed_unc: must be False, because no loss trains it (got True)")
 
     def check_vocabulary(self) -> None:
         """Check that the token table has a row for every id. This opens the tokenizer.
@@ -258,13 +241,13 @@ class TrainConfig:
 
         path = self.data.tokenizer.path
         if path is not None and not path.is_file():
-            raise UserError(f"data.tokenizer.path is {path}: there is no such file")
+            raise UserError(f"data.tokenizer.path: no such file (got {path})")
         rows, mask = self.model.text.vocab_size, self.data.masking
         needed = Tokenizer(self.data.tokenizer).vocab_size
         if needed > rows:
-            raise UserError(f"model.text.vocab_size is {rows}: the tokenizer needs at least {needed}")
+            raise UserError(f"model.text.vocab_size: must be at least the tokenizer's, {needed} (got {rows})")
         if mask is not None and mask.text_mode == "replace" and mask.mask_id >= rows:
-            raise UserError(f"data.mask.mask_id is {mask.mask_id}: it must be below model.text.vocab_size, {rows}")
+            raise UserError(f"data.mask.mask_id: must be below model.text.vocab_size, {rows} (got {mask.mask_id})")
 
     def loader(self, world_size: int) -> LoaderConfig:
         """Return the settings of the training loader on one of `world_size` ranks.
@@ -273,13 +256,13 @@ class TrainConfig:
             UserError: the batch does not divide evenly among the ranks.
         """
         if self.batch_size % world_size:
-            raise UserError(f"batch_size is {self.batch_size}: it must be a multiple of the {world_size} processes")
+            raise UserError(f"batch_size: must be a multiple of the {world_size} processes (got {self.batch_size})")
         per_rank = self.batch_size // world_size
         if not 1 <= self.accumulate <= per_rank:
-            raise UserError(f"accumulate is {self.accumulate}: it must be 1 to {per_rank}, the batch of a process")
+            raise UserError(f"accumulate: must be 1 to {per_rank}, the batch of a process (got {self.accumulate})")
         vision = self.model.vision
         if not isinstance(vision.image_size, int):
-            raise UserError(f"model.vision.image_size is {vision.image_size}: training needs square images")
+            raise UserError(f"model.vision.image_size: must be square for training (got {vision.image_size})")
         mask = self.data.masking
         return dataclasses.replace(
             self.data,
