@@ -23,6 +23,7 @@ from .hierarchies import (
     walk_rows as walk_rows,
 )
 from .imagenet import run_imagenet as run_imagenet
+from .prompt_templates import imagenet_classnames as imagenet_classnames, imagenet_templates as imagenet_templates
 from .result_files import write_results as write_results
 from .results import (
     Chart as Chart,
@@ -38,5 +39,4 @@ from .reweight import (
     save_prompt_weights as save_prompt_weights,
 )
 from .run import run_suite as run_suite
-from .templates import imagenet_classnames as imagenet_classnames, imagenet_templates as imagenet_templates
 from .uncertainty import run_uncertainty as run_uncertainty
