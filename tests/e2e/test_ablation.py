@@ -32,7 +32,7 @@ def warm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def config_of(ablation: dict[str, Any], recipe: str, *, full: bool = False) -> TrainConfig:
     options = Namespace(steps=7, data=Path("shards"), out=Path("runs"), full=full)
-    return load_config(ablation["words"](recipe, 3, options))
+    return load_config(ablation["arguments"](recipe, 3, options))
 
 
 def test_each_ablation_recipe_adds_one_thing(ablation: dict[str, Any]) -> None:
