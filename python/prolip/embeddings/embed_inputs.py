@@ -103,13 +103,11 @@ class Input:
         elif self.form == "folder":
             files = [file for name in self.items for file in (path / name, (path / name).with_suffix(".txt"))]
         sizes = [file.stat().st_size for file in files if file.exists()]
-        return {
-            self.form: self.source,
-            "first": self.first,
-            "count": len(self.items),
-            "digest": _digest("\0".join(self.items).encode("utf-8", "surrogateescape")),
-            "files": _digest(repr(sizes).encode() + begin),
-        }
+        entry: dict[str, Any] = {self.form: self.source, "files": _digest(repr(sizes).encode() + begin)}
+        if self.form != "shard":
+            digest = _digest("\0".join(self.items).encode("utf-8", "surrogateescape"))
+            entry |= {"count": len(self.items), "digest": digest}
+        return entry | ({"first": self.first} if self.form == "path" else {})
 
 
 def _digest(data: bytes) -> str:

@@ -22,7 +22,7 @@ from prolip.cli import main
 from prolip.data import DataError
 from prolip.embeddings.config import Stored
 from prolip.embeddings.embed import embed_shards
-from prolip.embeddings.embed_inputs import run_embed
+from prolip.embeddings.embed_inputs import Input, run_embed
 from prolip.embeddings.row_contents import fetch
 from prolip.embeddings.storage import Manifest, complete_parts
 from prolip.errors import UserError
@@ -200,6 +200,24 @@ def test_wrong_settings_are_named(
     with pytest.raises(UserError) as error:
         run_embed(options(lab, **changes))  # type: ignore[arg-type]
     assert error.value.field == field
+
+
+def test_entries_of_inputs_keep_their_form_so_that_older_folders_resume(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"x")
+    shard, folder, lines = (
+        Input(form="shard", address=str(tmp_path / "0.tar")),
+        Input(form="folder", address=str(tmp_path), items=("a.png",)),
+        Input(form="path", address="captions.txt", items=("a", "b"), first=7),
+    )
+    assert shard.entry() == {"shard": shard.address, "files": "4f53cda18c2baa0c"}
+    assert folder.entry() == {
+        "folder": str(tmp_path),
+        "files": "080a9ed428559ef6",
+        "count": 1,
+        "digest": "7f071235805fbf58",
+    }
+    digests = {"digest": "59b271ae1bbcb1d3", "files": "4f53cda18c2baa0c"}
+    assert lines.entry() == {"path": "captions.txt", "first": 7, "count": 2, **digests}
 
 
 def test_without_a_usable_sample_the_folder_is_free_for_other_settings(lab: Path, tmp_path: Path) -> None:
