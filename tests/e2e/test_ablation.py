@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import runpy
 import sys
-from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from tests.support.warm_python import warm_python
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from prolip.demo.run import RESULTS
-from prolip.train.config import TrainConfig, load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,40 +26,6 @@ def ablation() -> dict[str, Any]:
 def warm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the ablation starts has imported PyTorch already."""
     monkeypatch.setattr(sys, "executable", str(warm_python(tmp_path)))
-
-
-def config_of(ablation: dict[str, Any], recipe: str, *, full: bool = False) -> TrainConfig:
-    options = Namespace(steps=7, data=Path("shards"), out=Path("runs"), full=full)
-    return load_config(ablation["arguments"](recipe, 3, options))
-
-
-def test_each_ablation_recipe_adds_one_thing(ablation: dict[str, Any]) -> None:
-    configs = {name: config_of(ablation, name) for name in ablation["RECIPES"]}
-    weights = {
-        name: (
-            one.loss.vib_weight,
-            one.loss.inclusion_weight,
-            one.data.mask.masked_fraction,
-            one.data.mask.general_prob,
-        )
-        for name, one in configs.items()
-    }
-    vib, inclusion, masked, general = everything = weights["demo"]
-    assert min(everything) > 0
-    assert weights == {
-        "ppcl": (0, 0, 0, general),  # of no effect where nothing is masked
-        "vib": (vib, 0, 0, general),
-        "inclusion": (vib, inclusion, 0, general),
-        "masking": (vib, inclusion, masked, 0),
-        "hierarchical": everything,
-        "bottleneck": (1, 0, 0, general),
-        "own scale": (0, 0, 0, general),
-        "demo": everything,
-    }
-    own = {name for name, one in configs.items() if one.loss.variance_scale is not None}
-    assert own == {"own scale", "demo"}
-    for one in configs.values():
-        assert (one.total_steps, one.seed, one.cpu_threads) == (7, 3, 1)
 
 
 @pytest.mark.usefixtures("warm")

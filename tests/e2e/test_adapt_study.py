@@ -11,7 +11,6 @@ from tests.support.frozen_pairs import made_up, write_npz
 from tests.support.untrained_run import write_run
 
 from prolip.adapt import AdaptOptions, run_adapt
-from prolip.cli.command import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -19,15 +18,6 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def study() -> dict[str, Any]:
     return runpy.run_path(str(ROOT / "train" / "adapt.py"))
-
-
-def test_each_method_of_the_study_is_a_line_of_flags(study: dict[str, Any]) -> None:
-    given = ["--embeddings", "a", "--out", "b"]
-    ways = {name: parse(AdaptOptions, "prolip adapt", [*given, *flags]) for name, flags in study["WAYS"].items()}
-    assert [ways[name].method for name in ("temperature", "laplace", "heads")] == ["temperature", "laplace", "heads"]
-    assert ways["heads"] == parse(AdaptOptions, "prolip adapt", given)
-    assert (ways["heads"].loss.variance_scale, ways["one scale"].loss.variance_scale) == (2, None)
-    assert ways["residual"].heads.means == "residual"
 
 
 def test_the_study_measures_every_method(

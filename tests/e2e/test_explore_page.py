@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import BrowserContext, Page, TimeoutError as PlaywrightTimeout, expect, sync_playwright
-from tests.e2e.page_scripts import CONTRASTS, CUT
 from tests.support.explore_items import served_page
 from tests.support.shards import encoded
 
@@ -191,21 +190,3 @@ def test_every_panel_works_with_the_keyboard_alone(page: Page, address: str) -> 
         else:
             page.keyboard.press("Tab")
         expect(page.locator(f"#{name}-answer")).to_contain_text(expected)
-
-
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 390)])
-def test_text_is_legible_in_light_and_dark_mode_and_on_a_narrow_screen(
-    page: Page, address: str, scheme: str, width: int
-) -> None:
-    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-    page.goto(address)
-    for panel in TABS:
-        page.set_viewport_size({"width": 1280, "height": 844})  # a narrow row of tabs hides the last ones in a menu
-        open_panel(page, panel)
-        page.set_viewport_size({"width": width, "height": 844})
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, panel
-        assert page.evaluate(CUT) == [], panel
-        contrasts = page.evaluate(CONTRASTS)
-        assert min(contrast for contrast, _ in contrasts) >= 4.5, (panel, min(contrasts))
-    dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert (sum(map(int, re.findall(r"\d+", dark)[:3])) < 200) is (scheme == "dark")

@@ -57,19 +57,6 @@ def test_label_sets_equal_those_of_a_calibration_on_the_other_half(study: dict[s
             assert size == pytest.approx(float(sets.sum(dim=1).double().mean())), (score, guarantee)
 
 
-def test_answers_equal_those_of_a_calibration_on_the_other_half(study: dict[str, Any]) -> None:
-    one = study["split"](*made_up(), SEED)
-    counted = study["count_limits"](one)
-    found, evidence, truth = calibrated("lac")
-    confidence, answer = (evidence.logits.double() / found.temperature).softmax(dim=1).max(dim=1)
-    for (share, wrong, broken, _), limit in zip(counted.tolist(), study["LIMITS"], strict=True):
-        given = confidence >= found.abstention(limit).threshold
-        assert share == pytest.approx(float(given.double().mean()))
-        assert wrong == pytest.approx(float((answer != truth)[given].double().mean()), nan_ok=True)
-        assert broken == (wrong > limit)
-    assert counted[2, 0] > 0.3, "else the test says nothing"
-
-
 def test_the_study_prints_a_row_per_image_set(
     study: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,7 +23,6 @@ FLAGS = (
     *("--ema.decay", "0.9", "--ema.every", "3"),
 )
 FSDP = ("--parallel.strategy", "fsdp")
-MUON = ("--optim.hidden", "muon")
 TERMS = ("total", "ppcl", "inclusion", "masked_image_inclusion", "masked_text_inclusion", "vib")
 
 
@@ -103,22 +102,6 @@ def test_two_processes_have_the_loss_curve_of_one_process(lab: Lab, monkeypatch:
     assert low["scale"][-1] == 2.0 ** (18 - skipped)
     by_hand = alone(lab, monkeypatch, "low", 2, "--precision", "fp16")
     assert low["total"] == pytest.approx(by_hand["total"], rel=1e-2)
-
-
-def test_three_processes_have_the_loss_curve_of_one_process(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    # With three the order of a sum over the processes matters, and no dimension divides among them.
-    with_muon = {"muon": MUON, "muon_fsdp": (*MUON, *FSDP), "muon_fsdp+again": (*MUON, *FSDP)}
-    found = of_ranks(lab, 3, {"ddp": (), "fsdp": FSDP, "fsdp+again": FSDP, **with_muon})
-    one = alone(lab, monkeypatch, "one-of-three", 3)
-    for name in ("ddp", "fsdp"):
-        assert_same(found[name], one, name)
-    one_with_muon = alone(lab, monkeypatch, "one-of-three-muon", 3, *MUON)
-    assert one_with_muon["total"] != one["total"]
-    for name in ("muon", "muon_fsdp"):
-        assert_same(found[name], one_with_muon, name)
-    assert found["muon_fsdp+again"]["weights"] == found["muon_fsdp"]["weights"]
-    # Sharding groups gradients by block from the first step on: what goes on needs no rehearsal to add up as before.
-    assert found["fsdp+again"]["weights"] == found["fsdp"]["weights"]
 
 
 def test_a_sharded_run_with_a_frozen_tower_is_evaluated_like_an_unsharded_one(watched: Lab) -> None:

@@ -17,20 +17,11 @@ import prolip
 from prolip.gaussian import Gaussian
 
 ROOT = Path(__file__).resolve().parents[2]
-GOOD = [[f"{template} {name}" for template in ("a", "the")] for name in ("cat", "dog", "tree", "car", "cup")]
-VAGUE = ["something", "anything", "a thing"]
 
 
 @pytest.fixture(scope="module")
 def study() -> dict[str, Any]:
     return runpy.run_path(str(ROOT / "train" / "planted_prompts.py"))
-
-
-def test_wrong_prompts_name_different_other_classes(study: dict[str, Any]) -> None:
-    for place, each in enumerate(study["plant"]("wrong", 4, GOOD, VAGUE, 0)):
-        assert {text.split()[1] for text in each} == {texts[0].split()[1] for texts in GOOD} - {
-            GOOD[place][0].split()[1]
-        }
 
 
 def near(direction: Tensor, count: int, seed: int) -> Tensor:

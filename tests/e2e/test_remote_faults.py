@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,9 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.support import servers
-from tests.support.object_stores import SETTINGS, object_store
 from tests.support.remote_shards import (
-    BUCKET,
     NUM_SHARDS,
     QUICK,
     SAMPLES,
@@ -75,16 +72,6 @@ def test_an_unreliable_server_gives_the_same_batches(
         assert sum(count for fault, count in proxy.faults.items() if fault != "none") > 5, proxy.faults
 
 
-@pytest.mark.parametrize("scheme", ["s3", "az"])
-def test_an_unreliable_object_store_gives_the_same_batches(
-    scheme: str, folder: Path, expected: list[Batch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with object_store(scheme, folder, tmp_path) as endpoint, servers.FaultProxy(endpoint, seed=2) as proxy:
-        SETTINGS[scheme](monkeypatch, proxy.url)
-        check(f"{scheme}://{BUCKET}/data/*.tar", expected, tmp_path)
-        assert sum(count for fault, count in proxy.faults.items() if fault != "none") > 5, proxy.faults
-
-
 def test_a_missing_shard_is_an_error_or_skipped(
     folder: Path, expected: list[Batch], tmp_path: Path, index: Path
 ) -> None:
@@ -118,40 +105,6 @@ def test_a_shard_changed_since_indexing_is_refused(folder: Path, tmp_path: Path,
             batches(config(shards, index))
 
 
-def test_a_full_disk_while_prefetching_is_an_error(folder: Path, tmp_path: Path, index: Path) -> None:
-    # A limit on the size of files stands for a full disk: it stops the run whatever becomes of missing shards.
-    small = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))\n"
-    skip = "import tests.support.remote_shards as lab\nfrom dataclasses import replace\nwhole = lab.config\n"
-    skip += "lab.config = lambda *words: replace(whole(*words), on_missing_shard='skip', max_bad_fraction=1.0)\n"
-    with servers.nginx(folder, tmp_path) as url:
-        shards = f"{url}/{{000..005}}.tar"
-        write_index([shards], index, 2, QUICK)
-        cache = tmp_path / "cache"
-        output, error = reading(shards, index, cache, 2**30, small + skip).communicate(timeout=60)
-        assert output == ""
-        last = error.strip().splitlines()[-1]
-        assert "DataError: shard http://" in last
-        assert str(cache) in last
-        assert list(cache.iterdir()) == []
-
-
-def test_waiting_for_a_silent_server_can_be_interrupted(tmp_path: Path, folder: Path, index: Path) -> None:
-    with servers.python_server(folder) as url:
-        shards = f"{url}/{{000..005}}.tar"
-        write_index([shards], index, 2, QUICK)
-        silent = servers.Silent(int(url.rpartition(":")[2]))
-    with silent:
-        # What a shell started in the background ignores Ctrl-C, and so would this process.
-        hear = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        process = reading(shards, index, tmp_path / "cache", 0, hear)
-        assert servers.wait_until(lambda: silent.visitors > 0, 60)
-        process.send_signal(signal.SIGINT)
-        # It has waited for no answer: the first would be given up after 20 seconds, the last after minutes.
-        output, error = process.communicate(timeout=15)
-        assert "KeyboardInterrupt" in error
-        assert output == ""
-
-
 def test_processes_of_a_node_share_a_cache(folder: Path, expected: list[Batch], tmp_path: Path, index: Path) -> None:
     cache = tmp_path / "cache"
     with servers.nginx(folder, tmp_path) as url:
@@ -164,21 +117,3 @@ def test_processes_of_a_node_share_a_cache(folder: Path, expected: list[Batch], 
         assert sorted(path.suffix for path in cache.iterdir()) == [".shard"] * NUM_SHARDS
         kept = {path.read_bytes() for path in cache.iterdir()}
         assert kept == {path.read_bytes() for path in folder.glob("*.tar")}
-
-
-def test_a_killed_process_leaves_nothing_that_blocks_the_next(
-    folder: Path, expected: list[Batch], tmp_path: Path, index: Path
-) -> None:
-    cache = tmp_path / "cache"
-    with servers.nginx(folder, tmp_path, "limit_rate 100k;") as url:
-        shards = f"{url}/{{000..005}}.tar"
-        write_index([shards], index, 2, QUICK)
-        process = reading(shards, index, cache, 2**30)
-        assert servers.wait_until(lambda: cache.exists() and any(path.stat().st_size for path in cache.iterdir()), 60)
-        process.kill()
-        process.communicate(timeout=30)
-        left = {path.name for path in cache.iterdir() if path.suffix == ".part"}
-        assert left
-        output, error = reading(shards, index, cache, 2**30).communicate(timeout=120)
-        assert output.strip() == digest(expected), error
-        assert sorted(path.suffix for path in cache.iterdir()) == [".shard"] * NUM_SHARDS

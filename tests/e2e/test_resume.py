@@ -9,7 +9,6 @@ import random
 import re
 import signal
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,18 +23,6 @@ from prolip.train import loop
 from prolip.train.loop import main
 
 LOGGED = (str(Path(__file__).parent / "programs" / "logged_training.py"),)
-
-
-def train_with_slow_writes(words: list[str]) -> None:
-    """A run whose saves last long enough to be hit."""
-    sync = os.fsync
-
-    def slow_sync(descriptor: int) -> None:
-        time.sleep(0.02)
-        sync(descriptor)
-
-    os.fsync = slow_sync
-    sys.exit(main(words))
 
 
 def train_until_killed(words: list[str], step: int, sync: int) -> None:
@@ -98,27 +85,6 @@ def test_two_runs_cannot_share_a_folder_and_a_killed_run_frees_it(
         assert job.wait(60) == [-signal.SIGKILL]
     assert lab.here("contested") == 0
     assert same_weights(lab.latest("contested"), lab.latest(finished))
-
-
-def test_more_signals_during_the_last_save_do_not_lose_it(lab: Lab) -> None:
-    run = lab.folder / "impatient"
-    words = lab.words("impatient", "--checkpoint_every", "100000", "--samples_seen", "1600000", "--log_every", "1")
-    log = run / "metrics.jsonl"
-    process = FORKSERVER.Process(target=train_with_slow_writes, args=(words,))
-    process.start()
-    for begun in (lambda: log.exists() and log.read_text(), lambda: list(run.glob("checkpoints/*.partial"))):
-        deadline = time.monotonic() + 120
-        while not begun():
-            assert process.is_alive()
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
-        process.terminate()
-    while list(run.glob("checkpoints/*.partial")) and process.is_alive():
-        process.terminate()
-        time.sleep(0.001)
-    process.join(timeout=120)
-    assert process.exitcode == 0
-    assert lab.latest("impatient").step >= 1
 
 
 def test_three_processes_restart_after_a_kill_and_end_with_the_same_bits(lab: Lab) -> None:
@@ -184,18 +150,3 @@ def test_a_sharded_run_resumes_with_unsharded_models(watched: Lab, sharded: str)
     assert any(not torch.equal(tensor, ends[0][0][name]) for name, tensor in load_checkpoint(begun).model().items())
     # To infer with, the average is taken.
     assert all(torch.equal(again.weights()[name], tensor) for name, tensor in again.average().items())
-
-
-def test_after_ctrl_c_a_run_resumes_to_the_same_bits(lab: Lab, finished: str) -> None:
-    with lab.start("stopped", processes=1) as job:
-        job.wait_for(lab.has("stopped", "checkpoints/step_*20"))
-        job.send(0, signal.SIGINT)
-        assert job.wait(60) == [130], job.told()
-    assert "SIGINT at step" in job.told()
-    stopped = lab.latest("stopped").step
-    assert stopped < 80
-    assert lab.here("stopped") == 0
-    assert same_weights(lab.latest("stopped"), lab.latest(finished))
-    steps = numbers(lab.rows("stopped"), "step")
-    assert stopped in steps
-    assert len(steps) == len(set(steps))

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.ranked_shards import rank_numbered
 from tests.support.shards import encoded
 from tests.support.untrained_run import write_run
 
@@ -30,20 +29,6 @@ def stopping(function: Callable[..., Any], call: int) -> Callable[..., Any]:
 
 def tree(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def test_a_stopped_filter_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from prolip.embeddings import filter as filtering
-
-    ranking = rank_numbered(tmp_path, 30)
-    words = ["data", "filter", "--ranking", str(ranking), "--keep_count", "20", "--out"]
-    assert main([*words, str(tmp_path / "whole")]) == 0
-    with monkeypatch.context() as patched:
-        patched.setattr(filtering, "_copy_bytes", stopping(filtering._copy_bytes, 7))
-        assert main([*words, str(tmp_path / "copy")]) == 128 + signal.SIGTERM
-    assert tree(tmp_path / "copy").keys() == {"filter.json"}
-    assert main([*words, str(tmp_path / "copy")]) == 0
-    assert tree(tmp_path / "copy") == tree(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("before", [False, True])

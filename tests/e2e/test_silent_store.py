@@ -15,7 +15,6 @@ from tests.support.small_training import SHORT, Lab, same_weights, write_shard
 
 from prolip.data import StoreConfig, write_index
 
-OTHER_SHARDS = str(Path(__file__).parent / "programs" / "other_shards.py")
 SHARDS = "eighth-{0..7}.tar"
 FLAGS = (*SHORT, "--checkpoint_every", "1000", "--log_every", "1")
 FLAGS += ("--data.shuffle_window", "16", "--data.store.connections", "1")

@@ -15,7 +15,6 @@ from tests.support import servers
 from tests.support.images import encode, noise
 from tests.support.remote_shards import assert_equal
 from tests.support.shards import encoded, write_tar
-from tests.support.small_training import Lab, same_weights
 
 from prolip.data import AugmentConfig, Batch, BatchLoader, Cursor, DataError, LoaderConfig, StoreConfig
 from prolip.errors import UserError
@@ -170,14 +169,3 @@ def test_only_prefetched_shards_are_on_the_disk(tmp_path: Path) -> None:
         assert len(set(keys)) == 3 * count
         # What may be fetched ahead, and what the batches on the way need: windows of 12 samples lie in 5 shards.
         assert 2 * size < most < 16 * size, most / size
-
-
-def test_killed_training_on_remote_shards_ends_with_the_same_bits(lab: Lab, tmp_path: Path) -> None:
-    with servers.nginx(lab.folder, tmp_path) as url:
-        flags = ("--data.shards", f"{url}/train.tar", "--data.num_samples", "60")
-        assert lab.here("remote", *flags) == 0
-        with lab.start("remote-killed", *flags, processes=1) as job:
-            job.wait_for(lab.has("remote-killed", "checkpoints/step_*20"))
-            job.kill()
-        assert lab.here("remote-killed", *flags) == 0
-    assert same_weights(lab.latest("remote-killed"), lab.latest("remote"))

@@ -33,10 +33,3 @@ def noise(seed: int = 0, size: tuple[int, int] = (61, 44)) -> Image.Image:
 
 def png_chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-
-def announced_png(width: int, height: int) -> bytes:
-    """A small file that says it is a large image."""
-    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    pixels = png_chunk(b"IDAT", zlib.compress(bytes(99)))
-    return b"\x89PNG\r\n\x1a\n" + header + pixels + png_chunk(b"IEND", b"")

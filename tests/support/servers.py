@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -288,13 +288,3 @@ class Silent:
     def __exit__(self, *_: object) -> None:
         for one in [self._listener, *self._open]:
             one.close()
-
-
-def wait_until(holds: Callable[[], bool], seconds: float) -> bool:
-    """Whether it holds within the time."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True

@@ -196,34 +196,6 @@ def test_a_calibration_of_other_weights_does_not_come_along(tmp_path: Path, capl
     assert "calibration not used" in caplog.text
 
 
-def test_only_the_files_of_the_format_are_pushed(tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "model.safetensors").write_text("of an earlier export")
-    (tmp_path / "out" / "notes.txt").write_text("mine alone")
-    write_run(tmp_path / "run", tmp_path / "tokenizer.json", context_length=12)
-    words = ["export", str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--push", "me/mine"]
-    with serving(tmp_path, tmp_path / "cache"):
-        assert main([*words, "--format", "sentence-transformers"]) == 0
-    pushed = {path.name for path in (tmp_path / "hub" / "models" / "me" / "mine").iterdir()}
-    assert pushed == {path.name for path in (tmp_path / "out").iterdir()} - {"notes.txt"}
-    assert {"modules.json", "modeling.py", "model.safetensors", "tokenizer.json", "README.md"} <= pushed
-
-
-@pytest.mark.parametrize("before", ["prolip", "adapter"])
-def test_nothing_of_an_earlier_export_is_read_for_the_new_one(tmp_path: Path, before: str) -> None:
-    write_run(tmp_path / "run", tmp_path / "tokenizer.json", context_length=12)
-    words = ["export", str(tmp_path / "run"), "--out", str(tmp_path / "out")]
-    expected = prolip.load(tmp_path / "run").fingerprint()
-    if before == "prolip":
-        assert main(words) == 0
-        words += ["--format", "transformers"]
-    else:
-        (tmp_path / "out").mkdir()
-        (tmp_path / "out" / "adapter.json").write_text("of another model")
-    assert main(words) == 0
-    assert prolip.load(tmp_path / "out").fingerprint() == expected
-
-
 # ---- Adapted models -------------------------------------------------------------------------------------------------
 
 TEXTS = ["a photo of a red fox", "a car"]

@@ -21,7 +21,7 @@ from tests.support import forked
 from tests.support.images import encode
 from tests.support.shards import write_tar
 
-from prolip.data import AugmentConfig, CaptionConfig, LoaderConfig, MaskConfig
+from prolip.data import AugmentConfig, LoaderConfig
 from prolip.data.config import TokenizerConfig
 from prolip.errors import UserError
 from prolip.interop import open_clip as adapter
@@ -143,14 +143,6 @@ def test_open_clips_training_loop_runs_on_the_loader(
     assert len(steps) == (8 if accum_freq == 1 else 4)
     assert "Train Epoch: 1 [16/16 (100%)]" in steps[-1]
     assert all(not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True) if old.ndim > 1)
-
-
-def test_caption_slots_and_masks_that_open_clip_lacks_are_refused(shards: str) -> None:
-    changes: tuple[tuple[str, Any], ...] = (("captions", (CaptionConfig(),) * 2), ("mask", MaskConfig(num_patches=4)))
-    for field, value in changes:
-        with pytest.raises(UserError) as error:
-            adapter.open_clip_data(settings(shards, **{field: value}))
-        assert error.value.field == field
 
 
 # ---- open_clip's command line ---------------------------------------------------------------------------------------

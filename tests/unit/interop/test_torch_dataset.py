@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from tests.support.shards import FULL, config, members, write_tar, write_two_shards
+from tests.support.shards import FULL, config, write_two_shards
 from torch.utils.data import DataLoader
 
-from prolip.data import BatchLoader, LoaderConfig, StoreConfig
+from prolip.data import BatchLoader, LoaderConfig
 from prolip.data.device import DeviceBatch
 from prolip.interop import BatchDataset
 
@@ -82,35 +82,6 @@ def test_an_abandoned_iteration_starts_over(shards: str) -> None:
     dataset.close()
     dataset.set_epoch(0)
     assert [batch.keys for batch in dataset] == expected[:4]
-
-
-@pytest.mark.parametrize("pattern", ["pipe:cat {}", "{}"])
-def test_a_rank_without_samples_has_empty_epochs(tmp_path: Path, pattern: str) -> None:
-    write_tar(tmp_path / "0.tar", members("k", (1, 2, 3)))
-    shard = pattern.format(tmp_path / "0.tar")
-    kept = config(shard, last_batch="keep", store=StoreConfig(allow_pipe=True))
-    keys = []
-    for rank in range(2):
-        dataset = BatchDataset(kept, rank=rank, world_size=2)
-        dataset.load_state_dict(dataset.state_dict())
-        keys.append([[batch.keys for batch in dataset] for _ in range(2)])
-    assert keys == [[[], []], [[["k"]], [["k"]]]]
-
-
-def test_consecutive_epochs_share_one_loader_run(shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The threads are begun once, and again only for another place."""
-    begun: list[object] = []
-    ordinary = BatchLoader.__iter__
-    monkeypatch.setattr(BatchLoader, "__iter__", lambda self: (begun.append(self), ordinary(self))[1])
-    dataset = BatchDataset(settings(shards))
-    assert [len(list(dataset)) for _ in range(3)] == [4, 4, 4]
-    assert len(begun) == 1
-    stats = dataset.stats()
-    assert stats is not None
-    assert stats.batches == 12
-    dataset.set_epoch(1)
-    assert len(list(dataset)) == 4
-    assert begun == [begun[0]] * 2
 
 
 def test_each_pass_over_evaluation_data_is_complete(shards: str) -> None:

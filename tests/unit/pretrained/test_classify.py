@@ -67,15 +67,6 @@ def test_the_softmax_is_the_posterior_given_exactly_one_match() -> None:
         assert probabilities.tolist() == pytest.approx([float(one / sum(alone)) for one in alone])
 
 
-def test_points_are_classified_by_means_only() -> None:
-    images, prompts = some(4, 8), some(3, 2, 8, seed=1)
-    points = classify(Gaussian.point(images.mean), Gaussian.point(prompts.mean), bias=None)
-    assert points.match is None
-    assert torch.equal(points.uncertainty, torch.zeros(4))
-    mean = F.normalize(prompts.mean.mean(1), dim=-1)
-    assert torch.allclose(points.probabilities, (30 * images.mean @ mean.T).softmax(1))
-
-
 def test_a_prior_multiplies_the_probabilities() -> None:
     images, prompts = some(4, 8), some(3, 2, 8, seed=1)
     similarity = Similarity(30.0, -12.0)

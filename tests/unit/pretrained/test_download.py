@@ -9,7 +9,6 @@ import pytest
 import torch
 from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError
-from safetensors.torch import save_file
 from tests.support.hub import GATED, serving
 from tests.support.released_hub import write_released
 
@@ -79,21 +78,3 @@ def test_without_its_tokenizer_a_model_still_encodes_images(hub: Path) -> None:
     with pytest.raises(UserError) as absent:
         prolip.load(MODEL.name, tokenizer="absent.json")
     assert absent.value.field == "tokenizer"
-
-
-def test_pickled_weights_are_loaded_if_there_is_no_safetensors(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = hub / MODEL.repository
-    expected = prolip.load(MODEL.name).network.state_dict()
-    (folder / "model.safetensors").unlink()
-    with pytest.raises(UserError, match=f"^{MODEL.repository}"):
-        prolip.load(MODEL.name, cache_dir=hub.parent / "other")
-    torch.save(expected, folder / "pytorch_model.bin")
-    for offline in (False, True):
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
-        found = prolip.load(MODEL.name, cache_dir=hub.parent / "another").network.state_dict()
-        assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    save_file({name: 2 * tensor for name, tensor in expected.items()}, folder / "model.safetensors")
-    both = prolip.load(MODEL.name, cache_dir=hub.parent / "both").network.state_dict()
-    assert all(torch.equal(both[name], 2 * tensor) for name, tensor in expected.items()), "the pickle comes second"
-    assert not list((hub.parent / "both").rglob("pytorch_model.bin"))

@@ -6,7 +6,6 @@ import io
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import pytest
@@ -117,17 +116,3 @@ def test_the_next_batch_is_decoded_ahead_of_use() -> None:
     assert next(found) == [(0, 0), (1, 1)]
     assert read == [0, 2]
     assert list(found) == [[(2, 4), (3, 9)], [(4, 16), (5, 25)]]
-
-
-def test_a_decoding_error_cancels_the_waiting_images() -> None:
-    decoded: list[int] = []
-
-    def decode(number: int) -> int:
-        decoded.append(number)
-        if number:
-            Event().wait(0.02)
-        return 1 // number
-
-    with pytest.raises(ZeroDivisionError):
-        list(decoded_ahead([range(99)], decode, 1))
-    assert len(decoded) < 99

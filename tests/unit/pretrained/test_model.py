@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import io
-import logging
 import pickle
 import sys
-import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -255,12 +252,6 @@ def test_devices_are_torch_names_or_auto(lab: Path) -> None:
         assert error.value.field == field
 
 
-def test_images_reach_devices_without_fast_copies_normalised(files: list[Path], model: prolip.Model) -> None:
-    """torch's meta device stands for one that the loader's own copies do not know."""
-    (batch,) = read_images(model.preprocess, files, torch.device("meta"), 16)
-    assert (batch.device.type, batch.shape) == ("meta", (COUNT, 3, 36, 36))
-
-
 def test_a_model_of_open_clip_is_the_same_object_with_zero_variance(
     clip: prolip.Model, lab: Path, files: list[Path]
 ) -> None:
@@ -332,21 +323,7 @@ def test_a_bare_state_dict_needs_its_architecture(tmp_path: Path) -> None:
             prolip.load(other)
 
 
-def test_loading_an_open_clip_model_logs_nothing(lab: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    prolip.load(f"open_clip:local-dir:{lab}/clip", device="cpu")
-    assert caplog.messages == []
-    logging.getLogger().info("afterwards all is logged")
-    assert len(caplog.messages) == 1
-
-
 def test_a_missing_open_clip_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "open_clip", None)
     with pytest.raises(UserError, match=r"prolip\[open_clip\]"):
         prolip.load("open_clip:ViT-B-32/openai")
-
-
-@pytest.fixture(autouse=True)
-def _no_threads_are_left() -> Iterator[None]:
-    yield
-    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("decode")]

@@ -94,17 +94,6 @@ def test_classify_and_compare_print_tables(lab: Path, capsys: pytest.CaptureFixt
         assert sorted(first) == sorted(LABELS)
 
 
-def test_without_variances_no_uncertainty_is_printed(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name, rows in (("classify", "labels"), ("compare", "texts")):
-        answer = found(lab, capsys, name, *LABELS, model="clip")
-        assert answer["uncertainty"] is None
-        assert {row["uncertainty"] for row in answer[rows]} == {None}
-        assert command(lab, name, str(lab / "cat.png"), *LABELS, model="clip") == 0
-        head, _, first = table(capsys)
-        assert "the model has no variances" in head
-        assert len(first) == 3
-
-
 @pytest.mark.parametrize(
     ("words", "field"),
     [

@@ -53,13 +53,6 @@ def test_every_kind_of_image_gives_the_same_pixels(tmp_path: Path, mode: str, si
     assert np.array_equal(preprocess_image(png, SIZE), expected)
 
 
-def test_grey_arrays_and_tensors_are_accepted() -> None:
-    grey = np.asarray(noise(1).convert("L"))
-    expected = with_pillow(Image.fromarray(grey).convert("RGB"))
-    for given in (grey, grey[:, :, None], torch.from_numpy(grey.copy())[None]):
-        assert np.array_equal(PREPROCESS.decode(given, "grey").numpy(), expected)
-
-
 def test_formats_that_only_pillow_decodes_are_accepted(tmp_path: Path) -> None:
     image = noise(2)
     image.save(tmp_path / "a.tif")
@@ -76,17 +69,6 @@ def test_preprocessed_pixels_equal_the_loaders_batch(tmp_path: Path) -> None:
     with BatchLoader(reading) as loader:
         batch = next(device_batches(loader, torch.device("cpu"), mean=mean, std=std))
         assert torch.equal(Preprocess(size=(SIZE, SIZE), mean=mean, std=std)(png), batch.images[0])
-
-
-def test_a_models_own_transform_accepts_every_kind_of_image(tmp_path: Path) -> None:
-    transform = image_transform_v2(PreprocessCfg(size=SIZE, resize_mode="squash"), is_train=False)
-    squash = Preprocess(size=(SIZE, SIZE), resize_mode="squash", transform=transform)
-    image = noise(4)
-    image.save(tmp_path / "a.png")
-    array = np.asarray(image)
-    for given in (tmp_path / "a.png", (tmp_path / "a.png").read_bytes(), image, array):
-        assert torch.equal(squash(given), transform(image))
-    assert not torch.equal(squash(image), PREPROCESS(image))
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ import prolip
 from prolip.errors import UserError
 from prolip.models.adapter import (
     ADAPTER_FILE,
-    ADAPTER_WEIGHTS,
     AdaptedNetwork,
     Adapter,
     Frozen,
@@ -110,13 +109,6 @@ def test_a_missing_or_another_frozen_model_is_refused(lab: Path, tmp_path: Path,
     (tmp_path / "alone" / ADAPTER_FILE).write_text(json.dumps(content))
     with pytest.raises(UserError, match="alone"):
         load(tmp_path / "alone")
-
-
-def test_an_adapter_folder_without_weights_is_an_error(lab: Path, tmp_path: Path) -> None:
-    shutil.copytree(lab / "on-run", tmp_path / "half")
-    (tmp_path / "half" / ADAPTER_WEIGHTS).unlink()
-    with pytest.raises(UserError, match="half"):
-        load(tmp_path / "half")
 
 
 def test_path_sources_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

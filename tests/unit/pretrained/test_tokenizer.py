@@ -21,11 +21,9 @@ from prolip.cli import main
 from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import CLIP_MERGES, Tokenizer
 from prolip.errors import UserError
-from prolip.models import ARCHITECTURES, ProLIP, TextConfig
+from prolip.models import ARCHITECTURES, ProLIP
 from prolip.models.hub import save_pretrained
-from prolip.pretrained import DownloadError
-from prolip.pretrained.sources import resolve
-from prolip.pretrained.tokenizer import CLIP_TOKENS, choose_tokenizer, inference_files, own_tokenizer
+from prolip.pretrained.tokenizer import CLIP_TOKENS, inference_files, own_tokenizer
 
 
 @pytest.fixture
@@ -112,27 +110,6 @@ def test_other_image_settings_are_refused(run: Path, tmp_path: Path) -> None:
             prolip.load(tmp_path / source)
 
 
-DEEP = {"vision_cfg": {"layers": 10**9, "width": 32}, "text_cfg": {"width": 32, "heads": 2}, "embed_dim": 32}
-
-
-@pytest.mark.parametrize(
-    "notes",
-    [
-        {"step": "7"},
-        {"cursor": [1]},
-        {"keep_ratio": "half"},
-        {"images": [1]},
-        {"tokenizer": {"kind": "file"}},
-        {"model_config": {"embed_dim": 32}},
-        {"model_config": DEEP, "images": None},
-    ],
-)
-def test_malformed_notes_of_a_checkpoint_are_refused(run: Path, notes: dict[str, object]) -> None:
-    rewrite(run, **notes)
-    with pytest.raises(UserError, match="step_000000001"):
-        prolip.load(run)
-
-
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"tokenizer": 3, "images": {}, "keep_ratio": 1}', "[" * 100_000])
 def test_a_malformed_inference_json_is_refused(run: Path, tmp_path: Path, content: str) -> None:
     assert main(["export", str(run), "--out", str(tmp_path / "out")]) == 0
@@ -177,22 +154,3 @@ def test_an_open_clip_start_uses_its_own_tokenizer(tmp_path: Path) -> None:
     assert found.path is not None
     assert (found.kind, found.clean, found.path.name) == ("file", "canonicalize", "tokenizer.json")
     assert (found.path.parent / "tokenizer_config.json").is_file()
-
-
-def test_a_tokenizer_that_cannot_be_downloaded_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unreachable(repository: str, *_: object) -> None:
-        raise DownloadError(f"{repository} cannot be reached")
-
-    monkeypatch.setattr("prolip.pretrained.tokenizer.hub_file", unreachable)
-    with pytest.raises(DownloadError):
-        own_tokenizer("open_clip:ViT-B-16-SigLIP/webli", ARCHITECTURES["ViT-B-16"].text)
-
-
-@pytest.mark.parametrize("settings", [{"clean": "upper", "pad_id": 0}, {"clean": "none", "pad_id": "0"}])
-def test_impossible_settings_of_a_folder_for_transformers_are_refused(
-    tmp_path: Path, settings: dict[str, object]
-) -> None:
-    (tmp_path / "tokenizer.json").write_text("{}")
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
-    with pytest.raises(UserError, match=r"tokenizer_config\.json"):
-        choose_tokenizer(resolve(tmp_path), TextConfig())

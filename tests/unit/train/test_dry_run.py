@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.datacomp_sets import write_open_clip
-from tests.support.small_training import RECIPE, VALIDATED, Lab, write_shard, write_tokenizer
+from tests.support.small_training import RECIPE, Lab, write_shard, write_tokenizer
 
 from prolip import cli
 from prolip.train.config import from_toml, known_recipes, load_config
@@ -123,14 +123,6 @@ def test_a_dry_run_reports_errors_with_status_2(
     assert field in told.err
     assert flags[1] in told.err or flags[0] != "--data.shards"
     assert "ready" not in told.out
-
-
-def test_a_dry_run_opens_the_validation_sets(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
-    (lab.folder / "recipe.toml").write_text((RECIPE + VALIDATED).format(folder=lab.folder))
-    assert rehearse(lab) == 0
-    assert "sets open: pairs, unsure" in capsys.readouterr().out
-    assert rehearse(lab, "--validation.jobs.1.shards", "absent.tar") == 2
-    assert "absent.tar" in capsys.readouterr().err
 
 
 def test_a_dry_run_checks_that_the_run_can_resume_and_write(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:

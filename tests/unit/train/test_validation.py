@@ -170,17 +170,6 @@ def test_the_best_is_the_largest_or_the_smallest(
         assert BestSoFar(config, ALONE, 9).beaten_by({metric: before.value}) is not None
 
 
-def test_a_set_is_due_on_its_schedule_and_at_the_end(folder: Path, model: ProLIP) -> None:
-    ranks = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
-    jobs = (job(folder, "retrieval", name="often", every=2), job(folder, "retrieval", name="rarely", every=6))
-    with Validation(ValidationConfig(jobs=jobs), reading(folder), ranks, nullcontext) as validation:
-        due = [{name.split("/")[1] for name in validation.run(step, model, done=step == 7)} for step in (1, 2, 4, 6, 7)]
-        assert [validation.is_due(step, done=step == 7) for step in (1, 2, 4, 6, 7)] == [bool(names) for names in due]
-    assert due == [set(), {"often"}, {"often"}, {"often", "rarely"}, {"often", "rarely"}]
-    with Validation(ValidationConfig(), reading(folder), ranks, nullcontext) as nothing:
-        assert not nothing.is_due(7, done=True)
-
-
 def test_a_metric_that_no_row_has_is_refused(tmp_path: Path, folder: Path) -> None:
     jobs = ValidationConfig(jobs=(job(folder, "retrieval", name="a"),))
     config = dataclasses.replace(TrainConfig(), validation=jobs, out=tmp_path)

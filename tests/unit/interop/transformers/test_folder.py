@@ -140,16 +140,3 @@ def test_sentence_transformers_loads_a_folder_without_prolip(exported: Exported)
     _close(found["of_queries"], 1 - csd(texts, image) / 2 + texts.total_var[:, None] / 2)
     np.testing.assert_allclose(found["inner"], found["of_queries"], rtol=0, atol=1e-6)
     assert found["dimension"] == image.mean.shape[-1] + 1
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_a_folder_that_was_saved_again_has_the_same_files_and_the_card_says_how_to_load_it(
-    form: str, exported: Exported
-) -> None:
-    files, again = (
-        {path.name for path in (exported.folder / name).iterdir()} - {"README.md"} for name in (form, f"{form}-again")
-    )
-    assert files == again
-    card = (exported.folder / form / "README.md").read_text()
-    assert f"library_name: {form}\n" in card
-    assert f"from {form.replace('-', '_')} import" in card

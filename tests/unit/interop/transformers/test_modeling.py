@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from prolip.errors import UserError
 from prolip.gaussian import Gaussian, csd_logits
 from prolip.interop.transformers import ProLIPConfig, ProLIPModel
 from prolip.models import ModelConfig, ProLIP, TextConfig, VisionConfig
@@ -132,17 +131,3 @@ def test_rows_are_padded_to_the_full_context() -> None:
     for ids in (short, torch.zeros(1, 7, dtype=torch.long)):
         with pytest.raises(ValueError, match="6"):
             network(input_ids=ids)
-
-
-def test_a_checkpoint_that_lacks_weights_is_refused(tmp_path: Path) -> None:
-    model = _model(SMALL)
-    exported = ProLIPModel(ProLIPConfig(**to_official_json(SMALL)))
-    state = {name: tensor for name, tensor in model.state_dict().items() if "visual.uncertainty_proj" not in name}
-    exported.save_pretrained(tmp_path, state_dict=state)
-    with pytest.raises(ValueError, match=r"visual\.uncertainty_proj\.weight"):
-        ProLIPModel.from_pretrained(tmp_path)
-
-
-def test_an_unknown_setting_is_refused() -> None:
-    with pytest.raises(UserError, match=r"vision_cfg\.widht"):
-        ProLIPModel(ProLIPConfig(embed_dim=16, vision_cfg={"widht": 16}))

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import PIL
 import pytest
-import torch
 from PIL import Image
 from tests.support.images import encode
 from tests.support.untrained_run import WORDS
@@ -60,15 +59,6 @@ def test_processed_pixels_equal_the_loaders(size: tuple[int, int], mode: str, ki
     for image in (Image.open(io.BytesIO(data)), tmp_path / "image", str(tmp_path / "image")):
         found = processor(image, return_tensors="np")["pixel_values"]
         np.testing.assert_allclose(found[0].transpose(1, 2, 0), expected, rtol=0, atol=1e-6)
-
-
-def test_arrays_and_tensors_are_processed_like_images() -> None:
-    array = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
-    processor = ProLIPImageProcessor(size={"shortest_edge": SIDE})
-    images = [Image.fromarray(array), array, torch.from_numpy(array).permute(2, 0, 1)]
-    first, second, third = processor(images, return_tensors="pt")["pixel_values"]
-    assert torch.equal(first, second)
-    assert torch.equal(first, third)
 
 
 def _word_file(folder: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,12 +24,3 @@ def test_similarity_is_one_minus_half_the_csd() -> None:
         torch.testing.assert_close(csd_similarity(one, other), expected, rtol=0, atol=1e-6)
     torch.testing.assert_close(csd_similarity(first[0], second), expected[:1], rtol=0, atol=1e-6)
     torch.testing.assert_close(pairwise_csd_similarity(first, second[:3]), expected.diagonal(), rtol=0, atol=1e-6)
-
-
-def test_query_products_rank_by_csd() -> None:
-    (a, first), (b, second) = _gaussians(4, 2), _gaussians(50, 3)
-    queries = torch.cat([first[:, :-1], torch.full((4, 1), -0.5)], 1)
-    expected = csd(a, b).argsort(-1)
-    assert torch.equal(csd_similarity(queries, second).argsort(-1, descending=True), expected)
-    assert torch.equal((queries @ second.T).argsort(-1, descending=True), expected)
-    np.testing.assert_allclose(csd_similarity(queries, second), queries @ second.T, rtol=0, atol=1e-6)

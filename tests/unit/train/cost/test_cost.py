@@ -75,23 +75,6 @@ def test_parameter_counts_equal_the_models(name: str) -> None:
     assert counts.similarity == 2
 
 
-def test_parameters_by_part_add_up_from_the_sizes() -> None:
-    counts = count_parameters(blank(ARCHITECTURES["ViT-B-16"]))
-    block = 12 * 768**2 + 13 * 768
-    assert counts.token_table == 32_100 * 768
-    assert counts.uncertainty == 2 * (768 + 768 * 768 + 768)
-    patches, rows = 3 * 16 * 16 * 768, 2 + 196
-    assert counts.image_tower == patches + (1 + rows) * 768 + 12 * block + 4 * 768 + 768 * 768
-    assert counts.text_tower == (1 + 66) * 768 + 12 * block + 2 * 768 + 768 * 768 + 768
-
-
-def test_frozen_parameters_are_counted_as_not_trained() -> None:
-    model = blank(TINY)
-    model.visual.requires_grad_(False)
-    counts = count_parameters(model)
-    assert counts.total - counts.trained == sum(parameter.numel() for parameter in model.visual.parameters())
-
-
 # ---- FLOPs ----------------------------------------------------------------------------------------------------------
 
 

@@ -115,17 +115,6 @@ def test_a_row_covers_the_steps_since_the_last_row(clock: Clock) -> None:
     assert row["time_s"] == meter.elapsed_s == 15.0
 
 
-def test_a_pause_is_excluded_from_times_and_speeds(clock: Clock) -> None:
-    source = Source()
-    meter = meter_of(source)
-    clock.now, source.seconds = 100.0, 50.0
-    meter.pause()
-    clock.now, source.seconds = 102.0, 51.0
-    meter.add(terms(1.0))
-    row = row_of(meter, 1)
-    assert (row["samples_per_s"], row["time_s"], row["loader/decode"]) == (4.0, 12.0, 0.5)
-
-
 def test_mfu_is_the_share_of_the_peak_flops(clock: Clock) -> None:
     meter = meter_of(Source(), at_peak=6e-3)
     clock.now = 0.03

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from prolip.errors import UserError
-from prolip.train.best_metric import lower_is_better
 from prolip.train.config.options import RunsOptions
 from prolip.train.logging.runs import run_runs
 
@@ -87,10 +86,3 @@ def test_errors_of_the_runs_command_name_the_fault(folder: Path) -> None:
         with pytest.raises(UserError) as error:
             run_runs(options)
         assert error.value.field == field
-
-
-def test_losses_ranks_and_errors_are_better_when_lower() -> None:
-    small = ["loss", "vib", "val/a/image_to_text_mean_rank", "val/a/risk_coverage", "val/a/image_pearson"]
-    small += ["val/a/uncertainty_pearson_top1"]
-    assert all(map(lower_is_better, small))
-    assert not any(map(lower_is_better, ["val/a/top1", "val/a/image_to_text_recall_at_1", "samples_per_s"]))
