@@ -32,7 +32,7 @@ class UserError(ValueError):
 
 
 def check_choice(name: str, value: object, choices: object) -> None:
-    """Check that a value is one of the words of a `Literal`.
+    """Check that a value is one of a `Literal`.
 
     Raises:
         UserError: it is not.

@@ -146,21 +146,21 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path}: must be UTF-8 ({error})") from error
 
 
-def decode(kind: type[T], table: Mapping[str, Any], *, words: bool = False, drop_unknown: bool = False) -> T:
+def decode(kind: type[T], table: Mapping[str, Any], *, from_text: bool = False, drop_unknown: bool = False) -> T:
     """Return a tree of dataclasses from plain values, as they come from JSON, TOML or flags.
 
     Args:
         kind: the dataclass.
         table: its fields.
-        words: read words as the numbers or booleans that a field wants, and "None" as None, which TOML lacks.
+        from_text: read text as the number or boolean that a field wants, and "None" as None, which TOML lacks.
         drop_unknown: leave unknown keys out.
 
     Raises:
         UserError: a field is missing, unknown, or has the wrong type, or breaks a rule of its dataclass.
     """
     try:
-        given = _with_none(table) if words else table
-        tree = msgspec.convert(given, kind, strict=not words, dec_hook=lambda inner, value: inner(value))
+        given = _with_none(table) if from_text else table
+        tree = msgspec.convert(given, kind, strict=not from_text, dec_hook=lambda inner, value: inner(value))
     except msgspec.ValidationError as error:
         if isinstance(error.__cause__, UserError):  # a rule of a dataclass
             raise error.__cause__ from None

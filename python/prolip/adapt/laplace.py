@@ -110,7 +110,7 @@ def output_factor(own: Tensor, others: Tensor, scale: float, bias: float | None)
 
 
 def posterior(inputs: Tensor, outputs: Tensor) -> Posterior:
-    """The posterior of a map from its factors A and B, f64 [D, D], with the prior's precision of largest evidence."""
+    """The posterior of a map from its factors A and B, f64 [D, D], with the prior precision of maximum evidence."""
     a, u = torch.linalg.eigh(inputs)
     b, v = torch.linalg.eigh(outputs)
     curvature = a.clamp_min(0)[:, None] * b.clamp_min(0)
@@ -119,7 +119,7 @@ def posterior(inputs: Tensor, outputs: Tensor) -> Posterior:
 
 
 def best_precision(curvature: Tensor) -> float:
-    """The prior precision p of largest evidence, from the curvature's eigenvalues [D, D].
+    """The prior precision p of maximum evidence, from the curvature's eigenvalues [D, D].
 
     Up to a constant the log evidence is (D^2 ln p - p D - sum ln(curvature + p)) / 2. At its maximum p D equals
     sum of curvature / (curvature + p); bisection finds it, since the left side rises with p and the right falls.

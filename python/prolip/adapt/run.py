@@ -93,7 +93,6 @@ def similarity_lines(adapter: Adapter, origin: Origin) -> list[str]:
 
 
 def _fit(adapter: Adapter, pairs: Pairs, origin: Origin, options: AdaptOptions) -> list[str]:
-    """Fit the adapter, and return lines about the fit."""
     size = min(options.heads.batch_size, pairs.count)
 
     def batches(rows: int) -> Iterator[PairRows]:

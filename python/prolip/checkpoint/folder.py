@@ -190,7 +190,6 @@ def commit(path: Path, files: Mapping[str, FileRecord], best: Best | None) -> No
 
 
 def _checksum(manifest: Mapping[str, object]) -> int:
-    """Checksum of a manifest's other entries."""
     return zlib.crc32(json.dumps(manifest, sort_keys=True).encode())
 
 

@@ -62,11 +62,10 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; returns its exit status: 2 for wrong input, 130 after Ctrl-C, 141 after a closed pipe."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # names may have characters that the terminal lacks
     try:
-        status = _run(words)
+        status = _run(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -76,8 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def _run(words: list[str]) -> int:
+def _run(arguments: list[str]) -> int:
     try:
-        return choose("prolip", COMMANDS, words)
+        return choose("prolip", COMMANDS, arguments)
     except SystemExit as stop:  # the parser has printed a help text or what is wrong with an option
         return stop.code if isinstance(stop.code, int) else 0

@@ -6,9 +6,9 @@ from prolip.adapt.config import AdaptOptions
 from prolip.cli.command import finish, parse, prepare
 
 
-def run(prog: str, words: list[str]) -> int:
+def run(prog: str, arguments: list[str]) -> int:
     """Parse the options, run the command, write its lines."""
-    options = parse(AdaptOptions, prog, words)
+    options = parse(AdaptOptions, prog, arguments)
     prepare()
     from prolip.adapt.run import run_adapt
 

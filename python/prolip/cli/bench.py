@@ -8,13 +8,13 @@ from prolip.bench.config import BenchDataConfig
 from prolip.cli.command import Command, choose, finish, parse
 
 
-def run(prog: str, words: list[str]) -> int:
-    """Run the benchmark that the first word names."""
-    return choose(prog, BENCHMARKS, words)
+def run(prog: str, arguments: list[str]) -> int:
+    """Run the benchmark that the first argument names."""
+    return choose(prog, BENCHMARKS, arguments)
 
 
-def _data(prog: str, words: list[str]) -> int:
-    config = parse(BenchDataConfig, prog, words)
+def _data(prog: str, arguments: list[str]) -> int:
+    config = parse(BenchDataConfig, prog, arguments)
     from prolip.bench.data import json_lines, measure, table
 
     measured = measure(config, lambda line: sys.stderr.write(f"{line}\n"))

@@ -6,9 +6,9 @@ from prolip.cli.command import finish, parse, prepare
 from prolip.evaluation.config import CalibrateOptions
 
 
-def run(prog: str, words: list[str]) -> int:
+def run(prog: str, arguments: list[str]) -> int:
     """Parse the options, run the command, write its lines."""
-    options = parse(CalibrateOptions, prog, words)
+    options = parse(CalibrateOptions, prog, arguments)
     prepare()
     from prolip.evaluation.calibrate import run_calibrate
 

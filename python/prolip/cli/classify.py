@@ -6,9 +6,9 @@ from prolip.cli.command import finish, parse, prepare
 from prolip.pretrained.config import ClassifyOptions
 
 
-def run(prog: str, words: list[str]) -> int:
+def run(prog: str, arguments: list[str]) -> int:
     """Parse the options, run the command, write its lines."""
-    options = parse(ClassifyOptions, prog, words)
+    options = parse(ClassifyOptions, prog, arguments)
     prepare()
     from prolip.pretrained.one_image import run_classify
 

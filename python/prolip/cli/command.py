@@ -25,30 +25,30 @@ Options = TypeVar("Options")
 
 
 class Command(NamedTuple):
-    """A word of the command line."""
+    """A command, and its line in the list of commands."""
 
     summary: str
     """One line for the list of commands."""
     run: Callable[[str, list[str]], int]
-    """Takes the command as typed, for its help, and the words after it; returns the exit status."""
+    """Takes the command's name, for its help, and its arguments; returns the exit status."""
 
 
-def choose(prog: str, commands: Mapping[str, Command], words: list[str]) -> int:
-    """Run the command that the first word names; returns its exit status."""
-    if not words or words[0] in {"-h", "--help"}:
+def choose(prog: str, commands: Mapping[str, Command], arguments: list[str]) -> int:
+    """Run the command that the first argument names; returns its exit status."""
+    if not arguments or arguments[0] in {"-h", "--help"}:
         width = max(map(len, commands))
         lines = [f"  {name.ljust(width)}  {command.summary}" for name, command in commands.items()]
         write_lines([f"usage: {prog} COMMAND ...\n", *lines, f"\n{prog} COMMAND --help describes a command."])
         return 0
-    if words[0] == "--version":
+    if arguments[0] == "--version":
         write_lines([version("prolip")])
         return 0
-    if words[0] not in commands:
-        sys.stderr.write(f"{prog}: unknown command {words[0]!r}; the commands are {', '.join(commands)}\n")
+    if arguments[0] not in commands:
+        sys.stderr.write(f"{prog}: unknown command {arguments[0]!r}; the commands are {', '.join(commands)}\n")
         return 2
-    prog = f"{prog} {words[0]}"
+    prog = f"{prog} {arguments[0]}"
     try:
-        return commands[words[0]].run(prog, words[1:])
+        return commands[arguments[0]].run(prog, arguments[1:])
     except BrokenPipeError:
         raise  # `main` ends quietly
     except (UserError, DataError, OSError) as error:
@@ -56,12 +56,12 @@ def choose(prog: str, commands: Mapping[str, Command], words: list[str]) -> int:
         return 2
 
 
-def parse(options: Callable[..., Options], prog: str, words: list[str]) -> Options:
-    """Parse words into options: a dataclass, or the result of a function that takes them as arguments.
+def parse(options: Callable[..., Options], prog: str, arguments: list[str]) -> Options:
+    """Parse arguments into options: a dataclass, or the result of a function with such parameters.
 
-    For a wrong word, tyro says what is wrong and exits with status 2.
+    For a wrong argument, tyro says what is wrong and exits with status 2.
     """
-    return tyro.cli(options, args=words, prog=prog, use_underscores=True, registry=one_paragraph())
+    return tyro.cli(options, args=arguments, prog=prog, use_underscores=True, registry=one_paragraph())
 
 
 def one_paragraph() -> ConstructorRegistry:

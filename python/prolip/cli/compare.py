@@ -6,9 +6,9 @@ from prolip.cli.command import finish, parse, prepare
 from prolip.pretrained.config import CompareOptions
 
 
-def run(prog: str, words: list[str]) -> int:
+def run(prog: str, arguments: list[str]) -> int:
     """Parse the options, run the command, write its lines."""
-    options = parse(CompareOptions, prog, words)
+    options = parse(CompareOptions, prog, arguments)
     prepare()
     from prolip.pretrained.one_image import run_compare
 

@@ -8,15 +8,15 @@ from prolip.data.config import IndexOptions
 from prolip.embeddings.config import FilterOptions, RankOptions
 
 
-def run(prog: str, words: list[str]) -> int:
-    """Run the command that the first word names."""
+def run(prog: str, arguments: list[str]) -> int:
+    """Run the command that the first argument names."""
     with ended_by_sigterm():
-        return choose(prog, COMMANDS, words)
+        return choose(prog, COMMANDS, arguments)
 
 
-def _index(prog: str, words: list[str]) -> int:
+def _index(prog: str, arguments: list[str]) -> int:
     """Write or check an index; returns the exit status, 1 if a checked index differs from its shards."""
-    options = parse(IndexOptions, prog, words)
+    options = parse(IndexOptions, prog, arguments)
     from prolip.data.index import run_index
 
     status, lines = run_index(options)
@@ -25,8 +25,8 @@ def _index(prog: str, words: list[str]) -> int:
     return status
 
 
-def _rank(prog: str, words: list[str]) -> int:
-    options = parse(RankOptions, prog, words)
+def _rank(prog: str, arguments: list[str]) -> int:
+    options = parse(RankOptions, prog, arguments)
     prepare()
     from prolip.embeddings.rank import run_rank
 
@@ -36,8 +36,8 @@ def _rank(prog: str, words: list[str]) -> int:
     return 0
 
 
-def _filter(prog: str, words: list[str]) -> int:
-    options = parse(FilterOptions, prog, words)
+def _filter(prog: str, arguments: list[str]) -> int:
+    options = parse(FilterOptions, prog, arguments)
     prepare()
     from prolip.embeddings.filter import run_filter
 

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from prolip.data.build.shards import BuildSummary
 
 
-def run(prog: str, words: list[str]) -> int:
-    """Run the builder that the first word names."""
-    return choose(prog, BUILDERS, words)
+def run(prog: str, arguments: list[str]) -> int:
+    """Run the builder that the first argument names."""
+    return choose(prog, BUILDERS, arguments)
 
 
-def _emoji(prog: str, words: list[str]) -> int:
+def _emoji(prog: str, arguments: list[str]) -> int:
     def options(
         config: tyro.conf.OmitArgPrefixes[EmojiConfig], out: Path = Path("data/emoji")
     ) -> tuple[EmojiConfig, Path]:
@@ -32,13 +32,13 @@ def _emoji(prog: str, words: list[str]) -> int:
         """
         return config, out
 
-    config, out = parse(options, prog, words)
+    config, out = parse(options, prog, arguments)
     from prolip.demo.data.build import build_emoji
 
     return _report(build_emoji(config, out), f"prolip demo --data {out}")
 
 
-def _suites(prog: str, words: list[str]) -> int:
+def _suites(prog: str, arguments: list[str]) -> int:
     def options(
         config: tyro.conf.OmitArgPrefixes[SuitesConfig], out: Path = Path("data/emoji-suites")
     ) -> tuple[SuitesConfig, Path]:
@@ -50,14 +50,14 @@ def _suites(prog: str, words: list[str]) -> int:
         """
         return config, out
 
-    config, out = parse(options, prog, words)
+    config, out = parse(options, prog, arguments)
     from prolip.demo.data.suite_datasets import build_suites
 
     then = f"prolip eval datacomp --checkpoint runs/demo --data {out} --table {out}/emoji-tasks.tsv"
     return _report(build_suites(config, out), then)
 
 
-def _folder(prog: str, words: list[str]) -> int:
+def _folder(prog: str, arguments: list[str]) -> int:
     def options(config: tyro.conf.OmitArgPrefixes[FolderConfig], out: Path) -> tuple[FolderConfig, Path]:
         """Shards of the images below a folder: captions from class folders, texts, file names, or none.
 
@@ -67,7 +67,7 @@ def _folder(prog: str, words: list[str]) -> int:
         """
         return config, out
 
-    config, out = parse(options, prog, words)
+    config, out = parse(options, prog, arguments)
     from prolip.data.build.folder import build_folder
 
     summary = build_folder(config, out)
@@ -78,7 +78,7 @@ def _folder(prog: str, words: list[str]) -> int:
     return _report(summary, then)
 
 
-def _csv(prog: str, words: list[str]) -> int:
+def _csv(prog: str, arguments: list[str]) -> int:
     def options(config: tyro.conf.OmitArgPrefixes[CsvConfig], out: Path) -> tuple[CsvConfig, Path]:
         """Shards of the images and captions that a table lists.
 
@@ -88,7 +88,7 @@ def _csv(prog: str, words: list[str]) -> int:
         """
         return config, out
 
-    config, out = parse(options, prog, words)
+    config, out = parse(options, prog, arguments)
     from prolip.data.build.table import build_csv
 
     return _report(build_csv(config, out), f"prolip train finetune-clip-vit-b16 --shards '{out}/train-*.tar'")

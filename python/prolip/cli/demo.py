@@ -8,9 +8,9 @@ from prolip.cli.command import ended_by_sigterm, finish, parse, prepare
 from prolip.demo.config import DemoConfig
 
 
-def run(prog: str, words: list[str]) -> int:
+def run(prog: str, arguments: list[str]) -> int:
     """Build, train, evaluate and report; returns the exit status of the training if that ended it."""
-    config = parse(DemoConfig, prog, words)
+    config = parse(DemoConfig, prog, arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     prepare()
     from prolip.demo.run import run_demo

@@ -6,9 +6,9 @@ from prolip.cli.command import ended_by_sigterm, finish, parse, prepare
 from prolip.embeddings.config import EmbedOptions
 
 
-def run(prog: str, words: list[str]) -> int:
+def run(prog: str, arguments: list[str]) -> int:
     """Parse the options, run the command, write its lines."""
-    options = parse(EmbedOptions, prog, words)
+    options = parse(EmbedOptions, prog, arguments)
     prepare()
     from prolip.embeddings.embed_inputs import run_embed
 

@@ -78,13 +78,15 @@ SUITES = {
 }
 
 
-def run(prog: str, words: list[str]) -> int:
-    """Run the suite that the first word names."""
-    return choose(prog, {name: Command(suite.summary, partial(_run, suite)) for name, suite in SUITES.items()}, words)
+def run(prog: str, arguments: list[str]) -> int:
+    """Run the suite that the first argument names."""
+    return choose(
+        prog, {name: Command(suite.summary, partial(_run, suite)) for name, suite in SUITES.items()}, arguments
+    )
 
 
-def _run(suite: Suite, prog: str, words: list[str]) -> int:
-    options = parse(suite.options, prog, words)
+def _run(suite: Suite, prog: str, arguments: list[str]) -> int:
+    options = parse(suite.options, prog, arguments)
     prepare()
     from prolip.evaluation.run import run_suite
 

@@ -6,9 +6,9 @@ from prolip.cli.command import ended_by_sigterm, parse, prepare, write_lines
 from prolip.explore.config import ExploreOptions
 
 
-def run(prog: str, words: list[str]) -> int:
+def run(prog: str, arguments: list[str]) -> int:
     """Parse the options, run the command, write its lines."""
-    options = parse(ExploreOptions, prog, words)
+    options = parse(ExploreOptions, prog, arguments)
     prepare()
     from prolip.explore.serve import run_explore
 

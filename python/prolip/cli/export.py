@@ -20,9 +20,9 @@ def _next(options: ExportOptions) -> str:
             return "onnxruntime.InferenceSession opens both towers (examples/onnx_embed.py)"
 
 
-def run(prog: str, words: list[str]) -> int:
+def run(prog: str, arguments: list[str]) -> int:
     """Parse the options, run the command, write its lines."""
-    options = parse(ExportOptions, prog, words)
+    options = parse(ExportOptions, prog, arguments)
     prepare()
     from prolip.interop.export import run_export
 

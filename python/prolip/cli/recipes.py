@@ -6,9 +6,9 @@ from prolip.cli.command import finish, parse, prepare
 from prolip.train.config.options import RecipesOptions
 
 
-def run(prog: str, words: list[str]) -> int:
+def run(prog: str, arguments: list[str]) -> int:
     """Parse the options, run the command, write its lines."""
-    options = parse(RecipesOptions, prog, words)
+    options = parse(RecipesOptions, prog, arguments)
     prepare()
     from prolip.train.dry_run import run_recipes
 

@@ -6,9 +6,9 @@ from prolip.cli.command import parse, write_lines
 from prolip.train.config.options import ReportOptions
 
 
-def run(prog: str, words: list[str]) -> int:
+def run(prog: str, arguments: list[str]) -> int:
     """Write report.html and print its path."""
-    options = parse(ReportOptions, prog, words)
+    options = parse(ReportOptions, prog, arguments)
     from prolip.train.logging.run_page import write_report
 
     page = write_report(options.run)

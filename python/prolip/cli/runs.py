@@ -6,9 +6,9 @@ from prolip.cli.command import finish, parse, prepare
 from prolip.train.config.options import RunsOptions
 
 
-def run(prog: str, words: list[str]) -> int:
+def run(prog: str, arguments: list[str]) -> int:
     """Parse the options, run the command, write its lines."""
-    options = parse(RunsOptions, prog, words)
+    options = parse(RunsOptions, prog, arguments)
     prepare()
     from prolip.train.logging.runs import run_runs
 

@@ -20,9 +20,9 @@ def _next(options: SearchOptions) -> str:
     return f"prolip data rank --embeddings {options.embeddings} --by {by} --out ranking.csv"
 
 
-def run(prog: str, words: list[str]) -> int:
+def run(prog: str, arguments: list[str]) -> int:
     """Parse the options, run the command, write its lines."""
-    options = parse(SearchOptions, prog, words)
+    options = parse(SearchOptions, prog, arguments)
     prepare()
     from prolip.embeddings.search import run_search
 

@@ -13,14 +13,14 @@ HELP = """usage: prolip train [RECIPE ...] [--KEY VALUE ...]
 
 Train from recipes and flags. A recipe is a TOML file or a name of `prolip recipes`, such as demo, finetune-clip-vit-b16
 or vit-b16-datacomp-1b-1.28b. Every key of a recipe is a flag. Later recipes win, and flags win over recipes. On several
-GPUs: torchrun --nproc-per-node N -m prolip.train with the same words.
+GPUs: torchrun --nproc-per-node N -m prolip.train with the same arguments.
 
 the run:
   --out                  folder of the run
   --resume               auto (after its newest checkpoint), never, a step, or a path
   --samples_seen         samples of the whole run, with repetitions
   --batch_size           samples per step over all processes
-  --accumulate           parts of a process's batch, to save memory
+  --accumulate           micro-batches per process and step, to save memory
   --seed                 seed of the initial weights and of the loader
 data:
   --shards               WebDataset shards: paths, addresses, patterns, or text files that list them
@@ -45,12 +45,12 @@ more:
 """
 
 
-def run(prog: str, words: list[str]) -> int:
+def run(prog: str, arguments: list[str]) -> int:
     """Train, or check a run with --dry-run, or print the help."""
-    if _DRY_RUN & set(words):
+    if _DRY_RUN & set(arguments):
         options, rest = tyro.cli(
             DryRunOptions,
-            args=[word for word in words if word not in _DRY_RUN],
+            args=[word for word in arguments if word not in _DRY_RUN],
             prog=f"{prog} --dry-run",
             use_underscores=True,
             return_unknown_args=True,
@@ -61,13 +61,13 @@ def run(prog: str, words: list[str]) -> int:
 
         finish(run_dry(options, rest), "the same command without --dry-run")
         return 0
-    if {"-h", "--help"} & set(words):
+    if {"-h", "--help"} & set(arguments):
         write_lines([HELP])
         return 0
-    if "--help-all" in words:
+    if "--help-all" in arguments:
         config = (tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands)
         tyro.cli(TrainConfig, args=["--help"], prog=prog, use_underscores=True, config=config, registry=one_paragraph())
     share_cores()
     from prolip.train.loop import main
 
-    return main(words)
+    return main(arguments)

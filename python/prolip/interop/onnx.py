@@ -49,14 +49,14 @@ class Difference(NamedTuple):
     """Differences from the model in torch and single precision."""
 
     mean: float
-    """Largest difference of a mean's component."""
+    """Maximum difference of a mean's component."""
     log_var: float
-    """Largest difference of a log variance."""
+    """Maximum difference of a log variance."""
 
 
 _DTYPES: dict[OnnxPrecision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16}
 TOLERANCES: dict[OnnxPrecision, Difference] = {"fp32": Difference(1e-4, 1e-4), "fp16": Difference(2e-3, 2e-2)}
-"""Largest differences that an export may have."""
+"""Maximum differences that an export may have."""
 _IN_SINGLE_PRECISION = {
     *("ln_post", "proj", "attn_pool", "uncertainty_proj"),
     *("ln_final", "text_projection", "text_uncertainty_projection"),
@@ -114,7 +114,7 @@ def save_onnx(model: ProLIP, tokenizer: TokenizerConfig, folder: Path, card: Mod
 
 
 def write_towers(model: ProLIP, folder: Path, config: OnnxConfig) -> dict[str, Difference]:
-    """Write image.onnx and text.onnx, and return the largest difference of each, run in onnxruntime, from torch.
+    """Write image.onnx and text.onnx, and return the maximum difference of each, run in onnxruntime, from torch.
 
     The number of items in a batch is free. A tower of more than 2 GB has its weights in NAME.onnx.data. The files'
     metadata hold `logit_scale` and, if the model has one, `logit_bias`.
@@ -190,11 +190,11 @@ def _difference(path: Path, tower: nn.Module, inputs: dict[str, Tensor]) -> Diff
     options.log_severity_level = 3  # hide hints about operators that it cannot fold in half precision
     session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     found = session.run(["mean", "log_var"], {name: tensor.numpy() for name, tensor in inputs.items()})
-    return Difference(*(_largest(ours, theirs.numpy()) for ours, theirs in zip(found, expected, strict=True)))
+    return Difference(*(_maximum(ours, theirs.numpy()) for ours, theirs in zip(found, expected, strict=True)))
 
 
-def _largest(found: Any, expected: Any) -> float:
-    """Return the largest difference; equal infinities, the log variances of points, differ by 0."""
+def _maximum(found: Any, expected: Any) -> float:
+    """Return the maximum difference; equal infinities, the log variances of points, differ by 0."""
     with np.errstate(invalid="ignore"):
         return float(np.where(found == expected, 0.0, np.abs(found - expected)).max())
 

@@ -23,7 +23,7 @@ from prolip.errors import UserError
 from prolip.gaussian import Gaussian
 
 LENGTH_TOLERANCE = 1e-3
-"""Largest distance of a mean's length from 1. Rounding to half precision stays below 5e-4."""
+"""Maximum distance of a mean's length from 1. Rounding to half precision stays below 5e-4."""
 
 
 class VectorBlock(NamedTuple):

@@ -1,4 +1,4 @@
-"""Fused losses: an operator computes the gradients in the forward pass, and the backward pass scales them."""
+"""Fused losses: a custom op computes the gradients in the forward pass, and the backward pass scales them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     from torch._library.custom_ops import CustomOpDef
 
 
-def register_gradients(operator: CustomOpDef) -> None:
-    """Register shapes and autograd of an operator that returns a scalar and the gradients of its input tensors.
+def register_gradients(op: CustomOpDef) -> None:
+    """Register shapes and autograd of an op that returns a scalar and the gradients of its input tensors.
 
     Its arguments are lists of tensors, then settings, the last of which is `training`. Without it, there are no
     gradients.
     """
-    operator.register_fake(_shapes)
-    operator.register_autograd(_scale_gradients, setup_context=_keep_gradients)
+    op.register_fake(_shapes)
+    op.register_autograd(_scale_gradients, setup_context=_keep_gradients)
 
 
 def _shapes(*arguments: Any) -> tuple[Tensor, list[Tensor]]:

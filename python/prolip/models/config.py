@@ -27,7 +27,7 @@ CLIP_LOGIT_SCALE = math.log(1.0 / 0.07)
 START_WITHOUT_BIAS = {"logit_bias": -10.0, "logit_scale": math.log(10.0)}
 """The released loader's initial values for a checkpoint without a bias, such as CLIP's."""
 MAX_INIT_UNC_BIAS = 80.0
-"""Largest size of an initial log variance: the sum of its exponential over an embedding is neither infinite nor 0."""
+"""Maximum magnitude of an initial log variance; its exponential summed over an embedding stays finite and above 0."""
 
 
 def _check_tower(block: str, tower: VisionConfig | TextConfig) -> None:

@@ -171,7 +171,6 @@ def load_state(model: ProLIP, state: Mapping[str, Tensor], *, resize: Resize = "
 
 
 def _compare(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], ignored: tuple[str, ...] = ()) -> None:
-    """Check that the tensors of a checkpoint are those of a model."""
     problems = []
     for name in [*expected, *(name for name in given if name not in expected)]:
         if name in ignored:

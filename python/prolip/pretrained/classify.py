@@ -53,7 +53,7 @@ class Decide(NamedTuple):
     per_label: bool = False
     """Whether the guarantee must hold for the images of each label."""
     max_error: float | None = None
-    """Largest share of wrong answers among those given; None for no answers."""
+    """Maximum share of wrong answers among those given; None for no answers."""
 
     @property
     def asked(self) -> bool:

@@ -159,7 +159,6 @@ def _saved_for_transformers(file: Path) -> dict[str, Any]:
 
 
 def _from_hub(repository: str, cache_dir: str | Path | None) -> Path:
-    """Download a tokenizer and its settings."""
     file = hub_file(repository, TOKENIZER_FILE, cache_dir)
     if file is None:
         raise UserError(f"{repository}: {TOKENIZER_FILE} is missing")

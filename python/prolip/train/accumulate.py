@@ -40,7 +40,7 @@ def backward(
         network: a ProLIP model, or one wrapped for data parallelism.
         loss: the loss of the whole batch.
         batch: this rank's samples.
-        micro_batches: number of parts; the gradient does not depend on it.
+        micro_batches: their number; the gradient does not depend on it.
         precision: context of every forward pass.
         scale: factor on the gradients.
     """

@@ -191,7 +191,7 @@ class ValidationConfig:
         """Check every job.
 
         Raises:
-            UserError: a rule is broken; the message names the field, its value and the rule.
+            UserError: a rule is broken.
         """
         for place, job in enumerate(self.jobs):
             key = f"validation.jobs.{place}"

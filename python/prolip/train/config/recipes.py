@@ -72,7 +72,7 @@ def from_toml(text: str) -> TrainConfig:
     """
     table = tomllib.loads(text)
     base = TrainConfig(model=ARCHITECTURES.get(table.get("architecture", ""), TrainConfig().model))
-    config = decode(TrainConfig, _above(plain(base), table), words=True, drop_unknown=True)
+    config = decode(TrainConfig, _above(plain(base), table), from_text=True, drop_unknown=True)
     unknown = [key for key in flatten(table) if key not in flatten(plain(config))]
     if unknown:
         raise UserError(
@@ -150,11 +150,11 @@ def _read_table(source: Path | Traversable, name: str) -> Table:
 # ---- Flags and tables ----
 
 
-def _read_flags(words: Sequence[str]) -> dict[str, list[str]]:
-    """Return the words after each flag by its dotted key; the last of equal flags wins."""
+def _read_flags(arguments: Sequence[str]) -> dict[str, list[str]]:
+    """Return the values of each flag by its dotted key; the last of equal flags wins."""
     flags: dict[str, list[str]] = {}
     values: list[str] = []
-    for word in words:
+    for word in arguments:
         if not word.startswith("-") or _NUMBER.match(word):
             values.append(word)
             continue
@@ -177,7 +177,7 @@ def _merged(base: TrainConfig, tables: Sequence[Table], flags: Mapping[str, list
     """
     config = base
     for table in tables:
-        config = decode(TrainConfig, _above(plain(config), table), words=True, drop_unknown=True)
+        config = decode(TrainConfig, _above(plain(config), table), from_text=True, drop_unknown=True)
         for key in flatten(table):
             _check_key(key, config)
     table = plain(config)
@@ -190,7 +190,7 @@ def _merged(base: TrainConfig, tables: Sequence[Table], flags: Mapping[str, list
         if not values and not isinstance(place[name], list):
             raise UserError(f"--{key}: needs a value")
         place[name] = values[0] if len(values) == 1 and not isinstance(place[name], list) else values
-    return decode(TrainConfig, table, words=True)
+    return decode(TrainConfig, table, from_text=True)
 
 
 def _above(below: Mapping[str, Any], above: Mapping[str, Any]) -> Table:
@@ -203,7 +203,6 @@ def _above(below: Mapping[str, Any], above: Mapping[str, Any]) -> Table:
 
 
 def _drop(table: Table, key: str) -> None:
-    """Remove a dotted key from a table, if it is there."""
     first, _, rest = key.partition(".")
     if not rest:
         table.pop(first, None)
@@ -215,7 +214,7 @@ def _drop(table: Table, key: str) -> None:
 def _check_key(key: str, config: TrainConfig) -> None:
     known = flatten(plain(config))
     if key in DERIVED_KEYS:
-        raise UserError(f"{key}: cannot be set, because it follows from other keys")
+        raise UserError(f"{key}: cannot be set; derived from other keys")
     if key in known:
         return
     inner = next((name for name in known if name.startswith(f"{key}.")), None)
@@ -255,7 +254,7 @@ def _toml_value(value: object) -> str:
     return json.dumps("None" if value is None else value, ensure_ascii=False)
 
 
-# ---- Settings that follow from others unless they are set ----
+# ---- Derived settings ----
 
 
 class _Origin(NamedTuple):
@@ -344,7 +343,7 @@ def _like_the_start(
 
 
 def _fill_in(config: TrainConfig, given: set[str], origin: _Origin) -> TrainConfig:
-    """Return the settings, with those that follow from others filled in unless they were set.
+    """Fill in the derived settings that were not set.
 
     - `model.text.vocab_size` of a named architecture grows to what the tokenizer needs.
     - `data.tokenizer.kind` is "file" for a tokenizer.json, and `data.tokenizer.context_length` is that of the model.

@@ -81,7 +81,7 @@ class TrainConfig:
     batch_size: int = 512
     """Samples per step over all processes."""
     accumulate: int = 1
-    """Number of parts to embed a process's batch in, to save memory. The gradient is that of the whole batch."""
+    """Micro-batches per process and step, to save memory. The gradient is that of the whole batch."""
     precision: Precision = "bf16"
     """Arithmetic of the towers. bf16 and fp16 use autocast, fp16 also loss scaling; the loss is computed in fp32."""
     fp32_matmul: Literal["highest", "high"] = "highest"
@@ -178,7 +178,7 @@ class TrainConfig:
         """Check the rules between fields.
 
         Raises:
-            UserError: a rule is broken; the message names the field, its value and the rule.
+            UserError: a rule is broken.
         """
         if not self.data.shards:
             raise UserError("data.shards: name at least one")
@@ -235,7 +235,7 @@ class TrainConfig:
         """Check that the token table has a row for every id. This opens the tokenizer.
 
         Raises:
-            UserError: the table has too few rows, or there is no such tokenizer; the message names the field.
+            UserError: the table has too few rows, or there is no such tokenizer.
         """
         from prolip.data.tokenizer import Tokenizer  # not needed to print the help
 

@@ -61,7 +61,7 @@ def step_flops(
         batch_size: samples of this process.
         slots: caption slots.
         world_size: processes whose texts are compared with this one's images.
-        accumulate: parts of the step; more than one costs a second forward pass.
+        accumulate: micro-batches; more than one costs a second forward pass.
         recompute_every: every n-th block of a tower is recomputed in the backward pass; 0 for none.
     """
     masked = 0 if mask is None else int(batch_size * mask.masked_fraction)

@@ -80,7 +80,7 @@ def step_memory(
         batch_size: samples of this process.
         slots: caption slots.
         low: whether matrix products are in 16 bits.
-        accumulate: parts of the step; the activations of one part are kept at a time.
+        accumulate: micro-batches; the activations of one are kept at a time.
         recompute_every: every n-th block of a tower keeps only its input; 0 for none.
         shared_by: processes that each tensor is sharded over ("fsdp"); 1 if every process has all of it.
         reshard: with "fsdp", whether a gathered block is freed until the backward pass.

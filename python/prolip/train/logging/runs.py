@@ -115,7 +115,6 @@ def _summary(run: RunRecord, metrics: Sequence[str]) -> dict[str, Any]:
 
 
 def _cells(line: Mapping[str, Any]) -> list[str]:
-    """Format a row of the table for people."""
     cells = {
         name: "–" if value is None else f"{value:.4g}" for name, value in line.items() if name not in {"run", "of"}
     }
