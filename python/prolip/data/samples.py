@@ -53,7 +53,7 @@ def read_record(key: str, member: bytes | None) -> Any:
     try:
         return json.loads(member)
     except ValueError as error:
-        raise DataError(f"sample {key}: cannot parse its json: {error}") from error
+        raise DataError(f"sample {key}: cannot parse its json ({error})") from error
 
 
 def captions_at(key: str, members: Mapping[str, bytes | None], path: str) -> list[str]:
@@ -64,14 +64,14 @@ def captions_at(key: str, members: Mapping[str, bytes | None], path: str) -> lis
     try:
         return [] if text is None else [text.decode("utf-8-sig").strip()]
     except UnicodeDecodeError as error:
-        raise DataError(f"sample {key}: its txt is not UTF-8: {error}") from error
+        raise DataError(f"sample {key}: its txt must be UTF-8 ({error})") from error
 
 
 def read_label(key: str, member: bytes | None, path: str) -> str | int:
     """Return the text or whole number at a dotted path in a sample's JSON."""
     found = values_at(read_record(key, member), path)
     if len(found) != 1 or isinstance(found[0], bool) or not isinstance(found[0], str | int):
-        raise DataError(f"sample {key}: its json has no text or number at {path!r}")
+        raise DataError(f"sample {key}: must have a text or number in its json at {path!r}")
     return found[0]
 
 

@@ -99,7 +99,7 @@ def clip_merges(path: Path | None = None) -> bytes:
     try:
         return gzip.decompress(data) if path.suffix == ".gz" else data
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"tokenizer {path}: not a gzip file, or damaged: {error}") from error
+        raise UserError(f"tokenizer {path}: must be an intact gzip file ({error})") from error
 
 
 def clip_vocabulary(path: Path | None = None) -> tuple[list[str], list[tuple[str, str]]]:

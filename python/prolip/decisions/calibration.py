@@ -164,8 +164,8 @@ class Calibration:
         """Raises UserError if the calibration is for another model."""
         if fingerprint != self.subject.fingerprint:
             raise UserError(
-                f"the calibration: is for other weights or settings (got {self.subject.model}); "
-                "make a new one with prolip calibrate"
+                f"calibration: must be for these weights and settings; prolip calibrate makes one (got that of "
+                f"{self.subject.model})"
             )
 
     def check_labels(self, labels: Sequence[str], templates: Sequence[str]) -> None:
@@ -186,7 +186,7 @@ def score_labels(evidence: Evidence, score: Score, temperature: float) -> Tensor
     """
     if score == "csd":
         if evidence.distance is None:
-            raise UserError(f"score: take lac, aps or raps; {NO_CSD} (got csd)")
+            raise UserError(f"score: must be lac, aps or raps; {NO_CSD} (got csd)")
         return evidence.distance.double()
     return conformal_scores((evidence.logits.double() / temperature).softmax(dim=1), score)
 
@@ -294,4 +294,4 @@ def load_calibration(path: Path) -> Calibration:
         header |= {"subject": Subject(**header["subject"]), "pairs": header["pairs"] and PairScale(**header["pairs"])}
         return Calibration(**header)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: holds no calibration; prolip calibrate writes one ({error})") from error
+        raise UserError(f"{path}: must be a calibration that prolip calibrate wrote ({error})") from error

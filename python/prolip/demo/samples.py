@@ -57,7 +57,7 @@ def find_shards(data: Path, name: str) -> list[Path]:
     """Find the shards of a set of emoji."""
     found = sorted(data.glob(f"{name}-*.tar"))
     if not found:
-        raise UserError(f"data: {data} has no shard {name}-*.tar: build it with `prolip data build emoji`")
+        raise UserError(f"data: must have {name}-*.tar, as `prolip data build emoji` writes it (got {data})")
     return found
 
 
@@ -72,7 +72,7 @@ def read_set(data: Path, name: str) -> list[EmojiSample]:
                 sample = EmojiSample(key, members["png"] or b"", record["picture"], record["codepoint"], captions)
                 is_base = not (record["skin_tone"] or record["mirrored"])
             except (KeyError, TypeError, ValueError) as error:
-                raise UserError(f"data: {path}: sample {key} is not an emoji ({error!r})") from error
+                raise UserError(f"data: must hold emoji (got sample {key} of {path}: {error!r})") from error
             samples += [sample] * is_base
     return samples
 

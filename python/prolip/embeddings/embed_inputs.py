@@ -343,7 +343,7 @@ def run_embed(options: EmbedOptions) -> list[str]:
         DataError: a shard is missing or is not an archive; or no sample could be used.
     """
     if not (options.shards or options.images or options.lines):
-        raise UserError("shards: name shards, folders of images (--images) or text files (--lines)")
+        raise UserError("shards: must be given, or folders of images (--images) or text files (--lines)")
     check_at_least(1, rows_per_part=options.rows_per_part, batch_size=options.batch_size)
     check_at_least(0, threads=options.threads)
     if "" in options.caption_key.split("."):

@@ -57,7 +57,9 @@ def run_filter(options: FilterOptions) -> list[str]:
         & pc.field("source").isin(list(addresses))
     )
     if not len(kept):
-        raise UserError(f"ranking: the rules keep none of the {len(ranking):,} samples of {options.ranking}")
+        raise UserError(
+            f"ranking: must have samples that the rules keep (got none of {len(ranking):,} in {options.ranking})"
+        )
     _record(options, list(addresses))
     groups = kept.group_by("source", use_threads=False).aggregate([("key", "list")])
     copied = {"shards": 0, "images": 0}
@@ -107,7 +109,7 @@ def _places(shards: list[str], out: Path) -> dict[str, Path]:
         name = _PACKED.sub(lambda ending: ".tar" if ending[1].lower() == "tgz" else "", os.path.abspath(shard))
         place = out / os.path.relpath(name, common)
         if place in places.values():
-            raise UserError(f"shards: two copies would be {place}; copy {shard} separately")
+            raise UserError(f"shards: must have distinct copies; copy {shard} separately (got {place} twice)")
         places[shard] = place
     return places
 
@@ -142,7 +144,7 @@ def copy_images(folder: Path, names: Iterable[str], target: Path) -> int:
         if path.is_absolute() or ".." in path.parts:
             raise UserError(f"ranking: keys must be paths below {folder} (got {name})")
         if not (folder / path).is_file():
-            raise DataError(f"{folder}: has no image {name}, which the ranking keeps: has the folder changed?")
+            raise DataError(f"{folder}: must have the ranked image {name}; has the folder changed?")
         copied += not (target / path).is_file()
         for file in (path, path.with_suffix(".txt")):
             if (folder / file).is_file() and not (target / file).is_file():
@@ -191,7 +193,7 @@ def copy_samples(shard: Path, keys: set[str], target: Path, name: str | None = N
                 raise DataError(f"shard {name}: damaged or not a plain tar file, at byte {end} ({error})") from error
             copy.write(bytes(2 * tarfile.BLOCKSIZE))
         if missing:
-            raise DataError(f"shard {name}: has no sample {min(missing)}, which the ranking keeps; has it changed?")
+            raise DataError(f"shard {name}: must have the ranked sample {min(missing)}; has it changed?")
 
 
 def _copy_bytes(source: BinaryIO, copy: BinaryIO, start: int, end: int) -> None:

@@ -95,7 +95,7 @@ def _part_groups(folder: Path, by: By) -> list[tuple[Part, ...]]:
     both = [complete_parts(folder, kind, instead="embed with --what both")[1] for kind in ("image", "text")]
     images, texts = ({part.notes.number: part for part in parts} for parts in both)
     if not images.keys() & texts.keys():
-        raise UserError(f"{folder}: holds images and captions of different samples; embed with --what both")
+        raise UserError(f"{folder}: must hold images and captions of the same samples; embed with --what both")
     return [(images[number], texts[number]) for number in sorted(images.keys() & texts.keys())]
 
 
@@ -135,4 +135,4 @@ def read_ranking(path: Path) -> Any:
     except FileNotFoundError as error:
         raise UserError(f"ranking: must be a file that prolip data rank wrote (got {path})") from error
     except (OSError, KeyError, ValueError) as error:
-        raise UserError(f"ranking: {path} is not a ranking by `prolip data rank` ({error})") from error
+        raise UserError(f"ranking: must be a file that prolip data rank wrote (got {path}: {error})") from error

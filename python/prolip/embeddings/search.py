@@ -121,7 +121,7 @@ def _open_model(options: SearchOptions, manifest: Manifest) -> Model:
         if options.checkpoint is not None:
             raise
         # As it was named then: a relative path may not lead there from the current folder.
-        raise UserError(f"checkpoint: name the model that made {options.embeddings} ({error})") from error
+        raise UserError(f"checkpoint: must name the model that made {options.embeddings} ({error})") from error
     if weights_digest(model.network) != manifest.weights:
         raise UserError(f"checkpoint: must be the model that made {options.embeddings} (got {source})")
     return model

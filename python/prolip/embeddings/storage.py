@@ -144,7 +144,7 @@ class Part:
         except FileNotFoundError as error:
             raise UserError(f"{self.path}: missing; {again}") from error
         except (KeyError, TypeError, OSError, ValueError) as error:
-            raise UserError(f"{self.path}: not a part of embeddings ({error}); delete it, and {again}") from error
+            raise UserError(f"{self.path}: must be a part of embeddings ({error}); delete it, and {again}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +198,7 @@ class Manifest:
         """
         path = folder / MANIFEST
         if not path.is_file():
-            raise UserError(f"{folder}: has no {MANIFEST}; `prolip embed` writes one")
+            raise UserError(f"{folder}: must have the {MANIFEST} that `prolip embed` writes")
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             if (form := found.pop("format", "parquet")) != "parquet":  # of an older version
@@ -207,7 +207,7 @@ class Manifest:
         except (ValueError, TypeError, AttributeError) as error:
             if isinstance(error, UserError):
                 raise
-            raise UserError(f"{path}: not a manifest of embeddings ({error})") from error
+            raise UserError(f"{path}: must be a manifest of embeddings ({error})") from error
 
 
 def complete_parts(folder: Path, kind: Kind, *, instead: str = "") -> tuple[Manifest, list[Part]]:
@@ -221,8 +221,8 @@ def complete_parts(folder: Path, kind: Kind, *, instead: str = "") -> tuple[Mani
     """
     manifest = Manifest.read(folder)
     if not manifest.complete:
-        raise UserError(f"{folder}: not finished; run `prolip embed` again with the same settings")
+        raise UserError(f"{folder}: must be finished; run `prolip embed` again with the same settings")
     parts = [Part(folder / name) for name in manifest.parts if name.startswith(f"{kind}-")]
     if not parts:
-        raise UserError(f"{folder}: holds no {kind} embeddings{instead and f'; {instead}'}")
+        raise UserError(f"{folder}: must have {kind} embeddings{instead and f'; {instead}'}")
     return manifest, parts

@@ -165,7 +165,7 @@ def chosen_tasks(table: Sequence[Task], keys: Sequence[str]) -> list[Task]:
     """The tasks with these keys, in the table's order; all for no keys."""
     unknown = sorted(set(keys) - {task.key for task in table})
     if unknown:
-        raise UserError(f"tasks has {', '.join(unknown)}: known are {', '.join(task.key for task in table)}")
+        raise UserError(f"tasks: must be among {', '.join(task.key for task in table)} (got {', '.join(unknown)})")
     return [task for task in table if not keys or task.key in keys]
 
 
@@ -217,7 +217,7 @@ def associate(
     scores = []
     for text, one in zip(texts.mean, associations, strict=True):
         if not places.keys() >= set(one.candidates):
-            raise UserError(f"{data.source}: an image of {one.cue!r} cannot be read")
+            raise UserError(f"{data.source}: cannot read an image of {one.cue!r}")
         candidates = images.gaussian.mean[[places[candidate] for candidate in one.candidates]]
         scores.append(jaccard(candidates @ text, torch.tensor(one.right)))
     found = torch.tensor(scores, dtype=torch.float64)

@@ -142,7 +142,9 @@ def open_classes(
             f"data: must have {_CLASSNAMES}, --classnames, or one folder of images per class (got {data.source})"
         )
     if data.classnames and len(names) != len(data.classnames):
-        raise UserError(f"classnames: {data.source} has {len(data.classnames)} classes (got {len(names)} names)")
+        raise UserError(
+            f"classnames: must be one for each of {len(data.classnames)} classes of {data.source} (got {len(names)})"
+        )
     if templates:
         fill_templates(templates, names)
     return data._replace(classnames=names, templates=list(templates) or data.templates or list(DEFAULT_TEMPLATES))
@@ -396,7 +398,7 @@ def members_of(data: DataSet, found: Embedded, extension: str) -> list[bytes]:
     members = [member for member in found.members[extension] if member is not None]
     if len(members) < len(found.keys):
         key = found.keys[found.members[extension].index(None)]
-        raise DataError(f"{data.source}: sample {key} has no .{extension}")
+        raise DataError(f"{data.source}: sample {key}: must have a .{extension}")
     return members
 
 

@@ -92,7 +92,7 @@ def run_decisions(model: Model, options: DecisionsOptions, cache: TaskCache) -> 
     """
     sources = name_sources(options.elsewhere)
     if NOISE in sources:
-        raise UserError(f"elsewhere: {NOISE} is the name of random pixels; rename the source (got {sources[NOISE]})")
+        raise UserError(f"elsewhere: must not be called {NOISE}, the name of random pixels (got {sources[NOISE]})")
     beside = {
         name: load(source, tokenizer=options.tokenizer, device=options.device, precision=options.precision)
         for name, source in name_sources(options.beside).items()

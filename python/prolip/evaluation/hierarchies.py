@@ -132,7 +132,7 @@ def _run(
             found = embed_set(model, data, options.batch_size)
             places = {distinct[int(key)]: row for row, key in enumerate(found.keys)}
             if len(places) < len(distinct):
-                raise UserError(f"{options.data}: {min(set(distinct) - places.keys())} cannot be read")
+                raise UserError(f"{options.data}: cannot read {min(set(distinct) - places.keys())}")
             images = found.gaussian.rows(torch.tensor([places[name] for name in names]))
             return TaskResult(rows=walk_rows(title, embed(images), options.walk, with_var=model.has_csd))
 

@@ -147,10 +147,12 @@ def voting_labels(labelled: LabelledSet, data: LabelledSet, options: ImagenetOpt
         voting = labelled_images(data.labels, len(data.classnames), options.few_shot.num_neighbors)
         scored[voting[voting >= 0]] = False
         if not bool(scored.any()):
-            raise UserError(f"few_shot.num_neighbors: no image is left to score (got {options.few_shot.num_neighbors})")
+            raise UserError(
+                f"few_shot.num_neighbors: must leave images to score (got {options.few_shot.num_neighbors})"
+            )
         return data.labels, scored
     wrong = [name for name in data.classnames if labelled.classnames.count(name) != 1]
     if wrong and data.classnames != labelled.classnames:
-        raise UserError(f"voters: {wrong[0]!r} is not exactly one class of {title_of(options.voters)}")
+        raise UserError(f"voters: {title_of(options.voters)} must have each class exactly once (got {wrong[0]!r})")
     places = {name: place for place, name in enumerate(data.classnames)}
     return torch.tensor([places.get(name, -1) for name in labelled.classnames])[labelled.labels], scored

@@ -56,7 +56,7 @@ def run_reweight(options: ReweightOptions) -> list[str]:
         OSError: a file is missing, or `out` cannot be written; see `check_writable`.
     """
     if options.class_key is None and (options.classnames is None or options.vote == "labelled"):
-        raise UserError("class_key: needed without classnames, and for labelled votes")
+        raise UserError("class_key: must be given without classnames, and for labelled votes")
     templates = _named_lines(options.templates, "templates", TEMPLATES)
     fill_templates(templates, [""])
     check_at_least(1, batch_size=options.batch_size)
@@ -65,7 +65,7 @@ def run_reweight(options: ReweightOptions) -> list[str]:
     names = None if options.classnames is None else _named_lines(options.classnames, "classnames", _CLASSNAMES)
     model = load(options.checkpoint, tokenizer=options.tokenizer, device=options.device)
     if model.epistemic:
-        raise UserError(f"checkpoint: prompts are weighted by their Gaussians: {NO_CSD}")
+        raise UserError(f"checkpoint: must have aleatoric variances; {NO_CSD}")
     with tqdm(desc="images", unit="image", file=sys.stderr) as bar:
         images = embed_shards(
             model,
@@ -200,4 +200,4 @@ def load_prompt_weights(path: Path) -> PromptWeights:
         with safe_open(path, framework="pt") as file:
             return PromptWeights(**{name: file.get_tensor(name) for name in PromptWeights._fields})
     except SafetensorError as error:
-        raise UserError(f"{path}: holds no prompt weights ({error})") from error
+        raise UserError(f"{path}: must be a file of prompt weights ({error})") from error

@@ -71,7 +71,7 @@ class Explorer:
         if not model.has_variances:
             raise UserError("model: must have variances of both images and texts, to explore uncertainty")
         if model.epistemic:
-            raise UserError(f"the page compares by sampled distance: {NO_CSD}")
+            raise UserError(f"model: must have aleatoric variances; {NO_CSD}")
         self.model = model
         # Enough for the prompts of a classifier; several threads ask.
         self._embed = lru_cache(16)(lambda captions: model.encode_texts(captions, progress=False))
@@ -332,7 +332,7 @@ class Explorer:
             if pixels:
                 embedded.append(self.model.encode_images(torch.stack(pixels), progress=False))
         if items and not readable:
-            raise UserError(f"shards: none of the {len(items)} images of the data set can be decoded")
+            raise UserError(f"shards: must have an image that can be decoded (got {len(items)})")
         return readable, concatenate(embedded) if embedded else None
 
     def _embed_image(self, image_data: bytes) -> Gaussian:

@@ -180,7 +180,7 @@ def labelled_images(labels: Tensor, num_classes: int, count: int) -> Tensor:
     if len(sizes) > num_classes:
         raise UserError(f"labels: must be below {num_classes}, the number of classes (got {len(sizes) - 1})")
     if bool((sizes == 0).any()):
-        raise UserError(f"labels: each class needs an image (got none of class {int((sizes == 0).nonzero()[0])})")
+        raise UserError(f"labels: must have each class (got none of class {int((sizes == 0).nonzero()[0])})")
     starts = sizes.cumsum(0) - sizes
     places = torch.arange(min(count, int(sizes.max())), device=labels.device)
     found = order[(starts[:, None] + places).clamp_max(len(order) - 1)]

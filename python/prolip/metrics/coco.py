@@ -118,13 +118,17 @@ class _Side:
         self.gaussian, self.kind = gaussian, kind
         self.places = {int(identity): row for row, identity in enumerate(ids)}
         if len(self.places) != len(gaussian.mean):
-            raise UserError(f"{len(gaussian.mean)} {kind}s and {len(self.places)} different ids do not match")
+            raise UserError(
+                f"{kind}_ids: must be distinct, one per {kind} (got {len(self.places)} for {len(gaussian.mean)})"
+            )
 
     def part(self, ids: Mapping[int, object]) -> "_Side":
         """The items with these ids, in their order."""
         absent = [identity for identity in ids if identity not in self.places]
         if absent:
-            raise UserError(f"{len(absent)} {self.kind}s of the test set are missing, such as {absent[0]}")
+            raise UserError(
+                f"{self.kind}_ids: must have all of the test set (got {len(absent)} missing, such as {absent[0]})"
+            )
         rows = torch.tensor([self.places[identity] for identity in ids], device=self.gaussian.mean.device)
         return _Side(self.gaussian.rows(rows), list(ids), self.kind)
 

@@ -94,7 +94,7 @@ def fit_weights(
     unfinished = ~live.done
     fitted.weights[live.places[unfinished]] = weights[unfinished]
     if bool(fitted.weights.isnan().any()):
-        raise UserError(f"alpha: too small, no weight of a mixture stays above 0 (got {alpha})")
+        raise UserError(f"alpha: must be large enough that a weight of each mixture stays above 0 (got {alpha})")
     return fitted
 
 

@@ -63,7 +63,7 @@ class FolderConfig(BuildConfig):
 
     def _check_pattern(self, pattern: str) -> None:
         if self.captions != "name":
-            raise UserError(f"name_pattern: needs captions = name (got {self.captions})")
+            raise UserError(f"name_pattern: must be given with captions = name (got {self.captions})")
         try:
             groups = re.compile(pattern).groups
         except re.error as error:

@@ -157,8 +157,8 @@ def write_images(
                 if len(bad) > config.max_bad_fraction * len(candidates):
                     named = "; ".join(f"{one.name} ({one.reason})" for one in bad[:5])
                     raise UserError(
-                        f"max_bad_fraction: at least {len(bad)} of {len(candidates)} images are bad (got "
-                        f"{config.max_bad_fraction}): {named}"
+                        f"max_bad_fraction: must allow {len(bad)} of {len(candidates)} images, which are bad "
+                        f"(got {config.max_bad_fraction}): {named}"
                     )
                 continue
             if image.converted_from:

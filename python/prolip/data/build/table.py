@@ -22,7 +22,7 @@ def build_csv(config: CsvConfig, out: Path) -> BuildSummary:
     try:
         candidates = list(_read_rows(config))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"table: {config.table} is not a .csv or .tsv file in UTF-8: {error}") from error
+        raise UserError(f"table: must be a .csv or .tsv file in UTF-8 (got {config.table}: {error})") from error
     if not candidates:
         raise UserError(f"table: must have a row below the header (got {config.table})")
     description = {

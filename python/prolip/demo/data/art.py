@@ -45,7 +45,7 @@ class Art:
         try:
             return _draw_svg(path, side) if path.suffix == ".svg" else _draw_png(path, side)
         except (OSError, ValueError) as error:
-            raise UserError(f"{path} cannot be drawn: {error}") from error
+            raise UserError(f"{path}: cannot be drawn ({error})") from error
 
 
 def find_art() -> dict[Design, Art]:
