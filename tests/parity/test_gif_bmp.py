@@ -137,7 +137,6 @@ def raw_bmp(
     palette: bytes = b"",
     masks: tuple[int, ...] = (),
     samples: bytes,
-    offset: int | None = None,
 ) -> bytes:
     """A bitmap of any kind that the format has, and some that it has not."""
     width, height = size
@@ -151,7 +150,7 @@ def raw_bmp(
         info = info + bytes(room) if room > 0 else info if header_size == 40 else info[:header_size]
     if compression == 3 and header_size == 40:
         info = info[: 40 + 12]
-    start = 14 + len(info) + len(palette) if offset is None else offset
+    start = 14 + len(info) + len(palette)
     return b"BM" + struct.pack("<IHHI", 0, 0, 0, start) + info + palette + samples
 
 

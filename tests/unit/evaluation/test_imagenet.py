@@ -86,7 +86,7 @@ def test_a_model_without_variances_has_its_accuracy(imagenet: ImagenetWorld) -> 
 def test_notes_name_what_was_left_out(imagenet: ImagenetWorld) -> None:
     ours, theirs = ("\n".join(imagenet.results["notes"][name]) for name in imagenet.names)
     assert f"not in {imagenet.data}: ImageNet-Sketch" in ours
-    assert "ImageNet-R: few-shot re-weighting: voters: 'a nature'" in ours
+    assert "ImageNet-R: few-shot re-weighting: voters: " in ours
     assert "ImageNet-V2: few-shot" not in ours
     assert "filters and re-weighting of prompts, accuracy with class variances: the model has no variances" in theirs
     assert {row["task"] for row in imagenet.results["figures"] if row["main"]} == {
