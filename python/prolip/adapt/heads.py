@@ -84,7 +84,7 @@ def fit_heads(adapter: Adapter, pairs: Pairs, config: HeadsConfig, loss: LossCon
         terms = measure(forward(adapter, next(batches)))
         if not bool(terms.total.isfinite()):
             values = {name: float(value.detach()) for name, value in terms._asdict().items()}
-            raise RuntimeError(f"the loss at step {step} is not finite: {values}")
+            raise RuntimeError(f"the loss at step {step} must be finite (got {values})")
         optimizer.zero_grad()
         terms.total.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(adapter.parameters(), 1.0)

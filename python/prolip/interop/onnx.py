@@ -203,4 +203,4 @@ def _package(name: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        raise UserError(f"{name} is not installed: pip install 'prolip[onnx]'") from error
+        raise UserError(f"{name}: not installed; pip install 'prolip[onnx]'") from error

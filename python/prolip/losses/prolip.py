@@ -94,7 +94,7 @@ class ProlipLoss:
         with torch.autocast(output.logit_scale.device.type, enabled=False):
             image, text = output.image.at_least_float32(), output.text.at_least_float32()
             if text.mean.shape[1:] != image.mean.shape:
-                raise ValueError(f"images {list(image.mean.shape)} and texts {list(text.mean.shape)} are not pairs")
+                raise ValueError(f"texts: must fit images {list(image.mean.shape)} (got {list(text.mean.shape)})")
             contrast = inclusion = masked_image = masked_text = bottleneck = image.mean.new_zeros(())
             if config.ppcl_weight > 0:
                 contrast = config.ppcl_weight * self._contrast(image, text, output)

@@ -83,7 +83,7 @@ def _block_settings(block: Any, names: tuple[str, ...], where: str) -> tuple[int
     linear, norm, activation, scale = (block.get_submodule(name) for name in names)
     kind = type(activation).__name__
     if kind not in {"GELU", "GELUTanh", "QuickGELU"}:
-        raise StartError(f"the {where}'s activation is {kind}")
+        raise StartError(f"the {where}: unsupported activation {kind}")
     is_tanh = kind == "GELUTanh" or getattr(activation, "approximate", "none") == "tanh"
     hidden, width = linear.out_features, linear.in_features
     ratio = round(hidden / width, 4)
@@ -262,7 +262,7 @@ def _sides(size: Sequence[int]) -> int | tuple[int, int]:
 
 def _square(size: Sequence[int]) -> int:
     if size[0] != size[1]:
-        raise StartError(f"patches of {tuple(size)} are not square")
+        raise StartError(f"the image tower: patches must be square (got {tuple(size)})")
     return size[0]
 
 

@@ -106,14 +106,14 @@ def read_file(path: Path) -> State:
         raise
     except pickle.UnpicklingError:
         # Torch's own message advises to switch the check off, which would run code from the file.
-        raise WeightsError(f"{path} is not a checkpoint: it holds more than tensors and plain values") from None
+        raise WeightsError(f"{path}: not a checkpoint; must hold only tensors and plain values") from None
     except Exception as error:  # a stranger's file can raise anything
-        raise WeightsError(f"{path} is not a checkpoint: {error}") from error
+        raise WeightsError(f"{path}: not a checkpoint ({error})") from error
     for name, value in tensors.items():
         if not isinstance(value, Tensor):
-            raise WeightsError(f"{path} is not a checkpoint: {name} must be a tensor (got a {type(value).__name__})")
+            raise WeightsError(f"{path}: {name} must be a tensor (got a {type(value).__name__})")
         if value.layout != torch.strided or value.nbytes > value.untyped_storage().nbytes():
-            raise WeightsError(f"{path} is not a checkpoint: {name} of shape {_shape(value)} is not stored in full")
+            raise WeightsError(f"{path}: {name} must be stored in full (got {_shape(value)})")
     return dict(tensors)
 
 
@@ -146,7 +146,7 @@ def build(config: ModelConfig, state: State, *, resize: Resize = "off") -> ProLI
         with torch.device("meta"):
             expected = ProLIP(config).state_dict()
     except (RuntimeError, OverflowError, TypeError) as error:
-        raise WeightsError(f"no model can have the sizes of this configuration: {error}") from error
+        raise WeightsError(f"model: no model can have these sizes ({error})") from error
     _compare(expected, state, tables)
     model = ProLIP(config)
     load_state(model, state, resize=resize)

@@ -125,7 +125,7 @@ def _through_loader(data: bytes, size: int, name: str) -> Tensor:
     try:
         return torch.from_numpy(preprocess_image(data, size))
     except DataError as error:
-        raise DataError(f"{name} cannot be read: {error}") from error
+        raise DataError(f"{name}: cannot be read ({error})") from error
 
 
 def _as_bytes(image: AnyImage, name: str) -> bytes:
@@ -138,7 +138,7 @@ def _as_bytes(image: AnyImage, name: str) -> bytes:
         except FileNotFoundError:
             raise UserError(f"{name}: no such image file") from None
         except OSError as error:
-            raise UserError(f"{name} cannot be read: {error.strerror}") from error
+            raise UserError(f"{name}: cannot be read ({error.strerror})") from error
     buffer = io.BytesIO()
     _as_pil(image, name).save(buffer, format="BMP")
     return buffer.getvalue()
@@ -158,9 +158,9 @@ def _as_pil(image: AnyImage, name: str) -> Image.Image:
     except UserError:
         raise
     except UnidentifiedImageError as error:  # its message has the address of the bytes
-        raise DataError(f"{name} cannot be read: not an image file that Pillow reads") from error
+        raise DataError(f"{name}: not an image file that Pillow reads") from error
     except UNREADABLE as error:
-        raise DataError(f"{name} cannot be read: {error}") from error
+        raise DataError(f"{name}: cannot be read ({error})") from error
 
 
 def _as_array(image: NDArray[Any] | Tensor, name: str) -> NDArray[np.uint8]:

@@ -200,7 +200,7 @@ def resolve(source: str | Path, cache_dir: str | Path | None = None) -> Source:
         return Source(name=name, repository=f"{released.repository}{at}{revision}", cache_dir=cache_dir)
     close = difflib.get_close_matches(name.rpartition("/")[2], [model.name for model in list_models()], 1)
     hint = f"did you mean {close[0]!r}?" if close else f"a hub repository is written {HUB_PREFIX}OWNER/NAME"
-    raise WeightsError(f"{name} is neither a file nor a folder, nor a released model; {hint}")
+    raise WeightsError(f"{name}: neither a file nor a folder, nor a released model; {hint}")
 
 
 def load_network(

@@ -70,8 +70,8 @@ def test_laplace_probabilities_use_the_expected_cosine(lab: Path, model: Model) 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["data", "rank", "--embeddings", "{lab}/embeddings", "--by", "csd", "--out", "{lab}/r.csv"], "by is csd"),
-        (["data", "rank", "--embeddings", "{lab}/embeddings", "--by", "inclusion", "--out", "{lab}/r.csv"], "by is"),
+        (["data", "rank", "--embeddings", "{lab}/embeddings", "--by", "csd", "--out", "{lab}/r.csv"], "by: "),
+        (["data", "rank", "--embeddings", "{lab}/embeddings", "--by", "inclusion", "--out", "{lab}/r.csv"], "by: "),
         (["calibrate", "--checkpoint", "{lab}/laplace", "--data", "{lab}/mine", "--score", "csd"], "score: "),
         (
             ["bprw", "--checkpoint", "{lab}/laplace", "--shards", "{lab}/a.tar", "--classnames", "{lab}/names.txt"],

@@ -146,10 +146,8 @@ class ProLIPModel(PreTrainedModel):
         """
         short = self.text.context_length - input_ids.shape[1]
         if short > 0 and self.config.pad_token_id is None:
-            raise ValueError(
-                f"input_ids has rows of {input_ids.shape[1]} ids, config.pad_token_id is None: rows must have "
-                f"{self.text.context_length} ids, as in training"
-            )
+            expected = self.text.context_length
+            raise ValueError(f"input_ids: must be [M, {expected}] without pad_token_id (got {input_ids.shape[1]} ids)")
         if short > 0:
             input_ids = F.pad(input_ids, (0, short), value=self.config.pad_token_id)
         return normalised(self.text(input_ids))
