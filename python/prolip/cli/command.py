@@ -12,7 +12,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
@@ -65,13 +65,14 @@ def parse(options: Callable[..., Options], prog: str, arguments: list[str]) -> O
 
 
 def one_paragraph() -> ConstructorRegistry:
-    """Rules for tyro: a field's docstring is one paragraph, which would otherwise break where the source does."""
+    """Rules for tyro: a docstring is one paragraph, not broken as in the source, and an empty default is not shown."""
     registry = ConstructorRegistry()
     asking = False
 
     def joined(field: StructFieldSpec) -> StructFieldSpec:
         text = field.helptext() if callable(field.helptext) else field.helptext
-        return replace(field, helptext=None if text is None else " ".join(text.split()))
+        kind: Any = field.type if field.default != () else Annotated[field.type, tyro.conf.arg(help_behavior_hint="")]
+        return replace(field, type=kind, helptext=None if text is None else " ".join(text.split()))
 
     @registry.struct_rule
     def joined_fields(info: StructTypeInfo) -> StructConstructorSpec | None:

@@ -46,6 +46,7 @@ for words in sys.argv[1:]:
         assert re.search(rf"^  {name} +{re.escape(command.summary)}$", shown, re.MULTILINE)
     for name in ALL:
         assert f":: {name}\nusage: prolip {name}" in shown
+    assert "(default: )" not in shown
 
 
 def test_the_short_help_of_training_names_keys(capsys: pytest.CaptureFixture[str]) -> None:
