@@ -90,7 +90,7 @@ def test_unusable_data_end_the_run_with_status_2_and_the_reason(lab: Lab, caplog
     assert 'its json has no caption at "absent"' in caplog.text
     (lab.folder / "a file").write_text("")
     assert lab.here("a file") == 2
-    assert "a file is a file, where a folder is needed" in caplog.text
+    assert "a file: must be a folder" in caplog.text
 
 
 def test_an_error_of_any_rank_is_logged_once_and_ends_all(lab: Lab) -> None:
