@@ -1,0 +1,68 @@
+"""`python -m prolip.train`, in which one rank stops at a moment, so that a test can kill it exactly there.
+
+The first two words are the moment and the rank, if any rank is to stop. At the moment the rank writes a file `paused`
+into the run's folder; it goes on when there is a file `go`. No rank takes a step after step 8 before that.
+
+Every step adds noise from torch's generator to the images. So a run ends with the same bits only if it goes on with the
+same generators.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prolip.checkpoint import saver, tensors
+from prolip.data.device import DeviceBatch
+from prolip.train import loop, validation
+
+EIGHTH = "step_000000008"
+MOMENTS: dict[str, tuple[Any, str, Callable[[Any], bool]]] = {
+    # The folder is locked, and no step was taken.
+    "start": (loop, "new_model", lambda _: True),
+    # The first validation, after step 8: some ranks may have embedded their part.
+    "validation": (validation, "embed_pairs", lambda _: True),
+    # The checkpoint of step 8: this rank's tensors are in their file, and there is no manifest.
+    "saving": (tensors, "record", lambda file: file.parent.name.startswith(EIGHTH)),
+    # The checkpoint of step 8 is complete. The one before, which is not to be kept, is still there.
+    "pruning": (saver, "prune", lambda folder: (folder / EIGHTH).exists()),
+}
+"""A moment is just before a function is called: its module, its name, and which first argument it has."""
+
+
+def wait_for(file: Path) -> None:
+    while not file.exists():
+        time.sleep(0.002)
+
+
+def pausing(call: Callable[..., Any], is_meant: Callable[[Any], bool], folder: Path) -> Callable[..., Any]:
+    def paused(first: Any, *more: Any, **settings: Any) -> Any:
+        if is_meant(first) and not (folder / "paused").exists():
+            (folder / "paused").touch()
+            wait_for(folder / "go")
+        return call(first, *more, **settings)
+
+    return paused
+
+
+if __name__ == "__main__":
+    moment, rank, words = sys.argv[1], sys.argv[2], sys.argv[3:]
+    take_step = loop.take_step
+    pauses = os.environ["RANK"] == rank
+
+    def noisy_step(run: loop.Run, batch: DeviceBatch) -> Any:
+        if pauses and run.step == 8:
+            wait_for(run.config.out / "go")
+        return take_step(run, batch._replace(images=batch.images + 0.1 * torch.randn_like(batch.images)))
+
+    loop.take_step = noisy_step
+    if pauses:
+        where, name, is_meant = MOMENTS[moment]
+        setattr(where, name, pausing(getattr(where, name), is_meant, Path(words[words.index("--out") + 1])))
+    sys.exit(loop.main(words))
