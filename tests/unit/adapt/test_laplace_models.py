@@ -75,7 +75,7 @@ def test_laplace_probabilities_use_the_expected_cosine(lab: Path, model: Model) 
         (["calibrate", "--checkpoint", "{lab}/laplace", "--data", "{lab}/mine", "--score", "csd"], "score: "),
         (
             ["bprw", "--checkpoint", "{lab}/laplace", "--shards", "{lab}/a.tar", "--classnames", "{lab}/names.txt"],
-            "checkpoint: prompts are weighted",
+            "checkpoint: must have aleatoric",
         ),
     ],
 )
