@@ -21,7 +21,7 @@ class UserError(ValueError):
     @property
     def field(self) -> str:
         """The option, key or file that is wrong."""
-        return re.split(": | is ", str(self), maxsplit=1)[0]
+        return str(self).partition(": ")[0]
 
     def within(self, prefix: str) -> Self:
         """Return the same error with `prefix` before its field, such as "data."."""
