@@ -7,8 +7,10 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from functools import cache
 from pathlib import Path
+from tokenize import COMMENT, DEDENT, ENCODING, ENDMARKER, INDENT, NEWLINE, NL, tokenize
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "python" / "prolip"
@@ -48,6 +50,49 @@ def test_the_lists_of_checked_files_are_not_empty() -> None:
 def test_a_file_is_one_thing() -> None:
     long = [path for path in MODULES + RUST + TESTS if len(path.read_text(encoding="utf-8").splitlines()) > 650]
     assert not long
+
+
+# A token is a name, number, string, operator: neither longer lines nor fewer blank lines change the weight.
+RUST_TOKEN = re.compile(
+    r'//[^\n]*|/\*.*?\*/|r(#*)".*?"\1|b?"(?:\\.|[^"\\])*"|b?\'(?:\\.|[^\'\\])\'|\'\w+|\w+|[^\s\w]', re.S
+)
+LAYOUT = {COMMENT, NL, NEWLINE, INDENT, DEDENT, ENCODING, ENDMARKER}
+
+
+def _tokens(path: Path) -> int:
+    """Tokens of a source file without comments and docstrings."""
+    if path.suffix == ".rs":
+        text = path.read_text(encoding="utf-8")
+        return sum(not match[0].startswith(("//", "/*")) for match in RUST_TOKEN.finditer(text))
+    bodies = [node.body for node in _nodes(path) if isinstance(getattr(node, "body", None), list)]  # type: ignore[attr-defined]
+    documents = [child for body in bodies for child in body if _is_text(child)]
+    lines = {line for node in documents for line in range(node.lineno, node.end_lineno + 1)}
+    with path.open("rb") as file:
+        return sum(token.type not in LAYOUT and token.start[0] not in lines for token in tokenize(file.readline))
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _room(path: Path) -> str:
+    parts = path.relative_to(ROOT).parts
+    if parts[0] == "rust" and re.search(r"tests?(\.rs|/)|benches|fuzz", "/".join(parts)):
+        return "rust: tests"
+    depth = {"tests": 2, "python": 3, "rust": 4}[parts[0]]
+    return "/".join(parts[:depth] if len(parts) > depth else parts[: 1 if depth == 2 else 2])
+
+
+def test_every_room_stays_within_its_budget() -> None:
+    """CONTRIBUTING.md has a budget of tokens for each room; a commit that raises one says why."""
+    table = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(.+?)` \|.*\| ([\d,]+) \|$", table, re.MULTILINE)
+    budgets = {room: int(tokens.replace(",", "")) for room, tokens in rows}
+    weights: Counter[str] = Counter()
+    for path in [*MODULES, *PACKAGE.rglob("*.pyi"), *RUST, *TESTS]:
+        weights[_room(path)] += _tokens(path)
+    assert weights.keys() == budgets.keys()
+    assert not {room: weight for room, weight in weights.items() if weight > budgets[room]}
 
 
 def test_only_data_and_distributed_import_core() -> None:
