@@ -14,7 +14,7 @@ from torch.fx import GraphModule
 
 from prolip.distributed import Ranks
 from prolip.models import ModelConfig, ProLIP
-from prolip.train.config.parts import ParallelConfig
+from prolip.train.config.sections import ParallelConfig
 from prolip.train.parallel import share_model
 
 ALONE = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))

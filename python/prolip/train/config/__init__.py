@@ -1,6 +1,8 @@
 """The settings of a training run: dataclasses, recipes, and the options of related commands."""
 
-from prolip.train.config.parts import (
+from prolip.train.config.recipes import differing_keys, from_toml, known_recipes, load_config, to_toml
+from prolip.train.config.run import TrainConfig
+from prolip.train.config.sections import (
     EmaConfig,
     LogConfig,
     OptimConfig,
@@ -8,8 +10,6 @@ from prolip.train.config.parts import (
     ValidationConfig,
     ValidationJob,
 )
-from prolip.train.config.recipes import differing_keys, from_toml, known_recipes, load_config, to_toml
-from prolip.train.config.run import TrainConfig
 
 __all__ = [
     "EmaConfig",

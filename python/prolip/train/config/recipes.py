@@ -23,8 +23,8 @@ from prolip.data.config import TokenizerConfig
 from prolip.errors import UserError
 from prolip.files import decode, flatten, plain
 from prolip.models.architectures import ARCHITECTURES
-from prolip.train.config.parts import OptimConfig
 from prolip.train.config.run import DERIVED_KEYS, OPERATIONAL_KEYS, TrainConfig
+from prolip.train.config.sections import OptimConfig
 
 Table = dict[str, Any]
 OF_START = "start_from"

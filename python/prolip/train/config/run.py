@@ -13,7 +13,7 @@ from prolip.files import check_no_tilde
 from prolip.losses.config import LossConfig
 from prolip.models import ARCHITECTURES, LockConfig, ModelConfig
 from prolip.models.config import Precision, Resize
-from prolip.train.config.parts import EmaConfig, LogConfig, OptimConfig, ParallelConfig, ValidationConfig
+from prolip.train.config.sections import EmaConfig, LogConfig, OptimConfig, ParallelConfig, ValidationConfig
 
 _DAY = 24 * 60
 

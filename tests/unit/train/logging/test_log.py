@@ -80,7 +80,7 @@ def test_metrics_are_grouped_and_nan_stays_valid_json(tmp_path: Path) -> None:
 
 
 def test_a_missing_logger_package_is_an_error_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prolip.train.config.parts.find_spec", lambda name: None)
+    monkeypatch.setattr("prolip.train.config.sections.find_spec", lambda name: None)
     LogConfig().check()
     for name in ("wandb", "tensorboard"):
         with pytest.raises(UserError) as error:

@@ -1,4 +1,4 @@
-"""Settings of the parts of a training run."""
+"""Settings of the sections of a training run: optimizer, average, parallelism, logs, validation."""
 
 from __future__ import annotations
 
