@@ -42,9 +42,9 @@ def _filter(prog: str, arguments: list[str]) -> int:
     from prolip.embeddings.filter import run_filter
 
     lines = run_filter(options)
-    then = f"prolip train RECIPE --shards '{options.out}/**/*.tar'"
-    if next(options.out.rglob("*.tar"), None) is None:
-        then = f"prolip data build folder --images {options.out} --out FOLDER"
+    then = f"prolip embed --checkpoint MODEL --images {options.out} --out FOLDER"
+    if (shard := next(options.out.rglob("*.tar"), None)) is not None:
+        then = f"prolip train RECIPE --shards '{shard.parent}/*.tar'"
     finish(lines, then, [options.out])
     return 0
 

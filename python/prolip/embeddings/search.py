@@ -28,7 +28,7 @@ from prolip.pretrained.open import load
 from prolip.pretrained.preprocess import Preprocess, check_image_file
 
 _DECIMALS = 9
-"""Scores that agree in so many decimals are equal: sums of other block sizes differ in the last bits."""
+"""Decimals in which equal scores must agree. Sums over blocks of other sizes differ in the last bits."""
 
 
 class Hit(NamedTuple):
