@@ -1,7 +1,9 @@
 """Write shards from a folder of images, with captions from class folders, from text files, from names, or none."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from prolip.data.build.config import FolderConfig
@@ -10,6 +12,9 @@ from prolip.data.build.shards import BuildSummary
 from prolip.errors import UserError, sentence
 from prolip.files import read_text
 
+_SPLITS = {"train", "val", "valid", "validation", "test"}
+_PRINTED = 20
+"""Largest number of classes that the summary lists."""
 _CHOICES = (
     "Choose --captions class (one folder per class), text (image.jpg beside image.txt), name (file names, or the part "
     "that --name_pattern finds) or none; `prolip data build csv` reads captions from a table"
@@ -20,8 +25,8 @@ def build_folder(config: FolderConfig, out: Path) -> BuildSummary:
     """Write shards to `out` from all images below `config.images`; hidden files and folders are skipped.
 
     Raises:
-        UserError: `images` has no image, too many bad ones, or none with the requested kind of caption; or `out` holds
-            other files.
+        UserError: `images` has no image, too many bad ones, or none with the requested kind of caption; most of its
+            class folders are named like splits; or `out` holds other files.
     """
     if not config.images.is_dir():
         raise UserError(f"images: must be a folder (got {config.images})")
@@ -31,13 +36,25 @@ def build_folder(config: FolderConfig, out: Path) -> BuildSummary:
             f"images: no image of {config.images} has a caption for captions = {config.captions} "
             f"({candidates[0].name}: {candidates[0].problem}). {_CHOICES}"
         )
-    classes = sorted({str(image.record["class"]) for image in candidates if "class" in image.record})
+    classes = Counter(str(image.record["class"]) for image in candidates if "class" in image.record)
+    splits = [name for name in classes if name.lower() in _SPLITS]
+    if 2 * len(splits) > len(classes):  # a vehicle may be a train
+        raise UserError(
+            f"images: must hold one folder per class, but {', '.join(splits)} look like splits; build each by itself, "
+            f"such as --images {config.images / splits[0]} (got {config.images})"
+        )
     description = {
         "kind": "folder",
         "captions": config.captions,
         "classes": {name: class_text(name) for name in classes},
     }
-    return write_images(candidates, config, out, description, f"images: {config.images}")
+    summary = write_images(candidates, config, out, description, f"images: {config.images}")
+    lines = [f"{count:>7}  {name}" for name, count in classes.items()]
+    if len(lines) > _PRINTED:
+        lines[_PRINTED:] = [f"    and {len(lines) - _PRINTED} more"]
+    if lines:
+        lines.insert(0, f"images of {len(classes)} classes:")
+    return replace(summary, notes=(*lines, *summary.notes))
 
 
 def find_images(source: Path) -> list[Path]:
