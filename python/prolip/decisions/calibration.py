@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from prolip.classes import class_places, listed
 from prolip.decisions.abstain import Abstention, abstention_threshold, threshold_order
 from prolip.decisions.config import NO_CSD, Prior, Score
 from prolip.decisions.conformal import ClassThresholds, class_thresholds, conformal_scores, conformal_threshold
@@ -169,13 +170,18 @@ class Calibration:
             )
 
     def check_labels(self, labels: Sequence[str], templates: Sequence[str]) -> None:
-        """Raises UserError if the calibration is for other labels, another order, or other templates."""
-        for name, given, known in (
-            ("labels", labels, self.subject.labels),
-            ("templates", templates, self.subject.templates),
-        ):
-            if list(given) != known:
-                raise UserError(f"{name}: must be those of the calibration, {known} (got {list(given)})")
+        """Raises UserError if the calibration is for other labels, another order, or other templates.
+
+        Labels may be spelled otherwise (`class_places`). Their prompts are those of the calibration's spelling.
+        """
+        if class_places(labels, self.labels) != list(range(len(self.labels))):
+            raise UserError(
+                f"labels: must be all of the calibration's, in its order: {listed(self.labels)} (got {listed(labels)})"
+            )
+        if list(templates) != self.subject.templates:
+            raise UserError(
+                f"templates: must be those of the calibration, {self.subject.templates} (got {list(templates)})"
+            )
 
 
 def score_labels(evidence: Evidence, score: Score, temperature: float) -> Tensor:

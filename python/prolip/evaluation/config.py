@@ -230,7 +230,8 @@ class DecisionsOptions(ShardSuiteOptions):
     templates: tuple[str, ...] = ()
     """Prompts with {} for the label; by default the data set's own, or "a photo of a {}."."""
     classnames: Path | None = None
-    """File of labels, one per line, in the folders' order; by default the data set's own, or the folders' names."""
+    """File of labels, one per line, in the folders' order; by default the data set's own, or the folders' names, with
+    spaces for _ and -."""
     elsewhere: Repeatable = ()
     """Out-of-distribution images: a folder of images, shards, or a folder of the published layout. May be given several
     times. Noise is always tried."""
@@ -265,7 +266,8 @@ class CalibrateOptions:
     templates: tuple[str, ...] = ()
     """Prompts with {} for the label; by default the data set's own, or "a photo of a {}."."""
     classnames: Path | None = None
-    """File of labels, one per line, in the folders' order; by default the data set's own, or the folders' names."""
+    """File of labels, one per line, in the folders' order; by default the data set's own, or the folders' names, with
+    spaces for _ and -."""
     score: Score = "lac"
     """The score that decides which labels are in a set. `lac`: the smallest sets, if probabilities are right. `aps`
     and `raps`: longer sets for harder images. `csd`: the sampled distance, with both variances."""
@@ -318,7 +320,8 @@ class ReweightOptions:
     shards: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARD ...")]
     """Shards of images: paths or patterns."""
     classnames: str | None = None
-    """`imagenet`, or a text file with one name per line; by default the distinct values of `class_key`."""
+    """`imagenet`, or a text file with one name per line; by default the distinct values of `class_key`. Spaces, _ and -
+    are the same in a name."""
     class_key: str | None = None
     """Dotted path of the class in an image's json: a name, or its index in `classnames`."""
     templates: str = "imagenet"

@@ -31,8 +31,9 @@ import torch
 from huggingface_hub import constants
 from torch import Tensor
 
+from prolip.classes import class_text
 from prolip.data import DataError, StoreConfig, examine_shards, without_secrets
-from prolip.data.build.folder import class_text, find_images
+from prolip.data.build.folder import find_images
 from prolip.data.build.images import UNREADABLE, read_for_loader
 from prolip.data.build.shards import add_sample
 from prolip.data.samples import read_record, values_at

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from prolip.classes import class_places, listed
 from prolip.data import expand_shards
 from prolip.data.samples import read_label
 from prolip.decisions.config import NO_CSD
@@ -126,13 +127,13 @@ def find_classes(
     members = zip(images.keys, images.members["json"], strict=True)
     values = [read_label(key, member, class_key) for key, member in members]
     names = sorted({str(value) for value in values}) if classnames is None else classnames
-    places: dict[str | int, int] = {name: place for place, name in enumerate(names)}
-    if classnames is not None:
-        places |= {place: place for place in range(len(names))}
-    labels = [places.get(value, places.get(str(value), -1)) for value in values]
+    labels = class_places(values, names, numbers=classnames is not None)
     if -1 in labels:
         place = labels.index(-1)
-        raise UserError(f"class_key: must lead to a class name (got {values[place]!r} for {images.keys[place]})")
+        raise UserError(
+            f"class_key: must lead to one of the classes {listed(names)} (got {values[place]!r} for "
+            f"{images.keys[place]})"
+        )
     return names, torch.tensor(labels)
 
 

@@ -224,8 +224,9 @@ class Explorer:
             raise UserError("labels: must be at least two (got 1)")
         if len(labels) * len(templates) > MAX_PROMPTS:
             raise UserError(f"prompts: must be at most {MAX_PROMPTS} (got {len(labels) * len(templates)})")
-        image, prompts = self._embed_image(image_data), encode_prompts(templates, labels, self._texts)
-        why_not = self._why_not(labels, templates)
+        image, why_not = self._embed_image(image_data), self._why_not(labels, templates)
+        known = labels if why_not or self.model.calibration is None else self.model.calibration.labels
+        prompts = encode_prompts(templates, known, self._texts)
 
         def classified(weights: Tensor | None, decide: Decide) -> Classification:
             return classification(

@@ -188,7 +188,7 @@ def classification(
         match=None if evidence.pair_logits is None else evidence.pair_logits.sigmoid(),
         label_uncertainty=prompts.total_var.mean(dim=1),
     )
-    return decided(found, evidence, calibration, decide) if calibration is not None and decide.asked else found
+    return decided(found, labels, evidence, calibration, decide) if calibration is not None and decide.asked else found
 
 
 def check_limits(decide: Decide) -> None:
@@ -223,8 +223,8 @@ def check_decision(
     templates: Sequence[str] | None,
     prompt_weights: Tensor | None,
     prior: Sequence[float] | Tensor | None,
-) -> Sequence[str]:
-    """Check that a model's calibration allows the decision, and return its prompts.
+) -> tuple[Sequence[str], Sequence[str]]:
+    """Check that a model's calibration allows the decision, and return its labels, as it spells them, and templates.
 
     Raises:
         UserError: as for `check_limits`; or the model has no calibration, it is for other labels or prompts, or weights
@@ -238,10 +238,12 @@ def check_decision(
         raise UserError("prior: not with guarantee or max_error, whose calibration has its own")
     known = calibration.subject.templates
     calibration.check_labels(labels, known if templates is None else templates)
-    return known
+    return calibration.labels, known
 
 
-def decided(found: Classification, evidence: Evidence, calibration: Calibration, decide: Decide) -> Classification:
+def decided(
+    found: Classification, labels: Sequence[str], evidence: Evidence, calibration: Calibration, decide: Decide
+) -> Classification:
     """Return the classification with calibrated probabilities and the requested decisions."""
     probabilities = (evidence.logits / calibration.temperature).softmax(dim=1)
     match = found.match
@@ -252,7 +254,7 @@ def decided(found: Classification, evidence: Evidence, calibration: Calibration,
         within = calibration.label_sets(evidence, decide.guarantee, per_label=decide.per_label)
         order = probabilities.argsort(dim=1, descending=True, stable=True).tolist()
         sets = [
-            [calibration.labels[place] for place in places if inside[place]]
+            [labels[place] for place in places if inside[place]]
             for places, inside in zip(order, within.tolist(), strict=True)
         ]
     answers: list[str | None] | None = None

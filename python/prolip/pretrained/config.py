@@ -35,7 +35,8 @@ class ClassifyOptions(ImageOptions):
     """Classify an image zero-shot: how probable each label is, and how unsure the model is."""
 
     labels: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="LABEL ...")] = ()
-    """The labels to choose from; with `guarantee` or `max_error` those of the calibration."""
+    """The labels to choose from; with `guarantee` or `max_error` those of the calibration, where spaces, _ and - are
+    the same."""
     templates: tuple[str, ...] = ()
     """Prompts with {} for the label, such as "a photo of a {}", written after the labels; they are averaged. With
     `guarantee` or `max_error` those of the calibration."""

@@ -164,7 +164,8 @@ class Model:
 
         Args:
             images: see `encode_images`.
-            labels: C labels.
+            labels: C labels. With `guarantee` or `max_error` those of the calibration, in its order, where spaces, "_"
+                and "-" are the same.
             templates: K prompts with `{}` for the label, such as "a photo of a {}"; each label is their ensemble.
                 None for the label alone; with `guarantee` or `max_error`, for the prompts of the calibration.
             prompt_weights: [C, K], such as `reweight_prompts(...).weights` (BPRW); None for even weights.
@@ -186,11 +187,11 @@ class Model:
             DataError: as for `encode_images`.
         """
         check_labels(labels)
-        decide = Decide(guarantee, per_label, max_error)
+        decide, known = Decide(guarantee, per_label, max_error), labels
         if decide.asked:
-            templates = check_decision(decide, self.calibration, labels, templates, prompt_weights, prior)
+            known, templates = check_decision(decide, self.calibration, labels, templates, prompt_weights, prior)
         templates = PLAIN if templates is None else templates
-        prompts = encode_prompts(templates, labels, partial(self.encode_texts, progress=progress))
+        prompts = encode_prompts(templates, known, partial(self.encode_texts, progress=progress))
         return classification(
             self.encode_images(images, batch_size=batch_size, num_threads=num_threads, progress=progress, store=store),
             prompts,

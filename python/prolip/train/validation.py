@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from prolip.classes import class_places, listed
 from prolip.data import BatchLoader, CaptionConfig, CaptionSource, DataError, LoaderConfig, Members
 from prolip.data.samples import read_label
 from prolip.data.tokenizer import Tokenizer
@@ -203,12 +204,13 @@ def _labels(job: ValidationJob, keys: Sequence[str], members: Members) -> list[s
 
 def _targets(job: ValidationJob, keys: Sequence[str], labels: Sequence[str], names: Sequence[str]) -> Tensor:
     """Return the class index of each label, i64 [N]: a name, or with a file of names a number from 0."""
-    known = {str(place): place for place in range(len(names))} if job.classnames is not None else {}
-    known |= {name: place for place, name in enumerate(names)}
-    for key, label in zip(keys, labels, strict=True):
-        if label not in known:
-            raise DataError(f"sample {key}: label {label!r} is not one of the {len(names)} classes of {job.classnames}")
-    return torch.tensor([known[label] for label in labels])
+    places = class_places(labels, names, numbers=job.classnames is not None)
+    for key, label, place in zip(keys, labels, places, strict=True):
+        if place < 0:
+            raise DataError(
+                f"sample {key}: its label must be one of the classes of {job.classnames}, {listed(names)} (got {label})"
+            )
+    return torch.tensor(places)
 
 
 # ---- Metrics --------------------------------------------------------------------------------------------------------

@@ -156,6 +156,9 @@ def test_a_calibration_is_refused_for_other_labels_templates_or_models(
         with pytest.raises(UserError) as error:
             model.classify(images, labels, **options)  # type: ignore[arg-type]
         assert error.value.field == field
+    spelled = ["animals", "food-", "_travel"]
+    sets = [model.classify(images, labels, guarantee=0.99).label_sets for labels in (LABELS, spelled)]
+    assert sets[1] == [[spelled[LABELS.index(label)] for label in some] for some in sets[0] or ()], "in the given words"
     for given in ({"prompt_weights": torch.ones(3, 1)}, {"prior": [1, 1, 1]}):
         with pytest.raises(UserError, match=next(iter(given))):
             model.classify(images, LABELS, guarantee=0.9, **given)  # type: ignore[arg-type]

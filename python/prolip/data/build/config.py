@@ -42,8 +42,8 @@ class FolderConfig(BuildConfig):
     images: Path
     """Folder of images."""
     captions: Literal["class", "text", "name", "none"] = "class"
-    """`class`: from the class in `IMAGES/CLASS/**/image.jpg`. `text`: from the .txt beside it. `name`: from the file's
-    name. `none`: no captions."""
+    """`class`: from the class in `IMAGES/CLASS/**/image.jpg`, with spaces for _ and -. `text`: from the .txt beside
+    it. `name`: from the file's name. `none`: no captions."""
     name_pattern: str | None = None
     """For `name`: a regular expression whose one group, such as in `^\\d+_(.+)$`, finds the caption in the file's name
     without its extension; by default the whole name."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from prolip.classes import class_text
 from prolip.data.build.config import FolderConfig
 from prolip.data.build.images import EXTENSIONS, Candidate, write_images
 from prolip.data.build.shards import BuildSummary
@@ -76,11 +77,6 @@ def _images_below(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
             yield from _images_below(path, (*above, real))
         elif path.suffix.lower() in EXTENSIONS and (path.is_file() or path.is_symlink()):
             yield path
-
-
-def class_text(folder: str) -> str:
-    """Return the words of a folder's or file's name: spaces replace "_" and "-"."""
-    return " ".join(folder.replace("_", " ").replace("-", " ").split())
 
 
 def _name(path: Path, source: Path) -> str:

@@ -175,7 +175,8 @@ class ValidationJob:
     """For zero_shot: where a sample's class is, its member `cls` or a dotted path into its JSON. A class is a name or
     a number from 0."""
     classnames: Path | None = None
-    """For zero_shot: file of class names, one per line. None takes the labels that occur, sorted."""
+    """For zero_shot: file of class names, one per line; spaces, _ and - are the same. None takes the labels that
+    occur, sorted."""
     templates: tuple[str, ...] = ("a photo of a {}.",)
     """For zero_shot: prompts of a class, with `{}` for its name."""
 

@@ -1,0 +1,33 @@
+"""The rule for names of classes, from folders, files, json and the command line: spaces, "_" and "-" are the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+_LISTED = 20
+
+
+def class_text(name: str) -> str:
+    """Return a class's name as the model reads it: with single spaces for "_" and "-", but for a "-" at the start."""
+    return " ".join(re.sub("_|(?<!^)-", " ", name).split())
+
+
+def class_places(labels: Iterable[str | int], names: Sequence[str], *, numbers: bool = False) -> list[int]:
+    """Return the place of each label in `names`, -1 if it has none. The same spelling comes before the same text.
+
+    Args:
+        labels: names of classes.
+        names: of C classes.
+        numbers: whether a label may also be a place, from 0.
+    """
+    texts = {class_text(name): place for place, name in enumerate(names)}
+    exact = {str(place): place for place in range(len(names) if numbers else 0)}
+    exact |= {name: place for place, name in enumerate(names)}
+    return [exact.get(str(label), texts.get(class_text(str(label)), -1)) for label in labels]
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names for a message; of many, the first ones."""
+    more = len(names) - _LISTED
+    return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")
