@@ -236,6 +236,13 @@ def test_no_machine_or_registry_is_named() -> None:
         assert not [word for word in banned if word in text], path.relative_to(ROOT)
 
 
+def test_only_the_demo_knows_its_data() -> None:
+    demo = tuple(str(PACKAGE / name) for name in ("demo/", "cli/demo.py", "recipes/demo.toml"))
+    others = [path for path in _tracked() if path.is_relative_to(PACKAGE) and not str(path).startswith(demo)]
+    assert len(others) > 200
+    assert not [path for path in others if "emoji" in path.read_text(encoding="utf-8", errors="replace").lower()]
+
+
 def test_the_version_is_defined_once() -> None:
     cargo = tomllib.loads((ROOT / "Cargo.toml").read_text(encoding="utf-8"))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))

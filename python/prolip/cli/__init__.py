@@ -56,7 +56,7 @@ COMMANDS = {
     "runs": Command("tabulate runs side by side, and plot their curves on a page", runs.run),
     "export": Command("write a run or a checkpoint in the hub's layout, or push it to the hub", export.run),
     "bench": Command("compare the loader with others: prolip bench data", bench.run),
-    "demo": Command("build the emoji shards, train, evaluate, write the report; resumes where it stopped", demo.run),
+    "demo": Command("build its data, train, evaluate, write the report; resumes where it stopped", demo.run),
 }
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
 import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
@@ -20,6 +20,10 @@ from tyro.constructors import ConstructorRegistry, StructConstructorSpec, Struct
 from prolip.data import usable_cores
 from prolip.errors import DataError, UserError, sentence
 from prolip.train.allocator import keep_freed_memory
+
+if TYPE_CHECKING:
+    from prolip.data.build.shards import BuildSummary
+    from prolip.evaluation.config import SuiteOptions
 
 Options = TypeVar("Options")
 
@@ -31,6 +35,15 @@ class Command(NamedTuple):
     """One line for the list of commands."""
     run: Callable[[str, list[str]], int]
     """Takes the command's name, for its help, and its arguments; returns the exit status."""
+
+
+class Suite(NamedTuple):
+    """A suite of `prolip eval`."""
+
+    summary: str
+    options: type[SuiteOptions]
+    load: Callable[[], Callable[..., Any]]
+    """Imports the function that takes a model, the options and the finished tasks, and returns a `SuiteResult`."""
 
 
 def choose(prog: str, commands: Mapping[str, Command], arguments: list[str]) -> int:
@@ -130,6 +143,15 @@ def finish(
     if written:
         names = ", ".join(str(name) for name in wrote if name is not None)
         (sys.stderr if for_programs else sys.stdout).write(f"{names and f'wrote {names}; '}next: {then}\n")
+
+
+def finish_build(summary: BuildSummary, then: str) -> int:
+    """Print what a builder made, and what to do next; returns the exit status."""
+    sets = ", ".join(f"{name} {count}" for name, count in summary.samples.items())
+    done = "was already built" if summary.already_built else f"built in {summary.seconds:.0f} s"
+    left_out = [f"left out {bad.name}: {bad.reason}" for bad in summary.skipped]
+    finish([f"{summary.out} {done}: {sets}", *summary.notes, *left_out], then, [summary.out])
+    return 0
 
 
 def share_cores() -> None:

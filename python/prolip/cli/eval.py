@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
 
 from prolip import evaluation
-from prolip.cli.command import Command, choose, finish, parse, prepare
-from prolip.demo.config import EmojiOptions
+from prolip.cli import demo
+from prolip.cli.command import Command, Suite, choose, finish, parse, prepare
 from prolip.evaluation.config import (
     DatacompOptions,
     DecisionsOptions,
@@ -16,26 +14,9 @@ from prolip.evaluation.config import (
     HierarimgsOptions,
     ImagenetOptions,
     RetrievalOptions,
-    SuiteOptions,
     UncertaintyOptions,
     ZeroShotOptions,
 )
-
-
-class Suite(NamedTuple):
-    """A suite on the command line."""
-
-    summary: str
-    options: type[SuiteOptions]
-    load: Callable[[], Callable[..., Any]]
-    """Imports the function that takes a model, the options and the finished tasks, and returns a `SuiteResult`."""
-
-
-def _emoji() -> Callable[..., Any]:
-    from prolip.demo.suite import run_emoji
-
-    return run_emoji
-
 
 SUITES = {
     "zero_shot": Suite(
@@ -51,7 +32,6 @@ SUITES = {
         ImagenetOptions,
         lambda: evaluation.run_imagenet,
     ),
-    "emoji": Suite("the demo's figures on the emoji shards, beside an untrained model", EmojiOptions, _emoji),
     "retrieval": Suite(
         "image-text retrieval both ways: Flickr, COCO 1K and 5K, CxC, ECCV Caption, or your own pairs",
         RetrievalOptions,
@@ -75,6 +55,7 @@ SUITES = {
         DecisionsOptions,
         lambda: evaluation.run_decisions,
     ),
+    **demo.SUITES,
 }
 
 

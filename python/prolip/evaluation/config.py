@@ -325,7 +325,7 @@ class ReweightOptions:
     class_key: str | None = None
     """Dotted path of the class in an image's json: a name, or its index in `classnames`."""
     templates: str = "imagenet"
-    """`imagenet` (CLIP's 80), `simple` (seven of them), `emoji`, or a text file: one template with `{}` per line."""
+    """`imagenet` (CLIP's 80), `simple` (seven of them), or a text file: one template with `{}` per line."""
     vote: Literal["nearest", "labelled"] = "nearest"
     """Images that vote for a class: the nearest ones, or images with its label, which are then not scored."""
     bprw: tyro.conf.OmitArgPrefixes[BprwConfig] = field(default_factory=BprwConfig)

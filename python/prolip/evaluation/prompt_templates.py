@@ -1,4 +1,4 @@
-"""Prompt templates and class names: ImageNet's, which come with open_clip, and those of the emoji captions."""
+"""Prompt templates and class names of ImageNet, which come with open_clip."""
 
 from __future__ import annotations
 
@@ -6,11 +6,6 @@ from importlib import import_module
 from typing import Any, Literal
 
 from prolip.errors import UserError
-
-PLAIN_TEMPLATES = ("{}", "a picture of {}", "an emoji of {}")
-"""Templates of the emoji captions that take one phrase."""
-CHAINED_TEMPLATES = ("{}", "a picture: {}", "{}, emoji")
-"""Templates that take a phrase and more general ones: "blowfish, marine animal, animals and nature"."""
 
 
 def imagenet_classnames() -> list[str]:

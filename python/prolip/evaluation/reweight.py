@@ -26,8 +26,6 @@ from prolip.errors import UserError, check_at_least
 from prolip.evaluation.classification import answer, embed_prompts
 from prolip.evaluation.config import ReweightOptions
 from prolip.evaluation.prompt_templates import (
-    CHAINED_TEMPLATES,
-    PLAIN_TEMPLATES,
     imagenet_classnames,
     imagenet_templates,
 )
@@ -43,7 +41,6 @@ _WEIGHTS = "prompt_weights.safetensors"
 TEMPLATES = {
     "imagenet": lambda: imagenet_templates("all"),
     "simple": lambda: imagenet_templates("simple"),
-    "emoji": lambda: list(dict.fromkeys((*PLAIN_TEMPLATES, *CHAINED_TEMPLATES))),
 }
 _CLASSNAMES = {"imagenet": imagenet_classnames}
 

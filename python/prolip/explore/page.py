@@ -10,8 +10,8 @@ import gradio as gr
 from PIL import Image
 
 from prolip.data import DataError, preprocess_image
+from prolip.data.build.config import FolderConfig
 from prolip.errors import UserError
-from prolip.evaluation.prompt_templates import PLAIN_TEMPLATES
 from prolip.explore.answer import Answer, render
 from prolip.explore.explorer import Explorer
 from prolip.pretrained.classify import Decide
@@ -29,7 +29,7 @@ def build_page(explorer: Explorer, name: str) -> Any:
     captions = dict.fromkeys([*(items[0].captions if items else ()), *_CAPTIONS])
     # By default labels that most items share.
     last = Counter(item.captions[-1] for item in items if item.captions)
-    templates: Sequence[str] = PLAIN_TEMPLATES
+    templates: Sequence[str] = FolderConfig.templates
     labels: Sequence[str] = [caption for caption, count in last.most_common(9) if count > 1]
     labels = labels if len(labels) > 1 else _LABELS
     if calibration is not None:

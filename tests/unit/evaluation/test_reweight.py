@@ -20,9 +20,10 @@ from prolip.models import ARCHITECTURES
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run and its tokenizer."""
+    """A run, its tokenizer and five templates."""
     folder = tmp_path_factory.mktemp("lab")
     write_run(folder / "run", folder / "tokenizer.json", ARCHITECTURES["demo"].text.context_length)
+    (folder / "five.txt").write_text("{}\na picture of {}\nmy {}\na picture: {}\n{}, mine\n", encoding="utf-8")
     return folder
 
 
@@ -34,7 +35,7 @@ def words_for(lab: Path, data: Path, *more: str) -> list[str]:
 def test_bprw_prints_weights_and_writes_files_from_a_run(
     lab: Path, emoji_data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(words_for(lab, emoji_data, "--class_key", "group", "--templates", "emoji")) == 0
+    assert main(words_for(lab, emoji_data, "--class_key", "group", "--templates", str(lab / "five.txt"))) == 0
     shown, progress = capsys.readouterr()
     assert "weights of 5 prompts per class; even weights would be 0.2000" in shown
     for name in ("animals-and-nature", "food-and-drink", "travel-and-places"):
@@ -72,7 +73,9 @@ def test_class_names_from_a_file_and_labelled_images_are_used(
 def test_weights_that_have_not_converged_are_a_warning(
     lab: Path, emoji_data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = words_for(lab, emoji_data, "--class_key", "group", "--templates", "emoji", "--max_rounds", "1")
+    words = words_for(
+        lab, emoji_data, "--class_key", "group", "--templates", str(lab / "five.txt"), "--max_rounds", "1"
+    )
     assert main(words) == 0
     assert "warning: the weights of 3 classes may still move after 1 rounds" in capsys.readouterr().out
 

@@ -46,8 +46,10 @@ from prolip.demo.data.art import (
 )
 from prolip.demo.data.attribution import ATTRIBUTIONS, attribution_page
 from prolip.demo.data.captions import (
+    CHAINED_TEMPLATES,
     MAX_KEYWORDS,
     PICTURE_CAPTIONS,
+    PLAIN_TEMPLATES,
     SUBGROUP_TEXTS,
     captions_by_level,
     group_text,
@@ -58,7 +60,6 @@ from prolip.demo.data.names import TABLE, Emoji, read_table
 from prolip.demo.data.splits import SPLITS, Split, choose_variants, split_emoji
 from prolip.demo.data.vocabulary import train_vocabulary
 from prolip.errors import UserError
-from prolip.evaluation.prompt_templates import CHAINED_TEMPLATES, PLAIN_TEMPLATES
 
 FORMAT = 2
 """Incremented when the same settings give different shards, so that folders of an older format are rebuilt."""

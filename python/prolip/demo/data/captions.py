@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from prolip.evaluation.prompt_templates import CHAINED_TEMPLATES, PLAIN_TEMPLATES
+PLAIN_TEMPLATES = ("{}", "a picture of {}", "an emoji of {}")
+"""Templates that take one phrase."""
+CHAINED_TEMPLATES = ("{}", "a picture: {}", "{}, emoji")
+"""Templates that take a phrase and more general ones: "blowfish, marine animal, animals and nature"."""
 
 LEVELS = ("picture", "group", "subgroup", "name")
 """Levels of caption, the most general first."""

@@ -39,9 +39,8 @@ from prolip.data.build.shards import (
 from prolip.demo.config import SuitesConfig
 from prolip.demo.data.art import DESIGNS, TRAINING_DESIGNS, encode_png
 from prolip.demo.data.attribution import attribution_page
-from prolip.demo.data.captions import LEVELS
+from prolip.demo.data.captions import CHAINED_TEMPLATES, LEVELS, PLAIN_TEMPLATES
 from prolip.demo.samples import TITLES, TRAINED, EmojiSample, find_shards, read_set
-from prolip.evaluation.prompt_templates import CHAINED_TEMPLATES, PLAIN_TEMPLATES
 
 FORMAT = 2
 """Incremented when the same shards give other files, so that folders of an older format are rebuilt."""
