@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from prolip.files import decode, plain, write_atomic
-from prolip.metrics.statistics import STATISTICS, Interval, percentile_interval, resample, value_of
+from prolip.metrics.statistics import STATISTICS, Interval, percentile_interval, resample, share_interval, value_of
 
 Unit = Literal["share", "number"]
 _SHOWN = 100
@@ -176,7 +176,7 @@ def compare(results: Sequence[SuiteResult], *, num_resamples: int = 1000, seed: 
     compared = []
     for key in dict.fromkeys(key for table in tables for key in table):
         rows, draws = [table.get(key) for table in tables], [draw.get(key) for draw in drawn]
-        values = [_interval(row.value if row else math.nan, draw) for row, draw in zip(rows, draws, strict=True)]
+        values = [_interval_of(row, draw) for row, draw in zip(rows, draws, strict=True)]
         # Only figures of the same items are compared resample by resample.
         items = [row and (row.num_items, row.mean_of, row.difference_of) for row in rows]
         differences = [
@@ -208,6 +208,13 @@ def _draw_all(table: Mapping[str, Row], num_resamples: int, seed: int) -> dict[s
         return torch.stack(drawn_rows).mean(dim=0) if row.mean_of else drawn_rows[1] - drawn_rows[0]
 
     return {key: drawn for key in table if num_resamples > 0 and (drawn := draw(key)) is not None}
+
+
+def _interval_of(row: Row | None, draws: Tensor | None) -> Interval:
+    if row is None:
+        return _interval(math.nan, None)
+    is_share = draws is not None and row.statistic == "mean" and row.items and {0.0, 1.0}.issuperset(row.items)
+    return share_interval(row.value, row.num_items) if is_share else _interval(row.value, draws)
 
 
 def _interval(value: float, draws: Tensor | None) -> Interval:

@@ -17,7 +17,7 @@ NUM_BINS = 15
 
 
 class Reliability(NamedTuple):
-    """How well probabilities agree with outcomes, each with a bootstrap interval; small is good."""
+    """How well probabilities agree with outcomes, each with its interval; small is good."""
 
     calibration_error: Interval
     """`prolip.metrics.statistics.equal_mass_error` of the largest probability, or of all pairs; in [0, 1]."""

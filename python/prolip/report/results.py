@@ -11,7 +11,7 @@ from prolip.report.charts import Spread, interval_chart
 from prolip.report.page import Card, Figure, Section
 
 MAIN, REST = "Main figures", "All other figures"
-RANGES = "Shares are in percent; ranges hold 95 % of bootstrap resamples of the items."
+RANGES = "Shares are in percent; ranges are 95 % intervals."
 
 Json = Mapping[str, Any]
 """The content of results.json, or one of its figures."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from scipy.stats import binomtest
 from tests.support.suite_results import COUNT, hits, result, three
 
 from prolip.errors import UserError
@@ -28,6 +29,13 @@ def test_an_interval_holds_95_percent_of_the_paired_resamples() -> None:
         assert found.value == pytest.approx(float(items.mean()))
         assert found.low == pytest.approx(float(items.mean()) - 1.96 * error, abs=0.25 * error)
         assert found.high == pytest.approx(float(items.mean()) + 1.96 * error, abs=0.25 * error)
+
+
+@pytest.mark.parametrize(("right", "count"), [(0, 9), (7, 9), (9, 9)])
+def test_a_share_has_wilsons_interval(right: int, count: int) -> None:
+    (figure,) = compare([result("a", row_of_items("t", "m", torch.arange(count) < right))])
+    expected = binomtest(right, count).proportion_ci(method="wilson")
+    assert figure.values[0][1:] == pytest.approx((expected.low, expected.high), abs=1e-4)
 
 
 def test_a_model_differs_from_itself_by_exactly_zero() -> None:
@@ -81,7 +89,7 @@ def test_figures_of_different_items_have_no_difference_interval() -> None:
 
 
 def test_rows_of_one_task_share_resamples_and_the_seed_fixes_them() -> None:
-    rows = result("a", *(row_of_items(task, metric, hits(0.5)) for task, metric in ["xm", "xn", "ym"]))
+    rows = result("a", *(row_of_items(task, metric, 2 * hits(0.5)) for task, metric in ["xm", "xn", "ym"]))
     one, other, two = (figure.values[0] for figure in compare([rows], num_resamples=50))
     assert one == other
     assert one[1:] != two[1:]

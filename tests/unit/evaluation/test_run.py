@@ -25,7 +25,7 @@ from prolip.evaluation.run import evaluate_sets, run_suite
 
 def run_toy(model: Any, _: SuiteOptions, cache: TaskCache) -> SuiteResult:
     assert cache.folder.name == "tasks"
-    return result(model.name, row_of_items("t", "m", hits(0.5)))
+    return result(model.name, row_of_items("t", "m", 2 * hits(0.5)))
 
 
 def test_output_folder_and_resample_options_reach_the_result_files(

@@ -35,7 +35,8 @@ def test_the_true_probabilities_are_the_most_reliable() -> None:
     labels = torch.multinomial(logits.softmax(dim=1), 1, generator=draws)[:, 0]
     right, sharp = (measure_reliability(factor * logits, labels, num_resamples=20) for factor in (1.0, 3.0))
     assert all(one.high < other.low for one, other in zip(right, sharp, strict=True))
-    assert all(one.low <= one.value <= one.high for one in (right.nll, right.brier))
+    few = measure_reliability(logits[:150], labels[:150], num_resamples=200)
+    assert all(one.low <= one.value <= one.high for one in (*right, *few))
 
 
 def test_pairs_are_measured_one_by_one_and_resampled_by_item() -> None:
@@ -49,7 +50,8 @@ def test_pairs_are_measured_one_by_one_and_resampled_by_item() -> None:
     assert [interval.value for interval in found] == pytest.approx(expected)
     again, squares = torch.Generator().manual_seed(5), (match.double() - shares).square()
     values = [float(squares[torch.randint(40, (40,), generator=again)].mean()) for _ in range(9)]
-    bounds = torch.tensor(values, dtype=torch.float64).quantile(torch.tensor([0.025, 0.975]).double())
+    draws_of = torch.tensor(values, dtype=torch.float64)
+    bounds = draws_of.quantile(torch.tensor([0.025, 0.975]).double()) - draws_of.mean() + found.brier.value
     assert found.brier[1:] == pytest.approx(bounds.tolist())
     alone = measure_pairs(torch.tensor([[-800.0, -800.0, 0.0, 800.0]]), match[:1], num_resamples=5)
     assert alone.calibration_error.low == alone.calibration_error.value, "a resample of one item is that item"
