@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prolip.decisions.calibration import Calibration, Evidence, Subject, fit_calibration, save_calibration
+from prolip.decisions.fitting import BOUND
 from prolip.errors import check_at_least
 from prolip.evaluation.classification import embed_labelled, embed_prompts
 from prolip.evaluation.config import CalibrateOptions
@@ -92,11 +93,13 @@ def report_lines(found: Calibrated, options: CalibrateOptions) -> list[str]:
         _row("", "before", "after"),
         _row("right answers", *(f"{share:.1%}" for share in right)),
         *_reliability_rows(sides),
-        "(in brackets: 95 % of bootstrap resamples)",
+        "(in brackets: 95 % intervals)",
         "",
     ]
+    unrelated = calibration.temperature >= BOUND
     if evidence.pair_logits is not None and calibration.pairs is not None:
         pairs, (factor, bias) = evidence.pair_logits.double(), calibration.pairs
+        unrelated |= factor <= 0
         match = F.one_hot(truth, pairs.shape[1]).bool()
         lines += [
             f"Does one image match one label, whatever the other labels are? The same images fit a factor, "
@@ -106,6 +109,11 @@ def report_lines(found: Calibrated, options: CalibrateOptions) -> list[str]:
             *_reliability_rows([measure_pairs(logits, match, **draws) for logits in (pairs, factor * pairs + bias)]),
             "",
         ]
+    if unrelated:
+        lines.append(
+            "warning: images are no more similar to their own label than to others: is the model trained, and are the "
+            "labels in the right order?"
+        )
     for guarantee in _GUARANTEES:
         basis = Counter(calibration.class_thresholds(guarantee).basis)
         size = float(calibration.label_sets(known, guarantee).sum(dim=1).double().mean())
@@ -130,4 +138,4 @@ def _reliability_rows(sides: list[Reliability]) -> list[str]:
 
 
 def _row(name: str, before: str, after: str) -> str:
-    return f"{name:24}{before:>28}{after:>28}"
+    return f"{name:24}{before:>32}{after:>32}"

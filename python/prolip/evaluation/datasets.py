@@ -76,6 +76,8 @@ class DataSet(NamedTuple):
     fingerprint: str
     """Digest of the lists and of the files' names, sizes and modification times."""
     store: StoreConfig = StoreConfig()
+    files: Sequence[Path] = ()
+    """The images of class folders, from which the shard was made."""
 
 
 # ---- Open -----------------------------------------------------------------------------------------------------------
@@ -204,7 +206,8 @@ def _open_class_folders(folder: Path, made: Path) -> DataSet:
         return str(path.relative_to(folder)), members
 
     samples = (sample(path, names[0]) for path, names in zip(files, paths, strict=True))
-    return _packed(folder, made, files, None, samples)._replace(classnames=[class_text(name) for name in classes])
+    found = _packed(folder, made, files, None, samples)
+    return found._replace(classnames=[class_text(name) for name in classes], files=files)
 
 
 def _of_shards(source: str, shards: Sequence[str], lists: list[list[str]], store: StoreConfig) -> DataSet:
@@ -391,7 +394,13 @@ class Captions(NamedTuple):
 
 def embed_set(model: Model, data: DataSet, batch_size: int, *keep: str) -> Embedded:
     """Embed a data set's images, with the members of these extensions."""
-    return embed_shards(model, data.shards, batch_size=batch_size, keep=keep, store=data.store)
+    try:
+        return embed_shards(model, data.shards, batch_size=batch_size, keep=keep, store=data.store)
+    except DataError as error:
+        if not data.files:
+            raise
+        sample = rf"shard {re.escape(data.shards[0])}, sample (\d+)[^:]*"  # a made shard is nothing that the user knows
+        raise DataError(re.sub(sample, lambda found: str(data.files[int(found[1])]), str(error))) from error
 
 
 def members_of(data: DataSet, found: Embedded, extension: str) -> list[bytes]:

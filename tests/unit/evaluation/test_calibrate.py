@@ -77,6 +77,10 @@ def test_calibrate_reports_before_and_after(calibrated: Calibrated) -> None:
         shown = " ".join(line for line in lines if line.startswith(name))
         values = [float(value) for value in re.findall(r"(\S+) \(\S+ to \S+\)", shown)]
         assert values == pytest.approx([column[place] for column in expected], rel=6e-3), name
+    assert not any("warning" in line for line in lines)
+    chosen["pairs"] = PairScale(-0.3, -0.6)
+    reversed_pairs = found._replace(calibration=dataclasses.replace(calibrated.calibration, **chosen))
+    assert any("warning" in line for line in report_lines(reversed_pairs, OPTIONS))
     alone = found._replace(evidence=found.evidence._replace(pair_logits=None))
     assert len(report_lines(alone, OPTIONS)) == len(lines) - 6, "nothing about single pairs without a bias"
 
@@ -202,5 +206,5 @@ def test_unusable_data_and_settings_are_refused(tmp_path: Path, lab: Path, model
             calibrate(model, open_classes(str(tmp_path / name), tmp_path, StoreConfig(), ()), OPTIONS)
         assert error.value.field == str(tmp_path / name)
     (tmp_path / "few" / "food" / "b.png").write_bytes(b"no image")
-    with pytest.raises(DataError, match="sample "):
+    with pytest.raises(DataError, match=f"the first: {tmp_path}/few/food/b.png: cannot decode"):
         calibrate(model, open_classes(str(tmp_path / "few"), tmp_path, StoreConfig(), ()), OPTIONS)
