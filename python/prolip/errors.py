@@ -1,5 +1,7 @@
 """The errors that a user can cause. The command line prints them in one line; anything else keeps its traceback."""
 
+import json
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +12,30 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066
 """Control characters, line separators, and the marks that reverse the direction of writing."""
 
 
-def printable(text: str) -> str:
-    """Return text with control characters escaped, so that names in data cannot add lines or control a terminal."""
-    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+def printable(text: str, *, lines: bool = False) -> str:
+    """Return text with control characters escaped, so that names in data cannot add lines or control a terminal.
+
+    They are escaped as in JSON, which so stays JSON.
+
+    Args:
+        text: the text.
+        lines: whether it may have several lines.
+    """
+    if lines:
+        return "\n".join(map(printable, text.split("\n")))
+    return _CONTROL.sub(lambda found: json.dumps(found[0])[1:-1], text)
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), lines=True)
+
+
+def log_to_terminal(level: int) -> None:
+    """Log messages to the standard error as they are, but for control characters."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter())
+    logging.basicConfig(level=level, handlers=[handler])
 
 
 class UserError(ValueError):

@@ -13,7 +13,7 @@ from prolip.files import write_atomic
 @pytest.mark.parametrize("kind", [DataError, NoSampleError, UserError])
 def test_names_from_data_are_escaped_in_messages(kind: type[Exception]) -> None:
     raised = kind("shard bär/猫.tar: sample a\n\x1b[2J\x9b1m\u202eb: damaged")
-    assert str(raised) == r"shard bär/猫.tar: sample a\n\x1b[2J\x9b1m\u202eb: damaged"
+    assert str(raised) == r"shard bär/猫.tar: sample a\n\u001b[2J\u009b1m\u202eb: damaged"
 
 
 def test_a_value_that_is_too_small_is_named() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from prolip.bench.config import BenchDataConfig
-from prolip.cli.command import Command, choose, finish, parse
+from prolip.cli.command import Command, choose, finish, parse, write_lines
 
 
 def run(prog: str, arguments: list[str]) -> int:
@@ -17,7 +17,7 @@ def _data(prog: str, arguments: list[str]) -> int:
     config = parse(BenchDataConfig, prog, arguments)
     from prolip.bench.data import json_lines, measure, table
 
-    measured = measure(config, lambda line: sys.stderr.write(f"{line}\n"))
+    measured = measure(config, lambda line: write_lines([line], sys.stderr))
     then = "--against webdataset measures the published stack too" if not config.against else "prolip train RECIPE"
     finish((json_lines if config.json else table)(config, measured), then, for_programs=config.json)
     return 0

@@ -12,13 +12,13 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TextIO, TypeVar
 
 import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
 from prolip.data import usable_cores
-from prolip.errors import DataError, UserError, sentence
+from prolip.errors import DataError, UserError, log_to_terminal, printable, sentence
 from prolip.train.allocator import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def choose(prog: str, commands: Mapping[str, Command], arguments: list[str]) -> 
     except BrokenPipeError:
         raise  # `main` ends quietly
     except (UserError, DataError, OSError) as error:
-        sys.stderr.write(f"{prog}: {sentence(error)}\n")
+        write_lines([f"{prog}: {sentence(error)}"], sys.stderr)
         return 2
 
 
@@ -119,10 +119,13 @@ def ended_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def write_lines(lines: Iterable[str]) -> None:
-    """Write lines to the standard output, each as soon as it is available."""
+def write_lines(lines: Iterable[str], stream: TextIO | None = None) -> None:
+    """Write lines to a stream, by default the standard output, each as soon as it is available.
+
+    Control characters are escaped: a line may have names from data, which must not control the terminal.
+    """
     for line in lines:
-        sys.stdout.write(f"{line}\n")
+        (stream or sys.stdout).write(f"{printable(line, lines=True)}\n")
 
 
 def finish(
@@ -142,7 +145,7 @@ def finish(
         written = True
     if written:
         names = ", ".join(str(name) for name in wrote if name is not None)
-        (sys.stderr if for_programs else sys.stdout).write(f"{names and f'wrote {names}; '}next: {then}\n")
+        write_lines([f"{names and f'wrote {names}; '}next: {then}"], sys.stderr if for_programs else None)
 
 
 def finish_build(summary: BuildSummary, then: str) -> int:
@@ -169,5 +172,5 @@ def prepare() -> None:
     """Prepare this process to run a model, before torch is imported: threads, memory, logging."""
     share_cores()
     keep_freed_memory()
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    log_to_terminal(logging.WARNING)
     logging.getLogger("prolip").setLevel(logging.INFO)

@@ -11,12 +11,13 @@ import tyro
 
 from prolip.cli.command import Command, Suite, ended_by_sigterm, finish, finish_build, parse, prepare
 from prolip.demo.config import DemoConfig, EmojiConfig, EmojiOptions, SuitesConfig
+from prolip.errors import log_to_terminal
 
 
 def run(prog: str, arguments: list[str]) -> int:
     """Build, train, evaluate and report; returns the exit status of the training if that ended it."""
     config = parse(DemoConfig, prog, arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    log_to_terminal(logging.INFO)
     prepare()
     from prolip.demo.run import run_demo
 

@@ -45,7 +45,7 @@ from prolip.embeddings.config import EmbedOptions, Kind
 from prolip.embeddings.embed import embed_captions
 from prolip.embeddings.row_contents import read_lines
 from prolip.embeddings.storage import MANIFEST, Manifest, Part, PartNotes, Rows, part_name, write_part
-from prolip.errors import UserError, check_at_least, sentence
+from prolip.errors import UserError, check_at_least, printable, sentence
 from prolip.files import check_own_folder
 from prolip.gaussian import Gaussian, concatenate
 from prolip.models import ProLIP
@@ -303,7 +303,7 @@ class Embedder:
         for decoded in decoded_ahead(samples, decode, self.options.threads):
             lost = [(sample.key, found) for sample, found in decoded if isinstance(found, Exception)]
             rows.bad += len(lost)
-            rows.named += [f"{source.source}: {key}: {why}" for key, why in lost][: _NAMED - len(rows.named)]
+            rows.named += [printable(f"{source.source}: {key}: {why}") for key, why in lost][: _NAMED - len(rows.named)]
             rows.wait_seconds += time.perf_counter() - begun
             usable = [(sample.key, *found) for sample, found in decoded if not isinstance(found, Exception)]
             if usable:

@@ -17,7 +17,7 @@ from prolip.embeddings.contact_sheet import SIDE, Cell, Row, contact_sheet
 from prolip.embeddings.row_contents import Contents, fetch
 from prolip.embeddings.search import described
 from prolip.embeddings.storage import Block, Manifest, Part, complete_parts
-from prolip.errors import UserError, check_at_least
+from prolip.errors import UserError, check_at_least, printable
 from prolip.files import atomic_file, check_writable, write_atomic
 from prolip.gaussian import Gaussian, inclusion_score
 
@@ -78,7 +78,9 @@ def run_rank(options: RankOptions) -> list[str]:
         for row in end:
             (source, key), rank, score = names[row], ranks[row], scores[row]
             found = contents.get(names[row], Contents(None, None))
-            lines.append(f"  {rank:>9,}  {score:12.5f}  {key}  {described(source, found.file, found.caption)}")
+            lines.append(
+                f"  {rank:>9,}  {score:12.5f}  {printable(key)}  {described(source, found.file, found.caption)}"
+            )
             cells.append(Cell(key, contents.get(names[row]), [f"rank {rank:,}, score {score:.5f}", source]))
         sheet.append(Row(title, None, cells))
     if options.sheet is not None:

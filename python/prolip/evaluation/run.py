@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from prolip.data import DataError
-from prolip.errors import UserError, check_at_least, check_seed, sentence
+from prolip.errors import UserError, check_at_least, check_seed, printable, sentence
 from prolip.evaluation.config import SuiteOptions
 from prolip.evaluation.datasets import FolderMissing, is_path
 from prolip.evaluation.result_files import write_results
@@ -73,7 +73,7 @@ def evaluate_sets(
     """
     result = SuiteResult(suite=suite, model=model.name, fingerprint=model.fingerprint(), rows=[], notes=[], charts=[])
     missing: dict[str, str] = {}
-    for name, source in tqdm(sets.items(), desc=model.name, unit="set", file=sys.stderr):
+    for name, source in tqdm(sets.items(), desc=printable(model.name), unit="set", file=sys.stderr):
         try:
             settings, measure = prepare(name, source)
             found = cache.get_or_run(name, {"model": result.fingerprint, **settings}, measure)

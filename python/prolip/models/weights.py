@@ -41,7 +41,7 @@ class WeightsError(UserError):
     """A file is not a checkpoint, or does not fit the model; the message names the file or the tensors, one a line."""
 
     def __str__(self) -> str:
-        return "\n".join(map(printable, ValueError.__str__(self).split("\n")))
+        return printable(ValueError.__str__(self), lines=True)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

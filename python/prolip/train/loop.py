@@ -24,7 +24,7 @@ from prolip.checkpoint import Best, Checkpoint, Notes, RunLock, Saver, agree_on_
 from prolip.data import BatchLoader, Cursor, DataError
 from prolip.data.device import DeviceBatch, device_batches
 from prolip.distributed import Peers, Ranks, failing_at_once, join, log_error, meet
-from prolip.errors import UserError, fields_within, sentence
+from prolip.errors import UserError, fields_within, log_to_terminal, sentence
 from prolip.files import write_atomic
 from prolip.losses import LossTerms, ProlipLoss
 from prolip.models import ProLIP, ProLIPOutput, lock_parameters
@@ -320,7 +320,7 @@ def train(arguments: Sequence[str], ranks: Ranks, opened: ExitStack) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train; returns the exit status: 0 if done or stopped by SIGTERM or SIGHUP, 130 by Ctrl-C, 2 for wrong input."""
     leads = os.environ.get("RANK", "0") == "0"
-    logging.basicConfig(level=logging.INFO if leads else logging.CRITICAL, format="%(message)s")
+    log_to_terminal(logging.INFO if leads else logging.CRITICAL)
     ranks = meet()
     try:
         with failing_at_once("prolip train", log, ranks) as opened:

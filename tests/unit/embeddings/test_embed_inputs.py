@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Mapping
@@ -74,6 +75,27 @@ def test_rows_keep_file_names_and_line_numbers_and_a_bad_image_is_named(
     manifest = Manifest.read(tmp_path)
     assert (manifest.rows, manifest.bad) == ({"image": 4, "text": 7}, 1)
     assert [entry.get("count") for entry in manifest.plan] == [2, 2, 1, 2, 1]
+
+
+def test_names_cannot_control_the_terminal(
+    lab: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, odd = logging.getLogger(), "\x1b[2J\n\x9b1m\u202e"
+    monkeypatch.setattr(root, "handlers", [])  # those of pytest
+    monkeypatch.setattr(root, "level", root.level)
+    images, out = tmp_path / f"images{odd}", tmp_path / f"out{odd}"
+    shutil.copytree(lab / "images" / "some.where", images)
+    for path in images.iterdir():
+        path.rename(path.with_stem(path.stem + odd))
+    embed = ["embed", "--checkpoint", lab / "run", "--images", images, "--out", out]
+    rank = ["data", "rank", "--embeddings", out, "--out", tmp_path / f"ranking{odd}.csv"]
+    search = ["search", "--embeddings", out, "--text", odd, "--sheet", tmp_path / "sheet.html"]
+    assert [main([*map(str, words)]) for words in (embed, rank, search)] == [0, 0, 0]
+    shutil.rmtree(images)
+    images.write_bytes(b"")
+    assert [main([*map(str, words)]) for words in (search, embed)] == [0, 2]
+    said = "".join(capsys.readouterr())
+    assert {letter for letter in said if not letter.isprintable()} <= {"\n", "\r"}  # \r is of progress bars
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
