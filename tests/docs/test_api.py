@@ -44,8 +44,6 @@ DOCUMENTED = [
 
 
 SOURCES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").glob("*.py"))]
-OF_THE_DEMO = {("prolip.demo.data.vocabulary", "train_vocabulary")}
-"""Names that a page borrows from the demo, which is no public room."""
 
 
 def resolve(name: str) -> Any:
@@ -99,4 +97,4 @@ def test_pages_and_examples_import_only_public_names() -> None:
         for page, module, name in sorted(used)
         if module not in PUBLIC or name not in {*import_module(module).__all__, "__all__"}
     ]
-    assert [entry for entry in private if entry[1:] not in OF_THE_DEMO] == []
+    assert private == []

@@ -78,6 +78,11 @@ def mine(folder: Path) -> None:
     assert cli.main(words) == 0
 
 
+def own_images(folder: Path) -> None:
+    images(folder)
+    shutil.copytree(folder / "images", folder / "test")
+
+
 def captioned(folder: Path, digits: int = 5, prefix: str = "") -> None:
     """Two shards of images with captions: 00000.tar and 00001.tar, of so many digits."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -374,7 +379,7 @@ PREPARE: dict[str, Callable[[Path, Patch], None]] = {
     "use-a-model.md": use_a_model,
     "vector-databases.md": alone(many_emoji),
     "watch-a-run.md": alone(mine),
-    "your-own-images.md": alone(images),
+    "your-own-images.md": alone(own_images),
 }
 
 

@@ -8,7 +8,7 @@ import tyro
 
 from prolip.cli import demo
 from prolip.cli.command import Command, choose, finish_build, parse
-from prolip.data.build.config import CsvConfig, FolderConfig
+from prolip.data.build.config import BuildConfig, CsvConfig, FolderConfig
 
 
 def run(prog: str, arguments: list[str]) -> int:
@@ -33,7 +33,7 @@ def _folder(prog: str, arguments: list[str]) -> int:
     shards = f"{out}/{'train' if 'train' in summary.samples else 'val'}-*.tar"
     then = f"prolip embed --checkpoint MODEL --shards '{shards}' --out FOLDER"
     if config.captions != "none" and "train" in summary.samples:
-        then = f"prolip train finetune-clip-vit-b16 --shards '{shards}', or {then}"
+        then = f"{_training(config, out)}, or {then}"
     return finish_build(summary, then)
 
 
@@ -50,7 +50,14 @@ def _csv(prog: str, arguments: list[str]) -> int:
     config, out = parse(options, prog, arguments)
     from prolip.data.build.table import build_csv
 
-    return finish_build(build_csv(config, out), f"prolip train finetune-clip-vit-b16 --shards '{out}/train-*.tar'")
+    return finish_build(build_csv(config, out), _training(config, out))
+
+
+def _training(config: BuildConfig, out: Path) -> str:
+    shards = f"--shards '{out}/train-*.tar'"
+    if config.train_tokenizer:
+        return f"prolip train own-images {shards} --data.tokenizer.path {out}/tokenizer.json"
+    return f"prolip train finetune-clip-vit-b16 {shards}"
 
 
 BUILDERS = {

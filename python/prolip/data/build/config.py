@@ -24,6 +24,8 @@ class BuildConfig:
     """Largest number of samples per shard."""
     seed: int = 0
     """Seed for the order and the validation split."""
+    train_tokenizer: bool = False
+    """Also write tokenizer.json, a small vocabulary of the training captions, for a model from scratch."""
 
     def __post_init__(self) -> None:
         check_at_least(1, samples_per_shard=self.samples_per_shard)
@@ -47,13 +49,15 @@ class FolderConfig(BuildConfig):
     name_pattern: str | None = None
     """For `name`: a regular expression whose one group, such as in `^\\d+_(.+)$`, finds the caption in the file's name
     without its extension; by default the whole name."""
-    templates: tuple[str, ...] = ("{}", "a photo of {}", "a picture of {}")
+    templates: tuple[str, ...] = ("{}", "a photo of {}", "a photo of a {}.")
     """Captions of a class, with {} for its name: the first becomes the .txt, all the JSON's "captions"."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.name_pattern is not None:
             self._check_pattern(self.name_pattern)
+        if self.train_tokenizer and self.captions == "none":
+            raise UserError("train_tokenizer: must be given with captions (got captions = none)")
         if not self.templates:
             raise UserError("templates: must not be empty")
         for template in self.templates:

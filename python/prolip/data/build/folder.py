@@ -87,21 +87,20 @@ def _name(path: Path, source: Path) -> str:
 def _candidate(path: Path, config: FolderConfig) -> Candidate:
     name = _name(path, config.images)
     record: dict[str, object] = {"path": name}
-    caption, problem = None, ""
+    captions, problem = [], ""
     if config.captions == "class":
         folder, slash, _ = name.partition("/")
         if slash:
             text = class_text(folder)
             captions = [template.format(text) for template in config.templates]
-            record |= {"class": folder, "class_text": text, "captions": captions}
-            caption = captions[0]
+            record |= {"class": folder, "class_text": text}
         else:
             problem = "it is not in a class folder"
     elif config.captions == "text":
         beside = path.with_suffix(".txt")
         try:
-            caption = read_text(beside).strip()
-            problem = "" if caption else f"{beside.name} is empty"
+            captions = [read_text(beside).strip()]
+            problem = "" if captions[0] else f"{beside.name} is empty"
         except FileNotFoundError:
             problem = f"no {beside.name} beside it"
         except (OSError, UserError) as error:
@@ -109,7 +108,7 @@ def _candidate(path: Path, config: FolderConfig) -> Candidate:
     elif config.captions == "name":
         stem = _name(path.with_suffix(""), path.parent)
         found = re.search(config.name_pattern or "(.*)", stem)
-        caption = class_text(found[1] or "") if found else ""
-        if not caption:
+        captions = [class_text(found[1] or "") if found else ""]
+        if not captions[0]:
             problem = f"name_pattern {config.name_pattern!r} finds no caption in {stem!r}"
-    return Candidate(name, path, name, caption, record, problem)
+    return Candidate(name, path, name, captions, record, problem)

@@ -23,6 +23,7 @@ from prolip.data.build.shards import (
     hash_rank,
     replace_folder,
 )
+from prolip.data.build.vocabulary import train_vocabulary
 from prolip.data.samples import EXTENSIONS as LOADED
 from prolip.errors import UserError, sentence
 
@@ -35,6 +36,8 @@ _STORED = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 """Formats that are stored unchanged. An MPO starts with an ordinary JPEG."""
 _QUALITY = 95
 """JPEG and WebP quality of images that are scaled down."""
+_VOCABULARY = 8000
+"""Largest number of tokens of a tokenizer that is trained on the captions."""
 _MAX_PIXELS = LoaderConfig.max_pixels
 """The loader skips larger images, so they are not stored."""
 UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, zlib.error, Image.DecompressionBombError)
@@ -49,7 +52,8 @@ class Candidate(NamedTuple):
     path: Path
     image: str
     """The image's name in the source, shared by all its captions."""
-    caption: str | None
+    captions: Sequence[str]
+    """All of them become "captions" in the JSON, and the first the .txt."""
     record: Json
     problem: str = ""
     """Why the image is left out; empty if it is used."""
@@ -168,8 +172,8 @@ def write_images(
                 key=f"{place:08d}",
                 image=image.data,
                 extension=image.extension,
-                caption=candidate.caption,
-                record=candidate.record,
+                caption=next(iter(candidate.captions), None),
+                record={**candidate.record, "captions": candidate.captions},
             )
 
     order = sorted(enumerate(candidates), key=lambda pair: hash_rank(config.seed, f"order {pair[0]}"))
@@ -177,6 +181,9 @@ def write_images(
         for split in ("train", "val"):
             chosen = [(place, image) for place, image in order if (split == "val") == _is_validation(image, config)]
             folder.write(split, read(chosen), config.samples_per_shard)
+            if split == "train" and config.train_tokenizer:
+                captions = [caption for _, image in chosen for caption in image.captions]
+                folder.write_text("tokenizer.json", train_vocabulary(captions, _VOCABULARY).json)
         if not folder.samples:
             raise UserError(
                 f"{origin}: must have an image that can be read; the first is {bad[0].name} ({bad[0].reason})"

@@ -56,4 +56,4 @@ def _read_rows(config: CsvConfig) -> Iterator[Candidate]:
             empty = config.caption_column if image else config.image_column
             problem = "" if image and caption else f"column {empty!r} is empty"
             label = name if problem else f"{name}: {image}"
-            yield Candidate(label, config.table.parent / image, image, caption or None, row, problem)
+            yield Candidate(label, config.table.parent / image, image, [caption], row, problem)

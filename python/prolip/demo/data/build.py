@@ -33,6 +33,7 @@ from prolip.data.build.shards import (
     read_complete,
     replace_folder,
 )
+from prolip.data.build.vocabulary import train_vocabulary
 from prolip.demo.config import EmojiConfig
 from prolip.demo.data.art import (
     DESIGNS,
@@ -58,7 +59,6 @@ from prolip.demo.data.captions import (
 )
 from prolip.demo.data.names import TABLE, Emoji, read_table
 from prolip.demo.data.splits import SPLITS, Split, choose_variants, split_emoji
-from prolip.demo.data.vocabulary import train_vocabulary
 from prolip.errors import UserError
 
 FORMAT = 2

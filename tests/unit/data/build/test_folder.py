@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 from PIL import Image
 from tests.support.images import draw
 
+from prolip.data import Tokenizer, TokenizerConfig
 from prolip.data.build.config import FolderConfig
 from prolip.data.build.folder import build_folder, find_images
 from prolip.errors import UserError
@@ -70,7 +72,11 @@ def test_images_with_text_files_become_samples(tmp_path: Path, read_back: Read) 
     (source / "deep" / "a.txt").write_text(" a grey cat\n", encoding="utf-8-sig")
     summary = build_folder(FolderConfig(images=source, captions="text"), tmp_path / "out")
     (sample,) = read_back(tmp_path / "out")
-    assert (sample["txt"], sample["jpg"], sample["json"]) == (b"a grey cat", data, {"path": "deep/a.jpg"})
+    assert (sample["txt"], sample["jpg"], sample["json"]) == (
+        b"a grey cat",
+        data,
+        {"path": "deep/a.jpg", "captions": ["a grey cat"]},
+    )
     assert summary.samples == {"train": 1}
 
 
@@ -129,6 +135,21 @@ def test_a_pattern_finds_the_caption_in_the_file_name(tmp_path: Path, flat: Path
     summary = build_folder(config, tmp_path / "out")
     assert sorted(one["txt"] for one in read_back(tmp_path / "out")) == [b"red fox", b"two sea lions"]
     assert [bad.name for bad in summary.skipped] == ["a.b.webp"]
+
+
+def test_a_tokenizer_knows_the_words_of_training_captions(tmp_path: Path, read_back: Read) -> None:
+    words = ["fox", "owl", "cat", "dog", "bee", "elk", "hen", "ram"]
+    for word in words:
+        draw(tmp_path / "in" / f"{word} {word}.png")
+    config = FolderConfig(images=tmp_path / "in", captions="name", val_share=0.5, train_tokenizer=True)
+    build_folder(config, tmp_path / "out")
+    trained = {one["txt"].decode().split()[0] for one in read_back(tmp_path / "out", "train-*.tar")}
+    assert set(words) > trained > set()
+    file = tmp_path / "out" / "tokenizer.json"
+    ids = [one.ids for one in tokenizers.Tokenizer.from_file(str(file)).encode_batch(words)]
+    assert {word for word, own in zip(words, ids, strict=True) if len(own) == 1} == trained
+    loaders = Tokenizer(TokenizerConfig(kind="file", path=file, context_length=4))
+    assert loaders.encode(words).tolist() == [own + [0] * (4 - len(own)) for own in ids]
 
 
 @pytest.mark.parametrize("captions", ["class", "text"])

@@ -35,7 +35,7 @@ def test_rows_of_a_table_become_samples(tmp_path: Path, table: Callable[..., Pat
     samples = {one["json"]["image"]: one for one in read_back(tmp_path / "out")}
     assert samples["img/a.png"]["txt"] == b"a cat, asleep"
     assert samples["img/b.png"]["txt"].decode() == "ein Hündchen"
-    assert samples["img/b.png"]["json"] == {"image": "img/b.png", "year": "2001"}
+    assert samples["img/b.png"]["json"] == {"image": "img/b.png", "year": "2001", "captions": ["ein Hündchen"]}
     assert samples["img/a.png"]["png"] == (tmp_path / "img" / "a.png").read_bytes()
 
 

@@ -1,4 +1,4 @@
-"""The demo's vocabulary: its size, its special tokens, all of ASCII, and the same file in every process."""
+"""The vocabulary of captions: its size, its special tokens, all of ASCII, and the same file in every process."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from prolip.data.build.vocabulary import MASK, PAD, UNKNOWN, train_vocabulary
 from prolip.demo.data.captions import captions_by_level
 from prolip.demo.data.names import read_table
-from prolip.demo.data.vocabulary import MASK, PAD, UNKNOWN, train_vocabulary
 
 CAPTIONS = [
     caption for one in read_table()[:300] for caption in captions_by_level(one.name, one.subgroup, one.group)["name"]
@@ -43,7 +43,7 @@ def test_a_word_and_the_end_of_a_word_differ() -> None:
 def test_the_tokenizer_file_is_the_same_in_another_process(tmp_path: Path) -> None:
     """Another hash seed and another number of threads: nothing of them may reach the file."""
     script = (
-        "import sys; from prolip.demo.data.vocabulary import train_vocabulary;"
+        "import sys; from prolip.data.build.vocabulary import train_vocabulary;"
         "sys.stdout.write(train_vocabulary(open(sys.argv[1], encoding='utf-8').read().splitlines(), 600).json)"
     )
     source = tmp_path / "captions"
