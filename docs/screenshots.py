@@ -108,6 +108,7 @@ def served(options: ScreenshotOptions) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     words = ["explore", "--checkpoint", str(options.run), "--shards", str(options.data), "--port", str(port)]
+    words += ["--caption_key", "captions.name", "captions.subgroup", "captions.group", "--class_key", "captions.group"]
     server = subprocess.Popen([sys.executable, "-m", "prolip.cli", *words])
     address = f"http://127.0.0.1:{port}"
     try:

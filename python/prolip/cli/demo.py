@@ -24,7 +24,8 @@ def run(prog: str, arguments: list[str]) -> int:
     with ended_by_sigterm():
         status, lines = run_demo(config)
     report = (config.out / "report.html").resolve()
-    then = f"open {report} in a browser, or prolip explore --checkpoint {config.out} --shards {config.data}"
+    keys = "--caption_key captions.name captions.subgroup captions.group --class_key captions.group"
+    then = f"open {report} in a browser, or prolip explore --checkpoint {config.out} --shards {config.data} {keys}"
     finish(lines, then, [report])
     return status
 

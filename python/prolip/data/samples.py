@@ -56,6 +56,13 @@ def read_record(key: str, member: bytes | None) -> Any:
         raise DataError(f"sample {key}: cannot parse its json ({error})") from error
 
 
+def file_name(key: str, member: bytes | None) -> str | None:
+    """The image's own file name, if `prolip data build` wrote it into the sample's JSON member."""
+    record = read_record(key, member)
+    name = (record.get("path") or record.get("image")) if isinstance(record, dict) else None
+    return name if isinstance(name, str) else None
+
+
 def captions_at(key: str, members: Mapping[str, bytes | None], path: str) -> list[str]:
     """The captions of a sample: its txt, or all texts at a dotted path of its json, without white space around them."""
     if path != "txt":

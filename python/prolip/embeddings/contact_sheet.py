@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from prolip.embeddings.row_contents import Contents, Pixels
+from prolip.embeddings.row_contents import Contents
+from prolip.pretrained.preprocess import Pixels
 from prolip.report.page import html_environment
 
 SIDE = 160

@@ -8,19 +8,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from prolip.data import DataError, StoreConfig
-from prolip.data.samples import EXTENSIONS, captions_at, encoded_image, read_members, read_record
+from prolip.data.samples import EXTENSIONS, captions_at, encoded_image, file_name, read_members
 from prolip.errors import UserError
 from prolip.files import read_text
-from prolip.pretrained.preprocess import Preprocess
+from prolip.pretrained.preprocess import Pixels, square
 
 log = logging.getLogger(__name__)
 
-Pixels = NDArray[np.uint8]
-"""[S, S, 3]."""
 Name = tuple[str, str]
 """Source and key of a row."""
 
@@ -92,14 +87,13 @@ def _of_shard(
     for key, members in read_members(shard, ("txt", "json", *(EXTENSIONS if side else ())), store):
         if key not in keys or key in found:  # if several samples of the shard have one key, the first is used
             continue
-        caption, record = "", None
+        caption, file = "", None
         with suppress(DataError):
             caption = " / ".join(captions_at(key, members, caption_key))
-            record = read_record(key, members["json"])
-        file = (record.get("path") or record.get("image")) if isinstance(record, dict) else None
+            file = file_name(key, members["json"])
         encoded = encoded_image(members)
         image = None if encoded is None else _square(encoded, side)
-        found[key] = Contents(image, caption or None, file if isinstance(file, str) else None)
+        found[key] = Contents(image, caption or None, file)
         if len(found) == len(keys):
             break
     return found
@@ -108,5 +102,5 @@ def _of_shard(
 def _square(image: bytes | Path, side: int | None) -> Pixels | None:
     if side is not None:
         with suppress(UserError, DataError):
-            return Preprocess(size=(side, side)).decode(image, "the image").numpy()
+            return square(image, side)
     return None

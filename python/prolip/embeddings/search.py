@@ -15,7 +15,7 @@ import torch
 from prolip.decisions.config import NO_CSD
 from prolip.embeddings.config import SearchOptions
 from prolip.embeddings.contact_sheet import SIDE, Cell, Row, contact_sheet
-from prolip.embeddings.row_contents import Contents, Name, Pixels, fetch
+from prolip.embeddings.row_contents import Contents, Name, fetch
 from prolip.embeddings.storage import ROWS, Floats, Manifest, Part, complete_parts
 from prolip.errors import UserError, check_at_least, printable
 from prolip.files import check_writable, write_atomic
@@ -25,7 +25,7 @@ from prolip.models.open_clip import StartError
 from prolip.models.weights import WeightsError
 from prolip.pretrained.model import Model, weights_digest
 from prolip.pretrained.open import load
-from prolip.pretrained.preprocess import Preprocess, check_image_file
+from prolip.pretrained.preprocess import Pixels, Preprocess, check_image_file
 
 _DECIMALS = 9
 """Decimals in which equal scores must agree. Sums over blocks of other sizes differ in the last bits."""

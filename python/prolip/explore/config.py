@@ -23,12 +23,16 @@ class ExploreOptions:
     checkpoint: str
     """A released model's name, a run's folder, a checkpoint, a folder in the hub's layout, or hf-hub:OWNER/NAME."""
     shards: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARD|FOLDER ...")] = ()
-    """Shards of images to choose, browse and weight prompts by: paths, URLs, patterns, or a folder of shards (its
-    test set)."""
-    caption_key: tuple[str, ...] = ("txt", "caption", "captions.name", "captions.subgroup", "captions.group")
+    """Images to choose, browse and weight prompts by, as shards: paths, URLs, patterns, or a folder of shards (its test
+    set)."""
+    images: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FOLDER ...")] = ()
+    """Folders of images, with class folders or a .txt beside each image, or neither."""
+    caption_key: tuple[str, ...] = ("txt",)
     """Where a sample's captions are: `txt`, or dotted paths into its JSON; all that exist are used."""
+    class_key: str = "class_text"
+    """Dotted path of the class in a sample's JSON, for the labels."""
     max_items: int = 1000
-    """Largest number of samples to read."""
+    """Largest number of samples to read. Of folders of images, each class has its turn."""
     calibration: Path | None = None
     """The file that `prolip calibrate` wrote, for label sets and "don't know"; by default calibration.safetensors in
     the model's folder."""

@@ -9,11 +9,12 @@ import logging
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from prolip.data import DataError, preprocess_image
+from prolip.data import DataError
 from prolip.decisions.config import NO_CSD
 from prolip.embeddings.contact_sheet import SIDE, data_uri
 from prolip.errors import UserError
@@ -37,6 +38,7 @@ from prolip.metrics.hierarchy import visited_items
 from prolip.metrics.prompts import encode_prompts
 from prolip.pretrained.classify import NOTHING, Classification, Decide, classification
 from prolip.pretrained.model import Model
+from prolip.pretrained.preprocess import square
 
 log = logging.getLogger(__name__)
 
@@ -52,9 +54,7 @@ EVERYDAY = (
     "a red car in front of a house",
     "two small dogs that play in the snow",
 )
-"""Captions that set the range of uncertainties if there is no data set."""
-_SHOWN = 10
-"""Number of labels to show, unless the label set has more."""
+"""Examples, and the range of uncertainties, if there is no data set with captions."""
 _EMBED_BATCH = 256
 """Images of the data set that are decoded and embedded at a time."""
 _IMAGE_IN_CAPTION = "◂ caption lies in image | image lies in caption ▸"
@@ -79,13 +79,13 @@ class Explorer:
         self.all_captions = list(dict.fromkeys(caption for item in self.items for caption in item.captions))
         # Every tokenizer pads an empty caption at its end.
         self._padding = int(model.tokenize("")[0, -1])
-        captions = self.all_captions or EVERYDAY
+        captions = self.examples = self.all_captions or EVERYDAY
         self._captions = model.encode_texts(captions, progress=False)
         of = f"the data set's {len(captions):,}" if self.all_captions else f"{len(captions)} everyday"
         values = self._captions.total_var
         self.caption_range = Range(float(values.min()), float(values.max()), f"of {of} captions")
 
-    def compare(self, image_data: bytes, captions: Sequence[str]) -> Answer:
+    def compare(self, image_data: bytes | Path, captions: Sequence[str]) -> Answer:
         """Compare an image with captions; the nearest comes first.
 
         Raises:
@@ -145,7 +145,7 @@ class Explorer:
         ]
         return Answer(text, "caption", captions, columns)
 
-    def walk(self, image_data: bytes, captions: Sequence[str], root: str) -> Answer:
+    def walk(self, image_data: bytes | Path, captions: Sequence[str], root: str) -> Answer:
         """Return the captions on the way from an image's nearest caption to the root, and the root at the end.
 
         This is the traversal of HierarCaps (docs/specification.md, section 9). Without `captions`, the captions of the
@@ -187,11 +187,11 @@ class Explorer:
     def browse(self, kind: str, least_certain: bool, number: int) -> Answer:
         """Return a page of the data set's `images` or captions, ranked by their uncertainty; pages count from 1."""
         if self._images is None:
-            return Answer("There is no data set to browse: start with --shards.")
+            return Answer("There is no data set to browse: start with --images or --shards.")
         values, scale, names = self._images.total_var, self.caption_range, self.all_captions
         if kind == "images":
             scale = Range(float(values.min()), float(values.max()), f"of the {len(values):,} images")
-            names = [" ".join(item.captions[:1]) or item.key for item in self.items]
+            names = [item.title for item in self.items]
         elif names:
             values = self._captions.total_var
         order = values[: len(names)].argsort(stable=True).tolist()[:: -1 if least_certain else 1]
@@ -204,11 +204,11 @@ class Explorer:
         images = []
         if kind == "images":
             heading += f" Uncertainties: {column.hint}."
-            images = [data_uri(preprocess_image(self.items[place].image, SIDE)) for place in shown]
+            images = [data_uri(square(self.items[place].image, SIDE)) for place in shown]
         return Answer(heading, "caption", [names[place] for place in shown], [column], images)
 
     def classify(
-        self, image_data: bytes, labels: Sequence[str], templates: Sequence[str], decide: Decide
+        self, image_data: bytes | Path, labels: Sequence[str], templates: Sequence[str], decide: Decide
     ) -> list[Answer]:
         """Classify an image: the decision and label set, both kinds of uncertainty, and the prompts of each label.
 
@@ -243,17 +243,19 @@ class Explorer:
         order = found.probabilities[0].argsort(descending=True, stable=True).tolist()
         names = [labels[place] for place in order]
         columns = [shares("probability", "if exactly one label is right", found.probabilities[0, order].tolist())]
-        weighted = Answer("Prompts are not weighted: this needs two templates or more, and images (--shards).")
+        weighted = Answer(
+            "Prompts are not weighted: this needs two templates or more, and images (--images, --shards)."
+        )
         if self._images is not None and len(templates) > 1:
             config = BprwConfig(num_neighbors=min(BprwConfig.num_neighbors, len(self.items)))
             weights = reweight_prompts(prompts, self._images, config).weights
             probabilities = classified(weights, NOTHING).probabilities[0, order].tolist()
             columns.append(shares("re-weighted prompts", "not calibrated", probabilities, "s1"))
             weighted = _weighted_prompts(names, templates, weights[order], prompts.total_var[order])
-        text, kept = f"{why_not} Probabilities have the model's own scale.", 0
+        text = f"{why_not} Probabilities have the model's own scale."
         if self.model.calibration is not None and found.label_sets is not None and found.answers is not None:
             inside, guarantee = found.label_sets[0], percent(decide.guarantee or 0, 0)
-            kept, within = len(inside), ["in the set" if name in inside else "" for name in names]
+            within = ["in the set" if name in inside else "" for name in names]
             columns.append(Column("label set", f"at {guarantee}", within))
             decision = self._decision(found.answers[0], float(found.probabilities.max()), decide.max_error or 0)
             text = (
@@ -261,9 +263,7 @@ class Explorer:
                 "contain the right label, on average. The guarantees hold for images like those of "
                 f"{self.model.calibration.subject.data}, and for no others."
             )
-        count = max(_SHOWN, kept)
-        rest = f" The table shows {count} of {len(names)} labels." if count < len(names) else ""
-        return [Answer(text + rest, "label", names[:count], columns), self._uncertainties(image), weighted]
+        return [Answer(text, "label", names, columns), self._uncertainties(image), weighted]
 
     def _why_not(self, labels: Sequence[str], templates: Sequence[str]) -> str | None:
         """Why the model's calibration gives no guarantee for these labels and templates; None if it does."""
@@ -292,7 +292,7 @@ class Explorer:
         """The total variance and the distance from known images, each with its rank among known images."""
         value, more_certain = self._uncertainty(image)
         names, measures, text = ["aleatoric: the image is ambiguous"], [f"total variance {value:#.4g}"], ""
-        ranks: list[Bar | str] = ["unknown: start with --shards"]
+        ranks: list[Bar | str] = ["unknown: start with --images or --shards"]
         if more_certain is not None:
             ranks = [bar(f"{percent(more_certain, 0)} are more certain", more_certain, "s1")]
         calibration = self.model.calibration
@@ -326,17 +326,17 @@ class Explorer:
             for item in items[start : start + _EMBED_BATCH]:
                 try:
                     pixels.append(self.model.preprocess(item.image))
-                except DataError as error:
-                    log.warning("%s is skipped: %s", item.key, error)
+                except (DataError, UserError) as error:
+                    log.warning("%s is skipped: %s", item.name, error)
                 else:
                     readable.append(item)
             if pixels:
                 embedded.append(self.model.encode_images(torch.stack(pixels), progress=False))
         if items and not readable:
-            raise UserError(f"shards: must have an image that can be decoded (got {len(items)})")
+            raise UserError(f"images: must have one that can be decoded (got {len(items)})")
         return readable, concatenate(embedded) if embedded else None
 
-    def _embed_image(self, image_data: bytes) -> Gaussian:
+    def _embed_image(self, image_data: bytes | Path) -> Gaussian:
         return self.model.encode_images(image_data, progress=False)
 
     def _texts(self, captions: Sequence[str]) -> Gaussian:

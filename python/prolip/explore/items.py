@@ -1,53 +1,85 @@
-"""Read the raw images and captions of shards, for people to look at."""
+"""Read the raw images and captions of shards and folders, for people to look at."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 
-from prolip.data import StoreConfig, expand_shards, without_secrets
-from prolip.data.samples import EXTENSIONS, captions_at, encoded_image, read_members
+from prolip.data import expand_shards, without_secrets
+from prolip.data.build.config import FolderConfig
+from prolip.data.build.folder import candidate_of
+from prolip.data.samples import EXTENSIONS, captions_at, encoded_image, file_name, read_members
+from prolip.embeddings.embed_inputs import plan_inputs
 from prolip.errors import UserError
+from prolip.explore.config import ExploreOptions
 
 
 @dataclass(frozen=True)
 class Item:
     """A sample."""
 
-    key: str
-    """SHARD/KEY, without the shard's extension."""
-    image: bytes
+    name: str
+    """The image's file name; SHARD/KEY, without the shard's extension, if that is unknown."""
+    image: bytes | Path
     captions: tuple[str, ...]
-    """Distinct captions, in the order of `caption_keys`."""
+    """Distinct captions, in the order of `caption_key`."""
+    label: str | None = None
+
+    @property
+    def title(self) -> str:
+        """The first caption, unless it is the label, and the name."""
+        return " · ".join([*(caption for caption in self.captions[:1] if caption != self.label), self.name])
 
 
-def read_items(
-    data: Sequence[str], caption_keys: Sequence[str], limit: int, store: StoreConfig | None = None
-) -> list[Item]:
-    """Read the first `limit` samples of the shards, in file order; samples without an image are skipped.
+Sample = tuple[str, bytes | Path, dict[str, bytes | None]]
+"""Name, image, and members: txt and json."""
 
-    Args:
-        data: paths, URLs and patterns of shards, or folders of shards. If a folder has a test set, only that is read.
-        caption_keys: `txt`, or dotted paths into a sample's JSON. From a list, the first text is used.
+
+def read_items(options: ExploreOptions) -> list[Item]:
+    """Read the first `max_items` samples of shards and folders in turn; samples without an image are skipped.
+
+    Of a folder of shards with a test set, only that is read. Folders of images are read as `prolip data build folder`
+    does, one image of each class after the other. From a list of captions, the first is used.
     """
-    store = store or StoreConfig()
+    both = zip_longest(_of_shards(options), _of_folders(options))
+    items = []
+    for name, image, members in islice((sample for pair in both for sample in pair if sample), options.max_items):
+        found = [captions_at(name, members, path)[:1] for path in options.caption_key]
+        captions = dict.fromkeys(caption for some in found for caption in some if caption)
+        label = next(iter(captions_at(name, members, options.class_key)), None)
+        items.append(Item(file_name(name, members["json"]) or name, image, tuple(captions), label))
+    if not items and options.shards:
+        raise UserError(f"shards: must have images (got {', '.join(map(without_secrets, options.shards))})")
+    return items
+
+
+def _of_shards(options: ExploreOptions) -> Iterator[Sample]:
     patterns = []
-    for source in data:
+    for source in options.shards:
         folder, pattern = Path(source), source
         if source and folder.is_dir():
             pattern = str(folder / ("test-*.tar" if any(folder.glob("test-*.tar")) else "*.tar"))
         patterns.append(pattern)
-    items = list(islice(_items(expand_shards(patterns, store), caption_keys, store), limit))
-    if not items:
-        raise UserError(f"shards: must have images (got {', '.join(map(without_secrets, data))})")
-    return items
+    for shard in expand_shards(patterns, options.store) if patterns else []:
+        for key, members in read_members(shard, ("txt", "json", *EXTENSIONS), options.store):
+            yield f"{Path(without_secrets(shard)).stem}/{key}", encoded_image(members) or b"", members
 
 
-def _items(shards: Sequence[str], caption_keys: Sequence[str], store: StoreConfig) -> Iterator[Item]:
-    for shard in shards:
-        for key, members in read_members(shard, ("txt", "json", *EXTENSIONS), store):
-            found = [captions_at(key, members, path)[:1] for path in caption_keys]
-            captions = dict.fromkeys(caption for some in found for caption in some if caption)
-            yield Item(f"{Path(without_secrets(shard)).stem}/{key}", encoded_image(members) or b"", tuple(captions))
+def _of_folders(options: ExploreOptions) -> Iterator[Sample]:
+    inputs = plan_inputs([], options.images, [], options.max_items, options.store)
+    paths = [(Path(source.address), Path(source.address, name)) for source in inputs for name in source.items]
+    turns = Counter[Path]()
+
+    def turn(place: tuple[Path, Path]) -> int:
+        turns[place[1].parent] += 1
+        return turns[place[1].parent]
+
+    for folder, path in sorted(paths, key=turn):
+        found = candidate_of(path, FolderConfig(images=folder))
+        text = path.with_suffix(".txt")
+        caption = text.read_bytes() if text.is_file() else "".join(found.captions[:1]).encode()
+        yield found.name, path, {"txt": caption, "json": json.dumps(found.record).encode()}

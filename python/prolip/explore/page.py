@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from PIL import Image
 
-from prolip.data import DataError, preprocess_image
+from prolip.data import DataError
 from prolip.data.build.config import FolderConfig
 from prolip.errors import UserError
 from prolip.explore.answer import Answer, render
 from prolip.explore.explorer import Explorer
 from prolip.pretrained.classify import Decide
+from prolip.pretrained.preprocess import square
 
 _THUMBNAIL = 240
-_CAPTIONS = ("a picture", "a picture of an animal", "a picture of food")
-_LABELS = ("animal", "food", "person", "vehicle", "flag")
+_ROOT = "a picture"
+_EXAMPLES = 6
+"""Number of captions to begin with."""
 _QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 """No public API and no progress bars: the page is the only interface."""
 
@@ -26,17 +28,14 @@ _QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"
 def build_page(explorer: Explorer, name: str) -> Any:
     """Build the page of a model, a `gradio.Blocks`, with `name` in its title."""
     items, calibration = explorer.items, explorer.model.calibration
-    captions = dict.fromkeys([*(items[0].captions if items else ()), *_CAPTIONS])
-    # By default labels that most items share.
-    last = Counter(item.captions[-1] for item in items if item.captions)
+    captions = explorer.examples[:_EXAMPLES]
+    labels: Sequence[str] = list(dict.fromkeys(item.label for item in items if item.label)) or captions
     templates: Sequence[str] = FolderConfig.templates
-    labels: Sequence[str] = [caption for caption, count in last.most_common(9) if count > 1]
-    labels = labels if len(labels) > 1 else _LABELS
     if calibration is not None:
         labels, templates = calibration.labels, calibration.subject.templates
     page = _Page(explorer)
     with gr.Blocks(title=f"prolip · {name}", analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
-        gr.Markdown(f"# What is the model unsure about?\n{name}, with {len(items):,} items of a data set")
+        gr.Markdown(f"# What is the model unsure about?\n{name}, with {len(items):,} images of a data set")
         with gr.Tabs():
             page.image_panel(
                 "compare",
@@ -47,8 +46,8 @@ def build_page(explorer: Explorer, name: str) -> Any:
             with gr.Tab("Vague and precise", id="captions"):
                 with gr.Row():
                     texts = [
-                        gr.Textbox("an animal", label="A vague caption", elem_id="vague"),
-                        gr.Textbox("a blowfish in the sea", label="A precise caption", elem_id="precise"),
+                        gr.Textbox(_ROOT, label="A vague caption", elem_id="vague"),
+                        gr.Textbox(max(explorer.examples, key=len), label="A precise caption", elem_id="precise"),
                     ]
                 page.answer("captions", lambda *both: [explorer.pair(*both)], texts, [text.input for text in texts])
             if_empty = " (empty: those of the data set)" if explorer.all_captions else ""
@@ -57,7 +56,7 @@ def build_page(explorer: Explorer, name: str) -> Any:
                 "From image to “a picture”",
                 lambda image, root, text: [explorer.walk(image, text.splitlines(), root)],
                 lambda: [
-                    gr.Textbox("a picture", label="Root: the most general caption", elem_id="root"),
+                    gr.Textbox(_ROOT, label="Root: the most general caption", elem_id="root"),
                     gr.Textbox("", label=f"Captions to walk through, one per line{if_empty}", lines=4),
                 ],
             )
@@ -138,7 +137,7 @@ class _Page:
 
     def _image_input(self, panel: str) -> tuple[Any, Any]:
         """Add a menu of the items and an upload field. The one that was used last counts."""
-        choices = [(" · ".join([*item.captions[:1], item.key]), place) for place, item in enumerate(self.items)]
+        choices = [(item.title, place) for place, item in enumerate(self.items)]
         first = 0 if choices else None
         item = gr.Dropdown(
             choices,
@@ -175,6 +174,6 @@ class _Page:
         return item, upload
 
 
-def _thumbnail(data: bytes) -> Image.Image:
+def _thumbnail(image: bytes | Path) -> Image.Image:
     """Return the part of an image that the model sees: the central square, without transparency."""
-    return Image.fromarray(preprocess_image(data, _THUMBNAIL))
+    return Image.fromarray(square(image, _THUMBNAIL))

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from prolip.errors import UserError
 from prolip.explore.config import ExploreOptions
 from prolip.explore.explorer import Explorer
-from prolip.explore.items import Item, read_items
+from prolip.explore.items import read_items
 from prolip.pretrained.open import load
 
 log = logging.getLogger(__name__)
@@ -25,9 +25,7 @@ def run_explore(options: ExploreOptions) -> None:
     with listen(options.host, options.port) as listener:
         if find_spec("gradio") is None:  # importing it takes seconds, so `serve` does, once nothing else can be wrong
             raise UserError("the page needs Gradio: pip install 'prolip[explore]'")
-        items: list[Item] = []
-        if options.shards:  # first, since a model may have to be downloaded
-            items = read_items(options.shards, options.caption_key, options.max_items, options.store)
+        items = read_items(options)  # first, since a model may have to be downloaded
         model = load(
             options.checkpoint,
             tokenizer=options.tokenizer,

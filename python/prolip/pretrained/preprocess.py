@@ -24,6 +24,8 @@ from prolip.normalization import OPENAI_MEAN, OPENAI_STD
 
 AnyImage = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any] | Tensor
 """A file's path, its bytes, a PIL image, an array u8 [H, W, 3] or [H, W], or a tensor u8 [3, H, W] or [1, H, W]."""
+Pixels = NDArray[np.uint8]
+"""[S, S, 3]."""
 KINDS = "an image is a path, bytes, a PIL image, an array or a tensor"
 
 
@@ -92,6 +94,11 @@ class Preprocess:
             except DataError:
                 raise refused from None
         return _through_loader(_as_bytes(decoded, name), self.size[0], name)
+
+
+def square(image: AnyImage, side: int) -> Pixels:
+    """The central square of an image at `side` pixels, for people to look at. Errors as for `Preprocess.decode`."""
+    return Preprocess(size=(side, side)).decode(image, "the image").numpy()
 
 
 def image_settings(config: ModelConfig) -> dict[str, Any]:

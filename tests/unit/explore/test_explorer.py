@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import math
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,16 @@ import torch
 from tests.support.class_folders import LABELS, write_calibrated_world
 from tests.support.explore_items import write_items
 
+from prolip.classes import class_text
 from prolip.data import DataError, StoreConfig
+from prolip.data.build.config import FolderConfig
+from prolip.data.build.folder import build_folder
 from prolip.errors import UserError
 from prolip.evaluation.calibrate import calibrate
 from prolip.evaluation.config import CalibrateOptions
 from prolip.evaluation.datasets import open_classes
 from prolip.explore.answer import Answer, Bar, Range
+from prolip.explore.config import ExploreOptions
 from prolip.explore.explorer import EVERYDAY, MAX_PROMPTS, Explorer
 from prolip.explore.items import Item, read_items
 from prolip.gaussian import Gaussian, csd, csd_logits, inclusion_score
@@ -42,7 +47,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def explorer(root: Path) -> Explorer:
-    return Explorer(load(root / "run", device="cpu"), read_items([str(root)], ("captions.name", "captions.group"), 100))
+    options = ExploreOptions(checkpoint="", shards=(str(root),), caption_key=("captions.name", "captions.group"))
+    return Explorer(load(root / "run", device="cpu"), read_items(options))
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +72,28 @@ def numbers(answer: Answer, name: str) -> list[float]:
 
 
 def test_items_are_the_test_set_of_a_folder_in_order_and_limited(root: Path, explorer: Explorer) -> None:
-    assert [item.key for item in explorer.items] == [f"test-000/{number:03}" for number in range(12)]
+    assert [item.name for item in explorer.items] == [f"test-000/{number:03}" for number in range(12)]
     assert explorer.items[3].captions == ("a 3", "an animal")
-    items = read_items([str(root / "*.tar")], ("txt",), 14)
-    assert [item.key.split("/")[0] for item in items] == ["test-000"] * 12 + ["train-000"] * 2
+    items = read_items(ExploreOptions(checkpoint="", shards=(str(root / "*.tar"),), max_items=14))
+    assert [item.name.split("/")[0] for item in items] == ["test-000"] * 12 + ["train-000"] * 2
     assert items[0].captions == ()
+
+
+def test_each_class_of_a_folder_has_its_turn_also_in_shards_built_from_it(root: Path, tmp_path: Path) -> None:
+    images = tmp_path / "t-shirt"
+    images.mkdir()
+    for name in ("a.png", "b.png"):
+        shutil.copy(root / "mine" / "food" / "007.png", images / name)
+    (images / "b.txt").write_text("mine\n")
+    items = read_items(ExploreOptions(checkpoint="", images=(root / "mine", tmp_path), max_items=6))
+    assert [item.label for item in items] == [*LABELS, class_text("t-shirt"), *LABELS[:2]]
+    assert [item.name for item in items[2:4]] == ["travel/000.png", "t-shirt/a.png"]
+    build_folder(FolderConfig(images=tmp_path, seed=1), root / "built")
+    options = ExploreOptions(checkpoint="", shards=(str(root / "built"),), images=(tmp_path,))
+    of_both = sorted((item.name, item.label) for item in read_items(options))
+    assert of_both == sorted([(f"t-shirt/{name}.png", class_text("t-shirt")) for name in "ab"] * 2)
+    captions = {item.name: item.captions for item in read_items(dataclasses.replace(options, shards=()))}
+    assert captions == {"t-shirt/a.png": (class_text("t-shirt"),), "t-shirt/b.png": ("mine",)}
 
 
 def test_captions_compared_with_an_image_are_sorted_by_distance(explorer: Explorer) -> None:
@@ -87,7 +110,7 @@ def test_captions_compared_with_an_image_are_sorted_by_distance(explorer: Explor
     assert model.logit_bias is not None
     match = csd_logits(image, text, model.logit_scale, model.logit_bias).sigmoid()[0] * 100
     assert numbers(found, "match") == pytest.approx(match.tolist(), abs=0.06)
-    ranked = [item.captions[0] for item in explorer.items]
+    ranked = [item.title for item in explorer.items]
     place = explorer.browse("images", False, 1).names.index(ranked[5])
     assert f"; {100 * place / 12:.0f}\N{NO-BREAK SPACE}% of the data set's images are more certain" in found.text
 
@@ -216,7 +239,7 @@ def test_without_a_data_set_everyday_captions_give_the_range(explorer: Explorer)
     image = explorer.items[0].image
     assert "more certain" not in alone.compare(image, ["food"]).text.split(".")[0]
     assert texts(alone.classify(image, ["a", "b"], ["{}"], DECIDE)[1], "among known images") == [
-        "unknown: start with --shards"
+        "unknown: start with --images or --shards"
     ]
 
 
@@ -255,4 +278,4 @@ def test_unreadable_images_of_a_data_set_are_skipped_and_named(
     assert [record.getMessage().split(" is skipped")[0] for record in caplog.records] == ["x/0", "x/1", "x/2"]
     with pytest.raises(UserError) as error:
         Explorer(explorer.model, broken)
-    assert error.value.field == "shards"
+    assert error.value.field == "images"

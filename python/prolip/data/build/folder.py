@@ -31,7 +31,7 @@ def build_folder(config: FolderConfig, out: Path) -> BuildSummary:
     """
     if not config.images.is_dir():
         raise UserError(f"images: must be a folder (got {config.images})")
-    candidates = [_candidate(path, config) for path in find_images(config.images)]
+    candidates = [candidate_of(path, config) for path in find_images(config.images)]
     if candidates and all(candidate.problem for candidate in candidates):
         raise UserError(
             f"images: no image of {config.images} has a caption for captions = {config.captions} "
@@ -84,7 +84,8 @@ def _name(path: Path, source: Path) -> str:
     return str(path.relative_to(source)).encode(errors="surrogateescape").decode(errors="replace")
 
 
-def _candidate(path: Path, config: FolderConfig) -> Candidate:
+def candidate_of(path: Path, config: FolderConfig) -> Candidate:
+    """Return an image below `config.images` with its caption and record, or why it has none."""
     name = _name(path, config.images)
     record: dict[str, object] = {"path": name}
     captions, problem = [], ""
