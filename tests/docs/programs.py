@@ -30,6 +30,7 @@ from typing import Any
 import pytest
 import tyro
 from packaging.requirements import Requirement
+from tests.support.flags import latest
 from tests.support.forked import Forked
 from tests.support.ranks import Job
 from torch.distributed.run import get_args_parser
@@ -88,7 +89,7 @@ def prolip(words: list[str]) -> None:
     elif words[0] == "explore":
         explore(*words)
     elif words[0] == "eval" and "--num_resamples" in known_flags()[" ".join(words[:2])]:
-        assert cli.main([*words[:2], "--num_resamples", "20", *words[2:]]) == 0
+        assert cli.main([*words, *([] if "--num_resamples" in words else ["--num_resamples", "20"])]) == 0
     elif words[0] == "adapt" and not {"--method", "--heads.steps"} & set(words):
         assert cli.main([*words, "--heads.steps", "5"]) == 0
     else:
@@ -116,9 +117,9 @@ def closed(words: list[str]) -> None:
 def train(words: list[str]) -> None:
     """Reads the configuration as it stands, then trains by it, shortly and small."""
     if "--dry-run" in words:  # which opens the loader at the recipe's batch: the small set is repeated
-        closed(["train", *words, "--data.mode", "resampled", "--data.num_samples", "16384"])
+        closed(latest(["train", *words, "--data.mode", "resampled", "--data.num_samples", "16384"]))
     else:
-        closed(["train", *words, *smaller(load_config(words))])
+        closed(latest(["train", *words, *smaller(load_config(words))]))
 
 
 @cache  # two pages have the same line, and Gradio takes seconds to start

@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from tests.support.flags import latest
 from tests.support.shards import encoded, write_tar
 from tests.support.small_training import COLOURS, PLACES, Lab, numbers
 
@@ -45,7 +46,7 @@ def long_words(lab: Lab, form: ResizeForm, *flags: str) -> list[str]:
     data = ["--data.shards", str(lab.folder / "long.tar"), "--data.tokenizer.path", str(lab.folder / "tokenizer.json")]
     here = ["--cpu_threads", "1", "--data.num_threads", "1", "--precision", "fp32", "--log_every", "1"]
     start = ["--start_from", str(lab.folder / "before-long"), "--start_resize", form]
-    return ["longprolip-vit-b16-24m", *SMALL.split(), *data, *here, *start, *flags]
+    return latest(["longprolip-vit-b16-24m", *SMALL.split(), *data, *here, *start, *flags])
 
 
 def test_longprolip_trains_every_position_on_long_captions(lab: Lab, short: ProLIP) -> None:

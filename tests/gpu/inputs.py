@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from tests.gpu.job import Job
+from tests.support.flags import latest
 from tests.support.shards import write_tar
 from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -111,7 +112,7 @@ def arguments(job: Job, name: str, *flags: str) -> list[str]:
     found += ["--parallel.compile", "False"]
     if job.small:
         found += ["--data.num_threads", "1", "--cpu_threads", "1", "--log.peak_tflops", "1"]
-    return [RECIPE, *found, *flags]
+    return latest([RECIPE, *found, *flags])
 
 
 def trial(job: Job) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from tests.support.flags import latest
 from tests.support.images import encode
 from tests.support.ranks import Job
 from tests.support.shards import write_tar
@@ -116,7 +117,7 @@ class Lab:
     folder: Path
 
     def words(self, name: str, *flags: str) -> list[str]:
-        return [str(self.folder / "recipe.toml"), "--out", str(self.folder / name), *flags]
+        return latest([str(self.folder / "recipe.toml"), "--out", str(self.folder / name), *flags])
 
     def here(self, name: str, *flags: str) -> int:
         """Runs in this process; the exit status."""

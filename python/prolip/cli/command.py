@@ -19,6 +19,7 @@ from tyro.constructors import ConstructorRegistry, StructConstructorSpec, Struct
 
 from prolip.data import usable_cores
 from prolip.errors import DataError, UserError, log_to_terminal, printable, sentence
+from prolip.flags import gather, list_flags
 from prolip.train.allocator import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -73,7 +74,11 @@ def parse(options: Callable[..., Options], prog: str, arguments: list[str]) -> O
     """Parse arguments into options: a dataclass, or the result of a function with such parameters.
 
     For a wrong argument, tyro says what is wrong and exits with status 2.
+
+    Raises:
+        UserError: an option that has one value is given twice.
     """
+    arguments = [word for words in gather(arguments, list_flags(options)).values() for word in words]
     return tyro.cli(options, args=arguments, prog=prog, use_underscores=True, registry=one_paragraph())
 
 

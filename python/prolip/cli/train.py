@@ -5,6 +5,7 @@ from __future__ import annotations
 import tyro
 
 from prolip.cli.command import finish, one_paragraph, share_cores, write_lines
+from prolip.flags import gather, list_flags
 from prolip.train.config import TrainConfig
 from prolip.train.config.options import DryRunOptions
 
@@ -48,9 +49,10 @@ more:
 def run(prog: str, arguments: list[str]) -> int:
     """Train, or check a run with --dry-run, or print the help."""
     if _DRY_RUN & set(arguments):
+        arguments = [word for word in arguments if word not in _DRY_RUN]
         options, rest = tyro.cli(
             DryRunOptions,
-            args=[word for word in arguments if word not in _DRY_RUN],
+            args=[word for words in gather(arguments, list_flags(TrainConfig)).values() for word in words],
             prog=f"{prog} --dry-run",
             use_underscores=True,
             return_unknown_args=True,

@@ -15,19 +15,14 @@ from prolip.errors import UserError, check_at_least, check_seed
 from prolip.metrics.config import BprwConfig, TraversalConfig
 from prolip.models.config import Device, Precision
 
-Repeatable = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
-"""An option that may be given several times."""
-Required = Annotated[Repeatable, tyro.conf.arg(help_behavior_hint="(required)")]
-"""The same, given at least once (`run_suite`)."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class SuiteOptions:
     """Options of every suite."""
 
-    checkpoint: Required
-    """A run's folder, a checkpoint, a folder in the hub's layout, hf-hub:OWNER/NAME, or open_clip:NAME/TAG. May be
-    given several times: models are compared with the first."""
+    checkpoint: tuple[str, ...]
+    """A run's folder, a checkpoint, a folder in the hub's layout, hf-hub:OWNER/NAME, or open_clip:NAME/TAG. Several
+    models are compared with the first."""
     tokenizer: str | None = None
     """`clip`, or a tokenizer.json; by default the model's own. Needed for models that name none."""
     out: Path | None = None
@@ -64,9 +59,9 @@ class DatacompOptions(ShardSuiteOptions):
     Missing or damaged data sets are reported, and the others run.
     """
 
-    data: Required
+    data: tuple[str, ...]
     """Where the data sets are: a folder of folders such as wds_imagenet1k_test, hf://datasets/OWNER, or an http(s)
-    address. May be given several times."""
+    address. May be several."""
     tasks: tuple[str, ...] = ()
     """Keys of the tasks, such as imagenet1k or vtab/dtd; by default all."""
     table: Path | None = None
@@ -81,8 +76,8 @@ class ZeroShotOptions(ShardSuiteOptions):
     A data set is a folder with one folder of images per class, or a folder of the published layout (wds_NAME_test).
     """
 
-    data: Required
-    """The data set's folder, or of the published layout also its address. May be given several times."""
+    data: tuple[str, ...]
+    """The data set's folder, or of the published layout also its address. May be several."""
     classnames: Path | None = None
     """File of class names, one per line, in the order of the sorted class folders; by default the data set's own, or
     the folders' names, with spaces for _ and -."""
@@ -124,9 +119,9 @@ class ImagenetOptions(ShardSuiteOptions):
     Re-weighting uses the set's own images without labels (nearest), or a few labelled images of ImageNet (few-shot).
     """
 
-    data: Required
+    data: tuple[str, ...]
     """Where the data sets are: a folder of folders such as wds_imagenet1k_test, hf://datasets/OWNER, or an http(s)
-    address. May be given several times."""
+    address. May be several."""
     sets: tuple[str, ...] = tuple(SETS)
     """Names of the sets; NAME is read from a folder wds_NAME_test."""
     voters: str = "imagenet1k"
@@ -147,9 +142,9 @@ class RetrievalOptions(ShardSuiteOptions):
     prolip[eval]).
     """
 
-    data: Required
+    data: tuple[str, ...]
     """A folder of the published layout (wds_flickr30k_test) or with a table and images as on the hub, or shards: a
-    path, an address or a pattern. May be given several times."""
+    path, an address or a pattern. May be several."""
     caption_key: str = "txt"
     """Where an image's captions are: `txt` (one per line), or a dotted path into its json (sentences.raw)."""
     image_id_key: str | None = None
@@ -193,9 +188,9 @@ class UncertaintyOptions(ShardSuiteOptions):
     Accuracy needs labels and class names (the published layout); captions need `caption_key`.
     """
 
-    data: Required
-    """A folder of the published layout (wds_imagenet1k_test), or shards: a path, an address or a pattern. May be given
-    several times."""
+    data: tuple[str, ...]
+    """A folder of the published layout (wds_imagenet1k_test), or shards: a path, an address or a pattern. May be
+    several."""
     caption_key: str | None = None
     """Where an image's captions are: `txt` (one per line), or a dotted path into its json; None for no captions."""
     num_bins: int = 10
@@ -224,21 +219,20 @@ class DecisionsOptions(ShardSuiteOptions):
     Cross-validated: each fold uses parameters fitted on the others.
     """
 
-    data: Required
+    data: tuple[str, ...]
     """Labelled images: a folder of the published layout (wds_imagenet1k_test), or a folder with one folder of images
-    per label. May be given several times."""
+    per label. May be several."""
     templates: tuple[str, ...] = ()
     """Prompts with {} for the label; by default the data set's own, or "a photo of a {}."."""
     classnames: Path | None = None
     """File of labels, one per line, in the folders' order; by default the data set's own, or the folders' names, with
     spaces for _ and -."""
-    elsewhere: Repeatable = ()
-    """Out-of-distribution images: a folder of images, shards, or a folder of the published layout. May be given several
-    times. Noise is always tried."""
-    beside: Repeatable = ()
+    elsewhere: tuple[str, ...] = ()
+    """Out-of-distribution images: a folder of images, shards, or a folder of the published layout. May be several.
+    Noise is always tried."""
+    beside: tuple[str, ...] = ()
     """Further models, such as adapted ones (`prolip adapt`). Their uncertainty scores of the answers of
-    `checkpoint`, and their probabilities, are compared with its own, with paired intervals. May be given
-    several times."""
+    `checkpoint`, and their probabilities, are compared with its own, with paired intervals. May be several."""
     known: str | None = None
     """Images that the model was trained on, from which distances are measured, named as for `elsewhere`. By default
     the other folds of the data."""

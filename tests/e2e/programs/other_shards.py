@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import sys
 
+from tests.support.flags import latest
+
 from prolip.train.loop import main
 
 if __name__ == "__main__":
     shards, words = sys.argv[1], sys.argv[2:]
-    sys.exit(main([*words, *(["--data.shards", shards] if os.environ["RANK"] == "1" else [])]))
+    sys.exit(main(latest([*words, *(["--data.shards", shards] if os.environ["RANK"] == "1" else [])])))

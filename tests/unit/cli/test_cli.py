@@ -9,9 +9,13 @@ import re
 import signal
 import subprocess
 import sys
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import tyro
 from tests.support.images import noise
 from tests.support.shards import encoded, write_tar
 
@@ -21,8 +25,9 @@ from prolip.cli.data_build import BUILDERS
 from prolip.cli.eval import SUITES
 from prolip.cli.train import HELP
 from prolip.data import DataError
+from prolip.errors import UserError
 from prolip.files import flatten, plain
-from prolip.train.config import TrainConfig
+from prolip.train.config import TrainConfig, load_config
 
 ALL = [
     *COMMANDS,
@@ -55,6 +60,56 @@ def test_the_short_help_of_training_names_keys(capsys: pytest.CaptureFixture[str
         assert key in known
     assert main(["train", "--help-all"]) == 0
     assert "--optim.cooldown_end_lr" in capsys.readouterr().out
+
+
+def leaves(capsys: pytest.CaptureFixture[str], *words: str) -> Iterator[tuple[str, ...]]:
+    """All commands, as the help texts name them."""
+    assert main([*words, "--help"]) == 0
+    first, _, rest = capsys.readouterr().out.partition("\n")
+    if not first.endswith(" COMMAND ..."):
+        yield words
+        return
+    for name in re.findall(r"^  (\w+) ", rest, re.MULTILINE):
+        yield from leaves(capsys, *words, name)
+
+
+def test_a_repeated_list_appends_and_any_other_repeated_option_is_an_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Parsed(BaseException):
+        pass
+
+    def parsed(options: Any, *, args: list[str], **settings: Any) -> None:
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+            found = tyro.extras.get_parser(options, use_underscores=True, registry=settings["registry"])
+        raise Parsed([action for action in found._actions if action.option_strings and action.dest != "help"], args)
+
+    commands = [words for words in leaves(capsys) if words != ("train",)]
+    assert {words[0] for words in commands} == COMMANDS.keys() - {"train"}
+    monkeypatch.setattr(tyro, "cli", parsed)
+    for words in commands:
+        with pytest.raises(Parsed) as every:
+            main([*words])
+        for action in every.value.args[0]:
+            flag = action.option_strings[0]
+            twice = [*words, "place", flag, "1", "2", "--other=x", flag.replace("_", "-") + "=3", "4"]
+            if action.nargs == "*":
+                with pytest.raises(Parsed) as once:
+                    main(twice)
+                assert once.value.args[1] == ["place", flag, "1", "2", "3", "4", "--other=x"]
+            else:
+                assert main(twice) == 2
+                assert f"{flag[2:]}: must be given once" in capsys.readouterr().err
+
+
+def test_a_repeated_key_of_a_run_does_the_same() -> None:
+    for key, value in flatten(plain(TrainConfig())).items():
+        if not isinstance(value, list):
+            with pytest.raises(UserError) as error:
+                load_config(["demo", f"--{key}", "1", "--other", f"--{key}=1"])
+            assert error.value.field == key
+    shards = ["--shards", "a", "b", "--seed", "3", "--data.shards=c", "--shards", "d"]
+    assert load_config(["demo", *shards]).data.shards == ("a", "b", "c", "d")
 
 
 def test_characters_that_the_terminal_lacks_are_escaped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from prolip.data import without_secrets
 from prolip.data.config import TokenizerConfig
 from prolip.errors import UserError
 from prolip.files import decode, flatten, plain
+from prolip.flags import gather, list_flags
 from prolip.models.architectures import ARCHITECTURES
 from prolip.train.config.run import DERIVED_KEYS, OPERATIONAL_KEYS, TrainConfig
 from prolip.train.config.sections import OptimConfig
@@ -34,21 +35,22 @@ RUN_SETTINGS = "config.toml"
 _RECIPES = resources.files("prolip") / "recipes"
 _SHORT = {"shards": "data.shards", "threads": "data.num_threads"}
 """Short options that all commands share, and the keys that they stand for."""
-_NUMBER = re.compile(r"-\.?\d|-inf|-nan")
 
 
 def load_config(arguments: Sequence[str]) -> TrainConfig:
     """Parse the command line `RECIPE.toml ... --flag value ...` of a run.
 
     Args:
-        arguments: recipes (paths, or names of the package's recipes), then flags; later ones win.
+        arguments: recipes (paths, or names of the package's recipes), of which later ones win, then flags, which win
+            over recipes.
 
     Raises:
-        UserError: a recipe or key is unknown, a value has the wrong type, or a rule is broken.
+        UserError: a recipe or key is unknown, a key that is no list is given twice, a value has the wrong type, or a
+            rule is broken.
     """
-    first_flag = next((i for i, word in enumerate(arguments) if word.startswith("-")), len(arguments))
-    tables = [table for name in arguments[:first_flag] for table in read_recipe(name)]
-    flags = _read_flags(arguments[first_flag:])
+    words = gather(arguments, list_flags(TrainConfig), _SHORT)
+    tables = [table for name in words.pop("") for table in read_recipe(name)]
+    flags = {name: [*flag.split("=", 1)[1:], *values] for name, (flag, *values) in words.items()}
     origin = _find_origin([*tables, _nested(flags)])
     _check_rates(origin.start, tables, flags)
     base = TrainConfig(model=ARCHITECTURES.get(origin.architecture, TrainConfig().model))
@@ -148,20 +150,6 @@ def _read_table(source: Path | Traversable, name: str) -> Table:
 
 
 # ---- Flags and tables ----
-
-
-def _read_flags(arguments: Sequence[str]) -> dict[str, list[str]]:
-    """Return the values of each flag by its dotted key; the last of equal flags wins."""
-    flags: dict[str, list[str]] = {}
-    values: list[str] = []
-    for word in arguments:
-        if not word.startswith("-") or _NUMBER.match(word):
-            values.append(word)
-            continue
-        name, equals, value = word.lstrip("-").partition("=")
-        name = name.replace("-", "_")
-        values = flags[_SHORT.get(name, name)] = [value] if equals else []
-    return flags
 
 
 def _nested(flags: Mapping[str, list[str]]) -> Table:

@@ -1,0 +1,57 @@
+"""Flags that are given again: those of a list append, all others are an error. One rule for all commands."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import is_dataclass
+from typing import Any, get_args, get_type_hints
+
+from prolip.errors import UserError
+
+_FLAG = re.compile(r"--\w")
+
+
+def list_flags(options: Any) -> set[str]:
+    """Return the names of options with several values: of a dataclass, of a function, and of dataclasses inside."""
+    found: set[str] = set()
+    for name, kind in get_type_hints(options).items():
+        inner = get_args(kind)
+        if Ellipsis in inner:
+            found.add(name)
+        for some in (kind, *inner):
+            if is_dataclass(some):
+                found |= list_flags(some)
+    return found
+
+
+def gather(
+    arguments: Sequence[str], lists: Collection[str], short: Mapping[str, str] | None = None
+) -> dict[str, list[str]]:
+    """Return the words before the first flag, named "", and the words of each flag: itself and those behind it.
+
+    Args:
+        arguments: words of a command line.
+        lists: the flags that may be given again, by the last part of their names. All their words are together then.
+        short: short names of flags, and what they stand for.
+
+    Raises:
+        UserError: another flag is given twice.
+    """
+    words: list[str] = []
+    found = {"": words}
+    for word in arguments:
+        if not _FLAG.match(word):
+            words.append(word)
+            continue
+        flag, *value = word.split("=", 1)
+        name = flag[2:].replace("-", "_")
+        name = (short or {}).get(name, name)
+        if name not in found:
+            words = found[name] = [word]
+        elif name.rpartition(".")[2] in lists:
+            words = found[name]
+            words += value
+        else:
+            raise UserError(f"{name}: must be given once")
+    return found
