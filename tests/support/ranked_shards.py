@@ -10,7 +10,7 @@ from tests.support.shards import write_tar
 
 from prolip.embeddings.config import RankOptions
 from prolip.embeddings.rank import run_rank
-from prolip.embeddings.storage import Manifest, PartNotes, Rows, write_part
+from prolip.embeddings.storage import Manifest, PartNotes, Rows, Settings, write_part
 
 SIZES = (5, 3, 6)
 
@@ -34,7 +34,7 @@ def write_parts(folder: Path, total_vars: list[float], per_part: int) -> None:
         "weights": "",
         "tokenizer": None,
         "model": {},
-        "settings": {"caption_key": "txt"},
+        "settings": Settings(what="image", caption_key="txt", precision="fp32"),
     }
     Manifest(
         **made_of, dim=1, dtype="float32", plan=[], complete=True, parts=files

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from prolip.embeddings.config import Stored
-from prolip.embeddings.storage import Manifest, PartNotes, Rows, write_part
+from prolip.embeddings.storage import Manifest, PartNotes, Rows, Settings, write_part
 from prolip.gaussian import Gaussian
 
 
@@ -39,7 +39,7 @@ def embedded(folder: Path, items: Gaussian, *, rows_per_part: int, dtype: Stored
         model={},
         dim=mean.shape[1],
         dtype=dtype,
-        settings={},
+        settings=Settings(what="image", caption_key="txt", precision="fp32"),
         plan=[],
         complete=True,
         parts=names,

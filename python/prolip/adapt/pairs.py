@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prolip.embeddings.config import Kind
-from prolip.embeddings.storage import Part, complete_parts
+from prolip.embeddings.storage import Part, paired_parts
 from prolip.errors import UserError
 
 BLOCK = 1024
@@ -166,12 +166,7 @@ def _tables(source: Path, option: str) -> Iterator[Table]:
         UserError: it is not a source of pairs.
     """
     if source.is_dir():
-        images, captions = (complete_parts(source, kind, instead="embed with --what both")[1] for kind in NAMES)
-        texts = {part.path.name.removeprefix("text-"): part for part in captions}
-        for image in images:
-            text = texts.get(image.path.name.removeprefix("image-"))
-            if text is None:
-                raise UserError(f"{option}: {source} has no texts for {image.path.name}; embed with --what both")
+        for image, text in paired_parts(source):
             if count := image.notes.rows:
                 yield Table(image.path, count, partial(_part_blocks, image, text), image.names()[0][0])
     elif source.suffix == ".npz" and source.is_file():

@@ -44,7 +44,7 @@ from prolip.distributed import Ranks, failing_at_once, start
 from prolip.embeddings.config import EmbedOptions, Kind
 from prolip.embeddings.embed import embed_captions
 from prolip.embeddings.row_contents import read_lines
-from prolip.embeddings.storage import MANIFEST, Manifest, Part, PartNotes, Rows, part_name, write_part
+from prolip.embeddings.storage import MANIFEST, Manifest, Part, PartNotes, Rows, Settings, part_name, write_part
 from prolip.errors import UserError, check_at_least, printable, sentence
 from prolip.files import check_own_folder
 from prolip.gaussian import Gaussian, concatenate
@@ -423,7 +423,7 @@ def _prepare(embedder: Embedder, inputs: Sequence[Input]) -> list[int]:
         epistemic=model.epistemic,
         logit_scale=model.logit_scale,
         logit_bias=model.logit_bias,
-        settings={"what": options.what, "caption_key": options.caption_key, "precision": options.precision},
+        settings=Settings(what=options.what, caption_key=options.caption_key, precision=options.precision),
         plan=[source.entry() for source in inputs],
     )
     if (options.out / MANIFEST).exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from prolip.embeddings.config import By, Kind, RankOptions
 from prolip.embeddings.contact_sheet import SIDE, Cell, Row, contact_sheet
 from prolip.embeddings.row_contents import Contents, fetch
 from prolip.embeddings.search import described
-from prolip.embeddings.storage import Block, Manifest, Part, complete_parts
+from prolip.embeddings.storage import Block, Manifest, Part, complete_parts, paired_parts
 from prolip.errors import UserError, check_at_least, printable
 from prolip.files import atomic_file, check_writable, write_atomic
 from prolip.gaussian import Gaussian, inclusion_score
@@ -68,7 +69,7 @@ def run_rank(options: RankOptions) -> list[str]:
                 if start <= row < rows.stop
             }
             start = rows.stop
-    caption_key, wanted = manifest.settings["caption_key"], sorted(names.values())
+    caption_key, wanted = manifest.settings.caption_key, sorted(names.values())
     has_sheet = options.sheet is not None
     contents = fetch(wanted, SIDE if has_sheet else None, options.store, caption_key, remote=has_sheet)
     lines, sheet = [f"{options.out}: {len(order):,} samples ranked"], []
@@ -88,17 +89,13 @@ def run_rank(options: RankOptions) -> list[str]:
     return lines
 
 
-def _part_groups(folder: Path, by: By) -> list[tuple[Part, ...]]:
+def _part_groups(folder: Path, by: By) -> Sequence[tuple[Part, ...]]:
     """Return the parts that a ranking reads together: of images, of captions, or pairs of both."""
     if by in {"image", "text"}:
         kind: Kind = "image" if by == "image" else "text"
         other = "text" if kind == "image" else "image"
         return [(part,) for part in complete_parts(folder, kind, instead=f"rank them with --by {other}")[1]]
-    both = [complete_parts(folder, kind, instead="embed with --what both")[1] for kind in ("image", "text")]
-    images, texts = ({part.notes.number: part for part in parts} for parts in both)
-    if not images.keys() & texts.keys():
-        raise UserError(f"{folder}: must hold images and captions of the same samples; embed with --what both")
-    return [(images[number], texts[number]) for number in sorted(images.keys() & texts.keys())]
+    return paired_parts(folder)
 
 
 def _scores(group: tuple[Part, ...], by: By) -> NDArray[np.float32]:

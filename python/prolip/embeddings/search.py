@@ -89,7 +89,7 @@ def run_search(options: SearchOptions) -> list[str]:
     hits = nearest(parts, queries.mean.numpy(), options.k, score)
     answers = look_up(parts, hits, queries, has_variances=manifest.has_variances)
     names = sorted({(answer.source, answer.key) for found in answers for answer in found})
-    caption_key = manifest.settings["caption_key"]
+    caption_key = manifest.settings.caption_key
     side, remote = None if options.sheet is None else SIDE, options.sheet is not None or options.find == "text"
     contents = fetch(names, side, options.store, caption_key, remote=remote)
     answers = [[_with_contents(answer, contents) for answer in found] for found in answers]

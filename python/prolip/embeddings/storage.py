@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from prolip.embeddings.config import Kind, Stored
 from prolip.errors import UserError
-from prolip.files import atomic_file, write_atomic
+from prolip.files import atomic_file, decode, write_atomic
 
 Floats = NDArray[np.float32]
 
@@ -74,6 +74,14 @@ def part_name(kind: Kind, number: int) -> str:
     return f"{kind}-{number:06d}.parquet"
 
 
+def _schema(dim: int, stored: Stored) -> pa.Schema:
+    """Names and types of the columns."""
+    values, source = pa.list_(pa.type_for_alias(stored), dim), pa.dictionary(pa.int32(), pa.string())
+    return pa.schema(
+        {"key": pa.string(), "source": source, "mean": values, "log_var": values, "total_var": pa.float32()}
+    )
+
+
 def write_part(folder: Path, rows: Rows, notes: PartNotes, stored: Stored = "float32") -> Path:
     """Write a part's file atomically, and return its path."""
     path = folder / part_name(notes.kind, notes.number)
@@ -82,10 +90,8 @@ def write_part(folder: Path, rows: Rows, notes: PartNotes, stored: Stored = "flo
         pa.FixedSizeListArray.from_arrays(pa.array(each.astype(stored).ravel()), each.shape[1])
         for each in (rows.mean, rows.log_var)
     ]
-    sources = pa.array(rows.sources, pa.string()).dictionary_encode()
-    columns = [pa.array(rows.keys, pa.string()), sources, *lists, pa.array(total_var)]
-    table = pa.table(columns, names=["key", "source", "mean", "log_var", "total_var"])
-    table = table.replace_schema_metadata({_NOTES: json.dumps(asdict(notes), ensure_ascii=False)})
+    schema = _schema(rows.mean.shape[1], stored).with_metadata({_NOTES: json.dumps(asdict(notes), ensure_ascii=False)})
+    table = pa.table([rows.keys, rows.sources, *lists, total_var], schema=schema)
     with atomic_file(path, table.nbytes) as temporary:
         # Embeddings do not compress; uncompressed pages are read at the speed of the disk.
         pq.write_table(
@@ -95,56 +101,108 @@ def write_part(folder: Path, rows: Rows, notes: PartNotes, stored: Stored = "flo
             compression="none",
             use_dictionary=["source"],
             write_statistics=False,
+            write_page_checksum=True,
         )
     return path
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part's file, memory-mapped and read in blocks. The methods raise UserError if it is missing or damaged."""
+    """A part's file, memory-mapped and read in blocks.
+
+    The methods raise UserError if it is missing or damaged, a row lacks a value, or a number is NaN.
+    """
 
     path: Path
 
     @property
     def notes(self) -> PartNotes:
         """The part's metadata."""
-        with self._reading():
-            found = json.loads(pq.read_schema(self.path).metadata[_NOTES])
-            return PartNotes(**{**found, "named": tuple(found["named"])})
+        with self._reading() as file:
+            notes = decode(PartNotes, json.loads(file.schema_arrow.metadata[_NOTES]))
+            if notes.rows != file.metadata.num_rows:
+                raise ValueError(f"rows: must be {notes.rows}, as noted (got {file.metadata.num_rows})")
+            return notes
+
+    def check(self, manifest: Manifest) -> None:
+        """Check that the columns have the types that the manifest says."""
+        with self._reading() as file:
+            for column in _schema(manifest.dim, manifest.dtype):
+                found = file.schema_arrow.field(column.name).type
+                if found != column.type:
+                    raise ValueError(f"column {column.name}: must be {column.type} (got {found})")
 
     def blocks(self, rows: int = ROWS, *, log_var: bool = False) -> Iterator[Block]:
         """Read the part in blocks of at most `rows` rows, in order."""
-        lists = ["mean", "log_var"] if log_var else ["mean"]
+        names = ["mean", "total_var", *(["log_var"] if log_var else [])]
         start = 0
-        with self._reading(), pq.ParquetFile(self.path, memory_map=True) as file:
-            for batch in file.iter_batches(batch_size=rows, columns=[*lists, "total_var"]):
-                flat = [batch.column(name).flatten().to_numpy(zero_copy_only=False) for name in lists]
-                mean, *more = (values.astype(np.float32, copy=False).reshape(len(batch), -1) for values in flat)
-                yield Block(start, mean, more[0] if more else None, batch.column("total_var").to_numpy())
+        with self._reading() as file:
+            for batch in file.iter_batches(batch_size=rows, columns=names):
+                found = {name: _numbers(batch, name) for name in names}
+                yield Block(start, found["mean"], found.get("log_var"), found["total_var"].ravel())
                 start += len(batch)
 
     def names(self) -> tuple[list[str], list[str]]:
         """Keys and sources of all rows."""
-        with self._reading():
-            table = pq.read_table(self.path, columns=["key", "source"], memory_map=True)
-            return table["key"].to_pylist(), table["source"].to_pylist()
+        with self._reading() as file:
+            table = file.read(["key", "source"])
+            return _filled(table, "key").to_pylist(), _filled(table, "source").to_pylist()
 
     def row(self, index: int) -> dict[str, Any]:
         """All columns of one row."""
-        group, place = divmod(index, _ROW_GROUP)
-        with self._reading(), pq.ParquetFile(self.path, memory_map=True) as file:
-            found: dict[str, Any] = file.read_row_group(group).slice(place, 1).to_pylist()[0]
+        with self._reading() as file:
+            group = 0
+            while index >= (rows := file.metadata.row_group(group).num_rows):
+                group, index = group + 1, index - rows
+            found: dict[str, Any] = file.read_row_group(group).slice(index, 1).to_pylist()[0]
+            if None in found.values():
+                raise ValueError("every row must have a value in each column")
             return found
 
     @contextmanager
-    def _reading(self) -> Iterator[None]:
+    def _reading(self) -> Iterator[pq.ParquetFile]:
         again = "run `prolip embed` again with the same settings"
         try:
-            yield
+            with pq.ParquetFile(self.path, memory_map=True, page_checksum_verification=True) as file:
+                yield file
         except FileNotFoundError as error:
             raise UserError(f"{self.path}: missing; {again}") from error
-        except (KeyError, TypeError, OSError, ValueError) as error:
+        except (pa.ArrowException, KeyError, TypeError, OSError, ValueError) as error:
             raise UserError(f"{self.path}: must be a part of embeddings ({error}); delete it, and {again}") from error
+
+
+def _filled(rows: Any, name: str) -> Any:
+    """A column of some rows of a part.
+
+    Raises:
+        ValueError: a row has no value.
+    """
+    if rows[name].null_count:
+        raise ValueError(f"column {name}: must have a value in every row")
+    return rows[name]
+
+
+def _numbers(batch: Any, name: str) -> Floats:
+    """A column of a batch, [N, D] or [N, 1].
+
+    Raises:
+        ValueError: a row has no number, or NaN.
+    """
+    column = _filled(batch, name)
+    flat = column if name == "total_var" else column.flatten()
+    values: Floats = flat.to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
+    if np.isnan(values).any():
+        raise ValueError(f"column {name}: must have numbers (got NaN)")
+    return values.reshape(len(batch), -1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings that the numbers depend on, as in `EmbedOptions`."""
+
+    what: str
+    caption_key: str
+    precision: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,8 +228,7 @@ class Manifest:
     """Scale of the model's similarity; None in older folders."""
     logit_bias: float | None = None
     """Its bias; None for a model without one."""
-    settings: dict[str, Any]
-    """Other settings that the numbers depend on."""
+    settings: Settings
     plan: list[dict[str, Any]]
     """The input of each part."""
     complete: bool = False
@@ -202,11 +259,9 @@ class Manifest:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             if (form := found.pop("format", "parquet")) != "parquet":  # of an older version
-                raise UserError(f"{path}: format must be parquet (got {form}); embed again")
-            return cls(**found)
+                raise ValueError(f"format: must be parquet (got {form}); embed again")
+            return decode(cls, found, drop_unknown=True)
         except (ValueError, TypeError, AttributeError) as error:
-            if isinstance(error, UserError):
-                raise
             raise UserError(f"{path}: must be a manifest of embeddings ({error})") from error
 
 
@@ -225,4 +280,25 @@ def complete_parts(folder: Path, kind: Kind, *, instead: str = "") -> tuple[Mani
     parts = [Part(folder / name) for name in manifest.parts if name.startswith(f"{kind}-")]
     if not parts:
         raise UserError(f"{folder}: must have {kind} embeddings{instead and f'; {instead}'}")
+    for part in parts:
+        part.check(manifest)
     return manifest, parts
+
+
+def paired_parts(folder: Path) -> list[tuple[Part, Part]]:
+    """The parts of images of a finished folder, each with that of their captions, in order.
+
+    Raises:
+        UserError: the embeddings are not finished, or are not of images and their captions.
+    """
+    images, texts = (
+        {part.notes.number: part for part in complete_parts(folder, kind, instead="embed with --what both")[1]}
+        for kind in get_args(Kind)
+    )
+    if not images.keys() <= texts.keys():
+        raise UserError(f"{folder}: must hold images and captions of the same samples; embed with --what both")
+    pairs = [(images[number], texts[number]) for number in sorted(images)]
+    for image, text in pairs:
+        if image.notes.rows != text.notes.rows:
+            raise UserError(f"{text.path}: must have a row for each of {image.path.name}; delete both and embed again")
+    return pairs

@@ -16,7 +16,7 @@ from tests.support.frozen_pairs import made_up, write_npz
 
 from prolip.adapt.pairs import Pairs, open_pairs
 from prolip.embeddings.config import Kind
-from prolip.embeddings.storage import Manifest, PartNotes, Rows, write_part
+from prolip.embeddings.storage import Manifest, PartNotes, Rows, Settings, write_part
 from prolip.errors import UserError
 
 DIM = 4
@@ -44,7 +44,7 @@ def write_folder(folder: Path, sizes: list[int], *, keys: str = "k", what: str =
         model={},
         dim=DIM,
         dtype="float32",
-        settings={},
+        settings=Settings(what=what, caption_key="txt", precision="fp32"),
         plan=[],
         complete=True,
         parts=parts,

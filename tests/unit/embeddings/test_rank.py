@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from prolip.cli import main
 from prolip.embeddings.config import By, Kind, RankOptions
 from prolip.embeddings.embed_inputs import run_embed
 from prolip.embeddings.rank import read_ranking, run_rank
+from prolip.embeddings.storage import PartNotes, Rows, write_part
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian, csd, inclusion_score
 
@@ -68,7 +70,11 @@ def test_what_cannot_be_ranked_is_named(lab: Path, tmp_path: Path) -> None:
     images, apart = tmp_path / "images", tmp_path / "apart"
     run_embed(options(lab, images, shards=(str(shards(lab)[0]),)))
     run_embed(options(lab, apart, shards=(str(shards(lab)[0]),), lines=(lab / "lines.txt",)))
+    mixed = shutil.copytree(lab / "out", tmp_path / "mixed")
+    one = Rows(["k"], ["s"], *np.ones((2, 1, 32), np.float32))
+    text = write_part(mixed, one, PartNotes(number=2, kind="text", rows=1))
     for embeddings, by, out, field in (
+        (mixed, "csd", "r.csv", str(text)),
         (lab / "out", "image", "ranking.parquet", "out"),
         (images, "inclusion", "r.csv", str(images)),
         (images, "text", "r.csv", str(images)),
