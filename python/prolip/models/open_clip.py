@@ -9,7 +9,7 @@ W width, D embedding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,22 +26,37 @@ _TEXT_NAMES = ("positional_embedding", "token_embedding", "transformer", "ln_fin
 _BLOCK = ("mlp.c_fc", "ln_1", "mlp.gelu", "ls_1")
 _TIMM_BLOCK = ("mlp.fc1", "norm1", "mlp.act", "ls1")
 _TIMM_NAMES = {
-    "norm1.": "ln_1.",
-    "attn.qkv.": "attn.in_proj_",
-    "attn.proj.": "attn.out_proj.",
-    "norm2.": "ln_2.",
-    "mlp.fc1.": "mlp.c_fc.",
-    "mlp.fc2.": "mlp.c_proj.",
-    "ls1.": "ls_1.",
-    "ls2.": "ls_2.",
+    "visual.trunk.blocks.": "visual.transformer.resblocks.",
+    "visual.trunk.pos_embed": "visual.positional_embedding",
+    "visual.trunk.patch_embed.proj.weight": "visual.conv1.weight",
+    ".norm1.": ".ln_1.",
+    ".attn.qkv.": ".attn.in_proj_",
+    ".attn.proj.": ".attn.out_proj.",
+    ".norm2.": ".ln_2.",
+    ".mlp.fc1.": ".mlp.c_fc.",
+    ".mlp.fc2.": ".mlp.c_proj.",
+    ".ls1.": ".ls_1.",
+    ".ls2.": ".ls_2.",
 }
-"""Names of a block's modules in timm, and the released ones."""
-_TIMM_POOL = {"proj": "attn.out_proj", "norm": "norm", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj"}
-"""The same for the attention pool."""
+"""Names of parts in timm's vision transformer, and the released ones."""
+_TIMM_POOL = {"proj": "attn.out_proj", "norm": "norm", "mlp.c_fc": "mlp.c_fc", "mlp.c_proj": "mlp.c_proj"}
+"""The same for the attention pool, whose MLP is renamed already."""
 
 
 class StartError(UserError):
     """An open_clip model that cannot be converted; the message names the part."""
+
+
+def released_names(state: Mapping[str, Tensor]) -> State:
+    """Rename the tensors of an open_clip model as the released loader does; names without a counterpart stay."""
+    renamed: State = {}
+    for name, tensor in state.items():
+        # CLIP has the parts of its text tower at the top level.
+        new = f"text.{name}" if name.startswith(_TEXT_NAMES) else name
+        for timm, own in _TIMM_NAMES.items():
+            new = new.replace(timm, own)
+        renamed[new] = tensor
+    return renamed
 
 
 def start_from(model: nn.Module, *, uncertainty: bool = True) -> ProLIP:
@@ -58,11 +73,9 @@ def start_from(model: nn.Module, *, uncertainty: bool = True) -> ProLIP:
     Raises:
         StartError: a part of the model is not supported.
     """
-    state = {name: tensor.detach().to("cpu", torch.float32) for name, tensor in model.state_dict().items()}
-    text_module = getattr(model, "text", model)
-    if text_module is model:  # CLIP has the parts of its text tower at the top level
-        state = {f"text.{name}" if name.startswith(_TEXT_NAMES) else name: tensor for name, tensor in state.items()}
-    text, quick = _text_config(text_module, state, uncertainty)
+    stored = {name: tensor.detach().to("cpu", torch.float32) for name, tensor in model.state_dict().items()}
+    state = released_names(stored)
+    text, quick = _text_config(getattr(model, "text", model), state, uncertainty)
     visual: Any = model.visual
     vision, image_quick, tensors = (_from_timm if hasattr(visual, "trunk") else _from_vit)(visual, state, uncertainty)
     if quick != image_quick:
@@ -165,18 +178,11 @@ def _from_timm(visual: Any, state: State, uncertainty: bool) -> tuple[VisionConf
     )
     prefix = "visual.trunk."
     timm = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-    tensors: State = {}
-    for name, tensor in timm.items():
-        if name.startswith("blocks."):
-            _, number, rest = name.split(".", 2)
-            old = next((old for old in _TIMM_NAMES if rest.startswith(old)), None)
-            if old is None:
-                raise StartError(f"the image tower has a part without a counterpart: {name}")
-            new = rest.replace(old, _TIMM_NAMES[old], 1)
-            tensors[f"visual.transformer.resblocks.{number}.{new}"] = tensor
-    tensors["visual.conv1.weight"] = timm["patch_embed.proj.weight"]
+    own = ("visual.transformer.", "visual.conv1.")
+    tensors = {name: tensor for name, tensor in state.items() if name.startswith(own)}
     # The bias is added to every patch, like its position.
-    tensors["visual.positional_embedding"] = timm["pos_embed"][0] + timm.get("patch_embed.proj.bias", torch.zeros(()))
+    bias = timm.get("patch_embed.proj.bias", torch.zeros(()))
+    tensors["visual.positional_embedding"] = state["visual.positional_embedding"][0] + bias
     tensors["visual.proj"] = (further[0].weight.detach().float().cpu().T if further else torch.eye(width)).contiguous()
     tensors["visual.attn_pool.latent"] = timm["attn_pool.latent"][0]
     for part in ("weight", "bias"):

@@ -15,8 +15,6 @@ from torch import Tensor
 from prolip.errors import UserError
 from prolip.models.config import ResizeForm
 
-# Tables with one of these numbers of rows have one special token and a square of patches; others have two specials.
-_ONE_SPECIAL = (1 + 14 * 14, 1 + 16 * 16)
 # Longer tables keep their first rows, which are trained best.
 _LONG_TEXT = 127
 _KEPT_ROWS = 20
@@ -27,9 +25,11 @@ def resize_image_positions(
 ) -> Tensor:
     """Resize a checkpoint's image positions to `num_specials` special tokens and `grid` patches.
 
-    Patch rows are resampled by an antialiased bicubic filter if the grids differ. For models with [CLS] and [UNC],
-    special rows that the checkpoint lacks come from `model_table`; the official form takes both from there whenever it
-    resizes. For models with fewer, the checkpoint's special rows are kept.
+    Patch rows are resampled by an antialiased bicubic filter if the grids differ. Special rows that the checkpoint
+    lacks come from `model_table`. If both have [CLS] and [UNC], the official form takes these from there, too.
+
+    The number of rows tells how many are special, because patches form a square. (The released loader tells only one
+    before 14 * 14 or 16 * 16 patches from two: it cannot read SigLIP's tables, which have none.)
 
     Args:
         checkpoint: [n, W] or [1, n, W].
@@ -47,21 +47,17 @@ def resize_image_positions(
     table = checkpoint.squeeze(0) if checkpoint.ndim == 3 else checkpoint
     if len(table) == num_specials + grid[0] * grid[1]:
         return table
-    found = 1 if num_specials == 2 and len(table) in _ONE_SPECIAL else num_specials
-    specials, patches = table[:found], table[found:]
-    side = math.isqrt(len(patches))
-    if side == 0 or side * side != len(patches):
-        raise UserError(f"{len(table)} position rows are not {found} special rows and a square of patches")
+    sides = {found: math.isqrt(max(len(table) - found, 0)) for found in range(num_specials + 1)}
+    found = next((found for found, side in sides.items() if side and side**2 == len(table) - found), None)
+    if found is None:
+        raise UserError(f"{len(table)} position rows are not up to {num_specials} special rows and a square of patches")
+    patches, side = table[found:], sides[found]
     if (side, side) != grid:
         square = patches.T.reshape(1, -1, side, side)
         resampled = F.interpolate(square, grid, mode="bicubic", antialias=True, align_corners=False)
         patches = resampled.flatten(2)[0].T
-    own = model_table[:2].to(table)
-    if found < num_specials:
-        specials = torch.cat([specials, own[1:]])
-    elif num_specials == 2 and form == "official":
-        specials = own
-    return torch.cat([specials, patches])
+    kept = 0 if found == 2 and form == "official" else found
+    return torch.cat([table[:kept], model_table[kept:num_specials].to(table), patches])
 
 
 def _resample_rows(rows: Tensor, count: int) -> Tensor:

@@ -95,7 +95,7 @@ _MODELS = (
     ReleasedModel(
         name="ProLIP-ViT-H-14-FT-DC-1B-1_28B",
         architecture="ViT-H-14",
-        trained_on="CLIP's weights, then DataComp-1B",
+        trained_on="DFN CLIP's weights, then DataComp-1B",
         samples="1.28 B",
     ),
     ReleasedModel(

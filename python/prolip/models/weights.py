@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -21,8 +22,11 @@ from torch import Tensor
 from prolip.errors import UserError, printable
 from prolip.models.config import START_WITHOUT_BIAS, ModelConfig, Resize, ResizeForm
 from prolip.models.official_json import from_official_json
+from prolip.models.open_clip import released_names
 from prolip.models.position_tables import resize_image_positions, resize_text_positions, resize_token_table
 from prolip.models.prolip import ProLIP
+
+log = logging.getLogger(__name__)
 
 State = dict[str, Tensor]
 
@@ -196,12 +200,20 @@ def _shape(tensor: Tensor) -> str:
 def fit_state(model: ProLIP, state: Mapping[str, Tensor], form: ResizeForm) -> State:
     """Return `state` with its position and token tables resized for `model`; other tensors stay as they are.
 
-    A checkpoint without a similarity bias gets the initial values of the released loader: bias -10 and scale 10.
+    A checkpoint without a similarity bias gets the initial values of the released loader: bias -10 and scale 10. The
+    official form also renames the tensors of an open_clip model. Of these, parts outside the blocks may differ: what
+    the model lacks is left out, and what the state lacks keeps the model's values.
     """
-    fitted = dict(state)
+    fitted = released_names(state) if form == "official" else dict(state)
+    is_renamed = fitted.keys() != state.keys()
     own = model.state_dict()
     if "logit_bias" in own and "logit_bias" not in fitted:
         fitted.update({name: torch.tensor(value) for name, value in START_WITHOUT_BIAS.items()})
+    if is_renamed:
+        only = {name for name in own.keys() ^ fitted.keys() if ".resblocks." not in name}
+        new, left_out = sorted(only & own.keys()), sorted(only - own.keys())
+        log.info("not in the start, so new: %s\nleft out of the start: %s", ", ".join(new), ", ".join(left_out))
+        fitted = {name: own[name] for name in new} | {name: fitted[name] for name in fitted.keys() - only}
     if _IMAGE_POSITIONS in fitted:
         table, grid = fitted[_IMAGE_POSITIONS].float(), model.config.vision.grid
         fitted[_IMAGE_POSITIONS] = resize_image_positions(

@@ -140,18 +140,22 @@ class Source:
             raise WeightsError(f"{self.name}: has no architecture")
         return config
 
-    def read(self, *, averaged: bool = True) -> tuple[State, ModelConfig | None]:
+    def read(self, *, averaged: bool = True, converted: bool = True) -> tuple[State, ModelConfig | None]:
         """Return the tensors under official names, and the architecture; None if the source has none.
 
         Args:
             averaged: whether to read a run's moving average, if it keeps one.
+            converted: whether to convert a model of open_clip. Otherwise its tensors are returned as they are.
 
         Raises:
             WeightsError: the source is not a model.
             DownloadError: a file is neither in the cache nor can be downloaded.
         """
         if self.open_clip is not None:
-            model = start_from(build_named(self.open_clip, self.cache_dir)[1])
+            built = build_named(self.open_clip, self.cache_dir)[1]
+            if not converted:
+                return built.state_dict(), None
+            model = start_from(built)
             return model.state_dict(), model.config
         if self.checkpoint is not None:
             state = self.checkpoint.weights() if averaged else self.checkpoint.model()
@@ -227,11 +231,16 @@ def load_network(
 
 
 def new_model(config: ModelConfig, start_from: str | None = None, resize: Resize = "off") -> ProLIP:
-    """Build a model to train, with new weights or with those of `start_from` (see `load_network`), which must match."""
+    """Build a model to train, with new weights or with those of `start_from` (see `load_network`), which must match.
+
+    With the official `resize` and the released architecture, a model of open_clip is read as by the released loader
+    (`prolip.models.weights.fit_state`).
+    """
     model = ProLIP(config)
     if start_from is not None:
+        converted = resize != "official" or not config.text.embed_cls
         try:
-            load_state(model, resolve(start_from).read()[0], resize=resize)
+            load_state(model, resolve(start_from).read(converted=converted)[0], resize=resize)
         except WeightsError as error:
             hint = "--architecture start_from takes the start's own architecture"
             raise WeightsError(f"start_from: {error} (got {start_from})\n{hint}") from error

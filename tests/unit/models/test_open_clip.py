@@ -14,11 +14,12 @@ import torch
 from timm.models import VisionTransformer
 from torch import Tensor, nn
 
-from prolip.models import ProLIP
+from prolip.models import ModelConfig, ProLIP
 from prolip.models.hub import save_pretrained
 from prolip.models.open_clip import StartError, start_from
+from prolip.models.weights import WeightsError
 from prolip.normalization import OPENAI_MEAN, OPENAI_STD
-from prolip.pretrained.sources import load_network
+from prolip.pretrained.sources import load_network, new_model
 
 CLIP_VISION = {"layers": 2, "width": 32, "head_width": 8, "patch_size": 8, "image_size": 32}
 CLIP_TEXT = {"context_length": 7, "vocab_size": 40, "width": 24, "heads": 3, "layers": 2}
@@ -32,6 +33,7 @@ SIGLIP_TEXT = {
     "pool_type": "last",
     "norm_kwargs": {"eps": 1e-6},
 }
+PARTS = ("weight", "bias")
 TANH = {"act_kwargs": {"approximate": "tanh"}}
 
 
@@ -223,6 +225,70 @@ def test_open_clip_weights_load_from_a_file(tmp_path: Path, monkeypatch: pytest.
     _, ids = inputs(theirs)
     with torch.no_grad():
         close(ours.encode_text(ids).mean, theirs.encode_text(ids, normalize=True))
+
+
+NEW = {"visual.unc_embedding", "text.unc_emb", "text.cls_emb"}
+NEW |= {f"{head}.{part}" for head in ("visual.uncertainty_proj", "text.text_uncertainty_projection") for part in PARTS}
+
+
+@pytest.mark.parametrize(
+    ("name", "specials", "new"),
+    [
+        (
+            "siglip",
+            0,
+            {f"visual.ln_{place}.{part}" for place in ("pre", "post") for part in PARTS}
+            | {"visual.class_embedding", "visual.proj"},
+        ),
+        ("clip", 1, {f"text.text_projection.{part}" for part in PARTS}),
+    ],
+)
+def test_the_released_architecture_takes_what_the_released_loader_does(
+    name: str, specials: int, new: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = built(name)
+    tower, is_clip = getattr(theirs, "text", theirs), name == "clip"
+    like = start_from(theirs).config
+    config = replace(
+        like,
+        vision=replace(like.vision, pool_type="tok", no_ln_pre=False, unc_seen=True, final_norm="twice"),
+        text=replace(like.text, embed_cls=True, no_causal_mask=True, unc_seen=True, proj_bias=True, vocab_size=45),
+        init_logit_scale=2.0,
+        init_logit_bias=-9.0,
+    )
+    torch.save(theirs.state_dict(), path := tmp_path / "weights.pt")
+    described = {"embed_dim": 16, "custom_text": not is_clip, **MODELS[name][1]}
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "tiny-for-prolip", described)
+
+    def started(source: str | None, config: ModelConfig = config) -> ProLIP:
+        torch.manual_seed(3)
+        return new_model(config, source, "official")
+
+    fresh, ours, of_file = (started(source) for source in (None, f"open_clip:tiny-for-prolip/{path}", str(path)))
+    own, before = ours.state_dict(), fresh.state_dict()
+    assert all(torch.equal(tensor, own[key]) for key, tensor in of_file.state_dict().items())
+    assert {key for key in own if torch.equal(own[key], before[key])} == NEW | new
+
+    if is_clip:
+        blocks, filters, rows = theirs.visual.transformer, theirs.visual.conv1, theirs.visual.positional_embedding
+    else:
+        trunk = theirs.visual.trunk
+        blocks, filters, rows = trunk.blocks, trunk.patch_embed.proj, trunk.pos_embed[0]
+    for layers, expected in ((ours.visual.transformer, blocks), (ours.text.transformer, tower.transformer)):
+        x = torch.randn(2, 5, layers.blocks()[0].ln_1.weight.numel())
+        close(layers(x, slice(None)), expected(x))
+    assert torch.equal(ours.visual.conv1.weight, filters.weight)
+    unc = before["visual.positional_embedding"][specials:2]
+    assert torch.equal(own["visual.positional_embedding"], torch.cat([rows[:specials], unc, rows[specials:]]))
+    stretched = nn.functional.interpolate(tower.positional_embedding.T[None], 9, mode="linear")[0].T
+    close(own["text.positional_embedding"], stretched)
+    words = torch.cat([tower.token_embedding.weight, before["text.token_embedding.weight"][40:]])
+    assert torch.equal(own["text.token_embedding.weight"], words)
+    similarity = (-10.0, math.log(10)) if is_clip else (-12.0, math.log(1 / 0.07))
+    assert (float(own["logit_bias"]), float(own["logit_scale"])) == pytest.approx(similarity)
+
+    with pytest.raises(WeightsError, match=r"missing +visual\.transformer\.resblocks\.2"):
+        started(str(path), replace(config, vision=replace(config.vision, layers=3)))
 
 
 @pytest.mark.parametrize("name", ["vit-b-32/tag", "none/tag", "ViT-B-32/no-such-tag", "ViT-B-32"])

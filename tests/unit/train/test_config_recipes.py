@@ -9,10 +9,12 @@ from typing import Any
 
 import open_clip
 import pytest
+import torch
 
-from prolip.models import ARCHITECTURES
+from prolip.models import ARCHITECTURES, ProLIP
 from prolip.models.config import LockConfig
 from prolip.models.freeze import lock_parameters
+from prolip.models.weights import fit_state
 from prolip.train.config import TrainConfig, known_recipes, load_config
 from prolip.train.cost import blank, count_parameters
 
@@ -57,8 +59,27 @@ def test_every_recipe_begins_with_a_comment_and_has_short_lines() -> None:
 def test_recipes_for_larger_models_change_only_size_and_accumulation(name: str, architecture: str) -> None:
     found = changes(f"{name}-datacomp-1b-1.28b")
     assert recipe(f"{name}-datacomp-1b-1.28b").model == ARCHITECTURES[architecture]
-    rest = {key for key in found if not key.startswith(("model.", "data.tokenizer.", "data.mask.text_mode"))}
+    # CLIP's vocabulary has no mask token.
+    assert found.pop("data.mask.mask_id", None) == (286 if name == "vit-h14" else None)
+    rest = {key for key in found if not key.startswith(("model.", "data.tokenizer."))}
     assert rest == {"architecture", "accumulate"}
+
+
+@pytest.mark.parametrize(("start", "size"), [("siglip", "vit-l16"), ("siglip", "vit-so400m14"), ("dfn", "vit-h14")])
+def test_the_larger_fine_tuned_models_start_in_the_released_architecture(start: str, size: str) -> None:
+    name = f"finetune-{start}-{size}-1.28b"
+    found = changes(name, f"{size}-datacomp-1b-1.28b")
+    model, tag = found.pop("start_from").removeprefix("open_clip:").split("/")
+    assert found == {"start_resize": "official"}
+    assert tag in open_clip.list_pretrained_tags_by_model(model)
+    described = open_clip.get_model_config(model)
+    kind = open_clip.CustomTextCLIP if described.pop("custom_text", False) else open_clip.CLIP
+    with torch.device("meta"):
+        theirs, ours = kind(**described), ProLIP(recipe(name).model)
+        fitted = fit_state(ours, theirs.state_dict(), "official")
+    assert {key: tensor.shape for key, tensor in fitted.items()} == {
+        key: tensor.shape for key, tensor in ours.state_dict().items()
+    }
 
 
 def test_effective_loss_weights_are_32_times_the_scripts() -> None:

@@ -116,7 +116,8 @@ class TrainConfig:
     """Model to start from instead of random weights: any source of `prolip.load`, such as a released
     model's name, a folder, a run, hf-hub:OWNER/NAME or open_clip:NAME/TAG. It brings its architecture and tokenizer."""
     start_resize: Resize = "off"
-    """How to fit position and token tables of another size; "off" refuses them."""
+    """How to fit position and token tables of another size; "off" refuses them. "official" also reads a model of
+    open_clip into a released architecture, as the released loader does."""
     model: ModelConfig = field(default_factory=lambda: ARCHITECTURES["ViT-B-16"])
     """Sizes of the towers, initial logit scale and bias."""
     lock: LockConfig = field(default_factory=LockConfig)
