@@ -16,7 +16,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import BinaryIO
 
 import pyarrow.compute as pc
@@ -25,6 +25,7 @@ from prolip.data import DataError, StoreConfig, expand_shards, fetch_shard, with
 from prolip.data.samples import member_key
 from prolip.embeddings.config import FilterOptions
 from prolip.embeddings.rank import read_ranking
+from prolip.embeddings.row_contents import below
 from prolip.errors import UserError, check_at_least
 from prolip.files import atomic_file, check_own_folder, write_atomic
 
@@ -140,9 +141,7 @@ def copy_images(folder: Path, names: Iterable[str], target: Path) -> int:
     """
     copied = 0
     for name in sorted(names):
-        path = PurePath(name)
-        if path.is_absolute() or ".." in path.parts:
-            raise UserError(f"ranking: keys must be paths below {folder} (got {name})")
+        path = below(folder, name)
         if not (folder / path).is_file():
             raise DataError(f"{folder}: must have the ranked image {name}; has the folder changed?")
         copied += not (target / path).is_file()

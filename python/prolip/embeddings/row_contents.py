@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from prolip.data import DataError, StoreConfig
@@ -55,13 +55,13 @@ def fetch(
         path = Path(source)
         try:
             if path.is_dir():
-                contents = {key: _of_file(path / key, side) for key in keys}
+                contents = {key: _of_file(path / below(path, key), side) for key in keys}
             elif path.suffix == ".txt":
                 lines = read_lines(path)
-                contents = {key: Contents(None, lines[int(key)]) for key in keys if int(key) < len(lines)}
+                contents = {key: Contents(None, lines[int(key)]) for key in keys if 0 <= int(key) < len(lines)}
             else:
                 contents = _of_shard(source, keys, side, store or StoreConfig(), caption_key)
-        except (UserError, DataError, OSError) as error:
+        except (ValueError, DataError, OSError) as error:
             log.warning("%s: its images and captions cannot be shown: %s", source, error)
         else:
             found |= {(source, key): one for key, one in contents.items()}
@@ -72,6 +72,18 @@ def read_lines(path: Path) -> list[str]:
     """The lines of a text file, including empty ones, so that a caption's number is its line number."""
     text = read_text(path)
     return text.removesuffix("\n").split("\n") if text else []
+
+
+def below(folder: Path, key: str) -> PurePath:
+    """A key of a folder as a path, which does not lead out of it.
+
+    Raises:
+        UserError: it does.
+    """
+    path = PurePath(key)
+    if path.is_absolute() or ".." in path.parts or "\0" in key or not path.name:
+        raise UserError(f"key: must be a path below {folder} (got {key})")
+    return path
 
 
 def _of_file(path: Path, side: int | None) -> Contents:

@@ -108,7 +108,7 @@ def test_a_stopped_copy_resumes_and_rules_are_not_mixed(lab: Path, tmp_path: Pat
         ({"keep_count": 1, "ranking": Path("absent.csv")}, "", "ranking"),
         ({"keep_count": 1, "shards": ("lines.txt",)}, "k0,{shard},1.0,1", "shards"),
         ({"keep_count": 1, "out": Path()}, "k0,{shard},1.0,1", "out"),
-        ({"keep_count": 1}, "../lines.txt,{lab}/data,1.0,1", "ranking"),
+        ({"keep_count": 1}, "../lines.txt,{lab}/data,1.0,1", "key"),
     ],
 )
 def test_what_cannot_be_kept_is_named(

@@ -177,6 +177,16 @@ def test_images_that_are_gone_or_remote_are_left_out(lab: Path, caplog: pytest.L
     assert image is not None
     assert image.shape == (16, 16, 3)
     assert "gone.tar" in caplog.text
+    red = lab / "images" / "some.where" / "red.tif"
+    for source, key in (
+        (red.parent, f"../{red.parent.name}/red.tif"),
+        (red.parent, str(red)),
+        (red.parent, ""),
+        (red.parent, "red\0.tif"),
+        (lines, "-1"),
+        (lines, "x"),
+    ):
+        assert not fetch([(str(source), key)], None), key
 
 
 @pytest.mark.parametrize(
