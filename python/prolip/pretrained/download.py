@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import cast
 
 from huggingface_hub import (
     _CACHED_NO_EXIST,
     constants,
+    get_session,
     hf_hub_download,
     snapshot_download,
     try_to_load_from_cache,
@@ -48,16 +51,20 @@ def hub_file(repository: str, name: str, cache_dir: str | Path | None = None) ->
         DownloadError: the repository cannot be reached or read, or is not there.
     """
     owner_name, _, revision = repository.partition("@")
+    known: object = None
     try:
+        known = try_to_load_from_cache(owner_name, name, cache_dir, revision or None)
+        if not isinstance(known, str) and not constants.HF_HUB_OFFLINE:
+            _check_answers(constants.ENDPOINT)
         return Path(hf_hub_download(owner_name, name, revision=revision or None, cache_dir=cache_dir))
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-        if try_to_load_from_cache(owner_name, name, cache_dir, revision or None) is _CACHED_NO_EXIST:
+        if known is _CACHED_NO_EXIST:
             return None
-        raise _sentence(error, repository, name) from error
+        raise _sentence(error, repository, name) from None
     except EntryNotFoundError:
         return None
     except HUB_FAILURES as error:
-        raise _sentence(error, repository, name) from error
+        raise _sentence(error, repository, name) from None
 
 
 def hub_data_set(repository: str, patterns: Sequence[str], ignored: Sequence[str]) -> Path | None:
@@ -83,7 +90,25 @@ def hub_data_set(repository: str, patterns: Sequence[str], ignored: Sequence[str
         unknown = isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError)
         if unknown or (constants.HF_HUB_OFFLINE and isinstance(error, LocalEntryNotFoundError)):
             return None
-        raise _sentence(error, repository, "the data set") from error
+        raise _sentence(error, repository, "the data set") from None
+
+
+@cache
+def _check_answers(endpoint: str) -> None:
+    """Check once that the hub can be reached, with one retry; the hub's client would retry each file for 23 s.
+
+    Raises:
+        LocalEntryNotFoundError: it cannot.
+    """
+    for wait in (1, None):
+        try:
+            get_session().head(endpoint, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        except HUB_FAILURES as error:
+            if wait is None:
+                raise LocalEntryNotFoundError(str(error)) from error
+            time.sleep(wait)
+        else:
+            return
 
 
 def first_line(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,6 +66,16 @@ def test_download_errors_name_the_repository(hub: Path, tmp_path: Path, monkeypa
     with pytest.raises(DownloadError) as broken:
         hub_file("me/cat", "model.bin")
     assert broken.value.field == "me/cat"
+
+
+def test_an_unreachable_hub_is_one_sentence_and_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    started = time.monotonic()
+    with pytest.raises(DownloadError) as error:
+        hub_file("me/cat", "model.bin")
+    assert error.value.__suppress_context__
+    assert time.monotonic() - started < 15, "the hub's own client retries for 23 s"
 
 
 def test_without_its_tokenizer_a_model_still_encodes_images(hub: Path) -> None:
