@@ -64,10 +64,8 @@ def _end_process(status: int) -> NoReturn:
 
 
 def log_error(log: logging.Logger, command: str, error: Exception, ranks: Ranks) -> None:
-    """Log the error that ended this rank, unless another rank has logged the same one."""
-    if ranks.store is None:
-        log.critical("%s: %s", command, error)
-        return
+    """Log the error that ended one of several ranks, unless another one has logged the same."""
+    assert ranks.store is not None
     try:
         is_first = ranks.store.add(f"error/{error}", 1) == 1
     except RuntimeError:  # the process that keeps the store has ended

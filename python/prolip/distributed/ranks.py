@@ -20,6 +20,8 @@ from prolip._core import usable_cores
 from prolip.errors import UserError
 
 _START_SECONDS = 1800
+_ANSWER_SECONDS = 120
+"""How long torchrun's store may take to answer; it serves before the ranks start."""
 _TIMEOUT = timedelta(minutes=30)
 
 T = TypeVar("T")
@@ -114,6 +116,9 @@ def meet() -> Ranks:
     """Read this process's place from the launcher's environment, and meet the other ranks in their store.
 
     There is no process group yet, and the device is the CPU.
+
+    Raises:
+        UserError: the store does not answer, such as that of a torchrun that was killed.
     """
     rank, local_rank, world_size = (
         int(os.environ.get(name, default))
@@ -121,7 +126,14 @@ def meet() -> Ranks:
     )
     own: Store | None = None
     if world_size > 1:
-        store, _, _ = next(rendezvous("env://"))
+        by_torchrun = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        seconds = _ANSWER_SECONDS if by_torchrun else _START_SECONDS
+        try:
+            store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=seconds)))
+        except dist.DistError as error:
+            reason = str(error).partition("\n")[0]
+            raise UserError(f"MASTER_ADDR: must be where torchrun, or rank 0, still runs ({reason})") from error
+        store.set_timeout(timedelta(seconds=_START_SECONDS))
         own = PrefixStore(agree_on_name(store, rank, world_size), store)
     return Ranks(
         rank=rank,

@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from prolip.checkpoint import Best, Checkpoint, Notes, RunLock, Saver, agree_on_checkpoint, rng_tensors, run_tensors
 from prolip.data import BatchLoader, Cursor, DataError
 from prolip.data.device import DeviceBatch, device_batches
-from prolip.distributed import Peers, Ranks, failing_at_once, join, log_error, meet
+from prolip.distributed import Peers, Ranks, failing_at_once, join, meet
 from prolip.errors import UserError, fields_within, log_to_terminal, sentence
 from prolip.files import write_atomic
 from prolip.losses import LossTerms, ProlipLoss
@@ -321,10 +321,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Train; returns the exit status: 0 if done or stopped by SIGTERM or SIGHUP, 130 by Ctrl-C, 2 for wrong input."""
     leads = os.environ.get("RANK", "0") == "0"
     log_to_terminal(logging.INFO if leads else logging.CRITICAL)
-    ranks = meet()
     try:
+        ranks = meet()
         with failing_at_once("prolip train", log, ranks) as opened:
             return train(sys.argv[1:] if arguments is None else arguments, ranks, opened)
-    except (UserError, DataError) as error:  # of a single process
-        log_error(log, "prolip train", error, ranks)
+    except (UserError, DataError) as error:  # of a single process, or of a rank that meets no other
+        log.critical("prolip train: %s", error)
         return 2

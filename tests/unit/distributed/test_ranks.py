@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from tests.support.forkserver import FORKSERVER
 
-from prolip.distributed import Ranks, agree_on_name, find_device, join, usable_cores
+from prolip.distributed import Ranks, agree_on_name, find_device, join, meet, usable_cores
 from prolip.errors import UserError
 from prolip.train.stop_signal import StopRequest
 
@@ -40,6 +40,22 @@ def test_restarted_ranks_ignore_the_earlier_ones_in_the_same_store() -> None:
             assert len(found) == 1
             names += found
     assert len(set(names)) == 5
+
+
+def test_a_torchrun_that_has_ended_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    place = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(server.port)}
+    for name, value in (place | {"TORCHELASTIC_USE_AGENT_STORE": "True"}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("prolip.distributed.ranks._ANSWER_SECONDS", 1)
+    with monkeypatch.context() as alone:
+        alone.setattr("prolip.distributed.ranks.agree_on_name", lambda *_: "name")
+        store = cast(dist.PrefixStore, meet().store)
+        assert store.underlying_store.timeout == timedelta(minutes=30), "ranks may start later than the store"
+    monkeypatch.setenv("MASTER_PORT", "9")
+    with pytest.raises(UserError) as error:
+        meet()
+    assert error.value.field == "MASTER_ADDR"
 
 
 def test_no_device_name_falls_back_to_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
