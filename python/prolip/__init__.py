@@ -4,6 +4,14 @@
 `prolip.data`, `prolip.models`, `prolip.losses`, `prolip.gaussian`, `prolip.metrics`. This module imports nothing heavy.
 """
 
+from importlib.metadata import version
+from typing import Any
+
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name when it is first used; `__version__` is that of the installed package."""
+    return version(__name__) if name == "__version__" else _load(name)

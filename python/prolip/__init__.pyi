@@ -3,3 +3,5 @@ from .models.released import ReleasedModel as ReleasedModel, list_models as list
 from .pretrained.classify import Classification as Classification
 from .pretrained.model import Model as Model
 from .pretrained.open import load as load
+
+__version__: str

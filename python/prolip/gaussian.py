@@ -59,6 +59,12 @@ class Gaussian(NamedTuple):
         """The items at `index` of the leading axes: a number, a slice, a mask or a tensor of numbers."""
         return Gaussian(self.mean[index], self.log_var[index])
 
+    def __repr__(self) -> str:
+        """Shape, type, device and mean uncertainty."""
+        mean = self.mean
+        unsure = "" if mean.is_meta else f", mean uncertainty {self.uncertainty.float().mean():.4g}"
+        return f"Gaussian({list(mean.shape)}, {mean.dtype}, {mean.device}{unsure})"
+
     @property
     def var(self) -> Tensor:
         """Variances, [..., D]."""

@@ -109,8 +109,10 @@ def test_an_error_of_any_rank_is_logged_once_and_ends_all(lab: Lab) -> None:
 
 def test_another_recipe_in_the_same_folder_is_refused(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
     assert lab.here("mixed", "--samples_seen", "32") == 0
-    assert lab.here("mixed", "--samples_seen", "32", "--optim.lr", "1e-4") == 2
-    assert "holds a run with different optim.lr" in caplog.text
+    assert lab.here("mixed", "--samples_seen", "64", "--optim.lr", "1e-4") == 2
+    assert (
+        "holds a run with different optim.lr (0.003 there, 0.0001 now), samples_seen (32 there, 64 now)" in caplog.text
+    )
     assert lab.here("mixed", "--samples_seen", "32", "--log_every", "1") == 0
 
 

@@ -44,6 +44,11 @@ def test_gaussians_can_be_indexed() -> None:
     assert torch.equal(three[1:].log_var, three.log_var[1:])
 
 
+def test_the_text_of_gaussians_is_short() -> None:
+    assert repr(some(3000)).startswith("Gaussian([3000, 8], torch.float64, cpu, mean uncertainty 0.")
+    assert repr(Gaussian.point(torch.empty(2, 8, device="meta"))) == "Gaussian([2, 8], torch.float32, meta)"
+
+
 def test_a_point_has_no_variance() -> None:
     point = Gaussian.point(torch.ones(2, 3))
     assert torch.equal(point.var, torch.zeros(2, 3))

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TextIO, TypeVar
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TextIO, TypeVar
 import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
+import prolip
 from prolip.data import usable_cores
 from prolip.errors import DataError, UserError, log_to_terminal, printable, sentence
 from prolip.flags import gather, list_flags
@@ -55,7 +55,7 @@ def choose(prog: str, commands: Mapping[str, Command], arguments: list[str]) -> 
         write_lines([f"usage: {prog} COMMAND ...\n", *lines, f"\n{prog} COMMAND --help describes a command."])
         return 0
     if arguments[0] == "--version":
-        write_lines([version("prolip")])
+        write_lines([prolip.__version__])
         return 0
     if arguments[0] not in commands:
         sys.stderr.write(f"{prog}: unknown command {arguments[0]!r}; the commands are {', '.join(commands)}\n")

@@ -9,6 +9,7 @@ import tyro
 from prolip.cli import demo
 from prolip.cli.command import Command, choose, finish_build, parse
 from prolip.data.build.config import BuildConfig, CsvConfig, FolderConfig
+from prolip.data.build.shards import BuildSummary
 
 
 def run(prog: str, arguments: list[str]) -> int:
@@ -29,12 +30,7 @@ def _folder(prog: str, arguments: list[str]) -> int:
     config, out = parse(options, prog, arguments)
     from prolip.data.build.folder import build_folder
 
-    summary = build_folder(config, out)
-    shards = f"{out}/{'train' if 'train' in summary.samples else 'val'}-*.tar"
-    then = f"prolip embed --checkpoint MODEL --shards '{shards}' --out FOLDER"
-    if config.captions != "none" and "train" in summary.samples:
-        then = f"{_training(config, out)}, or {then}"
-    return finish_build(summary, then)
+    return _finish(config, build_folder(config, out))
 
 
 def _csv(prog: str, arguments: list[str]) -> int:
@@ -50,14 +46,15 @@ def _csv(prog: str, arguments: list[str]) -> int:
     config, out = parse(options, prog, arguments)
     from prolip.data.build.table import build_csv
 
-    return finish_build(build_csv(config, out), _training(config, out))
+    return _finish(config, build_csv(config, out))
 
 
-def _training(config: BuildConfig, out: Path) -> str:
-    shards = f"--shards '{out}/train-*.tar'"
+def _finish(config: BuildConfig, summary: BuildSummary) -> int:
+    shards = f"--shards '{summary.out}/{next(iter(summary.samples))}-*.tar'"
+    then = f"prolip embed --checkpoint MODEL {shards} --out FOLDER"
     if config.train_tokenizer:
-        return f"prolip train own-images {shards} --data.tokenizer.path {out}/tokenizer.json"
-    return f"prolip train finetune-clip-vit-b16 {shards}"
+        then = f"prolip train own-images {shards} --data.tokenizer.path {summary.out}/tokenizer.json"
+    return finish_build(summary, then)
 
 
 BUILDERS = {

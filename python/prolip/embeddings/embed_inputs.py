@@ -56,6 +56,7 @@ from prolip.pretrained.image_batches import decoded_ahead, encoded_image
 from prolip.pretrained.model import Model, weights_digest
 from prolip.pretrained.open import load
 from prolip.pretrained.preprocess import square_image_size
+from prolip.pretrained.sources import absolute_source
 
 log = logging.getLogger(__name__)
 
@@ -413,7 +414,7 @@ def _prepare(embedder: Embedder, inputs: Sequence[Input]) -> list[int]:
     """Write the manifest, and return the numbers of the inputs to embed."""
     options, model = embedder.options, embedder.model
     manifest = Manifest(
-        checkpoint=options.checkpoint,
+        checkpoint=absolute_source(options.checkpoint),
         weights=weights_digest(model.network),
         tokenizer=options.tokenizer,
         model=to_official_json(model.prolip.config) if model.prolip else {"network": type(model.network).__name__},

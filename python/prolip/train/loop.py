@@ -157,8 +157,10 @@ def find_saved(config: TrainConfig, ranks: Ranks) -> Checkpoint | None:
     """
     saved = agree_on_checkpoint(config.out / "checkpoints", config.resume, ranks)
     if saved is not None and (keys := differing_keys(config, saved.notes.config)):
+        changed = ", ".join(f"{key} ({before} there, {now} now)" for key, (before, now) in keys.items())
         raise UserError(
-            f"{config.out}: holds a run with different {', '.join(keys)}: choose another --out, or remove that folder"
+            f"{config.out}: holds a run with different {changed}: choose another --out (--start_from {config.out} goes "
+            "on from its weights), or remove that folder"
         )
     return saved
 

@@ -87,10 +87,13 @@ def test_names_cannot_control_the_terminal(
     shutil.copytree(lab / "images" / "some.where", images)
     for path in images.iterdir():
         path.rename(path.with_stem(path.stem + odd))
-    embed = ["embed", "--checkpoint", lab / "run", "--images", images, "--out", out]
+    monkeypatch.chdir(lab)
+    embed = ["embed", "--checkpoint", "run", "--images", images, "--out", out]
     rank = ["data", "rank", "--embeddings", out, "--out", tmp_path / f"ranking{odd}.csv"]
     search = ["search", "--embeddings", out, "--text", odd, "--sheet", tmp_path / "sheet.html"]
-    assert [main([*map(str, words)]) for words in (embed, rank, search)] == [0, 0, 0]
+    assert main([*map(str, embed)]) == 0
+    monkeypatch.chdir(tmp_path)  # the model is found from any folder
+    assert [main([*map(str, words)]) for words in (rank, search)] == [0, 0]
     shutil.rmtree(images)
     images.write_bytes(b"")
     assert [main([*map(str, words)]) for words in (search, embed)] == [0, 2]

@@ -192,21 +192,21 @@ def test_every_data_setting_reaches_the_loader() -> None:
     assert (loader.max_caption_bytes, loader.store.connections, loader.store.cache_dir) == (9, 3, "cache")
     # Where the index and the cache lie is no other computation.
     moved = replace(config, data=replace(config.data, index="other.index", store=replace(config.data.store, retries=1)))
-    assert differing_keys(moved, to_toml(config)) == []
+    assert not differing_keys(moved, to_toml(config))
     # Where an archive ends decides how many samples it has.
     lenient = replace(config, data=replace(config.data, store=replace(config.data.store, require_archive_end=False)))
-    assert differing_keys(lenient, to_toml(config)) == ["data.store.require_archive_end"]
+    assert [*differing_keys(lenient, to_toml(config))] == ["data.store.require_archive_end"]
     # How processes share the model is none either, but for the type that its weights are rounded to on the way.
     shared = replace(config.parallel, strategy="fsdp", reshard=False, gather="fp32", recompute_every=2, compile=True)
-    assert differing_keys(replace(config, parallel=shared), to_toml(config)) == ["parallel.gather"]
+    assert [*differing_keys(replace(config, parallel=shared), to_toml(config))] == ["parallel.gather"]
 
 
 def test_only_settings_that_change_the_computation_prevent_resuming() -> None:
     first = load_config(["demo"])
     moved = load_config(["demo", "--out", "elsewhere", "--log_every", "3", "--data.shards", "x.tar"])
     other = load_config(["demo", "--optim.lr", "0.5", "--data.captions.1.sources.0.weight", "1"])
-    assert differing_keys(moved, to_toml(first)) == []
-    assert differing_keys(other, to_toml(first)) == ["data.captions.1.sources.0.weight", "optim.lr"]
+    assert not differing_keys(moved, to_toml(first))
+    assert [*differing_keys(other, to_toml(first))] == ["data.captions.1.sources.0.weight", "optim.lr"]
 
 
 def test_a_config_of_another_version_is_reported_as_such() -> None:
@@ -357,4 +357,4 @@ def test_stored_settings_hold_no_secrets_and_a_run_resumes_with_them() -> None:
     assert "secret" not in to_toml(config)
     saved = from_toml(to_toml(config)).data
     assert (saved.shards, saved.index) == (("https://host/{0..3}.tar?…", "a.tar"), "s3://bucket/index")
-    assert differing_keys(config, to_toml(config)) == []
+    assert not differing_keys(config, to_toml(config))

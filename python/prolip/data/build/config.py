@@ -17,7 +17,9 @@ class BuildConfig:
     max_side: int | None = None
     """Longest side in pixels; larger images are scaled down. By default, images are stored unchanged."""
     val_share: float = 0.0
-    """Share of images, chosen by a hash, that go into val-*.tar instead of train-*.tar."""
+    """Share of images, chosen by a hash, that go into val-*.tar instead."""
+    split: str = "train"
+    """What the other shards are called: SPLIT-*.tar, such as `test` for images to evaluate with."""
     max_bad_fraction: float = 0.01
     """Largest share of unreadable images, which are skipped and listed. Above it, the build fails."""
     samples_per_shard: int = 1000
@@ -31,6 +33,8 @@ class BuildConfig:
         check_at_least(1, samples_per_shard=self.samples_per_shard)
         if self.max_side is not None:
             check_at_least(1, max_side=self.max_side)
+        if not self.split.isidentifier() or (self.val_share and self.split == "val"):
+            raise UserError(f"split: must be a word, and with val_share not val (got {self.split!r})")
         if not 0 <= self.val_share < 1:
             raise UserError(f"val_share: must be in [0, 1) (got {self.val_share})")
         if not 0 <= self.max_bad_fraction <= 1:

@@ -178,10 +178,10 @@ def write_images(
 
     order = sorted(enumerate(candidates), key=lambda pair: hash_rank(config.seed, f"order {pair[0]}"))
     with replace_folder(out) as folder:
-        for split in ("train", "val"):
-            chosen = [(place, image) for place, image in order if (split == "val") == _is_validation(image, config)]
+        for split, held in ((config.split, False), ("val", True)):
+            chosen = [(place, image) for place, image in order if held == _is_validation(image, config)]
             folder.write(split, read(chosen), config.samples_per_shard)
-            if split == "train" and config.train_tokenizer:
+            if config.train_tokenizer and not held:
                 captions = [caption for _, image in chosen for caption in image.captions]
                 folder.write_text("tokenizer.json", train_vocabulary(captions, _VOCABULARY).json)
         if not folder.samples:

@@ -93,15 +93,16 @@ def to_toml(config: TrainConfig) -> str:
     return "\n".join(_toml_lines(table, "")) + "\n"
 
 
-def differing_keys(config: TrainConfig, saved: str) -> list[str]:
-    """List the dotted keys that change what a run computes, compared with the settings in the TOML `saved`.
+def differing_keys(config: TrainConfig, saved: str) -> dict[str, tuple[Any, Any]]:
+    """Return the dotted keys that change what a run computes, with their values in the TOML `saved` and in `config`.
 
     Raises:
         UserError: another version of prolip wrote them.
     """
     new, old = flatten(tomllib.loads(to_toml(config))), flatten(tomllib.loads(to_toml(from_toml(saved))))
     keys = sorted((new.keys() | old.keys()) - OPERATIONAL_KEYS)
-    return [key for key in keys if new.get(key) != old.get(key) and not key.startswith("validation.")]
+    pairs = {key: (old.get(key), new.get(key)) for key in keys if not key.startswith("validation.")}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
 # ---- Recipes ----

@@ -19,6 +19,7 @@ import numpy as np
 from prolip.data.device import DeviceBatch
 from prolip.data.tokenizer import Tokenizer
 from prolip.files import write_atomic, writing
+from prolip.losses import LossTerms
 from prolip.models import ProLIPOutput
 from prolip.train.config import TrainConfig, to_toml
 from prolip.train.logging.examples import pick_examples, write_examples
@@ -158,15 +159,6 @@ def _open_wandb(config: TrainConfig) -> Any:
 # ---- Progress -------------------------------------------------------------------------------------------------------
 
 
-_TERMS = {
-    "ppcl": "ppcl",
-    "inclusion": "incl",
-    "masked_image_inclusion": "img",
-    "masked_text_inclusion": "txt",
-    "vib": "vib",
-}
-
-
 class Progress:
     """Writes one progress line: rewritten in place on a terminal, a new line per row elsewhere.
 
@@ -186,7 +178,7 @@ class Progress:
         seconds_left = (self._total_steps - step) * samples_per_step / max(row["samples_per_s"], 1e-9)
         line = (
             f"step {step}/{self._total_steps}  loss {row['loss']:.4f} "
-            f"({' '.join(f'{short} {row[name]:.3g}' for name, short in _TERMS.items())})  "
+            f"({' '.join(f'{name} {row[name]:.3g}' for name in LossTerms._fields if name in row)})  "
             f"{row['samples_per_s']:.0f} samples/s  waiting for data {100 * row['data_wait_share']:.0f}%  "
             f"ETA {timedelta(seconds=round(seconds_left))}"
         )

@@ -243,13 +243,13 @@ def test_the_validation_split_does_not_depend_on_the_folders_place(tmp_path: Pat
     for home in ("one", "two"):
         for number in range(40):
             draw(tmp_path / home / "in" / "x" / f"{number}.png")
-        config = FolderConfig(images=tmp_path / home / "in", val_share=0.25, samples_per_shard=7)
+        config = FolderConfig(images=tmp_path / home / "in", val_share=0.25, samples_per_shard=7, split="test")
         summary = build_folder(config, tmp_path / home / "out")
         val = {one["json"]["path"] for one in read_back(tmp_path / home / "out", "val-*.tar")}
-        train = {one["json"]["path"] for one in read_back(tmp_path / home / "out", "train-*.tar")}
-        assert len(train | val) == 40
-        assert not train & val
-        assert summary.samples == {"train": len(train), "val": len(val)}
+        rest = {one["json"]["path"] for one in read_back(tmp_path / home / "out", "test-*.tar")}
+        assert len(rest | val) == 40
+        assert not rest & val
+        assert summary.samples == {"test": len(rest), "val": len(val)}
         assert max(summary.shards.values()) == 7
         chosen.append(val)
     assert chosen[0] == chosen[1]
