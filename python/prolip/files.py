@@ -9,7 +9,7 @@ import secrets
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +21,8 @@ from safetensors import SafetensorError
 from prolip.errors import DiskFullError, UserError
 
 T = TypeVar("T")
+_TEMPORARY = ".*.????????.tmp"
+"""Names of the files of `atomic_file`."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """The disk is full, a quota is used up, or a limit on the size of a file is reached."""
 
@@ -51,7 +53,8 @@ def atomic_file(path: Path, size: int | None = None) -> Iterator[Path]:
             raise
         try:
             mode = temporary.stat().st_mode & 0o777
-            yield temporary
+            with _locked(temporary):
+                yield temporary
             temporary.chmod(mode)
             temporary.replace(path)
         finally:
@@ -90,13 +93,36 @@ def check_no_tilde(path: Path, field: str = "") -> None:
 def check_own_folder(out: Path, *marks: str) -> None:
     """Check that a command may write into a folder: it is new, empty, or holds a file that only such a command writes.
 
+    Temporary files of `atomic_file` that killed commands left there are deleted.
+
     Raises:
         UserError: it holds other files, which the command could overwrite.
         OSError: it cannot be written; see `check_writable`.
     """
     check_writable(out / marks[0])
-    if out.is_dir() and any(out.iterdir()) and not any((out / mark).is_file() for mark in marks):
+    others = out.is_dir() and not all(path.match(_TEMPORARY) for path in out.iterdir())
+    if others and not any((out / mark).is_file() for mark in marks):
         raise UserError(f"out: must be a new or empty folder, or hold {' or '.join(marks)} (got {out})")
+    for path in out.rglob(_TEMPORARY):
+        with _locked(path) as locked:
+            if locked:
+                path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Lock a file until the block ends or the process dies; yields False if another process has the lock.
+
+    So it does where there are no locks, as on Windows and some network file systems.
+    """
+    with ExitStack() as opened:
+        locked = False
+        with suppress(ImportError, OSError):
+            import fcntl
+
+            fcntl.flock(opened.enter_context(path.open("r+b")), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locked = True
+        yield locked
 
 
 @contextmanager

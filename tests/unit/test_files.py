@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from tests.support.limited import file_limit
 
 from prolip.errors import DiskFullError, UserError
-from prolip.files import atomic_file, atomic_files, write_atomic, writing
+from prolip.files import atomic_file, atomic_files, check_own_folder, write_atomic, writing
 
 
 def write_half(path: Path) -> None:
@@ -46,6 +46,22 @@ def test_two_writers_of_a_file_do_not_mix(tmp_path: Path) -> None:
         slow.write("st")
     assert path.read_text(encoding="utf-8") == "first"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_command_left_is_deleted(tmp_path: Path) -> None:
+    left, below = tmp_path / ".a.0123abcd.tmp", tmp_path / "b" / ".a.0123abcd.tmp"
+    left.touch()
+    check_own_folder(tmp_path, "mark")
+    assert not left.exists()
+    below.parent.mkdir()
+    below.touch()
+    with pytest.raises(UserError):
+        check_own_folder(tmp_path, "mark")
+    assert below.exists()
+    write_atomic(tmp_path / "mark", "")
+    with atomic_file(tmp_path / "written now") as living:
+        check_own_folder(tmp_path, "mark")
+        assert (living.exists(), below.exists()) == (True, False)
 
 
 NUMBERS = np.zeros(5_000, np.float32)
