@@ -44,7 +44,9 @@ COMMANDS = {
     "eval": Command("evaluate models side by side: prolip eval SUITE --checkpoint ... --data ...", eval.run),
     "report": Command("write one page of a run: its results, curves and configuration", report.run),
     "bprw": Command("weight the prompts of each class by its images (Bayesian prompt re-weighting)", bprw.run),
-    "classify": Command("how probable each label is for an image: prolip classify IMAGE LABEL ...", classify.run),
+    "classify": Command(
+        "how probable each label is for an image, or for all images of folders and shards", classify.run
+    ),
     "calibrate": Command('fit probabilities, label sets and "don\'t know" on labelled images', calibrate.run),
     "compare": Command("distance and inclusion of an image and texts: prolip compare IMAGE TEXT ...", compare.run),
     "embed": Command("embed images and captions into Parquet files, under torchrun too", embed.run),

@@ -58,9 +58,12 @@ def read_record(key: str, member: bytes | None) -> Any:
 
 def file_name(key: str, member: bytes | None) -> str | None:
     """The image's own file name, if `prolip data build` wrote it into the sample's JSON member."""
-    record = read_record(key, member)
+    try:
+        record = read_record(key, member)
+    except DataError:
+        return None
     name = (record.get("path") or record.get("image")) if isinstance(record, dict) else None
-    return name if isinstance(name, str) else None
+    return name.encode(errors="replace").decode() if isinstance(name, str) else None
 
 
 def captions_at(key: str, members: Mapping[str, bytes | None], path: str) -> list[str]:

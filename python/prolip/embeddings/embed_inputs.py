@@ -63,7 +63,7 @@ log = logging.getLogger(__name__)
 KINDS: dict[str, tuple[Kind, ...]] = {"image": ("image",), "text": ("text",), "both": ("image", "text")}
 _PATIENCE = timedelta(days=7)
 """How long a process waits for the others, which may have much more to do."""
-_NAMED = 20
+NAMED = 20
 """Maximum number of unusable samples that are described per part."""
 _BEGIN = 65_536
 """Bytes at the beginning of a shard that identify it."""
@@ -185,13 +185,16 @@ class PartRows:
 
     keys: list[str] = field(default_factory=list)
     found: dict[Kind, list[Gaussian]] = field(default_factory=dict)
+    records: list[bytes | None] = field(default_factory=list)
+    """The samples' JSON, if `Embedder.keep` names it."""
     bad: int = 0
     named: list[str] = field(default_factory=list)
     wait_seconds: float = 0.0
 
-    def add(self, keys: Sequence[str], found: dict[Kind, Gaussian]) -> None:
+    def add(self, keys: Sequence[str], found: dict[Kind, Gaussian], records: Sequence[bytes | None] = ()) -> None:
         """Append the rows of a batch."""
         self.keys.extend(keys)
+        self.records.extend(records)
         for kind, gaussian in found.items():
             self.found.setdefault(kind, []).append(on_cpu(gaussian))
 
@@ -207,6 +210,8 @@ class Embedder:
     ranks: Ranks
     on_progress: Callable[[int], object] = lambda _: None
     """Called with the number of rows of each batch."""
+    keep: tuple[str, ...] = ()
+    """Members of a shard's samples to keep."""
 
     def open(self, source: Input) -> Started | None:
         """Open a shard, so that its samples are prefetched; None for an input without a sample or of files.
@@ -226,7 +231,7 @@ class Embedder:
             image_size=0 if network is None else square_image_size(network),
             captions=(slot,) if texts and network is not None else (),
             tokenizer=self.model.require_tokenizer().config if texts and network is not None else TokenizerConfig(),
-            keep_members=(*EXTENSIONS, *beside) if network is None else (),
+            keep_members=(*self.keep, *((*EXTENSIONS, *beside) if network is None else ())),
             shuffle_window=0,
             last_batch="keep",
             num_threads=options.threads,
@@ -269,7 +274,7 @@ class Embedder:
                         found["image"] = network.encode_image(batch.images)
                     if "text" in kinds:
                         found["text"] = network.encode_text(batch.token_ids[0])
-                rows.add(batch.keys, found)
+                rows.add(batch.keys, found, batch.members.get("json", ()))
                 self.on_progress(len(batch.keys))
         rows.wait_seconds = batches.wait_seconds
 
@@ -304,18 +309,22 @@ class Embedder:
         for decoded in decoded_ahead(samples, decode, self.options.threads):
             lost = [(sample.key, found) for sample, found in decoded if isinstance(found, Exception)]
             rows.bad += len(lost)
-            rows.named += [printable(f"{source.source}: {key}: {why}") for key, why in lost][: _NAMED - len(rows.named)]
+            rows.named += [printable(f"{source.source}: {key}: {why}") for key, why in lost][: NAMED - len(rows.named)]
             rows.wait_seconds += time.perf_counter() - begun
-            usable = [(sample.key, *found) for sample, found in decoded if not isinstance(found, Exception)]
+            usable = [
+                (sample.key, sample.members.get("json"), *found)
+                for sample, found in decoded
+                if not isinstance(found, Exception)
+            ]
             if usable:
-                keys, pixels, captions = zip(*usable, strict=True)
+                keys, records, pixels, captions = zip(*usable, strict=True)
                 with self.model.running():
                     encoded: dict[Kind, Gaussian] = {}
                     if "image" in kinds:
                         encoded["image"] = self.model.encode_pixels(torch.stack(pixels).to(self.ranks.device))
                     if "text" in kinds:
                         encoded["text"] = self.model.encode_captions(captions)
-                    rows.add(keys, encoded)
+                    rows.add(keys, encoded, records)
                 self.on_progress(len(keys))
             begun = time.perf_counter()
 
@@ -368,7 +377,7 @@ def _run(embedder: Embedder, inputs: Sequence[Input]) -> list[str]:
     begun, count, waited = time.perf_counter(), 0, 0.0
     with tqdm(desc="embedded", unit="sample", file=sys.stderr, disable=ranks.rank != 0) as bar:
         embedder = replace(embedder, on_progress=bar.update)
-        opened = _opened_ahead([inputs[number] for number in mine], embedder.open)
+        opened = opened_ahead([inputs[number] for number in mine], embedder.open)
         for number, started in zip(mine, opened, strict=True):
             rows = embedder.embed(inputs[number], started)
             embedder.write(number, inputs[number], rows)
@@ -395,11 +404,11 @@ def _run(embedder: Embedder, inputs: Sequence[Input]) -> list[str]:
             f"data {run['wait_share']:.1%} of the time"
         )
     if manifest.bad:
-        lines += [f"unusable samples: {manifest.bad:,}", *(f"  {name}" for name in manifest.bad_samples[:_NAMED])]
+        lines += [f"unusable samples: {manifest.bad:,}", *(f"  {name}" for name in manifest.bad_samples[:NAMED])]
     return lines
 
 
-def _opened_ahead(inputs: Sequence[Input], open_input: Callable[[Input], Opened]) -> Iterator[Opened]:
+def opened_ahead(inputs: Sequence[Input], open_input: Callable[[Input], Opened]) -> Iterator[Opened]:
     """Yield what `open_input` returns for each input; a thread opens the next one meanwhile."""
     with ThreadPoolExecutor(1, "next-input") as pool:
         following = pool.submit(open_input, inputs[0]) if inputs else None

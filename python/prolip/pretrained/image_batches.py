@@ -234,7 +234,7 @@ def count_images(images: Images) -> int | None:
     """The number of images for a progress bar; None if it is not known before they are read."""
     if _is_one(images) or not isinstance(images, Sequence):
         return None
-    return None if any(isinstance(item, str | os.PathLike) and _is_many(item) for item in images) else len(images)
+    return None if any(isinstance(item, str | os.PathLike) and is_many(item) for item in images) else len(images)
 
 
 _SHARDS = re.compile(r"\.(tar(\.\w+)?|tgz|txt)(\?.*)?$|^(@|pipe:)")
@@ -246,7 +246,8 @@ def _is_one(images: Images) -> bool:
     return isinstance(images, (str, os.PathLike, bytes, bytearray, memoryview, Image.Image))
 
 
-def _is_many(name: str | os.PathLike[str]) -> bool:
+def is_many(name: str | os.PathLike[str]) -> bool:
+    """Whether a name is that of a folder, shards or an address, and not of an image."""
     text = os.fspath(name)
     return bool(_SHARDS.search(text)) or "://" in text or os.path.isdir(text)
 

@@ -26,6 +26,7 @@ from prolip.models import ProLIP
 from prolip.models.config import Precision
 from prolip.models.precision import autocast
 from prolip.pretrained.classify import (
+    NOTHING,
     PLAIN,
     Classification,
     Decide,
@@ -186,16 +187,32 @@ class Model:
                 the model was not calibrated with these labels and templates.
             DataError: as for `encode_images`.
         """
+        classifier = self.classifier(
+            labels, Decide(guarantee, per_label, max_error), templates, prompt_weights, prior, progress
+        )
+        return classifier(
+            self.encode_images(images, batch_size=batch_size, num_threads=num_threads, progress=progress, store=store)
+        )
+
+    def classifier(
+        self,
+        labels: Sequence[str],
+        decide: Decide = NOTHING,
+        templates: Sequence[str] | None = None,
+        prompt_weights: Tensor | None = None,
+        prior: Sequence[float] | Tensor | None = None,
+        progress: bool | None = None,
+    ) -> Callable[[Gaussian], Classification]:
+        """Return the function that classifies embedded images, [N, D], for any number of batches; see `classify`."""
         check_labels(labels)
-        decide, known = Decide(guarantee, per_label, max_error), labels
+        known = labels
         if decide.asked:
             known, templates = check_decision(decide, self.calibration, labels, templates, prompt_weights, prior)
         templates = PLAIN if templates is None else templates
-        prompts = encode_prompts(templates, known, partial(self.encode_texts, progress=progress))
-        return classification(
-            self.encode_images(images, batch_size=batch_size, num_threads=num_threads, progress=progress, store=store),
-            prompts,
-            labels,
+        return partial(
+            classification,
+            prompts=encode_prompts(templates, known, partial(self.encode_texts, progress=progress)),
+            labels=labels,
             weights=prompt_weights,
             similarity=self.similarity,
             prior=prior,

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from prolip.decisions.fitting import log_prior
 from prolip.errors import UserError
-from prolip.gaussian import csd, inclusion_score
+from prolip.gaussian import Gaussian, csd, inclusion_score
 from prolip.metrics.prompts import fill_templates
-from prolip.pretrained.classify import PLAIN, Decide, check_labels, check_limits, require_calibration
+from prolip.pretrained.classify import PLAIN, Classification, Decide, check_labels, check_limits, require_calibration
 from prolip.pretrained.config import ClassifyOptions, CompareOptions, ImageOptions
+from prolip.pretrained.image_batches import is_many
 from prolip.pretrained.model import Model
 from prolip.pretrained.open import load
 from prolip.pretrained.preprocess import check_image_file
@@ -28,26 +29,11 @@ def run_classify(options: ClassifyOptions) -> list[str]:
         UserError: the model or a label cannot be used, or there is no such image.
         DataError: the image cannot be decoded.
     """
-    labels, decide = options.labels, Decide(options.guarantee, options.per_label, options.max_error)
-    check_limits(decide)
-    if labels or not decide.asked:
-        check_labels(labels)
-        fill_templates(options.templates or PLAIN, labels)
-        if options.prior:
-            log_prior(options.prior, len(labels))
-    model, pixels = _open(options, options.calibration)
-    if decide.asked and not labels:
-        labels = tuple(require_calibration(model.calibration).labels)
-    found = model.classify(
-        pixels,
-        labels,
-        templates=options.templates or None,
-        prior=options.prior or None,
-        guarantee=options.guarantee,
-        per_label=options.per_label,
-        max_error=options.max_error,
-        progress=False,
-    )
+    if is_many(options.image):
+        raise UserError(f"out: must be given for folders and shards, such as answers.csv (got {options.image})")
+    check_image_file(options.image)
+    model, labels, classify = open_classifier(options, (*options.words, *options.labels))
+    found = classify(model.encode_images(options.image, progress=False))
     rows: list[dict[str, Any]] = [
         {
             "label": label,
@@ -77,6 +63,27 @@ def run_classify(options: ClassifyOptions) -> list[str]:
     return _lines(options, "labels", rows, uncertainty, decided, lines)
 
 
+def open_classifier(
+    options: ClassifyOptions, labels: Sequence[str]
+) -> tuple[Model, Sequence[str], Callable[[Gaussian], Classification]]:
+    """Open the model; return it, the labels, by default those of its calibration, and its classifier of images.
+
+    Raises:
+        UserError: the model, a label or a setting cannot be used.
+    """
+    decide = Decide(options.guarantee, options.per_label, options.max_error)
+    check_limits(decide)  # and the rest, before a model is opened, which takes longer
+    if labels or not decide.asked:
+        check_labels(labels)
+        fill_templates(options.templates or PLAIN, labels)
+        if options.prior:
+            log_prior(options.prior, len(labels))
+    model = _load(options, options.calibration)
+    labels = labels or require_calibration(model.calibration).labels
+    classify = model.classifier(labels, decide, options.templates or None, None, options.prior or None, False)
+    return model, labels, classify
+
+
 def run_compare(options: CompareOptions) -> list[str]:
     """Compare an image with texts, and return the lines to print, the nearest text first.
 
@@ -86,8 +93,9 @@ def run_compare(options: CompareOptions) -> list[str]:
     """
     if not options.texts:
         raise UserError("texts: give at least one text after the image")
-    model, pixels = _open(options)
-    image = model.encode_images(pixels, progress=False)
+    check_image_file(options.image)
+    model = _load(options)
+    image = model.encode_images(model.preprocess(options.image), progress=False)
     texts = model.encode_texts(options.texts, progress=False)
     columns = {
         "text": list(options.texts),
@@ -105,16 +113,14 @@ def run_compare(options: CompareOptions) -> list[str]:
     return _lines(options, "texts", rows, float(image.uncertainty[0]) if model.has_variances else None)
 
 
-def _open(options: ImageOptions, calibration: Path | None = None) -> tuple[Model, Any]:
-    check_image_file(options.image)
-    model = load(
+def _load(options: ImageOptions, calibration: Path | None = None) -> Model:
+    return load(
         options.checkpoint,
         tokenizer=options.tokenizer,
         device=options.device,
         precision=options.precision,
         calibration=calibration,
     )
-    return model, model.preprocess(options.image)
 
 
 def _lines(
@@ -127,7 +133,7 @@ def _lines(
 ) -> list[str]:
     """The rows as JSON with the decisions, or as a table with further lines, below a line about the image."""
     if options.json:
-        found = {"image": str(options.image), "checkpoint": options.checkpoint, "uncertainty": uncertainty, name: rows}
+        found = {"image": options.image, "checkpoint": options.checkpoint, "uncertainty": uncertainty, name: rows}
         return [json.dumps(found | dict(decided or {}), indent=1, ensure_ascii=False)]
     about = _NO_VARIANCES if uncertainty is None else f"uncertainty {uncertainty:.4g}"
     cells = [[column.replace("_", " ") for column in rows[0]]]

@@ -118,13 +118,13 @@ def check_image_settings(stored: Mapping[str, Any] | None, config: ModelConfig, 
         raise UserError(f"{source}: images.{key}: must be {expected.get(key)!r} (got {stored.get(key)!r})")
 
 
-def check_image_file(path: Path) -> None:
+def check_image_file(path: str | Path) -> None:
     """Check that an image file exists, before a model is opened, which takes longer.
 
     Raises:
         UserError: it does not, or is a folder.
     """
-    if not path.is_file():
+    if not Path(path).is_file():
         raise UserError(f"{path}: no such image file")
 
 

@@ -99,7 +99,7 @@ def test_classify_and_compare_print_tables(lab: Path, capsys: pytest.CaptureFixt
     [
         (["classify", "absent.png", "a", "an"], "absent.png"),
         (["compare", "run", "a"], "run"),
-        (["classify", "notes.txt", "a", "an"], "notes.txt"),
+        (["classify", "notes.txt", "a", "an"], "out"),
         (["classify", "cat.png", "a", "a"], "labels"),
         (["classify", "cat.png", "a", "--templates", "no label"], ""),
         (["classify", "cat.png", "a", "b", "--prior", "1"], "prior"),

@@ -1,0 +1,96 @@
+"""`prolip classify --out`: a table with a row for each image of shards and folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+from tests.support.class_folders import LABELS, write_calibrated_world
+
+import prolip
+from prolip.cli import main
+from prolip.data.build.config import FolderConfig
+from prolip.data.build.folder import build_folder
+from prolip.embeddings.config import EmbedOptions
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A calibrated model, its labelled images as files and as shards, and a folder with a broken image."""
+    root = tmp_path_factory.mktemp("classified")
+    write_calibrated_world(root)
+    given = ["--checkpoint", str(root / "run"), "--data", str(root / "mine"), "--device", "cpu"]
+    assert main(["calibrate", *given, "--num_resamples", "1"]) == 0
+    build_folder(FolderConfig(images=root / "mine"), root / "built")
+    (root / "elsewhere" / "broken.png").write_bytes(b"no image")
+    return root
+
+
+def command(lab: Path, *words: str) -> int:
+    return main(["classify", "--checkpoint", str(lab / "run"), "--device", "cpu", *words])
+
+
+def test_the_table_has_the_answers_of_the_model_for_each_image(
+    lab: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(lab)
+    monkeypatch.setattr(EmbedOptions, "rows_per_part", 50)
+    asked = {"guarantee": 0.9, "max_error": 0.5}
+    words = [word for name, value in asked.items() for word in (f"--{name}", str(value))]
+    model = prolip.load(lab / "run", device="cpu")
+    for images, sources in (("mine", ["mine"]), ("built/*.tar", ["built/*.tar", "elsewhere"])):
+        assert command(lab, *sources, *words, "--out", "made.parquet") == 0
+        table = pq.read_table("made.parquet").to_pydict()
+        expected = model.classify(images, LABELS, progress=False, **asked)
+        assert expected.label_sets is not None
+        assert expected.answers is not None
+        assert expected.usual is not None
+        assert table["label"][:120] == expected.labels
+        assert table["label_set"][:120] == ["; ".join(some) for some in expected.label_sets]
+        assert table["answer"][:120] == [answer or "don't know" for answer in expected.answers]
+        for name, values, error in (
+            ("probability", expected.probabilities.amax(1), 1e-5),
+            ("uncertainty", expected.uncertainty, 1e-5),
+            ("usual", expected.usual, 0.03),  # a rank among 84, and batches of other sizes round differently
+        ):
+            assert table[name][:120] == pytest.approx(values.tolist(), rel=1e-4, abs=error), name
+        assert sorted(table["image"][:120]) == sorted(f"{label}/{n:03}.png" for label in LABELS for n in range(40))
+    assert table["image"][120:] == [f"{number}.png" for number in range(6)]
+    assert set(table["source"]) == {*map(str, Path("built").glob("*.tar")), "elsewhere"}
+    told = capsys.readouterr()
+    assert "classified: 126 images; unreadable: 1\nelsewhere: broken.png: " in told.out
+    assert "classified: 126image" in told.err
+    assert command(lab, "mine", "--labels", *LABELS, "--templates", "my {}", "--out", "made.csv") == 0
+    rows = pyarrow.csv.read_csv("made.csv").to_pydict()
+    assert list(rows) == ["image", "label", "probability", "uncertainty", "source", "key"]
+    assert rows["label"] == model.classify("mine", LABELS, templates=["my {}"], progress=False).labels
+
+
+@pytest.mark.parametrize(
+    ("words", "field"),
+    [
+        ("mine a b", "out"),
+        ("mine --labels a b --out made.xlsx", "out"),
+        ("mine a b --out made.csv", "image"),
+        ("mine --out made.csv", "labels"),
+        ("mine --labels a --batch_size 0 --out made.csv", "batch_size"),
+        ("broken --labels a --out made.csv", "no image"),
+    ],
+)
+def test_errors_are_named_and_nothing_is_written(
+    words: str,
+    field: str,
+    lab: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "x.png").write_bytes(b"no image")
+    (tmp_path / "mine").symlink_to(lab / "mine")
+    monkeypatch.chdir(tmp_path)
+    assert command(lab, *words.split()) == 2
+    assert f"prolip classify: {field}" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken", "mine"]
