@@ -1,7 +1,7 @@
 //! Buffers that a thread reuses.
 
 /// A buffer may keep this many bytes whatever its next use.
-pub(crate) const KEPT: usize = 32 << 20;
+const KEPT: usize = 32 << 20;
 
 /// The first `length` bytes of a reused buffer. Their content is unspecified.
 ///

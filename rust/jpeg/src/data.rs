@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::bits::PADDING;
+use super::buffer::first_bytes;
 
 const CHUNK: usize = 32;
 
@@ -22,7 +23,7 @@ impl Data {
     #[inline(always)]
     pub(super) fn fill(&mut self, source: &[u8], parts: usize) -> Option<(u8, usize)> {
         self.parts.clear();
-        self.make_room(0, source.len());
+        first_bytes(&mut self.reversed, source.len() + CHUNK + PADDING);
         let (mut at, mut length, mut restart) = (0, 0, 0xD0);
         loop {
             while let Some(window) =

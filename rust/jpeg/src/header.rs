@@ -45,7 +45,7 @@ pub struct JpegHeader {
     pub(super) components: [Component; 3],
     pub(super) tables: Tables,
     /// Whether the file has several scans, each with some bits of some coefficients.
-    pub(super) progressive: bool,
+    pub progressive: bool,
     /// Start of the first scan's marker, and of its entropy-coded data.
     pub(super) first_scan: usize,
     pub(super) samples: usize,

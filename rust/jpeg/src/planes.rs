@@ -124,7 +124,10 @@ pub(super) fn decode(
         first_bytes(plane, shape.strides[kind] * shape.held[kind] + CHUNK);
     }
     let usual = if header.progressive {
-        of_all_scans(memory, source, &layout, shape, samples, make)?
+        let usual = of_all_scans(memory, source, &layout, shape, samples, make);
+        // Larger than the image, so they are not kept.
+        memory.progressive.planes = Default::default();
+        usual?
     } else {
         of_one_scan(memory, source, &layout, shape, read, samples, make)?
     };
@@ -196,7 +199,7 @@ fn of_all_scans(
         for component in 0..header.sampling.components() {
             let (down, across, _) = layout.plane(component);
             let (plane, stride) = (&mut memory.planes[component], shape.strides[component.min(1)]);
-            let coefficients = memory.progressive.plane(component);
+            let coefficients = &mut memory.progressive.planes[component];
             let steps = coefficients.steps?;
             for y in row * down..(row + 1) * down {
                 let groups = &mut coefficients.row(y)[strips.start * across..strips.end * across];

@@ -1,15 +1,12 @@
 //! Progressive files: decodes all scans to the coefficients of the whole image.
 
 use super::bits::{Band, Bits, PADDING, read_band, read_dc, refine_band, refine_dc};
-use super::buffer::KEPT;
 use super::data::Data;
 use super::header::JpegHeader;
 use super::huffman::{Symbols, TableSet};
 use super::scan::{Group, Layout};
 use super::tables::Tables;
 
-/// Largest number of scans. Encoders write about ten.
-const MAX_SCANS: usize = 100;
 /// The low bit of a coefficient before its first scan.
 const UNKNOWN: u8 = 0xFF;
 
@@ -17,13 +14,14 @@ const UNKNOWN: u8 = 0xFF;
 pub(super) struct Memory {
     tables: Box<TableSet>,
     data: Data,
-    planes: [Coefficients; 3],
+    /// Those of the current image.
+    pub(super) planes: [Coefficients; 3],
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Coefficients {
-    /// Groups of four blocks, row by row, and one more that is only read.
-    groups: Vec<Group>,
+    /// Groups of four blocks, row by row, and one more that is only read. Flat: only then are fresh zeros not written again.
+    groups: Vec<i16>,
     /// For each block, one bit per coefficient in file order: whether it is not zero.
     nonzero: Vec<u64>,
     across: usize,
@@ -64,9 +62,9 @@ pub(super) fn read(memory: &mut Memory, header: &JpegHeader, source: &[u8]) -> O
     let layout = Layout::new(header);
     let planes = header.sampling.components();
     for (component, plane) in memory.planes.iter_mut().enumerate().take(planes) {
-        plane.clear(&layout, component);
+        *plane = Coefficients::new(&layout, component);
     }
-    let (mut tables, mut at, mut scans) = (header.tables.clone(), header.first_scan, 0);
+    let (mut tables, mut at) = (header.tables.clone(), header.first_scan);
     loop {
         if source.get(at..)?.starts_with(&[0xFF, 0xD9]) {
             break;
@@ -78,8 +76,6 @@ pub(super) fn read(memory: &mut Memory, header: &JpegHeader, source: &[u8]) -> O
         let segment = source.get(at + 4..at + 2 + length)?;
         at += 2 + length;
         if marker == 0xDA {
-            scans += 1;
-            (scans <= MAX_SCANS).then_some(())?;
             let scan = memory.begin(&layout, header, &tables, segment)?;
             at += memory.data.fill(source.get(at..)?, scan.parts())?.1;
             memory.make_tables(&tables, &scan)?;
@@ -93,26 +89,21 @@ pub(super) fn read(memory: &mut Memory, header: &JpegHeader, source: &[u8]) -> O
 }
 
 impl Coefficients {
-    fn clear(&mut self, layout: &Layout, component: usize) {
+    fn new(layout: &Layout, component: usize) -> Self {
         let (down, across, _) = layout.plane(component);
-        self.across = layout.strips * across;
-        let groups = self.across * down * layout.units.1;
-        // As in `first_bytes`: the memory of one huge image is not kept.
-        let kept = KEPT / size_of::<Group>();
-        if self.groups.capacity() > kept && self.groups.capacity() / 4 > groups {
-            (self.groups, self.nonzero) = (Vec::new(), Vec::new());
+        let across = layout.strips * across;
+        let groups = across * down * layout.units.1;
+        Self {
+            groups: vec![0; (groups + 1) * 256],
+            nonzero: vec![0; groups * 4],
+            across,
+            known: vec![UNKNOWN; 64],
+            steps: None,
         }
-        self.groups.clear();
-        self.groups.resize(groups + 1, [0; 256]);
-        self.nonzero.clear();
-        self.nonzero.resize(groups * 4, 0);
-        self.known.clear();
-        self.known.resize(64, UNKNOWN);
-        self.steps = None;
     }
 
     pub(super) fn row(&mut self, row: usize) -> &mut [Group] {
-        &mut self.groups[row * self.across..][..self.across]
+        &mut self.groups.as_chunks_mut().0[row * self.across..][..self.across]
     }
 
     /// The coefficients of a block, and which are not zero.
@@ -120,16 +111,12 @@ impl Coefficients {
     fn block(&mut self, x: usize, y: usize) -> Option<(&mut [i16; 256], &mut u64)> {
         let number = y * self.across * 4 + x;
         let first = number / 4 * 256 + number % 4 * 8;
-        let flat = self.groups.as_flattened_mut().get_mut(first..)?;
+        let flat = self.groups.get_mut(first..)?;
         Some((flat.first_chunk_mut()?, self.nonzero.get_mut(number)?))
     }
 }
 
 impl Memory {
-    pub(super) fn plane(&mut self, component: usize) -> &mut Coefficients {
-        &mut self.planes[component]
-    }
-
     /// Checks the parameters of a scan against the scans before.
     fn begin(
         &mut self,

@@ -7,6 +7,8 @@ pub enum DecodeError {
     UnknownFormat { length: usize },
     #[error("{width} x {height} pixels are more than the limit of {max_pixels}")]
     TooLarge { width: u32, height: u32, max_pixels: u64 },
+    #[error("{scans} scans of {width} x {height} pixels would take too long")]
+    TooManyScans { scans: u64, width: u32, height: u32 },
     #[error("the file is truncated")]
     Truncated,
     #[error("JPEG: {0}")]

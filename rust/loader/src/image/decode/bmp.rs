@@ -10,7 +10,6 @@ use image::codecs::bmp::BmpDecoder;
 use image::{ColorType, ImageDecoder};
 
 use super::{DecodeError, Rgb8, check_size};
-use crate::buffer::first_bytes;
 
 const FILE_HEADER: usize = 14;
 /// Size of the Windows 3 header. The OS/2 2.x header has the same fields and 24 more bytes.
@@ -18,19 +17,14 @@ const WINDOWS_HEADER: usize = 40;
 const OS2_HEADER: usize = 64;
 const MASKS: u32 = 3;
 
-pub(super) fn decode(
-    bytes: &[u8],
-    max_pixels: u64,
-    scratch: &mut Vec<u8>,
-    into: &mut Rgb8,
-) -> Result<(), DecodeError> {
+pub(super) fn decode(bytes: &[u8], max_pixels: u64, into: &mut Rgb8) -> Result<(), DecodeError> {
     let bytes = with_windows_header(bytes);
     let decoder = BmpDecoder::new(Cursor::new(&*bytes))?;
     let (width, height) = decoder.dimensions();
     check_size(width, height, max_pixels)?;
     if decoder.color_type() == ColorType::Rgba8 {
-        let samples = first_bytes(scratch, width as usize * height as usize * 4);
-        decoder.read_image(samples)?;
+        let mut samples = vec![0; width as usize * height as usize * 4];
+        decoder.read_image(&mut samples)?;
         let pixels = into.reshape(width, height).chunks_exact_mut(3);
         for (pixel, sample) in pixels.zip(samples.chunks_exact(4)) {
             pixel.copy_from_slice(&sample[..3]);

@@ -3,16 +3,10 @@
 use gif::DecodeOptions;
 
 use super::{DecodeError, Rgb8, check_size};
-use crate::buffer::first_bytes;
 
 /// Decodes the first frame. The canvas is the screen, enlarged to contain the frame. Outside the frame it has the transparent
 /// colour, otherwise colour 0. Colours missing from the palette are black. A GIF without a palette is an error.
-pub(super) fn decode(
-    bytes: &[u8],
-    max_pixels: u64,
-    scratch: &mut Vec<u8>,
-    into: &mut Rgb8,
-) -> Result<(), DecodeError> {
+pub(super) fn decode(bytes: &[u8], max_pixels: u64, into: &mut Rgb8) -> Result<(), DecodeError> {
     let mut options = DecodeOptions::new();
     options.allow_unknown_blocks(true);
     let mut decoder = options.read_info(bytes)?;
@@ -37,8 +31,8 @@ pub(super) fn decode(
     for (colour, rgb) in colours.iter_mut().zip(palette.chunks_exact(3)) {
         colour.copy_from_slice(rgb);
     }
-    let indices = first_bytes(scratch, columns * rows);
-    decoder.read_into_buffer(indices)?;
+    let mut indices = vec![0; columns * rows];
+    decoder.read_into_buffer(&mut indices)?;
     let pixels = into.reshape(width, height);
     if (columns, rows) != (width as usize, height as usize) {
         let pixels = pixels.chunks_exact_mut(3);

@@ -3,14 +3,33 @@
 use std::ffi::CStr;
 use std::ptr::NonNull;
 
+use memchr::memchr;
 use turbojpeg_sys as tj;
 
 use super::{DecodeError, Rgb8, check_size};
-use crate::buffer::first_bytes;
 
-/// Most scans of a progressive image. Encoders write about ten. A small file with thousands, each of which touches every pixel,
-/// would take minutes. PIL has no limit.
-const MAX_SCANS: i32 = 500;
+/// The end of the image.
+const END: u8 = 0xD9;
+
+/// Maximum of scans x pixels: every scan of a progressive image touches every pixel, and may take a hundred bytes of the file.
+/// 90 million pixels may have 23 scans, which take three seconds. Encoders write about ten. PIL has no limit.
+const MAX_WORK: u64 = 1 << 31;
+/// What a scan costs by itself, in pixels.
+const SCAN_COST: u64 = 1 << 20;
+
+/// Checks the number of scans without decoding them.
+pub(super) fn check_scans(bytes: &[u8], width: u32, height: u32) -> Result<(), DecodeError> {
+    let scans = markers(bytes).filter(|&marker| marker == 0xDA).count() as u64;
+    if scans > max_scans(width, height) {
+        return Err(DecodeError::TooManyScans { scans, width, height });
+    }
+    Ok(())
+}
+
+fn max_scans(width: u32, height: u32) -> u64 {
+    // With a higher limit of pixels, honest files still pass: none has more than 18.
+    (MAX_WORK / (u64::from(width) * u64::from(height) + SCAN_COST)).max(18)
+}
 
 #[derive(Debug)]
 pub(super) struct Decompressor(NonNull<std::ffi::c_void>);
@@ -34,8 +53,6 @@ impl Decompressor {
         // ICC profiles are not used. Without this, each one would be copied.
         // SAFETY: the handle is valid; the parameter and its value are documented ones.
         unsafe { tj::tj3Set(this.0.as_ptr(), tj::TJPARAM_TJPARAM_SAVEMARKERS as i32, 0) };
-        // SAFETY: as above.
-        unsafe { tj::tj3Set(this.0.as_ptr(), tj::TJPARAM_TJPARAM_SCANLIMIT as i32, MAX_SCANS) };
         Ok(this)
     }
 
@@ -44,7 +61,6 @@ impl Decompressor {
         &mut self,
         bytes: &[u8],
         max_pixels: u64,
-        scratch: &mut Vec<u8>,
         into: &mut Rgb8,
     ) -> Result<(), DecodeError> {
         // SAFETY: the handle is valid and `bytes` is a readable buffer of the length given.
@@ -54,11 +70,16 @@ impl Decompressor {
         let width = self.dimension(tj::TJPARAM_TJPARAM_JPEGWIDTH)?;
         let height = self.dimension(tj::TJPARAM_TJPARAM_JPEGHEIGHT)?;
         check_size(width, height, max_pixels)?;
+        check_scans(bytes, width, height)?;
+        // In damaged data the library may find scans that the check does not.
+        let limit = max_scans(width, height) as i32;
+        // SAFETY: the handle is valid; the parameter and its value are documented ones.
+        unsafe { tj::tj3Set(self.0.as_ptr(), tj::TJPARAM_TJPARAM_SCANLIMIT as i32, limit) };
         let space = self.parameter(tj::TJPARAM_TJPARAM_COLORSPACE);
         if space == tj::TJCS_TJCS_CMYK as i32 || space == tj::TJCS_TJCS_YCCK as i32 {
-            let inks = first_bytes(scratch, width as usize * height as usize * 4);
-            self.decompress(bytes, inks, width, height, tj::TJPF_TJPF_CMYK)?;
-            inverted_cmyk_to_rgb(inks, into.reshape(width, height));
+            let mut inks = vec![0; width as usize * height as usize * 4];
+            self.decompress(bytes, &mut inks, width, height, tj::TJPF_TJPF_CMYK)?;
+            inverted_cmyk_to_rgb(&inks, into.reshape(width, height));
             Ok(())
         } else {
             self.decompress(bytes, into.reshape(width, height), width, height, tj::TJPF_TJPF_RGB)
@@ -117,7 +138,7 @@ impl Decompressor {
         if !WARNINGS.iter().any(|start| message.starts_with(start)) {
             return Err(DecodeError::Jpeg(message.into_owned()));
         }
-        if message.starts_with(PREMATURE_END) || !has_end_marker(bytes) {
+        if message.starts_with(PREMATURE_END) || markers(bytes).all(|marker| marker != END) {
             return Err(DecodeError::Truncated);
         }
         Ok(())
@@ -138,28 +159,23 @@ const WARNINGS: [&str; 8] = [
     "Application transferred too many scanlines",
 ];
 
-/// Whether the end-of-image marker exists, searched as libjpeg does: skip segments by their length, and entropy-coded data up
-/// to the next marker.
-fn has_end_marker(bytes: &[u8]) -> bool {
+/// The markers up to the end of the image, searched as libjpeg does: skip segments by their length, and entropy-coded data up to
+/// the next marker. Stuffed zeros and fill bytes are among them.
+fn markers(bytes: &[u8]) -> impl Iterator<Item = u8> {
     let mut at = 2;
-    while let Some(found) =
-        bytes.get(at..).and_then(|rest| rest.iter().position(|&byte| byte == 0xFF))
-    {
-        at += found + 1;
-        match bytes.get(at) {
-            Some(0xD9) => return true,
-            // A stuffed zero, a restart marker, or another marker without content.
-            Some(0x00 | 0x01 | 0xD0..=0xD8) => at += 1,
-            // A fill byte: the next 0xFF may start the marker.
-            Some(0xFF) => {}
-            Some(_) => match bytes.get(at + 1..at + 3) {
-                Some(&[high, low]) => at += 1 + usize::from(u16::from_be_bytes([high, low])),
-                _ => return false,
-            },
-            None => return false,
-        }
-    }
-    false
+    std::iter::from_fn(move || {
+        at += memchr(0xFF, bytes.get(at..)?)? + 1;
+        let &marker = bytes.get(at)?;
+        at += match marker {
+            // The next 0xFF may start the marker.
+            0xFF => 0,
+            // A restart, or another marker without content.
+            0x00 | 0x01 | 0xD0..=0xD8 => 1,
+            END => bytes.len(),
+            _ => 1 + usize::from(u16::from_be_bytes(*bytes.get(at + 1..)?.first_chunk()?)),
+        };
+        Some(marker)
+    })
 }
 
 /// Converts CMYK to RGB with PIL's integer arithmetic. As in PIL, CMYK in a JPEG counts as inverted, whatever the Adobe marker

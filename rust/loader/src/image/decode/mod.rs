@@ -21,13 +21,12 @@ pub struct Decoder {
     max_pixels: u64,
     // `None` if libjpeg-turbo decodes every JPEG.
     jpeg: Option<JpegDecoder>,
-    scratch: Vec<u8>,
 }
 
 impl Decoder {
     /// A decoder that rejects images of more than `max_pixels` pixels.
     pub fn new(max_pixels: u64) -> Self {
-        Self { max_pixels, jpeg: Some(JpegDecoder::default()), scratch: Vec::new() }
+        Self { max_pixels, jpeg: Some(JpegDecoder::default()) }
     }
 
     /// A decoder that uses libjpeg-turbo for every JPEG: the baseline of benchmarks. The pixels are the same.
@@ -72,6 +71,9 @@ impl Decoder {
         let header = own.then(|| JpegHeader::read(bytes)).flatten();
         if let Some(header) = &header {
             check_size(header.width, header.height, self.max_pixels)?;
+            if header.progressive {
+                jpeg::check_scans(bytes, header.width, header.height)?;
+            }
         }
         Ok(header)
     }
@@ -79,15 +81,15 @@ impl Decoder {
     fn decode_whole(&mut self, bytes: &[u8], into: &mut Rgb8) -> Result<(), DecodeError> {
         if bytes.starts_with(&[0xFF, 0xD8, 0xFF]) {
             // A new handle for each image: a handle keeps its tables, and would use them for a file without any.
-            jpeg::Decompressor::new()?.decode(bytes, self.max_pixels, &mut self.scratch, into)
+            jpeg::Decompressor::new()?.decode(bytes, self.max_pixels, into)
         } else if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
-            png::decode(bytes, self.max_pixels, &mut self.scratch, into)
+            png::decode(bytes, self.max_pixels, into)
         } else if bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WEBP") {
             webp::decode(bytes, self.max_pixels, into)
         } else if bytes.starts_with(b"GIF87a") || bytes.starts_with(b"GIF89a") {
-            gif::decode(bytes, self.max_pixels, &mut self.scratch, into)
+            gif::decode(bytes, self.max_pixels, into)
         } else if bytes.starts_with(b"BM") {
-            bmp::decode(bytes, self.max_pixels, &mut self.scratch, into)
+            bmp::decode(bytes, self.max_pixels, into)
         } else {
             Err(DecodeError::UnknownFormat { length: bytes.len() })
         }

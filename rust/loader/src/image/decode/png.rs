@@ -5,14 +5,8 @@ use std::io::Cursor;
 use png::{BitDepth, ColorType, DecodeOptions, Decoder, Limits, Reader};
 
 use super::{DecodeError, Rgb8, check_size};
-use crate::buffer::first_bytes;
 
-pub(super) fn decode(
-    bytes: &[u8],
-    max_pixels: u64,
-    scratch: &mut Vec<u8>,
-    into: &mut Rgb8,
-) -> Result<(), DecodeError> {
+pub(super) fn decode(bytes: &[u8], max_pixels: u64, into: &mut Rgb8) -> Result<(), DecodeError> {
     let mut reader = read_header(bytes, max_pixels)?;
     let (width, height) = reader.info().size();
     let (color, depth) = reader.output_color_type();
@@ -25,22 +19,21 @@ pub(super) fn decode(
             return Err(DecodeError::TooLarge { width, height, max_pixels });
         };
         // Samples of less than a byte are OR-ed into the buffer.
-        let samples = first_bytes(scratch, size);
-        samples.fill(0);
-        let line = reader.next_frame(samples)?.line_size;
+        let mut samples = vec![0; size];
+        let line = reader.next_frame(&mut samples)?.line_size;
         for (samples, out) in samples.chunks_exact(line.max(1)).zip(rows) {
             expand_row(samples, out, color, depth, &palette);
         }
         return Ok(());
     }
     // Row by row: like PIL, accept a file that ends after its last row.
-    let samples = first_bytes(scratch, reader.output_line_size(width).unwrap_or(0));
+    let mut samples = vec![0; reader.output_line_size(width).unwrap_or(0)];
     for out in rows {
         if direct {
             reader.read_row(out)?;
         } else {
-            reader.read_row(samples)?;
-            expand_row(samples, out, color, depth, &palette);
+            reader.read_row(&mut samples)?;
+            expand_row(&samples, out, color, depth, &palette);
         }
     }
     // Like PIL, ignore everything that follows.

@@ -71,8 +71,8 @@ fn endless_progressive_scans_are_an_error() {
     let scan = &bytes[last..bytes.len() - 2];
     let repeated = |times: usize| [&bytes[..last], &scan.repeat(times), &[0xFF, 0xD9]].concat();
     assert!(decode(&repeated(100)).is_ok());
-    let error = decode(&repeated(3_000)).unwrap_err();
-    assert!(matches!(&error, DecodeError::Jpeg(reason) if reason.contains("500 scans")), "{error}");
+    let result = decode(&repeated(3_000));
+    assert!(matches!(result, Err(DecodeError::TooManyScans { width: 13, height: 11, .. })));
 }
 
 proptest! {
