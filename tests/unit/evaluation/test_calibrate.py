@@ -12,6 +12,7 @@ import pytest
 import torch
 from sklearn.metrics import brier_score_loss, log_loss
 from tests.support.class_folders import LABELS, write_calibrated_world
+from tests.support.flags import latest
 
 import prolip
 from prolip.cli import main
@@ -39,7 +40,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(root: Path, *words: str) -> int:
     given = ["--checkpoint", str(root / "run"), "--data", str(root / "mine"), "--device", "cpu"]
-    return main(["calibrate", *given, "--num_resamples", "3", *words])
+    return main(latest(["calibrate", *given, "--num_resamples", "3", *words]))
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from hypothesis import given, strategies as st
 from sklearn import metrics as theirs
 from tests.support.datacomp_reference import Theirs, expected
 from tests.support.datacomp_sets import FACES, TASKS, write_open_clip, write_task
+from tests.support.flags import latest
 
 from prolip.cli import main
 from prolip.evaluation.datacomp import Task, jaccard, with_article
@@ -32,7 +33,7 @@ class World:
 
     def run(self, *words: str) -> None:
         given = ["--checkpoint", self.source, "--data", str(self.data), "--out", str(self.out)]
-        assert main(["eval", "datacomp", *given, "--num_resamples", "20", *words]) == 0
+        assert main(latest(["eval", "datacomp", *given, "--num_resamples", "20", *words])) == 0
 
     def value(self, task: str, metric: str) -> float:
         value = self.figures[task, metric]["value"][self.source]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.support.captioned_world import evaluate
+from tests.support.flags import latest
 from tests.support.imagenet_world import (
     CLASSES,
     RULE,
@@ -111,7 +112,8 @@ def test_the_users_own_sets_and_voters_are_evaluated(tmp_path: Path, imagenet: I
     values = {(names[row["task"]], row["metric"]): row["value"][imagenet.names[0]] for row in found}
     assert values == {(task, metric): imagenet.value(task, metric) for task, metric in values}
     assert {task for task, metric in values if metric == own} == {"ImageNet"}
-    found = evaluate("imagenet", imagenet.names[0], tmp_path / "out", *words, "--voters", "mine-rest")["figures"]
+    words = latest([*words, "--voters", "mine-rest"])
+    found = evaluate("imagenet", imagenet.names[0], tmp_path / "out", *words)["figures"]
     assert {row["task"] for row in found if row["metric"] == own} == {"mine-rest"}, "other voters, other results"
 
 
