@@ -21,7 +21,6 @@ from prolip.data.device import device_batches
 def main() -> None:
     common = import_module("common")
     flags = common.parse(variant="exact")
-    torch.set_num_threads(1)
     full, plain = AugmentConfig(), AugmentConfig(jitter_prob=0.0, gray_prob=0.0)
     # An epoch of a few batches at least, where the shards are few: the stream is endless.
     times = -(-4 * flags.batch_size // flags.samples)

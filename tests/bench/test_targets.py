@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from tests.bench import targets
+from tests.bench import own_loop, targets
 
 
 def test_loader_and_decoder_are_compared_with_their_targets(
@@ -21,6 +22,17 @@ def test_loader_and_decoder_are_compared_with_their_targets(
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(",")[0] for line in lines[1:12]] == ["loader"] * 2 + ["decode"] * 9
     assert sum("(100.0%)" in line for line in lines) == 6, "the same pixels as Pillow's"
+
+
+def test_normalised_batches_are_compared_with_raw_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(own_loop, "ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
+    noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "0.jpg")
+    sizes = ["--threads", "1", "--repeats", "1", "--num_images", "2", "--batch_size", "2"]
+    own_loop.main(["--images", str(tmp_path), *sizes])
+    assert [line.split(",")[0] for line in capsys.readouterr().out.splitlines()[1:]] == [*own_loop.SIDES] * 2
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tests.gpu.inputs import settings
 from tests.gpu.job import Job
 from torch import Tensor
@@ -29,14 +30,18 @@ class Summed:
         self._loader = loader
         self.sums: list[tuple[int, ...]] = []
 
-    def __iter__(self) -> Iterator[Batch]:
+    def translated(self, table: NDArray[np.uint8] | None) -> Iterator[Batch]:
         for batch in self._loader:
             arrays = (batch.images, batch.token_ids, batch.masked_token_ids, batch.kept_patches)
             found = [array for array in arrays if array is not None]
             # As the device will hold them: pixels as bytes, all else as 64-bit integers.
             wide = [array if array.dtype == np.uint8 else array.astype(np.int64) for array in found]
             self.sums.append(tuple(int(checksum(torch.from_numpy(array))) for array in wide))
-            yield batch
+            if table is None:
+                yield batch
+            else:
+                values = table[np.arange(3), batch.images]
+                yield batch._replace(images=values.reshape(*batch.images.shape[:3], -1))
 
     def stats(self) -> LoaderStats:
         return self._loader.stats()

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from prolip.data import Batch, Cursor
 
@@ -31,7 +32,8 @@ class GivenBatches:
     def __init__(self, batches: Sequence[Batch], ready: int = 100, failure: Exception | None = None) -> None:
         self.batches, self.ready, self.failure, self.taken = batches, ready, failure, 0
 
-    def __iter__(self) -> Iterator[Batch]:
+    def translated(self, table: NDArray[np.uint8] | None) -> Iterator[Batch]:
+        assert table is None, "for a device beside the CPU only"
         for batch in self.batches:
             self.taken += 1
             yield batch

@@ -85,7 +85,9 @@ class LoaderStats:
 @final
 class Batch:
     @property
-    def images(self) -> NDArray[np.uint8]: ...
+    def images(self) -> NDArray[np.uint8]:
+        """[B, H, W, 3]; of a run with a table, the bytes of its values, [B, H, W, 3 * width]: for a table of float32,
+        `images.view(np.float32)` is [B, H, W, 3]."""
     @property
     def token_ids(self) -> NDArray[np.int32]: ...
     @property
@@ -118,7 +120,8 @@ class BatchLoader:
         world_size: int,
         resume: _Cursor,
     ) -> Self: ...
-    def begin(self, place: _Cursor) -> BatchIterator: ...
+    def begin(self, place: _Cursor, table: NDArray[np.uint8] | None = None) -> BatchIterator:
+        """Start a run. `table` [3, 256, width] has the 2 or 4 bytes that replace each value of red, green and blue."""
     def close(self) -> None: ...
     def stats(self) -> LoaderStats: ...
     @property

@@ -79,7 +79,6 @@ def _measure(name: str, config: BenchDataConfig, shards: Sequence[str]) -> Measu
         num_threads=config.threads,
     )
     if name == "prolip-float32":
-        torch.set_num_threads(1)
         return _timed(
             config, lambda: (batch.images for batch in device_batches(BatchLoader(settings), torch.device("cpu")))
         )
@@ -151,21 +150,10 @@ def webdataset_batches(config: BenchDataConfig, shards: Sequence[str]) -> Iterat
     try:
         import open_clip
         import webdataset
-        from torchvision import transforms
+
+        transform = published_transform(config)
     except ImportError as error:
         raise UserError(f"against: webdataset needs torchvision, open_clip_torch and webdataset ({error})") from error
-    from prolip.data import OPENAI_MEAN, OPENAI_STD, AugmentConfig
-
-    augment, bicubic = AugmentConfig(), transforms.InterpolationMode.BICUBIC
-    crop = transforms.RandomResizedCrop(
-        config.image_size, augment.crop_scale, augment.crop_ratio, interpolation=bicubic
-    )
-    colours = [
-        transforms.RandomApply([transforms.ColorJitter(*augment.jitter)], p=augment.jitter_prob),
-        transforms.RandomGrayscale(p=augment.gray_prob),
-    ]
-    tensor = [transforms.ToTensor(), transforms.Normalize(OPENAI_MEAN, OPENAI_STD)]
-    transform = transforms.Compose([crop, *(colours if config.recipe == "full" else ()), *tensor])
     tokenize = open_clip.tokenizer.SimpleTokenizer(context_length=77)
     dataset = webdataset.DataPipeline(
         webdataset.ResampledShards(list(shards)),
@@ -179,3 +167,21 @@ def webdataset_batches(config: BenchDataConfig, shards: Sequence[str]) -> Iterat
     )
     workers = {"num_workers": config.threads, "multiprocessing_context": "fork"}
     yield from webdataset.WebLoader(dataset, batch_size=None, shuffle=False, **workers)
+
+
+def published_transform(config: BenchDataConfig) -> Any:
+    """The transform of the published models, from a PIL image to normalised f32 [3, H, W], by torchvision."""
+    from torchvision import transforms
+
+    from prolip.data import OPENAI_MEAN, OPENAI_STD, AugmentConfig
+
+    augment, bicubic = AugmentConfig(), transforms.InterpolationMode.BICUBIC
+    crop = transforms.RandomResizedCrop(
+        config.image_size, augment.crop_scale, augment.crop_ratio, interpolation=bicubic
+    )
+    colours = [
+        transforms.RandomApply([transforms.ColorJitter(*augment.jitter)], p=augment.jitter_prob),
+        transforms.RandomGrayscale(p=augment.gray_prob),
+    ]
+    tensor = [transforms.ToTensor(), transforms.Normalize(OPENAI_MEAN, OPENAI_STD)]
+    return transforms.Compose([crop, *(colours if config.recipe == "full" else ()), *tensor])

@@ -1,8 +1,8 @@
 """`device_batches`: copies the loader's batches to the training device ahead of time and normalises the images there.
 
 On a GPU the bytes of each batch, a quarter of its floats, are packed into a recycled page-locked buffer and sent in one
-copy on a separate stream (`prolip.data.cuda`). On a CPU images are normalised into memory recycled from dropped
-batches.
+copy on a separate stream (`prolip.data.cuda`). For a CPU the loader's threads normalise while they fill a batch, and
+its images share the loader's memory. So no thread of torch is needed: they would wait busily beside the loader's.
 
 Shapes: B samples per batch (on this rank), H/W pixels, C caption slots, L tokens, M masked rows, K kept patches.
 """
@@ -10,7 +10,6 @@ Shapes: B samples per batch (on this rank), H/W pixels, C caption slots, L token
 from __future__ import annotations
 
 import time
-import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,10 +27,6 @@ __all__ = ["DeviceBatch", "DeviceBatches", "DeviceStats", "device_batches"]
 
 _ALIGNMENT = 256
 """Alignment in bytes of each array in a packed buffer, the same as CUDA's own."""
-_SPARE_BATCHES = 2
-"""Image buffers of dropped batches to keep on a CPU."""
-_CACHED_VALUES = 2**17
-"""Pixel values normalised at a time on a CPU; as float32 they fit in a core's cache."""
 
 
 class DeviceBatch(NamedTuple):
@@ -75,7 +70,10 @@ class _Ready(Protocol):
 class Source(Protocol):
     """What `DeviceBatches` needs from a loader."""
 
-    def __iter__(self) -> Iterator[Batch]: ...
+    def translated(self, table: NDArray[np.uint8] | None) -> Iterator[Batch]:
+        """Iterate over batches, as `BatchLoader.translated` does."""
+        ...
+
     def stats(self) -> _Ready:
         """Return an object with `ready`, the number of finished batches in the queue."""
         ...
@@ -86,8 +84,7 @@ class DeviceBatches:
 
     def __init__(self, loader: Source, normalise: Normalise, transfer: CudaTransfer | None, ahead: int):
         self._loader, self._normalise, self._transfer, self._ahead = loader, normalise, transfer, ahead
-        self._batches = iter(loader)
-        self._recycled = _Recycled()
+        self._batches = loader.translated(normalise.table() if transfer is None else None)
         # One more buffer than copies in flight, so that the next batch can be packed while they run.
         self._slots = deque(_Slot() for _ in range(ahead + 2))
         self._in_flight: deque[_InFlight] = deque()
@@ -121,15 +118,16 @@ class DeviceBatches:
         seconds = self._last_return - self._first_request
         return DeviceStats(batches=self._count, seconds=seconds, wait_seconds=self.wait_seconds)
 
-    # ---- CPU: normalise from the loader's memory ----
+    # ---- CPU: images in the loader's memory ----
 
     def _next_on_cpu(self) -> DeviceBatch:
         requested = time.perf_counter()
         batch = next(self._batches)
         self._waited += time.perf_counter() - requested
-        # Copy everything: the arrays share the loader's memory.
-        ids = [None if array is None else torch.from_numpy(array).to(torch.int64, copy=True) for array in _ids(batch)]
-        return _device_batch(batch, self._normalise.on_cpu(torch.from_numpy(batch.images), self._recycled), ids)
+        images = torch.from_numpy(batch.images).view(self._normalise.dtype).permute(0, 3, 1, 2)
+        # Copied by NumPy: for a large array torch would wake its threads.
+        ids = [None if array is None else torch.from_numpy(array.astype(np.int64)) for array in _ids(batch)]
+        return _device_batch(batch, images, ids)
 
     # ---- GPU: a queue of batches in flight ----
 
@@ -174,7 +172,7 @@ class DeviceBatches:
             packed = transfer.send(slot.memory[:size])
             slot.sent = transfer.record()
             pixels, *rest = (_view(packed, start, array) for start, array in zip(starts, arrays, strict=True))
-            images = self._normalise.on_device(pixels)
+            images = self._normalise(pixels)
             # Copy even if the dtype is right already: `packed` must stay on the copy stream.
             there = iter([tensor.to(torch.int64, copy=True) for tensor in rest])
             ids = [None if array is None else next(there) for array in _ids(batch)]
@@ -209,59 +207,17 @@ class Normalise:
         self._bias = torch.tensor(
             [-centre / value for centre, value in zip(mean, std, strict=True)], dtype=torch.float32, device=device
         )
-        self._dtype = dtype
+        self.dtype = dtype
 
-    def on_device(self, pixels: Tensor) -> Tensor:
+    def __call__(self, pixels: Tensor) -> Tensor:
         """Normalise with one kernel that reads the bytes, into new memory."""
-        out = torch.empty(pixels.shape, dtype=self._dtype, device=pixels.device)
+        out = torch.empty(pixels.shape, dtype=self.dtype, device=pixels.device)
         return torch.addcmul(self._bias, pixels, self._scale, out=out).permute(0, 3, 1, 2)
 
-    def on_cpu(self, pixels: Tensor, memory: _Recycled | None = None) -> Tensor:
-        """Normalise into recycled memory: new pages cost more than the arithmetic.
-
-        Images are flattened to long rows, a few at a time; broadcasting over three channels is ten times as slow.
-        """
-        if pixels.numel() == 0:
-            return self.on_device(pixels)
-        batch, height, width, _ = pixels.shape
-        rows = pixels.reshape(batch, -1)
-        out = (memory or _Recycled()).take(rows.numel() * self._dtype.itemsize).view(self._dtype).view(rows.shape)
-        scale, bias = (row.repeat(height * width) for row in (self._scale, self._bias))
-        step = max(1, _CACHED_VALUES // max(1, rows.shape[1]))
-        floats = torch.empty(step, rows.shape[1])
-        for start in range(0, batch, step):
-            chunk = out[start : start + step]
-            work = chunk if self._dtype == torch.float32 else floats[: len(chunk)]
-            work.copy_(rows[start : start + step])
-            torch.addcmul(bias, work, scale, out=work)
-            if work is not chunk:
-                chunk.copy_(work)
-        return out.view(batch, height, width, 3).permute(0, 3, 1, 2)
-
-
-class _Recycled:
-    """A pool of image buffers. A buffer returns to it when the last tensor that views it is freed."""
-
-    def __init__(self) -> None:
-        self._spare: list[Tensor] = []
-
-    def take(self, num_bytes: int) -> Tensor:
-        """Return an unused buffer, u8 [num_bytes], not initialised."""
-        memory = None
-        while memory is None or len(memory) != num_bytes:
-            # `pop` and `append` are atomic, and any thread may free a tensor.
-            try:
-                memory = self._spare.pop()
-            except IndexError:
-                memory = torch.empty(num_bytes, dtype=torch.uint8)
-        # The tensor's storage keeps this array alive, and every view of the tensor keeps the storage alive.
-        lent = memory.numpy()
-        weakref.finalize(lent, self._give_back, memory).atexit = False
-        return torch.from_numpy(lent)
-
-    def _give_back(self, memory: Tensor) -> None:
-        if len(self._spare) < _SPARE_BATCHES:
-            self._spare.append(memory)
+    def table(self) -> NDArray[np.uint8]:
+        """Return the bytes of each value of red, green and blue, [3, 256, width], for `BatchLoader.translated`."""
+        values = torch.arange(256, dtype=torch.uint8).view(1, 256, 1, 1).expand(-1, -1, -1, 3)
+        return self(values)[0].contiguous().view(torch.uint8).numpy()
 
 
 def _ids(batch: Batch) -> tuple[NDArray[np.int32], NDArray[np.int32] | None, NDArray[np.int64] | None]:

@@ -70,7 +70,7 @@ class Batch(NamedTuple):
     """One batch on one rank. The arrays share the loader's memory, which it reuses after all of them are dropped."""
 
     images: NDArray[np.uint8]
-    """[B, H, W, 3]."""
+    """[B, H, W, 3]; from `BatchLoader.translated` the bytes of other values, [B, H, W, 3 * width]."""
     token_ids: NDArray[np.int32]
     """[C, B, L]."""
     masked_token_ids: NDArray[np.int32] | None
@@ -111,18 +111,26 @@ class BatchLoader:
             logger.warning("%s", note)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Iterate over the batches of all epochs.
+        """Iterate over the batches of all epochs; threads begin at once.
 
         Raises:
             DataError: Too many samples are unreadable.
             RuntimeError: The loader was closed, or is used in a forked child.
         """
+        return self.translated(None)
+
+    def translated(self, table: NDArray[np.uint8] | None) -> Iterator[Batch]:
+        """As `iter()`, but the threads replace each value of red, green and blue by an entry of a table.
+
+        Args:
+            table: uint8 [3, 256, width], the bytes of values such as float32, 2 or 4 each. None replaces nothing.
+
+        """
         # At once, not with the first batch: a state that is saved before it must not be that of an earlier iterator.
         self._last, self._loaded = self._loaded or self._resume, None
-        return self._batches(self._last)
+        return self._batches(self._core.begin(self._last, table))
 
-    def _batches(self, begin: Cursor) -> Iterator[Batch]:
-        run = self._core.begin(begin)
+    def _batches(self, run: _core.BatchIterator) -> Iterator[Batch]:
         try:
             for batch in run:
                 legs = [Leg(world_size=ranks, batch_size=size, steps=steps) for ranks, size, steps in batch.legs]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from itertools import chain, zip_longest
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -30,7 +30,6 @@ from prolip.data import (
     CaptionSource,
     DataError,
     LoaderConfig,
-    LoaderStats,
     NoSampleError,
     StoreConfig,
     expand_shards,
@@ -38,7 +37,7 @@ from prolip.data import (
 )
 from prolip.data.build.folder import find_images
 from prolip.data.config import TokenizerConfig
-from prolip.data.device import device_batches
+from prolip.data.device import DeviceBatches, device_batches
 from prolip.data.samples import EXTENSIONS, captions_at
 from prolip.distributed import Ranks, failing_at_once, start
 from prolip.embeddings.config import EmbedOptions, Kind
@@ -48,7 +47,6 @@ from prolip.embeddings.storage import MANIFEST, Manifest, Part, PartNotes, Rows,
 from prolip.errors import UserError, check_at_least, printable, sentence
 from prolip.files import check_own_folder
 from prolip.gaussian import Gaussian, concatenate
-from prolip.models import ProLIP
 from prolip.models.official_json import to_official_json
 from prolip.models.precision import autocast
 from prolip.pretrained.forward import evaluating, on_cpu
@@ -155,21 +153,12 @@ def _cut(items: Sequence[Item], size: int) -> Iterator[tuple[int, tuple[Item, ..
 # ---- Embedding one input --------------------------------------------------------------------------------------------
 
 
-class Started:
-    """A loader whose threads work already; a source of `device_batches`."""
+class Started(NamedTuple):
+    """A loader whose threads work already."""
 
-    def __init__(self, loader: BatchLoader) -> None:
-        self.loader = loader
-        batches = iter(loader)
-        first = next(batches, None)
-        self._batches = batches if first is None else chain([first], batches)
-
-    def __iter__(self) -> Iterator[Batch]:
-        return iter(self._batches)
-
-    def stats(self) -> LoaderStats:
-        """The loader's statistics."""
-        return self.loader.stats()
+    loader: BatchLoader
+    batches: Iterator[Batch] | DeviceBatches
+    """On the model's device, if it reads the loader's images."""
 
 
 class _Sample(NamedTuple):
@@ -239,13 +228,14 @@ class Embedder:
             store=options.store,
         )
         try:
-            return Started(BatchLoader(config))
+            loader = BatchLoader(config)
         except NoSampleError:
             return None
+        return Started(loader, iter(loader) if network is None else device_batches(loader, self.ranks.device))
 
     def embed(self, source: Input, started: Started | None) -> PartRows:
         """Embed an input, whose shard is open."""
-        rows, options, network = PartRows(), self.options, self.model.prolip
+        rows, options = PartRows(), self.options
         if source.form == "path":
             keys = [str(source.first + line) for line in range(len(source.items))]
             texts = embed_captions(self.model, source.items, options.batch_size, on_progress=self.on_progress)
@@ -253,19 +243,19 @@ class Embedder:
         elif source.form == "folder":
             self._embed_decoded(source, self._of_folder(source), rows)
         elif started is not None:
-            if network is None:
-                self._embed_decoded(source, self._of_shard(started), rows)
+            if isinstance(started.batches, DeviceBatches):
+                self._embed_loaded(started.batches, rows)
             else:
-                self._embed_loaded(network, started, rows)
-            stats = started.stats()
+                self._embed_decoded(source, self._of_shard(started.batches), rows)
+            stats = started.loader.stats()
             rows.bad += sum(stats.bad.values())
             rows.named[:0] = stats.bad_samples
             started.loader.close()
         return rows
 
-    def _embed_loaded(self, network: ProLIP, started: Started, rows: PartRows) -> None:
-        device, kinds = self.ranks.device, KINDS[self.options.what]
-        batches = device_batches(started, device)
+    def _embed_loaded(self, batches: DeviceBatches, rows: PartRows) -> None:
+        device, kinds, network = self.ranks.device, KINDS[self.options.what], self.model.prolip
+        assert network is not None
         with evaluating(network):
             for batch in batches:
                 found: dict[Kind, Gaussian] = {}
@@ -278,8 +268,8 @@ class Embedder:
                 self.on_progress(len(batch.keys))
         rows.wait_seconds = batches.wait_seconds
 
-    def _of_shard(self, started: Started) -> Iterator[list[_Sample]]:
-        for batch in started:
+    def _of_shard(self, batches: Iterable[Batch]) -> Iterator[list[_Sample]]:
+        for batch in batches:
             yield [
                 _Sample(key, encoded_image(batch, row), {name: found[row] for name, found in batch.members.items()})
                 for row, key in enumerate(batch.keys)

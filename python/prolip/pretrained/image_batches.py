@@ -203,8 +203,7 @@ def read_images(
         UserError: an image is not of a known kind, or there is no such file, folder or shard.
         DataError: an image cannot be decoded, or a shard is damaged.
     """
-    on_gpu = device.type == "cuda"  # where bytes are copied and normalised; other devices get floats
-    where = device if on_gpu else torch.device("cpu")
+    where = device if device.type == "cuda" else torch.device("cpu")  # other devices get floats
     normalise = Normalise(preprocess.mean, preprocess.std, torch.float32, where)
     for kind, entries in groupby(_entries(images, preprocess.size), key=lambda entry: entry.kind):
         if kind == "shards":
@@ -221,7 +220,7 @@ def read_images(
         for decoded in decoded_ahead(batches, lambda entry: preprocess.decode(entry.image, entry.name), num_threads):
             pixels = torch.stack([image for _, image in decoded]).to(where)
             if preprocess.transform is None:
-                pixels = normalise.on_device(pixels) if on_gpu else normalise.on_cpu(pixels)
+                pixels = normalise(pixels)
             yield pixels.to(device)
 
 

@@ -76,7 +76,12 @@ pub struct Batch {
 }
 
 impl Batch {
-    pub fn new(py: Python<'_>, batch: pipeline::Batch, dataset: &Dataset) -> PyResult<Self> {
+    pub fn new(
+        py: Python<'_>,
+        batch: pipeline::Batch,
+        dataset: &Dataset,
+        value_bytes: usize,
+    ) -> PyResult<Self> {
         let pipeline::Batch { mut lease, samples: _, masked_rows, cursor } = batch;
         let arrays = &mut lease.arrays;
         let keys = PyList::new(py, &arrays.keys)?;
@@ -91,7 +96,7 @@ impl Batch {
         let length = dataset.tokenizer.as_ref().map_or(0, |tokenizer| tokenizer.context_length());
         let kept = dataset.config.mask.as_ref().map_or(0, |mask| mask.kept_patches());
         let memory = BatchMemory {
-            images: Part::new(&mut arrays.images, [rows, side, side, 3]),
+            images: Part::new(&mut arrays.images, [rows, side, side, 3 * value_bytes]),
             token_ids: Part::new(&mut arrays.token_ids, [slots, rows, length]),
             masked_token_ids: Part::new(&mut arrays.masked_token_ids, [slots, masked_rows, length]),
             kept_patches: Part::new(&mut arrays.kept_patches, [masked_rows, kept]),
@@ -110,7 +115,7 @@ impl Batch {
 
 #[pymethods]
 impl Batch {
-    /// uint8 `[B, H, W, 3]`.
+    /// uint8 `[B, H, W, 3]`; from a table, the bytes of its values, `[B, H, W, 3 * width]`.
     #[getter]
     fn images<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray4<u8>> {
         view(self.memory.bind(py), &self.memory.get().images)

@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
+use numpy::PyReadonlyArray3;
 use parking_lot::Mutex;
+use prolip_loader::image::ValueTable;
 use prolip_loader::order::Cursor;
 use prolip_loader::pipeline::{Dataset, Next, Pipeline};
 use pyo3::exceptions::PyRuntimeError;
@@ -37,9 +39,14 @@ struct Run {
 }
 
 impl Run {
-    fn start(py: Python<'_>, dataset: Arc<Dataset>, from: &Cursor) -> PyResult<Arc<Self>> {
+    fn start(
+        py: Python<'_>,
+        dataset: Arc<Dataset>,
+        from: &Cursor,
+        table: Option<ValueTable>,
+    ) -> PyResult<Arc<Self>> {
         let pipeline = py
-            .detach(|| Pipeline::start(dataset, from))
+            .detach(|| Pipeline::start(dataset, from, table))
             .map_err(|error| loader_error(py, &error))?;
         let process = std::process::id();
         let run =
@@ -112,11 +119,20 @@ impl BatchLoader {
     }
 
     /// Start a run at a cursor. The previous run ends.
-    fn begin(&self, py: Python<'_>, place: &Bound<'_, PyAny>) -> PyResult<BatchIterator> {
+    ///
+    /// A table, uint8 `[3, 256, width]`, has the 2 or 4 bytes that replace each value of an image.
+    #[pyo3(signature = (place, table = None))]
+    fn begin(
+        &self,
+        py: Python<'_>,
+        place: &Bound<'_, PyAny>,
+        table: Option<PyReadonlyArray3<'_, u8>>,
+    ) -> PyResult<BatchIterator> {
         check_process(self.process)?;
         let from = cursor(&self.dataset, place)?;
         self.close(py);
-        let run = Run::start(py, Arc::clone(&self.dataset), &from)?;
+        let table = table.map(|table| ValueTable::new(table.as_array().iter().copied().collect()));
+        let run = Run::start(py, Arc::clone(&self.dataset), &from, table)?;
         *self.current.lock() = Some(Arc::clone(&run));
         Ok(BatchIterator { run, dataset: Arc::clone(&self.dataset) })
     }
@@ -179,7 +195,9 @@ impl BatchIterator {
             let next = py.detach(|| pipeline.next_within(SIGNAL_POLL));
             log(py, pipeline.notes())?;
             match next.map_err(|error| loader_error(py, &error))? {
-                Next::Batch(batch) => return Batch::new(py, *batch, &self.dataset).map(Some),
+                Next::Batch(batch) => {
+                    return Batch::new(py, *batch, &self.dataset, pipeline.value_bytes()).map(Some);
+                }
                 Next::End => return Ok(None),
                 Next::Waiting => py.check_signals()?,
             }

@@ -5,20 +5,23 @@ No GPU is needed: a transfer that writes down what it is asked, and takes its ti
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from tests.support.given_batches import GivenBatches, batch_of, random_images
-from tests.support.shards import FULL, config, write_two_shards
+from tests.support.images import encode
+from tests.support.shards import FULL, config, write_tar, write_two_shards
 from torch import Tensor
 
-from prolip.data import OPENAI_MEAN, OPENAI_STD, Batch, BatchLoader, Cursor, DataError
+from prolip.data import OPENAI_MEAN, OPENAI_STD, AugmentConfig, Batch, BatchLoader, Cursor, DataError
 from prolip.data.device import DeviceBatch, DeviceBatches, Normalise, device_batches
 
 CPU = torch.device("cpu")
@@ -65,44 +68,55 @@ def test_device_batches_are_normalised_copies(shards: str) -> None:
     assert 0 < stats.wait_share < 1
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_short_types_are_the_float32_values_rounded_once(shards: str, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_loaders_threads_normalise_as_torch_does_bit_for_bit(
+    shards: str, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    """Resumed too, and in batches that a bad sample leaves smaller; the values are rounded to the dtype once."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    write_tar(tmp_path / "more.tar", [("bad.png", b"no image"), ("good.png", encode(noise, "png"))])
+    settings = config(
+        shards,
+        shards=(shards, str(tmp_path / "more.tar")),
+        image_size=32,
+        captions=(),
+        augment=AugmentConfig(crop_scale=(0.9, 1)),
+        num_epochs=2,
+        last_batch="keep",
+        max_bad_fraction=1,
+    )
+    expected = list(BatchLoader(settings))
+    assert 3 in [len(batch.keys) for batch in expected]
+    scale, bias = (
+        torch.tensor(values)
+        for values in zip(*((1 / (255 * s), -m / s) for m, s in zip(OPENAI_MEAN, OPENAI_STD, strict=True)), strict=True)
+    )
+    for stop in (0, 3, 6):
+        loader = BatchLoader(settings, resume=expected[stop - 1].cursor if stop else None)
+        got = list(device_batches(loader, CPU, dtype=dtype))
+        for ours, batch in zip(got, expected[stop:], strict=True):
+            pixels = torch.from_numpy(batch.images).float()
+            assert torch.equal(ours.images.permute(0, 2, 3, 1), torch.addcmul(bias, pixels, scale).to(dtype))
+            assert ours.keys == batch.keys
+
+
+def test_images_are_views_of_the_loaders_memory(shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    addresses: list[int] = []
     loader = BatchLoader(config(shards))
-    whole = [batch.images for batch in device_batches(loader, CPU)]
-    short = [batch.images for batch in device_batches(loader, CPU, dtype=dtype)]
-    for ours, exact in zip(short, whole, strict=True):
-        assert ours.dtype == dtype
-        assert torch.equal(ours, exact.to(dtype))
 
+    def watched(table: NDArray[np.uint8] | None) -> Iterator[Batch]:
+        for batch in BatchLoader.translated(loader, table):
+            addresses.append(batch.images.ctypes.data)
+            yield batch
 
-def test_normalising_on_host_and_device_agree() -> None:
-    """More rows than are normalised at a time, and a last part that is smaller."""
-    pixels = torch.randint(0, 256, (7, 128, 96, 3), dtype=torch.uint8)
-    batch = batch_of(pixels.numpy(), 0)
-    for dtype, spacing in ((torch.float32, 1e-6), (torch.bfloat16, 2**-7)):
-        normalise = Normalise(OPENAI_MEAN, OPENAI_STD, dtype, CPU)
-        (got,) = DeviceBatches(GivenBatches([batch]), normalise, None, 1)
-        expect(got, batch, 0.02)
-        torch.testing.assert_close(got.images, normalise.on_device(pixels), rtol=spacing, atol=1e-6)
-
-
-def test_memory_is_reused_only_after_a_batch_is_dropped(shards: str) -> None:
-    with BatchLoader(config(shards, num_epochs=None)) as loader:
-        batches = device_batches(loader, CPU)
-        kept = next(batches).images[1:, :, ::2]  # a view holds the memory of the whole
-        copy, address = kept.clone(), kept.untyped_storage().data_ptr()
-        seen = []
-        gc.freeze()  # what there is has no part in it, and takes long to look through
-        for _ in range(20):
-            seen.append(next(batches).images.untyped_storage().data_ptr())
-            gc.collect()
-        assert address not in seen
-        assert len(set(seen)) <= 2
-        assert torch.equal(kept, copy)
-        spare = batches._recycled._spare
-        assert 1 <= len(spare) <= 2
-        last = spare[-1].data_ptr()
-        assert next(batches).images.untyped_storage().data_ptr() == last
+    monkeypatch.setattr(loader, "translated", watched)
+    batches = device_batches(loader, CPU)
+    kept = next(batches).images[1:, :, ::2]  # a view holds the memory of the whole
+    copy = kept.clone()
+    assert [batch.images.data_ptr() for batch in batches] == addresses[1:]
+    assert kept.untyped_storage().data_ptr() == addresses[0]
+    assert addresses[0] not in addresses[1:]
+    assert torch.equal(kept, copy)
 
 
 # ---- a device beside the host ---------------------------------------------------------------------------------------

@@ -5,8 +5,10 @@ mod decode;
 mod prepare;
 mod rgb;
 mod simd;
+mod value_table;
 
 pub use decode::Decoder;
 pub(crate) use prepare::ImagePreparer;
 pub use rgb::{CropBox, Rgb8};
 pub use simd::{check_level, level_names};
+pub use value_table::ValueTable;

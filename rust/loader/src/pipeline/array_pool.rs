@@ -7,7 +7,7 @@ use crate::os;
 
 #[derive(Debug, Default)]
 pub struct BatchArrays {
-    /// `[B, H, W, 3]`. Longer than that if the batch is smaller than usual.
+    /// `[B, H, W, 3]`, times the bytes of a value. Longer than that if the batch is smaller than usual.
     pub images: Vec<u8>,
     /// `[C, B, L]`.
     pub token_ids: Vec<i32>,

@@ -30,6 +30,7 @@ pub use state::Next;
 pub use stats::{LoaderStats, Stage, StageStats};
 
 use crate::error::Error;
+use crate::image::ValueTable;
 use crate::order::Cursor;
 use crate::remote::ShardProvider;
 use state::Shared;
@@ -41,20 +42,26 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    pub fn start(dataset: Arc<Dataset>, from: &Cursor) -> Result<Self, Error> {
+    /// Starts the threads at a cursor. With a table, images hold its values instead of bytes.
+    pub fn start(
+        dataset: Arc<Dataset>,
+        from: &Cursor,
+        table: Option<ValueTable>,
+    ) -> Result<Self, Error> {
         let provider = dataset.provider()?;
-        Self::start_with(dataset, provider, from)
+        Self::start_with(dataset, provider, from, table)
     }
 
-    /// Starts the threads at a cursor, with another provider of shards. Closing the pipeline closes the provider.
+    /// As [`Self::start`], with another provider of shards. Closing the pipeline closes the provider.
     pub fn start_with(
         dataset: Arc<Dataset>,
         provider: Option<Arc<dyn ShardProvider>>,
         from: &Cursor,
+        table: Option<ValueTable>,
     ) -> Result<Self, Error> {
         let num_threads = dataset.config.num_threads;
         let pipeline = Self {
-            shared: Shared::new(dataset, provider, from),
+            shared: Shared::new(dataset, provider, from, table),
             threads: Mutex::new(Vec::with_capacity(num_threads)),
         };
         for number in 0..num_threads {
@@ -69,6 +76,11 @@ impl Pipeline {
     /// Returns the next batch if it is ready within `timeout`.
     pub fn next_within(&self, timeout: Duration) -> Result<Next, Arc<Error>> {
         self.shared.next_within(timeout)
+    }
+
+    /// Bytes per value of the images.
+    pub fn value_bytes(&self) -> usize {
+        self.shared.value_bytes
     }
 
     pub fn stats(&self) -> LoaderStats {

@@ -20,6 +20,7 @@ use super::row_slots::RowSlots;
 use super::stats::{Counters, LoaderStats, Stage};
 use crate::archive::OpenFiles;
 use crate::error::Error;
+use crate::image::ValueTable;
 use crate::order::{BatchPlan, Cursor};
 use crate::remote::ShardProvider;
 
@@ -94,6 +95,10 @@ impl State {
 /// What the threads and the reader share.
 pub(crate) struct Shared {
     pub dataset: Arc<Dataset>,
+    /// What images hold instead of bytes, if anything.
+    pub table: Option<ValueTable>,
+    /// Bytes per value of an image.
+    pub value_bytes: usize,
     pub counters: Counters,
     pool: Arc<ArrayPool>,
     pub provider: Option<Arc<dyn ShardProvider>>,
@@ -112,8 +117,10 @@ impl Shared {
         dataset: Arc<Dataset>,
         provider: Option<Arc<dyn ShardProvider>>,
         from: &Cursor,
+        table: Option<ValueTable>,
     ) -> Arc<Self> {
         let config = &dataset.config;
+        let value_bytes = table.as_ref().map_or(1, ValueTable::width);
         let planner = Planner::new(Arc::clone(&dataset), provider.clone(), from);
         let state = State {
             planner: Some(planner),
@@ -135,9 +142,11 @@ impl Shared {
             // One more than the prefetched batches: the one that the reader works on.
             pool: ArrayPool::new(
                 config.prefetch_batches + 1,
-                config.batch_size * dataset.image_bytes(),
+                config.batch_size * dataset.image_bytes() * value_bytes,
             ),
             dataset,
+            table,
+            value_bytes,
             provider,
             changes: AtomicU64::new(0),
             files: Arc::default(),
@@ -156,6 +165,11 @@ impl Shared {
             }));
         }
         shared
+    }
+
+    /// Bytes per image in a batch.
+    pub fn image_bytes(&self) -> usize {
+        self.dataset.image_bytes() * self.value_bytes
     }
 
     pub fn stats(&self) -> LoaderStats {
@@ -272,7 +286,7 @@ impl Shared {
         state.current = Some(Arc::new(BatchInProgress {
             number: state.begun,
             plan,
-            slots: RowSlots::new(lease, rows, self.dataset.image_bytes()),
+            slots: RowSlots::new(lease, rows, self.image_bytes()),
         }));
         state.begun += 1;
     }

@@ -12,7 +12,7 @@ pub enum Stage {
     Read,
     Caption,
     Decode,
-    /// Crop, resize and change colours, straight into the batch.
+    /// Crop, resize, change colours and replace values, straight into the batch.
     Augment,
     /// Tokenize the captions of a whole batch.
     Tokenize,

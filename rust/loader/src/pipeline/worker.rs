@@ -41,6 +41,8 @@ struct Worker<'shared> {
     reader: Reader,
     images: ImagePreparer<'shared>,
     scratch: Scratch,
+    /// An image before its values are replaced.
+    bytes: Vec<u8>,
     caption_scratch: captions::Scratch,
 }
 
@@ -55,6 +57,7 @@ impl<'shared> Worker<'shared> {
             reader: Reader::sharing(&shared.files, &config.keep_members),
             images: ImagePreparer::new(config),
             scratch: Scratch::default(),
+            bytes: Vec::new(),
             caption_scratch: captions::Scratch::default(),
         }
     }
@@ -191,7 +194,14 @@ impl<'shared> Worker<'shared> {
             let begun = counters.passed(Stage::Decode, begun);
 
             self.stage = Stage::Augment;
-            decoded.write(self.config.image_size, &mut self.scratch, pixels);
+            let size = self.config.image_size;
+            if let Some(table) = &self.shared.table {
+                self.bytes.resize(dataset.image_bytes(), 0);
+                decoded.write(size, &mut self.scratch, &mut self.bytes);
+                table.translate(&self.bytes, pixels);
+            } else {
+                decoded.write(size, &mut self.scratch, pixels);
+            }
             counters.passed(Stage::Augment, begun);
         }
         row.key.clear();
@@ -224,7 +234,7 @@ impl<'shared> Worker<'shared> {
         mut lease: Lease,
         rows: &mut [Row],
     ) -> Result<Batch, Error> {
-        let count = compact_rows(&mut lease, rows, self.dataset.image_bytes());
+        let count = compact_rows(&mut lease, rows, self.shared.image_bytes());
         let good = &rows[..count];
         let samples: Vec<SampleId> = good.iter().filter_map(|row| row.sample).collect();
         let mask = self.config.mask.as_ref();

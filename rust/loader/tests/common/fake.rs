@@ -170,7 +170,7 @@ pub fn start(dataset: &Arc<Dataset>, fake: &Arc<Fake>) -> Pipeline {
 
 pub fn start_at(dataset: &Arc<Dataset>, fake: &Arc<Fake>, from: &Cursor) -> Pipeline {
     let provider: Arc<dyn ShardProvider> = Arc::<Fake>::clone(fake);
-    Pipeline::start_with(Arc::clone(dataset), Some(provider), from).unwrap()
+    Pipeline::start_with(Arc::clone(dataset), Some(provider), from, None).unwrap()
 }
 
 /// All batches. `idle` is called whenever no batch is ready.

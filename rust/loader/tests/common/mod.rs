@@ -193,7 +193,7 @@ pub fn next(pipeline: &Pipeline) -> Result<Option<Batch>, Arc<Error>> {
 }
 
 pub fn read_all(dataset: &Arc<Dataset>, from: Cursor) -> Result<Vec<Content>, Arc<Error>> {
-    let pipeline = Pipeline::start(Arc::clone(dataset), &from).unwrap();
+    let pipeline = Pipeline::start(Arc::clone(dataset), &from, None).unwrap();
     let mut contents = Vec::new();
     while let Some(batch) = next(&pipeline)? {
         contents.push(Content::new(&batch, dataset));

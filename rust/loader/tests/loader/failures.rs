@@ -33,7 +33,7 @@ fn bad_samples_are_counted_and_replaced_or_skipped() {
     };
     let run = |last_batch| {
         let dataset = open(LoaderConfig { last_batch, ..base.clone() }, 0, 1).unwrap();
-        let pipeline = Pipeline::start(Arc::clone(&dataset), &Cursor::default()).unwrap();
+        let pipeline = Pipeline::start(Arc::clone(&dataset), &Cursor::default(), None).unwrap();
         let mut batches = Vec::new();
         while let Some(batch) = next(&pipeline).unwrap() {
             batches.push(Content::new(&batch, &dataset));
@@ -80,7 +80,7 @@ fn until_failure(
         let tokenizer = Some(tokenizer(clean));
         let dataset = Dataset::open(config, tokenizer, 0, 1, &AtomicBool::new(false)).unwrap();
         let dataset = Arc::new(dataset);
-        let pipeline = Pipeline::start(Arc::clone(&dataset), &Cursor::default()).unwrap();
+        let pipeline = Pipeline::start(Arc::clone(&dataset), &Cursor::default(), None).unwrap();
         let mut keys = Vec::new();
         loop {
             match next(&pipeline) {

@@ -57,9 +57,13 @@ fn a_panic_in_any_stage_becomes_one_error_that_names_it() {
             let config = LoaderConfig { num_threads, ..config(folder.path()) };
             let dataset = open(config, 0, 1).unwrap();
             let provider = Arc::new(Panicking(call));
-            let pipeline =
-                Pipeline::start_with(Arc::clone(&dataset), Some(provider), &Cursor::default())
-                    .unwrap();
+            let pipeline = Pipeline::start_with(
+                Arc::clone(&dataset),
+                Some(provider),
+                &Cursor::default(),
+                None,
+            )
+            .unwrap();
             let error = next(&pipeline).unwrap_err();
             match &*error {
                 Error::Panicked { stage, message } => {

@@ -107,7 +107,7 @@ fn closing_or_dropping_at_any_moment_ends_the_threads() {
     write_shards(folder.path(), &[9, 9]);
     let dataset = open(LoaderConfig { num_epochs: None, ..config(folder.path()) }, 0, 1).unwrap();
     for taken in 0..12 {
-        let pipeline = Pipeline::start(Arc::clone(&dataset), &Cursor::default()).unwrap();
+        let pipeline = Pipeline::start(Arc::clone(&dataset), &Cursor::default(), None).unwrap();
         for _ in 0..taken {
             assert!(next(&pipeline).unwrap().is_some());
         }
@@ -124,7 +124,7 @@ fn memory_is_reused_and_waits_are_bounded() {
     let folder = tempfile::tempdir().unwrap();
     write_shards(folder.path(), &[9, 9]);
     let dataset = open(LoaderConfig { num_epochs: None, ..config(folder.path()) }, 0, 1).unwrap();
-    let pipeline = Pipeline::start(Arc::clone(&dataset), &Cursor::default()).unwrap();
+    let pipeline = Pipeline::start(Arc::clone(&dataset), &Cursor::default(), None).unwrap();
     let mut addresses = std::collections::BTreeSet::new();
     for _ in 0..50 {
         let batch = next(&pipeline).unwrap().unwrap();

@@ -90,7 +90,7 @@ impl Case {
             Err(error) => panic!("{error}"),
         };
         dataset.check_cursor(from).unwrap();
-        let pipeline = Pipeline::start(Arc::clone(&dataset), from).unwrap();
+        let pipeline = Pipeline::start(Arc::clone(&dataset), from, None).unwrap();
         let mut shown = Vec::new();
         while let Some(batch) = next(&pipeline).unwrap() {
             for (sample, key) in batch.samples.iter().zip(&batch.lease.arrays.keys) {
