@@ -298,7 +298,8 @@ def adapt_a_frozen_clip(folder: Path, patch: Patch) -> None:
 def decide(folder: Path, _: Patch) -> None:
     """A run, labelled images, and photos from elsewhere."""
     write_run(folder / "runs" / "demo", folder / "tokenizer.json", context_length=20)
-    write_class_folders(folder / "labelled")
+    for name in ("labelled", "new"):
+        write_class_folders(folder / name)
     for name in ("cat", "dog"):
         Image.new("RGB", (40, 40), "gray").save(folder / f"{name}.jpg")
     images(folder)

@@ -8,6 +8,7 @@ from prolip import evaluation
 from prolip.cli import demo
 from prolip.cli.command import Command, Suite, choose, finish, parse, prepare
 from prolip.evaluation.config import (
+    CalibrationOptions,
     DatacompOptions,
     DecisionsOptions,
     HierarcapsOptions,
@@ -54,6 +55,11 @@ SUITES = {
         "wrong answers, calibration, label sets, out-of-distribution images",
         DecisionsOptions,
         lambda: evaluation.run_decisions,
+    ),
+    "calibration": Suite(
+        "whether the label sets and answers of a calibrated model keep their promises on new images",
+        CalibrationOptions,
+        lambda: evaluation.run_calibration,
     ),
     **demo.SUITES,
 }

@@ -1,7 +1,8 @@
-from .calibrate import run_calibrate as run_calibrate
+from .calibrate import run_calibrate as run_calibrate, run_calibration as run_calibration
 from .classification import run_zero_shot as run_zero_shot
 from .config import (
     CalibrateOptions as CalibrateOptions,
+    CalibrationOptions as CalibrationOptions,
     DatacompOptions as DatacompOptions,
     DecisionsOptions as DecisionsOptions,
     HierarcapsOptions as HierarcapsOptions,

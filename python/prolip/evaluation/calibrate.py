@@ -1,26 +1,33 @@
-"""Calibrate a model on labelled images (`prolip calibrate`)."""
+"""Calibrate a model on labelled images (`prolip calibrate`), and measure that on others (suite `calibration`)."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from prolip.classes import class_places
 from prolip.decisions.calibration import Calibration, Evidence, Subject, fit_calibration, save_calibration
-from prolip.decisions.fitting import BOUND
 from prolip.errors import check_at_least
-from prolip.evaluation.classification import embed_labelled, embed_prompts
-from prolip.evaluation.config import CalibrateOptions
+from prolip.evaluation.classification import class_rows, embed_labelled, embed_prompts
+from prolip.evaluation.config import CalibrateOptions, CalibrationOptions
 from prolip.evaluation.datasets import DataSet, open_classes
+from prolip.evaluation.results import SuiteResult, TaskCache, TaskResult, row_of_items
+from prolip.evaluation.run import evaluate_data
 from prolip.files import check_writable
 from prolip.metrics.reliability import Reliability, measure_pairs, measure_reliability
-from prolip.pretrained.classify import check_labels, weigh
+from prolip.metrics.statistics import share_interval
+from prolip.pretrained.classify import Decide, check_labels, check_limits, require_calibration, weigh
 from prolip.pretrained.model import Model
 from prolip.pretrained.open import load
+from prolip.report.text_table import align
 
 _GUARANTEES = (0.8, 0.9, 0.95)
 _ERROR_LIMITS = (0.02, 0.05, 0.1)
@@ -82,60 +89,105 @@ def report_lines(found: Calibrated, options: CalibrateOptions) -> list[str]:
     known = calibration.with_prior(evidence)
     draws = {"num_resamples": options.num_resamples, "seed": options.seed}
     fitted = "the temperature" if calibration.prior is None else "the labels' shares and the temperature"
-    right = [float((some.logits.argmax(dim=1) == truth).double().mean()) for some in (evidence, known)]
-    sides = [
-        measure_reliability(logits, truth, **draws)
-        for logits in (evidence.logits, known.logits / calibration.temperature)
-    ]
+    right = [(some.logits.argmax(dim=1) == truth).double().mean() for some in (evidence, known)]
     lines = [
         f"{len(found.truth)} labelled images, {len(calibration.labels)} labels. {len(found.truth) - len(held)} images "
         f"were used to fit {fitted} ({calibration.temperature:.3g}). The other {len(held)} were measured:",
-        _row("", "before", "after"),
-        _row("right answers", *(f"{share:.1%}" for share in right)),
-        *_reliability_rows(sides),
-        "(in brackets: 95 % intervals)",
+        *_table(
+            [
+                measure_reliability(logits, truth, **draws)
+                for logits in (evidence.logits, known.logits / calibration.temperature)
+            ]
+        ),
+        f"(in brackets: 95 % intervals; right answers: {right[0]:.1%} before, {right[1]:.1%} after)",
         "",
     ]
-    unrelated = calibration.temperature >= BOUND
     if evidence.pair_logits is not None and calibration.pairs is not None:
         pairs, (factor, bias) = evidence.pair_logits.double(), calibration.pairs
-        unrelated |= factor <= 0
         match = F.one_hot(truth, pairs.shape[1]).bool()
         lines += [
             f"Does one image match one label, whatever the other labels are? The same images fit a factor, "
             f"{factor:.3g}, and a bias, {bias:.3g}. Measured on the {match.numel():,} pairs of the other images; "
             f"{len(truth)} match:",
-            _row("", "before", "after"),
-            *_reliability_rows([measure_pairs(logits, match, **draws) for logits in (pairs, factor * pairs + bias)]),
+            *_table([measure_pairs(logits, match, **draws) for logits in (pairs, factor * pairs + bias)]),
             "",
         ]
-    if unrelated:
-        lines.append(
-            "warning: images are no more similar to their own label than to others: is the model trained, and are the "
-            "labels in the right order?"
-        )
+        if factor <= 0:
+            lines.append(
+                "warning: the factor is not positive: images are no more similar to their own label than to others; is "
+                "the model trained, and are the labels in the right order?"
+            )
     for guarantee in _GUARANTEES:
         basis = Counter(calibration.class_thresholds(guarantee).basis)
-        size = float(calibration.label_sets(known, guarantee).sum(dim=1).double().mean())
         lines.append(
-            f"label sets at {guarantee:.0%}: {size:.2f} labels on average; per label, {basis['class']} labels have a "
-            f"threshold of their own, {basis['cluster']} share one, {basis['all']} use that of all images"
+            f"label sets at {guarantee:.0%}: {calibration.label_sets(known, guarantee).sum(dim=1).double().mean():.2f} "
+            f"labels on average; per label, {basis['class']} labels have a threshold of their own, {basis['cluster']} "
+            f"share one, {basis['all']} use that of all images"
         )
-    for limit in _ERROR_LIMITS:
-        answered = calibration.abstention(limit).answered
-        lines.append(
-            f"at most {limit:.0%} wrong answers (in 19 of 20 calibrations): {answered:.1%} of the images are answered"
-        )
+    lines += [
+        f"at most {limit:.0%} wrong answers (in 19 of 20 calibrations): {calibration.abstention(limit).answered:.1%} "
+        "of the images are answered"
+        for limit in _ERROR_LIMITS
+    ]
     return [*lines, f"This holds for images like those of {calibration.subject.data}, and for no others."]
 
 
-def _reliability_rows(sides: list[Reliability]) -> list[str]:
+def run_calibration(model: Model, options: CalibrationOptions, cache: TaskCache) -> SuiteResult:
+    """Measure how often label sets contain the label and answers are right, of all images and by label.
+
+    Raises:
+        UserError: the model has no calibration, a promise is not between 0 and 1, or no data set could be measured.
+    """
+    check_limits(Decide(options.guarantee, max_error=options.max_error))
+    calibration = require_calibration(model.calibration)
+    labels, templates, held = calibration.labels, calibration.subject.templates, calibration.held.label
+    limit = f"at most {100 * options.max_error:g}% wrong"
+
+    def measure(name: str, data: DataSet) -> TaskResult:
+        places = class_places(data.classnames, labels)
+        if -1 in places:
+            calibration.check_labels(data.classnames, templates)
+        images, classes = embed_labelled(model, data, options.batch_size)
+        truth = torch.tensor(places)[classes]
+        raw = weigh(images, embed_prompts(model, labels, templates), None, model.similarity)
+        evidence = calibration.with_prior(raw)
+        notes = []
+        before, after = (some.bincount(minlength=len(labels)) for some in (held, truth))
+        shift = after / len(truth) - before / len(held)
+        # Pearson's chi-squared test; a label without images is 0 / 0.
+        statistic = len(held) * len(truth) * (shift.square() / (before + after)).nansum()
+        if torch.special.gammaincc(((before + after > 0).sum() - 1) / 2, statistic / 2) < 0.01:
+            notes.append(
+                f"labels are not as frequent as in the calibration; {labels[shift.argmax()]} is more frequent by "
+                f"{100 * shift.max():.1f} points. Only sets per label allow for that"
+            )
+        given = calibration.confidence(evidence) >= calibration.abstention(options.max_error).threshold
+        right = (evidence.logits.argmax(dim=1) == truth)[given]
+        parts = [(f"{limit}: right among the answered", right, truth[given], 1 - options.max_error)]
+        for each in ("", " per label"):
+            metric = f"label sets at {100 * options.guarantee:g}%{each}: contain the label"
+            within = calibration.label_sets(evidence, options.guarantee, per_label=each != "")
+            parts.append((metric, within.gather(1, truth[:, None])[:, 0], truth, options.guarantee))
+        rows = [row_of_items(name, f"{limit}: don't know", ~given, main=True)]
+        for metric, hits, of, promise in parts:
+            whole = class_rows(name, metric, hits, torch.zeros_like(of), labels)
+            by_label = class_rows(name, f"{metric}, for {{}}", hits, of, labels)
+            rows += whole + by_label
+            for row in whole + (by_label if "per label" in metric else []):
+                # A promise holds on average over calibrations, whose own images differ by chance as well.
+                number = row.num_items * len(held) / (len(held) + len(truth))
+                if row.main and share_interval(row.value, number).high < promise:
+                    notes.append(f"{row.metric}: {row.value:.1%} of {row.num_items:,} images, not {100 * promise:g}%")
+        return TaskResult(rows=rows, notes=[f"{name}: warning: {note}" for note in notes])
+
+    opened = partial(open_classes, store=options.store, templates=templates, classnames=options.classnames)
+    settings = {
+        "fit": [*calibration.subject, float(calibration.held.score.sum()), options.guarantee, options.max_error]
+    }
+    return evaluate_data("calibration", model, options.data, cache, opened, measure, settings)
+
+
+def _table(sides: Sequence[Reliability]) -> Iterator[str]:
+    columns = [["{:#.3g} ({:#.3g} to {:#.3g})".format(*interval) for interval in side] for side in sides]
     names = ("calibration error", "Brier score", "negative log-likelihood")
-    return [
-        _row(name, *("{:#.3g} ({:#.3g} to {:#.3g})".format(*interval) for interval in both))
-        for name, both in zip(names, zip(*sides, strict=True), strict=True)
-    ]
-
-
-def _row(name: str, before: str, after: str) -> str:
-    return f"{name:24}{before:>32}{after:>32}"
+    return align([("", "before", "after"), *zip(names, *columns, strict=True)])

@@ -5,6 +5,7 @@ N images, C classes, K prompts per class, D dimensions, T best classes.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -14,35 +15,43 @@ from torch import Tensor
 
 from prolip.embeddings.embed import embed_captions
 from prolip.evaluation.config import ZeroShotOptions
-from prolip.evaluation.datasets import DataSet, embed_set, name_sources, open_classes, read_labels
+from prolip.evaluation.datasets import DataSet, embed_set, open_classes, read_labels
 from prolip.evaluation.results import Row, SuiteResult, TaskCache, TaskResult, row_of_items
-from prolip.evaluation.run import Prepared, evaluate_sets
+from prolip.evaluation.run import evaluate_data
 from prolip.gaussian import Gaussian
 from prolip.metrics.prompts import encode_prompts
 from prolip.metrics.zero_shot import PUBLISHED_LOGIT_SCALE, Classifier, aggregate_prompts, zero_shot_logits
 from prolip.pretrained.model import Model
 
 NUM_TOP = 5
+_NUM_SHOWN = 10
+"""Maximum number of classes and of confusions among the main figures."""
 _TEXTS, _ROWS = 512, 4096
 """Prompts and images that are processed at a time."""
 
 
 def run_zero_shot(model: Model, options: ZeroShotOptions, cache: TaskCache) -> SuiteResult:
-    """Classify the images of every data set."""
+    """Accuracy beside that of always answering the largest class, recall by class, and the most frequent confusions."""
 
-    def prepare(name: str, source: str) -> Prepared:
-        data = open_classes(source, cache.made, options.store, options.templates, options.classnames)
-        settings = {"data": data.fingerprint, "lists": [data.classnames, data.templates]}
-        return settings, partial(classify_set, model, name, data, options.batch_size)
+    def measure(name: str, data: DataSet) -> TaskResult:
+        classifier = build_classifier(model, data.classnames, data.templates)
+        images, labels = embed_labelled(model, data, options.batch_size)
+        answers, classes = answer(images, classifier, with_var=model.has_csd), data.classnames
+        names = [f"{label} #{place}" if classes.count(label) > 1 else label for place, label in enumerate(classes)]
+        best = answers.top[:, 0]
+        right = best == labels
+        rows = accuracy_rows(name, answers, labels)
+        rows.append(row_of_items(name, "always the largest class", labels == labels.mode().values, main=True))
+        rows += class_rows(name, "recall of {}", right, labels, names)
+        wrong = Counter(zip(labels[~right].tolist(), best[~right].tolist(), strict=True))
+        rows += [
+            row_of_items(name, f"{names[label]} taken for {names[other]}", best[labels == label] == other, main=True)
+            for (label, other), _ in wrong.most_common(_NUM_SHOWN)
+        ]
+        return TaskResult(rows=rows)
 
-    return evaluate_sets("zero_shot", model, name_sources(options.data), cache, prepare, "figures with variances")
-
-
-def classify_set(model: Model, name: str, data: DataSet, batch_size: int) -> TaskResult:
-    """Accuracy on a data set."""
-    classifier = build_classifier(model, data.classnames, data.templates)
-    images, labels = embed_labelled(model, data, batch_size)
-    return TaskResult(rows=accuracy_rows(name, answer(images, classifier, with_var=model.has_csd), labels))
+    opened = partial(open_classes, store=options.store, templates=options.templates, classnames=options.classnames)
+    return evaluate_data("zero_shot", model, options.data, cache, opened, measure, {}, "figures with variances")
 
 
 def embed_labelled(model: Model, data: DataSet, batch_size: int) -> tuple[Gaussian, Tensor]:
@@ -108,6 +117,19 @@ def accuracy_rows(task: str, answers: Answers, labels: Tensor, *, main: str = "a
     if answers.top_with_var is not None:
         rows.append(row_of_items(task, "accuracy, with class variances", hits_of(answers.top_with_var, labels)[:, 0]))
     return rows
+
+
+def class_rows(task: str, metric: str, items: Tensor, labels: Tensor, names: Sequence[str]) -> list[Row]:
+    """The mean of items [N] for each class that has some, the lowest first. Ten are main figures.
+
+    Args:
+        metric: with {} for the class.
+        labels: i64 [N].
+        names: of C classes, all different.
+    """
+    found = {metric.format(names[place]): items[labels == place].double() for place in set(labels.tolist())}
+    lowest = sorted(found, key=lambda name: float(found[name].mean()))
+    return [row_of_items(task, name, found[name], main=name in lowest[:_NUM_SHOWN]) for name in lowest]
 
 
 def hits_of(best: Tensor, labels: Tensor) -> Tensor:

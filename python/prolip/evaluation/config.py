@@ -53,6 +53,18 @@ class ShardSuiteOptions(SuiteOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClassSuiteOptions(ShardSuiteOptions):
+    """Options of suites whose data are labelled images."""
+
+    data: tuple[str, ...]
+    """Labelled images: a folder with one folder of images per class, or a folder of the published layout
+    (wds_NAME_test) or its address. May be several."""
+    classnames: Path | None = None
+    """File of class names, one per line, in the order of the sorted class folders; by default the data set's own, or
+    the folders' names, with spaces for _ and -."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DatacompOptions(ShardSuiteOptions):
     """Evaluate models on DataComp's 38 tasks and two fairness extras, or on your own tasks, each by its own metric.
 
@@ -70,17 +82,11 @@ class DatacompOptions(ShardSuiteOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ZeroShotOptions(ShardSuiteOptions):
-    """Classify your own images zero-shot: accuracy and recall, by means and with class variances.
-
-    A data set is a folder with one folder of images per class, or a folder of the published layout (wds_NAME_test).
+class ZeroShotOptions(ClassSuiteOptions):
+    """Classify your own images zero-shot: accuracy, by means and with class variances, recall of each class, and the
+    most frequent confusions.
     """
 
-    data: tuple[str, ...]
-    """The data set's folder, or of the published layout also its address. May be several."""
-    classnames: Path | None = None
-    """File of class names, one per line, in the order of the sorted class folders; by default the data set's own, or
-    the folders' names, with spaces for _ and -."""
     templates: tuple[str, ...] = ()
     """Prompts with {} for the class name; by default the data set's own, or "a photo of a {}."."""
 
@@ -212,21 +218,15 @@ class UncertaintyOptions(ShardSuiteOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecisionsOptions(ShardSuiteOptions):
+class DecisionsOptions(ClassSuiteOptions):
     """Measure how far a model's answers can be relied on: wrong answers, calibration, label sets, out-of-distribution
     images. Every uncertainty score is compared with the largest probability on the same images.
 
     Cross-validated: each fold uses parameters fitted on the others.
     """
 
-    data: tuple[str, ...]
-    """Labelled images: a folder of the published layout (wds_imagenet1k_test), or a folder with one folder of images
-    per label. May be several."""
     templates: tuple[str, ...] = ()
     """Prompts with {} for the label; by default the data set's own, or "a photo of a {}."."""
-    classnames: Path | None = None
-    """File of labels, one per line, in the folders' order; by default the data set's own, or the folders' names, with
-    spaces for _ and -."""
     elsewhere: tuple[str, ...] = ()
     """Out-of-distribution images: a folder of images, shards, or a folder of the published layout. May be several.
     Noise is always tried."""
@@ -241,6 +241,22 @@ class DecisionsOptions(ShardSuiteOptions):
 
     def __post_init__(self) -> None:
         check_at_least(2, num_folds=self.num_folds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationOptions(ClassSuiteOptions):
+    """Measure a calibration on new labelled images: whether label sets contain the label, and answers are right, as
+    often as promised, over all and by label. The images must be others than those of `prolip calibrate`.
+
+    Warns of a broken promise, and of labels that are not as frequent as in the calibration.
+    """
+
+    calibration: Path | None = None
+    """The file that `prolip calibrate` wrote; by default the model's own."""
+    guarantee: float = 0.9
+    """Probability that a label set contains the right label."""
+    max_error: float = 0.05
+    """Maximum share of wrong answers among those given. The others are "don't know"."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -399,7 +399,8 @@ def embed_set(model: Model, data: DataSet, batch_size: int, *keep: str) -> Embed
     except DataError as error:
         if not data.files:
             raise
-        sample = rf"shard {re.escape(data.shards[0])}, sample (\d+)[^:]*"  # a made shard is nothing that the user knows
+        # The shard was made of the user's files: they are named instead.
+        sample = rf"shard {re.escape(data.shards[0])}, sample (\d+)[^:]*"
         raise DataError(re.sub(sample, lambda found: str(data.files[int(found[1])]), str(error))) from error
 
 

@@ -22,7 +22,7 @@ from prolip.evaluation.classification import embed_labelled, embed_prompts
 from prolip.evaluation.config import DecisionsOptions
 from prolip.evaluation.datasets import DataSet, name_sources, open_classes, open_dataset
 from prolip.evaluation.results import Chart, Row, SuiteResult, TaskCache, TaskResult, row_of_items
-from prolip.evaluation.run import Prepared, evaluate_sets
+from prolip.evaluation.run import evaluate_data
 from prolip.gaussian import Gaussian
 from prolip.metrics.reliability import item_losses, reliability_curve
 from prolip.metrics.uncertainty_scores import expected_probabilities, logit_scores, neighbour_distance, risk_curve
@@ -104,18 +104,14 @@ def run_decisions(model: Model, options: DecisionsOptions, cache: TaskCache) -> 
     others[NOISE] = [_embed_noise(one, options) for one in (model, *beside.values())]
     read = [images[0] for images in others.values()] + ([] if known is None else [known])
 
-    def prepare(name: str, source: str) -> Prepared:
-        data = open_classes(source, cache.made, options.store, options.templates, options.classnames)
-        settings = {
-            "data": data.fingerprint,
-            "lists": [data.classnames, data.templates],
-            "options": [options.num_folds, options.seed, options.known is None, *others],
-            "elsewhere": [float(images.mean.double().square().mean(0).amax()) for images in read],
-            "beside": {label: other.fingerprint() for label, other in beside.items()},
-        }
-        return settings, partial(measure_decisions, model, name, data, others, known, options, beside)
-
-    return evaluate_sets("decisions", model, name_sources(options.data), cache, prepare)
+    settings = {
+        "options": [options.num_folds, options.seed, options.known is None, *others],
+        "elsewhere": [float(images.mean.double().square().mean(0).amax()) for images in read],
+        "beside": {label: other.fingerprint() for label, other in beside.items()},
+    }
+    measure = partial(measure_decisions, model, others=others, known=known, options=options, beside=beside)
+    opened = partial(open_classes, store=options.store, templates=options.templates, classnames=options.classnames)
+    return evaluate_data("decisions", model, options.data, cache, opened, measure, settings)
 
 
 def _embed(model: Model, option: str, source: str, options: DecisionsOptions) -> Gaussian:

@@ -211,10 +211,9 @@ def _draw_all(table: Mapping[str, Row], num_resamples: int, seed: int) -> dict[s
 
 
 def _interval_of(row: Row | None, draws: Tensor | None) -> Interval:
-    if row is None:
-        return _interval(math.nan, None)
-    is_share = draws is not None and row.statistic == "mean" and row.items and {0.0, 1.0}.issuperset(row.items)
-    return share_interval(row.value, row.num_items) if is_share else _interval(row.value, draws)
+    if row and row.items and draws is not None and row.statistic == "mean" and {0.0, 1.0}.issuperset(row.items):
+        return share_interval(row.value, row.num_items)
+    return _interval(row.value if row else math.nan, draws)
 
 
 def _interval(value: float, draws: Tensor | None) -> Interval:

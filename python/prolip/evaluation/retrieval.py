@@ -19,9 +19,9 @@ from torch import Tensor
 from prolip.embeddings.embed import embed_captions
 from prolip.errors import UserError
 from prolip.evaluation.config import RetrievalOptions
-from prolip.evaluation.datasets import DataSet, caption_members, embed_set, name_sources, open_dataset, read_captions
+from prolip.evaluation.datasets import DataSet, caption_members, embed_set, open_dataset, read_captions
 from prolip.evaluation.results import Row, SuiteResult, TaskCache, TaskResult, mean_row, row_of_items
-from prolip.evaluation.run import Prepared, evaluate_sets
+from prolip.evaluation.run import evaluate_data
 from prolip.gaussian import Gaussian
 from prolip.metrics.coco import CocoTruth, Pairs, Shares, coco_shares
 from prolip.metrics.config import Score
@@ -35,13 +35,9 @@ _FIGURES = {"r_precision": "R-precision", "map_at_r": "mAP@R"}
 
 def run_retrieval(model: Model, options: RetrievalOptions, cache: TaskCache) -> SuiteResult:
     """Evaluate every data set."""
-
-    def prepare(name: str, source: str) -> Prepared:
-        data = open_dataset(source, cache.made, options.store)
-        keys = [options.caption_key, options.image_id_key, options.caption_ids_key]
-        return {"data": data.fingerprint, "keys": keys}, partial(retrieve_set, model, name, data, options)
-
-    return evaluate_sets("retrieval", model, name_sources(options.data), cache, prepare, "figures by sampled distance")
+    opened, measure = partial(open_dataset, store=options.store), partial(retrieve_set, model, options=options)
+    keys = {"keys": [options.caption_key, options.image_id_key, options.caption_ids_key]}
+    return evaluate_data("retrieval", model, options.data, cache, opened, measure, keys, "figures by sampled distance")
 
 
 def retrieve_set(model: Model, name: str, data: DataSet, options: RetrievalOptions) -> TaskResult:

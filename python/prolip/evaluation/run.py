@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +13,7 @@ from tqdm import tqdm
 from prolip.data import DataError
 from prolip.errors import UserError, check_at_least, check_seed, printable, sentence
 from prolip.evaluation.config import SuiteOptions
-from prolip.evaluation.datasets import FolderMissing, is_path
+from prolip.evaluation.datasets import DataSet, FolderMissing, is_path, name_sources
 from prolip.evaluation.result_files import write_results
 from prolip.evaluation.results import SuiteResult, TaskCache, TaskResult
 from prolip.files import check_writable
@@ -48,7 +49,12 @@ def run_suite(name: str, options: Options, run: Callable[[Model, Options, TaskCa
 
     def opened(source: str) -> Model:
         return load(
-            source, tokenizer=options.tokenizer, device=options.device, beside=beside, precision=options.precision
+            source,
+            tokenizer=options.tokenizer,
+            device=options.device,
+            beside=beside,
+            precision=options.precision,
+            calibration=getattr(options, "calibration", None),
         )
 
     # No variable holds a model while the next one is opened.
@@ -93,6 +99,31 @@ def evaluate_sets(
     if needs_csd is not None and not model.has_csd:
         result.notes.append(f"{needs_csd}: {missing_csd(model)}")
     return result
+
+
+def evaluate_data(
+    suite: str,
+    model: Model,
+    sources: Sequence[str],
+    cache: TaskCache,
+    opened: Callable[[str, Path], DataSet],
+    measure: Callable[[str, DataSet], TaskResult],
+    settings: Mapping[str, object],
+    needs_csd: str | None = None,
+) -> SuiteResult:
+    """As `evaluate_sets`, for data sets that are all opened and measured alike.
+
+    Args:
+        opened: takes a source, and where shards made of its files are stored.
+        measure: takes a data set's display name, and the data set.
+        settings: all that the results depend on besides the model and the data set, as JSON values.
+    """
+
+    def prepare(name: str, source: str) -> Prepared:
+        data = opened(source, cache.made)
+        return {"data": data.fingerprint, "lists": data[2:4], **settings}, partial(measure, name, data)
+
+    return evaluate_sets(suite, model, name_sources(sources), cache, prepare, needs_csd)
 
 
 def _check_data(options: SuiteOptions) -> None:

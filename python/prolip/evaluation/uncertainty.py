@@ -21,13 +21,12 @@ from prolip.evaluation.config import UncertaintyOptions
 from prolip.evaluation.datasets import (
     DataSet,
     caption_members,
-    name_sources,
     open_dataset,
     read_captions,
     read_labels,
 )
 from prolip.evaluation.results import Chart, Row, SuiteResult, TaskCache, TaskResult, row_of_items
-from prolip.evaluation.run import Prepared, evaluate_sets
+from prolip.evaluation.run import evaluate_data
 from prolip.gaussian import Gaussian
 from prolip.metrics.uncertainty import count_words, more_uncertain, uncertainty_bins
 from prolip.metrics.zero_shot import correct_within, zero_shot_logits
@@ -46,13 +45,9 @@ def run_uncertainty(model: Model, options: UncertaintyOptions, cache: TaskCache)
     """
     if not model.has_variances:
         raise UserError(f"checkpoint: must have variances (got {model.name})")
-
-    def prepare(name: str, source: str) -> Prepared:
-        data = open_dataset(source, cache.made, options.store)
-        chosen = [options.caption_key, options.num_bins, options.keep_ratio, options.blur, options.show]
-        return {"data": data.fingerprint, "options": chosen}, partial(measure_set, model, name, data, options)
-
-    return evaluate_sets("uncertainty", model, name_sources(options.data), cache, prepare)
+    opened, measure = partial(open_dataset, store=options.store), partial(measure_set, model, options=options)
+    chosen = [options.caption_key, options.num_bins, options.keep_ratio, options.blur, options.show]
+    return evaluate_data("uncertainty", model, options.data, cache, opened, measure, {"options": chosen})
 
 
 def measure_set(model: Model, name: str, data: DataSet, options: UncertaintyOptions) -> TaskResult:

@@ -67,14 +67,14 @@ def percentile_interval(value: float, draws: Tensor) -> Interval:
         # Noise enlarges a calibration error, which sums the sizes of gaps, and lowers a worst group. A resample has
         # more noise than the items, so all draws can be above the value. Their mean shows this bias. Shares stay so.
         moved = kept - (kept.mean() - value)
-        kept = moved.clamp(min(0.0, float(kept.min())), max(1.0, float(kept.max())))
+        kept = moved.clamp(kept.min().clamp(max=0), kept.max().clamp(min=1))
     # Between two infinite draws, such as of a loss, the linear interpolation is not a number.
     between = "linear" if finite else "nearest"
     low, high = kept.quantile(kept.new_tensor([0.025, 0.975]), interpolation=between).tolist()
     return Interval(value, low, high)
 
 
-def share_interval(share: float, num_items: int) -> Interval:
+def share_interval(share: float, num_items: float) -> Interval:
     """A share of independent items with its 95 % interval by Wilson's score.
 
     Unlike the bootstrap's, it has a width if all items count, or none.

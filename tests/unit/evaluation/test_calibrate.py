@@ -127,6 +127,56 @@ def test_decisions_use_the_frequencies_of_the_calibration(lab: Path, tmp_path: P
     assert (decided - (raw.log() / found.temperature).softmax(dim=1)).abs().max() > 0.01
 
 
+def measured(lab: Path, data: Path, *words: str) -> dict[str, float]:
+    given = ["--checkpoint", str(lab / "run"), "--device", "cpu", "--num_resamples", "0", "--out", str(data / "out")]
+    assert main(["eval", "calibration", *given, "--data", str(data / "mine"), *words]) == 0
+    figures = json.loads((data / "out" / "results.json").read_text())["figures"]
+    return {row["metric"]: next(iter(row["value"].values())) for row in figures}
+
+
+def link(lab: Path, folder: Path, **counts: tuple[str, int]) -> None:
+    """Fill `folder` with one folder per label, of that many of a label's images."""
+    for name, (label, count) in counts.items():
+        (folder / "mine" / name).mkdir(parents=True)
+        for image in sorted((lab / "mine" / label).iterdir())[:count]:
+            (folder / "mine" / name / image.name).symlink_to(image)
+
+
+def test_a_calibration_is_measured_on_new_images(
+    lab: Path, model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = measured(lab, lab, "--max_error", "0.5")
+    assert "warning" not in capsys.readouterr().out
+    for title, per_label in (("label sets at 90%", False), ("label sets at 90% per label", True)):
+        sets = model.classify(lab / "mine", LABELS, guarantee=0.9, per_label=per_label, progress=False).label_sets
+        assert sets is not None
+        inside = [LABELS[place // 40] in some for place, some in enumerate(sets)]
+        assert found[f"{title}: contain the label"] == pytest.approx(np.mean(inside))
+        for place, label in enumerate(LABELS):
+            own = inside[40 * place : 40 * place + 40]
+            assert found[f"{title}: contain the label, for {label}"] == pytest.approx(np.mean(own))
+    answers = model.classify(lab / "mine", LABELS, max_error=0.5, progress=False).answers
+    assert answers is not None
+    right = [answer == LABELS[place // 40] for place, answer in enumerate(answers) if answer is not None]
+    assert 0 < len(right) < 120, "the test would see nothing"
+    assert found["at most 50% wrong: don't know"] == pytest.approx(1 - len(right) / 120)
+    assert found["at most 50% wrong: right among the answered"] == pytest.approx(np.mean(right))
+    # Other shares of the labels, of which one is missing; then also other images than the label's.
+    link(lab, tmp_path / "shifted", animals=("animals", 40), travel=("travel", 5))
+    measured(lab, tmp_path / "shifted", "--guarantee", "0.8")
+    assert "animals is more frequent by 5" in capsys.readouterr().out
+    link(lab, tmp_path / "wrong", animals=("travel", 40), food=("animals", 40), travel=("food", 40))
+    measured(lab, tmp_path / "wrong", "--guarantee", "0.6")
+    said = capsys.readouterr().out
+    assert "label sets at 60%: contain the label: " in said
+    assert "not as frequent" not in said
+    link(lab, tmp_path / "other", animals=("animals", 5), unknown=("food", 5))
+    for data, words in ((tmp_path / "other", ()), (lab, ("--guarantee", "90"))):
+        with pytest.raises(AssertionError):
+            measured(lab, data, *words)
+        assert re.search("labels|guarantee", capsys.readouterr().err)
+
+
 def test_out_of_distribution_images_are_unusual(lab: Path, model: Model) -> None:
     mine, others = (
         model.classify(lab / name, LABELS, guarantee=0.9, progress=False).usual for name in ("mine", "elsewhere")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
@@ -65,6 +66,11 @@ def test_accuracy_on_class_folders_equals_the_models_answers(
     hits = [answer == name for answer, name in zip(answers, right, strict=True)]
     assert 0 < sum(hits) < len(hits), "the test would see nothing"
     assert folders["accuracy"] == pytest.approx(sum(hits) / len(hits))
+    assert folders["always the largest class"] == pytest.approx(4 / 9)
+    for own, other in itertools.product(words, words):
+        share = [answer == other for answer, name in zip(answers, right, strict=True) if name == own]
+        metric = f"recall of {own}" if own == other else f"{own} taken for {other}"
+        assert folders.get(metric, 0) == pytest.approx(sum(share) / len(share))
     # The published layout brings names and prompts of its own.
     assert evaluate(lab, tmp_path / "layout", "--data", str(lab / "wds_animals_test")) == pytest.approx(folders)
     # Names of the user's own, in the order of the folders.
@@ -74,6 +80,17 @@ def test_accuracy_on_class_folders_equals_the_models_answers(
     turned = {"red fox": "travel", "travel": "red fox"}
     hits = [turned.get(answer, answer) == name for answer, name in zip(answers, right, strict=True)]
     assert renamed["accuracy"] == pytest.approx(sum(hits) / len(hits))
+    (tmp_path / "names.txt").write_text("fox\nfox\ntravel\n")
+    twice = evaluate(lab, tmp_path / "twice", *data, "--classnames", str(tmp_path / "names.txt"))
+    assert {"recall of fox #0", "recall of fox #1", "recall of travel"} <= twice.keys()
+
+
+def test_the_ten_lowest_classes_are_main_figures() -> None:
+    labels = torch.arange(12).repeat_interleave(12)
+    right = torch.arange(12).repeat(12) < (labels * 5) % 12
+    rows = classification.class_rows("t", "recall of {}", right, labels, [str(place) for place in range(12)])
+    assert [row.value * 12 for row in rows] == pytest.approx(range(12))
+    assert [row.main for row in rows] == [True] * 10 + [False] * 2
 
 
 def test_the_published_layout_may_lack_class_names(lab: Path, tmp_path: Path) -> None:
