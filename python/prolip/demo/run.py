@@ -25,6 +25,7 @@ from prolip.demo.suite import run_emoji
 from prolip.distributed import find_device, usable_cores
 from prolip.evaluation.run import run_suite
 from prolip.files import check_writable
+from prolip.models.precision import has_bf16
 from prolip.train.config import load_config
 from prolip.train.logging.run_page import write_report
 
@@ -95,11 +96,8 @@ def count_processes() -> int:
 
 
 def machine_flags() -> list[str]:
-    """Return flags that adapt the recipe to this machine: a CPU without bf16 instructions is faster in fp32."""
-    cpuinfo = Path("/proc/cpuinfo")
-    known = set(cpuinfo.read_text(encoding="utf-8").split()) if cpuinfo.exists() else set()
-    has_bf16 = find_device("auto").type == "cuda" or known & {"avx512_bf16", "amx_bf16", "bf16"}
-    return [] if has_bf16 else ["--precision", "fp32"]
+    """Return flags that adapt the recipe to this machine."""
+    return [] if has_bf16(find_device("auto")) else ["--precision", "fp32"]
 
 
 def evaluate(source: Path, data: Path, results: Path) -> None:

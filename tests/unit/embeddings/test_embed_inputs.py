@@ -101,8 +101,8 @@ def test_names_cannot_control_the_terminal(
     assert {letter for letter in said if not letter.isprintable()} <= {"\n", "\r"}  # \r is of progress bars
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_towers_compute_in_the_given_precision(
+@pytest.mark.parametrize("precision", DTYPES)
+def test_towers_compute_in_the_given_precision_and_a_long_run_names_a_faster_one(
     lab: Path, tmp_path: Path, precision: Precision, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     types: set[torch.dtype] = set()
@@ -112,8 +112,11 @@ def test_towers_compute_in_the_given_precision(
         linear.register_forward_hook(lambda _module, _given, found: types.add(found.dtype))
     monkeypatch.setattr("prolip.embeddings.embed_inputs.load", lambda *_, **__: opened)
     inputs = {"shards": (str(shards(lab)[1]),), "images": (lab / "images",), "lines": (lab / "lines.txt",)}
-    run_embed(options(lab, tmp_path, what="both", **inputs, precision=precision))
+    monkeypatch.setattr("prolip.embeddings.embed_inputs._LONG", 0)
+    monkeypatch.setattr("prolip.embeddings.embed_inputs.has_bf16", lambda _: True)
+    told = run_embed(options(lab, tmp_path, what="both", **inputs, precision=precision))
     assert types == {DTYPES[precision]}
+    assert any("--precision bf16" in line for line in told) == (precision == "fp32")
 
 
 def test_a_failed_run_resumes_and_shards_can_be_added(lab: Path, tmp_path: Path) -> None:
