@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Train on several machines without a scheduler: run the same line on each, with its own NODE_RANK (0 on the first).
 #   NUM_NODES=4 NODE_RANK=0 FIRST_NODE=10.0.0.1 train/multi_node.sh vit-b16-datacomp-1b-1.28b --out /shared/runs/b16 \
-#     --shards '/shared/datacomp/{00000000..00139827}.tar'
+#     --shards '/shared/datacomp/{00000000..00125136}.tar'
 # The run's folder must be on shared storage. RESTARTS=3 restarts from the newest checkpoint when a process dies.
 # NUM_NODES=1:2 continues on the first of two machines alone, and with the second again once it is back.
 set -euo pipefail

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Train on one machine, with one process per GPU, or with NPROC processes on the CPU (--device cpu).
-#   train/one_node.sh vit-b16-datacomp-1b-1.28b --shards '/data/datacomp/{00000000..00139827}.tar'
+#   train/one_node.sh vit-b16-datacomp-1b-1.28b --shards '/data/datacomp/{00000000..00125136}.tar'
 # RESTARTS=3 restarts from the newest checkpoint when a process dies.
 set -euo pipefail
 

@@ -12,6 +12,6 @@ def run(prog: str, arguments: list[str]) -> int:
     prepare()
     from prolip.train.dry_run import run_recipes
 
-    then = f"prolip train {options.name or 'RECIPE'} --shards SHARD ... --dry-run"
-    finish(run_recipes(options), then, for_programs=options.name is not None)
+    then = f"prolip train {' '.join(options.names) or 'RECIPE'} --shards SHARD ... --dry-run"
+    finish(run_recipes(options), then, for_programs=bool(options.names))
     return 0

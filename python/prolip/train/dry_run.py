@@ -22,7 +22,7 @@ from prolip.pretrained.sources import new_model, resolve
 from prolip.pretrained.tokenizer import check_same_tokenizer, inference_files
 from prolip.report.text_table import align
 from prolip.train.best_metric import check_metric
-from prolip.train.config import TrainConfig, known_recipes, load_config, to_toml
+from prolip.train.config import ADDITION, TrainConfig, known_recipes, load_config, to_toml
 from prolip.train.config.options import Assumption, DryRunOptions, RecipesOptions
 from prolip.train.cost import blank, count_parameters, known_cards, peak_flops, step_flops, step_memory
 from prolip.train.loop import find_saved
@@ -87,12 +87,15 @@ def flops_per_sample(config: TrainConfig, model: ProLIP) -> float:
 
 def run_recipes(options: RecipesOptions) -> Iterator[str]:
     """Yield the lines of the list, or of one recipe."""
-    if options.name is not None:
-        config = load_config([options.name, *_NO_SHARDS])
+    if options.names:
+        config = load_config([*options.names, *_NO_SHARDS])
         yield to_toml(dataclasses.replace(config, data=dataclasses.replace(config.data, shards=()))).rstrip("\n")
         return
     rows = [("recipe", "model", "samples", "batch", "GFLOPs/sample", "GPU-hours")]
-    for name in known_recipes():
+    names = known_recipes()
+    for name in names:
+        if name.startswith(ADDITION):
+            continue
         config = load_config([name, *_NO_SHARDS])
         flops = flops_per_sample(config, trained_model(config))
         hours = gpu_hours(options, config, flops)
@@ -100,7 +103,8 @@ def run_recipes(options: RecipesOptions) -> Iterator[str]:
         cost = f"{flops / 1e9:,.1f}", f"{hours:,.{0 if hours >= 10 else 1}f}"
         rows.append((name, model, count(config.samples_seen), f"{config.batch_size:,}", *cost))
     yield from align(rows, 2)
-    yield f"\nGPU-hours: {options.gpu} at {options.mfu:.0%} of its peak in the recipe's precision (--gpu, --mfu)."
+    yield f"\nadd to any: {', '.join(name for name in names if name.startswith(ADDITION))}"
+    yield f"GPU-hours: {options.gpu} at {options.mfu:.0%} of its peak in the recipe's precision (--gpu, --mfu)."
 
 
 def count(number: float) -> str:

@@ -18,10 +18,10 @@ from prolip.data.config import TokenizerConfig
 from prolip.errors import UserError
 from prolip.models import ARCHITECTURES, ModelConfig, ProLIP
 from prolip.models.hub import save_pretrained
-from prolip.train.config import differing_keys, from_toml, known_recipes, load_config, to_toml
+from prolip.train.config import ADDITION, differing_keys, from_toml, known_recipes, load_config, to_toml
 from prolip.train.config.run import DERIVED_KEYS
 
-RECIPES = known_recipes()
+RECIPES = [name for name in known_recipes() if not name.startswith(ADDITION)]
 OWN_SCALE = ("--loss.contrast", "siglip", "--loss.inclusion_weight", "0", "--loss.vib_weight", "0")
 CONTROL = (*OWN_SCALE, "--loss.variance_scale", "None")
 SHARDS = ("--data.shards", "a-{000..003}.tar", "b.tar")
@@ -72,6 +72,8 @@ def test_a_recipe_states_what_differs_from_the_one_it_extends(tmp_path: Path) ->
     optim = replace(demo.optim, lr=3e-4, warmup_steps=7)
     assert config == replace(demo, out=Path("runs/mine"), batch_size=64, optim=optim)
     assert "extends" not in to_toml(config)
+    mine.write_text('extends = ["demo", "below/base.toml"]\nout = "runs/mine"\noptim = { lr = 3e-4 }\n')
+    assert load_config([str(mine)]) == config
     # What is named later wins as a whole, with what it extends.
     assert load_config([str(mine), "demo"]) == demo
 
@@ -79,7 +81,7 @@ def test_a_recipe_states_what_differs_from_the_one_it_extends(tmp_path: Path) ->
 def test_a_recipe_that_is_missing_circular_or_no_toml_is_named(tmp_path: Path) -> None:
     one, other = tmp_path / "one.toml", tmp_path / "other.toml"
     one.write_text('extends = "other.toml"')
-    for text in ('extends = "one.toml"', "extends = 3", "lr = = 1"):
+    for text in ('extends = "one.toml"', "extends = 3", "extends = [3]", "lr = = 1"):
         other.write_text(text)
         with pytest.raises(UserError) as error:
             load_config([str(one)])

@@ -15,7 +15,7 @@ from prolip.models import ARCHITECTURES, ProLIP
 from prolip.models.config import LockConfig
 from prolip.models.freeze import lock_parameters
 from prolip.models.weights import fit_state
-from prolip.train.config import TrainConfig, known_recipes, load_config
+from prolip.train.config import ADDITION, TrainConfig, known_recipes, load_config
 from prolip.train.cost import blank, count_parameters
 
 SHARDS = ("--data.shards", "a.tar")
@@ -82,10 +82,26 @@ def test_the_larger_fine_tuned_models_start_in_the_released_architecture(start: 
     }
 
 
-def test_effective_loss_weights_are_32_times_the_scripts() -> None:
-    base, effective = recipe(BASE).loss, changes(f"{BASE}-effective-weights")
+def test_an_addition_changes_any_recipe_alike() -> None:
+    script = recipe(BASE).loss
     local = ("inclusion_weight", "masked_inclusion_weight", "vib_weight")
-    assert effective == {f"loss.{name}": pytest.approx(32 * getattr(base, name)) for name in local}
+    exact = {
+        "model.vision.final_norm": "once",
+        "model.text.log_var_source": "unc",
+        "data.mask.keep_ratio": 0.25,
+        "loss.inclusion_form": "exact",
+        "loss.vib_form": "exact",
+    }
+    additions = {
+        "with-effective-weights": {f"loss.{name}": pytest.approx(32 * getattr(script, name)) for name in local},
+        "with-exact": exact,
+        "with-resampling": {"data.mode": "resampled", "data.num_samples": 616 * 16_384},
+    }
+    assert [name for name in known_recipes() if name.startswith(ADDITION)] == list(additions)
+    for name, expected in additions.items():
+        for base in (BASE, "vit-h14-datacomp-1b-1.28b"):
+            assert changed(recipe(base), load_config([base, name, *SHARDS])) == expected
+    assert changes(f"{BASE}-paper") == exact
 
 
 def test_the_variance_scale_recipe_changes_only_the_variance_scale() -> None:

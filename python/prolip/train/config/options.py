@@ -23,8 +23,9 @@ class Assumption:
 class RecipesOptions(Assumption):
     """List the recipes and their cost, or print one in full."""
 
-    name: Annotated[str | None, tyro.conf.Positional] = None
-    """The recipe to print: a name from the list, or the path of a TOML file."""
+    names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """The recipe to print: a name from the list, or the path of a TOML file. Of several, later ones win, as in
+    `prolip train`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,6 +32,8 @@ OF_START = "start_from"
 """The architecture of the model that a run starts from."""
 RUN_SETTINGS = "config.toml"
 """The file in a run's folder with its settings."""
+ADDITION = "with-"
+"""How the names of recipes begin that only change others."""
 _RECIPES = resources.files("prolip") / "recipes"
 _SHORT = {"shards": "data.shards", "threads": "data.num_threads"}
 """Short options that all commands share, and the keys that they stand for."""
@@ -109,35 +111,36 @@ def differing_keys(config: TrainConfig, saved: str) -> dict[str, tuple[Any, Any]
 
 
 def known_recipes() -> list[str]:
-    """List the names of the package's recipes."""
+    """List the names of the package's recipes. Those that begin with `with-` are additions to any other."""
     return sorted(Path(entry.name).stem for entry in _RECIPES.iterdir())
 
 
-def read_recipe(name: str) -> list[Table]:
+def read_recipe(name: str, folder: Path = Path(), above: tuple[str, ...] = ()) -> list[Table]:
     """Read a recipe, a TOML file or one of the package, with the recipes that it extends; the recipe itself is last.
 
-    The key `extends` names a recipe of the package, or a path beside this one. A recipe states the differences from it.
+    The key `extends` names recipes of the package, or paths beside this one; later ones win. A recipe states the
+    differences from them.
+
+    Args:
+        name: of the recipe.
+        folder: where a path begins.
+        above: recipes that extend this one.
 
     Raises:
         UserError: the recipe does not exist, is not valid TOML, or extends itself, directly or through others.
     """
-    tables: list[Table] = []
-    chain: list[str] = []
-    wanted, folder = name, Path()
-    while True:
-        path = folder / wanted
-        is_file = wanted.endswith(".toml") or path.is_file()
-        chain.append(str(path.resolve()) if is_file else wanted)
-        if chain[-1] in chain[:-1]:
-            raise UserError(f"{name}: a recipe must not extend itself (got {' extends '.join(chain)})")
-        table = _read_table(path if is_file else _RECIPES / f"{wanted}.toml", str(path) if is_file else wanted)
-        extended = table.pop("extends", None)
-        tables.insert(0, table)
-        if extended is None:
-            return tables
-        if not isinstance(extended, str):
-            raise UserError(f"{path}: extends must be the name of a recipe (got {extended!r})")
-        wanted, folder = extended, path.parent if is_file else Path()
+    path = folder / name
+    is_file = name.endswith(".toml") or path.is_file()
+    chain = (*above, str(path.resolve()) if is_file else name)
+    if chain[-1] in above:
+        raise UserError(f"{chain[0]}: a recipe must not extend itself (got {' extends '.join(chain)})")
+    table = _read_table(path if is_file else _RECIPES / f"{name}.toml", str(path) if is_file else name)
+    extended = table.pop("extends", [])
+    names = [extended] if isinstance(extended, str) else extended
+    if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
+        raise UserError(f"{path}: extends must be the name of a recipe, or a list of names (got {extended!r})")
+    inside = path.parent if is_file else Path()
+    return [*(found for one in names for found in read_recipe(one, inside, chain)), table]
 
 
 def _read_table(source: Path | Traversable, name: str) -> Table:
