@@ -23,6 +23,9 @@ class LossConfig:
     "clip", a softmax over all pairs, without a bias."""
     ppcl_weight: float = 1.0
     """Weight of the contrastive loss."""
+    siglip_weight: float = 0.0
+    """Weight of SigLIP's loss on means, with the same scale and bias, in addition to the contrastive loss. Only an
+    ablation uses it."""
     variance_scale: float | None = None
     """If set, variances learn from a contrastive loss of their own with this fixed logit scale, such as 2, without
     effect on the means (docs/specification.md, section 3.3). None, as published: both share the learned scale."""
@@ -48,7 +51,7 @@ class LossConfig:
         kinds = {"contrast": Contrast, "inclusion_form": InclusionForm, "vib_form": VibForm, "exchange": Exchange}
         for name, kind in kinds.items():
             check_choice(f"loss.{name}", getattr(self, name), kind)
-        for name in ("ppcl_weight", "inclusion_weight", "masked_inclusion_weight", "vib_weight"):
+        for name in ("ppcl_weight", "siglip_weight", "inclusion_weight", "masked_inclusion_weight", "vib_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UserError(f"loss.{name}: must be finite and at least 0 (got {getattr(self, name)})")
         for name, value in (("variance_scale", self.variance_scale), ("inclusion_scale", self.inclusion_scale)):
@@ -58,7 +61,7 @@ class LossConfig:
     @property
     def reads_bias(self) -> bool:
         """Whether the loss uses the similarity's bias, so that the bias is trained."""
-        return self.contrast != "clip"
+        return self.contrast != "clip" or self.siglip_weight > 0
 
     @property
     def reads_log_var(self) -> bool:

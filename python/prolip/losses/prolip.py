@@ -12,7 +12,7 @@ from prolip.distributed import Peers
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian
 from prolip.losses.clip import clip_loss
-from prolip.losses.config import LossConfig
+from prolip.losses.config import Contrast, LossConfig
 from prolip.losses.inclusion import inclusion_loss
 from prolip.losses.ppcl import ppcl
 from prolip.losses.vib import vib_loss
@@ -49,7 +49,7 @@ class Embedded(Protocol):
 class LossTerms(NamedTuple):
     """The weighted terms and their sum `total`: scalars, 0 for a term whose weight is 0.
 
-    `ppcl` is the contrastive term, whichever loss is chosen, including the variances' own.
+    `ppcl` is the contrastive term, whichever loss is chosen, including the variances' own and SigLIP's.
     """
 
     total: Tensor
@@ -97,9 +97,11 @@ class ProlipLoss:
                 raise ValueError(f"texts: must fit images {list(image.mean.shape)} (got {list(text.mean.shape)})")
             contrast = inclusion = masked_image = masked_text = bottleneck = image.mean.new_zeros(())
             if config.ppcl_weight > 0:
-                contrast = config.ppcl_weight * self._contrast(image, text, output)
+                contrast = config.ppcl_weight * self._contrast(config.contrast, image, text, output)
                 if config.variance_scale is not None:
                     contrast = contrast + config.ppcl_weight * self._variances(image, text, config.variance_scale)
+            if config.siglip_weight > 0:
+                contrast = contrast + config.siglip_weight * self._contrast("siglip", image, text, output)
             if config.inclusion_weight > 0:
                 inclusion = config.inclusion_weight * self._inclusion(image, text)
             if config.masked_inclusion_weight > 0:
@@ -111,13 +113,13 @@ class ProlipLoss:
             total = contrast + inclusion + masked_image + masked_text + bottleneck
         return LossTerms(total, contrast, inclusion, masked_image, masked_text, bottleneck)
 
-    def _contrast(self, image: Gaussian, text: Gaussian, output: Embedded) -> Tensor:
+    def _contrast(self, kind: Contrast, image: Gaussian, text: Gaussian, output: Embedded) -> Tensor:
         config, scale, bias = self.config, output.logit_scale, output.logit_bias
-        if config.contrast == "clip":
+        if kind == "clip":
             return clip_loss(image.mean, text.mean, scale, self.peers, gathers=self._gathers)
         if bias is None:
-            raise UserError(f"model.init_logit_bias: {config.contrast} needs a similarity bias (got none)")
-        if config.contrast == "siglip":
+            raise UserError(f"model.init_logit_bias: {kind} needs a similarity bias (got none)")
+        if kind == "siglip":
             image, text = Gaussian.point(image.mean), Gaussian.point(text.mean)
         elif config.variance_scale is not None:
             image, text = (Gaussian(one.mean, one.log_var.detach()) for one in (image, text))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -102,8 +103,11 @@ def test_a_siglip_run_equals_open_clips_loss_for_points_and_gaussians() -> None:
     only = LossConfig(contrast=contrast, inclusion_weight=0.0, masked_inclusion_weight=0.0, vib_weight=0.0)
     expected = torch.stack([SigLipLoss()(image, slot, scale, bias) for slot in text]).mean()
     for towers in ([Gaussian.point(image), Gaussian.point(text)], [Gaussian(*leaves[:2]), Gaussian(*leaves[2:4])]):
-        found = ProlipLoss(only, Peers())(ProLIPOutput(*towers, None, None, scale, bias)).total
+        output = ProLIPOutput(*towers, None, None, scale, bias)
+        found = ProlipLoss(only, Peers())(output).total
         torch.testing.assert_close(found, expected, rtol=1e-11, atol=0)
+        mixture = ProlipLoss(replace(only, contrast="ppcl", siglip_weight=0.5), Peers())(output).total
+        torch.testing.assert_close(mixture, ppcl_reference(*towers, scale, bias) + 0.5 * expected, rtol=1e-11, atol=0)
 
 
 @pytest.mark.parametrize("bias", [-60.0, -10.0, 0.0, 10.0, 60.0])
