@@ -135,15 +135,30 @@ NO_MASKS = {"data.mask.masked_fraction": 0.0, "loss.masked_inclusion_weight": 0.
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("ablation-no-inclusion", {**NO_MASKS, "loss.inclusion_weight": 0.0}),
-        ("ablation-no-masking", NO_MASKS),
-        ("ablation-no-vib", {"loss.vib_weight": 0.0}),
-        ("ablation-mean-only", {"loss.contrast": "siglip"}),
-        ("ablation-unc-output", {"model.text.log_var_source": "unc"}),
+        ("eps-0", {"loss.inclusion_eps": 0.0}),
+        ("eps-10", {"loss.inclusion_eps": -10.0}),
+        ("eps-100", {"loss.inclusion_eps": -100.0}),
+        ("masking-alone", {"loss.inclusion_weight": 0.0}),
+        ("mean-only", {"loss.contrast": "siglip"}),
+        ("no-inclusion", {**NO_MASKS, "loss.inclusion_weight": 0.0}),
+        ("no-masking", NO_MASKS),
+        ("no-vib", {"loss.vib_weight": 0.0}),
+        ("scale-1", {"loss.inclusion_scale": 1.0}),
+        ("scale-10", {"loss.inclusion_scale": 10.0}),
+        ("siglip-mixture", {"loss.siglip_weight": 1.0}),
+        ("unc-output", {"model.text.log_var_source": "unc"}),
     ],
 )
 def test_an_ablation_changes_one_thing(name: str, expected: dict[str, Any]) -> None:
-    assert changes(name) == expected
+    assert changes(f"ablation-{name}", "ablation") == expected
+
+
+def test_ablations_have_the_papers_data() -> None:
+    found = changes("ablation")
+    assert found.pop("samples_seen") == 96_000_000
+    assert set(found) == {"batch_size", "optim.warmup_steps"}
+    shards = [Path(pattern).parent.name for pattern in load_config(["ablation"]).data.shards]
+    assert shards == ["cc3m", "cc12m", "redcaps"]
 
 
 @pytest.mark.parametrize("contrast", ["siglip", "clip"])
