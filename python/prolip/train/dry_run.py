@@ -14,7 +14,7 @@ import torch
 from prolip.data import BatchLoader, Cursor, DataError, LoaderConfig
 from prolip.data.tokenizer import Tokenizer
 from prolip.distributed import Ranks
-from prolip.errors import UserError, fields_within, sentence
+from prolip.errors import UserError, check_at_least, fields_within, sentence
 from prolip.files import check_writable
 from prolip.models import ProLIP
 from prolip.models.freeze import lock_parameters
@@ -24,7 +24,7 @@ from prolip.report.text_table import align
 from prolip.train.best_metric import check_metric
 from prolip.train.config import ADDITION, TrainConfig, known_recipes, load_config, to_toml
 from prolip.train.config.options import Assumption, DryRunOptions, RecipesOptions
-from prolip.train.cost import blank, count_parameters, known_cards, peak_flops, step_flops, step_memory
+from prolip.train.cost import StepMemory, blank, count_parameters, known_cards, peak_flops, step_flops, step_memory
 from prolip.train.loop import find_saved
 from prolip.train.validation import Validation
 
@@ -54,8 +54,9 @@ def gpu_hours(options: Assumption, config: TrainConfig, flops_per_sample: float)
     """Return the GPU-hours of the whole run.
 
     Raises:
-        UserError: `mfu` is out of range, or the GPU's peak is not known.
+        UserError: `mfu` or `gpus` is out of range, or the GPU's peak is not known.
     """
+    check_at_least(1, gpus=options.gpus)
     if not 0 < options.mfu <= 1:
         raise UserError(f"mfu: must be above 0 and at most 1 (got {options.mfu})")
     samples = config.total_steps * config.batch_size
@@ -82,6 +83,23 @@ def flops_per_sample(config: TrainConfig, model: ProLIP) -> float:
     return flops.total / config.batch_size
 
 
+def memory_per_gpu(options: Assumption, config: TrainConfig, model: ProLIP) -> StepMemory:
+    """Estimate the memory of each of the GPUs that share the batch."""
+    return step_memory(
+        model,
+        config.data.masking,
+        batch_size=config.batch_size // options.gpus,
+        slots=len(config.data.captions),
+        low=config.precision != "fp32",
+        accumulate=config.accumulate,
+        recompute_every=config.parallel.recompute_every,
+        shared_by=options.gpus if config.parallel.strategy == "fsdp" else 1,
+        reshard=config.parallel.reshard,
+        average=config.ema.decay > 0,
+        muon=config.optim.hidden == "muon",
+    )
+
+
 # ---- prolip recipes -------------------------------------------------------------------------------------------------
 
 
@@ -91,20 +109,31 @@ def run_recipes(options: RecipesOptions) -> Iterator[str]:
         config = load_config([*options.names, *_NO_SHARDS])
         yield to_toml(dataclasses.replace(config, data=dataclasses.replace(config.data, shards=()))).rstrip("\n")
         return
-    rows = [("recipe", "model", "samples", "batch", "GFLOPs/sample", "GPU-hours")]
     names = known_recipes()
+    known: dict[tuple[object, ...], float] = {}
+    rows = [("recipe", "model", "samples", "batch", "GFLOPs/sample", "samples/s", "time", "GPU-hours", "GB/GPU")]
     for name in names:
         if name.startswith(ADDITION):
             continue
         config = load_config([name, *_NO_SHARDS])
-        flops = flops_per_sample(config, trained_model(config))
-        hours = gpu_hours(options, config, flops)
-        model = f"{config.architecture} {config.model.vision.image_size} px, {config.model.text.context_length} tokens"
-        cost = f"{flops / 1e9:,.1f}", f"{hours:,.{0 if hours >= 10 else 1}f}"
-        rows.append((name, model, count(config.samples_seen), f"{config.batch_size:,}", *cost))
+        model = trained_model(config)
+        # Counting takes a second, and most ablations cost the same.
+        same = (config.model, config.lock, config.data.masking, config.batch_size, config.accumulate)
+        if same not in known:
+            known[same] = flops_per_sample(config, model)
+        flops = known[same]
+        total = gpu_hours(options, config, flops)
+        hours, memory = total / options.gpus, memory_per_gpu(options, config, model).total / 1e9
+        speed = config.samples_seen / hours / 3600
+        time = f"{hours:.1f} h" if hours < 24 else f"{hours / 24:.1f} days"
+        cost = f"{flops / 1e9:,.1f}", f"{speed:,.0f}", time, f"{total:,.1f}", f"{memory:,.1f}"
+        rows.append((name, config.architecture, count(config.samples_seen), f"{config.batch_size:,}", *cost))
     yield from align(rows, 2)
     yield f"\nadd to any: {', '.join(name for name in names if name.startswith(ADDITION))}"
-    yield f"GPU-hours: {options.gpu} at {options.mfu:.0%} of its peak in the recipe's precision (--gpu, --mfu)."
+    yield (
+        f"{options.gpus} x {options.gpu} at {options.mfu:.0%} of its peak in the recipe's precision (--gpus, --gpu, "
+        "--mfu). As published, vit-b16-datacomp-1b-1.28b took 32 H100 about a day."
+    )
 
 
 def count(number: float) -> str:
@@ -124,8 +153,6 @@ def run_dry(options: DryRunOptions, arguments: Sequence[str]) -> Iterator[str]:
     Raises:
         UserError: listing everything that is wrong.
     """
-    if options.gpus < 1:
-        raise UserError(f"gpus: must be at least 1 (got {options.gpus})")
     config = load_config(arguments)
     config.log.check()
     check_metric(config)
@@ -151,23 +178,11 @@ def run_dry(options: DryRunOptions, arguments: Sequence[str]) -> Iterator[str]:
 
 
 def _cost(config: TrainConfig, options: DryRunOptions) -> Iterator[str]:
-    config.loader(options.gpus)  # checks that the batch divides evenly
     model = trained_model(config)
     counts, flops = count_parameters(model), flops_per_sample(config, model)
     hours, limit = gpu_hours(options, config, flops), peak(options, config)
-    memory = step_memory(
-        model,
-        config.data.masking,
-        batch_size=config.batch_size // options.gpus,
-        slots=len(config.data.captions),
-        low=config.precision != "fp32",
-        accumulate=config.accumulate,
-        recompute_every=config.parallel.recompute_every,
-        shared_by=options.gpus if config.parallel.strategy == "fsdp" else 1,
-        reshard=config.parallel.reshard,
-        average=config.ema.decay > 0,
-        muon=config.optim.hidden == "muon",
-    )
+    config.loader(options.gpus)  # checks that the batch divides evenly
+    memory = memory_per_gpu(options, config, model)
     yield (
         f"model      {count(counts.total)} parameters, {count(counts.trained)} trained: image tower "
         f"{count(counts.image_tower)}, text tower {count(counts.text_tower)}, tokens {count(counts.token_table)}, "

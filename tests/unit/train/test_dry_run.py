@@ -21,11 +21,13 @@ def test_every_recipe_has_a_line_with_its_cost(capsys: pytest.CaptureFixture[str
     assert cli.main(["recipes"]) == 0
     told = capsys.readouterr().out
     lines = told.splitlines()
-    assert [line.split()[0] for line in lines[1:-4]] == [name for name in known_recipes() if not name.startswith(ADDITION)]
-    assert "NVIDIA A100 at 40%" in told
+    whole = [name for name in known_recipes() if not name.startswith(ADDITION)]
+    assert [line.split()[0] for line in lines[1:-4]] == whole
+    assert "32 x NVIDIA A100 at 40%" in told
     line = next(line for line in lines if line.startswith("vit-b16-datacomp-1b-1.28b"))
+    # 409 GPU-hours of 32 GPUs, which see 1.28 B samples in that time.
     assert line.split()[1:] == [
-        "ViT-B-16", "224", "px,", "64", "tokens", "1.28", "B", "16,384", "143.4", "409"
+        "ViT-B-16", "1.28", "B", "16,384", "143.4", "27,847", "12.8", "h", "408.6", "40.6"
     ]  # fmt: skip
 
 
@@ -55,6 +57,8 @@ def test_unknown_gpus_and_invalid_shares_are_named(capsys: pytest.CaptureFixture
     assert "gpu" in capsys.readouterr().err
     assert cli.main(["recipes", "--mfu", "1.5"]) == 2
     assert "mfu" in capsys.readouterr().err
+    assert cli.main(["recipes", "--gpus", "0"]) == 2
+    assert "gpus" in capsys.readouterr().err
     assert cli.main(["recipes", "vit"]) == 2
 
 

@@ -11,12 +11,14 @@ import tyro
 
 @dataclass(frozen=True, kw_only=True)
 class Assumption:
-    """Assumptions of the estimate of GPU-hours."""
+    """Assumptions of the estimate of cost."""
 
     gpu: str = "NVIDIA A100"
-    """The GPU's name in CUDA, or a part of the name that identifies it."""
+    """The GPU's name in CUDA, or a part of the name that identifies it, such as H100."""
     mfu: float = 0.4
     """Share of the GPU's peak FLOPS that training reaches, including recomputation; 0.3 to 0.5 is usual."""
+    gpus: int = 1
+    """Number of GPUs. The batch must divide evenly among them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,14 +28,13 @@ class RecipesOptions(Assumption):
     names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """The recipe to print: a name from the list, or the path of a TOML file. Of several, later ones win, as in
     `prolip train`."""
+    gpus: int = 32
+    """Number of GPUs that share the batch, as many as the published runs had."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DryRunOptions(Assumption):
     """Check a run and estimate its cost. Nothing is started or written."""
-
-    gpus: int = 1
-    """Number of GPUs. The batch must divide evenly among them."""
 
 
 @dataclass(frozen=True, kw_only=True)
