@@ -16,7 +16,7 @@ from torch import Tensor
 
 from prolip.decisions.calibration import Calibration, Evidence, Subject, fit_calibration
 from prolip.decisions.config import Prior, Score
-from prolip.decisions.fitting import fit_logistic
+from prolip.decisions.fitting import class_densities, fit_logistic
 from prolip.errors import UserError
 from prolip.evaluation.classification import embed_labelled, embed_prompts
 from prolip.evaluation.config import DecisionsOptions
@@ -39,8 +39,15 @@ BASELINE = "max probability"
 NOISE = "noise"
 _NUM_NOISE = 500
 _RIDGE = 1e-3
-_DRAWN = (BASELINE, "image's variance", "probability and variance", "distance to neighbours")
-_MAIN = ("image's variance", "probability over samples", "probability and variance", "distance to neighbours")
+_DRAWN = (BASELINE, "image's variance", "probability and variance", "distance to neighbours", "class Gaussians")
+_MAIN = (
+    "image's variance",
+    "probability over samples",
+    "probability and variance",
+    "distance to neighbours",
+    "class Gaussians",
+    "probability and class Gaussians",
+)
 """Scores whose differences from `BASELINE` are main figures."""
 _MAIN_OOD = ("image's variance", "Mahalanobis distance", "distance to neighbours")
 
@@ -265,17 +272,27 @@ def distance_scores(calibration: Calibration, means: Tensor, known: Tensor) -> d
 def fold_scores(answered: Answered, decided: Decided, known: Gaussian | None) -> dict[str, Tensor]:
     """Every uncertainty score of each image, f64 [N].
 
-    `known` are images that the model was trained on; None for the images of the other folds.
+    `known` are images that the model was trained on; None for the images of the other folds. `class Gaussians` is the
+    log odds that `class_densities` of the other folds give against the answer. With the largest probability it is
+    combined as in ICPE's released code: by the mean of both probabilities.
     """
     scores = plain_scores(answered, answered.images)
     scores["calibrated probability"] = 1 - decided.logits.softmax(dim=1).amax(dim=1)
     features = scores[BASELINE].clamp(1e-9, 1 - 1e-9).logit()[:, None]
     if answered.model.has_variances:
         features = torch.cat([features, answered.images.log_var.double().logsumexp(dim=1)[:, None]], dim=1)
+    means, answer = answered.images.mean, answered.evidence.logits.argmax(dim=1, keepdim=True)
     folded: dict[str, Tensor] = {}
     for fold, calibration in enumerate(decided.calibrations):
         inside = answered.folds == fold
-        here = distance_scores(calibration, answered.images.mean[inside], _known(answered, known, fold))
+        here = distance_scores(calibration, means[inside], _known(answered, known, fold))
+        densities = class_densities(
+            means[inside], means[~inside], answered.truth[~inside], answered.evidence.logits.shape[1]
+        )
+        others = densities.scatter(1, answer[inside], -torch.inf).logsumexp(dim=1)
+        odds = others - densities.gather(1, answer[inside])[:, 0]
+        here["class Gaussians"] = odds
+        here["probability and class Gaussians"] = (scores[BASELINE][inside] + odds.sigmoid()) / 2
         if answered.model.has_variances:
             weights = fit_logistic(features[~inside], ~answered.correct[~inside], ridge=_RIDGE)
             here["probability and variance"] = (features[inside] @ weights[:-1] + weights[-1]).sigmoid()

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from prolip.decisions import fit_pairs, fit_temperature, label_shares, log_prior
-from prolip.decisions.fitting import BOUND, fit_known, fit_logistic
+from prolip.decisions.fitting import BOUND, class_densities, fit_known, fit_logistic
 from prolip.errors import UserError
 
 
@@ -134,3 +134,20 @@ def test_mahalanobis_distance_is_in_units_of_the_spread() -> None:
     noise = torch.tensor([1.0, 0.1]).double() * torch.randn(2000, 2, generator=draws, dtype=torch.float64)
     found = fit_known(centres[labels] + noise, labels, 1e-6).distance(torch.tensor([[3.0, 0], [10, 0.3], [5, 0]]))
     assert found.tolist() == pytest.approx([9, 9, 25], rel=0.15)
+
+
+def test_class_densities_are_those_of_each_labels_own_gaussian_if_items_are_many() -> None:
+    draws = torch.Generator().manual_seed(0)
+    places, spreads = torch.tensor([[0.0, 0.0], [3.0, 0.0]]).double(), torch.tensor([[1.0, 0.1], [0.5, 2.0]]).double()
+    labels = torch.arange(8000) % 2
+    known = places[labels] + spreads[labels] * torch.randn(8000, 2, generator=draws, dtype=torch.float64)
+    means = torch.tensor([[0.5, 0.2], [3.0, 3.0]]).double()
+    found = class_densities(means, known, 2 * labels, 3)
+    for label, (place, spread) in enumerate(zip(places, spreads, strict=True)):
+        expected = torch.distributions.Normal(place, spread).log_prob(means).sum(dim=1)
+        torch.testing.assert_close(found[:, 2 * label], expected, rtol=0.15, atol=0)
+    assert found[:, 1].tolist() == [-math.inf] * 2
+    # High above label 0, which is the narrower one. In one component, along the first axis, the height has no effect.
+    above = torch.tensor([[0.0, 20.0]])
+    answers = {count: int(class_densities(above, known, labels, 2, count).argmax()) for count in (1, 2)}
+    assert answers == {1: 0, 2: 1}

@@ -110,7 +110,10 @@ def test_a_fold_is_calibrated_on_the_others(answered: Answered) -> None:
         scores, others = fold_scores(answered, one, None), fold_scores(changed, two, None)
         for name, score in scores.items():
             torch.testing.assert_close(score[here], others[name][here], msg=name)
-        assert not scores["probability and variance"].equal(others["probability and variance"])
+        for name in ("probability and variance", "class Gaussians"):
+            assert not scores[name].equal(others[name])
+        both = (scores["max probability"] + scores["class Gaussians"].sigmoid()) / 2
+        torch.testing.assert_close(scores["probability and class Gaussians"], both)
 
 
 def test_label_frequencies_of_the_other_folds_make_more_answers_right(answered: Answered) -> None:
