@@ -185,7 +185,7 @@ def test_a_loaders_state_is_the_cursor_of_its_last_batch(shards: str) -> None:
         next(run)
         assert Cursor.from_dict(loader.state_dict()) == whole[number][-1]
     state = json.loads(json.dumps(loader.state_dict()))
-    other = BatchLoader(base)
+    other = BatchLoader(dataclasses.replace(base, num_threads=3))
     other.load_state_dict(state)
     assert Cursor.from_dict(other.state_dict()) == whole[2][-1]
     assert contents(other) == whole[3:]

@@ -15,8 +15,6 @@ from prolip.train.muon import MuonWithAdamW
 from prolip.train.optim import (
     clamp_logit_scale,
     clip_gradients,
-    decays,
-    learning_rate,
     make_optimizer,
     set_learning_rate,
 )
@@ -33,16 +31,6 @@ class Tiny(nn.Module):
         self.text = nn.ModuleDict(
             {"text_uncertainty_projection": nn.Linear(3, 3), "token_embedding": nn.Embedding(4, 3)}
         )
-
-
-def test_weight_decay_skips_vectors_norms_biases_and_the_scale() -> None:
-    assert decays("visual.proj", 2)
-    assert decays("text.token_embedding.weight", 2)
-    assert decays("visual.uncertainty_proj.weight", 2)
-    assert not decays("visual.class_embedding", 1)
-    assert not decays("visual.ln_post.weight", 2)
-    assert not decays("text.text_projection.bias", 2)
-    assert not decays("logit_scale", 0)
 
 
 def test_every_parameter_is_in_one_group_with_its_decay_and_factor() -> None:
@@ -91,24 +79,6 @@ def test_muon_updates_only_the_matrices_of_the_blocks() -> None:
     assert found[0] == set(names.values()) - found[1] - found[3]
     by_muon = [group for group in optimizer.param_groups if group["muon"]]
     assert all((group["weight_decay"], group["lr_factor"]) == (0.5, 1.0) for group in by_muon)
-
-
-def test_the_rate_warms_up_and_follows_a_cosine_that_stays_above_zero() -> None:
-    config = OptimConfig(lr=1.0, warmup_steps=4)
-    assert [learning_rate(config, step, 12) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
-    assert learning_rate(config, 4, 12) == 1.0
-    assert learning_rate(config, 8, 12) == pytest.approx(0.5)
-    assert 0 < learning_rate(config, 11, 12) < 0.05
-    assert learning_rate(OptimConfig(lr=2.0, warmup_steps=0, schedule="const"), 99, 100) == 2.0
-
-
-def test_cooldown_ends_at_the_configured_rate() -> None:
-    config = OptimConfig(
-        lr=1.0, warmup_steps=0, schedule="const-cooldown", cooldown_steps=10, cooldown_power=2.0, cooldown_end_lr=0.1
-    )
-    assert learning_rate(config, 89, 100) == 1.0
-    assert learning_rate(config, 95, 100) == pytest.approx(0.25 * 0.9 + 0.1)
-    assert learning_rate(config, 100, 100) == pytest.approx(0.1)
 
 
 def test_clipping_returns_the_norm_before_clipping() -> None:
