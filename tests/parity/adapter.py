@@ -9,7 +9,6 @@ and its guards (`released_names.py`), which replace an exploding term by 0.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,6 +24,7 @@ from prolip.gaussian import Gaussian
 from prolip.losses import vib_loss
 from prolip.losses.ppcl import ppcl
 from prolip.metrics import bprw, hierarchy, prompts, retrieval, uncertainty, zero_shot
+from prolip.metrics.config import FilterConfig
 from prolip.models import ProLIP, ProLIPOutput
 from prolip.models.official_json import from_official_json
 from prolip.models.position_tables import resize_image_positions, resize_text_positions, resize_token_table
@@ -212,16 +212,8 @@ class Adapter(_checker_base()):  # type: ignore[misc]
         return voters, found.weights, found.classifier.T, found.variances.T
 
     def filter_prompts(self, method: str, means: Tensor, variances: Tensor, coeff: Any) -> tuple[Tensor, Tensor]:
-        gaussians = Gaussian(means, variances.log())
-        total_var = gaussians.total_var
-        limits: dict[str, Callable[[], Any]] = {
-            "by_std_values_per_class": lambda: prompts.within_spread(total_var, coeff),
-            "by_std_values_all": lambda: prompts.smallest(total_var.reshape(1, -1), coeff),
-            "by_ranking": lambda: prompts.smallest(total_var, coeff),
-            "by_ranking_classwise": lambda: prompts.smallest(total_var, coeff),
-            "by_abs_value": lambda: coeff,
-        }
-        found = prompts.filter_prompts(gaussians, limits[method]())
+        filters = FilterConfig(**{method: tuple(coeff) if isinstance(coeff, list) else (coeff,)})
+        *_, found = prompts.unweighted_classifiers(Gaussian(means, variances.log()), filters).values()
         return found.weight.T, found.var.T
 
     # -- tables of another size

@@ -12,7 +12,7 @@ import tyro
 from prolip.data.config import StoreConfig
 from prolip.decisions.config import CALIBRATION_FILE, Prior, Score
 from prolip.errors import UserError, check_at_least, check_seed
-from prolip.metrics.config import BprwConfig, TraversalConfig
+from prolip.metrics.config import BprwConfig, FilterConfig, TraversalConfig
 from prolip.models.config import Device, Precision
 
 
@@ -122,7 +122,8 @@ class FewShotConfig(BprwConfig):
 class ImagenetOptions(ShardSuiteOptions):
     """Evaluate prompts on ImageNet, V2, A, R and Sketch: the even ensemble, two filters, and re-weighting (BPRW).
 
-    Re-weighting uses the set's own images without labels (nearest), or a few labelled images of ImageNet (few-shot).
+    Re-weighting uses the set's own images without labels (nearest), or a few labelled images of ImageNet (few-shot),
+    which are then not scored.
     """
 
     data: tuple[str, ...]
@@ -132,8 +133,13 @@ class ImagenetOptions(ShardSuiteOptions):
     """Names of the sets; NAME is read from a folder wds_NAME_test."""
     voters: str = "imagenet1k"
     """The set whose labelled images re-weight prompts (few-shot); it must have all classes of the sets."""
-    templates: Literal["folder", "all", "simple"] = "folder"
-    """`folder`: the data set's own list. `all`: CLIP's 80. `simple`: CLIP's subset of seven."""
+    score_voters: bool = False
+    """Also report few-shot accuracy on all images of `voters`, also those that voted, as the released code does."""
+    templates: Literal["folder", "all", "simple", "single"] = "folder"
+    """`folder`: the data set's own list. `all`: CLIP's 80. `simple`: CLIP's subset of seven. `single`: "A photo of
+    {}"."""
+    filters: FilterConfig = field(default_factory=FilterConfig)
+    """Filters to evaluate besides the two."""
     nearest: BprwConfig = field(default_factory=NearestConfig)
     """Re-weighting by the images nearest to a class."""
     few_shot: BprwConfig = field(default_factory=FewShotConfig)
@@ -336,6 +342,8 @@ class ReweightOptions:
     """Dotted path of the class in an image's json: a name, or its index in `classnames`."""
     templates: str = "imagenet"
     """`imagenet` (CLIP's 80), `simple` (seven of them), or a text file: one template with `{}` per line."""
+    filters: FilterConfig = field(default_factory=FilterConfig)
+    """Filters whose accuracy is printed besides the two."""
     vote: Literal["nearest", "labelled"] = "nearest"
     """Images that vote for a class: the nearest ones, or images with its label, which are then not scored."""
     bprw: tyro.conf.OmitArgPrefixes[BprwConfig] = field(default_factory=BprwConfig)

@@ -70,6 +70,8 @@ def run_imagenet(model: Model, options: ImagenetOptions, cache: TaskCache) -> Su
             "nearest": dataclasses.asdict(options.nearest),
             "few_shot": dataclasses.asdict(options.few_shot),
             "voters": voting,
+            "filters": dataclasses.asdict(options.filters),
+            "score_voters": options.score_voters,
         }
 
         def measure() -> TaskResult:
@@ -102,7 +104,7 @@ def evaluate_set(
     total = len(templates) * len(data.classnames)
     with tqdm(total=total, desc=f"{title}, prompts", unit="prompt", file=sys.stderr, leave=False) as bar:
         prompts = embed_prompts(model, data.classnames, templates, on_progress=bar.update)
-    methods = unweighted_classifiers(prompts)
+    methods = unweighted_classifiers(prompts, options.filters)
     even = hits_by_score(methods.pop("even weights"), data)
     methods["BPRW, nearest"] = reweight_prompts(prompts, data.images, options.nearest).as_classifier()
     rows = method_rows(title, EVEN, even, main=True)
@@ -114,10 +116,14 @@ def evaluate_set(
         weights = reweight_prompts(prompts, labelled.images, options.few_shot, labels=labels).as_classifier()
     except (UserError, DataError, OSError) as error:
         return TaskResult(rows=rows, notes=[f"{title}: few-shot re-weighting: {sentence(error)}"])
-    few, even = ({end: one[scored] for end, one in hits.items()} for hits in (hits_by_score(weights, data), even))
+    every = hits_by_score(weights, data)
+    few, rest = ({end: one[scored] for end, one in hits.items()} for hits in (every, even))
+    rows += method_rows(title, "BPRW, few-shot", few, main=options.score_voters, over=rest)
     if labelled is data:
-        rows += method_rows(title, f"{EVEN}, without the few shots", even)
-    return TaskResult(rows=rows + method_rows(title, "BPRW, few-shot", few, over=even))
+        rows += method_rows(title, f"{EVEN}, without the few shots", rest)
+        if options.score_voters:
+            rows += method_rows(title, "BPRW, few-shot, voters scored too", every, main=True, over=even)
+    return TaskResult(rows=rows)
 
 
 def hits_by_score(classifier: Classifier, data: LabelledSet, *, with_var: bool = True) -> dict[str, Tensor]:

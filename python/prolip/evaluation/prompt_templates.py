@@ -17,12 +17,14 @@ def imagenet_classnames() -> list[str]:
     return list(_open_clip().IMAGENET_CLASSNAMES)
 
 
-def imagenet_templates(kind: Literal["all", "simple"] = "all") -> list[str]:
-    """CLIP's 80 prompt templates for ImageNet, or CLIP's subset of seven, with `{}` for the class name.
+def imagenet_templates(kind: Literal["all", "simple", "single"] = "all") -> list[str]:
+    """CLIP's 80 prompt templates for ImageNet, CLIP's subset of seven, or one, with `{}` for the class name.
 
     Raises:
         UserError: open_clip is not installed.
     """
+    if kind == "single":
+        return ["A photo of {}"]
     found = _open_clip()
     templates = found.OPENAI_IMAGENET_TEMPLATES if kind == "all" else found.SIMPLE_IMAGENET_TEMPLATES
     return [template("{}") for template in templates]

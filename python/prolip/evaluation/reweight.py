@@ -150,7 +150,7 @@ def class_lines(names: Sequence[str], templates: Sequence[str], weights: Tensor,
 def accuracy_lines(
     prompts: Gaussian, images: Gaussian, labels: Tensor, found: PromptWeights, options: ReweightOptions
 ) -> list[str]:
-    """Lines with the top-1 accuracy of even weights, two filters and the new weights, and the gain of the latter.
+    """Lines with the top-1 accuracy of even weights, filters and the new weights, and the gain of the latter.
 
     Images that voted by their label are not scored.
     """
@@ -160,7 +160,7 @@ def accuracy_lines(
         scored[voters[voters >= 0]] = False
     if not bool(scored.any()):
         return ["every image voted: none is left to score", ""]
-    classifiers = unweighted_classifiers(prompts) | {"re-weighted": found.as_classifier()}
+    classifiers = unweighted_classifiers(prompts, options.filters) | {"re-weighted": found.as_classifier()}
     width = max(map(len, classifiers))
     lines = [f"{'top-1 of ' + str(int(scored.sum())) + ' images':{width}}  by mean  with variance"]
     hits: dict[str, Tensor] = {}

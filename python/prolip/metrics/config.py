@@ -62,6 +62,23 @@ class BprwConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FilterConfig:
+    """Published filters of prompts by total variance, one classifier per value. The most certain prompt of a class is
+    always kept."""
+
+    by_std_values_per_class: tuple[float, ...] = ()
+    """Keep a class's prompts up to its mean plus this many standard deviations."""
+    by_std_values_all: tuple[int, ...] = ()
+    """Keep this many prompts of all classes together, the most certain ones."""
+    by_ranking: tuple[int, ...] = ()
+    """Keep this many prompts of each class."""
+    by_ranking_classwise: tuple[int, ...] = ()
+    """Keep these numbers of prompts, one number per class."""
+    by_abs_value: tuple[float, ...] = ()
+    """Keep prompts up to this total variance."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TraversalConfig:
     """Where a walk through a hierarchy ends, and its number of steps."""
 

@@ -7,6 +7,7 @@ may describe its class badly (docs/specification.md, section 5). C classes, K pr
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,10 @@ from torch import Tensor
 
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian
+from prolip.metrics.config import FilterConfig
 from prolip.metrics.zero_shot import Classifier, aggregate_prompts, weighted_sum
+
+_NO_FILTERS = FilterConfig()
 
 
 def within_spread(total_var: Tensor, num_std: float = 0.0) -> Tensor:
@@ -34,10 +38,11 @@ def smallest(total_var: Tensor, counts: int | Sequence[int]) -> Tensor:
     Raises:
         UserError: a count is below 1, or there is not one for each class.
     """
-    places = torch.as_tensor(counts, device=total_var.device).expand(len(total_var)) - 1
-    if int(places.min()) < 0:
-        raise UserError(f"counts: must be at least 1 (got {counts})")
-    return total_var.sort(dim=1).values.gather(1, places.clamp_max(total_var.shape[1] - 1)[:, None])[:, 0]
+    places = torch.as_tensor(counts, device=total_var.device) - 1
+    if int(places.min()) < 0 or places.numel() not in {1, len(total_var)}:
+        raise UserError(f"counts: must be at least 1, one per class or one for all (got {counts})")
+    places = places.clamp_max(total_var.shape[1] - 1).expand(len(total_var))
+    return total_var.sort(dim=1).values.gather(1, places[:, None])[:, 0]
 
 
 def kept_prompts(total_var: Tensor, limit: Tensor | float) -> Tensor:
@@ -64,13 +69,28 @@ def filter_prompts(prompts: Gaussian, limit: Tensor | float) -> Classifier:
     return Classifier(F.normalize(weighted_sum(share, prompts.mean), dim=-1), weighted_sum(share, prompts.var))
 
 
-def unweighted_classifiers(prompts: Gaussian) -> dict[str, Classifier]:
-    """The classifiers with which re-weighted prompts, [C, K, D], are compared: even weights and two filters."""
+def unweighted_classifiers(prompts: Gaussian, filters: FilterConfig = _NO_FILTERS) -> dict[str, Classifier]:
+    """The classifiers with which re-weighted prompts, [C, K, D], are compared: even weights, two filters, `filters`.
+
+    Raises:
+        UserError: `by_ranking_classwise` has not one count per class.
+    """
     total_var = prompts.at_least_float32().total_var
-    return {
-        "even weights": aggregate_prompts(prompts),
-        "prompts up to the mean uncertainty": filter_prompts(prompts, within_spread(total_var)),
-        "the more certain half": filter_prompts(prompts, smallest(total_var, max(1, total_var.shape[1] // 2))),
+    limits = {
+        "prompts up to the mean uncertainty": within_spread(total_var),
+        "the more certain half": smallest(total_var, max(1, total_var.shape[1] // 2)),
+    }
+    rules = {
+        "by_std_values_per_class": partial(within_spread, total_var),
+        "by_std_values_all": partial(smallest, total_var.flatten()[None]),
+        "by_ranking": partial(smallest, total_var),
+        "by_abs_value": partial(torch.full_like, total_var[:, 0]),
+    }
+    limits |= {f"{name} {value}": rules[name](value) for name in rules for value in getattr(filters, name)}
+    if filters.by_ranking_classwise:
+        limits["by_ranking_classwise"] = smallest(total_var, filters.by_ranking_classwise)
+    return {"even weights": aggregate_prompts(prompts)} | {
+        name: filter_prompts(prompts, limit) for name, limit in limits.items()
     }
 
 

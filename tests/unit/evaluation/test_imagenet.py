@@ -27,7 +27,7 @@ from prolip.evaluation.config import ImagenetOptions
 from prolip.evaluation.imagenet import voting_labels
 from prolip.metrics.bprw import reweight_prompts
 from prolip.metrics.config import BprwConfig
-from prolip.metrics.prompts import unweighted_classifiers
+from prolip.metrics.prompts import filter_prompts, smallest, unweighted_classifiers
 from prolip.metrics.zero_shot import aggregate_prompts
 from prolip.pretrained.open import load
 
@@ -66,6 +66,24 @@ def test_few_shot_images_come_from_imagenet_and_are_not_scored(imagenet: Imagene
     assert imagenet.value("ImageNet", "accuracy, even prompts, without the few shots") == share(
         labelled, even, rows=others
     )
+
+
+def test_voters_can_be_scored_too_and_further_filters_evaluated(imagenet: ImagenetWorld, tmp_path: Path) -> None:
+    words = ["--data", str(imagenet.data), "--sets", "imagenet1k", "--score_voters", "--filters.by_ranking", "1"]
+    words += ["--filters.by_ranking_classwise", *"1111", "--nearest.num_neighbors", "4"]
+    words += ["--few_shot.num_neighbors", "2", "--few_shot.num_draws", "3"]
+    found = evaluate("imagenet", imagenet.names[0], tmp_path / "out", *words)["figures"]
+    values = {row["metric"]: row["value"][imagenet.names[0]] for row in found}
+    assert [row["metric"] for row in found if row["main"]][1:] == [
+        few := "accuracy, BPRW, few-shot",
+        every := f"{few}, voters scored too",
+    ]
+    labelled, prompts = labelled_set(imagenet, "imagenet1k"), prompts_of(imagenet.model, CLASSES)
+    weights = reweight_prompts(prompts, labelled.images, RULE, labels=labelled.labels).as_classifier()
+    assert values[every] == share(labelled, weights)
+    assert values[few] == imagenet.value("ImageNet", few)
+    expected = share(labelled, filter_prompts(prompts, smallest(prompts.total_var, 1)))
+    assert values["accuracy, by_ranking 1"] == values["accuracy, by_ranking_classwise"] == expected
 
 
 def test_a_set_of_fewer_classes_takes_its_few_shots_from_imagenet(imagenet: ImagenetWorld) -> None:
@@ -150,5 +168,6 @@ def test_imagenets_names_and_templates_have_open_clips_counts(monkeypatch: pytes
     assert len(imagenet_classnames()) == 1000
     assert (len(imagenet_templates()), len(imagenet_templates("simple"))) == (80, 7)
     monkeypatch.setitem(sys.modules, "open_clip", None)
+    assert imagenet_templates("single") == ["A photo of {}"]
     with pytest.raises(UserError):
         imagenet_classnames()

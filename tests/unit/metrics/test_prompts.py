@@ -58,8 +58,8 @@ def test_each_filter_keeps_the_prompts_up_to_its_limit(
             assert kept == (inside if any(inside) else [value == min(row) for value in row]), name
 
 
-def test_counts_below_one_are_refused() -> None:
-    for counts in (0, [1, 0]):
+def test_counts_below_one_or_not_one_per_class_are_refused() -> None:
+    for counts in (0, [1, 0], [1, 2, 3]):
         with pytest.raises(UserError) as error:
             smallest(torch.ones(2, 3), counts)
         assert error.value.field == "counts"
