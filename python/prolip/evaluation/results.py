@@ -11,7 +11,7 @@ import math
 import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -159,7 +159,7 @@ class Compared:
     """One figure for all models. NaN where a model lacks the figure; low and high are NaN without resamples."""
 
     row: Row
-    """The row of the first model that has it."""
+    """The row of the first model that has it; a main figure if it is one of any model."""
     values: list[Interval]
     differences: list[Interval]
     """One per model except the first: its figure minus the first model's."""
@@ -187,6 +187,7 @@ def compare(results: Sequence[SuiteResult], *, num_resamples: int = 1000, seed: 
             for value, draw, of in zip(values[1:], draws[1:], items[1:], strict=True)
         ]
         row = next(row for row in rows if row is not None)
+        row = replace(row, main=any(row.main for row in rows if row))
         compared.append(Compared(row=row, values=values, differences=differences))
     return compared
 

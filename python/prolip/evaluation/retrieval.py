@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from prolip.gaussian import Gaussian
 from prolip.metrics.coco import CocoTruth, Pairs, Shares, coco_shares
 from prolip.metrics.config import Score
 from prolip.metrics.retrieval import RECALL_AT, group_ranks
+from prolip.metrics.uncertainty import uncertainty_bins
 from prolip.pretrained.model import Model
 
 _SETS = {"coco_1k": "COCO 1K", "coco_5k": "COCO 5K", "cxc": "CxC", "eccv": "ECCV Caption"}
@@ -49,13 +50,13 @@ def retrieve_set(model: Model, name: str, data: DataSet, options: RetrievalOptio
     texts = embed_captions(model, list(chain.from_iterable(found.texts)))
     image_of_text = torch.tensor([place for place, some in enumerate(found.texts) for _ in some])
     scores: list[Score] = ["mean", "csd"] if model.has_csd else ["mean"]
-    rows = recall_rows(name, embedded.gaussian, texts, image_of_text, scores)
+    rows: list[Row] = []
     if truth is not None:
         caption_ids = list(chain.from_iterable(found.caption_ids))
         for score in scores:
             figures = coco_shares(embedded.gaussian, found.image_ids, texts, caption_ids, truth, score)
-            rows += coco_rows(figures, score)
-    return TaskResult(rows=rows)
+            rows += coco_rows(figures, score, main=score == scores[-1])
+    return TaskResult(rows=rows + recall_rows(name, embedded.gaussian, texts, image_of_text, scores))
 
 
 def recall_rows(
@@ -77,23 +78,39 @@ def recall_rows(
     return [mean_row(task, "mean recall@1", firsts, len(images.mean)), *rows]
 
 
-def coco_rows(figures: Mapping[str, Shares], score: Score) -> list[Row]:
-    """The rows of the measures of `coco_shares`."""
-    suffix = ", by sampled distance" if score == "csd" else ""
-    return [
-        row_of_items(
-            task,
-            f"{shown} {_FIGURES.get(name, name)}{suffix}",
-            figure.shares,
-            figure.folds,
-            statistic="mean" if figure.folds is None else "mean_per_group",
-            main=name in {"R@1", "map_at_r"} and score == "mean",
-        )
-        for which, task in _SETS.items()
-        for way, shown in _WAYS.items()
-        for name in (*(f"R@{k}" for k in RECALL_AT), *_FIGURES)
-        if (figure := figures.get(f"{which}_{way}_{name}")) is not None
-    ]
+def coco_rows(figures: Mapping[str, Shares], score: Score, *, main: bool) -> list[Row]:
+    """The rows of the measures of `coco_shares`; `main`: whether R@1 and mAP@R are main figures.
+
+    By sampled distance also their correlation with the queries' uncertainty, over ten bins of a benchmark's queries.
+    (The released code divides all images, or captions, of the test set into bins.)
+    """
+    suffix, rows = ", by sampled distance" if score == "csd" else "", []
+    for (which, task), (way, shown) in product(_SETS.items(), _WAYS.items()):
+        for name in (*(f"R@{k}" for k in RECALL_AT), *_FIGURES):
+            if not (figure := figures.get(f"{which}_{way}_{name}")):
+                continue
+            first, metric = name in {"R@1", "map_at_r"}, f"{shown} {_FIGURES.get(name, name)}{suffix}"
+            rows.append(
+                row_of_items(
+                    task,
+                    metric,
+                    figure.shares,
+                    figure.folds,
+                    statistic="mean" if figure.folds is None else "mean_per_group",
+                    main=first and main,
+                )
+            )
+            if first and score == "csd" and figure.uncertainty is not None:
+                rows.append(
+                    Row(
+                        task=task,
+                        metric=f"correlation of {metric} with the query's uncertainty, over bins",
+                        value=uncertainty_bins(figure.uncertainty, figure.shares).pearson,
+                        num_items=len(figure.shares),
+                        unit="number",
+                    )
+                )
+    return rows
 
 
 def load_truth() -> CocoTruth:

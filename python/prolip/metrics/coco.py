@@ -46,6 +46,8 @@ class Shares(NamedTuple):
     """f64 [Q], each in [0, 1]."""
     folds: Tensor | None
     """i64 [Q], the fold of each query, if the measure is the mean over folds (COCO 1K); else None."""
+    uncertainty: Tensor | None = None
+    """[Q], the query's total variance; None with folds."""
 
 
 def evaluate_coco(
@@ -60,7 +62,7 @@ def evaluate_coco(
     found = coco_shares(images, image_ids, captions, caption_ids, truth, score)
     return {
         key: value_of(mean, shares) if folds is None else value_of(mean_per_group, shares, folds)
-        for key, (shares, folds) in found.items()
+        for key, (shares, folds, _) in found.items()
     }
 
 
@@ -95,12 +97,14 @@ def coco_shares(
             wanted: Mapping[int, Sequence[int]] = getattr(pairs, way)
             asked, correct = queries.part(wanted).gaussian, _correct(wanted, candidates)
             ranks = first_ranks(asked, candidates.gaussian, correct, score)
-            measures |= {f"{name}_{way}_R@{k}": Shares((ranks < k).double(), None) for k in RECALL_AT}
+            measures |= {f"{name}_{way}_R@{k}": Shares((ranks < k).double(), None, asked.total_var) for k in RECALL_AT}
             if name == "eccv":
                 # A few correct answers are not in the test set. They count towards R, though they cannot be found.
                 num_correct = torch.tensor([len(set(rights)) for rights in wanted.values()], device=ranks.device)
                 found = precision_at_r(asked, candidates.gaussian, correct, score, num_correct=num_correct)
-                measures |= {f"eccv_{way}_{key}": Shares(some, None) for key, some in found._asdict().items()}
+                measures |= {
+                    f"eccv_{way}_{key}": Shares(some, None, asked.total_var) for key, some in found._asdict().items()
+                }
         in_folds = []
         for fold in _folds(truth):
             wanted, part = getattr(fold, way), candidates.part(getattr(fold, back))

@@ -25,7 +25,7 @@ KINDS: dict[str, tuple[Root, InclusionForm]] = {
     "root": ("text", "official"),
     "including item (official)": ("inclusion", "official"),
     "including item (exact)": ("inclusion", "exact"),
-    "root and including item (official)": ("both", "official"),
+    "root and including item (official, as in Table 2)": ("both", "official"),
     "root and including item (exact)": ("both", "exact"),
 }
 
@@ -72,8 +72,9 @@ def test_there_is_a_walk_to_every_root() -> None:
         config = TraversalConfig(root=root, inclusion=form, num_steps=9)
         for figure, share in traverse(*data, config)._asdict().items():
             assert rows[f"{figure.replace('_', ' ')}, to the {said}"].items == share.tolist()
-    assert [row.metric for row in rows.values() if row.main] == ["precision, to the root", "recall, to the root"]
-    assert len(walk_rows("set", data, with_var=False)) == 3
+    table = "to the root and including item (official, as in Table 2)"
+    assert [name for name, row in rows.items() if row.main] == [f"precision, {table}", f"recall, {table}"]
+    assert [row.main for row in walk_rows("set", data, with_var=False)] == [True, True, False]
 
 
 def test_level_figures_of_a_hand_made_example() -> None:

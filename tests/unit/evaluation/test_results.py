@@ -157,6 +157,8 @@ def test_result_files_compare_three_models(tmp_path: Path) -> None:
     assert page.index('<svg id="m">') < page.index('<svg id="b">') < page.index('<svg id="a">')
     told = write_results(tmp_path, three(main=False), num_resamples=0, seed=0)
     assert sum("accuracy" in line for line in told) == 1, "all figures, if none is main"
+    mixed = compare([*three(main=False)[:1], *three()[1:]], num_resamples=0)
+    assert [one.row.main for one in mixed] == [True, False], "a figure is main if it is one of any model"
 
 
 # ---- Finished tasks -------------------------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ from prolip.errors import UserError
 from prolip.evaluation.config import RetrievalOptions
 from prolip.evaluation.retrieval import recall_rows
 from prolip.metrics.coco import CocoTruth, Pairs
-from prolip.metrics.retrieval import evaluate_retrieval
+from prolip.metrics.retrieval import evaluate_retrieval, first_ranks
+from prolip.metrics.uncertainty import uncertainty_bins
 from prolip.pretrained.open import load
 
 
@@ -64,8 +65,15 @@ def test_coco_ids_add_the_coco_figures(world: CaptionedWorld, monkeypatch: pytes
             values = [tasks[task, metric]["value"][world.ours] for task in (world.pairs.name, "COCO 5K")]
             assert values[0] == pytest.approx(values[1])
             assert ("COCO 1K", metric) in tasks
-        assert tasks["ECCV Caption", f"{way} mAP@R"]["main"]
+        assert [tasks["ECCV Caption", f"{way} mAP@R{end}"]["main"] for end in ("", ", by sampled distance")] == [0, 1]
         assert not tasks["ECCV Caption", f"{way} R-precision, by sampled distance"]["main"]
+    images, texts, owner = embedded(world.model, world.pairs)
+    ranks = first_ranks(texts, images, owner[:, None] == torch.arange(COUNT))
+    bins = uncertainty_bins(texts.total_var, (ranks < 1).double())
+    metric = "correlation of caption to image R@1, by sampled distance with the query's uncertainty, over bins"
+    assert {task: row["value"][world.ours] for (task, name), row in tasks.items() if name == metric} == pytest.approx(
+        dict.fromkeys(["COCO 5K", "CxC", "ECCV Caption"], bins.pearson)
+    )
 
 
 def test_coco_pairs_are_opened_before_embedding_starts(
