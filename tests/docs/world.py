@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw
 from safetensors.torch import save_file
 from tests.docs.programs import MINUTELY, ROOT
 from tests.support import siglip
-from tests.support.captioned_sets import COUNT, caption, write_hierarchies, write_pairs
+from tests.support.captioned_sets import COUNT, caption, write_annotations, write_hierarchies, write_pairs
 from tests.support.class_folders import write_class_folders
 from tests.support.datacomp_sets import TASKS, write_open_clip, write_task
 from tests.support.emoji_build import build_made_up
@@ -194,6 +194,8 @@ def coco(folder: Path, patch: Patch) -> None:
     for shard in (folder / "pairs" / "test").glob("*.tar"):
         for split in ("test", "val"):
             shutil.copy(shard, folder / "data" / "coco" / f"{split}-{shard.name}")
+    for number, _ in enumerate(write_annotations(folder / "data" / "coco" / "annotations", 40)):
+        noise(number).save(folder / "data" / "coco" / f"{number}.jpg")
     package = folder / "packages" / "eccv_caption"
     (package / "data").mkdir(parents=True)
     (package / "__init__.py").touch()

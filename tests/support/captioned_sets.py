@@ -54,3 +54,21 @@ def write_hierarchies(folder: Path) -> None:
             images = ["h0.png", f"h{1 + number % 2}.png", f"h{2 + number}.png"]
             address = f"http://images.example.org/val/h{2 + number}.png?size=large"
             table.writerow([" => ".join(levels), address, caption(number, 1), " => ".join(images)])
+
+
+def write_annotations(folder: Path, count: int) -> list[set[int]]:
+    """COCO's two files of annotations, without images; returns the categories of each image, N.jpg for image N."""
+    draw = random.Random(3)
+    found = [draw.sample(range(1, 6), draw.randint(0, 5)) for _ in range(count)]
+    images = [{"id": number, "file_name": f"{number}.jpg", "height": 4} for number in range(count)]
+    captions = [{"image_id": number, "id": 5 + number, "caption": f"One, of {number}. \n"} for number in range(count)]
+    objects = [
+        {"image_id": number, "category_id": one, "segmentation": [[0.5]]}
+        for number, categories in enumerate(found)
+        for one in categories
+    ]
+    folder.mkdir(parents=True)
+    for name, some in (("instances", objects), ("captions", captions)):
+        text = json.dumps({"images": images, "annotations": some})
+        (folder / f"{name}_val2014.json").write_text(text)
+    return list(map(set, found))

@@ -1,4 +1,4 @@
-"""`prolip data build folder | csv`, and the demo's data."""
+"""`prolip data build folder | csv | hierarimgs`, and the demo's data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import tyro
 
 from prolip.cli import demo
-from prolip.cli.command import Command, choose, finish_build, parse
+from prolip.cli.command import Command, choose, finish, finish_build, parse
 from prolip.data.build.config import BuildConfig, CsvConfig, FolderConfig
 from prolip.data.build.shards import BuildSummary
 
@@ -49,6 +49,13 @@ def _csv(prog: str, arguments: list[str]) -> int:
     return _finish(config, build_csv(config, out))
 
 
+def _hierarimgs(prog: str, arguments: list[str]) -> int:
+    from prolip.data.build.hierarimgs import build_hierarimgs
+
+    finish([parse(build_hierarimgs, prog, arguments)], "prolip eval hierarimgs --checkpoint MODEL --data FOLDER")
+    return 0
+
+
 def _finish(config: BuildConfig, summary: BuildSummary) -> int:
     shards = f"--shards '{summary.out}/{next(iter(summary.samples))}-*.tar'"
     then = f"prolip embed --checkpoint MODEL {shards} --out FOLDER"
@@ -60,5 +67,6 @@ def _finish(config: BuildConfig, summary: BuildSummary) -> int:
 BUILDERS = {
     "folder": Command("images in class folders, with a .txt beside each, or a flat folder of photos", _folder),
     "csv": Command("a table of image paths and captions", _csv),
+    "hierarimgs": Command("hierarchies of images from COCO's annotations", _hierarimgs),
     **demo.BUILDERS,
 }
