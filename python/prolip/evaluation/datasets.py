@@ -284,7 +284,7 @@ def open_images(folder: Path, made: Path, names: Sequence[str], texts: Sequence[
     files = [*sorted(folder.glob("*.csv")), *sorted(folder.glob("*.zip")), *_image_files(folder)]
     samples = (
         ("", {extension: data} if texts is None else {extension: data, "txt": texts[place].encode()})
-        for place, (extension, data) in enumerate(_read_images(folder, names))
+        for place, (extension, data) in enumerate(read_images(folder, names))
     )
     return _packed(folder, made, files, (list(names), texts), samples)
 
@@ -338,7 +338,7 @@ def _image_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in _IMAGES)
 
 
-def _read_images(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+def read_images(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
     """Extension and bytes of each named image; a file goes before one of the same path in a zip file."""
     index: dict[str, dict[str, Callable[[], bytes]]] = defaultdict(dict)
     try:

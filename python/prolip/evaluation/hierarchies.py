@@ -7,27 +7,33 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from io import BytesIO
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlparse
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from prolip.embeddings.embed import embed_captions
 from prolip.errors import UserError
 from prolip.evaluation.config import HierarcapsOptions, HierarimgsOptions
-from prolip.evaluation.datasets import embed_set, open_images, read_levels
-from prolip.evaluation.results import Row, SuiteResult, TaskCache, TaskResult, row_of_items
+from prolip.evaluation.datasets import embed_set, open_images, read_images, read_levels
+from prolip.evaluation.results import Chart, Row, SuiteResult, TaskCache, TaskResult, row_of_items
 from prolip.evaluation.run import Prepared, evaluate_sets
 from prolip.gaussian import Gaussian, inclusion_score
 from prolip.metrics.config import InclusionForm, Root, TraversalConfig
-from prolip.metrics.hierarchy import including_items, mean_root, string_ids, traverse
+from prolip.metrics.hierarchy import including_items, items_on_walk, mean_root, string_ids, traverse
 from prolip.metrics.statistics import spearman
 from prolip.pretrained.model import Model
+from prolip.pretrained.preprocess import square
+from prolip.report.page import Tile, gallery
 
 _Options = HierarcapsOptions | HierarimgsOptions
+_NUM_DRAWN = 4
+"""Number of walks to draw."""
 NEEDS_VARIANCES = "inclusion, uncertainty by level, and walks to the including caption"
 
 
@@ -68,7 +74,23 @@ def run_hierarimgs(model: Model, options: HierarimgsOptions, cache: TaskCache) -
         items = images.unflatten(len(levels), -1)
         return Hierarchies(embed_captions(model, captions), items, string_ids(levels), mean_root(items))
 
-    return _run("HierarImgs", model, options, cache, list(chain.from_iterable(levels)), embed)
+    names = list(chain.from_iterable(levels))
+
+    def draw(data: Hierarchies) -> list[Chart]:
+        text = "The images nearest to the way from the caption's nearest image to the root, which is the mean of all."
+        charts = [Chart(title="Walks", text=text, svg="")]
+        for row in range(0, len(levels), -(-len(levels) // _NUM_DRAWN)):
+            query, items = data.queries.mean[row : row + 1], data.items.flatten().mean
+            steps = items_on_walk(query, items, data.root[None], options.walk)[0].tolist()
+            met = list(dict.fromkeys(names[step] for step in steps))
+            tiles = []
+            for name, (_, encoded) in zip(met, read_images(options.data, met), strict=True):
+                Image.fromarray(square(encoded, 64)).save(buffer := BytesIO(), "png")
+                tiles.append(Tile(buffer.getvalue(), name, [("its own", True)] * (name in levels[row])))
+            charts.append(Chart(title=f"Walks: {captions[row]}", text="", svg=gallery(tiles)))
+        return charts
+
+    return _run("HierarImgs", model, options, cache, names, embed, draw)
 
 
 def walk_rows(name: str, data: Hierarchies, walk: TraversalConfig | None = None, *, with_var: bool = True) -> list[Row]:
@@ -125,6 +147,7 @@ def _run(
     cache: TaskCache,
     names: list[str],
     embed: Callable[[Gaussian], Hierarchies],
+    draw: Callable[[Hierarchies], list[Chart]] = lambda _: [],
 ) -> SuiteResult:
     """Walk through hierarchies that `embed` makes of the images of these names, of which some may be equal."""
     distinct = list(dict.fromkeys(names))
@@ -138,7 +161,8 @@ def _run(
             if len(places) < len(distinct):
                 raise UserError(f"{options.data}: cannot read {min(set(distinct) - places.keys())}")
             images = found.gaussian.rows(torch.tensor([places[name] for name in names]))
-            return TaskResult(rows=walk_rows(title, embed(images), options.walk, with_var=model.has_csd))
+            made = embed(images)
+            return TaskResult(rows=walk_rows(title, made, options.walk, with_var=model.has_csd), charts=draw(made))
 
         return {"data": data.fingerprint, "walk": dataclasses.asdict(options.walk)}, measure
 

@@ -34,7 +34,7 @@ from prolip.explore.items import Item
 from prolip.gaussian import Gaussian, concatenate, csd, csd_logits, inclusion_score
 from prolip.metrics.bprw import reweight_prompts
 from prolip.metrics.config import BprwConfig, TraversalConfig
-from prolip.metrics.hierarchy import visited_items
+from prolip.metrics.hierarchy import items_on_walk
 from prolip.metrics.prompts import encode_prompts
 from prolip.pretrained.classify import NOTHING, Classification, Decide, classification
 from prolip.pretrained.model import Model
@@ -55,6 +55,7 @@ EVERYDAY = (
     "two small dogs that play in the snow",
 )
 """Examples, and the range of uncertainties, if there is no data set with captions."""
+NO_CAPTION = "(the empty caption)"
 _EMBED_BATCH = 256
 """Images of the data set that are decoded and embedded at a time."""
 _IMAGE_IN_CAPTION = "◂ caption lies in image | image lies in caption ▸"
@@ -148,20 +149,19 @@ class Explorer:
     def walk(self, image_data: bytes | Path, captions: Sequence[str], root: str) -> Answer:
         """Return the captions on the way from an image's nearest caption to the root, and the root at the end.
 
-        This is the traversal of HierarCaps (docs/specification.md, section 9). Without `captions`, the captions of the
-        data set are used.
+        This is the traversal of HierarCaps (docs/specification.md, section 9), whose root is the empty caption. Without
+        `captions`, the captions of the data set are used.
 
         Raises:
-            UserError: there are no captions, or the root is empty.
+            UserError: there are no captions.
             prolip.data.DataError: the bytes cannot be decoded as an image.
         """
-        config, (root,), image = TraversalConfig(), _clean_lines([root], "root"), self._embed_image(image_data)
+        config, root, image = TraversalConfig(), root.strip(), self._embed_image(image_data)
         candidates, texts = self.all_captions, self._captions
         if "".join(captions).strip() or not candidates:
             candidates = _clean_lines(captions, "captions to walk through")
             texts = self._texts(candidates)
-        start = texts.mean[(image.mean @ texts.mean.T).argmax(dim=1)]
-        steps = visited_items(start @ texts.mean.T, self._texts([root]).mean @ texts.mean.T, config)[0].tolist()
+        steps = items_on_walk(image.mean, texts.mean, self._texts([root]).mean, config)[0].tolist()
         # The walk stops before the root, so add it.
         met = [*(candidates[place] for place in steps), root]
         names = list(dict.fromkeys(met))
@@ -179,10 +179,10 @@ class Explorer:
         ]
         text = (
             f"The query starts at the caption nearest to the image and moves in {config.num_steps} steps towards "
-            f"“{root}”. The table lists the captions nearest to it on the way. If the model has learnt the order, they "
-            "become more general and more uncertain."
+            f"“{root or NO_CAPTION}”. The table lists the captions nearest to it on the way. If the model has learnt "
+            "the order, they become more general and more uncertain."
         )
-        return Answer(text, "caption", names, columns)
+        return Answer(text, "caption", [name or NO_CAPTION for name in names], columns)
 
     def browse(self, kind: str, least_certain: bool, number: int) -> Answer:
         """Return a page of the data set's `images` or captions, ranked by their uncertainty; pages count from 1."""

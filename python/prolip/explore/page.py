@@ -56,7 +56,7 @@ def build_page(explorer: Explorer, name: str) -> Any:
                 "From image to “a picture”",
                 lambda image, root, text: [explorer.walk(image, text.splitlines(), root)],
                 lambda: [
-                    gr.Textbox(_ROOT, label="Root: the most general caption", elem_id="root"),
+                    gr.Textbox(_ROOT, label="Root: the most general caption (may be empty)", elem_id="root"),
                     gr.Textbox("", label=f"Captions to walk through, one per line{if_empty}", lines=4),
                 ],
             )

@@ -86,14 +86,22 @@ def traverse(
     for first in range(0, len(queries.mean), step):
         rows = slice(first, first + step)
         block = queries.rows(rows)
-        start = flat.mean[dot_products(block.mean, flat.mean).argmax(dim=1)]
         ends = root[None]  # one root for all walks
         if including is not None and config.root != "text":
             top = flat.mean[including[rows]] * config.root_weight
             ends = F.normalize(top if config.root == "inclusion" else top + root, dim=-1)
-        visited = visited_items(dot_products(start, flat.mean), dot_products(ends, flat.mean), config)
+        visited = items_on_walk(block.mean, flat.mean, ends, config)
         blocks.append(score_visited(flat_ids[visited], item_ids[rows]))
     return Traversal(*(torch.cat(column) for column in zip(*blocks, strict=True)))
+
+
+def items_on_walk(queries: Tensor, items: Tensor, ends: Tensor, config: TraversalConfig) -> Tensor:
+    """Index of the item, [T, D], at each step from the one nearest to a query, [N, D], to its end, i64 [N, S].
+
+    `ends` are [N, D], or [1, D] for one end; the walk stops before it.
+    """
+    start = items[dot_products(queries, items).argmax(dim=1)]
+    return visited_items(dot_products(start, items), dot_products(ends, items), config)
 
 
 def score_visited(visited: Tensor, own: Tensor) -> Traversal:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from prolip.evaluation.datasets import open_dataset, read_levels
 from prolip.evaluation.hierarchies import NEEDS_VARIANCES, Hierarchies, level_rows, walk_rows
 from prolip.gaussian import Gaussian
 from prolip.metrics.config import InclusionForm, Root, TraversalConfig
-from prolip.metrics.hierarchy import mean_root, string_ids, traverse
+from prolip.metrics.hierarchy import items_on_walk, mean_root, string_ids, traverse
 
 KINDS: dict[str, tuple[Root, InclusionForm]] = {
     "root": ("text", "official"),
@@ -61,6 +62,16 @@ def test_a_suite_walks_from_each_query_through_its_own_items(
         data = Hierarchies(texts, images[ids], ids, mean_root(images[ids]))
     expected = {row.metric: row.value for row in walk_rows("any", data)}
     assert world.values(found, world.ours) == pytest.approx(expected, rel=1e-4)
+    _, *charts = found["charts"][world.ours] or [None]
+    assert [chart["title"] for chart in charts] == [
+        f"Walks: {caption(row, 1)}" for row in ([] if suite == "hierarcaps" else [0, 2, 4])
+    ]
+    for row, chart in zip((0, 2, 4), charts, strict=False):
+        steps = items_on_walk(data.queries.mean[[row]], data.items.flatten().mean, data.root[None], TraversalConfig())
+        names = list(dict.fromkeys(f"h{data.ids.flatten()[step]}.png" for step in steps[0].tolist()))
+        assert re.findall(r"<b>(.*?)</b>(<span)?", chart["svg"]) == [
+            (name, "<span" if int(name[1]) in data.ids[row] else "") for name in names
+        ]
 
 
 def test_there_is_a_walk_to_every_root() -> None:

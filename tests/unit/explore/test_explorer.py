@@ -24,7 +24,7 @@ from prolip.evaluation.config import CalibrateOptions
 from prolip.evaluation.datasets import open_classes
 from prolip.explore.answer import Answer, Bar, Range
 from prolip.explore.config import ExploreOptions
-from prolip.explore.explorer import EVERYDAY, MAX_PROMPTS, Explorer
+from prolip.explore.explorer import EVERYDAY, MAX_PROMPTS, NO_CAPTION, Explorer
 from prolip.explore.items import Item, read_items
 from prolip.gaussian import Gaussian, csd, csd_logits, inclusion_score
 from prolip.metrics.bprw import reweight_prompts
@@ -136,6 +136,10 @@ def test_a_walk_starts_at_the_nearest_caption_and_covers_the_whole_way(explorer:
     assert covered[-1][1] == 100
     # A root that is the nearest caption is reached at once.
     assert explorer.walk(image, explorer.all_captions, found.names[0]).names == [found.names[0]]
+    empty = explorer.walk(image, [], " ")
+    assert empty.names[-1] == NO_CAPTION
+    value = float(explorer.model.encode_texts("").total_var)
+    assert numbers(empty, "uncertainty")[-1] == pytest.approx(value, rel=1e-3)
 
 
 def test_items_and_captions_are_ranked_by_uncertainty(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,7 +252,6 @@ def test_invalid_questions_name_the_field(explorer: Explorer) -> None:
     many = [str(number) for number in range(MAX_PROMPTS + 1)]
     questions = {
         "captions": [lambda: explorer.compare(image, ["", " "]), lambda: explorer.compare(image, many)],
-        "root": [lambda: explorer.walk(image, [], " ")],
         "captions to walk through": [lambda: Explorer(explorer.model, []).walk(image, [], "a picture")],
         "first caption": [lambda: explorer.pair("", "food")],
         "labels": [lambda: explorer.classify(image, ["food"], ["{}"], DECIDE)],
