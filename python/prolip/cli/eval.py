@@ -47,7 +47,7 @@ SUITES = {
         "from captions up through images of several levels", HierarimgsOptions, lambda: evaluation.run_hierarimgs
     ),
     "uncertainty": Suite(
-        "uncertainty against accuracy and length, and after shortening, masking or blurring",
+        "uncertainty against accuracy and length, and after hiding or blurring",
         UncertaintyOptions,
         lambda: evaluation.run_uncertainty,
     ),

@@ -195,7 +195,7 @@ class HierarimgsOptions(SuiteOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class UncertaintyOptions(ShardSuiteOptions):
-    """Measure uncertainty against accuracy and caption length, and after hiding, blurring or shortening.
+    """Measure uncertainty against accuracy and caption length, and after hiding or blurring.
 
     Accuracy needs labels and class names (the published layout); captions need `caption_key`.
     """
@@ -211,6 +211,8 @@ class UncertaintyOptions(ShardSuiteOptions):
     """Share of patches that stay visible when the others are hidden."""
     blur: float = 0.04
     """Standard deviation of the blur, as a share of the image's side."""
+    mask_id: int | None = None
+    """Id of the token that replaces hidden tokens of captions (32000 for the released models); None removes them."""
     show: int = 5
     """Number of most and of least certain images to name."""
 

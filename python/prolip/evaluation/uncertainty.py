@@ -1,12 +1,14 @@
-"""Suite `uncertainty`: uncertainty against accuracy and caption length, and after hiding, blurring or shortening.
+"""Suite `uncertainty`: uncertainty against accuracy and caption length, and after hiding or blurring.
+
+It has the paper's figures of uncertainty (arXiv:2410.18857): histograms, inclusion, occlusion, a map of the Gaussians.
 
 N images, M captions, P patches, K kept patches, C classes.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 
@@ -27,14 +29,18 @@ from prolip.evaluation.datasets import (
 )
 from prolip.evaluation.results import Chart, Row, SuiteResult, TaskCache, TaskResult, row_of_items
 from prolip.evaluation.run import evaluate_data
-from prolip.gaussian import Gaussian
+from prolip.gaussian import Gaussian, inclusion_score
 from prolip.metrics.uncertainty import count_words, more_uncertain, uncertainty_bins
 from prolip.metrics.zero_shot import correct_within, zero_shot_logits
 from prolip.pretrained.model import Model
 from prolip.report.charts import Line, line_chart
 
-_MIN_WORDS = 4
-"""Minimum number of words of a caption to shorten."""
+OCCLUDED = (0.0, 0.025, 0.05, 0.075, 0.1)
+"""Shares of an image that are occluded."""
+_MAPPED = 100
+"""Maximum number of images on the map."""
+_MASKED = 0.75
+"""Share of a caption's tokens to hide, as in training."""
 
 
 def run_uncertainty(model: Model, options: UncertaintyOptions, cache: TaskCache) -> SuiteResult:
@@ -46,41 +52,96 @@ def run_uncertainty(model: Model, options: UncertaintyOptions, cache: TaskCache)
     if not model.has_variances:
         raise UserError(f"checkpoint: must have variances (got {model.name})")
     opened, measure = partial(open_dataset, store=options.store), partial(measure_set, model, options=options)
-    chosen = [options.caption_key, options.num_bins, options.keep_ratio, options.blur, options.show]
+    chosen = [options.caption_key, options.num_bins, options.keep_ratio, options.blur, options.show, options.mask_id]
     return evaluate_data("uncertainty", model, options.data, cache, opened, measure, {"options": chosen})
 
 
 def measure_set(model: Model, name: str, data: DataSet, options: UncertaintyOptions) -> TaskResult:
     """Measure one data set."""
+    occluded = {str(share): occlude(model, share) for share in OCCLUDED[1:]}
     views: dict[str, Callable[[Tensor], Gaussian]] = {
         "whole": model.encode_pixels,
-        "blurred": lambda images: model.encode_pixels(blurred(images, options.blur)),
+        "a blurred image": lambda images: model.encode_pixels(blurred(images, options.blur)),
+        **occluded,
     }
     if model.prolip is not None:
-        views["hidden"] = hide_patches(model, options.keep_ratio)
+        hidden = f"an image with {1 - options.keep_ratio:.0%} of its patches hidden"
+        views[hidden] = hide_patches(model, options.keep_ratio)
     labelled = bool(data.classnames and data.templates)
     keep = (*(("cls",) if labelled else ()), *(caption_members(options.caption_key) if options.caption_key else ()))
     embedded = embed_views(model, data.shards, views, batch_size=options.batch_size, keep=keep, store=data.store)
-    keys, whole = embedded["whole"].keys, embedded["whole"].gaussian
+    found, seen = embedded["whole"], {view: some.gaussian for view, some in embedded.items()}
+    whole = seen.pop("whole")
+    steps = [whole, *(seen.pop(view) for view in occluded)]
     uncertainty = whole.total_var.double()
     rows = [row_of_items(name, "mean uncertainty of images", uncertainty, unit="number")]
-    changes = {"blurred": "blurred", "hidden": f"{1 - options.keep_ratio:.0%} of its patches hidden"}
-    for view in list(views)[1:]:
-        more = more_uncertain(embedded[view].gaussian.total_var, whole.total_var)
-        rows.append(row_of_items(name, f"an image is more uncertain {changes[view]}", more))
     order = uncertainty.argsort(stable=True).tolist()
-    ends = [", ".join(keys[place] for place in some[: options.show]) for some in (order, order[::-1])]
+    ends = [", ".join(found.keys[place] for place in some[: options.show]) for some in (order, order[::-1])]
     notes = [f"{name}: most certain are {ends[0]}; least certain {ends[1]}"] if options.show else []
     charts: list[Chart] = []
+    curves = {"mean uncertainty": torch.stack([step.total_var.double().mean() for step in steps])}
     if labelled:
-        classifier = build_classifier(model, data.classnames, data.templates)
-        logits = zero_shot_logits(whole.mean, classifier.weight, logit_scale=model.logit_scale)
-        found = accuracy_figures(name, uncertainty, logits, read_labels(data, embedded["whole"]), options.num_bins)
-        rows, charts = [*rows, *found.rows], found.charts
+        classifier, labels = build_classifier(model, data.classnames, data.templates), read_labels(data, found)
+        logits = [zero_shot_logits(step.mean, classifier.weight, logit_scale=model.logit_scale) for step in steps]
+        measured = accuracy_figures(name, uncertainty, logits[0], labels, options.num_bins)
+        rows, charts = [*rows, *measured.rows], measured.charts
+        curves["accuracy"] = torch.stack([correct_within(some, labels, 1).double().mean() for some in logits])
+    items, pairs = {"images": whole}, {view: (whole, changed) for view, changed in seen.items()}
     if options.caption_key is not None:
-        captions = list(chain.from_iterable(read_captions(data, embedded["whole"], options.caption_key).texts))
-        rows += caption_rows(model, name, captions)
-    return TaskResult(rows=rows, notes=notes, charts=charts)
+        texts = read_captions(data, found, options.caption_key).texts
+        captions = list(chain.from_iterable(texts))
+        items["captions"] = own = embed_captions(model, captions)
+        images = torch.tensor([place for place, some in enumerate(texts) for _ in some])
+        pairs["the caption of an image"] = whole.rows(images), own
+        spread, words = own.total_var.double(), count_words(captions)
+        ranks = "rank correlation of a caption's uncertainty with its words"
+        rows += [
+            row_of_items(name, "mean uncertainty of captions", spread, unit="number"),
+            row_of_items(name, ranks, spread, words, statistic="rank_correlation", unit="number", main=True),
+        ]
+        pad_id = int(model.tokenize("")[0, -1])
+        masked = replace(model, tokenize=lambda some: hide_tokens(model.tokenize(some), pad_id, options.mask_id))
+        pairs[f"a caption with {_MASKED:.0%} of its tokens hidden"] = own, embed_captions(masked, captions)
+    changes = change_figures(name, items, pairs)
+    lines = [Line(kind, OCCLUDED, (curve / curve[0]).tolist()) for kind, curve in curves.items()]
+    text = "A grey rectangle hides a share of each image. Values are relative to those of whole images."
+    drawn = line_chart("Occlusion", text, lines, x_label="occluded share of an image", percent=True, marks=True)
+    charts += [Chart(title=f"{name}: occlusion", text=text, svg=drawn), *changes.charts]
+    return TaskResult(rows=rows + changes.rows, notes=notes, charts=charts)
+
+
+def change_figures(
+    name: str, items: Mapping[str, Gaussian], pairs: Mapping[str, tuple[Gaussian, Gaussian]]
+) -> TaskResult:
+    """How often the second of a pair is more uncertain, and includes the first; histograms, and a map of the items."""
+    values, rows = {f"uncertainty of {kind}": some.total_var for kind, some in items.items()}, []
+    for kind, (first, second) in pairs.items():
+        values[f"H of the original in {kind}"] = score = inclusion_score(first, second).double().sum(dim=1)
+        more = more_uncertain(second.total_var, first.total_var)
+        rows.append(row_of_items(name, f"{kind} is more uncertain", more))
+        rows.append(row_of_items(name, f"{kind} includes the original, H > 0", score > 0))
+    text = f"Up to {_MAPPED} Gaussians of each kind. The radii of an ellipse are standard deviations."
+    axes = "first and second principal component of the means"
+    charts = [Chart(title=f"{name}: map", text=text, svg=line_chart("Map", text, project(items), x_label=axes))]
+    for kind, some in values.items():
+        counts, edges = some[some.isfinite()].float().histogram(30)
+        text = "Share of the items in each of 30 bins."
+        line = Line(kind, edges.unfold(0, 2, 1).mean(dim=1).tolist(), (counts / len(some)).tolist())
+        drawn = line_chart(kind, text, [line], x_label=kind, y_scale="from zero", percent=True)
+        charts.append(Chart(title=f"{name}: histogram, {kind}", text=text, svg=drawn))
+    return TaskResult(rows=rows, charts=charts)
+
+
+def project(groups: Mapping[str, Gaussian]) -> list[Line]:
+    """Some items of each group on the two principal components of their means, with standard deviations as radii."""
+    some = {kind: items.rows(slice(None, None, -(-len(items.mean) // _MAPPED))) for kind, items in groups.items()}
+    means = torch.cat([items.mean for items in some.values()])
+    axes = torch.linalg.svd(means - means.mean(dim=0), full_matrices=False).Vh[:2].T
+    lines = []
+    for kind, items in some.items():
+        x, y = (items.mean @ axes).T.tolist()
+        lines.append(Line(kind, x, y, (items.var @ axes.square()).sqrt().tolist()))
+    return lines
 
 
 def accuracy_figures(name: str, uncertainty: Tensor, logits: Tensor, labels: Tensor, num_bins: int) -> TaskResult:
@@ -113,45 +174,31 @@ def accuracy_figures(name: str, uncertainty: Tensor, logits: Tensor, labels: Ten
     return TaskResult(rows=rows, charts=[Chart(title=f"{name}: accuracy by uncertainty", text=text, svg=drawn)])
 
 
-def caption_rows(model: Model, name: str, captions: Sequence[str]) -> list[Row]:
-    """Uncertainty of captions, its correlation with their length, and its change when words are removed."""
-    uncertainty, words = embed_captions(model, captions).total_var.double(), count_words(captions)
-    rows = [
-        row_of_items(name, "mean uncertainty of captions", uncertainty, unit="number"),
-        row_of_items(
-            name,
-            "rank correlation of a caption's uncertainty with its words",
-            uncertainty,
-            words,
-            statistic="rank_correlation",
-            unit="number",
-            main=True,
-        ),
-    ]
-    long = (words >= _MIN_WORDS).nonzero().flatten()
-    if len(long) == 0:
-        return rows
-    kept = [captions[place] for place in long.tolist()]
-    for change, changed in (
-        ("cut to its first half", [shortened(caption) for caption in kept]),
-        ("half of its words left out", [thinned(caption) for caption in kept]),
-    ):
-        more = more_uncertain(embed_captions(model, changed).total_var, uncertainty[long])
-        rows.append(row_of_items(name, f"a caption is more uncertain {change}", more))
-    return rows
+def hide_tokens(ids: Tensor, pad_id: int, mask_id: int | None) -> Tensor:
+    """Hide each token of captions, i64 [B, L], with probability 3/4, as in training; padding stays.
+
+    `mask_id` replaces the tokens. Without it they are removed, but for at least one of each caption.
+    """
+    draws = torch.rand(ids.shape, generator=torch.Generator().manual_seed(0)).masked_fill(ids == pad_id, -1)
+    if mask_id is not None:
+        return ids.masked_fill((draws >= 0) & (draws < _MASKED), mask_id)
+    gone = (draws < _MASKED) & (draws < draws.amax(dim=1, keepdim=True))
+    return ids.masked_fill(gone, pad_id).gather(1, gone.int().argsort(dim=1, stable=True))
 
 
-def shortened(caption: str) -> str:
-    """The first half of a caption's words, rounded down."""
-    words = caption.split()
-    return " ".join(words[: len(words) // 2])
+def occlude(model: Model, share: float) -> Callable[[Tensor], Gaussian]:
+    """A view in which a rectangle at a random place, a share of each image [B, 3, H, W], has the mean colour."""
+    draws = torch.Generator().manual_seed(0)
 
+    def view(images: Tensor) -> Gaussian:
+        images = images.clone()
+        height, width = (round(share**0.5 * side) for side in images.shape[-2:])
+        for image, (down, across) in zip(images, torch.rand(len(images), 2, generator=draws).tolist(), strict=True):
+            top, left = int(down * (image.shape[1] - height + 1)), int(across * (image.shape[2] - width + 1))
+            image[:, top : top + height, left : left + width] = 0
+        return model.encode_pixels(images)
 
-def thinned(caption: str) -> str:
-    """A random half of a caption's words, rounded down, in their order; the same for equal captions."""
-    words = caption.split()
-    kept = sorted(random.Random(caption).sample(range(len(words)), len(words) // 2))
-    return " ".join(words[place] for place in kept)
+    return view
 
 
 def blurred(images: Tensor, share: float) -> Tensor:

@@ -26,6 +26,8 @@ class Line(NamedTuple):
     name: str
     x: Sequence[float]
     y: Sequence[float]
+    radii: Sequence[Sequence[float]] = ()
+    """Radii of ellipses around the points along both axes, in their units; drawn in place of the line."""
 
 
 class Spread(NamedTuple):
@@ -93,8 +95,11 @@ def line_chart(
             f'<text class="tick" x="{LEFT - 6}" y="{y_axis(tick) + 4:.1f}" text-anchor="end">{label}</text>'
         )
     body += _x_labels([t for t in nice_ticks(min(xs), max(xs), 5) if min(xs) <= t <= max(xs)], x_axis, height, x_label)
-    for place, points in enumerate(drawn):
-        if points:
+    for place, (line, points) in enumerate(zip(lines, drawn, strict=True)):
+        for (x, y), (wide, high) in zip(points, line.radii, strict=bool(line.radii)):
+            radii = f'rx="{x_axis(x + wide) - x_axis(x):.1f}" ry="{y_axis(y) - y_axis(y + high):.1f}"'
+            body += f'<ellipse class="line thin s{place}" cx="{x_axis(x):.1f}" cy="{y_axis(y):.1f}" {radii}/>'
+        if points and not line.radii:
             path = " ".join(f"{x_axis(x):.1f},{y_axis(y):.1f}" for x, y in _thinned(points))
             body += f'<polyline class="line s{place}" points="{path}"/>'
         if marks:

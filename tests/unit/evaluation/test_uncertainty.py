@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import xml.etree.ElementTree as ET
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,8 +19,8 @@ from prolip.embeddings.embed import embed_captions, embed_views
 from prolip.errors import UserError
 from prolip.evaluation.config import UncertaintyOptions
 from prolip.evaluation.datasets import open_dataset
-from prolip.evaluation.uncertainty import accuracy_figures, blurred, hide_patches, shortened, thinned
-from prolip.gaussian import Gaussian
+from prolip.evaluation.uncertainty import OCCLUDED, accuracy_figures, blurred, hide_patches, hide_tokens, occlude
+from prolip.gaussian import Gaussian, inclusion_score
 from prolip.metrics.uncertainty import (
     area_under_risk_coverage,
     count_words,
@@ -62,27 +63,36 @@ def test_options_out_of_range_are_named(name: str, value: float) -> None:
     assert error.value.field == name
 
 
-def rate(changed: Tensor, whole: Tensor) -> float:
-    return float((changed > whole).double().mean())
-
-
-def test_view_figures_equal_the_share_of_images_that_become_more_uncertain(
+def test_views_are_compared_with_the_whole_by_variance_and_by_inclusion(
     world: CaptionedWorld, found: dict[str, Any]
 ) -> None:
-    values = world.values(found, world.ours)
-    images, texts, _ = embedded(world.model, world.pairs)
-    views = {"hidden": hide_patches(world.model, 0.4), "blurred": lambda p: world.model.encode_pixels(blurred(p, 0.2))}
-    seen = embed_views(world.model, open_dataset(str(world.pairs), world.root).shards, views)
-    for view, said in (("hidden", "60% of its patches hidden"), ("blurred", "blurred")):
-        expected = rate(seen[view].gaussian.total_var, images.total_var)
-        assert values[f"an image is more uncertain {said}"] == pytest.approx(expected)
-    assert rate(seen["hidden"].gaussian.total_var, images.total_var) != 0.5, "else the direction would not show"
+    values, model = world.values(found, world.ours), world.model
+    images, texts, owners = embedded(model, world.pairs)
+    views = {"hidden": hide_patches(model, 0.4), "blurred": lambda p: model.encode_pixels(blurred(p, 0.2))}
+    seen = embed_views(model, open_dataset(str(world.pairs), world.root).shards, views)
     captions = [caption(number, place) for number in range(COUNT) for place in range(3)]
-    long = [place for place, text in enumerate(captions) if len(text.split()) >= 4]
-    for said, change in (("cut to its first half", shortened), ("half of its words left out", thinned)):
-        changed = embed_captions(world.model, [change(captions[place]) for place in long])
-        expected = rate(changed.total_var, texts.total_var[long])
-        assert values[f"a caption is more uncertain {said}"] == pytest.approx(expected)
+    with model.running():
+        rest = model.encode_tokens(hide_tokens(model.tokenize(captions), model.require_tokenizer().pad_id, None))
+    pairs = {
+        "a blurred image": (images, seen["blurred"].gaussian),
+        "an image with 60% of its patches hidden": (images, seen["hidden"].gaussian),
+        "the caption of an image": (images.rows(owners), texts),
+        "a caption with 75% of its tokens hidden": (texts, rest),
+    }
+    for said, (whole, changed) in pairs.items():
+        more, inside = changed.total_var > whole.total_var, inclusion_score(whole, changed).sum(dim=1) > 0
+        assert values[f"{said} is more uncertain"] == pytest.approx(float(more.double().mean()))
+        assert values[f"{said} includes the original, H > 0"] == pytest.approx(float(inside.double().mean()))
+    assert len(set(values.values()) - {0.0, 0.5, 1.0}) > 6, "else a direction would not show"
+    titles = [chart["title"].partition(": ")[2] for chart in found["charts"][world.ours]]
+    kinds = ["uncertainty of images", "uncertainty of captions", *(f"H of the original in {said}" for said in pairs)]
+    assert titles == ["accuracy by uncertainty", "occlusion", "map", *(f"histogram, {kind}" for kind in kinds)]
+    marks = {"occlusion": "circle[@r='4']", "map": "ellipse"}
+    drawn = {
+        title: len(ET.fromstring(f"<p>{chart['svg']}</p>").findall(f"./svg[@role]/{marks.get(title, 'polyline')}"))
+        for title, chart in zip(titles, found["charts"][world.ours], strict=True)
+    }
+    assert drawn == dict.fromkeys(titles, 1) | {"occlusion": 2 * len(OCCLUDED), "map": COUNT + 3 * COUNT}
     ranks = torch.corrcoef(torch.stack([mean_ranks(texts.total_var), mean_ranks(count_words(captions).double())]))
     metric = "rank correlation of a caption's uncertainty with its words"
     assert values[metric] == pytest.approx(float(ranks[0, 1]))
@@ -152,11 +162,30 @@ def test_blur_equals_torchvisions() -> None:
     torch.testing.assert_close(blurred(images, 0.05), expected)
 
 
-def test_kept_words_keep_their_order() -> None:
-    text = " ".join(str(number) for number in range(21))
-    assert shortened(text) == "0 1 2 3 4 5 6 7 8 9"
-    left = [int(word) for word in thinned(text).split()]
-    assert thinned(text).split() == [str(word) for word in left], "the same for equal captions"
-    assert len(left) == 10
-    assert left == sorted(set(left))
-    assert left != list(range(10))
+def test_an_occluded_image_lacks_a_rectangle_of_the_given_share() -> None:
+    model: Any = SimpleNamespace(encode_pixels=Gaussian.point)
+    images = torch.rand(200, 3, 20, 40) + 1
+    view, share = occlude(model, 0.1), (6 * 13) / (20 * 40)
+    gone = view(images).mean == 0
+    assert gone.double().mean(dim=(1, 2, 3)).unique().tolist() == pytest.approx([share])
+    assert gone.any(dim=3).sum(dim=2).unique().tolist() == [6]
+    assert gone.any(dim=0).sum(dim=(1, 2)).gt(300).all(), "at random places"
+    assert (view(images).mean == 0).ne(gone).any(), "another batch has other places"
+
+
+@pytest.mark.parametrize("mask_id", [None, 7])
+def test_hidden_tokens_are_replaced_or_removed_with_the_probability_of_training(mask_id: int | None) -> None:
+    ids = torch.arange(10, 410).repeat(50, 1)
+    ids[:, 300:] = 1
+    ids[1, 1:] = 1
+    hidden = hide_tokens(ids, 1, mask_id)
+    kept = (hidden != 1) & (hidden != 7)
+    assert 0.23 < float(kept[2:].sum() / (48 * 300)) < 0.27
+    assert bool((hidden[2:, 300:] == 1).all())
+    if mask_id is None:
+        assert hidden[1].tolist() == ids[1].tolist(), "one token stays"
+        assert all(
+            row[some].diff().gt(0).all() and some[: some.sum()].all() for row, some in zip(hidden, kept, strict=True)
+        )
+    else:
+        assert bool((hidden.eq(ids) | hidden.eq(7)).all())

@@ -46,6 +46,15 @@ def test_a_line_chart_leaves_nan_out() -> None:
     assert line_chart("t", "d", [Line("a", [1.0], [math.nan])], x_label="x") == ""
 
 
+def test_ellipses_have_their_radii_in_units_of_the_axes() -> None:
+    spread = Line("a", [0.0, 1.0], [0.0, 1.0], [[0.5, 0.25], [1.0, 0.0]])
+    drawn = ET.fromstring(f"<p>{line_chart('t', 'd', [spread], x_label='x')}</p>")
+    low, high = ({name: float(one.attrib[name]) for name in ("cx", "cy", "rx", "ry")} for one in drawn.iter("ellipse"))
+    across, up = high["cx"] - low["cx"], low["cy"] - high["cy"]
+    assert (low["rx"], low["ry"], high["rx"], high["ry"]) == pytest.approx((across / 2, up / 4, across, 0), abs=0.1)
+    assert not list(drawn.iter("polyline"))
+
+
 def test_a_chart_of_weights_is_a_file_of_its_own() -> None:
     chart = standalone(weight_chart("t", ["a & b", "c"], torch.tensor([[0.2, 0.8], [0.4, 0.6]])))
     texts = [element.text for element in ET.fromstring(chart).iter("{http://www.w3.org/2000/svg}text")]

@@ -144,7 +144,8 @@ def curve_sections(runs: Sequence[RunRecord], names: Sequence[str]) -> list[Sect
 
 
 def _draw(runs: Sequence[RunRecord], name: str) -> str:
-    lines = [Line(run.name, *([point[axis] for point in run.column(name)] for axis in (0, 1))) for run in runs]
+    curves = {run.name: run.column(name) for run in runs}
+    lines = [Line(key, [point[0] for point in curve], [point[1] for point in curve]) for key, curve in curves.items()]
     description = f"{name} of {', '.join(run.name for run in runs)} by samples seen"
     few = all(len(line.x) <= 40 for line in lines)
     return line_chart(name, description, lines, x_label="samples seen", marks=few)
