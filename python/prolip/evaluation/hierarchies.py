@@ -25,7 +25,7 @@ from prolip.evaluation.results import Chart, Row, SuiteResult, TaskCache, TaskRe
 from prolip.evaluation.run import Prepared, evaluate_sets
 from prolip.gaussian import Gaussian, inclusion_score
 from prolip.metrics.config import InclusionForm, Root, TraversalConfig
-from prolip.metrics.hierarchy import including_items, items_on_walk, mean_root, string_ids, traverse
+from prolip.metrics.hierarchy import entailment, including_items, items_on_walk, mean_root, string_ids, traverse
 from prolip.metrics.statistics import spearman
 from prolip.pretrained.model import Model
 from prolip.pretrained.preprocess import square
@@ -118,7 +118,7 @@ def walk_rows(name: str, data: Hierarchies, walk: TraversalConfig | None = None,
 
 
 def level_rows(name: str, data: Hierarchies) -> list[Row]:
-    """How often queries lie inside their own item of each level, and whether uncertainty falls from level to level."""
+    """How often queries lie inside their own item of each level; whether uncertainty falls from level to level; PEP."""
     rows = []
     for level in range(data.items.mean.shape[1]):
         own = Gaussian(data.items.mean[:, level], data.items.log_var[:, level])
@@ -137,6 +137,8 @@ def level_rows(name: str, data: Hierarchies) -> list[Row]:
             unit="number",
         )
     )
+    for figure, value in entailment(data.items, data.ids).items():
+        rows.append(Row(task=name, metric=f"entailment (PEP), {figure}", value=value, num_items=len(data.ids)))
     return rows
 
 

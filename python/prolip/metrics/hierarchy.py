@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prolip.gaussian import Gaussian, dot_products, inclusion_matrix
+from prolip.gaussian import Gaussian, dot_products, inclusion_matrix, inclusion_score
 from prolip.metrics.config import InclusionForm, TraversalConfig
 from prolip.metrics.inclusion_search import most_including
+from prolip.metrics.statistics import auroc, average_precision, value_of
 
 MAX_SCORES = 2**22
 """Scores of queries against all items that are in memory at a time."""
@@ -102,6 +103,47 @@ def items_on_walk(queries: Tensor, items: Tensor, ends: Tensor, config: Traversa
     """
     start = items[dot_products(queries, items).argmax(dim=1)]
     return visited_items(dot_products(start, items), dot_products(ends, items), config)
+
+
+def entailment(items: Gaussian, item_ids: Tensor) -> dict[str, float]:
+    """AUC and average precision of entailed pairs, in [0, 1], by other pairs and by score.
+
+    After ARGENT's probabilistic entailment protocol (PEP, arXiv:2603.23311). Only its abstract was at hand, which names
+    the two figures, so pairs and scores are ours. Of two levels of a hierarchy, the specific item entails the general
+    one. Other pairs are the same ones reversed, or the specific item with the general one of the hierarchy that is half
+    the table away. Pairs of equal items, and other hierarchies' general items that equal its own, are left out;
+    without other pairs AUC is NaN.
+
+    Args:
+        items: [N, L, D], the most general level first.
+        item_ids: i64 [N, L]; equal ids are equal items.
+    """
+
+    def score(a: Gaussian, b: Gaussian) -> Tensor:
+        """How far each of a, [P, D], lies in that of b, by each of `names`, f64 [3, P]."""
+        distance = (a.mean - b.mean).square().sum(-1) + (a.total_var + b.total_var)
+        return torch.stack([inclusion_score(a, b).sum(-1), b.total_var - a.total_var, -distance])
+
+    names = ("inclusion", "uncertainty", "sampled distance")
+    general, specific = torch.triu_indices(item_ids.shape[1], item_ids.shape[1], 1)
+    inner, outer = (items.to(torch.float64).rows(levels).flatten() for levels in (specific, general))
+    ids, half = item_ids[:, general], len(item_ids) // 2
+    place = torch.arange(ids.numel()).reshape(ids.shape)
+    kept = ids != item_ids[:, specific]
+    apart = kept & (ids != ids.roll(half, 0))
+    own = place[kept]
+    entailed, found = score(inner.rows(own), outer.rows(own)), {}
+    others = {
+        "reversed pairs": score(outer.rows(own), inner.rows(own)),
+        "other hierarchies": score(inner.rows(place[apart]), outer.rows(place.roll(half, 0)[apart])),
+    }
+    for kind, scores in others.items():
+        both = torch.cat([entailed, scores], dim=1)
+        positive = torch.arange(both.shape[1]) < entailed.shape[1]
+        for name, column in zip(names, both, strict=True):
+            found[f"AUC against {kind} by {name}"] = value_of(auroc, column, positive)
+            found[f"average precision against {kind} by {name}"] = value_of(average_precision, column, positive)
+    return found
 
 
 def score_visited(visited: Tensor, own: Tensor) -> Traversal:

@@ -155,6 +155,16 @@ def auroc(scores: Tensor, positive: Tensor, counts: Tensor) -> Tensor:
     return (high * (low.cumsum(dim=1) - low / 2)).sum(dim=1) / (high.sum(dim=1) * low.sum(dim=1))
 
 
+def average_precision(scores: Tensor, positive: Tensor, counts: Tensor) -> Tensor:
+    """Mean over positive items (1) of the share of positive ones among items that score at least as high.
+
+    scikit-learn's. NaN without positive items.
+    """
+    hits, taken = (_by_value(-scores, weights)[0] for weights in (counts * positive.double(), counts))
+    shares = (hits.cumsum(dim=1) / taken.cumsum(dim=1)).nan_to_num()  # 0 / 0 before the first item of a resample
+    return (hits * shares).sum(dim=1) / hits.sum(dim=1)
+
+
 def risk_coverage(uncertainty: Tensor, correct: Tensor, counts: Tensor) -> Tensor:
     """Mean, over k = 1..N, of the share of wrong items among the k most certain ones; in [0, 1], small is good.
 
@@ -221,6 +231,7 @@ STATISTICS: Mapping[str, Statistic] = {
     "calibration_error": calibration_error,
     "equal_mass_error": equal_mass_error,
     "auroc": auroc,
+    "average_precision": average_precision,
 }
 
 

@@ -93,7 +93,10 @@ def test_level_figures_of_a_hand_made_example() -> None:
     totals = torch.tensor([[4.0, 2.0, 1.0], [1.0, 2.0, 4.0], [4.0, 4.0, 1.0], [4.0, 1.0, 2.0]])
     items = Gaussian(torch.zeros(4, 3, 2), (totals / 2).log()[..., None].expand(4, 3, 2))
     queries = Gaussian(torch.zeros(4, 2), torch.full((4, 2), 0.5).log())  # of total variance 1
-    found = {row.metric: row for row in level_rows("set", Hierarchies(queries, items, torch.zeros(4, 3), totals))}
+    found = {
+        row.metric: row
+        for row in level_rows("set", Hierarchies(queries, items, torch.arange(12).reshape(4, 3), totals))
+    }
     assert found["uncertainty falls at every level"].items == [1.0, 0.0, 0.0, 0.0]
     # Among means that are equal the wider one includes; equally wide ones do not include each other.
     assert found["lies in its level 0 (0 is the most general)"].items == [1.0, 0.0, 1.0, 1.0]
@@ -101,6 +104,11 @@ def test_level_figures_of_a_hand_made_example() -> None:
     general = torch.tensor([[2.0, 1.0, 0.0]]).expand(4, 3)
     ranks = torch.corrcoef(torch.stack([mean_ranks(totals.flatten()), mean_ranks(general.flatten())]))
     assert found["rank correlation of uncertainty with generality"].value == pytest.approx(float(ranks[0, 1]))
+    # Of 3 pairs of levels in 4 chains, uncertainty falls in 7, is equal in 1 and rises in 4.
+    reversed_pairs = found["entailment (PEP), AUC against reversed pairs by uncertainty"].value
+    differences = torch.cat([totals[:, a] - totals[:, b] for a, b in ((0, 1), (0, 2), (1, 2))])
+    above = (differences[:, None] > -differences).double() + 0.5 * (differences[:, None] == -differences)
+    assert reversed_pairs == pytest.approx(float(above.mean()))
 
 
 FAULTS = {

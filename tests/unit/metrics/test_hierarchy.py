@@ -15,6 +15,7 @@ from prolip.gaussian import Gaussian, inclusion_score, official_inclusion_test
 from prolip.metrics import hierarchy
 from prolip.metrics.config import TraversalConfig
 from prolip.metrics.hierarchy import (
+    entailment,
     including_items,
     mean_root,
     score_visited,
@@ -30,6 +31,26 @@ def test_strings_share_ids_and_the_root_of_images_is_their_normalised_mean() -> 
     assert string_ids([["a", "a b"], ["a", "c"]]).tolist() == [[0, 1], [0, 2]]
     items = Gaussian(T([[[1.0, 0.0]], [[0.0, 1.0]]]), torch.zeros(2, 1, 2))
     assert mean_root(items).tolist() == pytest.approx([math.sqrt(0.5)] * 2)
+
+
+def test_variances_tell_the_direction_of_entailment_and_distances_tell_the_hierarchy() -> None:
+    """Four hierarchies in directions of their own; 0 and 2 have the same general item, 3 has one item twice."""
+    log_var = T([[0.0, -2.0]] * 3 + [[0.0, 2.0]])[..., None].expand(4, 2, 4)
+    items = Gaussian(torch.eye(4)[:, None].expand(4, 2, 4), log_var)
+    found = entailment(items, T([[0, 3], [1, 4], [0, 5], [2, 2]]))
+    # A tie of all, and three entailed pairs below one other: the inclusion score grows with the distance of the means.
+    expected = {
+        ("reversed pairs", "inclusion"): (1, 1),
+        ("reversed pairs", "uncertainty"): (1, 1),
+        ("reversed pairs", "sampled distance"): (0.5, 0.5),
+        ("other hierarchies", "inclusion"): (0, 0.75),
+        ("other hierarchies", "uncertainty"): (0.5, 0.75),
+        ("other hierarchies", "sampled distance"): (1, 1),
+    }
+    for (kind, name), values in expected.items():
+        figures = [found.pop(f"{figure} against {kind} by {name}") for figure in ("AUC", "average precision")]
+        assert figures == pytest.approx(values), (kind, name)
+    assert not found
 
 
 @pytest.mark.parametrize("form", ["official", "exact"])

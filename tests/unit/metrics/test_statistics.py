@@ -73,6 +73,8 @@ def test_correlations_and_auroc_equal_those_of_other_packages(pairs: list[tuple[
     positive = b > 1
     expected = float(theirs.roc_auc_score(positive, a)) if 0 < int(positive.sum()) < len(b) else math.nan
     assert value_of(STATISTICS["auroc"], a, positive) == pytest.approx(expected, nan_ok=True)
+    expected = float(theirs.average_precision_score(positive, a)) if bool(positive.any()) else math.nan
+    assert value_of(STATISTICS["average_precision"], a, positive) == pytest.approx(expected, nan_ok=True)
 
 
 def test_a_correlation_of_a_constant_is_nan() -> None:
