@@ -128,15 +128,11 @@ def entailment(items: Gaussian, item_ids: Tensor) -> dict[str, float]:
     general, specific = torch.triu_indices(item_ids.shape[1], item_ids.shape[1], 1)
     inner, outer = (items.to(torch.float64).rows(levels).flatten() for levels in (specific, general))
     ids, half = item_ids[:, general], len(item_ids) // 2
-    place = torch.arange(ids.numel()).reshape(ids.shape)
-    kept = ids != item_ids[:, specific]
-    apart = kept & (ids != ids.roll(half, 0))
-    own = place[kept]
-    entailed, found = score(inner.rows(own), outer.rows(own)), {}
-    others = {
-        "reversed pairs": score(outer.rows(own), inner.rows(own)),
-        "other hierarchies": score(inner.rows(place[apart]), outer.rows(place.roll(half, 0)[apart])),
-    }
+    kept = (ids != item_ids[:, specific]).flatten()
+    apart = kept & (ids != ids.roll(half, 0)).flatten()
+    away = outer.rows(torch.arange(len(kept)).reshape(ids.shape).roll(half, 0).flatten())
+    entailed, found = score(inner, outer)[:, kept], {}
+    others = {"reversed pairs": score(outer, inner)[:, kept], "other hierarchies": score(inner, away)[:, apart]}
     for kind, scores in others.items():
         both = torch.cat([entailed, scores], dim=1)
         positive = torch.arange(both.shape[1]) < entailed.shape[1]
