@@ -22,8 +22,9 @@ from prolip.pretrained.sources import new_model, resolve
 from prolip.pretrained.tokenizer import check_same_tokenizer, inference_files
 from prolip.report.text_table import align
 from prolip.train.best_metric import check_metric
-from prolip.train.config import ADDITION, TrainConfig, known_recipes, load_config, to_toml
+from prolip.train.config import TrainConfig, known_recipes, load_config, to_toml
 from prolip.train.config.options import Assumption, DryRunOptions, RecipesOptions
+from prolip.train.config.recipes import ADDITION
 from prolip.train.cost import StepMemory, blank, count_parameters, known_cards, peak_flops, step_flops, step_memory
 from prolip.train.loop import find_saved
 from prolip.train.validation import Validation

@@ -1,6 +1,6 @@
 """The settings of a training run: dataclasses, recipes, and the options of related commands."""
 
-from prolip.train.config.recipes import ADDITION, differing_keys, from_toml, known_recipes, load_config, to_toml
+from prolip.train.config.recipes import differing_keys, from_toml, known_recipes, load_config, to_toml
 from prolip.train.config.run import TrainConfig
 from prolip.train.config.sections import (
     EmaConfig,
@@ -12,7 +12,6 @@ from prolip.train.config.sections import (
 )
 
 __all__ = [
-    "ADDITION",
     "EmaConfig",
     "LogConfig",
     "OptimConfig",
