@@ -31,28 +31,6 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("before", [False, True])
-def test_a_stopped_build_keeps_the_old_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bool) -> None:
-    from prolip.data.build import images
-
-    source, out = tmp_path / "source" / "food", tmp_path / "built" / "out"
-    source.mkdir(parents=True)
-    for number in range(6):
-        (source / f"{number}.png").write_bytes(encoded((number, 2, 3)))
-    words = ["data", "build", "folder", "--images", str(source.parent), "--out", str(out)]
-    if before:
-        assert main(words) == 0
-        (source / "6.png").write_bytes(encoded((6, 2, 3)))
-    kept = tree(tmp_path / "built")
-    with monkeypatch.context() as patched:
-        patched.setattr(images, "read_image", stopping(images.read_image, 3))
-        assert main(words) == 128 + signal.SIGTERM
-    assert tree(tmp_path / "built") == kept
-    assert main(words) == 0
-    assert set(tree(tmp_path / "built")) == {"out/train-000000.tar", "out/dataset.json"}
-    assert tree(tmp_path / "built") != kept
-
-
 def test_a_stopped_embedding_leaves_no_copy_of_the_images_and_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

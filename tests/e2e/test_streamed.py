@@ -13,14 +13,13 @@ from typing import Literal
 import pytest
 from tests.support import servers
 from tests.support.images import encode, noise
-from tests.support.remote_shards import assert_equal
+from tests.support.remote_shards import assert_equal, batches
 from tests.support.shards import encoded, write_tar
 
-from prolip.data import AugmentConfig, Batch, BatchLoader, Cursor, DataError, LoaderConfig, StoreConfig
+from prolip.data import AugmentConfig, BatchLoader, DataError, LoaderConfig, StoreConfig
 from prolip.errors import UserError
 
 SIZES = [9, 0, 14, 3, 21, 1, 8, 11, 5, 17, 2, 6]
-TOTAL = sum(SIZES)
 PATTERN = "{000..011}.tar"
 STORE = StoreConfig(connections=4, timeout_s=20)
 
@@ -64,17 +63,6 @@ def _config(shards: str, last_batch: LastBatch, num_samples: int | None) -> Load
     )
 
 
-def _run(config: LoaderConfig, rank: int = 0, world_size: int = 1, resume: Cursor | None = None) -> list[Batch]:
-    with BatchLoader(config, rank=rank, world_size=world_size, resume=resume) as loader:
-        return [batch._replace(images=batch.images.copy(), token_ids=batch.token_ids.copy()) for batch in loader]
-
-
-def _keys(batches: list[Batch], epoch: int) -> list[str]:
-    return [key for batch in batches if batch.cursor.epoch == epoch for key in batch.keys]
-
-
-EVERYTHING = {f"{shard}-{sample}" for shard, size in enumerate(SIZES) for sample in range(size)}
-
 MODES = [
     pytest.param("drop", "once", 70, id="drop"),
     pytest.param("pad", "once", 70, id="pad"),
@@ -89,39 +77,15 @@ def test_batches_do_not_depend_on_threads_server_or_stops(
 ) -> None:
     config = replace(_config(url, last_batch, num_samples), mode=mode)
     for rank in range(2):
-        whole = _run(config, rank, 2)
+        whole = batches(config, rank, 2)
         assert {batch.cursor.epoch for batch in whole} == {0, 1}
-        assert_equal(_run(replace(config, num_threads=1, prefetch_batches=1), rank, 2), whole)
+        assert_equal(batches(replace(config, num_threads=1, prefetch_batches=1), rank, 2), whole)
         for stop in [0, len(whole) // 2]:
-            resumed = _run(replace(config, num_threads=3), rank, 2, whole[stop].cursor)
+            resumed = batches(replace(config, num_threads=3), rank, 2, whole[stop].cursor)
             assert_equal(resumed, whole[stop + 1 :])
     # Where the shards lie is of no matter, nor that their bytes come slowly and in pieces.
     with servers.python_server(ragged) as other, servers.FaultProxy(other, seed=1) as proxy:
-        assert_equal(_run(replace(config, shards=(f"{proxy.url}/{PATTERN}",)), 1, 2), whole)
-
-
-@pytest.mark.parametrize("world_size", [3])
-def test_an_evaluation_reads_each_sample_once_on_any_number_of_ranks(world_size: int, url: str) -> None:
-    config = _config(url, "keep", None)
-    runs = [_run(config, rank, world_size) for rank in range(world_size)]
-    for epoch in range(2):
-        keys = [key for run in runs for key in _keys(run, epoch)]
-        assert len(keys) == TOTAL
-        assert set(keys) == EVERYTHING
-
-
-@pytest.mark.parametrize(("last_batch", "steps"), [("drop", 6), ("pad", 7)])
-def test_training_takes_the_announced_steps_on_every_rank(last_batch: LastBatch, steps: int, url: str) -> None:
-    config = _config(url, last_batch, TOTAL)
-    read: set[str] = set()
-    for rank in range(3):
-        with BatchLoader(config, rank=rank, world_size=3) as loader:
-            assert (loader.num_samples, loader.num_batches) == (TOTAL, steps)
-        run = _run(config, rank, 3)
-        assert [len(batch.keys) for batch in run] == [5] * 2 * steps
-        keys = set(_keys(run, 0))
-        assert not keys & read, "each rank has samples of its own"
-        read |= keys
+        assert_equal(batches(replace(config, shards=(f"{proxy.url}/{PATTERN}",)), 1, 2), whole)
 
 
 def test_opening_sends_no_request_and_unknown_lengths_are_refused() -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 from tests.support.images import encode
 from tests.support.shards import write_tar
 
-from prolip.data import AugmentConfig, Batch, BatchLoader, LoaderConfig, StoreConfig, write_index
+from prolip.data import AugmentConfig, Batch, BatchLoader, Cursor, LoaderConfig, StoreConfig, write_index
 
 NUM_SHARDS = 6
 SAMPLES = 40
@@ -52,8 +52,8 @@ def config(shards: str, index: Path | str | None = None, store: StoreConfig = QU
     )
 
 
-def batches(config: LoaderConfig) -> list[Batch]:
-    with BatchLoader(config) as loader:
+def batches(config: LoaderConfig, rank: int = 0, world_size: int = 1, resume: Cursor | None = None) -> list[Batch]:
+    with BatchLoader(config, rank=rank, world_size=world_size, resume=resume) as loader:
         return [batch._replace(images=batch.images.copy(), token_ids=batch.token_ids.copy()) for batch in loader]
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from prolip.embeddings.config import Stored
+from prolip.embeddings.config import Kind, Stored
 from prolip.embeddings.storage import Manifest, PartNotes, Rows, Settings, write_part
 from prolip.gaussian import Gaussian
 
@@ -22,26 +23,30 @@ def some_gaussians(rows: int, dim: int, *, seed: int) -> Gaussian:
     return Gaussian(F.normalize(torch.from_numpy(mean), dim=-1), torch.from_numpy(log_var))
 
 
-def embedded(folder: Path, items: Gaussian, *, rows_per_part: int, dtype: Stored = "float32") -> None:
-    """Writes the Gaussians as images of shards."""
-    mean, log_var = (each.float().numpy() for each in items)
-    names = []
-    for number, start in enumerate(range(0, len(mean), rows_per_part)):
-        here = slice(start, start + rows_per_part)
-        keys = [f"{row}.jpg" for row in range(len(mean))[here]]
-        rows = Rows(keys, [f"shard-{number}.tar"] * len(keys), mean[here], log_var[here])
-        notes = PartNotes(number=number, kind="image", rows=len(keys))
-        names.append(write_part(folder, rows, notes, dtype).name)
+def write_parts(
+    folder: Path, items: Mapping[Kind, Gaussian], sizes: Sequence[int], *, keys: str = "k", dtype: Stored = "float32"
+) -> Path:
+    """Writes the Gaussians as the samples k0, k1, … of shards, of such sizes, that have a part each."""
+    folder.mkdir(exist_ok=True)
+    count, files = 0, []
+    for number, size in enumerate(sizes):
+        here = slice(count, count + size)
+        count += size
+        names = [f"{keys}{row}" for row in range(here.start, count)]
+        for kind, gaussians in items.items():
+            rows = Rows(names, [f"{number}.tar"] * size, *(each[here].float().numpy() for each in gaussians))
+            files.append(write_part(folder, rows, PartNotes(number=number, kind=kind, rows=size), dtype).name)
     Manifest(
-        checkpoint="none",
-        weights="none",
+        checkpoint="model",
+        weights="digest",
         tokenizer=None,
         model={},
-        dim=mean.shape[1],
+        dim=gaussians.mean.shape[1],
         dtype=dtype,
-        settings=Settings(what="image", caption_key="txt", precision="fp32"),
+        settings=Settings(what="both" if len(items) == 2 else kind, caption_key="txt", precision="fp32"),
         plan=[],
         complete=True,
-        parts=names,
-        rows={"image": len(mean)},
+        parts=files,
+        rows=dict.fromkeys(items, count),
     ).write(folder)
+    return folder

@@ -13,44 +13,19 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from tests.support.frozen_pairs import made_up, write_npz
+from tests.support.vector_rows import write_parts
 
 from prolip.adapt.pairs import Pairs, open_pairs
-from prolip.embeddings.config import Kind
-from prolip.embeddings.storage import Manifest, PartNotes, Rows, Settings, write_part
 from prolip.errors import UserError
+from prolip.gaussian import Gaussian
 
 DIM = 4
 
 
-def write_folder(folder: Path, sizes: list[int], *, keys: str = "k", what: str = "both", seed: int = 0) -> Path:
+def write_folder(folder: Path, sizes: list[int], *, keys: str = "k") -> Path:
     """A folder as `prolip embed` writes it, whose rows are those of `made_up`."""
-    image, text = made_up(sum(sizes), DIM, seed=seed)
-    folder.mkdir()
-    start, parts = 0, []
-    for number, size in enumerate(sizes):
-        here = slice(start, start + size)
-        names = [f"{keys}{row}" for row in range(start, start + size)]
-        for kind, mean in (("image", image), ("text", text)):
-            if what in {"both", kind}:
-                known: Kind = "image" if kind == "image" else "text"
-                rows = Rows(names, ["s"] * size, mean[here].numpy(), np.full((size, DIM), -np.inf, np.float32))
-                notes = PartNotes(number=number, kind=known, rows=size)
-                parts.append(write_part(folder, rows, notes).name)
-        start += size
-    Manifest(
-        checkpoint="model",
-        weights="digest",
-        tokenizer=None,
-        model={},
-        dim=DIM,
-        dtype="float32",
-        settings=Settings(what=what, caption_key="txt", precision="fp32"),
-        plan=[],
-        complete=True,
-        parts=parts,
-        rows={"image": sum(sizes), "text": sum(sizes)},
-    ).write(folder)
-    return folder
+    image, text = map(Gaussian.point, made_up(sum(sizes), DIM))
+    return write_parts(folder, {"image": image, "text": text}, sizes, keys=keys)
 
 
 def write_parquet(path: Path, image: torch.Tensor, text: torch.Tensor) -> Path:
@@ -137,7 +112,7 @@ def test_arrays_that_are_no_pairs_are_refused(tmp_path: Path, arrays: dict[str, 
 def test_sources_that_are_none_are_refused(tmp_path: Path) -> None:
     for name in ("a.txt", "a.npz", "a.parquet"):
         (tmp_path / name).write_text("a")
-    write_folder(tmp_path / "images", [3], what="image")
+    write_parts(tmp_path / "images", {"image": Gaussian.point(made_up(3, DIM)[0])}, [3])
     write_npz(tmp_path / "empty.npz", torch.ones(0, 4), torch.ones(0, 4))
     for name in ("absent", "a.txt", "a.npz", "a.parquet", "images", "empty.npz"):
         with pytest.raises(UserError, match=name):

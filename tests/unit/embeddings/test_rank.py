@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from tests.support.embed_options import options, read
-from tests.support.ranked_shards import shards, write_parts
+from tests.support.ranked_shards import of_uncertainty, shards
+from tests.support.vector_rows import write_parts
 
 from prolip.cli import main
 from prolip.embeddings.config import By, Kind, RankOptions
@@ -58,7 +59,7 @@ def test_the_contact_sheet_shows_both_ends_of_the_ranking(lab: Path, tmp_path: P
 def test_equal_scores_keep_the_order_of_the_data(tmp_path: Path) -> None:
     # Enough of them that an unstable sort would not.
     values = [float(2 ** (place % 3)) for place in range(300)]
-    write_parts(tmp_path / "out", values, 70)
+    write_parts(tmp_path / "out", {"image": of_uncertainty(values)}, [70] * 4 + [20])
     told = run_rank(RankOptions(embeddings=tmp_path / "out", out=tmp_path / "ranking.csv", show=2))
     ranks = read_ranking(tmp_path / "ranking.csv")["rank"].to_numpy()
     expected = [place for value in (0, 1, 2) for place in range(value, 300, 3)]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.support.vector_rows import embedded, some_gaussians
+from tests.support.vector_rows import some_gaussians, write_parts
 
 from prolip.embeddings.config import Stored
 from prolip.errors import UserError
@@ -30,11 +30,11 @@ def test_a_vector_is_the_mean_and_one_extra_number() -> None:
 @pytest.mark.parametrize("stored", ["float32", "float16"])
 def test_vectors_read_from_part_files_equal_those_of_the_gaussians(tmp_path: Path, stored: Stored) -> None:
     items = some_gaussians(50, 16, seed=0)
-    embedded(tmp_path, items, dtype=stored, rows_per_part=20)
+    write_parts(tmp_path, {"image": items}, [20, 20, 10], dtype=stored)
     blocks = list(read_vectors(tmp_path, "image", rows=8))
     assert [len(block.keys) for block in blocks] == [8, 8, 4, 8, 8, 4, 8, 2]
-    assert [key for block in blocks for key in block.keys] == [f"{row}.jpg" for row in range(50)]
-    assert {source for block in blocks for source in block.sources} == {"shard-0.tar", "shard-1.tar", "shard-2.tar"}
+    assert [key for block in blocks for key in block.keys] == [f"k{row}" for row in range(50)]
+    assert {source for block in blocks for source in block.sources} == {"0.tar", "1.tar", "2.tar"}
     mean = items.mean.to(getattr(torch, stored))
     # Variances are summed before they are rounded to half precision.
     expected = stored_vectors(items)
@@ -54,6 +54,6 @@ def test_means_that_are_not_unit_vectors_are_refused(tmp_path: Path) -> None:
                 build(wrong)
     with pytest.raises(ValueError, match="row 2"):
         stored_vectors(Gaussian(items.mean, items.log_var + torch.tensor([[0.0], [0.0], [900.0]])))
-    embedded(tmp_path, raw, rows_per_part=2)
+    write_parts(tmp_path, {"image": raw}, [2, 1])
     with pytest.raises(UserError, match="image-000000"):
         list(read_vectors(tmp_path))
