@@ -9,6 +9,8 @@ and its guards (`released_names.py`), which replace an exploding term by 0.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -49,8 +51,9 @@ def _pair(f: Terms, name: str) -> Gaussian:
     return Gaussian(f[f"{name}_mean"], f[f"{name}_logvar"])
 
 
-def _one_slot(text: Gaussian) -> Gaussian:
-    return text[None]
+def _of_pairs(measure: Callable[..., Tensor]) -> Any:
+    """The measure as a method of two means and log variances each."""
+    return staticmethod(lambda mu1, lv1, mu2, lv2, *more: measure(Gaussian(mu1, lv1), Gaussian(mu2, lv2), *more))
 
 
 class Adapter(_checker_base()):  # type: ignore[misc]
@@ -90,13 +93,13 @@ class Adapter(_checker_base()):  # type: ignore[misc]
         negative_scale: Tensor | None = None,
         shift: Tensor | None = None,
     ) -> Terms:
-        image, text = _pair(f, "image"), _one_slot(_pair(f, "text"))
+        image, text = _pair(f, "image"), _pair(f, "text")[None]
         masked = "masked_image_mean" in f
         output = ProLIPOutput(
             image=image,
             text=text,
             masked_image=_pair(f, "masked_image") if masked else None,
-            masked_text=_one_slot(_pair(f, "masked_text")) if masked else None,
+            masked_text=_pair(f, "masked_text")[None] if masked else None,
             logit_scale=logit_scale,
             logit_bias=logit_bias,
         )
@@ -137,26 +140,13 @@ class Adapter(_checker_base()):  # type: ignore[misc]
 
     # -- pairwise measures
 
-    def csd_logits(self, mu1: Tensor, lv1: Tensor, mu2: Tensor, lv2: Tensor, scale: float, bias: float) -> Tensor:
-        return gaussian.csd_logits(Gaussian(mu1, lv1), Gaussian(mu2, lv2), scale, bias)
-
-    def csd(self, mu1: Tensor, lv1: Tensor, mu2: Tensor, lv2: Tensor) -> Tensor:
-        return gaussian.csd(Gaussian(mu1, lv1), Gaussian(mu2, lv2))
-
-    def inclusion_test_official(self, mu1: Tensor, lv1: Tensor, mu2: Tensor, lv2: Tensor, eps: float) -> Tensor:
-        return gaussian.official_inclusion_test(Gaussian(mu1, lv1), Gaussian(mu2, lv2), eps)
-
-    def inclusion_logit_official(self, mu1: Tensor, lv1: Tensor, mu2: Tensor, lv2: Tensor, eps: float) -> Tensor:
-        return gaussian.official_inclusion_score(Gaussian(mu1, lv1), Gaussian(mu2, lv2), eps)
-
-    def inclusion_batchwise_official(self, mu1: Tensor, lv1: Tensor, mu2: Tensor, lv2: Tensor, eps: float) -> Tensor:
-        return gaussian.official_inclusion_test_matrix(Gaussian(mu1, lv1), Gaussian(mu2, lv2), eps, block=200)
-
-    def inclusion_exact(self, mu1: Tensor, lv1: Tensor, mu2: Tensor, lv2: Tensor) -> Tensor:
-        return gaussian.inclusion_score(Gaussian(mu1, lv1), Gaussian(mu2, lv2))
-
-    def log_integral_exact(self, mu1: Tensor, lv1: Tensor, mu2: Tensor, lv2: Tensor) -> Tensor:
-        return gaussian.log_integral(Gaussian(mu1, lv1), Gaussian(mu2, lv2))
+    csd_logits = _of_pairs(gaussian.csd_logits)
+    csd = _of_pairs(gaussian.csd)
+    inclusion_test_official = _of_pairs(gaussian.official_inclusion_test)
+    inclusion_logit_official = _of_pairs(gaussian.official_inclusion_score)
+    inclusion_batchwise_official = _of_pairs(partial(gaussian.official_inclusion_test_matrix, block=200))
+    inclusion_exact = _of_pairs(gaussian.inclusion_score)
+    log_integral_exact = _of_pairs(gaussian.log_integral)
 
     def kl_official(self, mu: Tensor, lv: Tensor) -> Tensor:
         return vib_loss(Gaussian(mu, lv), form="official")
@@ -181,14 +171,13 @@ class Adapter(_checker_base()):  # type: ignore[misc]
         observations: Tensor,
         means: Tensor,
         variances: Tensor,
-        alpha: float,
+        *,
         var_multi: float,
-        stable_eps: float | None,
-        prior: str | None,
         tol: float,
         max_iter: int,
+        **rule: Any,
     ) -> Tensor:
-        config = bprw_config(alpha, var_multi, stable_eps, prior, tolerance=tol, max_rounds=max_iter)
+        config = bprw_config(multiplier=var_multi, tolerance=tol, max_rounds=max_iter, **rule)
         prompts = Gaussian(means[None], variances.log()[None])
         return fit_observations(prompts, observations[None], config).weights[0].to(means.dtype)
 
@@ -224,8 +213,7 @@ class Adapter(_checker_base()):  # type: ignore[misc]
     def resize_text_pos(self, checkpoint: Tensor, new_len: int, n_cls: int) -> Tensor:
         return resize_text_positions(checkpoint, new_len, n_cls, "official")
 
-    def resize_token_table(self, checkpoint: Tensor, model_table: Tensor) -> Tensor:
-        return resize_token_table(checkpoint, model_table)
+    resize_token_table = staticmethod(resize_token_table)
 
     # -- masking
 
@@ -244,25 +232,8 @@ class Adapter(_checker_base()):  # type: ignore[misc]
 
     # -- training
 
-    def lr(
-        self,
-        kind: Any,
-        step: int,
-        base_lr: float,
-        warmup: int,
-        total_steps: int,
-        cooldown_steps: int = 0,
-        cooldown_power: float = 1.0,
-        cooldown_end_lr: float = 0.0,
-    ) -> float:
-        config = OptimConfig(
-            lr=base_lr,
-            warmup_steps=warmup,
-            schedule=kind,
-            cooldown_steps=cooldown_steps,
-            cooldown_power=cooldown_power,
-            cooldown_end_lr=cooldown_end_lr,
-        )
+    def lr(self, kind: Any, step: int, base_lr: float, warmup: int, total_steps: int, **cooldown: Any) -> float:
+        config = OptimConfig(lr=base_lr, warmup_steps=warmup, schedule=kind, **cooldown)
         return learning_rate(config, step, total_steps)
 
     def no_decay(self, name: str, shape: list[int]) -> bool:

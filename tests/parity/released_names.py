@@ -58,7 +58,7 @@ def official_terms(output: ProLIPOutput, config: LossConfig) -> Terms:
 
 
 def bprw_config(
-    alpha: float, multiplier: float, floor: float | None, prior: str | None, **rest: Any
+    alpha: float, multiplier: float, stable_eps: float | None, prior: str | None, **rest: Any
 ) -> bprw.BprwConfig:
     """Our names for the released code's prompt re-weighting."""
     names: dict[str | None, Any] = {
@@ -71,7 +71,7 @@ def bprw_config(
     return bprw.BprwConfig(
         alpha=alpha,
         var_multiplier=multiplier,
-        var_floor=floor or 0.0,
+        var_floor=stable_eps or 0.0,
         prior=names[prior],
         **{"multiplier_form": "official", **rest},
     )

@@ -284,17 +284,6 @@ def test_shards_of_webdatasets_writer_are_read(tmp_path: Path) -> None:
     assert evaluation(tmp_path / "0.tar", require_end=True).num_samples == 7
 
 
-def test_a_duplicate_member_is_a_bad_sample_where_webdataset_raises(tmp_path: Path) -> None:
-    """Departure: webdataset raises and ends the shard there; here that one sample is bad, and the rest is read."""
-    path = tmp_path / "0.tar"
-    write(path, [entry(name, 1) for name in ("a.png", "a.txt", "a.txt", "b.png", "b.txt")])
-    with path.open("rb") as stream, pytest.raises(ValueError, match="duplicate file name"):
-        list(tariterators.group_by_keys(tariterators.tar_file_expander([{"url": "0.tar", "stream": stream}])))
-    loader = evaluation(path)
-    assert [batch.keys for batch in loader] == [["b"]]
-    assert loader.stats().bad == {"duplicate": 1}
-
-
 def test_an_archive_cut_between_samples_is_damaged_where_webdataset_sees_none(tmp_path: Path) -> None:
     """Departure: webdataset says nothing; here the end that is missing is one bad sample."""
     path = tmp_path / "0.tar"
@@ -313,25 +302,3 @@ def test_a_sparse_member_is_an_error_that_names_it(tmp_path: Path) -> None:
     write(tmp_path / "0.tar", [entry("a.png", 1), entry("a.txt", 1), Entry("holes.png", tarfile.GNUTYPE_SPARSE)])
     with pytest.raises(DataError, match=r"0\.tar, byte 2048: member \"holes\.png\" is sparse, which is not supported"):
         evaluation(tmp_path / "0.tar")
-
-
-@pytest.mark.parametrize("cut", [1, 511, 512 + 2999])
-def test_a_truncated_archive_is_a_bad_sample_and_earlier_samples_are_kept(tmp_path: Path, cut: int) -> None:
-    """Departure: webdataset raises where a member is cut off and says nothing where a header is (tarfile takes it for
-    the end); here either is one bad sample, the samples before it are the same."""
-    path = tmp_path / "0.tar"
-    members = [entry("a.png", 1), entry("a.txt", 1), entry("b.png", 2)]
-    write(path, [*members, Entry("b.txt", data=b"b" * 3000)])
-    place = 3 * 1024
-    assert path.read_bytes()[place : place + 5] == b"b.txt"
-    path.write_bytes(path.read_bytes()[: place + cut])
-    if cut > 512:
-        with pytest.raises(Exception, match="unexpected end of data"):
-            theirs([path])
-    else:
-        assert [sample["__key__"] for sample in theirs([path]).samples if usable(sample)] == ["a"]
-    loader = evaluation(path)
-    assert [batch.keys for batch in loader] == [["a"]]
-    stats = loader.stats()
-    assert stats.bad == {"caption": 1, "archive": 1}
-    assert any("0.tar, sample no. 2: the archive is truncated" in line for line in stats.bad_samples)
