@@ -12,6 +12,7 @@ import time
 import types
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from prolip.data import AugmentConfig, Batch, BatchLoader, LoaderConfig, StoreConfig
@@ -104,16 +105,18 @@ def fork(draw: random.Random, loader: BatchLoader) -> None:
         warnings.simplefilter("ignore")
         child = os.fork()
     if child == 0:
-        try:
-            next(batches)
-        except RuntimeError as error:
-            refused = "fork" in str(error)
-        except StopIteration:
-            refused = True
+        refused = 0
+        for use in (partial(next, batches), loader.stats, partial(list, loader)):
+            try:
+                use()
+            except RuntimeError as error:
+                refused += "fork" in str(error)
+            except StopIteration:
+                refused += 1
         loader.close()
-        del batches, loader
+        del batches, loader, use
         gc.collect()
-        os._exit(not refused)
+        os._exit(refused != 3)
     taken(batches, draw.randint(0, 2))
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0

@@ -1,20 +1,13 @@
-"""Accumulated gradients equal those of the whole batch: masked terms, random numbers, several ranks."""
+"""Accumulated gradients equal those of the whole batch: masked terms and random numbers."""
 
 from __future__ import annotations
 
-from multiprocessing.connection import Connection
-from pathlib import Path
-
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
-from tests.support.ranks import answer, asked_ranks
-from tests.support.small_step import assert_same, gradients, model_of, step_of
+from tests.support.small_step import gradients, model_of, step_of
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
-from prolip.distributed import Peers
 from prolip.models import ProLIPOutput
 
 
@@ -30,9 +23,6 @@ def test_accumulated_gradients_equal_those_of_the_whole_batch(items: int, masked
     torch.testing.assert_close(torch.stack(in_parts), torch.stack(terms), rtol=1e-12, atol=1e-13)
     for name, gradient in whole.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-9, atol=1e-11, msg=name)
-
-
-RANKS = 2
 
 
 class Drawn(nn.Module):
@@ -64,26 +54,3 @@ def test_the_second_pass_repeats_the_random_draws() -> None:
     for rows in ((3,), (2,), (2,)):
         F.dropout(torch.ones(*rows, 3, 12, 12))
     torch.testing.assert_close(torch.rand(3), after, rtol=0, atol=0)
-
-
-def serve(rank: int, store: Path, answers: Connection) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=store.as_uri(), rank=rank, world_size=RANKS)
-    network = DistributedDataParallel(model_of(), gradient_as_bucket_view=True)
-    batch = step_of(7, 3, rank=rank)
-    found = [gradients(network, batch, parts, Peers())[1] for parts in (1, 1, 2, 3, 7)]
-    answers.send([{name: gradient.numpy() for name, gradient in of_parts.items()} for of_parts in found])
-    dist.barrier()
-    dist.destroy_process_group()
-
-
-def test_accumulated_gradients_on_ranks_equal_those_of_the_whole_batch(tmp_path: Path) -> None:
-    with asked_ranks(serve, RANKS, tmp_path / "store") as ends:
-        for end in ends:
-            whole, *others = [
-                {name: torch.from_numpy(array) for name, array in of_parts.items()} for of_parts in answer(end)
-            ]
-            for found in others:
-                assert_same(found, whole)
-    # The ranks hold different samples, and one gradient.
-    assert not torch.equal(step_of(7, 3, rank=0).images, step_of(7, 3, rank=1).images)

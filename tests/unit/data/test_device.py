@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from tests.support.given_batches import GivenBatches, batch_of, random_images
 from tests.support.images import encode
 from tests.support.shards import FULL, config, write_tar, write_two_shards
 from torch import Tensor
 
-from prolip.data import OPENAI_MEAN, OPENAI_STD, AugmentConfig, Batch, BatchLoader, Cursor, DataError
+from prolip.data import OPENAI_MEAN, OPENAI_STD, AugmentConfig, Batch, BatchLoader, DataError
 from prolip.data.device import DeviceBatch, DeviceBatches, Normalise, device_batches
 
 CPU = torch.device("cpu")
@@ -100,28 +99,7 @@ def test_the_loaders_threads_normalise_as_torch_does_bit_for_bit(
             assert ours.keys == batch.keys
 
 
-def test_images_are_views_of_the_loaders_memory(shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    addresses: list[int] = []
-    loader = BatchLoader(config(shards))
-
-    def watched(table: NDArray[np.uint8] | None) -> Iterator[Batch]:
-        for batch in BatchLoader.translated(loader, table):
-            addresses.append(batch.images.ctypes.data)
-            yield batch
-
-    monkeypatch.setattr(loader, "translated", watched)
-    batches = device_batches(loader, CPU)
-    kept = next(batches).images[1:, :, ::2]  # a view holds the memory of the whole
-    copy = kept.clone()
-    assert [batch.images.data_ptr() for batch in batches] == addresses[1:]
-    assert kept.untyped_storage().data_ptr() == addresses[0]
-    assert addresses[0] not in addresses[1:]
-    assert torch.equal(kept, copy)
-
-
 # ---- a device beside the host ---------------------------------------------------------------------------------------
-
-_CURSOR = Cursor()
 
 
 @dataclass

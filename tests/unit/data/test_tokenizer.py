@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import subprocess
 import sys
 import threading
@@ -29,16 +28,6 @@ def merges(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def words(tmp_path: Path) -> Path:
-    """A tokenizer.json of three words, with no padding token."""
-    path = tmp_path / "tokenizer.json"
-    model = {"type": "WordLevel", "vocab": {"?": 0, "cat": 1, "dog": 2}, "unk_token": "?"}
-    whole = {"version": "1.0", "added_tokens": [], "pre_tokenizer": {"type": "Whitespace"}, "model": model}
-    path.write_text(json.dumps(whole | {"normalizer": None, "post_processor": None, "decoder": None}), encoding="utf-8")
-    return path
-
-
 def test_clip_with_a_file_of_merges_gives_the_expected_ids(merges: Path) -> None:
     tokenizer = Tokenizer(TokenizerConfig(kind="clip", path=merges, context_length=5))
     ids = tokenizer.encode(["Cat  cat", "", "cat cat cat cat"])
@@ -48,12 +37,6 @@ def test_clip_with_a_file_of_merges_gives_the_expected_ids(merges: Path) -> None
     assert tokenizer.encode([]).shape == (0, 5)
 
 
-def test_the_default_tokenizer_is_the_released_clips() -> None:
-    tokenizer = Tokenizer(TokenizerConfig())
-    assert tokenizer.vocab_size == 49_408
-    assert tokenizer.encode(["a photo of a cat"])[0, :8].tolist() == [49406, 320, 1125, 539, 320, 2368, 49407, 0]
-
-
 def test_clips_tokenizer_does_not_import_torch() -> None:
     program = (
         "import sys; from prolip.data.tokenizer import *; Tokenizer(TokenizerConfig()).encode(['caf\\u00e9']);"
@@ -61,11 +44,6 @@ def test_clips_tokenizer_does_not_import_torch() -> None:
     )
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert shown.stdout.strip() == "[]"
-
-
-def test_a_word_level_tokenizer_file_is_padded_and_truncated(words: Path) -> None:
-    tokenizer = Tokenizer(TokenizerConfig(kind="file", path=words, context_length=3, pad_id=2))
-    assert tokenizer.encode(["cat cat", "what", ""]).tolist() == [[1, 1, 2], [0, 2, 2], [2, 2, 2]]
 
 
 @pytest.mark.parametrize(
