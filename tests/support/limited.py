@@ -11,9 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
-UNWRITABLE = Path("/sys/prolip")
-"""A folder that not even root can make."""
-
 
 @contextmanager
 def file_limit(size: int) -> Iterator[None]:

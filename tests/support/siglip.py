@@ -20,25 +20,15 @@ from prolip.train.config import load_config
 CPU = torch.device("cpu")
 
 
-def _tower(shape: dict[str, Any], settings: dict[str, Any]) -> VisionTransformer:
-    known = {name: value for name, value in settings.items() if name in {"img_size", "global_pool", "num_classes"}}
-    tower = VisionTransformer(**{**shape, "class_token": False, "global_pool": "map", **known})
-    tower.default_cfg = {}
-    return tower
-
-
 @timm.models.register_model
 def vit_prolip_lab(pretrained: bool = False, **settings: Any) -> VisionTransformer:
     """SigLIP's image tower in the sizes of the laboratory's recipe; `create_model` finds it by its name."""
     del pretrained
-    return _tower({"img_size": 12, "patch_size": 6, "embed_dim": 16, "depth": 1, "num_heads": 2}, settings)
-
-
-@timm.models.register_model
-def vit_prolip_emoji(pretrained: bool = False, **settings: Any) -> VisionTransformer:
-    """In those of the ablation's smaller demo."""
-    del pretrained
-    return _tower({"img_size": 36, "patch_size": 9, "embed_dim": 128, "depth": 2, "num_heads": 4}, settings)
+    known = {name: value for name, value in settings.items() if name in {"img_size", "global_pool", "num_classes"}}
+    shape = {"img_size": 12, "patch_size": 6, "embed_dim": 16, "depth": 1, "num_heads": 2, "class_token": False}
+    tower = VisionTransformer(**{**shape, "global_pool": "map", **known})
+    tower.default_cfg = {}
+    return tower
 
 
 def architecture(tower: str, image_size: int, *, width: int, heads: int, layers: int, vocab: int, context: int) -> Any:

@@ -55,21 +55,12 @@ def model_of() -> ProLIP:
     return ProLIP(CONFIG)
 
 
-def gradients(
-    network: nn.Module, batch: Step, parts: int, peers: Peers | None = None
-) -> tuple[LossTerms, dict[str, Tensor]]:
+def gradients(network: nn.Module, batch: Step, parts: int) -> tuple[LossTerms, dict[str, Tensor]]:
     network.zero_grad(set_to_none=True)
-    terms, output = backward(network, ProlipLoss(LOSS, peers or Peers()), batch, micro_batches=parts)
+    terms, output = backward(network, ProlipLoss(LOSS, Peers()), batch, micro_batches=parts)
     assert len(output.image.mean) == len(batch.images)
     found = {name: parameter.grad for name, parameter in network.named_parameters()}
     return terms, {name: gradient.clone() for name, gradient in found.items() if gradient is not None}
-
-
-def assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
-    """To 1e-6 of the whole gradient's length, in single precision."""
-    assert ours.keys() == theirs.keys()
-    ours_flat, theirs_flat = (torch.cat([part[name].flatten() for name in theirs]) for part in (ours, theirs))
-    assert float((ours_flat - theirs_flat).norm()) < 1e-6 * float(theirs_flat.norm())
 
 
 def run_of(model: ProLIP, **changes: Any) -> Run:

@@ -10,20 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from tests.support.untrained_run import ALONE
+from tests.support.checkpoints import save, tensors
 from torch.distributed.checkpoint.metadata import _MEM_FORMAT_ENCODING, Metadata
 
-from prolip.checkpoint import Notes, Saver, checkpoint_path, load_checkpoint
+from prolip.checkpoint import load_checkpoint
 from prolip.checkpoint.tensors import _Unpickler
-
-WEIGHTS = {"model.weight": torch.arange(6.0).view(2, 3)}
-NOTES = Notes(step=1, world_size=1, elapsed_s=0.0, cursor={}, config="", model_config={}, scaler=None)
-
-
-def save(folder: Path) -> Path:
-    with Saver(folder, ALONE, keep=1, after=0) as saver:
-        saver.save(NOTES, WEIGHTS)
-    return checkpoint_path(folder, 1)
 
 
 def test_metadata_of_an_early_python_3_11_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,9 +24,9 @@ def test_metadata_of_an_early_python_3_11_is_read(tmp_path: Path, monkeypatch: p
         return getattr, (type(member), member.name)
 
     monkeypatch.setattr(_MEM_FORMAT_ENCODING, "__reduce_ex__", by_name)
-    path = save(tmp_path)
+    path = save(tmp_path, 1)
     assert b"getattr" in (path / ".metadata").read_bytes()
-    assert torch.equal(load_checkpoint(path).model()["weight"], WEIGHTS["model.weight"])
+    assert torch.equal(load_checkpoint(path).model()["weight"], tensors(1)["model.weight"])
 
 
 def test_unpickled_getattr_finds_only_enum_members() -> None:

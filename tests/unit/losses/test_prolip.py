@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from prolip.distributed import Peers
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian
-from prolip.losses import ProlipLoss, inclusion_loss, vib_loss
+from prolip.losses import ProlipLoss, inclusion_loss
 from prolip.losses.config import InclusionForm, LossConfig
 from prolip.models import ProLIPOutput
 
@@ -22,19 +22,19 @@ EVERYTHING = LossConfig(
 )
 
 
-def gaussian(*shape: int, seed: int, dtype: torch.dtype = torch.float64) -> Gaussian:
+def gaussian(*shape: int, seed: int) -> Gaussian:
     generator = torch.Generator().manual_seed(seed)
     mean = torch.randn(*shape, DIM, generator=generator, dtype=torch.float64)
     log_var = torch.randn(*shape, DIM, generator=generator, dtype=torch.float64) - 4
-    return Gaussian(F.normalize(mean, dim=-1).to(dtype), log_var.to(dtype))
+    return Gaussian(F.normalize(mean, dim=-1), log_var)
 
 
-def output(slots: int = SLOTS, *, masked: bool = True, dtype: torch.dtype = torch.float64) -> ProLIPOutput:
+def output(*, masked: bool = True) -> ProLIPOutput:
     return ProLIPOutput(
-        image=gaussian(BATCH, seed=0, dtype=dtype),
-        text=gaussian(slots, BATCH, seed=1, dtype=dtype),
-        masked_image=gaussian(MASKED, seed=2, dtype=dtype) if masked else None,
-        masked_text=gaussian(slots, MASKED, seed=3, dtype=dtype) if masked else None,
+        image=gaussian(BATCH, seed=0),
+        text=gaussian(SLOTS, BATCH, seed=1),
+        masked_image=gaussian(MASKED, seed=2) if masked else None,
+        masked_text=gaussian(SLOTS, MASKED, seed=3) if masked else None,
         logit_scale=torch.tensor(10.0, dtype=torch.float64),
         logit_bias=torch.tensor(-5.0, dtype=torch.float64),
     )
@@ -55,22 +55,10 @@ def test_every_term_is_averaged_over_caption_slots() -> None:
     torch.testing.assert_close(torch.stack(loss(whole)), slots.mean(0))
 
 
-def test_total_is_the_sum_and_weights_scale_the_terms() -> None:
-    given = output()
-    terms = ProlipLoss(EVERYTHING, Peers())(given)
+def test_total_is_the_sum_of_the_terms() -> None:
+    terms = ProlipLoss(EVERYTHING, Peers())(output())
     torch.testing.assert_close(terms.total, torch.stack(terms[1:]).sum())
     assert all(term > 0 for term in terms)
-    inclusion = inclusion_loss(given.image, given.text, form="official", scale=2.0, eps=-20.0)
-    torch.testing.assert_close(terms.inclusion, 0.4 * inclusion)
-    bottleneck = vib_loss(given.image, form="official") + vib_loss(given.text, form="official")
-    torch.testing.assert_close(terms.vib, 0.2 * bottleneck)
-    for term, whole, masked in (
-        (terms.masked_image_inclusion, given.image, given.masked_image),
-        (terms.masked_text_inclusion, given.text, given.masked_text),
-    ):
-        assert masked is not None
-        expected = inclusion_loss(whole.rows(slice(0, MASKED)), masked, form="official", scale=2.0, eps=-20.0)
-        torch.testing.assert_close(term, 0.3 * expected)
 
 
 @pytest.mark.parametrize("form", ["official", "exact"])
@@ -89,13 +77,6 @@ def test_terms_that_are_off_or_have_no_masked_views_are_zero() -> None:
     assert float(terms.masked_image_inclusion) == float(terms.masked_text_inclusion) == 0.0
     empty = output()._replace(masked_image=gaussian(0, seed=0), masked_text=gaussian(SLOTS, 0, seed=0))
     assert math.isfinite(float(ProlipLoss(EVERYTHING, Peers())(empty).total))
-
-
-def test_terms_are_single_precision_at_least_inside_autocast() -> None:
-    low = output(dtype=torch.bfloat16)
-    with torch.autocast("cpu", torch.bfloat16):
-        terms = ProlipLoss(EVERYTHING, Peers())(low._replace(logit_scale=low.logit_scale.float()))
-    assert all(term.dtype in {torch.float32, torch.float64} for term in terms)
 
 
 def test_a_missing_bias_or_text_is_refused() -> None:

@@ -41,11 +41,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def test_every_released_name_loads_and_classifies(world: World, name: str) -> None:
     """The README's code, beside what the network itself says."""
     model = prolip.load(name)
-    images = model.encode_images(["cat.jpg", noise(2)])
+    given = ["cat.jpg", noise(2), Path("cat.jpg").read_bytes()]
+    images = model.encode_images(given)
     texts = model.encode_texts(["a tabby cat", "an animal"])
-    assert prolip.csd(images, texts).shape == (2, 2)
+    assert prolip.csd(images, texts).shape == (3, 2)
     found = model.classify("cat.jpg", ["cat", "dog", "car"])
     assert float(found.probabilities.sum()) == pytest.approx(1.0)
+    assert found.uncertainty.tolist() == pytest.approx(images.uncertainty[:1].tolist(), rel=1e-4)
     network, preprocess, tokenize = model.parts()
     assert isinstance(network, ProLIP)
     released = find_released(name)
@@ -57,9 +59,11 @@ def test_every_released_name_loads_and_classifies(world: World, name: str) -> No
     assert model.logit_scale == pytest.approx(SCALE)
     assert model.logit_bias == BIAS
     with torch.no_grad():
-        expected = world.networks[name].encode_text(ids)
-    torch.testing.assert_close(texts.log_var, expected.log_var, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(texts.mean, expected.mean, atol=1e-5, rtol=1e-4)
+        pixels = torch.stack([preprocess(image) for image in given])
+        both = (texts, world.networks[name].encode_text(ids)), (images, world.networks[name].encode_image(pixels))
+    for ours, theirs in both:
+        torch.testing.assert_close(ours.log_var, theirs.log_var, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(ours.mean, theirs.mean, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("released", list_models(), ids=lambda released: released.name)

@@ -58,15 +58,6 @@ def test_probabilities_follow_the_definition() -> None:
     assert torch.allclose(found.label_uncertainty, prompts.total_var.mean(1))
 
 
-def test_the_softmax_is_the_posterior_given_exactly_one_match() -> None:
-    """Of independent pairs, given that exactly one matches: p_c * prod (1 - p_other), normalised."""
-    found = classify(some(4, 8), some(3, 1, 8, seed=1))
-    assert found.match is not None
-    for match, probabilities in zip(found.match, found.probabilities, strict=True):
-        alone = [match[c] * math.prod(float(1 - match[other]) for other in range(3) if other != c) for c in range(3)]
-        assert probabilities.tolist() == pytest.approx([float(one / sum(alone)) for one in alone])
-
-
 def test_a_prior_multiplies_the_probabilities() -> None:
     images, prompts = some(4, 8), some(3, 2, 8, seed=1)
     similarity = Similarity(30.0, -12.0)

@@ -71,30 +71,6 @@ def assert_close(found: Gaussian, expected: Gaussian) -> None:
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
 
 
-def test_a_run_loads_and_classifies_from_any_working_directory(
-    lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    noise(1).save("cat.jpg")
-    pil_image, some_bytes = noise(2), Path("cat.jpg").read_bytes()
-    model = prolip.load(lab / "run")
-    images = model.encode_images(["cat.jpg", pil_image, some_bytes])
-    texts = model.encode_texts(["a picture", "an emoji"])
-    assert images.uncertainty.shape == (3,)
-    assert prolip.csd(images, texts).shape == (3, 2)
-    assert prolip.inclusion_score(texts[:1], texts[1:]).shape == (1, 32)
-    found = model.classify("cat.jpg", ["animals", "food", "travel"])
-    assert len(found.labels) == 1
-    assert found.probabilities.shape == (1, 3)
-    assert found.uncertainty.tolist() == pytest.approx(images.uncertainty[:1].tolist(), rel=1e-4)
-    network, preprocess, tokenize = model.parts()
-    assert isinstance(network, ProLIP)
-    with torch.no_grad():
-        pixels = torch.stack([preprocess(image) for image in ("cat.jpg", pil_image, some_bytes)])
-        assert_close(images, network.encode_image(pixels))
-        assert_close(texts, network.encode_text(tokenize(["a picture", "an emoji"])))
-
-
 # ---- images ---------------------------------------------------------------------------------------------------------
 
 

@@ -20,8 +20,6 @@ from prolip.train.config import TrainConfig
 from prolip.train.loop import main, set_up
 
 ROOT = Path(__file__).resolve().parents[3]
-"""Operators whose result, or the size of it, has to be known on the host: on a GPU, the host waits for them."""
-"""Methods of a tensor that read it on the host. On a CPU, some of them call no operator."""
 
 
 def test_a_process_uses_its_share_of_cores_and_the_models_units(

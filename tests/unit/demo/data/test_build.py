@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -34,6 +35,15 @@ def made_up(tmp_path: Path) -> Iterator[list[Emoji]]:
     """A made-up table with a made-up artist for each design."""
     with made_up_emoji(tmp_path) as table:
         yield table
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shards of such a table; who changes them builds others."""
+    folder = tmp_path_factory.mktemp("built")
+    with made_up_emoji(folder):
+        build_emoji(SMALL, folder / "out")
+    return folder / "out"
 
 
 def by_set(out: Path, read_back: Read) -> dict[str, list[dict[str, Any]]]:
@@ -89,9 +99,10 @@ def test_built_shards_keep_the_documented_promises(tmp_path: Path, made_up: list
     assert len({splits[f"thing {number}"] for number in EQUAL}) == 1
 
 
-def test_a_fifth_of_the_training_samples_are_variants(tmp_path: Path, made_up: list[Emoji], read_back: Read) -> None:
-    build_emoji(SMALL, tmp_path / "out")
-    train = read_back(tmp_path / "out", "train-*.tar")
+def test_a_fifth_of_the_training_samples_are_variants(
+    built: Path, tmp_path: Path, made_up: list[Emoji], read_back: Read
+) -> None:
+    train = read_back(built, "train-*.tar")
     variants = [one for one in train if one["json"]["skin_tone"]]
     assert len(variants) / len(train) == pytest.approx(0.2, abs=0.01)
     assert set(Counter(one["json"]["design"] for one in variants)) == {"openmoji", "goog"}
@@ -109,11 +120,10 @@ def test_a_fifth_of_the_training_samples_are_variants(tmp_path: Path, made_up: l
 
 
 def test_a_variant_that_looks_like_a_held_out_emoji_is_left_out(
-    tmp_path: Path, made_up: list[Emoji], read_back: Read
+    built: Path, tmp_path: Path, made_up: list[Emoji], read_back: Read
 ) -> None:
-    build_emoji(SMALL, tmp_path / "out")
-    variant = next(one for one in read_back(tmp_path / "out", "train-*.tar") if one["json"]["skin_tone"])
-    held_out = read_back(tmp_path / "out", "test-goog-*.tar")[0]
+    variant = next(one for one in read_back(built, "train-*.tar") if one["json"]["skin_tone"])
+    held_out = read_back(built, "test-goog-*.tar")[0]
     files = builder.find_art()
     copy = files[variant["json"]["design"]].files[variant["json"]["codepoint"]]
     copy.write_bytes(files["goog"].files[held_out["json"]["codepoint"]].read_bytes())
@@ -123,14 +133,15 @@ def test_a_variant_that_looks_like_a_held_out_emoji_is_left_out(
     assert read_back(tmp_path / "again", "test-goog-*.tar")[0]["__key__"] == held_out["__key__"]
 
 
-def test_training_images_have_mirrored_copies(tmp_path: Path, made_up: list[Emoji], read_back: Read) -> None:
-    plain, both = tmp_path / "plain", tmp_path / "both"
-    build_emoji(SMALL, plain)
+def test_training_images_have_mirrored_copies(
+    built: Path, tmp_path: Path, made_up: list[Emoji], read_back: Read
+) -> None:
+    both = tmp_path / "both"
     build_emoji(replace(SMALL, mirror=True), both)
-    assert (both / "tokenizer.json").read_bytes() == (plain / "tokenizer.json").read_bytes()
+    assert (both / "tokenizer.json").read_bytes() == (built / "tokenizer.json").read_bytes()
     sets = by_set(both, read_back)
     assert_promises(sets, made_up)
-    before = {one["__key__"]: one for one in read_back(plain, "train-*.tar")}
+    before = {one["__key__"]: one for one in read_back(built, "train-*.tar")}
     after = {one["__key__"]: one for one in sets["train"]}
     assert len(after) == 2 * len(before)
     for key, own in before.items():
@@ -166,9 +177,10 @@ def test_emoji_whose_meaning_changes_are_not_mirrored(change: dict[str, Any], is
     assert not _mirrored_copies([replace(drawing, png=encode_png(same), image_id=image_id(same))], set())
 
 
-def test_a_sample_has_its_image_captions_and_names(tmp_path: Path, made_up: list[Emoji], read_back: Read) -> None:
-    build_emoji(SMALL, tmp_path / "out")
-    train = read_back(tmp_path / "out", "train-*.tar")
+def test_a_sample_has_its_image_captions_and_names(
+    built: Path, tmp_path: Path, made_up: list[Emoji], read_back: Read
+) -> None:
+    train = read_back(built, "train-*.tar")
     sample = next(one for one in train if one["json"]["skin_tone"] and one["json"]["group"] == "Animals & Nature")
     record = sample["json"]
     pixels = np.asarray(Image.open(io.BytesIO(sample["png"])))
@@ -190,10 +202,11 @@ def test_a_sample_has_its_image_captions_and_names(tmp_path: Path, made_up: list
     assert Image.open(io.BytesIO(read_back(tmp_path / "small")[0]["png"])).size == (5, 5)
 
 
-def test_rebuilding_emoji_gives_the_same_bytes_or_does_nothing(tmp_path: Path, made_up: list[Emoji]) -> None:
-    for out in ("one", "two"):
-        build_emoji(SMALL, tmp_path / out)
-    one, two = ({path.name: path.read_bytes() for path in (tmp_path / out).iterdir()} for out in ("one", "two"))
+def test_rebuilding_emoji_gives_the_same_bytes_or_does_nothing(
+    built: Path, tmp_path: Path, made_up: list[Emoji]
+) -> None:
+    build_emoji(SMALL, tmp_path / "one")
+    one, two = ({path.name: path.read_bytes() for path in out.iterdir()} for out in (tmp_path / "one", built))
     assert one == two
     touched = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "one").iterdir()}
     summary = build_emoji(SMALL, tmp_path / "one")
@@ -220,9 +233,9 @@ def test_emoji_do_not_replace_shards_of_another_kind(tmp_path: Path, made_up: li
 
 
 def test_a_new_version_of_art_or_names_rebuilds_the_shards(
-    tmp_path: Path, made_up: list[Emoji], monkeypatch: pytest.MonkeyPatch
+    built: Path, tmp_path: Path, made_up: list[Emoji], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build_emoji(SMALL, tmp_path / "out")
+    shutil.copytree(built, tmp_path / "out")
     monkeypatch.setattr(builder, "package_versions", lambda: {"made-up": "2"})
     assert not build_emoji(SMALL, tmp_path / "out").already_built
     (tmp_path / "names.tsv").write_text("other names", encoding="utf-8")
@@ -231,10 +244,9 @@ def test_a_new_version_of_art_or_names_rebuilds_the_shards(
     assert build_emoji(SMALL, tmp_path / "out").already_built
 
 
-def test_dataset_json_describes_the_tokenizer_the_groups_and_the_art(tmp_path: Path, made_up: list[Emoji]) -> None:
-    build_emoji(SMALL, tmp_path / "out")
-    record = json.loads((tmp_path / "out" / "dataset.json").read_text(encoding="utf-8"))
-    tokenizer = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
+def test_dataset_json_describes_the_tokenizer_the_groups_and_the_art(built: Path) -> None:
+    record = json.loads((built / "dataset.json").read_text(encoding="utf-8"))
+    tokenizer = Tokenizer.from_file(str(built / "tokenizer.json"))
     assert record["vocab_size"] == tokenizer.get_vocab_size() <= 400
     assert record["pad_id"] == tokenizer.token_to_id("<pad>") == 0
     assert record["tokenizer"]["mask_id"] == tokenizer.token_to_id("[MASK]")
@@ -247,7 +259,7 @@ def test_dataset_json_describes_the_tokenizer_the_groups_and_the_art(tmp_path: P
         "Apache-2.0",
         "Unicode-3.0",
     }
-    page = (tmp_path / "out" / "ATTRIBUTION.md").read_text(encoding="utf-8")
+    page = (built / "ATTRIBUTION.md").read_text(encoding="utf-8")
     assert all(entry["credit"] in page and entry["licence"] in page for entry in record["attributions"])
 
 

@@ -78,38 +78,22 @@ def test_parameter_counts_equal_the_models(name: str) -> None:
 # ---- FLOPs ----------------------------------------------------------------------------------------------------------
 
 
-def _only_uncertainty(model: ProLIP) -> None:
-    model.requires_grad_(False)
-    for part in (model.visual.uncertainty_proj, model.text.text_uncertainty_projection):
-        assert part is not None
-        part.requires_grad_(True)
-    for vector in (model.visual.unc_embedding, model.text.unc_emb):
-        assert vector is not None
-        vector.requires_grad_(True)
+def only(*parts: str) -> Callable[[ProLIP], None]:
+    """Lets only parameters train whose names have one of some parts."""
+
+    def lock(model: ProLIP) -> None:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(any(part in name for part in parts))
+
+    return lock
 
 
-def _top_of_text(model: ProLIP) -> None:
-    model.text.requires_grad_(False)
-    model.text.transformer.resblocks[2].requires_grad_(True)
-    model.text.ln_final.requires_grad_(True)
-
-
-def _heads(model: ProLIP) -> None:
-    _only_uncertainty(model)
-    for vector in (model.visual.unc_embedding, model.text.unc_emb):
-        assert vector is not None
-        vector.requires_grad_(False)
-
-
-LOCKS: dict[str, Callable[[ProLIP], object]] = {
-    "image": lambda model: model.visual.requires_grad_(False),
-    "text but its top": _top_of_text,
-    "all but [UNC]": _only_uncertainty,
-    "all but the heads": _heads,
-    "all but the pool's query": lambda model: (
-        _heads(model),
-        model.visual.attn_pool is not None and model.visual.attn_pool.latent.requires_grad_(True),
-    ),
+LOCKS: dict[str, Callable[[ProLIP], None]] = {
+    "image": only("text.", "logit"),
+    "text but its top": only("visual.", "logit", "text.transformer.resblocks.2", "text.ln_final"),
+    "all but [UNC]": only("uncertainty_proj", "unc_emb"),
+    "all but the heads": only("uncertainty_proj"),
+    "all but the pool's query": only("uncertainty_proj", "attn_pool.latent"),
 }
 
 
