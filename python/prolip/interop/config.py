@@ -11,7 +11,7 @@ import tyro
 
 from prolip.errors import UserError
 
-OnnxPrecision = Literal["fp32", "fp16"]
+OnnxPrecision = Literal["fp32", "fp16", "int8"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,8 @@ class OnnxConfig:
     """Settings of the ONNX files."""
 
     precision: OnnxPrecision = "fp32"
-    """Type of the towers' weights and products. With fp16 the inputs, the last layers and the outputs stay fp32."""
+    """Type of the towers' weights and products. With fp16 the inputs, the last layers and the outputs stay fp32, with
+    int8 the inputs and the outputs. int8 is for CPUs."""
     uint8_images: bool = False
     """Take images as uint8 [batch, height, width, 3] and normalise them inside. By default: as normalised float32
     [batch, 3, height, width]."""

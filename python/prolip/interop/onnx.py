@@ -30,6 +30,7 @@ from prolip.models import ProLIP
 from prolip.models.hub import CARD_FILE, TOKENIZER_FILE, ModelCard
 from prolip.models.prolip import normalised
 from prolip.normalization import OPENAI_MEAN, OPENAI_STD
+from prolip.pretrained.build_open_clip import root_messages
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +55,12 @@ class Difference(NamedTuple):
     """Maximum difference of a log variance."""
 
 
-_DTYPES: dict[OnnxPrecision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16}
-TOLERANCES: dict[OnnxPrecision, Difference] = {"fp32": Difference(1e-4, 1e-4), "fp16": Difference(2e-3, 2e-2)}
+_DTYPES: dict[OnnxPrecision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "int8": torch.float32}
+TOLERANCES: dict[OnnxPrecision, Difference] = {
+    "fp32": Difference(1e-4, 1e-4),
+    "fp16": Difference(2e-3, 2e-2),
+    "int8": Difference(5e-2, 0.3),
+}
 """Maximum differences that an export may have."""
 _IN_SINGLE_PRECISION = {
     *("ln_post", "proj", "attn_pool", "uncertainty_proj"),
@@ -144,6 +149,10 @@ def write_towers(model: ProLIP, folder: Path, config: OnnxConfig) -> dict[str, D
         ):
             path = Path(temporary) / name
             _export(_Tower(encoder, _DTYPES[config.precision]), inputs, metadata, path)
+            if config.precision == "int8":
+                with root_messages(logging.ERROR):  # it advises an optional pass
+                    _package("onnxruntime.quantization").quantize_dynamic(path, path, per_channel=True)
+                path.with_name(f"{name}.data").unlink(missing_ok=True)
             found[name] = _difference(path, _Tower(encoder, torch.float32), inputs)
             allowed = TOLERANCES[config.precision]
             # Written so that NaN fails.

@@ -61,18 +61,18 @@ def build_named(named: str, cache_dir: str | Path | None = None) -> tuple[str, n
 
 
 @contextmanager
-def without_steps() -> Iterator[None]:
-    """Hide open_clip's progress messages, ten lines per model on the root logger; warnings stay."""
+def root_messages(level: int) -> Iterator[None]:
+    """Hide messages below `level` that a package writes on the root logger, such as open_clip's ten lines per model."""
 
-    def is_warning(record: logging.LogRecord) -> bool:
-        return record.levelno >= logging.WARNING
+    def is_shown(record: logging.LogRecord) -> bool:
+        return record.levelno >= level
 
     root = logging.getLogger()
-    root.addFilter(is_warning)
+    root.addFilter(is_shown)
     try:
         yield
     finally:
-        root.removeFilter(is_warning)
+        root.removeFilter(is_shown)
 
 
 def build(name: str, pretrained: str | Path | None, cache_dir: str | Path | None = None) -> nn.Module:
@@ -84,7 +84,7 @@ def build(name: str, pretrained: str | Path | None, cache_dir: str | Path | None
     """
     open_clip = import_open_clip()
     try:
-        with without_steps():
+        with root_messages(logging.WARNING):
             built: nn.Module = open_clip.create_model(
                 name,
                 pretrained=None if pretrained is None else str(pretrained),
@@ -107,7 +107,7 @@ def load_open_clip(
     """
     name, network = build_named(named, cache_dir)
     try:
-        with without_steps():
+        with root_messages(logging.WARNING):
             tokenizer = import_open_clip().get_tokenizer(name, cache_dir=None if cache_dir is None else str(cache_dir))
     except (ImportError, OSError) as error:
         raise UserError(f"{source}: its tokenizer cannot be opened: {error}") from error

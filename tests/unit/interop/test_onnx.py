@@ -49,6 +49,7 @@ CASES = {
         ),
         OnnxConfig(),
     ),
+    "int8": (small(B_16, vision={"layers": 2}, text={"layers": 2}), OnnxConfig(precision="int8", uint8_images=True)),
     "siglip": (
         small(
             B_16,
@@ -111,14 +112,15 @@ def test_onnxruntime_outputs_equal_torchs_gaussians(tmp_path: Path, monkeypatch:
             assert ours.mean.dtype == ours.log_var.dtype == torch.float32
             torch.testing.assert_close(ours.mean, theirs.mean, rtol=0, atol=allowed.mean)
             torch.testing.assert_close(ours.log_var, theirs.log_var, rtol=0, atol=allowed.log_var)
+            assert (ours.mean * theirs.mean).sum(1).mean() > 0.99
     for file, tower in (("image.onnx", model.visual), ("text.onnx", model.text)):
         weights = sum(parameter.numel() for parameter in tower.parameters())
-        in_half = sum(
+        low = sum(
             math.prod(tensor.dims)
             for tensor in onnx.load(tmp_path / file).graph.initializer
-            if tensor.data_type == onnx.TensorProto.FLOAT16
+            if tensor.data_type in (onnx.TensorProto.FLOAT16, onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
         )
-        assert (0.8 * weights < in_half < weights) if settings.precision == "fp16" else (in_half == 0)
+        assert (0.8 * weights < low < weights) if settings.precision != "fp32" else (low == 0)
         assert str(Path(prolip.__file__).parent).encode() not in (tmp_path / file).read_bytes()
         metadata = onnxruntime.InferenceSession(tmp_path / file).get_modelmeta().custom_metadata_map
         assert float(metadata["logit_scale"]) == pytest.approx(float(model.logit_scale.detach().exp()), rel=1e-12)
