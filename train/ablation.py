@@ -34,22 +34,31 @@ ONE_SCALE = (
     *("--model.vision.init_unc_bias", "-6", "--model.text.init_unc_bias", "-6"),
 )
 """PPCL sets variances by the scale of the means; they start larger than the demo's."""
+NO_HIERARCHY = ("--data.mask.general_prob", "0")
+OFFICIAL = (*ONE_SCALE, *NO_HIERARCHY, "--loss.inclusion_form", "official")
 RECIPES: dict[str, tuple[str, ...]] = {
     "ppcl": (*ONE_SCALE, *NO_MASKING, *NO_INCLUSION, *NO_VIB),
     "vib": (*ONE_SCALE, *NO_MASKING, *NO_INCLUSION),
     "inclusion": (*ONE_SCALE, *NO_MASKING),
-    "masking": (*ONE_SCALE, "--data.mask.general_prob", "0"),
+    "masking": (*ONE_SCALE, *NO_HIERARCHY),
     "hierarchical": ONE_SCALE,
     "bottleneck": (*ONE_SCALE, *NO_MASKING, *NO_INCLUSION, "--loss.vib_weight", "1"),
     "own scale": (*NO_MASKING, *NO_INCLUSION, *NO_VIB),
     "demo": (),
+    "masked inclusion": (*ONE_SCALE, *NO_HIERARCHY, *NO_INCLUSION),
+    "official": OFFICIAL,
+    **{f"eps {eps}": (*OFFICIAL, "--loss.inclusion_eps", str(eps)) for eps in (0, -10, -100)},
+    **{f"c {scale}": (*OFFICIAL, "--loss.inclusion_scale", str(scale)) for scale in (1, 10)},
 }
 """Up to "hierarchical", each recipe adds one thing to the one before: VIB, image in caption, masked views, and more
-general captions as masked views. "bottleneck" is "vib" with 10,000 times the weight. In the last two, variances learn
-at a scale of their own: alone, and with everything else."""
+general captions as masked views. "bottleneck" is "vib" with 10,000 times the weight. In the next two, variances learn
+at a scale of their own: alone, and with everything else. "masked inclusion" is "masking" without images in captions.
+From "official" on, "masking" has the official inclusion score, with other values of eps (-20) and c (1000)."""
 SMALLER = ("--model.vision.patch_size", "9", "--model.vision.layers", "2")
-"""Half the demo's compute: 16 patches instead of 36, and 2 blocks instead of 4. The text tower is unchanged."""
-BATCH = 128
+NARROW = [flag for key in ("vision.width", "text.width", "embed_dim") for flag in (f"--model.{key}", "64")]
+SIZES = {"full": (), "half": SMALLER, "tiny": (*SMALLER, *NARROW, "--model.text.heads", "2")}
+"""The model: the demo's; with half its compute (16 patches instead of 36, 2 blocks instead of 4 in the image tower);
+and that with a width of 64."""
 AS_THEN = (
     *("--optim.hidden", "adamw", "--optim.lr", "1e-3"),
     *("--data.augment.jitter_prob", "0.8", "--data.augment.gray_prob", "0.2"),
@@ -87,12 +96,12 @@ MEASURES = {
 
 def arguments(recipe: str, seed: int, options: argparse.Namespace) -> list[str]:
     """Return the arguments of `prolip train` for a run: on one core, with a single checkpoint at the end."""
-    steps, data = options.steps, options.data
-    length = ["--samples_seen", str(steps * BATCH), "--batch_size", str(BATCH), "--checkpoint_every", str(steps)]
+    steps, batch, data = options.steps, options.batch, options.data
+    length = ["--samples_seen", str(steps * batch), "--batch_size", str(batch), "--checkpoint_every", str(steps)]
     place = ["--out", str(folder(recipe, seed, options)), "--cpu_threads", "1", "--data.num_threads", "1"]
     read = ["--data.shards", f"{data}/train-*.tar", "--data.tokenizer.path", f"{data}/tokenizer.json"]
-    size = () if options.full else SMALLER
-    return ["demo", *AS_THEN, "--seed", str(seed), *length, *place, *read, *size, *machine_flags(), *RECIPES[recipe]]
+    kind = [*SIZES[options.size], *machine_flags(), *RECIPES[recipe]]
+    return ["demo", *AS_THEN, "--seed", str(seed), *length, *place, *read, *kind]
 
 
 def folder(recipe: str, seed: int, options: argparse.Namespace) -> Path:
@@ -214,7 +223,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runs = commands.add_parser("run", help="train and evaluate")
     runs.add_argument("--steps", type=int, default=500)
     runs.add_argument("--seeds", type=int, default=3)
-    runs.add_argument("--full", action="store_true", help="the demo's image tower instead of a smaller one")
+    runs.add_argument("--batch", type=int, default=128)
+    runs.add_argument("--size", choices=tuple(SIZES), default="half", help="size of the model")
     runs.add_argument("--recipes", nargs="+", choices=tuple(RECIPES), default=list(RECIPES))
     runs.set_defaults(command=run)
     commands.add_parser("table", help="print the table").set_defaults(command=table)

@@ -38,7 +38,7 @@ def test_the_ablation_trains_evaluates_and_skips_finished_runs(
     for place, name in enumerate(("design-twtr", "test-openmoji")):  # a batch is 128 images
         (emoji_data / f"train-{place:06}.tar").write_bytes((emoji_data / f"{name}-000000.tar").read_bytes())
     arguments = ["--out", str(tmp_path / "runs"), "--data", str(emoji_data)]
-    chosen = ["run", "--steps", "2", "--seeds", "1", "--recipes", "ppcl"]
+    chosen = ["run", "--steps", "2", "--seeds", "1", "--size", "tiny", "--recipes", "ppcl"]
     assert ablation["main"]([*arguments, *chosen]) == 0
     found = tmp_path / "runs" / "ppcl-0" / RESULTS
     written = found.stat().st_mtime_ns
