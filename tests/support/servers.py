@@ -156,17 +156,8 @@ def gcs(folder: Path, bucket: str, work: Path) -> Iterator[str]:
         shutil.copy(path, data / path.name)
     port = free_port()
     endpoint = f"http://127.0.0.1:{port}"
-    command = [program, "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-data", str(work / "gcs")]
-    command += [
-        "-backend",
-        "memory",
-        "-external-url",
-        endpoint,
-        "-public-host",
-        f"127.0.0.1:{port}",
-        "-log-level",
-        "error",
-    ]
+    command = [program, *f"-scheme http -host 127.0.0.1 -port {port} -backend memory -log-level error".split()]
+    command += ["-data", str(work / "gcs"), "-external-url", endpoint, "-public-host", f"127.0.0.1:{port}"]
     with running(command, port):
         yield endpoint
 

@@ -11,11 +11,18 @@ import pytest
 from tests.support.emoji_build import skip_without_real_art
 from tests.support.emoji_shards import emoji_data
 from tests.support.onnx_table import one_table
+from tests.support.shards import write_two_shards
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 __all__ = ["emoji_data", "one_table"]  # fixtures
 
 Record = dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The pattern of two shards of 16 samples, which no test changes."""
+    return write_two_shards(tmp_path_factory.mktemp("shards"))
 
 
 @pytest.fixture

@@ -70,21 +70,19 @@ def test_laplace_probabilities_use_the_expected_cosine(lab: Path, model: Model) 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["data", "rank", "--embeddings", "{lab}/embeddings", "--by", "csd", "--out", "{lab}/r.csv"], "by: "),
-        (["data", "rank", "--embeddings", "{lab}/embeddings", "--by", "inclusion", "--out", "{lab}/r.csv"], "by: "),
-        (["calibrate", "--checkpoint", "{lab}/laplace", "--data", "{lab}/mine", "--score", "csd"], "score: "),
-        (
-            ["bprw", "--checkpoint", "{lab}/laplace", "--shards", "{lab}/a.tar", "--classnames", "{lab}/names.txt"],
-            "checkpoint: must have aleatoric",
-        ),
+        ("data rank --embeddings embeddings --by csd --out r.csv", "by: "),
+        ("data rank --embeddings embeddings --by inclusion --out r.csv", "by: "),
+        ("calibrate --checkpoint laplace --data mine --score csd", "score: "),
+        ("bprw --checkpoint laplace --shards a.tar --classnames names.txt", "checkpoint: must have aleatoric"),
     ],
 )
 def test_commands_that_need_the_csd_are_refused(
-    lab: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    lab: Path, words: str, message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (lab / "names.txt").write_text("\n".join(LABELS))
-    (lab / "a.tar").touch()
-    assert main([word.replace("{lab}", str(lab)) for word in words]) != 0
+    monkeypatch.chdir(lab)
+    Path("names.txt").write_text("\n".join(LABELS))
+    Path("a.tar").touch()
+    assert main(words.split()) != 0
     said = capsys.readouterr().err
     assert message in said
     assert NO_CSD in said

@@ -17,18 +17,13 @@ import torch
 from PIL import Image
 from tests.support.given_batches import GivenBatches, batch_of, random_images
 from tests.support.images import encode
-from tests.support.shards import FULL, config, write_tar, write_two_shards
+from tests.support.shards import FULL, config, write_tar
 from torch import Tensor
 
 from prolip.data import OPENAI_MEAN, OPENAI_STD, AugmentConfig, Batch, BatchLoader, DataError
 from prolip.data.device import DeviceBatch, DeviceBatches, Normalise, device_batches
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return write_two_shards(tmp_path_factory.mktemp("shards"))
 
 
 def expect(got: DeviceBatch, batch: Batch, atol: float = 1e-5) -> None:

@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.support.shards import FULL, TOKENIZER, config, contents, encoded, write_two_shards
+from tests.support.shards import FULL, TOKENIZER, config, contents, encoded
 
 from prolip import _core
 from prolip.data import (
     AugmentConfig,
-    Batch,
     BatchLoader,
     CaptionConfig,
     CaptionSource,
@@ -29,11 +28,6 @@ from prolip.data import (
 )
 from prolip.data.tokenizer import Tokenizer
 from prolip.errors import UserError
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return write_two_shards(tmp_path_factory.mktemp("shards"))
 
 
 def at(epoch: int, *legs: tuple[int, int, int]) -> Cursor:
@@ -110,16 +104,6 @@ def test_memory_is_reused_only_after_a_batch_is_dropped(shards: str) -> None:
     assert len(set(seen)) <= 5
     np.testing.assert_array_equal(kept, copy)
     endless.close()
-
-
-def test_arrays_stay_valid_after_the_loader_is_closed(shards: str) -> None:
-    loader = BatchLoader(config(shards))
-    batch: Batch = next(iter(loader))
-    expected = batch.images.copy()
-    loader.close()
-    del loader
-    gc.collect()
-    np.testing.assert_array_equal(batch.images, expected)
 
 
 # ---- configuration --------------------------------------------------------------------------------------------------

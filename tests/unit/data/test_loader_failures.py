@@ -11,18 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.support.shards import config, contents, encoded, members, write_tar, write_two_shards
+from tests.support.shards import config, contents, encoded, members, write_tar
 
 from prolip.data import (
     BatchLoader,
     DataError,
 )
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return write_two_shards(tmp_path_factory.mktemp("shards"))
-
 
 # ---- bad samples ----------------------------------------------------------------------------------------------------
 

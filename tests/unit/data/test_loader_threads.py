@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import pickle
 import threading
-import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 from tests.support.http_servers import Request, answering, send_file
-from tests.support.shards import FULL, config, contents, keys, write_two_shards
+from tests.support.shards import FULL, config, contents, keys
 
 from prolip.data import BatchLoader
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("shards")
-
-
-@pytest.fixture(scope="module")
-def shards(folder: Path) -> str:
-    return write_two_shards(folder)
 
 
 def test_several_threads_can_each_have_a_loader(shards: str) -> None:
@@ -35,7 +24,7 @@ def test_several_threads_can_each_have_a_loader(shards: str) -> None:
             assert found == expected
 
 
-def test_an_iterator_used_by_two_threads_at_once_is_refused(shards: str, folder: Path) -> None:
+def test_an_iterator_used_by_two_threads_at_once_is_refused(shards: str) -> None:
     """Python itself refuses it; nothing is lost: the thread that waits gets its batch."""
     asked, answer = threading.Event(), threading.Event()
 
@@ -44,7 +33,7 @@ def test_an_iterator_used_by_two_threads_at_once_is_refused(shards: str, folder:
         answer.wait(30)
         send_file(request)
 
-    with answering(late_file, folder) as address, ThreadPoolExecutor(1) as pool:
+    with answering(late_file, Path(shards).parent) as address, ThreadPoolExecutor(1) as pool:
         remote = config(f"{address}/000.tar", last_batch="keep", shuffle_window=0)
         with BatchLoader(remote) as loader:
             batches = iter(loader)
@@ -54,29 +43,6 @@ def test_an_iterator_used_by_two_threads_at_once_is_refused(shards: str, folder:
                 next(batches)
             answer.set()
             assert first.result(timeout=30).keys == ["s0k0", "s0k1", "s0k2", "s0k3"]
-
-
-def test_a_second_iterator_ends_the_first(shards: str) -> None:
-    with BatchLoader(config(shards, num_epochs=None)) as loader:
-        first = iter(loader)
-        next(first)
-        ended = []
-
-        def read_on() -> None:
-            try:
-                for _ in first:
-                    pass
-            except RuntimeError as error:
-                ended.append(str(error))
-
-        reader = threading.Thread(target=read_on)
-        reader.start()
-        time.sleep(0.05)
-        second = iter(loader)
-        assert len(next(second).keys) == 4
-        reader.join(timeout=30)
-        assert ended == ["the loader is closed"]
-        assert len(next(second).keys) == 4
 
 
 def test_a_config_can_be_sent_to_a_spawned_process_but_a_loader_cannot(shards: str) -> None:

@@ -9,17 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from tests.support.shards import FULL, config, write_two_shards
+from tests.support.shards import FULL, config
 from torch.utils.data import DataLoader
 
 from prolip.data import BatchLoader, LoaderConfig
 from prolip.data.device import DeviceBatch
 from prolip.interop import BatchDataset
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return write_two_shards(tmp_path_factory.mktemp("shards"))
 
 
 def settings(shards: str) -> LoaderConfig:

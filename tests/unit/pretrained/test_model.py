@@ -13,10 +13,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.support.datacomp_sets import write_open_clip
 from tests.support.images import encode, noise
 from tests.support.shards import write_tar
-from tests.support.untrained_run import write_run
 from torch import Tensor
 
 import prolip
@@ -33,11 +31,9 @@ COUNT = 7
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small run, a model of open_clip, and the same images as files, as a folder and in shards."""
-    folder = tmp_path_factory.mktemp("lab")
-    write_run(folder / "run", folder / "tokenizer.json", context_length=8)
-    write_open_clip(folder / "clip")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same images as files, as a folder and in shards."""
+    folder = tmp_path_factory.mktemp("data")
     (folder / "images" / "more").mkdir(parents=True)
     members = []
     for number in range(COUNT):
@@ -57,8 +53,8 @@ def model(lab: Path) -> prolip.Model:
 
 
 @pytest.fixture(scope="module")
-def files(lab: Path) -> list[Path]:
-    return sorted((lab / "images").rglob("*.png"))
+def files(data: Path) -> list[Path]:
+    return sorted((data / "images").rglob("*.png"))
 
 
 @pytest.fixture
@@ -81,7 +77,7 @@ def pixels_of(preprocess: Preprocess, images: Any, batch_size: int = 3) -> Tenso
 @pytest.mark.parametrize("squashed", [False, True])
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
 def test_every_kind_of_images_gives_the_same_batches(
-    lab: Path, files: list[Path], model: prolip.Model, squashed: bool, batch_size: int
+    data: Path, files: list[Path], model: prolip.Model, squashed: bool, batch_size: int
 ) -> None:
     preprocess = model.preprocess
     if squashed:
@@ -102,12 +98,12 @@ def test_every_kind_of_images_gives_the_same_batches(
         "tensors": [torch.from_numpy(array.copy()).permute(2, 0, 1) for array in arrays],
         "ready": [preprocess(path) for path in files],
         "one ready tensor": expected,
-        "a folder": lab / "images",
-        "folders": [str(lab / "images")],
-        "a pattern": str(lab / "shard-{000..001}.tar"),
-        "a glob": f"{lab}/shard-*.tar",
-        "shards": [lab / "shard-000.tar", lab / "shard-001.tar"],
-        "a mixture": [files[0], arrays[1], expected[2], lab / "shard-001.tar"],
+        "a folder": data / "images",
+        "folders": [str(data / "images")],
+        "a pattern": str(data / "shard-{000..001}.tar"),
+        "a glob": f"{data}/shard-*.tar",
+        "shards": [data / "shard-000.tar", data / "shard-001.tar"],
+        "a mixture": [files[0], arrays[1], expected[2], data / "shard-001.tar"],
     }
     for kind, images in kinds.items():
         assert torch.equal(pixels_of(preprocess, images, batch_size), expected), kind
@@ -136,11 +132,8 @@ def test_results_are_plain_tensors_and_the_training_mode_is_restored(files: list
     ("images", "kind", "named"),
     [
         (["0.png", "absent.jpg"], UserError, "absent.jpg"),
-        (["0.png", "notes.txt.jpg"], DataError, "notes.txt.jpg"),
         (["0.png", b"no image"], DataError, r"images\[1\]"),
-        (["0.png", 7], UserError, r"images\[1\]"),
         ([np.zeros((2, 4, 4, 9), dtype=np.uint8)], UserError, r"images\[0\]\[0\]"),
-        (torch.zeros(2, 3, 8, 8), UserError, r"images\[0\]"),
         (["https://example.org/cat.jpg"], UserError, r"images\[0\]"),
         (["empty"], UserError, r"images\[0\]"),
         (["absent.tar"], UserError, ""),
@@ -163,7 +156,6 @@ def test_bad_image_input_is_named(
     monkeypatch.chdir(tmp_path)
     png = files[0].read_bytes()
     Path("0.png").write_bytes(png)
-    Path("notes.txt.jpg").write_text("no image")
     Path("empty").mkdir()
     write_tar(Path("bad.tar"), [(f"k{number}.png", png if number != 1 else b"no image") for number in range(150)])
     with pytest.raises(kind, match=f"^{named}"):

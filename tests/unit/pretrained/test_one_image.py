@@ -7,24 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.datacomp_sets import write_open_clip
-from tests.support.images import noise
-from tests.support.untrained_run import write_run
 
 import prolip
 from prolip.cli import main
 
 LABELS = ["animals", "food", "a picture of travel"]
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("lab")
-    write_run(folder / "run", folder / "tokenizer.json", context_length=8)
-    write_open_clip(folder / "clip")
-    noise(1).save(folder / "cat.png")
-    (folder / "notes.txt").write_text("no image")
-    return folder
 
 
 def command(lab: Path, name: str, *words: str, model: str = "run") -> int:

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.support.datacomp_sets import write_open_clip
 from tests.support.images import noise
-from tests.support.untrained_run import write_run
 
 import prolip
 from prolip.errors import UserError
@@ -30,27 +28,24 @@ LABELS = ["a picture", "an emoji of food", "animals and travel"]
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of open_clip, a run of ours, and an adapter of each."""
-    folder = tmp_path_factory.mktemp("lab")
-    write_open_clip(folder / "clip")
-    write_run(folder / "run", folder / "tokenizer.json", context_length=8)
-    adapt(f"open_clip:local-dir:{folder}/clip", folder / "on-clip")
-    adapt(str(folder / "run"), folder / "on-run")
+def adapted(lab: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter of each model."""
+    folder = tmp_path_factory.mktemp("adapted")
+    adapt(f"open_clip:local-dir:{lab}/clip", folder / "clip")
+    adapt(str(lab / "run"), folder / "run")
     return folder
 
 
-def adapt(source: str, out: Path, method: str = "heads") -> None:
+def adapt(source: str, out: Path) -> None:
     frozen = prolip.load(source, device="cpu")
     dim = frozen.encode_texts("").mean.shape[1]
     torch.manual_seed(0)
-    config = AdapterConfig(method=method, embed_dim=dim, has_bias=True, hidden=4 if method == "heads" else 0)  # type: ignore[arg-type]
-    adapter = Adapter(config)
+    adapter = Adapter(AdapterConfig(method="heads", embed_dim=dim, has_bias=True, hidden=4))
     adapter.set_logits(20.0, -5.0)
-    if isinstance(adapter.image, VarianceHead):
-        for head in (adapter.image, adapter.text):
-            torch.nn.init.normal_(head.log_var.weight)
-            torch.nn.init.constant_(head.log_var.bias, -3.0)
+    for head in (adapter.image, adapter.text):
+        assert isinstance(head, VarianceHead)
+        torch.nn.init.normal_(head.log_var.weight)
+        torch.nn.init.constant_(head.log_var.bias, -3.0)
     save_adapter(adapter, Frozen(source, weights_digest(frozen.network), None), out, {})
 
 
@@ -59,9 +54,9 @@ def load(folder: Path) -> Model:
 
 
 @pytest.mark.parametrize("name", ["clip", "run"])
-def test_means_come_from_the_frozen_model_and_variances_from_the_heads(lab: Path, name: str) -> None:
+def test_means_come_from_the_frozen_model_and_variances_from_the_heads(lab: Path, adapted: Path, name: str) -> None:
     source = f"open_clip:local-dir:{lab}/clip" if name == "clip" else str(lab / "run")
-    frozen, model = prolip.load(source, device="cpu"), load(lab / f"on-{name}")
+    frozen, model = prolip.load(source, device="cpu"), load(adapted / name)
     images = [noise(seed) for seed in range(3)]
     assert isinstance(model.network, AdaptedNetwork)
     for ours, theirs, head in (
@@ -81,16 +76,8 @@ def test_means_come_from_the_frozen_model_and_variances_from_the_heads(lab: Path
     assert torch.equal(model.tokenize(LABELS), frozen.tokenize(LABELS))
 
 
-def test_a_model_with_only_a_temperature_has_no_variances(lab: Path, tmp_path: Path) -> None:
-    adapt(str(lab / "run"), tmp_path / "scaled", method="temperature")
-    model = load(tmp_path / "scaled")
-    assert not model.has_variances
-    assert not model.encode_texts(LABELS).uncertainty.any()
-    assert model.logit_scale == pytest.approx(20.0)
-
-
-def test_a_moved_frozen_model_is_found_in_or_next_to_the_folder(lab: Path, tmp_path: Path) -> None:
-    expected = load(lab / "on-clip").encode_texts(LABELS)
+def test_a_moved_frozen_model_is_found_in_or_next_to_the_folder(lab: Path, adapted: Path, tmp_path: Path) -> None:
+    expected = load(adapted / "clip").encode_texts(LABELS)
     for name, place in (("inside", tmp_path / "inside"), ("beside", tmp_path)):
         shutil.copytree(lab / "clip", tmp_path / "made" / name / "clip")
         adapt(f"open_clip:local-dir:{tmp_path}/made/{name}/clip", tmp_path / name)
@@ -102,8 +89,8 @@ def test_a_moved_frozen_model_is_found_in_or_next_to_the_folder(lab: Path, tmp_p
 
 
 @pytest.mark.parametrize("key", ["source", "weights"])
-def test_a_missing_or_another_frozen_model_is_refused(lab: Path, tmp_path: Path, key: str) -> None:
-    shutil.copytree(lab / "on-run", tmp_path / "alone")
+def test_a_missing_or_another_frozen_model_is_refused(adapted: Path, tmp_path: Path, key: str) -> None:
+    shutil.copytree(adapted / "run", tmp_path / "alone")
     content = json.loads((tmp_path / "alone" / ADAPTER_FILE).read_text())
     content["frozen"][key] = "/elsewhere/siglip"
     (tmp_path / "alone" / ADAPTER_FILE).write_text(json.dumps(content))

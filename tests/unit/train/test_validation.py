@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from tests.support.shards import encoded, write_tar
-from tests.support.small_step import ALONE
+from tests.support.small_step import ALONE, model_of
 from tests.support.small_training import COLOURS, write_tokenizer
 from tests.support.threaded_ranks import Group
 
@@ -21,7 +21,7 @@ from prolip.data import DataError, LoaderConfig
 from prolip.data.config import TokenizerConfig
 from prolip.distributed import Ranks
 from prolip.errors import UserError
-from prolip.models import ARCHITECTURES, ProLIP
+from prolip.models import ProLIP
 from prolip.train.best_metric import BestSoFar, check_metric
 from prolip.train.config import TrainConfig
 from prolip.train.config.sections import ValidationConfig, ValidationJob
@@ -53,12 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model() -> ProLIP:
-    demo = ARCHITECTURES["demo"]
-    vision = dataclasses.replace(demo.vision, image_size=12, patch_size=6, width=16, head_width=8, layers=1)
-    text = dataclasses.replace(demo.text, width=16, heads=2, layers=1, vocab_size=10, context_length=4)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return ProLIP(dataclasses.replace(demo, embed_dim=8, vision=vision, text=text))
+    return model_of()
 
 
 def reading(folder: Path) -> LoaderConfig:
