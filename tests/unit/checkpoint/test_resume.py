@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.checkpoints import begin, flip_a_bit, largest, save
+from tests.support.refusals import refusal_of
 from tests.support.untrained_run import ALONE
 
 from prolip.checkpoint import CheckpointError, Saver
@@ -36,17 +37,15 @@ def test_resuming_at_a_step_or_path_sets_later_checkpoints_aside(folder: Path) -
 
 @pytest.mark.parametrize("resume", ["never", "9", "absent"])
 def test_a_resume_value_that_cannot_be_followed_is_refused(folder: Path, tmp_path: Path, resume: str) -> None:
-    with pytest.raises(CheckpointError) as error:
+    with refusal_of("resume", CheckpointError):
         begin(folder, resume)
-    assert error.value.field == "resume"
     assert begin(tmp_path / "new", "never") is None
 
 
 def test_a_named_checkpoint_that_is_damaged_is_not_replaced_by_another(folder: Path) -> None:
     flip_a_bit(largest(folder / "step_000000002"))
-    with pytest.raises(CheckpointError) as error:
+    with refusal_of(str(folder / "step_000000002"), CheckpointError):
         begin(folder, "2")
-    assert error.value.field == str(folder / "step_000000002")
 
 
 @pytest.mark.parametrize("count", ["TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"])

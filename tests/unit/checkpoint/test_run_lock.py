@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.forked import Forked
+from tests.support.refusals import refusal_of
 from tests.support.untrained_run import ALONE
 
 from prolip.checkpoint import RunLock, run_lock
@@ -40,6 +41,5 @@ def test_a_folder_is_free_after_a_run_and_after_a_kill(tmp_path: Path, monkeypat
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError) as error:
+    with refusal_of(str(tmp_path / "file")):
         RunLock(tmp_path / "file", ALONE)
-    assert error.value.field == str(tmp_path / "file")

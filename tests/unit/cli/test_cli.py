@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import tyro
 from tests.support.images import noise
+from tests.support.refusals import refusal_of
 from tests.support.shards import encoded, write_tar
 
 from prolip.cli import COMMANDS, main
@@ -25,7 +26,6 @@ from prolip.cli.data_build import BUILDERS
 from prolip.cli.eval import SUITES
 from prolip.cli.train import HELP
 from prolip.data import DataError
-from prolip.errors import UserError
 from prolip.files import flatten, plain
 from prolip.train.config import TrainConfig, load_config
 
@@ -105,9 +105,8 @@ def test_a_repeated_list_appends_and_any_other_repeated_option_is_an_error(
 def test_a_repeated_key_of_a_run_does_the_same() -> None:
     for key, value in flatten(plain(TrainConfig())).items():
         if not isinstance(value, list):
-            with pytest.raises(UserError) as error:
+            with refusal_of(key):
                 load_config(["demo", f"--{key}", "1", "--other", f"--{key}=1"])
-            assert error.value.field == key
     shards = ["--shards", "a", "b", "--seed", "3", "--data.shards=c", "--shards", "d"]
     assert load_config(["demo", *shards]).data.shards == ("a", "b", "c", "d")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.support.emoji_shards import write_emoji
+from tests.support.refusals import refusal_of
 from tests.support.shards import write_tar
 from tests.support.untrained_run import write_run_with, write_words
 
@@ -17,7 +18,6 @@ from prolip.demo.config import EmojiOptions
 from prolip.demo.run import headline_lines
 from prolip.demo.samples import Captions, EmojiSample, correct_pairs, embed_captions, read_set
 from prolip.demo.suite import DECISIONS, ORDER, RIGHT, order_rows, run_emoji
-from prolip.errors import UserError
 from prolip.evaluation.results import TaskCache
 from prolip.gaussian import Gaussian
 
@@ -51,9 +51,8 @@ def test_order_counts_pairs_of_captions_and_those_that_are_not_longer() -> None:
 @pytest.mark.parametrize("members", [[("k.png", b"x")], [("k.json", b"{}"), ("k.png", b"x")]])
 def test_a_shard_without_emoji_is_an_error(tmp_path: Path, members: list[tuple[str, bytes]]) -> None:
     write_tar(tmp_path / "val-goog-000000.tar", members)
-    with pytest.raises(UserError) as error:
+    with refusal_of("data"):
         read_set(tmp_path, "val-goog")
-    assert error.value.field == "data"
 
 
 def test_a_run_is_measured_beside_an_untrained_model_calibrated_and_shown(
@@ -96,9 +95,8 @@ def test_the_suite_needs_its_shards_and_fp32(emoji_data: Path, tmp_path: Path) -
     (emoji_data / "test-goog-000000.tar").unlink()
     for words, field in (({}, "data"), ({"precision": "bf16"}, "precision")):
         options = EmojiOptions(checkpoint=("run",), data=emoji_data, **words)
-        with pytest.raises(UserError) as error:
+        with refusal_of(field):
             run_emoji(model, options, TaskCache(tmp_path))
-        assert error.value.field == field
 
 
 def _words(folder: Path) -> Path:

@@ -16,6 +16,7 @@ from tests.support.datacomp_sets import write_open_clip
 from tests.support.embed_options import assert_equal, options, read
 from tests.support.http_servers import Request, answering, send_file
 from tests.support.ranked_shards import SIZES, shards
+from tests.support.refusals import refusal_of
 from tests.support.shards import encoded, write_tar
 from tests.support.untrained_run import write_run
 
@@ -164,9 +165,8 @@ def test_embeddings_with_other_settings_are_not_mixed(lab: Path, tmp_path: Path,
         changes = {"shards": (str(tmp_path / "data" / "b" / "1.tar"),)}
     if changes.pop("changed", False):
         shutil.copy(tmp_path / "data" / "a" / "2.tar", tmp_path / "data" / "a" / "0.tar")
-    with pytest.raises(UserError) as error:
+    with refusal_of("out"):
         run_embed(options(lab, tmp_path / "out", **(given | changes)))
-    assert error.value.field == "out"
 
 
 def signed_file(request: Request) -> None:
@@ -225,9 +225,8 @@ def test_wrong_settings_are_named(
             paths = [text.format(lab=lab) for text in value]
             changes = {**changes, name: tuple(paths if name == "shards" else map(Path, paths))}
     changes = {**changes, "out": Path(str(changes.get("out", "out")))}
-    with pytest.raises(UserError) as error:
+    with refusal_of(field):
         run_embed(options(lab, **changes))  # type: ignore[arg-type]
-    assert error.value.field == field
 
 
 def test_entries_of_inputs_keep_their_form_so_that_older_folders_resume(tmp_path: Path) -> None:

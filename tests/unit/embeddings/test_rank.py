@@ -10,6 +10,7 @@ import pytest
 import torch
 from tests.support.embed_options import options, read
 from tests.support.ranked_shards import of_uncertainty, shards
+from tests.support.refusals import refusal_of
 from tests.support.vector_rows import write_parts
 
 from prolip.cli import main
@@ -17,7 +18,6 @@ from prolip.embeddings.config import By, Kind, RankOptions
 from prolip.embeddings.embed_inputs import run_embed
 from prolip.embeddings.rank import read_ranking, run_rank
 from prolip.embeddings.storage import PartNotes, Rows, write_part
-from prolip.errors import UserError
 from prolip.gaussian import Gaussian, csd, inclusion_score
 
 
@@ -81,6 +81,5 @@ def test_what_cannot_be_ranked_is_named(lab: Path, tmp_path: Path) -> None:
         (images, "text", "r.csv", str(images)),
         (apart, "csd", "r.csv", str(apart)),
     ):
-        with pytest.raises(UserError) as error:
+        with refusal_of(field):
             run_rank(RankOptions(embeddings=embeddings, by=by, out=tmp_path / out))  # type: ignore[arg-type]
-        assert error.value.field == field

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from tests.support.embed_options import options
 from tests.support.ranked_shards import shards
+from tests.support.refusals import refusal_of
 from tests.support.shards import read_tar
 from tests.support.untrained_run import write_run
 
@@ -21,7 +22,6 @@ from prolip.embeddings.embed_inputs import run_embed
 from prolip.embeddings.row_contents import Contents, fetch
 from prolip.embeddings.search import Hit, answers_table, look_up, nearest, run_search
 from prolip.embeddings.storage import Part, PartNotes, Rows, write_part
-from prolip.errors import UserError
 from prolip.gaussian import Gaussian, inclusion_score
 from prolip.metrics.config import Score
 from prolip.metrics.retrieval import retrieval_scores
@@ -203,6 +203,5 @@ def test_wrong_settings_are_named(lab: Path, tmp_path: Path, field: str, changes
     filled = {name: one.format(lab=lab, tmp=tmp_path) if isinstance(one, str) else one for name, one in changes.items()}
     if "embeddings" in filled:
         filled["embeddings"] = Path(filled["embeddings"])
-    with pytest.raises(UserError) as error:
+    with refusal_of(field.format(lab=lab)):
         found_by(lab, **({"text": ("a",)} | filled))
-    assert error.value.field == field.format(lab=lab)

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+from tests.support.refusals import refusal_of
 from tests.support.untrained_run import write_run
 
 from prolip.cli import main
-from prolip.errors import UserError
 from prolip.evaluation.reweight import class_lines, load_prompt_weights, save_prompt_weights
 from prolip.metrics.bprw import PromptWeights
 from prolip.models import ARCHITECTURES
@@ -104,9 +104,8 @@ def test_weights_load_from_their_file(tmp_path: Path) -> None:
     save_prompt_weights(found, tmp_path / "new" / "weights", {"classnames": ["größer", "b"]})
     assert all(map(torch.equal, found, load_prompt_weights(tmp_path / "new" / "weights")))
     (tmp_path / "text").write_text("nothing of the kind")
-    with pytest.raises(UserError) as error:
+    with refusal_of(str(tmp_path / "text")):
         load_prompt_weights(tmp_path / "text")
-    assert error.value.field == str(tmp_path / "text")
 
 
 def test_no_prompt_is_listed_as_winner_and_loser() -> None:

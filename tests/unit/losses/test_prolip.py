@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.support.refusals import refusal_of
 
 from prolip.distributed import Peers
-from prolip.errors import UserError
 from prolip.gaussian import Gaussian
 from prolip.losses import ProlipLoss, inclusion_loss
 from prolip.losses.config import InclusionForm, LossConfig
@@ -81,9 +81,8 @@ def test_terms_that_are_off_or_have_no_masked_views_are_zero() -> None:
 
 def test_a_missing_bias_or_text_is_refused() -> None:
     given = output()
-    with pytest.raises(UserError) as error:
+    with refusal_of("model.init_logit_bias"):
         ProlipLoss(LossConfig(), Peers())(given._replace(logit_bias=None))
-    assert error.value.field == "model.init_logit_bias"
     fewer = given._replace(text=Gaussian(given.text.mean[:, 1:], given.text.log_var[:, 1:]))
     with pytest.raises(ValueError, match="texts: "):
         ProlipLoss(LossConfig(), Peers())(fewer)
@@ -100,6 +99,5 @@ def test_a_missing_bias_or_text_is_refused() -> None:
     ],
 )
 def test_settings_out_of_range_are_refused(name: str, value: Any) -> None:
-    with pytest.raises(UserError) as error:
+    with refusal_of(f"loss.{name}"):
         LossConfig(**{name: value})
-    assert error.value.field == f"loss.{name}"

@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from tests.support.images import encode, noise
+from tests.support.refusals import refusal_of
 from tests.support.shards import write_tar
 from torch import Tensor
 
@@ -168,12 +169,10 @@ def test_bad_image_input_is_named(
 def test_bad_captions_and_batch_sizes_are_named(model: prolip.Model) -> None:
     texts: Any
     for texts, batch_size, field in (([], 1, "texts"), (["a", 7], 1, "texts[1]"), ("a", 0, "batch_size")):
-        with pytest.raises(UserError) as error:
+        with refusal_of(field):
             model.encode_texts(texts, batch_size=batch_size)
-        assert error.value.field == field
-    with pytest.raises(UserError) as error:
+    with refusal_of("batch_size"):
         model.encode_images(Image.new("RGB", (8, 8)), batch_size=-1)
-    assert error.value.field == "batch_size"
 
 
 def test_classify_uses_templates_and_prompt_weights(model: prolip.Model, files: list[Path]) -> None:
@@ -215,9 +214,8 @@ def test_devices_are_torch_names_or_auto(lab: Path) -> None:
     assert prolip.load(lab / "run").device.type == place
     wrong: Any
     for field, wrong in (("device", {"device": "gpu"}), ("precision", {"precision": "int8"})):
-        with pytest.raises(UserError) as error:
+        with refusal_of(field):
             prolip.load(lab / "run", **wrong)
-        assert error.value.field == field
 
 
 def test_a_model_of_open_clip_is_the_same_object_with_zero_variance(

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from tests.support.images import draw
+from tests.support.refusals import refusal_of
 
 from prolip.data.build.config import CsvConfig
 from prolip.data.build.table import build_csv
-from prolip.errors import UserError
 
 Read = Callable[..., list[dict[str, Any]]]
 
@@ -53,9 +53,8 @@ def test_rows_of_a_table_become_samples(tmp_path: Path, table: Callable[..., Pat
     ],
 )
 def test_a_wrong_table_is_named(tmp_path: Path, table: Callable[..., Path], text: str, field: str) -> None:
-    with pytest.raises(UserError) as error:
+    with refusal_of(field):
         build_csv(CsvConfig(table=table(text)), tmp_path / "out")
-    assert error.value.field == field
     assert not (tmp_path / "out").exists()
 
 

@@ -1,0 +1,18 @@
+"""Errors by the field that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from prolip.errors import UserError
+
+
+@contextmanager
+def refusal_of(field: str, kind: type[UserError] = UserError) -> Iterator[None]:
+    """Checks that the block raises an error of a kind that names the field."""
+    with pytest.raises(kind) as error:
+        yield
+    assert error.value.field == field, f"{error.value} does not name {field}"
