@@ -17,9 +17,9 @@ class BuildConfig:
     max_side: int | None = None
     """Longest side in pixels; larger images are scaled down. By default, images are stored unchanged."""
     val_share: float = 0.0
-    """Share of images, chosen by a hash, that go into val-*.tar instead."""
+    """Share of images, chosen by a hash, that go into `val-*.tar` instead."""
     split: str = "train"
-    """What the other shards are called: SPLIT-*.tar, such as `test` for images to evaluate with."""
+    """What the other shards are called: `SPLIT-*.tar`, such as `test` for images to evaluate with."""
     max_bad_fraction: float = 0.01
     """Largest share of unreadable images, which are skipped and listed. Above it, the build fails."""
     samples_per_shard: int = 1000
