@@ -159,7 +159,7 @@ def run_calibration(model: Model, options: CalibrationOptions, cache: TaskCache)
         if torch.special.gammaincc(((before + after > 0).sum() - 1) / 2, statistic / 2) < 0.01:
             notes.append(
                 f"labels are not as frequent as in the calibration; {labels[shift.argmax()]} is more frequent by "
-                f"{100 * shift.max():.1f} points. Only sets per label allow for that"
+                f"{100 * shift.max():.1f} points. If nothing else has changed, sets per label still hold"
             )
         given = calibration.confidence(evidence) >= calibration.abstention(options.max_error).threshold
         right = (evidence.logits.argmax(dim=1) == truth)[given]

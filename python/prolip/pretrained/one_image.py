@@ -73,7 +73,9 @@ def open_classifier(
     """
     decide = Decide(options.guarantee, options.per_label, options.max_error)
     check_limits(decide)  # and the rest, before a model is opened, which takes longer
-    if labels or not decide.asked:
+    if not labels and not decide.asked:
+        raise UserError("labels: give at least one, or guarantee or max_error for those of the calibration")
+    if labels:
         check_labels(labels)
         fill_templates(options.templates or PLAIN, labels)
         if options.prior:
