@@ -14,6 +14,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from tests.support.http_servers import Request, answering
@@ -48,7 +49,7 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def missing(what: str, how: str) -> None:
+def missing(what: str, how: str) -> NoReturn:
     """Skips a test whose server is not installed, except where all of them should be."""
     text = f"{what} is not installed: {how}"
     if os.environ.get("PROLIP_SERVERS") == "required":
@@ -82,7 +83,6 @@ def nginx(folder: Path, work: Path, lines: str = "", *, encrypted: bool = False)
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
     if program is None:
         missing("nginx", "sudo apt-get install nginx-light")
-    assert program is not None
     port = free_port()
     config = work / "nginx.conf"
     encryption = " ssl" if encrypted else ""
@@ -118,10 +118,10 @@ def python_server(folder: Path) -> Iterator[str]:
 @contextlib.contextmanager
 def moto(folder: Path, bucket: str) -> Iterator[str]:
     """moto's S3 with the folder's files in a bucket."""
-    if shutil.which("moto_server", path=str(Path(sys.executable).parent)) is None:
+    program = shutil.which("moto_server", path=str(Path(sys.executable).parent))
+    if program is None:
         missing("moto[server]", "pip install 'prolip[dev]'")
     port = free_port()
-    program = str(Path(sys.executable).parent / "moto_server")
     with running([program, "-H", "127.0.0.1", "-p", str(port)], port):
         endpoint = f"http://127.0.0.1:{port}"
         _put(f"{endpoint}/{bucket}", b"")
