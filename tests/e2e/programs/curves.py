@@ -18,6 +18,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
@@ -45,8 +46,8 @@ class Joined:
             BatchLoader(part, rank=place, world_size=self.num_ranks, resume=resume) for place in range(self.num_ranks)
         ]
 
-    def __iter__(self) -> Iterator[Batch]:
-        for parts in zip(*self._parts, strict=True):
+    def translated(self, table: NDArray[np.uint8] | None) -> Iterator[Batch]:
+        for parts in zip(*(part.translated(table) for part in self._parts), strict=True):
             masked = [part.masked_token_ids for part in parts if part.masked_token_ids is not None]
             kept = [part.kept_patches for part in parts if part.kept_patches is not None]
             yield parts[0]._replace(

@@ -18,7 +18,8 @@ from prolip.data.config import TokenizerConfig
 from prolip.errors import UserError
 from prolip.models import ARCHITECTURES, ModelConfig, ProLIP
 from prolip.models.hub import save_pretrained
-from prolip.train.config import ADDITION, differing_keys, from_toml, known_recipes, load_config, to_toml
+from prolip.train.config import differing_keys, from_toml, known_recipes, load_config, to_toml
+from prolip.train.config.recipes import ADDITION
 from prolip.train.config.run import DERIVED_KEYS
 
 RECIPES = [name for name in known_recipes() if not name.startswith(ADDITION)]

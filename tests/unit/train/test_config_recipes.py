@@ -16,7 +16,8 @@ from prolip.models import ARCHITECTURES, ProLIP
 from prolip.models.config import LockConfig
 from prolip.models.freeze import lock_parameters
 from prolip.models.weights import fit_state
-from prolip.train.config import ADDITION, TrainConfig, known_recipes, load_config
+from prolip.train.config import TrainConfig, known_recipes, load_config
+from prolip.train.config.recipes import ADDITION
 from prolip.train.cost import blank, count_parameters
 
 SHARDS = ("--data.shards", "a.tar")

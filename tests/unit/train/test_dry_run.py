@@ -10,8 +10,9 @@ from tests.support.datacomp_sets import write_open_clip
 from tests.support.small_training import RECIPE, Lab, write_shard, write_tokenizer
 
 from prolip import cli
-from prolip.train.config import ADDITION, from_toml, known_recipes, load_config
+from prolip.train.config import from_toml, known_recipes, load_config
 from prolip.train.config.options import Assumption
+from prolip.train.config.recipes import ADDITION
 from prolip.train.dry_run import count, flops_per_sample, gpu_hours, trained_model
 
 # ---- prolip recipes -------------------------------------------------------------------------------------------------
