@@ -196,7 +196,7 @@ $(VENV)/.packages: pyproject.toml $(CONSTRAINTS)
 	@touch $@
 
 $(VENV)/.packages-test: $(VENV)/.packages
-	$(call stage,packages-test,Python packages for the tests,$(call pip,eval onnx open_clip tensorboard wandb test) && $(pip_gradio))
+	$(call stage,packages-test,Python packages for the tests,$(call pip,eval onnx open_clip ray tensorboard wandb test) && $(pip_gradio))
 	@touch $@
 
 $(VENV)/.packages-lint: $(VENV)/.packages
