@@ -1,0 +1,121 @@
+"""Selections: which samples of which sources to read, as one small Parquet file. R rows of a source.
+
+Any reader of Parquet can read or make one. It has a row per source, in the order of the data: `source` (a shard, a
+folder of images or a text file, without secrets), `stamp` (of its contents when they were chosen), `rows` (a list of
+uint32) and `repeats` (a list of uint16, or null).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from prolip.errors import UserError
+from prolip.files import atomic_file
+
+How = Literal["and", "or", "without"]
+
+_SCHEMA = pa.schema(
+    {"source": pa.string(), "stamp": pa.string(), "rows": pa.list_(pa.uint32()), "repeats": pa.list_(pa.uint16())}
+)
+_AT_ONCE = 1 << 20
+"""Samples that are written together, so that memory does not grow with a selection."""
+
+
+class Chosen(NamedTuple):
+    """The chosen samples of one source."""
+
+    source: str
+    stamp: str
+    """Differs if the source changes; "" if unknown."""
+    rows: NDArray[np.uint32]
+    """[R], places in the source from 0, ascending."""
+    repeats: NDArray[np.uint16] | None = None
+    """[R], how often an epoch reads each; None for once."""
+
+
+def write_selection(path: Path, chosen: Iterable[Chosen]) -> int:
+    """Write a selection atomically, and return its number of samples. Sources without one are left out."""
+    count, waiting = 0, list[Chosen]()
+    encodings = {"rows.list.element": "DELTA_BINARY_PACKED", "repeats.list.element": "PLAIN"}
+    with (
+        atomic_file(path) as temporary,
+        pq.ParquetWriter(
+            temporary, _SCHEMA, compression="zstd", use_dictionary=False, column_encoding=encodings
+        ) as writer,
+    ):
+
+        def write() -> None:
+            columns: list[Any] = list(zip(*waiting, strict=True)) or [()] * len(_SCHEMA)
+            writer.write_table(pa.table(list(map(list, columns)), schema=_SCHEMA))
+            waiting.clear()
+
+        for one in chosen:
+            if len(one.rows):
+                count += len(one.rows)
+                waiting.append(one)
+            if sum(len(each.rows) for each in waiting) >= _AT_ONCE:
+                write()
+        write()
+    return count
+
+
+def read_selection(path: Path) -> Iterator[Chosen]:
+    """Read a selection, source by source.
+
+    Raises:
+        UserError: the file is missing or is not a selection.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(1024, columns=_SCHEMA.names):
+                if batch.schema.types != _SCHEMA.types or any(batch[name].null_count for name in _SCHEMA.names[:3]):
+                    raise ValueError(f"must have the columns {_SCHEMA}, all but repeats filled")
+                columns = {name: batch[name] for name in _SCHEMA.names}
+                for source, stamp, rows, repeats in zip(*columns.values(), strict=True):
+                    one = Chosen(source.as_py(), stamp.as_py(), _numbers(rows), _numbers(repeats))
+                    if (np.diff(one.rows.astype(np.int64)) <= 0).any():
+                        raise ValueError(f"rows of {one.source}: must ascend")
+                    if one.repeats is not None and (len(one.repeats) != len(one.rows) or not one.repeats.all()):
+                        raise ValueError(f"repeats of {one.source}: must be positive, one for each row")
+                    yield one
+    except FileNotFoundError as error:
+        raise UserError(f"selection: must be a file (got {path})") from error
+    except (pa.ArrowException, KeyError, OSError, ValueError) as error:
+        raise UserError(f"selection: must be a file that `prolip data select` wrote (got {path}: {error})") from error
+
+
+def _numbers(scalar: Any) -> Any:
+    return None if scalar.values is None else scalar.values.to_numpy(zero_copy_only=False)
+
+
+def combine(first: Path, second: Path, how: How) -> Iterator[Chosen]:
+    """Combine two selections: samples of both, of any, or of the first without the second.
+
+    A sample that both choose is repeated as often as the one that repeats it less (`and`) or more (`or`).
+
+    Raises:
+        UserError: a file is not a selection, or a source changed between them.
+    """
+    others = {one.source: one for one in read_selection(second)}
+    for one in read_selection(first):
+        other = others.pop(one.source, Chosen(one.source, one.stamp, np.zeros(0, np.uint32)))
+        if one.stamp != other.stamp:
+            raise UserError(f"selection: {one.source} must be unchanged; it differs between {first} and {second}")
+        counts = [np.ones(len(each.rows), np.uint16) if each.repeats is None else each.repeats for each in (one, other)]
+        rows = np.union1d(one.rows, other.rows)
+        mine, theirs = np.zeros((2, len(rows)), np.uint16)
+        mine[np.searchsorted(rows, one.rows)], theirs[np.searchsorted(rows, other.rows)] = counts
+        repeats = {"and": np.minimum(mine, theirs), "or": np.maximum(mine, theirs), "without": mine * (theirs == 0)}[
+            how
+        ]
+        kept = repeats > 0
+        yield Chosen(one.source, one.stamp, rows[kept], None if (repeats <= 1).all() else repeats[kept])
+    if how == "or":
+        yield from others.values()

@@ -1,0 +1,74 @@
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, strategies as st
+
+from prolip.data.selection import Chosen, How, combine, read_selection, write_selection
+from prolip.errors import UserError
+
+Samples = dict[tuple[str, int], int]
+SELECTIONS = st.dictionaries(
+    st.tuples(st.sampled_from(["b.tar", "a.tar", "s3://c/d.tar"]), st.integers(0, 20)), st.integers(1, 3)
+)
+UNION = {"and": lambda a, b: a & b, "or": lambda a, b: a | b}
+
+
+def write(path: Path, samples: Samples, stamp: str = "7") -> Path:
+    chosen = []
+    for source in dict.fromkeys(source for source, _ in samples):
+        found = sorted((row, count) for (name, row), count in samples.items() if name == source)
+        rows, counts = (np.array(each) for each in zip(*found, strict=True))
+        repeats = None if (counts == 1).all() else counts.astype(np.uint16)
+        chosen.append(Chosen(source, stamp, rows.astype(np.uint32), repeats))
+    assert write_selection(path, chosen) == len(samples)
+    return path
+
+
+def contents(chosen: list[Chosen]) -> Samples:
+    ones = [(one, one.repeats if one.repeats is not None else np.ones_like(one.rows)) for one in chosen]
+    return {
+        (one.source, int(row)): int(count) for one, counts in ones for row, count in zip(one.rows, counts, strict=True)
+    }
+
+
+@given(SELECTIONS, SELECTIONS, st.sampled_from(["and", "or", "without"]))
+def test_selections_are_written_read_and_combined(
+    tmp_path_factory: pytest.TempPathFactory, one: Samples, other: Samples, how: How
+) -> None:
+    folder = tmp_path_factory.mktemp("selections")
+    first, second = write(folder / "first", one), write(folder / "second", other)
+    assert contents(list(read_selection(first))) == one
+    expected = (
+        {sample: count for sample, count in one.items() if sample not in other}
+        if how == "without"
+        else dict(UNION[how](Counter(one), Counter(other)))
+    )
+    assert contents(list(combine(first, second, how))) == expected
+
+
+def test_a_source_that_changed_between_two_selections_is_named(tmp_path: Path) -> None:
+    first = write(tmp_path / "first", {("a.tar", 1): 1})
+    second = write(tmp_path / "second", {("a.tar", 2): 1}, stamp="8")
+    with pytest.raises(UserError, match=r"a\.tar") as error:
+        list(combine(first, second, "or"))
+    assert error.value.field == "selection"
+
+
+@pytest.mark.parametrize(
+    "column", [("rows", [[3, 3]]), ("rows", [["x"]]), ("repeats", [[1, 0]]), ("repeats", [[1]]), ("source", [None])]
+)
+def test_what_is_no_selection_is_refused(tmp_path: Path, column: tuple[str, list[object]]) -> None:
+    columns: dict[str, object] = {"source": ["a.tar"], "stamp": [""], "rows": [[1, 2]], "repeats": [[1, 2]]}
+    types = {"rows": pa.list_(pa.uint32()), "repeats": pa.list_(pa.uint16())}
+    table = {name: pa.array(values, types.get(name)) for name, values in columns.items() if name != column[0]}
+    wrong = column[1]
+    table[column[0]] = pa.array(wrong, None if wrong == [["x"]] else types.get(column[0], pa.string()))
+    pq.write_table(pa.table(table), tmp_path / "chosen")
+    for path in (tmp_path / "chosen", tmp_path / "absent"):
+        with pytest.raises(UserError) as error:
+            list(read_selection(path))
+        assert error.value.field == "selection"
