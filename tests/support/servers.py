@@ -166,14 +166,15 @@ class FaultProxy:
     """Passes requests on to a server and breaks some of the answers, by a schedule drawn from a seed.
 
     A bounded number of faults in a row, so that a client that tries often enough gets everything. With `share=0` it
-    breaks nothing, and delays every answer by `delay` seconds.
+    breaks nothing, and delays every answer by `delay` seconds. After `breaks_after` bytes of uploads it is gone.
     """
 
-    def __init__(self, target: str, seed: int, share: float = 0.5, delay: float = 0.0):
+    def __init__(self, target: str, seed: int, share: float = 0.5, delay: float = 0.0, breaks_after: int = 2**62):
         self.host, port = target.removeprefix("http://").split(":")
         self.port = int(port)
         self.faults: dict[str, int] = {}
         self._delay = delay
+        self._left = breaks_after
         self._random = random.Random(seed)
         self._share = share
         self._row = 0
@@ -233,7 +234,22 @@ class FaultProxy:
             request = b"\r\n".join([*lines, host, b"Connection: close"]) + b"\r\n\r\n" + rest
             with socket.create_connection((self.host, self.port), timeout=30) as server:
                 server.sendall(request)
+                threading.Thread(target=self._upload, args=(client, server, fault), daemon=True).start()
                 self._pass(server, client, fault)
+
+    def _upload(self, client: socket.socket, server: socket.socket, fault: str) -> None:
+        """Pass on the rest of what the client sends, such as a part of an upload; a broken connection ends in it."""
+        left = self._random.randrange(1, 60_000) if fault in ("truncate", "reset") else 2**62
+        with contextlib.suppress(OSError):
+            while min(left, self._left) > 0 and (piece := client.recv(min(left, 65536))):
+                server.sendall(piece)
+                left -= len(piece)
+                self._left -= len(piece)
+            if self._left <= 0:
+                self.__exit__()
+            if min(left, self._left) <= 0:
+                client.shutdown(socket.SHUT_RDWR)
+                server.shutdown(socket.SHUT_RDWR)
 
     def _pass(self, server: socket.socket, client: socket.socket, fault: str) -> None:
         answer = b""
