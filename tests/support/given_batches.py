@@ -23,7 +23,17 @@ def batch_of(images: np.ndarray[Any, np.dtype[np.uint8]], number: int) -> Batch:
     ids = np.full((2, rows, 5), number, dtype=np.int32)
     patches = np.full((1, 3), number, dtype=np.int64)
     keys = [f"{number}-{row}" for row in range(rows)]
-    return Batch(images, ids, ids[:, :1].copy(), patches, keys, {}, Cursor(epoch=number))
+    return Batch(
+        images,
+        ids,
+        ids[:, :1].copy(),
+        patches,
+        np.arange(rows, dtype=np.uint32),
+        np.zeros((rows, 2), np.int32),
+        keys,
+        {},
+        Cursor(epoch=number),
+    )
 
 
 class GivenBatches:

@@ -40,6 +40,8 @@ class DeviceBatch(NamedTuple):
     """int64 [C, M, L]."""
     kept_patches: Tensor | None
     """int64 [M, K]."""
+    rows: NDArray[np.uint32]
+    sizes: NDArray[np.int32]
     keys: list[str]
     members: Members
     cursor: Cursor
@@ -227,7 +229,7 @@ def _ids(batch: Batch) -> tuple[NDArray[np.int32], NDArray[np.int32] | None, NDA
 def _device_batch(batch: Batch, images: Tensor, ids: Sequence[Tensor | None]) -> DeviceBatch:
     token_ids, masked_token_ids, kept_patches = ids
     assert token_ids is not None
-    return DeviceBatch(images, token_ids, masked_token_ids, kept_patches, batch.keys, batch.members, batch.cursor)
+    return DeviceBatch(images, token_ids, masked_token_ids, kept_patches, *batch[4:])
 
 
 def _layout(arrays: Sequence[np.ndarray[tuple[int, ...], np.dtype[np.generic]]]) -> tuple[list[int], int]:

@@ -77,6 +77,10 @@ class Batch(NamedTuple):
     """[C, M, L], captions of the first M rows; None if nothing is masked or there are no captions."""
     kept_patches: NDArray[np.int64] | None
     """[M, K], sorted indices of the kept patches of the first M rows; None if nothing is masked."""
+    rows: NDArray[np.uint32]
+    """[B], places of the samples in their shards, from 0. Unreadable samples are counted too."""
+    sizes: NDArray[np.int32]
+    """[B, 2], width and height of the encoded images, orientation tags ignored; 0 if `image_size` is 0."""
     keys: list[str]
     members: Members
     """The raw members that `keep_members` names, B per extension."""
@@ -140,6 +144,8 @@ class BatchLoader:
                     token_ids=batch.token_ids,
                     masked_token_ids=batch.masked_token_ids,
                     kept_patches=batch.kept_patches,
+                    rows=batch.rows,
+                    sizes=batch.sizes,
                     keys=batch.keys,
                     members=batch.members,
                     cursor=self._last,
@@ -169,6 +175,14 @@ class BatchLoader:
     def num_samples(self) -> int | None:
         """Samples per epoch over all ranks; None as long as the length of a shard is unknown."""
         return self._core.num_samples
+
+    def stamps(self) -> list[str]:
+        """Return a stamp of each opened shard, in order; "" until a remote shard without an index has arrived.
+
+        It has the number of samples and a checksum of their positions: the same for every copy of a shard, local or
+        remote, packed or not.
+        """
+        return self._core.stamps()
 
     def stats(self) -> LoaderStats:
         """Return seconds per stage and sample counts of the current (or last) iterator."""

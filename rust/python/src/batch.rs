@@ -6,7 +6,7 @@
 use std::ptr::NonNull;
 
 use numpy::ndarray::{ArrayView, Dimension, IntoDimension, Ix, Ix2, Ix3, Ix4};
-use numpy::{Element, PyArray, PyArray2, PyArray3, PyArray4};
+use numpy::{Element, PyArray, PyArray1, PyArray2, PyArray3, PyArray4, PyArrayMethods};
 use prolip_loader::order::Cursor;
 use prolip_loader::pipeline::{self, Dataset, Lease};
 use pyo3::prelude::*;
@@ -67,6 +67,12 @@ pub struct Batch {
     masked_rows: usize,
     has_text: bool,
     cursor: Cursor,
+    /// uint32 `[B]`, the samples' places in their shards.
+    #[pyo3(get)]
+    rows: Py<PyArray1<u32>>,
+    /// int32 `[B, 2]`, width and height of the encoded images; 0 if they were not decoded.
+    #[pyo3(get)]
+    sizes: Py<PyArray2<i32>>,
     /// The samples' keys.
     #[pyo3(get)]
     keys: Py<PyList>,
@@ -91,6 +97,9 @@ impl Batch {
             let column = column.map(|member| member.map(|bytes| PyBytes::new(py, bytes)));
             members.set_item(extension, PyList::new(py, column)?)?;
         }
+        let sizes = PyArray1::from_slice(py, arrays.sizes.as_flattened());
+        let sizes = sizes.reshape([arrays.sizes.len(), 2])?;
+        let places = PyArray1::from_slice(py, &arrays.rows);
         let (rows, side) = (arrays.keys.len(), dataset.config.image_size as usize);
         let slots = dataset.config.captions.len();
         let length = dataset.tokenizer.as_ref().map_or(0, |tokenizer| tokenizer.context_length());
@@ -107,6 +116,8 @@ impl Batch {
             masked_rows,
             has_text: slots > 0,
             cursor,
+            rows: places.unbind(),
+            sizes: sizes.unbind(),
             keys: keys.unbind(),
             members: members.unbind(),
         })

@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 
 use numpy::PyReadonlyArray3;
 use parking_lot::Mutex;
+use prolip_loader::archive::index::Shard;
 use prolip_loader::image::ValueTable;
 use prolip_loader::order::Cursor;
 use prolip_loader::pipeline::{Dataset, Next, Pipeline};
@@ -155,6 +156,13 @@ impl BatchLoader {
             || Ok(LoaderStats::default()),
             |run| Ok(LoaderStats::new(run.pipeline()?.stats())),
         )
+    }
+
+    /// What tells the contents of each shard apart; "" for a shard whose headers have not been read.
+    fn stamps(&self) -> Vec<String> {
+        let shards = self.dataset.index.shards().iter();
+        let shown = |shard: &Shard| Some(shard.fingerprint()?.to_string());
+        shards.map(|shard| shown(shard).unwrap_or_default()).collect()
     }
 
     /// Batches of this rank per epoch, if known.

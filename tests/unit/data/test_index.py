@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 from pathlib import Path
 
 import pytest
+from tests.support.http_servers import answering
 from tests.support.shards import FULL, config, contents, write_two_shards
 
 from prolip.cli import main
@@ -28,6 +30,22 @@ def test_with_an_index_batches_are_equal(shards: str, tmp_path: Path, capsys: py
     assert "16 samples in 2 shards" in make(shards, index, capsys)
     indexed = config(shards, index=str(index), **FULL)
     assert contents(BatchLoader(indexed)) == contents(BatchLoader(config(shards, **FULL)))
+
+
+def test_copies_of_a_shard_have_its_stamp(shards: str, tmp_path: Path) -> None:
+    index = tmp_path / "train.index"
+    write_index([shards], index, 1, StoreConfig())
+    (tmp_path / "packed.tar.gz").write_bytes(gzip.compress((tmp_path / "001.tar").read_bytes()))
+    with BatchLoader(config(shards)) as local, BatchLoader(config(shards, index=str(index))) as indexed:
+        stamps = local.stamps()
+        assert indexed.stamps() == stamps
+    assert len(set(stamps)) == 2
+    with BatchLoader(config(str(tmp_path / "packed.tar.gz"))) as packed:
+        assert packed.stamps() == stamps[1:]
+    with answering(folder=tmp_path) as address, BatchLoader(config(f"{address}/001.tar", last_batch="keep")) as remote:
+        assert remote.stamps() == [""]
+        assert len(list(remote)) == 3
+        assert remote.stamps() == stamps[1:]
 
 
 def test_errors_about_shards_name_the_option(tmp_path: Path) -> None:

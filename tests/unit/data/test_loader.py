@@ -48,12 +48,18 @@ def test_a_batch_has_the_documented_shapes_and_types(shards: str) -> None:
         (batch.token_ids, (2, 4, 12), np.int32),
         (batch.masked_token_ids, (2, 2, 12), np.int32),
         (batch.kept_patches, (2, 12), np.int64),
+        (batch.rows, (4,), np.uint32),
+        (batch.sizes, (4, 2), np.int32),
     ):
         assert array is not None
         assert array.shape == shape
         assert array.dtype == np.dtype(kind)
         assert array.flags.c_contiguous
         assert array.flags.writeable
+    assert all(
+        batch.keys == [f"s{key[1]}k{row}" for key, row in zip(batch.keys, batch.rows, strict=True)] for batch in batches
+    )
+    assert (np.concatenate([batch.sizes for batch in batches]) == (14, 11)).all()
     assert [batch.cursor for batch in batches[3:5]] == [at(0, (1, 4, 4)), at(1, (1, 4, 1))]
     for key, member, ids in zip(batch.keys, batch.members["json"], batch.token_ids[0], strict=True):
         assert json.loads(member or b"")["levels"]["name"] == f"name {key}"

@@ -89,6 +89,7 @@ impl OpenFiles {
 pub struct Reader {
     files: Arc<OpenFiles>,
     shards: Vec<OpenShard>,
+    row: u32,
     scratch: Scratch,
     sample: Sample,
     buffer: Vec<u8>,
@@ -116,6 +117,7 @@ impl Reader {
     ) -> Result<Members<'_>, SampleError> {
         self.sample.clear();
         raw_members.clear();
+        self.row = id.sample;
         let (file, regions) = open(&mut self.shards, &self.files, index, provider, id.shard)?;
         let region = regions.get(id.sample).ok_or(GONE)?;
         let length = region.end - region.start;
@@ -154,6 +156,11 @@ impl Reader {
             txt: spans[1].map(bytes),
             json: spans[2].map(bytes),
         })
+    }
+
+    /// The place of the last sample in its shard.
+    pub fn row(&self) -> u32 {
+        self.row
     }
 
     /// The key of the last sample; empty if its headers could not be read.

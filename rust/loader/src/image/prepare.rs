@@ -45,6 +45,11 @@ impl<'config> ImagePreparer<'config> {
 }
 
 impl Decoded<'_> {
+    /// Width and height of the encoded image.
+    pub fn size(&self) -> [i32; 2] {
+        [self.pixels.width(), self.pixels.height()].map(|side| side as i32)
+    }
+
     /// Writes `size` x `size` pixels of packed RGB.
     pub fn write(&self, size: u32, scratch: &mut Scratch, out: &mut [u8]) {
         match &self.draw {

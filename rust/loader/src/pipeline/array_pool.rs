@@ -15,6 +15,10 @@ pub struct BatchArrays {
     pub masked_token_ids: Vec<i32>,
     /// `[M, K]`.
     pub kept_patches: Vec<i64>,
+    /// `[B]`, places in their shards.
+    pub rows: Vec<u32>,
+    /// `[B]`, width and height of the encoded images; 0 if they were not decoded.
+    pub sizes: Vec<[i32; 2]>,
     pub keys: Vec<String>,
     pub raw_members: Vec<RawMembers>,
 }

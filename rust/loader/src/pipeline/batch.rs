@@ -22,6 +22,10 @@ pub struct Batch {
 pub(crate) struct Row {
     /// The sample in this row; `None` if it was bad and nothing replaced it.
     pub sample: Option<SampleId>,
+    /// Its place in its shard.
+    pub row: u32,
+    /// Width and height of its image; 0 if it was not decoded.
+    pub size: [i32; 2],
     pub key: String,
     pub captions: Vec<Caption>,
     pub raw_members: RawMembers,

@@ -1,5 +1,6 @@
 //! An opened data set: configuration, index, tokenizer and this rank's share.
 
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -166,7 +167,13 @@ impl Dataset {
                 stamp: shard.stamp.clone(),
             })
         };
-        let prefetcher = Prefetcher::open(&self.config.store, Box::new(request_of), scan_file)?;
+        let dataset = Arc::clone(self);
+        let scan = move |number: u32, file: &File| {
+            let regions = scan_file(file, dataset.config.store.require_archive_end)?;
+            Ok(dataset.index.arrived(number, regions))
+        };
+        let store = &self.config.store;
+        let prefetcher = Prefetcher::open(store, Box::new(request_of), Box::new(scan))?;
         Ok(Some(Arc::new(prefetcher)))
     }
 }

@@ -106,7 +106,7 @@ impl<'shared> Worker<'shared> {
                     };
                     let name = match self.reader.key() {
                         // Without readable headers a sample has no key.
-                        "" => format!("no. {}", id.sample),
+                        "" => format!("no. {}", self.reader.row()),
                         key => key.to_owned(),
                     };
                     bad_samples.record(format_args!("shard {shard}, sample {name}"), &error);
@@ -191,6 +191,7 @@ impl<'shared> Worker<'shared> {
         if self.config.image_size > 0 {
             self.stage = Stage::Decode;
             let decoded = self.images.decode(members.image, || rng(stream::AUGMENT))?;
+            row.size = decoded.size();
             let begun = counters.passed(Stage::Decode, begun);
 
             self.stage = Stage::Augment;
@@ -204,6 +205,7 @@ impl<'shared> Worker<'shared> {
             }
             counters.passed(Stage::Augment, begun);
         }
+        row.row = self.reader.row();
         row.key.clear();
         row.key.push_str(self.reader.key());
         Ok(())
@@ -273,6 +275,10 @@ impl<'shared> Worker<'shared> {
             keep_patches(mask, masked_rows, of_batch, of_row, &mut lease.arrays.kept_patches);
         }
         let (memory, rows) = (&mut lease.arrays, &mut rows[..count]);
+        memory.rows.clear();
+        memory.rows.extend(rows.iter().map(|row| row.row));
+        memory.sizes.clear();
+        memory.sizes.extend(rows.iter().map(|row| row.size));
         swap_all(&mut memory.keys, rows.iter_mut().map(|row| &mut row.key));
         if !self.config.keep_members.is_empty() {
             swap_all(&mut memory.raw_members, rows.iter_mut().map(|row| &mut row.raw_members));

@@ -30,7 +30,7 @@ pub struct ShardRequest {
 pub type RequestOf = dyn Fn(u32) -> Option<ShardRequest> + Send + Sync;
 
 /// Finds the samples of a fetched shard by reading its headers.
-pub type ScanShard = fn(&File, require_end: bool) -> Result<Regions, TarError>;
+pub type ScanShard = dyn Fn(u32, &File) -> Result<Regions, TarError> + Send + Sync;
 
 type Wake = Box<dyn Fn() + Send + Sync>;
 
@@ -43,7 +43,7 @@ struct Shared {
     inner: Arc<Inner>,
     runtime: Handle,
     request_of: Box<RequestOf>,
-    scan: ScanShard,
+    scan: Box<ScanShard>,
     state: Mutex<State>,
     wake: OnceLock<Wake>,
     closed: AtomicBool,
@@ -54,7 +54,7 @@ impl Prefetcher {
     pub fn open(
         config: &StoreConfig,
         request_of: Box<RequestOf>,
-        scan: ScanShard,
+        scan: Box<ScanShard>,
     ) -> Result<Self, FetchError> {
         let store = Store::open(config)?;
         let shared = Shared {
@@ -164,10 +164,10 @@ async fn caught<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, 
 }
 
 async fn checked(
+    shared: Arc<Shared>,
+    shard: u32,
     fetched: Fetched,
     indexed: Option<&Stamp>,
-    scan: ScanShard,
-    require_end: bool,
 ) -> Result<ReadyShard, Failure> {
     let file = Arc::new(fetched.file);
     if let Some(stamp) = indexed {
@@ -180,7 +180,7 @@ async fn checked(
     }
     let read = tokio::task::spawn_blocking(move || {
         let regions =
-            scan(&file, require_end).map_err(|error| Failure::terminal(error.to_string()))?;
+            (shared.scan)(shard, &file).map_err(|error| Failure::terminal(error.to_string()))?;
         Ok(ReadyShard { file, regions: Some(Arc::new(regions)) })
     });
     read.await
@@ -235,8 +235,7 @@ impl Shared {
             let ShardRequest { location, stamp } = request;
             let work = async {
                 let fetched = shared.inner.download(&location, &task_meter).await?;
-                let require_end = shared.inner.config.require_archive_end;
-                checked(fetched, stamp.as_ref(), shared.scan, require_end).await
+                checked(Arc::clone(&shared), shard, fetched, stamp.as_ref()).await
             };
             let arrival = caught(work).await;
             let arrival = arrival.map_err(|failure| failure.into_error(location));

@@ -3,6 +3,7 @@
 //! A sample's region starts at the header of its first member and ends where the next sample starts. Its key and members are
 //! not stored: they are read again, from the region's headers, with the sample.
 
+use std::fmt;
 use std::ops::Range;
 
 /// Bytes of a tar block. Headers and data start at multiples of it.
@@ -13,6 +14,20 @@ pub const UNKNOWN_LENGTH: u32 = u32::MAX;
 /// The start of each sample and the end of the last one, in blocks of 512 bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Regions(Box<[u32]>);
+
+/// Tells the contents of shards apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprint {
+    pub samples: u32,
+    /// CRC-32 of the encoded regions.
+    pub crc: u32,
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}-{:08x}", self.samples, self.crc)
+    }
+}
 
 impl Regions {
     /// Regions from the start of each sample and the end of the last one.
@@ -34,6 +49,13 @@ impl Regions {
         let sample = sample as usize;
         let (start, end) = (self.0.get(sample)?, self.0.get(sample + 1)?);
         Some(u64::from(*start) * BLOCK..u64::from(*end) * BLOCK)
+    }
+
+    /// The number of samples and a checksum of where they are: the same for every copy of a shard, packed or not.
+    pub fn fingerprint(&self) -> Fingerprint {
+        let mut bytes = Vec::new();
+        self.encode(&mut bytes);
+        Fingerprint { samples: self.len() as u32, crc: crc32fast::hash(&bytes) }
     }
 
     /// Where the last sample ends, in bytes.

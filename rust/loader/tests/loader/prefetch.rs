@@ -1,4 +1,5 @@
 //! Prefetched shards: downloaded in order, within the disk limit, once for all processes of a node.
+use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -51,7 +52,8 @@ impl Lab {
                 stamp: stamp.clone(),
             })
         };
-        Prefetcher::open(config, Box::new(request_of), scan_file).unwrap()
+        let scan = |_, file: &File| scan_file(file, true);
+        Prefetcher::open(config, Box::new(request_of), Box::new(scan)).unwrap()
     }
 
     fn first_requests(&self) -> Vec<String> {

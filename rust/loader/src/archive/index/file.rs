@@ -13,7 +13,7 @@ use crate::config::StoreConfig;
 use crate::error::{Error, IndexError};
 use crate::os::{read_exact_at, usual_permissions};
 use crate::remote::Store;
-use crate::shards::{Location, Regions};
+use crate::shards::{Fingerprint, Location, Regions};
 
 /// An open index file whose table has been read.
 #[derive(Debug)]
@@ -26,12 +26,13 @@ pub struct IndexFile {
 pub(super) struct FileRange {
     offset: u64,
     length: u32,
-    crc: u32,
+    pub(super) fingerprint: Fingerprint,
 }
 
 impl From<&Entry> for FileRange {
     fn from(entry: &Entry) -> Self {
-        Self { offset: entry.offset, length: entry.length, crc: entry.crc }
+        let fingerprint = Fingerprint { samples: entry.count, crc: entry.crc };
+        Self { offset: entry.offset, length: entry.length, fingerprint }
     }
 }
 
@@ -62,14 +63,15 @@ impl IndexFile {
         &self.path
     }
 
-    /// The regions of a shard with `count` samples.
-    pub(super) fn regions(&self, extent: FileRange, count: u32) -> Result<Regions, IndexError> {
+    /// The regions of a shard.
+    pub(super) fn regions(&self, extent: FileRange) -> Result<Regions, IndexError> {
         let mut bytes = vec![0; extent.length as usize];
         read_exact_at(&self.file, &mut bytes, extent.offset)?;
-        if crc32fast::hash(&bytes) != extent.crc {
+        let Fingerprint { samples, crc } = extent.fingerprint;
+        if crc32fast::hash(&bytes) != crc {
             return Err(IndexError::Damaged("a shard's regions have changed"));
         }
-        Regions::decode(&bytes, count)
+        Regions::decode(&bytes, samples)
             .ok_or(IndexError::Damaged("a shard's regions cannot be read"))
     }
 }
@@ -208,7 +210,7 @@ pub fn check_index(
             Ok(scanned) => scanned,
             Err(error) => return Some(error.to_string()),
         };
-        if let Err(error) = file.regions(entry.into(), entry.count) {
+        if let Err(error) = file.regions(entry.into()) {
             return Some(format!("shard {location}: {error}"));
         }
         let is = |what: &str, now: u64, then: u64| {

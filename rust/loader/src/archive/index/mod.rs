@@ -8,8 +8,8 @@ mod parallel;
 mod scanner;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 
 use file::{FileRange, IndexFile};
 pub use file::{Summary, check_index, write_index};
@@ -19,7 +19,7 @@ use scanner::Scanner;
 
 use crate::config::{OnMissingShard, StoreConfig};
 use crate::error::{Error, IndexError};
-use crate::shards::{Location, Regions, Stamp, UNKNOWN_LENGTH};
+use crate::shards::{Fingerprint, Location, Regions, Stamp, UNKNOWN_LENGTH};
 
 #[derive(Debug)]
 pub struct Shard {
@@ -29,12 +29,23 @@ pub struct Shard {
     place: RegionsAt,
 }
 
+impl Shard {
+    /// The fingerprint of its contents, if known.
+    pub fn fingerprint(&self) -> Option<Fingerprint> {
+        match &self.place {
+            RegionsAt::Memory(regions) => Some(regions.fingerprint()),
+            RegionsAt::File(range) => Some(range.fingerprint),
+            RegionsAt::Arrival(fingerprint) => fingerprint.get().copied(),
+        }
+    }
+}
+
 #[derive(Debug)]
 enum RegionsAt {
     Memory(Arc<Regions>),
     File(FileRange),
     /// They are found when the shard has been downloaded.
-    Arrival,
+    Arrival(OnceLock<Fingerprint>),
 }
 
 /// All samples of a list of shards.
@@ -69,7 +80,12 @@ impl Index {
         };
         let left_out = examine_all(shards, options, scan, |location, found| {
             let Some((stamp, scan)) = found else {
-                return index.push(location, None, UNKNOWN_LENGTH, RegionsAt::Arrival);
+                return index.push(
+                    location,
+                    None,
+                    UNKNOWN_LENGTH,
+                    RegionsAt::Arrival(OnceLock::new()),
+                );
             };
             damaged.extend(scan.note(location));
             let count = scan.regions.len() as u32;
@@ -151,12 +167,17 @@ impl Index {
     pub fn regions(&self, shard: u32) -> Result<Arc<Regions>, IndexError> {
         match (&self.shards[shard as usize].place, &self.file) {
             (RegionsAt::Memory(regions), _) => Ok(Arc::clone(regions)),
-            (RegionsAt::File(extent), Some(file)) => {
-                let count = self.counts[shard as usize];
-                file.regions(*extent, count).map(Arc::new)
-            }
-            (RegionsAt::File(_), None) | (RegionsAt::Arrival, _) => Err(IndexError::NotAnIndex),
+            (RegionsAt::File(extent), Some(file)) => file.regions(*extent).map(Arc::new),
+            (RegionsAt::File(_), None) | (RegionsAt::Arrival(_), _) => Err(IndexError::NotAnIndex),
         }
+    }
+
+    /// Takes note of the regions that a shard turned out to have.
+    pub fn arrived(&self, shard: u32, regions: Regions) -> Regions {
+        if let RegionsAt::Arrival(fingerprint) = &self.shards[shard as usize].place {
+            fingerprint.get_or_init(|| regions.fingerprint());
+        }
+        regions
     }
 
     pub fn file(&self) -> Option<&Path> {
