@@ -140,6 +140,12 @@ class Folder:
             raise UserError(f"{address}: must be accessible ({_SECRETS.sub('', str(error))})") from error
 
 
+def folder_of(address: str) -> tuple[Folder, str]:
+    """The folder of a file's address, and the file's name."""
+    folder, name = os.path.split(address)
+    return Folder(folder), name
+
+
 @cache
 def _file_system(scheme: str, endpoint: str | None) -> Any:
     """The file system of pyarrow for a scheme. It retries what may be retried."""

@@ -333,7 +333,13 @@ def known_flags() -> dict[str, set[str]]:
     They are read from the helps, which tell what a user may write.
     """
     names = [name for name in cli.COMMANDS if name not in {"data", "bench", "eval"}]
-    names += ["data index", "data rank", "data filter", *(f"bench {benchmark}" for benchmark in BENCHMARKS)]
+    names += [
+        "data index",
+        "data rank",
+        "data filter",
+        "data combine",
+        *(f"bench {benchmark}" for benchmark in BENCHMARKS),
+    ]
     names += [*(f"data build {builder}" for builder in BUILDERS), *(f"eval {suite}" for suite in SUITES)]
     found = {name: _flags(cli.main, [*name.split(), "--help-all" if name == "train" else "--help"]) for name in names}
     found["train"] |= {"--dry-run", "--help-all", "--shards", "--threads"}

@@ -6,15 +6,18 @@ import os
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tests.support.object_stores import SETTINGS, object_store, s3_settings
 from tests.support.refusals import refusal_of
 from tests.support.remote_shards import BUCKET
 from tests.support.servers import FaultProxy, free_port, moto
 
+from prolip.data.selection import Chosen, read_selection, write_selection
 from prolip.errors import UserError
 from prolip.folders import Folder
 
+SOME = Chosen("a.tar", "", np.array([3, 7], np.uint32))
 LARGE = os.urandom(12 << 20)
 """Several parts of an upload to S3."""
 
@@ -37,6 +40,11 @@ def test_files_are_written_listed_read_and_deleted(
     with folder.open("b") as stream:
         stream.seek(5)
         assert stream.read(3) == LARGE[5:8]
+    assert write_selection(folder.at("chosen"), [SOME]) == 2
+    assert next(read_selection(folder.at("chosen"))).rows.tolist() == [3, 7]
+    folder.delete("chosen")
+    with refusal_of("selection"):
+        next(read_selection(folder.at("chosen")))
     with refusal_of("out"):
         folder.check_own("mark")
     folder.check_own("mark", "c")

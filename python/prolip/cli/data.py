@@ -1,10 +1,10 @@
-"""`prolip data build | index | rank | filter`."""
+"""`prolip data build | index | rank | filter | combine`."""
 
 from __future__ import annotations
 
 from prolip.cli import data_build
 from prolip.cli.command import Command, choose, ended_by_sigterm, finish, parse, prepare
-from prolip.data.config import IndexOptions
+from prolip.data.config import CombineOptions, IndexOptions
 from prolip.embeddings.config import FilterOptions, RankOptions
 
 
@@ -49,9 +49,18 @@ def _filter(prog: str, arguments: list[str]) -> int:
     return 0
 
 
+def _combine(prog: str, arguments: list[str]) -> int:
+    options = parse(CombineOptions, prog, arguments)
+    from prolip.data.selection import run_combine
+
+    finish(run_combine(options), f"prolip train RECIPE --data.selection {options.out}", [options.out])
+    return 0
+
+
 COMMANDS = {
     "build": Command("make WebDataset shards", data_build.run),
     "index": Command("index shards, so that training opens them at once", _index),
     "rank": Command("rank embedded samples by uncertainty, or by how well caption and image fit", _rank),
     "filter": Command("copy the shards, or the images of a folder, that a ranking keeps", _filter),
+    "combine": Command("combine selections: samples of all, of any, or of the first without the others", _combine),
 }

@@ -220,3 +220,18 @@ class IndexOptions:
     """Shards to read in parallel; 0 for the number of cores."""
     store: StoreConfig = field(default_factory=StoreConfig)
     """How remote shards are read. Each is downloaded whole."""
+
+
+How = Literal["and", "or", "without"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CombineOptions:
+    """Combine selections into one, with each sample at most as often as in one of them."""
+
+    selections: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SELECTION ...")]
+    """Files of `prolip data select`, `dedupe` or `combine`."""
+    how: How
+    """`and`: samples of all selections; `or`: of any; `without`: of the first, but of no other."""
+    out: str
+    """Output file, a selection."""

@@ -8,18 +8,21 @@ uint32) and `repeats` (a list of uint16, or null).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial, reduce
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from prolip.data.config import CombineOptions, How
 from prolip.errors import UserError
 from prolip.files import atomic_file
-
-How = Literal["and", "or", "without"]
+from prolip.folders import folder_of
 
 _SCHEMA = pa.schema(
     {"source": pa.string(), "stamp": pa.string(), "rows": pa.list_(pa.uint32()), "repeats": pa.list_(pa.uint16())}
@@ -40,41 +43,65 @@ class Chosen(NamedTuple):
     """[R], how often an epoch reads each; None for once."""
 
 
-def write_selection(path: Path, chosen: Iterable[Chosen]) -> int:
-    """Write a selection atomically, and return its number of samples. Sources without one are left out."""
-    count, waiting = 0, list[Chosen]()
+def write_selection(path: str | Path, chosen: Iterable[Chosen]) -> int:
+    """Write a selection atomically, and return its number of samples. Sources without one are left out.
+
+    Args:
+        path: a local file, or its address in a store (`prolip.folders`).
+    """
+    count, written, waiting = 0, 0, list[Chosen]()
     encodings = {"rows.list.element": "DELTA_BINARY_PACKED", "repeats.list.element": "PLAIN"}
     with (
-        atomic_file(path) as temporary,
+        _local_file(str(path)) as temporary,
         pq.ParquetWriter(
             temporary, _SCHEMA, compression="zstd", use_dictionary=False, column_encoding=encodings
         ) as writer,
     ):
 
         def write() -> None:
+            nonlocal written
             columns: list[Any] = list(zip(*waiting, strict=True)) or [()] * len(_SCHEMA)
             writer.write_table(pa.table(list(map(list, columns)), schema=_SCHEMA))
             waiting.clear()
+            written = count
 
         for one in chosen:
             if len(one.rows):
                 count += len(one.rows)
                 waiting.append(one)
-            if sum(len(each.rows) for each in waiting) >= _AT_ONCE:
+            if count - written >= _AT_ONCE:
                 write()
         write()
     return count
 
 
-def read_selection(path: Path) -> Iterator[Chosen]:
+@contextmanager
+def _local_file(address: str) -> Iterator[Path]:
+    """Yield a temporary file that becomes the one at the address."""
+    folder, name = folder_of(address)
+    if not folder.is_remote:
+        with atomic_file(Path(address)) as temporary:
+            yield temporary
+        return
+    with TemporaryDirectory() as local:
+        yield (temporary := Path(local, name))
+        folder.write(name, pa.memory_map(str(temporary)).read_buffer())
+
+
+def read_selection(path: str | Path) -> Iterator[Chosen]:
     """Read a selection, source by source.
+
+    Args:
+        path: a local file, or its address in a store.
 
     Raises:
         UserError: the file is missing or is not a selection.
     """
+    folder, name = folder_of(str(path))
     try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(1024, columns=_SCHEMA.names):
+        with folder.open(name) as stream, pq.ParquetFile(stream) as file:
+            for group in range(file.num_row_groups):
+                batch = file.read_row_group(group, _SCHEMA.names)
                 if batch.schema.types != _SCHEMA.types or any(batch[name].null_count for name in _SCHEMA.names[:3]):
                     raise ValueError(f"must have the columns {_SCHEMA}, all but repeats filled")
                 columns = {name: batch[name] for name in _SCHEMA.names}
@@ -95,19 +122,23 @@ def _numbers(scalar: Any) -> Any:
     return None if scalar.values is None else scalar.values.to_numpy(zero_copy_only=False)
 
 
-def combine(first: Path, second: Path, how: How) -> Iterator[Chosen]:
+def combine(first: Iterable[Chosen], second: Iterable[Chosen], how: How) -> Iterator[Chosen]:
     """Combine two selections: samples of both, of any, or of the first without the second.
 
-    A sample that both choose is repeated as often as the one that repeats it less (`and`) or more (`or`).
+    A sample that both choose is repeated as often as the one that repeats it less (`and`) or more (`or`). Sources that
+    only the second has come last.
 
     Raises:
-        UserError: a file is not a selection, or a source changed between them.
+        UserError: a source changed between them.
     """
-    others = {one.source: one for one in read_selection(second)}
-    for one in read_selection(first):
-        other = others.pop(one.source, Chosen(one.source, one.stamp, np.zeros(0, np.uint32)))
-        if one.stamp != other.stamp:
-            raise UserError(f"selection: {one.source} must be unchanged; it differs between {first} and {second}")
+    rest, passed = iter(second), dict[str, Chosen]()
+    for one in first:
+        # Usually both have the same sources in the same order, so that one of them is in memory.
+        while one.source not in passed and (other := next(rest, None)) is not None:
+            passed[other.source] = other
+        other = passed.pop(one.source, Chosen(one.source, one.stamp, np.zeros(0, np.uint32)))
+        if len({one.stamp, other.stamp} - {""}) > 1:
+            raise UserError(f"selection: {one.source} must be unchanged; it differs between the selections")
         counts = [np.ones(len(each.rows), np.uint16) if each.repeats is None else each.repeats for each in (one, other)]
         rows = np.union1d(one.rows, other.rows)
         mine, theirs = np.zeros((2, len(rows)), np.uint16)
@@ -116,6 +147,19 @@ def combine(first: Path, second: Path, how: How) -> Iterator[Chosen]:
             how
         ]
         kept = repeats > 0
-        yield Chosen(one.source, one.stamp, rows[kept], None if (repeats <= 1).all() else repeats[kept])
+        yield Chosen(one.source, one.stamp or other.stamp, rows[kept], None if (repeats <= 1).all() else repeats[kept])
     if how == "or":
-        yield from others.values()
+        yield from (*passed.values(), *rest)
+
+
+def run_combine(options: CombineOptions) -> list[str]:
+    """Combine the files in turn, and return the lines to print.
+
+    Raises:
+        UserError: there are fewer than two files, one is not a selection, or a source changed between them.
+    """
+    if len(options.selections) < 2:
+        raise UserError(f"selections: must be at least two files (got {len(options.selections)})")
+    found = map(read_selection, options.selections)
+    count = write_selection(options.out, reduce(partial(combine, how=options.how), found))
+    return [f"{options.out}: {count:,} samples"]

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, strategies as st
 
+from prolip.cli import main
 from prolip.data.selection import Chosen, How, combine, read_selection, write_selection
 from prolip.errors import UserError
 
@@ -47,15 +48,26 @@ def test_selections_are_written_read_and_combined(
         if how == "without"
         else dict(UNION[how](Counter(one), Counter(other)))
     )
-    assert contents(list(combine(first, second, how))) == expected
+    assert contents(list(combine(read_selection(first), read_selection(second), how))) == expected
 
 
 def test_a_source_that_changed_between_two_selections_is_named(tmp_path: Path) -> None:
     first = write(tmp_path / "first", {("a.tar", 1): 1})
     second = write(tmp_path / "second", {("a.tar", 2): 1}, stamp="8")
     with pytest.raises(UserError, match=r"a\.tar") as error:
-        list(combine(first, second, "or"))
+        list(combine(read_selection(first), read_selection(second), "or"))
     assert error.value.field == "selection"
+
+
+def test_files_are_combined_in_turn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [
+        str(write(tmp_path / f"{number}", {("a.tar", row): 1 for row in rows}))
+        for number, rows in enumerate(([1, 2, 3, 4], [1, 2, 3], [3]))
+    ]
+    for how, left in (("and", [3]), ("without", [4])):
+        assert main(["data", "combine", *files, "--how", how, "--out", str(tmp_path / "out")]) == 0
+        assert contents(list(read_selection(str(tmp_path / "out")))) == {("a.tar", row): 1 for row in left}
+        assert f"1 samples\nwrote {tmp_path / 'out'}; next: " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
