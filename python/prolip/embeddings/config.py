@@ -18,6 +18,24 @@ By = Literal["image", "text", "inclusion", "csd"]
 
 
 @dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """Where the parts of a command's work run.
+
+    A command nests it without a prefix: `engine: Annotated[EngineOptions, tyro.conf.arg(name="")]`.
+    """
+
+    on: Annotated[str | None, tyro.conf.arg(metavar="ray|ray://HOST:PORT")] = None
+    """Run on Ray (`pip install 'prolip[ray]'`): `ray` uses the cluster that this machine belongs to, or starts Ray on
+    it; `ray://HOST:PORT` uses the cluster with this address. By default, work runs in this process."""
+    workers: int = 0
+    """Maximum number of Ray's actors; 0 for as many as the cluster has resources for, or can get."""
+    num_cpus: float = 1
+    """Cores per actor."""
+    num_gpus: float = 0
+    """GPUs per actor."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class EmbedOptions:
     """Embed images and captions into Parquet files for `prolip search` and `prolip data rank`.
 

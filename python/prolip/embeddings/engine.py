@@ -1,0 +1,305 @@
+"""Run units of work in threads of this process, or in actors of a Ray cluster (`--on ray`)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager, nullcontext
+from typing import Any, NamedTuple, TypeVar
+
+import pyarrow as pa
+from tqdm import tqdm
+
+from prolip.distributed import usable_cores
+from prolip.embeddings.config import EngineOptions
+from prolip.errors import DataError, UserError, check_at_least, sentence
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 3
+NAMED = 3
+"""Number of failed units that the error at the end describes; the log has all."""
+_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+"""Settings of Ray, which it reads when it is imported."""
+
+Unit = TypeVar("Unit")
+Result = TypeVar("Result")
+Report = Callable[[int], object]
+"""A worker calls it with a number of samples that it has processed. It raises if the run ends, to end the unit."""
+MakeWorker = Callable[[Report], Callable[[Unit], Result]]
+"""Makes the function that maps a unit to its result: once per process, such as to load a model."""
+
+
+class _Done(NamedTuple):
+    """What became of a unit."""
+
+    place: int
+    result: Any
+    failure: str | None
+    """Why the unit failed."""
+    samples: int = 0
+    """Samples that no report has counted."""
+
+
+def run_units(
+    units: Sequence[Unit],
+    make_worker: MakeWorker[Unit, Result],
+    options: EngineOptions,
+    *,
+    verb: str,
+    name: Callable[[Unit], str] = str,
+    threads: int = 0,
+) -> Iterator[tuple[int, Result]]:
+    """Yield the place and the result of each unit, in the order in which they are finished.
+
+    A unit that raises is tried three times. Then it is logged, and the others go on. A unit must be safe to repeat:
+    it is also run again if its actor or its node is lost.
+
+    Args:
+        units: small values that can be pickled, such as the names of files.
+        make_worker: see `MakeWorker`. A process calls the worker from several threads at once. With Ray it is pickled.
+        verb: what is done to the units, for the progress bar, such as "embedded".
+        name: the name of a unit, for errors.
+        threads: threads of this process that run units if there is no Ray; 0 for as many as `options` says.
+
+    Raises:
+        UserError: Ray is not installed, or cannot be reached.
+        DataError: a unit failed; raised after all others are finished.
+    """
+    check_at_least(0, workers=options.workers, num_cpus=options.num_cpus, num_gpus=options.num_gpus)
+    failed = list[str]()
+    with tqdm(total=len(units), desc=verb, unit="part", file=sys.stderr) as bar:
+        progress = _Progress(bar)
+        if options.on is None:
+            found = _run_here(units, make_worker, threads or options.workers or usable_cores(), progress)
+        else:
+            found = _run_on_ray(units, make_worker, options)
+        for done in found:
+            progress.add(done.samples)
+            if done.failure is None:
+                bar.update()
+                yield done.place, done.result
+            else:
+                failed.append(f"{name(units[done.place])}: {done.failure}")
+                progress.add(failed=1)
+                log.error("failed: %s", failed[-1])
+    if failed:
+        raise DataError(
+            f"{len(failed):,} of {len(units):,} parts failed {ATTEMPTS} times; rerun the command to try them again: "
+            f"{'; '.join(failed[:NAMED])}"
+        )
+
+
+class _Progress:
+    """Shows samples/s and failures beside a bar."""
+
+    def __init__(self, bar: tqdm[Any]) -> None:
+        self._bar, self._begun, self._samples, self._failed = bar, time.monotonic(), 0, 0
+        self._lock = threading.Lock()
+
+    def add(self, samples: int = 0, failed: int = 0) -> None:
+        with self._lock:
+            self._samples += samples
+            self._failed += failed
+            speed = self._samples / (time.monotonic() - self._begun)
+            failures = f", {self._failed:,} failed" if self._failed else ""
+            self._bar.set_postfix_str(f"{speed:,.1f} samples/s{failures}", refresh=False)
+            if time.time() - self._bar.last_print_t > 0.2:
+                self._bar.refresh()
+                self._bar.last_print_t = time.time()
+
+
+def _attempt(worker: Callable[[Unit], Result], place: int, unit: Unit) -> _Done:
+    reason = ""
+    for _ in range(ATTEMPTS):
+        try:
+            return _Done(place, worker(unit), None)
+        except (UserError, DataError, OSError) as error:
+            reason = sentence(error)
+        except Exception:  # noqa: BLE001 (the other units go on)
+            reason = traceback.format_exc()
+    return _Done(place, None, reason)
+
+
+# ---- Here -----------------------------------------------------------------------------------------------------------
+
+
+def _run_here(
+    units: Sequence[Unit], make_worker: MakeWorker[Unit, Result], threads: int, progress: _Progress
+) -> Iterator[_Done]:
+    ending = threading.Event()
+
+    def report(samples: int) -> None:
+        if ending.is_set():
+            raise KeyboardInterrupt  # which is not an attempt that failed
+        progress.add(samples)
+
+    worker = make_worker(report)
+    with ThreadPoolExecutor(threads, "unit") as pool:
+        futures = [pool.submit(_attempt, worker, place, unit) for place, unit in enumerate(units)]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            ending.set()
+            pool.shutdown(cancel_futures=True)
+
+
+# ---- On Ray ---------------------------------------------------------------------------------------------------------
+
+
+class _Tries:
+    """Counts how often each unit has begun, where it outlives the actors that begin it."""
+
+    def __init__(self) -> None:
+        self._begun = Counter[int]()
+
+    def add(self, place: int, more: int) -> int:
+        """Add to a unit's number, and return it."""
+        self._begun[place] += more
+        return self._begun[place]
+
+
+class _Actor:
+    """A worker on Ray. Ray Data calls it from two threads, each with one unit at a time."""
+
+    def __init__(self, tries: Any, make_worker: list[Any]) -> None:
+        import ray
+
+        self._add: Callable[[int, int], int] = lambda *given: ray.get(tries.add.remote(*given))
+        self._alone, self._lock, self._samples = threading.Lock(), threading.Lock(), 0
+        self._worker = ray.get(make_worker[0])(self._take)
+
+    def _take(self, samples: int) -> int:
+        """Add some samples to those that no unit has counted yet, and return their number."""
+        with self._lock:
+            self._samples += samples
+            return self._samples
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        (row,) = table.to_pylist()
+        place = row["place"]
+        # A unit that lost its actor may have ended it, so that another one must not count the next loss as its own.
+        with self._alone if self._add(place, 0) else nullcontext():
+            if self._add(place, 1) > ATTEMPTS:
+                done = _Done(place, None, "its actor died each time, or its node was lost")
+            else:
+                done = _attempt(self._worker, place, pickle.loads(row["unit"]))
+        done = done._replace(samples=self._take(0))
+        self._take(-done.samples)
+        return pa.table({"done": [pickle.dumps(done)]})
+
+
+class _Driver:
+    """Starts Ray Data on the cluster, for Ray's client, from which it cannot be started."""
+
+    def __init__(self, *given: Any) -> None:
+        self._found = _mapped(*given)
+
+    def next(self) -> _Done | None:
+        return next(self._found, None)
+
+
+def _run_on_ray(
+    units: Sequence[Unit], make_worker: MakeWorker[Unit, Result], options: EngineOptions
+) -> Iterator[_Done]:
+    with _connected(options) as ray:
+        # In a list Ray passes a reference on; the worker's maker is pickled once, and so may hold a model.
+        given: list[Any] = [[ray.put(make_worker)], [pickle.dumps(unit) for unit in units], options]
+        try:
+            if ray.util.client.ray.is_connected():
+                driver = ray.remote(num_cpus=0)(_Driver).remote(*given)
+                yield from iter(lambda: ray.get(driver.next.remote()), None)
+            else:
+                yield from _mapped(*given)
+        except ray.exceptions.RayError as error:
+            raise DataError(f"on: Ray gave up ({str(error).strip()})") from error
+
+
+def _mapped(make_worker: list[Any], units: Sequence[bytes], options: EngineOptions) -> Iterator[_Done]:
+    """Run units with Ray Data: it retries lost actors and nodes, and its pool of actors follows the cluster's size."""
+    import ray.data
+
+    tries = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Tries).remote()
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = context.print_on_execution_start = False
+    context.max_consecutive_actor_init_deaths = ATTEMPTS
+    # An actor has two units: it opens the second one while the first one runs. No more, since they would wait there.
+    context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
+    most = min(options.workers or len(units), len(units))
+    free = ray.available_resources()
+    fit = min(
+        free.get(kind, 0) // each for kind, each in (("CPU", options.num_cpus), ("GPU", options.num_gpus)) if each
+    )
+    pool = ray.data.ActorPoolStrategy(
+        min_size=1,
+        max_size=most,
+        initial_size=max(1, min(most, int(fit))),
+        max_tasks_in_flight_per_actor=2,
+        max_concurrent_calls_per_actor=2,
+        enable_true_multi_threading=True,
+    )
+    rows = [{"place": place, "unit": unit} for place, unit in enumerate(units)]
+    found = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        _Actor,
+        batch_size=1,
+        batch_format="pyarrow",
+        compute=pool,
+        num_cpus=options.num_cpus,
+        num_gpus=options.num_gpus or None,
+        fn_constructor_args=[tries, make_worker],
+    )
+    for row in found.iter_rows():
+        yield pickle.loads(row["done"])
+
+
+@contextmanager
+def _connected(options: EngineOptions) -> Iterator[Any]:
+    """Connect to Ray, without its messages, and disconnect at the end; a Ray that this process started ends with it."""
+    for variable, value in _QUIET.items():
+        os.environ.setdefault(variable, value)
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise UserError(f"on: needs Ray; pip install 'prolip[ray]' ({error})") from error
+    for logger in ("ray", "ray.data"):
+        logging.getLogger(logger).setLevel(logging.ERROR)
+    ours = not ray.is_initialized()
+    if ours:
+        on_sigterm, on_main = signal.getsignal(signal.SIGTERM), threading.current_thread() is threading.main_thread()
+        address = None if options.on == "ray" else options.on
+        try:
+            with _no_stderr():
+                ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise UserError(f"on: must be ray, or ray://HOST:PORT of a cluster (got {options.on}: {error})") from error
+        if on_main:
+            signal.signal(signal.SIGTERM, on_sigterm)  # Ray replaces it
+    try:
+        yield ray
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+@contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Drop what C++ prints."""
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

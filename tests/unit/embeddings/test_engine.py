@@ -1,0 +1,41 @@
+"""`run_units` in threads of this process; e2e/test_ray.py has it on Ray."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from tests.support.refusals import refusal_of
+
+from prolip.embeddings.config import EngineOptions
+from prolip.embeddings.engine import Report, run_units
+from prolip.errors import DataError
+
+
+def test_units_run_once_and_one_that_fails_three_times_does_not_stop_the_others(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tries = Counter[str]()
+
+    def make(report: Report):  # type: ignore[no-untyped-def]
+        def work(unit: str) -> str:
+            tries[unit] += 1
+            report(2)
+            if unit == "bad" or (unit == "late" and tries[unit] < 3):
+                raise OSError("no such part")
+            return unit.upper()
+
+        return work
+
+    found = dict[int, str]()
+    with pytest.raises(DataError, match=r"1 of 4 parts .*bad: no such part"):
+        found.update(run_units(["a", "bad", "late", "b"], make, EngineOptions(), verb="tried"))
+    assert found == {0: "A", 2: "LATE", 3: "B"}
+    assert tries == {"a": 1, "bad": 3, "late": 3, "b": 1}
+    assert "1 failed" in capsys.readouterr().err
+
+
+def test_wrong_settings_are_named() -> None:
+    for field, options in (("workers", EngineOptions(workers=-1)), ("on", EngineOptions(on="mars"))):
+        with refusal_of(field):
+            list(run_units(["a"], lambda _: str, options, verb="tried"))
