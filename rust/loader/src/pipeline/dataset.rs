@@ -165,6 +165,7 @@ impl Dataset {
             is_remote(shard).then(|| ShardRequest {
                 location: shard.location.clone(),
                 stamp: shard.stamp.clone(),
+                wanted: Vec::new(),
             })
         };
         let dataset = Arc::clone(self);

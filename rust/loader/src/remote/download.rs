@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -10,7 +11,7 @@ use tokio::time::sleep;
 
 use super::cache::{Claim, Found};
 use super::partial_file::{Meter, PartialFile, PartialFileReader};
-use super::ranges::{Limits, Opened, Transfer};
+use super::ranges::{Limits, Opened, Transfer, WHOLE, num_bytes};
 use super::retry::{Attempts, Failure, LONGEST_PAUSE, Verdict, write_failure};
 use super::store::{Fetched, Inner, Store};
 use super::{decompress, pipe};
@@ -35,7 +36,8 @@ impl Store {
         cancelled: &AtomicBool,
     ) -> Result<Fetched, FetchError> {
         let meter = Arc::new(Meter::default());
-        let fetched = self.wait(self.inner.download(location, &meter), location, cancelled);
+        let work = self.inner.download(location, &[WHOLE], &meter);
+        let fetched = self.wait(work, location, cancelled);
         // If it was cancelled, a thread may still be unpacking.
         meter.call_off();
         fetched
@@ -43,16 +45,17 @@ impl Store {
 }
 
 impl Inner {
-    /// Fetches a shard. Meanwhile `meter` shows the disk space it uses.
+    /// Fetches a shard, or if possible only the `wanted` ranges, into a sparse file. Meanwhile `meter` shows the disk space it uses.
     pub async fn download(
         &self,
         location: &Location,
+        wanted: &[Range<u64>],
         meter: &Arc<Meter>,
     ) -> Result<Fetched, Failure> {
         let compression = location.compression();
         let fetched = match location {
             Location::File(path) => self.open_file(path, compression, meter).await,
-            Location::Url(url) => self.download_url(url, compression, meter).await,
+            Location::Url(url) => self.download_url(url, wanted, compression, meter).await,
             Location::Pipe(command) => pipe::download(self, command, meter).await,
         };
         fetched.map_err(|failure| failure.at("the folder (store.cache_dir)", &self.folder))
@@ -75,11 +78,12 @@ impl Inner {
     async fn download_url(
         &self,
         url: &str,
+        wanted: &[Range<u64>],
         compression: Option<Compression>,
         meter: &Arc<Meter>,
     ) -> Result<Fetched, Failure> {
         let (source, address) = (self.source(url)?, shown(url));
-        let transfer = self.transfer(&source, &address);
+        let transfer = self.transfer(&source, &address, wanted);
         let mut attempts = Attempts::new(self.limits.retries);
         loop {
             let once = self.download_once(url, transfer, compression, meter, &mut attempts);
@@ -114,7 +118,8 @@ impl Inner {
             }
             Cached::Missing(opened, claim) => (*opened, claim),
         };
-        meter.begin(identity.size, compression.is_some());
+        let expected = identity.size.map(|_| num_bytes(&opened.ranges));
+        meter.begin(expected, compression.is_some());
         let file = match &claim {
             Some(claim) => claim.file.try_clone().map_err(write_failure)?,
             None => self.file()?,
@@ -125,13 +130,11 @@ impl Inner {
         };
         let sink = Arc::new(PartialFile::new(arriving, meter));
         let mut file = self.receive(transfer, opened, &sink, unpacked, meter).await?;
-        let arrived = sink.file.metadata().map_err(write_failure)?.len();
-        if identity.size.is_some_and(|size| size != arrived) {
-            return Err(Failure::changed(format!(
-                "{arrived} bytes have come, and the server says another size"
-            )));
+        match identity.size {
+            // The last bytes may not be wanted.
+            Some(size) => sink.file.set_len(size).map_err(write_failure)?,
+            None => identity.size = Some(sink.file.metadata().map_err(write_failure)?.len()),
         }
-        identity.size = Some(arrived);
         if let Some(claim) = claim {
             let kept = tokio::task::spawn_blocking(|| claim.keep()).await;
             let kept = kept.map_err(io::Error::other).flatten();

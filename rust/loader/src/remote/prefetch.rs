@@ -1,6 +1,7 @@
 //! Prefetches the shards of a run in the order of their use, and keeps each until it is released.
 
 use std::fs::File;
+use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -13,6 +14,7 @@ use tokio::task::AbortHandle;
 use super::partial_file::Meter;
 use super::prefetch_state::{ShardState, State, end};
 use super::provider::{ReadyShard, ShardProvider};
+use super::ranges::{joined, num_bytes};
 use super::retry::Failure;
 use super::store::{Fetched, Inner, Store};
 use crate::config::StoreConfig;
@@ -24,6 +26,8 @@ pub struct ShardRequest {
     pub location: Location,
     /// Its stamp in the index. Without an index, its headers are read once it is fetched.
     pub stamp: Option<Stamp>,
+    /// The bytes of the samples that the run reads, ascending, so that others need not be fetched. Empty for all.
+    pub wanted: Vec<Range<u64>>,
 }
 
 /// Returns the request for a shard of the list. `None` for a plain local file.
@@ -195,14 +199,22 @@ impl Shared {
             let Some(shard) = wanted.or_else(|| state.queue.front().copied()) else {
                 return;
             };
-            let Some(request) = (self.request_of)(shard) else {
+            let Some(mut request) = (self.request_of)(shard) else {
                 state.forget(shard);
                 state.shards.remove(&shard);
                 continue;
             };
+            let is_plain_url = matches!(request.location, Location::Url(_))
+                && request.location.compression().is_none();
+            // A cache keeps whole shards, for the next epochs.
+            let stamp = request.stamp.as_ref();
+            let stamp = stamp.filter(|_| is_plain_url && self.inner.cache.is_none());
+            request.wanted = joined(&request.wanted, stamp.map_or(0, |stamp| stamp.size));
             let need = match (state.sizes.get(&shard), &request.stamp) {
                 (Some(&size), _) => size,
-                (None, Some(stamp)) if request.location.compression().is_none() => stamp.size,
+                (None, Some(stamp)) if request.location.compression().is_none() => {
+                    stamp.size.min(num_bytes(&request.wanted))
+                }
                 // The size of a compressed shard says little about its unpacked size.
                 (None, stamp) => state.largest.max(stamp.as_ref().map_or(0, |stamp| stamp.size)),
             };
@@ -232,9 +244,9 @@ impl Shared {
         }));
         let (shared, task_meter) = (Arc::clone(self), Arc::clone(&meter));
         let task = self.runtime.spawn(async move {
-            let ShardRequest { location, stamp } = request;
+            let ShardRequest { location, stamp, wanted } = request;
             let work = async {
-                let fetched = shared.inner.download(&location, &task_meter).await?;
+                let fetched = shared.inner.download(&location, &wanted, &task_meter).await?;
                 checked(Arc::clone(&shared), shard, fetched, stamp.as_ref()).await
             };
             let arrival = caught(work).await;
@@ -284,7 +296,9 @@ impl Shared {
                 if let Some(regions) = &lent.regions {
                     state.lengths.insert(shard, regions.len() as u64);
                 }
-                let bytes = lent.file.metadata().map_or(0, |metadata| metadata.len());
+                // A file of ranges is sparse.
+                let size = || lent.file.metadata().map_or(0, |metadata| metadata.len());
+                let bytes = meter.exact().unwrap_or_else(size);
                 meter.settle(bytes);
                 state.largest = state.largest.max(bytes);
                 state.sizes.insert(shard, bytes);

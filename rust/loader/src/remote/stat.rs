@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use super::glob::settle;
+use super::ranges::WHOLE;
 use super::retry::{Attempts, Failure, write_failure};
 use super::store::{Inner, Store};
 use crate::config::StoreConfig;
@@ -61,7 +62,7 @@ impl Inner {
     /// The stamp of the shard at an address, from a request for one byte.
     async fn examine(&self, url: &str) -> Result<Stamp, Failure> {
         let (source, address) = (self.source(url)?, shown(url));
-        let mut transfer = self.transfer(&source, &address);
+        let mut transfer = self.transfer(&source, &address, &[WHOLE]);
         transfer.limits.range_bytes = 1;
         let opened = transfer.open(&mut Attempts::new(self.limits.retries)).await?;
         Ok(Stamp::from(&opened.identity))

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
@@ -181,14 +182,16 @@ impl Inner {
         })
     }
 
-    /// The transfer of a shard, whose `address` is for messages.
+    /// The transfer of a shard's `wanted` ranges. Its `address` is for messages.
     pub(super) fn transfer<'store>(
         &'store self,
         source: &'store Origin,
         address: &'store str,
+        wanted: &'store [Range<u64>],
     ) -> Transfer<'store> {
         Transfer {
             source,
+            wanted,
             connections: &self.connections,
             limits: self.limits,
             address,

@@ -1,9 +1,10 @@
 //! Downloads from servers that break, lie and change.
 use std::time::{Duration, Instant};
 
+use crate::prefetch::{content, partly, wait_for};
 use crate::server::{MIB, Page, Reply, Request, SIZE, Server, config, fetch, noise, one, schedule};
 use prolip_loader::config::StoreConfig;
-use prolip_loader::shards::Location;
+use prolip_loader::shards::{Location, Stamp};
 use proptest::prelude::*;
 
 #[test]
@@ -157,10 +158,21 @@ proptest! {
         replies in proptest::collection::vec(replies(), 0..6),
         ranges in any::<bool>(),
         connections in 1usize..5,
+        wanted in proptest::collection::btree_set(0u64..12, 0..4),
     ) {
         let bytes = noise(size, size as u64);
         let (_server, location) = one(&bytes, ranges, schedule(replies));
         let config = StoreConfig { connections, retries: 8, ..config() };
-        prop_assert!(fetch(&config, &location).unwrap() == bytes);
+        let stamp = Stamp { size: size as u64, ..Stamp::default() };
+        let wanted: Vec<_> = wanted.into_iter().map(|mib| mib << 10..(mib + 1) << 10).collect();
+        let prefetcher = partly(&location, &stamp, &wanted, &config);
+        wait_for(&prefetcher, 0);
+        let got = content(&prefetcher, 0);
+        prop_assert!(got.len() == size && (got == bytes || !wanted.is_empty()));
+        for range in wanted {
+            let kib = |at: u64| size.min((at << 10) as usize);
+            let range = kib(range.start)..kib(range.end);
+            prop_assert!(got[range.clone()] == bytes[range]);
+        }
     }
 }

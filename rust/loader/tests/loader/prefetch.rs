@@ -1,5 +1,6 @@
 //! Prefetched shards: downloaded in order, within the disk limit, once for all processes of a node.
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -7,11 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::common::{archive, member};
-use crate::server::{MIB, Page, Reply, Request, Server, config, noise};
+use crate::server::{MIB, Page, Reply, Request, Server, config, noise, one};
 use prolip_loader::archive::scan_file;
 use prolip_loader::config::StoreConfig;
 use prolip_loader::remote::{Prefetcher, ShardProvider, ShardRequest};
-use prolip_loader::shards::{Location, Stamp};
+use prolip_loader::shards::{Location, Stamp, Version};
 
 /// A shard of about `size` bytes with `number` + 1 samples.
 fn shard(number: usize, size: usize) -> Vec<u8> {
@@ -19,6 +20,14 @@ fn shard(number: usize, size: usize) -> Vec<u8> {
         .map(|sample| member(&format!("{sample}.jpg"), &noise(size / (number + 1), number as u64)))
         .collect();
     archive(&samples)
+}
+
+fn open(
+    config: &StoreConfig,
+    request_of: impl Fn(u32) -> Option<ShardRequest> + Send + Sync + 'static,
+) -> Prefetcher {
+    let scan = |_, file: &File| scan_file(file, true);
+    Prefetcher::open(config, Box::new(request_of), Box::new(scan)).unwrap()
 }
 
 struct Lab {
@@ -50,10 +59,10 @@ impl Lab {
             Some(ShardRequest {
                 location: Location::Url(urls.get(shard as usize)?.clone()),
                 stamp: stamp.clone(),
+                wanted: Vec::new(),
             })
         };
-        let scan = |_, file: &File| scan_file(file, true);
-        Prefetcher::open(config, Box::new(request_of), Box::new(scan)).unwrap()
+        open(config, request_of)
     }
 
     fn first_requests(&self) -> Vec<String> {
@@ -64,15 +73,19 @@ impl Lab {
 }
 
 /// Waits until a shard is ready, as a pipeline does: it asks again whenever something has changed.
-fn wait_for(prefetcher: &Prefetcher, shard: u32) {
+pub fn wait_for(prefetcher: &Prefetcher, shard: u32) {
+    wait_until(|| prefetcher.is_ready(shard));
+}
+
+fn wait_until(holds: impl Fn() -> bool) {
     let begun = Instant::now();
-    while !prefetcher.is_ready(shard) {
-        assert!(begun.elapsed() < Duration::from_secs(20), "shard {shard}");
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(20));
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
-fn content(prefetcher: &Prefetcher, shard: u32) -> Vec<u8> {
+pub fn content(prefetcher: &Prefetcher, shard: u32) -> Vec<u8> {
     let lent = prefetcher.get(shard).unwrap().expect("it is here");
     let mut bytes = vec![0; lent.file.metadata().unwrap().len() as usize];
     lent.file.read_exact_at(&mut bytes, 0).unwrap();
@@ -116,10 +129,7 @@ fn read_ahead_stays_within_its_limit_unless_a_batch_waits() {
     for released in [0, 1, 5] {
         prefetcher.release(released);
     }
-    let begun = Instant::now();
-    while lab.first_requests().len() < 5 && begun.elapsed() < Duration::from_secs(10) {
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_until(|| lab.first_requests().len() == 5);
     let mut next = lab.first_requests()[3..].to_vec();
     next.sort();
     assert_eq!(next, ["2.tar", "3.tar"]);
@@ -163,4 +173,68 @@ fn processes_of_a_node_fetch_a_shard_once() {
     wait_for(&later, 0);
     assert!(content(&later, 0) == lab.shards[0]);
     assert_eq!(requests.load(Ordering::SeqCst), before + 1);
+}
+
+/// A prefetcher of one indexed shard, of which these KiB are wanted.
+pub fn partly(
+    location: &Location,
+    stamp: &Stamp,
+    wanted: &[Range<u64>],
+    config: &StoreConfig,
+) -> Prefetcher {
+    let wanted = wanted.iter().map(|range| range.start << 10..range.end << 10).collect();
+    let request = ShardRequest { location: location.clone(), stamp: Some(stamp.clone()), wanted };
+    open(config, move |_| Some(request.clone()))
+}
+
+#[test]
+fn only_wanted_ranges_are_fetched_if_they_are_less_than_half() {
+    let bytes = noise(20 * MIB, 1);
+    let stamp = Stamp { size: bytes.len() as u64, ..Stamp::default() };
+    let folder = tempfile::tempdir().unwrap();
+    let whole = vec![0..8192, 8192..16_384, 16_384..20_480];
+    // In KiB. One request crosses gaps of up to 256.
+    for (wanted, expected, cache_bytes) in [
+        (vec![3..90, 90..200, 456..457, 714..715], vec![3..457, 714..715], 0),
+        (vec![3..90, 90..91], whole.clone(), 30 << 20),
+        (vec![1024..2048, 2048..10_500], vec![1024..9216, 9216..10_500], 0),
+        (vec![0..5000, 5256..10_240], whole, 0),
+        (vec![0..1, 20_479..20_485], vec![0..1, 20_479..20_480], 0),
+    ] {
+        let (server, location) = one(&bytes, true, |_| Reply::Good);
+        let cache_dir = Some(folder.path().to_owned());
+        // Half of the shard fits.
+        let read_ahead_bytes = 10 << 20;
+        let config = StoreConfig { cache_dir, cache_bytes, read_ahead_bytes, ..config() };
+        let prefetcher = partly(&location, &stamp, &wanted, &config);
+        for _ in 0..2 {
+            prefetcher.request(&[0]);
+            wait_until(|| expected.len() == 3 || prefetcher.get(0).unwrap().is_some());
+            wait_for(&prefetcher, 0);
+            prefetcher.release(0);
+        }
+        let mut asked: Vec<_> = server.requests().iter().map(|r| r.range.unwrap()).collect();
+        asked.sort_unstable();
+        asked.dedup();
+        let asked = asked.iter().map(|(first, last)| first >> 10..(last + 1) >> 10);
+        assert_eq!(asked.collect::<Vec<_>>(), expected);
+    }
+}
+
+#[test]
+fn a_shard_that_is_not_the_indexed_one_is_named_whatever_is_wanted() {
+    let (_server, location) = one(&noise(MIB, 1), true, |_| Reply::Good);
+    for (size, etag, what) in [
+        (1 << 20, "older", "it was written again"),
+        (30 << 20, "one", "it had 31457280 bytes and has 1048576"),
+        (4000, "one", "it had 4000 bytes and has 1048576"),
+    ] {
+        let stamp = Stamp { size, version: Version::ETag(format!("\"{etag}\"").into()) };
+        for wanted in [vec![], vec![0..1, 5000..5001], vec![5000..5001, 6000..6001]] {
+            let prefetcher = partly(&location, &stamp, &wanted, &config());
+            wait_for(&prefetcher, 0);
+            let error = prefetcher.get(0).unwrap_err().to_string();
+            assert!(error.contains(&format!("since it was indexed: {what}")), "{error}");
+        }
+    }
 }
