@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,8 @@ def test_every_code_block_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch
                 (parse if block.parsed_only else run)(block, given)
     finally:
         torch.set_num_threads(threads)
+        if "ray" in sys.modules:
+            sys.modules["ray"].shutdown()
 
 
 def run(block: Block, given: dict[str, Any]) -> None:
@@ -109,7 +112,10 @@ def run(block: Block, given: dict[str, Any]) -> None:
 
 
 def parse(block: Block, _: dict[str, Any]) -> None:
-    assert block.language in SHELLS, f"{block}: only commands can be parsed without being run"
+    if block.language == "python":
+        compile(block.text, str(block), "exec")
+        return
+    assert block.language in SHELLS, f"{block}: only commands and Python can be parsed without being run"
     lines = block.text if block.language == "sh" else "\n".join(map(shlex.join, commands(block)))
     subprocess.run(["bash", "-n"], input=lines, text=True, check=True)
     for words in commands(block):

@@ -109,6 +109,14 @@ def emoji_run(folder: Path) -> None:
     images(folder)
 
 
+def engines(folder: Path, _: Patch) -> None:
+    """A run, images, and a Ray of two cores."""
+    import ray
+
+    emoji_run(folder)
+    ray.init(num_cpus=2, object_store_memory=100 << 20, include_dashboard=False, log_to_driver=False)
+
+
 def many_emoji(folder: Path) -> None:
     """A run of a tiny model, and more images than an index may leave out unseen."""
     emoji_run(folder)
@@ -361,6 +369,7 @@ PREPARE: dict[str, Callable[[Path, Patch], None]] = {
     "decide.md": decide,
     "uncertainty.md": doubt,
     "embed-and-search.md": alone(emoji_run),
+    "engines.md": engines,
     "evaluate.md": evaluate,
     "explore.md": alone(emoji_run),
     "hugging-face.md": hugging_face,

@@ -12,10 +12,12 @@ from tests.support.object_stores import SETTINGS, object_store, s3_settings
 from tests.support.refusals import refusal_of
 from tests.support.remote_shards import BUCKET
 from tests.support.servers import FaultProxy, free_port, moto
+from tests.support.shards import encoded
 
 from prolip.data.selection import Chosen, read_selection, write_selection
 from prolip.errors import UserError
 from prolip.folders import Folder
+from prolip.pretrained.preprocess import Preprocess
 
 SOME = Chosen("a.tar", "", np.array([3, 7], np.uint32))
 LARGE = os.urandom(12 << 20)
@@ -42,6 +44,11 @@ def test_files_are_written_listed_read_and_deleted(
         assert stream.read(3) == LARGE[5:8]
     assert write_selection(folder.at("chosen"), [SOME]) == 2
     assert next(read_selection(folder.at("chosen"))).rows.tolist() == [3, 7]
+    image = encoded((9, 8, 7))
+    folder.write("a.png", image)
+    preprocess = Preprocess(size=(8, 8))
+    assert preprocess(folder.at("a.png")).equal(preprocess(image))
+    folder.delete("a.png")
     folder.delete("chosen")
     with refusal_of("selection"):
         next(read_selection(folder.at("chosen")))

@@ -1,4 +1,4 @@
-"""Use prolip from other code: a torch dataset, open_clip's training, transformers, vector databases, export.
+"""Use prolip from other code: a torch dataset, open_clip's training, transformers, vector databases, engines, export.
 
 Import `prolip.interop.open_clip` and `prolip.interop.transformers` by their own names, because they need more packages.
 """

@@ -267,12 +267,8 @@ def _entries(images: Images, size: tuple[int, int]) -> Iterator[_Entry]:
             yield from (_Entry("ready", name, row) for row in pixels)
         elif isinstance(image, np.ndarray | Tensor) and image.ndim == 4:
             yield from (_Entry("decode", f"{name}[{row}]", part) for row, part in enumerate(image))
-        elif isinstance(image, bytes | bytearray | memoryview):
-            yield _Entry("decode", name, bytes(image))
-        elif isinstance(image, Image.Image | np.ndarray | Tensor):
-            yield _Entry("decode", name, image)
         else:
-            raise UserError(f"{name}: {KINDS} (got a {type(image).__name__})")
+            yield _Entry("decode", name, image)
 
 
 def _named(text: str, name: str) -> Iterator[_Entry]:
@@ -283,7 +279,5 @@ def _named(text: str, name: str) -> Iterator[_Entry]:
         yield from (_Entry("decode", str(path), path) for path in files)
     elif _SHARDS.search(text):
         yield _Entry("shards", text, text)
-    elif "://" in text:
-        raise UserError(f"{name}: {text} is the address of a file: only shards (.tar) are read from addresses")
     else:
         yield _Entry("decode", text, text)

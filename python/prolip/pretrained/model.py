@@ -97,9 +97,10 @@ class Model:
         Pixels are the loader's own, which are Pillow's. Images are decoded in threads while the model runs.
 
         Args:
-            images: one image or several: paths, encoded bytes, PIL images, arrays u8 [H, W, 3] or [H, W], tensors
-                u8 [3, H, W]; folders, searched in the order of their paths; shards (paths, addresses or patterns);
-                tensors f32 [3, H, W] from `preprocess`. Arrays [N, H, W, 3] and tensors [N, 3, H, W] are several.
+            images: one image or several: paths, addresses (`s3://`, `gs://`, `az://`), encoded bytes, PIL images,
+                arrays u8 [H, W, 3] or [H, W], tensors u8 [3, H, W]; folders, searched in the order of their paths;
+                shards (paths, addresses or patterns); tensors f32 [3, H, W] from `preprocess`. Arrays [N, H, W, 3] and
+                tensors [N, 3, H, W] are several.
             batch_size: images per forward pass.
             num_threads: threads that decode; 0 for this process's share of the cores.
             progress: whether to show a progress bar; None shows it on a terminal if it takes more than two seconds.

@@ -19,11 +19,13 @@ from prolip.data import DataError, preprocess_image
 from prolip.data.build.images import UNREADABLE
 from prolip.data.device import Normalise
 from prolip.errors import UserError
+from prolip.folders import Folder
 from prolip.models import ModelConfig, ProLIP
 from prolip.normalization import OPENAI_MEAN, OPENAI_STD
 
 AnyImage = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any] | Tensor
-"""A file's path, its bytes, a PIL image, an array u8 [H, W, 3] or [H, W], or a tensor u8 [3, H, W] or [1, H, W]."""
+"""A file's path or address (`s3://`, `gs://`, `az://`), its bytes, a PIL image, an array u8 [H, W, 3] or [H, W], or a
+tensor u8 [3, H, W] or [1, H, W]."""
 Pixels = NDArray[np.uint8]
 """[S, S, 3]."""
 KINDS = "an image is a path, bytes, a PIL image, an array or a tensor"
@@ -137,15 +139,18 @@ def _through_loader(data: bytes, size: int, name: str) -> Tensor:
 
 def _as_bytes(image: AnyImage, name: str) -> bytes:
     """Return the image as an encoded file; decoded pixels become a BMP, so that the loader's own code resizes them."""
-    if isinstance(image, bytes):
-        return image
+    if isinstance(image, bytes | bytearray | memoryview):
+        return bytes(image)
     if isinstance(image, str | os.PathLike):
+        address = os.fspath(image)
         try:
-            return Path(image).read_bytes()
+            return Folder(address).read("") if "://" in address else Path(image).read_bytes()
         except FileNotFoundError:
             raise UserError(f"{name}: no such image file") from None
         except OSError as error:
             raise UserError(f"{name}: cannot be read ({error.strerror})") from error
+    if not isinstance(image, Image.Image | np.ndarray | Tensor):
+        raise UserError(f"{name}: {KINDS} (got a {type(image).__name__})")
     buffer = io.BytesIO()
     _as_pil(image, name).save(buffer, format="BMP")
     return buffer.getvalue()
