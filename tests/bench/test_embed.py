@@ -18,6 +18,7 @@ from tests.support.shards import write_tar
 from prolip.embeddings.config import EmbedOptions
 from prolip.embeddings.embed_inputs import run_embed
 from prolip.embeddings.storage import Manifest
+from prolip.folders import Folder
 from prolip.models import ARCHITECTURES, ProLIP
 from prolip.models.hub import save_pretrained
 
@@ -50,7 +51,7 @@ def test_embedding_rarely_waits_for_the_loader(tmp_path: Path, capsys: pytest.Ca
     for shard in range(SHARDS):
         write_shard(tmp_path / f"{shard}.tar", 200 if full else 2, rng)
     data = (str(tmp_path / f"{{0..{SHARDS - 1}}}.tar"),)
-    told = run_embed(EmbedOptions(checkpoint=str(tmp_path / "model"), shards=data, out=tmp_path / "out"))
+    told = run_embed(EmbedOptions(checkpoint=str(tmp_path / "model"), shards=data, out=str(tmp_path / "out")))
     with capsys.disabled():
         print(f"\nViT-Ti/16: {told[1]}")
-    assert not full or Manifest.read(tmp_path / "out").run["wait_share"] < LARGEST_WAIT
+    assert not full or Manifest.read(Folder(str(tmp_path / "out"))).run["wait_share"] < LARGEST_WAIT

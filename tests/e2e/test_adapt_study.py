@@ -27,7 +27,7 @@ def test_the_study_measures_every_method(
     pairs = write_npz(tmp_path / "pairs.npz", *made_up(40, 32))
     for method in ("temperature", "laplace"):
         out = tmp_path / "runs" / f"{method}-new"
-        run_adapt(AdaptOptions(embeddings=(pairs,), out=out, checkpoint=str(tmp_path / "run"), method=method))  # type: ignore[arg-type]
+        run_adapt(AdaptOptions(embeddings=(str(pairs),), out=out, checkpoint=str(tmp_path / "run"), method=method))  # type: ignore[arg-type]
     (tmp_path / "runs" / "laplace-new" / "cost.json").write_text('{"seconds": 61.2}')
     arguments = ["--out", str(tmp_path / "runs"), "--data", str(emoji_data), "--frozen", str(tmp_path / "run")]
     arguments += ["--prolip", str(tmp_path / "none")]

@@ -11,6 +11,7 @@ from tests.support.vector_rows import some_gaussians, write_parts
 
 from prolip.embeddings.search import nearest
 from prolip.embeddings.storage import complete_parts
+from prolip.folders import Folder
 from prolip.interop.vectors import query_vectors, read_vectors
 
 K = 10
@@ -27,7 +28,7 @@ class Index:
         self.vectors = np.concatenate([block.vectors for block in read_vectors(folder)])
         self.queries = query_vectors(queries)
         self.exact = self.queries.astype(np.float64) @ self.vectors.astype(np.float64).T
-        _, parts = complete_parts(folder, "image")
+        _, parts = complete_parts(Folder(str(folder)), "image")
         self.scores = [[hit.score for hit in hits] for hits in nearest(parts, queries.mean.numpy(), K)]
 
     def check(self, rows: Any, scores: Any) -> None:

@@ -12,6 +12,7 @@ from tests.gpu.job import Job
 from prolip.checkpoint import checkpoint_path
 from prolip.cli import main as prolip
 from prolip.embeddings.storage import complete_parts
+from prolip.folders import Folder
 from prolip.train.loop import main as train
 
 _BATCH = 32
@@ -75,11 +76,12 @@ def embedded(job: Job, name: str, device: str, precision: str) -> dict[str, NDAr
     """What `prolip embed` wrote: means and log variances of images and captions."""
     out = job.scratch / "embedded" / name
     command = ["embed", "--checkpoint", str(job.scratch / "runs" / "embedded"), "--out", str(out), "--what", "both"]
+    command += ["--log_var", "--dtype", "float32"]
     command += ["--shards", pattern(job), "--device", device, "--precision", precision]
     assert prolip(command) == 0
     found: dict[str, NDArray[np.float32]] = {}
     for kind in ("image", "text"):
-        blocks = [block for part in complete_parts(out, kind)[1] for block in part.blocks(log_var=True)]
+        blocks = [block for part in complete_parts(Folder(str(out)), kind)[1] for block in part.blocks(log_var=True)]
         for field in ("mean", "log_var"):
             found[f"{kind}s: {field}"] = np.concatenate([getattr(block, field) for block in blocks])
     return found

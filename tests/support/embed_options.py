@@ -8,18 +8,24 @@ import numpy as np
 
 from prolip.embeddings.config import EmbedOptions, Kind
 from prolip.embeddings.storage import complete_parts
+from prolip.folders import Folder
 from prolip.gaussian import Gaussian
 
 
 def options(lab: Path, out: Path, **changes: object) -> EmbedOptions:
     """Options to embed the shards of the fixture `lab`."""
-    given = {"checkpoint": str(lab / "run"), "out": out, "shards": (str(lab / "data" / "{a/0,b/1,a/2}.tar"),)}
-    return EmbedOptions(**(given | {"batch_size": 2, "device": "cpu"} | changes))  # type: ignore[arg-type]
+    given = {
+        "checkpoint": str(lab / "run"),
+        "out": str(out),
+        "log_var": True,
+        "shards": (str(lab / "data" / "{a/0,b/1,a/2}.tar"),),
+    }
+    return EmbedOptions(**(given | {"batch_size": 2, "device": "cpu", "dtype": "float32"} | changes))  # type: ignore[arg-type]
 
 
 def read(out: Path, kind: Kind) -> tuple[list[str], list[str], np.ndarray, np.ndarray, np.ndarray]:
     """Keys, sources, means, log variances and total variances of all parts."""
-    parts = complete_parts(out, kind)[1]
+    parts = complete_parts(Folder(str(out)), kind)[1]
     blocks = [block for part in parts for block in part.blocks(2, log_var=True)]
     mean, log_var, total = (
         np.concatenate([getattr(block, name) for block in blocks]) for name in ("mean", "log_var", "total_var")

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from prolip.embeddings.config import Kind, Stored
 from prolip.embeddings.storage import Manifest, PartNotes, Rows, Settings, write_part
+from prolip.folders import Folder
 from prolip.gaussian import Gaussian
 
 
@@ -28,14 +29,16 @@ def write_parts(
 ) -> Path:
     """Writes the Gaussians as the samples k0, k1, … of shards, of such sizes, that have a part each."""
     folder.mkdir(exist_ok=True)
-    count, files = 0, []
+    count, files = 0, dict[str, int]()
     for number, size in enumerate(sizes):
         here = slice(count, count + size)
         count += size
         names = [f"{keys}{row}" for row in range(here.start, count)]
         for kind, gaussians in items.items():
-            rows = Rows(names, [f"{number}.tar"] * size, *(each[here].float().numpy() for each in gaussians))
-            files.append(write_part(folder, rows, PartNotes(number=number, kind=kind, rows=size), dtype).name)
+            mean, log_var = (each[here].float().numpy() for each in gaussians)
+            rows = Rows(names, np.arange(size, dtype=np.uint32), mean, log_var, np.zeros((size, 2), np.int32))
+            notes = PartNotes(number=number, kind=kind, source=f"{number}.tar", stamp="", rows=size)
+            files[write_part(Folder(str(folder)), rows, notes, dtype, log_var=True).name] = size
     Manifest(
         checkpoint="model",
         weights="digest",
@@ -43,10 +46,11 @@ def write_parts(
         model={},
         dim=gaussians.mean.shape[1],
         dtype=dtype,
+        log_var=True,
         settings=Settings(what="both" if len(items) == 2 else kind, caption_key="txt", precision="fp32"),
         plan=[],
         complete=True,
         parts=files,
         rows=dict.fromkeys(items, count),
-    ).write(folder)
+    ).write(Folder(str(folder)))
     return folder

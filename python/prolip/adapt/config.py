@@ -57,12 +57,12 @@ def _loss() -> LossConfig:
 class AdaptOptions:
     """Learn Gaussians for a frozen CLIP or SigLIP from cached embeddings of image-text pairs, without its towers."""
 
-    embeddings: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FOLDER|FILE")]
-    """Folders that `prolip embed --what both` wrote; or .npz or .parquet files with `image` and `text`, one row per
-    pair."""
+    embeddings: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FOLDER|FILE")]
+    """Folders that `prolip embed --what both` wrote, here or at s3://, gs:// or az://; or .npz or .parquet files with
+    `image` and `text`, one row per pair."""
     out: Path
     """Folder of the adapted model, which `prolip.load` opens."""
-    masked: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FOLDER|FILE")] = ()
+    masked: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FOLDER|FILE")] = ()
     """More general views of the same pairs in the same order, one folder or file for each of `embeddings`: cropped or
     masked images, shortened captions."""
     checkpoint: str | None = None

@@ -24,6 +24,7 @@ from torch import Tensor
 from prolip.embeddings.config import Kind
 from prolip.embeddings.storage import Part, paired_parts
 from prolip.errors import UserError
+from prolip.folders import Folder
 
 BLOCK = 1024
 """Rows that are read from a file at a time."""
@@ -51,7 +52,7 @@ class PairRows(NamedTuple):
 class Table:
     """A file, or two files of a folder, with rows of images and of their texts."""
 
-    path: Path
+    path: str
     """The file that errors name."""
     count: int
     blocks: Callable[[int], Iterator[tuple[Any, Any]]]
@@ -113,7 +114,7 @@ class Pairs:
         return next(self.batches(min(rows, BUFFER), seed=0))
 
 
-def _unit(rows: Any, path: Path, dim: int) -> Tensor:
+def _unit(rows: Any, path: str, dim: int) -> Tensor:
     """Rows of unit norm, f32 [N, D].
 
     Raises:
@@ -133,7 +134,7 @@ def _unit(rows: Any, path: Path, dim: int) -> Tensor:
 # ---- Opening --------------------------------------------------------------------------------------------------------
 
 
-def open_pairs(sources: Sequence[Path], masked: Sequence[Path] = ()) -> Pairs:
+def open_pairs(sources: Sequence[str], masked: Sequence[str] = ()) -> Pairs:
     """Open folders of `prolip embed`, .npz files and Parquet files.
 
     Args:
@@ -149,38 +150,42 @@ def open_pairs(sources: Sequence[Path], masked: Sequence[Path] = ()) -> Pairs:
     )
     rows = [(table.count, table.first_key) for table in tables]
     if views and [(view.count, view.first_key) for view in views] != rows:
-        raise UserError(
-            f"masked: must be views of the same rows, in the same order (got {', '.join(map(str, masked))})"
-        )
+        raise UserError(f"masked: must be views of the same rows, in the same order (got {', '.join(masked)})")
     total = sum(table.count for table in tables)
     if not total:
-        raise UserError(f"embeddings: hold no pairs (got {', '.join(map(str, sources))})")
+        raise UserError(f"embeddings: hold no pairs (got {', '.join(sources)})")
     first, _ = next(block for table in tables for block in table.blocks(1))
     return Pairs(tuple(tables), tuple(views), total, len(first[0]))
 
 
-def _tables(source: Path, option: str) -> Iterator[Table]:
+def is_folder(source: str) -> bool:
+    """Whether a source is a folder, here or in an object store."""
+    return Folder(source).is_remote or Path(source).is_dir()
+
+
+def _tables(name: str, option: str) -> Iterator[Table]:
     """The tables of a source, which an option names.
 
     Raises:
         UserError: it is not a source of pairs.
     """
-    if source.is_dir():
-        for image, text in paired_parts(source):
-            if count := image.notes.rows:
-                yield Table(image.path, count, partial(_part_blocks, image, text), image.names()[0][0])
+    source = Path(name)
+    if is_folder(name):
+        for image, text in paired_parts(Folder(name)):
+            if image.count:
+                yield Table(image.path, image.count, partial(_part_blocks, image, text), image.names()[0][0])
     elif source.suffix == ".npz" and source.is_file():
         with _reading(source), np.load(source) as file:
             image, text = (file[name] for name in NAMES)
         if len(image) != len(text):
             raise UserError(f"{source}: must have as many images as texts (got {len(image)} and {len(text)})")
-        yield Table(source, len(image), partial(_array_blocks, image, text))
+        yield Table(name, len(image), partial(_array_blocks, image, text))
     elif source.suffix == ".parquet" and source.is_file():
         with _reading(source), pq.ParquetFile(source) as file:
             count, missing = file.metadata.num_rows, set(NAMES) - set(file.schema_arrow.names)
         if missing:
             raise UserError(f"{source}: needs columns image and text (got no {min(missing)})")
-        yield Table(source, count, partial(_column_blocks, source))
+        yield Table(name, count, partial(_column_blocks, source))
     else:
         raise UserError(f"{option}: must be a folder of `prolip embed`, or an .npz or .parquet file (got {source})")
 

@@ -16,11 +16,12 @@ from PIL import Image
 from prolip.adapt.config import AdaptOptions
 from prolip.adapt.heads import fit_heads, start_heads
 from prolip.adapt.laplace import fit_laplace
-from prolip.adapt.pairs import BUFFER, PairRows, Pairs, open_pairs
+from prolip.adapt.pairs import BUFFER, PairRows, Pairs, is_folder, open_pairs
 from prolip.adapt.temperature import fit_logits
 from prolip.embeddings.storage import Manifest
 from prolip.errors import UserError
 from prolip.files import check_own_folder
+from prolip.folders import Folder
 from prolip.models.adapter import ADAPTER_FILE, Adapter, Frozen, save_adapter
 from prolip.models.config import AdapterConfig
 from prolip.pretrained.model import weights_digest
@@ -66,7 +67,7 @@ def run_adapt(options: AdaptOptions) -> list[str]:
     lines = _fit(adapter, pairs, origin, options)
     seconds = time.monotonic() - begun
     notes: dict[str, Any] = {"pairs": pairs.count, "seconds": round(seconds, 1)}
-    notes |= {"embeddings": [*map(str, options.embeddings)], "masked": [*map(str, options.masked)]}
+    notes |= {"embeddings": options.embeddings, "masked": options.masked}
     if trained:
         notes |= {"heads": dataclasses.asdict(options.heads), "loss": dataclasses.asdict(options.loss)}
     save_adapter(adapter, origin.frozen, options.out, notes)
@@ -138,11 +139,11 @@ def find_origin(options: AdaptOptions, dim: int) -> Origin:
     Raises:
         UserError: it is unknown or its embeddings do not have `dim` dimensions, or the folders are of different models.
     """
-    folders = [path for path in (*options.embeddings, *options.masked) if path.is_dir()]
-    manifests = [Manifest.read(folder) for folder in folders]
+    folders = [source for source in (*options.embeddings, *options.masked) if is_folder(source)]
+    manifests = [Manifest.read(Folder(folder)) for folder in folders]
     first = manifests[0] if manifests else None
     if len({manifest.weights for manifest in manifests}) > 1:
-        raise UserError(f"embeddings: must come from one model (got {', '.join(map(str, folders))})")
+        raise UserError(f"embeddings: must come from one model (got {', '.join(folders)})")
     source = options.checkpoint or (None if first is None else first.checkpoint)
     if source is None:
         raise UserError("checkpoint: name the model that made these embeddings, such as open_clip:ViT-B-32/openai")

@@ -9,8 +9,9 @@ from prolip.embeddings.config import SearchOptions
 def _next(options: SearchOptions) -> str:
     """Return a command that works on these embeddings: what has no variances is ranked only by distance."""
     from prolip.embeddings.storage import Manifest
+    from prolip.folders import Folder
 
-    manifest = Manifest.read(options.embeddings)
+    manifest = Manifest.read(Folder(options.embeddings))
     by: str = options.find
     if not manifest.has_variances:
         if len(manifest.rows) < 2:

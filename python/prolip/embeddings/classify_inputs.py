@@ -44,7 +44,7 @@ def run_classify_all(options: ClassifyOptions, out: Path) -> list[str]:
     inputs = [part for name in (options.image, *options.words) for part in _parts(name)]
     model, _, classify = open_classifier(options, options.labels)
     settings = EmbedOptions(
-        checkpoint=options.checkpoint, out=out, batch_size=options.batch_size, precision=options.precision
+        checkpoint=options.checkpoint, out=str(out), batch_size=options.batch_size, precision=options.precision
     )
     bad, named = 0, list[str]()
 

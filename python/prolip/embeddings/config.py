@@ -45,8 +45,8 @@ class EmbedOptions:
     checkpoint: str
     """A released model's name, a run's folder, a checkpoint, a folder in the hub's layout, hf-hub:OWNER/NAME, or
     open_clip:NAME/TAG, whose models have no variances."""
-    out: Path
-    """Output folder: the parts and manifest.json."""
+    out: str
+    """Output folder, here or at s3://, gs:// or az://: the parts and manifest.json."""
     shards: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARD ...")] = ()
     """Shards (paths, addresses or patterns); one part each."""
     images: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FOLDER ...")] = ()
@@ -59,8 +59,10 @@ class EmbedOptions:
     """Where a shard's captions are: `txt`, or a dotted path into a sample's json (from a list, one fixed caption)."""
     tokenizer: str | None = None
     """`clip`, or a tokenizer.json; by default the model's own."""
-    dtype: Stored = "float32"
+    dtype: Stored = "float16"
     """dtype of stored means and log variances; total variances are always float32."""
+    log_var: bool = False
+    """Store the log variances, which the inclusion of an image in its caption needs. The parts are twice as large."""
     rows_per_part: int = 10_000
     """Images of a folder, or lines of a file, per part."""
     batch_size: int = 128
@@ -80,11 +82,11 @@ class SearchOptions:
     """Find the embedded images or captions nearest to text and image queries; the search is exact.
 
     Prints a table of results: score, dot product of the means, uncertainty (total variance), inclusion in the query
-    (positive if the query is more general), and for local shards file name and caption.
+    (positive if the query is more general; only with stored log variances), and for local shards file name and caption.
     """
 
-    embeddings: Path
-    """Folder that `prolip embed` wrote."""
+    embeddings: str
+    """Folder that `prolip embed` wrote, here or at s3://, gs:// or az://."""
     text: tuple[str, ...] = ()
     """Text queries."""
     image: tuple[Path, ...] = ()
@@ -121,7 +123,7 @@ class RankOptions:
     by: By = "image"
     """`image`, `text`: uncertainty (total variance), smallest first. `inclusion`: how far the image lies inside its
     caption (H, summed over dimensions), largest first. `csd`: sampled distance of image and caption, smallest first.
-    The last two need embeddings made with `--what both`."""
+    The last two need embeddings made with `--what both`, inclusion also `--log_var`."""
     out: Path
     """Output table, a .csv file."""
     show: int = 5

@@ -19,6 +19,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -45,7 +46,7 @@ from prolip.embeddings.embed import embed_captions
 from prolip.embeddings.row_contents import read_lines
 from prolip.embeddings.storage import MANIFEST, Manifest, Part, PartNotes, Rows, Settings, part_name, write_part
 from prolip.errors import UserError, check_at_least, printable, sentence
-from prolip.files import check_own_folder
+from prolip.folders import Folder
 from prolip.gaussian import Gaussian, concatenate
 from prolip.models.official_json import to_official_json
 from prolip.models.precision import autocast, has_bf16
@@ -53,7 +54,7 @@ from prolip.pretrained.forward import evaluating, on_cpu
 from prolip.pretrained.image_batches import decoded_ahead, encoded_image
 from prolip.pretrained.model import Model, weights_digest
 from prolip.pretrained.open import load
-from prolip.pretrained.preprocess import square_image_size
+from prolip.pretrained.preprocess import pixel_size, square_image_size
 from prolip.pretrained.sources import absolute_source
 
 log = logging.getLogger(__name__)
@@ -83,7 +84,9 @@ class Input:
     items: tuple[str, ...] = ()
     """Names of the images below the folder, or the captions."""
     first: int = 0
-    """Number of the first line, from 0."""
+    """Place of the first item in the folder or file, from 0."""
+    stamp: str = ""
+    """Changes with the names of all images of the folder, or all lines; "" for a shard, whose loader knows it."""
 
     @property
     def source(self) -> str:
@@ -91,28 +94,19 @@ class Input:
         return without_secrets(self.address) if self.form == "shard" else self.address
 
     def entry(self) -> dict[str, Any]:
-        """The input's entry in the manifest.
-
-        `files` is a digest of sizes, and of the beginning of a shard, whose size is rounded. Modification times change
-        when a data set is copied.
-        """
-        path, begin, files = Path(self.address), b"", list[Path]()
-        if self.form == "shard" and path.is_file():
+        """The input's entry in the manifest. `bytes` tells most changes of files that keep their names."""
+        path, files = Path(self.address), list[Path]()
+        if self.form == "shard":
             files = [path]
-            with path.open("rb") as file:
-                begin = file.read(_BEGIN)
         elif self.form == "folder":
             files = [file for name in self.items for file in (path / name, (path / name).with_suffix(".txt"))]
-        sizes = [file.stat().st_size for file in files if file.exists()]
-        entry: dict[str, Any] = {self.form: self.source, "files": _digest(repr(sizes).encode() + begin)}
-        if self.form != "shard":
-            digest = _digest("\0".join(self.items).encode("utf-8", "surrogateescape"))
-            entry |= {"count": len(self.items), "digest": digest}
-        return entry | ({"first": self.first} if self.form == "path" else {})
+        entry = {self.form: self.source, "bytes": sum(file.stat().st_size for file in files if file.exists())}
+        cut = {"stamp": self.stamp, "first": self.first, "count": len(self.items)}
+        return entry | ({} if self.form == "shard" else cut)
 
 
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:16]
+def _stamp(items: Sequence[str]) -> str:
+    return hashlib.sha256("\0".join(items).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def plan_inputs(
@@ -134,7 +128,7 @@ def plan_inputs(
         for name in names:
             if name.encode(errors="replace").decode() != name:
                 raise UserError(f"images: names must be UTF-8 (got {name!r})")
-        inputs += [Input(form="folder", address=str(folder), items=some) for _, some in _cut(names, rows_per_part)]
+        inputs += _cut_input("folder", folder, names, rows_per_part)
     for path in lines:
         try:
             captions = read_lines(path)
@@ -142,9 +136,14 @@ def plan_inputs(
             raise UserError(f"lines: {sentence(error)}") from error
         if not captions:
             raise UserError(f"lines: must have a line (got {path})")
-        cut = _cut(captions, rows_per_part)
-        inputs += [Input(form="path", address=str(path), items=some, first=first) for first, some in cut]
+        inputs += _cut_input("path", path, captions, rows_per_part)
     return inputs
+
+
+def _cut_input(form: Literal["folder", "path"], path: Path, items: Sequence[str], size: int) -> list[Input]:
+    stamp = _stamp(items)
+    cut = _cut(items, size)
+    return [Input(form=form, address=str(path), items=some, first=first, stamp=stamp) for first, some in cut]
 
 
 def _cut(items: Sequence[Item], size: int) -> Iterator[tuple[int, tuple[Item, ...]]]:
@@ -165,6 +164,8 @@ class Started(NamedTuple):
 
 class _Sample(NamedTuple):
     key: str
+    row: int
+    """Its place in the source."""
     image: bytes | Path
     members: Mapping[str, bytes | None]
     """The txt or json with the caption."""
@@ -174,7 +175,13 @@ class _Sample(NamedTuple):
 class PartRows:
     """Rows of an input, so far."""
 
+    stamp: str
+    """The source's; that of a shard is known after it was read."""
     keys: list[str] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+    """Places in the source."""
+    sizes: list[Sequence[int]] = field(default_factory=list)
+    """Width and height of each image; 0 without one."""
     found: dict[Kind, list[Gaussian]] = field(default_factory=dict)
     records: list[bytes | None] = field(default_factory=list)
     """The samples' JSON, if `Embedder.keep` names it."""
@@ -182,9 +189,18 @@ class PartRows:
     named: list[str] = field(default_factory=list)
     wait_seconds: float = 0.0
 
-    def add(self, keys: Sequence[str], found: dict[Kind, Gaussian], records: Sequence[bytes | None] = ()) -> None:
+    def add(
+        self,
+        keys: Sequence[str],
+        places: Iterable[int],
+        sizes: Iterable[Sequence[int]],
+        found: dict[Kind, Gaussian],
+        records: Sequence[bytes | None] = (),
+    ) -> None:
         """Append the rows of a batch."""
         self.keys.extend(keys)
+        self.places.extend(places)
+        self.sizes.extend(sizes)
         self.records.extend(records)
         for kind, gaussian in found.items():
             self.found.setdefault(kind, []).append(on_cpu(gaussian))
@@ -203,6 +219,11 @@ class Embedder:
     """Called with the number of rows of each batch."""
     keep: tuple[str, ...] = ()
     """Members of a shard's samples to keep."""
+
+    @property
+    def out(self) -> Folder:
+        """The folder of the parts."""
+        return Folder(self.options.out)
 
     def open(self, source: Input) -> Started | None:
         """Open a shard, so that its samples are prefetched; None for an input without a sample or of files.
@@ -237,11 +258,11 @@ class Embedder:
 
     def embed(self, source: Input, started: Started | None) -> PartRows:
         """Embed an input, whose shard is open."""
-        rows, options = PartRows(), self.options
+        rows, options = PartRows(stamp=source.stamp), self.options
         if source.form == "path":
-            keys = [str(source.first + line) for line in range(len(source.items))]
+            places = range(source.first, source.first + len(source.items))
             texts = embed_captions(self.model, source.items, options.batch_size, on_progress=self.on_progress)
-            rows.add(keys, {"text": texts})
+            rows.add([*map(str, places)], places, [(0, 0)] * len(places), {"text": texts})
         elif source.form == "folder":
             self._embed_decoded(source, self._of_folder(source), rows)
         elif started is not None:
@@ -252,6 +273,7 @@ class Embedder:
             stats = started.loader.stats()
             rows.bad += sum(stats.bad.values())
             rows.named[:0] = stats.bad_samples
+            (rows.stamp,) = started.loader.stamps()
             started.loader.close()
         return rows
 
@@ -266,34 +288,45 @@ class Embedder:
                         found["image"] = network.encode_image(batch.images)
                     if "text" in kinds:
                         found["text"] = network.encode_text(batch.token_ids[0])
-                rows.add(batch.keys, found, batch.members.get("json", ()))
+                places, sizes = batch.rows.tolist(), batch.sizes.tolist()
+                rows.add(batch.keys, places, sizes, found, batch.members.get("json", ()))
                 self.on_progress(len(batch.keys))
         rows.wait_seconds = batches.wait_seconds
 
     def _of_shard(self, batches: Iterable[Batch]) -> Iterator[list[_Sample]]:
         for batch in batches:
             yield [
-                _Sample(key, encoded_image(batch, row), {name: found[row] for name, found in batch.members.items()})
+                _Sample(
+                    key,
+                    int(batch.rows[row]),
+                    encoded_image(batch, row),
+                    {name: found[row] for name, found in batch.members.items()},
+                )
                 for row, key in enumerate(batch.keys)
             ]
 
     def _of_folder(self, source: Input) -> Iterator[list[_Sample]]:
-        for _, names in _cut(source.items, self.options.batch_size):
+        for first, names in _cut(source.items, self.options.batch_size):
             paths = [Path(source.address) / name for name in names]
             texts = [text.read_bytes() if (text := path.with_suffix(".txt")).is_file() else None for path in paths]
-            yield [_Sample(name, path, {"txt": text}) for name, path, text in zip(names, paths, texts, strict=True)]
+            yield [
+                _Sample(name, row, path, {"txt": text})
+                for row, (name, path, text) in enumerate(zip(names, paths, texts, strict=True), source.first + first)
+            ]
 
     def _embed_decoded(self, source: Input, samples: Iterable[list[_Sample]], rows: PartRows) -> None:
         """Embed samples that the model's own preprocessing and tokenizer take."""
         kinds = KINDS[self.options.what]
         caption_key = self.options.caption_key if source.form == "shard" else "txt"
 
-        def decode(sample: _Sample) -> tuple[Tensor | None, str] | Exception:
+        def decode(sample: _Sample) -> tuple[Tensor | None, tuple[int, int], str] | Exception:
             try:
                 captions = captions_at(sample.key, sample.members, caption_key) if "text" in kinds else [""]
                 if not captions:
                     return DataError(f"it has no caption at {caption_key!r}")
-                return self.model.preprocess(sample.image) if "image" in kinds else None, captions[0]
+                if "image" not in kinds:
+                    return None, (0, 0), captions[0]
+                return self.model.preprocess(sample.image), pixel_size(sample.image), captions[0]
             except (DataError, UserError) as error:
                 return error
 
@@ -304,19 +337,19 @@ class Embedder:
             rows.named += [printable(f"{source.source}: {key}: {why}") for key, why in lost][: NAMED - len(rows.named)]
             rows.wait_seconds += time.perf_counter() - begun
             usable = [
-                (sample.key, sample.members.get("json"), *found)
+                (sample.key, sample.row, sample.members.get("json"), *found)
                 for sample, found in decoded
                 if not isinstance(found, Exception)
             ]
             if usable:
-                keys, records, pixels, captions = zip(*usable, strict=True)
+                keys, places, records, pixels, sizes, captions = zip(*usable, strict=True)
                 with self.model.running():
                     encoded: dict[Kind, Gaussian] = {}
                     if "image" in kinds:
                         encoded["image"] = self.model.encode_pixels(torch.stack(pixels).to(self.ranks.device))
                     if "text" in kinds:
                         encoded["text"] = self.model.encode_captions(captions)
-                    rows.add(keys, encoded, records)
+                    rows.add(keys, places, sizes, encoded, records)
                 self.on_progress(len(keys))
             begun = time.perf_counter()
 
@@ -325,9 +358,23 @@ class Embedder:
         nothing = Gaussian(torch.zeros(0, self.dim), torch.zeros(0, self.dim))
         for kind in self.kinds(source):
             whole = concatenate(rows.found.get(kind, [nothing]))
-            part = Rows(rows.keys, [source.source] * len(rows.keys), whole.mean.numpy(), whole.log_var.numpy())
-            notes = PartNotes(number=number, kind=kind, rows=len(rows.keys), bad=rows.bad, named=tuple(rows.named))
-            write_part(self.options.out, part, notes, self.options.dtype)
+            part = Rows(
+                rows.keys,
+                np.array(rows.places, np.uint32),
+                whole.mean.numpy(),
+                whole.log_var.numpy(),
+                np.array(rows.sizes, np.int32).reshape(-1, 2),
+            )
+            notes = PartNotes(
+                number=number,
+                kind=kind,
+                source=source.source,
+                stamp=rows.stamp,
+                rows=len(rows.keys),
+                bad=rows.bad,
+                named=tuple(rows.named),
+            )
+            write_part(self.out, part, notes, self.options.dtype, log_var=self.options.log_var)
 
     def kinds(self, source: Input) -> tuple[Kind, ...]:
         """The kinds of an input's parts."""
@@ -351,7 +398,7 @@ def run_embed(options: EmbedOptions) -> list[str]:
     if "" in options.caption_key.split("."):
         raise UserError(f"caption_key: must be `txt` or a dotted path into the json (got {options.caption_key!r})")
     inputs = plan_inputs(options.shards, options.images, options.lines, options.rows_per_part, options.store)
-    check_own_folder(options.out, MANIFEST)
+    Folder(options.out).check_own(MANIFEST)
     model = load(options.checkpoint, tokenizer=options.tokenizer, device="cpu", precision=options.precision)
     if options.lines or options.what != "image":
         model.tokenize("")  # raises before anything is embedded if the tokenizer is unknown
@@ -416,7 +463,7 @@ def opened_ahead(inputs: Sequence[Input], open_input: Callable[[Input], Opened])
 
 def _prepare(embedder: Embedder, inputs: Sequence[Input]) -> list[int]:
     """Write the manifest, and return the numbers of the inputs to embed."""
-    options, model = embedder.options, embedder.model
+    options, model, out = embedder.options, embedder.model, embedder.out
     manifest = Manifest(
         checkpoint=absolute_source(options.checkpoint),
         weights=weights_digest(model.network),
@@ -424,6 +471,7 @@ def _prepare(embedder: Embedder, inputs: Sequence[Input]) -> list[int]:
         model=to_official_json(model.prolip.config) if model.prolip else {"network": type(model.network).__name__},
         dim=embedder.dim,
         dtype=options.dtype,
+        log_var=options.log_var,
         has_variances=model.has_variances,
         epistemic=model.epistemic,
         logit_scale=model.logit_scale,
@@ -431,9 +479,10 @@ def _prepare(embedder: Embedder, inputs: Sequence[Input]) -> list[int]:
         settings=Settings(what=options.what, caption_key=options.caption_key, precision=options.precision),
         plan=[source.entry() for source in inputs],
     )
-    if (options.out / MANIFEST).exists():
-        old = Manifest.read(options.out)
-        names = ["weights", "model", "dtype", "settings"]
+    there = out.list()
+    if MANIFEST in there:
+        old = Manifest.read(out)
+        names = ["weights", "model", "dtype", "log_var", "settings"]
         if options.what != "image" or options.lines:
             names.append("tokenizer")
         for name in names:
@@ -442,41 +491,41 @@ def _prepare(embedder: Embedder, inputs: Sequence[Input]) -> list[int]:
                     f"out: must hold embeddings with the same {name}; name another folder (got {options.out})"
                 )
         for number, (before, now) in enumerate(zip_longest(old.plan, manifest.plan[: len(old.plan)])):
-            if before != now and any(options.out.glob(f"*-{number:06d}.parquet")):
+            if before != now and not there.isdisjoint(part_name(kind, number) for kind in KINDS["both"]):
                 raise UserError(
                     "out: must hold embeddings of the same data; name another folder, or begin with the same unchanged "
                     f"shards, folders and files, and the same rows_per_part (got {options.out})"
                 )
         manifest = replace(manifest, run=old.run)
-    options.out.mkdir(parents=True, exist_ok=True)
-    manifest.write(options.out)
+    manifest.write(out)
     return [
         number
         for number, source in enumerate(inputs)
-        if not all((options.out / part_name(kind, number)).exists() for kind in embedder.kinds(source))
+        if not there.issuperset(part_name(kind, number) for kind in embedder.kinds(source))
     ]
 
 
 def _finish(embedder: Embedder, inputs: Sequence[Input], run: dict[str, float] | None) -> Manifest:
-    out = embedder.options.out
+    out = embedder.out
     made = [
         (kind, number) for kind in KINDS["both"] for number, one in enumerate(inputs) if kind in embedder.kinds(one)
     ]
     files = [part_name(*one) for one in made]
-    all_notes = [Part(out / file).notes for file in files]
+    all_notes = [Part(out, file).notes for file in files]
     rows: Counter[str] = Counter()
     for notes in all_notes:
         rows[notes.kind] += notes.rows
+    parts = {file: notes.rows for file, notes in zip(files, all_notes, strict=True)}
     # The parts of an input have the same unusable samples.
     of_input = {notes.number: notes for notes in all_notes}.values()
     bad, named = sum(notes.bad for notes in of_input), [name for notes in of_input for name in notes.named]
     if not rows.total():
         for name in (*files, MANIFEST):  # they would refuse a run with other settings
-            (out / name).unlink()
+            out.delete(name)
         raise DataError(f"none of {bad} samples could be used; the first: {'; '.join(named[:3])}")
     before = Manifest.read(out)
     manifest = replace(
-        before, complete=True, parts=files, rows=dict(rows), bad=bad, bad_samples=named, run=run or before.run
+        before, complete=True, parts=parts, rows=dict(rows), bad=bad, bad_samples=named, run=run or before.run
     )
     manifest.write(out)
     return manifest

@@ -20,6 +20,7 @@ from prolip.embeddings.search import described
 from prolip.embeddings.storage import Block, Manifest, Part, complete_parts, paired_parts
 from prolip.errors import UserError, check_at_least, printable
 from prolip.files import atomic_file, check_writable, write_atomic
+from prolip.folders import Folder
 from prolip.gaussian import Gaussian, inclusion_score
 
 _COLUMNS = pa.schema({"key": pa.string(), "source": pa.string(), "score": pa.float32(), "rank": pa.int64()})
@@ -44,12 +45,13 @@ def run_rank(options: RankOptions) -> list[str]:
     for file in (options.out, options.sheet):
         if file is not None:
             check_writable(file)
-    groups = _part_groups(options.embeddings, options.by)
-    manifest = Manifest.read(options.embeddings)
+    folder = Folder(str(options.embeddings))
+    manifest = Manifest.read(folder)
     if not manifest.has_variances and options.by != "csd":
         raise UserError(f"by: must be csd for a model without variances (got {options.by})")
     if manifest.epistemic and options.by in {"inclusion", "csd"}:
         raise UserError(f"by: must be image or text; {NO_CSD} (got {options.by})")
+    groups = _part_groups(folder, options.by)
     scores = np.concatenate([_scores(group, options.by) for group in groups])
     order = np.argsort(-scores if options.by == "inclusion" else scores, kind="stable")
     ranks = np.empty(len(order), np.int64)
@@ -85,32 +87,30 @@ def run_rank(options: RankOptions) -> list[str]:
             cells.append(Cell(key, contents.get(names[row]), [f"rank {rank:,}, score {score:.5f}", source]))
         sheet.append(Row(title, None, cells))
     if options.sheet is not None:
-        write_atomic(options.sheet, contact_sheet(f"{options.embeddings.name}: ranked by {options.by}", sheet))
+        write_atomic(options.sheet, contact_sheet(f"{folder.name}: ranked by {options.by}", sheet))
     return lines
 
 
-def _part_groups(folder: Path, by: By) -> Sequence[tuple[Part, ...]]:
+def _part_groups(folder: Folder, by: By) -> Sequence[tuple[Part, ...]]:
     """Return the parts that a ranking reads together: of images, of captions, or pairs of both."""
     if by in {"image", "text"}:
         kind: Kind = "image" if by == "image" else "text"
         other = "text" if kind == "image" else "image"
         return [(part,) for part in complete_parts(folder, kind, instead=f"rank them with --by {other}")[1]]
-    return paired_parts(folder)
+    return paired_parts(folder, log_var=by == "inclusion")
 
 
 def _scores(group: tuple[Part, ...], by: By) -> NDArray[np.float32]:
-    paired = by in {"inclusion", "csd"}
     found = [np.zeros(0, np.float32)]
-    for blocks in zip(*(part.blocks(log_var=paired) for part in group), strict=True):
-        if not paired:
-            found.append(blocks[0].total_var)
-            continue
-        image, text = (_gaussian(block) for block in blocks)
+    for blocks in zip(*(part.blocks(log_var=by == "inclusion") for part in group), strict=True):
         if by == "inclusion":
+            image, text = (_gaussian(block) for block in blocks)
             found.append(inclusion_score(image, text).sum(1).numpy())
-        else:
-            distance = (image.mean - text.mean).square().sum(1).numpy()
+        elif by == "csd":
+            distance = np.square(blocks[0].mean - blocks[1].mean).sum(1)
             found.append(distance + blocks[0].total_var + blocks[1].total_var)
+        else:
+            found.append(blocks[0].total_var)
     return np.concatenate(found)
 
 

@@ -19,6 +19,7 @@ from prolip.embeddings.row_contents import Contents, Name, fetch
 from prolip.embeddings.storage import ROWS, Floats, Manifest, Part, complete_parts
 from prolip.errors import UserError, check_at_least, printable
 from prolip.files import check_writable, write_atomic
+from prolip.folders import Folder
 from prolip.gaussian import Gaussian, concatenate, inclusion_score
 from prolip.metrics.config import Score
 from prolip.models.open_clip import StartError
@@ -54,7 +55,7 @@ class Answer(NamedTuple):
     """Total variance of the result; None if the model has no variances."""
     inclusion: float | None
     """H of the result in the query, summed over dimensions; positive if the query is the more general. None
-    if the model has no variances."""
+    if the model has no variances, or they are not stored."""
     file: str | None = None
     """The image's own file name, if it is not the key and could be fetched."""
     caption: str | None = None
@@ -75,8 +76,8 @@ def run_search(options: SearchOptions) -> list[str]:
         check_writable(options.sheet)
     for path in options.image:
         check_image_file(path)
-    other = "text" if options.find == "image" else "image"
-    manifest, parts = complete_parts(options.embeddings, options.find, instead=f"search them with --find {other}")
+    other, folder = "text" if options.find == "image" else "image", Folder(options.embeddings)
+    manifest, parts = complete_parts(folder, options.find, instead=f"search them with --find {other}")
     if manifest.epistemic and options.score == "csd":
         raise UserError(f"score: must be left out; {NO_CSD} (got csd)")
     score = options.score or ("mean" if manifest.epistemic else "csd")
@@ -102,7 +103,7 @@ def run_search(options: SearchOptions) -> list[str]:
             Row(title, image, [_cell(rank, answer, contents) for rank, answer in enumerate(found, start=1)])
             for title, image, found in zip(titles, [*[None] * len(options.text), *images], answers, strict=True)
         ]
-        write_atomic(options.sheet, contact_sheet(f"{options.embeddings.name}: nearest by {score}", rows))
+        write_atomic(options.sheet, contact_sheet(f"{folder.name}: nearest by {score}", rows))
     if options.json:
         entries = [
             {"query": title, "answers": [_numbered(rank, answer) for rank, answer in enumerate(found, start=1)]}
@@ -139,7 +140,9 @@ def _numbered(rank: int, answer: Answer) -> dict[str, Any]:
 def _cell(rank: int, answer: Answer, contents: Mapping[Name, Contents]) -> Cell:
     lines = [f"score {answer.score:.4f}, similarity {answer.similarity:.4f}"]
     if answer.uncertainty is not None:
-        lines.append(f"uncertainty {answer.uncertainty:.5f}, inclusion {answer.inclusion:.2f}")
+        lines.append(f"uncertainty {answer.uncertainty:.5f}")
+    if answer.inclusion is not None:
+        lines.append(f"inclusion {answer.inclusion:.2f}")
     return Cell(f"{rank}. {answer.key}", contents.get((answer.source, answer.key)), [*lines, answer.source])
 
 
@@ -184,14 +187,16 @@ def look_up(
 
     def answer(hit: Hit, query: Gaussian) -> Answer:
         row = parts[hit.part].row(hit.row)
-        item = Gaussian(torch.tensor([row["mean"]]), torch.tensor([row["log_var"]]))
+        mean, log_var = torch.tensor([row["mean"]]), torch.tensor([row.get("log_var", [])])
         return Answer(
             row["key"],
             row["source"],
             score=hit.score,
-            similarity=float((item.mean.double() * query.mean.double()).sum()),
+            similarity=float((mean.double() * query.mean.double()).sum()),
             uncertainty=row["total_var"] if has_variances else None,
-            inclusion=float(inclusion_score(item, query).sum()) if has_variances else None,
+            inclusion=float(inclusion_score(Gaussian(mean, log_var), query).sum())
+            if has_variances and log_var.numel()
+            else None,
         )
 
     each = [queries.rows(slice(number, number + 1)) for number in range(len(hits))]

@@ -1,7 +1,7 @@
-"""Embeddings on disk: Parquet files ("parts") of Gaussians with keys and sources, and a manifest. N rows, D dimensions.
+"""Embeddings in a folder: Parquet files ("parts") of Gaussians with the places of their samples, and a manifest.
 
-The columns are `key`, `source` (the key's shard, folder or text file), `mean` and `log_var` (fixed-size lists), and
-`total_var`.
+The columns are `source` (the shard, folder or text file), `row` (the sample's place in it), `key`, `mean` and
+`log_var` (fixed-size lists, the latter only on request), `total_var`, `width` and `height`. N rows, D dimensions.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple, Self, get_args
 
 import numpy as np
@@ -20,7 +19,8 @@ from numpy.typing import NDArray
 
 from prolip.embeddings.config import Kind, Stored
 from prolip.errors import UserError
-from prolip.files import atomic_file, decode, write_atomic
+from prolip.files import decode
+from prolip.folders import Folder
 
 Floats = NDArray[np.float32]
 
@@ -35,12 +35,15 @@ class Rows(NamedTuple):
 
     keys: list[str]
     """N keys: of samples, paths below a folder, or line numbers of a text file from 0."""
-    sources: list[str]
-    """N sources: shards, folders or text files."""
+    rows: NDArray[np.uint32]
+    """[N], places in the source, from 0: of samples in their shard, counting those that cannot be read; of images among
+    all of the folder, sorted; of lines."""
     mean: Floats
     """[N, D]"""
     log_var: Floats
     """[N, D]"""
+    sizes: NDArray[np.int32]
+    """[N, 2], width and height of the images in their files, orientation tags ignored; 0 where no image was read."""
 
 
 class Block(NamedTuple):
@@ -48,6 +51,8 @@ class Block(NamedTuple):
 
     start: int
     """Index of the first row in its part."""
+    rows: NDArray[np.uint32]
+    """[N], places in the source."""
     mean: Floats
     """[N, D]"""
     log_var: Floats | None
@@ -63,6 +68,10 @@ class PartNotes:
     number: int
     """Number of its input in the plan."""
     kind: Kind
+    source: str
+    """The shard, folder or text file, without secrets."""
+    stamp: str
+    """Changes if the source's contents change; the same for a copy elsewhere. "" if unknown."""
     rows: int
     bad: int = 0
     named: tuple[str, ...] = ()
@@ -74,46 +83,75 @@ def part_name(kind: Kind, number: int) -> str:
     return f"{kind}-{number:06d}.parquet"
 
 
-def _schema(dim: int, stored: Stored) -> pa.Schema:
+def schema(dim: int, stored: Stored, *, log_var: bool) -> pa.Schema:
     """Names and types of the columns."""
-    values, source = pa.list_(pa.type_for_alias(stored), dim), pa.dictionary(pa.int32(), pa.string())
-    return pa.schema(
-        {"key": pa.string(), "source": source, "mean": values, "log_var": values, "total_var": pa.float32()}
+    values = pa.list_(pa.type_for_alias(stored), dim)
+    types = {"source": pa.dictionary(pa.int32(), pa.string()), "row": pa.uint32(), "key": pa.string(), "mean": values}
+    types |= {"log_var": values} if log_var else {}
+    return pa.schema(types | {"total_var": pa.float32(), "width": pa.int32(), "height": pa.int32()})
+
+
+def write_part(
+    folder: Folder, rows: Rows, notes: PartNotes, stored: Stored = "float16", *, log_var: bool = False
+) -> Part:
+    """Write a part's file, whole or not at all, and return it.
+
+    Args:
+        stored: dtype of means and log variances.
+        log_var: whether to store log variances.
+    """
+    columns = schema(rows.mean.shape[1], stored, log_var=log_var)
+    found = {
+        "source": pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(rows.keys), np.int32)), [notes.source]),
+        "row": rows.rows,
+        "key": rows.keys,
+        "mean": _lists(rows.mean, stored),
+        "log_var": _lists(rows.log_var, stored) if log_var else None,
+        "total_var": np.exp(rows.log_var.astype(np.float64)).sum(axis=1).astype(np.float32),
+        "width": rows.sizes[:, 0],
+        "height": rows.sizes[:, 1],
+    }
+    told = {_NOTES: json.dumps(asdict(notes), ensure_ascii=False)}
+    table = pa.table([found[name] for name in columns.names], schema=columns.with_metadata(told))
+    file = pa.BufferOutputStream()
+    # Embeddings do not compress; uncompressed pages are read at the speed of the disk.
+    pq.write_table(
+        table,
+        file,
+        row_group_size=_ROW_GROUP,
+        compression="none",
+        use_dictionary=["source"],
+        write_statistics=False,
+        write_page_checksum=True,
     )
+    part = Part(folder, part_name(notes.kind, notes.number), columns)
+    folder.write(part.name, file.getvalue())
+    return part
 
 
-def write_part(folder: Path, rows: Rows, notes: PartNotes, stored: Stored = "float32") -> Path:
-    """Write a part's file atomically, and return its path."""
-    path = folder / part_name(notes.kind, notes.number)
-    total_var = np.exp(rows.log_var.astype(np.float64)).sum(axis=1).astype(np.float32)
-    lists = [
-        pa.FixedSizeListArray.from_arrays(pa.array(each.astype(stored).ravel()), each.shape[1])
-        for each in (rows.mean, rows.log_var)
-    ]
-    schema = _schema(rows.mean.shape[1], stored).with_metadata({_NOTES: json.dumps(asdict(notes), ensure_ascii=False)})
-    table = pa.table([rows.keys, rows.sources, *lists, total_var], schema=schema)
-    with atomic_file(path, table.nbytes) as temporary:
-        # Embeddings do not compress; uncompressed pages are read at the speed of the disk.
-        pq.write_table(
-            table,
-            temporary,
-            row_group_size=_ROW_GROUP,
-            compression="none",
-            use_dictionary=["source"],
-            write_statistics=False,
-            write_page_checksum=True,
-        )
-    return path
+def _lists(values: Floats, stored: Stored) -> Any:
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.astype(stored).ravel()), values.shape[1])
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part's file, memory-mapped and read in blocks.
+    """A part's file, read in blocks; a local one is memory-mapped.
 
-    The methods raise UserError if it is missing or damaged, a row lacks a value, or a number is NaN.
+    The methods raise UserError if it is missing or damaged, has other columns or rows than expected, a row lacks a
+    value, or a number is NaN.
     """
 
-    path: Path
+    folder: Folder
+    name: str
+    schema: pa.Schema | None = None
+    """Its columns, if known."""
+    count: int | None = None
+    """Number of its rows, if known."""
+
+    @property
+    def path(self) -> str:
+        """Path or address of the file."""
+        return self.folder.at(self.name)
 
     @property
     def notes(self) -> PartNotes:
@@ -124,23 +162,18 @@ class Part:
                 raise ValueError(f"rows: must be {notes.rows}, as noted (got {file.metadata.num_rows})")
             return notes
 
-    def check(self, manifest: Manifest) -> None:
-        """Check that the columns have the types that the manifest says."""
-        with self._reading() as file:
-            for column in _schema(manifest.dim, manifest.dtype):
-                found = file.schema_arrow.field(column.name).type
-                if found != column.type:
-                    raise ValueError(f"column {column.name}: must be {column.type} (got {found})")
-
     def blocks(self, rows: int = ROWS, *, log_var: bool = False) -> Iterator[Block]:
         """Read the part in blocks of at most `rows` rows, in order."""
-        names = ["mean", "total_var", *(["log_var"] if log_var else [])]
+        names = ["row", "mean", "total_var", *(["log_var"] if log_var else [])]
         start = 0
         with self._reading() as file:
             for batch in file.iter_batches(batch_size=rows, columns=names):
-                found = {name: _numbers(batch, name) for name in names}
-                yield Block(start, found["mean"], found.get("log_var"), found["total_var"].ravel())
+                found = {name: _numbers(batch, name) for name in names[1:]}
+                places = _filled(batch, "row").to_numpy()
+                yield Block(start, places, found["mean"], found.get("log_var"), found["total_var"].ravel())
                 start += len(batch)
+            if start != file.metadata.num_rows:
+                raise ValueError(f"rows: must be {file.metadata.num_rows} (got {start})")
 
     def names(self) -> tuple[list[str], list[str]]:
         """Keys and sources of all rows."""
@@ -163,12 +196,24 @@ class Part:
     def _reading(self) -> Iterator[pq.ParquetFile]:
         again = "run `prolip embed` again with the same settings"
         try:
-            with pq.ParquetFile(self.path, memory_map=True, page_checksum_verification=True) as file:
-                yield file
+            stream = self.folder.open(self.name)
         except FileNotFoundError as error:
             raise UserError(f"{self.path}: missing; {again}") from error
+        try:
+            with (
+                stream,
+                pq.ParquetFile(stream, pre_buffer=self.folder.is_remote, page_checksum_verification=True) as file,
+            ):
+                for column in self.schema or ():
+                    if (found := file.schema_arrow.field(column.name).type) != column.type:
+                        raise ValueError(f"column {column.name}: must be {column.type} (got {found})")
+                if self.count not in {None, file.metadata.num_rows}:
+                    raise ValueError(f"rows: must be {self.count} (got {file.metadata.num_rows})")
+                yield file
         except (pa.ArrowException, KeyError, TypeError, OSError, ValueError) as error:
-            raise UserError(f"{self.path}: must be a part of embeddings ({error}); delete it, and {again}") from error
+            raise UserError(
+                f"{self.path}: must be a part of embeddings ({error}); if it is damaged, delete it, and {again}"
+            ) from error
 
 
 def _filled(rows: Any, name: str) -> Any:
@@ -220,6 +265,8 @@ class Manifest:
     """D."""
     dtype: Stored
     """dtype of means and log variances."""
+    log_var: bool
+    """Whether the parts have log variances."""
     has_variances: bool = True
     """False for a model of open_clip: every `log_var` is minus infinity, every `total_var` 0."""
     epistemic: bool = False
@@ -232,8 +279,8 @@ class Manifest:
     plan: list[dict[str, Any]]
     """The input of each part."""
     complete: bool = False
-    parts: list[str] = field(default_factory=list)
-    """File names, by kind and number."""
+    parts: dict[str, int] = field(default_factory=dict)
+    """Number of rows by file name; the files are sorted by kind and number."""
     rows: dict[str, int] = field(default_factory=dict)
     """Number of rows by kind."""
     bad: int = 0
@@ -242,63 +289,68 @@ class Manifest:
     run: dict[str, float] = field(default_factory=dict)
     """The last run: samples, seconds, share of time waiting for data, processes."""
 
-    def write(self, folder: Path) -> None:
-        """Write manifest.json atomically."""
-        write_atomic(folder / MANIFEST, json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
+    def write(self, folder: Folder) -> None:
+        """Write manifest.json, whole or not at all."""
+        text = json.dumps(asdict(self), indent=1, ensure_ascii=False)
+        folder.write(MANIFEST, f"{text}\n".encode())
 
     @classmethod
-    def read(cls, folder: Path) -> Self:
+    def read(cls, folder: Folder) -> Self:
         """Read the manifest of a folder of embeddings.
 
         Raises:
             UserError: there is none, or it is not of this version.
         """
-        path = folder / MANIFEST
-        if not path.is_file():
-            raise UserError(f"{folder}: must have the {MANIFEST} that `prolip embed` writes")
+        path = folder.at(MANIFEST)
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            if (form := found.pop("format", "parquet")) != "parquet":  # of an older version
-                raise ValueError(f"format: must be parquet (got {form}); embed again")
-            return decode(cls, found, drop_unknown=True)
+            text = folder.read(MANIFEST)
+        except FileNotFoundError as error:
+            raise UserError(f"{folder.address}: must have the {MANIFEST} that `prolip embed` writes") from error
+        try:
+            return decode(cls, json.loads(text), drop_unknown=True)
         except (ValueError, TypeError, AttributeError) as error:
-            raise UserError(f"{path}: must be a manifest of embeddings ({error})") from error
+            raise UserError(f"{path}: must be a manifest of this version ({error}); embed again") from error
 
 
-def complete_parts(folder: Path, kind: Kind, *, instead: str = "") -> tuple[Manifest, list[Part]]:
-    """The manifest of a finished folder, and its parts of one kind, in order.
+def complete_parts(
+    folder: Folder, kind: Kind, *, instead: str = "", log_var: bool = False
+) -> tuple[Manifest, list[Part]]:
+    """The manifest of a finished folder, and its parts of one kind, in order. The parts are not opened.
 
     Args:
         instead: what to do without parts of that kind, for the error; such as "search them with --find text".
+        log_var: whether log variances are needed.
 
     Raises:
-        UserError: the embeddings are not finished, or have none of that kind.
+        UserError: the embeddings are not finished, or have none of that kind, or no log variances.
     """
     manifest = Manifest.read(folder)
+    if log_var and not manifest.log_var:
+        raise UserError(f"log_var: must be stored; embed with --log_var (got {folder.address})")
     if not manifest.complete:
-        raise UserError(f"{folder}: must be finished; run `prolip embed` again with the same settings")
-    parts = [Part(folder / name) for name in manifest.parts if name.startswith(f"{kind}-")]
+        raise UserError(f"{folder.address}: must be finished; run `prolip embed` again with the same settings")
+    columns = schema(manifest.dim, manifest.dtype, log_var=manifest.log_var)
+    parts = [Part(folder, name, columns, rows) for name, rows in manifest.parts.items() if name.startswith(f"{kind}-")]
     if not parts:
-        raise UserError(f"{folder}: must have {kind} embeddings{instead and f'; {instead}'}")
-    for part in parts:
-        part.check(manifest)
+        raise UserError(f"{folder.address}: must have {kind} embeddings{instead and f'; {instead}'}")
     return manifest, parts
 
 
-def paired_parts(folder: Path) -> list[tuple[Part, Part]]:
+def paired_parts(folder: Folder, *, log_var: bool = False) -> list[tuple[Part, Part]]:
     """The parts of images of a finished folder, each with that of their captions, in order.
 
     Raises:
-        UserError: the embeddings are not finished, or are not of images and their captions.
+        UserError: the embeddings are not finished, or are not of images and their captions, or have no log variances.
     """
+    how = "embed with --what both"
     images, texts = (
-        {part.notes.number: part for part in complete_parts(folder, kind, instead="embed with --what both")[1]}
+        {part.name.removeprefix(kind): part for part in complete_parts(folder, kind, instead=how, log_var=log_var)[1]}
         for kind in get_args(Kind)
     )
     if not images.keys() <= texts.keys():
-        raise UserError(f"{folder}: must hold images and captions of the same samples; embed with --what both")
-    pairs = [(images[number], texts[number]) for number in sorted(images)]
+        raise UserError(f"{folder.address}: must hold images and captions of the same samples; embed with --what both")
+    pairs = [(image, texts[number]) for number, image in images.items()]
     for image, text in pairs:
-        if image.notes.rows != text.notes.rows:
-            raise UserError(f"{text.path}: must have a row for each of {image.path.name}; delete both and embed again")
+        if image.count != text.count:
+            raise UserError(f"{text.path}: must have a row for each of {image.name}; delete both and embed again")
     return pairs

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from prolip.embeddings.config import Kind
 from prolip.embeddings.storage import ROWS, Floats, complete_parts
 from prolip.errors import UserError
+from prolip.folders import Folder
 from prolip.gaussian import Gaussian
 
 LENGTH_TOLERANCE = 1e-3
@@ -60,12 +61,12 @@ def query_vectors(queries: Gaussian) -> Floats:
 
 
 def read_vectors(
-    folder: Path, kind: Kind = "image", role: Literal["stored", "query"] = "stored", rows: int = ROWS
+    folder: str | Path, kind: Kind = "image", role: Literal["stored", "query"] = "stored", rows: int = ROWS
 ) -> Iterator[VectorBlock]:
     """Yield the vectors of a folder of `prolip embed`, in order, at most `rows` at a time.
 
     Args:
-        folder: the embeddings.
+        folder: the embeddings, here or at s3://, gs:// or az://.
         kind: images or texts.
         role: vectors as from `stored_vectors`, or as from `query_vectors`.
         rows: rows per block.
@@ -73,7 +74,7 @@ def read_vectors(
     Raises:
         UserError: the embeddings are not finished, have none of that kind, or have rows that `stored_vectors` refuses.
     """
-    manifest, parts = complete_parts(Path(folder), kind)
+    manifest, parts = complete_parts(Folder(str(folder)), kind)
     for part in parts:
         keys, sources = part.names()
         for block in part.blocks(rows):

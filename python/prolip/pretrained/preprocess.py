@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,13 @@ class Preprocess:
 def square(image: AnyImage, side: int) -> Pixels:
     """The central square of an image at `side` pixels, for people to look at. Errors as for `Preprocess.decode`."""
     return Preprocess(size=(side, side)).decode(image, "the image").numpy()
+
+
+def pixel_size(image: bytes | Path) -> tuple[int, int]:
+    """Width and height of an image file, orientation tags ignored; 0 if Pillow cannot read it."""
+    with suppress(*UNREADABLE), Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
+        return opened.size
+    return 0, 0
 
 
 def image_settings(config: ModelConfig) -> dict[str, Any]:

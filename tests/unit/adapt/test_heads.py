@@ -71,7 +71,7 @@ def test_with_a_variance_scale_variances_follow_the_mean_similarity(tmp_path: Pa
     image, text = made_up(512, DIM, noise=0.0)
     towards = torch.rand(512, 1, generator=torch.Generator().manual_seed(0)) * torch.eye(DIM)[0]
     image, text = F.normalize(image + towards, dim=1), F.normalize(text + towards, dim=1)
-    pairs = open_pairs([write_npz(tmp_path / "a.npz", image, text)])
+    pairs = open_pairs([str(write_npz(tmp_path / "a.npz", image, text))])
     nearness = (text @ image.T).mean(1)
     found = {}
     for scale in (2.0, None):
@@ -92,6 +92,6 @@ def test_masked_views_become_more_uncertain(tmp_path: Path) -> None:
     loss = LossConfig(
         ppcl_weight=0, inclusion_form="exact", masked_inclusion_weight=1, inclusion_scale=1.0, vib_weight=0
     )
-    fit_heads(adapter, open_pairs([whole], [masked]), HeadsConfig(steps=100, batch_size=64, lr=1e-2), loss)
+    fit_heads(adapter, open_pairs([str(whole)], [str(masked)]), HeadsConfig(steps=100, batch_size=64, lr=1e-2), loss)
     wider = adapter.image(views[0]).uncertainty > adapter.image(image).uncertainty
     assert float(wider.float().mean()) > 0.95

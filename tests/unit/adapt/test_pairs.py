@@ -49,7 +49,7 @@ def test_every_kind_of_source_gives_the_same_rows(tmp_path: Path, form: str) -> 
         source = write_parquet(tmp_path / "pairs.parquet", image, 5 * text)
     else:
         source = write_npz(tmp_path / "pairs.npz", image, 5 * text, compressed=form == "compressed")
-    pairs = open_pairs([source])
+    pairs = open_pairs([str(source)])
     assert (pairs.count, pairs.dim) == (10, DIM)
     found = everything(pairs)
     torch.testing.assert_close(found[0], image)
@@ -58,7 +58,7 @@ def test_every_kind_of_source_gives_the_same_rows(tmp_path: Path, form: str) -> 
 
 def test_an_epoch_has_every_pair_once(tmp_path: Path) -> None:
     sources = [write_folder(tmp_path / "a", [20, 13]), write_npz(tmp_path / "b.npz", *made_up(31, DIM, seed=1))]
-    pairs = open_pairs(sources)
+    pairs = open_pairs([*map(str, sources)])
     rows = torch.cat([batch.image for batch in islice(pairs.batches(8, 0, buffer=24), 3 * pairs.count // 8)])
     _, counts = rows.unique(dim=0, return_counts=True)
     assert counts.tolist() == [3] * pairs.count
@@ -70,7 +70,7 @@ def test_an_epoch_has_every_pair_once(tmp_path: Path) -> None:
 
 def test_masked_views_are_read_with_their_pairs(tmp_path: Path) -> None:
     whole, masked = write_folder(tmp_path / "whole", [6, 5]), write_folder(tmp_path / "masked", [6, 5])
-    batch = next(open_pairs([whole], [masked]).batches(8, 0))
+    batch = next(open_pairs([str(whole)], [str(masked)]).batches(8, 0))
     assert len(batch.image) == 8
     assert batch.masked_image is not None
     assert batch.masked_text is not None
@@ -83,7 +83,7 @@ def test_masked_views_of_other_pairs_are_refused(tmp_path: Path) -> None:
     others = (write_folder(tmp_path / "fewer", [6, 4]), write_folder(tmp_path / "others", [6, 5], keys="x"))
     for other in others:
         with refusal_of("masked"):
-            open_pairs([whole], [other])
+            open_pairs([str(whole)], [str(other)])
 
 
 ONES = np.ones((3, 4), np.float32)
@@ -105,7 +105,7 @@ ONES = np.ones((3, 4), np.float32)
 def test_arrays_that_are_no_pairs_are_refused(tmp_path: Path, arrays: dict[str, Any]) -> None:
     np.savez(tmp_path / "a.npz", **arrays)
     with refusal_of(str(tmp_path / "a.npz")):
-        list(open_pairs([tmp_path / "a.npz"]).blocks())
+        list(open_pairs([str(tmp_path / "a.npz")]).blocks())
 
 
 def test_sources_that_are_none_are_refused(tmp_path: Path) -> None:
@@ -115,4 +115,4 @@ def test_sources_that_are_none_are_refused(tmp_path: Path) -> None:
     write_npz(tmp_path / "empty.npz", torch.ones(0, 4), torch.ones(0, 4))
     for name in ("absent", "a.txt", "a.npz", "a.parquet", "images", "empty.npz"):
         with pytest.raises(UserError, match=name):
-            open_pairs([tmp_path / name])
+            open_pairs([str(tmp_path / name)])

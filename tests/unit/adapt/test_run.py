@@ -24,6 +24,7 @@ from prolip.adapt.config import AdaptOptions, HeadsConfig
 from prolip.adapt.run import run_adapt
 from prolip.cli import main
 from prolip.embeddings.storage import complete_parts
+from prolip.folders import Folder
 from prolip.losses import LossConfig
 from prolip.models.adapter import ADAPTER_FILE, ADAPTER_WEIGHTS
 from prolip.pretrained import Model
@@ -55,7 +56,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def options(**given: Any) -> AdaptOptions:
-    return AdaptOptions(**{"embeddings": (Path("a"),), "out": Path("b"), **given})
+    return AdaptOptions(**{"embeddings": ("a",), "out": Path("b"), **given})
 
 
 def source(lab: Path) -> str:
@@ -80,9 +81,19 @@ def test_an_adapted_model_keeps_the_means_and_can_search(
     texts = model.encode_texts(CAPTIONS)
     assert torch.equal(texts.mean, frozen.encode_texts(CAPTIONS).mean)
     assert len(texts.uncertainty.unique()) > COUNT // 2
-    words = ["--shards", str(lab / "{0..1}.tar"), "--what", "both", "--caption_key", "name", "--device", "cpu"]
+    words = [
+        "--shards",
+        str(lab / "{0..1}.tar"),
+        "--what",
+        "both",
+        "--caption_key",
+        "name",
+        "--device",
+        "cpu",
+        "--log_var",
+    ]
     assert main(["embed", "--checkpoint", str(tmp_path / "model"), "--out", str(tmp_path / "out"), *words]) == 0
-    manifest, parts = complete_parts(tmp_path / "out", "text")
+    manifest, parts = complete_parts(Folder(str(tmp_path / "out")), "text")
     assert manifest.has_variances
     assert manifest.model["network"] == "AdaptedNetwork"
     found = np.concatenate([block.total_var for part in parts for block in part.blocks()])
@@ -114,7 +125,7 @@ def test_laplace_and_temperature_keep_the_frozen_model(
 @pytest.mark.parametrize(
     ("field", "make"),
     [
-        ("masked", lambda: options(masked=(Path("a"), Path("b")))),
+        ("masked", lambda: options(masked=("a", "b"))),
         ("method", lambda: options(method="laplace", heads=HeadsConfig(lr=1))),
         ("loss.contrast", lambda: options(loss=LossConfig(contrast="clip"))),
         ("heads.batch_size", lambda: HeadsConfig(batch_size=1)),
@@ -128,12 +139,12 @@ def test_unusable_options_are_refused(field: str, make: Callable[[], object]) ->
 
 
 def test_sources_that_do_not_fit_are_refused(lab: Path, tmp_path: Path) -> None:
-    one, other = ((write_npz(tmp_path / f"{rows}.npz", *made_up(rows, dim)),) for rows, dim in ((1, 16), (20, 7)))
+    one, other = ((str(write_npz(tmp_path / f"{rows}.npz", *made_up(rows, dim))),) for rows, dim in ((1, 16), (20, 7)))
     refused: list[tuple[str, dict[str, Any]]] = [
-        ("masked", {"embeddings": (lab / "name",), "masked": (tmp_path / "absent",)}),
-        ("embeddings", {"embeddings": (tmp_path / "absent",)}),
+        ("masked", {"embeddings": (str(lab / "name"),), "masked": (str(tmp_path / "absent"),)}),
+        ("embeddings", {"embeddings": (str(tmp_path / "absent"),)}),
         ("embeddings", {"embeddings": one, "checkpoint": source(lab)}),
-        ("checkpoint", {"embeddings": (lab / "name",), "checkpoint": "absent"}),
+        ("checkpoint", {"embeddings": (str(lab / "name"),), "checkpoint": "absent"}),
         ("checkpoint", {"embeddings": other}),
         ("checkpoint", {"embeddings": other, "checkpoint": source(lab)}),
     ]
@@ -151,8 +162,8 @@ def test_embeddings_of_other_weights_are_refused(lab: Path, tmp_path: Path) -> N
     weights = tmp_path / "moved" / "open_clip_model.safetensors"
     save_file({name: tensor + 1 for name, tensor in load_file(weights).items()}, weights)
     refused = (
-        ("embeddings", {"embeddings": (lab / "name", tmp_path / "other")}),
-        ("checkpoint", {"embeddings": (lab / "name",), "checkpoint": f"open_clip:local-dir:{tmp_path}/moved"}),
+        ("embeddings", {"embeddings": (str(lab / "name"), str(tmp_path / "other"))}),
+        ("checkpoint", {"embeddings": (str(lab / "name"),), "checkpoint": f"open_clip:local-dir:{tmp_path}/moved"}),
     )
     for field, options in refused:
         with refusal_of(field):

@@ -24,10 +24,11 @@ from prolip.cli import main
 from prolip.data import DataError
 from prolip.embeddings.config import Stored
 from prolip.embeddings.embed import embed_shards
-from prolip.embeddings.embed_inputs import Input, run_embed
+from prolip.embeddings.embed_inputs import run_embed
 from prolip.embeddings.row_contents import fetch
 from prolip.embeddings.storage import Manifest, complete_parts
 from prolip.errors import UserError
+from prolip.folders import Folder
 from prolip.models.config import Precision
 from prolip.models.precision import DTYPES
 from prolip.pretrained.model import Model
@@ -73,9 +74,17 @@ def test_rows_keep_file_names_and_line_numbers_and_a_bad_image_is_named(
     assert found[1][-1] == str(lab / "lines.txt")
     captions = ["food", "travel", "emoji", "a picture", "a picture of food", "", "an emoji"]
     assert_equal(found, model.encode_texts(captions))
-    manifest = Manifest.read(tmp_path)
+    manifest = Manifest.read(Folder(str(tmp_path)))
     assert (manifest.rows, manifest.bad) == ({"image": 4, "text": 7}, 1)
     assert [entry.get("count") for entry in manifest.plan] == [2, 2, 1, 2, 1]
+    stamps = [entry["stamp"] for entry in manifest.plan]
+    assert stamps == [stamps[0]] * 3 + [stamps[3]] * 2
+    for kind, rows in (("image", [0, 1, 3, 4]), ("text", [0, 1, 3, 4, 0, 1, 2])):
+        parts = complete_parts(Folder(str(tmp_path)), kind)[1]
+        assert [row for part in parts for block in part.blocks() for row in block.rows] == rows
+        assert [part.notes.stamp for part in parts] == stamps[: len(parts)]
+    last = complete_parts(Folder(str(tmp_path)), "image")[1][-1].row(0)
+    assert (last["width"], last["height"]) == (30, 20)
 
 
 def test_names_cannot_control_the_terminal(
@@ -128,7 +137,7 @@ def test_a_failed_run_resumes_and_shards_can_be_added(lab: Path, tmp_path: Path)
         run_embed(options(lab, out, shards=tuple(data[:2])))
     assert (out / "image-000000.parquet").exists()
     with pytest.raises(UserError):
-        complete_parts(out, "image")
+        complete_parts(Folder(str(out)), "image")
     shutil.copy(shards(lab)[1], data[1])
     for count in (2, 3):
         assert f"parts: {count} (1 new)" in run_embed(options(lab, out, shards=tuple(data[:count])))[0]
@@ -138,6 +147,7 @@ def test_a_failed_run_resumes_and_shards_can_be_added(lab: Path, tmp_path: Path)
 OTHER_SETTINGS: tuple[Mapping[str, object], ...] = (
     {"rows_per_part": 2},
     {"dtype": "float16"},
+    {"log_var": False},
     {"precision": "bf16"},
     {"what": "text"},
     {"shards": "b/1.tar"},
@@ -224,27 +234,9 @@ def test_wrong_settings_are_named(
         if isinstance(value, tuple):
             paths = [text.format(lab=lab) for text in value]
             changes = {**changes, name: tuple(paths if name == "shards" else map(Path, paths))}
-    changes = {**changes, "out": Path(str(changes.get("out", "out")))}
+    changes = {**changes, "out": str(changes.get("out", "out"))}
     with refusal_of(field):
         run_embed(options(lab, **changes))  # type: ignore[arg-type]
-
-
-def test_entries_of_inputs_keep_their_form_so_that_older_folders_resume(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(b"x")
-    shard, folder, lines = (
-        Input(form="shard", address=str(tmp_path / "0.tar")),
-        Input(form="folder", address=str(tmp_path), items=("a.png",)),
-        Input(form="path", address="captions.txt", items=("a", "b"), first=7),
-    )
-    assert shard.entry() == {"shard": shard.address, "files": "4f53cda18c2baa0c"}
-    assert folder.entry() == {
-        "folder": str(tmp_path),
-        "files": "080a9ed428559ef6",
-        "count": 1,
-        "digest": "7f071235805fbf58",
-    }
-    digests = {"digest": "59b271ae1bbcb1d3", "files": "4f53cda18c2baa0c"}
-    assert lines.entry() == {"path": "captions.txt", "first": 7, "count": 2, **digests}
 
 
 def test_without_a_usable_sample_the_folder_is_free_for_other_settings(lab: Path, tmp_path: Path) -> None:
@@ -278,12 +270,16 @@ def test_rows_of_an_open_clip_model(
     found = read(out, "text")
     assert found[0] == [*images.keys, *names]
     assert_equal(found, model.encode_texts([*captions, "food", "travel", "emoji", "a picture"]))
+    parts = [complete_parts(Folder(str(one)), "image")[1] for one in (out, lab / "out")]
+    assert parts[0][0].notes.stamp == parts[1][0].notes.stamp != "", "whoever decodes the images"
+    for one in (some[0].row(1) for some in parts):
+        assert [one[name] for name in ("row", "width", "height")] == [1, 14, 11]
     mean = model.encode_images([lab / "images" / name for name in names]).mean
     _, _, means, log_var, total_var = read(out, "image")
     np.testing.assert_allclose(means, torch.cat([images.gaussian.mean, mean]).numpy(), atol=1e-5)
     assert np.isneginf(log_var).all()
     assert not total_var.any()
-    manifest = Manifest.read(out)
+    manifest = Manifest.read(Folder(str(out)))
     assert (manifest.has_variances, manifest.bad) == (False, 3)
     assert ["bad.tar: x" in manifest.bad_samples[0], "bad.tar: y" in manifest.bad_samples[1]] == [True, True]
     # Texts alone need no readable image.

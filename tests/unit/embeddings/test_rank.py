@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ from prolip.cli import main
 from prolip.embeddings.config import By, Kind, RankOptions
 from prolip.embeddings.embed_inputs import run_embed
 from prolip.embeddings.rank import read_ranking, run_rank
-from prolip.embeddings.storage import PartNotes, Rows, write_part
+from prolip.embeddings.storage import Manifest
+from prolip.folders import Folder
 from prolip.gaussian import Gaussian, csd, inclusion_score
 
 
@@ -72,8 +74,9 @@ def test_what_cannot_be_ranked_is_named(lab: Path, tmp_path: Path) -> None:
     run_embed(options(lab, images, shards=(str(shards(lab)[0]),)))
     run_embed(options(lab, apart, shards=(str(shards(lab)[0]),), lines=(lab / "lines.txt",)))
     mixed = shutil.copytree(lab / "out", tmp_path / "mixed")
-    one = Rows(["k"], ["s"], *np.ones((2, 1, 32), np.float32))
-    text = write_part(mixed, one, PartNotes(number=2, kind="text", rows=1))
+    manifest = Manifest.read(Folder(str(mixed)))
+    text = mixed / "text-000002.parquet"
+    replace(manifest, parts=manifest.parts | {text.name: 1}).write(Folder(str(mixed)))
     for embeddings, by, out, field in (
         (mixed, "csd", "r.csv", str(text)),
         (lab / "out", "image", "ranking.parquet", "out"),

@@ -22,6 +22,7 @@ from prolip.embeddings.embed_inputs import run_embed
 from prolip.embeddings.row_contents import Contents, fetch
 from prolip.embeddings.search import Hit, answers_table, look_up, nearest, run_search
 from prolip.embeddings.storage import Part, PartNotes, Rows, write_part
+from prolip.folders import Folder
 from prolip.gaussian import Gaussian, inclusion_score
 from prolip.metrics.config import Score
 from prolip.metrics.retrieval import retrieval_scores
@@ -36,9 +37,10 @@ def parts_of(
     parts = []
     for number, (start, end) in enumerate(zip([0, *cuts], [*cuts, len(mean)], strict=True)):
         keys = [f"k{row}" for row in range(start, end)]
-        rows = Rows(keys, ["a.tar"] * (end - start), mean[start:end], log_var[start:end])
-        notes = PartNotes(number=number, kind="image", rows=end - start)
-        parts.append(Part(write_part(folder, rows, notes, stored)))
+        places, sizes = np.arange(end - start, dtype=np.uint32), np.zeros((end - start, 2), np.int32)
+        rows = Rows(keys, places, mean[start:end], log_var[start:end], sizes)
+        notes = PartNotes(number=number, kind="image", source="a.tar", stamp="", rows=end - start)
+        parts.append(write_part(Folder(str(folder)), rows, notes, stored, log_var=True))
     return parts
 
 
@@ -129,7 +131,7 @@ def test_k_beyond_the_number_of_rows_returns_all_rows(tmp_path: Path) -> None:
 
 def found_by(lab: Path, **changes: Any) -> Any:
     """What a search prints as JSON."""
-    given = {"embeddings": lab / "out", "device": "cpu", "json": True}
+    given = {"embeddings": str(lab / "out"), "device": "cpu", "json": True}
     return json.loads("\n".join(run_search(SearchOptions(**(given | changes)))))
 
 
@@ -154,7 +156,7 @@ def test_captions_are_found_and_shown(lab: Path, tmp_path: Path, caplog: pytest.
     inputs = {"shards": (str(shards(lab)[0]),), "images": (lab / "images",), "lines": (lab / "lines.txt",)}
     out = tmp_path / "out"
     run_embed(options(lab, out, what="both", caption_key="texts.all", **inputs))
-    ask = {"embeddings": out, "find": "text", "k": 1, "sheet": tmp_path / "a.html"}
+    ask = {"embeddings": str(out), "find": "text", "k": 1, "sheet": tmp_path / "a.html"}
     found = found_by(lab, text=("an emoji", "a picture", "food"), **ask)
     first = [entry["answers"][0] for entry in found]
     assert [(answer["key"], answer["caption"]) for answer in first] == [
@@ -201,7 +203,5 @@ def test_images_that_are_gone_or_remote_are_left_out(lab: Path, caplog: pytest.L
 def test_wrong_settings_are_named(lab: Path, tmp_path: Path, field: str, changes: dict[str, Any]) -> None:
     write_run(tmp_path / "other", tmp_path / "tokenizer.json", context_length=9)
     filled = {name: one.format(lab=lab, tmp=tmp_path) if isinstance(one, str) else one for name, one in changes.items()}
-    if "embeddings" in filled:
-        filled["embeddings"] = Path(filled["embeddings"])
     with refusal_of(field.format(lab=lab)):
         found_by(lab, **({"text": ("a",)} | filled))
