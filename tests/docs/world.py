@@ -114,7 +114,7 @@ def engines(folder: Path, _: Patch) -> None:
     import ray
 
     emoji_run(folder)
-    ray.init(num_cpus=2, object_store_memory=100 << 20, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=2, object_store_memory=100 << 20, include_dashboard=False, log_to_driver=False)
 
 
 def many_emoji(folder: Path) -> None:
@@ -368,7 +368,7 @@ PREPARE: dict[str, Callable[[Path, Patch], None]] = {
     "adapt-a-frozen-clip.md": adapt_a_frozen_clip,
     "decide.md": decide,
     "uncertainty.md": doubt,
-    "embed-and-search.md": alone(emoji_run),
+    "embed-and-search.md": engines,
     "engines.md": engines,
     "evaluate.md": evaluate,
     "explore.md": alone(emoji_run),

@@ -11,7 +11,7 @@ import pytest
 from tests.support.object_stores import SETTINGS, object_store, s3_settings
 from tests.support.refusals import refusal_of
 from tests.support.remote_shards import BUCKET
-from tests.support.servers import FaultProxy, free_port, moto
+from tests.support.servers import StoreProxy, free_port, moto
 from tests.support.shards import encoded
 
 from prolip.data.selection import Chosen, read_selection, write_selection
@@ -70,14 +70,14 @@ def test_an_upload_survives_faults_and_a_broken_one_leaves_nothing(
 ) -> None:
     with moto(tmp_path, BUCKET) as endpoint:
         for seed in range(2):
-            with FaultProxy(endpoint, seed, 0.3) as proxy:
+            with StoreProxy(endpoint, seed, 0.3) as proxy:
                 s3_settings(monkeypatch, proxy.url)
                 folder = Folder(f"s3://{BUCKET}/{seed}")
-                folder.write("part", LARGE)
-                assert folder.read("part") == LARGE
-            assert proxy.faults.keys() - {"none", "delay"}
+                while proxy.faults.keys() <= {"none", "delay"}:
+                    folder.write("part", LARGE)
+                    assert folder.read("part") == LARGE
         monkeypatch.setattr("prolip.folders._ATTEMPTS", 2)
-        with FaultProxy(endpoint, 0, 0, breaks_after=8 << 20) as proxy:
+        with StoreProxy(endpoint, 0, 0, breaks_after=8 << 20) as proxy:
             s3_settings(monkeypatch, proxy.url)
             folder = Folder(f"s3://{BUCKET}/broken")
             with refusal_of(folder.at("part")):

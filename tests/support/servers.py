@@ -169,6 +169,8 @@ class FaultProxy:
     breaks nothing, and delays every answer by `delay` seconds. After `breaks_after` bytes of uploads it is gone.
     """
 
+    kinds = ("500", "503", "416", "truncate", "reset", "delay", "close")
+
     def __init__(self, target: str, seed: int, share: float = 0.5, delay: float = 0.0, breaks_after: int = 2**62):
         self.host, port = target.removeprefix("http://").split(":")
         self.port = int(port)
@@ -206,7 +208,7 @@ class FaultProxy:
         with self._lock:
             fault = "none"
             if self._row < 3 and self._random.random() < self._share:
-                fault = self._random.choice(["500", "503", "416", "truncate", "reset", "delay", "close"])
+                fault = self._random.choice(self.kinds)
             self._row = 0 if fault in ("none", "delay") else self._row + 1
             self.faults[fault] = self.faults.get(fault, 0) + 1
             return fault
@@ -234,6 +236,7 @@ class FaultProxy:
             request = b"\r\n".join([*lines, host, b"Connection: close"]) + b"\r\n\r\n" + rest
             with socket.create_connection((self.host, self.port), timeout=30) as server:
                 server.sendall(request)
+                self._left -= len(rest)
                 threading.Thread(target=self._upload, args=(client, server, fault), daemon=True).start()
                 self._pass(server, client, fault)
 
@@ -271,6 +274,12 @@ class FaultProxy:
         if fault == "reset":
             # Closed without time to linger, a connection is reset.
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+
+
+class StoreProxy(FaultProxy):
+    """Only faults after which clients of S3 try again."""
+
+    kinds = ("500", "503", "truncate", "reset", "delay", "close")
 
 
 class Silent:

@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,18 +16,22 @@ import torch
 from tests.support.datacomp_sets import write_open_clip
 from tests.support.embed_options import assert_equal, options, read
 from tests.support.http_servers import Request, answering, send_file
+from tests.support.object_stores import s3_settings
 from tests.support.ranked_shards import SIZES, shards
 from tests.support.refusals import refusal_of
+from tests.support.remote_shards import BUCKET
+from tests.support.servers import StoreProxy, moto
 from tests.support.shards import encoded, write_tar
 from tests.support.untrained_run import write_run
 
 from prolip.cli import main
 from prolip.data import DataError
-from prolip.embeddings.config import Stored
+from prolip.embeddings.config import SearchOptions, Stored
 from prolip.embeddings.embed import embed_shards
 from prolip.embeddings.embed_inputs import run_embed
 from prolip.embeddings.row_contents import fetch
-from prolip.embeddings.storage import Manifest, complete_parts
+from prolip.embeddings.search import run_search
+from prolip.embeddings.storage import MANIFEST, Manifest, complete_parts
 from prolip.errors import UserError
 from prolip.folders import Folder
 from prolip.models.config import Precision
@@ -203,6 +208,30 @@ def test_remote_shards_are_embedded_like_local_ones_and_their_signature_is_not_s
     image = contents[shard, "k2"].image
     assert image is not None
     assert np.abs(image[7, 7].astype(int) - (90, 80, 99)).max() < 3
+
+
+def test_parts_in_an_object_store_equal_local_ones_whatever_breaks(
+    lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near = {path.name: path.read_bytes() for path in (lab / "out").glob("*.parquet")}
+    (tmp_path / "empty").mkdir()
+    folder = Folder(f"s3://{BUCKET}/far")
+    with moto(tmp_path / "empty", BUCKET) as endpoint:
+        monkeypatch.setattr("prolip.folders._ATTEMPTS", 2)
+        with StoreProxy(endpoint, 0, 0, breaks_after=3 * len(near["image-000000.parquet"])) as proxy:
+            s3_settings(monkeypatch, proxy.url)
+            with pytest.raises(UserError) as error:
+                run_embed(options(lab, folder.address, what="both"))
+        assert error.value.field.startswith(folder.at("")), "the part that could not be written"
+        monkeypatch.setattr("prolip.folders._ATTEMPTS", 10)
+        with StoreProxy(endpoint, 0, 0.3, delay=0.05) as proxy:
+            s3_settings(monkeypatch, proxy.url)
+            assert "parts: 3 (3 new)" not in run_embed(options(lab, folder.address, what="both"))[0]
+            assert {name: folder.read(name) for name in folder.list() - {MANIFEST}} == near
+            ask = SearchOptions(embeddings=folder.address, text=("food",), device="cpu", json=True)
+            found = run_search(ask)
+        assert proxy.faults.keys() - {"none", "delay"}
+    assert found == run_search(replace(ask, embeddings=str(lab / "out")))
 
 
 @pytest.mark.parametrize(
