@@ -66,8 +66,6 @@ NAMED = 20
 """Maximum number of unusable samples that are described per part."""
 _LONG = 60
 """Seconds of a run from which on its speed matters."""
-_BEGIN = 65_536
-"""Bytes at the beginning of a shard that identify it."""
 Item = TypeVar("Item")
 Opened = TypeVar("Opened")
 
