@@ -1,7 +1,7 @@
 """Types of the compiled loader. `python -m mypy.stubtest prolip._core` compares them with the module."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol, Self, final
 
 import numpy as np
@@ -123,6 +123,7 @@ class BatchLoader:
         rank: int,
         world_size: int,
         resume: _Cursor,
+        selection: Iterable[tuple[str, str, NDArray[np.uint32]]] | None = None,
     ) -> Self: ...
     def begin(self, place: _Cursor, table: NDArray[np.uint8] | None = None) -> BatchIterator:
         """Start a run. `table` [3, 256, width] has the 2 or 4 bytes that replace each value of red, green and blue."""

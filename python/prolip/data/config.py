@@ -149,6 +149,9 @@ class LoaderConfig:
     index: str | None = None
     """Index file of the shards, made by `prolip data index`, so that opening reads no shard. A shard that is not in it,
     or has changed since, is an error."""
+    selection: str | None = None
+    """File of a selection (`prolip.data.selection`): an epoch is its samples, as often as it says. Only their shards
+    are opened, and `shards` may be (). A shard that has changed since it was written is an error."""
     mode: Literal["once", "resampled"] = "once"
     """`once`: every sample once per epoch. `resampled`: shards are drawn with replacement, by `weights`."""
     num_samples: int | None = None

@@ -88,6 +88,13 @@ class Batch(NamedTuple):
     """Where to resume after this batch, whatever was prefetched."""
 
 
+def _chosen(selection: str) -> Iterator[tuple[str, str, NDArray[np.uint32]]]:
+    from prolip.data.selection import read_selection  # pyarrow takes long to import
+
+    for one in read_selection(selection):
+        yield one.source, one.stamp, one.rows if one.repeats is None else np.repeat(one.rows, one.repeats)
+
+
 class BatchLoader:
     """Iterates over batches of WebDataset shards.
 
@@ -109,7 +116,14 @@ class BatchLoader:
         self.config = config
         tokenizer = Tokenizer(config.tokenizer).core if config.captions else None
         self._resume = self._last = resume or Cursor()
-        self._core = _core.BatchLoader(config, tokenizer, rank=rank, world_size=world_size, resume=self._resume)
+        self._core = _core.BatchLoader(
+            config,
+            tokenizer,
+            rank=rank,
+            world_size=world_size,
+            resume=self._resume,
+            selection=None if config.selection is None else _chosen(config.selection),
+        )
         self._loaded: Cursor | None = None
         for note in self._core.notes:
             logger.warning("%s", note)

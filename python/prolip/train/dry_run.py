@@ -225,6 +225,7 @@ def _first_sample(settings: LoaderConfig, pattern: str) -> str:
         settings,
         shards=(pattern,),
         weights=(),
+        selection=None,
         mode="once",
         num_samples=None,
         batch_size=2 if settings.mask is None else math.ceil(1 / settings.mask.masked_fraction),

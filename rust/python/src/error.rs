@@ -22,6 +22,7 @@ pub fn loader_error(py: Python<'_>, error: &Error) -> PyErr {
         | Error::Index { .. }
         | Error::NotIndexed { .. }
         | Error::Changed { .. }
+        | Error::Chosen { .. }
         | Error::TooManyBad { .. } => DataError::new_err(error.to_string()),
         Error::Tokenize { source, .. } => {
             raised_by_cleaner(py, source).unwrap_or_else(|| DataError::new_err(error.to_string()))

@@ -3,12 +3,13 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
-use numpy::PyReadonlyArray3;
+use numpy::{PyReadonlyArray1, PyReadonlyArray3};
 use parking_lot::Mutex;
 use prolip_loader::archive::index::Shard;
 use prolip_loader::image::ValueTable;
 use prolip_loader::order::Cursor;
-use prolip_loader::pipeline::{Dataset, Next, Pipeline};
+use prolip_loader::pipeline::{Dataset, Next, Pipeline, Selection};
+use prolip_loader::shards::{Chosen, Location};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
@@ -29,6 +30,14 @@ fn cursor(dataset: &Dataset, dataclass: &Bound<'_, PyAny>) -> PyResult<Cursor> {
     let cursor = read("resume", &as_dict(dataclass)?)?;
     dataset.check_cursor(&cursor).map_err(config_error)?;
     Ok(cursor)
+}
+
+fn read_selection(sources: &Bound<'_, PyAny>) -> PyResult<Selection> {
+    let read = |source: PyResult<Bound<'_, PyAny>>| {
+        let (name, stamp, rows): (String, _, PyReadonlyArray1<'_, u32>) = source?.extract()?;
+        PyResult::Ok((Location::of(&name), Chosen { stamp, rows: rows.as_slice()?.into() }))
+    };
+    sources.try_iter()?.map(read).collect()
 }
 
 /// One run over the epochs, with its threads.
@@ -94,9 +103,10 @@ pub struct BatchLoader {
 
 #[pymethods]
 impl BatchLoader {
-    /// Opens the data set, and checks that a run can begin at `resume`.
+    /// Opens the data set, and checks that a run can begin at `resume`. `selection` iterates over sources, their stamps and
+    /// rows.
     #[new]
-    #[pyo3(signature = (config, tokenizer, *, rank, world_size, resume))]
+    #[pyo3(signature = (config, tokenizer, *, rank, world_size, resume, selection = None))]
     fn new(
         py: Python<'_>,
         config: &Bound<'_, PyAny>,
@@ -104,12 +114,14 @@ impl BatchLoader {
         rank: &Bound<'_, PyAny>,
         world_size: &Bound<'_, PyAny>,
         resume: &Bound<'_, PyAny>,
+        selection: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let config = loader_config(config)?;
         let (rank, world_size) = (read("rank", rank)?, read("world_size", world_size)?);
         let tokenizer = tokenizer.map(|tokenizer| Arc::clone(&tokenizer.inner));
+        let selection = selection.map(read_selection).transpose()?;
         let dataset = interruptible(py, |cancelled| {
-            Dataset::open(config, tokenizer, rank, world_size, cancelled)
+            Dataset::open(config, tokenizer, rank, world_size, selection, cancelled)
         })?;
         cursor(&dataset, resume)?;
         Ok(Self {
@@ -161,7 +173,7 @@ impl BatchLoader {
     /// What tells the contents of each shard apart; "" for a shard whose headers have not been read.
     fn stamps(&self) -> Vec<String> {
         let shards = self.dataset.index.shards().iter();
-        let shown = |shard: &Shard| Some(shard.fingerprint()?.to_string());
+        let shown = |shard: &Shard| Some(shard.fingerprint.get()?.to_string());
         shards.map(|shard| shown(shard).unwrap_or_default()).collect()
     }
 

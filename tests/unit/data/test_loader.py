@@ -8,6 +8,8 @@ from __future__ import annotations
 import dataclasses
 import gc
 import json
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,11 +24,14 @@ from prolip.data import (
     CaptionConfig,
     CaptionSource,
     Cursor,
+    DataError,
     Leg,
+    LoaderConfig,
     MaskConfig,
     StoreConfig,
     preprocess_image,
 )
+from prolip.data.selection import Chosen, write_selection
 from prolip.data.tokenizer import Tokenizer
 from prolip.errors import UserError
 
@@ -151,6 +156,55 @@ def test_invalid_loader_settings_are_named(shards: str, changes: dict[str, Any],
 def test_invalid_ranks_and_cursors_are_named(shards: str, ranks: tuple[int, int], resume: Cursor, field: str) -> None:
     with refusal_of(field):
         BatchLoader(config(shards), rank=ranks[0], world_size=ranks[1], resume=resume)
+
+
+def test_an_epoch_is_a_selection_and_each_repeat_is_drawn_anew(shards: str, tmp_path: Path) -> None:
+    selected = selecting(shards, tmp_path, ("001.tar", "", [0, 4, 8], [1, 2, 1]), ("000.tar", "", [3], [4]))
+    expected = Counter({("s1k0", 0): 1, ("s1k4", 4): 2, ("s1k8", 8): 1, ("s0k3", 3): 4})
+    for some in (selected, dataclasses.replace(selected, shards=())):
+        with BatchLoader(some) as loader:
+            assert (loader.num_samples, len(loader.stamps())) == (8, 2)
+            batches = list(loader)
+        samples = [(key, int(row)) for batch in batches for key, row in zip(batch.keys, batch.rows, strict=True)]
+        assert Counter(samples) == expected
+        images = {image.tobytes() for batch in batches for image in batch.images}
+        assert len(images) == 8
+
+
+@pytest.mark.parametrize(
+    ("source", "stamp", "refused"),
+    [
+        (".", "", "selection"),
+        ("lines.txt", "", "selection"),
+        ("002.tar", "", "selection"),
+        ("001.tar", "9-00000000", None),
+        ("000.tar", "", None),
+    ],
+)
+def test_what_a_selection_cannot_choose_is_named(
+    shards: str, tmp_path: Path, source: str, stamp: str, refused: str | None
+) -> None:
+    selected = selecting(shards, tmp_path, (source, stamp, [8], None))
+    with pytest.raises(UserError if refused else DataError, match=source) as error:
+        BatchLoader(selected)
+    assert getattr(error.value, "field", None) == refused
+
+
+def selecting(shards: str, folder: Path, *chosen: tuple[str, str, list[int], list[int] | None]) -> LoaderConfig:
+    """A loader of a selection: names of shards, their stamps, rows and repeats."""
+    write_selection(
+        folder / "chosen",
+        [
+            Chosen(
+                str(Path(shards).parent / name),
+                stamp,
+                np.array(rows, np.uint32),
+                None if times is None else np.array(times, np.uint16),
+            )
+            for name, stamp, rows, times in chosen
+        ],
+    )
+    return config(shards, selection=str(folder / "chosen"), augment=AugmentConfig(), last_batch="keep", image_size=32)
 
 
 def test_a_loaders_state_is_the_cursor_of_its_last_batch(shards: str) -> None:

@@ -119,6 +119,7 @@ impl Reader {
         raw_members.clear();
         self.row = id.sample;
         let (file, regions) = open(&mut self.shards, &self.files, index, provider, id.shard)?;
+        self.row = regions.row(id.sample).ok_or(GONE)?;
         let region = regions.get(id.sample).ok_or(GONE)?;
         let length = region.end - region.start;
         if length > SMALL_REGION_BYTES {

@@ -166,6 +166,7 @@ pub struct LoaderConfig {
     pub shards: Vec<String>,
     pub weights: Vec<f64>,
     pub index: Option<String>,
+    pub selection: Option<String>,
     pub mode: Mode,
     pub num_samples: Option<u64>,
     pub batch_size: usize,

@@ -15,7 +15,8 @@ impl LoaderConfig {
     /// Checks every rule that concerns the configuration alone.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let rule = "name at least one shard";
-        check(!self.shards.is_empty(), "shards", "()", rule)?;
+        let named = !self.shards.is_empty() || self.selection.is_some();
+        check(named, "shards", "()", rule)?;
         self.validate_draws()?;
         self.validate_image_size()?;
         self.validate_batch_size()?;

@@ -74,6 +74,9 @@ pub enum Error {
         )
     )]
     Changed { shard: String, index: Option<PathBuf>, what: String },
+    /// It is not the shard that samples were chosen from.
+    #[error("shard {shard}: {what}")]
+    Chosen { shard: String, what: String },
     #[error(
         "{bad} of {seen} samples cannot be used, more than max_bad_fraction = {limit} allows ({counts}); the first: {first}"
     )]

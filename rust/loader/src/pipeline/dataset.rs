@@ -6,21 +6,24 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::shard_weights;
-use crate::archive::index::{Index, OpenOptions, Shard};
+use crate::archive::index::{Index, OpenOptions, Shard, find};
 use crate::archive::{WantedMembers, scan_file};
 use crate::config::{LastBatch, LoaderConfig, TextMode};
 use crate::error::{ConfigError, Error, check};
 use crate::image::check_level;
 use crate::order::{BatchPlan, Cursor, OrderSettings, Partition};
-use crate::remote::{Prefetcher, ShardProvider, ShardRequest};
+use crate::remote::{Prefetcher, ShardProvider, ShardRequest, settle};
 use crate::rng::SampleRng;
-use crate::shards::{Location, SampleId};
+use crate::shards::{Chosen, Location, SampleId};
 use crate::text::captions::needed_members;
 use crate::text::tokenize::Tokenizer;
 
 /// How many ranks and legs the keys of the random generators can tell apart.
 const MAX_RANKS: u64 = u32::MAX as u64;
 const MAX_LEGS: usize = 1 << 20;
+
+/// Shards, and what is chosen of each.
+pub type Selection = (Vec<Location>, Vec<Chosen>);
 
 /// What all threads of a run read. It never changes.
 #[derive(Debug)]
@@ -36,12 +39,14 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Validates the configuration and reads the shards' headers. Setting `cancelled` ends this early.
+    /// Validates the configuration and reads the shards' headers. `selection` has the sources that `config.selection` names
+    /// and what it chooses of each. Setting `cancelled` ends this early.
     pub fn open(
         config: LoaderConfig,
         tokenizer: Option<Arc<Tokenizer>>,
         rank: usize,
         world_size: usize,
+        selection: Option<Selection>,
         cancelled: &AtomicBool,
     ) -> Result<Self, Error> {
         config.validate()?;
@@ -52,14 +57,18 @@ impl Dataset {
         let rule = format!("must be below world_size, {world_size}");
         check(rank < world_size, "rank", rank, rule)?;
         check_tokenizer(&config, tokenizer.as_deref())?;
+        let mut patterns = shard_weights::expand(&config, cancelled)?;
+        let (shards, chosen) = match selection {
+            Some(selection) => select(&mut patterns, selection, &config, cancelled)?,
+            None => (patterns.concat(), Vec::new()),
+        };
         let opening = OpenOptions {
             missing: config.on_missing_shard,
             threads: config.num_threads,
             store: &config.store,
             cancelled,
+            chosen: &chosen,
         };
-        let patterns = shard_weights::expand(&config, cancelled)?;
-        let shards = patterns.concat();
         let index = match &config.index {
             Some(path) => Index::from_file(&shards, Path::new(path), opening)?,
             None => Index::scan(&shards, opening)?,
@@ -170,13 +179,41 @@ impl Dataset {
         };
         let dataset = Arc::clone(self);
         let scan = move |number: u32, file: &File| {
-            let regions = scan_file(file, dataset.config.store.require_archive_end)?;
-            Ok(dataset.index.arrived(number, regions))
+            let regions = scan_file(file, dataset.config.store.require_archive_end);
+            dataset.index.arrived(number, regions.map_err(|error| error.to_string())?)
         };
         let store = &self.config.store;
         let prefetcher = Prefetcher::open(store, Box::new(request_of), Box::new(scan))?;
         Ok(Some(Arc::new(prefetcher)))
     }
+}
+
+/// The shards that a selection names, and what is chosen of each. Without patterns, its sources are the pattern.
+fn select(
+    patterns: &mut Vec<Vec<Location>>,
+    (sources, chosen): Selection,
+    config: &LoaderConfig,
+    cancelled: &AtomicBool,
+) -> Result<Selection, Error> {
+    if patterns.is_empty() {
+        let mut shards = sources.clone();
+        let text = Some("txt".as_ref());
+        shards.retain(|shard| {
+            !matches!(shard, Location::File(path) if path.extension() == text || path.is_dir())
+        });
+        patterns.push(settle(shards, &config.store, cancelled)?);
+    }
+    let shards = patterns.concat();
+    let mut of_shards = vec![None; shards.len()];
+    for ((chosen, place), source) in chosen.into_iter().zip(find(&shards, &sources)).zip(&sources) {
+        let Some(place) = place else {
+            let rule = "must choose from the shards, not from other ones, folders or text files";
+            return Err(ConfigError::new("selection", source, rule).into());
+        };
+        of_shards[place as usize] = Some(chosen);
+    }
+    let named = shards.into_iter().zip(of_shards);
+    Ok(named.filter_map(|(shard, chosen)| Some((shard, chosen?))).unzip())
 }
 
 fn check_tokenizer(

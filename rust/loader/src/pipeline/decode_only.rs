@@ -36,6 +36,7 @@ pub fn decode_only(
         threads,
         store: &StoreConfig::default(),
         cancelled: &AtomicBool::new(false),
+        chosen: &[],
     };
     let index = Index::scan(shards, opening)?;
     if !index.is_complete() {

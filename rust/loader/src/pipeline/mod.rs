@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 pub use array_pool::{BatchArrays, Lease};
 pub use bad_samples::BadSamples;
 pub use batch::Batch;
-pub use dataset::Dataset;
+pub use dataset::{Dataset, Selection};
 pub use decode_only::{DecodeOnly, decode_only};
 pub use state::Next;
 pub use stats::{LoaderStats, Stage, StageStats};

@@ -18,7 +18,7 @@ use super::ranges::{joined, num_bytes};
 use super::retry::Failure;
 use super::store::{Fetched, Inner, Store};
 use crate::config::StoreConfig;
-use crate::error::{Error, FetchError, TarError};
+use crate::error::{Error, FetchError};
 use crate::shards::{Location, Regions, Stamp};
 
 #[derive(Debug, Clone)]
@@ -34,7 +34,7 @@ pub struct ShardRequest {
 pub type RequestOf = dyn Fn(u32) -> Option<ShardRequest> + Send + Sync;
 
 /// Finds the samples of a fetched shard by reading its headers.
-pub type ScanShard = dyn Fn(u32, &File) -> Result<Regions, TarError> + Send + Sync;
+pub type ScanShard = dyn Fn(u32, &File) -> Result<Regions, String> + Send + Sync;
 
 type Wake = Box<dyn Fn() + Send + Sync>;
 
@@ -183,8 +183,7 @@ async fn checked(
         };
     }
     let read = tokio::task::spawn_blocking(move || {
-        let regions =
-            (shared.scan)(shard, &file).map_err(|error| Failure::terminal(error.to_string()))?;
+        let regions = (shared.scan)(shard, &file).map_err(Failure::terminal)?;
         Ok(ReadyShard { file, regions: Some(Arc::new(regions)) })
     });
     read.await

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Bytes of a tar block. Headers and data start at multiples of it.
 pub const BLOCK: u64 = 512;
@@ -13,7 +14,34 @@ pub const UNKNOWN_LENGTH: u32 = u32::MAX;
 
 /// The start of each sample and the end of the last one, in blocks of 512 bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Regions(Box<[u32]>);
+pub struct Regions {
+    places: Box<[u32]>,
+    /// Rows of the samples that are read; `None` for all.
+    rows: Option<Arc<[u32]>>,
+}
+
+/// The samples of a shard that are read.
+#[derive(Debug, Clone)]
+pub struct Chosen {
+    /// The shard's [`Fingerprint`] when they were chosen; empty if unknown.
+    pub stamp: String,
+    /// Their places in the shard, ascending. A sample that an epoch reads several times is there as often.
+    pub rows: Arc<[u32]>,
+}
+
+impl Chosen {
+    /// Checks that the shard is the one that they were chosen from, or says that it is not.
+    pub fn check(&self, now: Fingerprint) -> Result<(), String> {
+        let (stamp, last, found) =
+            (&self.stamp, self.rows.last().map_or(0, |&row| row), now.to_string());
+        if (stamp.is_empty() || *stamp == found) && (last < now.samples || self.rows.is_empty()) {
+            return Ok(());
+        }
+        Err(format!(
+            "must be as it was when row {last} was chosen, with the stamp {stamp:?} (got {found:?})"
+        ))
+    }
+}
 
 /// Tells the contents of shards apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,11 +61,21 @@ impl Regions {
     /// Regions from the start of each sample and the end of the last one.
     pub fn new(places: Vec<u32>) -> Self {
         assert!(!places.is_empty() && places.is_sorted(), "no regions");
-        Self(places.into())
+        Self { places: places.into(), rows: None }
+    }
+
+    /// The regions of the chosen samples alone; of all, if nothing was chosen.
+    pub fn of(self, chosen: Option<&Chosen>) -> Self {
+        Self { rows: chosen.map(|chosen| Arc::clone(&chosen.rows)), ..self }
     }
 
     pub fn len(&self) -> usize {
-        self.0.len() - 1
+        self.rows.as_ref().map_or(self.places.len() - 1, |rows| rows.len())
+    }
+
+    /// The place of a sample in the shard.
+    pub fn row(&self, sample: u32) -> Option<u32> {
+        self.rows.as_ref().map_or(Some(sample), |rows| rows.get(sample as usize).copied())
     }
 
     pub fn is_empty(&self) -> bool {
@@ -46,8 +84,8 @@ impl Regions {
 
     /// The byte range of a sample, headers included. `None` if there is no such sample.
     pub fn get(&self, sample: u32) -> Option<Range<u64>> {
-        let sample = sample as usize;
-        let (start, end) = (self.0.get(sample)?, self.0.get(sample + 1)?);
+        let row = self.row(sample)? as usize;
+        let (start, end) = (self.places.get(row)?, self.places.get(row + 1)?);
         Some(u64::from(*start) * BLOCK..u64::from(*end) * BLOCK)
     }
 
@@ -55,18 +93,18 @@ impl Regions {
     pub fn fingerprint(&self) -> Fingerprint {
         let mut bytes = Vec::new();
         self.encode(&mut bytes);
-        Fingerprint { samples: self.len() as u32, crc: crc32fast::hash(&bytes) }
+        Fingerprint { samples: self.places.len() as u32 - 1, crc: crc32fast::hash(&bytes) }
     }
 
-    /// Where the last sample ends, in bytes.
+    /// Where the shard's last sample ends, in bytes.
     pub fn end(&self) -> u64 {
-        self.0.last().map_or(0, |&end| u64::from(end) * BLOCK)
+        self.places.last().map_or(0, |&end| u64::from(end) * BLOCK)
     }
 
     /// Appends the encoded regions: the differences of the numbers as varints.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut before = 0;
-        for &place in &self.0 {
+        for &place in &self.places {
             put_varint(out, u64::from(place - before));
             before = place;
         }
@@ -93,7 +131,7 @@ impl Regions {
                 (rest, shift) = (0, 0);
             }
         }
-        (shift == 0 && places.len() == count as usize + 1).then(|| Self(places.into()))
+        (shift == 0 && places.len() == count as usize + 1).then(|| Self::new(places))
     }
 }
 

@@ -14,7 +14,7 @@ use prolip_loader::config::{
 };
 use prolip_loader::error::{Error, TokenizeError};
 use prolip_loader::order::Cursor;
-use prolip_loader::pipeline::{Batch, Dataset, Next, Pipeline};
+use prolip_loader::pipeline::{Batch, Dataset, Next, Pipeline, Selection};
 use prolip_loader::text::tokenize::{Clean, CleanText, Cleaning, Tokenizer};
 
 /// A header of 512 bytes with its checksum.
@@ -101,6 +101,7 @@ pub fn config(folder: &Path) -> LoaderConfig {
         shards: vec![folder.join("*.tar").to_str().unwrap().to_owned()],
         weights: Vec::new(),
         index: None,
+        selection: None,
         mode: Mode::Once,
         num_samples: None,
         batch_size: 4,
@@ -152,8 +153,18 @@ pub fn tokenizer(clean: fn() -> Result<(), TokenizeError>) -> Arc<Tokenizer> {
 }
 
 pub fn open(config: LoaderConfig, rank: usize, world_size: usize) -> Result<Arc<Dataset>, Error> {
+    open_chosen(config, None, rank, world_size)
+}
+
+pub fn open_chosen(
+    config: LoaderConfig,
+    selection: Option<Selection>,
+    rank: usize,
+    world_size: usize,
+) -> Result<Arc<Dataset>, Error> {
     let tokenizer = (!config.captions.is_empty()).then(|| tokenizer(|| Ok(())));
-    Dataset::open(config, tokenizer, rank, world_size, &AtomicBool::new(false)).map(Arc::new)
+    Dataset::open(config, tokenizer, rank, world_size, selection, &AtomicBool::new(false))
+        .map(Arc::new)
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -164,6 +175,7 @@ pub struct Content {
     pub masked_token_ids: Vec<i32>,
     pub kept_patches: Vec<i64>,
     pub kept: Vec<RawMembers>,
+    pub rows: Vec<u32>,
     pub cursor: Cursor,
 }
 
@@ -178,6 +190,7 @@ impl Content {
             masked_token_ids: memory.masked_token_ids.clone(),
             kept_patches: memory.kept_patches.clone(),
             kept: memory.raw_members.clone(),
+            rows: memory.rows.clone(),
             cursor: batch.cursor.clone(),
         }
     }

@@ -10,7 +10,7 @@ use prolip_loader::config::{LoaderConfig, StoreConfig};
 use prolip_loader::order::Cursor;
 use prolip_loader::shards::Location;
 
-fn gzip(bytes: &[u8]) -> Vec<u8> {
+pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()

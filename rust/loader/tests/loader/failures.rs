@@ -78,7 +78,8 @@ fn until_failure(
     let run = |num_threads, prefetch_batches| {
         let config = LoaderConfig { num_threads, prefetch_batches, ..config.clone() };
         let tokenizer = Some(tokenizer(clean));
-        let dataset = Dataset::open(config, tokenizer, 0, 1, &AtomicBool::new(false)).unwrap();
+        let dataset =
+            Dataset::open(config, tokenizer, 0, 1, None, &AtomicBool::new(false)).unwrap();
         let dataset = Arc::new(dataset);
         let pipeline = Pipeline::start(Arc::clone(&dataset), &Cursor::default(), None).unwrap();
         let mut keys = Vec::new();

@@ -21,9 +21,12 @@ fn locations(folder: &Path) -> Vec<Location> {
 }
 
 pub fn make(folder: &Path) -> (PathBuf, Summary) {
+    make_of(folder, &locations(folder))
+}
+
+pub fn make_of(folder: &Path, shards: &[Location]) -> (PathBuf, Summary) {
     let out = folder.join("shards.index");
-    let summary =
-        write_index(&locations(folder), &out, 3, &StoreConfig::default(), &GO_ON).unwrap();
+    let summary = write_index(shards, &out, 3, &StoreConfig::default(), &GO_ON).unwrap();
     (out, summary)
 }
 
@@ -32,8 +35,13 @@ pub fn with_index(folder: &Path, index: &Path) -> LoaderConfig {
 }
 
 fn opened(folder: &Path, index: &Path, missing: OnMissingShard) -> Result<Index, Error> {
-    let opening =
-        OpenOptions { missing, threads: 2, store: &StoreConfig::default(), cancelled: &GO_ON };
+    let opening = OpenOptions {
+        missing,
+        threads: 2,
+        store: &StoreConfig::default(),
+        cancelled: &GO_ON,
+        chosen: &[],
+    };
     Index::from_file(&locations(folder), index, opening)
 }
 
@@ -115,6 +123,7 @@ fn an_index_holds_no_secrets_and_serves_a_shard_with_another_signature() {
         threads: 1,
         store: &store,
         cancelled: &GO_ON,
+        chosen: &[],
     };
     assert_eq!(Index::from_file(&at("other"), &out, opening).unwrap().counts(), [3]);
 }

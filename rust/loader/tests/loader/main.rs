@@ -27,6 +27,7 @@ mod pipeline;
 mod prefetch;
 mod prefetched_run;
 mod prefetched_run_streamed;
+mod selection;
 mod settings;
 mod tar;
 mod training_pixels;

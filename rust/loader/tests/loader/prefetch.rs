@@ -26,7 +26,7 @@ fn open(
     config: &StoreConfig,
     request_of: impl Fn(u32) -> Option<ShardRequest> + Send + Sync + 'static,
 ) -> Prefetcher {
-    let scan = |_, file: &File| scan_file(file, true);
+    let scan = |_, file: &File| scan_file(file, true).map_err(|error| error.to_string());
     Prefetcher::open(config, Box::new(request_of), Box::new(scan)).unwrap()
 }
 

@@ -1,16 +1,16 @@
-//! Whole loaders on random shards: each sample once per epoch, and the same batches for any ranks and threads and wherever a
+//! Whole loaders on random shards and selections: each sample once per epoch, and the same batches for any ranks and threads and wherever a
 //! run stops.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use crate::common::{archive, config, member, next, open, png};
+use crate::common::{archive, config, member, next, open_chosen, png};
 use prolip_loader::config::{LastBatch, LoaderConfig};
 use prolip_loader::error::Error;
 use prolip_loader::order::Cursor;
-use prolip_loader::pipeline::Pipeline;
-use prolip_loader::shards::SampleId;
+use prolip_loader::pipeline::{Pipeline, Selection};
+use prolip_loader::shards::{Chosen, Location, SampleId};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use tempfile::TempDir;
@@ -27,9 +27,14 @@ struct Crew {
     prefetch: usize,
 }
 
+const ONE: Crew = Crew { ranks: 1, batch_size: 1, threads: 1, prefetch: 1 };
+
 #[derive(Debug, Clone)]
 struct Case {
     sizes: Vec<usize>,
+    /// The rows that are read of each shard; `None` for all.
+    chosen: Option<Vec<Vec<u32>>>,
+    indexed: bool,
     window: usize,
     seed: u64,
     last_batch: LastBatch,
@@ -53,6 +58,7 @@ fn folder() -> &'static Path {
             let samples: Vec<Vec<u8>> = (0..size).map(sample).collect();
             std::fs::write(folder.path().join(format!("{size}.tar")), archive(&samples)).unwrap();
         }
+        crate::index::make(folder.path());
         folder
     };
     FOLDER.get_or_init(write).path()
@@ -60,13 +66,26 @@ fn folder() -> &'static Path {
 
 impl Case {
     fn total(&self) -> usize {
-        self.sizes.iter().sum()
+        self.rows().iter().map(Vec::len).sum()
+    }
+
+    fn rows(&self) -> Vec<Vec<u32>> {
+        let all = || self.sizes.iter().map(|&size| (0..size as u32).collect()).collect();
+        self.chosen.clone().unwrap_or_else(all)
+    }
+
+    fn selection(&self) -> Option<Selection> {
+        let chosen = |rows: &Vec<u32>| Chosen { stamp: String::new(), rows: rows[..].into() };
+        let chosen = self.chosen.as_ref()?.iter().map(chosen).collect();
+        let sources = self.config(ONE).shards.iter().map(|path| Location::of(path)).collect();
+        Some((sources, chosen))
     }
 
     fn config(&self, crew: Crew) -> LoaderConfig {
         let path = |size| format!("{}/{size}.tar", folder().display());
         LoaderConfig {
             shards: self.sizes.iter().map(path).collect(),
+            index: self.indexed.then(|| format!("{}/shards.index", folder().display())),
             batch_size: crew.batch_size,
             image_size: 1,
             captions: Vec::new(),
@@ -83,7 +102,7 @@ impl Case {
     }
 
     fn read(&self, crew: Crew, rank: usize, from: &Cursor) -> Vec<Shown> {
-        let dataset = match open(self.config(crew), rank, crew.ranks) {
+        let dataset = match open_chosen(self.config(crew), self.selection(), rank, crew.ranks) {
             Ok(dataset) => dataset,
             // There are fewer samples than a step needs, or none.
             Err(Error::Config(_) | Error::NoSample(_)) => return Vec::new(),
@@ -93,8 +112,10 @@ impl Case {
         let pipeline = Pipeline::start(Arc::clone(&dataset), from, None).unwrap();
         let mut shown = Vec::new();
         while let Some(batch) = next(&pipeline).unwrap() {
-            for (sample, key) in batch.samples.iter().zip(&batch.lease.arrays.keys) {
-                assert_eq!(*key, sample.sample.to_string());
+            let arrays = &batch.lease.arrays;
+            for ((sample, key), row) in batch.samples.iter().zip(&arrays.keys).zip(&arrays.rows) {
+                assert_eq!(*key, row.to_string());
+                assert_eq!(*row, self.rows()[sample.shard as usize][sample.sample as usize]);
             }
             let bytes = batch.samples.len() * dataset.image_bytes();
             shown.push(Shown {
@@ -108,14 +129,18 @@ impl Case {
 }
 
 fn cases() -> impl Strategy<Value = Case> {
-    let sizes = prop::collection::vec(0..=LARGEST, 1..6);
+    let shard = (0..=LARGEST).prop_flat_map(|size| {
+        let rows = prop::collection::vec(0..size.max(1) as u32, 0..=size);
+        (Just(size), rows)
+    });
+    let shards = (prop::collection::vec(shard, 1..6), any::<bool>(), any::<bool>());
     let windows = prop_oneof![Just(0usize), 1usize..12, Just(10_000)];
     let kinds = prop_oneof![Just(LastBatch::Drop), Just(LastBatch::Pad), Just(LastBatch::Keep)];
-    (sizes, windows, any::<u64>(), kinds).prop_map(|(sizes, window, seed, last_batch)| Case {
-        sizes,
-        window,
-        seed,
-        last_batch,
+    (shards, windows, any::<u64>(), kinds).prop_map(|(shards, window, seed, last_batch)| {
+        let (shards, selected, indexed) = shards;
+        let (sizes, mut chosen): (Vec<usize>, Vec<Vec<u32>>) = shards.into_iter().unzip();
+        chosen.iter_mut().for_each(|rows| rows.sort_unstable());
+        Case { sizes, chosen: selected.then_some(chosen), indexed, window, seed, last_batch }
     })
 }
 

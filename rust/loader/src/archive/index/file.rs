@@ -76,6 +76,10 @@ impl IndexFile {
     }
 }
 
+pub(super) fn locations(entries: &[Entry]) -> Vec<Location> {
+    entries.iter().map(|entry| Location::of(&entry.location)).collect()
+}
+
 fn wrong(path: &Path, source: IndexError) -> Error {
     Error::Index { index: path.to_owned(), source }
 }
@@ -198,7 +202,7 @@ pub fn check_index(
     cancelled: &AtomicBool,
 ) -> Result<Vec<String>, Error> {
     let (file, entries) = IndexFile::open(index)?;
-    let found = lookup::find(&entries, shards);
+    let found = lookup::find(&locations(&entries), shards);
     let mut differences = Vec::new();
     let scanner = Scanner::new(store, cancelled);
     let check = |shard: usize| -> Option<String> {

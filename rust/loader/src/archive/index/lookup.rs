@@ -3,15 +3,13 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use super::format::Entry;
 use crate::shards::Location;
 
 /// The entry of each shard: the one with the same location apart from secrets, or with the same absolute path.
-pub fn find(entries: &[Entry], shards: &[Location]) -> Vec<Option<u32>> {
+pub fn find(entries: &[Location], shards: &[Location]) -> Vec<Option<u32>> {
     let names: Vec<String> = shards.iter().map(Location::without_secrets).collect();
     // Older indexes hold locations as written.
-    let stored: Vec<String> =
-        entries.iter().map(|entry| Location::of(&entry.location).without_secrets()).collect();
+    let stored: Vec<String> = entries.iter().map(Location::without_secrets).collect();
     let same =
         |(place, name): (usize, &String)| (stored.get(place)? == name).then_some(place as u32);
     // Usually the index has the same shards in the same order.
@@ -24,8 +22,8 @@ pub fn find(entries: &[Entry], shards: &[Location]) -> Vec<Option<u32>> {
     }
     if found.iter().any(Option::is_none) {
         let paths: HashMap<PathBuf, u32> = (entries.iter().zip(0..))
-            .filter_map(|(entry, place)| match Location::of(&entry.location) {
-                Location::File(path) => Some((absolute(&path), place)),
+            .filter_map(|(entry, place)| match entry {
+                Location::File(path) => Some((absolute(path), place)),
                 Location::Url(_) | Location::Pipe(_) => None,
             })
             .collect();

@@ -11,15 +11,16 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
-use file::{FileRange, IndexFile};
+use file::{FileRange, IndexFile, locations};
 pub use file::{Summary, check_index, write_index};
 pub use format::{Entry, HEAD, Head, parse_table};
+pub(crate) use lookup::find;
 use parallel::in_order;
 use scanner::Scanner;
 
 use crate::config::{OnMissingShard, StoreConfig};
 use crate::error::{Error, IndexError};
-use crate::shards::{Fingerprint, Location, Regions, Stamp, UNKNOWN_LENGTH};
+use crate::shards::{Chosen, Fingerprint, Location, Regions, Stamp, UNKNOWN_LENGTH};
 
 #[derive(Debug)]
 pub struct Shard {
@@ -27,16 +28,23 @@ pub struct Shard {
     /// Identifies the version of the shard that was indexed; `None` if it was not indexed.
     pub stamp: Option<Stamp>,
     place: RegionsAt,
+    /// Tells its contents apart; unknown until its headers have been read.
+    pub fingerprint: OnceLock<Fingerprint>,
+    /// What is read of it; `None` for everything.
+    chosen: Option<Chosen>,
 }
 
 impl Shard {
-    /// The fingerprint of its contents, if known.
-    pub fn fingerprint(&self) -> Option<Fingerprint> {
-        match &self.place {
-            RegionsAt::Memory(regions) => Some(regions.fingerprint()),
-            RegionsAt::File(range) => Some(range.fingerprint),
-            RegionsAt::Arrival(fingerprint) => fingerprint.get().copied(),
-        }
+    /// Takes note of its contents, and says if its samples were chosen from others.
+    fn check(&self, now: Fingerprint) -> Result<(), String> {
+        self.fingerprint.get_or_init(|| now);
+        self.chosen.as_ref().map_or(Ok(()), |chosen| chosen.check(now))
+    }
+
+    /// Number of samples that are read, or [`UNKNOWN_LENGTH`].
+    fn len(&self) -> u32 {
+        let all = self.fingerprint.get().map_or(UNKNOWN_LENGTH, |now| now.samples);
+        self.chosen.as_ref().map_or(all, |chosen| chosen.rows.len() as u32)
     }
 }
 
@@ -45,8 +53,11 @@ enum RegionsAt {
     Memory(Arc<Regions>),
     File(FileRange),
     /// They are found when the shard has been downloaded.
-    Arrival(OnceLock<Fingerprint>),
+    Arrival,
 }
+
+/// Stamp and fingerprint of a shard, if known, its regions, and a sentence about damage.
+type Examined = (Option<(Stamp, Fingerprint)>, RegionsAt, Option<String>);
 
 /// All samples of a list of shards.
 #[derive(Debug, Default)]
@@ -66,34 +77,25 @@ pub struct OpenOptions<'loader> {
     /// How remote and compressed shards are read.
     pub store: &'loader StoreConfig,
     pub cancelled: &'loader AtomicBool,
+    /// What is read of each shard; empty for everything.
+    pub chosen: &'loader [Chosen],
 }
 
 impl Index {
     /// Builds an index by reading the headers of all local shards. Other shards have unknown lengths until they are
     /// downloaded.
     pub fn scan(shards: &[Location], options: OpenOptions<'_>) -> Result<Self, Error> {
-        let (mut index, mut damaged) = (Self::default(), Vec::new());
         let scanner = Scanner::new(options.store, options.cancelled);
-        let scan = |shard: usize| match &shards[shard] {
-            local @ Location::File(_) => scanner.scan_shard(local).map(Some),
-            Location::Url(_) | Location::Pipe(_) => Ok(None),
-        };
-        let left_out = examine_all(shards, options, scan, |location, found| {
-            let Some((stamp, scan)) = found else {
-                return index.push(
-                    location,
-                    None,
-                    UNKNOWN_LENGTH,
-                    RegionsAt::Arrival(OnceLock::new()),
-                );
+        Self::open(shards, options, |number| {
+            let local @ Location::File(_) = &shards[number] else {
+                return Ok((None, RegionsAt::Arrival, None));
             };
-            damaged.extend(scan.note(location));
-            let count = scan.regions.len() as u32;
-            let place = RegionsAt::Memory(Arc::new(scan.regions));
-            index.push(location, Some(stamp), count, place);
-        })?;
-        index.notes = [left_out, damaged].concat();
-        Ok(index)
+            let (stamp, scan) = scanner.scan_shard(local)?;
+            let note = scan.note(local);
+            let known = Some((stamp, scan.regions.fingerprint()));
+            let regions = scan.regions.of(options.chosen.get(number));
+            Ok((known, RegionsAt::Memory(Arc::new(regions)), note))
+        })
     }
 
     pub fn from_file(
@@ -105,8 +107,8 @@ impl Index {
             url @ Location::Url(_) => IndexFile::fetch(&url, options.store, options.cancelled)?,
             _ => IndexFile::open(path)?,
         };
-        let entry_of: Vec<Option<u32>> = lookup::find(&entries, shards);
-        let check = |shard: usize| {
+        let entry_of: Vec<Option<u32>> = lookup::find(&locations(&entries), shards);
+        let mut index = Self::open(shards, options, |shard| {
             let location = &shards[shard];
             let entry = entry_of[shard].map(|entry| &entries[entry as usize]);
             let entry = entry.ok_or_else(|| Error::NotIndexed {
@@ -123,20 +125,52 @@ impl Index {
                     what,
                 });
             }
-            Ok(entry)
-        };
-        let mut index = Self::default();
-        index.notes = examine_all(shards, options, check, |location, entry| {
-            let (stamp, place) = (entry.stamp.clone(), RegionsAt::File(entry.into()));
-            index.push(location, Some(stamp), entry.count, place);
+            let range = FileRange::from(entry);
+            Ok((Some((entry.stamp.clone(), range.fingerprint)), RegionsAt::File(range), None))
         })?;
         index.file = Some(file);
         Ok(index)
     }
 
-    fn push(&mut self, location: &Location, stamp: Option<Stamp>, count: u32, place: RegionsAt) {
-        self.counts.push(count);
-        self.shards.push(Shard { location: location.clone(), stamp, place });
+    /// Examines every shard in parallel and takes the results in order. A shard that cannot be used is an error or is
+    /// skipped.
+    fn open(
+        shards: &[Location],
+        options: OpenOptions<'_>,
+        examine: impl Fn(usize) -> Result<Examined, Error> + Sync,
+    ) -> Result<Self, Error> {
+        let skip = options.missing == OnMissingShard::Skip;
+        let examine = |number: usize| {
+            let (known, place, note) = examine(number)?;
+            let (location, chosen) = (shards[number].clone(), options.chosen.get(number).cloned());
+            let (stamp, now) = known.unzip();
+            let shard = Shard { location, stamp, place, chosen, fingerprint: OnceLock::new() };
+            let checked = now.map_or(Ok(()), |now| shard.check(now));
+            checked.map_err(|what| Error::Chosen { shard: shard.location.to_string(), what })?;
+            Ok((shard, note))
+        };
+        let mut index = Self::default();
+        in_order(
+            shards.len(),
+            options.threads,
+            options.cancelled,
+            examine,
+            |found: Result<_, Error>| {
+                match found {
+                    Ok((shard, note)) => {
+                        index.counts.push(shard.len());
+                        index.shards.push(shard);
+                        index.notes.extend(note);
+                    }
+                    Err(error) if skip && error.is_shards() => {
+                        index.notes.push(format!("{error}; it is left out"));
+                    }
+                    Err(error) => return Err(error),
+                }
+                Ok(())
+            },
+        )?;
+        Ok(index)
     }
 
     /// Number of samples in the shards of known length.
@@ -164,47 +198,26 @@ impl Index {
         &self.notes
     }
 
+    /// Where the samples that are read of a shard are.
     pub fn regions(&self, shard: u32) -> Result<Arc<Regions>, IndexError> {
-        match (&self.shards[shard as usize].place, &self.file) {
+        let shard = &self.shards[shard as usize];
+        match (&shard.place, &self.file) {
             (RegionsAt::Memory(regions), _) => Ok(Arc::clone(regions)),
-            (RegionsAt::File(extent), Some(file)) => file.regions(*extent).map(Arc::new),
-            (RegionsAt::File(_), None) | (RegionsAt::Arrival(_), _) => Err(IndexError::NotAnIndex),
+            (RegionsAt::File(extent), Some(file)) => {
+                Ok(Arc::new(file.regions(*extent)?.of(shard.chosen.as_ref())))
+            }
+            (RegionsAt::File(_), None) | (RegionsAt::Arrival, _) => Err(IndexError::NotAnIndex),
         }
     }
 
-    /// Takes note of the regions that a shard turned out to have.
-    pub fn arrived(&self, shard: u32, regions: Regions) -> Regions {
-        if let RegionsAt::Arrival(fingerprint) = &self.shards[shard as usize].place {
-            fingerprint.get_or_init(|| regions.fingerprint());
-        }
-        regions
+    /// As [`Self::regions`], of a shard that has been downloaded and has these regions. Says what is wrong with it.
+    pub fn arrived(&self, shard: u32, regions: Regions) -> Result<Regions, String> {
+        let shard = &self.shards[shard as usize];
+        shard.check(regions.fingerprint())?;
+        Ok(regions.of(shard.chosen.as_ref()))
     }
 
     pub fn file(&self) -> Option<&Path> {
         self.file.as_ref().map(IndexFile::path)
     }
-}
-
-/// Examines every shard in parallel and takes the results in order. A shard that cannot be used is an error or is
-/// skipped. Returns one sentence per skipped shard.
-fn examine_all<T: Send>(
-    shards: &[Location],
-    options: OpenOptions<'_>,
-    examine: impl Fn(usize) -> Result<T, Error> + Sync,
-    mut take: impl FnMut(&Location, T) + Send,
-) -> Result<Vec<String>, Error> {
-    let skip = options.missing == OnMissingShard::Skip;
-    let (mut locations, mut left_out) = (shards.iter(), Vec::new());
-    in_order(shards.len(), options.threads, options.cancelled, examine, |found| {
-        let location = locations.next().ok_or(Error::Closed)?;
-        match found {
-            Ok(found) => take(location, found),
-            Err(error) if skip && error.is_shards() => {
-                left_out.push(format!("{error}; it is left out"));
-            }
-            Err(error) => return Err(error),
-        }
-        Ok(())
-    })?;
-    Ok(left_out)
 }
