@@ -157,6 +157,7 @@ def _file_system(scheme: str, endpoint: str | None) -> Any:
             region=setting("AWS_REGION"),
             anonymous=setting("AWS_SKIP_SIGNATURE") == "true",
             endpoint_override=endpoint,
+            tls_ca_file_path=setting("SSL_CERT_FILE"),
             connect_timeout=20,
             request_timeout=30,
             allow_delayed_open=True,  # a small file takes one request
