@@ -366,6 +366,7 @@ def alone(make: Callable[[Path], None]) -> Callable[[Path, Patch], None]:
 PREPARE: dict[str, Callable[[Path, Patch], None]] = {
     "README.md": readme,
     "adapt-a-frozen-clip.md": adapt_a_frozen_clip,
+    "choose-samples.md": alone(emoji_run),
     "decide.md": decide,
     "uncertainty.md": doubt,
     "embed-and-search.md": engines,
@@ -382,7 +383,6 @@ PREPARE: dict[str, Callable[[Path, Patch], None]] = {
     "open-clip.md": open_clips_training,
     "own-training-loop.md": alone(mine),
     "prompt-weights.md": alone(emoji_run),
-    "rank-a-data-set.md": alone(emoji_run),
     "remote-shards.md": remote_shards,
     "start-from-clip.md": start_from_clip,
     "tokenizers.md": clips,

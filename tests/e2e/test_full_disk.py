@@ -8,14 +8,15 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tests.support.limited import file_limit, small_disk
-from tests.support.ranked_shards import rank_numbered
 from tests.support.shards import encoded, write_tar
 from tests.support.small_training import RECIPE, write_shard, write_tokenizer
 from tests.support.untrained_run import write_run
 
 from prolip.cli import main
+from prolip.data.selection import Chosen, write_selection
 
 pytestmark = pytest.mark.timeout(600)
 BIG = encoded((1, 2, 3), (90, 90), "bmp")
@@ -32,8 +33,7 @@ class World:
         write_tar(folder / "images.tar", images)
         (folder / "classes" / "food").mkdir(parents=True)
         (folder / "classes" / "food" / "a.jpg").write_bytes(encoded((9, 9, 9), (300, 300), "jpeg") + bytes(40_000))
-        self.ranking = rank_numbered(folder, 60)
-        write_tar(folder / "0.tar", [(f"k{number}.bmp", BIG) for number in range(60)])
+        write_selection(folder / "chosen", [Chosen(str(folder / "images.tar"), "", np.arange(50, dtype=np.uint32))])
         training = folder / "training"
         training.mkdir()
         write_shard(training / "train.tar")
@@ -47,8 +47,8 @@ class World:
     def export(self, out: Path) -> list[str]:
         return ["export", str(self.folder / "run"), "--out", str(out)]
 
-    def filter(self, out: Path) -> list[str]:
-        return ["data", "filter", "--ranking", str(self.ranking), "--out", str(out), "--keep_count", "50"]
+    def copy(self, out: Path) -> list[str]:
+        return ["data", "copy", "--selection", str(self.folder / "chosen"), "--out", str(out)]
 
     def build(self, out: Path) -> list[str]:
         return ["data", "build", "folder", "--images", str(self.folder / "classes"), "--out", str(out)]
@@ -85,7 +85,7 @@ Words = Callable[[World, Path], list[str]]
 COMMANDS: list[tuple[Words, str, int]] = [
     (World.embed, "image-000000.parquet", 4_000),
     (World.export, "model.safetensors", 4_000),
-    (World.filter, "0.tar", 500_000),
+    (World.copy, "images.tar", 500_000),
     (World.build, "", 30_000),
     (World.train, "checkpoints/step_000000020.partial", 16_000),
 ]
@@ -119,10 +119,10 @@ def test_an_output_that_exceeds_the_limit_is_named_and_can_be_resumed(
 @pytest.mark.parametrize(
     ("words", "file", "kilobytes"),
     [
-        (World.filter, "0.tar", 500),
+        (World.copy, "images.tar", 500),
         (World.train, "checkpoints/step_000000020.partial", 90),
     ],
-    ids=["filter", "train"],
+    ids=["copy", "train"],
 )
 def test_a_full_disk_is_an_error_that_names_the_file(
     ended: Ended, world: World, tmp_path: Path, words: Words, file: str, kilobytes: int

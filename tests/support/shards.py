@@ -24,8 +24,8 @@ def encoded(colour: tuple[int, int, int], size: tuple[int, int] = (14, 11), kind
     return encode(Image.new("RGB", size, colour), kind)
 
 
-def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
-    with tarfile.open(path, "w") as archive:
+def write_tar(path: Path, members: Iterable[tuple[str, bytes]], form: int = tarfile.DEFAULT_FORMAT) -> None:
+    with tarfile.open(path, "w", format=form) as archive:
         for name, data in members:
             info = tarfile.TarInfo(name)
             info.size = len(data)

@@ -1,11 +1,11 @@
-"""`prolip data build | index | rank | filter | combine`."""
+"""`prolip data build | index | select | combine | copy`."""
 
 from __future__ import annotations
 
 from prolip.cli import data_build
 from prolip.cli.command import Command, choose, ended_by_sigterm, finish, parse, prepare
 from prolip.data.config import CombineOptions, IndexOptions
-from prolip.embeddings.config import FilterOptions, RankOptions
+from prolip.embeddings.config import CopyOptions, SelectOptions
 
 
 def run(prog: str, arguments: list[str]) -> int:
@@ -25,27 +25,12 @@ def _index(prog: str, arguments: list[str]) -> int:
     return status
 
 
-def _rank(prog: str, arguments: list[str]) -> int:
-    options = parse(RankOptions, prog, arguments)
+def _select(prog: str, arguments: list[str]) -> int:
+    options = parse(SelectOptions, prog, arguments)
     prepare()
-    from prolip.embeddings.rank import run_rank
+    from prolip.embeddings.select import run_select
 
-    lines = run_rank(options)
-    then = f"prolip data filter --ranking {options.out} --keep_share 0.8 --out FOLDER"
-    finish(lines, then, [options.out, options.sheet])
-    return 0
-
-
-def _filter(prog: str, arguments: list[str]) -> int:
-    options = parse(FilterOptions, prog, arguments)
-    prepare()
-    from prolip.embeddings.filter import run_filter
-
-    lines = run_filter(options)
-    then = f"prolip embed --checkpoint MODEL --images {options.out} --out FOLDER"
-    if (shard := next(options.out.rglob("*.tar"), None)) is not None:
-        then = f"prolip train RECIPE --shards '{shard.parent}/*.tar'"
-    finish(lines, then, [options.out])
+    finish(run_select(options), _use(options.out), [options.out, options.sheet])
     return 0
 
 
@@ -53,14 +38,31 @@ def _combine(prog: str, arguments: list[str]) -> int:
     options = parse(CombineOptions, prog, arguments)
     from prolip.data.selection import run_combine
 
-    finish(run_combine(options), f"prolip train RECIPE --data.selection {options.out}", [options.out])
+    finish(run_combine(options), _use(options.out), [options.out])
+    return 0
+
+
+def _use(selection: str) -> str:
+    return f"prolip train RECIPE --data.selection {selection}, or prolip data copy --selection {selection} --out FOLDER"
+
+
+def _copy(prog: str, arguments: list[str]) -> int:
+    options = parse(CopyOptions, prog, arguments)
+    prepare()
+    from prolip.embeddings.copy import run_copy
+
+    lines = run_copy(options)
+    then = f"prolip embed --checkpoint MODEL --images {options.out} --out FOLDER"
+    if (shard := next(options.out.rglob("*.tar"), None)) is not None:
+        then = f"prolip train RECIPE --shards '{shard.parent}/*.tar'"
+    finish(lines, then, [options.out])
     return 0
 
 
 COMMANDS = {
     "build": Command("make WebDataset shards", data_build.run),
     "index": Command("index shards, so that training opens them at once", _index),
-    "rank": Command("rank embedded samples by uncertainty, or by how well caption and image fit", _rank),
-    "filter": Command("copy the shards, or the images of a folder, that a ranking keeps", _filter),
+    "select": Command("choose samples by uncertainty, or by how well caption and image fit", _select),
     "combine": Command("combine selections: samples of all, of any, or of the first without the others", _combine),
+    "copy": Command("copy the samples of a selection: shards, or the images of a folder", _copy),
 }

@@ -18,7 +18,7 @@ def _next(options: SearchOptions) -> str:
             page = "the same command with --sheet FILE.html shows images and captions on a page"
             return page if options.sheet is None else f"open {options.sheet} in a browser"
         by = "csd"
-    return f"prolip data rank --embeddings {options.embeddings} --by {by} --out ranking.csv"
+    return f"prolip data select --embeddings {options.embeddings} --by {by} --keep_share 0.8 --out chosen"
 
 
 def run(prog: str, arguments: list[str]) -> int:

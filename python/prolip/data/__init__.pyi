@@ -28,6 +28,7 @@ from .native import (
     examine_shards as examine_shards,
     expand_shards as expand_shards,
     fetch_shard as fetch_shard,
+    shard_regions as shard_regions,
     simd_level as simd_level,
     simd_levels as simd_levels,
     usable_cores as usable_cores,

@@ -232,7 +232,9 @@ How = Literal["and", "or", "without"]
 class CombineOptions:
     """Combine selections into one, with each sample at most as often as in one of them."""
 
-    selections: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SELECTION ...")]
+    selections: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SELECTION ...", help_behavior_hint="")
+    ]
     """Files of `prolip data select`, `dedupe` or `combine`."""
     how: How
     """`and`: samples of all selections; `or`: of any; `without`: of the first, but of no other."""

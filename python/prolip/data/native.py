@@ -8,6 +8,7 @@ from prolip._core import (
     examine_shards as examine_shards,
     expand_shards as expand_shards,
     fetch_shard as fetch_shard,
+    shard_regions as shard_regions,
     shown_shard,
     simd_level as simd_level,
     simd_levels as simd_levels,

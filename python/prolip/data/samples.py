@@ -41,11 +41,6 @@ def read_members(shard: str, keep: Sequence[str], store: StoreConfig) -> Iterato
                 yield key, {extension: some[place] for extension, some in batch.members.items()}
 
 
-def member_key(name: str) -> str | None:
-    """The key of the sample that a member of a shard belongs to, by the member's name; None if it belongs to none."""
-    return _core.member_key(name)
-
-
 def read_record(key: str, member: bytes | None) -> Any:
     """Parse a sample's JSON member; None if the sample has none."""
     if member is None:

@@ -1,4 +1,4 @@
-"""Embed images and captions, store the Gaussians, and search, rank and filter them."""
+"""Embed images and captions, store the Gaussians, search them, and choose samples by them."""
 
 import lazy_loader
 

@@ -1,9 +1,10 @@
 from .config import (
+    CopyOptions as CopyOptions,
     EmbedOptions as EmbedOptions,
-    FilterOptions as FilterOptions,
-    RankOptions as RankOptions,
     SearchOptions as SearchOptions,
+    SelectOptions as SelectOptions,
 )
+from .copy import run_copy as run_copy
 from .embed import (
     Embedded as Embedded,
     Paired as Paired,
@@ -13,7 +14,6 @@ from .embed import (
     embed_texts as embed_texts,
 )
 from .embed_inputs import run_embed as run_embed
-from .filter import run_filter as run_filter
-from .rank import read_ranking as read_ranking, run_rank as run_rank
 from .search import Hit as Hit, nearest as nearest, run_search as run_search
+from .select import run_select as run_select
 from .storage import Manifest as Manifest, Part as Part, complete_parts as complete_parts

@@ -1,7 +1,8 @@
-"""Settings of embedding, searching, ranking and filtering."""
+"""Settings of embedding, searching, and choosing samples."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -37,7 +38,7 @@ class EngineOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedOptions:
-    """Embed images and captions into Parquet files for `prolip search` and `prolip data rank`.
+    """Embed images and captions into Parquet files for `prolip search` and `prolip data select`.
 
     Under torchrun, processes share the parts. Rerun the command to resume after the last finished part.
     """
@@ -112,48 +113,55 @@ class SearchOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RankOptions:
-    """Rank embedded samples, and write a table with one row per sample: key, source, score, rank.
+class SelectOptions:
+    """Choose the embedded samples with the best scores, and print the first and the last samples.
 
-    Rows are in the order of the data. Rank 1 is the most certain sample, or the best match.
+    The result is exact, and the same for any number of workers. Of equal scores, those that come first in the data are
+    chosen. Samples that could not be embedded are never chosen.
     """
 
-    embeddings: Path
-    """Folder that `prolip embed` wrote."""
+    embeddings: str
+    """Folder that `prolip embed` wrote, here or at s3://, gs:// or az://."""
     by: By = "image"
     """`image`, `text`: uncertainty (total variance), smallest first. `inclusion`: how far the image lies inside its
     caption (H, summed over dimensions), largest first. `csd`: sampled distance of image and caption, smallest first.
     The last two need embeddings made with `--what both`, inclusion also `--log_var`."""
-    out: Path
-    """Output table, a .csv file."""
+    out: str
+    """Output file, a selection, here or at s3://, gs:// or az://."""
+    keep_share: float = 1.0
+    """Keep this share of the samples, the first; rounded down."""
+    keep_count: int | None = None
+    """Keep at most this many samples, the first."""
+    min_score: float = -math.inf
+    """Minimum score. Samples below it are left out before the others are counted."""
+    max_score: float = math.inf
+    """Maximum score, likewise."""
+    least: bool = False
+    """Keep the last samples instead of the first: the least certain ones."""
     show: int = 5
     """Number of first and of last samples to print and to show on the sheet."""
     sheet: Path | None = None
     """HTML file that shows these samples with images and captions."""
+    engine: Annotated[EngineOptions, tyro.conf.arg(name="")] = field(default_factory=EngineOptions)
+    """Where the parts are scored."""
+    threads: int = 0
+    """Parts to score in parallel, without Ray; 0 for the number of cores."""
     store: StoreConfig = field(default_factory=StoreConfig)
     """How remote shards are read, for captions and the sheet."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class FilterOptions:
-    """Copy shards, or folders of images, with only the samples chosen from a ranking, in order and byte for byte.
+class CopyOptions:
+    """Copy shards, or folders of images, with only the samples of a selection, in order and byte for byte.
 
-    A sample is kept if it meets all rules. Existing copies are skipped. The caption beside an image is copied with it.
+    Each chosen sample is copied once. Existing copies are skipped. The caption beside an image is copied with it.
     """
 
-    ranking: Path
-    """Table from `prolip data rank`. Shards may share keys."""
+    selection: str
+    """File of `prolip data select`, `dedupe` or `combine`."""
     out: Path
     """Output folder. Shards from several folders keep their folders' names, images their paths below the folder."""
     shards: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARD ...")] = ()
-    """Shards and folders to copy, named as when they were embedded; by default all in the ranking."""
-    keep_count: int | None = None
-    """Keep this many samples, the first of the whole ranking."""
-    keep_share: float | None = None
-    """Keep this share of the samples, the first of the whole ranking; rounded down."""
-    min_score: float | None = None
-    """Minimum score."""
-    max_score: float | None = None
-    """Maximum score."""
+    """Shards and folders to copy, named as when they were embedded; by default all in the selection."""
     store: StoreConfig = field(default_factory=StoreConfig)
     """How remote shards are read."""

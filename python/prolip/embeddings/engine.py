@@ -12,8 +12,9 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
+from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
@@ -145,10 +146,16 @@ def _run_here(
 
     worker = make_worker(report)
     with ThreadPoolExecutor(threads, "unit") as pool:
-        futures = [pool.submit(_attempt, worker, place, unit) for place, unit in enumerate(units)]
+        left, running = enumerate(units), set[Future[_Done]]()
         try:
-            for future in as_completed(futures):
-                yield future.result()
+            while True:
+                # Few at a time, so that memory does not grow with the number of results.
+                following = islice(left, 2 * threads - len(running))
+                running |= {pool.submit(_attempt, worker, place, unit) for place, unit in following}
+                if not running:
+                    break
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
         finally:
             ending.set()
             pool.shutdown(cancel_futures=True)

@@ -175,6 +175,12 @@ class Part:
             if start != file.metadata.num_rows:
                 raise ValueError(f"rows: must be {file.metadata.num_rows} (got {start})")
 
+    def total_var(self) -> tuple[NDArray[np.uint32], Floats]:
+        """Places in the source, and total variances, of all rows."""
+        with self._reading() as file:
+            table = file.read(["row", "total_var"])
+            return _filled(table, "row").to_numpy(), _numbers(table, "total_var").ravel()
+
     def names(self) -> tuple[list[str], list[str]]:
         """Keys and sources of all rows."""
         with self._reading() as file:
@@ -234,11 +240,11 @@ def _numbers(batch: Any, name: str) -> Floats:
         ValueError: a row has no number, or NaN.
     """
     column = _filled(batch, name)
-    flat = column if name == "total_var" else column.flatten()
+    flat, width = (column, 1) if name == "total_var" else (column.flatten(), column.type.list_size)
     values: Floats = flat.to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
     if np.isnan(values).any():
         raise ValueError(f"column {name}: must have numbers (got NaN)")
-    return values.reshape(len(batch), -1)
+    return values.reshape(-1, width)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,7 +32,7 @@ mod _core {
     use crate::loader::{BatchIterator, BatchLoader};
     #[pymodule_export]
     use crate::shards::{
-        check_index, examine_shards, expand_shards, fetch_shard, member_key, shown_shard,
+        check_index, examine_shards, expand_shards, fetch_shard, shard_regions, shown_shard,
         write_index,
     };
     #[pymodule_export]

@@ -1,9 +1,10 @@
-//! Functions on shards without a loader: expand patterns, identify versions, copy one shard, write and check index files.
+//! Functions on shards without a loader: expand patterns, identify versions, find samples, copy one shard, write and check index files.
 
 use std::path::PathBuf;
 
-use prolip_loader::archive::{index, key_of};
+use prolip_loader::archive::index::{self, Index, OpenOptions};
 use prolip_loader::config::OnMissingShard;
+use prolip_loader::error::Error;
 use prolip_loader::remote;
 use prolip_loader::shards::{Location, Version, expand};
 use pyo3::prelude::*;
@@ -26,12 +27,6 @@ pub fn expand_shards(shards: Vec<String>, store: &Bound<'_, PyAny>) -> PyResult<
     let shards = located(&shards, OnMissingShard::Raise)?;
     remote::check_addresses(&shards, &store).map_err(config_error)?;
     Ok(shards.iter().map(Location::written).collect())
-}
-
-/// Return the key of the sample that a member of a shard belongs to, by the member's name; None if to none.
-#[pyfunction]
-pub fn member_key(name: &str) -> Option<&str> {
-    key_of(name).map(|(key, _)| key)
 }
 
 /// Return a shard's name without passwords and signatures.
@@ -79,6 +74,26 @@ pub fn fetch_shard(
             remote::fetch_into(&shard, &out, &store, cancelled)?;
         }
         Ok(())
+    })
+}
+
+/// Return what tells a local shard's contents apart, and where its samples begin and the last one ends, in bytes.
+#[pyfunction]
+pub fn shard_regions(
+    py: Python<'_>,
+    shard: &str,
+    store: &Bound<'_, PyAny>,
+) -> PyResult<(String, Vec<u64>)> {
+    let store = &store_config(store)?;
+    let shard = [Location::of(shard)];
+    interruptible(py, |cancelled| {
+        let missing = OnMissingShard::Raise;
+        let options = OpenOptions { missing, threads: 1, store, cancelled, chosen: &[] };
+        let index = Index::scan(&shard, options)?;
+        let regions = index.regions(0).map_err(|_| Error::Closed)?;
+        let start = |sample| regions.get(sample).map_or(regions.end(), |region| region.start);
+        let starts = (0..=regions.len() as u32).map(start);
+        Ok((regions.fingerprint().to_string(), starts.collect()))
     })
 }
 

@@ -70,8 +70,8 @@ def test_laplace_probabilities_use_the_expected_cosine(lab: Path, model: Model) 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("data rank --embeddings embeddings --by csd --out r.csv", "by: "),
-        ("data rank --embeddings embeddings --by inclusion --out r.csv", "by: "),
+        ("data select --embeddings embeddings --by csd --keep_share .5 --out r", "by: "),
+        ("data select --embeddings embeddings --by inclusion --keep_share .5 --out r", "by: "),
         ("calibrate --checkpoint laplace --data mine --score csd", "score: "),
         ("bprw --checkpoint laplace --shards a.tar --classnames names.txt", "checkpoint: must have aleatoric"),
     ],

@@ -31,7 +31,7 @@ from prolip.train.config import TrainConfig, load_config
 
 ALL = [
     *COMMANDS,
-    *(f"data {name}" for name in ("index", "rank", "filter")),
+    *(f"data {name}" for name in ("index", "select", "combine", "copy")),
     *(f"data build {name}" for name in BUILDERS),
     *(f"eval {name}" for name in SUITES),
 ]

@@ -104,11 +104,11 @@ def test_names_cannot_control_the_terminal(
         path.rename(path.with_stem(path.stem + odd))
     monkeypatch.chdir(lab)
     embed = ["embed", "--checkpoint", "run", "--images", images, "--out", out]
-    rank = ["data", "rank", "--embeddings", out, "--out", tmp_path / f"ranking{odd}.csv"]
+    select = ["data", "select", "--embeddings", out, "--out", tmp_path / f"chosen{odd}"]
     search = ["search", "--embeddings", out, "--text", odd, "--sheet", tmp_path / "sheet.html"]
     assert main([*map(str, embed)]) == 0
     monkeypatch.chdir(tmp_path)  # the model is found from any folder
-    assert [main([*map(str, words)]) for words in (rank, search)] == [0, 0]
+    assert [main([*map(str, words)]) for words in (select, search)] == [0, 0]
     shutil.rmtree(images)
     images.write_bytes(b"")
     assert [main([*map(str, words)]) for words in (search, embed)] == [0, 2]
@@ -314,12 +314,12 @@ def test_rows_of_an_open_clip_model(
     # Texts alone need no readable image.
     run_embed(options(lab, tmp_path / "texts", checkpoint=checkpoint, shards=inputs["shards"][1:], what="text"))
     assert read(tmp_path / "texts", "text")[0] == ["x"]
-    # Search and rank work without variances.
+    # Search and select work without variances.
     ask = ["search", "--embeddings", str(out), "--device", "cpu", "--image", str(lab / "images" / names[3])]
     assert main([*ask, "--json"]) == 0
     first = json.loads(capsys.readouterr().out)[0]["answers"][0]
     assert first["key"] == names[3]
     assert not {"uncertainty", "inclusion"} & first.keys()
     assert main([*ask, "--sheet", str(tmp_path / "found.html")]) == 0
-    rank = ["data", "rank", "--embeddings", str(out), "--out", str(tmp_path / "r.csv"), "--by"]
-    assert [main([*rank, by]) for by in ("csd", "image")] == [0, 2]
+    select = ["data", "select", "--embeddings", str(out), "--out", str(tmp_path / "chosen"), "--by"]
+    assert [main([*select, by]) for by in ("csd", "image")] == [0, 2]

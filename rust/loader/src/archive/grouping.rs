@@ -45,7 +45,7 @@ pub fn is_meta(name: &str) -> bool {
 }
 
 /// The key and the extension of a member; `None` if it belongs to no sample.
-pub fn key_of(name: &str) -> Option<(&str, &str)> {
+fn key_of(name: &str) -> Option<(&str, &str)> {
     split_name(name).filter(|_| !is_meta(name))
 }
 

@@ -7,7 +7,7 @@ mod reader;
 mod scan;
 pub mod tar;
 
-pub use grouping::{IMAGE_EXTENSIONS, Sample, Span, key_of};
+pub use grouping::{IMAGE_EXTENSIONS, Sample, Span};
 pub use raw_members::RawMembers;
 pub use reader::read_sample_headers;
 pub(crate) use reader::{OpenFiles, Reader, WantedMembers};

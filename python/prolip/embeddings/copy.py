@@ -1,0 +1,153 @@
+"""Copy shards and folders of images with only the samples of a selection (`prolip data copy`).
+
+Shards are copied one at a time, member by member and byte for byte. Remote or compressed shards are downloaded or
+unpacked first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from prolip.data import DataError, StoreConfig, expand_shards, fetch_shard, shard_regions, without_secrets
+from prolip.data.selection import Chosen, read_selection
+from prolip.embeddings.config import CopyOptions
+from prolip.embeddings.embed_inputs import plan_inputs
+from prolip.errors import UserError
+from prolip.files import atomic_file, check_own_folder, write_atomic
+
+RECORD = "copy.json"
+_PACKED = re.compile(r"\.(tgz|gz|zst)$", re.IGNORECASE)
+
+
+def run_copy(options: CopyOptions) -> list[str]:
+    """Make the copies that do not exist yet, and return the lines to print.
+
+    Raises:
+        UserError: a shard is not in the selection, or `out` holds another copy.
+        DataError: a shard or folder is damaged, or has changed since its samples were chosen; the message names it.
+    """
+    digest, sources = hashlib.sha256(), list[str]()
+    for one in read_selection(options.selection):
+        sources.append(one.source)
+        digest.update(one.rows.tobytes())
+    addresses = _choose(options, sources)
+    places = _places(list(addresses), options.out)
+    _record(options, digest.hexdigest(), list(addresses))
+    samples, copied = 0, {"shards": 0, "images": 0}
+    for one in read_selection(options.selection):
+        if (target := places.get(one.source)) is None:
+            continue
+        samples += len(one.rows)
+        if Path(one.source).is_dir():
+            copied["images"] += copy_images(one, target)
+        elif not target.exists():
+            with _plain_file(addresses[one.source], target, options.store) as shard:
+                copy_samples(one, shard, target, options.store)
+            copied["shards"] += 1
+    now = " and ".join(f"{count:,} {kind}" for kind, count in copied.items() if count) or "nothing"
+    return [f"{options.out}: {samples:,} chosen samples; {now} copied now"]
+
+
+def _choose(options: CopyOptions, sources: list[str]) -> dict[str, str]:
+    """Return the sources to copy, each with its address, which may have secrets."""
+    chosen: dict[str, str] = {}
+    for name in options.shards or ():
+        named = [str(Path(name))] if Path(name).is_dir() else expand_shards([name], options.store)
+        chosen |= {without_secrets(one): one for one in named}
+    for source in (chosen := chosen or {name: name for name in sources}):
+        if source not in sources:
+            raise UserError(f"shards: must be in {options.selection}, as {sources[0]} is (got {source})")
+    return chosen
+
+
+def _places(shards: list[str], out: Path) -> dict[str, Path]:
+    """Return the path of each copy in `out`: the shard's path below the common folder, without a compression suffix.
+
+    The copy of a single folder of images is `out` itself.
+    """
+    if len(shards) == 1 and Path(shards[0]).is_dir():
+        return {shards[0]: out}
+    common = os.path.commonpath([os.path.abspath(os.path.dirname(shard)) for shard in shards])
+    places: dict[str, Path] = {}
+    for shard in shards:
+        name = _PACKED.sub(lambda ending: ".tar" if ending[1].lower() == "tgz" else "", os.path.abspath(shard))
+        place = out / os.path.relpath(name, common)
+        if place in places.values():
+            raise UserError(f"shards: must have distinct copies; copy {shard} separately (got {place} twice)")
+        places[shard] = place
+    return places
+
+
+def _record(options: CopyOptions, digest: str, chosen: list[str]) -> None:
+    """Record what `out` holds, so that copies of different selections are not mixed."""
+    record = {"selection": options.selection, "digest": digest, "shards": chosen}
+    path, text = options.out / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+    check_own_folder(options.out, RECORD)
+    if path.is_file() and path.read_text(encoding="utf-8") != text:
+        raise UserError(f"out: must hold a copy of the same selection; use another folder (got {options.out})")
+    write_atomic(path, text)
+
+
+# ---- One folder, one shard ------------------------------------------------------------------------------------------
+
+
+def copy_images(chosen: Chosen, target: Path) -> int:
+    """Copy images and the .txt beside each, below `target` as below their folder; files that are there already stay.
+
+    Returns:
+        How many images were copied now.
+    """
+    folder, copied = Path(chosen.source), 0
+    (images,) = plan_inputs((), [folder], (), 1 << 32, StoreConfig())
+    _check_unchanged(chosen, images.stamp, len(images.items))
+    for row in chosen.rows:
+        name = Path(images.items[row])
+        copied += not (target / name).is_file()
+        for file in (name, name.with_suffix(".txt")):
+            if (folder / file).is_file() and not (target / file).is_file():
+                with atomic_file(target / file, (folder / file).stat().st_size) as temporary:
+                    shutil.copyfile(folder / file, temporary)
+    return copied
+
+
+@contextmanager
+def _plain_file(address: str, target: Path, store: StoreConfig) -> Iterator[Path]:
+    """Yield a local, uncompressed file of a shard: the shard itself, or a temporary copy."""
+    if "://" not in address and not _PACKED.search(address):
+        yield Path(address)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fetched = target.with_name(f".{target.name}.fetched")
+    try:
+        fetch_shard(address, fetched, store)
+        yield fetched
+    finally:
+        fetched.unlink(missing_ok=True)
+
+
+def copy_samples(chosen: Chosen, shard: Path, target: Path, store: StoreConfig) -> None:
+    """Write a shard with the chosen samples, byte for byte, and with what is before its first sample."""
+    stamp, places = shard_regions(str(shard), store)
+    _check_unchanged(chosen, stamp, len(places) - 1)
+    with (
+        atomic_file(target, shard.stat().st_size) as temporary,
+        shard.open("rb") as source,
+        temporary.open("wb") as copy,
+    ):
+        for start, end in [(0, places[0]), *((places[row], places[row + 1]) for row in chosen.rows)]:
+            source.seek(start)
+            copy.write(source.read(end - start).ljust(end - start, b"\0"))  # padding may be missing at the end
+        copy.write(bytes(2 * tarfile.BLOCKSIZE))
+
+
+def _check_unchanged(chosen: Chosen, stamp: str, count: int) -> None:
+    if chosen.stamp not in {"", stamp} or chosen.rows[-1] >= count:
+        raise DataError(f"{chosen.source}: must be unchanged since its samples were chosen")

@@ -1,0 +1,121 @@
+"""`prolip data select`: the samples with the best scores."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+from tests.support.embed_options import options, read
+from tests.support.made_scores import write_scores
+from tests.support.ranked_shards import select, shards
+from tests.support.refusals import refusal_of
+
+from prolip.cli import main
+from prolip.data.selection import read_selection
+from prolip.embeddings.config import By, Kind, SelectOptions
+from prolip.embeddings.embed_inputs import run_embed
+from prolip.embeddings.select import run_select
+from prolip.gaussian import Gaussian, csd, inclusion_score
+
+TIES = [0.0, -0.0, 1.0, 1.0000001, 1.0001, 2.0, -3.0, float("inf"), float("-inf"), 1e-40, -1e-40]
+SCORES = st.sampled_from(TIES) | st.floats(width=32, allow_nan=False)
+
+
+def rows_of(selection: Path) -> list[tuple[str, int]]:
+    return [(one.source, int(row)) for one in read_selection(selection) for row in one.rows]
+
+
+@given(
+    st.lists(st.lists(SCORES, max_size=8), min_size=1, max_size=5).filter(any),
+    st.integers(1, 45),
+    st.booleans(),
+    st.integers(1, 3),
+    st.sampled_from(TIES),
+)
+@settings(max_examples=100)
+def test_the_chosen_rows_are_those_of_a_stable_sort(
+    tmp_path_factory: pytest.TempPathFactory,
+    parts: list[list[float]],
+    count: int,
+    least: bool,
+    threads: int,
+    limit: float,
+) -> None:
+    folder = tmp_path_factory.mktemp("scores")
+    write_scores(folder / "out", parts)
+    scores = np.float32([score for part in parts for score in part])
+    within = np.flatnonzero(scores <= np.float32(limit))
+    order = within[np.argsort(-scores[within] if least else scores[within], kind="stable")]
+    rules = {"keep_count": count, "max_score": limit, "least": least}
+    if not len(within):
+        with refusal_of("embeddings"):
+            select(folder / "out", folder / "chosen", **rules)
+        return
+    out = {"embeddings": str(folder / "out"), "out": str(folder / "chosen")}
+    told = run_select(SelectOptions(**out, threads=threads, show=3, **rules))  # type: ignore[arg-type]
+    sizes = [len(part) for part in parts]
+    names = [
+        (f"{number // 2}.tar", 2 * (row + number % 2 * sizes[number - 1]))
+        for number, size in enumerate(sizes)
+        for row in range(size)
+    ]
+    assert rows_of(folder / "chosen") == [names[place] for place in sorted(order[:count])]
+    by_score = within[np.argsort(scores[within], kind="stable")]
+    ends = [*by_score[:3], *by_score[::-1][:3]]
+    assert [line.split()[2] for line in told if line.startswith("   ")] == [f"k{place}" for place in ends]
+
+
+@pytest.mark.parametrize(("share", "kept"), [(0.29, 29), (0.57, 57), (0.999, 99), (1.0, 100), (0.019, 1)])
+def test_keep_share_is_exact_for_decimal_shares(tmp_path: Path, share: float, kept: int) -> None:
+    write_scores(tmp_path / "out", [range(100)])
+    chosen = select(tmp_path / "out", tmp_path / "chosen", keep_share=share)
+    assert rows_of(chosen) == [("0.tar", 2 * row) for row in range(kept)]
+
+
+@pytest.mark.parametrize("by", ["image", "text", "inclusion", "csd"])
+def test_scores_equal_the_formulas(lab: Path, tmp_path: Path, by: By) -> None:
+    def gaussians(kind: Kind) -> Gaussian:
+        _, _, mean, log_var, _ = read(lab / "out", kind)
+        return Gaussian(torch.tensor(mean), torch.tensor(log_var))
+
+    image, text = gaussians("image"), gaussians("text")
+    scores = {
+        "image": image.total_var,
+        "text": text.total_var,
+        "inclusion": inclusion_score(image, text).sum(1),
+        "csd": csd(image, text).diagonal(),
+    }[by].numpy()
+    order = np.argsort(-scores if by == "inclusion" else scores, kind="stable")
+    keys, sources = read(lab / "out", "image")[:2]
+    sheet = tmp_path / "new" / "sheet.html"
+    words = ["data", "select", "--embeddings", str(lab / "out"), "--by", by, "--show", "3", "--sheet", str(sheet)]
+    assert main([*words, "--keep_count", "5", "--out", str(tmp_path / "chosen")]) == 0
+    assert rows_of(tmp_path / "chosen") == [(sources[place], int(keys[place][1:])) for place in sorted(order[:5])]
+    page = sheet.read_text()
+    assert (page.count("data:image/jpeg"), page.count("<blockquote>")) == (6, 6)
+    shown = re.findall(r"rank (\d+), score (\S+)</p>", page)
+    assert [int(rank) for rank, _ in shown] == [1, 2, 3, 14, 13, 12]
+    np.testing.assert_allclose([float(score) for _, score in shown], scores[order[[0, 1, 2, 13, 12, 11]]], atol=2e-5)
+    low, high = sorted(scores[order[[2, 4]]])
+    limited = select(lab / "out", tmp_path / "limited", by=by, min_score=low - 1e-5, max_score=high + 1e-5)
+    assert len(rows_of(limited)) == 3
+
+
+def test_what_cannot_be_chosen_is_named(lab: Path, tmp_path: Path) -> None:
+    images, apart = tmp_path / "images", tmp_path / "apart"
+    run_embed(options(lab, images, shards=(str(shards(lab)[0]),)))
+    run_embed(options(lab, apart, shards=(str(shards(lab)[0]),), lines=(lab / "lines.txt",)))
+    for embeddings, by, rules, field in (
+        (images, "csd", {"keep_count": 1}, str(images)),
+        (images, "text", {"keep_count": 1}, str(images)),
+        (apart, "csd", {"keep_count": 1}, str(apart)),
+        (images, "image", {"keep_count": 0}, "embeddings"),
+        (images, "image", {"keep_share": 1.5}, "keep_share"),
+        (images, "image", {"min_score": 1.0, "max_score": 0.0}, "embeddings"),
+    ):
+        with refusal_of(field):
+            select(embeddings, tmp_path / "chosen", by=by, **rules)
