@@ -193,8 +193,7 @@ def parse_python(words: list[str]) -> None:
 def torchrun(words: list[str]) -> None:
     """Trains in two processes; e2e/test_launchers.py has torchrun start such. All else runs here, as one process.
 
-    e2e/test_embed.py has two processes for `prolip embed`. open_clip's other processes would know nothing of its small
-    models.
+    open_clip's other processes would know nothing of its small models.
     """
     module, rest = started(words)
     if module != "prolip.train":

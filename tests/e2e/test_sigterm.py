@@ -47,6 +47,7 @@ def test_a_stopped_embedding_leaves_no_copy_of_the_images_and_resumes(
     with monkeypatch.context() as patched:
         patched.setattr(embed_inputs, "on_cpu", stopping(embed_inputs.on_cpu, 2))
         assert main([*words, str(tmp_path / "out")]) == 128 + signal.SIGTERM
-    assert tree(tmp_path / "out").keys() == {"manifest.json", "image-000000.parquet"}
+    found = tree(tmp_path / "out").keys()
+    assert "manifest.json" in found < tree(tmp_path / "whole").keys()
     assert main([*words, str(tmp_path / "out")]) == 0
     assert tree(tmp_path / "out").keys() == tree(tmp_path / "whole").keys()

@@ -49,7 +49,7 @@ COMMANDS = {
     ),
     "calibrate": Command('fit probabilities, label sets and "don\'t know" on labelled images', calibrate.run),
     "compare": Command("distance and inclusion of an image and texts: prolip compare IMAGE TEXT ...", compare.run),
-    "embed": Command("embed images and captions into Parquet files, under torchrun too", embed.run),
+    "embed": Command("embed images and captions into Parquet files, here or on Ray", embed.run),
     "adapt": Command(
         "learn uncertainty for a frozen CLIP or SigLIP from its embeddings of pairs, in minutes", adapt.run
     ),

@@ -17,10 +17,10 @@ import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
 import prolip
+from prolip.allocator import keep_freed_memory
 from prolip.data import usable_cores
 from prolip.errors import DataError, UserError, log_to_terminal, printable, sentence
 from prolip.flags import gather, list_flags
-from prolip.train.allocator import keep_freed_memory
 
 if TYPE_CHECKING:
     from prolip.data.build.shards import BuildSummary

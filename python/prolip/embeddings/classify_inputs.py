@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,8 @@ from tqdm import tqdm
 
 from prolip.data import DataError, StoreConfig
 from prolip.data.samples import file_name
-from prolip.distributed import start
 from prolip.embeddings.config import EmbedOptions
-from prolip.embeddings.embed_inputs import NAMED, Embedder, Input, opened_ahead, plan_inputs
+from prolip.embeddings.embed_inputs import NAMED, Embedder, Input, Started, plan_inputs
 from prolip.errors import UserError, check_at_least
 from prolip.files import atomic_file, check_writable
 from prolip.gaussian import concatenate
@@ -50,8 +50,8 @@ def run_classify_all(options: ClassifyOptions, out: Path) -> list[str]:
 
     def tables() -> Iterator[pa.Table]:
         nonlocal bad
-        embedder = Embedder(settings, model, 0, start(options.device), bar.update, ("json",))
-        for source, started in zip(inputs, opened_ahead(inputs, embedder.open), strict=True):
+        embedder = Embedder(settings, model, 0, bar.update, ("json",))
+        for source, started in zip(inputs, _opened_ahead(inputs, embedder.open), strict=True):
             rows = embedder.embed(source, started)
             bad += rows.bad
             named.extend(rows.named)
@@ -80,6 +80,17 @@ def run_classify_all(options: ClassifyOptions, out: Path) -> list[str]:
             for table in chain([first], rest):
                 writer.write_table(table)
     return [f"classified: {bar.n:,} images; unreadable: {bad:,}", *named[:NAMED]]
+
+
+def _opened_ahead(inputs: Sequence[Input], open_input: Callable[[Input], Started | None]) -> Iterator[Started | None]:
+    """Yield what `open_input` returns for each input; a thread opens the next one meanwhile."""
+    with ThreadPoolExecutor(1, "next-input") as pool:
+        following = pool.submit(open_input, inputs[0]) if inputs else None
+        for after in [*inputs[1:], None]:
+            if following is not None:
+                opened = following.result()
+                following = None if after is None else pool.submit(open_input, after)
+                yield opened
 
 
 def _parts(name: str) -> list[Input]:

@@ -40,7 +40,7 @@ class EngineOptions:
 class EmbedOptions:
     """Embed images and captions into Parquet files for `prolip search` and `prolip data select`.
 
-    Under torchrun, processes share the parts. Rerun the command to resume after the last finished part.
+    Rerun the command to resume after the last finished part.
     """
 
     checkpoint: str
@@ -76,6 +76,7 @@ class EmbedOptions:
     """The loader's threads; 0 for this process's share of the cores."""
     store: StoreConfig = field(default_factory=StoreConfig)
     """How remote shards are read."""
+    engine: Annotated[EngineOptions, tyro.conf.arg(name="")] = field(default_factory=EngineOptions)
 
 
 @dataclass(frozen=True, kw_only=True)

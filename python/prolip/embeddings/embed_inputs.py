@@ -1,28 +1,26 @@
-"""Embed shards, folders of images and text files into part files, with any number of processes (`prolip embed`).
+"""Embed shards, folders of images and text files into part files, here or on Ray (`prolip embed`).
 
 An input is a shard, or a fixed number of images of a folder or lines of a text file. Each becomes one part file per
-kind. Parts do not depend on the number of processes, and a finished part is not embedded again. B batch, D dimensions.
+kind. Parts do not depend on where they are made, and a finished part is not embedded again. B batch, D dimensions.
 """
 
 from __future__ import annotations
 
 import hashlib
-import logging
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from prolip.data import (
     Batch,
@@ -40,9 +38,10 @@ from prolip.data.build.folder import find_images
 from prolip.data.config import TokenizerConfig
 from prolip.data.device import DeviceBatches, device_batches
 from prolip.data.samples import EXTENSIONS, captions_at
-from prolip.distributed import Ranks, failing_at_once, start
+from prolip.distributed import find_device
 from prolip.embeddings.config import EmbedOptions, Kind
 from prolip.embeddings.embed import embed_captions
+from prolip.embeddings.engine import Report, run_units
 from prolip.embeddings.row_contents import read_lines
 from prolip.embeddings.storage import MANIFEST, Manifest, Part, PartNotes, Rows, Settings, part_name, write_part
 from prolip.errors import UserError, check_at_least, printable, sentence
@@ -57,17 +56,16 @@ from prolip.pretrained.open import load
 from prolip.pretrained.preprocess import pixel_size, square_image_size
 from prolip.pretrained.sources import absolute_source
 
-log = logging.getLogger(__name__)
-
 KINDS: dict[str, tuple[Kind, ...]] = {"image": ("image",), "text": ("text",), "both": ("image", "text")}
-_PATIENCE = timedelta(days=7)
-"""How long a process waits for the others, which may have much more to do."""
 NAMED = 20
 """Maximum number of unusable samples that are described per part."""
+_MOST_NAMED = 1000
+"""Maximum number of unusable samples that the manifest describes."""
+_READERS = 32
+"""Threads that read the notes of parts, which takes requests to an object store."""
 _LONG = 60
 """Seconds of a run from which on its speed matters."""
 Item = TypeVar("Item")
-Opened = TypeVar("Opened")
 
 # ---- Inputs ---------------------------------------------------------------------------------------------------------
 
@@ -204,6 +202,17 @@ class PartRows:
             self.found.setdefault(kind, []).append(on_cpu(gaussian))
 
 
+class Made(NamedTuple):
+    """What became of an input."""
+
+    notes: list[PartNotes]
+    """Of its parts."""
+    seconds: float = 0.0
+    """How long its thread used the model."""
+    wait_seconds: float = 0.0
+    """How long the model waited for data meanwhile."""
+
+
 @dataclass(frozen=True)
 class Embedder:
     """A process's model and settings."""
@@ -212,11 +221,12 @@ class Embedder:
     model: Model
     dim: int
     """D."""
-    ranks: Ranks
-    on_progress: Callable[[int], object] = lambda _: None
+    on_progress: Callable[[int], object]
     """Called with the number of rows of each batch."""
     keep: tuple[str, ...] = ()
     """Members of a shard's samples to keep."""
+    lock: Lock = field(default_factory=Lock)
+    """Held by the thread that uses the model."""
 
     @property
     def out(self) -> Folder:
@@ -252,7 +262,7 @@ class Embedder:
             loader = BatchLoader(config)
         except NoSampleError:
             return None
-        return Started(loader, iter(loader) if network is None else device_batches(loader, self.ranks.device))
+        return Started(loader, iter(loader) if network is None else device_batches(loader, self.model.device))
 
     def embed(self, source: Input, started: Started | None) -> PartRows:
         """Embed an input, whose shard is open."""
@@ -276,7 +286,7 @@ class Embedder:
         return rows
 
     def _embed_loaded(self, batches: DeviceBatches, rows: PartRows) -> None:
-        device, kinds, network = self.ranks.device, KINDS[self.options.what], self.model.prolip
+        device, kinds, network = self.model.device, KINDS[self.options.what], self.model.prolip
         assert network is not None
         with evaluating(network):
             for batch in batches:
@@ -344,15 +354,31 @@ class Embedder:
                 with self.model.running():
                     encoded: dict[Kind, Gaussian] = {}
                     if "image" in kinds:
-                        encoded["image"] = self.model.encode_pixels(torch.stack(pixels).to(self.ranks.device))
+                        encoded["image"] = self.model.encode_pixels(torch.stack(pixels).to(self.model.device))
                     if "text" in kinds:
                         encoded["text"] = self.model.encode_captions(captions)
                     rows.add(keys, places, sizes, encoded, records)
                 self.on_progress(len(keys))
             begun = time.perf_counter()
 
-    def write(self, number: int, source: Input, rows: PartRows) -> None:
-        """Write the part files of an input."""
+    def embed_part(self, unit: tuple[int, Input]) -> Made:
+        """Embed the input with this number and write its parts, unless another attempt has. Threads may do so at once.
+
+        While one of them uses the model, the next one opens its shard, or writes its parts.
+        """
+        number, source = unit
+        parts = [Part(self.out, part_name(kind, number)) for kind in self.kinds(source)]
+        if all(self.out.exists(part.name) for part in parts):
+            return Made([part.notes for part in parts])
+        started = self.open(source)
+        with self.lock:
+            begun = time.perf_counter()
+            rows = self.embed(source, started)
+            seconds = time.perf_counter() - begun
+        return Made(self._write(number, source, rows), seconds, rows.wait_seconds)
+
+    def _write(self, number: int, source: Input, rows: PartRows) -> list[PartNotes]:
+        written: list[PartNotes] = []
         nothing = Gaussian(torch.zeros(0, self.dim), torch.zeros(0, self.dim))
         for kind in self.kinds(source):
             whole = concatenate(rows.found.get(kind, [nothing]))
@@ -373,6 +399,8 @@ class Embedder:
                 named=tuple(rows.named),
             )
             write_part(self.out, part, notes, self.options.dtype, log_var=self.options.log_var)
+            written.append(notes)
+        return written
 
     def kinds(self, source: Input) -> tuple[Kind, ...]:
         """The kinds of an input's parts."""
@@ -383,11 +411,11 @@ class Embedder:
 
 
 def run_embed(options: EmbedOptions) -> list[str]:
-    """Embed the parts that do not exist yet, and return the lines to print ([] on ranks other than 0).
+    """Embed the parts that do not exist yet, and return the lines to print.
 
     Raises:
         UserError: a setting, the model or the data cannot be used, or `out` holds other embeddings.
-        DataError: a shard is missing or is not an archive; or no sample could be used.
+        DataError: a part failed three times, such as a shard that is no archive; or no sample could be used.
     """
     if not (options.shards or options.images or options.lines):
         raise UserError("shards: must be given, or folders of images (--images) or text files (--lines)")
@@ -401,66 +429,50 @@ def run_embed(options: EmbedOptions) -> list[str]:
     if options.lines or options.what != "image":
         model.tokenize("")  # raises before anything is embedded if the tokenizer is unknown
     dim = model.prolip.config.embed_dim if model.prolip else model.encode_texts("").mean.shape[1]
-    ranks = start(options.device, _PATIENCE)
-    with failing_at_once("prolip embed", log, ranks):
-        model.network.to(ranks.device)
-        return _run(Embedder(options, replace(model, device=ranks.device), dim, ranks), inputs)
-
-
-def _run(embedder: Embedder, inputs: Sequence[Input]) -> list[str]:
-    options, ranks = embedder.options, embedder.ranks
-    missing = ranks.broadcast(_prepare(embedder, inputs) if ranks.rank == 0 else [])
-    mine = missing[ranks.rank :: ranks.world_size]
-    begun, count, waited = time.perf_counter(), 0, 0.0
-    with tqdm(desc="embedded", unit="sample", file=sys.stderr, disable=ranks.rank != 0) as bar:
-        embedder = replace(embedder, on_progress=bar.update)
-        opened = opened_ahead([inputs[number] for number in mine], embedder.open)
-        for number, started in zip(mine, opened, strict=True):
-            rows = embedder.embed(inputs[number], started)
-            embedder.write(number, inputs[number], rows)
-            count += len(rows.keys)
-            waited += rows.wait_seconds
-    gathered = ranks.gather((count, time.perf_counter() - begun, waited))
-    if ranks.rank != 0:
-        return []
-    counts, seconds, waits = zip(*gathered, strict=True)
-    run = {
-        "samples": sum(counts),
-        "seconds": max(seconds),
-        "wait_share": sum(waits) / sum(seconds),
-        "processes": len(counts),
-    }
-    manifest = _finish(embedder, inputs, run if missing else None)
+    if options.engine.on:  # the cores of an actor, not of its machine
+        options = replace(options, threads=options.threads or max(1, int(options.engine.num_cpus)))
+    manifest, made = _prepare(Embedder(options, model, dim, int), inputs)
+    units = [(number, source) for number, source in enumerate(inputs) if number not in made]
+    begun, samples, busy, waited = time.perf_counter(), 0, 0.0, 0.0
+    for place, (notes, seconds, wait) in run_units(
+        units,
+        partial(_start, options, model, dim),
+        options.engine,
+        verb="embedded",
+        name=lambda unit: unit[1].source,
+        threads=2,
+    ):
+        made[units[place][0]] = notes
+        samples, busy, waited = samples + notes[0].rows, busy + seconds, waited + wait
+    seconds = time.perf_counter() - begun
+    if units:
+        run = {"samples": samples, "seconds": seconds, "wait_share": waited / max(busy, 1e-9)}
+        manifest = replace(manifest, run=run)
+    manifest = _finish(options, manifest, [notes for number in range(len(inputs)) for notes in made[number]])
     lines = [
         f"{options.out}: {', '.join(f'{kind} rows: {rows:,}' for kind, rows in manifest.rows.items())}, parts: "
-        f"{len(inputs):,} ({len(missing):,} new)"
+        f"{len(inputs):,} ({len(units):,} new)"
     ]
-    if missing:
-        lines.append(
-            f"{run['samples'] / run['seconds']:,.1f} samples/s by {run['processes']} process(es); the model waited for "
-            f"data {run['wait_share']:.1%} of the time"
-        )
-        on_cpu = ranks.device.type == "cpu" and options.precision == "fp32"
-        if on_cpu and run["seconds"] > _LONG and has_bf16(ranks.device):
+    if units:
+        share = manifest.run["wait_share"]
+        lines.append(f"{samples / seconds:,.1f} samples/s; the model waited for data {share:.1%} of the time")
+        on_cpu = find_device(options.device).type == "cpu" and options.precision == "fp32"
+        if on_cpu and seconds > _LONG and has_bf16(torch.device("cpu")):
             lines.append("this CPU has bf16 instructions: --precision bf16 may be two to three times as fast")
     if manifest.bad:
         lines += [f"unusable samples: {manifest.bad:,}", *(f"  {name}" for name in manifest.bad_samples[:NAMED])]
     return lines
 
 
-def opened_ahead(inputs: Sequence[Input], open_input: Callable[[Input], Opened]) -> Iterator[Opened]:
-    """Yield what `open_input` returns for each input; a thread opens the next one meanwhile."""
-    with ThreadPoolExecutor(1, "next-input") as pool:
-        following = pool.submit(open_input, inputs[0]) if inputs else None
-        for after in [*inputs[1:], None]:
-            if following is not None:
-                opened = following.result()
-                following = None if after is None else pool.submit(open_input, after)
-                yield opened
+def _start(options: EmbedOptions, model: Model, dim: int, report: Report) -> Callable[[tuple[int, Input]], Made]:
+    """Move the model to this process's device."""
+    device = find_device(options.device)
+    model.network.to(device)
+    return Embedder(options, replace(model, device=device), dim, report).embed_part
 
 
-def _prepare(embedder: Embedder, inputs: Sequence[Input]) -> list[int]:
-    """Write the manifest, and return the numbers of the inputs to embed."""
+def _prepare(embedder: Embedder, inputs: Sequence[Input]) -> tuple[Manifest, dict[int, list[PartNotes]]]:
+    """Write the manifest, and return it, and the notes of the parts that exist by the number of their input."""
     options, model, out = embedder.options, embedder.model, embedder.out
     manifest = Manifest(
         checkpoint=absolute_source(options.checkpoint),
@@ -496,34 +508,34 @@ def _prepare(embedder: Embedder, inputs: Sequence[Input]) -> list[int]:
                 )
         manifest = replace(manifest, run=old.run)
     manifest.write(out)
-    return [
-        number
+    parts = {
+        number: parts
         for number, source in enumerate(inputs)
-        if not there.issuperset(part_name(kind, number) for kind in embedder.kinds(source))
-    ]
+        if there.issuperset(parts := [part_name(kind, number) for kind in embedder.kinds(source)])
+    }
+    with ThreadPoolExecutor(_READERS) as pool:
+        notes = pool.map(lambda names: [Part(out, name).notes for name in names], parts.values())
+        return manifest, dict(zip(parts, notes, strict=True))
 
 
-def _finish(embedder: Embedder, inputs: Sequence[Input], run: dict[str, float] | None) -> Manifest:
-    out = embedder.out
-    made = [
-        (kind, number) for kind in KINDS["both"] for number, one in enumerate(inputs) if kind in embedder.kinds(one)
-    ]
-    files = [part_name(*one) for one in made]
-    all_notes = [Part(out, file).notes for file in files]
+def _finish(options: EmbedOptions, manifest: Manifest, made: Sequence[PartNotes]) -> Manifest:
+    """Write the manifest of all parts, and return it."""
     rows: Counter[str] = Counter()
-    for notes in all_notes:
+    for notes in made:
         rows[notes.kind] += notes.rows
-    parts = {file: notes.rows for file, notes in zip(files, all_notes, strict=True)}
+    parts = {
+        part_name(notes.kind, notes.number): notes.rows
+        for kind in KINDS["both"]
+        for notes in made
+        if notes.kind == kind
+    }
     # The parts of an input have the same unusable samples.
-    of_input = {notes.number: notes for notes in all_notes}.values()
+    of_input = {notes.number: notes for notes in made}.values()
     bad, named = sum(notes.bad for notes in of_input), [name for notes in of_input for name in notes.named]
     if not rows.total():
-        for name in (*files, MANIFEST):  # they would refuse a run with other settings
-            out.delete(name)
+        for name in (*parts, MANIFEST):  # they would refuse a run with other settings
+            Folder(options.out).delete(name)
         raise DataError(f"none of {bad} samples could be used; the first: {'; '.join(named[:3])}")
-    before = Manifest.read(out)
-    manifest = replace(
-        before, complete=True, parts=parts, rows=dict(rows), bad=bad, bad_samples=named, run=run or before.run
-    )
-    manifest.write(out)
+    manifest = replace(manifest, complete=True, parts=parts, rows=dict(rows), bad=bad, bad_samples=named[:_MOST_NAMED])
+    manifest.write(Folder(options.out))
     return manifest

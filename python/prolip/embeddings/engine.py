@@ -8,7 +8,6 @@ import pickle
 import signal
 import sys
 import threading
-import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 import pyarrow as pa
 from tqdm import tqdm
 
+from prolip.allocator import keep_freed_memory
 from prolip.distributed import usable_cores
 from prolip.embeddings.config import EngineOptions
 from prolip.errors import DataError, UserError, check_at_least, sentence
@@ -77,46 +77,28 @@ def run_units(
         DataError: a unit failed; raised after all others are finished.
     """
     check_at_least(0, workers=options.workers, num_cpus=options.num_cpus, num_gpus=options.num_gpus)
-    failed = list[str]()
-    with tqdm(total=len(units), desc=verb, unit="part", file=sys.stderr) as bar:
-        progress = _Progress(bar)
-        if options.on is None:
-            found = _run_here(units, make_worker, threads or options.workers or usable_cores(), progress)
+    failed, finished = list[str](), 0
+    with tqdm(desc=verb, unit="sample", file=sys.stderr) as bar:
+        if options.on is None or not units:
+            found = _run_here(units, make_worker, threads or options.workers or usable_cores(), bar.update)
         else:
             found = _run_on_ray(units, make_worker, options)
         for done in found:
-            progress.add(done.samples)
+            bar.update(done.samples)
             if done.failure is None:
-                bar.update()
+                finished += 1
                 yield done.place, done.result
             else:
                 failed.append(f"{name(units[done.place])}: {done.failure}")
-                progress.add(failed=1)
+                bar.clear()
                 log.error("failed: %s", failed[-1])
+            failures = f", {len(failed):,} failed" if failed else ""
+            bar.set_postfix_str(f"{finished:,} of {len(units):,} parts{failures}")
     if failed:
         raise DataError(
             f"{len(failed):,} of {len(units):,} parts failed {ATTEMPTS} times; rerun the command to try them again: "
             f"{'; '.join(failed[:NAMED])}"
         )
-
-
-class _Progress:
-    """Shows samples/s and failures beside a bar."""
-
-    def __init__(self, bar: tqdm[Any]) -> None:
-        self._bar, self._begun, self._samples, self._failed = bar, time.monotonic(), 0, 0
-        self._lock = threading.Lock()
-
-    def add(self, samples: int = 0, failed: int = 0) -> None:
-        with self._lock:
-            self._samples += samples
-            self._failed += failed
-            speed = self._samples / (time.monotonic() - self._begun)
-            failures = f", {self._failed:,} failed" if self._failed else ""
-            self._bar.set_postfix_str(f"{speed:,.1f} samples/s{failures}", refresh=False)
-            if time.time() - self._bar.last_print_t > 0.2:
-                self._bar.refresh()
-                self._bar.last_print_t = time.time()
 
 
 def _attempt(worker: Callable[[Unit], Result], place: int, unit: Unit) -> _Done:
@@ -135,14 +117,14 @@ def _attempt(worker: Callable[[Unit], Result], place: int, unit: Unit) -> _Done:
 
 
 def _run_here(
-    units: Sequence[Unit], make_worker: MakeWorker[Unit, Result], threads: int, progress: _Progress
+    units: Sequence[Unit], make_worker: MakeWorker[Unit, Result], threads: int, show: Report
 ) -> Iterator[_Done]:
     ending = threading.Event()
 
     def report(samples: int) -> None:
         if ending.is_set():
             raise KeyboardInterrupt  # which is not an attempt that failed
-        progress.add(samples)
+        show(samples)
 
     worker = make_worker(report)
     with ThreadPoolExecutor(threads, "unit") as pool:
@@ -165,7 +147,7 @@ def _run_here(
 
 
 class _Tries:
-    """Counts how often each unit has begun, where it outlives the actors that begin it."""
+    """Counts how often each unit has begun."""
 
     def __init__(self) -> None:
         self._begun = Counter[int]()
@@ -182,15 +164,13 @@ class _Actor:
     def __init__(self, tries: Any, make_worker: list[Any]) -> None:
         import ray
 
+        keep_freed_memory()
         self._add: Callable[[int, int], int] = lambda *given: ray.get(tries.add.remote(*given))
-        self._alone, self._lock, self._samples = threading.Lock(), threading.Lock(), 0
-        self._worker = ray.get(make_worker[0])(self._take)
+        self._alone, self._samples = threading.Lock(), Counter[int]()
+        self._worker = ray.get(make_worker[0])(self._report)
 
-    def _take(self, samples: int) -> int:
-        """Add some samples to those that no unit has counted yet, and return their number."""
-        with self._lock:
-            self._samples += samples
-            return self._samples
+    def _report(self, samples: int) -> None:
+        self._samples[threading.get_ident()] += samples
 
     def __call__(self, table: pa.Table) -> pa.Table:
         (row,) = table.to_pylist()
@@ -201,8 +181,7 @@ class _Actor:
                 done = _Done(place, None, "its actor died each time, or its node was lost")
             else:
                 done = _attempt(self._worker, place, pickle.loads(row["unit"]))
-        done = done._replace(samples=self._take(0))
-        self._take(-done.samples)
+        done = done._replace(samples=self._samples.pop(threading.get_ident(), 0))
         return pa.table({"done": [pickle.dumps(done)]})
 
 
@@ -224,7 +203,7 @@ def _run_on_ray(
         given: list[Any] = [[ray.put(make_worker)], [pickle.dumps(unit) for unit in units], options]
         try:
             if ray.util.client.ray.is_connected():
-                driver = ray.remote(num_cpus=0)(_Driver).remote(*given)
+                driver = ray.remote(**_beside_driver())(_Driver).remote(*given)
                 yield from iter(lambda: ray.get(driver.next.remote()), None)
             else:
                 yield from _mapped(*given)
@@ -232,11 +211,20 @@ def _run_on_ray(
             raise DataError(f"on: Ray gave up ({str(error).strip()})") from error
 
 
+def _beside_driver() -> dict[str, Any]:
+    """Options of an actor on the node without which the run ends."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return {"num_cpus": 0, "scheduling_strategy": here}
+
+
 def _mapped(make_worker: list[Any], units: Sequence[bytes], options: EngineOptions) -> Iterator[_Done]:
     """Run units with Ray Data: it retries lost actors and nodes, and its pool of actors follows the cluster's size."""
     import ray.data
 
-    tries = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Tries).remote()
+    tries = ray.remote(**_beside_driver())(_Tries).remote()
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     context.max_consecutive_actor_init_deaths = ATTEMPTS

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from prolip.allocator import keep_freed_memory
 from prolip.checkpoint import Best, Checkpoint, Notes, RunLock, Saver, agree_on_checkpoint, rng_tensors, run_tensors
 from prolip.data import BatchLoader, Cursor, DataError
 from prolip.data.device import DeviceBatch, device_batches
@@ -33,7 +34,6 @@ from prolip.models.precision import DTYPES, autocast
 from prolip.pretrained.sources import new_model
 from prolip.pretrained.tokenizer import check_same_tokenizer, inference_files
 from prolip.train.accumulate import backward
-from prolip.train.allocator import keep_freed_memory
 from prolip.train.best_metric import BestSoFar, check_metric
 from prolip.train.config import TrainConfig, differing_keys, load_config, to_toml
 from prolip.train.cost import count_parameters
