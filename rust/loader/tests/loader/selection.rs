@@ -87,7 +87,8 @@ fn chosen_samples_are_those_of_whole_shards_and_changed_shards_are_named() {
         ..evaluation(folder, &[two, local[2].clone()])
     };
     let (mut sources, mut chosen) = select(&local, &stamps);
-    (sources.remove(0), chosen.remove(0));
+    sources.remove(0);
+    chosen.remove(0);
     let read = samples(&drawn, Some((sources, chosen))).unwrap();
     assert!(!read.is_empty() && read.iter().all(|sample| sample.keys == ["s1-2"]));
 }
