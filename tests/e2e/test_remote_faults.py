@@ -8,20 +8,28 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from tests.support import servers
+from tests.support.images import encode
+from tests.support.object_stores import s3_settings
 from tests.support.remote_shards import (
+    BUCKET,
     NUM_SHARDS,
     QUICK,
     SAMPLES,
+    assert_equal,
     batches,
     check,
     config,
     digest,
     served_copy,
 )
+from tests.support.shards import write_tar
 
 from prolip.data import Batch, BatchLoader, DataError, write_index
+from prolip.data.selection import Chosen, write_selection
 
 RUN = """
 import sys
@@ -70,6 +78,28 @@ def test_an_unreliable_server_gives_the_same_batches(
     with server as url, servers.FaultProxy(url, seed=int(ranges)) as proxy:
         check(f"{proxy.url}/{{000..005}}.{suffix}", expected, tmp_path)
         assert sum(count for fault, count in proxy.faults.items() if fault != "none") > 5, proxy.faults
+
+
+def test_of_a_selection_an_object_store_sends_the_ranges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    image = encode(Image.new("RGB", (48, 48), (200, 100, 0)), "JPEG")
+    for shard in range(3):
+        content = [("jpg", image), ("txt", b"a picture"), ("bin", bytes(300_000))]
+        write_tar(folder / f"{shard:03d}.tar", [(f"{row}.{kind}", data) for row in range(40) for kind, data in content])
+
+    runs, index, chosen = [], tmp_path / "all.index", tmp_path / "chosen"
+    rows = np.array([1, 2, 11, 30], np.uint32)
+    with servers.moto(folder, BUCKET) as target, servers.FaultProxy(target, seed=0) as proxy:
+        s3_settings(monkeypatch, proxy.url)
+        for place in (str(folder), f"s3://{BUCKET}/data"):
+            shards = f"{place}/{{000..002}}.tar"
+            write_index([shards], index, 2, QUICK)
+            write_selection(chosen, [Chosen(f"{place}/{shard:03d}.tar", "", rows) for shard in range(3)])
+            proxy.sent = 0
+            runs.append(batches(replace(config(shards, index), selection=str(chosen), batch_size=4)))
+    assert_equal(*runs)
+    assert 0 < proxy.sent < sum(path.stat().st_size for path in folder.iterdir()) / 2
 
 
 def test_a_missing_shard_is_an_error_or_skipped(

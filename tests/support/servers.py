@@ -175,6 +175,7 @@ class FaultProxy:
         self.host, port = target.removeprefix("http://").split(":")
         self.port = int(port)
         self.faults: dict[str, int] = {}
+        self.sent = 0
         self._delay = delay
         self._left = breaks_after
         self._random = random.Random(seed)
@@ -267,6 +268,7 @@ class FaultProxy:
         left = self._random.randrange(1, 60_000) if fault in ("truncate", "reset") else 2**62
         while left > 0:
             client.sendall(body[:left])
+            self.sent += len(body[:left])
             left -= len(body)
             body = server.recv(65536)
             if not body:

@@ -171,10 +171,15 @@ impl Dataset {
         let dataset = Arc::clone(self);
         let request_of = move |number: u32| {
             let shard = dataset.index.shards().get(number as usize)?;
-            is_remote(shard).then(|| ShardRequest {
-                location: shard.location.clone(),
-                stamp: shard.stamp.clone(),
-                wanted: Vec::new(),
+            is_remote(shard).then(|| {
+                let chosen = shard.chosen.as_ref();
+                let regions = chosen.and_then(|_| dataset.index.regions(number).ok());
+                let wanted = (0..).map_while(|sample| regions.as_ref()?.get(sample));
+                ShardRequest {
+                    location: shard.location.clone(),
+                    stamp: shard.stamp.clone(),
+                    wanted: wanted.collect(),
+                }
             })
         };
         let dataset = Arc::clone(self);

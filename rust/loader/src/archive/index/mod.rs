@@ -31,7 +31,7 @@ pub struct Shard {
     /// Tells its contents apart; unknown until its headers have been read.
     pub fingerprint: OnceLock<Fingerprint>,
     /// What is read of it; `None` for everything.
-    chosen: Option<Chosen>,
+    pub chosen: Option<Chosen>,
 }
 
 impl Shard {
