@@ -31,16 +31,20 @@ def run_copy(options: CopyOptions) -> list[str]:
     """Make the copies that do not exist yet, and return the lines to print.
 
     Raises:
-        UserError: a shard is not in the selection, or `out` holds another copy.
+        UserError: the selection is empty, a shard is not in it, or `out` holds another copy.
         DataError: a shard or folder is damaged, or has changed since its samples were chosen; the message names it.
     """
-    digest, sources = hashlib.sha256(), list[str]()
+    digest, sources = hashlib.sha256(), dict[str, str]()
     for one in read_selection(options.selection):
-        sources.append(one.source)
+        sources[one.source] = one.source
         digest.update(one.rows.tobytes())
-    addresses = _choose(options, sources)
+    addresses = _addresses(options, sources)
     places = _places(list(addresses), options.out)
-    _record(options, digest.hexdigest(), list(addresses))
+    check_own_folder(options.out, RECORD)
+    record, text = options.out / RECORD, json.dumps({"digest": digest.hexdigest(), "shards": [*addresses]}, indent=1)
+    if record.is_file() and record.read_text(encoding="utf-8") != text:
+        raise UserError(f"out: must hold a copy of the same selection; use another folder (got {options.out})")
+    write_atomic(record, text)
     samples, copied = 0, {"shards": 0, "images": 0}
     for one in read_selection(options.selection):
         if (target := places.get(one.source)) is None:
@@ -56,15 +60,19 @@ def run_copy(options: CopyOptions) -> list[str]:
     return [f"{options.out}: {samples:,} chosen samples; {now} copied now"]
 
 
-def _choose(options: CopyOptions, sources: list[str]) -> dict[str, str]:
+def _addresses(options: CopyOptions, sources: dict[str, str]) -> dict[str, str]:
     """Return the sources to copy, each with its address, which may have secrets."""
+    if not sources:
+        raise UserError(f"selection: must have samples (got {options.selection})")
+    if not options.shards:
+        return sources
     chosen: dict[str, str] = {}
-    for name in options.shards or ():
+    for name in options.shards:
         named = [str(Path(name))] if Path(name).is_dir() else expand_shards([name], options.store)
         chosen |= {without_secrets(one): one for one in named}
-    for source in (chosen := chosen or {name: name for name in sources}):
+    for source in chosen:
         if source not in sources:
-            raise UserError(f"shards: must be in {options.selection}, as {sources[0]} is (got {source})")
+            raise UserError(f"shards: must be in {options.selection}, as {next(iter(sources))} is (got {source})")
     return chosen
 
 
@@ -76,24 +84,13 @@ def _places(shards: list[str], out: Path) -> dict[str, Path]:
     if len(shards) == 1 and Path(shards[0]).is_dir():
         return {shards[0]: out}
     common = os.path.commonpath([os.path.abspath(os.path.dirname(shard)) for shard in shards])
-    places: dict[str, Path] = {}
+    copies: dict[Path, str] = {}
     for shard in shards:
         name = _PACKED.sub(lambda ending: ".tar" if ending[1].lower() == "tgz" else "", os.path.abspath(shard))
         place = out / os.path.relpath(name, common)
-        if place in places.values():
+        if copies.setdefault(place, shard) != shard:
             raise UserError(f"shards: must have distinct copies; copy {shard} separately (got {place} twice)")
-        places[shard] = place
-    return places
-
-
-def _record(options: CopyOptions, digest: str, chosen: list[str]) -> None:
-    """Record what `out` holds, so that copies of different selections are not mixed."""
-    record = {"selection": options.selection, "digest": digest, "shards": chosen}
-    path, text = options.out / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n"
-    check_own_folder(options.out, RECORD)
-    if path.is_file() and path.read_text(encoding="utf-8") != text:
-        raise UserError(f"out: must hold a copy of the same selection; use another folder (got {options.out})")
-    write_atomic(path, text)
+    return {shard: place for place, shard in copies.items()}
 
 
 # ---- One folder, one shard ------------------------------------------------------------------------------------------

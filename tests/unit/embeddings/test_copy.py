@@ -58,6 +58,9 @@ def test_a_stopped_copy_resumes_and_selections_are_not_mixed(lab: Path, tmp_path
         run_copy(CopyOptions(selection=str(select(lab / "out", tmp_path / "other", keep_count=12)), out=out))
     with refusal_of("shards"):
         run_copy(CopyOptions(selection=str(chosen), out=tmp_path / "new", shards=(str(lab / "lines.txt"),)))
+    write_selection(chosen, [])
+    with refusal_of("selection"):
+        run_copy(CopyOptions(selection=str(chosen), out=tmp_path / "new"))
 
 
 NAMES = ["k", "a.b", "a/.png", "a/k", "x\n/y", "caf\udce9", "__meta__/k", ".hidden", "none", "long/" * 40]

@@ -18,7 +18,7 @@ from tests.support.datacomp_sets import write_open_clip
 from tests.support.embed_options import assert_equal, options, read
 from tests.support.http_servers import Request, answering, send_file
 from tests.support.object_stores import s3_settings
-from tests.support.ranked_shards import SIZES, shards
+from tests.support.ranked_shards import SIZES, contents, select, shards
 from tests.support.refusals import refusal_of
 from tests.support.remote_shards import BUCKET
 from tests.support.servers import StoreProxy, moto
@@ -27,6 +27,7 @@ from tests.support.untrained_run import write_run
 
 from prolip.cli import main
 from prolip.data import DataError
+from prolip.data.selection import read_selection
 from prolip.embeddings.config import SearchOptions, Stored
 from prolip.embeddings.embed import embed_shards
 from prolip.embeddings.embed_inputs import run_embed
@@ -230,8 +231,10 @@ def test_parts_in_an_object_store_equal_local_ones_whatever_breaks(
             assert {name: folder.read(name) for name in folder.list() - {MANIFEST}} == near
             ask = SearchOptions(embeddings=folder.address, text=("food",), device="cpu", json=True)
             found = run_search(ask)
+            far = contents(read_selection(select(folder.address, folder.at("chosen"), keep_count=5)))
         assert proxy.faults.keys() - {"none", "delay"}
     assert found == run_search(replace(ask, embeddings=str(lab / "out")))
+    assert far == contents(read_selection(select(lab / "out", tmp_path / "chosen", keep_count=5)))
 
 
 @pytest.mark.parametrize(
