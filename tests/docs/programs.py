@@ -333,7 +333,7 @@ def known_flags() -> dict[str, set[str]]:
     """
     names = [name for name in cli.COMMANDS if name not in {"data", "bench", "eval"}]
     names += [
-        *(f"data {name}" for name in ("index", "select", "combine", "copy")),
+        *(f"data {name}" for name in ("index", "select", "dedupe", "combine", "copy")),
         *(f"bench {benchmark}" for benchmark in BENCHMARKS),
     ]
     names += [*(f"data build {builder}" for builder in BUILDERS), *(f"eval {suite}" for suite in SUITES)]

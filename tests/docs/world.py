@@ -369,6 +369,7 @@ PREPARE: dict[str, Callable[[Path, Patch], None]] = {
     "choose-samples.md": alone(emoji_run),
     "decide.md": decide,
     "uncertainty.md": doubt,
+    "deduplicate.md": alone(emoji_run),
     "embed-and-search.md": engines,
     "engines.md": engines,
     "evaluate.md": evaluate,

@@ -1,11 +1,11 @@
-"""`prolip data build | index | select | combine | copy`."""
+"""`prolip data build | index | select | dedupe | combine | copy`."""
 
 from __future__ import annotations
 
 from prolip.cli import data_build
 from prolip.cli.command import Command, choose, ended_by_sigterm, finish, parse, prepare
 from prolip.data.config import CombineOptions, IndexOptions
-from prolip.embeddings.config import CopyOptions, SelectOptions
+from prolip.embeddings.config import CopyOptions, DedupeOptions, SelectOptions
 
 
 def run(prog: str, arguments: list[str]) -> int:
@@ -31,6 +31,15 @@ def _select(prog: str, arguments: list[str]) -> int:
     from prolip.embeddings.select import run_select
 
     finish(run_select(options), _use(options.out), [options.out, options.sheet])
+    return 0
+
+
+def _dedupe(prog: str, arguments: list[str]) -> int:
+    options = parse(DedupeOptions, prog, arguments)
+    prepare()
+    from prolip.embeddings.dedupe import run_dedupe
+
+    finish(run_dedupe(options), _use(options.out), [options.out])
     return 0
 
 
@@ -63,6 +72,7 @@ COMMANDS = {
     "build": Command("make WebDataset shards", data_build.run),
     "index": Command("index shards, so that training opens them at once", _index),
     "select": Command("choose samples by uncertainty, or by how well caption and image fit", _select),
+    "dedupe": Command("of embedded near-duplicates, choose the most certain", _dedupe),
     "combine": Command("combine selections: samples of all, of any, or of the first without the others", _combine),
     "copy": Command("copy the samples of a selection: shards, or the images of a folder", _copy),
 }

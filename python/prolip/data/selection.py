@@ -88,11 +88,12 @@ def _local_file(address: str) -> Iterator[Path]:
         folder.write(name, pa.memory_map(str(temporary)).read_buffer())
 
 
-def read_selection(path: str | Path) -> Iterator[Chosen]:
+def read_selection(path: str | Path, having: str = "") -> Iterator[Chosen]:
     """Read a selection, source by source.
 
     Args:
         path: a local file, or its address in a store.
+        having: skip the row groups that do not have this source.
 
     Raises:
         UserError: the file is missing or is not a selection.
@@ -101,6 +102,8 @@ def read_selection(path: str | Path) -> Iterator[Chosen]:
     try:
         with folder.open(name) as stream, pq.ParquetFile(stream) as file:
             for group in range(file.num_row_groups):
+                if having and having not in file.read_row_group(group, ["source"])[0].to_pylist():
+                    continue
                 batch = file.read_row_group(group, _SCHEMA.names)
                 if batch.schema.types != _SCHEMA.types or any(batch[name].null_count for name in _SCHEMA.names[:3]):
                     raise ValueError(f"must have the columns {_SCHEMA}, all but repeats filled")

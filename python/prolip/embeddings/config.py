@@ -166,3 +166,30 @@ class CopyOptions:
     """Shards and folders to copy, named as when they were embedded; by default all in the selection."""
     store: StoreConfig = field(default_factory=StoreConfig)
     """How remote shards are read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DedupeOptions:
+    """Choose one of each group of near-duplicates, the most certain, and write a selection of what stays.
+
+    k-means divides the embeddings into clusters, and embeddings of one cluster are compared. A sample goes if a more
+    certain one that stays is similar to it. Prints how many go, and the sizes of the groups.
+    """
+
+    embeddings: str
+    """Folder that `prolip embed` wrote."""
+    by: Kind = "image"
+    """Compare images or captions. The more certain one has the smaller total variance; without variances, or if they
+    are equal, the first in the order of the data stays."""
+    threshold: float = 0.95
+    """Minimum cosine of near-duplicates."""
+    within: str | None = None
+    """A selection: compare and keep only its samples."""
+    out: str
+    """Output file: the selection of what stays."""
+    clusters: int = 0
+    """Number of clusters; 0 for one per 10,000 samples, and above 10^8 samples their square root. More clusters are
+    faster, and miss more duplicates."""
+    engine: Annotated[EngineOptions, tyro.conf.arg(name="")] = field(default_factory=EngineOptions)
+    scratch: Path = Path()
+    """Folder for temporary files as large as the embeddings in float16. All machines must share it."""

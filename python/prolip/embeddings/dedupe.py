@@ -1,0 +1,190 @@
+"""Find near-duplicates by their embeddings; of two, the more certain one stays (`prolip data dedupe`).
+
+As in SemDeDup (arXiv:2303.09540), k-means divides the rows into clusters, and only rows of one cluster are compared.
+Means are rounded to steps of 1/4000. Then a dot product is a sum of whole numbers below 2^24, which is exact in float32
+in any order, so results depend neither on the workers nor on how rows are split. A cosine is off by some 0.0001.
+N rows, D dimensions, K clusters.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from tempfile import TemporaryDirectory, TemporaryFile
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from prolip.data.selection import Chosen, combine, read_selection, write_selection
+from prolip.embeddings.config import DedupeOptions
+from prolip.embeddings.engine import Report, run_units
+from prolip.embeddings.storage import complete_parts
+from prolip.errors import UserError, check_at_least
+from prolip.files import check_writable
+from prolip.folders import Folder
+
+Array = NDArray[Any]
+
+STEPS = 4000
+"""Steps of a rounded mean per unit: the largest round number with dot products below 2^24."""
+_PER_CLUSTER = 10_000
+"""Rows of a cluster by default, up to 10^8 rows."""
+_SAMPLED = 1 << 26
+"""Numbers from which k-means learns, D for a row."""
+_SIDE = 2048
+"""Rows that are compared with as many at once."""
+_TOGETHER = 100_000
+"""Rows that a unit of work has in memory, or those of one part."""
+
+
+# ---- Clusters and copies --------------------------------------------------------------------------------------------
+
+
+def k_means(rows: Tensor, num: int) -> Tensor:
+    """Spherical k-means of rounded means [N, D]: rounded centres f32 [K, D], at most `num`."""
+    centres = rows[:: len(rows) // num or 1][:num].float()
+    for _ in range(10):
+        sums = torch.zeros_like(centres).index_add_(0, nearest(rows, centres), rows.float())
+        centres = (torch.nn.functional.normalize(sums) * STEPS).round()
+    return centres
+
+
+def nearest(rows: Tensor, centres: Tensor) -> Tensor:
+    """For each row [N, D] the most similar of the centres [K, D]; the first if several are. i64 [N]."""
+    size = _SIDE**2 // len(centres) + 1
+    return torch.cat([(block.float() @ centres.T).argmax(1) for block in torch.split(rows, size)])
+
+
+def keepers(means: Array, order: Array, threshold: float) -> Array:
+    """For each row the most certain one that is similar and stays: itself if it stays. i64 [N], places in `order`.
+
+    A row goes if and only if a more certain one stays that has a cosine of at least `threshold` with it.
+
+    Args:
+        means: rounded, i16 [M, D]; may be on disk.
+        order: i64 [N], the rows of a cluster among them, the most certain first.
+    """
+    own = left = np.arange(len(order))
+    keeper = own.copy()
+    while len(left):
+        head = left[:_SIDE]
+        for start in range(0, len(left), _SIDE):
+            others = left[start : start + _SIDE]
+            rows, columns = (torch.from_numpy(means[order[some]]).float() for some in (head, others))
+            # Of a row with itself and with those before it, zeros remain.
+            similar = ((rows @ columns.T).triu(1 - start) >= threshold * STEPS**2).numpy()
+            for place in np.flatnonzero(similar.any(1)):
+                row = head[place]
+                if keeper[row] == row:
+                    keeper[others[similar[place] & (keeper[others] == others)]] = row
+        left = own[(own > head[-1]) & (keeper == own)]
+    return keeper
+
+
+# ---- The command ----------------------------------------------------------------------------------------------------
+
+
+def run_dedupe(options: DedupeOptions) -> list[str]:
+    """Write the selection, and return the lines to print.
+
+    Raises:
+        UserError: a setting cannot be used, or the embeddings are not finished or have none of that kind.
+        DataError: a part failed.
+        OSError: a file cannot be written; see `check_writable`.
+    """
+    if not 0 < options.threshold <= 0.999:
+        raise UserError(f"threshold: must be above 0 and at most 0.999 (got {options.threshold})")
+    check_at_least(0, clusters=options.clusters)
+    check_writable(Path(options.out))
+    with TemporaryDirectory(dir=options.scratch.absolute()) as scratch:
+        return _dedupe(options, Path(scratch))
+
+
+def _dedupe(options: DedupeOptions, scratch: Path) -> list[str]:
+    manifest, parts = complete_parts(Folder(options.embeddings), options.by)
+    total = manifest.rows[options.by]
+    stride = total * manifest.dim // _SAMPLED | 1
+    # A row's number is that of its part, times 2^32, plus its place in the source.
+    row_type = np.dtype([("row", "i8"), ("total_var", "f4"), ("cluster", "i4"), ("mean", "i2", manifest.dim)])
+
+    def scan(centres: Tensor | None, report: Report, numbers: Array) -> list[tuple[str, str]]:
+        """Write a sample of the rows of some parts, or with centres all rows by cluster; return sources and stamps."""
+        sources, found = [], [np.zeros(0, row_type)]
+        for number in numbers:
+            notes = parts[number].notes
+            sources.append((notes.source, notes.stamp))
+            for block in parts[number].blocks():
+                row = (number << 32) + block.rows
+                table: Array = np.rec.fromarrays([row, block.total_var, 0 * row, np.rint(block.mean * STEPS)], row_type)
+                if options.within is not None:
+                    within = read_selection(options.within, notes.source)
+                    both = next(combine([Chosen(*sources[-1], block.rows)], within, "and"))
+                    table = table[np.isin(block.rows, both.rows)]
+                found.append(table)
+                report(len(table))
+        table = np.concatenate(found)
+        if centres is None:
+            np.save(scratch / f"sample-{numbers[0]:08}", table["mean"][table["row"] % 2**32 % stride == 0])
+        else:
+            table["cluster"] = nearest(torch.from_numpy(table["mean"]), centres)
+            np.save(scratch / f"rows-{numbers[0]:08}", table[table["cluster"].argsort(kind="stable")])
+        return sources
+
+    def saved(name: str) -> list[Array]:
+        return [np.load(path, "r") for path in sorted(scratch.glob(f"{name}-*"))]
+
+    def compare(report: Report, cluster: int) -> Array:
+        """Write which rows of a cluster stay; return the number of groups by the bits of their size."""
+        table = _joined(
+            [  # np.searchsorted would read all rows
+                some[bisect_left(some["cluster"], cluster) : bisect_right(some["cluster"], cluster)]
+                for some in saved("rows")
+            ]
+        )
+        order = table["total_var"].argsort(kind="stable")
+        keeper = keepers(table["mean"], order, options.threshold)
+        report(len(table))
+        np.save(scratch / f"stays-{cluster}", table["row"][order[np.unique(keeper)]])
+        return np.bincount(np.frexp(np.bincount(keeper, minlength=len(keeper)))[1], minlength=64)
+
+    run = partial(run_units, options=options.engine, threads=1)
+    units = np.array_split(range(len(parts)), min(len(parts), total // _TOGETHER + 1))
+    sources = [one for _, some in sorted(run(units, partial(partial, scan, None), verb="sampled")) for one in some]
+    learned = torch.from_numpy(np.concatenate(saved("sample")))
+    if not len(learned):
+        raise UserError(f"within: must have samples of {options.embeddings} (got {options.within})")
+    total = len(learned) * stride
+    centres = k_means(learned, options.clusters or int(total / max(_PER_CLUSTER, total**0.5)) + 1)
+    list(run(units, partial(partial, scan, centres), verb="clustered"))
+    sizes = np.sum([some for _, some in run(range(len(centres)), partial(partial, compare), verb="compared")], 0)
+
+    def chosen() -> Iterator[Chosen]:
+        stays = _joined(saved("stays"))
+        stays.sort()
+        for source, same in groupby(range(len(parts)), sources.__getitem__):
+            first, *_, last = [*same] * 2
+            here = slice(*np.searchsorted(stays, [first << 32, last + 1 << 32]))
+            yield Chosen(*source, np.unique(stays[here].astype(np.uint32)))
+
+    return [
+        f"{options.out}: {write_selection(options.out, chosen()):,} samples stay, {sizes[0]:,} near-duplicates go",
+        *(
+            f"groups of {1 << bits >> 1} to {(1 << bits) - 1} samples: {sizes[bits]:,}"
+            for bits in range(2, 64)
+            if sizes[bits]
+        ),
+    ]
+
+
+def _joined(tables: list[Array]) -> Array:
+    """Join tables on disk, since they may be large."""
+    with TemporaryFile() as file:
+        table = np.memmap(file, tables[0].dtype, "w+", shape=sum(map(len, tables)) + 1)[:-1]
+    np.concatenate(tables, out=table)
+    return table
