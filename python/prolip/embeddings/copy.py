@@ -1,6 +1,6 @@
 """Copy shards and folders of images with only the samples of a selection (`prolip data copy`).
 
-Shards are copied one at a time, member by member and byte for byte. Remote or compressed shards are downloaded or
+Shards are copied one at a time, sample by sample and byte for byte. Remote or compressed shards are downloaded or
 unpacked first.
 """
 
