@@ -5,7 +5,6 @@ use std::sync::{Arc, Weak};
 
 use numpy::{PyReadonlyArray1, PyReadonlyArray3};
 use parking_lot::Mutex;
-use prolip_loader::archive::index::Shard;
 use prolip_loader::image::ValueTable;
 use prolip_loader::order::Cursor;
 use prolip_loader::pipeline::{Dataset, Next, Pipeline, Selection};
@@ -172,9 +171,8 @@ impl BatchLoader {
 
     /// What tells the contents of each shard apart; "" for a shard whose headers have not been read.
     fn stamps(&self) -> Vec<String> {
-        let shards = self.dataset.index.shards().iter();
-        let shown = |shard: &Shard| Some(shard.fingerprint.get()?.to_string());
-        shards.map(|shard| shown(shard).unwrap_or_default()).collect()
+        let known = self.dataset.index.shards().iter().map(|shard| shard.fingerprint.get());
+        known.map(|known| known.map_or_else(String::new, ToString::to_string)).collect()
     }
 
     /// Batches of this rank per epoch, if known.

@@ -275,10 +275,8 @@ impl<'shared> Worker<'shared> {
             keep_patches(mask, masked_rows, of_batch, of_row, &mut lease.arrays.kept_patches);
         }
         let (memory, rows) = (&mut lease.arrays, &mut rows[..count]);
-        memory.rows.clear();
-        memory.rows.extend(rows.iter().map(|row| row.row));
-        memory.sizes.clear();
-        memory.sizes.extend(rows.iter().map(|row| row.size));
+        memory.rows = rows.iter().map(|row| row.row).collect();
+        memory.sizes = rows.iter().map(|row| row.size).collect();
         swap_all(&mut memory.keys, rows.iter_mut().map(|row| &mut row.key));
         if !self.config.keep_members.is_empty() {
             swap_all(&mut memory.raw_members, rows.iter_mut().map(|row| &mut row.raw_members));
