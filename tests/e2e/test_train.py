@@ -7,13 +7,16 @@ import re
 from itertools import accumulate
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from tests.support.shards import read_tar, write_tar
 from tests.support.small_step import ALONE
-from tests.support.small_training import Lab, numbers
+from tests.support.small_training import SHORT, Lab, numbers, same_weights, write_shard
 
 from prolip.data import BatchLoader
 from prolip.data.device import device_batches
+from prolip.data.selection import Chosen, write_selection
 from prolip.distributed import Peers
 from prolip.losses import ProlipLoss
 from prolip.models import ProLIP
@@ -79,6 +82,24 @@ def test_the_fp16_loss_scale_is_logged_and_halves_at_skipped_steps(lab: Lab, mon
     assert numbers(rows, "loss_scale") == [factor / 2**count for count in accumulate(skipped)]
     assert lab.here("factorless", *flags, "--samples_seen", "16") == 0
     assert "loss_scale" not in lab.rows("factorless")[0]
+
+
+def test_a_run_on_a_selection_is_that_on_copies_of_its_samples(watched: Lab) -> None:
+    """Sets to evaluate are read whole."""
+    whole, copies, chosen = (watched.folder / name for name in ("whole.tar", "copies.tar", "chosen.parquet"))
+    write_shard(whole)
+    rows = np.flatnonzero(np.arange(64) % 3).astype(np.uint32)
+    members = read_tar(whole)
+    write_tar(copies, [members[place] for row in rows for place in (2 * row, 2 * row + 1)])
+    write_selection(chosen, [Chosen(str(whole), "", rows)])
+    names = {"copied": ["--data.shards", str(copies)], "chosen": ["--data.shards", "--data.selection", str(chosen)]}
+    measured = []
+    for name, flags in names.items():
+        assert watched.here(name, *SHORT, *flags) == 0
+        last = watched.rows(name)[-1]
+        measured.append({key: value for key, value in last.items() if key.startswith("val/") and "seconds" not in key})
+    assert same_weights(*map(watched.latest, names))
+    assert measured[0] == measured[1] != {}
 
 
 def test_unusable_data_end_the_run_with_status_2_and_the_reason(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:

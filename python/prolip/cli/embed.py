@@ -12,7 +12,7 @@ def run(prog: str, arguments: list[str]) -> int:
     prepare()
     from prolip.embeddings.embed_inputs import run_embed
 
-    has_images = options.what != "text" and (options.shards or options.images)
+    has_images = options.what != "text" and (options.shards or options.selection or options.images)
     then = f"prolip search --embeddings {options.out} --find {'image' if has_images else 'text'} --text 'a caption'"
     with ended_by_sigterm():
         finish(run_embed(options), then, [options.out])

@@ -7,7 +7,7 @@ M masked rows, K kept patches.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, Self
 
@@ -88,10 +88,13 @@ class Batch(NamedTuple):
     """Where to resume after this batch, whatever was prefetched."""
 
 
-def _chosen(selection: str) -> Iterator[tuple[str, str, NDArray[np.uint32]]]:
+def _chosen(selection: str, shards: Sequence[str]) -> Iterator[tuple[str, str, NDArray[np.uint32]]]:
     from prolip.data.selection import read_selection  # pyarrow takes long to import
 
-    for one in read_selection(selection):
+    # `prolip embed` opens the shards of a selection one by one.
+    only = shards[0] if len(shards) == 1 else ""
+    found = [one for one in read_selection(selection, only) if one.source == only]
+    for one in found or read_selection(selection):
         yield one.source, one.stamp, one.rows if one.repeats is None else np.repeat(one.rows, one.repeats)
 
 
@@ -122,7 +125,7 @@ class BatchLoader:
             rank=rank,
             world_size=world_size,
             resume=self._resume,
-            selection=None if config.selection is None else _chosen(config.selection),
+            selection=None if config.selection is None else _chosen(config.selection, config.shards),
         )
         self._loaded: Cursor | None = None
         for note in self._core.notes:

@@ -50,6 +50,8 @@ class EmbedOptions:
     """Output folder, here or at s3://, gs:// or az://: the parts and manifest.json."""
     shards: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SHARD ...")] = ()
     """Shards (paths, addresses or patterns); one part each."""
+    selection: str | None = None
+    """A selection (`prolip data select`): also embed its samples; one part for each of its shards."""
     images: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FOLDER ...")] = ()
     """Folders of images."""
     lines: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE ...")] = ()

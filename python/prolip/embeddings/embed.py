@@ -76,12 +76,14 @@ def embed_shards(
     batch_size: int = 128,
     keep: Sequence[str] = (),
     store: StoreConfig | None = None,
+    selection: str | None = None,
     on_progress: Callable[[int], object] | None = None,
 ) -> Embedded:
     """Embed all images of some shards, in order, with the model's own preprocessing. Unreadable images are left out.
 
     Args:
         shards: paths, addresses or patterns, or one of them.
+        selection: path of a selection of their samples.
 
     Raises:
         UserError: there is no image.
@@ -94,6 +96,7 @@ def embed_shards(
         batch_size=batch_size,
         keep=keep,
         store=store,
+        selection=selection,
         on_progress=on_progress,
     )
     return found["whole"]
@@ -107,6 +110,7 @@ def embed_views(
     batch_size: int = 128,
     keep: Sequence[str] = (),
     store: StoreConfig | None = None,
+    selection: str | None = None,
     on_progress: Callable[[int], object] | None = None,
 ) -> dict[str, Embedded]:
     """As `embed_shards`, in several ways at once. Each view maps images f32 [B, 3, H, W] to Gaussians [B, D]."""
@@ -114,7 +118,9 @@ def embed_views(
     keys: list[str] = []
     members: list[Members] = []
     with model.running():
-        for batch in image_batches(model.preprocess, shards, model.device, batch_size, keep=keep, store=store):
+        for batch in image_batches(
+            model.preprocess, shards, model.device, batch_size, keep=keep, store=store, selection=selection
+        ):
             for name, view in views.items():
                 parts[name].append(on_cpu(view(batch.images)))
             keys.extend(batch.keys)

@@ -38,6 +38,7 @@ from prolip.data.build.folder import find_images
 from prolip.data.config import TokenizerConfig
 from prolip.data.device import DeviceBatches, device_batches
 from prolip.data.samples import EXTENSIONS, captions_at
+from prolip.data.selection import read_selection
 from prolip.distributed import find_device
 from prolip.embeddings.config import EmbedOptions, Kind
 from prolip.embeddings.embed import embed_captions
@@ -83,6 +84,8 @@ class Input:
     """Place of the first item in the folder or file, from 0."""
     stamp: str = ""
     """Changes with the names of all images of the folder, or all lines; "" for a shard, whose loader knows it."""
+    chosen: str = ""
+    """Of a shard of a selection, a digest of the chosen rows."""
 
     @property
     def source(self) -> str:
@@ -97,8 +100,9 @@ class Input:
         elif self.form == "folder":
             files = [file for name in self.items for file in (path / name, (path / name).with_suffix(".txt"))]
         entry = {self.form: self.source, "bytes": sum(file.stat().st_size for file in files if file.exists())}
-        cut = {"stamp": self.stamp, "first": self.first, "count": len(self.items)}
-        return entry | ({} if self.form == "shard" else cut)
+        if self.form == "shard":
+            return entry | ({"chosen": self.chosen} if self.chosen else {})
+        return entry | {"stamp": self.stamp, "first": self.first, "count": len(self.items)}
 
 
 def _stamp(items: Sequence[str]) -> str:
@@ -106,14 +110,24 @@ def _stamp(items: Sequence[str]) -> str:
 
 
 def plan_inputs(
-    shards: Sequence[str], images: Sequence[Path], lines: Sequence[Path], rows_per_part: int, store: StoreConfig
+    shards: Sequence[str],
+    images: Sequence[Path],
+    lines: Sequence[Path],
+    rows_per_part: int,
+    store: StoreConfig,
+    selection: str | None = None,
 ) -> list[Input]:
-    """Divide shards, then folders of images, then text files, into inputs, in a fixed order."""
+    """Divide shards, a selection's shards, folders of images and text files into inputs, in this order."""
     inputs: list[Input] = []
     for name in shards:
         if name and Path(name).is_dir():
             raise UserError(f"shards: must not be a folder; name '{name}/*.tar', or its images with --images")
         inputs += [Input(form="shard", address=shard) for shard in expand_shards([name], store)]
+    for one in () if selection is None else read_selection(selection):
+        if one.repeats is not None:
+            raise UserError(f"selection: must not repeat samples (got {selection}: {one.source})")
+        digest = hashlib.sha256(one.rows.tobytes()).hexdigest()[:16]
+        inputs.append(Input(form="shard", address=one.source, chosen=digest))
     for folder in images:
         if not folder.is_dir():
             raise UserError(f"images: must be a folder (got {folder})")
@@ -257,6 +271,7 @@ class Embedder:
             num_threads=options.threads,
             max_bad_fraction=1.0,
             store=options.store,
+            selection=options.selection if source.chosen else None,
         )
         try:
             loader = BatchLoader(config)
@@ -417,13 +432,15 @@ def run_embed(options: EmbedOptions) -> list[str]:
         UserError: a setting, the model or the data cannot be used, or `out` holds other embeddings.
         DataError: a part failed three times, such as a shard that is no archive; or no sample could be used.
     """
-    if not (options.shards or options.images or options.lines):
-        raise UserError("shards: must be given, or folders of images (--images) or text files (--lines)")
+    if not (options.shards or options.selection or options.images or options.lines):
+        raise UserError("shards: must be given, or --selection, --images or --lines")
     check_at_least(1, rows_per_part=options.rows_per_part, batch_size=options.batch_size)
     check_at_least(0, threads=options.threads)
     if "" in options.caption_key.split("."):
         raise UserError(f"caption_key: must be `txt` or a dotted path into the json (got {options.caption_key!r})")
-    inputs = plan_inputs(options.shards, options.images, options.lines, options.rows_per_part, options.store)
+    inputs = plan_inputs(
+        options.shards, options.images, options.lines, options.rows_per_part, options.store, options.selection
+    )
     Folder(options.out).check_own(MANIFEST)
     model = load(options.checkpoint, tokenizer=options.tokenizer, device="cpu", precision=options.precision)
     if options.lines or options.what != "image":

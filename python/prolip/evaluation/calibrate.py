@@ -180,7 +180,13 @@ def run_calibration(model: Model, options: CalibrationOptions, cache: TaskCache)
                     notes.append(f"{row.metric}: {row.value:.1%} of {row.num_items:,} images, not {100 * promise:g}%")
         return TaskResult(rows=rows, notes=[f"{name}: warning: {note}" for note in notes])
 
-    opened = partial(open_classes, store=options.store, templates=templates, classnames=options.classnames)
+    opened = partial(
+        open_classes,
+        store=options.store,
+        selection=options.selection,
+        templates=templates,
+        classnames=options.classnames,
+    )
     settings = {
         "fit": [*calibration.subject, float(calibration.held.score.sum()), options.guarantee, options.max_error]
     }

@@ -50,7 +50,13 @@ def run_zero_shot(model: Model, options: ZeroShotOptions, cache: TaskCache) -> S
         ]
         return TaskResult(rows=rows)
 
-    opened = partial(open_classes, store=options.store, templates=options.templates, classnames=options.classnames)
+    opened = partial(
+        open_classes,
+        store=options.store,
+        selection=options.selection,
+        templates=options.templates,
+        classnames=options.classnames,
+    )
     return evaluate_data("zero_shot", model, options.data, cache, opened, measure, {}, "figures with variances")
 
 

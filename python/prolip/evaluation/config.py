@@ -48,6 +48,8 @@ class SuiteOptions:
 class ShardSuiteOptions(SuiteOptions):
     """Options of suites whose data are shards."""
 
+    selection: str | None = None
+    """A selection (`prolip data select`) of the data's samples; the others are not evaluated."""
     store: StoreConfig = field(default_factory=StoreConfig)
     """How shards are read, and when one counts as complete."""
 

@@ -152,7 +152,7 @@ def run_datacomp(model: Model, options: DatacompOptions, cache: TaskCache) -> Su
         if task.metric == "associations":
             data, associations = open_associations(Path(where), cache.made)
         else:
-            data = open_dataset(where, cache.made, options.store)
+            data = open_dataset(where, cache.made, options.store, options.selection)
         settings = {"data": data.fingerprint, "task": list(map(str, task))}
         return settings, partial(run_task, model, task, data, associations, options.batch_size)
 

@@ -40,6 +40,7 @@ from prolip.data.samples import read_record, values_at
 from prolip.embeddings.embed import Embedded, embed_shards
 from prolip.errors import UserError
 from prolip.files import atomic_file, read_text
+from prolip.folders import folder_of
 from prolip.metrics.prompts import fill_templates
 from prolip.pretrained.download import hub_data_set
 from prolip.pretrained.model import Model
@@ -78,20 +79,32 @@ class DataSet(NamedTuple):
     store: StoreConfig = StoreConfig()
     files: Sequence[Path] = ()
     """The images of class folders, from which the shard was made."""
+    selection: str | None = None
+    """The selection of the shards' samples."""
 
 
 # ---- Open -----------------------------------------------------------------------------------------------------------
 
 
-def open_dataset(source: str, made: Path, store: StoreConfig | None = None) -> DataSet:
+def open_dataset(source: str, made: Path, store: StoreConfig | None = None, selection: str | None = None) -> DataSet:
     """Open a folder in the published layout, with a table of captions, or with a folder of images per class; or shards.
 
     Args:
         source: a folder's path, http(s) address (read in place) or repository (`hf://datasets/OWNER/NAME`, downloaded);
             or shards, by path, address or pattern.
         made: where shards made of a table's images or of class folders are stored.
+        store: how shards are read; None for the defaults.
+        selection: path of a selection of the shards' samples; None for all.
     """
-    store = store or StoreConfig()
+    data = _open(source, made, store or StoreConfig())
+    if selection is None:
+        return data
+    chosen, name = folder_of(selection)
+    fingerprint = _digest((data.fingerprint, chosen.read(name)))
+    return data._replace(selection=selection, fingerprint=fingerprint)
+
+
+def _open(source: str, made: Path, store: StoreConfig) -> DataSet:
     folder = locate(source)
     if folder is not None and "://" not in folder:
         return _open_folder(Path(folder), made, store)
@@ -135,10 +148,15 @@ def find_folder(places: Sequence[str], names: Sequence[str]) -> str:
 
 
 def open_classes(
-    source: str, made: Path, store: StoreConfig, templates: Sequence[str], classnames: Path | None = None
+    source: str,
+    made: Path,
+    store: StoreConfig,
+    templates: Sequence[str],
+    classnames: Path | None = None,
+    selection: str | None = None,
 ) -> DataSet:
     """As `open_dataset`, with class names and templates: those given, or the data set's own, or `DEFAULT_TEMPLATES`."""
-    data = open_dataset(source, made, store)
+    data = open_dataset(source, made, store, selection)
     names = data.classnames if classnames is None else _lines(str(classnames), read_text(classnames))
     if not names:
         raise UserError(
@@ -395,7 +413,9 @@ class Captions(NamedTuple):
 def embed_set(model: Model, data: DataSet, batch_size: int, *keep: str) -> Embedded:
     """Embed a data set's images, with the members of these extensions."""
     try:
-        return embed_shards(model, data.shards, batch_size=batch_size, keep=keep, store=data.store)
+        return embed_shards(
+            model, data.shards, batch_size=batch_size, keep=keep, store=data.store, selection=data.selection
+        )
     except DataError as error:
         if not data.files:
             raise

@@ -117,7 +117,13 @@ def run_decisions(model: Model, options: DecisionsOptions, cache: TaskCache) -> 
         "beside": {label: other.fingerprint() for label, other in beside.items()},
     }
     measure = partial(measure_decisions, model, others=others, known=known, options=options, beside=beside)
-    opened = partial(open_classes, store=options.store, templates=options.templates, classnames=options.classnames)
+    opened = partial(
+        open_classes,
+        store=options.store,
+        selection=options.selection,
+        templates=options.templates,
+        classnames=options.classnames,
+    )
     return evaluate_data("decisions", model, options.data, cache, opened, measure, settings)
 
 

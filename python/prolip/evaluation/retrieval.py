@@ -36,7 +36,10 @@ _FIGURES = {"r_precision": "R-precision", "map_at_r": "mAP@R"}
 
 def run_retrieval(model: Model, options: RetrievalOptions, cache: TaskCache) -> SuiteResult:
     """Evaluate every data set."""
-    opened, measure = partial(open_dataset, store=options.store), partial(retrieve_set, model, options=options)
+    opened, measure = (
+        partial(open_dataset, store=options.store, selection=options.selection),
+        partial(retrieve_set, model, options=options),
+    )
     keys = {"keys": [options.caption_key, options.image_id_key, options.caption_ids_key]}
     return evaluate_data("retrieval", model, options.data, cache, opened, measure, keys, "figures by sampled distance")
 

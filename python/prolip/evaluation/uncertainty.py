@@ -51,7 +51,10 @@ def run_uncertainty(model: Model, options: UncertaintyOptions, cache: TaskCache)
     """
     if not model.has_variances:
         raise UserError(f"checkpoint: must have variances (got {model.name})")
-    opened, measure = partial(open_dataset, store=options.store), partial(measure_set, model, options=options)
+    opened, measure = (
+        partial(open_dataset, store=options.store, selection=options.selection),
+        partial(measure_set, model, options=options),
+    )
     chosen = [options.caption_key, options.num_bins, options.keep_ratio, options.blur, options.show, options.mask_id]
     return evaluate_data("uncertainty", model, options.data, cache, opened, measure, {"options": chosen})
 
@@ -69,7 +72,15 @@ def measure_set(model: Model, name: str, data: DataSet, options: UncertaintyOpti
         views[hidden] = hide_patches(model, options.keep_ratio)
     labelled = bool(data.classnames and data.templates)
     keep = (*(("cls",) if labelled else ()), *(caption_members(options.caption_key) if options.caption_key else ()))
-    embedded = embed_views(model, data.shards, views, batch_size=options.batch_size, keep=keep, store=data.store)
+    embedded = embed_views(
+        model,
+        data.shards,
+        views,
+        batch_size=options.batch_size,
+        keep=keep,
+        store=data.store,
+        selection=data.selection,
+    )
     found, seen = embedded["whole"], {view: some.gaussian for view, some in embedded.items()}
     whole = seen.pop("whole")
     steps = [whole, *(seen.pop(view) for view in occluded)]

@@ -217,7 +217,8 @@ def _with_options(card: ModelCard, options: ExportOptions) -> ModelCard:
 def card_of_run(checkpoint: Checkpoint) -> ModelCard:
     """Return the model card of a run's checkpoint."""
     config = from_toml(checkpoint.notes.config)
-    tokenizer = config.data.tokenizer
+    tokenizer, selection = config.data.tokenizer, config.data.selection
+    chosen = () if selection is None else (selection,)
     loss, optim = dataclasses.asdict(config.loss), dataclasses.asdict(config.optim)
     run = {
         "batch size": f"{config.batch_size:,}",
@@ -229,7 +230,7 @@ def card_of_run(checkpoint: Checkpoint) -> ModelCard:
     }
     return ModelCard(
         name=config.name,
-        data=", ".join(f"`{without_secrets(shard)}`" for shard in config.data.shards),
+        data=", ".join(f"`{without_secrets(shard)}`" for shard in (*config.data.shards, *chosen)),
         start=config.start_from or "random weights",
         tokenizer="open_clip's CLIP tokenizer" if tokenizer.kind == "clip" else "tokenizer.json in this folder",
         steps=checkpoint.step,

@@ -90,6 +90,7 @@ def image_batches(
     num_threads: int = 0,
     max_bad_fraction: float = MAX_BAD_FRACTION,
     store: StoreConfig | None = None,
+    selection: str | None = None,
 ) -> Iterator[ImageBatch]:
     """Yield batches of all images of the shards, in order; unreadable images are left out.
 
@@ -102,6 +103,7 @@ def image_batches(
         num_threads: threads that decode; 0 for this process's share of the cores.
         max_bad_fraction: maximum share of unreadable images.
         store: how shards are read; None for the defaults.
+        selection: path of a selection of the shards' samples; None for all.
 
     Raises:
         UserError: there is no such shard, or the shards cannot be read with this preprocessing.
@@ -118,6 +120,7 @@ def image_batches(
         num_threads=num_threads,
         max_bad_fraction=max_bad_fraction,
         store=store or StoreConfig(),
+        selection=selection,
     )
     if preprocess.transform is not None:
         yield from _transformed(preprocess, reading, device)

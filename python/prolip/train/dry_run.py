@@ -215,17 +215,19 @@ def _shards(config: TrainConfig, gpus: int) -> str:
     with fields_within("data."):
         with BatchLoader(settings, world_size=gpus) as loader:
             total = loader.num_samples
-        found = [_first_sample(settings, pattern) for pattern in config.data.shards]
+        # A selection may have no sample of a pattern.
+        patterns = [(one,) for one in config.data.shards] if settings.selection is None else [config.data.shards]
+        found = [_first_sample(settings, some) for some in patterns]
     known = "unknown number of samples" if total is None else f"{count(total)} samples per epoch{config.epochs(total)}"
     return f"{known}; test read OK: {', '.join(found)}"
 
 
-def _first_sample(settings: LoaderConfig, pattern: str) -> str:
+def _first_sample(settings: LoaderConfig, patterns: tuple[str, ...]) -> str:
+    shown = settings.selection or patterns[0]
     one = dataclasses.replace(
         settings,
-        shards=(pattern,),
+        shards=patterns,
         weights=(),
-        selection=None,
         mode="once",
         num_samples=None,
         batch_size=2 if settings.mask is None else math.ceil(1 / settings.mask.masked_fraction),
@@ -237,8 +239,8 @@ def _first_sample(settings: LoaderConfig, pattern: str) -> str:
     )
     with BatchLoader(one) as loader:
         for batch in loader:
-            return f"sample {batch.keys[0]} of {pattern}"
-        raise UserError(f"shards: no sample of {pattern} can be read: {loader.stats().bad_samples}")
+            return f"sample {batch.keys[0]} of {shown}"
+        raise UserError(f"shards: no sample of {shown} can be read: {loader.stats().bad_samples}")
 
 
 def _validation(config: TrainConfig) -> str:

@@ -190,6 +190,14 @@ def test_what_a_selection_cannot_choose_is_named(
     assert getattr(error.value, "field", None) == refused
 
 
+def test_other_sources_of_a_selection_are_left_out_with_a_warning(
+    shards: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with BatchLoader(selecting(shards, tmp_path, ("001.tar", "", [8], None), ("002.tar", "", [0], None))) as loader:
+        assert loader.num_samples == 1
+    assert "002.tar" in caplog.text
+
+
 def selecting(shards: str, folder: Path, *chosen: tuple[str, str, list[int], list[int] | None]) -> LoaderConfig:
     """A loader of a selection: names of shards, their stamps, rows and repeats."""
     write_selection(

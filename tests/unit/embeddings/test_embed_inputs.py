@@ -27,7 +27,7 @@ from tests.support.untrained_run import write_run
 
 from prolip.cli import main
 from prolip.data import DataError
-from prolip.data.selection import read_selection
+from prolip.data.selection import Chosen, read_selection, write_selection
 from prolip.embeddings.config import SearchOptions, Stored
 from prolip.embeddings.embed import embed_shards
 from prolip.embeddings.embed_inputs import run_embed
@@ -184,6 +184,25 @@ def test_embeddings_with_other_settings_are_not_mixed(lab: Path, tmp_path: Path,
         shutil.copy(tmp_path / "data" / "a" / "2.tar", tmp_path / "data" / "a" / "0.tar")
     with refusal_of("out"):
         run_embed(options(lab, tmp_path / "out", **(given | changes)))
+
+
+def test_a_selection_embeds_its_rows_and_another_one_is_refused(lab: Path, tmp_path: Path) -> None:
+    first, second, third = map(str, shards(lab))
+
+    def embed(*rows: int) -> str:
+        chosen = [Chosen(first, "", np.array(rows, np.uint32)), Chosen(third, "", np.zeros(1, np.uint32))]
+        write_selection(tmp_path / "chosen", chosen)
+        return run_embed(options(lab, tmp_path / "out", shards=(second,), selection=str(tmp_path / "chosen")))[0]
+
+    assert "parts: 3 (3 new)" in embed(1, 3)
+    found, whole = (read(folder / "out", "image") for folder in (tmp_path, lab))
+    parts = complete_parts(Folder(str(tmp_path / "out")), "image")[1]
+    assert [row for part in parts for block in part.blocks() for row in block.rows] == [0, 1, 2, 1, 3, 0]
+    assert found[0] == ["k0", "k1", "k2", "k1", "k3", "k0"]
+    np.testing.assert_allclose(found[2], whole[2][[5, 6, 7, 1, 3, 8]], atol=1e-6)
+    assert "(0 new)" in embed(1, 3)
+    with refusal_of("out"):
+        embed(1, 2)
 
 
 def signed_file(request: Request) -> None:

@@ -130,7 +130,10 @@ def test_a_changed_file_changes_the_fingerprint(tmp_path: Path) -> None:
     assert seen[-1].classnames == ["other", "names"]
     os.utime(shard, ns=(0, shard.stat().st_mtime_ns + 1))
     seen.append(open_dataset(str(folder), tmp_path))
-    assert len({data.fingerprint for data in seen}) == 3
+    for count in (1, 2):
+        (tmp_path / "chosen").write_bytes(bytes(count))
+        seen.append(open_dataset(str(folder), tmp_path, selection=str(tmp_path / "chosen")))
+    assert len({data.fingerprint for data in seen}) == 5
 
 
 FAULTS: dict[str, Callable[[Path], object]] = {

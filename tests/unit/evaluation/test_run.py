@@ -10,12 +10,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tests.support.captioned_world import CaptionedWorld, evaluate
 from tests.support.suite_results import hits, result, row_of_items
 
 from prolip.cli import main
+from prolip.data.selection import Chosen, write_selection
 from prolip.errors import UserError
 from prolip.evaluation.config import SuiteOptions, ZeroShotOptions
 from prolip.evaluation.datasets import FolderMissing
@@ -171,3 +173,6 @@ def test_a_suite_reads_shards_by_the_stores_settings(
     assert main(words) == 2
     assert "require_archive_end" in capsys.readouterr().err
     assert main([*words, "--store.no_require_archive_end"]) == 0
+    if words[0] == "eval":
+        write_selection(tmp_path / "chosen", [Chosen("other.tar", "", np.zeros(1, np.uint32))])
+        assert main([*words, "--store.no_require_archive_end", "--selection", str(tmp_path / "chosen")]) == 2

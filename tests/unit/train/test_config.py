@@ -179,7 +179,8 @@ def test_the_loaders_derived_settings_follow_from_model_and_run() -> None:
 def test_every_data_setting_reaches_the_loader() -> None:
     words = """--data.mode resampled --data.weights 1 2.5 --data.num_samples 1000 --data.index shards.index
     --data.on_missing_shard skip --data.max_pixels 7 --data.max_member_bytes 8
-    --data.max_caption_bytes 9 --data.store.connections 3 --data.store.cache_dir cache"""
+    --data.max_caption_bytes 9 --data.store.connections 3 --data.store.cache_dir cache
+    --data.selection chosen"""
     config = load_config(["demo", "--data.shards", "a.tar", "b.tar", *words.split()])
     assert from_toml(to_toml(config)) == config
     loader = config.loader(1)

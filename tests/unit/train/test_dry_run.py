@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tests.support.datacomp_sets import write_open_clip
 from tests.support.small_training import RECIPE, Lab, write_shard, write_tokenizer
 
 from prolip import cli
+from prolip.data.selection import Chosen, write_selection
 from prolip.train.config import from_toml, known_recipes, load_config
 from prolip.train.config.options import Assumption
 from prolip.train.config.recipes import ADDITION
@@ -100,6 +102,14 @@ def test_a_dry_run_prints_what_the_run_will_do(lab: Lab, capsys: pytest.CaptureF
         "ready",
     ):
         assert part in figures
+
+
+def test_a_dry_run_counts_and_reads_the_chosen_samples(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    chosen, rows = lab.folder / "chosen", np.arange(40, dtype=np.uint32)
+    write_selection(chosen, [Chosen(str(lab.folder / "train.tar"), "", rows)])
+    for shards in ([], ["--data.shards"]):
+        assert rehearse(lab, *shards, "--data.selection", str(chosen)) == 0
+        assert f"40 samples per epoch, 32.0 epochs; test read OK: sample 0000 of {chosen}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

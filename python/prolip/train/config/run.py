@@ -181,8 +181,8 @@ class TrainConfig:
         Raises:
             UserError: a rule is broken.
         """
-        if not self.data.shards:
-            raise UserError("data.shards: name at least one")
+        if not self.data.shards and self.data.selection is None:
+            raise UserError("data.shards: name at least one, or data.selection")
         check_no_tilde(self.out, "out")
         self._validate_steps()
         if self.start_resize != "off" and self.start_from is None:

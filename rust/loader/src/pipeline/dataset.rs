@@ -58,9 +58,9 @@ impl Dataset {
         check(rank < world_size, "rank", rank, rule)?;
         check_tokenizer(&config, tokenizer.as_deref())?;
         let mut patterns = shard_weights::expand(&config, cancelled)?;
-        let (shards, chosen) = match selection {
+        let ((shards, chosen), left_out) = match selection {
             Some(selection) => select(&mut patterns, selection, &config, cancelled)?,
-            None => (patterns.concat(), Vec::new()),
+            None => ((patterns.concat(), Vec::new()), None),
         };
         let opening = OpenOptions {
             missing: config.on_missing_shard,
@@ -69,10 +69,11 @@ impl Dataset {
             cancelled,
             chosen: &chosen,
         };
-        let index = match &config.index {
+        let mut index = match &config.index {
             Some(path) => Index::from_file(&shards, Path::new(path), opening)?,
             None => Index::scan(&shards, opening)?,
         };
+        index.notes.extend(left_out);
         check_samples(&config, &index)?;
         let sampler = shard_weights::sampler(&config, &patterns, &index)?;
         let order = OrderSettings {
@@ -193,13 +194,14 @@ impl Dataset {
     }
 }
 
-/// The shards that a selection names, and what is chosen of each. Without patterns, its sources are the pattern.
+/// The shards that a selection names, what is chosen of each, and a note if it has other sources. Without patterns, its
+/// sources are the pattern.
 fn select(
     patterns: &mut Vec<Vec<Location>>,
     (sources, chosen): Selection,
     config: &LoaderConfig,
     cancelled: &AtomicBool,
-) -> Result<Selection, Error> {
+) -> Result<(Selection, Option<String>), Error> {
     if patterns.is_empty() {
         let mut shards = sources.clone();
         let text = Some("txt".as_ref());
@@ -209,16 +211,25 @@ fn select(
         patterns.push(settle(shards, &config.store, cancelled)?);
     }
     let shards = patterns.concat();
-    let mut of_shards = vec![None; shards.len()];
+    let (mut of_shards, mut others) = (vec![None; shards.len()], Vec::new());
     for ((chosen, place), source) in chosen.into_iter().zip(find(&shards, &sources)).zip(&sources) {
-        let Some(place) = place else {
-            let rule = "must choose from the shards, not from other ones, folders or text files";
-            return Err(ConfigError::new("selection", source, rule).into());
-        };
-        of_shards[place as usize] = Some(chosen);
+        match place {
+            Some(place) => of_shards[place as usize] = Some(chosen),
+            None => others.push(source),
+        }
     }
+    let (count, first) = (others.len(), others.first());
+    if let Some(source) = first.filter(|_| count == sources.len()) {
+        let rule = "must choose from the shards, not from other ones, folders or text files";
+        return Err(ConfigError::new("selection", source, rule).into());
+    }
+    let note = first.map(|source| {
+        format!(
+            "selection: {count} of its sources are not read, such as {source}: not among the shards"
+        )
+    });
     let named = shards.into_iter().zip(of_shards);
-    Ok(named.filter_map(|(shard, chosen)| Some((shard, chosen?))).unzip())
+    Ok((named.filter_map(|(shard, chosen)| Some((shard, chosen?))).unzip(), note))
 }
 
 fn check_tokenizer(

@@ -66,7 +66,7 @@ pub struct Index {
     /// Length of each shard, or [`UNKNOWN_LENGTH`].
     counts: Vec<u32>,
     file: Option<IndexFile>,
-    notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy)]
