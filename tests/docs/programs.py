@@ -29,6 +29,7 @@ from typing import Any
 
 import pytest
 import tyro
+import yaml
 from packaging.requirements import Requirement
 from tests.support.flags import latest
 from tests.support.forked import Forked
@@ -239,11 +240,13 @@ MODULES: dict[str, Callable[[list[str]], None]] = {
 
 STUBS = {
     "torchrun": 'printf "%q " "$@" >> "$STUBS/calls"; echo >> "$STUBS/calls"',
+    "prolip": 'torchrun prolip "$@"',
+    "ray": 'while [ $# -gt 0 ] && [ "$1" != -- ]; do shift; done; "${@:2}"',
     "nvidia-smi": "exit 1",
     "srun": 'while [[ "$1" == --* ]]; do shift; done; exec "$@"',
     "scontrol": 'if [ "$2" = hostnames ]; then echo n1; else echo PreemptTime=None; fi',
 }
-"""What stands on a machine of a cluster; torchrun notes how it was called."""
+"""What stands on a machine of a cluster; torchrun and prolip note how they were called."""
 
 
 def launcher(words: list[str]) -> None:
@@ -257,9 +260,12 @@ def launcher(words: list[str]) -> None:
     calls.unlink(missing_ok=True)
     environment = os.environ | {"PATH": f"{folder}:{os.environ['PATH']}", "STUBS": str(folder)}
     subprocess.run(["bash", str(ROOT / words[0]), *words[1:]], env=environment, check=True, timeout=60)
-    for line in calls.read_text().splitlines():
-        module, rest = started(shlex.split(line))
-        MODULES[module](rest)
+    for called in map(shlex.split, calls.read_text().splitlines()):
+        if called[0] == "prolip":
+            parse(called)
+        else:
+            module, rest = started(called)
+            MODULES[module](rest)
 
 
 def sbatch(words: list[str]) -> None:
@@ -271,7 +277,7 @@ def sbatch(words: list[str]) -> None:
     options = parser.parse_args(words[:script])
     first, _, last = options.array.partition("-")
     tasks = [str(task) for task in range(int(first), int(last) + 1)] if options.array else [None]
-    job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n1", "SLURM_GPUS_ON_NODE": "8"}
+    job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n1", "SLURM_GPUS_ON_NODE": "8", "SLURM_CPUS_PER_TASK": "64"}
     for task in tasks:
         with pytest.MonkeyPatch.context() as patch:
             for name, value in (job | {"SLURM_JOB_NUM_NODES": options.nodes}).items():
@@ -279,6 +285,16 @@ def sbatch(words: list[str]) -> None:
             if task is not None:
                 patch.setenv("SLURM_ARRAY_TASK_ID", task)
             launcher(words[script:])
+
+
+def kubectl(words: list[str]) -> None:
+    """Reads the commands of a Ray job, as its shell would."""
+    assert words[:2] == ["create", "-f"]
+    job = yaml.safe_load((ROOT / words[2]).read_text())
+    shell, option, steps = shlex.split(job["spec"]["entrypoint"])
+    assert (job["kind"], shell, option) == ("RayJob", "bash", "-euc")
+    for step in steps.split(";"):
+        parse(shlex.split(step))
 
 
 # ---- others ---------------------------------------------------------------------------------------------------------
@@ -314,6 +330,7 @@ PROGRAMS: dict[str, Callable[[list[str]], None]] = {
     "python": python,
     "torchrun": torchrun,
     "sbatch": sbatch,
+    "kubectl": kubectl,
     "make": make,
     "pip": pip,
     "git": git,
