@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +25,14 @@ def some_gaussians(rows: int, dim: int, *, seed: int) -> Gaussian:
 
 
 def write_parts(
-    folder: Path, items: Mapping[Kind, Gaussian], sizes: Sequence[int], *, keys: str = "k", dtype: Stored = "float32"
+    folder: Path,
+    items: Mapping[Kind, Gaussian | Callable[[int], Gaussian]],
+    sizes: Sequence[int],
+    *,
+    keys: str = "k",
+    dtype: Stored = "float32",
 ) -> Path:
-    """Writes the Gaussians as the samples k0, k1, … of shards, of such sizes, that have a part each."""
+    """Writes the Gaussians, or those of each part, as the samples k0, k1, … of shards, of such sizes."""
     folder.mkdir(exist_ok=True)
     count, files = 0, dict[str, int]()
     for number, size in enumerate(sizes):
@@ -35,7 +40,8 @@ def write_parts(
         count += size
         names = [f"{keys}{row}" for row in range(here.start, count)]
         for kind, gaussians in items.items():
-            mean, log_var = (each[here].float().numpy() for each in gaussians)
+            some = gaussians(number) if callable(gaussians) else [each[here] for each in gaussians]
+            mean, log_var = (each.float().numpy() for each in some)
             rows = Rows(names, np.arange(size, dtype=np.uint32), mean, log_var, np.zeros((size, 2), np.int32))
             notes = PartNotes(number=number, kind=kind, source=f"{number}.tar", stamp="", rows=size)
             files[write_part(Folder(str(folder)), rows, notes, dtype, log_var=True).name] = size
@@ -44,7 +50,7 @@ def write_parts(
         weights="digest",
         tokenizer=None,
         model={},
-        dim=gaussians.mean.shape[1],
+        dim=mean.shape[1],
         dtype=dtype,
         log_var=True,
         settings=Settings(what="both" if len(items) == 2 else kind, caption_key="txt", precision="fp32"),
