@@ -105,7 +105,7 @@ def test_an_index_of_many_rows_finds_what_exact_search_does(tmp_path: Path, full
     pieces = {"num_partitions": max(1, rows // 10_000), "num_sub_vectors": width // 4, "sample_rate": 64}
     table.create_index("vector", config=IvfPq(distance_type="dot", **pieces))
     print(f"built in {time.process_time() - begun:.0f} CPU s")
-    for probes, refined in ((20, 10), (50, 10), (100, 10)):
+    for probes, refined in ((50, 10), (100, 50), (200, 50)):
         begun, found = time.perf_counter(), []
         for query in padded(query_vectors(queries)):
             search = table.search(query).distance_type("dot").limit(K).nprobes(probes).refine_factor(refined)
