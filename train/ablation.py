@@ -1,5 +1,6 @@
-"""Ablate the terms of the loss on the demo's data: the runs and tables of docs/ablation.md.
+"""Ablate the terms of the loss, and the choice of samples, on the demo's data: the runs and tables of docs/ablation.md.
 
+    python train/ablation.py choose         # choose samples with a trained model, for the recipes of `CHOICES`
     python train/ablation.py run            # train and evaluate the runs that do not exist yet
     python train/ablation.py table          # print the table of the existing runs, as Markdown
     python train/ablation.py neighbours     # print the order that calibrated variances would give, by logit scale
@@ -20,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from prolip.data.selection import read_selection, write_selection
 from prolip.demo.run import RESULTS, evaluate, machine_flags
 from prolip.demo.samples import embed_captions, read_set, set_names
 from prolip.demo.suite import INCLUSION, ORDER, RIGHT, VIEWS, order_rows
@@ -54,6 +56,11 @@ RECIPES: dict[str, tuple[str, ...]] = {
 general captions as masked views. "bottleneck" is "vib" with 10,000 times the weight. In the next two, variances learn
 at a scale of their own: alone, and with everything else. "masked inclusion" is "masking" without images in captions.
 From "official" on, "masking" has the official inclusion score, with other values of eps (-20) and c (1000)."""
+CHOICES = ("all", "random", "certain", "inside", "deduplicated")
+"""Recipes that are the demo's as it is now, on some of the training samples."""
+NAMES = (*RECIPES, *CHOICES)
+SHARE, THRESHOLD = 0.7, 0.9875
+"""Share of the samples to choose; cosine of near-duplicates, with which about as many stay."""
 SMALLER = ("--model.vision.patch_size", "9", "--model.vision.layers", "2")
 NARROW = [flag for key in ("vision.width", "text.width", "embed_dim") for flag in (f"--model.{key}", "64")]
 SIZES = {"full": (), "half": SMALLER, "tiny": (*SMALLER, *NARROW, "--model.text.heads", "2")}
@@ -100,14 +107,45 @@ def arguments(recipe: str, seed: int, options: argparse.Namespace) -> list[str]:
     length = ["--samples_seen", str(steps * batch), "--batch_size", str(batch), "--checkpoint_every", str(steps)]
     place = ["--out", str(folder(recipe, seed, options)), "--cpu_threads", "1", "--data.num_threads", "1"]
     read = ["--data.shards", f"{data}/train-*.tar", "--data.tokenizer.path", f"{data}/tokenizer.json"]
-    kind = [*SIZES[options.size], *machine_flags(), *RECIPES[recipe]]
-    return ["demo", *AS_THEN, "--seed", str(seed), *length, *place, *read, *kind]
+    if recipe not in CHOICES:
+        read += [*AS_THEN, *RECIPES[recipe]]
+    elif recipe != "all":
+        read += ["--data.selection", str(selection(recipe, seed, options))]
+    return ["demo", "--seed", str(seed), *length, *place, *SIZES[options.size], *machine_flags(), *read]
 
 
 def folder(recipe: str, seed: int, options: argparse.Namespace) -> Path:
     """Return the folder of a run."""
     out: Path = options.out
     return out / f"{recipe}-{seed}"
+
+
+def selection(recipe: str, seed: int, options: argparse.Namespace) -> Path:
+    """Return the file that says on which samples a run trains; only random samples depend on the seed."""
+    out: Path = options.out
+    return out / f"{recipe}-{seed if recipe == 'random' else 'any'}.parquet"
+
+
+def choose(options: argparse.Namespace) -> int:
+    """Choose samples for `CHOICES`: random ones, the most certain, those deepest in their names, and distinct ones."""
+
+    def prolip(*words: object) -> None:
+        subprocess.run([sys.executable, "-m", "prolip.cli", *map(str, words)], check=True)
+
+    folder, shards = options.out / "embeddings", f"{options.data}/train-*.tar"
+    paths = {recipe: selection(recipe, 0, options) for recipe in CHOICES}
+    what = ("--what", "both", "--log_var", "--caption_key", "captions.name")
+    prolip("embed", "--checkpoint", options.checkpoint, "--shards", shards, "--out", folder, *what)
+    for recipe, by, share in (("all", "image", 1), ("certain", "image", SHARE), ("inside", "inclusion", SHARE)):
+        prolip("data", "select", "--embeddings", folder, "--by", by, "--keep_share", share, "--out", paths[recipe])
+    prolip("data", "dedupe", "--embeddings", folder, "--threshold", THRESHOLD, "--out", paths["deduplicated"])
+    whole = list(read_selection(paths["all"]))
+    ends = np.cumsum([len(one.rows) for one in whole])
+    for seed in range(options.seeds):
+        drawn = np.random.default_rng(seed).permutation(ends[-1]) < int(SHARE * ends[-1])
+        parts = zip(whole, np.split(drawn, ends[:-1]), strict=True)
+        write_selection(selection("random", seed, options), (one._replace(rows=one.rows[kept]) for one, kept in parts))
+    return 0
 
 
 def run(options: argparse.Namespace) -> int:
@@ -128,7 +166,7 @@ def run(options: argparse.Namespace) -> int:
 
 def table(options: argparse.Namespace) -> int:
     """Print the table of the existing runs."""
-    found = {name: [_read(path) for path in sorted(options.out.glob(f"{name}-*/{RESULTS}"))] for name in RECIPES}
+    found = {name: [_read(path) for path in sorted(options.out.glob(f"{name}-*/{RESULTS}"))] for name in NAMES}
     sys.stdout.writelines(f"{line}\n" for line in lines({name: runs for name, runs in found.items() if runs}))
     return 0
 
@@ -220,12 +258,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/ablation"), help="folder of the runs")
     parser.add_argument("--data", type=Path, default=Path("data/emoji"), help="what `prolip data build emoji` wrote")
     commands = parser.add_subparsers(required=True)
+    parser.add_argument("--seeds", type=int, default=3)
+    chooser = commands.add_parser("choose", help="choose samples")
+    chooser.add_argument("--checkpoint", required=True, help="the model that scores them")
+    chooser.set_defaults(command=choose)
     runs = commands.add_parser("run", help="train and evaluate")
     runs.add_argument("--steps", type=int, default=500)
-    runs.add_argument("--seeds", type=int, default=3)
     runs.add_argument("--batch", type=int, default=128)
     runs.add_argument("--size", choices=tuple(SIZES), default="half", help="size of the model")
-    runs.add_argument("--recipes", nargs="+", choices=tuple(RECIPES), default=list(RECIPES))
+    runs.add_argument("--recipes", nargs="+", choices=NAMES, default=list(RECIPES))
     runs.set_defaults(command=run)
     commands.add_parser("table", help="print the table").set_defaults(command=table)
     commands.add_parser("neighbours", help="print the order by logit scale").set_defaults(command=neighbours)

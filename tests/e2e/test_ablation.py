@@ -37,16 +37,19 @@ def test_the_ablation_trains_evaluates_and_skips_finished_runs(
     words.save(str(emoji_data / "tokenizer.json"))
     for place, name in enumerate(("design-twtr", "test-openmoji")):  # a batch is 128 images
         (emoji_data / f"train-{place:06}.tar").write_bytes((emoji_data / f"{name}-000000.tar").read_bytes())
-    arguments = ["--out", str(tmp_path / "runs"), "--data", str(emoji_data)]
-    chosen = ["run", "--steps", "2", "--seeds", "1", "--size", "tiny", "--recipes", "ppcl"]
+    arguments = ["--out", str(tmp_path / "runs"), "--data", str(emoji_data), "--seeds", "1"]
+    chosen = ["run", "--steps", "2", "--size", "tiny", "--recipes", "ppcl"]
     assert ablation["main"]([*arguments, *chosen]) == 0
     found = tmp_path / "runs" / "ppcl-0" / RESULTS
     written = found.stat().st_mtime_ns
     assert ablation["main"]([*arguments, *chosen]) == 0
     assert found.stat().st_mtime_ns == written
+    chosen = [*chosen[:-1], "random", "certain"]
+    assert ablation["main"]([*arguments, "choose", "--checkpoint", str(found.parents[2])]) == 0
+    assert ablation["main"]([*arguments, *chosen, "--batch", "8"]) == 0
     capsys.readouterr()
     assert ablation["main"]([*arguments, "table"]) == 0
-    assert "| ppcl (1) |" in capsys.readouterr().out
+    assert "| ppcl (1) | random (1) | certain (1) |" in capsys.readouterr().out
     assert ablation["main"]([*arguments, "neighbours"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2 + len(ablation["SCALES"])
 
