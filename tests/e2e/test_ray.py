@@ -36,9 +36,7 @@ def parts(folder: Path) -> dict[str, bytes]:
 @pytest.mark.filterwarnings(
     "ignore:Exception ignored in. <_io.FileIO name='/tmp/ray/:pytest.PytestUnraisableExceptionWarning"
 )
-def test_nothing_is_lost_or_made_twice_when_actors_nodes_and_the_cluster_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_lost_or_made_twice_when_actors_nodes_and_the_cluster_end(tmp_path: Path) -> None:
     write_run(tmp_path / "run", tmp_path / "tokenizer.json", context_length=8)
     data = tmp_path / "data"
     data.mkdir()
@@ -61,9 +59,9 @@ def test_nothing_is_lost_or_made_twice_when_actors_nodes_and_the_cluster_end(
         words += ["--what", "both", "--batch_size", "2", "--device", "cpu", "--threads", "1", "--out"]
 
         def start(on: str) -> Forked:
-            command = [sys.executable, "-m", "prolip.cli", *words, str(out), "--on", on]
+            command = [sys.executable, "-m", "prolip.cli", *words, "out", "--on", on]
             with told.open("wb") as file:
-                return Forked(command, stdout=file, stderr=file)
+                return Forked(command, stdout=file, stderr=file, cwd=tmp_path)
 
         # The head is killed; what was made stays.
         with ray_cluster(1) as cluster, start("ray") as run:

@@ -85,12 +85,12 @@ def run_classify_all(options: ClassifyOptions, out: Path) -> list[str]:
 def _opened_ahead(inputs: Sequence[Input], open_input: Callable[[Input], Started | None]) -> Iterator[Started | None]:
     """Yield what `open_input` returns for each input; a thread opens the next one meanwhile."""
     with ThreadPoolExecutor(1, "next-input") as pool:
-        following = pool.submit(open_input, inputs[0]) if inputs else None
-        for after in [*inputs[1:], None]:
-            if following is not None:
-                opened = following.result()
-                following = None if after is None else pool.submit(open_input, after)
-                yield opened
+        following = pool.submit(open_input, inputs[0])
+        for after in inputs[1:]:
+            opened = following.result()
+            following = pool.submit(open_input, after)
+            yield opened
+        yield following.result()
 
 
 def _parts(name: str) -> list[Input]:

@@ -235,7 +235,7 @@ class Embedder:
     model: Model
     dim: int
     """D."""
-    on_progress: Callable[[int], object]
+    on_progress: Report = lambda _: None
     """Called with the number of rows of each batch."""
     keep: tuple[str, ...] = ()
     """Members of a shard's samples to keep."""
@@ -441,14 +441,15 @@ def run_embed(options: EmbedOptions) -> list[str]:
     inputs = plan_inputs(
         options.shards, options.images, options.lines, options.rows_per_part, options.store, options.selection
     )
-    Folder(options.out).check_own(MANIFEST)
+    out = Folder(options.out)
+    out.check_own(MANIFEST)
     model = load(options.checkpoint, tokenizer=options.tokenizer, device="cpu", precision=options.precision)
     if options.lines or options.what != "image":
         model.tokenize("")  # raises before anything is embedded if the tokenizer is unknown
     dim = model.prolip.config.embed_dim if model.prolip else model.encode_texts("").mean.shape[1]
     if options.engine.on:  # the cores of an actor, not of its machine
         options = replace(options, threads=options.threads or max(1, int(options.engine.num_cpus)))
-    manifest, made = _prepare(Embedder(options, model, dim, int), inputs)
+    manifest, made = _prepare(Embedder(options, model, dim), inputs)
     units = [(number, source) for number, source in enumerate(inputs) if number not in made]
     begun, samples, busy, waited = time.perf_counter(), 0, 0.0, 0.0
     for place, (notes, seconds, wait) in run_units(
@@ -459,19 +460,20 @@ def run_embed(options: EmbedOptions) -> list[str]:
         name=lambda unit: unit[1].source,
         threads=2,
     ):
+        if not (out.is_remote or out.exists(part_name(notes[0].kind, notes[0].number))):
+            raise UserError(f"out: must be a folder that all nodes share, or in an object store (got {options.out})")
         made[units[place][0]] = notes
         samples, busy, waited = samples + notes[0].rows, busy + seconds, waited + wait
     seconds = time.perf_counter() - begun
     if units:
-        run = {"samples": samples, "seconds": seconds, "wait_share": waited / max(busy, 1e-9)}
-        manifest = replace(manifest, run=run)
+        share = waited / max(busy, 1e-9)
+        manifest = replace(manifest, run={"samples": samples, "seconds": seconds, "wait_share": share})
     manifest = _finish(options, manifest, [notes for number in range(len(inputs)) for notes in made[number]])
     lines = [
         f"{options.out}: {', '.join(f'{kind} rows: {rows:,}' for kind, rows in manifest.rows.items())}, parts: "
         f"{len(inputs):,} ({len(units):,} new)"
     ]
     if units:
-        share = manifest.run["wait_share"]
         lines.append(f"{samples / seconds:,.1f} samples/s; the model waited for data {share:.1%} of the time")
         on_cpu = find_device(options.device).type == "cpu" and options.precision == "fp32"
         if on_cpu and seconds > _LONG and has_bf16(torch.device("cpu")):

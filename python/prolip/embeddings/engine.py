@@ -12,7 +12,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
@@ -70,7 +70,7 @@ def run_units(
         make_worker: see `MakeWorker`. A process calls the worker from several threads at once. With Ray it is pickled.
         verb: what is done to the units, for the progress bar, such as "embedded".
         name: the name of a unit, for errors.
-        threads: threads of this process that run units if there is no Ray; 0 for as many as `options` says.
+        threads: threads of this process that run units if there is no Ray; 0 for all its cores.
 
     Raises:
         UserError: Ray is not installed, or cannot be reached.
@@ -80,7 +80,7 @@ def run_units(
     failed, finished = list[str](), 0
     with tqdm(desc=verb, unit="sample", file=sys.stderr) as bar:
         if options.on is None or not units:
-            found = _run_here(units, make_worker, threads or options.workers or usable_cores(), bar.update)
+            found = _run_here(units, make_worker, threads or usable_cores(), bar.update)
         else:
             found = _run_on_ray(units, make_worker, options)
         for done in found:
@@ -161,9 +161,11 @@ class _Tries:
 class _Actor:
     """A worker on Ray. Ray Data calls it from two threads, each with one unit at a time."""
 
-    def __init__(self, tries: Any, make_worker: list[Any]) -> None:
+    def __init__(self, tries: Any, make_worker: list[Any], folder: str) -> None:
         import ray
 
+        with suppress(OSError):
+            os.chdir(folder)  # where relative paths begin, if the nodes share it
         keep_freed_memory()
         self._add: Callable[[int, int], int] = lambda *given: ray.get(tries.add.remote(*given))
         self._alone, self._samples = threading.Lock(), Counter[int]()
@@ -200,7 +202,7 @@ def _run_on_ray(
 ) -> Iterator[_Done]:
     with _connected(options) as ray:
         # In a list Ray passes a reference on; the worker's maker is pickled once, and so may hold a model.
-        given: list[Any] = [[ray.put(make_worker)], [pickle.dumps(unit) for unit in units], options]
+        given: list[Any] = [[ray.put(make_worker)], [pickle.dumps(unit) for unit in units], options, os.getcwd()]
         try:
             if ray.util.client.ray.is_connected():
                 driver = ray.remote(**_beside_driver())(_Driver).remote(*given)
@@ -220,7 +222,7 @@ def _beside_driver() -> dict[str, Any]:
     return {"num_cpus": 0, "scheduling_strategy": here}
 
 
-def _mapped(make_worker: list[Any], units: Sequence[bytes], options: EngineOptions) -> Iterator[_Done]:
+def _mapped(make_worker: list[Any], units: Sequence[bytes], options: EngineOptions, folder: str) -> Iterator[_Done]:
     """Run units with Ray Data: it retries lost actors and nodes, and its pool of actors follows the cluster's size."""
     import ray.data
 
@@ -229,14 +231,12 @@ def _mapped(make_worker: list[Any], units: Sequence[bytes], options: EngineOptio
     context.enable_progress_bars = context.print_on_execution_start = False
     context.max_consecutive_actor_init_deaths = ATTEMPTS
     # An actor has two units: it opens the second one while the first one runs. No more, since they would wait there.
-    context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
+    context.autoscaling_config.actor_pool_util_upscaling_threshold = 0.75
     most = min(options.workers or len(units), len(units))
     free = ray.available_resources()
-    fit = min(
-        free.get(kind, 0) // each for kind, each in (("CPU", options.num_cpus), ("GPU", options.num_gpus)) if each
-    )
+    needs = {"CPU": options.num_cpus, "GPU": options.num_gpus}
+    fit = min((free.get(kind, 0) // each for kind, each in needs.items() if each), default=most)
     pool = ray.data.ActorPoolStrategy(
-        min_size=1,
         max_size=most,
         initial_size=max(1, min(most, int(fit))),
         max_tasks_in_flight_per_actor=2,
@@ -250,8 +250,8 @@ def _mapped(make_worker: list[Any], units: Sequence[bytes], options: EngineOptio
         batch_format="pyarrow",
         compute=pool,
         num_cpus=options.num_cpus,
-        num_gpus=options.num_gpus or None,
-        fn_constructor_args=[tries, make_worker],
+        num_gpus=options.num_gpus,
+        fn_constructor_args=[tries, make_worker, folder],
     )
     for row in found.iter_rows():
         yield pickle.loads(row["done"])
