@@ -62,7 +62,7 @@ def nearest(rows: Tensor, centres: Tensor) -> Tensor:
 
 
 def keepers(means: Array, order: Array, threshold: float) -> Array:
-    """For each row the most certain one that is similar and stays: itself if it stays. i64 [N], places in `order`.
+    """For each row one that is more certain, similar and stays: itself if it stays. i64 [N], places in `order`.
 
     A row goes if and only if a more certain one stays that has a cosine of at least `threshold` with it.
 
@@ -82,7 +82,7 @@ def keepers(means: Array, order: Array, threshold: float) -> Array:
             for place in np.flatnonzero(similar.any(1)):
                 row = head[place]
                 if keeper[row] == row:
-                    keeper[others[similar[place] & (keeper[others] == others)]] = row
+                    keeper[others[similar[place]]] = row
         left = own[(own > head[-1]) & (keeper == own)]
     return keeper
 
