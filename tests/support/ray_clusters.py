@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,8 +20,15 @@ NODE = {"num_cpus": 1, "object_store_memory": 80_000_000}
 
 @contextmanager
 def ray_cluster(nodes: int, client_port: int | None = None) -> Iterator[Any]:
-    """A cluster whose nodes have one CPU each; what starts in the block finds it by RAY_ADDRESS."""
-    with pytest.MonkeyPatch.context() as patch:
+    """A cluster whose nodes have one CPU each; what starts in the block finds it by RAY_ADDRESS.
+
+    Only one lives at a time on this machine, since each takes more than a gigabyte.
+    """
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        Path(tempfile.gettempdir(), "prolip-ray-cluster.lock").open("w") as lock,
+    ):
+        fcntl.flock(lock, fcntl.LOCK_EX)
         patch.setenv("RAY_AUTH_MODE", "disabled")  # no token in the home folder
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "2")  # after which a program gives up; by default 60

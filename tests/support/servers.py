@@ -124,10 +124,15 @@ def moto(folder: Path, bucket: str) -> Iterator[str]:
     port = free_port()
     with running([program, "-H", "127.0.0.1", "-p", str(port)], port):
         endpoint = f"http://127.0.0.1:{port}"
-        _put(f"{endpoint}/{bucket}", b"")
-        for path in sorted(folder.iterdir()):
-            _put(f"{endpoint}/{bucket}/data/{path.name}", path.read_bytes())
+        fill(endpoint, bucket, folder)
         yield endpoint
+
+
+def fill(endpoint: str, bucket: str, folder: Path) -> None:
+    """Make a bucket of a folder's files, below `data/`."""
+    _put(f"{endpoint}/{bucket}", b"")
+    for path in sorted(folder.iterdir()):
+        _put(f"{endpoint}/{bucket}/data/{path.name}", path.read_bytes())
 
 
 def _put(url: str, content: bytes) -> None:
