@@ -186,7 +186,7 @@ def python(words: list[str]) -> None:
 def parse_python(words: list[str]) -> None:
     assert words[0] in {f"train/{study}.py" for study in ("ablation", "adapt", "guarantees", "planted_prompts")}
     main = runpy.run_path(str(ROOT / words[0]))["main"]
-    for command in ("run", "table", "neighbours"):
+    for command in ("choose", "run", "table", "neighbours"):
         main.__globals__[command] = lambda _: 0
     assert main(words[1:]) == 0
 

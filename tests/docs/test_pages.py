@@ -82,6 +82,7 @@ def test_every_code_block_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch
         return
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("DAFT_RUNNER", "native")  # else it keeps the Ray that another page has shut down
     prepare = PREPARE.get(page.name)
     if prepare is not None:
         prepare(tmp_path, monkeypatch)

@@ -7,14 +7,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.support import servers
-from tests.support.captioned_sets import COUNT, write_pairs
+from tests.support.captioned_sets import write_pairs
 from tests.support.object_stores import s3_settings
 from tests.support.remote_shards import BUCKET
 from tests.support.untrained_run import write_run
 
 from prolip.cli import main
+from prolip.data import BatchLoader, LoaderConfig
+from prolip.data.selection import Chosen, write_selection
 
 
 @pytest.fixture(scope="module")
@@ -67,17 +70,20 @@ def test_a_remote_folder_is_evaluated_with_its_class_names(lab: Path, tmp_path: 
         assert figures(lab, tmp_path / "far", "uncertainty", f"{url}/wds_pairs_test/") == near
 
 
-def test_kept_samples_of_remote_shards_are_copied(lab: Path, tmp_path: Path) -> None:
+def test_chosen_samples_of_remote_shards_are_copied(lab: Path, tmp_path: Path) -> None:
     folder = lab / "sets" / "wds_pairs_test" / "test"
+    local = BatchLoader(LoaderConfig(shards=(f"{folder}/*.tar",), batch_size=1, image_size=0, captions=()))
 
     def copies(place: str, name: str, suffix: str) -> dict[str, bytes]:
-        out = tmp_path / name
-        rows = [f"p{number:03},{place}/{number // 6}{suffix},1.0,{1 + number % 5}" for number in range(COUNT)]
-        (tmp_path / f"{name}.csv").write_text("\n".join(["key,source,score,rank", *rows, ""]))
-        words = ["data", "filter", "--ranking", str(tmp_path / f"{name}.csv"), "--out", str(out), "--keep_count", "3"]
-        assert main(words) == 0
+        chosen, out = tmp_path / f"{name}.parquet", tmp_path / name
+        rows = np.array([0, 4], np.uint32)
+        write_selection(
+            str(chosen),
+            (Chosen(f"{place}/{number}{suffix}", stamp, rows) for number, stamp in enumerate(local.stamps())),
+        )
+        assert main(["data", "copy", "--selection", str(chosen), "--out", str(out)]) == 0
         files = {path.name: path.read_bytes() for path in out.iterdir()}
-        files.pop("filter.json")
+        files.pop("copy.json")
         return files
 
     near = copies(str(folder), "near", ".tar")
