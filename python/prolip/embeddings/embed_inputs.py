@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections import Counter
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import zip_longest
+from itertools import chain
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -449,8 +449,8 @@ def run_embed(options: EmbedOptions) -> list[str]:
     dim = model.prolip.config.embed_dim if model.prolip else model.encode_texts("").mean.shape[1]
     if options.engine.on:  # the cores of an actor, not of its machine
         options = replace(options, threads=options.threads or max(1, int(options.engine.num_cpus)))
-    manifest, made = _prepare(Embedder(options, model, dim), inputs)
-    units = [(number, source) for number, source in enumerate(inputs) if number not in made]
+    manifest, numbers, made = _prepare(Embedder(options, model, dim), inputs)
+    units = [unit for unit in zip(numbers, inputs, strict=True) if unit[0] not in made]
     begun, samples, busy, waited = time.perf_counter(), 0, 0.0, 0.0
     for place, (notes, seconds, wait) in run_units(
         units,
@@ -468,7 +468,7 @@ def run_embed(options: EmbedOptions) -> list[str]:
     if units:
         share = waited / max(busy, 1e-9)
         manifest = replace(manifest, run={"samples": samples, "seconds": seconds, "wait_share": share})
-    manifest = _finish(options, manifest, [notes for number in range(len(inputs)) for notes in made[number]])
+    manifest = _finish(options, manifest, [notes for number in sorted(made) for notes in made[number]])
     lines = [
         f"{options.out}: {', '.join(f'{kind} rows: {rows:,}' for kind, rows in manifest.rows.items())}, parts: "
         f"{len(inputs):,} ({len(units):,} new)"
@@ -490,8 +490,11 @@ def _start(options: EmbedOptions, model: Model, dim: int, report: Report) -> Cal
     return Embedder(options, replace(model, device=device), dim, report).embed_part
 
 
-def _prepare(embedder: Embedder, inputs: Sequence[Input]) -> tuple[Manifest, dict[int, list[PartNotes]]]:
-    """Write the manifest, and return it, and the notes of the parts that exist by the number of their input."""
+def _prepare(embedder: Embedder, inputs: Sequence[Input]) -> tuple[Manifest, list[int], dict[int, list[PartNotes]]]:
+    """Write the manifest, and return it, the inputs' numbers, and the notes of the parts that exist by these numbers.
+
+    An input has the number that an earlier run gave it, so that one whose part failed can be left out.
+    """
     options, model, out = embedder.options, embedder.model, embedder.out
     manifest = Manifest(
         checkpoint=absolute_source(options.checkpoint),
@@ -506,9 +509,9 @@ def _prepare(embedder: Embedder, inputs: Sequence[Input]) -> tuple[Manifest, dic
         logit_scale=model.logit_scale,
         logit_bias=model.logit_bias,
         settings=Settings(what=options.what, caption_key=options.caption_key, precision=options.precision),
-        plan=[source.entry() for source in inputs],
+        plan=[],
     )
-    there = out.list()
+    there, plan = out.list(), list[dict[str, Any]]()
     if MANIFEST in there:
         old = Manifest.read(out)
         names = ["weights", "model", "dtype", "log_var", "settings"]
@@ -519,22 +522,33 @@ def _prepare(embedder: Embedder, inputs: Sequence[Input]) -> tuple[Manifest, dic
                 raise UserError(
                     f"out: must hold embeddings with the same {name}; name another folder (got {options.out})"
                 )
-        for number, (before, now) in enumerate(zip_longest(old.plan, manifest.plan[: len(old.plan)])):
-            if before != now and not there.isdisjoint(part_name(kind, number) for kind in KINDS["both"]):
-                raise UserError(
-                    "out: must hold embeddings of the same data; name another folder, or begin with the same unchanged "
-                    f"shards, folders and files, and the same rows_per_part (got {options.out})"
-                )
-        manifest = replace(manifest, run=old.run)
+        manifest, plan = replace(manifest, run=old.run), old.plan
+    known = defaultdict[str, deque[int]](deque)
+    for number, entry in enumerate(plan):
+        known[repr(entry)].append(number)
+    numbers = list[int]()
+    for source in inputs:
+        same = known[repr(entry := source.entry())]
+        if not same:
+            same.append(len(plan))
+            plan.append(entry)
+        numbers.append(same.popleft())
+    for number in chain(*known.values()):
+        if not there.isdisjoint(part_name(kind, number) for kind in KINDS["both"]):
+            raise UserError(
+                "out: must hold embeddings of the same data; name another folder, or the same unchanged shards, "
+                f"folders and files, and the same rows_per_part (got {options.out})"
+            )
+    manifest = replace(manifest, plan=plan)
     manifest.write(out)
     parts = {
         number: parts
-        for number, source in enumerate(inputs)
+        for number, source in zip(numbers, inputs, strict=True)
         if there.issuperset(parts := [part_name(kind, number) for kind in embedder.kinds(source)])
     }
     with ThreadPoolExecutor(_READERS) as pool:
         notes = pool.map(lambda names: [Part(out, name).notes for name in names], parts.values())
-        return manifest, dict(zip(parts, notes, strict=True))
+        return manifest, numbers, dict(zip(parts, notes, strict=True))
 
 
 def _finish(options: EmbedOptions, manifest: Manifest, made: Sequence[PartNotes]) -> Manifest:

@@ -96,7 +96,8 @@ def run_units(
             bar.set_postfix_str(f"{finished:,} of {len(units):,} parts{failures}")
     if failed:
         raise DataError(
-            f"{len(failed):,} of {len(units):,} parts failed {ATTEMPTS} times; rerun the command to try them again: "
+            f"{len(failed):,} of {len(units):,} parts failed {ATTEMPTS} times; rerun the command to try them again, or "
+            f"leave them out: "
             f"{'; '.join(failed[:NAMED])}"
         )
 

@@ -136,19 +136,21 @@ def test_towers_compute_in_the_given_precision_and_a_long_run_names_a_faster_one
     assert any("--precision bf16" in line for line in told) == (precision == "fp32")
 
 
-def test_a_failed_run_resumes_and_shards_can_be_added(lab: Path, tmp_path: Path) -> None:
+def test_a_failed_part_is_left_out_or_made_later_and_shards_can_be_added(lab: Path, tmp_path: Path) -> None:
     data = [str(shutil.copy(shard, tmp_path)) for shard in shards(lab)]
-    Path(data[1]).write_bytes(b"no archive" * 100)
+    Path(data[0]).write_bytes(b"no archive" * 100)
     out = tmp_path / "out"
-    with pytest.raises(DataError, match=r"1\.tar"):
+    with pytest.raises(DataError, match=r"0\.tar"):
         run_embed(options(lab, out, shards=tuple(data[:2])))
-    assert (out / "image-000000.parquet").exists()
+    assert (out / "image-000001.parquet").exists()
     with pytest.raises(UserError):
         complete_parts(Folder(str(out)), "image")
-    shutil.copy(shards(lab)[1], data[1])
-    for count in (2, 3):
-        assert f"parts: {count} (1 new)" in run_embed(options(lab, out, shards=tuple(data[:count])))[0]
-    assert len(read(out, "image")[0]) == sum(SIZES)
+    assert "parts: 1 (0 new)" in run_embed(options(lab, out, shards=(data[1],)))[0]
+    assert len(read(out, "image")[0]) == SIZES[1]
+    assert "parts: 2 (1 new)" in run_embed(options(lab, out, shards=(data[2], data[1])))[0]
+    shutil.copy(shards(lab)[0], data[0])
+    assert "parts: 3 (1 new)" in run_embed(options(lab, out, shards=tuple(data)))[0]
+    assert sorted(read(out, "image")[0]) == sorted(f"k{row}" for size in SIZES for row in range(size))
 
 
 OTHER_SETTINGS: tuple[Mapping[str, object], ...] = (
