@@ -43,7 +43,7 @@ def test_a_stopped_copy_resumes_and_selections_are_not_mixed(lab: Path, tmp_path
     data = shards(lab)[1]
     whole = data.read_bytes()
     try:
-        for changed in (whole[:2900], b"no archive" * 200):
+        for changed in (whole[:2900], b"no archive" * 200, shards(lab)[2].read_bytes()):
             data.write_bytes(changed)
             with pytest.raises(DataError, match=r"1\.tar"):
                 run_copy(copying)
