@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from pathlib import Path
+from threading import Event
 
 import pytest
 import torch
@@ -22,11 +23,8 @@ from tests.support.untrained_run import write_run
 from prolip.cli import main
 
 SHARDS = 14
-
-
-def slow_file(request: Request) -> None:
-    time.sleep(0.3)
-    send_file(request)
+HELD = 8
+"""From this shard on, the server waits until an actor has been killed, so that no run is over before."""
 
 
 def parts(folder: Path) -> dict[str, bytes]:
@@ -46,6 +44,14 @@ def test_nothing_is_lost_or_made_twice_when_actors_nodes_and_the_cluster_end(tmp
     good = (data / "03.tar").rename(tmp_path / "good.tar")
     (data / "03.tar").write_bytes(b"no archive" * 100)
     out, told = tmp_path / "out", tmp_path / "told"
+    released = Event()
+
+    def slow_file(request: Request) -> None:
+        time.sleep(0.3)
+        if int(request.path[1:3]) >= HELD:
+            released.wait(120)
+        send_file(request)
+
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with answering(slow_file, data) as address:
@@ -73,9 +79,10 @@ def test_nothing_is_lost_or_made_twice_when_actors_nodes_and_the_cluster_end(tmp
 
         # The rest, by Ray's client, while an actor is killed and a node is removed.
         with ray_cluster(3, port) as cluster, start(f"ray://127.0.0.1:{port}") as run:
-            wait_until(lambda: len(parts(out)) >= len(made) + 4 or run.poll() is not None)
+            wait_until(lambda: (len(parts(out)) >= HELD and processes("ray::MapWorker")) or run.poll() is not None)
             os.kill(min(processes("ray::MapWorker")), signal.SIGKILL)
-            wait_until(lambda: len(parts(out)) >= len(made) + 8 or run.poll() is not None)
+            released.set()
+            wait_until(lambda: len(parts(out)) >= 2 * HELD or run.poll() is not None)
             cluster.remove_node(list(cluster.worker_nodes)[-1])
             assert run.wait(120) == 2, told.read_text()
         assert "1 of " in told.read_text(), "the others are finished"
