@@ -71,7 +71,7 @@ class PartNotes:
     source: str
     """The shard, folder or text file, without secrets."""
     stamp: str
-    """Changes if the source's contents change; the same for a copy elsewhere. "" if unknown."""
+    """Changes if the source's contents change; the same for every copy. "" if unknown."""
     rows: int
     bad: int = 0
     named: tuple[str, ...] = ()

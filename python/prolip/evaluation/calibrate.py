@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -18,7 +17,7 @@ from prolip.decisions.calibration import Calibration, Evidence, Subject, fit_cal
 from prolip.errors import check_at_least
 from prolip.evaluation.classification import class_rows, embed_labelled, embed_prompts
 from prolip.evaluation.config import CalibrateOptions, CalibrationOptions
-from prolip.evaluation.datasets import DataSet, open_classes
+from prolip.evaluation.datasets import DataSet, class_opener, open_classes
 from prolip.evaluation.results import SuiteResult, TaskCache, TaskResult, row_of_items
 from prolip.evaluation.run import evaluate_data
 from prolip.files import check_writable
@@ -180,13 +179,7 @@ def run_calibration(model: Model, options: CalibrationOptions, cache: TaskCache)
                     notes.append(f"{row.metric}: {row.value:.1%} of {row.num_items:,} images, not {100 * promise:g}%")
         return TaskResult(rows=rows, notes=[f"{name}: warning: {note}" for note in notes])
 
-    opened = partial(
-        open_classes,
-        store=options.store,
-        selection=options.selection,
-        templates=templates,
-        classnames=options.classnames,
-    )
+    opened = class_opener(options, templates)
     settings = {
         "fit": [*calibration.subject, float(calibration.held.score.sum()), options.guarantee, options.max_error]
     }

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from prolip.embeddings.embed import embed_captions
 from prolip.evaluation.config import ZeroShotOptions
-from prolip.evaluation.datasets import DataSet, embed_set, open_classes, read_labels
+from prolip.evaluation.datasets import DataSet, class_opener, embed_set, read_labels
 from prolip.evaluation.results import Row, SuiteResult, TaskCache, TaskResult, row_of_items
 from prolip.evaluation.run import evaluate_data
 from prolip.gaussian import Gaussian
@@ -50,13 +50,7 @@ def run_zero_shot(model: Model, options: ZeroShotOptions, cache: TaskCache) -> S
         ]
         return TaskResult(rows=rows)
 
-    opened = partial(
-        open_classes,
-        store=options.store,
-        selection=options.selection,
-        templates=options.templates,
-        classnames=options.classnames,
-    )
+    opened = class_opener(options, options.templates)
     return evaluate_data("zero_shot", model, options.data, cache, opened, measure, {}, "figures with variances")
 
 

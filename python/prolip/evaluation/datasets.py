@@ -39,6 +39,7 @@ from prolip.data.build.shards import add_sample
 from prolip.data.samples import read_record, values_at
 from prolip.embeddings.embed import Embedded, embed_shards
 from prolip.errors import UserError
+from prolip.evaluation.config import ClassSuiteOptions
 from prolip.files import atomic_file, read_text
 from prolip.folders import folder_of
 from prolip.metrics.prompts import fill_templates
@@ -169,6 +170,17 @@ def open_classes(
     if templates:
         fill_templates(templates, names)
     return data._replace(classnames=names, templates=list(templates) or data.templates or list(DEFAULT_TEMPLATES))
+
+
+def class_opener(options: ClassSuiteOptions, templates: Sequence[str]) -> Callable[[str, Path], DataSet]:
+    """Return `open_classes` with the options of a suite."""
+    return partial(
+        open_classes,
+        store=options.store,
+        templates=templates,
+        classnames=options.classnames,
+        selection=options.selection,
+    )
 
 
 def name_sources(sources: Sequence[str]) -> dict[str, str]:

@@ -20,7 +20,7 @@ from prolip.decisions.fitting import class_densities, fit_logistic
 from prolip.errors import UserError
 from prolip.evaluation.classification import embed_labelled, embed_prompts
 from prolip.evaluation.config import DecisionsOptions
-from prolip.evaluation.datasets import DataSet, name_sources, open_classes, open_dataset
+from prolip.evaluation.datasets import DataSet, class_opener, name_sources, open_dataset
 from prolip.evaluation.results import Chart, Row, SuiteResult, TaskCache, TaskResult, row_of_items
 from prolip.evaluation.run import evaluate_data
 from prolip.gaussian import Gaussian
@@ -117,13 +117,7 @@ def run_decisions(model: Model, options: DecisionsOptions, cache: TaskCache) -> 
         "beside": {label: other.fingerprint() for label, other in beside.items()},
     }
     measure = partial(measure_decisions, model, others=others, known=known, options=options, beside=beside)
-    opened = partial(
-        open_classes,
-        store=options.store,
-        selection=options.selection,
-        templates=options.templates,
-        classnames=options.classnames,
-    )
+    opened = class_opener(options, options.templates)
     return evaluate_data("decisions", model, options.data, cache, opened, measure, settings)
 
 
