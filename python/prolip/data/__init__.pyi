@@ -4,6 +4,7 @@ from .config import (
     CaptionSource as CaptionSource,
     LoaderConfig as LoaderConfig,
     MaskConfig as MaskConfig,
+    NativeConfig as NativeConfig,
     StoreConfig as StoreConfig,
     TokenizerConfig as TokenizerConfig,
 )
@@ -13,6 +14,7 @@ from .loader import (
     Cursor as Cursor,
     Leg as Leg,
     Members as Members,
+    PatchArrays as PatchArrays,
     decode as decode,
     preprocess_image as preprocess_image,
 )

@@ -112,6 +112,29 @@ class MaskConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NativeConfig:
+    """Images at their native aspect ratio, cut into patches, in batches of a fixed number of patches (NaFlex).
+
+    Each step draws a sequence length. Each of its images gets the grid of patches that fills this length best at its
+    aspect ratio. Images are turned as their orientation tags say.
+    """
+
+    patch_size: Derived[int] = 16
+    """Side of a patch in pixels."""
+    seq_lens: tuple[int, ...] = (128, 256, 576, 784, 1024)
+    """Sequence lengths to draw from: the maximum number of patches of an image."""
+    seq_len_probs: tuple[float, ...] = ()
+    """Relative probability of each sequence length; () for uniform."""
+    token_budget: int = 16_384
+    """Maximum number of patches per step and rank; in `prolip train`, over all processes."""
+    batch_divisor: int = 8
+    """The number of samples per step and rank is a multiple of this; in `prolip train`, over all processes."""
+    packed: bool = False
+    """One row with all images of a batch, without padding between them. Patches that an image leaves of its share go to
+    the images after it. Otherwise each image is a row, padded to the sequence length."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class StoreConfig:
     """How to fetch shards that are not plain local files, and when a shard counts as complete."""
 
@@ -158,9 +181,11 @@ class LoaderConfig:
     """Samples per epoch over all ranks. Needed if shards are resampled, or remote without an index. Each rank then
     reads shards of its own, and repeats them if they have too few samples."""
     batch_size: Derived[int]
-    """Samples per batch on this rank."""
+    """Samples per batch on this rank. With `native` its token budget decides."""
     image_size: Derived[int]
-    """Side of the images in pixels; with 0 no image is decoded."""
+    """Side of the images in pixels; with 0 no image is decoded. With `native` any other value means nothing."""
+    native: NativeConfig | None = None
+    """Images at their native aspect ratio; None for square images."""
     augment: AugmentConfig | None = None
     """Random augmentation; None for the evaluation transform."""
     captions: tuple[CaptionConfig, ...] = (CaptionConfig(),)

@@ -159,6 +159,7 @@ class DeviceBatches:
         return not self._in_flight or self._loader.stats().ready > 0
 
     def _send(self, transfer: CudaTransfer, batch: Batch) -> _InFlight:
+        assert isinstance(batch.images, np.ndarray)
         arrays = [batch.images, *(array for array in _ids(batch) if array is not None)]
         starts, size = _layout(arrays)
         slot = self._slots[0]

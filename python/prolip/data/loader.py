@@ -66,17 +66,34 @@ class Cursor:
             raise UserError(f"resume: must be a cursor of this version (got {state})") from error
 
 
+class PatchArrays(NamedTuple):
+    """Images of a native batch. Shapes: L sequence length, T patches of all images (packed), P side of a patch."""
+
+    patches: NDArray[np.uint8]
+    """[B, L, P * P * 3], or packed [T, P * P * 3]; zeros where there is no patch. Pixels as in `prolip.patches`."""
+    patch_coords: NDArray[np.int16]
+    """[B, L, 2], or packed [T, 2]: row and column of each patch."""
+    grids: NDArray[np.int32]
+    """[B, 2]: rows and columns of patches in each image."""
+    patch_valid: NDArray[np.bool_] | None
+    """[B, L]; None if packed."""
+    cu_seqlens: NDArray[np.int32] | None
+    """[B + 1], where each image begins, and the end of the last; None if padded."""
+
+
 class Batch(NamedTuple):
     """One batch on one rank. The arrays share the loader's memory, which it reuses after all of them are dropped."""
 
-    images: NDArray[np.uint8]
-    """[B, H, W, 3]; from `BatchLoader.translated` the bytes of other values, [B, H, W, 3 * width]."""
+    images: NDArray[np.uint8] | PatchArrays
+    """[B, H, W, 3]; from `BatchLoader.translated` the bytes of other values, [B, H, W, 3 * width]. With `native`,
+    patches."""
     token_ids: NDArray[np.int32]
     """[C, B, L]."""
     masked_token_ids: NDArray[np.int32] | None
     """[C, M, L], captions of the first M rows; None if nothing is masked or there are no captions."""
     kept_patches: NDArray[np.int64] | None
-    """[M, K], sorted indices of the kept patches of the first M rows; None if nothing is masked."""
+    """[M, K], sorted indices of the kept patches of the first M rows; None if nothing is masked. With `native`, a row
+    that keeps fewer than K patches ends with -1."""
     rows: NDArray[np.uint32]
     """[B], places of the samples in their shards, from 0. Unreadable samples are counted too."""
     sizes: NDArray[np.int32]

@@ -83,9 +83,15 @@ class VisionConfig:
     SigLIP's tower, which has no [CLS])."""
     gelu: Gelu = "exact"
     """Form of the GELU, unless quick_gelu is set."""
+    image_seq_len: int | None = None
+    """Maximum number of patches of an image that keeps its aspect ratio (NaFlex); `image_size` then only gives the size
+    of the position table. None for square images."""
+    pos_embed_interp_mode: Literal["bilinear", "bicubic"] = "bilinear"
+    """How positions are interpolated for a grid of another size: as SigLIP 2's in transformers, or as timm's."""
 
     def __post_init__(self) -> None:
         _check_sizes("vision.", self, "layers", "width", "head_width", "patch_size")
+        check_at_least(1, **{"vision.image_seq_len": 1 if self.image_seq_len is None else self.image_seq_len})
         _check_tower("vision.", self)
         if self.width % self.heads:
             raise UserError(f"vision.width: must be a multiple of its {self.heads} heads (got {self.width})")

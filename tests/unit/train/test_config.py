@@ -187,7 +187,7 @@ def test_every_data_setting_reaches_the_loader() -> None:
     own = {"batch_size", "image_size", "mask", "seed", "num_epochs", "last_batch", "keep_members"}
     names = {field.name for field in fields(LoaderConfig)} - own
     derived = own - {"mask"}
-    assert derived | {"mask.num_patches"} == {key.removeprefix("data.") for key in DERIVED_KEYS}
+    assert derived | {"mask.num_patches", "native.patch_size"} == {key.removeprefix("data.") for key in DERIVED_KEYS}
     saved = tomllib.loads(to_toml(config))["data"]
     assert not derived & saved.keys()
     assert "num_patches" not in saved["mask"]

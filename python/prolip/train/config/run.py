@@ -27,6 +27,7 @@ DERIVED_KEYS = frozenset(
         "data.last_batch",
         "data.keep_members",
         "data.mask.num_patches",
+        "data.native.patch_size",
     }
 )
 

@@ -101,6 +101,19 @@ impl MaskConfig {
     }
 }
 
+/// Images at their native aspect ratio, cut into patches.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NativeConfig {
+    pub patch_size: u32,
+    pub seq_lens: Vec<u32>,
+    pub seq_len_probs: Vec<f64>,
+    pub token_budget: u64,
+    pub batch_divisor: u64,
+    #[serde(deserialize_with = "strict::boolean")]
+    pub packed: bool,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
@@ -171,6 +184,7 @@ pub struct LoaderConfig {
     pub num_samples: Option<u64>,
     pub batch_size: usize,
     pub image_size: u32,
+    pub native: Option<NativeConfig>,
     pub augment: Option<AugmentConfig>,
     pub captions: Vec<CaptionConfig>,
     pub mask: Option<MaskConfig>,

@@ -2,12 +2,16 @@
 
 use super::{
     AugmentConfig, CaptionConfig, CaptionSource, LoaderConfig, MAX_WINDOW, MaskConfig, Mode,
-    StoreConfig, TXT,
+    NativeConfig, PatchDraw, StoreConfig, TXT,
 };
 use crate::error::{ConfigError, check};
 
 /// Largest side of an image in a batch. Beyond it, the memory of a batch would overflow long before training could use it.
 const MAX_IMAGE_SIZE: u32 = 4096;
+/// Largest side of a patch.
+const MAX_PATCH: u32 = 256;
+/// Longest sequence of patches: their coordinates are 16-bit numbers.
+const MAX_SEQ_LEN: u32 = 32_768;
 /// Most threads: more than any machine has cores.
 const MAX_THREADS: usize = 4096;
 
@@ -32,6 +36,14 @@ impl LoaderConfig {
         self.store.validate()?;
         if let Some(augment) = &self.augment {
             augment.validate()?;
+        }
+        if let Some(native) = &self.native {
+            native.validate()?;
+            let of_batch = |mask: &&MaskConfig| {
+                mask.patch_draw == PatchDraw::Batch && mask.masked_fraction > 0.0
+            };
+            let (field, rule) = ("mask.patch_draw", "must be 'sample' for native images");
+            check(!self.mask.as_ref().is_some_and(|mask| of_batch(&mask)), field, "batch", rule)?;
         }
         for (slot, caption) in self.captions.iter().enumerate() {
             caption.validate(slot)?;
@@ -120,6 +132,29 @@ impl AugmentConfig {
         check(holds, "augment.jitter", shown, rule)?;
         share("augment.jitter_prob", self.jitter_prob)?;
         share("augment.gray_prob", self.gray_prob)
+    }
+}
+
+impl NativeConfig {
+    fn validate(&self) -> Result<(), ConfigError> {
+        let (field, side) = ("native.patch_size", self.patch_size);
+        check((1..=MAX_PATCH).contains(&side), field, side, "must be between 1 and 256")?;
+        let (field, lengths) = ("native.seq_lens", &self.seq_lens);
+        let holds =
+            !lengths.is_empty() && lengths.iter().all(|length| (1..=MAX_SEQ_LEN).contains(length));
+        let rule = "must hold at least one length, each between 1 and 32768";
+        check(holds, field, format!("{lengths:?}"), rule)?;
+        let (field, probs) = ("native.seq_len_probs", &self.seq_len_probs);
+        let holds = probs.is_empty() || probs.len() == lengths.len() && are_weights(probs);
+        let rule = "must have one probability for each of native.seq_lens, with a sum above 0";
+        check(holds, field, format!("{probs:?}"), rule)?;
+        at_least_one("native.batch_divisor", self.batch_divisor)?;
+        let longest = lengths.iter().copied().max().map_or(0, u64::from);
+        let needed = longest.saturating_mul(self.batch_divisor);
+        let rule = format!(
+            "must be at least {needed}, native.batch_divisor samples of the longest sequence"
+        );
+        check(self.token_budget >= needed, "native.token_budget", self.token_budget, rule)
     }
 }
 

@@ -106,6 +106,7 @@ pub fn config(folder: &Path) -> LoaderConfig {
         num_samples: None,
         batch_size: 4,
         image_size: 8,
+        native: None,
         augment: Some(AugmentConfig::default()),
         captions: vec![
             CaptionConfig { sources: vec![source("txt", &["levels.group"])] },
