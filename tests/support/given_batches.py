@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prolip.data import Batch, Cursor
+from prolip.data import Batch, Cursor, PatchArrays
 
 
 def random_images(number: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -17,9 +17,20 @@ def random_images(number: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return np.random.default_rng(number).integers(0, 256, (3, 6, 4, 3), dtype=np.uint8)
 
 
-def batch_of(images: np.ndarray[Any, np.dtype[np.uint8]], number: int) -> Batch:
+def random_patches(number: int, packed: bool) -> PatchArrays:
+    """Three images of 2, 4 and 6 patches of side 2, drawn by `number`, padded to 6 or packed."""
+    grids = np.array([(2, 1), (2, 2), (2, 3)], np.int32)
+    pixels = np.random.default_rng(number).integers(0, 256, (3, 6, 12), dtype=np.uint8)
+    coords = np.stack([np.stack(np.divmod(np.arange(6), columns), 1) for _, columns in grids]).astype(np.int16)
+    valid = np.arange(6) < grids.prod(1)[:, None]
+    if packed:
+        return PatchArrays(pixels[valid], coords[valid], grids, None, np.array([0, 2, 6, 12], np.int32))
+    return PatchArrays(pixels * valid[..., None], coords * valid[..., None], grids, valid, None)
+
+
+def batch_of(images: np.ndarray[Any, np.dtype[np.uint8]] | PatchArrays, number: int) -> Batch:
     """A batch of these images, whose ids, patches and keys are `number`."""
-    rows = len(images)
+    rows = len(images.grids if isinstance(images, PatchArrays) else images)
     ids = np.full((2, rows, 5), number, dtype=np.int32)
     patches = np.full((1, 3), number, dtype=np.int64)
     keys = [f"{number}-{row}" for row in range(rows)]
@@ -36,6 +47,14 @@ def batch_of(images: np.ndarray[Any, np.dtype[np.uint8]], number: int) -> Batch:
     )
 
 
+def translated(images: NDArray[np.uint8] | PatchArrays, table: NDArray[np.uint8]) -> NDArray[np.uint8] | PatchArrays:
+    """Images as `BatchLoader.translated` returns them."""
+    if isinstance(images, PatchArrays):
+        return images._replace(patches=translated(images.patches, table))
+    values = table[np.arange(3), images.reshape(-1, 3)]
+    return values.reshape(*images.shape[:-1], -1)
+
+
 class GivenBatches:
     """A loader of given batches; `ready` of them are ready at first, and a failure may follow."""
 
@@ -43,10 +62,9 @@ class GivenBatches:
         self.batches, self.ready, self.failure, self.taken = batches, ready, failure, 0
 
     def translated(self, table: NDArray[np.uint8] | None) -> Iterator[Batch]:
-        assert table is None, "for a device beside the CPU only"
         for batch in self.batches:
             self.taken += 1
-            yield batch
+            yield batch if table is None else batch._replace(images=translated(batch.images, table))
         if self.failure is not None:
             raise self.failure
 

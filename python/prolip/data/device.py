@@ -13,15 +13,16 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prolip.data import OPENAI_MEAN, OPENAI_STD, Batch, Cursor, DataError, Members
+from prolip.data import OPENAI_MEAN, OPENAI_STD, Batch, Cursor, DataError, Members, PatchArrays
 from prolip.data.cuda import CudaEvent, CudaTransfer
+from prolip.patches import Patches
 
 __all__ = ["DeviceBatch", "DeviceBatches", "DeviceStats", "device_batches"]
 
@@ -32,8 +33,9 @@ _ALIGNMENT = 256
 class DeviceBatch(NamedTuple):
     """A batch on a device, ready for the model. Fields are None where those of `Batch` are."""
 
-    images: Tensor
-    """[B, 3, H, W], normalised, in the requested dtype and channels-last memory format."""
+    images: Tensor | Patches
+    """[B, 3, H, W], normalised, in the requested dtype and channels-last memory format. From a native loader, patches
+    in this dtype, with coords int16, grids int64, valid bool and cu_seqlens int32."""
     token_ids: Tensor
     """int64 [C, B, L]."""
     masked_token_ids: Tensor | None
@@ -126,10 +128,9 @@ class DeviceBatches:
         requested = time.perf_counter()
         batch = next(self._batches)
         self._waited += time.perf_counter() - requested
-        images = torch.from_numpy(batch.images).view(self._normalise.dtype).permute(0, 3, 1, 2)
-        # Copied by NumPy: for a large array torch would wake its threads.
-        ids = [None if array is None else torch.from_numpy(array.astype(np.int64)) for array in _ids(batch)]
-        return _device_batch(batch, images, ids)
+        pixels, *rest = (None if array is None else torch.from_numpy(array) for array in _arrays(batch))
+        assert pixels is not None
+        return _device_batch(batch, pixels.view(self._normalise.dtype), rest)
 
     # ---- GPU: a queue of batches in flight ----
 
@@ -159,8 +160,8 @@ class DeviceBatches:
         return not self._in_flight or self._loader.stats().ready > 0
 
     def _send(self, transfer: CudaTransfer, batch: Batch) -> _InFlight:
-        assert isinstance(batch.images, np.ndarray)
-        arrays = [batch.images, *(array for array in _ids(batch) if array is not None)]
+        found = _arrays(batch)
+        arrays = [array for array in found if array is not None]
         starts, size = _layout(arrays)
         slot = self._slots[0]
         self._slots.rotate(-1)
@@ -175,13 +176,12 @@ class DeviceBatches:
             packed = transfer.send(slot.memory[:size])
             slot.sent = transfer.record()
             pixels, *rest = (_view(packed, start, array) for start, array in zip(starts, arrays, strict=True))
-            images = self._normalise(pixels)
-            # Copy even if the dtype is right already: `packed` must stay on the copy stream.
-            there = iter([tensor.to(torch.int64, copy=True) for tensor in rest])
-            ids = [None if array is None else next(there) for array in _ids(batch)]
+            # Copies, as `packed` must stay on the copy stream.
+            tensors = [self._normalise(pixels), *(tensor.clone() for tensor in rest)]
             ready = transfer.record()
-        tensors = [images, *(tensor for tensor in ids if tensor is not None)]
-        return _InFlight(_device_batch(batch, images, ids), tensors, ready)
+        there = iter(tensors[1:])
+        moved = [None if array is None else next(there) for array in found[1:]]
+        return _InFlight(_device_batch(batch, tensors[0], moved), tensors, ready)
 
 
 class _Slot:
@@ -200,7 +200,7 @@ class _InFlight(NamedTuple):
 
 
 class Normalise:
-    """Turns uint8 pixels [B, H, W, 3] into `(pixels / 255 - mean) / std`, [B, 3, H, W] in channels-last memory format.
+    """Turns uint8 values of red, green and blue side by side, [..., 3 n], into `(values / 255 - mean) / std`.
 
     Computed in float32 and rounded once to the output dtype.
     """
@@ -212,28 +212,40 @@ class Normalise:
         )
         self.dtype = dtype
 
-    def __call__(self, pixels: Tensor) -> Tensor:
+    def __call__(self, values: Tensor) -> Tensor:
         """Normalise with one kernel that reads the bytes, into new memory."""
-        out = torch.empty(pixels.shape, dtype=self.dtype, device=pixels.device)
-        return torch.addcmul(self._bias, pixels, self._scale, out=out).permute(0, 3, 1, 2)
+        out = torch.empty(values.shape, dtype=self.dtype, device=values.device)
+        torch.addcmul(self._bias, values.reshape(-1, 3), self._scale, out=out.view(-1, 3))
+        return out
 
     def table(self) -> NDArray[np.uint8]:
         """Return the bytes of each value of red, green and blue, [3, 256, width], for `BatchLoader.translated`."""
-        values = torch.arange(256, dtype=torch.uint8).view(1, 256, 1, 1).expand(-1, -1, -1, 3)
-        return self(values)[0].contiguous().view(torch.uint8).numpy()
+        values = torch.arange(256, dtype=torch.uint8)[:, None].expand(-1, 3)
+        return self(values).T[..., None].contiguous().view(torch.uint8).numpy()
 
 
-def _ids(batch: Batch) -> tuple[NDArray[np.int32], NDArray[np.int32] | None, NDArray[np.int64] | None]:
-    return batch.token_ids, batch.masked_token_ids, batch.kept_patches
+def _arrays(batch: Batch) -> list[NDArray[Any] | None]:
+    """Return the pixels, what else `PatchArrays` has, and the ids, in the dtypes of `DeviceBatch`."""
+    images = batch.images if isinstance(batch.images, PatchArrays) else (batch.images, None, None, None, None)
+    pixels, coords, grids, valid, cu_seqlens = images
+    integers = (grids, batch.token_ids, batch.masked_token_ids, batch.kept_patches)
+    # Copied by NumPy: for a large array torch would wake its threads.
+    wide_grids, *ids = (None if array is None else array.astype(np.int64) for array in integers)
+    return [pixels, coords, wide_grids, valid, cu_seqlens, *ids]
 
 
-def _device_batch(batch: Batch, images: Tensor, ids: Sequence[Tensor | None]) -> DeviceBatch:
-    token_ids, masked_token_ids, kept_patches = ids
+def _device_batch(batch: Batch, pixels: Tensor, rest: Sequence[Tensor | None]) -> DeviceBatch:
+    coords, grids, valid, cu_seqlens, token_ids, masked_token_ids, kept_patches = rest
     assert token_ids is not None
+    images: Tensor | Patches
+    if coords is None or grids is None:
+        images = pixels.permute(0, 3, 1, 2)
+    else:
+        images = Patches(pixels, coords, grids, valid, cu_seqlens)
     return DeviceBatch(images, token_ids, masked_token_ids, kept_patches, *batch[4:])
 
 
-def _layout(arrays: Sequence[np.ndarray[tuple[int, ...], np.dtype[np.generic]]]) -> tuple[list[int], int]:
+def _layout(arrays: Sequence[NDArray[Any]]) -> tuple[list[int], int]:
     starts, end = [], 0
     for array in arrays:
         starts.append(end)
@@ -241,7 +253,7 @@ def _layout(arrays: Sequence[np.ndarray[tuple[int, ...], np.dtype[np.generic]]])
     return starts, end
 
 
-def _view(packed: Tensor, start: int, array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> Tensor:
+def _view(packed: Tensor, start: int, array: NDArray[Any]) -> Tensor:
     dtype = torch.from_numpy(array).dtype
     return packed[start : start + array.nbytes].view(dtype).view(array.shape)
 

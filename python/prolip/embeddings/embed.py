@@ -55,6 +55,7 @@ def embed_pairs(model: ProLIP, loader: BatchLoader, device: torch.device) -> Pai
     members: list[Members] = []
     with evaluating(model):
         for batch in device_batches(loader, device):
+            assert isinstance(batch.images, Tensor)
             images.append(on_cpu(model.encode_image(batch.images)))
             if slots:
                 flat = on_cpu(model.encode_text(batch.token_ids.flatten(0, 1)))

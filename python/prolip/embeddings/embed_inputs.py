@@ -308,6 +308,7 @@ class Embedder:
                 found: dict[Kind, Gaussian] = {}
                 with autocast(self.options.precision, device):
                     if "image" in kinds:
+                        assert isinstance(batch.images, Tensor)
                         found["image"] = network.encode_image(batch.images)
                     if "text" in kinds:
                         found["text"] = network.encode_text(batch.token_ids[0])

@@ -23,6 +23,7 @@ from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import Tokenizer
 from prolip.errors import UserError
 from prolip.interop.epochs import Epochs
+from prolip.patches import Patches
 
 __all__ = ["OpenClipData", "OpenClipLoader", "get_data", "main", "open_clip_data"]
 
@@ -45,6 +46,9 @@ _SUPPORTED: dict[str, Any] = {
 }
 
 
+Images = Tensor | dict[str, Tensor | int]
+
+
 @dataclass
 class OpenClipData:
     """The equivalent of open_clip's DataInfo: what its training takes as `data["train"]` or `data["val"]`."""
@@ -58,6 +62,7 @@ class OpenClipData:
 
 class OpenClipLoader:
     """Batches as the installed open_clip takes them: normalised images [B, 3, H, W] and token ids int64 [B, L].
+    Images of a native loader are timm's dictionary.
 
     In 3.3 a batch is the pair (images, texts), in main the dictionary {"image": images, "text": texts}.
     """
@@ -77,11 +82,24 @@ class OpenClipLoader:
         """Return the batches per epoch on this rank."""
         return self.num_batches
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor] | dict[str, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Images, Tensor] | dict[str, Images]]:
         """Iterate over one epoch."""
         for batch in self.epochs:
-            images, texts = batch.images, batch.token_ids[0]
+            images, texts = _images(batch.images), batch.token_ids[0]
             yield {"image": images, "text": texts} if self._named else (images, texts)
+
+
+def _images(images: Tensor | Patches) -> Images:
+    """Return what open_clip's towers take: of patches, timm's dictionary."""
+    if isinstance(images, Tensor):
+        return images
+    assert images.valid is not None
+    return {
+        "patches": images.patches,
+        "patch_coord": images.coords.long(),
+        "patch_valid": images.valid,
+        "seq_len": images.valid.shape[1],
+    }
 
 
 def open_clip_data(
@@ -114,6 +132,8 @@ def open_clip_data(
         raise UserError(f"captions: open_clip takes one caption per image (got {len(config.captions)} slots)")
     if config.mask is not None:
         raise UserError("mask: open_clip does not support masked rows")
+    if config.native is not None and config.native.packed:
+        raise UserError("native.packed: open_clip takes padded batches")
     epochs = Epochs(config, rank=rank, world_size=world_size, device=device, dtype=dtype, mean=mean, std=std)
     return OpenClipData(OpenClipLoader(epochs))
 

@@ -128,6 +128,7 @@ def image_batches(
     via = device if device.type in {"cpu", "cuda"} else torch.device("cpu")
     with BatchLoader(reading) as loader:
         for batch in device_batches(loader, via, mean=preprocess.mean, std=preprocess.std):
+            assert isinstance(batch.images, Tensor)
             yield ImageBatch(batch.images.to(device), batch.keys, batch.members)
         _check_whole(loader)
 
@@ -223,7 +224,7 @@ def read_images(
         for decoded in decoded_ahead(batches, lambda entry: preprocess.decode(entry.image, entry.name), num_threads):
             pixels = torch.stack([image for _, image in decoded]).to(where)
             if preprocess.transform is None:
-                pixels = normalise(pixels)
+                pixels = normalise(pixels).permute(0, 3, 1, 2)
             yield pixels.to(device)
 
 

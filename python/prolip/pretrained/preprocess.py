@@ -74,7 +74,7 @@ class Preprocess:
         decoded = self.decode(image, str(name))
         if decoded.dtype != torch.uint8:
             return decoded
-        return Normalise(self.mean, self.std, torch.float32, decoded.device)(decoded[None])[0]
+        return Normalise(self.mean, self.std, torch.float32, decoded.device)(decoded).permute(2, 0, 1)
 
     def decode(self, image: AnyImage, name: str) -> Tensor:
         """Decode, resize and crop an image: u8 [H, W, 3], or f32 [3, H, W] by the model's own transform.

@@ -50,9 +50,9 @@ def backward(
         terms = loss(whole)
         torch.autograd.backward(terms.total, _upstream(terms.total, scale))
         return terms, whole
-    device = batch.images.device
+    device = batch.token_ids.device
     masked = 0 if batch.masked_token_ids is None else batch.masked_token_ids.shape[1]
-    split = list(_split(len(batch.images), masked, micro_batches, device))
+    split = list(_split(batch.token_ids.shape[1], masked, micro_batches, device))
     model = network.module if isinstance(network, DistributedDataParallel) else network
     states, embedded = [], []
     for micro in split:
@@ -94,6 +94,7 @@ class _MicroBatch(NamedTuple):
 
     def inputs(self, batch: DeviceBatch) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         """Images, token ids, masked token ids and kept patches of the micro-batch."""
+        assert isinstance(batch.images, Tensor)
         images, token_ids = batch.images[self.rows], batch.token_ids[:, self.rows]
         if len(self.masked) == 0 or batch.masked_token_ids is None or batch.kept_patches is None:
             return images, token_ids, None, None

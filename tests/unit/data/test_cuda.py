@@ -79,7 +79,7 @@ def test_compute_and_copy_streams_wait_for_each_other(
         assert ready.stream is copy
         tensors = [got.images, got.token_ids, got.masked_token_ids, got.kept_patches]
         assert len(compute.uses) == 4
-        assert all(one is other for one, other in zip(compute.uses, tensors, strict=True))
+        assert all(one.data_ptr() == other.data_ptr() for one, other in zip(compute.uses, tensors, strict=True))
         compute.waits.clear()
         compute.uses.clear()
     assert copy.waits == [compute]

@@ -15,33 +15,43 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.support.given_batches import GivenBatches, batch_of, random_images
+from tests.support.given_batches import GivenBatches, batch_of, random_images, random_patches
 from tests.support.images import encode
 from tests.support.shards import FULL, config, write_tar
 from torch import Tensor
 
-from prolip.data import OPENAI_MEAN, OPENAI_STD, AugmentConfig, Batch, BatchLoader, DataError
+from prolip.data import OPENAI_MEAN, OPENAI_STD, AugmentConfig, Batch, BatchLoader, DataError, PatchArrays
 from prolip.data.device import DeviceBatch, DeviceBatches, Normalise, device_batches
+from prolip.patches import Patches
 
 CPU = torch.device("cpu")
 
 
 def expect(got: DeviceBatch, batch: Batch, atol: float = 1e-5) -> None:
-    pixels = (batch.images / 255 - np.array(OPENAI_MEAN)) / np.array(OPENAI_STD)
-    np.testing.assert_allclose(got.images.float().cpu().numpy(), pixels.transpose(0, 3, 1, 2), atol=atol)
-    assert got.images.is_contiguous(memory_format=torch.channels_last)
-    for tensor, array in (
-        (got.token_ids, batch.token_ids),
-        (got.masked_token_ids, batch.masked_token_ids),
-        (got.kept_patches, batch.kept_patches),
-    ):
-        if array is None:
-            assert tensor is None
-        else:
-            assert tensor is not None
-            assert tensor.dtype == torch.int64
+    ids = [getattr(batch, name) for name in ("token_ids", "masked_token_ids", "kept_patches")]
+    expected = list(zip(got[1:4], ids, [torch.int64] * 3, strict=True))
+    if isinstance(got.images, Patches):
+        assert isinstance(batch.images, PatchArrays)
+        (found, *rest), (values, *arrays) = got.images, batch.images
+        expected += zip(rest, arrays, (torch.int16, torch.int64, torch.bool, torch.int32), strict=True)
+    else:
+        assert got.images.is_contiguous(memory_format=torch.channels_last)
+        assert isinstance(batch.images, np.ndarray)
+        found, values = got.images.permute(0, 2, 3, 1), batch.images
+    pixels = (values.reshape(-1, 3) / 255 - np.array(OPENAI_MEAN)) / np.array(OPENAI_STD)
+    np.testing.assert_allclose(found.float().cpu().numpy(), pixels.reshape(values.shape), atol=atol)
+    for tensor, array, dtype in expected:
+        assert (tensor is None) == (array is None)
+        if tensor is not None:
+            assert tensor.dtype == dtype
             assert tensor.tolist() == array.tolist()
     assert (got.keys, got.members, got.cursor) == (batch.keys, batch.members, batch.cursor)
+
+
+def native_batches() -> list[Batch]:
+    """Padded and packed ones, the latter without ids of masked rows."""
+    padded, packed = (batch_of(random_patches(number, packed=number == 1), number) for number in range(2))
+    return [padded, packed._replace(masked_token_ids=None, kept_patches=None)]
 
 
 # ---- a CPU ----------------------------------------------------------------------------------------------------------
@@ -54,6 +64,7 @@ def test_device_batches_are_normalised_copies(shards: str) -> None:
     got = list(batches)
     assert len(got) == len(expected) == 8
     for ours, batch in zip(got, expected, strict=True):
+        assert isinstance(ours.images, Tensor)
         assert ours.images.dtype == torch.float32
         expect(ours, batch)
     stats = batches.stats()
@@ -89,9 +100,22 @@ def test_the_loaders_threads_normalise_as_torch_does_bit_for_bit(
         loader = BatchLoader(settings, resume=expected[stop - 1].cursor if stop else None)
         got = list(device_batches(loader, CPU, dtype=dtype))
         for ours, batch in zip(got, expected[stop:], strict=True):
+            assert isinstance(ours.images, Tensor)
+            assert isinstance(batch.images, np.ndarray)
             pixels = torch.from_numpy(batch.images).float()
             assert torch.equal(ours.images.permute(0, 2, 3, 1), torch.addcmul(bias, pixels, scale).to(dtype))
             assert ours.keys == batch.keys
+
+
+def test_patches_are_normalised_in_the_loaders_memory() -> None:
+    given = native_batches()
+    for dtype, atol in ((torch.float32, 1e-5), (torch.bfloat16, 0.02)):
+        for got, batch in zip(device_batches(GivenBatches(given), CPU, dtype=dtype), given, strict=True):
+            assert isinstance(got.images, Patches)
+            assert got.images.patches.dtype == dtype
+            assert isinstance(batch.images, PatchArrays)
+            assert np.shares_memory(got.images.coords.numpy(), batch.images.patch_coords)
+            expect(got, batch, atol)
 
 
 # ---- a device beside the host ---------------------------------------------------------------------------------------
@@ -157,7 +181,6 @@ class _Device:
         assert not self.inside
         self.log.append(f"hand over {ready.number}")
         assert all(tensor.numel() for tensor in tensors)
-        assert len(tensors) == 4
 
     def finish(self, number: int) -> None:
         """The device reaches an event: everything before it is done."""
@@ -176,7 +199,7 @@ def _over(given: GivenBatches, ahead: int = 1, dtype: torch.dtype = torch.float3
 
 @pytest.mark.parametrize("ahead", [1, 3])
 def test_batches_are_intact_and_in_order_when_buffers_are_reused(ahead: int) -> None:
-    expected = [batch_of(random_images(number), number) for number in range(12)]
+    expected = [*native_batches(), *(batch_of(random_images(number), number) for number in range(10))]
     batches, device = _over(GivenBatches(expected), ahead)
     for got, batch in zip(batches, expected, strict=True):
         expect(got, batch)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from prolip.data.device import DeviceBatch
 from prolip.data.tokenizer import Tokenizer
@@ -45,6 +46,7 @@ def pick_examples(
     batch: DeviceBatch, output: ProLIPOutput, tokenizer: Tokenizer, count: int, step: int
 ) -> list[Example]:
     """Pick up to `count` images of each kind. The random ones are drawn with the step as seed."""
+    assert isinstance(batch.images, Tensor)
     image_var = output.image.total_var.detach().float().cpu()
     text_var = output.text.total_var.detach().float().cpu()
     order = image_var.argsort(stable=True).tolist()

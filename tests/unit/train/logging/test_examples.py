@@ -24,7 +24,7 @@ def test_examples_are_the_most_certain_the_least_certain_and_random_ones(tmp_pat
     write_tokenizer(tmp_path / "tokenizer.json")
     tokenizer = Tokenizer(TokenizerConfig(kind="file", path=tmp_path / "tokenizer.json", context_length=4))
     pixels = torch.randint(0, 256, (5, 6, 6, 3), dtype=torch.uint8)
-    images = Normalise(OPENAI_MEAN, OPENAI_STD, torch.float32, torch.device("cpu"))(pixels)
+    images = Normalise(OPENAI_MEAN, OPENAI_STD, torch.float32, torch.device("cpu"))(pixels).permute(0, 3, 1, 2)
     ids = torch.from_numpy(tokenizer.encode(["red left", "red", "blue top", "black", "green right"])).long()
     log_var = torch.tensor([3.0, 1.0, 5.0, 2.0, 4.0]).log()[:, None]
     gaussian = Gaussian(torch.zeros(5, 1), log_var)
