@@ -16,6 +16,7 @@ from .loader import (
     Members as Members,
     PatchArrays as PatchArrays,
     decode as decode,
+    grid_of as grid_of,
     preprocess_image as preprocess_image,
 )
 from .native import (

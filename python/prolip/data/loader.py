@@ -236,5 +236,9 @@ class BatchLoader:
 decode = _core.decode
 """Return the pixels of an encoded image, uint8 [H, W, 3], as PIL's `convert("RGB")` gives them; else a DataError."""
 
+grid_of = _core.grid_of
+"""Return the grid (rows, columns) of an image of `height` x `width` pixels: the largest of at most `seq_len` patches
+that has its aspect ratio, rounded up in both directions (timm's `get_image_size_for_seq`). It may enlarge the image."""
+
 preprocess_image = _core.preprocess_image
 """Return the loader's evaluation transform of an encoded image, uint8 [size, size, 3]; see `docs/specification.md`."""

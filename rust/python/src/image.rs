@@ -1,12 +1,13 @@
 //! Single images: decoding, and the evaluation transform.
 
 use std::cell::RefCell;
+use std::num::NonZeroU32;
 
 use numpy::{PyArray1, PyArray3, PyArrayMethods};
 use prolip_loader::config::MAX_PIXELS;
 use prolip_loader::error::ConfigError;
 use prolip_loader::image::augment::{self, Scratch};
-use prolip_loader::image::{Decoder, Rgb8, check_level};
+use prolip_loader::image::{self, Decoder, Rgb8, check_level};
 use pyo3::prelude::*;
 
 use crate::config::read;
@@ -39,6 +40,17 @@ pub fn decode<'py>(py: Python<'py>, data: &[u8]) -> PyResult<Bound<'py, PyArray3
     let image = py.detach(|| decoded(data))?;
     let (width, height) = (image.width() as usize, image.height() as usize);
     to_array(py, image.into_pixels(), height, width)
+}
+
+/// Return the rows and columns of patches that an image of this size gets in `seq_len` patches.
+#[pyfunction]
+pub fn grid_of(
+    height: NonZeroU32,
+    width: NonZeroU32,
+    patch_size: NonZeroU32,
+    seq_len: NonZeroU32,
+) -> (u32, u32) {
+    image::grid_of(height.get(), width.get(), patch_size.get(), seq_len.get())
 }
 
 /// Decodes an encoded image. Each thread keeps its decoder, and so the memory for all but the pixels.

@@ -2,12 +2,14 @@
 
 pub mod augment;
 mod decode;
+mod grid;
 mod prepare;
 mod rgb;
 mod simd;
 mod value_table;
 
 pub use decode::Decoder;
+pub use grid::grid_of;
 pub(crate) use prepare::ImagePreparer;
 pub use rgb::{CropBox, Rgb8};
 pub use simd::{check_level, level_names};
