@@ -19,6 +19,8 @@ Device = Literal["auto", "cpu", "cuda"]
 """Where a model runs; `auto`: on a GPU if torch can use one."""
 ResizeForm = Literal["official", "corrected"]
 Resize = Literal["off"] | ResizeForm
+PositionMode = Literal["bilinear", "bicubic"]
+"""Filter by which positions are interpolated for an image's own grid."""
 Method = Literal["heads", "laplace", "temperature"]
 """How a frozen model is adapted (`prolip adapt`)."""
 Means = Literal["fixed", "residual"]
@@ -86,7 +88,7 @@ class VisionConfig:
     image_seq_len: int | None = None
     """Maximum number of patches of an image that keeps its aspect ratio (NaFlex); `image_size` then only gives the size
     of the position table. None for square images."""
-    pos_embed_interp_mode: Literal["bilinear", "bicubic"] = "bilinear"
+    pos_embed_interp_mode: PositionMode = "bilinear"
     """How positions are interpolated for a grid of another size: as SigLIP 2's in transformers, or as timm's."""
 
     def __post_init__(self) -> None:

@@ -1,6 +1,6 @@
 """The image tower: a vision transformer that returns Gaussians.
 
-Shapes: B batch, P patches, K kept patches, W width, D embedding.
+Shapes: B batch, P patches, K kept patches, W width, D embedding. With native aspect P is that of the longest image.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from prolip.gaussian import Gaussian
 from prolip.models.config import VisionConfig
+from prolip.models.position_tables import grid_positions
 from prolip.models.transformer import Activation, AttentionMask, AttentionPool, Transformer, hide_token
+from prolip.patches import Patches
 
 
 def image_mask(config: VisionConfig) -> Tensor | None:
@@ -31,6 +33,9 @@ class ImageEncoder(nn.Module):
         width = config.width
         self.patch = config.patch_size
         self.grid = config.grid
+        self.is_native = config.image_seq_len is not None
+        self.position_mode = config.pos_embed_interp_mode
+        self.hides_unc = config.embed_unc and not config.unc_seen
         has_cls = config.pool_type == "tok"
         self.num_specials = int(has_cls) + int(config.embed_unc)
         # The released models with [UNC] were trained with the last norm applied twice to [CLS].
@@ -66,12 +71,44 @@ class ImageEncoder(nn.Module):
         cut = images[..., : rows * size, : columns * size].reshape(batch, 3, rows, size, columns, size)
         return cut.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, 3 * size * size)
 
-    def forward(self, images: Tensor, kept_patches: Tensor | None = None) -> Gaussian:
-        """Encode images [B, 3, height, width]; returns Gaussians [B, D] whose means are not normalised.
+    def forward(self, images: Tensor | Patches, kept_patches: Tensor | None = None) -> Gaussian:
+        """Encode images [B, 3, height, width] or patches; returns Gaussians [B, D] whose means are not normalised.
 
-        `kept_patches` are sorted indices of the patches to keep, [K] for the whole batch or [B, K] per image. Each
-        keeps its own position embedding.
+        Patches, and all images of a native model, may have any grid. `kept_patches` are sorted indices of the patches
+        to keep, [K] for the whole batch or [B, K] per image; for patches, -1 where an image keeps fewer. Each keeps its
+        own position embedding.
         """
+        if isinstance(images, Tensor) and not self.is_native:
+            tokens, valid = self._square_tokens(images, kept_patches), None
+            unc, length = self.num_specials - 1, self.num_specials + tokens.shape[1]
+            mask = None if self.mask is None else AttentionMask(self.mask, False, unc, unc).of_tokens(0, length)
+        else:
+            patches = Patches.of(images, self.patch) if isinstance(images, Tensor) else images
+            if kept_patches is not None:
+                patches = patches.kept(kept_patches.expand(patches.len_images, -1))
+            patches = patches.padded()
+            tokens, valid = self._patch_tokens(patches), patches.valid
+            mask = self._native_mask(valid, self.num_specials + tokens.shape[1], tokens.device)
+        special: list[Tensor] = [vector for vector in (self.class_embedding, self.unc_embedding) if vector is not None]
+        if special:
+            specials = torch.stack(special) + self.positional_embedding[: self.num_specials]
+            tokens = torch.cat([specials.expand(tokens.shape[0], -1, -1), tokens], 1)
+        rows = slice(0, None if self.attn_pool is not None else self.num_specials)
+        x = self.transformer(self.ln_pre(tokens), rows, mask)
+        # Heads run at least in float32, whatever the blocks ran in, because the loss compares their outputs.
+        with torch.autocast(x.device.type, enabled=False):
+            x = self.ln_post(x.to(self.proj.dtype))
+            cls = self.ln_post(x[:, 0]) if self.norms_cls_twice else x[:, 0]
+            if self.attn_pool is not None:
+                seen = None if valid is None else AttentionMask(valid[:, None, None])
+                cls = self.attn_pool(x[:, self.num_specials :], seen)
+            mean = cls @ self.proj
+            if self.uncertainty_proj is None:
+                return Gaussian.point(mean)
+            return Gaussian(mean, self.uncertainty_proj(x[:, self.num_specials - 1]))
+
+    def _square_tokens(self, images: Tensor, kept_patches: Tensor | None) -> Tensor:
+        """Patches of images of the model's size, with their positions, [B, P or K, W]."""
         patches = self._patches(images)
         positions = self.positional_embedding[self.num_specials :]
         if kept_patches is not None:
@@ -80,22 +117,24 @@ class ImageEncoder(nn.Module):
                 patches = patches[:, kept_patches]
             else:
                 patches = patches.take_along_dim(kept_patches[..., None], 1)
-        tokens = F.linear(patches, self.conv1.weight.flatten(1)) + positions
-        special: list[Tensor] = [vector for vector in (self.class_embedding, self.unc_embedding) if vector is not None]
-        if special:
-            specials = torch.stack(special) + self.positional_embedding[: self.num_specials]
-            tokens = torch.cat([specials.expand(images.shape[0], -1, -1), tokens], 1)
-        rows = slice(0, None if self.attn_pool is not None else self.num_specials)
+        return F.linear(patches, self.conv1.weight.flatten(1)) + positions
+
+    def _patch_tokens(self, images: Patches) -> Tensor:
+        """Padded patches of any grid, with their positions, [B, P, W]; of padding, position alone."""
+        pixels = images.patches
+        if images.valid is not None:
+            # Else values that are not finite would reach the gradients.
+            pixels = pixels.masked_fill(~images.valid[..., None], 0)
+        table = self.positional_embedding[self.num_specials :]
+        positions = grid_positions(table, self.grid, images.coords, images.grids[:, None], self.position_mode)
+        return F.linear(pixels, self.conv1.weight.permute(0, 2, 3, 1).flatten(1)) + positions
+
+    def _native_mask(self, valid: Tensor | None, length: int, device: torch.device) -> AttentionMask | None:
+        """The mask of `length` tokens that hides padding, and [UNC] if other tokens must not see it."""
         unc = self.num_specials - 1
-        mask = None if self.mask is None else AttentionMask(self.mask, False, unc, unc).of_tokens(0, tokens.shape[1])
-        x = self.transformer(self.ln_pre(tokens), rows, mask)
-        # Heads run at least in float32, whatever the blocks ran in, because the loss compares their outputs.
-        with torch.autocast(x.device.type, enabled=False):
-            x = self.ln_post(x.to(self.proj.dtype))
-            cls = self.ln_post(x[:, 0]) if self.norms_cls_twice else x[:, 0]
-            if self.attn_pool is not None:
-                cls = self.attn_pool(x[:, self.num_specials :])
-            mean = cls @ self.proj
-            if self.uncertainty_proj is None:
-                return Gaussian.point(mean)
-            return Gaussian(mean, self.uncertainty_proj(x[:, self.num_specials - 1]))
+        allowed = torch.ones(length if self.hides_unc else 1, length, dtype=torch.bool, device=device)
+        if self.hides_unc:
+            allowed = hide_token(allowed, unc)
+        if valid is not None:
+            return AttentionMask(allowed & F.pad(valid, (self.num_specials, 0), value=True)[:, None, None])
+        return AttentionMask(allowed, False, unc, unc) if self.hides_unc else None

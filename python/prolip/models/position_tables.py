@@ -1,7 +1,7 @@
-"""Resizes position and token tables of a checkpoint for a model of another size.
+"""Resizes position and token tables of a checkpoint for a model of another size, and positions for an image's own grid.
 
-There are two forms. "official" repeats the released loader. "corrected" keeps the learned rows of special tokens, which
-the official form loses or blurs (specification §6).
+Tables of checkpoints have two forms. "official" repeats the released loader. "corrected" keeps the learned rows of
+special tokens, which the official form loses or blurs (specification §6).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prolip.errors import UserError
-from prolip.models.config import ResizeForm
+from prolip.models.config import PositionMode, ResizeForm
 
 # Longer tables keep their first rows, which are trained best.
 _LONG_TEXT = 127
@@ -101,3 +101,39 @@ def resize_token_table(checkpoint: Tensor, model_table: Tensor) -> Tensor:
             "the width must agree, and no row can be dropped"
         )
     return torch.cat([checkpoint, model_table[len(checkpoint) :].to(checkpoint)])
+
+
+def grid_positions(
+    table: Tensor, table_grid: tuple[int, int], coords: Tensor, grids: Tensor, mode: PositionMode
+) -> Tensor:
+    """Return the positions of patches in grids of any size, as F.interpolate(antialias=True) gives for each grid.
+
+    The filter is linear and separable: a patch has one weight per row and one per column of the table. So patches of
+    all grids are one matrix product.
+
+    Args:
+        table: [rows * columns, W]
+        table_grid: rows and columns of the table.
+        coords: [..., 2], row and column of each patch in its image.
+        grids: [..., 2], rows and columns of its image.
+        mode: the filter, a triangle or a cubic with a = -0.5.
+
+    Returns:
+        [..., W]
+    """
+    dtype = torch.promote_types(table.dtype, torch.float32)
+    axes = []
+    for axis, count in enumerate(table_grid):
+        scale = count / grids[..., axis, None].to(dtype)
+        centre = (coords[..., axis, None] + 0.5) * scale
+        taps = torch.arange(count, device=coords.device) + 0.5
+        far = (taps - centre).abs() / scale.clamp(min=1)
+        if mode == "bilinear":
+            weights = (1 - far).clamp(min=0)
+        else:
+            weights = torch.where(far < 1, (1.5 * far - 2.5) * far**2 + 1, ((2.5 - 0.5 * far) * far - 4) * far + 2)
+            weights = weights.masked_fill(far >= 2, 0)
+        axes.append(weights / weights.sum(-1, keepdim=True))
+    weights = (axes[0][..., None] * axes[1][..., None, :]).flatten(-2)
+    with torch.autocast(table.device.type, enabled=False):
+        return (weights @ table.to(dtype)).to(table.dtype)

@@ -15,6 +15,7 @@ from prolip.gaussian import Gaussian
 from prolip.models.config import ModelConfig
 from prolip.models.image_encoder import ImageEncoder
 from prolip.models.text_encoder import TextEncoder
+from prolip.patches import Patches
 
 
 class ProLIPOutput(NamedTuple):
@@ -55,8 +56,13 @@ class ProLIP(nn.Module):
         self.visual = ImageEncoder(config.vision, config.embed_dim, quick_gelu=config.quick_gelu)
         self.text = TextEncoder(config.text, config.embed_dim, quick_gelu=config.quick_gelu)
 
-    def encode_image(self, images: Tensor, kept_patches: Tensor | None = None, *, normalize: bool = True) -> Gaussian:
-        """Encode normalised pixels [B, 3, height, width] as Gaussians [B, D]; see `ImageEncoder` for `kept_patches`."""
+    def encode_image(
+        self, images: Tensor | Patches, kept_patches: Tensor | None = None, *, normalize: bool = True
+    ) -> Gaussian:
+        """Encode normalised pixels [B, 3, height, width], or patches, as Gaussians [B, D].
+
+        `kept_patches` as in `ImageEncoder`.
+        """
         raw: Gaussian = self.visual(images, kept_patches)
         return normalised(raw) if normalize else raw
 
@@ -67,7 +73,7 @@ class ProLIP(nn.Module):
 
     def forward(
         self,
-        images: Tensor,
+        images: Tensor | Patches,
         token_ids: Tensor,
         masked_token_ids: Tensor | None = None,
         kept_patches: Tensor | None = None,
@@ -75,7 +81,7 @@ class ProLIP(nn.Module):
         """Encode a batch, whole and masked, in one call: data parallelism needs a single forward pass.
 
         Args:
-            images: [B, 3, height, width].
+            images: [B, 3, height, width], or patches of B images.
             token_ids: [C, B, L].
             masked_token_ids: [C, M, L], of the first M samples.
             kept_patches: [K] or [M, K], of the first M samples; given together with `masked_token_ids`.
@@ -86,11 +92,14 @@ class ProLIP(nn.Module):
         image = self.encode_image(images)
         masked_image: Gaussian | None = None
         masked_text: Gaussian | None = None
-        if masked_token_ids is None:
+        if masked_token_ids is None or kept_patches is None:
             text = self._encode_slots(token_ids)
         else:
             num_masked = masked_token_ids.shape[1]
-            masked_image = self.encode_image(images[:num_masked], kept_patches)
+            if isinstance(images, Tensor):
+                masked_image = self.encode_image(images[:num_masked], kept_patches)
+            else:
+                masked_image = self.encode_image(images.kept(kept_patches.expand(num_masked, -1)))
             # Whole and masked texts share one pass through the tower.
             both = self._encode_slots(torch.cat([token_ids, masked_token_ids], 1))
             text, masked_text = both.rows(slice(0, batch)), both.rows(slice(batch, None))

@@ -23,7 +23,7 @@ class AttentionMask(NamedTuple):
     """Which tokens each token attends to: as a matrix, and in a form that fused kernels can use without one."""
 
     allowed: Tensor
-    """bool [Lq, Lk]"""
+    """bool [Lq, Lk], or per image [B, 1, Lq or 1, Lk]"""
     causal: bool = False
     """Each token attends to itself and to those before it."""
     hidden: int | None = None
@@ -33,10 +33,13 @@ class AttentionMask(NamedTuple):
 
     def of_rows(self, rows: slice) -> AttentionMask:
         """Return the mask for some of the queries."""
-        first, last, _ = rows.indices(self.allowed.shape[0])
-        is_whole = last - first == self.allowed.shape[0]
+        length = self.allowed.shape[-2]
+        if length == 1:  # the same keys for all queries
+            return self
+        first, last, _ = rows.indices(length)
+        is_whole = last - first == length
         seer = None if self.seer is None or not first <= self.seer < last else self.seer - first
-        return AttentionMask(self.allowed[rows], self.causal and is_whole, self.hidden, seer)
+        return AttentionMask(self.allowed[..., rows, :], self.causal and is_whole, self.hidden, seer)
 
     def of_tokens(self, first: int, last: int) -> AttentionMask:
         """Return the mask for the tokens `first` .. `last` - 1 alone. This mask must have all tokens as queries."""
@@ -97,6 +100,8 @@ class _SelfAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, packed: Tensor, heads: int, mask: Tensor | None) -> Tensor:
         query, key, value = _SelfAttention.by_head(packed, heads)
+        if mask is not None and mask.ndim == 4:
+            mask = mask.expand(-1, heads, -1, -1).flatten(0, 1)
         weights = _weights(query, key, mask)
         ctx.heads = heads
         ctx.save_for_backward(packed, weights)
@@ -204,13 +209,13 @@ class Attention(nn.Module):
         out: Tensor = self.out_proj(attend(query, key, value, mask).transpose(1, 2).flatten(2))
         return out
 
-    def from_query(self, x: Tensor, query: Tensor) -> Tensor:
-        """Attention of the vectors `query` [Lq, W] to all tokens `x` [B, L, W]; returns [B, Lq, W]."""
+    def from_query(self, x: Tensor, query: Tensor, mask: AttentionMask | None = None) -> Tensor:
+        """Attention of the vectors `query` [Lq, W] to the tokens `x` [B, L, W]; returns [B, Lq, W]."""
         width = x.shape[-1]
         key, value = self._split(F.linear(x, self.in_proj_weight[width:], self.in_proj_bias[width:]), 2)
         probe = F.linear(query, self.in_proj_weight[:width], self.in_proj_bias[:width])
         (split,) = self._split(probe.expand(x.shape[0], -1, -1), 1)
-        out: Tensor = self.out_proj(attend(split, key, value).transpose(1, 2).flatten(2))
+        out: Tensor = self.out_proj(attend(split, key, value, mask).transpose(1, 2).flatten(2))
         return out
 
 
@@ -295,9 +300,9 @@ class AttentionPool(nn.Module):
         self.norm = nn.LayerNorm(width, config.norm_eps)
         self.mlp = Mlp(width, int(width * config.mlp_ratio), activation=activation)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Pool [B, L, W] into [B, W]."""
-        pooled = self.attn.from_query(x, self.latent)[:, 0]
+    def forward(self, x: Tensor, mask: AttentionMask | None = None) -> Tensor:
+        """Pool [B, L, W] into [B, W]; `mask` says which tokens count (all if None)."""
+        pooled = self.attn.from_query(x, self.latent, mask)[:, 0]
         out: Tensor = pooled + self.mlp(self.norm(pooled))
         return out
 

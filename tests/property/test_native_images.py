@@ -1,0 +1,125 @@
+"""Images at their native aspect: positions, and one result for an image alone, padded or packed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings, strategies as st
+from torch import Tensor
+
+from prolip.models import ModelConfig, ProLIP, TextConfig, VisionConfig
+from prolip.models.position_tables import grid_positions
+from prolip.patches import Patches
+
+GRIDS = st.tuples(st.integers(1, 9), st.integers(1, 9))
+VISION = VisionConfig(layers=2, width=16, head_width=8, patch_size=2, image_size=(8, 6), embed_unc=True)
+TOWERS = [
+    replace(VISION, pool_type=pool, unc_seen=seen, embed_unc=unc)
+    for pool, seen, unc in (("tok", True, True), ("tok", False, True), ("map", True, True), ("map", False, True))
+] + [replace(VISION, pool_type="map", embed_unc=False)]
+
+
+def model_of(vision: VisionConfig, **changes: Any) -> ProLIP:
+    torch.manual_seed(0)
+    text = TextConfig(layers=1, width=16, heads=2, context_length=4, vocab_size=9)
+    config = ModelConfig(embed_dim=16, vision=replace(vision, **changes), text=text)
+    return ProLIP(config).double()
+
+
+def pixels(grid: tuple[int, int], seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(3, 2 * grid[0], 2 * grid[1], generator=generator, dtype=torch.float64)
+
+
+def packed(images: Patches, spare: int) -> Patches:
+    """The same images in one row, and more that must not matter."""
+    assert images.valid is not None
+    ends = F.pad(images.grids.prod(1).cumsum(0), (1, 0)).int()
+    patches, coords = (part[images.valid] for part in (images.patches, images.coords))
+    patches = torch.cat([patches, torch.full((spare, patches.shape[1]), torch.inf).to(patches)])
+    return Patches(patches, F.pad(coords, (0, 0, 0, spare)), images.grids, None, ends)
+
+
+def results(model: ProLIP, images: list[Patches], kept: Tensor | None = None) -> list[Tensor]:
+    """Means and log variances of all images, then the gradients of all parameters."""
+    parts = [model.encode_image(some, kept, normalize=False) for some in images]
+    found = [torch.cat([part.mean for part in parts])]
+    if model.visual.uncertainty_proj is not None:
+        found.append(torch.cat([part.log_var for part in parts]))
+    upstream = [torch.randn(one.shape, generator=torch.Generator().manual_seed(1)).to(one) for one in found]
+    return [*found, *torch.autograd.grad(found, list(model.visual.parameters()), upstream)]
+
+
+def interpolated(table: Tensor, grid: tuple[int, int], mode: str) -> Tensor:
+    """Torch's positions of a grid."""
+    if grid[1] == 1:  # on CPUs torch forgets to interpolate the rows of one column
+        table = F.interpolate(table, (table.shape[2], 1), mode=mode, antialias=True).mT
+        return F.interpolate(table, (1, grid[0]), mode=mode, antialias=True)[0, :, 0].T
+    return F.interpolate(table, grid, mode=mode, antialias=True)[0].flatten(1).T
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@given(table_grid=GRIDS, grids=st.lists(GRIDS, min_size=1, max_size=3))
+@settings(max_examples=60, deadline=None)
+def test_positions_are_those_of_the_antialiased_filter(
+    mode: Any, table_grid: tuple[int, int], grids: list[tuple[int, int]]
+) -> None:
+    rows, columns = table_grid
+    table = torch.randn(rows * columns, 5, dtype=torch.float64, requires_grad=True)
+    square = table.T.reshape(1, 5, rows, columns)
+    images = Patches.of([pixels(grid) for grid in grids], 2)
+    assert images.valid is not None
+    found = grid_positions(table, table_grid, images.coords, images.grids[:, None], mode)[images.valid]
+    expected = torch.cat([interpolated(square, grid, mode) for grid in grids])
+    torch.testing.assert_close(found, expected)
+    upstream = torch.randn_like(expected)
+    torch.testing.assert_close(*(torch.autograd.grad(one, table, upstream) for one in (found, expected)))
+
+
+@pytest.mark.parametrize("vision", TOWERS)
+def test_images_of_the_tables_grid_are_those_of_the_square_model(vision: VisionConfig) -> None:
+    square, native = model_of(vision), model_of(vision, image_seq_len=12)
+    images = torch.stack([pixels((4, 3), seed) for seed in range(3)])
+    kept = torch.tensor([[0, 5, 7], [1, 2, 11], [3, 8, 9]])
+    for chosen in (None, kept, kept[0]):
+        expected = results(square, [images], chosen)
+        torch.testing.assert_close(results(native, [images], chosen), expected)
+        torch.testing.assert_close(results(square, [Patches.of(list(images), 2)], chosen), expected)
+
+
+@pytest.mark.parametrize("vision", TOWERS)
+@given(grids=st.lists(GRIDS, min_size=1, max_size=4), data=st.data())
+@settings(max_examples=15, deadline=None)
+def test_an_image_is_the_same_alone_padded_and_packed(
+    vision: VisionConfig, grids: list[tuple[int, int]], data: st.DataObject
+) -> None:
+    model = model_of(vision, image_seq_len=81, pos_embed_interp_mode="bicubic")
+    images = [pixels(grid, seed) for seed, grid in enumerate(grids)]
+    padded = Patches.of(images, 2)
+    assert padded.valid is not None
+    padded.patches[~padded.valid] = torch.inf
+    row = packed(padded, spare=data.draw(st.integers(0, 5)))
+    expected = results(model, [image[None] for image in images])
+    torch.testing.assert_close(results(model, [padded]), expected)
+    torch.testing.assert_close(results(model, [row]), expected)
+
+    # Some of the images, and some of their patches.
+    chosen = torch.tensor(data.draw(st.permutations(range(len(grids)))))[:2]
+    torch.testing.assert_close(row.rows(chosen).padded().grids, padded.grids[chosen])
+    alone = results(model, [images[one][None] for one in chosen])
+    counts = [data.draw(st.integers(1, rows * columns)) for rows, columns in grids]
+    kept = torch.full((len(grids), max(counts)), -1)
+    for number, count in enumerate(counts):
+        kept[number, :count] = torch.randperm(int(padded.grids[number].prod()))[:count].sort().values
+    few = results(model, [padded], kept)
+    torch.testing.assert_close(results(model, [row], kept), few)
+    for form in (padded, row):
+        torch.testing.assert_close(results(model, [form.rows(chosen)]), alone)
+        torch.testing.assert_close(results(model, [form.rows(chosen)], kept[chosen])[0], few[0][chosen])
+    for number, count in enumerate(counts):
+        some = model.encode_image(images[number][None], kept[number, :count], normalize=False).mean
+        torch.testing.assert_close(some[0], few[0][number])
