@@ -1,4 +1,4 @@
-"""Configurations of the released architectures, and of the demo, by name."""
+"""Configurations of the released architectures, of one at native aspect, and of the demo, by name."""
 
 from __future__ import annotations
 
@@ -21,6 +21,10 @@ _DEMO_DIM = 128
 ARCHITECTURES: dict[str, ModelConfig] = {
     "ViT-B-16": _BASE,
     "ViT-B-16-long": replace(_BASE, text=replace(_BASE.text, context_length=256)),
+    # The image tower of open_clip's "naflex_ViT-B-16", with [CLS].
+    "ViT-B-16-NaFlex": replace(
+        _BASE, vision=VisionConfig(embed_unc=True, image_seq_len=576, pos_embed_interp_mode="bicubic")
+    ),
     # As many text layers as the SigLIP model of this size.
     "ViT-L-16": replace(
         _BASE,
@@ -75,4 +79,4 @@ ARCHITECTURES: dict[str, ModelConfig] = {
         init_logit_bias=-10.0 + _DEMO_SCALE * _DEMO_DIM * math.exp(_DEMO_LOG_VAR),
     ),
 }
-"""Model configurations by name: the released ones, and the demo's."""
+"""Model configurations by name: the released ones, one at native aspect, and the demo's."""

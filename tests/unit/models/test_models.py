@@ -194,9 +194,9 @@ def test_a_config_survives_the_official_json(name: str) -> None:
 def test_architectures_have_the_sizes_of_the_released_models(name: str) -> None:
     with torch.device("meta"):
         model = ProLIP(ARCHITECTURES[name])
-    millions = {"ViT-B-16": 198, "ViT-B-16-long": 198, "ViT-L-16": 655, "ViT-SO400M-14": 866, "ViT-H-14": 991}
+    millions = {"ViT-L-16": 655, "ViT-SO400M-14": 866, "ViT-H-14": 991}
     counted = sum(parameter.numel() for parameter in model.parameters()) / 1e6
-    assert counted == pytest.approx(millions[name], rel=0.02)
+    assert counted == pytest.approx(millions.get(name, 198), rel=0.02)
 
 
 def official(**changes: Any) -> dict[str, Any]:
