@@ -185,6 +185,13 @@ def clips(folder: Path, patch: Patch) -> None:
     towers = {name: value for name, value in described.items() if name != "custom_text"}
     save_file(open_clip.CustomTextCLIP(**towers).state_dict(), timm / "open_clip_model.safetensors")
 
+    from transformers import Siglip2Config, Siglip2Model
+
+    siglips_tokenizer(google := hub / "google" / "siglip2-base-patch16-naflex")
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes = {"vision_config": {**small, "num_patches": 16}, "text_config": {**small, "vocab_size": 20}}
+    Siglip2Model(Siglip2Config(**sizes)).save_pretrained(google)
+
 
 def released(folder: Path) -> None:
     """The released model, small, and the files of its tokenizer where recipes look for them, and on the hub."""

@@ -9,6 +9,7 @@ W width, D embedding.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,10 +26,28 @@ State = dict[str, Tensor]
 _TEXT_NAMES = ("positional_embedding", "token_embedding", "transformer", "ln_final", "text_projection")
 _BLOCK = ("mlp.c_fc", "ln_1", "mlp.gelu", "ls_1")
 _TIMM_BLOCK = ("mlp.fc1", "norm1", "mlp.act", "ls1")
-_TIMM_NAMES = {
+_NAMES = {
     "visual.trunk.blocks.": "visual.transformer.resblocks.",
     "visual.trunk.pos_embed": "visual.positional_embedding",
-    "visual.trunk.patch_embed.proj.weight": "visual.conv1.weight",
+    "visual.trunk.embeds.pos_embed": "visual.positional_embedding",
+    "visual.trunk.patch_embed.proj.": "visual.conv1.",
+    "visual.trunk.embeds.proj.": "visual.conv1.",
+    "vision_model.encoder.layers.": "visual.transformer.resblocks.",
+    "vision_model.embeddings.patch_embedding.": "visual.conv1.",
+    "vision_model.embeddings.position_embedding.weight": "visual.positional_embedding",
+    "vision_model.post_layernorm.": "visual.ln_post.",
+    "vision_model.head.probe": "visual.attn_pool.latent",
+    "vision_model.head.attention.": "visual.attn_pool.attn.",
+    "vision_model.head.layernorm.": "visual.attn_pool.norm.",
+    "vision_model.head.": "visual.attn_pool.",
+    "text_model.encoder.layers.": "text.transformer.resblocks.",
+    "text_model.embeddings.position_embedding.weight": "text.positional_embedding",
+    "text_model.embeddings.": "text.",
+    "text_model.final_layer_norm.": "text.ln_final.",
+    "text_model.head.": "text.text_projection.",
+    ".layer_norm1.": ".ln_1.",
+    ".self_attn.": ".attn.",
+    ".layer_norm2.": ".ln_2.",
     ".norm1.": ".ln_1.",
     ".attn.qkv.": ".attn.in_proj_",
     ".attn.proj.": ".attn.out_proj.",
@@ -38,7 +57,16 @@ _TIMM_NAMES = {
     ".ls1.": ".ls_1.",
     ".ls2.": ".ls_2.",
 }
-"""Names of parts in timm's vision transformer, and the released ones."""
+"""Names of parts in timm's vision transformers and in transformers' SigLIP 2, and the released ones."""
+_NAFLEX = {
+    "pos_embed_ar_preserving": False,
+    "pos_embed_antialias": True,
+    "pos_embed_align_corners": False,
+    "pos_embed_use_grid_sample": False,
+    "channels_last": True,
+    "norm_input": None,
+}
+"""Settings of timm's native tower that our tower has, too."""
 _TIMM_POOL = {"proj": "attn.out_proj", "norm": "norm", "mlp.c_fc": "mlp.c_fc", "mlp.c_proj": "mlp.c_proj"}
 """The same for the attention pool, whose MLP is renamed already."""
 
@@ -48,14 +76,21 @@ class StartError(UserError):
 
 
 def released_names(state: Mapping[str, Tensor]) -> State:
-    """Rename the tensors of an open_clip model as the released loader does; names without a counterpart stay."""
+    """Rename the tensors of a model of open_clip or transformers; names without a counterpart stay.
+
+    A linear patch filter, whose inputs are pixels with three channels each, becomes a convolution's.
+    """
     renamed: State = {}
     for name, tensor in state.items():
         # CLIP has the parts of its text tower at the top level.
         new = f"text.{name}" if name.startswith(_TEXT_NAMES) else name
-        for timm, own in _TIMM_NAMES.items():
-            new = new.replace(timm, own)
+        for old, own in _NAMES.items():
+            new = new.replace(old, own)
         renamed[new] = tensor
+    filters = renamed.get("visual.conv1.weight")
+    if filters is not None and filters.ndim == 2:
+        side = math.isqrt(filters.shape[1] // 3)
+        renamed["visual.conv1.weight"] = filters.reshape(-1, side, side, 3).permute(0, 3, 1, 2)
     return renamed
 
 
@@ -67,7 +102,7 @@ def start_from(model: nn.Module, *, uncertainty: bool = True) -> ProLIP:
 
     Args:
         model: an open_clip CLIP or CustomTextCLIP. Its image tower is open_clip's ViT with [CLS], or timm's ViT with
-            attention pooling (SigLIP). Its text tower is open_clip's.
+            attention pooling (SigLIP), also with native aspect (NaFlex). Its text tower is open_clip's.
         uncertainty: add the [UNC] parts. Without them images and texts are points.
 
     Raises:
@@ -81,14 +116,15 @@ def start_from(model: nn.Module, *, uncertainty: bool = True) -> ProLIP:
     if quick != image_quick:
         raise StartError("one tower uses the quick GELU and the other does not")
     tensors |= _text_state(state)
-    _fold_pixels(tensors, visual, len(tensors["visual.positional_embedding"]) - vision.num_patches)
-    start = {name: torch.tensor(value) for name, value in START_WITHOUT_BIAS.items()}
-    tensors |= {name: (state if "logit_bias" in state else start)[name].reshape(()) for name in start}
+    preprocess = getattr(visual, "preprocess_cfg", None) or {}
+    mean = preprocess.get("mean") or getattr(visual, "image_mean", None) or OPENAI_MEAN
+    std = preprocess.get("std") or getattr(visual, "image_std", None) or OPENAI_STD
+    fold_pixels(tensors, mean, std, len(tensors["visual.positional_embedding"]) - vision.num_patches)
+    without = {name: torch.tensor(value) for name, value in START_WITHOUT_BIAS.items()}
+    tensors |= {name: (state if "logit_bias" in state else without)[name].reshape(()) for name in without}
     bias = float(tensors["logit_bias"])
     dim = tensors["visual.proj"].shape[1]
-    started = ProLIP(ModelConfig(embed_dim=dim, vision=vision, text=text, quick_gelu=quick, init_logit_bias=bias))
-    _load_beside_new_parts(started, tensors)
-    return started.eval()
+    return start(ModelConfig(embed_dim=dim, vision=vision, text=text, quick_gelu=quick, init_logit_bias=bias), tensors)
 
 
 def _block_settings(block: Any, names: tuple[str, ...], where: str) -> tuple[int, bool, dict[str, Any]]:
@@ -98,15 +134,19 @@ def _block_settings(block: Any, names: tuple[str, ...], where: str) -> tuple[int
     if kind not in {"GELU", "GELUTanh", "QuickGELU"}:
         raise StartError(f"the {where}: unsupported activation {kind}")
     is_tanh = kind == "GELUTanh" or getattr(activation, "approximate", "none") == "tanh"
-    hidden, width = linear.out_features, linear.in_features
-    ratio = round(hidden / width, 4)
     settings = {
-        "mlp_ratio": ratio if int(width * ratio) == hidden else (hidden + 0.5) / width,
+        "mlp_ratio": mlp_ratio(linear.out_features, linear.in_features),
         "norm_eps": norm.eps,
         "gelu": "tanh" if is_tanh else "exact",
         "ls_init_value": None if isinstance(scale, nn.Identity) else float(scale.gamma.detach().flatten()[0]),
     }
     return block.attn.num_heads, kind == "QuickGELU", settings
+
+
+def mlp_ratio(hidden: int, width: int) -> float:
+    """Return the ratio that gives this hidden size."""
+    ratio = round(hidden / width, 4)
+    return ratio if int(width * ratio) == hidden else (hidden + 0.5) / width
 
 
 def _first_block(transformer: Any, where: str) -> Any:
@@ -149,27 +189,39 @@ def _from_vit(visual: Any, state: State, uncertainty: bool) -> tuple[VisionConfi
 def _from_timm(visual: Any, state: State, uncertainty: bool) -> tuple[VisionConfig, bool, State]:
     """Convert timm's vision transformer with attention pooling: other names, no [CLS], a bias on the patches."""
     trunk = visual.trunk
-    name = type(trunk).__name__
-    if name != "VisionTransformer" or trunk.attn_pool is None or trunk.cls_token is not None:
+    name, is_native = type(trunk).__name__, hasattr(trunk, "embeds")
+    if name not in {"VisionTransformer", "NaFlexVit"} or trunk.attn_pool is None or trunk.num_prefix_tokens:
         raise StartError(
             f"the image tower is timm's {name}: only its ViT with attention pooling (SigLIP) can be converted"
         )
-    pool, first = trunk.attn_pool, trunk.blocks[0]
+    pool, first, embeds = trunk.attn_pool, trunk.blocks[0], trunk.embeds if is_native else trunk.patch_embed
+    unlike = [key for key, value in _NAFLEX.items() if is_native and getattr(embeds, key, value) != value]
+    if unlike or type(first).__name__ != "Block":
+        raise StartError(f"the image tower has settings without a counterpart: {unlike or type(first).__name__}")
     head = [*visual.head, trunk.head, trunk.fc_norm, pool.q_norm, pool.k_norm, trunk.norm_pre]
-    head += [first.attn.q_norm, first.attn.k_norm, trunk.patch_embed.norm]
+    head += [first.attn.q_norm, first.attn.k_norm, embeds.norm]
     further = [module for module in head if not isinstance(module, (nn.Identity, nn.Dropout))]
     if any(not isinstance(module, nn.Linear) or module.bias is not None for module in further) or len(further) > 1:
         raise StartError(f"the image tower has parts without a counterpart: {further}")
-    if pool.latent_len != 1 or pool.pos_embed is not None or trunk.pos_embed is None:
+    positions = (embeds if is_native else trunk).pos_embed
+    if pool.latent_len != 1 or pool.pos_embed is not None or positions is None:
         raise StartError("the image tower's attention pool has several queries or positions, or there are no positions")
     heads, quick, settings = _block_settings(first, _TIMM_BLOCK, "image tower")
-    width = trunk.embed_dim
+    width, patch_size = trunk.embed_dim, _square(embeds.patch_size)
+    if is_native:
+        size = [rows * patch_size for rows in positions.shape[1:3]]
+        # open_clip 3 does not keep the setting. Its configurations have it for images of that size.
+        whole = math.prod(side // patch_size for side in visual.image_size)
+        settings["image_seq_len"] = getattr(visual, "image_seq_len", whole)
+        settings["pos_embed_interp_mode"] = embeds.pos_embed_interp_mode
+    else:
+        size = embeds.img_size
     vision = VisionConfig(
         layers=len(trunk.blocks),
         width=width,
         head_width=width // heads,
-        patch_size=_square(trunk.patch_embed.patch_size),
-        image_size=_sides(trunk.patch_embed.img_size),
+        patch_size=patch_size,
+        image_size=_sides(size),
         no_ln_pre=True,
         embed_unc=uncertainty,
         unc_seen=not uncertainty,
@@ -180,9 +232,7 @@ def _from_timm(visual: Any, state: State, uncertainty: bool) -> tuple[VisionConf
     timm = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
     own = ("visual.transformer.", "visual.conv1.")
     tensors = {name: tensor for name, tensor in state.items() if name.startswith(own)}
-    # The bias is added to every patch, like its position.
-    bias = timm.get("patch_embed.proj.bias", torch.zeros(()))
-    tensors["visual.positional_embedding"] = state["visual.positional_embedding"][0] + bias
+    tensors["visual.positional_embedding"] = state["visual.positional_embedding"].flatten(0, -2)
     tensors["visual.proj"] = (further[0].weight.detach().float().cpu().T if further else torch.eye(width)).contiguous()
     tensors["visual.attn_pool.latent"] = timm["attn_pool.latent"][0]
     for part in ("weight", "bias"):
@@ -194,23 +244,19 @@ def _from_timm(visual: Any, state: State, uncertainty: bool) -> tuple[VisionConf
     return vision, quick, tensors
 
 
-def _fold_pixels(tensors: State, visual: Any, num_specials: int) -> None:
+def fold_pixels(tensors: State, mean: Sequence[float], std: Sequence[float], num_specials: int) -> None:
     """Adapt the patch filter to pixels normalised as by our loader (m', s'), not as in the model's training (m, s).
 
     (p - m) / s = ((p - m') / s') * s' / s + (m' - m) / s: a factor on the filter of each colour, and a constant, which
-    goes into the position of every patch.
+    goes into the position of every patch, as a bias does. Interpolated positions keep it: their weights add up to 1.
     """
-    preprocess = getattr(visual, "preprocess_cfg", None) or {}
-    mean = torch.tensor(preprocess.get("mean") or getattr(visual, "image_mean", None) or OPENAI_MEAN)
-    std = torch.tensor(preprocess.get("std") or getattr(visual, "image_std", None) or OPENAI_STD)
-    loader_mean, loader_std = torch.tensor(OPENAI_MEAN), torch.tensor(OPENAI_STD)
-    if mean.allclose(loader_mean) and std.allclose(loader_std):
-        return
-    filters = tensors["visual.conv1.weight"]
-    constant = (filters.sum((2, 3)) * ((loader_mean - mean) / std)).sum(1)
-    tensors["visual.conv1.weight"] = filters * (loader_std / std)[:, None, None]
     table = tensors["visual.positional_embedding"].clone()
-    table[num_specials:] += constant
+    table[num_specials:] += tensors.pop("visual.conv1.bias", torch.zeros(()))
+    old, new = ((torch.tensor(m), torch.tensor(s)) for m, s in ((mean, std), (OPENAI_MEAN, OPENAI_STD)))
+    if not all(a.allclose(b) for a, b in zip(old, new, strict=True)):
+        filters = tensors["visual.conv1.weight"]
+        table[num_specials:] += (filters.sum((2, 3)) * ((new[0] - old[0]) / old[1])).sum(1)
+        tensors["visual.conv1.weight"] = filters * (new[1] / old[1])[:, None, None]
     tensors["visual.positional_embedding"] = table
 
 
@@ -273,8 +319,13 @@ def _square(size: Sequence[int]) -> int:
 
 
 @torch.no_grad()
-def _load_beside_new_parts(model: ProLIP, tensors: State) -> None:
-    """Copy `tensors` into `model`. The [UNC] parts (vectors, heads, position rows) keep their initial values."""
+def start(config: ModelConfig, tensors: State) -> ProLIP:
+    """Build a model with these tensors, in evaluation mode; its [UNC] vectors, heads and position rows are new.
+
+    Raises:
+        StartError: the tensors do not match the configuration.
+    """
+    model = ProLIP(config)
     own = model.state_dict()
     vision, text = model.visual, model.text
     if vision.unc_embedding is not None:
@@ -292,7 +343,11 @@ def _load_beside_new_parts(model: ProLIP, tensors: State) -> None:
         raise StartError(
             f"the towers' parts do not match: missing {sorted(missing)}, without counterpart {sorted(further)}"
         )
-    model.load_state_dict({**own, **tensors}, strict=True)
+    try:
+        model.load_state_dict({**own, **tensors}, strict=True)
+    except RuntimeError as error:
+        raise StartError(f"the towers' parts do not match: {error}") from error
+    return model.eval()
 
 
 def _with_row(table: Tensor, own: Tensor, row: int) -> Tensor:

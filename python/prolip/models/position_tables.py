@@ -32,7 +32,7 @@ def resize_image_positions(
     before 14 * 14 or 16 * 16 patches from two: it cannot read SigLIP's tables, which have none.)
 
     Args:
-        checkpoint: [n, W] or [1, n, W].
+        checkpoint: [n, W], [1, n, W], or of patches alone [1, rows, columns, W].
         model_table: the model's initial table.
         grid: rows and columns of patches.
         form: what happens to special rows.
@@ -44,7 +44,7 @@ def resize_image_positions(
     Raises:
         UserError: the checkpoint's patch rows do not form a square.
     """
-    table = checkpoint.squeeze(0) if checkpoint.ndim == 3 else checkpoint
+    table = checkpoint.flatten(0, -2)
     if len(table) == num_specials + grid[0] * grid[1]:
         return table
     sides = {found: math.isqrt(max(len(table) - found, 0)) for found in range(num_specials + 1)}

@@ -25,6 +25,7 @@ from prolip.models.official_json import from_official_json
 from prolip.models.open_clip import released_names
 from prolip.models.position_tables import resize_image_positions, resize_text_positions, resize_token_table
 from prolip.models.prolip import ProLIP
+from prolip.models.siglip2 import siglip2_config, siglip2_network
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +53,12 @@ class WeightsError(UserError):
 # From files to a state dict and a configuration
 
 
-def read_folder(folder: Path) -> tuple[State, ModelConfig]:
-    """Read a folder in the hub's layout.
+def read_folder(folder: Path, *, uncertainty: bool = True) -> tuple[State, ModelConfig]:
+    """Read a folder in the hub's layout, or with SigLIP 2 in that of transformers, which is converted.
+
+    Args:
+        folder: the folder.
+        uncertainty: add the [UNC] parts to a converted model.
 
     Raises:
         WeightsError: a file is missing or is not a checkpoint.
@@ -67,7 +72,10 @@ def read_folder(folder: Path) -> tuple[State, ModelConfig]:
                 f"{folder}: must be a run, a checkpoint or an exported folder (got no {path.name}); "
                 f"a folder of open_clip is written open_clip:local-dir:{folder}"
             )
-    return read_file(weights), read_architecture(folder / CONFIG_FILE)
+    state, config = read_file(weights), read_architecture(folder / CONFIG_FILE, uncertainty=uncertainty)
+    if any(name.startswith("vision_model.") for name in state):
+        state = siglip2_network(state, config).state_dict()
+    return state, config
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -85,14 +93,16 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_architecture(path: Path) -> ModelConfig:
-    """Read a config.json.
+def read_architecture(path: Path, *, uncertainty: bool = True) -> ModelConfig:
+    """Read a config.json; see `read_folder`.
 
     Raises:
         WeightsError: it is not the configuration of a model.
     """
     content = read_json(path)
     try:
+        if content.get("model_type") == "siglip2":
+            return siglip2_config(content, uncertainty=uncertainty)
         return from_official_json(content)
     except UserError as error:
         raise WeightsError(f"{path}: {error}") from error

@@ -92,7 +92,7 @@ def build(name: str, pretrained: str | Path | None, cache_dir: str | Path | None
                 require_pretrained=True,
                 cache_dir=None if cache_dir is None else str(cache_dir),
             )
-    except (RuntimeError, OSError, SafetensorError) as error:
+    except (RuntimeError, OSError, SafetensorError, TypeError) as error:  # TypeError: an unknown setting
         raise StartError(f"open_clip:{name}/{pretrained or ''}: open_clip cannot build it: {error}") from error
     return built
 

@@ -46,7 +46,8 @@ def load(
         source: one of
 
             - the name of a released model (`prolip.list_models`),
-            - "hf-hub:OWNER/NAME" or "hf-hub:OWNER/NAME@REVISION": a hub repository in the released layout,
+            - "hf-hub:OWNER/NAME" or "hf-hub:OWNER/NAME@REVISION": a hub repository in the released layout, or SigLIP 2
+              with native aspect in the layout of transformers; this one has no variances,
             - the folder of a run (its newest usable checkpoint), of a checkpoint, or of an exported or adapted model,
             - a `.pt`, `.bin` or `.safetensors` file, with `config`,
             - "open_clip:NAME/TAG", "open_clip:NAME/FILE", "open_clip:hf-hub:..." or "open_clip:local-dir:...": a model
@@ -105,7 +106,7 @@ def _open(
             raise UserError(f"{folder}: the weights of {below.name} have changed since it was adapted; adapt it again")
         return adapted(below, adapter, source.name)
     settings = source.settings
-    network = source.network(config)
+    network = source.network(config, uncertainty=False)
     if settings is not None:
         check_image_settings(settings.images, network.config, source.name)
     found: Tokenizer | None = None

@@ -140,12 +140,15 @@ class Source:
             raise WeightsError(f"{self.name}: has no architecture")
         return config
 
-    def read(self, *, averaged: bool = True, converted: bool = True) -> tuple[State, ModelConfig | None]:
+    def read(
+        self, *, averaged: bool = True, converted: bool = True, uncertainty: bool = True
+    ) -> tuple[State, ModelConfig | None]:
         """Return the tensors under official names, and the architecture; None if the source has none.
 
         Args:
             averaged: whether to read a run's moving average, if it keeps one.
             converted: whether to convert a model of open_clip. Otherwise its tensors are returned as they are.
+            uncertainty: add the [UNC] parts to a model of open_clip or transformers.
 
         Raises:
             WeightsError: the source is not a model.
@@ -155,25 +158,34 @@ class Source:
             built = build_named(self.open_clip, self.cache_dir)[1]
             if not converted:
                 return built.state_dict(), None
-            model = start_from(built)
+            model = start_from(built, uncertainty=uncertainty)
             return model.state_dict(), model.config
         if self.checkpoint is not None:
             state = self.checkpoint.weights() if averaged else self.checkpoint.model()
             return state, self.architecture()
         if self.repository is None:
             assert self.path is not None
-            return (read_file(self.path), None) if self.path.is_file() else read_folder(self.path)
+            if self.path.is_file():
+                return read_file(self.path), None
+            return read_folder(self.path, uncertainty=uncertainty)
         config = self.find(CONFIG_FILE)
         if config is None:
             other = f"a model of open_clip is written {OPEN_CLIP_PREFIX}{HUB_PREFIX}{self.repository}"
             raise WeightsError(f"{self.repository}: {CONFIG_FILE} is missing; {other}")
         if self.find(MODEL_FILE) is None and self.find(PICKLE_FILE) is None:
             raise WeightsError(f"{self.repository}: {MODEL_FILE} and {PICKLE_FILE} are missing")
-        return read_folder(config.parent)
+        return read_folder(config.parent, uncertainty=uncertainty)
 
-    def network(self, config: ModelConfig | None = None, *, resize: Resize = "off", averaged: bool = True) -> ProLIP:
-        """Return the ProLIP network; see `load_network`."""
-        state, found = self.read(averaged=averaged)
+    def network(
+        self,
+        config: ModelConfig | None = None,
+        *,
+        resize: Resize = "off",
+        averaged: bool = True,
+        uncertainty: bool = True,
+    ) -> ProLIP:
+        """Return the ProLIP network; see `load_network` and `read`."""
+        state, found = self.read(averaged=averaged, uncertainty=uncertainty)
         config = config or found
         if config is None:
             assert self.path is not None

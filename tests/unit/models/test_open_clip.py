@@ -12,6 +12,7 @@ import pytest
 import timm
 import torch
 from timm.models import VisionTransformer
+from timm.models.naflexvit import NaFlexVit
 from torch import Tensor, nn
 
 from prolip.models import ModelConfig, ProLIP
@@ -19,6 +20,7 @@ from prolip.models.hub import save_pretrained
 from prolip.models.open_clip import StartError, start_from
 from prolip.models.weights import WeightsError
 from prolip.normalization import OPENAI_MEAN, OPENAI_STD
+from prolip.patches import Patches
 from prolip.pretrained.sources import load_network, new_model
 
 CLIP_VISION = {"layers": 2, "width": 32, "head_width": 8, "patch_size": 8, "image_size": 32}
@@ -66,6 +68,26 @@ def vit_prolip_test_tanh(pretrained: bool = False, **settings: Any) -> VisionTra
     return vit_prolip_test(pretrained, act_layer="gelu_tanh", **settings)
 
 
+@timm.models.register_model
+def naflexvit_prolip_test(pretrained: bool = False, **settings: Any) -> NaFlexVit:
+    """SigLIP 2's tower for native aspect."""
+    del pretrained
+    shape: dict[str, Any] = {"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2, "act_layer": "gelu_tanh"}
+    known = {name: value for name, value in settings.items() if name in {"global_pool", "num_classes"}}
+    tower = NaFlexVit(**shape, pos_embed_grid_size=(4, 4), pos_embed_interp_mode="bilinear", **known)
+    tower.default_cfg = {}
+    return tower
+
+
+@timm.models.register_model
+def vit_prolip_naflex(pretrained: bool = False, **settings: Any) -> nn.Module:
+    """A classic tower that timm converts: a convolution, bicubic positions."""
+    del pretrained
+    small = {"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2, "img_size": (32, 24), "class_token": False}
+    wanted = {"use_naflex": True, "embed_proj_type": "conv", **small, **settings}
+    return timm.create_model("vit_base_patch16_siglip_224", **wanted)
+
+
 def random_everywhere(model: nn.Module) -> nn.Module:
     """Every tensor random, so that none that is lost or misplaced stays hidden behind a zero or a one."""
     generator = torch.Generator().manual_seed(0)
@@ -98,6 +120,22 @@ MODELS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
         {
             "vision_cfg": {**SIGLIP_VISION, "timm_model_name": "vit_prolip_test_tanh"},
             "text_cfg": {**SIGLIP_TEXT, **TANH},
+            "init_logit_bias": -12.0,
+        },
+    ),
+    "siglip2-naflex": (
+        open_clip.CustomTextCLIP,
+        {
+            "vision_cfg": {**SIGLIP_VISION, "timm_model_name": "naflexvit_prolip_test", "image_size": 48},
+            "text_cfg": {**SIGLIP_TEXT, **TANH},
+            "init_logit_bias": -12.0,
+        },
+    ),
+    "siglip-converted": (
+        open_clip.CustomTextCLIP,
+        {
+            "vision_cfg": {**SIGLIP_VISION, "timm_model_name": "vit_prolip_naflex"},
+            "text_cfg": SIGLIP_TEXT,
             "init_logit_bias": -12.0,
         },
     ),
@@ -200,7 +238,22 @@ def test_scale_and_bias_are_kept_from_siglip_and_set_to_the_released_for_clip() 
     assert float(siglip.logit_bias.detach()) == -12.0
 
 
-@pytest.mark.parametrize("name", ["clip", "siglip"])
+@pytest.mark.parametrize("name", ["siglip2-naflex", "siglip-converted"])
+def test_native_towers_equal_timms_for_padded_images_of_any_shape(name: str) -> None:
+    theirs = built(name)
+    ours = start_from(theirs)
+    images = [torch.randn(3, 8 * rows, 8 * columns) for rows, columns in ((4, 4), (2, 7), (9, 1), (6, 6), (1, 1))]
+    patches = Patches.of(images, 8)
+    batch = {"patches": patches.patches, "patch_coord": patches.coords, "patch_valid": patches.valid}
+    is_linear = theirs.visual.trunk.embeds.is_linear
+    with torch.no_grad():
+        one_by_one = torch.cat([theirs.encode_image(image[None]) for image in images])
+        close(ours.encode_image(patches, normalize=False).mean, theirs.encode_image(batch) if is_linear else one_by_one)
+    vision = ours.config.vision
+    assert (vision.grid, vision.image_seq_len) == (((4, 4), 36) if is_linear else ((4, 3), 16))
+
+
+@pytest.mark.parametrize("name", ["clip", "siglip", "siglip-converted"])
 def test_the_first_layer_is_adapted_to_the_loaders_normalisation(name: str) -> None:
     theirs = built(name)
     theirs.visual.preprocess_cfg = {"mean": (0.5, 0.4, 0.3), "std": (0.5, 0.6, 0.7)}
@@ -304,6 +357,13 @@ def test_unsupported_towers_are_refused(settings: dict[str, Any]) -> None:
     model = open_clip.CustomTextCLIP(16, **{"vision_cfg": CLIP_VISION, "text_cfg": CLIP_TEXT, **settings})
     with pytest.raises(StartError):
         start_from(model)
+
+
+def test_a_native_tower_that_interpolates_in_another_way_is_refused() -> None:
+    theirs = built("siglip2-naflex")
+    theirs.visual.trunk.embeds.pos_embed_ar_preserving = True
+    with pytest.raises(StartError, match="pos_embed_ar_preserving"):
+        start_from(theirs)
 
 
 def test_weights_without_a_counterpart_are_named() -> None:

@@ -1,0 +1,60 @@
+"""SigLIP 2 for native aspect from the files of transformers: the same embeddings without that package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.unit.models.test_open_clip import close, random_everywhere
+from transformers import Siglip2Config, Siglip2Model
+
+import prolip
+from prolip.data import OPENAI_MEAN, OPENAI_STD
+from prolip.errors import UserError
+from prolip.models.siglip2 import siglip2_config
+from prolip.patches import Patches
+from prolip.pretrained.sources import load_network, new_model, read_config
+
+TOWER = {"hidden_size": 16, "intermediate_size": 59, "num_hidden_layers": 2, "num_attention_heads": 2}
+CONFIG = Siglip2Config(
+    vision_config={**TOWER, "patch_size": 8, "num_patches": 16},
+    text_config={**TOWER, "vocab_size": 40, "max_position_embeddings": 7},
+)
+
+
+@pytest.fixture
+def theirs(tmp_path: Path) -> Siglip2Model:
+    """A small model, saved in `tmp_path`."""
+    torch.manual_seed(0)
+    model = random_everywhere(Siglip2Model(CONFIG))
+    assert isinstance(model, Siglip2Model)
+    model.save_pretrained(tmp_path)
+    return model
+
+
+def test_means_equal_transformers_for_padded_images_of_any_shape(theirs: Siglip2Model, tmp_path: Path) -> None:
+    ours = load_network(tmp_path)
+    shares = [torch.rand(3, 8 * rows, 8 * columns) for rows, columns in ((4, 4), (2, 7), (9, 1), (6, 6), (1, 1))]
+    mean, std = (torch.tensor(values)[:, None, None] for values in (OPENAI_MEAN, OPENAI_STD))
+    grey, patches = (
+        Patches.of([(share - centre) / width for share in shares], 8) for centre, width in ((0.5, 0.5), (mean, std))
+    )
+    ids = torch.randint(40, (3, 7))
+    with torch.no_grad():
+        output = theirs(ids, grey.patches, grey.valid, grey.grids)
+        close(ours.encode_image(patches).mean, output.image_embeds)
+        close(ours.encode_text(ids).mean, output.text_embeds)
+    assert ours.logit_bias is not None
+    torch.testing.assert_close((ours.logit_scale, ours.logit_bias), (theirs.logit_scale[0], theirs.logit_bias[0]))
+    # A start for training has new [UNC] parts. The model itself has no variances.
+    assert read_config(tmp_path) == ours.config
+    assert new_model(ours.config, str(tmp_path)).state_dict().keys() == ours.state_dict().keys()
+    assert not prolip.load(tmp_path, device="cpu").has_variances
+
+
+def test_the_settings_that_files_leave_out_are_those_of_transformers() -> None:
+    assert siglip2_config({}) == siglip2_config(Siglip2Config().to_dict())
+    with pytest.raises(UserError) as error:
+        siglip2_config({"text_config": {"hidden_act": "relu"}})
+    assert error.value.field == "text_config.hidden_act"
