@@ -48,10 +48,15 @@ class Patches(NamedTuple):
             coords = torch.cartesian_prod(*axes).expand(patches.shape[0], -1, -1)
             return cls(patches, coords, coords[:, -1] + 1)
         each = [cls.of(image[None], patch_size) for image in images]
-        grids = torch.cat([one.grids for one in each])
         patches = pad_sequence([one.patches[0] for one in each], batch_first=True)
-        coords = pad_sequence([one.coords[0] for one in each], batch_first=True)
-        valid = torch.arange(patches.shape[1], device=grids.device) < grids.prod(1)[:, None]
+        return cls.of_grids(patches, torch.cat([one.grids for one in each]))
+
+    @classmethod
+    def of_grids(cls, patches: Tensor, grids: Tensor) -> Patches:
+        """Take padded patches [B, L, P * P * 3] of images with these grids [B, 2]."""
+        places, columns = torch.arange(patches.shape[1], device=grids.device), grids[:, 1:]
+        valid = places < grids.prod(1, keepdim=True)
+        coords = torch.stack([places // columns, places % columns], -1) * valid[..., None]
         return cls(patches, coords, grids, valid)
 
     @property

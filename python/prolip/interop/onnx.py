@@ -1,10 +1,12 @@
 """Write both towers of a model as ONNX files, and check them in onnxruntime.
 
 image.onnx takes `images`: float32 [B, 3, height, width], normalised; or uint8 [B, height, width, 3], the pixels of a
-decoded image, which it normalises itself. text.onnx takes `token_ids`: int64 [B, L], padded to the full context. Both
-return `mean`, float32 [B, D] of unit length, and `log_var`, float32 [B, D].
+decoded image, which it normalises itself. With native aspect it takes `patches`, [B, P, side * side * 3] of the same
+types, and `grids`, int64 [B, 2]: padded rows of patches, and rows and columns of patches in each image. text.onnx takes
+`token_ids`: int64 [B, L], padded to the full context. Both return `mean`, float32 [B, D] of unit length, and `log_var`,
+float32 [B, D].
 
-B batch, L tokens, D embedding.
+B batch, P patches of the longest image, L tokens, D embedding.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from prolip.models import ProLIP
 from prolip.models.hub import CARD_FILE, TOKENIZER_FILE, ModelCard
 from prolip.models.prolip import normalised
 from prolip.normalization import OPENAI_MEAN, OPENAI_STD
+from prolip.patches import Patches
 from prolip.pretrained.build_open_clip import root_messages
 
 logger = logging.getLogger(__name__)
@@ -39,7 +42,7 @@ TEXT_FILE = "text.onnx"
 _USAGE = """from onnxruntime import InferenceSession
 from tokenizers import Tokenizer
 
-image = InferenceSession("image.onnx")  # images: {images}
+image = InferenceSession("image.onnx")  # {images}
 text = InferenceSession("text.onnx")  # token_ids: int64 [batch, {length}]
 tokenizer = Tokenizer.from_file("tokenizer.json")
 mean, log_var = text.run(None, {{"token_ids": [tokenizer.encode("a cat").ids]}})
@@ -86,11 +89,13 @@ class _Tower(nn.Module):
                     parameter.data = parameter.data.to(dtype)
         self.eval()
 
-    def forward(self, inputs: Tensor) -> Gaussian:
+    def forward(self, inputs: Tensor, grids: Tensor | None = None) -> Gaussian:
         if inputs.dtype == torch.uint8:
-            mean, std = (torch.tensor(values).view(3, 1, 1) for values in (OPENAI_MEAN, OPENAI_STD))
-            inputs = (inputs.permute(0, 3, 1, 2).float() / 255.0 - mean) / std
-        return normalised(self.encoder(inputs.to(self.dtype) if inputs.is_floating_point() else inputs))
+            mean, std = (torch.tensor(values).repeat(inputs.shape[-1] // 3) for values in (OPENAI_MEAN, OPENAI_STD))
+            inputs = (inputs.float() / 255.0 - mean) / std
+            inputs = inputs.permute(0, 3, 1, 2) if grids is None else inputs
+        inputs = inputs.to(self.dtype) if inputs.is_floating_point() else inputs
+        return normalised(self.encoder(inputs if grids is None else Patches.of_grids(inputs, grids)))
 
 
 def save_onnx(model: ProLIP, tokenizer: TokenizerConfig, folder: Path, card: ModelCard, config: OnnxConfig) -> None:
@@ -104,10 +109,12 @@ def save_onnx(model: ProLIP, tokenizer: TokenizerConfig, folder: Path, card: Mod
     checked = {name: f"{one.mean:.1e} in a mean, {one.log_var:.1e} in a log variance" for name, one in found.items()}
     for name, difference in checked.items():
         logger.info("%s: onnxruntime differs from torch by at most %s", name, difference)
-    height, width = model.config.vision.height_and_width
-    images = f"uint8 [batch, {height}, {width}, 3]"
-    if not config.uint8_images:
-        images = f"float32 [batch, 3, {height}, {width}], normalised"
+    vision, kind = model.config.vision, "uint8" if config.uint8_images else "normalised float32"
+    height, width = vision.height_and_width
+    shape = f"{height}, {width}, 3" if config.uint8_images else f"3, {height}, {width}"
+    images = f"images: {kind} [batch, {shape}]"
+    if vision.image_seq_len is not None:
+        images = f"patches: {kind} [batch, patches, {3 * vision.patch_size**2}]; grids: int64 [batch, 2]"
     card = dataclasses.replace(
         card,
         library="onnx",
@@ -129,13 +136,20 @@ def write_towers(model: ProLIP, folder: Path, config: OnnxConfig) -> dict[str, D
             returns different numbers than torch.
     """
     model = model.eval().cpu()
-    text = model.config.text
+    vision, text = model.config.vision, model.config.text
     noise = torch.Generator().manual_seed(0)
-    height, width = model.config.vision.height_and_width
+    height, width = vision.height_and_width
+    shape: tuple[int, ...] = (5, height, width, 3) if config.uint8_images else (5, 3, height, width)
+    if vision.image_seq_len is not None:
+        shape = (5, vision.image_seq_len, 3 * vision.patch_size**2)
     if config.uint8_images:
-        images = torch.randint(0, 256, (5, height, width, 3), generator=noise, dtype=torch.uint8)
+        pixels = torch.randint(0, 256, shape, generator=noise, dtype=torch.uint8)
     else:
-        images = torch.randn(5, 3, height, width, generator=noise)
+        pixels = torch.randn(shape, generator=noise)
+    images = {"images": pixels}
+    if vision.image_seq_len is not None:
+        rows = torch.arange(1, 6).clamp(max=vision.image_seq_len)
+        images = {"patches": pixels, "grids": torch.stack([rows, vision.image_seq_len // rows], 1)}
     ids = torch.randint(0, text.vocab_size, (5, text.context_length), generator=noise)
     metadata = {"logit_scale": repr(float(model.logit_scale.detach().exp()))}
     if model.logit_bias is not None:
@@ -144,7 +158,7 @@ def write_towers(model: ProLIP, folder: Path, config: OnnxConfig) -> dict[str, D
     found = {}
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         for name, encoder, inputs in (
-            (IMAGE_FILE, model.visual, {"images": images}),
+            (IMAGE_FILE, model.visual, images),
             (TEXT_FILE, model.text, {"token_ids": ids}),
         ):
             path = Path(temporary) / name
@@ -166,14 +180,17 @@ def write_towers(model: ProLIP, folder: Path, config: OnnxConfig) -> dict[str, D
 
 
 def _export(tower: nn.Module, inputs: dict[str, Tensor], metadata: dict[str, str], path: Path) -> None:
-    """Export a tower with one input. It is traced with two items, since torch may treat one item as a constant."""
+    """Export a tower. It is traced with two items, since torch may treat one item as a constant."""
     _package("onnxscript")
+    free: tuple[dict[int, Any], ...] = ({0: torch.export.Dim("batch")},)
+    if "grids" in inputs:
+        free = ({**free[0], 1: torch.export.Dim("patches")}, {0: torch.export.Dim.AUTO})
     try:
         with torch.no_grad():
             program = torch.onnx.export(
                 tower,
                 tuple(tensor[:2] for tensor in inputs.values()),
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                dynamic_shapes=free,
                 input_names=list(inputs),
                 output_names=["mean", "log_var"],
                 dynamo=True,

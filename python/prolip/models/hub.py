@@ -93,8 +93,11 @@ def describe(config: ModelConfig, num_parameters: int) -> str:
     """Describe an architecture in one line."""
     vision, text = config.vision, config.text
     size = vision.image_size if isinstance(vision.image_size, int) else "x".join(map(str, vision.image_size))
+    images = f"{size} pixels in patches of {vision.patch_size}"
+    if vision.image_seq_len is not None:
+        images = f"up to {vision.image_seq_len} patches of {vision.patch_size} pixels at native aspect"
     return (
-        f"image tower of {vision.layers} layers of {vision.width}, {size} pixels in patches of {vision.patch_size}; "
+        f"image tower of {vision.layers} layers of {vision.width}, {images}; "
         f"text transformer of {text.layers} layers of {text.width}, {text.context_length} tokens of {text.vocab_size}; "
         f"embeddings of {config.embed_dim} dimensions; {num_parameters / 1e6:.1f} M parameters"
     )

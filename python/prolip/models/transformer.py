@@ -36,6 +36,8 @@ class AttentionMask(NamedTuple):
         length = self.allowed.shape[-2]
         if length == 1:  # the same keys for all queries
             return self
+        if self.hidden is None and not self.causal:  # what follows makes the length a constant of an exported graph
+            return AttentionMask(self.allowed[..., rows, :])
         first, last, _ = rows.indices(length)
         is_whole = last - first == length
         seer = None if self.seer is None or not first <= self.seer < last else self.seer - first

@@ -20,6 +20,7 @@ from prolip.interop.config import OnnxConfig
 from prolip.interop.onnx import TOLERANCES, write_towers
 from prolip.models import ARCHITECTURES, ModelConfig, ProLIP
 from prolip.normalization import OPENAI_MEAN, OPENAI_STD
+from prolip.patches import Patches
 
 
 def small(config: ModelConfig, **changes: dict[str, Any]) -> ModelConfig:
@@ -58,6 +59,14 @@ CASES = {
         ),
         OnnxConfig(uint8_images=True),
     ),
+    "siglip2": (
+        small(
+            B_16,
+            vision={"pool_type": "map", "no_ln_pre": True, "gelu": "tanh", "unc_seen": False, "image_seq_len": 12},
+            text={"embed_cls": False, "pool_type": "last", "unc_seen": False, "log_var_source": "unc"},
+        ),
+        OnnxConfig(uint8_images=True),
+    ),
 }
 
 
@@ -78,14 +87,23 @@ def run(path: Path, **inputs: Any) -> Gaussian:
     return Gaussian(*map(torch.from_numpy, session.run(["mean", "log_var"], inputs)))
 
 
-def pixels_of(config: ModelConfig, count: int) -> np.ndarray:
-    return np.random.default_rng(1).integers(0, 256, (count, *config.vision.height_and_width, 3), dtype=np.uint8)
+GRIDS = ((3, 4), (1, 9), (5, 2), (2, 2), (4, 3), (1, 1), (12, 1))
+"""Rows and columns of images with native aspect."""
 
 
-def normalised(pixels: np.ndarray) -> torch.Tensor:
-    scaled = torch.from_numpy(pixels).permute(0, 3, 1, 2).double() / 255
+def images_of(config: ModelConfig, count: int, *, uint8: bool) -> tuple[torch.Tensor | Patches, dict[str, np.ndarray]]:
+    """Images for our tower and for onnxruntime."""
+    generator, is_native = np.random.default_rng(1), config.vision.image_seq_len is not None
+    shapes = [(8 * rows, 8 * columns) for rows, columns in GRIDS] if is_native else [config.vision.height_and_width] * 7
+    pixels = [torch.from_numpy(generator.integers(0, 256, (3, *shape), dtype=np.uint8)) for shape in shapes[:count]]
     mean, std = (torch.tensor(values, dtype=torch.float64).view(3, 1, 1) for values in (OPENAI_MEAN, OPENAI_STD))
-    return ((scaled - mean) / std).float()
+    normalised = [((image.double() / 255 - mean) / std).float() for image in pixels]
+    given = pixels if uint8 else normalised
+    if is_native:
+        cut = Patches.of(given, 8)
+        return Patches.of(normalised, 8), {"patches": cut.patches.numpy(), "grids": cut.grids.numpy()}
+    stacked = torch.stack(given)
+    return torch.stack(normalised), {"images": (stacked.permute(0, 2, 3, 1) if uint8 else stacked).numpy()}
 
 
 @pytest.mark.usefixtures("one_table")
@@ -102,12 +120,11 @@ def test_onnxruntime_outputs_equal_torchs_gaussians(tmp_path: Path, monkeypatch:
     assert {path.name for path in tmp_path.iterdir()} == files
     allowed = TOLERANCES[settings.precision]
     for count in (1, 7):
-        pixels = pixels_of(config, count)
+        images, given = images_of(config, count, uint8=settings.uint8_images)
         ids = torch.randint(0, config.text.vocab_size, (count, config.text.context_length))
         with torch.no_grad():
-            expected = model.encode_image(normalised(pixels)), model.encode_text(ids)
-        images = pixels if settings.uint8_images else normalised(pixels).numpy()
-        found = run(tmp_path / "image.onnx", images=images), run(tmp_path / "text.onnx", token_ids=ids.numpy())
+            expected = model.encode_image(images), model.encode_text(ids)
+        found = run(tmp_path / "image.onnx", **given), run(tmp_path / "text.onnx", token_ids=ids.numpy())
         for ours, theirs in zip(found, expected, strict=True):
             assert ours.mean.dtype == ours.log_var.dtype == torch.float32
             torch.testing.assert_close(ours.mean, theirs.mean, rtol=0, atol=allowed.mean)

@@ -48,7 +48,11 @@ def save_transformers(model: ProLIP, tokenizer: TokenizerConfig, folder: Path, c
     Raises:
         UserError: the model's images are not square.
     """
-    side = square_image_size(model)
+    vision = model.config.vision
+    if vision.image_seq_len is None:
+        images = ProLIPImageProcessor(size={"shortest_edge": square_image_size(model)})
+    else:
+        images = ProLIPImageProcessor(patch_size=vision.patch_size, max_num_patches=vision.image_seq_len)
     config = ProLIPConfig(**to_official_json(model.config), pad_token_id=Tokenizer(tokenizer).pad_id)
     config.auto_map = {
         "AutoConfig": "modeling.ProLIPConfig",
@@ -58,7 +62,6 @@ def save_transformers(model: ProLIP, tokenizer: TokenizerConfig, folder: Path, c
     network = ProLIPModel(config)
     network.load_state_dict(model.state_dict())
     network.save_pretrained(folder)
-    images = ProLIPImageProcessor(size={"shortest_edge": side})
     images.auto_map = {"AutoImageProcessor": "processing.ProLIPImageProcessor"}
     processor = ProLIPProcessor(images, transformers_tokenizer(tokenizer))
     processor.auto_map = {"AutoProcessor": "processing.ProLIPProcessor"}

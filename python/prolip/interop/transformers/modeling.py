@@ -2,7 +2,7 @@
 
 Exported folders have a copy of this file and of the modules of prolip that it imports by name.
 
-Shapes: N images, M texts, L tokens, H/W pixels, D embedding.
+Shapes: N images, M texts, L tokens, H/W pixels, P side of a patch, D embedding.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from prolip.models.image_encoder import ImageEncoder, image_mask
 from prolip.models.official_json import from_official_json
 from prolip.models.prolip import normalised
 from prolip.models.text_encoder import TextEncoder, text_mask
+from prolip.patches import Patches
 
 
 class ProLIPConfig(PretrainedConfig):
@@ -134,9 +135,10 @@ class ProLIPModel(PreTrainedModel):
             return
         module.mask = None if mask is None else mask.to(module.positional_embedding.device)
 
-    def encode_image(self, pixel_values: Tensor) -> Gaussian:
-        """Encode normalised pixels [N, 3, H, W] as Gaussians [N, D]."""
-        return normalised(self.visual(pixel_values.to(self.visual.proj.dtype)))
+    def encode_image(self, pixel_values: Tensor, spatial_shapes: Tensor | None = None) -> Gaussian:
+        """Encode normalised pixels as Gaussians [N, D]; see `forward`."""
+        pixels = pixel_values.to(self.visual.proj.dtype)
+        return normalised(self.visual(pixels if spatial_shapes is None else Patches.of_grids(pixels, spatial_shapes)))
 
     def encode_text(self, input_ids: Tensor) -> Gaussian:
         """Encode token ids [M, L] as Gaussians [M, D]; short rows are padded to the full context first.
@@ -152,9 +154,14 @@ class ProLIPModel(PreTrainedModel):
             input_ids = F.pad(input_ids, (0, short), value=self.config.pad_token_id)
         return normalised(self.text(input_ids))
 
-    def get_image_features(self, pixel_values: Tensor) -> ProLIPModelOutput:
-        """Encode normalised pixels [N, 3, H, W] alone; the same as `forward` without texts."""
-        return _alone("image", self.encode_image(pixel_values))
+    def get_image_features(
+        self,
+        pixel_values: Tensor,
+        pixel_attention_mask: Tensor | None = None,
+        spatial_shapes: Tensor | None = None,
+    ) -> ProLIPModelOutput:
+        """Encode images alone; the same as `forward` without texts."""
+        return _alone("image", self.encode_image(pixel_values, spatial_shapes))
 
     def get_text_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> ProLIPModelOutput:
         """Encode token ids [M, L] alone; the same as `forward` without images."""
@@ -166,23 +173,27 @@ class ProLIPModel(PreTrainedModel):
         pixel_values: Tensor | None = None,
         attention_mask: Tensor | None = None,
         return_dict: bool | None = None,
+        pixel_attention_mask: Tensor | None = None,
+        spatial_shapes: Tensor | None = None,
     ) -> ProLIPModelOutput | tuple[Tensor, ...]:
         """Encode images, texts, or both.
 
         Args:
             input_ids: token ids [M, L].
-            pixel_values: normalised pixels [N, 3, H, W].
+            pixel_values: normalised pixels [N, 3, H, W], or with `spatial_shapes` patches [N, L, P * P * 3].
             attention_mask: not used. The models were trained to attend to padding.
             return_dict: False for a tuple.
+            pixel_attention_mask: not used. The grids tell how many patches of a row are padding.
+            spatial_shapes: rows and columns of patches in each image [N, 2].
         """
         if input_ids is None:
             if pixel_values is None:
                 raise ValueError("give input_ids, pixel_values, or both")
-            output = self.get_image_features(pixel_values)
+            output = self.get_image_features(pixel_values, spatial_shapes=spatial_shapes)
         elif pixel_values is None:
             output = self.get_text_features(input_ids)
         else:
-            image, text = self.encode_image(pixel_values), self.encode_text(input_ids)
+            image, text = self.encode_image(pixel_values, spatial_shapes), self.encode_text(input_ids)
             logits = csd_logits(
                 image, text, self.logit_scale.exp(), 0.0 if self.logit_bias is None else self.logit_bias
             )

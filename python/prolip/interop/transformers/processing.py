@@ -1,6 +1,6 @@
 """Turn images and captions into a model's inputs, as the loader does.
 
-Shapes: N images or captions, L tokens.
+Shapes: N images or captions, L tokens or patches, P side of a patch.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from transformers import BatchEncoding, BatchFeature, PreTrainedTokenizerFast
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_transforms import to_pil_image
 from transformers.image_utils import load_image
+from transformers.models.siglip2.image_processing_pil_siglip2 import Siglip2ImageProcessorPil
 from transformers.processing_utils import ProcessorMixin
 
 from prolip.data.cleaning import cleaner
@@ -24,7 +25,10 @@ from prolip.normalization import OPENAI_MEAN, OPENAI_STD
 
 
 class ProLIPImageProcessor(BaseImageProcessor):
-    """Resizes the shortest side (bicubic), crops the centre, and normalises: the loader's pixels."""
+    """Resizes images (bicubic) and normalises them: the loader's pixels.
+
+    The shortest side is resized and the centre cropped; or, with native aspect, the whole image is cut into patches.
+    """
 
     model_input_names = ("pixel_values",)
 
@@ -34,6 +38,8 @@ class ProLIPImageProcessor(BaseImageProcessor):
         size: dict[str, int] | None = None,
         image_mean: Sequence[float] = OPENAI_MEAN,
         image_std: Sequence[float] = OPENAI_STD,
+        patch_size: int = 16,
+        max_num_patches: int | None = None,
         **kwargs: Any,
     ) -> None:
         """Takes the settings in a preprocessor_config.json.
@@ -42,29 +48,44 @@ class ProLIPImageProcessor(BaseImageProcessor):
             size: {"shortest_edge": side of the square images in pixels}; 224 if None.
             image_mean: mean of red, green and blue, in [0, 1].
             image_std: standard deviation of red, green and blue, in [0, 1].
+            patch_size: side of a patch in pixels.
+            max_num_patches: maximum number of patches of an image with native aspect; None for square images.
             kwargs: settings of transformers.
         """
         super().__init__(**kwargs)
         self.size = size or {"shortest_edge": 224}
         self.image_mean = list(image_mean)
         self.image_std = list(image_std)
+        self.patch_size = patch_size
+        self.max_num_patches = max_num_patches
 
     def preprocess(self, images: Any, return_tensors: str | None = None, **_unused: Any) -> BatchFeature:
-        """Return {"pixel_values": f32 [N, 3, side, side]}.
+        """Return {"pixel_values": f32 [N, 3, side, side]}, or with native aspect what SigLIP 2's processor returns.
+
+        That is `pixel_values` f32 [N, L, P * P * 3], `pixel_attention_mask` [N, L], 0 for padding, and `spatial_shapes`
+        [N, 2], rows and columns of patches. L is `max_num_patches`.
 
         Args:
-            images: one image or a list of them: PIL images, paths, URLs, or arrays. Orientation tags are ignored,
-                as in the loader, except in downloaded images.
+            images: one image or a list of them: PIL images, paths, URLs, or arrays. As in the loader, orientation tags
+                are ignored, except in downloaded images and with native aspect.
             return_tensors: "pt" or "np"; a list of tensors if None.
         """
-        many = images if isinstance(images, list | tuple) else [images]
-        pixels = [self._pixels(image) for image in many]
-        return BatchFeature({"pixel_values": pixels}, tensor_type=return_tensors)
+        opened = map(_open, images if isinstance(images, list | tuple) else [images])
+        if self.max_num_patches is None:
+            pixels = [self._pixels(image.convert("RGB")) for image in opened]
+            return BatchFeature({"pixel_values": pixels}, tensor_type=return_tensors)
+        native = Siglip2ImageProcessorPil(
+            patch_size=self.patch_size,
+            max_num_patches=self.max_num_patches,
+            resample=Image.Resampling.BICUBIC,
+            image_mean=self.image_mean,
+            image_std=self.image_std,
+        )
+        turned = [ImageOps.exif_transpose(image).convert("RGB") for image in opened]
+        return native(turned, return_tensors=return_tensors)
 
-    def _pixels(self, image: Any) -> Tensor:
-        opened = _open(image)
-        side = self.size["shortest_edge"]
-        square = np.asarray(_square(opened.convert("RGB"), side))
+    def _pixels(self, image: Image.Image) -> Tensor:
+        square = np.asarray(_square(image, self.size["shortest_edge"]))
         scaled = torch.tensor(square).permute(2, 0, 1).float() / 255.0
         mean, std = torch.tensor(self.image_mean), torch.tensor(self.image_std)
         return (scaled - mean[:, None, None]) / std[:, None, None]
@@ -139,7 +160,7 @@ class ProLIPProcessor(ProcessorMixin):
         return_tensors: str | None = None,
         **_unused: Any,
     ) -> BatchFeature:
-        """Return `pixel_values` of the images, if given, and `input_ids` of the texts, if given."""
+        """Return what the image processor returns, for given images, and `input_ids` of given texts."""
         data: dict[str, Any] = {}
         if text is not None:
             data.update(self.tokenizer(text, return_tensors=return_tensors))

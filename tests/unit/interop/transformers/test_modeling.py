@@ -15,6 +15,7 @@ from prolip.interop.transformers import ProLIPConfig, ProLIPModel
 from prolip.models import ModelConfig, ProLIP, TextConfig, VisionConfig
 from prolip.models.hub import save_pretrained
 from prolip.models.official_json import to_official_json
+from prolip.patches import Patches
 from prolip.pretrained import load_network
 
 CLOSE = {"rtol": 0.0, "atol": 1e-6}
@@ -38,6 +39,9 @@ OPTIONS = {
     "layer scales": _with({"ls_init_value": 0.3, "no_ln_pre": True}, {"ls_init_value": 0.2, "mlp_ratio": 2.0}),
     "hidden": _with({"unc_seen": False}, {"unc_seen": False, "log_var_source": "unc"}, quick_gelu=True),
     "map": _with({"pool_type": "map", "unc_seen": False}, {"embed_cls": False, "pool_type": "last"}),
+    "native": _with(
+        {"pool_type": "map", "unc_seen": False, "image_seq_len": 9}, {"unc_seen": False, "log_var_source": "unc"}
+    ),
     "clip": _with(
         {"image_size": (8, 12)},
         {"embed_cls": False, "no_causal_mask": False, "unc_seen": False, "log_var_source": "unc", "pool_type": "eos"},
@@ -61,20 +65,23 @@ def _exported(model: ProLIP, folder: Path, **settings: Any) -> Path:
     return folder
 
 
-def _inputs(config: ModelConfig) -> tuple[Tensor, Tensor]:
+def _inputs(config: ModelConfig) -> tuple[Tensor | Patches, Tensor]:
     torch.manual_seed(1)
-    text = config.text
-    return torch.randn(3, 3, *config.vision.height_and_width), torch.randint(
-        0, text.vocab_size, (2, text.context_length)
-    )
+    ids = torch.randint(0, config.text.vocab_size, (2, config.text.context_length))
+    if config.vision.image_seq_len is not None:
+        return Patches.of([torch.randn(3, 4 * rows, 4 * columns) for rows, columns in ((2, 3), (1, 5), (3, 3))], 4), ids
+    return torch.randn(3, 3, *config.vision.height_and_width), ids
 
 
 @torch.no_grad()
 def _check_same(loaded: Any, model: ProLIP) -> None:
-    pixels, ids = _inputs(model.config)
-    image, text = model.encode_image(pixels), model.encode_text(ids)
+    images, ids = _inputs(model.config)
+    image, text = model.encode_image(images), model.encode_text(ids)
     bias = 0.0 if model.logit_bias is None else model.logit_bias
-    output = loaded(input_ids=ids, pixel_values=pixels)
+    pixels = {"pixel_values": images}
+    if isinstance(images, Patches):
+        pixels = {"pixel_values": images.patches, "spatial_shapes": images.grids}
+    output = loaded(input_ids=ids, **pixels)
     for found, expected in (
         (Gaussian(output.image_mean, output.image_log_var), image),
         (Gaussian(output.text_mean, output.text_log_var), text),
