@@ -194,7 +194,7 @@ def time_steps(
 
 def report_use(job: Job, run: Run, timed: Timed, size: int) -> None:
     """MFU, and the peak of memory beside its estimate."""
-    at_peak = seconds_at_peak(run.model, run.config, run.ranks)
+    at_peak = seconds_at_peak(run.config, run.ranks)
     if at_peak is None:
         job.not_run("MFU", "the peak of this device is not known")
     else:

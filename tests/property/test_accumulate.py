@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
-from tests.support.small_step import gradients, model_of, step_of
+from tests.support.small_step import gradients, model_of, native_step_of, step_of
 from torch import Tensor, nn
 
 from prolip.models import ProLIPOutput
 
 
+@pytest.mark.parametrize("form", ["square", "padded", "packed"])
 @given(items=st.integers(1, 9), masked=st.integers(0, 9), parts=st.integers(2, 9))
 @settings(max_examples=25)
-def test_accumulated_gradients_equal_those_of_the_whole_batch(items: int, masked: int, parts: int) -> None:
-    batch = step_of(items, min(masked, items))
-    model = model_of().double()
-    batch = batch._replace(images=batch.images.double())
+def test_accumulated_gradients_equal_those_of_the_whole_batch(form: str, items: int, masked: int, parts: int) -> None:
+    native, masked = form != "square", min(masked, items)
+    batch = native_step_of(items, masked, packed=form == "packed") if native else step_of(items, masked)
+    model = model_of(native=native).double()
+    batch = batch._replace(images=batch.images.to(dtype=torch.float64))
     terms, whole = gradients(model, batch, 1)
     assert len(whole) == len(list(model.parameters()))
     in_parts, found = gradients(model, batch, min(parts, items))

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prolip.distributed import Peers, Ranks
 from prolip.losses import LossConfig, LossTerms, ProlipLoss
 from prolip.models import ModelConfig, ProLIP
 from prolip.models.config import TextConfig, VisionConfig
+from prolip.patches import Patches
 from prolip.train.accumulate import backward
 from prolip.train.config import TrainConfig
 from prolip.train.config.sections import OptimConfig
@@ -32,7 +34,7 @@ ALONE = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
 
 
 class Step(NamedTuple):
-    images: Tensor
+    images: Tensor | Patches
     token_ids: Tensor
     masked_token_ids: Tensor | None
     kept_patches: Tensor | None
@@ -50,15 +52,27 @@ def step_of(items: int, masked: int, *, rank: int = 0) -> Step:
     )
 
 
-def model_of() -> ProLIP:
+def native_step_of(items: int, masked: int, *, packed: bool) -> Step:
+    """A step whose images have 2 to 4 patches."""
+    generator = torch.Generator().manual_seed(items)
+    grids = [((2, 2), (1, 3), (2, 1))[item % 3] for item in range(items)]
+    images = Patches.of([torch.randn(3, 6 * rows, 6 * columns, generator=generator) for rows, columns in grids], 6)
+    if packed and images.valid is not None:
+        ends = F.pad(images.valid.sum(1).cumsum(0), (1, 0)).int()
+        images = Patches(images.patches[images.valid], images.coords[images.valid], images.grids, None, ends)
+    kept = torch.tensor([(0, item % 2 * 2 - 1) for item in range(masked)]).reshape(masked, 2)
+    return step_of(items, masked)._replace(images=images, kept_patches=kept if masked else None)
+
+
+def model_of(*, native: bool = False) -> ProLIP:
     torch.manual_seed(3)
-    return ProLIP(CONFIG)
+    return ProLIP(replace(CONFIG, vision=replace(CONFIG.vision, image_seq_len=4 if native else None)))
 
 
 def gradients(network: nn.Module, batch: Step, parts: int) -> tuple[LossTerms, dict[str, Tensor]]:
     network.zero_grad(set_to_none=True)
     terms, output = backward(network, ProlipLoss(LOSS, Peers()), batch, micro_batches=parts)
-    assert len(output.image.mean) == len(batch.images)
+    assert len(output.image.mean) == batch.token_ids.shape[1]
     found = {name: parameter.grad for name, parameter in network.named_parameters()}
     return terms, {name: gradient.clone() for name, gradient in found.items() if gradient is not None}
 
@@ -88,5 +102,6 @@ def run_of(model: ProLIP, **changes: Any) -> Run:
         validation=cast(Any, None),
         best=cast(Any, None),
         step=0,
+        samples=0,
         elapsed_s=0.0,
     )

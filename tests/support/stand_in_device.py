@@ -122,9 +122,7 @@ def step_waits(device: torch.device, changes: dict[str, Any]) -> dict[str, Any]:
     with Device() as on, mock.patch.object(small_step, "ALONE", replace(small_step.ALONE, device=device)):
         model = small_step.model_of().to(device)
         run = small_step.run_of(model, ema=EmaConfig(decay=0.9), **changes)
-        meter = Meter(
-            run.ranks, cast(Any, None), cast(Any, None), batch_size=8, step=0, elapsed_s=0.0, scaler=run.scaler
-        )
+        meter = Meter(run.ranks, cast(Any, None), cast(Any, None), step=0, samples=0, elapsed_s=0.0, scaler=run.scaler)
         on_host = small_step.step_of(8, 3)
         batch = on_host._replace(**{name: part.to(device) for name, part in on_host._asdict().items()})
 

@@ -61,6 +61,8 @@ class Notes:
     """The model's configuration in the official JSON form."""
     keep_ratio: float | None = None
     """Share of patches that training kept of masked images."""
+    samples: int = 0
+    """Samples seen over all ranks; 0 in older checkpoints, whose steps are all of `batch_size` samples."""
     scaler: dict[str, Any] | None = None
     """State of fp16's loss scaler."""
     tokenizer: dict[str, Any] | None = None

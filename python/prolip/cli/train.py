@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import tyro
 
 from prolip.cli.command import finish, one_paragraph, share_cores, write_lines
+from prolip.data import NativeConfig
 from prolip.flags import gather, list_flags
 from prolip.train.config import TrainConfig
 from prolip.train.config.options import DryRunOptions
@@ -67,8 +70,16 @@ def run(prog: str, arguments: list[str]) -> int:
         write_lines([HELP])
         return 0
     if "--help-all" in arguments:
-        config = (tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands)
-        tyro.cli(TrainConfig, args=["--help"], prog=prog, use_underscores=True, config=config, registry=one_paragraph())
+        whole = TrainConfig()
+        tyro.cli(
+            TrainConfig,
+            args=["--help"],
+            default=replace(whole, data=replace(whole.data, native=NativeConfig())),
+            prog=prog,
+            use_underscores=True,
+            config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
+            registry=one_paragraph(),
+        )
     share_cores()
     from prolip.train.loop import main
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -132,6 +132,25 @@ class NativeConfig:
     packed: bool = False
     """One row with all images of a batch, without padding between them. Patches that an image leaves of its share go to
     the images after it. Otherwise each image is a row, padded to the sequence length."""
+
+    def steps(self) -> list[tuple[float, int, int]]:
+        """Return the probability, the sequence length and the number of samples of each kind of step."""
+        probs = self.seq_len_probs or (1.0,) * len(self.seq_lens)
+        total, divisor = sum(probs) or 1.0, self.batch_divisor
+        return [
+            (prob / total, length, self.token_budget // max(1, length * divisor) * divisor)
+            for prob, length in zip(probs, self.seq_lens, strict=False)  # the loader refuses other numbers of them
+        ]
+
+    @property
+    def samples_per_step(self) -> float:
+        """Mean number of samples of a step."""
+        return sum(prob * samples for prob, _, samples in self.steps())
+
+    def of_one_length(self, seq_len: int, batch_size: int) -> NativeConfig:
+        """Return the settings of batches of one sequence length and a fixed number of images."""
+        budget = seq_len * batch_size
+        return replace(self, seq_lens=(seq_len,), seq_len_probs=(), token_budget=budget, batch_divisor=1)
 
 
 @dataclass(frozen=True, kw_only=True)

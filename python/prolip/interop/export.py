@@ -221,7 +221,7 @@ def card_of_run(checkpoint: Checkpoint) -> ModelCard:
     chosen = () if selection is None else (selection,)
     loss, optim = dataclasses.asdict(config.loss), dataclasses.asdict(config.optim)
     run = {
-        "batch size": f"{config.batch_size:,}",
+        "batch size": f"{config.samples_per_step:,.0f}",
         "precision": config.precision,
         "seed": config.seed,
         "masked share of a batch": 0.0 if config.data.masking is None else config.data.masking.masked_fraction,
@@ -234,6 +234,6 @@ def card_of_run(checkpoint: Checkpoint) -> ModelCard:
         start=config.start_from or "random weights",
         tokenizer="open_clip's CLIP tokenizer" if tokenizer.kind == "clip" else "tokenizer.json in this folder",
         steps=checkpoint.step,
-        samples=checkpoint.step * config.batch_size,
+        samples=checkpoint.notes.samples or checkpoint.step * config.batch_size,
         settings={"Run": run, "Loss": loss, "Locked": dataclasses.asdict(config.lock), "Optimiser": optim},
     )

@@ -22,6 +22,7 @@ from prolip.data.device import DeviceBatch
 from prolip.gaussian import Gaussian, concatenate
 from prolip.losses import LossTerms
 from prolip.models import ProLIPOutput
+from prolip.patches import Patches
 from prolip.train.parallel import no_gradient_sync
 
 
@@ -92,10 +93,10 @@ class _MicroBatch(NamedTuple):
     masked: Tensor
     rows: Tensor
 
-    def inputs(self, batch: DeviceBatch) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    def inputs(self, batch: DeviceBatch) -> tuple[Tensor | Patches, Tensor, Tensor | None, Tensor | None]:
         """Images, token ids, masked token ids and kept patches of the micro-batch."""
-        assert isinstance(batch.images, Tensor)
-        images, token_ids = batch.images[self.rows], batch.token_ids[:, self.rows]
+        images, token_ids = batch.images, batch.token_ids[:, self.rows]
+        images = images.rows(self.rows) if isinstance(images, Patches) else images[self.rows]
         if len(self.masked) == 0 or batch.masked_token_ids is None or batch.kept_patches is None:
             return images, token_ids, None, None
         return images, token_ids, batch.masked_token_ids[:, self.masked], batch.kept_patches[self.masked]

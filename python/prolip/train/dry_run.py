@@ -16,8 +16,6 @@ from prolip.data.tokenizer import Tokenizer
 from prolip.distributed import Ranks
 from prolip.errors import UserError, check_at_least, fields_within, sentence
 from prolip.files import check_writable
-from prolip.models import ProLIP
-from prolip.models.freeze import lock_parameters
 from prolip.pretrained.sources import new_model, resolve
 from prolip.pretrained.tokenizer import check_same_tokenizer, inference_files
 from prolip.report.text_table import align
@@ -25,7 +23,15 @@ from prolip.train.best_metric import check_metric
 from prolip.train.config import TrainConfig, known_recipes, load_config, to_toml
 from prolip.train.config.options import Assumption, DryRunOptions, RecipesOptions
 from prolip.train.config.recipes import ADDITION
-from prolip.train.cost import StepMemory, blank, count_parameters, known_cards, peak_flops, step_flops, step_memory
+from prolip.train.cost import (
+    StepMemory,
+    count_parameters,
+    known_cards,
+    mean_step_flops,
+    peak_flops,
+    step_memory,
+    trained_model,
+)
 from prolip.train.loop import find_saved
 from prolip.train.validation import Validation
 
@@ -60,34 +66,23 @@ def gpu_hours(options: Assumption, config: TrainConfig, flops_per_sample: float)
     check_at_least(1, gpus=options.gpus)
     if not 0 < options.mfu <= 1:
         raise UserError(f"mfu: must be above 0 and at most 1 (got {options.mfu})")
-    samples = config.total_steps * config.batch_size
+    samples = config.total_steps * config.samples_per_step
     return samples * flops_per_sample / (peak(options, config) * options.mfu) / 3600
 
 
-def trained_model(config: TrainConfig) -> ProLIP:
-    """Build the run's model on the meta device, with its locked parameters locked."""
-    model = blank(config.model)
-    lock_parameters(model, config.lock, trains_bias=config.loss.reads_bias)
-    return model
-
-
-def flops_per_sample(config: TrainConfig, model: ProLIP) -> float:
+def flops_per_sample(config: TrainConfig) -> float:
     """Return the FLOPs per sample that devices execute, on any number of devices."""
-    flops = step_flops(
-        model,
-        config.data.masking,
-        batch_size=config.batch_size,
-        slots=len(config.data.captions),
-        accumulate=config.accumulate,
-        recompute_every=config.parallel.recompute_every,
-    )
-    return flops.total / config.batch_size
+    return mean_step_flops(config).total / config.samples_per_step
 
 
-def memory_per_gpu(options: Assumption, config: TrainConfig, model: ProLIP) -> StepMemory:
-    """Estimate the memory of each of the GPUs that share the batch."""
+def memory_per_gpu(options: Assumption, config: TrainConfig) -> StepMemory:
+    """Estimate the memory of each of the GPUs that share the batch, in the largest step."""
+    return max((_memory(options, kind) for _, kind in config.kinds_of_step), key=attrgetter("total"))
+
+
+def _memory(options: Assumption, config: TrainConfig) -> StepMemory:
     return step_memory(
-        model,
+        trained_model(config),
         config.data.masking,
         batch_size=config.batch_size // options.gpus,
         slots=len(config.data.captions),
@@ -117,18 +112,24 @@ def run_recipes(options: RecipesOptions) -> Iterator[str]:
         if name.startswith(ADDITION):
             continue
         config = load_config([name, *_NO_SHARDS])
-        model = trained_model(config)
         # Counting takes a second, and most ablations cost the same.
-        same = (config.model, config.lock, config.data.masking, config.batch_size, config.accumulate)
+        same = (
+            config.model,
+            config.lock,
+            config.data.masking,
+            config.data.native,
+            config.batch_size,
+            config.accumulate,
+        )
         if same not in known:
-            known[same] = flops_per_sample(config, model)
+            known[same] = flops_per_sample(config)
         flops = known[same]
         total = gpu_hours(options, config, flops)
-        hours, memory = total / options.gpus, memory_per_gpu(options, config, model).total / 1e9
+        hours, memory = total / options.gpus, memory_per_gpu(options, config).total / 1e9
         speed = config.samples_seen / hours / 3600
         time = f"{hours:.1f} h" if hours < 24 else f"{hours / 24:.1f} days"
         cost = f"{flops / 1e9:,.1f}", f"{speed:,.0f}", time, f"{total:,.1f}", f"{memory:,.1f}"
-        rows.append((name, config.architecture, count(config.samples_seen), f"{config.batch_size:,}", *cost))
+        rows.append((name, config.architecture, count(config.samples_seen), f"{config.samples_per_step:,.0f}", *cost))
     yield from align(rows, 2)
     yield f"\nadd to any: {', '.join(name for name in names if name.startswith(ADDITION))}"
     yield (
@@ -179,17 +180,16 @@ def run_dry(options: DryRunOptions, arguments: Sequence[str]) -> Iterator[str]:
 
 
 def _cost(config: TrainConfig, options: DryRunOptions) -> Iterator[str]:
-    model = trained_model(config)
-    counts, flops = count_parameters(model), flops_per_sample(config, model)
+    counts, flops = count_parameters(trained_model(config)), flops_per_sample(config)
     hours, limit = gpu_hours(options, config, flops), peak(options, config)
     config.loader(options.gpus)  # checks that the batch divides evenly
-    memory = memory_per_gpu(options, config, model)
+    memory = memory_per_gpu(options, config)
     yield (
         f"model      {count(counts.total)} parameters, {count(counts.trained)} trained: image tower "
         f"{count(counts.image_tower)}, text tower {count(counts.text_tower)}, tokens {count(counts.token_table)}, "
         f"[UNC] {count(counts.uncertainty)}"
     )
-    yield f"steps      {config.total_steps:,} of {config.batch_size:,} samples, {count(config.samples_seen)} samples"
+    yield f"steps      {config.total_steps:,} of {config.step_sizes}, {count(config.samples_seen)} samples"
     yield (
         f"compute    {flops / 1e9:.4g} GFLOPs per sample: {hours:,.2f} GPU-hours of {options.gpu} at {options.mfu:.0%} "
         f"of its {limit / 1e12:g} TFLOPS in {config.arithmetic}, {hours / options.gpus:,.2f} hours on {options.gpus}"
@@ -224,13 +224,15 @@ def _shards(config: TrainConfig, gpus: int) -> str:
 
 def _first_sample(settings: LoaderConfig, patterns: tuple[str, ...]) -> str:
     shown = settings.selection or patterns[0]
+    rows = 2 if settings.mask is None else math.ceil(1 / settings.mask.masked_fraction)
     one = dataclasses.replace(
         settings,
         shards=patterns,
         weights=(),
         mode="once",
         num_samples=None,
-        batch_size=2 if settings.mask is None else math.ceil(1 / settings.mask.masked_fraction),
+        batch_size=rows,
+        native=settings.native and settings.native.of_one_length(settings.native.seq_lens[0], rows),
         num_epochs=1,
         shuffle_window=0,
         last_batch="keep",
@@ -245,7 +247,7 @@ def _first_sample(settings: LoaderConfig, patterns: tuple[str, ...]) -> str:
 
 def _validation(config: TrainConfig) -> str:
     """Open the validation sets as the run does: their shards, their files of class names, and first samples."""
-    with Validation(config.validation, config.loader(1), _ALONE, nullcontext):
+    with Validation(config.validation, config.loader(1), _ALONE, nullcontext, config.model.vision.image_seq_len):
         return f"sets open: {', '.join(job.name for job in config.validation.jobs) or 'none'}"
 
 

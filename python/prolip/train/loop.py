@@ -82,6 +82,8 @@ class Run:
     best: BestSoFar
     step: int
     """Steps done."""
+    samples: int
+    """Samples seen, over all ranks."""
     elapsed_s: float
     """Seconds of training before the last restart."""
 
@@ -103,7 +105,8 @@ def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
     # The data come first: if they are wrong, nobody has waited for the weights of a start.
     with fields_within("data."):
         loader = BatchLoader(loader_config, rank=ranks.rank, world_size=ranks.world_size, resume=cursor)
-    validation = Validation(config.validation, loader_config, ranks, partial(autocast, config.precision, ranks.device))
+    low, seq_len = partial(autocast, config.precision, ranks.device), config.model.vision.image_seq_len
+    validation = Validation(config.validation, loader_config, ranks, low, seq_len)
     stopping = StopRequest(ranks)  # it waits for all ranks, so one with wrong data ends the job before a collective
     model = new_model(config.model, config.start_from if saved is None else None, config.start_resize).to(ranks.device)
     lock_parameters(model, config.lock, trains_bias=config.loss.reads_bias)
@@ -135,6 +138,7 @@ def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
         validation=validation,
         best=BestSoFar(config, ranks, step),
         step=step,
+        samples=0 if saved is None else saved.notes.samples or step * config.batch_size,
         elapsed_s=0.0 if saved is None else saved.notes.elapsed_s,
     )
     if ranks.rank == 0:
@@ -142,7 +146,7 @@ def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
         of = count_parameters(model)
         log.info(
             f"{config.out}: {of.trained:,} of {of.total:,} parameters train, steps {run.step} to "
-            f"{config.total_steps}, each of {config.batch_size} samples{config.epochs(run.loader.num_samples)}, "
+            f"{config.total_steps}, each of {config.step_sizes}{config.epochs(run.loader.num_samples)}, "
             f"{ranks.world_size} process(es) on {ranks.device.type}, {config.precision}"
             f"{''.join(f'; {remark}' for remark in config.remarks)}"
         )
@@ -204,6 +208,7 @@ def take_step(run: Run, batch: DeviceBatch) -> tuple[LossTerms, ProLIPOutput, Te
         run.divergence.check()
     clamp_logit_scale(run.model)
     run.step += 1
+    run.samples += batch.token_ids.shape[1] * run.ranks.world_size
     if run.ema is not None:
         run.ema.update(run.step)
     return terms, output, grad_norm.where(finite, 0.0)
@@ -220,10 +225,10 @@ def loop(run: Run, opened: ExitStack) -> int:
         run.ranks,
         batches,
         run.loader,
-        batch_size=config.batch_size,
         step=run.step,
+        samples=run.samples,
         elapsed_s=run.elapsed_s,
-        at_peak=seconds_at_peak(run.model, config, run.ranks),
+        at_peak=seconds_at_peak(config, run.ranks),
         scaler=run.scaler,
     )
     rehearsing = run.step > 0 and isinstance(run.network, DistributedDataParallel)
@@ -248,7 +253,7 @@ def loop(run: Run, opened: ExitStack) -> int:
         logs.show_examples(run.step, batch, output)
         if validating:
             metrics = run.validation.run(run.step, evaluated_model(run), done=done)
-            logs.write_validation(run.step, metrics)
+            logs.write_validation(run.step, run.samples, metrics)
             meter.pause()
             best = run.best.beaten_by(metrics) or best
         if saving or best is not None:
@@ -267,7 +272,7 @@ def write_row(run: Run, meter: Meter, logs: MetricsLog, output: ProLIPOutput, gr
     """Write the row of the steps since the last one; returns its metric if it is the best so far."""
     run.divergence.check()  # here, where the host waits for the device anyway, and before anything is saved
     lr = learning_rate(run.config.optim, run.step - 1, run.config.total_steps)
-    row = meter.row(run.step, output, grad_norm, lr)
+    row = meter.row(run.step, run.samples, output, grad_norm, lr)
     logs.write(row)
     run.elapsed_s = meter.elapsed_s
     return run.best.beaten_by(row)
@@ -289,6 +294,7 @@ def save(run: Run, cursor: Cursor, best: Best | None = None) -> None:
         config=to_toml(run.config),
         model_config=to_official_json(run.config.model),
         keep_ratio=None if run.config.data.mask is None else run.config.data.mask.keep_ratio,
+        samples=run.samples,
         scaler=None if run.scaler is None else run.scaler.state_dict(),
     )
     run.saver.save(notes, run_tensors(run.model, run.optimizer, run.ema) | rng_tensors(run.ranks), best)

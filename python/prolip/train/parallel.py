@@ -23,7 +23,7 @@ from prolip.train.config.sections import ParallelConfig
 
 Loss = Callable[[ProLIPOutput], LossTerms]
 
-_GRAPHS = 64
+_GRAPHS = 256
 _COMPILES_LOSS = "2.15"
 """The first torch that is known to compile the loss; 2.7 does not."""
 
@@ -36,7 +36,8 @@ def share_model(model: ProLIP, config: ParallelConfig, ranks: Ranks, dtype: torc
     towers = (model.visual, model.text)
     compiled = config.compiles(ranks.device.type)
     if compiled:
-        # Towers, whole and masked inputs and the last block give more graphs of one code than torch's default of 8.
+        # Towers, whole and masked inputs, lengths of native images and the last block give more graphs of one code than
+        # torch's default of 8.
         torch._dynamo.config.recompile_limit = max(_GRAPHS, torch._dynamo.config.recompile_limit)
     for tower in towers:
         tower.transformer.recompute_every = config.recompute_every

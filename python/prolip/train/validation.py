@@ -45,6 +45,7 @@ class Validation:
         training: the training loader's settings, for image size, tokenizer, threads and store.
         ranks: the processes, which divide the images.
         precision: the context of every forward pass.
+        seq_len: maximum number of patches of a native image.
 
     Raises:
         UserError: class names or the first samples' labels cannot be read.
@@ -57,6 +58,7 @@ class Validation:
         training: LoaderConfig,
         ranks: Ranks,
         precision: Callable[[], AbstractContextManager[object]],
+        seq_len: int | None = None,
     ) -> None:
         self._ranks, self._precision = ranks, precision
         if config.jobs:
@@ -65,7 +67,9 @@ class Validation:
         self._classes: dict[str, list[str]] = {}
         for place, job in enumerate(config.jobs):
             with _naming(place):
-                loader = BatchLoader(_loader_config(job, training), rank=ranks.rank, world_size=ranks.world_size)
+                loader = BatchLoader(
+                    _loader_config(job, training, seq_len), rank=ranks.rank, world_size=ranks.world_size
+                )
                 self._jobs.append((job, loader))
                 first = next(iter(loader), None)  # better now than after many steps
                 if first is not None and job.kind == "zero_shot":
@@ -163,12 +167,13 @@ def _naming(place: int) -> Iterator[None]:
 # ---- Samples and labels ---------------------------------------------------------------------------------------------
 
 
-def _loader_config(job: ValidationJob, training: LoaderConfig) -> LoaderConfig:
+def _loader_config(job: ValidationJob, training: LoaderConfig, seq_len: int | None) -> LoaderConfig:
     captions = () if job.kind == "zero_shot" else job.captions
     return LoaderConfig(
         shards=job.shards,
         batch_size=job.batch_size,
         image_size=training.image_size,
+        native=training.native and training.native.of_one_length(seq_len or 1, job.batch_size),
         captions=tuple(CaptionConfig(sources=(CaptionSource(key=key),)) for key in captions),
         tokenizer=training.tokenizer,
         shuffle_window=0,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.datacomp_sets import write_open_clip
+from tests.support.refusals import refusal_of
 from tests.support.untrained_run import write_run, write_words
 
 from prolip.data import LoaderConfig
@@ -18,7 +19,7 @@ from prolip.data.config import TokenizerConfig
 from prolip.errors import UserError
 from prolip.models import ARCHITECTURES, ModelConfig, ProLIP
 from prolip.models.hub import save_pretrained
-from prolip.train.config import differing_keys, from_toml, known_recipes, load_config, to_toml
+from prolip.train.config import TrainConfig, differing_keys, from_toml, known_recipes, load_config, to_toml
 from prolip.train.config.recipes import ADDITION
 from prolip.train.config.run import DERIVED_KEYS
 
@@ -129,6 +130,7 @@ def test_a_recipe_that_is_missing_circular_or_no_toml_is_named(tmp_path: Path) -
         "--model.vision.init_unc_bias 81",
         "--model.vision.norm_eps nan",
         "--model.vision.head_width 0",
+        "--data.native.token_budget 9",
         "--data.tokenizer.context_length 9",
         "--data.mask.num_patches 9",
         "--architecture ViT",
@@ -174,6 +176,45 @@ def test_the_loaders_derived_settings_follow_from_model_and_run() -> None:
         with pytest.raises(UserError) as error:
             load_config(["demo", f"--{key}", value]).loader(ranks)
         assert error.value.field == key
+
+
+NATIVE = """[data.native]
+seq_lens = [16, 36]
+seq_len_probs = [1, 3]
+token_budget = 1020
+batch_divisor = 12
+"""
+
+
+def test_every_rank_has_its_share_of_the_budget_of_native_images(tmp_path: Path) -> None:
+    (tmp_path / "native.toml").write_text(NATIVE)
+
+    def read(words: str = "") -> TrainConfig:
+        return load_config(["demo", "with-native", str(tmp_path / "native.toml"), *words.split()])
+
+    config, steps = read("--samples_seen 1000"), [(0.25, 16, 60), (0.75, 36, 24)]
+    assert from_toml(to_toml(config)) == config
+    assert config.data.native is not None
+    assert config.data.native.steps() == steps
+    assert config.samples_per_step == 33
+    assert config.total_steps == 1000 // 33
+    for ranks in (1, 2, 6):
+        native = config.loader(ranks).native
+        assert native is not None
+        assert native.patch_size == config.model.vision.patch_size
+        assert [(prob, length, ranks * samples) for prob, length, samples in native.steps()] == steps
+        assert native.of_one_length(9, 5).steps() == [(1.0, 9, 5)]
+    for words, field in (
+        ("--data.native.batch_divisor 11", "data.native.batch_divisor"),
+        ("--data.native.token_budget 999", "data.native.token_budget"),
+        ("--accumulate 13", "accumulate"),
+        ("--data.native.token_budget 431", "data.native.token_budget"),
+        ("--data.native.batch_divisor 0", "data.native.token_budget"),
+        ("--data.native None", "data.native"),
+        ("--model.vision.image_seq_len None", "model.vision.image_seq_len"),
+    ):
+        with refusal_of(field):
+            read(words).loader(2)
 
 
 def test_every_data_setting_reaches_the_loader() -> None:

@@ -12,13 +12,16 @@ import open_clip
 import pytest
 import torch
 
+from prolip.data import NativeConfig
 from prolip.models import ARCHITECTURES, ProLIP
 from prolip.models.config import LockConfig
 from prolip.models.freeze import lock_parameters
+from prolip.models.siglip2 import siglip2_config
 from prolip.models.weights import fit_state
 from prolip.train.config import TrainConfig, known_recipes, load_config
 from prolip.train.config.recipes import ADDITION
 from prolip.train.cost import blank, count_parameters
+from prolip.train.dry_run import flops_per_sample
 
 SHARDS = ("--data.shards", "a.tar")
 BASE = "vit-b16-datacomp-1b-1.28b"
@@ -84,6 +87,26 @@ def test_the_larger_fine_tuned_models_start_in_the_released_architecture(start: 
     }
 
 
+def native(token_budget: int, batch_divisor: int) -> dict[str, Any]:
+    """What "with-native" changes."""
+    config = NativeConfig(
+        seq_lens=(128, 256, 576),
+        seq_len_probs=(0.4, 0.4, 0.2),
+        token_budget=token_budget,
+        batch_divisor=batch_divisor,
+    )
+    return {"model.vision.image_seq_len": 256, "data.mask.patch_draw": "sample", "data.native": config}
+
+
+def test_the_native_recipe_costs_as_much_as_the_square_one() -> None:
+    name = "vit-b16-naflex-datacomp-1b-1.28b"
+    tower = {"model.vision.image_size": 256, "model.vision.pos_embed_interp_mode": "bicubic"}
+    assert changes(name) == native(16_384 * 196, 256) | tower | {"architecture": "ViT-B-16-NaFlex"}
+    per_sample = [flops_per_sample(recipe(one)) for one in (name, BASE)]
+    assert per_sample[0] == pytest.approx(per_sample[1], rel=0.02)
+    assert recipe(name).total_steps == pytest.approx(recipe(BASE).total_steps, rel=0.02)
+
+
 def test_an_addition_changes_any_recipe_alike() -> None:
     script = recipe(BASE).loss
     local = ("inclusion_weight", "masked_inclusion_weight", "vib_weight")
@@ -97,6 +120,7 @@ def test_an_addition_changes_any_recipe_alike() -> None:
     additions = {
         "with-effective-weights": {f"loss.{name}": pytest.approx(32 * getattr(script, name)) for name in local},
         "with-exact": exact,
+        "with-native": native(200_704, 8),
         "with-resampling": {"data.mode": "resampled", "data.num_samples": 616 * 16_384},
     }
     assert [name for name in known_recipes() if name.startswith(ADDITION)] == list(additions)
@@ -196,6 +220,12 @@ def test_start_recipes_have_open_clips_architecture_and_tokenizer(kind: str, nam
     assert not ours.text.embed_cls
     assert ours.vision.pool_type == vision.get("timm_pool", "tok")
     assert ours.vision.image_size == vision["image_size"]
+
+
+def test_the_recipe_for_siglip_2_has_the_architecture_in_its_file() -> None:
+    model = recipe("finetune-siglip2-naflex").model
+    theirs = siglip2_config({"text_config": {"vocab_size": 256_000}})
+    assert replace(model, text=replace(model.text, tokenizer_clean="lower")) == theirs
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip"])

@@ -15,7 +15,8 @@ from prolip.data.selection import Chosen, write_selection
 from prolip.train.config import from_toml, known_recipes, load_config
 from prolip.train.config.options import Assumption
 from prolip.train.config.recipes import ADDITION
-from prolip.train.dry_run import count, flops_per_sample, gpu_hours, trained_model
+from prolip.train.cost import trained_model
+from prolip.train.dry_run import count, flops_per_sample, gpu_hours
 
 # ---- prolip recipes -------------------------------------------------------------------------------------------------
 
@@ -36,7 +37,7 @@ def test_every_recipe_has_a_line_with_its_cost(capsys: pytest.CaptureFixture[str
 
 def test_gpu_hours_are_operations_over_speed() -> None:
     config = load_config(["vit-b16-datacomp-1b-1.28b", "--data.shards", "a.tar"])
-    work = flops_per_sample(config, trained_model(config))
+    work = flops_per_sample(config)
     # 12 blocks of 12 * 768^2 weights for 198 and 66 tokens, forward and backward, plus an eighth of masked samples:
     # the rest (attention, patches, heads, fewer rows in the last block) is small.
     blocks = 3 * 2 * 12 * 12 * 768**2 * (198 + 66 + (149 + 66) / 8)

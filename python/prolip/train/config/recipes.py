@@ -209,6 +209,9 @@ def _check_key(key: str, config: TrainConfig) -> None:
         raise UserError(f"{key}: cannot be set; derived from other keys")
     if key in known:
         return
+    parent = key.rpartition(".")[0]
+    if known.get(parent, "") is None:
+        raise UserError(f"{key}: needs [{parent}] in a recipe, such as with-native for data.native")
     inner = next((name for name in known if name.startswith(f"{key}.")), None)
     if inner is not None:
         raise UserError(f"{key}: is a table; set e.g. {inner}")

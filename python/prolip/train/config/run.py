@@ -80,7 +80,7 @@ class TrainConfig:
     """Samples of the whole run, with repetitions; a recipe or a flag must set it. (`data.num_samples` are those of an
     epoch.)"""
     batch_size: int = 512
-    """Samples per step over all processes."""
+    """Samples per step over all processes. With `data.native` its token budget decides instead."""
     accumulate: int = 1
     """Micro-batches per process and step, to save memory. The gradient is that of the whole batch."""
     precision: Precision = "bf16"
@@ -168,9 +168,38 @@ class TrainConfig:
         return "tf32" if self.precision == "fp32" and self.fp32_matmul == "high" else self.precision
 
     @property
+    def samples_per_step(self) -> float:
+        """Samples per step over all processes; their mean with native images."""
+        return self.batch_size if self.data.native is None else self.data.native.samples_per_step
+
+    @property
     def total_steps(self) -> int:
-        """Number of full steps in `samples_seen`."""
-        return self.samples_seen // self.batch_size
+        """Number of full steps in `samples_seen`; with native images, of mean steps."""
+        return int(self.samples_seen // self.samples_per_step)
+
+    @property
+    def kinds_of_step(self) -> list[tuple[float, TrainConfig]]:
+        """Probability of each kind of step, and a run of such steps on images of one size that costs the same."""
+        native, vision = self.data.native, self.model.vision
+        if native is None:
+            return [(1.0, self)]
+        kinds = []
+        for prob, seq_len, samples in native.steps():
+            row = vision.patch_size, vision.patch_size * seq_len
+            model = dataclasses.replace(
+                self.model, vision=dataclasses.replace(vision, image_size=row, image_seq_len=None)
+            )
+            data = dataclasses.replace(self.data, native=None)
+            kinds.append((prob, dataclasses.replace(self, batch_size=samples, model=model, data=data)))
+        return kinds
+
+    @property
+    def step_sizes(self) -> str:
+        """The samples of a step, in words."""
+        if self.data.native is None:
+            return f"{self.batch_size:,} samples"
+        kinds = (f"{samples:,} of {seq_len} patches" for _, seq_len, samples in self.data.native.steps())
+        return f"{self.samples_per_step:,.0f} samples on average ({', '.join(kinds)})"
 
     def epochs(self, num_samples: int | None) -> str:
         """Return how often the run sees each of `num_samples` samples, for its first log line; "" if unknown."""
@@ -185,6 +214,7 @@ class TrainConfig:
         if not self.data.shards and self.data.selection is None:
             raise UserError("data.shards: name at least one, or data.selection")
         check_no_tilde(self.out, "out")
+        self._validate_native()
         self._validate_steps()
         if self.start_resize != "off" and self.start_from is None:
             raise UserError(f"start_resize: needs start_from (got {self.start_resize})")
@@ -209,10 +239,21 @@ class TrainConfig:
             rule = f"must equal model.text.context_length, {self.model.text.context_length}"
             raise UserError(f"data.tokenizer.context_length: {rule} (got {self.data.tokenizer.context_length})")
 
+    def _validate_native(self) -> None:
+        native, seq_len = self.data.native, self.model.vision.image_seq_len
+        if native is None and seq_len is not None:
+            raise UserError("data.native: must be set if model.vision.image_seq_len is (got None)")
+        if native is not None and seq_len is None:
+            raise UserError("model.vision.image_seq_len: must be set with data.native (got None)")
+        if native is not None and min((samples for _, _, samples in native.steps()), default=0) < 1:
+            rule = "must hold data.native.batch_divisor samples of the longest sequence"
+            raise UserError(f"data.native.token_budget: {rule} (got {native.token_budget})")
+
     def _validate_steps(self) -> None:
         check_at_least(1, batch_size=self.batch_size)
         if self.total_steps < 1:
-            raise UserError(f"samples_seen: must be at least batch_size, {self.batch_size} (got {self.samples_seen})")
+            rule = f"must be at least the samples of a step, {self.samples_per_step:.0f}"
+            raise UserError(f"samples_seen: {rule} (got {self.samples_seen})")
         warmup, cooldown = self.optim.warmup_steps, self.optim.cooldown_steps
         if cooldown > 0 and warmup + cooldown > self.total_steps:
             rule = f"must be at most the run's {self.total_steps} steps less optim.warmup_steps, {warmup}"
@@ -257,12 +298,23 @@ class TrainConfig:
         Raises:
             UserError: the batch does not divide evenly among the ranks.
         """
-        if self.batch_size % world_size:
-            raise UserError(f"batch_size: must be a multiple of the {world_size} processes (got {self.batch_size})")
-        per_rank = self.batch_size // world_size
+        vision, native = self.model.vision, self.data.native
+        shared = {"batch_size": self.batch_size}
+        if native is not None:
+            shared = {f"data.native.{name}": getattr(native, name) for name in ("token_budget", "batch_divisor")}
+        for name, value in shared.items():
+            if value % world_size:
+                raise UserError(f"{name}: must be a multiple of the {world_size} processes (got {value})")
+        if native is not None:
+            native = dataclasses.replace(
+                native,
+                patch_size=vision.patch_size,
+                token_budget=native.token_budget // world_size,
+                batch_divisor=native.batch_divisor // world_size,
+            )
+        per_rank = min(kind.batch_size for _, kind in self.kinds_of_step) // world_size
         if not 1 <= self.accumulate <= per_rank:
             raise UserError(f"accumulate: must be 1 to {per_rank}, the batch of a process (got {self.accumulate})")
-        vision = self.model.vision
         if not isinstance(vision.image_size, int):
             raise UserError(f"model.vision.image_size: must be square for training (got {vision.image_size})")
         mask = self.data.masking
@@ -270,6 +322,7 @@ class TrainConfig:
             self.data,
             batch_size=per_rank,
             image_size=vision.image_size,
+            native=native,
             seed=self.seed,
             mask=None if mask is None else dataclasses.replace(mask, num_patches=vision.num_patches),
         )

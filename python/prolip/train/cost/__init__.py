@@ -4,9 +4,9 @@ Everything is computed from the model's sizes and from which of its parameters a
 """
 
 from prolip.train.cost.devices import Arithmetic, known_cards, peak_flops
-from prolip.train.cost.flops import StepFlops, step_flops
+from prolip.train.cost.flops import StepFlops, mean_step_flops, step_flops
 from prolip.train.cost.memory import StepMemory, step_memory
-from prolip.train.cost.parameters import Parameters, blank, count_parameters
+from prolip.train.cost.parameters import Parameters, blank, count_parameters, trained_model
 
 __all__ = [
     "Arithmetic",
@@ -16,7 +16,9 @@ __all__ = [
     "blank",
     "count_parameters",
     "known_cards",
+    "mean_step_flops",
     "peak_flops",
     "step_flops",
     "step_memory",
+    "trained_model",
 ]

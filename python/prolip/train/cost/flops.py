@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from itertools import groupby
+from operator import mul
 from typing import NamedTuple
 
 import torch
@@ -18,6 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from prolip.data import MaskConfig
 from prolip.models import ProLIP
+from prolip.train.config import TrainConfig
+from prolip.train.cost.parameters import trained_model
 
 
 class StepFlops(NamedTuple):
@@ -71,6 +74,24 @@ def step_flops(
     # For every pair: the similarity, its gradient for the image's mean, and its gradient for the text's mean.
     loss = 3 * 2 * slots * batch_size * batch_size * world_size * model.config.embed_dim
     return StepFlops(forward, backward, loss, recomputed + (forward if accumulate > 1 else 0))
+
+
+def mean_step_flops(config: TrainConfig, world_size: int = 1) -> StepFlops:
+    """Count the FLOPs of a step of a run on one of its processes; with native images, of the mean step."""
+    kinds = [
+        step_flops(
+            trained_model(kind),
+            config.data.masking,
+            batch_size=kind.batch_size // world_size,
+            slots=len(config.data.captions),
+            world_size=world_size,
+            accumulate=config.accumulate,
+            recompute_every=config.parallel.recompute_every,
+        )
+        for _, kind in config.kinds_of_step
+    ]
+    probs = [prob for prob, _ in config.kinds_of_step]
+    return StepFlops(*(round(sum(map(mul, probs, part))) for part in zip(*kinds, strict=True)))
 
 
 def _count(

@@ -7,13 +7,21 @@ from typing import NamedTuple
 import torch
 
 from prolip.models import ModelConfig, ProLIP
-from prolip.models.freeze import LOG_VAR_HEADS, UNC_VECTORS
+from prolip.models.freeze import LOG_VAR_HEADS, UNC_VECTORS, lock_parameters
+from prolip.train.config import TrainConfig
 
 
 def blank(config: ModelConfig) -> ProLIP:
     """Build a model on the meta device: it has sizes and names, but no memory and no values."""
     with torch.device("meta"):
         return ProLIP(config)
+
+
+def trained_model(config: TrainConfig) -> ProLIP:
+    """Build the run's model on the meta device, with its locked parameters locked."""
+    model = blank(config.model)
+    lock_parameters(model, config.lock, trains_bias=config.loss.reads_bias)
+    return model
 
 
 class Parameters(NamedTuple):

@@ -6,6 +6,7 @@ B samples per batch, C caption slots, L tokens, H/W pixels.
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from prolip.data.device import DeviceBatch
 from prolip.data.tokenizer import Tokenizer
 from prolip.models import ProLIPOutput
 from prolip.normalization import OPENAI_MEAN, OPENAI_STD
+from prolip.patches import Patches
 
 
 class Example(NamedTuple):
@@ -46,7 +48,6 @@ def pick_examples(
     batch: DeviceBatch, output: ProLIPOutput, tokenizer: Tokenizer, count: int, step: int
 ) -> list[Example]:
     """Pick up to `count` images of each kind. The random ones are drawn with the step as seed."""
-    assert isinstance(batch.images, Tensor)
     image_var = output.image.total_var.detach().float().cpu()
     text_var = output.text.total_var.detach().float().cpu()
     order = image_var.argsort(stable=True).tolist()
@@ -56,14 +57,24 @@ def pick_examples(
     examples = []
     for why, chosen in places:
         for place in chosen:
-            channels = batch.images[place].detach().float().cpu().permute(1, 2, 0).numpy()
-            pixels = ((channels * np.array(OPENAI_STD) + np.array(OPENAI_MEAN)) * 255).round().clip(0, 255)
+            image = image_of(batch.images, place).detach().float().cpu().numpy()
+            pixels = ((image * np.array(OPENAI_STD) + np.array(OPENAI_MEAN)) * 255).round().clip(0, 255)
             captions = tokenizer.decode(batch.token_ids[:, place].tolist())
             captioned = list(zip(captions, text_var[:, place].tolist(), strict=True))
             examples.append(
                 Example(why, batch.keys[place], pixels.astype(np.uint8), float(image_var[place]), captioned)
             )
     return examples
+
+
+def image_of(images: Tensor | Patches, place: int) -> Tensor:
+    """Return one image, [H, W, 3]."""
+    if isinstance(images, Tensor):
+        return images[place].permute(1, 2, 0)
+    image = images.rows(slice(place, place + 1))
+    (rows, columns), side = image.grids[0].tolist(), math.isqrt(image.patches.shape[-1] // 3)
+    patches = image.patches.flatten(0, -2)[: rows * columns]
+    return patches.view(rows, columns, side, side, 3).transpose(1, 2).reshape(rows * side, columns * side, 3)
 
 
 def write_examples(folder: Path, step: int, examples: Sequence[Example]) -> Image.Image:
@@ -74,7 +85,10 @@ def write_examples(folder: Path, step: int, examples: Sequence[Example]) -> Imag
             record = {name: getattr(example, name) for name in ("why", "key", "uncertainty")}
             record["captions"] = [{"text": text, "uncertainty": value} for text, value in example.captions]
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
-    rows = np.split(np.stack([example.pixels for example in examples]), 3)
-    sheet = Image.fromarray(np.concatenate([np.concatenate([*row], 1) for row in rows]))
+    images, columns = [Image.fromarray(example.pixels) for example in examples], len(examples) // 3
+    width, height = (max(sides) for sides in zip(*(image.size for image in images), strict=True))
+    sheet = Image.new("RGB", (columns * width, 3 * height))
+    for place, image in enumerate(images):
+        sheet.paste(image, (place % columns * width, place // columns * height))
     sheet.save(folder / f"step_{step}.png")
     return sheet

@@ -71,10 +71,10 @@ class MetricsLog:
             self._write(row)
             self._progress.show(row)
 
-    def write_validation(self, step: int, metrics: Mapping[str, float]) -> None:
+    def write_validation(self, step: int, samples: int, metrics: Mapping[str, float]) -> None:
         """Write the metrics of validation sets."""
         if self._leads:
-            self._write({"step": step, "samples": step * self._config.batch_size, **metrics})
+            self._write({"step": step, "samples": samples, **metrics})
             self._progress.show_validation(step, metrics)
 
     def _write(self, row: Mapping[str, float]) -> None:

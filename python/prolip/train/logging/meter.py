@@ -14,7 +14,7 @@ from prolip.data import BatchLoader, LoaderStats
 from prolip.data.device import DeviceBatches
 from prolip.distributed import Ranks
 from prolip.losses import LossTerms
-from prolip.models import ProLIP, ProLIPOutput
+from prolip.models import ProLIPOutput
 from prolip.train import cost
 from prolip.train.config import TrainConfig
 from prolip.train.optim import LossScaler
@@ -22,8 +22,8 @@ from prolip.train.optim import LossScaler
 log = logging.getLogger(__name__)
 
 
-def seconds_at_peak(model: ProLIP, config: TrainConfig, ranks: Ranks) -> float | None:
-    """Seconds of a step at the device's peak, without recomputation; None if the peak is unknown.
+def seconds_at_peak(config: TrainConfig, ranks: Ranks) -> float | None:
+    """Seconds of a mean step at the device's peak, without recomputation; None if the peak is unknown.
 
     Divided by the measured seconds, it is the model FLOPs utilisation (MFU).
     """
@@ -34,15 +34,13 @@ def seconds_at_peak(model: ProLIP, config: TrainConfig, ranks: Ranks) -> float |
         peak = cost.peak_flops(torch.cuda.get_device_name(ranks.device), config.arithmetic) if on_gpu else None
     if peak is None:
         return None
-    own, slots = config.batch_size // ranks.world_size, len(config.data.captions)
-    flops = cost.step_flops(model, config.data.masking, batch_size=own, slots=slots, world_size=ranks.world_size)
-    return flops.useful / peak
+    return cost.mean_step_flops(config, ranks.world_size).useful / peak
 
 
 class Meter:
     """Averages metrics over steps; each row covers the steps since the row before. One meter per rank.
 
-    `batch_size` counts the samples of all ranks; `step` and `elapsed_s` are those before a restart.
+    `samples` counts those of all ranks; `step`, `samples` and `elapsed_s` are those before a restart.
     """
 
     def __init__(
@@ -51,8 +49,8 @@ class Meter:
         batches: DeviceBatches,
         loader: BatchLoader,
         *,
-        batch_size: int,
         step: int,
+        samples: int,
         elapsed_s: float,
         at_peak: float | None = None,
         scaler: LossScaler | None = None,
@@ -60,7 +58,7 @@ class Meter:
         self.elapsed_s = elapsed_s
         """Seconds of training up to the last row."""
         self._ranks, self._batches, self._loader = ranks, batches, loader
-        self._batch_size, self._at_peak, self._scaler = batch_size, at_peak, scaler
+        self._samples, self._at_peak, self._scaler = samples, at_peak, scaler
         self._sums = torch.zeros(len(LossTerms._fields), device=ranks.device)
         self._step, self._since, self._waited = step, time.perf_counter(), 0.0
         self._stages: dict[str, float] = {}
@@ -70,7 +68,7 @@ class Meter:
         """Add a step's loss terms, on the device."""
         self._sums += torch.stack(terms).detach()
 
-    def row(self, step: int, output: ProLIPOutput, grad_norm: Tensor, lr: float) -> dict[str, float]:
+    def row(self, step: int, samples: int, output: ProLIPOutput, grad_norm: Tensor, lr: float) -> dict[str, float]:
         """Return a row of metrics. All ranks call this. It is the same on every rank, but for times and speeds.
 
         Loss terms are means over steps and ranks; the arguments are those of the last step. `loader/STAGE` is the mean
@@ -100,8 +98,8 @@ class Meter:
         self._step, self._waited = step, waited
         self._sums.zero_()
         self.elapsed_s += seconds
-        rate = steps * self._batch_size / seconds
-        row = {"step": step, "samples": step * self._batch_size, "lr": lr, "loss": terms.pop("total"), **terms}
+        rate, self._samples = (samples - self._samples) / seconds, samples
+        row = {"step": step, "samples": samples, "lr": lr, "loss": terms.pop("total"), **terms}
         row["logit_scale"] = output.logit_scale.item()
         if output.logit_bias is not None:
             row["logit_bias"] = output.logit_bias.item()

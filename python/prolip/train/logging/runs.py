@@ -10,8 +10,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from prolip.data import NativeConfig
 from prolip.errors import UserError
-from prolip.files import write_atomic
+from prolip.files import decode, write_atomic
 from prolip.report.charts import Line, line_chart
 from prolip.report.page import Figure, Section, build_page
 from prolip.report.text_table import align
@@ -92,7 +93,9 @@ def _read(folder: Path, name: str) -> RunRecord:
     total = None
     with suppress(OSError, ValueError, KeyError):
         settings: dict[str, Any] = tomllib.loads((folder / "config.toml").read_text(encoding="utf-8"))
-        total = settings["samples_seen"] // settings["batch_size"]
+        native = settings.get("data", {}).get("native")
+        native = decode(NativeConfig, native) if isinstance(native, dict) else None
+        total = int(settings["samples_seen"] // (native.samples_per_step if native else settings["batch_size"]))
     return RunRecord(name, total, read_metrics(folder / "metrics.jsonl"))
 
 

@@ -6,20 +6,22 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from prolip.data import MaskConfig
+from prolip.data import CaptionConfig, MaskConfig, NativeConfig
 from prolip.distributed import Peers
 from prolip.losses import ProlipLoss
 from prolip.losses.config import LossConfig
 from prolip.losses.ppcl import _Side, _Visit
 from prolip.models import ARCHITECTURES, ModelConfig, ProLIP, TextConfig, VisionConfig, transformer
 from prolip.train.accumulate import backward
-from prolip.train.cost import blank, count_parameters, peak_flops, step_flops, step_memory
+from prolip.train.config import TrainConfig
+from prolip.train.cost import blank, count_parameters, mean_step_flops, peak_flops, step_flops, step_memory
 
 VISION = VisionConfig(image_size=24, patch_size=6, width=16, head_width=8, layers=2, embed_unc=True)
 TEXT = TextConfig(context_length=5, vocab_size=11, width=16, heads=2, layers=3)
@@ -44,22 +46,23 @@ SHAPES = {
 }
 
 
-def batch(model: ModelConfig, *, masked: bool = True) -> SimpleNamespace:
-    num_masked, kept = int(BATCH * MASK.masked_fraction), int(model.vision.num_patches * MASK.keep_ratio)
-    ids = torch.randint(model.text.vocab_size, (SLOTS, BATCH, model.text.context_length))
+def batch(model: ModelConfig, *, masked: bool = True, items: int = BATCH, columns: int = 4) -> SimpleNamespace:
+    """Images of four rows of patches."""
+    num_masked, kept = int(items * MASK.masked_fraction), int(4 * columns * MASK.keep_ratio)
+    ids = torch.randint(model.text.vocab_size, (SLOTS, items, model.text.context_length))
     return SimpleNamespace(
-        images=torch.randn(BATCH, 3, 24, 24),
+        images=torch.randn(items, 3, 24, 6 * columns),
         token_ids=ids,
         masked_token_ids=ids[:, :num_masked] if masked else None,
         kept_patches=torch.arange(kept).expand(num_masked, -1) if masked else None,
     )
 
 
-def counted(model: ProLIP, *, masked: bool = True, parts: int = 1) -> int:
+def counted(model: ProLIP, inputs: SimpleNamespace, *, parts: int = 1) -> int:
     """What torch counts in the towers of a step, forward and backward; the loss's own operator is closed to it."""
     loss = ProlipLoss(LossConfig(), Peers())
     with FlopCounterMode(display=False) as counter:
-        backward(model, loss, batch(model.config, masked=masked), micro_batches=parts)
+        backward(model, loss, cast(Any, inputs), micro_batches=parts)
     return int(counter.get_total_flops())
 
 
@@ -122,8 +125,22 @@ def test_flops_equal_those_of_the_whole_step(
     flops = step_flops(
         model, MASK if masked else None, batch_size=BATCH, slots=SLOTS, accumulate=parts, recompute_every=every
     )
-    assert flops.total - flops.loss == counted(model, masked=masked, parts=parts)
+    assert flops.total - flops.loss == counted(model, batch(config, masked=masked), parts=parts)
     assert flops.recomputed == (flops.forward if parts > 1 else 0) or every
+
+
+def test_flops_of_native_images_are_the_mean_over_their_kinds_of_step() -> None:
+    native = NativeConfig(seq_lens=(8, 12), seq_len_probs=(1, 3), token_budget=96, batch_divisor=4)
+    config = TrainConfig(
+        samples_seen=96,
+        model=replace(TINY, vision=replace(VISION, image_seq_len=12)),
+        data=replace(TrainConfig().data, native=native, mask=MASK, captions=(CaptionConfig(),) * SLOTS),
+    )
+    model = ProLIP(config.model)
+    found = [counted(model, batch(TINY, items=items, columns=columns)) for items, columns in ((12, 2), (8, 3))]
+    flops = mean_step_flops(config)
+    # The interpolation of positions is left out.
+    assert flops.total - flops.loss == pytest.approx((found[0] + 3 * found[1]) / 4, rel=0.02)
 
 
 def test_the_flops_of_the_loss_equal_those_that_torch_counts() -> None:

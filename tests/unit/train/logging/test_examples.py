@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from tests.support.small_step import native_step_of
 from tests.support.small_training import write_tokenizer
 
 from prolip.data.config import TokenizerConfig
@@ -17,7 +18,8 @@ from prolip.data.tokenizer import Tokenizer
 from prolip.gaussian import Gaussian
 from prolip.models import ProLIPOutput
 from prolip.normalization import OPENAI_MEAN, OPENAI_STD
-from prolip.train.logging.examples import pick_examples, write_examples
+from prolip.patches import Patches
+from prolip.train.logging.examples import image_of, pick_examples, write_examples
 
 
 def test_examples_are_the_most_certain_the_least_certain_and_random_ones(tmp_path: Path) -> None:
@@ -45,3 +47,16 @@ def test_examples_are_the_most_certain_the_least_certain_and_random_ones(tmp_pat
     assert [one.key for one in again] == [one.key for one in found]
     sheet = write_examples(tmp_path, 7, found)
     assert np.array_equal(np.asarray(sheet)[6:12, :6], pixels[2].numpy())
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_example_of_a_native_batch_is_its_image(packed: bool) -> None:
+    step = native_step_of(3, 0, packed=packed)
+    images = native_step_of(3, 0, packed=False).images
+    assert isinstance(images, Patches)
+    assert isinstance(step.images, Patches)
+    for place, (rows, columns) in enumerate([(2, 2), (1, 3), (2, 1)]):
+        image = image_of(step.images, place)
+        assert image.shape == (6 * rows, 6 * columns, 3)
+        again = Patches.of(image.permute(2, 0, 1)[None], 6)
+        assert torch.equal(again.patches[0], images.patches[place, : rows * columns])

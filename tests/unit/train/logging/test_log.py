@@ -73,7 +73,7 @@ def test_metrics_are_grouped_and_nan_stays_valid_json(tmp_path: Path) -> None:
     with log_of(tmp_path, 0, tensorboard=True) as log:
         log.write(ROW)
         log.write(ROW | {"step": 6, "lr": math.nan, "bad/decode": 2})
-        log.write_validation(6, {"val/emoji/top1": 0.25})
+        log.write_validation(6, 96, {"val/emoji/top1": 0.25})
     assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
     found = scalars(tmp_path)
     assert {"optim/lr", "loss/ppcl", "speed/samples_per_s", "bad/decode"} < found.keys()

@@ -67,11 +67,12 @@ def output(log_var: float = 0.0, bias: float | None = -10.0) -> ProLIPOutput:
 
 
 def meter_of(source: Source, **changes: Any) -> Meter:
-    return Meter(alone(), source, source, batch_size=8, step=changes.pop("step", 0), elapsed_s=10.0, **changes)
+    step = changes.pop("step", 0)
+    return Meter(alone(), source, source, step=step, samples=8 * step, elapsed_s=10.0, **changes)
 
 
 def row_of(meter: Meter, step: int) -> Mapping[str, float]:
-    return meter.row(step, output(), torch.tensor(0.5), 1e-3)
+    return meter.row(step, 8 * step, output(), torch.tensor(0.5), 1e-3)
 
 
 def test_a_row_covers_the_steps_since_the_last_row(clock: Clock) -> None:
@@ -82,7 +83,7 @@ def test_a_row_covers_the_steps_since_the_last_row(clock: Clock) -> None:
         source.seconds += 3.0
         source.wait_seconds += 0.5
         meter.add(terms(loss))
-    row = meter.row(6, output(math.log(2)), torch.tensor(0.5), 1e-3)
+    row = meter.row(6, 48, output(math.log(2)), torch.tensor(0.5), 1e-3)
     assert row == pytest.approx(
         {
             "step": 6,
@@ -133,7 +134,7 @@ def test_two_ranks_log_the_same_means_and_sums(
     def row_of_rank(rank: int) -> Mapping[str, float]:
         source = Source(seconds=1.0, ready=2 * rank, bad={"decode": 1} if rank else {"read": 5, "decode": 1})
         ranks = Ranks(rank=rank, local_rank=rank, world_size=2, device=torch.device("cpu"))
-        meter = Meter(ranks, source, source, batch_size=8, step=0, elapsed_s=-1.0)
+        meter = Meter(ranks, source, source, step=0, samples=0, elapsed_s=-1.0)
         meter.add(terms(1.0 + rank))
         return row_of(meter, 1)
 
