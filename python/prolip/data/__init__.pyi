@@ -18,6 +18,7 @@ from .loader import (
     decode as decode,
     grid_of as grid_of,
     preprocess_image as preprocess_image,
+    preprocess_native as preprocess_native,
 )
 from .native import (
     OPENAI_MEAN as OPENAI_MEAN,

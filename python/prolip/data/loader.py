@@ -242,3 +242,7 @@ that has its aspect ratio, rounded up in both directions (timm's `get_image_size
 
 preprocess_image = _core.preprocess_image
 """Return the loader's evaluation transform of an encoded image, uint8 [size, size, 3]; see `docs/specification.md`."""
+
+preprocess_native = _core.preprocess_native
+"""Return the evaluation transform of a native model, uint8 [H, W, 3]: the whole encoded image, turned as its EXIF
+orientation says, and resized to the grid of `grid_of` with Pillow's antialiased bicubic filter."""

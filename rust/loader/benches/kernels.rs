@@ -84,7 +84,7 @@ fn decoders(criterion: &mut Criterion, photos: &[Vec<u8>]) {
         let mut drawn = None;
         let choose = |width, height| drawn.insert(draw(width, height, sample)).crop;
         decoder.decode_part(bytes, &mut image, choose).unwrap();
-        apply(&image, &drawn.unwrap(), SIZE, &mut scratch, &mut out);
+        apply(&image, &drawn.unwrap(), [SIZE; 2], &mut scratch, &mut out);
     });
 }
 
@@ -107,7 +107,7 @@ fn kernels(criterion: &mut Criterion) {
     in_turn(criterion, "augment", &images, |image, sample| {
         let mut rng = SampleRng::new(0, 0, sample as u64, stream::AUGMENT);
         let draw = draw(&config, image.width(), image.height(), &mut rng);
-        apply(image, &draw, SIZE, &mut scratch, &mut out);
+        apply(image, &draw, [SIZE; 2], &mut scratch, &mut out);
     });
     type Adjust = fn(&mut [u8]);
     let colours: [(&str, Adjust); 5] = [

@@ -44,7 +44,7 @@ const STAGES: [Stage; 4] = [
             augmentation.insert(drawn(number, width, height)).crop
         });
         let Thread { image, scratch, out, .. } = thread;
-        apply(image, &augmentation.unwrap(), SIZE, scratch, out);
+        apply(image, &augmentation.unwrap(), [SIZE; 2], scratch, out);
     }),
 ];
 

@@ -1,13 +1,13 @@
 //! Single images: decoding, and the evaluation transform.
 
 use std::cell::RefCell;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU16, NonZeroU32};
 
 use numpy::{PyArray1, PyArray3, PyArrayMethods};
 use prolip_loader::config::MAX_PIXELS;
 use prolip_loader::error::ConfigError;
 use prolip_loader::image::augment::{self, Scratch};
-use prolip_loader::image::{self, Decoder, Rgb8, check_level};
+use prolip_loader::image::{self, CropBox, Decoder, Rgb8, check_level};
 use pyo3::prelude::*;
 
 use crate::config::read;
@@ -26,7 +26,7 @@ pub fn preprocess_image<'py>(
         return Err(config_error(ConfigError::new("size", size, rule)));
     }
     let pixels = py.detach(|| {
-        let image = decoded(data)?;
+        let image = decoded(data, false)?;
         let mut pixels = vec![0; size as usize * size as usize * 3];
         augment::evaluate(&image, size, &mut Scratch::default(), &mut pixels);
         Ok::<_, PyErr>(pixels)
@@ -34,10 +34,32 @@ pub fn preprocess_image<'py>(
     to_array(py, pixels, size as usize, size as usize)
 }
 
+/// Return the evaluation transform of a native model: uint8 `[H, W, 3]`, whole patches, `seq_len` of them at most.
+#[pyfunction]
+pub fn preprocess_native<'py>(
+    py: Python<'py>,
+    data: &[u8],
+    patch_size: NonZeroU16,
+    seq_len: NonZeroU16,
+) -> PyResult<Bound<'py, PyArray3<u8>>> {
+    let patch = u32::from(patch_size.get());
+    let (pixels, width, height) = py.detach(|| {
+        let image = decoded(data, true)?;
+        let (rows, columns) =
+            image::grid_of(image.height(), image.width(), patch, seq_len.get().into());
+        let (width, height) = (columns * patch, rows * patch);
+        let mut pixels = vec![0; width as usize * height as usize * 3];
+        let whole = CropBox::whole(image.width(), image.height());
+        augment::resize_box(&image, whole, width, height, &mut Scratch::default(), &mut pixels);
+        Ok::<_, PyErr>((pixels, width as usize, height as usize))
+    })?;
+    to_array(py, pixels, height, width)
+}
+
 /// Return the pixels of an encoded image, uint8 `[H, W, 3]`, as PIL's `convert("RGB")` gives them.
 #[pyfunction]
 pub fn decode<'py>(py: Python<'py>, data: &[u8]) -> PyResult<Bound<'py, PyArray3<u8>>> {
-    let image = py.detach(|| decoded(data))?;
+    let image = py.detach(|| decoded(data, false))?;
     let (width, height) = (image.width() as usize, image.height() as usize);
     to_array(py, image.into_pixels(), height, width)
 }
@@ -53,14 +75,17 @@ pub fn grid_of(
     image::grid_of(height.get(), width.get(), patch_size.get(), seq_len.get())
 }
 
-/// Decodes an encoded image. Each thread keeps its decoder, and so the memory for all but the pixels.
-fn decoded(data: &[u8]) -> PyResult<Rgb8> {
+/// Decodes an encoded image, and turns it as its EXIF orientation says if `turned`. Each thread keeps its decoder, and so the memory for all but the pixels.
+fn decoded(data: &[u8], turned: bool) -> PyResult<Rgb8> {
     thread_local! {
         static DECODER: RefCell<Decoder> = RefCell::new(Decoder::new(MAX_PIXELS));
     }
     check_level().map_err(config_error)?;
     let mut image = Rgb8::default();
-    DECODER.with_borrow_mut(|decoder| decoder.decode(data, &mut image)).map_err(decode_error)?;
+    let decode = if turned { Decoder::decode_turned } else { Decoder::decode_part };
+    let decoded =
+        DECODER.with_borrow_mut(|decoder| decode(decoder, data, &mut image, CropBox::whole));
+    decoded.map_err(decode_error)?;
     Ok(image)
 }
 

@@ -27,7 +27,7 @@ mod _core {
     #[pymodule_export]
     use crate::config::usable_cores;
     #[pymodule_export]
-    use crate::image::{decode, grid_of, preprocess_image};
+    use crate::image::{decode, grid_of, preprocess_image, preprocess_native};
     #[pymodule_export]
     use crate::loader::{BatchIterator, BatchLoader};
     #[pymodule_export]

@@ -33,10 +33,10 @@ fuzz_target!(|input: (u8, u8, u8, u64, &[u8])| {
     for level in runnable() {
         let pixels = at(level, || {
             let (mut out, mut again, mut evaluated) = (fresh(), fresh(), fresh());
-            apply(&image, &drawn, size, &mut scratch, &mut out);
+            apply(&image, &drawn, [size; 2], &mut scratch, &mut out);
             // What an image leaves in the buffers is not seen by the next.
             evaluate(&image, size, &mut scratch, &mut evaluated);
-            apply(&image, &drawn, size, &mut scratch, &mut again);
+            apply(&image, &drawn, [size; 2], &mut scratch, &mut again);
             assert!(out == again, "{level:?}");
             [out, evaluated]
         });

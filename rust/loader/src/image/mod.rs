@@ -3,6 +3,7 @@
 pub mod augment;
 mod decode;
 mod grid;
+mod header;
 mod prepare;
 mod rgb;
 mod simd;
@@ -10,6 +11,7 @@ mod value_table;
 
 pub use decode::Decoder;
 pub use grid::grid_of;
+pub use header::size_of;
 pub(crate) use prepare::ImagePreparer;
 pub use rgb::{CropBox, Rgb8};
 pub use simd::{check_level, level_names};

@@ -1,5 +1,7 @@
 //! An image in memory as packed RGB pixels.
 
+use image::metadata::Orientation;
+use image::{DynamicImage, RgbImage};
 pub use prolip_jpeg::CropBox;
 
 use crate::buffer::first_bytes;
@@ -38,6 +40,16 @@ impl Rgb8 {
     pub fn into_pixels(mut self) -> Vec<u8> {
         self.buffer.truncate(self.width as usize * self.height as usize * 3);
         self.buffer
+    }
+
+    pub(super) fn turn(&mut self, orientation: Orientation) {
+        let (width, height) = (self.width, self.height);
+        let pixels = std::mem::take(self).into_pixels();
+        let image = RgbImage::from_raw(width, height, pixels).unwrap_or_default();
+        let mut image = DynamicImage::from(image);
+        image.apply_orientation(orientation);
+        (self.width, self.height) = (image.width(), image.height());
+        self.buffer = image.into_bytes();
     }
 
     /// As [`Self::reshape`], but returns `length` bytes, of which those after the pixels are not part of the image.

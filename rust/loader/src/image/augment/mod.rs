@@ -68,10 +68,16 @@ fn draw_jitter(
     JitterDraw { brightness, contrast, saturation, hue, order }
 }
 
-/// Applies an augmentation: crop, bicubic resize to `size` x `size`, colour jitter, grey. Writes `size * size * 3` bytes of
+/// Applies an augmentation: crop, bicubic resize to `width` x `height`, colour jitter, grey. Writes `width * height * 3` bytes of
 /// packed RGB.
-pub fn apply(image: &Rgb8, draw: &AugmentDraw, size: u32, scratch: &mut Scratch, out: &mut [u8]) {
-    resize_box(image, draw.crop, size, size, scratch, out);
+pub fn apply(
+    image: &Rgb8,
+    draw: &AugmentDraw,
+    [width, height]: [u32; 2],
+    scratch: &mut Scratch,
+    out: &mut [u8],
+) {
+    resize_box(image, draw.crop, width, height, scratch, out);
     if let Some(jitter) = &draw.jitter {
         colour_jitter(out, jitter);
     }

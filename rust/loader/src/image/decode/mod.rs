@@ -1,8 +1,8 @@
 //! Decodes images to packed RGB, with the pixels of PIL's `Image.open(…).convert("RGB")`.
 //!
 //! Ordinary JPEG files are decoded by `prolip-jpeg`, others by libjpeg-turbo; WebP by libwebp; PNG, GIF and BMP by the crates
-//! `png`, `gif` and `image`. The format is detected from the first bytes, never from the file name. As in PIL, orientation tags,
-//! colour profiles and gamma are ignored. What PIL rejects, such as a truncated file, is an error.
+//! `png`, `gif` and `image`. The format is detected from the first bytes, never from the file name. As in PIL, colour
+//! profiles and gamma are ignored, and orientation tags unless they are asked for. What PIL rejects, such as a truncated file, is an error.
 
 mod bmp;
 mod gif;
@@ -10,9 +10,11 @@ mod jpeg;
 mod png;
 mod webp;
 
+use image::metadata::Orientation;
 use prolip_jpeg::simd::{Level, level};
 use prolip_jpeg::{JpegDecoder, JpegHeader};
 
+use super::header::orientation;
 use super::rgb::{CropBox, Rgb8, check_size};
 use crate::error::DecodeError;
 
@@ -62,6 +64,22 @@ impl Decoder {
         let part = choose(into.width(), into.height());
         part.check(into.width(), into.height());
         Ok(part)
+    }
+
+    /// As [`Self::decode_part`], of the image turned as its EXIF orientation says.
+    pub fn decode_turned(
+        &mut self,
+        bytes: &[u8],
+        into: &mut Rgb8,
+        choose: impl FnOnce(u32, u32) -> CropBox,
+    ) -> Result<CropBox, DecodeError> {
+        let orientation = orientation(bytes);
+        if orientation == Orientation::NoTransforms {
+            return self.decode_part(bytes, into, choose);
+        }
+        self.decode(bytes, into)?;
+        into.turn(orientation);
+        Ok(choose(into.width(), into.height()))
     }
 
     /// The header, if `prolip-jpeg` can decode this file and is the faster.
