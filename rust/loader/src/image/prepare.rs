@@ -20,23 +20,6 @@ pub(crate) struct Decoded<'image> {
     draw: Option<AugmentDraw>,
 }
 
-/// The augmentation of an image of this size, if there is any. At native aspect, the ratio of its crop is in multiples of the
-/// image's own (timm's `RandomResizedCropToSequence`).
-pub(crate) fn draw(
-    config: &LoaderConfig,
-    width: u32,
-    height: u32,
-    rng: impl FnOnce() -> SampleRng,
-) -> Option<AugmentDraw> {
-    let mut augment = config.augment.clone()?;
-    if config.native.is_some() {
-        let own = f64::from(width) / f64::from(height);
-        augment.crop_ratio.0 *= own;
-        augment.crop_ratio.1 *= own;
-    }
-    Some(augment::draw(&augment, width, height, &mut rng()))
-}
-
 impl<'config> ImagePreparer<'config> {
     pub fn new(config: &'config LoaderConfig) -> Self {
         Self { config, decoder: Decoder::new(config.max_pixels), pixels: Rgb8::default() }
@@ -49,9 +32,15 @@ impl<'config> ImagePreparer<'config> {
         rng: impl FnOnce() -> SampleRng,
     ) -> Result<Decoded<'_>, DecodeError> {
         let (config, mut draw) = (self.config, None);
+        let draw_of = match config.native {
+            Some(_) => augment::draw_native,
+            None => augment::draw,
+        };
         let choose = |width, height| {
-            draw = self::draw(config, width, height, rng);
-            draw.map_or(CropBox::whole(width, height), |draw| draw.crop)
+            let Some(augment) = &config.augment else {
+                return CropBox::whole(width, height);
+            };
+            draw.insert(draw_of(augment, width, height, &mut rng())).crop
         };
         let (decoder, pixels) = (&mut self.decoder, &mut self.pixels);
         match config.native {
@@ -76,10 +65,10 @@ impl Decoded<'_> {
         }
     }
 
-    /// The augmentation, or one that leaves the whole image as it is.
-    pub fn draw(&self) -> AugmentDraw {
+    /// The part of the image that a grid of patches shows.
+    pub fn part(&self) -> CropBox {
         let whole = CropBox::whole(self.pixels.width(), self.pixels.height());
-        self.draw.unwrap_or(AugmentDraw { crop: whole, jitter: None, gray: false })
+        self.draw.map_or(whole, |draw| draw.crop)
     }
 
     /// Writes a grid of patches row by row, each with its pixels row by row: `rows * columns * patch * patch * 3` bytes.
@@ -94,7 +83,9 @@ impl Decoded<'_> {
         let mut pixels = std::mem::take(&mut scratch.image);
         pixels.resize(out.len(), 0);
         let size = [columns * patch, rows * patch];
-        augment::apply(self.pixels, &self.draw(), size, scratch, &mut pixels);
+        let nothing = AugmentDraw { crop: self.part(), jitter: None, gray: false };
+        let draw = self.draw.as_ref().unwrap_or(&nothing);
+        augment::apply(self.pixels, draw, size, scratch, &mut pixels);
         let (side, columns) = (patch as usize, columns as usize);
         let strip = columns * side * side * 3;
         for (pixels, out) in pixels.chunks_exact(strip).zip(out.chunks_exact_mut(strip)) {

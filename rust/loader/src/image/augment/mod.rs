@@ -53,6 +53,19 @@ pub fn draw(config: &AugmentConfig, width: u32, height: u32, rng: &mut SampleRng
     AugmentDraw { crop, jitter, gray: rng.chance(config.gray_prob) }
 }
 
+/// As [`draw`], with the ratio of the crop in multiples of the image's own (timm's `RandomResizedCropToSequence`).
+pub fn draw_native(
+    config: &AugmentConfig,
+    width: u32,
+    height: u32,
+    rng: &mut SampleRng,
+) -> AugmentDraw {
+    let own = f64::from(width) / f64::from(height);
+    let (low, high) = config.crop_ratio;
+    let config = AugmentConfig { crop_ratio: (low * own, high * own), ..config.clone() };
+    draw(&config, width, height, rng)
+}
+
 fn draw_jitter(
     [brightness, contrast, saturation, hue]: [f64; 4],
     rng: &mut SampleRng,
