@@ -6,7 +6,7 @@ patches.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -29,27 +29,17 @@ class Patches(NamedTuple):
     grids: Tensor
     """[B, 2]: rows and columns of patches in each image, at least 1."""
     valid: Tensor | None = None
-    """Padded: bool [B, L], False for padding; None if there is none."""
+    """Padded: bool [B, L], False for padding."""
     cu_seqlens: Tensor | None = None
     """Packed: int32 [B + 1], where each image begins; the last is the end of the last image, before any padding."""
 
     @classmethod
     def of(cls, images: Tensor | Sequence[Tensor], patch_size: int) -> Patches:
-        """Cut normalised images, [B, 3, height, width] or [3, height, width] each, into whole patches, padded.
-
-        Pixels after the last whole patch are left out.
-        """
-        if isinstance(images, Tensor):
-            rows, columns = images.shape[2] // patch_size, images.shape[3] // patch_size
-            whole = images[..., : rows * patch_size, : columns * patch_size]
-            cut = whole.reshape(-1, 3, rows, patch_size, columns, patch_size)
-            patches = cut.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
-            axes = (torch.arange(size, device=images.device) for size in (rows, columns))
-            coords = torch.cartesian_prod(*axes).expand(patches.shape[0], -1, -1)
-            return cls(patches, coords, coords[:, -1] + 1)
-        each = [cls.of(image[None], patch_size) for image in images]
-        patches = pad_sequence([one.patches[0] for one in each], batch_first=True)
-        return cls.of_grids(patches, torch.cat([one.grids for one in each]))
+        """Cut normalised images [3, height, width], whole numbers of patches high and wide, into padded patches."""
+        grids = torch.tensor([[side // patch_size for side in image.shape[1:]] for image in images])
+        cut = [F.pixel_unshuffle(image, patch_size).reshape(3, patch_size**2, -1) for image in images]
+        patches = pad_sequence([each.permute(2, 1, 0).flatten(1) for each in cut], batch_first=True)
+        return cls.of_grids(patches, grids.to(patches.device))
 
     @classmethod
     def of_grids(cls, patches: Tensor, grids: Tensor) -> Patches:
@@ -66,39 +56,32 @@ class Patches(NamedTuple):
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Patches:
         """Copy to a device; `dtype` is that of the pixels."""
-        moved = Patches(*(None if part is None else part.to(device=device) for part in self))  # type: ignore[arg-type]
+        moved = self._each(lambda part: part.to(device=device))
         return moved._replace(patches=moved.patches.to(dtype=dtype))
 
     def rows(self, chosen: slice | Tensor) -> Patches:
-        """Choose images by a slice, a mask or their numbers; the form stays. Packed, the host waits for the device."""
-        if self.cu_seqlens is None:
-            return Patches(*(None if part is None else part[chosen] for part in self))  # type: ignore[arg-type]
-        starts, lengths = self.cu_seqlens[:-1][chosen], self.cu_seqlens.diff()[chosen]
-        ends = F.pad(lengths.cumsum(0), (1, 0)).to(starts.dtype)
-        total = int(ends[-1])
-        shifts = (starts - ends[:-1]).repeat_interleave(lengths, output_size=total)
-        places = torch.arange(total, device=shifts.device) + shifts
-        return Patches(self.patches[places], self.coords[places], self.grids[chosen], None, ends)
+        """Choose images by a slice, a mask or their numbers; the result is padded."""
+        return self.padded()._each(lambda part: part[chosen])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Patches:
+        return Patches(*(None if part is None else change(part) for part in self))  # type: ignore[arg-type]
 
     def kept(self, kept_patches: Tensor) -> Patches:
         """Choose patches of the first M images, padded: [M, K] numbers within each image, or -1 for none."""
-        length = self.patches.shape[1]
         starts = self.cu_seqlens
         if starts is None:
-            starts = torch.arange(self.len_images, device=kept_patches.device) * length
-        places = starts[: len(kept_patches), None] + kept_patches.clamp(min=0)
+            starts = torch.arange(self.len_images, device=kept_patches.device) * self.patches.shape[1]
+        valid = kept_patches >= 0
+        places = (starts[: len(valid), None] + kept_patches).where(valid, 0)
         patches, coords = (part.flatten(0, -2)[places] for part in (self.patches, self.coords))
-        return Patches(patches, coords, self.grids[: len(kept_patches)], kept_patches >= 0)
+        return Patches(patches, coords, self.grids[: len(valid)], valid)
 
     def padded(self) -> Patches:
-        """The padded form; the host waits for the device if it is another."""
+        """The padded form; from the packed one the host waits for the device."""
         if self.cu_seqlens is None:
             return self
         lengths = self.cu_seqlens.diff()
-        places = torch.arange(rounded_up(int(lengths.max())), device=lengths.device)
+        # Compiled code is made anew for each length: so there are few.
+        longest = -(-int(lengths.max()) // 16) * 16
+        places = torch.arange(longest, device=lengths.device)
         return self.kept(torch.where(places < lengths[:, None], places, -1))
-
-
-def rounded_up(length: int) -> int:
-    """Return the next multiple of 16: compiled code is made anew for each length."""
-    return -(-length // 16) * 16

@@ -12,7 +12,15 @@ from torch import Tensor, nn
 from prolip.gaussian import Gaussian
 from prolip.models.config import VisionConfig
 from prolip.models.position_tables import grid_positions
-from prolip.models.transformer import Activation, AttentionMask, AttentionPool, Transformer, hide_token
+from prolip.models.transformer import (
+    Activation,
+    AttentionMask,
+    AttentionPool,
+    Segments,
+    Transformer,
+    can_pack,
+    hide_token,
+)
 from prolip.patches import Patches
 
 
@@ -35,7 +43,6 @@ class ImageEncoder(nn.Module):
         self.grid = config.grid
         self.is_native = config.image_seq_len is not None
         self.position_mode = config.pos_embed_interp_mode
-        self.hides_unc = config.embed_unc and not config.unc_seen
         has_cls = config.pool_type == "tok"
         self.num_specials = int(has_cls) + int(config.embed_unc)
         # The released models with [UNC] were trained with the last norm applied twice to [CLS].
@@ -75,66 +82,76 @@ class ImageEncoder(nn.Module):
         """Encode images [B, 3, height, width] or patches; returns Gaussians [B, D] whose means are not normalised.
 
         Patches, and all images of a native model, may have any grid. `kept_patches` are sorted indices of the patches
-        to keep, [K] for the whole batch or [B, K] per image; for patches, -1 where an image keeps fewer. Each keeps its
-        own position embedding.
+        to keep, [K] for the whole batch or [B, K] per image. For patches they are [M, K], of the first images, and -1
+        where an image keeps fewer. Each keeps its own position embedding.
         """
+        table, unc = self.positional_embedding[self.num_specials :], self.num_specials - 1
+        valid, mask, packs = None, None, False
         if isinstance(images, Tensor) and not self.is_native:
-            tokens, valid = self._square_tokens(images, kept_patches), None
-            unc, length = self.num_specials - 1, self.num_specials + tokens.shape[1]
-            mask = None if self.mask is None else AttentionMask(self.mask, False, unc, unc).of_tokens(0, length)
-        else:
-            patches = Patches.of(images, self.patch) if isinstance(images, Tensor) else images
+            patches = self._patches(images)
             if kept_patches is not None:
-                patches = patches.kept(kept_patches.expand(patches.len_images, -1))
-            patches = patches.padded()
-            tokens, valid = self._patch_tokens(patches), patches.valid
-            mask = self._native_mask(valid, self.num_specials + tokens.shape[1], tokens.device)
+                table = table[kept_patches]
+                patches = patches.take_along_dim(kept_patches.expand(patches.shape[0], -1)[..., None], 1)
+            tokens = F.linear(patches, self.conv1.weight.flatten(1)) + table
+            if self.mask is not None:
+                mask = AttentionMask(self.mask, False, unc, unc).of_tokens(0, self.num_specials + tokens.shape[1])
+        else:
+            whole = self._cut(images, kept_patches)
+            packs = whole.cu_seqlens is not None
+            pixels, coords, grids, valid, _ = whole.padded()
+            if valid is not None:
+                # Else values of padding that are not finite would reach the gradients.
+                pixels = pixels.masked_fill(~valid[..., None], 0)
+                seen = F.pad(valid, (self.num_specials, 0), value=True)[:, None, None]
+                if self.mask is not None:
+                    seen = seen & hide_token(seen.new_ones(seen.shape[-1], seen.shape[-1]), unc)
+                mask = AttentionMask(seen)
+            positions = grid_positions(table, self.grid, coords, grids[:, None], self.position_mode)
+            tokens = F.linear(pixels, self.conv1.weight.permute(0, 2, 3, 1).flatten(1)) + positions
         special: list[Tensor] = [vector for vector in (self.class_embedding, self.unc_embedding) if vector is not None]
         if special:
             specials = torch.stack(special) + self.positional_embedding[: self.num_specials]
             tokens = torch.cat([specials.expand(tokens.shape[0], -1, -1), tokens], 1)
-        rows = slice(0, None if self.attn_pool is not None else self.num_specials)
-        x = self.transformer(self.ln_pre(tokens), rows, mask)
+        tokens = self.ln_pre(tokens)
+        if packs and valid is not None:
+            x, valid = self._packed_outputs(tokens, valid)[:-1], valid[:-1]
+        else:
+            rows = slice(0, None if self.attn_pool is not None else self.num_specials)
+            x = self.transformer(tokens, rows, mask)
         # Heads run at least in float32, whatever the blocks ran in, because the loss compares their outputs.
         with torch.autocast(x.device.type, enabled=False):
             x = self.ln_post(x.to(self.proj.dtype))
             cls = self.ln_post(x[:, 0]) if self.norms_cls_twice else x[:, 0]
             if self.attn_pool is not None:
-                seen = None if valid is None else AttentionMask(valid[:, None, None])
-                cls = self.attn_pool(x[:, self.num_specials :], seen)
+                pooled = None if valid is None else AttentionMask(valid[:, None, None])
+                cls = self.attn_pool(x[:, self.num_specials :], pooled)
             mean = cls @ self.proj
             if self.uncertainty_proj is None:
                 return Gaussian.point(mean)
             return Gaussian(mean, self.uncertainty_proj(x[:, self.num_specials - 1]))
 
-    def _square_tokens(self, images: Tensor, kept_patches: Tensor | None) -> Tensor:
-        """Patches of images of the model's size, with their positions, [B, P or K, W]."""
-        patches = self._patches(images)
-        positions = self.positional_embedding[self.num_specials :]
+    def _cut(self, images: Tensor | Patches, kept_patches: Tensor | None) -> Patches:
+        """Patches of any grid; packed only if the device can leave out padding."""
+        cut = Patches.of(images, self.patch) if isinstance(images, Tensor) else images
         if kept_patches is not None:
-            positions = positions[kept_patches]
-            if kept_patches.ndim == 1:
-                patches = patches[:, kept_patches]
-            else:
-                patches = patches.take_along_dim(kept_patches[..., None], 1)
-        return F.linear(patches, self.conv1.weight.flatten(1)) + positions
+            cut = cut.kept(kept_patches if kept_patches.ndim > 1 else kept_patches.expand(cut.len_images, -1))
+        if cut.cu_seqlens is None or not can_pack():
+            return cut.padded()
+        # What is left of the row is one more image: so the kernel writes all values, and the row has one shape.
+        ends = F.pad(cut.cu_seqlens, (0, 1), value=len(cut.patches))
+        return cut._replace(grids=torch.cat([cut.grids, cut.grids[-1:]]), cu_seqlens=ends)
 
-    def _patch_tokens(self, images: Patches) -> Tensor:
-        """Padded patches of any grid, with their positions, [B, P, W]; of padding, position alone."""
-        pixels = images.patches
-        if images.valid is not None:
-            # Else values that are not finite would reach the gradients.
-            pixels = pixels.masked_fill(~images.valid[..., None], 0)
-        table = self.positional_embedding[self.num_specials :]
-        positions = grid_positions(table, self.grid, images.coords, images.grids[:, None], self.position_mode)
-        return F.linear(pixels, self.conv1.weight.permute(0, 2, 3, 1).flatten(1)) + positions
-
-    def _native_mask(self, valid: Tensor | None, length: int, device: torch.device) -> AttentionMask | None:
-        """The mask of `length` tokens that hides padding, and [UNC] if other tokens must not see it."""
-        unc = self.num_specials - 1
-        allowed = torch.ones(length if self.hides_unc else 1, length, dtype=torch.bool, device=device)
-        if self.hides_unc:
-            allowed = hide_token(allowed, unc)
-        if valid is not None:
-            return AttentionMask(allowed & F.pad(valid, (self.num_specials, 0), value=True)[:, None, None])
-        return AttentionMask(allowed, False, unc, unc) if self.hides_unc else None
+    def _packed_outputs(self, tokens: Tensor, valid: Tensor) -> Tensor:
+        """Run the blocks over padded tokens [B, L, W], as one row without their padding."""
+        # [UNC] last, behind the tokens that must not see it.
+        each = self.num_specials
+        tokens, seen = tokens.roll(-each, 1), F.pad(valid, (0, each), value=True)
+        queries = keys = seen[:, None]
+        if self.mask is not None:
+            # Two segments for each image: all other tokens, then [UNC], which sees all.
+            queries, keys = keys.repeat(1, 2, 1), keys.repeat(1, 2, 1)
+            keys[:, 0, -1] = queries[:, 0, -1] = queries[:, 1, :-1] = False
+        places = (seen.flatten().cumsum(0) - 1).view_as(seen)[:, None].expand_as(keys)[keys]
+        starts, ends = (F.pad(part.sum(-1).flatten().cumsum(0), (1, 0)).int() for part in (queries, keys))
+        x: Tensor = self.transformer(tokens[seen][None], None, Segments(starts, ends, seen.shape[1], places))
+        return x.new_zeros(tokens.shape).masked_scatter(seen[..., None], x).roll(each, 1)

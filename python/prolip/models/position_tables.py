@@ -127,12 +127,11 @@ def grid_positions(
         scale = count / grids[..., axis, None].to(dtype)
         centre = (coords[..., axis, None] + 0.5) * scale
         taps = torch.arange(count, device=coords.device) + 0.5
-        far = (taps - centre).abs() / scale.clamp(min=1)
+        far = ((taps - centre).abs() / scale.clamp(min=1)).clamp(max=2)  # where both filters are 0
         if mode == "bilinear":
             weights = (1 - far).clamp(min=0)
         else:
             weights = torch.where(far < 1, (1.5 * far - 2.5) * far**2 + 1, ((2.5 - 0.5 * far) * far - 4) * far + 2)
-            weights = weights.masked_fill(far >= 2, 0)
         axes.append(weights / weights.sum(-1, keepdim=True))
     weights = (axes[0][..., None] * axes[1][..., None, :]).flatten(-2)
     with torch.autocast(table.device.type, enabled=False):

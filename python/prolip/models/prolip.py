@@ -96,10 +96,8 @@ class ProLIP(nn.Module):
             text = self._encode_slots(token_ids)
         else:
             num_masked = masked_token_ids.shape[1]
-            if isinstance(images, Tensor):
-                masked_image = self.encode_image(images[:num_masked], kept_patches)
-            else:
-                masked_image = self.encode_image(images.kept(kept_patches.expand(num_masked, -1)))
+            first = images[:num_masked] if isinstance(images, Tensor) else images
+            masked_image = self.encode_image(first, kept_patches)
             # Whole and masked texts share one pass through the tower.
             both = self._encode_slots(torch.cat([token_ids, masked_token_ids], 1))
             text, masked_text = both.rows(slice(0, batch)), both.rows(slice(batch, None))
