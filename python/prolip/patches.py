@@ -49,6 +49,14 @@ class Patches(NamedTuple):
         coords = torch.stack([places // columns, places % columns], -1) * valid[..., None]
         return cls(patches, coords, grids, valid)
 
+    def images(self, patch_size: int) -> list[Tensor]:
+        """Return the pixels of padded images, [3, height, width] each: the inverse of `of`."""
+        found = []
+        for cut, (rows, columns) in zip(self.patches, self.grids.tolist(), strict=True):
+            cells = cut[: rows * columns].reshape(rows, columns, patch_size, patch_size, 3).permute(4, 0, 2, 1, 3)
+            found.append(cells.reshape(3, rows * patch_size, columns * patch_size))
+        return found
+
     @property
     def len_images(self) -> int:
         """Number of images."""

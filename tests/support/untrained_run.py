@@ -20,10 +20,10 @@ ALONE = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
 WORDS = ["<pad>", "a", "an", "picture", "emoji", "of", ":", ",", "-", "and", "animals", "nature", "food", "travel"]
 
 
-def write_run(run: Path, tokenizer: Path, context_length: int) -> None:
+def write_run(run: Path, tokenizer: Path, context_length: int, image_seq_len: int | None = None) -> None:
     """Writes a checkpoint into a run's folder, and the tokenizer that it was, so to say, trained with."""
     write_words(tokenizer)
-    write_run_with(run, tokenizer, context_length)
+    write_run_with(run, tokenizer, context_length, image_seq_len=image_seq_len)
 
 
 def write_words(tokenizer: Path) -> None:
@@ -33,7 +33,9 @@ def write_words(tokenizer: Path) -> None:
     words.save(str(tokenizer))
 
 
-def write_run_with(run: Path, tokenizer: Path, context_length: int, seed: int = 0) -> None:
+def write_run_with(
+    run: Path, tokenizer: Path, context_length: int, seed: int = 0, image_seq_len: int | None = None
+) -> None:
     """Writes a checkpoint into a run's folder, of a model for a tokenizer that is there."""
     num_tokens = Tokenizer.from_file(str(tokenizer)).get_vocab_size()
     demo = ARCHITECTURES["demo"]
@@ -41,7 +43,9 @@ def write_run_with(run: Path, tokenizer: Path, context_length: int, seed: int = 
         demo,
         embed_dim=32,
         # Of variances that differ visibly between items.
-        vision=dataclasses.replace(demo.vision, width=32, head_width=16, layers=1, init_unc_bias=-6.0),
+        vision=dataclasses.replace(
+            demo.vision, width=32, head_width=16, layers=1, init_unc_bias=-6.0, image_seq_len=image_seq_len
+        ),
         text=dataclasses.replace(
             demo.text,
             width=32,

@@ -6,13 +6,13 @@ N images, C classes, T templates, E emoji, D dimensions.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from prolip.decisions.calibration import Subject, fit_calibration, save_calibration
 from prolip.decisions.config import CALIBRATION_FILE
@@ -37,7 +37,7 @@ from prolip.errors import UserError
 from prolip.evaluation.classification import accuracy_rows, answer
 from prolip.evaluation.decisions import BASELINE, Decided, decision_charts, probability_rows, score_rows, set_rows
 from prolip.evaluation.results import Chart, Row, SuiteResult, TaskCache, TaskResult, row_of_items
-from prolip.evaluation.uncertainty import accuracy_figures, blurred, hide_patches
+from prolip.evaluation.uncertainty import accuracy_figures, blurred, hide_patches, view_of
 from prolip.gaussian import Gaussian, concatenate, inclusion_score
 from prolip.metrics.bprw import reweight_prompts
 from prolip.metrics.config import BprwConfig
@@ -254,9 +254,9 @@ def inclusion_rows(embedded: Embedded, one: EmojiSet) -> list[Row]:
 def view_rows(embedded: Embedded, one: EmojiSet) -> list[Row]:
     """How often an image is more uncertain if patches are hidden, and if it is blurred."""
     model = embedded.model
-    views: dict[str, Callable[[Tensor], Gaussian]] = {
+    views = {
         "patches hidden": hide_patches(model, model.keep_ratio or 0.25),
-        "blurred": lambda pixels: model.encode_pixels(blurred(pixels, 0.04)),
+        "blurred": view_of(model, partial(blurred, share=0.04)),
     }
     rows = []
     for name, view in views.items():

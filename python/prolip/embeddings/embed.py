@@ -15,6 +15,7 @@ from prolip.data.tokenizer import Tokenizer
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian, concatenate
 from prolip.models import ProLIP
+from prolip.patches import Patches
 from prolip.pretrained.forward import encode_in_batches, evaluating, on_cpu
 from prolip.pretrained.image_batches import image_batches
 from prolip.pretrained.model import Model
@@ -55,7 +56,6 @@ def embed_pairs(model: ProLIP, loader: BatchLoader, device: torch.device) -> Pai
     members: list[Members] = []
     with evaluating(model):
         for batch in device_batches(loader, device):
-            assert isinstance(batch.images, Tensor)
             images.append(on_cpu(model.encode_image(batch.images)))
             if slots:
                 flat = on_cpu(model.encode_text(batch.token_ids.flatten(0, 1)))
@@ -106,7 +106,7 @@ def embed_shards(
 def embed_views(
     model: Model,
     shards: Sequence[str],
-    views: Mapping[str, Callable[[Tensor], Gaussian]],
+    views: Mapping[str, Callable[[Tensor | Patches], Gaussian]],
     *,
     batch_size: int = 128,
     keep: Sequence[str] = (),
@@ -114,7 +114,7 @@ def embed_views(
     selection: str | None = None,
     on_progress: Callable[[int], object] | None = None,
 ) -> dict[str, Embedded]:
-    """As `embed_shards`, in several ways at once. Each view maps images f32 [B, 3, H, W] to Gaussians [B, D]."""
+    """As `embed_shards`, in several ways at once. Each view maps images (`ImageBatch`) to Gaussians [B, D]."""
     parts: dict[str, list[Gaussian]] = {name: [] for name in views}
     keys: list[str] = []
     members: list[Members] = []

@@ -54,7 +54,7 @@ from prolip.pretrained.forward import evaluating, on_cpu
 from prolip.pretrained.image_batches import decoded_ahead, encoded_image
 from prolip.pretrained.model import Model, weights_digest
 from prolip.pretrained.open import load
-from prolip.pretrained.preprocess import pixel_size, square_image_size
+from prolip.pretrained.preprocess import pixel_size
 from prolip.pretrained.sources import absolute_source
 
 KINDS: dict[str, tuple[Kind, ...]] = {"image": ("image",), "text": ("text",), "both": ("image", "text")}
@@ -262,7 +262,8 @@ class Embedder:
         config = LoaderConfig(
             shards=(source.address,),
             batch_size=options.batch_size,
-            image_size=0 if network is None else square_image_size(network),
+            image_size=0 if network is None else self.model.preprocess.size[0],
+            native=None if network is None else self.model.preprocess.native(options.batch_size),
             captions=(slot,) if texts and network is not None else (),
             tokenizer=self.model.require_tokenizer().config if texts and network is not None else TokenizerConfig(),
             keep_members=(*self.keep, *((*EXTENSIONS, *beside) if network is None else ())),
@@ -308,7 +309,6 @@ class Embedder:
                 found: dict[Kind, Gaussian] = {}
                 with autocast(self.options.precision, device):
                     if "image" in kinds:
-                        assert isinstance(batch.images, Tensor)
                         found["image"] = network.encode_image(batch.images)
                     if "text" in kinds:
                         found["text"] = network.encode_text(batch.token_ids[0])
@@ -340,7 +340,7 @@ class Embedder:
 
     def _embed_decoded(self, source: Input, samples: Iterable[list[_Sample]], rows: PartRows) -> None:
         """Embed samples that the model's own preprocessing and tokenizer take."""
-        kinds = KINDS[self.options.what]
+        kinds, preprocess = KINDS[self.options.what], self.model.preprocess
         caption_key = self.options.caption_key if source.form == "shard" else "txt"
 
         def decode(sample: _Sample) -> tuple[Tensor | None, tuple[int, int], str] | Exception:
@@ -350,7 +350,8 @@ class Embedder:
                     return DataError(f"it has no caption at {caption_key!r}")
                 if "image" not in kinds:
                     return None, (0, 0), captions[0]
-                return self.model.preprocess(sample.image), pixel_size(sample.image), captions[0]
+                size = pixel_size(sample.image, turned=preprocess.image_seq_len is not None)
+                return preprocess(sample.image), size, captions[0]
             except (DataError, UserError) as error:
                 return error
 
@@ -370,7 +371,7 @@ class Embedder:
                 with self.model.running():
                     encoded: dict[Kind, Gaussian] = {}
                     if "image" in kinds:
-                        encoded["image"] = self.model.encode_pixels(torch.stack(pixels).to(self.model.device))
+                        encoded["image"] = self.model.encode_pixels(preprocess.batch(pixels, self.model.device))
                     if "text" in kinds:
                         encoded["text"] = self.model.encode_captions(captions)
                     rows.add(keys, places, sizes, encoded, records)

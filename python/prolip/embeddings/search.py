@@ -84,8 +84,7 @@ def run_search(options: SearchOptions) -> list[str]:
     model = _open_model(options, manifest)
     found = [model.encode_texts(options.text, progress=False)] if options.text else []
     if options.image:
-        pixels = torch.stack([model.preprocess(path) for path in options.image])
-        found.append(model.encode_images(pixels, progress=False))
+        found.append(model.encode_images([model.preprocess(path) for path in options.image], progress=False))
     queries = concatenate(found)
     hits = nearest(parts, queries.mean.numpy(), options.k, score)
     answers = look_up(parts, hits, queries, has_variances=manifest.has_variances)

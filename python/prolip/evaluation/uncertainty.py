@@ -32,6 +32,7 @@ from prolip.evaluation.run import evaluate_data
 from prolip.gaussian import Gaussian, inclusion_score
 from prolip.metrics.uncertainty import count_words, more_uncertain, uncertainty_bins
 from prolip.metrics.zero_shot import correct_within, zero_shot_logits
+from prolip.patches import Patches
 from prolip.pretrained.model import Model
 from prolip.report.charts import Line, line_chart
 
@@ -62,9 +63,9 @@ def run_uncertainty(model: Model, options: UncertaintyOptions, cache: TaskCache)
 def measure_set(model: Model, name: str, data: DataSet, options: UncertaintyOptions) -> TaskResult:
     """Measure one data set."""
     occluded = {str(share): occlude(model, share) for share in OCCLUDED[1:]}
-    views: dict[str, Callable[[Tensor], Gaussian]] = {
+    views: dict[str, Callable[[Tensor | Patches], Gaussian]] = {
         "whole": model.encode_pixels,
-        "a blurred image": lambda images: model.encode_pixels(blurred(images, options.blur)),
+        "a blurred image": view_of(model, partial(blurred, share=options.blur)),
         **occluded,
     }
     if model.prolip is not None:
@@ -197,19 +198,31 @@ def hide_tokens(ids: Tensor, pad_id: int, mask_id: int | None) -> Tensor:
     return ids.masked_fill(gone, pad_id).gather(1, gone.int().argsort(dim=1, stable=True))
 
 
-def occlude(model: Model, share: float) -> Callable[[Tensor], Gaussian]:
+def view_of(model: Model, change: Callable[[Tensor], Tensor]) -> Callable[[Tensor | Patches], Gaussian]:
+    """A view of images [B, 3, H, W] after a change. Those of patches are changed one by one."""
+
+    def view(images: Tensor | Patches) -> Gaussian:
+        if isinstance(images, Tensor):
+            return model.encode_pixels(change(images))
+        size = model.preprocess.patch_size
+        return model.encode_pixels(Patches.of([change(image[None])[0] for image in images.images(size)], size))
+
+    return view
+
+
+def occlude(model: Model, share: float) -> Callable[[Tensor | Patches], Gaussian]:
     """A view in which a rectangle at a random place, a share of each image [B, 3, H, W], has the mean colour."""
     draws = torch.Generator().manual_seed(0)
 
-    def view(images: Tensor) -> Gaussian:
+    def hide(images: Tensor) -> Tensor:
         images = images.clone()
         height, width = (round(share**0.5 * side) for side in images.shape[-2:])
         for image, (down, across) in zip(images, torch.rand(len(images), 2, generator=draws).tolist(), strict=True):
             top, left = int(down * (image.shape[1] - height + 1)), int(across * (image.shape[2] - width + 1))
             image[:, top : top + height, left : left + width] = 0
-        return model.encode_pixels(images)
+        return images
 
-    return view
+    return view_of(model, hide)
 
 
 def blurred(images: Tensor, share: float) -> Tensor:
@@ -222,19 +235,26 @@ def blurred(images: Tensor, share: float) -> Tensor:
     return F.conv2d(rows, kernel.transpose(2, 3), groups=channels)
 
 
-def hide_patches(model: Model, keep_ratio: float) -> Callable[[Tensor], Gaussian]:
-    """A view in which the model sees int(P * keep_ratio) random patches of each image, at least one.
+def hide_patches(model: Model, keep_ratio: float) -> Callable[[Tensor | Patches], Gaussian]:
+    """A view in which the model sees int(P * keep_ratio) random patches of each image of P patches, at least one.
 
     A new view of the same images in the same batches has the same patches.
     """
     network = model.prolip
     assert network is not None, "only ProLIP models can hide patches"
-    num_patches = network.config.vision.num_patches
-    count = max(1, int(num_patches * keep_ratio))
     draws = torch.Generator().manual_seed(0)
 
-    def view(images: Tensor) -> Gaussian:
-        order = torch.rand(len(images), num_patches, generator=draws).argsort(dim=1)
-        return network.encode_image(images, order[:, :count].sort(dim=1).values.to(images.device))
+    def view(images: Tensor | Patches) -> Gaussian:
+        if isinstance(images, Patches):
+            numbers = images.grids.prod(dim=1, keepdim=True).cpu()
+        else:
+            numbers = torch.full((len(images), 1), network.config.vision.num_patches)
+        longest = int(numbers.max())
+        columns = torch.arange(longest)
+        order = torch.rand(len(numbers), longest, generator=draws).masked_fill(columns >= numbers, 2).argsort(dim=1)
+        counts = (numbers.double() * keep_ratio).long().clamp(min=1)
+        kept = order.masked_fill(columns >= counts, longest).sort(dim=1).values[:, : int(counts.max())]
+        device = images[0].device  # a tensor, of patches as well
+        return network.encode_image(images, kept.masked_fill(kept == longest, -1).to(device))
 
     return view

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from prolip.data import DataError
@@ -38,7 +37,6 @@ from prolip.metrics.hierarchy import items_on_walk
 from prolip.metrics.prompts import encode_prompts
 from prolip.pretrained.classify import NOTHING, Classification, Decide, classification
 from prolip.pretrained.model import Model
-from prolip.pretrained.preprocess import square
 
 log = logging.getLogger(__name__)
 
@@ -204,7 +202,7 @@ class Explorer:
         images = []
         if kind == "images":
             heading += f" Uncertainties: {column.hint}."
-            images = [data_uri(square(self.items[place].image, SIDE)) for place in shown]
+            images = [data_uri(self.model.preprocess.thumbnail(self.items[place].image, SIDE)) for place in shown]
         return Answer(heading, "caption", [names[place] for place in shown], [column], images)
 
     def classify(
@@ -331,7 +329,7 @@ class Explorer:
                 else:
                     readable.append(item)
             if pixels:
-                embedded.append(self.model.encode_images(torch.stack(pixels), progress=False))
+                embedded.append(self.model.encode_images(pixels, progress=False))
         if items and not readable:
             raise UserError(f"images: must have one that can be decoded (got {len(items)})")
         return readable, concatenate(embedded) if embedded else None

@@ -15,7 +15,6 @@ from prolip.errors import UserError
 from prolip.explore.answer import Answer, render
 from prolip.explore.explorer import Explorer
 from prolip.pretrained.classify import Decide
-from prolip.pretrained.preprocess import square
 
 _THUMBNAIL = 240
 _ROOT = "a picture"
@@ -100,7 +99,7 @@ class _Page:
     """Builds panels, and collects the questions that are answered when the page opens."""
 
     def __init__(self, explorer: Explorer) -> None:
-        self.items = explorer.items
+        self.items, self.preprocess = explorer.items, explorer.model.preprocess
         self.questions: list[tuple[Callable[..., str], list[Any], Any]] = []
         """Each panel's function, its input components and its output component."""
 
@@ -152,16 +151,16 @@ class _Page:
         )
 
         def show_item(place: int | None) -> Any:  # without an item, the preview of the upload stays
-            return gr.skip() if place is None else _thumbnail(self.items[place].image)
+            return gr.skip() if place is None else self._thumbnail(self.items[place].image)
 
         def show_upload(data: bytes) -> Any:
             try:
-                return None, _thumbnail(data)
+                return None, self._thumbnail(data)
             except DataError as error:
                 raise gr.Error(str(error), duration=8, print_exception=False) from error
 
         preview = gr.Image(
-            None if first is None else _thumbnail(self.items[first].image),
+            None if first is None else self._thumbnail(self.items[first].image),
             interactive=False,
             height=240,
             label="Image",
@@ -173,7 +172,6 @@ class _Page:
         upload.upload(show_upload, upload, [item, preview], **_QUIET)
         return item, upload
 
-
-def _thumbnail(image: bytes | Path) -> Image.Image:
-    """Return the part of an image that the model sees: the central square, without transparency."""
-    return Image.fromarray(square(image, _THUMBNAIL))
+    def _thumbnail(self, image: bytes | Path) -> Image.Image:
+        """Return the part of an image that the model sees, without transparency."""
+        return Image.fromarray(self.preprocess.thumbnail(image, _THUMBNAIL))

@@ -11,7 +11,6 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from prolip.data import DataError
@@ -88,7 +87,7 @@ class Embed:
                 return model.preprocess(rows[row])
             except (ValueError, DataError) as error:  # UserError is a ValueError, and so is a path with a null byte
                 errors[row] = str(error)
-                return torch.zeros(3, *model.preprocess.size)
+                return model.preprocess(np.zeros((8, 8), np.uint8))
 
         every = range(len(rows))
         batches = (every[start : start + self.batch_size] for start in every[:: self.batch_size])

@@ -25,10 +25,11 @@ from torch import Tensor
 
 from prolip.data import Batch, BatchLoader, DataError, LoaderConfig, Members, StoreConfig, without_secrets
 from prolip.data.build.folder import find_images
-from prolip.data.device import Normalise, device_batches
+from prolip.data.device import device_batches
 from prolip.data.samples import EXTENSIONS
 from prolip.distributed import usable_cores
 from prolip.errors import UserError
+from prolip.patches import Patches
 from prolip.pretrained.preprocess import KINDS, AnyImage, Preprocess
 
 MAX_BAD_FRACTION = 0.01
@@ -42,8 +43,8 @@ Decoded = TypeVar("Decoded")
 class ImageBatch(NamedTuple):
     """Images on a device."""
 
-    images: Tensor
-    """f32 [B, 3, H, W], normalised."""
+    images: Tensor | Patches
+    """f32 [B, 3, H, W], normalised; of a native model, padded patches."""
     keys: list[str]
     """B keys."""
     members: Members
@@ -113,6 +114,7 @@ def image_batches(
         shards=tuple(shards),
         batch_size=batch_size,
         image_size=preprocess.size[0],
+        native=preprocess.native(batch_size),
         captions=(),
         shuffle_window=0,
         last_batch="keep",
@@ -128,7 +130,6 @@ def image_batches(
     via = device if device.type in {"cpu", "cuda"} else torch.device("cpu")
     with BatchLoader(reading) as loader:
         for batch in device_batches(loader, via, mean=preprocess.mean, std=preprocess.std):
-            assert isinstance(batch.images, Tensor)
             yield ImageBatch(batch.images.to(device), batch.keys, batch.members)
         _check_whole(loader)
 
@@ -198,8 +199,8 @@ def read_images(
     *,
     num_threads: int = 0,
     store: StoreConfig | None = None,
-) -> Iterator[Tensor]:
-    """Yield batches of normalised images, f32 [B, 3, H, W] on the device, in order. Every image must be readable.
+) -> Iterator[Tensor | Patches]:
+    """Yield batches of normalised images, as in `ImageBatch`, on the device, in order. Every image must be readable.
 
     The arguments are those of `Model.encode_images`.
 
@@ -207,9 +208,7 @@ def read_images(
         UserError: an image is not of a known kind, or there is no such file, folder or shard.
         DataError: an image cannot be decoded, or a shard is damaged.
     """
-    where = device if device.type == "cuda" else torch.device("cpu")  # other devices get floats
-    normalise = Normalise(preprocess.mean, preprocess.std, torch.float32, where)
-    for kind, entries in groupby(_entries(images, preprocess.size), key=lambda entry: entry.kind):
+    for kind, entries in groupby(_entries(images, preprocess), key=lambda entry: entry.kind):
         if kind == "shards":
             shards = [entry.name for entry in entries]
             found = image_batches(
@@ -219,13 +218,10 @@ def read_images(
             continue
         batches = _batched(entries, batch_size)
         if kind == "ready":
-            yield from (torch.stack([entry.image for entry in some]).to(device, torch.float32) for some in batches)
+            yield from (preprocess.batch([entry.image for entry in some], device) for some in batches)
             continue
         for decoded in decoded_ahead(batches, lambda entry: preprocess.decode(entry.image, entry.name), num_threads):
-            pixels = torch.stack([image for _, image in decoded]).to(where)
-            if preprocess.transform is None:
-                pixels = normalise(pixels).permute(0, 3, 1, 2)
-            yield pixels.to(device)
+            yield preprocess.batch([image for _, image in decoded], device)
 
 
 def _batched(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
@@ -255,7 +251,7 @@ def is_many(name: str | os.PathLike[str]) -> bool:
     return bool(_SHARDS.search(text)) or "://" in text or os.path.isdir(text)
 
 
-def _entries(images: Images, size: tuple[int, int]) -> Iterator[_Entry]:
+def _entries(images: Images, preprocess: Preprocess) -> Iterator[_Entry]:
     """Yield the images one by one; a folder stands for the images in it."""
     several = [cast(AnyImage, images)] if _is_one(images) else images
     if not isinstance(several, Iterable) or hasattr(several, "read"):  # the items of an open file are lines
@@ -266,9 +262,10 @@ def _entries(images: Images, size: tuple[int, int]) -> Iterator[_Entry]:
             yield from _named(os.fspath(image), name)
         elif isinstance(image, Tensor) and image.is_floating_point():
             pixels = image[None] if image.ndim == 3 else image
-            if pixels.ndim != 4 or tuple(pixels.shape[1:]) != (3, *size):
-                raise UserError(f"{name}: a float tensor must be {[3, *size]} (got {list(image.shape)})")
-            yield from (_Entry("ready", name, row) for row in pixels)
+            if not preprocess.accepts(pixels.shape[1:]):
+                form = [3, *preprocess.size] if preprocess.image_seq_len is None else "made by model.preprocess"
+                raise UserError(f"{name}: a float tensor must be {form} (got {list(image.shape)})")
+            yield from (_Entry("ready", name, row) for row in pixels.float())
         elif isinstance(image, np.ndarray | Tensor) and image.ndim == 4:
             yield from (_Entry("decode", f"{name}[{row}]", part) for row, part in enumerate(image))
         else:

@@ -25,6 +25,7 @@ from prolip.metrics.prompts import encode_prompts
 from prolip.models import ProLIP
 from prolip.models.config import Precision
 from prolip.models.precision import autocast
+from prolip.patches import Patches
 from prolip.pretrained.classify import (
     NOTHING,
     PLAIN,
@@ -48,7 +49,7 @@ class Parts(NamedTuple):
     network: nn.Module
     """A `ProLIP`, a model of open_clip, or an `AdaptedNetwork` on one of these, on the model's device, in fp32."""
     preprocess: Preprocess
-    """Turns an image of any kind into f32 [3, H, W] on the CPU."""
+    """Turns an image of any kind into f32 [3, H, W] on the CPU; its `batch` joins several."""
     tokenize: Callable[[str | Sequence[str]], Tensor]
     """Turns captions into ids, i64 [N, L] on the CPU."""
 
@@ -62,8 +63,9 @@ class Model:
     network: nn.Module = field(repr=False)
     """On `device`."""
     device: torch.device
-    encode_pixels: Callable[[Tensor], Gaussian] = field(repr=False)
-    """Turns normalised pixels [B, 3, H, W] on `device` into Gaussians [B, D]: means of unit norm, with gradients."""
+    encode_pixels: Callable[[Tensor | Patches], Gaussian] = field(repr=False)
+    """Turns normalised pixels [B, 3, H, W] on `device`, or patches if the model is native, into Gaussians [B, D]: means
+    of unit norm, with gradients."""
     encode_tokens: Callable[[Tensor], Gaussian] = field(repr=False)
     """Turns ids [B, L] on `device` into Gaussians [B, D]: means of unit norm, with gradients."""
     tokenize: Callable[[str | Sequence[str]], Tensor] = field(repr=False)
@@ -116,7 +118,7 @@ class Model:
         with self.running(), progress_bar("images", count_images(images), progress) as bar:
             for pixels in batches:
                 parts.append(on_cpu(self.encode_pixels(pixels)))
-                bar.update(len(pixels))
+                bar.update(len(parts[-1].mean))
         if not parts:
             raise UserError("images: there must be at least one")
         return concatenate(parts)
@@ -287,8 +289,10 @@ class Model:
         """
         digest = hashlib.sha256()
         shape = self.network.config if isinstance(self.network, ProLIP) else self.network
-        pixels = (self.preprocess.size, self.preprocess.mean, self.preprocess.std)
-        for part in (shape, pixels, self.preprocess.resize_mode, self.preprocess.interpolation, self.has_variances):
+        given = self.preprocess
+        length = [] if given.image_seq_len is None else [given.image_seq_len]
+        pixels = (given.size, given.mean, given.std, *length)
+        for part in (shape, pixels, given.resize_mode, given.interpolation, self.has_variances):
             digest.update(repr(part).encode())
         digest.update(self.precision.encode())
         digest.update(self.tokenize(_PROBES).contiguous().numpy().tobytes())
@@ -349,7 +353,8 @@ def of_prolip(
     Raises:
         UserError: its images are not square, or the tokenizer has more tokens than the model's table.
     """
-    size = square_image_size(model)
+    if model.config.vision.image_seq_len is None:
+        square_image_size(model)  # or an error
     rows = model.config.text.vocab_size
     if tokenizer is not None and tokenizer.vocab_size > rows:
         raise UserError(f"tokenizer: must have at most the model's {rows} tokens (got {tokenizer.vocab_size})")
@@ -362,7 +367,7 @@ def of_prolip(
         encode_pixels=model.encode_image,
         encode_tokens=model.encode_text,
         tokenize=partial(_tokenize, tokenizer, no_tokenizer),
-        preprocess=Preprocess(size=(size, size)),
+        preprocess=Preprocess.of_config(model.config),
         has_variances=model.config.vision.embed_unc and model.config.text.embed_unc,
         tokenizer=tokenizer,
         keep_ratio=keep_ratio,

@@ -15,7 +15,7 @@ from prolip.data.tokenizer import Tokenizer
 from prolip.decisions.calibration import Calibration, load_calibration
 from prolip.decisions.config import CALIBRATION_FILE
 from prolip.distributed import find_device
-from prolip.errors import UserError, check_choice
+from prolip.errors import UserError, check_at_least, check_choice
 from prolip.gaussian import Gaussian
 from prolip.models import ModelConfig
 from prolip.models.adapter import AdaptedNetwork, Adapter
@@ -39,6 +39,7 @@ def load(
     cache_dir: str | Path | None = None,
     beside: Path | None = None,
     calibration: str | Path | None = None,
+    image_seq_len: int | None = None,
 ) -> Model:
     """Open a model with its image preprocessing and its tokenizer.
 
@@ -64,6 +65,8 @@ def load(
         beside: folder to search for the tokenizer's file of an older run, whose checkpoints do not carry it.
         calibration: the file that `prolip calibrate` wrote, for guarantees; None for calibration.safetensors in the
             source's folder or repository, if there is one for this model.
+        image_seq_len: maximum number of patches of an image, for a model of images at their native aspect ratio; None
+            for the model's own.
 
     Raises:
         UserError: there is no such model, it is damaged, or it cannot be downloaded; the message says why.
@@ -74,6 +77,12 @@ def load(
     given = None if calibration is None else load_calibration(Path(calibration))  # before a download
     found = resolve(source, cache_dir)
     model = _open(found, tokenizer, target, precision, config, beside)
+    if image_seq_len is not None:
+        check_at_least(1, image_seq_len=image_seq_len)
+        if model.preprocess.image_seq_len is None:
+            raise UserError(f"image_seq_len: {model.name} takes square images only (got {image_seq_len})")
+        shorter = dataclasses.replace(model.preprocess, image_seq_len=image_seq_len)
+        model = dataclasses.replace(model, preprocess=shorter)
     if given is not None:
         return _with_calibration(model, given, Path(str(calibration)))
     try:

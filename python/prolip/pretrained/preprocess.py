@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from prolip.data import DataError, preprocess_image
+from prolip.data import DataError, NativeConfig, preprocess_image, preprocess_native
 from prolip.data.build.images import UNREADABLE
 from prolip.data.device import Normalise
 from prolip.errors import UserError
 from prolip.folders import Folder
 from prolip.models import ModelConfig, ProLIP
 from prolip.normalization import OPENAI_MEAN, OPENAI_STD
+from prolip.patches import Patches
 
 AnyImage = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any] | Tensor
 """A file's path or address (`s3://`, `gs://`, `az://`), its bytes, a PIL image, an array u8 [H, W, 3] or [H, W], or a
@@ -37,24 +38,49 @@ class Preprocess:
     """Image preprocessing of a model. Call it with an image of any kind to get the network's input.
 
     The shortest side is resized and the centre is cropped, unless `resize_mode` says otherwise. EXIF orientation is
-    ignored, as in training.
+    ignored, as in training. With `image_seq_len`, the whole image is turned as EXIF says and keeps its aspect ratio.
     """
 
     size: tuple[int, int]
-    """Height and width in pixels."""
+    """Height and width in pixels, of square images."""
     mean: tuple[float, float, float] = OPENAI_MEAN
     """Mean of red, green and blue, in [0, 1]; it is subtracted."""
     std: tuple[float, float, float] = OPENAI_STD
     """Standard deviation of red, green and blue, in [0, 1]; the difference is divided by it."""
     resize_mode: str = "shortest"
-    """`shortest`: resize the shortest side and crop the centre; or another mode of open_clip."""
+    """`shortest`: resize the shortest side and crop the centre; `native`: with `image_seq_len`; or another mode of
+    open_clip."""
     interpolation: str = "bicubic"
     """Filter for resizing."""
     transform: Callable[[Any], Tensor] | None = None
     """From a PIL image to f32 [3, H, W]; None if the loader gives the same pixels."""
+    patch_size: int = 1
+    """With `image_seq_len`, the side of a patch. H and W are multiples of it."""
+    image_seq_len: int | None = None
+    """Maximum number of patches of an image that keeps its aspect ratio; None for images of `size`."""
+
+    @classmethod
+    def of_config(cls, config: ModelConfig) -> Preprocess:
+        """Return the preprocessing of an architecture."""
+        vision = config.vision
+        return cls(
+            size=vision.height_and_width,
+            resize_mode="shortest" if vision.image_seq_len is None else "native",
+            patch_size=vision.patch_size,
+            image_seq_len=vision.image_seq_len,
+        )
+
+    def native(self, batch_size: int) -> NativeConfig | None:
+        """Return the loader's setting for batches of this size; None for square images."""
+        if self.image_seq_len is None:
+            return None
+        length = self.image_seq_len
+        return NativeConfig(
+            patch_size=self.patch_size, seq_lens=(length,), token_budget=batch_size * length, batch_divisor=1
+        )
 
     def settings(self) -> dict[str, Any]:
-        """Return all but `transform` as plain values."""
+        """Return what a model's architecture does not say, as plain values."""
         return {
             "size": list(self.size),
             "resize_mode": self.resize_mode,
@@ -76,6 +102,27 @@ class Preprocess:
             return decoded
         return Normalise(self.mean, self.std, torch.float32, decoded.device)(decoded).permute(2, 0, 1)
 
+    def batch(self, images: Sequence[Tensor], device: torch.device) -> Tensor | Patches:
+        """Join images that are all from `decode` or all from `__call__`, normalised, as the network takes them."""
+        where = device if device.type == "cuda" else torch.device("cpu")  # other devices get floats
+        normalise = Normalise(self.mean, self.std, torch.float32, where)
+        is_decoded = images[0].dtype == torch.uint8
+        if self.image_seq_len is None:
+            pixels = torch.stack([*images]).to(where)
+            return (normalise(pixels).permute(0, 3, 1, 2) if is_decoded else pixels).to(device)
+        patches = Patches.of([image.permute(2, 0, 1) if is_decoded else image for image in images], self.patch_size)
+        if is_decoded:
+            patches = patches.to(where)._replace(patches=normalise(patches.patches))
+        return patches.to(device)
+
+    def accepts(self, shape: Sequence[int]) -> bool:
+        """Whether f32 pixels of this shape are what `__call__` returns for an image."""
+        if self.image_seq_len is None or len(shape) != 3:
+            return tuple(shape) == (3, *self.size)
+        channels, height, width = shape
+        whole = height % self.patch_size == width % self.patch_size == 0
+        return channels == 3 and whole and 0 < height * width <= self.image_seq_len * self.patch_size**2
+
     def decode(self, image: AnyImage, name: str) -> Tensor:
         """Decode, resize and crop an image: u8 [H, W, 3], or f32 [3, H, W] by the model's own transform.
 
@@ -87,16 +134,34 @@ class Preprocess:
         """
         if self.transform is not None:
             return self.transform(_as_pil(image, name))
-        data = _as_bytes(image, name)
+        turned = self.image_seq_len is not None
+        data = _as_bytes(image, name, turned)
         try:
-            return _through_loader(data, self.size[0], name)
+            return self._through_loader(data, name)
         except DataError as refused:
             try:
                 # A format that only Pillow reads, such as TIFF.
                 decoded = _as_pil(data, name)
             except DataError:
                 raise refused from None
-        return _through_loader(_as_bytes(decoded, name), self.size[0], name)
+        return self._through_loader(_as_bytes(decoded, name, turned), name)
+
+    def thumbnail(self, image: AnyImage, side: int) -> Pixels:
+        """The part of an image that the model sees, for people to look at: a square of `side` pixels, or as large.
+
+        Errors as for `decode`.
+        """
+        length = None if self.image_seq_len is None else side**2
+        shown = replace(self, size=(side, side), transform=None, patch_size=1, image_seq_len=length)
+        return shown.decode(image, "the image").numpy()
+
+    def _through_loader(self, data: bytes, name: str) -> Tensor:
+        try:
+            if self.image_seq_len is None:
+                return torch.from_numpy(preprocess_image(data, self.size[0]))
+            return torch.from_numpy(preprocess_native(data, self.patch_size, self.image_seq_len))
+        except DataError as error:
+            raise DataError(f"{name}: cannot be read ({error})") from error
 
 
 def square(image: AnyImage, side: int) -> Pixels:
@@ -104,16 +169,17 @@ def square(image: AnyImage, side: int) -> Pixels:
     return Preprocess(size=(side, side)).decode(image, "the image").numpy()
 
 
-def pixel_size(image: bytes | Path) -> tuple[int, int]:
-    """Width and height of an image file, orientation tags ignored; 0 if Pillow cannot read it."""
+def pixel_size(image: bytes | Path, turned: bool = False) -> tuple[int, int]:
+    """Width and height of an image file, if asked after the turn that EXIF says; 0 if Pillow cannot read it."""
     with suppress(*UNREADABLE), Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
-        return opened.size
+        width, height = opened.size
+        return (height, width) if turned and opened.getexif().get(ExifTags.Base.Orientation, 1) > 4 else (width, height)
     return 0, 0
 
 
 def image_settings(config: ModelConfig) -> dict[str, Any]:
     """How images are prepared for a model, as plain values."""
-    return Preprocess(size=config.vision.height_and_width).settings()
+    return Preprocess.of_config(config).settings()
 
 
 def check_image_settings(stored: Mapping[str, Any] | None, config: ModelConfig, source: str) -> None:
@@ -138,15 +204,11 @@ def check_image_file(path: str | Path) -> None:
         raise UserError(f"{path}: no such image file")
 
 
-def _through_loader(data: bytes, size: int, name: str) -> Tensor:
-    try:
-        return torch.from_numpy(preprocess_image(data, size))
-    except DataError as error:
-        raise DataError(f"{name}: cannot be read ({error})") from error
+def _as_bytes(image: AnyImage, name: str, turned: bool = False) -> bytes:
+    """Return the image as an encoded file; decoded pixels become a BMP, so that the loader's own code resizes them.
 
-
-def _as_bytes(image: AnyImage, name: str) -> bytes:
-    """Return the image as an encoded file; decoded pixels become a BMP, so that the loader's own code resizes them."""
+    If `turned`, pixels of Pillow's are turned as EXIF says. A file keeps its tag.
+    """
     if isinstance(image, bytes | bytearray | memoryview):
         return bytes(image)
     if isinstance(image, str | os.PathLike):
@@ -160,7 +222,8 @@ def _as_bytes(image: AnyImage, name: str) -> bytes:
     if not isinstance(image, Image.Image | np.ndarray | Tensor):
         raise UserError(f"{name}: {KINDS} (got a {type(image).__name__})")
     buffer = io.BytesIO()
-    _as_pil(image, name).save(buffer, format="BMP")
+    rgb = _as_pil(image, name)
+    (ImageOps.exif_transpose(rgb) if turned else rgb).save(buffer, format="BMP")
     return buffer.getvalue()
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import xml.etree.ElementTree as ET
+from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,7 +21,15 @@ from prolip.embeddings.embed import embed_captions, embed_views
 from prolip.errors import UserError
 from prolip.evaluation.config import UncertaintyOptions
 from prolip.evaluation.datasets import open_dataset
-from prolip.evaluation.uncertainty import OCCLUDED, accuracy_figures, blurred, hide_patches, hide_tokens, occlude
+from prolip.evaluation.uncertainty import (
+    OCCLUDED,
+    accuracy_figures,
+    blurred,
+    hide_patches,
+    hide_tokens,
+    occlude,
+    view_of,
+)
 from prolip.gaussian import Gaussian, inclusion_score
 from prolip.metrics.uncertainty import (
     area_under_risk_coverage,
@@ -27,6 +37,9 @@ from prolip.metrics.uncertainty import (
     expected_calibration_error,
 )
 from prolip.metrics.zero_shot import aggregate_prompts, zero_shot_logits
+from prolip.models import ARCHITECTURES, ProLIP
+from prolip.patches import Patches
+from prolip.pretrained.model import of_prolip
 
 
 @pytest.fixture(scope="module")
@@ -139,9 +152,9 @@ def test_the_least_certain_bin_includes_the_remainder() -> None:
 def test_hidden_patches_have_the_given_share_and_repeat() -> None:
     seen: list[Tensor] = []
 
-    def encode_image(images: Tensor, kept: Tensor) -> Gaussian:
+    def encode_image(_: Any, kept: Tensor) -> Gaussian:
         seen.append(kept)
-        return Gaussian.point(images)
+        return Gaussian.point(kept.float())
 
     network = SimpleNamespace(config=SimpleNamespace(vision=SimpleNamespace(num_patches=30)), encode_image=encode_image)
     model: Any = SimpleNamespace(prolip=network)
@@ -154,6 +167,21 @@ def test_hidden_patches_have_the_given_share_and_repeat() -> None:
         assert all(bool((kept.diff(dim=1) > 0).all()) for kept in seen), "in their order, each once"
         assert 0 <= int(torch.cat(seen).min()) <= int(torch.cat(seen).max()) < 30
         assert [seen[0].equal(one) for one in seen] == [True, False, True, False]
+    hide_patches(model, 0.3)(Patches.of([torch.zeros(3, 5, 6), torch.zeros(3, 2, 4)], 1))
+    assert ((seen[-1] >= 0).sum(dim=1).tolist(), seen[-1].shape) == ([9, 2], (2, 9))
+    assert int(seen[-1][1].max()) < 8
+    assert bool((seen[-1][:, :2].diff(dim=1) > 0).all())
+
+
+def test_views_of_patches_are_those_of_their_images() -> None:
+    vision = replace(ARCHITECTURES["demo"].vision, image_seq_len=36)
+    network = ProLIP(replace(ARCHITECTURES["demo"], vision=vision)).eval()
+    model = of_prolip(network, None, "native", torch.device("cpu"))
+    images = torch.randn(3, 3, 36, 24)
+    for view in (lambda: occlude(model, 0.3), lambda: view_of(model, partial(blurred, share=0.1))):
+        for ours, theirs in zip(view()(Patches.of([*images], vision.patch_size)), view()(images), strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+        assert not torch.allclose(theirs, model.encode_pixels(images).log_var)
 
 
 def test_blur_equals_torchvisions() -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import io
 import pickle
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from tests.support.images import encode, noise
 from tests.support.refusals import refusal_of
 from tests.support.shards import write_tar
@@ -21,9 +23,10 @@ from torch import Tensor
 import prolip
 from prolip.data import DataError
 from prolip.errors import UserError
-from prolip.gaussian import Gaussian
+from prolip.gaussian import Gaussian, concatenate
 from prolip.models import ARCHITECTURES, ProLIP
 from prolip.models.config import Precision
+from prolip.patches import Patches
 from prolip.pretrained.image_batches import read_images
 from prolip.pretrained.preprocess import Preprocess
 
@@ -33,12 +36,14 @@ COUNT = 7
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same images as files, as a folder and in shards."""
+    """The same images as files, as a folder and in shards; one is turned by its tag."""
     folder = tmp_path_factory.mktemp("data")
     (folder / "images" / "more").mkdir(parents=True)
     members = []
     for number in range(COUNT):
-        picture = encode(noise(number, (50 + number, 41)), "png")
+        turned = Image.Exif()
+        turned[ExifTags.Base.Orientation] = 6 if number == 2 else 1
+        picture = encode(noise(number, (50 + 20 * number, 41)), "png", exif=turned)
         place = "more/" if number >= 4 else ""
         (folder / "images" / f"{place}{number}.png").write_bytes(picture)
         members.append((f"{number}.png", picture))
@@ -51,6 +56,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def model(lab: Path) -> prolip.Model:
     return prolip.load(lab / "run", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def native(lab: Path) -> prolip.Model:
+    return prolip.load(lab / "native", device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -71,23 +81,33 @@ def assert_close(found: Gaussian, expected: Gaussian) -> None:
 # ---- images ---------------------------------------------------------------------------------------------------------
 
 
-def pixels_of(preprocess: Preprocess, images: Any, batch_size: int = 3) -> Tensor:
-    return torch.cat(list(read_images(preprocess, images, CPU, batch_size)))
+def pixels_of(preprocess: Preprocess, images: Any, batch_size: int = 3) -> list[Tensor]:
+    batches = read_images(preprocess, images, CPU, batch_size)
+    return [
+        image
+        for some in batches
+        for image in (some if isinstance(some, Tensor) else some.images(preprocess.patch_size))
+    ]
 
 
-@pytest.mark.parametrize("squashed", [False, True])
+def same(found: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
+    return all(torch.equal(*both) for both in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("form", ["shortest", "native", "squash"])
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
 def test_every_kind_of_images_gives_the_same_batches(
-    data: Path, files: list[Path], model: prolip.Model, squashed: bool, batch_size: int
+    data: Path, files: list[Path], model: prolip.Model, native: prolip.Model, form: str, batch_size: int
 ) -> None:
-    preprocess = model.preprocess
-    if squashed:
+    preprocess = native.preprocess if form == "native" else model.preprocess
+    if form == "squash":
         from open_clip.transform import PreprocessCfg, image_transform_v2
 
         settings = PreprocessCfg(size=preprocess.size[0], resize_mode="squash")
         preprocess = Preprocess(size=preprocess.size, transform=image_transform_v2(settings, is_train=False))
-    expected = torch.stack([preprocess(path) for path in files])
-    arrays = [np.asarray(Image.open(path)) for path in files]
+    expected = [preprocess(path) for path in files]
+    opened = [Image.open(path) for path in files]
+    arrays = [np.asarray(ImageOps.exif_transpose(image) if form == "native" else image) for image in opened]
     kinds: dict[str, Any] = {
         "paths": files,
         "texts": [str(path) for path in files],
@@ -97,8 +117,7 @@ def test_every_kind_of_images_gives_the_same_batches(
         "a generator": (Image.open(path) for path in files),
         "arrays": arrays,
         "tensors": [torch.from_numpy(array.copy()).permute(2, 0, 1) for array in arrays],
-        "ready": [preprocess(path) for path in files],
-        "one ready tensor": expected,
+        "ready": expected,
         "a folder": data / "images",
         "folders": [str(data / "images")],
         "a pattern": str(data / "shard-{000..001}.tar"),
@@ -106,12 +125,33 @@ def test_every_kind_of_images_gives_the_same_batches(
         "shards": [data / "shard-000.tar", data / "shard-001.tar"],
         "a mixture": [files[0], arrays[1], expected[2], data / "shard-001.tar"],
     }
+    if form == "native":
+        kinds = {kind: images for kind, images in kinds.items() if "shard-" not in str(images)}
     for kind, images in kinds.items():
-        assert torch.equal(pixels_of(preprocess, images, batch_size), expected), kind
+        assert same(pixels_of(preprocess, images, batch_size), expected), kind
     same_size = np.stack([np.asarray(noise(number)) for number in range(4)])
     rows = torch.stack([preprocess(array) for array in same_size])
-    assert torch.equal(pixels_of(preprocess, same_size, batch_size), rows)
-    assert torch.equal(pixels_of(preprocess, torch.from_numpy(same_size).permute(0, 3, 1, 2), batch_size), rows)
+    for images in (same_size, torch.from_numpy(same_size).permute(0, 3, 1, 2), rows):
+        assert same(pixels_of(preprocess, images, batch_size), [*rows])
+
+
+def test_a_native_image_has_one_embedding_however_it_is_batched(
+    lab: Path, data: Path, files: list[Path], native: prolip.Model
+) -> None:
+    alone = concatenate([native.encode_images(path) for path in files])
+    images: list[Any] = [files, data / "images"]
+    for size, one in product((2, 100), images):
+        assert_close(native.encode_images(one, batch_size=size), alone)
+    few = prolip.load(lab / "native", device="cpu", image_seq_len=4)
+    assert few.fingerprint() != native.fingerprint()
+    patches = few.preprocess.batch([few.preprocess(path) for path in files], CPU)
+    assert isinstance(patches, Patches)
+    assert int(patches.grids.prod(dim=1).max()) == 4
+    with refusal_of("images[0]"):
+        few.encode_images(native.preprocess(files[0]))
+    for run, length in (("run", 4), ("native", 0)):
+        with refusal_of("image_seq_len"):
+            prolip.load(lab / run, device="cpu", image_seq_len=length)
 
 
 def test_results_are_plain_tensors_and_the_training_mode_is_restored(files: list[Path], model: prolip.Model) -> None:

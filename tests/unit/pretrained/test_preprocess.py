@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
-from PIL import Image
+from PIL import ExifTags, Image
 from tests.support.images import encode, noise
 from tests.support.shards import write_tar
 
@@ -69,6 +70,16 @@ def test_preprocessed_pixels_equal_the_loaders_batch(tmp_path: Path) -> None:
     with BatchLoader(reading) as loader:
         batch = next(device_batches(loader, torch.device("cpu"), mean=mean, std=std))
         assert torch.equal(Preprocess(size=(SIZE, SIZE), mean=mean, std=std)(png), batch.images[0])
+
+
+def test_people_see_what_the_model_sees() -> None:
+    image = noise(3, (80, 20))
+    image.getexif()[ExifTags.Base.Orientation] = 6
+    turned = encode(image, "jpeg", exif=image.getexif())
+    assert PREPROCESS.thumbnail(turned, 40).shape == (40, 40, 3)
+    native = replace(PREPROCESS, patch_size=8, image_seq_len=9)
+    assert native.thumbnail(turned, 40).shape == (80, 20, 3)
+    assert native(turned).shape == (3, 32, 8)
 
 
 @pytest.mark.parametrize(
