@@ -8,18 +8,20 @@ from pathlib import Path
 import numpy as np
 import PIL
 import pytest
+import torch
 from PIL import Image
 from tests.support.images import encode
 from tests.support.untrained_run import WORDS
 from tokenizers import Tokenizer as JsonTokenizer, models, pre_tokenizers, processors
 from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
 
-from prolip.data import OPENAI_MEAN, OPENAI_STD, preprocess_image
+from prolip.data import OPENAI_MEAN, OPENAI_STD, preprocess_image, preprocess_native
 from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import Tokenizer
 from prolip.interop.transformers import ProLIPImageProcessor, ProLIPProcessor, ProLIPTokenizer
 from prolip.interop.transformers.folder import transformers_tokenizer
 from prolip.models import TextConfig
+from prolip.patches import Patches
 from prolip.pretrained.sources import resolve
 from prolip.pretrained.tokenizer import choose_tokenizer
 
@@ -59,6 +61,13 @@ def test_processed_pixels_equal_the_loaders(size: tuple[int, int], mode: str, ki
     for image in (Image.open(io.BytesIO(data)), tmp_path / "image", str(tmp_path / "image")):
         found = processor(image, return_tensors="np")["pixel_values"]
         np.testing.assert_allclose(found[0].transpose(1, 2, 0), expected, rtol=0, atol=1e-6)
+    native = ProLIPImageProcessor(patch_size=4, max_num_patches=30)(tmp_path / "image", return_tensors="pt")
+    pixels = (preprocess_native(data, 4, 30) / np.float32(255.0) - np.float32(OPENAI_MEAN)) / np.float32(OPENAI_STD)
+    cut = Patches.of(torch.from_numpy(pixels).permute(2, 0, 1)[None], 4)
+    length = cut.patches.shape[1]
+    assert torch.equal(native["spatial_shapes"], cut.grids)
+    assert native["pixel_attention_mask"].tolist() == [[1] * length + [0] * (30 - length)]
+    torch.testing.assert_close(native["pixel_values"][:, :length], cut.patches, rtol=0, atol=1e-6)
 
 
 def _word_file(folder: Path) -> Path:
