@@ -75,10 +75,15 @@ class Patches(NamedTuple):
         return Patches(*(None if part is None else change(part) for part in self))  # type: ignore[arg-type]
 
     def kept(self, kept_patches: Tensor) -> Patches:
-        """Choose patches of the first M images, padded: [M, K] numbers within each image, or -1 for none."""
+        """Choose patches of the first M images: [M, K] numbers within each image, or -1 for none.
+
+        The result is padded to a multiple of 16.
+        """
         starts = self.cu_seqlens
         if starts is None:
             starts = torch.arange(self.len_images, device=kept_patches.device) * self.patches.shape[1]
+        # Compiled code is made anew for each length: so there are few.
+        kept_patches = F.pad(kept_patches, (0, -kept_patches.shape[1] % 16), value=-1)
         valid = kept_patches >= 0
         places = (starts[: len(valid), None] + kept_patches).where(valid, 0)
         patches, coords = (part.flatten(0, -2)[places] for part in (self.patches, self.coords))
@@ -89,7 +94,5 @@ class Patches(NamedTuple):
         if self.cu_seqlens is None:
             return self
         lengths = self.cu_seqlens.diff()
-        # Compiled code is made anew for each length: so there are few.
-        longest = -(-int(lengths.max()) // 16) * 16
-        places = torch.arange(longest, device=lengths.device)
+        places = torch.arange(int(lengths.max()), device=lengths.device)
         return self.kept(torch.where(places < lengths[:, None], places, -1))
