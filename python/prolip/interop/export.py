@@ -114,6 +114,8 @@ def _write(source: Source, folder: Path, options: ExportOptions) -> Sequence[str
         tokenizer = stored_tokenizer(source)
         if tokenizer is None and checkpoint is not None:
             tokenizer = from_toml(checkpoint.notes.config).data.tokenizer
+        elif tokenizer is None and not source.is_released and source.find(TOKENIZER_FILE) is not None:
+            tokenizer = choose_tokenizer(source, model.config.text)
     card = ModelCard(start=f"converted from {source.name}") if checkpoint is None else card_of_run(checkpoint)
     card = _with_options(card, options)
     if options.format == "prolip":

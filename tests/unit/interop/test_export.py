@@ -150,6 +150,14 @@ def test_the_model_card_states_model_and_training_data(run: Path, tmp_path: Path
     assert "| trained on | emoji |" in card
 
 
+def test_a_tokenizer_beside_the_weights_comes_along(tmp_path: Path) -> None:
+    write_words(tmp_path / "tokenizer.json")
+    save_pretrained(ProLIP(SMALL), tmp_path / "one", tokenizer=tmp_path / "tokenizer.json")
+    assert main(["export", str(tmp_path / "one"), "--out", str(tmp_path / "two")]) == 0
+    one, two = (prolip.load(tmp_path / name, device="cpu").tokenize(["a cat"]) for name in ("one", "two"))
+    assert torch.equal(one, two)
+
+
 def test_a_pushed_model_loads_with_the_same_tensors(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
