@@ -4,8 +4,9 @@
 //! pipeline   a run: threads, batches, statistics, bad samples
 //!    │
 //! order      which samples make which batch        archive   tar headers, samples, the index, reading
-//! image      decoding and augmentation             text      captions, token ids, masks
+//! text       captions, token ids, masks
 //!    │
+//! image      headers, decoding and augmentation
 //! remote     downloads: HTTP, object stores, the hub, commands; retries, cache, prefetch
 //!    │
 //! shards     paths, addresses and patterns

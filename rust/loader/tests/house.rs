@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 /// The rooms, by floor: a room may use those on lower floors, and none on its own or above.
 const FLOORS: [&[&str]; 5] = [
     &["pipeline"],
-    &["order", "archive", "image", "text"],
-    &["remote"],
+    &["order", "archive", "text"],
+    &["image", "remote"],
     &["shards"],
     &["config", "error", "rng", "buffer", "os"],
 ];

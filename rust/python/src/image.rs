@@ -42,18 +42,10 @@ pub fn preprocess_native<'py>(
     patch_size: NonZeroU16,
     seq_len: NonZeroU16,
 ) -> PyResult<Bound<'py, PyArray3<u8>>> {
-    let patch = u32::from(patch_size.get());
-    let (pixels, width, height) = py.detach(|| {
-        let image = decoded(data, true)?;
-        let (rows, columns) =
-            image::grid_of(image.height(), image.width(), patch, seq_len.get().into());
-        let (width, height) = (columns * patch, rows * patch);
-        let mut pixels = vec![0; width as usize * height as usize * 3];
-        let whole = CropBox::whole(image.width(), image.height());
-        augment::resize_box(&image, whole, width, height, &mut Scratch::default(), &mut pixels);
-        Ok::<_, PyErr>((pixels, width as usize, height as usize))
-    })?;
-    to_array(py, pixels, height, width)
+    let image = py.detach(|| decoded(data, true))?;
+    let (height, width, patch) = (image.height(), image.width(), patch_size.get().into());
+    let (rows, columns) = image::grid_of(height, width, patch, seq_len.get().into());
+    resized(py, &image, CropBox::whole(width, height), columns * patch, rows * patch)
 }
 
 /// Return the pixels of an encoded image, uint8 `[H, W, 3]`, as PIL's `convert("RGB")` gives them.
@@ -87,6 +79,21 @@ fn decoded(data: &[u8], turned: bool) -> PyResult<Rgb8> {
         DECODER.with_borrow_mut(|decoder| decode(decoder, data, &mut image, CropBox::whole));
     decoded.map_err(decode_error)?;
     Ok(image)
+}
+
+/// A part of an image, resized by bicubic interpolation with antialiasing.
+pub fn resized<'py>(
+    py: Python<'py>,
+    image: &Rgb8,
+    part: CropBox,
+    width: u32,
+    height: u32,
+) -> PyResult<Bound<'py, PyArray3<u8>>> {
+    let (columns, rows) = (width as usize, height as usize);
+    let mut pixels = vec![0; columns * rows * 3];
+    let scratch = &mut Scratch::default();
+    py.detach(|| augment::resize_box(image, part, width, height, scratch, &mut pixels));
+    to_array(py, pixels, rows, columns)
 }
 
 /// Packed RGB pixels as an array `[height, width, 3]`.

@@ -5,13 +5,13 @@ use numpy::{
     PyArray1, PyArray2, PyArray3, PyArrayMethods, PyReadonlyArray2, PyReadonlyArray3,
     PyUntypedArrayMethods,
 };
-use prolip_loader::image::augment::{self, JitterDraw, Scratch};
+use prolip_loader::image::augment::{self, JitterDraw};
 use prolip_loader::image::{CropBox, Rgb8};
 use prolip_loader::text::mask::{self, Padding};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::image::to_array;
+use crate::image::{resized, to_array};
 
 /// Return a part of an image, (x, y, width, height), resized by bicubic interpolation with antialiasing.
 #[pyfunction]
@@ -24,11 +24,7 @@ pub fn resize_box<'py>(
 ) -> PyResult<Bound<'py, PyArray3<u8>>> {
     let decoded = to_image(&image)?;
     let crop = CropBox { x: r#box.0, y: r#box.1, width: r#box.2, height: r#box.3 };
-    let mut pixels = vec![0; width as usize * height as usize * 3];
-    py.detach(|| {
-        augment::resize_box(&decoded, crop, width, height, &mut Scratch::default(), &mut pixels)
-    });
-    to_array(py, pixels, height as usize, width as usize)
+    resized(py, &decoded, crop, width, height)
 }
 
 /// Return an image after colour jitter with these factors; None leaves one out.

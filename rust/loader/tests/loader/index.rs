@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
-use crate::common::{archive, config, member, open, read_all, sample, write_shards};
+use crate::common::{archive, config, member, open, png, read_all, sample, write_shards};
 use crate::server::{Page, Reply, Server};
-use prolip_loader::archive::index::{Index, OpenOptions, Summary, check_index, write_index};
+use prolip_loader::archive::index::{
+    HEAD, Head, Index, OpenOptions, Summary, check_index, parse_table, write_index,
+};
 use prolip_loader::config::{LoaderConfig, OnMissingShard, StoreConfig};
 use prolip_loader::error::Error;
 use prolip_loader::order::Cursor;
@@ -74,6 +76,33 @@ fn an_index_gives_the_same_batches_and_opening_reads_no_shard() {
     assert!(open(crate::common::config(folder.path()), 0, 1).is_err());
     let dataset = open(config, 0, 1).unwrap();
     assert_eq!(dataset.index.counts(), [7, 0, 9, 5]);
+}
+
+#[test]
+fn an_index_has_the_sizes_of_images_unless_it_is_of_version_1() {
+    let folder = tempfile::tempdir().unwrap();
+    let images = [member("a.png", &png(23, 40, [1; 3])), member("b.jpg", b"damaged")];
+    std::fs::write(folder.path().join("000.tar"), archive(&images)).unwrap();
+    let (path, _) = make(folder.path());
+    let check = |sizes| {
+        let index = opened(folder.path(), &path, OnMissingShard::Raise).unwrap();
+        let regions = index.regions(0).unwrap();
+        assert_eq!([0, 1, 2].map(|sample| regions.size(sample)), sizes);
+        let (shards, store) = (locations(folder.path()), StoreConfig::default());
+        assert!(check_index(&shards, &path, 1, &store, &GO_ON).unwrap().is_empty());
+    };
+    check([Some([23, 40]), None, None]);
+    let bytes = std::fs::read(&path).unwrap();
+    let head = Head::parse(bytes.first_chunk().unwrap()).unwrap();
+    let mut entry = parse_table(&bytes[head.table as usize..], head.version).unwrap().remove(0);
+    entry.sizes = None;
+    let (mut table, regions) = (Vec::new(), &bytes[HEAD..HEAD + entry.length as usize]);
+    entry.encode(&mut table);
+    let (length, crc) = (table.len() as u64, crc32fast::hash(&table));
+    let place = (HEAD + regions.len()) as u64;
+    let head = Head { version: 1, table: place, length, crc, ..head };
+    std::fs::write(&path, [&head.encode(), regions, &table].concat()).unwrap();
+    check([None; 3]);
 }
 
 #[test]

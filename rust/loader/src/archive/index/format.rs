@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! head     "PROLIPIX" | version u32 | shards u32 | samples u64 | table's offset u64 | its length u64 | its CRC-32 u32
-//! regions  of shard 0, of shard 1, …                                       (`Regions::encode`)
+//! regions  of shard 0, its sizes, regions of shard 1, …                     (`Regions::encode`, `Regions::sizes`)
 //! table    for each shard:
-//!            length of its location | location | samples | bytes of its regions | their CRC-32 u32
+//!            length of its location | location | samples | bytes of its regions | their CRC-32 u32 | CRC-32 of its sizes u32
 //!            size | 0, or 1 and its modification time in ns since 1970 i64, or 2 and length of its ETag | ETag
 //! ```
+//! The sizes of images take four bytes per sample: width u16 | height u16. Version 1 has none, and no checksum of them.
 //! Numbers without a type have seven bits per byte, lowest first. The others are little endian.
 
 use crate::error::IndexError;
@@ -14,12 +15,13 @@ use crate::shards::{Stamp, Version, put_varint};
 
 pub const HEAD: usize = 44;
 const MAGIC: &[u8; 8] = b"PROLIPIX";
-const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Maximum length of a location or an ETag in bytes.
 const MAX_TEXT: u64 = 1 << 16;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
+    pub version: u32,
     pub shards: u32,
     pub samples: u64,
     /// Offset of the table, after all regions.
@@ -41,6 +43,8 @@ pub struct Entry {
     pub length: u32,
     /// CRC-32 of its regions.
     pub crc: u32,
+    /// CRC-32 of its sizes, if it has any.
+    pub sizes: Option<u32>,
     pub stamp: Stamp,
 }
 
@@ -50,11 +54,12 @@ impl Head {
             return Err(IndexError::NotAnIndex);
         }
         let mut rest = Bytes(&bytes[8..]);
-        match rest.u32()? {
-            VERSION => {}
-            version => return Err(IndexError::Version(version)),
+        let version = rest.u32()?;
+        if !(1..=VERSION).contains(&version) {
+            return Err(IndexError::Version(version));
         }
         Ok(Self {
+            version,
             shards: rest.u32()?,
             samples: rest.u64()?,
             table: rest.u64()?,
@@ -66,7 +71,7 @@ impl Head {
     /// The first bytes of an index file.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
-        out.extend(VERSION.to_le_bytes());
+        out.extend(self.version.to_le_bytes());
         out.extend(self.shards.to_le_bytes());
         out.extend(self.samples.to_le_bytes());
         out.extend(self.table.to_le_bytes());
@@ -77,12 +82,19 @@ impl Head {
 }
 
 impl Entry {
+    /// Length of its regions and sizes in bytes.
+    pub fn bytes(&self) -> u64 {
+        u64::from(self.length) + self.sizes.map_or(0, |_| u64::from(self.count) * 4)
+    }
+
     /// Appends the entry. Its offset is not stored: it follows from the entries before.
     pub fn encode(&self, out: &mut Vec<u8>) {
         put_text(out, &self.location);
         put_varint(out, u64::from(self.count));
         put_varint(out, u64::from(self.length));
-        out.extend(self.crc.to_le_bytes());
+        for crc in [Some(self.crc), self.sizes].into_iter().flatten() {
+            out.extend(crc.to_le_bytes());
+        }
         put_varint(out, self.stamp.size);
         match &self.stamp.version {
             Version::Unknown => out.push(0),
@@ -100,7 +112,7 @@ impl Entry {
 
 /// Parses a table. The bytes are untrusted: everything is checked before use, and no claimed size allocates more than
 /// the input.
-pub fn parse_table(bytes: &[u8]) -> Result<Vec<Entry>, IndexError> {
+pub fn parse_table(bytes: &[u8], version: u32) -> Result<Vec<Entry>, IndexError> {
     let mut rest = Bytes(bytes);
     let mut entries = Vec::new();
     let mut offset = HEAD as u64;
@@ -113,22 +125,18 @@ pub fn parse_table(bytes: &[u8]) -> Result<Vec<Entry>, IndexError> {
             return Err(DAMAGED);
         }
         let crc = rest.u32()?;
+        let sizes = if version > 1 { Some(rest.u32()?) } else { None };
         let size = rest.number()?;
-        let version = match rest.take(1)?[0] {
+        let changed = match rest.take(1)?[0] {
             0 => Version::Unknown,
             1 => Version::Modified(rest.u64()? as i64),
             2 => Version::ETag(rest.text()?.into()),
             _ => return Err(DAMAGED),
         };
-        entries.push(Entry {
-            location,
-            count,
-            offset,
-            length,
-            crc,
-            stamp: Stamp { size, version },
-        });
-        offset = offset.checked_add(u64::from(length)).ok_or(DAMAGED)?;
+        let stamp = Stamp { size, version: changed };
+        let entry = Entry { location, count, offset, length, crc, sizes, stamp };
+        offset = offset.checked_add(entry.bytes()).ok_or(DAMAGED)?;
+        entries.push(entry);
     }
     Ok(entries)
 }
