@@ -23,7 +23,7 @@ class Patches(NamedTuple):
     """
 
     patches: Tensor
-    """[B, L, P * P * 3], or packed [T, P * P * 3]; normalised. Values of padding mean nothing."""
+    """[B, L, P * P * 3], or packed [T, P * P * 3]; normalised. Values of padding are finite and mean nothing."""
     coords: Tensor
     """[B, L, 2], or packed [T, 2]: row and column of each patch in its image; 0 for padding."""
     grids: Tensor
@@ -57,15 +57,9 @@ class Patches(NamedTuple):
             found.append(cells.reshape(3, rows * patch_size, columns * patch_size))
         return found
 
-    @property
-    def len_images(self) -> int:
-        """Number of images."""
-        return self.grids.shape[0]  # len() would be a constant in an exported graph
-
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Patches:
-        """Copy to a device; `dtype` is that of the pixels."""
-        moved = self._each(lambda part: part.to(device=device))
-        return moved._replace(patches=moved.patches.to(dtype=dtype))
+    def to(self, device: torch.device | str) -> Patches:
+        """Copy to a device."""
+        return self._each(lambda part: part.to(device))
 
     def rows(self, chosen: slice | Tensor) -> Patches:
         """Choose images by a slice, a mask or their numbers; the result is padded."""
@@ -81,7 +75,7 @@ class Patches(NamedTuple):
         """
         starts = self.cu_seqlens
         if starts is None:
-            starts = torch.arange(self.len_images, device=kept_patches.device) * self.patches.shape[1]
+            starts = torch.arange(len(self.grids), device=kept_patches.device) * self.patches.shape[1]
         # Compiled code is made anew for each length: so there are few.
         kept_patches = F.pad(kept_patches, (0, -kept_patches.shape[1] % 16), value=-1)
         valid = kept_patches >= 0

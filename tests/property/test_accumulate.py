@@ -18,8 +18,11 @@ from prolip.models import ProLIPOutput
 def test_accumulated_gradients_equal_those_of_the_whole_batch(form: str, items: int, masked: int, parts: int) -> None:
     native, masked = form != "square", min(masked, items)
     batch = native_step_of(items, masked, packed=form == "packed") if native else step_of(items, masked)
-    model = model_of(native=native).double()
-    batch = batch._replace(images=batch.images.to(dtype=torch.float64))
+    model, images = model_of(native=native).double(), batch.images
+    if isinstance(images, Tensor):
+        batch = batch._replace(images=images.double())
+    else:
+        batch = batch._replace(images=images._replace(patches=images.patches.double()))
     terms, whole = gradients(model, batch, 1)
     assert len(whole) == len(list(model.parameters()))
     in_parts, found = gradients(model, batch, min(parts, items))

@@ -134,7 +134,7 @@ class ImageEncoder(nn.Module):
         """Patches of any grid; packed only if the device can leave out padding."""
         cut = Patches.of(images, self.patch) if isinstance(images, Tensor) else images
         if kept_patches is not None:
-            cut = cut.kept(kept_patches if kept_patches.ndim > 1 else kept_patches.expand(cut.len_images, -1))
+            cut = cut.kept(kept_patches if kept_patches.ndim > 1 else kept_patches.expand(len(cut.grids), -1))
         if cut.cu_seqlens is None or not can_pack():
             return cut.padded()
         # What is left of the row is one more image: so the kernel writes all values, and the row has one shape.
