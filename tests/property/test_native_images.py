@@ -45,10 +45,14 @@ def packed(images: Patches, spare: int) -> Patches:
     return Patches(patches, F.pad(coords, (0, 0, 0, spare)), images.grids, None, ends)
 
 
+LENGTHS: list[int] = []
+
+
 def attend_by_image(query: Tensor, key: Tensor, value: Tensor, *ends: Any) -> Tensor:
     """Flash attention's results for images in one row, on a CPU."""
     queries, keys = (end.tolist() for end in ends[:2])
     assert (queries[-1], keys[-1]) == (len(query), len(key))
+    LENGTHS.append(len(query))
     for each, longest in zip((queries, keys), ends[2:], strict=True):
         assert max(end - start for start, end in pairwise(each)) <= longest
     sides = [(slice(*one), slice(*other)) for one, other in zip(pairwise(queries), pairwise(keys), strict=True)]
@@ -122,8 +126,11 @@ def test_an_image_is_the_same_alone_padded_and_packed(
     torch.testing.assert_close(results(model, [row]), expected)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("torch.nn.attention.varlen.varlen_attn", attend_by_image)
-        patch.setattr(image_encoder, "can_pack", lambda *_: True)
+        patch.setattr(image_encoder, "can_pack", lambda: True)
+        LENGTHS.clear()
         torch.testing.assert_close(results(model, [row]), expected)
+    # Whatever the images leave of the row, for compiled blocks.
+    assert set(LENGTHS) == {len(row.patches) + (len(grids) + 1) * model.visual.num_specials}
 
     # Some of the images, and some of their patches.
     chosen = torch.tensor(data.draw(st.permutations(range(len(grids)))))[:2]

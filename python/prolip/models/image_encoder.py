@@ -137,7 +137,7 @@ class ImageEncoder(nn.Module):
             cut = cut.kept(kept_patches if kept_patches.ndim > 1 else kept_patches.expand(len(cut.grids), -1))
         if cut.cu_seqlens is None or not can_pack():
             return cut.padded()
-        # What is left of the row is one more image: so the kernel writes all values, and the row has one shape.
+        # What is left of the row is one more image: so compiled blocks always get as many tokens.
         ends = F.pad(cut.cu_seqlens, (0, 1), value=len(cut.patches))
         return cut._replace(grids=torch.cat([cut.grids, cut.grids[-1:]]), cu_seqlens=ends)
 
