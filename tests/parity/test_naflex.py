@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import io
+import itertools
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 from hypothesis import example, given, strategies as st
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from tests.support.images import encode, noise
-from timm.data.naflex_transforms import get_image_size_for_seq
+from tests.support.shards import config, write_tar
+from timm.data.naflex_dataset import NaFlexCollator
+from timm.data.naflex_transforms import Patchify, ResizeToSequence, get_image_size_for_seq
 
-from prolip.data import grid_of, preprocess_native
+from prolip.data import (
+    AugmentConfig,
+    Batch,
+    BatchLoader,
+    MaskConfig,
+    NativeConfig,
+    PatchArrays,
+    grid_of,
+    preprocess_native,
+)
 
 SIDES = st.integers(1, 6000)
 
@@ -41,3 +56,106 @@ def test_whole_images_are_turned_and_resized_as_by_pillow(kind: str, orientation
             rows, columns = grid_of(turned.height, turned.width, patch, seq_len)
             expected = turned.resize((columns * patch, rows * patch), Image.Resampling.BICUBIC)
             assert np.array_equal(preprocess_native(data, patch, seq_len), expected), size
+
+
+IMAGES = {f"k{number:02}": noise(number, (20 + 13 * number % 90, 100 - 5 * number)) for number in range(19)}
+NATIVE = NativeConfig(patch_size=8, seq_lens=(30,), token_budget=256, batch_divisor=1)
+
+
+def patches_of(batch: Batch) -> PatchArrays:
+    assert isinstance(batch.images, PatchArrays)
+    return batch.images
+
+
+@pytest.fixture(scope="module")
+def shard(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("mixed") / "0.tar"
+    files = [[(f"{key}.png", encode(image, "PNG")), (f"{key}.txt", b"a cat")] for key, image in IMAGES.items()]
+    write_tar(path, itertools.chain.from_iterable(files))
+    return str(path)
+
+
+def patchified(image: Image.Image, grid: NDArray[np.int32]) -> NDArray[np.uint8]:
+    rows, columns = grid.tolist()
+    pixels = np.asarray(image.resize((columns * 8, rows * 8), Image.Resampling.BICUBIC))
+    return pixels.reshape(rows, 8, columns, 8, 3).swapaxes(1, 2).reshape(rows * columns, 192)
+
+
+def test_packed_images_follow_each_other_with_hardly_any_padding(shard: str) -> None:
+    native = NativeConfig(patch_size=8, seq_lens=(128,), token_budget=128 * 17, batch_divisor=1, packed=True)
+    with BatchLoader(config(shard, native=native, shuffle_window=0, last_batch="keep")) as loader:
+        batch = next(iter(loader))
+    ours = patches_of(batch)
+    ends = ours.cu_seqlens
+    assert ends is not None
+    assert ours.patch_valid is None
+    assert ours.patches.shape == (128 * 17, 192)
+    assert ends[-1] > 0.98 * 128 * 17
+    assert not ours.patches[ends[-1] :].any()
+    assert not ours.patch_coords[ends[-1] :].any()
+    assert tuple(ours.grids[0]) == grid_of(*IMAGES[batch.keys[0]].size[::-1], 8, 128)
+    for key, grid, start, end in zip(batch.keys, ours.grids, ends[:-1], ends[1:], strict=True):
+        assert np.array_equal(ours.patches[start:end], patchified(IMAGES[key], grid))
+        assert np.array_equal(ours.patch_coords[start:end], np.indices(grid).reshape(2, -1).T)
+
+
+@pytest.mark.parametrize("last_batch", ["keep", "drop"])
+def test_packed_images_move_together_after_a_bad_one(tmp_path: Path, last_batch: Literal["keep", "drop"]) -> None:
+    # A header that tells a size, and no pixels. In training another sample takes its place.
+    files = {key: encode(image, "PNG") for key, image in IMAGES.items()}
+    files["k03"] = files["k03"][:60]
+    members = [[(f"{key}.png", file), (f"{key}.txt", b"a cat")] for key, file in files.items()]
+    write_tar(tmp_path / "0.tar", itertools.chain.from_iterable(members))
+    native = NativeConfig(patch_size=8, seq_lens=(30,), token_budget=30 * 19, batch_divisor=1, packed=True)
+    settings = config(str(tmp_path / "0.tar"), native=native, last_batch=last_batch, max_bad_fraction=0.3)
+    with BatchLoader(settings) as loader:
+        (batch,) = loader
+    ours = patches_of(batch)
+    assert len(batch.keys) == len(ours.grids) == (18 if last_batch == "keep" else 19)
+    assert "k03" not in batch.keys
+    images = [patchified(IMAGES[key], grid) for key, grid in zip(batch.keys, ours.grids, strict=True)]
+    assert ours.cu_seqlens is not None
+    assert ours.cu_seqlens.tolist() == [0, *np.cumsum([len(image) for image in images])]
+    expected = np.zeros_like(ours.patches)
+    expected[: ours.cu_seqlens[-1]] = np.concatenate(images)
+    assert np.array_equal(ours.patches, expected)
+
+
+def test_padded_arrays_of_evaluation_equal_timms(shard: str) -> None:
+    resize, patchify, collate = ResizeToSequence(8, 30), Patchify(8), NaFlexCollator(30)
+    with BatchLoader(config(shard, native=NATIVE, shuffle_window=0, last_batch="keep")) as loader:
+        for batch in loader:
+            expected, _ = collate([(patchify(resize(IMAGES[key])), 0) for key in batch.keys])
+            ours = patches_of(batch)
+            assert np.array_equal(ours.patches, (expected["patches"] * 255).round().byte())
+            assert np.array_equal(ours.patch_coords, expected["patch_coord"])
+            assert np.array_equal(ours.patch_valid, expected["patch_valid"])
+            assert ours.cu_seqlens is None
+
+
+def test_steps_draw_lengths_and_masks_keep_patches_of_their_image(shard: str) -> None:
+    native = NativeConfig(patch_size=8, seq_lens=(12, 30), token_budget=128, batch_divisor=4)
+    mask = MaskConfig(masked_fraction=0.5, keep_ratio=0.6, patch_draw="sample", mask_id=49_408)
+    settings = config(shard, native=native, mask=mask, augment=AugmentConfig(), num_epochs=9)
+    table = np.arange(3 * 256, dtype=np.float32).reshape(3, 256, 1).view(np.uint8)
+    with BatchLoader(settings) as loader, BatchLoader(settings) as other:
+        shapes = set()
+        for batch, translated in zip(loader, other.translated(table), strict=True):
+            ours = patches_of(batch)
+            shapes.add(ours.patches.shape)
+            counts = ours.grids.prod(axis=1)
+            assert ours.patch_valid is not None
+            assert np.array_equal(ours.patch_valid.sum(axis=1), counts)
+            values = np.where(ours.patch_valid[..., None], ours.patches + 256.0 * (np.arange(192) % 3), 0)
+            assert np.array_equal(patches_of(translated).patches.view(np.float32), values)
+            kept = batch.kept_patches
+            assert kept is not None
+            assert len(kept) == len(batch.keys) // 2
+            assert kept.shape[1] == (counts[: len(kept)] * 0.6).astype(int).max()
+            for row, count in zip(kept, counts, strict=False):
+                own = row[: int(count * 0.6)]
+                assert (np.diff(own) > 0).all()
+                assert own[0] >= 0
+                assert own[-1] < count
+                assert (row[len(own) :] == -1).all()
+    assert shapes == {(8, 12, 192), (4, 30, 192)}

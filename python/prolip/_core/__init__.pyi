@@ -89,7 +89,11 @@ class Batch:
     @property
     def images(self) -> NDArray[np.uint8]:
         """[B, H, W, 3]; of a run with a table, the bytes of its values, [B, H, W, 3 * width]: for a table of float32,
-        `images.view(np.float32)` is [B, H, W, 3]."""
+        `images.view(np.float32)` is [B, H, W, 3]. Of native images, patches."""
+    @property
+    def patch_coords(self) -> NDArray[np.int16]: ...
+    @property
+    def grids(self) -> NDArray[np.int32]: ...
     @property
     def token_ids(self) -> NDArray[np.int32]: ...
     @property

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from prolip import _core
 from prolip._core import LoaderStats
-from prolip.data.config import LoaderConfig
+from prolip.data.config import LoaderConfig, NativeConfig
 from prolip.data.tokenizer import Tokenizer
 from prolip.errors import UserError
 
@@ -105,6 +105,13 @@ class Batch(NamedTuple):
     """Where to resume after this batch, whatever was prefetched."""
 
 
+def _patches(batch: _core.Batch, native: NativeConfig) -> PatchArrays:
+    counts = batch.grids.prod(axis=1)
+    ends = np.cumsum([0, *counts], dtype=np.int32) if native.packed else None
+    valid = None if native.packed else np.arange(batch.images.shape[1]) < counts[:, None]
+    return PatchArrays(batch.images, batch.patch_coords, batch.grids, valid, ends)
+
+
 def _chosen(selection: str, shards: Sequence[str]) -> Iterator[tuple[str, str, NDArray[np.uint32]]]:
     from prolip.data.selection import read_selection  # pyarrow takes long to import
 
@@ -174,7 +181,7 @@ class BatchLoader:
                 legs = [Leg(world_size=ranks, batch_size=size, steps=steps) for ranks, size, steps in batch.legs]
                 self._last = Cursor(epoch=batch.epoch, legs=tuple(legs))
                 yield Batch(
-                    images=batch.images,
+                    images=batch.images if self.config.native is None else _patches(batch, self.config.native),
                     token_ids=batch.token_ids,
                     masked_token_ids=batch.masked_token_ids,
                     kept_patches=batch.kept_patches,

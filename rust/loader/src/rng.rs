@@ -14,6 +14,7 @@ pub mod stream {
     pub const PATCHES: u64 = 4;
     pub const SUBSTITUTE: u64 = 5;
     pub const SHARDS: u64 = 6;
+    pub const SEQ_LENS: u64 = 7;
 
     /// The stream of one leg and one rank, for draws that belong to no sample.
     pub fn of_leg(purpose: u64, leg: u64, rank: u64) -> u64 {

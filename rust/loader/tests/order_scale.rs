@@ -45,6 +45,7 @@ fn rules(rank: u64, world_size: u64) -> OrderSettings {
         seed: 11,
         window: 10_000,
         batch_size: BATCH,
+        native: None,
         rank,
         world_size,
         last_batch: LastBatch::Drop,

@@ -5,8 +5,8 @@
 
 use std::ptr::NonNull;
 
-use numpy::ndarray::{ArrayView, Dimension, IntoDimension, Ix, Ix2, Ix3, Ix4};
-use numpy::{Element, PyArray, PyArray1, PyArray2, PyArray3, PyArray4, PyArrayMethods};
+use numpy::ndarray::{ArrayView, Dimension, IntoDimension, Ix2, Ix3, IxDyn};
+use numpy::{Element, PyArray, PyArray1, PyArray2, PyArray3, PyArrayDyn, PyArrayMethods};
 use prolip_loader::order::Cursor;
 use prolip_loader::pipeline::{self, Dataset, Lease};
 use pyo3::prelude::*;
@@ -19,10 +19,7 @@ struct Part<T, D> {
 }
 
 impl<T, D: Dimension> Part<T, D> {
-    fn new<const N: usize>(memory: &mut Vec<T>, shape: [usize; N]) -> Self
-    where
-        [Ix; N]: IntoDimension<Dim = D>,
-    {
+    fn new(memory: &mut [T], shape: impl IntoDimension<Dim = D>) -> Self {
         let shape = shape.into_dimension();
         assert!(memory.len() >= shape.size(), "the loader made less than it says");
         let start = NonNull::new(memory.as_mut_ptr()).unwrap_or(NonNull::dangling());
@@ -33,7 +30,9 @@ impl<T, D: Dimension> Part<T, D> {
 /// The base object of all arrays of a batch.
 #[pyclass(frozen, module = "prolip._core")]
 struct BatchMemory {
-    images: Part<u8, Ix4>,
+    images: Part<u8, IxDyn>,
+    patch_coords: Part<i16, IxDyn>,
+    grids: Part<i32, Ix2>,
     token_ids: Part<i32, Ix3>,
     masked_token_ids: Part<i32, Ix3>,
     kept_patches: Part<i64, Ix2>,
@@ -88,7 +87,7 @@ impl Batch {
         dataset: &Dataset,
         value_bytes: usize,
     ) -> PyResult<Self> {
-        let pipeline::Batch { mut lease, samples: _, masked_rows, cursor } = batch;
+        let pipeline::Batch { mut lease, samples: _, masked_rows, patches, cursor } = batch;
         let arrays = &mut lease.arrays;
         let keys = PyList::new(py, &arrays.keys)?;
         let members = PyDict::new(py);
@@ -101,11 +100,20 @@ impl Batch {
         let sizes = sizes.reshape([arrays.sizes.len(), 2])?;
         let places = PyArray1::from_slice(py, &arrays.rows);
         let (rows, side) = (arrays.keys.len(), dataset.config.image_size as usize);
+        let mut leading = vec![rows, patches / rows.max(1)];
+        let mut shape = vec![rows, side, side, 3 * value_bytes];
+        if let Some(native) = &dataset.config.native {
+            leading = if native.packed { vec![patches] } else { leading };
+            shape = [&leading[..], &[dataset.patch_bytes() * value_bytes]].concat();
+        }
+        let (coords, grids) = (&mut arrays.patch_coords, &mut arrays.grids);
         let slots = dataset.config.captions.len();
         let length = dataset.tokenizer.as_ref().map_or(0, |tokenizer| tokenizer.context_length());
-        let kept = dataset.config.mask.as_ref().map_or(0, |mask| mask.kept_patches());
+        let kept = arrays.kept_patches.len().checked_div(masked_rows).unwrap_or(0);
         let memory = BatchMemory {
-            images: Part::new(&mut arrays.images, [rows, side, side, 3 * value_bytes]),
+            images: Part::new(&mut arrays.images, shape),
+            patch_coords: Part::new(coords.as_flattened_mut(), [&leading[..], &[2]].concat()),
+            grids: Part::new(grids.as_flattened_mut(), [rows, 2]),
             token_ids: Part::new(&mut arrays.token_ids, [slots, rows, length]),
             masked_token_ids: Part::new(&mut arrays.masked_token_ids, [slots, masked_rows, length]),
             kept_patches: Part::new(&mut arrays.kept_patches, [masked_rows, kept]),
@@ -126,10 +134,23 @@ impl Batch {
 
 #[pymethods]
 impl Batch {
-    /// uint8 `[B, H, W, 3]`; from a table, the bytes of its values, `[B, H, W, 3 * width]`.
+    /// uint8 `[B, H, W, 3]`, `[B, L, P * P * 3]` for native images, or packed `[T, P * P * 3]`. From a table, the bytes of its
+    /// values.
     #[getter]
-    fn images<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray4<u8>> {
+    fn images<'py>(&self, py: Python<'py>) -> Bound<'py, PyArrayDyn<u8>> {
         view(self.memory.bind(py), &self.memory.get().images)
+    }
+
+    /// int16 `[B, L, 2]`, packed `[T, 2]`. L is 1 for square images.
+    #[getter]
+    fn patch_coords<'py>(&self, py: Python<'py>) -> Bound<'py, PyArrayDyn<i16>> {
+        view(self.memory.bind(py), &self.memory.get().patch_coords)
+    }
+
+    /// int32 `[B, 2]`, rows and columns of patches.
+    #[getter]
+    fn grids<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray2<i32>> {
+        view(self.memory.bind(py), &self.memory.get().grids)
     }
 
     /// int32 `[C, B, L]`. C is 0 if there are no captions.

@@ -10,6 +10,9 @@ use serde::Deserialize;
 /// Largest shuffle window: its permutation is stored as 32-bit indices.
 pub(crate) const MAX_WINDOW: usize = 1 << 31;
 
+/// Longest sequence of patches: their coordinates are 16-bit numbers.
+pub(crate) const MAX_SEQ_LEN: u32 = 32_768;
+
 /// Default limit on the pixels of an image. PIL warns beyond it, of a possible decompression bomb.
 pub const MAX_PIXELS: u64 = 89_478_485;
 
@@ -96,8 +99,8 @@ impl MaskConfig {
         (rows as f64 * self.masked_fraction) as usize
     }
 
-    pub fn kept_patches(&self) -> usize {
-        (self.num_patches as f64 * self.keep_ratio) as usize
+    pub fn kept_patches(&self, num_patches: usize) -> usize {
+        (num_patches as f64 * self.keep_ratio) as usize
     }
 }
 
@@ -112,6 +115,17 @@ pub struct NativeConfig {
     pub batch_divisor: u64,
     #[serde(deserialize_with = "strict::boolean")]
     pub packed: bool,
+}
+
+impl NativeConfig {
+    pub fn longest(&self) -> u32 {
+        self.seq_lens.iter().copied().max().unwrap_or(1)
+    }
+
+    /// Samples of a rank in a step with this sequence length.
+    pub fn rows(&self, seq_len: u32) -> u64 {
+        self.token_budget / u64::from(seq_len) / self.batch_divisor * self.batch_divisor
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]

@@ -1,8 +1,8 @@
 //! Checks of a configuration.
 
 use super::{
-    AugmentConfig, CaptionConfig, CaptionSource, LoaderConfig, MAX_WINDOW, MaskConfig, Mode,
-    NativeConfig, PatchDraw, StoreConfig, TXT,
+    AugmentConfig, CaptionConfig, CaptionSource, LoaderConfig, MAX_SEQ_LEN, MAX_WINDOW, MaskConfig,
+    Mode, NativeConfig, PatchDraw, StoreConfig, TXT,
 };
 use crate::error::{ConfigError, check};
 
@@ -10,8 +10,6 @@ use crate::error::{ConfigError, check};
 const MAX_IMAGE_SIZE: u32 = 4096;
 /// Largest side of a patch.
 const MAX_PATCH: u32 = 256;
-/// Longest sequence of patches: their coordinates are 16-bit numbers.
-const MAX_SEQ_LEN: u32 = 32_768;
 /// Most threads: more than any machine has cores.
 const MAX_THREADS: usize = 4096;
 
@@ -49,7 +47,9 @@ impl LoaderConfig {
             caption.validate(slot)?;
         }
         if let Some(mask) = &self.mask {
-            mask.validate(self.batch_size)?;
+            let native = self.native.as_ref();
+            let smallest = native.map(|native| native.rows(native.longest()) as usize);
+            mask.validate(smallest.unwrap_or(self.batch_size))?;
         }
         Ok(())
     }
@@ -149,12 +149,13 @@ impl NativeConfig {
         let rule = "must have one probability for each of native.seq_lens, with a sum above 0";
         check(holds, field, format!("{probs:?}"), rule)?;
         at_least_one("native.batch_divisor", self.batch_divisor)?;
-        let longest = lengths.iter().copied().max().map_or(0, u64::from);
-        let needed = longest.saturating_mul(self.batch_divisor);
+        let needed = u64::from(self.longest()).saturating_mul(self.batch_divisor);
         let rule = format!(
             "must be at least {needed}, native.batch_divisor samples of the longest sequence"
         );
-        check(self.token_budget >= needed, "native.token_budget", self.token_budget, rule)
+        let (field, budget) = ("native.token_budget", self.token_budget);
+        check(budget >= needed, field, budget, rule)?;
+        at_most_a_window(field, budget as usize)
     }
 }
 
@@ -215,7 +216,7 @@ impl MaskConfig {
         let (field, ratio) = ("mask.keep_ratio", self.keep_ratio);
         share(field, ratio)?;
         let rule = format!("must keep at least one of {} patches", self.num_patches);
-        check(self.kept_patches() > 0, field, ratio, rule)?;
+        check(self.kept_patches(self.num_patches) > 0, field, ratio, rule)?;
         share("mask.general_prob", self.general_prob)
     }
 }

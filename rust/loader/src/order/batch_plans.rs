@@ -21,6 +21,8 @@ pub struct BatchPlan {
     /// Positions of its samples in the rank's part. A padded part continues from its beginning past its end.
     pub positions: Range<u64>,
     pub samples: Vec<SampleId>,
+    /// Sequence length of its images; 0 for square ones.
+    pub seq_len: u32,
     /// The shards of the windows that the samples are in. They must be available, and substitutes are drawn from
     /// them.
     pub shards: Arc<[NeededShard]>,
@@ -66,32 +68,36 @@ impl Place {
         }
     }
 
-    /// Moves to the next sample, into the next epoch if needed. Returns its position and its epoch, or `None` at the
-    /// end of the run.
-    fn advance(
-        &mut self,
-        lengths: &dyn ShardLengths,
-    ) -> Result<Option<(u64, &mut RankEpoch)>, Blocked> {
+    /// Samples of the epoch that all ranks have read.
+    fn samples_read(&self) -> u64 {
+        let samples =
+            |leg: &Leg| leg.world_size.saturating_mul(leg.batch_size).saturating_mul(leg.steps);
+        let earlier = self.earlier_legs.iter().map(samples).fold(0, u64::saturating_add);
+        let present = (self.position - self.leg_start).saturating_mul(self.settings.world_size);
+        earlier.saturating_add(present)
+    }
+
+    /// Moves to the next sample, into the next epoch if needed. Returns `false` at the end of the run.
+    fn advance(&mut self, lengths: &dyn ShardLengths) -> Result<bool, Blocked> {
         loop {
             let over = |epochs| self.epoch >= epochs;
             if self.settings.num_epochs.is_some_and(over) {
-                return Ok(None);
+                return Ok(false);
             }
+            let place = (self.position, self.samples_read());
             let (settings, epoch, earlier_legs) = (&self.settings, self.epoch, &self.earlier_legs);
-            let rank_epoch = self
-                .rank_epoch
-                .get_or_insert_with(|| RankEpoch::new(settings, lengths, epoch, earlier_legs));
+            let new = || RankEpoch::new(settings, lengths, epoch, earlier_legs, place);
+            let rank_epoch = self.rank_epoch.get_or_insert_with(new);
             if rank_epoch.slice_at(self.position, lengths)?.is_some() {
-                let position = self.position;
                 self.empty_epochs = 0;
-                return Ok(self.rank_epoch.as_mut().map(|rank_epoch| (position, rank_epoch)));
+                return Ok(true);
             }
             if self.position == 0 && self.earlier_legs.is_empty() {
                 self.empty_epochs += 1;
                 // Without this check an endless run would search forever. An empty part of known length stays empty. Parts of
                 // unknown length differ between epochs.
                 if !self.settings.streamed || self.empty_epochs == EMPTY_EPOCHS {
-                    return Ok(None);
+                    return Ok(false);
                 }
             }
             (self.epoch, self.rank_epoch) = (self.epoch + 1, None);
@@ -124,17 +130,21 @@ impl BatchPlans {
     /// Returns the next plan, or `None` when the run is over.
     pub fn next(&mut self, lengths: &dyn ShardLengths) -> Result<Option<BatchPlan>, Blocked> {
         let OrderSettings { rank, world_size, batch_size, .. } = self.0.settings;
-        let Some((position, rank_epoch)) = self.0.advance(lengths)? else {
+        if !self.0.advance(lengths)? {
+            return Ok(None);
+        }
+        let (seq_len, rows) = self.0.settings.step(self.0.samples_read());
+        let (position, Some(rank_epoch)) = (self.0.position, &mut self.0.rank_epoch) else {
             return Ok(None);
         };
-        let mut samples = Vec::with_capacity(batch_size as usize);
+        let mut samples = Vec::with_capacity(rows as usize);
         let mut shards: Option<Arc<[NeededShard]>> = None;
-        while (samples.len() as u64) < batch_size {
+        while (samples.len() as u64) < rows {
             let at = position + samples.len() as u64;
             let Some(slice_at) = rank_epoch.slice_at(at, lengths)? else {
                 break;
             };
-            let count = slice_at.samples.len().min(batch_size as usize - samples.len());
+            let count = slice_at.samples.len().min(rows as usize - samples.len());
             samples.extend_from_slice(&slice_at.samples[..count]);
             shards = Some(match shards {
                 None => Arc::clone(slice_at.shards),
@@ -142,7 +152,7 @@ impl BatchPlans {
             });
         }
         let positions = position..position + samples.len() as u64;
-        self.0.position += batch_size;
+        self.0.position += rows;
         let epoch = self.0.epoch;
         let present = Leg {
             world_size,
@@ -155,6 +165,7 @@ impl BatchPlans {
             epoch,
             positions,
             samples,
+            seq_len,
             shards: shards.unwrap_or_default(),
             cursor: Cursor { epoch, legs },
             rank,
@@ -181,8 +192,9 @@ impl UpcomingWindows {
     }
 
     pub fn next(&mut self, lengths: &dyn ShardLengths) -> Option<UpcomingWindow> {
-        let (position, rank_epoch) = self.0.advance(lengths).ok()??;
-        let slice_at = rank_epoch.slice_at(position, lengths).ok()??;
+        self.0.advance(lengths).ok().filter(|&goes_on| goes_on)?;
+        let position = self.0.position;
+        let slice_at = self.0.rank_epoch.as_mut()?.slice_at(position, lengths).ok()??;
         let samples = slice_at.samples.len() as u64;
         let (until, shards) = (position + samples, Arc::clone(slice_at.shards));
         self.0.position = until;

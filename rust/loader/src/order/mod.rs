@@ -11,6 +11,9 @@
 //!
 //! A leg is the part of a run with one number of ranks and one batch size. When either changes within an epoch, the
 //! samples that all parts have left form a new list, and the new ranks divide it in the same way.
+//!
+//! For native images the batch size is one sample. Each step draws a sequence length and takes as many samples as the budget of
+//! patches allows ([`settings`]).
 
 mod batch_plans;
 mod cursor;

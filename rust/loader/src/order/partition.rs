@@ -37,15 +37,12 @@ impl Partition {
         beyond.div_ceil(u128::from(self.total)) as u64 - 1
     }
 
-    /// Batches of a rank. All ranks have the same number, except with [`LastBatch::Keep`], where they may differ by
-    /// one.
-    pub fn num_steps(&self, last_batch: LastBatch, rank: u64) -> u64 {
-        let step = u128::from(self.world_size) * u128::from(self.batch_size);
-        let total = u128::from(self.total);
+    /// The positions of a rank that are divided into steps.
+    pub fn room(&self, last_batch: LastBatch, rank: u64) -> u64 {
         match last_batch {
-            LastBatch::Drop => (total / step) as u64,
-            LastBatch::Pad => total.div_ceil(step) as u64,
-            LastBatch::Keep => self.length(rank).div_ceil(self.batch_size),
+            LastBatch::Drop => self.total / self.world_size,
+            LastBatch::Pad => self.total.div_ceil(self.world_size),
+            LastBatch::Keep => self.length(rank),
         }
     }
 

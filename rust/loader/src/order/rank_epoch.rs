@@ -25,30 +25,28 @@ pub struct KnownEpoch {
 }
 
 impl RankEpoch {
-    /// The samples that the `earlier_legs` left of an epoch.
+    /// The samples that the `earlier_legs` left of an epoch. The run goes on at a position, before which all ranks have read
+    /// `samples_read` samples.
     pub fn new(
         settings: &OrderSettings,
         lengths: &dyn ShardLengths,
         epoch: u64,
         earlier_legs: &[Leg],
+        (position, samples_read): (u64, u64),
     ) -> Self {
         if settings.streamed {
-            let samples_read = samples_read(earlier_legs);
-            return Self::Streamed(StreamedEpoch::new(
-                settings,
-                lengths.counts().len(),
-                epoch,
-                samples_read,
-            ));
+            let num_shards = lengths.counts().len();
+            return Self::Streamed(StreamedEpoch::new(settings, num_shards, epoch, position));
         }
         let order = EpochOrder::new(settings, lengths.counts(), epoch, earlier_legs);
         let partition = order.partition();
         // A rank with an empty part pads with another rank's samples.
         let owner = partition.owner(settings.rank);
         let length = partition.length(owner);
+        let room = partition.room(settings.last_batch, settings.rank);
         let limit = match settings.last_batch {
-            LastBatch::Keep => partition.length(settings.rank),
-            rule => partition.num_steps(rule, settings.rank) * settings.batch_size,
+            LastBatch::Keep => room,
+            _ => position + settings.steps(room.saturating_sub(position), samples_read).1,
         };
         Self::Known(KnownEpoch { order, owner, length, limit })
     }

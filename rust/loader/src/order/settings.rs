@@ -5,13 +5,16 @@ use std::sync::Arc;
 use super::partition::Partition;
 use super::shard_list::ShardList;
 use super::shard_sampler::ShardSampler;
-use crate::config::LastBatch;
+use crate::config::{LastBatch, NativeConfig};
+use crate::rng::{SampleRng, stream};
 
 #[derive(Debug, Clone)]
 pub struct OrderSettings {
     pub seed: u64,
     pub window: usize,
+    /// Samples of a rank in a step; 1 for native images.
     pub batch_size: u64,
+    pub native: Option<Arc<NativeConfig>>,
     pub rank: u64,
     pub world_size: u64,
     pub last_batch: LastBatch,
@@ -27,6 +30,36 @@ impl OrderSettings {
     /// How an epoch of `total` samples is divided at its beginning.
     pub fn partition(&self, total: u64) -> Partition {
         Partition { total, world_size: self.world_size, batch_size: self.batch_size }
+    }
+
+    /// The sequence length of the next step, 0 for square images, and the samples of a rank. A draw depends on nothing but the
+    /// number of samples that all ranks have read in this epoch, so any number of ranks takes the same steps.
+    pub fn step(&self, samples_read: u64) -> (u32, u64) {
+        let Some(native) = &self.native else { return (0, self.batch_size) };
+        let (lengths, probs) = (&native.seq_lens, &native.seq_len_probs);
+        let weight = |place| probs.get(place).map_or(1.0, |&prob| prob as f32);
+        let mut rng = SampleRng::new(self.seed, 0, samples_read, stream::SEQ_LENS);
+        let seq_len = lengths[rng.weighted((0..lengths.len()).map(weight))];
+        (seq_len, native.rows(seq_len))
+    }
+
+    /// Steps of a rank through `room` positions, and the positions that they take. All ranks have read `samples_read` samples of
+    /// the epoch before.
+    pub fn steps(&self, room: u64, samples_read: u64) -> (u64, u64) {
+        let drop = self.last_batch == LastBatch::Drop;
+        let (mut steps, mut taken) = (0, 0);
+        if self.native.is_none() {
+            steps = if drop { room / self.batch_size } else { room.div_ceil(self.batch_size) };
+            return (steps, steps * self.batch_size);
+        }
+        while taken < room {
+            let rows = self.step(samples_read + taken * self.world_size).1;
+            if drop && taken + rows > room {
+                break;
+            }
+            (steps, taken) = (steps + 1, taken + rows);
+        }
+        (steps, taken)
     }
 
     /// Whether an epoch may read a sample more than once, apart from the samples that fill its last batch.

@@ -54,20 +54,16 @@ pub struct StreamedEpoch {
 }
 
 impl StreamedEpoch {
-    /// The beginning of an epoch of which this rank read `samples_read` samples in earlier legs.
-    pub fn new(settings: &OrderSettings, num_shards: usize, epoch: u64, samples_read: u64) -> Self {
-        let (ranks, size) = (settings.world_size, settings.batch_size);
-        let total = settings.num_samples.unwrap_or(0);
-        let round =
-            |share: u64| samples_read + share.saturating_sub(samples_read).div_ceil(size) * size;
-        let (share, limit) = match settings.last_batch {
-            LastBatch::Drop => {
-                let share = total / ranks;
-                let full = share.saturating_sub(samples_read) / size * size;
-                (share, Some(samples_read + full))
-            }
-            LastBatch::Pad => (total.div_ceil(ranks), Some(round(total.div_ceil(ranks)))),
-            LastBatch::Keep => (u64::MAX, None),
+    /// An epoch of which every rank has read the samples before a position.
+    pub fn new(settings: &OrderSettings, num_shards: usize, epoch: u64, position: u64) -> Self {
+        let (rule, ranks) = (settings.last_batch, settings.world_size);
+        let (share, limit) = if rule == LastBatch::Keep {
+            (u64::MAX, None)
+        } else {
+            let partition = settings.partition(settings.num_samples.unwrap_or(0));
+            let share = partition.room(rule, settings.rank);
+            let left = share.saturating_sub(position);
+            (share, Some(position + settings.steps(left, position.saturating_mul(ranks)).1))
         };
         let pieces = match &settings.sampler {
             Some(sampler) => Pieces::Drawn(Arc::clone(sampler)),

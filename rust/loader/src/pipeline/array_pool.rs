@@ -7,7 +7,7 @@ use crate::os;
 
 #[derive(Debug, Default)]
 pub struct BatchArrays {
-    /// `[B, H, W, 3]`, times the bytes of a value. Longer than that if the batch is smaller than usual.
+    /// `[B, H, W, 3]` or patches, times the bytes of a value. Longer than that if the batch is smaller than usual.
     pub images: Vec<u8>,
     /// `[C, B, L]`.
     pub token_ids: Vec<i32>,
@@ -15,6 +15,10 @@ pub struct BatchArrays {
     pub masked_token_ids: Vec<i32>,
     /// `[M, K]`.
     pub kept_patches: Vec<i64>,
+    /// Row and column of each patch.
+    pub patch_coords: Vec<[i16; 2]>,
+    /// `[B]`, rows and columns of patches.
+    pub grids: Vec<[i32; 2]>,
     /// `[B]`, places in their shards.
     pub rows: Vec<u32>,
     /// `[B]`, width and height of the encoded images; 0 if they were not decoded.

@@ -14,6 +14,8 @@ pub struct Batch {
     pub lease: Lease,
     pub samples: Vec<SampleId>,
     pub masked_rows: usize,
+    /// Number of patches with padding, or of square images.
+    pub patches: usize,
     /// Where a run resumes after this batch.
     pub cursor: Cursor,
 }
@@ -26,10 +28,18 @@ pub(crate) struct Row {
     pub row: u32,
     /// Width and height of its image; 0 if it was not decoded.
     pub size: [i32; 2],
+    /// Rows and columns of its patches.
+    pub grid: [u32; 2],
     pub key: String,
     pub captions: Vec<Caption>,
     pub raw_members: RawMembers,
     pub bad_samples: BadSamples,
     /// The error that ends the run at this batch, if any.
     pub fatal: Option<Error>,
+}
+
+impl Row {
+    pub fn num_patches(&self) -> usize {
+        self.grid[0] as usize * self.grid[1] as usize
+    }
 }

@@ -76,10 +76,12 @@ impl Dataset {
         index.notes.extend(left_out);
         check_samples(&config, &index)?;
         let sampler = shard_weights::sampler(&config, &patterns, &index)?;
+        let native = config.native.clone().map(Arc::new);
         let order = OrderSettings {
             seed: config.seed,
             window: config.shuffle_window,
-            batch_size: config.batch_size as u64,
+            batch_size: if native.is_some() { 1 } else { config.batch_size as u64 },
+            native,
             rank: rank as u64,
             world_size: world_size as u64,
             last_batch: config.last_batch,
@@ -101,7 +103,8 @@ impl Dataset {
     /// Batches of this rank per epoch, if known.
     pub fn num_batches(&self) -> Option<u64> {
         let partition = self.order.partition(self.num_samples()?);
-        Some(partition.num_steps(self.order.last_batch, self.order.rank))
+        let room = partition.room(self.order.last_batch, self.order.rank);
+        Some(self.order.steps(room, 0).0)
     }
 
     pub fn check_cursor(&self, cursor: &Cursor) -> Result<(), ConfigError> {
@@ -129,7 +132,9 @@ impl Dataset {
             }
             let partition =
                 Partition { total, world_size: leg.world_size, batch_size: leg.batch_size };
-            if leg.steps > partition.max_steps() {
+            // The last step of a native run may go beyond the end.
+            let rounded = self.config.native.is_some() && self.order.last_batch != LastBatch::Drop;
+            if leg.steps > partition.max_steps() && !rounded {
                 let rule = format!(
                     "must not be above {}, the steps available in {total} samples: are these the same shards?",
                     partition.max_steps()
@@ -155,9 +160,17 @@ impl Dataset {
         SampleRng::new(self.config.seed, plan.epoch, sample.key(), purpose)
     }
 
-    pub fn image_bytes(&self) -> usize {
-        let side = self.config.image_size as usize;
+    /// Bytes of a patch, or of a square image.
+    pub fn patch_bytes(&self) -> usize {
+        let native = self.config.native.as_ref();
+        let side = native.map_or(self.config.image_size, |native| native.patch_size) as usize;
         side * side * 3
+    }
+
+    /// Maximum number of patches in a batch, or of square images.
+    pub fn max_patches(&self) -> usize {
+        let native = self.config.native.as_ref();
+        native.map_or(self.config.batch_size, |native| native.token_budget as usize)
     }
 
     pub fn shard(&self, number: u32) -> &Location {
@@ -273,8 +286,9 @@ fn check_size(config: &LoaderConfig, order: &OrderSettings, counts: &[u32]) -> R
         return Err(ConfigError::new("num_samples", "None", rule).into());
     };
     let partition = order.partition(total);
-    if partition.num_steps(config.last_batch, 0) == 0 && config.last_batch == LastBatch::Drop {
-        let rows = partition.batch_size;
+    let room = partition.room(config.last_batch, 0);
+    if order.steps(room, 0).0 == 0 && config.last_batch == LastBatch::Drop {
+        let rows = order.step(0).1;
         let rule = format!(
             "a step needs {} samples and an epoch has {}; make it smaller, or in a loop of your own set \
              last_batch to 'pad' or 'keep'",
@@ -282,7 +296,8 @@ fn check_size(config: &LoaderConfig, order: &OrderSettings, counts: &[u32]) -> R
             partition.total
         );
         // Without a section: in training, the batch of all ranks is an option of that name.
-        return Err(ConfigError::new("batch_size", format!("{rows} per rank"), rule).into());
+        let field = if order.native.is_some() { "native.token_budget" } else { "batch_size" };
+        return Err(ConfigError::new(field, format!("{rows} per rank"), rule).into());
     }
     Ok(())
 }

@@ -15,10 +15,11 @@ use super::array_pool::{ArrayPool, Lease};
 use super::bad_samples::BadSamples;
 use super::batch::{Batch, Row};
 use super::dataset::Dataset;
+use super::layout;
 use super::planner::Planner;
 use super::row_slots::RowSlots;
 use super::stats::{Counters, LoaderStats, Stage};
-use crate::archive::OpenFiles;
+use crate::archive::{OpenFiles, Reader};
 use crate::error::Error;
 use crate::image::ValueTable;
 use crate::order::{BatchPlan, Cursor};
@@ -142,7 +143,7 @@ impl Shared {
             // One more than the prefetched batches: the one that the reader works on.
             pool: ArrayPool::new(
                 config.prefetch_batches + 1,
-                config.batch_size * dataset.image_bytes() * value_bytes,
+                dataset.max_patches() * dataset.patch_bytes() * value_bytes,
             ),
             dataset,
             table,
@@ -167,9 +168,9 @@ impl Shared {
         shared
     }
 
-    /// Bytes per image in a batch.
-    pub fn image_bytes(&self) -> usize {
-        self.dataset.image_bytes() * self.value_bytes
+    /// Bytes per patch in a batch, or per square image.
+    pub fn patch_bytes(&self) -> usize {
+        self.dataset.patch_bytes() * self.value_bytes
     }
 
     pub fn stats(&self) -> LoaderStats {
@@ -220,7 +221,8 @@ impl Shared {
         self.work.notify_all();
     }
 
-    pub fn wait_for_work(&self) -> Option<Arc<BatchInProgress>> {
+    /// Returns a batch with rows to fill. It may have to be planned, which reads the first bytes of its images.
+    pub fn wait_for_work(&self, reader: &mut Reader) -> Option<Arc<BatchInProgress>> {
         let mut state = self.state.lock();
         loop {
             if self.is_stopping() {
@@ -239,7 +241,7 @@ impl Shared {
                 && !state.waiting_for_shards
                 && let Some(planner) = state.planner.take()
             {
-                state = self.plan_next(state, planner);
+                state = self.plan_next(state, planner, reader);
                 continue;
             }
             let stage =
@@ -256,6 +258,7 @@ impl Shared {
         &'state self,
         state: MutexGuard<'state, State>,
         mut planner: Planner,
+        reader: &mut Reader,
     ) -> MutexGuard<'state, State> {
         let is_unfinished = |number: &u64| !state.finished.contains_key(number);
         let unfinished = (state.taken..state.begun).find(is_unfinished);
@@ -263,11 +266,17 @@ impl Shared {
         drop(state);
         let changes = self.changes.load(Ordering::Acquire);
         let next = planner.next(unfinished);
-        let next = next.map_ok(|plan| Some((plan?, self.pool.take())));
+        let next = next.map_ok(|plan| {
+            let plan = plan?;
+            let starts = layout::starts(&self.dataset, self.provider.as_deref(), reader, &plan);
+            Some((plan, starts, self.pool.take()))
+        });
         let mut state = self.state.lock();
         state.planner = Some(planner);
         match next {
-            Poll::Ready(Ok(Some((plan, lease)))) => self.begin(&mut state, plan, lease),
+            Poll::Ready(Ok(Some((plan, starts, lease)))) => {
+                self.begin(&mut state, plan, starts, lease);
+            }
             Poll::Ready(Ok(None)) => state.all_planned = true,
             Poll::Ready(Err(error)) => (state.all_planned, state.ending) = (true, Some(error)),
             Poll::Pending => {
@@ -280,13 +289,13 @@ impl Shared {
         state
     }
 
-    fn begin(&self, state: &mut State, plan: BatchPlan, lease: Lease) {
+    fn begin(&self, state: &mut State, plan: BatchPlan, starts: Vec<usize>, lease: Lease) {
         let mut rows = state.spare_rows.pop().unwrap_or_default();
         rows.resize_with(plan.samples.len(), Row::default);
         state.current = Some(Arc::new(BatchInProgress {
             number: state.begun,
             plan,
-            slots: RowSlots::new(lease, rows, self.image_bytes()),
+            slots: RowSlots::new(lease, rows, starts, self.patch_bytes()),
         }));
         state.begun += 1;
     }

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Instant;
 
-use super::array_pool::Lease;
+use super::array_pool::{BatchArrays, Lease};
 use super::bad_samples::{BadSamples, max_substitutes};
 use super::batch::{Batch, Row};
 use super::batch_text::BatchText;
@@ -15,8 +15,8 @@ use super::stats::Stage;
 use crate::archive::Reader;
 use crate::config::{LastBatch, LoaderConfig, MaskConfig, OnMissingShard, PatchDraw};
 use crate::error::{Error, SampleError};
-use crate::image::ImagePreparer;
 use crate::image::augment::Scratch;
+use crate::image::{ImagePreparer, grid_of};
 use crate::order::{BatchPlan, NeededShard};
 use crate::rng::{SampleRng, stream};
 use crate::shards::{Location, SampleId};
@@ -63,7 +63,7 @@ impl<'shared> Worker<'shared> {
     }
 
     fn work(&mut self) {
-        while let Some(in_progress) = self.shared.wait_for_work() {
+        while let Some(in_progress) = self.shared.wait_for_work(&mut self.reader) {
             while let Some(mut slot) = in_progress.slots.claim() {
                 if !self.fill(&in_progress, &mut slot) {
                     // The slot is not returned, so nobody ever gets this batch.
@@ -195,13 +195,29 @@ impl<'shared> Worker<'shared> {
             let begun = counters.passed(Stage::Decode, begun);
 
             self.stage = Stage::Augment;
-            let size = self.config.image_size;
-            if let Some(table) = &self.shared.table {
-                self.bytes.resize(dataset.image_bytes(), 0);
-                decoded.write(size, &mut self.scratch, &mut self.bytes);
-                table.translate(&self.bytes, pixels);
+            let (native, patch_bytes) = (self.config.native.as_ref(), self.shared.patch_bytes());
+            row.grid = native.map_or([1; 2], |native| {
+                let (part, cap) = (decoded.part(), pixels.len() / patch_bytes);
+                grid_of(part.height, part.width, native.patch_size, cap as u32).into()
+            });
+            let (image, padding) = pixels.split_at_mut(row.num_patches() * patch_bytes);
+            padding.fill(0);
+            let table = self.shared.table.as_ref();
+            let bytes = if table.is_some() {
+                self.bytes.resize(image.len() / self.shared.value_bytes, 0);
+                &mut self.bytes
             } else {
-                decoded.write(size, &mut self.scratch, pixels);
+                &mut *image
+            };
+            match native {
+                Some(native) => {
+                    let grid = row.grid.into();
+                    decoded.write_patches(native.patch_size, grid, &mut self.scratch, bytes);
+                }
+                None => decoded.write(self.config.image_size, &mut self.scratch, bytes),
+            }
+            if let Some(table) = table {
+                table.translate(&self.bytes, image);
             }
             counters.passed(Stage::Augment, begun);
         }
@@ -236,12 +252,16 @@ impl<'shared> Worker<'shared> {
         mut lease: Lease,
         rows: &mut [Row],
     ) -> Result<Batch, Error> {
-        let count = compact_rows(&mut lease, rows, self.shared.image_bytes());
+        let (dataset, plan) = (self.dataset, &in_progress.plan);
+        let native = self.config.native.as_ref();
+        let all = plan.samples.len() * plan.seq_len as usize;
+        let packed = native.filter(|native| native.packed).map(|_| all);
+        let (starts, patch_bytes) = (in_progress.slots.starts(), self.shared.patch_bytes());
+        let (count, patches) = compact_rows(&mut lease.arrays, rows, starts, packed, patch_bytes);
         let good = &rows[..count];
         let samples: Vec<SampleId> = good.iter().filter_map(|row| row.sample).collect();
         let mask = self.config.mask.as_ref();
         let masked_rows = mask.map_or(0, |mask| mask.masked_rows(count));
-        let (dataset, plan) = (self.dataset, &in_progress.plan);
         let rng = |row: usize, purpose| dataset.rng(plan, row, samples[row], purpose);
         if let Some(tokenizer) = &dataset.tokenizer {
             let begun = Instant::now();
@@ -272,7 +292,11 @@ impl<'shared> Worker<'shared> {
         if let Some(mask) = mask {
             let of_batch = plan.rng(self.config.seed, 0, stream::PATCHES);
             let of_row = |row| rng(row, stream::PATCHES);
-            keep_patches(mask, masked_rows, of_batch, of_row, &mut lease.arrays.kept_patches);
+            let num_patches = |row: &Row| {
+                if native.is_some() { row.num_patches() } else { mask.num_patches }
+            };
+            let counts: Vec<usize> = good[..masked_rows].iter().map(num_patches).collect();
+            keep_patches(mask, &counts, of_batch, of_row, &mut lease.arrays.kept_patches);
         }
         let (memory, rows) = (&mut lease.arrays, &mut rows[..count]);
         memory.rows = rows.iter().map(|row| row.row).collect();
@@ -281,7 +305,7 @@ impl<'shared> Worker<'shared> {
         if !self.config.keep_members.is_empty() {
             swap_all(&mut memory.raw_members, rows.iter_mut().map(|row| &mut row.raw_members));
         }
-        Ok(Batch { lease, samples, masked_rows, cursor: plan.cursor.clone() })
+        Ok(Batch { lease, samples, masked_rows, patches, cursor: plan.cursor.clone() })
     }
 }
 
@@ -296,43 +320,70 @@ fn swap_all<'row, T: Default + 'row>(
     }
 }
 
-fn compact_rows(lease: &mut Lease, rows: &mut [Row], image_bytes: usize) -> usize {
-    let mut count = 0;
-    for index in 0..rows.len() {
-        if rows[index].sample.is_some() {
-            if count < index {
-                rows.swap(count, index);
-                let start = index * image_bytes;
-                lease.arrays.images.copy_within(start..start + image_bytes, count * image_bytes);
-            }
-            count += 1;
+/// Moves the rows with samples to the front, and writes where their patches are in the images. Returns the number of rows, and
+/// of patches with padding. If a number of patches is given, the images are packed into it.
+fn compact_rows(
+    memory: &mut BatchArrays,
+    rows: &mut [Row],
+    starts: &[usize],
+    packed: Option<usize>,
+    patch_bytes: usize,
+) -> (usize, usize) {
+    let BatchArrays { images, patch_coords, grids, .. } = memory;
+    let all = packed.or(starts.last().copied()).unwrap_or(0);
+    (*patch_coords, *grids) = (vec![[0; 2]; all], Vec::new());
+    let (mut count, mut end) = (0, 0);
+    for (index, slot) in starts.windows(2).enumerate() {
+        let row = &rows[index];
+        if row.sample.is_none() {
+            continue;
         }
+        let patches = row.num_patches();
+        for (patch, coords) in patch_coords[end..end + patches].iter_mut().enumerate() {
+            let columns = row.grid[1] as usize;
+            *coords = [patch / columns, patch % columns].map(|place| place as i16);
+        }
+        grids.push(row.grid.map(|side| side as i32));
+        let length = if packed.is_some() { patches } else { slot[1] - slot[0] };
+        let moved = slot[0] * patch_bytes..(slot[0] + length) * patch_bytes;
+        if end < slot[0] {
+            images.copy_within(moved, end * patch_bytes);
+        }
+        rows.swap(count, index);
+        (count, end) = (count + 1, end + length);
     }
-    count
+    if packed.is_some() {
+        images[end * patch_bytes..all * patch_bytes].fill(0);
+        end = all;
+    }
+    (count, end)
 }
 
-/// The patches that masked rows keep, `[M, K]`. Drawn once per batch, or per row.
+/// The patches that masked rows keep, `[M, K]`, of those that they have. Drawn once per batch, or per row. Rows that keep fewer
+/// than K end with -1.
 fn keep_patches(
     mask: &MaskConfig,
-    masked_rows: usize,
+    counts: &[usize],
     mut of_batch: SampleRng,
     of_row: impl Fn(usize) -> SampleRng,
     out: &mut Vec<i64>,
 ) {
-    let kept = mask.kept_patches();
-    out.resize(masked_rows * kept, 0);
-    let mut rows = out.chunks_exact_mut(kept);
+    let kept = |count| mask.kept_patches(count).max(1);
+    let Some(longest) = counts.iter().map(|&count| kept(count)).max() else { return };
+    out.clear();
+    out.resize(counts.len() * longest, -1);
+    let mut rows = out.chunks_exact_mut(longest).zip(counts);
     match mask.patch_draw {
         PatchDraw::Sample => {
-            for (number, row) in rows.enumerate() {
-                mask::draw_patches(mask.num_patches, row, &mut of_row(number));
+            for (number, (row, &count)) in rows.enumerate() {
+                mask::draw_patches(count, &mut row[..kept(count)], &mut of_row(number));
             }
         }
         PatchDraw::Batch => {
-            let Some(first) = rows.next() else { return };
-            mask::draw_patches(mask.num_patches, first, &mut of_batch);
-            for row in 1..masked_rows {
-                out.copy_within(..kept, row * kept);
+            let Some((first, &count)) = rows.next() else { return };
+            mask::draw_patches(count, first, &mut of_batch);
+            for row in 1..counts.len() {
+                out.copy_within(..longest, row * longest);
             }
         }
     }

@@ -1,8 +1,9 @@
 //! Properties of the sample order: each sample once, resumable anywhere, for any changes of the number of ranks.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use prolip_loader::config::LastBatch;
+use prolip_loader::config::{LastBatch, NativeConfig};
 use prolip_loader::order::{BatchPlan, BatchPlans, Cursor, OrderSettings};
 use prolip_loader::shards::SampleId;
 use proptest::prelude::*;
@@ -29,6 +30,7 @@ impl Case {
             seed: self.seed,
             window: self.window,
             batch_size,
+            native: None,
             rank,
             world_size,
             last_batch: self.last_batch,
@@ -42,6 +44,27 @@ impl Case {
     fn plans(&self, rank: u64, ranks: Ranks, from: &Cursor) -> Vec<BatchPlan> {
         let mut route = BatchPlans::new(self.rules(rank, ranks), from);
         std::iter::from_fn(|| route.next(&self.sizes).unwrap()).collect()
+    }
+
+    /// The rest of an epoch of native images on ranks that divide a budget of 24 patches and a divisor of 4 samples.
+    fn native(&self, world_size: u64, from: &Cursor, streamed: bool) -> Vec<Vec<BatchPlan>> {
+        let native = NativeConfig {
+            patch_size: 1,
+            seq_lens: vec![1, 2, 3, 5],
+            seq_len_probs: vec![1.0, 2.0, 2.0, 2.0],
+            token_budget: 24 / world_size,
+            batch_divisor: 4 / world_size,
+            packed: false,
+        };
+        let rest = |rank| {
+            let native = Some(Arc::new(native.clone()));
+            let (num_epochs, num_samples) = (Some(from.epoch + 1), Some(self.total()));
+            let rules = self.rules(rank, (world_size, 1));
+            let rules = OrderSettings { native, streamed, num_epochs, num_samples, ..rules };
+            let mut route = BatchPlans::new(rules, from);
+            std::iter::from_fn(|| route.next(&self.sizes).unwrap()).collect()
+        };
+        (0..world_size).map(rest).collect()
     }
 
     fn rest_of_epoch(&self, ranks: Ranks, from: &Cursor) -> Vec<Vec<BatchPlan>> {
@@ -118,6 +141,47 @@ proptest! {
         if case.last_batch != LastBatch::Keep {
             prop_assert!(steps.iter().all(|&count| count == steps[0]));
             prop_assert!(plans.iter().flatten().all(|plan| plan.samples.len() as u64 == last.1));
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn native_epochs_take_the_same_steps_on_any_number_of_ranks(
+        case in cases(), stays in prop::collection::vec((0u32..3, any::<Index>()), 1..4), epoch in 0u64..2
+    ) {
+        prop_assume!(case.last_batch != LastBatch::Keep);
+        // Every rank has samples, also of shards of unknown length.
+        let sizes = case.sizes.iter().map(|size| size + 4).collect();
+        let case = Case { sizes, window: case.window.min(1 << 20), ..case };
+        // The sequence lengths and the samples of all ranks of each step.
+        let steps = |plans: &[Vec<BatchPlan>]| -> Vec<(u32, u64)> {
+            let step = |plan: &BatchPlan| (plan.seq_len, (plan.samples.len() * plans.len()) as u64);
+            plans[0].iter().map(step).collect()
+        };
+        let start = Cursor { epoch, legs: Vec::new() };
+        let expected = steps(&case.native(1, &start, false));
+        let (mut cursor, mut read, mut taken) = (start.clone(), Vec::new(), Vec::new());
+        for (number, (ranks, stop)) in stays.iter().enumerate() {
+            let plans = case.native(1 << ranks, &cursor, false);
+            let left = steps(&plans);
+            prop_assert!(plans.iter().all(|other| steps(std::slice::from_ref(other)).len() == left.len()));
+            let count = if number + 1 == stays.len() { left.len() } else { stop.index(left.len() + 1) };
+            taken.extend_from_slice(&left[..count]);
+            read.extend(plans.iter().flat_map(|plans| samples(&plans[..count])));
+            if count > 0 {
+                cursor = plans[0][count - 1].cursor.clone();
+            }
+        }
+        prop_assert_eq!(&taken, &expected);
+        prop_assert_eq!(&steps(&case.native(1 << stays[0].0, &start, true)), &expected);
+        let rows = |&(seq_len, rows)| [(1, 24), (2, 12), (3, 8), (5, 4)].contains(&(seq_len, rows));
+        prop_assert!(expected.iter().all(rows));
+        let (used, counts) = (read.len() as u64, counted(read));
+        if case.last_batch == LastBatch::Drop {
+            prop_assert!(counts.len() as u64 == used && case.total() - used < 24);
+        } else {
+            prop_assert_eq!(counts.len() as u64, case.total());
         }
     }
 }

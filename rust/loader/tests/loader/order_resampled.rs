@@ -58,6 +58,7 @@ fn ranks_split_the_drawn_shards_and_runs_resume_anywhere() {
         seed: 8,
         window: 6,
         batch_size: 4,
+        native: None,
         rank,
         world_size: 3,
         last_batch,

@@ -75,6 +75,7 @@ impl Case {
             seed: self.seed,
             window: self.window,
             batch_size,
+            native: None,
             rank,
             world_size,
             last_batch: self.last_batch,
