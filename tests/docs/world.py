@@ -387,6 +387,7 @@ PREPARE: dict[str, Callable[[Path, Patch], None]] = {
     "loader.md": alone(mine),
     "model-zoo.md": model_zoo,
     "multi-node.md": multi_node,
+    "native-aspect.md": alone(mine),
     "onnx.md": onnx,
     "open-clip.md": open_clips_training,
     "own-training-loop.md": alone(mine),

@@ -9,6 +9,7 @@ import random
 import re
 import signal
 import sys
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from typing import Any
 import pytest
 import torch
 from tests.support.forkserver import FORKSERVER
-from tests.support.small_training import SHARDED, Lab, numbers, same_weights, write_shard
+from tests.support.small_training import RECIPE, SHARDED, VALIDATED, Lab, numbers, same_weights, write_shard
 
 from prolip.checkpoint import find_latest, list_checkpoints, load_checkpoint, run_lock
+from prolip.data.config import IndexOptions
+from prolip.data.index import run_index
 from prolip.train import loop
 from prolip.train.loop import main
 
@@ -132,6 +135,58 @@ def test_a_run_of_two_processes_resumes_with_three_and_repeats_no_sample(lab: La
             if (row["step"] <= begun) == (row["world_size"] == 2):
                 epochs[(row["step"] - 1) // 6] += row["keys"]
     assert [sorted(keys) for keys in epochs] == [[f"{number:04d}" for number in range(72)]] * 10
+
+
+NATIVE = """
+extends = ["base.toml", "with-native"]
+model.vision.image_seq_len = 6
+
+[data]
+shards = ["{folder}/{{0..2}}.tar"]
+index = "{folder}/index"
+
+[data.native]
+seq_lens = [4, 8]
+seq_len_probs = []
+token_budget = 64
+batch_divisor = 4
+"""
+
+
+@pytest.mark.parametrize("packed", ["False", "True"])
+def test_a_native_run_resumes_within_an_epoch_on_another_number_of_ranks_with_equal_steps(
+    lab: Lab, packed: str
+) -> None:
+    native, shapes = Lab(lab.folder / f"packed-{packed}"), [(12, 12), (40, 11), (7, 30)]
+    native.folder.mkdir()
+    for shard in range(3):
+        write_shard(native.folder / f"{shard}.tar", range(25 * shard, 25 * shard + 25), shapes)
+    run_index(IndexOptions(shards=(f"{native.folder}/*.tar",), out=native.folder / "index"))
+    (native.folder / "base.toml").write_text((RECIPE + VALIDATED).format(folder=lab.folder))
+    (native.folder / "recipe.toml").write_text(NATIVE.format(folder=native.folder))
+    flags = ("--data.native.packed", packed, "--samples_seen", "240", "--log_every", "1")
+    flags += ("--checkpoint_every", "1", "--keep_checkpoints", "99")
+    native.launch("whole", *flags, processes=2, program=LOGGED)
+    for name, processes in (("again", 2), ("fewer", 1)):
+        native.copy("whole", name)
+        native.launch(name, *flags, "--resume", "4", processes=processes, program=LOGGED)
+    assert same_weights(native.latest("again"), native.latest("whole"))
+
+    samples, again = (numbers(native.rows(name), "samples") for name in ("whole", "fewer"))
+    assert samples == again
+    assert {after - before for before, after in itertools.pairwise(samples)} == {0, 8, 16}  # 0: of a validation
+    taken: dict[int, list[str]] = defaultdict(list)
+    for file in (native.folder / "fewer").glob("keys-*.jsonl"):
+        for row in map(json.loads, file.read_text().splitlines()):
+            if (row["step"] <= 4) == (row["world_size"] == 2):
+                taken[row["step"]] += row["keys"]
+    epochs: list[list[str]] = [[]]
+    for _, keys in sorted(taken.items()):
+        if {*keys} & {*epochs[-1]}:
+            epochs.append([])
+        epochs[-1] += keys
+    # The last samples, which fill no step, are dropped.
+    assert [len(set(epoch)) == len(epoch) > 75 - 16 for epoch in epochs[:-1]] == [True, True]
 
 
 def test_a_sharded_run_resumes_with_unsharded_models(watched: Lab, sharded: str) -> None:

@@ -27,8 +27,8 @@ PLACES = {"left": (0, 0, 6, 12), "right": (6, 0, 12, 12), "top": (0, 0, 12, 6), 
 TRAIN = ("-m", "prolip.train")
 
 
-def write_shard(path: Path, numbers: range = range(64)) -> None:
-    """Images of a coloured half, 64 different ones, each with its caption and a more general one."""
+def write_shard(path: Path, numbers: range = range(64), sizes: Sequence[tuple[int, int]] = ((12, 12),)) -> None:
+    """Images of a coloured half, 64 different ones, each with its caption and a more general one; of sizes in turn."""
     kinds = list(itertools.product(COLOURS, PLACES, range(4)))
     members = []
     for number in numbers:
@@ -36,6 +36,7 @@ def write_shard(path: Path, numbers: range = range(64)) -> None:
         image = Image.new("RGB", (12, 12), (250 - 20 * shade,) * 3)
         image.paste(COLOURS[colour], PLACES[place])
         record = {"captions": {"name": [f"{colour} {place}"], "group": [colour]}}
+        image = image.resize(sizes[number % len(sizes)])
         members += [(f"{number:04d}.png", encode(image, "PNG")), (f"{number:04d}.json", json.dumps(record).encode())]
     write_tar(path, members)
 

@@ -74,10 +74,7 @@ class Preprocess:
         """Return the loader's setting for batches of this size; None for square images."""
         if self.image_seq_len is None:
             return None
-        length = self.image_seq_len
-        return NativeConfig(
-            patch_size=self.patch_size, seq_lens=(length,), token_budget=batch_size * length, batch_divisor=1
-        )
+        return NativeConfig(patch_size=self.patch_size).of_one_length(self.image_seq_len, batch_size)
 
     def settings(self) -> dict[str, Any]:
         """Return what a model's architecture does not say, as plain values."""

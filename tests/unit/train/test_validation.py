@@ -18,7 +18,7 @@ from tests.support.small_training import COLOURS, write_tokenizer
 from tests.support.threaded_ranks import Group
 
 from prolip.checkpoint import Best
-from prolip.data import DataError, LoaderConfig
+from prolip.data import DataError, LoaderConfig, NativeConfig
 from prolip.data.config import TokenizerConfig
 from prolip.distributed import Ranks
 from prolip.errors import UserError
@@ -68,7 +68,10 @@ def job(folder: Path, kind: Any, /, **changes: Any) -> ValidationJob:
 
 def figures(folder: Path, model: ProLIP, *jobs: ValidationJob, rank: int = 0, world_size: int = 1) -> dict[str, float]:
     ranks = Ranks(rank=rank, local_rank=rank, world_size=world_size, device=torch.device("cpu"))
-    with Validation(ValidationConfig(jobs=jobs), reading(folder), ranks, nullcontext) as validation:
+    training, seq_len = reading(folder), model.config.vision.image_seq_len
+    if seq_len is not None:
+        training = dataclasses.replace(training, native=NativeConfig(patch_size=model.config.vision.patch_size))
+    with Validation(ValidationConfig(jobs=jobs), training, ranks, nullcontext, seq_len) as validation:
         found = validation.run(0, model, done=False)
     return {name: value for name, value in found.items() if not name.endswith("/seconds")}
 
@@ -82,10 +85,11 @@ def jobs_of(folder: Path) -> list[ValidationJob]:
     ]
 
 
-@pytest.mark.parametrize("world_size", [2, 5])
+@pytest.mark.parametrize(("world_size", "native"), [(2, False), (5, True)])
 def test_validation_figures_do_not_depend_on_the_number_of_ranks(
-    folder: Path, model: ProLIP, world_size: int, monkeypatch: pytest.MonkeyPatch
+    folder: Path, world_size: int, native: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    model = model_of(native=native)
     jobs = [*jobs_of(folder), job(folder, "zero_shot", name="members", classnames=folder / "classes.txt")]
     alone = figures(folder, model, *jobs)
     group = Group(world_size)

@@ -57,7 +57,7 @@ def pick_examples(
     examples = []
     for why, chosen in places:
         for place in chosen:
-            image = image_of(batch.images, place).detach().float().cpu().numpy()
+            image = image_of(batch.images, place).detach().float().cpu().permute(1, 2, 0).numpy()
             pixels = ((image * np.array(OPENAI_STD) + np.array(OPENAI_MEAN)) * 255).round().clip(0, 255)
             captions = tokenizer.decode(batch.token_ids[:, place].tolist())
             captioned = list(zip(captions, text_var[:, place].tolist(), strict=True))
@@ -68,13 +68,10 @@ def pick_examples(
 
 
 def image_of(images: Tensor | Patches, place: int) -> Tensor:
-    """Return one image, [H, W, 3]."""
+    """Return one image, [3, H, W]."""
     if isinstance(images, Tensor):
-        return images[place].permute(1, 2, 0)
-    image = images.rows(slice(place, place + 1))
-    (rows, columns), side = image.grids[0].tolist(), math.isqrt(image.patches.shape[-1] // 3)
-    patches = image.patches.flatten(0, -2)[: rows * columns]
-    return patches.view(rows, columns, side, side, 3).transpose(1, 2).reshape(rows * side, columns * side, 3)
+        return images[place]
+    return images.rows(slice(place, place + 1)).padded().images(math.isqrt(images.patches.shape[-1] // 3))[0]
 
 
 def write_examples(folder: Path, step: int, examples: Sequence[Example]) -> Image.Image:

@@ -57,6 +57,6 @@ def test_an_example_of_a_native_batch_is_its_image(packed: bool) -> None:
     assert isinstance(step.images, Patches)
     for place, (rows, columns) in enumerate([(2, 2), (1, 3), (2, 1)]):
         image = image_of(step.images, place)
-        assert image.shape == (6 * rows, 6 * columns, 3)
-        again = Patches.of(image.permute(2, 0, 1)[None], 6)
+        assert image.shape == (3, 6 * rows, 6 * columns)
+        again = Patches.of(image[None], 6)
         assert torch.equal(again.patches[0], images.patches[place, : rows * columns])
