@@ -75,10 +75,10 @@ def test_native_images_of_shards_and_folders_have_equal_rows(lab: Path, tmp_path
     (tmp_path / "images").mkdir()
     for number, data in enumerate(pictures):
         (tmp_path / "images" / f"{number}.png").write_bytes(data)
-    inputs = {"shards": (), "images": (tmp_path / "images",)}
+    inputs = {"shards": (str(tmp_path / "a.tar"),), "images": (tmp_path / "images",)}
     run_embed(options(lab, tmp_path / "out", checkpoint=str(tmp_path / "native"), **inputs))
     model = load(tmp_path / "native", device="cpu")
-    assert_equal(read(tmp_path / "out", "image"), concatenate([model.encode_images(data) for data in pictures]))
+    assert_equal(read(tmp_path / "out", "image"), concatenate([model.encode_images(data) for data in pictures * 2]))
 
 
 def test_rows_keep_file_names_and_line_numbers_and_a_bad_image_is_named(
