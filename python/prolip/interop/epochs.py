@@ -69,8 +69,9 @@ class Epochs:
 
     @property
     def num_samples(self) -> int | None:
-        """Samples per epoch that all ranks yield together; None while unknown."""
-        if self._config.last_batch == "keep" or self.num_batches is None:
+        """Samples per epoch that all ranks yield together; with `native`, and those of a dropped last batch. None while
+        unknown."""
+        if self._config.last_batch == "keep" or self._config.native is not None or self.num_batches is None:
             return self._loader.num_samples
         return self.num_batches * self._config.batch_size * self._world_size
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from prolip.data import OPENAI_MEAN, OPENAI_STD, AugmentConfig, LoaderConfig
+from prolip.data import OPENAI_MEAN, OPENAI_STD, AugmentConfig, LoaderConfig, NativeConfig
 from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import Tokenizer
 from prolip.errors import UserError
@@ -37,7 +37,8 @@ _PROBES = [
 
 # Flags of open_clip's main branch, and the only values that this loader supports.
 _SUPPORTED: dict[str, Any] = {
-    "use_naflex": False,
+    "genlip": False,
+    "naflex_num_train_image_tokens": None,
     "variable_text": False,
     "length_bucketing": False,
     "image_key": "jpg;png;jpeg;webp",
@@ -142,6 +143,7 @@ class Transform(NamedTuple):
     """The settings of a training transform of open_clip."""
 
     image_size: int
+    """With NaFlex, the side of a patch."""
     augment: AugmentConfig
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -159,12 +161,21 @@ def read_transform(transform: Any) -> Transform:
             case "RandomResizedCrop" if step.size[0] == step.size[1] and step.interpolation.value == "bicubic":
                 size = step.size[0]
                 augment = replace(augment, crop_scale=tuple(step.scale), crop_ratio=tuple(step.ratio))
+            case "RandomResizedCropToSequence" if (
+                step.patch_h == step.patch_w and step.interpolation.value == "bicubic"
+            ):
+                size = step.patch_h
+                augment = replace(augment, crop_scale=tuple(step.scale), crop_ratio=tuple(step.ratio))
+            case "ColorJitter":
+                augment = replace(augment, jitter=_jitter(step), jitter_prob=1.0)
             case "color_jitter":
                 augment = replace(augment, jitter=_jitter(step.transf), jitter_prob=step.p)
             case "gray_scale":
                 augment = replace(augment, gray_prob=step.p)
             case "Normalize":
-                mean, std = tuple(step.mean), tuple(step.std)
+                mean, std = (
+                    tuple(torch.as_tensor(values, dtype=torch.float64).tolist()) for values in (step.mean, step.std)
+                )
             case "MaybeConvertMode" | "MaybeToTensor" | "ToTensor":
                 pass
             case _:
@@ -214,7 +225,20 @@ def get_data(
     for name, supported in _SUPPORTED.items():
         if (found := getattr(args, name, supported)) != supported:
             raise UserError(f"--{name.replace('_', '-')}: the loader does not support it (got {found})")
-    transform, resampled = read_transform(preprocess_fns[0]), bool(args.dataset_resampled)
+    preprocess, native = preprocess_fns[0], None
+    if getattr(args, "use_naflex", False):
+        naflex = more["naflex_data_config"]
+        if naflex.variable_patch_size:
+            raise UserError(f"--naflex-patch-sizes: the loader takes one (got {naflex.train_patch_sizes})")
+        preprocess = preprocess(naflex.train_seq_lens[0], naflex.train_patch_sizes[0])
+        native = NativeConfig(
+            patch_size=naflex.train_patch_sizes[0][0],
+            seq_lens=naflex.train_seq_lens,
+            seq_len_probs=naflex.train_seq_len_probs or (),
+            token_budget=naflex.max_tokens_per_batch,
+            batch_divisor=naflex.batch_divisor,
+        )
+    transform, resampled = read_transform(preprocess), bool(args.dataset_resampled)
     config = LoaderConfig(
         shards=_split(args.train_data),
         weights=tuple(map(float, _split(args.train_data_upsampling_factors))),
@@ -222,6 +246,7 @@ def get_data(
         num_samples=args.train_num_samples,
         batch_size=args.batch_size,
         image_size=transform.image_size,
+        native=native,
         augment=transform.augment,
         tokenizer=read_tokenizer(tokenizer),
         seed=args.seed,

@@ -21,6 +21,7 @@ from tests.support import forked
 from tests.support.images import encode
 from tests.support.refusals import refusal_of
 from tests.support.shards import write_tar
+from timm.data import create_transform
 
 from prolip.data import AugmentConfig, LoaderConfig
 from prolip.data.config import TokenizerConfig
@@ -171,7 +172,7 @@ def test_a_tokenizer_other_than_clips_is_refused(shards: str) -> None:
             adapter.read_tokenizer(open_clip.SimpleTokenizer(**other))
 
 
-@pytest.mark.parametrize(("name", "value"), [("use_naflex", True), ("text_key", "txt;caption")])
+@pytest.mark.parametrize(("name", "value"), [("genlip", True), ("text_key", "txt;caption")])
 def test_unsupported_flags_of_open_clip_are_refused(
     name: str, value: object, shards: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,6 +188,32 @@ def test_unsupported_flags_of_open_clip_are_refused(
     with refusal_of(f"--{name.replace('_', '-')}"):
         adapter.get_data(args, (None, None), naflex_data_config=7)
     assert passed == {"naflex_data_config": 7}
+
+
+def test_flags_of_naflex_give_timms_dictionary(shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("open_clip_train.data.get_data", lambda *_, **__: {})
+    more = {"dataset_type": "webdataset", "use_naflex": True, "dataset_resampled": False, "workers": 1, "seed": 0}
+    more |= {"train_data_upsampling_factors": None, "train_num_samples": None}
+    args = arguments(train_data=shards, **more)
+    shared = {"variable_patch_size": False, "train_seq_len_probs": None, "max_tokens_per_batch": 24, "batch_divisor": 4}
+    naflex = Namespace(train_patch_sizes=((16, 16),), train_seq_lens=(6,), **shared)
+
+    def transform(max_seq_len: int, patch_size: tuple[int, int]) -> Any:
+        sizes = {"naflex": True, "max_seq_len": max_seq_len, "patch_size": patch_size}
+        return create_transform(32, is_training=True, hflip=0, interpolation="bicubic", color_jitter=None, **sizes)
+
+    tokenizer = open_clip.SimpleTokenizer(context_length=12)
+    data = adapter.get_data(args, (transform, None), tokenizer=tokenizer, naflex_data_config=naflex)["train"]
+    assert (data.dataloader.num_batches, data.dataloader.num_samples) == (4, 16)
+    for images, texts in map(both, data.dataloader):
+        assert images["seq_len"] == 6
+        assert images["patches"].shape == (4, 6, 16 * 16 * 3)
+        assert images["patch_coord"].dtype == torch.int64
+        assert images["patch_valid"].sum(1).tolist() == (images["patch_coord"].amax(1) + 1).prod(1).tolist()
+        assert texts.shape == (4, 12)
+    naflex.variable_patch_size = True
+    with refusal_of("--naflex-patch-sizes"):
+        adapter.get_data(args, (transform, None), tokenizer=tokenizer, naflex_data_config=naflex)
 
 
 def test_open_clips_command_trains_and_resumes(shards: str, tmp_path: Path) -> None:
