@@ -82,6 +82,9 @@ bench-loader: $(VENV)/.ready-test
 	@for set in orig side512; do for recipe in full plain; do echo "== $$set"; s="data/bench/$$set/*.tar"; \
 	  $(BIN)/prolip bench data --shards "$$s" "$$s" "$$s" "$$s" --recipe $$recipe --against webdataset || exit 1; \
 	done; done
+	@for native in 196 256 1024 "128 256 576 784 1024"; do s="data/bench/orig/*.tar"; echo "== native $$native"; \
+	  $(BIN)/prolip bench data --shards "$$s" "$$s" "$$s" "$$s" --native $$native --against webdataset || exit 1; \
+	done
 
 bench-kernels: $(VENV)/.ready-demo
 	cargo bench --locked --package prolip-loader --features bench --bench kernels

@@ -2,7 +2,8 @@
 
     python -m tests.bench.targets --images DIR
 
-The loader (full recipe) is compared with the floor: libjpeg-turbo decoding every pixel on as many threads. Decoders
+The loader (full recipe) is compared with the floor: libjpeg-turbo decoding every pixel on as many threads. Its native
+batches are compared with open_clip's NaFlex, and with square batches of as many patches. Decoders
 decode whole files from memory to RGB on one thread. The three sets of files are photographs as they are, at most 512
 pixels long with quality 95, and progressive with quality 90. Everything takes turns, each in a process of its own, and
 a ratio is the median over the rounds, with the lowest and the highest in brackets.
@@ -29,7 +30,7 @@ import numpy as np
 from PIL import Image
 
 from prolip.bench.config import BenchDataConfig
-from prolip.bench.contender import FLOOR, OURS, run_contender
+from prolip.bench.contender import FLOOR, OURS, PACKED, SQUARE, Measurement, run_contender
 from prolip.data import StoreConfig, decode, expand_shards, simd_levels
 from prolip.data.build.config import FolderConfig
 from prolip.data.build.folder import build_folder
@@ -46,6 +47,10 @@ LOADER_TARGETS = {
 """For each level, the rate of the loader over that of the floor."""
 DECODE_TARGETS = {"as they are": 1.6, "at most 512": 1.6, "progressive": 1.3}
 """At the fastest level: rate over that of the best other decoder, for progressive files over libjpeg-turbo's."""
+PATCHES = 196
+NATIVE_TARGET, PIXEL_TARGET, FILLED_TARGET = 6.0, 0.9, 0.98
+"""Native batches: rate over that of open_clip's NaFlex, pixels per CPU time over that of square batches, and the share
+of packed batches that images fill."""
 GPU_IMAGES = 2400
 """Images per second that an H100 consumes in training a ViT-B/16."""
 BATCH = 256
@@ -180,7 +185,19 @@ def row(what: str, ours: Sequence[Turn], against: str, theirs: Sequence[Turn], t
     return [what, *cells, "-" if target is None else f"{target:.2f}", verdict, f"{cpu:,.0f}"]
 
 
-def measure_loader(options: argparse.Namespace, photographs: Path, into: Path) -> list[list[str]]:
+def write_shards(options: argparse.Namespace, photographs: Path, into: Path) -> dict[str, list[str]]:
+    """The shards of the sets of photographs."""
+    shards = {}
+    for name, longest in (("as they are", None), ("at most 512", 512)):
+        out = into / f"shards-{longest}"
+        built = build_folder(FolderConfig(images=photographs, captions="name", max_side=longest), out)
+        # A batch needs more samples than a small folder has.
+        copies = math.ceil(4 * options.batch_size / sum(built.samples.values()))
+        shards[name] = expand_shards([f"{out}/*.tar"], StoreConfig()) * copies
+    return shards
+
+
+def measure_loader(options: argparse.Namespace, shards: dict[str, list[str]]) -> list[list[str]]:
     """Rows of the loader at each level, beside the floor."""
     turns: dict[tuple[str, str], list[Turn]] = {}
     config = BenchDataConfig(
@@ -189,13 +206,6 @@ def measure_loader(options: argparse.Namespace, photographs: Path, into: Path) -
         num_images=options.num_images,
         batch_size=options.batch_size,
     )
-    shards = {}
-    for name, longest in (("as they are", None), ("at most 512", 512)):
-        out = into / f"shards-{longest}"
-        built = build_folder(FolderConfig(images=photographs, captions="name", max_side=longest), out)
-        # A batch needs more samples than a small folder has.
-        copies = math.ceil(4 * options.batch_size / sum(built.samples.values()))
-        shards[name] = expand_shards([f"{out}/*.tar"], StoreConfig()) * copies
     for _ in range(options.repeats):
         for name, paths in shards.items():
             for level in (*options.levels, FLOOR):
@@ -214,6 +224,35 @@ def measure_loader(options: argparse.Namespace, photographs: Path, into: Path) -
         )
         for name in shards
         for level in options.levels
+    ]
+
+
+def measure_native(options: argparse.Namespace, shards: Sequence[str]) -> list[list[str]]:
+    """Rows of native batches of as many patches as square ones, at the fastest level."""
+    config = BenchDataConfig(
+        shards=("",),
+        threads=options.threads,
+        num_images=options.num_images,
+        batch_size=options.batch_size,
+        native=(PATCHES,),
+        token_budget=options.batch_size * PATCHES,
+    )
+    found: dict[str, list[Measurement]] = {OURS: [], PACKED: [], SQUARE: [], "webdataset": []}
+    os.environ[LEVEL] = options.levels[0]
+    for _ in range(options.repeats):
+        for name, measured in found.items():
+            measured.append(run_contender(name, config, shards))
+    os.environ.pop(LEVEL)
+    turns = {name: [Turn(one.images_per_s, one.cpu_us) for one in measured] for name, measured in found.items()}
+    pixels = {
+        name: [Turn(one.pixels / max(1.0, one.cpu_us), one.cpu_us) for one in measured]
+        for name, measured in found.items()
+    }
+    filled = [Turn(1 - one.padding, 0.0) for one in found[PACKED]]
+    return [
+        *(row(f"{name}, native", turns[name], "NaFlex", turns["webdataset"], NATIVE_TARGET) for name in (OURS, PACKED)),
+        *(row(f"{name}, pixels/us", pixels[name], SQUARE, pixels[SQUARE], PIXEL_TARGET) for name in (OURS, PACKED)),
+        row(f"{PACKED}, share filled", filled, "whole", [Turn(1.0, 0.0)] * len(filled), FILLED_TARGET),
     ]
 
 
@@ -262,7 +301,9 @@ def main(words: Sequence[str] | None = None) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     with tempfile.TemporaryDirectory() as place:
         folders = write_sets(options.images, Path(place))
-        rows = [*measure_loader(options, folders["as they are"], Path(place)), *measure_decoders(options, folders)]
+        shards = write_shards(options, folders["as they are"], Path(place))
+        rows = [*measure_loader(options, shards), *measure_native(options, shards["as they are"])]
+        rows += measure_decoders(options, folders)
     heads = ["", "images/s", "against", "ratio", "by CPU time", "target", "", "CPU us"]
     print("\n".join(align([heads, *rows])))
     print("against a decoder, in brackets: share of files with Pillow's pixels")

@@ -17,10 +17,11 @@ def test_loader_and_decoder_are_compared_with_their_targets(
     noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "0.jpg")
     monkeypatch.setattr(targets, "OTHERS", {name: targets.OTHERS[name] for name in (targets.LIBJPEG, "pillow")})
-    sizes = ["--threads", "1", "--repeats", "1", "--num_images", "2", "--decode_images", "2", "--batch_size", "2"]
+    sizes = ["--threads", "1", "--repeats", "1", "--num_images", "2", "--decode_images", "2", "--batch_size", "8"]
     targets.main(["--images", str(tmp_path), "--levels", "portable", *sizes])
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(",")[0] for line in lines[1:12]] == ["loader"] * 2 + ["decode"] * 9
+    native = [targets.OURS, targets.PACKED] * 2 + [targets.PACKED]
+    assert [line.split(",")[0] for line in lines[1:17]] == ["loader"] * 2 + native + ["decode"] * 9
     assert sum("(100.0%)" in line for line in lines) == 6, "the same pixels as Pillow's"
 
 

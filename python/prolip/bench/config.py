@@ -31,9 +31,16 @@ class BenchDataConfig:
     """Samples per batch."""
     image_size: int = 224
     """Side of the images in a batch, in pixels."""
+    native: tuple[int, ...] = ()
+    """Sequence lengths to draw from, for images at their native aspect ratio in patches of 16 pixels: padded, packed
+    and square batches are compared, and `webdataset` is open_clip's NaFlex. () for square images only."""
+    token_budget: int = 16_384
+    """With `native`, maximum number of patches per batch."""
     json: bool = False
     """Print one JSON object per line instead of the table."""
 
     def __post_init__(self) -> None:
         check_at_least(1, threads=self.threads, repeats=self.repeats, num_images=self.num_images)
-        check_at_least(1, batch_size=self.batch_size, image_size=self.image_size)
+        check_at_least(1, batch_size=self.batch_size, image_size=self.image_size, token_budget=self.token_budget)
+        for length in self.native:
+            check_at_least(1, native=length)

@@ -6,14 +6,18 @@ with several workers start and stop the clock in the same phase. The consumer re
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from functools import partial
+from importlib import import_module
+from io import BytesIO
+from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
 
 from prolip.bench import proc_stats
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
     from prolip.data import BatchLoader
 
 OURS, FLOOR = "prolip", "decode-only"
+PACKED, SQUARE = "prolip-packed", "prolip-square"
 WARM_BATCHES = 2
 """Minimum number of batches to drop; one per worker if there are more workers."""
 
@@ -45,6 +50,10 @@ class Measurement:
     """Memory at the end of the run in MB, with shared pages counted once."""
     import_mb: float
     """Peak resident memory in MB after imports."""
+    pixels: float = 0.0
+    """Pixels of an image in the batch, on average."""
+    padding: float = 0.0
+    """Share of the batches that no image fills."""
     stage_us: dict[str, float] = field(default_factory=dict)
     """`cpu_us` divided among the loader's stages in proportion to their times; empty for other contenders."""
 
@@ -60,7 +69,7 @@ def _measure(name: str, config: BenchDataConfig, shards: Sequence[str]) -> Measu
     warnings.simplefilter("ignore")
     import torch
 
-    from prolip.data import AugmentConfig, BatchLoader, LoaderConfig
+    from prolip.data import AugmentConfig, BatchLoader, LoaderConfig, NativeConfig
     from prolip.data.config import TokenizerConfig
     from prolip.data.device import device_batches
 
@@ -69,10 +78,12 @@ def _measure(name: str, config: BenchDataConfig, shards: Sequence[str]) -> Measu
     if name == "webdataset":
         return _timed(config, lambda: (images for images, _ in webdataset_batches(config, shards)))
     augment = AugmentConfig() if config.recipe == "full" else AugmentConfig(jitter_prob=0.0, gray_prob=0.0)
+    native = NativeConfig(seq_lens=config.native, token_budget=config.token_budget, packed=name == PACKED)
     settings = LoaderConfig(
         shards=tuple(shards),
         batch_size=config.batch_size,
         image_size=config.image_size,
+        native=native if config.native and name != SQUARE else None,
         augment=augment,
         tokenizer=TokenizerConfig(context_length=77),
         num_epochs=None,
@@ -99,19 +110,35 @@ def _measure(name: str, config: BenchDataConfig, shards: Sequence[str]) -> Measu
 
 
 def _timed(config: BenchDataConfig, start: Callable[[], Iterator[Any]]) -> Measurement:
-    """Time the images [B, ...] of the batches of the loader that `start` opens."""
+    """Time the images of the batches of the loader that `start` opens."""
     import_mb, _ = proc_stats.memory()
     opened = time.perf_counter()
-    batches = start()
-    next(batches)[0, 0, 0, 0]
+    batches = map(look, start())
+    next(batches)
     first_batch = time.perf_counter() - opened
-    for images in islice(batches, max(WARM_BATCHES, config.threads) - 1):
-        images[0, 0, 0, 0]
-    count = -(-config.num_images // (config.batch_size * config.threads)) * config.threads
+    for _ in islice(batches, max(WARM_BATCHES, config.threads) - 1):
+        pass
+    images = pixels = places = 0
     elapsed = proc_stats.stopwatch()
-    for images in islice(batches, count):
+    while images < config.num_images:
+        for found in islice(batches, config.threads):
+            images, pixels, places = images + found[0], pixels + found[1], places + found[2]
+    measured = _measurement(elapsed(), images, first_batch, import_mb)
+    return replace(measured, pixels=pixels / images, padding=1 - pixels / places)
+
+
+def look(images: Any) -> tuple[int, int, int]:
+    """Read one value of a batch. Returns its numbers of images, of their pixels, and of pixels with padding."""
+    if isinstance(images, dict):  # timm's
+        images = images["patches"], None, None, images["patch_valid"], None
+    if not isinstance(images, tuple):
         images[0, 0, 0, 0]
-    return _measurement(elapsed(), count * config.batch_size, first_batch, import_mb)
+        places = math.prod(images.shape) // 3
+        return len(images), places, places
+    patches, _, _, valid, cu_seqlens = images  # as in `PatchArrays` and `Patches`
+    patches[(0,) * patches.ndim]
+    number, filled = (len(cu_seqlens) - 1, cu_seqlens[-1]) if valid is None else (len(valid), valid.sum())
+    return number, int(filled) * patches.shape[-1] // 3, math.prod(patches.shape) // 3
 
 
 def _decode_only(config: BenchDataConfig, shards: Sequence[str]) -> Measurement:
@@ -145,40 +172,75 @@ def webdataset_batches(config: BenchDataConfig, shards: Sequence[str]) -> Iterat
     """Batches of the stack that the published models were trained with: webdataset, PIL, torchvision's transforms.
 
     Each is a pair of normalised images f32 [B, 3, H, W] and token ids i64 [B, 77]. Shards are drawn with replacement.
-    Samples are shuffled in a buffer of 5,000 that yields from 1,000 samples on.
+    Samples are shuffled in a buffer of 5,000 that yields from 1,000 samples on. With `native`, images are patches made
+    by timm, in batches as in open_clip's `NaFlexBatcher`.
     """
     try:
         import open_clip
         import webdataset
 
-        transform = published_transform(config)
+        import_module("torchvision")
+        import_module("timm.data.naflex_dataset")
     except ImportError as error:
-        raise UserError(f"against: webdataset needs torchvision, open_clip_torch and webdataset ({error})") from error
+        raise UserError(
+            f"against: webdataset needs torchvision, timm 1.0.16, open_clip_torch and webdataset ({error})"
+        ) from error
     tokenize = open_clip.tokenizer.SimpleTokenizer(context_length=77)
+    rename = webdataset.rename(images="jpg;jpeg;png;webp", texts="txt")
+    if config.native:
+        tokenized = webdataset.map_dict(texts=lambda text: tokenize(text.decode())[0])
+        stages = [rename, tokenized, partial(naflex_batches, config)]
+    else:
+        transformed = webdataset.map_dict(images=published_transform(config), texts=lambda text: tokenize(text)[0])
+        batched = webdataset.batched(config.batch_size, partial=False)
+        stages = [webdataset.decode("pilrgb"), rename, transformed, webdataset.to_tuple("images", "texts"), batched]
     dataset = webdataset.DataPipeline(
         webdataset.ResampledShards(list(shards)),
         webdataset.tarfile_to_samples(),
         webdataset.shuffle(5000, initial=1000),
-        webdataset.decode("pilrgb"),
-        webdataset.rename(images="jpg;jpeg;png;webp", texts="txt"),
-        webdataset.map_dict(images=transform, texts=lambda text: tokenize(text)[0]),
-        webdataset.to_tuple("images", "texts"),
-        webdataset.batched(config.batch_size, partial=False),
+        *stages,
     )
     workers = {"num_workers": config.threads, "multiprocessing_context": "fork"}
     yield from webdataset.WebLoader(dataset, batch_size=None, shuffle=False, **workers)
 
 
-def published_transform(config: BenchDataConfig) -> Any:
-    """The transform of the published models, from a PIL image to normalised f32 [3, H, W], by torchvision."""
+def naflex_batches(config: BenchDataConfig, samples: Iterable[dict[str, Any]]) -> Iterator[tuple[Any, Any]]:
+    """Batches of encoded images and token ids as open_clip's `NaFlexBatcher` makes them with timm.
+
+    Each is a pair of timm's dictionary and token ids i64 [B, 77]. The sequence lengths take turns.
+    """
+    from PIL import Image
+    from timm.data.naflex_dataset import NaFlexCollator
+    from timm.data.naflex_transforms import Patchify
+
+    samples, patchify = iter(samples), Patchify(16)
+    transforms = {length: published_transform(config, length) for length in config.native}
+    for length, transform in cycle(transforms.items()):
+        rows = []
+        for sample in islice(samples, max(1, config.token_budget // length // 8 * 8)):
+            with Image.open(BytesIO(sample["images"])) as image:
+                rows.append((patchify(transform(image.convert("RGB"))), sample["texts"]))
+        yield NaFlexCollator(length)(rows)
+
+
+def published_transform(config: BenchDataConfig, seq_len: int = 0) -> Any:
+    """The transform of the published models, from a PIL image to normalised f32 [3, H, W], by torchvision.
+
+    With a sequence length, to the pixels of the grid that fills it best, by timm.
+    """
     from torchvision import transforms
 
     from prolip.data import OPENAI_MEAN, OPENAI_STD, AugmentConfig
 
     augment, bicubic = AugmentConfig(), transforms.InterpolationMode.BICUBIC
-    crop = transforms.RandomResizedCrop(
-        config.image_size, augment.crop_scale, augment.crop_ratio, interpolation=bicubic
-    )
+    if seq_len:
+        from timm.data.naflex_transforms import RandomResizedCropToSequence
+
+        crop = RandomResizedCropToSequence(16, seq_len, augment.crop_scale, augment.crop_ratio)
+    else:
+        crop = transforms.RandomResizedCrop(
+            config.image_size, augment.crop_scale, augment.crop_ratio, interpolation=bicubic
+        )
     colours = [
         transforms.RandomApply([transforms.ColorJitter(*augment.jitter)], p=augment.jitter_prob),
         transforms.RandomGrayscale(p=augment.gray_prob),

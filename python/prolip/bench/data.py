@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from prolip.bench.config import BenchDataConfig
-from prolip.bench.contender import FLOOR, OURS, Measurement, run_contender
+from prolip.bench.contender import FLOOR, OURS, PACKED, SQUARE, Measurement, run_contender
 from prolip.data import StoreConfig, expand_shards
 from prolip.report.text_table import align
 
@@ -29,7 +29,8 @@ def measure(config: BenchDataConfig, log: Callable[[str], object]) -> Measured:
         UserError: no shard matches, they hold less than a batch, or a package is missing.
     """
     shards = expand_shards(list(config.shards), StoreConfig())
-    measured: dict[str, list[Measurement]] = {name: [] for name in (OURS, FLOOR, *config.against)}
+    names = (OURS, FLOOR, *((PACKED, SQUARE) if config.native else ()), *config.against)
+    measured: dict[str, list[Measurement]] = {name: [] for name in names}
     for number in range(config.repeats):
         for name, found in measured.items():
             found.append(run_contender(name, config, shards))
@@ -51,6 +52,8 @@ def json_lines(config: BenchDataConfig, measured: Measured) -> Iterator[str]:
             **{field: round(_median(found, field)) for field in ("rss_mb", "pss_mb", "import_mb")},
             "first_batch_s": round(_median(found, "first_batch_s"), 3),
             "cpu_us": round(_median(found, "cpu_us")),
+            "pixels": round(_median(found, "pixels")),
+            "padding": round(_median(found, "padding"), 4),
             "others_cores": round(max(one.others_cores for one in found), 2),
         }
         if stages := _stages(found):
@@ -60,11 +63,15 @@ def json_lines(config: BenchDataConfig, measured: Measured) -> Iterator[str]:
 
 def table(config: BenchDataConfig, measured: Measured) -> Iterator[str]:
     """Yield the lines of a table for people."""
+    batches = f"batches of {config.batch_size} at {config.image_size} px"
+    if config.native:
+        batches = f"sequences of {', '.join(map(str, config.native))}, {config.token_budget} patches per batch"
     yield (
-        f"recipe {config.recipe}, {config.threads} threads, batches of {config.batch_size} at {config.image_size} px, "
+        f"recipe {config.recipe}, {config.threads} threads, {batches}, "
         f"{config.repeats} rounds of {config.num_images} images"
     )
     cells = [["", "images/s", "min - max", "of floor", "ours is", "CPU us", "RSS MB", "PSS MB", "imports", "1st batch"]]
+    cells[0] += ["padding", "CPU ns/px"] if config.native else []
     ours, floor = (_median(measured[name], "images_per_s") for name in (OURS, FLOOR))
     inexact = []
     for name, found in measured.items():
@@ -77,7 +84,11 @@ def table(config: BenchDataConfig, measured: Measured) -> Iterator[str]:
             f"{ours / rate:.2f} x",
         ]
         row += [f"{_median(found, field):.0f}" for field in ("cpu_us", "rss_mb", "pss_mb", "import_mb")]
-        cells.append([*row, f"{_median(found, 'first_batch_s'):.2f} s"])
+        row.append(f"{_median(found, 'first_batch_s'):.2f} s")
+        if config.native:
+            pixels, padding = _median(found, "pixels"), _median(found, "padding")
+            row += [f"{padding:.1%}", f"{_median(found, 'cpu_us') * 1000 / pixels:.2f}"] if pixels else ["", ""]
+        cells.append(row)
         if max(rates) > min(rates) * MAX_SPREAD:
             inexact.append(name)
     yield from align(cells)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from tests.support.refusals import refusal_of
 from tests.support.shards import write_tar
 
 from prolip.bench.config import BenchDataConfig
-from prolip.bench.contender import Measurement, webdataset_batches
+from prolip.bench.contender import Measurement, look, webdataset_batches
 from prolip.bench.data import table
 from prolip.cli import main
 
@@ -29,6 +30,8 @@ KEYS = [
     "import_mb",
     "first_batch_s",
     "cpu_us",
+    "pixels",
+    "padding",
     "others_cores",
 ]
 
@@ -72,6 +75,14 @@ def test_every_contender_is_measured_from_the_command_line(
     stages = lines[0]["stage_us"]
     assert {"read", "decode", "augment"} <= stages.keys()
     assert sum(stages.values()) == pytest.approx(lines[0]["cpu_us"], abs=1)
+    words += ["--against", "prolip-float32", "--native", "7", "--token_budget", "63"]
+    assert main(["bench", "data", "--shards", shard, shard, shard, *words]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    padded, floor, packed, square, float32 = lines
+    assert (packed["name"], square["name"]) == ("prolip-packed", "prolip-square")
+    assert (square["pixels"], square["padding"], floor["pixels"]) == (16 * 16, 0, 0)
+    assert float32["pixels"] > 4 * 256
+    assert padded["padding"] > packed["padding"] >= 0
     assert main(["bench", "data", "--shards", shard, "--repeats", "1"]) == 2
     assert "batch_size" in capsys.readouterr().err
 
@@ -83,6 +94,21 @@ def test_the_published_stack_returns_normalised_images_and_token_ids(shard: str)
     assert tuple(images.shape) == (2, 3, 16, 16)
     assert -3 < float(images.min()) < 0 < float(images.max()) < 3
     assert tuple(ids.shape) == (2, 77)
+    assert look(images) == (2, 2 * 16 * 16, 2 * 16 * 16)
+
+
+def test_open_clips_stack_fills_its_token_budget_with_patches(shard: str) -> None:
+    config = BenchDataConfig(shards=(shard,), threads=1, native=(8, 7), token_budget=140)
+    for (images, ids), (rows, length) in zip(
+        webdataset_batches(config, [shard]), [(16, 8), (16, 7), (16, 8)], strict=False
+    ):
+        assert tuple(images["patches"].shape) == (rows, length, 16 * 16 * 3)
+        assert tuple(ids.shape) == (rows, 77)
+        number, pixels, places = look(images)
+        assert (number, places) == (rows, rows * length * 256)
+        assert places / 2 < pixels == int(images["patch_valid"].sum()) * 256 < places
+        grids = images["patch_coord"].amax(1) + 1
+        assert images["patch_valid"].sum(1).tolist() == grids.prod(1).tolist()
 
 
 def test_wrong_options_are_named() -> None:
@@ -102,7 +128,13 @@ def test_the_table_compares_medians_and_warns_of_inexact_figures() -> None:
     assert "990 - 1010" in text
     assert "1.25" in text
     assert "0.80 x" not in text
+    assert "padding" not in text
     assert "warning" not in text
+    native = {name: [replace(one, pixels=5e4, padding=0.0123) for one in some] for name, some in quiet.items()}
+    text = "\n".join(table(replace(config, native=(196,)), native))
+    assert "sequences of 196, 16384 patches per batch" in text
+    assert "1.2%" in text
+    assert " 20.00" in text  # 1,000 us of 50,000 pixels
     noisy = {**quiet, "webdataset": rounds(100, 130, others=1.5)}
     warnings = [line for line in table(config, noisy) if line.startswith("warning")]
     assert "the rounds of webdataset differ" in warnings[0]
