@@ -30,7 +30,10 @@ Members = dict[str, list[bytes | None]]
 
 @dataclass(frozen=True, kw_only=True)
 class Leg:
-    """A part of an epoch that was read with one number of ranks and one batch size."""
+    """A part of an epoch that was read with one number of ranks and one batch size.
+
+    With `native` the batch size is 1, and `steps` is the number of samples that each rank has read.
+    """
 
     world_size: int
     batch_size: int
@@ -67,7 +70,8 @@ class Cursor:
 
 
 class PatchArrays(NamedTuple):
-    """Images of a native batch. Shapes: L sequence length, T patches of all images (packed), P side of a patch."""
+    """Images of a native batch. Shapes: L sequence length, T patches of all images and padding at the end (packed; the
+    samples of the step times its sequence length), P side of a patch."""
 
     patches: NDArray[np.uint8]
     """[B, L, P * P * 3], or packed [T, P * P * 3]; zeros where there is no patch. Pixels as in `prolip.patches`."""
@@ -97,7 +101,8 @@ class Batch(NamedTuple):
     rows: NDArray[np.uint32]
     """[B], places of the samples in their shards, from 0. Unreadable samples are counted too."""
     sizes: NDArray[np.int32]
-    """[B, 2], width and height of the encoded images, orientation tags ignored; 0 if `image_size` is 0."""
+    """[B, 2], width and height of the encoded images; 0 if `image_size` is 0. Orientation tags count with `native`
+    only."""
     keys: list[str]
     members: Members
     """The raw members that `keep_members` names, B per extension."""

@@ -1,7 +1,7 @@
 //! Settings of the loader that cannot work: the error names the field.
 
 use crate::common::{config, open, write_shards};
-use prolip_loader::config::{LastBatch, LoaderConfig, Mode, OnMissingShard};
+use prolip_loader::config::{LastBatch, LoaderConfig, Mode, NativeConfig, OnMissingShard};
 use prolip_loader::error::Error;
 
 type Change = fn(&mut LoaderConfig);
@@ -18,11 +18,24 @@ fn refused(change: Change, rank: usize, world_size: usize) -> String {
     }
 }
 
+/// Steps of this many samples.
+fn native(rows: u64) -> NativeConfig {
+    NativeConfig {
+        patch_size: 8,
+        seq_lens: vec![4],
+        seq_len_probs: Vec::new(),
+        token_budget: 4 * rows,
+        batch_divisor: 1,
+        packed: false,
+    }
+}
+
 #[test]
 fn invalid_settings_are_named() {
-    let cases: [(Change, &str); 21] = [
+    let cases: [(Change, &str); 22] = [
         (|c| c.batch_size = 0, "batch_size"),
         (|c| (c.batch_size, c.last_batch) = (usize::MAX, LastBatch::Keep), "batch_size"),
+        (|c| c.native = Some(native(5)), "native.token_budget"),
         (|c| c.shards.clear(), "shards"),
         (|c| c.image_size = 0, "image_size"),
         (|c| c.image_size = 4097, "image_size"),
