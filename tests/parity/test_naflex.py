@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -24,8 +25,10 @@ from prolip.data import (
     MaskConfig,
     NativeConfig,
     PatchArrays,
+    StoreConfig,
     grid_of,
     preprocess_native,
+    write_index,
 )
 
 SIDES = st.integers(1, 6000)
@@ -97,6 +100,28 @@ def test_packed_images_follow_each_other_with_hardly_any_padding(shard: str) -> 
     for key, grid, start, end in zip(batch.keys, ours.grids, ends[:-1], ends[1:], strict=True):
         assert np.array_equal(ours.patches[start:end], patchified(IMAGES[key], grid))
         assert np.array_equal(ours.patch_coords[start:end], np.indices(grid).reshape(2, -1).T)
+
+
+def test_turned_images_are_packed_by_their_size_with_or_without_an_index(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    kinds = itertools.cycle(["JPEG", "PNG", "WEBP"])
+    files = [
+        (f"{key}.png", encode(image, kind, exif=exif))
+        for (key, image), kind in zip(IMAGES.items(), kinds, strict=False)
+    ]
+    write_tar(tmp_path / "0.tar", files)
+    index = tmp_path / "0.index"
+    write_index([str(tmp_path / "0.tar")], index, 1, StoreConfig())
+    native = NativeConfig(patch_size=8, seq_lens=(128,), token_budget=128 * 19, batch_divisor=1, packed=True)
+    settings = config(str(tmp_path / "0.tar"), native=native, captions=(), augment=AugmentConfig())
+    with BatchLoader(settings) as loader, BatchLoader(replace(settings, index=str(index))) as indexed:
+        (batch,), (same,) = loader, indexed
+    assert batch.sizes.tolist() == [list(IMAGES[key].size[::-1]) for key in batch.keys]
+    # The grids are those of the sizes, so hardly any place is left.
+    assert patches_of(batch).grids.prod(axis=1).sum() > 0.98 * 128 * 19
+    for ours, theirs in zip(patches_of(batch), patches_of(same), strict=True):
+        assert np.array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize("last_batch", ["keep", "drop"])

@@ -86,12 +86,14 @@ impl Decoded<'_> {
         let nothing = AugmentDraw { crop: self.part(), jitter: None, gray: false };
         let draw = self.draw.as_ref().unwrap_or(&nothing);
         augment::apply(self.pixels, draw, size, scratch, &mut pixels);
-        let (side, columns) = (patch as usize, columns as usize);
-        let strip = columns * side * side * 3;
-        for (pixels, out) in pixels.chunks_exact(strip).zip(out.chunks_exact_mut(strip)) {
-            for (place, line) in pixels.chunks_exact(side * 3).enumerate() {
-                let (x, y) = (place % columns, place / columns);
-                out[(x * side + y) * side * 3..][..side * 3].copy_from_slice(line);
+        let (side, run) = (patch as usize, patch as usize * 3);
+        let line = columns as usize * run;
+        let strips = pixels.chunks_exact(line * side);
+        for (strip, out) in strips.zip(out.chunks_exact_mut(line * side)) {
+            for (y, line) in strip.chunks_exact(line).enumerate() {
+                for (out, run) in out.chunks_exact_mut(run * side).zip(line.chunks_exact(run)) {
+                    out[y * run.len()..][..run.len()].copy_from_slice(run);
+                }
             }
         }
         scratch.image = pixels;
