@@ -1,0 +1,137 @@
+"""Rows and columns of emoji, at native aspect and squashed: the runs and the table of docs/native-aspect-results.md.
+
+    python train/native_aspect.py    # build, train and measure what is not there yet, and print the table
+
+A picture has one to six emoji side by side or one below the other, and its caption names them in order. All runs see
+the same pictures, in the same number of patches per step. Words of the command line go to `prolip train`.
+"""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+import prolip
+from prolip.data.build.shards import Sample, replace_folder
+from prolip.data.build.vocabulary import train_vocabulary
+from prolip.demo.data.art import TRAINING_DESIGNS, encode_png, find_art
+from prolip.demo.data.names import read_table
+from prolip.gaussian import Gaussian
+from prolip.metrics.retrieval import group_ranks
+
+OUT = Path("runs/native-aspect")
+WORDS = (
+    "dog wolf fox cat lion tiger horse cow pig goat camel rat rabbit bear koala panda "
+    "train tram bus ambulance taxi automobile rocket kite grapes lemon banana cherries bread pizza cookie pie"
+)
+NAMES = WORDS.split()
+LENGTHS = range(1, 7)
+TRAINED, HELD_OUT, SEEDS = 16_000, 40, 3
+"""Pictures to train on; held-out sets of emoji of each length; runs of each way."""
+SIDE = 48
+"""Pixels of an emoji, and of a squashed picture."""
+FLAGS = (
+    "--model.vision.patch_size 6 --model.vision.image_size 48 --model.text.context_length 24 "
+    "--data.augment.crop_scale 1 1 --data.augment.crop_ratio 1 1 --batch_size 64 --samples_seen 96000"
+)
+"""No run crops: each sees whole pictures, in 64 patches at most."""
+NATIVE = (
+    "with-native --model.vision.image_seq_len 64 "
+    "--data.native.seq_lens 64 --data.native.seq_len_probs 1 --data.native.token_budget 4096"
+)
+WAYS = {"square": "", "native": NATIVE, "packed": f"{NATIVE} --data.native.packed True"}
+"""Further recipes and flags."""
+COLUMNS = [
+    *("square/square", "native/native", "packed/native", "native/square"),
+    *("native/native/16", "native/native/36", "native/native/100"),
+]
+"""The way to train, the shape of the held-out pictures, and their patches at most if not 64."""
+Rows = list[tuple[str, int]]
+"""Captions, each with 1 for a row or 0 for a column."""
+
+
+def draw_rows() -> dict[str, Rows]:
+    """Draw the pictures of each split.
+
+    But for single ones, the emoji of a held-out picture are together in no trained one, in any order. The held-out ones
+    are ordered by length; each set of emoji has two rows and two columns, in any orders.
+    """
+    draws, trained = random.Random(0), []
+    sets = [draws.sample(NAMES, length) for length, _ in product(LENGTHS, range(HELD_OUT))]
+    while len(trained) < TRAINED:
+        names = draws.sample(NAMES, draws.choice(LENGTHS))
+        if len(names) == 1 or set(names) not in map(set, sets):
+            trained.append((", then ".join(names), draws.randint(0, 1)))
+    held_out = [(", then ".join(draws.sample(names, len(names))), row) for names in sets for row in (1, 1, 0, 0)]
+    return {"train": trained, "test": held_out}
+
+
+def draw(rows: Rows, shape: str) -> Iterator[Sample]:
+    """Draw each emoji in one of two designs, the same one in both shapes."""
+    draws, art, keys = random.Random(0), find_art(), {emoji.name: emoji.key for emoji in read_table()}
+    cells = {name: [art[design].draw(keys[name], SIDE) for design in TRAINING_DESIGNS] for name in NAMES}
+    for place, (caption, row) in enumerate(rows):
+        image = Image.fromarray(np.concatenate([draws.choice(cells[name]) for name in caption.split(", then ")], row))
+        if shape == "square":
+            image = image.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+        png, record = encode_png(np.asarray(image)), {"captions": [caption]}
+        yield Sample(key=str(place), image=png, extension="png", caption=None, record=record)
+
+
+def measure(images: Gaussian, captions: Gaussian, texts: list[str]) -> Tensor:
+    """Measure in percent, f64 [15]: captions found by length, in rows, in columns; pictures found; 10 σ² by length."""
+    places = torch.tensor([texts.index(text) for text in texts])
+    right, found = (
+        (group_ranks(one, other, places, places) == 0).double().unflatten(0, (len(LENGTHS), -1, 2, 2))
+        for one, other in ((images, captions), (captions, images))
+    )
+    uncertainty = 10 * images.total_var.double().unflatten(0, (len(LENGTHS), -1)).mean(1)
+    return 100 * torch.cat([right.mean((1, 2, 3)), right.mean((0, 1, 3)), found.mean()[None], uncertainty])
+
+
+def run(words: list[str]) -> int:
+    """Build, train, measure, and print mean ± standard deviation over seeds."""
+    splits, data = draw_rows(), OUT / "data"
+    texts = [caption for caption, _ in splits["test"]]
+    if not data.exists():
+        with replace_folder(data) as folder:
+            for (split, rows), shape in product(splits.items(), ("native", "square")):
+                folder.write(f"{split}-{shape}", draw(rows, shape), 1000)
+            folder.write_text("tokenizer.json", train_vocabulary(texts, 2000).json)
+            folder.finish({})
+    for seed, (way, flags) in product(range(SEEDS), WAYS.items()):
+        read = f"--data.shards {data}/train-{'native' if flags else 'square'}-*.tar"
+        out = f"--data.tokenizer.path {data}/tokenizer.json --out {OUT}/{way}-{seed} --seed {seed}"
+        own = f"-m prolip.train own-images {flags} {FLAGS} {read} {out}".split()
+        subprocess.run([sys.executable, *own, *words], check=True)
+    each = [f"{length} emoji" for length in LENGTHS]
+    table = [["", "---", *each, "rows", "columns", "right picture", *(f"1000 σ², {one}" for one in each)]]
+    for column in COLUMNS:
+        way, shape, *length = column.split("/")
+        found = []
+        for seed in range(SEEDS):
+            model = prolip.load(OUT / f"{way}-{seed}", image_seq_len=int(length[0]) if length else None)
+            images = model.encode_images(f"{data}/test-{shape}-*.tar")
+            found.append(measure(images, model.encode_texts(texts), texts))
+        shown = zip(*torch.std_mean(torch.stack(found), 0), strict=True)
+        table.append([column, "---", *(f"{mean:.1f} ± {std:.1f}" for std, mean in shown)])
+    sys.stdout.writelines(f"| {' | '.join(cells)} |\n" for cells in zip(*table, strict=True))
+    return 0
+
+
+def main(words: list[str]) -> int:
+    """Run the study; returns the exit status."""
+    return run(words)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
