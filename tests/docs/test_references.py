@@ -48,7 +48,7 @@ def test_names_and_paths_in_the_docs_exist() -> None:
 
 
 def test_settings_named_in_the_docs_exist() -> None:
-    config = load_config(["vit-b16-datacomp-1b-1.28b", "--data.shards", "a.tar"])
+    config = load_config(["vit-b16-datacomp-1b-1.28b", "with-native", "--data.shards", "a.tar"])
     for page in PAGES:
         for setting in set(SETTING.findall(page.read_text(encoding="utf-8"))) - {"lock.json"}:  # a file
             value: object = config

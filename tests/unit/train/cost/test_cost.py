@@ -130,14 +130,14 @@ def test_flops_equal_those_of_the_whole_step(
 
 
 def test_flops_of_native_images_are_the_mean_over_their_kinds_of_step() -> None:
-    native = NativeConfig(seq_lens=(8, 12), seq_len_probs=(1, 3), token_budget=96, batch_divisor=4)
+    native = NativeConfig(seq_lens=(64, 96), seq_len_probs=(1, 3), token_budget=768, batch_divisor=4)
     config = TrainConfig(
         samples_seen=96,
-        model=replace(TINY, vision=replace(VISION, image_seq_len=12)),
+        model=replace(TINY, vision=replace(VISION, image_seq_len=96)),
         data=replace(TrainConfig().data, native=native, mask=MASK, captions=(CaptionConfig(),) * SLOTS),
     )
     model = ProLIP(config.model)
-    found = [counted(model, batch(TINY, items=items, columns=columns)) for items, columns in ((12, 2), (8, 3))]
+    found = [counted(model, batch(TINY, items=items, columns=columns)) for items, columns in ((12, 16), (8, 24))]
     flops = mean_step_flops(config)
     # The interpolation of positions is left out.
     assert flops.total - flops.loss == pytest.approx((found[0] + 3 * found[1]) / 4, rel=0.02)
