@@ -184,7 +184,9 @@ def python(words: list[str]) -> None:
 
 
 def parse_python(words: list[str]) -> None:
-    assert words[0] in {f"train/{study}.py" for study in ("ablation", "adapt", "guarantees", "planted_prompts")}
+    assert words[0] in {
+        f"train/{study}.py" for study in ("ablation", "adapt", "guarantees", "planted_prompts", "native_aspect")
+    }
     main = runpy.run_path(str(ROOT / words[0]))["main"]
     for command in ("choose", "run", "table", "neighbours"):
         main.__globals__[command] = lambda _: 0

@@ -16,7 +16,7 @@ from tests.support.warm_python import warm_python
 from prolip.gaussian import Gaussian
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = "--model.vision.layers 1 --model.vision.width 32 --model.text.layers 1 --optim.warmup_steps 1"
+SMALL = "--model.vision.width 32 --model.text.layers 1 --optim.warmup_steps 1"
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_the_study_builds_trains_and_measures(
     study: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "executable", str(warm_python(tmp_path)))
-    study["FLAGS"] = study["FLAGS"].replace("96000", "128")
+    study["FLAGS"] = study["FLAGS"].replace("64000", "128")
     study["main"](SMALL.split())
     head, _, *rows = capsys.readouterr().out.splitlines()
     assert head.split(" | ")[1:] == [*study["COLUMNS"][:-1], f"{study['COLUMNS'][-1]} |"]
