@@ -66,7 +66,7 @@ class Patches(NamedTuple):
         return self.padded()._each(lambda part: part[chosen])
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Patches:
-        return Patches(*(None if part is None else change(part) for part in self))  # type: ignore[arg-type]
+        return Patches._make(None if part is None else change(part) for part in self)
 
     def kept(self, kept_patches: Tensor) -> Patches:
         """Choose patches of the first M images: [M, K] numbers within each image, or -1 for none.

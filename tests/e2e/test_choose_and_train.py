@@ -108,7 +108,6 @@ def chain(bucket: Bucket, lab: Lab, name: str, *engine: str, killed: bool) -> di
     return parts | {kind: (lab.folder / f"{name}-{kind}").read_bytes() for kind in ("certain", "distinct")}
 
 
-@pytest.mark.timeout(600)  # a minute on two quiet cores
 @pytest.mark.usefixtures("short")
 def test_killed_commands_end_with_the_same_parts_selections_and_weights(bucket: Bucket, lab: Lab) -> None:
     unharmed = chain(bucket, lab, "unharmed", killed=False)
