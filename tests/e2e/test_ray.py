@@ -81,6 +81,7 @@ def test_nothing_is_lost_or_made_twice_when_actors_nodes_and_the_cluster_end(tmp
         # The rest, by Ray's client, while an actor is killed and a node is removed.
         with ray_cluster(3, port) as cluster, start(f"ray://127.0.0.1:{port}") as run:
             wait_until(lambda: (len(parts(out)) >= HELD and processes("ray::MapWorker")) or run.poll() is not None)
+            assert run.poll() is None, told.read_text()
             os.kill(min(processes("ray::MapWorker")), signal.SIGKILL)
             released.set()
             wait_until(lambda: len(parts(out)) >= 2 * HELD or run.poll() is not None)

@@ -32,6 +32,8 @@ def ray_cluster(nodes: int, client_port: int | None = None) -> Iterator[Any]:
         patch.setenv("RAY_AUTH_MODE", "disabled")  # no token in the home folder
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_worker_niceness", "0")  # by default 15, which leaves no time for workers beside other tests
+        # gRPC's handlers of fork end the server that Ray starts for a client (ray-project/ray#63202).
+        patch.setenv("GRPC_ENABLE_FORK_SUPPORT", "0")
         patch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "2")  # after which a program gives up; by default 60
         from ray.cluster_utils import Cluster
 
