@@ -130,8 +130,8 @@ class NativeConfig:
     batch_divisor: int = 8
     """The number of samples per step and rank is a multiple of this; in `prolip train`, over all processes."""
     packed: bool = False
-    """One row with all images of a batch, without padding between them. Patches that an image leaves of its share go to
-    the images after it. Otherwise each image is a row, padded to the sequence length."""
+    """One row with all images of a batch, without padding between them. What images leave of the sequence length
+    enlarges some of them, mostly by up to a quarter. Otherwise each image is a row, padded to the sequence length."""
 
     def steps(self) -> list[tuple[float, int, int]]:
         """Return the probability, the sequence length and the number of samples of each kind of step."""
