@@ -47,8 +47,8 @@ def _axis(low: float, high: float, start: float, end: float) -> Callable[[float]
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Return round ticks that cover [low, high] in about `count` steps of 1, 2 or 5 times a power of ten."""
-    if not high > low:
-        margin = abs(low) * 0.1 or 1.0
+    if high - low <= 1e-300 + 1e-9 * max(abs(low), abs(high)):  # too narrow for floats between them
+        margin = abs(low) * 0.1 if abs(low) > 1e-300 else 1.0
         low, high = low - margin, high + margin
     raw = (high - low) / count
     power = 10.0 ** math.floor(math.log10(raw))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from prolip.cli import main
 from prolip.errors import UserError
@@ -22,6 +22,8 @@ FINITE = st.floats(-1e9, 1e9)
 
 
 @given(FINITE, FINITE)
+@example(-1e9, -999999999.9999999)
+@example(0.0, 5e-324)
 def test_ticks_are_round_few_and_cover_the_range(one: float, other: float) -> None:
     low, high = sorted((one, other))
     ticks = nice_ticks(low, high)
