@@ -98,7 +98,7 @@ def test_packed_images_follow_each_other_with_hardly_any_padding(shard: str) -> 
     assert not ours.patch_coords[ends[-1] :].any()
     more = ours.grids.prod(1) / [np.prod(grid_of(*IMAGES[key].size[::-1], 8, 128)) for key in batch.keys]
     assert more.min() == 1 < more.max() < 1.5
-    assert (more > 1).sum() < 9, "most have their grid of evaluation"
+    assert (more > 1).sum() < 6, "most have their grid of evaluation"
     for key, grid, start, end in zip(batch.keys, ours.grids, ends[:-1], ends[1:], strict=True):
         assert np.array_equal(ours.patches[start:end], patchified(IMAGES[key], grid))
         assert np.array_equal(ours.patch_coords[start:end], np.indices(grid).reshape(2, -1).T)

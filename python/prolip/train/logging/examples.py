@@ -71,7 +71,7 @@ def image_of(images: Tensor | Patches, place: int) -> Tensor:
     """Return one image, [3, H, W]."""
     if isinstance(images, Tensor):
         return images[place]
-    return images.rows(slice(place, place + 1)).padded().images(math.isqrt(images.patches.shape[-1] // 3))[0]
+    return images.rows(slice(place, place + 1)).images(math.isqrt(images.patches.shape[-1] // 3))[0]
 
 
 def write_examples(folder: Path, step: int, examples: Sequence[Example]) -> Image.Image:

@@ -37,8 +37,8 @@ pub(crate) fn starts(
     starts
 }
 
-/// The grid of each image: of at most `seq_len` patches; then, while there is room, one after the other gets
-/// up to a quarter more, up to a half more, and so on.
+/// The grid of each image: of at most `seq_len` patches; then, while there is room, one after the other gets up to a quarter
+/// more, up to a half more, and so on.
 fn fill(sizes: &[(u32, u32)], patch_size: u32, seq_len: u32) -> Vec<(u32, u32)> {
     let mut grids = vec![(0, 0); sizes.len()];
     let mut left = sizes.len() as u32 * seq_len;
