@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 import prolip
-from prolip.decisions import Calibration, Evidence, Subject, fit_calibration
-from prolip.decisions.calibration import score_labels
-from prolip.decisions.config import Score
+from prolip.calibration import Calibration, Evidence, Subject, fit_calibration
+from prolip.calibration.calibration import score_labels
+from prolip.calibration.config import Score
 from prolip.demo.samples import read_set, set_names
 from prolip.demo.suite import embed_sets
-from prolip.evaluation.decisions import SCORES
+from prolip.evaluation.error_and_ood_detection import SCORES
 from prolip.pretrained import Model
 from prolip.pretrained.classify import weigh
 

@@ -22,7 +22,7 @@ PUBLIC = (
     "prolip.losses",
     "prolip.checkpoint",
     "prolip.metrics",
-    "prolip.decisions",
+    "prolip.calibration",
     "prolip.distributed",
     "prolip.embeddings",
     "prolip.pretrained",

@@ -13,7 +13,7 @@ from tests.support.emoji_shards import write_emoji
 from tests.support.untrained_run import write_run
 from torch import Tensor
 
-from prolip.decisions import Calibration, Evidence, Subject, fit_calibration
+from prolip.calibration import Calibration, Evidence, Subject, fit_calibration
 from prolip.gaussian import Gaussian, csd
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,7 +37,7 @@ def made_up() -> tuple[Evidence, Tensor]:
 
 
 def calibrated(score: Any) -> tuple[Calibration, Evidence, Tensor]:
-    """A calibration on a random half, and the other half, by nothing but `prolip.decisions`."""
+    """A calibration on a random half, and the other half, by nothing but `prolip.calibration`."""
     evidence, truth = made_up()
     order = torch.randperm(IMAGES, generator=torch.Generator().manual_seed(SEED))
     some, rest = order[:80], order[80:]

@@ -12,7 +12,7 @@ from prolip.gaussian import Gaussian
 from prolip.losses import ProlipLoss, vib_loss
 from prolip.losses.config import LossConfig
 from prolip.metrics import bprw
-from prolip.metrics.em import FittedWeights, fit_weights, prior_weights
+from prolip.metrics.mixture_weights import FittedWeights, fit_weights, prior_weights
 from prolip.models import ProLIPOutput
 
 Terms = dict[str, Tensor]

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prolip.adapt.pairs import PairRows
-from prolip.decisions.fitting import minimise
+from prolip.calibration.fitting import minimise
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from prolip.calibration.config import CALIBRATION_FILE
 from prolip.checkpoint import checkpoint_path
-from prolip.decisions.config import CALIBRATION_FILE
 from prolip.demo.config import DemoConfig, EmojiConfig, EmojiOptions
 from prolip.demo.data.build import build_emoji
 from prolip.demo.suite import run_emoji

@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import torch
 
-from prolip.decisions.calibration import Subject, fit_calibration, save_calibration
-from prolip.decisions.config import CALIBRATION_FILE
-from prolip.decisions.fitting import label_shares, log_prior
+from prolip.calibration.calibration import Subject, fit_calibration, save_calibration
+from prolip.calibration.config import CALIBRATION_FILE
+from prolip.calibration.fitting import label_shares, log_prior
 from prolip.demo.config import EmojiOptions
 from prolip.demo.data.attribution import ATTRIBUTIONS
 from prolip.demo.data.captions import LEVELS
@@ -35,7 +35,14 @@ from prolip.demo.samples import (
 )
 from prolip.errors import UserError
 from prolip.evaluation.classification import accuracy_rows, answer
-from prolip.evaluation.decisions import BASELINE, Decided, decision_charts, probability_rows, score_rows, set_rows
+from prolip.evaluation.error_and_ood_detection import (
+    BASELINE,
+    Decided,
+    decision_charts,
+    probability_rows,
+    score_rows,
+    set_rows,
+)
 from prolip.evaluation.results import Chart, Row, SuiteResult, TaskCache, TaskResult, row_of_items
 from prolip.evaluation.uncertainty import accuracy_figures, blurred, hide_patches, view_of
 from prolip.gaussian import Gaussian, concatenate, inclusion_score

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from prolip.decisions.config import NO_CSD
+from prolip.calibration.config import NO_CSD
 from prolip.embeddings.config import SearchOptions
 from prolip.embeddings.contact_sheet import SIDE, Cell, Row, contact_sheet
 from prolip.embeddings.row_contents import Contents, Name, fetch

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from prolip.calibration.config import NO_CSD
 from prolip.data.selection import Chosen, read_selection, write_selection
-from prolip.decisions.config import NO_CSD
 from prolip.embeddings.config import By, Kind, SelectOptions
 from prolip.embeddings.contact_sheet import SIDE, Cell, Row, contact_sheet
 from prolip.embeddings.engine import Report, run_units

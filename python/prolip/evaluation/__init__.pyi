@@ -16,7 +16,7 @@ from .config import (
 )
 from .datacomp import Task as Task, read_tasks as read_tasks, run_datacomp as run_datacomp
 from .datasets import read_levels as read_levels
-from .decisions import run_decisions as run_decisions
+from .error_and_ood_detection import run_decisions as run_decisions
 from .hierarchies import (
     Hierarchies as Hierarchies,
     run_hierarcaps as run_hierarcaps,

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from prolip.calibration.calibration import Calibration, Evidence, Subject, fit_calibration, save_calibration
 from prolip.classes import class_places
-from prolip.decisions.calibration import Calibration, Evidence, Subject, fit_calibration, save_calibration
 from prolip.errors import check_at_least
 from prolip.evaluation.classification import class_rows, embed_labelled, embed_prompts
 from prolip.evaluation.config import CalibrateOptions, CalibrationOptions

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from prolip.calibration.config import CALIBRATION_FILE, Prior, Score
 from prolip.data.config import StoreConfig
-from prolip.decisions.config import CALIBRATION_FILE, Prior, Score
 from prolip.errors import UserError, check_at_least, check_seed
 from prolip.metrics.config import BprwConfig, FilterConfig, TraversalConfig
 from prolip.models.config import Device, Precision

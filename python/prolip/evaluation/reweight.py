@@ -17,10 +17,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from prolip.calibration.config import NO_CSD
 from prolip.classes import class_places, listed
 from prolip.data import expand_shards
 from prolip.data.samples import read_label
-from prolip.decisions.config import NO_CSD
 from prolip.embeddings.embed import Embedded, embed_shards
 from prolip.errors import UserError, check_at_least
 from prolip.evaluation.classification import answer, embed_prompts

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from prolip.calibration.config import NO_CSD
 from prolip.data import DataError
-from prolip.decisions.config import NO_CSD
 from prolip.embeddings.contact_sheet import SIDE, data_uri
 from prolip.errors import UserError
 from prolip.explore.answer import (

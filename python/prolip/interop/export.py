@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from prolip.calibration.config import CALIBRATION_FILE
 from prolip.checkpoint import Checkpoint, Preprocessing
 from prolip.data import without_secrets
 from prolip.data.config import TokenizerConfig
-from prolip.decisions.config import CALIBRATION_FILE
 from prolip.errors import UserError
 from prolip.files import atomic_file, atomic_files, check_own_folder, write_atomic
 from prolip.interop.config import ExportOptions, OnnxConfig

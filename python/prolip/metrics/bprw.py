@@ -18,7 +18,7 @@ from torch import Tensor
 from prolip.errors import UserError
 from prolip.gaussian import LOG_2PI, Gaussian, dot_products
 from prolip.metrics.config import BprwConfig
-from prolip.metrics.em import fit_weights, prior_weights
+from prolip.metrics.mixture_weights import fit_weights, prior_weights
 from prolip.metrics.zero_shot import Classifier
 
 _CLASSES_AT_ONCE = 256

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from prolip.decisions.calibration import Calibration, Evidence
-from prolip.decisions.fitting import log_prior
+from prolip.calibration.calibration import Calibration, Evidence
+from prolip.calibration.fitting import log_prior
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian, csd
 from prolip.metrics.uncertainty import cosine_moments
@@ -174,7 +174,7 @@ def classification(
         calibration: the model's, for these labels. Decisions use its prior.
 
     Raises:
-        UserError: the weights have the wrong shape, or the prior is invalid (`prolip.decisions.log_prior`).
+        UserError: the weights have the wrong shape, or the prior is invalid (`prolip.calibration.log_prior`).
     """
     evidence = weigh(images, prompts, weights, similarity)
     if prior is not None:

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from prolip.calibration.calibration import Calibration
+from prolip.calibration.config import NO_CSD
 from prolip.data.config import StoreConfig
 from prolip.data.tokenizer import Tokenizer
-from prolip.decisions.calibration import Calibration
-from prolip.decisions.config import NO_CSD
 from prolip.errors import UserError, check_at_least
 from prolip.gaussian import Gaussian, concatenate
 from prolip.metrics.prompts import encode_prompts
@@ -177,7 +177,7 @@ class Model:
                 `guarantee` or `max_error` the calibration has its own.
             guarantee: probability that a label set contains the right label, such as 0.95.
             per_label: whether the guarantee must hold for the images of each label as far as the calibration allows
-                (`prolip.decisions.class_thresholds`).
+                (`prolip.calibration.class_thresholds`).
             max_error: the maximum share of wrong answers, such as 0.05. Answers that are too uncertain become None.
                 The limit holds for 19 of 20 calibrations.
             batch_size: images per forward pass.

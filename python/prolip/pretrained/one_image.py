@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prolip.decisions.fitting import log_prior
+from prolip.calibration.fitting import log_prior
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian, csd, inclusion_score
 from prolip.metrics.prompts import fill_templates

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from prolip.calibration.calibration import Calibration, load_calibration
+from prolip.calibration.config import CALIBRATION_FILE
 from prolip.data.tokenizer import Tokenizer
-from prolip.decisions.calibration import Calibration, load_calibration
-from prolip.decisions.config import CALIBRATION_FILE
 from prolip.distributed import find_device
 from prolip.errors import UserError, check_at_least, check_choice
 from prolip.gaussian import Gaussian

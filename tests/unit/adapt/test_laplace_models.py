@@ -11,11 +11,11 @@ import torch
 from tests.support.class_folders import LABELS, write_calibrated_world
 
 import prolip
+from prolip.calibration.config import NO_CSD
 from prolip.cli import main
-from prolip.decisions.config import NO_CSD
 from prolip.evaluation.config import DecisionsOptions
 from prolip.evaluation.datasets import open_classes
-from prolip.evaluation.decisions import answer_images, decide, plain_scores
+from prolip.evaluation.error_and_ood_detection import answer_images, decide, plain_scores
 from prolip.explore.explorer import Explorer
 from prolip.metrics.uncertainty import cosine_moments
 from prolip.models.adapter import Adapter, Frozen, LaplaceHead, save_adapter

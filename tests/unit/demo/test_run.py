@@ -12,8 +12,8 @@ import torch
 from tests.support.refusals import refusal_of
 from torch.distributed.launcher.api import LaunchConfig
 
+from prolip.calibration.config import CALIBRATION_FILE
 from prolip.checkpoint import checkpoint_path
-from prolip.decisions.config import CALIBRATION_FILE
 from prolip.demo import run as demo
 from prolip.errors import UserError
 from prolip.train.config import load_config

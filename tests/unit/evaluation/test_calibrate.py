@@ -15,10 +15,10 @@ from tests.support.class_folders import LABELS, write_calibrated_world
 from tests.support.flags import latest
 
 import prolip
+from prolip.calibration import load_calibration
+from prolip.calibration.fitting import PairScale
 from prolip.cli import main
 from prolip.data import DataError, StoreConfig
-from prolip.decisions import load_calibration
-from prolip.decisions.fitting import PairScale
 from prolip.errors import UserError
 from prolip.evaluation.calibrate import Calibrated, calibrate, report_lines
 from prolip.evaluation.config import CalibrateOptions

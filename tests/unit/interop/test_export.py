@@ -20,11 +20,11 @@ from tests.support.hub import serving
 from tests.support.untrained_run import write_checkpoint, write_run, write_words
 
 import prolip
+from prolip.calibration.config import CALIBRATION_FILE
 from prolip.checkpoint import open_saved
 from prolip.cli import main
 from prolip.data import MaskConfig
 from prolip.data.config import TokenizerConfig
-from prolip.decisions.config import CALIBRATION_FILE
 from prolip.errors import UserError
 from prolip.models import ARCHITECTURES, ProLIP
 from prolip.models.adapter import ADAPTER_FILE, ADAPTER_WEIGHTS

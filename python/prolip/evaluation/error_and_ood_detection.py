@@ -14,9 +14,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from prolip.decisions.calibration import Calibration, Evidence, Subject, fit_calibration
-from prolip.decisions.config import Prior, Score
-from prolip.decisions.fitting import class_densities, fit_logistic
+from prolip.calibration.calibration import Calibration, Evidence, Subject, fit_calibration
+from prolip.calibration.config import Prior, Score
+from prolip.calibration.fitting import class_densities, fit_logistic
 from prolip.errors import UserError
 from prolip.evaluation.classification import embed_labelled, embed_prompts
 from prolip.evaluation.config import DecisionsOptions

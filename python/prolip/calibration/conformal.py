@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from prolip.decisions.config import Method
+from prolip.calibration.config import Method
 from prolip.errors import check_choice
 
 Basis = Literal["class", "cluster", "all"]

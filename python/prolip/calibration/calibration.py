@@ -19,11 +19,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from prolip.classes import class_places, listed
-from prolip.decisions.abstain import Abstention, abstention_threshold, threshold_order
-from prolip.decisions.config import NO_CSD, Prior, Score
-from prolip.decisions.conformal import ClassThresholds, class_thresholds, conformal_scores, conformal_threshold
-from prolip.decisions.fitting import (
+from prolip.calibration.abstain import Abstention, abstention_threshold, threshold_order
+from prolip.calibration.config import NO_CSD, Prior, Score
+from prolip.calibration.conformal import ClassThresholds, class_thresholds, conformal_scores, conformal_threshold
+from prolip.calibration.fitting import (
     Known,
     PairScale,
     fit_known,
@@ -32,6 +31,7 @@ from prolip.decisions.fitting import (
     label_shares,
     log_prior,
 )
+from prolip.classes import class_places, listed
 from prolip.errors import UserError, check_choice
 from prolip.files import atomic_file
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tests.support.refusals import refusal_of
 
-from prolip.decisions.conformal import class_thresholds, conformal_scores, conformal_threshold, items_needed
+from prolip.calibration.conformal import class_thresholds, conformal_scores, conformal_threshold, items_needed
 
 P = torch.tensor([[0.2, 0.5, 0.3], [0.1, 0.1, 0.8]], dtype=torch.float64)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.stats import binom
 
-from prolip.decisions.abstain import abstention_threshold, binomial_p_values, threshold_order
+from prolip.calibration.abstain import abstention_threshold, binomial_p_values, threshold_order
 
 
 def test_binomial_p_values_equal_scipys() -> None:

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from hypothesis import given, strategies as st
 from torch import Tensor
 
-from prolip.decisions.abstain import abstention_threshold, threshold_order
-from prolip.decisions.calibration import score_labels
-from prolip.decisions.config import Method
-from prolip.decisions.conformal import class_thresholds, conformal_scores, conformal_threshold
+from prolip.calibration.abstain import abstention_threshold, threshold_order
+from prolip.calibration.calibration import score_labels
+from prolip.calibration.config import Method
+from prolip.calibration.conformal import class_thresholds, conformal_scores, conformal_threshold
 from prolip.gaussian import Gaussian
 from prolip.pretrained.classify import Similarity, weigh
 

@@ -13,8 +13,8 @@ from sklearn.linear_model import LogisticRegression
 from tests.support.refusals import refusal_of
 from torch import Tensor
 
-from prolip.decisions import fit_pairs, fit_temperature, label_shares, log_prior
-from prolip.decisions.fitting import BOUND, class_densities, fit_known, fit_logistic
+from prolip.calibration import fit_pairs, fit_temperature, label_shares, log_prior
+from prolip.calibration.fitting import BOUND, class_densities, fit_known, fit_logistic
 
 
 def drawn(seed: int, true_temperature: float, count: int = 400) -> tuple[Tensor, Tensor]:

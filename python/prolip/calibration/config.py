@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 Method = Literal["lac", "aps", "raps"]
-"""A conformity score of probabilities (`prolip.decisions.conformal_scores`)."""
+"""A conformity score of probabilities (`prolip.calibration.conformal_scores`)."""
 Score = Literal["lac", "aps", "raps", "csd"]
 """A `Method`, or the sampled distance of image and label."""
 Prior = Literal["even", "labelled"]
-"""Label frequencies: all equal, or estimated from the labelled items (`prolip.decisions.label_shares`)."""
+"""Label frequencies: all equal, or estimated from the labelled items (`prolip.calibration.label_shares`)."""
 NO_CSD = "the model's variances are epistemic, and the sampled distance would penalise them"
 """Why CSD is not used for a model with a Laplace approximation."""
 CALIBRATION_FILE = "calibration.safetensors"

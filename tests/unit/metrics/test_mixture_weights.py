@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
 from prolip.errors import UserError
-from prolip.metrics.em import fit_weights, prior_weights
+from prolip.metrics.mixture_weights import fit_weights, prior_weights
 
 problems = st.fixed_dictionaries(
     {

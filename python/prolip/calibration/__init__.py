@@ -1,0 +1,5 @@
+"""Calibrated probabilities, label sets and "don't know"."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

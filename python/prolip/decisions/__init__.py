@@ -1,5 +1,0 @@
-"""Decisions under uncertainty: calibrated probabilities, label sets, "don't know", and uncertainty scores."""
-
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
