@@ -1,29 +1,29 @@
-"""train/guarantees.py: it counts what a calibration decides about the other half of the images."""
+"""docs/guarantees.py: it counts what a calibration decides about the other half of the images."""
 
 from __future__ import annotations
 
-import runpy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from tests.support.emoji_shards import write_emoji
+from tests.support.studies import read_study
 from tests.support.untrained_run import write_run
 from torch import Tensor
 
 from prolip.calibration import Calibration, Evidence, Subject, fit_calibration
 from prolip.gaussian import Gaussian, csd
 
-ROOT = Path(__file__).resolve().parents[2]
 SUBJECT = Subject("", "", "", list("abcd"), [])
 IMAGES, SEED = 160, 3
 
 
 @pytest.fixture(scope="module")
-def study() -> dict[str, Any]:
-    return runpy.run_path(str(ROOT / "train" / "guarantees.py"))
+def study() -> SimpleNamespace:
+    return read_study("guarantees")
 
 
 def made_up() -> tuple[Evidence, Tensor]:
@@ -45,12 +45,12 @@ def calibrated(score: Any) -> tuple[Calibration, Evidence, Tensor]:
     return found, found.with_prior(evidence.rows(rest)), truth[rest]
 
 
-def test_label_sets_equal_those_of_a_calibration_on_the_other_half(study: dict[str, Any]) -> None:
-    counted = study["count_sets"](study["split"](*made_up(), SEED))
+def test_label_sets_equal_those_of_a_calibration_on_the_other_half(study: SimpleNamespace) -> None:
+    counted = study.count_sets(study.split(*made_up(), SEED))
     assert counted.shape == (4, 3, 2)
-    for place, score in enumerate(study["SCORES"]):
+    for place, score in enumerate(study.SCORES):
         found, evidence, truth = calibrated(score)
-        for at, guarantee in enumerate(study["GUARANTEES"]):
+        for at, guarantee in enumerate(study.GUARANTEES):
             sets = found.label_sets(evidence, guarantee)
             contain, size = counted[place, at].tolist()
             assert contain == pytest.approx(float(sets.gather(1, truth[:, None]).double().mean())), (score, guarantee)
@@ -58,12 +58,11 @@ def test_label_sets_equal_those_of_a_calibration_on_the_other_half(study: dict[s
 
 
 def test_the_study_prints_a_row_per_image_set(
-    study: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    study: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_emoji(tmp_path, {f"test-{design}": 24 for design in ("openmoji", "goog", "twtr")} | {"design-twtr": 3})
     write_run(tmp_path / "run", tmp_path / "tokenizer.json", context_length=20)
-    arguments = ["--checkpoint", str(tmp_path / "run"), "--data", str(tmp_path), "--splits", "3"]
-    assert study["main"](arguments) == 0
+    study.main(str(tmp_path / "run"), tmp_path, 3)
     sets, labels, limits = (table.splitlines() for table in capsys.readouterr().out.strip().split("\n\n"))
     assert (len(sets), len(labels), len(limits)) == (2 + 6 * 4, 2 + 3, 2 + 6)
     assert sets[0].startswith("| images: fitted + giving thresholds + tested | score | 80%: contain the label | ")

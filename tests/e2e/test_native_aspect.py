@@ -1,8 +1,7 @@
-"""train/native_aspect.py: which pictures are held out, what it measures, and a small run of it."""
+"""docs/native_aspect.py: which pictures are held out, what it measures, and a small run of it."""
 
 from __future__ import annotations
 
-import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,17 +10,17 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.support.studies import read_study
 from tests.support.warm_python import warm_python
 
 from prolip.gaussian import Gaussian
 
-ROOT = Path(__file__).resolve().parents[2]
 SMALL = "--model.vision.width 32 --model.text.layers 1 --optim.warmup_steps 1"
 
 
 @pytest.fixture
 def study(tmp_path: Path) -> dict[str, Any]:
-    main: Callable[..., Any] = runpy.run_path(str(ROOT / "train" / "native_aspect.py"))["main"]
+    main: Callable[..., Any] = read_study("native_aspect").main
     main.__globals__.update(OUT=tmp_path / "runs", TRAINED=80, HELD_OUT=2, SEEDS=2)
     return main.__globals__
 
@@ -57,7 +56,7 @@ def test_the_study_builds_trains_and_measures(
     monkeypatch.setattr(sys, "executable", str(warm_python(tmp_path)))
     study["FLAGS"] = study["FLAGS"].replace("64000", "128")
     study["main"](SMALL.split())
-    head, _, *rows = capsys.readouterr().out.splitlines()
+    head, _, *rows = capsys.readouterr().out.strip().splitlines()
     assert head.split(" | ")[1:] == [*study["COLUMNS"][:-1], f"{study['COLUMNS'][-1]} |"]
     assert len(rows) == 15
     assert all(row.count("±") == len(study["COLUMNS"]) for row in rows)

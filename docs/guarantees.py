@@ -1,6 +1,6 @@
 """Count how often guarantees are kept, over random splits of held-out emoji (docs/uncertainty.md).
 
-    python train/guarantees.py --checkpoint runs/demo
+    python docs/guarantees.py --checkpoint runs/demo
 
 One half of the images calibrates as `prolip calibrate` does, and decisions about the other half are those of
 `model.classify`. N images, C labels, A scores of label sets, G guarantees, L limits of errors, S splits.
@@ -8,22 +8,20 @@ One half of the images calibrates as `prolip calibrate` does, and decisions abou
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+import tyro
+from studies import embed_test, print_table
 from torch import Tensor
 
 import prolip
 from prolip.calibration import Calibration, Evidence, Subject, fit_calibration
 from prolip.calibration.calibration import score_labels
 from prolip.calibration.config import Score
-from prolip.demo.samples import read_set, set_names
-from prolip.demo.suite import embed_sets
 from prolip.evaluation.error_and_ood_detection import SCORES
 from prolip.pretrained import Model
 from prolip.pretrained.classify import weigh
@@ -97,8 +95,7 @@ def count_limits(one: Split) -> Tensor:
 
 def held_out_settings(model: Model, data: Path) -> Iterator[tuple[str, Evidence, Tensor]]:
     """Yield groups and subgroups on every design: a title, the evidence on N images, and their labels, i64 [N]."""
-    names = set_names("test")
-    found = embed_sets(model, {name: read_set(data, name) for name in names}, names)
+    found = embed_test(model, data)
     for classes in found.classes:
         for chosen in found.held_out:
             evidence = weigh(chosen.images, classes.embedded(found.captions), None, model.similarity)
@@ -126,41 +123,35 @@ def label_cells(counts: Tensor) -> Iterator[str]:
             yield f"{percent(shares.min())} to {percent(shares.max())}" if len(shares) else "–"
 
 
-def print_table(head: str, shares: Sequence[float], columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table that has the same columns for every guarantee or limit."""
-    heads = [*head.split(" | "), *(f"{share:.0%}: {column}" for share in shares for column in columns)]
-    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
-    sys.stdout.write("\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines))
+def heads(shares: Sequence[float], *columns: str) -> list[str]:
+    """Return the heads of the columns, which repeat for every guarantee or limit."""
+    return [f"{share:.0%}: {column}" for share in shares for column in columns]
 
 
-def run(options: argparse.Namespace) -> int:
-    """Print the tables."""
-    model = prolip.load(options.checkpoint, device="cpu", beside=options.data)
+def main(checkpoint: str = "runs/demo", data: Path = Path("data/emoji"), splits: int = 1000) -> None:
+    """Count how often guarantees are kept (docs/uncertainty.md).
+
+    Args:
+        checkpoint: A run trained on the emoji.
+        data: What `prolip data build emoji` wrote.
+        splits: Random splits of the images.
+    """
+    model = prolip.load(checkpoint, device="cpu", beside=data)
     sets, labels, limits = [], [], []
-    for title, evidence, truth in held_out_settings(model, options.data):
-        splits = [split(evidence, truth, seed) for seed in range(options.splits)]
-        num_held = splits[0].tested.start
+    for title, evidence, truth in held_out_settings(model, data):
+        drawn = [split(evidence, truth, seed) for seed in range(splits)]
+        num_held = drawn[0].tested.start
         name = f"{title}: {len(truth) // 2 - num_held} + {num_held} + {len(truth) - len(truth) // 2}"
-        by_score = torch.stack([count_sets(one) for one in splits], dim=1)
+        by_score = torch.stack([count_sets(one) for one in drawn], dim=1)
         sets += [[name, f"`{score}`", *set_cells(some)] for score, some in zip(SCORES, by_score, strict=True)]
         if title.startswith("groups"):  # most subgroups have too few images for a threshold of their own
-            labels.append([name, *label_cells(torch.stack([count_labels(one) for one in splits]))])
-        means = torch.stack([count_limits(one) for one in splits]).nanmean(dim=0)
+            labels.append([name, *label_cells(torch.stack([count_labels(one) for one in drawn]))])
+        means = torch.stack([count_limits(one) for one in drawn]).nanmean(dim=0)
         limits.append([name, *map(percent, means.flatten())])
-    print_table(f"{IMAGES} | score", GUARANTEES, ("contain the label", "labels"), sets)
-    print_table(IMAGES, GUARANTEES, ("groups", "one threshold", "their own"), labels)
-    print_table(IMAGES, LIMITS, ("answered", "wrong", "broken", "broken by all unfitted"), limits)
-    return 0
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the tables; returns the exit status."""
-    parser = argparse.ArgumentParser(description="How often guarantees are kept (docs/uncertainty.md).")
-    parser.add_argument("--checkpoint", default="runs/demo", help="a run trained on the emoji")
-    parser.add_argument("--data", type=Path, default=Path("data/emoji"), help="what `prolip data build emoji` wrote")
-    parser.add_argument("--splits", type=int, default=1000, help="random splits of the images")
-    return run(parser.parse_args(arguments))
+    print_table([IMAGES, "score", *heads(GUARANTEES, "contain the label", "labels")], sets)
+    print_table([IMAGES, *heads(GUARANTEES, "groups", "one threshold", "their own")], labels)
+    print_table([IMAGES, *heads(LIMITS, "answered", "wrong", "broken", "broken by all unfitted")], limits)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    tyro.cli(main, use_underscores=True)

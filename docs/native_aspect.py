@@ -1,6 +1,6 @@
 """Rows and columns of emoji, at native aspect and squashed: the runs and the table of docs/native-aspect-results.md.
 
-    python train/native_aspect.py    # build, train and measure what is not there yet, and print the table
+    python docs/native_aspect.py    # build, train and measure what is not there yet, and print the table
 
 A picture has one to six emoji side by side or one below the other, and its caption names them in order. All runs see
 the same pictures, in the same number of patches per step. Words of the command line go to `prolip train`.
@@ -9,15 +9,15 @@ the same pictures, in the same number of patches per step. Words of the command 
 from __future__ import annotations
 
 import random
-import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from studies import print_table, run_module, spread
 from torch import Tensor
 
 import prolip
@@ -101,7 +101,7 @@ def measure(images: Gaussian, captions: Gaussian, texts: list[str]) -> Tensor:
     return 100 * torch.cat([right.mean((1, 2, 3)), right.mean((0, 1, 3)), found.mean()[None], uncertainty])
 
 
-def run(words: list[str]) -> int:
+def main(words: Sequence[str]) -> None:
     """Build, train, measure, and print mean ± standard deviation over seeds."""
     splits, data = draw_rows(), OUT / "data"
     texts = [caption for caption, _ in splits["test"]]
@@ -114,27 +114,20 @@ def run(words: list[str]) -> int:
     for seed, (way, flags) in product(range(SEEDS), WAYS.items()):
         read = f"--data.shards {data}/train-{'native' if flags else 'square'}-*.tar"
         out = f"--data.tokenizer.path {data}/tokenizer.json --out {OUT}/{way}-{seed} --seed {seed}"
-        own = f"-m prolip.train own-images {flags} {FLAGS} {read} {out}".split()
-        subprocess.run([sys.executable, *own, *words], check=True)
-    each = [f"{length} emoji" for length in LENGTHS]
-    table = [["", "---", *each, "rows", "columns", "right picture", *(f"1000 σ², {one}" for one in each)]]
+        run_module("prolip.train", "own-images", *f"{flags} {FLAGS} {read} {out}".split(), *words)
+    columns = []
     for column in COLUMNS:
         way, shape, *length = column.split("/")
-        found = []
+        measured = []
         for seed in range(SEEDS):
             model = prolip.load(OUT / f"{way}-{seed}", image_seq_len=int(length[0]) if length else None)
             images = model.encode_images(f"{data}/test-{shape}-*.tar")
-            found.append(measure(images, model.encode_texts(texts), texts))
-        shown = zip(*torch.std_mean(torch.stack(found), 0), strict=True)
-        table.append([column, "---", *(f"{mean:.1f} ± {std:.1f}" for std, mean in shown)])
-    sys.stdout.writelines(f"| {' | '.join(cells)} |\n" for cells in zip(*table, strict=True))
-    return 0
-
-
-def main(words: list[str]) -> int:
-    """Run the study; returns the exit status."""
-    return run(words)
+            measured.append(measure(images, model.encode_texts(texts), texts))
+        columns.append(map(spread, torch.stack(measured, 1).tolist()))
+    each = [f"{length} emoji" for length in LENGTHS]
+    heads = [*each, "rows", "columns", "right picture", *(f"1000 σ², {one}" for one in each)]
+    print_table(["", *COLUMNS], zip(heads, *columns, strict=True))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])

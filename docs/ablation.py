@@ -1,25 +1,25 @@
 """Ablate the terms of the loss, and the choice of samples, on the demo's data: the runs and tables of docs/ablation.md.
 
-    python train/ablation.py choose         # choose samples with a trained model, for the recipes of `CHOICES`
-    python train/ablation.py run            # train and evaluate the runs that do not exist yet
-    python train/ablation.py table          # print the table of the existing runs, as Markdown
-    python train/ablation.py neighbours     # print the order that calibrated variances would give, by logit scale
+    python docs/ablation.py choose         # choose samples with a trained model, for the recipes of `CHOICES`
+    python docs/ablation.py run            # train and evaluate the runs that do not exist yet
+    python docs/ablation.py table          # print the table of the existing runs, as Markdown
+    python docs/ablation.py neighbours     # print the order that calibrated variances would give, by logit scale
 
 Each recipe is the demo's recipe with more flags of `prolip train`. Runs of one recipe differ only in their seed.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
+import tyro
+from studies import print_table, run_module, spread
 
 from prolip.data.selection import read_selection, write_selection
 from prolip.demo.run import RESULTS, evaluate, machine_flags
@@ -101,107 +101,111 @@ MEASURES = {
 """Rows of the table: figures of results.json, shares on the test split."""
 
 
-def arguments(recipe: str, seed: int, options: argparse.Namespace) -> list[str]:
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The ablation of docs/ablation.md."""
+
+    command: tyro.conf.Positional[Literal["choose", "run", "table", "neighbours"]]
+    """Choose samples, train and evaluate, print the table, or print the order by logit scale."""
+    out: Path = Path("runs/ablation")
+    """Folder of the runs."""
+    data: Path = Path("data/emoji")
+    """What `prolip data build emoji` wrote."""
+    seeds: int = 3
+    checkpoint: str = "runs/demo"
+    """The model that scores samples for `choose`."""
+    steps: int = 500
+    batch: int = 128
+    size: Literal["full", "half", "tiny"] = "half"
+    """Size of the model."""
+    recipes: tuple[str, ...] = tuple(RECIPES)
+    """Recipes to run."""
+
+    def folder(self, recipe: str, seed: int) -> Path:
+        """Folder of a run."""
+        return self.out / f"{recipe}-{seed}"
+
+    def selection(self, recipe: str, seed: int) -> Path:
+        """The selection that a run trains on; only random samples depend on the seed."""
+        return self.out / f"{recipe}-{seed if recipe == 'random' else 'any'}.parquet"
+
+
+def arguments(recipe: str, seed: int, options: Options) -> list[str]:
     """Return the arguments of `prolip train` for a run: on one core, with a single checkpoint at the end."""
     steps, batch, data = options.steps, options.batch, options.data
     length = ["--samples_seen", str(steps * batch), "--batch_size", str(batch), "--checkpoint_every", str(steps)]
-    place = ["--out", str(folder(recipe, seed, options)), "--cpu_threads", "1", "--data.num_threads", "1"]
+    place = ["--out", str(options.folder(recipe, seed)), "--cpu_threads", "1", "--data.num_threads", "1"]
     read = ["--data.shards", f"{data}/train-*.tar", "--data.tokenizer.path", f"{data}/tokenizer.json"]
     if recipe not in CHOICES:
         read += [*AS_THEN, *RECIPES[recipe]]
     elif recipe != "all":
-        read += ["--data.selection", str(selection(recipe, seed, options))]
+        read += ["--data.selection", str(options.selection(recipe, seed))]
     return ["demo", "--seed", str(seed), *length, *place, *SIZES[options.size], *machine_flags(), *read]
 
 
-def folder(recipe: str, seed: int, options: argparse.Namespace) -> Path:
-    """Return the folder of a run."""
-    out: Path = options.out
-    return out / f"{recipe}-{seed}"
-
-
-def selection(recipe: str, seed: int, options: argparse.Namespace) -> Path:
-    """Return the file that says on which samples a run trains; only random samples depend on the seed."""
-    out: Path = options.out
-    return out / f"{recipe}-{seed if recipe == 'random' else 'any'}.parquet"
-
-
-def choose(options: argparse.Namespace) -> int:
+def choose(options: Options) -> None:
     """Choose samples for `CHOICES`: random ones, the most certain, those deepest in their names, and distinct ones."""
-
-    def prolip(*words: object) -> None:
-        subprocess.run([sys.executable, "-m", "prolip.cli", *map(str, words)], check=True)
-
     folder, shards = options.out / "embeddings", f"{options.data}/train-*.tar"
-    paths = {recipe: selection(recipe, 0, options) for recipe in CHOICES}
+    paths = {recipe: options.selection(recipe, 0) for recipe in CHOICES}
     what = ("--what", "both", "--log_var", "--caption_key", "captions.name")
-    prolip("embed", "--checkpoint", options.checkpoint, "--shards", shards, "--out", folder, *what)
+    run_module("prolip.cli", "embed", "--checkpoint", options.checkpoint, "--shards", shards, "--out", folder, *what)
+    read = ("--embeddings", folder)
     for recipe, by, share in (("all", "image", 1), ("certain", "image", SHARE), ("inside", "inclusion", SHARE)):
-        prolip("data", "select", "--embeddings", folder, "--by", by, "--keep_share", share, "--out", paths[recipe])
-    prolip("data", "dedupe", "--embeddings", folder, "--threshold", THRESHOLD, "--out", paths["deduplicated"])
+        how = ("--by", by, "--keep_share", share, "--out", paths[recipe])
+        run_module("prolip.cli", "data", "select", *read, *how)
+    run_module("prolip.cli", "data", "dedupe", *read, "--threshold", THRESHOLD, "--out", paths["deduplicated"])
     whole = list(read_selection(paths["all"]))
     ends = np.cumsum([len(one.rows) for one in whole])
     for seed in range(options.seeds):
         drawn = np.random.default_rng(seed).permutation(ends[-1]) < int(SHARE * ends[-1])
         parts = zip(whole, np.split(drawn, ends[:-1]), strict=True)
-        write_selection(selection("random", seed, options), (one._replace(rows=one.rows[kept]) for one, kept in parts))
-    return 0
+        write_selection(options.selection("random", seed), (one._replace(rows=one.rows[kept]) for one, kept in parts))
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> None:
     """Train and evaluate every recipe with every seed, except runs that exist already."""
     for seed in range(options.seeds):
         for recipe in options.recipes:
-            place = folder(recipe, seed, options)
-            results = place / RESULTS
-            if results.exists():
-                continue
-            command = [sys.executable, "-m", "prolip.train", *arguments(recipe, seed, options)]
-            status = subprocess.run(command, check=False).returncode
-            if status != 0:
-                return status
-            evaluate(place, options.data, results)
-    return 0
+            place = options.folder(recipe, seed)
+            if not (place / RESULTS).exists():
+                run_module("prolip.train", *arguments(recipe, seed, options))
+                evaluate(place, options.data, place / RESULTS)
 
 
-def table(options: argparse.Namespace) -> int:
-    """Print the table of the existing runs."""
-    found = {name: [_read(path) for path in sorted(options.out.glob(f"{name}-*/{RESULTS}"))] for name in NAMES}
-    sys.stdout.writelines(f"{line}\n" for line in lines({name: runs for name, runs in found.items() if runs}))
-    return 0
+def table(options: Options) -> None:
+    """Print one row per measure, one column per recipe and one for the untrained model, which is the same for all runs.
 
-
-def lines(found: dict[str, list[Figures]]) -> Iterator[str]:
-    """Yield the table: one row per measure, one column per recipe and one for the untrained model.
-
-    Numbers are in percent, mean ± standard deviation over seeds. The untrained model is the same for all runs.
-
-    Raises:
-        ValueError: there are no runs.
+    Numbers are in percent, mean ± standard deviation over seeds.
     """
-    if not found:
-        raise ValueError("there are no runs: train some first")
-    first = next(iter(found.values()))[0]
-    heads = ["", "untrained", *(f"{name} ({len(runs)})" for name, runs in found.items())]
-    yield _row(heads)
-    yield _row(["---"] * len(heads))
+    runs = {name: [read(path) for path in sorted(options.out.glob(f"{name}-*/{RESULTS}"))] for name in NAMES}
+    columns = [(name, figures) for name, figures in runs.items() if figures]
+    heads = ["", "untrained", *(f"{name} ({len(figures)})" for name, figures in columns)]
+    rows = []
     for label, key in MEASURES.items():
-        cells = (spread([result[key][0] for result in runs]) for runs in found.values())
-        yield _row([label, spread([first[key][1]]), *cells])
+        values = [[100 * one[key][0] for one in figures] for _, figures in columns]
+        rows.append([label, spread([100 * columns[0][1][0][key][1]]), *map(spread, values)])
+    print_table(heads, rows)
 
 
-def neighbours(options: argparse.Namespace) -> int:
+def read(path: Path) -> Figures:
+    """Read results.json: the value of each figure and that of the untrained model, by name."""
+    figures = json.loads(path.read_text(encoding="utf-8"))["figures"]
+    values = {
+        f"{one['task']}: {one['metric']}": (*one["value"].values(), one["baselines"].get("untrained"))
+        for one in figures
+    }
+    return {key: tuple(math.nan if value is None else value for value in pair) for key, pair in values.items()}
+
+
+def neighbours(options: Options) -> None:
     """Print the order that calibrated variances would give in the PPCL-only runs, by logit scale."""
     models = [path.parent for path in sorted(options.out.glob("ppcl-*/checkpoints"))]
-    if not models:
-        raise ValueError("there are no runs of the recipe ppcl: train some first")
-    found = [calibrated_order(model, options.data) for model in models]
-    rows: list[Sequence[str]] = [["scale", "P(group > name)", "P(group > name), name not longer"], ["---"] * 3]
-    for place, scale in enumerate(SCALES):
-        by_kind = zip(*(one[place] for one in found), strict=True)
-        rows.append([f"{scale:g}", *map(spread, by_kind)])
-    sys.stdout.writelines(f"{_row(row)}\n" for row in rows)
-    return 0
+    orders = torch.tensor([calibrated_order(model, options.data) for model in models])  # [runs, scales, 2]
+    rows = [
+        [f"{scale:g}", *map(spread, (100 * shares).T.tolist())]
+        for scale, shares in zip(SCALES, orders.unbind(1), strict=True)
+    ]
+    print_table(["scale", "P(group > name)", "P(group > name), name not longer"], rows)
 
 
 def calibrated_order(source: Path, data: Path) -> list[tuple[float, float]]:
@@ -232,52 +236,6 @@ def calibrated_var(items: Gaussian, others: Gaussian, scale: float) -> torch.Ten
     return (2 / scale) * (scale * similarity).logsumexp(1)
 
 
-def spread(shares: Sequence[float]) -> str:
-    """Format the mean ± standard deviation of shares in percent; a single value has no deviation."""
-    mean = f"{100 * np.mean(shares):.1f}"
-    return mean if len(shares) == 1 else f"{mean} ± {100 * np.std(shares, ddof=1):.1f}"
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _read(path: Path) -> Figures:
-    """Read the value of each figure of results.json and that of the untrained model, by name."""
-    figures = json.loads(path.read_text(encoding="utf-8"))["figures"]
-    found = {
-        f"{one['task']}: {one['metric']}": (*one["value"].values(), one["baselines"].get("untrained"))
-        for one in figures
-    }
-    return {key: tuple(math.nan if value is None else value for value in values) for key, values in found.items()}
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status, that of a failed training, or 2 if there are no runs."""
-    parser = argparse.ArgumentParser(description="The ablation of docs/ablation.md.")
-    parser.add_argument("--out", type=Path, default=Path("runs/ablation"), help="folder of the runs")
-    parser.add_argument("--data", type=Path, default=Path("data/emoji"), help="what `prolip data build emoji` wrote")
-    commands = parser.add_subparsers(required=True)
-    parser.add_argument("--seeds", type=int, default=3)
-    chooser = commands.add_parser("choose", help="choose samples")
-    chooser.add_argument("--checkpoint", required=True, help="the model that scores them")
-    chooser.set_defaults(command=choose)
-    runs = commands.add_parser("run", help="train and evaluate")
-    runs.add_argument("--steps", type=int, default=500)
-    runs.add_argument("--batch", type=int, default=128)
-    runs.add_argument("--size", choices=tuple(SIZES), default="half", help="size of the model")
-    runs.add_argument("--recipes", nargs="+", choices=NAMES, default=list(RECIPES))
-    runs.set_defaults(command=run)
-    commands.add_parser("table", help="print the table").set_defaults(command=table)
-    commands.add_parser("neighbours", help="print the order by logit scale").set_defaults(command=neighbours)
-    options = parser.parse_args(arguments)
-    try:
-        status: int = options.command(options)
-    except ValueError as error:
-        sys.stderr.write(f"ablation: {error}\n")
-        return 2
-    return status
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    chosen = tyro.cli(Options, use_underscores=True)
+    {"choose": choose, "run": run, "table": table, "neighbours": neighbours}[chosen.command](chosen)

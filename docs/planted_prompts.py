@@ -1,6 +1,6 @@
 """Plant vague and wrong prompts among good ones, and see when re-weighting helps (docs/planted-prompts.md).
 
-    python train/planted_prompts.py --checkpoint runs/demo
+    python docs/planted_prompts.py --checkpoint runs/demo
 
 Every class keeps its good prompts, those of all templates. Planted prompts join them: vague ones, or prompts of other
 classes. All ways to build a classifier are scored on the same held-out emoji.
@@ -8,19 +8,18 @@ classes. All ways to build a classifier are scored on the same held-out emoji.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+import tyro
+from studies import embed_test, print_table
 from torch import Tensor
 
 import prolip
-from prolip.demo.samples import Captions, read_set, set_names
-from prolip.demo.suite import embed_sets
+from prolip.demo.samples import Captions
 from prolip.gaussian import Gaussian
 from prolip.metrics.bprw import labelled_images, reweight_prompts
 from prolip.metrics.config import BprwConfig
@@ -106,8 +105,7 @@ class Setting(NamedTuple):
 
 def held_out_settings(model: Model, data: Path) -> Iterator[Setting]:
     """Yield groups and subgroups, on a design that the model was trained on and on one that it never saw."""
-    names = set_names("test")
-    found = embed_sets(model, {name: read_set(data, name) for name in names}, names)
+    found = embed_test(model, data)
     for classes in found.classes:
         level, good = classes.level, list(classes.prompts.values())
         for chosen in (found.sets[0], found.sets[2]):
@@ -147,22 +145,6 @@ def score(setting: Setting, kind: str, count: int, draws: int) -> dict[str, tupl
     return {name: (torch.stack(each).mean(0), sum(planted_weight[name]) / len(each)) for name, each in right.items()}
 
 
-def table(setting: Setting, draws: int) -> Iterator[str]:
-    """Yield the lines of a table in Markdown."""
-    yield f"\n{setting.title}\n"
-    head = True
-    for kind in KINDS:
-        for count in COUNTS if kind == KINDS[0] else COUNTS[1:]:
-            found = score(setting, kind, count, draws)
-            if head:
-                yield f"| planted | {' | '.join(found)} |"
-                yield "|".join(["", "---", *["---:"] * len(found), ""])
-                head = False
-            even, _ = found["even weights"]
-            cells = [cell(right, weight, even) for right, weight in found.values()]
-            yield f"| {f'{count} {kind}' if count else 'none'} | {' | '.join(cells)} |"
-
-
 def cell(right: Tensor, planted_weight: float, even: Tensor) -> str:
     """Accuracy, or its difference from even weights with an interval, and the planted prompts' weight, in percent."""
     if right is even:
@@ -174,22 +156,24 @@ def cell(right: Tensor, planted_weight: float, even: Tensor) -> str:
     return f"{gain.value:+.1f} ({gain.low:+.1f} to {gain.high:+.1f}) {weight}"
 
 
-def run(options: argparse.Namespace) -> int:
-    """Print the tables."""
-    model = prolip.load(options.checkpoint, device="cpu", beside=options.data)
-    for setting in held_out_settings(model, options.data):
-        sys.stdout.writelines(f"{line}\n" for line in table(setting, options.draws))
-    return 0
+def main(checkpoint: str = "runs/demo", data: Path = Path("data/emoji"), draws: int = 10) -> None:
+    """Print the tables of docs/planted-prompts.md.
 
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the tables; returns the exit status."""
-    parser = argparse.ArgumentParser(description="The study of docs/planted-prompts.md.")
-    parser.add_argument("--checkpoint", default="runs/demo", help="a run trained on the emoji")
-    parser.add_argument("--data", type=Path, default=Path("data/emoji"), help="what `prolip data build emoji` wrote")
-    parser.add_argument("--draws", type=int, default=10, help="times that planted prompts are drawn")
-    return run(parser.parse_args(arguments))
+    Args:
+        checkpoint: A run trained on the emoji.
+        data: What `prolip data build emoji` wrote.
+        draws: Times that planted prompts are drawn.
+    """
+    model = prolip.load(checkpoint, device="cpu", beside=data)
+    for setting in held_out_settings(model, data):
+        rows = []
+        for kind in KINDS:
+            for count in COUNTS if kind == KINDS[0] else COUNTS[1:]:
+                ways = score(setting, kind, count, draws)
+                even, _ = ways["even weights"]
+                rows.append([f"{count} {kind}" if count else "none", *(cell(*way, even) for way in ways.values())])
+        print_table([f"{setting.title}: planted", *ways], rows)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    tyro.cli(main, use_underscores=True)

@@ -1,39 +1,29 @@
-"""train/adapt.py: its flags, and its measures of every kind of adapted model."""
+"""docs/adapting.py: its measures of every kind of adapted model."""
 
 from __future__ import annotations
 
-import runpy
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.support.frozen_pairs import made_up, write_npz
+from tests.support.studies import read_study
 from tests.support.untrained_run import write_run
 
 from prolip.adapt import AdaptOptions, run_adapt
 
-ROOT = Path(__file__).resolve().parents[2]
 
-
-@pytest.fixture(scope="module")
-def study() -> dict[str, Any]:
-    return runpy.run_path(str(ROOT / "train" / "adapt.py"))
-
-
-def test_the_study_measures_every_method(
-    study: dict[str, Any], emoji_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_study_measures_every_method(emoji_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_run(tmp_path / "run", tmp_path / "tokenizer.json", context_length=20)
     pairs = write_npz(tmp_path / "pairs.npz", *made_up(40, 32))
     for method in ("temperature", "laplace"):
         out = tmp_path / "runs" / f"{method}-new"
         run_adapt(AdaptOptions(embeddings=(str(pairs),), out=out, checkpoint=str(tmp_path / "run"), method=method))  # type: ignore[arg-type]
     (tmp_path / "runs" / "laplace-new" / "cost.json").write_text('{"seconds": 61.2}')
-    arguments = ["--out", str(tmp_path / "runs"), "--data", str(emoji_data), "--frozen", str(tmp_path / "run")]
-    arguments += ["--prolip", str(tmp_path / "none")]
-    assert study["main"]([*arguments, "table"]) == 0
-    head, _, *rows = capsys.readouterr().out.splitlines()
-    assert head == "| | frozen | temperature | laplace |"
+    study = read_study("adapting")
+    run, other = tmp_path / "run", tmp_path / "none"
+    study.table(study.Options(command="table", out=tmp_path / "runs", data=emoji_data, frozen=run, prolip=other))
+    head, _, *rows = capsys.readouterr().out.strip().splitlines()
+    assert head == "|  | frozen | temperature | laplace |"
     table = {row.split(" | ")[0].removeprefix("| "): row.rstrip(" |").split(" | ")[1:] for row in rows}
     assert table["seconds"] == ["–", "–", "–, 61"]
     assert table["right caption in the first 10"][1].startswith("–, ")

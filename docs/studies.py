@@ -1,0 +1,37 @@
+"""Code that the studies share: each is the script beside the page that it makes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from prolip.demo.samples import read_set, set_names
+from prolip.demo.suite import Embedded, embed_sets
+from prolip.pretrained import Model
+
+
+def embed_test(model: Model, data: Path) -> Embedded:
+    """Embed the test split of the emoji."""
+    names = set_names("test")
+    return embed_sets(model, {name: read_set(data, name) for name in names}, names)
+
+
+def run_module(module: str, *arguments: object) -> None:
+    """Run `python -m module` in its own process; raises subprocess.CalledProcessError if it fails."""
+    subprocess.run([sys.executable, "-m", module, *map(str, arguments)], check=True)
+
+
+def spread(values: Sequence[float]) -> str:
+    """Format the mean ± standard deviation of percentages; a single value has no deviation."""
+    mean = f"{np.mean(values):.1f}"
+    return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.1f}"
+
+
+def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table in Markdown and an empty line."""
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
+    sys.stdout.write("".join(f"| {' | '.join(cells)} |\n" for cells in lines) + "\n")
