@@ -8,7 +8,6 @@ dimensions.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -31,7 +30,6 @@ from prolip.calibration.fitting import (
     label_shares,
     log_prior,
 )
-from prolip.classes import class_places, listed
 from prolip.errors import UserError, check_choice
 from prolip.files import atomic_file
 
@@ -167,20 +165,6 @@ class Calibration:
             raise UserError(
                 f"calibration: must be for these weights and settings; prolip calibrate makes one (got that of "
                 f"{self.subject.model})"
-            )
-
-    def check_labels(self, labels: Sequence[str], templates: Sequence[str]) -> None:
-        """Raises UserError if the calibration is for other labels, another order, or other templates.
-
-        Labels may be spelled otherwise (`class_places`). Their prompts are those of the calibration's spelling.
-        """
-        if class_places(labels, self.labels) != list(range(len(self.labels))):
-            raise UserError(
-                f"labels: must be all of the calibration's, in its order: {listed(self.labels)} (got {listed(labels)})"
-            )
-        if list(templates) != self.subject.templates:
-            raise UserError(
-                f"templates: must be those of the calibration, {self.subject.templates} (got {list(templates)})"
             )
 
 

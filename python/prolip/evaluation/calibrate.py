@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prolip.calibration.calibration import Calibration, Evidence, Subject, fit_calibration, save_calibration
-from prolip.classes import class_places
+from prolip.data.class_names import class_places
 from prolip.errors import check_at_least
 from prolip.evaluation.classification import class_rows, embed_labelled, embed_prompts
 from prolip.evaluation.config import CalibrateOptions, CalibrationOptions
@@ -23,7 +23,7 @@ from prolip.evaluation.run import evaluate_data
 from prolip.files import check_writable
 from prolip.metrics.reliability import Reliability, measure_pairs, measure_reliability
 from prolip.metrics.statistics import share_interval
-from prolip.pretrained.classify import Decide, check_labels, check_limits, require_calibration, weigh
+from prolip.pretrained.classify import Decide, check_labels, check_limits, check_subject, require_calibration, weigh
 from prolip.pretrained.model import Model
 from prolip.pretrained.open import load
 from prolip.report.text_table import align
@@ -145,7 +145,7 @@ def run_calibration(model: Model, options: CalibrationOptions, cache: TaskCache)
     def measure(name: str, data: DataSet) -> TaskResult:
         places = class_places(data.classnames, labels)
         if -1 in places:
-            calibration.check_labels(data.classnames, templates)
+            check_subject(calibration, data.classnames, templates)
         images, classes = embed_labelled(model, data, options.batch_size)
         truth = torch.tensor(places)[classes]
         raw = weigh(images, embed_prompts(model, labels, templates), None, model.similarity)

@@ -31,11 +31,11 @@ import torch
 from huggingface_hub import constants
 from torch import Tensor
 
-from prolip.classes import class_text
 from prolip.data import DataError, StoreConfig, examine_shards, without_secrets
 from prolip.data.build.folder import find_images
 from prolip.data.build.images import UNREADABLE, read_for_loader
 from prolip.data.build.shards import add_sample
+from prolip.data.class_names import class_text
 from prolip.data.samples import read_record, values_at
 from prolip.embeddings.embed import Embedded, embed_shards
 from prolip.errors import UserError

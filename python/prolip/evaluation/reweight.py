@@ -18,8 +18,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from prolip.calibration.config import NO_CSD
-from prolip.classes import class_places, listed
 from prolip.data import expand_shards
+from prolip.data.class_names import class_places, listed
 from prolip.data.samples import read_label
 from prolip.embeddings.embed import Embedded, embed_shards
 from prolip.errors import UserError, check_at_least

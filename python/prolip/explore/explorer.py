@@ -35,7 +35,7 @@ from prolip.metrics.bprw import reweight_prompts
 from prolip.metrics.config import BprwConfig, TraversalConfig
 from prolip.metrics.hierarchy import items_on_walk
 from prolip.metrics.prompts import encode_prompts
-from prolip.pretrained.classify import NOTHING, Classification, Decide, classification
+from prolip.pretrained.classify import NOTHING, Classification, Decide, check_subject, classification
 from prolip.pretrained.model import Model
 
 log = logging.getLogger(__name__)
@@ -269,7 +269,7 @@ class Explorer:
             made = f"prolip calibrate --checkpoint {self.model.name} --data FOLDER --out FILE"
             return f"There is no calibration. {made} makes one; then start this page with --calibration FILE."
         try:
-            self.model.calibration.check_labels(labels, templates)
+            check_subject(self.model.calibration, labels, templates)
         except UserError as error:
             return f"There is no guarantee: {error}."
         return None

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from prolip.calibration.calibration import Calibration, Evidence
 from prolip.calibration.fitting import log_prior
+from prolip.data.class_names import class_places, listed
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian, csd
 from prolip.metrics.uncertainty import cosine_moments
@@ -216,6 +217,20 @@ def require_calibration(calibration: Calibration | None) -> Calibration:
     return calibration
 
 
+def check_subject(calibration: Calibration, labels: Sequence[str], templates: Sequence[str]) -> None:
+    """Check that a calibration is for these labels, in this order, and for these templates.
+
+    Labels may be spelled otherwise (`class_places`). Their prompts are those of the calibration's spelling.
+    """
+    names, known = calibration.labels, calibration.subject.templates
+    if class_places(labels, names) != list(range(len(names))):
+        raise UserError(
+            f"labels: must be all of the calibration's, in its order: {listed(names)} (got {listed(labels)})"
+        )
+    if list(templates) != known:
+        raise UserError(f"templates: must be those of the calibration, {known} (got {list(templates)})")
+
+
 def check_decision(
     decide: Decide,
     calibration: Calibration | None,
@@ -237,7 +252,7 @@ def check_decision(
     if prior is not None:
         raise UserError("prior: not with guarantee or max_error, whose calibration has its own")
     known = calibration.subject.templates
-    calibration.check_labels(labels, known if templates is None else templates)
+    check_subject(calibration, labels, known if templates is None else templates)
     return calibration.labels, known
 
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from prolip.classes import class_places, listed
 from prolip.data import BatchLoader, CaptionConfig, CaptionSource, DataError, LoaderConfig, Members
+from prolip.data.class_names import class_places, listed
 from prolip.data.samples import read_label
 from prolip.data.tokenizer import Tokenizer
 from prolip.distributed import Ranks

@@ -14,10 +14,10 @@ import torch
 from tests.support.class_folders import LABELS, write_calibrated_world
 from tests.support.explore_items import write_items
 
-from prolip.classes import class_text
 from prolip.data import DataError, StoreConfig
 from prolip.data.build.config import FolderConfig
 from prolip.data.build.folder import build_folder
+from prolip.data.class_names import class_text
 from prolip.errors import UserError
 from prolip.evaluation.calibrate import calibrate
 from prolip.evaluation.config import CalibrateOptions

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from prolip.classes import class_text
 from prolip.data.build.config import FolderConfig
 from prolip.data.build.images import EXTENSIONS, Candidate, write_images
 from prolip.data.build.shards import BuildSummary
+from prolip.data.class_names import class_text
 from prolip.errors import UserError, sentence
 from prolip.files import read_text
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from prolip.classes import class_places, class_text
+from prolip.data.class_names import class_places, class_text
 
 
 @pytest.mark.parametrize("name", ["t shirt", "t-shirt", "t_shirt", " t__shirt "])
