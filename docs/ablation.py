@@ -26,7 +26,7 @@ from prolip.demo.run import RESULTS, evaluate, machine_flags
 from prolip.demo.samples import embed_captions, read_set, set_names
 from prolip.demo.suite import INCLUSION, ORDER, RIGHT, VIEWS, order_rows
 from prolip.gaussian import Gaussian
-from prolip.pretrained.open import load
+from prolip.inference.load_model import load
 
 NO_MASKING = ("--data.mask.masked_fraction", "0", "--loss.masked_inclusion_weight", "0")
 NO_INCLUSION = ("--loss.inclusion_weight", "0")

@@ -23,12 +23,12 @@ import prolip
 from prolip.demo.run import machine_flags
 from prolip.demo.samples import correct_pairs
 from prolip.demo.suite import order_rows
+from prolip.inference import Model
+from prolip.inference.classify import classification
 from prolip.metrics.config import Score
 from prolip.metrics.retrieval import evaluate_retrieval
 from prolip.metrics.statistics import auroc, value_of
 from prolip.metrics.uncertainty import expected_calibration_error
-from prolip.pretrained import Model
-from prolip.pretrained.classify import classification
 
 SIGLIP = (
     *("--model.vision.embed_unc", "False", "--model.text.embed_unc", "False"),

@@ -23,8 +23,8 @@ from prolip.calibration import Calibration, Evidence, Subject, fit_calibration
 from prolip.calibration.calibration import score_labels
 from prolip.calibration.config import Score
 from prolip.evaluation.error_and_ood_detection import SCORES
-from prolip.pretrained import Model
-from prolip.pretrained.classify import weigh
+from prolip.inference import Model
+from prolip.inference.classify import weigh
 
 GUARANTEES = (0.8, 0.9, 0.95)
 LIMITS = (0.1, 0.2, 0.3)

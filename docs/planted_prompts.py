@@ -21,12 +21,12 @@ from torch import Tensor
 import prolip
 from prolip.demo.samples import Captions
 from prolip.gaussian import Gaussian
+from prolip.inference import Model
 from prolip.metrics.bprw import labelled_images, reweight_prompts
 from prolip.metrics.config import BprwConfig
 from prolip.metrics.prompts import filter_prompts, kept_prompts, within_spread
 from prolip.metrics.statistics import bootstrap, mean
 from prolip.metrics.zero_shot import aggregate_prompts
-from prolip.pretrained import Model
 
 KINDS = ("vague", "wrong", "one wrong class")
 """Planted prompts: "an emoji of something"; prompts of random other classes; of one other class, which agree."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from prolip.demo.samples import read_set, set_names
 from prolip.demo.suite import Embedded, embed_sets
-from prolip.pretrained import Model
+from prolip.inference import Model
 
 
 def embed_test(model: Model, data: Path) -> Embedded:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageOps
 
-from prolip.pretrained import load
+from prolip.inference import load
 from prolip.report.text_table import align
 
 COSINES, DISTANCES = (0.80, 0.85, 0.90, 0.95, 0.97, 0.98, 0.99), (0, 4, 8, 12)

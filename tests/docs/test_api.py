@@ -25,6 +25,7 @@ PUBLIC = (
     "prolip.calibration",
     "prolip.distributed",
     "prolip.embeddings",
+    "prolip.inference",
     "prolip.pretrained",
     "prolip.adapt",
     "prolip.evaluation",

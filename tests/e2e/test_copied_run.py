@@ -13,7 +13,7 @@ from tests.support.small_training import RECIPE, SHORT, Lab, write_shard, write_
 from prolip.cli import main
 from prolip.explore.config import ExploreOptions
 from prolip.explore.explorer import Explorer
-from prolip.pretrained.open import load
+from prolip.inference.load_model import load
 
 served: list[Explorer] = []
 

@@ -17,7 +17,7 @@ from tests.support.shards import encoded
 from prolip.data.selection import Chosen, read_selection, write_selection
 from prolip.errors import UserError
 from prolip.folders import Folder
-from prolip.pretrained.preprocess import Preprocess
+from prolip.inference.preprocess import Preprocess
 
 SOME = Chosen("a.tar", "", np.array([3, 7], np.uint32))
 LARGE = os.urandom(12 << 20)

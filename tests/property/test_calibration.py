@@ -15,7 +15,7 @@ from prolip.calibration.calibration import score_labels
 from prolip.calibration.config import Method
 from prolip.calibration.conformal import class_thresholds, conformal_scores, conformal_threshold
 from prolip.gaussian import Gaussian
-from prolip.pretrained.classify import Similarity, weigh
+from prolip.inference.classify import Similarity, weigh
 
 SPLITS, CALIBRATION, ITEMS, LABELS = 1000, 200, 1000, 6
 

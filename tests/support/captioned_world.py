@@ -16,8 +16,8 @@ from prolip.cli import main
 from prolip.embeddings.embed import embed_captions, embed_shards
 from prolip.evaluation.datasets import open_dataset
 from prolip.gaussian import Gaussian
-from prolip.pretrained.model import Model
-from prolip.pretrained.open import load
+from prolip.inference.load_model import load
+from prolip.inference.model import Model
 
 
 class CaptionedWorld:

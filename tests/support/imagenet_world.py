@@ -16,10 +16,10 @@ from prolip.cli import main
 from prolip.embeddings.embed import embed_captions, embed_shards
 from prolip.evaluation.imagenet import LabelledSet
 from prolip.gaussian import Gaussian
+from prolip.inference.load_model import load
+from prolip.inference.model import Model
 from prolip.metrics.config import BprwConfig
 from prolip.metrics.zero_shot import Classifier, zero_shot_logits
-from prolip.pretrained.model import Model
-from prolip.pretrained.open import load
 
 CLASSES = ["animals", "nature", "food", "travel"]
 

@@ -11,9 +11,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from prolip.checkpoint import Average, Notes, Saver, checkpoint_path, run_tensors
 from prolip.data.config import TokenizerConfig
 from prolip.distributed import Ranks
+from prolip.inference.tokenizer import inference_files
 from prolip.models import ARCHITECTURES, ProLIP
 from prolip.models.official_json import to_official_json
-from prolip.pretrained.tokenizer import inference_files
 from prolip.train.config import TrainConfig, to_toml
 
 ALONE = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))

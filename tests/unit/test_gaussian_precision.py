@@ -19,6 +19,7 @@ from prolip.gaussian import (
     log_integral,
     official_inclusion_test,
 )
+from prolip.inference.classify import weighted_classifier
 from prolip.losses import inclusion_loss, vib_loss
 from prolip.metrics.bprw import reweight_prompts
 from prolip.metrics.config import BprwConfig, TraversalConfig
@@ -28,7 +29,6 @@ from prolip.metrics.prompts import filter_prompts, smallest
 from prolip.metrics.retrieval import retrieval_scores
 from prolip.metrics.uncertainty import cosine_moments, similarity_std
 from prolip.metrics.zero_shot import zero_shot_logits
-from prolip.pretrained.classify import weighted_classifier
 
 ITEMS, CLASSES, PROMPTS, DIM = 24, 6, 4, 64
 Score = Callable[[Gaussian, Gaussian], Tensor]

@@ -22,10 +22,10 @@ from prolip.embeddings.storage import Manifest
 from prolip.errors import UserError
 from prolip.files import check_own_folder
 from prolip.folders import Folder
+from prolip.inference.load_model import load
+from prolip.inference.model import weights_digest
 from prolip.models.adapter import ADAPTER_FILE, Adapter, Frozen, save_adapter
 from prolip.models.config import AdapterConfig
-from prolip.pretrained.model import weights_digest
-from prolip.pretrained.open import load
 from prolip.pretrained.sources import absolute_source
 
 log = logging.getLogger(__name__)

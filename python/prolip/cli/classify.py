@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from prolip.cli.command import ended_by_sigterm, finish, parse, prepare
-from prolip.pretrained.config import ClassifyOptions
+from prolip.inference.config import ClassifyOptions
 
 
 def run(prog: str, arguments: list[str]) -> int:
@@ -17,7 +17,7 @@ def run(prog: str, arguments: list[str]) -> int:
             lines = run_classify_all(options, options.out)
         finish(lines, f"prolip explore --checkpoint {options.checkpoint} --images FOLDER", [options.out])
         return 0
-    from prolip.pretrained.one_image import run_classify
+    from prolip.inference.one_image import run_classify
 
     then = f"prolip compare {options.image} TEXT ... --checkpoint {options.checkpoint}"
     finish(run_classify(options), then, for_programs=options.json)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from prolip.cli.command import finish, parse, prepare
-from prolip.pretrained.config import CompareOptions
+from prolip.inference.config import CompareOptions
 
 
 def run(prog: str, arguments: list[str]) -> int:
     """Parse the options, run the command, write its lines."""
     options = parse(CompareOptions, prog, arguments)
     prepare()
-    from prolip.pretrained.one_image import run_compare
+    from prolip.inference.one_image import run_compare
 
     finish(run_compare(options), f"prolip explore --checkpoint {options.checkpoint}", for_programs=options.json)
     return 0

@@ -17,9 +17,9 @@ from prolip.demo.data.art import DESIGNS, HELD_OUT_DESIGN
 from prolip.demo.data.captions import LEVELS
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian
+from prolip.inference.model import Model
 from prolip.metrics.hierarchy import string_ids
 from prolip.metrics.retrieval import same_group
-from prolip.pretrained.model import Model
 from prolip.report.page import Tile
 
 TITLES: dict[str, str] = {"openmoji": "OpenMoji", "goog": "Noto", "twtr": "Twemoji"}

@@ -46,6 +46,8 @@ from prolip.evaluation.error_and_ood_detection import (
 from prolip.evaluation.results import Chart, Row, SuiteResult, TaskCache, TaskResult, row_of_items
 from prolip.evaluation.uncertainty import accuracy_figures, blurred, hide_patches, view_of
 from prolip.gaussian import Gaussian, concatenate, inclusion_score
+from prolip.inference.classify import weigh
+from prolip.inference.model import Model, of_prolip
 from prolip.metrics.bprw import reweight_prompts
 from prolip.metrics.config import BprwConfig
 from prolip.metrics.hierarchy import string_ids
@@ -54,8 +56,6 @@ from prolip.metrics.retrieval import RECALL_AT, chance_recall, first_ranks, rank
 from prolip.metrics.uncertainty import more_uncertain
 from prolip.metrics.zero_shot import aggregate_prompts, zero_shot_logits
 from prolip.models import ProLIP
-from prolip.pretrained.classify import weigh
-from prolip.pretrained.model import Model, of_prolip
 from prolip.report.charts import weight_chart
 from prolip.report.page import gallery
 

@@ -21,9 +21,9 @@ from prolip.embeddings.embed_inputs import NAMED, Embedder, Input, Started, plan
 from prolip.errors import UserError, check_at_least
 from prolip.files import atomic_file, check_writable
 from prolip.gaussian import concatenate
-from prolip.pretrained.config import ClassifyOptions
-from prolip.pretrained.image_batches import is_many
-from prolip.pretrained.one_image import open_classifier
+from prolip.inference.config import ClassifyOptions
+from prolip.inference.image_batches import is_many
+from prolip.inference.one_image import open_classifier
 
 _WRITERS: dict[str, Any] = {".csv": CSVWriter, ".parquet": ParquetWriter}
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from prolip.embeddings.row_contents import Contents
-from prolip.pretrained.preprocess import Pixels
+from prolip.inference.preprocess import Pixels
 from prolip.report.page import html_environment
 
 SIDE = 160

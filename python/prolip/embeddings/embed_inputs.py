@@ -48,13 +48,13 @@ from prolip.embeddings.storage import MANIFEST, Manifest, Part, PartNotes, Rows,
 from prolip.errors import UserError, check_at_least, printable, sentence
 from prolip.folders import Folder
 from prolip.gaussian import Gaussian, concatenate
+from prolip.inference.forward import evaluating, on_cpu
+from prolip.inference.image_batches import decoded_ahead, encoded_image
+from prolip.inference.load_model import load
+from prolip.inference.model import Model, weights_digest
+from prolip.inference.preprocess import pixel_size
 from prolip.models.official_json import to_official_json
 from prolip.models.precision import autocast, has_bf16
-from prolip.pretrained.forward import evaluating, on_cpu
-from prolip.pretrained.image_batches import decoded_ahead, encoded_image
-from prolip.pretrained.model import Model, weights_digest
-from prolip.pretrained.open import load
-from prolip.pretrained.preprocess import pixel_size
 from prolip.pretrained.sources import absolute_source
 
 KINDS: dict[str, tuple[Kind, ...]] = {"image": ("image",), "text": ("text",), "both": ("image", "text")}

@@ -12,7 +12,7 @@ from prolip.data import DataError, StoreConfig
 from prolip.data.samples import EXTENSIONS, captions_at, encoded_image, file_name, read_members
 from prolip.errors import UserError
 from prolip.files import read_text
-from prolip.pretrained.preprocess import Pixels, square
+from prolip.inference.preprocess import Pixels, square
 
 log = logging.getLogger(__name__)
 

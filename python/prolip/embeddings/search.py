@@ -21,12 +21,12 @@ from prolip.errors import UserError, check_at_least, printable
 from prolip.files import check_writable, write_atomic
 from prolip.folders import Folder
 from prolip.gaussian import Gaussian, concatenate, inclusion_score
+from prolip.inference.load_model import load
+from prolip.inference.model import Model, weights_digest
+from prolip.inference.preprocess import Pixels, Preprocess, check_image_file
 from prolip.metrics.config import Score
 from prolip.models.open_clip import StartError
 from prolip.models.weights import WeightsError
-from prolip.pretrained.model import Model, weights_digest
-from prolip.pretrained.open import load
-from prolip.pretrained.preprocess import Pixels, Preprocess, check_image_file
 
 _DECIMALS = 9
 """Decimals in which equal scores must agree. Sums over blocks of other sizes differ in the last bits."""

@@ -276,7 +276,7 @@ class Manifest:
     has_variances: bool = True
     """False for a model of open_clip: every `log_var` is minus infinity, every `total_var` 0."""
     epistemic: bool = False
-    """Whether the variances say what the model has not learned (`prolip.pretrained.Model.epistemic`)."""
+    """Whether the variances say what the model has not learned (`prolip.inference.Model.epistemic`)."""
     logit_scale: float | None = None
     """Scale of the model's similarity; None in older folders."""
     logit_bias: float | None = None

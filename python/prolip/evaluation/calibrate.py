@@ -21,11 +21,11 @@ from prolip.evaluation.datasets import DataSet, class_opener, open_classes
 from prolip.evaluation.results import SuiteResult, TaskCache, TaskResult, row_of_items
 from prolip.evaluation.run import evaluate_data
 from prolip.files import check_writable
+from prolip.inference.classify import Decide, check_labels, check_limits, check_subject, require_calibration, weigh
+from prolip.inference.load_model import load
+from prolip.inference.model import Model
 from prolip.metrics.reliability import Reliability, measure_pairs, measure_reliability
 from prolip.metrics.statistics import share_interval
-from prolip.pretrained.classify import Decide, check_labels, check_limits, check_subject, require_calibration, weigh
-from prolip.pretrained.model import Model
-from prolip.pretrained.open import load
 from prolip.report.text_table import align
 
 _GUARANTEES = (0.8, 0.9, 0.95)

@@ -19,9 +19,9 @@ from prolip.evaluation.datasets import DataSet, class_opener, embed_set, read_la
 from prolip.evaluation.results import Row, SuiteResult, TaskCache, TaskResult, row_of_items
 from prolip.evaluation.run import evaluate_data
 from prolip.gaussian import Gaussian
+from prolip.inference.model import Model
 from prolip.metrics.prompts import encode_prompts
 from prolip.metrics.zero_shot import PUBLISHED_LOGIT_SCALE, Classifier, aggregate_prompts, zero_shot_logits
-from prolip.pretrained.model import Model
 
 NUM_TOP = 5
 _NUM_SHOWN = 10

@@ -33,7 +33,7 @@ from prolip.evaluation.results import Row, SuiteResult, TaskCache, TaskResult, m
 from prolip.evaluation.retrieval import retrieve_set
 from prolip.evaluation.run import Prepared, evaluate_sets
 from prolip.files import read_text
-from prolip.pretrained.model import Model
+from prolip.inference.model import Model
 
 TABLE = Path(__file__).with_name("datacomp.tsv")
 

@@ -42,9 +42,9 @@ from prolip.errors import UserError
 from prolip.evaluation.config import ClassSuiteOptions
 from prolip.files import atomic_file, read_text
 from prolip.folders import folder_of
+from prolip.inference.model import Model
 from prolip.metrics.prompts import fill_templates
 from prolip.pretrained.download import hub_data_set
-from prolip.pretrained.model import Model
 
 _CLASSNAMES, _TEMPLATES, _NUM_SHARDS = "classnames.txt", "zeroshot_classification_templates.txt", "nshards.txt"
 DEFAULT_TEMPLATES = ("a photo of a {}.",)

@@ -24,12 +24,12 @@ from prolip.evaluation.datasets import DataSet, class_opener, name_sources, open
 from prolip.evaluation.results import Chart, Row, SuiteResult, TaskCache, TaskResult, row_of_items
 from prolip.evaluation.run import evaluate_data
 from prolip.gaussian import Gaussian
+from prolip.inference.classify import weigh
+from prolip.inference.load_model import load
+from prolip.inference.model import Model
 from prolip.metrics.reliability import item_losses, reliability_curve
 from prolip.metrics.uncertainty_scores import expected_probabilities, logit_scores, neighbour_distance, risk_curve
 from prolip.metrics.zero_shot import aggregate_prompts
-from prolip.pretrained.classify import weigh
-from prolip.pretrained.model import Model
-from prolip.pretrained.open import load
 from prolip.report.charts import Line, line_chart
 
 SCORES: tuple[Score, ...] = ("lac", "aps", "raps", "csd")

@@ -24,11 +24,11 @@ from prolip.evaluation.datasets import embed_set, open_images, read_images, read
 from prolip.evaluation.results import Chart, Row, SuiteResult, TaskCache, TaskResult, row_of_items
 from prolip.evaluation.run import Prepared, evaluate_sets
 from prolip.gaussian import Gaussian, inclusion_score
+from prolip.inference.model import Model
+from prolip.inference.preprocess import square
 from prolip.metrics.config import InclusionForm, Root, TraversalConfig
 from prolip.metrics.hierarchy import entailment, including_items, items_on_walk, mean_root, string_ids, traverse
 from prolip.metrics.statistics import spearman
-from prolip.pretrained.model import Model
-from prolip.pretrained.preprocess import square
 from prolip.report.page import Tile, gallery
 
 _Options = HierarcapsOptions | HierarimgsOptions

@@ -24,10 +24,10 @@ from prolip.evaluation.prompt_templates import imagenet_templates
 from prolip.evaluation.results import Row, SuiteResult, TaskCache, TaskResult, row_of_items
 from prolip.evaluation.run import Prepared, evaluate_sets
 from prolip.gaussian import Gaussian
+from prolip.inference.model import Model
 from prolip.metrics.bprw import labelled_images, reweight_prompts
 from prolip.metrics.prompts import unweighted_classifiers
 from prolip.metrics.zero_shot import Classifier
-from prolip.pretrained.model import Model
 
 EVEN, WITH_VAR = "even prompts", "with class variances"
 NEEDS_VARIANCES = "filters and re-weighting of prompts, accuracy with class variances"

@@ -23,11 +23,11 @@ from prolip.evaluation.datasets import DataSet, caption_members, embed_set, open
 from prolip.evaluation.results import Row, SuiteResult, TaskCache, TaskResult, mean_row, row_of_items
 from prolip.evaluation.run import evaluate_data
 from prolip.gaussian import Gaussian
+from prolip.inference.model import Model
 from prolip.metrics.coco import CocoTruth, Pairs, Shares, coco_shares
 from prolip.metrics.config import Score
 from prolip.metrics.retrieval import RECALL_AT, group_ranks
 from prolip.metrics.uncertainty import uncertainty_bins
-from prolip.pretrained.model import Model
 
 _SETS = {"coco_1k": "COCO 1K", "coco_5k": "COCO 5K", "cxc": "CxC", "eccv": "ECCV Caption"}
 _WAYS = {"image_to_text": "image to caption", "text_to_image": "caption to image"}

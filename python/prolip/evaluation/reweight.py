@@ -31,10 +31,10 @@ from prolip.evaluation.prompt_templates import (
 )
 from prolip.files import atomic_file, check_writable, read_text, write_atomic
 from prolip.gaussian import Gaussian
+from prolip.inference.load_model import load
 from prolip.metrics.bprw import PromptWeights, labelled_images, reweight_prompts
 from prolip.metrics.prompts import fill_templates, unweighted_classifiers
 from prolip.metrics.statistics import bootstrap, mean
-from prolip.pretrained.open import load
 from prolip.report.charts import standalone, weight_chart
 
 _WEIGHTS = "prompt_weights.safetensors"

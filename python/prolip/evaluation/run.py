@@ -17,8 +17,8 @@ from prolip.evaluation.datasets import DataSet, FolderMissing, is_path, name_sou
 from prolip.evaluation.result_files import write_results
 from prolip.evaluation.results import SuiteResult, TaskCache, TaskResult
 from prolip.files import check_writable
-from prolip.pretrained.model import Model, missing_csd
-from prolip.pretrained.open import load
+from prolip.inference.load_model import load
+from prolip.inference.model import Model, missing_csd
 from prolip.pretrained.sources import resolve
 
 Options = TypeVar("Options", bound=SuiteOptions)

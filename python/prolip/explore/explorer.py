@@ -29,14 +29,14 @@ from prolip.explore.answer import (
     signed,
     uncertainties,
 )
-from prolip.explore.items import Item
+from prolip.explore.samples import Item
 from prolip.gaussian import Gaussian, concatenate, csd, csd_logits, inclusion_score
+from prolip.inference.classify import NOTHING, Classification, Decide, check_subject, classification
+from prolip.inference.model import Model
 from prolip.metrics.bprw import reweight_prompts
 from prolip.metrics.config import BprwConfig, TraversalConfig
 from prolip.metrics.hierarchy import items_on_walk
 from prolip.metrics.prompts import encode_prompts
-from prolip.pretrained.classify import NOTHING, Classification, Decide, check_subject, classification
-from prolip.pretrained.model import Model
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from prolip.data.build.config import FolderConfig
 from prolip.errors import UserError
 from prolip.explore.answer import Answer, render
 from prolip.explore.explorer import Explorer
-from prolip.pretrained.classify import Decide
+from prolip.inference.classify import Decide
 
 _THUMBNAIL = 240
 _ROOT = "a picture"

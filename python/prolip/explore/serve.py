@@ -14,8 +14,8 @@ from tempfile import TemporaryDirectory
 from prolip.errors import UserError
 from prolip.explore.config import ExploreOptions
 from prolip.explore.explorer import Explorer
-from prolip.explore.items import read_items
-from prolip.pretrained.open import load
+from prolip.explore.samples import read_items
+from prolip.inference.load_model import load
 
 log = logging.getLogger(__name__)
 

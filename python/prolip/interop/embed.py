@@ -16,10 +16,10 @@ from torch import Tensor
 from prolip.data import DataError
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian
+from prolip.inference.image_batches import decoded_ahead
+from prolip.inference.load_model import load
+from prolip.inference.model import Model
 from prolip.models.config import Precision
-from prolip.pretrained.image_batches import decoded_ahead
-from prolip.pretrained.model import Model
-from prolip.pretrained.open import load
 
 _loaded = cache(load)
 """A process loads a model once, also if its engine sends an `Embed` with each task."""

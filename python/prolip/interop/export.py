@@ -16,6 +16,10 @@ from prolip.data import without_secrets
 from prolip.data.config import TokenizerConfig
 from prolip.errors import UserError
 from prolip.files import atomic_file, atomic_files, check_own_folder, write_atomic
+from prolip.inference.load_model import load
+from prolip.inference.model import Model
+from prolip.inference.preprocess import image_settings
+from prolip.inference.tokenizer import check_tokenizer, choose_tokenizer, inference_files, stored_tokenizer
 from prolip.interop.config import ExportOptions, OnnxConfig
 from prolip.models import ProLIP
 from prolip.models.adapter import ADAPTER_FILE, ADAPTER_WEIGHTS, AdaptedNetwork
@@ -30,11 +34,7 @@ from prolip.models.hub import (
 )
 from prolip.models.weights import INFERENCE_FILE, MODEL_FILE
 from prolip.pretrained.download import HUB_FAILURES, first_line
-from prolip.pretrained.model import Model
-from prolip.pretrained.open import load
-from prolip.pretrained.preprocess import image_settings
 from prolip.pretrained.sources import InferenceSettings, Source, find_frozen, resolve, write_settings
-from prolip.pretrained.tokenizer import check_tokenizer, choose_tokenizer, inference_files, stored_tokenizer
 from prolip.train.config import from_toml
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Turn any model source (run, checkpoint, folder, hub, open_clip:...) into a network, preprocessing and tokenizer."""
+"""Find and open the files of any model source (run, checkpoint, folder, hub, open_clip:...)."""
 
 import lazy_loader
 

@@ -16,8 +16,8 @@ from prolip.data.tokenizer import Tokenizer
 from prolip.distributed import Ranks
 from prolip.errors import UserError, check_at_least, fields_within, sentence
 from prolip.files import check_writable
+from prolip.inference.tokenizer import check_same_tokenizer, inference_files
 from prolip.pretrained.sources import new_model, resolve
-from prolip.pretrained.tokenizer import check_same_tokenizer, inference_files
 from prolip.report.text_table import align
 from prolip.train.best_metric import check_metric
 from prolip.train.config import TrainConfig, known_recipes, load_config, to_toml

@@ -17,11 +17,11 @@ from prolip.evaluation.config import DecisionsOptions
 from prolip.evaluation.datasets import open_classes
 from prolip.evaluation.error_and_ood_detection import answer_images, decide, plain_scores
 from prolip.explore.explorer import Explorer
+from prolip.inference.classify import weigh
+from prolip.inference.model import Model, weights_digest
 from prolip.metrics.uncertainty import cosine_moments
 from prolip.models.adapter import Adapter, Frozen, LaplaceHead, save_adapter
 from prolip.models.config import AdapterConfig
-from prolip.pretrained.classify import weigh
-from prolip.pretrained.model import Model, weights_digest
 
 
 @pytest.fixture(scope="module")

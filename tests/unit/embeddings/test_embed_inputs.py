@@ -38,10 +38,10 @@ from prolip.embeddings.storage import MANIFEST, Manifest, complete_parts
 from prolip.errors import UserError
 from prolip.folders import Folder
 from prolip.gaussian import concatenate
+from prolip.inference.load_model import load
+from prolip.inference.model import Model
 from prolip.models.config import Precision
 from prolip.models.precision import DTYPES
-from prolip.pretrained.model import Model
-from prolip.pretrained.open import load
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,8 @@ from prolip.errors import UserError
 from prolip.evaluation.calibrate import Calibrated, calibrate, report_lines
 from prolip.evaluation.config import CalibrateOptions
 from prolip.evaluation.datasets import open_classes
+from prolip.inference.model import Model
 from prolip.metrics.statistics import equal_mass_error, value_of
-from prolip.pretrained.model import Model
 
 OPTIONS = CalibrateOptions(checkpoint="", data="", out=Path("unused"), num_resamples=3)
 

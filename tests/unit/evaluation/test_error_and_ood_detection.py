@@ -19,9 +19,9 @@ from prolip.errors import UserError
 from prolip.evaluation.config import DecisionsOptions
 from prolip.evaluation.datasets import open_classes
 from prolip.evaluation.error_and_ood_detection import Answered, answer_images, decide, fold_scores, set_rows
+from prolip.inference.model import Model
 from prolip.metrics import logit_scores
 from prolip.metrics.statistics import auroc, equal_mass_error, excess_risk_coverage, value_of
-from prolip.pretrained.model import Model
 
 
 @pytest.fixture(scope="module")

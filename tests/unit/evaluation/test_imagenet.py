@@ -25,11 +25,11 @@ from prolip.errors import UserError
 from prolip.evaluation import imagenet_classnames, imagenet_templates
 from prolip.evaluation.config import ImagenetOptions
 from prolip.evaluation.imagenet import voting_labels
+from prolip.inference.load_model import load
 from prolip.metrics.bprw import reweight_prompts
 from prolip.metrics.config import BprwConfig
 from prolip.metrics.prompts import filter_prompts, smallest, unweighted_classifiers
 from prolip.metrics.zero_shot import aggregate_prompts
-from prolip.pretrained.open import load
 
 
 @pytest.mark.parametrize(("name", "task"), [("imagenet1k", "ImageNet"), ("imagenet-a", "ImageNet-A")])

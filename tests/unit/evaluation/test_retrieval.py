@@ -15,10 +15,10 @@ from prolip.cli import main
 from prolip.errors import UserError
 from prolip.evaluation.config import RetrievalOptions
 from prolip.evaluation.retrieval import recall_rows
+from prolip.inference.load_model import load
 from prolip.metrics.coco import CocoTruth, Pairs
 from prolip.metrics.retrieval import evaluate_retrieval, first_ranks
 from prolip.metrics.uncertainty import uncertainty_bins
-from prolip.pretrained.open import load
 
 
 def test_the_suite_equals_the_measures_with_and_without_variances(world: CaptionedWorld) -> None:

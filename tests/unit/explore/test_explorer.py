@@ -25,12 +25,12 @@ from prolip.evaluation.datasets import open_classes
 from prolip.explore.answer import Answer, Bar, Range
 from prolip.explore.config import ExploreOptions
 from prolip.explore.explorer import EVERYDAY, MAX_PROMPTS, NO_CAPTION, Explorer
-from prolip.explore.items import Item, read_items
+from prolip.explore.samples import Item, read_items
 from prolip.gaussian import Gaussian, csd, csd_logits, inclusion_score
+from prolip.inference.classify import Decide
+from prolip.inference.load_model import load
 from prolip.metrics.bprw import reweight_prompts
 from prolip.metrics.config import BprwConfig
-from prolip.pretrained.classify import Decide
-from prolip.pretrained.open import load
 
 CAPTIONS = ["a picture", "an animal", "food and travel"]
 TEMPLATES = ["{}", "a picture of {}", "an emoji of {}"]

@@ -11,6 +11,7 @@ from typing import Any
 
 from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import Tokenizer
+from prolip.inference.preprocess import square_image_size
 from prolip.interop.tokenizer_json import json_tokenizer, sides
 from prolip.interop.transformers import (
     ProLIPConfig,
@@ -22,7 +23,6 @@ from prolip.interop.transformers import (
 from prolip.models import ProLIP
 from prolip.models.hub import CARD_FILE, ModelCard
 from prolip.models.official_json import to_official_json
-from prolip.pretrained.preprocess import square_image_size
 
 _SENTENCE_MODULE = "sentence_prolip"
 _USAGE = """from transformers import AutoModel, AutoProcessor

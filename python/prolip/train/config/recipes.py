@@ -320,7 +320,9 @@ def _like_the_start(
 
     If the run has begun earlier, both come from its saved settings, and the start is not opened: it may be gone by now.
     """
-    from prolip.pretrained import own_tokenizer, read_config  # import torch, which --help must not wait for
+    # These import torch, which --help must not wait for.
+    from prolip.inference import own_tokenizer
+    from prolip.pretrained import read_config
 
     begun = saved is not None and saved.start_from == start
     model = saved.model if saved is not None and begun else read_config(start)

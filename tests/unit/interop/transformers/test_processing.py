@@ -18,12 +18,12 @@ from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
 from prolip.data import OPENAI_MEAN, OPENAI_STD, preprocess_image, preprocess_native
 from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import Tokenizer
+from prolip.inference.tokenizer import choose_tokenizer
 from prolip.interop.transformers import ProLIPImageProcessor, ProLIPProcessor, ProLIPTokenizer
 from prolip.interop.transformers.folder import transformers_tokenizer
 from prolip.models import TextConfig
 from prolip.patches import Patches
 from prolip.pretrained.sources import resolve
-from prolip.pretrained.tokenizer import choose_tokenizer
 
 SIDE = 24
 CAPTIONS = [

@@ -10,13 +10,13 @@ from typing import Any
 from prolip.calibration.fitting import log_prior
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian, csd, inclusion_score
+from prolip.inference.classify import PLAIN, Classification, Decide, check_labels, check_limits, require_calibration
+from prolip.inference.config import ClassifyOptions, CompareOptions, ImageOptions
+from prolip.inference.image_batches import is_many
+from prolip.inference.load_model import load
+from prolip.inference.model import Model
+from prolip.inference.preprocess import check_image_file
 from prolip.metrics.prompts import fill_templates
-from prolip.pretrained.classify import PLAIN, Classification, Decide, check_labels, check_limits, require_calibration
-from prolip.pretrained.config import ClassifyOptions, CompareOptions, ImageOptions
-from prolip.pretrained.image_batches import is_many
-from prolip.pretrained.model import Model
-from prolip.pretrained.open import load
-from prolip.pretrained.preprocess import check_image_file
 from prolip.report.text_table import align
 
 _NO_VARIANCES = "the model has no variances: uncertainty and inclusion are unknown"

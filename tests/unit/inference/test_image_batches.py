@@ -17,7 +17,7 @@ from tests.support.images import encode
 from tests.support.shards import write_tar
 
 from prolip.data import DataError
-from prolip.pretrained.image_batches import decoded_ahead, image_batches
+from prolip.inference.image_batches import decoded_ahead, image_batches
 
 CPU = torch.device("cpu")
 SETTINGS = [

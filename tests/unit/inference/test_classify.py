@@ -13,9 +13,9 @@ from torch import Tensor
 
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian
+from prolip.inference.classify import Classification, Similarity, check_labels, classification, weigh
 from prolip.metrics.bprw import reweight_prompts
 from prolip.metrics.config import BprwConfig
-from prolip.pretrained.classify import Classification, Similarity, check_labels, classification, weigh
 
 LABELS = ["cat", "dog", "car"]
 

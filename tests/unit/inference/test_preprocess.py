@@ -17,7 +17,7 @@ from tests.support.shards import write_tar
 from prolip.data import BatchLoader, DataError, LoaderConfig, preprocess_image
 from prolip.data.device import device_batches
 from prolip.errors import UserError
-from prolip.pretrained.preprocess import Preprocess
+from prolip.inference.preprocess import Preprocess
 
 SIZE = 24
 PREPROCESS = Preprocess(size=(SIZE, SIZE))

@@ -17,14 +17,14 @@ from prolip.data.tokenizer import Tokenizer
 from prolip.distributed import find_device
 from prolip.errors import UserError, check_at_least, check_choice
 from prolip.gaussian import Gaussian
+from prolip.inference.model import Model, of_prolip, weights_digest
+from prolip.inference.preprocess import check_image_settings
+from prolip.inference.tokenizer import check_tokenizer, choose_tokenizer
+from prolip.inference.wrap_open_clip import load_open_clip
 from prolip.models import ModelConfig
 from prolip.models.adapter import AdaptedNetwork, Adapter
 from prolip.models.config import Precision
-from prolip.pretrained.build_open_clip import load_open_clip
-from prolip.pretrained.model import Model, of_prolip, weights_digest
-from prolip.pretrained.preprocess import check_image_settings
 from prolip.pretrained.sources import Source, find_frozen, resolve
-from prolip.pretrained.tokenizer import check_tokenizer, choose_tokenizer
 
 logger = logging.getLogger(__name__)
 

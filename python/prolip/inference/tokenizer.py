@@ -11,12 +11,12 @@ from prolip.checkpoint import Checkpoint, Preprocessing
 from prolip.data.config import Cleaning, TokenizerConfig
 from prolip.data.tokenizer import Tokenizer
 from prolip.errors import UserError, check_choice
+from prolip.inference.preprocess import image_settings
 from prolip.models.config import ModelConfig, TextConfig
 from prolip.models.hub import TOKENIZER_FILE
 from prolip.models.weights import INFERENCE_FILE, read_json
 from prolip.pretrained.build_open_clip import import_open_clip
 from prolip.pretrained.download import DownloadError, hub_file
-from prolip.pretrained.preprocess import image_settings
 from prolip.pretrained.sources import HUB_PREFIX, Source, resolve
 
 logger = logging.getLogger(__name__)

@@ -21,12 +21,7 @@ from prolip.data.config import StoreConfig
 from prolip.data.tokenizer import Tokenizer
 from prolip.errors import UserError, check_at_least
 from prolip.gaussian import Gaussian, concatenate
-from prolip.metrics.prompts import encode_prompts
-from prolip.models import ProLIP
-from prolip.models.config import Precision
-from prolip.models.precision import autocast
-from prolip.patches import Patches
-from prolip.pretrained.classify import (
+from prolip.inference.classify import (
     NOTHING,
     PLAIN,
     Classification,
@@ -36,9 +31,14 @@ from prolip.pretrained.classify import (
     check_labels,
     classification,
 )
-from prolip.pretrained.forward import encode_in_batches, evaluating, on_cpu, progress_bar
-from prolip.pretrained.image_batches import Images, count_images, read_images
-from prolip.pretrained.preprocess import Preprocess, square_image_size
+from prolip.inference.forward import encode_in_batches, evaluating, on_cpu, progress_bar
+from prolip.inference.image_batches import Images, count_images, read_images
+from prolip.inference.preprocess import Preprocess, square_image_size
+from prolip.metrics.prompts import encode_prompts
+from prolip.models import ProLIP
+from prolip.models.config import Precision
+from prolip.models.precision import autocast
+from prolip.patches import Patches
 
 _PROBES = ["a photo of a cat's “tail”, 3 times!", "seventy words and more " * 20]
 

@@ -22,9 +22,9 @@ from prolip.cli import main
 from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import CLIP_MERGES, Tokenizer
 from prolip.errors import UserError
+from prolip.inference.tokenizer import CLIP_TOKENS, inference_files, own_tokenizer
 from prolip.models import ARCHITECTURES, ProLIP
 from prolip.models.hub import save_pretrained
-from prolip.pretrained.tokenizer import CLIP_TOKENS, inference_files, own_tokenizer
 
 
 @pytest.fixture
