@@ -109,7 +109,7 @@ def closed(words: list[str]) -> None:
         logger.removeHandler(handler)
         logger.setLevel(logging.NOTSET)
     assert status == 0, err.getvalue()
-    if not {"-h", "--help", "--help-all", "--version"} & set(words):
+    if not {"-h", "--help", "--version"} & set(words):
         last = [text.getvalue().splitlines()[-1] for text in (out, err, log) if text.getvalue()]
         assert any(map(CLOSING.fullmatch, last)), last
 
@@ -356,8 +356,7 @@ def known_flags() -> dict[str, set[str]]:
         *(f"bench {benchmark}" for benchmark in BENCHMARKS),
     ]
     names += [*(f"data build {builder}" for builder in BUILDERS), *(f"eval {suite}" for suite in SUITES)]
-    found = {name: _flags(cli.main, [*name.split(), "--help-all" if name == "train" else "--help"]) for name in names}
-    found["train"] |= {"--dry-run", "--help-all", "--shards", "--threads"}
+    found = {name: _flags(cli.main, [*name.split(), "--help"]) for name in names}
     beside = _flags(adapter.main, ["--help"]) | _flags(get_args_parser().parse_args, ["--help"]) | {"--cpus-per-task"}
     return found | {"": set.union(beside, *found.values())}
 

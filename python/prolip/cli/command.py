@@ -20,7 +20,7 @@ import prolip
 from prolip.allocator import keep_freed_memory
 from prolip.data import usable_cores
 from prolip.errors import DataError, UserError, log_to_terminal, printable, sentence
-from prolip.flags import gather, list_flags
+from prolip.train.config.flags import gather, list_flags
 
 if TYPE_CHECKING:
     from prolip.data.build.shards import BuildSummary

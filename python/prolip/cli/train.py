@@ -6,47 +6,21 @@ from dataclasses import replace
 
 import tyro
 
-from prolip.cli.command import finish, one_paragraph, share_cores, write_lines
+from prolip.cli.command import finish, one_paragraph, share_cores
 from prolip.data import NativeConfig
-from prolip.flags import gather, list_flags
 from prolip.train.config import TrainConfig
+from prolip.train.config.flags import gather, list_flags
 from prolip.train.config.options import DryRunOptions
 
 _DRY_RUN = {"--dry-run", "--dry_run"}
-HELP = """usage: prolip train [RECIPE ...] [--KEY VALUE ...]
+ABOUT = """Train from recipes and flags. A recipe is a TOML file or a name of `prolip recipes`. Every key of a recipe is
+a flag. Later recipes win, and flags win over recipes:
 
-Train from recipes and flags. A recipe is a TOML file or a name of `prolip recipes`, such as demo, finetune-clip-vit-b16
-or vit-b16-datacomp-1b-1.28b. Every key of a recipe is a flag. Later recipes win, and flags win over recipes. On several
-GPUs: torchrun --nproc-per-node N -m prolip.train with the same arguments.
+    prolip train vit-b16-datacomp-1b-1.28b --shards 'data/*.tar' --out runs/b16 --optim.lr 1e-4
 
-the run:
-  --out                  folder of the run
-  --resume               auto (after its newest checkpoint), never, a step, or a path
-  --samples_seen         samples of the whole run, with repetitions
-  --batch_size           samples per step over all processes
-  --accumulate           micro-batches per process and step, to save memory
-  --seed                 seed of the initial weights and of the loader
-data:
-  --shards               WebDataset shards: paths, addresses, patterns, or text files that list them
-  --data.num_samples     samples of an epoch, for remote shards without an index
-  --data.captions.0.sources.0.key   where a sample's caption is, such as txt or a dotted path into its json
-  --data.tokenizer.path  tokenizer.json or merges file
-  --threads              threads that load and decode
-model:
-  --architecture         its name, or start_from for that of the start
-  --start_from           model to start from: any source of prolip.load
-  --lock.image, --lock.text   freeze a tower
-optimiser and device:
-  --optim.lr, --optim.warmup_steps
-  --device               auto, cpu or cuda
-  --precision            fp32, bf16 or fp16
-while it runs:
-  --log_every            steps between two rows of metrics
-  --checkpoint_every     steps between two checkpoints
-more:
-  --dry-run              open everything, compute parameters, memory and hours, and start nothing
-  --help-all             all keys, with their defaults
-"""
+--dry-run opens everything, computes parameters, memory and hours, and starts nothing. --shards and --threads are short
+for --data.shards and --data.num_threads. On several GPUs: torchrun --nproc-per-node N -m prolip.train with the same
+arguments."""
 
 
 def run(prog: str, arguments: list[str]) -> int:
@@ -66,16 +40,14 @@ def run(prog: str, arguments: list[str]) -> int:
 
         finish(run_dry(options, rest), "the same command without --dry-run")
         return 0
-    if {"-h", "--help"} & set(arguments):
-        write_lines([HELP])
-        return 0
-    if "--help-all" in arguments:
-        whole = TrainConfig()
+    if {"-h", "--help", "--help-all"} & set(arguments):
+        default = TrainConfig()
         tyro.cli(
             TrainConfig,
             args=["--help"],
-            default=replace(whole, data=replace(whole.data, native=NativeConfig())),
+            default=replace(default, data=replace(default.data, native=NativeConfig())),
             prog=prog,
+            description=ABOUT,
             use_underscores=True,
             config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
             registry=one_paragraph(),

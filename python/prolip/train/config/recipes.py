@@ -22,8 +22,8 @@ from prolip.data import without_secrets
 from prolip.data.config import TokenizerConfig
 from prolip.errors import UserError
 from prolip.files import decode, flatten, plain
-from prolip.flags import gather, list_flags
 from prolip.models.architectures import ARCHITECTURES
+from prolip.train.config.flags import gather, list_flags
 from prolip.train.config.run import DERIVED_KEYS, OPERATIONAL_KEYS, TrainConfig
 from prolip.train.config.sections import OptimConfig
 
@@ -221,7 +221,7 @@ def _check_key(key: str, config: TrainConfig) -> None:
     # The last part decides, since all keys of a table begin alike.
     close = difflib.get_close_matches(key.rpartition(".")[2], {name.rpartition(".")[2]: name for name in known}, 1)
     near = [name for name in known if close and name.rpartition(".")[2] == close[0]]
-    hint = f"did you mean {', '.join(near)}?" if near else "prolip train --help-all lists all"
+    hint = f"did you mean {', '.join(near)}?" if near else "prolip train --help lists all"
     raise UserError(f"{key}: unknown key; {hint}")
 
 
