@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, Literal, TypeVar
 
 import msgspec
 from safetensors import SafetensorError
@@ -21,6 +21,12 @@ from safetensors import SafetensorError
 from prolip.errors import DiskFullError, UserError
 
 T = TypeVar("T")
+DERIVED = {"derived": True}
+"""Metadata of a dataclass field that a run derives from other settings: it cannot be set and is not saved."""
+OPERATIONAL = {"operational": True}
+"""Metadata of a field, or of a table's fields, that may change when a run resumes. It does not change results."""
+RESULTS = {"operational": False}
+"""Metadata of a field that may not, in an operational table."""
 _TEMPORARY = ".*.????????.tmp"
 """Names of the files of `atomic_file`."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -197,12 +203,23 @@ def decode(kind: type[T], table: Mapping[str, Any], *, from_text: bool = False, 
     return tree
 
 
-def plain(tree: Any) -> Any:
-    """Return a tree of dataclasses as dicts, lists and plain values; a path becomes text."""
+def plain(tree: Any, without: Literal["", "derived", "operational"] = "", marked: bool = False) -> Any:
+    """Return a tree of dataclasses as dicts, lists and plain values; a path becomes text.
+
+    Args:
+        tree: the dataclass, or a value in it.
+        without: leave out fields with this in their metadata.
+        marked: the value of `without` in fields that do not say it. Tables pass theirs on.
+    """
     if is_dataclass(tree):
-        return {field.name: plain(getattr(tree, field.name)) for field in fields(tree)}
+        table = {}
+        for field in fields(tree):
+            value, leave_out = getattr(tree, field.name), field.metadata.get(without, marked)
+            if is_dataclass(value) or not leave_out:
+                table[field.name] = plain(value, without, leave_out)
+        return table
     if isinstance(tree, tuple | list):
-        return [plain(item) for item in tree]
+        return [plain(item, without) for item in tree]
     return str(tree) if isinstance(tree, Path) else tree
 
 

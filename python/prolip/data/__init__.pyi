@@ -2,6 +2,7 @@ from .config import (
     AugmentConfig as AugmentConfig,
     CaptionConfig as CaptionConfig,
     CaptionSource as CaptionSource,
+    DataConfig as DataConfig,
     LoaderConfig as LoaderConfig,
     MaskConfig as MaskConfig,
     NativeConfig as NativeConfig,

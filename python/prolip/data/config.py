@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
 import tyro
 
 from prolip import _core
-
-Value = TypeVar("Value")
-Derived = Annotated[Value, tyro.conf.Suppress]
-"""A field that a training run derives from other settings, so that `prolip train` has no flag for it."""
-
+from prolip.files import DERIVED, OPERATIONAL, RESULTS
 
 Cleaning = Literal["lower", "whitespace", "canonicalize", "none"]
 """How captions are cleaned, by open_clip's names."""
@@ -26,7 +22,7 @@ class TokenizerConfig:
 
     kind: Literal["clip", "file"] = "clip"
     """`clip`: the ids of open_clip's SimpleTokenizer. `file`: a Hugging Face tokenizer.json."""
-    path: Path | None = None
+    path: Path | None = field(default=None, metadata=OPERATIONAL)
     """The tokenizer.json; for `clip`, the merges (.txt or .txt.gz), by default CLIP's own."""
     context_length: int = 64
     """Ids per caption; longer captions are cut, keeping special tokens."""
@@ -105,7 +101,7 @@ class MaskConfig:
     """Draw the kept patches once per batch or per sample."""
     keep_ratio: float = 0.75
     """Share of patches to keep: `int(num_patches * keep_ratio)`."""
-    num_patches: Derived[int] = 196
+    num_patches: Annotated[int, tyro.conf.Suppress] = field(default=196, metadata=DERIVED)
     """Patches per image."""
     general_prob: float = 0.0
     """Probability that the masked text is a more general caption, if the source names any."""
@@ -119,7 +115,7 @@ class NativeConfig:
     aspect ratio. Images are turned as their orientation tags say.
     """
 
-    patch_size: Derived[int] = 16
+    patch_size: Annotated[int, tyro.conf.Suppress] = field(default=16, metadata=DERIVED)
     """Side of a patch in pixels."""
     seq_lens: tuple[int, ...] = (128, 256, 576, 784, 1024)
     """Sequence lengths to draw from: the maximum number of patches of an image."""
@@ -175,20 +171,20 @@ class StoreConfig:
     """Seconds without data after which a request fails."""
     min_bytes_per_s: int = 1024
     """Minimum rate over `timeout_s`; a slower request fails."""
-    require_archive_end: bool = True
+    require_archive_end: bool = field(default=True, metadata=RESULTS)
     """Whether a tar archive must end with a block of zeros, as tar writes it; one without may have been cut, and counts
     as damaged. With an index, the setting used for indexing counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoaderConfig:
-    """All settings of a loader except its rank."""
+class DataConfig:
+    """What to read and how: the table `[data]` of a recipe."""
 
-    shards: tuple[str, ...]
+    shards: tuple[str, ...] = field(metadata=OPERATIONAL)
     """Paths, URLs, brace patterns, globs, or lists of them (`.txt` or `@FILE`)."""
     weights: tuple[float, ...] = ()
     """With `mode="resampled"`, relative probabilities of shards, one per pattern; () for uniform."""
-    index: str | None = None
+    index: str | None = field(default=None, metadata=OPERATIONAL)
     """Index file of the shards, made by `prolip data index`, so that opening reads no shard. A shard that is not in it,
     or has changed since, is an error."""
     selection: str | None = None
@@ -199,10 +195,6 @@ class LoaderConfig:
     num_samples: int | None = None
     """Samples per epoch over all ranks. Needed if shards are resampled, or remote without an index. Each rank then
     reads shards of its own, and repeats them if they have too few samples."""
-    batch_size: Derived[int]
-    """Samples per batch on this rank. With `native` its token budget decides."""
-    image_size: Derived[int]
-    """Side of the images in pixels; with 0 no image is decoded. With `native` any other value means nothing."""
     native: NativeConfig | None = None
     """Images at their native aspect ratio; None for square images."""
     augment: AugmentConfig | None = None
@@ -213,20 +205,12 @@ class LoaderConfig:
     """Masking of rows; None for no masking."""
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     """The tokenizer; not used without captions."""
-    seed: Derived[int] = 0
-    """Random seed."""
-    num_epochs: Derived[int | None] = 1
-    """Number of epochs; None to go on without end."""
     shuffle_window: int = 10_000
     """Samples to shuffle together, after the shards; 0 keeps the order of the files."""
-    last_batch: Derived[Literal["drop", "pad", "keep"]] = "drop"
-    """How an epoch ends. `drop` and `pad`, for training: all batches are full, all ranks have equally many, and bad
-    samples are replaced; an incomplete last batch is dropped, or padded from the beginning of the rank's part. `keep`,
-    for evaluation: the last batch is smaller, bad samples are left out, and ranks may differ by one batch."""
-    num_threads: int = 0
+    num_threads: int = field(default=0, metadata=OPERATIONAL)
     """Loader threads. 0 divides the cores of this process (affinity and cgroup quota) by torchrun's LOCAL_WORLD_SIZE;
     in `prolip train`, each core by the number of processes that are bound to it."""
-    prefetch_batches: int = 4
+    prefetch_batches: int = field(default=4, metadata=OPERATIONAL)
     """Batches to prepare ahead."""
     max_bad_fraction: float = 0.01
     """Maximum share of unreadable samples, else DataError. Checked at every batch with a margin of 4 standard
@@ -242,15 +226,33 @@ class LoaderConfig:
     """What to do with a shard that cannot be opened. `raise`: an error when the loader opens, or at the batch that
     needs it. `skip`: a warning; a shard that disappears later counts as bad samples (as one, if its length is
     unknown)."""
-    store: StoreConfig = field(default_factory=StoreConfig)
+    store: StoreConfig = field(default_factory=StoreConfig, metadata=OPERATIONAL)
     """How remote shards are read."""
-    keep_members: Derived[tuple[str, ...]] = ()
-    """Extensions, in lower case, of raw members to return in batches (`json`, `cls`, `npy`, also images)."""
 
     @property
     def masking(self) -> MaskConfig | None:
         """`mask`; None if no row is masked."""
         return self.mask if self.mask is not None and self.mask.masked_fraction != 0 else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderConfig(DataConfig):
+    """A request to the loader: what to read, and the batches that the caller needs."""
+
+    batch_size: int
+    """Samples per batch on this rank. With `native` its token budget decides."""
+    image_size: int
+    """Side of the images in pixels; with 0 no image is decoded. With `native` only 0 has a meaning."""
+    seed: int = 0
+    """Random seed."""
+    num_epochs: int | None = 1
+    """Number of epochs; None for no end."""
+    last_batch: Literal["drop", "pad", "keep"] = "drop"
+    """How an epoch ends. `drop` and `pad`, for training: all batches are full, all ranks have equally many, and bad
+    samples are replaced; an incomplete last batch is dropped, or padded from the beginning of the rank's part. `keep`,
+    for evaluation: the last batch is smaller, bad samples are left out, and ranks may differ by one batch."""
+    keep_members: tuple[str, ...] = ()
+    """Extensions, in lower case, of raw members to return in batches (`json`, `cls`, `npy`, also images)."""
 
 
 @dataclass(frozen=True, kw_only=True)

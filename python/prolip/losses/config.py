@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from prolip.errors import UserError, check_choice
+from prolip.files import OPERATIONAL
 
 InclusionForm = Literal["official", "exact"]
 VibForm = Literal["official", "exact"]
@@ -43,7 +44,7 @@ class LossConfig:
     """In the official score, exp(inclusion_eps) scales the distance of the means. Unused by the exact score."""
     vib_form: VibForm = "official"
     """KL divergence of the bottleneck: as in the released code, or the exact one."""
-    exchange: Exchange = "auto"
+    exchange: Exchange = field(default="auto", metadata=OPERATIONAL)
     """How texts reach the other ranks: "ring", rank by rank, or "all_gather", all in one collective, with memory for
     all ranks' texts. "auto" gathers on GPUs (NCCL), where messages cost more than memory. All give the same loss."""
 

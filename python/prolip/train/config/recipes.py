@@ -16,7 +16,7 @@ from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from prolip.data import without_secrets
 from prolip.data.config import TokenizerConfig
@@ -24,7 +24,7 @@ from prolip.errors import UserError
 from prolip.files import decode, flatten, plain
 from prolip.models.architectures import ARCHITECTURES
 from prolip.train.config.flags import gather, list_flags
-from prolip.train.config.run import DERIVED_KEYS, OPERATIONAL_KEYS, TrainConfig
+from prolip.train.config.run import TrainConfig
 from prolip.train.config.sections import OptimConfig
 
 Table = dict[str, Any]
@@ -87,12 +87,9 @@ def from_toml(text: str) -> TrainConfig:
     return config
 
 
-def to_toml(config: TrainConfig) -> str:
+def to_toml(config: TrainConfig, without: Literal["derived", "operational"] = "derived") -> str:
     """Write the settings as TOML that `load_config` reads back. Addresses are without passwords and signatures."""
-    table = plain(config)
-    for key in DERIVED_KEYS:
-        _drop(table, key)
-    return "\n".join(_toml_lines(table, "")) + "\n"
+    return "\n".join(_toml_lines(plain(config, without), "")) + "\n"
 
 
 def differing_keys(config: TrainConfig, saved: str) -> dict[str, tuple[Any, Any]]:
@@ -101,9 +98,9 @@ def differing_keys(config: TrainConfig, saved: str) -> dict[str, tuple[Any, Any]
     Raises:
         UserError: another version of prolip wrote them.
     """
-    new, old = flatten(tomllib.loads(to_toml(config))), flatten(tomllib.loads(to_toml(from_toml(saved))))
-    keys = sorted((new.keys() | old.keys()) - OPERATIONAL_KEYS)
-    pairs = {key: (old.get(key), new.get(key)) for key in keys if not key.startswith("validation.")}
+    both = from_toml(saved), config
+    old, new = (flatten(tomllib.loads(to_toml(one, without="operational"))) for one in both)
+    pairs = {key: (old.get(key), new.get(key)) for key in sorted(new.keys() | old.keys())}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
@@ -204,9 +201,7 @@ def _drop(table: Table, key: str) -> None:
 
 
 def _check_key(key: str, config: TrainConfig) -> None:
-    known = flatten(plain(config))
-    if key in DERIVED_KEYS:
-        raise UserError(f"{key}: cannot be set; derived from other keys")
+    known = flatten(plain(config, "derived"))
     if key in known:
         return
     parent = key.rpartition(".")[0]

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from prolip.data import AugmentConfig, LoaderConfig, MaskConfig, StoreConfig
+from prolip.data import AugmentConfig, DataConfig, LoaderConfig, MaskConfig
 from prolip.errors import UserError, check_at_least, check_seed
-from prolip.files import check_no_tilde
+from prolip.files import OPERATIONAL, check_no_tilde
 from prolip.losses.config import LossConfig
 from prolip.models import ARCHITECTURES, LockConfig, ModelConfig
 from prolip.models.config import Precision, Resize
@@ -17,103 +17,51 @@ from prolip.train.config.sections import EmaConfig, LogConfig, OptimConfig, Para
 
 _DAY = 24 * 60
 
-# Keys that are derived from other settings: they cannot be set and are not saved.
-DERIVED_KEYS = frozenset(
-    {
-        "data.batch_size",
-        "data.image_size",
-        "data.seed",
-        "data.num_epochs",
-        "data.last_batch",
-        "data.keep_members",
-        "data.mask.num_patches",
-        "data.native.patch_size",
-    }
-)
-
-# Keys that may change when a run resumes: locations, logging and scheduling, but nothing that changes the results.
-OPERATIONAL_KEYS = frozenset(
-    {
-        "out",
-        "start_from",
-        "accumulate",
-        "cpu_threads",
-        "device",
-        "timeout_minutes",
-        "log_every",
-        "checkpoint_every",
-        "keep_checkpoints",
-        "keep_best",
-        "best_is",
-        "resume",
-        "data.shards",
-        "data.index",
-        *(
-            f"data.store.{field.name}"
-            for field in dataclasses.fields(StoreConfig)
-            if field.name != "require_archive_end"
-        ),
-        "data.tokenizer.path",
-        "data.num_threads",
-        "data.prefetch_batches",
-        "loss.exchange",
-        *(f"log.{field.name}" for field in dataclasses.fields(LogConfig)),
-        *(f"parallel.{field.name}" for field in dataclasses.fields(ParallelConfig) if field.name != "gather"),
-    }
-)
-
-
-def _training_data() -> LoaderConfig:
-    # The sizes are placeholders: `TrainConfig.loader` derives them from the batch and the model.
-    return LoaderConfig(
-        shards=(), batch_size=1, image_size=0, augment=AugmentConfig(), mask=MaskConfig(), num_epochs=None
-    )
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """All settings of a training run."""
 
-    out: Path = Path("runs/run")
+    out: Path = field(default=Path("runs/run"), metadata=OPERATIONAL)
     """Folder of the run; its last part is the run's name."""
     samples_seen: int = 0
     """Samples of the whole run, with repetitions; a recipe or a flag must set it. (`data.num_samples` are those of an
     epoch.)"""
     batch_size: int = 512
     """Samples per step over all processes. With `data.native` its token budget decides instead."""
-    accumulate: int = 1
+    accumulate: int = field(default=1, metadata=OPERATIONAL)
     """Micro-batches per process and step, to save memory. The gradient is that of the whole batch."""
     precision: Precision = "bf16"
     """Arithmetic of the towers. bf16 and fp16 use autocast, fp16 also loss scaling; the loss is computed in fp32."""
     fp32_matmul: Literal["highest", "high"] = "highest"
     """Precision of fp32 matrix products on a GPU: `highest` is exact, `high` uses TF32 (10 bits of mantissa)."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata=OPERATIONAL)
     """Where to train. "auto" is a GPU if torch can use one."""
-    timeout_minutes: float = 30.0
+    timeout_minutes: float = field(default=30.0, metadata=OPERATIONAL)
     """How long a process waits for another one before the run fails, for example while rank 0 evaluates."""
-    cpu_threads: int = 0
+    cpu_threads: int = field(default=0, metadata=OPERATIONAL)
     """Threads for CPU arithmetic per process; 0 divides the machine's cores among its processes."""
     seed: int = 0
     """Seed of the initial weights and of the loader."""
-    log_every: int = 100
+    log_every: int = field(default=100, metadata=OPERATIONAL)
     """Steps between two rows of metrics."""
-    checkpoint_every: int = 1000
+    checkpoint_every: int = field(default=1000, metadata=OPERATIONAL)
     """Steps between two checkpoints. The end of the run always saves one."""
-    keep_checkpoints: int = 2
+    keep_checkpoints: int = field(default=2, metadata=OPERATIONAL)
     """Recent checkpoints to keep, plus the best."""
-    keep_best: str | None = None
+    keep_best: str | None = field(default=None, metadata=OPERATIONAL)
     """A metric of metrics.jsonl, such as val/NAME/top1 or loss. Whenever it is the best so far, the run saves a
     checkpoint and keeps it as checkpoints/best."""
-    best_is: Literal["max", "min"] | None = None
+    best_is: Literal["max", "min"] | None = field(default=None, metadata=OPERATIONAL)
     """Whether the largest or the smallest value of `keep_best` is the best. None: the smallest of a loss, a rank or an
     error, the largest of any other metric."""
-    resume: str = "auto"
+    resume: str = field(default="auto", metadata=OPERATIONAL)
     """Where to start. `auto`: after the newest usable checkpoint in the run's folder, if any. `never`: at step 0, in a
     folder without checkpoints. Or a step of a checkpoint in the run's folder, or the path of a checkpoint or run."""
     architecture: str = "ViT-B-16"
     """Name of the architecture that the table `model` is based on. Defaults to the start model's ("start_from");
     naming one beside or after `start_from` overrides it (with `start_resize`, also before it)."""
-    start_from: str | None = None
+    start_from: str | None = field(default=None, metadata=OPERATIONAL)
     """Model to start from instead of random weights: any source of `prolip.load`, such as a released
     model's name, a folder, a run, hf-hub:OWNER/NAME or open_clip:NAME/TAG. It brings its architecture and tokenizer."""
     start_resize: Resize = "off"
@@ -123,19 +71,19 @@ class TrainConfig:
     """Sizes of the towers, initial logit scale and bias."""
     lock: LockConfig = field(default_factory=LockConfig)
     """Towers that are not trained."""
-    data: LoaderConfig = field(default_factory=_training_data)
+    data: DataConfig = field(default_factory=lambda: DataConfig(shards=(), augment=AugmentConfig(), mask=MaskConfig()))
     """Shards, captions, augmentation, masking."""
     loss: LossConfig = field(default_factory=LossConfig)
     """Terms of the loss and their weights."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     """AdamW and its learning-rate schedule."""
-    log: LogConfig = field(default_factory=LogConfig)
+    log: LogConfig = field(default_factory=LogConfig, metadata=OPERATIONAL)
     """Where to log the run."""
     ema: EmaConfig = field(default_factory=EmaConfig)
     """Moving average of the weights."""
-    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig, metadata=OPERATIONAL)
     """How processes share the model, and how its blocks run."""
-    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig, metadata=OPERATIONAL)
     """What to evaluate during training."""
 
     @property
@@ -318,11 +266,6 @@ class TrainConfig:
         if not isinstance(vision.image_size, int):
             raise UserError(f"model.vision.image_size: must be square for training (got {vision.image_size})")
         mask = self.data.masking
-        return dataclasses.replace(
-            self.data,
-            batch_size=per_rank,
-            image_size=vision.image_size,
-            native=native,
-            seed=self.seed,
-            mask=None if mask is None else dataclasses.replace(mask, num_patches=vision.num_patches),
-        )
+        mask = None if mask is None else dataclasses.replace(mask, num_patches=vision.num_patches)
+        data = vars(dataclasses.replace(self.data, native=native, mask=mask))
+        return LoaderConfig(**data, batch_size=per_rank, image_size=vision.image_size, seed=self.seed, num_epochs=None)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 from prolip.errors import UserError, check_at_least, fields_within
+from prolip.files import RESULTS
 
 CLASS_MEMBER = "cls"
 """The member of a sample that holds its class."""
@@ -96,7 +97,7 @@ class ParallelConfig:
     reshard: bool = True
     """With `fsdp`: free the gathered tensors of a block after its forward pass and gather them again for the backward
     pass. False keeps them, for more memory and less communication."""
-    gather: Literal["fp32", "precision"] = "precision"
+    gather: Literal["fp32", "precision"] = field(default="precision", metadata=RESULTS)
     """With `fsdp`: dtype in which blocks are gathered, fp32 or that of `precision`. The latter is the dtype of matrix
     products anyway, but norms and biases are rounded too. Gradients are always summed in fp32."""
     recompute_every: int = 0
