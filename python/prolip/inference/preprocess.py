@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -13,11 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from prolip.data import DataError, NativeConfig, preprocess_image, preprocess_native
-from prolip.data.build.images import UNREADABLE
+from prolip.data.build.images import MAX_PIXELS, STORED, UNREADABLE, open_image
 from prolip.data.device import Normalise
 from prolip.errors import UserError
 from prolip.folders import Folder
@@ -135,13 +136,12 @@ class Preprocess:
         data = _as_bytes(image, name, turned)
         try:
             return self._through_loader(data, name)
-        except DataError as refused:
-            try:
-                # A format that only Pillow reads, such as TIFF.
-                decoded = _as_pil(data, name)
-            except DataError:
-                raise refused from None
-        return self._through_loader(_as_bytes(decoded, name, turned), name)
+        except DataError:
+            # Pillow decodes other formats, such as GIF and TIFF, and no file that the loader refuses.
+            with suppress(*UNREADABLE), open_image(data) as opened:
+                if opened.format in STORED:
+                    raise
+        return self._through_loader(_as_bytes(_as_pil(data, name), name, turned), name)
 
     def thumbnail(self, image: AnyImage, side: int) -> Pixels:
         """The part of an image that the model sees, for people to look at: a square of `side` pixels, or as large.
@@ -202,7 +202,7 @@ def check_image_file(path: str | Path) -> None:
 
 
 def _as_bytes(image: AnyImage, name: str, turned: bool = False) -> bytes:
-    """Return the image as an encoded file; decoded pixels become a BMP, so that the loader's own code resizes them.
+    """Return the image as an encoded file; decoded pixels become a PNG, so that the loader's own code resizes them.
 
     If `turned`, pixels of Pillow's are turned as EXIF says. A file keeps its tag.
     """
@@ -220,7 +220,9 @@ def _as_bytes(image: AnyImage, name: str, turned: bool = False) -> bytes:
         raise UserError(f"{name}: {KINDS} (got a {type(image).__name__})")
     buffer = io.BytesIO()
     rgb = _as_pil(image, name)
-    (ImageOps.exif_transpose(rgb) if turned else rgb).save(buffer, format="BMP")
+    rgb = ImageOps.exif_transpose(rgb) if turned else rgb
+    rgb.info.clear()  # a PNG would have its profile and its transparent colour
+    rgb.save(buffer, format="PNG", compress_level=0)
     return buffer.getvalue()
 
 
@@ -233,12 +235,12 @@ def _as_pil(image: AnyImage, name: str) -> Image.Image:
     try:
         if isinstance(image, Image.Image):
             return image.convert("RGB")
-        with Image.open(io.BytesIO(_as_bytes(image, name))) as opened:
+        with open_image(_as_bytes(image, name)) as opened:
+            if math.prod(opened.size) > MAX_PIXELS:
+                raise ValueError(f"{opened.width} x {opened.height} pixels are more than the limit of {MAX_PIXELS}")
             return opened.convert("RGB")
     except UserError:
         raise
-    except UnidentifiedImageError as error:  # its message has the address of the bytes
-        raise DataError(f"{name}: not an image file that Pillow reads") from error
     except UNREADABLE as error:
         raise DataError(f"{name}: cannot be read ({error})") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,12 +55,29 @@ def test_every_kind_of_image_gives_the_same_pixels(tmp_path: Path, mode: str, si
     assert np.array_equal(preprocess_image(png, SIZE), expected)
 
 
-def test_formats_that_only_pillow_decodes_are_accepted(tmp_path: Path) -> None:
-    image = noise(2)
-    image.save(tmp_path / "a.tif")
-    expected = with_pillow(image)
-    for given in (tmp_path / "a.tif", (tmp_path / "a.tif").read_bytes()):
-        assert np.array_equal(PREPROCESS.decode(given, "tiff").numpy(), expected)
+@pytest.mark.parametrize("kind", ["tiff", "gif", "bmp"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "1"])
+def test_formats_that_only_pillow_decodes_are_accepted(kind: str, mode: str) -> None:
+    image = noise(2).convert(mode)
+    image.info |= {} if mode == "RGB" else {"transparency": 0}
+    data = encode(image, kind)
+    opened = Image.open(io.BytesIO(data))
+    expected = with_pillow(opened.convert("RGB"))
+    for given in (data, opened):
+        assert np.array_equal(PREPROCESS.decode(given, kind).numpy(), expected)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "52494646 1a000000 57454250 5650384c 0e000000 2fc7f2b10c 000000000000000000",  # WebP
+        "474946383961 c832c832 000000 2c 00000000 01000100 00 02 00 3b",  # GIF
+    ],
+)
+def test_an_image_over_the_limit_is_not_decoded(image: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image.Image, "convert", None)
+    with pytest.raises(DataError, match="13000 x 13000 pixels"):
+        PREPROCESS.decode(bytes.fromhex(image), "the image")
 
 
 def test_preprocessed_pixels_equal_the_loaders_batch(tmp_path: Path) -> None:

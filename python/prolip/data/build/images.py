@@ -32,13 +32,13 @@ EXTENSIONS = {
     *(".jp2", ".avif", ".heic", ".heif"),
 }
 """File extensions of images. What Pillow cannot read counts as a bad image."""
-_STORED = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
-"""Formats that are stored unchanged. An MPO starts with an ordinary JPEG."""
+STORED = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
+"""Formats that the loader reads. An MPO starts with an ordinary JPEG."""
 _QUALITY = 95
 """JPEG and WebP quality of images that are scaled down."""
 _VOCABULARY = 8000
 """Largest number of tokens of a tokenizer that is trained on the captions."""
-_MAX_PIXELS = LoaderConfig.max_pixels
+MAX_PIXELS = LoaderConfig.max_pixels
 """The loader skips larger images, so they are not stored."""
 UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, zlib.error, Image.DecompressionBombError)
 """What Pillow raises for damaged files."""
@@ -73,17 +73,17 @@ def read_image(path: Path, max_side: int | None) -> EncodedImage:
     It is decoded once, to find damage now. EXIF orientation is ignored, as in training.
     """
     data = path.read_bytes()
-    with _opened(data) as image:
+    with open_image(data) as image:
         width, height = image.size
-        if max_side is None and width * height > _MAX_PIXELS:
+        if max_side is None and width * height > MAX_PIXELS:
             raise ValueError(
-                f"{width} x {height} pixels are more than the loader's limit of {_MAX_PIXELS}; prolip data build "
+                f"{width} x {height} pixels are more than the loader's limit of {MAX_PIXELS}; prolip data build "
                 "scales images down with --max_side"
             )
         image.load()
         _check_grey_values(image)
         kind = image.format or "unknown"
-        extension = _STORED.get(kind)
+        extension = STORED.get(kind)
         fits = max_side is None or max(image.size) <= max_side
         if extension is not None and fits:
             return EncodedImage(data, extension, None)
@@ -111,7 +111,8 @@ def _check_grey_values(image: Image.Image) -> None:
         raise ValueError(f"grey values must be from 0 to 255; save it with 8 bits (got {largest:g})")
 
 
-def _opened(data: bytes) -> Image.Image:
+def open_image(data: bytes) -> Image.Image:
+    """Open an image without a warning about its size. Nothing is decoded yet."""
     try:
         with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
             return Image.open(io.BytesIO(data))
