@@ -39,19 +39,36 @@ def log_to_terminal(level: int) -> None:
 
 
 class UserError(ValueError):
-    """Wrong input. The message is `FIELD: RULE (got VALUE)`, where FIELD is an option, a dotted key or a file."""
+    """Wrong input: `FIELD: RULE (got VALUE)`.
 
-    @property
-    def field(self) -> str:
-        """The option, key or file that is wrong."""
-        return str(self).partition(": ")[0]
+    Args:
+        field: the option, dotted key or file that is wrong.
+        rule: what it must be, or what is wrong with it.
+        value: what was given; None if the message does not say.
+    """
+
+    lines = False
+    """Whether the message may have several lines."""
+
+    def __init__(self, field: object, rule: object = None, value: object = None) -> None:
+        if rule is None:  # the extension passes one text
+            field, _, rule = str(field).partition(": ")
+        self.field, self.rule, self.value = str(field), str(rule), value
+        super().__init__(self.field, self.rule, value)  # what pickle passes
 
     def within(self, prefix: str) -> Self:
         """Return the same error with `prefix` before its field, such as "data."."""
-        return type(self)(f"{prefix}{self}")
+        return type(self)(f"{prefix}{self.field}", self.rule, self.value)
 
     def __str__(self) -> str:
-        return printable(super().__str__())
+        given = "" if self.value is None else f" (got {self.value})"
+        return printable(f"{self.field}: {self.rule}{given}", lines=self.lines)
+
+
+def check(condition: object, field: object, rule: object, value: object = None) -> None:
+    """Raise a `UserError` unless the condition holds."""
+    if not condition:
+        raise UserError(field, rule, value)
 
 
 def check_choice(name: str, value: object, choices: object) -> None:
@@ -60,8 +77,7 @@ def check_choice(name: str, value: object, choices: object) -> None:
     Raises:
         UserError: it is not.
     """
-    if value not in get_args(choices):
-        raise UserError(f"{name}: must be one of {', '.join(get_args(choices))} (got {value!r})")
+    check(value in get_args(choices), name, f"must be one of {', '.join(get_args(choices))}", repr(value))
 
 
 def check_at_least(minimum: int, **values: float) -> None:
@@ -71,8 +87,7 @@ def check_at_least(minimum: int, **values: float) -> None:
         UserError: one is.
     """
     for name, value in values.items():
-        if value < minimum:
-            raise UserError(f"{name}: must be at least {minimum} (got {value})")
+        check(value >= minimum, name, f"must be at least {minimum}", value)
 
 
 def check_seed(name: str, seed: int) -> None:
@@ -81,8 +96,7 @@ def check_seed(name: str, seed: int) -> None:
     Raises:
         UserError: it has more, or is negative.
     """
-    if not 0 <= seed < 2**64:
-        raise UserError(f"{name}: must be from 0 to 2^64 - 1 (got {seed})")
+    check(0 <= seed < 2**64, name, "must be from 0 to 2^64 - 1", seed)
 
 
 @contextmanager
@@ -112,15 +126,20 @@ class DataError(Exception):
         return printable(super().__str__())
 
 
+def of_os_error(error: OSError) -> UserError:
+    """A failed file operation as an error whose field is the file."""
+    if isinstance(error, FileExistsError | NotADirectoryError) and isinstance(error.filename, str):
+        path = Path(error.filename)
+        for file in (path, *path.parents):
+            if file.is_file():
+                return UserError(file, "must be a folder", "a file")
+    if isinstance(error, IsADirectoryError):
+        return UserError(error.filename, "must be a file", "a folder")
+    return UserError(error.filename or "file", (error.strerror or str(error)).lower())
+
+
 def sentence(error: Exception) -> str:
     """Return an error as one line; for a failed file operation, the file's path and the reason."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
-        if isinstance(error, FileExistsError | NotADirectoryError) and isinstance(error.filename, str):
-            path = Path(error.filename)
-            for file in (path, *path.parents):
-                if file.is_file():
-                    return f"{file}: must be a folder (got a file)"
-        if isinstance(error, IsADirectoryError):
-            return f"{error.filename}: must be a file (got a folder)"
-        return f"{error.filename}: {error.strerror.lower()}"
+        return str(of_os_error(error))
     return str(error)

@@ -93,7 +93,7 @@ def check_no_tilde(path: Path, field: str = "") -> None:
         UserError: it does. The message names the field, if there is one.
     """
     if path.parts[:1] == ("~",):
-        raise UserError(f"{field or path}: `~` is not expanded here; give the full path (got {path})")
+        raise UserError(field or path, "`~` is not expanded here; give the full path", path)
 
 
 def check_own_folder(out: Path, *marks: str) -> None:
@@ -108,7 +108,7 @@ def check_own_folder(out: Path, *marks: str) -> None:
     check_writable(out / marks[0])
     others = out.is_dir() and not all(path.match(_TEMPORARY) for path in out.iterdir())
     if others and not any((out / mark).is_file() for mark in marks):
-        raise UserError(f"out: must be a new or empty folder, or hold {' or '.join(marks)} (got {out})")
+        raise UserError("out", f"must be a new or empty folder, or hold {' or '.join(marks)}", out)
     for path in out.rglob(_TEMPORARY):
         with _locked(path) as locked:
             if locked:
@@ -175,7 +175,7 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: must be UTF-8 ({error})") from error
+        raise UserError(path, f"must be UTF-8 ({error})") from error
 
 
 def decode(kind: type[T], table: Mapping[str, Any], *, from_text: bool = False, drop_unknown: bool = False) -> T:
@@ -197,9 +197,9 @@ def decode(kind: type[T], table: Mapping[str, Any], *, from_text: bool = False, 
         if isinstance(error.__cause__, UserError):  # a rule of a dataclass
             raise error.__cause__ from None
         rule, _, path = str(error).partition(" - at `$")
-        raise UserError(f"{path.strip('.`')}: {rule}" if path else rule) from error
+        raise UserError(path.strip(".`") or kind.__name__, rule) from error
     if not drop_unknown and (unknown := sorted(flatten(table).keys() - flatten(plain(tree)).keys())):
-        raise UserError(f"{unknown[0]}: unknown key")
+        raise UserError(unknown[0], "unknown key")
     return tree
 
 
@@ -270,7 +270,7 @@ def writing(path: Path, size: int | None = None) -> Iterator[None]:
             raise
         needed = "" if size is None else f"{size:,} bytes are needed, "
         free = shutil.disk_usage(_existing(path)).free
-        raise DiskFullError(f"{path}: {os.strerror(reason).lower()}: {needed}{free:,} are free") from error
+        raise DiskFullError(path, f"{os.strerror(reason).lower()}: {needed}{free:,} are free") from error
 
 
 def _why_full(error: BaseException) -> int | None:

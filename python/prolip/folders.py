@@ -41,9 +41,7 @@ class Folder:
     def __post_init__(self) -> None:
         if self.is_remote and not _REMOTE.fullmatch(self.address):
             shown = _SECRETS.sub("", self.address)
-            raise UserError(
-                f"{shown}: must be a folder, or s3://BUCKET/PATH, gs:// or az:// without query and password"
-            )
+            raise UserError(shown, "must be a folder, or s3://BUCKET/PATH, gs:// or az:// without query and password")
 
     @property
     def is_remote(self) -> bool:
@@ -125,7 +123,7 @@ class Folder:
         if not self.is_remote:
             check_own_folder(Path(self.address), *marks)
         elif (found := self.list()) and found.isdisjoint(marks):
-            raise UserError(f"out: must be a new or empty folder, or hold {' or '.join(marks)} (got {self.address})")
+            raise UserError("out", f"must be a new or empty folder, or hold {' or '.join(marks)}", self.address)
 
     @contextmanager
     def _using(self, file: str) -> Iterator[tuple[Any, str]]:
@@ -137,7 +135,7 @@ class Folder:
         except FileNotFoundError:
             raise
         except (OSError, ValueError) as error:  # pyarrow has no class of its own for errors of a store
-            raise UserError(f"{address}: must be accessible ({_SECRETS.sub('', str(error))})") from error
+            raise UserError(address, f"must be accessible ({_SECRETS.sub('', str(error))})") from error
 
 
 def folder_of(address: str) -> tuple[Folder, str]:

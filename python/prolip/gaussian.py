@@ -131,11 +131,13 @@ def _check_gaussian(name: str, value: object, axes: int) -> None:
     """
     if not isinstance(value, Gaussian):
         raise UserError(
-            f"{name}: must be a Gaussian, as encode_images and encode_texts return it; Gaussian(mean, log_var) makes "
-            f"one, Gaussian.point(mean) one without variances (got {type(value).__name__})"
+            name,
+            "must be a Gaussian, as encode_images and encode_texts return it; Gaussian(mean, "
+            "log_var) makes one, Gaussian.point(mean) one without variances",
+            type(value).__name__,
         )
     if value.mean.ndim < axes:
-        raise UserError(f"{name}: must be [N, D]; {name}[None] makes one item (got {list(value.mean.shape)})")
+        raise UserError(name, f"must be [N, D]; {name}[None] makes one item", list(value.mean.shape))
 
 
 def dot_products(a: Tensor, b: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from prolip.errors import UserError, check_seed
+from prolip.errors import UserError, check, check_seed
 from prolip.losses.config import LossConfig
 from prolip.models.config import Means, Method
 
@@ -37,8 +37,7 @@ class HeadsConfig:
         minimum = {"steps": 1, "batch_size": 2, "hidden": 0, "lr": 0, "weight_decay": 0}
         for name, least in minimum.items():
             value = getattr(self, name)
-            if not least <= value < math.inf:
-                raise UserError(f"heads.{name}: must be finite and at least {least} (got {value})")
+            check(least <= value < math.inf, f"heads.{name}", f"must be finite and at least {least}", value)
         check_seed("heads.seed", self.seed)
 
 
@@ -77,11 +76,9 @@ class AdaptOptions:
     """The loss of the heads."""
 
     def __post_init__(self) -> None:
-        if not self.embeddings:
-            raise UserError("embeddings: name at least one folder or file")
+        check(self.embeddings, "embeddings", "name at least one folder or file")
         if self.masked and len(self.masked) != len(self.embeddings):
-            raise UserError(f"masked: must be as many as embeddings, {len(self.embeddings)} (got {len(self.masked)})")
+            raise UserError("masked", f"must be as many as embeddings, {len(self.embeddings)}", len(self.masked))
         if self.method != "heads" and (self.heads != HeadsConfig() or self.loss != _loss() or self.masked):
-            raise UserError(f"method: must be heads if heads, loss or masked is set (got {self.method})")
-        if self.loss.contrast != "ppcl":
-            raise UserError(f"loss.contrast: must be ppcl (got {self.loss.contrast})")
+            raise UserError("method", "must be heads if heads, loss or masked is set", self.method)
+        check(self.loss.contrast == "ppcl", "loss.contrast", "must be ppcl", self.loss.contrast)

@@ -124,10 +124,10 @@ def _unit(rows: Any, path: str, dim: int) -> Tensor:
         with np.errstate(over="ignore"):  # infinity is refused below
             tensor = torch.from_numpy(np.array(rows, dtype=np.float32))
     except (ValueError, TypeError) as error:  # the lists differ in length, or hold no numbers
-        raise UserError(f"{path}: must hold embeddings of one length ({error})") from error
+        raise UserError(path, f"must hold embeddings of one length ({error})") from error
     lengths = tensor.norm(dim=-1)
     if tensor.ndim != 2 or tensor.shape[1] != dim or not bool((lengths.isfinite() & (lengths > 0)).all()):
-        raise UserError(f"{path}: embeddings must be [N, {dim}], finite and not 0 (got {list(tensor.shape)})")
+        raise UserError(path, f"embeddings must be [N, {dim}], finite and not 0", list(tensor.shape))
     return F.normalize(tensor, dim=1)
 
 
@@ -150,10 +150,10 @@ def open_pairs(sources: Sequence[str], masked: Sequence[str] = ()) -> Pairs:
     )
     rows = [(table.count, table.first_key) for table in tables]
     if views and [(view.count, view.first_key) for view in views] != rows:
-        raise UserError(f"masked: must be views of the same rows, in the same order (got {', '.join(masked)})")
+        raise UserError("masked", "must be views of the same rows, in the same order", ", ".join(masked))
     total = sum(table.count for table in tables)
     if not total:
-        raise UserError(f"embeddings: hold no pairs (got {', '.join(sources)})")
+        raise UserError("embeddings", "hold no pairs", ", ".join(sources))
     first, _ = next(block for table in tables for block in table.blocks(1))
     return Pairs(tuple(tables), tuple(views), total, len(first[0]))
 
@@ -178,16 +178,16 @@ def _tables(name: str, option: str) -> Iterator[Table]:
         with _reading(source), np.load(source) as file:
             image, text = (file[name] for name in NAMES)
         if len(image) != len(text):
-            raise UserError(f"{source}: must have as many images as texts (got {len(image)} and {len(text)})")
+            raise UserError(source, "must have as many images as texts", f"{len(image)} and {len(text)}")
         yield Table(name, len(image), partial(_array_blocks, image, text))
     elif source.suffix == ".parquet" and source.is_file():
         with _reading(source), pq.ParquetFile(source) as file:
             count, missing = file.metadata.num_rows, set(NAMES) - set(file.schema_arrow.names)
         if missing:
-            raise UserError(f"{source}: needs columns image and text (got no {min(missing)})")
+            raise UserError(source, "needs columns image and text", f"no {min(missing)}")
         yield Table(name, count, partial(_column_blocks, source))
     else:
-        raise UserError(f"{option}: must be a folder of `prolip embed`, or an .npz or .parquet file (got {source})")
+        raise UserError(option, "must be a folder of `prolip embed`, or an .npz or .parquet file", source)
 
 
 def _part_blocks(images: Part, texts: Part, rows: int) -> Iterator[tuple[Any, Any]]:
@@ -215,4 +215,4 @@ def _reading(path: Path) -> Iterator[None]:
     except UserError:
         raise
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: must hold image and text, and not be damaged ({error})") from error
+        raise UserError(path, f"must hold image and text, and not be damaged ({error})") from error

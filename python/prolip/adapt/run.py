@@ -52,7 +52,7 @@ def run_adapt(options: AdaptOptions) -> list[str]:
     begun = time.monotonic()
     pairs = open_pairs(options.embeddings, options.masked)
     if pairs.count < 2:
-        raise UserError(f"embeddings: must hold at least two pairs (got one in {options.embeddings[0]})")
+        raise UserError("embeddings", "must hold at least two pairs", f"one in {options.embeddings[0]}")
     origin = find_origin(options, pairs.dim)
     torch.manual_seed(options.heads.seed)
     trained = options.method == "heads"
@@ -143,10 +143,10 @@ def find_origin(options: AdaptOptions, dim: int) -> Origin:
     manifests = [Manifest.read(Folder(folder)) for folder in folders]
     first = manifests[0] if manifests else None
     if len({manifest.weights for manifest in manifests}) > 1:
-        raise UserError(f"embeddings: must come from one model (got {', '.join(folders)})")
+        raise UserError("embeddings", "must come from one model", ", ".join(folders))
     source = options.checkpoint or (None if first is None else first.checkpoint)
     if source is None:
-        raise UserError("checkpoint: name the model that made these embeddings, such as open_clip:ViT-B-32/openai")
+        raise UserError("checkpoint", "name the model that made these embeddings, such as open_clip:ViT-B-32/openai")
     tokenizer = None if first is None else first.tokenizer
     if tokenizer is not None and tokenizer != "clip":
         tokenizer = str(Path(tokenizer).absolute())
@@ -158,5 +158,5 @@ def find_origin(options: AdaptOptions, dim: int) -> Origin:
     digest = weights_digest(model.network)
     own = model.encode_images([Image.new("RGB", (8, 8))]).mean.shape[1]
     if own != dim or (first is not None and digest != first.weights):
-        raise UserError(f"checkpoint: must be the model that made the embeddings, of {dim} dimensions (got {source})")
+        raise UserError("checkpoint", f"must be the model that made the embeddings, of {dim} dimensions", source)
     return Origin(Frozen(named, digest, tokenizer), model.logit_scale, model.logit_bias, model.has_variances)

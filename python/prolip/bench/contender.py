@@ -183,7 +183,7 @@ def webdataset_batches(config: BenchDataConfig, shards: Sequence[str]) -> Iterat
         import_module("timm.data.naflex_dataset")
     except ImportError as error:
         raise UserError(
-            f"against: webdataset needs torchvision, timm 1.0.16, open_clip_torch and webdataset ({error})"
+            "against", f"webdataset needs torchvision, timm 1.0.16, open_clip_torch and webdataset ({error})"
         ) from error
     tokenize = open_clip.tokenizer.SimpleTokenizer(context_length=77)
     rename = webdataset.rename(images="jpg;jpeg;png;webp", texts="txt")

@@ -30,7 +30,7 @@ from prolip.calibration.fitting import (
     label_shares,
     log_prior,
 )
-from prolip.errors import UserError, check_choice
+from prolip.errors import UserError, check, check_choice
 from prolip.files import atomic_file
 
 _FORMAT = "2"
@@ -161,11 +161,12 @@ class Calibration:
 
     def check_model(self, fingerprint: str) -> None:
         """Raises UserError if the calibration is for another model."""
-        if fingerprint != self.subject.fingerprint:
-            raise UserError(
-                f"calibration: must be for these weights and settings; prolip calibrate makes one (got that of "
-                f"{self.subject.model})"
-            )
+        check(
+            fingerprint == self.subject.fingerprint,
+            "calibration",
+            "must be for these weights and settings; prolip calibrate makes one",
+            f"that of {self.subject.model}",
+        )
 
 
 def score_labels(evidence: Evidence, score: Score, temperature: float) -> Tensor:
@@ -176,7 +177,7 @@ def score_labels(evidence: Evidence, score: Score, temperature: float) -> Tensor
     """
     if score == "csd":
         if evidence.distance is None:
-            raise UserError(f"score: must be lac, aps or raps; {NO_CSD} (got csd)")
+            raise UserError("score", f"must be lac, aps or raps; {NO_CSD}", "csd")
         return evidence.distance.double()
     return conformal_scores((evidence.logits.double() / temperature).softmax(dim=1), score)
 
@@ -208,8 +209,9 @@ def fit_calibration(
     fitting, held = order[:count], order[count:]
     if min(len(fitting), len(held), num_labels) < 2:
         raise UserError(
-            f"{subject.data}: must have at least two labels, and two labelled items in each part of the split "
-            f"(got {num_labels} labels, {len(truth)} items)"
+            "data",
+            "must have at least two labels, and two labelled items in each part of the split",
+            f"{num_labels} labels, {len(truth)} items in {subject.data}",
         )
     shares = label_shares(truth[fitting], num_labels) if prior == "labelled" else None
     if shares is not None:
@@ -284,4 +286,4 @@ def load_calibration(path: Path) -> Calibration:
         header |= {"subject": Subject(**header["subject"]), "pairs": header["pairs"] and PairScale(**header["pairs"])}
         return Calibration(**header)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: must be a calibration that prolip calibrate wrote ({error})") from error
+        raise UserError(path, f"must be a calibration that prolip calibrate wrote ({error})") from error

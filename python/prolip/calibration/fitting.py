@@ -188,9 +188,9 @@ def log_prior(prior: Sequence[float] | Tensor, num_labels: int) -> Tensor:
     """
     shares = torch.as_tensor(prior, dtype=torch.float64)
     if shares.shape != (num_labels,):
-        raise UserError(f"prior: must have one number per label (got {shares.numel()} for {num_labels} labels)")
+        raise UserError("prior", "must have one number per label", f"{shares.numel()} for {num_labels} labels")
     if not bool(shares.isfinite().all() & (shares >= 0).all() & shares.any()):
-        raise UserError(f"prior: must be finite, at least 0, and not all 0 (got {shares.tolist()})")
+        raise UserError("prior", "must be finite, at least 0, and not all 0", shares.tolist())
     return (shares / shares.sum()).log()
 
 

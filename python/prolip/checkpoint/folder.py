@@ -87,7 +87,7 @@ def step_of(path: Path) -> int:
     """The step in a checkpoint's name; links are followed."""
     match = _NAME.fullmatch(path.resolve().name)
     if match is None:
-        raise CheckpointError(f"{path}: a checkpoint's folder must be called step_N")
+        raise CheckpointError(path, "a checkpoint's folder must be called step_N")
     return int(match[1])
 
 
@@ -121,9 +121,7 @@ def patiently(path: Path, read: Callable[[], T]) -> T:
             raise
         except OSError as error:
             if not pauses:
-                raise StorageError(
-                    f"{path}: unreadable {len(_PAUSES) + 1} times, maybe not damaged: {error}"
-                ) from error
+                raise StorageError(path, f"unreadable {len(_PAUSES) + 1} times, maybe not damaged: {error}") from error
             log.warning("%s could not be read, trying again: %s", path, error)
             time.sleep(pauses.pop(0))
 
@@ -163,7 +161,7 @@ def check_visible(folder: Path, files: Mapping[str, FileRecord]) -> None:
     """
     for name, expected in files.items():
         if not wait_until(partial(_has_size, folder / name, expected.size)):
-            raise CheckpointError(f"{folder / name}: missing or incomplete; all ranks must see the same folder")
+            raise CheckpointError(folder / name, "missing or incomplete; all ranks must see the same folder")
 
 
 def _has_size(path: Path, size: int) -> bool:
@@ -208,13 +206,13 @@ class Manifest:
             self.checksum: int = content.pop("crc32")
             """Checkpoints with the same checksum have the same content."""
         except ABSENT:
-            raise CheckpointError(f"{path}: not a checkpoint of a run: {MANIFEST} is missing") from None
+            raise CheckpointError(path, f"not a checkpoint of a run: {MANIFEST} is missing") from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{path}: {MANIFEST} is damaged: {error}") from error
+            raise CheckpointError(path, f"{MANIFEST} is damaged: {error}") from error
         if _checksum(content) != self.checksum:
-            raise CheckpointError(f"{path}: {MANIFEST} is damaged: its checksum is wrong")
+            raise CheckpointError(path, f"{MANIFEST} is damaged: its checksum is wrong")
         if content["format"] != FORMAT:
-            raise CheckpointError(f"{path}: format must be {FORMAT} (got {content['format']})")
+            raise CheckpointError(path, f"format must be {FORMAT}", content["format"])
         self.files = {name: FileRecord(**about) for name, about in content["files"].items()}
         self.best = None if content["best"] is None else Best(**content["best"])
         """Why this checkpoint is the best; None if it is not."""
@@ -229,9 +227,9 @@ class Manifest:
             try:
                 found = record(self.path / name)
             except ABSENT as error:
-                raise CheckpointError(f"{self.path}: {name} is missing") from error
+                raise CheckpointError(self.path, f"{name} is missing") from error
             if found != expected:
-                raise CheckpointError(f"{self.path}: {name} is damaged: size or checksum is wrong")
+                raise CheckpointError(self.path, f"{name} is damaged: size or checksum is wrong")
 
 
 # ---- The whole folder ----

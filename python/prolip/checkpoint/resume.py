@@ -54,10 +54,10 @@ def _choose(folder: Path, resume: str) -> Checkpoint | None:
         return find_latest(folder)
     if resume == "never":
         if there:
-            raise CheckpointError(f'resume: "never" needs a new folder (got {folder}, which holds {there[0].name})')
+            raise CheckpointError("resume", '"never" needs a new folder', f"{folder}, which holds {there[0].name}")
         return None
     path = checkpoint_path(folder, int(resume)) if resume.isdecimal() else Path(resume)
     found = open_saved(path)
     if found is None:
-        raise CheckpointError(f"resume: must be auto, never, a step or a checkpoint's path (got {path})")
+        raise CheckpointError("resume", "must be auto, never, a step or a checkpoint's path", path)
     return found

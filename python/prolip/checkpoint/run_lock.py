@@ -8,12 +8,12 @@ import os
 import socket
 import time
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 from uuid import uuid4
 
 from prolip.checkpoint.folder import wait_until
 from prolip.distributed import Ranks
-from prolip.errors import UserError, sentence
+from prolip.errors import UserError, of_os_error
 from prolip.files import writing
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class RunLock:
 
     def __init__(self, folder: Path, ranks: Ranks) -> None:
         self._descriptor: int | None = None
-        holder, failure = "", None
+        holder, failure = "", cast(UserError | None, None)
         if ranks.rank == 0:
             holder = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "token": uuid4().hex})
             try:
@@ -45,17 +45,16 @@ class RunLock:
                     os.ftruncate(self._descriptor, 0)
                     os.pwrite(self._descriptor, holder.encode(), 0)
             except (UserError, OSError) as error:
-                failure = sentence(error)
+                failure = error if isinstance(error, UserError) else of_os_error(error)
         holder, failure = ranks.broadcast((holder, failure))
         if failure is None:
             seen = ranks.all_gather(wait_until(lambda: _read(folder / LOCK) == holder))
             if not all(seen):
-                failure = ranks.broadcast(
-                    f"out: must be a folder that all machines share (got {folder}, unseen by rank {seen.index(False)})"
-                )
+                value = ranks.broadcast(f"{folder}, unseen by rank {seen.index(False)}")
+                failure = UserError("out", "must be a folder that all machines share", value)
         if failure is not None:
             self.close()
-            raise UserError(failure)
+            raise failure
 
     def close(self) -> None:
         """Release the folder."""
@@ -87,7 +86,7 @@ def _acquire(path: Path) -> int:
             if time.monotonic() > deadline:
                 os.close(descriptor)
                 raise UserError(
-                    f"{path.parent}: in use by another run: stop it, or choose another --out ({_read(path)})"
+                    path.parent, f"in use by another run: stop it, or choose another --out ({_read(path)})"
                 ) from None
             time.sleep(0.1)
         except OSError as error:

@@ -139,7 +139,7 @@ class Saver:
         except RuntimeError as error:  # another rank died
             failure = str(error)
         if failure is not None:
-            raise CheckpointError(f"{path} could not be saved: {failure}")
+            raise CheckpointError(f"{path} could not be saved", failure)
 
     def _commit(self, share: TensorShare, path: Path, notes: Notes, best: Best | None, written: list[Written]) -> None:
         """Complete the checkpoint on rank 0 from the files of all ranks."""

@@ -179,7 +179,7 @@ def load_checkpoint(path: Path, *, checksum: int | None = None) -> Checkpoint:
         if checksum is None:
             manifest.verify()
         elif manifest.checksum != checksum:
-            raise CheckpointError(f"{path}: not the checkpoint that rank 0 opened")
+            raise CheckpointError(path, "not the checkpoint that rank 0 opened")
         return Checkpoint(path, _read_notes(path), manifest)
 
     return patiently(path, load)
@@ -189,7 +189,7 @@ def _read_notes(path: Path) -> Notes:
     try:
         return decode(Notes, json.loads((path / NOTES).read_bytes()))
     except (ValueError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{path}: {NOTES} cannot be read: {error}") from error
+        raise CheckpointError(path, f"{NOTES} cannot be read: {error}") from error
 
 
 def find_latest(folder: Path) -> Checkpoint | None:
@@ -208,7 +208,7 @@ def find_latest(folder: Path) -> Checkpoint | None:
                 log.warning("checkpoint rejected: %s", error)
                 rejected.append(str(error))
     if rejected:
-        raise CheckpointError(f"{folder}: none of its checkpoints is usable ({'; '.join(rejected)})")
+        raise CheckpointError(folder, f"none of its checkpoints is usable ({'; '.join(rejected)})")
     return None
 
 
@@ -227,5 +227,5 @@ def open_saved(path: Path) -> Checkpoint | None:
         return None
     found = find_latest(folder)
     if found is None:
-        raise CheckpointError(f"{path}: the run has no checkpoint")
+        raise CheckpointError(path, "the run has no checkpoint")
     return found

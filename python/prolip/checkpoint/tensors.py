@@ -150,11 +150,11 @@ def read_into(path: Path, tensors: Mapping[str, Tensor]) -> None:
     stored = stored_tensors(path)
     for name, tensor in tensors.items():
         if name not in stored:
-            raise CheckpointError(f"{path}: has no tensor {name}")
+            raise CheckpointError(path, f"has no tensor {name}")
         found, expected = (stored[name].size, stored[name].properties.dtype), (tensor.shape, tensor.dtype)
         if found != expected:
             raise CheckpointError(
-                f"{path}: {name} must be {list(expected[0])}, {expected[1]} (got {list(found[0])}, {found[1]})"
+                path, f"{name} must be {list(expected[0])}, {expected[1]}", f"{list(found[0])}, {found[1]}"
             )
     reader, planner = (
         FileSystemReader(path),
@@ -168,7 +168,7 @@ def read_into(path: Path, tensors: Mapping[str, Tensor]) -> None:
     except (OSError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # a file that torch did not write can raise anything
-        raise CheckpointError(f"{path}: its tensors cannot be read ({type(error).__name__})") from error
+        raise CheckpointError(path, f"its tensors cannot be read ({type(error).__name__})") from error
 
 
 def read_whole(path: Path, prefix: str) -> dict[str, Tensor]:
@@ -191,7 +191,7 @@ def _read_metadata(path: Path) -> Metadata:
     except OSError:
         raise
     except Exception as error:  # a pickle can raise anything
-        raise CheckpointError(f"{path}: {METADATA} cannot be read: {error}") from error
+        raise CheckpointError(path, f"{METADATA} cannot be read: {error}") from error
     return metadata
 
 

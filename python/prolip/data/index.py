@@ -5,7 +5,7 @@ from __future__ import annotations
 from prolip._core import usable_cores
 from prolip.data import check_index, write_index
 from prolip.data.config import IndexOptions
-from prolip.errors import UserError, check_at_least
+from prolip.errors import check, check_at_least
 from prolip.files import check_writable
 
 
@@ -15,8 +15,7 @@ def run_index(options: IndexOptions) -> tuple[int, list[str]]:
     Returns:
         The exit status (1 if a checked index does not match its shards) and the lines to print.
     """
-    if not options.shards:
-        raise UserError("shards: must name at least one shard")
+    check(options.shards, "shards", "must name at least one shard")
     check_at_least(0, threads=options.threads)
     shards, threads = list(options.shards), options.threads or usable_cores()
     if options.check:

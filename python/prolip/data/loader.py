@@ -66,7 +66,7 @@ class Cursor:
         try:
             return cls(**{**state, "legs": tuple(Leg(**leg) for leg in state["legs"])})
         except (KeyError, TypeError) as error:
-            raise UserError(f"resume: must be a cursor of this version (got {state})") from error
+            raise UserError("resume", "must be a cursor of this version", state) from error
 
 
 class PatchArrays(NamedTuple):
@@ -144,7 +144,7 @@ class BatchLoader:
         """
         if isinstance(config.shards, str):
             shown = _core.shown_shard(config.shards)
-            raise UserError(f"shards: must be a tuple of paths, addresses or patterns (got {shown!r})")
+            raise UserError("shards", "must be a tuple of paths, addresses or patterns", f"{shown!r}")
         self.config = config
         tokenizer = Tokenizer(config.tokenizer).core if config.captions else None
         self._resume = self._last = resume or Cursor()

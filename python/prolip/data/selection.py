@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from prolip.data.config import CombineOptions, How
-from prolip.errors import UserError
+from prolip.errors import UserError, check
 from prolip.files import atomic_file
 from prolip.folders import folder_of
 
@@ -116,9 +116,9 @@ def read_selection(path: str | Path, having: str = "") -> Iterator[Chosen]:
                         raise ValueError(f"repeats of {one.source}: must be positive, one for each row")
                     yield one
     except FileNotFoundError as error:
-        raise UserError(f"selection: must be a file (got {path})") from error
+        raise UserError("selection", "must be a file", path) from error
     except (pa.ArrowException, KeyError, OSError, ValueError) as error:
-        raise UserError(f"selection: must be a file that `prolip data select` wrote (got {path}: {error})") from error
+        raise UserError("selection", "must be a file that `prolip data select` wrote", f"{path}: {error}") from error
 
 
 def _numbers(scalar: Any) -> Any:
@@ -140,8 +140,11 @@ def combine(first: Iterable[Chosen], second: Iterable[Chosen], how: How) -> Iter
         while one.source not in passed and (other := next(rest, None)) is not None:
             passed[other.source] = other
         other = passed.pop(one.source, Chosen(one.source, one.stamp, np.zeros(0, np.uint32)))
-        if len({one.stamp, other.stamp} - {""}) > 1:
-            raise UserError(f"selection: {one.source} must be unchanged; it differs between the selections")
+        check(
+            len({one.stamp, other.stamp} - {""}) <= 1,
+            "selection",
+            f"{one.source} must be unchanged; it differs between the selections",
+        )
         counts = [np.ones(len(each.rows), np.uint16) if each.repeats is None else each.repeats for each in (one, other)]
         rows = np.union1d(one.rows, other.rows)
         mine, theirs = np.zeros((2, len(rows)), np.uint16)
@@ -162,7 +165,7 @@ def run_combine(options: CombineOptions) -> list[str]:
         UserError: there are fewer than two files, one is not a selection, or a source changed between them.
     """
     if len(options.selections) < 2:
-        raise UserError(f"selections: must be at least two files (got {len(options.selections)})")
+        raise UserError("selections", "must be at least two files", len(options.selections))
     found = map(read_selection, options.selections)
     count = write_selection(options.out, reduce(partial(combine, how=options.how), found))
     return [f"{options.out}: {count:,} samples"]

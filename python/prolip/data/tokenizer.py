@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from prolip import _core
 from prolip.data.cleaning import cleaner
 from prolip.data.config import TokenizerConfig
-from prolip.errors import UserError
+from prolip.errors import UserError, check
 
 CLIP_MERGES = Path(__file__).with_name("clip_merges.txt.gz")
 """CLIP's merges, below a header line."""
@@ -53,7 +53,7 @@ class Tokenizer:
             UserError: the captions are a text, whose letters would be taken for captions.
         """
         if isinstance(captions, str):
-            raise UserError(f"captions: must be a list of captions (got {captions!r})")
+            raise UserError("captions", "must be a list of captions", f"{captions!r}")
         try:
             return self.core.encode(list(captions))
         except UnicodeEncodeError:
@@ -99,7 +99,7 @@ def clip_merges(path: Path | None = None) -> bytes:
     try:
         return gzip.decompress(data) if path.suffix == ".gz" else data
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"tokenizer {path}: must be an intact gzip file ({error})") from error
+        raise UserError(f"tokenizer {path}", f"must be an intact gzip file ({error})") from error
 
 
 def clip_vocabulary(path: Path | None = None) -> tuple[list[str], list[tuple[str, str]]]:
@@ -122,19 +122,16 @@ def _byte_codes() -> list[int]:
 
 
 def _build(config: TokenizerConfig) -> _core.Tokenizer:
-    if config.context_length < 1:
-        raise UserError(f"tokenizer.context_length: must be at least 1 (got {config.context_length})")
+    check(config.context_length >= 1, "tokenizer.context_length", "must be at least 1", config.context_length)
     if config.pad_id is not None and config.pad_id < 0:
-        raise UserError(f"tokenizer.pad_id: must be at least 0 (got {config.pad_id})")
+        raise UserError("tokenizer.pad_id", "must be at least 0", config.pad_id)
     if config.kind == "clip":
-        if config.pad_id not in {None, 0}:
-            raise UserError(f"tokenizer.pad_id: must be 0 with tokenizer.kind = 'clip' (got {config.pad_id})")
+        check(config.pad_id in {None, 0}, "tokenizer.pad_id", "must be 0 with tokenizer.kind = 'clip'", config.pad_id)
         how = config.clean or "lower"
-        if how == "none":
-            raise UserError("tokenizer.clean: must clean captions with tokenizer.kind = 'clip' (got none)")
+        check(how != "none", "tokenizer.clean", "must clean captions with tokenizer.kind = 'clip'", "none")
         return _core.Tokenizer.clip(clip_merges(config.path), config.context_length, cleaner(how), how)
     if config.path is None:
-        raise UserError("tokenizer.path: must name a tokenizer.json with tokenizer.kind = 'file'")
+        raise UserError("tokenizer.path", "must name a tokenizer.json with tokenizer.kind = 'file'")
     if config.clean in {None, "none"}:
         return _core.Tokenizer.from_file(config.path, config.context_length, config.pad_id)
     way = str(config.clean)

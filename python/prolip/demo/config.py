@@ -39,9 +39,9 @@ class EmojiConfig:
         check_at_least(1, context_length=self.context_length, samples_per_shard=self.samples_per_shard)
         for name in ("test_share", "val_share", "skin_tone_share"):
             if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"{name}: must be in [0, 1) (got {getattr(self, name)})")
+                raise UserError(name, "must be in [0, 1)", getattr(self, name))
         if self.test_share + self.val_share >= 1:
-            raise UserError(f"test_share: must be below 1 with val_share (got {self.test_share + self.val_share})")
+            raise UserError("test_share", "must be below 1 with val_share", self.test_share + self.val_share)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from prolip.data.samples import read_members
 from prolip.demo.config import EvalSplit
 from prolip.demo.data.art import DESIGNS, HELD_OUT_DESIGN
 from prolip.demo.data.captions import LEVELS
-from prolip.errors import UserError
+from prolip.errors import UserError, check
 from prolip.gaussian import Gaussian
 from prolip.inference.model import Model
 from prolip.metrics.hierarchy import string_ids
@@ -56,8 +56,7 @@ def set_names(split: EvalSplit) -> list[str]:
 def find_shards(data: Path, name: str) -> list[Path]:
     """Find the shards of a set of emoji."""
     found = sorted(data.glob(f"{name}-*.tar"))
-    if not found:
-        raise UserError(f"data: must have {name}-*.tar, as `prolip data build emoji` writes it (got {data})")
+    check(found, "data", f"must have {name}-*.tar, as `prolip data build emoji` writes it", data)
     return found
 
 
@@ -72,7 +71,7 @@ def read_set(data: Path, name: str) -> list[EmojiSample]:
                 sample = EmojiSample(key, members["png"] or b"", record["picture"], record["codepoint"], captions)
                 is_base = not (record["skin_tone"] or record["mirrored"])
             except (KeyError, TypeError, ValueError) as error:
-                raise UserError(f"data: must hold emoji (got sample {key} of {path}: {error!r})") from error
+                raise UserError("data", "must hold emoji", f"sample {key} of {path}: {error!r}") from error
             samples += [sample] * is_base
     return samples
 

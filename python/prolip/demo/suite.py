@@ -33,7 +33,7 @@ from prolip.demo.samples import (
     read_set,
     set_names,
 )
-from prolip.errors import UserError
+from prolip.errors import check
 from prolip.evaluation.classification import accuracy_rows, answer
 from prolip.evaluation.error_and_ood_detection import (
     BASELINE,
@@ -124,10 +124,8 @@ class Embedded(NamedTuple):
 
 def run_emoji(model: Model, options: EmojiOptions, cache: TaskCache) -> SuiteResult:
     """Measure a ProLIP model, with the values of an untrained one as baselines, and calibrate its run."""
-    if options.precision != "fp32":
-        raise UserError(f"precision: must be fp32 for the emoji suite (got {options.precision})")
-    if not model.has_variances:
-        raise UserError(f"checkpoint: must have variances (got {model.name})")
+    check(options.precision == "fp32", "precision", "must be fp32 for the emoji suite", options.precision)
+    check(model.has_variances, "checkpoint", "must have variances", model.name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = ProLIP(model.require_prolip().config)

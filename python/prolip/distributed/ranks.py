@@ -17,7 +17,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from prolip._core import usable_cores
-from prolip.errors import UserError
+from prolip.errors import UserError, check
 
 _START_SECONDS = 1800
 _ANSWER_SECONDS = 120
@@ -100,10 +100,14 @@ def find_device(device: str | torch.device) -> torch.device:
     try:
         found = torch.device(device)
     except RuntimeError as error:
-        raise UserError(f"device: must be auto or a device of torch, such as cpu or cuda:1 (got {device})") from error
+        raise UserError("device", "must be auto or a device of torch, such as cpu or cuda:1", device) from error
     seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if found.type == "cuda" and (found.index or 0) >= seen:
-        raise UserError(f"device: must be one of the {seen} GPUs that torch sees (got {device})")
+    check(
+        found.type != "cuda" or (found.index or 0) < seen,
+        "device",
+        f"must be one of the {seen} GPUs that torch sees",
+        device,
+    )
     return found
 
 
@@ -132,7 +136,7 @@ def meet() -> Ranks:
             store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=seconds)))
         except dist.DistError as error:
             reason = str(error).partition("\n")[0]
-            raise UserError(f"MASTER_ADDR: must be where torchrun, or rank 0, still runs ({reason})") from error
+            raise UserError("MASTER_ADDR", f"must be where torchrun, or rank 0, still runs ({reason})") from error
         store.set_timeout(timedelta(seconds=_START_SECONDS))
         own = PrefixStore(agree_on_name(store, rank, world_size), store)
     return Ranks(

@@ -18,7 +18,7 @@ from prolip.data import DataError, StoreConfig
 from prolip.data.samples import file_name
 from prolip.embeddings.config import EmbedOptions
 from prolip.embeddings.embed_inputs import NAMED, Embedder, Input, Started, plan_inputs
-from prolip.errors import UserError, check_at_least
+from prolip.errors import UserError, check, check_at_least
 from prolip.files import atomic_file, check_writable
 from prolip.gaussian import concatenate
 from prolip.inference.config import ClassifyOptions
@@ -39,7 +39,7 @@ def run_classify_all(options: ClassifyOptions, out: Path) -> list[str]:
     """
     check_at_least(1, batch_size=options.batch_size)
     if out.suffix not in _WRITERS:
-        raise UserError(f"out: must end in {' or '.join(_WRITERS)} (got {out})")
+        raise UserError("out", f"must end in {' or '.join(_WRITERS)}", out)
     check_writable(out)
     inputs = [part for name in (options.image, *options.words) for part in _parts(name)]
     model, _, classify = open_classifier(options, options.labels)
@@ -94,7 +94,6 @@ def _opened_ahead(inputs: Sequence[Input], open_input: Callable[[Input], Started
 
 
 def _parts(name: str) -> list[Input]:
-    if not is_many(name):
-        raise UserError(f"image: must be a folder or shards with out; write labels after --labels (got {name})")
+    check(is_many(name), "image", "must be a folder or shards with out; write labels after --labels", name)
     shards, folders = ([], [Path(name)]) if Path(name).is_dir() else ([name], [])
     return plan_inputs(shards, folders, [], EmbedOptions.rows_per_part, StoreConfig())

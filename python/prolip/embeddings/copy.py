@@ -20,7 +20,7 @@ from prolip.data import DataError, StoreConfig, expand_shards, fetch_shard, shar
 from prolip.data.selection import Chosen, read_selection
 from prolip.embeddings.config import CopyOptions
 from prolip.embeddings.embed_inputs import plan_inputs
-from prolip.errors import UserError
+from prolip.errors import UserError, check
 from prolip.files import atomic_file, check_own_folder, write_atomic
 
 RECORD = "copy.json"
@@ -42,8 +42,12 @@ def run_copy(options: CopyOptions) -> list[str]:
     places = _places(list(addresses), options.out)
     check_own_folder(options.out, RECORD)
     record, text = options.out / RECORD, json.dumps({"digest": digest.hexdigest(), "shards": [*addresses]}, indent=1)
-    if record.is_file() and record.read_text(encoding="utf-8") != text:
-        raise UserError(f"out: must hold a copy of the same selection; use another folder (got {options.out})")
+    check(
+        not record.is_file() or record.read_text(encoding="utf-8") == text,
+        "out",
+        "must hold a copy of the same selection; use another folder",
+        options.out,
+    )
     write_atomic(record, text)
     samples, copied = 0, {"shards": 0, "images": 0}
     for one in read_selection(options.selection):
@@ -62,8 +66,7 @@ def run_copy(options: CopyOptions) -> list[str]:
 
 def _addresses(options: CopyOptions, sources: dict[str, str]) -> dict[str, str]:
     """Return the sources to copy, each with its address, which may have secrets."""
-    if not sources:
-        raise UserError(f"selection: must have samples (got {options.selection})")
+    check(sources, "selection", "must have samples", options.selection)
     if not options.shards:
         return sources
     chosen: dict[str, str] = {}
@@ -72,7 +75,7 @@ def _addresses(options: CopyOptions, sources: dict[str, str]) -> dict[str, str]:
         chosen |= {without_secrets(one): one for one in named}
     for source in chosen:
         if source not in sources:
-            raise UserError(f"shards: must be in {options.selection}, as {next(iter(sources))} is (got {source})")
+            raise UserError("shards", f"must be in {options.selection}, as {next(iter(sources))} is", source)
     return chosen
 
 
@@ -88,8 +91,12 @@ def _places(shards: list[str], out: Path) -> dict[str, Path]:
     for shard in shards:
         name = _PACKED.sub(lambda ending: ".tar" if ending[1].lower() == "tgz" else "", os.path.abspath(shard))
         place = out / os.path.relpath(name, common)
-        if copies.setdefault(place, shard) != shard:
-            raise UserError(f"shards: must have distinct copies; copy {shard} separately (got {place} twice)")
+        check(
+            copies.setdefault(place, shard) == shard,
+            "shards",
+            f"must have distinct copies; copy {shard} separately",
+            f"{place} twice",
+        )
     return {shard: place for place, shard in copies.items()}
 
 

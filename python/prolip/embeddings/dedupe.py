@@ -25,7 +25,7 @@ from prolip.data.selection import Chosen, combine, read_selection, write_selecti
 from prolip.embeddings.config import DedupeOptions
 from prolip.embeddings.engine import Report, run_units
 from prolip.embeddings.storage import complete_parts
-from prolip.errors import UserError, check_at_least
+from prolip.errors import check, check_at_least
 from prolip.files import check_writable
 from prolip.folders import Folder
 
@@ -98,8 +98,7 @@ def run_dedupe(options: DedupeOptions) -> list[str]:
         DataError: a part failed.
         OSError: a file cannot be written; see `check_writable`.
     """
-    if not 0 < options.threshold <= 0.999:
-        raise UserError(f"threshold: must be above 0 and at most 0.999 (got {options.threshold})")
+    check(0 < options.threshold <= 0.999, "threshold", "must be above 0 and at most 0.999", options.threshold)
     check_at_least(0, clusters=options.clusters)
     check_writable(Path(options.out))
     with TemporaryDirectory(dir=options.scratch.absolute()) as scratch:
@@ -157,8 +156,7 @@ def _dedupe(options: DedupeOptions, scratch: Path) -> list[str]:
     units = np.array_split(range(len(parts)), min(len(parts), total // _TOGETHER + 1))
     sources = [one for _, some in sorted(run(units, partial(partial, scan, None), verb="sampled")) for one in some]
     learned = torch.from_numpy(np.concatenate(saved("sample")))
-    if not len(learned):
-        raise UserError(f"within: must have samples of {options.embeddings} (got {options.within})")
+    check(len(learned), "within", f"must have samples of {options.embeddings}", options.within)
     total = len(learned) * stride
     centres = k_means(learned, options.clusters or int(total / max(_PER_CLUSTER, total**0.5)) + 1)
     list(run(units, partial(partial, scan, centres), verb="clustered"))

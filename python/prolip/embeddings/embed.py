@@ -129,7 +129,7 @@ def embed_views(
             if on_progress is not None:
                 on_progress(len(batch.keys))
     if not keys:
-        raise UserError(f"shards: must have an image (got {', '.join(map(without_secrets, shards))})")
+        raise UserError("shards", "must have an image", ", ".join(map(without_secrets, shards)))
     joined = _joined(members, keep)
     return {name: Embedded(concatenate(some), keys, joined) for name, some in parts.items()}
 

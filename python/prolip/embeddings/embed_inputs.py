@@ -45,7 +45,7 @@ from prolip.embeddings.embed import embed_captions
 from prolip.embeddings.engine import Report, run_units
 from prolip.embeddings.row_contents import read_lines
 from prolip.embeddings.storage import MANIFEST, Manifest, Part, PartNotes, Rows, Settings, part_name, write_part
-from prolip.errors import UserError, check_at_least, printable, sentence
+from prolip.errors import UserError, check, check_at_least, printable, sentence
 from prolip.folders import Folder
 from prolip.gaussian import Gaussian, concatenate
 from prolip.inference.forward import evaluating, on_cpu
@@ -120,32 +120,32 @@ def plan_inputs(
     """Divide shards, a selection's shards, folders of images and text files into inputs, in this order."""
     inputs: list[Input] = []
     for name in shards:
-        if name and Path(name).is_dir():
-            raise UserError(f"shards: must not be a folder; name '{name}/*.tar', or its images with --images")
+        check(
+            not name or not Path(name).is_dir(),
+            "shards",
+            f"must not be a folder; name '{name}/*.tar', or its images with --images",
+        )
         inputs += [Input(form="shard", address=shard) for shard in expand_shards([name], store)]
     for one in () if selection is None else read_selection(selection):
         if one.repeats is not None:
-            raise UserError(f"selection: must not repeat samples (got {selection}: {one.source})")
+            raise UserError("selection", "must not repeat samples", f"{selection}: {one.source}")
         digest = hashlib.sha256(one.rows.tobytes()).hexdigest()[:16]
         inputs.append(Input(form="shard", address=one.source, chosen=digest))
     for folder in images:
-        if not folder.is_dir():
-            raise UserError(f"images: must be a folder (got {folder})")
+        check(folder.is_dir(), "images", "must be a folder", folder)
         names = [str(path.relative_to(folder)) for path in find_images(folder)]
         if not names:
             hint = f"; for its shards, write --shards '{folder}/*.tar'" if any(folder.glob("*.tar")) else ""
-            raise UserError(f"images: must have an image{hint} (got {folder})")
+            raise UserError("images", f"must have an image{hint}", folder)
         for name in names:
-            if name.encode(errors="replace").decode() != name:
-                raise UserError(f"images: names must be UTF-8 (got {name!r})")
+            check(name.encode(errors="replace").decode() == name, "images", "names must be UTF-8", f"{name!r}")
         inputs += _cut_input("folder", folder, names, rows_per_part)
     for path in lines:
         try:
             captions = read_lines(path)
         except OSError as error:
-            raise UserError(f"lines: {sentence(error)}") from error
-        if not captions:
-            raise UserError(f"lines: must have a line (got {path})")
+            raise UserError("lines", sentence(error)) from error
+        check(captions, "lines", "must have a line", path)
         inputs += _cut_input("path", path, captions, rows_per_part)
     return inputs
 
@@ -435,11 +435,15 @@ def run_embed(options: EmbedOptions) -> list[str]:
         DataError: a part failed three times, such as a shard that is no archive; or no sample could be used.
     """
     if not (options.shards or options.selection or options.images or options.lines):
-        raise UserError("shards: must be given, or --selection, --images or --lines")
+        raise UserError("shards", "must be given, or --selection, --images or --lines")
     check_at_least(1, rows_per_part=options.rows_per_part, batch_size=options.batch_size)
     check_at_least(0, threads=options.threads)
-    if "" in options.caption_key.split("."):
-        raise UserError(f"caption_key: must be `txt` or a dotted path into the json (got {options.caption_key!r})")
+    check(
+        "" not in options.caption_key.split("."),
+        "caption_key",
+        "must be `txt` or a dotted path into the json",
+        f"{options.caption_key!r}",
+    )
     inputs = plan_inputs(
         options.shards, options.images, options.lines, options.rows_per_part, options.store, options.selection
     )
@@ -463,7 +467,7 @@ def run_embed(options: EmbedOptions) -> list[str]:
         threads=2,
     ):
         if not (out.is_remote or out.exists(part_name(notes[0].kind, notes[0].number))):
-            raise UserError(f"out: must be a folder that all nodes share, or in an object store (got {options.out})")
+            raise UserError("out", "must be a folder that all nodes share, or in an object store", options.out)
         made[units[place][0]] = notes
         samples, busy, waited = samples + notes[0].rows, busy + seconds, waited + wait
     seconds = time.perf_counter() - begun
@@ -520,10 +524,12 @@ def _prepare(embedder: Embedder, inputs: Sequence[Input]) -> tuple[Manifest, lis
         if options.what != "image" or options.lines:
             names.append("tokenizer")
         for name in names:
-            if getattr(old, name) != getattr(manifest, name):
-                raise UserError(
-                    f"out: must hold embeddings with the same {name}; name another folder (got {options.out})"
-                )
+            check(
+                getattr(old, name) == getattr(manifest, name),
+                "out",
+                f"must hold embeddings with the same {name}; name another folder",
+                options.out,
+            )
         manifest, plan = replace(manifest, run=old.run), old.plan
     known = defaultdict[str, deque[int]](deque)
     for number, entry in enumerate(plan):
@@ -536,11 +542,13 @@ def _prepare(embedder: Embedder, inputs: Sequence[Input]) -> tuple[Manifest, lis
             plan.append(entry)
         numbers.append(same.popleft())
     for number in chain(*known.values()):
-        if not there.isdisjoint(part_name(kind, number) for kind in KINDS["both"]):
-            raise UserError(
-                "out: must hold embeddings of the same data; name another folder, or the same unchanged shards, "
-                f"folders and files, and the same rows_per_part (got {options.out})"
-            )
+        check(
+            there.isdisjoint(part_name(kind, number) for kind in KINDS["both"]),
+            "out",
+            "must hold embeddings of the same data; name another folder, or the same unchanged "
+            "shards, folders and files, and the same rows_per_part",
+            options.out,
+        )
     manifest = replace(manifest, plan=plan)
     manifest.write(out)
     parts = {

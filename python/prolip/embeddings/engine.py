@@ -267,7 +267,7 @@ def _connected(options: EngineOptions) -> Iterator[Any]:
         import ray
         import ray.data
     except ImportError as error:
-        raise UserError(f"on: needs Ray; pip install 'prolip[ray]' ({error})") from error
+        raise UserError("on", f"needs Ray; pip install 'prolip[ray]' ({error})") from error
     for logger in ("ray", "ray.data"):
         logging.getLogger(logger).setLevel(logging.ERROR)
     ours = not ray.is_initialized()
@@ -278,7 +278,7 @@ def _connected(options: EngineOptions) -> Iterator[Any]:
             with _no_stderr():
                 ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise UserError(f"on: must be ray, or ray://HOST:PORT of a cluster (got {options.on}: {error})") from error
+            raise UserError("on", "must be ray, or ray://HOST:PORT of a cluster", f"{options.on}: {error}") from error
         if on_main:
             signal.signal(signal.SIGTERM, on_sigterm)  # Ray replaces it
     try:

@@ -82,7 +82,7 @@ def below(folder: Path, key: str) -> PurePath:
     """
     path = PurePath(key)
     if path.is_absolute() or ".." in path.parts or "\0" in key or not path.name:
-        raise UserError(f"key: must be a path below {folder} (got {key})")
+        raise UserError("key", f"must be a path below {folder}", key)
     return path
 
 

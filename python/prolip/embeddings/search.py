@@ -17,7 +17,7 @@ from prolip.embeddings.config import SearchOptions
 from prolip.embeddings.contact_sheet import SIDE, Cell, Row, contact_sheet
 from prolip.embeddings.row_contents import Contents, Name, fetch
 from prolip.embeddings.storage import ROWS, Floats, Manifest, Part, complete_parts
-from prolip.errors import UserError, check_at_least, printable
+from prolip.errors import UserError, check, check_at_least, printable
 from prolip.files import check_writable, write_atomic
 from prolip.folders import Folder
 from prolip.gaussian import Gaussian, concatenate, inclusion_score
@@ -69,8 +69,7 @@ def run_search(options: SearchOptions) -> list[str]:
         UserError: there is no query, the embeddings are not finished or from another model, or a file is not an image.
         OSError: the sheet cannot be written; see `check_writable`.
     """
-    if not options.text and not options.image:
-        raise UserError("text: must name at least one text or image")
+    check(options.text or options.image, "text", "must name at least one text or image")
     check_at_least(1, k=options.k)
     if options.sheet is not None:
         check_writable(options.sheet)
@@ -78,8 +77,7 @@ def run_search(options: SearchOptions) -> list[str]:
         check_image_file(path)
     other, folder = "text" if options.find == "image" else "image", Folder(options.embeddings)
     manifest, parts = complete_parts(folder, options.find, instead=f"search them with --find {other}")
-    if manifest.epistemic and options.score == "csd":
-        raise UserError(f"score: must be left out; {NO_CSD} (got csd)")
+    check(not manifest.epistemic or options.score != "csd", "score", f"must be left out; {NO_CSD}", "csd")
     score = options.score or ("mean" if manifest.epistemic else "csd")
     model = _open_model(options, manifest)
     found = [model.encode_texts(options.text, progress=False)] if options.text else []
@@ -121,9 +119,13 @@ def _open_model(options: SearchOptions, manifest: Manifest) -> Model:
         if options.checkpoint is not None:
             raise
         # As it was named then: a relative path may not lead there from the current folder.
-        raise UserError(f"checkpoint: must name the model that made {options.embeddings} ({error})") from error
-    if weights_digest(model.network) != manifest.weights:
-        raise UserError(f"checkpoint: must be the model that made {options.embeddings} (got {source})")
+        raise UserError("checkpoint", f"must name the model that made {options.embeddings} ({error})") from error
+    check(
+        weights_digest(model.network) == manifest.weights,
+        "checkpoint",
+        f"must be the model that made {options.embeddings}",
+        source,
+    )
     return model
 
 

@@ -28,7 +28,7 @@ from prolip.embeddings.engine import Report, run_units
 from prolip.embeddings.row_contents import Contents, fetch
 from prolip.embeddings.search import described
 from prolip.embeddings.storage import Block, Floats, Manifest, Part, complete_parts, paired_parts
-from prolip.errors import UserError, check_at_least, printable
+from prolip.errors import check, check_at_least, printable
 from prolip.files import check_writable, write_atomic
 from prolip.folders import Folder
 from prolip.gaussian import Gaussian, inclusion_score
@@ -58,8 +58,7 @@ def run_select(options: SelectOptions) -> list[str]:
         OSError: a file cannot be written; see `check_writable`.
     """
     check_at_least(0, show=options.show)
-    if not 0 < options.keep_share <= 1:
-        raise UserError(f"keep_share: must be above 0 and at most 1 (got {options.keep_share})")
+    check(0 < options.keep_share <= 1, "keep_share", "must be above 0 and at most 1", options.keep_share)
     for file in (options.out, options.sheet):
         if file is not None and "://" not in str(file):
             check_writable(Path(file))
@@ -78,8 +77,7 @@ def run_select(options: SelectOptions) -> list[str]:
         math.floor(Fraction(str(options.keep_share)) * total),
         total if options.keep_count is None else options.keep_count,
     )
-    if keep < 1:
-        raise UserError(f"embeddings: must have samples that the rules keep (got none of {options.embeddings})")
+    check(keep >= 1, "embeddings", "must have samples that the rules keep", f"none of {options.embeddings}")
     histogram = histogram[::-1] if options.least else histogram
     border = int(np.searchsorted(histogram.cumsum(), keep))
     keep_there = keep - int(histogram[:border].sum())
@@ -109,10 +107,8 @@ def _groups(options: SelectOptions) -> tuple[Manifest, Sequence[Group]]:
     """Return the parts that are scored together: of images, of captions, or pairs of both."""
     folder, by = Folder(options.embeddings), options.by
     manifest = Manifest.read(folder)
-    if not manifest.has_variances and by != "csd":
-        raise UserError(f"by: must be csd for a model without variances (got {by})")
-    if manifest.epistemic and by in {"inclusion", "csd"}:
-        raise UserError(f"by: must be image or text; {NO_CSD} (got {by})")
+    check(manifest.has_variances or by == "csd", "by", "must be csd for a model without variances", by)
+    check(not manifest.epistemic or by not in {"inclusion", "csd"}, "by", f"must be image or text; {NO_CSD}", by)
     if by in {"image", "text"}:
         kind: Kind = "image" if by == "image" else "text"
         other = "text" if kind == "image" else "image"

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from prolip.embeddings.config import Kind, Stored
-from prolip.errors import UserError
+from prolip.errors import UserError, check
 from prolip.files import decode
 from prolip.folders import Folder
 
@@ -204,7 +204,7 @@ class Part:
         try:
             stream = self.folder.open(self.name)
         except FileNotFoundError as error:
-            raise UserError(f"{self.path}: missing; {again}") from error
+            raise UserError(self.path, f"missing; {again}") from error
         try:
             with (
                 stream,
@@ -218,7 +218,7 @@ class Part:
                 yield file
         except (pa.ArrowException, KeyError, TypeError, OSError, ValueError) as error:
             raise UserError(
-                f"{self.path}: must be a part of embeddings ({error}); if it is damaged, delete it, and {again}"
+                self.path, f"must be a part of embeddings ({error}); if it is damaged, delete it, and {again}"
             ) from error
 
 
@@ -311,11 +311,11 @@ class Manifest:
         try:
             text = folder.read(MANIFEST)
         except FileNotFoundError as error:
-            raise UserError(f"{folder.address}: must have the {MANIFEST} that `prolip embed` writes") from error
+            raise UserError(folder.address, f"must have the {MANIFEST} that `prolip embed` writes") from error
         try:
             return decode(cls, json.loads(text), drop_unknown=True)
         except (ValueError, TypeError, AttributeError) as error:
-            raise UserError(f"{path}: must be a manifest of this version ({error}); embed again") from error
+            raise UserError(path, f"must be a manifest of this version ({error}); embed again") from error
 
 
 def complete_parts(
@@ -331,14 +331,12 @@ def complete_parts(
         UserError: the embeddings are not finished, or have none of that kind, or no log variances.
     """
     manifest = Manifest.read(folder)
-    if log_var and not manifest.log_var:
-        raise UserError(f"log_var: must be stored; embed with --log_var (got {folder.address})")
-    if not manifest.complete:
-        raise UserError(f"{folder.address}: must be finished; run `prolip embed` again with the same settings")
+    check(not log_var or manifest.log_var, "log_var", "must be stored; embed with --log_var", folder.address)
+    check(manifest.complete, folder.address, "must be finished; run `prolip embed` again with the same settings")
     columns = schema(manifest.dim, manifest.dtype, log_var=manifest.log_var)
     parts = [Part(folder, name, columns, rows) for name, rows in manifest.parts.items() if name.startswith(f"{kind}-")]
     if not parts:
-        raise UserError(f"{folder.address}: must have {kind} embeddings{instead and f'; {instead}'}")
+        raise UserError(folder.address, f"must have {kind} embeddings{instead and f'; {instead}'}")
     return manifest, parts
 
 
@@ -353,10 +351,16 @@ def paired_parts(folder: Folder, *, log_var: bool = False) -> list[tuple[Part, P
         {part.name.removeprefix(kind): part for part in complete_parts(folder, kind, instead=how, log_var=log_var)[1]}
         for kind in get_args(Kind)
     )
-    if not images.keys() <= texts.keys():
-        raise UserError(f"{folder.address}: must hold images and captions of the same samples; embed with --what both")
+    check(
+        images.keys() <= texts.keys(),
+        folder.address,
+        "must hold images and captions of the same samples; embed with --what both",
+    )
     pairs = [(image, texts[number]) for number, image in images.items()]
     for image, text in pairs:
-        if image.count != text.count:
-            raise UserError(f"{text.path}: must have a row for each of {image.name}; delete both and embed again")
+        check(
+            image.count == text.count,
+            text.path,
+            f"must have a row for each of {image.name}; delete both and embed again",
+        )
     return pairs

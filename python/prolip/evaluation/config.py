@@ -11,7 +11,7 @@ import tyro
 
 from prolip.calibration.config import CALIBRATION_FILE, Prior, Score
 from prolip.data.config import StoreConfig
-from prolip.errors import UserError, check_at_least, check_seed
+from prolip.errors import UserError, check, check_at_least, check_seed
 from prolip.metrics.config import BprwConfig, FilterConfig, TraversalConfig
 from prolip.models.config import Device, Precision
 
@@ -168,9 +168,9 @@ class RetrievalOptions(ShardSuiteOptions):
 
     def __post_init__(self) -> None:
         if (self.image_id_key is None) != (self.caption_ids_key is None):
-            raise UserError("image_id_key: must be given together with caption_ids_key")
+            raise UserError("image_id_key", "must be given together with caption_ids_key")
         if self.image_id_key is not None and len(self.data) > 1:
-            raise UserError(f"image_id_key: data must be COCO's test set alone (got {len(self.data)} sets)")
+            raise UserError("image_id_key", "data must be COCO's test set alone", f"{len(self.data)} sets")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,10 +221,8 @@ class UncertaintyOptions(ShardSuiteOptions):
     def __post_init__(self) -> None:
         check_at_least(2, num_bins=self.num_bins)
         check_at_least(0, show=self.show)
-        if not 0 < self.keep_ratio < 1:
-            raise UserError(f"keep_ratio: must be between 0 and 1 (got {self.keep_ratio})")
-        if not 0 < self.blur < math.inf:
-            raise UserError(f"blur: must be positive and finite (got {self.blur})")
+        check(0 < self.keep_ratio < 1, "keep_ratio", "must be between 0 and 1", self.keep_ratio)
+        check(0 < self.blur < math.inf, "blur", "must be positive and finite", self.blur)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -313,12 +311,11 @@ class CalibrateOptions:
     """How shards are read, and when one counts as complete."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.fit_share < 1:
-            raise UserError(f"fit_share: must be between 0 and 1 (got {self.fit_share})")
+        check(0 < self.fit_share < 1, "fit_share", "must be between 0 and 1", self.fit_share)
         check_at_least(1, num_resamples=self.num_resamples)
         check_seed("seed", self.seed)
         if self.out is None and not Path(self.checkpoint).is_dir():
-            raise UserError(f"out: must be given if checkpoint is not a folder (got {self.checkpoint})")
+            raise UserError("out", "must be given if checkpoint is not a folder", self.checkpoint)
 
     @property
     def path(self) -> Path:

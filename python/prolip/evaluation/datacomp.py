@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from prolip.embeddings.embed import embed_captions
-from prolip.errors import UserError
+from prolip.errors import UserError, check
 from prolip.evaluation.classification import Answers, accuracy_rows, answer, build_classifier, hits_of
 from prolip.evaluation.config import DatacompOptions, RetrievalOptions
 from prolip.evaluation.datasets import (
@@ -107,7 +107,7 @@ def read_tasks(path: Path = TABLE) -> list[Task]:
     for number, row in enumerate(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE), start=1):
         place = f"{path} row {number}"
         if set(row) != set(Task._fields) or None in row.values():
-            raise UserError(f"{place}: must have the columns {', '.join(Task._fields)}, separated by tabs")
+            raise UserError(place, f"must have the columns {', '.join(Task._fields)}, separated by tabs")
         key, name = row["key"].strip(), row["name"].strip()
         metric = next((known for known in get_args(Metric) if known == row["metric"].strip()), None)
         group, items = row["group_column"].strip(), row["items"].strip()
@@ -124,13 +124,12 @@ def read_tasks(path: Path = TABLE) -> list[Task]:
         }
         for column, (holds, rule) in rules.items():
             if not holds:
-                raise UserError(f"{place}, {column}: must be {rule} (got {row[column]!r})")
+                raise UserError(f"{place}, {column}", f"must be {rule}", f"{row[column]!r}")
         assert metric is not None, "checked above"
         group_column = int(group) if metric in BY_GROUP else None
         averages = tuple(word for word in row["averages"].split() if word != _NONE)
         tasks.append(Task(key, name, tuple(row["folders"].split()), int(items), metric, group_column, averages))
-    if not tasks:
-        raise UserError(f"{path}: must have a line of columns, and a task in each other line")
+    check(tasks, path, "must have a line of columns, and a task in each other line")
     return tasks
 
 
@@ -165,7 +164,7 @@ def chosen_tasks(table: Sequence[Task], keys: Sequence[str]) -> list[Task]:
     """The tasks with these keys, in the table's order; all for no keys."""
     unknown = sorted(set(keys) - {task.key for task in table})
     if unknown:
-        raise UserError(f"tasks: must be among {', '.join(task.key for task in table)} (got {', '.join(unknown)})")
+        raise UserError("tasks", f"must be among {', '.join(task.key for task in table)}", ", ".join(unknown))
     return [task for task in table if not keys or task.key in keys]
 
 
@@ -216,8 +215,7 @@ def associate(
     texts = embed_captions(model, [with_article(one.cue) for one in associations])
     scores = []
     for text, one in zip(texts.mean, associations, strict=True):
-        if not places.keys() >= set(one.candidates):
-            raise UserError(f"{data.source}: cannot read an image of {one.cue!r}")
+        check(places.keys() >= set(one.candidates), data.source, f"cannot read an image of {one.cue!r}")
         candidates = images.gaussian.mean[[places[candidate] for candidate in one.candidates]]
         scores.append(jaccard(candidates @ text, torch.tensor(one.right)))
     found = torch.tensor(scores, dtype=torch.float64)

@@ -38,7 +38,7 @@ from prolip.data.build.shards import add_sample
 from prolip.data.class_names import class_text
 from prolip.data.samples import read_record, values_at
 from prolip.embeddings.embed import Embedded, embed_shards
-from prolip.errors import UserError
+from prolip.errors import UserError, check
 from prolip.evaluation.config import ClassSuiteOptions
 from prolip.files import atomic_file, read_text
 from prolip.folders import folder_of
@@ -63,7 +63,7 @@ class FolderMissing(UserError):
     """None of the places has the folder."""
 
     def __init__(self, folder: str, places: str) -> None:
-        super().__init__(f"data: {folder} is not in {places}")
+        super().__init__("data", f"{folder} is not in {places}")
         self.places = places
 
 
@@ -118,7 +118,7 @@ def _open(source: str, made: Path, store: StoreConfig) -> DataSet:
         place, _, name = without_secrets(source).rstrip("/").rpartition("/")
         raise FolderMissing(name, place)
     if is_path(source) and Path(source).suffix != ".txt" and not _SHARD.search(source):
-        raise UserError(f"data: must be a folder, a shard (.tar) or a list of shards (.txt) (got {source})")
+        raise UserError("data", "must be a folder, a shard (.tar) or a list of shards (.txt)", source)
     return _of_shards(without_secrets(source), [source], [[], []], store)
 
 
@@ -159,13 +159,10 @@ def open_classes(
     """As `open_dataset`, with class names and templates: those given, or the data set's own, or `DEFAULT_TEMPLATES`."""
     data = open_dataset(source, made, store, selection)
     names = data.classnames if classnames is None else _lines(str(classnames), read_text(classnames))
-    if not names:
-        raise UserError(
-            f"data: must have {_CLASSNAMES}, --classnames, or one folder of images per class (got {data.source})"
-        )
+    check(names, "data", f"must have {_CLASSNAMES}, --classnames, or one folder of images per class", data.source)
     if data.classnames and len(names) != len(data.classnames):
         raise UserError(
-            f"classnames: must be one for each of {len(data.classnames)} classes of {data.source} (got {len(names)})"
+            "classnames", f"must be one for each of {len(data.classnames)} classes of {data.source}", len(names)
         )
     if templates:
         fill_templates(templates, names)
@@ -219,19 +216,18 @@ def _open_folder(folder: Path, made: Path, store: StoreConfig) -> DataSet:
 
 def _open_class_folders(folder: Path, made: Path) -> DataSet:
     files = find_images(folder)
-    if not files:
-        raise UserError(f"data: must hold images, a table (.csv) or shards (.tar) (got {folder})")
+    check(files, "data", "must hold images, a table (.csv) or shards (.tar)", folder)
     paths = [path.relative_to(folder).parts for path in files]
     loose = [path for path, names in zip(files, paths, strict=True) if len(names) == 1]
     if loose:
-        raise UserError(f"data: each image must be in the folder of its class (got {loose[0]})")
+        raise UserError("data", "each image must be in the folder of its class", loose[0])
     classes = sorted({names[0] for names in paths})
 
     def sample(path: Path, label: str) -> tuple[str, dict[str, bytes]]:
         try:
             image = read_for_loader(path)
         except UNREADABLE as error:
-            raise UserError(f"{path}: cannot be read: {error}") from error
+            raise UserError(path, f"cannot be read: {error}") from error
         members = {image.extension: image.data, "cls": str(classes.index(label)).encode()}
         return str(path.relative_to(folder)), members
 
@@ -269,7 +265,7 @@ def _remote_text(address: str) -> str | None:
 
 def _count(name: str, text: str) -> int:
     if not text.strip().isdecimal():
-        raise UserError(f"{name}: must be the number of shards (got {text[:40]!r})")
+        raise UserError(name, "must be the number of shards", f"{text[:40]!r}")
     return int(text)
 
 
@@ -277,7 +273,7 @@ def _lines(name: str, text: str) -> list[str]:
     lines = [line.strip() for line in text.rstrip().splitlines()]
     if "" in lines:
         # A class's number is its line number: skipping a line would shift all the classes after it.
-        raise UserError(f"{name}: must have no empty line (got line {lines.index('') + 1})")
+        raise UserError(name, "must have no empty line", f"line {lines.index('') + 1}")
     return lines
 
 
@@ -300,7 +296,7 @@ def open_associations(folder: Path, made: Path) -> tuple[DataSet, list[Associati
     for row in _table(folder, "cue", "candidates", "associations"):
         names, right = _list(row["candidates"]), set(_list(row["associations"]))
         if right.isdisjoint(names):
-            raise UserError(f"{folder}: associations must be candidates (got {row['cue']!r})")
+            raise UserError(folder, "associations must be candidates", f"{row['cue']!r}")
         candidates = [places.setdefault(name, len(places)) for name in names]
         tasks.append(Association(row["cue"], candidates, [name in right for name in names]))
     return open_images(folder, made, list(places)), tasks
@@ -329,15 +325,18 @@ def read_levels(path: Path, levels: str, beside: str) -> tuple[list[list[str]], 
     """
     rows = _read_csv(path, levels, beside)
     found = [[level.strip() for level in row[levels].split("=>")] for row in rows]
-    if len({len(some) for some in found}) != 1 or len(found[0]) < 2:
-        raise UserError(f"{path}: all rows must have the same number of {levels}, at least 2, joined by ' => '")
+    check(
+        len({len(some) for some in found}) == 1 and len(found[0]) >= 2,
+        path,
+        f"all rows must have the same number of {levels}, at least 2, joined by ' => '",
+    )
     return found, [row[beside] for row in rows]
 
 
 def _table(folder: Path, *columns: str) -> list[dict[str, str]]:
     path = min(folder.glob("*.csv"), default=None)
     if path is None:
-        raise UserError(f"{folder}: must have a table (.csv)")
+        raise UserError(folder, "must have a table (.csv)")
     return _read_csv(path, *columns)
 
 
@@ -347,9 +346,9 @@ def _read_csv(path: Path, *columns: str) -> list[dict[str, str]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file, restval=""))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: {error}") from error
+        raise UserError(path, error) from error
     if not rows or not set(columns) <= rows[0].keys():
-        raise UserError(f"{path}: must be a table with the columns {', '.join(columns)}")
+        raise UserError(path, f"must be a table with the columns {', '.join(columns)}")
     return rows
 
 
@@ -360,7 +359,7 @@ def _list(text: str) -> list[str]:
     except (ValueError, SyntaxError):
         found = None
     if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
-        raise UserError(f"a cell of the table: must be a list of texts (got {text[:60]!r})")
+        raise UserError("a cell of the table", "must be a list of texts", f"{text[:60]!r}")
     return found
 
 
@@ -383,11 +382,11 @@ def read_images(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, bytes
             for name in names:
                 found = index[name]
                 if len(found) != 1 and name not in found:
-                    raise UserError(f"{folder}: must have one image {name} (got {len(found)})")
+                    raise UserError(folder, f"must have one image {name}", len(found))
                 image = name if name in found else next(iter(found))
                 yield Path(image).suffix.lower().removeprefix("."), found[image]()
     except _DAMAGED as error:
-        raise UserError(f"{folder}: a zip file cannot be read: {error}") from error
+        raise UserError(folder, f"a zip file cannot be read: {error}") from error
 
 
 def _packed(

@@ -99,7 +99,7 @@ def run_decisions(model: Model, options: DecisionsOptions, cache: TaskCache) -> 
     """
     sources = name_sources(options.elsewhere)
     if NOISE in sources:
-        raise UserError(f"elsewhere: must not be called {NOISE}, the name of random pixels (got {sources[NOISE]})")
+        raise UserError("elsewhere", f"must not be called {NOISE}, the name of random pixels", sources[NOISE])
     beside = {
         name: load(source, tokenizer=options.tokenizer, device=options.device, precision=options.precision)
         for name, source in name_sources(options.beside).items()
@@ -129,7 +129,7 @@ def _embed(model: Model, option: str, source: str, options: DecisionsOptions) ->
     try:
         return model.encode_images(images, batch_size=options.batch_size, progress=False, store=options.store)
     except UserError as error:
-        raise UserError(f"{option}: {source}: {error}") from error
+        raise UserError(option, f"{source}: {error}") from error
 
 
 def _embed_noise(model: Model, options: DecisionsOptions) -> Gaussian:
@@ -202,7 +202,7 @@ def answer_images(model: Model, data: DataSet, options: DecisionsOptions) -> Ans
     order = torch.randperm(len(truth), generator=torch.Generator().manual_seed(options.seed))
     folds = torch.empty_like(order)
     folds[order] = torch.arange(len(order)) % options.num_folds
-    subject = Subject(model.name, "", f"num_folds: the other folds of {data.source}", data.classnames, data.templates)
+    subject = Subject(model.name, "", f"the other folds of {data.source}", data.classnames, data.templates)
     evidence = weigh(images, prompts, None, model.similarity)
     classes = Gaussian(classifier.weight, classifier.var.log())
     return Answered(model, images, classes, truth, evidence, folds, options.seed, subject)

@@ -161,7 +161,7 @@ def _run(
             found = embed_set(model, data, options.batch_size)
             places = {distinct[int(key)]: row for row, key in enumerate(found.keys)}
             if len(places) < len(distinct):
-                raise UserError(f"{options.data}: cannot read {min(set(distinct) - places.keys())}")
+                raise UserError(options.data, f"cannot read {min(set(distinct) - places.keys())}")
             images = found.gaussian.rows(torch.tensor([places[name] for name in names]))
             made = embed(images)
             return TaskResult(rows=walk_rows(title, made, options.walk, with_var=model.has_csd), charts=draw(made))
@@ -174,5 +174,5 @@ def _run(
 def _read_table(options: _Options, levels: str, beside: str) -> tuple[list[list[str]], list[str]]:
     tables = sorted(options.data.glob("*.csv"))
     if len(tables) != 1:
-        raise UserError(f"data: must have one table (.csv) (got {len(tables)} in {options.data})")
+        raise UserError("data", "must have one table (.csv)", f"{len(tables)} in {options.data}")
     return read_levels(tables[0], levels, beside)

@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from prolip.data import DataError
-from prolip.errors import UserError, sentence
+from prolip.errors import UserError, check, sentence
 from prolip.evaluation.classification import answer, build_classifier, embed_labelled, embed_prompts
 from prolip.evaluation.config import SETS, ImagenetOptions
 from prolip.evaluation.datasets import DataSet, find_folder, open_dataset
@@ -154,13 +154,12 @@ def voting_labels(labelled: LabelledSet, data: LabelledSet, options: ImagenetOpt
     if labelled is data:
         voting = labelled_images(data.labels, len(data.classnames), options.few_shot.num_neighbors)
         scored[voting[voting >= 0]] = False
-        if not bool(scored.any()):
-            raise UserError(
-                f"few_shot.num_neighbors: must leave images to score (got {options.few_shot.num_neighbors})"
-            )
+        check(
+            bool(scored.any()), "few_shot.num_neighbors", "must leave images to score", options.few_shot.num_neighbors
+        )
         return data.labels, scored
     wrong = [name for name in data.classnames if labelled.classnames.count(name) != 1]
     if wrong and data.classnames != labelled.classnames:
-        raise UserError(f"voters: {title_of(options.voters)} must have each class exactly once (got {wrong[0]!r})")
+        raise UserError("voters", f"{title_of(options.voters)} must have each class exactly once", f"{wrong[0]!r}")
     places = {name: place for place, name in enumerate(data.classnames)}
     return torch.tensor([places.get(name, -1) for name in labelled.classnames])[labelled.labels], scored

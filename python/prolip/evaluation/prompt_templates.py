@@ -34,4 +34,4 @@ def _open_clip() -> Any:
     try:
         return import_module("open_clip")
     except ImportError as error:
-        raise UserError("templates: ImageNet's need open_clip; pip install 'prolip[open_clip]'") from error
+        raise UserError("templates", "ImageNet's need open_clip; pip install 'prolip[open_clip]'") from error

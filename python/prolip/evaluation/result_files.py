@@ -27,7 +27,7 @@ def write_results(folder: Path, results: Sequence[SuiteResult], *, num_resamples
     """
     suite, models = results[0].suite, [result.model for result in results]
     if len(set(models)) < len(models):
-        raise UserError(f"checkpoint: must name each model once (got {', '.join(models)})")
+        raise UserError("checkpoint", "must name each model once", ", ".join(models))
     figures = compare(results, num_resamples=num_resamples, seed=seed)
     found = {
         "suite": suite,

@@ -124,7 +124,7 @@ def load_truth() -> CocoTruth:
     """
     spec = find_spec("eccv_caption")
     if spec is None or not spec.submodule_search_locations:
-        raise UserError("image_id_key: COCO, CxC and ECCV Caption need eccv-caption; pip install 'prolip[eval]'")
+        raise UserError("image_id_key", "COCO, CxC and ECCV Caption need eccv-caption; pip install 'prolip[eval]'")
     folder = Path(spec.submodule_search_locations[0]) / "data"
 
     def pairs(whose: str) -> Pairs:

@@ -22,7 +22,7 @@ from prolip.data import expand_shards
 from prolip.data.class_names import class_places, listed
 from prolip.data.samples import read_label
 from prolip.embeddings.embed import Embedded, embed_shards
-from prolip.errors import UserError, check_at_least
+from prolip.errors import UserError, check, check_at_least
 from prolip.evaluation.classification import answer, embed_prompts
 from prolip.evaluation.config import ReweightOptions
 from prolip.evaluation.prompt_templates import (
@@ -54,7 +54,7 @@ def run_reweight(options: ReweightOptions) -> list[str]:
         OSError: a file is missing, or `out` cannot be written; see `check_writable`.
     """
     if options.class_key is None and (options.classnames is None or options.vote == "labelled"):
-        raise UserError("class_key: must be given without classnames, and for labelled votes")
+        raise UserError("class_key", "must be given without classnames, and for labelled votes")
     templates = _named_lines(options.templates, "templates", TEMPLATES)
     fill_templates(templates, [""])
     check_at_least(1, batch_size=options.batch_size)
@@ -62,8 +62,7 @@ def run_reweight(options: ReweightOptions) -> list[str]:
     expand_shards(list(options.shards), options.store)
     names = None if options.classnames is None else _named_lines(options.classnames, "classnames", _CLASSNAMES)
     model = load(options.checkpoint, tokenizer=options.tokenizer, device=options.device)
-    if model.epistemic:
-        raise UserError(f"checkpoint: must have aleatoric variances; {NO_CSD}")
+    check(not model.epistemic, "checkpoint", f"must have aleatoric variances; {NO_CSD}")
     with tqdm(desc="images", unit="image", file=sys.stderr) as bar:
         images = embed_shards(
             model,
@@ -108,7 +107,7 @@ def _named_lines(source: str, field: str, known: Mapping[str, Callable[[], list[
     path = Path(source)
     lines = [line.strip() for line in read_text(path).splitlines()] if path.is_file() else []
     if not any(lines):
-        raise UserError(f"{field}: must be {', '.join(known)} or a text file with a line for each (got {source})")
+        raise UserError(field, f"must be {', '.join(known)} or a text file with a line for each", source)
     return [line for line in lines if line]
 
 
@@ -128,8 +127,9 @@ def find_classes(
     if -1 in labels:
         place = labels.index(-1)
         raise UserError(
-            f"class_key: must lead to one of the classes {listed(names)} (got {values[place]!r} for "
-            f"{images.keys[place]})"
+            "class_key",
+            f"must lead to one of the classes {listed(names)}",
+            f"{values[place]!r} for {images.keys[place]}",
         )
     return names, torch.tensor(labels)
 
@@ -198,4 +198,4 @@ def load_prompt_weights(path: Path) -> PromptWeights:
         with safe_open(path, framework="pt") as file:
             return PromptWeights(**{name: file.get_tensor(name) for name in PromptWeights._fields})
     except SafetensorError as error:
-        raise UserError(f"{path}: must be a file of prompt weights ({error})") from error
+        raise UserError(path, f"must be a file of prompt weights ({error})") from error

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from prolip.data import DataError
-from prolip.errors import UserError, check_at_least, check_seed, printable, sentence
+from prolip.errors import UserError, check, check_at_least, check_seed, printable, sentence
 from prolip.evaluation.config import SuiteOptions
 from prolip.evaluation.datasets import DataSet, FolderMissing, is_path, name_sources
 from prolip.evaluation.result_files import write_results
@@ -38,7 +38,7 @@ def run_suite(name: str, options: Options, run: Callable[[Model, Options, TaskCa
     check_seed("seed", options.seed)
     sources = options.checkpoint
     if len(set(sources)) < len(sources):
-        raise UserError(f"checkpoint: must name each model once (got {', '.join(sources)})")
+        raise UserError("checkpoint", "must name each model once", ", ".join(sources))
     out = options.folder(name)
     check_writable(out / "results.json")
     _check_data(options)
@@ -95,7 +95,7 @@ def evaluate_sets(
         absent = [name for name, where in missing.items() if where == places]
         result.notes.insert(0, f"not in {places}: {', '.join(absent)}")
     if not result.rows:
-        raise UserError("; ".join(result.notes))
+        raise UserError("data", "; ".join(result.notes))
     if needs_csd is not None and not model.has_csd:
         result.notes.append(f"{needs_csd}: {missing_csd(model)}")
     return result
@@ -131,9 +131,8 @@ def _check_data(options: SuiteOptions) -> None:
     for name in ("checkpoint", "data", "elsewhere", "known", "classnames", "selection"):
         value = getattr(options, name, None)
         sources = list(map(str, value)) if isinstance(value, tuple) else [str(value)] if value is not None else []
-        if value == () and name in {"checkpoint", "data"}:
-            raise UserError(f"{name}: must be given at least once")
+        check(value != () or name not in {"checkpoint", "data"}, name, "must be given at least once")
         missing = [source for source in sources if is_path(source) and not Path(source).exists()]
         # A suite notes that a data set is missing, and evaluates the others.
         if missing and name != "checkpoint" and (name != "data" or len(missing) == len(sources)):
-            raise UserError(f"{name}: must be an existing file or folder (got {', '.join(missing)})")
+            raise UserError(name, "must be an existing file or folder", ", ".join(missing))

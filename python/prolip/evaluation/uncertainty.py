@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prolip.embeddings.embed import embed_captions, embed_views
-from prolip.errors import UserError
+from prolip.errors import check
 from prolip.evaluation.classification import build_classifier
 from prolip.evaluation.config import UncertaintyOptions
 from prolip.evaluation.datasets import (
@@ -50,8 +50,7 @@ def run_uncertainty(model: Model, options: UncertaintyOptions, cache: TaskCache)
     Raises:
         UserError: the model has no variances, or no data set could be measured.
     """
-    if not model.has_variances:
-        raise UserError(f"checkpoint: must have variances (got {model.name})")
+    check(model.has_variances, "checkpoint", "must have variances", model.name)
     opened, measure = (
         partial(open_dataset, store=options.store, selection=options.selection),
         partial(measure_set, model, options=options),

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from prolip.data import StoreConfig
-from prolip.errors import UserError, check_at_least
+from prolip.errors import check, check_at_least
 from prolip.models.config import Device
 
 
@@ -52,5 +52,4 @@ class ExploreOptions:
 
     def __post_init__(self) -> None:
         check_at_least(1, max_items=self.max_items, max_upload_mb=self.max_upload_mb)
-        if not 1 <= self.port <= 65535:
-            raise UserError(f"port: must be from 1 to 65535 (got {self.port})")
+        check(1 <= self.port <= 65535, "port", "must be from 1 to 65535", self.port)

@@ -16,7 +16,7 @@ from torch import Tensor
 from prolip.calibration.config import NO_CSD
 from prolip.data import DataError
 from prolip.embeddings.contact_sheet import SIDE, data_uri
-from prolip.errors import UserError
+from prolip.errors import UserError, check
 from prolip.explore.answer import (
     Answer,
     Bar,
@@ -67,10 +67,8 @@ class Explorer:
     """
 
     def __init__(self, model: Model, items: Sequence[Item]) -> None:
-        if not model.has_variances:
-            raise UserError("model: must have variances of both images and texts, to explore uncertainty")
-        if model.epistemic:
-            raise UserError(f"model: must have aleatoric variances; {NO_CSD}")
+        check(model.has_variances, "model", "must have variances of both images and texts, to explore uncertainty")
+        check(not model.epistemic, "model", f"must have aleatoric variances; {NO_CSD}")
         self.model = model
         # Enough for the prompts of a classifier; several threads ask.
         self._embed = lru_cache(16)(lambda captions: model.encode_texts(captions, progress=False))
@@ -218,10 +216,9 @@ class Explorer:
             prolip.data.DataError: the bytes cannot be decoded as an image.
         """
         labels, templates = _clean_lines(labels, "labels"), _clean_lines(templates, "templates")
-        if len(labels) < 2:
-            raise UserError("labels: must be at least two (got 1)")
+        check(len(labels) >= 2, "labels", "must be at least two", "1")
         if len(labels) * len(templates) > MAX_PROMPTS:
-            raise UserError(f"prompts: must be at most {MAX_PROMPTS} (got {len(labels) * len(templates)})")
+            raise UserError("prompts", f"must be at most {MAX_PROMPTS}", len(labels) * len(templates))
         image, why_not = self._embed_image(image_data), self._why_not(labels, templates)
         known = labels if why_not or self.model.calibration is None else self.model.calibration.labels
         prompts = encode_prompts(templates, known, self._texts)
@@ -331,7 +328,7 @@ class Explorer:
             if pixels:
                 embedded.append(self.model.encode_images(pixels, progress=False))
         if items and not readable:
-            raise UserError(f"images: must have one that can be decoded (got {len(items)})")
+            raise UserError("images", "must have one that can be decoded", len(items))
         return readable, concatenate(embedded) if embedded else None
 
     def _embed_image(self, image_data: bytes | Path) -> Gaussian:
@@ -374,5 +371,5 @@ def _weighted_prompts(names: Sequence[str], templates: Sequence[str], weights: T
 def _clean_lines(lines: Sequence[str], field: str) -> list[str]:
     cleaned = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
     if not 1 <= len(cleaned) <= MAX_PROMPTS:
-        raise UserError(f"{field}: must be 1 to {MAX_PROMPTS} (got {len(cleaned)})")
+        raise UserError(field, f"must be 1 to {MAX_PROMPTS}", len(cleaned))
     return cleaned

@@ -110,7 +110,7 @@ class _Page:
 
         def run_on_image(place: int | None, uploaded: bytes | None, *values: Any) -> list[Answer]:
             if place is None and uploaded is None:
-                raise UserError("image: must be chosen or dropped")
+                raise UserError("image", "must be chosen or dropped")
             return run(uploaded if place is None else self.items[place].image, *values)
 
         with gr.Tab(title, id=name), gr.Row():

@@ -53,7 +53,7 @@ def read_items(options: ExploreOptions) -> list[Item]:
         label = next(iter(captions_at(name, members, options.class_key)), None)
         items.append(Item(file_name(name, members["json"]) or name, image, tuple(captions), label))
     if not items and options.shards:
-        raise UserError(f"shards: must have images (got {', '.join(map(without_secrets, options.shards))})")
+        raise UserError("shards", "must have images", ", ".join(map(without_secrets, options.shards)))
     return items
 
 

@@ -24,7 +24,7 @@ def run_explore(options: ExploreOptions) -> None:
     """Serve the page until it is interrupted."""
     with listen(options.host, options.port) as listener:
         if find_spec("gradio") is None:  # importing it takes seconds, so `serve` does, once nothing else can be wrong
-            raise UserError("the page needs Gradio: pip install 'prolip[explore]'")
+            raise UserError("the page needs Gradio", "pip install 'prolip[explore]'")
         items = read_items(options)  # first, since a model may have to be downloaded
         model = load(
             options.checkpoint,
@@ -77,4 +77,4 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server(address, family=family)
     except OSError as error:
         field = "port" if error.errno in {errno.EADDRINUSE, errno.EACCES} else "host"
-        raise UserError(f"{field}: cannot listen on {host}, port {port} ({error.strerror})") from error
+        raise UserError(field, f"cannot listen on {host}, port {port} ({error.strerror})") from error

@@ -84,15 +84,15 @@ def check_labels(labels: Sequence[str]) -> None:
         UserError: the list is empty or a string, a label occurs twice, or a label is not a string.
     """
     if isinstance(labels, str):
-        raise UserError(f"labels: must be a list (got {labels!r})")
+        raise UserError("labels", "must be a list", f"{labels!r}")
     if len(labels) == 0:  # also of an array
-        raise UserError("labels: give at least one")
+        raise UserError("labels", "give at least one")
     for place, label in enumerate(labels):
         if not isinstance(label, str):
-            raise UserError(f"labels[{place}]: must be a text (got a {type(label).__name__})")
+            raise UserError(f"labels[{place}]", "must be a text", f"a {type(label).__name__}")
     twice = [label for label, count in Counter(labels).items() if count > 1]
     if twice:
-        raise UserError(f"labels: each must be unique (got {twice[0]!r} more than once)")
+        raise UserError("labels", "each must be unique", f"{twice[0]!r} more than once")
 
 
 def weighted_classifier(prompts: Gaussian, weights: Tensor) -> Classifier:
@@ -109,7 +109,7 @@ def weighted_classifier(prompts: Gaussian, weights: Tensor) -> Classifier:
     """
     expected = prompts.mean.shape[:2]
     if weights.shape != expected:
-        raise UserError(f"prompt_weights: one per label and template, {list(expected)} (got {list(weights.shape)})")
+        raise UserError("prompt_weights", f"one per label and template, {list(expected)}", list(weights.shape))
     prompts = prompts.at_least_float32()
     weights = weights.to(prompts.mean)
     return Classifier(weighted_sum(weights, prompts.mean), weighted_sum(weights.square(), prompts.var))
@@ -199,11 +199,11 @@ def check_limits(decide: Decide) -> None:
         UserError: a guarantee or limit is not between 0 and 1, or the guarantee that shall hold per label is missing.
     """
     if decide.per_label and decide.guarantee is None:
-        raise UserError("per_label: needs guarantee")
+        raise UserError("per_label", "needs guarantee")
     for name in ("guarantee", "max_error"):
         value = getattr(decide, name)
         if value is not None and not 0 < value < 1:
-            raise UserError(f"{name}: must be between 0 and 1 (got {value})")
+            raise UserError(name, "must be between 0 and 1", value)
 
 
 def require_calibration(calibration: Calibration | None) -> Calibration:
@@ -213,7 +213,7 @@ def require_calibration(calibration: Calibration | None) -> Calibration:
         UserError: it has none.
     """
     if calibration is None:
-        raise UserError("guarantee: needs a calibrated model, as max_error does; see prolip calibrate")
+        raise UserError("guarantee", "needs a calibrated model, as max_error does; see prolip calibrate")
     return calibration
 
 
@@ -224,11 +224,9 @@ def check_subject(calibration: Calibration, labels: Sequence[str], templates: Se
     """
     names, known = calibration.labels, calibration.subject.templates
     if class_places(labels, names) != list(range(len(names))):
-        raise UserError(
-            f"labels: must be all of the calibration's, in its order: {listed(names)} (got {listed(labels)})"
-        )
+        raise UserError("labels", f"must be all of the calibration's, in its order: {listed(names)}", listed(labels))
     if list(templates) != known:
-        raise UserError(f"templates: must be those of the calibration, {known} (got {list(templates)})")
+        raise UserError("templates", f"must be those of the calibration, {known}", list(templates))
 
 
 def check_decision(
@@ -248,9 +246,9 @@ def check_decision(
     check_limits(decide)
     calibration = require_calibration(calibration)
     if prompt_weights is not None:
-        raise UserError("prompt_weights: not with guarantee or max_error, whose calibration is for even weights")
+        raise UserError("prompt_weights", "not with guarantee or max_error, whose calibration is for even weights")
     if prior is not None:
-        raise UserError("prior: not with guarantee or max_error, whose calibration has its own")
+        raise UserError("prior", "not with guarantee or max_error, whose calibration has its own")
     known = calibration.subject.templates
     check_subject(calibration, labels, known if templates is None else templates)
     return calibration.labels, known

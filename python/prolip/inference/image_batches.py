@@ -28,7 +28,7 @@ from prolip.data.build.folder import find_images
 from prolip.data.device import device_batches
 from prolip.data.samples import EXTENSIONS
 from prolip.distributed import usable_cores
-from prolip.errors import UserError
+from prolip.errors import UserError, check
 from prolip.inference.preprocess import KINDS, AnyImage, Preprocess
 from prolip.patches import Patches
 
@@ -255,7 +255,7 @@ def _entries(images: Images, preprocess: Preprocess) -> Iterator[_Entry]:
     """Yield the images one by one; a folder stands for the images in it."""
     several = [cast(AnyImage, images)] if _is_one(images) else images
     if not isinstance(several, Iterable) or hasattr(several, "read"):  # the items of an open file are lines
-        raise UserError(f"images: {KINDS}, or a list of them (got a {type(images).__name__})")
+        raise UserError("images", f"{KINDS}, or a list of them", f"a {type(images).__name__}")
     for place, image in enumerate(several):
         name = f"images[{place}]"
         if isinstance(image, str | os.PathLike):
@@ -264,7 +264,7 @@ def _entries(images: Images, preprocess: Preprocess) -> Iterator[_Entry]:
             pixels = image[None] if image.ndim == 3 else image
             if not preprocess.accepts(pixels.shape[1:]):
                 form = [3, *preprocess.size] if preprocess.image_seq_len is None else "made by model.preprocess"
-                raise UserError(f"{name}: a float tensor must be {form} (got {list(image.shape)})")
+                raise UserError(name, f"a float tensor must be {form}", list(image.shape))
             yield from (_Entry("ready", name, row) for row in pixels.float())
         elif isinstance(image, np.ndarray | Tensor) and image.ndim == 4:
             yield from (_Entry("decode", f"{name}[{row}]", part) for row, part in enumerate(image))
@@ -275,8 +275,7 @@ def _entries(images: Images, preprocess: Preprocess) -> Iterator[_Entry]:
 def _named(text: str, name: str) -> Iterator[_Entry]:
     if os.path.isdir(text):
         files = find_images(Path(text))
-        if not files:
-            raise UserError(f"{name}: the folder {text} has no image; shards are named as '{text}/*.tar'")
+        check(files, name, f"the folder {text} has no image; shards are named as '{text}/*.tar'")
         yield from (_Entry("decode", str(path), path) for path in files)
     elif _SHARDS.search(text):
         yield _Entry("shards", text, text)

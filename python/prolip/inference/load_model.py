@@ -80,7 +80,7 @@ def load(
     if image_seq_len is not None:
         check_at_least(1, image_seq_len=image_seq_len)
         if model.preprocess.image_seq_len is None:
-            raise UserError(f"image_seq_len: {model.name} takes square images only (got {image_seq_len})")
+            raise UserError("image_seq_len", f"{model.name} takes square images only", image_seq_len)
         shorter = dataclasses.replace(model.preprocess, image_seq_len=image_seq_len)
         model = dataclasses.replace(model, preprocess=shorter)
     if given is not None:
@@ -112,24 +112,24 @@ def _open(
             resolve(find_frozen(frozen, folder), source.cache_dir), tokenizer, device, precision, None, beside
         )
         if frozen.weights is not None and weights_digest(below.network) != frozen.weights:
-            raise UserError(f"{folder}: the weights of {below.name} have changed since it was adapted; adapt it again")
+            raise UserError(folder, f"the weights of {below.name} have changed since it was adapted; adapt it again")
         return adapted(below, adapter, source.name)
     settings = source.settings
     network = source.network(config, uncertainty=False)
     if settings is not None:
         check_image_settings(settings.images, network.config, source.name)
     found: Tokenizer | None = None
-    reason = ""
+    missing: UserError | None = None
     try:
         found = Tokenizer(choose_tokenizer(source, network.config.text, tokenizer, beside))
     except UserError as error:
         if tokenizer is not None:
             raise
-        reason = str(error)
-        logger.warning("%s: only images can be encoded: %s", source.name, reason)
+        missing = error
+        logger.warning("%s: only images can be encoded: %s", source.name, error)
     keep_ratio = None if settings is None else settings.keep_ratio
     return of_prolip(
-        network, found, source.name, device, keep_ratio=keep_ratio, precision=precision, no_tokenizer=reason
+        network, found, source.name, device, keep_ratio=keep_ratio, precision=precision, no_tokenizer=missing
     )
 
 
@@ -165,5 +165,5 @@ def _with_calibration(model: Model, calibration: Calibration, path: Path) -> Mod
     try:
         calibration.check_model(model.fingerprint())
     except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+        raise UserError(path, error) from error
     return dataclasses.replace(model, calibration=calibration)

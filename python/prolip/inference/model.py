@@ -19,7 +19,7 @@ from prolip.calibration.calibration import Calibration
 from prolip.calibration.config import NO_CSD
 from prolip.data.config import StoreConfig
 from prolip.data.tokenizer import Tokenizer
-from prolip.errors import UserError, check_at_least
+from prolip.errors import UserError, check, check_at_least
 from prolip.gaussian import Gaussian, concatenate
 from prolip.inference.classify import (
     NOTHING,
@@ -119,8 +119,7 @@ class Model:
             for pixels in batches:
                 parts.append(on_cpu(self.encode_pixels(pixels)))
                 bar.update(len(parts[-1].mean))
-        if not parts:
-            raise UserError("images: there must be at least one")
+        check(parts, "images", "there must be at least one")
         return concatenate(parts)
 
     def encode_texts(
@@ -267,7 +266,7 @@ class Model:
             UserError: it is a model of open_clip, or an adapted one.
         """
         if not isinstance(self.network, ProLIP):
-            raise UserError(f"{self.name}: must be a ProLIP network (got one of open_clip or an adapted one)")
+            raise UserError(self.name, "must be a ProLIP network", "one of open_clip or an adapted one")
         return self.network
 
     def require_tokenizer(self) -> Tokenizer:
@@ -312,11 +311,10 @@ def as_captions(texts: str | Sequence[str]) -> list[str]:
         UserError: there is none, or one is not a string.
     """
     captions = [texts] if isinstance(texts, str) else list(texts)
-    if not captions:
-        raise UserError("texts: there must be at least one")
+    check(captions, "texts", "there must be at least one")
     for place, caption in enumerate(captions):
         if not isinstance(caption, str):
-            raise UserError(f"texts[{place}]: must be a text (got a {type(caption).__name__})")
+            raise UserError(f"texts[{place}]", "must be a text", f"a {type(caption).__name__}")
     return captions
 
 
@@ -337,7 +335,7 @@ def of_prolip(
     *,
     keep_ratio: float | None = None,
     precision: Precision = "fp32",
-    no_tokenizer: str = "there is no tokenizer",
+    no_tokenizer: UserError | None = None,
 ) -> Model:
     """Wrap a ProLIP network, and move it to `device`.
 
@@ -348,7 +346,7 @@ def of_prolip(
         device: where it runs.
         keep_ratio: share of patches that training kept of masked images.
         precision: precision of the towers.
-        no_tokenizer: the message of that error.
+        no_tokenizer: that error; None if there simply is none.
 
     Raises:
         UserError: its images are not square, or the tokenizer has more tokens than the model's table.
@@ -357,7 +355,7 @@ def of_prolip(
         square_image_size(model)  # or an error
     rows = model.config.text.vocab_size
     if tokenizer is not None and tokenizer.vocab_size > rows:
-        raise UserError(f"tokenizer: must have at most the model's {rows} tokens (got {tokenizer.vocab_size})")
+        raise UserError("tokenizer", f"must have at most the model's {rows} tokens", tokenizer.vocab_size)
     model = model.to(device)
 
     return Model(
@@ -375,7 +373,7 @@ def of_prolip(
     )
 
 
-def _tokenize(tokenizer: Tokenizer | None, no_tokenizer: str, captions: str | Sequence[str]) -> Tensor:
+def _tokenize(tokenizer: Tokenizer | None, no_tokenizer: UserError | None, captions: str | Sequence[str]) -> Tensor:
     if tokenizer is None:
-        raise UserError(no_tokenizer)
+        raise no_tokenizer or UserError("tokenizer", "there is none")
     return torch.from_numpy(tokenizer.encode(as_captions(captions))).long()

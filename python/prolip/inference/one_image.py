@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prolip.calibration.fitting import log_prior
-from prolip.errors import UserError
+from prolip.errors import check
 from prolip.gaussian import Gaussian, csd, inclusion_score
 from prolip.inference.classify import PLAIN, Classification, Decide, check_labels, check_limits, require_calibration
 from prolip.inference.config import ClassifyOptions, CompareOptions, ImageOptions
@@ -29,8 +29,7 @@ def run_classify(options: ClassifyOptions) -> list[str]:
         UserError: the model or a label cannot be used, or there is no such image.
         DataError: the image cannot be decoded.
     """
-    if is_many(options.image):
-        raise UserError(f"out: must be given for folders and shards, such as answers.csv (got {options.image})")
+    check(not is_many(options.image), "out", "must be given for folders and shards, such as answers.csv", options.image)
     check_image_file(options.image)
     model, labels, classify = open_classifier(options, (*options.words, *options.labels))
     found = classify(model.encode_images(options.image, progress=False))
@@ -73,8 +72,7 @@ def open_classifier(
     """
     decide = Decide(options.guarantee, options.per_label, options.max_error)
     check_limits(decide)  # and the rest, before a model is opened, which takes longer
-    if not labels and not decide.asked:
-        raise UserError("labels: give at least one, or guarantee or max_error for those of the calibration")
+    check(labels or decide.asked, "labels", "give at least one, or guarantee or max_error for those of the calibration")
     if labels:
         check_labels(labels)
         fill_templates(options.templates or PLAIN, labels)
@@ -93,8 +91,7 @@ def run_compare(options: CompareOptions) -> list[str]:
         UserError: the model cannot be used, there is no text, or there is no such image.
         DataError: the image cannot be decoded.
     """
-    if not options.texts:
-        raise UserError("texts: give at least one text after the image")
+    check(options.texts, "texts", "give at least one text after the image")
     check_image_file(options.image)
     model = _load(options)
     image = model.encode_images(model.preprocess(options.image), progress=False)

@@ -20,7 +20,7 @@ from torch import Tensor
 from prolip.data import DataError, NativeConfig, preprocess_image, preprocess_native
 from prolip.data.build.images import MAX_PIXELS, STORED, UNREADABLE, open_image
 from prolip.data.device import Normalise
-from prolip.errors import UserError
+from prolip.errors import UserError, check
 from prolip.folders import Folder
 from prolip.models import ModelConfig, ProLIP
 from prolip.normalization import OPENAI_MEAN, OPENAI_STD
@@ -188,7 +188,7 @@ def check_image_settings(stored: Mapping[str, Any] | None, config: ModelConfig, 
     expected = image_settings(config)
     if stored is not None and stored != expected:
         key = next((key for key in expected if stored.get(key) != expected[key]), "images")
-        raise UserError(f"{source}: images.{key}: must be {expected.get(key)!r} (got {stored.get(key)!r})")
+        raise UserError(source, f"images.{key}: must be {expected.get(key)!r}", f"{stored.get(key)!r}")
 
 
 def check_image_file(path: str | Path) -> None:
@@ -197,8 +197,7 @@ def check_image_file(path: str | Path) -> None:
     Raises:
         UserError: it does not, or is a folder.
     """
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such image file")
+    check(Path(path).is_file(), path, "no such image file")
 
 
 def _as_bytes(image: AnyImage, name: str, turned: bool = False) -> bytes:
@@ -213,11 +212,11 @@ def _as_bytes(image: AnyImage, name: str, turned: bool = False) -> bytes:
         try:
             return Folder(address).read("") if "://" in address else Path(image).read_bytes()
         except FileNotFoundError:
-            raise UserError(f"{name}: no such image file") from None
+            raise UserError(name, "no such image file") from None
         except OSError as error:
-            raise UserError(f"{name}: cannot be read ({error.strerror})") from error
+            raise UserError(name, f"cannot be read ({error.strerror})") from error
     if not isinstance(image, Image.Image | np.ndarray | Tensor):
-        raise UserError(f"{name}: {KINDS} (got a {type(image).__name__})")
+        raise UserError(name, KINDS, f"a {type(image).__name__}")
     buffer = io.BytesIO()
     rgb = _as_pil(image, name)
     rgb = ImageOps.exif_transpose(rgb) if turned else rgb
@@ -231,7 +230,7 @@ def _as_pil(image: AnyImage, name: str) -> Image.Image:
     if isinstance(image, np.ndarray | Tensor):
         image = Image.fromarray(_as_array(image, name))
     if isinstance(image, Image.Image) and 0 in image.size:
-        raise UserError(f"{name}: must have at least one pixel (got {image.width} x {image.height})")
+        raise UserError(name, "must have at least one pixel", f"{image.width} x {image.height}")
     try:
         if isinstance(image, Image.Image):
             return image.convert("RGB")
@@ -256,7 +255,7 @@ def _as_array(image: NDArray[Any] | Tensor, name: str) -> NDArray[np.uint8]:
         pixels = pixels.transpose(1, 2, 0)
     has_channels = pixels.ndim == 3 and pixels.shape[2] in {1, 3}
     if pixels.dtype != np.uint8 or not (has_channels or (pixels.ndim == 2 and not is_tensor)):
-        raise UserError(f"{name}: must be {form} (got {image.dtype} {list(image.shape)})")
+        raise UserError(name, f"must be {form}", f"{image.dtype} {list(image.shape)}")
     pixels = np.ascontiguousarray(pixels)
     return pixels[:, :, 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
 
@@ -269,5 +268,5 @@ def square_image_size(model: ProLIP) -> int:
     """
     size = model.config.vision.image_size
     if not isinstance(size, int):
-        raise UserError(f"vision.image_size: images must be square (got {size})")
+        raise UserError("vision.image_size", "images must be square", size)
     return size

@@ -10,7 +10,7 @@ from typing import Any
 from prolip.checkpoint import Checkpoint, Preprocessing
 from prolip.data.config import Cleaning, TokenizerConfig
 from prolip.data.tokenizer import Tokenizer
-from prolip.errors import UserError, check_choice
+from prolip.errors import UserError, check, check_choice
 from prolip.inference.preprocess import image_settings
 from prolip.models.config import ModelConfig, TextConfig
 from prolip.models.hub import TOKENIZER_FILE
@@ -37,7 +37,7 @@ def check_tokenizer(tokenizer: str | Path | None) -> None:
         UserError: it is neither "clip" nor a file.
     """
     if tokenizer is not None and tokenizer != "clip" and not Path(tokenizer).is_file():
-        raise UserError(f"tokenizer: must be `clip` or the file of a tokenizer.json (got {tokenizer})")
+        raise UserError("tokenizer", "must be `clip` or the file of a tokenizer.json", tokenizer)
 
 
 def choose_tokenizer(
@@ -68,7 +68,9 @@ def choose_tokenizer(
         if not source.is_released:
             logger.warning("%s names no tokenizer: using CLIP's, which has its %d tokens", source.name, CLIP_TOKENS)
         return _file_or_clip(None, text)
-    raise UserError(f"tokenizer: {source.name} does not say which tokenizer it was trained with; give `clip` or a file")
+    raise UserError(
+        "tokenizer", f"{source.name} does not say which tokenizer it was trained with; give `clip` or a file"
+    )
 
 
 def stored_tokenizer(source: Source, beside: Path | None = None) -> TokenizerConfig | None:
@@ -88,13 +90,12 @@ def stored_tokenizer(source: Source, beside: Path | None = None) -> TokenizerCon
     if source.checkpoint is None:
         file = source.find(name)
         if file is None:
-            raise UserError(f"{source.name}: {name} is missing, which its {INFERENCE_FILE} names")
+            raise UserError(source.name, f"{name} is missing, which its {INFERENCE_FILE} names")
         path = file.absolute()
     elif str(path) in source.checkpoint.manifest.files:
         path = source.checkpoint.path.resolve() / name
     elif not path.is_file() and beside is not None:
-        if not (beside / name).is_file():
-            raise UserError(f"tokenizer: the run's file {path} is missing, and {beside} has no {name}")
+        check((beside / name).is_file(), "tokenizer", f"the run's file {path} is missing, and {beside} has no {name}")
         logger.warning("the run's tokenizer %s is missing: using %s", path, beside / name)
         path = beside / name
     return dataclasses.replace(stored, path=path)
@@ -154,14 +155,14 @@ def _saved_for_transformers(file: Path) -> dict[str, Any]:
         return {}
     check_choice(f"{beside}: clean", saved["clean"], Cleaning)
     if type(saved["pad_id"]) is not int:
-        raise UserError(f"{beside}: pad_id: must be an integer (got {saved['pad_id']!r})")
+        raise UserError(beside, "pad_id: must be an integer", f"{saved['pad_id']!r}")
     return {"clean": saved["clean"], "pad_id": saved["pad_id"]}
 
 
 def _from_hub(repository: str, cache_dir: str | Path | None) -> Path:
     file = hub_file(repository, TOKENIZER_FILE, cache_dir)
     if file is None:
-        raise UserError(f"{repository}: {TOKENIZER_FILE} is missing")
+        raise UserError(repository, f"{TOKENIZER_FILE} is missing")
     hub_file(repository, _TOKENIZER_SETTINGS, cache_dir)
     return file
 
@@ -209,6 +210,7 @@ def check_same_tokenizer(checkpoint: Checkpoint, now: Preprocessing, path: Path 
     for name, content in now.files.items():
         if name in checkpoint.manifest.files and (checkpoint.path / name).read_bytes() != content:
             raise UserError(
-                f"data.tokenizer.path: the file must equal the one that the run began with, {checkpoint.path / name} "
-                f"(got {path})"
+                "data.tokenizer.path",
+                f"the file must equal the one that the run began with, {checkpoint.path / name}",
+                path,
             )

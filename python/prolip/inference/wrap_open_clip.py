@@ -33,7 +33,7 @@ def load_open_clip(
         with root_messages(logging.WARNING):
             tokenizer = import_open_clip().get_tokenizer(name, cache_dir=None if cache_dir is None else str(cache_dir))
     except (ImportError, OSError) as error:
-        raise UserError(f"{source}: its tokenizer cannot be opened: {error}") from error
+        raise UserError(source, f"its tokenizer cannot be opened: {error}") from error
     return of_open_clip(network.eval(), tokenizer, source, device, precision=precision)
 
 

@@ -59,6 +59,6 @@ class ExportOptions:
     def __post_init__(self) -> None:
         # It stands in the card's header, which is YAML.
         if self.licence is not None and not re.fullmatch(r"[\w.+-]+", self.licence):
-            raise UserError(f"licence: must be an id of the hub, such as mit or cc-by-4.0 (got {self.licence!r})")
+            raise UserError("licence", "must be an id of the hub, such as mit or cc-by-4.0", f"{self.licence!r}")
         if self.push is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", self.push):
-            raise UserError(f"push: must be OWNER/NAME (got {self.push!r})")
+            raise UserError("push", "must be OWNER/NAME", f"{self.push!r}")

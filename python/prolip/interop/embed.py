@@ -63,7 +63,7 @@ class Embed:
         """
         kinds = [name for name in ("bytes", "image", "text") if name in batch]
         if not kinds or kinds[:2] == ["bytes", "image"]:
-            raise UserError(f"batch: must have bytes, image or text, and not the first two (got {', '.join(batch)})")
+            raise UserError("batch", "must have bytes, image or text, and not the first two", ", ".join(batch))
         model = _loaded(self.checkpoint, device=self.device, precision=self.precision)
         found = {name: column for name, column in batch.items() if name != "bytes"}
         for kind in kinds:

@@ -14,7 +14,7 @@ from prolip.calibration.config import CALIBRATION_FILE
 from prolip.checkpoint import Checkpoint, Preprocessing
 from prolip.data import without_secrets
 from prolip.data.config import TokenizerConfig
-from prolip.errors import UserError
+from prolip.errors import UserError, check
 from prolip.files import atomic_file, atomic_files, check_own_folder, write_atomic
 from prolip.inference.load_model import load
 from prolip.inference.model import Model
@@ -73,9 +73,13 @@ def run_export(options: ExportOptions) -> list[str]:
             or the hub cannot be reached, or refuses the model.
     """
     if options.out is None and options.push is None:
-        raise UserError("out: name a folder to write (--out) or a repository to push to (--push)")
-    if options.format != "onnx" and options.onnx != OnnxConfig():
-        raise UserError(f"format: must be onnx for the settings of onnx (got {options.format})")
+        raise UserError("out", "name a folder to write (--out) or a repository to push to (--push)")
+    check(
+        options.format == "onnx" or options.onnx == OnnxConfig(),
+        "format",
+        "must be onnx for the settings of onnx",
+        options.format,
+    )
     if options.out is not None:
         check_own_folder(options.out, *_MARKS)
     check_tokenizer(options.tokenizer)
@@ -97,16 +101,16 @@ def run_export(options: ExportOptions) -> list[str]:
             try:
                 lines.append(f"pushed: {push_to_hub(folder, options.push, files=files, private=options.private)}")
             except HUB_FAILURES as error:
-                raise UserError(f"push: the hub refuses the model: {first_line(error)} (got {options.push})") from error
+                raise UserError("push", f"the hub refuses the model: {first_line(error)}", options.push) from error
     return lines
 
 
 def _write(source: Source, folder: Path, options: ExportOptions) -> Sequence[str]:
     checkpoint = source.checkpoint
     if checkpoint is None and source.path is not None and folder.resolve() == source.path.resolve():
-        raise UserError(f"out: must be another folder than the model itself, whose card would be lost (got {folder})")
+        raise UserError("out", "must be another folder than the model itself, whose card would be lost", folder)
     if checkpoint is None and options.weights != "average":
-        raise UserError(f"weights: only a run has trained weights besides its average (got {options.weights})")
+        raise UserError("weights", "only a run has trained weights besides its average", options.weights)
     model = source.network(averaged=options.weights == "average")
     if options.tokenizer is not None:
         tokenizer: TokenizerConfig | None = choose_tokenizer(source, model.config.text, options.tokenizer)
@@ -159,8 +163,12 @@ def _write_prolip(
 
 def _write_adapted(source: Source, folder: Path, options: ExportOptions) -> Sequence[str]:
     """Write an adapted model, as its adapter or as both towers in ONNX; return the names of its files."""
-    if options.format not in {"prolip", "onnx"}:
-        raise UserError(f"format: an adapted model can be written as prolip or onnx (got {options.format})")
+    check(
+        options.format in {"prolip", "onnx"},
+        "format",
+        "an adapted model can be written as prolip or onnx",
+        options.format,
+    )
     assert source.adapter is not None
     adapter, frozen, here = source.adapter
     start = f"`{frozen.source}`, frozen, with heads that `prolip adapt` learned ({adapter.config.method})"

@@ -171,7 +171,7 @@ def write_towers(model: ProLIP, folder: Path, config: OnnxConfig) -> dict[str, D
             allowed = TOLERANCES[config.precision]
             # Written so that NaN fails.
             if not (found[name].mean <= allowed.mean and found[name].log_var <= allowed.log_var):
-                raise UserError(f"{name}: onnxruntime must equal torch within {allowed} (got {found[name]})")
+                raise UserError(name, f"onnxruntime must equal torch within {allowed}", found[name])
         for name in found:  # an earlier export may have left it
             (folder / f"{name}.data").unlink(missing_ok=True)
         for file in Path(temporary).iterdir():
@@ -197,7 +197,7 @@ def _export(tower: nn.Module, inputs: dict[str, Tensor], metadata: dict[str, str
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
-        raise UserError(f"{path.name}: torch cannot export this architecture: {str(error).splitlines()[0]}") from error
+        raise UserError(path.name, f"torch cannot export this architecture: {str(error).splitlines()[0]}") from error
     assert program is not None
     graph = program.model.graph
     parts: list[Any] = [graph, *graph.all_nodes(), *graph.inputs, *graph.initializers.values()]
@@ -229,4 +229,4 @@ def _package(name: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        raise UserError(f"{name}: not installed; pip install 'prolip[onnx]'") from error
+        raise UserError(name, "not installed; pip install 'prolip[onnx]'") from error

@@ -21,7 +21,7 @@ from torch import Tensor
 from prolip.data import OPENAI_MEAN, OPENAI_STD, AugmentConfig, LoaderConfig, NativeConfig
 from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import Tokenizer
-from prolip.errors import UserError
+from prolip.errors import UserError, check
 from prolip.interop.epochs import Epochs
 from prolip.patches import Patches
 
@@ -70,7 +70,7 @@ class OpenClipLoader:
 
     def __init__(self, epochs: Epochs):
         if epochs.num_batches is None or epochs.num_samples is None:
-            raise UserError("shards: open_clip needs their length; make an index with `prolip data index`")
+            raise UserError("shards", "open_clip needs their length; make an index with `prolip data index`")
         self.epochs = epochs
         self.num_batches = epochs.num_batches
         """Batches per epoch on this rank."""
@@ -130,11 +130,11 @@ def open_clip_data(
         DataError: a shard is damaged.
     """
     if len(config.captions) != 1:
-        raise UserError(f"captions: open_clip takes one caption per image (got {len(config.captions)} slots)")
+        raise UserError("captions", "open_clip takes one caption per image", f"{len(config.captions)} slots")
     if config.mask is not None:
-        raise UserError("mask: open_clip does not support masked rows")
+        raise UserError("mask", "open_clip does not support masked rows")
     if config.native is not None and config.native.packed:
-        raise UserError("native.packed: open_clip takes padded batches")
+        raise UserError("native.packed", "open_clip takes padded batches")
     epochs = Epochs(config, rank=rank, world_size=world_size, device=device, dtype=dtype, mean=mean, std=std)
     return OpenClipData(OpenClipLoader(epochs))
 
@@ -179,7 +179,7 @@ def read_transform(transform: Any) -> Transform:
             case "MaybeConvertMode" | "MaybeToTensor" | "ToTensor":
                 pass
             case _:
-                raise UserError(f"preprocess_fns: the loader does not support this training transform (got {step})")
+                raise UserError("preprocess_fns", "the loader does not support this training transform", step)
     return Transform(size, augment, mean, std)
 
 
@@ -192,8 +192,9 @@ def read_tokenizer(tokenizer: Any) -> TokenizerConfig:
     config = TokenizerConfig(context_length=int(tokenizer.context_length))
     if Tokenizer(config).encode(_PROBES).tolist() != tokenizer(_PROBES).tolist():
         raise UserError(
-            "tokenizer: must be CLIP's; for another one, call open_clip_data with the model's tokenizer.json "
-            f"(got {type(tokenizer).__name__})"
+            "tokenizer",
+            "must be CLIP's; for another one, call open_clip_data with the model's tokenizer.json",
+            type(tokenizer).__name__,
         )
     return config
 
@@ -220,16 +221,14 @@ def get_data(
     data: dict[str, Any] = original.get_data(others, preprocess_fns, epoch, tokenizer, **more)
     if not args.train_data:
         return data
-    if args.dataset_type not in {"webdataset", "auto"}:
-        raise UserError(f"--dataset-type: must be webdataset (got {args.dataset_type})")
+    check(args.dataset_type in {"webdataset", "auto"}, "--dataset-type", "must be webdataset", args.dataset_type)
     for name, supported in _SUPPORTED.items():
         if (found := getattr(args, name, supported)) != supported:
-            raise UserError(f"--{name.replace('_', '-')}: the loader does not support it (got {found})")
+            raise UserError(f"--{name.replace('_', '-')}", "the loader does not support it", found)
     preprocess, native = preprocess_fns[0], None
     if getattr(args, "use_naflex", False):
         naflex = more["naflex_data_config"]
-        if naflex.variable_patch_size:
-            raise UserError(f"--naflex-patch-sizes: the loader takes one (got {naflex.train_patch_sizes})")
+        check(not naflex.variable_patch_size, "--naflex-patch-sizes", "the loader takes one", naflex.train_patch_sizes)
         preprocess = preprocess(naflex.train_seq_lens[0], naflex.train_patch_sizes[0])
         native = NativeConfig(
             patch_size=naflex.train_patch_sizes[0][0],

@@ -83,7 +83,7 @@ def read_vectors(
                 total_var = np.zeros_like(block.total_var) if manifest.epistemic else block.total_var
                 vectors = _stored(block.mean, total_var) if role == "stored" else _queries(block.mean)
             except ValueError as error:
-                raise UserError(f"{part.path}, rows from {block.start}: {error}") from error
+                raise UserError(f"{part.path}, rows from {block.start}", error) from error
             yield VectorBlock(keys[here], sources[here], vectors)
 
 

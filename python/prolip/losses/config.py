@@ -54,10 +54,10 @@ class LossConfig:
             check_choice(f"loss.{name}", getattr(self, name), kind)
         for name in ("ppcl_weight", "siglip_weight", "inclusion_weight", "masked_inclusion_weight", "vib_weight"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise UserError(f"loss.{name}: must be finite and at least 0 (got {getattr(self, name)})")
+                raise UserError(f"loss.{name}", "must be finite and at least 0", getattr(self, name))
         for name, value in (("variance_scale", self.variance_scale), ("inclusion_scale", self.inclusion_scale)):
             if value is not None and not 0 < value < math.inf:
-                raise UserError(f"loss.{name}: must be finite and positive (got {value})")
+                raise UserError(f"loss.{name}", "must be finite and positive", value)
 
     @property
     def reads_bias(self) -> bool:

@@ -118,7 +118,7 @@ class ProlipLoss:
         if kind == "clip":
             return clip_loss(image.mean, text.mean, scale, self.peers, gathers=self._gathers)
         if bias is None:
-            raise UserError(f"model.init_logit_bias: {kind} needs a similarity bias (got none)")
+            raise UserError("model.init_logit_bias", f"{kind} needs a similarity bias", "none")
         if kind == "siglip":
             image, text = Gaussian.point(image.mean), Gaussian.point(text.mean)
         elif config.variance_scale is not None:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from prolip.errors import UserError
+from prolip.errors import UserError, check
 from prolip.gaussian import LOG_2PI, Gaussian, dot_products
 from prolip.metrics.config import BprwConfig
 from prolip.metrics.mixture_weights import fit_weights, prior_weights
@@ -158,7 +158,7 @@ def nearest_images(prompts: Gaussian, images: Gaussian, count: int, rows_at_once
         UserError: there are fewer images.
     """
     if count > len(images.mean):
-        raise UserError(f"num_neighbors: must be at most the number of images, {len(images.mean)} (got {count})")
+        raise UserError("num_neighbors", f"must be at most the number of images, {len(images.mean)}", count)
     directions = prompts.mean.mean(dim=1)
     pool = images.mean.to(directions)
     blocks = [dot_products(some, pool).topk(count, dim=1).indices for some in torch.split(directions, rows_at_once)]
@@ -178,9 +178,9 @@ def labelled_images(labels: Tensor, num_classes: int, count: int) -> Tensor:
     order = order[labels[order] >= 0]
     sizes = torch.bincount(labels[order], minlength=num_classes)
     if len(sizes) > num_classes:
-        raise UserError(f"labels: must be below {num_classes}, the number of classes (got {len(sizes) - 1})")
+        raise UserError("labels", f"must be below {num_classes}, the number of classes", len(sizes) - 1)
     if bool((sizes == 0).any()):
-        raise UserError(f"labels: must have each class (got none of class {int((sizes == 0).nonzero()[0])})")
+        raise UserError("labels", "must have each class", f"none of class {int((sizes == 0).nonzero()[0])}")
     starts = sizes.cumsum(0) - sizes
     places = torch.arange(min(count, int(sizes.max())), device=labels.device)
     found = order[(starts[:, None] + places).clamp_max(len(order) - 1)]
@@ -231,8 +231,7 @@ def component_vars(var: Tensor, config: BprwConfig) -> Tensor:
     scaled = config.var_multiplier * var + config.var_floor
     if config.multiplier_form == "official":
         scaled = config.var_multiplier * scaled
-    if not bool((scaled > 0).all()):
-        raise UserError("var_floor: must be above 0 for prompts with a variance of 0 (got 0)")
+    check(bool((scaled > 0).all()), "var_floor", "must be above 0 for prompts with a variance of 0", "0")
     return scaled
 
 

@@ -123,7 +123,7 @@ class _Side:
         self.places = {int(identity): row for row, identity in enumerate(ids)}
         if len(self.places) != len(gaussian.mean):
             raise UserError(
-                f"{kind}_ids: must be distinct, one per {kind} (got {len(self.places)} for {len(gaussian.mean)})"
+                f"{kind}_ids", f"must be distinct, one per {kind}", f"{len(self.places)} for {len(gaussian.mean)}"
             )
 
     def part(self, ids: Mapping[int, object]) -> "_Side":
@@ -131,7 +131,7 @@ class _Side:
         absent = [identity for identity in ids if identity not in self.places]
         if absent:
             raise UserError(
-                f"{self.kind}_ids: must have all of the test set (got {len(absent)} missing, such as {absent[0]})"
+                f"{self.kind}_ids", "must have all of the test set", f"{len(absent)} missing, such as {absent[0]}"
             )
         rows = torch.tensor([self.places[identity] for identity in ids], device=self.gaussian.mean.device)
         return _Side(self.gaussian.rows(rows), list(ids), self.kind)

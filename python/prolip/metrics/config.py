@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 import tyro
 
-from prolip.errors import UserError, check_choice, check_seed
+from prolip.errors import UserError, check, check_choice, check_seed
 
 Score = Literal["csd", "mean"]
 Prior = Literal["uniform", "inverse_var", "inverse_var_squared", "inverse_var_fifth"]
@@ -57,7 +57,7 @@ class BprwConfig:
             value, low = getattr(self, name), minimum.get(name)
             if not (value > 0 if low is None else low <= value) or value == math.inf:
                 rule = "above 0" if low is None else f"at least {low}"
-                raise UserError(f"{self.section}{name}: must be finite and {rule} (got {value})")
+                raise UserError(f"{self.section}{name}", f"must be finite and {rule}", value)
         check_seed(f"{self.section}seed", self.seed)
 
 
@@ -98,7 +98,5 @@ class TraversalConfig:
     def __post_init__(self) -> None:
         check_choice("root", self.root, Root)
         check_choice("inclusion", self.inclusion, InclusionForm)
-        if self.num_steps < 1:
-            raise UserError(f"walk.num_steps: must be at least 1 (got {self.num_steps})")
-        if not 0 < self.root_weight < math.inf:
-            raise UserError(f"walk.root_weight: must be finite and positive (got {self.root_weight})")
+        check(self.num_steps >= 1, "walk.num_steps", "must be at least 1", self.num_steps)
+        check(0 < self.root_weight < math.inf, "walk.root_weight", "must be finite and positive", self.root_weight)

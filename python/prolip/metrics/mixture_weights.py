@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from prolip.errors import UserError
+from prolip.errors import check
 from prolip.metrics.config import Prior
 
 _POWERS = {"inverse_var": 1, "inverse_var_squared": 2, "inverse_var_fifth": 5}
@@ -41,8 +41,7 @@ def prior_weights(log_var: Tensor, prior: Prior) -> Tensor:
     if prior == "uniform":
         return log_var.new_full(log_var.shape[:2], 1 / log_var.shape[1], dtype=_rounds_type(log_var.device))
     log_power = torch.logsumexp(_POWERS[prior] * log_var, dim=-1).to(_rounds_type(log_var.device))
-    if not bool(log_power.isfinite().all()):
-        raise UserError(f"prior: must be uniform for prompts with a variance of 0 (got {prior})")
+    check(bool(log_power.isfinite().all()), "prior", "must be uniform for prompts with a variance of 0", prior)
     start = torch.softmax(-log_power, dim=-1).clamp_min(_SMALLEST_START)
     return start / start.sum(-1, keepdim=True)
 
@@ -93,8 +92,12 @@ def fit_weights(
         weights = updated
     unfinished = ~live.done
     fitted.weights[live.places[unfinished]] = weights[unfinished]
-    if bool(fitted.weights.isnan().any()):
-        raise UserError(f"alpha: must be large enough that a weight of each mixture stays above 0 (got {alpha})")
+    check(
+        not bool(fitted.weights.isnan().any()),
+        "alpha",
+        "must be large enough that a weight of each mixture stays above 0",
+        alpha,
+    )
     return fitted
 
 

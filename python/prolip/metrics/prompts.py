@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prolip.errors import UserError
+from prolip.errors import UserError, check
 from prolip.gaussian import Gaussian
 from prolip.metrics.config import FilterConfig
 from prolip.metrics.zero_shot import Classifier, aggregate_prompts, weighted_sum
@@ -39,8 +39,12 @@ def smallest(total_var: Tensor, counts: int | Sequence[int]) -> Tensor:
         UserError: a count is below 1, or there is not one for each class.
     """
     places = torch.as_tensor(counts, device=total_var.device) - 1
-    if int(places.min()) < 0 or places.numel() not in {1, len(total_var)}:
-        raise UserError(f"counts: must be at least 1, one per class or one for all (got {counts})")
+    check(
+        int(places.min()) >= 0 and places.numel() in {1, len(total_var)},
+        "counts",
+        "must be at least 1, one per class or one for all",
+        counts,
+    )
     places = places.clamp_max(total_var.shape[1] - 1).expand(len(total_var))
     return total_var.sort(dim=1).values.gather(1, places[:, None])[:, 0]
 
@@ -101,10 +105,9 @@ def fill_templates(templates: Sequence[str], classnames: Sequence[str]) -> list[
         UserError: there is no template or no class name, a template has no placeholder, or the templates are one text.
     """
     if isinstance(templates, str) or not templates or not classnames:
-        raise UserError(f"templates: must be a list, with class names beside it (got {templates!r})")
+        raise UserError("templates", "must be a list, with class names beside it", f"{templates!r}")
     for template in templates:
-        if "{}" not in template and "{c}" not in template:
-            raise UserError(f"templates: must have a {{}} for the class name (got {template!r})")
+        check("{}" in template or "{c}" in template, "templates", "must have a {} for the class name", f"{template!r}")
     return [[template.replace("{c}", "{}").replace("{}", name) for template in templates] for name in classnames]
 
 

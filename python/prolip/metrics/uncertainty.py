@@ -48,7 +48,7 @@ def uncertainty_bins(uncertainty: Tensor, correct: Tensor, num_bins: int = 10) -
         raise ValueError("uncertainty: must have one number per item, as correct, none NaN")
     size = len(uncertainty) // num_bins
     if size == 0:
-        raise UserError(f"num_bins: must be at most the number of items, {len(uncertainty)} (got {num_bins})")
+        raise UserError("num_bins", f"must be at most the number of items, {len(uncertainty)}", num_bins)
     accuracy, mean_uncertainty = (
         some[: size * num_bins].view(num_bins, size).mean(dim=1)
         for some in (sorted_means(uncertainty, correct), uncertainty.double().sort().values)

@@ -203,22 +203,22 @@ def read_adapter(described: Path, weights: Path) -> tuple[Adapter, Frozen]:
     try:
         frozen = Frozen(**content["frozen"])
         if not isinstance(frozen.source, str):
-            raise UserError(f"frozen.source: must be a string (got {frozen.source!r})")
+            raise UserError("frozen.source", "must be a string", f"{frozen.source!r}")
         config = decode(AdapterConfig, content["adapter"])
         expected = content["checksum"]
     except (KeyError, TypeError, UserError) as error:
-        raise WeightsError(f"{described}: must describe an adapter ({error!r})") from error
+        raise WeightsError(described, f"must describe an adapter ({error!r})") from error
     if _checksum(weights) != expected:
-        raise WeightsError(f"{weights}: must be the file that was written with {described.name}")
+        raise WeightsError(weights, f"must be the file that was written with {described.name}")
     try:
         state = load_file(weights)
         with torch.device("meta"):
             adapter = Adapter(config)
         adapter.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=True, assign=True)
         if not all(tensor.isfinite().all() for tensor in state.values()):
-            raise WeightsError("holds NaN or infinity")
+            raise WeightsError("weights", "must be finite")
     except Exception as error:  # a stranger's file can raise anything
-        raise WeightsError(f"{weights} does not hold the adapter of {described.name}: {error}") from error
+        raise WeightsError(f"{weights} does not hold the adapter of {described.name}", error) from error
     return adapter.eval(), frozen
 
 

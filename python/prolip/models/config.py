@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from prolip.errors import UserError, check_at_least
+from prolip.errors import UserError, check, check_at_least
 
 JsonDict = dict[str, Any]
 Gelu = Literal["exact", "tanh"]
@@ -33,15 +33,16 @@ MAX_INIT_UNC_BIAS = 80.0
 
 
 def _check_tower(block: str, tower: VisionConfig | TextConfig) -> None:
-    if not tower.mlp_ratio * tower.width >= 1:
-        raise UserError(f"{block}mlp_ratio: must give at least one hidden unit (got {tower.mlp_ratio})")
-    if not 0 <= tower.norm_eps < math.inf:
-        raise UserError(f"{block}norm_eps: must be finite and at least 0 (got {tower.norm_eps})")
-    if not abs(tower.init_unc_bias) <= MAX_INIT_UNC_BIAS:
-        raise UserError(
-            f"{block}init_unc_bias: must be between -{MAX_INIT_UNC_BIAS:g} and {MAX_INIT_UNC_BIAS:g} "
-            f"(got {tower.init_unc_bias})"
-        )
+    check(
+        tower.mlp_ratio * tower.width >= 1, f"{block}mlp_ratio", "must give at least one hidden unit", tower.mlp_ratio
+    )
+    check(0 <= tower.norm_eps < math.inf, f"{block}norm_eps", "must be finite and at least 0", tower.norm_eps)
+    check(
+        abs(tower.init_unc_bias) <= MAX_INIT_UNC_BIAS,
+        f"{block}init_unc_bias",
+        f"must be between -{MAX_INIT_UNC_BIAS:g} and {MAX_INIT_UNC_BIAS:g}",
+        tower.init_unc_bias,
+    )
 
 
 def _check_sizes(block: str, config: object, *names: str) -> None:
@@ -96,9 +97,8 @@ class VisionConfig:
         check_at_least(1, **{"vision.image_seq_len": 1 if self.image_seq_len is None else self.image_seq_len})
         _check_tower("vision.", self)
         if self.width % self.heads:
-            raise UserError(f"vision.width: must be a multiple of its {self.heads} heads (got {self.width})")
-        if min(self.grid) < 1:
-            raise UserError(f"vision.image_size: must hold a patch of {self.patch_size} (got {self.image_size})")
+            raise UserError("vision.width", f"must be a multiple of its {self.heads} heads", self.width)
+        check(min(self.grid) >= 1, "vision.image_size", f"must hold a patch of {self.patch_size}", self.image_size)
 
     @property
     def heads(self) -> int:
@@ -173,9 +173,9 @@ class TextConfig:
         _check_sizes("text.", self, "layers", "width", "heads", "context_length", "vocab_size")
         _check_tower("text.", self)
         if self.width % self.heads:
-            raise UserError(f"text.width: must be a multiple of text.heads, {self.heads} (got {self.width})")
+            raise UserError("text.width", f"must be a multiple of text.heads, {self.heads}", self.width)
         if self.embed_unc and not self.unc_seen and self.log_var_source == "mean":
-            raise UserError('text.unc_seen: must be True unless log_var_source is "unc", or nothing would read [UNC]')
+            raise UserError("text.unc_seen", 'must be True unless log_var_source is "unc", or nothing would read [UNC]')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,16 +199,20 @@ class ModelConfig:
         _check_sizes("", self, "embed_dim")
         if self.text.embed_unc and self.text.log_var_source == "mean" and self.text.width != self.embed_dim:
             raise UserError(
-                f"text.width: must equal embed_dim, {self.embed_dim}, if the log-variance head reads the mean "
-                f"(got {self.text.width})"
+                "text.width",
+                f"must equal embed_dim, {self.embed_dim}, if the log-variance head reads the mean",
+                self.text.width,
             )
         # The official format cannot tell 0 from absent.
-        if self.init_logit_bias == 0.0:
-            raise UserError("init_logit_bias: must not be 0, which the official format reads as none")
-        if not all(math.isfinite(value or 0) for value in (self.init_logit_scale, self.init_logit_bias)):
-            raise UserError("init_logit_scale: must be finite, as init_logit_bias")
-        if self.init_logit_scale == 0.0:
-            raise UserError("init_logit_scale: must not be 0, which the official format reads as none")
+        check(self.init_logit_bias != 0.0, "init_logit_bias", "must not be 0, which the official format reads as none")
+        check(
+            all(math.isfinite(value or 0) for value in (self.init_logit_scale, self.init_logit_bias)),
+            "init_logit_scale",
+            "must be finite, as init_logit_bias",
+        )
+        check(
+            self.init_logit_scale != 0.0, "init_logit_scale", "must not be 0, which the official format reads as none"
+        )
 
     @property
     def start_variances(self) -> tuple[float, float]:
@@ -238,10 +242,9 @@ class LockConfig:
         for tower in ("image", "text"):
             groups = getattr(self, f"{tower}_unlocked_groups")
             check_at_least(0, **{f"lock.{tower}_unlocked_groups": groups})
-            if groups and not getattr(self, tower):
-                raise UserError(f"lock.{tower}_unlocked_groups: needs lock.{tower} (got {groups})")
+            check(not groups or getattr(self, tower), f"lock.{tower}_unlocked_groups", f"needs lock.{tower}", groups)
         if self.unc_vectors and not (self.image or self.text):
-            raise UserError("lock.unc_vectors: needs lock.image or lock.text (got True)")
+            raise UserError("lock.unc_vectors", "needs lock.image or lock.text", "True")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,7 +43,7 @@ def lock_parameters(model: ProLIP, config: LockConfig, *, trains_bias: bool = Tr
     )
     for tower, locked, prefix, groups, num_unlocked in towers:
         if num_unlocked > len(groups):
-            raise UserError(f"lock.{tower}_unlocked_groups: must be at most {len(groups)} (got {num_unlocked})")
+            raise UserError(f"lock.{tower}_unlocked_groups", f"must be at most {len(groups)}", num_unlocked)
         if locked:
             _lock(model, prefix, kept, groups[len(groups) - num_unlocked :])
     if model.logit_bias is not None and not trains_bias:

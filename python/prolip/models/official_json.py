@@ -41,16 +41,16 @@ def _read_block(block: str, given: Mapping[str, Any], kind: type[VisionConfig] |
         supported = _SUPPORTED_ONLY.get(f"{block}.{key}")
         name, inner = _NESTED.get(key, (key, ""))
         if supported is not None and value not in supported:
-            raise UserError(f"{block}.{key}: must be {' or '.join(map(repr, supported))} (got {reprlib.repr(value)})")
+            raise UserError(f"{block}.{key}", f"must be {' or '.join(map(repr, supported))}", reprlib.repr(value))
         if inner and name in kind.__dataclass_fields__:
             if value and not (isinstance(value, Mapping) and set(value) == {inner}):
-                raise UserError(f"{block}.{key}: must hold only {inner!r} (got {reprlib.repr(value)})")
+                raise UserError(f"{block}.{key}", f"must hold only {inner!r}", reprlib.repr(value))
             if value:
                 read[name] = "exact" if value[inner] == "none" else value[inner]
         elif key in known:
             read[key] = value
         elif supported is None and not key.startswith(_IGNORED[block]):
-            raise UserError(f"{block}.{key}: unknown setting{_nearest(key, known)}")
+            raise UserError(f"{block}.{key}", f"unknown setting{_nearest(key, known)}")
     return read
 
 
@@ -68,10 +68,10 @@ def from_official_json(given: Mapping[str, Any]) -> ModelConfig:
     known = {"embed_dim", "quick_gelu", "init_logit_scale", "init_logit_bias", "output_dict", "vision_cfg", "text_cfg"}
     if given.get("model_type") != "prolip":  # transformers adds settings of its own
         for key in sorted(given.keys() - known):
-            raise UserError(f"{key}: unknown setting{_nearest(key, known)}")
+            raise UserError(key, f"unknown setting{_nearest(key, known)}")
     for key in ("embed_dim", "vision_cfg", "text_cfg"):
         if key not in given or (key != "embed_dim" and not isinstance(given[key], Mapping)):
-            raise UserError(f"{key}: must be in a model's configuration (got {reprlib.repr(given.get(key))})")
+            raise UserError(key, "must be in a model's configuration", reprlib.repr(given.get(key)))
     text_block = dict(given["text_cfg"])
     if text_block.get("embed_cls", True):
         text_block.pop("pool_type", None)  # released files have one, without effect because of [CLS]

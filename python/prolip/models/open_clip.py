@@ -114,7 +114,7 @@ def start_from(model: nn.Module, *, uncertainty: bool = True) -> ProLIP:
     visual: Any = model.visual
     vision, image_quick, tensors = (_from_timm if hasattr(visual, "trunk") else _from_vit)(visual, state, uncertainty)
     if quick != image_quick:
-        raise StartError("one tower uses the quick GELU and the other does not")
+        raise StartError("activation", "must be the same in both towers; one uses the quick GELU")
     tensors |= _text_state(state)
     preprocess = getattr(visual, "preprocess_cfg", None) or {}
     mean = preprocess.get("mean") or getattr(visual, "image_mean", None) or OPENAI_MEAN
@@ -132,7 +132,7 @@ def _block_settings(block: Any, names: tuple[str, ...], where: str) -> tuple[int
     linear, norm, activation, scale = (block.get_submodule(name) for name in names)
     kind = type(activation).__name__
     if kind not in {"GELU", "GELUTanh", "QuickGELU"}:
-        raise StartError(f"the {where}: unsupported activation {kind}")
+        raise StartError(where, "its activation must be supported", kind)
     is_tanh = kind == "GELUTanh" or getattr(activation, "approximate", "none") == "tanh"
     settings = {
         "mlp_ratio": mlp_ratio(linear.out_features, linear.in_features),
@@ -152,7 +152,7 @@ def mlp_ratio(hidden: int, width: int) -> float:
 def _first_block(transformer: Any, where: str) -> Any:
     blocks = getattr(transformer, "resblocks", None)
     if not blocks or type(blocks[0]).__name__ != "ResidualAttentionBlock":
-        raise StartError(f"the {where} has blocks of another kind: {type(blocks[0]).__name__ if blocks else 'none'}")
+        raise StartError(where, "its blocks must be of a known kind", type(blocks[0]).__name__ if blocks else "none")
     return blocks[0]
 
 
@@ -163,9 +163,9 @@ def _first_block(transformer: Any, where: str) -> Any:
 def _from_vit(visual: Any, state: State, uncertainty: bool) -> tuple[VisionConfig, bool, State]:
     """Convert open_clip's own vision transformer, whose tensors have the released names; [UNC] comes after [CLS]."""
     if not hasattr(visual, "conv1") or not hasattr(visual, "class_embedding"):
-        raise StartError(f"the image tower is a {type(visual).__name__}: only vision transformers can be converted")
+        raise StartError("image tower", "must be a vision transformer", type(visual).__name__)
     if visual.attn_pool is not None or visual.pool_type != "tok":
-        raise StartError("the image tower's mean is not read from [CLS]")
+        raise StartError("image tower", "its mean must be read from [CLS]")
     heads, quick, settings = _block_settings(_first_block(visual.transformer, "image tower"), _BLOCK, "image tower")
     width = visual.conv1.out_channels
     vision = VisionConfig(
@@ -191,21 +191,19 @@ def _from_timm(visual: Any, state: State, uncertainty: bool) -> tuple[VisionConf
     trunk = visual.trunk
     name, is_native = type(trunk).__name__, hasattr(trunk, "embeds")
     if name not in {"VisionTransformer", "NaFlexVit"} or trunk.attn_pool is None or trunk.num_prefix_tokens:
-        raise StartError(
-            f"the image tower is timm's {name}: only its ViT with attention pooling (SigLIP) can be converted"
-        )
+        raise StartError("image tower", "must be timm's ViT with attention pooling (SigLIP)", name)
     pool, first, embeds = trunk.attn_pool, trunk.blocks[0], trunk.embeds if is_native else trunk.patch_embed
     unlike = [key for key, value in _NAFLEX.items() if is_native and getattr(embeds, key, value) != value]
     if unlike or type(first).__name__ != "Block":
-        raise StartError(f"the image tower has settings without a counterpart: {unlike or type(first).__name__}")
+        raise StartError("image tower", "its settings must have a counterpart", unlike or type(first).__name__)
     head = [*visual.head, trunk.head, trunk.fc_norm, pool.q_norm, pool.k_norm, trunk.norm_pre]
     head += [first.attn.q_norm, first.attn.k_norm, embeds.norm]
     further = [module for module in head if not isinstance(module, (nn.Identity, nn.Dropout))]
     if any(not isinstance(module, nn.Linear) or module.bias is not None for module in further) or len(further) > 1:
-        raise StartError(f"the image tower has parts without a counterpart: {further}")
+        raise StartError("image tower", "its parts must have a counterpart", further)
     positions = (embeds if is_native else trunk).pos_embed
     if pool.latent_len != 1 or pool.pos_embed is not None or positions is None:
-        raise StartError("the image tower's attention pool has several queries or positions, or there are no positions")
+        raise StartError("image tower", "its attention pool must have one query and positions of its own")
     heads, quick, settings = _block_settings(first, _TIMM_BLOCK, "image tower")
     width, patch_size = trunk.embed_dim, _square(embeds.patch_size)
     if is_native:
@@ -266,12 +264,12 @@ def fold_pixels(tensors: State, mean: Sequence[float], std: Sequence[float], num
 
 def _text_config(module: Any, state: State, uncertainty: bool) -> tuple[TextConfig, bool]:
     if not hasattr(module, "token_embedding"):
-        raise StartError(f"the text tower is a {type(module).__name__}: only open_clip's own can be converted")
+        raise StartError("text tower", "must be open_clip's own", type(module).__name__)
     if getattr(module, "cls_emb", None) is not None:
-        raise StartError("the text tower has a class token under a mask of its own (CoCa)")
+        raise StartError("text tower", "must have no class token under a mask of its own (CoCa)")
     pool = module.pool_type if hasattr(module, "pool_type") else module.text_pool_type
     if pool not in {"argmax", "last", "eos"}:
-        raise StartError(f"the text tower's mean is read from {pool!r}")
+        raise StartError("text tower", "its mean must be read from the last or [EOS] token", pool)
     heads, quick, settings = _block_settings(_first_block(module.transformer, "text tower"), _BLOCK, "text tower")
     length, width = state["text.positional_embedding"].shape
     eos = module.eos_id if hasattr(module, "eos_id") else module.text_eos_id
@@ -314,7 +312,7 @@ def _sides(size: Sequence[int]) -> int | tuple[int, int]:
 
 def _square(size: Sequence[int]) -> int:
     if size[0] != size[1]:
-        raise StartError(f"the image tower: patches must be square (got {tuple(size)})")
+        raise StartError("image tower", "patches must be square", tuple(size))
     return size[0]
 
 
@@ -341,12 +339,12 @@ def start(config: ModelConfig, tensors: State) -> ProLIP:
     missing, further = set(own) - set(tensors) - new, set(tensors) - set(own)
     if missing or further:
         raise StartError(
-            f"the towers' parts do not match: missing {sorted(missing)}, without counterpart {sorted(further)}"
+            "weights", f"must match the towers: missing {sorted(missing)}, without counterpart {sorted(further)}"
         )
     try:
         model.load_state_dict({**own, **tensors}, strict=True)
     except RuntimeError as error:
-        raise StartError(f"the towers' parts do not match: {error}") from error
+        raise StartError("weights", error) from error
     return model.eval()
 
 

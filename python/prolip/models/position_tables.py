@@ -50,7 +50,7 @@ def resize_image_positions(
     sides = {found: math.isqrt(max(len(table) - found, 0)) for found in range(num_specials + 1)}
     found = next((found for found, side in sides.items() if side and side**2 == len(table) - found), None)
     if found is None:
-        raise UserError(f"{len(table)} position rows are not up to {num_specials} special rows and a square of patches")
+        raise UserError("positions", f"must be up to {num_specials} special rows and a square of patches", len(table))
     patches, side = table[found:], sides[found]
     if (side, side) != grid:
         square = patches.T.reshape(1, -1, side, side)
@@ -82,8 +82,9 @@ def resize_text_positions(checkpoint: Tensor, num_rows: int, num_specials: int, 
     end = len(checkpoint) - num_specials
     if end <= kept:
         raise UserError(
-            f"{len(checkpoint)} text position rows cannot become {num_rows}: {kept} first and {num_specials} special "
-            "rows are kept, and none is left to interpolate"
+            "text positions",
+            f"must have a row to interpolate beside the first {kept} and {num_specials} special ones, for {num_rows}",
+            len(checkpoint),
         )
     body = _resample_rows(checkpoint[kept:end], num_rows - num_specials - kept)
     return torch.cat([checkpoint[:kept], body, checkpoint[end:]])
@@ -97,8 +98,9 @@ def resize_token_table(checkpoint: Tensor, model_table: Tensor) -> Tensor:
     """
     if checkpoint.shape[1] != model_table.shape[1] or len(checkpoint) > len(model_table):
         raise UserError(
-            f"a token table of {tuple(checkpoint.shape)} cannot become one of {tuple(model_table.shape)}: "
-            "the width must agree, and no row can be dropped"
+            "token table",
+            f"must have the width of {tuple(model_table.shape)}, and not more rows",
+            tuple(checkpoint.shape),
         )
     return torch.cat([checkpoint, model_table[len(checkpoint) :].to(checkpoint)])
 

@@ -45,8 +45,7 @@ _TOKEN_TABLE = "text.token_embedding.weight"
 class WeightsError(UserError):
     """A file is not a checkpoint, or does not fit the model; the message names the file or the tensors, one a line."""
 
-    def __str__(self) -> str:
-        return printable(ValueError.__str__(self), lines=True)
+    lines = True
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -69,8 +68,9 @@ def read_folder(folder: Path, *, uncertainty: bool = True) -> tuple[State, Model
     for path in (folder / CONFIG_FILE, weights):
         if not path.is_file():
             raise WeightsError(
-                f"{folder}: must be a run, a checkpoint or an exported folder (got no {path.name}); "
-                f"a folder of open_clip is written open_clip:local-dir:{folder}"
+                folder,
+                f"must be a run, a checkpoint or an exported folder; one of open_clip is open_clip:local-dir:{folder}",
+                f"no {path.name}",
             )
     state, config = read_file(weights), read_architecture(folder / CONFIG_FILE, uncertainty=uncertainty)
     if any(name.startswith("vision_model.") for name in state):
@@ -87,9 +87,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise WeightsError(f"{path}: must be JSON ({error})") from None
+        raise WeightsError(path, f"must be JSON ({error})") from None
     if not isinstance(content, dict):
-        raise WeightsError(f"{path}: must hold a JSON object (got a {type(content).__name__})")
+        raise WeightsError(path, "must hold a JSON object", f"a {type(content).__name__}")
     return content
 
 
@@ -105,7 +105,7 @@ def read_architecture(path: Path, *, uncertainty: bool = True) -> ModelConfig:
             return siglip2_config(content, uncertainty=uncertainty)
         return from_official_json(content)
     except UserError as error:
-        raise WeightsError(f"{path}: {error}") from error
+        raise WeightsError(path, error) from error
 
 
 def read_file(path: Path) -> State:
@@ -120,14 +120,14 @@ def read_file(path: Path) -> State:
         raise
     except pickle.UnpicklingError:
         # Torch's own message advises to switch the check off, which would run code from the file.
-        raise WeightsError(f"{path}: not a checkpoint; must hold only tensors and plain values") from None
+        raise WeightsError(path, "not a checkpoint; must hold only tensors and plain values") from None
     except Exception as error:  # a stranger's file can raise anything
-        raise WeightsError(f"{path}: not a checkpoint ({error})") from error
+        raise WeightsError(path, f"not a checkpoint ({error})") from error
     for name, value in tensors.items():
         if not isinstance(value, Tensor):
-            raise WeightsError(f"{path}: {name} must be a tensor (got a {type(value).__name__})")
+            raise WeightsError(path, f"{name} must be a tensor", f"a {type(value).__name__}")
         if value.layout != torch.strided or value.nbytes > value.untyped_storage().nbytes():
-            raise WeightsError(f"{path}: {name} must be stored in full (got {_shape(value)})")
+            raise WeightsError(path, f"{name} must be stored in full", _shape(value))
     return dict(tensors)
 
 
@@ -154,13 +154,13 @@ def build(config: ModelConfig, state: State, *, resize: Resize = "off") -> ProLI
     for tower, prefix, layers in (("vision", "visual", config.vision.layers), ("text", "text", config.text.layers)):
         blocks = {name.split(".")[3] for name in state if name.startswith(f"{prefix}.transformer.resblocks.")}
         if len(blocks) != layers:
-            raise WeightsError(f"{tower}.layers: the weights have {len(blocks)} (got {layers:,})")
+            raise WeightsError(f"{tower}.layers", f"the weights have {len(blocks)}", f"{layers:,}")
     tables = () if resize == "off" else (_IMAGE_POSITIONS, _TEXT_POSITIONS, _TOKEN_TABLE, "logit_bias", "logit_scale")
     try:
         with torch.device("meta"):
             expected = ProLIP(config).state_dict()
     except (RuntimeError, OverflowError, TypeError) as error:
-        raise WeightsError(f"model: no model can have these sizes ({error})") from error
+        raise WeightsError("model", f"no model can have these sizes ({error})") from error
     _compare(expected, state, tables)
     model = ProLIP(config)
     load_state(model, state, resize=resize)
@@ -176,9 +176,9 @@ def load_state(model: ProLIP, state: Mapping[str, Tensor], *, resize: Resize = "
     """
     for name, tensor in state.items():
         if not tensor.is_floating_point():
-            raise WeightsError(f"{name}: must be floating-point numbers (got {tensor.dtype})")
+            raise WeightsError(name, "must be floating-point numbers", tensor.dtype)
         if tensor.numel() and not torch.stack(torch.aminmax(tensor.float())).isfinite().all():
-            raise WeightsError(f"{name}: holds NaN or infinity")
+            raise WeightsError(name, "holds NaN or infinity")
     fitted = dict(state) if resize == "off" else fit_state(model, state, resize)
     _compare(model.state_dict(), fitted)
     model.load_state_dict(fitted, strict=True)
@@ -199,7 +199,7 @@ def _compare(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], ignore
     if problems:
         more = [] if len(problems) <= _NAMED else [f"and {len(problems) - _NAMED} more"]
         lines = [f"  {printable(line)}" for line in [*problems[:_NAMED], *more]]
-        raise WeightsError("the checkpoint does not fit the model:\n" + "\n".join(lines))
+        raise WeightsError("checkpoint", "\n".join(["does not fit the model:", *lines]))
 
 
 def _shape(tensor: Tensor) -> str:

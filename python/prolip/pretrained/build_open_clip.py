@@ -27,7 +27,7 @@ def import_open_clip() -> Any:
     except ModuleNotFoundError as error:
         if error.name != "open_clip":
             raise
-        raise UserError("models of open_clip need open_clip: pip install 'prolip[open_clip]'") from error
+        raise UserError("open_clip", "not installed; pip install 'prolip[open_clip]'") from error
     return open_clip
 
 
@@ -47,9 +47,9 @@ def build_named(named: str, cache_dir: str | Path | None = None) -> tuple[str, n
     if name not in (models := open_clip.list_models()):
         close = difflib.get_close_matches(name, models, n=1, cutoff=0.4)
         hint = f"; did you mean {close[0]}?" if close else ""
-        raise StartError(f"open_clip:{named}: open_clip has no such model{hint}")
+        raise StartError(f"open_clip:{named}", f"open_clip has no such model{hint}")
     if not weights and (tags := open_clip.list_pretrained_tags_by_model(name)):
-        raise StartError(f"open_clip:{named}: must name its weights, such as open_clip:{name}/{tags[0]}")
+        raise StartError(f"open_clip:{named}", f"must name its weights, such as open_clip:{name}/{tags[0]}")
     return name, build(name, weights or None, cache_dir)
 
 
@@ -86,5 +86,5 @@ def build(name: str, pretrained: str | Path | None, cache_dir: str | Path | None
                 cache_dir=None if cache_dir is None else str(cache_dir),
             )
     except (RuntimeError, OSError, SafetensorError, TypeError) as error:  # TypeError: an unknown setting
-        raise StartError(f"open_clip:{name}/{pretrained or ''}: open_clip cannot build it: {error}") from error
+        raise StartError(f"open_clip:{name}/{pretrained or ''}", f"open_clip cannot build it: {error}") from error
     return built

@@ -132,4 +132,4 @@ def _sentence(error: Exception, repository: str, name: str) -> DownloadError:
             why = "a hub repository must be OWNER/NAME"
         case _:
             why = f"{name} cannot be downloaded: {first_line(error)}"
-    return DownloadError(f"{repository}: {why}")
+    return DownloadError(repository, why)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from prolip.checkpoint import Checkpoint, open_saved
 from prolip.data.config import TokenizerConfig
-from prolip.errors import UserError
+from prolip.errors import UserError, check
 from prolip.files import write_atomic
 from prolip.models.adapter import ADAPTER_FILE, ADAPTER_WEIGHTS, Adapter, Frozen, read_adapter
 from prolip.models.config import ModelConfig, Resize
@@ -99,7 +99,7 @@ class Source:
             return None
         weights = self.find(ADAPTER_WEIGHTS)
         if weights is None:
-            raise WeightsError(f"{self.name}: {ADAPTER_WEIGHTS} is missing")
+            raise WeightsError(self.name, f"{ADAPTER_WEIGHTS} is missing")
         return *read_adapter(described, weights), described.parent
 
     @cached_property
@@ -117,7 +117,7 @@ class Source:
             tokenizer, images, keep_ratio = (content[name] for name in InferenceSettings._fields)
             known = None if tokenizer is None else TokenizerConfig.from_dict(tokenizer)
         except (ValueError, KeyError, TypeError) as error:
-            raise WeightsError(f"{place}: must hold the settings of a model ({error!r})") from error
+            raise WeightsError(place, f"must hold the settings of a model ({error!r})") from error
         return InferenceSettings(known, images, keep_ratio)
 
     def architecture(self) -> ModelConfig:
@@ -131,13 +131,13 @@ class Source:
             try:
                 return from_official_json(self.checkpoint.notes.model_config)
             except UserError as error:
-                raise WeightsError(f"{self.checkpoint.path}: run.json: {error}") from error
+                raise WeightsError(self.checkpoint.path, f"run.json: {error}") from error
         file = self.find(CONFIG_FILE)
         if file is not None:
             return read_architecture(file)
         config = self.read()[1]
         if config is None:
-            raise WeightsError(f"{self.name}: has no architecture")
+            raise WeightsError(self.name, "has no architecture")
         return config
 
     def read(
@@ -171,9 +171,9 @@ class Source:
         config = self.find(CONFIG_FILE)
         if config is None:
             other = f"a model of open_clip is written {OPEN_CLIP_PREFIX}{HUB_PREFIX}{self.repository}"
-            raise WeightsError(f"{self.repository}: {CONFIG_FILE} is missing; {other}")
+            raise WeightsError(self.repository, f"{CONFIG_FILE} is missing; {other}")
         if self.find(MODEL_FILE) is None and self.find(PICKLE_FILE) is None:
-            raise WeightsError(f"{self.repository}: {MODEL_FILE} and {PICKLE_FILE} are missing")
+            raise WeightsError(self.repository, f"{MODEL_FILE} and {PICKLE_FILE} are missing")
         return read_folder(config.parent, uncertainty=uncertainty)
 
     def network(
@@ -191,11 +191,11 @@ class Source:
             assert self.path is not None
             folder = self.path.parent
             whole = f"name its folder {folder}" if (folder / CONFIG_FILE).is_file() else "pass config=ARCHITECTURES[..]"
-            raise WeightsError(f"{self.name}: has no architecture; {whole}")
+            raise WeightsError(self.name, f"has no architecture; {whole}")
         try:
             return build(config, state, resize=resize)
         except WeightsError as error:
-            raise WeightsError(f"{self.checkpoint.path if self.checkpoint else self.name}: {error}") from error
+            raise WeightsError(self.checkpoint.path if self.checkpoint else self.name, error) from error
 
 
 def resolve(source: str | Path, cache_dir: str | Path | None = None) -> Source:
@@ -216,7 +216,7 @@ def resolve(source: str | Path, cache_dir: str | Path | None = None) -> Source:
         return Source(name=name, repository=f"{released.repository}{at}{revision}", cache_dir=cache_dir)
     close = difflib.get_close_matches(name.rpartition("/")[2], [model.name for model in list_models()], 1)
     hint = f"did you mean {close[0]!r}?" if close else f"a hub repository is written {HUB_PREFIX}OWNER/NAME"
-    raise WeightsError(f"{name}: neither a file nor a folder, nor a released model; {hint}")
+    raise WeightsError(name, f"neither a file nor a folder, nor a released model; {hint}")
 
 
 def load_network(
@@ -255,7 +255,7 @@ def new_model(config: ModelConfig, start_from: str | None = None, resize: Resize
             load_state(model, resolve(start_from).read(converted=converted)[0], resize=resize)
         except WeightsError as error:
             hint = "--architecture start_from takes the start's own architecture"
-            raise WeightsError(f"start_from: {error} (got {start_from})\n{hint}") from error
+            raise WeightsError("start_from", f"{error}\n{hint}", start_from) from error
     return model
 
 
@@ -282,8 +282,7 @@ def absolute_source(source: str) -> str:
     prefix, path = _split_path(source)
     if path is None:
         return source
-    if not path.exists():
-        raise UserError(f"checkpoint: the model that made the embeddings must exist (got {source})")
+    check(path.exists(), "checkpoint", "the model that made the embeddings must exist", source)
     return f"{prefix}{path.absolute()}"
 
 
@@ -300,8 +299,8 @@ def find_frozen(frozen: Frozen, folder: Path) -> str:
         if place.exists():
             return f"{prefix}{place}"
     raise UserError(
-        f"{folder / ADAPTER_FILE}: the frozen model {frozen.source} is missing: move it into that folder or beside it, "
-        'or change "source"'
+        folder / ADAPTER_FILE,
+        f'the frozen model {frozen.source} is missing: move it into that folder or beside it, or change "source"',
     )
 
 

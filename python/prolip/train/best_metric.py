@@ -34,9 +34,7 @@ def check_metric(config: TrainConfig) -> None:
     known = [*LOSSES, *(name for names in GROUPS.values() for name in names)]
     sets = [f"val/{job.name}/" for job in config.validation.jobs]
     if metric not in known and not metric.startswith(tuple(sets)):
-        raise UserError(
-            f"keep_best: must be one of {', '.join(known)}, or begin with {' or '.join(sets)} (got {metric})"
-        )
+        raise UserError("keep_best", f"must be one of {', '.join(known)}, or begin with {' or '.join(sets)}", metric)
 
 
 class BestSoFar:
@@ -67,7 +65,7 @@ class BestSoFar:
         kind = self._metric.rpartition("/")[0]
         if self._metric not in row:
             if "loss" in row if not kind else any(name.startswith(f"{kind}/") for name in row):
-                raise UserError(f"keep_best: must be one of {', '.join(row)} (got {self._metric})")
+                raise UserError("keep_best", f"must be one of {', '.join(row)}", self._metric)
             return None
         value = self._ranks.broadcast(row[self._metric])
         if not self._sign * value > self._value:

@@ -14,7 +14,7 @@ import torch
 from prolip.data import BatchLoader, Cursor, DataError, LoaderConfig
 from prolip.data.tokenizer import Tokenizer
 from prolip.distributed import Ranks
-from prolip.errors import UserError, check_at_least, fields_within, sentence
+from prolip.errors import UserError, check, check_at_least, fields_within, sentence
 from prolip.files import check_writable
 from prolip.inference.tokenizer import check_same_tokenizer, inference_files
 from prolip.pretrained.sources import new_model, resolve
@@ -53,7 +53,7 @@ def peak(options: Assumption, config: TrainConfig) -> float:
     flops = peak_flops(options.gpu, config.arithmetic)
     if flops is None:
         known = ", ".join(known_cards(config.arithmetic))
-        raise UserError(f"gpu: must have a known peak in {config.arithmetic}, such as {known} (got {options.gpu})")
+        raise UserError("gpu", f"must have a known peak in {config.arithmetic}, such as {known}", options.gpu)
     return flops
 
 
@@ -64,8 +64,7 @@ def gpu_hours(options: Assumption, config: TrainConfig, flops_per_sample: float)
         UserError: `mfu` or `gpus` is out of range, or the GPU's peak is not known.
     """
     check_at_least(1, gpus=options.gpus)
-    if not 0 < options.mfu <= 1:
-        raise UserError(f"mfu: must be above 0 and at most 1 (got {options.mfu})")
+    check(0 < options.mfu <= 1, "mfu", "must be above 0 and at most 1", options.mfu)
     samples = config.total_steps * config.samples_per_step
     return samples * flops_per_sample / (peak(options, config) * options.mfu) / 3600
 
@@ -161,7 +160,7 @@ def run_dry(options: DryRunOptions, arguments: Sequence[str]) -> Iterator[str]:
     yield to_toml(config)
     yield from _cost(config, options)
     problems: list[str] = []
-    for title, check in (
+    for title, examine in (
         ("tokenizer", _tokenizer),
         ("shards", partial(_shards, gpus=options.gpus)),
         ("val", _validation),
@@ -169,13 +168,13 @@ def run_dry(options: DryRunOptions, arguments: Sequence[str]) -> Iterator[str]:
         ("folder", partial(_folder, gpus=options.gpus)),
     ):
         try:
-            yield f"{title:9}  {check(config)}"
+            yield f"{title:9}  {examine(config)}"
         except (UserError, OSError, DataError) as error:
             problems.append(sentence(error))
             yield f"{title:9}  wrong: {sentence(error)}"
     yield from (f"note       {remark}" for remark in config.remarks)
     if problems:
-        raise UserError("; ".join(dict.fromkeys(problems)))  # several checks may find the same
+        raise UserError("dry run", "; ".join(dict.fromkeys(problems)))  # several checks may find the same
     yield "ready"
 
 
@@ -242,7 +241,7 @@ def _first_sample(settings: LoaderConfig, patterns: tuple[str, ...]) -> str:
     with BatchLoader(one) as loader:
         for batch in loader:
             return f"sample {batch.keys[0]} of {shown}"
-        raise UserError(f"shards: no sample of {shown} can be read: {loader.stats().bad_samples}")
+        raise UserError("shards", f"no sample of {shown} can be read: {loader.stats().bad_samples}")
 
 
 def _validation(config: TrainConfig) -> str:
@@ -263,8 +262,7 @@ def _start(config: TrainConfig) -> str:
     found = source.architecture()
     for name in (*_SIZES, *(_RESIZABLE if config.start_resize == "off" else ())):
         own, size = attrgetter(name)(config.model), attrgetter(name)(found)
-        if own != size:
-            raise UserError(f"model.{name}: must be {size} as in {start}, or --architecture start_from (got {own})")
+        check(own == size, f"model.{name}", f"must be {size} as in {start}, or --architecture start_from", own)
     return f"{start} exists, and its sizes fit; its weights were not downloaded"
 
 

@@ -25,7 +25,7 @@ from prolip.checkpoint import Best, Checkpoint, Notes, RunLock, Saver, agree_on_
 from prolip.data import BatchLoader, Cursor, DataError
 from prolip.data.device import DeviceBatch, device_batches
 from prolip.distributed import Peers, Ranks, failing_at_once, join, meet
-from prolip.errors import UserError, fields_within, log_to_terminal, sentence
+from prolip.errors import UserError, fields_within, log_to_terminal, of_os_error
 from prolip.files import write_atomic
 from prolip.inference.tokenizer import check_same_tokenizer, inference_files
 from prolip.losses import LossTerms, ProlipLoss
@@ -163,8 +163,9 @@ def find_saved(config: TrainConfig, ranks: Ranks) -> Checkpoint | None:
     if saved is not None and (keys := differing_keys(config, saved.notes.config)):
         changed = ", ".join(f"{key} ({before} there, {now} now)" for key, (before, now) in keys.items())
         raise UserError(
-            f"{config.out}: holds a run with different {changed}: choose another --out (--start_from {config.out} goes "
-            "on from its weights), or remove that folder"
+            config.out,
+            f"holds a run with different {changed}: choose another --out (--start_from {config.out} "
+            "goes on from its weights), or remove that folder",
         )
     return saved
 
@@ -309,7 +310,7 @@ def train(arguments: Sequence[str], ranks: Ranks, opened: ExitStack) -> int:
             keep_freed_memory()
         run = set_up(config, ranks, opened)
     except OSError as error:
-        raise UserError(sentence(error)) from error
+        raise of_os_error(error) from error
     if run.step >= run.config.total_steps:
         log.info("%s is complete: %d steps", run.config.out, run.step)
         log.info(config.closing)

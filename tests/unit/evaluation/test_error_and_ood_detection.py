@@ -138,7 +138,7 @@ def test_unusable_data_and_options_are_refused(lab: Path, tmp_path: Path, answer
     few = answered._replace(evidence=answered.evidence.rows(torch.arange(8)), truth=answered.truth[:8])
     with pytest.raises(UserError) as error:
         decide(few._replace(folds=torch.arange(8) % 2))
-    assert error.value.field == "num_folds"
+    assert error.value.field == "data"
     (tmp_path / "none").mkdir()
     (tmp_path / "noise").mkdir()
     for option, folder in (("elsewhere", "none"), ("known", "none"), ("elsewhere", "noise")):

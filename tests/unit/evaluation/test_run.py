@@ -93,7 +93,7 @@ def test_one_model_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_set_that_fails_is_noted_and_the_others_run(tmp_path: Path) -> None:
     model: Any = SimpleNamespace(name="m", fingerprint=lambda: "f", has_csd=True)
-    errors = {"wrong": UserError("it has no shard"), "gone": FileNotFoundError("no such folder")}
+    errors = {"wrong": UserError("data", "it has no shard"), "gone": FileNotFoundError("no such folder")}
 
     def prepare(name: str, source: str) -> tuple[dict[str, Any], Any]:
         assert source == f"a/{name}"
@@ -110,7 +110,7 @@ def test_a_set_that_fails_is_noted_and_the_others_run(tmp_path: Path) -> None:
 
     some = found("one", "wrong", "missing 1", "gone", "missing 2", "two")
     assert [row.task for row in some.rows] == ["one", "two"]
-    failed = ["wrong: it has no shard", "gone: no such folder"]
+    failed = ["wrong: data: it has no shard", "gone: no such folder"]
     assert some.notes == ["not in data: missing 1, missing 2", "one: small", *failed, "two: small"]
     with pytest.raises(UserError, match="; ".join(failed)):
         found("wrong", "gone")

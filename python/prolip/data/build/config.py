@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from prolip.errors import UserError, check_at_least
+from prolip.errors import UserError, check, check_at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +34,9 @@ class BuildConfig:
         if self.max_side is not None:
             check_at_least(1, max_side=self.max_side)
         if not self.split.isidentifier() or (self.val_share and self.split == "val"):
-            raise UserError(f"split: must be a word, and with val_share not val (got {self.split!r})")
-        if not 0 <= self.val_share < 1:
-            raise UserError(f"val_share: must be in [0, 1) (got {self.val_share})")
-        if not 0 <= self.max_bad_fraction <= 1:
-            raise UserError(f"max_bad_fraction: must be in [0, 1] (got {self.max_bad_fraction})")
+            raise UserError("split", "must be a word, and with val_share not val", f"{self.split!r}")
+        check(0 <= self.val_share < 1, "val_share", "must be in [0, 1)", self.val_share)
+        check(0 <= self.max_bad_fraction <= 1, "max_bad_fraction", "must be in [0, 1]", self.max_bad_fraction)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,24 +58,25 @@ class FolderConfig(BuildConfig):
         super().__post_init__()
         if self.name_pattern is not None:
             self._check_pattern(self.name_pattern)
-        if self.train_tokenizer and self.captions == "none":
-            raise UserError("train_tokenizer: must be given with captions (got captions = none)")
-        if not self.templates:
-            raise UserError("templates: must not be empty")
+        check(
+            not self.train_tokenizer or self.captions != "none",
+            "train_tokenizer",
+            "must be given with captions",
+            "captions = none",
+        )
+        check(self.templates, "templates", "must not be empty")
         for template in self.templates:
             rest = template.replace("{}", "", 1)
             if rest == template or "{" in rest or "}" in rest:
-                raise UserError(f"templates: {template!r} must contain {{}} once and no other brace")
+                raise UserError("templates", f"{template!r} must contain {{}} once and no other brace")
 
     def _check_pattern(self, pattern: str) -> None:
-        if self.captions != "name":
-            raise UserError(f"name_pattern: must be given with captions = name (got {self.captions})")
+        check(self.captions == "name", "name_pattern", "must be given with captions = name", self.captions)
         try:
             groups = re.compile(pattern).groups
         except re.error as error:
-            raise UserError(f"name_pattern: must be a regular expression (got {pattern!r}: {error})") from error
-        if groups != 1:
-            raise UserError(f"name_pattern: must have one group in parentheses (got {pattern!r})")
+            raise UserError("name_pattern", "must be a regular expression", f"{pattern!r}: {error}") from error
+        check(groups == 1, "name_pattern", "must have one group in parentheses", f"{pattern!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +95,10 @@ class CsvConfig(BuildConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.delimiter is not None and len(self.delimiter) != 1:
-            raise UserError(f"delimiter: must be one character (got {self.delimiter!r})")
-        if self.image_column == self.caption_column:
-            raise UserError(f"image_column: must differ from caption_column (got {self.image_column!r})")
+            raise UserError("delimiter", "must be one character", f"{self.delimiter!r}")
+        check(
+            self.image_column != self.caption_column,
+            "image_column",
+            "must differ from caption_column",
+            f"{self.image_column!r}",
+        )

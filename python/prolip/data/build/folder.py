@@ -10,7 +10,7 @@ from prolip.data.build.config import FolderConfig
 from prolip.data.build.images import EXTENSIONS, Candidate, write_images
 from prolip.data.build.shards import BuildSummary
 from prolip.data.class_names import class_text
-from prolip.errors import UserError, sentence
+from prolip.errors import UserError, check, sentence
 from prolip.files import read_text
 
 _SPLITS = {"train", "val", "valid", "validation", "test"}
@@ -29,20 +29,22 @@ def build_folder(config: FolderConfig, out: Path) -> BuildSummary:
         UserError: `images` has no image, too many bad ones, or none with the requested kind of caption; most of its
             class folders are named like splits; or `out` holds other files.
     """
-    if not config.images.is_dir():
-        raise UserError(f"images: must be a folder (got {config.images})")
+    check(config.images.is_dir(), "images", "must be a folder", config.images)
     candidates = [candidate_of(path, config) for path in find_images(config.images)]
     if candidates and all(candidate.problem for candidate in candidates):
         raise UserError(
-            f"images: no image of {config.images} has a caption for captions = {config.captions} "
-            f"({candidates[0].name}: {candidates[0].problem}). {_CHOICES}"
+            "images",
+            f"no image of {config.images} has a caption for captions = {config.captions} ({candidates[0].name}: "
+            f"{candidates[0].problem}). {_CHOICES}",
         )
     classes = Counter(str(image.record["class"]) for image in candidates if "class" in image.record)
     splits = [name for name in classes if name.lower() in _SPLITS]
     if 2 * len(splits) > len(classes):  # a vehicle may be a train
         raise UserError(
-            f"images: must hold one folder per class, but {', '.join(splits)} look like splits; build each by itself, "
-            f"such as --images {config.images / splits[0]} (got {config.images})"
+            "images",
+            f"must hold one folder per class, but {', '.join(splits)} look like splits; build each by "
+            f"itself, such as --images {config.images / splits[0]}",
+            config.images,
         )
     description = {
         "kind": "folder",

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from prolip.errors import UserError
+from prolip.errors import UserError, check
 from prolip.files import write_atomic
 
 
@@ -72,8 +72,7 @@ def build_hierarimgs(*, instances: Path, captions: Path, out: Path) -> str:
         if len(own) > 3 and image.id in texts and alike.keys() >= {*nested}:
             names = [*(draw.choice(alike[some]) for some in nested), image.file_name]
             rows.append((texts[image.id], " => ".join(names)))
-    if not rows:
-        raise UserError(f"instances: must have captioned images with nested categories (got {instances})")
+    check(rows, "instances", "must have captioned images with nested categories", instances)
     rows, table = draw.sample(rows, min(len(rows), 1000)), io.StringIO()  # HierarCaps has 1,000
     csv.writer(table).writerows([("caption", "images"), *rows])
     write_atomic(out, table.getvalue())
@@ -84,4 +83,4 @@ def _read(path: Path) -> _Coco:
     try:
         return msgspec.json.decode(path.read_bytes(), type=_Coco)
     except msgspec.DecodeError as error:
-        raise UserError(f"{path}: must have COCO's annotations ({error})") from error
+        raise UserError(path, f"must have COCO's annotations ({error})") from error

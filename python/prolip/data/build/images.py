@@ -143,7 +143,7 @@ def write_images(
     """
     started = time.monotonic()
     if not candidates:
-        raise UserError(f"{origin}: must have an image ({', '.join(sorted(EXTENSIONS))})")
+        raise UserError(origin, f"must have an image ({', '.join(sorted(EXTENSIONS))})")
     check_replaceable(out)
     bad: list[BadImage] = []
     converted: Counter[str] = Counter()
@@ -162,8 +162,9 @@ def write_images(
                 if len(bad) > config.max_bad_fraction * len(candidates):
                     named = "; ".join(f"{one.name} ({one.reason})" for one in bad[:5])
                     raise UserError(
-                        f"max_bad_fraction: must allow {len(bad)} of {len(candidates)} images, which are bad "
-                        f"(got {config.max_bad_fraction}): {named}"
+                        "max_bad_fraction",
+                        f"must allow {len(bad)} of {len(candidates)} images, which are bad: {named}",
+                        config.max_bad_fraction,
                     )
                 continue
             if image.converted_from:
@@ -187,7 +188,7 @@ def write_images(
                 folder.write_text("tokenizer.json", train_vocabulary(captions, _VOCABULARY).json)
         if not folder.samples:
             raise UserError(
-                f"{origin}: must have an image that can be read; the first is {bad[0].name} ({bad[0].reason})"
+                origin, f"must have an image that can be read; the first is {bad[0].name} ({bad[0].reason})"
             )
         kinds = dict(sorted(converted.items()))
         folder.finish({**description, "skipped": [asdict(one) for one in bad], "converted": kinds})

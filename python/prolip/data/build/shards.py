@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Self
 from uuid import uuid4
 
-from prolip.errors import UserError
+from prolip.errors import UserError, check
 from prolip.files import check_writable, writing
 
 logger = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ def replace_folder(out: Path, patterns: Sequence[str] = OUR_FILES) -> Iterator[S
     try:
         staging.mkdir()
     except OSError as error:
-        raise UserError(f"{out}: {str(error.strerror).lower()}") from error
+        raise UserError(out, str(error.strerror).lower()) from error
     try:
         with writing(out):
             yield ShardFolder(staging)
@@ -165,13 +165,12 @@ def check_replaceable(out: Path, patterns: Sequence[str] = OUR_FILES) -> None:
     if not out.exists():
         check_writable(out)
         return
-    if not out.is_dir():
-        raise UserError(f"{out}: must be a folder; name a new or empty one")
+    check(out.is_dir(), out, "must be a folder; name a new or empty one")
     files = files_below(out)
     # A folder of somebody's shards holds only files with our names, but not our record of them.
     foreign = [name for name in files if RECORD not in files or not any(_fits(name, pattern) for pattern in patterns)]
     if foreign:
-        raise UserError(f"{out}: must hold only what a builder wrote; name a new or empty folder (got {foreign[0]!r})")
+        raise UserError(out, "must hold only what a builder wrote; name a new or empty folder", f"{foreign[0]!r}")
 
 
 def _fits(name: str, pattern: str) -> bool:

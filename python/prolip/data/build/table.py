@@ -7,7 +7,7 @@ from pathlib import Path
 from prolip.data.build.config import CsvConfig
 from prolip.data.build.images import Candidate, write_images
 from prolip.data.build.shards import BuildSummary
-from prolip.errors import UserError
+from prolip.errors import UserError, check
 
 
 def build_csv(config: CsvConfig, out: Path) -> BuildSummary:
@@ -17,14 +17,12 @@ def build_csv(config: CsvConfig, out: Path) -> BuildSummary:
         UserError: the table cannot be read, lacks a column or has a row of another length; too many images are bad;
             or `out` holds other files.
     """
-    if not config.table.is_file():
-        raise UserError(f"table: must be a file (got {config.table})")
+    check(config.table.is_file(), "table", "must be a file", config.table)
     try:
         candidates = list(_read_rows(config))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"table: must be a .csv or .tsv file in UTF-8 (got {config.table}: {error})") from error
-    if not candidates:
-        raise UserError(f"table: must have a row below the header (got {config.table})")
+        raise UserError("table", "must be a .csv or .tsv file in UTF-8", f"{config.table}: {error}") from error
+    check(candidates, "table", "must have a row below the header", config.table)
     description = {
         "kind": "csv",
         "image_column": config.image_column,
@@ -42,15 +40,16 @@ def _read_rows(config: CsvConfig) -> Iterator[Candidate]:
         for field in ("image_column", "caption_column"):
             if getattr(config, field) not in columns:
                 raise UserError(
-                    f"{field}: must be a column of {config.table} (got {getattr(config, field)}); it has "
-                    f"{', '.join(columns)}; name one, or set --delimiter"
+                    field,
+                    f"must be a column of {config.table}, which has {', '.join(columns)}; name one, or set --delimiter",
+                    getattr(config, field),
                 )
         if len(set(columns)) < len(columns):
-            raise UserError(f"table: must have columns of different names (got {', '.join(columns)})")
+            raise UserError("table", "must have columns of different names", ", ".join(columns))
         for row in rows:
             name = f"{config.table.name} line {rows.line_num}"
             if None in row or None in row.values():
-                raise UserError(f"table: {name} must have {len(columns)} columns, as the first line")
+                raise UserError("table", f"{name} must have {len(columns)} columns, as the first line")
             caption = row.pop(config.caption_column).strip()
             image = row[config.image_column].strip()
             empty = config.caption_column if image else config.image_column

@@ -45,7 +45,7 @@ class Art:
         try:
             return _draw_svg(path, side) if path.suffix == ".svg" else _draw_png(path, side)
         except (OSError, ValueError) as error:
-            raise UserError(f"{path}: cannot be drawn ({error})") from error
+            raise UserError(path, f"cannot be drawn ({error})") from error
 
 
 def find_art() -> dict[Design, Art]:
@@ -66,7 +66,7 @@ def package_versions() -> dict[str, str]:
     try:
         return {name: version(name) for name in names}
     except PackageNotFoundError as error:
-        raise UserError(f"the package {error.name} is not installed: pip install 'prolip[demo]'") from error
+        raise UserError(error.name, "not installed; pip install 'prolip[demo]'") from error
 
 
 def image_id(pixels: Pixels) -> str:
@@ -85,7 +85,7 @@ def _package_folder(module: str) -> Path:
     # Don't import the packages: one needs modules that newer Pythons lack, the other imports its plotting code.
     spec = find_spec(module)
     if spec is None or not spec.submodule_search_locations:
-        raise UserError(f"the package {module} is not installed: pip install 'prolip[demo]'")
+        raise UserError(module, "not installed; pip install 'prolip[demo]'")
     return Path(next(iter(spec.submodule_search_locations)))
 
 

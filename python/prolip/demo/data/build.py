@@ -59,7 +59,7 @@ from prolip.demo.data.captions import (
 )
 from prolip.demo.data.names import TABLE, Emoji, read_table
 from prolip.demo.data.splits import SPLITS, Split, choose_variants, split_emoji
-from prolip.errors import UserError
+from prolip.errors import check
 
 FORMAT = 2
 """Incremented when the same settings give different shards, so that folders of an older format are rebuilt."""
@@ -107,8 +107,7 @@ def _check_kind(out: Path) -> None:
         kind = json.loads((out / RECORD).read_text(encoding="utf-8")).get("kind")
     except (FileNotFoundError, ValueError):
         return
-    if kind != KIND:
-        raise UserError(f"{out}: must not hold other shards; name a new folder (got those of a {kind})")
+    check(kind == KIND, out, "must not hold other shards; name a new folder", f"those of a {kind}")
 
 
 def _draw_sets(config: EmojiConfig) -> tuple[dict[str, list[Drawing]], dict[str, Split]]:

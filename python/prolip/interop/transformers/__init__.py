@@ -7,7 +7,7 @@ from prolip.errors import UserError
 try:
     import transformers
 except ImportError as error:
-    raise UserError("prolip.interop.transformers needs transformers: pip install 'prolip[transformers]'") from error
+    raise UserError("prolip.interop.transformers needs transformers", "pip install 'prolip[transformers]'") from error
 
 from prolip.interop.transformers.modeling import ProLIPConfig, ProLIPModel, ProLIPModelOutput
 from prolip.interop.transformers.processing import ProLIPImageProcessor, ProLIPProcessor, ProLIPTokenizer

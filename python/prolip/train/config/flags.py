@@ -53,5 +53,5 @@ def gather(
             words = found[name]
             words += value
         else:
-            raise UserError(f"{name}: must be given once")
+            raise UserError(name, "must be given once")
     return found

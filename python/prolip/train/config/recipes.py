@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple
 
 from prolip.data import without_secrets
 from prolip.data.config import TokenizerConfig
-from prolip.errors import UserError
+from prolip.errors import UserError, check
 from prolip.files import decode, flatten, plain
 from prolip.models.architectures import ARCHITECTURES
 from prolip.train.config.flags import gather, list_flags
@@ -80,8 +80,8 @@ def from_toml(text: str) -> TrainConfig:
     unknown = [key for key in flatten(table) if key not in flatten(plain(config))]
     if unknown:
         raise UserError(
-            f"{', '.join(unknown)}: unknown to this version of prolip; the run can be loaded and evaluated, but not "
-            "resumed or exported"
+            ", ".join(unknown),
+            "unknown to this version of prolip; the run can be loaded and evaluated, but not resumed or exported",
         )
     config.validate()
     return config
@@ -130,12 +130,12 @@ def read_recipe(name: str, folder: Path = Path(), above: tuple[str, ...] = ()) -
     is_file = name.endswith(".toml") or path.is_file()
     chain = (*above, str(path.resolve()) if is_file else name)
     if chain[-1] in above:
-        raise UserError(f"{chain[0]}: a recipe must not extend itself (got {' extends '.join(chain)})")
+        raise UserError(chain[0], "a recipe must not extend itself", " extends ".join(chain))
     table = _read_table(path if is_file else _RECIPES / f"{name}.toml", str(path) if is_file else name)
     extended = table.pop("extends", [])
     names = [extended] if isinstance(extended, str) else extended
     if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
-        raise UserError(f"{path}: extends must be the name of a recipe, or a list of names (got {extended!r})")
+        raise UserError(path, "extends must be the name of a recipe, or a list of names", f"{extended!r}")
     inside = path.parent if is_file else Path()
     return [*(found for one in names for found in read_recipe(one, inside, chain)), table]
 
@@ -145,9 +145,9 @@ def _read_table(source: Path | Traversable, name: str) -> Table:
         return tomllib.loads(source.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         known = ", ".join(known_recipes())
-        raise UserError(f"{name}: no such recipe; give the path of a TOML file or one of {known}") from error
+        raise UserError(name, f"no such recipe; give the path of a TOML file or one of {known}") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"{name}: not a TOML file: {error}") from error
+        raise UserError(name, f"not a TOML file: {error}") from error
 
 
 # ---- Flags and tables ----
@@ -177,7 +177,7 @@ def _merged(base: TrainConfig, tables: Sequence[Table], flags: Mapping[str, list
         for step in path:
             place = place[int(step) if isinstance(place, list) else step]
         if not values and not isinstance(place[name], list):
-            raise UserError(f"--{key}: needs a value")
+            raise UserError(f"--{key}", "needs a value")
         place[name] = values[0] if len(values) == 1 and not isinstance(place[name], list) else values
     return decode(TrainConfig, table, from_text=True)
 
@@ -206,18 +206,17 @@ def _check_key(key: str, config: TrainConfig) -> None:
         return
     parent = key.rpartition(".")[0]
     if known.get(parent, "") is None:
-        raise UserError(f"{key}: needs [{parent}] in a recipe, such as with-native for data.native")
+        raise UserError(key, f"needs [{parent}] in a recipe, such as with-native for data.native")
     inner = next((name for name in known if name.startswith(f"{key}.")), None)
     if inner is not None:
-        raise UserError(f"{key}: is a table; set e.g. {inner}")
+        raise UserError(key, f"is a table; set e.g. {inner}")
     entries = re.split(r"\.\d+(?:\.|$)", key)[0]
-    if known.get(entries) == []:
-        raise UserError(f"{key}: there is no such entry; write [[{entries}]] into a recipe first")
+    check(known.get(entries) != [], key, f"there is no such entry; write [[{entries}]] into a recipe first")
     # The last part decides, since all keys of a table begin alike.
     close = difflib.get_close_matches(key.rpartition(".")[2], {name.rpartition(".")[2]: name for name in known}, 1)
     near = [name for name in known if close and name.rpartition(".")[2] == close[0]]
     hint = f"did you mean {', '.join(near)}?" if near else "prolip train --help lists all"
-    raise UserError(f"{key}: unknown key; {hint}")
+    raise UserError(key, f"unknown key; {hint}")
 
 
 def _toml_lines(table: Mapping[str, Any], path: str) -> Iterator[str]:
@@ -277,9 +276,9 @@ def _find_origin(tables: Sequence[Mapping[str, Any]]) -> _Origin:
     if start is not None and architecture != OF_START and latest["start_from"] > first and not resized:
         architecture, first = OF_START, latest["start_from"]
     if architecture == OF_START and start is None:
-        raise UserError(f"architecture: {OF_START!r} needs --start_from")
+        raise UserError("architecture", f"{OF_START!r} needs --start_from")
     if architecture not in {*ARCHITECTURES, OF_START}:
-        raise UserError(f"architecture: must be one of {', '.join(ARCHITECTURES)} (got {architecture!r})")
+        raise UserError("architecture", f"must be one of {', '.join(ARCHITECTURES)}", f"{architecture!r}")
     describing = [place for place, table in enumerate(tables[:first]) if {"model", "architecture"} & table.keys()]
     return _Origin(architecture, start, max(describing, default=-1) + 1 if architecture == OF_START else 0)
 
@@ -294,9 +293,10 @@ def _check_rates(start: str | None, tables: Sequence[Table], flags: Mapping[str,
     unset = [key for key in ("optim.lr", "optim.warmup_steps") if key not in given]
     if start is not None and unset:
         raise UserError(
-            f"{unset[0]}: must be set with start_from, because the defaults (a rate of {OptimConfig.lr:g} after "
-            f"{OptimConfig.warmup_steps:,} steps) would destroy trained weights. Add a recipe, such as "
-            "finetune-clip-vit-b16, or write --optim.lr 1e-5 --optim.warmup_steps 1000"
+            unset[0],
+            f"must be set with start_from, because the defaults (a rate of {OptimConfig.lr:g} after "
+            f"{OptimConfig.warmup_steps:,} steps) would destroy trained weights. Add a recipe, such "
+            "as finetune-clip-vit-b16, or write --optim.lr 1e-5 --optim.warmup_steps 1000",
         )
 
 

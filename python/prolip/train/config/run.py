@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from prolip.data import AugmentConfig, DataConfig, LoaderConfig, MaskConfig
-from prolip.errors import UserError, check_at_least, check_seed
+from prolip.errors import UserError, check, check_at_least, check_seed
 from prolip.files import OPERATIONAL, check_no_tilde
 from prolip.losses.config import LossConfig
 from prolip.models import ARCHITECTURES, LockConfig, ModelConfig
@@ -160,54 +160,59 @@ class TrainConfig:
             UserError: a rule is broken.
         """
         if not self.data.shards and self.data.selection is None:
-            raise UserError("data.shards: name at least one, or data.selection")
+            raise UserError("data.shards", "name at least one, or data.selection")
         check_no_tilde(self.out, "out")
         self._validate_native()
         self._validate_steps()
         if self.start_resize != "off" and self.start_from is None:
-            raise UserError(f"start_resize: needs start_from (got {self.start_resize})")
+            raise UserError("start_resize", "needs start_from", self.start_resize)
         check_at_least(1, log_every=self.log_every, checkpoint_every=self.checkpoint_every)
         check_at_least(1, keep_checkpoints=self.keep_checkpoints)
         self.validation.validate()
         names, metric = [job.name for job in self.validation.jobs], self.keep_best or ""
         if metric.startswith("val/") and metric.split("/")[1] not in names:
-            raise UserError(
-                f"keep_best: must be of a validation job: {', '.join(names) or 'there is none'} (got {metric})"
-            )
-        if not 0 < self.timeout_minutes <= _DAY:
-            raise UserError(f"timeout_minutes: must be above 0 and at most {_DAY}, a day (got {self.timeout_minutes})")
+            raise UserError("keep_best", f"must be of a validation job: {', '.join(names) or 'there is none'}", metric)
+        check(
+            0 < self.timeout_minutes <= _DAY,
+            "timeout_minutes",
+            f"must be above 0 and at most {_DAY}, a day",
+            self.timeout_minutes,
+        )
         check_at_least(0, cpu_threads=self.cpu_threads)
         check_seed("seed", self.seed)
-        if self.loss.ppcl_weight == 0:
-            raise UserError("loss.ppcl_weight: must be above 0, to train the logit scale and bias (got 0)")
+        check(self.loss.ppcl_weight != 0, "loss.ppcl_weight", "must be above 0, to train the logit scale and bias", "0")
         if self.model.init_logit_bias is None and self.loss.reads_bias:
-            raise UserError("model.init_logit_bias: the contrastive loss needs one (got None)")
+            raise UserError("model.init_logit_bias", "the contrastive loss needs one", "None")
         self._validate_uncertainty()
         if self.data.tokenizer.context_length != self.model.text.context_length:
             rule = f"must equal model.text.context_length, {self.model.text.context_length}"
-            raise UserError(f"data.tokenizer.context_length: {rule} (got {self.data.tokenizer.context_length})")
+            raise UserError("data.tokenizer.context_length", rule, self.data.tokenizer.context_length)
 
     def _validate_native(self) -> None:
         native, seq_len = self.data.native, self.model.vision.image_seq_len
         if native is None and seq_len is not None:
-            raise UserError("data.native: must be set if model.vision.image_seq_len is (got None)")
+            raise UserError("data.native", "must be set if model.vision.image_seq_len is", "None")
         if native is not None and seq_len is None:
-            raise UserError("model.vision.image_seq_len: must be set with data.native (got None)")
+            raise UserError("model.vision.image_seq_len", "must be set with data.native", "None")
         if native is not None and min((samples for _, _, samples in native.steps()), default=0) < 1:
             rule = "must hold data.native.batch_divisor samples of the longest sequence"
-            raise UserError(f"data.native.token_budget: {rule} (got {native.token_budget})")
+            raise UserError("data.native.token_budget", rule, native.token_budget)
 
     def _validate_steps(self) -> None:
         check_at_least(1, batch_size=self.batch_size)
         if self.total_steps < 1:
             rule = f"must be at least the samples of a step, {self.samples_per_step:.0f}"
-            raise UserError(f"samples_seen: {rule} (got {self.samples_seen})")
+            raise UserError("samples_seen", rule, self.samples_seen)
         warmup, cooldown = self.optim.warmup_steps, self.optim.cooldown_steps
         if cooldown > 0 and warmup + cooldown > self.total_steps:
             rule = f"must be at most the run's {self.total_steps} steps less optim.warmup_steps, {warmup}"
-            raise UserError(f"optim.cooldown_steps: {rule} (got {cooldown})")
-        if self.ema.decay > 0 and self.ema.every > self.total_steps:
-            raise UserError(f"ema.every: must be at most the run's {self.total_steps} steps (got {self.ema.every})")
+            raise UserError("optim.cooldown_steps", rule, cooldown)
+        check(
+            self.ema.decay <= 0 or self.ema.every <= self.total_steps,
+            "ema.every",
+            f"must be at most the run's {self.total_steps} steps",
+            self.ema.every,
+        )
 
     def _validate_uncertainty(self) -> None:
         loss, masks = self.loss, self.data.masking is not None
@@ -215,12 +220,13 @@ class TrainConfig:
         trained = trained or loss.inclusion_weight > 0 or (loss.masked_inclusion_weight > 0 and masks)
         for tower in ("vision", "text"):
             has = getattr(self.model, tower).embed_unc
-            if loss.reads_log_var and not has:
-                raise UserError(
-                    f"model.{tower}.embed_unc: must be True, because the loss reads log variances (got False)"
-                )
-            if has and not trained:
-                raise UserError(f"model.{tower}.embed_unc: must be False, because no loss trains it (got True)")
+            check(
+                not loss.reads_log_var or has,
+                f"model.{tower}.embed_unc",
+                "must be True, because the loss reads log variances",
+                "False",
+            )
+            check(not has or trained, f"model.{tower}.embed_unc", "must be False, because no loss trains it", "True")
 
     def check_vocabulary(self) -> None:
         """Check that the token table has a row for every id. This opens the tokenizer.
@@ -232,13 +238,12 @@ class TrainConfig:
 
         path = self.data.tokenizer.path
         if path is not None and not path.is_file():
-            raise UserError(f"data.tokenizer.path: no such file (got {path})")
+            raise UserError("data.tokenizer.path", "no such file", path)
         rows, mask = self.model.text.vocab_size, self.data.masking
         needed = Tokenizer(self.data.tokenizer).vocab_size
-        if needed > rows:
-            raise UserError(f"model.text.vocab_size: must be at least the tokenizer's, {needed} (got {rows})")
+        check(needed <= rows, "model.text.vocab_size", f"must be at least the tokenizer's, {needed}", rows)
         if mask is not None and mask.text_mode == "replace" and mask.mask_id >= rows:
-            raise UserError(f"data.mask.mask_id: must be below model.text.vocab_size, {rows} (got {mask.mask_id})")
+            raise UserError("data.mask.mask_id", f"must be below model.text.vocab_size, {rows}", mask.mask_id)
 
     def loader(self, world_size: int) -> LoaderConfig:
         """Return the settings of the training loader on one of `world_size` ranks.
@@ -252,7 +257,7 @@ class TrainConfig:
             shared = {f"data.native.{name}": getattr(native, name) for name in ("token_budget", "batch_divisor")}
         for name, value in shared.items():
             if value % world_size:
-                raise UserError(f"{name}: must be a multiple of the {world_size} processes (got {value})")
+                raise UserError(name, f"must be a multiple of the {world_size} processes", value)
         if native is not None:
             native = dataclasses.replace(
                 native,
@@ -261,10 +266,14 @@ class TrainConfig:
                 batch_divisor=native.batch_divisor // world_size,
             )
         per_rank = min(kind.batch_size for _, kind in self.kinds_of_step) // world_size
-        if not 1 <= self.accumulate <= per_rank:
-            raise UserError(f"accumulate: must be 1 to {per_rank}, the batch of a process (got {self.accumulate})")
+        check(
+            1 <= self.accumulate <= per_rank,
+            "accumulate",
+            f"must be 1 to {per_rank}, the batch of a process",
+            self.accumulate,
+        )
         if not isinstance(vision.image_size, int):
-            raise UserError(f"model.vision.image_size: must be square for training (got {vision.image_size})")
+            raise UserError("model.vision.image_size", "must be square for training", vision.image_size)
         mask = self.data.masking
         mask = None if mask is None else dataclasses.replace(mask, num_patches=vision.num_patches)
         data = vars(dataclasses.replace(self.data, native=native, mask=mask))

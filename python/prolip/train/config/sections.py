@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from prolip.errors import UserError, check_at_least, fields_within
+from prolip.errors import UserError, check, check_at_least, fields_within
 from prolip.files import RESULTS
 
 CLASS_MEMBER = "cls"
@@ -50,17 +50,16 @@ class OptimConfig:
     def __post_init__(self) -> None:
         for name in ("lr", "eps", "log_var_lr_factor", "logit_lr_factor"):
             if not 0 < getattr(self, name) < math.inf:
-                raise UserError(f"optim.{name}: must be finite and positive (got {getattr(self, name)})")
+                raise UserError(f"optim.{name}", "must be finite and positive", getattr(self, name))
         for name in ("weight_decay", "warmup_steps", "cooldown_steps", "cooldown_power", "cooldown_end_lr"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise UserError(f"optim.{name}: must be finite and at least 0 (got {getattr(self, name)})")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise UserError(f"optim.betas: both must be in [0, 1) (got {self.betas})")
+                raise UserError(f"optim.{name}", "must be finite and at least 0", getattr(self, name))
+        check(all(0 <= beta < 1 for beta in self.betas), "optim.betas", "both must be in [0, 1)", self.betas)
         if (self.schedule == "const-cooldown") != (self.cooldown_steps > 0):
             rule = f'must be positive with "const-cooldown", and 0 with optim.schedule "{self.schedule}"'
-            raise UserError(f"optim.cooldown_steps: {rule} (got {self.cooldown_steps})")
+            raise UserError("optim.cooldown_steps", rule, self.cooldown_steps)
         if self.clip_norm is not None and not self.clip_norm > 0:
-            raise UserError(f"optim.clip_norm: must be positive, or absent (got {self.clip_norm})")
+            raise UserError("optim.clip_norm", "must be positive, or absent", self.clip_norm)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +74,7 @@ class EmaConfig:
     """Limit the decay of update t = 1, 2, ... to t / (t + 9), so that the random start is soon forgotten."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.decay < 1:
-            raise UserError(f"ema.decay: must be in [0, 1) (got {self.decay})")
+        check(0 <= self.decay < 1, "ema.decay", "must be in [0, 1)", self.decay)
         check_at_least(1, **{"ema.every": self.every})
 
     def kept(self, step: int) -> float | None:
@@ -141,7 +139,7 @@ class LogConfig:
         check_at_least(0, **{"log.examples_every": self.examples_every})
         check_at_least(1, **{"log.num_examples": self.num_examples})
         if self.peak_tflops is not None and not (math.isfinite(self.peak_tflops) and self.peak_tflops > 0):
-            raise UserError(f"log.peak_tflops: must be finite and positive (got {self.peak_tflops})")
+            raise UserError("log.peak_tflops", "must be finite and positive", self.peak_tflops)
 
     def check(self) -> None:
         """Check that TensorBoard and W&B are installed if they are used.
@@ -151,7 +149,7 @@ class LogConfig:
         """
         for name, title in (("tensorboard", "TensorBoard"), ("wandb", "W&B")):
             if getattr(self, name) and find_spec(name) is None:
-                raise UserError(f"log.{name}: {title} is not installed; pip install 'prolip[{name}]'")
+                raise UserError(f"log.{name}", f"{title} is not installed; pip install 'prolip[{name}]'")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,12 +195,16 @@ class ValidationConfig:
         """
         for place, job in enumerate(self.jobs):
             key = f"validation.jobs.{place}"
-            if not job.name or "/" in job.name:
-                raise UserError(f"{key}.name: must not be empty or contain a slash (got {job.name!r})")
-            if job.name in {other.name for other in self.jobs[:place]}:
-                raise UserError(f"{key}.name: must be unique (got {job.name!r})")
-            if not job.shards:
-                raise UserError(f"{key}.shards: name at least one")
+            check(
+                job.name and "/" not in job.name, f"{key}.name", "must not be empty or contain a slash", f"{job.name!r}"
+            )
+            check(
+                job.name not in {other.name for other in self.jobs[:place]},
+                f"{key}.name",
+                "must be unique",
+                f"{job.name!r}",
+            )
+            check(job.shards, f"{key}.shards", "name at least one")
             check_at_least(1, **{f"{key}.every": job.every, f"{key}.batch_size": job.batch_size})
             if job.kind == "zero_shot":
                 from prolip.metrics.prompts import fill_templates  # imports torch, which --help must not wait for
@@ -210,4 +212,4 @@ class ValidationConfig:
                 with fields_within(f"{key}."):
                     fill_templates(job.templates, ["a class"])
             elif not job.captions:
-                raise UserError(f"{key}.captions: {job.kind} needs at least one")
+                raise UserError(f"{key}.captions", f"{job.kind} needs at least one")

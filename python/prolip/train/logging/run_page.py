@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from prolip.errors import UserError
+from prolip.errors import UserError, check
 from prolip.files import read_text, write_atomic
 from prolip.report.page import Section, build_page
 from prolip.report.results import result_sections
@@ -23,8 +23,7 @@ def write_report(folder: Path) -> Path:
     if (folder / "metrics.jsonl").is_file():
         runs = find_runs([folder])
         sections += curve_sections(runs, list(dict.fromkeys(name for run in runs for row in run.rows for name in row)))
-    if not sections:
-        raise UserError(f"run: no curves in the folder, and no results of it (got {folder})")
+    check(sections, "run", "no curves in the folder, and no results of it", folder)
     if config.is_file():
         sections.append(Section("Configuration", source=read_text(config)))
     write_atomic(page, build_page(folder.resolve().name, sections, kicker="prolip report", lead=_LEAD))
@@ -47,7 +46,7 @@ def _sections(path: Path) -> list[Section]:
     try:
         return result_sections(json.loads(read_text(path)))
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: damaged or of another version, run the suite again (got {error!r})") from error
+        raise UserError(path, "damaged or of another version, run the suite again", f"{error!r}") from error
 
 
 _LEAD = (

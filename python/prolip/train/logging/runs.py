@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from prolip.data import NativeConfig
-from prolip.errors import UserError
+from prolip.errors import UserError, check
 from prolip.files import decode, write_atomic
 from prolip.report.charts import Line, line_chart
 from prolip.report.page import Figure, Section, build_page
@@ -51,7 +51,7 @@ def run_runs(options: RunsOptions) -> list[str]:
     known = list(dict.fromkeys(name for run in runs for row in run.rows for name in row))
     unknown = [name for name in options.metrics if name not in known]
     if unknown:
-        raise UserError(f"metrics: must be of {', '.join(known)} (got {', '.join(unknown)})")
+        raise UserError("metrics", f"must be of {', '.join(known)}", ", ".join(unknown))
     sets: dict[str, str] = {}
     for name in known:
         if name.startswith("val/"):
@@ -61,7 +61,7 @@ def run_runs(options: RunsOptions) -> list[str]:
     rows = [header, *map(_cells, summaries)]
     if options.plot is not None:
         if len(runs) > _MAX_CURVES:
-            raise UserError(f"plot: must have at most {_MAX_CURVES} runs (got {len(runs)})")
+            raise UserError("plot", f"must have at most {_MAX_CURVES} runs", len(runs))
         sections = [Section("Runs", table=rows), *curve_sections(runs, options.metrics or known)]
         write_atomic(options.plot, build_page("Runs side by side", sections))
     if options.json:
@@ -82,8 +82,7 @@ def find_runs(folders: Sequence[Path]) -> list[RunRecord]:
     found: dict[Path, None] = {}
     for folder in folders:
         logs = [*folder.glob("metrics.jsonl")] or sorted(folder.glob("*/metrics.jsonl"))
-        if not logs:
-            raise UserError(f"{folder}: must be the folder of a run or of runs, but has no metrics.jsonl")
+        check(logs, folder, "must be the folder of a run or of runs, but has no metrics.jsonl")
         found |= dict.fromkeys(path.parent for path in logs)
     names = [path.resolve().name for path in found]
     return [_read(path, str(path) if names.count(name) > 1 else name) for path, name in zip(found, names, strict=True)]
