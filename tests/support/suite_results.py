@@ -29,6 +29,6 @@ def three(main: bool = True) -> list[SuiteResult]:
         rows = [row_of_items("set | one", "accuracy", hits(share), main=main)]
         if model != "a last":
             rows.append(row_of_items("set | one", "recall", hits(share), labels, statistic="mean_per_group"))
-        chart = Chart(title="A curve", text=f"of {model}", svg=f'<svg id="{model[0]}"></svg>')
+        chart = Chart(group="A curve", text=f"of {model}", svg=f'<svg id="{model[0]}"></svg>')
         made.append(result(model, *rows, notes=(f"left out by {model}",), charts=(chart,)))
     return made

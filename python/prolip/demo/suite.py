@@ -34,7 +34,7 @@ from prolip.demo.samples import (
     set_names,
 )
 from prolip.errors import check
-from prolip.evaluation.classification import accuracy_rows, answer
+from prolip.evaluation.classification import ACCURACY, WITH_VARIANCES, accuracy_rows, answer
 from prolip.evaluation.error_and_ood_detection import (
     BASELINE,
     Decided,
@@ -75,6 +75,7 @@ RIGHT, PROMPTS, ORDER, INCLUSION, VIEWS, WRONG, DECISIONS = TEXTS = {
 }
 """What each section of the page asks, and how to read it."""
 _KNOWN = "accuracy, frequencies known"
+_OF_ANSWERS = (ACCURACY, WITH_VARIANCES, _KNOWN)
 HEADLINES = {
     "Group of a held-out emoji, zero-shot": f"{RIGHT}: group, {{0}}: accuracy",
     "Group of a held-out emoji, with the groups' frequencies": f"{RIGHT}: group, {{0}}: {_KNOWN}",
@@ -135,13 +136,13 @@ def run_emoji(model: Model, options: EmojiOptions, cache: TaskCache) -> SuiteRes
     embedded, before = (embed_sets(one, samples, names) for one in (model, untrained))
     found, by_key = measure(embedded), {row.key: row.value for row in measure(before).rows}
     rows = [dataclasses.replace(row, baselines={"untrained": by_key[row.key], **row.baselines}) for row in found.rows]
-    charts = [Chart(title=heading, text=text, svg="") for heading, text in TEXTS.items()]
+    charts = [Chart(group=heading, text=text, svg="") for heading, text in TEXTS.items()]
     charts = [*nearest_galleries(embedded), *charts, *found.charts]
     if options.split == "test" and any(options.data.glob("val-*.tar")):
         decided = decide(embedded, options.data)
         rows, charts = rows + decided.rows, charts + decided.charts
     sources = "; ".join(f"{one['part']}: {one['credit']} ({one['licence']}), {one['source']}" for one in ATTRIBUTIONS)
-    charts.append(Chart(title="Sources of the images and names", text=sources, svg=""))
+    charts.append(Chart(group="Sources of the images and names", text=sources, svg=""))
     return SuiteResult(suite="emoji", model=model.name, fingerprint=model.fingerprint(), rows=rows, charts=charts)
 
 
@@ -159,21 +160,34 @@ def embed_sets(model: Model, samples: Mapping[str, list[EmojiSample]], names: Se
 def measure(embedded: Embedded) -> TaskResult:
     """All figures that need no calibration, the headlines first."""
     samples = [sample for one in embedded.held_out for sample in one.samples]
-    rows = [row for one in embedded.sets for row in right_rows(embedded, one)]
-    rows += order_rows(f"{ORDER}: unseen names", samples, embedded.captions)
-    rows += order_rows(f"{ORDER}: trained names", embedded.trained, embedded.captions)
-    rows += [row for one in embedded.held_out for row in (*inclusion_rows(embedded, one), *view_rows(embedded, one))]
-    large = [one for one in embedded.sets if len(one.samples) >= _MIN_FOR_BINS]
-    found = [
-        *(prompt_figures(embedded, classes) for classes in embedded.classes),
-        *(uncertainty_figures(embedded, one) for one in large),
+    results = [
+        under(RIGHT, [row for one in embedded.sets for row in right_rows(embedded, one)]),
+        under(ORDER, order_rows("unseen names", samples, embedded.captions)),
+        under(ORDER, order_rows("trained names", embedded.trained, embedded.captions)),
     ]
-    rows += [row for result in found for row in result.rows]
+    for one in embedded.held_out:
+        results += [under(INCLUSION, inclusion_rows(embedded, one)), under(VIEWS, view_rows(embedded, one))]
+    results += [prompt_figures(embedded, classes) for classes in embedded.classes]
+    results += [uncertainty_figures(embedded, one) for one in embedded.sets if len(one.samples) >= _MIN_FOR_BINS]
+    rows = [row for result in results for row in result.rows]
     by_key, titles = {row.key: row for row in rows}, (embedded.sets[0].title, embedded.sets[-1].title)
-    headlines = [dataclasses.replace(by_key[key.format(*titles)], task=task) for task, key in HEADLINES.items()]
+    headlines = [
+        dataclasses.replace(by_key[key.format(*titles)], group="", title=title) for title, key in HEADLINES.items()
+    ]
     return TaskResult(
         rows=[dataclasses.replace(row, main=place < len(headlines)) for place, row in enumerate(headlines + rows)],
-        charts=[chart for result in found for chart in result.charts],
+        charts=[chart for result in results for chart in result.charts],
+    )
+
+
+def under(group: str, rows: Sequence[Row], charts: Sequence[Chart] = ()) -> TaskResult:
+    """Rows and charts in a section of the page."""
+    titles = (": ".join(filter(None, (chart.group, chart.title))) for chart in charts)
+    return TaskResult(
+        rows=[dataclasses.replace(row, group=group) for row in rows],
+        charts=[
+            dataclasses.replace(chart, group=group, title=title) for chart, title in zip(charts, titles, strict=True)
+        ],
     )
 
 
@@ -181,27 +195,27 @@ def right_rows(embedded: Embedded, one: EmojiSet) -> list[Row]:
     """Classification and retrieval on one set."""
     rows = []
     for classes in embedded.classes:
-        task = f"{RIGHT}: {classes.level}, {one.title}"
+        title = f"{classes.level}, {one.title}"
         labels, prompts = classes.labels(one.samples), classes.embedded(embedded.captions)
-        found = accuracy_rows(task, answer(one.images, aggregate_prompts(prompts), with_var=True), labels)
+        found = accuracy_rows(title, answer(one.images, aggregate_prompts(prompts), with_var=True), labels)
         shares = label_shares(classes.labels(embedded.trained), len(classes.names))
         prior = log_prior(shares, len(shares))
         logits = weigh(one.images, prompts, None, embedded.model.similarity).with_prior(prior).logits
-        found.append(row_of_items(task, _KNOWN, (logits.argmax(dim=1) == labels).double()))
+        found.append(row_of_items(title, _KNOWN, (logits.argmax(dim=1) == labels).double()))
         chance = {f"largest {classes.level}": float(labels.bincount().max() / len(labels))}
-        rows += [dataclasses.replace(row, baselines=chance if "accuracy" in row.metric[:8] else {}) for row in found]
+        rows += [dataclasses.replace(row, baselines=chance if row.metric in _OF_ANSWERS else {}) for row in found]
     names, correct = embedded.captions.of(sample.text("name") for sample in one.samples), correct_pairs(one.samples)
     for way, ranks, pairs in (
         ("image to name", first_ranks(one.images, names, correct), correct),
         ("name to image", first_ranks(names, one.images, correct.T), correct.T),
     ):
         for k in RECALL_AT:
-            row = row_of_items(f"{RIGHT}: names, {one.title}", f"{way} R@{k}", (ranks < k).double())
+            row = row_of_items(f"names, {one.title}", f"{way} R@{k}", (ranks < k).double())
             rows.append(dataclasses.replace(row, baselines={"random order": chance_recall(pairs, k)}))
     return rows
 
 
-def order_rows(task: str, samples: Sequence[EmojiSample], captions: Captions) -> list[Row]:
+def order_rows(title: str, samples: Sequence[EmojiSample], captions: Captions) -> list[Row]:
     """How often the more general caption of an emoji is the more uncertain one, within the same template.
 
     "Not longer" counts only pairs whose specific caption has no more tokens.
@@ -212,9 +226,9 @@ def order_rows(task: str, samples: Sequence[EmojiSample], captions: Captions) ->
         (wide, longest), (narrow, tokens) = (captions.at(level, distinct) for level in (general, specific))
         more, not_longer = more_uncertain(wide.total_var, narrow.total_var), (tokens <= longest).long().flatten()
         metric = f"{general} over {specific}"
-        rows.append(dataclasses.replace(row_of_items(task, metric, more.mean(dim=1)), baselines={"coin": 0.5}))
+        rows.append(dataclasses.replace(row_of_items(title, metric, more.mean(dim=1)), baselines={"coin": 0.5}))
         metric = f"{metric}, {specific} not longer"
-        rows.append(row_of_items(task, metric, more.flatten(), not_longer, statistic="mean_of_chosen"))
+        rows.append(row_of_items(title, metric, more.flatten(), not_longer, statistic="mean_of_chosen"))
     return rows
 
 
@@ -232,12 +246,11 @@ def prompt_figures(embedded: Embedded, classes: Classes) -> TaskResult:
     # One item per emoji: its designs tend to be right or wrong together.
     (emoji,) = string_ids([[sample.codepoint for sample in samples]])
     gains = [emoji.bincount(weights=right - even) / emoji.bincount() for right in others]
-    task = f"{PROMPTS}: {classes.level}"
-    rows = [row_of_items(task, f"gain of {name}", gain) for name, gain in zip([*ways][1:], gains, strict=True)]
-    title = f"{PROMPTS}: weight of each prompt, {classes.level}"
-    drawn = weight_chart(title, next(iter(classes.prompts.values())), reweighted.weights)
+    rows = [row_of_items(classes.level, f"gain of {name}", gain) for name, gain in zip([*ways][1:], gains, strict=True)]
+    title = f"weight of each prompt, {classes.level}"
+    drawn = weight_chart(f"{PROMPTS}: {title}", next(iter(classes.prompts.values())), reweighted.weights)
     text = "Templates filled with one class. Dots: means over the classes; bars: the middle 80 %."
-    return TaskResult(rows=rows, charts=[Chart(title=title, text=text, svg=drawn)])
+    return under(PROMPTS, rows, [Chart(group=title, text=text, svg=drawn)])
 
 
 def inclusion_rows(embedded: Embedded, one: EmojiSet) -> list[Row]:
@@ -248,7 +261,7 @@ def inclusion_rows(embedded: Embedded, one: EmojiSet) -> list[Row]:
     pairs += [(*specific, *general) for specific, general in pairwise(steps)]
     return [
         row_of_items(
-            f"{INCLUSION}: {one.title}",
+            one.title,
             f"{name} ⊂ {other}",
             (inclusion_score(specific, general).double().sum(dim=-1).sign() / 2 + 0.5).mean(dim=1),
         )
@@ -266,7 +279,7 @@ def view_rows(embedded: Embedded, one: EmojiSet) -> list[Row]:
     rows = []
     for name, view in views.items():
         seen = embed_images(dataclasses.replace(model, encode_pixels=view), one.samples)
-        rows.append(row_of_items(f"{VIEWS}: {one.title}", name, more_uncertain(seen.total_var, one.images.total_var)))
+        rows.append(row_of_items(one.title, name, more_uncertain(seen.total_var, one.images.total_var)))
     return rows
 
 
@@ -276,7 +289,8 @@ def uncertainty_figures(embedded: Embedded, one: EmojiSet) -> TaskResult:
     classifier = aggregate_prompts(groups.embedded(embedded.captions))
     logits = zero_shot_logits(one.images.mean, classifier.weight, logit_scale=embedded.model.logit_scale)
     uncertainty = one.images.total_var.double()
-    return accuracy_figures(f"{WRONG}: {one.title}", uncertainty, logits, groups.labels(one.samples), 10)
+    found = accuracy_figures(one.title, uncertainty, logits, groups.labels(one.samples), 10)
+    return under(WRONG, found.rows, found.charts)
 
 
 # ---- Decisions ------------------------------------------------------------------------------------------------------
@@ -297,7 +311,7 @@ def decide(embedded: Embedded, data: Path) -> TaskResult:
     if model.calibration is None and Path(model.name).is_dir():
         save_calibration(calibration, Path(model.name) / CALIBRATION_FILE)
     for one in embedded.held_out:
-        task, truth = f"{DECISIONS}: {one.title}", groups.labels(one.samples)
+        truth = groups.labels(one.samples)
         own = weigh(one.images, prompts, None, model.similarity)
         evidence = calibration.with_prior(own)
         logits = evidence.logits.double() / calibration.temperature
@@ -307,11 +321,11 @@ def decide(embedded: Embedded, data: Path) -> TaskResult:
         scores = {BASELINE: 1 - confidence, "image's variance": one.images.total_var.double()}
         decided = Decided(logits, {("lac", GUARANTEE): within}, {MAX_ERROR: answered})
         rows += [
-            *set_rows(task, decided, truth, right),
-            *probability_rows(task, own.logits, {"calibrated": logits}, truth),
-            *score_rows(task, scores, right),
+            *set_rows(one.title, decided, truth, right),
+            *probability_rows(one.title, own.logits, {"calibrated": logits}, truth),
+            *score_rows(one.title, scores, right),
         ]
-        charts += decision_charts(task, scores, own.logits, logits, right)
+        charts += decision_charts(one.title, scores, own.logits, logits, right)
         if one is not embedded.sets[0]:
             continue
         tiles = []
@@ -321,8 +335,8 @@ def decide(embedded: Embedded, data: Path) -> TaskResult:
             inside = [(groups.names[label], label == truth[place]) for label in ranked if within[place, label]]
             tiles.append(one.samples[place].tile((f"{said} ({confidence[place]:.0%})", False), *inside))
         text = "From the surest to the least sure image: the answer, then the label set."
-        charts.append(Chart(title=f"{task}: six images", text=text, svg=gallery(tiles)))
-    return TaskResult(rows=[dataclasses.replace(row, main=False) for row in rows], charts=charts)
+        charts.append(Chart(group=one.title, title="six images", text=text, svg=gallery(tiles)))
+    return under(DECISIONS, [dataclasses.replace(row, main=False) for row in rows], charts)
 
 
 # ---- Charts ---------------------------------------------------------------------------------------------------------
@@ -338,7 +352,9 @@ def nearest_galleries(embedded: Embedded) -> list[Chart]:
             nearest = {names[other]: bool(correct[place, other]) for other in ranked[place]}
             tiles.append(one.samples[place].tile(*[*nearest.items()][:3]))
         text = "The model chooses among the names of all images of the set; a tick marks a right one."
-        charts.append(Chart(title=f"Images and the names nearest to them: {one.title}", text=text, svg=gallery(tiles)))
+        charts.append(
+            Chart(group="Images and the names nearest to them", title=one.title, text=text, svg=gallery(tiles))
+        )
     return charts
 
 

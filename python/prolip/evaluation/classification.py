@@ -23,6 +23,7 @@ from prolip.inference.model import Model
 from prolip.metrics.prompts import encode_prompts
 from prolip.metrics.zero_shot import PUBLISHED_LOGIT_SCALE, Classifier, aggregate_prompts, zero_shot_logits
 
+ACCURACY, WITH_VARIANCES = "accuracy", "accuracy, with class variances"
 NUM_TOP = 5
 _NUM_SHOWN = 10
 """Maximum number of classes and of confusions among the main figures."""
@@ -104,18 +105,18 @@ def answer(images: Gaussian, classifier: Classifier, *, with_var: bool) -> Answe
     return Answers(best(None), best(classifier.total_var) if with_var else None)
 
 
-def accuracy_rows(task: str, answers: Answers, labels: Tensor, *, main: str = "accuracy") -> list[Row]:
+def accuracy_rows(task: str, answers: Answers, labels: Tensor, *, main: str = ACCURACY) -> list[Row]:
     """Accuracy, top-5 accuracy (with five classes or more), mean per-class recall, accuracy with class variances.
 
     `labels` are i64 [N]; `main` names the task's main metric.
     """
     hits, recall = hits_of(answers.top, labels), "mean per-class recall"
-    rows = [row_of_items(task, "accuracy", hits[:, 0], main=main == "accuracy")]
+    rows = [row_of_items(task, ACCURACY, hits[:, 0], main=main == ACCURACY)]
     if answers.top.shape[1] == NUM_TOP:
         rows.append(row_of_items(task, "top-5 accuracy", hits[:, -1]))
     rows.append(row_of_items(task, recall, hits[:, 0], labels, statistic="mean_per_group", main=main == recall))
     if answers.top_with_var is not None:
-        rows.append(row_of_items(task, "accuracy, with class variances", hits_of(answers.top_with_var, labels)[:, 0]))
+        rows.append(row_of_items(task, WITH_VARIANCES, hits_of(answers.top_with_var, labels)[:, 0]))
     return rows
 
 

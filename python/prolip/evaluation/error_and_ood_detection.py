@@ -161,12 +161,15 @@ def measure_decisions(
     seen = {label: answer_images(other, data, options) for label, other in beside.items()}
     for label, one in seen.items():
         scores |= _of(label, plain_scores(one, one.images))
+    main, main_ood = (
+        [*names, *(_name(name, label) for name in names for label in seen)] for names in (_MAIN, _MAIN_OOD)
+    )
     accuracy = row_of_items(name, "accuracy", right.double(), main=True)
     scaled = {"temperature": decided.logits, "label frequencies": frequent.logits}
     scaled |= {f"by {label}": one.evidence.logits for label, one in seen.items()}
     rows = [
         accuracy,
-        *score_rows(name, scores, right),
+        *score_rows(name, scores, right, main),
         *probability_rows(name, own.evidence.logits, scaled, truth),
         *set_rows(name, decided, truth, right),
     ]
@@ -185,7 +188,7 @@ def measure_decisions(
         for score, values in there.items():
             items = torch.cat([scores[score], values])
             columns[score] = (items, torch.arange(len(items)) >= len(right))
-        rows += _by_score(f"{name}, {other}", "AUROC out of distribution", columns, "auroc", _MAIN_OOD)
+        rows += _by_score(f"{name}, {other}", "AUROC out of distribution", columns, "auroc", main_ood)
     note = f"{name}: {len(truth):,} images of {len(data.classnames):,} labels, in {options.num_folds} folds"
     charts = decision_charts(name, scores, own.evidence.logits, decided.logits, right)
     return TaskResult(rows=rows, notes=[note], charts=charts)
@@ -306,7 +309,11 @@ def _known(answered: Answered, known: Gaussian | None, fold: int) -> Tensor:
 
 
 def _of(model: str, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{name} of {model}": score for name, score in scores.items()}
+    return {_name(name, model): score for name, score in scores.items()}
+
+
+def _name(score: str, model: str) -> str:
+    return f"{score} of {model}"
 
 
 # ---- Rows and charts ------------------------------------------------------------------------------------------------
@@ -315,13 +322,13 @@ def _of(model: str, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _difference(first: Row, other: Row, metric: str, *, main: bool = False) -> Row:
     """The row of `other` minus `first`, two figures of the same items."""
     return Row(
-        task=other.task,
+        title=other.title,
         metric=metric,
         value=other.value - first.value,
         num_items=other.num_items,
         main=main,
         unit=other.unit,
-        difference_of=[first.key, other.key],
+        difference_of=[first.metric, other.metric],
     )
 
 
@@ -344,10 +351,10 @@ def _by_score(
     }
     if statistic == "risk_coverage":  # on the same images, its differences equal those of the excess
         return [*rows.values()]
-    others = ((name, row) for name, row in rows.items() if name != BASELINE)
     return [*rows.values()] + [
-        _difference(rows[BASELINE], row, f"{measure}, {name} − {BASELINE}", main=name.partition(" of ")[0] in main)
-        for name, row in others
+        _difference(rows[BASELINE], row, f"{measure}, {name} − {BASELINE}", main=name in main)
+        for name, row in rows.items()
+        if name != BASELINE
     ]
 
 
@@ -365,11 +372,11 @@ def _set_pair(task: str, title: str, within: Tensor, truth: Tensor, *, main: boo
     ]
 
 
-def score_rows(task: str, scores: Mapping[str, Tensor], correct: Tensor) -> list[Row]:
+def score_rows(task: str, scores: Mapping[str, Tensor], correct: Tensor, main: Sequence[str] = _MAIN) -> list[Row]:
     """How well each score, f64 [N], tells wrong answers from right ones, and its difference from the baseline."""
     wrong, right = ({name: (score, groups) for name, score in scores.items()} for groups in (~correct, correct))
     return [
-        *_by_score(task, "AUROC of errors", wrong, "auroc", _MAIN),
+        *_by_score(task, "AUROC of errors", wrong, "auroc", main),
         *_by_score(task, "area under risk and coverage", right, "risk_coverage"),
         *_by_score(task, "excess area under risk and coverage", right, "excess_risk_coverage"),
     ]
@@ -424,10 +431,10 @@ def decision_charts(
     wrong = f"Wrong answers among those given, for {task}, if only the least uncertain images are answered."
     accuracy = f"Accuracy by confidence, for {task}, in ten bins of equally many images."
     drawn = {
-        f"{task}: wrong answers by share answered": line_chart(
+        "wrong answers by share answered": line_chart(
             "Risk and coverage", wrong, _lines(risk), x_label="share answered", y_scale="from zero", percent=True
         ),
-        f"{task}: accuracy by confidence": line_chart(
+        "accuracy by confidence": line_chart(
             "Reliability",
             accuracy,
             _lines(reliability),
@@ -438,7 +445,10 @@ def decision_charts(
         ),
     }
     texts = (wrong, accuracy)
-    return [Chart(title=title, text=text, svg=svg) for text, (title, svg) in zip(texts, drawn.items(), strict=True)]
+    return [
+        Chart(group=task, title=title, text=text, svg=svg)
+        for text, (title, svg) in zip(texts, drawn.items(), strict=True)
+    ]
 
 
 def _lines(curves: Mapping[str, tuple[Tensor, Tensor]]) -> list[Line]:

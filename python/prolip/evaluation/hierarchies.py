@@ -78,7 +78,7 @@ def run_hierarimgs(model: Model, options: HierarimgsOptions, cache: TaskCache) -
 
     def draw(data: Hierarchies) -> list[Chart]:
         text = "The images nearest to the way from the caption's nearest image to the root, which is the mean of all."
-        charts = [Chart(title="Walks", text=text, svg="")]
+        charts = [Chart(group="Walks", text=text, svg="")]
         for row in range(0, len(levels), -(-len(levels) // _NUM_DRAWN)):
             query, items = data.queries.mean[row : row + 1], data.items.flatten().mean
             steps = items_on_walk(query, items, data.root[None], options.walk)[0].tolist()
@@ -87,7 +87,7 @@ def run_hierarimgs(model: Model, options: HierarimgsOptions, cache: TaskCache) -
             for name, (_, encoded) in zip(met, read_images(options.data, met), strict=True):
                 Image.fromarray(square(encoded, 64)).save(buffer := BytesIO(), "png")
                 tiles.append(Tile(buffer.getvalue(), name, [("its own", True)] * (name in levels[row])))
-            charts.append(Chart(title=f"Walks: {captions[row]}", text="", svg=gallery(tiles)))
+            charts.append(Chart(group="Walks", title=captions[row], text="", svg=gallery(tiles)))
         return charts
 
     return _run("HierarImgs", model, options, cache, names, embed, draw)
@@ -130,7 +130,7 @@ def level_rows(name: str, data: Hierarchies) -> list[Row]:
     generality = -torch.arange(uncertainty.shape[1]).double().expand_as(uncertainty)
     rows.append(
         Row(
-            task=name,
+            title=name,
             metric="rank correlation of uncertainty with generality",
             value=spearman(uncertainty.flatten(), generality.flatten()),
             num_items=len(uncertainty),
@@ -138,7 +138,7 @@ def level_rows(name: str, data: Hierarchies) -> list[Row]:
         )
     )
     for figure, value in entailment(data.items, data.ids).items():
-        rows.append(Row(task=name, metric=f"entailment (PEP), {figure}", value=value, num_items=len(data.ids)))
+        rows.append(Row(title=name, metric=f"entailment (PEP), {figure}", value=value, num_items=len(data.ids)))
     return rows
 
 

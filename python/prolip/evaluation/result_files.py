@@ -61,5 +61,8 @@ def _figure(figure: Compared, models: Sequence[str]) -> dict[str, object]:
         for end in Interval._fields
     }
     columns["difference"] = columns.pop("difference_value")
-    row = {name: getattr(figure.row, name) for name in ("task", "metric", "main", "unit", "num_items", "baselines")}
+    row = {
+        name: getattr(figure.row, name)
+        for name in ("group", "title", "task", "metric", "main", "unit", "num_items", "baselines")
+    }
     return row | columns

@@ -30,9 +30,12 @@ _SHOWN = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One figure of one task, with the items that it was computed from, so that models can be compared."""
+    """One figure, with the items that it was computed from, so that models can be compared."""
 
-    task: str
+    group: str = ""
+    """Heading of the page's section; "" if the title is the heading."""
+    title: str
+    """What was measured on, such as a data set."""
     metric: str
     value: float
     num_items: int
@@ -41,16 +44,21 @@ class Row:
     """Shares are shown in percent."""
     items: list[float] = field(default_factory=list)
     """One number per item, whose `statistic` is `value`. Empty if the figure cannot be resampled."""
-    groups: list[int] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
     """One whole number per item, if `statistic` needs it: its class, its group, or whether the answer was right."""
     statistic: str = "mean"
     """A name in `prolip.metrics.statistics.STATISTICS`."""
     mean_of: list[str] = field(default_factory=list)
     """For an average over tasks: the `key` of each row in it."""
     difference_of: list[str] = field(default_factory=list)
-    """For a difference: the `key` of two rows of the same items; the second minus the first."""
+    """For a difference: the metrics of two rows of the same group and title; the second minus the first."""
     baselines: dict[str, float] = field(default_factory=dict)
     """Values to compare with, by name, such as that of an untrained model."""
+
+    @property
+    def task(self) -> str:
+        """Group and title, as shown in tables."""
+        return f"{self.group}: {self.title}" if self.group else self.title
 
     @property
     def key(self) -> str:
@@ -58,49 +66,50 @@ class Row:
         return f"{self.task}: {self.metric}"
 
     def columns(self) -> list[Tensor]:
-        """What `statistic` takes: the items, f64 [N], and the groups, i64 [N], if it needs them."""
+        """What `statistic` takes: the items, f64 [N], and the labels, i64 [N], if it needs them."""
         items = torch.tensor(self.items, dtype=torch.float64)
-        return [items, torch.tensor(self.groups)] if self.groups else [items]
+        return [items, torch.tensor(self.labels)] if self.labels else [items]
 
 
 def row_of_items(
-    task: str,
+    title: str,
     metric: str,
     items: Tensor,
-    groups: Tensor | None = None,
+    labels: Tensor | None = None,
     *,
     statistic: str = "mean",
     main: bool = False,
     unit: Unit = "share",
 ) -> Row:
-    """The row of a statistic of items [N] and groups i64 [N]."""
-    columns = [items.double()] if groups is None else [items.double(), groups]
+    """The row of a statistic of items [N] and labels i64 [N]."""
+    columns = [items.double()] if labels is None else [items.double(), labels]
     return Row(
-        task=task,
+        title=title,
         metric=metric,
         value=value_of(STATISTICS[statistic], *columns),
         num_items=len(items),
         main=main,
         unit=unit,
         items=[float(item) for item in items.tolist()],
-        groups=[] if groups is None else groups.tolist(),
+        labels=[] if labels is None else labels.tolist(),
         statistic=statistic,
     )
 
 
-def mean_row(task: str, metric: str, rows: Sequence[Row], num_items: int) -> Row:
+def mean_row(title: str, metric: str, rows: Sequence[Row], num_items: int) -> Row:
     """The mean of other rows, a main figure."""
     value = sum(row.value for row in rows) / len(rows)
     keys = [row.key for row in rows]
-    return Row(task=task, metric=metric, value=value, num_items=num_items, main=True, mean_of=keys)
+    return Row(title=title, metric=metric, value=value, num_items=num_items, main=True, mean_of=keys)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
     """A chart on the results page."""
 
-    title: str
-    """`HEADING: TITLE`; charts with the same heading share a section."""
+    group: str
+    """Heading of its section."""
+    title: str = ""
     text: str
     svg: str
     """An svg of `prolip.report.charts`, or other HTML for the page; "" if the text is that of the section."""
@@ -202,7 +211,7 @@ def _draw_all(table: Mapping[str, Row], num_resamples: int, seed: int) -> dict[s
             # Tasks are resampled independently, for averages over tasks; rows of a task together, for differences.
             task_seed = (seed + zlib.crc32(row.task.encode())) % 2**64
             return resample(STATISTICS[row.statistic], *row.columns(), num_resamples=num_resamples, seed=task_seed)
-        names = row.mean_of or row.difference_of
+        names = row.mean_of or [f"{row.task}: {metric}" for metric in row.difference_of]
         drawn_rows = [drawn for name in names if (drawn := draw(name)) is not None]
         if not names or len(drawn_rows) < len(names):
             return None

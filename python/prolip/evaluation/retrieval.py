@@ -106,7 +106,7 @@ def coco_rows(figures: Mapping[str, Shares], score: Score, *, main: bool) -> lis
             if first and score == "csd" and figure.uncertainty is not None:
                 rows.append(
                     Row(
-                        task=task,
+                        title=task,
                         metric=f"correlation of {metric} with the query's uncertainty, over bins",
                         value=uncertainty_bins(figure.uncertainty, figure.shares).pearson,
                         num_items=len(figure.shares),

@@ -117,7 +117,7 @@ def measure_set(model: Model, name: str, data: DataSet, options: UncertaintyOpti
     lines = [Line(kind, OCCLUDED, (curve / curve[0]).tolist()) for kind, curve in curves.items()]
     text = "A grey rectangle hides a share of each image. Values are relative to those of whole images."
     drawn = line_chart("Occlusion", text, lines, x_label="occluded share of an image", percent=True, marks=True)
-    charts += [Chart(title=f"{name}: occlusion", text=text, svg=drawn), *changes.charts]
+    charts += [Chart(group=name, title="occlusion", text=text, svg=drawn), *changes.charts]
     return TaskResult(rows=rows + changes.rows, notes=notes, charts=charts)
 
 
@@ -133,13 +133,13 @@ def change_figures(
         rows.append(row_of_items(name, f"{kind} includes the original, H > 0", score > 0))
     text = f"Up to {_MAPPED} Gaussians of each kind. The radii of an ellipse are standard deviations."
     axes = "first and second principal component of the means"
-    charts = [Chart(title=f"{name}: map", text=text, svg=line_chart("Map", text, project(items), x_label=axes))]
+    charts = [Chart(group=name, title="map", text=text, svg=line_chart("Map", text, project(items), x_label=axes))]
     for kind, some in values.items():
         counts, edges = some[some.isfinite()].float().histogram(30)
         text = "Share of the items in each of 30 bins."
         line = Line(kind, edges.unfold(0, 2, 1).mean(dim=1).tolist(), (counts / len(some)).tolist())
         drawn = line_chart(kind, text, [line], x_label=kind, y_scale="from zero", percent=True)
-        charts.append(Chart(title=f"{name}: histogram, {kind}", text=text, svg=drawn))
+        charts.append(Chart(group=name, title=f"histogram, {kind}", text=text, svg=drawn))
     return TaskResult(rows=rows, charts=charts)
 
 
@@ -169,7 +169,7 @@ def accuracy_figures(name: str, uncertainty: Tensor, logits: Tensor, labels: Ten
     correlation, area = "correlation of accuracy with uncertainty, over bins", "area under risk and coverage"
     error = "expected calibration error"
     rows = [
-        Row(task=name, metric=correlation, value=bins.pearson, num_items=len(labels), unit="number", main=True),
+        Row(title=name, metric=correlation, value=bins.pearson, num_items=len(labels), unit="number", main=True),
         row_of_items(name, area, uncertainty, right, statistic="risk_coverage", unit="number"),
         row_of_items(name, error, confidence, right, statistic="calibration_error", unit="number"),
         row_of_items(name, "accuracy", correct),
@@ -182,7 +182,7 @@ def accuracy_figures(name: str, uncertainty: Tensor, logits: Tensor, labels: Ten
     drawn = line_chart(
         "Accuracy by uncertainty", text, [line], x_label="bin", y_scale="share", percent=True, marks=True
     )
-    return TaskResult(rows=rows, charts=[Chart(title=f"{name}: accuracy by uncertainty", text=text, svg=drawn)])
+    return TaskResult(rows=rows, charts=[Chart(group=name, title="accuracy by uncertainty", text=text, svg=drawn)])
 
 
 def hide_tokens(ids: Tensor, pad_id: int, mask_id: int | None) -> Tensor:

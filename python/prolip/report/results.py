@@ -40,8 +40,8 @@ def result_tables(results: Json) -> dict[str, list[list[str]]]:
 def result_sections(results: Json) -> list[Section]:
     """A suite's results: main figures, differences between models, charts, notes, all other figures.
 
-    Charts and tasks are called `HEADING: TITLE`; those with the same heading share a section. Figures of a task that
-    have baselines are drawn, main figures with several baselines as cards. A chart without svg is the section's text.
+    Charts and figures of a group share a section. Figures that have baselines are drawn, main figures with several
+    baselines as cards. A chart without svg is the section's text.
     """
     suite, (first, *others), tables = results["suite"], results["models"], result_tables(results)
     figures = results["figures"]
@@ -63,15 +63,14 @@ def result_sections(results: Json) -> list[Section]:
     texts: dict[str, str] = {}
     for model, charts in results.get("charts", {}).items():
         for chart in charts:
-            heading, _, rest = chart["title"].partition(": ")
+            heading, rest = _place(chart)
             section = by_heading.setdefault(heading, [])
             if chart["svg"]:
                 title = " · ".join(filter(None, [rest, model if others else ""]))
                 section.append(Figure(title, chart["svg"], chart["text"]))
             else:
                 texts[heading] = chart["text"]
-    for task, some in groupby(figures, key=lambda figure: figure["task"]):
-        heading, _, title = task.partition(": ")
+    for (heading, title), some in groupby(figures, key=_place):
         rows = [
             Spread(figure["metric"], *_interval(figure, "value", first), next(iter(baselines.values())))
             for figure in some
@@ -88,6 +87,14 @@ def result_sections(results: Json) -> list[Section]:
         Section(f"{suite}: all other figures", RANGES, table=tables.get(REST, ())),
     ]
     return [section for section in sections if any(section[2:]) or section.title in texts]
+
+
+def _place(item: Json) -> tuple[str, str]:
+    """The heading under which a figure or chart is shown, and its title there. Older files have both in one text."""
+    if "group" in item:
+        return (item["group"], item["title"]) if item["group"] else (item["title"], "")
+    heading, _, title = item.get("task", item.get("title", "")).partition(": ")
+    return heading, title
 
 
 def _interval(figure: Json, kind: str, model: str) -> tuple[float, float, float]:

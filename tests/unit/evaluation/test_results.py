@@ -58,10 +58,10 @@ def test_means_and_differences_of_rows_are_resampled_from_their_parts() -> None:
     keys = [row.key for row in rows]
     mean, gain = (rows[0].value + rows[2].value) / 2, rows[1].value - rows[0].value
     combined = [
-        Row(task="all", metric="mean", value=mean, num_items=2, mean_of=[keys[0], keys[2]]),
-        Row(task="t", metric="gain", value=gain, num_items=COUNT, difference_of=keys[:2]),
-        Row(task="all", metric="open", value=0.5, num_items=2, mean_of=[keys[0], "none: given"]),
-        Row(task="none", metric="given", value=0.5, num_items=9),
+        Row(title="all", metric="mean", value=mean, num_items=2, mean_of=[keys[0], keys[2]]),
+        Row(title="t", metric="gain", value=gain, num_items=COUNT, difference_of=["one", "two"]),
+        Row(title="all", metric="open", value=0.5, num_items=2, mean_of=[keys[0], "none: given"]),
+        Row(title="none", metric="given", value=0.5, num_items=9),
     ]
     found = [figure.values[0] for figure in compare([result("a", *rows, *combined)], num_resamples=200)]
     widths = [value.high - value.low for value in found]
@@ -75,7 +75,7 @@ def test_figures_of_different_items_have_no_difference_interval() -> None:
     def averaged(model: str, tasks: list[str]) -> SuiteResult:
         rows = [row_of_items(task, "m", hits(0.5)) for task in ("one", "two", "three")]
         of = [f"{task}: m" for task in tasks]
-        return result(model, *rows, Row(task="all", metric="m", value=0.5, num_items=2, mean_of=of))
+        return result(model, *rows, Row(title="all", metric="m", value=0.5, num_items=2, mean_of=of))
 
     fewer = row_of_items("t", "m", hits(0.5)[1:])
     for first, other in (
@@ -110,9 +110,9 @@ def test_rows_need_items_and_names_of_their_own() -> None:
 
 
 def test_json_markdown_and_html_results_agree(tmp_path: Path) -> None:
-    chart = Chart(title="A curve", text="It rises.", svg='<svg class="chart"><path d="M0 0"/></svg>')
+    chart = Chart(group="A curve", text="It rises.", svg='<svg class="chart"><path d="M0 0"/></svg>')
     row = row_of_items("food <101>", "accuracy", hits(0.5), main=True)
-    number = Row(task="food <101>", metric="uncertainty", value=-0.0123456, num_items=400, unit="number")
+    number = Row(title="food <101>", metric="uncertainty", value=-0.0123456, num_items=400, unit="number")
     results = [
         result("ours", row, number, charts=(chart,)),
         result("baseline", row, notes=("uncertainty: it has no variances",)),

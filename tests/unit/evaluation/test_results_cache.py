@@ -41,7 +41,7 @@ class Recording(TaskCache):
 
     def get_or_run(self, name: str, settings: Mapping[str, object], compute: Callable[[], TaskResult]) -> TaskResult:
         self.seen.append(f"{name} {json.dumps(settings, sort_keys=True)}")
-        return TaskResult(rows=[Row(task=name, metric="accuracy", value=0.5, num_items=1, main=True)])
+        return TaskResult(rows=[Row(title=name, metric="accuracy", value=0.5, num_items=1, main=True)])
 
 
 class Named:

@@ -73,8 +73,8 @@ def test_errors_of_a_task_table_name_row_and_column(lines: list[list[str]], colu
 
 
 def average(table: list[Task], shares: dict[str, float]) -> dict[str, float]:
-    rows = [Row(task=name, metric="m", value=value, num_items=1, main=True) for name, value in shares.items()]
-    rows += [Row(task=name, metric="another", value=9.0, num_items=1) for name in shares]
+    rows = [Row(title=name, metric="m", value=value, num_items=1, main=True) for name, value in shares.items()]
+    rows += [Row(title=name, metric="another", value=9.0, num_items=1) for name in shares]
     return {row.metric: row.value for row in average_rows(table, rows)}
 
 

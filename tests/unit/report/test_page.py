@@ -82,8 +82,24 @@ def results(model: str = "m") -> dict[str, Any]:
     return renamed
 
 
+def named(item: dict[str, Any], group: str, title: str) -> dict[str, Any]:
+    """A figure or chart as it is written now."""
+    return item | {"group": group, "title": title}
+
+
 def test_results_become_cards_tables_charts_and_notes() -> None:
-    main_figures, head, notes, rest = result_sections(results())
+    """Also of files from before figures and charts had a group."""
+    older = results()
+    t, one, two = older["figures"]
+    head, chart = older["charts"]["m"]
+    newer = older | {
+        "figures": [named(t, "", "t"), named(one, "Head", "one"), named(two, "Head", "one")],
+        "charts": {"m": [named(head, "Head", ""), named(chart, "Head", "two")]},
+    }
+    assert result_sections(newer) == result_sections(older)
+    colon = newer | {"figures": [], "charts": {"m": [named(chart, "a: b", "c: d")]}}
+    assert [(one.title, one.figures[0].title) for one in result_sections(colon) if one.figures] == [("a: b", "c: d")]
+    main_figures, head, notes, rest = result_sections(older)
     assert main_figures.cards == [("t", 0.5, {"untrained": 0.2, "coin": 0.5})]
     assert main_figures.table[1] == ["t", "accuracy", "4", "50.00", "untrained 20.00, coin 50.00"]
     assert (head.title, head.text) == ("Head", "how")
