@@ -9,7 +9,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tests.support.refusals import refusal_of
 from torch.distributed.launcher.api import LaunchConfig
 
 from prolip.calibration.config import CALIBRATION_FILE
@@ -28,11 +27,6 @@ def test_the_number_of_processes_fits_cores_and_gpus(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(demo, "usable_cores", lambda: cores)
     assert demo.count_processes() == expected
-
-
-def test_a_negative_number_of_processes_is_refused() -> None:
-    with refusal_of("processes"):
-        demo.DemoConfig(processes=-1)
 
 
 def test_headlines_are_printed_as_a_table() -> None:

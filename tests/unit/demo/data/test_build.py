@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.support.emoji_build import BORROWED, EQUAL, NUM_BASE, SMALL, made_up_emoji
-from tests.support.refusals import refusal_of
 from tokenizers import Tokenizer
 
 from prolip.data.build.config import FolderConfig
@@ -254,12 +253,6 @@ def test_dataset_json_describes_the_tokenizer_the_groups_and_the_art(built: Path
     assert record["groups"] == {"Objects": "objects", "Animals & Nature": "animals and nature"}
     assert record["subgroups"]["animal-bird"] == {"text": "kind of bird", "group": "Animals & Nature"}
     assert sum(record["emoji"].values()) == NUM_BASE
-    assert {entry["licence"].split(" (")[0] for entry in record["attributions"]} == {
-        "CC BY-SA 4.0",
-        "CC BY 4.0",
-        "Apache-2.0",
-        "Unicode-3.0",
-    }
     page = (built / "ATTRIBUTION.md").read_text(encoding="utf-8")
     assert all(entry["credit"] in page and entry["licence"] in page for entry in record["attributions"])
 
@@ -279,15 +272,6 @@ def test_the_tokenizer_is_trained_on_training_captions_only(
     held_out = {one["json"]["name"] for one in read_back(tmp_path / "out", "test-*.tar")}
     assert held_out
     assert not [caption for caption in seen if caption.split(",")[0] in held_out]
-
-
-@pytest.mark.parametrize(
-    ("settings", "field"),
-    [({"side": 0}, "side"), ({"test_share": 1.0}, "test_share"), ({"test_share": 0.6, "val_share": 0.5}, "test_share")],
-)
-def test_emoji_settings_out_of_range_are_refused(settings: dict[str, Any], field: str) -> None:
-    with refusal_of(field):
-        EmojiConfig(**settings)
 
 
 def test_art_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
