@@ -25,7 +25,8 @@ COLUMNS = {
     "control-siglip-vit-b16-1.28b": "SigLIP",
 }
 SHOWN = re.compile(
-    r"architecture|start_from|samples_seen|batch_size|precision|optim\..*|loss\..*|data\.(augment|mask)\..*"
+    r"architecture|start_from|samples_seen|batch_size|precision|optim\.(lr|weight_decay|warmup_steps|betas|eps|schedule)"
+    r"|loss\.(contrast|inc.*|masked_.*|ppcl.*|vib.*)|data\.augment\..*|data\.mask\.(masked.*|mask_id|keep.*|text.*)"
     r"|model\.(init_.*|vision\.final_norm|text\.(log_var_source|context_length))"
 )
 
