@@ -50,10 +50,10 @@ NATIVE = (
     "with-native --model.vision.image_seq_len 64 "
     "--data.native.seq_lens 64 --data.native.seq_len_probs 1 --data.native.token_budget 4096"
 )
-WAYS = {"square": "", "native": NATIVE, "packed": f"{NATIVE} --data.native.packed True"}
+WAYS = {"square": "", "native": NATIVE}
 """Further recipes and flags."""
 COLUMNS = [
-    *("square/square", "native/native", "packed/native", "native/square"),
+    *("square/square", "native/native", "native/square"),
     *("native/native/16", "native/native/36", "native/native/100"),
 ]
 """The way to train, the shape of the held-out pictures, and their patches at most if not 64."""

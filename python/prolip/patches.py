@@ -1,7 +1,6 @@
 """Images cut into patches, each at its own aspect ratio: what a native loader makes and a native image tower takes.
 
-Shapes: B images, L patches of the longest image, T patches of all images, P side of a patch, M masked images, K kept
-patches.
+Shapes: B images, L patches with padding, P side of a patch, M masked images, K kept patches.
 """
 
 from __future__ import annotations
@@ -16,26 +15,24 @@ from torch.nn.utils.rnn import pad_sequence
 
 
 class Patches(NamedTuple):
-    """Images as rows of patches: padded, one row per image, or packed, all images one after the other.
+    """Images as rows of patches, padded to one length.
 
     The patches of an image are in row-major order. A patch holds its pixels row by row, red, green and blue side by
     side (timm's layout for NaFlex). `len` and unpacking are the tuple's.
     """
 
     patches: Tensor
-    """[B, L, P * P * 3], or packed [T, P * P * 3]; normalised. Values of padding are finite and mean nothing."""
+    """[B, L, P * P * 3], normalised. Values of padding are finite and mean nothing."""
     coords: Tensor
-    """[B, L, 2], or packed [T, 2]: row and column of each patch in its image; 0 for padding."""
+    """[B, L, 2]: row and column of each patch in its image; 0 for padding."""
     grids: Tensor
     """[B, 2]: rows and columns of patches in each image, at least 1."""
-    valid: Tensor | None = None
-    """Padded: bool [B, L], False for padding."""
-    cu_seqlens: Tensor | None = None
-    """Packed: int32 [B + 1], where each image begins; the last is the end of the last image, before any padding."""
+    valid: Tensor
+    """bool [B, L], False for padding."""
 
     @classmethod
     def of(cls, images: Tensor | Sequence[Tensor], patch_size: int) -> Patches:
-        """Cut normalised images [3, height, width], whole numbers of patches high and wide, into padded patches."""
+        """Cut normalised images [3, height, width], whole numbers of patches high and wide."""
         grids = torch.tensor([[side // patch_size for side in image.shape[1:]] for image in images])
         cut = [F.pixel_unshuffle(image, patch_size).reshape(3, patch_size**2, -1) for image in images]
         patches = pad_sequence([each.permute(2, 1, 0).flatten(1) for each in cut], batch_first=True)
@@ -43,14 +40,14 @@ class Patches(NamedTuple):
 
     @classmethod
     def of_grids(cls, patches: Tensor, grids: Tensor) -> Patches:
-        """Take padded patches [B, L, P * P * 3] of images with these grids [B, 2]."""
+        """Take patches [B, L, P * P * 3] of images with these grids [B, 2]."""
         places, columns = torch.arange(patches.shape[1], device=grids.device), grids[:, 1:]
         valid = places < grids.prod(1, keepdim=True)
         coords = torch.stack([places // columns, places % columns], -1) * valid[..., None]
         return cls(patches, coords, grids, valid)
 
     def images(self, patch_size: int) -> list[Tensor]:
-        """Return the pixels of padded images, [3, height, width] each: the inverse of `of`."""
+        """Return the pixels of the images, [3, height, width] each: the inverse of `of`."""
         found = []
         for cut, (rows, columns) in zip(self.patches, self.grids.tolist(), strict=True):
             cells = cut[: rows * columns].reshape(rows, columns, patch_size, patch_size, 3).permute(4, 0, 2, 1, 3)
@@ -62,31 +59,19 @@ class Patches(NamedTuple):
         return self._each(lambda part: part.to(device))
 
     def rows(self, chosen: slice | Tensor) -> Patches:
-        """Choose images by a slice, a mask or their numbers; the result is padded."""
-        return self.padded()._each(lambda part: part[chosen])
+        """Choose images by a slice, a mask or their numbers."""
+        return self._each(lambda part: part[chosen])
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Patches:
-        return Patches._make(None if part is None else change(part) for part in self)
+        return Patches._make(map(change, self))
 
     def kept(self, kept_patches: Tensor) -> Patches:
         """Choose patches of the first M images: [M, K] numbers within each image, or -1 for none.
 
-        The result is padded to a multiple of 16.
+        The result is padded to a multiple of 16: each length is compiled once, so we allow only a few.
         """
-        starts = self.cu_seqlens
-        if starts is None:
-            starts = torch.arange(len(self.grids), device=kept_patches.device) * self.patches.shape[1]
-        # Compiled code is made anew for each length: so there are few.
         kept_patches = F.pad(kept_patches, (0, -kept_patches.shape[1] % 16), value=-1)
         valid = kept_patches >= 0
-        places = (starts[: len(valid), None] + kept_patches).where(valid, 0)
-        patches, coords = (part.flatten(0, -2)[places] for part in (self.patches, self.coords))
+        places = kept_patches.clamp(min=0)[..., None]
+        patches, coords = (part[: len(valid)].take_along_dim(places, 1) for part in (self.patches, self.coords))
         return Patches(patches, coords, self.grids[: len(valid)], valid)
-
-    def padded(self) -> Patches:
-        """The padded form; from the packed one the host waits for the device."""
-        if self.cu_seqlens is None:
-            return self
-        lengths = self.cu_seqlens.diff()
-        places = torch.arange(int(lengths.max()), device=lengths.device)
-        return self.kept(torch.where(places < lengths[:, None], places, -1))

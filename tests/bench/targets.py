@@ -30,7 +30,7 @@ import numpy as np
 from PIL import Image
 
 from prolip.bench.config import BenchDataConfig
-from prolip.bench.contender import FLOOR, OURS, PACKED, SQUARE, Measurement, run_contender
+from prolip.bench.contender import FLOOR, OURS, SQUARE, Measurement, run_contender
 from prolip.data import StoreConfig, decode, expand_shards, simd_levels
 from prolip.data.build.config import FolderConfig
 from prolip.data.build.folder import build_folder
@@ -48,9 +48,8 @@ LOADER_TARGETS = {
 DECODE_TARGETS = {"as they are": 1.6, "at most 512": 1.6, "progressive": 1.3}
 """At the fastest level: rate over that of the best other decoder, for progressive files over libjpeg-turbo's."""
 PATCHES = 196
-NATIVE_TARGET, PIXEL_TARGET, FILLED_TARGET = 6.0, 0.9, 0.98
-"""Native batches: rate over that of open_clip's NaFlex, pixels per CPU time over that of square batches, and the share
-of packed batches that images fill."""
+NATIVE_TARGET, PIXEL_TARGET = 6.0, 0.9
+"""Native batches: rate over that of open_clip's NaFlex, and pixels per CPU time over that of square batches."""
 GPU_IMAGES = 2400
 """Images per second that an H100 consumes in training a ViT-B/16."""
 BATCH = 256
@@ -237,7 +236,7 @@ def measure_native(options: argparse.Namespace, shards: Sequence[str]) -> list[l
         native=(PATCHES,),
         token_budget=options.batch_size * PATCHES,
     )
-    found: dict[str, list[Measurement]] = {OURS: [], PACKED: [], SQUARE: [], "webdataset": []}
+    found: dict[str, list[Measurement]] = {OURS: [], SQUARE: [], "webdataset": []}
     os.environ[LEVEL] = options.levels[0]
     for _ in range(options.repeats):
         for name, measured in found.items():
@@ -248,11 +247,9 @@ def measure_native(options: argparse.Namespace, shards: Sequence[str]) -> list[l
         name: [Turn(one.pixels / max(1.0, one.cpu_us), one.cpu_us) for one in measured]
         for name, measured in found.items()
     }
-    filled = [Turn(1 - one.padding, 0.0) for one in found[PACKED]]
     return [
-        *(row(f"{name}, native", turns[name], "NaFlex", turns["webdataset"], NATIVE_TARGET) for name in (OURS, PACKED)),
-        *(row(f"{name}, pixels/us", pixels[name], SQUARE, pixels[SQUARE], PIXEL_TARGET) for name in (OURS, PACKED)),
-        row(f"{PACKED}, share filled", filled, "whole", [Turn(1.0, 0.0)] * len(filled), FILLED_TARGET),
+        row(f"{OURS}, native", turns[OURS], "NaFlex", turns["webdataset"], NATIVE_TARGET),
+        row(f"{OURS}, pixels/us", pixels[OURS], SQUARE, pixels[SQUARE], PIXEL_TARGET),
     ]
 
 

@@ -25,10 +25,8 @@ from prolip.data import (
     MaskConfig,
     NativeConfig,
     PatchArrays,
-    StoreConfig,
     grid_of,
     preprocess_native,
-    write_index,
 )
 
 SIDES = st.integers(1, 6000)
@@ -84,67 +82,27 @@ def patchified(image: Image.Image, grid: NDArray[np.int32]) -> NDArray[np.uint8]
     return pixels.reshape(rows, 8, columns, 8, 3).swapaxes(1, 2).reshape(rows * columns, 192)
 
 
-def test_packed_images_follow_each_other_with_hardly_any_padding(shard: str) -> None:
-    native = NativeConfig(patch_size=8, seq_lens=(128,), token_budget=128 * 17, batch_divisor=1, packed=True)
-    with BatchLoader(config(shard, native=native, shuffle_window=0, last_batch="keep")) as loader:
-        batch = next(iter(loader))
-    ours = patches_of(batch)
-    ends = ours.cu_seqlens
-    assert ends is not None
-    assert ours.patch_valid is None
-    assert ours.patches.shape == (128 * 17, 192)
-    assert ends[-1] > 0.98 * 128 * 17
-    assert not ours.patches[ends[-1] :].any()
-    assert not ours.patch_coords[ends[-1] :].any()
-    more = ours.grids.prod(1) / [np.prod(grid_of(*IMAGES[key].size[::-1], 8, 128)) for key in batch.keys]
-    assert more.min() == 1 < more.max() < 1.5
-    assert (more > 1).sum() < 6, "most have their grid of evaluation"
-    for key, grid, start, end in zip(batch.keys, ours.grids, ends[:-1], ends[1:], strict=True):
-        assert np.array_equal(ours.patches[start:end], patchified(IMAGES[key], grid))
-        assert np.array_equal(ours.patch_coords[start:end], np.indices(grid).reshape(2, -1).T)
-
-
-def test_turned_images_are_packed_by_their_size_with_or_without_an_index(tmp_path: Path) -> None:
+@pytest.mark.parametrize("last_batch", ["keep", "drop"])
+def test_turned_images_move_together_after_a_bad_one(tmp_path: Path, last_batch: Literal["keep", "drop"]) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    kinds = itertools.cycle(["JPEG", "PNG", "WEBP"])
-    files = [
-        (f"{key}.png", encode(image, kind, exif=exif))
-        for (key, image), kind in zip(IMAGES.items(), kinds, strict=False)
-    ]
-    write_tar(tmp_path / "0.tar", files)
-    index = tmp_path / "0.index"
-    write_index([str(tmp_path / "0.tar")], index, 1, StoreConfig())
-    native = NativeConfig(patch_size=8, seq_lens=(128,), token_budget=128 * 19, batch_divisor=1, packed=True)
-    settings = config(str(tmp_path / "0.tar"), native=native, captions=(), augment=AugmentConfig())
-    with BatchLoader(settings) as loader, BatchLoader(replace(settings, index=str(index))) as indexed:
-        (batch,), (same,) = loader, indexed
-    assert batch.sizes.tolist() == [list(IMAGES[key].size[::-1]) for key in batch.keys]
-    # The grids are those of the sizes, so hardly any place is left.
-    assert patches_of(batch).grids.prod(axis=1).sum() > 0.98 * 128 * 19
-    for ours, theirs in zip(patches_of(batch), patches_of(same), strict=True):
-        assert np.array_equal(ours, theirs)
-
-
-@pytest.mark.parametrize("last_batch", ["keep", "drop"])
-def test_packed_images_move_together_after_a_bad_one(tmp_path: Path, last_batch: Literal["keep", "drop"]) -> None:
+    files = {key: encode(image, "PNG", exif=exif) for key, image in IMAGES.items()}
     # A header that tells a size, and no pixels. In training another sample takes its place.
-    files = {key: encode(image, "PNG") for key, image in IMAGES.items()}
     files["k03"] = files["k03"][:60]
     members = [[(f"{key}.png", file), (f"{key}.txt", b"a cat")] for key, file in files.items()]
     write_tar(tmp_path / "0.tar", itertools.chain.from_iterable(members))
-    native = NativeConfig(patch_size=8, seq_lens=(30,), token_budget=30 * 19, batch_divisor=1, packed=True)
+    native = replace(NATIVE, token_budget=30 * 19)
     settings = config(str(tmp_path / "0.tar"), native=native, last_batch=last_batch, max_bad_fraction=0.3)
     with BatchLoader(settings) as loader:
         (batch,) = loader
     ours = patches_of(batch)
     assert len(batch.keys) == len(ours.grids) == (18 if last_batch == "keep" else 19)
     assert "k03" not in batch.keys
-    images = [patchified(IMAGES[key], grid) for key, grid in zip(batch.keys, ours.grids, strict=True)]
-    assert ours.cu_seqlens is not None
-    assert ours.cu_seqlens.tolist() == [0, *np.cumsum([len(image) for image in images])]
+    assert batch.sizes.tolist() == [list(IMAGES[key].size[::-1]) for key in batch.keys]
     expected = np.zeros_like(ours.patches)
-    expected[: ours.cu_seqlens[-1]] = np.concatenate(images)
+    for row, key, grid in zip(expected, batch.keys, ours.grids, strict=True):
+        image = patchified(IMAGES[key].transpose(Image.Transpose.ROTATE_270), grid)
+        row[: len(image)] = image
     assert np.array_equal(ours.patches, expected)
 
 
@@ -157,7 +115,6 @@ def test_padded_arrays_of_evaluation_equal_timms(shard: str) -> None:
             assert np.array_equal(ours.patches, (expected["patches"] * 255).round().byte())
             assert np.array_equal(ours.patch_coords, expected["patch_coord"])
             assert np.array_equal(ours.patch_valid, expected["patch_valid"])
-            assert ours.cu_seqlens is None
 
 
 def test_steps_draw_lengths_and_masks_keep_patches_of_their_image(shard: str) -> None:
@@ -171,7 +128,6 @@ def test_steps_draw_lengths_and_masks_keep_patches_of_their_image(shard: str) ->
             ours = patches_of(batch)
             shapes.add(ours.patches.shape)
             counts = ours.grids.prod(axis=1)
-            assert ours.patch_valid is not None
             assert np.array_equal(ours.patch_valid.sum(axis=1), counts)
             values = np.where(ours.patch_valid[..., None], ours.patches + 256.0 * (np.arange(192) % 3), 0)
             assert np.array_equal(patches_of(translated).patches.view(np.float32), values)

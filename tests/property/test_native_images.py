@@ -1,9 +1,8 @@
-"""Images at their native aspect: positions, and one result for an image alone, padded or packed."""
+"""Images at their native aspect: positions, and one result for an image alone and padded."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
-from prolip.models import ModelConfig, ProLIP, TextConfig, VisionConfig, image_encoder
+from prolip.models import ModelConfig, ProLIP, TextConfig, VisionConfig
 from prolip.models.position_tables import grid_positions
 from prolip.patches import Patches
 
@@ -34,32 +33,6 @@ def model_of(vision: VisionConfig, **changes: Any) -> ProLIP:
 def pixels(grid: tuple[int, int], seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(3, 2 * grid[0], 2 * grid[1], generator=generator, dtype=torch.float64)
-
-
-def packed(images: Patches, spare: int) -> Patches:
-    """The same images in one row, and more that must not matter."""
-    assert images.valid is not None
-    ends = F.pad(images.grids.prod(1).cumsum(0), (1, 0)).int()
-    patches, coords = (part[images.valid] for part in (images.patches, images.coords))
-    patches = torch.cat([patches, torch.full((spare, patches.shape[1]), 1e9).to(patches)])
-    return Patches(patches, F.pad(coords, (0, 0, 0, spare)), images.grids, None, ends)
-
-
-LENGTHS: list[int] = []
-
-
-def attend_by_image(query: Tensor, key: Tensor, value: Tensor, *ends: Any) -> Tensor:
-    """Flash attention's results for images in one row, on a CPU."""
-    queries, keys = (end.tolist() for end in ends[:2])
-    assert (queries[-1], keys[-1]) == (len(query), len(key))
-    LENGTHS.append(len(query))
-    for each, longest in zip((queries, keys), ends[2:], strict=True):
-        assert max(end - start for start, end in pairwise(each)) <= longest
-    sides = [(slice(*one), slice(*other)) for one, other in zip(pairwise(queries), pairwise(keys), strict=True)]
-    parts = [[query[own], key[seen], value[seen]] for own, seen in sides]
-    return torch.cat(
-        [F.scaled_dot_product_attention(*(one.transpose(0, 1) for one in part)).transpose(0, 1) for part in parts]
-    )
 
 
 def results(model: ProLIP, images: list[Patches], kept: Tensor | None = None) -> list[Tensor]:
@@ -90,7 +63,6 @@ def test_positions_are_those_of_the_antialiased_filter(
     table = torch.randn(rows * columns, 5, dtype=torch.float64, requires_grad=True)
     square = table.T.reshape(1, 5, rows, columns)
     images = Patches.of([pixels(grid) for grid in grids], 2)
-    assert images.valid is not None
     found = grid_positions(table, table_grid, images.coords, images.grids[:, None], mode)[images.valid]
     expected = torch.cat([interpolated(square, grid, mode) for grid in grids])
     torch.testing.assert_close(found, expected)
@@ -112,39 +84,24 @@ def test_images_of_the_tables_grid_are_those_of_the_square_model(vision: VisionC
 @pytest.mark.parametrize("vision", TOWERS)
 @given(grids=st.lists(GRIDS, min_size=1, max_size=4), data=st.data())
 @settings(max_examples=15, deadline=None)
-def test_an_image_is_the_same_alone_padded_and_packed(
+def test_an_image_is_the_same_alone_and_padded(
     vision: VisionConfig, grids: list[tuple[int, int]], data: st.DataObject
 ) -> None:
     model = model_of(vision, image_seq_len=81, pos_embed_interp_mode="bicubic")
     images = [pixels(grid, seed) for seed, grid in enumerate(grids)]
     padded = Patches.of(images, 2)
-    assert padded.valid is not None
     padded.patches[~padded.valid] = torch.inf
-    row = packed(padded, spare=data.draw(st.integers(0, 5)))
-    expected = results(model, [image[None] for image in images])
-    torch.testing.assert_close(results(model, [padded]), expected)
-    torch.testing.assert_close(results(model, [row]), expected)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("torch.nn.attention.varlen.varlen_attn", attend_by_image)
-        patch.setattr(image_encoder, "can_pack", lambda: True)
-        LENGTHS.clear()
-        torch.testing.assert_close(results(model, [row]), expected)
-    # Whatever the images leave of the row, for compiled blocks.
-    assert set(LENGTHS) == {len(row.patches) + (len(grids) + 1) * model.visual.num_specials}
+    torch.testing.assert_close(results(model, [padded]), results(model, [image[None] for image in images]))
 
     # Some of the images, and some of their patches.
     chosen = torch.tensor(data.draw(st.permutations(range(len(grids)))))[:2]
-    torch.testing.assert_close(row.rows(chosen).padded().grids, padded.grids[chosen])
-    alone = results(model, [images[one][None] for one in chosen])
+    torch.testing.assert_close(results(model, [padded.rows(chosen)]), results(model, [images[i][None] for i in chosen]))
     counts = [data.draw(st.integers(1, rows * columns)) for rows, columns in grids]
     kept = torch.full((len(grids), max(counts)), -1)
     for number, count in enumerate(counts):
         kept[number, :count] = torch.randperm(int(padded.grids[number].prod()))[:count].sort().values
     few = results(model, [padded], kept)
-    torch.testing.assert_close(results(model, [row], kept), few)
-    for form in (padded, row):
-        torch.testing.assert_close(results(model, [form.rows(chosen)]), alone)
-        torch.testing.assert_close(results(model, [form.rows(chosen)], kept[chosen])[0], few[0][chosen])
+    torch.testing.assert_close(results(model, [padded.rows(chosen)], kept[chosen])[0], few[0][chosen])
     for number, count in enumerate(counts):
         some = model.encode_image(images[number][None], kept[number, None, :count], normalize=False).mean
         torch.testing.assert_close(some[0], few[0][number])

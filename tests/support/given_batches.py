@@ -17,15 +17,13 @@ def random_images(number: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return np.random.default_rng(number).integers(0, 256, (3, 6, 4, 3), dtype=np.uint8)
 
 
-def random_patches(number: int, packed: bool) -> PatchArrays:
-    """Three images of 2, 4 and 6 patches of side 2, drawn by `number`, padded to 6 or packed."""
+def random_patches(number: int) -> PatchArrays:
+    """Three images of 2, 4 and 6 patches of side 2, drawn by `number`."""
     grids = np.array([(2, 1), (2, 2), (2, 3)], np.int32)
     pixels = np.random.default_rng(number).integers(0, 256, (3, 6, 12), dtype=np.uint8)
     coords = np.stack([np.stack(np.divmod(np.arange(6), columns), 1) for _, columns in grids]).astype(np.int16)
     valid = np.arange(6) < grids.prod(1)[:, None]
-    if packed:
-        return PatchArrays(pixels[valid], coords[valid], grids, None, np.array([0, 2, 6, 12], np.int32))
-    return PatchArrays(pixels * valid[..., None], coords * valid[..., None], grids, valid, None)
+    return PatchArrays(pixels * valid[..., None], coords * valid[..., None], grids, valid)
 
 
 def batch_of(images: np.ndarray[Any, np.dtype[np.uint8]] | PatchArrays, number: int) -> Batch:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prolip.distributed import Peers, Ranks
@@ -52,14 +51,11 @@ def step_of(items: int, masked: int, *, rank: int = 0) -> Step:
     )
 
 
-def native_step_of(items: int, masked: int, *, packed: bool) -> Step:
+def native_step_of(items: int, masked: int) -> Step:
     """A step whose images have 2 to 4 patches."""
     generator = torch.Generator().manual_seed(items)
     grids = [((2, 2), (1, 3), (2, 1))[item % 3] for item in range(items)]
     images = Patches.of([torch.randn(3, 6 * rows, 6 * columns, generator=generator) for rows, columns in grids], 6)
-    if packed and images.valid is not None:
-        ends = F.pad(images.valid.sum(1).cumsum(0), (1, 0)).int()
-        images = Patches(images.patches[images.valid], images.coords[images.valid], images.grids, None, ends)
     kept = torch.tensor([(0, item % 2 * 2 - 1) for item in range(masked)]).reshape(masked, 2)
     return step_of(items, masked)._replace(images=images, kept_patches=kept if masked else None)
 

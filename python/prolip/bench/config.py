@@ -32,8 +32,8 @@ class BenchDataConfig:
     image_size: int = 224
     """Side of the images in a batch, in pixels."""
     native: tuple[int, ...] = ()
-    """Sequence lengths to draw from, for images at their native aspect ratio in patches of 16 pixels: padded, packed
-    and square batches are compared, and `webdataset` is open_clip's NaFlex. () for square images only."""
+    """Sequence lengths to draw from, for images at their native aspect ratio in patches of 16 pixels: they
+    are compared with square batches, and `webdataset` is open_clip's NaFlex. () for square images only."""
     token_budget: int = 16_384
     """With `native`, maximum number of patches per batch."""
     json: bool = False

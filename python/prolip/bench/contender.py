@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from prolip.data import BatchLoader
 
 OURS, FLOOR = "prolip", "decode-only"
-PACKED, SQUARE = "prolip-packed", "prolip-square"
+SQUARE = "prolip-square"
 WARM_BATCHES = 2
 """Minimum number of batches to drop; one per worker if there are more workers."""
 
@@ -78,7 +78,7 @@ def _measure(name: str, config: BenchDataConfig, shards: Sequence[str]) -> Measu
     if name == "webdataset":
         return _timed(config, lambda: (images for images, _ in webdataset_batches(config, shards)))
     augment = AugmentConfig() if config.recipe == "full" else AugmentConfig(jitter_prob=0.0, gray_prob=0.0)
-    native = NativeConfig(seq_lens=config.native, token_budget=config.token_budget, packed=name == PACKED)
+    native = NativeConfig(seq_lens=config.native, token_budget=config.token_budget)
     settings = LoaderConfig(
         shards=tuple(shards),
         batch_size=config.batch_size,
@@ -130,15 +130,14 @@ def _timed(config: BenchDataConfig, start: Callable[[], Iterator[Any]]) -> Measu
 def look(images: Any) -> tuple[int, int, int]:
     """Read one value of a batch. Returns its numbers of images, of their pixels, and of pixels with padding."""
     if isinstance(images, dict):  # timm's
-        images = images["patches"], None, None, images["patch_valid"], None
+        images = images["patches"], None, None, images["patch_valid"]
     if not isinstance(images, tuple):
         images[0, 0, 0, 0]
         places = math.prod(images.shape) // 3
         return len(images), places, places
-    patches, _, _, valid, cu_seqlens = images  # as in `PatchArrays` and `Patches`
-    patches[(0,) * patches.ndim]
-    number, filled = (len(cu_seqlens) - 1, cu_seqlens[-1]) if valid is None else (len(valid), valid.sum())
-    return number, int(filled) * patches.shape[-1] // 3, math.prod(patches.shape) // 3
+    patches, _, _, valid = images  # as in `PatchArrays` and `Patches`
+    patches[0, 0, 0]
+    return len(valid), int(valid.sum()) * patches.shape[-1] // 3, math.prod(patches.shape) // 3
 
 
 def _decode_only(config: BenchDataConfig, shards: Sequence[str]) -> Measurement:

@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from prolip.bench.config import BenchDataConfig
-from prolip.bench.contender import FLOOR, OURS, PACKED, SQUARE, Measurement, run_contender
+from prolip.bench.contender import FLOOR, OURS, SQUARE, Measurement, run_contender
 from prolip.data import StoreConfig, expand_shards
 from prolip.report.text_table import align
 
@@ -29,7 +29,7 @@ def measure(config: BenchDataConfig, log: Callable[[str], object]) -> Measured:
         UserError: no shard matches, they hold less than a batch, or a package is missing.
     """
     shards = expand_shards(list(config.shards), StoreConfig())
-    names = (OURS, FLOOR, *((PACKED, SQUARE) if config.native else ()), *config.against)
+    names = (OURS, FLOOR, *((SQUARE,) if config.native else ()), *config.against)
     measured: dict[str, list[Measurement]] = {name: [] for name in names}
     for number in range(config.repeats):
         for name, found in measured.items():

@@ -112,7 +112,7 @@ class NativeConfig:
     """Images at their native aspect ratio, cut into patches, in batches of a fixed number of patches (NaFlex).
 
     Each step draws a sequence length. Each of its images gets the grid of patches that fills this length best at its
-    aspect ratio. Images are turned as their orientation tags say.
+    aspect ratio, and is padded to it. Images are turned as their orientation tags say.
     """
 
     patch_size: Annotated[int, tyro.conf.Suppress] = field(default=16, metadata=DERIVED)
@@ -125,9 +125,6 @@ class NativeConfig:
     """Maximum number of patches per step and rank; in `prolip train`, over all processes."""
     batch_divisor: int = 8
     """The number of samples per step and rank is a multiple of this; in `prolip train`, over all processes."""
-    packed: bool = False
-    """One row with all images of a batch, without padding between them. What images leave of the sequence length
-    enlarges some of them, mostly by up to a quarter. Otherwise each image is a row, padded to the sequence length."""
 
     def steps(self) -> list[tuple[float, int, int]]:
         """Return the probability, the sequence length and the number of samples of each kind of step."""

@@ -35,7 +35,7 @@ class DeviceBatch(NamedTuple):
 
     images: Tensor | Patches
     """[B, 3, H, W], normalised, in the requested dtype and channels-last memory format. From a native loader, patches
-    in this dtype, with coords int16, grids int64, valid bool and cu_seqlens int32."""
+    in this dtype, with coords int16, grids int64 and valid bool."""
     token_ids: Tensor
     """int64 [C, B, L]."""
     masked_token_ids: Tensor | None
@@ -226,22 +226,22 @@ class Normalise:
 
 def _arrays(batch: Batch) -> list[NDArray[Any] | None]:
     """Return the pixels, what else `PatchArrays` has, and the ids, in the dtypes of `DeviceBatch`."""
-    images = batch.images if isinstance(batch.images, PatchArrays) else (batch.images, None, None, None, None)
-    pixels, coords, grids, valid, cu_seqlens = images
+    images = batch.images if isinstance(batch.images, PatchArrays) else (batch.images, None, None, None)
+    pixels, coords, grids, valid = images
     integers = (grids, batch.token_ids, batch.masked_token_ids, batch.kept_patches)
     # Copied by NumPy: for a large array torch would wake its threads.
     wide_grids, *ids = (None if array is None else array.astype(np.int64) for array in integers)
-    return [pixels, coords, wide_grids, valid, cu_seqlens, *ids]
+    return [pixels, coords, wide_grids, valid, *ids]
 
 
 def _device_batch(batch: Batch, pixels: Tensor, rest: Sequence[Tensor | None]) -> DeviceBatch:
-    coords, grids, valid, cu_seqlens, token_ids, masked_token_ids, kept_patches = rest
+    coords, grids, valid, token_ids, masked_token_ids, kept_patches = rest
     assert token_ids is not None
     images: Tensor | Patches
-    if coords is None or grids is None:
+    if coords is None or grids is None or valid is None:
         images = pixels.permute(0, 3, 1, 2)
     else:
-        images = Patches(pixels, coords, grids, valid, cu_seqlens)
+        images = Patches(pixels, coords, grids, valid)
     return DeviceBatch(images, token_ids, masked_token_ids, kept_patches, *batch[4:])
 
 

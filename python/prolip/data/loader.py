@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from prolip import _core
 from prolip._core import LoaderStats
-from prolip.data.config import LoaderConfig, NativeConfig
+from prolip.data.config import LoaderConfig
 from prolip.data.tokenizer import Tokenizer
 from prolip.errors import UserError
 
@@ -70,19 +70,16 @@ class Cursor:
 
 
 class PatchArrays(NamedTuple):
-    """Images of a native batch. Shapes: L sequence length, T patches of all images and padding at the end (packed; the
-    samples of the step times its sequence length), P side of a patch."""
+    """Images of a native batch, padded to its sequence length L; P is the side of a patch."""
 
     patches: NDArray[np.uint8]
-    """[B, L, P * P * 3], or packed [T, P * P * 3]; zeros where there is no patch. Pixels as in `prolip.patches`."""
+    """[B, L, P * P * 3]; zeros where there is no patch. Pixels as in `prolip.patches`."""
     patch_coords: NDArray[np.int16]
-    """[B, L, 2], or packed [T, 2]: row and column of each patch."""
+    """[B, L, 2]: row and column of each patch."""
     grids: NDArray[np.int32]
     """[B, 2]: rows and columns of patches in each image."""
-    patch_valid: NDArray[np.bool_] | None
-    """[B, L]; None if packed."""
-    cu_seqlens: NDArray[np.int32] | None
-    """[B + 1], where each image begins, and the end of the last; None if padded."""
+    patch_valid: NDArray[np.bool_]
+    """[B, L]; False for padding."""
 
 
 class Batch(NamedTuple):
@@ -110,11 +107,9 @@ class Batch(NamedTuple):
     """Where to resume after this batch, whatever was prefetched."""
 
 
-def _patches(batch: _core.Batch, native: NativeConfig) -> PatchArrays:
-    counts = batch.grids.prod(axis=1)
-    ends = np.cumsum([0, *counts], dtype=np.int32) if native.packed else None
-    valid = None if native.packed else np.arange(batch.images.shape[1]) < counts[:, None]
-    return PatchArrays(batch.images, batch.patch_coords, batch.grids, valid, ends)
+def _patches(batch: _core.Batch) -> PatchArrays:
+    valid = np.arange(batch.images.shape[1]) < batch.grids.prod(axis=1)[:, None]
+    return PatchArrays(batch.images, batch.patch_coords, batch.grids, valid)
 
 
 def _chosen(selection: str, shards: Sequence[str]) -> Iterator[tuple[str, str, NDArray[np.uint32]]]:
@@ -186,7 +181,7 @@ class BatchLoader:
                 legs = [Leg(world_size=ranks, batch_size=size, steps=steps) for ranks, size, steps in batch.legs]
                 self._last = Cursor(epoch=batch.epoch, legs=tuple(legs))
                 yield Batch(
-                    images=batch.images if self.config.native is None else _patches(batch, self.config.native),
+                    images=batch.images if self.config.native is None else _patches(batch),
                     token_ids=batch.token_ids,
                     masked_token_ids=batch.masked_token_ids,
                     kept_patches=batch.kept_patches,

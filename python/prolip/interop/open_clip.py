@@ -94,7 +94,6 @@ def _images(images: Tensor | Patches) -> Images:
     """Return what open_clip's towers take: of patches, timm's dictionary."""
     if isinstance(images, Tensor):
         return images
-    assert images.valid is not None
     return {
         "patches": images.patches,
         "patch_coord": images.coords.long(),
@@ -133,8 +132,6 @@ def open_clip_data(
         raise UserError("captions", "open_clip takes one caption per image", f"{len(config.captions)} slots")
     if config.mask is not None:
         raise UserError("mask", "open_clip does not support masked rows")
-    if config.native is not None and config.native.packed:
-        raise UserError("native.packed", "open_clip takes padded batches")
     epochs = Epochs(config, rank=rank, world_size=world_size, device=device, dtype=dtype, mean=mean, std=std)
     return OpenClipData(OpenClipLoader(epochs))
 

@@ -12,25 +12,8 @@ from torch import Tensor, nn
 from prolip.gaussian import Gaussian
 from prolip.models.config import VisionConfig
 from prolip.models.position_tables import grid_positions
-from prolip.models.transformer import (
-    Activation,
-    AttentionMask,
-    AttentionPool,
-    Segments,
-    Transformer,
-    can_pack,
-    hide_token,
-)
+from prolip.models.transformer import Activation, AttentionMask, AttentionPool, Transformer, hide_token
 from prolip.patches import Patches
-
-
-def image_mask(config: VisionConfig) -> Tensor | None:
-    """Which tokens each token attends to, bool [L, L]; None if all attend to all."""
-    if not config.embed_unc or config.unc_seen:
-        return None
-    num_specials = 1 + int(config.pool_type == "tok")
-    length = num_specials + config.num_patches
-    return hide_token(torch.ones(length, length, dtype=torch.bool), num_specials - 1)
 
 
 class ImageEncoder(nn.Module):
@@ -45,6 +28,7 @@ class ImageEncoder(nn.Module):
         self.position_mode = config.pos_embed_interp_mode
         has_cls = config.pool_type == "tok"
         self.num_specials = int(has_cls) + int(config.embed_unc)
+        self.hides_unc = config.embed_unc and not config.unc_seen
         # The released models with [UNC] were trained with the last norm applied twice to [CLS].
         self.norms_cls_twice = has_cls and config.embed_unc and config.final_norm == "twice"
         activation: Activation = "quick" if quick_gelu else config.gelu
@@ -60,13 +44,58 @@ class ImageEncoder(nn.Module):
         self.ln_post = nn.LayerNorm(width, config.norm_eps)
         self.attn_pool = None if has_cls else AttentionPool(config, activation)
         self.uncertainty_proj = nn.Linear(width, embed_dim) if config.embed_unc else None
-        self.mask: Tensor | None
-        self.register_buffer("mask", image_mask(config), persistent=False)
         if self.uncertainty_proj is not None:
             nn.init.normal_(self.uncertainty_proj.weight, std=scale)
             nn.init.constant_(self.uncertainty_proj.bias, config.init_unc_bias)
 
-    def _patches(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor | Patches, kept_patches: Tensor | None = None) -> Gaussian:
+        """Encode images [B, 3, height, width] or patches; returns Gaussians [B, D] whose means are not normalised.
+
+        Patches, and all images of a native model, may have any grid. `kept_patches` are sorted indices of the patches
+        to keep, [K] for the whole batch or [B, K] per image. For patches they are [M, K], of the first M images, and
+        end with -1 where an image keeps fewer. Each kept patch has its own position embedding.
+        """
+        tokens, valid = self._embed(images, kept_patches)
+        rows = slice(0, None if self.attn_pool is not None else self.num_specials)
+        x = self.transformer(self.ln_pre(tokens), rows, self._mask(tokens, valid))
+        # Heads run at least in float32, whatever the blocks ran in, because the loss compares their outputs.
+        with torch.autocast(x.device.type, enabled=False):
+            x = self.ln_post(x.to(self.proj.dtype))
+            if self.attn_pool is not None:
+                seen = None if valid is None else AttentionMask(valid[:, None, None])
+                pooled = self.attn_pool(x[:, self.num_specials :], seen)
+            else:
+                pooled = self.ln_post(x[:, 0]) if self.norms_cls_twice else x[:, 0]
+            mean = pooled @ self.proj
+            if self.uncertainty_proj is None:
+                return Gaussian.point(mean)
+            return Gaussian(mean, self.uncertainty_proj(x[:, self.num_specials - 1]))
+
+    def _embed(self, images: Tensor | Patches, kept_patches: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return [CLS], [UNC] and patches with their positions, [B, L, W], and which patches are real (None: all)."""
+        valid, table = None, self.positional_embedding[self.num_specials :]
+        if isinstance(images, Tensor) and not self.is_native:
+            patches = self._cut(images)
+            if kept_patches is not None:
+                table = table[kept_patches]
+                patches = patches.take_along_dim(kept_patches.expand(patches.shape[0], -1)[..., None], 1)
+            tokens = F.linear(patches, self.conv1.weight.flatten(1)) + table
+        else:
+            cut = Patches.of(images, self.patch) if isinstance(images, Tensor) else images
+            if kept_patches is not None:
+                cut = cut.kept(kept_patches if kept_patches.ndim > 1 else kept_patches.expand(len(cut.grids), -1))
+            valid = cut.valid
+            # Values of padding that are not finite would reach the gradients.
+            pixels = cut.patches.masked_fill(~valid[..., None], 0)
+            positions = grid_positions(table, self.grid, cut.coords, cut.grids[:, None], self.position_mode)
+            tokens = F.linear(pixels, self.conv1.weight.permute(0, 2, 3, 1).flatten(1)) + positions
+        special: list[Tensor] = [vector for vector in (self.class_embedding, self.unc_embedding) if vector is not None]
+        if special:
+            specials = torch.stack(special) + self.positional_embedding[: self.num_specials]
+            tokens = torch.cat([specials.expand(tokens.shape[0], -1, -1), tokens], 1)
+        return tokens, valid
+
+    def _cut(self, images: Tensor) -> Tensor:
         """Cut images [B, 3, height, width] into whole patches [B, P, 3 * patch * patch], row-major."""
         batch, size = images.shape[0], self.patch
         rows, columns = images.shape[-2] // size, images.shape[-1] // size
@@ -78,80 +107,11 @@ class ImageEncoder(nn.Module):
         cut = images[..., : rows * size, : columns * size].reshape(batch, 3, rows, size, columns, size)
         return cut.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, 3 * size * size)
 
-    def forward(self, images: Tensor | Patches, kept_patches: Tensor | None = None) -> Gaussian:
-        """Encode images [B, 3, height, width] or patches; returns Gaussians [B, D] whose means are not normalised.
-
-        Patches, and all images of a native model, may have any grid. `kept_patches` are sorted indices of the patches
-        to keep, [K] for the whole batch or [B, K] per image. For patches they are [M, K], of the first images, and -1
-        where an image keeps fewer. Each keeps its own position embedding.
-        """
-        table, unc = self.positional_embedding[self.num_specials :], self.num_specials - 1
-        valid, mask, packs = None, None, False
-        if isinstance(images, Tensor) and not self.is_native:
-            patches = self._patches(images)
-            if kept_patches is not None:
-                table = table[kept_patches]
-                patches = patches.take_along_dim(kept_patches.expand(patches.shape[0], -1)[..., None], 1)
-            tokens = F.linear(patches, self.conv1.weight.flatten(1)) + table
-            if self.mask is not None:
-                mask = AttentionMask(self.mask, False, unc, unc).of_tokens(0, self.num_specials + tokens.shape[1])
-        else:
-            whole = self._cut(images, kept_patches)
-            packs = whole.cu_seqlens is not None
-            pixels, coords, grids, valid, _ = whole.padded()
-            if valid is not None:
-                # Else values of padding that are not finite would reach the gradients.
-                pixels = pixels.masked_fill(~valid[..., None], 0)
-                seen = F.pad(valid, (self.num_specials, 0), value=True)[:, None, None]
-                if self.mask is not None:
-                    seen = seen & hide_token(seen.new_ones(seen.shape[-1], seen.shape[-1]), unc)
-                mask = AttentionMask(seen)
-            positions = grid_positions(table, self.grid, coords, grids[:, None], self.position_mode)
-            tokens = F.linear(pixels, self.conv1.weight.permute(0, 2, 3, 1).flatten(1)) + positions
-        special: list[Tensor] = [vector for vector in (self.class_embedding, self.unc_embedding) if vector is not None]
-        if special:
-            specials = torch.stack(special) + self.positional_embedding[: self.num_specials]
-            tokens = torch.cat([specials.expand(tokens.shape[0], -1, -1), tokens], 1)
-        tokens = self.ln_pre(tokens)
-        if packs and valid is not None:
-            x, valid = self._packed_outputs(tokens, valid)[:-1], valid[:-1]
-        else:
-            rows = slice(0, None if self.attn_pool is not None else self.num_specials)
-            x = self.transformer(tokens, rows, mask)
-        # Heads run at least in float32, whatever the blocks ran in, because the loss compares their outputs.
-        with torch.autocast(x.device.type, enabled=False):
-            x = self.ln_post(x.to(self.proj.dtype))
-            cls = self.ln_post(x[:, 0]) if self.norms_cls_twice else x[:, 0]
-            if self.attn_pool is not None:
-                pooled = None if valid is None else AttentionMask(valid[:, None, None])
-                cls = self.attn_pool(x[:, self.num_specials :], pooled)
-            mean = cls @ self.proj
-            if self.uncertainty_proj is None:
-                return Gaussian.point(mean)
-            return Gaussian(mean, self.uncertainty_proj(x[:, self.num_specials - 1]))
-
-    def _cut(self, images: Tensor | Patches, kept_patches: Tensor | None) -> Patches:
-        """Patches of any grid; packed only if the device can leave out padding."""
-        cut = Patches.of(images, self.patch) if isinstance(images, Tensor) else images
-        if kept_patches is not None:
-            cut = cut.kept(kept_patches if kept_patches.ndim > 1 else kept_patches.expand(len(cut.grids), -1))
-        if cut.cu_seqlens is None or not can_pack():
-            return cut.padded()
-        # What is left of the row is one more image: so compiled blocks always get as many tokens.
-        ends = F.pad(cut.cu_seqlens, (0, 1), value=len(cut.patches))
-        return cut._replace(grids=torch.cat([cut.grids, cut.grids[-1:]]), cu_seqlens=ends)
-
-    def _packed_outputs(self, tokens: Tensor, valid: Tensor) -> Tensor:
-        """Run the blocks over padded tokens [B, L, W], as one row without their padding."""
-        # [UNC] last, behind the tokens that must not see it.
-        each = self.num_specials
-        tokens, seen = tokens.roll(-each, 1), F.pad(valid, (0, each), value=True)
-        queries = keys = seen[:, None]
-        if self.mask is not None:
-            # Two segments for each image: all other tokens, then [UNC], which sees all.
-            queries, keys = keys.repeat(1, 2, 1), keys.repeat(1, 2, 1)
-            keys[:, 0, -1] = queries[:, 0, -1] = queries[:, 1, :-1] = False
-        places = (seen.flatten().cumsum(0) - 1).view_as(seen)[:, None].expand_as(keys)[keys]
-        starts, ends = (F.pad(part.sum(-1).flatten().cumsum(0), (1, 0)).int() for part in (queries, keys))
-        x: Tensor = self.transformer(tokens[seen][None], None, Segments(starts, ends, seen.shape[1], places))
-        return x.new_zeros(tokens.shape).masked_scatter(seen[..., None], x).roll(each, 1)
+    def _mask(self, tokens: Tensor, valid: Tensor | None) -> AttentionMask | None:
+        """Return which tokens each token attends to: no padding, and [UNC] only if it may be seen."""
+        seen = None if valid is None else F.pad(valid, (self.num_specials, 0), value=True)[:, None, None]
+        if self.hides_unc:
+            length, unc = tokens.shape[1], self.num_specials - 1
+            others = hide_token(torch.ones(length, length, dtype=torch.bool, device=tokens.device), unc)
+            return AttentionMask(others, False, unc, unc) if seen is None else AttentionMask(seen & others)
+        return None if seen is None else AttentionMask(seen)

@@ -13,18 +13,6 @@ from prolip.models.config import TextConfig
 from prolip.models.transformer import AttentionMask, Transformer, hide_token
 
 
-def text_mask(config: TextConfig) -> Tensor | None:
-    """Which tokens each token attends to, bool [L, L]; None if all attend to all."""
-    hides = config.embed_unc and not config.unc_seen
-    if config.no_causal_mask and not hides:
-        return None
-    length = config.context_length + int(config.embed_cls) + int(config.embed_unc)
-    mask = torch.ones(length, length, dtype=torch.bool)
-    if not config.no_causal_mask:
-        mask = mask.tril()
-    return hide_token(mask, length - 1 - int(config.embed_cls)) if hides else mask
-
-
 class TextEncoder(nn.Module):
     """A transformer over tokens, [UNC] and [CLS], in this order; bidirectional in all released models.
 
@@ -35,7 +23,6 @@ class TextEncoder(nn.Module):
     def __init__(self, config: TextConfig, embed_dim: int, *, quick_gelu: bool) -> None:
         super().__init__()
         width = config.width
-        self.mask: Tensor | None
         self.context_length = config.context_length
         self.log_var_source = config.log_var_source
         self.pool_type = "cls" if config.embed_cls else config.pool_type
@@ -54,12 +41,8 @@ class TextEncoder(nn.Module):
         if bare is None:
             self.text_projection = nn.Linear(width, embed_dim)
         self.text_uncertainty_projection = nn.Linear(width, embed_dim) if config.embed_unc else None
-        self.register_buffer("mask", text_mask(config), persistent=False)
-        hides = config.embed_unc and not config.unc_seen
-        # A causal mask already hides [UNC] if it is the last token. If [CLS] comes after it, only a matrix can.
-        self.is_causal = not config.no_causal_mask and not (hides and config.embed_cls)
-        length = config.context_length + self.num_specials
-        self.hidden = length + self._unc_row if hides and config.no_causal_mask else None
+        self.is_causal = not config.no_causal_mask
+        self.hides_unc = config.embed_unc and not config.unc_seen
         self._initialise(config)
 
     def _initialise(self, config: TextConfig) -> None:
@@ -100,10 +83,7 @@ class TextEncoder(nn.Module):
         # The first output needed; with pool_type "argmax" or "eos" that can be any token.
         first = -1 - int(from_unc) if self.pool_type == "cls" else -1 - self.num_specials
         rows = slice(first if self.pool_type in {"cls", "last"} else 0, None)
-        short = self.context_length - token_ids.shape[1]
-        mask = None if self.mask is None else AttentionMask(self.mask, self.is_causal, self.hidden, self.hidden)
-        length = self.context_length + self.num_specials
-        x = self.transformer(tokens, rows, None if mask is None else mask.of_tokens(short, length))
+        x = self.transformer(tokens, rows, self._mask(tokens))
         # Heads run at least in float32, whatever the blocks ran in, because the loss compares their outputs.
         with torch.autocast(x.device.type, enabled=False):
             x = self.ln_final(x.to(self.ln_final.weight.dtype))
@@ -114,6 +94,23 @@ class TextEncoder(nn.Module):
                 return Gaussian.point(mean)
             # "mean" repeats the released code: log variances are a linear function of the projected mean, not of [UNC].
             return Gaussian(mean, self.text_uncertainty_projection(x[:, self._unc_row] if from_unc else mean))
+
+    def _mask(self, tokens: Tensor) -> AttentionMask | None:
+        """Return which tokens each token attends to: none after it if causal, and [UNC] only if it may be seen."""
+        if not self.is_causal and not self.hides_unc:
+            return None
+        length = tokens.shape[1]
+        allowed = torch.ones(length, length, dtype=torch.bool, device=tokens.device)
+        if self.is_causal:
+            allowed = allowed.tril()
+        if not self.hides_unc:
+            return AttentionMask(allowed, causal=True)
+        unc = length + self._unc_row
+        allowed = hide_token(allowed, unc)
+        if self.is_causal:
+            # Causality alone hides [UNC] if it is the last token. Before [CLS] only a matrix can.
+            return AttentionMask(allowed, causal=self._unc_row == -1)
+        return AttentionMask(allowed, hidden=unc, seer=unc)
 
     @property
     def _unc_row(self) -> int:

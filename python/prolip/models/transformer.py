@@ -5,7 +5,6 @@ Shapes: B batch, L tokens, W width, H heads.
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
@@ -44,51 +43,13 @@ class AttentionMask(NamedTuple):
         seer = None if self.seer is None or not first <= self.seer < last else self.seer - first
         return AttentionMask(self.allowed[..., rows, :], self.causal and is_whole, self.hidden, seer)
 
-    def of_tokens(self, first: int, last: int) -> AttentionMask:
-        """Return the mask for the tokens `first` .. `last` - 1 alone. This mask must have all tokens as queries."""
-        hidden = None if self.hidden is None else self.hidden - first
-        return AttentionMask(self.allowed[first:last, first:last], self.causal, hidden, hidden)
 
-
-class Segments(NamedTuple):
-    """Which tokens of one packed row belong together: the queries of each segment attend to its own keys."""
-
-    queries: Tensor
-    """int32 [S + 1], where the queries of each segment begin, and the end of the last."""
-    keys: Tensor
-    """int32 [S + 1], the same of the keys."""
-    longest: int
-    """At least the number of keys of the longest segment."""
-    key_places: Tensor
-    """The tokens that are keys, one segment after the other."""
-
-    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """`attend` within each segment, [1, H, L, W/H], by flash attention."""
-        from torch.nn.attention.varlen import varlen_attn  # takes seconds
-
-        query, key, value = (part[0].transpose(0, 1) for part in (query, key, value))
-        key, value, ends = key[self.key_places], value[self.key_places], (self.queries, self.keys)
-        out = varlen_attn(query.contiguous(), key, value, *ends, self.longest, self.longest)
-        return cast(Tensor, out).transpose(0, 1)[None]
-
-
-Mask = AttentionMask | Segments
-
-
-def can_pack() -> bool:
-    """Whether segments can attend: by flash attention, in the half precision of autocast on a GPU that has it."""
-    on_gpu = torch.is_autocast_enabled("cuda") and torch.cuda.get_device_capability() >= (8, 0)
-    return on_gpu and find_spec("torch.nn.attention.varlen") is not None
-
-
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask | None = None) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: AttentionMask | None = None) -> Tensor:
     """Attention of every query to the keys that `mask` allows (all if None), [B, H, Lq, W/H].
 
     On a CPU, two matrix products and a softmax are faster than the fused kernel (docs/benchmarks.md, "A training
     step"). On other devices the fused kernel stores no L x L matrix.
     """
-    if isinstance(mask, Segments):
-        return mask.attend(query, key, value)
     if query.device.type != "cpu":
         return attend_fused(query, key, value, mask)
     out: Tensor = _weights(query * query.shape[-1] ** -0.5, key, None if mask is None else mask.allowed) @ value
@@ -225,7 +186,7 @@ class Attention(nn.Module):
         batch, length, _ = x.shape
         return x.view(batch, length, parts, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
 
-    def forward(self, x: Tensor, rows: slice | None = None, mask: Mask | None = None) -> Tensor:
+    def forward(self, x: Tensor, rows: slice | None = None, mask: AttentionMask | None = None) -> Tensor:
         """Attention outputs of the tokens `rows` (all if None), [B, L', W].
 
         `mask` says which tokens each token attends to (to all if None).
@@ -234,13 +195,12 @@ class Attention(nn.Module):
         if rows is None:
             packed = F.linear(x, self.in_proj_weight, self.in_proj_bias)
             # Not in an exported graph, which needs no gradient and would copy tensors that are scaled in place.
-            on_cpu = packed.device.type == "cpu" and not torch.compiler.is_exporting()
-            if on_cpu and not isinstance(mask, Segments):
+            if packed.device.type == "cpu" and not torch.compiler.is_exporting():
                 allowed = None if mask is None else mask.allowed
                 return cast(Tensor, self.out_proj(_SelfAttention.apply(packed, self.heads, allowed)))
             query, key, value = self._split(packed, 3)
         else:
-            mask = mask.of_rows(rows) if isinstance(mask, AttentionMask) else None
+            mask = None if mask is None else mask.of_rows(rows)
             (query,) = self._split(F.linear(x[:, rows], self.in_proj_weight[:width], self.in_proj_bias[:width]), 1)
             key, value = self._split(F.linear(x, self.in_proj_weight[width:], self.in_proj_bias[width:]), 2)
         out: Tensor = self.out_proj(attend(query, key, value, mask).transpose(1, 2).flatten(2))
@@ -313,7 +273,7 @@ class Block(nn.Module):
         self.ls_2 = nn.Identity() if scale is None else LayerScale(width, scale)
 
     def forward(
-        self, x: Tensor, rows: slice | None = None, mask: Mask | None = None, keeps_gelu: bool = False
+        self, x: Tensor, rows: slice | None = None, mask: AttentionMask | None = None, keeps_gelu: bool = False
     ) -> Tensor:
         """Return the tokens `rows` (all if None) after this block, [B, L', W]; `mask` as in `Attention`.
 
@@ -356,7 +316,7 @@ class Transformer(nn.Module):
         """The blocks, from first to last."""
         return [block for block in self.resblocks if isinstance(block, Block)]
 
-    def forward(self, x: Tensor, rows: slice | None, mask: Mask | None = None) -> Tensor:
+    def forward(self, x: Tensor, rows: slice | None, mask: AttentionMask | None = None) -> Tensor:
         """Return the tokens `rows` (all if None) after all blocks, [B, L', W]; `mask` as in `Attention`.
 
         The last block computes queries and MLP for these alone. Every `recompute_every`-th block, from the first,

@@ -31,7 +31,7 @@ impl<T, D: Dimension> Part<T, D> {
 #[pyclass(frozen, module = "prolip._core")]
 struct BatchMemory {
     images: Part<u8, IxDyn>,
-    patch_coords: Part<i16, IxDyn>,
+    patch_coords: Part<i16, Ix3>,
     grids: Part<i32, Ix2>,
     token_ids: Part<i32, Ix3>,
     masked_token_ids: Part<i32, Ix3>,
@@ -87,7 +87,7 @@ impl Batch {
         dataset: &Dataset,
         value_bytes: usize,
     ) -> PyResult<Self> {
-        let pipeline::Batch { mut lease, samples: _, masked_rows, patches, cursor } = batch;
+        let pipeline::Batch { mut lease, samples: _, masked_rows, row_patches, cursor } = batch;
         let arrays = &mut lease.arrays;
         let keys = PyList::new(py, &arrays.keys)?;
         let members = PyDict::new(py);
@@ -100,19 +100,17 @@ impl Batch {
         let sizes = sizes.reshape([arrays.sizes.len(), 2])?;
         let places = PyArray1::from_slice(py, &arrays.rows);
         let (rows, side) = (arrays.keys.len(), dataset.config.image_size as usize);
-        let mut leading = vec![rows, patches / rows.max(1)];
-        let mut shape = vec![rows, side, side, 3 * value_bytes];
-        if let Some(native) = &dataset.config.native {
-            leading = if native.packed { vec![patches] } else { leading };
-            shape = [&leading[..], &[dataset.patch_bytes() * value_bytes]].concat();
-        }
+        let shape = match dataset.config.native {
+            Some(_) => vec![rows, row_patches, dataset.patch_bytes() * value_bytes],
+            None => vec![rows, side, side, 3 * value_bytes],
+        };
         let (coords, grids) = (&mut arrays.patch_coords, &mut arrays.grids);
         let slots = dataset.config.captions.len();
         let length = dataset.tokenizer.as_ref().map_or(0, |tokenizer| tokenizer.context_length());
         let kept = arrays.kept_patches.len().checked_div(masked_rows).unwrap_or(0);
         let memory = BatchMemory {
             images: Part::new(&mut arrays.images, shape),
-            patch_coords: Part::new(coords.as_flattened_mut(), [&leading[..], &[2]].concat()),
+            patch_coords: Part::new(coords.as_flattened_mut(), [rows, row_patches, 2]),
             grids: Part::new(grids.as_flattened_mut(), [rows, 2]),
             token_ids: Part::new(&mut arrays.token_ids, [slots, rows, length]),
             masked_token_ids: Part::new(&mut arrays.masked_token_ids, [slots, masked_rows, length]),
@@ -134,16 +132,15 @@ impl Batch {
 
 #[pymethods]
 impl Batch {
-    /// uint8 `[B, H, W, 3]`, `[B, L, P * P * 3]` for native images, or packed `[T, P * P * 3]`. From a table, the bytes of its
-    /// values.
+    /// uint8 `[B, H, W, 3]`, or `[B, L, P * P * 3]` for native images. From a table, the bytes of its values.
     #[getter]
     fn images<'py>(&self, py: Python<'py>) -> Bound<'py, PyArrayDyn<u8>> {
         view(self.memory.bind(py), &self.memory.get().images)
     }
 
-    /// int16 `[B, L, 2]`, packed `[T, 2]`. L is 1 for square images.
+    /// int16 `[B, L, 2]`. L is 1 for square images.
     #[getter]
-    fn patch_coords<'py>(&self, py: Python<'py>) -> Bound<'py, PyArrayDyn<i16>> {
+    fn patch_coords<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray3<i16>> {
         view(self.memory.bind(py), &self.memory.get().patch_coords)
     }
 

@@ -34,9 +34,8 @@ def expect(got: DeviceBatch, batch: Batch, atol: float = 1e-5) -> None:
         assert isinstance(batch.images, PatchArrays)
         (found, *rest), (values, *arrays) = got.images, batch.images
         assert found.isfinite().all()
-        filled = np.s_[: batch.images.grids.prod(1).sum()] if arrays[2] is None else arrays[2]
-        found, values = found[filled], values[filled]
-        expected += zip(rest, arrays, (torch.int16, torch.int64, torch.bool, torch.int32), strict=True)
+        found, values = found[batch.images.patch_valid], values[batch.images.patch_valid]
+        expected += zip(rest, arrays, (torch.int16, torch.int64, torch.bool), strict=True)
     else:
         assert got.images.is_contiguous(memory_format=torch.channels_last)
         assert isinstance(batch.images, np.ndarray)
@@ -52,9 +51,9 @@ def expect(got: DeviceBatch, batch: Batch, atol: float = 1e-5) -> None:
 
 
 def native_batches() -> list[Batch]:
-    """Padded and packed ones, the latter without ids of masked rows."""
-    padded, packed = (batch_of(random_patches(number, packed=number == 1), number) for number in range(2))
-    return [padded, packed._replace(masked_token_ids=None, kept_patches=None)]
+    """Two batches, the second without masked rows."""
+    masked, whole = (batch_of(random_patches(number), number) for number in range(2))
+    return [masked, whole._replace(masked_token_ids=None, kept_patches=None)]
 
 
 # ---- a CPU ----------------------------------------------------------------------------------------------------------
@@ -110,9 +109,8 @@ def test_the_loaders_threads_normalise_as_torch_does_bit_for_bit(
             assert ours.keys == batch.keys
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_the_loaders_threads_normalise_patches(shards: str, packed: bool) -> None:
-    native = NativeConfig(patch_size=8, seq_lens=(7, 12), token_budget=56, batch_divisor=2, packed=packed)
+def test_the_loaders_threads_normalise_patches(shards: str) -> None:
+    native = NativeConfig(patch_size=8, seq_lens=(7, 12), token_budget=56, batch_divisor=2)
     for dtype, atol in ((torch.float32, 1e-5), (torch.bfloat16, 0.02)):
         loader = BatchLoader(config(shards, **FULL, native=native))
         expected = list(loader)

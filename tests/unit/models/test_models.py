@@ -136,8 +136,8 @@ def test_without_cls_the_mean_comes_from_the_pooled_token(pool_type: Any, no_cau
     ids = torch.tensor([[5, 3, 9, 3, 1, 1], [4, 29, 3, 1, 1, 2]])
     read = {"argmax": [2, 1], "last": [5, 5], "eos": [1, 2]}[pool_type]
     tower = model.text
-    mask = None if tower.mask is None else AttentionMask(tower.mask)
-    whole = tower.ln_final(tower.transformer(tower._tokens(ids), slice(None), mask))
+    tokens = tower._tokens(ids)
+    whole = tower.ln_final(tower.transformer(tokens, slice(None), tower._mask(tokens)))
     expected = tower.text_projection(whole[torch.arange(2), read])
     torch.testing.assert_close(tower(ids).mean, expected)
     torch.testing.assert_close(tower(ids).log_var, tower.text_uncertainty_projection(whole[:, -1]))

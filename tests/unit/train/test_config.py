@@ -193,6 +193,8 @@ def test_every_rank_has_its_share_of_the_budget_of_native_images(tmp_path: Path)
 
     config, steps = read("--samples_seen 1000"), [(0.25, 16, 60), (0.75, 36, 24)]
     assert from_toml(to_toml(config)) == config
+    of_a_packed_run = to_toml(config).replace("[data.native]", "[data.native]\npacked = true")
+    assert from_toml(of_a_packed_run) == config
     assert config.data.native is not None
     assert config.data.native.steps() == steps
     assert config.samples_per_step == 33

@@ -18,10 +18,10 @@ from transformers.utils import ModelOutput
 
 from prolip.gaussian import Gaussian, csd_logits
 from prolip.models.config import ModelConfig
-from prolip.models.image_encoder import ImageEncoder, image_mask
+from prolip.models.image_encoder import ImageEncoder
 from prolip.models.official_json import from_official_json
 from prolip.models.prolip import normalised
-from prolip.models.text_encoder import TextEncoder, text_mask
+from prolip.models.text_encoder import TextEncoder
 from prolip.patches import Patches
 
 
@@ -122,18 +122,11 @@ class ProLIPModel(PreTrainedModel):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Compute masks, which no checkpoint holds; everything else must come from the checkpoint."""
+        """Check that every parameter came from the checkpoint."""
         missing = [name for name, _ in module.named_parameters(recurse=False) if not _loaded(module, name)]
         if missing:
             place = next(name for name, other in self.named_modules() if other is module)
             raise ValueError(f"the checkpoint lacks {', '.join(f'{place}.{name}' for name in missing)}")
-        if isinstance(module, ImageEncoder):
-            mask = image_mask(self.network_config.vision)
-        elif isinstance(module, TextEncoder):
-            mask = text_mask(self.network_config.text)
-        else:
-            return
-        module.mask = None if mask is None else mask.to(module.positional_embedding.device)
 
     def encode_image(self, pixel_values: Tensor, spatial_shapes: Tensor | None = None) -> Gaussian:
         """Encode normalised pixels as Gaussians [N, D]; see `forward`."""

@@ -75,6 +75,7 @@ def from_toml(text: str) -> TrainConfig:
         UserError: another version of prolip wrote them.
     """
     table = tomllib.loads(text)
+    _drop(table, "data.native.packed")  # of an older run; its images are padded now
     base = TrainConfig(model=ARCHITECTURES.get(table.get("architecture", ""), TrainConfig().model))
     config = decode(TrainConfig, _above(plain(base), table), from_text=True, drop_unknown=True)
     unknown = [key for key in flatten(table) if key not in flatten(plain(config))]

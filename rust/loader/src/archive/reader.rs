@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::ops::Range;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -14,7 +13,6 @@ use super::raw_members::RawMembers;
 use super::tar::{FileSource, Part, Scratch, Source, TarReader};
 use crate::buffer::first_bytes;
 use crate::error::{IndexError, SampleError, TarError};
-use crate::image::size_of;
 use crate::os::{read_exact_at, read_up_to};
 use crate::remote::ShardProvider;
 use crate::shards::{BLOCK, Regions, SampleId, Stamp};
@@ -161,23 +159,6 @@ impl Reader {
         })
     }
 
-    /// Width and height of a sample's image after its turn: from the index, else from the image's first bytes. `None` if these
-    /// do not tell, or cannot be read.
-    pub fn size(
-        &mut self,
-        index: &Index,
-        provider: Option<&dyn ShardProvider>,
-        id: SampleId,
-    ) -> Option<[u32; 2]> {
-        let shards = &mut self.shards;
-        let (file, regions) = open(shards, &self.files, index, provider, id.shard).ok()?;
-        let read = || {
-            let region = regions.get(id.sample)?;
-            image_size(&file, region, &mut self.scratch, &mut self.sample)
-        };
-        regions.size(id.sample).or_else(read)
-    }
-
     /// The place of the last sample in its shard.
     pub fn row(&self) -> u32 {
         self.row
@@ -211,23 +192,6 @@ pub fn read_sample_headers(
         ("", true) => Err(GONE),
         _ => Ok(()),
     }
-}
-
-/// Width and height of the image of the sample in a region of a shard, after its turn.
-pub fn image_size(
-    file: &File,
-    region: Range<u64>,
-    scratch: &mut Scratch,
-    sample: &mut Sample,
-) -> Option<[u32; 2]> {
-    sample.clear();
-    let source = FileSource::until(file, region.end).ok()?;
-    read_sample_headers(source, region.start, scratch, sample).ok()?;
-    let Span { offset, size } = sample.image?;
-    size_of(|into| {
-        let length = size.min(into.len() as u64) as usize;
-        read_up_to(file, &mut into[..length], offset).unwrap_or(0)
-    })
 }
 
 /// Checks that the file reaches to the sample's last block. A part of that block may be missing.

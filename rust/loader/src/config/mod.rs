@@ -113,8 +113,6 @@ pub struct NativeConfig {
     pub seq_len_probs: Vec<f64>,
     pub token_budget: u64,
     pub batch_divisor: u64,
-    #[serde(deserialize_with = "strict::boolean")]
-    pub packed: bool,
 }
 
 impl NativeConfig {

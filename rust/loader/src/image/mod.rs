@@ -3,7 +3,7 @@
 pub mod augment;
 mod decode;
 mod grid;
-mod header;
+mod orientation;
 mod prepare;
 mod rgb;
 mod simd;
@@ -11,7 +11,6 @@ mod value_table;
 
 pub use decode::Decoder;
 pub use grid::grid_of;
-pub use header::size_of;
 pub(crate) use prepare::ImagePreparer;
 pub use rgb::{CropBox, Rgb8};
 pub use simd::{check_level, level_names};

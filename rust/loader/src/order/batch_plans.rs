@@ -32,6 +32,11 @@ pub struct BatchPlan {
 }
 
 impl BatchPlan {
+    /// Patches per image, with padding; a square image counts as one.
+    pub fn row_patches(&self) -> usize {
+        self.seq_len.max(1) as usize
+    }
+
     /// Random numbers for one of its rows, independent of the sample in that row.
     pub fn rng(&self, seed: u64, slot: usize, purpose: u64) -> SampleRng {
         let leg = self.cursor.legs.len() as u64 - 1;

@@ -14,8 +14,8 @@ pub struct Batch {
     pub lease: Lease,
     pub samples: Vec<SampleId>,
     pub masked_rows: usize,
-    /// Number of patches with padding, or of square images.
-    pub patches: usize,
+    /// Patches per image, with padding; 1 for square images.
+    pub row_patches: usize,
     /// Where a run resumes after this batch.
     pub cursor: Cursor,
 }

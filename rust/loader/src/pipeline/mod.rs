@@ -7,7 +7,6 @@ mod batch;
 mod batch_text;
 mod dataset;
 mod decode_only;
-mod layout;
 mod lookahead;
 mod planner;
 mod row_slots;

@@ -15,9 +15,8 @@ pub(crate) struct RowSlots {
     whole: UnsafeCell<Option<(Lease, Vec<Row>)>>,
     images: *mut u8,
     first_row: *mut Row,
-    /// The first patch of each image, and the end of the last one.
-    starts: Vec<usize>,
-    patch_bytes: usize,
+    /// Bytes of each image.
+    image_bytes: usize,
     len: usize,
     next: AtomicUsize,
     unfinished: AtomicUsize,
@@ -37,25 +36,18 @@ pub(crate) struct RowSlot<'slots> {
 }
 
 impl RowSlots {
-    /// One slot for each of `rows`, with its image between two of the `starts` in the arrays of `lease`.
-    pub fn new(
-        mut lease: Lease,
-        mut rows: Vec<Row>,
-        starts: Vec<usize>,
-        patch_bytes: usize,
-    ) -> Self {
-        let needed = starts.last().and_then(|end| end.checked_mul(patch_bytes));
+    /// One slot for each of `rows`, with an image of `image_bytes` in the arrays of `lease`.
+    pub fn new(mut lease: Lease, mut rows: Vec<Row>, image_bytes: usize) -> Self {
+        let needed = rows.len().checked_mul(image_bytes);
         let fits = needed.is_some_and(|needed| needed <= lease.arrays.images.len());
-        assert!(fits && starts.is_sorted(), "no room for the images of a batch");
-        assert_eq!(starts.len(), rows.len() + 1);
+        assert!(fits, "no room for the images of a batch");
         let (images, first_row, len) =
             (lease.arrays.images.as_mut_ptr(), rows.as_mut_ptr(), rows.len());
         Self {
             whole: UnsafeCell::new(Some((lease, rows))),
             images,
             first_row,
-            starts,
-            patch_bytes,
+            image_bytes,
             len,
             next: AtomicUsize::new(0),
             unfinished: AtomicUsize::new(len),
@@ -72,11 +64,6 @@ impl RowSlots {
         Some(RowSlot { slots: self, index })
     }
 
-    /// The first patch of each image and the end of the last one.
-    pub fn starts(&self) -> &[usize] {
-        &self.starts
-    }
-
     pub fn has_work(&self) -> bool {
         self.next.load(Ordering::Relaxed) < self.len
     }
@@ -88,14 +75,14 @@ impl RowSlot<'_> {
     }
 
     pub fn parts(&mut self) -> (&mut [u8], &mut Row) {
-        let RowSlots { images, first_row, ref starts, patch_bytes, .. } = *self.slots;
-        let [start, end] = [self.index, self.index + 1].map(|row| starts[row] * patch_bytes);
+        let RowSlots { images, first_row, image_bytes, .. } = *self.slots;
         // SAFETY: index < len, and `new` checked that len images and len rows lie inside their allocations. Neither
         // is moved, grown or freed while this slot is out: `finish` takes the whole only after every slot has come
-        // back. `claim` gave this index to nobody else and `starts` ascend, so no two slots' ranges overlap, and the
-        // references end with the borrow of this slot.
+        // back. `claim` gave this index to nobody else, so no two slots' ranges overlap, and the references end with the
+        // borrow of this slot.
         unsafe {
-            let image = std::slice::from_raw_parts_mut(images.add(start), end - start);
+            let first = images.add(self.index * image_bytes);
+            let image = std::slice::from_raw_parts_mut(first, image_bytes);
             (image, &mut *first_row.add(self.index))
         }
     }

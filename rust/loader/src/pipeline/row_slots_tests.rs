@@ -11,7 +11,6 @@ fn each_slot_is_claimed_once_and_the_last_finish_returns_the_batch() {
     let slots = RowSlots::new(
         ArrayPool::new(1, 64 * 8).take(),
         (0..64).map(|_| Row::default()).collect(),
-        (0..65).collect(),
         8,
     );
     let taken = std::sync::Mutex::new(Vec::new());

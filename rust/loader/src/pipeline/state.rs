@@ -15,11 +15,10 @@ use super::array_pool::{ArrayPool, Lease};
 use super::bad_samples::BadSamples;
 use super::batch::{Batch, Row};
 use super::dataset::Dataset;
-use super::layout;
 use super::planner::Planner;
 use super::row_slots::RowSlots;
 use super::stats::{Counters, LoaderStats, Stage};
-use crate::archive::{OpenFiles, Reader};
+use crate::archive::OpenFiles;
 use crate::error::Error;
 use crate::image::ValueTable;
 use crate::order::{BatchPlan, Cursor};
@@ -222,7 +221,7 @@ impl Shared {
     }
 
     /// Returns a batch with rows to fill. It may have to be planned, which reads the first bytes of its images.
-    pub fn wait_for_work(&self, reader: &mut Reader) -> Option<Arc<BatchInProgress>> {
+    pub fn wait_for_work(&self) -> Option<Arc<BatchInProgress>> {
         let mut state = self.state.lock();
         loop {
             if self.is_stopping() {
@@ -241,7 +240,7 @@ impl Shared {
                 && !state.waiting_for_shards
                 && let Some(planner) = state.planner.take()
             {
-                state = self.plan_next(state, planner, reader);
+                state = self.plan_next(state, planner);
                 continue;
             }
             let stage =
@@ -258,7 +257,6 @@ impl Shared {
         &'state self,
         state: MutexGuard<'state, State>,
         mut planner: Planner,
-        reader: &mut Reader,
     ) -> MutexGuard<'state, State> {
         let is_unfinished = |number: &u64| !state.finished.contains_key(number);
         let unfinished = (state.taken..state.begun).find(is_unfinished);
@@ -266,17 +264,11 @@ impl Shared {
         drop(state);
         let changes = self.changes.load(Ordering::Acquire);
         let next = planner.next(unfinished);
-        let next = next.map_ok(|plan| {
-            let plan = plan?;
-            let starts = layout::starts(&self.dataset, self.provider.as_deref(), reader, &plan);
-            Some((plan, starts, self.pool.take()))
-        });
+        let next = next.map_ok(|plan| plan.map(|plan| (plan, self.pool.take())));
         let mut state = self.state.lock();
         state.planner = Some(planner);
         match next {
-            Poll::Ready(Ok(Some((plan, starts, lease)))) => {
-                self.begin(&mut state, plan, starts, lease);
-            }
+            Poll::Ready(Ok(Some((plan, lease)))) => self.begin(&mut state, plan, lease),
             Poll::Ready(Ok(None)) => state.all_planned = true,
             Poll::Ready(Err(error)) => (state.all_planned, state.ending) = (true, Some(error)),
             Poll::Pending => {
@@ -289,14 +281,11 @@ impl Shared {
         state
     }
 
-    fn begin(&self, state: &mut State, plan: BatchPlan, starts: Vec<usize>, lease: Lease) {
+    fn begin(&self, state: &mut State, plan: BatchPlan, lease: Lease) {
         let mut rows = state.spare_rows.pop().unwrap_or_default();
         rows.resize_with(plan.samples.len(), Row::default);
-        state.current = Some(Arc::new(BatchInProgress {
-            number: state.begun,
-            plan,
-            slots: RowSlots::new(lease, rows, starts, self.patch_bytes()),
-        }));
+        let slots = RowSlots::new(lease, rows, plan.row_patches() * self.patch_bytes());
+        state.current = Some(Arc::new(BatchInProgress { number: state.begun, plan, slots }));
         state.begun += 1;
     }
 

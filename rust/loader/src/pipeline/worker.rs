@@ -63,7 +63,7 @@ impl<'shared> Worker<'shared> {
     }
 
     fn work(&mut self) {
-        while let Some(in_progress) = self.shared.wait_for_work(&mut self.reader) {
+        while let Some(in_progress) = self.shared.wait_for_work() {
             while let Some(mut slot) = in_progress.slots.claim() {
                 if !self.fill(&in_progress, &mut slot) {
                     // The slot is not returned, so nobody ever gets this batch.
@@ -254,10 +254,9 @@ impl<'shared> Worker<'shared> {
     ) -> Result<Batch, Error> {
         let (dataset, plan) = (self.dataset, &in_progress.plan);
         let native = self.config.native.as_ref();
-        let all = plan.samples.len() * plan.seq_len as usize;
-        let packed = native.filter(|native| native.packed).map(|_| all);
-        let (starts, patch_bytes) = (in_progress.slots.starts(), self.shared.patch_bytes());
-        let (count, patches) = compact_rows(&mut lease.arrays, rows, starts, packed, patch_bytes);
+        let row_patches = plan.row_patches();
+        let patch_bytes = self.shared.patch_bytes();
+        let count = compact_rows(&mut lease.arrays, rows, row_patches, patch_bytes);
         let good = &rows[..count];
         let samples: Vec<SampleId> = good.iter().filter_map(|row| row.sample).collect();
         let mask = self.config.mask.as_ref();
@@ -305,7 +304,7 @@ impl<'shared> Worker<'shared> {
         if !self.config.keep_members.is_empty() {
             swap_all(&mut memory.raw_members, rows.iter_mut().map(|row| &mut row.raw_members));
         }
-        Ok(Batch { lease, samples, masked_rows, patches, cursor: plan.cursor.clone() })
+        Ok(Batch { lease, samples, masked_rows, row_patches, cursor: plan.cursor.clone() })
     }
 }
 
@@ -320,43 +319,34 @@ fn swap_all<'row, T: Default + 'row>(
     }
 }
 
-/// Moves the rows with samples to the front, and writes where their patches are in the images. Returns the number of rows, and
-/// of patches with padding. If a number of patches is given, the images are packed into it.
+/// Moves the rows with samples to the front, writes their grids and where their patches are, and returns their number.
 fn compact_rows(
     memory: &mut BatchArrays,
     rows: &mut [Row],
-    starts: &[usize],
-    packed: Option<usize>,
+    row_patches: usize,
     patch_bytes: usize,
-) -> (usize, usize) {
+) -> usize {
     let BatchArrays { images, patch_coords, grids, .. } = memory;
-    let all = packed.or(starts.last().copied()).unwrap_or(0);
-    (*patch_coords, *grids) = (vec![[0; 2]; all], Vec::new());
-    let (mut count, mut end) = (0, 0);
-    for (index, slot) in starts.windows(2).enumerate() {
+    (*patch_coords, *grids) = (vec![[0; 2]; rows.len() * row_patches], Vec::new());
+    let (mut count, row_bytes) = (0, row_patches * patch_bytes);
+    for index in 0..rows.len() {
         let row = &rows[index];
         if row.sample.is_none() {
             continue;
         }
-        let patches = row.num_patches();
-        for (patch, coords) in patch_coords[end..end + patches].iter_mut().enumerate() {
+        let coords = &mut patch_coords[count * row_patches..][..row.num_patches()];
+        for (patch, coords) in coords.iter_mut().enumerate() {
             let columns = row.grid[1] as usize;
             *coords = [patch / columns, patch % columns].map(|place| place as i16);
         }
         grids.push(row.grid.map(|side| side as i32));
-        let length = if packed.is_some() { patches } else { slot[1] - slot[0] };
-        let moved = slot[0] * patch_bytes..(slot[0] + length) * patch_bytes;
-        if end < slot[0] {
-            images.copy_within(moved, end * patch_bytes);
+        if count < index {
+            images.copy_within(index * row_bytes..(index + 1) * row_bytes, count * row_bytes);
         }
         rows.swap(count, index);
-        (count, end) = (count + 1, end + length);
+        count += 1;
     }
-    if packed.is_some() {
-        images[end * patch_bytes..all * patch_bytes].fill(0);
-        end = all;
-    }
-    (count, end)
+    count
 }
 
 /// The patches that masked rows keep, `[M, K]`, of those that they have. Drawn once per batch, or per row. Rows that keep fewer

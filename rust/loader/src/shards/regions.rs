@@ -1,5 +1,4 @@
-//! Where the samples of a shard are. Offsets are stored, four bytes per sample, and the sizes of images in four more if an index has
-//! them, so that a billion samples fit in memory.
+//! Where the samples of a shard are. Only their offsets are stored, four bytes per sample, so that a billion samples fit in memory.
 //!
 //! A sample's region starts at the header of its first member and ends where the next sample starts. Its key and members are
 //! not stored: they are read again, from the region's headers, with the sample.
@@ -17,8 +16,6 @@ pub const UNKNOWN_LENGTH: u32 = u32::MAX;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Regions {
     places: Box<[u32]>,
-    /// Width and height of each image after its turn, two bytes each, 0 if unknown. Empty if none is known.
-    pub(crate) sizes: Box<[u8]>,
     /// Rows of the samples that are read; `None` for all.
     rows: Option<Arc<[u32]>>,
 }
@@ -64,7 +61,7 @@ impl Regions {
     /// Regions from the start of each sample and the end of the last one.
     pub fn new(places: Vec<u32>) -> Self {
         assert!(!places.is_empty() && places.is_sorted(), "no regions");
-        Self { places: places.into(), sizes: Box::default(), rows: None }
+        Self { places: places.into(), rows: None }
     }
 
     /// The regions of the chosen samples alone; of all, if nothing was chosen.
@@ -90,13 +87,6 @@ impl Regions {
         let row = self.row(sample)? as usize;
         let (start, end) = (self.places.get(row)?, self.places.get(row + 1)?);
         Some(u64::from(*start) * BLOCK..u64::from(*end) * BLOCK)
-    }
-
-    /// Width and height of a sample's image after its turn, if known.
-    pub fn size(&self, sample: u32) -> Option<[u32; 2]> {
-        let &[w0, w1, h0, h1] = self.sizes.get(self.row(sample)? as usize * 4..)?.first_chunk()?;
-        let size = [[w0, w1], [h0, h1]].map(|side| u16::from_le_bytes(side).into());
-        (!size.contains(&0)).then_some(size)
     }
 
     /// The number of samples and a checksum of where they are: the same for every copy of a shard, packed or not.

@@ -183,7 +183,7 @@ pub struct Content {
 impl Content {
     pub fn new(batch: &Batch, dataset: &Dataset) -> Self {
         let memory = &batch.lease.arrays;
-        let pixels = batch.patches * dataset.patch_bytes();
+        let pixels = batch.samples.len() * batch.row_patches * dataset.patch_bytes();
         Self {
             keys: memory.keys.clone(),
             images: memory.images[..pixels].to_vec(),

@@ -79,30 +79,25 @@ fn an_index_gives_the_same_batches_and_opening_reads_no_shard() {
 }
 
 #[test]
-fn an_index_has_the_sizes_of_images_unless_it_is_of_version_1() {
+fn an_index_of_version_2_is_read_without_its_sizes_of_images() {
     let folder = tempfile::tempdir().unwrap();
-    let images = [member("a.png", &png(23, 40, [1; 3])), member("b.jpg", b"damaged")];
-    std::fs::write(folder.path().join("000.tar"), archive(&images)).unwrap();
+    write_shards(folder.path(), &[2]);
     let (path, _) = make(folder.path());
-    let check = |sizes| {
-        let index = opened(folder.path(), &path, OnMissingShard::Raise).unwrap();
-        let regions = index.regions(0).unwrap();
-        assert_eq!([0, 1, 2].map(|sample| regions.size(sample)), sizes);
-        let (shards, store) = (locations(folder.path()), StoreConfig::default());
-        assert!(check_index(&shards, &path, 1, &store, &GO_ON).unwrap().is_empty());
-    };
-    check([Some([23, 40]), None, None]);
     let bytes = std::fs::read(&path).unwrap();
     let head = Head::parse(bytes.first_chunk().unwrap()).unwrap();
-    let mut entry = parse_table(&bytes[head.table as usize..], head.version).unwrap().remove(0);
-    entry.sizes = None;
-    let (mut table, regions) = (Vec::new(), &bytes[HEAD..HEAD + entry.length as usize]);
-    entry.encode(&mut table);
+    let (entries, end) = parse_table(&bytes[head.table as usize..], head.version).unwrap();
+    let (sizes, crc) = ([7; 8], entries[0].crc.to_le_bytes());
+    let mut table = bytes[head.table as usize..].to_vec();
+    let place = table.windows(4).position(|four| four == crc).unwrap() + 4;
+    table.splice(place..place, crc32fast::hash(&sizes).to_le_bytes());
     let (length, crc) = (table.len() as u64, crc32fast::hash(&table));
-    let place = (HEAD + regions.len()) as u64;
-    let head = Head { version: 1, table: place, length, crc, ..head };
-    std::fs::write(&path, [&head.encode(), regions, &table].concat()).unwrap();
-    check([None; 3]);
+    let head = Head { version: 2, table: end + 8, length, crc, ..head };
+    let regions = &bytes[HEAD..end as usize];
+    std::fs::write(&path, [&head.encode(), regions, &sizes, &table].concat()).unwrap();
+    let index = opened(folder.path(), &path, OnMissingShard::Raise).unwrap();
+    assert_eq!((index.counts(), index.regions(0).unwrap().len()), (&[2][..], 2));
+    let (shards, store) = (locations(folder.path()), StoreConfig::default());
+    assert!(check_index(&shards, &path, 1, &store, &GO_ON).unwrap().is_empty());
 }
 
 #[test]

@@ -54,7 +54,6 @@ impl Case {
             seq_len_probs: vec![1.0, 2.0, 2.0, 2.0],
             token_budget: 24 / world_size,
             batch_divisor: 4 / world_size,
-            packed: false,
         };
         let rest = |rank| {
             let native = Some(Arc::new(native.clone()));

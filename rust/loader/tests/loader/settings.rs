@@ -26,7 +26,6 @@ fn native(rows: u64) -> NativeConfig {
         seq_len_probs: Vec::new(),
         token_budget: 4 * rows,
         batch_divisor: 1,
-        packed: false,
     }
 }
 

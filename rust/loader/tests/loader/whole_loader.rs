@@ -117,7 +117,7 @@ impl Case {
                 assert_eq!(*key, row.to_string());
                 assert_eq!(*row, self.rows()[sample.shard as usize][sample.sample as usize]);
             }
-            let bytes = batch.patches * dataset.patch_bytes();
+            let bytes = batch.samples.len() * batch.row_patches * dataset.patch_bytes();
             shown.push(Shown {
                 samples: batch.samples.clone(),
                 pixels: batch.lease.arrays.images[..bytes].to_vec(),

@@ -49,14 +49,11 @@ def test_examples_are_the_most_certain_the_least_certain_and_random_ones(tmp_pat
     assert np.array_equal(np.asarray(sheet)[6:12, :6], pixels[2].numpy())
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_an_example_of_a_native_batch_is_its_image(packed: bool) -> None:
-    step = native_step_of(3, 0, packed=packed)
-    images = native_step_of(3, 0, packed=False).images
+def test_an_example_of_a_native_batch_is_its_image() -> None:
+    images = native_step_of(3, 0).images
     assert isinstance(images, Patches)
-    assert isinstance(step.images, Patches)
     for place, (rows, columns) in enumerate([(2, 2), (1, 3), (2, 1)]):
-        image = image_of(step.images, place)
+        image = image_of(images, place)
         assert image.shape == (3, 6 * rows, 6 * columns)
         again = Patches.of(image[None], 6)
         assert torch.equal(again.patches[0], images.patches[place, : rows * columns])

@@ -9,7 +9,6 @@ use super::format::{Entry, HEAD, Head, VERSION, parse_table};
 use super::lookup;
 use super::parallel::in_order;
 use super::scanner::Scanner;
-use crate::archive::reader::image_size;
 use crate::config::StoreConfig;
 use crate::error::{Error, IndexError};
 use crate::os::{read_exact_at, usual_permissions};
@@ -27,17 +26,13 @@ pub struct IndexFile {
 pub(super) struct FileRange {
     offset: u64,
     length: usize,
-    /// Length of its regions and sizes.
-    bytes: u64,
-    sizes: Option<u32>,
     pub(super) fingerprint: Fingerprint,
 }
 
 impl From<&Entry> for FileRange {
     fn from(entry: &Entry) -> Self {
         let fingerprint = Fingerprint { samples: entry.count, crc: entry.crc };
-        let (length, bytes) = (entry.length as usize, entry.bytes());
-        Self { offset: entry.offset, length, bytes, sizes: entry.sizes, fingerprint }
+        Self { offset: entry.offset, length: entry.length as usize, fingerprint }
     }
 }
 
@@ -70,18 +65,14 @@ impl IndexFile {
 
     /// The regions of a shard.
     pub(super) fn regions(&self, extent: FileRange) -> Result<Regions, IndexError> {
-        let mut bytes = vec![0; extent.bytes as usize];
+        let mut bytes = vec![0; extent.length];
         read_exact_at(&self.file, &mut bytes, extent.offset)?;
         let Fingerprint { samples, crc } = extent.fingerprint;
-        let (places, sizes) = bytes.split_at(extent.length);
-        let same_sizes = extent.sizes.is_none_or(|crc| crc32fast::hash(sizes) == crc);
-        if crc32fast::hash(places) != crc || !same_sizes {
+        if crc32fast::hash(&bytes) != crc {
             return Err(IndexError::Damaged("a shard's regions have changed"));
         }
-        let mut regions = Regions::decode(places, samples)
-            .ok_or(IndexError::Damaged("a shard's regions cannot be read"))?;
-        regions.sizes = sizes.into();
-        Ok(regions)
+        Regions::decode(&bytes, samples)
+            .ok_or(IndexError::Damaged("a shard's regions cannot be read"))
     }
 }
 
@@ -111,9 +102,8 @@ fn read_table(file: &File) -> Result<Vec<Entry>, IndexError> {
     if crc32fast::hash(&bytes) != head.crc {
         return Err(IndexError::Damaged("its table has changed"));
     }
-    let entries = parse_table(&bytes, head.version)?;
+    let (entries, end) = parse_table(&bytes, head.version)?;
     let samples: u64 = entries.iter().map(|entry| u64::from(entry.count)).sum();
-    let end = entries.last().map_or(HEAD as u64, |entry| entry.offset + entry.bytes());
     if entries.len() != head.shards as usize || samples != head.samples || end != head.table {
         return Err(IndexError::Damaged("its head does not fit its table"));
     }
@@ -130,31 +120,21 @@ pub struct Summary {
 
 /// What an index stores about one shard.
 struct Scanned {
-    /// Its regions and sizes.
     regions: Vec<u8>,
     entry: Entry,
     note: Option<String>,
 }
 
 fn scan_one(scanner: &Scanner<'_>, location: &Location) -> Result<Scanned, Error> {
-    let (file, stamp, scan) = scanner.scan_shard(location)?;
+    let (stamp, scan) = scanner.scan_shard(location)?;
     let mut regions = Vec::new();
     scan.regions.encode(&mut regions);
-    let (length, crc) = (regions.len(), crc32fast::hash(&regions));
-    let (mut scratch, mut sample) = Default::default();
-    for region in (0..).map_while(|sample| scan.regions.get(sample)) {
-        let size = image_size(&file, region, &mut scratch, &mut sample);
-        for side in size.unwrap_or_default() {
-            regions.extend(u16::try_from(side).unwrap_or(0).to_le_bytes());
-        }
-    }
     let entry = Entry {
         location: location.without_secrets().into(),
         count: scan.regions.len() as u32,
         offset: 0,
-        length: length as u32,
-        crc,
-        sizes: Some(crc32fast::hash(&regions[length..])),
+        length: regions.len() as u32,
+        crc: crc32fast::hash(&regions),
         stamp,
     };
     Ok(Scanned { note: scan.note(location), regions, entry })
@@ -186,7 +166,7 @@ pub fn write_index(
         let scanned = scanned?;
         writer.write_all(&scanned.regions).map_err(wrong)?;
         scanned.entry.encode(&mut table);
-        end += scanned.entry.bytes();
+        end += u64::from(scanned.entry.length);
         summary.shards += 1;
         summary.samples += u64::from(scanned.entry.count);
         summary.notes.extend(scanned.note);

@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! head     "PROLIPIX" | version u32 | shards u32 | samples u64 | table's offset u64 | its length u64 | its CRC-32 u32
-//! regions  of shard 0, its sizes, regions of shard 1, …                     (`Regions::encode`, `Regions::sizes`)
+//! regions  of shard 0, regions of shard 1, …                                (`Regions::encode`)
 //! table    for each shard:
-//!            length of its location | location | samples | bytes of its regions | their CRC-32 u32 | CRC-32 of its sizes u32
+//!            length of its location | location | samples | bytes of its regions | their CRC-32 u32
 //!            size | 0, or 1 and its modification time in ns since 1970 i64, or 2 and length of its ETag | ETag
 //! ```
-//! The sizes of images take four bytes per sample: width u16 | height u16. Version 1 has none, and no checksum of them.
+//! Version 2, no longer written, has four more bytes per sample behind a shard's regions, and their CRC-32 u32 behind that of the regions.
 //! Numbers without a type have seven bits per byte, lowest first. The others are little endian.
 
 use crate::error::IndexError;
@@ -15,7 +15,8 @@ use crate::shards::{Stamp, Version, put_varint};
 
 pub const HEAD: usize = 44;
 const MAGIC: &[u8; 8] = b"PROLIPIX";
-pub const VERSION: u32 = 2;
+/// The version that is written.
+pub const VERSION: u32 = 1;
 /// Maximum length of a location or an ETag in bytes.
 const MAX_TEXT: u64 = 1 << 16;
 
@@ -43,8 +44,6 @@ pub struct Entry {
     pub length: u32,
     /// CRC-32 of its regions.
     pub crc: u32,
-    /// CRC-32 of its sizes, if it has any.
-    pub sizes: Option<u32>,
     pub stamp: Stamp,
 }
 
@@ -55,7 +54,7 @@ impl Head {
         }
         let mut rest = Bytes(&bytes[8..]);
         let version = rest.u32()?;
-        if !(1..=VERSION).contains(&version) {
+        if !(1..=2).contains(&version) {
             return Err(IndexError::Version(version));
         }
         Ok(Self {
@@ -82,19 +81,12 @@ impl Head {
 }
 
 impl Entry {
-    /// Length of its regions and sizes in bytes.
-    pub fn bytes(&self) -> u64 {
-        u64::from(self.length) + self.sizes.map_or(0, |_| u64::from(self.count) * 4)
-    }
-
     /// Appends the entry. Its offset is not stored: it follows from the entries before.
     pub fn encode(&self, out: &mut Vec<u8>) {
         put_text(out, &self.location);
         put_varint(out, u64::from(self.count));
         put_varint(out, u64::from(self.length));
-        for crc in [Some(self.crc), self.sizes].into_iter().flatten() {
-            out.extend(crc.to_le_bytes());
-        }
+        out.extend(self.crc.to_le_bytes());
         put_varint(out, self.stamp.size);
         match &self.stamp.version {
             Version::Unknown => out.push(0),
@@ -110,9 +102,9 @@ impl Entry {
     }
 }
 
-/// Parses a table. The bytes are untrusted: everything is checked before use, and no claimed size allocates more than
-/// the input.
-pub fn parse_table(bytes: &[u8], version: u32) -> Result<Vec<Entry>, IndexError> {
+/// Parses a table, and returns its entries and where the regions of the last one end. The bytes are untrusted: everything is
+/// checked before use, and no claimed size allocates more than the input.
+pub fn parse_table(bytes: &[u8], version: u32) -> Result<(Vec<Entry>, u64), IndexError> {
     let mut rest = Bytes(bytes);
     let mut entries = Vec::new();
     let mut offset = HEAD as u64;
@@ -125,7 +117,11 @@ pub fn parse_table(bytes: &[u8], version: u32) -> Result<Vec<Entry>, IndexError>
             return Err(DAMAGED);
         }
         let crc = rest.u32()?;
-        let sizes = if version > 1 { Some(rest.u32()?) } else { None };
+        let mut end = offset.checked_add(length.into()).ok_or(DAMAGED)?;
+        if version == 2 {
+            rest.u32()?;
+            end = end.checked_add(u64::from(count) * 4).ok_or(DAMAGED)?;
+        }
         let size = rest.number()?;
         let changed = match rest.take(1)?[0] {
             0 => Version::Unknown,
@@ -134,11 +130,10 @@ pub fn parse_table(bytes: &[u8], version: u32) -> Result<Vec<Entry>, IndexError>
             _ => return Err(DAMAGED),
         };
         let stamp = Stamp { size, version: changed };
-        let entry = Entry { location, count, offset, length, crc, sizes, stamp };
-        offset = offset.checked_add(entry.bytes()).ok_or(DAMAGED)?;
-        entries.push(entry);
+        entries.push(Entry { location, count, offset, length, crc, stamp });
+        offset = end;
     }
-    Ok(entries)
+    Ok((entries, offset))
 }
 
 const DAMAGED: IndexError = IndexError::Damaged("its table cannot be read");

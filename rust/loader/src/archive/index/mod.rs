@@ -90,7 +90,7 @@ impl Index {
             let local @ Location::File(_) = &shards[number] else {
                 return Ok((None, RegionsAt::Arrival, None));
             };
-            let (_, stamp, scan) = scanner.scan_shard(local)?;
+            let (stamp, scan) = scanner.scan_shard(local)?;
             let note = scan.note(local);
             let known = Some((stamp, scan.regions.fingerprint()));
             let regions = scan.regions.of(options.chosen.get(number));

@@ -25,7 +25,7 @@ impl<'opening> Scanner<'opening> {
         Self { config, cancelled, store: OnceLock::new() }
     }
 
-    pub fn scan_shard(&self, location: &Location) -> Result<(File, Stamp, Scan), Error> {
+    pub fn scan_shard(&self, location: &Location) -> Result<(Stamp, Scan), Error> {
         let (file, stamp) = match location.plain_file() {
             Some(path) => Stamp::open(path)
                 .map_err(|source| Error::Open { shard: location.to_string(), source })?,
@@ -35,7 +35,7 @@ impl<'opening> Scanner<'opening> {
         let source = FileSource::new(&file).map_err(|error| damaged(0, error.into()))?;
         let scan = scan(source, self.config.require_archive_end)
             .map_err(|damage| damaged(damage.at, damage.error))?;
-        Ok((file, stamp, scan))
+        Ok((stamp, scan))
     }
 
     fn fetch(&self, location: &Location) -> Result<(File, Stamp), Error> {

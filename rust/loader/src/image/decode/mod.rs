@@ -14,7 +14,7 @@ use image::metadata::Orientation;
 use prolip_jpeg::simd::{Level, level};
 use prolip_jpeg::{JpegDecoder, JpegHeader};
 
-use super::header::orientation;
+use super::orientation::orientation;
 use super::rgb::{CropBox, Rgb8, check_size};
 use crate::error::DecodeError;
 
