@@ -18,7 +18,6 @@ from torch import Tensor
 from prolip.data.device import DeviceBatch, device_batches
 from prolip.models.precision import DTYPES, autocast
 from prolip.train.config import TrainConfig
-from prolip.train.cost import step_memory
 from prolip.train.logging import seconds_at_peak
 from prolip.train.loop import Run, take_step
 from prolip.train.optim import learning_rate
@@ -193,7 +192,7 @@ def time_steps(
 
 
 def report_use(job: Job, run: Run, timed: Timed, size: int) -> None:
-    """MFU, and the peak of memory beside its estimate."""
+    """MFU, and the peak of memory."""
     at_peak = seconds_at_peak(run.config, run.ranks)
     if at_peak is None:
         job.not_run("MFU", "the peak of this device is not known")
@@ -201,27 +200,11 @@ def report_use(job: Job, run: Run, timed: Timed, size: int) -> None:
         # Counted for a batch of the run's settings.
         mfu = at_peak * size / run.config.batch_size * timed.steps / timed.seconds
         job.figure("MFU", mfu, "", "without recomputed FLOPs")
-    expected = estimate(run, size) / 2**30
     if not job.on_gpu:
         job.not_run("peak memory")
         return
     peak = torch.cuda.max_memory_allocated() / 2**30
     job.figure("peak memory", peak, "GiB", f"{torch.cuda.max_memory_reserved() / 2**30:.1f} reserved")
-    why = f"{expected:.1f} GiB by prolip.train.cost"
-    job.figure("peak memory, off the estimate", abs(peak / expected - 1), "", why, goal=0.1, more_is_better=False)
-
-
-def estimate(run: Run, size: int) -> int:
-    config = run.config
-    return step_memory(
-        run.model,
-        config.data.masking,
-        batch_size=size,
-        slots=len(config.data.captions),
-        low=config.precision != "fp32",
-        accumulate=config.accumulate,
-        recompute_every=config.parallel.recompute_every,
-    ).total
 
 
 def reset_peak(job: Job) -> None:

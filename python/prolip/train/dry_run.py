@@ -24,12 +24,10 @@ from prolip.train.config import TrainConfig, known_recipes, load_config, to_toml
 from prolip.train.config.options import Assumption, DryRunOptions, RecipesOptions
 from prolip.train.config.recipes import ADDITION
 from prolip.train.cost import (
-    StepMemory,
     count_parameters,
     known_cards,
     mean_step_flops,
     peak_flops,
-    step_memory,
     trained_model,
 )
 from prolip.train.loop import find_saved
@@ -74,27 +72,6 @@ def flops_per_sample(config: TrainConfig) -> float:
     return mean_step_flops(config).total / config.samples_per_step
 
 
-def memory_per_gpu(options: Assumption, config: TrainConfig) -> StepMemory:
-    """Estimate the memory of each of the GPUs that share the batch, in the largest step."""
-    return max((_memory(options, kind) for _, kind in config.kinds_of_step), key=attrgetter("total"))
-
-
-def _memory(options: Assumption, config: TrainConfig) -> StepMemory:
-    return step_memory(
-        trained_model(config),
-        config.data.masking,
-        batch_size=config.batch_size // options.gpus,
-        slots=len(config.data.captions),
-        low=config.precision != "fp32",
-        accumulate=config.accumulate,
-        recompute_every=config.parallel.recompute_every,
-        shared_by=options.gpus if config.parallel.strategy == "fsdp" else 1,
-        reshard=config.parallel.reshard,
-        average=config.ema.decay > 0,
-        muon=config.optim.hidden == "muon",
-    )
-
-
 # ---- prolip recipes -------------------------------------------------------------------------------------------------
 
 
@@ -106,7 +83,7 @@ def run_recipes(options: RecipesOptions) -> Iterator[str]:
         return
     names = known_recipes()
     known: dict[tuple[object, ...], float] = {}
-    rows = [("recipe", "model", "samples", "batch", "GFLOPs/sample", "samples/s", "time", "GPU-hours", "GB/GPU")]
+    rows = [("recipe", "model", "samples", "batch", "GFLOPs/sample", "samples/s", "time", "GPU-hours")]
     for name in names:
         if name.startswith(ADDITION):
             continue
@@ -124,10 +101,10 @@ def run_recipes(options: RecipesOptions) -> Iterator[str]:
             known[same] = flops_per_sample(config)
         flops = known[same]
         total = gpu_hours(options, config, flops)
-        hours, memory = total / options.gpus, memory_per_gpu(options, config).total / 1e9
+        hours = total / options.gpus
         speed = config.samples_seen / hours / 3600
         time = f"{hours:.1f} h" if hours < 24 else f"{hours / 24:.1f} days"
-        cost = f"{flops / 1e9:,.1f}", f"{speed:,.0f}", time, f"{total:,.1f}", f"{memory:,.1f}"
+        cost = f"{flops / 1e9:,.1f}", f"{speed:,.0f}", time, f"{total:,.1f}"
         rows.append((name, config.architecture, count(config.samples_seen), f"{config.samples_per_step:,.0f}", *cost))
     yield from align(rows, 2)
     yield f"\nadd to any: {', '.join(name for name in names if name.startswith(ADDITION))}"
@@ -182,7 +159,6 @@ def _cost(config: TrainConfig, options: DryRunOptions) -> Iterator[str]:
     counts, flops = count_parameters(trained_model(config)), flops_per_sample(config)
     hours, limit = gpu_hours(options, config, flops), peak(options, config)
     config.loader(options.gpus)  # checks that the batch divides evenly
-    memory = memory_per_gpu(options, config)
     yield (
         f"model      {count(counts.total)} parameters, {count(counts.trained)} trained: image tower "
         f"{count(counts.image_tower)}, text tower {count(counts.text_tower)}, tokens {count(counts.token_table)}, "
@@ -192,10 +168,6 @@ def _cost(config: TrainConfig, options: DryRunOptions) -> Iterator[str]:
     yield (
         f"compute    {flops / 1e9:.4g} GFLOPs per sample: {hours:,.2f} GPU-hours of {options.gpu} at {options.mfu:.0%} "
         f"of its {limit / 1e12:g} TFLOPS in {config.arithmetic}, {hours / options.gpus:,.2f} hours on {options.gpus}"
-    )
-    yield (
-        f"memory     about {memory.total / 1e9:.3g} GB per GPU: {memory.state / 1e9:.3g} GB for any batch, and "
-        f"{memory.per_sample / 1e6:.3g} MB for each of {memory.items:,} samples"
     )
 
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from prolip.data import CaptionConfig, MaskConfig, NativeConfig
@@ -18,10 +16,10 @@ from prolip.distributed import Peers
 from prolip.losses import ProlipLoss
 from prolip.losses.config import LossConfig
 from prolip.losses.ppcl import _Side, _Visit
-from prolip.models import ARCHITECTURES, ModelConfig, ProLIP, TextConfig, VisionConfig, transformer
+from prolip.models import ARCHITECTURES, ModelConfig, ProLIP, TextConfig, VisionConfig
 from prolip.train.accumulate import backward
 from prolip.train.config import TrainConfig
-from prolip.train.cost import blank, count_parameters, mean_step_flops, peak_flops, step_flops, step_memory
+from prolip.train.cost import blank, count_parameters, mean_step_flops, peak_flops, step_flops
 
 VISION = VisionConfig(image_size=24, patch_size=6, width=16, head_width=8, layers=2, embed_unc=True)
 TEXT = TextConfig(context_length=5, vocab_size=11, width=16, heads=2, layers=3)
@@ -178,92 +176,3 @@ def test_the_flops_of_the_loss_equal_those_that_torch_counts() -> None:
 )
 def test_peak_flops_of_known_and_unknown_devices(name: str, precision: str, tflops: float | None) -> None:
     assert peak_flops(name, precision) == (None if tflops is None else tflops * 1e12)  # type: ignore[arg-type]
-
-
-# ---- Memory ---------------------------------------------------------------------------------------------------------
-
-
-def kept_bytes(model: ProLIP, *, low: bool) -> int:
-    """Bytes that the towers' forward pass keeps for the backward pass, weights and their rounded copies left out."""
-    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    shapes = {tuple(parameter.shape) for parameter in model.parameters()}
-    shapes |= {shape[::-1] for shape in shapes}
-    found: dict[int, torch.UntypedStorage] = {}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights and tuple(tensor.shape) not in shapes:
-            found[storage.data_ptr()] = storage  # held, so that no other tensor gets its address
-        return tensor
-
-    given = batch(model.config)
-    images = given.images.bfloat16() if low else given.images
-    precision = torch.autocast("cpu", torch.bfloat16, enabled=low)
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), precision:
-        output = model(images, given.token_ids, given.masked_token_ids, given.kept_patches)
-    del output
-    return sum(storage.nbytes() for storage in found.values())
-
-
-def wide(config: ModelConfig) -> ModelConfig:
-    """Wide enough that what goes with the width outweighs a number a token."""
-    vision, text = replace(config.vision, width=64, head_width=16), replace(config.text, width=64, heads=4)
-    return replace(config, embed_dim=64, vision=vision, text=text)
-
-
-@pytest.fixture
-def like_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The CPU takes the paths of a GPU: it keeps neither attention weights nor the output of a GELU."""
-
-    def fused(packed: torch.Tensor, heads: int, mask: None) -> torch.Tensor:
-        query, key, value = packed.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
-
-    monkeypatch.setattr(transformer._SelfAttention, "apply", fused)
-    monkeypatch.setattr(transformer, "attend", F.scaled_dot_product_attention)
-    monkeypatch.setattr(transformer, "recomputes_gelu", lambda hidden: True)
-
-
-MEMORY_CASES = [(shape, None, low) for shape in ("released", "layer scales") for low in (False, True)]
-MEMORY_CASES += [("released", lock, False) for lock in ("image", "text but its top", "all but [UNC]")]
-
-
-@pytest.mark.usefixtures("like_a_gpu")
-@pytest.mark.parametrize(("shape", "lock", "low"), MEMORY_CASES)
-def test_activation_memory_is_within_a_tenth_of_what_torch_keeps(shape: str, lock: str | None, low: bool) -> None:
-    model = ProLIP(wide(SHAPES[shape]))
-    if lock is not None:
-        LOCKS[lock](model)
-    memory = step_memory(model, MASK, batch_size=BATCH, slots=SLOTS, low=low)
-    pixel_bytes = BATCH * 3 * 24 * 24 * (2 if low else 4)
-    assert memory.activations - pixel_bytes == pytest.approx(kept_bytes(model, low=low), rel=0.1)
-
-
-def test_recomputed_blocks_keep_their_input() -> None:
-    deep = replace(TINY, vision=replace(VISION, layers=6), text=replace(TEXT, layers=6))
-    model = ProLIP(wide(deep))
-    memory = partial(step_memory, model, MASK, batch_size=BATCH, slots=SLOTS, low=False)
-    assert memory(recompute_every=1).activations < memory(recompute_every=2).activations < memory().activations
-
-
-def test_memory_of_weights_gradients_and_moments_follows_the_parameters() -> None:
-    model = ProLIP(TINY)
-    model.visual.requires_grad_(False)
-    counts = count_parameters(model)
-    alone = step_memory(model, None, batch_size=BATCH, average=True, low=False)
-    assert (alone.weights, alone.gradients, alone.moments) == (
-        2 * 4 * counts.total, 4 * counts.trained, 8 * counts.trained
-    )  # fmt: skip
-    assert alone.cast_weights == 0
-    hidden = sum(
-        one.numel() for block in model.text.transformer.blocks() for one in block.parameters() if one.ndim == 2
-    )
-    assert step_memory(model, None, batch_size=BATCH, muon=True).moments == 8 * counts.trained - 4 * hidden
-    shared = step_memory(model, None, batch_size=BATCH, shared_by=4)
-    assert (shared.weights, shared.gradients, shared.moments) == (
-        counts.total, counts.trained, 2 * counts.trained
-    )  # fmt: skip
-    assert shared.cast_weights < step_memory(model, None, batch_size=BATCH, shared_by=4, reshard=False).cast_weights
-    halves = step_memory(model, MASK, batch_size=BATCH, accumulate=2)
-    assert halves.per_sample == pytest.approx(step_memory(model, MASK, batch_size=BATCH).per_sample, rel=1e-3)
-    assert halves.total == halves.state + halves.activations
