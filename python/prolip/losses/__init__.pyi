@@ -1,4 +1,3 @@
-from .clip import clip_loss as clip_loss
 from .config import LossConfig as LossConfig
 from .inclusion import inclusion_loss as inclusion_loss
 from .prolip import LossTerms as LossTerms, ProlipLoss as ProlipLoss

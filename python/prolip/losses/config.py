@@ -11,7 +11,7 @@ from prolip.files import OPERATIONAL
 
 InclusionForm = Literal["official", "exact"]
 VibForm = Literal["official", "exact"]
-Contrast = Literal["ppcl", "siglip", "clip"]
+Contrast = Literal["ppcl", "siglip"]
 Exchange = Literal["auto", "ring", "all_gather"]
 
 
@@ -20,8 +20,7 @@ class LossConfig:
     """Weights and forms of the terms. The defaults are those of the published pre-training script."""
 
     contrast: Contrast = "ppcl"
-    """The contrastive loss: ProLIP's "ppcl", or a control that ignores variances: "siglip", the same on means alone, or
-    "clip", a softmax over all pairs, without a bias."""
+    """The contrastive loss: ProLIP's "ppcl", or a control that ignores variances: "siglip", the same on means alone."""
     ppcl_weight: float = 1.0
     """Weight of the contrastive loss."""
     siglip_weight: float = 0.0
@@ -58,11 +57,6 @@ class LossConfig:
         for name, value in (("variance_scale", self.variance_scale), ("inclusion_scale", self.inclusion_scale)):
             if value is not None and not 0 < value < math.inf:
                 raise UserError(f"loss.{name}", "must be finite and positive", value)
-
-    @property
-    def reads_bias(self) -> bool:
-        """Whether the loss uses the similarity's bias, so that the bias is trained."""
-        return self.contrast != "clip" or self.siglip_weight > 0
 
     @property
     def reads_log_var(self) -> bool:

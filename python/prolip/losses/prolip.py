@@ -11,7 +11,6 @@ from torch import Tensor
 from prolip.distributed import Peers
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian
-from prolip.losses.clip import clip_loss
 from prolip.losses.config import Contrast, LossConfig
 from prolip.losses.inclusion import inclusion_loss
 from prolip.losses.ppcl import ppcl
@@ -43,7 +42,7 @@ class Embedded(Protocol):
 
     @property
     def logit_bias(self) -> Tensor | None:
-        """Scalar; only CLIP's loss works without it."""
+        """Scalar; None for a model without a bias, which cannot be trained."""
 
 
 class LossTerms(NamedTuple):
@@ -115,8 +114,6 @@ class ProlipLoss:
 
     def _contrast(self, kind: Contrast, image: Gaussian, text: Gaussian, output: Embedded) -> Tensor:
         config, scale, bias = self.config, output.logit_scale, output.logit_bias
-        if kind == "clip":
-            return clip_loss(image.mean, text.mean, scale, self.peers, gathers=self._gathers)
         if bias is None:
             raise UserError("model.init_logit_bias", f"{kind} needs a similarity bias", "none")
         if kind == "siglip":

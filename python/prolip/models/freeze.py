@@ -23,7 +23,7 @@ LOG_VAR_HEADS = ("visual.uncertainty_proj.", "text.text_uncertainty_projection."
 Group = Sequence[nn.Module | nn.Parameter | None]
 
 
-def lock_parameters(model: ProLIP, config: LockConfig, *, trains_bias: bool = True) -> None:
+def lock_parameters(model: ProLIP, config: LockConfig) -> None:
     """Turn off the gradients of all parameters that must not train.
 
     Call it before wrapping the model for data parallelism, which waits for the gradients of all other parameters.
@@ -31,7 +31,6 @@ def lock_parameters(model: ProLIP, config: LockConfig, *, trains_bias: bool = Tr
     Args:
         model: the model, not wrapped.
         config: what to freeze.
-        trains_bias: whether the loss uses the similarity's bias.
 
     Raises:
         UserError: more groups should train than the tower has.
@@ -46,8 +45,6 @@ def lock_parameters(model: ProLIP, config: LockConfig, *, trains_bias: bool = Tr
             raise UserError(f"lock.{tower}_unlocked_groups", f"must be at most {len(groups)}", num_unlocked)
         if locked:
             _lock(model, prefix, kept, groups[len(groups) - num_unlocked :])
-    if model.logit_bias is not None and not trains_bias:
-        model.logit_bias.requires_grad_(False)
 
 
 def _lock(model: ProLIP, prefix: str, kept: tuple[str, ...], unlocked: list[Group]) -> None:

@@ -32,7 +32,7 @@ class ProLIPOutput(NamedTuple):
     logit_scale: Tensor
     """Scalar > 0: exp of the parameter."""
     logit_bias: Tensor | None
-    """Scalar; None for a model without a bias, which only CLIP's loss accepts."""
+    """Scalar; None for a model without a bias, which cannot be trained."""
 
 
 def normalised(raw: Gaussian) -> Gaussian:

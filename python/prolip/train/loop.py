@@ -109,7 +109,7 @@ def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
     validation = Validation(config.validation, loader_config, ranks, low, seq_len)
     stopping = StopRequest(ranks)  # it waits for all ranks, so one with wrong data ends the job before a collective
     model = new_model(config.model, config.start_from if saved is None else None, config.start_resize).to(ranks.device)
-    lock_parameters(model, config.lock, trains_bias=config.loss.reads_bias)
+    lock_parameters(model, config.lock)
     network = share_model(model, config.parallel, ranks, DTYPES[config.precision])
     loss = ProlipLoss(config.loss, Peers(), variance_units=model.config.start_variances)
     optimizer = make_optimizer(model, config.optim, ranks, config.precision)

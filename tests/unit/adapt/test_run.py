@@ -127,7 +127,7 @@ def test_laplace_and_temperature_keep_the_frozen_model(
     [
         ("masked", lambda: options(masked=("a", "b"))),
         ("method", lambda: options(method="laplace", heads=HeadsConfig(lr=1))),
-        ("loss.contrast", lambda: options(loss=LossConfig(contrast="clip"))),
+        ("loss.contrast", lambda: options(loss=LossConfig(contrast="siglip"))),
         ("heads.batch_size", lambda: HeadsConfig(batch_size=1)),
         ("heads.lr", lambda: HeadsConfig(lr=math.nan)),
         ("heads.seed", lambda: HeadsConfig(seed=2**64)),

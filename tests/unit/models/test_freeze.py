@@ -33,8 +33,8 @@ TEXT = names(model_of(), "text.")
 HEADS = {name for name in ALWAYS if "uncertainty_proj" in name or "logit" in name}
 
 
-def trainable(lock: LockConfig, config: ModelConfig = DEEP, *, trains_bias: bool = True) -> set[str]:
-    lock_parameters(model := model_of(config), lock, trains_bias=trains_bias)
+def trainable(lock: LockConfig, config: ModelConfig = DEEP) -> set[str]:
+    lock_parameters(model := model_of(config), lock)
     return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
@@ -82,11 +82,6 @@ def test_the_last_groups_of_an_image_tower_can_train(pool: Any) -> None:
 )
 def test_only_what_is_not_locked_trains(lock: LockConfig, expected: set[str]) -> None:
     assert trainable(lock) == expected
-
-
-def test_a_bias_that_the_loss_does_not_use_is_not_trained() -> None:
-    """Data parallelism would wait for its gradient."""
-    assert trainable(LockConfig(), trains_bias=False) == names(model_of(), "") - {"logit_bias"}
 
 
 def test_means_do_not_change_with_towers_and_unc_locked() -> None:

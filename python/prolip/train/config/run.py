@@ -181,8 +181,8 @@ class TrainConfig:
         check_at_least(0, cpu_threads=self.cpu_threads)
         check_seed("seed", self.seed)
         check(self.loss.ppcl_weight != 0, "loss.ppcl_weight", "must be above 0, to train the logit scale and bias", "0")
-        if self.model.init_logit_bias is None and self.loss.reads_bias:
-            raise UserError("model.init_logit_bias", "the contrastive loss needs one", "None")
+        has_bias = self.model.init_logit_bias is not None
+        check(has_bias, "model.init_logit_bias", "the contrastive loss needs one", "None")
         self._validate_uncertainty()
         if self.data.tokenizer.context_length != self.model.text.context_length:
             rule = f"must equal model.text.context_length, {self.model.text.context_length}"

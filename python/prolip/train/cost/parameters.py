@@ -20,7 +20,7 @@ def blank(config: ModelConfig) -> ProLIP:
 def trained_model(config: TrainConfig) -> ProLIP:
     """Build the run's model on the meta device, with its locked parameters locked."""
     model = blank(config.model)
-    lock_parameters(model, config.lock, trains_bias=config.loss.reads_bias)
+    lock_parameters(model, config.lock)
     return model
 
 
