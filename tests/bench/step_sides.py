@@ -21,8 +21,8 @@ from tests.bench.published_step import PublishedModel, PublishedStep, kept_patch
 from tests.support.small_step import Step, run_of
 from torch import Tensor
 
-from prolip.allocator import keep_freed_memory
 from prolip.data import MaskConfig
+from prolip.distributed.allocator import keep_freed_memory
 from prolip.losses.config import LossConfig
 from prolip.models import ModelConfig, ProLIP, TextConfig, VisionConfig
 from prolip.train.config.sections import OptimConfig

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
+from prolip.image_tensors import Patches
 from prolip.models import ModelConfig, ProLIP, TextConfig, VisionConfig
 from prolip.models.position_tables import grid_positions
-from prolip.patches import Patches
 
 GRIDS = st.tuples(st.integers(1, 9), st.integers(1, 9))
 VISION = VisionConfig(layers=2, width=16, head_width=8, patch_size=2, image_size=(8, 6), embed_unc=True)

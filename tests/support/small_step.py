@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from prolip.distributed import Peers, Ranks
+from prolip.image_tensors import Patches
 from prolip.losses import LossConfig, LossTerms, ProlipLoss
 from prolip.models import ModelConfig, ProLIP
 from prolip.models.config import TextConfig, VisionConfig
-from prolip.patches import Patches
 from prolip.train.accumulate import backward
 from prolip.train.config import TrainConfig
 from prolip.train.config.sections import OptimConfig

@@ -229,7 +229,8 @@ def published_transform(config: BenchDataConfig, seq_len: int = 0) -> Any:
     """
     from torchvision import transforms
 
-    from prolip.data import OPENAI_MEAN, OPENAI_STD, AugmentConfig
+    from prolip.data import AugmentConfig
+    from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD
 
     augment, bicubic = AugmentConfig(), transforms.InterpolationMode.BICUBIC
     if seq_len:

@@ -17,7 +17,6 @@ import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
 import prolip
-from prolip.allocator import keep_freed_memory
 from prolip.data import usable_cores
 from prolip.errors import DataError, UserError, log_to_terminal, printable, sentence
 from prolip.train.config.flags import gather, list_flags
@@ -176,6 +175,8 @@ def share_cores() -> None:
 def prepare() -> None:
     """Prepare this process to run a model, before torch is imported: threads, memory, logging."""
     share_cores()
+    from prolip.distributed.allocator import keep_freed_memory
+
     keep_freed_memory()
     log_to_terminal(logging.WARNING)
     logging.getLogger("prolip").setLevel(logging.INFO)

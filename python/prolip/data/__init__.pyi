@@ -22,8 +22,6 @@ from .loader import (
     preprocess_native as preprocess_native,
 )
 from .native import (
-    OPENAI_MEAN as OPENAI_MEAN,
-    OPENAI_STD as OPENAI_STD,
     DataError as DataError,
     LoaderStats as LoaderStats,
     NoSampleError as NoSampleError,

@@ -20,9 +20,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prolip.data import OPENAI_MEAN, OPENAI_STD, Batch, Cursor, DataError, Members, PatchArrays
+from prolip.data import Batch, Cursor, DataError, Members, PatchArrays
 from prolip.data.cuda import CudaEvent, CudaTransfer
-from prolip.patches import Patches
+from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD, Patches
 
 __all__ = ["DeviceBatch", "DeviceBatches", "DeviceStats", "device_batches"]
 

@@ -73,7 +73,7 @@ class PatchArrays(NamedTuple):
     """Images of a native batch, padded to its sequence length L; P is the side of a patch."""
 
     patches: NDArray[np.uint8]
-    """[B, L, P * P * 3]; zeros where there is no patch. Pixels as in `prolip.patches`."""
+    """[B, L, P * P * 3]; zeros where there is no patch. Pixels as in `prolip.image_tensors`."""
     patch_coords: NDArray[np.int16]
     """[B, L, 2]: row and column of each patch."""
     grids: NDArray[np.int32]

@@ -16,6 +16,5 @@ from prolip._core import (
     write_index as write_index,
 )
 from prolip.errors import DataError as DataError, NoSampleError as NoSampleError
-from prolip.normalization import OPENAI_MEAN as OPENAI_MEAN, OPENAI_STD as OPENAI_STD
 
 without_secrets = shown_shard

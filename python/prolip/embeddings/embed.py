@@ -14,11 +14,11 @@ from prolip.data.device import device_batches
 from prolip.data.tokenizer import Tokenizer
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian, concatenate
+from prolip.image_tensors import Patches
 from prolip.inference.forward import encode_in_batches, evaluating, on_cpu
 from prolip.inference.image_batches import image_batches
 from prolip.inference.model import Model
 from prolip.models import ProLIP
-from prolip.patches import Patches
 
 
 class Embedded(NamedTuple):

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple, TypeVar
 import pyarrow as pa
 from tqdm import tqdm
 
-from prolip.allocator import keep_freed_memory
 from prolip.distributed import usable_cores
+from prolip.distributed.allocator import keep_freed_memory
 from prolip.embeddings.config import EngineOptions
 from prolip.errors import DataError, UserError, check_at_least, sentence
 

@@ -30,10 +30,10 @@ from prolip.evaluation.datasets import (
 from prolip.evaluation.results import Chart, Row, SuiteResult, TaskCache, TaskResult, row_of_items
 from prolip.evaluation.run import evaluate_data
 from prolip.gaussian import Gaussian, inclusion_score
+from prolip.image_tensors import Patches
 from prolip.inference.model import Model
 from prolip.metrics.uncertainty import count_words, more_uncertain, uncertainty_bins
 from prolip.metrics.zero_shot import correct_within, zero_shot_logits
-from prolip.patches import Patches
 from prolip.report.charts import Line, line_chart
 
 OCCLUDED = (0.0, 0.025, 0.05, 0.075, 0.1)

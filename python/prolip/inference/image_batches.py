@@ -29,8 +29,8 @@ from prolip.data.device import device_batches
 from prolip.data.samples import EXTENSIONS
 from prolip.distributed import usable_cores
 from prolip.errors import UserError, check
+from prolip.image_tensors import Patches
 from prolip.inference.preprocess import KINDS, AnyImage, Preprocess
-from prolip.patches import Patches
 
 MAX_BAD_FRACTION = 0.01
 """Maximum share of unreadable images; a set with more counts as damaged."""

@@ -21,6 +21,7 @@ from prolip.data.config import StoreConfig
 from prolip.data.tokenizer import Tokenizer
 from prolip.errors import UserError, check, check_at_least
 from prolip.gaussian import Gaussian, concatenate
+from prolip.image_tensors import Patches
 from prolip.inference.classify import (
     NOTHING,
     PLAIN,
@@ -38,7 +39,6 @@ from prolip.metrics.prompts import encode_prompts
 from prolip.models import ProLIP
 from prolip.models.config import Precision
 from prolip.models.precision import autocast
-from prolip.patches import Patches
 
 _PROBES = ["a photo of a cat's “tail”, 3 times!", "seventy words and more " * 20]
 

@@ -22,9 +22,8 @@ from prolip.data.build.images import MAX_PIXELS, STORED, UNREADABLE, open_image
 from prolip.data.device import Normalise
 from prolip.errors import UserError, check
 from prolip.folders import Folder
+from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD, Patches
 from prolip.models import ModelConfig, ProLIP
-from prolip.normalization import OPENAI_MEAN, OPENAI_STD
-from prolip.patches import Patches
 
 AnyImage = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any] | Tensor
 """A file's path or address (`s3://`, `gs://`, `az://`), its bytes, a PIL image, an array u8 [H, W, 3] or [H, W], or a

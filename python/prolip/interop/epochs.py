@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
-from prolip.data import OPENAI_MEAN, OPENAI_STD, BatchLoader, Cursor, LoaderConfig
+from prolip.data import BatchLoader, Cursor, LoaderConfig
 from prolip.data.device import DeviceBatch, DeviceBatches, DeviceStats, device_batches
+from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD
 
 
 class Epochs:

@@ -26,13 +26,12 @@ from torch import Tensor, nn
 from prolip.data.config import TokenizerConfig
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian
+from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD, Patches
 from prolip.interop.config import OnnxConfig, OnnxPrecision
 from prolip.interop.tokenizer_json import complete_tokenizer
 from prolip.models import ProLIP
 from prolip.models.hub import CARD_FILE, TOKENIZER_FILE, ModelCard
 from prolip.models.prolip import normalised
-from prolip.normalization import OPENAI_MEAN, OPENAI_STD
-from prolip.patches import Patches
 from prolip.pretrained.build_open_clip import root_messages
 
 logger = logging.getLogger(__name__)

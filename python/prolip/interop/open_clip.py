@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from prolip.data import OPENAI_MEAN, OPENAI_STD, AugmentConfig, LoaderConfig, NativeConfig
+from prolip.data import AugmentConfig, LoaderConfig, NativeConfig
 from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import Tokenizer
 from prolip.errors import UserError, check
+from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD, Patches
 from prolip.interop.epochs import Epochs
-from prolip.patches import Patches
 
 __all__ = ["OpenClipData", "OpenClipLoader", "get_data", "main", "open_clip_data"]
 

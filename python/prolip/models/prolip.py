@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prolip.gaussian import Gaussian
+from prolip.image_tensors import Patches
 from prolip.models.config import ModelConfig
 from prolip.models.image_encoder import ImageEncoder
 from prolip.models.text_encoder import TextEncoder
-from prolip.patches import Patches
 
 
 class ProLIPOutput(NamedTuple):

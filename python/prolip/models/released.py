@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD
 from prolip.models.architectures import ARCHITECTURES
 from prolip.models.config import ModelConfig
-from prolip.normalization import OPENAI_MEAN, OPENAI_STD
 
 OWNER = "SanghyukChun"
 """The models' owner on the hub."""

@@ -20,9 +20,9 @@ from torch.nn.parallel import DistributedDataParallel
 from prolip.checkpoint import restore_rng, rng_state
 from prolip.data.device import DeviceBatch
 from prolip.gaussian import Gaussian, concatenate
+from prolip.image_tensors import Patches
 from prolip.losses import LossTerms
 from prolip.models import ProLIPOutput
-from prolip.patches import Patches
 from prolip.train.parallel import no_gradient_sync
 
 

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from prolip.allocator import keep_freed_memory
 from prolip.checkpoint import Best, Checkpoint, Notes, RunLock, Saver, agree_on_checkpoint, rng_tensors, run_tensors
 from prolip.data import BatchLoader, Cursor, DataError
 from prolip.data.device import DeviceBatch, device_batches
 from prolip.distributed import Peers, Ranks, failing_at_once, join, meet
+from prolip.distributed.allocator import keep_freed_memory
 from prolip.errors import UserError, fields_within, log_to_terminal, of_os_error
 from prolip.files import write_atomic
 from prolip.inference.tokenizer import check_same_tokenizer, inference_files

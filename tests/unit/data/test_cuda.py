@@ -11,9 +11,9 @@ import torch
 from tests.support.given_batches import GivenBatches, batch_of, random_images
 from torch import Tensor
 
-from prolip.data import OPENAI_MEAN, OPENAI_STD
 from prolip.data.cuda import CudaTransfer
 from prolip.data.device import DeviceBatches, Normalise
+from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD
 
 CPU = torch.device("cpu")
 

@@ -20,9 +20,9 @@ from tests.support.images import encode
 from tests.support.shards import FULL, config, write_tar
 from torch import Tensor
 
-from prolip.data import OPENAI_MEAN, OPENAI_STD, AugmentConfig, Batch, BatchLoader, DataError, NativeConfig, PatchArrays
+from prolip.data import AugmentConfig, Batch, BatchLoader, DataError, NativeConfig, PatchArrays
 from prolip.data.device import DeviceBatch, DeviceBatches, Normalise, device_batches
-from prolip.patches import Patches
+from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD, Patches
 
 CPU = torch.device("cpu")
 

@@ -31,6 +31,7 @@ from prolip.evaluation.uncertainty import (
     view_of,
 )
 from prolip.gaussian import Gaussian, inclusion_score
+from prolip.image_tensors import Patches
 from prolip.inference.model import of_prolip
 from prolip.metrics.uncertainty import (
     area_under_risk_coverage,
@@ -39,7 +40,6 @@ from prolip.metrics.uncertainty import (
 )
 from prolip.metrics.zero_shot import aggregate_prompts, zero_shot_logits
 from prolip.models import ARCHITECTURES, ProLIP
-from prolip.patches import Patches
 
 
 @pytest.fixture(scope="module")

@@ -24,11 +24,11 @@ import prolip
 from prolip.data import DataError
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian, concatenate
+from prolip.image_tensors import Patches
 from prolip.inference.image_batches import read_images
 from prolip.inference.preprocess import Preprocess
 from prolip.models import ARCHITECTURES, ProLIP
 from prolip.models.config import Precision
-from prolip.patches import Patches
 
 CPU = torch.device("cpu")
 COUNT = 7

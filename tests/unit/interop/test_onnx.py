@@ -15,12 +15,11 @@ import torch
 
 import prolip
 from prolip.gaussian import Gaussian
+from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD, Patches
 from prolip.interop import onnx as onnx_module
 from prolip.interop.config import OnnxConfig
 from prolip.interop.onnx import TOLERANCES, write_towers
 from prolip.models import ARCHITECTURES, ModelConfig, ProLIP
-from prolip.normalization import OPENAI_MEAN, OPENAI_STD
-from prolip.patches import Patches
 
 
 def small(config: ModelConfig, **changes: dict[str, Any]) -> ModelConfig:

@@ -15,12 +15,11 @@ from timm.models import VisionTransformer
 from timm.models.naflexvit import NaFlexVit
 from torch import Tensor, nn
 
+from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD, Patches
 from prolip.models import ModelConfig, ProLIP
 from prolip.models.hub import save_pretrained
 from prolip.models.open_clip import StartError, start_from
 from prolip.models.weights import WeightsError
-from prolip.normalization import OPENAI_MEAN, OPENAI_STD
-from prolip.patches import Patches
 from prolip.pretrained.sources import load_network, new_model
 
 CLIP_VISION = {"layers": 2, "width": 32, "head_width": 8, "patch_size": 8, "image_size": 32}

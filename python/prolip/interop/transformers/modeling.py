@@ -17,12 +17,12 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from prolip.gaussian import Gaussian, csd_logits
+from prolip.image_tensors import Patches
 from prolip.models.config import ModelConfig
 from prolip.models.image_encoder import ImageEncoder
 from prolip.models.official_json import from_official_json
 from prolip.models.prolip import normalised
 from prolip.models.text_encoder import TextEncoder
-from prolip.patches import Patches
 
 
 class ProLIPConfig(PretrainedConfig):

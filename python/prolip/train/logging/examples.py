@@ -19,9 +19,8 @@ from torch import Tensor
 
 from prolip.data.device import DeviceBatch
 from prolip.data.tokenizer import Tokenizer
+from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD, Patches
 from prolip.models import ProLIPOutput
-from prolip.normalization import OPENAI_MEAN, OPENAI_STD
-from prolip.patches import Patches
 
 
 class Example(NamedTuple):

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from prolip.gaussian import Gaussian, csd_logits
+from prolip.image_tensors import Patches
 from prolip.interop.transformers import ProLIPConfig, ProLIPModel
 from prolip.models import ModelConfig, ProLIP, TextConfig, VisionConfig
 from prolip.models.hub import save_pretrained
 from prolip.models.official_json import to_official_json
-from prolip.patches import Patches
 from prolip.pretrained import load_network
 
 CLOSE = {"rtol": 0.0, "atol": 1e-6}

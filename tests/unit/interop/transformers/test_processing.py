@@ -15,14 +15,14 @@ from tests.support.untrained_run import WORDS
 from tokenizers import Tokenizer as JsonTokenizer, models, pre_tokenizers, processors
 from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
 
-from prolip.data import OPENAI_MEAN, OPENAI_STD, preprocess_image, preprocess_native
+from prolip.data import preprocess_image, preprocess_native
 from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import Tokenizer
+from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD, Patches
 from prolip.inference.tokenizer import choose_tokenizer
 from prolip.interop.transformers import ProLIPImageProcessor, ProLIPProcessor, ProLIPTokenizer
 from prolip.interop.transformers.folder import transformers_tokenizer
 from prolip.models import TextConfig
-from prolip.patches import Patches
 from prolip.pretrained.sources import resolve
 
 SIDE = 24

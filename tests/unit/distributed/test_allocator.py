@@ -10,7 +10,7 @@ import pytest
 
 WORK = """
 import resource, sys
-from prolip.allocator import keep_freed_memory
+from prolip.distributed.allocator import keep_freed_memory
 told = sys.argv[1] == "told" and keep_freed_memory()
 def pages():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -1,4 +1,4 @@
-"""Images cut into patches, each at its own aspect ratio: what a native loader makes and a native image tower takes.
+"""Images as the networks take them: how pixels are normalised, and images of any aspect ratio cut into patches.
 
 Shapes: B images, L patches with padding, P side of a patch, M masked images, K kept patches.
 """
@@ -12,6 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+
+OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
+"""Mean of red, green and blue, for pixel values in [0, 1]: that of OpenAI's CLIP, as in all released models."""
+OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
+"""Standard deviation of red, green and blue, for pixel values in [0, 1]."""
 
 
 class Patches(NamedTuple):
