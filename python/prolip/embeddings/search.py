@@ -25,7 +25,7 @@ from prolip.inference.load_model import load
 from prolip.inference.model import Model, weights_digest
 from prolip.inference.preprocess import Pixels, Preprocess, check_image_file
 from prolip.metrics.config import Score
-from prolip.models.open_clip import StartError
+from prolip.models.convert_open_clip import StartError
 from prolip.models.weights import WeightsError
 
 _DECIMALS = 9

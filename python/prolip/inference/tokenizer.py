@@ -15,7 +15,7 @@ from prolip.inference.preprocess import image_settings
 from prolip.models.config import ModelConfig, TextConfig
 from prolip.models.hub import TOKENIZER_FILE
 from prolip.models.weights import INFERENCE_FILE, read_json
-from prolip.pretrained.build_open_clip import import_open_clip
+from prolip.pretrained.build_with_open_clip import import_open_clip
 from prolip.pretrained.download import DownloadError, hub_file
 from prolip.pretrained.sources import HUB_PREFIX, Source, resolve
 

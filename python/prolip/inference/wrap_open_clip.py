@@ -17,7 +17,7 @@ from prolip.gaussian import Gaussian
 from prolip.inference.model import Model, as_captions
 from prolip.inference.preprocess import Preprocess
 from prolip.models.config import Precision
-from prolip.pretrained.build_open_clip import build_named, import_open_clip, root_messages
+from prolip.pretrained.build_with_open_clip import build_named, import_open_clip, root_messages
 
 
 def load_open_clip(

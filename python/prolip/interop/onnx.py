@@ -32,7 +32,7 @@ from prolip.interop.tokenizer_json import complete_tokenizer
 from prolip.models import ProLIP
 from prolip.models.hub import CARD_FILE, TOKENIZER_FILE, ModelCard
 from prolip.models.prolip import normalised
-from prolip.pretrained.build_open_clip import root_messages
+from prolip.pretrained.build_with_open_clip import root_messages
 
 logger = logging.getLogger(__name__)
 

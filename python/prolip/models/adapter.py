@@ -21,7 +21,7 @@ from prolip.errors import UserError
 from prolip.files import atomic_file, crc32, decode, write_atomic
 from prolip.gaussian import Gaussian
 from prolip.models.config import AdapterConfig
-from prolip.models.open_clip import start_from
+from prolip.models.convert_open_clip import start_from
 from prolip.models.prolip import ProLIP, normalised
 from prolip.models.weights import WeightsError, read_json
 

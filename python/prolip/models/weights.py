@@ -21,11 +21,11 @@ from torch import Tensor
 
 from prolip.errors import UserError, printable
 from prolip.models.config import START_WITHOUT_BIAS, ModelConfig, Resize, ResizeForm
+from prolip.models.convert_open_clip import released_names
+from prolip.models.convert_siglip2 import siglip2_config, siglip2_network
 from prolip.models.official_json import from_official_json
-from prolip.models.open_clip import released_names
 from prolip.models.position_tables import resize_image_positions, resize_text_positions, resize_token_table
 from prolip.models.prolip import ProLIP
-from prolip.models.siglip2 import siglip2_config, siglip2_network
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from prolip.errors import UserError, check
 from prolip.files import write_atomic
 from prolip.models.adapter import ADAPTER_FILE, ADAPTER_WEIGHTS, Adapter, Frozen, read_adapter
 from prolip.models.config import ModelConfig, Resize
+from prolip.models.convert_open_clip import start_from
 from prolip.models.official_json import from_official_json
-from prolip.models.open_clip import start_from
 from prolip.models.prolip import ProLIP
 from prolip.models.released import find_released, list_models
 from prolip.models.weights import (
@@ -33,7 +33,7 @@ from prolip.models.weights import (
     read_folder,
     read_json,
 )
-from prolip.pretrained.build_open_clip import build_named
+from prolip.pretrained.build_with_open_clip import build_named
 from prolip.pretrained.download import hub_file
 
 HUB_PREFIX = "hf-hub:"
@@ -230,7 +230,7 @@ def load_network(
 
     Args:
         source: any source of `prolip.load` except an adapted model. "open_clip:..." gives the towers of a model of
-            open_clip with new [UNC] parts (`prolip.models.open_clip`).
+            open_clip with new [UNC] parts (`prolip.models.convert_open_clip`).
         config: the architecture. Needed if the source has none; overrides the one it has.
         resize: whether and how position and token tables of another size are fitted (`prolip.models.position_tables`).
         cache_dir: folder for downloads; None for huggingface_hub's.

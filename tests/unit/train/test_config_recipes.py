@@ -15,8 +15,8 @@ import torch
 from prolip.data import NativeConfig
 from prolip.models import ARCHITECTURES, ProLIP
 from prolip.models.config import LockConfig
+from prolip.models.convert_siglip2 import siglip2_config
 from prolip.models.freeze import lock_parameters
-from prolip.models.siglip2 import siglip2_config
 from prolip.models.weights import fit_state
 from prolip.train.config import TrainConfig, known_recipes, load_config
 from prolip.train.config.recipes import ADDITION

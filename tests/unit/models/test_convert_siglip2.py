@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.unit.models.test_open_clip import close, random_everywhere
+from tests.unit.models.test_convert_open_clip import close, random_everywhere
 from transformers import Siglip2Config, Siglip2Model
 
 import prolip
 from prolip.errors import UserError
 from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD, Patches
-from prolip.models.siglip2 import siglip2_config
+from prolip.models.convert_siglip2 import siglip2_config
 from prolip.pretrained.sources import load_network, new_model, read_config
 
 TOWER = {"hidden_size": 16, "intermediate_size": 59, "num_hidden_layers": 2, "num_attention_heads": 2}

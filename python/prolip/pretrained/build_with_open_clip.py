@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from prolip.errors import UserError
-from prolip.models.open_clip import StartError
+from prolip.models.convert_open_clip import StartError
 
 
 def import_open_clip() -> Any:

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD, Patches
 from prolip.models import ModelConfig, ProLIP
+from prolip.models.convert_open_clip import StartError, start_from
 from prolip.models.hub import save_pretrained
-from prolip.models.open_clip import StartError, start_from
 from prolip.models.weights import WeightsError
 from prolip.pretrained.sources import load_network, new_model
 

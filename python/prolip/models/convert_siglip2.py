@@ -10,7 +10,7 @@ import torch
 
 from prolip.files import decode
 from prolip.models.config import JsonDict, ModelConfig, TextConfig, VisionConfig
-from prolip.models.open_clip import State, fold_pixels, mlp_ratio, released_names, start
+from prolip.models.convert_open_clip import State, fold_pixels, mlp_ratio, released_names, start
 from prolip.models.prolip import ProLIP
 
 _GREY = (0.5, 0.5, 0.5)
