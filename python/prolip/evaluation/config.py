@@ -235,15 +235,15 @@ class DecisionsOptions(ClassSuiteOptions):
 
     templates: tuple[str, ...] = ()
     """Prompts with {} for the label; by default the data set's own, or "a photo of a {}."."""
-    elsewhere: tuple[str, ...] = ()
+    out_of_distribution: tuple[str, ...] = ()
     """Out-of-distribution images: a folder of images, shards, or a folder of the published layout. May be several.
     Noise is always tried."""
     beside: tuple[str, ...] = ()
     """Further models, such as adapted ones (`prolip adapt`). Their uncertainty scores of the answers of
     `checkpoint`, and their probabilities, are compared with its own, with paired intervals. May be several."""
     known: str | None = None
-    """Images that the model was trained on, from which distances are measured, named as for `elsewhere`. By default
-    the other folds of the data."""
+    """Images that the model was trained on, named as for `out_of_distribution`. Distances are measured from them, by
+    default from the other folds of the data."""
     num_folds: int = 5
     """Number of folds of the images."""
 

@@ -97,9 +97,9 @@ def run_decisions(model: Model, options: DecisionsOptions, cache: TaskCache) -> 
         UserError: no data set could be measured, or out-of-distribution images cannot be read.
         DataError: out-of-distribution images cannot be read.
     """
-    sources = name_sources(options.elsewhere)
+    sources = name_sources(options.out_of_distribution)
     if NOISE in sources:
-        raise UserError("elsewhere", f"must not be called {NOISE}, the name of random pixels", sources[NOISE])
+        raise UserError("out_of_distribution", f"must not be called {NOISE}, the name of random pixels", sources[NOISE])
     beside = {
         name: load(source, tokenizer=options.tokenizer, device=options.device, precision=options.precision)
         for name, source in name_sources(options.beside).items()
@@ -107,13 +107,13 @@ def run_decisions(model: Model, options: DecisionsOptions, cache: TaskCache) -> 
     known = None if options.known is None else _embed(model, "known", options.known, options)
     others: dict[str, list[Gaussian]] = {}
     for name, source in sources.items():
-        others[name] = [_embed(one, "elsewhere", source, options) for one in (model, *beside.values())]
+        others[name] = [_embed(one, "out_of_distribution", source, options) for one in (model, *beside.values())]
     others[NOISE] = [_embed_noise(one, options) for one in (model, *beside.values())]
     read = [images[0] for images in others.values()] + ([] if known is None else [known])
 
     settings = {
         "options": [options.num_folds, options.seed, options.known is None, *others],
-        "elsewhere": [float(images.mean.double().square().mean(0).amax()) for images in read],
+        "out_of_distribution": [float(images.mean.double().square().mean(0).amax()) for images in read],
         "beside": {label: other.fingerprint() for label, other in beside.items()},
     }
     measure = partial(measure_decisions, model, others=others, known=known, options=options, beside=beside)

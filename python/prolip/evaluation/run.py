@@ -128,7 +128,7 @@ def evaluate_data(
 
 def _check_data(options: SuiteOptions) -> None:
     """Check what a suite reads, before a model is opened, which may have to be downloaded."""
-    for name in ("checkpoint", "data", "elsewhere", "known", "classnames", "selection"):
+    for name in ("checkpoint", "data", "out_of_distribution", "known", "classnames", "selection"):
         value = getattr(options, name, None)
         sources = list(map(str, value)) if isinstance(value, tuple) else [str(value)] if value is not None else []
         check(value != () or name not in {"checkpoint", "data"}, name, "must be given at least once")

@@ -46,7 +46,14 @@ def answered(lab: Path, model: Model) -> Answered:
 @pytest.fixture(scope="module")
 def figures(lab: Path) -> dict[str, Any]:
     """The figures of results.json by task and metric."""
-    words = ["--checkpoint", str(lab / "run"), "--data", str(lab / "mine"), "--elsewhere", str(lab / "elsewhere")]
+    words = [
+        "--checkpoint",
+        str(lab / "run"),
+        "--data",
+        str(lab / "mine"),
+        "--out_of_distribution",
+        str(lab / "elsewhere"),
+    ]
     words += ["--beside", str(lab / "run"), "--beside", str(lab / "other"), "--num_resamples", "20"]
     assert main(["eval", "decisions", *words, "--out", str(lab / "out"), "--device", "cpu"]) == 0
     found = json.loads((lab / "out" / "results.json").read_text())
@@ -141,6 +148,6 @@ def test_unusable_data_and_options_are_refused(lab: Path, tmp_path: Path, answer
     assert error.value.field == "data"
     (tmp_path / "none").mkdir()
     (tmp_path / "noise").mkdir()
-    for option, folder in (("elsewhere", "none"), ("known", "none"), ("elsewhere", "noise")):
+    for option, folder in (("out_of_distribution", "none"), ("known", "none"), ("out_of_distribution", "noise")):
         words = ["--data", str(lab / "mine"), f"--{option}", str(tmp_path / folder), "--out", str(tmp_path / "out")]
         assert main(["eval", "decisions", "--checkpoint", str(lab / "run"), *words, "--device", "cpu"]) == 2

@@ -143,7 +143,7 @@ COMMANDS = {
     "uncertainty": ["eval", "uncertainty", "--data", "{data}/wds_pairs_test", "--num_bins", "2"],
     "decisions": [
         *("eval", "decisions", "--data", "{data}/../wds_pairs_test", "--num_folds", "3"),
-        *("--elsewhere", "{data}/wds_pairs_test"),
+        *("--out_of_distribution", "{data}/wds_pairs_test"),
     ],
     "bprw": ["bprw", "--shards", "{data}/wds_pairs_test/test/*.tar", "--classnames", "{data}/names.txt"],
 }
