@@ -94,20 +94,6 @@ def test_shares_and_counts_are_the_same_prior() -> None:
             log_prior(prior, 3)
 
 
-def test_optimal_contrastive_logits_times_the_prior_give_the_posterior() -> None:
-    """The expected PPCL of pairs from p(image, text) is smallest at log p(image, text) / (p(image) p(text))."""
-    joint = torch.rand(5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    joint /= joint.sum()
-    of_image, of_text = joint.sum(dim=1, keepdim=True), joint.sum(dim=0)
-    others = 63
-    logits = ((joint / (of_image * of_text)).log() - math.log(others)).requires_grad_()
-    loss = (joint * F.softplus(-logits) + others * of_image * of_text * F.softplus(logits)).sum()
-    (gradient,) = torch.autograd.grad(loss, logits)
-    assert float(gradient.abs().max()) < 1e-12
-    posterior = (logits.detach() + log_prior(of_text, 4)).softmax(dim=1)
-    torch.testing.assert_close(posterior, joint / of_image)
-
-
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=8).filter(any))
 def test_shares_are_between_uniform_and_the_counts(counts: list[int]) -> None:
     shares = label_shares(torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)), len(counts))

@@ -230,14 +230,6 @@ def test_a_calibration_is_refused_for_other_labels_templates_or_models(
         assert error.value.field == str(path)
 
 
-def test_classify_prints_the_decision_for_one_image(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["classify", str(lab / "mine" / "food" / "000.png"), "--checkpoint", str(lab / "run"), "--device", "cpu"]
-    assert main([*words, "--guarantee", "0.999", "--max_error", "0.001", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert sorted(found["label_set"]) == list(LABELS)
-    assert found["answer"] is None
-
-
 def test_unusable_data_and_settings_are_refused(tmp_path: Path, lab: Path, model: Model) -> None:
     for field, setting in (("fit_share", 1), ("num_resamples", 0), ("seed", 2**64)):
         with pytest.raises(UserError) as error:
@@ -255,7 +247,7 @@ def test_unusable_data_and_settings_are_refused(tmp_path: Path, lab: Path, model
     for name in ("food", "few"):
         with pytest.raises(UserError) as error:
             calibrate(model, open_classes(str(tmp_path / name), tmp_path, StoreConfig(), ()), OPTIONS)
-        assert error.value.field == str(tmp_path / name)
+        assert error.value.field == "data"
     (tmp_path / "few" / "food" / "b.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=f"the first: {tmp_path}/few/food/b.png: cannot decode"):
         calibrate(model, open_classes(str(tmp_path / "few"), tmp_path, StoreConfig(), ()), OPTIONS)

@@ -163,12 +163,3 @@ def test_settings_out_of_range_name_their_field(field: str, value: float | str) 
     with pytest.raises(UserError) as error:
         BprwConfig(**{field: value})  # type: ignore[arg-type]
     assert error.value.field == field
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_weights_on_a_gpu_equal_those_on_the_cpu() -> None:
-    prompts, images, _ = world()
-    gpu = torch.device("cuda")
-    found = reweight_prompts(prompts.to(gpu), images.to(gpu), BprwConfig())
-    assert found.weights.device.type == "cuda"
-    torch.testing.assert_close(found.weights.cpu(), reweight_prompts(prompts, images, BprwConfig()).weights)

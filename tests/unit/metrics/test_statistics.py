@@ -123,15 +123,6 @@ def test_confidences_outside_0_and_1_and_nan_are_refused() -> None:
         sorted_means(T([0.1, math.nan]), torch.ones(2))
 
 
-def test_the_interval_of_a_mean_is_about_two_standard_errors_wide() -> None:
-    values = torch.randn(400, generator=DRAWS, dtype=torch.float64)
-    found = bootstrap(mean, values, num_resamples=2000)
-    error = float(values.std()) / math.sqrt(400)
-    assert found.value == pytest.approx(float(values.mean()))
-    assert found.low == pytest.approx(found.value - 1.96 * error, abs=0.15 * error)
-    assert found.high == pytest.approx(found.value + 1.96 * error, abs=0.15 * error)
-
-
 def test_resamples_are_drawn_by_the_seed_in_blocks_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
     parts, sizes = torch.randint(4, (37,), generator=DRAWS), torch.randint(1, 4, (37,), generator=DRAWS)
     whole = resample(ratio, parts, sizes, num_resamples=25, seed=3)

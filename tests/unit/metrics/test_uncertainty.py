@@ -9,10 +9,7 @@ import torch.nn.functional as F
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian
 from prolip.metrics.uncertainty import (
-    area_under_risk_coverage,
     cosine_moments,
-    count_words,
-    expected_calibration_error,
     more_uncertain,
     similarity_std,
     uncertainty_bins,
@@ -55,16 +52,6 @@ def test_pairs_are_compared_and_ties_count_half() -> None:
     assert more_uncertain(T([3.0, 1.0, 2.0]), T([2.0, 2.0, 2.0])).tolist() == [1, 0, 0.5]
 
 
-def test_areas_and_calibration_errors_of_hand_made_examples() -> None:
-    """From the most certain on: right, wrong, right; risks 0, 1/2, 1/3."""
-    assert area_under_risk_coverage(T([0.3, 0.1, 0.2]), T([1, 1, 0])) == pytest.approx((0 + 1 / 2 + 1 / 3) / 3)
-    assert area_under_risk_coverage(torch.ones(8), T([1, 1, 1, 0, 1, 0, 1, 1])) == pytest.approx(0.25)
-    assert expected_calibration_error(T([1.0, 0.0]), T([1, 0])) == 0.0
-    assert expected_calibration_error(T([1.0, 1.0]), T([0, 0])) == 1.0
-    with pytest.raises(ValueError, match="items"):
-        area_under_risk_coverage(T([]), T([]))
-
-
 def test_moments_of_similarities_equal_sampled_ones() -> None:
     noise = torch.Generator().manual_seed(0)
     mean = F.normalize(torch.randn(2, 64, generator=noise, dtype=torch.float64), dim=1)
@@ -79,7 +66,3 @@ def test_moments_of_similarities_equal_sampled_ones() -> None:
     points = cosine_moments(Gaussian.point(mean), Gaussian.point(mean))
     torch.testing.assert_close(points.mean, mean @ mean.T)
     assert not points.var.any()
-
-
-def test_words_are_counted() -> None:
-    assert count_words(["a red  car", "", "sky\n"]).tolist() == [3, 0, 1]
