@@ -34,7 +34,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 def test_a_stopped_embedding_leaves_no_copy_of_the_images_and_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from prolip.embeddings import embed_inputs
+    from prolip.inference import encoder
 
     write_run(tmp_path / "run", tmp_path / "tokenizer.json", context_length=8)
     images = tmp_path / "images"
@@ -45,7 +45,7 @@ def test_a_stopped_embedding_leaves_no_copy_of_the_images_and_resumes(
     words += ["--rows_per_part", "2", "--batch_size", "2", "--out"]
     assert main([*words, str(tmp_path / "whole")]) == 0
     with monkeypatch.context() as patched:
-        patched.setattr(embed_inputs, "on_cpu", stopping(embed_inputs.on_cpu, 2))
+        patched.setattr(encoder, "on_cpu", stopping(encoder.on_cpu, 2))
         assert main([*words, str(tmp_path / "out")]) == 128 + signal.SIGTERM
     found = tree(tmp_path / "out").keys()
     assert "manifest.json" in found < tree(tmp_path / "whole").keys()

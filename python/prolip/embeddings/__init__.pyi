@@ -7,11 +7,8 @@ from .config import (
 from .copy import run_copy as run_copy
 from .embed import (
     Embedded as Embedded,
-    Paired as Paired,
     embed_captions as embed_captions,
-    embed_pairs as embed_pairs,
     embed_shards as embed_shards,
-    embed_texts as embed_texts,
 )
 from .embed_inputs import run_embed as run_embed
 from .search import Hit as Hit, nearest as nearest, run_search as run_search

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain, zip_longest
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,13 @@ from tqdm import tqdm
 from prolip.data import DataError, StoreConfig
 from prolip.data.samples import file_name
 from prolip.embeddings.config import EmbedOptions
-from prolip.embeddings.embed_inputs import NAMED, Embedder, Input, Started, plan_inputs
+from prolip.embeddings.inputs import NAMED, Input, Started, embed_input, open_input, plan_inputs
 from prolip.errors import UserError, check, check_at_least
 from prolip.files import atomic_file, check_writable
-from prolip.gaussian import concatenate
 from prolip.inference.config import ClassifyOptions
-from prolip.inference.image_batches import is_many
+from prolip.inference.encoder import Encoder
 from prolip.inference.one_image import open_classifier
+from prolip.inference.samples import is_many
 
 _WRITERS: dict[str, Any] = {".csv": CSVWriter, ".parquet": ParquetWriter}
 
@@ -43,23 +44,21 @@ def run_classify_all(options: ClassifyOptions, out: Path) -> list[str]:
     check_writable(out)
     inputs = [part for name in (options.image, *options.words) for part in _parts(name)]
     model, _, classify = open_classifier(options, options.labels)
-    settings = EmbedOptions(
-        checkpoint=options.checkpoint, out=str(out), batch_size=options.batch_size, precision=options.precision
-    )
     bad, named = 0, list[str]()
 
     def tables() -> Iterator[pa.Table]:
         nonlocal bad
-        embedder = Embedder(settings, model, 0, bar.update, ("json",))
-        for source, started in zip(inputs, _opened_ahead(inputs, embedder.open), strict=True):
-            rows = embedder.embed(source, started)
-            bad += rows.bad
-            named.extend(rows.named)
+        encoder = Encoder(model=model, keep=("json",), batch_size=options.batch_size, on_progress=bar.update)
+        for source, started in zip(inputs, _opened_ahead(inputs, encoder), strict=True):
+            embedded = embed_input(encoder, source, started)
+            rows = embedded.rows
+            bad += embedded.bad
+            named.extend(embedded.named)
             if not rows.keys:
                 continue
-            found = classify(concatenate(rows.found["image"]))
+            found = classify(rows.images["image"])
             columns: dict[str, Any] = {
-                "image": [file_name(*one) or one[0] for one in zip_longest(rows.keys, rows.records)],
+                "image": [file_name(*one) or one[0] for one in zip(rows.keys, rows.members["json"], strict=True)],
                 "label": found.labels,
                 "probability": found.probabilities.amax(dim=1).numpy(),
                 "uncertainty": found.uncertainty.numpy() if model.has_variances else None,
@@ -82,14 +81,15 @@ def run_classify_all(options: ClassifyOptions, out: Path) -> list[str]:
     return [f"classified: {bar.n:,} images; unreadable: {bad:,}", *named[:NAMED]]
 
 
-def _opened_ahead(inputs: Sequence[Input], open_input: Callable[[Input], Started | None]) -> Iterator[Started | None]:
-    """Yield what `open_input` returns for each input; a thread opens the next one meanwhile."""
+def _opened_ahead(inputs: Sequence[Input], encoder: Encoder) -> Iterator[Started | None]:
+    """Yield each input's open shard; a thread opens the next one meanwhile."""
+    opened = partial(open_input, encoder, store=StoreConfig())
     with ThreadPoolExecutor(1, "next-input") as pool:
-        following = pool.submit(open_input, inputs[0])
+        following = pool.submit(opened, inputs[0])
         for after in inputs[1:]:
-            opened = following.result()
-            following = pool.submit(open_input, after)
-            yield opened
+            started = following.result()
+            following = pool.submit(opened, after)
+            yield started
         yield following.result()
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from prolip.data import DataError, StoreConfig, expand_shards, fetch_shard, shard_regions, without_secrets
 from prolip.data.selection import Chosen, read_selection
 from prolip.embeddings.config import CopyOptions
-from prolip.embeddings.embed_inputs import plan_inputs
+from prolip.embeddings.inputs import plan_inputs
 from prolip.errors import UserError, check
 from prolip.files import atomic_file, check_own_folder, write_atomic
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prolip.embeddings.embed import embed_captions, embed_views
+from prolip.embeddings.embed import Embedded, embed_captions, embed_views
 from prolip.errors import check
 from prolip.evaluation.classification import build_classifier
 from prolip.evaluation.config import UncertaintyOptions
@@ -31,6 +31,7 @@ from prolip.evaluation.results import Chart, Row, SuiteResult, TaskCache, TaskRe
 from prolip.evaluation.run import evaluate_data
 from prolip.gaussian import Gaussian, inclusion_score
 from prolip.image_tensors import Patches
+from prolip.inference.encoder import Encoder
 from prolip.inference.model import Model
 from prolip.metrics.uncertainty import count_words, more_uncertain, uncertainty_bins
 from prolip.metrics.zero_shot import correct_within, zero_shot_logits
@@ -72,17 +73,11 @@ def measure_set(model: Model, name: str, data: DataSet, options: UncertaintyOpti
         views[hidden] = hide_patches(model, options.keep_ratio)
     labelled = bool(data.classnames and data.templates)
     keep = (*(("cls",) if labelled else ()), *(caption_members(options.caption_key) if options.caption_key else ()))
-    embedded = embed_views(
-        model,
-        data.shards,
-        views,
-        batch_size=options.batch_size,
-        keep=keep,
-        store=data.store,
-        selection=data.selection,
-    )
-    found, seen = embedded["whole"], {view: some.gaussian for view, some in embedded.items()}
+    encoder = Encoder(model=model, views=views, keep=keep, batch_size=options.batch_size)
+    rows_of_views = embed_views(encoder, data.shards, store=data.store, selection=data.selection)
+    seen = dict(rows_of_views.images)
     whole = seen.pop("whole")
+    found = Embedded(whole, rows_of_views.keys, rows_of_views.members)
     steps = [whole, *(seen.pop(view) for view in occluded)]
     uncertainty = whole.total_var.double()
     rows = [row_of_items(name, "mean uncertainty of images", uncertainty, unit="number")]

@@ -14,7 +14,6 @@ from pathlib import Path
 from torch import Tensor
 
 from prolip.calibration.config import NO_CSD
-from prolip.data import DataError
 from prolip.embeddings.contact_sheet import SIDE, data_uri
 from prolip.errors import UserError, check
 from prolip.explore.answer import (
@@ -30,9 +29,11 @@ from prolip.explore.answer import (
     uncertainties,
 )
 from prolip.explore.samples import Item
-from prolip.gaussian import Gaussian, concatenate, csd, csd_logits, inclusion_score
+from prolip.gaussian import Gaussian, csd, csd_logits, inclusion_score
 from prolip.inference.classify import NOTHING, Classification, Decide, check_subject, classification
+from prolip.inference.encoder import Encoder, in_batches, joined
 from prolip.inference.model import Model
+from prolip.inference.samples import Sample
 from prolip.metrics.bprw import reweight_prompts
 from prolip.metrics.config import BprwConfig, TraversalConfig
 from prolip.metrics.hierarchy import items_on_walk
@@ -314,22 +315,12 @@ class Explorer:
 
     def _embed_items(self, items: Sequence[Item]) -> tuple[list[Item], Gaussian | None]:
         """Return the items whose images can be decoded, and the images' Gaussians; None if there are no items."""
-        readable: list[Item] = []
-        embedded: list[Gaussian] = []
-        for start in range(0, len(items), _EMBED_BATCH):
-            pixels = []
-            for item in items[start : start + _EMBED_BATCH]:
-                try:
-                    pixels.append(self.model.preprocess(item.image))
-                except (DataError, UserError) as error:
-                    log.warning("%s is skipped: %s", item.name, error)
-                else:
-                    readable.append(item)
-            if pixels:
-                embedded.append(self.model.encode_images(pixels, progress=False))
-        if items and not readable:
-            raise UserError("images", "must have one that can be decoded", len(items))
-        return readable, concatenate(embedded) if embedded else None
+        samples = (Sample(item.name, place, item.image) for place, item in enumerate(items))
+        rows = joined(Encoder(model=self.model).of_samples(in_batches(samples, _EMBED_BATCH)))
+        for bad in rows.bad:
+            log.warning("%s is skipped: %s", bad.key, bad.error)
+        check(rows.keys or not items, "images", "must have one that can be decoded", len(items))
+        return [items[place] for place in rows.places], rows.images.get("image")
 
     def _embed_image(self, image_data: bytes | Path) -> Gaussian:
         return self.model.encode_images(image_data, progress=False)

@@ -13,7 +13,7 @@ from prolip.data import expand_shards, without_secrets
 from prolip.data.build.config import FolderConfig
 from prolip.data.build.folder import candidate_of
 from prolip.data.samples import EXTENSIONS, captions_at, encoded_image, file_name, read_members
-from prolip.embeddings.embed_inputs import plan_inputs
+from prolip.embeddings.inputs import plan_inputs
 from prolip.errors import UserError
 from prolip.explore.config import ExploreOptions
 

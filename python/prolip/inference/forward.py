@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from prolip.gaussian import Gaussian, concatenate
+from prolip.gaussian import Gaussian
 
 _PATIENCE_S = 2.0
 """Seconds before a progress bar appears."""
@@ -34,22 +34,6 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
 def on_cpu(gaussian: Gaussian) -> Gaussian:
     """The same Gaussians on the CPU in float32."""
     return Gaussian(gaussian.mean.float().cpu(), gaussian.log_var.float().cpu())
-
-
-def encode_in_batches(
-    encode: Callable[[Sequence[str]], Gaussian],
-    captions: Sequence[str],
-    batch_size: int,
-    on_progress: Callable[[int], object] | None,
-) -> Gaussian:
-    """Encode captions, `batch_size` at a time, and collect the Gaussians on the CPU."""
-    parts: list[Gaussian] = []
-    for start in range(0, len(captions), batch_size):
-        some = captions[start : start + batch_size]
-        parts.append(on_cpu(encode(some)))
-        if on_progress is not None:
-            on_progress(len(some))
-    return concatenate(parts)
 
 
 def progress_bar(what: str, total: int | None, progress: bool | None) -> tqdm[Any]:

@@ -9,9 +9,10 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,7 +21,7 @@ from prolip.calibration.config import NO_CSD
 from prolip.data.config import StoreConfig
 from prolip.data.tokenizer import Tokenizer
 from prolip.errors import UserError, check, check_at_least
-from prolip.gaussian import Gaussian, concatenate
+from prolip.gaussian import Gaussian
 from prolip.image_tensors import Patches
 from prolip.inference.classify import (
     NOTHING,
@@ -32,9 +33,10 @@ from prolip.inference.classify import (
     check_labels,
     classification,
 )
-from prolip.inference.forward import encode_in_batches, evaluating, on_cpu, progress_bar
-from prolip.inference.image_batches import Images, count_images, read_images
+from prolip.inference.encoder import Encoder, joined
+from prolip.inference.forward import evaluating, progress_bar
 from prolip.inference.preprocess import Preprocess, square_image_size
+from prolip.inference.samples import Images, count_images
 from prolip.metrics.prompts import encode_prompts
 from prolip.models import ProLIP
 from prolip.models.config import Precision
@@ -112,15 +114,12 @@ class Model:
             UserError: there is no image, one is not of a known kind, or there is no such file.
             DataError: an image cannot be decoded, or a shard is damaged.
         """
-        parts: list[Gaussian] = []
         check_at_least(1, batch_size=batch_size)
-        batches = read_images(self.preprocess, images, self.device, batch_size, num_threads=num_threads, store=store)
-        with self.running(), progress_bar("images", count_images(images), progress) as bar:
-            for pixels in batches:
-                parts.append(on_cpu(self.encode_pixels(pixels)))
-                bar.update(len(parts[-1].mean))
-        check(parts, "images", "there must be at least one")
-        return concatenate(parts)
+        with progress_bar("images", count_images(images), progress) as bar:
+            encoder = Encoder(model=self, batch_size=batch_size, threads=num_threads, on_progress=bar.update)
+            rows = joined(encoder.of_images(images, store))
+        check(rows.keys, "images", "there must be at least one")
+        return rows.images["image"]
 
     def encode_texts(
         self, texts: str | Sequence[str], *, batch_size: int = 512, progress: bool | None = None
@@ -137,8 +136,12 @@ class Model:
         """
         captions = as_captions(texts)
         check_at_least(1, batch_size=batch_size)
-        with self.running(), progress_bar("captions", len(captions), progress) as bar:
-            return encode_in_batches(self.encode_captions, captions, batch_size, bar.update)
+        with progress_bar("captions", len(captions), progress) as bar:
+            found = joined(
+                Encoder(model=self, batch_size=batch_size, on_progress=bar.update).of_captions(captions)
+            ).text
+        assert found is not None
+        return found.flatten()
 
     def encode_captions(self, captions: Sequence[str]) -> Gaussian:
         """Tokenize and encode a batch of captions in one forward pass, [B, D] on `device`, with gradients."""
@@ -258,6 +261,13 @@ class Model:
     def prolip(self) -> ProLIP | None:
         """The network if it is a ProLIP model, else None."""
         return self.network if isinstance(self.network, ProLIP) else None
+
+    @cached_property
+    def embed_dim(self) -> int:
+        """D."""
+        if self.prolip is not None:
+            return self.prolip.config.embed_dim
+        return self.encode_images(np.zeros((8, 8), np.uint8), progress=False).mean.shape[1]
 
     def require_prolip(self) -> ProLIP:
         """Return the network of a ProLIP model.

@@ -12,10 +12,10 @@ from prolip.errors import check
 from prolip.gaussian import Gaussian, csd, inclusion_score
 from prolip.inference.classify import PLAIN, Classification, Decide, check_labels, check_limits, require_calibration
 from prolip.inference.config import ClassifyOptions, CompareOptions, ImageOptions
-from prolip.inference.image_batches import is_many
 from prolip.inference.load_model import load
 from prolip.inference.model import Model
 from prolip.inference.preprocess import check_image_file
+from prolip.inference.samples import is_many
 from prolip.metrics.prompts import fill_templates
 from prolip.report.text_table import align
 

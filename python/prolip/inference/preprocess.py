@@ -93,17 +93,21 @@ class Preprocess:
             UserError: it is not an image of a known kind, or there is no such file.
             DataError: it cannot be decoded.
         """
-        name = os.fspath(image) if isinstance(image, str | os.PathLike) else "the image"
-        decoded = self.decode(image, str(name))
+        return self._normalised(self.decode(image))
+
+    def _normalised(self, decoded: Tensor) -> Tensor:
+        """What `decode` returns as f32 [3, H, W]."""
         if decoded.dtype != torch.uint8:
-            return decoded
+            return decoded.float()
         return Normalise(self.mean, self.std, torch.float32, decoded.device)(decoded).permute(2, 0, 1)
 
     def batch(self, images: Sequence[Tensor], device: torch.device) -> Tensor | Patches:
-        """Join images that are all from `decode` or all from `__call__`, normalised, as the network takes them."""
+        """Join images from `decode`, and normalise them, as the network takes them."""
         where = device if device.type == "cuda" else torch.device("cpu")  # other devices get floats
         normalise = Normalise(self.mean, self.std, torch.float32, where)
-        is_decoded = images[0].dtype == torch.uint8
+        is_decoded = all(image.dtype == torch.uint8 for image in images)
+        if not is_decoded:
+            images = [self._normalised(image) for image in images]
         if self.image_seq_len is None:
             pixels = torch.stack([*images]).to(where)
             return (normalise(pixels).permute(0, 3, 1, 2) if is_decoded else pixels).to(device)
@@ -112,23 +116,21 @@ class Preprocess:
             patches = patches.to(where)._replace(patches=normalise(patches.patches))
         return patches.to(device)
 
-    def accepts(self, shape: Sequence[int]) -> bool:
-        """Whether f32 pixels of this shape are what `__call__` returns for an image."""
-        if self.image_seq_len is None or len(shape) != 3:
-            return tuple(shape) == (3, *self.size)
-        channels, height, width = shape
-        whole = height % self.patch_size == width % self.patch_size == 0
-        return channels == 3 and whole and 0 < height * width <= self.image_seq_len * self.patch_size**2
-
-    def decode(self, image: AnyImage, name: str) -> Tensor:
+    def decode(self, image: AnyImage, name: str | None = None) -> Tensor:
         """Decode, resize and crop an image: u8 [H, W, 3], or f32 [3, H, W] by the model's own transform.
 
-        Errors call the image `name`.
+        What `__call__` returned stays as it is. Errors call the image `name`, or by its path.
 
         Raises:
             UserError: it is not an image of a known kind, or there is no such file.
             DataError: it cannot be decoded.
         """
+        name = name or (str(os.fspath(image)) if isinstance(image, str | os.PathLike) else "the image")
+        if isinstance(image, Tensor) and image.is_floating_point():
+            if not self._made(image.shape):
+                form = [3, *self.size] if self.image_seq_len is None else "made by model.preprocess"
+                raise UserError(name, f"a float tensor must be {form}", list(image.shape))
+            return image
         if self.transform is not None:
             return self.transform(_as_pil(image, name))
         turned = self.image_seq_len is not None
@@ -142,6 +144,14 @@ class Preprocess:
                     raise
         return self._through_loader(_as_bytes(_as_pil(data, name), name, turned), name)
 
+    def _made(self, shape: Sequence[int]) -> bool:
+        """Whether f32 pixels of this shape are what `__call__` returns for an image."""
+        if self.image_seq_len is None or len(shape) != 3:
+            return tuple(shape) == (3, *self.size)
+        channels, height, width = shape
+        whole = height % self.patch_size == width % self.patch_size == 0
+        return channels == 3 and whole and 0 < height * width <= self.image_seq_len * self.patch_size**2
+
     def thumbnail(self, image: AnyImage, side: int) -> Pixels:
         """The part of an image that the model sees, for people to look at: a square of `side` pixels, or as large.
 
@@ -149,7 +159,7 @@ class Preprocess:
         """
         length = None if self.image_seq_len is None else side**2
         shown = replace(self, size=(side, side), transform=None, patch_size=1, image_seq_len=length)
-        return shown.decode(image, "the image").numpy()
+        return shown.decode(image).numpy()
 
     def _through_loader(self, data: bytes, name: str) -> Tensor:
         try:
@@ -162,7 +172,7 @@ class Preprocess:
 
 def square(image: AnyImage, side: int) -> Pixels:
     """The central square of an image at `side` pixels, for people to look at. Errors as for `Preprocess.decode`."""
-    return Preprocess(size=(side, side)).decode(image, "the image").numpy()
+    return Preprocess(size=(side, side)).decode(image).numpy()
 
 
 def pixel_size(image: bytes | Path, turned: bool = False) -> tuple[int, int]:
@@ -212,8 +222,8 @@ def _as_bytes(image: AnyImage, name: str, turned: bool = False) -> bytes:
             return Folder(address).read("") if "://" in address else Path(image).read_bytes()
         except FileNotFoundError:
             raise UserError(name, "no such image file") from None
-        except OSError as error:
-            raise UserError(name, f"cannot be read ({error.strerror})") from error
+        except (OSError, ValueError) as error:  # a ValueError for a null byte in a path
+            raise UserError(name, f"cannot be read ({getattr(error, 'strerror', error)})") from error
     if not isinstance(image, Image.Image | np.ndarray | Tensor):
         raise UserError(name, KINDS, f"a {type(image).__name__}")
     buffer = io.BytesIO()

@@ -11,14 +11,13 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+import torch
 
-from prolip.data import DataError
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian
-from prolip.inference.image_batches import decoded_ahead
+from prolip.inference.encoder import Encoder, in_batches, joined
 from prolip.inference.load_model import load
-from prolip.inference.model import Model
+from prolip.inference.samples import Sample
 from prolip.models.config import Precision
 
 _loaded = cache(load)
@@ -65,36 +64,30 @@ class Embed:
         if not kinds or kinds[:2] == ["bytes", "image"]:
             raise UserError("batch", "must have bytes, image or text, and not the first two", ", ".join(batch))
         model = _loaded(self.checkpoint, device=self.device, precision=self.precision)
+        encoder = Encoder(model=model, batch_size=self.batch_size, threads=self.threads)
         found = {name: column for name, column in batch.items() if name != "bytes"}
         for kind in kinds:
             column = batch[kind]
             rows = column.to_pylist() if hasattr(column, "to_pylist") else list(column)
-            # An empty batch has D, too.
-            gaussian, errors = (self._captions if kind == "text" else self._images)(model, rows or [None])
+            errors = [""] * len(rows)
+            if kind == "text":
+                places = [place for place, row in enumerate(rows) if isinstance(row, str)]
+                for place in {*range(len(rows))}.difference(places):
+                    errors[place] = f"must be a text (got a {type(rows[place]).__name__})"
+                gaussian = joined(encoder.of_captions([rows[place] for place in places])).text
+            else:
+                samples = (Sample(str(place), place, row) for place, row in enumerate(rows))
+                encoded = joined(encoder.of_samples(in_batches(samples, self.batch_size)))
+                for bad in encoded.bad:
+                    errors[bad.place] = str(bad.error)
+                places, gaussian = encoded.places, encoded.images.get("image")
+            if gaussian is None:
+                gaussian = Gaussian.point(torch.zeros(0, model.embed_dim))
             prefix = "text_" if kind != kinds[0] else ""
-            found[f"{prefix}error"] = np.array(errors, object)[: len(rows)]
+            found[f"{prefix}error"] = np.array(errors, object)
             for name in ("mean", "total_var", *["log_var"] * self.log_var):
-                numbers = getattr(gaussian, name).numpy()
-                numbers[np.array(errors) != ""] = np.nan
-                found[prefix + name] = numbers[: len(rows)]
+                values = getattr(gaussian.flatten(), name).numpy()
+                numbers = np.full((len(rows), *values.shape[1:]), np.nan, np.float32)
+                numbers[places] = values
+                found[prefix + name] = numbers
         return found
-
-    def _images(self, model: Model, rows: list[Any]) -> tuple[Gaussian, list[str]]:
-        errors = [""] * len(rows)
-
-        def prepare(row: int) -> Tensor:
-            try:
-                return model.preprocess(rows[row])
-            except (ValueError, DataError) as error:  # UserError is a ValueError, and so is a path with a null byte
-                errors[row] = str(error)
-                return model.preprocess(np.zeros((8, 8), np.uint8))
-
-        every = range(len(rows))
-        batches = (every[start : start + self.batch_size] for start in every[:: self.batch_size])
-        prepared = (image for some in decoded_ahead(batches, prepare, self.threads) for _, image in some)
-        return model.encode_images(prepared, batch_size=self.batch_size, progress=False), errors
-
-    def _captions(self, model: Model, rows: list[Any]) -> tuple[Gaussian, list[str]]:
-        errors = ["" if isinstance(row, str) else f"must be a text (got a {type(row).__name__})" for row in rows]
-        texts = [row if isinstance(row, str) else "" for row in rows]
-        return model.encode_texts(texts, batch_size=self.batch_size, progress=False), errors

@@ -21,10 +21,11 @@ from prolip.data.class_names import class_places, listed
 from prolip.data.samples import read_label
 from prolip.data.tokenizer import Tokenizer
 from prolip.distributed import Ranks
-from prolip.embeddings.embed import Paired, embed_pairs, embed_texts
 from prolip.errors import UserError
 from prolip.files import read_text
-from prolip.gaussian import concatenate
+from prolip.gaussian import Gaussian
+from prolip.inference.encoder import Encoder, joined
+from prolip.inference.model import of_prolip
 from prolip.metrics.config import Score
 from prolip.metrics.prompts import encode_prompts
 from prolip.metrics.retrieval import evaluate_retrieval, first_ranks
@@ -101,26 +102,36 @@ class Validation:
         return metrics
 
     def _evaluate(self, job: ValidationJob, loader: BatchLoader, model: ProLIP) -> dict[str, float]:
+        wrapped = of_prolip(model, self._tokenizer, job.name, self._ranks.device)
+        encoder = Encoder(model=wrapped, caption_keys=() if job.kind == "zero_shot" else job.captions)
         with self._precision():
-            local = embed_pairs(model, loader, self._ranks.device)
+            local = joined(encoder.of_loader(loader))
         labels = _labels(job, local.keys, local.members) if job.kind == "zero_shot" else []
         of_ranks = self._ranks.gather((local._replace(members={}), labels))
         result: dict[str, float] = {}
         if self._ranks.rank == 0:
-            pairs = _concatenate_pairs([of_rank for of_rank, _ in of_ranks])
-            labels = [label for _, of_rank in of_ranks for label in of_rank]
-            if job.kind == "retrieval":
-                result = _retrieval(pairs)
-            elif job.kind == "uncertainty":
-                result = _uncertainty(pairs, self._tokenizer.pad_id)
-            else:
+            # In rank order, which is the order of the shards.
+            rows = joined(of_rank for of_rank, _ in of_ranks)
+            if not rows.keys:
+                raise DataError("a validation set has no image")
+            images = rows.images["image"]
+            if job.kind == "zero_shot":
+                labels = [label for _, of_rank in of_ranks for label in of_rank]
                 names = self._classes[job.name] or sorted(set(labels))
                 with self._precision():
-                    embed = partial(embed_texts, model, self._tokenizer, device=self._ranks.device)
+                    embed = partial(wrapped.encode_texts, progress=False)
                     classifier = aggregate_prompts(encode_prompts(job.templates, names, embed))
-                targets, scale = _targets(job, pairs.keys, labels, names), float(model.logit_scale.detach().exp())
+                targets, scale = _targets(job, rows.keys, labels, names), wrapped.logit_scale
                 bins = min(_NUM_BINS, len(targets))
-                result = measure_zero_shot(pairs.image, classifier, targets, bins, logit_scale=scale)
+                result = measure_zero_shot(images, classifier, targets, bins, logit_scale=scale)
+            else:
+                assert rows.text is not None
+                assert rows.token_ids is not None
+                texts = rows.text.flatten()
+                if job.kind == "retrieval":
+                    result = _retrieval(images, texts, rows.token_ids)
+                else:
+                    result = _uncertainty(images, texts, rows.token_ids, self._tokenizer.pad_id)
         return self._ranks.broadcast(result)
 
     def __enter__(self) -> Self:
@@ -184,19 +195,6 @@ def _loader_config(job: ValidationJob, training: LoaderConfig, seq_len: int | No
     )
 
 
-def _concatenate_pairs(of_ranks: Sequence[Paired]) -> Paired:
-    """Concatenate the pairs of all ranks in rank order, which is the order of the shards."""
-    if not any(pairs.keys for pairs in of_ranks):
-        raise DataError("a validation set has no image")
-    return Paired(
-        image=concatenate([pairs.image for pairs in of_ranks]),
-        text=concatenate([pairs.text for pairs in of_ranks], -2),
-        token_ids=torch.cat([pairs.token_ids for pairs in of_ranks], 1),
-        keys=[key for pairs in of_ranks for key in pairs.keys],
-        members={},
-    )
-
-
 def _labels(job: ValidationJob, keys: Sequence[str], members: Members) -> list[str]:
     """Return the label of each sample: its member .cls, or a value in its JSON."""
     if job.class_key != CLASS_MEMBER:
@@ -221,25 +219,25 @@ def _targets(job: ValidationJob, keys: Sequence[str], labels: Sequence[str], nam
 # ---- Metrics --------------------------------------------------------------------------------------------------------
 
 
-def _correct(pairs: Paired) -> Tensor:
+def _correct(token_ids: Tensor) -> Tensor:
     """Mark the correct captions of each image, bool [N, C * N]: its own captions and equal ones."""
-    slots, items, length = pairs.token_ids.shape
-    _, same = torch.unique(pairs.token_ids.reshape(-1, length), dim=0, return_inverse=True)
+    slots, items, length = token_ids.shape
+    _, same = torch.unique(token_ids.reshape(-1, length), dim=0, return_inverse=True)
     correct = torch.zeros(items, slots * items, dtype=torch.bool)
     for own in same.view(slots, items):
         correct |= own[:, None] == same[None]
     return correct
 
 
-def _retrieval(pairs: Paired) -> dict[str, float]:
+def _retrieval(images: Gaussian, texts: Gaussian, token_ids: Tensor) -> dict[str, float]:
     """Measure retrieval both ways: by sampled distance, and by means (names with `mean_`)."""
-    texts, correct = pairs.text.flatten(), _correct(pairs)
+    correct = _correct(token_ids)
     metrics: dict[str, float] = {}
     for score in get_args(Score):
         infix = "" if score == "csd" else f"{score}_"
         for direction, result in (
-            ("image_to_text", evaluate_retrieval(pairs.image, texts, correct, score)),
-            ("text_to_image", evaluate_retrieval(texts, pairs.image, correct.T, score)),
+            ("image_to_text", evaluate_retrieval(images, texts, correct, score)),
+            ("text_to_image", evaluate_retrieval(texts, images, correct.T, score)),
         ):
             metrics |= {
                 f"{direction}_{infix}{name}": value
@@ -249,13 +247,13 @@ def _retrieval(pairs: Paired) -> dict[str, float]:
     return metrics
 
 
-def _uncertainty(pairs: Paired, pad_id: int) -> dict[str, float]:
+def _uncertainty(images: Gaussian, texts: Gaussian, token_ids: Tensor, pad_id: int) -> dict[str, float]:
     """Measure the uncertainty of images and texts (docs/how-to/watch-a-run.md)."""
-    texts, correct = pairs.text.flatten(), _correct(pairs)
+    correct = _correct(token_ids)
     metrics: dict[str, float] = {}
     for name, queries, candidates, right in (
-        ("image", pairs.image, texts, correct),
-        ("text", texts, pairs.image, correct.T),
+        ("image", images, texts, correct),
+        ("text", texts, images, correct.T),
     ):
         total_var = queries.total_var.double()
         found = first_ranks(queries, candidates, right) == 0
@@ -264,5 +262,5 @@ def _uncertainty(pairs: Paired, pad_id: int) -> dict[str, float]:
         metrics |= {f"{name}_low": low, f"{name}_high": high}
         metrics[f"{name}_pearson"] = uncertainty_bins(total_var, found, min(_NUM_BINS, len(total_var))).pearson
         metrics[f"{name}_risk_coverage"] = area_under_risk_coverage(total_var, found)
-    lengths = (pairs.token_ids != pad_id).sum(-1).flatten().double()
+    lengths = (token_ids != pad_id).sum(-1).flatten().double()
     return metrics | {"text_length_spearman": spearman(texts.total_var.double(), lengths)}

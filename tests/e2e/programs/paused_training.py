@@ -27,7 +27,7 @@ MOMENTS: dict[str, tuple[Any, str, Callable[[Any], bool]]] = {
     # The folder is locked, and no step was taken.
     "start": (loop, "new_model", lambda _: True),
     # The first validation, after step 8: some ranks may have embedded their part.
-    "validation": (validation, "embed_pairs", lambda _: True),
+    "validation": (validation, "of_prolip", lambda _: True),
     # The checkpoint of step 8: this rank's tensors are in their file, and there is no manifest.
     "saving": (tensors, "record", lambda file: file.parent.name.startswith(EIGHTH)),
     # The checkpoint of step 8 is complete. The one before, which is not to be kept, is still there.

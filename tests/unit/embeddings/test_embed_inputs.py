@@ -17,7 +17,6 @@ import torch
 from tests.support.datacomp_sets import write_open_clip
 from tests.support.embed_options import assert_equal, options, read
 from tests.support.http_servers import Request, answering, send_file
-from tests.support.images import encode, noise
 from tests.support.object_stores import s3_settings
 from tests.support.ranked_shards import SIZES, contents, select, shards
 from tests.support.refusals import refusal_of
@@ -37,7 +36,6 @@ from prolip.embeddings.search import run_search
 from prolip.embeddings.storage import MANIFEST, Manifest, complete_parts
 from prolip.errors import UserError
 from prolip.folders import Folder
-from prolip.gaussian import concatenate
 from prolip.inference.load_model import load
 from prolip.inference.model import Model
 from prolip.models.config import Precision
@@ -66,19 +64,6 @@ def test_parts_contain_the_models_gaussians(lab: Path, tmp_path: Path, model: Mo
     times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*-*")}
     assert "parts: 3 (0 new)" in run_embed(options(lab, tmp_path, what="both", dtype=dtype, batch_size=3))[0]
     assert times == {path: path.stat().st_mtime_ns for path in tmp_path.glob("*-*")}
-
-
-def test_native_images_of_shards_and_folders_have_equal_rows(lab: Path, tmp_path: Path) -> None:
-    write_run(tmp_path / "native", tmp_path / "tokenizer.json", context_length=8, image_seq_len=16)
-    pictures = [encode(noise(number, (20 + 30 * number, 50)), "png") for number in range(5)]
-    write_tar(tmp_path / "a.tar", [(f"{number}.png", data) for number, data in enumerate(pictures)])
-    (tmp_path / "images").mkdir()
-    for number, data in enumerate(pictures):
-        (tmp_path / "images" / f"{number}.png").write_bytes(data)
-    inputs = {"shards": (str(tmp_path / "a.tar"),), "images": (tmp_path / "images",)}
-    run_embed(options(lab, tmp_path / "out", checkpoint=str(tmp_path / "native"), **inputs))
-    model = load(tmp_path / "native", device="cpu")
-    assert_equal(read(tmp_path / "out", "image"), concatenate([model.encode_images(data) for data in pictures * 2]))
 
 
 def test_rows_keep_file_names_and_line_numbers_and_a_bad_image_is_named(

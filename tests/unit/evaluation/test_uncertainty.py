@@ -32,6 +32,7 @@ from prolip.evaluation.uncertainty import (
 )
 from prolip.gaussian import Gaussian, inclusion_score
 from prolip.image_tensors import Patches
+from prolip.inference.encoder import Encoder
 from prolip.inference.model import of_prolip
 from prolip.metrics.uncertainty import (
     count_words,
@@ -80,13 +81,14 @@ def test_views_are_compared_with_the_whole_by_variance_and_by_inclusion(
     values, model = world.values(found, world.ours), world.model
     images, texts, owners = embedded(model, world.pairs)
     views = {"hidden": hide_patches(model, 0.4), "blurred": lambda p: model.encode_pixels(blurred(p, 0.2))}
-    seen = embed_views(model, open_dataset(str(world.pairs), world.root).shards, views)
+    encoder = Encoder(model=model, views=views)
+    seen = embed_views(encoder, open_dataset(str(world.pairs), world.root).shards).images
     captions = [caption(number, place) for number in range(COUNT) for place in range(3)]
     with model.running():
         rest = model.encode_tokens(hide_tokens(model.tokenize(captions), model.require_tokenizer().pad_id, None))
     pairs = {
-        "a blurred image": (images, seen["blurred"].gaussian),
-        "an image with 60% of its patches hidden": (images, seen["hidden"].gaussian),
+        "a blurred image": (images, seen["blurred"]),
+        "an image with 60% of its patches hidden": (images, seen["hidden"]),
         "the caption of an image": (images.rows(owners), texts),
         "a caption with 75% of its tokens hidden": (texts, rest),
     }
