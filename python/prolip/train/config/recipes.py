@@ -9,9 +9,8 @@ import dataclasses
 import difflib
 import json
 import math
-import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -32,6 +31,8 @@ OF_START = "start_from"
 """The architecture of the model that a run starts from."""
 RUN_SETTINGS = "config.toml"
 """The file in a run's folder with its settings."""
+MULTIPLY = "multiply"
+"""The table of a recipe whose values are factors on the values of earlier recipes."""
 ADDITION = "with-"
 """How the names of recipes begin that only change others."""
 _RECIPES = resources.files("prolip") / "recipes"
@@ -50,20 +51,22 @@ def load_config(arguments: Sequence[str]) -> TrainConfig:
         UserError: a recipe or key is unknown, a key that is no list is given twice, a value has the wrong type, or a
             rule is broken.
     """
-    words = gather(arguments, list_flags(TrainConfig), _SHORT)
-    tables = [table for name in words.pop("") for table in read_recipe(name)]
-    flags = {name: [*flag.split("=", 1)[1:], *values] for name, (flag, *values) in words.items()}
-    origin = _find_origin([*tables, _nested(flags)])
-    _check_rates(origin.start, tables, flags)
+    tables, flags = _read(arguments)
+    tables.append(flags)
+    origin = _find_origin(tables)
+    _check_rates(origin.start, tables)
     base = TrainConfig(model=ARCHITECTURES.get(origin.architecture, TrainConfig().model))
-    given = {key for table in tables[origin.described :] for key in flatten(table)} | flags.keys()
+    given = {key for table in tables[origin.described :] for key in flatten(table)}
     if origin.start is not None and origin.architecture == OF_START:
-        out = next((table["out"] for table in [_nested(flags), *tables[::-1]] if "out" in table), base.out)
+        out = next((table["out"] for table in tables[::-1] if "out" in table), base.out)
         base, keys = _like_the_start(base, origin.start, given, _saved_settings(Path(str(out))))
         for table in tables[: origin.described]:
             for key in keys:
                 _drop(table, key)
-    config = _fill_in(_merged(base, tables, flags), given, origin)
+    config, unknown = _resolved(base, tables)
+    if unknown:
+        raise UserError(unknown[0], _hint(unknown[0], config))
+    config = _fill_in(config, given, origin)
     config.validate()
     return config
 
@@ -77,8 +80,7 @@ def from_toml(text: str) -> TrainConfig:
     table = tomllib.loads(text)
     _drop(table, "data.native.packed")  # of an older run; its images are padded now
     base = TrainConfig(model=ARCHITECTURES.get(table.get("architecture", ""), TrainConfig().model))
-    config = decode(TrainConfig, _above(plain(base), table), from_text=True, drop_unknown=True)
-    unknown = [key for key in flatten(table) if key not in flatten(plain(config))]
+    config, unknown = _resolved(base, [table])
     if unknown:
         raise UserError(
             ", ".join(unknown),
@@ -117,7 +119,7 @@ def read_recipe(name: str, folder: Path = Path(), above: tuple[str, ...] = ()) -
     """Read a recipe, a TOML file or one of the package, with the recipes that it extends; the recipe itself is last.
 
     The key `extends` names recipes of the package, or paths beside this one; later ones win. A recipe states the
-    differences from them.
+    differences from them. Factors in its table `multiply` scale their values.
 
     Args:
         name: of the recipe.
@@ -154,41 +156,63 @@ def _read_table(source: Path | Traversable, name: str) -> Table:
 # ---- Flags and tables ----
 
 
-def _nested(flags: Mapping[str, list[str]]) -> Table:
-    """Return the flags of the top level that have one value, as a table."""
-    return {key: values[0] for key, values in flags.items() if len(values) == 1}
+def _read(arguments: Sequence[str]) -> tuple[list[Table], Table]:
+    """Return the tables of recipes, and the table that the flags are."""
+    lists = list_flags(TrainConfig)
+    words = gather(arguments, lists, _SHORT)
+    tables = [table for name in words.pop("") for table in read_recipe(name)]
+    flags: Table = {}
+    for key, (flag, *rest) in words.items():
+        values = [*flag.split("=", 1)[1:], *rest]
+        is_list = key.rpartition(".")[2] in lists
+        check(values or is_list, f"--{key}", "needs a value")
+        value: Any = values if is_list or len(values) > 1 else values[0]
+        for name in reversed(key.split(".")):
+            value = {name: value}
+        flags = _overlaid(flags, value)
+    return tables, flags
 
 
-def _merged(base: TrainConfig, tables: Sequence[Table], flags: Mapping[str, list[str]]) -> TrainConfig:
-    """Return `base` with the values of tables and flags.
+def _resolved(base: TrainConfig, tables: Iterable[Table]) -> tuple[TrainConfig, list[str]]:
+    """Return `base` with the values of tables, of which later ones win, and the keys that are unknown.
 
     Raises:
-        UserError: a key is unknown or a value has the wrong type.
+        UserError: a value has the wrong type or breaks a rule.
     """
-    config = base
+    tree = plain(base, "derived")
     for table in tables:
-        config = decode(TrainConfig, _above(plain(config), table), from_text=True, drop_unknown=True)
-        for key in flatten(table):
-            _check_key(key, config)
-    table = plain(config)
-    for key, values in flags.items():
-        _check_key(key, config)
-        *path, name = key.split(".")
-        place: Any = table
-        for step in path:
-            place = place[int(step) if isinstance(place, list) else step]
-        if not values and not isinstance(place[name], list):
-            raise UserError(f"--{key}", "needs a value")
-        place[name] = values[0] if len(values) == 1 and not isinstance(place[name], list) else values
-    return decode(TrainConfig, table, from_text=True)
+        tree = _overlaid(tree, {key: value for key, value in table.items() if key != MULTIPLY})
+        tree = _overlaid(tree, table.get(MULTIPLY, {}), multiply=True)
+    config = decode(TrainConfig, tree, from_text=True, drop_unknown=True)
+    known = flatten(plain(config, "derived"))
+    return config, [key for key in flatten(tree) if key not in known]
 
 
-def _above(below: Mapping[str, Any], above: Mapping[str, Any]) -> Table:
-    """Merge `above` into `below`: tables are merged, everything else, including lists, is replaced."""
-    merged = dict(below)
-    for key, value in above.items():
-        both_tables = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _above(merged[key], value) if both_tables else value
+def _overlaid(below: Any, above: Any, path: str = "", *, multiply: bool = False) -> Any:
+    """Lay `above` over `below`: tables are merged, everything else, including lists, is replaced or multiplied.
+
+    A flag names an entry of a list by its number.
+
+    Raises:
+        UserError: a table and a value meet, a list has no such entry, or what is multiplied is no number.
+    """
+    key = path.removesuffix(".")
+    if not isinstance(above, dict):
+        check(not isinstance(below, dict) or above == "None", key, "is a table; set one of its keys", above)
+        if not multiply:
+            return above
+        check(
+            all(isinstance(one, int | float) for one in (below, above)), key, f"cannot be multiplied by {above}", below
+        )
+        return below * above
+    if isinstance(below, list):
+        numbered = {str(place): item for place, item in enumerate(below)}
+        check(above.keys() <= numbered.keys(), key, "has no such entry; write it into a recipe first", ", ".join(above))
+        return [*_overlaid(numbered, above, path, multiply=multiply).values()]
+    check(below in (None, "None") or isinstance(below, dict), key, "is no table", below)
+    merged = dict(below) if isinstance(below, dict) else {}
+    for name, value in above.items():
+        merged[name] = _overlaid(merged.get(name), value, f"{path}{name}.", multiply=multiply)
     return merged
 
 
@@ -197,27 +221,15 @@ def _drop(table: Table, key: str) -> None:
     if not rest:
         table.pop(first, None)
     elif isinstance(table.get(first), dict):
-        table[first] = dict(table[first])
         _drop(table[first], rest)
 
 
-def _check_key(key: str, config: TrainConfig) -> None:
+def _hint(key: str, config: TrainConfig) -> str:
+    """Return the rule for an unknown key. The last part decides, since all keys of a table begin alike."""
     known = flatten(plain(config, "derived"))
-    if key in known:
-        return
-    parent = key.rpartition(".")[0]
-    if known.get(parent, "") is None:
-        raise UserError(key, f"needs [{parent}] in a recipe, such as with-native for data.native")
-    inner = next((name for name in known if name.startswith(f"{key}.")), None)
-    if inner is not None:
-        raise UserError(key, f"is a table; set e.g. {inner}")
-    entries = re.split(r"\.\d+(?:\.|$)", key)[0]
-    check(known.get(entries) != [], key, f"there is no such entry; write [[{entries}]] into a recipe first")
-    # The last part decides, since all keys of a table begin alike.
     close = difflib.get_close_matches(key.rpartition(".")[2], {name.rpartition(".")[2]: name for name in known}, 1)
     near = [name for name in known if close and name.rpartition(".")[2] == close[0]]
-    hint = f"did you mean {', '.join(near)}?" if near else "prolip train --help lists all"
-    raise UserError(key, f"unknown key; {hint}")
+    return f"unknown key; did you mean {', '.join(near)}?" if near else "unknown key; prolip train --help lists all"
 
 
 def _toml_lines(table: Mapping[str, Any], path: str) -> Iterator[str]:
@@ -284,13 +296,13 @@ def _find_origin(tables: Sequence[Mapping[str, Any]]) -> _Origin:
     return _Origin(architecture, start, max(describing, default=-1) + 1 if architecture == OF_START else 0)
 
 
-def _check_rates(start: str | None, tables: Sequence[Table], flags: Mapping[str, object]) -> None:
+def _check_rates(start: str | None, tables: Sequence[Table]) -> None:
     """Check that a run that starts from a trained model sets its learning rate and warm-up.
 
     Raises:
         UserError: it would use those of pre-training.
     """
-    given = {key for table in tables for key in flatten(table)} | flags.keys()
+    given = {key for table in tables for key in flatten(table)}
     unset = [key for key in ("optim.lr", "optim.warmup_steps") if key not in given]
     if start is not None and unset:
         raise UserError(
