@@ -112,13 +112,20 @@ def test_chance_keeps_shares_even_and_large_counts_do_not() -> None:
     assert label_shares(uneven, 5) == pytest.approx([0.7, 0.2, 0.09, 0.01, 0], abs=0.005)
 
 
-def test_mahalanobis_distance_is_in_units_of_the_spread() -> None:
-    draws = torch.Generator().manual_seed(0)
-    labels = torch.arange(2000) % 2
-    centres = torch.tensor([[0.0, 0.0], [10.0, 0.0]], dtype=torch.float64)
-    noise = torch.tensor([1.0, 0.1]).double() * torch.randn(2000, 2, generator=draws, dtype=torch.float64)
-    found = fit_known(centres[labels] + noise, labels, 1e-6).distance(torch.tensor([[3.0, 0], [10, 0.3], [5, 0]]))
-    assert found.tolist() == pytest.approx([9, 9, 25], rel=0.15)
+@given(st.integers(0, 999), st.lists(st.integers(1, 5), min_size=1, max_size=4), st.floats(0.01, 1.0))
+def test_the_covariance_within_labels_is_unbiased_and_shrunk(seed: int, sizes: list[int], shrinkage: float) -> None:
+    """Of n items of C labels, the sum of squares is divided by n - C, as each centre takes one item."""
+    labels = 3 * torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    means = torch.randn(len(labels), 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    parts = [means[labels == label] for label in labels.unique()]
+    within = sum((part - part.mean(0)).T @ (part - part.mean(0)) for part in parts) / max(1, len(labels) - len(sizes))
+    expected = (1 - shrinkage) * within + shrinkage * torch.eye(3).double() * within.trace().clamp_min(3e-12) / 3
+    found = fit_known(means, labels, shrinkage)
+    torch.testing.assert_close(found.centres, torch.stack([part.mean(0) for part in parts]))
+    torch.testing.assert_close(torch.linalg.inv(found.precision), expected, rtol=1e-6, atol=1e-15)
+    offsets = means[:, None] - found.centres
+    distances = torch.einsum("nci,ij,ncj->nc", offsets, found.precision, offsets).amin(1)
+    torch.testing.assert_close(found.distance(means), distances, rtol=1e-6, atol=1e-4 * float(distances.max()))
 
 
 def test_class_densities_are_those_of_each_labels_own_gaussian_if_items_are_many() -> None:

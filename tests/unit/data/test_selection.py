@@ -48,7 +48,18 @@ def test_selections_are_written_read_and_combined(
         if how == "without"
         else dict(UNION[how](Counter(one), Counter(other)))
     )
-    assert contents(list(combine(read_selection(first), read_selection(second), how))) == expected
+    combined = list(combine(read_selection(first), read_selection(second), how))
+    assert contents(combined) == expected
+    assert {one.stamp for one in combined if len(one.rows)} <= {"7"}
+
+
+@pytest.mark.parametrize("stamps", [("7", ""), ("", "7"), ("7", "7"), ("", "")])
+@pytest.mark.parametrize("how", ["and", "or", "without"])
+def test_a_combination_keeps_the_stamp_of_either_selection(stamps: tuple[str, str], how: How) -> None:
+    sides = [
+        [Chosen("a.tar", stamp, np.array(rows, np.uint32))] for stamp, rows in zip(stamps, ([1, 2], [2]), strict=True)
+    ]
+    assert [one.stamp for one in combine(*sides, how)] == [max(stamps)]
 
 
 def test_a_source_that_changed_between_two_selections_is_named(tmp_path: Path) -> None:

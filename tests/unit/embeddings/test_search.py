@@ -120,12 +120,6 @@ def test_answers_equal_the_measures(tmp_path: Path, score: Score) -> None:
     assert not any(letter in line for line in table for letter in "\n\x1b")
 
 
-def test_k_beyond_the_number_of_rows_returns_all_rows(tmp_path: Path) -> None:
-    mean = np.eye(DIM, dtype=np.float32)[:3]
-    parts = parts_of(tmp_path, mean, np.zeros_like(mean), [1])
-    assert [(hit.part, hit.row) for hit in nearest(parts, mean[:1], 10)[0]] == [(0, 0), (1, 0), (1, 1)]
-
-
 # ---- The command ----------------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 from tests.support.embed_options import options, read
 from tests.support.made_scores import write_scores
 from tests.support.ranked_shards import contents, select, shards
@@ -33,6 +33,7 @@ SCORES = st.sampled_from(TIES) | st.floats(width=32, allow_nan=False)
     st.integers(1, 3),
     st.sampled_from(TIES),
 )
+@example([[0.0] * 100], 99, 29, False, 1, 0.0)  # 0.29 * 100 is less than 29
 @settings(max_examples=100)
 def test_the_chosen_rows_are_those_of_a_stable_sort(
     tmp_path_factory: pytest.TempPathFactory,

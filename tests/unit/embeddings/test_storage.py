@@ -15,7 +15,17 @@ import pyarrow.parquet as pq
 import pytest
 from tests.support.refusals import refusal_of
 
-from prolip.embeddings.storage import Manifest, Part, PartNotes, Rows, Settings, complete_parts, write_part
+from prolip.embeddings.storage import (
+    Manifest,
+    Part,
+    PartNotes,
+    Rows,
+    Settings,
+    complete_parts,
+    paired_parts,
+    part_name,
+    write_part,
+)
 from prolip.errors import UserError
 from prolip.folders import Folder
 
@@ -88,10 +98,21 @@ def test_damage_is_noticed(tmp_path: Path) -> None:
         path.write_bytes(damaged)
         with suppress(UserError):
             assert read(part) == expected, place
-    with pytest.raises(UserError):
-        read(written(tmp_path, ROWS, replace(NOTES, rows=2)))
-    with pytest.raises(UserError):
-        read(replace(written(tmp_path, ROWS, NOTES), count=2))
+    for rows in (2, 4):
+        with pytest.raises(UserError):
+            read(written(tmp_path, ROWS, replace(NOTES, rows=rows)))
+        counted = replace(written(tmp_path, ROWS, NOTES), count=rows)
+        for method in (Part.names, Part.total_var, lambda part: list(part.blocks()), lambda part: part.row(0)):
+            with refusal_of(str(path)):
+                method(counted)
+
+
+@pytest.mark.parametrize("counts", [(3, 2), (2, 3), (3, None)])
+def test_images_are_paired_with_as_many_captions(tmp_path: Path, counts: tuple[int, int | None]) -> None:
+    parts = {part_name(kind, 0): count for kind, count in zip(("image", "text"), counts, strict=True) if count}
+    replace(MANIFEST, complete=True, parts=parts).write(folder := Folder(str(tmp_path)))
+    with refusal_of(folder.at("text-000000.parquet") if counts[1] else str(tmp_path)):
+        paired_parts(folder)
 
 
 def test_a_part_with_a_wrong_column_is_named(tmp_path: Path) -> None:

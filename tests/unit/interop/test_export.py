@@ -189,6 +189,18 @@ def test_a_calibration_comes_along(tmp_path: Path, format: str) -> None:
     assert sets == expected
 
 
+def test_files_of_an_earlier_export_do_not_change_the_model(run: Path, tmp_path: Path) -> None:
+    expected, out = prolip.load(run, device="cpu"), tmp_path / "out"
+    write_words(tmp_path / "words.json")
+    save_pretrained(ProLIP(SMALL), other := tmp_path / "other", tokenizer=tmp_path / "words.json")
+    assert main(["export", str(other), "--out", str(out)]) == 0
+    for name in (ADAPTER_FILE, ADAPTER_WEIGHTS, CALIBRATION_FILE):
+        (out / name).write_text("{}")
+    assert main(["export", str(run), "--out", str(out)]) == 0
+    found = prolip.load(out, device="cpu").network.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.network.state_dict().items())
+
+
 def test_a_calibration_of_other_weights_does_not_come_along(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_calibrated_world(tmp_path)
     run, out = tmp_path / "run", tmp_path / "out"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ import torch
 from tests.support.vector_rows import some_gaussians, write_parts
 
 from prolip.embeddings.config import Stored
+from prolip.embeddings.storage import Manifest
 from prolip.errors import UserError
+from prolip.folders import Folder
 from prolip.gaussian import Gaussian
 from prolip.interop.vectors import query_vectors, read_vectors, stored_vectors
 
@@ -43,6 +46,11 @@ def test_vectors_read_from_part_files_equal_those_of_the_gaussians(tmp_path: Pat
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     asked = np.concatenate([block.vectors for block in read_vectors(tmp_path, "image", "query")])
     assert (asked == query_vectors(Gaussian(mean, items.log_var))).all()
+    folder = Folder(str(tmp_path))
+    dataclasses.replace(Manifest.read(folder), epistemic=True).write(folder)
+    expected[:, -1] = 0  # variances of a Laplace model are not a distance
+    np.testing.assert_allclose(np.concatenate([block.vectors for block in read_vectors(tmp_path)]), expected, rtol=1e-6)
+    assert (np.concatenate([block.vectors for block in read_vectors(tmp_path, role="query")]) == asked).all()
 
 
 def test_means_that_are_not_unit_vectors_are_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The loss and its terms: averages over slots, precision, memory, errors."""
+"""The loss and its terms against their definitions, and settings that are refused."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, strategies as st
 from tests.support.refusals import refusal_of
+from torch import Tensor
+from torch.distributions import Normal, kl_divergence
 
 from prolip.distributed import Peers
 from prolip.gaussian import Gaussian
-from prolip.losses import ProlipLoss, inclusion_loss
-from prolip.losses.config import InclusionForm, LossConfig
+from prolip.losses import ProlipLoss
+from prolip.losses.config import LossConfig
 from prolip.models import ProLIPOutput
 
 BATCH, MASKED, SLOTS, DIM = 6, 2, 3, 5
-EVERYTHING = LossConfig(
-    ppcl_weight=0.5, inclusion_weight=0.4, masked_inclusion_weight=0.3, vib_weight=0.2, inclusion_scale=2.0
-)
 
 
 def gaussian(*shape: int, seed: int) -> Gaussian:
@@ -29,60 +29,96 @@ def gaussian(*shape: int, seed: int) -> Gaussian:
     return Gaussian(F.normalize(mean, dim=-1), log_var)
 
 
-def output(*, masked: bool = True) -> ProLIPOutput:
-    return ProLIPOutput(
-        image=gaussian(BATCH, seed=0),
-        text=gaussian(SLOTS, BATCH, seed=1),
-        masked_image=gaussian(MASKED, seed=2) if masked else None,
-        masked_text=gaussian(SLOTS, MASKED, seed=3) if masked else None,
-        logit_scale=torch.tensor(10.0, dtype=torch.float64),
-        logit_bias=torch.tensor(-5.0, dtype=torch.float64),
+def pairs(image: Gaussian, text: Gaussian, scale: float, bias: float) -> Tensor:
+    """The sigmoid loss of every pair of each slot, summed over texts, averaged over slots and images."""
+    similarity = image.mean @ text.mean.mT - (image.var.sum(-1)[:, None] + text.var.sum(-1)[:, None]) / 2
+    probability = (scale * similarity + bias).sigmoid()
+    eye = torch.eye(len(image.mean)).bool()
+    return -probability.where(eye, 1 - probability).log().sum() / (len(text.mean) * len(image.mean))
+
+
+def included(specific: Gaussian, general: Gaussian, config: LossConfig) -> Tensor:
+    a, b, square = specific.var, general.var, (specific.mean - general.mean).square()
+    distance = square * (b - a) / ((a + 2 * b) * (2 * a + b))
+    ratio = ((2 * a + b) / (a + 2 * b)).log()
+    score = (b / a).log() + ratio / 2 + math.exp(config.inclusion_eps) * distance
+    if config.inclusion_form == "exact":
+        score = ((b / a).log() + ratio) / 2 + distance
+    return -(config.inclusion_scale * score).sigmoid().log().mean()
+
+
+def divergence(gaussian: Gaussian, config: LossConfig) -> Tensor:
+    std = gaussian.var ** (0.25 if config.vib_form == "official" else 0.5)
+    return kl_divergence(Normal(gaussian.mean, std), Normal(torch.zeros_like(std), 1.0)).mean()
+
+
+WEIGHTS = st.sampled_from([0.0, 0.3, 2.0])
+CONFIGS = st.builds(
+    LossConfig,
+    contrast=st.sampled_from(["ppcl", "siglip"]),
+    ppcl_weight=WEIGHTS,
+    siglip_weight=WEIGHTS,
+    variance_scale=st.sampled_from([None, 1.5]),
+    inclusion_weight=WEIGHTS,
+    masked_inclusion_weight=WEIGHTS,
+    vib_weight=WEIGHTS,
+    inclusion_form=st.sampled_from(["official", "exact"]),
+    inclusion_scale=st.sampled_from([0.5, 2.0]),
+    inclusion_eps=st.sampled_from([-2.0, 0.0]),
+    vib_form=st.sampled_from(["official", "exact"]),
+)
+
+
+@given(CONFIGS, st.sampled_from([None, 0, MASKED]))
+def test_each_term_is_its_weight_times_its_definition(config: LossConfig, masked: int | None) -> None:
+    image, text = gaussian(BATCH, seed=0), gaussian(SLOTS, BATCH, seed=1)
+    seen = None if masked is None else (gaussian(masked, seed=2), gaussian(SLOTS, masked, seed=3))
+    units, dtype = (0.02, 0.05), torch.float64
+    output = ProLIPOutput(
+        image, text, *(seen or (None, None)), torch.tensor(10.0).to(dtype), torch.tensor(-5.0).to(dtype)
     )
+    points = Gaussian.point(image.mean), Gaussian.point(text.mean)
+    contrast = pairs(*(points if config.contrast == "siglip" else (image, text)), 10.0, -5.0)
+    if config.variance_scale is not None:
+        scaled = [
+            Gaussian(one.mean, one.log_var - math.log(unit)) for one, unit in zip((image, text), units, strict=True)
+        ]
+        contrast = contrast + pairs(*scaled, config.variance_scale, config.variance_scale - math.log(BATCH))
+    expected = [
+        config.ppcl_weight * contrast + config.siglip_weight * pairs(*points, 10.0, -5.0),
+        config.inclusion_weight * included(image, text, config),
+        *[torch.tensor(0.0).to(dtype)] * 2,
+        config.vib_weight * (divergence(image, config) + divergence(text, config)),
+    ]
+    if seen and masked:
+        for place, (whole, part) in enumerate(zip((image[:masked], text.rows(slice(masked))), seen, strict=True), 2):
+            expected[place] = config.masked_inclusion_weight * included(whole, part, config)
+    terms = ProlipLoss(config, Peers(), variance_units=units)(output)
+    torch.testing.assert_close(torch.stack(terms), torch.stack([torch.stack(expected).sum(), *expected]))
 
 
-def one_slot(whole: ProLIPOutput, slot: int) -> ProLIPOutput:
-    assert whole.masked_text is not None
-    return whole._replace(
-        text=Gaussian(*(part[slot : slot + 1] for part in whole.text)),
-        masked_text=Gaussian(*(part[slot : slot + 1] for part in whole.masked_text)),
-    )
+def test_the_variances_own_loss_moves_no_mean_and_the_other_no_variance() -> None:
+    leaves = [leaf.requires_grad_() for leaf in (*gaussian(BATCH, seed=0), *gaussian(SLOTS, BATCH, seed=1))]
+    scale, bias = (torch.tensor(value, dtype=torch.float64) for value in (10.0, -5.0))
+    output = ProLIPOutput(Gaussian(*leaves[:2]), Gaussian(*leaves[2:]), None, None, scale, bias)
+    alone = {"inclusion_weight": 0.0, "masked_inclusion_weight": 0.0, "vib_weight": 0.0}
 
+    def gradients(**changes: Any) -> list[Tensor]:
+        total = ProlipLoss(LossConfig(**(alone | changes)), Peers())(output).total
+        return list(torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True))
 
-def test_every_term_is_averaged_over_caption_slots() -> None:
-    loss = ProlipLoss(EVERYTHING, Peers())
-    whole = output()
-    slots = torch.stack([torch.stack(loss(one_slot(whole, slot))) for slot in range(SLOTS)])
-    torch.testing.assert_close(torch.stack(loss(whole)), slots.mean(0))
-
-
-def test_total_is_the_sum_of_the_terms() -> None:
-    terms = ProlipLoss(EVERYTHING, Peers())(output())
-    torch.testing.assert_close(terms.total, torch.stack(terms[1:]).sum())
-    assert all(term > 0 for term in terms)
-
-
-@pytest.mark.parametrize("form", ["official", "exact"])
-def test_inclusion_loss_is_small_if_the_general_side_is_wider(form: InclusionForm) -> None:
-    narrow = gaussian(BATCH, seed=0)
-    wide = Gaussian(narrow.mean, narrow.log_var + 1)
-    assert float(inclusion_loss(narrow, wide, form=form, scale=20.0, eps=-20.0)) < 0.01
-    assert float(inclusion_loss(wide, narrow, form=form, scale=20.0, eps=-20.0)) > 1
-
-
-def test_terms_that_are_off_or_have_no_masked_views_are_zero() -> None:
-    only = LossConfig(inclusion_weight=0.0, masked_inclusion_weight=0.0, vib_weight=0.0)
-    terms = ProlipLoss(only, Peers())(output())
-    assert [float(term) for term in terms[2:]] == [0.0] * 4
-    terms = ProlipLoss(EVERYTHING, Peers())(output(masked=False))
-    assert float(terms.masked_image_inclusion) == float(terms.masked_text_inclusion) == 0.0
-    empty = output()._replace(masked_image=gaussian(0, seed=0), masked_text=gaussian(SLOTS, 0, seed=0))
-    assert math.isfinite(float(ProlipLoss(EVERYTHING, Peers())(empty).total))
+    one, other, shared = gradients(variance_scale=1.5), gradients(variance_scale=3.0), gradients()
+    for place in (0, 2):  # means
+        torch.testing.assert_close(one[place], shared[place])
+        assert not torch.allclose(one[place + 1], other[place + 1])
+        assert not torch.allclose(one[place + 1], shared[place + 1])
 
 
 def test_a_missing_bias_or_text_is_refused() -> None:
-    given = output()
+    image, text = gaussian(BATCH, seed=0), gaussian(SLOTS, BATCH, seed=1)
+    given = ProLIPOutput(image, text, None, None, torch.tensor(10.0), None)
     with refusal_of("model.init_logit_bias"):
-        ProlipLoss(LossConfig(), Peers())(given._replace(logit_bias=None))
+        ProlipLoss(LossConfig(), Peers())(given)
     fewer = given._replace(text=Gaussian(given.text.mean[:, 1:], given.text.log_var[:, 1:]))
     with pytest.raises(ValueError, match="texts: "):
         ProlipLoss(LossConfig(), Peers())(fewer)

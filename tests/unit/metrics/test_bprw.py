@@ -119,6 +119,17 @@ def test_float32_distinguishes_similar_prompts() -> None:
 # The whole
 
 
+@pytest.mark.parametrize("num_draws", [1, 7])
+def test_points_have_the_same_weights_drawn_and_expected(num_draws: int) -> None:
+    """Every draw of a point is the point, so an expected observation counts as `num_draws` samples."""
+    prompts, images, labels = world()
+    rules = [BprwConfig(num_draws=num_draws, alpha=3.0, observations=kind) for kind in ("draws", "expected")]
+    for chosen in (None, labels):
+        assert_same(
+            *(reweight_prompts(prompts, Gaussian.point(images.mean), rule, labels=chosen) for rule in rules), 1e-9
+        )
+
+
 def test_classifier_and_variances_equal_the_weighted_sums() -> None:
     prompts, images, _ = world()
     found = reweight_prompts(prompts, images, BprwConfig())

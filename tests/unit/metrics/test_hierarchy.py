@@ -126,7 +126,7 @@ def every_caption(start: Tensor, root: Tensor, config: TraversalConfig) -> Tenso
     return torch.stack([torch.lerp(start, root.expand_as(start), share).argmax(dim=1) for share in shares], dim=1)
 
 
-@given(st.integers(1, 5), st.integers(1, 90), st.booleans(), st.sampled_from([1, 2, 7, 50]), st.integers(0, 2**20))
+@given(st.integers(1, 5), st.integers(1, 90), st.booleans(), st.sampled_from([1, 2, 7, 8, 50]), st.integers(0, 2**20))
 @settings(max_examples=200)
 def test_each_step_meets_the_best_of_all_captions(
     walks: int, captions: int, shared: bool, steps: int, seed: int
@@ -139,7 +139,8 @@ def test_each_step_meets_the_best_of_all_captions(
     met, best = visited_items(start, root, config), every_caption(start, root, config)
     shares = torch.arange(steps).double() / steps
     scores = torch.lerp(start[:, None], root.expand_as(start)[:, None], shares[:, None])
-    # Of captions that cross in one step, rounding decides, here and there.
+    if steps in {1, 2, 8}:  # shares without rounding: of equal captions the first one is met
+        assert torch.equal(met, best)
     torch.testing.assert_close(scores.gather(2, met[..., None]), scores.gather(2, best[..., None]))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -95,6 +96,16 @@ def test_risk_coverage_is_the_mean_over_all_orders_of_equal_items(seed: int) -> 
     best = value_of(STATISTICS["risk_coverage"], 1 - correct, correct)
     found = value_of(STATISTICS["excess_risk_coverage"], uncertainty, correct)
     assert found == pytest.approx(sum(areas) / len(areas) - best)
+
+
+@given(st.lists(st.tuples(st.integers(0, 8), st.booleans()), min_size=1, max_size=20))
+def test_a_confidence_on_an_edge_is_in_the_bin_below_it(items: list[tuple[int, bool]]) -> None:
+    gaps = [0.0] * 4
+    for eighths, correct in items:
+        gaps[next(place for place in range(4) if eighths <= 2 * place + 2)] += correct - eighths / 8
+    confidence, correct = (T(side, dtype=torch.float64) for side in ([e / 8 for e, _ in items], [c for _, c in items]))
+    found = value_of(partial(STATISTICS["calibration_error"], num_bins=4), confidence, correct)
+    assert found == pytest.approx(sum(map(abs, gaps)) / len(items))
 
 
 @pytest.mark.parametrize("name", ["calibration_error", "equal_mass_error"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 from tests.support.small_step import model_of, run_of, step_of
@@ -37,9 +38,24 @@ def test_the_loss_scale_follows_torchs_grad_scaler(overflows: list[bool], patien
             optimizers[0].step()
         assert ours.scale == theirs.get_scale()
         assert torch.equal(mine, other)
+    for _ in range(60):  # gradients that no scale makes finite
+        helped = ours.update(torch.tensor(False))
+    assert not helped
+    assert 0.5 < ours.scale <= 1
     again = LossScaler(CPU, patience=patience)
     again.load_state_dict(ours.state_dict())
     assert again.state_dict() == ours.state_dict()
+
+
+def test_gradients_that_stay_nan_end_the_run_once_the_scale_is_1() -> None:
+    run, batch = run_of(model_of(), precision="fp16"), cast(Any, step_of(8, 3))
+    assert run.scaler is not None
+    run.scaler.scale.fill_(4.0)
+    run.model.text.ln_final.bias.register_hook(lambda gradient: gradient * torch.nan)
+    for _ in range(2):
+        take_step(run, batch)
+    with pytest.raises(RuntimeError, match=r"^step 3 diverged, not finite: gradient norm "):
+        take_step(run, batch)
 
 
 def test_a_step_that_overflows_changes_only_the_step_count() -> None:

@@ -168,6 +168,10 @@ def test_the_best_is_the_largest_or_the_smallest(
         monkeypatch.setattr("prolip.train.best_metric.read_best", lambda folder: (10, before))
         assert BestSoFar(config, ALONE, 10).beaten_by({metric: before.value}) is None
         assert BestSoFar(config, ALONE, 9).beaten_by({metric: before.value}) is not None
+        monkeypatch.setattr(
+            "prolip.train.best_metric.read_best", lambda _: (10, Best(metric="other", value=before.value))
+        )
+        assert BestSoFar(config, ALONE, 10).beaten_by({metric: before.value}) is not None
 
 
 def test_a_metric_that_no_row_has_is_refused(tmp_path: Path, folder: Path) -> None:
