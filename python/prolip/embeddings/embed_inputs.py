@@ -19,9 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from prolip.data import (
-    DataError,
-)
+from prolip.data import DataError
 from prolip.distributed import find_device
 from prolip.embeddings.config import EmbedOptions, Kind
 from prolip.embeddings.engine import Report, run_units

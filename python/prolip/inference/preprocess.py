@@ -177,7 +177,7 @@ def square(image: AnyImage, side: int) -> Pixels:
 
 def pixel_size(image: bytes | Path, turned: bool = False) -> tuple[int, int]:
     """Width and height of an image file, if asked after the turn that EXIF says; 0 if Pillow cannot read it."""
-    with suppress(*UNREADABLE), Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
+    with suppress(*UNREADABLE), open_image(image) if isinstance(image, bytes) else Image.open(image) as opened:
         width, height = opened.size
         return (height, width) if turned and opened.getexif().get(ExifTags.Base.Orientation, 1) > 4 else (width, height)
     return 0, 0
