@@ -41,7 +41,6 @@ LIBJPEG = "libjpeg-turbo"
 LOADER_TARGETS = {
     "avx512": {"as they are": 1.45, "at most 512": 1.40},
     "avx2": {"as they are": 1.15, "at most 512": 1.05},
-    "sse4": {"as they are": 0.90, "at most 512": 0.85},
     "neon": {"as they are": 0.90, "at most 512": 0.85},
 }
 """For each level, the rate of the loader over that of the floor."""

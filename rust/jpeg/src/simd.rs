@@ -12,9 +12,6 @@ pub const VARIABLE: &str = "PROLIP_SIMD";
 pub enum Level {
     /// What every processor of the architecture has.
     Portable,
-    /// Vectors of 128 bits, SSSE3 and SSE4.1: nearly every x86-64 processor since 2008.
-    #[cfg(target_arch = "x86_64")]
-    Sse4,
     /// Vectors of 256 bits, AVX2, FMA, BMI and LZCNT: Haswell, Zen and later.
     #[cfg(target_arch = "x86_64")]
     Avx2,
@@ -30,8 +27,6 @@ pub enum Level {
 const ALL: &[Level] = &[
     Level::Portable,
     #[cfg(target_arch = "x86_64")]
-    Level::Sse4,
-    #[cfg(target_arch = "x86_64")]
     Level::Avx2,
     #[cfg(target_arch = "x86_64")]
     Level::Avx512,
@@ -44,8 +39,6 @@ impl Level {
     pub fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
-            #[cfg(target_arch = "x86_64")]
-            Self::Sse4 => "sse4",
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
@@ -116,10 +109,8 @@ fn fastest() -> Level {
     macro_rules! has {
         ($($feature:tt),*) => { $(is_x86_feature_detected!($feature))&&* };
     }
-    if !has!("ssse3", "sse4.1", "popcnt") {
+    if !has!("avx2", "fma", "bmi1", "bmi2", "lzcnt", "popcnt") {
         Level::Portable
-    } else if !has!("avx2", "fma", "bmi1", "bmi2", "lzcnt") {
-        Level::Sse4
     } else if !has!("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni", "avx512vbmi") {
         Level::Avx2
     } else {

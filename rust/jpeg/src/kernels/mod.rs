@@ -9,8 +9,6 @@ mod islow;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
-#[cfg(target_arch = "x86_64")]
-mod sse4;
 
 use crate::Memory;
 use crate::planes::Source;
@@ -22,9 +20,6 @@ pub(super) fn decode(source: Source<'_>, memory: &mut Memory, pixels: &mut [u8])
         Level::Portable => portable::decode(source, memory, pixels),
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the processor has the instructions of its level.
-        Level::Sse4 => unsafe { sse4::decode(source, memory, pixels) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: likewise.
         // Vectors of 512 bits would not be faster here: fewer of them have only coefficients that make the arithmetic short.
         Level::Avx2 | Level::Avx512 => unsafe { avx2::decode(source, memory, pixels) },
         #[cfg(target_arch = "aarch64")]

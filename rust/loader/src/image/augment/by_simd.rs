@@ -6,7 +6,7 @@ macro_rules! by_simd {
         #[cfg(target_arch = "aarch64")]
         use $crate::image::augment::kernels::neon;
         #[cfg(target_arch = "x86_64")]
-        use $crate::image::augment::kernels::{avx2, avx512, sse4};
+        use $crate::image::augment::kernels::{avx2, avx512};
         use $crate::image::augment::portable;
         use prolip_jpeg::simd::{Level, level};
         match level() {
@@ -16,9 +16,6 @@ macro_rules! by_simd {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: likewise.
             Level::Avx2 => unsafe { avx2::$kernel($($argument),*) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: likewise.
-            Level::Sse4 => unsafe { sse4::$kernel($($argument),*) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: likewise.
             Level::Neon => unsafe { neon::$kernel($($argument),*) },

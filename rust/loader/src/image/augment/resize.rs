@@ -9,7 +9,7 @@ use super::kernels;
 #[cfg(target_arch = "aarch64")]
 use super::kernels::neon;
 #[cfg(target_arch = "x86_64")]
-use super::kernels::{avx2, avx512, sse4};
+use super::kernels::{avx2, avx512};
 use super::passes::Passes;
 use crate::image::rgb::{CropBox, Rgb8};
 
@@ -71,9 +71,6 @@ pub(super) fn resize(
         #[cfg(target_arch = "x86_64")]
         // SAFETY: likewise.
         Level::Avx2 => unsafe { avx2::resize(passes, &mut buffers.vectors, out) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: likewise.
-        Level::Sse4 => unsafe { sse4::resize(passes, &mut buffers.vectors, out) },
         #[cfg(target_arch = "aarch64")]
         // SAFETY: likewise.
         Level::Neon => unsafe { neon::resize(passes, &mut buffers.vectors, out) },
@@ -89,8 +86,6 @@ pub(super) fn level_for(crop: CropBox, target: Target) -> Level {
         Level::Avx512 => avx512::resize::fits(width),
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => avx2::fits(width, outputs),
-        #[cfg(target_arch = "x86_64")]
-        Level::Sse4 => sse4::fits(width, outputs),
         #[cfg(target_arch = "aarch64")]
         Level::Neon => neon::fits(width, outputs),
         Level::Portable => true,

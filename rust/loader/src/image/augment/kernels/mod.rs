@@ -1,8 +1,8 @@
 //! One source for the kernels of all instruction sets; the resize with AVX-512 has its own.
 //!
-//! Each instruction set has a file of operations with the same names ([`sse4`], [`avx2`], [`avx512`], [`neon`]). The kernels are macros
+//! Each instruction set has a file of operations with the same names ([`avx2`], [`avx512`], [`neon`]). The kernels are macros
 //! over these operations, because a function must name the processor features that it is compiled for. A vector consists of
-//! parts of 16 bytes: one for SSE4.1 and NEON, two for AVX2, four for AVX-512. Operations that reorder bytes do so within each part.
+//! parts of 16 bytes: one for NEON, two for AVX2, four for AVX-512. Operations that reorder bytes do so within each part.
 //!
 //! Only the load and store functions of the operations access memory. Each checks its bounds.
 
@@ -18,8 +18,6 @@ pub(super) mod neon;
 mod plan;
 mod planes;
 mod resize;
-#[cfg(target_arch = "x86_64")]
-pub(super) mod sse4;
 
 /// Defines operations that are a line each.
 macro_rules! operations {
