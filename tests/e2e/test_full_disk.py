@@ -19,7 +19,7 @@ from prolip.cli import main
 from prolip.data.selection import Chosen, write_selection
 
 pytestmark = pytest.mark.timeout(600)
-BIG = encoded((1, 2, 3), (90, 90), "bmp")
+BIG = encoded((1, 2, 3), (90, 90), "jpeg") + bytes(24_000)
 """An image of 24 kB."""
 
 
@@ -29,7 +29,7 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         write_run(folder / "run", folder / "tokenizer.json", context_length=8)
-        images = [(f"k{number}.{kind}", data) for number in range(60) for kind, data in (("bmp", BIG), ("txt", b"a"))]
+        images = [(f"k{number}.{kind}", data) for number in range(60) for kind, data in (("jpg", BIG), ("txt", b"a"))]
         write_tar(folder / "images.tar", images)
         (folder / "classes" / "food").mkdir(parents=True)
         (folder / "classes" / "food" / "a.jpg").write_bytes(encoded((9, 9, 9), (300, 300), "jpeg") + bytes(40_000))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import random
@@ -14,14 +15,46 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 from PIL import Image
-from tests.parity.test_gif_bmp import REFUSALS, as_pil, check
-from tests.parity.test_pixels import encode, jpegs, pngs, raw_png, scene, webps, with_sampling
+from tests.parity.test_pixels import Pixels, by_pil, encode, jpegs, pngs, raw_png, scene, webps, with_sampling
 
 from prolip.data import DataError, decode
 
 pytestmark = pytest.mark.usefixtures("simd_level_asked_for")
 
 IMAGE = scene(37, 51)
+REFUSALS = (
+    Image.DecompressionBombError,
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    IndexError,
+    TypeError,
+    OverflowError,
+    struct.error,
+)
+"""What PIL raises on damaged files."""
+
+
+def as_pil(data: bytes) -> Pixels | None:
+    """PIL's pixels; `None` for a file that it refuses."""
+    try:
+        return by_pil(data)
+    except REFUSALS:
+        return None
+
+
+def check(name: str, data: bytes) -> bool:
+    """Ours are Pillow's pixels. A file that Pillow refuses may be read or refused. Whether Pillow reads it."""
+    expected = as_pil(data)
+    if expected is None:
+        with contextlib.suppress(DataError):
+            decode(data)
+        return False
+    pixels = decode(data)
+    assert pixels.shape == expected.shape, name
+    assert np.array_equal(pixels, expected), name
+    return True
 
 
 def segment(marker: int, content: bytes) -> bytes:

@@ -28,10 +28,6 @@ def images() -> dict[str, bytes]:
         "lossy.webp": (rgb, {"quality": 50}),
         "lossless.webp": (rgb.convert("RGBA"), {"lossless": True}),
         "moving.webp": (rgb, {"save_all": True, "append_images": [rgb.rotate(90)]}),
-        "plain.gif": (rgb.quantize(16), {}),
-        "interlaced.gif": (rgb.quantize(16), {"interlace": 1, "transparency": 3}),
-        "plain.bmp": (rgb, {}),
-        "palette.bmp": (rgb.quantize(16), {}),
     }
     made = {}
     for name, (image, options) in kinds.items():

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from tests.support.images import encode, noise
+from tests.support.shards import config, write_tar
 
-from prolip.data import DataError, decode
+from prolip.data import BatchLoader, DataError, decode
 
 
 def test_a_decode_error_names_the_fault_and_later_calls_work() -> None:
@@ -20,6 +22,16 @@ def test_a_decode_error_names_the_fault_and_later_calls_work() -> None:
     with pytest.raises(DataError, match="not a JPEG, PNG"):
         decode(b"text")
     assert np.array_equal(decode(file), before)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("GIF", "b.gif"), ("BMP", "b.bmp"), ("GIF", "b.jpg"), ("BMP", "b.png")])
+def test_a_format_that_must_be_converted_is_named(kind: str, name: str, tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", [("a.jpg", encode(noise(), "JPEG")), (name, encode(noise(), kind))])
+    settings = config(str(tmp_path / "a.tar"), last_batch="keep", captions=(), max_bad_fraction=1)
+    with BatchLoader(settings) as loader:
+        assert next(iter(loader)).keys == ["a"]
+        (bad,) = loader.stats().bad_samples
+    assert bad.endswith(f"{kind} is not read from shards; prolip data build converts it to PNG")
 
 
 def test_numpy_is_looked_up_before_the_first_array() -> None:

@@ -125,8 +125,8 @@ def open_image(data: bytes) -> Image.Image:
 def read_for_loader(path: Path) -> EncodedImage:
     """An image's own bytes if the loader reads files of its extension, else as `read_image` converts them."""
     extension = path.suffix.lower().removeprefix(".")
-    if extension in LOADED:
-        return EncodedImage(path.read_bytes(), extension, None)
+    if extension in LOADED and not (data := path.read_bytes()).startswith((b"GIF8", b"BM")):
+        return EncodedImage(data, extension, None)
     return read_image(path, None)
 
 

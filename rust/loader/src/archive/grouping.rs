@@ -5,9 +5,8 @@ use std::hash::{BuildHasher, RandomState};
 
 use super::tar::Member;
 
-/// Image extensions. If a sample has several, the first one in this list is used, as in the official training. GIF
-/// and BMP, which it ignores, come last.
-pub const IMAGE_EXTENSIONS: [&str; 6] = ["jpg", "png", "jpeg", "webp", "gif", "bmp"];
+/// Image extensions. If a sample has several, the first one in this list is used, as in the official training.
+pub const IMAGE_EXTENSIONS: [&str; 4] = ["jpg", "png", "jpeg", "webp"];
 
 const USUAL_MEMBERS: usize = 1000;
 
@@ -81,6 +80,8 @@ pub struct Sample {
     lower: String,
     image_rank: usize,
     pub image: Option<Span>,
+    /// The format of an image member that only `prolip data build` reads.
+    pub convertible: Option<&'static str>,
     /// The member `.txt`.
     pub txt: Option<Span>,
     /// The member `.json`.
@@ -107,6 +108,7 @@ impl Sample {
         self.extensions.clear();
         self.image_rank = IMAGE_EXTENSIONS.len();
         (self.image, self.txt, self.json, self.duplicate) = (None, None, None, None);
+        self.convertible = None;
         self.extra.clear();
         self.extra.resize(self.extra_extensions.len(), None);
     }
@@ -158,6 +160,8 @@ impl Sample {
         match extension {
             "txt" => self.txt = Some(span),
             "json" => self.json = Some(span),
+            "gif" => self.convertible = Some("GIF"),
+            "bmp" => self.convertible = Some("BMP"),
             _ => {
                 let rank = IMAGE_EXTENSIONS.iter().position(|&known| known == extension);
                 if let Some(rank) = rank.filter(|&rank| rank < self.image_rank) {

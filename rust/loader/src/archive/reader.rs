@@ -12,7 +12,7 @@ use super::index::{Index, Shard};
 use super::raw_members::RawMembers;
 use super::tar::{FileSource, Part, Scratch, Source, TarReader};
 use crate::buffer::first_bytes;
-use crate::error::{IndexError, SampleError, TarError};
+use crate::error::{DecodeError, IndexError, SampleError, TarError};
 use crate::os::{read_exact_at, read_up_to};
 use crate::remote::ShardProvider;
 use crate::shards::{BLOCK, Regions, SampleId, Stamp};
@@ -212,7 +212,11 @@ fn select_spans(
     if let Some(extension) = &sample.duplicate {
         return Err(SampleError::Duplicate(extension.clone()));
     }
-    let image = sample.image.ok_or(SampleError::NoImage)?;
+    let no_image = || {
+        let convertible = sample.convertible.map(|format| DecodeError::Convertible(format).into());
+        convertible.unwrap_or(SampleError::NoImage)
+    };
+    let image = sample.image.ok_or_else(no_image)?;
     let spans =
         [Some(image), sample.txt.filter(|_| wanted.txt), sample.json.filter(|_| wanted.json)];
     let also = sample.extra.iter().filter(|span| !spans.contains(span));

@@ -3,8 +3,10 @@
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
-    #[error("not a JPEG, PNG, WebP, GIF or BMP file ({length} bytes)")]
+    #[error("not a JPEG, PNG or WebP file ({length} bytes)")]
     UnknownFormat { length: usize },
+    #[error("{0} is not read from shards; prolip data build converts it to PNG")]
+    Convertible(&'static str),
     #[error("{width} x {height} pixels are more than the limit of {max_pixels}")]
     TooLarge { width: u32, height: u32, max_pixels: u64 },
     #[error("{scans} scans of {width} x {height} pixels would take too long")]
@@ -19,12 +21,6 @@ pub enum DecodeError {
     Checksum,
     #[error("WebP: {0}")]
     Webp(&'static str),
-    #[error("GIF: {0}")]
-    Gif(#[from] gif::DecodingError),
-    #[error("BMP: {0}")]
-    Bmp(#[from] image::ImageError),
-    #[error("the file has no pixels")]
-    Empty,
     #[error("no memory for the decoder")]
     OutOfMemory,
 }

@@ -7,7 +7,7 @@ use super::text::JsonError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SampleError {
-    #[error("no image: none of its members is a jpg, jpeg, png, webp, gif or bmp")]
+    #[error("no image: none of its members is a jpg, png, jpeg or webp")]
     NoImage,
     #[error("two members have the extension {0:?}")]
     Duplicate(String),

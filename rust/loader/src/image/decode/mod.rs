@@ -1,11 +1,9 @@
 //! Decodes images to packed RGB, with the pixels of PIL's `Image.open(…).convert("RGB")`.
 //!
-//! Ordinary JPEG files are decoded by `prolip-jpeg`, others by libjpeg-turbo; WebP by libwebp; PNG, GIF and BMP by the crates
-//! `png`, `gif` and `image`. The format is detected from the first bytes, never from the file name. As in PIL, colour
-//! profiles and gamma are ignored, and orientation tags unless they are asked for. What PIL rejects, such as a truncated file, is an error.
+//! `prolip-jpeg` decodes ordinary JPEG files, libjpeg-turbo other ones, libwebp WebP, and the crate `png` PNG. The first bytes
+//! tell the format, never the file name. As in PIL, colour profiles and gamma are ignored, and so is the orientation unless the
+//! caller asks for it. What PIL rejects, such as a truncated file, is an error.
 
-mod bmp;
-mod gif;
 mod jpeg;
 mod png;
 mod webp;
@@ -104,10 +102,10 @@ impl Decoder {
             png::decode(bytes, self.max_pixels, into)
         } else if bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WEBP") {
             webp::decode(bytes, self.max_pixels, into)
-        } else if bytes.starts_with(b"GIF87a") || bytes.starts_with(b"GIF89a") {
-            gif::decode(bytes, self.max_pixels, into)
+        } else if bytes.starts_with(b"GIF8") {
+            Err(DecodeError::Convertible("GIF"))
         } else if bytes.starts_with(b"BM") {
-            bmp::decode(bytes, self.max_pixels, into)
+            Err(DecodeError::Convertible("BMP"))
         } else {
             Err(DecodeError::UnknownFormat { length: bytes.len() })
         }
