@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
-use crate::common::{archive, config, member, open, png, read_all, sample, write_shards};
+use crate::common::{archive, config, member, open, read_all, sample, write_shards};
 use crate::server::{Page, Reply, Server};
 use prolip_loader::archive::index::{
     HEAD, Head, Index, OpenOptions, Summary, check_index, parse_table, write_index,
