@@ -76,7 +76,7 @@ def kronecker_factors(
     sums = [torch.zeros(dim, dim, dtype=torch.float64) for _ in range(4)]
     count = 0
     for batch in batches:
-        # L is a small difference of large numbers if the model hardly ever confuses pairs.
+        # L is a small difference of large numbers if the model rarely confuses pairs.
         image, text = batch.image.double(), batch.text.double()
         for place, (own, others) in enumerate(((image, text), (text, image))):
             sums[2 * place] += own.T @ own

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from prolip.embeddings.config import Kind
 from prolip.embeddings.storage import Part, paired_parts
-from prolip.errors import UserError
+from prolip.errors import UserError, check
 from prolip.folders import Folder
 
 BLOCK = 1024
@@ -56,7 +56,7 @@ class Table:
     """The file that errors name."""
     count: int
     blocks: Callable[[int], Iterator[tuple[Any, Any]]]
-    """Yields images and texts [N, D], with at most that many rows, in order."""
+    """Yields images and texts in order, [N, D] with at most the given number of rows."""
     first_key: str | None = None
     """Key of the first row, in a folder of `prolip embed`."""
 
@@ -152,8 +152,7 @@ def open_pairs(sources: Sequence[str], masked: Sequence[str] = ()) -> Pairs:
     if views and [(view.count, view.first_key) for view in views] != rows:
         raise UserError("masked", "must be views of the same rows, in the same order", ", ".join(masked))
     total = sum(table.count for table in tables)
-    if not total:
-        raise UserError("embeddings", "hold no pairs", ", ".join(sources))
+    check(total, "embeddings", "hold no pairs", ", ".join(sources))
     first, _ = next(block for table in tables for block in table.blocks(1))
     return Pairs(tuple(tables), tuple(views), total, len(first[0]))
 
@@ -177,8 +176,7 @@ def _tables(name: str, option: str) -> Iterator[Table]:
     elif source.suffix == ".npz" and source.is_file():
         with _reading(source), np.load(source) as file:
             image, text = (file[name] for name in NAMES)
-        if len(image) != len(text):
-            raise UserError(source, "must have as many images as texts", f"{len(image)} and {len(text)}")
+        check(len(image) == len(text), source, "must have as many images as texts", f"{len(image)} and {len(text)}")
         yield Table(name, len(image), partial(_array_blocks, image, text))
     elif source.suffix == ".parquet" and source.is_file():
         with _reading(source), pq.ParquetFile(source) as file:

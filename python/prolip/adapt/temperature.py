@@ -19,7 +19,7 @@ from prolip.calibration.fitting import minimise
 log = logging.getLogger(__name__)
 
 MIN_SCALE, MAX_SCALE = 1.0, 1000.0
-"""Limits of the scale. The best one is infinite for separable pairs, and 0 or below if similarity says nothing."""
+"""Limits of the scale. The optimum is infinite for separable pairs, and at most 0 if similarity is uninformative."""
 _MAX_ERROR = 0.3
 """Maximum standard error of the scale without a warning, as a share of it."""
 
@@ -37,7 +37,7 @@ def fit_logits(batches: Sequence[PairRows], *, with_bias: bool) -> Logits:
     """Return the scale, and with a bias also the bias, that minimise the contrastive loss of the batches.
 
     With a bias, this is SigLIP's loss. Without one, it is CLIP's, the mean of both softmaxes over a batch. Both are
-    convex. A warning is logged if the pairs say little about the scale.
+    convex. Logs a warning if the pairs determine the scale poorly.
 
     Args:
         batches: pairs; each image is compared with the texts of its batch.

@@ -38,7 +38,7 @@ VISIBLE_SECONDS = 30.0
 _PAUSES = (0.5, 1.0, 2.0)
 """Seconds between attempts to read."""
 ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
-"""Errors about the path itself. Any other OSError comes from the storage and may be temporary."""
+"""Errors about the path. Other OSErrors come from the storage and may be temporary."""
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def wait_until(holds: Callable[[], bool]) -> bool:
-    """Wait until `holds` returns true, at most `VISIBLE_SECONDS`; False if it never does."""
+    """Wait up to `VISIBLE_SECONDS` until `holds` returns true; returns whether it did."""
     deadline = time.monotonic() + VISIBLE_SECONDS
     while not holds():
         if time.monotonic() > deadline:
@@ -192,7 +192,7 @@ def _checksum(manifest: Mapping[str, object]) -> int:
 
 
 class Manifest:
-    """What a checkpoint should hold.
+    """The files of a checkpoint and their checksums.
 
     Raises:
         CheckpointError: the folder is not a checkpoint, or its manifest is damaged.
@@ -215,7 +215,7 @@ class Manifest:
             raise CheckpointError(path, f"format must be {FORMAT}", content["format"])
         self.files = {name: FileRecord(**about) for name, about in content["files"].items()}
         self.best = None if content["best"] is None else Best(**content["best"])
-        """Why this checkpoint is the best; None if it is not."""
+        """The metric by which this is the best checkpoint; None if it is not."""
 
     def verify(self) -> None:
         """Read every byte, and compare sizes and checksums.
@@ -246,7 +246,7 @@ def set_aside(path: Path) -> Path:
 
 
 def sweep(folder: Path) -> None:
-    """Delete what interrupted saves left, checkpoints and links. No process may be saving into the folder."""
+    """Delete partial checkpoints and links of interrupted saves. No process may be saving into the folder."""
     for path in folder.glob("*.partial"):
         _delete(path)
 
@@ -261,7 +261,7 @@ def prune(folder: Path, *, keep: int) -> None:
 
 
 def _delete(path: Path) -> None:
-    """Delete a folder or a link. A failure is only logged, such as on a file server while a file is read."""
+    """Delete a folder or a link. A failure is only logged: a file server may refuse while a file is read."""
     try:
         path.unlink() if path.is_symlink() else shutil.rmtree(path)
     except OSError as error:

@@ -11,7 +11,7 @@ from prolip.checkpoint.state import Checkpoint, find_latest, load_checkpoint, op
 from prolip.distributed import Ranks
 
 _RESTARTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
-"""Variables in which torchrun and Slurm count how often they have started the same command again."""
+"""Variables in which torchrun and Slurm count restarts."""
 
 
 def agree_on_checkpoint(folder: Path, resume: str, ranks: Ranks) -> Checkpoint | None:

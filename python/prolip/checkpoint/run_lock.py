@@ -20,14 +20,13 @@ log = logging.getLogger(__name__)
 
 LOCK = "lock.json"
 _WAIT_SECONDS = 10.0
-"""Time that a killed process may take to end."""
+"""Seconds to wait for a killed process to end."""
 
 
 class RunLock:
-    """Holds a run's folder until the block ends or the process dies. All ranks create one; rank 0 has the lock.
+    """Locks a run's folder until the block ends or the process dies. All ranks create one; rank 0 has the lock.
 
-    The lock is the kernel's (flock), so it ends with its process. It does not reach other machines on storage whose
-    locks do not.
+    The lock is the kernel's (flock). Some storage does not share it between machines.
 
     Raises:
         UserError: on all ranks, if another process holds the folder, or if a rank does not see what rank 0 wrote.

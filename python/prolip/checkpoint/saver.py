@@ -1,4 +1,4 @@
-"""Save checkpoints in a background thread; a training step waits only while the state is copied to the host."""
+"""Save checkpoints in a background thread; training waits only while the state is copied to the host."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Saver:
     def __init__(
         self, folder: Path, ranks: Ranks, *, keep: int, after: int = 0, preprocessing: Preprocessing | None = None
     ) -> None:
-        """Rank 0 sets checkpoints of later steps aside. If the resumed one was the best when saved, it is so again.
+        """Rank 0 sets later checkpoints aside, and marks the resumed one as the best if it was when it was saved.
 
         Args:
             folder: folder of the checkpoints; no other process may save into it.
@@ -161,7 +161,7 @@ class Saver:
 
 
 def _attempt(work: Callable[[], T]) -> tuple[T | None, str | None]:
-    """Return the result of `work`, or why it failed: the other ranks wait, so nothing may be raised here."""
+    """Return the result of `work`, or why it failed. Nothing may be raised here, because other ranks wait."""
     try:
         return work(), None
     except (OSError, RuntimeError, UserError) as error:  # torch's writers wrap some OSErrors

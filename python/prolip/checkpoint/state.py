@@ -66,7 +66,7 @@ class Notes:
     scaler: dict[str, Any] | None = None
     """State of fp16's loss scaler."""
     tokenizer: dict[str, Any] | None = None
-    """See `Preprocessing`, which the saver adds. In older checkpoints the path is where the run found the file."""
+    """See `Preprocessing`; the saver adds it. In older checkpoints the path is the original file's."""
     images: dict[str, Any] | None = None
     """See `Preprocessing`; None in older checkpoints."""
 
@@ -109,7 +109,7 @@ class Checkpoint:
         Raises:
             CheckpointError: a tensor is missing or has another shape.
         """
-        # Optimizers create their state in the first step; torch takes such a step here, without effect.
+        # Optimizers create their state in the first step; torch takes one here without effect.
         wanted = run_tensors(model, optimizer, average)
         stored = stored_tensors(self.path)
         idle = {name for name in wanted if name.startswith(_OPTIMIZER) and name not in stored}

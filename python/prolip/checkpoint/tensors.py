@@ -1,7 +1,7 @@
 """Read and write a checkpoint's tensors with torch.distributed.checkpoint, whole or sharded, by any number of ranks.
 
-Its planners and storage are called directly, not through `save` and `load`. So reading needs no process group, a save
-copies and writes only this rank's part, and nothing is exchanged before the next step.
+Its planners and storage are called directly: reading then needs no process group, and a save copies and writes only
+this rank's share, without an exchange.
 """
 
 from __future__ import annotations

@@ -7,10 +7,9 @@ from prolip.cli.command import finish, parse, prepare
 
 
 def run(prog: str, arguments: list[str]) -> int:
-    """Parse the options, run the command, write its lines."""
+    """Run the command."""
     options = parse(AdaptOptions, prog, arguments)
     prepare()
     from prolip.adapt.run import run_adapt
 
-    finish(run_adapt(options), f"prolip classify IMAGE LABEL ... --checkpoint {options.out}", [options.out])
-    return 0
+    return finish(run_adapt(options), f"prolip classify IMAGE LABEL ... --checkpoint {options.out}", [options.out])

@@ -19,8 +19,7 @@ def _data(prog: str, arguments: list[str]) -> int:
 
     measured = measure(config, lambda line: write_lines([line], sys.stderr))
     then = "--against webdataset measures the published stack too" if not config.against else "prolip train RECIPE"
-    finish((json_lines if config.json else table)(config, measured), then, for_programs=config.json)
-    return 0
+    return finish((json_lines if config.json else table)(config, measured), then, for_programs=config.json)
 
 
 BENCHMARKS = {"data": Command("our loader compared with baselines, on shards", _data)}

@@ -7,14 +7,13 @@ from prolip.evaluation.config import ReweightOptions
 
 
 def run(prog: str, arguments: list[str]) -> int:
-    """Parse the options, run the command, write its lines."""
+    """Run the command."""
     options = parse(ReweightOptions, prog, arguments)
     prepare()
     from prolip.evaluation.reweight import run_reweight
 
-    finish(
+    return finish(
         run_reweight(options),
         "prolip.load(...).classify(..., prompt_weights=...) uses the weights",
         [options.out / "prompt_weights.safetensors", options.out / "prompt_weights.svg"],
     )
-    return 0

@@ -7,11 +7,10 @@ from prolip.evaluation.config import CalibrateOptions
 
 
 def run(prog: str, arguments: list[str]) -> int:
-    """Parse the options, run the command, write its lines."""
+    """Run the command."""
     options = parse(CalibrateOptions, prog, arguments)
     prepare()
     from prolip.evaluation.calibrate import run_calibrate
 
     then = f"prolip classify IMAGE --checkpoint {options.checkpoint} --calibration {options.path} --guarantee 0.95"
-    finish(run_calibrate(options), then, [options.path])
-    return 0
+    return finish(run_calibrate(options), then, [options.path])

@@ -7,7 +7,7 @@ from prolip.inference.config import ClassifyOptions
 
 
 def run(prog: str, arguments: list[str]) -> int:
-    """Parse the options, run the command, write its lines."""
+    """Run the command."""
     options = parse(ClassifyOptions, prog, arguments)
     prepare()
     if options.out is not None:
@@ -15,10 +15,8 @@ def run(prog: str, arguments: list[str]) -> int:
 
         with ended_by_sigterm():
             lines = run_classify_all(options, options.out)
-        finish(lines, f"prolip explore --checkpoint {options.checkpoint} --images FOLDER", [options.out])
-        return 0
+        return finish(lines, f"prolip explore --checkpoint {options.checkpoint} --images FOLDER", [options.out])
     from prolip.inference.one_image import run_classify
 
     then = f"prolip compare {options.image} TEXT ... --checkpoint {options.checkpoint}"
-    finish(run_classify(options), then, for_programs=options.json)
-    return 0
+    return finish(run_classify(options), then, for_programs=options.json)

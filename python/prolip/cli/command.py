@@ -134,8 +134,8 @@ def write_lines(lines: Iterable[str], stream: TextIO | None = None) -> None:
 
 def finish(
     lines: Iterable[str], then: str, wrote: Iterable[str | Path | None] = (), *, for_programs: bool = False
-) -> None:
-    """Print a command's lines, and then what it wrote and what to do next.
+) -> int:
+    """Print a command's lines, and then what it wrote and what to do next; returns the exit status, 0.
 
     Args:
         lines: the lines; if there are none, nothing is written, since another process writes them.
@@ -150,6 +150,7 @@ def finish(
     if written:
         names = ", ".join(str(name) for name in wrote if name is not None)
         write_lines([f"{names and f'wrote {names}; '}next: {then}"], sys.stderr if for_programs else None)
+    return 0
 
 
 def finish_build(summary: BuildSummary, then: str) -> int:
@@ -157,8 +158,7 @@ def finish_build(summary: BuildSummary, then: str) -> int:
     sets = ", ".join(f"{name} {count}" for name, count in summary.samples.items())
     done = "was already built" if summary.already_built else f"built in {summary.seconds:.0f} s"
     left_out = [f"left out {bad.name}: {bad.reason}" for bad in summary.skipped]
-    finish([f"{summary.out} {done}: {sets}", *summary.notes, *left_out], then, [summary.out])
-    return 0
+    return finish([f"{summary.out} {done}: {sets}", *summary.notes, *left_out], then, [summary.out])
 
 
 def share_cores() -> None:

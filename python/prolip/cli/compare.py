@@ -7,10 +7,9 @@ from prolip.inference.config import CompareOptions
 
 
 def run(prog: str, arguments: list[str]) -> int:
-    """Parse the options, run the command, write its lines."""
+    """Run the command."""
     options = parse(CompareOptions, prog, arguments)
     prepare()
     from prolip.inference.one_image import run_compare
 
-    finish(run_compare(options), f"prolip explore --checkpoint {options.checkpoint}", for_programs=options.json)
-    return 0
+    return finish(run_compare(options), f"prolip explore --checkpoint {options.checkpoint}", for_programs=options.json)

@@ -30,8 +30,7 @@ def _select(prog: str, arguments: list[str]) -> int:
     prepare()
     from prolip.embeddings.select import run_select
 
-    finish(run_select(options), _use(options.out), [options.out, options.sheet])
-    return 0
+    return finish(run_select(options), _use(options.out), [options.out, options.sheet])
 
 
 def _dedupe(prog: str, arguments: list[str]) -> int:
@@ -39,16 +38,14 @@ def _dedupe(prog: str, arguments: list[str]) -> int:
     prepare()
     from prolip.embeddings.dedupe import run_dedupe
 
-    finish(run_dedupe(options), _use(options.out), [options.out])
-    return 0
+    return finish(run_dedupe(options), _use(options.out), [options.out])
 
 
 def _combine(prog: str, arguments: list[str]) -> int:
     options = parse(CombineOptions, prog, arguments)
     from prolip.data.selection import run_combine
 
-    finish(run_combine(options), _use(options.out), [options.out])
-    return 0
+    return finish(run_combine(options), _use(options.out), [options.out])
 
 
 def _use(selection: str) -> str:
@@ -64,8 +61,7 @@ def _copy(prog: str, arguments: list[str]) -> int:
     then = f"prolip embed --checkpoint MODEL --images {options.out} --out FOLDER"
     if (shard := next(options.out.rglob("*.tar"), None)) is not None:
         then = f"prolip train RECIPE --shards '{shard.parent}/*.tar'"
-    finish(lines, then, [options.out])
-    return 0
+    return finish(lines, then, [options.out])
 
 
 COMMANDS = {

@@ -52,8 +52,7 @@ def _csv(prog: str, arguments: list[str]) -> int:
 def _hierarimgs(prog: str, arguments: list[str]) -> int:
     from prolip.data.build.hierarimgs import build_hierarimgs
 
-    finish([parse(build_hierarimgs, prog, arguments)], "prolip eval hierarimgs --checkpoint MODEL --data FOLDER")
-    return 0
+    return finish([parse(build_hierarimgs, prog, arguments)], "prolip eval hierarimgs --checkpoint MODEL --data FOLDER")
 
 
 def _finish(config: BuildConfig, summary: BuildSummary) -> int:

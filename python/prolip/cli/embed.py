@@ -7,7 +7,7 @@ from prolip.embeddings.config import EmbedOptions
 
 
 def run(prog: str, arguments: list[str]) -> int:
-    """Parse the options, run the command, write its lines."""
+    """Run the command."""
     options = parse(EmbedOptions, prog, arguments)
     prepare()
     from prolip.embeddings.embed_inputs import run_embed
@@ -15,5 +15,4 @@ def run(prog: str, arguments: list[str]) -> int:
     has_images = options.what != "text" and (options.shards or options.selection or options.images)
     then = f"prolip search --embeddings {options.out} --find {'image' if has_images else 'text'} --text 'a caption'"
     with ended_by_sigterm():
-        finish(run_embed(options), then, [options.out])
-    return 0
+        return finish(run_embed(options), then, [options.out])

@@ -81,5 +81,4 @@ def _run(suite: Suite, prog: str, arguments: list[str]) -> int:
     lines = run_suite(name, options, suite.load())
     out = options.folder(name)
     written = [out / f"results.{kind}" for kind in ("json", "md", "html")]
-    finish(lines, f"open {out / 'results.html'} in a browser", written)
-    return 0
+    return finish(lines, f"open {out / 'results.html'} in a browser", written)

@@ -7,7 +7,7 @@ from prolip.explore.config import ExploreOptions
 
 
 def run(prog: str, arguments: list[str]) -> int:
-    """Parse the options, run the command, write its lines."""
+    """Run the command."""
     options = parse(ExploreOptions, prog, arguments)
     prepare()
     from prolip.explore.serve import run_explore

@@ -21,11 +21,10 @@ def _next(options: ExportOptions) -> str:
 
 
 def run(prog: str, arguments: list[str]) -> int:
-    """Parse the options, run the command, write its lines."""
+    """Run the command."""
     options = parse(ExportOptions, prog, arguments)
     prepare()
     from prolip.interop.export import run_export
 
     with ended_by_sigterm():
-        finish(run_export(options), _next(options), [options.out, options.push])
-    return 0
+        return finish(run_export(options), _next(options), [options.out, options.push])

@@ -7,11 +7,10 @@ from prolip.train.config.options import RecipesOptions
 
 
 def run(prog: str, arguments: list[str]) -> int:
-    """Parse the options, run the command, write its lines."""
+    """Run the command."""
     options = parse(RecipesOptions, prog, arguments)
     prepare()
     from prolip.train.dry_run import run_recipes
 
     then = f"prolip train {' '.join(options.names) or 'RECIPE'} --shards SHARD ... --dry-run"
-    finish(run_recipes(options), then, for_programs=bool(options.names))
-    return 0
+    return finish(run_recipes(options), then, for_programs=bool(options.names))

@@ -7,11 +7,10 @@ from prolip.train.config.options import RunsOptions
 
 
 def run(prog: str, arguments: list[str]) -> int:
-    """Parse the options, run the command, write its lines."""
+    """Run the command."""
     options = parse(RunsOptions, prog, arguments)
     prepare()
     from prolip.train.logging.runs import run_runs
 
     then = "--plot runs.html draws the curves" if options.plot is None else f"open {options.plot} in a browser"
-    finish(run_runs(options), then, [options.plot], for_programs=options.json)
-    return 0
+    return finish(run_runs(options), then, [options.plot], for_programs=options.json)

@@ -22,10 +22,9 @@ def _next(options: SearchOptions) -> str:
 
 
 def run(prog: str, arguments: list[str]) -> int:
-    """Parse the options, run the command, write its lines."""
+    """Run the command."""
     options = parse(SearchOptions, prog, arguments)
     prepare()
     from prolip.embeddings.search import run_search
 
-    finish(run_search(options), _next(options), [options.sheet], for_programs=options.json)
-    return 0
+    return finish(run_search(options), _next(options), [options.sheet], for_programs=options.json)

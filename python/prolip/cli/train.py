@@ -38,8 +38,7 @@ def run(prog: str, arguments: list[str]) -> int:
         share_cores()
         from prolip.train.dry_run import run_dry
 
-        finish(run_dry(options, rest), "the same command without --dry-run")
-        return 0
+        return finish(run_dry(options, rest), "the same command without --dry-run")
     if {"-h", "--help", "--help-all"} & set(arguments):
         default = TrainConfig()
         tyro.cli(

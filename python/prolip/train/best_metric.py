@@ -55,7 +55,7 @@ class BestSoFar:
     def beaten_by(self, row: Mapping[str, float]) -> Best | None:
         """Update the best value from a row; returns it if it has improved, else None. All ranks call this.
 
-        Rank 0's value counts, because times and speeds differ between ranks, and all must save at the same step.
+        Rank 0's value counts: times and speeds differ between ranks, but all save at the same step.
 
         Raises:
             UserError: the row has metrics of the same kind, but not this one.

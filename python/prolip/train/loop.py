@@ -102,12 +102,12 @@ def set_up(config: TrainConfig, ranks: Ranks, opened: ExitStack) -> Run:
     opened.enter_context(RunLock(config.out, ranks))
     saved = find_saved(config, ranks)
     step, cursor = (0, None) if saved is None else (saved.step, Cursor.from_dict(saved.notes.cursor))
-    # The data come first: if they are wrong, nobody has waited for the weights of a start.
+    # Data come first, to report their errors before weights are loaded.
     with fields_within("data."):
         loader = BatchLoader(loader_config, rank=ranks.rank, world_size=ranks.world_size, resume=cursor)
     low, seq_len = partial(autocast, config.precision, ranks.device), config.model.vision.image_seq_len
     validation = Validation(config.validation, loader_config, ranks, low, seq_len)
-    stopping = StopRequest(ranks)  # it waits for all ranks, so one with wrong data ends the job before a collective
+    stopping = StopRequest(ranks)  # waits for all ranks: wrong data on one ends the job before a collective
     model = new_model(config.model, config.start_from if saved is None else None, config.start_resize).to(ranks.device)
     lock_parameters(model, config.lock)
     network = share_model(model, config.parallel, ranks, DTYPES[config.precision])
@@ -238,8 +238,8 @@ def loop(run: Run, opened: ExitStack) -> int:
     logged = saved = run.step
     for batch in stopping.until_stopped(batches):
         if rehearsing:
-            # DDP's first backward pass decides how to group gradients, and so the order of its sums. Run one without
-            # a step, so that this step adds in the same order as in a run that was not stopped.
+            # DDP's first backward pass fixes the order of its sums. One backward pass without a step gives this step
+            # the order of an uninterrupted run.
             compute_gradients(run, batch)
             rehearsing = False
         terms, output, grad_norm = take_step(run, batch)
@@ -265,13 +265,13 @@ def loop(run: Run, opened: ExitStack) -> int:
     if saved < run.step:  # a signal came
         best = write_row(run, meter, logs, output, grad_norm) if logged < run.step else None
         save(run, batch.cursor, best)
-    run.saver.wait()  # still inside `stopping`, so that another signal does not end the process
+    run.saver.wait()  # inside `stopping`: another signal must not end the process
     return stopping.signal
 
 
 def write_row(run: Run, meter: Meter, logs: MetricsLog, output: ProLIPOutput, grad_norm: Tensor) -> Best | None:
     """Write the row of the steps since the last one; returns its metric if it is the best so far."""
-    run.divergence.check()  # here, where the host waits for the device anyway, and before anything is saved
+    run.divergence.check()  # before anything is saved, where the host waits for the device anyway
     lr = learning_rate(run.config.optim, run.step - 1, run.config.total_steps)
     row = meter.row(run.step, run.samples, output, grad_norm, lr)
     logs.write(row)
@@ -280,13 +280,13 @@ def write_row(run: Run, meter: Meter, logs: MetricsLog, output: ProLIPOutput, gr
 
 
 def evaluated_model(run: Run) -> ProLIP:
-    """Return the model to evaluate: averaged weights if there are any, not sharded, not compiled."""
+    """Return the model to evaluate: with averaged weights if any, not sharded, not compiled."""
     average = None if run.ema is None else run.ema.state_dict()
     return whole_model(run.model, average, copied=run.config.parallel.compiles(run.ranks.device.type))
 
 
 def save(run: Run, cursor: Cursor, best: Best | None = None) -> None:
-    """Start writing a checkpoint; all ranks call this. `best` says why it is the best so far, if it is."""
+    """Start writing a checkpoint; all ranks call this."""
     notes = Notes(
         step=run.step,
         world_size=run.ranks.world_size,

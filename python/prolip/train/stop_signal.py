@@ -18,17 +18,17 @@ T = TypeVar("T")
 
 
 class StopRequest:
-    """Catches SIGINT, SIGTERM and SIGHUP (the terminal is gone) and agrees with all ranks on the step to stop after.
+    """Catches SIGINT, SIGTERM and SIGHUP, and agrees with all ranks on the step to stop after.
 
     Every step starts an asynchronous all-reduce of the received signal, and the next step reads the result. A single
-    process also stops while it waits for data; one of several ranks must end the step that the others have begun.
+    process also stops while it waits for data; one of several ranks finishes the step that the others have begun.
 
     A context manager: on exit the earlier signal handlers are restored.
     """
 
     def __init__(self, ranks: Ranks) -> None:
         self.signal = 0
-        """Number of the signal that the run stops for; 0 before one came."""
+        """Number of the agreed signal, or 0."""
         self._received = 0
         self._interruptible = False
         self._pending: tuple[torch.Tensor, dist.Work] | None = None
@@ -38,7 +38,7 @@ class StopRequest:
             del self._before[signal.SIGHUP]
 
     def until_stopped(self, batches: Iterator[T]) -> Iterator[T]:
-        """Yield batches until all ranks stop. All ranks call this, and use `batches` no more: one may be lost."""
+        """Yield batches until all ranks stop. All ranks call this; afterwards `batches` may have lost one."""
         while not self.signal:
             try:
                 self._interruptible = self._group is None

@@ -1,4 +1,4 @@
-"""Flags that are given again: those of a list append, all others are an error. One rule for all commands."""
+"""Repeated flags: those of a list append, all others are an error. One rule for all commands."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def list_flags(options: Any) -> set[str]:
 def gather(
     arguments: Sequence[str], lists: Collection[str], short: Mapping[str, str] | None = None
 ) -> dict[str, list[str]]:
-    """Return the words before the first flag, named "", and the words of each flag: itself and those behind it.
+    """Return the words of each flag, itself first, and under "" the words before the first flag.
 
     Args:
         arguments: words of a command line.
-        lists: the flags that may be given again, by the last part of their names. All their words are together then.
-        short: short names of flags, and what they stand for.
+        lists: flags that may be repeated, by the last part of their names; their words are joined.
+        short: short names of flags, and their full names.
 
     Raises:
         UserError: another flag is given twice.

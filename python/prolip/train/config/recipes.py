@@ -34,10 +34,10 @@ RUN_SETTINGS = "config.toml"
 MULTIPLY = "multiply"
 """The table of a recipe whose values are factors on the values of earlier recipes."""
 ADDITION = "with-"
-"""How the names of recipes begin that only change others."""
+"""Prefix of recipes that only change others."""
 _RECIPES = resources.files("prolip") / "recipes"
 _SHORT = {"shards": "data.shards", "threads": "data.num_threads"}
-"""Short options that all commands share, and the keys that they stand for."""
+"""Short options that all commands share, and their keys."""
 
 
 def load_config(arguments: Sequence[str]) -> TrainConfig:
@@ -132,8 +132,7 @@ def read_recipe(name: str, folder: Path = Path(), above: tuple[str, ...] = ()) -
     path = folder / name
     is_file = name.endswith(".toml") or path.is_file()
     chain = (*above, str(path.resolve()) if is_file else name)
-    if chain[-1] in above:
-        raise UserError(chain[0], "a recipe must not extend itself", " extends ".join(chain))
+    check(chain[-1] not in above, chain[0], "a recipe must not extend itself", " extends ".join(chain))
     table = _read_table(path if is_file else _RECIPES / f"{name}.toml", str(path) if is_file else name)
     extended = table.pop("extends", [])
     names = [extended] if isinstance(extended, str) else extended
@@ -290,8 +289,12 @@ def _find_origin(tables: Sequence[Mapping[str, Any]]) -> _Origin:
         architecture, first = OF_START, latest["start_from"]
     if architecture == OF_START and start is None:
         raise UserError("architecture", f"{OF_START!r} needs --start_from")
-    if architecture not in {*ARCHITECTURES, OF_START}:
-        raise UserError("architecture", f"must be one of {', '.join(ARCHITECTURES)}", f"{architecture!r}")
+    check(
+        architecture in {*ARCHITECTURES, OF_START},
+        "architecture",
+        f"must be one of {', '.join(ARCHITECTURES)}",
+        f"{architecture!r}",
+    )
     describing = [place for place, table in enumerate(tables[:first]) if {"model", "architecture"} & table.keys()]
     return _Origin(architecture, start, max(describing, default=-1) + 1 if architecture == OF_START else 0)
 

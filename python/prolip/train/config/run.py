@@ -1,4 +1,4 @@
-"""`TrainConfig`: the settings of a run, composed of each room's dataclass, and the rules between them."""
+"""`TrainConfig`: the settings of a run, composed of each component's dataclass, and the rules between them."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ class TrainConfig:
     """Where to start. `auto`: after the newest usable checkpoint in the run's folder, if any. `never`: at step 0, in a
     folder without checkpoints. Or a step of a checkpoint in the run's folder, or the path of a checkpoint or run."""
     architecture: str = "ViT-B-16"
-    """Name of the architecture that the table `model` is based on. Defaults to the start model's ("start_from");
-    naming one beside or after `start_from` overrides it (with `start_resize`, also before it)."""
+    """Name of the architecture that `model` is based on. Defaults to the start model's architecture ("start_from");
+    naming one overrides it."""
     start_from: str | None = field(default=None, metadata=OPERATIONAL)
     """Model to start from instead of random weights: any source of `prolip.load`, such as a released
     model's name, a folder, a run, hf-hub:OWNER/NAME or open_clip:NAME/TAG. It brings its architecture and tokenizer."""
@@ -159,13 +159,18 @@ class TrainConfig:
         Raises:
             UserError: a rule is broken.
         """
-        if not self.data.shards and self.data.selection is None:
-            raise UserError("data.shards", "name at least one, or data.selection")
+        check(
+            self.data.shards or self.data.selection is not None, "data.shards", "name at least one, or data.selection"
+        )
         check_no_tilde(self.out, "out")
         self._validate_native()
         self._validate_steps()
-        if self.start_resize != "off" and self.start_from is None:
-            raise UserError("start_resize", "needs start_from", self.start_resize)
+        check(
+            self.start_resize == "off" or self.start_from is not None,
+            "start_resize",
+            "needs start_from",
+            self.start_resize,
+        )
         check_at_least(1, log_every=self.log_every, checkpoint_every=self.checkpoint_every)
         check_at_least(1, keep_checkpoints=self.keep_checkpoints)
         self.validation.validate()
@@ -190,10 +195,12 @@ class TrainConfig:
 
     def _validate_native(self) -> None:
         native, seq_len = self.data.native, self.model.vision.image_seq_len
-        if native is None and seq_len is not None:
-            raise UserError("data.native", "must be set if model.vision.image_seq_len is", "None")
-        if native is not None and seq_len is None:
-            raise UserError("model.vision.image_seq_len", "must be set with data.native", "None")
+        check(
+            native is not None or seq_len is None, "data.native", "must be set if model.vision.image_seq_len is", "None"
+        )
+        check(
+            native is None or seq_len is not None, "model.vision.image_seq_len", "must be set with data.native", "None"
+        )
         if native is not None and min((samples for _, _, samples in native.steps()), default=0) < 1:
             rule = "must hold data.native.batch_divisor samples of the longest sequence"
             raise UserError("data.native.token_budget", rule, native.token_budget)
@@ -256,8 +263,7 @@ class TrainConfig:
         if native is not None:
             shared = {f"data.native.{name}": getattr(native, name) for name in ("token_budget", "batch_divisor")}
         for name, value in shared.items():
-            if value % world_size:
-                raise UserError(name, f"must be a multiple of the {world_size} processes", value)
+            check(value % world_size == 0, name, f"must be a multiple of the {world_size} processes", value)
         if native is not None:
             native = dataclasses.replace(
                 native,

@@ -49,11 +49,16 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         for name in ("lr", "eps", "log_var_lr_factor", "logit_lr_factor"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise UserError(f"optim.{name}", "must be finite and positive", getattr(self, name))
+            check(
+                0 < getattr(self, name) < math.inf, f"optim.{name}", "must be finite and positive", getattr(self, name)
+            )
         for name in ("weight_decay", "warmup_steps", "cooldown_steps", "cooldown_power", "cooldown_end_lr"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise UserError(f"optim.{name}", "must be finite and at least 0", getattr(self, name))
+            check(
+                0 <= getattr(self, name) < math.inf,
+                f"optim.{name}",
+                "must be finite and at least 0",
+                getattr(self, name),
+            )
         check(all(0 <= beta < 1 for beta in self.betas), "optim.betas", "both must be in [0, 1)", self.betas)
         if (self.schedule == "const-cooldown") != (self.cooldown_steps > 0):
             rule = f'must be positive with "const-cooldown", and 0 with optim.schedule "{self.schedule}"'
