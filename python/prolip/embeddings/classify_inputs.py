@@ -82,7 +82,7 @@ def run_classify_all(options: ClassifyOptions, out: Path) -> list[str]:
 
 
 def _opened_ahead(inputs: Sequence[Input], encoder: Encoder) -> Iterator[Started | None]:
-    """Yield each input's open shard; a thread opens the next one meanwhile."""
+    """Yield each input's open shard; a thread opens the next one ahead."""
     opened = partial(open_input, encoder, store=StoreConfig())
     with ThreadPoolExecutor(1, "next-input") as pool:
         following = pool.submit(opened, inputs[0])

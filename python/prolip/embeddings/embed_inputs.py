@@ -52,9 +52,9 @@ class Made(NamedTuple):
     notes: list[PartNotes]
     """Of its parts."""
     seconds: float = 0.0
-    """How long its thread used the model."""
+    """Time with the model."""
     wait_seconds: float = 0.0
-    """How long the model waited for data meanwhile."""
+    """The part of it that the model waited for data."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,9 @@ class PartMaker:
         )
 
     def embed_part(self, unit: tuple[int, Input]) -> Made:
-        """Embed the input with this number and write its parts, unless another attempt has. Threads may do so at once.
+        """Embed the input with this number and write its parts, unless they exist. Threads may call it in parallel.
 
-        While one of them uses the model, the next one opens its shard, or writes its parts.
+        While one of them uses the model, another opens its shard or writes its parts.
         """
         number, source = unit
         parts = [Part(self.out, part_name(kind, number)) for kind in self.kinds(source)]

@@ -1,4 +1,4 @@
-"""Read the raw images and captions of shards and folders, for people to look at."""
+"""Read the images and captions of shards and folders that the page shows."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from prolip.inference.samples import Sample
 from prolip.models.config import Precision
 
 _loaded = cache(load)
-"""A process loads a model once, also if its engine sends an `Embed` with each task."""
+"""A process loads a model once, even if its engine sends an `Embed` with each task."""
 
 
 @dataclass(frozen=True)
