@@ -1,8 +1,7 @@
 """Diagonal Gaussians and every closed form between them, as pure functions.
 
-Shapes: N/M items, D embedding. Functions take log variances (natural log), never standard deviations. The formulas are
-those of ProLIP (arXiv:2410.18857). Where the released code computes something else, `official_...` repeats it and says
-how it differs.
+Shapes: N/M items, D embedding. Functions take natural log variances, never standard deviations. The formulas are those
+of ProLIP (arXiv:2410.18857). Where the released code differs, `official_...` repeats it.
 """
 
 from __future__ import annotations
@@ -77,7 +76,7 @@ class Gaussian(NamedTuple):
 
     @property
     def uncertainty(self) -> Tensor:
-        """How unsure the model is about each item, [...], >= 0: `total_var`; 0 for a point."""
+        """How unsure the model is about each item, [...]: `total_var`."""
         return self.total_var
 
     @property
@@ -105,7 +104,7 @@ class Gaussian(NamedTuple):
     def at_least_float32(self) -> Gaussian:
         """The same Gaussians in float32, or in their own type if that is finer.
 
-        Scores of near items differ by less than half precision can hold: they would be equal, or in the wrong order.
+        Half precision would make scores of near items equal, or order them wrongly.
         """
         return self.to(torch.promote_types(self.mean.dtype, torch.float32))
 
@@ -124,7 +123,7 @@ def concatenate(parts: list[Gaussian], dim: int = 0) -> Gaussian:
 
 
 def _check_gaussian(name: str, value: object, axes: int) -> None:
-    """Check an argument of a public function: other types fail far from the cause.
+    """Check an argument of a public function. Another type would fail far from the cause.
 
     Raises:
         UserError: it is not a Gaussian, or has fewer than `axes` axes.
@@ -143,7 +142,7 @@ def _check_gaussian(name: str, value: object, axes: int) -> None:
 def dot_products(a: Tensor, b: Tensor) -> Tensor:
     """Dot product of every pair, [..., N, D] and [..., M, D] to [..., N, M], in float32 at least.
 
-    Half precision would make near items equal, and so would autocast, which is switched off here.
+    Half precision, and autocast, which is switched off here, would make near items equal.
     """
     precise = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
     with torch.autocast(a.device.type, enabled=False):
@@ -184,9 +183,9 @@ def csd_logits(a: Gaussian, b: Gaussian, logit_scale: Tensor | float, logit_bias
 def _inclusion_parts(specific: Gaussian, general: Gaussian) -> tuple[Tensor, Tensor]:
     """The log ratio and the distance part of the inclusion scores, per dimension.
 
-    They are ln((2 v_s + v_g) / (v_s + 2 v_g)) and delta^2 (v_g - v_s) / ((v_s + 2 v_g)(2 v_s + v_g)). Both are computed
-    from r = ln v_g - ln v_s: so neither nearly equal nor extreme variances lose digits in single precision, in values
-    or in gradients.
+    They are ln((2 v_s + v_g) / (v_s + 2 v_g)) and delta^2 (v_g - v_s) / ((v_s + 2 v_g)(2 v_s + v_g)). Computed from
+    r = ln v_g - ln v_s, neither loses digits in single precision for nearly equal or extreme variances, in values or
+    in gradients.
     """
     r = general.log_var - specific.log_var
     zero = r.new_zeros(())
@@ -269,8 +268,8 @@ def official_kl_to_standard(gaussian: Gaussian) -> Tensor:
 # ---------------------------------------------------------------------------------------------------------------------
 # Matrices over pairs, in blocks
 #
-# The logarithm does not factorise over pairs, so every pair takes work in each of D dimensions. A block of pairs fits a
-# CPU's cache, all blocks reuse its memory, and one logarithm of a product replaces the logarithms of many dimensions.
+# Every pair takes work in each of D dimensions. A block of pairs fits a CPU's cache, all blocks reuse its memory, and
+# one logarithm of a product replaces those of many dimensions.
 
 _LINEAR_RANGE = 30.0
 """Within this distance of their dimension's mean, log variances become float32 variances without losing digits."""
@@ -337,8 +336,8 @@ def _matrix(
 ) -> Tensor:
     """`score`, summed over dimensions, for every pair, [N, M].
 
-    `kernel` computes a block from variances in the linear domain. If their range is too wide for that, `score` itself
-    is used; so for points, whose log variance is minus infinity.
+    `kernel` computes a block from variances in the linear domain. Where their range is too wide, as with points,
+    `score` is used.
     """
     # Products of factors would overflow float16.
     specific, general = specific.at_least_float32(), general.at_least_float32()
@@ -363,11 +362,11 @@ def _matrix(
             if spread < _LINEAR_RANGE:
                 one, other = narrow.rows(here), wide.rows(there)
                 part = (slice(len(one.mean)), slice(len(other.mean)))
-                found = kernel(one, other, _Buffers(first[part], second[part], spread, centre_sum))
+                block_sums = kernel(one, other, _Buffers(first[part], second[part], spread, centre_sum))
             else:
                 some, others = specific.rows(here), general.rows(there)
-                found = score(Gaussian(some.mean[:, None], some.log_var[:, None]), others).sum(-1)
-            sums[here, there] = found
+                block_sums = score(Gaussian(some.mean[:, None], some.log_var[:, None]), others).sum(-1)
+            sums[here, there] = block_sums
     return sums
 
 

@@ -53,11 +53,11 @@ class Patches(NamedTuple):
 
     def images(self, patch_size: int) -> list[Tensor]:
         """Return the pixels of the images, [3, height, width] each: the inverse of `of`."""
-        found = []
+        images = []
         for cut, (rows, columns) in zip(self.patches, self.grids.tolist(), strict=True):
             cells = cut[: rows * columns].reshape(rows, columns, patch_size, patch_size, 3).permute(4, 0, 2, 1, 3)
-            found.append(cells.reshape(3, rows * patch_size, columns * patch_size))
-        return found
+            images.append(cells.reshape(3, rows * patch_size, columns * patch_size))
+        return images
 
     def to(self, device: torch.device | str) -> Patches:
         """Copy to a device."""

@@ -1,6 +1,6 @@
 """Loss and gradients of the device against double precision on the CPU.
 
-The yardstick is the error of the CPU in the same precision: the device may round elsewhere, but not much worse.
+The yardstick is the error of the CPU in the same precision: the device may round differently, but not much worse.
 """
 
 from __future__ import annotations
@@ -92,7 +92,6 @@ def orthogonal(job: Job) -> None:
 def compiled(job: Job) -> None:
     exact = double_precision(job)
     job.choose_compiler()
-    # Each precision is compiled anew.
     for precision in ("bf16", "fp32", "fp16") if job.on_gpu else ("fp32",):
         errors = yardstick(job, exact, precision)
         compare(job, f"{precision}, compiled", exact, errors, precision, ["--parallel.compile", "True"])

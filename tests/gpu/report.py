@@ -70,7 +70,7 @@ class Report:
         for outcome in self.outcomes:
             if outcome.rows:
                 lines += ["", f"## {outcome.part.section}: {outcome.part.name}", ""]
-                lines += ["| | found | wanted | | |", "|---|---|---|---|---|"]
+                lines += ["| | result | wanted | | |", "|---|---|---|---|---|"]
                 lines += ["| " + " | ".join(cells(row)) + " |" for row in outcome.rows]
         return lines
 

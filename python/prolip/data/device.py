@@ -1,8 +1,8 @@
 """`device_batches`: copies the loader's batches to the training device ahead of time and normalises the images there.
 
-On a GPU the bytes of each batch, a quarter of its floats, are packed into a recycled page-locked buffer and sent in one
-copy on a separate stream (`prolip.data.cuda`). For a CPU the loader's threads normalise while they fill a batch, and
-its images share the loader's memory. So no thread of torch is needed: they would wait busily beside the loader's.
+On a GPU the bytes of each batch, a quarter of its floats, are sent from a recycled page-locked buffer in one copy on a
+separate stream (`prolip.data.cuda`). For a CPU the loader's threads normalise while they fill a batch, and its images
+share the loader's memory. No thread of torch is needed: it would wait busily beside the loader's.
 
 Shapes: B samples per batch (on this rank), H/W pixels, C caption slots, L tokens, M masked rows, K kept patches.
 """
@@ -27,7 +27,7 @@ from prolip.image_tensors import OPENAI_MEAN, OPENAI_STD, Patches
 __all__ = ["DeviceBatch", "DeviceBatches", "DeviceStats", "device_batches"]
 
 _ALIGNMENT = 256
-"""Alignment in bytes of each array in a packed buffer, the same as CUDA's own."""
+"""Alignment in bytes of each array in a buffer, as CUDA's own."""
 
 
 class DeviceBatch(NamedTuple):
@@ -89,7 +89,7 @@ class DeviceBatches:
     def __init__(self, loader: Source, normalise: Normalise, transfer: CudaTransfer | None, ahead: int):
         self._loader, self._normalise, self._transfer, self._ahead = loader, normalise, transfer, ahead
         self._batches = loader.translated(normalise.table() if transfer is None else None)
-        # One more buffer than copies in flight, so that the next batch can be packed while they run.
+        # One more buffer than copies in flight, so that the next batch can be filled in while they run.
         self._slots = deque(_Slot() for _ in range(ahead + 2))
         self._in_flight: deque[_InFlight] = deque()
         self._waits: deque[tuple[CudaEvent, CudaEvent]] = deque()
@@ -160,8 +160,8 @@ class DeviceBatches:
         return not self._in_flight or self._loader.stats().ready > 0
 
     def _send(self, transfer: CudaTransfer, batch: Batch) -> _InFlight:
-        found = _arrays(batch)
-        arrays = [array for array in found if array is not None]
+        fields = _arrays(batch)
+        arrays = [array for array in fields if array is not None]
         starts, size = _layout(arrays)
         slot = self._slots[0]
         self._slots.rotate(-1)
@@ -173,14 +173,14 @@ class DeviceBatches:
             flat = torch.from_numpy(array).reshape(-1).view(torch.uint8)
             slot.memory[start : start + array.nbytes].copy_(flat)
         with transfer.copying():
-            packed = transfer.send(slot.memory[:size])
+            sent = transfer.send(slot.memory[:size])
             slot.sent = transfer.record()
-            pixels, *rest = (_view(packed, start, array) for start, array in zip(starts, arrays, strict=True))
-            # Copies, as `packed` must stay on the copy stream.
+            pixels, *rest = (_view(sent, start, array) for start, array in zip(starts, arrays, strict=True))
+            # Copies, as `sent` must stay on the copy stream.
             tensors = [self._normalise(pixels), *(tensor.clone() for tensor in rest)]
             ready = transfer.record()
         there = iter(tensors[1:])
-        moved = [None if array is None else next(there) for array in found[1:]]
+        moved = [None if array is None else next(there) for array in fields[1:]]
         return _InFlight(_device_batch(batch, tensors[0], moved), tensors, ready)
 
 
@@ -253,9 +253,9 @@ def _layout(arrays: Sequence[NDArray[Any]]) -> tuple[list[int], int]:
     return starts, end
 
 
-def _view(packed: Tensor, start: int, array: NDArray[Any]) -> Tensor:
+def _view(sent: Tensor, start: int, array: NDArray[Any]) -> Tensor:
     dtype = torch.from_numpy(array).dtype
-    return packed[start : start + array.nbytes].view(dtype).view(array.shape)
+    return sent[start : start + array.nbytes].view(dtype).view(array.shape)
 
 
 def device_batches(

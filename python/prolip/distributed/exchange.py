@@ -121,7 +121,7 @@ _BY_NUMBER: WeakValueDictionary[int, Peers] = WeakValueDictionary()
 
 
 class _Transfer(NamedTuple):
-    """A transfer in progress, with the leaving numbers, which must not be freed before they are sent."""
+    """A transfer in progress. It holds the leaving numbers, which must not be freed before they are sent."""
 
     requests: list[dist.Work]
     arriving: Tensor

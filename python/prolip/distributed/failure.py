@@ -23,8 +23,8 @@ def failing_at_once(command: str, log: logging.Logger, ranks: Ranks) -> Iterator
     """Run one rank of a job; yields a stack that closes what the rank opens, and leaves the process group at the end.
 
     In a single process, a failure is raised. On one of several ranks, it is logged, open resources have some seconds
-    to close, and the process ends without waiting for the other ranks, which may wait for this one. The exit status is
-    2 for a user's error, 130 after Ctrl-C, otherwise 1.
+    to close, and the process ends without waiting for the other ranks. The exit status is 2 for a user's error, 130
+    after Ctrl-C, otherwise 1.
     """
     status = 0
     try:

@@ -98,17 +98,17 @@ def find_device(device: str | torch.device) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        found = torch.device(device)
+        chosen = torch.device(device)
     except RuntimeError as error:
         raise UserError("device", "must be auto or a device of torch, such as cpu or cuda:1", device) from error
     seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
     check(
-        found.type != "cuda" or (found.index or 0) < seen,
+        chosen.type != "cuda" or (chosen.index or 0) < seen,
         "device",
         f"must be one of the {seen} GPUs that torch sees",
         device,
     )
-    return found
+    return chosen
 
 
 def start(device: str = "auto", timeout: timedelta = _TIMEOUT) -> Ranks:
@@ -192,8 +192,8 @@ def agree_on_name(store: Store, rank: int, world_size: int) -> str:
     """Agree with the ranks that start now on a name that was never used in this store before.
 
     After a restart, torchrun's workers find the addresses of the previous workers in their store, and wait for them
-    forever (pytorch/pytorch#135712). So every rank draws a random name. Rank 0 publishes the names that it sees, its
-    own first, until every rank has confirmed that its own is among them. Rank 0's name is the one agreed on.
+    forever (pytorch/pytorch#135712). So every rank draws a random name. Rank 0 publishes all names, its own first,
+    until every rank has confirmed that its name is among them. All agree on rank 0's.
 
     Raises:
         RuntimeError: a rank does not start within half an hour.
@@ -214,9 +214,9 @@ def agree_on_name(store: Store, rank: int, world_size: int) -> str:
 
 
 def _share_of_cores(bound: set[int], of_all: Sequence[set[int]]) -> int:
-    """Return how many cores this process should use, at least 1: of each core its share, within the cgroup's quota.
+    """Return the number of cores for this process, at least 1: its share of each core, within the cgroup's quota.
 
-    A launcher may bind the processes of a machine to cores of their own, or to those of their GPU's socket.
+    A launcher may bind processes to cores of their own, or to those of their GPU's socket.
 
     Args:
         bound: the cores that this process is bound to.

@@ -24,11 +24,10 @@ class LossConfig:
     ppcl_weight: float = 1.0
     """Weight of the contrastive loss."""
     siglip_weight: float = 0.0
-    """Weight of SigLIP's loss on means, with the same scale and bias, in addition to the contrastive loss. Only an
-    ablation uses it."""
+    """Weight of SigLIP's loss on means, with the same scale and bias, in addition (for an ablation)."""
     variance_scale: float | None = None
-    """If set, variances learn from a contrastive loss of their own with this fixed logit scale, such as 2, without
-    effect on the means (docs/specification.md, section 3.3). None, as published: both share the learned scale."""
+    """If set, variances learn from a contrastive loss of their own with this fixed logit scale, such as 2, which does
+    not reach the means (docs/specification.md, section 3.3). None, as published: both share the learned scale."""
     inclusion_weight: float = 1e-7
     """Weight of the inclusion of images in their texts."""
     masked_inclusion_weight: float = 1e-3

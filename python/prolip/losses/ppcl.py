@@ -84,8 +84,8 @@ def _pair_sum(
 ) -> tuple[Tensor, list[Tensor]]:
     """Return the loss summed over this rank's images and all ranks' texts, and its gradients if `training`.
 
-    `image` and `text` are pairs of mean and total variance, `logit` is scale and bias. torch.compile does not trace the
-    loops and exchanges inside an operator.
+    `image` and `text` are mean and total variance, `logit` is scale and bias. torch.compile does not trace the loops
+    and exchanges inside an operator.
     """
     with torch.autocast(image[0].device.type, enabled=False):
         visit = _Visit(_Side(*image), _Side(*text), *logit, tile=tile, training=training)
@@ -106,7 +106,7 @@ class _Side(NamedTuple):
 
 
 class _Visit:
-    """The loss summed over this rank's images and the texts visited so far, and its gradients."""
+    """The loss of the pairs visited so far, and its gradients."""
 
     def __init__(self, image: _Side, text: _Side, scale: Tensor, bias: Tensor, *, tile: int, training: bool) -> None:
         self.image, self.text, self.scale, self.tile = image, text, scale, tile

@@ -82,8 +82,8 @@ class ProlipLoss:
     def __call__(self, output: Embedded) -> LossTerms:
         """Compute the terms of this rank's part of the batch; their mean over ranks is the loss of the whole batch.
 
-        All ranks have equally many samples, and equally many masked ones. Terms are in single precision at least, and
-        may be infinite or NaN.
+        All ranks have the same numbers of samples and of masked ones. Terms are in single precision at least, and may
+        be infinite or NaN.
 
         Raises:
             UserError: the contrastive loss needs a similarity bias, and the model has none.

@@ -1,4 +1,4 @@
-"""Adapters, which turn the embeddings of a frozen CLIP or SigLIP into Gaussians, and their two files.
+"""Adapters, which turn embeddings of a frozen CLIP or SigLIP into Gaussians, and their two files.
 
 A head per tower reads an embedding of unit norm and returns a Gaussian. An adapter has its own similarity scale and
 bias. D embedding.
@@ -124,7 +124,7 @@ class AdaptedNetwork(nn.Module):
         self.frozen = frozen.requires_grad_(False)
         self.adapter = adapter
 
-    # Properties, since a parameter registered twice would change the digest of the weights.
+    # Properties: a parameter registered twice would change the digest of the weights.
 
     @property
     def logit_scale(self) -> nn.Parameter:
@@ -157,8 +157,8 @@ class _AdaptedTower(nn.Module):
 
     def forward(self, inputs: Tensor) -> Gaussian:
         """Return the Gaussians [B, D] of pixels or token ids."""
-        found: Gaussian = self.head(normalised(self.encoder(inputs)).mean)
-        return found
+        gaussian: Gaussian = self.head(normalised(self.encoder(inputs)).mean)
+        return gaussian
 
 
 class Frozen(NamedTuple):

@@ -52,8 +52,7 @@ ARCHITECTURES: dict[str, ModelConfig] = {
         text=TextConfig(context_length=77, vocab_size=49408, width=1024, heads=16, layers=24),
         init_logit_bias=-10.0,
     ),
-    # Small enough for two cores; the vocabulary is that of the shards' own tokenizer. The initial bias cancels what
-    # the initial variances add to the logits.
+    # Small enough for two cores. The initial bias cancels what the initial variances add to the logits.
     "demo": ModelConfig(
         embed_dim=_DEMO_DIM,
         vision=VisionConfig(

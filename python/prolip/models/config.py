@@ -74,8 +74,7 @@ class VisionConfig:
     embed_unc: bool = False
     """Predict log variances from a [UNC] token. Without it images are points."""
     unc_seen: bool = True
-    """Other tokens attend to [UNC], as in all released models. If False, only [UNC] attends to them, and means do not
-    depend on it."""
+    """Other tokens attend to [UNC], as in all released models. If False, means do not depend on it."""
     init_unc_bias: float = -10.0
     """Initial log variance."""
     final_norm: Literal["twice", "once"] = "twice"
@@ -147,8 +146,8 @@ class TextConfig:
     embed_unc: bool = True
     """Predict log variances, with a [UNC] token. Without it texts are points."""
     unc_seen: bool = True
-    """Other tokens attend to [UNC], as in all released models. If False, only [UNC] attends to them, means do not
-    depend on it, and log_var_source must be "unc"."""
+    """Other tokens attend to [UNC], as in all released models. If False, means do not depend on it, and log_var_source
+    must be "unc"."""
     init_unc_bias: float = -10.0
     """Initial log variance."""
     log_var_source: Literal["mean", "unc"] = "mean"
@@ -193,7 +192,7 @@ class ModelConfig:
     init_logit_scale: float = CLIP_LOGIT_SCALE
     """Initial *log* of the similarity's scale."""
     init_logit_bias: float | None = None
-    """Initial bias of the similarity. A model without one (None) can be loaded, but not trained with PPCL or SigLIP."""
+    """Initial bias of the similarity. A model without one (None) can be loaded, but not trained."""
 
     def __post_init__(self) -> None:
         _check_sizes("", self, "embed_dim")
@@ -235,8 +234,7 @@ class LockConfig:
     text_unlocked_groups: int = 0
     """The same for a frozen text tower: projection, last block with the last norm, each block before it, the input."""
     unc_vectors: bool = False
-    """Freeze the [UNC] vectors of frozen towers, too: only the heads train, the towers need no backward pass, and
-    means do not change."""
+    """Freeze the [UNC] vectors of frozen towers, too: only the heads train, and means do not change."""
 
     def __post_init__(self) -> None:
         for tower in ("image", "text"):

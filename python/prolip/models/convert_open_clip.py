@@ -1,8 +1,8 @@
 """Converts open_clip's CLIP and SigLIP models to ProLIP, as a start for training.
 
-The converted towers compute the same embeddings as open_clip's; these are the means. The new [UNC] parts are
-initialised as in any new model (specification §2.5), and no other token attends to [UNC]. All settings are read from
-the modules that open_clip built, so activations, heads and epsilons are right whatever the model's name suggests.
+The means of the converted towers are open_clip's embeddings. The new [UNC] parts are initialised as in any new model
+(specification §2.5), and no other token attends to [UNC]. All settings are read from the modules that open_clip built,
+not from the model's name.
 
 W width, D embedding.
 """
@@ -57,7 +57,7 @@ _NAMES = {
     ".ls1.": ".ls_1.",
     ".ls2.": ".ls_2.",
 }
-"""Names of parts in timm's vision transformers and in transformers' SigLIP 2, and the released ones."""
+"""Released names of parts of timm's vision transformers and of transformers' SigLIP 2."""
 _NAFLEX = {
     "pos_embed_ar_preserving": False,
     "pos_embed_antialias": True,
@@ -66,7 +66,7 @@ _NAFLEX = {
     "channels_last": True,
     "norm_input": None,
 }
-"""Settings of timm's native tower that our tower has, too."""
+"""Settings of timm's native tower that ours shares."""
 _TIMM_POOL = {"proj": "attn.out_proj", "norm": "norm", "mlp.c_fc": "mlp.c_fc", "mlp.c_proj": "mlp.c_proj"}
 """The same for the attention pool, whose MLP is renamed already."""
 
@@ -97,12 +97,12 @@ def released_names(state: Mapping[str, Tensor]) -> State:
 def start_from(model: nn.Module, *, uncertainty: bool = True) -> ProLIP:
     """Convert an open_clip model to ProLIP, on the CPU, in single precision.
 
-    CLIP models have no similarity bias: they get the initial values of the released loader, bias -10 and scale 10.
-    Images are normalised as by our loader: if the model was trained with another mean and std, its weights are adapted.
+    CLIP models have no similarity bias: they get the released loader's bias -10 and scale 10. If the model was trained
+    with another mean and std of pixels than our loader's, its weights are adapted.
 
     Args:
-        model: an open_clip CLIP or CustomTextCLIP. Its image tower is open_clip's ViT with [CLS], or timm's ViT with
-            attention pooling (SigLIP), also with native aspect (NaFlex). Its text tower is open_clip's.
+        model: an open_clip CLIP or CustomTextCLIP, with open_clip's text tower. Its image tower is open_clip's ViT with
+            [CLS], or timm's ViT with attention pooling (SigLIP), also with native aspect (NaFlex).
         uncertainty: add the [UNC] parts. Without them images and texts are points.
 
     Raises:
@@ -208,7 +208,7 @@ def _from_timm(visual: Any, state: State, uncertainty: bool) -> tuple[VisionConf
     width, patch_size = trunk.embed_dim, _square(embeds.patch_size)
     if is_native:
         size = [rows * patch_size for rows in positions.shape[1:3]]
-        # open_clip 3 does not keep the setting. Its configurations have it for images of that size.
+        # open_clip 3 does not keep the setting; in its configurations it fits images of that size.
         whole = math.prod(side // patch_size for side in visual.image_size)
         settings["image_seq_len"] = getattr(visual, "image_seq_len", whole)
         settings["pos_embed_interp_mode"] = embeds.pos_embed_interp_mode
@@ -246,7 +246,7 @@ def fold_pixels(tensors: State, mean: Sequence[float], std: Sequence[float], num
     """Adapt the patch filter to pixels normalised as by our loader (m', s'), not as in the model's training (m, s).
 
     (p - m) / s = ((p - m') / s') * s' / s + (m' - m) / s: a factor on the filter of each colour, and a constant, which
-    goes into the position of every patch, as a bias does. Interpolated positions keep it: their weights add up to 1.
+    is added to the position of every patch, as a bias is. The weights of interpolated positions add up to 1.
     """
     table = tensors["visual.positional_embedding"].clone()
     table[num_specials:] += tensors.pop("visual.conv1.bias", torch.zeros(()))

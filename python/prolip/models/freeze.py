@@ -1,8 +1,8 @@
 """Freezes towers for fine-tuning.
 
-The log-variance heads always train, and so do the similarity's scale and bias, since growing variances shift the logit
-of every pair. [UNC] vectors train unless `unc_vectors` freezes them. While one trains, the backward pass runs
-through all blocks of its frozen tower, and the means change if other tokens attend to it (`unc_seen`).
+The log-variance heads and the similarity's scale and bias always train: growing variances shift every logit. [UNC]
+vectors train unless `unc_vectors` freezes them. Training one takes a backward pass through all blocks of its frozen
+tower, and changes the means if other tokens attend to it (`unc_seen`).
 """
 
 from __future__ import annotations

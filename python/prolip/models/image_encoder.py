@@ -37,7 +37,7 @@ class ImageEncoder(nn.Module):
         self.unc_embedding = nn.Parameter(scale * torch.randn(width)) if config.embed_unc else None
         self.positional_embedding = nn.Parameter(scale * torch.randn(self.num_specials + config.num_patches, width))
         self.proj = nn.Parameter(scale * torch.randn(width, embed_dim))
-        # A convolution in the checkpoint, computed as a matrix product: so dropped patches cost nothing.
+        # A convolution in the checkpoint, computed as a matrix product, so that dropped patches cost nothing.
         self.conv1 = nn.Conv2d(3, width, self.patch, self.patch, bias=False)
         self.ln_pre = nn.Identity() if config.no_ln_pre else nn.LayerNorm(width, config.norm_eps)
         self.transformer = Transformer(config, activation)

@@ -101,9 +101,9 @@ def _changed(config: VisionConfig | TextConfig) -> JsonDict:
 def to_official_json(config: ModelConfig) -> JsonDict:
     """Return `config` in the official form: settings that differ from the defaults, keys sorted.
 
-    `final_norm`, `unc_seen`, `log_var_source` and the settings of native aspect have no official key, and "map" is not
-    an official pool_type. Where they differ from the released models they are written under our names, so that the
-    official code refuses the file instead of building another model.
+    `final_norm`, `unc_seen`, `log_var_source`, the settings of native aspect and the pool_type "map" are not official.
+    Where they differ from the released models they are written under our names, so that the official code refuses the
+    file.
     """
     written: JsonDict = {
         "embed_dim": config.embed_dim,

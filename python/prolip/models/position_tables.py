@@ -1,7 +1,7 @@
-"""Resizes position and token tables of a checkpoint for a model of another size, and positions for an image's own grid.
+"""Resizes a checkpoint's position and token tables for a model of another size, and positions for an image's own grid.
 
-Tables of checkpoints have two forms. "official" repeats the released loader. "corrected" keeps the learned rows of
-special tokens, which the official form loses or blurs (specification §6).
+"official" repeats the released loader. "corrected" keeps the learned rows of special tokens, which the official form
+loses or blurs (specification §6).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def resize_image_positions(
     Patch rows are resampled by an antialiased bicubic filter if the grids differ. Special rows that the checkpoint
     lacks come from `model_table`. If both have [CLS] and [UNC], the official form takes these from there, too.
 
-    The number of rows tells how many are special, because patches form a square. (The released loader tells only one
-    before 14 * 14 or 16 * 16 patches from two: it cannot read SigLIP's tables, which have none.)
+    The number of special rows follows from that of all rows, because patches form a square. (The released loader knows
+    only squares of 14 and 16, and cannot read SigLIP's tables, which have no special rows.)
 
     Args:
         checkpoint: [n, W], [1, n, W], or of patches alone [1, rows, columns, W].
@@ -47,16 +47,16 @@ def resize_image_positions(
     table = checkpoint.flatten(0, -2)
     if len(table) == num_specials + grid[0] * grid[1]:
         return table
-    sides = {found: math.isqrt(max(len(table) - found, 0)) for found in range(num_specials + 1)}
-    found = next((found for found, side in sides.items() if side and side**2 == len(table) - found), None)
-    if found is None:
+    sides = {count: math.isqrt(max(len(table) - count, 0)) for count in range(num_specials + 1)}
+    own = next((count for count, side in sides.items() if side and side**2 == len(table) - count), None)
+    if own is None:
         raise UserError("positions", f"must be up to {num_specials} special rows and a square of patches", len(table))
-    patches, side = table[found:], sides[found]
+    patches, side = table[own:], sides[own]
     if (side, side) != grid:
         square = patches.T.reshape(1, -1, side, side)
         resampled = F.interpolate(square, grid, mode="bicubic", antialias=True, align_corners=False)
         patches = resampled.flatten(2)[0].T
-    kept = 0 if found == 2 and form == "official" else found
+    kept = 0 if own == 2 and form == "official" else own
     return torch.cat([table[:kept], model_table[kept:num_specials].to(table), patches])
 
 
@@ -110,8 +110,8 @@ def grid_positions(
 ) -> Tensor:
     """Return the positions of patches in grids of any size, as F.interpolate(antialias=True) gives for each grid.
 
-    The filter is linear and separable: a patch has one weight per row and one per column of the table. So patches of
-    all grids are one matrix product.
+    The filter is linear and separable: a patch has a weight per row and per column of the table, so all grids together
+    take one matrix product.
 
     Args:
         table: [rows * columns, W]

@@ -30,7 +30,7 @@ class ReleasedModel:
     samples: str
     """Samples seen."""
     figures: Mapping[str, float] = field(default_factory=dict)
-    """Zero-shot figures in percent, as published; figures that we found nowhere are left out."""
+    """Zero-shot figures in percent, as far as published."""
 
     @property
     def repository(self) -> str:

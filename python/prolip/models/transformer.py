@@ -20,7 +20,7 @@ Activation = Literal["exact", "tanh", "quick"]
 
 
 class AttentionMask(NamedTuple):
-    """Which tokens each token attends to: as a matrix, and in a form that fused kernels can use without one."""
+    """Which tokens each token attends to: as a matrix, and in a form for fused kernels that take none."""
 
     allowed: Tensor
     """bool [Lq, Lk], or per image [B, 1, Lq or 1, Lk]"""
@@ -36,7 +36,7 @@ class AttentionMask(NamedTuple):
         length = self.allowed.shape[-2]
         if length == 1:  # the same keys for all queries
             return self
-        if self.hidden is None and not self.causal:  # what follows makes the length a constant of an exported graph
+        if self.hidden is None and not self.causal:  # the code below would fix the length in an exported graph
             return AttentionMask(self.allowed[..., rows, :])
         first, last, _ = rows.indices(length)
         is_whole = last - first == length
@@ -88,10 +88,10 @@ def _weights(scaled_query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
 
 
 class _SelfAttention(torch.autograd.Function):
-    """`attend` of all tokens to all tokens, from the packed projection [B, L, 3 W] to [B, L, W].
+    """`attend` of all tokens to all tokens, from the fused projection [B, L, 3 W] to [B, L, W].
 
-    The same numbers as automatic differentiation with fewer copies: queries, keys and values are copied together, and
-    so are their gradients.
+    The same numbers as automatic differentiation with fewer copies: queries, keys and values are copied together, as
+    are their gradients.
     """
 
     @staticmethod

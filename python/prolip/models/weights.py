@@ -1,7 +1,7 @@
 """Reads checkpoints into a model: the hub's layout, released training checkpoints, and our own.
 
-Loading is strict. An error names each tensor that is missing, unexpected or misshapen, with its nearest match. Pickles
-are read with `weights_only=True`, so a file can hold only tensors and plain containers.
+Loading is strict: an error names each tensor that is missing, unexpected or misshapen, with its nearest match. Pickles
+may hold only tensors and plain containers (`weights_only=True`).
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def read_file(path: Path) -> State:
     except OSError:
         raise
     except pickle.UnpicklingError:
-        # Torch's own message advises to switch the check off, which would run code from the file.
+        # Torch's own message advises to switch this check off.
         raise WeightsError(path, "not a checkpoint; must hold only tensors and plain values") from None
     except Exception as error:  # a stranger's file can raise anything
         raise WeightsError(path, f"not a checkpoint ({error})") from error
@@ -210,9 +210,9 @@ def _shape(tensor: Tensor) -> str:
 def fit_state(model: ProLIP, state: Mapping[str, Tensor], form: ResizeForm) -> State:
     """Return `state` with its position and token tables resized for `model`; other tensors stay as they are.
 
-    A checkpoint without a similarity bias gets the initial values of the released loader: bias -10 and scale 10. The
-    official form also renames the tensors of an open_clip model. Of these, parts outside the blocks may differ: what
-    the model lacks is left out, and what the state lacks keeps the model's values.
+    A checkpoint without a similarity bias gets the released loader's bias -10 and scale 10. The official form also
+    renames the tensors of an open_clip model. Parts of these outside the blocks may differ: what the model lacks is
+    left out, and what the state lacks keeps the model's values.
     """
     fitted = released_names(state) if form == "official" else dict(state)
     is_renamed = fitted.keys() != state.keys()

@@ -1,8 +1,8 @@
 """Gradient accumulation that is exact although the loss compares every sample with every other one.
 
 All micro-batches are embedded without gradient, and the loss of the whole batch gives the gradient of every embedding.
-Each micro-batch is embedded again, with the same random numbers, and these gradients go back to the parameters. The
-price is one more forward pass.
+Each micro-batch is then embedded again, with the same random numbers, to pass these gradients to the parameters. This
+costs one more forward pass.
 
 Shapes: B samples of this rank, of which the first M are masked, C caption slots, L tokens, K kept patches, D embedding.
 """
@@ -129,8 +129,8 @@ def _leaves(outputs: Sequence[ProLIPOutput], rows: Tensor) -> ProLIPOutput:
     """
 
     def tower(embeddings: Sequence[Gaussian | None], order: Tensor | slice) -> Gaussian | None:
-        found = [one for one in embeddings if one is not None]
-        return Gaussian(*map(_leaf, concatenate(found, -2).rows(order))) if found else None
+        parts = [one for one in embeddings if one is not None]
+        return Gaussian(*map(_leaf, concatenate(parts, -2).rows(order))) if parts else None
 
     image, text, masked_image, masked_text, scales, biases = zip(*outputs, strict=True)
     order, every = rows.argsort(), slice(None)

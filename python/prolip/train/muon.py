@@ -19,15 +19,15 @@ _ITERATIONS = 5
 _RMS = 0.2
 _NUMBERS_PER_ROUND = 8_000_000
 _Matrices = list[tuple[Tensor, dict[str, Any]]]
-"""Parameters, each with its group."""
+"""Parameters with their groups."""
 
 
 class MuonWithAdamW(torch.optim.AdamW):
     """AdamW, but some parameter groups move along their orthogonalised momentum (Jordan et al., 2024).
 
     The key `muon` of a group is the number of matrices in each parameter: 3 for a fused projection, [3 W, W]; 0 for
-    AdamW. A matrix of A x B moves by `lr` times 0.2 sqrt(max(A, B)) times a matrix whose singular values are about 1,
-    about as far as with AdamW (arXiv:2502.16982, section 2.2). Each rank orthogonalises its share.
+    AdamW. A matrix of A x B moves by `lr` times 0.2 sqrt(max(A, B)) times a matrix of singular values near 1, about as
+    far as with AdamW (arXiv:2502.16982, section 2.2). Each rank orthogonalises its share.
     """
 
     def __init__(
@@ -49,13 +49,13 @@ class MuonWithAdamW(torch.optim.AdamW):
             for matrix in group["params"]
             if matrix.grad is not None
         ]
-        matrices.sort(key=lambda pair: pair[0].shape)  # ranks then get matrices of the same size
+        matrices.sort(key=lambda pair: pair[0].shape)  # so that ranks get matrices of one size
         taken: Tensor | float = 1.0 - getattr(self, "found_inf", 0.0)
         for together in _rounds(matrices, self._ranks.world_size):
             directions = [self._direction(matrix, taken) for matrix, _ in together]
             for (matrix, group), orthogonal in zip(together, self._orthogonal(directions, together), strict=True):
                 rows, columns = matrix.shape
-                size = _RMS * math.sqrt(max(rows // group["muon"], columns))  # about as far as with AdamW
+                size = _RMS * math.sqrt(max(rows // group["muon"], columns))
                 update = _sharded_like(orthogonal.to(matrix.dtype), matrix) * size
                 matrix.mul_(1.0 - group["lr"] * group["weight_decay"] * taken).sub_(update * (group["lr"] * taken))
         gradients = [matrix.grad for matrix, _ in matrices]
@@ -73,14 +73,14 @@ class MuonWithAdamW(torch.optim.AdamW):
         if world_size == 1:
             return own
         sizes = [[direction.numel() for direction in directions[other::world_size]] for other in range(world_size)]
-        most = max(map(sum, sizes))
-        sent = directions[0].new_zeros(most, dtype=self._dtype)
+        longest = max(map(sum, sizes))
+        sent = directions[0].new_zeros(longest, dtype=self._dtype)
         if own:
             sent[: sum(sizes[rank])] = torch.cat([matrix.flatten() for matrix in own])
-        gathered = sent.new_empty(world_size * most)
+        gathered = sent.new_empty(world_size * longest)
         dist.all_gather_into_tensor(gathered, sent)
         orthogonal = list(directions)
-        for other, of_rank in enumerate(gathered.view(world_size, most)):
+        for other, of_rank in enumerate(gathered.view(world_size, longest)):
             orthogonal[other::world_size] = torch.split(of_rank[: sum(sizes[other])], sizes[other])
         return [flat.view(direction.shape) for flat, direction in zip(orthogonal, directions, strict=True)]
 
@@ -91,7 +91,7 @@ class MuonWithAdamW(torch.optim.AdamW):
             state["step"] = torch.zeros((), device=matrix.device)
             state["exp_avg"] = torch.zeros_like(matrix)
         assert matrix.grad is not None, "only such matrices are moved"
-        # If the step is skipped, a gradient is not finite. It must not reach the sums below, even times 0.
+        # In a step that is skipped a gradient is not finite, and must not reach the sums below, even times 0.
         gradient = matrix.grad.nan_to_num(0.0, 0.0, 0.0)
         average: Tensor = state["exp_avg"]
         average.lerp_(gradient, torch.as_tensor((1 - MOMENTUM) * taken, dtype=gradient.dtype, device=gradient.device))
@@ -101,7 +101,7 @@ class MuonWithAdamW(torch.optim.AdamW):
 
 
 def _rounds(matrices: _Matrices, num_ranks: int) -> Iterator[_Matrices]:
-    """Divide matrices into rounds that are exchanged at once: a matrix per rank, or more up to 8 million numbers."""
+    """Divide matrices into rounds of one exchange each: a matrix per rank, or more, up to 8 million numbers."""
     together: _Matrices = []
     for first in range(0, len(matrices), num_ranks):
         more = matrices[first : first + num_ranks]
@@ -114,7 +114,7 @@ def _rounds(matrices: _Matrices, num_ranks: int) -> Iterator[_Matrices]:
 
 
 def _orthogonalize_all(directions: Sequence[Tensor], counts: Sequence[int], dtype: torch.dtype) -> list[Tensor]:
-    """Orthogonalise parameters, each of a number of matrices, in `dtype`; those of one size together."""
+    """Orthogonalise parameters of `counts` matrices each, in `dtype`, those of one size together."""
     split = [
         matrix.view(count, -1, matrix.shape[-1]).to(dtype) for matrix, count in zip(directions, counts, strict=True)
     ]

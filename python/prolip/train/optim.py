@@ -46,8 +46,7 @@ def make_optimizer(
 ) -> torch.optim.AdamW:
     """Make the optimizer over the trainable parameters of the model (not wrapped): AdamW, with or without Muon.
 
-    There is a group per decay, learning-rate factor and kind of step. Muon takes the matrices of the blocks, and
-    orthogonalises in bfloat16 on a GPU, and where the towers compute in it.
+    Muon takes the matrices of the blocks, and orthogonalises in bfloat16 on a GPU or where the towers compute in it.
     """
     has_muon = config.hidden == "muon"
     groups: dict[tuple[bool, float, int], list[nn.Parameter]] = {}
@@ -113,12 +112,12 @@ def step_where(optimizer: torch.optim.Optimizer, taken: Tensor) -> None:
 
 def clip_gradients(parameters: Iterable[nn.Parameter], clip_norm: float | None) -> Tensor:
     """Scale gradients down if their global norm exceeds `clip_norm`; returns the norm before that, a scalar."""
-    found = [parameter for parameter in parameters if parameter.grad is not None]
-    norm = nn.utils.get_total_norm([p.grad for p in found if p.grad is not None], foreach=True)
+    trained = [parameter for parameter in parameters if parameter.grad is not None]
+    norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None], foreach=True)
     if isinstance(norm, DTensor):  # some gradients are sharded
         norm = norm.full_tensor()
     if clip_norm is not None:
-        nn.utils.clip_grads_with_norm_(found, clip_norm, norm, foreach=True)
+        nn.utils.clip_grads_with_norm_(trained, clip_norm, norm, foreach=True)
     return norm
 
 
@@ -133,7 +132,7 @@ class Divergence:
     """The first step that diverged, recorded on the device.
 
     From then on the optimizer must not move (`step_where`). The host reads the record where it waits for the device
-    anyway, and finds the weights as they were before. (torch._assert_async would name neither step nor terms.)
+    anyway. (torch._assert_async would name neither step nor terms.)
     """
 
     def __init__(self, ranks: Ranks) -> None:

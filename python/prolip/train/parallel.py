@@ -29,30 +29,26 @@ _COMPILES_LOSS = "2.15"
 
 
 def share_model(model: ProLIP, config: ParallelConfig, ranks: Ranks, dtype: torch.dtype) -> nn.Module:
-    """Return the module that a training step calls. Parameters keep their names; "fsdp" makes them DTensors in place.
+    """Wrap the model for a training step. Parameters keep their names; "fsdp" makes them DTensors in place.
 
     Make the optimizer afterwards, from the parameters of `model`. `dtype` is that of the towers' matrix products.
     """
     towers = (model.visual, model.text)
     compiled = config.compiles(ranks.device.type)
     if compiled:
-        # Towers, whole and masked inputs, lengths of native images and the last block give more graphs of one code than
-        # torch's default of 8.
+        # Towers, masked inputs, lengths of native images and the last block need more graphs than torch's default of 8.
         torch._dynamo.config.recompile_limit = max(_GRAPHS, torch._dynamo.config.recompile_limit)
     for tower in towers:
         tower.transformer.recompute_every = config.recompute_every
         if compiled:
             for block in tower.transformer.blocks():
-                # Each view of a batch has one shape. A graph for all shapes would be slower than one for each.
+                # A graph for all shapes would be slower than one for each.
                 block.compile(dynamic=False)
     if ranks.world_size == 1:
         return model
     if config.strategy == "ddp":
         devices = [ranks.device] if ranks.device.type == "cuda" else None
-        # No static graph: a resumed run would add in another order (decision 013). The only buffers are masks, which
-        # never change and need no broadcast. (The public option for that has another name in each version of torch.)
-        masks = [name for name, _ in model.named_buffers()]
-        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, masks)  # type: ignore[no-untyped-call]
+        # No static graph: a resumed run would add in another order (decision 013).
         return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
     mesh = init_device_mesh(ranks.device.type, (ranks.world_size,))
     low = dtype if config.gather == "precision" and dtype != torch.float32 else None
@@ -61,8 +57,7 @@ def share_model(model: ProLIP, config: ParallelConfig, ranks: Ranks, dtype: torc
     for tower in towers:
         for block in tower.transformer.blocks():
             fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=config.reshard)
-        # Each tower is an FSDP root, so that it can be called alone. The similarity's scale and bias are not sharded:
-        # FSDP2 cannot shard scalars.
+        # Each tower is an FSDP root, so that it can be called alone. FSDP2 cannot shard the scalar scale and bias.
         fully_shard(tower, mesh=mesh)
     return model
 

@@ -37,7 +37,7 @@ _PEAKS: tuple[tuple[str, float, float | None, float], ...] = (
     ("rtx 6000 ada", 364.2, 182.1, 91.1),
     ("rtx a6000", 154.8, 77.4, 38.7),
 )
-# Words that mark a different card, or a slice of one, under nearly the same name.
+# Words in the names of other cards, or of a slice of one.
 _OTHER_CARDS = frozenset({"laptop", "ti", "super", "d", "mig", "max", "mobile"})
 
 
@@ -51,8 +51,8 @@ def peak_flops(device_name: str, precision: Arithmetic) -> float | None:
     words = set(re.split(r"[^a-z0-9]+", device_name.lower()))
     if words & _OTHER_CARDS:
         return None
-    found = [peaks for names, *peaks in _PEAKS if words.issuperset(names.split())]
-    peak = _of(found[0], precision) if found else None
+    rows = [peaks for names, *peaks in _PEAKS if words.issuperset(names.split())]
+    peak = _of(rows[0], precision) if rows else None
     return None if peak is None else peak * 1e12
 
 

@@ -99,8 +99,8 @@ def _count(
 ) -> tuple[int, int]:
     """FLOPs of the forward and the backward pass, counted on two blocks of each group of equal ones."""
     groups = {tower: _equal_blocks(model, tower, recompute_every) for tower in ("visual", "text")}
-    # The second block stands for the rest of its group. The first one's input may need no gradient.
-    places = {tower: [place for group in found for place in group[:2]] for tower, found in groups.items()}
+    # The second block is counted for the rest of its group: the first one's input may need no gradient.
+    places = {tower: [place for group in blocks for place in group[:2]] for tower, blocks in groups.items()}
     vision = replace(model.config.vision, layers=len(places["visual"]))
     text = replace(model.config.text, layers=len(places["text"]))
     kept = 0 if mask is None else int(vision.num_patches * mask.keep_ratio)
@@ -108,7 +108,7 @@ def _count(
 
     def original(name: str) -> str:
         tower, *_ = name.split(".")
-        return re.sub(r"(?<=resblocks\.)\d+", lambda found: str(places[tower][int(found[0])]), name)
+        return re.sub(r"(?<=resblocks\.)\d+", lambda number: str(places[tower][int(number[0])]), name)
 
     with FakeTensorMode(), torch.device("cpu"), FlopCounterMode(display=False) as counter:
         small = ProLIP(replace(model.config, vision=vision, text=text))
@@ -121,12 +121,12 @@ def _count(
         outputs = tree_leaves(small(images, ids, *views))
 
         def counted() -> int:
-            found: dict[str, int] = {name: sum(flops.values()) for name, flops in counter.get_flop_counts().items()}
-            total = found.get("Global", 0)
+            flops_of: dict[str, int] = {name: sum(flops.values()) for name, flops in counter.get_flop_counts().items()}
+            total = flops_of.get("Global", 0)
             for tower, blocks in groups.items():
                 for group in blocks:
                     second = places[tower].index(group[0]) + 1
-                    total += max(0, len(group) - 2) * found.get(f"ProLIP.{tower}.transformer.resblocks.{second}", 0)
+                    total += max(0, len(group) - 2) * flops_of.get(f"ProLIP.{tower}.transformer.resblocks.{second}", 0)
             return total
 
         forward = counted()
