@@ -30,8 +30,7 @@ from prolip.train.loop import take_step
 from prolip.train.optim import learning_rate
 
 MAX_MEMORY = 1.12
-"""Peak memory over that of the published step with freed memory kept. Since 28 November 2026 blocks keep the output of
-their GELU on CPUs, which takes memory and saves 3 % of a step (docs/benchmarks.md)."""
+"""Peak memory over that of the published step with freed memory kept."""
 SIDES: tuple[Side, ...] = ("published", "published, memory kept", "ours")
 
 

@@ -9,7 +9,7 @@ Shapes: N images and N texts of this rank, C caption slots, M texts of a tile, D
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,6 @@ from torch import Tensor
 
 from prolip.distributed import Peers
 from prolip.gaussian import Gaussian, csd_logits
-from prolip.losses.fused import register_gradients
 
 TILE = 512
 """Texts whose pairs with this rank's images are in memory at a time."""
@@ -93,7 +92,37 @@ def _pair_sum(
         return visit.total, visit.gradients(returned)
 
 
-register_gradients(_pair_sum)
+def _shapes(
+    image: Sequence[Tensor], text: Sequence[Tensor], logit: Sequence[Tensor], *settings: Any
+) -> tuple[Tensor, list[Tensor]]:
+    gradients = [tensor.new_empty(tensor.shape) for tensor in (*image, *text, *logit)]
+    return logit[0].new_empty(()), gradients if settings[-1] else []
+
+
+def _keep_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, list[Tensor]]) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*output[1])
+
+
+def _scale_gradients(
+    ctx: Any, upstream: Tensor, of_gradients: list[Tensor | None]
+) -> tuple[list[Tensor | None] | None, ...]:
+    # Without this error, the loss's second derivatives would count as zero.
+    if any(grad is not None for grad in of_gradients):
+        raise RuntimeError("the contrastive loss has no second derivatives")
+    grads = iter(ctx.saved_tensors)
+
+    def scaled(needed: bool) -> Tensor | None:
+        grad: Tensor = next(grads)
+        return grad * upstream if needed else None
+
+    return tuple(
+        [scaled(one) for one in needed] if isinstance(needed, list) else None for needed in ctx.needs_input_grad
+    )
+
+
+_pair_sum.register_fake(_shapes)
+_pair_sum.register_autograd(_scale_gradients, setup_context=_keep_gradients)
 
 
 class _Side(NamedTuple):

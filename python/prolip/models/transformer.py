@@ -130,37 +130,6 @@ class _SelfAttention(torch.autograd.Function):
         return query.mul_(query.shape[-1] ** -0.5), key, value
 
 
-class _GeluLinear(torch.autograd.Function):
-    """GELU and a linear map; the backward pass computes the GELU again, so blocks keep a fifth less."""
-
-    @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, approximate: str) -> Tensor:
-        ctx.approximate = approximate
-        ctx.save_for_backward(hidden, weight)
-        # Under autocast, the type is that of the input.
-        return F.linear(F.gelu(hidden, approximate=approximate), weight.to(hidden.dtype), bias.to(hidden.dtype))
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
-        hidden, weight = ctx.saved_tensors
-        grad_hidden = grad_weight = grad_bias = None
-        if ctx.needs_input_grad[1]:
-            again = F.gelu(hidden, approximate=ctx.approximate)
-            grad_weight = gradient.flatten(0, -2).T @ again.flatten(0, -2)
-        if ctx.needs_input_grad[2]:
-            grad_bias = gradient.flatten(0, -2).sum(0)
-        if ctx.needs_input_grad[0]:
-            grad_gelu = gradient @ weight.to(gradient.dtype)
-            grad_hidden = torch.ops.aten.gelu_backward(grad_gelu, hidden, approximate=ctx.approximate)
-        return grad_hidden, grad_weight, grad_bias, None
-
-
-def recomputes_gelu(hidden: Tensor) -> bool:
-    """Whether the backward pass computes the GELU of `hidden` again. On CPUs memory is plentiful, and time is not."""
-    return hidden.device.type != "cpu"
-
-
 def hide_token(mask: Tensor, token: int) -> Tensor:
     """Return `mask` [L, L] with `token` hidden from all other tokens."""
     hidden = mask.clone()
@@ -198,21 +167,25 @@ class Attention(nn.Module):
             if packed.device.type == "cpu" and not torch.compiler.is_exporting():
                 allowed = None if mask is None else mask.allowed
                 return cast(Tensor, self.out_proj(_SelfAttention.apply(packed, self.heads, allowed)))
-            query, key, value = self._split(packed, 3)
-        else:
-            mask = None if mask is None else mask.of_rows(rows)
-            (query,) = self._split(F.linear(x[:, rows], self.in_proj_weight[:width], self.in_proj_bias[:width]), 1)
-            key, value = self._split(F.linear(x, self.in_proj_weight[width:], self.in_proj_bias[width:]), 2)
-        out: Tensor = self.out_proj(attend(query, key, value, mask).transpose(1, 2).flatten(2))
-        return out
+            return self._read(mask, *self._split(packed, 3))
+        query = F.linear(x[:, rows], self.in_proj_weight[:width], self.in_proj_bias[:width])
+        return self._attend(query, x, None if mask is None else mask.of_rows(rows))
 
     def from_query(self, x: Tensor, query: Tensor, mask: AttentionMask | None = None) -> Tensor:
         """Attention of the vectors `query` [Lq, W] to the tokens `x` [B, L, W]; returns [B, Lq, W]."""
         width = x.shape[-1]
-        key, value = self._split(F.linear(x, self.in_proj_weight[width:], self.in_proj_bias[width:]), 2)
         probe = F.linear(query, self.in_proj_weight[:width], self.in_proj_bias[:width])
-        (split,) = self._split(probe.expand(x.shape[0], -1, -1), 1)
-        out: Tensor = self.out_proj(attend(split, key, value, mask).transpose(1, 2).flatten(2))
+        return self._attend(probe.expand(x.shape[0], -1, -1), x, mask)
+
+    def _attend(self, query: Tensor, x: Tensor, mask: AttentionMask | None) -> Tensor:
+        """Attention of projected queries [B, Lq, W] to the tokens `x`."""
+        width = x.shape[-1]
+        key, value = self._split(F.linear(x, self.in_proj_weight[width:], self.in_proj_bias[width:]), 2)
+        (split,) = self._split(query, 1)
+        return self._read(mask, split, key, value)
+
+    def _read(self, mask: AttentionMask | None, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        out: Tensor = self.out_proj(attend(query, key, value, mask).transpose(1, 2).flatten(2))
         return out
 
 
@@ -225,16 +198,13 @@ class Mlp(nn.Module):
         self.c_fc = nn.Linear(width, hidden)
         self.c_proj = nn.Linear(hidden, width)
 
-    def forward(self, x: Tensor, keeps_gelu: bool = False) -> Tensor:
-        """Apply to [B, L, W]; `keeps_gelu` stores the GELU for the backward pass on every device."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply to [B, L, W]."""
         hidden: Tensor = self.c_fc(x)
-        approximate = "none" if self.activation == "exact" else "tanh"
         if self.activation == "quick":
             hidden = hidden * torch.sigmoid(1.702 * hidden)
-        elif keeps_gelu or not recomputes_gelu(hidden):
-            hidden = F.gelu(hidden, approximate=approximate)
         else:
-            return cast(Tensor, _GeluLinear.apply(hidden, self.c_proj.weight, self.c_proj.bias, approximate))
+            hidden = F.gelu(hidden, approximate="none" if self.activation == "exact" else "tanh")
         out: Tensor = self.c_proj(hidden)
         return out
 
@@ -272,17 +242,12 @@ class Block(nn.Module):
         self.mlp = Mlp(width, int(width * config.mlp_ratio), activation=activation)
         self.ls_2 = nn.Identity() if scale is None else LayerScale(width, scale)
 
-    def forward(
-        self, x: Tensor, rows: slice | None = None, mask: AttentionMask | None = None, keeps_gelu: bool = False
-    ) -> Tensor:
-        """Return the tokens `rows` (all if None) after this block, [B, L', W]; `mask` as in `Attention`.
-
-        With `keeps_gelu`, a block that is recomputed for the backward pass can stop before its last matrix product.
-        """
+    def forward(self, x: Tensor, rows: slice | None = None, mask: AttentionMask | None = None) -> Tensor:
+        """Return the tokens `rows` (all if None) after this block, [B, L', W]; `mask` as in `Attention`."""
         normed = self.ln_1(x)
         x = x if rows is None else x[:, rows]
         x = x + self.ls_1(self.attn(normed, rows, mask))
-        out: Tensor = x + self.ls_2(self.mlp(self.ln_2(x), keeps_gelu))
+        out: Tensor = x + self.ls_2(self.mlp(self.ln_2(x)))
         return out
 
 
@@ -327,7 +292,7 @@ class Transformer(nn.Module):
             wanted = rows if index == last else None
             if self.recompute_every and index % self.recompute_every == 0 and torch.is_grad_enabled():
                 # Blocks draw no random numbers, so no generator needs to be restored.
-                x = checkpoint(block, x, wanted, mask, True, use_reentrant=False, preserve_rng_state=False)
+                x = checkpoint(block, x, wanted, mask, use_reentrant=False, preserve_rng_state=False)
             else:
                 x = block(x, wanted, mask)
         return x

@@ -36,11 +36,6 @@ def decays(name: str, ndim: int) -> bool:
     return ndim >= 2 and not any(word in name for word in _NO_DECAY_NAMES)
 
 
-def is_hidden(name: str, ndim: int) -> bool:
-    """Whether a parameter is a matrix inside a transformer block."""
-    return ndim == 2 and ".resblocks." in name
-
-
 def make_optimizer(
     model: nn.Module, config: OptimConfig, ranks: Ranks, precision: Precision = "fp32"
 ) -> torch.optim.AdamW:
@@ -54,7 +49,7 @@ def make_optimizer(
         if parameter.requires_grad:
             factor = config.log_var_lr_factor if name.startswith(LOG_VAR_HEADS) else 1.0
             factor = config.logit_lr_factor if name in _LOGIT_NAMES else factor
-            by_muon = has_muon and is_hidden(name, parameter.ndim)
+            by_muon = has_muon and parameter.ndim == 2 and ".resblocks." in name
             matrices = by_muon * (3 if name.endswith(_FUSED_NAME) else 1)
             groups.setdefault((decays(name, parameter.ndim), factor, matrices), []).append(parameter)
     low = ranks.device.type == "cuda" or precision == "bf16"

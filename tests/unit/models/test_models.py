@@ -13,9 +13,9 @@ from tests.support.refusals import refusal_of
 from torch import Tensor
 
 from prolip.errors import UserError
-from prolip.models import ARCHITECTURES, ModelConfig, ProLIP, TextConfig, VisionConfig, transformer
+from prolip.models import ARCHITECTURES, ModelConfig, ProLIP, TextConfig, VisionConfig
 from prolip.models.official_json import from_official_json, to_official_json
-from prolip.models.transformer import Attention, AttentionMask, Mlp, attend
+from prolip.models.transformer import Attention, AttentionMask, attend
 
 TINY = ModelConfig(
     embed_dim=16,
@@ -103,29 +103,6 @@ def test_attention_of_all_tokens_has_the_gradients_of_its_parts(causal: bool) ->
     inputs, upstream = [x, *attention.parameters()], torch.randn_like(whole)
     found, expected = (torch.autograd.grad(one, inputs, upstream) for one in (whole, parts))
     torch.testing.assert_close(found, expected)
-
-
-@pytest.mark.parametrize("activation", ["exact", "tanh"])
-@pytest.mark.parametrize("frozen", ["", "c_proj.weight", "c_proj.bias", "x"])
-def test_a_recomputed_gelu_is_bit_identical(activation: Any, frozen: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.manual_seed(0)
-    mlp, x = Mlp(16, 64, activation=activation), torch.randn(2, 7, 16, requires_grad=True)
-    named = {"x": x, **dict(mlp.named_parameters())}
-    if frozen == "x":
-        mlp.c_fc.requires_grad_(False)
-    if frozen:
-        named.pop(frozen).requires_grad_(False)
-    inputs = [tensor for tensor in named.values() if tensor.requires_grad]
-    results = []
-    for recomputes in (False, True):
-        monkeypatch.setattr(transformer, "recomputes_gelu", lambda hidden, again=recomputes: again)
-        with torch.autocast("cpu", torch.bfloat16):
-            out = mlp(x)
-        assert ("_GeluLinear" in out.grad_fn.name()) == recomputes
-        results.append((out, *torch.autograd.grad(out, inputs, torch.ones_like(out))))
-    for ours, theirs in zip(*results, strict=True):
-        assert ours.dtype == theirs.dtype
-        assert torch.equal(ours, theirs)
 
 
 @pytest.mark.parametrize("pool_type", ["argmax", "last", "eos"])

@@ -93,7 +93,6 @@ LOCKS: dict[str, Callable[[ProLIP], None]] = {
     "image": only("text.", "logit"),
     "text but its top": only("visual.", "logit", "text.transformer.resblocks.2", "text.ln_final"),
     "all but [UNC]": only("uncertainty_proj", "unc_emb"),
-    "all but the heads": only("uncertainty_proj"),
     "all but the pool's query": only("uncertainty_proj", "attn_pool.latent"),
 }
 
@@ -162,15 +161,10 @@ def test_the_flops_of_the_loss_equal_those_that_torch_counts() -> None:
         ("NVIDIA A100-SXM4-80GB", "bf16", 312),
         ("NVIDIA A100-SXM4-40GB", "tf32", 156),
         ("NVIDIA H100 80GB HBM3", "bf16", 989.5),
-        ("NVIDIA H100 PCIe", "bf16", 756),
         ("NVIDIA H200", "fp32", 67),
         ("NVIDIA L40S", "bf16", 362.05),
-        ("NVIDIA L40", "bf16", 181.05),
-        ("Tesla V100-SXM2-16GB", "fp16", 125),
         ("Tesla V100-SXM2-16GB", "bf16", None),
-        ("NVIDIA GeForce RTX 4090", "bf16", 165.2),
         ("NVIDIA GeForce RTX 4090 Laptop GPU", "bf16", None),
-        ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", "bf16", None),
         ("cpu", "fp32", None),
     ],
 )
