@@ -1,7 +1,7 @@
 """Answer or "don't know": a threshold on the confidence that keeps the share of wrong answers below a limit.
 
-Learn then test (arXiv:2110.01052): a threshold's hypothesis, that the share of wrong answers is above the limit, is
-tested in a fixed order until one cannot be rejected; the threshold before it is used. N items, T thresholds.
+Learn then test (arXiv:2110.01052): thresholds are tested in a fixed order for a share of wrong answers above the limit,
+until one cannot be rejected. The threshold before it is used. N items, T thresholds.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def binomial_p_values(num_wrong: Tensor, num_answered: Tensor, rate: float) -> T
 def threshold_order(confidence: Tensor, correct: Tensor, max_error: float) -> Tensor:
     """Thresholds in the order in which `abstention_threshold` tests them, descending, f64 [T].
 
-    The first has the smallest p-value on items that take no part in the test; stricter ones give too few answers.
+    The first has the smallest p-value on other items; stricter ones give too few answers.
 
     Args:
         confidence: [N], of other labelled items.

@@ -11,6 +11,6 @@ Score = Literal["lac", "aps", "raps", "csd"]
 Prior = Literal["even", "labelled"]
 """Label frequencies: all equal, or estimated from the labelled items (`prolip.calibration.label_shares`)."""
 NO_CSD = "the model's variances are epistemic, and the sampled distance would penalise them"
-"""Why CSD is not used for a model with a Laplace approximation."""
+"""Why a model with a Laplace approximation has no CSD."""
 CALIBRATION_FILE = "calibration.safetensors"
 """Name of a calibration in a model's folder."""

@@ -1,8 +1,8 @@
 """Conformal label sets: sets that contain the right label with a guaranteed probability.
 
-Split conformal prediction (arXiv:2107.07511). A set holds the labels whose score is at most a threshold, taken from the
-right labels of calibration items. If item and calibration items are exchangeable, it contains the right label with the
-requested probability, on average over calibration sets and items. N items, C labels.
+Split conformal prediction (arXiv:2107.07511). A set holds the labels whose score is at most a threshold, which comes
+from the right labels of calibration items. If items are exchangeable, it contains the right label with the requested
+probability, on average over calibration sets and items. N items, C labels.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from prolip.calibration.config import Method
 from prolip.errors import check_choice
 
 Basis = Literal["class", "cluster", "all"]
-"""The calibration items that give a label's threshold: its own, those of similar labels, or all."""
+"""Items that give a label's threshold: its own, those of similar labels, or all."""
 _PENALTY, _FREE_LABELS = 0.1, 2
 """RAPS: penalty per place in the order of probability beyond the free ones."""
 _QUANTILES = (0.5, 0.6, 0.7, 0.8, 0.9)

@@ -50,7 +50,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """The temperature, in [1 / BOUND, BOUND], that maximises the likelihood (arXiv:1706.04599, section 4.2).
 
     The loss is convex in 1 / temperature. If its standard error is as large as its value (nearly all labels have the
-    largest logit), labels are smoothed by 1 / (N + 1); otherwise new items would be answered with too much certainty.
+    largest logit), labels are smoothed by 1 / (N + 1); else new answers would be overconfident.
 
     Args:
         logits: [N, C]; divide them by the result before the softmax.
@@ -78,7 +78,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 def fit_pairs(logits: Tensor, match: Tensor) -> PairScale:
     """Factor and bias that maximise the likelihood of the matches (Platt scaling).
 
-    Of P matches and Q other pairs, matches count as (P + 1) / (P + 2) and others as 1 / (Q + 2). Therefore factor and
+    Of P matches and Q other pairs, matches count as (P + 1) / (P + 2) and others as 1 / (Q + 2), so that factor and
     bias are finite even for separable pairs.
 
     Args:
@@ -135,8 +135,8 @@ def fit_known(means: Tensor, labels: Tensor, shrinkage: float = 0.1) -> Known:
     Args:
         means: [M, D].
         labels: i64 [M].
-        shrinkage: share of the covariance that is replaced by its mean variance on the diagonal, above 0, so that few
-            items are enough.
+        shrinkage: share of the covariance replaced by its mean variance on the diagonal, above 0, so that few items
+            suffice.
     """
     means, (_, places) = means.double(), torch.unique(labels, return_inverse=True)
     one_hot = F.one_hot(places).double()
@@ -151,9 +151,8 @@ def fit_known(means: Tensor, labels: Tensor, shrinkage: float = 0.1) -> Known:
 def class_densities(means: Tensor, known: Tensor, labels: Tensor, num_labels: int, num_components: int = 128) -> Tensor:
     """Log density of items under a Gaussian per label, f64 [N, C]; minus infinity for a label without known items.
 
-    As in ICPE (arXiv:2511.22019): full covariances in the space of the largest principal components. The abstract asks
-    for 10 items per label; 128 components are the released code's, which keeps each covariance as it is. Ours is the
-    shrinkage: every label has `num_components` items more, whose covariance is that of `fit_known`.
+    As in ICPE (arXiv:2511.22019) and its released code: full covariances in the space of the 128 largest principal
+    components. Ours is the shrinkage: every label has `num_components` items more, with the covariance of `fit_known`.
 
     Args:
         means: [N, D].
@@ -177,8 +176,8 @@ def class_densities(means: Tensor, known: Tensor, labels: Tensor, num_labels: in
 def log_prior(prior: Sequence[float] | Tensor, num_labels: int) -> Tensor:
     """Logarithm of the shares of the labels, f64 [C]; minus infinity for a label that never occurs.
 
-    Contrastive logits are log p(image, text) / (p(image) p(text)). Therefore their softmax is p(label | image) for
-    equally frequent labels; adding this prior gives it for other frequencies (docs/specification.md, section 5).
+    Contrastive logits are log p(image, text) / (p(image) p(text)): their softmax is p(label | image) for equally
+    frequent labels, and with this prior for others (docs/specification.md, section 5).
 
     Args:
         prior: C shares or counts, at least 0; they need not sum to 1.

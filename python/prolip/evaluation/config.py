@@ -21,13 +21,13 @@ class SuiteOptions:
     """Options of every suite."""
 
     checkpoint: tuple[str, ...]
-    """A run's folder, a checkpoint, a folder in the hub's layout, hf-hub:OWNER/NAME, or open_clip:NAME/TAG. Several
-    models are compared with the first."""
+    """A run's folder, a checkpoint, a folder in the hub's layout, hf-hub:OWNER/NAME, or open_clip:NAME/TAG. Others are
+    compared with the first."""
     tokenizer: str | None = None
     """`clip`, or a tokenizer.json; by default the model's own. Needed for models that name none."""
     out: Path | None = None
-    """Folder of results.json, results.md and results.html; by default evals/SUITE. Finished tasks are kept below it and
-    do not run again."""
+    """Folder of results.json, results.md and results.html; by default evals/SUITE. Finished tasks in it do not run
+    again."""
     batch_size: int = 128
     """Images per forward pass."""
     precision: Precision = "fp32"
@@ -227,8 +227,8 @@ class UncertaintyOptions(ShardSuiteOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class DecisionsOptions(ClassSuiteOptions):
-    """Measure how far a model's answers can be relied on: wrong answers, calibration, label sets, out-of-distribution
-    images. Every uncertainty score is compared with the largest probability on the same images.
+    """Measure wrong answers, calibration, label sets and out-of-distribution images. Every uncertainty score is
+    compared with the largest probability on the same images.
 
     Cross-validated: each fold uses parameters fitted on the others.
     """

@@ -1,9 +1,8 @@
 """Open the data sets of all suites, and read the labels, metadata and captions of their images.
 
 The published layout (clip_benchmark's) has `classnames.txt` and `zeroshot_classification_templates.txt`, one entry per
-line, and shards `0.tar`, `1.tar`, … with their number in `nshards.txt`, in the folder or in its subfolder `test`. A
-sample is an image with `.cls` (its class), `.npy` (metadata, a vector of whole numbers) or `.txt` (captions, one per
-line).
+line. Shards `0.tar`, `1.tar`, … and their number, `nshards.txt`, are in the folder or its subfolder `test`. A sample is
+an image with `.cls` (its class), `.npy` (metadata, a vector of whole numbers) or `.txt` (captions, one per line).
 
 N images, M columns of metadata.
 """
@@ -54,7 +53,7 @@ _TIMEOUT_S = 30
 _SHARD = re.compile(r"\.(tar|tgz)\b")
 _IMAGES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"}
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
-"""Raised by zip files that are damaged, encrypted, or compressed in a way that Python does not support."""
+"""Raised by damaged, encrypted or unsupported zip files."""
 
 csv.field_size_limit(2**24)
 
@@ -88,7 +87,8 @@ class DataSet(NamedTuple):
 
 
 def open_dataset(source: str, made: Path, store: StoreConfig | None = None, selection: str | None = None) -> DataSet:
-    """Open a folder in the published layout, with a table of captions, or with a folder of images per class; or shards.
+    """Open shards, or a folder: in the published layout, with a table of captions, or with a folder of images per
+    class.
 
     Args:
         source: a folder's path, http(s) address (read in place) or repository (`hf://datasets/OWNER/NAME`, downloaded);
@@ -123,7 +123,7 @@ def _open(source: str, made: Path, store: StoreConfig) -> DataSet:
 
 
 def locate(source: str) -> str | None:
-    """The local path or the address of a folder, which is downloaded if it is on the hub; None if there is none."""
+    """The local path or the address of a folder; the hub's are downloaded. None if there is none."""
     if source.startswith(_HUB):
         path = hub_data_set(source.removeprefix(_HUB).strip("/"), _PATTERNS, _OTHER_SPLITS)
         return None if path is None else str(path)
@@ -156,7 +156,7 @@ def open_classes(
     classnames: Path | None = None,
     selection: str | None = None,
 ) -> DataSet:
-    """As `open_dataset`, with class names and templates: those given, or the data set's own, or `DEFAULT_TEMPLATES`."""
+    """As `open_dataset`, with the given class names and templates, or its own, or `DEFAULT_TEMPLATES`."""
     data = open_dataset(source, made, store, selection)
     names = data.classnames if classnames is None else _lines(str(classnames), read_text(classnames))
     check(names, "data", f"must have {_CLASSNAMES}, --classnames, or one folder of images per class", data.source)
@@ -272,7 +272,7 @@ def _count(name: str, text: str) -> int:
 def _lines(name: str, text: str) -> list[str]:
     lines = [line.strip() for line in text.rstrip().splitlines()]
     if "" in lines:
-        # A class's number is its line number: skipping a line would shift all the classes after it.
+        # A class's number is its line number, so no line can be skipped.
         raise UserError(name, "must have no empty line", f"line {lines.index('') + 1}")
     return lines
 
@@ -368,7 +368,7 @@ def _image_files(folder: Path) -> list[Path]:
 
 
 def read_images(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-    """Extension and bytes of each named image; a file goes before one of the same path in a zip file."""
+    """Extension and bytes of each named image; files come before those of the same path in a zip file."""
     index: dict[str, dict[str, Callable[[], bytes]]] = defaultdict(dict)
     try:
         with ExitStack() as opened:
@@ -392,7 +392,7 @@ def read_images(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, bytes
 def _packed(
     folder: Path, made: Path, files: Iterable[Path], content: object, samples: Iterable[tuple[str, Mapping[str, bytes]]]
 ) -> DataSet:
-    """A shard in `made` of samples, which are names and members; reused while the files and `content` are unchanged."""
+    """A shard of samples (name, members) in `made`; reused while the files and `content` are unchanged."""
     stamps = [(str(path.relative_to(folder)), (found := path.stat()).st_size, found.st_mtime_ns) for path in files]
     digest = _digest((stamps, content))
     shard = made / f"{folder.resolve().name}-{digest[:16]}.tar"

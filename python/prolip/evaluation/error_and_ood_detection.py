@@ -122,7 +122,7 @@ def run_decisions(model: Model, options: DecisionsOptions, cache: TaskCache) -> 
 
 
 def _embed(model: Model, option: str, source: str, options: DecisionsOptions) -> Gaussian:
-    """Embed the images of a folder, of shards, or of a data set in the published layout, which an option names."""
+    """Embed the images that an option names."""
     folder = Path(source)
     published = folder.is_dir() and any(folder.rglob("*.tar"))
     images = open_dataset(source, folder).shards if published else source
@@ -152,7 +152,7 @@ def measure_decisions(
     Args:
         others: out-of-distribution images [M, D] by name, embedded by the model and by each one beside it.
         known: images that the model was trained on; None for the other folds.
-        beside: other models, by name, whose scores of the model's answers are compared with its own.
+        beside: other models by name; their scores of the model's answers are compared with its own.
     """
     own = answer_images(model, data, options)
     right, truth = own.correct, own.truth
@@ -275,9 +275,9 @@ def distance_scores(calibration: Calibration, means: Tensor, known: Tensor) -> d
 def fold_scores(answered: Answered, decided: Decided, known: Gaussian | None) -> dict[str, Tensor]:
     """Every uncertainty score of each image, f64 [N].
 
-    `known` are images that the model was trained on; None for the images of the other folds. `class Gaussians` is the
-    log odds that `class_densities` of the other folds give against the answer. With the largest probability it is
-    combined as in ICPE's released code: by the mean of both probabilities.
+    `known` are images that the model was trained on; None for the other folds. `class Gaussians` is the log odds
+    against the answer by `class_densities` of the other folds. Combined with the largest probability: the mean of both
+    probabilities, as in ICPE's released code.
     """
     scores = plain_scores(answered, answered.images)
     scores["calibrated probability"] = 1 - decided.logits.softmax(dim=1).amax(dim=1)
@@ -373,7 +373,7 @@ def _set_pair(task: str, title: str, within: Tensor, truth: Tensor, *, main: boo
 
 
 def score_rows(task: str, scores: Mapping[str, Tensor], correct: Tensor, main: Sequence[str] = _MAIN) -> list[Row]:
-    """How well each score, f64 [N], tells wrong answers from right ones, and its difference from the baseline."""
+    """How well each score, f64 [N], detects wrong answers, and its difference from the baseline."""
     wrong, right = ({name: (score, groups) for name, score in scores.items()} for groups in (~correct, correct))
     return [
         *_by_score(task, "AUROC of errors", wrong, "auroc", main),
@@ -402,7 +402,7 @@ def probability_rows(task: str, own: Tensor, others: Mapping[str, Tensor], truth
 
 
 def set_rows(task: str, decided: Decided, truth: Tensor, correct: Tensor, suffix: str = "") -> list[Row]:
-    """Coverage and size of label sets; share of answers within a limit of errors, and of wrong ones among them.
+    """Coverage and size of label sets; share of answers within a limit of errors, and of errors among them.
 
     `truth` is i64 [N], `correct` is bool [N]; `suffix` ends what the rows' names say about the calibrations.
     """

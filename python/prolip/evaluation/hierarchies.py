@@ -96,8 +96,7 @@ def run_hierarimgs(model: Model, options: HierarimgsOptions, cache: TaskCache) -
 def walk_rows(name: str, data: Hierarchies, walk: TraversalConfig | None = None, *, with_var: bool = True) -> list[Row]:
     """Precision, recall and any-recall of the walks to every root; with variances, `level_rows` too.
 
-    The main walk is that of the paper's Table 2, to the root and the including item by the released test. Without
-    variances it is that to the root.
+    The main walk is that of the paper's Table 2; without variances, the one to the root.
     """
     kinds: list[tuple[str, Root, InclusionForm]] = [
         ("root and including item (official, as in Table 2)", "both", "official"),
@@ -151,7 +150,7 @@ def _run(
     embed: Callable[[Gaussian], Hierarchies],
     draw: Callable[[Hierarchies], list[Chart]] = lambda _: [],
 ) -> SuiteResult:
-    """Walk through hierarchies that `embed` makes of the images of these names, of which some may be equal."""
+    """Walk through hierarchies that `embed` makes of the images of these names, which may repeat."""
     distinct = list(dict.fromkeys(names))
 
     def prepare(*_: str) -> Prepared:

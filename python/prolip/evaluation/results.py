@@ -25,12 +25,12 @@ from prolip.metrics.statistics import STATISTICS, Interval, percentile_interval,
 
 Unit = Literal["share", "number"]
 _SHOWN = 100
-"""Characters of a task's name in the name of its file. A path can be longer than a file's name may be."""
+"""Maximum number of characters of a task's name in its file's name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One figure, with the items that it was computed from, so that models can be compared."""
+    """One figure, with its items, so that models can be compared."""
 
     group: str = ""
     """Heading of the page's section; "" if the title is the heading."""
@@ -208,7 +208,7 @@ def _draw_all(table: Mapping[str, Row], num_resamples: int, seed: int) -> dict[s
     def draw(key: str) -> Tensor | None:
         row = table[key]
         if row.items:
-            # Tasks are resampled independently, for averages over tasks; rows of a task together, for differences.
+            # Tasks are resampled independently, rows of a task together.
             task_seed = (seed + zlib.crc32(row.task.encode())) % 2**64
             return resample(STATISTICS[row.statistic], *row.columns(), num_resamples=num_resamples, seed=task_seed)
         names = row.mean_of or [f"{row.task}: {metric}" for metric in row.difference_of]

@@ -85,7 +85,7 @@ def coco_rows(figures: Mapping[str, Shares], score: Score, *, main: bool) -> lis
     """The rows of the measures of `coco_shares`; `main`: whether R@1 and mAP@R are main figures.
 
     By sampled distance also their correlation with the queries' uncertainty, over ten bins of a benchmark's queries.
-    (The released code divides all images, or captions, of the test set into bins.)
+    (The released code bins all images or captions of the test set.)
     """
     suffix, rows = ", by sampled distance" if score == "csd" else "", []
     for (which, task), (way, shown) in product(_SETS.items(), _WAYS.items()):

@@ -1,4 +1,4 @@
-"""Run a suite on each model, and on each of its data sets, and write the results side by side (`prolip eval`)."""
+"""Run a suite on each model and data set, and write the results side by side (`prolip eval`)."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def evaluate_data(
     Args:
         opened: takes a source, and where shards made of its files are stored.
         measure: takes a data set's display name, and the data set.
-        settings: all that the results depend on besides the model and the data set, as JSON values.
+        settings: what else the results depend on, as JSON values.
     """
 
     def prepare(name: str, source: str) -> Prepared:
@@ -127,7 +127,7 @@ def evaluate_data(
 
 
 def _check_data(options: SuiteOptions) -> None:
-    """Check what a suite reads, before a model is opened, which may have to be downloaded."""
+    """Check what a suite reads before a model is opened or downloaded."""
     for name in ("checkpoint", "data", "out_of_distribution", "known", "classnames", "selection"):
         value = getattr(options, name, None)
         sources = list(map(str, value)) if isinstance(value, tuple) else [str(value)] if value is not None else []

@@ -1,6 +1,6 @@
 """Suite `uncertainty`: uncertainty against accuracy and caption length, and after hiding or blurring.
 
-It has the paper's figures of uncertainty (arXiv:2410.18857): histograms, inclusion, occlusion, a map of the Gaussians.
+It draws the paper's figures (arXiv:2410.18857): histograms, inclusion, occlusion, a map of the Gaussians.
 
 N images, M captions, P patches, K kept patches, C classes.
 """
@@ -230,7 +230,7 @@ def blurred(images: Tensor, share: float) -> Tensor:
 
 
 def hide_patches(model: Model, keep_ratio: float) -> Callable[[Tensor | Patches], Gaussian]:
-    """A view in which the model sees int(P * keep_ratio) random patches of each image of P patches, at least one.
+    """A view of int(P * keep_ratio) random patches of each image of P patches, at least one.
 
     A new view of the same images in the same batches has the same patches.
     """

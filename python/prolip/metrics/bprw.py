@@ -23,7 +23,7 @@ from prolip.metrics.zero_shot import Classifier
 
 _CLASSES_AT_ONCE = 256
 _CPU_BLOCK, _DEVICE_BLOCK = 2**18, 2**26
-"""Values of prompt embeddings whose likelihoods are formed at a time; on a CPU, as many as fit in its cache."""
+"""Maximum number of prompt values per block; on a CPU a block fits into its cache."""
 _ABSENT = -1
 
 
@@ -87,7 +87,7 @@ def reweight_prompts(
     def draw(classes: int) -> Tensor | None:
         if config.observations == "expected":
             return None
-        # Class by class in float32 on the CPU, so that the numbers depend neither on chunks nor on device and dtype.
+        # By class, in float32 on the CPU: the numbers depend neither on chunks nor on device and dtype.
         return torch.stack([torch.randn(shape, generator=generator) for _ in range(classes)])
 
     chunks = []
@@ -239,7 +239,7 @@ def log_likelihoods(seen: Observations, mean: Tensor, var: Tensor) -> Tensor:
     """ln N(observation; mean, var) of every observation under every prompt, [C, S, K], as two matrix products.
 
     For an observation with variances this is the mean over its Gaussian: ln N(its mean) - sum(its var / var) / 2.
-    Coordinates are relative to the class's mean prompt, since differences of large squares lose digits in float32.
+    Coordinates are relative to the class's mean prompt: differences of large squares lose digits in float32.
     """
     centre = mean.mean(dim=1, keepdim=True)
     offset, precision = mean - centre, var.reciprocal()

@@ -58,7 +58,7 @@ def evaluate_coco(
     truth: CocoTruth,
     score: Score = "csd",
 ) -> dict[str, float]:
-    """Return all measures of the four benchmarks, in [0, 1]: means of `coco_shares`, with the same keys and errors."""
+    """All measures of the four benchmarks, in [0, 1]: means of `coco_shares`, with its keys and errors."""
     found = coco_shares(images, image_ids, captions, caption_ids, truth, score)
     return {
         key: value_of(mean, shares) if folds is None else value_of(mean_per_group, shares, folds)
@@ -74,7 +74,7 @@ def coco_shares(
     truth: CocoTruth,
     score: Score = "csd",
 ) -> dict[str, Shares]:
-    """Return all measures of the four benchmarks for each query.
+    """All measures of the four benchmarks for each query.
 
     Keys are SET_DIRECTION_MEASURE: `coco_1k`, `coco_5k`, `cxc`, `eccv`; `image_to_text`, `text_to_image`; `R@1`, `R@5`,
     `R@10`, and for ECCV Caption `r_precision` and `map_at_r`.
@@ -99,7 +99,7 @@ def coco_shares(
             ranks = first_ranks(asked, candidates.gaussian, correct, score)
             measures |= {f"{name}_{way}_R@{k}": Shares((ranks < k).double(), None, asked.total_var) for k in RECALL_AT}
             if name == "eccv":
-                # A few correct answers are not in the test set. They count towards R, though they cannot be found.
+                # A few correct answers are not in the test set, but count towards R.
                 num_correct = torch.tensor([len(set(rights)) for rights in wanted.values()], device=ranks.device)
                 found = precision_at_r(asked, candidates.gaussian, correct, score, num_correct=num_correct)
                 measures |= {

@@ -26,16 +26,16 @@ class BprwConfig:
     """Prefix of the fields in errors."""
     alpha: float = 5.0
     """Concentration of the symmetric Dirichlet prior on a class's weights. Above 1 it pulls the weights together, and
-    the result is unique; below 1 weights can become 0. Published: 5 without labels, 2 with few labels."""
+    the result is unique; below 1 weights can become 0. Published: 5, and 2 with few labels."""
     num_neighbors: int = 10
     """Images that vote for a class: those nearest to its mean prompt, or with labels the first images of the class."""
     num_draws: int = 10
-    """Samples of each voting image's Gaussian, or with expected observations the number that it counts as."""
+    """Samples of each voting image's Gaussian; with expected observations, the number that it counts as."""
     observations: Observed = "draws"
     """`draws`: samples of the images' Gaussians. `expected`: the expected log-likelihood in closed form."""
     prior: Prior = "inverse_var"
-    """Start weights: even, or inversely proportional to the mean of a prompt's variances, their squares, or their fifth
-    powers. With alpha above 1 this changes only the number of rounds."""
+    """Start weights: even, or inversely proportional to the mean of a prompt's variances, their squares or fifth
+    powers. With alpha above 1 they change only the number of rounds."""
     var_floor: float = 0.02
     """Added to every variance of a prompt; at least 0."""
     var_multiplier: float = 1.0
@@ -43,7 +43,7 @@ class BprwConfig:
     multiplier_form: MultiplierForm = "once"
     """`once`: m * var + floor. `official`: m * (m * var + floor), as the released code computes it."""
     tolerance: float = 1e-12
-    """Movement of a class's weights (Euclidean norm) in a round at which it has converged."""
+    """A class has converged if its weights move by no more than this in a round (Euclidean norm)."""
     max_rounds: int = 1000
     """Maximum number of EM rounds per class."""
     seed: int = 0
@@ -63,8 +63,7 @@ class BprwConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class FilterConfig:
-    """Published filters of prompts by total variance, one classifier per value. The most certain prompt of a class is
-    always kept."""
+    """Published filters of prompts by total variance, one classifier per value. A class's most certain prompt stays."""
 
     by_std_values_per_class: tuple[float, ...] = ()
     """Keep a class's prompts up to its mean plus this many standard deviations."""
@@ -92,8 +91,8 @@ class TraversalConfig:
     root_only: bool = False
     """Look up the item nearest to the root, without a walk."""
     root_weight: float = 1.0
-    """With root "both", the weight of the including item, above 0; the text root has weight 1. (The published `n_root`
-    adds the item that many times.)"""
+    """With root "both", the weight of the including item, above 0 (the published `n_root`); the text root has weight
+    1."""
 
     def __post_init__(self) -> None:
         check_choice("root", self.root, Root)

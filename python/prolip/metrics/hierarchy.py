@@ -1,8 +1,8 @@
 """Walks through a hierarchy of items up to its root.
 
-The walk is HierarCaps's (docs/specification.md, section 9). It starts at the item nearest to the query, moves in a
-straight line to the root, and visits the nearest item at each step. In HierarCaps the queries are images and the items
-captions; in HierarImgs it is the other way round.
+The walk is HierarCaps's (docs/specification.md, section 9). It starts at the item nearest to the query, moves straight
+to the root, and visits the nearest item at each step. HierarCaps's queries are images and its items captions; in
+HierarImgs it is the other way round.
 
 N queries, L levels from general to specific, T = N * L items, D dimensions, S steps.
 """
@@ -20,18 +20,18 @@ from prolip.metrics.inclusion_search import most_including
 from prolip.metrics.statistics import auroc, average_precision, value_of
 
 MAX_SCORES = 2**22
-"""Scores of queries against all items that are in memory at a time."""
+"""Maximum number of scores in memory."""
 _FIRST_CANDIDATES = 16
-"""Items followed along a walk at first; more are seldom needed."""
+"""Items followed along a walk at first; few walks need more."""
 
 
 class Traversal(NamedTuple):
     """How well each walk went: shares in [0, 1], f64 [N]."""
 
     precision: Tensor
-    """Visited items that belong to the query / all visited items, equal items counted once."""
+    """Share of visited items that belong to the query; equal items count once."""
     recall: Tensor
-    """Items of the query that were visited / L."""
+    """Share of the query's items that were visited."""
     any_found: Tensor
     """1 where at least one item of the query was visited."""
 
@@ -43,7 +43,7 @@ def string_ids(rows: Sequence[Sequence[str]]) -> Tensor:
 
 
 def mean_root(items: Gaussian) -> Tensor:
-    """Normalised mean of all items' means, [D]: a root for images, which have no counterpart of the empty caption."""
+    """Normalised mean of all items' means, [D]: a root for images, which have no empty caption."""
     return F.normalize(items.flatten().mean.mean(dim=0), dim=0)
 
 
@@ -68,9 +68,8 @@ def traverse(
 ) -> Traversal:
     """Walk from the item nearest to each query to the root, and score the items visited on the way.
 
-    A step's position is normalise(start - (start - root) * k / S), a blend of two vectors. Normalising changes no
-    ranking, so the item scores at a step are the same blend of the scores at the start and at the root, and no position
-    is ever formed.
+    A step's position is normalise(start - (start - root) * k / S). Normalising changes no ranking, so the scores at a
+    step are the same blend of those at the start and at the root, and no position is formed.
 
     Args:
         queries: [N, D], unit means.
@@ -108,11 +107,10 @@ def items_on_walk(queries: Tensor, items: Tensor, ends: Tensor, config: Traversa
 def entailment(items: Gaussian, item_ids: Tensor) -> dict[str, float]:
     """AUC and average precision of entailed pairs, in [0, 1], by other pairs and by score.
 
-    After ARGENT's probabilistic entailment protocol (PEP, arXiv:2603.23311). Only its abstract was at hand, which names
-    the two figures, so pairs and scores are ours. Of two levels of a hierarchy, the specific item entails the general
-    one. Other pairs are the same ones reversed, or the specific item with the general one of the hierarchy that is half
-    the table away. Pairs of equal items, and other hierarchies' general items that equal its own, are left out;
-    without other pairs AUC is NaN.
+    After ARGENT's probabilistic entailment protocol (PEP, arXiv:2603.23311). Its abstract names the two figures; pairs
+    and scores are ours. Of two levels of a hierarchy, the specific item entails the general one. Other pairs are these
+    reversed, or the specific item with the general one of the hierarchy half the table away. Pairs of equal items are
+    left out; without other pairs AUC is NaN.
 
     Args:
         items: [N, L, D], the most general level first.
@@ -159,9 +157,8 @@ def score_visited(visited: Tensor, own: Tensor) -> Traversal:
 def visited_items(start_scores: Tensor, root_scores: Tensor, config: TraversalConfig) -> Tensor:
     """Index of the best item at each step from start to root, i64 [N, S]; the walk stops before the root.
 
-    An item's score changes linearly along the walk. Two of these lines are special: that of the best item at the start
-    and that of the best item at the root. The line of an item that is best anywhere in between passes through or above
-    the point where these two cross. Few lines do, and only their items are followed.
+    An item's score is linear along the walk. If an item is best anywhere, its line passes through or above the point
+    where the lines of the best items at the start and at the root cross. Few lines do; only their items are followed.
 
     Scores are [N, T], at the root also [1, T].
     """
@@ -172,7 +169,7 @@ def visited_items(start_scores: Tensor, root_scores: Tensor, config: TraversalCo
     root_scores = root_scores.expand(len(start_scores), -1)
     at_start, at_root = start_scores.gather(1, best), root_scores.gather(1, best)
     lead, lag = at_start[:, :1] - at_start[:, 1:], at_root[:, 1:] - at_root[:, :1]
-    # If one item is best at both ends, there is no crossing. The root serves instead: no item is above it there.
+    # If one item is best at both ends, the lines do not cross, and the root is used: no item is above it there.
     crossing = torch.where(lead + lag > 0, lead / (lead + lag), 1.0).clamp(0.0, 1.0)
     scores = torch.lerp(start_scores, root_scores, crossing)
     bound = torch.lerp(at_start, at_root, crossing).amin(dim=1, keepdim=True)
@@ -180,7 +177,7 @@ def visited_items(start_scores: Tensor, root_scores: Tensor, config: TraversalCo
     while count < scores.shape[1] and bool((highest.values[:, -1:] > bound).any()):
         count *= 4
         highest = scores.topk(min(count, scores.shape[1]), dim=1)
-    # In order of index, so that among equal items the first one wins, as it would among all.
+    # In order of index, so that the first of equal items wins.
     followed = torch.cat([best, highest.indices], dim=1).sort(dim=1).values
     at_start, at_root = start_scores.gather(1, followed), root_scores.gather(1, followed)
     steps = [

@@ -5,8 +5,8 @@ dimension contributes
 
     -3/2 l1 - 1/2 l2 - 1/2 ln w - (m1 - m2)^2 / w.
 
-ln w is convex in (l1, l2), and 1 / w is convex in (v1, v2). Tangents bound both from below, and so bound the test from
-above. These bounds are a few matrix products. Only pairs whose bound reaches the best test found so far are tested.
+ln w is convex in (l1, l2), and 1 / w is convex in (v1, v2). Tangents bound both from below, and the test from above, by
+a few matrix products. Only pairs whose bound reaches the best test so far are tested.
 
 N specific items, M general items, P pairs, D dimensions.
 """
@@ -26,9 +26,9 @@ ROWS = 1024
 PAIRS = 2**9
 """Pairs that are tested at a time."""
 WORTHWHILE = 0.2
-"""Largest share of pairs to test one by one; beyond it the whole matrix is faster."""
+"""Maximum share of pairs to test one by one; beyond it the whole matrix is faster."""
 MAX_SPREAD = 30.0
-"""Largest distance of a log variance from its dimension's mean; beyond it the whole matrix is formed."""
+"""Maximum distance of a log variance from its dimension's mean; beyond it the whole matrix is formed."""
 
 
 class _Scaled(NamedTuple):
@@ -81,7 +81,7 @@ def _best(narrow: _Scaled, wide: _Scaled) -> Tensor | None:
         return None
     tests = _tests(narrow, wide, item, candidate)
     highest = torch.full_like(reached, -math.inf).scatter_reduce(0, item, tests, "amax")
-    # Among equals the first, as argmax returns it.
+    # The first of equals, as argmax.
     first = torch.where(tests == highest[item], candidate, len(wide.mean))
     return torch.full_like(items, len(wide.mean)).scatter_reduce(0, item, first, "amin")
 

@@ -52,8 +52,8 @@ def fit_weights(
     """The most probable weights of each mixture, given its observations and a Dirichlet(alpha) prior.
 
     A round: r = softmax over K of ln(weights) + log-likelihood; weights = max(0, sum over S of r + alpha - 1), divided
-    by their sum. A mixture has converged when they would move by no more than `tolerance`, and keeps those before.
-    With alpha >= 1 every round raises the log posterior.
+    by their sum. A mixture has converged when they would move by no more than `tolerance`, and keeps the old ones. With
+    alpha >= 1 every round raises the log posterior.
 
     Args:
         log_likelihoods: [C, S, K]; a constant per observation changes nothing.
@@ -71,7 +71,7 @@ def fit_weights(
     relative = (log_likelihoods - log_likelihoods.amax(dim=-1, keepdim=True)).to(weights.dtype)
     if bool(relative.isnan().any()):
         raise ValueError("log_likelihoods: must not be NaN")
-    # What does not count can lie so far from all components that are left that none explains it.
+    # An observation that does not count may be explained by none of the remaining components.
     relative.masked_fill_(counts.to(weights)[:, :, None] == 0, 0.0)
     live = _Live.start(relative, counts.to(weights), products=alpha >= 1)
     fitted = FittedWeights(weights.clone(), torch.full_like(start[:, 0], max_rounds, dtype=torch.int64))
@@ -128,7 +128,7 @@ class _Live(NamedTuple):
         """Sum over observations of count times softmax over K of ln(weights) + log-likelihood, [C, K].
 
         With alpha >= 1 the softmax is two matrix-vector products on likelihoods, whose sum over K cannot vanish. With
-        alpha < 1 a component can drop to 0, and then only logarithms tell the others apart.
+        alpha < 1 a component can drop to 0; the likelihoods of the others can then underflow, so logarithms are used.
         """
         if self.products:
             evidence = torch.bmm(self.table, weights[:, :, None]).squeeze(2)

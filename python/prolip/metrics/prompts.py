@@ -1,7 +1,7 @@
 """Fill prompt templates, and choose which prompts of a zero-shot classifier to keep.
 
-The published alternatives to re-weighting drop the prompts with the largest total variance, because an uncertain prompt
-may describe its class badly (docs/specification.md, section 5). C classes, K prompts per class, D dimensions.
+The published filters drop the prompts with the largest total variance (docs/specification.md, section 5). C classes, K
+prompts per class, D dimensions.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def fill_templates(templates: Sequence[str], classnames: Sequence[str]) -> list[
     """Fill every template with every class name, one list per class. The placeholder is `{}` or `{c}`.
 
     Raises:
-        UserError: there is no template or no class name, a template has no placeholder, or the templates are one text.
+        UserError: no template, no class name, a template without placeholder, or one text instead of a list.
     """
     if isinstance(templates, str) or not templates or not classnames:
         raise UserError("templates", "must be a list, with class names beside it", f"{templates!r}")

@@ -17,7 +17,7 @@ NUM_BINS = 15
 
 
 class Reliability(NamedTuple):
-    """How well probabilities agree with outcomes, each with its interval; small is good."""
+    """Figures with intervals; small is good."""
 
     calibration_error: Interval
     """`prolip.metrics.statistics.equal_mass_error` of the largest probability, or of all pairs; in [0, 1]."""
@@ -52,8 +52,8 @@ def measure_reliability(logits: Tensor, labels: Tensor, *, num_resamples: int = 
 def measure_pairs(logits: Tensor, match: Tensor, *, num_resamples: int = 1000, seed: int = 0) -> Reliability:
     """Measure the sigmoid of pair logits, each figure with a 95 % bootstrap interval.
 
-    A resample draws items, each with all its pairs, because the pairs of one item depend on each other. Resamples keep
-    the bins of the calibration error. Equal logits are in one bin.
+    A resample draws items with all their pairs, because the pairs of an item depend on each other. It keeps the bins of
+    the calibration error. Equal logits are in one bin.
 
     Args:
         logits: [N, C], after any factor and bias.

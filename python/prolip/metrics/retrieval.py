@@ -44,9 +44,9 @@ def retrieval_scores(queries: Gaussian, candidates: Gaussian, score: Score = "cs
     Args:
         queries: [Q, D].
         candidates: [C, D].
-        score: `mean`: the dot product of the means. `csd`: that, minus half the candidate's total variance. This ranks
-            as the closed-form sampled distance does, because a query's own variance is the same for all candidates
-            (docs/specification.md, section 4).
+        score: `mean`: the dot product of the means. `csd`: that, minus half the candidate's total variance. It ranks as
+            the sampled distance, because a query's own variance is the same for all candidates (docs/specification.md,
+            section 4).
     """
     check_choice("score", score, Score)
     scores = dot_products(queries.mean, candidates.mean)
@@ -97,7 +97,7 @@ def group_ranks(
 ) -> Tensor:
     """`first_ranks` where the candidates of a query's group are correct (see `same_group`), i64 [Q].
 
-    Nothing of the size Q x C is in memory: 100,000 captions of as many images would need 10 GB to be marked.
+    No [Q, C] matrix is in memory: for 100,000 captions and images, a mask would need 10 GB.
     """
     blocks = (slice(start, start + block) for start in range(0, max(1, len(queries.mean)), block))
     return torch.cat(
@@ -121,8 +121,7 @@ def precision_at_r(
 
     Ties count against the query.
 
-    `num_correct`, i64 [Q], is the R of each query if some correct answers are not among the candidates. Other arguments
-    and errors are those of `first_ranks`.
+    `num_correct`, i64 [Q], is each query's R if some correct answers are not candidates. Otherwise as `first_ranks`.
     """
     _check_pairs(queries, candidates, correct)
     sizes = correct.sum(dim=1) if num_correct is None else num_correct
@@ -136,7 +135,7 @@ def precision_at_r(
         scores = retrieval_scores(queries.rows(rows), candidates, score)
         if bool(scores.isnan().any()):
             raise ValueError("scores: must not be NaN")
-        # Stable sort by score with wrong candidates in front, so that ties count against the query.
+        # A stable sort with wrong candidates in front, so that ties count against the query.
         wrong_first = torch.argsort(correct[rows].byte(), dim=1, stable=True)
         order = rank_candidates(scores.gather(1, wrong_first))[:, :depth]
         hits = correct[rows].gather(1, wrong_first.gather(1, order)).double() * (rank <= sizes[rows, None])

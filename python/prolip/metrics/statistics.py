@@ -64,11 +64,11 @@ def percentile_interval(value: float, draws: Tensor) -> Interval:
         return Interval(value, math.nan, math.nan)
     finite = math.isfinite(value) and bool(kept.isfinite().all())
     if finite:
-        # Noise enlarges a calibration error, which sums the sizes of gaps, and lowers a worst group. A resample has
-        # more noise than the items, so all draws can be above the value. Their mean shows this bias. Shares stay so.
+        # Noise enlarges a calibration error and lowers a worst group. A resample has more noise than the items, so all
+        # draws can be above the value. Their mean shows this bias. Shares stay in [0, 1].
         moved = kept - (kept.mean() - value)
         kept = moved.clamp(kept.min().clamp(max=0), kept.max().clamp(min=1))
-    # Between two infinite draws, such as of a loss, the linear interpolation is not a number.
+    # Linear interpolation between two infinite draws is NaN.
     between = "linear" if finite else "nearest"
     low, high = kept.quantile(kept.new_tensor([0.025, 0.975]), interpolation=between).tolist()
     return Interval(value, low, high)
@@ -112,7 +112,7 @@ def ratio(parts: Tensor, sizes: Tensor, counts: Tensor) -> Tensor:
 
 
 def mean_of_chosen(items: Tensor, chosen: Tensor, counts: Tensor) -> Tensor:
-    """Mean of the items that are chosen (1; others 0). Models that choose differently still share resamples."""
+    """Mean of the chosen items (1; others 0). Models that choose differently still share resamples."""
     return ratio(items * chosen, chosen, counts)
 
 
@@ -168,9 +168,9 @@ def average_precision(scores: Tensor, positive: Tensor, counts: Tensor) -> Tenso
 def risk_coverage(uncertainty: Tensor, correct: Tensor, counts: Tensor) -> Tensor:
     """Mean, over k = 1..N, of the share of wrong items among the k most certain ones; in [0, 1], small is good.
 
-    Equally uncertain items are averaged over all orders. Take c of them, of which `share` are wrong, after n more
-    certain items, of which w are wrong. The k-th adds (w + share k) / (n + k). With harmonic numbers H, the sum over
-    k is w (H(n + c) - H(n)) + share (c - n (H(n + c) - H(n))).
+    Equally uncertain items are averaged over all orders. Of c such items, a `share` is wrong, and w of n items before
+    them. The k-th adds (w + share k) / (n + k): in sum w (H(n + c) - H(n)) + share (c - n (H(n + c) - H(n))), with
+    harmonic numbers H.
     """
     count, _ = _by_value(uncertainty, counts)
     wrong, _ = _by_value(uncertainty, counts * (1 - correct.double()))

@@ -32,8 +32,7 @@ class AccuracyBins:
 def uncertainty_bins(uncertainty: Tensor, correct: Tensor, num_bins: int = 10) -> AccuracyBins:
     """Accuracy by uncertainty: items in ascending order, bins of floor(N / num_bins), the remainder dropped.
 
-    Equally uncertain items count with their mean accuracy, so the order of the items has no effect. If all are equally
-    uncertain, as points are, so is every bin.
+    Equally uncertain items count with their mean accuracy, so their order has no effect.
 
     Args:
         uncertainty: [N], sum of variances.
@@ -93,10 +92,9 @@ class CosineMoments(NamedTuple):
 def cosine_moments(images: Gaussian, texts: Gaussian) -> CosineMoments:
     """Approximate mean and variance of the cosine between independent samples of two Gaussians, in float32 at least.
 
-    The moments of the dot product are divided by those of the lengths: mean_a . mean_b / (l_a l_b) and
-    Var(z_a . z_b) / (l_a l_b)^2, with the expected squared length l_a^2 = mean_a . mean_a + total_var_a (BayesVLM,
-    arXiv:2412.06014). The variance is too large where the cosine is near 1: variance along the mean changes the length
-    and not the cosine.
+    The moments of the dot product are divided by those of the lengths: mean_a . mean_b / (l_a l_b) and Var(z_a . z_b) /
+    (l_a l_b)^2, with the expected squared length l_a^2 = mean_a . mean_a + total_var_a (BayesVLM, arXiv:2412.06014).
+    Near a cosine of 1 the variance is too large: variance along the mean changes the length, not the cosine.
 
     Args:
         images: [N, D] with variances.
@@ -110,7 +108,7 @@ def cosine_moments(images: Gaussian, texts: Gaussian) -> CosineMoments:
 
 
 def more_uncertain(general: Tensor, specific: Tensor) -> Tensor:
-    """1 where the general item is the more uncertain one, 1/2 where both are equally uncertain, else 0, f64 [N]."""
+    """1 where the general item is more uncertain, 1/2 for a tie, else 0, f64 [N]."""
     if general.shape != specific.shape:
         raise ValueError(
             f"general: must have the shape of specific, {tuple(specific.shape)} (got {tuple(general.shape)})"

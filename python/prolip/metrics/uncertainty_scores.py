@@ -1,8 +1,8 @@
 """Uncertainty scores of items.
 
-A larger score is less certain. Some scores measure ambiguity (aleatoric): an item's variance, or how evenly its
-probabilities are spread. Others measure what the model has not learned (epistemic): the distance from known items.
-N items, M known items, C labels, D dimensions.
+Larger is less certain. Aleatoric scores measure ambiguity: an item's variance, or how even its probabilities are.
+Epistemic ones measure what the model has not learned: the distance from known items. N items, M known items, C labels,
+D dimensions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from prolip.metrics.statistics import sorted_means
 from prolip.metrics.uncertainty import similarity_std
 
 _BLOCK = 2**24
-"""Similarities to known items that are in memory at a time."""
+"""Maximum number of similarities in memory."""
 
 
 def logit_scores(logits: Tensor) -> dict[str, Tensor]:

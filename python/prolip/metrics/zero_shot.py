@@ -14,9 +14,8 @@ from prolip.gaussian import Gaussian, dot_products
 from prolip.metrics.uncertainty import area_under_risk_coverage, expected_calibration_error, uncertainty_bins
 
 PUBLISHED_LOGIT_SCALE = 100.0
-"""Factor of zero-shot logits in the released evaluation (docs/specification.md, section 5), the same for all models.
-It changes no ranking, so accuracies are the published ones. But it is not the model's own scale: the softmax of such
-logits is overconfident."""
+"""Factor of zero-shot logits in the released evaluation (docs/specification.md, section 5), the same for all models. It
+changes no ranking. But the softmax of such logits is overconfident: it is not the model's own scale."""
 
 
 class Classifier(NamedTuple):
@@ -73,8 +72,7 @@ def zero_shot_logits(
         image_mean: [N, D], unit norm.
         weight: [C, D].
         total_var: [C], each class's total variance; None to classify by means alone.
-        logit_scale: the model's own scale, if the logits become probabilities (`Model.logit_scale`);
-            `PUBLISHED_LOGIT_SCALE` to rank classes as in the released evaluation.
+        logit_scale: the model's own for probabilities (`Model.logit_scale`); `PUBLISHED_LOGIT_SCALE` for ranks.
     """
     logits = logit_scale * dot_products(image_mean, weight)
     return logits if total_var is None else logits - logit_scale / 2 * total_var
