@@ -50,9 +50,7 @@ class UserError(ValueError):
     lines = False
     """Whether the message may have several lines."""
 
-    def __init__(self, field: object, rule: object = None, value: object = None) -> None:
-        if rule is None:  # the extension passes one text
-            field, _, rule = str(field).partition(": ")
+    def __init__(self, field: object, rule: object, value: object = None) -> None:
         self.field, self.rule, self.value = str(field), str(rule), value
         super().__init__(self.field, self.rule, value)  # what pickle passes
 

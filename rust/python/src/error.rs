@@ -1,7 +1,5 @@
 //! Converts the loader's errors to Python exceptions. No other file does.
 
-use std::error::Error as StdError;
-
 use prolip_loader::error::{ConfigError, DecodeError, Error, TokenizeError};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -14,8 +12,10 @@ pyo3::import_exception!(prolip.errors, UserError);
 /// The exception for an error that stopped a loader.
 pub fn loader_error(py: Python<'_>, error: &Error) -> PyErr {
     match error {
-        Error::Config(_) => UserError::new_err(error.to_string()),
-        Error::NoSample(_) => NoSampleError::new_err(error.to_string()),
+        Error::Config(error) => config_error(error.clone()),
+        Error::NoSample(shards) => {
+            NoSampleError::new_err(("shards", "the shards hold no sample", shards.clone()))
+        }
         Error::Open { .. }
         | Error::Tar { .. }
         | Error::Fetch(_)
@@ -35,7 +35,7 @@ pub fn loader_error(py: Python<'_>, error: &Error) -> PyErr {
 
 /// The exception for a setting that cannot work.
 pub fn config_error(error: ConfigError) -> PyErr {
-    UserError::new_err(error.to_string())
+    UserError::new_err((error.field, error.rule, error.value))
 }
 
 /// The exception for an image that cannot be decoded.
@@ -45,12 +45,10 @@ pub fn decode_error(error: DecodeError) -> PyErr {
 
 /// The exception for a tokenizer that cannot be built, or captions that it cannot encode.
 pub fn tokenize_error(py: Python<'_>, error: &TokenizeError) -> PyErr {
-    raised_by_cleaner(py, error).unwrap_or_else(|| {
-        let cause = error.source().map(|source| format!(": {source}")).unwrap_or_default();
-        match error {
-            TokenizeError::Clean(_) => PyRuntimeError::new_err(error.to_string()),
-            _ => UserError::new_err(format!("{error}{cause}")),
-        }
+    raised_by_cleaner(py, error).unwrap_or_else(|| match error {
+        TokenizeError::Config(error) => config_error(error.clone()),
+        TokenizeError::File { file, rule } => UserError::new_err((file.clone(), rule.clone())),
+        TokenizeError::Clean(_) => PyRuntimeError::new_err(error.to_string()),
     })
 }
 

@@ -50,7 +50,7 @@ def test_clips_tokenizer_does_not_import_torch() -> None:
     ("settings", "field"),
     [
         ({"context_length": 0}, "tokenizer.context_length"),
-        ({"context_length": 2}, "tokenizer clip"),
+        ({"context_length": 2}, "tokenizer.context_length"),
         ({"pad_id": -1}, "tokenizer.pad_id"),
         ({"pad_id": 5}, "tokenizer.pad_id"),
         ({"clean": "none"}, "tokenizer.clean"),

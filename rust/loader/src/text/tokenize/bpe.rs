@@ -152,8 +152,8 @@ impl Bpe {
     }
 }
 
-fn wrong(line: usize, rule: &'static str) -> TokenizeError {
-    TokenizeError::Merges { line, rule }
+fn wrong(line: usize, rule: &str) -> TokenizeError {
+    TokenizeError::File { file: format!("clip merges, line {line}"), rule: rule.to_owned() }
 }
 
 /// The merges of CLIP's vocabulary, most frequent first.

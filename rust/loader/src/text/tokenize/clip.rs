@@ -6,10 +6,10 @@ use std::fmt;
 use ahash::RandomState;
 use parking_lot::Mutex;
 
-use super::TokenizeError;
 use super::bpe::{Bpe, BpeScratch};
 use super::clean::Cleaning;
 use super::split::{SPECIALS, Words};
+use super::{TokenizeError, check_context_length};
 use crate::text::mask::Padding;
 
 /// open_clip's padding. 0 is also the id of `!` within a word, but the end token always follows the text.
@@ -53,13 +53,7 @@ impl ClipTokenizer {
         context_length: usize,
         cleaning: Cleaning,
     ) -> Result<Self, TokenizeError> {
-        if context_length <= SPECIALS.len() {
-            return Err(TokenizeError::ContextLength {
-                name: "clip".to_owned(),
-                context_length,
-                specials: SPECIALS.len(),
-            });
-        }
+        check_context_length(context_length, SPECIALS.len())?;
         Ok(Self { bpe: Bpe::parse(merges)?, cleaning, context_length, scratches: Mutex::default() })
     }
 

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 use tokenizers::{PaddingDirection, PostProcessor, TruncationDirection, TruncationParams};
 
-use super::TokenizeError;
 use super::clean::Cleaning;
+use super::{TokenizeError, check_context_length};
+use crate::error::check;
 use crate::text::json::JsonText;
 use crate::text::mask::Padding;
 
@@ -41,7 +42,9 @@ impl FileTokenizer {
     ) -> Result<Self, TokenizeError> {
         let mut inner = read_file(path)?;
         let config = Beside::read(path)?;
-        check_context_length(path, &inner, context_length)?;
+        let specials = inner.get_post_processor();
+        let specials = specials.map_or(0, |processor| processor.added_tokens(false));
+        check_context_length(context_length, specials)?;
         let vocab_size = inner.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
         let padding = config.padding(path, &inner, pad_id, vocab_size)?;
         let truncation = config.truncation(&inner, context_length);
@@ -92,15 +95,19 @@ impl FileTokenizer {
     }
 
     fn encode_row(&self, index: usize, text: &str, row: &mut [i32]) -> Result<(), TokenizeError> {
-        let failed =
-            |message: String| TokenizeError::Encode { path: self.path.clone(), index, message };
+        let failed = |why: &str| {
+            TokenizeError::file(
+                &self.path,
+                format!("cannot encode caption {index} of the batch: {why}"),
+            )
+        };
         let encoding =
-            self.inner.encode_fast(text, true).map_err(|error| failed(error.to_string()))?;
+            self.inner.encode_fast(text, true).map_err(|error| failed(&error.to_string()))?;
         let ids = encoding.get_ids();
         let free = row
             .len()
             .checked_sub(ids.len())
-            .ok_or_else(|| failed("more ids than the context holds".to_owned()))?;
+            .ok_or_else(|| failed("more ids than the context holds"))?;
         let begin = if self.padding.left { free } else { 0 };
         for (place, &id) in row[begin..].iter_mut().zip(ids) {
             *place = id as i32;
@@ -110,25 +117,16 @@ impl FileTokenizer {
 }
 
 fn read_file(path: &Path) -> Result<tokenizers::Tokenizer, TokenizeError> {
-    let bytes = std::fs::read(path)
-        .map_err(|source| TokenizeError::Read { path: path.to_owned(), source })?;
+    let bytes = std::fs::read(path).map_err(|error| unreadable(path, error))?;
     tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| parse_error(path, error))
 }
 
-fn parse_error(path: &Path, error: impl fmt::Display) -> TokenizeError {
-    TokenizeError::Parse { path: path.to_owned(), message: error.to_string() }
+fn unreadable(path: &Path, error: std::io::Error) -> TokenizeError {
+    TokenizeError::file(path, format!("cannot read the file: {error}"))
 }
 
-fn check_context_length(
-    path: &Path,
-    inner: &tokenizers::Tokenizer,
-    context_length: usize,
-) -> Result<(), TokenizeError> {
-    let specials = inner.get_post_processor().map_or(0, |processor| processor.added_tokens(false));
-    if context_length > specials {
-        return Ok(());
-    }
-    Err(TokenizeError::ContextLength { name: path.display().to_string(), context_length, specials })
+fn parse_error(path: &Path, error: impl fmt::Display) -> TokenizeError {
+    TokenizeError::file(path, format!("not a Hugging Face tokenizer.json: {error}"))
 }
 
 /// Settings from the `tokenizer_config.json` beside the file. As in `transformers`, they override the file.
@@ -148,7 +146,7 @@ impl Beside {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 return Ok(Self::default());
             }
-            Err(source) => return Err(TokenizeError::Read { path, source }),
+            Err(error) => return Err(unreadable(&path, error)),
         };
         let json = JsonText::parse(&bytes).map_err(|error| parse_error(&path, error))?;
         let json = json.value();
@@ -175,13 +173,16 @@ impl Beside {
         let in_file = || inner.get_padding().map(|padding| padding.pad_id);
         let by_name = || PAD_TOKENS.iter().find_map(|token| inner.token_to_id(token));
         let known = pad_id.or_else(in_config).or_else(in_file).or_else(by_name);
-        let pad_id = known.ok_or_else(|| TokenizeError::NoPadId { path: path.to_owned() })?;
-        let small_pad_id = i32::try_from(pad_id).ok().filter(|_| (pad_id as usize) < vocab_size);
-        let small_pad_id = small_pad_id.ok_or_else(|| TokenizeError::PadId {
-            path: path.to_owned(),
+        let rule = "no padding id: give pad_id, or a file with a `padding` section, or with `<pad>` or `[PAD]` in its \
+                    vocabulary";
+        let pad_id = known.ok_or_else(|| TokenizeError::file(path, rule))?;
+        let rule = format!("must be below the vocabulary's size, {vocab_size}");
+        check(
+            (pad_id as usize) < vocab_size.min(i32::MAX as usize),
+            "tokenizer.pad_id",
             pad_id,
-            vocab_size,
-        })?;
+            rule,
+        )?;
         let left = self.pads_left.unwrap_or_else(|| {
             inner
                 .get_padding()
@@ -190,7 +191,7 @@ impl Beside {
         // An added token never occurs in text. A token of the model's vocabulary may.
         let in_text =
             !inner.get_added_vocabulary().get_added_tokens_decoder().contains_key(&pad_id);
-        Ok(Padding { id: small_pad_id, left, in_text })
+        Ok(Padding { id: pad_id as i32, left, in_text })
     }
 
     /// How captions that are too long are cut.

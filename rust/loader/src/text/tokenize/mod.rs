@@ -14,7 +14,7 @@ use std::path::Path;
 pub use clean::{Clean, CleanText, Cleaning, is_clean};
 
 use super::mask::Padding;
-use crate::error::TokenizeError;
+use crate::error::{ConfigError, TokenizeError, check};
 
 use clip::ClipTokenizer;
 use file::FileTokenizer;
@@ -100,6 +100,11 @@ impl Tokenizer {
             Kind::File(file) => file.vocab_size(),
         }
     }
+}
+
+fn check_context_length(length: usize, specials: usize) -> Result<(), ConfigError> {
+    let rule = format!("must be above the {specials} special tokens");
+    check(length > specials, "tokenizer.context_length", length, rule)
 }
 
 #[cfg(test)]
