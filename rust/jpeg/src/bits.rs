@@ -84,7 +84,7 @@ impl Blocks<'_, '_> {
     #[inline(always)]
     pub(super) fn read<const KEEP: bool>(&mut self) -> Option<()> {
         let whole = Band { first: 1, last: 63, low: 0 };
-        // From block to block the bits stay in registers: their way through memory would take longer than a code.
+        // The bits stay in registers between blocks: going through memory would take longer than a code.
         let mut bits = *self.bits;
         for place in self.places.by_ref() {
             let out = self.strip.get_mut(place.first..)?.first_chunk_mut()?;
@@ -102,7 +102,7 @@ impl Blocks<'_, '_> {
 
 #[inline(always)]
 fn read_first(bits: &mut Bits<'_>, dc: &Table, predicted: &mut i32) -> Option<()> {
-    // A step uses at most 30 bits, so there are always enough for the next look-up, and it need not wait for the refill.
+    // A step uses at most 30 bits, so the next look-up need not wait for the refill.
     let found = dc.look_up(bits.buffer);
     bits.refill()?;
     let step = if found.total == 0 { dc.long_step(bits.buffer)? } else { found };
@@ -142,7 +142,7 @@ fn read_codes<const KEEP: bool>(
     loop {
         let pair = ac.look_up(bits.buffer);
         bits.refill()?;
-        // Asked first: a branch that is hardly ever taken costs less than two that are hard to predict.
+        // Checked first: one rarely taken branch costs less than two unpredictable ones.
         let step = if pair.both == BEYOND {
             ac.single.long_step(bits.buffer)?
         } else {
@@ -276,7 +276,7 @@ pub(super) fn refine_band(
 fn refine(bits: &mut Bits<'_>, mut which: u64, low: u32, out: &mut [i16; 256]) -> Option<()> {
     while which != 0 {
         bits.refill()?;
-        // So few bits that enough remain for a look-up.
+        // Enough bits remain for a look-up.
         for _ in 0..which.count_ones().min(40) {
             let k = which.trailing_zeros() as usize;
             which &= which - 1;

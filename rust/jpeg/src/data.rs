@@ -18,7 +18,7 @@ pub(super) struct Data {
 
 impl Data {
     /// Copies the bytes without the zero after each 0xFF, up to the first marker that is not a restart. Returns that marker and
-    /// its position. `None` if there are not so many parts between restarts, their markers are out of order, or the bytes end
+    /// its position. `None` if there are fewer parts between restarts, their markers are out of order, or the bytes end
     /// first.
     #[inline(always)]
     pub(super) fn fill(&mut self, source: &[u8], parts: usize) -> Option<(u8, usize)> {
@@ -86,7 +86,7 @@ impl Data {
         self.reversed.get_mut(..end)
     }
 
-    /// Makes room for so many more bytes after the first `length`, which are kept.
+    /// Reserves `more` bytes after the first `length`, which are kept.
     fn make_room(&mut self, length: usize, more: usize) {
         let (had, needed) = (self.reversed.len(), length + more + CHUNK + PADDING);
         if had < needed {

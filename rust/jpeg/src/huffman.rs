@@ -53,7 +53,7 @@ impl Step {
     }
 }
 
-/// The number that ends so many bits before the end of `bits`, modulo 64.
+/// The number that ends `shift` bits (modulo 64) before the end of `bits`.
 #[inline(always)]
 fn number(bits: u64, shift: u8, above: i16) -> i16 {
     ((bits >> (shift & 63)) as i16).wrapping_sub(above)
@@ -142,7 +142,7 @@ fn step_of(code: u32, length: u32, symbol: u8, negative: bool) -> Step {
         let above = (code << run).wrapping_sub((1 << run) - 1);
         return Step { total: length as u8 + run, advance: END, above: above as i16 };
     }
-    // A negative number is that of its bits, minus the largest number with so many.
+    // A negative number is its bits minus the largest number of as many bits.
     let above = (code << size) + if negative { (1 << size) - 1 } else { 0 };
     Step { total: length as u8 + size, advance: run + 1, above: above as i16 }
 }
@@ -160,9 +160,9 @@ impl Default for PairTable {
     }
 }
 
-/// One step or two. An end of the block is the second step, also if it comes first.
+/// One step or two. End-of-block always takes the second slot.
 ///
-/// Each field is loaded on its own. That takes fewer instructions than shifts and masks of one word.
+/// Loading each field by itself takes fewer instructions than shifts and masks of one word.
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(C, align(8))]
 pub(super) struct Pair {
@@ -186,7 +186,7 @@ impl Pair {
     }
 }
 
-/// The advance of an entry that stands for a long code. No two steps can have it.
+/// The advance of an entry for a long code. No two steps can have it.
 pub(super) const BEYOND: u8 = 64;
 
 impl PairTable {
@@ -207,7 +207,7 @@ impl PairTable {
         &self.pairs[(bits >> (64 - LOOK)) as usize]
     }
 
-    /// Brings the table back into the fastest cache. One load after the other waits less than the look-ups would.
+    /// Prefetches the table into L1; sequential loads stall less than scattered ones.
     pub(super) fn fetch(&self) {
         const IN_LINE: usize = 64 / size_of::<Pair>();
         let all = self.pairs.iter().step_by(IN_LINE).fold(0, |all, pair| all | pair.both);

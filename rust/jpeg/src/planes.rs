@@ -1,6 +1,6 @@
 //! Decodes the file to planes of samples: luma, and chroma at its own resolution.
 //!
-//! The planes hold only the newest rows, which stay in the fastest caches until they are pixels.
+//! The planes hold only the newest rows, so these stay in the fastest caches.
 
 use std::ops::Range;
 

@@ -57,7 +57,7 @@ thread_local! {
 pub fn level() -> Level {
     match LIMIT.get() {
         Some(level) => level.min(fastest()),
-        // A wrong value is an error where a user can see it, in the callers of `check`.
+        // The callers of `check` report a wrong value.
         None => check().unwrap_or_else(|_| fastest()),
     }
 }

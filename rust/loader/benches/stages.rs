@@ -1,6 +1,6 @@
 //! Microseconds of CPU time per photograph, on one thread, by stage and level of vector instructions:
 //! `cargo bench --bench stages [ROUNDS]`. The photographs are those that `PROLIP_SHARED` (or `../shared` beside the repository)
-//! holds. The contenders take turns, and a value is the median of the rounds, with the least and the most.
+//! holds. The contenders take turns, and a value is the median of the rounds, with the minimum and the maximum.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -27,7 +27,7 @@ struct Thread {
 type Stage = (&'static str, fn(&mut Thread, &[u8], u64));
 
 const STAGES: [Stage; 4] = [
-    // All codes must be read, whatever is wanted.
+    // All codes must be read, even for a crop.
     ("codes of all, one pixel of them", |thread, bytes, _| {
         let pixel = |_, _| CropBox::whole(1, 1);
         decode(thread, bytes, pixel);

@@ -15,7 +15,7 @@ fn image(scans: usize) -> Vec<u8> {
     let segment = |marker: u8, content: &[u8]| {
         [&[0xFF, marker], &(content.len() as u16 + 2).to_be_bytes()[..], content].concat()
     };
-    // The only code is a zero. It stands for no difference, or, with 14 more zeros, for the end of 16,384 blocks.
+    // The only code is a zero. It means no difference, or, with 14 more zeros, for the end of 16,384 blocks.
     let codes =
         |table: u8, symbol: u8| segment(0xC4, &[&[table, 1][..], &[0; 15], &[symbol]].concat());
     let [high, low] = (SIDE as u16).to_be_bytes();

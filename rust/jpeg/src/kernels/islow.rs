@@ -21,9 +21,8 @@ pub(super) const F2_053: i32 = 16819;
 pub(super) const F2_562: i32 = 20995;
 pub(super) const F3_072: i32 = 25172;
 
-/// The number to add before `descale32` shifts by so many bits, so that it rounds. libjpeg-turbo's code for Arm rounds in the
-/// shift. It keeps the low bits of a first pass that has too many, where its code for x86-64 saturates. So do we: then absurd
-/// files have the same pixels, too.
+/// The number to add before `descale32`, which then rounds. libjpeg-turbo's code for Arm rounds in the shift. If a first pass
+/// overflows, it keeps the low bits, while the code for x86-64 saturates. So do we: absurd files get the same pixels, too.
 pub(super) const fn rounding(shift: i32) -> i32 {
     if cfg!(target_arch = "aarch64") { 0 } else { 1 << (shift - 1) }
 }

@@ -28,8 +28,8 @@ pub(super) fn decode(source: Source<'_>, memory: &mut Memory, pixels: &mut [u8])
     }
 }
 
-/// Defines `decode` for a vector type of so many bytes. In scope are the operations on it, named after what they do in each
-/// lane of 128 bits; the attributes name the instructions that they need.
+/// Defines `decode` for a vector type of `bytes` bytes. The operations on it must be in scope. Their names say what they do in
+/// each lane of 128 bits. The attributes name the instructions that they need.
 macro_rules! kernels {
     ($vector:ty, $bytes:literal, $(#[$instructions:meta])*) => {
         use $crate::bits::Blocks;
@@ -162,7 +162,7 @@ macro_rules! kernels {
 pub(super) use islow::pair;
 use kernels;
 
-/// Where the last of eight rows of so many bytes ends; their starts are `stride` bytes apart.
+/// The end of the last of eight rows of `bytes` bytes, whose starts are `stride` bytes apart.
 #[cfg(target_arch = "x86_64")]
 fn end_of_rows(stride: usize, bytes: usize) -> usize {
     // No slice is that long, so a stride that overflows fails where the slice is taken.

@@ -9,11 +9,11 @@ use prolip_jpeg::simd::{at, runnable};
 use prolip_loader::image::{CropBox, Decoder, Rgb8};
 use prolip_loader::rng::SampleRng;
 
-/// Few pixels, so that an input takes little time and memory whatever its header says.
+/// Few pixels, so that no input takes much time or memory.
 const MAX_PIXELS: u64 = 1 << 16;
 
 thread_local! {
-    /// Reused as a loader's thread reuses them: what one image leaves behind must not hurt the next.
+    /// Reused as in a thread of the loader: one image must not affect the next.
     static STATE: RefCell<(Decoder, Rgb8)> = RefCell::new((Decoder::new(MAX_PIXELS), Rgb8::default()));
 }
 

@@ -10,10 +10,10 @@ pub(super) fn orientation(bytes: &[u8]) -> Orientation {
         [b'R', ..] => b"EXIF",
         _ => b"eXIf",
     };
-    // Found by its name, as every file that has one names it. Other bytes by this name have no TIFF header behind it.
-    let found = memmem::find(bytes, name).and_then(|at| {
+    // Searched by its name, which every file with EXIF data has. In other places no TIFF header follows this name.
+    let orientation = memmem::find(bytes, name).and_then(|at| {
         let mut starts = at..at + 20;
         starts.find_map(|start| Orientation::from_exif_chunk(bytes.get(start..)?))
     });
-    found.unwrap_or(Orientation::NoTransforms)
+    orientation.unwrap_or(Orientation::NoTransforms)
 }

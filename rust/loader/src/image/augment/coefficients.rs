@@ -72,7 +72,7 @@ impl Coefficients {
     }
 
     /// The largest number of input positions of an output position.
-    pub(super) fn most(&self) -> usize {
+    pub(super) fn max_taps(&self) -> usize {
         self.counts.iter().copied().max().unwrap_or(0) as usize
     }
 

@@ -14,7 +14,7 @@ const END: u8 = 0xD9;
 /// Maximum of scans x pixels: every scan of a progressive image touches every pixel, and may take a hundred bytes of the file.
 /// 90 million pixels may have 23 scans, which take three seconds. Encoders write about ten. PIL has no limit.
 const MAX_WORK: u64 = 1 << 31;
-/// What a scan costs by itself, in pixels.
+/// Fixed cost of a scan, in pixels.
 const SCAN_COST: u64 = 1 << 20;
 
 /// Checks the number of scans without decoding them.
@@ -27,7 +27,7 @@ pub(super) fn check_scans(bytes: &[u8], width: u32, height: u32) -> Result<(), D
 }
 
 fn max_scans(width: u32, height: u32) -> u64 {
-    // With a higher limit of pixels, honest files still pass: none has more than 18.
+    // Also with a higher limit of pixels ordinary files pass: none has more than 18 scans.
     (MAX_WORK / (u64::from(width) * u64::from(height) + SCAN_COST)).max(18)
 }
 
@@ -124,8 +124,8 @@ impl Decompressor {
         }
     }
 
-    /// Distinguishes failures, warnings that PIL ignores, and the end of the data, where PIL raises (the library itself would
-    /// fill the rest with grey).
+    /// Returns failures, and the end of the data, where PIL raises and the library fills the rest with grey. PIL ignores the other
+    /// warnings.
     fn check(&self, status: i32, bytes: &[u8]) -> Result<(), DecodeError> {
         if status == 0 {
             return Ok(());

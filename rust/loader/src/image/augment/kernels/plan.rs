@@ -13,7 +13,7 @@ pub(super) const SAMPLES: usize = 4;
 pub(super) const GROUPS: usize = 4;
 /// Taps of a whole step of the pass along the rows. Half a step has two.
 const TAPS: usize = 4;
-/// Most taps whose upper sums fit in 16 bits.
+/// Maximum number of taps whose upper sums fit in 16 bits.
 const CHUNK: usize = 64;
 /// Steps of the pass along the rows, and pairs of rows, with that many taps.
 pub(super) const STEPS_IN_CHUNK: usize = CHUNK / TAPS;
@@ -64,7 +64,7 @@ struct Lane<'a> {
 impl Plan {
     /// Prepares rows of `row_bytes` bytes, at least 16.
     pub(super) fn fill(&mut self, columns: &Coefficients, row_bytes: usize) {
-        let mut half_steps = columns.most().div_ceil(TAPS / 2).max(1);
+        let mut half_steps = columns.max_taps().div_ceil(TAPS / 2).max(1);
         while !self.fits(columns, row_bytes, half_steps) {
             half_steps += 1;
         }

@@ -175,7 +175,8 @@ macro_rules! resize {
             // The last groups may have more samples than the row.
             let stride = row_bytes.next_multiple_of(GROUPS * SAMPLES);
             strip.resize(stride * STRIP, 0);
-            let ring = Ring::new(rows.most() + STRIP, row_bytes.next_multiple_of(BYTES) * 2, pairs);
+            let ring =
+                Ring::new(rows.max_taps() + STRIP, row_bytes.next_multiple_of(BYTES) * 2, pairs);
             let mut filled = first;
             for (index, out) in out.chunks_exact_mut(row_bytes).enumerate() {
                 let (start, weights) = rows.taps(index);
@@ -209,7 +210,7 @@ macro_rules! resize {
             let stride = out_bytes.next_multiple_of(GROUPS * SAMPLES);
             strip.resize((row_bytes + stride) * STRIP, 0);
             let (between, results) = strip.split_at_mut(row_bytes * STRIP);
-            let ring = Ring::new(rows.most() + 2, row_bytes.next_multiple_of(BYTES) * 2, pairs);
+            let ring = Ring::new(rows.max_taps() + 2, row_bytes.next_multiple_of(BYTES) * 2, pairs);
             let mut filled = first;
             for (strip, out) in out.chunks_mut(out_bytes * STRIP).enumerate() {
                 let count = out.len() / out_bytes;

@@ -15,7 +15,7 @@ use crate::image::augment::crop_rows::CropRows;
 use crate::image::augment::passes::Passes;
 
 const LANES: usize = 16;
-/// How many may be, most first. All but the first are whole pixels.
+/// Possible numbers of samples, largest first. All but the first are whole pixels.
 const GROUPS: [usize; 5] = [LANES, 12, 9, 6, 3];
 const QUAD: usize = 4;
 /// Signed base-256 digits of a weight.
@@ -67,7 +67,7 @@ fn plan<'a>(
         groups.all(|(first, last)| start(last) + 12 <= start(first) + 64)
     };
     let lanes = GROUPS.into_iter().find(|&lanes| fit(lanes)).unwrap_or(3);
-    let steps_per_group = columns.most().div_ceil(4);
+    let steps_per_group = columns.max_taps().div_ceil(4);
     digits.clear();
     for weights in columns.weights.chunks_exact(columns.stride) {
         digits_of_quads(&weights[..(steps_per_group * 4).min(columns.stride)], 0, digits);
