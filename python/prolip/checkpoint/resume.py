@@ -33,7 +33,7 @@ def agree_on_checkpoint(folder: Path, resume: str, ranks: Ranks) -> Checkpoint |
     if chosen is not None and ranks.rank != 0:
         path, checksum = chosen
         found, failure = _try(lambda: load_checkpoint(path, checksum=checksum))
-        failure = None if failure is None else type(failure)(f"rank {ranks.rank}: {failure}")
+        failure = failure and failure.within(f"rank {ranks.rank}: ")
     failure = next((one for one in ranks.all_gather(failure) if one is not None), None)
     if failure is not None:
         raise failure

@@ -30,7 +30,7 @@ def test_the_address_is_taken_while_the_model_is_loaded(tmp_path: Path, monkeypa
         with pytest.raises(UserError) as error:
             listen(options.host, options.port)
         assert error.value.field == "port"
-        raise UserError("checkpoint: none")
+        raise UserError("checkpoint", "none")
 
     monkeypatch.setattr("prolip.explore.serve.load", load)
     for _ in range(2):  # it is free again afterwards

@@ -25,7 +25,6 @@ from prolip.checkpoint import open_saved
 from prolip.cli import main
 from prolip.data import MaskConfig
 from prolip.data.config import TokenizerConfig
-from prolip.errors import UserError
 from prolip.models import ARCHITECTURES, ProLIP
 from prolip.models.adapter import ADAPTER_FILE, ADAPTER_WEIGHTS
 from prolip.models.hub import save_pretrained
@@ -59,7 +58,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     """The field or the file that the message of a refused export names."""
     capsys.readouterr()
     assert main(["export", *words]) == 2
-    return UserError(capsys.readouterr().err.splitlines()[-1].removeprefix("prolip export: ")).field
+    return capsys.readouterr().err.splitlines()[-1].removeprefix("prolip export: ").partition(": ")[0]
 
 
 def test_a_run_of_another_version_loads_but_cannot_be_exported_or_resumed(tmp_path: Path) -> None:
