@@ -11,8 +11,6 @@ from . import testing
 
 __all__ = [
     "IMAGE_EXTENSIONS",
-    "MAX_CAPTION_BYTES",
-    "MAX_MEMBER_BYTES",
     "MAX_PIXELS",
     "Batch",
     "BatchIterator",
@@ -28,6 +26,7 @@ __all__ = [
     "fetch_shard",
     "grid_of",
     "load_numpy",
+    "native_rows",
     "preprocess_image",
     "preprocess_native",
     "shard_regions",
@@ -40,8 +39,6 @@ __all__ = [
 ]
 
 IMAGE_EXTENSIONS: Final[tuple[str, ...]]
-MAX_CAPTION_BYTES: Final[int]
-MAX_MEMBER_BYTES: Final[int]
 MAX_PIXELS: Final[int]
 
 class _Leg(Protocol):
@@ -168,13 +165,14 @@ class Tokenizer:
 def check_index(shards: list[str], index: str | os.PathLike[str], threads: int, store: object) -> list[str]: ...
 def decode(data: bytes) -> NDArray[np.uint8]: ...
 def decode_only(
-    shards: list[str], images: int, threads: int, loaded: Callable[[], object] | None = None
+    shards: list[str], images: int, threads: int, store: object, loaded: Callable[[], object]
 ) -> tuple[int, float]: ...
 def examine_shards(shards: list[str], store: object) -> list[tuple[str, int, str | None]]: ...
 def expand_shards(shards: list[str], store: object) -> list[str]: ...
 def fetch_shard(shard: str, out: str | os.PathLike[str], store: object) -> None: ...
 def grid_of(height: int, width: int, patch_size: int, seq_len: int) -> tuple[int, int]: ...
 def load_numpy() -> None: ...
+def native_rows(dataclass: object) -> list[int]: ...
 def preprocess_image(data: bytes, size: int) -> NDArray[np.uint8]: ...
 def preprocess_native(data: bytes, patch_size: int, seq_len: int) -> NDArray[np.uint8]: ...
 def shard_regions(shard: str, store: object) -> tuple[str, list[int]]: ...

@@ -142,7 +142,7 @@ def look(images: Any) -> tuple[int, int, int]:
 
 def _decode_only(config: BenchDataConfig, shards: Sequence[str]) -> Measurement:
     """Measure the floor: as many threads decode the same images from memory, and do nothing else."""
-    from prolip.data import decode_only
+    from prolip.data import StoreConfig, decode_only
 
     import_mb, _ = proc_stats.memory()
     stopwatches = []
@@ -150,7 +150,7 @@ def _decode_only(config: BenchDataConfig, shards: Sequence[str]) -> Measurement:
     def loaded() -> None:
         stopwatches.append(proc_stats.stopwatch())
 
-    images, seconds = decode_only(list(shards), config.num_images, config.threads, loaded)
+    images, seconds = decode_only(list(shards), config.num_images, config.threads, StoreConfig(), loaded)
     return _measurement(stopwatches[0]()._replace(seconds=seconds), images, 0.0, import_mb)
 
 

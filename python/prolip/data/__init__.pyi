@@ -21,7 +21,7 @@ from .loader import (
     preprocess_image as preprocess_image,
     preprocess_native as preprocess_native,
 )
-from .native import (
+from .rust_exports import (
     DataError as DataError,
     LoaderStats as LoaderStats,
     NoSampleError as NoSampleError,

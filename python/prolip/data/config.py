@@ -127,13 +127,15 @@ class NativeConfig:
     """The number of samples per step and rank is a multiple of this; in `prolip train`, over all processes."""
 
     def steps(self) -> list[tuple[float, int, int]]:
-        """Return the probability, the sequence length and the number of samples of each kind of step."""
-        probs = self.seq_len_probs or (1.0,) * len(self.seq_lens)
-        total, divisor = sum(probs) or 1.0, self.batch_divisor
-        return [
-            (prob / total, length, self.token_budget // max(1, length * divisor) * divisor)
-            for prob, length in zip(probs, self.seq_lens, strict=False)  # the loader refuses other numbers of them
-        ]
+        """Return the probability, the sequence length and the number of samples of each kind of step.
+
+        Raises:
+            UserError: a setting is invalid.
+        """
+        samples = _core.native_rows(self)
+        weights = self.seq_len_probs or (1.0,) * len(samples)
+        probs = (weight / sum(weights) for weight in weights)
+        return list(zip(probs, self.seq_lens, samples, strict=True))
 
     @property
     def samples_per_step(self) -> float:
@@ -215,9 +217,9 @@ class DataConfig:
     max_pixels: int = _core.MAX_PIXELS
     """Maximum number of pixels in an image; larger images are bad samples. The default is Pillow's `MAX_IMAGE_PIXELS`;
     a thread needs up to 0.8 GB for such an image."""
-    max_member_bytes: int = _core.MAX_MEMBER_BYTES
+    max_member_bytes: int = 256 * 2**20
     """Maximum size of a sample's members together, in bytes."""
-    max_caption_bytes: int = _core.MAX_CAPTION_BYTES
+    max_caption_bytes: int = 2**20
     """Maximum size of a caption in bytes."""
     on_missing_shard: Literal["raise", "skip"] = "raise"
     """What to do with a shard that cannot be opened. `raise`: an error when the loader opens, or at the batch that

@@ -15,6 +15,13 @@ use prolip_loader::image::{CropBox, Decoder, Rgb8};
 use prolip_loader::rng::{SampleRng, stream};
 
 const SIZE: u32 = 224;
+const AUGMENT: AugmentConfig = AugmentConfig {
+    crop_scale: (0.8, 1.0),
+    crop_ratio: (0.75, 4.0 / 3.0),
+    jitter: [0.32, 0.32, 0.32, 0.08],
+    jitter_prob: 0.8,
+    gray_prob: 0.2,
+};
 const MAX_PHOTOS: usize = 64;
 
 fn photos() -> Vec<Vec<u8>> {
@@ -69,7 +76,7 @@ fn decoders(criterion: &mut Criterion, photos: &[Vec<u8>]) {
     ] {
         in_turn(criterion, name, photos, |bytes, _| decoder.decode(bytes, &mut image).unwrap());
     }
-    let config = AugmentConfig { jitter_prob: 0.0, gray_prob: 0.0, ..AugmentConfig::default() };
+    let config = AugmentConfig { jitter_prob: 0.0, gray_prob: 0.0, ..AUGMENT };
     let draw = |width, height, sample: usize| {
         let mut rng = SampleRng::new(0, 0, sample as u64, stream::AUGMENT);
         draw(&config, width, height, &mut rng)
@@ -103,7 +110,7 @@ fn kernels(criterion: &mut Criterion) {
     in_turn(criterion, "evaluate", &images, |image, _| {
         evaluate(image, SIZE, &mut scratch, &mut out)
     });
-    let config = AugmentConfig::default();
+    let config = AUGMENT;
     in_turn(criterion, "augment", &images, |image, sample| {
         let mut rng = SampleRng::new(0, 0, sample as u64, stream::AUGMENT);
         let draw = draw(&config, image.width(), image.height(), &mut rng);

@@ -14,6 +14,13 @@ use prolip_loader::rng::{SampleRng, stream};
 use rustix::time::{ClockId, clock_gettime};
 
 const SIZE: u32 = 224;
+const AUGMENT: AugmentConfig = AugmentConfig {
+    crop_scale: (0.8, 1.0),
+    crop_ratio: (0.75, 4.0 / 3.0),
+    jitter: [0.32, 0.32, 0.32, 0.08],
+    jitter_prob: 0.8,
+    gray_prob: 0.2,
+};
 
 /// What a thread keeps from one photograph to the next.
 struct Thread {
@@ -55,7 +62,7 @@ fn decode(thread: &mut Thread, bytes: &[u8], choose: impl FnOnce(u32, u32) -> Cr
 
 fn drawn(number: u64, width: u32, height: u32) -> prolip_loader::image::augment::AugmentDraw {
     let mut rng = SampleRng::new(0, 0, number, stream::AUGMENT);
-    draw(&AugmentConfig::default(), width, height, &mut rng)
+    draw(&AUGMENT, width, height, &mut rng)
 }
 
 fn photos() -> Vec<Vec<u8>> {

@@ -1,8 +1,10 @@
 //! The decode-only benchmark, the level of vector instructions, and the levels that benchmarks compare.
 
 use prolip_loader::config::{MAX_PIXELS, OnMissingShard};
+use prolip_loader::pipeline;
 use pyo3::prelude::*;
 
+use crate::config::store_config;
 use crate::error::{config_error, loader_error};
 use crate::shards::located;
 
@@ -10,24 +12,22 @@ use crate::shards::located;
 ///
 /// Reading is not timed: the compressed bytes are in memory before the clock starts. Then `loaded` is called.
 #[pyfunction]
-#[pyo3(signature = (shards, images, threads, loaded = None))]
 pub fn decode_only(
     py: Python<'_>,
     shards: Vec<String>,
     images: usize,
     threads: usize,
-    loaded: Option<Py<PyAny>>,
+    store: &Bound<'_, PyAny>,
+    loaded: Py<PyAny>,
 ) -> PyResult<(u64, f64)> {
+    let store = store_config(store)?;
     let locations = located(&shards, OnMissingShard::Raise)?;
     let mut called = Ok(());
-    let call = || {
-        if let Some(loaded) = loaded {
-            called = Python::attach(|py| loaded.call0(py).map(drop));
-        }
-    };
+    let call = || called = Python::attach(|py| loaded.call0(py).map(drop));
     let run = py
         .detach(|| {
-            prolip_loader::pipeline::decode_only(&locations, images, threads, MAX_PIXELS, call)
+            let limit = MAX_PIXELS;
+            pipeline::decode_only(&locations, images, threads, limit, &store, call)
         })
         .map_err(|error| loader_error(py, &error))?;
     called?;

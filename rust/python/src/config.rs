@@ -1,6 +1,6 @@
 //! Reads Python's configuration and cursors into the loader's types with serde. The field names are the same.
 
-use prolip_loader::config::{LoaderConfig, StoreConfig};
+use prolip_loader::config::{LoaderConfig, NativeConfig, StoreConfig};
 use prolip_loader::error::ConfigError;
 use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
@@ -26,6 +26,14 @@ pub fn store_config(dataclass: &Bound<'_, PyAny>) -> PyResult<StoreConfig> {
     let config: StoreConfig = read("store", &as_dict(dataclass)?)?;
     config.validate().map_err(config_error)?;
     Ok(config)
+}
+
+/// Return the samples of a step with each sequence length of a `prolip.data.NativeConfig`.
+#[pyfunction]
+pub fn native_rows(dataclass: &Bound<'_, PyAny>) -> PyResult<Vec<u64>> {
+    let native: NativeConfig = read("native", &as_dict(dataclass)?)?;
+    native.validate().map_err(config_error)?;
+    Ok(native.seq_lens.iter().map(|&length| native.rows(length)).collect())
 }
 
 /// A dataclass as nested dicts, lists and plain values.

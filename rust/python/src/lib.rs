@@ -25,7 +25,7 @@ mod _core {
     #[pymodule_export]
     use crate::bench::{decode_only, simd_level, simd_levels};
     #[pymodule_export]
-    use crate::config::usable_cores;
+    use crate::config::{native_rows, usable_cores};
     #[pymodule_export]
     use crate::image::{decode, grid_of, preprocess_image, preprocess_native};
     #[pymodule_export]
@@ -50,11 +50,9 @@ mod _core {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         use prolip_loader::archive::IMAGE_EXTENSIONS;
-        use prolip_loader::config::{MAX_CAPTION_BYTES, MAX_MEMBER_BYTES, MAX_PIXELS};
+        use prolip_loader::config::MAX_PIXELS;
         let extensions = PyTuple::new(module.py(), IMAGE_EXTENSIONS)?;
         module.add("IMAGE_EXTENSIONS", extensions)?;
-        module.add("MAX_CAPTION_BYTES", MAX_CAPTION_BYTES)?;
-        module.add("MAX_MEMBER_BYTES", MAX_MEMBER_BYTES)?;
         module.add("MAX_PIXELS", MAX_PIXELS)?;
         // An extension module is not a package: without this line `import prolip._core.testing` would fail.
         let modules = module.py().import("sys")?.getattr("modules")?;

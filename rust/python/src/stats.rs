@@ -13,13 +13,6 @@ pub struct StageStats {
     seconds: f64,
 }
 
-#[pymethods]
-impl StageStats {
-    fn __repr__(&self) -> String {
-        format!("StageStats(count={}, seconds={:.3})", self.count, self.seconds)
-    }
-}
-
 /// A snapshot of a loader's counters.
 #[pyclass(frozen, module = "prolip._core")]
 #[derive(Default)]

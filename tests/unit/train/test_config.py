@@ -204,7 +204,7 @@ def test_every_rank_has_its_share_of_the_budget_of_native_images(tmp_path: Path)
         ("--data.native.token_budget 999", "data.native.token_budget"),
         ("--accumulate 13", "accumulate"),
         ("--data.native.token_budget 431", "data.native.token_budget"),
-        ("--data.native.batch_divisor 0", "data.native.token_budget"),
+        ("--data.native.batch_divisor 0", "data.native.batch_divisor"),
         ("--data.native None", "data.native"),
         ("--model.vision.image_seq_len None", "model.vision.image_seq_len"),
     ):

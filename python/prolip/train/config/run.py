@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from prolip.data import AugmentConfig, DataConfig, LoaderConfig, MaskConfig
-from prolip.errors import UserError, check, check_at_least, check_seed
+from prolip.errors import UserError, check, check_at_least, check_seed, fields_within
 from prolip.files import OPERATIONAL, check_no_tilde
 from prolip.losses.config import LossConfig
 from prolip.models import ARCHITECTURES, LockConfig, ModelConfig
@@ -201,9 +201,9 @@ class TrainConfig:
         check(
             native is None or seq_len is not None, "model.vision.image_seq_len", "must be set with data.native", "None"
         )
-        if native is not None and min((samples for _, _, samples in native.steps()), default=0) < 1:
-            rule = "must hold data.native.batch_divisor samples of the longest sequence"
-            raise UserError("data.native.token_budget", rule, native.token_budget)
+        if native is not None:
+            with fields_within("data."):
+                native.steps()
 
     def _validate_steps(self) -> None:
         check_at_least(1, batch_size=self.batch_size)

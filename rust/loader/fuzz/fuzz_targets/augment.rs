@@ -24,7 +24,8 @@ fuzz_target!(|input: (u8, u8, u8, u64, &[u8])| {
         crop_scale: (0.001, 1.0),
         crop_ratio: (0.05, 20.0),
         jitter: [1.0, 1.0, 1.0, 0.5],
-        ..AugmentConfig::default()
+        jitter_prob: 0.8,
+        gray_prob: 0.2,
     };
     let drawn = draw(&config, width, height, &mut SampleRng::new(seed, 0, 0, 0));
     let fresh = || vec![0; size as usize * size as usize * 3];

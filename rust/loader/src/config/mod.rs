@@ -13,17 +13,13 @@ pub(crate) const MAX_WINDOW: usize = 1 << 31;
 /// Longest sequence of patches: their coordinates are 16-bit numbers.
 pub(crate) const MAX_SEQ_LEN: u32 = 32_768;
 
-/// Default limit on the pixels of an image. PIL warns beyond it, of a possible decompression bomb.
+/// Limit on the pixels of an image, Pillow's `MAX_IMAGE_PIXELS`: beyond it Pillow warns of a decompression bomb.
 pub const MAX_PIXELS: u64 = 89_478_485;
 
 /// The key of a caption that comes from the member `.txt`, not from the JSON.
 pub const TXT: &str = "txt";
 
-pub const MAX_MEMBER_BYTES: u64 = 256 << 20;
-
-pub const MAX_CAPTION_BYTES: usize = 1 << 20;
-
-/// Random augmentation of a training image. The defaults are those of the published recipes.
+/// Random augmentation of a training image.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AugmentConfig {
@@ -32,18 +28,6 @@ pub struct AugmentConfig {
     pub jitter: [f64; 4],
     pub jitter_prob: f64,
     pub gray_prob: f64,
-}
-
-impl Default for AugmentConfig {
-    fn default() -> Self {
-        Self {
-            crop_scale: (0.8, 1.0),
-            crop_ratio: (3.0 / 4.0, 4.0 / 3.0),
-            jitter: [0.32, 0.32, 0.32, 0.08],
-            jitter_prob: 0.8,
-            gray_prob: 0.2,
-        }
-    }
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -156,23 +140,6 @@ pub struct StoreConfig {
     pub min_bytes_per_s: u64,
     #[serde(deserialize_with = "strict::boolean")]
     pub require_archive_end: bool,
-}
-
-impl Default for StoreConfig {
-    fn default() -> Self {
-        Self {
-            allow_pipe: false,
-            connections: 8,
-            read_ahead_bytes: 4 << 30,
-            max_shard_bytes: 32 << 30,
-            cache_dir: None,
-            cache_bytes: 0,
-            retries: 10,
-            timeout_s: 30.0,
-            min_bytes_per_s: 1024,
-            require_archive_end: true,
-        }
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]

@@ -136,7 +136,7 @@ impl AugmentConfig {
 }
 
 impl NativeConfig {
-    fn validate(&self) -> Result<(), ConfigError> {
+    pub fn validate(&self) -> Result<(), ConfigError> {
         let (field, side) = ("native.patch_size", self.patch_size);
         check((1..=MAX_PATCH).contains(&side), field, side, "must be between 1 and 256")?;
         let (field, lengths) = ("native.seq_lens", &self.seq_lens);

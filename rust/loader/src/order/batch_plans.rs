@@ -5,9 +5,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::cursor::{Cursor, Leg};
-use super::lengths::{Blocked, NeededShard, ShardLengths};
 use super::rank_epoch::{RankEpoch, samples_read};
-use super::settings::OrderSettings;
+use super::shard_lengths::{Blocked, NeededShard, ShardLengths};
+use super::steps::OrderSettings;
 use super::streamed_epoch::StreamedEpoch;
 use crate::rng::{SampleRng, stream};
 use crate::shards::SampleId;

@@ -5,10 +5,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::cursor::Leg;
-use super::lengths::NeededShard;
 use super::partition::{Partition, Remainder};
-use super::settings::OrderSettings;
+use super::shard_lengths::NeededShard;
 use super::shard_list::ShardList;
+use super::steps::OrderSettings;
 use crate::config::MAX_WINDOW;
 use crate::rng::{SampleRng, stream};
 use crate::shards::SampleId;

@@ -13,25 +13,25 @@
 //! samples that all parts have left form a new list, and the new ranks divide it in the same way.
 //!
 //! For native images the batch size is one sample. Each step draws a sequence length and takes as many samples as the budget of
-//! patches allows ([`settings`]).
+//! patches allows ([`steps`]).
 
 mod batch_plans;
 mod cursor;
 mod epoch_order;
-mod lengths;
 mod partition;
 mod rank_epoch;
-mod settings;
+mod shard_lengths;
 mod shard_list;
 mod shard_sampler;
+mod steps;
 mod streamed_epoch;
 
 pub(crate) use batch_plans::UpcomingWindows;
 pub use batch_plans::{BatchPlan, BatchPlans};
 pub use cursor::{Cursor, Leg};
-pub use lengths::{Blocked, NeededShard, ShardLengths};
 pub use partition::Partition;
-pub use settings::OrderSettings;
+pub use shard_lengths::{Blocked, NeededShard, ShardLengths};
 pub use shard_list::ShardList;
 pub use shard_sampler::{ShardSampler, WeightedShards};
+pub use steps::OrderSettings;
 pub(crate) use streamed_epoch::StreamedEpoch;

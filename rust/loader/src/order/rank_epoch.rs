@@ -2,8 +2,8 @@
 
 use super::cursor::Leg;
 use super::epoch_order::{EpochOrder, WindowSlice};
-use super::lengths::{Blocked, ShardLengths};
-use super::settings::OrderSettings;
+use super::shard_lengths::{Blocked, ShardLengths};
+use super::steps::OrderSettings;
 use super::streamed_epoch::StreamedEpoch;
 use crate::config::LastBatch;
 

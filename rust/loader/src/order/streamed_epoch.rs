@@ -9,9 +9,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::epoch_order::{self, KEPT_WINDOWS, Window, WindowSlice};
-use super::lengths::{Blocked, NeededShard, ShardLengths};
-use super::settings::OrderSettings;
+use super::shard_lengths::{Blocked, NeededShard, ShardLengths};
 use super::shard_sampler::ShardSampler;
+use super::steps::OrderSettings;
 use crate::config::LastBatch;
 use crate::error::ConfigError;
 use crate::rng::{SampleRng, stream};

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::bad_samples::BadSamples;
 use crate::archive::index::{Index, OpenOptions};
 use crate::archive::{RawMembers, Reader, WantedMembers};
-use crate::config::{MAX_MEMBER_BYTES, OnMissingShard, StoreConfig};
+use crate::config::{OnMissingShard, StoreConfig};
 use crate::error::{ConfigError, Error};
 use crate::image::{Decoder, Rgb8};
 use crate::order::ShardList;
@@ -29,12 +29,13 @@ pub fn decode_only(
     images: usize,
     threads: usize,
     max_pixels: u64,
+    store: &StoreConfig,
     loaded: impl FnOnce(),
 ) -> Result<DecodeOnly, Error> {
     let opening = OpenOptions {
         missing: OnMissingShard::Raise,
         threads,
-        store: &StoreConfig::default(),
+        store,
         cancelled: &AtomicBool::new(false),
         chosen: &[],
     };
@@ -84,14 +85,7 @@ fn load(index: &Index, images: usize, max_pixels: u64) -> Result<Vec<Vec<u8>>, E
     for id in ids {
         bad_samples.tried += 1;
         let read = reader
-            .read(
-                index,
-                None,
-                id,
-                WantedMembers::default(),
-                MAX_MEMBER_BYTES,
-                &mut RawMembers::default(),
-            )
+            .read(index, None, id, WantedMembers::default(), u64::MAX, &mut RawMembers::default())
             .and_then(|members| {
                 decoder.decode(members.image, &mut pixels)?;
                 Ok(members.image.to_vec())

@@ -92,7 +92,3 @@ fn matches(pattern: &glob::Pattern, name: &str) -> bool {
         glob::MatchOptions { require_literal_separator: true, ..glob::MatchOptions::default() };
     pattern.matches_with(name, options)
 }
-
-#[cfg(test)]
-#[path = "glob_tests.rs"]
-mod tests;

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use prolip_loader::archive::RawMembers;
 use prolip_loader::config::{
-    AugmentConfig, CaptionConfig, CaptionSource, LastBatch, LoaderConfig, MAX_CAPTION_BYTES,
-    MAX_MEMBER_BYTES, MaskConfig, Mode, OnMissingShard, PatchDraw, StoreConfig, TextMode,
+    AugmentConfig, CaptionConfig, CaptionSource, LastBatch, LoaderConfig, MaskConfig, Mode,
+    OnMissingShard, PatchDraw, StoreConfig, TextMode,
 };
 use prolip_loader::error::{Error, TokenizeError};
 use prolip_loader::order::Cursor;
@@ -88,6 +88,27 @@ pub fn write_shards(folder: &Path, sizes: &[usize]) {
     }
 }
 
+pub const AUGMENT: AugmentConfig = AugmentConfig {
+    crop_scale: (0.8, 1.0),
+    crop_ratio: (0.75, 4.0 / 3.0),
+    jitter: [0.32, 0.32, 0.32, 0.08],
+    jitter_prob: 0.8,
+    gray_prob: 0.2,
+};
+
+pub const STORE: StoreConfig = StoreConfig {
+    allow_pipe: false,
+    connections: 3,
+    read_ahead_bytes: 1 << 30,
+    max_shard_bytes: 1 << 30,
+    cache_dir: None,
+    cache_bytes: 0,
+    retries: 4,
+    timeout_s: 2.0,
+    min_bytes_per_s: 1024,
+    require_archive_end: true,
+};
+
 /// A configuration for the shards of a folder, with two captions and masks.
 pub fn config(folder: &Path) -> LoaderConfig {
     let source = |key: &str, general: &[&str]| CaptionSource {
@@ -107,7 +128,7 @@ pub fn config(folder: &Path) -> LoaderConfig {
         batch_size: 4,
         image_size: 8,
         native: None,
-        augment: Some(AugmentConfig::default()),
+        augment: Some(AUGMENT),
         captions: vec![
             CaptionConfig { sources: vec![source("txt", &["levels.group"])] },
             CaptionConfig { sources: vec![source("name", &[]), source("levels.group", &[])] },
@@ -130,10 +151,10 @@ pub fn config(folder: &Path) -> LoaderConfig {
         prefetch_batches: 3,
         max_bad_fraction: 0.0,
         max_pixels: 1 << 20,
-        max_member_bytes: MAX_MEMBER_BYTES,
-        max_caption_bytes: MAX_CAPTION_BYTES,
+        max_member_bytes: 1 << 20,
+        max_caption_bytes: 1 << 20,
         on_missing_shard: OnMissingShard::Raise,
-        store: StoreConfig::default(),
+        store: STORE,
         keep_members: vec!["json".to_owned()],
     }
 }

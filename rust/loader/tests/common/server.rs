@@ -290,10 +290,6 @@ pub fn noise(size: usize, seed: u64) -> Vec<u8> {
     bytes
 }
 
-pub fn config() -> StoreConfig {
-    StoreConfig { connections: 3, retries: 4, timeout_s: 2.0, ..StoreConfig::default() }
-}
-
 pub fn fetch(config: &StoreConfig, location: &Location) -> Result<Vec<u8>, FetchError> {
     let store = Store::open(config).unwrap();
     let fetched = store.fetch(location, &AtomicBool::new(false))?;

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use crate::common::{config, open, read_all, write_shards};
+use crate::common::{STORE, config, open, read_all, write_shards};
 use prolip_loader::archive::index::write_index;
 use prolip_loader::config::{LoaderConfig, StoreConfig};
 use prolip_loader::order::Cursor;
@@ -41,7 +41,7 @@ fn compressed_shards_give_the_batches_of_plain_ones() {
     let temporary = at("unpacked");
     std::fs::create_dir(&temporary).unwrap();
     let packed = LoaderConfig {
-        store: StoreConfig { cache_dir: Some(temporary.clone()), ..StoreConfig::default() },
+        store: StoreConfig { cache_dir: Some(temporary.clone()), ..STORE },
         ..of(folder.path(), &["0.tar.gz", "1.tgz", "2.TAR.ZST"])
     };
     let run = |config| read_all(&open(config, 0, 1).unwrap(), Cursor::default()).unwrap();

@@ -1,8 +1,9 @@
 //! Downloads from servers that break, lie and change.
 use std::time::{Duration, Instant};
 
+use crate::common::STORE;
 use crate::prefetch::{content, partly, wait_for};
-use crate::server::{MIB, Page, Reply, Request, SIZE, Server, config, fetch, noise, one, schedule};
+use crate::server::{MIB, Page, Reply, Request, SIZE, Server, fetch, noise, one, schedule};
 use prolip_loader::config::StoreConfig;
 use prolip_loader::shards::{Location, Stamp};
 use proptest::prelude::*;
@@ -12,7 +13,7 @@ fn a_shard_is_downloaded_in_several_ranges_at_once() {
     let bytes = noise(SIZE, 1);
     let late = |_: &Request| Reply::Late(Duration::from_millis(50));
     let (server, location) = one(&bytes, true, late);
-    assert!(fetch(&config(), &location).unwrap() == bytes);
+    assert!(fetch(&STORE, &location).unwrap() == bytes);
     let mut ranges: Vec<_> = server.requests().iter().map(|r| r.range.unwrap()).collect();
     ranges.sort_unstable();
     let eight = 8 * MIB as u64;
@@ -32,7 +33,7 @@ fn a_broken_download_resumes_at_its_last_byte() {
         Reply::Stall(MIB, Duration::from_secs(6)),
     ];
     let (server, location) = one(&bytes, true, schedule(replies));
-    assert!(fetch(&config(), &location).unwrap() == bytes);
+    assert!(fetch(&STORE, &location).unwrap() == bytes);
     let requests = server.requests();
     assert_eq!(requests.len(), 4);
     assert_eq!(requests[1].range.unwrap().0, 2 * MIB as u64);
@@ -50,7 +51,7 @@ fn busy_servers_are_retried() {
         vec![status(500, ""), status(503, "Retry-After: 1\r\n"), status(416, ""), status(429, "")];
     let (server, location) = one(&bytes, true, schedule(replies));
     let begun = Instant::now();
-    assert!(fetch(&config(), &location).unwrap() == bytes);
+    assert!(fetch(&STORE, &location).unwrap() == bytes);
     assert!(begun.elapsed() >= Duration::from_secs(1), "the pause that the server asks for");
     assert_eq!(server.requests().len(), 5);
 }
@@ -60,7 +61,7 @@ fn a_missing_shard_is_not_retried() {
     let (server, location) = one(b"x", true, |_| Reply::Good);
     for (path, reply, status) in [("b.tar", Reply::Good, "404"), ("a.tar", Reply::Good, "")] {
         let location = Location::Url(server.url(path));
-        let result = fetch(&config(), &location);
+        let result = fetch(&STORE, &location);
         assert_eq!(result.is_err(), !status.is_empty(), "{reply:?}");
         if let Err(error) = result {
             let expected = format!("shard {location}: the server answers 404 (tried once)");
@@ -69,7 +70,7 @@ fn a_missing_shard_is_not_retried() {
     }
     drop(location);
     let (server, location) = one(b"x", true, |_| Reply::Status(403, String::new()));
-    let error = fetch(&config(), &location).unwrap_err();
+    let error = fetch(&STORE, &location).unwrap_err();
     assert!(error.to_string().contains("403 (tried once)"), "{error}");
     assert_eq!(server.requests().len(), 1);
 }
@@ -78,7 +79,7 @@ fn a_missing_shard_is_not_retried() {
 fn retries_are_limited_and_errors_hide_secrets() {
     let (server, _) = one(b"x", true, |_| Reply::Status(503, String::new()));
     let url = server.url("a.tar?signature=secret").replace("http://", "http://me:secret@");
-    let error = fetch(&config(), &Location::Url(url)).unwrap_err();
+    let error = fetch(&STORE, &Location::Url(url)).unwrap_err();
     assert_eq!(error.attempts, 5);
     assert_eq!(server.requests().len(), 5);
     let text = error.to_string();
@@ -89,7 +90,7 @@ fn retries_are_limited_and_errors_hide_secrets() {
         drop(server);
         location
     };
-    let config = StoreConfig { retries: 1, ..config() };
+    let config = StoreConfig { retries: 1, ..STORE };
     let error = fetch(&config, &gone).unwrap_err();
     assert!(error.to_string().contains("no answer"), "{error}");
     assert_eq!(error.attempts, 2);
@@ -106,7 +107,7 @@ fn redirected_downloads_stay_there_and_send_no_secrets() {
     let redirect = Reply::Status(302, format!("Location: {}?signature=1\r\n", there.written()));
     let (first, _) = one(b"x", true, move |_| redirect.clone());
     let url = first.url("a.tar?key=mine").replace("http://", "http://me:secret@");
-    let config = StoreConfig { connections: 1, ..config() };
+    let config = StoreConfig { connections: 1, ..STORE };
     assert!(fetch(&config, &Location::Url(url)).unwrap() == bytes);
     let secret = |request: &Request| request.headers.contains_key("authorization");
     let (asked, answered) = (first.requests(), second.requests());
@@ -133,7 +134,7 @@ fn a_shard_that_changes_during_a_download_is_fetched_anew() {
             _ => Reply::Good,
         };
         let server = Server::start(vec![("a.tar", page(&old, false))], true, behaviour);
-        let got = fetch(&config(), &Location::Url(server.url("a.tar"))).unwrap();
+        let got = fetch(&STORE, &Location::Url(server.url("a.tar"))).unwrap();
         assert!(got == new, "{etag:?} {modified:?}");
     }
 }
@@ -162,7 +163,7 @@ proptest! {
     ) {
         let bytes = noise(size, size as u64);
         let (_server, location) = one(&bytes, ranges, schedule(replies));
-        let config = StoreConfig { connections, retries: 8, ..config() };
+        let config = StoreConfig { connections, retries: 8, ..STORE };
         let stamp = Stamp { size: size as u64, ..Stamp::default() };
         let wanted: Vec<_> = wanted.into_iter().map(|mib| mib << 10..(mib + 1) << 10).collect();
         let prefetcher = partly(&location, &stamp, &wanted, &config);

@@ -1,5 +1,6 @@
 //! Servers that send endlessly, very slowly, or less than they say.
-use crate::server::{MIB, Reply, config, fetch, noise, one};
+use crate::common::STORE;
+use crate::server::{MIB, Reply, fetch, noise, one};
 use prolip_loader::config::StoreConfig;
 use prolip_loader::shards::Location;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ fn failure(config: &StoreConfig, location: &Location) -> String {
 
 #[test]
 fn an_endless_body_is_stopped_at_the_size_limit() {
-    let limited = StoreConfig { max_shard_bytes: 3 * MIB as u64, allow_pipe: true, ..config() };
+    let limited = StoreConfig { max_shard_bytes: 3 * MIB as u64, allow_pipe: true, ..STORE };
     let (server, location) = one(b"x", true, |_| Reply::Endless);
     let limit = "more bytes than store.max_shard_bytes = 3145728 allows (tried once)";
     let error = failure(&limited, &location);
@@ -27,7 +28,7 @@ fn an_endless_body_is_stopped_at_the_size_limit() {
 
 #[test]
 fn a_server_that_sends_single_bytes_is_given_up() {
-    let hasty = StoreConfig { timeout_s: 0.3, retries: 2, allow_pipe: true, ..config() };
+    let hasty = StoreConfig { timeout_s: 0.3, retries: 2, allow_pipe: true, ..STORE };
     let pause = Duration::from_millis(20);
     let (server, location) = one(&noise(MIB, 2), true, move |_| Reply::Drip(1, pause));
     let begun = Instant::now();

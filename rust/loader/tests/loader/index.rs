@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
-use crate::common::{archive, config, member, open, read_all, sample, write_shards};
+use crate::common::{STORE, archive, config, member, open, read_all, sample, write_shards};
 use crate::server::{Page, Reply, Server};
 use prolip_loader::archive::index::{
     HEAD, Head, Index, OpenOptions, Summary, check_index, parse_table, write_index,
 };
-use prolip_loader::config::{LoaderConfig, OnMissingShard, StoreConfig};
+use prolip_loader::config::{LoaderConfig, OnMissingShard};
 use prolip_loader::error::Error;
 use prolip_loader::order::Cursor;
 use prolip_loader::shards::{Location, expand};
@@ -28,7 +28,7 @@ pub fn make(folder: &Path) -> (PathBuf, Summary) {
 
 pub fn make_of(folder: &Path, shards: &[Location]) -> (PathBuf, Summary) {
     let out = folder.join("shards.index");
-    let summary = write_index(shards, &out, 3, &StoreConfig::default(), &GO_ON).unwrap();
+    let summary = write_index(shards, &out, 3, &STORE, &GO_ON).unwrap();
     (out, summary)
 }
 
@@ -37,13 +37,8 @@ pub fn with_index(folder: &Path, index: &Path) -> LoaderConfig {
 }
 
 fn opened(folder: &Path, index: &Path, missing: OnMissingShard) -> Result<Index, Error> {
-    let opening = OpenOptions {
-        missing,
-        threads: 2,
-        store: &StoreConfig::default(),
-        cancelled: &GO_ON,
-        chosen: &[],
-    };
+    let opening =
+        OpenOptions { missing, threads: 2, store: &STORE, cancelled: &GO_ON, chosen: &[] };
     Index::from_file(&locations(folder), index, opening)
 }
 
@@ -96,7 +91,7 @@ fn an_index_of_version_2_is_read_without_its_sizes_of_images() {
     std::fs::write(&path, [&head.encode(), regions, &sizes, &table].concat()).unwrap();
     let index = opened(folder.path(), &path, OnMissingShard::Raise).unwrap();
     assert_eq!((index.counts(), index.regions(0).unwrap().len()), (&[2][..], 2));
-    let (shards, store) = (locations(folder.path()), StoreConfig::default());
+    let (shards, store) = (locations(folder.path()), STORE);
     assert!(check_index(&shards, &path, 1, &store, &GO_ON).unwrap().is_empty());
 }
 
@@ -138,7 +133,7 @@ fn an_index_holds_no_secrets_and_serves_a_shard_with_another_signature() {
     write_shards(folder.path(), &[3]);
     let page = Page::new(std::fs::read(folder.path().join("000.tar")).unwrap(), "\"1\"");
     let server = Server::start(vec![("000.tar", page)], true, |_| Reply::Good);
-    let (store, out) = (StoreConfig::default(), folder.path().join("shards.index"));
+    let (store, out) = (STORE, folder.path().join("shards.index"));
     let at = |query: &str| [Location::of(&server.url(&format!("000.tar?sig={query}")))];
     write_index(&at("secret"), &out, 1, &store, &GO_ON).unwrap();
     assert!(!std::fs::read(&out).unwrap().windows(6).any(|bytes| bytes == b"secret"));
@@ -187,7 +182,7 @@ fn indexing_reports_damaged_shards_and_checks_them() {
     assert_eq!(summary.notes.len(), 1);
     assert!(summary.notes[0].contains("001.tar, byte "), "{summary:?}");
     let shards = locations(folder.path());
-    let check = || check_index(&shards, &index, 2, &StoreConfig::default(), &GO_ON).unwrap();
+    let check = || check_index(&shards, &index, 2, &STORE, &GO_ON).unwrap();
     assert!(check().is_empty());
 
     // The same size, time and number of samples, but the first two samples have changed places.
@@ -202,7 +197,7 @@ fn indexing_reports_damaged_shards_and_checks_them() {
     let [first, ..] = &*locations(folder.path()) else { panic!() };
     std::fs::write(&path, archive(&[sample("more", [1; 3])])).unwrap();
     let more = [first.clone(), Location::File(folder.path().join("none.tar"))];
-    let differences = check_index(&more, &index, 2, &StoreConfig::default(), &GO_ON).unwrap();
+    let differences = check_index(&more, &index, 2, &STORE, &GO_ON).unwrap();
     assert!(differences[0].contains("bytes, and had"), "{differences:?}");
     assert!(differences[1].contains("none.tar is not in it"), "{differences:?}");
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::common::{archive, member};
-use crate::server::{MIB, Page, Reply, Request, Server, config, noise, one};
+use crate::common::{STORE, archive, member};
+use crate::server::{MIB, Page, Reply, Request, Server, noise, one};
 use prolip_loader::archive::scan_file;
 use prolip_loader::config::StoreConfig;
 use prolip_loader::remote::{Prefetcher, ShardProvider, ShardRequest};
@@ -95,7 +95,7 @@ pub fn content(prefetcher: &Prefetcher, shard: u32) -> Vec<u8> {
 #[test]
 fn prefetched_shards_are_complete_and_have_their_lengths() {
     let lab = Lab::new(4, MIB, |_| Reply::Good);
-    let prefetcher = lab.prefetcher(&config(), None);
+    let prefetcher = lab.prefetcher(&STORE, None);
     assert_eq!(prefetcher.length(2).map(Result::unwrap), None);
     prefetcher.request(&[2, 0, 3, 1]);
     for number in [2, 0, 3, 1] {
@@ -115,7 +115,7 @@ fn prefetched_shards_are_complete_and_have_their_lengths() {
 #[test]
 fn read_ahead_stays_within_its_limit_unless_a_batch_waits() {
     let lab = Lab::new(8, 3 * MIB, |_| Reply::Good);
-    let config = StoreConfig { read_ahead_bytes: 7 * MIB as u64, ..config() };
+    let config = StoreConfig { read_ahead_bytes: 7 * MIB as u64, ..STORE };
     let prefetcher = lab.prefetcher(&config, None);
     prefetcher.request(&[0, 1, 2, 3]);
     prefetcher.request(&[2, 4, 5, 6, 7]);
@@ -152,7 +152,7 @@ fn processes_of_a_node_fetch_a_shard_once() {
     let config = StoreConfig {
         cache_dir: Some(folder.path().join("made")),
         cache_bytes: 30 * MIB as u64,
-        ..config()
+        ..STORE
     };
     let spools: Vec<_> = (0..4).map(|_| lab.prefetcher(&config, None)).collect();
     for prefetcher in &spools {
@@ -205,7 +205,7 @@ fn only_wanted_ranges_are_fetched_if_they_are_less_than_half() {
         let cache_dir = Some(folder.path().to_owned());
         // Half of the shard fits.
         let read_ahead_bytes = 10 << 20;
-        let config = StoreConfig { cache_dir, cache_bytes, read_ahead_bytes, ..config() };
+        let config = StoreConfig { cache_dir, cache_bytes, read_ahead_bytes, ..STORE };
         let prefetcher = partly(&location, &stamp, &wanted, &config);
         for _ in 0..2 {
             prefetcher.request(&[0]);
@@ -231,7 +231,7 @@ fn a_shard_that_is_not_the_indexed_one_is_named_whatever_is_wanted() {
     ] {
         let stamp = Stamp { size, version: Version::ETag(format!("\"{etag}\"").into()) };
         for wanted in [vec![], vec![0..1, 5000..5001], vec![5000..5001, 6000..6001]] {
-            let prefetcher = partly(&location, &stamp, &wanted, &config());
+            let prefetcher = partly(&location, &stamp, &wanted, &STORE);
             wait_for(&prefetcher, 0);
             let error = prefetcher.get(0).unwrap_err().to_string();
             assert!(error.contains(&format!("since it was indexed: {what}")), "{error}");

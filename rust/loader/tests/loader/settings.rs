@@ -1,8 +1,14 @@
 //! Settings of the loader that cannot work: the error names the field.
 
-use crate::common::{config, open, write_shards};
-use prolip_loader::config::{LastBatch, LoaderConfig, Mode, NativeConfig, OnMissingShard};
+use std::sync::atomic::AtomicBool;
+
+use crate::common::{STORE, config, open, write_shards};
+use prolip_loader::config::{
+    LastBatch, LoaderConfig, Mode, NativeConfig, OnMissingShard, StoreConfig,
+};
 use prolip_loader::error::Error;
+use prolip_loader::remote::{check_addresses, settle};
+use prolip_loader::shards::Location;
 
 type Change = fn(&mut LoaderConfig);
 
@@ -94,4 +100,32 @@ fn refused_missing(mode: Mode) -> String {
     config.shards = vec!["none-0.tar".to_owned(), "none-1.tar".to_owned()];
     (config.on_missing_shard, config.mode) = (OnMissingShard::Skip, mode);
     open(config, 0, 1).unwrap_err().to_string()
+}
+
+#[test]
+fn unreadable_addresses_are_named_at_opening() {
+    let settled = |shards: &[Location], config: &StoreConfig| {
+        settle(shards.to_vec(), config, &AtomicBool::new(false))
+    };
+    let url = |text: &str| Location::Url(text.to_owned());
+    let pipes = StoreConfig { allow_pipe: true, ..STORE };
+    let pipe = Location::Pipe("cat *.tar".to_owned());
+    let good =
+        [url("s3://b/a.tar"), url("http://h/a.tar?x=*"), Location::File("a*".into()), pipe.clone()];
+    assert_eq!(settled(&good, &pipes).unwrap(), good);
+    for (shard, rule) in [
+        (pipe, "allow_pipe"),
+        (url("ftp://h/a.tar"), "must begin with"),
+        (url("s3://b"), "a bucket and a path"),
+        (url("http://h/*.tar"), "braces"),
+        (url("hf://datasets/o/n/*.tar"), "braces"),
+        (url("hf://models/o/n/a.tar"), "hf://datasets/OWNER/NAME/PATH"),
+    ] {
+        let shards = std::slice::from_ref(&shard);
+        let error = settled(shards, &STORE).unwrap_err();
+        assert!(matches!(&error, Error::Config(error) if error.field == "shards"));
+        assert!(error.to_string().contains(rule), "{error}");
+        let same = check_addresses(shards, &STORE).unwrap_err();
+        assert_eq!(same.to_string(), error.to_string());
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::common::{archive, config, member, open, png, read_all};
+use crate::common::{AUGMENT, archive, config, member, open, png, read_all};
 use prolip_loader::config::{AugmentConfig, LastBatch, LoaderConfig};
 use prolip_loader::image::augment::{
     Scratch, adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation, draw, gray,
@@ -74,7 +74,7 @@ fn training_pixels_follow_the_drawn_augmentations() {
             jitter: [0.4, 0.4, 0.4, 0.3],
             jitter_prob: 0.7,
             gray_prob: 0.3,
-            ..AugmentConfig::default()
+            ..AUGMENT
         }),
         captions: Vec::new(),
         mask: None,

@@ -1,4 +1,4 @@
-//! The settings that the order of samples depends on.
+//! The steps of an epoch: how many, of which samples and sequence lengths; and the settings that decide.
 
 use std::sync::Arc;
 

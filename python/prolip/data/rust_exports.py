@@ -1,4 +1,4 @@
-"""What `prolip.data` offers of the Rust extension and of the rooms below."""
+"""Re-exports from the Rust extension."""
 
 from prolip._core import (
     LoaderStats as LoaderStats,
