@@ -121,8 +121,8 @@ def _timed(config: BenchDataConfig, start: Callable[[], Iterator[Any]]) -> Measu
     images = pixels = places = 0
     elapsed = proc_stats.stopwatch()
     while images < config.num_images:
-        for found in islice(batches, config.threads):
-            images, pixels, places = images + found[0], pixels + found[1], places + found[2]
+        for counted in islice(batches, config.threads):
+            images, pixels, places = images + counted[0], pixels + counted[1], places + counted[2]
     measured = _measurement(elapsed(), images, first_batch, import_mb)
     return replace(measured, pixels=pixels / images, padding=1 - pixels / places)
 

@@ -32,16 +32,16 @@ def measure(config: BenchDataConfig, log: Callable[[str], object]) -> Measured:
     names = (OURS, FLOOR, *((SQUARE,) if config.native else ()), *config.against)
     measured: dict[str, list[Measurement]] = {name: [] for name in names}
     for number in range(config.repeats):
-        for name, found in measured.items():
-            found.append(run_contender(name, config, shards))
-            log(f"round {number + 1} of {config.repeats}: {name} {found[-1].images_per_s:.0f} images/s")
+        for name, rounds in measured.items():
+            rounds.append(run_contender(name, config, shards))
+            log(f"round {number + 1} of {config.repeats}: {name} {rounds[-1].images_per_s:.0f} images/s")
     return measured
 
 
 def json_lines(config: BenchDataConfig, measured: Measured) -> Iterator[str]:
     """Yield one JSON object per contender."""
-    for name, found in measured.items():
-        rates = [one.images_per_s for one in found]
+    for name, rounds in measured.items():
+        rates = [one.images_per_s for one in rounds]
         record: dict[str, object] = {
             "name": name,
             "recipe": config.recipe,
@@ -49,14 +49,14 @@ def json_lines(config: BenchDataConfig, measured: Measured) -> Iterator[str]:
             "images_per_s": round(statistics.median(rates), 1),
             "min": round(min(rates), 1),
             "max": round(max(rates), 1),
-            **{field: round(_median(found, field)) for field in ("rss_mb", "pss_mb", "import_mb")},
-            "first_batch_s": round(_median(found, "first_batch_s"), 3),
-            "cpu_us": round(_median(found, "cpu_us")),
-            "pixels": round(_median(found, "pixels")),
-            "padding": round(_median(found, "padding"), 4),
-            "others_cores": round(max(one.others_cores for one in found), 2),
+            **{field: round(_median(rounds, field)) for field in ("rss_mb", "pss_mb", "import_mb")},
+            "first_batch_s": round(_median(rounds, "first_batch_s"), 3),
+            "cpu_us": round(_median(rounds, "cpu_us")),
+            "pixels": round(_median(rounds, "pixels")),
+            "padding": round(_median(rounds, "padding"), 4),
+            "others_cores": round(max(one.others_cores for one in rounds), 2),
         }
-        if stages := _stages(found):
+        if stages := _stages(rounds):
             record["stage_us"] = {stage: round(value, 1) for stage, value in stages.items()}
         yield json.dumps(record)
 
@@ -74,8 +74,8 @@ def table(config: BenchDataConfig, measured: Measured) -> Iterator[str]:
     cells[0] += ["padding", "CPU ns/px"] if config.native else []
     ours, floor = (_median(measured[name], "images_per_s") for name in (OURS, FLOOR))
     inexact = []
-    for name, found in measured.items():
-        rate, rates = _median(found, "images_per_s"), [one.images_per_s for one in found]
+    for name, rounds in measured.items():
+        rate, rates = _median(rounds, "images_per_s"), [one.images_per_s for one in rounds]
         row = [
             name,
             f"{rate:.0f}",
@@ -83,11 +83,11 @@ def table(config: BenchDataConfig, measured: Measured) -> Iterator[str]:
             f"{rate / floor:.2f}",
             f"{ours / rate:.2f} x",
         ]
-        row += [f"{_median(found, field):.0f}" for field in ("cpu_us", "rss_mb", "pss_mb", "import_mb")]
-        row.append(f"{_median(found, 'first_batch_s'):.2f} s")
+        row += [f"{_median(rounds, field):.0f}" for field in ("cpu_us", "rss_mb", "pss_mb", "import_mb")]
+        row.append(f"{_median(rounds, 'first_batch_s'):.2f} s")
         if config.native:
-            pixels, padding = _median(found, "pixels"), _median(found, "padding")
-            row += [f"{padding:.1%}", f"{_median(found, 'cpu_us') * 1000 / pixels:.2f}"] if pixels else ["", ""]
+            pixels, padding = _median(rounds, "pixels"), _median(rounds, "padding")
+            row += [f"{padding:.1%}", f"{_median(rounds, 'cpu_us') * 1000 / pixels:.2f}"] if pixels else ["", ""]
         cells.append(row)
         if max(rates) > min(rates) * MAX_SPREAD:
             inexact.append(name)
@@ -98,7 +98,7 @@ def table(config: BenchDataConfig, measured: Measured) -> Iterator[str]:
             f"warning: the rounds of {', '.join(inexact)} differ by more than {MAX_SPREAD - 1:.0%}: these figures are "
             "not exact; repeat on a quiet machine, or with more --repeats"
         )
-    others = max(one.others_cores for found in measured.values() for one in found)
+    others = max(one.others_cores for rounds in measured.values() for one in rounds)
     if others > MAX_OTHERS:
         yield f"warning: other programs kept {others:.1f} cores busy, which slows every contender down"
 

@@ -21,7 +21,7 @@ class Elapsed(NamedTuple):
 
 
 def stopwatch() -> Callable[[], Elapsed]:
-    """Start to measure, and return the function that tells what has passed since."""
+    """Start to measure. The result returns what has passed since."""
     processes = _tree()
     busy, cpu, started = _machine_seconds(), _cpu_seconds(processes), time.perf_counter()
 
@@ -48,11 +48,11 @@ def _tree() -> list[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and (fields := _stat(int(entry.name))):
             children.setdefault(int(fields[1]), []).append(int(entry.name))
-    found, waiting = [], [os.getpid()]
+    tree, waiting = [], [os.getpid()]
     while waiting:
-        found.append(waiting.pop())
-        waiting += children.get(found[-1], [])
-    return found
+        tree.append(waiting.pop())
+        waiting += children.get(tree[-1], [])
+    return tree
 
 
 def _cpu_seconds(processes: list[int]) -> float:

@@ -44,7 +44,7 @@ class Leg:
 class Cursor:
     """The position of a run in its data, the same on every rank.
 
-    If the number of ranks or the batch size has changed, the rest of the epoch is divided anew, and each sample is
+    If the number of ranks or the batch size has changed, the rest of the epoch is divided again, and each sample is
     still read once.
     """
 
@@ -117,8 +117,8 @@ def _chosen(selection: str, shards: Sequence[str]) -> Iterator[tuple[str, str, N
 
     # `prolip embed` opens the shards of a selection one by one.
     only = shards[0] if len(shards) == 1 else ""
-    found = [one for one in read_selection(selection, only) if one.source == only]
-    for one in found or read_selection(selection):
+    own = [one for one in read_selection(selection, only) if one.source == only]
+    for one in own or read_selection(selection):
         yield one.source, one.stamp, one.rows if one.repeats is None else np.repeat(one.rows, one.repeats)
 
 
@@ -218,10 +218,9 @@ class BatchLoader:
         return self._core.num_samples
 
     def stamps(self) -> list[str]:
-        """Return a stamp of each opened shard, in order; "" until a remote shard without an index has arrived.
+        """Return a stamp of each opened shard: its number of samples and a checksum of their positions.
 
-        It has the number of samples and a checksum of their positions: the same for every copy of a shard, local or
-        remote, packed or not.
+        All copies of a shard have the same stamp. It is "" until a remote shard without an index has arrived.
         """
         return self._core.stamps()
 

@@ -74,10 +74,10 @@ def captions_at(key: str, members: Mapping[str, bytes | None], path: str) -> lis
 
 def read_label(key: str, member: bytes | None, path: str) -> str | int:
     """Return the text or whole number at a dotted path in a sample's JSON."""
-    found = values_at(read_record(key, member), path)
-    if len(found) != 1 or isinstance(found[0], bool) or not isinstance(found[0], str | int):
+    values = values_at(read_record(key, member), path)
+    if len(values) != 1 or isinstance(values[0], bool) or not isinstance(values[0], str | int):
         raise DataError(f"sample {key}: must have a text or number in its json at {path!r}")
-    return found[0]
+    return values[0]
 
 
 def values_at(record: Any, path: str) -> list[Any]:
@@ -91,7 +91,7 @@ def _below(value: Any, parts: Sequence[str]) -> list[Any]:
             value, parts = value[int(parts[0]) :][:1], parts[1:]
         elif parts and parts[0] == "*":
             parts = parts[1:]
-        return [found for element in value for found in _below(element, parts)]
+        return [inner for element in value for inner in _below(element, parts)]
     if not parts:
         return [value]
     return _below(value[parts[0]], parts[1:]) if isinstance(value, dict) and parts[0] in value else []

@@ -169,7 +169,7 @@ impl BatchLoader {
         )
     }
 
-    /// What tells the contents of each shard apart; "" for a shard whose headers have not been read.
+    /// A fingerprint of each shard's contents; "" if its headers have not been read.
     fn stamps(&self) -> Vec<String> {
         let known = self.dataset.index.shards().iter().map(|shard| shard.fingerprint.get());
         known.map(|known| known.map_or_else(String::new, ToString::to_string)).collect()

@@ -37,8 +37,7 @@ pub fn shown_shard(shard: &str) -> String {
 
 /// Return the name, size and version of the shards that patterns stand for, including globs in object stores.
 ///
-/// The version tells different contents of the same size apart: a file's modification time or a server's ETag. None
-/// if unknown.
+/// The version is a file's modification time or a server's ETag; None if unknown.
 #[pyfunction]
 pub fn examine_shards(
     py: Python<'_>,
@@ -48,7 +47,7 @@ pub fn examine_shards(
     let store = store_config(store)?;
     let shards = located(&shards, OnMissingShard::Raise)?;
     let found = interruptible(py, |cancelled| remote::examine(shards, &store, cancelled))?;
-    let told = found.into_iter().map(|(shard, stamp)| {
+    let examined = found.into_iter().map(|(shard, stamp)| {
         let version = match stamp.version {
             Version::ETag(text) => Some(text.into()),
             Version::Modified(nanoseconds) => Some(nanoseconds.to_string()),
@@ -56,7 +55,7 @@ pub fn examine_shards(
         };
         (shard.written(), stamp.size, version)
     });
-    Ok(told.collect())
+    Ok(examined.collect())
 }
 
 /// Write a shard to a file, decompressed if it is compressed.
@@ -77,7 +76,7 @@ pub fn fetch_shard(
     })
 }
 
-/// Return what tells a local shard's contents apart, and where its samples begin and the last one ends, in bytes.
+/// Return a fingerprint of a local shard's contents, and the bytes where its samples begin and the last one ends.
 #[pyfunction]
 pub fn shard_regions(
     py: Python<'_>,

@@ -10,7 +10,7 @@ use crate::error::{ConfigError, check};
 const MAX_IMAGE_SIZE: u32 = 4096;
 /// Largest side of a patch.
 const MAX_PATCH: u32 = 256;
-/// Most threads: more than any machine has cores.
+/// Maximum number of threads.
 const MAX_THREADS: usize = 4096;
 
 impl LoaderConfig {
@@ -226,7 +226,7 @@ fn at_least_one(field: &str, value: u64) -> Result<(), ConfigError> {
 }
 
 fn at_most_a_window(field: &str, value: usize) -> Result<(), ConfigError> {
-    let rule = "must be at most 2,147,483,648; so many indices are held in memory";
+    let rule = "must be at most 2,147,483,648, because its indices are held in memory";
     check(value <= MAX_WINDOW, field, value, rule)
 }
 

@@ -1,4 +1,4 @@
-//! How many samples the shards hold, as far as that is known.
+//! The numbers of samples in the shards; some are known only after a download.
 
 use crate::error::Error;
 use crate::shards::UNKNOWN_LENGTH;
@@ -42,6 +42,6 @@ impl ShardLengths for Vec<u32> {
 pub enum Blocked {
     /// The length of this shard is not known yet.
     Waiting(u32),
-    /// The length of a shard cannot be found.
+    /// The length of a shard cannot be read.
     Failed(Error),
 }

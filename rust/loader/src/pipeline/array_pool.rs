@@ -38,7 +38,7 @@ pub struct ArrayPool {
 #[derive(Debug)]
 struct Free {
     arrays: Vec<BatchArrays>,
-    /// How many are kept; 0 once the pool is closed.
+    /// Maximum number kept; 0 once the pool is closed.
     capacity: usize,
 }
 

@@ -7,14 +7,14 @@ use std::fmt;
 
 use crate::error::{Error, Printable, Reason, SampleError};
 
-/// How many bad samples are described, not only counted.
+/// Maximum number of bad samples that are described, not only counted.
 const MAX_EXAMPLES: usize = 20;
 /// While an epoch runs, the count may exceed the limit by this many standard deviations.
 const SLACK: f64 = 4.0;
 /// Maximum number of substitutes tried for one row.
 const MAX_SUBSTITUTES: u32 = 1000;
 
-/// How many samples were tried for a row, a batch, an epoch or a run, and which of them were bad.
+/// Tried and bad samples of a row, a batch, an epoch or a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BadSamples {
     pub tried: u64,
@@ -58,7 +58,6 @@ impl BadSamples {
         if self.num_bad() as f64 > allowed { Err(self.too_many(limit)) } else { Ok(()) }
     }
 
-    /// The error that says how many samples are bad, and why.
     pub fn too_many(&self, limit: f64) -> Error {
         let counts: Vec<String> = Reason::ALL
             .iter()

@@ -18,7 +18,7 @@ use crate::shards::{Chosen, Location, SampleId};
 use crate::text::captions::needed_members;
 use crate::text::tokenize::Tokenizer;
 
-/// How many ranks and legs the keys of the random generators can tell apart.
+/// Limits of the keys of the random generators.
 const MAX_RANKS: u64 = u32::MAX as u64;
 const MAX_LEGS: usize = 1 << 20;
 
@@ -146,7 +146,7 @@ impl Dataset {
         Ok(())
     }
 
-    /// Random numbers for the sample in a row of a batch. If an epoch may read a sample more than once, each time has its own.
+    /// Random numbers for the sample in a row of a batch; its own for each repetition within an epoch.
     pub(crate) fn rng(
         &self,
         plan: &BatchPlan,

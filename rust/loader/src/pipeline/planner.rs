@@ -60,7 +60,7 @@ impl Planner {
                 (None, None) => {}
             }
             if let Some(shard) = missing {
-                // Asking tells the provider that a batch waits for this shard.
+                // Shows the provider that a batch waits for this shard.
                 lookahead.provider.is_ready(shard);
             }
             if let Some(plan) = &self.waiting {

@@ -81,8 +81,8 @@ struct State {
 }
 
 impl State {
-    /// Checks the epoch whose batches have all been taken. Of an epoch that a run has resumed, it knows only the rest, in which
-    /// good data too may exceed the limit by chance.
+    /// Checks the epoch whose batches have all been taken. Of a resumed epoch only the rest is known, where good data may
+    /// exceed the limit by chance.
     fn check_epoch(&self, limit: f64) -> Result<(), Error> {
         if self.epoch_is_whole {
             self.epoch_bad_samples.check_epoch(limit)
@@ -214,7 +214,7 @@ impl Shared {
 
     /// Makes the threads check again whether the next batch's shards are ready.
     fn provider_changed(&self) {
-        // Before the lock, so that a thread that is checking right now checks once more.
+        // Before the lock, so that a thread that is checking now checks again.
         self.changes.fetch_add(1, Ordering::AcqRel);
         self.state.lock().waiting_for_shards = false;
         self.work.notify_all();

@@ -29,7 +29,7 @@ pub(super) struct Cache {
     limit: u64,
 }
 
-/// What a process finds when it needs a shard.
+/// The state of a shard in the cache.
 #[derive(Debug)]
 pub(super) enum Found {
     Whole(File),

@@ -153,8 +153,8 @@ impl Inner {
         attempts: &mut Attempts,
     ) -> Result<Cached<'store>, Failure> {
         let identity = opened.identity.clone();
-        // A connection that ends early looks like the end of a shard whose size the server does not say. Such a shard is
-        // not kept, nor could its stamp be told from a kept file if that is unpacked.
+        // Without a size from the server, a broken connection looks like the end of the shard, and an unpacked file has
+        // no stamp. Such a shard is not kept.
         let cache = self.cache.as_ref().filter(|_| identity.size.is_some());
         let Some((cache, path)) =
             cache.and_then(|cache| Some((cache, cache.path(url, &identity)?)))

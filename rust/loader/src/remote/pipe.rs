@@ -18,9 +18,9 @@ use crate::shards::{Identity, without_secrets};
 pub(super) const NOT_ALLOWED: &str = "commands are run with store.allow_pipe = true only";
 /// Bytes to read at once: the capacity of a pipe.
 const PIECE_BYTES: usize = 64 * 1024;
-/// How much of the end of a command's stderr is read: more than an address has, because only a whole address loses its secrets.
+/// Bytes read from the end of a command's stderr. Longer than an address: secrets are removed from whole addresses only.
 const COMPLAINT_BYTES: u64 = 16 * 1024;
-/// How many characters of it, the last ones, an error quotes.
+/// Last characters of it that an error quotes.
 const QUOTED: usize = 200;
 
 struct KillOnDrop(Option<os::Group>);

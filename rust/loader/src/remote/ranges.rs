@@ -22,16 +22,16 @@ pub(crate) const RANGE_BYTES: u64 = 8 << 20;
 const GAP_BYTES: u64 = 256 << 10;
 /// The range of a whole shard, whatever its size.
 pub(super) const WHOLE: Range<u64> = 0..u64::MAX;
-/// How many notes are kept until somebody takes them.
+/// Maximum number of notes kept until they are taken.
 const MAX_NOTES: usize = 20;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     pub retries: u32,
     pub timeout: Duration,
-    /// Fewest bytes per second, on average over `timeout`.
+    /// Minimum bytes per second, on average over `timeout`.
     pub min_rate: u64,
-    /// Most bytes of a shard, as sent and as unpacked.
+    /// Maximum bytes of a shard, as sent and as unpacked.
     pub max_bytes: u64,
     /// Simultaneous ranges of one shard. Fewer than all connections, so that a slow shard doesn't block the others.
     pub ranges: usize,

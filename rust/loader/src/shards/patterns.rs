@@ -9,7 +9,7 @@ use crate::config::OnMissingShard;
 use crate::error::ConfigError;
 
 const FIELD: &str = "shards";
-/// Most names of one pattern: far more shards than any data set has, and few enough for memory.
+/// Maximum names of one pattern: more shards than any data set has, and few enough for memory.
 const MAX_NAMES: usize = 10_000_000;
 
 /// Expands the patterns to shards, in the order of the patterns. Names from a glob are sorted.

@@ -52,7 +52,7 @@ impl Shard {
 enum RegionsAt {
     Memory(Arc<Regions>),
     File(FileRange),
-    /// They are found when the shard has been downloaded.
+    /// Known once the shard has been downloaded.
     Arrival,
 }
 
