@@ -1,4 +1,4 @@
-"""A training step compiles into one graph, and never waits for a number from the device."""
+"""Set-up, what a run saves and restores, and steps that never wait for a number from the device."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ from typing import Any
 import pytest
 import torch
 from tests.support import forked
-from tests.support.small_step import model_of, run_of
+from tests.support.small_step import ALONE, model_of, run_of
+from tests.support.small_training import RECIPE, Lab, write_shard, write_tokenizer
+from torch import Tensor
 from torch.utils import backend_registration
 
+from prolip.checkpoint import rng_tensors, run_tensors
 from prolip.distributed import Ranks
-from prolip.train.config import TrainConfig
-from prolip.train.loop import main, set_up
+from prolip.train import loop as train_loop
+from prolip.train.config import TrainConfig, load_config
+from prolip.train.loop import Run, main, set_up, take_step
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -54,6 +58,61 @@ def test_ranks_start_with_the_configured_device_and_timeout(monkeypatch: pytest.
     words = ["demo", "--data.shards", "a.tar", "--device", "cuda", "--timeout_minutes", "90"]
     with pytest.raises(RuntimeError, match=r"^cuda, 1:30:00$"):
         main(words)
+
+
+def state_of(run: Run) -> dict[str, Any]:
+    """Copies of all that the next steps depend on."""
+    assert run.scaler is not None
+    tensors = run_tensors(run.model, run.optimizer, run.ema) | rng_tensors(run.ranks)
+    numbers = {"scaler": run.scaler.state_dict(), "samples": run.samples, "step": run.step, "best": run.best._value}
+    return {name: tensor.clone() for name, tensor in tensors.items()} | numbers
+
+
+def train_on(folder: Path, monkeypatch: pytest.MonkeyPatch, *flags: str) -> list[tuple[dict[str, Any], list[str]]]:
+    """The state before each step with the step's samples, and the state at the end."""
+    found: list[tuple[dict[str, Any], list[str]]] = []
+
+    def recorded(run: Run, batch: Any) -> Any:
+        found.append((state_of(run), batch.keys))
+        torch.rand(1)  # as a model with dropout would
+        return take_step(run, batch)
+
+    monkeypatch.setattr(train_loop, "take_step", recorded)
+    with ExitStack() as opened:
+        run = set_up(load_config(Lab(folder).words("run", *STATEFUL, *flags)), ALONE, opened)
+        for each in (run.loader, run.saver, run.validation):
+            opened.enter_context(each)
+        assert (run.elapsed_s > 0) == (run.step > 0)
+        if run.step == 0:
+            assert run.scaler is not None
+            run.scaler.scale.fill_(2.0**10)
+        train_loop.loop(run, opened)
+        found.append((state_of(run), []))
+    return found
+
+
+STATEFUL = (
+    *("--precision", "fp16", "--ema.decay", "0.9", "--keep_best", "loss", "--log_every", "1", "--samples_seen", "96"),
+    *("--checkpoint_every", "1", "--keep_checkpoints", "9", "--optim.warmup_steps", "1"),
+)
+
+
+def test_a_resumed_run_has_every_state_of_the_run_that_went_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights, moments, average, loss scale, random numbers, best metric, samples seen and the place in the data."""
+    write_shard(tmp_path / "train.tar")
+    write_tokenizer(tmp_path / "tokenizer.json")
+    (tmp_path / "recipe.toml").write_text(RECIPE.format(folder=tmp_path))
+    whole = train_on(tmp_path, monkeypatch)
+    assert len(whole) == 7
+    for step in (3, 5):  # within the first epoch of four steps, and within the second
+        torch.manual_seed(99)
+        again = train_on(tmp_path, monkeypatch, "--resume", str(step))
+        for (found, keys), (expected, expected_keys) in zip(again, whole[step:], strict=True):
+            assert keys == expected_keys
+            assert found.keys() == expected.keys()
+            for name, value in expected.items():
+                same = torch.equal(found[name], value) if isinstance(value, Tensor) else found[name] == value
+                assert same, (step, name)
 
 
 STEPS: list[dict[str, Any]] = [
