@@ -17,7 +17,7 @@ from prolip.embeddings.search import nearest
 from prolip.embeddings.storage import complete_parts
 from prolip.folders import Folder
 from prolip.gaussian import Gaussian
-from prolip.interop.vectors import query_vectors, read_vectors, stored_vectors
+from prolip.interop.vector_databases import query_vectors, read_vectors, stored_vectors
 
 DIM, K = 512, 10
 

@@ -12,7 +12,7 @@ from tests.support.vector_rows import some_gaussians, write_parts
 from prolip.embeddings.search import nearest
 from prolip.embeddings.storage import complete_parts
 from prolip.folders import Folder
-from prolip.interop.vectors import query_vectors, read_vectors
+from prolip.interop.vector_databases import query_vectors, read_vectors
 
 K = 10
 PRODUCT = 1e-6

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from prolip.gaussian import Gaussian, csd
-from prolip.interop.vectors import query_vectors, stored_vectors
+from prolip.interop.vector_databases import query_vectors, stored_vectors
 
 
 def gaussians(rng: np.random.Generator, rows: int, dim: int, log_var: float, off: float) -> Gaussian:

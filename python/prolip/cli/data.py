@@ -55,7 +55,7 @@ def _use(selection: str) -> str:
 def _copy(prog: str, arguments: list[str]) -> int:
     options = parse(CopyOptions, prog, arguments)
     prepare()
-    from prolip.embeddings.copy import run_copy
+    from prolip.embeddings.copy_samples import run_copy
 
     lines = run_copy(options)
     then = f"prolip embed --checkpoint MODEL --images {options.out} --out FOLDER"

@@ -4,7 +4,7 @@ from .config import (
     SearchOptions as SearchOptions,
     SelectOptions as SelectOptions,
 )
-from .copy import run_copy as run_copy
+from .copy_samples import run_copy as run_copy
 from .embed import (
     Embedded as Embedded,
     embed_captions as embed_captions,

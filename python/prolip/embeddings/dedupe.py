@@ -23,8 +23,8 @@ from torch import Tensor
 
 from prolip.data.selection import Chosen, combine, read_selection, write_selection
 from prolip.embeddings.config import DedupeOptions
-from prolip.embeddings.engine import Report, run_units
 from prolip.embeddings.storage import complete_parts
+from prolip.embeddings.threads_or_ray import Report, run_units
 from prolip.errors import check, check_at_least
 from prolip.files import check_writable
 from prolip.folders import Folder

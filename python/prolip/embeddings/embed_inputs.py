@@ -22,9 +22,9 @@ import torch
 from prolip.data import DataError
 from prolip.distributed import find_device
 from prolip.embeddings.config import EmbedOptions, Kind
-from prolip.embeddings.engine import Report, run_units
 from prolip.embeddings.inputs import NAMED, EncodedInput, Input, embed_input, open_input, plan_inputs
 from prolip.embeddings.storage import MANIFEST, Manifest, Part, PartNotes, Rows, Settings, part_name, write_part
+from prolip.embeddings.threads_or_ray import Report, run_units
 from prolip.errors import UserError, check, check_at_least
 from prolip.folders import Folder
 from prolip.gaussian import Gaussian

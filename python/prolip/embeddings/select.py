@@ -23,11 +23,10 @@ from prolip.calibration.config import NO_CSD
 from prolip.data.selection import Chosen, write_selection
 from prolip.embeddings.config import By, Kind, SelectOptions
 from prolip.embeddings.contact_sheet import SIDE, Cell, Row, contact_sheet
-from prolip.embeddings.engine import Report, run_units
 from prolip.embeddings.row_contents import Contents, fetch
 from prolip.embeddings.search import described
 from prolip.embeddings.storage import Block, Floats, Manifest, Part, complete_parts, paired_parts
-
+from prolip.embeddings.threads_or_ray import Report, run_units
 from prolip.errors import check, check_at_least, printable
 from prolip.files import check_writable, write_atomic
 from prolip.folders import Folder

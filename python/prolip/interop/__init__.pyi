@@ -1,4 +1,8 @@
 from .embed import Embed as Embed
 from .epochs import Epochs as Epochs
 from .torch_dataset import BatchDataset as BatchDataset
-from .vectors import query_vectors as query_vectors, read_vectors as read_vectors, stored_vectors as stored_vectors
+from .vector_databases import (
+    query_vectors as query_vectors,
+    read_vectors as read_vectors,
+    stored_vectors as stored_vectors,
+)

@@ -8,7 +8,7 @@ import pytest
 from tests.support.refusals import refusal_of
 
 from prolip.embeddings.config import EngineOptions
-from prolip.embeddings.engine import Report, run_units
+from prolip.embeddings.threads_or_ray import Report, run_units
 from prolip.errors import DataError
 
 
