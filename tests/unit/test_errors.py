@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,9 @@ from prolip.errors import DataError, NoSampleError, UserError, check_at_least, s
 from prolip.files import write_atomic
 
 
-@pytest.mark.parametrize("kind", [DataError, NoSampleError, UserError])
-def test_names_from_data_are_escaped_in_messages(kind: type[Exception]) -> None:
-    raised = kind("shard bär/猫.tar: sample a\n\x1b[2J\x9b1m\u202eb: damaged")
+@pytest.mark.parametrize("kind", [lambda *words: DataError(": ".join(words)), NoSampleError, UserError])
+def test_names_from_data_are_escaped_in_messages(kind: Callable[[str, str], Exception]) -> None:
+    raised = kind("shard bär/猫.tar", "sample a\n\x1b[2J\x9b1m\u202eb: damaged")
     assert str(raised) == r"shard bär/猫.tar: sample a\n\u001b[2J\u009b1m\u202eb: damaged"
 
 
