@@ -18,7 +18,7 @@ a flag. Later recipes win, and flags win over recipes:
 
     prolip train vit-b16-datacomp-1b-1.28b --shards 'data/*.tar' --out runs/b16 --optim.lr 1e-4
 
---dry-run opens everything, computes parameters, memory and hours, and starts nothing. --shards and --threads are short
+--dry-run opens everything, computes parameters and hours, and starts nothing. --shards and --threads are short
 for --data.shards and --data.num_threads. On several GPUs: torchrun --nproc-per-node N -m prolip.train with the same
 arguments."""
 
