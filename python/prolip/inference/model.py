@@ -356,7 +356,7 @@ def of_prolip(
         device: where it runs.
         keep_ratio: share of patches that training kept of masked images.
         precision: precision of the towers.
-        no_tokenizer: that error; None if there simply is none.
+        no_tokenizer: the error to raise then; None for one that says there is none.
 
     Raises:
         UserError: its images are not square, or the tokenizer has more tokens than the model's table.

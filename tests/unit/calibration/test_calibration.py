@@ -43,7 +43,7 @@ def labelled(seed: int, count: int) -> tuple[Evidence, Tensor]:
 def calibrated(of: int = 0, count: int = 200, **settings: object) -> tuple[Calibration, Tensor, Evidence, Tensor]:
     evidence, truth = labelled(of, count)
     subject = Subject("model", "digest", "photos", ["a", "b", "c"], ["a photo of a {}"])
-    return *fit_calibration(evidence, truth, subject, **settings), evidence, truth  # type: ignore[arg-type]
+    return *fit_calibration(evidence, truth, subject, **settings), evidence, truth
 
 
 @given(st.integers(0, 99), st.sampled_from(SCORES), st.sampled_from(["labelled", "even"]), st.floats(0.1, 0.9))
@@ -84,7 +84,7 @@ def test_a_set_has_the_most_probable_label_and_all_below_the_threshold(
     if score == "csd":
         torch.testing.assert_close(scores, evidence.distance)
     else:
-        torch.testing.assert_close(scores, conformal_scores((evidence.logits / found.temperature).softmax(1), score))  # type: ignore[arg-type]
+        torch.testing.assert_close(scores, conformal_scores((evidence.logits / found.temperature).softmax(1), score))
     threshold = torch.full((LABELS,), conformal_threshold(found.held.score, guarantee), dtype=torch.float64)
     if per_label:
         threshold = class_thresholds(found.held.score, found.held.label, LABELS, guarantee, seed=found.seed).value

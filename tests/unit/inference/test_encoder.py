@@ -139,7 +139,7 @@ def test_the_loader_and_the_pool_make_the_same_rows(lab: Path, encoded: list[byt
     assert [(one.key, one.place) for one in pooled.bad] == [("k02", 2), ("k04", 4)]
     assert bad == 2
     assert pooled.token_ids is not None
-    assert torch.equal(pooled.token_ids, loaded.token_ids)  # type: ignore[arg-type]
+    assert torch.equal(pooled.token_ids, loaded.token_ids)
     assert pooled.text is not None
     for ours, theirs in ((pooled.text, loaded.text), (pooled.images["image"], loaded.images["image"])):
         assert theirs is not None
