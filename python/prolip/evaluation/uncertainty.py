@@ -7,6 +7,7 @@ N images, M captions, P patches, K kept patches, C classes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -80,18 +81,26 @@ def measure_set(model: Model, name: str, data: DataSet, options: UncertaintyOpti
     found = Embedded(whole, rows_of_views.keys, rows_of_views.members)
     steps = [whole, *(seen.pop(view) for view in occluded)]
     uncertainty = whole.total_var.double()
-    rows = [row_of_items(name, "mean uncertainty of images", uncertainty, unit="number")]
+    ways = ["", *(f", {share:.1%} occluded" for share in OCCLUDED[1:])]
+    rows = [
+        row_of_items(name, f"mean uncertainty of images{way}", step.total_var, unit="number")
+        for way, step in zip(ways, steps, strict=True)
+    ]
     order = uncertainty.argsort(stable=True).tolist()
     ends = [", ".join(found.keys[place] for place in some[: options.show]) for some in (order, order[::-1])]
     notes = [f"{name}: most certain are {ends[0]}; least certain {ends[1]}"] if options.show else []
     charts: list[Chart] = []
-    curves = {"mean uncertainty": torch.stack([step.total_var.double().mean() for step in steps])}
+    curves = {"mean uncertainty": [row.value for row in rows]}
     if labelled:
         classifier, labels = build_classifier(model, data.classnames, data.templates), read_labels(data, found)
         logits = [zero_shot_logits(step.mean, classifier.weight, logit_scale=model.logit_scale) for step in steps]
         measured = accuracy_figures(name, uncertainty, logits[0], labels, options.num_bins)
-        rows, charts = [*rows, *measured.rows], measured.charts
-        curves["accuracy"] = torch.stack([correct_within(some, labels, 1).double().mean() for some in logits])
+        hits = [
+            row_of_items(name, f"accuracy{way}", correct_within(some, labels, 1))
+            for way, some in zip(ways, logits, strict=True)
+        ]
+        curves["accuracy"] = [row.value for row in hits]
+        rows, charts = [*rows, *measured.rows, *hits[1:]], measured.charts
     items, pairs = {"images": whole}, {view: (whole, changed) for view, changed in seen.items()}
     if options.caption_key is not None:
         texts = read_captions(data, found, options.caption_key).texts
@@ -105,15 +114,27 @@ def measure_set(model: Model, name: str, data: DataSet, options: UncertaintyOpti
             row_of_items(name, "mean uncertainty of captions", spread, unit="number"),
             row_of_items(name, ranks, spread, words, statistic="rank_correlation", unit="number", main=True),
         ]
+        charts.append(length_chart(name, spread, words))
         pad_id = int(model.tokenize("")[0, -1])
         masked = replace(model, tokenize=lambda some: hide_tokens(model.tokenize(some), pad_id, options.mask_id))
         pairs[f"a caption with {_MASKED:.0%} of its tokens hidden"] = own, embed_captions(masked, captions)
     changes = change_figures(name, items, pairs)
-    lines = [Line(kind, OCCLUDED, (curve / curve[0]).tolist()) for kind, curve in curves.items()]
+    lines = [
+        Line(kind, OCCLUDED, [value / (curve[0] or math.nan) for value in curve]) for kind, curve in curves.items()
+    ]
     text = "A grey rectangle hides a share of each image. Values are relative to those of whole images."
     drawn = line_chart("Occlusion", text, lines, x_label="occluded share of an image", percent=True, marks=True)
     charts += [Chart(group=name, title="occlusion", text=text, svg=drawn), *changes.charts]
     return TaskResult(rows=rows + changes.rows, notes=notes, charts=charts)
+
+
+def length_chart(name: str, uncertainty: Tensor, words: Tensor) -> Chart:
+    """Mean uncertainty, of f64 [M], by the number of words, of i64 [M]."""
+    lengths = sorted(set(words.tolist()))
+    line = Line("captions", lengths, [float(uncertainty[words == length].mean()) for length in lengths])
+    text = "Mean uncertainty of the captions of each number of words."
+    drawn = line_chart("Uncertainty by words", text, [line], x_label="words", marks=True)
+    return Chart(group=name, title="uncertainty by words", text=text, svg=drawn)
 
 
 def change_figures(

@@ -80,7 +80,11 @@ def test_views_are_compared_with_the_whole_by_variance_and_by_inclusion(
 ) -> None:
     values, model = world.values(found, world.ours), world.model
     images, texts, owners = embedded(model, world.pairs)
-    views = {"hidden": hide_patches(model, 0.4), "blurred": lambda p: model.encode_pixels(blurred(p, 0.2))}
+    views = {
+        "hidden": hide_patches(model, 0.4),
+        "blurred": lambda p: model.encode_pixels(blurred(p, 0.2)),
+        "occluded": occlude(model, 0.1),
+    }
     encoder = Encoder(model=model, views=views)
     seen = embed_views(encoder, open_dataset(str(world.pairs), world.root).shards).images
     captions = [caption(number, place) for number in range(COUNT) for place in range(3)]
@@ -96,10 +100,19 @@ def test_views_are_compared_with_the_whole_by_variance_and_by_inclusion(
         more, inside = changed.total_var > whole.total_var, inclusion_score(whole, changed).sum(dim=1) > 0
         assert values[f"{said} is more uncertain"] == pytest.approx(float(more.double().mean()))
         assert values[f"{said} includes the original, H > 0"] == pytest.approx(float(inside.double().mean()))
+    occluded = values["mean uncertainty of images, 10.0% occluded"]
+    assert occluded == pytest.approx(float(seen["occluded"].total_var.mean()), rel=1e-5)
+    assert "accuracy, 10.0% occluded" in values
     assert len(set(values.values()) - {0.0, 0.5, 1.0}) > 6, "else a direction would not show"
     titles = [chart["title"] for chart in found["charts"][world.ours]]
     kinds = ["uncertainty of images", "uncertainty of captions", *(f"H of the original in {said}" for said in pairs)]
-    assert titles == ["accuracy by uncertainty", "occlusion", "map", *(f"histogram, {kind}" for kind in kinds)]
+    assert titles == [
+        "accuracy by uncertainty",
+        "uncertainty by words",
+        "occlusion",
+        "map",
+        *(f"histogram, {kind}" for kind in kinds),
+    ]
     marks = {"occlusion": "circle[@r='4']", "map": "ellipse"}
     drawn = {
         title: len(ET.fromstring(f"<p>{chart['svg']}</p>").findall(f"./svg[@role]/{marks.get(title, 'polyline')}"))
