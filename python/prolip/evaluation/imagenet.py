@@ -106,7 +106,7 @@ def evaluate_set(
     total = len(templates) * len(data.classnames)
     with tqdm(total=total, desc=f"{title}, prompts", unit="prompt", file=sys.stderr, leave=False) as bar:
         prompts = embed_prompts(model, data.classnames, templates, on_progress=bar.update)
-    methods = unweighted_classifiers(prompts, options.filters)
+    methods = unweighted_classifiers(prompts, options.filters, (data.images.mean, data.labels))
     even = hits_by_score(methods.pop("even weights"), data)
     methods["BPRW, nearest"] = reweight_prompts(prompts, data.images, options.nearest).as_classifier()
     rows = method_rows(title, EVEN, even, main=True)

@@ -160,14 +160,16 @@ def accuracy_lines(
         scored[voters[voters >= 0]] = False
     if not bool(scored.any()):
         return ["every image voted: none is left to score", ""]
-    classifiers = unweighted_classifiers(prompts, options.filters) | {"re-weighted": found.as_classifier()}
+    images, labels = images.rows(scored), labels[scored]
+    classifiers = unweighted_classifiers(prompts, options.filters, (images.mean, labels))
+    classifiers["re-weighted"] = found.as_classifier()
     width = max(map(len, classifiers))
-    lines = [f"{'top-1 of ' + str(int(scored.sum())) + ' images':{width}}  by mean  with variance"]
+    lines = [f"{f'top-1 of {len(labels)} images':{width}}  by mean  with variance"]
     hits: dict[str, Tensor] = {}
     for name, classifier in classifiers.items():
-        best, with_var = answer(images.rows(scored), classifier, with_var=True)
+        best, with_var = answer(images, classifier, with_var=True)
         assert with_var is not None
-        hits[name] = (torch.stack([best[:, 0], with_var[:, 0]], dim=1) == labels[scored, None]).double()
+        hits[name] = (torch.stack([best[:, 0], with_var[:, 0]], dim=1) == labels[:, None]).double()
         lines.append("{:{}}  {:7.2%}  {:13.2%}".format(name, width, *hits[name].mean(dim=0).tolist()))
     gained = 100 * (hits["re-weighted"] - hits["even weights"])
     for word, items in zip(("by mean", "with variance"), gained.unbind(1), strict=True):

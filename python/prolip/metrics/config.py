@@ -75,6 +75,8 @@ class FilterConfig:
     """Keep these numbers of prompts, one number per class."""
     by_abs_value: tuple[float, ...] = ()
     """Keep prompts up to this total variance."""
+    greedy: bool = False
+    """Keep the number of prompts with which a class has the best recall, chosen on the labels that are scored."""
 
 
 @dataclass(frozen=True, kw_only=True)

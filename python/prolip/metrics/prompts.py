@@ -73,8 +73,29 @@ def filter_prompts(prompts: Gaussian, limit: Tensor | float) -> Classifier:
     return Classifier(F.normalize(weighted_sum(share, prompts.mean), dim=-1), weighted_sum(share, prompts.var))
 
 
-def unweighted_classifiers(prompts: Gaussian, filters: FilterConfig = _NO_FILTERS) -> dict[str, Classifier]:
+def greedy_counts(prompts: Gaussian, means: Tensor, labels: Tensor) -> Tensor:
+    """The number of most certain prompts with which each class has the best recall, i64 [C]; the smallest of equals.
+
+    Args:
+        prompts: [C, K, D]
+        means: [N, D], of images.
+        labels: i64 [N], their classes. The released `greedy` chooses on the labels that it then scores.
+    """
+    total_var = prompts.at_least_float32().total_var
+    recalled = []
+    for count in range(1, total_var.shape[1] + 1):
+        weight = filter_prompts(prompts, smallest(total_var, count)).weight
+        correct = (means.to(weight) @ weight.T).argmax(dim=1) == labels
+        recalled.append(labels[correct].bincount(minlength=len(total_var)))
+    return torch.stack(recalled).argmax(dim=0) + 1
+
+
+def unweighted_classifiers(
+    prompts: Gaussian, filters: FilterConfig = _NO_FILTERS, scored: tuple[Tensor, Tensor] | None = None
+) -> dict[str, Classifier]:
     """The classifiers with which re-weighted prompts, [C, K, D], are compared: even weights, two filters, `filters`.
+
+    `scored` are the images' means [N, D] and labels i64 [N], for the filter `greedy`.
 
     Raises:
         UserError: `by_ranking_classwise` has not one count per class.
@@ -93,6 +114,8 @@ def unweighted_classifiers(prompts: Gaussian, filters: FilterConfig = _NO_FILTER
     limits |= {f"{name} {value}": rules[name](value) for name in rules for value in getattr(filters, name)}
     if filters.by_ranking_classwise:
         limits["by_ranking_classwise"] = smallest(total_var, filters.by_ranking_classwise)
+    if filters.greedy and scored is not None:
+        limits["greedy"] = smallest(total_var, greedy_counts(prompts, *scored).tolist())
     return {"even weights": aggregate_prompts(prompts)} | {
         name: filter_prompts(prompts, limit) for name, limit in limits.items()
     }

@@ -11,9 +11,11 @@ from hypothesis import given, settings, strategies as st
 
 from prolip.errors import UserError
 from prolip.gaussian import Gaussian
+from prolip.metrics.config import FilterConfig
 from prolip.metrics.prompts import (
     fill_templates,
     filter_prompts,
+    greedy_counts,
     kept_prompts,
     smallest,
     unweighted_classifiers,
@@ -73,6 +75,24 @@ def test_the_classifier_averages_only_the_kept_prompts() -> None:
         torch.testing.assert_close(found.var[place], prompts.var[place, kept].mean(0))
     torch.testing.assert_close(filter_prompts(prompts, torch.inf), aggregate_prompts(prompts))
     torch.testing.assert_close(unweighted_classifiers(prompts)["the more certain half"], found)
+
+
+def test_greedy_counts_recall_most_images_of_each_class() -> None:
+    draws = torch.Generator().manual_seed(0)
+    prompts = Gaussian(
+        F.normalize(torch.randn(4, 6, 8, generator=draws), dim=-1), torch.randn(4, 6, 8, generator=draws)
+    )
+    means, labels = torch.randn(90, 8, generator=draws), torch.randint(4, (90,), generator=draws)
+    found = greedy_counts(prompts, means, labels)
+    recalled = []
+    for count in range(1, 7):
+        top = (means @ filter_prompts(prompts, smallest(prompts.total_var, count)).weight.T).argmax(dim=1)
+        recalled.append([int(((top == label) & (labels == label)).sum()) for label in range(4)])
+    best = [max(range(6), key=lambda place: (recalled[place][label], -place)) + 1 for label in range(4)]
+    assert found.tolist() == best
+    assert len(set(best)) > 1
+    ours = unweighted_classifiers(prompts, FilterConfig(greedy=True), (means, labels))["greedy"]
+    torch.testing.assert_close(ours, filter_prompts(prompts, smallest(prompts.total_var, best)))
 
 
 def test_templates_accept_both_placeholder_spellings() -> None:
