@@ -17,3 +17,11 @@ from .fitting import (
     label_shares as label_shares,
     log_prior as log_prior,
 )
+from .search import (
+    KnownQueries as KnownQueries,
+    Limits as Limits,
+    SearchCalibration as SearchCalibration,
+    fit_queries as fit_queries,
+    load_search_calibration as load_search_calibration,
+    save_search_calibration as save_search_calibration,
+)

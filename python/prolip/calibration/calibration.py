@@ -8,9 +8,11 @@ dimensions.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -65,6 +67,15 @@ class Subject(NamedTuple):
     data: str
     labels: list[str]
     templates: list[str]
+
+    def check_model(self, fingerprint: str) -> None:
+        """Raises UserError if the calibration is for another model."""
+        check(
+            fingerprint == self.fingerprint,
+            "calibration",
+            "must be for these weights and settings; prolip calibrate makes one",
+            f"that of {self.model}",
+        )
 
 
 class Held(NamedTuple):
@@ -159,15 +170,6 @@ class Calibration:
         nearer = torch.searchsorted(ordered, self.known.distance(means))
         return (1 + len(ordered) - nearer).double() / (len(ordered) + 1)
 
-    def check_model(self, fingerprint: str) -> None:
-        """Raises UserError if the calibration is for another model."""
-        check(
-            fingerprint == self.subject.fingerprint,
-            "calibration",
-            "must be for these weights and settings; prolip calibrate makes one",
-            f"that of {self.subject.model}",
-        )
-
 
 def score_labels(evidence: Evidence, score: Score, temperature: float) -> Tensor:
     """The score of every label of every item, f64 [N, C]; small if the label fits.
@@ -259,16 +261,7 @@ _HEADER = ("subject", "score", "seed", "prior", "temperature", "pairs")
 
 def save_calibration(found: Calibration, path: Path) -> None:
     """Write a calibration to a safetensors file; everything that is not a tensor is JSON in its header."""
-    tensors: dict[str, Tensor] = {
-        f"{part}.{name}": tensor.detach().cpu().contiguous()
-        for part in _TENSORS
-        for name, tensor in getattr(found, part)._asdict().items()
-    }
-    header = {name: getattr(found, name) for name in _HEADER}
-    header |= {"subject": found.subject._asdict(), "pairs": found.pairs and found.pairs._asdict()}
-    written = {"format": _FORMAT, "calibration": json.dumps(header, ensure_ascii=False)}
-    with atomic_file(path, sum(tensor.nbytes for tensor in tensors.values())) as temporary:
-        save_file(tensors, temporary, written)
+    save_parts(found, path, _HEADER, tuple(_TENSORS), _FORMAT)
 
 
 def load_calibration(path: Path) -> Calibration:
@@ -277,13 +270,39 @@ def load_calibration(path: Path) -> Calibration:
     Raises:
         UserError: there is no such file, or it holds no calibration.
     """
+    with reading(path, "prolip calibrate"):
+        header = load_parts(path, _TENSORS, _FORMAT)
+        return Calibration(**header | {"pairs": header["pairs"] and PairScale(**header["pairs"])})
+
+
+def save_parts(found: Any, path: Path, header: Sequence[str], parts: Sequence[str], version: str) -> None:
+    """Write fields of `found`: those in the header as JSON, and the parts, which are named tuples of tensors."""
+    tensors: dict[str, Tensor] = {
+        f"{part}.{name}": tensor.detach().cpu().contiguous()
+        for part in parts
+        for name, tensor in getattr(found, part)._asdict().items()
+    }
+    values = {name: getattr(found, name) for name in header}
+    values = {name: value._asdict() if hasattr(value, "_asdict") else value for name, value in values.items()}
+    written = {"format": version, "calibration": json.dumps(values, ensure_ascii=False)}
+    with atomic_file(path, sum(tensor.nbytes for tensor in tensors.values())) as temporary:
+        save_file(tensors, temporary, written)
+
+
+def load_parts(path: Path, parts: Mapping[str, Callable[..., Any]], version: str) -> dict[str, Any]:
+    """The fields that `save_parts` wrote, by name, with the subject as such; use it in `reading`."""
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+        header: dict[str, Any] = json.loads(metadata["calibration"] if metadata.get("format") == version else "{}")
+        for part, kind in parts.items():
+            header[part] = kind(*(file.get_tensor(f"{part}.{name}") for name in kind._fields))  # type: ignore[attr-defined]
+    return header | {"subject": Subject(**header["subject"])}
+
+
+@contextmanager
+def reading(path: Path, command: str) -> Iterator[None]:
+    """Turn errors of a file that `command` did not write into a UserError."""
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            header = json.loads(metadata["calibration"] if metadata.get("format") == _FORMAT else "{}")
-            for part, kind in _TENSORS.items():
-                header[part] = kind(*(file.get_tensor(f"{part}.{name}") for name in kind._fields))
-        header |= {"subject": Subject(**header["subject"]), "pairs": header["pairs"] and PairScale(**header["pairs"])}
-        return Calibration(**header)
+        yield
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise UserError(path, f"must be a calibration that prolip calibrate wrote ({error})") from error
+        raise UserError(path, f"must be a calibration that {command} wrote ({error})") from error

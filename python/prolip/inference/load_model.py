@@ -163,7 +163,7 @@ def _encode(encode: Callable[[Tensor], Gaussian], head: nn.Module, inputs: Tenso
 def _with_calibration(model: Model, calibration: Calibration, path: Path) -> Model:
     """The model with a calibration, which was read from `path`."""
     try:
-        calibration.check_model(model.fingerprint())
+        calibration.subject.check_model(model.fingerprint())
     except UserError as error:
         raise UserError(path, error) from error
     return dataclasses.replace(model, calibration=calibration)

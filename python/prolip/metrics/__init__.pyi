@@ -7,6 +7,7 @@ from .reliability import measure_pairs as measure_pairs, measure_reliability as 
 from .retrieval import (
     RetrievalResult as RetrievalResult,
     evaluate_retrieval as evaluate_retrieval,
+    nearest_right_and_wrong as nearest_right_and_wrong,
     precision_at_r as precision_at_r,
     rank_candidates as rank_candidates,
     retrieval_scores as retrieval_scores,

@@ -4,6 +4,7 @@ Q queries, C candidates, D dimensions.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -106,6 +107,44 @@ def group_ranks(
             for rows in blocks
         ]
     )
+
+
+def nearest_right_and_wrong(
+    queries: Gaussian,
+    candidates: Gaussian,
+    right: Sequence[Sequence[int]],
+    score: Score = "csd",
+    *,
+    itself: Tensor | None = None,
+    count: int = 10,
+    block: int = 1024,
+) -> tuple[Tensor, Tensor]:
+    """Scores of each query's nearest right candidates, and of its nearest other ones, f64 [Q, count] each, descending.
+
+    After the last they are minus infinity.
+
+    Args:
+        queries: [Q, D].
+        candidates: [C, D].
+        right: the right candidates of each query.
+        score: see `retrieval_scores`.
+        itself: i64 [Q], the candidate that is the query, and is not counted; None if none is.
+        count: scores to return.
+        block: rows of the score matrix in memory at a time.
+    """
+    found = torch.full((2, len(right), count), -math.inf, dtype=torch.float64)
+    for start in range(0, len(right), block):
+        rows = slice(start, start + block)
+        scores = retrieval_scores(queries.rows(rows), candidates, score).double()
+        if itself is not None:
+            scores.scatter_(1, itself[rows, None], -math.inf)
+        correct = torch.zeros_like(scores, dtype=torch.bool)
+        for row, some in zip(correct, right[rows], strict=True):
+            row[list(some)] = True
+        for kind, others in enumerate((~correct, correct)):
+            best = scores.masked_fill(others, -math.inf).topk(min(count, scores.shape[1])).values
+            found[kind, rows, : best.shape[1]] = best
+    return found[0], found[1]
 
 
 def precision_at_r(

@@ -132,4 +132,4 @@ def test_too_few_items_or_labels_are_refused() -> None:
     with refusal_of("score"):
         score_labels(labelled(0, 2)[0]._replace(distance=None), "csd", 1.0)
     with refusal_of("calibration"):
-        found.check_model("other")
+        found.subject.check_model("other")

@@ -14,6 +14,7 @@ from prolip.metrics.retrieval import (
     evaluate_retrieval,
     first_ranks,
     group_ranks,
+    nearest_right_and_wrong,
     precision_at_r,
     rank_candidates,
     retrieval_scores,
@@ -119,3 +120,19 @@ def test_impossible_questions_are_errors(measure: object) -> None:
     ):
         with pytest.raises(ValueError, match=r"^(scores|correct): "):
             measure(queries, some, correct)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_the_nearest_right_and_wrong_scores_equal_a_slow_loop(alone: bool) -> None:
+    items, right = gaussians(9, 8, seed=4), [[1, 8], [], [0], [4, 5, 6], [3], [3, 4], [3], [8], [0, 1, 2, 3, 4]]
+    itself = torch.arange(9) if alone else None
+    for block in (1, 4, 100):
+        found = nearest_right_and_wrong(items, items, right, itself=itself, count=8, block=block)
+        for row, scores in enumerate(retrieval_scores(items, items).double().tolist()):
+            kinds: list[list[float]] = [[], []]
+            for place in sorted(range(9), key=lambda place: -scores[place]):
+                if place != row or not alone:
+                    kinds[place not in right[row]].append(scores[place])
+            for some, values in zip(found, kinds, strict=True):
+                expected = (values + [-torch.inf] * 8)[:8]
+                assert some[row].tolist() == pytest.approx(expected)

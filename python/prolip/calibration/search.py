@@ -1,0 +1,157 @@
+"""`SearchCalibration`: what a search may promise, from queries whose right images are known.
+
+Two scores of each query are kept: of its nearest right image, and of the nearest other one, which is what a search
+finds if no right image is there. Larger is nearer. n queries, K nearest images, N images in the collection.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from prolip.calibration.calibration import Subject, load_parts, reading, save_parts
+from prolip.calibration.config import QueryKind
+from prolip.calibration.conformal import conformal_threshold
+from prolip.calibration.fitting import fit_logistic
+from prolip.errors import check
+
+_FORMAT = "search 1"
+
+
+class KnownQueries(NamedTuple):
+    """Scores of queries of one kind, and what was fitted to them."""
+
+    right: Tensor
+    """f64 [n], of the nearest right image."""
+    wrong: Tensor
+    """f64 [n], of the nearest image after the right ones were taken out."""
+    match: Tensor
+    """f64 [2]: a result is right with probability sigmoid(match[0] * score + match[1])."""
+
+
+class Limits(NamedTuple):
+    """Which results of a query are shown."""
+
+    shown: float
+    """Nothing is shown unless the best score is above this."""
+    within: float
+    """Smallest score of a result that is shown."""
+    contained: float
+    """Estimated share of queries with a right image for which one is shown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchCalibration:
+    """A model's scores of queries whose right images are known."""
+
+    subject: Subject
+    """Without labels."""
+    score: str
+    """`csd` or `mean` (`prolip.metrics.retrieval_scores`)."""
+    num_images: int
+    """N of the collection that `wrong` is from."""
+    text: KnownQueries
+    image: KnownQueries
+    """Image queries; without any if no two images show the same."""
+
+    def known(self, kind: QueryKind) -> KnownQueries:
+        """The queries of one kind.
+
+        Raises:
+            UserError: there are none.
+        """
+        known = self.text if kind == "text" else self.image
+        check(len(known.right), "calibration", f"must have {kind} queries with a right image", self.subject.data)
+        return known
+
+    def limits(
+        self, kind: QueryKind, num_images: int, *, contains_right: float | None = None, max_wrong: float | None = None
+    ) -> Limits:
+        """The thresholds that keep one promise or both, for queries that are exchangeable with the known ones.
+
+        - Coverage: if there is a right image, one is within the results with probability `contains_right` (split
+          conformal prediction of its score, arXiv:2107.07511).
+        - Restraint: if there is none, something is shown with at most probability `max_wrong` (the same of the best
+          wrong image). In a collection of more images than `self.num_images` it is smaller in proportion: the larger
+          one has a wrong result if one of its parts of that size has.
+
+        With both, restraint comes first, and `contained` may be less than `contains_right`.
+
+        Args:
+            kind: of the queries.
+            num_images: N of the collection to search.
+            contains_right: between 0 and 1; None for no such promise.
+            max_wrong: between 0 and 1; None for no such promise.
+
+        Raises:
+            UserError: there is no query of that kind, or a promise is out of range.
+        """
+        known, shown, within = self.known(kind), -math.inf, -math.inf
+        for name, value in (("contains_right", contains_right), ("max_wrong", max_wrong)):
+            check(value is None or 0 < value < 1, name, "must be between 0 and 1", value)
+        if contains_right is not None:
+            within = -conformal_threshold(-known.right, contains_right)
+        if max_wrong is not None:
+            shown = conformal_threshold(known.wrong, 1 - max_wrong * min(1, self.num_images / max(1, num_images)))
+        kept = (torch.maximum(known.right, known.wrong) > shown) & (known.right >= within)
+        return Limits(shown, within, float(kept.sum()) / (len(kept) + 1))
+
+    def probability(self, kind: QueryKind, scores: Tensor, num_images: int) -> Tensor:
+        """How probable it is that results with these scores are right, f64, of the shape of the scores.
+
+        In a collection of more images than `self.num_images` the odds are smaller in proportion, as if it had no more
+        right ones.
+        """
+        factor, bias = self.known(kind).match.tolist()
+        logits: Tensor = factor * scores.double() + bias - math.log(max(1, num_images / self.num_images))
+        return logits.sigmoid()
+
+
+def fit_queries(right: Tensor, wrong: Tensor, *, absent_share: float = 0.5, seed: int = 0) -> KnownQueries:
+    """Return what is kept of queries of one kind.
+
+    Probabilities are fitted to the K best results of each query (Platt scaling, with its smoothed targets), after the
+    right images of a random share of the queries were taken out.
+
+    Args:
+        right: [n, K], scores of each query's nearest right images, descending; minus infinity after the last.
+        wrong: [n, K], the same of all other images.
+        absent_share: share of queries that nothing matches, from 0 to 1.
+        seed: of the random choice.
+    """
+    if len(right) == 0:
+        return KnownQueries(*torch.zeros(3, 0, dtype=torch.float64))
+    absent = torch.rand(len(right), generator=torch.Generator().manual_seed(seed)) < absent_share
+    found = torch.cat([wrong, right.masked_fill(absent[:, None], -math.inf)], dim=1).double()
+    scores, places = found.sort(dim=1, descending=True, stable=True)
+    shown = scores.isfinite() & (torch.arange(scores.shape[1]) < wrong.shape[1])
+    correct = (places >= wrong.shape[1])[shown]
+    count = correct.sum()
+    target = torch.where(correct, (count + 1) / (count + 2), 1 / (len(correct) - count + 2))
+    match = fit_logistic(scores[shown][:, None], target)
+    return KnownQueries(right[:, 0].double(), wrong[:, 0].double(), match)
+
+
+# ---- The file -------------------------------------------------------------------------------------------------------
+
+_PARTS = {"text": KnownQueries, "image": KnownQueries}
+
+
+def save_search_calibration(found: SearchCalibration, path: Path) -> None:
+    """Write a calibration of searches to a safetensors file."""
+    save_parts(found, path, ("subject", "score", "num_images"), tuple(_PARTS), _FORMAT)
+
+
+def load_search_calibration(path: Path) -> SearchCalibration:
+    """Read the file that `save_search_calibration` wrote.
+
+    Raises:
+        UserError: there is no such file, or it holds none.
+    """
+    with reading(path, "prolip calibrate search"):
+        return SearchCalibration(**load_parts(path, _PARTS, _FORMAT))
