@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -18,7 +17,7 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from prolip.data import DataError, NativeConfig, preprocess_image, preprocess_native
-from prolip.data.build.images import MAX_PIXELS, STORED, UNREADABLE, open_image
+from prolip.data.build.images import STORED, UNREADABLE, check_pixels, open_image
 from prolip.data.device import Normalise
 from prolip.errors import UserError, check
 from prolip.folders import Folder
@@ -177,7 +176,7 @@ def square(image: AnyImage, side: int) -> Pixels:
 
 def pixel_size(image: bytes | Path, turned: bool = False) -> tuple[int, int]:
     """Width and height of an image file, if asked after the turn that EXIF says; 0 if Pillow cannot read it."""
-    with suppress(*UNREADABLE), open_image(image) if isinstance(image, bytes) else Image.open(image) as opened:
+    with suppress(*UNREADABLE), open_image(image) as opened:
         width, height = opened.size
         return (height, width) if turned and opened.getexif().get(ExifTags.Base.Orientation, 1) > 4 else (width, height)
     return 0, 0
@@ -242,10 +241,9 @@ def _as_pil(image: AnyImage, name: str) -> Image.Image:
         raise UserError(name, "must have at least one pixel", f"{image.width} x {image.height}")
     try:
         if isinstance(image, Image.Image):
+            check_pixels(image)
             return image.convert("RGB")
         with open_image(_as_bytes(image, name)) as opened:
-            if math.prod(opened.size) > MAX_PIXELS:
-                raise ValueError(f"{opened.width} x {opened.height} pixels are more than the limit of {MAX_PIXELS}")
             return opened.convert("RGB")
     except UserError:
         raise

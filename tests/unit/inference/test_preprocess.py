@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
+import sys
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,8 @@ import pytest
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import ExifTags, Image
-from tests.support.images import encode, noise
+from tests.support import forked
+from tests.support.images import encode, noise, png_chunk
 
 from prolip.data import DataError, preprocess_image
 from prolip.errors import UserError
@@ -62,17 +66,58 @@ def test_formats_that_only_pillow_decodes_are_accepted(kind: str, mode: str) -> 
         assert np.array_equal(PREPROCESS.decode(given, kind).numpy(), expected)
 
 
-@pytest.mark.parametrize(
-    "image",
-    [
-        "52494646 1a000000 57454250 5650384c 0e000000 2fc7f2b10c 000000000000000000",  # WebP
-        "474946383961 c832c832 000000 2c 00000000 01000100 00 02 00 3b",  # GIF
-    ],
-)
-def test_an_image_over_the_limit_is_not_decoded(image: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image.Image, "convert", None)
+SIDE = 13000
+"""169 million pixels, of which Pillow only warns."""
+_HEAD = "52494646 1a000000 57454250"
+HUGE = {
+    "VP8L": bytes.fromhex(f"{_HEAD} 5650384c 0e000000 2fc7f2b10c 000000000000000000"),
+    "VP8": bytes.fromhex(f"{_HEAD} 56503820 0e000000 10000f 9d012a c832 c832 00000000"),
+    "GIF": bytes.fromhex("474946383961 c832c832 000000 2c 00000000 c832c832 00 02 00 3b"),
+    "PNG": b"\x89PNG\r\n\x1a\n"
+    + png_chunk(b"IHDR", struct.pack(">IIBBBBB", SIDE, SIDE, 1, 0, 0, 0, 0))
+    + png_chunk(b"IDAT", zlib.compress(bytes((SIDE // 8 + 1) * SIDE)))
+    + png_chunk(b"IEND", b""),
+    "TIFF": encode(Image.new("1", (SIDE, SIDE)), "tiff", compression="group4"),
+}
+HUGE["ICO"] = struct.pack("<3H4B2H2I", 0, 1, 1, 0, 0, 0, 0, 1, 1, len(HUGE["PNG"]), 22) + HUGE["PNG"]
+DECODING = """
+import sys
+import torch
+from pathlib import Path
+from prolip.data import DataError
+from prolip.data.build.images import read_image
+from prolip.inference.preprocess import Preprocess, pixel_size
+
+def peak():
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) // 1024
+
+file, square, before = Path(sys.argv[1]), Preprocess(size=(24, 24)), peak()
+native = Preprocess(size=(24, 24), patch_size=8, image_seq_len=9)
+other = Preprocess(size=(24, 24), transform=lambda image: torch.zeros(3, 24, 24))
+for open_it in (square.decode, native.decode, other.decode, lambda file: read_image(file, None)):
+    try:
+        open_it(file)
+        print("decoded")
+    except (DataError, ValueError, OSError):
+        pass
+assert pixel_size(file, turned=True) == (0, 0) and pixel_size(file.read_bytes()) == (0, 0)
+print(peak() - before)
+"""
+
+
+@pytest.mark.parametrize("kind", HUGE)
+def test_nobody_decodes_an_image_over_the_limit(kind: str, tmp_path: Path) -> None:
+    """Memory is measured: decoded, an image of this size takes 170 MB or more."""
+    file = tmp_path / f"a.{kind.lower()}"
+    file.write_bytes(HUGE[kind])
+    ran = forked.run([sys.executable, "-c", DECODING, str(file)], cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert int(ran.stdout) < 60
+
+
+def test_an_opened_image_over_the_limit_is_refused() -> None:
     with pytest.raises(DataError, match="13000 x 13000 pixels"):
-        PREPROCESS.decode(bytes.fromhex(image), "the image")
+        PREPROCESS.decode(Image.new("1", (SIDE, SIDE)), "the image")
 
 
 def test_people_see_what_the_model_sees() -> None:

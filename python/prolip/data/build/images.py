@@ -1,6 +1,7 @@
 """Read and check a user's images and write them into shards, unchanged where the loader reads them."""
 
 import io
+import math
 import time
 import warnings
 import zlib
@@ -34,6 +35,8 @@ EXTENSIONS = {
 """File extensions of images. What Pillow cannot read counts as a bad image."""
 STORED = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 """Formats that the loader reads. An MPO starts with an ordinary JPEG."""
+FORMATS = (*STORED, "GIF", "BMP", "TIFF", "JPEG2000", "AVIF", "HEIF", "PPM", "TGA")
+"""Formats that Pillow is asked for. Others hide images of any size, as ICO does, or run programs, as EPS does."""
 _QUALITY = 95
 """JPEG and WebP quality of images that are scaled down."""
 _VOCABULARY = 8000
@@ -73,13 +76,7 @@ def read_image(path: Path, max_side: int | None) -> EncodedImage:
     It is decoded once, to find damage now. EXIF orientation is ignored, as in training.
     """
     data = path.read_bytes()
-    with open_image(data) as image:
-        width, height = image.size
-        if max_side is None and width * height > MAX_PIXELS:
-            raise ValueError(
-                f"{width} x {height} pixels are more than the loader's limit of {MAX_PIXELS}; prolip data build "
-                "scales images down with --max_side"
-            )
+    with open_image(data, any_size=max_side is not None) as image:
         image.load()
         _check_grey_values(image)
         kind = image.format or "unknown"
@@ -111,15 +108,32 @@ def _check_grey_values(image: Image.Image) -> None:
         raise ValueError(f"grey values must be from 0 to 255; save it with 8 bits (got {largest:g})")
 
 
-def open_image(data: bytes) -> Image.Image:
-    """Open an image without a warning about its size. Nothing is decoded yet."""
+def open_image(data: bytes | Path, *, any_size: bool = False) -> Image.Image:
+    """Open an image of at most `MAX_PIXELS`, or of any size that Pillow takes. Nothing is decoded yet."""
     try:
         with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
-            return Image.open(io.BytesIO(data))
+            Image.init()
+            known = [kind for kind in FORMATS if kind in Image.OPEN]
+            image = Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=known)
     except UnidentifiedImageError:  # its message has the address of the bytes
-        raise UnidentifiedImageError(f"not an image file that Pillow reads ({len(data)} bytes)") from None
+        raise UnidentifiedImageError(f"not an image of {', '.join(known)}") from None
     except Image.DecompressionBombError:
         raise Image.DecompressionBombError("too many pixels even to be scaled down") from None
+    try:
+        check_pixels(image, any_size)
+    except ValueError:
+        image.close()
+        raise
+    return image
+
+
+def check_pixels(image: Image.Image, any_size: bool = False) -> None:
+    """Check that an image, which need not be decoded yet, has at most `MAX_PIXELS`."""
+    if math.prod(image.size) > MAX_PIXELS and not any_size:
+        raise ValueError(
+            f"{image.width} x {image.height} pixels are more than the limit of {MAX_PIXELS}; prolip data build scales "
+            "images down with --max_side"
+        )
 
 
 def read_for_loader(path: Path) -> EncodedImage:
