@@ -14,6 +14,7 @@ from prolip.evaluation.config import (
     HierarcapsOptions,
     HierarimgsOptions,
     ImagenetOptions,
+    NoiseOptions,
     RetrievalOptions,
     UncertaintyOptions,
     ZeroShotOptions,
@@ -50,6 +51,11 @@ SUITES = {
         "uncertainty against accuracy and length, and after hiding or blurring",
         UncertaintyOptions,
         lambda: evaluation.run_uncertainty,
+    ),
+    "noise": Suite(
+        "how well each score of an image and its caption finds wrong captions",
+        NoiseOptions,
+        lambda: evaluation.run_noise,
     ),
     "decisions": Suite(
         "wrong answers, calibration, label sets, out-of-distribution images",

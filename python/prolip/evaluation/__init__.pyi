@@ -8,6 +8,7 @@ from .config import (
     HierarcapsOptions as HierarcapsOptions,
     HierarimgsOptions as HierarimgsOptions,
     ImagenetOptions as ImagenetOptions,
+    NoiseOptions as NoiseOptions,
     RetrievalOptions as RetrievalOptions,
     ReweightOptions as ReweightOptions,
     SuiteOptions as SuiteOptions,
@@ -24,6 +25,7 @@ from .hierarchies import (
     walk_rows as walk_rows,
 )
 from .imagenet import run_imagenet as run_imagenet
+from .noise import run_noise as run_noise
 from .prompt_templates import imagenet_classnames as imagenet_classnames, imagenet_templates as imagenet_templates
 from .result_files import write_results as write_results
 from .results import (

@@ -225,6 +225,29 @@ class UncertaintyOptions(ShardSuiteOptions):
         check(0 < self.blur < math.inf, "blur", "must be positive and finite", self.blur)
 
 
+WrongCaption = Literal["swap", "truncate", "generic"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseOptions(ShardSuiteOptions):
+    """Make captions of some images wrong, and measure how well each score of a pair finds them: sampled distance,
+    cosine, inclusion and variances, and distance and variances in a regression fitted on other folds.
+    """
+
+    data: tuple[str, ...]
+    """A folder of the published layout (wds_flickr30k_test), or shards: a path, an address or a pattern. May be
+    several."""
+    caption_key: str = "txt"
+    """Where an image's captions are: `txt` (one per line), or a dotted path into its json. The first is used."""
+    swap: float = 0.3
+    """Share of the captions that are replaced."""
+    kind: tuple[WrongCaption, ...] = ("swap",)
+    """What replaces them. `swap`: each other's; `truncate`: their first half; `generic`: "an image". May be several."""
+
+    def __post_init__(self) -> None:
+        check(0 < self.swap < 1, "swap", "must be between 0 and 1", self.swap)
+
+
 @dataclass(frozen=True, kw_only=True)
 class DecisionsOptions(ClassSuiteOptions):
     """Measure wrong answers, calibration, label sets and out-of-distribution images. Every uncertainty score is

@@ -188,7 +188,7 @@ def measure_decisions(
         for score, values in there.items():
             items = torch.cat([scores[score], values])
             columns[score] = (items, torch.arange(len(items)) >= len(right))
-        rows += _by_score(f"{name}, {other}", "AUROC out of distribution", columns, "auroc", main_ood)
+        rows += rows_by_score(f"{name}, {other}", "AUROC out of distribution", columns, "auroc", main_ood)
     note = f"{name}: {len(truth):,} images of {len(data.classnames):,} labels, in {options.num_folds} folds"
     charts = decision_charts(name, scores, own.evidence.logits, decided.logits, right)
     return TaskResult(rows=rows, notes=[note], charts=charts)
@@ -332,10 +332,15 @@ def _difference(first: Row, other: Row, metric: str, *, main: bool = False) -> R
     )
 
 
-def _by_score(
-    task: str, measure: str, columns: Mapping[str, tuple[Tensor, Tensor]], statistic: str, main: Sequence[str] = ()
+def rows_by_score(
+    task: str,
+    measure: str,
+    columns: Mapping[str, tuple[Tensor, Tensor]],
+    statistic: str,
+    main: Sequence[str] = (),
+    baseline: str = BASELINE,
 ) -> list[Row]:
-    """A statistic of each score's items and groups, and its difference from that of `BASELINE`; `main` for some."""
+    """A statistic of each score's items and groups, and its difference from that of the baseline; `main` for some."""
     auroc = statistic == "auroc"
     rows = {
         name: row_of_items(
@@ -345,16 +350,16 @@ def _by_score(
             groups.long(),
             statistic=statistic,
             unit="share" if auroc else "number",
-            main=auroc and name == BASELINE,
+            main=auroc and name == baseline,
         )
         for name, (items, groups) in columns.items()
     }
     if statistic == "risk_coverage":  # on the same images, its differences equal those of the excess
         return [*rows.values()]
     return [*rows.values()] + [
-        _difference(rows[BASELINE], row, f"{measure}, {name} − {BASELINE}", main=name in main)
+        _difference(rows[baseline], row, f"{measure}, {name} − {baseline}", main=name in main)
         for name, row in rows.items()
-        if name != BASELINE
+        if name != baseline
     ]
 
 
@@ -376,9 +381,9 @@ def score_rows(task: str, scores: Mapping[str, Tensor], correct: Tensor, main: S
     """How well each score, f64 [N], detects wrong answers, and its difference from the baseline."""
     wrong, right = ({name: (score, groups) for name, score in scores.items()} for groups in (~correct, correct))
     return [
-        *_by_score(task, "AUROC of errors", wrong, "auroc", main),
-        *_by_score(task, "area under risk and coverage", right, "risk_coverage"),
-        *_by_score(task, "excess area under risk and coverage", right, "excess_risk_coverage"),
+        *rows_by_score(task, "AUROC of errors", wrong, "auroc", main),
+        *rows_by_score(task, "area under risk and coverage", right, "risk_coverage"),
+        *rows_by_score(task, "excess area under risk and coverage", right, "excess_risk_coverage"),
     ]
 
 
