@@ -46,7 +46,7 @@ class CaptionedWorld:
 
 
 def embedded(model: Model, folder: Path) -> tuple[Gaussian, Gaussian, torch.Tensor]:
-    images = embed_shards(model, open_dataset(str(folder), folder).shards).gaussian
+    images = embed_shards(model, open_dataset(str(folder)).shards).gaussian
     texts = embed_captions(model, [caption(number, place) for number in range(COUNT) for place in range(3)])
     return images, texts, torch.arange(COUNT).repeat_interleave(3)
 

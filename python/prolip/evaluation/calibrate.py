@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import torch
@@ -53,12 +51,9 @@ def run_calibrate(options: CalibrateOptions) -> list[str]:
     """
     check_writable(options.path)
     check_at_least(1, batch_size=options.batch_size)
-    with TemporaryDirectory() as made:
-        data = open_classes(options.data, Path(made), options.store, options.templates, options.classnames)
-        model = load(
-            options.checkpoint, tokenizer=options.tokenizer, device=options.device, precision=options.precision
-        )
-        found = calibrate(model, data, options)
+    data = open_classes(options.data, options.store, options.templates, options.classnames)
+    model = load(options.checkpoint, tokenizer=options.tokenizer, device=options.device, precision=options.precision)
+    found = calibrate(model, data, options)
     save_calibration(found.calibration, options.path)
     return report_lines(found, options)
 

@@ -149,9 +149,9 @@ def run_datacomp(model: Model, options: DatacompOptions, cache: TaskCache) -> Su
         task = tasks[name]
         where, associations = find_folder(options.data, task.folders), list[Association]()
         if task.metric == "associations":
-            data, associations = open_associations(Path(where), cache.made)
+            data, associations = open_associations(Path(where))
         else:
-            data = open_dataset(where, cache.made, options.store, options.selection)
+            data = open_dataset(where, options.store, options.selection)
         settings = {"data": data.fingerprint, "task": list(map(str, task))}
         return settings, partial(run_task, model, task, data, associations, options.batch_size)
 

@@ -14,13 +14,12 @@ import csv
 import hashlib
 import io
 import re
-import tarfile
 import urllib.request
 import zipfile
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,16 +31,16 @@ from torch import Tensor
 
 from prolip.data import DataError, StoreConfig, examine_shards, without_secrets
 from prolip.data.build.folder import find_images
-from prolip.data.build.images import UNREADABLE, read_for_loader
-from prolip.data.build.shards import add_sample
 from prolip.data.class_names import class_text
 from prolip.data.samples import read_record, values_at
-from prolip.embeddings.embed import Embedded, embed_shards
+from prolip.embeddings.embed import Embedded, embed_views
 from prolip.errors import UserError, check
 from prolip.evaluation.config import ClassSuiteOptions
-from prolip.files import atomic_file, read_text
+from prolip.files import read_text
 from prolip.folders import folder_of
+from prolip.inference.encoder import MAX_BAD_FRACTION, Encoded, Encoder, in_batches, joined
 from prolip.inference.model import Model
+from prolip.inference.samples import Sample
 from prolip.metrics.prompts import fill_templates
 from prolip.pretrained.download import hub_data_set
 
@@ -67,7 +66,7 @@ class FolderMissing(UserError):
 
 
 class DataSet(NamedTuple):
-    """Shards of images, with the class names and templates of the data set, if it has any."""
+    """Images, in shards or not, with the class names and templates of the data set, if it has any."""
 
     source: str
     shards: tuple[str, ...]
@@ -77,8 +76,8 @@ class DataSet(NamedTuple):
     fingerprint: str
     """Digest of the lists and of the files' names, sizes and modification times."""
     store: StoreConfig = StoreConfig()
-    files: Sequence[Path] = ()
-    """The images of class folders, from which the shard was made."""
+    samples: Callable[[], Iterator[Sample]] | None = None
+    """Yields the images that are not in shards; None if they are."""
     selection: str | None = None
     """The selection of the shards' samples."""
 
@@ -86,29 +85,29 @@ class DataSet(NamedTuple):
 # ---- Open -----------------------------------------------------------------------------------------------------------
 
 
-def open_dataset(source: str, made: Path, store: StoreConfig | None = None, selection: str | None = None) -> DataSet:
+def open_dataset(source: str, store: StoreConfig | None = None, selection: str | None = None) -> DataSet:
     """Open shards, or a folder: in the published layout, with a table of captions, or with a folder of images per
     class.
 
     Args:
         source: a folder's path, http(s) address (read in place) or repository (`hf://datasets/OWNER/NAME`, downloaded);
             or shards, by path, address or pattern.
-        made: where shards made of a table's images or of class folders are stored.
         store: how shards are read; None for the defaults.
         selection: path of a selection of the shards' samples; None for all.
     """
-    data = _open(source, made, store or StoreConfig())
+    data = _open(source, store or StoreConfig())
     if selection is None:
         return data
+    check(data.samples is None, "selection", "must be of shards", source)
     chosen, name = folder_of(selection)
     fingerprint = _digest((data.fingerprint, chosen.read(name)))
     return data._replace(selection=selection, fingerprint=fingerprint)
 
 
-def _open(source: str, made: Path, store: StoreConfig) -> DataSet:
+def _open(source: str, store: StoreConfig) -> DataSet:
     folder = locate(source)
     if folder is not None and "://" not in folder:
-        return _open_folder(Path(folder), made, store)
+        return _open_folder(Path(folder), store)
     if folder is not None:
         part, count = _remote_shards(folder) or ("", 0)
         shards = [f"{part}/{number}.tar" for number in range(count)]
@@ -150,14 +149,13 @@ def find_folder(places: Sequence[str], names: Sequence[str]) -> str:
 
 def open_classes(
     source: str,
-    made: Path,
     store: StoreConfig,
     templates: Sequence[str],
     classnames: Path | None = None,
     selection: str | None = None,
 ) -> DataSet:
     """As `open_dataset`, with the given class names and templates, or its own, or `DEFAULT_TEMPLATES`."""
-    data = open_dataset(source, made, store, selection)
+    data = open_dataset(source, store, selection)
     names = data.classnames if classnames is None else _lines(str(classnames), read_text(classnames))
     check(names, "data", f"must have {_CLASSNAMES}, --classnames, or one folder of images per class", data.source)
     if data.classnames and len(names) != len(data.classnames):
@@ -169,7 +167,7 @@ def open_classes(
     return data._replace(classnames=names, templates=list(templates) or data.templates or list(DEFAULT_TEMPLATES))
 
 
-def class_opener(options: ClassSuiteOptions, templates: Sequence[str]) -> Callable[[str, Path], DataSet]:
+def class_opener(options: ClassSuiteOptions, templates: Sequence[str]) -> Callable[[str], DataSet]:
     """Return `open_classes` with the options of a suite."""
     return partial(
         open_classes,
@@ -194,7 +192,7 @@ def is_path(source: str) -> bool:
     return "://" not in source and re.fullmatch(r"(?!@|pipe:)[^*?\[{]+", source) is not None
 
 
-def _open_folder(folder: Path, made: Path, store: StoreConfig) -> DataSet:
+def _open_folder(folder: Path, store: StoreConfig) -> DataSet:
     within = folder / "test" if (folder / "test").is_dir() else folder
     number_file = within / _NUM_SHARDS
     names = (
@@ -210,11 +208,11 @@ def _open_folder(folder: Path, made: Path, store: StoreConfig) -> DataSet:
     if any(folder.glob("*.csv")):
         rows = _table(folder, "filename", "raw")
         texts = ["\n".join(" ".join(caption.split()) for caption in _list(row["raw"])) for row in rows]
-        return open_images(folder, made, [row["filename"] for row in rows], texts)
-    return _open_class_folders(folder, made)
+        return open_images(folder, [row["filename"] for row in rows], texts)
+    return _open_class_folders(folder)
 
 
-def _open_class_folders(folder: Path, made: Path) -> DataSet:
+def _open_class_folders(folder: Path) -> DataSet:
     files = find_images(folder)
     check(files, "data", "must hold images, a table (.csv) or shards (.tar)", folder)
     paths = [path.relative_to(folder).parts for path in files]
@@ -223,17 +221,12 @@ def _open_class_folders(folder: Path, made: Path) -> DataSet:
         raise UserError("data", "each image must be in the folder of its class", loose[0])
     classes = sorted({names[0] for names in paths})
 
-    def sample(path: Path, label: str) -> tuple[str, dict[str, bytes]]:
-        try:
-            image = read_for_loader(path)
-        except UNREADABLE as error:
-            raise UserError(path, f"cannot be read: {error}") from error
-        members = {image.extension: image.data, "cls": str(classes.index(label)).encode()}
-        return str(path.relative_to(folder)), members
+    def samples() -> Iterator[Sample]:
+        for place, (path, names) in enumerate(zip(files, paths, strict=True)):
+            yield Sample("/".join(names), place, path, {"cls": str(classes.index(names[0])).encode()})
 
-    samples = (sample(path, names[0]) for path, names in zip(files, paths, strict=True))
-    found = _packed(folder, made, files, None, samples)
-    return found._replace(classnames=[class_text(name) for name in classes], files=files)
+    found = _of_samples(folder, files, None, samples)
+    return found._replace(classnames=[class_text(name) for name in classes])
 
 
 def _of_shards(source: str, shards: Sequence[str], lists: list[list[str]], store: StoreConfig) -> DataSet:
@@ -285,11 +278,11 @@ class Association(NamedTuple):
 
     cue: str
     candidates: list[int]
-    """Indices of the images in the shard."""
+    """Indices of the images."""
     right: list[bool]
 
 
-def open_associations(folder: Path, made: Path) -> tuple[DataSet, list[Association]]:
+def open_associations(folder: Path) -> tuple[DataSet, list[Association]]:
     """WinoGAViL's images and its tasks, from a table of `cue`, `candidates` and `associations`."""
     places: dict[str, int] = {}
     tasks = []
@@ -299,20 +292,23 @@ def open_associations(folder: Path, made: Path) -> tuple[DataSet, list[Associati
             raise UserError(folder, "associations must be candidates", f"{row['cue']!r}")
         candidates = [places.setdefault(name, len(places)) for name in names]
         tasks.append(Association(row["cue"], candidates, [name in right for name in names]))
-    return open_images(folder, made, list(places)), tasks
+    return open_images(folder, list(places)), tasks
 
 
-def open_images(folder: Path, made: Path, names: Sequence[str], texts: Sequence[str] | None = None) -> DataSet:
+def open_images(folder: Path, names: Sequence[str], texts: Sequence[str] | None = None) -> DataSet:
     """The named images of a folder, as files or in zip files; their keys are their places in `names`.
 
     A name is a path, a file's name, or that without its extension; `texts` become the images' `.txt`.
     """
     files = [*sorted(folder.glob("*.csv")), *sorted(folder.glob("*.zip")), *_image_files(folder)]
-    samples = (
-        ("", {extension: data} if texts is None else {extension: data, "txt": texts[place].encode()})
-        for place, (extension, data) in enumerate(read_images(folder, names))
-    )
-    return _packed(folder, made, files, (list(names), texts), samples)
+    images = find_named(folder, names)
+
+    def samples() -> Iterator[Sample]:
+        for place, (name, read) in enumerate(zip(names, images, strict=True)):
+            members = {} if texts is None else {"txt": texts[place].encode()}
+            yield Sample(str(place), place, read(), members, f"{folder}: {name}")
+
+    return _of_samples(folder, files, (list(names), texts), samples)
 
 
 def read_levels(path: Path, levels: str, beside: str) -> tuple[list[list[str]], list[str]]:
@@ -367,42 +363,41 @@ def _image_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in _IMAGES)
 
 
-def read_images(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-    """Extension and bytes of each named image; files come before those of the same path in a zip file."""
+def find_named(folder: Path, names: Sequence[str]) -> list[Callable[[], bytes]]:
+    """The functions that read the named images; files come before those of the same path in a zip file."""
     index: dict[str, dict[str, Callable[[], bytes]]] = defaultdict(dict)
+    images = [(str(path.relative_to(folder)), path.read_bytes) for path in _image_files(folder)]
+    for path in sorted(folder.glob("*.zip")):
+        with _readable(path):
+            archive = zipfile.ZipFile(path)
+        images += [(name, partial(_unpacked, archive, name)) for name in archive.namelist()]
+    for image, read in images:
+        for key in (image, Path(image).name, Path(image).stem):
+            index[key].setdefault(image, read)
+    for name in names:
+        if len(index[name]) != 1 and name not in index[name]:
+            raise UserError(folder, f"must have one image {name}", len(index[name]))
+    return [index[name].get(name) or next(iter(index[name].values())) for name in names]
+
+
+def _unpacked(archive: zipfile.ZipFile, name: str) -> bytes:
+    with _readable(archive.filename):
+        return archive.read(name)
+
+
+@contextmanager
+def _readable(path: Path | str | None) -> Iterator[None]:
     try:
-        with ExitStack() as opened:
-            images = [(str(path.relative_to(folder)), path.read_bytes) for path in _image_files(folder)]
-            for path in sorted(folder.glob("*.zip")):
-                archive = opened.enter_context(zipfile.ZipFile(path))
-                images += [(name, partial(archive.read, name)) for name in archive.namelist()]
-            for image, read in images:
-                for key in (image, Path(image).name, Path(image).stem):
-                    index[key].setdefault(image, read)
-            for name in names:
-                found = index[name]
-                if len(found) != 1 and name not in found:
-                    raise UserError(folder, f"must have one image {name}", len(found))
-                image = name if name in found else next(iter(found))
-                yield Path(image).suffix.lower().removeprefix("."), found[image]()
+        yield
     except _DAMAGED as error:
-        raise UserError(folder, f"a zip file cannot be read: {error}") from error
+        raise UserError(path, f"the zip file cannot be read: {error}") from error
 
 
-def _packed(
-    folder: Path, made: Path, files: Iterable[Path], content: object, samples: Iterable[tuple[str, Mapping[str, bytes]]]
+def _of_samples(
+    folder: Path, files: Sequence[Path], content: object, samples: Callable[[], Iterator[Sample]]
 ) -> DataSet:
-    """A shard of samples (name, members) in `made`; reused while the files and `content` are unchanged."""
     stamps = [(str(path.relative_to(folder)), (found := path.stat()).st_size, found.st_mtime_ns) for path in files]
-    digest = _digest((stamps, content))
-    shard = made / f"{folder.resolve().name}-{digest[:16]}.tar"
-    if not shard.is_file():
-        with atomic_file(shard) as temporary, tarfile.open(temporary, "w") as archive:
-            for place, (name, members) in enumerate(samples):
-                # The name is for messages. In a key, a dot would end it.
-                shown = re.sub(r"[^\w/ -]", "_", name)
-                add_sample(archive, f"{place:07}/{shown}" if name else f"{place:07}", members)
-    return DataSet(str(folder), (str(shard),), [], [], digest)
+    return DataSet(str(folder), (), [], [], _digest((stamps, content)), samples=samples)
 
 
 def _digest(content: object) -> str:
@@ -423,16 +418,23 @@ class Captions(NamedTuple):
 
 def embed_set(model: Model, data: DataSet, batch_size: int, *keep: str) -> Embedded:
     """Embed a data set's images, with the members of these extensions."""
-    try:
-        return embed_shards(
-            model, data.shards, batch_size=batch_size, keep=keep, store=data.store, selection=data.selection
-        )
-    except DataError as error:
-        if not data.files:
-            raise
-        # The shard was made of the user's files: they are named instead.
-        sample = rf"shard {re.escape(data.shards[0])}, sample (\d+)[^:]*"
-        raise DataError(re.sub(sample, lambda found: str(data.files[int(found[1])]), str(error))) from error
+    rows = embed_set_views(Encoder(model=model, keep=keep, batch_size=batch_size), data)
+    return Embedded(rows.images["image"], rows.keys, rows.members)
+
+
+def embed_set_views(encoder: Encoder, data: DataSet) -> Encoded:
+    """Embed a data set's images. Unreadable ones are left out.
+
+    Raises:
+        DataError: a shard is not an archive, or more than one image in a hundred is unreadable.
+    """
+    if data.samples is None:
+        return embed_views(encoder, data.shards, store=data.store, selection=data.selection)
+    rows = joined(encoder.of_samples(in_batches(data.samples(), encoder.batch_size)))
+    total = len(rows.keys) + len(rows.bad)
+    if len(rows.bad) > MAX_BAD_FRACTION * total:
+        raise DataError(f"{data.source}: {len(rows.bad)} of {total} images are unreadable: {rows.bad[0].error}")
+    return rows
 
 
 def members_of(data: DataSet, found: Embedded, extension: str) -> list[bytes]:

@@ -125,7 +125,7 @@ def _embed(model: Model, option: str, source: str, options: DecisionsOptions) ->
     """Embed the images that an option names."""
     folder = Path(source)
     published = folder.is_dir() and any(folder.rglob("*.tar"))
-    images = open_dataset(source, folder).shards if published else source
+    images = open_dataset(source).shards if published else source
     try:
         return model.encode_images(images, batch_size=options.batch_size, progress=False, store=options.store)
     except UserError as error:

@@ -20,7 +20,7 @@ from torch import Tensor
 from prolip.embeddings.embed import embed_captions
 from prolip.errors import UserError
 from prolip.evaluation.config import HierarcapsOptions, HierarimgsOptions
-from prolip.evaluation.datasets import embed_set, open_images, read_images, read_levels
+from prolip.evaluation.datasets import embed_set, find_named, open_images, read_levels
 from prolip.evaluation.results import Chart, Row, SuiteResult, TaskCache, TaskResult, row_of_items
 from prolip.evaluation.run import Prepared, evaluate_sets
 from prolip.gaussian import Gaussian, inclusion_score
@@ -84,8 +84,8 @@ def run_hierarimgs(model: Model, options: HierarimgsOptions, cache: TaskCache) -
             steps = items_on_walk(query, items, data.root[None], options.walk)[0].tolist()
             met = list(dict.fromkeys(names[step] for step in steps))
             tiles = []
-            for name, (_, encoded) in zip(met, read_images(options.data, met), strict=True):
-                Image.fromarray(square(encoded, 64)).save(buffer := BytesIO(), "png")
+            for name, read in zip(met, find_named(options.data, met), strict=True):
+                Image.fromarray(square(read(), 64)).save(buffer := BytesIO(), "png")
                 tiles.append(Tile(buffer.getvalue(), name, [("its own", True)] * (name in levels[row])))
             charts.append(Chart(group="Walks", title=captions[row], text="", svg=gallery(tiles)))
         return charts
@@ -154,7 +154,7 @@ def _run(
     distinct = list(dict.fromkeys(names))
 
     def prepare(*_: str) -> Prepared:
-        data = open_images(options.data, cache.made, distinct)
+        data = open_images(options.data, distinct)
 
         def measure() -> TaskResult:
             found = embed_set(model, data, options.batch_size)

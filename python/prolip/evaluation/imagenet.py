@@ -47,9 +47,7 @@ def run_imagenet(model: Model, options: ImagenetOptions, cache: TaskCache) -> Su
     """Evaluate every set whose data exist."""
 
     def opened(name: str) -> DataSet:
-        return open_dataset(
-            find_folder(options.data, (f"wds_{name}_test",)), cache.made, options.store, options.selection
-        )
+        return open_dataset(find_folder(options.data, (f"wds_{name}_test",)), options.store, options.selection)
 
     def embed(name: str) -> LabelledSet:
         data = opened(name)

@@ -142,8 +142,6 @@ class TaskCache:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.made = folder.with_name("data")
-        """Where shards made of a data set's files are stored."""
 
     def get_or_run(self, name: str, settings: Mapping[str, object], compute: Callable[[], TaskResult]) -> TaskResult:
         """Read the result of a task that finished with these settings in this version of prolip, or run it.

@@ -106,7 +106,7 @@ def evaluate_data(
     model: Model,
     sources: Sequence[str],
     cache: TaskCache,
-    opened: Callable[[str, Path], DataSet],
+    opened: Callable[[str], DataSet],
     measure: Callable[[str, DataSet], TaskResult],
     settings: Mapping[str, object],
     needs_csd: str | None = None,
@@ -114,13 +114,13 @@ def evaluate_data(
     """As `evaluate_sets`, for data sets that are all opened and measured alike.
 
     Args:
-        opened: takes a source, and where shards made of its files are stored.
+        opened: takes a source.
         measure: takes a data set's display name, and the data set.
         settings: what else the results depend on, as JSON values.
     """
 
     def prepare(name: str, source: str) -> Prepared:
-        data = opened(source, cache.made)
+        data = opened(source)
         return {"data": data.fingerprint, "lists": data[2:4], **settings}, partial(measure, name, data)
 
     return evaluate_sets(suite, model, name_sources(sources), cache, prepare, needs_csd)

@@ -17,13 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prolip.embeddings.embed import Embedded, embed_captions, embed_views
+from prolip.embeddings.embed import Embedded, embed_captions
 from prolip.errors import check
 from prolip.evaluation.classification import build_classifier
 from prolip.evaluation.config import UncertaintyOptions
 from prolip.evaluation.datasets import (
     DataSet,
     caption_members,
+    embed_set_views,
     open_dataset,
     read_captions,
     read_labels,
@@ -75,7 +76,7 @@ def measure_set(model: Model, name: str, data: DataSet, options: UncertaintyOpti
     labelled = bool(data.classnames and data.templates)
     keep = (*(("cls",) if labelled else ()), *(caption_members(options.caption_key) if options.caption_key else ()))
     encoder = Encoder(model=model, views=views, keep=keep, batch_size=options.batch_size)
-    rows_of_views = embed_views(encoder, data.shards, store=data.store, selection=data.selection)
+    rows_of_views = embed_set_views(encoder, data)
     seen = dict(rows_of_views.images)
     whole = seen.pop("whole")
     found = Embedded(whole, rows_of_views.keys, rows_of_views.members)

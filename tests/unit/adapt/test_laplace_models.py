@@ -105,7 +105,7 @@ def test_calibration_and_suites_leave_the_csd_out(lab: Path, model: Model, capsy
     assert "accuracy" in metrics
     assert not [metric for metric in metrics if "variance" in metric]
     options = DecisionsOptions(checkpoint=(), data=())
-    data = open_classes(str(lab / "mine"), lab, options.store, ())
+    data = open_classes(str(lab / "mine"), options.store, ())
     answered = answer_images(model, data, options)
     assert {score for score, _ in decide(answered).sets} == {"lac", "aps", "raps"}
     scores = plain_scores(answered, answered.images)

@@ -52,7 +52,7 @@ def model(lab: Path) -> Model:
 
 @pytest.fixture(scope="module")
 def calibrated(lab: Path, model: Model) -> Calibrated:
-    return calibrate(model, open_classes(str(lab / "mine"), lab, StoreConfig(), ()), OPTIONS)
+    return calibrate(model, open_classes(str(lab / "mine"), StoreConfig(), ()), OPTIONS)
 
 
 def test_calibrate_reports_before_and_after(calibrated: Calibrated) -> None:
@@ -79,7 +79,7 @@ def test_calibrate_reports_before_and_after(calibrated: Calibrated) -> None:
 
 
 def test_calibrate_passes_its_settings_on(lab: Path, model: Model) -> None:
-    data = open_classes(str(lab / "mine"), lab, StoreConfig(), ("a {c}", "{c}!"))
+    data = open_classes(str(lab / "mine"), StoreConfig(), ("a {c}", "{c}!"))
     settings = {"score": "aps", "prior": "even", "fit_share": 0.5, "seed": 3}
     found = calibrate(model, data, dataclasses.replace(OPTIONS, **settings))
     expected, held = fit_calibration(
@@ -217,7 +217,7 @@ def test_unusable_data_and_settings_are_refused(tmp_path: Path, lab: Path, model
         (tmp_path / "few" / label / "a.png").symlink_to(lab / "mine" / label / "000.png")
     for name in ("food", "few"):
         with refusal_of("data"):
-            calibrate(model, open_classes(str(tmp_path / name), tmp_path, StoreConfig(), ()), OPTIONS)
+            calibrate(model, open_classes(str(tmp_path / name), StoreConfig(), ()), OPTIONS)
     (tmp_path / "few" / "food" / "b.png").write_bytes(b"no image")
-    with pytest.raises(DataError, match=f"the first: {tmp_path}/few/food/b.png: cannot decode"):
-        calibrate(model, open_classes(str(tmp_path / "few"), tmp_path, StoreConfig(), ()), OPTIONS)
+    with pytest.raises(DataError, match=f"{tmp_path}/few/food/b.png: cannot be read"):
+        calibrate(model, open_classes(str(tmp_path / "few"), StoreConfig(), ()), OPTIONS)

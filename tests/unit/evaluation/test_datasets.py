@@ -15,7 +15,7 @@ from huggingface_hub import constants
 from tests.support.datacomp_sets import NAMES, TASKS, array, encoded_image, write_packed, write_shards, write_task
 from tests.support.http_servers import answering
 from tests.support.hub import serving
-from tests.support.shards import read_tar
+from tests.support.refusals import refusal_of
 
 from prolip.data import BatchLoader, DataError, LoaderConfig, Members
 from prolip.data.samples import values_at
@@ -34,6 +34,7 @@ from prolip.evaluation.datasets import (
     read_metadata,
 )
 from prolip.gaussian import Gaussian
+from prolip.inference.samples import Sample
 
 DTD = TASKS["vtab/dtd"]
 ROWS = [["filename", "raw"], ["0.jpg", '["a"]'], ["2.jpg", '["b"]']]
@@ -62,9 +63,10 @@ def found_in(data: DataSet) -> Embedded:
     return Embedded(Gaussian(nothing, nothing), keys, members)
 
 
-def names_in(data: DataSet) -> list[str]:
-    (shard,) = data.shards
-    return [name for name, _ in read_tar(Path(shard))]
+def samples_of(data: DataSet) -> list[Sample]:
+    """The images of a data set that has no shards."""
+    assert data.samples is not None
+    return [*data.samples()]
 
 
 # ---- Folders, servers, the hub --------------------------------------------------------------------------------------
@@ -73,10 +75,10 @@ def names_in(data: DataSet) -> list[str]:
 @pytest.mark.parametrize("key", ["vtab/dtd", "cars", "retrieval/flickr_1k_test_image_text_retrieval"])
 def test_a_folder_on_a_server_equals_the_local_one(key: str, tmp_path: Path) -> None:
     root = tmp_path / "served"
-    local = open_dataset(str(write_task(root, TASKS[key], count=5)), tmp_path)
+    local = open_dataset(str(write_task(root, TASKS[key], count=5)))
     with answering(folder=root) as address:
         where = find_folder([f"{address}/absent", address], TASKS[key].folders)
-        remote = open_dataset(where, tmp_path)
+        remote = open_dataset(where)
         assert (remote.classnames, remote.templates) == (local.classnames, local.templates)
         assert [Path(shard).name for shard in remote.shards] == [Path(shard).name for shard in local.shards]
         assert found_in(remote).members == found_in(local).members
@@ -109,8 +111,8 @@ def test_a_set_is_found_in_a_hub_repository_of_its_name(tmp_path: Path, monkeypa
     (folder / "train" / "0.tar").write_bytes(b"not needed")
     with serving(tmp_path, tmp_path / "cache"):
         found = find_folder(["hf://datasets/nobody", "hf://datasets/owner"], DTD.folders)
-        data = open_dataset(found, tmp_path)
-        assert data == open_dataset(f"hf://datasets/owner/{DTD.folders[0]}", tmp_path)._replace(source=found)
+        data = open_dataset(found)
+        assert data == open_dataset(f"hf://datasets/owner/{DTD.folders[0]}")._replace(source=found)
         assert {path.parent.name for path in Path(found).rglob("*.tar")} == {"test"}
         with pytest.raises(FolderMissing):
             find_folder(["hf://datasets/nobody/"], DTD.folders)
@@ -122,17 +124,17 @@ def test_a_set_is_found_in_a_hub_repository_of_its_name(tmp_path: Path, monkeypa
 
 def test_a_changed_file_changes_the_fingerprint(tmp_path: Path) -> None:
     folder = write_task(tmp_path, DTD, count=3)
-    seen = [open_dataset(str(folder), tmp_path)]
-    assert open_dataset(str(folder), tmp_path) == seen[0]
+    seen = [open_dataset(str(folder))]
+    assert open_dataset(str(folder)) == seen[0]
     shard = Path(seen[0].shards[1])
     (folder / "classnames.txt").write_text("\ufeffother\n names \n\n", encoding="utf-8")
-    seen.append(open_dataset(str(folder), tmp_path))
+    seen.append(open_dataset(str(folder)))
     assert seen[-1].classnames == ["other", "names"]
     os.utime(shard, ns=(0, shard.stat().st_mtime_ns + 1))
-    seen.append(open_dataset(str(folder), tmp_path))
+    seen.append(open_dataset(str(folder)))
     for count in (1, 2):
         (tmp_path / "chosen").write_bytes(bytes(count))
-        seen.append(open_dataset(str(folder), tmp_path, selection=str(tmp_path / "chosen")))
+        seen.append(open_dataset(str(folder), selection=str(tmp_path / "chosen")))
     assert len({data.fingerprint for data in seen}) == 5
 
 
@@ -150,7 +152,7 @@ def test_a_damaged_folder_is_named(fault: str, tmp_path: Path) -> None:
     folder = write_task(tmp_path, DTD, count=3)
     FAULTS[fault](folder)
     with pytest.raises((UserError, DataError), match=folder.name):
-        open_dataset(str(folder), tmp_path)
+        open_dataset(str(folder))
 
 
 @pytest.mark.parametrize("source", ["absent", "page.html", "absent.tar"])
@@ -158,7 +160,7 @@ def test_what_is_no_data_set_is_named(source: str, tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     Path("page.html").write_text("<html>")
     with pytest.raises(UserError, match=source):
-        open_dataset(source, tmp_path)
+        open_dataset(source)
 
 
 # ---- Members --------------------------------------------------------------------------------------------------------
@@ -177,7 +179,7 @@ def test_members_stay_with_their_images_when_some_are_unreadable(tmp_path: Path)
     ]
     write_shards(tmp_path / "set", samples)
     (tmp_path / "set" / "classnames.txt").write_text("\n".join(NAMES[:3]))
-    data = open_dataset(str(tmp_path / "set"), tmp_path)
+    data = open_dataset(str(tmp_path / "set"))
     found = found_in(data)
     assert found.keys == ["k1", "k2", "k5"]
     assert read_labels(data, found).tolist() == [1, 2, 2]
@@ -237,7 +239,7 @@ def test_dotted_keys_reach_captions_and_ids() -> None:
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_a_table_is_written_to_a_shard_once(packed: bool, tmp_path: Path) -> None:
+def test_a_table_names_images_and_their_captions(packed: bool, tmp_path: Path) -> None:
     rows = [["raw", "filename"], [json.dumps(['a "cat"', "two\nlines"]), "2.jpg"], [str(["it's"]), "0.jpg"]]
     write_packed(tmp_path / "set", rows)
     table = tmp_path / "set" / "test.csv"
@@ -246,17 +248,18 @@ def test_a_table_is_written_to_a_shard_once(packed: bool, tmp_path: Path) -> Non
         with zipfile.ZipFile(tmp_path / "set" / "images.zip") as archive:
             archive.extractall(tmp_path / "set")
         (tmp_path / "set" / "images.zip").unlink()
-    first = open_dataset(str(tmp_path / "set"), tmp_path / "made")
-    written = Path(first.shards[0]).stat().st_mtime_ns
-    found = found_in(first)
-    assert found.keys == ["0000000", "0000001"]
+    first = open_dataset(str(tmp_path / "set"))
+    images = samples_of(first)
+    found = Embedded(
+        Gaussian.point(torch.ones(2, 2)), [one.key for one in images], {"txt": [one.members["txt"] for one in images]}
+    )
+    assert [(one.key, one.place) for one in images] == [("0", 0), ("1", 1)]
     assert read_captions(first, found).texts == [['a "cat"', "two lines"], ["it's"]]
-    assert open_dataset(str(tmp_path / "set"), tmp_path / "made") == first
-    assert Path(first.shards[0]).stat().st_mtime_ns == written
+    assert open_dataset(str(tmp_path / "set")).fingerprint == first.fingerprint
     (tmp_path / "set" / "5.jpg").write_bytes(encoded_image(random.Random(5), "jpeg"))
-    assert open_dataset(str(tmp_path / "set"), tmp_path / "made").fingerprint != first.fingerprint
+    assert open_dataset(str(tmp_path / "set")).fingerprint != first.fingerprint
     names = [["1.jpg", "3.jpg"], ["3.jpg", "1.jpg"], ["3"]]
-    assert len({open_images(tmp_path / "set", tmp_path / "made", some).shards for some in names}) == 3
+    assert len({open_images(tmp_path / "set", some).fingerprint for some in names}) == 3
 
 
 @pytest.mark.parametrize("packed", [True, False])
@@ -269,22 +272,24 @@ def test_images_of_equal_names_are_told_apart_by_their_folders(packed: bool, tmp
     if not packed:
         with zipfile.ZipFile(tmp_path / "set" / "more.zip") as archive:
             archive.extractall(tmp_path / "set")
-    (shard,) = open_images(tmp_path / "set", tmp_path / "made", ["b/1.jpg", "a/1.jpg"]).shards
-    assert [data for _, data in read_tar(Path(shard))] == [images["b"], images["a"]]
+    found = samples_of(open_images(tmp_path / "set", ["b/1.jpg", "a/1.jpg"]))
+    assert [one.image for one in found] == [images["b"], images["a"]]
     for name in ("1.jpg", "1"):
         with pytest.raises(UserError):
-            open_images(tmp_path / "set", tmp_path / "made", [name])
+            open_images(tmp_path / "set", [name])
 
 
 def test_winogavil_candidates_are_matched_to_images_by_name(tmp_path: Path) -> None:
     rows = [["cue", "candidates", "associations"], ["x", '["3", "1"]', '["1"]'], ["y", '["1", "0"]', '["1", "0"]']]
     write_packed(tmp_path / "set", rows)
-    data, tasks = open_associations(tmp_path / "set", tmp_path / "made")
+    data, tasks = open_associations(tmp_path / "set")
     assert tasks == [("x", [0, 1], [False, True]), ("y", [1, 2], [True, True])]
-    assert names_in(data) == ["0000000.jpg", "0000001.jpg", "0000002.jpg"]
+    assert [(one.key, one.name) for one in samples_of(data)] == [
+        (str(place), f"{tmp_path / 'set'}: {name}") for place, name in enumerate(["3", "1", "0"])
+    ]
     write_packed(tmp_path / "other", [rows[0], ["wolf", json.dumps(["0", "1"]), json.dumps(NAMES[:1])]])
     with pytest.raises(UserError):
-        open_associations(tmp_path / "other", tmp_path / "made")
+        open_associations(tmp_path / "other")
 
 
 @pytest.mark.parametrize(
@@ -301,11 +306,10 @@ def test_winogavil_candidates_are_matched_to_images_by_name(tmp_path: Path) -> N
 def test_a_wrong_table_is_an_error(rows: list[list[str]], tmp_path: Path) -> None:
     write_packed(tmp_path / "set", rows)
     with pytest.raises(UserError):
-        open_dataset(str(tmp_path / "set"), tmp_path / "made")
-    assert not list((tmp_path / "made").glob("*.tar"))
+        open_dataset(str(tmp_path / "set"))
 
 
-def test_a_damaged_zip_leaves_no_shard(tmp_path: Path) -> None:
+def test_a_damaged_zip_is_an_error(tmp_path: Path) -> None:
     folder = tmp_path / "set"
     write_packed(folder, ROWS)
     whole = (folder / "images.zip").read_bytes()
@@ -313,5 +317,21 @@ def test_a_damaged_zip_leaves_no_shard(tmp_path: Path) -> None:
     for damaged in (whole[: len(whole) // 2], whole[: start + 40] + bytes(40) + whole[start + 80 :]):
         (folder / "images.zip").write_bytes(damaged)
         with pytest.raises(UserError, match="zip"):
-            open_dataset(str(folder), tmp_path / "made")
-    assert not list((tmp_path / "made").iterdir())
+            samples_of(open_dataset(str(folder)))
+
+
+def test_the_images_of_class_folders_are_samples_with_their_class(tmp_path: Path) -> None:
+    for name in ("a_cat/1.jpg", "dog/x/2.png", "dog/3.jpg"):
+        path = tmp_path / "set" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded_image(random.Random(0)))
+    data = open_dataset(str(tmp_path / "set"))
+    assert data.classnames == ["a cat", "dog"]
+    assert [(one.key, one.members["cls"]) for one in samples_of(data)] == [
+        ("a_cat/1.jpg", b"0"),
+        ("dog/3.jpg", b"1"),
+        ("dog/x/2.png", b"1"),
+    ]
+    (tmp_path / "chosen").touch()
+    with refusal_of("selection"):
+        open_dataset(str(tmp_path / "set"), selection=str(tmp_path / "chosen"))

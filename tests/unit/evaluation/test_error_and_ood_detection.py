@@ -39,7 +39,7 @@ def model(lab: Path) -> Model:
 
 @pytest.fixture(scope="module")
 def answered(lab: Path, model: Model) -> Answered:
-    data = open_classes(str(lab / "mine"), lab, StoreConfig(), ())
+    data = open_classes(str(lab / "mine"), StoreConfig(), ())
     return answer_images(model, data, DecisionsOptions(checkpoint=(), data=(), num_folds=3))
 
 

@@ -14,9 +14,9 @@ from tests.support.captioned_world import CaptionedWorld, mean_ranks
 from tests.support.random_gaussians import gaussians
 
 from prolip.cli import main
-from prolip.embeddings.embed import embed_captions, embed_shards
+from prolip.embeddings.embed import embed_captions
 from prolip.errors import UserError
-from prolip.evaluation.datasets import open_dataset, read_levels
+from prolip.evaluation.datasets import embed_set, open_images, read_levels
 from prolip.evaluation.hierarchies import NEEDS_VARIANCES, Hierarchies, level_rows, walk_rows
 from prolip.gaussian import Gaussian
 from prolip.metrics.config import InclusionForm, Root, TraversalConfig
@@ -49,8 +49,8 @@ def test_a_suite_walks_from_each_query_through_its_own_items(
     found = json.loads((out / "results.json").read_text())
     assert found["notes"] == {world.ours: [], world.theirs: [f"{NEEDS_VARIANCES}: the model has no variances"]}
     assert "precision, to the root" in world.values(found, world.theirs)
-    (made,) = (out / "data").glob("*.tar")
-    images = embed_shards(world.model, open_dataset(str(made), tmp_path).shards).gaussian
+    names = [f"h{number}" for number in (range(2, 8) if suite == "hierarcaps" else range(8))]
+    images = embed_set(world.model, open_images(folder, names), 128).gaussian
     if suite == "hierarcaps":  # rows 0 to 5 name h2 to h7
         captions = embed_captions(world.model, [text for row in levels for text in row]).unflatten(6, 3)
         root = embed_captions(world.model, [""]).mean[0]

@@ -86,7 +86,7 @@ def test_views_are_compared_with_the_whole_by_variance_and_by_inclusion(
         "occluded": occlude(model, 0.1),
     }
     encoder = Encoder(model=model, views=views)
-    seen = embed_views(encoder, open_dataset(str(world.pairs), world.root).shards).images
+    seen = embed_views(encoder, open_dataset(str(world.pairs)).shards).images
     captions = [caption(number, place) for number in range(COUNT) for place in range(3)]
     with model.running():
         rest = model.encode_tokens(hide_tokens(model.tokenize(captions), model.require_tokenizer().pad_id, None))

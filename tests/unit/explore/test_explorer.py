@@ -55,7 +55,7 @@ def explorer(root: Path) -> Explorer:
 def calibrated(root: Path, explorer: Explorer) -> Explorer:
     """Of a model with its calibration, and an image of each label."""
     options = CalibrateOptions(checkpoint="", data=str(root / "mine"), out=root / "unused")
-    made = calibrate(explorer.model, open_classes(options.data, root, StoreConfig(), ()), options)
+    made = calibrate(explorer.model, open_classes(options.data, StoreConfig(), ()), options)
     items = [Item(label, (root / "mine" / label / "007.png").read_bytes(), (label,)) for label in LABELS]
     return Explorer(dataclasses.replace(explorer.model, calibration=made.calibration), items)
 

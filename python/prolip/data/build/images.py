@@ -25,7 +25,6 @@ from prolip.data.build.shards import (
     replace_folder,
 )
 from prolip.data.build.vocabulary import train_vocabulary
-from prolip.data.samples import EXTENSIONS as LOADED
 from prolip.errors import UserError, sentence
 
 EXTENSIONS = {
@@ -134,14 +133,6 @@ def check_pixels(image: Image.Image, any_size: bool = False) -> None:
             f"{image.width} x {image.height} pixels are more than the limit of {MAX_PIXELS}; prolip data build scales "
             "images down with --max_side"
         )
-
-
-def read_for_loader(path: Path) -> EncodedImage:
-    """An image's own bytes if the loader reads files of its extension, else as `read_image` converts them."""
-    extension = path.suffix.lower().removeprefix(".")
-    if extension in LOADED and not (data := path.read_bytes()).startswith((b"GIF8", b"BM")):
-        return EncodedImage(data, extension, None)
-    return read_image(path, None)
 
 
 def write_images(
