@@ -90,7 +90,7 @@ class ZeroShotOptions(ClassSuiteOptions):
     """
 
     templates: tuple[str, ...] = ()
-    """Prompts with {} for the class name; by default the data set's own, or "a photo of a {}."."""
+    """Prompts with {} for the class name; by default the data set's own, or "{}" and "a photo of a {}."."""
 
 
 SETS = {
@@ -257,7 +257,7 @@ class DecisionsOptions(ClassSuiteOptions):
     """
 
     templates: tuple[str, ...] = ()
-    """Prompts with {} for the label; by default the data set's own, or "a photo of a {}."."""
+    """Prompts with {} for the label; by default the data set's own, or "{}" and "a photo of a {}."."""
     out_of_distribution: tuple[str, ...] = ()
     """Out-of-distribution images: a folder of images, shards, or a folder of the published layout. May be several.
     Noise is always tried."""
@@ -305,7 +305,7 @@ class CalibrateOptions:
     """Labelled images that the model was not trained on: a folder with one folder of images per label, or a data set in
     the published layout (wds_imagenet1k_test)."""
     templates: tuple[str, ...] = ()
-    """Prompts with {} for the label; by default the data set's own, or "a photo of a {}."."""
+    """Prompts with {} for the label; by default the data set's own, or "{}" and "a photo of a {}."."""
     classnames: Path | None = None
     """File of labels, one per line, in the folders' order; by default the data set's own, or the folders' names, with
     spaces for _ and -."""

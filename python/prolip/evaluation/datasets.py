@@ -41,11 +41,11 @@ from prolip.folders import folder_of
 from prolip.inference.encoder import MAX_BAD_FRACTION, Encoded, Encoder, in_batches, joined
 from prolip.inference.model import Model
 from prolip.inference.samples import Sample
+from prolip.metrics.config import DEFAULT_TEMPLATES
 from prolip.metrics.prompts import fill_templates
 from prolip.pretrained.download import hub_data_set
 
 _CLASSNAMES, _TEMPLATES, _NUM_SHARDS = "classnames.txt", "zeroshot_classification_templates.txt", "nshards.txt"
-DEFAULT_TEMPLATES = ("a photo of a {}.",)
 _HUB = "hf://datasets/"
 _PATTERNS, _OTHER_SPLITS = ["*.txt", "*.tar", "*.csv", "*.zip"], ["train/*", "val/*", "valid/*"]
 _TIMEOUT_S = 30

@@ -73,8 +73,6 @@ class Similarity(NamedTuple):
 
 
 NOTHING = Decide()
-PLAIN = ("{}",)
-"""The label alone, as its only prompt."""
 
 
 def check_labels(labels: Sequence[str]) -> None:

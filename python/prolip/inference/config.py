@@ -46,8 +46,8 @@ class ClassifyOptions(ImageOptions):
     """The labels to choose from; with `guarantee` or `max_error` those of the calibration, where spaces, _ and - are
     the same."""
     templates: tuple[str, ...] = ()
-    """Prompts with {} for the label, such as "a photo of a {}", written after the labels; they are averaged. With
-    `guarantee` or `max_error` those of the calibration."""
+    """Prompts with {} for the label, written after the labels; they are averaged. By default "{}" and "a photo of a
+    {}."; with `guarantee` or `max_error` those of the calibration."""
     out: Path | None = None
     """The table of the images to write, .csv or .parquet."""
     batch_size: int = 128

@@ -25,7 +25,6 @@ from prolip.gaussian import Gaussian
 from prolip.image_tensors import Patches
 from prolip.inference.classify import (
     NOTHING,
-    PLAIN,
     Classification,
     Decide,
     Similarity,
@@ -37,6 +36,7 @@ from prolip.inference.encoder import Encoder, joined
 from prolip.inference.forward import evaluating, progress_bar
 from prolip.inference.preprocess import Preprocess, square_image_size
 from prolip.inference.samples import Images, count_images
+from prolip.metrics.config import DEFAULT_TEMPLATES
 from prolip.metrics.prompts import encode_prompts
 from prolip.models import ProLIP
 from prolip.models.config import Precision
@@ -173,7 +173,7 @@ class Model:
             labels: C labels. With `guarantee` or `max_error` those of the calibration, in its order, where spaces, "_"
                 and "-" are the same.
             templates: K prompts with `{}` for the label, such as "a photo of a {}"; each label is their ensemble.
-                None for the label alone; with `guarantee` or `max_error`, for the prompts of the calibration.
+                None for `DEFAULT_TEMPLATES`; with `guarantee` or `max_error`, for the prompts of the calibration.
             prompt_weights: [C, K], such as `reweight_prompts(...).weights` (BPRW); None for even weights.
             prior: C shares or counts of the labels among your images; None if they are equally frequent. With
                 `guarantee` or `max_error` the calibration has its own.
@@ -213,7 +213,7 @@ class Model:
         known = labels
         if decide.asked:
             known, templates = check_decision(decide, self.calibration, labels, templates, prompt_weights, prior)
-        templates = PLAIN if templates is None else templates
+        templates = DEFAULT_TEMPLATES if templates is None else templates
         return partial(
             classification,
             prompts=encode_prompts(templates, known, partial(self.encode_texts, progress=progress)),

@@ -10,12 +10,13 @@ from typing import Any
 from prolip.calibration.fitting import log_prior
 from prolip.errors import check
 from prolip.gaussian import Gaussian, csd, inclusion_score
-from prolip.inference.classify import PLAIN, Classification, Decide, check_labels, check_limits, require_calibration
+from prolip.inference.classify import Classification, Decide, check_labels, check_limits, require_calibration
 from prolip.inference.config import ClassifyOptions, CompareOptions, ImageOptions
 from prolip.inference.load_model import load
 from prolip.inference.model import Model
 from prolip.inference.preprocess import check_image_file
 from prolip.inference.samples import is_many
+from prolip.metrics.config import DEFAULT_TEMPLATES
 from prolip.metrics.prompts import fill_templates
 from prolip.report.text_table import align
 
@@ -75,7 +76,7 @@ def open_classifier(
     check(labels or decide.asked, "labels", "give at least one, or guarantee or max_error for those of the calibration")
     if labels:
         check_labels(labels)
-        fill_templates(options.templates or PLAIN, labels)
+        fill_templates(options.templates or DEFAULT_TEMPLATES, labels)
         if options.prior:
             log_prior(options.prior, len(labels))
     model = _load(options, options.calibration)

@@ -10,6 +10,7 @@ from typing import Literal
 
 from prolip.errors import UserError, check, check_at_least, fields_within
 from prolip.files import RESULTS
+from prolip.metrics.config import DEFAULT_TEMPLATES
 
 CLASS_MEMBER = "cls"
 """The member of a sample that holds its class."""
@@ -181,7 +182,7 @@ class ValidationJob:
     classnames: Path | None = None
     """For zero_shot: file of class names, one per line; spaces, _ and - are the same. None takes the labels that
     occur, sorted."""
-    templates: tuple[str, ...] = ("a photo of a {}.",)
+    templates: tuple[str, ...] = DEFAULT_TEMPLATES
     """For zero_shot: prompts of a class, with `{}` for its name."""
 
 
