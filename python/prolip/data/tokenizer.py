@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import tokenizers
 from numpy.typing import NDArray
 
 from prolip import _core
+from prolip.data.build.vocabulary import MASK
 from prolip.data.cleaning import cleaner
 from prolip.data.config import TokenizerConfig
 from prolip.errors import UserError, check
@@ -70,6 +72,19 @@ class Tokenizer:
         codes[" "] = ord(" ")
         texts = ["".join(shown.get(id, "") for id in row).replace(_WORD_END, " ") for row in rows]
         return [bytes(codes[letter] for letter in text).decode(errors="replace").strip() for text in texts]
+
+    def unknown_words(self, texts: Sequence[str]) -> list[str]:
+        """Words for which a vocabulary of one's own captions has no token, so that it spells them. Others know all."""
+        own = tokenizers.Tokenizer.from_file(str(self.config.path)) if self.config.kind == "file" else None
+        if own is None or own.token_to_id(MASK) is None:
+            return []
+        found = []
+        for text in texts:
+            encoding = own.encode(text)
+            for word, count in Counter(encoding.word_ids).items():
+                if count > 1 and word is not None and (place := encoding.word_to_chars(word)) is not None:
+                    found.append(text[slice(*place)].strip())
+        return list(dict.fromkeys(found))
 
     @property
     def context_length(self) -> int:

@@ -24,6 +24,7 @@ from prolip.gaussian import Gaussian, concatenate, inclusion_score
 from prolip.inference.load_model import load
 from prolip.inference.model import Model, weights_digest
 from prolip.inference.preprocess import Pixels, Preprocess, check_image_file
+from prolip.inference.tokenizer import warn_of_unknown_words
 from prolip.metrics.config import Score
 from prolip.models.convert_open_clip import StartError
 from prolip.models.weights import WeightsError
@@ -80,6 +81,7 @@ def run_search(options: SearchOptions) -> list[str]:
     check(not manifest.epistemic or options.score != "csd", "score", f"must be left out; {NO_CSD}", "csd")
     score = options.score or ("mean" if manifest.epistemic else "csd")
     model = _open_model(options, manifest)
+    warn_of_unknown_words(model.tokenizer, options.text)
     found = [model.encode_texts(options.text, progress=False)] if options.text else []
     if options.image:
         found.append(model.encode_images([model.preprocess(path) for path in options.image], progress=False))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,12 @@ def check_tokenizer(tokenizer: str | Path | None) -> None:
     """
     if tokenizer is not None and tokenizer != "clip" and not Path(tokenizer).is_file():
         raise UserError("tokenizer", "must be `clip` or the file of a tokenizer.json", tokenizer)
+
+
+def warn_of_unknown_words(tokenizer: Tokenizer | None, texts: Sequence[str]) -> None:
+    """Log the words of labels or queries that a model of few captions can hardly know."""
+    if tokenizer is not None and (unknown := tokenizer.unknown_words(texts)):
+        logger.warning("rare or absent in the captions that the tokenizer was trained on: %s", ", ".join(unknown))
 
 
 def choose_tokenizer(

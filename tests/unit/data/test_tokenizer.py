@@ -13,6 +13,7 @@ import pytest
 from tests.support.refusals import refusal_of
 
 from prolip import _core
+from prolip.data.build.vocabulary import train_vocabulary
 from prolip.data.cleaning import clean_lower
 from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import Tokenizer
@@ -35,6 +36,14 @@ def test_clip_with_a_file_of_merges_gives_the_expected_ids(merges: Path) -> None
     assert ids.tolist() == [[START, CAT, CAT, END, 0], [START, END, 0, 0, 0], [START, CAT, CAT, CAT, END]]
     assert (tokenizer.pad_id, tokenizer.vocab_size, tokenizer.context_length) == (0, 516, 5)
     assert tokenizer.encode([]).shape == (0, 5)
+
+
+def test_a_vocabulary_of_captions_names_the_words_that_it_spells(tmp_path: Path, merges: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_text(train_vocabulary(["a t shirt, blue", "a photo of a t shirt, blue"], 200).json)
+    tokenizer = Tokenizer(TokenizerConfig(kind="file", path=path))
+    assert tokenizer.unknown_words(["a red  shirt", "Blue", "photo, red", "rot"]) == ["red", "photo", "rot"]
+    assert Tokenizer(TokenizerConfig(kind="clip", path=merges)).unknown_words(["zebra"]) == []
 
 
 def test_clips_tokenizer_does_not_import_torch() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 import prolip
 from prolip.cli import main
+from prolip.data.tokenizer import Tokenizer
 
 LABELS = ["animals", "food", "a picture of travel"]
 
@@ -77,6 +78,14 @@ def test_classify_and_compare_print_tables(lab: Path, capsys: pytest.CaptureFixt
         assert head.startswith(f"{lab / 'cat.png'}: uncertainty ")
         assert [word.strip() for word in names if word.strip()] == columns
         assert sorted(first) == sorted(LABELS)
+
+
+def test_words_that_the_model_can_hardly_know_are_named(
+    lab: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Tokenizer, "unknown_words", lambda _, texts: list(texts))
+    assert command(lab, "classify", str(lab / "cat.png"), "animals", "zebra") == 0
+    assert [record.args for record in caplog.records] == [("animals, zebra",)]
 
 
 @pytest.mark.parametrize(
