@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -13,10 +14,12 @@ import torch
 
 from prolip.data import BatchLoader, Cursor, DataError, LoaderConfig
 from prolip.data.tokenizer import Tokenizer
-from prolip.distributed import Ranks
+from prolip.distributed import Ranks, find_device
 from prolip.errors import UserError, check, check_at_least, fields_within, sentence
 from prolip.files import check_writable
 from prolip.inference.tokenizer import check_same_tokenizer, inference_files
+from prolip.models import ProLIP
+from prolip.models.precision import autocast
 from prolip.pretrained.sources import new_model, resolve
 from prolip.report.text_table import align
 from prolip.train.best_metric import check_metric
@@ -28,6 +31,7 @@ from prolip.train.cost import (
     known_cards,
     mean_step_flops,
     peak_flops,
+    step_flops,
     trained_model,
 )
 from prolip.train.loop import find_saved
@@ -35,6 +39,8 @@ from prolip.train.validation import Validation
 
 _ALONE = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
 _NO_SHARDS = ("--data.shards", "SHARDS")
+_SMALL = 0.1
+"""GPU-hours below which a run may be meant for a CPU."""
 _SIZES = (
     *("embed_dim", "vision.layers", "vision.width", "vision.patch_size"),
     *("text.layers", "text.width", "text.heads"),
@@ -134,7 +140,6 @@ def run_dry(options: DryRunOptions, arguments: Sequence[str]) -> Iterator[str]:
     config = load_config(arguments)
     config.log.check()
     check_metric(config)
-    yield to_toml(config)
     yield from _cost(config, options)
     problems: list[str] = []
     for title, examine in (
@@ -150,6 +155,8 @@ def run_dry(options: DryRunOptions, arguments: Sequence[str]) -> Iterator[str]:
             problems.append(sentence(error))
             yield f"{title:9}  wrong: {sentence(error)}"
     yield from (f"note       {remark}" for remark in config.remarks)
+    if options.settings:
+        yield to_toml(config)
     if problems:
         raise UserError("dry run", "; ".join(dict.fromkeys(problems)))  # several checks may find the same
     yield "ready"
@@ -165,10 +172,31 @@ def _cost(config: TrainConfig, options: DryRunOptions) -> Iterator[str]:
         f"[UNC] {count(counts.uncertainty)}"
     )
     yield f"steps      {config.total_steps:,} of {config.step_sizes}, {count(config.samples_seen)} samples"
-    yield (
-        f"compute    {flops / 1e9:.4g} GFLOPs per sample: {hours:,.2f} GPU-hours of {options.gpu} at {options.mfu:.0%} "
-        f"of its {limit / 1e12:g} TFLOPS in {config.arithmetic}, {hours / options.gpus:,.2f} hours on {options.gpus}"
+    where = (
+        f"{hours:,.2f} GPU-hours of {options.gpu} at {options.mfu:.0%} of its {limit / 1e12:g} TFLOPS in "
+        f"{config.arithmetic}, {hours / options.gpus:,.2f} hours on {options.gpus}"
     )
+    if hours < _SMALL and options.gpus == 1 and find_device(config.device).type == "cpu":
+        minutes = config.samples_seen * flops / _cpu_speed(config) / 60
+        where = f"about {minutes:,.0f} minutes on this CPU, as measured by a step, if nothing else runs"
+    yield f"compute    {flops / 1e9:.4g} GFLOPs per sample: {where}"
+
+
+def _cpu_speed(config: TrainConfig) -> float:
+    """Measure the FLOPs per second of a forward and backward pass of the run's towers on this CPU."""
+    _, kind = config.kinds_of_step[0]
+    model, vision, items = ProLIP(kind.model), kind.model.vision, min(kind.batch_size, 32)
+    images = torch.zeros(items, 3, *vision.height_and_width)
+    ids = torch.ones(items, kind.model.text.context_length, dtype=torch.int64)
+    seconds = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        with autocast(config.precision, images.device):
+            outputs = model.encode_image(images), model.encode_text(ids)
+        torch.autograd.backward([some.mean.sum() + some.log_var.sum() for some in outputs])
+        seconds.append(time.perf_counter() - begun)
+    done = step_flops(trained_model(kind), None, batch_size=items, slots=1)
+    return done.total / min(seconds)
 
 
 def _tokenizer(config: TrainConfig) -> str:

@@ -86,9 +86,11 @@ def rehearse(lab: Lab, *flags: str) -> int:
 
 def test_a_dry_run_prints_what_the_run_will_do(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     assert rehearse(lab, "--gpus", "2", "--gpu", "H100", "--mfu", "0.3") == 0
+    figures = capsys.readouterr().out
+    assert rehearse(lab, "--settings") == 0
     told = capsys.readouterr().out
-    table, _, figures = told.partition("\nmodel ")
-    assert from_toml(table) == load_config(lab.words("run"))
+    assert from_toml(told[told.index("\nout = ") : told.index("\nready")]) == load_config(lab.words("run"))
+    assert "minutes on this CPU" in told
     model = trained_model(load_config(lab.words("run")))
     assert f"{count(sum(p.numel() for p in model.parameters()))} parameters" in figures
     for part in (

@@ -36,6 +36,9 @@ class RecipesOptions(Assumption):
 class DryRunOptions(Assumption):
     """Check a run and estimate its cost. Nothing is started or written."""
 
+    settings: bool = False
+    """Also print all settings, as the run would save them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunsOptions:
