@@ -3,8 +3,9 @@
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Self, get_args
 
@@ -67,6 +68,13 @@ def check(condition: object, field: object, rule: object, value: object = None) 
     """Raise a `UserError` unless the condition holds."""
     if not condition:
         raise UserError(field, rule, value)
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """What may have been meant instead of an unknown word, or all that is known."""
+    names = list(known)
+    close = get_close_matches(word, names)
+    return f"did you mean {', '.join(close)}?" if close else f"known are {', '.join(names)}"
 
 
 def check_choice(name: str, value: object, choices: object) -> None:

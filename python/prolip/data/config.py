@@ -122,7 +122,8 @@ class NativeConfig:
     seq_len_probs: tuple[float, ...] = ()
     """Relative probability of each sequence length; () for uniform."""
     token_budget: int = 16_384
-    """Maximum number of patches per step and rank; in `prolip train`, over all processes."""
+    """Maximum number of patches per step and rank. In `prolip train` over all processes, and by default that of
+    `batch_size` images on average."""
     batch_divisor: int = 8
     """The number of samples per step and rank is a multiple of this; in `prolip train`, over all processes."""
 
@@ -133,9 +134,16 @@ class NativeConfig:
             UserError: a setting is invalid.
         """
         samples = _core.native_rows(self)
-        weights = self.seq_len_probs or (1.0,) * len(samples)
-        probs = (weight / sum(weights) for weight in weights)
-        return list(zip(probs, self.seq_lens, samples, strict=True))
+        return list(zip(self._probs, self.seq_lens, samples, strict=True))
+
+    def budget_of(self, batch_size: int) -> int:
+        """Return the token budget of steps that have `batch_size` images on average, but for rounding."""
+        return round(batch_size / sum(prob / seq_len for prob, seq_len in zip(self._probs, self.seq_lens, strict=True)))
+
+    @property
+    def _probs(self) -> list[float]:
+        weights = self.seq_len_probs or (1.0,) * len(self.seq_lens)
+        return [weight / sum(weights) for weight in weights]
 
     @property
     def samples_per_step(self) -> float:

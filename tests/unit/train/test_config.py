@@ -92,14 +92,23 @@ def test_a_recipe_that_is_missing_circular_or_no_toml_is_named(tmp_path: Path) -
         with pytest.raises(UserError) as error:
             load_config([str(one)])
         assert Path(error.value.field).name == name
+    with pytest.raises(UserError) as error:
+        load_config(["own-image"])
+    assert "own-images" in error.value.rule
+    assert "demo" not in error.value.rule
     other.write_text("batch_size = 3\nlog_every = 7\n", encoding="utf-8-sig")  # as some editors write it
     assert load_config(["demo", str(other)]).log_every == 7
+
+
+def test_a_flag_adds_a_validation_set() -> None:
+    (job,) = load_config(["demo", "--validation.jobs.0.shards", "a", "b"]).validation.jobs
+    assert (job.name, job.shards) == ("val", ("a", "b"))
 
 
 @pytest.mark.parametrize(
     "words",
     [
-        "--validation.jobs.0.shards a",
+        "--validation.jobs.1.shards a",
         "--optim.lrr 1",
         "--optim.lr fast",
         "--optim 1",

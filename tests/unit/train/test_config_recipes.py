@@ -121,7 +121,7 @@ def test_an_addition_changes_any_recipe_alike() -> None:
         "with-effective-weights": {f"loss.{name}": 32 * getattr(script, name) for name in local},
         "with-exact": exact,
         "with-masking-alone": {"loss.inclusion_weight": 0.0},
-        "with-native": native(200_704, 8),
+        "with-native": native(round(16_384 / (0.4 / 128 + 0.4 / 256 + 0.2 / 576)), 8),
         "with-no-inclusion": NO_MASKS | {"loss.inclusion_weight": 0.0},
         "with-no-masking": NO_MASKS,
         "with-resampling": {"data.mode": "resampled", "data.num_samples": 616 * 16_384},

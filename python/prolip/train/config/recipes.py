@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 
 from prolip.data import without_secrets
 from prolip.data.config import TokenizerConfig
-from prolip.errors import UserError, check
+from prolip.errors import UserError, check, suggestion
 from prolip.files import decode, flatten, plain
 from prolip.models.architectures import ARCHITECTURES
 from prolip.train.config.flags import gather, list_flags
@@ -146,8 +146,8 @@ def _read_table(source: Path | Traversable, name: str) -> Table:
     try:
         return tomllib.loads(source.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
-        known = ", ".join(known_recipes())
-        raise UserError(name, f"no such recipe; give the path of a TOML file or one of {known}") from error
+        rule = f"no such recipe or TOML file; {suggestion(name, known_recipes())}"
+        raise UserError(name, rule) from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(name, f"not a TOML file: {error}") from error
 
@@ -190,7 +190,7 @@ def _resolved(base: TrainConfig, tables: Iterable[Table]) -> tuple[TrainConfig, 
 def _overlaid(below: Any, above: Any, path: str = "", *, multiply: bool = False) -> Any:
     """Lay `above` over `below`: tables are merged, everything else, including lists, is replaced or multiplied.
 
-    A flag names an entry of a list by its number.
+    A flag names an entry of a list by its number; the next number adds one.
 
     Raises:
         UserError: a table and a value meet, a list has no such entry, or what is multiplied is no number.
@@ -205,8 +205,15 @@ def _overlaid(below: Any, above: Any, path: str = "", *, multiply: bool = False)
         )
         return below * above
     if isinstance(below, list):
-        numbered = {str(place): item for place, item in enumerate(below)}
-        check(above.keys() <= numbered.keys(), key, "has no such entry; write it into a recipe first", ", ".join(above))
+        numbered = {str(place): item for place, item in enumerate([*below, {}])}
+        check(
+            above.keys() <= numbered.keys(),
+            key,
+            f"has {len(below)} entries, the next is {len(below)}",
+            ", ".join(above),
+        )
+        if str(len(below)) not in above:
+            numbered.popitem()
         return [*_overlaid(numbered, above, path, multiply=multiply).values()]
     check(below in (None, "None") or isinstance(below, dict), key, "is no table", below)
     merged = dict(below) if isinstance(below, dict) else {}
@@ -356,6 +363,7 @@ def _fill_in(config: TrainConfig, given: set[str], origin: _Origin) -> TrainConf
     - `model.text.vocab_size` of a named architecture grows to what the tokenizer needs.
     - `data.tokenizer.kind` is "file" for a tokenizer.json, and `data.tokenizer.context_length` is that of the model.
     - `data.mask.text_mode` is "remove" if `mask_id` is not a free row of the token table.
+    - `data.native.token_budget` is that of `batch_size` images on average.
     """
     text, tokenizer, mask = config.model.text, config.data.tokenizer, config.data.mask
     if tokenizer.path is not None and tokenizer.path.suffix == ".json" and "data.tokenizer.kind" not in given:
@@ -369,11 +377,14 @@ def _fill_in(config: TrainConfig, given: set[str], origin: _Origin) -> TrainConf
         text = dataclasses.replace(text, vocab_size=max(text.vocab_size, needed))
     if needed is not None and mask is not None and masks and not needed <= mask.mask_id < text.vocab_size:
         mask = dataclasses.replace(mask, text_mode="remove")
+    native = config.data.native
+    if native is not None and "data.native.token_budget" not in given:
+        native = dataclasses.replace(native, token_budget=native.budget_of(config.batch_size))
     return dataclasses.replace(
         config,
         architecture=origin.architecture,
         model=dataclasses.replace(config.model, text=text),
-        data=dataclasses.replace(config.data, tokenizer=tokenizer, mask=mask),
+        data=dataclasses.replace(config.data, tokenizer=tokenizer, mask=mask, native=native),
     )
 
 

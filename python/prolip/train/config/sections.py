@@ -162,14 +162,13 @@ class LogConfig:
 class ValidationJob:
     """A validation set and what to measure on it. Metrics are named `val/NAME/METRIC`."""
 
-    name: str = ""
+    name: str = "val"
     """Name in the metrics."""
     kind: Literal["zero_shot", "retrieval", "uncertainty"] = "zero_shot"
     """`zero_shot`: classification with prompts. `retrieval`: image to caption and caption to image. `uncertainty`: its
     distribution, and whether uncertain items are retrieved less often."""
     shards: tuple[str, ...] = ()
-    """Paths, URLs, brace patterns or globs of the validation set's shards. The set itself must be in a recipe, under
-    [[validation.jobs]]: a flag only changes it."""
+    """Paths, URLs, brace patterns or globs of the validation set's shards."""
     every: int = 1000
     """Steps between two evaluations. The last step of a run is always evaluated."""
     batch_size: int = 128
