@@ -37,7 +37,7 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {
     "data": Command(
-        "make, index, rank or filter WebDataset shards: prolip data build | index | rank | filter", data.run
+        f"make, index and choose from WebDataset shards: prolip data {' | '.join(data.COMMANDS)}", data.run
     ),
     "train": Command("train from recipes and flags: prolip train RECIPE.toml ... --flag value [--dry-run]", train.run),
     "recipes": Command("list the recipes and their cost, or print one in full", recipes.run),

@@ -18,7 +18,7 @@ from tyro.constructors import ConstructorRegistry, StructConstructorSpec, Struct
 
 import prolip
 from prolip.data import usable_cores
-from prolip.errors import DataError, UserError, log_to_terminal, printable, sentence
+from prolip.errors import DataError, UserError, log_to_terminal, printable, sentence, suggestion
 from prolip.train.config.flags import gather, list_flags
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def choose(prog: str, commands: Mapping[str, Command], arguments: list[str]) -> 
         write_lines([prolip.__version__])
         return 0
     if arguments[0] not in commands:
-        sys.stderr.write(f"{prog}: unknown command {arguments[0]!r}; the commands are {', '.join(commands)}\n")
+        sys.stderr.write(f"{prog}: unknown command {arguments[0]!r}; {suggestion(arguments[0], commands)}\n")
         return 2
     prog = f"{prog} {arguments[0]}"
     try:

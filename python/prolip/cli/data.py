@@ -1,4 +1,4 @@
-"""`prolip data build | index | select | dedupe | combine | copy`."""
+"""`prolip data`: make, index and choose from shards."""
 
 from __future__ import annotations
 

@@ -338,7 +338,7 @@ class CalibrateOptions:
         check_at_least(1, num_resamples=self.num_resamples)
         check_seed("seed", self.seed)
         if self.out is None and not Path(self.checkpoint).is_dir():
-            raise UserError("out", "must be given if checkpoint is not a folder", self.checkpoint)
+            raise UserError("out", "must be given, as --out FILE, if checkpoint is not a folder", self.checkpoint)
 
     @property
     def path(self) -> Path:

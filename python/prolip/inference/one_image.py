@@ -31,7 +31,9 @@ def run_classify(options: ClassifyOptions) -> list[str]:
         UserError: the model or a label cannot be used, or there is no such image.
         DataError: the image cannot be decoded.
     """
-    check(not is_many(options.image), "out", "must be given for folders and shards, such as answers.csv", options.image)
+    check(
+        not is_many(options.image), "out", "must be given for folders and shards, as --out answers.csv", options.image
+    )
     check_image_file(options.image)
     model, labels, classify = open_classifier(options, (*options.words, *options.labels))
     found = classify(model.encode_images(options.image, progress=False))

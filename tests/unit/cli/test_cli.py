@@ -23,6 +23,7 @@ from tests.support.shards import encoded, write_tar
 
 from prolip.cli import COMMANDS, main
 from prolip.cli.command import share_cores
+from prolip.cli.data import COMMANDS as DATA
 from prolip.cli.data_build import BUILDERS
 from prolip.cli.eval import SUITES
 from prolip.data import DataError
@@ -221,3 +222,11 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("prolip.evaluation.run.run_suite", broken)
     with pytest.raises(ValueError, match="not enough values"):
         main(["eval", "zero_shot", "--checkpoint", "runs/any", "--data", "."])
+
+
+def test_an_unknown_command_or_suite_is_answered_with_what_is_near(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, near in ("clasify", "classify"), ("eval zeroshot", "zero_shot"), ("data ranks", ", ".join(DATA)):
+        assert main(words.split()) == 2
+        assert near in capsys.readouterr().err
+    assert main([]) == 0
+    assert " | ".join(DATA) in capsys.readouterr().out

@@ -95,8 +95,8 @@ class TrainConfig:
     def closing(self) -> str:
         """The last line of a run that is done."""
         return (
-            f"wrote {self.out}; next: prolip classify IMAGE LABEL ... --checkpoint {self.out}, or "
-            f"prolip export {self.out} --out FOLDER"
+            f"wrote {self.out}; next: prolip eval zero_shot --checkpoint {self.out} --data LABELLED, then "
+            f"prolip calibrate --checkpoint {self.out} --data LABELLED"
         )
 
     @property
