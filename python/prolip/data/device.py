@@ -44,7 +44,7 @@ class DeviceBatch(NamedTuple):
     """int64 [M, K]."""
     rows: NDArray[np.uint32]
     sizes: NDArray[np.int32]
-    keys: list[str]
+    keys: Sequence[str]
     members: Members
     cursor: Cursor
     """Where to resume after this batch."""

@@ -168,7 +168,7 @@ class Encoder:
         batches = device_batches(loader, via, mean=preprocess.mean, std=preprocess.std)
         return self._encoded(
             _Prepared(
-                Encoded(batch.keys, batch.rows.tolist(), batch.sizes.tolist(), batch.members),
+                Encoded(list(batch.keys), batch.rows.tolist(), batch.sizes.tolist(), batch.members),
                 batch.images.to(device),
                 batch.token_ids if self.caption_keys else None,
             )

@@ -3,6 +3,7 @@
 from prolip.train.config.recipes import differing_keys, from_toml, known_recipes, load_config, to_toml
 from prolip.train.config.run import TrainConfig
 from prolip.train.config.sections import (
+    ChooseConfig,
     EmaConfig,
     LogConfig,
     OptimConfig,
@@ -12,6 +13,7 @@ from prolip.train.config.sections import (
 )
 
 __all__ = [
+    "ChooseConfig",
     "EmaConfig",
     "LogConfig",
     "OptimConfig",
