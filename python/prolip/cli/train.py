@@ -11,6 +11,7 @@ from prolip.data import NativeConfig
 from prolip.train.config import TrainConfig
 from prolip.train.config.flags import gather, list_flags
 from prolip.train.config.options import DryRunOptions
+from prolip.train.config.sections import ValidationConfig, ValidationJob
 
 _DRY_RUN = {"--dry-run", "--dry_run"}
 ABOUT = """Train from recipes and flags. A recipe is a TOML file or a name of `prolip recipes`. Every key of a recipe is
@@ -44,7 +45,11 @@ def run(prog: str, arguments: list[str]) -> int:
         tyro.cli(
             TrainConfig,
             args=["--help"],
-            default=replace(default, data=replace(default.data, native=NativeConfig())),
+            default=replace(
+                default,
+                data=replace(default.data, native=NativeConfig()),
+                validation=ValidationConfig(jobs=(ValidationJob(),)),
+            ),
             prog=prog,
             description=ABOUT,
             use_underscores=True,
