@@ -38,7 +38,7 @@ def _dedupe(prog: str, arguments: list[str]) -> int:
     prepare()
     from prolip.embeddings.dedupe import run_dedupe
 
-    return finish(run_dedupe(options), _use(options.out), [options.out])
+    return finish(run_dedupe(options), _use(options.out), [options.out, options.sheet])
 
 
 def _combine(prog: str, arguments: list[str]) -> int:

@@ -183,15 +183,20 @@ class DedupeOptions:
     by: Kind = "image"
     """Compare images or captions. The more certain one has the smaller total variance; without variances, or if they
     are equal, the first in the order of the data stays."""
-    threshold: float = 0.95
-    """Minimum cosine of near-duplicates."""
+    threshold: float | None = None
+    """Minimum cosine of near-duplicates. By default they are nearer to each other than a quarter of the median distance
+    (1 - cosine) of a sample to its nearest neighbour, since models differ in how near they put different images."""
     within: str | None = None
     """A selection: compare and keep only its samples."""
     out: str
     """Output file: the selection of what stays."""
+    sheet: Path | None = None
+    """HTML file that shows the largest groups with images and captions."""
     clusters: int = 0
     """Number of clusters; 0 for one per 10,000 samples, and above 10^8 samples their square root. More clusters are
     faster, and miss more duplicates."""
     engine: Annotated[EngineOptions, tyro.conf.arg(name="")] = field(default_factory=EngineOptions)
     scratch: Path = Path()
     """Folder for temporary files as large as the embeddings in float16. All machines must share it."""
+    store: StoreConfig = field(default_factory=StoreConfig)
+    """How remote shards are read, for the sheet."""

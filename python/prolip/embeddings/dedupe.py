@@ -9,9 +9,9 @@ N rows, D dimensions, K clusters.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
@@ -23,10 +23,12 @@ from torch import Tensor
 
 from prolip.data.selection import Chosen, combine, read_selection, write_selection
 from prolip.embeddings.config import DedupeOptions
-from prolip.embeddings.storage import complete_parts
+from prolip.embeddings.contact_sheet import SIDE, Cell, Row, contact_sheet
+from prolip.embeddings.row_contents import Name, fetch
+from prolip.embeddings.storage import Manifest, Part, complete_parts
 from prolip.embeddings.threads_or_ray import Report, run_units
 from prolip.errors import check, check_at_least
-from prolip.files import check_writable
+from prolip.files import check_writable, write_atomic
 from prolip.folders import Folder
 
 Array = NDArray[Any]
@@ -41,6 +43,9 @@ _SIDE = 2048
 """Rows that are compared with as many at once."""
 _TOGETHER = 100_000
 """Rows that a unit of work has in memory, or those of one part."""
+_SHOWN = 12
+"""Maximum number of groups on the sheet, and of samples of a group."""
+_MANY = "warning: more than a third go; --sheet FILE.html shows whether they are copies, or only of one class"
 
 
 # ---- Clusters and copies --------------------------------------------------------------------------------------------
@@ -59,6 +64,18 @@ def nearest(rows: Tensor, centres: Tensor) -> Tensor:
     """For each row [N, D] the most similar of the centres [K, D]; the first if several are. i64 [N]."""
     size = _SIDE**2 // len(centres) + 1
     return torch.cat([(block.float() @ centres.T).argmax(1) for block in torch.split(rows, size)])
+
+
+def default_threshold(rows: Tensor) -> float:
+    """The cosine at a quarter of the median distance (1 - cosine) of rounded means [N, D] to their nearest neighbours.
+
+    A model that groups by class puts different images as near as others put copies. If most rows have copies, the
+    median is that of copies, and the result too high.
+    """
+    every = rows.float()
+    asked = torch.split(every[:: len(every) // 1000 + 1], 32)
+    nearest_two = torch.cat([(some @ every.T).topk(min(2, len(every))).values for some in asked])
+    return min(0.999, 0.75 + 0.25 * float(nearest_two[:, -1].median()) / STEPS**2)
 
 
 def keepers(means: Array, order: Array, threshold: float) -> Array:
@@ -87,6 +104,19 @@ def keepers(means: Array, order: Array, threshold: float) -> Array:
     return keeper
 
 
+def group_sizes(rows: Array, keeper: Array) -> tuple[Array, list[Array]]:
+    """The number of groups by the bits of their size, and the largest: its size and some rows, that which stays first.
+
+    Args:
+        rows: [N], the most certain first.
+        keeper: [N], as `keepers` returns it.
+    """
+    sizes = np.bincount(keeper, minlength=len(keeper))
+    heads = (-sizes).argsort(kind="stable")[:_SHOWN]
+    largest = [np.r_[sizes[head], rows[keeper == head][:_SHOWN]] for head in heads]
+    return np.bincount(np.frexp(sizes)[1], minlength=64), largest
+
+
 # ---- The command ----------------------------------------------------------------------------------------------------
 
 
@@ -98,9 +128,12 @@ def run_dedupe(options: DedupeOptions) -> list[str]:
         DataError: a part failed.
         OSError: a file cannot be written; see `check_writable`.
     """
-    check(0 < options.threshold <= 0.999, "threshold", "must be above 0 and at most 0.999", options.threshold)
+    fits = options.threshold is None or 0 < options.threshold <= 0.999
+    check(fits, "threshold", "must be above 0 and at most 0.999", options.threshold)
     check_at_least(0, clusters=options.clusters)
     check_writable(Path(options.out))
+    if options.sheet is not None:
+        check_writable(options.sheet)
     with TemporaryDirectory(dir=options.scratch.absolute()) as scratch:
         return _dedupe(options, Path(scratch))
 
@@ -138,8 +171,8 @@ def _dedupe(options: DedupeOptions, scratch: Path) -> list[str]:
     def saved(name: str) -> list[Array]:
         return [np.load(path, "r") for path in sorted(scratch.glob(f"{name}-*"))]
 
-    def compare(report: Report, cluster: int) -> Array:
-        """Write which rows of a cluster stay; return the number of groups by the bits of their size."""
+    def compare(report: Report, cluster: int) -> tuple[Array, list[Array]]:
+        """Write which rows of a cluster stay, and return their `group_sizes`."""
         table = _joined(
             [  # np.searchsorted would read all rows
                 some[bisect_left(some["cluster"], cluster) : bisect_right(some["cluster"], cluster)]
@@ -147,10 +180,10 @@ def _dedupe(options: DedupeOptions, scratch: Path) -> list[str]:
             ]
         )
         order = table["total_var"].argsort(kind="stable")
-        keeper = keepers(table["mean"], order, options.threshold)
+        keeper = keepers(table["mean"], order, threshold)
         report(len(table))
         np.save(scratch / f"stays-{cluster}", table["row"][order[np.unique(keeper)]])
-        return np.bincount(np.frexp(np.bincount(keeper, minlength=len(keeper)))[1], minlength=64)
+        return group_sizes(table["row"][order], keeper)
 
     run = partial(run_units, options=options.engine, threads=1)
     units = np.array_split(range(len(parts)), min(len(parts), total // _TOGETHER + 1))
@@ -160,7 +193,13 @@ def _dedupe(options: DedupeOptions, scratch: Path) -> list[str]:
     total = len(learned) * stride
     centres = k_means(learned, options.clusters or int(total / max(_PER_CLUSTER, total**0.5)) + 1)
     list(run(units, partial(partial, scan, centres), verb="clustered"))
-    sizes = np.sum([some for _, some in run(range(len(centres)), partial(partial, compare), verb="compared")], 0)
+    threshold = options.threshold or default_threshold(learned)
+    counts, largest = zip(
+        *dict(run(range(len(centres)), partial(partial, compare), verb="compared")).values(), strict=True
+    )
+    sizes = np.sum(counts, 0)
+    if options.sheet is not None:
+        write_atomic(options.sheet, _sheet(options, manifest, parts, [*chain(*largest)]))
 
     def chosen() -> Iterator[Chosen]:
         stays = _joined(saved("stays"))
@@ -171,13 +210,37 @@ def _dedupe(options: DedupeOptions, scratch: Path) -> list[str]:
             yield Chosen(*source, np.unique(stays[here].astype(np.uint32)))
 
     return [
-        f"{options.out}: {write_selection(options.out, chosen()):,} samples stay, {sizes[0]:,} near-duplicates go",
+        f"{options.out}: {write_selection(options.out, chosen()):,} samples stay, {sizes[0]:,} near-duplicates go "
+        f"(cosine of at least {threshold:.4g})",
+        *([_MANY] if 3 * sizes[0] > total else []),
         *(
             f"groups of {1 << bits >> 1} to {(1 << bits) - 1} samples: {sizes[bits]:,}"
             for bits in range(2, 64)
             if sizes[bits]
         ),
     ]
+
+
+def _sheet(options: DedupeOptions, manifest: Manifest, parts: Sequence[Part], groups: Sequence[Array]) -> str:
+    """The page of the largest groups, of those of each cluster."""
+    groups = sorted((group for group in groups if group[0] > 1), key=lambda group: (-group[0], group[1]))[:_SHOWN]
+
+    def name_of(number: int) -> Name:
+        part = parts[number >> 32]
+        row = part.row(int(np.searchsorted(part.total_var()[0], number % 2**32)))
+        return row["source"], row["key"]
+
+    names = [[name_of(number) for number in group[1:].tolist()] for group in groups]
+    contents = fetch(chain(*names), SIDE, options.store, manifest.settings.caption_key)
+    rows = [
+        Row(
+            f"{group[0]:,} near-duplicates; the first stays",
+            None,
+            [Cell(name[1], contents.get(name), name[:1]) for name in some],
+        )
+        for group, some in zip(groups, names, strict=True)
+    ]
+    return contact_sheet(f"{Path(options.embeddings).name}: near-duplicates", rows)
 
 
 def _joined(tables: list[Array]) -> Array:

@@ -16,6 +16,7 @@ from tests.bench import duplicates
 from tests.support.refusals import refusal_of
 from tests.support.vector_rows import write_parts
 
+from prolip.cli import main
 from prolip.data.selection import Chosen, read_selection, write_selection
 from prolip.embeddings import dedupe
 from prolip.embeddings.config import DedupeOptions
@@ -88,6 +89,25 @@ def test_rows_outside_a_selection_are_not_there(tmp_path: Path) -> None:
     ):
         with refusal_of(field):
             kept_rows(rows, [60, 40], **changes)
+
+
+def test_the_default_threshold_follows_the_distance_of_neighbours(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """40 items stay, whose copies are as near as a tenth of their distance, wide or narrow; many copies are a warning."""
+    noise, said = torch.randn(60, 6, generator=torch.Generator().manual_seed(0)), []
+    for width, copies in ((1.0, 20), (0.2, 20), (0.2, 40)):
+        items = torch.ones(40, 6) + width * noise[:40]
+        near = F.normalize(torch.cat([items, items.repeat(2, 1)[:copies] + 0.02 * width * noise[-1]]))
+        write_parts(tmp_path / "out", {"image": Gaussian(near, near * 0)}, [40, copies])
+        words = ["data", "dedupe", "--embeddings", f"{tmp_path}/out", "--out", f"{tmp_path}/chosen"]
+        assert main([*words, "--scratch", str(tmp_path), "--sheet", f"{tmp_path}/sheet.html"]) == 0
+        said.append(capsys.readouterr().out)
+        assert f"40 samples stay, {copies} near-duplicates go" in said[-1]
+        page = (tmp_path / "sheet.html").read_text()
+        assert page.count("2 near-duplicates") == page.count("<strong>") / 2 == min(copies, 12)
+        assert page.index("<strong>k0<") < page.index("<strong>k40<")
+    assert ["warning" in some for some in said] == [False, False, True]
 
 
 def test_copies_are_compared_with_a_perceptual_hash(

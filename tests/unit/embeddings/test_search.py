@@ -143,6 +143,7 @@ def test_text_and_image_queries_find_images_and_the_sheet_shows_them(lab: Path, 
     page = sheet.read_text()
     assert [part.count("data:image/jpeg") for part in page.split("<h2")[1:]] == [3, 4]
     assert "&lt;nature&gt;" in page
+    assert "<p>2.jpg</p>" in page
     assert "<nature>" not in page
 
 

@@ -91,7 +91,7 @@ def test_scores_equal_the_formulas(lab: Path, tmp_path: Path, by: By) -> None:
         (sources[place], int(keys[place][1:])) for place in sorted(order[:5])
     ]
     page = sheet.read_text()
-    assert (page.count("data:image/jpeg"), page.count("<blockquote>")) == (6, 6)
+    assert [page.count(text) for text in ("data:image/jpeg", "<blockquote>", ".jpg</p>")] == [6, 6, 6]
     shown = re.findall(r"rank (\d+), score (\S+)</p>", page)
     assert [int(rank) for rank, _ in shown] == [1, 2, 3, 14, 13, 12]
     np.testing.assert_allclose([float(score) for _, score in shown], scores[order[[0, 1, 2, 13, 12, 11]]], atol=2e-5)
