@@ -94,7 +94,7 @@ def test_rows_outside_a_selection_are_not_there(tmp_path: Path) -> None:
 def test_the_default_threshold_follows_the_distance_of_neighbours(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """40 items stay, whose copies are as near as a tenth of their distance, wide or narrow; many copies are a warning."""
+    """40 items stay, whose copies are as near as a tenth of their distance; many copies are a warning."""
     noise, said = torch.randn(60, 6, generator=torch.Generator().manual_seed(0)), []
     for width, copies in ((1.0, 20), (0.2, 20), (0.2, 40)):
         items = torch.ones(40, 6) + width * noise[:40]
