@@ -79,7 +79,7 @@ def test_an_image_from_the_data_or_an_upload_is_compared_with_captions(page: Pag
     page.goto(address)
     assert "a 0" in rows(page, "compare")
     upload(page, "compare", b"no image at all")
-    expect(page.locator(".toast-body").first).to_contain_text("not an image file")
+    expect(page.locator(".toast-body").first).to_contain_text("not an image of")
     page.get_by_label("Captions, one per line").fill("food\nan animal\n<b>travel</b>")
     page.get_by_label("An image of the data set").first.click()
     page.get_by_role("option", name="test-000/007").click()

@@ -20,7 +20,9 @@ from prolip.evaluation.config import DecisionsOptions
 from prolip.evaluation.datasets import open_classes
 from prolip.evaluation.error_and_ood_detection import Answered, answer_images, decide, fold_scores, set_rows
 from prolip.inference.model import Model
-from prolip.metrics import logit_scores
+from prolip.metrics import aggregate_prompts, logit_scores
+from prolip.metrics.config import DEFAULT_TEMPLATES
+from prolip.metrics.prompts import encode_prompts
 from prolip.metrics.statistics import auroc, equal_mass_error, excess_risk_coverage, value_of
 
 
@@ -63,9 +65,9 @@ def figures(lab: Path) -> dict[str, Any]:
 
 def test_decision_figures_equal_those_of_the_functions(lab: Path, model: Model, figures: dict[str, Any]) -> None:
     images = model.encode_images(lab / "mine")
-    texts = model.encode_texts([f"a photo of a {label}." for label in LABELS])
+    texts = aggregate_prompts(encode_prompts(DEFAULT_TEMPLATES, LABELS, model.encode_texts))
     truth = torch.arange(3).repeat_interleave(40)
-    logits = model.logit_scale * (images.mean @ texts.mean.T - texts.total_var / 2)
+    logits = model.logit_scale * (images.mean @ texts.weight.T - texts.total_var / 2)
     wrong = logits.argmax(dim=1) != truth
     scores = {**logit_scores(logits), "image's variance": images.total_var.double()}
     variance = prolip.load(lab / "other", device="cpu").encode_images(lab / "mine").total_var.double()
