@@ -8,10 +8,10 @@ import pytest
 import torch
 from tests.support.captioned_sets import COUNT, caption
 from tests.support.captioned_world import CaptionedWorld, embedded
+from tests.support.refusals import refusal_of
 
 from prolip.cli import main
 from prolip.embeddings.embed import embed_captions
-from prolip.errors import UserError
 from prolip.evaluation.config import NoiseOptions
 from prolip.evaluation.noise import combined_score, make_wrong
 from prolip.gaussian import csd, inclusion_score
@@ -83,9 +83,8 @@ def test_scores_are_combined_by_a_regression_on_other_folds() -> None:
 
 @pytest.mark.parametrize("swap", [0.0, 1.0])
 def test_a_share_outside_its_range_is_refused(swap: float) -> None:
-    with pytest.raises(UserError) as error:
+    with refusal_of("swap"):
         NoiseOptions(checkpoint=("x",), data=("y",), swap=swap)
-    assert error.value.field == "swap"
 
 
 def test_too_few_wrong_captions_are_refused(world: CaptionedWorld, capsys: pytest.CaptureFixture[str]) -> None:

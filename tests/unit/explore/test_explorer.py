@@ -13,12 +13,12 @@ import pytest
 import torch
 from tests.support.class_folders import LABELS, write_calibrated_world
 from tests.support.explore_items import write_items
+from tests.support.refusals import refusal_of
 
 from prolip.data import DataError, StoreConfig
 from prolip.data.build.config import FolderConfig
 from prolip.data.build.folder import build_folder
 from prolip.data.class_names import class_text
-from prolip.errors import UserError
 from prolip.evaluation.calibrate import calibrate
 from prolip.evaluation.config import CalibrateOptions
 from prolip.evaluation.datasets import open_classes
@@ -259,9 +259,8 @@ def test_invalid_questions_name_the_field(explorer: Explorer) -> None:
     }
     for field, asked in questions.items():
         for question in asked:
-            with pytest.raises(UserError) as error:
+            with refusal_of(field):
                 question()
-            assert error.value.field == field
     with pytest.raises(DataError):
         explorer.compare(b"no image", CAPTIONS)
 
@@ -275,6 +274,5 @@ def test_unreadable_images_of_a_data_set_are_skipped_and_named(
     assert found.items == explorer.items[:4]
     assert found.all_captions == ["a 0", "an animal", "a 1", "a 2", "a 3"]
     assert [record.getMessage().split(" is skipped")[0] for record in caplog.records] == ["x/0", "x/1", "x/2"]
-    with pytest.raises(UserError) as error:
+    with refusal_of("images"):
         Explorer(explorer.model, broken)
-    assert error.value.field == "images"

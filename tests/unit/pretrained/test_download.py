@@ -86,6 +86,5 @@ def test_without_its_tokenizer_a_model_still_encodes_images(hub: Path) -> None:
     assert model.encode_images(torch.zeros(1, 3, 224, 224)).mean.shape == (1, 32)
     with refusal_of(MODEL.tokenizer):
         model.encode_texts("a cat")
-    with pytest.raises(UserError) as absent:
+    with refusal_of("tokenizer"):
         prolip.load(MODEL.name, tokenizer="absent.json")
-    assert absent.value.field == "tokenizer"

@@ -151,9 +151,8 @@ def test_a_wrong_setting_is_named(words: str) -> None:
 
 
 def test_log_variances_that_nothing_trains_are_refused() -> None:
-    with pytest.raises(UserError) as error:
+    with refusal_of("model.vision.embed_unc"):
         load_config(["demo", *CONTROL, "--data.mask.masked_fraction", "0"])
-    assert error.value.field == "model.vision.embed_unc"
 
 
 def test_a_control_needs_no_log_variances() -> None:
@@ -175,9 +174,8 @@ def test_the_loaders_derived_settings_follow_from_model_and_run() -> None:
     assert load_config(["demo", "--data.mask.masked_fraction", "0"]).loader(1).mask is None
     for words, ranks in (("batch_size 64", 3), ("accumulate 17", 4)):
         key, value = words.split()
-        with pytest.raises(UserError) as error:
+        with refusal_of(key):
             load_config(["demo", f"--{key}", value]).loader(ranks)
-        assert error.value.field == key
 
 
 NATIVE = """[data.native]
@@ -257,9 +255,8 @@ def test_a_config_of_another_version_is_reported_as_such() -> None:
     config = load_config(["demo"])
     other = to_toml(config).replace("out = ", 'name = "demo"\nrun_dir = ')
     for read in (from_toml, partial(differing_keys, config)):
-        with pytest.raises(UserError) as error:
+        with refusal_of("name, run_dir"):
             read(other)
-        assert error.value.field == "name, run_dir"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -380,9 +377,8 @@ def test_a_start_with_pre_training_rates_is_refused(
     start: tuple[str, ModelConfig], flags: tuple[str, ...], missing: str
 ) -> None:
     words = [*SHARDS, "--samples_seen", "51200", "--start_from", start[0]]
-    with pytest.raises(UserError) as error:
+    with refusal_of(missing):
         load_config([*words, *flags])
-    assert error.value.field == missing
     assert load_config([*words, *RATES]).optim.lr == 1e-5
 
 

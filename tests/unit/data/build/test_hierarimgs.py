@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from tests.support.captioned_sets import write_annotations
+from tests.support.refusals import refusal_of
 
 from prolip.data.build.hierarimgs import build_hierarimgs
-from prolip.errors import UserError
 from prolip.evaluation.datasets import read_levels
 
 
@@ -24,6 +23,5 @@ def test_the_categories_of_a_rows_images_are_nested_and_its_own_comes_last(tmp_p
         assert first < second < third < own
         assert text == f"One, of {Path(names[-1]).stem}."
     for wrong, field in ((captions, "instances"), (tmp_path / "table.csv", str(tmp_path / "table.csv"))):
-        with pytest.raises(UserError) as error:
+        with refusal_of(field):
             build_hierarimgs(instances=wrong, captions=captions, out=tmp_path / "other.csv")
-        assert error.value.field == field
