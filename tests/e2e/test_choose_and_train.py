@@ -77,7 +77,7 @@ def chain(bucket: Bucket, lab: Lab, name: str, *engine: str, killed: bool) -> di
         lab.folder / f"{name}-distinct",
     )
     data = ["--shards", f"s3://{BUCKET}/data/{{0..{SHARDS - 1}}}.tar"]
-    model = ["--checkpoint", str(lab.folder / "shared" / "short"), "--device", "cpu"]
+    model = f"--checkpoint {lab.folder}/shared/short --device cpu".split()
     read = ["--embeddings", out.address]
     steps = {
         "PUT .*/image-": ["embed", *model, *data, "--out", out.address, *engine],
@@ -86,12 +86,7 @@ def chain(bucket: Bucket, lab: Lab, name: str, *engine: str, killed: bool) -> di
             "data",
             "dedupe",
             *read,
-            "--within",
-            str(certain),
-            "--threshold",
-            "0.999",
-            "--out",
-            str(distinct),
+            *f"--within {certain} --threshold 0.999 --out {distinct}".split(),
             *engine,
         ],
     }

@@ -35,7 +35,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_tokenizer(origin / "tokenizer.json")
         (origin / "recipe.toml").write_text(RECIPE.format(folder="."))
         assert Lab(Path()).here("run", *SHORT) == 0
-        assert main(["export", "run", "--out", str(folder / "export")]) == 0
+        assert main(f"export run --out {folder}/export".split()) == 0
     shutil.copytree(origin / "run", folder / "run", symlinks=True)
     (checkpoint,) = (origin / "run" / "checkpoints").glob("step_*")
     shutil.copytree(checkpoint, folder / "copied checkpoint")

@@ -44,8 +44,8 @@ def test_a_start_from_siglip_beats_one_from_scratch_in_as_many_steps(lab: Lab, s
     steps = ("--samples_seen", "320", "--optim.lr", "1e-3")
     assert lab.here("from-siglip", *steps, *START, siglip) == 0
     # The same recipe and towers, random.
-    scratch = [str(lab.folder / "from-siglip" / "config.toml"), "--architecture", "demo", "--start_from", "None"]
-    assert main([*scratch, "--out", str(lab.folder / "scratch"), "--model.init_logit_bias", "-10"]) == 0
+    scratch = f"{lab.folder}/from-siglip/config.toml --architecture demo --start_from None".split()
+    assert main([*scratch, *f"--out {lab.folder}/scratch --model.init_logit_bias -10".split()]) == 0
     started, alone = lab.rows("from-siglip"), lab.rows("scratch")
     assert numbers(started, "step") == numbers(alone, "step") == [10, 20]
     assert numbers(started, "ppcl")[-1] < numbers(alone, "ppcl")[-1] - 0.5

@@ -41,20 +41,21 @@ class World:
         (training / "recipe.toml").write_text(RECIPE.format(folder=training))
 
     def embed(self, out: Path) -> list[str]:
-        return ["embed", "--checkpoint", str(self.folder / "run"), "--device", "cpu", "--shards",
-                str(self.folder / "images.tar"), "--out", str(out)]  # fmt: skip
+        return (
+            f"embed --checkpoint {self.folder}/run --device cpu --shards {self.folder}/images.tar --out {out}".split()
+        )
 
     def export(self, out: Path) -> list[str]:
-        return ["export", str(self.folder / "run"), "--out", str(out)]
+        return f"export {self.folder}/run --out {out}".split()
 
     def copy(self, out: Path) -> list[str]:
-        return ["data", "copy", "--selection", str(self.folder / "chosen"), "--out", str(out)]
+        return f"data copy --selection {self.folder}/chosen --out {out}".split()
 
     def build(self, out: Path) -> list[str]:
-        return ["data", "build", "folder", "--images", str(self.folder / "classes"), "--out", str(out)]
+        return f"data build folder --images {self.folder}/classes --out {out}".split()
 
     def train(self, out: Path) -> list[str]:
-        return ["train", str(self.folder / "training" / "recipe.toml"), "--out", str(out)]
+        return f"train {self.folder}/training/recipe.toml --out {out}".split()
 
 
 @pytest.fixture(scope="module")

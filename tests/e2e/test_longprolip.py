@@ -43,7 +43,7 @@ def short(lab: Lab) -> ProLIP:
 
 
 def long_words(lab: Lab, form: ResizeForm, *flags: str) -> list[str]:
-    data = ["--data.shards", str(lab.folder / "long.tar"), "--data.tokenizer.path", str(lab.folder / "tokenizer.json")]
+    data = f"--data.shards {lab.folder}/long.tar --data.tokenizer.path {lab.folder}/tokenizer.json".split()
     here = ["--cpu_threads", "1", "--data.num_threads", "1", "--precision", "fp32", "--log_every", "1"]
     start = ["--start_from", str(lab.folder / "before-long"), "--start_resize", form]
     return latest(["longprolip-vit-b16-24m", *SMALL.split(), *data, *here, *start, *flags])

@@ -55,13 +55,7 @@ def test_nothing_is_lost_or_made_twice_when_actors_nodes_and_the_cluster_end(tmp
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with answering(slow_file, data) as address:
-        words = [
-            "embed",
-            "--checkpoint",
-            str(tmp_path / "run"),
-            "--shards",
-            f"{address}/{{00..{SHARDS - 1}}}.tar?key=1",
-        ]
+        words = [*f"embed --checkpoint {tmp_path}/run --shards".split(), f"{address}/{{00..{SHARDS - 1}}}.tar?key=1"]
         words += ["--what", "both", "--batch_size", "2", "--device", "cpu", "--threads", "1", "--out"]
 
         def start(on: str) -> Forked:

@@ -32,7 +32,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def figures(lab: Path, out: Path, suite: str, data: str, *more: str) -> dict[str, float]:
-    words = ["eval", suite, "--checkpoint", str(lab / "run"), "--out", str(out), "--num_resamples", "0"]
+    words = ["eval", suite, *f"--checkpoint {lab}/run --out {out} --num_resamples 0".split()]
     assert main([*words, "--data", data, *more]) == 0
     found: dict[str, Any] = json.loads((out / "results.json").read_text())
     return {row["metric"]: value for row in found["figures"] for value in row["value"].values()}
@@ -81,7 +81,7 @@ def test_chosen_samples_of_remote_shards_are_copied(lab: Path, tmp_path: Path) -
             str(chosen),
             (Chosen(f"{place}/{number}{suffix}", stamp, rows) for number, stamp in enumerate(local.stamps())),
         )
-        assert main(["data", "copy", "--selection", str(chosen), "--out", str(out)]) == 0
+        assert main(f"data copy --selection {chosen} --out {out}".split()) == 0
         files = {path.name: path.read_bytes() for path in out.iterdir()}
         files.pop("copy.json")
         return files

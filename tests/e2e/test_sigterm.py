@@ -41,7 +41,7 @@ def test_a_stopped_embedding_leaves_no_copy_of_the_images_and_resumes(
     images.mkdir()
     for number in range(6):
         (images / f"{number}.png").write_bytes(encoded((number, 2, 3)))
-    words = ["embed", "--checkpoint", str(tmp_path / "run"), "--images", str(images), "--device", "cpu"]
+    words = f"embed --checkpoint {tmp_path}/run --images {images} --device cpu".split()
     words += ["--rows_per_part", "2", "--batch_size", "2", "--out"]
     assert main([*words, str(tmp_path / "whole")]) == 0
     with monkeypatch.context() as patched:

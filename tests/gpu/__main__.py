@@ -74,7 +74,7 @@ def unpack(bundle: Path, site: Path) -> Path:
     if not wheels:
         raise SystemExit(f"{bundle} has no wheels: fill it with `make gpu-bundle` on a machine with a network")
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-compile"]
-    install += ["--no-cache-dir", "--disable-pip-version-check", "--root-user-action=ignore", "--target", str(site)]
+    install += f"--no-cache-dir --disable-pip-version-check --root-user-action=ignore --target {site}".split()
     subprocess.run([*install, *map(str, wheels)], check=True)
     return site
 

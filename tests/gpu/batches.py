@@ -51,7 +51,7 @@ class Summed:
 
 def under_load(job: Job) -> None:
     count, size, batch_size, most_seconds = (40, 32, 8, 10) if job.small else (4000, 96, 32, 30)
-    flags = ["--model.vision.image_size", str(size), "--batch_size", str(batch_size)]
+    flags = f"--model.vision.image_size {size} --batch_size {batch_size}".split()
     config = settings(job, "batches", *flags)
     with BatchLoader(config.loader(1)) as loader:
         source = Summed(loader)

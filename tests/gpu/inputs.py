@@ -106,7 +106,7 @@ def arguments(job: Job, name: str, *flags: str) -> list[str]:
     The run is `name` in the scratch folder. Compilation is off unless a flag says otherwise.
     """
     found = ["--data.tokenizer.kind", "clip", "--data.tokenizer.path", "None", "--data.tokenizer.clean", "None"]
-    found += ["--data.tokenizer.pad_id", "None", "--model.text.vocab_size", str(VOCABULARY)]
+    found += f"--data.tokenizer.pad_id None --model.text.vocab_size {VOCABULARY}".split()
     found += ["--data.shards", pattern(job), "--out", str(job.scratch / "runs" / name)]
     found += ["--samples_seen", "1000000", "--optim.warmup_steps", "10"]
     found += ["--parallel.compile", "False"]
@@ -121,9 +121,9 @@ def trial(job: Job) -> list[str]:
     flags = ["--model.embed_dim", width, "--model.vision.image_size", size, "--model.vision.patch_size", patch]
     for tower in ("vision", "text"):
         flags += [f"--model.{tower}.width", width, f"--model.{tower}.layers", layers]
-    flags += ["--model.vision.head_width", str(int(width) // 4), "--model.text.heads", "4"]
+    flags += f"--model.vision.head_width {int(width) // 4} --model.text.heads 4".split()
     flags += ["--model.text.context_length", length, "--data.tokenizer.context_length", length]
     flags += ["--loss.inclusion_weight", "0.1", "--loss.masked_inclusion_weight", "0.1", "--loss.vib_weight", "0.1"]
     flags += ["--loss.inclusion_scale", "2.0"]
-    flags += ["--data.tokenizer.kind", "file", "--data.tokenizer.path", str(job.scratch / "tokenizer.json")]
+    flags += f"--data.tokenizer.kind file --data.tokenizer.path {job.scratch}/tokenizer.json".split()
     return [*flags, "--model.text.vocab_size", "64", "--data.mask.mask_id", "2"]

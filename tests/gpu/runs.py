@@ -75,7 +75,7 @@ def embed(job: Job) -> None:
 def embedded(job: Job, name: str, device: str, precision: str) -> dict[str, NDArray[np.float32]]:
     """What `prolip embed` wrote: means and log variances of images and captions."""
     out = job.scratch / "embedded" / name
-    command = ["embed", "--checkpoint", str(job.scratch / "runs" / "embedded"), "--out", str(out), "--what", "both"]
+    command = f"embed --checkpoint {job.scratch}/runs/embedded --out {out} --what both".split()
     command += ["--log_var", "--dtype", "float32"]
     command += ["--shards", pattern(job), "--device", device, "--precision", precision]
     assert prolip(command) == 0

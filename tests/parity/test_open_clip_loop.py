@@ -103,7 +103,7 @@ def test_zero_shot_accuracy_equals_open_clips_evaluation_loop(
     assert len(loader.dataset) == COUNT  # type: ignore[arg-type]
     top1, top5 = run(model, classifier, loader, SimpleNamespace(device="cpu", precision="fp32", batch_size=10))
 
-    words = ["--checkpoint", source, "--data", str(written / "data"), "--out", str(tmp_path / "out")]
+    words = ["--checkpoint", source, *f"--data {written}/data --out {tmp_path}/out".split()]
     assert main(["eval", "datacomp", *words, "--tasks", TASK.key, "--num_resamples", "0", "--batch_size", "7"]) == 0
     rows = json.loads((tmp_path / "out" / "results.json").read_text())["figures"]
     found = {row["metric"]: row["value"][source] for row in rows if row["task"] == TASK.name}

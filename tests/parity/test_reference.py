@@ -51,14 +51,12 @@ def run(checker: list[str]) -> str:
 
 def test_the_checker_command_prints_how_many_checks_passed() -> None:
     folder = HERE / "vectors"
-    told = run(["-m", "tests.parity.check_reference", str(folder), "--adapter", "tests.parity.adapter:Adapter"])
+    told = run(f"-m tests.parity.check_reference {folder} --adapter tests.parity.adapter:Adapter".split())
     assert told.endswith(" passed, 0 failed, 0 skipped\n")
 
 
 def test_the_checker_of_the_full_reference_set_passes(shared: Path) -> None:
     """The checker that comes with the set runs our adapter. The released loss on two ranks is skipped: it raises."""
     golden = shared / "golden"
-    told = run(
-        [str(golden / "check_reference.py"), str(golden), "--quiet", "--adapter", "tests.parity.adapter:Adapter"]
-    )
+    told = run(f"{golden}/check_reference.py {golden} --quiet --adapter tests.parity.adapter:Adapter".split())
     assert " 0 failed, 1 skipped" in told

@@ -48,13 +48,13 @@ def served_page(folder: Path, *more: str, calibrated: bool = False) -> Iterator[
     """Serves the page of an untrained model, and ends it."""
     if calibrated:
         write_calibrated_world(folder)
-        given = ["--checkpoint", str(folder / "run"), "--data", str(folder / "mine"), "--device", "cpu"]
+        given = f"--checkpoint {folder}/run --data {folder}/mine --device cpu".split()
         assert main(["calibrate", *given, "--num_resamples", "1"]) == 0
     else:
         write_run(folder / "run", folder / "tokenizer.json", context_length=8)
     write_items(folder)
     port = free_port()
-    words = ["explore", "--checkpoint", str(folder / "run"), "--shards", str(folder), "--port", str(port)]
+    words = f"explore --checkpoint {folder}/run --shards {folder} --port {port}".split()
     words += ["--max_upload_mb", "1", "--caption_key", "captions.name", "captions.group", *more]
     log = folder / "log"
     with log.open("w") as told:

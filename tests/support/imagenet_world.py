@@ -60,7 +60,7 @@ class ImagenetWorld:
         write_run(run, root / "tokenizer.json", context_length=6)
         self.names = [str(run), write_open_clip(root / "clip")]
         words = [word for name in self.names for word in ("--checkpoint", name)]
-        words += ["--data", str(self.data), "--out", str(self.out), "--num_resamples", "20", "--few_shot.num_draws"]
+        words += f"--data {self.data} --out {self.out} --num_resamples 20 --few_shot.num_draws".split()
         words += ["3", "--few_shot.num_neighbors", "2", "--nearest.num_neighbors", "4"]
         assert main(["eval", "imagenet", *words]) == 0
         self.results = json.loads((self.out / "results.json").read_text())

@@ -110,7 +110,7 @@ def redirecting(target: str, tokens: list[str | None]) -> Iterator[str]:
 def python_server(folder: Path) -> Iterator[str]:
     """`python -m http.server`: no ranges, no ETags."""
     port = free_port()
-    command = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", str(folder)]
+    command = [sys.executable, *f"-m http.server {port} --bind 127.0.0.1 --directory {folder}".split()]
     with running(command, port):
         yield f"http://127.0.0.1:{port}"
 

@@ -133,7 +133,7 @@ class Lab:
         self, name: str, *flags: str, processes: int, restarts: int = 0, program: Sequence[str] = TRAIN
     ) -> Job:
         """Starts torchrun itself: it is the one process of the job, and ends or restarts its own."""
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        launcher = f"-m torch.distributed.run --standalone --nproc-per-node {processes}".split()
         launcher += ["--max-restarts", str(restarts)]
         python = str(warm_python(self.folder))
         return self.start(name, *flags, processes=1, program=[*launcher, *program], PYTHON_EXEC=python)

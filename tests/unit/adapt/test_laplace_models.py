@@ -39,8 +39,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_adapter(adapter, Frozen(str(root / "run"), weights_digest(frozen.network), None), root / "laplace", {})
     for path in (root / "mine").rglob("*.png"):
         path.with_suffix(".txt").write_text(path.parent.name)
-    given = ["--checkpoint", str(root / "laplace"), "--device", "cpu"]
-    words = [*given, "--images", str(root / "mine"), "--what", "both", "--out", str(root / "embeddings")]
+    given = f"--checkpoint {root}/laplace --device cpu".split()
+    words = [*given, *f"--images {root}/mine --what both --out {root}/embeddings".split()]
     assert main(["embed", *words]) == 0
     return root
 
@@ -94,12 +94,12 @@ def test_the_explore_page_is_refused(model: Model) -> None:
 
 
 def test_calibration_and_suites_leave_the_csd_out(lab: Path, model: Model, capsys: pytest.CaptureFixture[str]) -> None:
-    given = ["--checkpoint", str(lab / "laplace"), "--data", str(lab / "mine"), "--device", "cpu"]
-    assert main(["calibrate", *given, "--num_resamples", "1", "--out", str(lab / "c.safetensors")]) == 0
+    given = f"--checkpoint {lab}/laplace --data {lab}/mine --device cpu".split()
+    assert main(["calibrate", *given, *f"--num_resamples 1 --out {lab}/c.safetensors".split()]) == 0
     calibrated = prolip.load(lab / "laplace", device="cpu", calibration=lab / "c.safetensors")
     sets = calibrated.classify(lab / "mine", LABELS, guarantee=0.9, progress=False).label_sets
     assert sets is not None
-    assert main(["eval", "zero_shot", *given, "--out", str(lab / "zero"), "--num_resamples", "1"]) == 0
+    assert main(["eval", "zero_shot", *given, *f"--out {lab}/zero --num_resamples 1".split()]) == 0
     assert NO_CSD in capsys.readouterr().out
     metrics = [row["metric"] for row in json.loads((lab / "zero" / "results.json").read_text())["figures"]]
     assert "accuracy" in metrics

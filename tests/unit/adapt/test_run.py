@@ -64,7 +64,7 @@ def source(lab: Path) -> str:
 
 
 def adapt(lab: Path, out: Path, *words: str, short: bool = True) -> Model:
-    given = ["--embeddings", str(lab / "name"), "--out", str(out), *words, *(SHORT if short else [])]
+    given = [*f"--embeddings {lab}/name --out {out}".split(), *words, *(SHORT if short else [])]
     assert main(["adapt", *given]) == 0
     return prolip.load(out, device="cpu")
 
@@ -92,13 +92,13 @@ def test_an_adapted_model_keeps_the_means_and_can_search(
         "cpu",
         "--log_var",
     ]
-    assert main(["embed", "--checkpoint", str(tmp_path / "model"), "--out", str(tmp_path / "out"), *words]) == 0
+    assert main([*f"embed --checkpoint {tmp_path}/model --out {tmp_path}/out".split(), *words]) == 0
     manifest, parts = complete_parts(Folder(str(tmp_path / "out")), "text")
     assert manifest.has_variances
     assert manifest.model["network"] == "AdaptedNetwork"
     found = np.concatenate([block.total_var for part in parts for block in part.blocks()])
     np.testing.assert_allclose(found, texts.uncertainty.numpy(), rtol=1e-4)
-    ask = ["search", "--embeddings", str(tmp_path / "out"), "--text", CAPTIONS[3], "--find", "text", "--device", "cpu"]
+    ask = [*f"search --embeddings {tmp_path}/out --text".split(), CAPTIONS[3], "--find", "text", "--device", "cpu"]
     capsys.readouterr()
     assert main([*ask, "--score", "mean", "--k", "1", "--json"]) == 0
     (answer,) = json.loads(capsys.readouterr().out)[0]["answers"]

@@ -107,7 +107,7 @@ def test_a_repeated_key_of_a_run_does_the_same() -> None:
     for key, value in flatten(plain(TrainConfig())).items():
         if not isinstance(value, list):
             with refusal_of(key):
-                load_config(["demo", f"--{key}", "1", "--other", f"--{key}=1"])
+                load_config(f"demo --{key} 1 --other --{key}=1".split())
     shards = ["--shards", "a", "b", "--seed", "3", "--data.shards=c", "--shards", "d"]
     assert load_config(["demo", *shards]).data.shards == ("a", "b", "c", "d")
 

@@ -49,7 +49,7 @@ def test_a_finished_demo_without_a_calibration_is_measured_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = demo.DemoConfig(out=tmp_path / "run", data=tmp_path / "data")
-    words = ["demo", "--out", str(config.out), "--data.shards", "x", "--data.tokenizer.path", "x"]
+    words = f"demo --out {config.out} --data.shards x --data.tokenizer.path x".split()
     checkpoint_path(config.out / "checkpoints", load_config(words).total_steps).mkdir(parents=True)
     done: list[str] = []
 

@@ -61,7 +61,7 @@ def test_a_run_is_measured_beside_an_untrained_model_calibrated_and_shown(
     run = tmp_path / "run"
     write_emoji(emoji_data, {f"val-{design}": 24 for design in ("openmoji", "goog", "twtr")})
     write_run_with(run, _words(emoji_data), 20, seed=3)  # its answers differ from image to image
-    words = ["--checkpoint", str(run), "--data", str(emoji_data), "--num_resamples", "20"]
+    words = f"--checkpoint {run} --data {emoji_data} --num_resamples 20".split()
     assert main(["eval", "emoji", *words, "--out", str(run / "evals" / "emoji")]) == 0
     results = json.loads((run / "evals" / "emoji" / "results.json").read_text())
     headlines = [figure for figure in results["figures"] if figure["main"]]

@@ -21,7 +21,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A calibrated model, its labelled images as files and as shards, and a folder with a broken image."""
     root = tmp_path_factory.mktemp("classified")
     write_calibrated_world(root)
-    given = ["--checkpoint", str(root / "run"), "--data", str(root / "mine"), "--device", "cpu"]
+    given = f"--checkpoint {root}/run --data {root}/mine --device cpu".split()
     assert main(["calibrate", *given, "--num_resamples", "1"]) == 0
     build_folder(FolderConfig(images=root / "mine"), root / "built")
     (root / "elsewhere" / "broken.png").write_bytes(b"no image")
@@ -29,7 +29,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(lab: Path, *words: str) -> int:
-    return main(["classify", "--checkpoint", str(lab / "run"), "--device", "cpu", *words])
+    return main([*f"classify --checkpoint {lab}/run --device cpu".split(), *words])
 
 
 def test_the_table_has_the_answers_of_the_model_for_each_image(

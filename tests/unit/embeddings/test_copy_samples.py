@@ -127,7 +127,7 @@ def test_chosen_images_of_a_folder_are_copied_with_their_captions(
     (photos_only,) = [one for one in read_selection(chosen) if one.source == str(photos)]
     write_selection(chosen, [photos_only._replace(rows=photos_only.rows[[0, 1, 3]])])
     kept = [sorted(photos.rglob("*.png"))[row] for row in (0, 1, 3)]
-    words = ["data", "copy", "--selection", str(chosen), "--out", str(copy)]
+    words = f"data copy --selection {chosen} --out {copy}".split()
     assert main(words) == 0
     assert "3 chosen samples; 3 images copied now" in capsys.readouterr().out
     files = {file for image in kept for file in (image, image.with_suffix(".txt")) if file.exists()}

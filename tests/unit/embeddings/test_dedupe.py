@@ -117,5 +117,5 @@ def test_copies_are_compared_with_a_perceptual_hash(
         Image.fromarray(np.random.default_rng(number).integers(0, 256, (48, 64, 3), np.uint8)).save(
             f"{tmp_path}/{number}.png"
         )
-    duplicates.main(["--checkpoint", str(lab / "run"), "--images", str(tmp_path)])
+    duplicates.main(f"--checkpoint {lab}/run --images {tmp_path}".split())
     assert capsys.readouterr().out.count("100.0%") > 20

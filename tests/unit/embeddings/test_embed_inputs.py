@@ -339,11 +339,11 @@ def test_rows_of_an_open_clip_model(
     run_embed(options(lab, tmp_path / "texts", checkpoint=checkpoint, shards=inputs["shards"][1:], what="text"))
     assert read(tmp_path / "texts", "text")[0] == ["x"]
     # Search and select work without variances.
-    ask = ["search", "--embeddings", str(out), "--device", "cpu", "--image", str(lab / "images" / names[3])]
+    ask = f"search --embeddings {out} --device cpu --image {lab}/images/{names[3]}".split()
     assert main([*ask, "--json"]) == 0
     first = json.loads(capsys.readouterr().out)[0]["answers"][0]
     assert first["key"] == names[3]
     assert not {"uncertainty", "inclusion"} & first.keys()
     assert main([*ask, "--sheet", str(tmp_path / "found.html")]) == 0
-    select = ["data", "select", "--embeddings", str(out), "--out", str(tmp_path / "chosen"), "--by"]
+    select = f"data select --embeddings {out} --out {tmp_path}/chosen --by".split()
     assert [main([*select, by]) for by in ("csd", "image")] == [0, 2]

@@ -85,8 +85,8 @@ def test_scores_equal_the_formulas(lab: Path, tmp_path: Path, by: By) -> None:
     order = np.argsort(-scores if by == "inclusion" else scores, kind="stable")
     keys, sources = read(lab / "out", "image")[:2]
     sheet = tmp_path / "new" / "sheet.html"
-    words = ["data", "select", "--embeddings", str(lab / "out"), "--by", by, "--show", "3", "--sheet", str(sheet)]
-    assert main([*words, "--keep_count", "5", "--out", str(tmp_path / "chosen")]) == 0
+    words = [*f"data select --embeddings {lab}/out --by".split(), by, *f"--show 3 --sheet {sheet}".split()]
+    assert main([*words, *f"--keep_count 5 --out {tmp_path}/chosen".split()]) == 0
     assert contents(read_selection(tmp_path / "chosen")) == [
         (sources[place], int(keys[place][1:])) for place in sorted(order[:5])
     ]

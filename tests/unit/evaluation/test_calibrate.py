@@ -41,7 +41,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(root: Path, *words: str) -> int:
-    given = ["--checkpoint", str(root / "run"), "--data", str(root / "mine"), "--device", "cpu"]
+    given = f"--checkpoint {root}/run --data {root}/mine --device cpu".split()
     return main(latest(["calibrate", *given, "--num_resamples", "3", *words]))
 
 
@@ -123,7 +123,7 @@ def test_classify_decides_by_the_calibration(lab: Path, tmp_path: Path, calibrat
 
 
 def measured(lab: Path, data: Path, *words: str) -> dict[str, float]:
-    given = ["--checkpoint", str(lab / "run"), "--device", "cpu", "--num_resamples", "0", "--out", str(data / "out")]
+    given = f"--checkpoint {lab}/run --device cpu --num_resamples 0 --out {data}/out".split()
     assert main(["eval", "calibration", *given, "--data", str(data / "mine"), *words]) == 0
     figures = json.loads((data / "out" / "results.json").read_text())["figures"]
     return {row["metric"]: next(iter(row["value"].values())) for row in figures}

@@ -32,7 +32,7 @@ class World:
         self.figures = {(row["task"], row["metric"]): row for row in self.results["figures"]}
 
     def run(self, *words: str) -> None:
-        given = ["--checkpoint", self.source, "--data", str(self.data), "--out", str(self.out)]
+        given = ["--checkpoint", self.source, *f"--data {self.data} --out {self.out}".split()]
         assert main(latest(["eval", "datacomp", *given, "--num_resamples", "20", *words])) == 0
 
     def value(self, task: str, metric: str) -> float:
@@ -101,7 +101,7 @@ def test_absent_small_and_damaged_sets_are_noted(
     next((data / TASKS["gtsrb"].folders[0]).rglob("1.tar")).unlink()
     shard = next((data / TASKS["wilds/fmow"].folders[0]).rglob("0.tar"))
     shard.write_bytes(shard.read_bytes()[:2000])
-    words = ["--checkpoint", world.source, "--data", str(data), "--out", str(tmp_path / "out")]
+    words = ["--checkpoint", world.source, *f"--data {data} --out {tmp_path}/out".split()]
     assert main(["eval", "datacomp", *words, "--num_resamples", "0"]) == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert {row["task"] for row in results["figures"]} == {"Average", "CIFAR-10"}

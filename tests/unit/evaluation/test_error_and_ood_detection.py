@@ -48,16 +48,9 @@ def answered(lab: Path, model: Model) -> Answered:
 @pytest.fixture(scope="module")
 def figures(lab: Path) -> dict[str, Any]:
     """The figures of results.json by task and metric."""
-    words = [
-        "--checkpoint",
-        str(lab / "run"),
-        "--data",
-        str(lab / "mine"),
-        "--out_of_distribution",
-        str(lab / "elsewhere"),
-    ]
-    words += ["--beside", str(lab / "run"), "--beside", str(lab / "other"), "--num_resamples", "20"]
-    assert main(["eval", "decisions", *words, "--out", str(lab / "out"), "--device", "cpu"]) == 0
+    words = f"--checkpoint {lab}/run --data {lab}/mine --out_of_distribution {lab}/elsewhere".split()
+    words += f"--beside {lab}/run --beside {lab}/other --num_resamples 20".split()
+    assert main(["eval", "decisions", *words, *f"--out {lab}/out --device cpu".split()]) == 0
     found = json.loads((lab / "out" / "results.json").read_text())
     assert "Risk and coverage" in (lab / "out" / "results.html").read_text()
     return {f"{row['task']}: {row['metric']}": row for row in found["figures"]}
@@ -149,5 +142,5 @@ def test_unusable_data_and_options_are_refused(lab: Path, tmp_path: Path, answer
     (tmp_path / "none").mkdir()
     (tmp_path / "noise").mkdir()
     for option, folder in (("out_of_distribution", "none"), ("known", "none"), ("out_of_distribution", "noise")):
-        words = ["--data", str(lab / "mine"), f"--{option}", str(tmp_path / folder), "--out", str(tmp_path / "out")]
-        assert main(["eval", "decisions", "--checkpoint", str(lab / "run"), *words, "--device", "cpu"]) == 2
+        words = f"--data {lab}/mine --{option} {tmp_path}/{folder} --out {tmp_path}/out".split()
+        assert main([*f"eval decisions --checkpoint {lab}/run".split(), *words, "--device", "cpu"]) == 2

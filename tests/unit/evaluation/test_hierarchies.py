@@ -45,7 +45,7 @@ def test_a_suite_walks_from_each_query_through_its_own_items(
                 archive.write(path, f"inside/{path.name}")
                 path.unlink()
     words = ["--checkpoint", world.ours, "--checkpoint", world.theirs, "--num_resamples", "0"]
-    assert main(["eval", suite, *words, "--data", str(folder), "--out", str(out)]) == 0
+    assert main(["eval", suite, *words, *f"--data {folder} --out {out}".split()]) == 0
     found = json.loads((out / "results.json").read_text())
     assert found["notes"] == {world.ours: [], world.theirs: [f"{NEEDS_VARIANCES}: the model has no variances"]}
     assert "precision, to the root" in world.values(found, world.theirs)
@@ -123,7 +123,7 @@ def test_a_fault_of_the_data_ends_the_command(
     folder = tmp_path / "hierarchies"
     write_hierarchies(folder)
     FAULTS[fault](folder)
-    words = ["--checkpoint", world.ours, "--data", str(folder), "--out", str(tmp_path / "out")]
+    words = ["--checkpoint", world.ours, *f"--data {folder} --out {tmp_path}/out".split()]
     assert main(["eval", "hierarcaps", *words]) == 2
     assert str(tmp_path) in capsys.readouterr().err
 

@@ -69,7 +69,7 @@ def test_few_shot_images_come_from_imagenet_and_are_not_scored(imagenet: Imagene
 
 
 def test_voters_can_be_scored_too_and_further_filters_evaluated(imagenet: ImagenetWorld, tmp_path: Path) -> None:
-    words = ["--data", str(imagenet.data), "--sets", "imagenet1k", "--score_voters", "--filters.by_ranking", "1"]
+    words = f"--data {imagenet.data} --sets imagenet1k --score_voters --filters.by_ranking 1".split()
     words += ["--filters.by_ranking_classwise", *"1111", "--nearest.num_neighbors", "4"]
     words += ["--few_shot.num_neighbors", "2", "--few_shot.num_draws", "3"]
     found = evaluate("imagenet", imagenet.names[0], tmp_path / "out", *words)["figures"]
@@ -120,7 +120,7 @@ def test_the_users_own_sets_and_voters_are_evaluated(tmp_path: Path, imagenet: I
     (tmp_path / "data").mkdir()
     for name, own in (("imagenet1k", "mine-trained"), ("imagenet-a", "mine-rest")):
         (tmp_path / "data" / f"wds_{own}_test").symlink_to(imagenet.data / f"wds_{name}_test")
-    words = ["--data", str(tmp_path / "data"), "--sets", "mine-rest", "mine-trained", "--voters", "mine-trained"]
+    words = f"--data {tmp_path}/data --sets mine-rest mine-trained --voters mine-trained".split()
     words += ["--few_shot.num_draws", "3", "--few_shot.num_neighbors", "2", "--nearest.num_neighbors", "4"]
     own, names = (
         "accuracy, even prompts, without the few shots",
@@ -153,7 +153,7 @@ def test_shifts_are_evaluated_if_imagenet_is_damaged(fault: str, imagenet: Image
         (folder / "test" / "1.tar").write_bytes((folder / "test" / "1.tar").read_bytes()[:1000])
     else:
         shutil.rmtree(folder)
-    words = ["--data", str(tmp_path / "data"), "--sets", "imagenet1k", "imagenet-a", "--nearest.num_neighbors", "4"]
+    words = f"--data {tmp_path}/data --sets imagenet1k imagenet-a --nearest.num_neighbors 4".split()
     found = evaluate("imagenet", imagenet.names[0], tmp_path / "out", *words, "--templates", "simple")
     metrics = {row["metric"] for row in found["figures"]}
     assert {row["task"] for row in found["figures"]} == {"ImageNet-A"}

@@ -88,6 +88,6 @@ def test_a_share_outside_its_range_is_refused(swap: float) -> None:
 
 
 def test_too_few_wrong_captions_are_refused(world: CaptionedWorld, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["eval", "noise", "--checkpoint", world.ours, "--data", str(world.pairs), "--out", str(world.root / "few")]
+    words = ["eval", "noise", "--checkpoint", world.ours, *f"--data {world.pairs} --out {world.root}/few".split()]
     assert main([*words, "--swap", "0.1"]) == 2
     assert "swap: " in capsys.readouterr().err

@@ -84,7 +84,7 @@ def test_coco_pairs_are_opened_before_embedding_starts(
 
     monkeypatch.setattr("prolip.evaluation.retrieval.embed_set", fail)
     monkeypatch.setattr("prolip.evaluation.retrieval.find_spec", lambda _: None)
-    words = ["--data", str(world.pairs), "--image_id_key", "cocoid", "--caption_ids_key", "sentids"]
+    words = f"--data {world.pairs} --image_id_key cocoid --caption_ids_key sentids".split()
     assert main(["eval", "retrieval", "--checkpoint", world.ours, "--out", str(tmp_path), *words]) == 2
     assert "prolip[eval]" in capsys.readouterr().err
 

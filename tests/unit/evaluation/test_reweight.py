@@ -29,7 +29,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def words_for(lab: Path, data: Path, *more: str) -> list[str]:
     shards = str(data / "test-openmoji-*.tar")
-    return ["bprw", "--checkpoint", str(lab / "run"), "--shards", shards, "--out", str(data / "out"), *more]
+    return [*f"bprw --checkpoint {lab}/run --shards".split(), shards, "--out", str(data / "out"), *more]
 
 
 def test_bprw_prints_weights_and_writes_files_from_a_run(
@@ -61,7 +61,7 @@ def test_class_names_from_a_file_and_labelled_images_are_used(
     names, templates = emoji_data / "names.txt", emoji_data / "templates.txt"
     names.write_text("travel-and-places\n\nanimals-and-nature\nfood-and-drink\n", encoding="utf-8")
     templates.write_text("a picture of {c}\n{}\n", encoding="utf-8")
-    more = ["--classnames", str(names), "--templates", str(templates), "--class_key", "group", "--vote", "labelled"]
+    more = f"--classnames {names} --templates {templates} --class_key group --vote labelled".split()
     assert main(words_for(lab, emoji_data, *more, "--num_neighbors", "4", "--observations", "expected")) == 0
     assert "top-1 of 24 images" in capsys.readouterr().out
     assert main(words_for(lab, emoji_data, *more, "--num_neighbors", "99")) == 0

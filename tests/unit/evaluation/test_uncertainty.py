@@ -44,7 +44,7 @@ from prolip.models import ARCHITECTURES, ProLIP
 @pytest.fixture(scope="module")
 def found(world: CaptionedWorld) -> dict[str, Any]:
     """What the suite finds in four bins, with views of its own."""
-    words = ["--data", str(world.pairs), "--caption_key", "txt", "--num_bins", "4", "--keep_ratio", "0.4"]
+    words = f"--data {world.pairs} --caption_key txt --num_bins 4 --keep_ratio 0.4".split()
     return world.run("uncertainty", *words, "--blur", "0.2", models=[world.ours])
 
 

@@ -46,7 +46,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def evaluate(lab: Path, out: Path, *words: str) -> dict[str, float]:
-    given = ["eval", "zero_shot", "--checkpoint", str(lab / "run"), "--out", str(out), "--num_resamples", "0"]
+    given = f"eval zero_shot --checkpoint {lab}/run --out {out} --num_resamples 0".split()
     assert main([*given, *words]) == 0
     found: dict[str, Any] = json.loads((out / "results.json").read_text())
     return {row["metric"]: next(iter(row["value"].values())) for row in found["figures"]}
@@ -141,6 +141,6 @@ def test_data_without_classes_or_images_is_an_error(
         Path("set", file).parent.mkdir(exist_ok=True)
         Path("set", file).write_bytes(encoded((1, 2, 3)))
     if "shards" in words:  # they have classes as texts
-        assert main(["data", "build", "folder", "--images", str(lab / "animals"), "--out", "shards"]) == 0
-    assert main(["eval", "zero_shot", "--checkpoint", str(lab / "run"), "--data", "set", *words]) == 2
+        assert main(f"data build folder --images {lab}/animals --out shards".split()) == 0
+    assert main([*f"eval zero_shot --checkpoint {lab}/run --data set".split(), *words]) == 2
     assert re.search("data|classnames|template", capsys.readouterr().err)

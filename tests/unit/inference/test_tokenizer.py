@@ -84,11 +84,11 @@ def test_an_older_checkpoint_says_where_its_tokenizer_was(run: Path, tmp_path: P
 
 
 def test_an_exported_folder_has_all_inference_settings_of_the_run(run: Path, tmp_path: Path) -> None:
-    assert main(["export", str(run), "--out", str(tmp_path / "out")]) == 0
+    assert main(f"export {run} --out {tmp_path}/out".split()) == 0
     before = prolip.load(run)
     shutil.rmtree(run)
     (tmp_path / "own.json").unlink()
-    assert main(["export", str(tmp_path / "out"), "--out", str(tmp_path / "again")]) == 0
+    assert main(f"export {tmp_path}/out --out {tmp_path}/again".split()) == 0
     for name in ("out", "again"):
         model = prolip.load(tmp_path / name)
         assert model.fingerprint() == before.fingerprint()
@@ -100,7 +100,7 @@ def test_an_exported_folder_has_all_inference_settings_of_the_run(run: Path, tmp
 
 
 def test_other_image_settings_are_refused(run: Path, tmp_path: Path) -> None:
-    assert main(["export", str(run), "--out", str(tmp_path / "out")]) == 0
+    assert main(f"export {run} --out {tmp_path}/out".split()) == 0
     content = json.loads((tmp_path / "out" / "inference.json").read_text())
     assert set(content["images"]) == {"size", "resize_mode", "interpolation", "mean", "std"}
     other = {**content["images"], "interpolation": "bilinear"}
@@ -113,7 +113,7 @@ def test_other_image_settings_are_refused(run: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"tokenizer": 3, "images": {}, "keep_ratio": 1}', "[" * 100_000])
 def test_a_malformed_inference_json_is_refused(run: Path, tmp_path: Path, content: str) -> None:
-    assert main(["export", str(run), "--out", str(tmp_path / "out")]) == 0
+    assert main(f"export {run} --out {tmp_path}/out".split()) == 0
     (tmp_path / "out" / "inference.json").write_text(content)
     with pytest.raises(UserError, match=r"inference\.json"):
         prolip.load(tmp_path / "out")

@@ -71,8 +71,8 @@ def test_a_run_of_another_version_loads_but_cannot_be_exported_or_resumed(tmp_pa
     write_checkpoint(tmp_path / "run" / "checkpoints", ProLIP(SMALL), old, step=10, trained=config)
     assert prolip.load(tmp_path / "run", device="cpu").encode_texts("a picture").mean.shape == (1, 128)
     (tmp_path / "again.toml").write_text(to_toml(config))
-    assert main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "out")]) == 2
-    assert main(["train", str(tmp_path / "again.toml"), "--out", str(tmp_path / "run"), "--dry-run"]) == 2
+    assert main(f"export {tmp_path}/run --out {tmp_path}/out".split()) == 2
+    assert main(f"train {tmp_path}/again.toml --out {tmp_path}/run --dry-run".split()) == 2
 
 
 def test_an_export_that_cannot_work_changes_nothing(
@@ -82,7 +82,7 @@ def test_an_export_that_cannot_work_changes_nothing(
     mine.mkdir()
     (mine / "README.md").write_text("what my photos show")
     for _ in range(2):  # an export may be replaced
-        assert main(["export", str(run), "--out", str(out)]) == 0
+        assert main(f"export {run} --out {out}".split()) == 0
     before = {path: path.read_bytes() for path in (*out.iterdir(), *mine.iterdir())}
     (broken := tmp_path / "broken.json").write_text("no tokenizer")
     save_pretrained(ProLIP(SMALL), bare := tmp_path / "bare")
@@ -91,22 +91,22 @@ def test_an_export_that_cannot_work_changes_nothing(
     save_pretrained(ProLIP(oblong), tmp_path / "oblong")
     new = tmp_path / "new"
     for field, words in (
-        (f"tokenizer {broken}", [str(run), "--out", str(out), "--tokenizer", str(broken)]),
-        ("tokenizer", [str(run), "--out", str(new), "--tokenizer", str(tmp_path / "absent.json")]),
+        (f"tokenizer {broken}", f"{run} --out {out} --tokenizer {broken}".split()),
+        ("tokenizer", f"{run} --out {new} --tokenizer {tmp_path}/absent.json".split()),
         ("out", [str(run), "--out", str(mine)]),
         ("out", [str(out), "--out", str(out)]),
-        ("out", [str(out), "--out", str(out), "--format", "transformers"]),
+        ("out", f"{out} --out {out} --format transformers".split()),
         ("out", [str(run)]),
-        ("weights", [str(out), "--out", str(new), "--weights", "trained"]),
-        ("format", [str(run), "--out", str(new), "--onnx.precision", "fp16"]),
-        ("tokenizer", [str(bare), "--out", str(new), "--format", "transformers"]),
+        ("weights", f"{out} --out {new} --weights trained".split()),
+        ("format", f"{run} --out {new} --onnx.precision fp16".split()),
+        ("tokenizer", f"{bare} --out {new} --format transformers".split()),
         (str(tmp_path / "absent"), [str(tmp_path / "absent"), "--out", str(new)]),
     ):
         assert refused(capsys, *words) == field
-    assert main(["export", str(run), "--out", str(new), "--licence", "my own: yes"]) == 2
-    assert main(["export", str(run), "--out", str(new), "--push", "mine"]) == 2
+    assert main([*f"export {run} --out {new} --licence".split(), "my own: yes"]) == 2
+    assert main(f"export {run} --out {new} --push mine".split()) == 2
     for form in ("transformers", "sentence-transformers"):
-        words = [str(tmp_path / "oblong"), "--out", str(new), "--format", form, "--tokenizer", "clip"]
+        words = [*f"{tmp_path}/oblong --out {new} --format".split(), form, "--tokenizer", "clip"]
         assert "image_size" in refused(capsys, *words)
     assert {path: path.read_bytes() for path in (*out.iterdir(), *mine.iterdir())} == before
     assert not new.exists()
@@ -124,7 +124,7 @@ def test_averaged_or_raw_weights_of_a_run_can_be_exported(run: Path, tmp_path: P
     write_checkpoint(run / "checkpoints", model, saved.notes.config, step=30, average=ema)
     for flags, expected in (((), averaged), (("--weights", "trained"), trained)):
         out = tmp_path / f"out{len(flags)}"
-        assert main(["export", str(run), "--out", str(out), *flags]) == 0
+        assert main([*f"export {run} --out {out}".split(), *flags]) == 0
         found = load_file(out / "model.safetensors")
         for name, tensor in expected.items():
             torch.testing.assert_close(found[name], tensor, msg=name)
@@ -132,7 +132,7 @@ def test_averaged_or_raw_weights_of_a_run_can_be_exported(run: Path, tmp_path: P
 
 def test_the_model_card_states_model_and_training_data(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert main(["export", str(run), "--out", str(out), "--license", "cc-by-4.0"]) == 0
+    assert main(f"export {run} --out {out} --license cc-by-4.0".split()) == 0
     card = (out / "README.md").read_text()
     assert re.match(r"---\nlicense: cc-by-4\.0\nlibrary_name: prolip\n(.*\n)*?---\n\n# mine\n", card)
     rows = dict(re.findall(r"^\| (.+?) \| (.+) \|$", card, flags=re.M))
@@ -143,7 +143,7 @@ def test_the_model_card_states_model_and_training_data(run: Path, tmp_path: Path
     assert (rows["ppcl_weight"], rows["inclusion_form"], rows["lr"]) == ("1.0", "official", "0.0005")
     assert (rows["text_unlocked_groups"], rows["unc_vectors"]) == ("0", "False")
     assert json.loads(card.split("```json\n")[1].split("```")[0]) == to_official_json(SMALL)
-    assert main(["export", str(run), "--out", str(out), "--trained_on", "emoji", "--name", "Emoji"]) == 0
+    assert main(f"export {run} --out {out} --trained_on emoji --name Emoji".split()) == 0
     card = (out / "README.md").read_text()
     assert "# Emoji\n" in card
     assert "| trained on | emoji |" in card
@@ -152,7 +152,7 @@ def test_the_model_card_states_model_and_training_data(run: Path, tmp_path: Path
 def test_a_tokenizer_beside_the_weights_comes_along(tmp_path: Path) -> None:
     write_words(tmp_path / "tokenizer.json")
     save_pretrained(ProLIP(SMALL), tmp_path / "one", tokenizer=tmp_path / "tokenizer.json")
-    assert main(["export", str(tmp_path / "one"), "--out", str(tmp_path / "two")]) == 0
+    assert main(f"export {tmp_path}/one --out {tmp_path}/two".split()) == 0
     one, two = (prolip.load(tmp_path / name, device="cpu").tokenize(["a cat"]) for name in ("one", "two"))
     assert torch.equal(one, two)
 
@@ -160,7 +160,7 @@ def test_a_tokenizer_beside_the_weights_comes_along(tmp_path: Path) -> None:
 def test_a_pushed_model_loads_with_the_same_tensors(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ["export", str(run), "--push", "me/mine", "--private"]
+    words = f"export {run} --push me/mine --private".split()
     with serving(tmp_path, tmp_path / "cache"):
         for _ in range(2):  # also where the repository exists
             assert main(words) == 0
@@ -178,9 +178,9 @@ def test_a_pushed_model_loads_with_the_same_tensors(
 def test_a_calibration_comes_along(tmp_path: Path, format: str) -> None:
     write_calibrated_world(tmp_path)
     run, out = tmp_path / "run", tmp_path / "out"
-    assert main(["calibrate", "--checkpoint", str(run), "--data", str(tmp_path / "mine"), "--num_resamples", "5"]) == 0
+    assert main(f"calibrate --checkpoint {run} --data {tmp_path}/mine --num_resamples 5".split()) == 0
     with serving(tmp_path, tmp_path / "cache"):
-        assert main(["export", str(run), "--out", str(out), "--push", "me/mine", "--format", format]) == 0
+        assert main([*f"export {run} --out {out} --push me/mine --format".split(), format]) == 0
         sets, expected = (
             [prolip.load(source).classify(tmp_path / "mine", LABELS, guarantee=0.8).label_sets for source in sources]
             for sources in ((out, "hf-hub:me/mine"), (run, run))
@@ -192,10 +192,10 @@ def test_files_of_an_earlier_export_do_not_change_the_model(run: Path, tmp_path:
     expected, out = prolip.load(run, device="cpu"), tmp_path / "out"
     write_words(tmp_path / "words.json")
     save_pretrained(ProLIP(SMALL), other := tmp_path / "other", tokenizer=tmp_path / "words.json")
-    assert main(["export", str(other), "--out", str(out)]) == 0
+    assert main(f"export {other} --out {out}".split()) == 0
     for name in (ADAPTER_FILE, ADAPTER_WEIGHTS, CALIBRATION_FILE):
         (out / name).write_text("{}")
-    assert main(["export", str(run), "--out", str(out)]) == 0
+    assert main(f"export {run} --out {out}".split()) == 0
     found = prolip.load(out, device="cpu").network.state_dict()
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.network.state_dict().items())
 
@@ -203,14 +203,14 @@ def test_files_of_an_earlier_export_do_not_change_the_model(run: Path, tmp_path:
 def test_a_calibration_of_other_weights_does_not_come_along(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_calibrated_world(tmp_path)
     run, out = tmp_path / "run", tmp_path / "out"
-    assert main(["calibrate", "--checkpoint", str(run), "--data", str(tmp_path / "mine"), "--num_resamples", "5"]) == 0
-    assert main(["export", str(run), "--out", str(out)]) == 0
+    assert main(f"calibrate --checkpoint {run} --data {tmp_path}/mine --num_resamples 5".split()) == 0
+    assert main(f"export {run} --out {out}".split()) == 0
     assert (out / CALIBRATION_FILE).exists()
     write_run(other := tmp_path / "other", tmp_path / "tokenizer.json", context_length=12)
-    assert main(["export", str(other), "--out", str(out)]) == 0
+    assert main(f"export {other} --out {out}".split()) == 0
     assert not (out / CALIBRATION_FILE).exists()
     (run / CALIBRATION_FILE).rename(other / CALIBRATION_FILE)
-    assert main(["export", str(other), "--out", str(out)]) == 0
+    assert main(f"export {other} --out {out}".split()) == 0
     assert not (out / CALIBRATION_FILE).exists()
     assert "calibration not used" in caplog.text
 
@@ -235,20 +235,20 @@ def adapted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_an_adapter_is_copied_with_a_card(adapted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
-    assert main(["export", str(adapted), "--out", str(out), "--licence", "mit", "--name", "Mine"]) == 0
+    assert main(f"export {adapted} --out {out} --licence mit --name Mine".split()) == 0
     assert {path.name for path in out.iterdir()} == {ADAPTER_FILE, ADAPTER_WEIGHTS, "README.md"}
     card = (out / "README.md").read_text()
     assert all(text in card for text in ("# Mine\n", "license: mit", "open_clip:local-dir:"))
     ours, theirs = (prolip.load(folder, device="cpu").encode_texts(TEXTS) for folder in (adapted, out))
     assert torch.equal(ours.log_var, theirs.log_var)
-    assert main(["export", str(out), "--out", str(out)]) == 0
+    assert main(f"export {out} --out {out}".split()) == 0
     assert json.loads((out / ADAPTER_FILE).read_text())["adapter"]["method"] == "heads"
     assert refused(capsys, str(adapted), "--out", str(tmp_path / "new"), "--format", "transformers") == "format"
 
 
 @pytest.mark.usefixtures("one_table")
 def test_onnx_files_of_an_adapted_model_include_the_heads(adapted: Path, tmp_path: Path) -> None:
-    assert main(["export", str(adapted), "--out", str(tmp_path / "onnx"), "--format", "onnx"]) == 0
+    assert main(f"export {adapted} --out {tmp_path}/onnx --format onnx".split()) == 0
     model = prolip.load(adapted, device="cpu")
     images = torch.randn(3, 3, *model.preprocess.size, generator=torch.Generator().manual_seed(0))
     ids = model.tokenize(TEXTS)

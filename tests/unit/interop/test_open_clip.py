@@ -154,9 +154,9 @@ def test_open_clips_command_trains_and_resumes(shards: str, tmp_path: Path) -> N
     pytest.importorskip("pandas", reason="open_clip's command needs open_clip_torch[training]")
     words = ["--model", "prolip-test-tiny", "--train-data", shards, "--dataset-type", "webdataset"]
     words += ["--batch-size", "4", "--workers", "2", "--precision", "fp32", "--device", "cpu", "--warmup", "1"]
-    words += ["--logs", str(tmp_path), "--log-every-n-steps", "1", "--save-most-recent"]
+    words += f"--logs {tmp_path} --log-every-n-steps 1 --save-most-recent".split()
     saved = tmp_path / "run" / "checkpoints" / "epoch_1.pt"
-    more = [*words, "--name", "more", "--epochs", "2", "--resume", str(saved)]
+    more = [*words, *f"--name more --epochs 2 --resume {saved}".split()]
     script = f"""
 import open_clip
 from prolip.interop.open_clip import main

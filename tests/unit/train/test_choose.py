@@ -104,8 +104,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
 
 
 def embed(lab: Lab, shard: str, out: str) -> None:
-    words = ["--checkpoint", str(lab.folder / "reference"), "--shards", str(lab.folder / shard), "--what", "both"]
-    words += ["--caption_key", "captions.name", "--out", str(lab.folder / out), "--dtype", "float32"]
+    words = f"--checkpoint {lab.folder}/reference --shards {lab.folder}/{shard} --what both".split()
+    words += f"--caption_key captions.name --out {lab.folder}/{out} --dtype float32".split()
     assert cli.main(["embed", *words]) == 0
 
 

@@ -59,7 +59,7 @@ def test_an_architecture_is_a_start_that_keys_change() -> None:
 
 def test_a_later_file_wins_and_flags_win_over_files(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text('out = "runs/mine"\noptim = { lr = 2e-4, warmup_steps = 7 }\n')
-    config = load_config(["demo", str(tmp_path / "mine.toml"), "--optim.lr", "1e-4"])
+    config = load_config(f"demo {tmp_path}/mine.toml --optim.lr 1e-4".split())
     assert (config.name, config.optim.lr, config.optim.warmup_steps, config.optim.clip_norm) == ("mine", 1e-4, 7, 1.0)
     assert config.out == Path("runs/mine")
 
@@ -295,7 +295,7 @@ def test_a_recipe_that_resizes_its_start_keeps_its_architecture(start: tuple[str
 
 def test_a_start_sets_the_tokenizer_unless_another_is_given(tmp_path: Path) -> None:
     write_run(tmp_path / "run", tmp_path / "own.json", context_length=7)
-    words = [*SHARDS, "--start_from", str(tmp_path / "run"), "--samples_seen", "51200", *RATES]
+    words = [*SHARDS, *f"--start_from {tmp_path}/run --samples_seen 51200".split(), *RATES]
     for recipe in ([], ["finetune-siglip-vit-b16"], ["vit-b16-datacomp-1b-1.28b"]):
         config = load_config([*recipe, *words])
         tokenizer = config.data.tokenizer

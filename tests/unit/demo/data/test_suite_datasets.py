@@ -174,7 +174,7 @@ def test_rebuilding_suites_gives_the_same_bytes_or_does_nothing(
     emoji: Path, suites: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "suites"
-    words = ["data", "build", "suites", "--data", str(emoji), "--out", str(out)]
+    words = f"data build suites --data {emoji} --out {out}".split()
     assert main(words) == 0
     assert contents(out) == contents(suites)
     assert main(words) == 0
