@@ -1,7 +1,5 @@
 """Fixtures for every test: where the optional inputs are."""
 
-from __future__ import annotations
-
 import atexit
 import gc
 import os
@@ -65,7 +63,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     long = [item for item in items if place(item) < len(LONGEST)]
     short = items[len(long) :]
     files = list(dict.fromkeys(item.path for item in long))
-    order: list[pytest.Item] = []
+    order = []
     for worker in range(num_workers):
         order += [item for item in long if files.index(item.path) % num_workers == worker]
         share = len(items) * (worker + 1) // num_workers

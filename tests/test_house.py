@@ -1,7 +1,5 @@
 """Rules of CONTRIBUTING.md that a machine can check."""
 
-from __future__ import annotations
-
 import ast
 import re
 import subprocess
@@ -32,7 +30,7 @@ def _nodes(path: Path) -> list[ast.AST]:
 
 
 def _imports(path: Path) -> set[str]:
-    names: set[str] = set()
+    names = set()
     for node in _nodes(path):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
@@ -94,7 +92,7 @@ def test_every_room_stays_within_its_budget() -> None:
     of_tests = sum(budget for room, budget in budgets.items() if "tests" in room)
     assert of_tests <= tests
     assert sum(budgets.values()) - of_tests <= product
-    weights: Counter[str] = Counter()
+    weights = Counter()
     for path in [*MODULES, *PACKAGE.rglob("*.pyi"), *RUST, *TESTS]:
         weights[_room(path)] += _tokens(path)
     assert weights.keys() == budgets.keys()
@@ -259,7 +257,7 @@ def test_the_version_is_defined_once() -> None:
 def test_constraints_fit_the_ranges_and_carry_no_addresses() -> None:
     from packaging.requirements import Requirement
 
-    pins: dict[str, str] = {}
+    pins = {}
     for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
             assert re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!_-]+", line), line

@@ -1,7 +1,5 @@
 """What `make` does before it builds, in a copy of the checkout's own files with stand-ins for the compilers."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """Every error that a user can cause has a field and a rule."""
 
-from __future__ import annotations
-
 import ast
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Ordinary runs take every benchmark at a toy size, without its limits. `pytest -m bench -s` measures."""
 
-from __future__ import annotations
-
 import pytest
 from tests.support.forkserver import FORKSERVER
 

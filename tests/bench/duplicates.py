@@ -7,8 +7,6 @@ one origin among all similar pairs of images and copies, and `more certain` how 
 copy.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable, Sequence
 from io import BytesIO

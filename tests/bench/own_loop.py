@@ -7,8 +7,6 @@ a process of its own, first on the machine as it is, then beside a process that 
 median over the rounds, with the lowest and the highest in brackets.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 import multiprocessing
@@ -70,7 +68,7 @@ def _batch_dataset(config: BenchDataConfig, folder: Path) -> Iterator[Any]:
     from prolip.interop import BatchDataset
 
     del folder
-    loader: DataLoader[Any] = DataLoader(BatchDataset(_settings(config)), batch_size=None)
+    loader = DataLoader(BatchDataset(_settings(config)), batch_size=None)
     while True:
         yield from (batch.images for batch in loader)
 
@@ -82,9 +80,7 @@ def _image_folder(config: BenchDataConfig, folder: Path) -> Iterator[Any]:
     found = ImageFolder(str(folder), published_transform(config))
     # One epoch has enough for a turn: at the end of an epoch the workers stand still.
     copies = math.ceil((config.num_images + (WARM_BATCHES + 1) * config.batch_size) / len(found))
-    loader: DataLoader[Any] = DataLoader(
-        ConcatDataset([found] * copies), config.batch_size, shuffle=True, num_workers=config.threads
-    )
+    loader = DataLoader(ConcatDataset([found] * copies), config.batch_size, shuffle=True, num_workers=config.threads)
     yield from (images for images, _ in loader)
 
 
@@ -134,7 +130,7 @@ def main(words: Sequence[str] | None = None) -> None:
             if how != "quiet":
                 busy = stack.enter_context(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
                 stack.callback(busy.kill)
-            turns: dict[str, list[Turn]] = {side: [] for side in SIDES}
+            turns = {side: [] for side in SIDES}
             for _ in range(options.repeats):
                 for side, found in turns.items():
                     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:

@@ -5,8 +5,6 @@ The folder of the comparison brings `common.py`, which parses the flags and meas
 beside it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from importlib import import_module
 

@@ -5,8 +5,6 @@ Parameter names are the released ones, so that a state dict of ours fits. Shapes
 W width, D embedding.
 """
 
-from __future__ import annotations
-
 import math
 from collections import OrderedDict
 from collections.abc import Callable
@@ -52,7 +50,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         normed = self.ln_1(x)
         x = x + self.attn(normed, normed, normed, need_weights=False)[0]
-        out: Tensor = x + self.mlp(self.ln_2(x))
+        out = x + self.mlp(self.ln_2(x))
         return out
 
 

@@ -3,8 +3,6 @@
 Both begin at the same weights and take the same batch, on one core and one thread.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import resource

@@ -9,8 +9,6 @@ pixels long with quality 95, and progressive with quality 90. Everything takes t
 a ratio is the median over the rounds, with the lowest and the highest in brackets.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 import multiprocessing
@@ -30,7 +28,7 @@ import numpy as np
 from PIL import Image
 
 from prolip.bench.config import BenchDataConfig
-from prolip.bench.contender import FLOOR, OURS, SQUARE, Measurement, run_contender
+from prolip.bench.contender import FLOOR, OURS, SQUARE, run_contender
 from prolip.data import StoreConfig, decode, expand_shards, simd_levels
 from prolip.data.build.config import FolderConfig
 from prolip.data.build.folder import build_folder
@@ -87,7 +85,7 @@ def _kornia() -> Decode:
 def _zune() -> Decode:
     import kornia_rs
 
-    decode_image: Decode = kornia_rs.io.decode_image_jpeg
+    decode_image = kornia_rs.io.decode_image_jpeg
     return decode_image
 
 
@@ -197,7 +195,7 @@ def write_shards(options: argparse.Namespace, photographs: Path, into: Path) -> 
 
 def measure_loader(options: argparse.Namespace, shards: dict[str, list[str]]) -> list[list[str]]:
     """Rows of the loader at each level, beside the floor."""
-    turns: dict[tuple[str, str], list[Turn]] = {}
+    turns = {}
     config = BenchDataConfig(
         shards=("",),
         threads=options.threads,
@@ -235,7 +233,7 @@ def measure_native(options: argparse.Namespace, shards: Sequence[str]) -> list[l
         native=(PATCHES,),
         token_budget=options.batch_size * PATCHES,
     )
-    found: dict[str, list[Measurement]] = {OURS: [], SQUARE: [], "webdataset": []}
+    found = {OURS: [], SQUARE: [], "webdataset": []}
     os.environ[LEVEL] = options.levels[0]
     for _ in range(options.repeats):
         for name, measured in found.items():
@@ -267,7 +265,7 @@ def measure_decoders(options: argparse.Namespace, folders: dict[str, Path]) -> l
             stack.callback(side.process.kill)
         for files, folder in folders.items():
             sums = {name: side.ask(folder, 0) for name, side in sides.items()}
-            turns: dict[str, list[Turn]] = {name: [] for name in sides}
+            turns = {name: [] for name in sides}
             for _ in range(options.repeats):
                 for name, side in sides.items():
                     turns[name].append(side.ask(folder, options.decode_images))

@@ -4,8 +4,6 @@ The loop takes class after class and computes every normal density again in ever
 is written here from docs/specification.md, section 5, and checked to give the same weights.
 """
 
-from __future__ import annotations
-
 import statistics
 import subprocess
 import sys

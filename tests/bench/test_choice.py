@@ -1,7 +1,5 @@
 """Choosing samples beside the plain loop, and super-batches: `pytest -m bench tests/bench/test_choice.py -s`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

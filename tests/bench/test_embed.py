@@ -3,8 +3,6 @@
 A small tower, which asks the loader for more than a published one does.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

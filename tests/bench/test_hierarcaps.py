@@ -2,8 +2,6 @@
 another and embeds its 50 queries (docs/specification.md, section 9): `pytest -m bench tests/bench -s`.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import pytest

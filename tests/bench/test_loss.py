@@ -5,8 +5,6 @@ The released code adds the variances of every pair in every dimension before it 
 `pytest -m bench tests/bench -s`.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 import torch.nn.functional as F

@@ -4,8 +4,6 @@ Each contender is a process of its own, so that its CPU time is its own; the ser
 proxy adds 50 ms to every request, as a distant server does.
 """
 
-from __future__ import annotations
-
 import json
 import statistics
 import subprocess
@@ -90,7 +88,7 @@ def test_reading_remote_shards_costs_little_more_than_local_ones(tmp_path: Path,
                 {"connections": 1, "read_ahead_bytes": 2**20},
             ),
         }
-        runs: dict[str, list[dict[str, float]]] = {name: [] for name in places}
+        runs = {name: [] for name in places}
         for name, (place, _) in places.items():
             write_index([f"{place}/{{000..{SHARDS - 1:03d}}}.tar"], tmp_path / f"{name}.index", 2, StoreConfig())
         for _ in range(5 if full else 1):

@@ -1,7 +1,5 @@
 """How long a checkpoint delays a training step, against the time of the save: `pytest -m bench tests/bench -s`."""
 
-from __future__ import annotations
-
 import dataclasses
 import statistics
 import time

@@ -1,7 +1,5 @@
 """Time and memory of `prolip data select` for 500 million scores: `pytest -m bench tests/bench/test_select.py -s`."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys

@@ -3,8 +3,6 @@
 Each contender is a process of its own. The many shards are hard links to twenty files with small images.
 """
 
-from __future__ import annotations
-
 import json
 import statistics
 import subprocess

@@ -1,7 +1,5 @@
 """A training step beside that of the published code's structure: the same numbers, samples a second, peak memory."""
 
-from __future__ import annotations
-
 import statistics
 from dataclasses import replace
 from typing import Any, NamedTuple, cast

@@ -1,7 +1,5 @@
 """`python -m tests.bench.targets` at a toy size, beside the decoders that every environment has."""
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 

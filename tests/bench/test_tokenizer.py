@@ -3,8 +3,6 @@
 CPU time of one thread, turn and turn about; every row of ids is compared as well.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import random
@@ -54,7 +52,7 @@ def compare(
 ) -> tuple[str, float]:
     """A line of the table and the ratio of the medians."""
     batches = [texts[at : at + BATCH] for at in range(0, len(texts), BATCH)]
-    times: dict[str, list[float]] = {"ours": [], "theirs": []}
+    times = {"ours": [], "theirs": []}
     for round_ in range(rounds + 1):
         rows = {}
         for side, encode in (("ours", ours), ("theirs", theirs)):

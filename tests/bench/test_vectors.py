@@ -1,7 +1,5 @@
 """Recall of approximate indexes over the vectors for databases: the share of the exact results that they find."""
 
-from __future__ import annotations
-
 import os
 import time
 from pathlib import Path

@@ -4,8 +4,6 @@ What is made smaller than the page has it is how long a run is and how large its
 whose configuration was read as it stands before.
 """
 
-from __future__ import annotations
-
 import io
 import logging
 import os

@@ -1,7 +1,5 @@
 """The public names: pages and examples import no others, and the API pages cover them."""
 
-from __future__ import annotations
-
 import ast
 import re
 from importlib import import_module

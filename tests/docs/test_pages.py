@@ -4,8 +4,6 @@ What a page takes for granted is made in `pages.world`; how its commands run is 
 cannot run stands under `<!-- parsed only: REASON -->`: the real parsers read every word of it.
 """
 
-from __future__ import annotations
-
 import re
 import shlex
 import subprocess
@@ -67,7 +65,7 @@ def commands(block: Block) -> list[list[str]]:
     lines = text.splitlines()
     if block.language == "console":
         lines = [line[2:] for line in lines if line.startswith("$ ")]
-    found: list[list[str]] = []
+    found = []
     for line in lines:
         for command in line.split(" && "):
             if words := shlex.split(command, comments=True):

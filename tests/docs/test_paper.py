@@ -3,8 +3,6 @@
 `PROLIP_UPDATE=1 pytest tests/docs/test_paper.py` writes it.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Names in the prose exist: modules, attributes, files, folders, settings of a run."""
 
-from __future__ import annotations
-
 import re
 from importlib import import_module
 from pathlib import Path
@@ -26,7 +24,7 @@ def exists(name: str) -> bool:
     words = name.split(".")
     for end in range(len(words), 0, -1):
         try:
-            found: object = import_module(".".join(words[:end]))
+            found = import_module(".".join(words[:end]))
         except ModuleNotFoundError:
             continue
         for word in words[end:]:
@@ -51,7 +49,7 @@ def test_settings_named_in_the_docs_exist() -> None:
     config = load_config(["vit-b16-datacomp-1b-1.28b", "with-native", "--data.shards", "a.tar"])
     for page in PAGES:
         for setting in set(SETTING.findall(page.read_text(encoding="utf-8"))) - {"lock.json"}:  # a file
-            value: object = config
+            value = config
             for word in setting.split("."):
                 assert hasattr(value, word), f"{page.stem} names {setting}, which does not exist"
                 value = getattr(value, word)

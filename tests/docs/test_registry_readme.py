@@ -1,7 +1,5 @@
 """docs/registry_readme.py: every link of the README leads to a file from a registry's page too."""
 
-from __future__ import annotations
-
 import re
 import runpy
 from pathlib import Path

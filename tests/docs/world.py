@@ -3,8 +3,6 @@
 All of it is small and made here. Names are those of the pages; `serving` stands for the servers.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

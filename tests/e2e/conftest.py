@@ -1,7 +1,5 @@
 """Fixtures of the end-to-end tests: folders with trained runs that several tests share."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

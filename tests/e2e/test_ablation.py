@@ -1,7 +1,5 @@
 """docs/ablation.py: a small run of it, and its tables."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Any

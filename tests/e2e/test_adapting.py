@@ -1,7 +1,5 @@
 """docs/adapting.py: its measures of every kind of adapted model."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Embed, select, deduplicate and train from a bucket, each killed once: here and on Ray the results are the same."""
 
-from __future__ import annotations
-
 import re
 import sys
 import threading

@@ -1,7 +1,5 @@
 """A run's folder or one checkpoint, copied elsewhere, is all that a command needs."""
 
-from __future__ import annotations
-
 import shutil
 import socket
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Databases of the vectors in part files find what `prolip search` finds."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The programs in examples/, on a small set of emoji and a small model."""
 
-from __future__ import annotations
-
 import re
 import runpy
 import sys

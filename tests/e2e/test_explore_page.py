@@ -1,7 +1,5 @@
 """The page of `prolip explore` in a real browser: every panel, used as a person would."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from collections.abc import Iterator
@@ -47,7 +45,7 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext
 @pytest.fixture
 def page(context: BrowserContext) -> Iterator[Page]:
     with context.new_page() as page:
-        wrong: list[str] = []
+        wrong = []
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("request", lambda request: foreign(request.url, wrong))
         yield page

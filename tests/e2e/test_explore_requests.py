@@ -1,7 +1,5 @@
 """Which HTTP requests the page of `prolip explore` answers: its own, with files that were uploaded."""
 
-from __future__ import annotations
-
 import http.client
 import json
 import os

@@ -1,7 +1,5 @@
 """One rank of several fails: its traceback is printed, and all processes end."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Runs that start from a SigLIP model of open_clip, with locked towers, and controls without uncertainty."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Folders here and in object stores: a file is whole or absent, also when the connection breaks in an upload."""
 
-from __future__ import annotations
-
 import os
 import time
 from pathlib import Path

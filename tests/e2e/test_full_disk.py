@@ -1,7 +1,5 @@
 """Commands on a full disk or a read-only folder: one sentence that names the path."""
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """docs/guarantees.py: it counts what a calibration decides about the other half of the images."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any

@@ -1,7 +1,5 @@
 """Three ranks, killed exactly while they start, validate or save: the same command ends with the same bits."""
 
-from __future__ import annotations
-
 import re
 import signal
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The launch scripts: what they start, and that one and two nodes train."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal
@@ -120,7 +118,6 @@ def test_a_run_may_save_for_almost_the_time_that_slurm_reserves(
     slurm(tmp_path)
     stub(tmp_path, program, f'echo "${GRACE}" > "{tmp_path}/grace"')
     reserved = re.search(r"^#SBATCH --signal=B:USR1@(\d+)$", (TRAIN / "slurm.sh").read_text(), re.MULTILINE)
-    assert reserved is not None
     assert launch(tmp_path, script, "demo", **settings).returncode == 0
     assert int((tmp_path / "grace").read_text()) == int(reserved[1]) - 10
     assert launch(tmp_path, script, "demo", **settings, **{GRACE: "7"}).returncode == 0

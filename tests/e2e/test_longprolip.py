@@ -1,7 +1,5 @@
 """LongProLIP: a model with captions of 64 tokens continues with 256, by the published recipe."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

@@ -1,7 +1,5 @@
 """docs/noise.py: a small run of it, and its table."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Every parallel strategy has the loss curve of a single process."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,7 +31,7 @@ def of_ranks(lab: Lab, processes: int, cases: Mapping[str, tuple[str, ...]]) -> 
     command = [str(Path(__file__).parent / "programs" / "curves.py"), json.dumps(words), str(STEPS), str(answer)]
     with Job(command, processes=processes, told=lab.folder / "told" / f"curves-{processes}") as job:
         assert job.wait() == [0] * processes, job.told()
-    found: dict[str, dict[str, Any]] = json.loads(answer.read_text())
+    found = json.loads(answer.read_text())
     return found
 
 

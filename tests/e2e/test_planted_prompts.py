@@ -1,7 +1,5 @@
 """docs/planted_prompts.py: what it plants, and that all ways are scored on the same images."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 

@@ -1,7 +1,5 @@
 """`prolip embed` on Ray: the bytes of a run without it, though actors, nodes and the whole cluster are lost."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -3,8 +3,6 @@
 A web server's, with ranges and without, are in test_remote_faults.
 """
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -51,7 +49,7 @@ def test_shards_on_the_hub_give_the_batches_of_local_ones(
     files = tmp_path / "hub" / "datasets" / "owner" / "name" / "resolve" / "v1"
     files.parent.mkdir(parents=True)
     files.symlink_to(folder)
-    tokens: list[str | None] = []
+    tokens = []
     with servers.nginx(tmp_path / "hub", tmp_path) as files_url, servers.redirecting(files_url, tokens) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub)
         monkeypatch.setenv("HF_TOKEN", "secret")

@@ -1,11 +1,8 @@
 """Evaluation, pages and copies give the same results from real servers as from the disk."""
 
-from __future__ import annotations
-
 import gzip
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +31,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def figures(lab: Path, out: Path, suite: str, data: str, *more: str) -> dict[str, float]:
     words = ["eval", suite, *f"--checkpoint {lab}/run --out {out} --num_resamples 0".split()]
     assert main([*words, "--data", data, *more]) == 0
-    found: dict[str, Any] = json.loads((out / "results.json").read_text())
+    found = json.loads((out / "results.json").read_text())
     return {row["metric"]: value for row in found["figures"] for value in row["value"].values()}
 
 

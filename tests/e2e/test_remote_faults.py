@@ -1,7 +1,5 @@
 """Servers and disks that fail while shards are read: no sample is lost, and errors name the cause."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -59,7 +57,6 @@ def python(program: str, *words: str) -> subprocess.Popen[str]:
 
 def reading(shards: str, index: Path, cache: Path, limit: int, before: str = "") -> subprocess.Popen[str]:
     process = python(before + RUN, shards, str(index), str(cache), str(limit))
-    assert process.stdout is not None
     assert process.stdout.readline() == "reading\n"
     return process
 

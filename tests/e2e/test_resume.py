@@ -1,7 +1,5 @@
 """Runs that are stopped, killed and restarted end with the same bits."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import os
@@ -60,7 +58,6 @@ def test_a_run_killed_four_times_ends_with_the_same_bits(lab: Lab) -> None:
         assert process.exitcode == -signal.SIGKILL
         within_saves += bool(list(folder.glob("*.partial")))
         found = find_latest(folder)
-        assert found is not None
         assert found.path == list_checkpoints(folder)[0]
         assert found.step >= last
         last = found.step
@@ -127,7 +124,7 @@ def test_a_run_of_two_processes_resumes_with_three_and_repeats_no_sample(lab: La
     assert 8 <= begun < 60
     lab.launch("grown", *flags, processes=3, program=LOGGED)
     assert lab.latest("grown").step == 60
-    epochs: list[list[str]] = [[] for _ in range(10)]
+    epochs = [[] for _ in range(10)]
     for file in (lab.folder / "grown").glob("keys-*.jsonl"):
         for line in file.read_text().splitlines():
             row = json.loads(line)
@@ -171,12 +168,12 @@ def test_a_native_run_resumes_within_an_epoch_on_another_number_of_ranks_with_eq
     samples, again = (numbers(native.rows(name), "samples") for name in ("whole", "fewer"))
     assert samples == again
     assert {after - before for before, after in itertools.pairwise(samples)} == {0, 8, 16}  # 0: of a validation
-    taken: dict[int, list[str]] = defaultdict(list)
+    taken = defaultdict(list)
     for file in (native.folder / "fewer").glob("keys-*.jsonl"):
         for row in map(json.loads, file.read_text().splitlines()):
             if (row["step"] <= 4) == (row["world_size"] == 2):
                 taken[row["step"]] += row["keys"]
-    epochs: list[list[str]] = [[]]
+    epochs = [[]]
     for _, keys in sorted(taken.items()):
         if {*keys} & {*epochs[-1]}:
             epochs.append([])

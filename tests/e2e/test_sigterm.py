@@ -1,7 +1,5 @@
 """SIGTERM in commands that write data: status 143, no partial files, and a rerun completes."""
 
-from __future__ import annotations
-
 import os
 import signal
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """A store accepts requests and never answers: a signal still stops a run soon, and nothing is lost."""
 
-from __future__ import annotations
-
 import signal
 import threading
 import time

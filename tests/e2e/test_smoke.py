@@ -1,7 +1,5 @@
 """The smoke test of the release workflow passes here."""
 
-from __future__ import annotations
-
 import pytest
 from tests.support import smoke
 

@@ -1,7 +1,5 @@
 """Remote shards without an index: opening sends no request, and batches are reproducible."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import time

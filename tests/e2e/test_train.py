@@ -1,7 +1,5 @@
 """Whole runs of a small recipe: loss curves, checkpoints, divergence, errors of wrong data and recipes."""
 
-from __future__ import annotations
-
 import math
 import re
 from itertools import accumulate

@@ -1,7 +1,5 @@
 """Runs with validation, logging and progress: the training itself is unchanged."""
 
-from __future__ import annotations
-
 import json
 import shutil
 
@@ -37,7 +35,6 @@ def test_validation_does_not_change_the_steps_and_the_best_is_kept(lab: Lab, sho
 
     checkpoints = watched.folder / "watched" / "checkpoints"
     found = read_best(checkpoints)
-    assert found is not None
     ranks = dict(zip(numbers(evaluated, "step"), numbers(evaluated, metric), strict=True))
     step = max(ranks, key=lambda step: ranks[step])
     assert (found[0], found[1].metric, found[1].value) == (step, metric, ranks[step])

@@ -3,8 +3,6 @@
 Needs only Python, torch and pip: the rest comes from the folder that `make gpu-bundle` filled on another machine.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import signal

@@ -4,8 +4,6 @@ Each batch is read late, after other work on the compute stream, and dropped wit
 stream does not wait for, or memory that is reused too early, changes a checksum.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 
@@ -56,7 +54,7 @@ def under_load(job: Job) -> None:
     with BatchLoader(config.loader(1)) as loader:
         source = Summed(loader)
         batches = device_batches(source, job.place)
-        found: list[Tensor] = []
+        found = []
         keep_busy = work_for_a_while() if job.on_gpu else lambda: None
         started = time.perf_counter()
         while len(found) < count and time.perf_counter() - started < most_seconds:

@@ -4,8 +4,6 @@ Our own wheel is in the folder already and says what it needs: what is installed
 those of this environment, which the tests pass with.
 """
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import tempfile
@@ -51,7 +49,7 @@ def wanted(wheel: Path) -> dict[str, str]:
 
 def needs(requirements: Iterable[str] | None) -> set[str]:
     """The packages that meet requirements on that machine, and what they need. Nothing is needed through torch."""
-    found: set[str] = set()
+    found = set()
     waiting = list(requirements or [])
     while waiting:
         requirement = Requirement(waiting.pop())

@@ -3,8 +3,6 @@
 The yardstick is the error of the CPU in the same precision: the device may round differently, but not much worse.
 """
 
-from __future__ import annotations
-
 import math
 from contextlib import AbstractContextManager
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Shards and settings of the GPU run, in full and in small."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """What a part of the GPU run receives, and how it reports."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """The card and the versions, and the shards for the other parts."""
 
-from __future__ import annotations
-
 import os
 import platform
 import time

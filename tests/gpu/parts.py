@@ -1,7 +1,5 @@
 """The parts of a GPU run, most important first, each with its time limit."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 

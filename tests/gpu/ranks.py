@@ -3,8 +3,6 @@
 One card has room for one rank of NCCL. `share_model` leaves a single process unwrapped, so it is told of two.
 """
 
-from __future__ import annotations
-
 import datetime
 from dataclasses import replace
 from unittest.mock import patch

@@ -1,7 +1,5 @@
 """The results of a GPU run, written again after every part: gpu.json for programs, gpu.md for people."""
 
-from __future__ import annotations
-
 import json
 import time
 from dataclasses import dataclass, field

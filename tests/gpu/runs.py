@@ -1,7 +1,5 @@
 """Whole runs of a small model: the loss curve against the CPU's, a resumed run, embeddings against the CPU's."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np
@@ -79,7 +77,7 @@ def embedded(job: Job, name: str, device: str, precision: str) -> dict[str, NDAr
     command += ["--log_var", "--dtype", "float32"]
     command += ["--shards", pattern(job), "--device", device, "--precision", precision]
     assert prolip(command) == 0
-    found: dict[str, NDArray[np.float32]] = {}
+    found = {}
     for kind in ("image", "text"):
         blocks = [block for part in complete_parts(Folder(str(out)), kind)[1] for block in part.blocks(log_var=True)]
         for field in ("mean", "log_var"):

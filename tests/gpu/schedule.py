@@ -1,7 +1,5 @@
 """Run parts one after another, each in a process of its own that is killed when its time is over."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

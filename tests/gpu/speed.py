@@ -1,7 +1,5 @@
 """Training steps on the device: samples per second, utilisation, memory and waiting, beside the published step."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The bundle for a machine without a network: what it holds, and how it is used."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import tomllib

@@ -1,7 +1,5 @@
 """The checks of the GPU run fail when they should."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

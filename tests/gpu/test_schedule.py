@@ -1,7 +1,5 @@
 """Parts run in their own processes: one that fails or hangs stops no other, and the report is always complete."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

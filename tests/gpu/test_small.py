@@ -1,7 +1,5 @@
 """The whole GPU run in its small form, on a CPU."""
 
-from __future__ import annotations
-
 import json
 import signal
 import subprocess

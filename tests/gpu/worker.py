@@ -1,7 +1,5 @@
 """The process of one part: runs it, and writes rows to standard output."""
 
-from __future__ import annotations
-
 import argparse
 import faulthandler
 import json

@@ -6,8 +6,6 @@ Two things that exist only in the released training loop are here and not in the
 and its guards (`released_names.py`), which replace an exploding term by 0.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -302,7 +300,7 @@ class Adapter(_checker_base()):  # type: ignore[misc]
     def ranking_metrics(self, image: Tensor, text: Tensor, scale: float) -> dict[str, float]:
         del scale  # changes no rank
         partner = torch.eye(len(image), dtype=torch.bool)
-        metrics: dict[str, float] = {}
+        metrics = {}
         for name, queries, candidates in (("image_to_text", image, text), ("text_to_image", text, image)):
             found = retrieval.evaluate_retrieval(Gaussian.point(queries), Gaussian.point(candidates), partner, "mean")
             metrics |= {f"{name}_mean_rank": found.mean_rank, f"{name}_median_rank": found.median_rank}

@@ -7,8 +7,6 @@ FOLDER holds files X.json (settings) and X.safetensors (numbers). What a folder 
 does not offer; that case is then skipped.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib
 from collections.abc import Callable, Iterable, Iterator
@@ -151,7 +149,7 @@ def cases(folder: Path) -> list[Case]:
 
 def check(case: Case, adapter: Any) -> Result:
     """Runs a case; what it raises is its result, and so is that nothing was compared."""
-    comparisons: list[Comparison] = []
+    comparisons = []
     try:
         comparisons.extend(case.compare(adapter))
     except NotImplementedError as error:

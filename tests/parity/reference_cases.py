@@ -3,8 +3,6 @@
 docs/specification.md defines every quantity and gives the bounds (section 12).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The released code's hyper-parameters under our names, and our loss terms under its names, with its guards."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -61,7 +59,7 @@ def bprw_config(
     alpha: float, multiplier: float, stable_eps: float | None, prior: str | None, **rest: Any
 ) -> bprw.BprwConfig:
     """Our names for the released code's prompt re-weighting."""
-    names: dict[str | None, Any] = {
+    names = {
         None: "uniform",
         "uniform": "uniform",
         "inverse": "inverse_var",

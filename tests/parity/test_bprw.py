@@ -1,7 +1,5 @@
 """Prompt re-weighting of all classes at once against recorded numbers of the released code, in double precision."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

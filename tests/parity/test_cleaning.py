@@ -1,7 +1,5 @@
 """Cleaning equals open_clip's: which captions need none of ftfy, and ids of its tokenizers with each `clean`."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from functools import cache

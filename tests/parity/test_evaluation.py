@@ -1,7 +1,5 @@
 """Evaluation loaders: every sample once, in the order of the files, with the pixels of open_clip's own transform."""
 
-from __future__ import annotations
-
 import io
 
 import numpy as np

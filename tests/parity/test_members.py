@@ -1,7 +1,5 @@
 """Members that batches carry are the bytes that Python's tarfile reads, for any threads and ranks."""
 
-from __future__ import annotations
-
 import gzip
 import random
 import tempfile
@@ -30,7 +28,7 @@ class Read(NamedTuple):
 
 def of_tarfile(paths: list[Path]) -> Read:
     """What tarfile reads of the samples whose image is one."""
-    samples: dict[str, dict[str, bytes]] = {}
+    samples = {}
     for path in paths:
         for name, data in read_tar(path):
             key, _, extension = name.partition(".")
@@ -40,8 +38,8 @@ def of_tarfile(paths: list[Path]) -> Read:
 
 
 def of_loader(config: LoaderConfig, world_size: int = 1) -> Read:
-    keys: list[str] = []
-    members: Members = {extension: [] for extension in config.keep_members}
+    keys = []
+    members = {extension: [] for extension in config.keep_members}
     for rank in range(world_size):
         with BatchLoader(config, rank=rank, world_size=world_size) as loader:
             for batch in loader:
@@ -57,7 +55,7 @@ def by_key(read: Read) -> dict[str, list[bytes | None]]:
 
 
 def evaluation(paths: list[Path], **changes: object) -> LoaderConfig:
-    settings: dict[str, object] = {
+    settings = {
         "shards": tuple(map(str, paths)),
         "batch_size": 3,
         "image_size": 8,

@@ -1,7 +1,5 @@
 """Images at native aspect ratio: grids and arrays of timm's NaFlex pipeline."""
 
-from __future__ import annotations
-
 import io
 import itertools
 from dataclasses import replace
@@ -132,7 +130,6 @@ def test_steps_draw_lengths_and_masks_keep_patches_of_their_image(shard: str) ->
             values = np.where(ours.patch_valid[..., None], ours.patches + 256.0 * (np.arange(192) % 3), 0)
             assert np.array_equal(patches_of(translated).patches.view(np.float32), values)
             kept = batch.kept_patches
-            assert kept is not None
             assert len(kept) == len(batch.keys) // 2
             assert kept.shape[1] == (counts[: len(kept)] * 0.6).astype(int).max()
             for row, count in zip(kept, counts, strict=False):

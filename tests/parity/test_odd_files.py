@@ -1,7 +1,5 @@
 """Unusual and damaged JPEG, PNG and WebP files: PIL's pixels, or an error where PIL has one."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import logging
@@ -196,7 +194,7 @@ def test_damaged_files_raise_where_pil_raises(files: Callable[[], dict[str, byte
     """Changed bytes and cut ends. A few more are refused than by PIL: what is wrong behind the last row of samples."""
     generator = random.Random(1)
     sound = [data for data in files().values() if len(data) < 4000]
-    found: Counter[str] = Counter()
+    found = Counter()
     logging.disable()
     for _ in range(4000):
         data = bytearray(generator.choice(sound))

@@ -1,7 +1,5 @@
 """`prolip eval` on a model of open_clip beside open_clip's own zero-shot loop on the same files, to the last digit."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """Pixels equal PIL's: decoding, resizing, the evaluation transform and the colour operations, to the last bit."""
 
-from __future__ import annotations
-
 import io
 import random
 import struct
@@ -266,7 +264,7 @@ def jittered_by_torchvision(image: Pixels, factors: list[float | None], order: l
 
 def random_jitter(generator: random.Random) -> tuple[list[float | None], list[int]]:
     """Factors as torchvision draws them, in single precision."""
-    factors: list[float | None] = [float(np.float32(generator.uniform(0.5, 1.5))) for _ in range(3)]
+    factors = [float(np.float32(generator.uniform(0.5, 1.5))) for _ in range(3)]
     factors.append(float(np.float32(generator.uniform(-0.5, 0.5))))
     factors = [factor if generator.random() < 0.8 else None for factor in factors]
     return factors, generator.sample(range(4), 4)

@@ -1,7 +1,5 @@
 """The library against recorded numbers of the released code, through the checker and its adapter."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The numbers of the released notebook (src/example.ipynb), if the weights and its image are on this machine."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Token ids equal the reference's: open_clip's SimpleTokenizer, and the `tokenizers` package for any tokenizer.json."""
 
-from __future__ import annotations
-
 import csv
 import html.entities
 import random

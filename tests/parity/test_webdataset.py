@@ -1,7 +1,5 @@
 """Archives are read as webdataset reads them: the same samples, bytes and order."""
 
-from __future__ import annotations
-
 import contextlib
 import gzip
 import io
@@ -21,7 +19,7 @@ from PIL import Image
 from tests.support.images import encode
 from webdataset import tariterators
 
-from prolip.data import BatchLoader, DataError, LoaderConfig, Members, NoSampleError, StoreConfig
+from prolip.data import BatchLoader, DataError, LoaderConfig, NoSampleError, StoreConfig
 from prolip.data.config import TokenizerConfig
 from prolip.data.tokenizer import Tokenizer
 
@@ -77,7 +75,7 @@ class Theirs(NamedTuple):
 
 def theirs(paths: Iterable[Path]) -> Theirs:
     """What webdataset reads from shards, going on where it would raise."""
-    samples: list[dict[str, Any]] = []
+    samples = []
     doubled = set()
 
     def go_on(error: Exception) -> bool:
@@ -128,7 +126,7 @@ def compare(*paths: Path, plain: Iterable[Path] = ()) -> int:
             evaluation(*paths)
         return 0
     keys, shades, ids = [], [], []
-    members: Members = {extension: [] for extension in KEPT}
+    members = {extension: [] for extension in KEPT}
     loader = evaluation(*paths)
     for batch in loader:
         keys += batch.keys

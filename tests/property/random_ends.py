@@ -1,7 +1,5 @@
 """Loaders that end at random moments: `python -m tests.property.random_ends KIND SEED ROUNDS SHARDS`."""
 
-from __future__ import annotations
-
 import gc
 import os
 import random

@@ -1,7 +1,5 @@
 """Accumulated gradients equal those of the whole batch: masked terms and random numbers."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -39,13 +37,13 @@ class Drawn(nn.Module):
         self.model = model_of()
 
     def forward(self, images: Tensor, *rest: Tensor | None) -> ProLIPOutput:
-        output: ProLIPOutput = self.model(F.dropout(images), *rest)
+        output = self.model(F.dropout(images), *rest)
         return output
 
 
 def test_the_second_pass_repeats_the_random_draws() -> None:
     network, batch = Drawn(), step_of(7, 3)
-    calls: list[Tensor] = []
+    calls = []
     network.model.visual.register_forward_pre_hook(lambda module, inputs: calls.append(inputs[0].detach()))
     torch.manual_seed(5)
     gradients(network, batch, 3)

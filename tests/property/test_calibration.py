@@ -1,7 +1,5 @@
 """Guarantees over a thousand random splits: coverage of label sets, and limits of errors."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """The fast choice of candidates equals its equation, for any number of groups, chunks and judges."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st

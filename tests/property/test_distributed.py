@@ -1,13 +1,10 @@
 """The loss over W ranks is the loss of one process on the concatenated batch: values and gradients, W = 1..5."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -151,7 +148,7 @@ def serve(rank: int, store: Path, orders: Connection) -> None:
         call = torch.compile(loss, fullgraph=True, backend="aot_eager") if case.compiled else loss
         terms = call(output_of(leaves))
         terms.total.backward()
-        found: dict[str, Any] = {"terms": torch.stack(terms).detach().numpy()}
+        found = {"terms": torch.stack(terms).detach().numpy()}
         orders.send(found | {name: leaf.grad.numpy() for name, leaf in leaves.items() if leaf.grad is not None})
     dist.barrier()
     dist.destroy_process_group()

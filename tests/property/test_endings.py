@@ -1,7 +1,5 @@
 """Loaders that are closed, dropped, forked or interrupted at any moment never hang the interpreter."""
 
-from __future__ import annotations
-
 import random
 import select
 import signal
@@ -85,7 +83,6 @@ def test_ending_a_loader_at_any_moment_does_not_hang(folder: Path, supply: str) 
 def test_interrupting_a_loader_at_any_moment_does_not_hang(folder: Path, supply: str) -> None:
     draw = random.Random(5)
     with supplied(supply, folder) as shards, started("interrupted", 1, 20, shards) as process:
-        assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         deadline = time.monotonic() + LIMIT_S
         # It says when it is done: while Python ends, nothing would handle a signal.

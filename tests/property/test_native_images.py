@@ -1,7 +1,5 @@
 """Images at their native aspect: positions, and one result for an image alone and padded."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The promises of a search in simulation, with exact distributions: two hundred calibrations, each on new queries."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """Inner products of the vectors for databases rank by CSD, within the documented bound."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from hypothesis import given, settings, strategies as st

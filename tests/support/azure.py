@@ -4,8 +4,6 @@ Microsoft's emulator is a program for Node, which is none of the tests' tools. T
 ETags, `If-Match`) and `List Blobs` (in pages), to whoever signs with the account's key.
 """
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import hashlib

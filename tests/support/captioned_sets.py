@@ -1,7 +1,5 @@
 """Small data sets of images with captions: pairs with COCO's ids, and hierarchies in HierarCaps' layout."""
 
-from __future__ import annotations
-
 import csv
 import json
 import random

@@ -1,7 +1,5 @@
 """Small sets of captioned images and of hierarchies, with two models to evaluate on them."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -36,7 +34,7 @@ class CaptionedWorld:
         names = models if models is not None else [self.ours, self.theirs]
         given = [word for name in names for word in ("--checkpoint", name)]
         assert main(["eval", suite, *given, "--out", str(out), "--num_resamples", "10", *words]) == 0
-        found: dict[str, Any] = json.loads((out / "results.json").read_text())
+        found = json.loads((out / "results.json").read_text())
         assert (out / "results.md").read_text()
         assert "</html>" in (out / "results.html").read_text()
         return found

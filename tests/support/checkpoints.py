@@ -1,7 +1,5 @@
 """Small checkpoints, and ways to damage their files."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Images in folders named like their labels, and a tiny run that can classify them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from PIL import Image

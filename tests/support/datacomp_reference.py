@@ -1,13 +1,11 @@
 """The figures of DataComp's tasks, computed in another way: by open_clip, scikit-learn and loops."""
 
-from __future__ import annotations
-
 import ast
 import csv
 import io
 import json
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +42,7 @@ class Theirs:
         return self.model.encode_text(self.tokenizer(captions), normalize=True)
 
     def classifier(self, classnames: list[str], templates: list[str]) -> Tensor:
-        filled: list[Callable[[str], str]] = [lambda name, t=template: t.format(c=name) for template in templates]
+        filled = [lambda name, t=template: t.format(c=name) for template in templates]
         return open_clip.build_zero_shot_classifier(self.model, self.tokenizer, classnames, filled)
 
 
@@ -122,7 +120,7 @@ def expected_retrieval(folder: Path, model: Theirs) -> dict[str, float]:
 
 
 def expected_associations(folder: Path, model: Theirs) -> dict[str, float]:
-    scores: dict[int, list[float]] = {5: [], 6: [], 10: [], 12: []}
+    scores = {5: [], 6: [], 10: [], 12: []}
     with (folder / "winogavil_dataset.csv").open() as file, zipfile.ZipFile(folder / "winogavil_images.zip") as archive:
         for row in csv.DictReader(file):
             candidates, right = json.loads(row["candidates"]), ast.literal_eval(row["associations"])

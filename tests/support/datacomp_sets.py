@@ -1,7 +1,5 @@
 """Small data sets in the published layout of DataComp's evaluation, and small models of open_clip to evaluate."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

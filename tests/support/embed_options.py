@@ -1,7 +1,5 @@
 """A small `prolip embed`: its options, and the rows that it has written."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

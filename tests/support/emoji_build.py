@@ -1,7 +1,5 @@
 """A small set of emoji for the real builder: a made-up table with made-up art."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +27,7 @@ BORROWED = range(40, 80)
 
 
 def made_up_table() -> list[Emoji]:
-    table: list[Emoji] = []
+    table = []
     for number in range(NUM_BASE):
         group, subgroup = (("Objects", "tool"), ("Animals & Nature", "animal-bird"))[number % 2]
         code, name = f"{0x1F000 + number:X}", f"thing {number}"

@@ -1,7 +1,5 @@
 """Shards of synthetic emoji."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

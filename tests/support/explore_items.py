@@ -1,7 +1,5 @@
 """Shards for the page of `prolip explore`, and the page served over them."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

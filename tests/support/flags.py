@@ -1,13 +1,11 @@
 """Command lines of tests: what a helper gives, and what a test gives in its place."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 
 def latest(words: Iterable[str]) -> list[str]:
     """The words with only the last of equal flags, which may be given once."""
-    current: list[str] = []
+    current = []
     found = {"": current}
     for word in words:
         if word.startswith("--"):

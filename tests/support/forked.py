@@ -4,8 +4,6 @@ For tests that do not ask how a program starts or how its interpreter ends: thes
 libraries read when they are imported (HF_HOME) come too late.
 """
 
-from __future__ import annotations
-
 import atexit
 import multiprocessing
 import os
@@ -41,7 +39,7 @@ class Forked:
         """Starts it, as `subprocess.Popen` would. What is tied ends when this process does, however that is."""
         assert command[0] == sys.executable
         assert stderr != subprocess.PIPE, "a file can be read when it has ended"
-        theirs: dict[int, Connection] = {}
+        theirs = {}
         self.stdin: IO[bytes] | None = None
         self.stdout: IO[bytes] | None = None
         if stdin == subprocess.PIPE:
@@ -160,6 +158,5 @@ def _run(
 
 def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
-    assert parent is not None
     parent.join()
     os.kill(os.getpid(), signal.SIGKILL)

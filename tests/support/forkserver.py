@@ -4,8 +4,6 @@ pytest's workers are such processes, and so are the Pythons that their programs 
 imports little, for a process that only asks the server for another.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import runpy

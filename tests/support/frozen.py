@@ -3,8 +3,6 @@
 A forked process would look through it and so copy its memory: half a second of the processor's time.
 """
 
-from __future__ import annotations
-
 import gc
 
 gc.collect()

@@ -1,7 +1,5 @@
 """Synthetic embeddings of image-text pairs of a frozen model, in memory or in files."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A stand-in for a loader that returns given batches."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any

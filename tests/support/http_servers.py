@@ -1,7 +1,5 @@
 """Servers on loopback whose answers a test writes; they log nothing."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +16,7 @@ send_file = SimpleHTTPRequestHandler.do_GET
 @contextmanager
 def serving(handler: type[BaseHTTPRequestHandler], **settings: Any) -> Iterator[str]:
     """The address of a server that ends with the block."""
-    quiet: Any = type(handler.__name__, (handler,), {"log_message": lambda *_: None})
+    quiet = type(handler.__name__, (handler,), {"log_message": lambda *_: None})
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(quiet, **settings)) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()

@@ -1,7 +1,5 @@
 """A hub and an object store on loopback, for their clients' own code: repositories and buckets are folders."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """ImageNet and two of its variants in small, evaluated once for two models."""
 
-from __future__ import annotations
-
 import json
 import random
 from pathlib import Path

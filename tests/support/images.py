@@ -1,7 +1,5 @@
 """Images as files: random ones, and PNG files put together by hand."""
 
-from __future__ import annotations
-
 import io
 import struct
 import zlib

@@ -1,7 +1,5 @@
 """Places with limited writing: a full disk, a quota, a read-only folder."""
 
-from __future__ import annotations
-
 import resource
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """Parts with any scores, as `prolip embed` writes them, without a model."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Iterable, Sequence

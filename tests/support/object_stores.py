@@ -1,7 +1,5 @@
 """Object stores on loopback, and the environment variables that point a client to them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

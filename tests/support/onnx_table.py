@@ -1,7 +1,5 @@
 """torch's table of ONNX operators, built once: building it takes a quarter of the time of a small export."""
 
-from __future__ import annotations
-
 from functools import cache
 
 import pytest

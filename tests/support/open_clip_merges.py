@@ -1,7 +1,5 @@
 """open_clip's CLIP tokenizer, made once: to read its 49,000 merges takes longer than to build a small model."""
 
-from __future__ import annotations
-
 import sys
 from typing import Any
 
@@ -13,7 +11,7 @@ def read_merges_once() -> None:
     from open_clip.tokenizer import SimpleTokenizer
 
     read = SimpleTokenizer.__init__
-    known: dict[str, dict[str, Any]] = {}
+    known = {}
 
     def take(self: Any, *values: Any, **named: Any) -> None:
         settings = repr((values, sorted(named.items())))

@@ -1,7 +1,5 @@
 """Random Gaussians with unit means."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 

@@ -1,7 +1,5 @@
 """Embedded shards, and selections of their samples."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar

@@ -3,8 +3,6 @@
 Their environment tells them what torchrun would. Tests start torchrun itself only where it is the question.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import time
@@ -47,7 +45,6 @@ class Job:
             self.ranks.append(process)
 
     def _place(self, rank: int, processes: int) -> dict[str, str]:
-        assert self._store is not None
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
         place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": self._store.port}
         place |= {"TORCHELASTIC_USE_AGENT_STORE": True, "TORCHELASTIC_RESTART_COUNT": 0}

@@ -1,7 +1,5 @@
 """Ray clusters of several nodes on this machine, which end with their block, whatever happened."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import signal

@@ -1,7 +1,5 @@
 """The released models on a hub of folders: tiny widths in the released layout, and their tokenizers' repositories."""
 
-from __future__ import annotations
-
 import json
 import math
 from dataclasses import replace
@@ -90,7 +88,6 @@ def write_released(models_folder: Path, released: ReleasedModel, seed: int = 0) 
         model = ProLIP(config).eval()
         for parameter in (model.visual.uncertainty_proj.weight, model.text.text_uncertainty_projection.weight):
             torch.nn.init.normal_(parameter, std=0.5)
-    assert model.logit_bias is not None
     model.logit_scale.data.fill_(math.log(SCALE))
     model.logit_bias.data.fill_(BIAS)
     folder = models_folder / released.repository

@@ -1,7 +1,5 @@
 """Shards for the tests of remote ones, and the run that every server must give the same batches of."""
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Small shards and configurations for the tests of the loader."""
 
-from __future__ import annotations
-
 import dataclasses
 import io
 import json
@@ -39,7 +37,7 @@ def read_tar(path: Path) -> list[tuple[str, bytes]]:
 
 def read_samples(path: Path) -> dict[str, dict[str, bytes]]:
     """The members of each sample by extension."""
-    samples: dict[str, dict[str, bytes]] = {}
+    samples = {}
     for name, data in read_tar(path):
         key, _, extension = name.partition(".")
         samples.setdefault(key, {})[extension] = data

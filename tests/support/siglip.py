@@ -1,7 +1,5 @@
 """A small SigLIP model of open_clip, trained for a while by its own loss on our images and saved as a user has it."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from pathlib import Path
@@ -74,7 +72,7 @@ def pretrain(folder: Path, described: dict[str, Any], words: list[str], steps: i
     config = load_config(words)
     data = dataclasses.replace(config.loader(1), mask=None, captions=config.data.captions[:1])
     torch.manual_seed(config.seed)
-    model: Any = open_clip.create_model(folder.name)
+    model = open_clip.create_model(folder.name)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.1)
     rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.1, cycle_momentum=False)
     loss = SigLipLoss()

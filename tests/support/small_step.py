@@ -1,7 +1,5 @@
 """A training step of a tiny model: its configuration, a batch, its gradients in parts or whole."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast

@@ -1,7 +1,5 @@
 """A data set and a model small enough that a whole run takes seconds."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import shutil

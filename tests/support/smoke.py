@@ -3,8 +3,6 @@
 A small model of the released layout is written, opened, and encodes an image and captions.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The studies in docs/, as modules."""
 
-from __future__ import annotations
-
 import runpy
 from pathlib import Path
 from types import SimpleNamespace

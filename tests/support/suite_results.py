@@ -1,7 +1,5 @@
 """Results of a synthetic suite for synthetic models."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Ranks as threads of one process, for tests that exchange little: no processes to start."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

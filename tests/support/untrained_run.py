@@ -1,7 +1,5 @@
 """A run of a tiny untrained model, for tests that need any run."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

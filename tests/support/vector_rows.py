@@ -1,7 +1,5 @@
 """Gaussians in part files, as `prolip embed` writes them, without a model."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 

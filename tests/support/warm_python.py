@@ -3,8 +3,6 @@
 Signals go on to that process, and it ends when what stands for it is killed.
 """
 
-from __future__ import annotations
-
 import os
 import shlex
 import signal

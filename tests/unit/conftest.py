@@ -1,7 +1,5 @@
 """Fixtures of several rooms: a synthetic world of emoji, shards read by webdataset, the real art."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +30,7 @@ def read_back() -> Callable[..., list[Record]]:
     def read(folder: Path, pattern: str = "*.tar") -> list[Record]:
         shards = [str(path) for path in sorted(folder.glob(pattern))]
         assert shards, f"no {pattern} in {folder}"
-        samples: list[Record] = []
+        samples = []
         for shard in shards:
             with open(shard, "rb") as stream:
                 files = tar_file_expander([{"url": shard, "stream": stream}])

@@ -1,7 +1,5 @@
 """Users see an error as one line, whatever characters their data's names hold."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

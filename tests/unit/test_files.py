@@ -1,7 +1,5 @@
 """Atomic file writes; a full disk is one sentence."""
 
-from __future__ import annotations
-
 import errno
 import os
 from collections.abc import Callable

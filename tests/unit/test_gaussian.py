@@ -1,7 +1,5 @@
 """Properties and values of the measures of Gaussians."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

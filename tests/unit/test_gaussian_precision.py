@@ -1,7 +1,5 @@
 """Scores of Gaussians are computed in float32 at least: of half-precision inputs, and inside autocast."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

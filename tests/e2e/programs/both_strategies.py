@@ -1,7 +1,5 @@
 """`python -m prolip.train` under DDP and then FSDP2, each in a folder of its own: one start of processes for both."""
 
-from __future__ import annotations
-
 import sys
 
 from prolip.train.loop import main

@@ -4,8 +4,6 @@ torchrun starts this file with a JSON list of (name, words), the number of steps
 0 writes. Every case is saved half-way; one that names the folder of an earlier one goes on from there.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import sys
@@ -111,9 +109,7 @@ def record_run(run: Run, steps: int) -> dict[str, Any]:
             scales.append(0.0 if run.scaler is None else run.scaler.scale.item())
             if run.step == steps // 2:
                 save(run, batch.cursor)
-    found: dict[str, Any] = dict(
-        zip([*LossTerms._fields, "grad_norm"], map(list, zip(*rows, strict=True)), strict=True)
-    )
+    found = dict(zip([*LossTerms._fields, "grad_norm"], map(list, zip(*rows, strict=True)), strict=True))
     found |= {"scale": scales, "dtypes": dtypes, "fp32_matmul": torch.get_float32_matmul_precision()}
     found["weights"] = {name: whole(parameter) for name, parameter in run.model.named_parameters()}
     found["sharded"] = sum(isinstance(parameter, DTensor) for parameter in run.model.parameters())

@@ -3,8 +3,6 @@
 Nobody can leave the process group, as with NCCL while a rank is missing.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import time

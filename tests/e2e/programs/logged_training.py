@@ -1,7 +1,5 @@
 """`python -m prolip.train`, with the keys of every step's samples written into the run's folder, a file a rank."""
 
-from __future__ import annotations
-
 import json
 import sys
 from typing import Any

@@ -1,7 +1,5 @@
 """`python -m prolip.train`, in which rank 1 reads other shards than rank 0: those that the first word names."""
 
-from __future__ import annotations
-
 import os
 import sys
 

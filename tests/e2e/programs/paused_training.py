@@ -7,8 +7,6 @@ Every step adds noise from torch's generator to the images. So a run ends with t
 same generators.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import time

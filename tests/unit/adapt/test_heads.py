@@ -1,7 +1,5 @@
 """The heads start at the frozen model, have the right gradients, and learn a planted structure."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

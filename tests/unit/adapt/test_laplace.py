@@ -1,7 +1,5 @@
 """Kronecker factors against autograd, the posterior against its definition."""
 
-from __future__ import annotations
-
 import math
 
 import pytest
@@ -110,7 +108,6 @@ def test_each_head_gets_its_towers_posterior() -> None:
         torch.testing.assert_close(head.directions, expected.directions.float())
         torch.testing.assert_close(head.spread, expected.spread.float())
     assert found[0].precision != found[1].precision
-    assert adapter.logit_bias is not None
     assert (float(adapter.logit_scale.detach().exp()), float(adapter.logit_bias.detach())) == pytest.approx(
         (SCALE, -1.0)
     )

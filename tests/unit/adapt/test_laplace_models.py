@@ -1,7 +1,5 @@
 """A model with a Laplace approximation, wherever others are compared by sampled distance: right, or refused."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

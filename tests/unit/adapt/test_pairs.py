@@ -1,7 +1,5 @@
 """Pairs are read in blocks, shuffled and checked."""
 
-from __future__ import annotations
-
 import math
 from itertools import islice
 from pathlib import Path

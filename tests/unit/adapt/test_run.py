@@ -1,7 +1,5 @@
 """`prolip adapt` from shards to search: a small model of open_clip gets variances from its cached embeddings."""
 
-from __future__ import annotations
-
 import json
 import math
 import shutil
@@ -140,7 +138,7 @@ def test_unusable_options_are_refused(field: str, make: Callable[[], object]) ->
 
 def test_sources_that_do_not_fit_are_refused(lab: Path, tmp_path: Path) -> None:
     one, other = ((str(write_npz(tmp_path / f"{rows}.npz", *made_up(rows, dim))),) for rows, dim in ((1, 16), (20, 7)))
-    refused: list[tuple[str, dict[str, Any]]] = [
+    refused = [
         ("masked", {"embeddings": (str(lab / "name"),), "masked": (str(tmp_path / "absent"),)}),
         ("embeddings", {"embeddings": (str(tmp_path / "absent"),)}),
         ("embeddings", {"embeddings": one, "checkpoint": source(lab)}),

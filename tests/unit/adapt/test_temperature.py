@@ -1,7 +1,5 @@
 """A planted scale and bias are found again."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """`prolip bench data` on tiny shards: its figures and its errors."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 

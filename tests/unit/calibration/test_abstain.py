@@ -1,7 +1,5 @@
 """The exact test behind "don't know"; how often the limit is broken is in tests/property."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

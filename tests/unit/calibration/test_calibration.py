@@ -1,7 +1,5 @@
 """What a calibration keeps of labelled items, and what it says about new ones, against loops over the items."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from pathlib import Path
@@ -57,7 +55,6 @@ def test_one_part_of_the_items_fits_and_the_other_is_held(seed: int, score: str,
     assert (found.prior is None) == (prior == "even")
     known = evidence._replace(logits=evidence.logits + torch.tensor(expected).double().log())
     assert found.temperature == pytest.approx(fit_temperature(known.logits[fitting], truth[fitting]), rel=1e-6)
-    assert evidence.pair_logits is not None
     match = torch.nn.functional.one_hot(truth, LABELS).bool()
     assert found.pairs == pytest.approx(fit_pairs(evidence.pair_logits[fitting], match[fitting]), rel=1e-4)
     shares = (known.logits / found.temperature).softmax(1)

@@ -1,7 +1,5 @@
 """Scores and thresholds of label sets by hand; how often sets contain the label is in tests/property."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

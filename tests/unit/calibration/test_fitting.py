@@ -1,7 +1,5 @@
 """Temperature, pair scale, logistic regression and label frequencies."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

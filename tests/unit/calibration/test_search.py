@@ -1,7 +1,5 @@
 """Limits of a calibrated search by hand, and its file."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from pathlib import Path

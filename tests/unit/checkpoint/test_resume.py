@@ -1,7 +1,5 @@
 """Which checkpoint a run resumes from."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

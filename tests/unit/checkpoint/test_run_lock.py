@@ -1,7 +1,5 @@
 """One run per folder, while its process lives."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +29,6 @@ def test_a_folder_is_free_after_a_run_and_after_a_kill(tmp_path: Path, monkeypat
     with RunLock(run, ALONE), pytest.raises(UserError, match=r"in use"):
         RunLock(run, ALONE)
     with Forked([sys.executable, "-c", HOLD, str(run)], stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
         with pytest.raises(UserError, match=rf'"pid": {process.pid}'):
             RunLock(run, ALONE)

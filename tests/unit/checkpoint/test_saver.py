@@ -1,7 +1,5 @@
 """Checkpoints are whole or absent; old ones are removed, and the best one is kept."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import time
@@ -43,7 +41,6 @@ def test_the_best_checkpoint_is_kept_and_opened_as_best(tmp_path: Path) -> None:
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step_000000030", "step_000000010"]
     assert read_best(tmp_path) == (10, Best(metric="recall", value=0.25))
     opened = open_saved(tmp_path / "best")
-    assert opened is not None
     assert opened.step == 10
     save(tmp_path, 40, keep=1, best=0.5)
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step_000000040"]

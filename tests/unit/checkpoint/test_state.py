@@ -1,7 +1,5 @@
 """Saved state loads equal, and restores a run."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 
@@ -41,7 +39,7 @@ class Net(nn.Module):
         self.frozen = nn.Parameter(torch.ones(2), requires_grad=False)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        mixed: Tensor = self.used(inputs) + torch.randn(3)
+        mixed = self.used(inputs) + torch.randn(3)
         return mixed.square().sum()
 
 

@@ -1,7 +1,5 @@
 """Pickled metadata is read; anything that a pickle could call is refused."""
 
-from __future__ import annotations
-
 import io
 import pickle
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The command line: quick `--help`, and wrong input names its option and rule before anything long begins."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

@@ -1,7 +1,5 @@
 """`prolip data index` and a loader that opens by the index alone."""
 
-from __future__ import annotations
-
 import gzip
 import os
 from pathlib import Path

@@ -3,8 +3,6 @@
 The laws of order, masking and archives are tested in Rust (rust/loader/tests).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import gc
 import json
@@ -56,7 +54,6 @@ def test_a_batch_has_the_documented_shapes_and_types(shards: str) -> None:
         (batch.rows, (4,), np.uint32),
         (batch.sizes, (4, 2), np.int32),
     ):
-        assert array is not None
         assert array.shape == shape
         assert array.dtype == np.dtype(kind)
         assert array.flags.c_contiguous
@@ -102,7 +99,7 @@ def test_arrays_share_the_loaders_memory(shards: str) -> None:
 
 
 def test_memory_is_reused_only_after_a_batch_is_dropped(shards: str) -> None:
-    seen: list[int] = []
+    seen = []
     endless = BatchLoader(config(shards, num_epochs=None, prefetch_batches=2))
     run = iter(endless)
     kept = next(run).images

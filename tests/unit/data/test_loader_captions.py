@@ -1,7 +1,5 @@
 """Captions from JSON members."""
 
-from __future__ import annotations
-
 import json
 import random
 

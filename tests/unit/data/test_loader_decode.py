@@ -1,7 +1,5 @@
 """`prolip.data.decode`: one image at a time, from any thread. `tests/parity` compares its pixels with PIL's."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Bad samples are counted; threads are joined; nothing hangs."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
@@ -97,7 +95,6 @@ def test_ctrl_c_ends_the_wait_for_a_batch(tmp_path: Path) -> None:
     write_tar(tmp_path / "slow.tar", [entry for index in range(8) for entry in members(f"é{index}", (0, 0, 0))])
     command = [sys.executable, "-W", "error", "-c", textwrap.dedent(code), str(tmp_path / "slow.tar")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         time.sleep(0.5)
         process.send_signal(signal.SIGINT)

@@ -1,7 +1,5 @@
 """A wrong `PROLIP_SIMD` is an error wherever it is read. The Rust tests select levels with it."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

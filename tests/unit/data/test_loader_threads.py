@@ -1,7 +1,5 @@
 """Loaders used from several threads, and in a spawned process."""
 
-from __future__ import annotations
-
 import pickle
 import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """Raw samples of shards."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

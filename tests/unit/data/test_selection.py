@@ -85,7 +85,7 @@ def test_files_are_combined_in_turn(tmp_path: Path, capsys: pytest.CaptureFixtur
     "column", [("rows", [[3, 3]]), ("rows", [["x"]]), ("repeats", [[1, 0]]), ("repeats", [[1]]), ("source", [None])]
 )
 def test_what_is_no_selection_is_refused(tmp_path: Path, column: tuple[str, list[object]]) -> None:
-    columns: dict[str, object] = {"source": ["a.tar"], "stamp": [""], "rows": [[1, 2]], "repeats": [[1, 2]]}
+    columns = {"source": ["a.tar"], "stamp": [""], "rows": [[1, 2]], "repeats": [[1, 2]]}
     types = {"rows": pa.list_(pa.uint32()), "repeats": pa.list_(pa.uint16())}
     table = {name: pa.array(values, types.get(name)) for name, values in columns.items() if name != column[0]}
     wrong = column[1]

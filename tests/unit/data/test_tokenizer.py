@@ -1,7 +1,5 @@
 """prolip.data.tokenizer: settings, errors that name the field or the file, and threads. The ids are tests/parity's."""
 
-from __future__ import annotations
-
 import gzip
 import subprocess
 import sys
@@ -81,7 +79,7 @@ def test_damaged_merges_are_named(tmp_path: Path, content: bytes) -> None:
 
 
 def test_only_captions_that_need_cleaning_are_cleaned_in_one_call() -> None:
-    calls: list[list[str]] = []
+    calls = []
 
     def clean(captions: list[str]) -> list[str]:
         calls.append(captions)

@@ -1,7 +1,5 @@
 """A training process of the demo ends with the demo's own process."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
 import sys
@@ -26,7 +24,6 @@ subprocess.Popen([sys.executable, "-c", sys.argv[1], str(os.getpid())]).wait()
 
 def test_a_killed_demo_leaves_no_training_process() -> None:
     with subprocess.Popen([sys.executable, "-c", DEMO, RANK], stdout=subprocess.PIPE, text=True) as demo:
-        assert demo.stdout is not None
         assert demo.stdout.readline() == "trains\n"
         demo.kill()
         assert demo.stdout.read() == "", "what it has printed when it ends"

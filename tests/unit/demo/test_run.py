@@ -1,7 +1,5 @@
 """The demo without training: flags for this machine, finished stages, printed lines."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -51,7 +49,7 @@ def test_a_finished_demo_without_a_calibration_is_measured_again(
     config = demo.DemoConfig(out=tmp_path / "run", data=tmp_path / "data")
     words = f"demo --out {config.out} --data.shards x --data.tokenizer.path x".split()
     checkpoint_path(config.out / "checkpoints", load_config(words).total_steps).mkdir(parents=True)
-    done: list[str] = []
+    done = []
 
     def evaluate(source: Path, data: Path, results: Path) -> None:
         done.append("evaluate")
@@ -72,10 +70,9 @@ def test_a_finished_demo_without_a_calibration_is_measured_again(
 
 
 def test_training_leaves_no_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[str] = []
+    made = []
 
     def launch(config: LaunchConfig, entrypoint: str) -> Callable[..., None]:
-        assert config.logs_specs is not None
         config.logs_specs.reify({0: {"TORCHELASTIC_RUN_ID": config.run_id}})
         made.extend(path.name for path in tmp_path.rglob("*"))
         return lambda *_: None

@@ -1,7 +1,5 @@
 """The emoji suite: its samples and measures, and a run that is evaluated and shown."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Freed memory is reused."""
 
-from __future__ import annotations
-
 import platform
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """How the processes of a machine share its cores."""
 
-from __future__ import annotations
-
 import pytest
 
 from prolip.distributed.ranks import _share_of_cores

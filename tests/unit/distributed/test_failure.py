@@ -1,7 +1,5 @@
 """What a failing rank prints. (That all ranks end is tested in tests/e2e/test_failing.py.)"""
 
-from __future__ import annotations
-
 import logging
 
 import pytest
@@ -28,7 +26,7 @@ def test_an_error_of_all_ranks_is_logged_once_and_of_one_at_once(caplog: pytest.
 
 
 def test_an_error_of_a_single_process_is_raised_after_cleanup() -> None:
-    closed: list[str] = []
+    closed = []
     alone = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
 
     def fail() -> None:

@@ -1,7 +1,5 @@
 """How ranks connect and exchange objects."""
 
-from __future__ import annotations
-
 import itertools
 import random
 import time
@@ -102,7 +100,7 @@ def serve(rank: int, port: int, answers: Connection) -> None:
         ranks.scatter([5, 6]),
     ]
     saving, stopping = ranks.with_own_group(), StopRequest(ranks)
-    waits: dict[str, Callable[[], object]] = {
+    waits = {
         "all": lambda: dist.all_reduce(torch.ones(1)),
         "waiting": lambda: ranks.all_gather(rank),
         "saving": lambda: saving.gather(rank),

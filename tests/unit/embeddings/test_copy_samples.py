@@ -1,7 +1,5 @@
 """`prolip data copy`: copies with the shards' bytes."""
 
-from __future__ import annotations
-
 import tarfile
 from pathlib import Path
 

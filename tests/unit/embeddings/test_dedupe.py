@@ -1,7 +1,5 @@
 """`prolip data dedupe`: which rows stay, and that this is the same however the work is divided."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path

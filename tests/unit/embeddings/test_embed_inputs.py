@@ -1,7 +1,5 @@
 """`prolip embed`: its parts hold the model's embeddings, also after interruptions and reruns."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os
@@ -122,7 +120,7 @@ def test_names_cannot_control_the_terminal(
 def test_towers_compute_in_the_given_precision_and_a_long_run_names_a_faster_one(
     lab: Path, tmp_path: Path, precision: Precision, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    types: set[torch.dtype] = set()
+    types = set()
     opened = load(lab / "run", device="cpu", precision=precision)
     for tower in (opened.require_prolip().visual, opened.require_prolip().text):
         linear = next(module for module in tower.modules() if type(module) is torch.nn.Linear)
@@ -229,7 +227,6 @@ def test_remote_shards_are_embedded_like_local_ones_and_their_signature_is_not_s
     assert set(far[1]) == {f"{address}/b/1.tar?…"}
     assert not any(b"signed" in path.read_bytes() for path in (tmp_path / "far").iterdir())
     image = contents[shard, "k2"].image
-    assert image is not None
     assert np.abs(image[7, 7].astype(int) - (90, 80, 99)).max() < 3
 
 

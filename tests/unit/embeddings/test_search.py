@@ -1,7 +1,5 @@
 """`prolip search`: nearest neighbours equal brute force, and results are shown with images and captions."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -171,7 +169,6 @@ def test_images_that_are_gone_or_remote_are_left_out(lab: Path, caplog: pytest.L
     found = fetch([(shard, "k1"), (shard, "gone"), (lines, "2"), (lines, "99"), ("gone.tar", "a")], 16)
     assert found.keys() == {(shard, "k1"), (lines, "2")}
     image = found[shard, "k1"].image
-    assert image is not None
     assert image.shape == (16, 16, 3)
     assert "gone.tar" in caplog.text
     red = lab / "images" / "some.where" / "red.tif"

@@ -1,7 +1,5 @@
 """`prolip data select`: the samples with the best scores."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

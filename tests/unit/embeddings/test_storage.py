@@ -1,7 +1,5 @@
 """The files of embeddings."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

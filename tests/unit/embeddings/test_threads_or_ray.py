@@ -1,7 +1,5 @@
 """`run_units` in threads of this process; e2e/test_ray.py has it on Ray."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import pytest

@@ -1,7 +1,5 @@
 """Small data sets and models, made once per test file."""
 
-from __future__ import annotations
-
 import pytest
 from tests.support.captioned_world import CaptionedWorld
 from tests.support.imagenet_world import ImagenetWorld

@@ -1,7 +1,5 @@
 """`prolip calibrate`, and label sets and "don't know" of a calibrated model."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import re
@@ -60,7 +58,6 @@ def test_calibrate_reports_before_and_after(calibrated: Calibrated) -> None:
     chosen = {"prior": [0.7, 0.2, 0.1], "temperature": 1.7, "pairs": PairScale(0.3, -0.6)}
     found = calibrated._replace(calibration=dataclasses.replace(calibrated.calibration, **chosen))
     evidence, truth, draws = found.evidence.rows(found.held), found.truth[found.held], {"num_resamples": 3}
-    assert evidence.pair_logits is not None
     known = (evidence.logits + torch.tensor([0.7, 0.2, 0.1]).log()) / 1.7
     pairs, match = evidence.pair_logits.double(), F.one_hot(truth, 3).bool()
     expected = [measure_reliability(some, truth, **draws) for some in (evidence.logits, known)]
@@ -109,16 +106,13 @@ def test_classify_decides_by_the_calibration(lab: Path, tmp_path: Path, calibrat
         )
         torch.testing.assert_close(found.probabilities.double(), probabilities, rtol=1e-3, atol=1e-6)
         sets = chosen.label_sets(evidence, guarantee, per_label=per_label)
-        assert found.label_sets is not None
         assert [{*some} for some in found.label_sets] == [{LABELS[i] for i in row.nonzero()} for row in sets]
         assert [some[0] for some in found.label_sets] == found.labels == answers
         sure = probabilities.amax(1) >= chosen.abstention(limit).threshold
         assert found.answers == [one if given else None for one, given in zip(answers, sure, strict=True)]
-        assert found.usual is not None
         torch.testing.assert_close(found.usual.double(), chosen.usual(evidence.means), rtol=0, atol=0.03)
     assert {*map(len, found.label_sets)} == {3}, "84 images cannot show that one answer in a thousand is wrong"
     others = model.classify(lab / "elsewhere", LABELS, guarantee=0.9, progress=False)
-    assert others.usual is not None
     assert float(others.usual.max()) < 0.05 < float(found.usual.median())
 
 
@@ -144,14 +138,12 @@ def test_a_calibration_is_measured_on_new_images(
     assert "warning" not in capsys.readouterr().out
     for title, per_label in (("label sets at 90%", False), ("label sets at 90% per label", True)):
         sets = model.classify(lab / "mine", LABELS, guarantee=0.9, per_label=per_label, progress=False).label_sets
-        assert sets is not None
         inside = [LABELS[place // 40] in some for place, some in enumerate(sets)]
         assert found[f"{title}: contain the label"] == pytest.approx(np.mean(inside))
         for place, label in enumerate(LABELS):
             own = inside[40 * place : 40 * place + 40]
             assert found[f"{title}: contain the label, for {label}"] == pytest.approx(np.mean(own))
     answers = model.classify(lab / "mine", LABELS, max_error=0.5, progress=False).answers
-    assert answers is not None
     right = [answer == LABELS[place // 40] for place, answer in enumerate(answers) if answer is not None]
     assert 0 < len(right) < 120, "the test would see nothing"
     assert found["at most 50% wrong: don't know"] == pytest.approx(1 - len(right) / 120)
@@ -176,7 +168,7 @@ def test_a_calibration_is_refused_for_other_labels_templates_or_models(
     lab: Path, model: Model, caplog: pytest.LogCaptureFixture
 ) -> None:
     images = lab / "mine" / "food" / "000.png"
-    refused: list[tuple[str, list[str], dict[str, object]]] = [
+    refused = [
         ("labels", ["animals", "food"], {"guarantee": 0.9}),
         ("templates", list(LABELS), {"guarantee": 0.9, "templates": ["a {}"]}),
         ("guarantee", list(LABELS), {"guarantee": 95}),

@@ -1,7 +1,5 @@
 """DataComp's evaluation: every task on a small set in its layout, its metric computed in another way."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Data sets in folders, on servers and on the hub; tables with zips of images; labels, metadata and captions."""
 
-from __future__ import annotations
-
 import json
 import os
 import random
@@ -17,7 +15,7 @@ from tests.support.http_servers import answering
 from tests.support.hub import serving
 from tests.support.refusals import refusal_of
 
-from prolip.data import BatchLoader, DataError, LoaderConfig, Members
+from prolip.data import BatchLoader, DataError, LoaderConfig
 from prolip.data.samples import values_at
 from prolip.embeddings.embed import Embedded
 from prolip.errors import UserError
@@ -42,8 +40,8 @@ ROWS = [["filename", "raw"], ["0.jpg", '["a"]'], ["2.jpg", '["b"]']]
 
 def found_in(data: DataSet) -> Embedded:
     """A data set's images with their members, by our loader; their Gaussians are left out."""
-    keys: list[str] = []
-    members: Members = {"cls": [], "npy": [], "txt": []}
+    keys = []
+    members = {"cls": [], "npy": [], "txt": []}
     config = LoaderConfig(
         shards=data.shards,
         batch_size=4,

@@ -1,7 +1,5 @@
 """`prolip eval decisions` against the functions behind it; no fold uses its own labels."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """`prolip eval hierarcaps` and `hierarimgs` against the functions behind them, on small data."""
 
-from __future__ import annotations
-
 import json
 import re
 import zipfile

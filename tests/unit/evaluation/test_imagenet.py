@@ -1,7 +1,5 @@
 """ImageNet with prompts against the functions behind the suite, on small sets."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 from pathlib import Path

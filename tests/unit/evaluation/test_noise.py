@@ -1,7 +1,5 @@
 """`prolip eval noise` against the functions behind it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Models side by side: values, differences and their intervals, in the three result files; finished tasks."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

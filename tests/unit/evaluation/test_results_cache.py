@@ -1,7 +1,5 @@
 """A finished task is run again exactly if its model, its data or a setting of its figures changed."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os

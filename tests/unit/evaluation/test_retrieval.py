@@ -1,7 +1,5 @@
 """`prolip eval retrieval` against the functions behind it, on small data."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """`prolip bprw` from the command line to its files, on a tiny model."""
 
-from __future__ import annotations
-
 import json
 import xml.etree.ElementTree as ET
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A suite's options reach its files; models and data sets are run one after the other."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import tarfile
@@ -77,7 +75,7 @@ def test_one_model_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.Mo
     class Opened(SimpleNamespace):
         """A model that a weak reference may name."""
 
-    opened: list[weakref.ref[Opened]] = []
+    opened = []
 
     def load(source: str, **_: Any) -> Opened:
         assert all(before() is None for before in opened)
@@ -92,7 +90,7 @@ def test_one_model_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_set_that_fails_is_noted_and_the_others_run(tmp_path: Path) -> None:
-    model: Any = SimpleNamespace(name="m", fingerprint=lambda: "f", has_csd=True)
+    model = SimpleNamespace(name="m", fingerprint=lambda: "f", has_csd=True)
     errors = {"wrong": UserError("data", "it has no shard"), "gone": FileNotFoundError("no such folder")}
 
     def prepare(name: str, source: str) -> tuple[dict[str, Any], Any]:

@@ -1,7 +1,5 @@
 """A custom task table for `prolip eval datacomp`: read, run, and its errors."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`prolip eval uncertainty` against the functions behind it, on small data."""
 
-from __future__ import annotations
-
 import math
 import xml.etree.ElementTree as ET
 from dataclasses import replace
@@ -158,14 +156,14 @@ def test_the_least_certain_bin_includes_the_remainder() -> None:
 
 
 def test_hidden_patches_have_the_given_share_and_repeat() -> None:
-    seen: list[Tensor] = []
+    seen = []
 
     def encode_image(_: Any, kept: Tensor) -> Gaussian:
         seen.append(kept)
         return Gaussian.point(kept.float())
 
     network = SimpleNamespace(config=SimpleNamespace(vision=SimpleNamespace(num_patches=30)), encode_image=encode_image)
-    model: Any = SimpleNamespace(prolip=network)
+    model = SimpleNamespace(prolip=network)
     for ratio, count in ((0.25, 7), (0.001, 1)):
         seen.clear()
         for view in (hide_patches(model, ratio), hide_patches(model, ratio)):
@@ -199,7 +197,7 @@ def test_blur_equals_torchvisions() -> None:
 
 
 def test_an_occluded_image_lacks_a_rectangle_of_the_given_share() -> None:
-    model: Any = SimpleNamespace(encode_pixels=Gaussian.point)
+    model = SimpleNamespace(encode_pixels=Gaussian.point)
     images = torch.rand(200, 3, 20, 40) + 1
     view, share = occlude(model, 0.1), (6 * 13) / (20 * 40)
     gone = view(images).mean == 0

@@ -1,13 +1,10 @@
 """`prolip eval zero_shot`: class folders, and the same images in the published layout."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -48,7 +45,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def evaluate(lab: Path, out: Path, *words: str) -> dict[str, float]:
     given = f"eval zero_shot --checkpoint {lab}/run --out {out} --num_resamples 0".split()
     assert main([*given, *words]) == 0
-    found: dict[str, Any] = json.loads((out / "results.json").read_text())
+    found = json.loads((out / "results.json").read_text())
     return {row["metric"]: next(iter(row["value"].values())) for row in found["figures"]}
 
 

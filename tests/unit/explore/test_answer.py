@@ -1,7 +1,5 @@
 """How answers are drawn: bars, numbers and escaped text."""
 
-from __future__ import annotations
-
 import re
 
 from prolip.explore.answer import Answer, Bar, Column, Range, inclusions, render, shares, uncertainties

@@ -1,7 +1,5 @@
 """Requests from other sites, for other routes and with files that were not uploaded are refused."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from pathlib import Path
@@ -26,7 +24,7 @@ def answered(
     uploads: Path = Path("/up"),
 ) -> list[dict[str, Any]]:
     """What a client gets from an app behind the gate."""
-    sent: list[dict[str, Any]] = []
+    sent = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         read = (await receive())["body"] if path.endswith("join") else b""

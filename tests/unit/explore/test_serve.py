@@ -1,7 +1,5 @@
 """What `prolip explore` checks before it loads anything."""
 
-from __future__ import annotations
-
 import socket
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Models and images that several tests open."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

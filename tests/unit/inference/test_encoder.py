@@ -1,7 +1,5 @@
 """The encoder: pixels, captions and members of samples, whoever decodes them, and what becomes of bad ones."""
 
-from __future__ import annotations
-
 import io
 import random
 from collections.abc import Iterator
@@ -142,7 +140,6 @@ def test_the_loader_and_the_pool_make_the_same_rows(lab: Path, encoded: list[byt
     assert torch.equal(pooled.token_ids, loaded.token_ids)
     assert pooled.text is not None
     for ours, theirs in ((pooled.text, loaded.text), (pooled.images["image"], loaded.images["image"])):
-        assert theirs is not None
         torch.testing.assert_close(ours.mean, theirs.mean, atol=1e-5, rtol=1e-4)
 
 
@@ -155,12 +152,11 @@ def test_views_see_the_same_pixels_and_captions_alone_need_no_image(encoded: lis
     samples[3] = samples[3]._replace(image=b"no image")
     alone = joined(encoder_of({"size": 20}, views={}, caption_keys=("txt",)).of_samples([samples]))
     assert not alone.images
-    assert alone.text is not None
     assert alone.text.mean.flatten().tolist() == list(range(13))
 
 
 def test_the_next_batch_is_decoded_ahead_of_use() -> None:
-    read: list[int] = []
+    read = []
 
     def batches() -> Iterator[range]:
         for first in (0, 2, 4):

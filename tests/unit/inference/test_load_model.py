@@ -1,7 +1,5 @@
 """`load`: a frozen model with an adapter behaves like any other model."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The object that `prolip.load` returns: any kind of image, any device and precision, also for open_clip."""
 
-from __future__ import annotations
-
 import io
 import pickle
 import sys
@@ -82,7 +80,7 @@ def assert_close(found: Gaussian, expected: Gaussian) -> None:
 
 
 def pixels_of(model: prolip.Model, preprocess: Preprocess, images: Any, batch_size: int = 3) -> list[Tensor]:
-    seen: list[Tensor] = []
+    seen = []
 
     def encode(some: Tensor | Patches) -> Gaussian:
         seen.extend(some if isinstance(some, Tensor) else some.images(preprocess.patch_size))
@@ -111,7 +109,7 @@ def test_every_kind_of_images_gives_the_same_batches(
     expected = [preprocess(path) for path in files]
     opened = [Image.open(path) for path in files]
     arrays = [np.asarray(ImageOps.exif_transpose(image) if form == "native" else image) for image in opened]
-    kinds: dict[str, Any] = {
+    kinds = {
         "paths": files,
         "texts": [str(path) for path in files],
         "bytes": [path.read_bytes() for path in files],
@@ -140,7 +138,7 @@ def test_a_native_image_has_one_embedding_however_it_is_batched(
     lab: Path, data: Path, files: list[Path], native: prolip.Model
 ) -> None:
     alone = concatenate([native.encode_images(path) for path in files])
-    images: list[Any] = [files, data / "images", f"{data}/shard-*.tar"]
+    images = [files, data / "images", f"{data}/shard-*.tar"]
     for size, one in product((2, 100), images):
         assert_close(native.encode_images(one, batch_size=size), alone)
     few = prolip.load(lab / "native", device="cpu", image_seq_len=4)
@@ -290,7 +288,7 @@ def test_a_model_of_open_clip_is_the_same_object_with_zero_variance(
 @pytest.mark.parametrize("kind", ["run", "clip"])
 def test_a_model_and_its_parts_can_be_pickled(kind: str, request: pytest.FixtureRequest, files: list[Path]) -> None:
     """As a DataLoader does for workers that are not forked."""
-    model: prolip.Model = request.getfixturevalue("model" if kind == "run" else "clip")
+    model = request.getfixturevalue("model" if kind == "run" else "clip")
     copied = pickle.loads(pickle.dumps(model))
     for ours, theirs in zip(copied.encode_images(files[:2]), model.encode_images(files[:2]), strict=True):
         assert torch.equal(ours, theirs)

@@ -1,7 +1,5 @@
 """One image of any kind: the loader's pixels, which are Pillow's; unreadable images are named."""
 
-from __future__ import annotations
-
 import io
 import struct
 import sys
@@ -29,7 +27,7 @@ PREPROCESS = Preprocess(size=(SIZE, SIZE))
 def with_pillow(image: Image.Image) -> np.ndarray[Any, Any]:
     """Shortest side to SIZE by Pillow's bicubic filter, then the centre, as torchvision does it."""
     transform = image_transform_v2(PreprocessCfg(size=SIZE, mean=(0, 0, 0), std=(1, 1, 1)), is_train=False)
-    pixels: np.ndarray[Any, Any] = (transform(image) * 255).round().byte().permute(1, 2, 0).numpy()
+    pixels = (transform(image) * 255).round().byte().permute(1, 2, 0).numpy()
     return pixels
 
 
@@ -40,7 +38,7 @@ def test_every_kind_of_image_gives_the_same_pixels(mode: str, size: tuple[int, i
     png = encode(image, "png")
     rgb = image.convert("RGB")
     array = np.asarray(rgb)
-    kinds: dict[str, Any] = {
+    kinds = {
         "bytes": png,
         "image": image,
         "lazy image": Image.open(io.BytesIO(png)),

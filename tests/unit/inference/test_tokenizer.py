@@ -1,7 +1,5 @@
 """The tokenizer that belongs to a model: stored with it, beside it, or named by it."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import shutil
@@ -145,12 +143,9 @@ def test_an_open_clip_start_uses_its_own_tokenizer(tmp_path: Path) -> None:
         assert own_tokenizer(f"open_clip:local-dir:{tmp_path}", clip) is None
     config.write_text(json.dumps({"model_cfg": {"text_cfg": {"hf_tokenizer_name": "x/y"}}}))
     local = own_tokenizer(f"open_clip:local-dir:{tmp_path}", clip)
-    assert local is not None
     assert (local.path, local.clean) == (tmp_path / "tokenizer.json", "whitespace"), "open_clip's default"
     siglips_tokenizer(tmp_path / "hub" / "models" / "timm" / "ViT-B-16-SigLIP")
     with serving(tmp_path, tmp_path / "cache"):
         found = own_tokenizer("open_clip:ViT-B-16-SigLIP/webli", text)
-    assert found is not None
-    assert found.path is not None
     assert (found.kind, found.clean, found.path.name) == ("file", "canonicalize", "tokenizer.json")
     assert (found.path.parent / "tokenizer_config.json").is_file()

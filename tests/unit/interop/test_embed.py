@@ -1,7 +1,5 @@
 """`Embed` beside the model itself. docs/how-to/engines.md runs it in Ray Data and Daft."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

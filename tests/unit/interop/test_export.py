@@ -1,7 +1,5 @@
 """`prolip export`: runs and models in the hub's layout, the model card, and the upload."""
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import replace
@@ -120,7 +118,6 @@ def test_averaged_or_raw_weights_of_a_run_can_be_exported(run: Path, tmp_path: P
     model.load_state_dict(trained)
     ema.update(1)
     saved = open_saved(run)
-    assert saved is not None
     write_checkpoint(run / "checkpoints", model, saved.notes.config, step=30, average=ema)
     for flags, expected in (((), averaged), (("--weights", "trained"), trained)):
         out = tmp_path / f"out{len(flags)}"

@@ -1,7 +1,5 @@
 """open_clip's own training loop, fed by the loader."""
 
-from __future__ import annotations
-
 import io
 import json
 import sys
@@ -42,7 +40,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("shards")
     generator = np.random.default_rng(0)
     for shard in range(2):
-        entries: list[tuple[str, bytes]] = []
+        entries = []
         for index in range(8):
             picture = encode(Image.fromarray(generator.integers(0, 256, (32, 40, 3), dtype=np.uint8)), "jpeg")
             entries += [(f"{shard}{index}.jpg", picture), (f"{shard}{index}.txt", f"No {index}!".encode())]
@@ -110,7 +108,7 @@ def test_unsupported_flags_of_open_clip_are_refused(
     name: str, value: object, shards: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And what else main passes reaches open_clip."""
-    passed: dict[str, object] = {}
+    passed = {}
 
     def original(*_: object, **more: object) -> dict[str, object]:
         passed.update(more)

@@ -1,7 +1,5 @@
 """The complete tokenizer.json gives the loader's ids in the `tokenizers` package: cleaned, cut and padded."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

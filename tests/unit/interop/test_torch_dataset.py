@@ -1,7 +1,5 @@
 """The loader as a torch data set: one iteration per epoch, a saved position, no worker processes."""
 
-from __future__ import annotations
-
 import json
 import pickle
 from pathlib import Path
@@ -27,7 +25,7 @@ def of_the_loader(shards: str, epochs: int = 3) -> list[list[str]]:
 
 def test_one_iteration_of_a_dataloader_is_one_epoch(shards: str) -> None:
     dataset = BatchDataset(settings(shards))
-    loader: DataLoader[DeviceBatch] = DataLoader(dataset, batch_size=None)
+    loader = DataLoader(dataset, batch_size=None)
     assert len(loader) == 4
     epochs = [[batch.keys for batch in loader] for _ in range(3)]
     assert [len(epoch) for epoch in epochs] == [4, 4, 4]
@@ -45,8 +43,8 @@ def test_a_saved_state_resumes_at_the_next_batch(shards: str, tmp_path: Path) ->
     expected = of_the_loader(shards)
     for stop in (1, 3, 4, 6, 8):
         dataset = BatchDataset(settings(shards))
-        loader: DataLoader[DeviceBatch] = DataLoader(dataset, batch_size=None)
-        seen: list[list[str]] = []
+        loader = DataLoader(dataset, batch_size=None)
+        seen = []
         while len(seen) < stop:
             for batch in loader:
                 seen.append(batch.keys)

@@ -1,7 +1,5 @@
 """Vectors for databases. tests/e2e/test_ecosystems.py compares the databases with `prolip search`."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

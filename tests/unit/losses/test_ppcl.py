@@ -3,8 +3,6 @@
 The control is open_clip's SigLIP loss.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import pytest

@@ -1,7 +1,5 @@
 """The loss and its terms against their definitions, and settings that are refused."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Prompt re-weighting: voters, likelihoods, and settings that must not change the result."""
 
-from __future__ import annotations
-
 import math
 
 import pytest
@@ -160,7 +158,7 @@ def test_chunks_and_half_precision_do_not_change_the_weights(
     assert half.weights.dtype == torch.float32
     assert_same(half, reweight_prompts(prompts.to(torch.float32), images.to(torch.float32), rule))
     monkeypatch.setattr("prolip.metrics.bprw._CLASSES_AT_ONCE", 1)
-    steps: list[int] = []
+    steps = []
     assert_same(half, reweight_prompts(prompts, images, rule, on_progress=steps.append), 1e-5)
     assert steps == [1] * CLASSES
 

@@ -1,7 +1,5 @@
 """Mixing weights: properties of expectation-maximisation, and a slow reference."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """Prompt filters against a slow reference, with ties and single prompts; templates."""
 
-from __future__ import annotations
-
 import statistics
 
 import torch

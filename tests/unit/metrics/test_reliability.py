@@ -1,7 +1,5 @@
 """Measures of probabilities against their definitions and scikit-learn's."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from sklearn.metrics import brier_score_loss, log_loss

@@ -128,7 +128,7 @@ def test_the_nearest_right_and_wrong_scores_equal_a_slow_loop(alone: bool) -> No
     for block in (1, 4, 100):
         found = nearest_right_and_wrong(items, items, right, itself=itself, count=8, block=block)
         for row, scores in enumerate(retrieval_scores(items, items).double().tolist()):
-            kinds: list[list[float]] = [[], []]
+            kinds = [[], []]
             for place in sorted(range(9), key=lambda place: -scores[place]):
                 if place != row or not alone:
                     kinds[place not in right[row]].append(scores[place])

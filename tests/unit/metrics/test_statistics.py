@@ -1,7 +1,5 @@
 """Statistics against scikit-learn, scipy and loops; the same on counted resamples; bootstrap intervals."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from functools import partial

@@ -1,7 +1,5 @@
 """Adapters are written and read; errors name what is damaged."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """SigLIP 2 for native aspect from the files of transformers: the same embeddings without that package."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

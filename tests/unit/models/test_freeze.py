@@ -1,7 +1,5 @@
 """Locked towers: which parameters a step changes."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The towers, their configurations and their official form."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from typing import Any

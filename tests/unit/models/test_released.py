@@ -1,7 +1,5 @@
 """The list of released models matches the model zoo, and every entry opens."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,7 +49,6 @@ def test_every_released_name_loads_and_classifies(world: World, name: str) -> No
     network, preprocess, tokenize = model.parts()
     assert isinstance(network, ProLIP)
     released = find_released(name)
-    assert released is not None
     ids = tokenize(["a tabby cat", "an animal"])
     assert ids.shape == (2, released.context_length)
     assert preprocess("cat.jpg").shape == (3, released.image_size, released.image_size)

@@ -1,7 +1,5 @@
 """Attention by torch's fused kernels, as on a GPU: equal to attention under a mask, without a mask."""
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -61,7 +59,7 @@ def test_a_named_attention_mask_equals_its_matrix(name: str, rows: slice) -> Non
 
 def calls_of(config: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, bool]]:
     """Whether each call of the fused kernel has a matrix of what is allowed, and whether it is causal."""
-    calls: list[tuple[bool, bool]] = []
+    calls = []
     kernel = F.scaled_dot_product_attention
 
     def recorded(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, **options: Any) -> Tensor:

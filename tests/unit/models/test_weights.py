@@ -1,7 +1,5 @@
 """Checkpoints in the hub's layout, released training files, our runs, and other sizes."""
 
-from __future__ import annotations
-
 import json
 import zipfile
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Files from hub repositories: cache, offline mode, and one sentence if a download fails."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from pathlib import Path

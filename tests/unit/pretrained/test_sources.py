@@ -1,7 +1,5 @@
 """Paths in model sources become absolute."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Charts, and pages of results and of runs."""
 
-from __future__ import annotations
-
 import json
 import math
 import xml.etree.ElementTree as ET
@@ -78,7 +76,7 @@ def results(model: str = "m") -> dict[str, Any]:
     ]
     charts = [{"title": "Head", "text": "how", "svg": ""}, {"title": "Head: two", "text": "x", "svg": "<svg></svg>"}]
     found = {"suite": "s", "models": {"m": "f"}, "figures": figures, "notes": {"m": ["n"]}, "charts": {"m": charts}}
-    renamed: dict[str, Any] = json.loads(json.dumps(found).replace('"m"', json.dumps(model)))
+    renamed = json.loads(json.dumps(found).replace('"m"', json.dumps(model)))
     return renamed
 
 

@@ -1,7 +1,5 @@
 """The samples of a step are chosen as the equation says, by the learner and by stored embeddings."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The run's configuration: recipes, their published figures, the rules that join fields."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import tomllib
@@ -169,7 +167,6 @@ def test_the_loaders_derived_settings_follow_from_model_and_run() -> None:
     config = load_config(["demo", "--seed", "5"])
     loader = config.loader(4)
     assert (loader.batch_size, loader.image_size, loader.seed, loader.num_epochs) == (16, 36, 5, None)
-    assert loader.mask is not None
     assert loader.mask.num_patches == 36
     assert load_config(["demo", "--data.mask.masked_fraction", "0"]).loader(1).mask is None
     for words, ranks in (("batch_size 64", 3), ("accumulate 17", 4)):
@@ -196,13 +193,11 @@ def test_every_rank_has_its_share_of_the_budget_of_native_images(tmp_path: Path)
     assert from_toml(to_toml(config)) == config
     of_a_packed_run = to_toml(config).replace("[data.native]", "[data.native]\npacked = true")
     assert from_toml(of_a_packed_run) == config
-    assert config.data.native is not None
     assert config.data.native.steps() == steps
     assert config.samples_per_step == 33
     assert config.total_steps == 1000 // 33
     for ranks in (1, 2, 6):
         native = config.loader(ranks).native
-        assert native is not None
         assert native.patch_size == config.model.vision.patch_size
         assert [(prob, length, ranks * samples) for prob, length, samples in native.steps()] == steps
         assert native.of_one_length(9, 5).steps() == [(1.0, 9, 5)]
@@ -300,7 +295,6 @@ def test_a_start_sets_the_tokenizer_unless_another_is_given(tmp_path: Path) -> N
         config = load_config([*recipe, *words])
         tokenizer = config.data.tokenizer
         assert (tokenizer.kind, tokenizer.context_length, tokenizer.pad_id) == ("file", 7, 0)
-        assert tokenizer.path is not None
         assert tokenizer.path.read_bytes() == (tmp_path / "own.json").read_bytes()
         config.check_vocabulary()
     (tmp_path / "mine.toml").write_text(f'data.tokenizer.path = "{tmp_path}/own.json"')

@@ -1,7 +1,5 @@
 """The recipes: published runs, controls, ablations and starts from other models."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import fields, is_dataclass, replace
 from importlib import resources
@@ -33,7 +31,7 @@ def recipe(name: str) -> TrainConfig:
 
 def changed(one: Any, other: Any, prefix: str = "") -> dict[str, Any]:
     """The settings of `other` that differ from those of `one`, by dotted key."""
-    found: dict[str, Any] = {}
+    found = {}
     for field in fields(one):
         ours, theirs = getattr(one, field.name), getattr(other, field.name)
         if is_dataclass(ours):

@@ -1,7 +1,5 @@
 """`prolip recipes` and `prolip train --dry-run`."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

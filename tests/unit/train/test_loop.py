@@ -1,7 +1,5 @@
 """Set-up, what a run saves and restores, and steps that never wait for a number from the device."""
 
-from __future__ import annotations
-
 import json
 import sys
 from contextlib import ExitStack
@@ -31,7 +29,7 @@ def test_a_process_uses_its_share_of_cores_and_the_models_units(
 ) -> None:
     class SetUp(Exception): ...
 
-    found: dict[str, Any] = {}
+    found = {}
 
     def stop(*_: object, **settings: object) -> None:
         found.update(settings)
@@ -62,7 +60,6 @@ def test_ranks_start_with_the_configured_device_and_timeout(monkeypatch: pytest.
 
 def state_of(run: Run) -> dict[str, Any]:
     """Copies of all that the next steps depend on."""
-    assert run.scaler is not None
     tensors = run_tensors(run.model, run.optimizer, run.ema) | rng_tensors(run.ranks)
     numbers = {"scaler": run.scaler.state_dict(), "samples": run.samples, "step": run.step, "best": run.best._value}
     return {name: tensor.clone() for name, tensor in tensors.items()} | numbers
@@ -70,7 +67,7 @@ def state_of(run: Run) -> dict[str, Any]:
 
 def train_on(folder: Path, monkeypatch: pytest.MonkeyPatch, *flags: str) -> list[tuple[dict[str, Any], list[str]]]:
     """The state before each step with the step's samples, and the state at the end."""
-    found: list[tuple[dict[str, Any], list[str]]] = []
+    found = []
 
     def recorded(run: Run, batch: Any) -> Any:
         found.append((state_of(run), list(batch.keys)))
@@ -84,7 +81,6 @@ def train_on(folder: Path, monkeypatch: pytest.MonkeyPatch, *flags: str) -> list
             opened.enter_context(each)
         assert (run.elapsed_s > 0) == (run.step > 0)
         if run.step == 0:
-            assert run.scaler is not None
             run.scaler.scale.fill_(2.0**10)
         train_loop.loop(run, opened)
         found.append((state_of(run), []))

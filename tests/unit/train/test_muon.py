@@ -1,9 +1,5 @@
 """Muon: orthogonal steps, and equal on any number of ranks."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import pytest
 import torch
 from hypothesis import given, strategies as st
@@ -28,7 +24,7 @@ def optimizer_of(
     parts: int = 1,
     dtype: torch.dtype = torch.float32,
 ) -> MuonWithAdamW:
-    groups: list[dict[str, Any]] = [{"params": matrices, "muon": parts}]
+    groups = [{"params": matrices, "muon": parts}]
     if others:
         groups.append({"params": others, "muon": 0})
     return MuonWithAdamW(groups, ranks, dtype, lr=0.1, weight_decay=0.3, betas=(0.9, 0.98), fused=True)

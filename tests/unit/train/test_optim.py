@@ -1,7 +1,5 @@
 """Parameter groups, learning rates, clipping and the clamp."""
 
-from __future__ import annotations
-
 import math
 
 import pytest
@@ -66,7 +64,7 @@ def test_muon_updates_only_the_matrices_of_the_blocks() -> None:
     optimizer = make_optimizer(model, OptimConfig(hidden="muon", weight_decay=0.5), ALONE)
     assert isinstance(optimizer, MuonWithAdamW)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    found: dict[int, set[str]] = {}
+    found = {}
     for group in optimizer.param_groups:
         found.setdefault(group["muon"], set()).update(names[id(one)] for one in group["params"])
     blocks = [

@@ -1,7 +1,5 @@
 """A step whose loss or gradient is not finite changes nothing, and the error names the step and the terms."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from multiprocessing.connection import Connection

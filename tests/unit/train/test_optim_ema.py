@@ -1,7 +1,5 @@
 """Averaged weights against a loop over plain numbers."""
 
-from __future__ import annotations
-
 import torch
 from hypothesis import given, settings, strategies as st
 from torch import nn

@@ -1,7 +1,5 @@
 """Blocks are compiled once for all. That they give the same gradients is in e2e/test_parallel.py."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,8 +18,8 @@ DEEP = replace(CONFIG, vision=replace(CONFIG.vision, layers=3), text=replace(CON
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 def test_each_input_shape_is_compiled_once_for_all_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    graphs: list[GraphModule] = []
-    dynamic: list[object] = []
+    graphs = []
+    dynamic = []
 
     def backend(graph: GraphModule, inputs: Sequence[object]) -> GraphModule:
         graphs.append(graph)

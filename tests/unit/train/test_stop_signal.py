@@ -1,7 +1,5 @@
 """Signals that stop a run, and the one that nohup hides from it."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import signal

@@ -1,7 +1,5 @@
 """Validation within a run: the same figures on any number of ranks, and training is unchanged."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math
@@ -207,7 +205,7 @@ def test_errors_of_validation_data_name_the_set(folder: Path, model: ProLIP, tmp
     few = tmp_path / "classes.txt"
     few.write_text("black\nblue\n")
     write_tar(tmp_path / "unlabelled.tar", [("a.png", encoded((9, 9, 9)))])
-    wrong: list[ValidationJob] = [
+    wrong = [
         job(folder, "zero_shot", class_key="kind"),
         job(folder, "zero_shot", classnames=few),
         job(folder, "retrieval", captions=("captions.name",)),

@@ -1,7 +1,5 @@
 """Shards of a folder: class folders, and images beside their texts."""
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The table of HierarImgs from small annotations in COCO's layout."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from tests.support.captioned_sets import write_annotations

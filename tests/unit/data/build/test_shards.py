@@ -1,7 +1,5 @@
 """Written shards: webdataset groups them, they hold no clock and no user, and a folder is replaced as a whole."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -97,7 +95,6 @@ def test_only_a_complete_folder_with_equal_settings_is_already_built(tmp_path: P
     assert read_complete(out, "one") is None, "there is none"
     fill(out, "one")
     record = read_complete(out, "one")
-    assert record is not None
     assert record["samples"] == {"train": 2}
     assert read_complete(out, "two") is None, "other settings"
     shard = (out / "train-000000.tar").read_bytes()

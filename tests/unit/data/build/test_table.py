@@ -1,7 +1,5 @@
 """Shards of a table of images and captions."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The vocabulary of captions: its size, its special tokens, all of ASCII, and the same file in every process."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The emoji shards, from a small synthetic table, and from the real art where it is installed."""
 
-from __future__ import annotations
-
 import io
 import json
 import shutil
@@ -260,7 +258,7 @@ def test_dataset_json_describes_the_tokenizer_the_groups_and_the_art(built: Path
 def test_the_tokenizer_is_trained_on_training_captions_only(
     tmp_path: Path, made_up: list[Emoji], monkeypatch: pytest.MonkeyPatch, read_back: Read
 ) -> None:
-    seen: list[str] = []
+    seen = []
     train = builder.train_vocabulary
 
     def spy(captions: list[str], size: int) -> Any:

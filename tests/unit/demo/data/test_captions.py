@@ -1,7 +1,5 @@
 """Captions of emoji: the same templates at every level, and no level says what a more specific one adds."""
 
-from __future__ import annotations
-
 import pytest
 
 from prolip.demo.data.captions import (

@@ -1,7 +1,5 @@
 """The table of emoji, and stems that variants of a name share."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import pytest

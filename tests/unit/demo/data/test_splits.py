@@ -1,7 +1,5 @@
 """The split of emoji: shares hold in every group, and what shows the same stays together."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import pytest

@@ -1,7 +1,5 @@
 """Suites' data sets built from emoji shards, in the published layouts."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json
@@ -98,7 +96,7 @@ def test_labelled_images_are_of_trained_emoji(emoji: Path, suites: Path, read_ba
 def test_equal_images_appear_once_with_all_their_names(emoji: Path, suites: Path, read_back: Read) -> None:
     shared = 0
     for design in DESIGNS:
-        expected: dict[str, list[str]] = {}
+        expected = {}
         for one in drawn(emoji, read_back, f"test-{design}"):
             expected.setdefault(one["json"]["picture"], []).append(one["json"]["name"])
         samples = members(suites / f"wds_emoji-names-{design}_test" / "test" / "0.tar")

@@ -1,7 +1,5 @@
 """Exported folders work in transformers and sentence-transformers where prolip cannot be imported."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -103,7 +101,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     model = prolip.load(folder / "run", device="cpu")
     assert isinstance(model.network, ProLIP)
     image, texts = model.encode_images(folder / "image.png"), model.encode_texts(CAPTIONS)
-    found: dict[str, dict[str, np.ndarray]] = {}
+    found = {}
     for form in FORMS:
         with np.load(folder / f"{form}.npz") as arrays:
             found[form] = dict(arrays)

@@ -1,7 +1,5 @@
 """ProLIP in transformers: the same Gaussians as `prolip.models`, for every option of the architecture."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The processors give the loader's pixels and token ids."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Similarity by CSD, for every form in which sentence-transformers passes embeddings."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

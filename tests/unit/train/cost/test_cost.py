@@ -1,7 +1,5 @@
 """The estimated cost of a step against torch's own counters."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """Logged examples: the right samples, as the model saw them, with their tokens."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any, cast
@@ -31,7 +29,7 @@ def test_examples_are_the_most_certain_the_least_certain_and_random_ones(tmp_pat
     gaussian = Gaussian(torch.zeros(5, 1), log_var)
     text = Gaussian(torch.zeros(1, 5, 1), torch.full((1, 5, 1), math.log(0.5)))
     output = ProLIPOutput(gaussian, text, None, None, torch.tensor(1.0), None)
-    batch: Any = type("Batch", (), {"images": images, "token_ids": ids[None], "keys": list("abcde")})
+    batch = type("Batch", (), {"images": images, "token_ids": ids[None], "keys": list("abcde")})
     found = pick_examples(cast(Any, batch), output, tokenizer, 2, step=7)
     assert [(one.why, one.key) for one in found[:4]] == [
         ("most certain", "b"),

@@ -1,7 +1,5 @@
 """Metrics rows: each step once, also after interruptions; the progress line in a terminal and in a log."""
 
-from __future__ import annotations
-
 import io
 import json
 import math
@@ -89,13 +87,13 @@ def test_a_missing_logger_package_is_an_error_before_the_run(monkeypatch: pytest
 
 
 def test_wandb_continues_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    began: list[dict[str, Any]] = []
+    began = []
 
     def init(**settings: Any) -> Any:
         began.append(settings)
         return SimpleNamespace(define_metric=lambda *_, **__: None, log=rows.append, finish=lambda: None)
 
-    rows: list[dict[str, float]] = []
+    rows = []
     monkeypatch.setattr("wandb.init", init)
     for step in (5, 10):
         with log_of(tmp_path, step - 5, wandb=True, wandb_project="images") as log:

@@ -1,7 +1,5 @@
 """Metrics rows from steps: means, rates, loader stages, bad samples by reason, over one rank and two."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """`prolip runs`: progress, speed, last and best figures, as text, Markdown, JSON and a page."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path
